@@ -1,0 +1,126 @@
+package domain
+
+import "time"
+
+// SyncStatus is serviceProvisioningStatus in the contract.
+type SyncStatus string
+
+// The contract's values.
+const (
+	SyncPending SyncStatus = "pending" // not yet pushed to the back-end service
+	SyncSynced  SyncStatus = "synced"  // stored, in the change feed and, where flow-through applies, held by the back end
+	SyncFailed  SyncStatus = "failed"  // the back end refused it; the errors say why
+)
+
+// SubdomainStatus is the state of an account's Direct Routing names in DNS.
+type SubdomainStatus string
+
+// The contract's values.
+const (
+	SubdomainProvisioned    SubdomainStatus = "provisioned"    // DNS serves what was asked for
+	SubdomainNotProvisioned SubdomainStatus = "notProvisioned" // not served yet
+	SubdomainInconsistent   SubdomainStatus = "inconsistent"   // DNS serves something else
+)
+
+// ServiceError is one entry of serviceProvisioningErrors, in the contract's error shape.
+type ServiceError struct {
+	Code    string         `json:"code"`
+	Message string         `json:"message"`
+	Target  string         `json:"target,omitempty"`
+	Details []ServiceError `json:"details,omitempty"`
+}
+
+// ProvisioningState is the read-only pair that accounts, numbers and requests for information carry.
+type ProvisioningState struct {
+	Status SyncStatus     `json:"serviceProvisioningStatus,omitempty"`
+	Errors []ServiceError `json:"serviceProvisioningErrors,omitempty"`
+}
+
+// Account is one customer of the operator.
+type Account struct {
+	Name          string // 1–100 of [A-Za-z0-9_-], case-sensitive; the key
+	CorrelationID string // free external-system id, as the caller wrote it
+	// HasServiceDetails tells an absent serviceDetails object from an empty one, so that a GET returns what was PUT.
+	HasServiceDetails bool
+	TeamsTenantID     string
+	// Services holds an entry for each service object present in serviceDetails, enabled or not.
+	Services map[Service]AccountService
+	State    ProvisioningState
+	Version  int64     // grows by at least one with every change; the ETag
+	Modified time.Time // UTC, microseconds
+}
+
+// AccountService is one service object of an account.
+type AccountService struct {
+	Enabled     bool
+	SyncEnabled bool
+	NumberCount int64 // numbers on the account with this service enabled; read-only, filled on reads
+	// DirectRouting is set for Direct Routing only, and only if the caller gave a configuration.
+	DirectRouting   *DirectRoutingConfig
+	SubdomainStatus SubdomainStatus // Direct Routing only; read-only
+}
+
+// DirectRoutingConfig is the configuration object of Direct Routing on an account.
+type DirectRoutingConfig struct {
+	CallScreening bool   `json:"callScreening"`
+	Subdomain     string `json:"subdomain"`    // one DNS host label, 1–10 characters, unique per deployment whatever the case
+	Region1Token  string `json:"region1Token"` // TXT verification values
+	Region2Token  string `json:"region2Token"`
+}
+
+// Enabled returns the services enabled on the account.
+func (a *Account) Enabled() ServiceSet {
+	var x ServiceSet
+	for s, d := range a.Services {
+		if d.Enabled {
+			x = x.With(s)
+		}
+	}
+	return x
+}
+
+// Number is one E.164 number of exactly one account.
+type Number struct {
+	TelephoneNumber E164
+	AccountName     string
+	// Services holds an entry for each service object present in serviceDetails, enabled or not.
+	Services map[Service]NumberService
+	// HasConfiguration tells an absent configuration object from an empty one.
+	HasConfiguration bool
+	CustomSIPHeader  string // value only, 1–100 of [A-Za-z0-9_-]; empty for none
+	State            ProvisioningState
+	Version          int64
+	Modified         time.Time
+}
+
+// NumberService is one service object of a number. Teams is set only for Operator Connect and Teams Phone Mobile, and
+// only if the caller gave a configuration.
+type NumberService struct {
+	Enabled          bool
+	AssignmentStatus string // "assigned" or "unassigned", Operator Connect and Teams Phone Mobile only; may be empty
+	Teams            *TeamsNumberConfig
+}
+
+// TeamsNumberConfig is the configuration object of Operator Connect and Teams Phone Mobile on a number.
+type TeamsNumberConfig struct {
+	Usage                    string   `json:"usage"`
+	ChoosableCapabilities    []string `json:"choosableCapabilities"`
+	AcquiredCapabilities     []string `json:"acquiredCapabilities,omitempty"`  // read-only
+	AvailableCapabilities    []string `json:"availableCapabilities,omitempty"` // read-only
+	AdditionalUsages         []string `json:"additionalUsages,omitempty"`
+	CivicAddressID           string   `json:"civicAddressId,omitempty"`
+	LocationID               string   `json:"locationId,omitempty"`
+	AllowTenantAddressUpdate bool     `json:"allowTenantAddressUpdate"`
+	DisplayedCountryCode     string   `json:"displayedCountryCode,omitempty"`
+}
+
+// Enabled returns the services enabled on the number.
+func (n *Number) Enabled() ServiceSet {
+	var x ServiceSet
+	for s, d := range n.Services {
+		if d.Enabled {
+			x = x.With(s)
+		}
+	}
+	return x
+}

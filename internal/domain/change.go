@@ -1,0 +1,57 @@
+package domain
+
+// Change is one entry of the provisioning change feed as its readers see it: the whole new state of what calls need to
+// know of one account or number, so that a reader never has to ask the database again, and applying an entry twice is
+// harmless. Exactly one of Account and Number is set.
+type Change struct {
+	Account *AccountRouting `json:"account,omitempty"`
+	Number  *NumberRouting  `json:"number,omitempty"`
+}
+
+// AccountRouting is what routing needs to know of an account.
+type AccountRouting struct {
+	Name     string     `json:"name"`
+	Deleted  bool       `json:"deleted,omitempty"`
+	Enabled  ServiceSet `json:"enabled,omitempty"`
+	TenantID string     `json:"tenantId,omitempty"`
+	// Subdomain is the Direct Routing label, in lower case; empty for none. SubdomainLive tells that it carries calls
+	// (subdomainStatus is provisioned).
+	Subdomain     string `json:"subdomain,omitempty"`
+	SubdomainLive bool   `json:"subdomainLive,omitempty"`
+	CallScreening bool   `json:"callScreening,omitempty"`
+}
+
+// NumberRouting is what routing needs to know of a number.
+type NumberRouting struct {
+	Key          uint64     `json:"key"` // E164.Key
+	Deleted      bool       `json:"deleted,omitempty"`
+	Account      string     `json:"account,omitempty"`
+	Services     ServiceSet `json:"services,omitempty"`     // services enabled on the number
+	CustomHeader string     `json:"customHeader,omitempty"` // value of the operator's custom SIP header
+}
+
+// Routing projects the account on what calls need.
+func (a *Account) Routing() *AccountRouting {
+	r := &AccountRouting{Name: a.Name, Enabled: a.Enabled(), TenantID: a.TeamsTenantID}
+	if d, ok := a.Services[DirectRouting]; ok && d.DirectRouting != nil {
+		r.Subdomain = lower(d.DirectRouting.Subdomain)
+		r.SubdomainLive = d.SubdomainStatus == SubdomainProvisioned
+		r.CallScreening = d.DirectRouting.CallScreening
+	}
+	return r
+}
+
+// Routing projects the number on what calls need.
+func (n *Number) Routing() *NumberRouting {
+	return &NumberRouting{Key: n.TelephoneNumber.Key(), Account: n.AccountName, Services: n.Enabled(), CustomHeader: n.CustomSIPHeader}
+}
+
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
