@@ -1,0 +1,239 @@
+// Package internal_test keeps the plan of the house: which room may import which. ARCHITECTURE.md tells the same in prose.
+package internal_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tandemgw/tandem/"
+
+// rule forbids imports. A package is bound by a rule when its path (below the module) matches from; each import of ours
+// or of a library that matches deny and none of allow is a finding.
+type rule struct {
+	from  []string // path prefixes of the importing package
+	not   []string // prefixes of importing packages exempt
+	deny  []string // prefixes of what must not be imported; ours start with "internal/" or another folder of the module
+	allow []string // exceptions to deny
+	why   string
+}
+
+var jobs = []string{"internal/provisioning", "internal/calls", "internal/tenants", "internal/channels"}
+
+// own lists the ways into a job's own rooms and the two platform packages that jobs may use.
+func jobRule(job string) rule {
+	return rule{
+		from:  []string{job},
+		deny:  []string{"internal/"},
+		allow: []string{job, "internal/domain", "internal/platform/flow", "internal/platform/feed"},
+		why:   "a job imports domain, its own rooms, platform/flow and platform/feed; what else it needs it declares as an interface and node hands in",
+	}
+}
+
+func rules() []rule {
+	var rs []rule
+	for _, j := range jobs {
+		rs = append(rs, jobRule(j))
+	}
+	return append(rs,
+		rule{from: []string{"internal/domain"}, deny: []string{"internal/", "*."}, allow: []string{"internal/domain"},
+			why: "domain imports the standard library only"},
+		rule{from: []string{"internal/services"}, deny: []string{"internal/"},
+			allow: []string{"internal/domain", "internal/calls/leg", "internal/provisioning/provisioner", "internal/calls/sip", "internal/outside", "@self"},
+			why:   "a service folder holds all that is special about one service and knows the contract packages only, never another service"},
+		rule{from: []string{"internal/store"}, deny: []string{"internal/"},
+			allow: []string{"internal/domain", "internal/platform", "@job", "@self"},
+			why:   "store/<job> imports its job and platform, never a sibling"},
+		rule{from: []string{"internal/platform"}, deny: []string{"internal/"}, allow: []string{"internal/domain", "internal/platform"},
+			why: "platform knows no job"},
+		rule{from: []string{"internal/manage", "internal/portal"}, deny: []string{"internal/store", "internal/outside", "internal/sim"},
+			why: "front ends call jobs"},
+		rule{from: []string{"internal/cli"}, not: []string{"internal/cli/demo"}, deny: []string{"internal/sim", "internal/store", "internal/outside", "internal/services"},
+			why: "the command line is a client of the management API; only the demo starts simulators"},
+		rule{from: []string{"internal/sim"}, deny: []string{"internal/", "client", "cmd"}, allow: []string{"internal/domain", "internal/sim"},
+			why: "simulators are independent of what they test"},
+		rule{from: []string{""}, not: []string{"internal/sim", "internal/cli/demo", "test", "tools", "bench"}, deny: []string{"internal/sim", "*github.com/emiago/sipgo"},
+			why: "product code has no branch that knows about simulators, and the edge does not stand on the stack that tests it"},
+		rule{from: []string{""}, not: []string{"internal/platform/db", "tools", "bench", "test", "internal/testkit"}, deny: []string{"*modernc.org/sqlite", "*github.com/jackc/pgx", "*github.com/pressly/goose"},
+			why: "only platform/db imports SQL drivers"},
+		rule{from: []string{""}, not: []string{"internal/platform/flow"}, deny: []string{"*github.com/dbos-inc"},
+			why: "only platform/flow imports the workflow library"},
+		rule{from: []string{"client"}, deny: []string{"internal/"}, why: "client is for others to import"},
+	)
+}
+
+// TestImports walks every Go file that is not a test and reports each import the plan forbids, with the reason.
+func TestImports(t *testing.T) {
+	root := ".."
+	files := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			name := d.Name()
+			if path != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "node_modules" || name == "tools") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		files++
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, filepath.Dir(path))
+		pkg := filepath.ToSlash(rel)
+		for _, im := range f.Imports {
+			p, err := strconv.Unquote(im.Path.Value)
+			if err != nil {
+				return err
+			}
+			for _, why := range violations(pkg, p) {
+				t.Errorf("%s imports %s: %s", path, p, why)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files < 50 {
+		t.Fatalf("only %d files looked at: the walk does not see the tree", files)
+	}
+}
+
+// TestRulesBite shows that each kind of rule refuses what it is there to refuse.
+func TestRulesBite(t *testing.T) {
+	for _, c := range []struct{ pkg, imp string }{
+		{"internal/domain", "github.com/google/uuid"},
+		{"internal/domain", module + "internal/platform/db"},
+		{"internal/calls/edge", module + "internal/provisioning/directory"},
+		{"internal/calls/edge", module + "internal/services/zoom"},
+		{"internal/calls/edge", "github.com/emiago/sipgo/sip"},
+		{"internal/services/zoom", module + "internal/services/acs"},
+		{"internal/services/zoom", module + "internal/calls/edge"},
+		{"internal/store/provisioning", module + "internal/calls/replica"},
+		{"internal/store/provisioning", module + "internal/store/tenants"},
+		{"internal/platform/db", module + "internal/provisioning/directory"},
+		{"internal/provisioning/directory", "github.com/jackc/pgx/v5"},
+		{"internal/manage", module + "internal/store/provisioning"},
+		{"internal/cli", module + "internal/sim/teams"},
+		{"internal/sim/teams", module + "internal/calls/sip"},
+		{"client", module + "internal/domain"},
+	} {
+		if len(violations(c.pkg, c.imp)) == 0 {
+			t.Errorf("violations(%q, %q) = none, want a finding", c.pkg, c.imp)
+		}
+	}
+	for _, c := range []struct{ pkg, imp string }{
+		{"internal/domain", "net/netip"},
+		{"internal/calls/edge", module + "internal/calls/sip/transaction"},
+		{"internal/calls/replica", module + "internal/platform/feed"},
+		{"internal/services/zoom", module + "internal/calls/leg"},
+		{"internal/store/provisioning", module + "internal/provisioning/directory"},
+		{"internal/node", module + "internal/services/zoom"},
+		{"internal/cli/demo", module + "internal/sim/teams"},
+	} {
+		if v := violations(c.pkg, c.imp); len(v) != 0 {
+			t.Errorf("violations(%q, %q) = %v, want none", c.pkg, c.imp, v)
+		}
+	}
+}
+
+func violations(pkg, imp string) []string {
+	ours, isOurs := strings.CutPrefix(imp, module)
+	third := !isOurs && strings.Contains(strings.SplitN(imp, "/", 2)[0], ".")
+	var out []string
+	for _, r := range rules() {
+		if !anyPrefix(pkg, r.from) || anyPrefix(pkg, r.not) {
+			continue
+		}
+		denied := false
+		for _, d := range r.deny {
+			if lib, ok := strings.CutPrefix(d, "*"); ok {
+				denied = denied || third && (lib == "." || under(imp, lib))
+			} else {
+				denied = denied || isOurs && under(ours, d)
+			}
+		}
+		if !denied {
+			continue
+		}
+		allowed := false
+		for _, a := range r.allow {
+			switch a {
+			case "@self":
+				allowed = allowed || ours == pkg || under(ours, pkg) || under(pkg, ours) && strings.Count(ours, "/") >= 2
+			case "@job":
+				job := strings.TrimPrefix(pkg, "internal/store/")
+				allowed = allowed || under(ours, "internal/"+job)
+			default:
+				allowed = allowed || isOurs && under(ours, a)
+			}
+		}
+		if !allowed {
+			out = append(out, r.why)
+		}
+	}
+	return out
+}
+
+func anyPrefix(p string, prefixes []string) bool {
+	for _, x := range prefixes {
+		if x == "" || under(p, x) {
+			return true
+		}
+	}
+	return false
+}
+
+// under reports whether p is dir or lies below it.
+func under(p, dir string) bool {
+	dir = strings.TrimSuffix(dir, "/")
+	return p == dir || strings.HasPrefix(p, dir+"/")
+}
+
+// TestPackageComments demands a package comment of every package: what it is for and what it is not for.
+func TestPackageComments(t *testing.T) {
+	has := map[string]bool{}
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && path != ".." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "node_modules") {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(path, ".go") {
+			return nil
+		}
+		src, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, src, parser.PackageClauseOnly|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		dir := filepath.Dir(path)
+		has[dir] = has[dir] || f.Doc != nil && len(f.Doc.Text()) > 40
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir, ok := range has {
+		if !ok {
+			t.Errorf("%s has no package comment", dir)
+		}
+	}
+}
