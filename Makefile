@@ -1,0 +1,61 @@
+# Tandem's targets. `make` alone lists them. CI runs these and nothing else (.ci/run).
+
+SHELL   := /bin/bash
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X main.version=$(VERSION)
+# Tests that need a peer program fail, and do not skip, when it is missing.
+REQUIRE := TANDEM_REQUIRE_PG=1 TANDEM_REQUIRE_SIPP=1 TANDEM_REQUIRE_KAMAILIO=1 TANDEM_REQUIRE_BARESIP=1
+PKG     ?= ./...
+ARGS    ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-deep lint generate fuzz bench-calls bench-replica setup clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+build: ## build bin/tandem
+	@go build -trimpath -ldflags '$(LDFLAGS)' -o bin/tandem ./cmd/tandem
+
+demo: build ## start Tandem and simulated neighbours, provision, place calls, stay up until Ctrl-C (ARGS="--once --output json")
+	@bin/tandem demo $(ARGS)
+
+test: ## run the tests with the race detector (under 10 minutes on two cores; PKG=./internal/... narrows)
+	@scripts/need.sh build test
+	$(REQUIRE) go test -race -timeout 9m $(PKG)
+
+test-deep: ## run the long suites too: fault matrices, soaks, load, crashes (an hour)
+	@scripts/need.sh build test
+	$(REQUIRE) go test -tags deep -timeout 60m $(PKG)
+
+lint: .cache/bin/staticcheck ## check formatting, go vet, staticcheck and that generated files are up to date
+	@out=$$(gofmt -l $$(find . -name "*.go" -not -path "./.cache/*")); [ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
+	go vet ./...
+	go vet -tags deep ./...
+	.cache/bin/staticcheck -tags deep ./...
+	@scripts/generated.sh
+
+generate: ## regenerate generated code and documents
+	go generate ./...
+
+fuzz: ## fuzz every parser for FUZZTIME each (default 2m; ONLY=FuzzName narrows)
+	@scripts/need.sh build
+	@scripts/fuzz.sh $(ONLY)
+
+bench-calls: build ## measure calls beside Kamailio; last line "calls: tandem=… kamailio-fm=… ratio=…"
+	@scripts/need.sh bench
+	@bench/calls/run $(ARGS)
+
+bench-replica: ## measure the number index: bytes per number, look-up time, load time
+	@bench/replica/run $(ARGS)
+
+setup: ## install the Debian packages that tests and benchmarks need (as root; otherwise name them)
+	@scripts/need.sh build test bench
+
+clean: ## remove what was built
+	@rm -rf bin dist .cache
+
+# Tools come from tools/go.mod, so that what they need never enters the product's module graph.
+.cache/bin/staticcheck: tools/go.mod
+	@mkdir -p .cache/bin
+	go build -C tools -o ../.cache/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
