@@ -1,0 +1,125 @@
+package sip
+
+import "strings"
+
+// NewRequest makes a request with nothing but its start line.
+func NewRequest(method Method, uri string) *Message {
+	m := &Message{method: method, uri: escapeSpaces(uri), vers: Version}
+	m.lines = m.inline[:0]
+	return m
+}
+
+// NewResponse makes the response to a request (RFC 3261 §8.2.6.2): all Via lines,
+// From, To, Call-ID and CSeq are copied byte for byte, in their order; toTag is
+// added to a To that has none (leave it empty for 100). An empty reason means the
+// usual phrase. A 100 also copies Timestamp (§8.2.6.1).
+func NewResponse(req *Message, status int, reason, toTag string) *Message {
+	if reason == "" {
+		reason = ReasonPhrase(status)
+	}
+	m := &Message{vers: Version, status: status, reason: oneLine(reason)}
+	m.lines = m.inline[:0]
+	seen := [numKinds]bool{}
+	for i := range req.lines {
+		h := req.lines[i]
+		switch h.kind {
+		case KindVia:
+		case KindFrom, KindTo, KindCallID, KindCSeq:
+			if seen[h.kind] {
+				continue // a doubled line is answered 400, not echoed
+			}
+			seen[h.kind] = true
+			if h.kind == KindTo && toTag != "" && tagOf(h.value) == "" {
+				h = h.WithValue(h.value + ";tag=" + toTag)
+			}
+		case KindTimestamp:
+			if status != 100 {
+				continue
+			}
+		default:
+			continue
+		}
+		m.lines = append(m.lines, h)
+	}
+	return m
+}
+
+// NewACK makes the ACK for a non-2xx final response to an INVITE (RFC 3261
+// §17.1.1.3): Request-URI, top Via, From, Call-ID, CSeq number and Route of the
+// INVITE as sent, To of the response.
+func NewACK(invite, response *Message) *Message {
+	m := hopRequest(invite, ACK)
+	if i := response.Find(KindTo); i >= 0 {
+		m.Append(response.lines[i])
+	}
+	m.CopyFrom(invite, KindCallID)
+	m.Add(KindCSeq, seqOf(invite)+" ACK")
+	return m
+}
+
+// NewCancel makes the CANCEL of a request as sent (RFC 3261 §9.1): same
+// Request-URI, top Via, From, To, Call-ID, CSeq number and Route.
+func NewCancel(invite *Message) *Message {
+	m := hopRequest(invite, CANCEL)
+	m.CopyFrom(invite, KindTo, KindCallID)
+	m.Add(KindCSeq, seqOf(invite)+" CANCEL")
+	return m
+}
+
+// hopRequest starts a request that travels with invite to the same next hop.
+func hopRequest(invite *Message, method Method) *Message {
+	m := NewRequest(method, invite.uri)
+	if i := invite.Find(KindVia); i >= 0 {
+		h := invite.lines[i]
+		if first, _, more := cutValue(h.value); more {
+			h = h.WithValue(first)
+		}
+		m.Append(h)
+	}
+	m.Add(KindMaxForwards, "70")
+	m.CopyFrom(invite, KindRoute, KindFrom)
+	return m
+}
+
+// seqOf returns the digits of the CSeq value as written.
+func seqOf(m *Message) string {
+	v := m.Get(KindCSeq)
+	i := 0
+	for i < len(v) && isDigit(v[i]) {
+		i++
+	}
+	return v[:i]
+}
+
+// Warning makes a Warning value (RFC 3261 §20.43): code (399 is "miscellaneous"),
+// agent (host or pseudonym), text.
+func Warning(code int, agent, text string) string {
+	if agent == "" {
+		agent = "tandem"
+	}
+	return itoa(code) + " " + agent + " " + Quote(text)
+}
+
+// ReasonValue makes a Reason value (RFC 3326): protocol ("SIP", "Q.850"), cause,
+// and text where it is not empty.
+func ReasonValue(protocol string, cause int, text string) string {
+	s := protocol + ";cause=" + itoa(cause)
+	if text != "" {
+		s += ";text=" + Quote(text)
+	}
+	return s
+}
+
+// ReasonCause reads a Reason value: its protocol, cause (0 if absent) and text.
+func ReasonCause(value string) (protocol string, cause int, text string) {
+	protocol, rest, _ := strings.Cut(value, ";")
+	p := Params(rest)
+	if c, ok := p.Get("cause"); ok {
+		n, _ := parseUint(c, 1<<16)
+		cause = int(n)
+	}
+	if t, ok := p.Get("text"); ok {
+		text = Unquote(t)
+	}
+	return trim(protocol), cause, text
+}

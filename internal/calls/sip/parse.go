@@ -1,0 +1,344 @@
+package sip
+
+import "strings"
+
+// Parse splits a datagram, or one message cut from a stream, into start line,
+// header lines and body. Nil limits are the defaults.
+//
+// It checks what splitting needs: the shape of the start line and of header
+// lines, CRLF line ends, the protocol version, sizes, and Content-Length against
+// the bytes there are (RFC 3261 §18.3: a datagram with too short a body is bad,
+// bytes beyond the body are discarded). Validator.Check does the rest.
+//
+// With a problem Parse still returns a message, holding whatever could be read,
+// so that the answer can be built: see Problem.Answer.
+//
+// Empty lines before the start line are skipped (§7.5).
+func Parse(data string, limits *Limits) (*Message, *Problem) {
+	m := new(Message)
+	lim := defaultLimits
+	if limits != nil {
+		lim = limits.or()
+	}
+	p := parser{m: m, lim: &lim}
+	p.run(data)
+	return m, p.problem
+}
+
+type parser struct {
+	m       *Message
+	lim     *Limits
+	problem *Problem // the first one found
+}
+
+func (p *parser) fail(pr *Problem) {
+	if p.problem == nil {
+		p.problem = pr
+	}
+}
+
+// bad notes a 400 (for responses: discard, as nothing answers a response).
+func (p *parser) bad(field, clause, text string) {
+	if p.problem == nil {
+		p.problem = bad(field, clause, text)
+	}
+}
+
+func (p *parser) run(data string) {
+	m := p.m
+	m.parsed = true
+	m.lines = m.inline[:0]
+	for len(data) > 0 && (data[0] == '\r' || data[0] == '\n') {
+		data = data[1:]
+	}
+	nl := strings.IndexByte(data, '\n')
+	if nl < 0 {
+		p.fail(&Problem{Text: "not a SIP message: no line end", Clause: "RFC 3261 §7"})
+		p.startLine(data)
+		return
+	}
+	line := data[:nl]
+	if nl > 0 && line[nl-1] == '\r' {
+		line = line[:nl-1]
+	} else {
+		p.bad("", "RFC 3261 §7", "start line does not end in CRLF")
+	}
+	p.startLine(line)
+	bodyAt := p.headerLines(data, nl+1)
+	if bodyAt > p.lim.Head {
+		p.fail(&Problem{Status: 513, Text: "start line and headers exceed " + itoa(p.lim.Head) + " bytes", Clause: "RFC 3261 §21.5.7"})
+	}
+	end := p.cutBody(data, bodyAt)
+	if p.problem == nil {
+		m.raw = data[:end]
+	} else if m.status != 0 {
+		p.problem.Status = 0
+	}
+}
+
+// startLine reads Request-Line or Status-Line (RFC 3261 §7.1, §7.2).
+func (p *parser) startLine(s string) {
+	m := p.m
+	m.start = s
+	if strings.IndexByte(s, '\r') >= 0 {
+		p.bad("", "RFC 3261 §7", "start line holds a bare CR")
+	}
+	sp := strings.IndexByte(s, ' ')
+	if len(s) >= 4 && equalFold(s[:4], "SIP/") {
+		p.statusLine(s, sp)
+		return
+	}
+	if sp < 0 {
+		p.fail(&Problem{Text: "not a SIP message: start line has one word", Clause: "RFC 3261 §7"})
+		return
+	}
+	word, rest := s[:sp], s[sp+1:]
+	m.method = knownMethod(word)
+	if m.method == "" {
+		m.method = Method(word)
+		if !isToken(word) {
+			p.bad("", "RFC 3261 §7.1", "method is not a token")
+			m.method = ""
+			if !looksSIP(rest) {
+				p.problem = &Problem{Text: "not a SIP message", Clause: "RFC 3261 §7"}
+			}
+		}
+	}
+	last := strings.LastIndexByte(rest, ' ')
+	if last < 0 {
+		m.uri = rest
+		p.bad("", "RFC 3261 §7.1", "request line has no SIP version")
+		return
+	}
+	m.uri, m.vers = rest[:last], rest[last+1:]
+	if m.vers != Version && !equalFold(m.vers, Version) {
+		if isVersion(m.vers) {
+			p.fail(&Problem{Status: 505, Text: "only SIP/2.0 is spoken here", Clause: "RFC 3261 §21.5.6"})
+		} else {
+			p.bad("", "RFC 3261 §7.1", "request line does not end in a SIP version")
+		}
+		m.uri = trim(m.uri)
+		return
+	}
+	if len(m.uri) > p.lim.RequestURI {
+		p.fail(&Problem{Status: 414, Text: "Request-URI exceeds " + itoa(p.lim.RequestURI) + " bytes", Clause: "RFC 3261 §21.4.12"})
+	}
+	if m.uri == "" || strings.IndexByte(m.uri, ' ') >= 0 || strings.IndexByte(m.uri, '\t') >= 0 {
+		p.bad("", "RFC 3261 §7.1", "request line must be method, URI and version with one space between")
+	}
+}
+
+func (p *parser) statusLine(s string, sp int) {
+	m := p.m
+	m.status = -1 // a response at any rate, whatever is wrong with it
+	if sp < 0 {
+		p.bad("", "RFC 3261 §7.2", "status line has no status code")
+		return
+	}
+	m.vers = s[:sp]
+	if m.vers != Version && !equalFold(m.vers, Version) {
+		p.bad("", "RFC 3261 §7.2", "response of another SIP version")
+	}
+	s = s[sp+1:]
+	code := s
+	if i := strings.IndexByte(s, ' '); i >= 0 {
+		code, m.reason = s[:i], s[i+1:]
+	} else {
+		// §25.1 wants the space even before an empty phrase; many leave it out.
+		s = ""
+	}
+	n, ok := parseUint(code, 999)
+	if !ok || len(code) != 3 || n < 100 || n > 699 {
+		p.bad("", "RFC 3261 §7.2", "status code is not three digits from 100 to 699")
+		return
+	}
+	m.status = int(n)
+}
+
+// looksSIP tells whether a start line ends like one of SIP.
+func looksSIP(s string) bool {
+	i := strings.LastIndexByte(trim(s), ' ')
+	v := trim(s)[i+1:]
+	return len(v) > 4 && equalFold(v[:4], "SIP/")
+}
+
+// isVersion matches SIP-Version (RFC 3261 §25.1).
+func isVersion(v string) bool {
+	if len(v) < 7 || !equalFold(v[:4], "SIP/") {
+		return false
+	}
+	major, minor, ok := strings.Cut(v[4:], ".")
+	_, ok1 := parseUint(major, 1<<31)
+	_, ok2 := parseUint(minor, 1<<31)
+	return ok && ok1 && ok2
+}
+
+func knownMethod(s string) Method {
+	switch s {
+	case "INVITE":
+		return INVITE
+	case "ACK":
+		return ACK
+	case "BYE":
+		return BYE
+	case "CANCEL":
+		return CANCEL
+	case "OPTIONS":
+		return OPTIONS
+	case "REGISTER":
+		return REGISTER
+	case "PRACK":
+		return PRACK
+	case "UPDATE":
+		return UPDATE
+	case "INFO":
+		return INFO
+	case "SUBSCRIBE":
+		return SUBSCRIBE
+	case "NOTIFY":
+		return NOTIFY
+	case "REFER":
+		return REFER
+	case "MESSAGE":
+		return MESSAGE
+	case "PUBLISH":
+		return PUBLISH
+	}
+	return ""
+}
+
+// headerLines reads lines from pos on and returns where the body begins.
+func (p *parser) headerLines(data string, pos int) int {
+	m := p.m
+	if pos < len(data) && (data[pos] == ' ' || data[pos] == '\t') {
+		p.bad("", "RFC 3261 §7.1", "start line is folded")
+	}
+	for {
+		rest := data[pos:]
+		nl := strings.IndexByte(rest, '\n')
+		if nl < 0 {
+			p.bad("", "RFC 3261 §7", "header section has no empty line at its end")
+			if rest != "" {
+				p.headerLine(rest, false)
+			}
+			return len(data)
+		}
+		if nl <= 1 && (nl == 0 || rest[0] == '\r') {
+			if nl == 0 {
+				p.bad("", "RFC 3261 §7", "header lines do not end in CRLF")
+			}
+			return pos + nl + 1
+		}
+		folded := false
+		end := nl + 1
+		for end < len(rest) && (rest[end] == ' ' || rest[end] == '\t') {
+			folded = true
+			nl = strings.IndexByte(rest[end:], '\n')
+			if nl < 0 {
+				p.bad("", "RFC 3261 §7", "header section has no empty line at its end")
+				p.headerLine(rest, true)
+				return len(data)
+			}
+			end += nl + 1
+		}
+		p.headerLine(rest[:end], folded)
+		pos += end
+		if len(m.lines) >= p.lim.Lines && p.problem == nil {
+			p.fail(&Problem{Status: 513, Text: "more than " + itoa(p.lim.Lines) + " header lines", Clause: "RFC 3261 §21.5.7"})
+		}
+	}
+}
+
+// headerLine reads one line with its line end and folds (RFC 3261 §7.3.1).
+func (p *parser) headerLine(raw string, folded bool) {
+	line := raw
+	if n := len(line); n >= 2 && line[n-2] == '\r' && line[n-1] == '\n' {
+		line = line[:n-2]
+	} else {
+		p.bad("", "RFC 3261 §7", "header line does not end in CRLF")
+		line = strings.TrimRight(line, "\r\n")
+	}
+	c := strings.IndexByte(line, ':')
+	if c < 0 {
+		p.bad("", "RFC 3261 §7.3.1", "header line has no colon")
+		return
+	}
+	name := line[:c]
+	for len(name) > 0 && (name[len(name)-1] == ' ' || name[len(name)-1] == '\t') {
+		name = name[:len(name)-1]
+	}
+	k := KindOf(name)
+	if k == KindOther && (!isToken(name) || len(name) > 1<<16-1) {
+		p.bad("", "RFC 3261 §7.3.1", "header field name is not a token")
+		return
+	}
+	value := line[c+1:]
+	if folded || strings.IndexByte(value, '\r') >= 0 {
+		value = p.unfold(value)
+	}
+	if p.problem != nil && len(p.m.lines) >= p.lim.Lines && !answerKind(k) {
+		return // bounded, but for what the answer needs
+	}
+	p.m.lines = append(p.m.lines, Header{raw: raw, value: trim(value), nameLen: uint16(len(name)), kind: k})
+}
+
+// answerKind tells whether a response copies the field (RFC 3261 §8.2.6.2).
+func answerKind(k Kind) bool {
+	switch k {
+	case KindVia, KindFrom, KindTo, KindCallID, KindCSeq:
+		return true
+	}
+	return false
+}
+
+// unfold replaces each fold (CRLF and the white space around it) by one space.
+func (p *parser) unfold(s string) string {
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c != '\r' && c != '\n' {
+			b = append(b, c)
+			i++
+			continue
+		}
+		if c != '\r' || i+2 >= len(s) || s[i+1] != '\n' || (s[i+2] != ' ' && s[i+2] != '\t') {
+			// A lone CR or LF could be taken for a line end by the next element.
+			p.bad("", "RFC 3261 §7.3.1", "header value holds a bare CR or LF")
+			b = append(b, ' ')
+			i++
+			continue
+		}
+		i += 2
+		for i < len(s) && (s[i] == ' ' || s[i] == '\t') {
+			i++
+		}
+		for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+			b = b[:len(b)-1]
+		}
+		b = append(b, ' ')
+	}
+	return string(b)
+}
+
+// cutBody sets the body and returns where the message ends (RFC 3261 §18.3).
+func (p *parser) cutBody(data string, at int) (end int) {
+	m := p.m
+	n := len(data) - at
+	if i := m.Find(KindContentLength); i >= 0 {
+		want, ok := parseUint(m.lines[i].value, 1<<31-1)
+		switch {
+		case !ok:
+			p.bad("Content-Length", "RFC 3261 §20.14", "Content-Length is not a number")
+		case int(want) > n:
+			p.bad("Content-Length", "RFC 3261 §18.3", "body is shorter than Content-Length says")
+		default:
+			n = int(want)
+		}
+	}
+	if n > p.lim.Body {
+		p.fail(&Problem{Status: 513, Text: "body exceeds " + itoa(p.lim.Body) + " bytes", Clause: "RFC 3261 §21.5.7"})
+		return at
+	}
+	m.body = data[at : at+n]
+	return at + n
+}

@@ -1,0 +1,125 @@
+package sip
+
+import "strings"
+
+// Limits bounds what a message may hold. A zero field means its default, a
+// negative one no limit. The defaults are the documented limits of the published
+// gateway (message 10 KB, SDP body 128 KB and so on). Since a message of 10 KB
+// cannot hold a body of 128 KB, the first is read as the size of the start line
+// and header lines, the second as the size of the body.
+type Limits struct {
+	Head       int // bytes of start line and header lines; default 10,240; beyond: 513
+	Body       int // bytes of the body; default 131,072; beyond: 513
+	Lines      int // header lines; default 200; beyond: 513
+	RequestURI int // bytes of the Request-URI; default 256; beyond: 414
+	ContactURI int // bytes of each Contact URI of a request; default 256; beyond: 400
+	UserInfo   int // bytes of the user part of Request-URI, From, To, Contact; default 256; beyond: 400
+	FromDomain int // bytes of the host of From; default 255; beyond: 400
+	HeaderName int // bytes of a header field name of a request; default 32; beyond: 400
+	BodyName   int // bytes of the media type in Content-Type; default 64; beyond: 400
+	OptionList int // bytes of the value of Supported, Require, Proxy-Require; default 256; beyond: 400
+	OptionTag  int // bytes of one option tag; default 32; beyond: 400
+}
+
+// DefaultLimits returns the limits that a nil *Limits means.
+func DefaultLimits() Limits {
+	return Limits{
+		Head: 10 << 10, Body: 128 << 10, Lines: 200,
+		RequestURI: 256, ContactURI: 256, UserInfo: 256, FromDomain: 255,
+		HeaderName: 32, BodyName: 64, OptionList: 256, OptionTag: 32,
+	}
+}
+
+var defaultLimits = DefaultLimits()
+
+const noLimit = int(^uint(0) >> 1)
+
+// or fills zero fields with defaults and turns negative ones into "no limit".
+func (l *Limits) or() Limits {
+	if l == nil {
+		return defaultLimits
+	}
+	out, d := *l, defaultLimits
+	for _, f := range []struct{ v, def *int }{
+		{&out.Head, &d.Head}, {&out.Body, &d.Body}, {&out.Lines, &d.Lines},
+		{&out.RequestURI, &d.RequestURI}, {&out.ContactURI, &d.ContactURI},
+		{&out.UserInfo, &d.UserInfo}, {&out.FromDomain, &d.FromDomain},
+		{&out.HeaderName, &d.HeaderName}, {&out.BodyName, &d.BodyName},
+		{&out.OptionList, &d.OptionList}, {&out.OptionTag, &d.OptionTag},
+	} {
+		switch {
+		case *f.v == 0:
+			*f.v = *f.def
+		case *f.v < 0:
+			*f.v = noLimit
+		}
+	}
+	return out
+}
+
+// Problem says why a message cannot be accepted and which answer it deserves. It
+// is an error.
+type Problem struct {
+	// Status is the answer a request deserves: 400, 414, 416, 420, 483, 505, 513 …
+	// 0 means that nothing can be answered: discard and log.
+	Status int
+	// Field names the header field at fault, "" for the start line or the whole.
+	Field string
+	// Text says what is wrong, in English, fit for the reason phrase and a Warning.
+	// It quotes no phone numbers.
+	Text string
+	// Clause is the rule broken, such as "RFC 3261 §8.1.1".
+	Clause string
+	// Unsupported lists option tags for the Unsupported header of a 420.
+	Unsupported []string
+}
+
+// Error returns text, clause and status.
+func (p *Problem) Error() string {
+	var b strings.Builder
+	b.WriteString(p.Text)
+	if p.Clause != "" {
+		b.WriteString(" (" + p.Clause + ")")
+	}
+	if p.Status != 0 {
+		b.WriteString(", answer " + itoa(p.Status))
+	} else {
+		b.WriteString(", discard")
+	}
+	return b.String()
+}
+
+// Answer builds the response that m deserves (RFC 3261 §8.2.6), with the problem
+// as reason phrase (for 400, as §21.4.1 advises) and as Warning 399 from agent (a
+// host or a pseudonym such as "tandem"). It returns nil where nothing may be
+// answered: responses, ACK, and requests whose Via is missing altogether. Where
+// the Via is there but unreadable, the answer goes to the packet's source.
+func (p *Problem) Answer(m *Message, toTag, agent string) *Message {
+	if p.Status == 0 || !m.Answerable() {
+		return nil
+	}
+	phrase := ""
+	if p.Status == 400 {
+		phrase = p.Text
+	}
+	r := NewResponse(m, p.Status, phrase, toTag)
+	if len(p.Unsupported) > 0 {
+		r.Add(KindUnsupported, strings.Join(p.Unsupported, ", "))
+	}
+	text := p.Text
+	if p.Clause != "" {
+		text += " (" + p.Clause + ")"
+	}
+	r.Add(KindWarning, Warning(399, agent, text))
+	return r
+}
+
+// Answerable tells whether a response to m can be built and would find its way:
+// m is a request, not ACK (RFC 3261 §17.1.1.3), and has a Via.
+func (m *Message) Answerable() bool {
+	return m != nil && m.IsRequest() && m.method != "" && m.method != ACK && m.Has(KindVia)
+}
+
+func bad(field, clause, text string) *Problem {
+	return &Problem{Status: 400, Field: field, Text: text, Clause: clause}
+}

@@ -1,0 +1,261 @@
+package sip
+
+import "strings"
+
+// Character classes of RFC 3261 §25.1.
+var (
+	tokenChar = charset("-.!%*_+`'~", true)
+	// userChar: unreserved, user-unreserved; escapes are checked apart.
+	userChar = charset("-_.!~*'()&=+$,;?/", true)
+	// passwordChar: unreserved and the marks a password may hold.
+	passwordChar = charset("-_.!~*'()&=+$,", true)
+	// paramChar: paramchar of a URI parameter.
+	paramChar = charset("-_.!~*'()[]/:&+$", true)
+	// uriHeaderChar: hname/hvalue of a URI's header part.
+	uriHeaderChar = charset("-_.!~*'()[]/?:+$", true)
+	// callIDChar: word.
+	callIDChar = charset("-.!%*_+`'~()<>:\\\"/[]?{}", true)
+	hostChar   = charset("-.", true)
+)
+
+func charset(extra string, alnum bool) (t [256]bool) {
+	if alnum {
+		for c := '0'; c <= '9'; c++ {
+			t[c] = true
+		}
+		for c := 'a'; c <= 'z'; c++ {
+			t[c], t[c-32] = true, true
+		}
+	}
+	for i := 0; i < len(extra); i++ {
+		t[extra[i]] = true
+	}
+	return t
+}
+
+func all(s string, t *[256]bool) bool {
+	for i := 0; i < len(s); i++ {
+		if !t[s[i]] {
+			return false
+		}
+	}
+	return true
+}
+
+// allEscaped is all with %HH escapes allowed.
+func allEscaped(s string, t *[256]bool) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' {
+			if i+2 >= len(s) || hexVal(s[i+1]) < 0 || hexVal(s[i+2]) < 0 {
+				return false
+			}
+			i += 2
+			continue
+		}
+		if !t[s[i]] {
+			return false
+		}
+	}
+	return true
+}
+
+func isToken(s string) bool { return s != "" && all(s, &tokenChar) }
+
+func isDigit(c byte) bool { return c-'0' <= 9 }
+
+func isAlpha(c byte) bool { c |= 0x20; return c >= 'a' && c <= 'z' }
+
+func hexVal(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c >= 'a' && c <= 'f':
+		return int(c-'a') + 10
+	case c >= 'A' && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}
+
+// trim removes linear white space (spaces and tabs; folds are gone by now) from
+// both ends.
+func trim(s string) string {
+	for len(s) > 0 && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	for len(s) > 0 && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// parseUint reads a decimal number of at most max; ok is false for anything else.
+func parseUint(s string, max uint64) (n uint64, ok bool) {
+	if s == "" || len(s) > 20 {
+		// Leading zeros beyond 20 digits serve nobody.
+		return 0, false
+	}
+	for i := 0; i < len(s); i++ {
+		if !isDigit(s[i]) {
+			return 0, false
+		}
+		d := uint64(s[i] - '0')
+		if n > (max-d)/10 {
+			return 0, false
+		}
+		n = n*10 + d
+	}
+	return n, true
+}
+
+// cutValue splits a header value at its first comma outside quoted strings and
+// angle brackets. more tells that there was a comma.
+func cutValue(s string) (value, rest string, more bool) {
+	if strings.IndexByte(s, ',') < 0 {
+		return trim(s), "", false
+	}
+	i := scanTo(s, 0, ',')
+	if i >= len(s) {
+		return trim(s), "", false
+	}
+	return trim(s[:i]), trim(s[i+1:]), true
+}
+
+// scanTo returns the index of the first stop byte at or after i that is outside
+// quoted strings and angle brackets, or len(s).
+func scanTo(s string, i int, stop byte) int {
+	for i < len(s) {
+		switch c := s[i]; c {
+		case stop:
+			return i
+		case '"':
+			i = skipQuoted(s, i)
+			continue
+		case '<':
+			j := strings.IndexByte(s[i:], '>')
+			if j < 0 {
+				return len(s)
+			}
+			i += j
+		}
+		i++
+	}
+	return len(s)
+}
+
+// skipQuoted returns the index after the quoted string that starts at i, or
+// len(s) if it has no end.
+func skipQuoted(s string, i int) int {
+	for i++; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return len(s)
+}
+
+// Unquote returns the text of a quoted-string (RFC 3261 §25.1) without its quotes
+// and backslashes; anything else comes back unchanged.
+func Unquote(s string) string {
+	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
+		return s
+	}
+	s = s[1 : len(s)-1]
+	if strings.IndexByte(s, '\\') < 0 {
+		return s
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			i++
+		}
+		b = append(b, s[i])
+	}
+	return string(b)
+}
+
+// Quote returns text as a quoted-string. Line breaks become spaces.
+func Quote(text string) string {
+	b := make([]byte, 0, len(text)+2)
+	b = append(b, '"')
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; c {
+		case '"', '\\':
+			b = append(b, '\\', c)
+		case '\r', '\n':
+			b = append(b, ' ')
+		default:
+			b = append(b, c)
+		}
+	}
+	return string(append(b, '"'))
+}
+
+const upperHex = "0123456789ABCDEF"
+
+// escapeSpaces percent-escapes what must never stand in a start line.
+func escapeSpaces(s string) string {
+	clean := true
+	for i := 0; i < len(s); i++ {
+		if s[i] <= ' ' || s[i] == 0x7f {
+			clean = false
+			break
+		}
+	}
+	if clean {
+		return s
+	}
+	b := make([]byte, 0, len(s)+8)
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c <= ' ' || c == 0x7f {
+			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
+		} else {
+			b = append(b, c)
+		}
+	}
+	return string(b)
+}
+
+// Unescape decodes %HH escapes (RFC 3986 §2.1); a bad escape stays as written.
+func Unescape(s string) string {
+	if strings.IndexByte(s, '%') < 0 {
+		return s
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			if h, l := hexVal(s[i+1]), hexVal(s[i+2]); h >= 0 && l >= 0 {
+				b = append(b, byte(h<<4|l))
+				i += 2
+				continue
+			}
+		}
+		b = append(b, s[i])
+	}
+	return string(b)
+}
+
+// EscapeUser percent-escapes what a user part may not hold (RFC 3261 §25.1).
+func EscapeUser(s string) string {
+	n := 0
+	for i := 0; i < len(s); i++ {
+		if !userChar[s[i]] {
+			n++
+		}
+	}
+	if n == 0 {
+		return s
+	}
+	b := make([]byte, 0, len(s)+2*n)
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; userChar[c] {
+			b = append(b, c)
+		} else {
+			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
+		}
+	}
+	return string(b)
+}

@@ -1,0 +1,63 @@
+package sip
+
+import (
+	"crypto/rand"
+	"sync"
+)
+
+// BranchMagic begins every branch of RFC 3261 (§8.1.1.7).
+const BranchMagic = "z9hG4bK"
+
+// entropy is a block of random bytes from the operating system, used up piece by
+// piece: one system call serves many identifiers.
+type entropy struct {
+	block [480]byte
+	used  int
+}
+
+var pool = sync.Pool{New: func() any {
+	e := new(entropy)
+	e.used = len(e.block)
+	return e
+}}
+
+const alphabet = "abcdefghijklmnopqrstuvwxyz234567"
+
+// appendRandom appends 20 characters of a 32-letter alphabet: 100 random bits.
+func appendRandom(dst []byte) []byte {
+	e := pool.Get().(*entropy)
+	if e.used+20 > len(e.block) {
+		_, _ = rand.Read(e.block[:]) // documented never to fail
+		e.used = 0
+	}
+	for _, b := range e.block[e.used : e.used+20] {
+		dst = append(dst, alphabet[b&31])
+	}
+	clear(e.block[e.used : e.used+20])
+	e.used += 20
+	pool.Put(e)
+	return dst
+}
+
+// Token returns prefix and 100 random bits as letters and digits: unguessable and
+// unique for all practical purposes (RFC 3261 §19.3 asks 32 bits of a tag).
+func Token(prefix string) string {
+	var buf [64]byte
+	return string(appendRandom(append(buf[:0], prefix...)))
+}
+
+// NewTag returns a From or To tag.
+func NewTag() string { return Token("") }
+
+// NewBranch returns a Via branch with the magic cookie.
+func NewBranch() string { return Token(BranchMagic) }
+
+// NewCallID returns a Call-ID; host may be empty.
+func NewCallID(host string) string {
+	if host == "" {
+		return Token("")
+	}
+	var buf [128]byte
+	b := append(appendRandom(buf[:0]), '@')
+	return string(append(b, host...))
+}
