@@ -1,0 +1,102 @@
+package filter
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// Table is the list of filterable fields of one resource. Tables are read-only.
+type Table struct {
+	resource string // for messages, e.g. "accounts"
+	fields   map[string]*Field
+}
+
+// Resource is the plural name of what the table describes, for messages.
+func (t *Table) Resource() string { return t.resource }
+
+// Field returns the field with the given path, or nil.
+func (t *Table) Field(path string) *Field { return t.fields[path] }
+
+// Fields returns every field, ordered by path.
+func (t *Table) Fields() []*Field {
+	l := make([]*Field, 0, len(t.fields))
+	for _, f := range t.fields {
+		l = append(l, f)
+	}
+	slices.SortFunc(l, func(a, b *Field) int { return strings.Compare(a.Path, b.Path) })
+	return l
+}
+
+// The tables of the four resources that can be listed. Fields that are lists or numbers cannot be filtered on.
+var (
+	Accounts       = accountTable()
+	Numbers        = numberTable()
+	Requests       = newTable("requests for information", "id tenantId/lower accountName productContext operatorId status customerRelationship/status customerRelationship/comment serviceProvisioningStatus")
+	CivicAddresses = newTable("civic addresses", "id country houseNumber houseNumberSuffix preDirectional streetName streetSuffix postDirectional stateOrProvince countyOrDistrict cityOrTown cityOrTownAlias postalOrZipCode description companyName companyId defaultLocationId validationStatus tenantId partnerId latitude longitude")
+)
+
+// newTable reads a list of paths; "/bool" and "/lower" at a path's end are its attributes.
+func newTable(resource string, paths string) *Table {
+	t := &Table{resource: resource, fields: map[string]*Field{}}
+	for path := range strings.FieldsSeq(paths) {
+		t.add(path)
+	}
+	return t
+}
+
+func (t *Table) add(path string) {
+	f := &Field{Type: String}
+	if p, ok := strings.CutSuffix(path, "/bool"); ok {
+		path, f.Type = p, Bool
+	}
+	if p, ok := strings.CutSuffix(path, "/lower"); ok {
+		path, f.Lower = p, true
+	}
+	f.Path = path
+	t.fields[path] = f
+}
+
+func accountTable() *Table {
+	t := newTable("accounts", "name correlationId serviceDetails/teamsTenantId serviceProvisioningStatus")
+	for _, s := range domain.Services() {
+		if !s.Traits().InContract {
+			continue
+		}
+		at := "serviceDetails/" + s.String()
+		t.add(at + "/enabled/bool")
+		if accountHasSync(s) {
+			t.add(at + "/syncEnabled/bool")
+		}
+		if s == domain.DirectRouting {
+			t.add(at + "/subdomainStatus")
+			t.add(at + "/configuration/callScreening/bool")
+			t.add(at + "/configuration/subdomain")
+		}
+	}
+	return t
+}
+
+// accountHasSync tells whether the contract's account object for the service has syncEnabled: all have but Call
+// Protection.
+func accountHasSync(s domain.Service) bool { return s != domain.CallProtection }
+
+func numberTable() *Table {
+	t := newTable("numbers", "telephoneNumber accountName configuration/customSipHeader serviceProvisioningStatus")
+	for _, s := range domain.Services() {
+		tr := s.Traits()
+		if !tr.InContract {
+			continue
+		}
+		at := "serviceDetails/" + s.String()
+		t.add(at + "/enabled/bool")
+		if tr.TenantBound {
+			for _, f := range []string{"assignmentStatus", "configuration/usage", "configuration/civicAddressId", "configuration/locationId",
+				"configuration/displayedCountryCode", "configuration/allowTenantAddressUpdate/bool"} {
+				t.add(at + "/" + f)
+			}
+		}
+	}
+	return t
+}
