@@ -52,15 +52,20 @@ type Traits struct {
 	Screening bool
 	// DefaultFor services may serve a peer group as the default for numbers that are not provisioned.
 	DefaultFor bool
+	// Labelled services know a customer by the name <label>.<region>.<base domain>: in the Contact towards the service
+	// and in the Request-URI of its calls.
+	Labelled bool
+	// PhoneSystem services end in Microsoft Phone System: a call already anchored there (X-MS-FMC) does not go again.
+	PhoneSystem bool
 }
 
 var traits = [serviceEnd]Traits{
 	DirectRouting: {Service: DirectRouting, Name: "teamsDirectRouting", Title: "Microsoft Teams Direct Routing", Exclusive: true, InContract: true,
-		CustomHeader: HeaderTowardsCore, CarriesCalls: true, Screening: true},
+		CustomHeader: HeaderTowardsCore, CarriesCalls: true, Screening: true, Labelled: true, PhoneSystem: true},
 	OperatorConnect: {Service: OperatorConnect, Name: "teamsOperatorConnect", Title: "Operator Connect", Exclusive: true, InContract: true, Syncable: true, TenantBound: true,
-		CustomHeader: HeaderTowardsCore, CarriesCalls: true, DefaultFor: true},
+		CustomHeader: HeaderTowardsCore, CarriesCalls: true, DefaultFor: true, PhoneSystem: true},
 	PhoneMobile: {Service: PhoneMobile, Name: "teamsPhoneMobile", Title: "Teams Phone Mobile", Exclusive: true, InContract: true, Syncable: true, TenantBound: true,
-		CarriesCalls: true, DefaultFor: true},
+		CarriesCalls: true, DefaultFor: true, PhoneSystem: true},
 	Zoom: {Service: Zoom, Name: "zoomPhoneCloudPeering", Title: "Zoom Phone Cloud Peering", Exclusive: true, InContract: true,
 		CustomHeader: HeaderTowardsCore, CarriesCalls: true},
 	CallProtection: {Service: CallProtection, Name: "azureOperatorCallProtection", Title: "Azure Operator Call Protection", InContract: true, Syncable: true,

@@ -1,0 +1,414 @@
+package route
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// Config holds the operator's routing settings. Every field has a usable zero value. Peer groups themselves are
+// configured with the peers; here they are only named.
+type Config struct {
+	// BaseDomain is the deployment's base domain, at most 34 characters, e.g. "gw.example.com". Direct Routing names
+	// are <label>.<region>.<baseDomain>. Default: none; then no call from Direct Routing can be tied to a customer, and
+	// such calls are refused.
+	BaseDomain string `yaml:"baseDomain"`
+	// Regions are the DNS labels of the Direct Routing regions, one or two. Default: ["1r1", "1r2"]. Older deployments
+	// used "1-r1" and "1-r2".
+	Regions []string `yaml:"regions"`
+	// PeerGroupToService names, for each peer group of the core, the service that takes calls to numbers that are not
+	// provisioned: usually teamsOperatorConnect for fixed and teamsPhoneMobile for mobile traffic. Default: none; calls
+	// to such numbers are answered 404.
+	PeerGroupToService map[string]string `yaml:"peerGroupToService"`
+	// ServiceToPeerGroup names, for each service, the peer group of the core that its calls go to. Default: the core's
+	// only peer group; with more than one, every service that has peers must be listed.
+	ServiceToPeerGroup map[string]string `yaml:"serviceToPeerGroup"`
+	// EmergencyDialStrings are the emergency numbers as Teams sends them, without country code. Calls to them go to the
+	// core only and are never screened away. Default: ["911", "933"].
+	EmergencyDialStrings []string `yaml:"emergencyDialStrings"`
+	// EmergencyCountryCodes are the country codes (digits only) that may stand before an emergency number, as Zoom sends
+	// it: "+44999" for 44 and 999. Default: every country code that is assigned.
+	EmergencyCountryCodes []string `yaml:"emergencyCountryCodes"`
+	// VerificationNumbers are the service-verification numbers (E.164) of each service. A call from the core to one of
+	// them goes to its service; provisioning such a number has no effect on calls. Default: none.
+	VerificationNumbers map[string][]string `yaml:"verificationNumbers"`
+	// MobileControlPoints names the peer groups of the core that are Mobile Control Points: INVITEs from them carry
+	// X-MS-FMC because the control point has just marked them, and do go to Phone System. Default: none; an INVITE from
+	// the core that carries X-MS-FMC is never sent to Phone System again.
+	MobileControlPoints []string `yaml:"mobileControlPoints"`
+}
+
+// DefaultEmergencyDialStrings are the emergency numbers of a deployment that names none.
+var DefaultEmergencyDialStrings = []string{"911", "933"}
+
+// DefaultRegions are the DNS labels of the Direct Routing regions of a deployment that names none.
+var DefaultRegions = []string{"1r1", "1r2"}
+
+// Group is what routing knows of a configured peer group.
+type Group struct {
+	Name string
+	// Service is the service its peers belong to; NoService for the operator's core.
+	Service domain.Service
+}
+
+// Policy is a Config checked and made quick to use. It is read-only and safe for concurrent use.
+type Policy struct {
+	baseDomain   string // "." + base domain, lower case; empty for none
+	regions      []string
+	groups       map[string]*group
+	services     []target // by Service
+	emergency    map[string]bool
+	emergencyCC  map[string]bool // nil: every assigned country code
+	longestDial  int
+	verification map[domain.E164]domain.Service
+}
+
+// group is a peer group calls come from.
+type group struct {
+	name         string
+	service      domain.Service // NoService: core
+	fallback     domain.Service // core: default service
+	controlPoint bool
+}
+
+// target is where calls to, and from, a service go.
+type target struct {
+	peers []string // the service's own peer groups
+	core  []string // the core's peer group for its calls
+}
+
+// Problem is a mistake in the configuration.
+type Problem struct {
+	Path string // where, e.g. "serviceToPeerGroup.zoomPhoneCloudPeering"
+	Text string // what is wrong and how to mend it
+}
+
+// Error returns path and text.
+func (p *Problem) Error() string { return p.Path + ": " + p.Text }
+
+// Validate checks the settings as far as they can be checked without the peer groups; Compile checks the rest. It
+// returns every problem as a *Problem.
+func (c *Config) Validate() []error {
+	_, problems := c.compile(nil, false)
+	return problems
+}
+
+// Compile makes the policy for a set of peer groups, or returns every problem as a *Problem. The order of groups is the
+// order in which a service's groups are tried.
+func (c *Config) Compile(groups []Group) (*Policy, []error) {
+	p, problems := c.compile(groups, true)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	return p, nil
+}
+
+func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
+	var problems []error
+	bad := func(path, format string, args ...any) {
+		problems = append(problems, &Problem{Path: path, Text: fmt.Sprintf(format, args...)})
+	}
+	p := &Policy{groups: map[string]*group{}, services: make([]target, len(domain.Services())+1)}
+
+	base := strings.ToLower(strings.TrimSuffix(c.BaseDomain, "."))
+	switch {
+	case base == "":
+	case len(base) > 34:
+		bad("baseDomain", "%q has %d characters; at most 34 are allowed, so that customers' names stay within 48", base, len(base))
+	case !domainName(base):
+		bad("baseDomain", "%q is not a DNS name of at least two labels of letters, digits and inner \"-\"", base)
+	default:
+		p.baseDomain = "." + base
+	}
+	p.regions = lowerAll(c.Regions)
+	if len(p.regions) == 0 {
+		p.regions = DefaultRegions
+	}
+	if len(p.regions) > 2 {
+		bad("regions", "%d regions; there are at most two", len(p.regions))
+	}
+	for i, r := range p.regions {
+		if !hostLabel(r) {
+			bad(fmt.Sprintf("regions[%d]", i), "%q is not one DNS label", r)
+		}
+		if slices.Contains(p.regions[:i], r) {
+			bad(fmt.Sprintf("regions[%d]", i), "%q is listed twice", r)
+		}
+	}
+
+	var cores []string
+	for _, g := range groups {
+		if g.Name == "" || p.groups[g.Name] != nil {
+			bad("peerGroups", "peer group %q is named twice or not at all; give each its own name", g.Name)
+			continue
+		}
+		p.groups[g.Name] = &group{name: g.Name, service: g.Service}
+		if g.Service == domain.NoService {
+			cores = append(cores, g.Name)
+			continue
+		}
+		t := &p.services[g.Service]
+		t.peers = append(t.peers, g.Name)
+	}
+
+	for _, name := range slices.Sorted(maps.Keys(c.PeerGroupToService)) {
+		path := "peerGroupToService." + name
+		s, ok := domain.ServiceByName(c.PeerGroupToService[name])
+		switch {
+		case !ok:
+			bad(path, "%q is no service; use one of %s", c.PeerGroupToService[name], serviceNames(func(t *domain.Traits) bool { return t.DefaultFor }))
+			continue
+		case !s.Traits().DefaultFor:
+			bad(path, "%s cannot be a default: it has no calls for numbers that are not provisioned; use one of %s", s, serviceNames(func(t *domain.Traits) bool { return t.DefaultFor }))
+			continue
+		case !known:
+			continue
+		}
+		g := p.groups[name]
+		switch {
+		case g == nil:
+			bad(path, "there is no peer group %q; known are %s", name, list(cores))
+		case g.service != domain.NoService:
+			bad(path, "peer group %q belongs to %s; a default service is for peer groups of the core", name, g.service)
+		case len(p.services[s].peers) == 0:
+			bad(path, "%s has no peer group; configure one or name another service", s)
+		default:
+			g.fallback = s
+		}
+	}
+
+	for _, name := range slices.Sorted(maps.Keys(c.ServiceToPeerGroup)) {
+		path := "serviceToPeerGroup." + name
+		s, ok := domain.ServiceByName(name)
+		if !ok {
+			bad(path, "%q is no service; use one of %s", name, serviceNames(nil))
+			continue
+		}
+		if !known {
+			continue
+		}
+		to := c.ServiceToPeerGroup[name]
+		switch g := p.groups[to]; {
+		case g == nil:
+			bad(path, "there is no peer group %q; known are %s", to, list(cores))
+		case g.service != domain.NoService:
+			bad(path, "peer group %q belongs to %s; calls of a service go to the core only", to, g.service)
+		default:
+			p.services[s].core = []string{to}
+		}
+	}
+	if known {
+		for _, s := range domain.Services() {
+			t := &p.services[s]
+			if len(t.peers) == 0 || len(t.core) > 0 || c.ServiceToPeerGroup[s.String()] != "" {
+				continue
+			}
+			if len(cores) == 1 {
+				t.core = cores
+				continue
+			}
+			bad("serviceToPeerGroup", "%s has peers and there are %d peer groups of the core (%s); say which one takes its calls", s, len(cores), list(cores))
+		}
+		for i, name := range c.MobileControlPoints {
+			path := fmt.Sprintf("mobileControlPoints[%d]", i)
+			switch g := p.groups[name]; {
+			case g == nil:
+				bad(path, "there is no peer group %q; known are %s", name, list(cores))
+			case g.service != domain.NoService:
+				bad(path, "peer group %q belongs to %s; a Mobile Control Point is part of the core", name, g.service)
+			default:
+				g.controlPoint = true
+			}
+		}
+	}
+
+	dial := c.EmergencyDialStrings
+	if len(dial) == 0 {
+		dial = DefaultEmergencyDialStrings
+	}
+	p.emergency = make(map[string]bool, len(dial))
+	for i, s := range dial {
+		if !digits(s, 2, 6) {
+			bad(fmt.Sprintf("emergencyDialStrings[%d]", i), "%q is not a number of 2 to 6 digits without \"+\"", s)
+			continue
+		}
+		p.emergency[s] = true
+		p.longestDial = max(p.longestDial, len(s))
+	}
+	if len(c.EmergencyCountryCodes) > 0 {
+		p.emergencyCC = map[string]bool{}
+	}
+	for i, cc := range c.EmergencyCountryCodes {
+		if !digits(cc, 1, 3) || !countryCode(cc) {
+			bad(fmt.Sprintf("emergencyCountryCodes[%d]", i), "%q is not an assigned country code; write its digits only, such as \"44\"", cc)
+			continue
+		}
+		p.emergencyCC[cc] = true
+	}
+
+	p.verification = map[domain.E164]domain.Service{}
+	for _, name := range slices.Sorted(maps.Keys(c.VerificationNumbers)) {
+		path := "verificationNumbers." + name
+		s, ok := domain.ServiceByName(name)
+		if !ok {
+			bad(path, "%q is no service; use one of %s", name, serviceNames(nil))
+			continue
+		}
+		if known && len(p.services[s].peers) == 0 {
+			bad(path, "%s has no peer group; configure one or leave its numbers out", s)
+		}
+		for i, text := range c.VerificationNumbers[name] {
+			n, err := domain.ParseE164(text)
+			if err != nil {
+				bad(fmt.Sprintf("%s[%d]", path, i), "%q: %v", text, err)
+				continue
+			}
+			if other, dup := p.verification[n]; dup {
+				bad(fmt.Sprintf("%s[%d]", path, i), "%s is listed for %s already", n, other)
+				continue
+			}
+			p.verification[n] = s
+		}
+	}
+	return p, problems
+}
+
+// Label returns the Direct Routing label that a host <label>.<region>.<base domain> names, in lower case. The second
+// result is false for any other host, the carrier trunks' own names among them.
+func (p *Policy) Label(host string) (label string, ok bool) {
+	if p.baseDomain == "" {
+		return "", false
+	}
+	rest, ok := cutSuffixFold(host, p.baseDomain)
+	if !ok {
+		return "", false
+	}
+	label, region, ok := strings.Cut(rest, ".")
+	if !ok || !hostLabel(label) {
+		return "", false
+	}
+	for _, r := range p.regions {
+		if strings.EqualFold(r, region) {
+			return strings.ToLower(label), true
+		}
+	}
+	return "", false
+}
+
+// CountryCodes of ITU-T E.164 that have one and two digits; all others have three.
+const twoDigitCodes = "20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 81 82 84 86 90 91 92 93 94 95 98"
+
+// countryCode tells whether s has the form of an assigned country code: codes are prefix-free, so the leading digits
+// decide the length. Three-digit codes that are not assigned today are accepted: they may be tomorrow.
+func countryCode(s string) bool {
+	switch {
+	case len(s) == 0 || s[0] == '0':
+		return false
+	case s[0] == '1' || s[0] == '7':
+		return len(s) == 1
+	case len(s) == 1:
+		return false
+	}
+	two := false
+	for i := 0; i < len(twoDigitCodes); i += 3 {
+		if twoDigitCodes[i:i+2] == s[:2] {
+			two = true
+			break
+		}
+	}
+	return two && len(s) == 2 || !two && len(s) == 3
+}
+
+// emergencyNumber tells whether a dialled number is an emergency number, as Teams writes it ("999") or as Zoom does
+// ("+44999"). gateway-calls §7.
+func (p *Policy) emergencyNumber(dialled string) bool {
+	if dialled == "" || len(dialled) > p.longestDial+4 {
+		return false
+	}
+	if dialled[0] != '+' {
+		return p.emergency[dialled]
+	}
+	for n := 1; n <= 3 && n+1 < len(dialled); n++ {
+		cc := dialled[1 : 1+n]
+		if !p.emergency[dialled[1+n:]] || !countryCode(cc) {
+			continue
+		}
+		if p.emergencyCC == nil || p.emergencyCC[cc] {
+			return true
+		}
+	}
+	return false
+}
+
+func serviceNames(want func(*domain.Traits) bool) string {
+	var names []string
+	for _, s := range domain.Services() {
+		if want == nil || want(s.Traits()) {
+			names = append(names, s.String())
+		}
+	}
+	return list(names)
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "(none)"
+	}
+	return strings.Join(names, ", ")
+}
+
+func lowerAll(in []string) []string {
+	out := make([]string, len(in))
+	for i, s := range in {
+		out[i] = strings.ToLower(s)
+	}
+	return out
+}
+
+func cutSuffixFold(s, suffix string) (string, bool) {
+	i := len(s) - len(suffix)
+	if i < 0 || !strings.EqualFold(s[i:], suffix) {
+		return "", false
+	}
+	return s[:i], true
+}
+
+func digits(s string, least, most int) bool {
+	if len(s) < least || len(s) > most {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+// hostLabel tells whether s is one DNS host label: letters, digits and inner "-" (RFC 1123 §2.1).
+func hostLabel(s string) bool {
+	if len(s) == 0 || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i] | 0x20
+		if !(c >= 'a' && c <= 'z' || s[i] >= '0' && s[i] <= '9' || s[i] == '-') {
+			return false
+		}
+	}
+	return true
+}
+
+func domainName(s string) bool {
+	n := 0
+	for l := range strings.SplitSeq(s, ".") {
+		if !hostLabel(l) {
+			return false
+		}
+		n++
+	}
+	return n >= 2
+}

@@ -1,0 +1,18 @@
+package route
+
+import "github.com/tandemgw/tandem/internal/domain"
+
+// Decide says what becomes of a call. View and policy must not be nil: an edge that has never loaded an index answers
+// 503 itself (design §2). Decide always returns an outcome and the rule that made it, never panics on odd facts, and is
+// safe for concurrent use.
+func Decide(view View, policy *Policy, facts domain.CallFacts) Decision {
+	d := decision{view: view, p: policy, f: &facts}
+	return d.run()
+}
+
+// Explain is Decide that also returns every rule tried, in order, with what it looked at.
+func Explain(view View, policy *Policy, facts domain.CallFacts) Explanation {
+	rec := &recorder{}
+	d := decision{view: view, p: policy, f: &facts, rec: rec}
+	return Explanation{Decision: d.run(), Steps: rec.steps}
+}

@@ -1,0 +1,132 @@
+package route
+
+import "github.com/tandemgw/tandem/internal/domain"
+
+// View is the decision's window on the number index. Implementations never block and may be read by any number of
+// goroutines; what they return is not changed afterwards.
+type View interface {
+	// Number returns what is provisioned for a number; ok is false if nothing is.
+	Number(n domain.E164) (num Number, ok bool)
+	// CustomHeader returns the value of the operator's custom SIP header provisioned with a number; empty for none.
+	CustomHeader(n domain.E164) string
+	// AccountByLabel returns the account that owns a Direct Routing label (lower case), nil if none does.
+	AccountByLabel(label string) *domain.AccountRouting
+}
+
+// Number is what the index holds for one number.
+type Number struct {
+	// Account owns the number. It is never nil; an account the index has not been told of yet has a name only.
+	Account *domain.AccountRouting
+	// Services are those enabled on the number.
+	Services domain.ServiceSet
+}
+
+// Outcome says what becomes of a call.
+type Outcome uint8
+
+// The outcomes. Rejected is the zero value, so that a forgotten outcome lets no call through.
+const (
+	Rejected  Outcome = iota
+	ToService         // to Decision.Service
+	ToCore            // from Decision.Service to the operator's core
+)
+
+var outcomes = [...]string{"rejected", "toService", "toCore"}
+
+// String returns rejected, toService or toCore.
+func (o Outcome) String() string {
+	if int(o) < len(outcomes) {
+		return outcomes[o]
+	}
+	return outcomes[0]
+}
+
+// MarshalText writes rejected, toService or toCore.
+func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// Rule names a rule of the decision. The names are stable: they appear in metrics, records and explanations.
+type Rule string
+
+// The rules.
+const (
+	RulePeerGroup    Rule = "peer-group"            // the peer group the call came from is known, and is core or service
+	RuleEmergency    Rule = "emergency"             // emergency dial strings go to the core only
+	RuleCalledNumber Rule = "called-number"         // the called number is E.164
+	RuleVerification Rule = "verification-number"   // service-verification numbers go to their service
+	RuleProvisioned  Rule = "provisioned-service"   // the service enabled on the called number
+	RuleEnabled      Rule = "account-service"       // that service is enabled on the account
+	RuleCarriesCalls Rule = "service-carries-calls" // that service carries calls in this version
+	RuleLabel        Rule = "direct-routing-label"  // the account's label is live
+	RuleDefault      Rule = "default-service"       // the peer group's default service
+	RuleAnchored     Rule = "already-anchored"      // X-MS-FMC: not to Phone System again
+	RuleServicesCore Rule = "services-to-core"      // a service's calls go to the core only
+	RuleAccount      Rule = "calling-account"       // which customer a service's call belongs to
+	RuleIdentity     Rule = "calling-identity"      // which of the call's numbers is that customer's
+	RuleScreening    Rule = "caller-screening"      // a caller of another customer is refused
+	RuleHeader       Rule = "custom-header"         // the custom header's value
+	RuleTarget       Rule = "target-peer-group"     // the peer group the call goes to
+)
+
+// Decision is what becomes of one call. Slices and pointers in it are shared: do not change them.
+type Decision struct {
+	Outcome Outcome
+	// Rule is the rule that decided: where the call goes, or why it is rejected.
+	Rule Rule
+	// Service is the service on the far side (ToService) or the near side (ToCore); NoService if rejected before it
+	// was known.
+	Service domain.Service
+	// Groups are the target peer groups in the order to try them; at least one unless rejected. The order of the peers
+	// within a group is the edge's business.
+	Groups []string
+	// Account is the customer the call belongs to; nil if none is known.
+	Account *domain.AccountRouting
+	// Called is the called number if it is E.164.
+	Called domain.E164
+	// Identity is the calling identity: the number that record and custom header use. The caller as asserted unless a
+	// forwarded call needed another. Empty if the call names no E.164 number.
+	Identity domain.E164
+	// IdentitySource is the header Identity was taken from.
+	IdentitySource domain.IdentitySource
+	// Caller is who is calling, as asserted, whatever screening made of it; empty if unknown.
+	Caller domain.E164
+	// Header is the value of the operator's custom SIP header for messages of this call that go to the core; empty for
+	// none. It never goes to a service.
+	Header string
+	// Emergency marks a call to an emergency dial string.
+	Emergency bool
+	// Status and Warning answer a rejected call: a SIP status code and the text of its Warning 399. The text holds no
+	// character that needs quoting in SIP.
+	Status  int
+	Warning string
+}
+
+// Result says what a rule made of the call.
+type Result string
+
+// The results.
+const (
+	Continue Result = "continue" // the rule does not decide: the next one is tried
+	Note     Result = "note"     // the rule settled something, not the target
+	Decides  Result = "decides"  // the rule decides where the call goes
+	Rejects  Result = "rejects"  // the rule rejects the call
+)
+
+// Fact is one thing a rule looked at.
+type Fact struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Step is one rule tried, in order: one row of an explanation.
+type Step struct {
+	Rule   Rule   `json:"rule"`
+	Result Result `json:"result"`
+	Text   string `json:"text"` // one sentence for people
+	Facts  []Fact `json:"facts,omitempty"`
+}
+
+// Explanation is a decision with the rules that led to it.
+type Explanation struct {
+	Decision Decision `json:"-"`
+	Steps    []Step   `json:"steps"`
+}

@@ -1,0 +1,201 @@
+package route
+
+import "github.com/tandemgw/tandem/internal/domain"
+
+// fromService decides a call from a service: to the core and nowhere else, whatever the called number is provisioned
+// for. If it belongs to another service, the core sends it back to us.
+func (x *decision) fromService(g *group) Decision {
+	x.d.Service, x.d.Rule = g.service, RuleServicesCore
+	t := g.service.Traits()
+	if x.f.Called == "" {
+		return x.reject(RuleCalledNumber, 404, "the Request-URI names no number")
+	}
+	// gateway-calls §7: recognised before anything that could refuse the call.
+	x.d.Emergency = x.p.emergencyNumber(x.f.Called)
+	if x.rec != nil {
+		if x.d.Emergency {
+			x.rec.add(RuleEmergency, Note, "an emergency number: nothing about the caller refuses this call", Fact{"called", x.f.Called})
+		} else {
+			x.rec.add(RuleEmergency, Continue, "not an emergency number", Fact{"called", x.f.Called})
+		}
+		x.rec.add(RuleServicesCore, Decides, "a call from "+t.Title+" goes to the core only", Fact{"called", x.f.Called})
+	}
+	if !t.CarriesCalls && !x.d.Emergency {
+		return x.reject(RuleCarriesCalls, 480, t.Title+" carries no calls through this gateway yet", Fact{"service", g.service.String()})
+	}
+	x.d.Groups = x.p.services[g.service].core
+	if len(x.d.Groups) == 0 {
+		return x.reject(RuleTarget, 503, "no peer group of the core takes calls of "+t.Title, Fact{"service", g.service.String()})
+	}
+
+	x.d.Caller, x.d.IdentitySource = x.caller()
+	x.d.Identity = x.d.Caller
+	if t.Labelled {
+		if r, ok := x.labelledAccount(); !ok {
+			return r
+		}
+	}
+	customers := x.identity()
+	if t.Screening {
+		if r, ok := x.screen(customers); !ok {
+			return r
+		}
+	}
+	// gateway-calls §2.1: a call to the network, value of the calling number; only ever of the customer whose call
+	// this is, so that no customer is billed for another's call.
+	if customers {
+		x.header(x.d.Identity, "calling")
+	} else {
+		x.header("", "calling")
+	}
+	x.d.Outcome = ToCore
+	if x.rec != nil {
+		x.rec.add(RuleTarget, Note, "to the core", Fact{"peerGroups", list(x.d.Groups)})
+	}
+	return x.d
+}
+
+// caller returns who is calling: the first usable P-Asserted-Identity, else From. A customer's user can write From; the
+// asserted identity is the service's word (RFC 3325).
+func (x *decision) caller() (domain.E164, domain.IdentitySource) {
+	for i := range x.f.Asserted {
+		if n := x.f.Asserted[i].Number; n != "" {
+			return n, domain.IdentityAsserted
+		}
+	}
+	if n := x.f.From.Number; n != "" {
+		return n, domain.IdentityFrom
+	}
+	return "", domain.IdentityNone
+}
+
+// labelledAccount finds the account by the label in the Request-URI's host. ok is false if the call is rejected: the
+// service sends each customer's calls to the customer's own name, so a name that is nobody's cannot be screened.
+func (x *decision) labelledAccount() (r Decision, ok bool) {
+	t := x.d.Service.Traits()
+	refuse := func(text string, facts ...Fact) (Decision, bool) {
+		if x.d.Emergency {
+			if x.rec != nil {
+				x.rec.add(RuleAccount, Note, text+"; ignored for an emergency call", facts...)
+			}
+			return Decision{}, true
+		}
+		return x.reject(RuleAccount, 403, text, facts...), false
+	}
+	if x.f.HostUnknown {
+		num, found := x.numberOf(x.d.Caller)
+		if !found {
+			return refuse("no Request-URI host is given and the caller is not provisioned, so the account is not known")
+		}
+		x.d.Account = num.Account
+		if x.rec != nil {
+			x.rec.add(RuleAccount, Note, "no Request-URI host is given: taken to be the name of the caller's own account", Fact{"account", num.Account.Name})
+		}
+	} else {
+		label, isLabel := x.p.Label(x.f.Host)
+		if !isLabel {
+			return refuse("the Request-URI host "+x.f.Host+" is not a customer's name of this gateway", Fact{"host", x.f.Host})
+		}
+		a := x.view.AccountByLabel(label)
+		if a == nil {
+			return refuse("no account has the Direct Routing label "+label, Fact{"host", x.f.Host})
+		}
+		x.d.Account = a
+		if x.rec != nil {
+			x.rec.add(RuleAccount, Note, "the Request-URI host is the name of account "+a.Name, Fact{"host", x.f.Host}, Fact{"account", a.Name})
+		}
+	}
+	a := x.d.Account
+	if !a.Enabled.Has(x.d.Service) {
+		return refuse(t.Title+" is not enabled on account "+a.Name, Fact{"account", a.Name})
+	}
+	if !a.SubdomainLive {
+		return refuse("the Direct Routing label "+a.Subdomain+" of account "+a.Name+" is not provisioned in DNS yet", Fact{"account", a.Name}, Fact{"label", a.Subdomain})
+	}
+	return Decision{}, true
+}
+
+// identity picks the calling identity: the caller if that number is the customer's; else the latest History-Info
+// number that is (a forwarded call carries the outside caller in From), else Referred-By (a transferred one). It
+// returns false, and leaves the caller as identity, if none is. For a service that does not name the account, any
+// customer's number that is provisioned for that service will do, and names the account.
+func (x *decision) identity() bool {
+	if x.customers(x.d.Caller, x.d.IdentitySource) {
+		return true
+	}
+	for i := len(x.f.History) - 1; i >= 0; i-- {
+		if x.customers(x.f.History[i].Number, domain.IdentityHistory) {
+			return true
+		}
+	}
+	if x.customers(x.f.ReferredBy.Number, domain.IdentityReferredBy) {
+		return true
+	}
+	if x.rec != nil {
+		x.rec.add(RuleIdentity, Note, "no number of the call is the customer's", Fact{"identity", string(x.d.Identity)}, Fact{"source", x.d.IdentitySource.String()})
+	}
+	return false
+}
+
+// customers tells whether number n, found in header src, is the customer's, and makes it the identity if so.
+func (x *decision) customers(n domain.E164, src domain.IdentitySource) bool {
+	if n == "" {
+		return false
+	}
+	why := ""
+	num, found := x.numberOf(n)
+	switch {
+	case !found:
+		why = "is not provisioned"
+	case x.d.Account != nil && num.Account.Name != x.d.Account.Name:
+		why = "is not a number of account " + x.d.Account.Name
+	case !num.Services.Has(x.d.Service):
+		why = "is not provisioned for " + x.d.Service.Traits().Title
+	}
+	if why != "" {
+		if x.rec != nil {
+			x.rec.add(RuleIdentity, Continue, string(n)+" in "+src.String()+" "+why)
+		}
+		return false
+	}
+	x.d.Identity, x.d.IdentitySource, x.d.Account = n, src, num.Account
+	if x.rec != nil {
+		x.rec.add(RuleIdentity, Note, string(n)+" in "+src.String()+" is the customer's", Fact{"identity", string(n)}, Fact{"account", num.Account.Name})
+	}
+	return true
+}
+
+func (x *decision) numberOf(n domain.E164) (Number, bool) {
+	if n == "" {
+		return Number{}, false
+	}
+	return x.view.Number(n)
+}
+
+// screen refuses a call that shows no number of its customer, if the customer's account asks for it (gateway-calls
+// §3.1). An administrator of the customer's tenant may assign any number to a user; the operator must not carry it.
+func (x *decision) screen(customers bool) (r Decision, ok bool) {
+	a := x.d.Account
+	switch {
+	case x.d.Emergency:
+		if x.rec != nil {
+			x.rec.add(RuleScreening, Continue, "an emergency call is not screened")
+		}
+	case !a.CallScreening:
+		if x.rec != nil {
+			x.rec.add(RuleScreening, Continue, "account "+a.Name+" has call screening off", Fact{"account", a.Name})
+		}
+	case !customers:
+		shown := "no number"
+		if x.d.Caller != "" {
+			shown = string(x.d.Caller)
+		}
+		return x.reject(RuleScreening, 403, "caller "+shown+" is not a "+x.d.Service.Traits().Title+" number of account "+a.Name+", nor is any number in History-Info or Referred-By",
+			Fact{"account", a.Name}, Fact{"caller", shown}), false
+	default:
+		if x.rec != nil {
+			x.rec.add(RuleScreening, Continue, "the caller is a number of account "+a.Name, Fact{"account", a.Name}, Fact{"identity", string(x.d.Identity)})
+		}
+	}
+	return Decision{}, true
+}

@@ -1,0 +1,276 @@
+package route
+
+import (
+	"strconv"
+
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// decision is one run of the rules. The methods follow the order of the package comment. rec is nil in live calls;
+// explanations' texts are built only where it is not, so that a live call does not pay for them.
+type decision struct {
+	view View
+	p    *Policy
+	f    *domain.CallFacts
+	rec  *recorder
+	d    Decision
+}
+
+// recorder collects the steps of an explanation.
+type recorder struct{ steps []Step }
+
+func (r *recorder) add(rule Rule, res Result, text string, facts ...Fact) {
+	r.steps = append(r.steps, Step{Rule: rule, Result: res, Text: text, Facts: facts})
+}
+
+// reject ends the run: the call is answered status, and text says which rule and how it might be mended.
+func (x *decision) reject(rule Rule, status int, text string, facts ...Fact) Decision {
+	x.d.Outcome, x.d.Rule, x.d.Status, x.d.Warning = Rejected, rule, status, warningText(text)
+	x.d.Groups, x.d.Header = nil, ""
+	if x.rec != nil {
+		x.rec.add(rule, Rejects, strconv.Itoa(status)+": "+text, facts...)
+	}
+	return x.d
+}
+
+func (x *decision) run() Decision {
+	g := x.p.groups[x.f.PeerGroup]
+	x.d.Called, _ = domain.ParseE164(x.f.Called)
+	if g == nil {
+		return x.reject(RulePeerGroup, 403, "peer group "+x.f.PeerGroup+" is not configured")
+	}
+	if g.service == domain.NoService {
+		if x.rec != nil {
+			x.rec.add(RulePeerGroup, Note, "the call comes from the operator's core", Fact{"peerGroup", g.name})
+		}
+		return x.fromCore(g)
+	}
+	if x.rec != nil {
+		x.rec.add(RulePeerGroup, Note, "the call comes from "+g.service.Traits().Title, Fact{"peerGroup", g.name}, Fact{"service", g.service.String()})
+	}
+	return x.fromService(g)
+}
+
+// fromCore decides a call from the operator's core: the called number does (gateway-calls §2).
+func (x *decision) fromCore(g *group) Decision {
+	x.d.Caller, x.d.IdentitySource = x.caller()
+	x.d.Identity = x.d.Caller
+
+	// gateway-calls §7: never from the operator's network to the gateway, provisioned or not.
+	if x.p.emergencyNumber(x.f.Called) {
+		x.d.Emergency = true
+		return x.reject(RuleEmergency, 403, x.f.Called+" is an emergency number; emergency calls go from a service to the core only", Fact{"called", x.f.Called})
+	}
+	if x.rec != nil {
+		x.rec.add(RuleEmergency, Continue, "not an emergency number", Fact{"called", x.f.Called})
+	}
+
+	n := x.d.Called
+	switch {
+	case x.f.Called == "":
+		return x.reject(RuleCalledNumber, 404, "the Request-URI names no number")
+	case n == "":
+		// Guessing a country code is how calls reach strangers: say what is missing instead (RFC 3398 §7.2.4.1: an
+		// invalid number format is 484).
+		return x.reject(RuleCalledNumber, 484, "the called number "+x.f.Called+" is not in E.164 form (plus sign, country code, number)", Fact{"called", x.f.Called})
+	}
+	if x.rec != nil {
+		x.rec.add(RuleCalledNumber, Continue, "the called number is in E.164 form", Fact{"called", string(n)})
+	}
+
+	num, provisioned := x.view.Number(n)
+	if s, ok := x.p.verification[n]; ok {
+		x.d.Service, x.d.Rule = s, RuleVerification
+		if x.rec != nil {
+			x.rec.add(RuleVerification, Decides, string(n)+" is a service-verification number of "+s.Traits().Title+"; what is provisioned for it does not matter", Fact{"service", s.String()})
+		}
+		return x.toService(g)
+	}
+	if x.rec != nil {
+		x.rec.add(RuleVerification, Continue, "not a service-verification number")
+	}
+
+	s := domain.NoService
+	if provisioned {
+		x.d.Account = num.Account
+		s = serviceOf(num.Services)
+	}
+	if s == domain.NoService {
+		return x.unprovisioned(g, provisioned)
+	}
+	x.d.Service, x.d.Rule = s, RuleProvisioned
+	if x.rec != nil {
+		x.rec.add(RuleProvisioned, Decides, string(n)+" is provisioned for "+s.Traits().Title,
+			Fact{"account", num.Account.Name}, Fact{"services", serviceList(num.Services)})
+	}
+	if r, ok := x.usable(num.Account); !ok {
+		return r
+	}
+	return x.toService(g)
+}
+
+// unprovisioned decides a call to a number that no service is enabled on.
+func (x *decision) unprovisioned(g *group, known bool) Decision {
+	n := string(x.d.Called)
+	what := " is not provisioned"
+	if known {
+		what = " has no service enabled"
+	}
+	if x.rec != nil {
+		facts := []Fact(nil)
+		if known {
+			facts = []Fact{{"account", x.d.Account.Name}}
+		}
+		x.rec.add(RuleProvisioned, Continue, n+what, facts...)
+	}
+	if g.fallback == domain.NoService {
+		return x.reject(RuleDefault, 404, n+what+"; trunk "+g.name+" has no default service")
+	}
+	x.d.Service, x.d.Rule = g.fallback, RuleDefault
+	if x.rec != nil {
+		x.rec.add(RuleDefault, Decides, "trunk "+g.name+" sends such calls to "+g.fallback.Traits().Title, Fact{"service", g.fallback.String()})
+	}
+	return x.toService(g)
+}
+
+// usable checks that account and service of a provisioned number can take the call. ok is false if the call is
+// rejected.
+func (x *decision) usable(a *domain.AccountRouting) (r Decision, ok bool) {
+	n, s := string(x.d.Called), x.d.Service
+	t := s.Traits()
+	if !t.CarriesCalls {
+		return x.reject(RuleCarriesCalls, 480, n+" is provisioned for "+t.Title+", which carries no calls through this gateway yet", Fact{"service", s.String()}), false
+	}
+	if x.rec != nil {
+		x.rec.add(RuleCarriesCalls, Continue, t.Title+" carries calls")
+	}
+	if !a.Enabled.Has(s) {
+		return x.reject(RuleEnabled, 480, n+" is provisioned for "+t.Title+", which is not enabled on account "+a.Name,
+			Fact{"account", a.Name}, Fact{"accountServices", serviceList(a.Enabled)}), false
+	}
+	if x.rec != nil {
+		x.rec.add(RuleEnabled, Continue, t.Title+" is enabled on account "+a.Name, Fact{"account", a.Name})
+	}
+	if !t.Labelled {
+		return Decision{}, true
+	}
+	switch {
+	case a.Subdomain == "":
+		return x.reject(RuleLabel, 480, "account "+a.Name+" has no Direct Routing label", Fact{"account", a.Name}), false
+	case !a.SubdomainLive:
+		return x.reject(RuleLabel, 480, "the Direct Routing label "+a.Subdomain+" of account "+a.Name+" is not provisioned in DNS yet",
+			Fact{"account", a.Name}, Fact{"label", a.Subdomain}), false
+	}
+	if x.rec != nil {
+		x.rec.add(RuleLabel, Continue, "the label of account "+a.Name+" is provisioned", Fact{"label", a.Subdomain})
+	}
+	return Decision{}, true
+}
+
+// toService finishes a call from the core whose service is known.
+func (x *decision) toService(g *group) Decision {
+	s := x.d.Service
+	t := s.Traits()
+	// operator-connect §4, gateway-calls §2: already anchored; sending it again would loop.
+	if x.f.Anchored && t.PhoneSystem && !g.controlPoint {
+		return x.reject(RuleAnchored, 482, "the INVITE carries X-MS-FMC: "+t.Title+" has handled this call already", Fact{"X-MS-FMC", x.f.AnchoredBy})
+	}
+	if x.rec != nil {
+		switch {
+		case !x.f.Anchored:
+			x.rec.add(RuleAnchored, Continue, "no X-MS-FMC: not anchored in Phone System yet")
+		case g.controlPoint:
+			x.rec.add(RuleAnchored, Continue, "X-MS-FMC comes from a Mobile Control Point: this call is to be anchored now", Fact{"X-MS-FMC", x.f.AnchoredBy})
+		default:
+			x.rec.add(RuleAnchored, Continue, "X-MS-FMC does not matter to "+t.Title, Fact{"X-MS-FMC", x.f.AnchoredBy})
+		}
+	}
+	// gateway-calls §2.1: a call from the network, value of the called number, on messages returned for that call.
+	x.header(x.d.Called, "called")
+
+	x.d.Groups = x.p.services[s].peers
+	if len(x.d.Groups) == 0 {
+		return x.reject(RuleTarget, 503, "no peer group is configured for "+t.Title, Fact{"service", s.String()})
+	}
+	x.d.Outcome = ToService
+	if x.rec != nil {
+		x.rec.add(RuleTarget, Note, "to "+t.Title, Fact{"peerGroups", list(x.d.Groups)})
+	}
+	return x.d
+}
+
+// header sets the custom header's value from number n.
+func (x *decision) header(n domain.E164, role string) {
+	t := x.d.Service.Traits()
+	switch {
+	case t.CustomHeader == domain.HeaderNever:
+		if x.rec != nil {
+			x.rec.add(RuleHeader, Note, t.Title+" has no custom header")
+		}
+		return
+	case n == "":
+		if x.rec != nil {
+			x.rec.add(RuleHeader, Note, "no custom header: no "+role+" number of a customer")
+		}
+		return
+	}
+	x.d.Header = x.view.CustomHeader(n)
+	if x.rec == nil {
+		return
+	}
+	if x.d.Header == "" {
+		x.rec.add(RuleHeader, Note, "no custom header: the "+role+" number has no value", Fact{role, string(n)})
+		return
+	}
+	x.rec.add(RuleHeader, Note, "messages to the core carry the "+role+" number's custom header value", Fact{role, string(n)}, Fact{"value", x.d.Header})
+}
+
+// serviceOf picks the service that takes a number's calls: the one that carries calls; without such a one, any, so that
+// the refusal can name it. At most one exclusive service is on a number (design §6), so there is nothing to rank; a set
+// that breaks the rule still gives the same service every time.
+func serviceOf(set domain.ServiceSet) domain.Service {
+	first := domain.NoService
+	for s := domain.DirectRouting; set>>s != 0; s++ {
+		if !set.Has(s) {
+			continue
+		}
+		if s.Traits().CarriesCalls {
+			return s
+		}
+		// An exclusive service is the number's main one; a monitoring service beside it is not what refuses the call.
+		if first == domain.NoService || s.Traits().Exclusive {
+			first = s
+		}
+	}
+	return first
+}
+
+func serviceList(set domain.ServiceSet) string {
+	l := set.List()
+	names := make([]string, len(l))
+	for i, s := range l {
+		names[i] = s.String()
+	}
+	return list(names)
+}
+
+// warningText makes a text fit for a SIP quoted-string as it is (RFC 3261 §25.1): facts come from the wire.
+func warningText(s string) string {
+	clean := true
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
+			clean = false
+			break
+		}
+	}
+	if clean {
+		return s
+	}
+	b := []byte(s)
+	for i, c := range b {
+		if c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
+			b[i] = '?'
+		}
+	}
+	return string(b)
+}

@@ -1,0 +1,63 @@
+package domain
+
+// CallFacts is what the decision about a call may know of its INVITE: read from the message once, by calls/leg, and
+// never changed afterwards. Texts may be parts of the message; nothing here is parsed again.
+type CallFacts struct {
+	// PeerGroup is the name of the peer group the INVITE came from. Whether that is the operator's core or a service
+	// is configuration, not a fact of the call.
+	PeerGroup string
+	// Called is the Request-URI's number as dialled: "+442079460123", "999", or empty if it has none. Parameters such
+	// as ";rn=" are not part of it; visual separators are left out.
+	Called string
+	// Host is the Request-URI's host in lower case, without port and without a final dot; empty for a tel: URI.
+	Host string
+	// HostUnknown is set by explain alone, for a question that names no host: the account is then taken to be the
+	// caller's own where the host would have said it. A call that came in on the wire never sets it.
+	HostUnknown bool
+	// Asserted holds the P-Asserted-Identity values in the order of the message (RFC 3325: at most one sip: and one
+	// tel:, yet more have been seen).
+	Asserted []Party
+	// From is the From header's party.
+	From Party
+	// History holds the History-Info entries in the order of their indexes, oldest first (RFC 7044); entries that the
+	// message marks as private are included: the neighbours are trusted.
+	History []Party
+	// ReferredBy is the Referred-By header's party (RFC 3892).
+	ReferredBy Party
+	// Anchored tells that the INVITE carries X-MS-FMC; AnchoredBy is its value (APP, MO, MT or another).
+	Anchored   bool
+	AnchoredBy string
+}
+
+// Party is one party of a call as a header names it.
+type Party struct {
+	// Number is set if the header's URI holds an E.164 number.
+	Number E164
+	// Text is the URI's user part, or the whole URI if it has none, as it came: for explanations.
+	Text string
+}
+
+// IdentitySource says which header a call's identity was taken from.
+type IdentitySource uint8
+
+// The sources, strongest first.
+const (
+	IdentityNone IdentitySource = iota
+	IdentityAsserted
+	IdentityFrom
+	IdentityHistory
+	IdentityReferredBy
+)
+
+var identitySources = [...]string{"none", "P-Asserted-Identity", "From", "History-Info", "Referred-By"}
+
+// String returns the header's name, or "none".
+func (s IdentitySource) String() string {
+	if int(s) < len(identitySources) {
+		return identitySources[s]
+	}
+	return "none"
+}
+
+// MarshalText writes the header's name, or "none".
+func (s IdentitySource) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
