@@ -1,0 +1,101 @@
+package directory
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// ETag returns the entity tag of a version, quotes included, as it goes into the ETag header.
+func ETag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
+
+// Tags is the value of If-Match or If-None-Match.
+type Tags struct {
+	Any  bool     // "*"
+	List []string // entity tags as sent, quotes included, a weak one with its W/ prefix
+}
+
+func (t Tags) set() bool { return t.Any || len(t.List) > 0 }
+
+// Condition is what a conditional request asks (RFC 9110 §13.1). The zero value asks nothing.
+type Condition struct {
+	IfMatch           Tags
+	IfNoneMatch       Tags
+	IfModifiedSince   time.Time // zero for none; reads only
+	IfUnmodifiedSince time.Time // zero for none
+}
+
+// Verdict is the outcome of evaluating a Condition.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Proceed     Verdict = iota
+	NotModified         // a read is answered 304
+	Failed              // the request is answered 412
+)
+
+// ForRead evaluates the condition for a read of an existing resource, in the order of RFC 9110 §13.2.2.
+func (c Condition) ForRead(version int64, modified time.Time) Verdict {
+	return c.evaluate(true, version, modified, true)
+}
+
+// ForWrite evaluates the condition for a write; exists tells whether the resource exists now. An If-Modified-Since is
+// ignored (RFC 9110 §13.1.3).
+func (c Condition) ForWrite(exists bool, version int64, modified time.Time) Verdict {
+	return c.evaluate(exists, version, modified, false)
+}
+
+func (c Condition) evaluate(exists bool, version int64, modified time.Time, read bool) Verdict {
+	tag := ETag(version)
+	// HTTP dates have whole seconds: a resource changed within the second named is not modified since it.
+	modified = modified.Truncate(time.Second)
+	switch {
+	case c.IfMatch.set():
+		// Strong comparison: a weak tag never matches.
+		if !exists || !c.IfMatch.Any && !contains(c.IfMatch.List, tag, false) {
+			return Failed
+		}
+	case !c.IfUnmodifiedSince.IsZero():
+		if !exists || modified.After(c.IfUnmodifiedSince) {
+			return Failed
+		}
+	}
+	switch {
+	case c.IfNoneMatch.set():
+		if exists && (c.IfNoneMatch.Any || contains(c.IfNoneMatch.List, tag, true)) {
+			if read {
+				return NotModified
+			}
+			return Failed
+		}
+	case read && !c.IfModifiedSince.IsZero():
+		if !modified.After(c.IfModifiedSince) {
+			return NotModified
+		}
+	}
+	return Proceed
+}
+
+func contains(list []string, tag string, weak bool) bool {
+	for _, t := range list {
+		if weak {
+			t = strings.TrimPrefix(t, "W/")
+		}
+		if t == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// check turns a failed condition of a write into the error callers get.
+func (c Condition) check(exists bool, version int64, modified time.Time) error {
+	if c.ForWrite(exists, version, modified) == Proceed {
+		return nil
+	}
+	return fault.New(fault.Precondition, CodeConditionNotMet,
+		"a condition of the request (If-Match, If-None-Match or If-Unmodified-Since) does not hold; read the resource again and repeat the change with its new ETag")
+}
