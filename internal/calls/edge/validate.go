@@ -1,0 +1,422 @@
+package edge
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/route"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// Peer types.
+const (
+	typeIP  = "ip"
+	typeA   = "a"
+	typeSRV = "srv"
+)
+
+// REFER policies.
+const (
+	referRefuse = "refuse"
+	referRelay  = "relay"
+)
+
+// checker collects the mistakes of a configuration.
+type checker struct{ errs []error }
+
+func (k *checker) bad(target, format string, args ...any) {
+	k.errs = append(k.errs, fault.New(fault.Invalid, "InvalidConfiguration", format, args...).At(target))
+}
+
+// Validate fills in the defaults of list elements and returns every mistake as a *fault.Error.
+func (c *Config) Validate() []error {
+	var k checker
+	if !word(c.Node, 16, "") {
+		k.bad("node", "%q is not 1 to 16 letters and digits; they stand in the tags this node makes", c.Node)
+	}
+	k.atLeast("limits.maxCalls", c.Limits.MaxCalls, 1)
+	k.atLeast("limits.maxCallsPerSecond", c.Limits.MaxCallsPerSecond, 1)
+	k.between("limits.retryAfter", c.Limits.RetryAfter, time.Second, time.Hour)
+	k.between("timers.failoverAfter", c.Timers.FailoverAfter, 100*time.Millisecond, 32*time.Second)
+	k.optional("timers.setupTimeout", c.Timers.SetupTimeout, time.Second, 5*time.Minute)
+	k.between("timers.ringTimeout", c.Timers.RingTimeout, time.Second, time.Hour)
+	k.optional("timers.maxDuration", c.Timers.MaxDuration, time.Second, 30*24*time.Hour)
+	k.optional("timers.probeEvery", c.Timers.ProbeEvery, time.Second, 24*time.Hour)
+	if strings.ContainsAny(c.UserAgent, "\r\n") {
+		k.bad("userAgent", "must be one line")
+	}
+	names := map[string]int{}
+	for i := range c.Groups {
+		g := &c.Groups[i]
+		at := fmt.Sprintf("groups[%d]", i)
+		if !word(g.Name, 32, "-_") {
+			k.bad(at+".name", "%q is not 1 to 32 letters, digits, \"-\" or \"_\"", g.Name)
+		} else if j, dup := names[g.Name]; dup {
+			k.bad(at+".name", "%q is the name of groups[%d] already; give each group its own", g.Name, j)
+		}
+		names[g.Name] = i
+		k.group(at, g)
+	}
+	k.shared(c)
+	return k.errs
+}
+
+// RouteGroups returns what routing needs to know of the groups; the configuration must be valid.
+func (c *Config) RouteGroups() []route.Group {
+	out := make([]route.Group, len(c.Groups))
+	for i := range c.Groups {
+		out[i] = route.Group{Name: c.Groups[i].Name, Service: c.Groups[i].service()}
+	}
+	return out
+}
+
+func (g *Group) service() domain.Service {
+	s, _ := domain.ServiceByName(g.Service)
+	return s
+}
+
+// proto is the transport requests to the group are sent over; the configuration must be valid.
+func (g *Group) proto() transport.Proto {
+	p, _ := transport.ParseProto(g.Transport)
+	return p
+}
+
+func (a Addresses) of(p transport.Proto) string {
+	switch p {
+	case transport.UDP:
+		return a.UDP
+	case transport.TCP:
+		return a.TCP
+	case transport.TLS:
+		return a.TLS
+	}
+	return ""
+}
+
+var protos = [...]transport.Proto{transport.UDP, transport.TCP, transport.TLS}
+
+func (k *checker) group(at string, g *Group) {
+	if g.Service != "" {
+		s, ok := domain.ServiceByName(g.Service)
+		if !ok {
+			var known []string
+			for _, s := range domain.Services() {
+				known = append(known, s.String())
+			}
+			k.bad(at+".service", "%q is no service; use one of %s, or leave it out for the operator's core", g.Service, strings.Join(known, ", "))
+		} else if !s.Traits().CarriesCalls {
+			k.bad(at+".service", "%s carries no calls in this version; remove the group", s)
+		}
+	}
+	if g.Transport == "" {
+		g.Transport = "tls"
+	}
+	p, err := transport.ParseProto(g.Transport)
+	if err != nil {
+		k.bad(at+".transport", "%v", err)
+	} else if g.Bind.of(p) == "" {
+		k.bad(at+".bind."+p.Param(), "the group sends over %s and needs an address to send from, such as \"192.0.2.1:%d\"", p.Param(), p.DefaultPort())
+	}
+	for _, p := range protos {
+		bind, path := g.Bind.of(p), at+".bind."+p.Param()
+		if adv := g.Advertised.of(p); adv != "" {
+			if bind == "" {
+				k.bad(at+".advertised."+p.Param(), "nothing is bound for %s; set %s or remove this", p.Param(), path)
+			}
+			if _, _, err := hostPort(adv); err != nil {
+				k.bad(at+".advertised."+p.Param(), "%q: %v", adv, err)
+			}
+		}
+		if bind == "" {
+			continue
+		}
+		a, err := netip.ParseAddrPort(bind)
+		if err != nil {
+			k.bad(path, "%q is not \"ip:port\"", bind)
+			continue
+		}
+		if a.Addr().IsUnspecified() && g.Advertised.of(p) == "" {
+			k.bad(path, "%q names no address that peers could answer to; set advertised.%s as well", bind, p.Param())
+		}
+		switch {
+		case p == transport.TLS:
+			if g.TLS.CertificateFile == "" || g.TLS.KeyFile == "" {
+				k.bad(at+".tls", "bind.tls needs certificateFile and keyFile")
+			}
+		case !a.Addr().IsLoopback() && !g.Insecure:
+			k.bad(path, "SIP over %s beyond loopback is open to reading and forgery; use tls, or say insecure: true if the network is trusted", p.Param())
+		}
+	}
+	switch g.TLS.ClientCertificates {
+	case "":
+		g.TLS.ClientCertificates = "require"
+	case "require", "verify", "none":
+	default:
+		k.bad(at+".tls.clientCertificates", "%q is none of require, verify, none", g.TLS.ClientCertificates)
+	}
+	if len(g.TLS.PeerNames) > 0 && g.TLS.ClientCertificates == "none" {
+		k.bad(at+".tls.peerNames", "names cannot be checked when no certificate is asked for; set clientCertificates to require or verify")
+	}
+	switch g.Refer {
+	case "":
+		g.Refer = referRefuse
+	case referRefuse, referRelay:
+	default:
+		k.bad(at+".refer", "%q is none of refuse, relay", g.Refer)
+	}
+	k.prefixes(at+".allowedSources", g.AllowedSources)
+	set(&g.Options.Every, 30*time.Second)
+	set(&g.Options.Timeout, 4*time.Second)
+	set(&g.Options.DownAfter, 2)
+	set(&g.Options.UpAfter, 2)
+	k.between(at+".options.every", g.Options.Every, time.Second, 10*time.Minute)
+	k.between(at+".options.timeout", g.Options.Timeout, 100*time.Millisecond, 32*time.Second)
+	k.atLeast(at+".options.downAfter", g.Options.DownAfter, 1)
+	k.atLeast(at+".options.upAfter", g.Options.UpAfter, 1)
+	k.atLeast(at+".maxCalls", g.MaxCalls, 0)
+	k.atLeast(at+".maxCallsPerSecond", g.MaxCallsPerSecond, 0)
+	k.optional(at+".failoverAfter", g.FailoverAfter, 100*time.Millisecond, 32*time.Second)
+	seen := map[string]int{}
+	for i := range g.Peers {
+		k.peer(fmt.Sprintf("%s.peers[%d]", at, i), &g.Peers[i])
+		if j, dup := seen[g.Peers[i].Name]; dup {
+			k.bad(fmt.Sprintf("%s.peers[%d].name", at, i), "%q is the name of peers[%d] already; give each peer its own", g.Peers[i].Name, j)
+		}
+		seen[g.Peers[i].Name] = i
+	}
+}
+
+func (k *checker) peer(at string, p *Peer) {
+	if p.Name == "" {
+		p.Name = peerName(p.Address)
+	}
+	if !word(p.Name, 64, "-_.") {
+		k.bad(at+".name", "%q is not 1 to 64 letters, digits, \"-\", \"_\" or \".\"", p.Name)
+	}
+	host, port, err := hostPort(p.Address)
+	if err != nil {
+		k.bad(at+".address", "%q: %v", p.Address, err)
+		return
+	}
+	_, ipErr := netip.ParseAddr(host)
+	if p.Type == "" {
+		switch {
+		case ipErr == nil:
+			p.Type = typeIP
+		case port != 0:
+			p.Type = typeA
+		default:
+			p.Type = typeSRV
+		}
+	}
+	switch p.Type {
+	case typeIP:
+		if ipErr != nil {
+			k.bad(at+".address", "%q is not an IP address; write one, or use type a or srv for a name", p.Address)
+		}
+	case typeA, typeSRV:
+		if ipErr == nil {
+			k.bad(at+".address", "%q is an IP address; use type ip", p.Address)
+		}
+		if p.Type == typeSRV && port != 0 {
+			k.bad(at+".address", "%q: SRV records hold the port; leave it out, or use type a", p.Address)
+		}
+	default:
+		k.bad(at+".type", "%q is none of ip, a, srv", p.Type)
+	}
+	if p.Weight == 0 {
+		p.Weight = 1
+	}
+	if p.Weight < 1 || p.Weight > 65535 {
+		k.bad(at+".weight", "must be from 1 to 65535")
+	}
+	if p.Priority < 0 || p.Priority > 65535 {
+		k.bad(at+".priority", "must be from 0, tried first, to 65535")
+	}
+	k.prefixes(at+".allowedSources", p.AllowedSources)
+}
+
+// shared checks what groups on the same address must not contradict each other in.
+func (k *checker) shared(c *Config) {
+	type claim struct {
+		proto  transport.Proto
+		bind   string
+		prefix netip.Prefix
+	}
+	sources := map[claim]int{}
+	owner := map[string]int{}
+	for i := range c.Groups {
+		g := &c.Groups[i]
+		for _, p := range protos {
+			bind := g.Bind.of(p)
+			if bind == "" {
+				continue
+			}
+			key := p.Param() + " " + bind
+			if j, ok := owner[key]; ok {
+				o := &c.Groups[j]
+				if g.Advertised.of(p) != o.Advertised.of(p) {
+					k.bad(fmt.Sprintf("groups[%d].advertised.%s", i, p.Param()), "differs from that of groups[%d] on the same address; bind the groups to different addresses or ports", j)
+				}
+				if p == transport.TLS && !g.TLS.same(&o.TLS) {
+					k.bad(fmt.Sprintf("groups[%d].tls", i), "differs from that of groups[%d] on the same address; bind the groups to different addresses or ports", j)
+				}
+			} else {
+				owner[key] = i
+			}
+			for _, pre := range g.staticSources() {
+				cl := claim{p, bind, pre}
+				if j, ok := sources[cl]; ok && j != i {
+					k.bad(fmt.Sprintf("groups[%d].allowedSources", i), "%s is a source of groups[%d] too, and both listen on %s %s, so that a call could not be told to either; bind the groups to different addresses or ports",
+						pre, j, p.Param(), bind)
+					continue
+				}
+				sources[cl] = i
+			}
+		}
+	}
+}
+
+func (t *TLS) same(o *TLS) bool {
+	return t.CertificateFile == o.CertificateFile && t.KeyFile == o.KeyFile && t.RootsFile == o.RootsFile && t.ClientCertificates == o.ClientCertificates
+}
+
+// staticSources returns the ranges that the configuration itself allows: those written, and the peers' own addresses.
+func (g *Group) staticSources() []netip.Prefix {
+	var out []netip.Prefix
+	add := func(texts []string) {
+		for _, t := range texts {
+			if p, err := parsePrefix(t); err == nil {
+				out = append(out, p)
+			}
+		}
+	}
+	add(g.AllowedSources)
+	for i := range g.Peers {
+		p := &g.Peers[i]
+		add(p.AllowedSources)
+		if p.Type != typeIP {
+			continue
+		}
+		host, _, err := hostPort(p.Address)
+		if err != nil {
+			continue
+		}
+		if a, err := netip.ParseAddr(host); err == nil {
+			out = append(out, netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()))
+		}
+	}
+	return out
+}
+
+func (k *checker) prefixes(at string, texts []string) {
+	for i, t := range texts {
+		if _, err := parsePrefix(t); err != nil {
+			k.bad(fmt.Sprintf("%s[%d]", at, i), "%q: %v", t, err)
+		}
+	}
+}
+
+// parsePrefix reads a CIDR range, or a single address.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("not an address range such as \"192.0.2.0/24\"")
+	}
+	if p.Masked() != p {
+		return netip.Prefix{}, fmt.Errorf("has bits set beyond its length; write %s", p.Masked())
+	}
+	return p, nil
+}
+
+// hostPort splits "host", "host:port" or "[v6]:port"; without a port it is 0.
+func hostPort(s string) (host string, port uint16, err error) {
+	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+		return a.String(), 0, nil
+	}
+	host, text, found := strings.Cut(s, ":")
+	if strings.HasPrefix(s, "[") || strings.Contains(text, ":") {
+		if host, text, err = net.SplitHostPort(s); err != nil {
+			return "", 0, fmt.Errorf("not \"host\" or \"host:port\"")
+		}
+		found = true
+	}
+	if found {
+		n, err := strconv.ParseUint(text, 10, 16)
+		if err != nil || n == 0 {
+			return "", 0, fmt.Errorf("the port must be a number from 1 to 65535")
+		}
+		port = uint16(n)
+	}
+	if _, err := netip.ParseAddr(host); err != nil && !hostname(host) {
+		return "", 0, fmt.Errorf("%q is neither an address nor a host name", host)
+	}
+	return host, port, nil
+}
+
+// hostname tells whether s is a DNS name, or the name of an SRV record.
+func hostname(s string) bool {
+	if s == "" || len(s) > 255 {
+		return false
+	}
+	for l := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
+		if !word(l, 63, "-_") {
+			return false
+		}
+	}
+	return true
+}
+
+// peerName makes a name of an address: the port's colon and a v6 address's would not do in a name.
+func peerName(addr string) string {
+	return strings.NewReplacer(":", "-", "[", "", "]", "").Replace(addr)
+}
+
+// word tells whether s is 1 to limit letters, digits and characters of more.
+func word(s string, limit int, more string) bool {
+	if s == "" || len(s) > limit {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(more, c) >= 0) {
+			return false
+		}
+	}
+	return true
+}
+
+func (k *checker) atLeast(at string, n, low int) {
+	if n < low {
+		k.bad(at, "must be %d or more", low)
+	}
+}
+
+func (k *checker) between(at string, d, low, high time.Duration) {
+	if d < low || d > high {
+		k.bad(at, "must be from %v to %v", low, high)
+	}
+}
+
+func (k *checker) optional(at string, d, low, high time.Duration) {
+	if d != 0 && (d < low || d > high) {
+		k.bad(at, "must be 0, or from %v to %v", low, high)
+	}
+}
+
+func set[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
