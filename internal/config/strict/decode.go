@@ -1,0 +1,419 @@
+package strict
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// maxDepth bounds nesting: no setting of ours is deeper, and the decoder is recursive.
+const maxDepth = 32
+
+// Document is a document that was read: it remembers where each value stood, so that later checks can point at it.
+type Document struct {
+	source    string
+	positions map[string]position
+}
+
+type position struct {
+	source       string
+	line, column int
+}
+
+// NewDocument is a document that says nothing, for starting from defaults.
+func NewDocument() *Document {
+	return &Document{source: "defaults", positions: map[string]position{}}
+}
+
+// Decode reads text over v, which must be a pointer to a struct holding the defaults. It returns the document and every
+// mistake; v holds what could be read. source names the text in problems.
+func Decode(source string, text []byte, v any) (*Document, Problems) {
+	d := &decoder{doc: &Document{source: source, positions: map[string]position{}}}
+	file, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		return d.doc, Problems{syntaxProblem(source, err)}
+	}
+	docs := 0
+	for _, doc := range file.Docs {
+		if doc.Body == nil {
+			continue
+		}
+		if docs++; docs > 1 {
+			d.problem(doc.Body, "", "a second document begins here; keep all settings in one")
+			break
+		}
+		d.value(doc.Body, reflect.ValueOf(v).Elem(), "", 0)
+	}
+	return d.doc, d.problems
+}
+
+// At returns a problem about the value at path: at its place in the document, or at the place of the nearest value
+// around it that the document has.
+func (doc *Document) At(path, format string, args ...any) Problem {
+	p := Problem{Source: doc.source, Path: path, Message: fmt.Sprintf(format, args...)}
+	for at := path; ; at = parent(at) {
+		if pos, ok := doc.positions[at]; ok {
+			p.Source, p.Line, p.Column = pos.source, pos.line, pos.column
+			return p
+		}
+		if at == "" {
+			return p
+		}
+	}
+}
+
+// parent cuts the last step off a path.
+func parent(path string) string {
+	i := strings.LastIndexAny(path, ".[")
+	if i < 0 {
+		return ""
+	}
+	return path[:i]
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// syntaxProblem turns the parser's error, which draws the line, into one line.
+func syntaxProblem(source string, err error) Problem {
+	p := Problem{Source: source, Message: err.Error()}
+	var withToken interface {
+		GetToken() *token.Token
+		GetMessage() string
+	}
+	if e, ok := err.(interface {
+		GetToken() *token.Token
+		GetMessage() string
+	}); ok {
+		withToken = e
+	}
+	if withToken == nil {
+		p.Message, _, _ = strings.Cut(p.Message, "\n")
+		return p
+	}
+	p.Message = "not YAML: " + withToken.GetMessage()
+	if t := withToken.GetToken(); t != nil && t.Position != nil {
+		p.Line, p.Column = t.Position.Line, t.Position.Column
+	}
+	return p
+}
+
+type decoder struct {
+	doc      *Document
+	problems Problems
+}
+
+func (d *decoder) problem(n ast.Node, path, format string, args ...any) {
+	p := Problem{Source: d.doc.source, Path: path, Message: fmt.Sprintf(format, args...)}
+	p.Line, p.Column = place(n)
+	d.problems = append(d.problems, p)
+}
+
+func place(n ast.Node) (line, column int) {
+	if n == nil {
+		return 0, 0
+	}
+	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) > 0 && !m.IsFlowStyle {
+		n = m.Values[0].Key // the mapping's own token is a colon
+	}
+	if m, ok := n.(*ast.MappingValueNode); ok {
+		n = m.Key
+	}
+	if t := n.GetToken(); t != nil && t.Position != nil {
+		return t.Position.Line, t.Position.Column
+	}
+	return 0, 0
+}
+
+func (d *decoder) seen(n ast.Node, path string) {
+	line, column := place(n)
+	d.doc.positions[path] = position{d.doc.source, line, column}
+}
+
+var (
+	durationType    = reflect.TypeFor[time.Duration]()
+	unmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+// value reads n into v.
+func (d *decoder) value(n ast.Node, v reflect.Value, path string, depth int) {
+	if depth > maxDepth {
+		d.problem(n, path, "nested too deeply")
+		return
+	}
+	switch x := n.(type) {
+	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode:
+		d.problem(n, path, "anchors and aliases are not supported; write the value out")
+		return
+	case *ast.TagNode:
+		d.problem(n, path, "tag %q is not supported; write the plain value", x.GetToken().Value)
+		return
+	case *ast.NullNode:
+		return // "key:" without a value keeps the default
+	}
+	if _, known := d.doc.positions[path]; !known {
+		d.seen(n, path)
+	}
+	t := v.Type()
+	if t.Kind() == reflect.Pointer {
+		if v.IsNil() {
+			v.Set(reflect.New(t.Elem()))
+		}
+		d.value(n, v.Elem(), path, depth+1)
+		return
+	}
+	if t != durationType && reflect.PointerTo(t).Implements(unmarshalerType) {
+		s, ok := d.text(n, path, t)
+		if !ok {
+			return
+		}
+		if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(s)); err != nil {
+			d.problem(n, path, "%q: %v", s, err)
+		}
+		return
+	}
+	switch t.Kind() {
+	case reflect.Struct:
+		d.mapping(n, path, "settings", func(keyNode ast.Node, key string, value ast.Node) {
+			f, ok := fieldByName(v, key)
+			if !ok {
+				d.unknown(keyNode, join(path, key), key, fieldNames(t))
+				return
+			}
+			d.value(value, f, join(path, key), depth+1)
+		})
+	case reflect.Map:
+		if v.IsNil() {
+			v.Set(reflect.MakeMap(t))
+		}
+		d.mapping(n, path, "keys", func(_ ast.Node, key string, value ast.Node) {
+			e := reflect.New(t.Elem()).Elem()
+			d.value(value, e, join(path, key), depth+1)
+			v.SetMapIndex(reflect.ValueOf(key).Convert(t.Key()), e)
+		})
+	case reflect.Slice:
+		seq, ok := n.(*ast.SequenceNode)
+		if !ok {
+			d.problem(n, path, "want a list, got %s; write \"- \" before each item", kindOf(n))
+			return
+		}
+		list := reflect.MakeSlice(t, len(seq.Values), len(seq.Values))
+		for i, item := range seq.Values {
+			if _, null := item.(*ast.NullNode); null {
+				d.problem(item, fmt.Sprintf("%s[%d]", path, i), "empty item; give it a value or take it out")
+				continue
+			}
+			d.value(item, list.Index(i), fmt.Sprintf("%s[%d]", path, i), depth+1)
+		}
+		v.Set(list)
+	default:
+		s, ok := d.text(n, path, t)
+		if !ok {
+			return
+		}
+		if err := setScalar(v, s, n); err != nil {
+			d.problem(n, path, "%v", err)
+		}
+	}
+}
+
+func (d *decoder) unknown(n ast.Node, path, key string, known []string) {
+	if near := nearest(key, known); near != "" {
+		d.problem(n, path, "unknown key; did you mean %q?", near)
+		return
+	}
+	d.problem(n, path, "unknown key; known here: %s", strings.Join(known, ", "))
+}
+
+// mapping calls each for every key of n, in order.
+func (d *decoder) mapping(n ast.Node, path, what string, each func(keyNode ast.Node, key string, value ast.Node)) {
+	var values []*ast.MappingValueNode
+	switch x := n.(type) {
+	case *ast.MappingNode:
+		values = x.Values
+	case *ast.MappingValueNode:
+		values = []*ast.MappingValueNode{x}
+	default:
+		d.problem(n, path, "want %s (\"key: value\" lines), got %s", what, kindOf(n))
+		return
+	}
+	seen := map[string]int{}
+	for _, kv := range values {
+		if kv.Key == nil || kv.Key.IsMergeKey() {
+			d.problem(kv, path, "merge keys are not supported; write the values out")
+			continue
+		}
+		key := kv.Key.GetToken().Value
+		line, _ := place(kv.Key)
+		if before, twice := seen[key]; twice {
+			d.problem(kv.Key, join(path, key), "given twice, first on line %d; keep one", before)
+			continue
+		}
+		seen[key] = line
+		d.seen(kv.Key, join(path, key))
+		if kv.Value == nil {
+			continue
+		}
+		each(kv.Key, key, kv.Value)
+	}
+}
+
+// text returns the text of a scalar as it was written.
+func (d *decoder) text(n ast.Node, path string, t reflect.Type) (string, bool) {
+	switch x := n.(type) {
+	case *ast.StringNode:
+		return x.Value, true
+	case *ast.LiteralNode:
+		return x.Value.Value, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		return n.GetToken().Value, true
+	}
+	d.problem(n, path, "want %s, got %s", typeName(t), kindOf(n))
+	return "", false
+}
+
+// setScalar parses s into v. n tells how the value was written; it is nil for values that come as bare text.
+func setScalar(v reflect.Value, s string, n ast.Node) error {
+	t := v.Type()
+	wrong := func() error { return fmt.Errorf("want %s, got %q", typeName(t), s) }
+	if t == durationType {
+		if s == "0" {
+			v.SetInt(0)
+			return nil
+		}
+		x, err := time.ParseDuration(s)
+		if err != nil {
+			if _, numeric := strconv.ParseFloat(s, 64); numeric == nil {
+				return fmt.Errorf("want a duration, got %q: give it a unit, like %q", s, s+"s")
+			}
+			return wrong()
+		}
+		v.SetInt(int64(x))
+		return nil
+	}
+	switch t.Kind() {
+	case reflect.String:
+		v.SetString(s)
+	case reflect.Bool:
+		switch s {
+		case "true":
+			v.SetBool(true)
+		case "false":
+			v.SetBool(false)
+		default:
+			return wrong()
+		}
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		x, err := strconv.ParseInt(strings.ReplaceAll(s, "_", ""), 10, t.Bits())
+		if err != nil {
+			return wrong()
+		}
+		v.SetInt(x)
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		x, err := strconv.ParseUint(strings.ReplaceAll(s, "_", ""), 10, t.Bits())
+		if err != nil {
+			return wrong()
+		}
+		v.SetUint(x)
+	case reflect.Float32, reflect.Float64:
+		x, err := strconv.ParseFloat(s, t.Bits())
+		if err != nil {
+			return wrong()
+		}
+		v.SetFloat(x)
+	default:
+		return fmt.Errorf("a setting of type %s cannot be written", t)
+	}
+	return nil
+}
+
+func typeName(t reflect.Type) string {
+	switch {
+	case t == durationType:
+		return "a duration like \"5s\""
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Int64:
+		return "a whole number"
+	case t.Kind() >= reflect.Uint && t.Kind() <= reflect.Uint64:
+		return fmt.Sprintf("a whole number from 0 to %d", ^uint64(0)>>(64-t.Bits()))
+	case t.Kind() == reflect.Float32 || t.Kind() == reflect.Float64:
+		return "a number"
+	}
+	return "a text"
+}
+
+func kindOf(n ast.Node) string {
+	switch n.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "settings"
+	case *ast.SequenceNode:
+		return "a list"
+	case *ast.NullNode:
+		return "nothing"
+	case *ast.StringNode, *ast.LiteralNode:
+		return "a text"
+	case *ast.BoolNode:
+		return "true or false"
+	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
+		return "a number"
+	}
+	return "something else"
+}
+
+// fieldByName finds the field of struct v with that yaml name, in inlined structs too.
+func fieldByName(v reflect.Value, name string) (reflect.Value, bool) {
+	t := v.Type()
+	for i := range t.NumField() {
+		key, inline := fieldKey(t.Field(i))
+		if inline {
+			if f, ok := fieldByName(v.Field(i), name); ok {
+				return f, true
+			}
+			continue
+		}
+		if key != "" && key == name {
+			return v.Field(i), true
+		}
+	}
+	return reflect.Value{}, false
+}
+
+func fieldNames(t reflect.Type) []string {
+	var names []string
+	for i := range t.NumField() {
+		key, inline := fieldKey(t.Field(i))
+		if inline {
+			names = append(names, fieldNames(t.Field(i).Type)...)
+		} else if key != "" {
+			names = append(names, key)
+		}
+	}
+	return names
+}
+
+// fieldKey returns the yaml name of a field, "" when it is not part of the document.
+func fieldKey(f reflect.StructField) (key string, inline bool) {
+	if !f.IsExported() {
+		return "", false
+	}
+	key, rest, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+	if key == "-" {
+		return "", false
+	}
+	if f.Type.Kind() == reflect.Struct && (rest == "inline" || f.Anonymous && key == "") {
+		return "", true
+	}
+	return key, false
+}

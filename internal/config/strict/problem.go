@@ -1,0 +1,94 @@
+// Package strict reads a YAML document into Go structs and reports every mistake at once, each with its line, column,
+// path and a remedy. Nothing is guessed: unknown keys, repeated keys, values of another type, durations without a unit
+// are all mistakes.
+//
+// It also writes structs back as YAML, with the documentation of each field when asked and with secrets masked, and sets
+// single values by path. It knows no setting: package config does.
+//
+// Struct fields are named by their yaml tag; fields without one are not part of the document. A field tagged
+// secret:"true" is masked when written. Durations are written with a unit ("5s").
+package strict
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Problem is one mistake.
+type Problem struct {
+	Source  string // file name, or the option that set the value
+	Line    int    // from 1; 0 when the source has no lines or the mistake is about something absent
+	Column  int    // from 1, in characters
+	Path    string // e.g. "calls.groups[0].bind"; empty for the whole document
+	Message string // what is wrong and how to mend it
+}
+
+// String is the problem in one line, in the form that editors jump to.
+func (p Problem) String() string {
+	var b strings.Builder
+	b.WriteString(p.Source)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
+	}
+	b.WriteString(": ")
+	if p.Path != "" {
+		b.WriteString(p.Path + ": ")
+	}
+	b.WriteString(p.Message)
+	return b.String()
+}
+
+// Problems is every mistake found, as an error.
+type Problems []Problem
+
+// Error lists the problems, one to a line.
+func (ps Problems) Error() string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Sort puts the problems in the order of the document.
+func (ps Problems) Sort() {
+	slices.SortStableFunc(ps, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+}
+
+// nearest returns the candidate most like s, if one is like it at all.
+func nearest(s string, candidates []string) string {
+	best, dist := "", 1+len(s)/3
+	for _, c := range candidates {
+		if d := distance(strings.ToLower(s), strings.ToLower(c)); d <= dist && (best == "" || d < dist) {
+			best, dist = c, d
+		}
+	}
+	return best
+}
+
+// distance is the Levenshtein distance. Inputs longer than any key of ours are not like one.
+func distance(a, b string) int {
+	if len(a) > 64 || len(b) > 64 {
+		return 1 << 16
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		prev := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := prev
+			if a[i-1] != b[j-1] {
+				cost = 1 + min(prev, row[j], row[j-1])
+			}
+			prev, row[j] = row[j], cost
+		}
+	}
+	return row[len(b)]
+}
