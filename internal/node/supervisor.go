@@ -1,0 +1,252 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Restarts wait firstBackoff after the first failure, twice as long after each further one up to maxBackoff, a fifth
+// more or less so that nodes do not move in step. A part that ran for steadyAfter starts again from firstBackoff.
+const (
+	firstBackoff = 100 * time.Millisecond
+	maxBackoff   = 30 * time.Second
+	steadyAfter  = time.Minute
+)
+
+// part is one long-running piece of the process.
+//
+//	        open fails at start: the process ends
+//	       ┌────────────────────────────────────▶ (end)
+//	(start)┤                  run returns, panics
+//	       └▶ open ─▶ running ─────────────────────▶ waiting ─▶ open ─▶ running …
+//	                     │ drain, then cancel            ▲  fails │
+//	                     ▼                               └────────┘
+//	                   (end)
+type part struct {
+	name string
+	// open takes what the part needs to run (a port, a file) and returns the function that runs it until its context ends
+	// and then gives everything back. A nil open means that there is nothing to take.
+	open func(ctx context.Context) (run func(context.Context) error, err error)
+	// drain, if set, stops the part from taking new work and returns when the work it has is done or ctx has ended. The part
+	// runs on until then.
+	drain func(ctx context.Context) error
+}
+
+// partState is what one part is doing, for health and the management API.
+type partState struct {
+	Name     string
+	Running  bool
+	Restarts int
+	Since    time.Time // of the present state
+	Error    string    // why it is not running
+}
+
+// supervisor runs parts side by side. An error while they are opened for the first time is returned; afterwards each is
+// restarted alone.
+type supervisor struct {
+	log      *slog.Logger
+	parts    []part
+	up       *prometheus.GaugeVec
+	restarts *prometheus.CounterVec
+
+	mu     sync.Mutex
+	states []partState // guarded by mu
+}
+
+func newSupervisor(log *slog.Logger, reg prometheus.Registerer, parts ...part) *supervisor {
+	s := &supervisor{
+		log: log, parts: parts, states: make([]partState, len(parts)),
+		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_part_up",
+			Help: "1 while the part of the process runs, 0 while it waits to be started again."}, []string{"part"}),
+		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_part_restarts_total",
+			Help: "How often the part of the process was started again after it had failed."}, []string{"part"}),
+	}
+	for i, p := range parts {
+		s.states[i] = partState{Name: p.name, Since: time.Now()}
+		s.up.WithLabelValues(p.name).Set(0)
+		s.restarts.WithLabelValues(p.name)
+	}
+	reg.MustRegister(s.up, s.restarts)
+	return s
+}
+
+// state returns what each part is doing, in their order.
+func (s *supervisor) state() []partState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]partState(nil), s.states...)
+}
+
+func (s *supervisor) set(i int, running bool, why error) {
+	s.mu.Lock()
+	st := &s.states[i]
+	st.Running, st.Since, st.Error = running, time.Now(), ""
+	if why != nil {
+		st.Error = why.Error()
+	}
+	s.mu.Unlock()
+	v := 0.0
+	if running {
+		v = 1
+	}
+	s.up.WithLabelValues(s.parts[i].name).Set(v)
+}
+
+// running is a set of parts that were opened and started.
+type running struct {
+	s      *supervisor
+	cancel context.CancelFunc
+	done   chan struct{} // closed when every part has ended
+	wg     sync.WaitGroup
+}
+
+// start opens every part in order and runs them. If one cannot be opened, those before it are ended and the error names
+// it. The parts' context is not ctx: they run until stop.
+func (s *supervisor) start(ctx context.Context) (*running, error) {
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r := &running{s: s, cancel: cancel, done: make(chan struct{})}
+	for i, p := range s.parts {
+		run, err := s.open(ctx, i)
+		if err != nil {
+			cancel()
+			r.wg.Wait()
+			return nil, fmt.Errorf("start %s: %w", p.name, err)
+		}
+		s.set(i, true, nil)
+		r.wg.Go(func() { s.keep(inner, i, run) })
+	}
+	go func() {
+		r.wg.Wait()
+		close(r.done)
+	}()
+	return r, nil
+}
+
+func (s *supervisor) open(ctx context.Context, i int) (run func(context.Context) error, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("part panicked while it was opened", "part", s.parts[i].name, "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return s.parts[i].open(ctx)
+}
+
+func (s *supervisor) protect(ctx context.Context, i int, run func(context.Context) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("part panicked", "part", s.parts[i].name, "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return run(ctx)
+}
+
+// keep runs one part and starts it again whenever it ends before ctx does.
+func (s *supervisor) keep(ctx context.Context, i int, run func(context.Context) error) {
+	name := s.parts[i].name
+	wait := firstBackoff
+	for {
+		began := time.Now()
+		err := s.protect(ctx, i, run)
+		if ctx.Err() != nil {
+			if err != nil && !errors.Is(err, context.Canceled) {
+				s.log.Warn("part ended with an error", "part", name, "error", err)
+			}
+			s.set(i, false, nil)
+			return
+		}
+		if err == nil {
+			err = errors.New("ended without being asked to")
+		}
+		if time.Since(began) >= steadyAfter {
+			wait = firstBackoff
+		}
+		for {
+			pause := jitter(wait)
+			s.log.Error("part failed; it will be started again", "part", name, "error", err, "in", pause.Round(time.Millisecond))
+			s.set(i, false, err)
+			if !sleep(ctx, pause) {
+				return
+			}
+			wait = min(2*wait, maxBackoff)
+			s.restarts.WithLabelValues(name).Inc()
+			s.mu.Lock()
+			s.states[i].Restarts++
+			s.mu.Unlock()
+			if run, err = s.open(ctx, i); err == nil {
+				break
+			}
+		}
+		s.set(i, true, nil)
+		s.log.Info("part runs again", "part", name)
+	}
+}
+
+// stop ends the parts in two stages. First every part that can is drained, for as long as drainFor allows, unless cut is
+// closed; then all are cancelled and waited for, cutFor at most. It returns an error if some part did not end in time.
+func (r *running) stop(cut <-chan struct{}, drainFor, cutFor time.Duration) error {
+	drainCtx, cancelDrain := context.WithTimeout(context.Background(), drainFor)
+	defer cancelDrain()
+	drained := make(chan struct{})
+	go func() {
+		var wg sync.WaitGroup
+		for _, p := range r.s.parts {
+			if p.drain == nil {
+				continue
+			}
+			wg.Go(func() {
+				if err := p.drain(drainCtx); err != nil {
+					r.s.log.Warn("part was cut before it had drained", "part", p.name, "error", err)
+				}
+			})
+		}
+		wg.Wait()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+	case <-cut:
+		cancelDrain()
+		<-drained
+	}
+	r.cancel()
+	limit := time.NewTimer(cutFor)
+	defer limit.Stop()
+	select {
+	case <-r.done:
+		return nil
+	case <-limit.C:
+		var late []string
+		for _, st := range r.s.state() {
+			if st.Running {
+				late = append(late, st.Name)
+			}
+		}
+		return fmt.Errorf("parts that did not end within %v: %v", cutFor, late)
+	}
+}
+
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
+}
+
+// sleep waits for d; it returns false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
