@@ -1,0 +1,245 @@
+package auth
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// Config says whose tokens are accepted.
+type Config struct {
+	// Issuers lists the OpenID issuers whose tokens are accepted. Default none: then only the embedded issuer's are.
+	Issuers []IssuerConfig `yaml:"issuers"`
+	// Embedded is the issuer that Tandem brings with it, for operators who have none.
+	Embedded EmbeddedConfig `yaml:"embedded"`
+	// ClockSkew is how far an issuer's clock may differ from ours. Duration, at most 5m; default 1m. Tokens are accepted
+	// that much before their start and after their end.
+	ClockSkew time.Duration `yaml:"clockSkew"`
+	// KeyRefresh is how often an issuer's keys are fetched again. Duration, at least 1m; default 1h. A key that an issuer
+	// withdrew is refused at the latest this much later.
+	KeyRefresh time.Duration `yaml:"keyRefresh"`
+	// MaxKeyAge is how long keys are used while their issuer cannot be reached. Duration; default 168h. Longer rides out
+	// longer outages; shorter bounds the use of a withdrawn key by somebody who can also cut us off from the issuer.
+	MaxKeyAge time.Duration `yaml:"maxKeyAge"`
+	// TrustRootsFile is a PEM file of certificate authorities trusted for issuers, beside the system's. Path; default none.
+	TrustRootsFile string `yaml:"trustRootsFile"`
+}
+
+// IssuerConfig is one OpenID issuer. Give either entraTenantId or issuer.
+type IssuerConfig struct {
+	// EntraTenantID accepts the tokens of one Microsoft Entra tenant, in both forms that Entra issues (v1 and v2). GUID;
+	// default none. The issuers, the key set and the pinned tenant follow from it.
+	EntraTenantID string `yaml:"entraTenantId"`
+	// Issuer is the exact value of the tokens' iss claim. URL; default none. Unless discoveryUrl or keysUrl is given, the
+	// discovery document is read from below it.
+	Issuer string `yaml:"issuer"`
+	// TenantID is the only value of the tid claim that is accepted. Default: not checked. For entraTenantId it is implied.
+	TenantID string `yaml:"tenantId"`
+	// Audiences lists the accepted values of the aud claim. Each stands for itself with and without "api://" before it. No
+	// default: at least one is needed, or tokens made for other applications would be accepted.
+	Audiences []string `yaml:"audiences"`
+	// Algorithms lists the accepted signature algorithms, of RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512. Default
+	// RS256, PS256 and ES256.
+	Algorithms []string `yaml:"algorithms"`
+	// DiscoveryURL is where the discovery document is, if it is not below the issuer. URL; default derived from issuer.
+	DiscoveryURL string `yaml:"discoveryUrl"`
+	// KeysURL is where the key set is. URL; default: as the discovery document says.
+	KeysURL string `yaml:"keysUrl"`
+	// LoginURL and StsURL are the base URLs of the Entra cloud, for entraTenantId only. URL; default those of the public
+	// cloud. National clouds have others.
+	LoginURL string `yaml:"loginUrl"`
+	// StsURL is the base of the issuer of Entra's v1 tokens. URL; default that of the public cloud.
+	StsURL string `yaml:"stsUrl"`
+}
+
+// EmbeddedConfig is the embedded issuer.
+type EmbeddedConfig struct {
+	// Enabled turns the embedded issuer on. Boolean; default true. When off, its token endpoint answers 404 and its tokens
+	// are refused.
+	Enabled bool `yaml:"enabled"`
+	// Issuer is the iss claim of its tokens. URL; default "https://issuer.tandem.invalid", which every deployment may use
+	// for itself. Set it to the API's public URL if others are to find the discovery document from a token.
+	Issuer string `yaml:"issuer"`
+	// Audience is the aud claim of its tokens, and with "/.default" appended the scope that clients ask for. Default
+	// "api://tandem-provisioning".
+	Audience string `yaml:"audience"`
+	// TokenLifetime is how long its tokens are good for. Duration, 1m to 24h; default 1h. Revoking a client stops its tokens
+	// within seconds while the database answers.
+	TokenLifetime time.Duration `yaml:"tokenLifetime"`
+	// Algorithm is the signature algorithm of new keys: ES256 or RS256. Default ES256.
+	Algorithm string `yaml:"algorithm"`
+	// KeyLifetime is the age at which a signing key is replaced. Duration, at least 24h; default 2160h (90 days). The old
+	// key stays good for checking until every token it signed has run out.
+	KeyLifetime time.Duration `yaml:"keyLifetime"`
+}
+
+// The public cloud of Microsoft Entra, as defaults only.
+const (
+	defaultLoginURL = "https://login.microsoftonline.com"
+	defaultStsURL   = "https://sts.windows.net"
+)
+
+// Default returns the configuration used where nothing is configured.
+func Default() Config {
+	return Config{
+		Embedded: EmbeddedConfig{
+			Enabled:       true,
+			Issuer:        "https://issuer.tandem.invalid",
+			Audience:      "api://tandem-provisioning",
+			TokenLifetime: time.Hour,
+			Algorithm:     "ES256",
+			KeyLifetime:   90 * 24 * time.Hour,
+		},
+		ClockSkew:  time.Minute,
+		KeyRefresh: time.Hour,
+		MaxKeyAge:  7 * 24 * time.Hour,
+	}
+}
+
+var (
+	allAlgorithms     = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"}
+	defaultAlgorithms = []string{"RS256", "PS256", "ES256"}
+	guid              = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$`)
+)
+
+// Validate returns every problem found.
+func (c *Config) Validate() []error {
+	var problems []error
+	bad := func(target, format string, args ...any) {
+		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", format, args...).At(target))
+	}
+	between := func(target string, d, least, most time.Duration) {
+		if d < least || d > most {
+			bad(target, "%v is out of range; give %v to %v", d, least, most)
+		}
+	}
+	between("clockSkew", c.ClockSkew, 0, 5*time.Minute)
+	between("keyRefresh", c.KeyRefresh, time.Minute, 24*time.Hour)
+	between("maxKeyAge", c.MaxKeyAge, c.KeyRefresh, 10*365*24*time.Hour)
+	if e := c.Embedded; e.Enabled {
+		between("embedded.tokenLifetime", e.TokenLifetime, time.Minute, 24*time.Hour)
+		between("embedded.keyLifetime", e.KeyLifetime, 24*time.Hour, 10*365*24*time.Hour)
+		if e.Audience == "" || strings.ContainsAny(e.Audience, " \t\r\n") {
+			bad("embedded.audience", "%q is no audience; give a URI without blanks, e.g. api://tandem-provisioning", e.Audience)
+		}
+		if e.Algorithm != "ES256" && e.Algorithm != "RS256" {
+			bad("embedded.algorithm", "%q is not supported; give ES256 or RS256", e.Algorithm)
+		}
+		if u, err := url.Parse(e.Issuer); err != nil || u.Scheme == "" || u.Host == "" {
+			bad("embedded.issuer", "%q is no absolute URL; give the API's public URL, e.g. https://provapi.example.com", e.Issuer)
+		}
+	} else if len(c.Issuers) == 0 {
+		bad("issuers", "nobody could sign in: no issuer is configured and the embedded one is off; add an issuer or set embedded.enabled to true")
+	}
+	seen := map[string]int{}
+	if c.Embedded.Enabled {
+		seen[c.Embedded.Issuer] = -1
+	}
+	for i := range c.Issuers {
+		s := &c.Issuers[i]
+		at := func(field string) string { return fmt.Sprintf("issuers[%d].%s", i, field) }
+		switch {
+		case s.EntraTenantID == "" && s.Issuer == "":
+			bad(at("issuer"), "neither issuer nor entraTenantId is given; give one of them")
+		case s.EntraTenantID != "" && (s.Issuer != "" || s.TenantID != "" || s.DiscoveryURL != "" || s.KeysURL != ""):
+			bad(at("entraTenantId"), "entraTenantId stands alone: issuer, tenantId, discoveryUrl and keysUrl follow from it; remove them or it")
+		case s.EntraTenantID != "" && !guid.MatchString(s.EntraTenantID):
+			bad(at("entraTenantId"), "%q is not a tenant GUID; \"common\" and \"organizations\" would let every tenant in", s.EntraTenantID)
+		}
+		if len(s.Audiences) == 0 {
+			bad(at("audiences"), "no audience; list the application ID or ID URI that tokens for this API carry")
+		}
+		for j, a := range s.Algorithms {
+			if !slices.Contains(allAlgorithms, a) {
+				bad(fmt.Sprintf("issuers[%d].algorithms[%d]", i, j), "%q is not supported; give some of %s", a, strings.Join(allAlgorithms, ", "))
+			}
+		}
+		for _, u := range []struct{ field, value string }{{"discoveryUrl", s.DiscoveryURL}, {"keysUrl", s.KeysURL}, {"loginUrl", s.LoginURL}} {
+			if u.value != "" {
+				if err := checkFetchURL(u.value); err != nil {
+					bad(at(u.field), "%v", err)
+				}
+			}
+		}
+		if s.Issuer != "" && s.DiscoveryURL == "" && s.KeysURL == "" {
+			if err := checkFetchURL(s.Issuer); err != nil {
+				bad(at("issuer"), "%v; or give discoveryUrl or keysUrl", err)
+			}
+		}
+		for _, e := range s.expand() {
+			if j, ok := seen[e.issuer]; ok && j < 0 {
+				bad(at("issuer"), "%s is the embedded issuer's name too; give that another one in embedded.issuer", e.issuer)
+			} else if ok {
+				bad(at("issuer"), "%s is also issuers[%d]; list its audiences there", e.issuer, j)
+			}
+			seen[e.issuer] = i
+		}
+	}
+	return problems
+}
+
+// checkFetchURL refuses URLs from which a key set must not be fetched: who can change the answer can sign in as anybody.
+func checkFetchURL(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return fmt.Errorf("%q is no absolute https URL", s)
+	}
+	if u.Scheme == "http" {
+		if a, err := netip.ParseAddr(u.Hostname()); (err != nil || !a.IsLoopback()) && u.Hostname() != "localhost" {
+			return fmt.Errorf("%q is plain HTTP to another machine; keys are fetched by https only", s)
+		}
+	}
+	return nil
+}
+
+// issuerRule is one accepted value of the iss claim.
+type issuerRule struct {
+	issuer     string
+	tenant     string // lower case; empty if not pinned
+	audiences  []string
+	algorithms []string
+	discovery  string // empty if keys is given
+	keys       string
+}
+
+// expand returns the issuers that s stands for.
+//
+// Entra's v1 tokens have the issuer https://sts.windows.net/{tenant}/, its v2 tokens
+// https://login.microsoftonline.com/{tenant}/v2.0 (Microsoft identity platform, access tokens: "iss"). Each has its own
+// discovery document below the login host.
+func (s *IssuerConfig) expand() []issuerRule {
+	base := issuerRule{tenant: strings.ToLower(s.TenantID), algorithms: s.Algorithms}
+	if len(base.algorithms) == 0 {
+		base.algorithms = defaultAlgorithms
+	}
+	for _, a := range s.Audiences {
+		bare := strings.TrimPrefix(a, "api://")
+		base.audiences = append(base.audiences, bare, "api://"+bare)
+	}
+	if s.EntraTenantID == "" {
+		base.issuer, base.keys, base.discovery = s.Issuer, s.KeysURL, s.DiscoveryURL
+		if base.discovery == "" && base.keys == "" {
+			base.discovery = strings.TrimSuffix(s.Issuer, "/") + "/.well-known/openid-configuration"
+		}
+		return []issuerRule{base}
+	}
+	login, sts := strings.TrimSuffix(s.LoginURL, "/"), strings.TrimSuffix(s.StsURL, "/")
+	if login == "" {
+		login = defaultLoginURL
+	}
+	if sts == "" {
+		sts = defaultStsURL
+	}
+	tenant := strings.ToLower(s.EntraTenantID)
+	base.tenant = tenant
+	v1, v2 := base, base
+	v1.issuer, v1.discovery = sts+"/"+tenant+"/", login+"/"+tenant+"/.well-known/openid-configuration"
+	v2.issuer, v2.discovery = login+"/"+tenant+"/v2.0", login+"/"+tenant+"/v2.0/.well-known/openid-configuration"
+	return []issuerRule{v1, v2}
+}

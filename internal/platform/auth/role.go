@@ -1,0 +1,53 @@
+package auth
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// Role is an app role of the Provisioning API, as it stands in a token's roles claim.
+type Role string
+
+// The contract's roles.
+const (
+	RoleAdmin  Role = "ProvisioningAPI.Admin"  // every operation
+	RoleRead   Role = "ProvisioningAPI.Read"   // every read
+	RoleWrite  Role = "ProvisioningAPI.Write"  // every write
+	RoleDelete Role = "ProvisioningAPI.Delete" // every delete
+)
+
+// Roles returns the contract's roles in a fixed order.
+func Roles() []Role { return []Role{RoleAdmin, RoleRead, RoleWrite, RoleDelete} }
+
+// ParseRole reads a role by its full name or its last part ("Read", "read").
+func ParseRole(s string) (Role, error) {
+	for _, r := range Roles() {
+		short := strings.TrimPrefix(string(r), "ProvisioningAPI.")
+		if s == string(r) || strings.EqualFold(s, short) {
+			return r, nil
+		}
+	}
+	return "", fault.New(fault.Invalid, CodeInvalidRole, "unknown role %q; the roles are ProvisioningAPI.Admin, ProvisioningAPI.Read, ProvisioningAPI.Write and ProvisioningAPI.Delete", s).At("roles")
+}
+
+// Principal is the identity that a checked token proves. It is read-only.
+type Principal struct {
+	Issuer   string
+	ClientID string // the client application: appid (Entra v1), azp (v2), client_id (RFC 9068), else the subject
+	Subject  string
+	TenantID string // the tid claim; empty for issuers without tenants
+	Roles    []Role // every entry of the roles claim, also those we do not know
+	Expires  time.Time
+}
+
+// ID names the principal uniquely across issuers and stays the same from token to token: for audit rows and for telling
+// one client's repeatable requests from another's.
+func (p *Principal) ID() string { return p.ClientID + "@" + p.Issuer }
+
+// HasAny reports whether the principal has one of the roles.
+func (p *Principal) HasAny(roles ...Role) bool {
+	return slices.ContainsFunc(roles, func(r Role) bool { return slices.Contains(p.Roles, r) })
+}
