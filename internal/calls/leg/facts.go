@@ -1,6 +1,10 @@
 package leg
 
 import (
+	"slices"
+	"strconv"
+	"strings"
+
 	"github.com/tandemgw/tandem/internal/calls/sip"
 	"github.com/tandemgw/tandem/internal/domain"
 )
@@ -8,9 +12,95 @@ import (
 // Facts reads from an INVITE what routing may know of it. It never fails: what cannot be read is left empty, and the
 // decision says what that means.
 func Facts(m *sip.Message, peerGroup string) domain.CallFacts {
-	return domain.CallFacts{PeerGroup: peerGroup}
+	f := domain.CallFacts{PeerGroup: peerGroup}
+	if u, err := m.RURI(); err == nil {
+		f.Called, f.Host = called(u), host(u)
+	}
+	f.From = party(m.Get(sip.KindFrom))
+	for v := range m.Values(sip.KindPAssertedIdentity) {
+		f.Asserted = append(f.Asserted, party(v))
+	}
+	if m.Has(sip.KindHistoryInfo) {
+		f.History = history(m)
+	}
+	if v := m.Get(sip.KindReferredBy); v != "" {
+		f.ReferredBy = party(v)
+	}
+	if i := m.FindName(HeaderFMC); i >= 0 {
+		f.Anchored, f.AnchoredBy = true, m.At(i).Value()
+	}
+	return f
 }
 
-// Relay appends to dst every header line of src that passes from one leg to the other, in order and byte for byte, and
-// the body. See docs/sip-headers.md.
-func (r *Rules) Relay(dst, src *sip.Message) {}
+// called returns the number dialled; where the user part is no number it comes back as written, so that the rejection
+// can name it.
+func called(u sip.URI) string {
+	if n, ok := u.TelephoneNumber(); ok {
+		return n
+	}
+	return u.UserOnly()
+}
+
+func host(u sip.URI) string {
+	return strings.TrimSuffix(strings.ToLower(u.Host), ".")
+}
+
+// party reads one address value.
+func party(value string) domain.Party {
+	a, err := sip.ParseNameAddr(value)
+	if err != nil {
+		return domain.Party{Text: value}
+	}
+	u, err := a.URI()
+	if err != nil {
+		return domain.Party{Text: a.Addr}
+	}
+	if n, ok := u.TelephoneNumber(); ok {
+		// A number without "+" is nobody's: only the operator knows what stands before it.
+		e, _ := domain.ParseE164(n)
+		return domain.Party{Number: e, Text: n}
+	}
+	if user := u.UserOnly(); user != "" {
+		return domain.Party{Text: user}
+	}
+	return domain.Party{Text: a.Addr}
+}
+
+// history returns the History-Info entries oldest first. They stand in that order as a rule; where the index parameters
+// say otherwise, those count (RFC 7044 §10.3).
+func history(m *sip.Message) []domain.Party {
+	type entry struct {
+		p     domain.Party
+		index []int
+	}
+	var es []entry
+	for v := range m.Values(sip.KindHistoryInfo) {
+		e := entry{p: party(v)}
+		if a, err := sip.ParseNameAddr(v); err == nil {
+			idx, _ := a.Params.Get("index")
+			e.index = indexes(idx)
+		}
+		es = append(es, e)
+	}
+	if !slices.ContainsFunc(es, func(e entry) bool { return e.index == nil }) {
+		slices.SortStableFunc(es, func(a, b entry) int { return slices.Compare(a.index, b.index) })
+	}
+	ps := make([]domain.Party, len(es))
+	for i := range es {
+		ps[i] = es[i].p
+	}
+	return ps
+}
+
+// indexes reads "1.2.1"; nil if it is no index.
+func indexes(s string) []int {
+	var l []int
+	for part := range strings.SplitSeq(s, ".") {
+		n, err := strconv.Atoi(part)
+		if err != nil || n < 0 {
+			return nil
+		}
+		l = append(l, n)
+	}
+	return l
+}

@@ -34,6 +34,17 @@ type Leg struct {
 	Local Addr
 	// Remote is the peer as configured: its host name where it has one, not the address it resolved to.
 	Remote Addr
+	// Refer tells that REFER is taken from this leg; then Allow names it. Teams transfers by REFER if it does, and by an
+	// INVITE of its own if not (direct-routing-sip §7).
+	Refer bool
+}
+
+// Allow is the Allow value for messages that leave on the leg.
+func (l *Leg) Allow() string {
+	if l.Refer {
+		return allowRefer
+	}
+	return allowPlain
 }
 
 // Addr is a host with port and transport, as written in a SIP URI.

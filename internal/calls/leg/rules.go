@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
 // Config holds the operator's settings for header lines. Every field has a usable zero value.
@@ -29,26 +30,45 @@ type Rules struct {
 	region  int
 }
 
-// Validate returns every mistake in the settings.
+// Default returns the settings of a deployment that sets none.
+func Default() Config { return Config{CustomSIPHeader: DefaultCustomSIPHeader, Region: 1} }
+
+// Validate returns every mistake in the settings, each a *fault.Error whose Target is the field.
 func (c *Config) Validate() []error {
 	var problems []error
+	bad := func(path, format string, args ...any) { problems = append(problems, Problem(path, format, args...)) }
 	if h := c.CustomSIPHeader; h != "" {
 		switch {
 		case len(h) > 32:
-			problems = append(problems, fmt.Errorf("customSipHeader: %q has %d characters; at most 32 are allowed", h, len(h)))
+			bad("customSipHeader", "%q has %d characters; at most 32 are allowed", h, len(h))
 		case strings.Trim(h, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") != "":
-			problems = append(problems, fmt.Errorf("customSipHeader: %q holds characters other than letters, digits and \"-\"", h))
-		case sip.KindOf(h) != sip.KindOther:
-			problems = append(problems, fmt.Errorf("customSipHeader: %q is a header SIP itself uses; choose another name, such as %s", h, DefaultCustomSIPHeader))
+			bad("customSipHeader", "%q holds characters other than letters, digits and \"-\"; leave them out", h)
+		case sip.KindOf(h) != sip.KindOther || reserved(h):
+			bad("customSipHeader", "%q has a meaning of its own in SIP; choose another name, such as %s", h, DefaultCustomSIPHeader)
 		}
 	}
-	if strings.ContainsAny(c.Product, "\r\n") || len(c.Product) > 128 {
-		problems = append(problems, fmt.Errorf("product: write one line of at most 128 characters"))
+	if len(c.Product) > 128 || strings.IndexFunc(c.Product, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 {
+		bad("product", "write one line of at most 128 printable ASCII characters")
 	}
 	if c.Region < 0 || c.Region > 2 {
-		problems = append(problems, fmt.Errorf("region: %d is not a region; use 1 or 2", c.Region))
+		bad("region", "%d is not a region; use 1 or 2", c.Region)
 	}
 	return problems
+}
+
+// reserved names are those this gateway and the services give a meaning to.
+func reserved(name string) bool {
+	for _, r := range []string{HeaderSBC, HeaderTenantID, HeaderFMC} {
+		if strings.EqualFold(r, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// Problem makes one configuration problem; path is relative to the Config it is found in.
+func Problem(path, format string, args ...any) error {
+	return &fault.Error{Kind: fault.Invalid, Code: "InvalidConfiguration", Target: path, Message: fmt.Sprintf(format, args...)}
 }
 
 // Rules makes the header policy. Version is this program's, for the default product text.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
 // Config holds the operator's routing settings. Every field has a usable zero value. Peer groups themselves are
@@ -80,23 +81,19 @@ type target struct {
 	core  []string // the core's peer group for its calls
 }
 
-// Problem is a mistake in the configuration.
-type Problem struct {
-	Path string // where, e.g. "serviceToPeerGroup.zoomPhoneCloudPeering"
-	Text string // what is wrong and how to mend it
+// Default returns the settings of a deployment that sets none.
+func Default() Config {
+	return Config{Regions: slices.Clone(DefaultRegions), EmergencyDialStrings: slices.Clone(DefaultEmergencyDialStrings)}
 }
 
-// Error returns path and text.
-func (p *Problem) Error() string { return p.Path + ": " + p.Text }
-
 // Validate checks the settings as far as they can be checked without the peer groups; Compile checks the rest. It
-// returns every problem as a *Problem.
+// returns every problem as a *fault.Error whose Target is the field.
 func (c *Config) Validate() []error {
 	_, problems := c.compile(nil, false)
 	return problems
 }
 
-// Compile makes the policy for a set of peer groups, or returns every problem as a *Problem. The order of groups is the
+// Compile makes the policy for a set of peer groups, or returns every problem as a *fault.Error whose Target is the field. The order of groups is the
 // order in which a service's groups are tried.
 func (c *Config) Compile(groups []Group) (*Policy, []error) {
 	p, problems := c.compile(groups, true)
@@ -109,7 +106,7 @@ func (c *Config) Compile(groups []Group) (*Policy, []error) {
 func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 	var problems []error
 	bad := func(path, format string, args ...any) {
-		problems = append(problems, &Problem{Path: path, Text: fmt.Sprintf(format, args...)})
+		problems = append(problems, &fault.Error{Kind: fault.Invalid, Code: "InvalidConfiguration", Target: path, Message: fmt.Sprintf(format, args...)})
 	}
 	p := &Policy{groups: map[string]*group{}, services: make([]target, len(domain.Services())+1)}
 

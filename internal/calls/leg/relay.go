@@ -1,0 +1,45 @@
+package leg
+
+import (
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/calls/sip"
+)
+
+// The header lines that do not pass from one leg to the other, with the reason. Every other line passes, known or not,
+// in its place and byte for byte. docs/sip-headers.md says the same for people; a test compares the two.
+var stopped = [256]bool{
+	// Each leg is a dialog of its own, and the edge writes these for it.
+	sip.KindVia: true, sip.KindRoute: true, sip.KindRecordRoute: true, sip.KindPath: true, sip.KindServiceRoute: true,
+	sip.KindMaxForwards: true, sip.KindCallID: true, sip.KindCSeq: true, sip.KindFrom: true, sip.KindTo: true,
+	sip.KindContact: true, sip.KindContentLength: true, sip.KindTimestamp: true,
+	// They name a dialog of the leg they came on; it is unknown on the other.
+	sip.KindReplaces: true, sip.KindJoin: true, sip.KindTargetDialog: true, sip.KindInReplyTo: true,
+	// What our next hop can do is told by us: the profile writes Allow.
+	sip.KindAllow: true, sip.KindProxyRequire: true,
+	// Credentials are between two neighbours; passing them on would give them away (RFC 3261 §22).
+	sip.KindAuthorization: true, sip.KindProxyAuthorization: true, sip.KindWWWAuthenticate: true, sip.KindProxyAuthenticate: true,
+	sip.KindAuthenticationInfo: true,
+}
+
+// Relay appends to dst every header line of src that passes from one leg to the other, in order and byte for byte, and
+// the body untouched (a multipart body with its PIDF-LO included). The operator's custom header and X-MS-SBC never pass:
+// they are ours to write.
+func (r *Rules) Relay(dst, src *sip.Message) {
+	for i := range src.Len() {
+		h := src.At(i)
+		if stopped[h.Kind()] || h.Kind() == sip.KindOther && r.ours(h.Name()) {
+			continue
+		}
+		dst.Append(h)
+	}
+	if body := src.Body(); body != "" {
+		dst.SetBody("", body)
+	}
+}
+
+// ours tells whether only we may write a line of that name.
+func (r *Rules) ours(name string) bool {
+	return len(name) == len(r.custom) && strings.EqualFold(name, r.custom) ||
+		len(name) == len(HeaderSBC) && strings.EqualFold(name, HeaderSBC)
+}

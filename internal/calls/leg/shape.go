@@ -1,0 +1,228 @@
+package leg
+
+import (
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// Header names of the services (gateway-calls §2.2).
+const (
+	HeaderSBC      = "X-MS-SBC"      // to Microsoft: which gateway this is
+	HeaderTenantID = "X-MS-TenantID" // from Microsoft: the tenant a call comes from; billing may need it
+	HeaderFMC      = "X-MS-FMC"      // the call is anchored in Phone System
+)
+
+// Methods are what this gateway takes within a call and passes to the other leg, as Allow lists them. NOTIFY is there
+// because Teams demands it with and without REFER (gateway-calls §3.2).
+var Methods = []sip.Method{sip.INVITE, sip.ACK, sip.CANCEL, sip.BYE, sip.OPTIONS, sip.PRACK, sip.UPDATE, sip.INFO, sip.NOTIFY}
+
+var (
+	allowPlain = allow(Methods)
+	allowRefer = allow(append(Methods[:len(Methods):len(Methods)], sip.REFER))
+)
+
+func allow(methods []sip.Method) string {
+	names := make([]string, len(methods))
+	for i, m := range methods {
+		names[i] = string(m)
+	}
+	return strings.Join(names, ", ")
+}
+
+// Tenant returns the Teams tenant that a message names, in lower case, or "". One page of the published documentation
+// spells the header without its second hyphen; both are read.
+func Tenant(m *sip.Message) string {
+	v := m.GetName(HeaderTenantID)
+	if v == "" {
+		v = m.GetName("X-MSTenantID")
+	}
+	return strings.ToLower(v)
+}
+
+// Initial tells whether m is an INVITE that begins a call.
+func Initial(m *sip.Message) bool { return m.Method() == sip.INVITE && m.ToTag() == "" }
+
+// SetContact puts our Contact on a message that should or may have one: requests that set or refresh the far side's
+// target, ACK, OPTIONS, and their provisional and successful answers (RFC 3261 §20, table 2; RFC 3311). Others have it
+// taken off. The user part is the number of our end: From's in a request, To's in an answer, so that it stays the same
+// through the call and shows nothing that From hides.
+//
+// It returns whether the message has a Contact now.
+func SetContact(m *sip.Message, a Addr) bool {
+	end := sip.KindFrom
+	var method sip.Method
+	if m.IsRequest() {
+		method = m.Method()
+		switch method {
+		case sip.INVITE, sip.ACK, sip.UPDATE, sip.OPTIONS, sip.REFER, sip.SUBSCRIBE, sip.NOTIFY:
+		default:
+			m.Remove(sip.KindContact)
+			return false
+		}
+	} else {
+		end = sip.KindTo
+		c, err := m.CSeq()
+		method = c.Method
+		s := m.Status()
+		switch {
+		case err != nil || s <= 100 || s >= 300:
+			m.Remove(sip.KindContact)
+			return false
+		case method == sip.INVITE || method == sip.UPDATE || method == sip.OPTIONS || method == sip.REFER || method == sip.SUBSCRIBE || method == sip.NOTIFY:
+		default:
+			m.Remove(sip.KindContact)
+			return false
+		}
+	}
+	user := ""
+	if method != sip.OPTIONS {
+		if p := party(m.Get(end)); p.Number != "" {
+			user = string(p.Number)
+		}
+	}
+	m.Set(sip.KindContact, a.Contact(user))
+	return true
+}
+
+// SetAllow puts our Allow on what says which methods we take: INVITE, UPDATE and OPTIONS and their provisional and
+// successful answers (RFC 3261 §20.5). Others are left as they are.
+func SetAllow(m *sip.Message, allow string) {
+	method := m.Method()
+	if m.IsResponse() {
+		c, err := m.CSeq()
+		if err != nil || m.Status() <= 100 || m.Status() >= 300 {
+			return
+		}
+		method = c.Method
+	}
+	switch method {
+	case sip.INVITE, sip.UPDATE, sip.OPTIONS:
+		m.Set(sip.KindAllow, allow)
+	}
+}
+
+// Address writes the addresses of an INVITE that begins a call for the leg it leaves on: Request-URI and To name the
+// peer, From names us. Other messages are left alone: within a call they follow the dialog. Numbers, their parameters
+// (";rn=", ";tgrp=", "verstat" …) and display names stay.
+func Address(m *sip.Message, local, remote Addr) {
+	if !Initial(m) {
+		return
+	}
+	if u, err := m.RURI(); err == nil {
+		m.SetRequestURI(rewrite(u, remote))
+	}
+	// The port and transport of From and To mean nothing and are left out, as in Microsoft's examples.
+	rewriteAddr(m, sip.KindTo, Addr{Host: remote.Host})
+	rewriteAddr(m, sip.KindFrom, Addr{Host: local.Host})
+}
+
+// rewriteAddr puts the host of a into the address line k, but for anonymous parties, whose host hides something
+// (RFC 3323 §4.1.1.3).
+func rewriteAddr(m *sip.Message, k sip.Kind, a Addr) {
+	i := m.Find(k)
+	if i < 0 {
+		return
+	}
+	v := m.At(i).Value()
+	n, err := sip.ParseNameAddr(v)
+	if err != nil {
+		return
+	}
+	u, err := n.URI()
+	if err != nil || u.Scheme == sip.SchemeOther || strings.HasSuffix(strings.ToLower(strings.TrimSuffix(u.Host, ".")), ".invalid") {
+		return
+	}
+	var b strings.Builder
+	if n.Display != "" {
+		b.WriteString(n.Display)
+		b.WriteByte(' ')
+	}
+	b.WriteByte('<')
+	b.WriteString(rewrite(u, a))
+	b.WriteByte('>')
+	if n.Params != "" {
+		b.WriteByte(';')
+		b.WriteString(string(n.Params))
+	}
+	m.SetAt(i, b.String())
+}
+
+// hopParams are URI parameters that speak about the way to the host they stand with (RFC 3261 §19.1.1, RFC 5626, RFC
+// 5627); with another host they would be wrong.
+var hopParams = map[string]bool{"transport": true, "maddr": true, "ttl": true, "lr": true, "method": true, "ob": true, "gr": true, "user": true}
+
+// rewrite returns u with another host, port and transport. A telephone number loses its visual separators and gets
+// user=phone; a tel: URI becomes a sip: URI (RFC 3261 §19.1.6). Passwords and headers in the URI are left out.
+func rewrite(u sip.URI, a Addr) string {
+	params := ""
+	user, number := u.TelephoneNumber()
+	if number {
+		_, err := domain.ParseE164(user)
+		v, _ := u.Param("user")
+		if err == nil || u.Scheme == sip.SchemeTel || strings.EqualFold(v, "phone") {
+			params = ";user=phone"
+		}
+		if p := u.UserParams(); p != "" {
+			user += ";" + string(p)
+		}
+	} else {
+		user = u.User
+	}
+	if u.Scheme != sip.SchemeTel {
+		for name, value := range u.Params.All() {
+			if hopParams[strings.ToLower(name)] {
+				continue
+			}
+			params += ";" + name
+			if value != "" {
+				params += "=" + value
+			}
+		}
+	}
+	return string(a.appendURI(make([]byte, 0, 64), user, params))
+}
+
+// operatorOnly are lines that stay within the operator's own network (RFC 7315 §4: they are removed when a message
+// leaves it) and what Microsoft tells the operator about its customers.
+var operatorOnly = []sip.Kind{sip.KindPChargingVector, sip.KindPChargingFunctionAddresses, sip.KindPVisitedNetworkID,
+	sip.KindPAccessNetworkInfo, sip.KindPServedUser}
+
+// Outwards takes off what must not leave the operator's network: charging and access-network lines, and the tenant of
+// another customer's call. Profiles call it first in ToService.
+func (r *Rules) Outwards(m *sip.Message) {
+	for _, k := range operatorOnly {
+		m.Remove(k)
+	}
+	m.RemoveName(HeaderTenantID)
+	m.RemoveName("X-MSTenantID")
+	m.RemoveName(r.custom) // never towards a service, not even if the edge's own message had it
+}
+
+// Identify tells Microsoft who we are and which methods we take: Contact under the given name, X-MS-SBC beside it, Allow.
+func (r *Rules) Identify(m *sip.Message, us Addr, l *Leg) {
+	if SetContact(m, us) {
+		m.SetName(HeaderSBC, r.product)
+	}
+	SetAllow(m, l.Allow())
+}
+
+// Inwards shapes a message that goes to the core, the same for every service: addresses, Contact, Allow, and the custom
+// header where the service has one. gateway-calls §2.1: it is on every message of the call, the calling number's value on
+// calls to the core and the called number's on what is returned for calls from it; the decision has chosen which.
+func (r *Rules) Inwards(m *sip.Message, l *Leg) {
+	Address(m, l.Local, l.Remote)
+	SetContact(m, l.Local)
+	SetAllow(m, l.Allow())
+	m.RemoveName(r.custom)
+	if l.Call == nil || l.Call.Header == "" || l.Call.Service.Traits().CustomHeader != domain.HeaderTowardsCore {
+		return
+	}
+	m.AddName(r.custom, l.Call.Header)
+}
+
+// AddressPing writes our name into From of an OPTIONS outside of any call. Its Request-URI and To are the edge's.
+func AddressPing(m *sip.Message, local Addr) {
+	rewriteAddr(m, sip.KindFrom, Addr{Host: local.Host, Port: local.Port})
+}

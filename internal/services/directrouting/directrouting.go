@@ -1,0 +1,72 @@
+// Package directrouting is all that is special about Microsoft Teams Direct Routing.
+//
+// Teams learns which customer a message belongs to from the host name in its Contact, so the profile writes the
+// customer's own name, <label>.<region>.<base domain>, into the Contact of every message towards Teams, in whatever
+// direction the call was set up (gateway-calls §3.1, §3.2; direct-routing-sip §4). OPTIONS carry the carrier trunk's
+// name, <region>.<base domain>, instead (direct-routing-sip §3).
+//
+// Routing rules, such as screening, are calls/route's; this package changes messages only.
+package directrouting
+
+import (
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// Profile shapes messages for Direct Routing.
+type Profile struct {
+	rules *leg.Rules
+	trunk string // carrier trunk's name: <region>.<base domain>
+}
+
+var _ leg.Profile = (*Profile)(nil)
+
+// New returns the profile. Base domain and regions are those that routing uses; the region the node stands in, from the
+// rules, picks the label.
+func New(rules *leg.Rules, baseDomain string, regions []string) (*Profile, error) {
+	base := strings.ToLower(strings.TrimSuffix(baseDomain, "."))
+	if base == "" {
+		return nil, leg.Problem("baseDomain", "Direct Routing has peers and needs a base domain: customers' names are <label>.<region>.<baseDomain>")
+	}
+	if rules.Region() > len(regions) {
+		return nil, leg.Problem("region", "this node stands in region %d and %d are named in regions; name it there", rules.Region(), len(regions))
+	}
+	return &Profile{rules: rules, trunk: strings.ToLower(regions[rules.Region()-1]) + "." + base}, nil
+}
+
+// Service returns domain.DirectRouting.
+func (p *Profile) Service() domain.Service { return domain.DirectRouting }
+
+// ToService writes the customer's name into Contact and From, the peer's into Request-URI and To, and tells Teams who we
+// are and which methods we take.
+func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
+	p.rules.Outwards(m)
+	us := p.name(l)
+	leg.Address(m, us, l.Remote)
+	p.rules.Identify(m, us, l)
+}
+
+// ToCore shapes as for any service.
+func (p *Profile) ToCore(m *sip.Message, l *leg.Leg) { p.rules.Inwards(m, l) }
+
+// Ping names the carrier trunk: one healthy trunk stands for all customers' names under it (direct-routing-sip §3).
+func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
+	us := leg.Addr{Host: p.trunk, Port: l.Local.Port, Transport: l.Local.Transport}
+	if m.IsRequest() {
+		leg.AddressPing(m, us)
+	}
+	p.rules.Identify(m, us, l)
+}
+
+// name is how the customer of the call is named in the region the message leaves from. A call without one (an emergency
+// call that named nobody) goes under the carrier trunk's name.
+func (p *Profile) name(l *leg.Leg) leg.Addr {
+	a := leg.Addr{Host: p.trunk, Port: l.Local.Port, Transport: l.Local.Transport}
+	if l.Call != nil && l.Call.Account != nil && l.Call.Account.Subdomain != "" {
+		a.Host = l.Call.Account.Subdomain + "." + p.trunk
+	}
+	return a
+}

@@ -1,0 +1,41 @@
+// Package operatorconnect is all that is special about Microsoft Operator Connect.
+//
+// Phone System finds the tenant from the number, which was uploaded beforehand, so that no customer's name is needed:
+// Contact names the trunk in this region, the peer group's advertised name. Microsoft's SIP specification for this
+// service is not public; what is here is what its public pages say (gateway-calls §4, operator-connect §5).
+package operatorconnect
+
+import (
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// Profile shapes messages for Operator Connect.
+type Profile struct{ rules *leg.Rules }
+
+var _ leg.Profile = (*Profile)(nil)
+
+// New returns the profile.
+func New(rules *leg.Rules) *Profile { return &Profile{rules: rules} }
+
+// Service returns domain.OperatorConnect.
+func (p *Profile) Service() domain.Service { return domain.OperatorConnect }
+
+// ToService writes the addresses of the trunk and says who we are.
+func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
+	p.rules.Outwards(m)
+	leg.Address(m, l.Local, l.Remote)
+	p.rules.Identify(m, l.Local, l)
+}
+
+// ToCore shapes as for any service. X-MS-TenantID passes: it is the operator's key for rating (gateway-calls §2.2).
+func (p *Profile) ToCore(m *sip.Message, l *leg.Leg) { p.rules.Inwards(m, l) }
+
+// Ping names the trunk.
+func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
+	if m.IsRequest() {
+		leg.AddressPing(m, l.Local)
+	}
+	p.rules.Identify(m, l.Local, l)
+}

@@ -1,0 +1,42 @@
+// Package phonemobile is all that is special about Microsoft Teams Phone Mobile.
+//
+// Its trunk is that of a mobile network, and X-MS-FMC tells the core that Phone System has anchored a call: it passes to
+// the core, and comes from the core only through a Mobile Control Point; calls/route refuses it from elsewhere. There is
+// no custom header (gateway-calls §2.1). Microsoft's SIP specification for this service is not public; what is here is
+// what its public pages say (gateway-calls §2.2, §5; operator-connect §4).
+package phonemobile
+
+import (
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// Profile shapes messages for Teams Phone Mobile.
+type Profile struct{ rules *leg.Rules }
+
+var _ leg.Profile = (*Profile)(nil)
+
+// New returns the profile.
+func New(rules *leg.Rules) *Profile { return &Profile{rules: rules} }
+
+// Service returns domain.PhoneMobile.
+func (p *Profile) Service() domain.Service { return domain.PhoneMobile }
+
+// ToService writes the addresses of the trunk and says who we are. X-MS-FMC stays as the Mobile Control Point wrote it.
+func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
+	p.rules.Outwards(m)
+	leg.Address(m, l.Local, l.Remote)
+	p.rules.Identify(m, l.Local, l)
+}
+
+// ToCore shapes as for any service; X-MS-FMC and X-MS-TenantID pass.
+func (p *Profile) ToCore(m *sip.Message, l *leg.Leg) { p.rules.Inwards(m, l) }
+
+// Ping names the trunk.
+func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
+	if m.IsRequest() {
+		leg.AddressPing(m, l.Local)
+	}
+	p.rules.Identify(m, l.Local, l)
+}

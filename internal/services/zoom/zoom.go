@@ -1,0 +1,119 @@
+// Package zoom is all that is special about Zoom Phone Cloud Peering.
+//
+// Zoom reads and writes the caller as P-Asserted-Identity, so other headers that name the caller are converted to it in
+// both directions (gateway-calls §2.2, §6). Contact names the peer group's advertised name, which must not be one that
+// faces the operator (gateway-calls §1.1). Zoom's SIP specification is not public; what is here is what public pages say.
+package zoom
+
+import (
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// Profile shapes messages for Zoom.
+type Profile struct{ rules *leg.Rules }
+
+var _ leg.Profile = (*Profile)(nil)
+
+// New returns the profile.
+func New(rules *leg.Rules) *Profile { return &Profile{rules: rules} }
+
+// Service returns domain.Zoom.
+func (p *Profile) Service() domain.Service { return domain.Zoom }
+
+// ToService writes our name for Zoom and asserts the caller. X-MS-FMC means nothing to Zoom and is taken off.
+func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
+	p.rules.Outwards(m)
+	m.RemoveName(leg.HeaderFMC)
+	leg.Address(m, l.Local, l.Remote)
+	assertIdentity(m, l.Local.Host)
+	leg.SetContact(m, l.Local)
+	leg.SetAllow(m, l.Allow())
+}
+
+// ToCore asserts the caller and shapes as for any service.
+func (p *Profile) ToCore(m *sip.Message, l *leg.Leg) {
+	assertIdentity(m, l.Local.Host)
+	p.rules.Inwards(m, l)
+}
+
+// Ping names us as Zoom knows us.
+func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
+	if m.IsRequest() {
+		leg.AddressPing(m, l.Local)
+	}
+	leg.SetContact(m, l.Local)
+	leg.SetAllow(m, l.Allow())
+}
+
+// headerRPID was the draft before RFC 3325 and is still sent by many switches.
+const headerRPID = "Remote-Party-ID"
+
+// assertIdentity gives an INVITE that begins a call a P-Asserted-Identity, if it has none: from P-Preferred-Identity,
+// else Remote-Party-ID of the calling party, else From. The headers converted are taken off. The host is ours: the
+// number is what is asserted, and another network's host would tell its topology. An INVITE that names no number stays
+// without.
+func assertIdentity(m *sip.Message, host string) {
+	if !leg.Initial(m) {
+		return
+	}
+	number, display := "", ""
+	take := func(value string) {
+		if number != "" {
+			return
+		}
+		a, err := sip.ParseNameAddr(value)
+		if err != nil {
+			return
+		}
+		u, err := a.URI()
+		if err != nil {
+			return
+		}
+		if n, ok := u.TelephoneNumber(); ok && strings.HasPrefix(n, "+") {
+			number, display = n, a.Display
+		}
+	}
+	asserted := m.Has(sip.KindPAssertedIdentity)
+	for v := range m.Values(sip.KindPPreferredIdentity) {
+		take(v)
+	}
+	m.Remove(sip.KindPPreferredIdentity)
+	private := false
+	for i := m.FindName(headerRPID); i >= 0; i = m.FindName(headerRPID) {
+		for v := range sip.SplitValues(m.At(i).Value()) {
+			a, err := sip.ParseNameAddr(v)
+			if err != nil {
+				continue
+			}
+			if party, ok := a.Params.Get("party"); ok && !strings.EqualFold(party, "calling") {
+				continue
+			}
+			had := number
+			take(v)
+			if privacy, _ := a.Params.Get("privacy"); had != number && privacy != "" && !strings.EqualFold(privacy, "off") {
+				private = true
+			}
+		}
+		m.RemoveAt(i)
+	}
+	if asserted {
+		return
+	}
+	take(m.Get(sip.KindFrom))
+	if number == "" {
+		return
+	}
+	value := "<sip:" + number + "@" + host + ";user=phone>"
+	if display != "" {
+		value = display + " " + value
+	}
+	m.Add(sip.KindPAssertedIdentity, value)
+	// What Remote-Party-ID hid stays hidden (RFC 3325 §7, RFC 3323).
+	if private && !m.Has(sip.KindPrivacy) {
+		m.Add(sip.KindPrivacy, "id")
+	}
+}
