@@ -1,0 +1,10 @@
+// Package manage holds the contract of the management API: what Tandem has beyond the published Provisioning API. The
+// document is written by hand and first; server and client are tested against it.
+package manage
+
+import _ "embed"
+
+// V1 is the OpenAPI 3.0.3 document of version 1, as YAML.
+//
+//go:embed v1.yaml
+var V1 []byte

@@ -1,0 +1,360 @@
+// Package manage serves the management API (api/manage/v1.yaml): health, explanations of calls, API clients and tokens,
+// audit verification, peers and draining. It is a front end: it parses, checks who may ask, calls the job, and maps the
+// result; it knows no database and starts nothing.
+//
+// The same Handler serves the Unix socket in the data directory, where whoever may open the socket may do everything, and
+// a URL, where a bearer token says what its bearer may do. Main types: Jobs, what the API needs; Server, the handler.
+package manage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// maxBodyBytes bounds request bodies; the largest sensible question is far smaller.
+const maxBodyBytes = 64 << 10
+
+// The roles that tokens carry. Management.Admin includes Management.Read.
+const (
+	RoleAdmin = "Management.Admin"
+	RoleRead  = "Management.Read"
+)
+
+// Jobs is what the API calls. Functions are safe for concurrent use and return *fault.Error where the caller can do
+// something about it. A nil function means that this node's roles do not include the job.
+type Jobs struct {
+	Health      func(ctx context.Context) api.Health
+	Drain       func(draining bool)
+	Peers       func() []api.PeerGroup
+	Explain     func(ctx context.Context, q api.Question) (*api.Explanation, error)
+	Clients     func(ctx context.Context) ([]api.Client, error)
+	NewClient   func(ctx context.Context, c api.NewClient) (*api.CreatedClient, error)
+	Revoke      func(ctx context.Context, id string) error
+	NewToken    func(ctx context.Context, roles []string, lifetime time.Duration) (*api.Token, error)
+	VerifyAudit func(ctx context.Context) (*api.AuditReport, error)
+}
+
+// Identify tells who sends a request and which roles it has, from its bearer token. It returns a *fault.Error of kind
+// Unauthenticated when there is none that holds.
+type Identify func(r *http.Request) (who domain.Actor, roles []string, err error)
+
+// Server is the API's handler. Make it with New.
+type Server struct {
+	jobs     Jobs
+	log      *slog.Logger
+	requests *prometheus.CounterVec
+}
+
+// New returns a server over jobs.
+func New(jobs Jobs, log *slog.Logger, reg prometheus.Registerer) *Server {
+	s := &Server{jobs: jobs, log: log, requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_manage_requests_total",
+		Help: "Requests to the management API."}, []string{"operation", "status"})}
+	reg.MustRegister(s.requests)
+	return s
+}
+
+// Local returns the handler for the Unix socket: the socket's mode has said who may ask, and the actor is the local
+// administrator.
+func (s *Server) Local() http.Handler {
+	return s.handler(func(*http.Request) (domain.Actor, []string, error) {
+		return domain.Actor{Kind: "administrator", ID: "local"}, []string{RoleAdmin}, nil
+	})
+}
+
+// Remote returns the handler for a URL, where identify says who asks.
+func (s *Server) Remote(identify Identify) http.Handler { return s.handler(identify) }
+
+// operation is one operation of the contract.
+type operation struct {
+	id, method, path string
+	role             string // the least that is needed
+	run              func(s *Server, r *http.Request) (status int, body any, err error)
+}
+
+var operations = []operation{
+	{"getHealth", "GET", "/manage/v1/health", RoleRead, (*Server).getHealth},
+	{"setDrain", "PUT", "/manage/v1/drain", RoleAdmin, (*Server).setDrain},
+	{"listPeers", "GET", "/manage/v1/peers", RoleRead, (*Server).listPeers},
+	{"explainCall", "POST", "/manage/v1/explain", RoleRead, (*Server).explainCall},
+	{"listClients", "GET", "/manage/v1/clients", RoleAdmin, (*Server).listClients},
+	{"createClient", "POST", "/manage/v1/clients", RoleAdmin, (*Server).createClient},
+	{"revokeClient", "DELETE", "/manage/v1/clients/{clientId}", RoleAdmin, (*Server).revokeClient},
+	{"createToken", "POST", "/manage/v1/tokens", RoleAdmin, (*Server).createToken},
+	{"verifyAudit", "POST", "/manage/v1/audit/verify", RoleRead, (*Server).verifyAudit},
+}
+
+func (s *Server) handler(identify Identify) http.Handler {
+	mux := http.NewServeMux()
+	methods := map[string][]string{}
+	for _, op := range operations {
+		methods[op.path] = append(methods[op.path], op.method)
+		mux.HandleFunc(op.method+" "+op.path, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, op, identify) })
+	}
+	for path, allowed := range methods {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			s.refuse(w, r, "none", http.StatusMethodNotAllowed, fault.New(fault.Invalid, "MethodNotAllowed", "%s is not possible here; use %s", r.Method, strings.Join(allowed, " or ")))
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.refuse(w, r, "none", http.StatusNotFound, fault.New(fault.NotFound, "NotFound", "there is nothing at this path; the management API is under /manage/v1/"))
+	})
+	return mux
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, op operation, identify Identify) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			s.log.Error("management request panicked", "operation", op.id, "panic", p, "stack", string(debug.Stack()))
+			s.fail(w, r, op.id, fault.Wrap(fmt.Errorf("panic: %v", p), "%s", op.id))
+		}
+	}()
+	who, roles, err := identify(r)
+	if err != nil {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="tandem"`)
+		s.fail(w, r, op.id, err)
+		return
+	}
+	if !permitted(roles, op.role) {
+		s.fail(w, r, op.id, fault.New(fault.Forbidden, "RoleMissing", "this needs the role %s; the token has %s", op.role, listOf(roles)))
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+	status, body, err := op.run(s, r.WithContext(domain.WithActor(r.Context(), who)))
+	if err != nil {
+		s.fail(w, r, op.id, err)
+		return
+	}
+	if op.role == RoleAdmin {
+		s.log.Info("management request", "operation", op.id, "actor", who.Kind+":"+who.ID, "status", status)
+	}
+	s.answer(w, op.id, status, body)
+}
+
+func permitted(roles []string, need string) bool {
+	for _, r := range roles {
+		if r == need || r == RoleAdmin {
+			return true
+		}
+	}
+	return false
+}
+
+func listOf(roles []string) string {
+	if len(roles) == 0 {
+		return "none"
+	}
+	return strings.Join(roles, ", ")
+}
+
+func (s *Server) answer(w http.ResponseWriter, op string, status int, body any) {
+	s.requests.WithLabelValues(op, strconv.Itoa(status)).Inc()
+	w.Header().Set("Cache-Control", "no-store")
+	if body == nil {
+		w.WriteHeader(status)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client has gone
+}
+
+// fail answers with an error: the API's one mapping from faults to HTTP.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, op string, err error) {
+	f := fault.As(err)
+	status, ok := statuses[f.Kind]
+	if !ok {
+		status = http.StatusInternalServerError
+	}
+	if status == http.StatusInternalServerError {
+		s.log.Error("management request failed", "operation", op, "error", err)
+	}
+	s.refuse(w, r, op, status, f)
+}
+
+var statuses = map[fault.Kind]int{
+	fault.Invalid: http.StatusBadRequest, fault.Unauthenticated: http.StatusUnauthorized, fault.Forbidden: http.StatusForbidden,
+	fault.NotFound: http.StatusNotFound, fault.Conflict: http.StatusConflict, fault.Precondition: http.StatusPreconditionFailed,
+	fault.TooLarge: http.StatusRequestEntityTooLarge, fault.Limited: http.StatusTooManyRequests, fault.Unavailable: http.StatusServiceUnavailable,
+}
+
+func (s *Server) refuse(w http.ResponseWriter, _ *http.Request, op string, status int, f *fault.Error) {
+	w.Header().Set("x-ms-error-code", f.Code)
+	if f.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
+	}
+	s.answer(w, op, status, api.ErrorBody{Error: publicError(*f)})
+}
+
+func publicError(f fault.Error) api.Error {
+	e := api.Error{Code: f.Code, Message: f.Message, Target: f.Target}
+	for _, d := range f.Details {
+		e.Details = append(e.Details, publicError(d))
+	}
+	return e
+}
+
+// read parses the body, strictly.
+func read[T any](r *http.Request) (T, error) {
+	var v T
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			return v, fault.New(fault.TooLarge, "RequestTooLarge", "the body is larger than %d bytes", maxBodyBytes)
+		}
+		return v, fault.New(fault.Invalid, "InvalidBody", "the body is not the JSON object that the contract asks for: %v", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return v, fault.New(fault.Invalid, "InvalidBody", "there is more than one JSON value in the body")
+	}
+	return v, nil
+}
+
+func notHere(what string) error {
+	return fault.New(fault.NotFound, "NotOnThisNode", "this node's roles do not include %s; ask a node that has it", what)
+}
+
+func (s *Server) getHealth(r *http.Request) (int, any, error) {
+	return http.StatusOK, s.jobs.Health(r.Context()), nil
+}
+
+func (s *Server) setDrain(r *http.Request) (int, any, error) {
+	d, err := read[api.Drain](r)
+	if err != nil {
+		return 0, nil, err
+	}
+	s.jobs.Drain(d.Draining)
+	return http.StatusOK, d, nil
+}
+
+func (s *Server) listPeers(*http.Request) (int, any, error) {
+	if s.jobs.Peers == nil {
+		return 0, nil, notHere("edge")
+	}
+	groups := s.jobs.Peers()
+	if groups == nil {
+		groups = []api.PeerGroup{}
+	}
+	return http.StatusOK, api.PeerGroupList{Groups: groups}, nil
+}
+
+func (s *Server) explainCall(r *http.Request) (int, any, error) {
+	if s.jobs.Explain == nil {
+		return 0, nil, notHere("edge")
+	}
+	q, err := read[api.Question](r)
+	if err != nil {
+		return 0, nil, err
+	}
+	missing := func(name, what string) error {
+		return fault.New(fault.Invalid, "InvalidQuestion", "%s is missing: %s", name, what).At(name)
+	}
+	switch {
+	case q.To == "":
+		return 0, nil, missing("to", "the called number, as dialled")
+	case q.From == "":
+		return 0, nil, missing("from", "the calling number")
+	case q.Peer == "":
+		return 0, nil, missing("peer", "the peer group or peer the call comes from")
+	}
+	e, err := s.jobs.Explain(r.Context(), q)
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, e, nil
+}
+
+func (s *Server) listClients(r *http.Request) (int, any, error) {
+	if s.jobs.Clients == nil {
+		return 0, nil, notHere("api")
+	}
+	cs, err := s.jobs.Clients(r.Context())
+	if err != nil {
+		return 0, nil, err
+	}
+	if cs == nil {
+		cs = []api.Client{}
+	}
+	return http.StatusOK, api.ClientList{Clients: cs}, nil
+}
+
+func (s *Server) createClient(r *http.Request) (int, any, error) {
+	if s.jobs.NewClient == nil {
+		return 0, nil, notHere("api")
+	}
+	n, err := read[api.NewClient](r)
+	if err != nil {
+		return 0, nil, err
+	}
+	if n.Name == "" || len(n.Name) > 100 {
+		return 0, nil, fault.New(fault.Invalid, "InvalidClientName", "a client needs a name of 1 to 100 characters").At("name")
+	}
+	if len(n.Roles) == 0 {
+		return 0, nil, fault.New(fault.Invalid, "RolesMissing", "a client needs at least one role").At("roles")
+	}
+	c, err := s.jobs.NewClient(r.Context(), n)
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusCreated, c, nil
+}
+
+func (s *Server) revokeClient(r *http.Request) (int, any, error) {
+	if s.jobs.Revoke == nil {
+		return 0, nil, notHere("api")
+	}
+	return http.StatusNoContent, nil, s.jobs.Revoke(r.Context(), r.PathValue("clientId"))
+}
+
+func (s *Server) createToken(r *http.Request) (int, any, error) {
+	if s.jobs.NewToken == nil {
+		return 0, nil, notHere("api")
+	}
+	n, err := read[api.NewToken](r)
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(n.Roles) == 0 {
+		return 0, nil, fault.New(fault.Invalid, "RolesMissing", "a token needs at least one role").At("roles")
+	}
+	if n.Lifetime != 0 && (n.Lifetime < 60 || n.Lifetime > 86400) {
+		return 0, nil, fault.New(fault.Invalid, "InvalidLifetime", "a token lives from 60 to 86400 seconds, not %d", n.Lifetime).At("lifetime")
+	}
+	t, err := s.jobs.NewToken(r.Context(), n.Roles, time.Duration(n.Lifetime)*time.Second)
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, t, nil
+}
+
+func (s *Server) verifyAudit(r *http.Request) (int, any, error) {
+	if s.jobs.VerifyAudit == nil {
+		return 0, nil, notHere("api")
+	}
+	rep, err := s.jobs.VerifyAudit(r.Context())
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, rep, nil
+}

@@ -1,0 +1,253 @@
+package manage_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers/gorillamux"
+	"github.com/prometheus/client_golang/prometheus"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/manage"
+)
+
+// contract checks every exchange against api/manage/v1.yaml.
+type contract struct {
+	t    *testing.T
+	doc  *openapi3.T
+	http http.Handler
+	seen map[string]bool // operation ids
+}
+
+func newContract(t *testing.T, h http.Handler) *contract {
+	t.Helper()
+	doc, err := openapi3.NewLoader().LoadFromData(api.V1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := doc.Validate(t.Context()); err != nil {
+		t.Fatalf("api/manage/v1.yaml is not valid: %v", err)
+	}
+	doc.Servers = nil
+	return &contract{t: t, doc: doc, http: h, seen: map[string]bool{}}
+}
+
+// do sends a request and returns the answer; both must match the contract, unless badRequest says that the request does
+// not.
+func (c *contract) do(method, path, body string, badRequest bool, headers ...string) *httptest.ResponseRecorder {
+	c.t.Helper()
+	router, err := gorillamux.NewRouter(c.doc)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	newRequest := func() *http.Request {
+		r := httptest.NewRequestWithContext(c.t.Context(), method, path, strings.NewReader(body))
+		if body != "" {
+			r.Header.Set("Content-Type", "application/json")
+		}
+		for i := 0; i+1 < len(headers); i += 2 {
+			r.Header.Set(headers[i], headers[i+1])
+		}
+		return r
+	}
+	r := newRequest()
+	route, params, err := router.FindRoute(r)
+	if err != nil {
+		c.t.Fatalf("%s %s is not in the contract: %v", method, path, err)
+	}
+	c.seen[route.Operation.OperationID] = true
+	in := &openapi3filter.RequestValidationInput{Request: r, PathParams: params, Route: route,
+		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc}}
+	if err := openapi3filter.ValidateRequest(c.t.Context(), in); (err != nil) != badRequest {
+		c.t.Errorf("%s %s %s: against the contract the request is %v", method, path, body, err)
+	}
+	w := httptest.NewRecorder()
+	c.http.ServeHTTP(w, newRequest())
+	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: w.Code, Header: w.Header(),
+		Body: io.NopCloser(bytes.NewReader(w.Body.Bytes())), Options: &openapi3filter.Options{IncludeResponseStatus: true}}
+	if err := openapi3filter.ValidateResponse(c.t.Context(), out); err != nil {
+		c.t.Errorf("%s %s: the answer %d does not match the contract: %v\n%s", method, path, w.Code, err, w.Body)
+	}
+	return w
+}
+
+func jobs() (manage.Jobs, *[]string) {
+	var did []string
+	now := time.Date(2026, 11, 21, 7, 0, 0, 0, time.UTC)
+	return manage.Jobs{
+		Health: func(context.Context) api.Health {
+			return api.Health{Status: api.StatusReady, Reasons: []string{}, Version: "v0", Node: "n1", Roles: []string{"edge"}, Started: now,
+				Parts: []api.Part{{Name: "edge", Running: true, Since: now}}, Database: &api.Database{Engine: "sqlite", Available: true},
+				Replica: &api.Replica{Loaded: true, Source: "database", Position: 7, Current: true}, Calls: &api.Calls{Active: 3}}
+		},
+		Drain: func(on bool) { did = append(did, "drain") },
+		Peers: func() []api.PeerGroup {
+			return []api.PeerGroup{{Name: "core", Service: "core", Listen: []string{"udp 127.0.0.1:5060"}, Peers: []api.Peer{{Name: "a", Address: "127.0.0.1:5070", State: "up", Since: &now}}}}
+		},
+		Explain: func(_ context.Context, q api.Question) (*api.Explanation, error) {
+			if q.Peer == "none" {
+				return nil, fault.New(fault.NotFound, "UnknownPeer", "there is no peer %q", q.Peer).At("peer")
+			}
+			return &api.Explanation{Outcome: "rejected", Rule: "default-service", Text: "404", SIPStatus: 404,
+				Steps: []api.Step{{Rule: "peer-group", Result: "note", Text: "core", Facts: []api.Fact{{Name: "peerGroup", Value: q.Peer}}}}}, nil
+		},
+		Clients: func(context.Context) ([]api.Client, error) {
+			return []api.Client{{ID: "1", Name: "bss", Roles: []string{"ProvisioningAPI.Admin"}, Created: now, Revoked: &now}}, nil
+		},
+		NewClient: func(ctx context.Context, n api.NewClient) (*api.CreatedClient, error) {
+			did = append(did, "client "+n.Name+" by "+domain.ActorFrom(ctx).ID)
+			return &api.CreatedClient{Client: api.Client{ID: "2", Name: n.Name, Roles: n.Roles, Created: now}, Secret: "s"}, nil
+		},
+		Revoke: func(_ context.Context, id string) error {
+			if id == "busy" {
+				return fault.New(fault.Unavailable, "DatabaseAway", "the database is away").After(1500 * time.Millisecond)
+			}
+			did = append(did, "revoke "+id)
+			return nil
+		},
+		NewToken: func(_ context.Context, roles []string, d time.Duration) (*api.Token, error) {
+			return &api.Token{AccessToken: strings.Join(roles, "+"), ExpiresIn: int(d.Seconds())}, nil
+		},
+		VerifyAudit: func(context.Context) (*api.AuditReport, error) {
+			return &api.AuditReport{OK: false, Rows: 10, BrokenAt: 5, Reason: "hash differs"}, nil
+		},
+	}, &did
+}
+
+func newServer(t *testing.T, j manage.Jobs) *manage.Server {
+	t.Helper()
+	return manage.New(j, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+}
+
+func TestEveryOperationMatchesTheContract(t *testing.T) {
+	t.Parallel()
+	j, did := jobs()
+	c := newContract(t, newServer(t, j).Local())
+	for _, x := range []struct {
+		method, path, body string
+		status             int
+		answer             string // part of the body
+		bad                bool   // the request itself breaks the contract
+	}{
+		{"GET", "/manage/v1/health", "", 200, `"status":"ready"`, false},
+		{"PUT", "/manage/v1/drain", `{"draining":true}`, 200, `{"draining":true}`, false},
+		{"PUT", "/manage/v1/drain", `{"drain":true}`, 400, "InvalidBody", true},
+		{"PUT", "/manage/v1/drain", `{"draining":true}{}`, 400, "more than one", false},
+		{"GET", "/manage/v1/peers", "", 200, `"state":"up"`, false},
+		{"POST", "/manage/v1/explain", `{"from":"+15550100","to":"+442079460123","peer":"core"}`, 200, `"sipStatus":404`, false},
+		{"POST", "/manage/v1/explain", `{"from":"+15550100","to":"+442079460123","peer":"none"}`, 404, "UnknownPeer", false},
+		{"POST", "/manage/v1/explain", `{"from":"+15550100","peer":"core"}`, 400, `"target":"to"`, true},
+		{"POST", "/manage/v1/explain", `{"to":"+15550100","peer":"core"}`, 400, `"target":"from"`, true},
+		{"POST", "/manage/v1/explain", `{"to":"+15550100","from":"+1"}`, 400, `"target":"peer"`, true},
+		{"GET", "/manage/v1/clients", "", 200, `"revoked"`, false},
+		{"POST", "/manage/v1/clients", `{"name":"bss","roles":["ProvisioningAPI.Admin"]}`, 201, `"secret":"s"`, false},
+		{"POST", "/manage/v1/clients", `{"name":"","roles":["ProvisioningAPI.Admin"]}`, 400, "InvalidClientName", true},
+		{"POST", "/manage/v1/clients", `{"name":"x","roles":[]}`, 400, "RolesMissing", true},
+		{"DELETE", "/manage/v1/clients/7", "", 204, "", false},
+		{"DELETE", "/manage/v1/clients/busy", "", 503, "DatabaseAway", false},
+		{"POST", "/manage/v1/tokens", `{"roles":["a"],"lifetime":60}`, 200, `"expiresIn":60`, false},
+		{"POST", "/manage/v1/tokens", `{"roles":["a"],"lifetime":59}`, 400, "InvalidLifetime", true},
+		{"POST", "/manage/v1/tokens", `{"roles":[]}`, 400, "RolesMissing", true},
+		{"POST", "/manage/v1/audit/verify", "", 200, `"brokenAt":5`, false},
+	} {
+		w := c.do(x.method, x.path, x.body, x.bad)
+		if w.Code != x.status || !strings.Contains(w.Body.String(), x.answer) {
+			t.Errorf("%s %s %s = %d %s, want %d …%s…", x.method, x.path, x.body, w.Code, w.Body, x.status, x.answer)
+		}
+		if x.path == "/manage/v1/clients/busy" && w.Header().Get("Retry-After") != "2" {
+			t.Errorf("Retry-After = %q, want 2", w.Header().Get("Retry-After"))
+		}
+	}
+	for path, item := range c.doc.Paths.Map() {
+		for method, op := range item.Operations() {
+			if !c.seen[op.OperationID] {
+				t.Errorf("%s %s (%s) is in the contract and was not exercised", method, path, op.OperationID)
+			}
+		}
+	}
+	if got := strings.Join(*did, "; "); got != "drain; client bss by local; revoke 7" {
+		t.Errorf("jobs did: %s", got)
+	}
+}
+
+func TestRolesDecideWhoMayDoWhat(t *testing.T) {
+	t.Parallel()
+	j, did := jobs()
+	h := newServer(t, j).Remote(func(r *http.Request) (domain.Actor, []string, error) {
+		role, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !ok {
+			return domain.Actor{}, nil, fault.New(fault.Unauthenticated, "TokenMissing", "send a bearer token")
+		}
+		return domain.Actor{Kind: "client", ID: "c"}, []string{role}, nil
+	})
+	c := newContract(t, h)
+	read := map[string]bool{"getHealth": true, "listPeers": true, "explainCall": true, "verifyAudit": true}
+	bodies := map[string]string{"setDrain": `{"draining":false}`, "explainCall": `{"from":"+15550100","to":"+15550101","peer":"core"}`,
+		"createClient": `{"name":"n","roles":["r"]}`, "createToken": `{"roles":["r"]}`}
+	for path, item := range c.doc.Paths.Map() {
+		path = strings.ReplaceAll(path, "{clientId}", "1")
+		for method, op := range item.Operations() {
+			for role, want := range map[string]bool{"": false, "Management.Admin": true, "Management.Read": read[op.OperationID], "ProvisioningAPI.Admin": false} {
+				var auth []string
+				wantStatus := 403
+				if role == "" {
+					wantStatus = 401
+				} else {
+					auth = []string{"Authorization", "Bearer " + role}
+				}
+				before := len(*did)
+				w := c.do(method, path, bodies[op.OperationID], false, auth...)
+				if ok := w.Code/100 == 2; ok != want || !ok && w.Code != wantStatus {
+					t.Errorf("%s with role %q = %d, want success %v", op.OperationID, role, w.Code, want)
+				}
+				if !want && len(*did) != before {
+					t.Errorf("%s with role %q was done although refused", op.OperationID, role)
+				}
+			}
+		}
+	}
+}
+
+func TestWhatTheServerAnswersBesides(t *testing.T) {
+	t.Parallel()
+	j, _ := jobs()
+	j.Explain = func(context.Context, api.Question) (*api.Explanation, error) { panic("bug") }
+	j.Peers = nil
+	j.VerifyAudit = func(context.Context) (*api.AuditReport, error) { return nil, errors.New("disk: secret path") }
+	h := newServer(t, j).Local()
+	for _, x := range []struct {
+		method, path, body string
+		status             int
+		code               string
+	}{
+		{"GET", "/manage/v1/none", "", 404, "NotFound"},
+		{"DELETE", "/manage/v1/clients", "", 405, "MethodNotAllowed"},
+		{"POST", "/manage/v1/explain", `{"from":"1","to":"2","peer":"p"}`, 500, "InternalError"},
+		{"GET", "/manage/v1/peers", "", 404, "NotOnThisNode"},
+		{"POST", "/manage/v1/audit/verify", "", 500, "InternalError"},
+		{"PUT", "/manage/v1/drain", `{"x":"` + strings.Repeat("x", 70<<10) + `"}`, 413, "RequestTooLarge"},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), x.method, x.path, strings.NewReader(x.body)))
+		var e api.ErrorBody
+		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || w.Code != x.status || e.Error.Code != x.code || w.Header().Get("x-ms-error-code") != x.code {
+			t.Errorf("%s %s = %d %s (%v), want %d %s", x.method, x.path, w.Code, w.Body, err, x.status, x.code)
+		}
+		if strings.Contains(w.Body.String(), "secret path") {
+			t.Errorf("the answer tells what only the log may: %s", w.Body)
+		}
+	}
+}
