@@ -1,0 +1,63 @@
+package ua
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// Script says which Behaviour a simulator has, for all calls and for single called numbers. The zero value answers
+// everything. It is safe for concurrent use and may be changed while calls arrive.
+type Script struct {
+	mu     sync.Mutex // guards the fields below
+	all    Behaviour
+	number map[string]Behaviour
+}
+
+// Default sets the behaviour for calls to numbers that have none of their own.
+func (s *Script) Default(b Behaviour) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = b
+}
+
+// Set gives a called number a behaviour of its own.
+func (s *Script) Set(number string, b Behaviour) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.number == nil {
+		s.number = map[string]Behaviour{}
+	}
+	s.number[number] = b
+}
+
+// Clear forgets everything that was set.
+func (s *Script) Clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all, s.number = Behaviour{}, nil
+}
+
+// For returns the behaviour for a called number.
+func (s *Script) For(number string) Behaviour {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b, ok := s.number[number]; ok {
+		return b
+	}
+	return s.all
+}
+
+// WaitInvite waits for the first INVITE, past or still to come, that starts a call to the number.
+func (l *Log) WaitInvite(ctx context.Context, number string) (*Message, error) {
+	m, err := l.Wait(ctx, func(m *Message) bool { return IsNewCall(m) && ParseAddress(m.RequestURI()).User == number })
+	if err != nil {
+		return nil, fmt.Errorf("no INVITE to %s: %w", number, err)
+	}
+	return m, nil
+}
+
+// IsNewCall reports whether the message is a received INVITE outside any dialog. Retransmissions count too.
+func IsNewCall(m *Message) bool {
+	return !m.Sent && m.IsRequest() && m.Method() == "INVITE" && ParseAddress(m.Header("To")).Tag == ""
+}
