@@ -254,6 +254,10 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 			bad(path, "%q is no service; use one of %s", name, serviceNames(nil))
 			continue
 		}
+		if !s.Traits().CarriesCalls {
+			bad(path, "%s carries no calls through this gateway yet; leave its numbers out", s)
+			continue
+		}
 		if known && len(p.services[s].peers) == 0 {
 			bad(path, "%s has no peer group; configure one or leave its numbers out", s)
 		}

@@ -93,6 +93,9 @@ func (x *decision) labelledAccount() (r Decision, ok bool) {
 		}
 	} else {
 		label, isLabel := x.p.Label(x.f.Host)
+		if x.f.Host == "" {
+			return refuse("the Request-URI names no host, so the account is not known")
+		}
 		if !isLabel {
 			return refuse("the Request-URI host "+x.f.Host+" is not a customer's name of this gateway", Fact{"host", x.f.Host})
 		}
@@ -186,12 +189,13 @@ func (x *decision) screen(customers bool) (r Decision, ok bool) {
 			x.rec.add(RuleScreening, Continue, "account "+a.Name+" has call screening off", Fact{"account", a.Name})
 		}
 	case !customers:
-		shown := "no number"
-		if x.d.Caller != "" {
-			shown = string(x.d.Caller)
+		caller := string(x.d.Caller)
+		what := "caller " + caller + " is not"
+		if caller == "" {
+			what = "the caller shows no number, so not"
 		}
-		return x.reject(RuleScreening, 403, "caller "+shown+" is not a "+x.d.Service.Traits().Title+" number of account "+a.Name+", nor is any number in History-Info or Referred-By",
-			Fact{"account", a.Name}, Fact{"caller", shown}), false
+		return x.reject(RuleScreening, 403, what+" a "+x.d.Service.Traits().Title+" number of account "+a.Name+", nor is any number in History-Info or Referred-By",
+			Fact{"account", a.Name}, Fact{"caller", caller}), false
 	default:
 		if x.rec != nil {
 			x.rec.add(RuleScreening, Continue, "the caller is a number of account "+a.Name, Fact{"account", a.Name}, Fact{"identity", string(x.d.Identity)})

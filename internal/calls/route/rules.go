@@ -78,7 +78,6 @@ func (x *decision) fromCore(g *group) Decision {
 		x.rec.add(RuleCalledNumber, Continue, "the called number is in E.164 form", Fact{"called", string(n)})
 	}
 
-	num, provisioned := x.view.Number(n)
 	if s, ok := x.p.verification[n]; ok {
 		x.d.Service, x.d.Rule = s, RuleVerification
 		if x.rec != nil {
@@ -91,6 +90,7 @@ func (x *decision) fromCore(g *group) Decision {
 	}
 
 	s := domain.NoService
+	num, provisioned := x.view.Number(n)
 	if provisioned {
 		x.d.Account = num.Account
 		s = serviceOf(num.Services)
@@ -173,7 +173,7 @@ func (x *decision) toService(g *group) Decision {
 	t := s.Traits()
 	// operator-connect §4, gateway-calls §2: already anchored; sending it again would loop.
 	if x.f.Anchored && t.PhoneSystem && !g.controlPoint {
-		return x.reject(RuleAnchored, 482, "the INVITE carries X-MS-FMC: "+t.Title+" has handled this call already", Fact{"X-MS-FMC", x.f.AnchoredBy})
+		return x.reject(RuleAnchored, 482, "the INVITE carries X-MS-FMC: the call is anchored in Phone System already and must not go to "+t.Title, Fact{"X-MS-FMC", x.f.AnchoredBy})
 	}
 	if x.rec != nil {
 		switch {
@@ -186,7 +186,11 @@ func (x *decision) toService(g *group) Decision {
 		}
 	}
 	// gateway-calls §2.1: a call from the network, value of the called number, on messages returned for that call.
-	x.header(x.d.Called, "called")
+	if x.d.Rule == RuleVerification {
+		x.header("", "called") // what is provisioned for such a number has no effect
+	} else {
+		x.header(x.d.Called, "called")
+	}
 
 	x.d.Groups = x.p.services[s].peers
 	if len(x.d.Groups) == 0 {

@@ -1,0 +1,129 @@
+package route_test
+
+import (
+	"testing"
+
+	"github.com/tandemgw/tandem/internal/calls/route"
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// world is a small directory kept in maps: the test's own View.
+type world struct {
+	accounts map[string]*domain.AccountRouting
+	numbers  map[domain.E164]domain.NumberRouting
+}
+
+func (w *world) Number(n domain.E164) (route.Number, bool) {
+	r, ok := w.numbers[n]
+	if !ok {
+		return route.Number{}, false
+	}
+	return route.Number{Account: w.accounts[r.Account], Services: r.Services}, true
+}
+
+func (w *world) CustomHeader(n domain.E164) string { return w.numbers[n].CustomHeader }
+
+func (w *world) AccountByLabel(label string) *domain.AccountRouting {
+	for _, a := range w.accounts {
+		if a.Subdomain == label {
+			return a
+		}
+	}
+	return nil
+}
+
+func (w *world) account(name string, a domain.AccountRouting, enabled ...domain.Service) {
+	a.Name, a.Enabled = name, set(enabled...)
+	w.accounts[name] = &a
+}
+
+func (w *world) number(n domain.E164, account, header string, services ...domain.Service) {
+	w.numbers[n] = domain.NumberRouting{Key: n.Key(), Account: account, CustomHeader: header, Services: set(services...)}
+}
+
+func set(services ...domain.Service) (x domain.ServiceSet) {
+	for _, s := range services {
+		x = x.With(s)
+	}
+	return x
+}
+
+// newWorld is the directory that the cases in testdata/explain are about.
+func newWorld() *world {
+	w := &world{accounts: map[string]*domain.AccountRouting{}, numbers: map[domain.E164]domain.NumberRouting{}}
+	// Contoso: Direct Routing, screened.
+	w.account("contoso", domain.AccountRouting{Subdomain: "contoso", SubdomainLive: true, CallScreening: true}, domain.DirectRouting, domain.Zoom)
+	w.number("+442079460100", "contoso", "CT-100", domain.DirectRouting)
+	w.number("+442079460101", "contoso", "", domain.DirectRouting)
+	w.number("+442079460102", "contoso", "CT-102", domain.Zoom)
+	w.number("+442079460103", "contoso", "CT-103")                         // no service
+	w.number("+442079460104", "contoso", "CT-104", domain.OperatorConnect) // not enabled on the account
+	// Fabrikam: Direct Routing, not screened.
+	w.account("fabrikam", domain.AccountRouting{Subdomain: "fab", SubdomainLive: true}, domain.DirectRouting, domain.OperatorConnect, domain.PhoneMobile,
+		domain.ACS, domain.CallProtection)
+	w.number("+442079460200", "fabrikam", "FK-200", domain.DirectRouting)
+	w.number("+442079460201", "fabrikam", "FK-201", domain.OperatorConnect)
+	w.number("+447700900202", "fabrikam", "FK-202", domain.PhoneMobile)
+	w.number("+442079460203", "fabrikam", "FK-203", domain.ACS)
+	w.number("+442079460204", "fabrikam", "FK-204", domain.CallProtection)
+	w.number("+442079460205", "fabrikam", "FK-205", domain.CallProtection, domain.DirectRouting)
+	w.number("+442079460206", "fabrikam", "FK-206", domain.CallProtection, domain.ACS)
+	// Newco: its label is not served yet. Oldco has no label at all.
+	w.account("newco", domain.AccountRouting{Subdomain: "newco", CallScreening: true}, domain.DirectRouting)
+	w.number("+442079460300", "newco", "", domain.DirectRouting)
+	w.account("oldco", domain.AccountRouting{CallScreening: true}, domain.DirectRouting)
+	w.number("+442079460400", "oldco", "", domain.DirectRouting)
+	// Exco has given Direct Routing up; the label is still there.
+	w.account("exco", domain.AccountRouting{Subdomain: "exco", SubdomainLive: true, CallScreening: true})
+	// A service-verification number that somebody has provisioned all the same.
+	w.number("+442079460901", "contoso", "CT-901", domain.DirectRouting)
+	return w
+}
+
+func config() route.Config {
+	return route.Config{
+		BaseDomain: "gw.example.com",
+		PeerGroupToService: map[string]string{
+			"core-fixed":  "teamsOperatorConnect",
+			"core-mobile": "teamsPhoneMobile",
+		},
+		ServiceToPeerGroup: map[string]string{
+			"teamsDirectRouting":         "core-fixed",
+			"teamsOperatorConnect":       "core-fixed",
+			"teamsPhoneMobile":           "core-mobile",
+			"zoomPhoneCloudPeering":      "core-fixed",
+			"azureCommunicationServices": "core-fixed",
+		},
+		EmergencyDialStrings: []string{"999", "112", "911"},
+		VerificationNumbers: map[string][]string{
+			"teamsOperatorConnect":  {"+442079460900"},
+			"zoomPhoneCloudPeering": {"+442079460901"},
+		},
+		MobileControlPoints: []string{"mcp"},
+	}
+}
+
+func groups() []route.Group {
+	return []route.Group{
+		{Name: "core-a"}, // no default service
+		{Name: "core-fixed"}, {Name: "core-mobile"}, {Name: "mcp"},
+		{Name: "teams-dr", Service: domain.DirectRouting},
+		{Name: "teams-oc", Service: domain.OperatorConnect}, {Name: "teams-oc-backup", Service: domain.OperatorConnect},
+		{Name: "teams-tpm", Service: domain.PhoneMobile},
+		{Name: "zoom", Service: domain.Zoom},
+		{Name: "acs", Service: domain.ACS},
+	}
+}
+
+func policy(t testing.TB) *route.Policy {
+	t.Helper()
+	c := config()
+	p, problems := c.Compile(groups())
+	for _, err := range problems {
+		t.Errorf("Compile: %v", err)
+	}
+	if p == nil {
+		t.FailNow()
+	}
+	return p
+}
