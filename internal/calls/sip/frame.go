@@ -1,6 +1,10 @@
 package sip
 
-import "io"
+import (
+	"bytes"
+	"io"
+	"strings"
+)
 
 // FrameKind tells what a Reader found on a stream.
 type FrameKind uint8
@@ -11,7 +15,8 @@ const (
 	// FramePing is a double CRLF between messages: answer with one CRLF (RFC 5626
 	// §3.5.1).
 	FramePing
-	// FramePong is a single CRLF between messages: the answer to our ping.
+	// FramePong is a single CRLF between messages: the answer to our ping, or
+	// noise (RFC 3261 §7.5).
 	FramePong
 )
 
@@ -19,22 +24,28 @@ const (
 type Frame struct {
 	Kind    FrameKind
 	Message *Message // for FrameMessage; with a Problem, whatever could be read
-	Problem *Problem // why the message cannot be accepted
-	// Lost means that the next message's beginning is unknown: answer, then close
-	// the connection.
+	Problem *Problem // why Parse does not accept the message
+	// Lost means that nobody can tell where the next message begins: answer, then
+	// close the connection. Next returns only io.EOF from then on.
 	Lost bool
 }
 
 // Reader finds messages on a stream connection (TCP, TLS). Content-Length, which
 // streams must have (RFC 3261 §18.3), tells where a message ends. It reads ahead,
-// so the connection must have no other reader. Not for concurrent use.
+// so the connection must have no other reader. It holds at most the bytes of one
+// message within the limits, plus 4 KiB. Not for concurrent use.
 type Reader struct {
 	src    io.Reader
 	limits *Limits
 	lim    Limits
 	buf    []byte
-	r, w   int
+	r, w   int // buf[r:w] is read and not yet used
+	scan   int // buf[r:r+scan] holds no end of the header section
+	half   bool
+	lost   bool
 }
+
+const readerStart = 4 << 10
 
 // NewReader returns a Reader on src; nil limits are the defaults.
 func NewReader(src io.Reader, limits *Limits) *Reader {
@@ -44,5 +55,200 @@ func NewReader(src io.Reader, limits *Limits) *Reader {
 // Next reads the next frame. The error is that of the connection: io.EOF between
 // messages, io.ErrUnexpectedEOF inside one.
 func (r *Reader) Next() (Frame, error) {
-	return Frame{}, io.EOF
+	if r.lost {
+		return Frame{}, io.EOF
+	}
+	for {
+		if f, ok := r.take(); ok {
+			return f, nil
+		}
+		if err := r.fill(); err != nil {
+			if err == io.EOF && r.w > r.r {
+				err = io.ErrUnexpectedEOF
+			}
+			return Frame{}, err
+		}
+	}
+}
+
+// Buffered returns how many bytes of an unfinished message are held. A transport
+// uses it to time out peers that begin a message and never end it.
+func (r *Reader) Buffered() int { return r.w - r.r }
+
+// fill reads more bytes behind those that wait.
+func (r *Reader) fill() error {
+	switch {
+	case r.r == r.w:
+		r.r, r.w = 0, 0
+		if len(r.buf) > 16*readerStart || r.buf == nil {
+			r.buf = make([]byte, readerStart) // a large message need not hold memory for good
+		}
+	case r.w == len(r.buf) && r.r > 0:
+		r.w = copy(r.buf, r.buf[r.r:r.w])
+		r.r = 0
+	}
+	if r.w == len(r.buf) {
+		r.buf = append(r.buf, make([]byte, len(r.buf))...)
+	}
+	for range 100 {
+		n, err := r.src.Read(r.buf[r.w:])
+		r.w += n
+		if n > 0 {
+			return nil // an error with data comes again
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// take cuts the next frame off the bytes at hand; ok is false if more are needed.
+func (r *Reader) take() (f Frame, ok bool) {
+	if f, ok, done := r.keepAlive(); done {
+		return f, ok
+	}
+	b := r.buf[r.r:r.w]
+	head, ok := r.headEnd(b)
+	if !ok {
+		if len(b) <= r.lim.Head {
+			return Frame{}, false
+		}
+		return r.giveUp(b[:r.lim.Head], tooLong(r.lim.Head)), true
+	}
+	if head > r.lim.Head {
+		return r.giveUp(b[:head], tooLong(r.lim.Head)), true
+	}
+	n, p := contentLength(b[:head])
+	if p == nil && n > r.lim.Body {
+		p = &Problem{Status: 513, Field: "Content-Length", Text: "body exceeds " + itoa(r.lim.Body) + " bytes", Clause: "RFC 3261 §21.5.7"}
+	}
+	if p != nil {
+		return r.giveUp(b[:head], p), true
+	}
+	if len(b) < head+n {
+		return Frame{}, false
+	}
+	m, p := Parse(string(b[:head+n]), r.limits)
+	r.r += head + n
+	r.scan, r.half = 0, false
+	f = Frame{Message: m, Problem: p}
+	if p != nil && m.start == "" || p != nil && p.Status == 0 && m.status == 0 {
+		f.Lost, r.lost = true, true // not SIP at all
+	}
+	return f, true
+}
+
+// keepAlive takes CRLFs between messages. done is false when a message follows.
+func (r *Reader) keepAlive() (f Frame, ok, done bool) {
+	b := r.buf[r.r:r.w]
+	switch {
+	case len(b) == 0:
+		return f, false, true
+	case b[0] == '\n':
+		// Not CRLF, but nothing a message could begin with.
+		r.r++
+		return r.keepAlive()
+	case b[0] != '\r':
+		return f, false, false
+	case len(b) == 1:
+		return f, false, true
+	case b[1] != '\n':
+		return f, false, false // Parse will say what it thinks of a bare CR
+	case len(b) >= 4 && b[2] == '\r' && b[3] == '\n':
+		r.r += 4
+		r.half = false
+		return Frame{Kind: FramePing}, true, true
+	case len(b) == 3 && b[2] == '\r':
+		return f, false, true
+	}
+	r.r += 2
+	if r.half { // the second half of a ping that came in two pieces
+		r.half = false
+		return Frame{Kind: FramePing}, true, true
+	}
+	r.half = true
+	return Frame{Kind: FramePong}, true, true
+}
+
+// headEnd returns the index behind the empty line that ends the header section.
+// Lone LFs count as line ends too: Parse then refuses the message, instead of it
+// blocking the connection.
+func (r *Reader) headEnd(b []byte) (int, bool) {
+	for i := r.scan; ; {
+		nl := bytes.IndexByte(b[i:], '\n')
+		if nl < 0 {
+			r.scan = len(b)
+			return 0, false
+		}
+		i += nl + 1
+		switch {
+		case i == len(b) || b[i] == '\r' && i+1 == len(b):
+			r.scan = i - 1 // look at this line end again with more bytes
+			return 0, false
+		case b[i] == '\n':
+			return i + 1, true
+		case b[i] == '\r' && b[i+1] == '\n':
+			return i + 2, true
+		}
+	}
+}
+
+// giveUp reports a message whose end cannot be found.
+func (r *Reader) giveUp(head []byte, p *Problem) Frame {
+	r.lost = true
+	m, pp := Parse(string(head), r.limits)
+	if pp != nil && pp.Status == 0 {
+		p = pp // not SIP: no answer
+	}
+	if m.status != 0 {
+		q := *p
+		q.Status = 0
+		p = &q
+	}
+	return Frame{Message: m, Problem: p, Lost: true}
+}
+
+func tooLong(n int) *Problem {
+	return &Problem{Status: 513, Text: "start line and headers exceed " + itoa(n) + " bytes", Clause: "RFC 3261 §21.5.7"}
+}
+
+// contentLength finds the body size that a header section announces.
+func contentLength(head []byte) (n int, p *Problem) {
+	n = -1
+	for i := bytes.IndexByte(head, '\n') + 1; i > 0 && i < len(head); {
+		end := i
+		for { // one line with its folds
+			nl := bytes.IndexByte(head[end:], '\n')
+			if nl < 0 {
+				end = len(head)
+				break
+			}
+			end += nl + 1
+			if end >= len(head) || head[end] != ' ' && head[end] != '\t' {
+				break
+			}
+		}
+		line := head[i:end]
+		i = end
+		if c := line[0] | 0x20; c != 'c' && c != 'l' {
+			continue
+		}
+		name, value, ok := bytes.Cut(line, []byte{':'})
+		if !ok || KindOf(string(bytes.TrimRight(name, " \t"))) != KindContentLength {
+			continue
+		}
+		v, ok := parseUint(strings.Trim(string(value), " \t\r\n"), 1<<31-1)
+		if !ok {
+			return 0, bad("Content-Length", "RFC 3261 §20.14", "Content-Length is not a number")
+		}
+		if n >= 0 && n != int(v) {
+			return 0, bad("Content-Length", "RFC 3261 §20.14", "Content-Length lines contradict each other")
+		}
+		n = int(v)
+	}
+	if n < 0 {
+		return 0, bad("Content-Length", "RFC 3261 §18.3", "Missing Content-Length header field, which streams need")
+	}
+	return n, nil
 }

@@ -57,13 +57,11 @@ func (p *parser) run(data string) {
 		p.startLine(data)
 		return
 	}
-	line := data[:nl]
-	if nl > 0 && line[nl-1] == '\r' {
-		line = line[:nl-1]
-	} else {
+	line, hasCR := strings.CutSuffix(data[:nl], "\r")
+	p.startLine(line)
+	if !hasCR {
 		p.bad("", "RFC 3261 §7", "start line does not end in CRLF")
 	}
-	p.startLine(line)
 	bodyAt := p.headerLines(data, nl+1)
 	if bodyAt > p.lim.Head {
 		p.fail(&Problem{Status: 513, Text: "start line and headers exceed " + itoa(p.lim.Head) + " bytes", Clause: "RFC 3261 §21.5.7"})
@@ -97,17 +95,18 @@ func (p *parser) startLine(s string) {
 	if m.method == "" {
 		m.method = Method(word)
 		if !isToken(word) {
-			p.bad("", "RFC 3261 §7.1", "method is not a token")
-			m.method = ""
 			if !looksSIP(rest) {
+				m.method = ""
 				p.problem = &Problem{Text: "not a SIP message", Clause: "RFC 3261 §7"}
+				return
 			}
+			p.bad("", "RFC 3261 §7.1", "method is not a token")
 		}
 	}
 	last := strings.LastIndexByte(rest, ' ')
 	if last < 0 {
 		m.uri = rest
-		p.bad("", "RFC 3261 §7.1", "request line has no SIP version")
+		p.noVersion()
 		return
 	}
 	m.uri, m.vers = rest[:last], rest[last+1:]
@@ -115,9 +114,8 @@ func (p *parser) startLine(s string) {
 		if isVersion(m.vers) {
 			p.fail(&Problem{Status: 505, Text: "only SIP/2.0 is spoken here", Clause: "RFC 3261 §21.5.6"})
 		} else {
-			p.bad("", "RFC 3261 §7.1", "request line does not end in a SIP version")
+			p.noVersion()
 		}
-		m.uri = trim(m.uri)
 		return
 	}
 	if len(m.uri) > p.lim.RequestURI {
@@ -126,6 +124,20 @@ func (p *parser) startLine(s string) {
 	if m.uri == "" || strings.IndexByte(m.uri, ' ') >= 0 || strings.IndexByte(m.uri, '\t') >= 0 {
 		p.bad("", "RFC 3261 §7.1", "request line must be method, URI and version with one space between")
 	}
+}
+
+// noVersion is the case of a request line that does not end in "SIP/…": a bad
+// request if it asks for something of SIP, another protocol's otherwise.
+func (p *parser) noVersion() {
+	uri := strings.TrimLeft(p.m.uri, " ")
+	if i := strings.IndexByte(uri, ':'); i > 0 {
+		switch strings.ToLower(uri[:i]) {
+		case "sip", "sips", "tel":
+			p.bad("", "RFC 3261 §7.1", "request line does not end in a SIP version")
+			return
+		}
+	}
+	p.problem = &Problem{Text: "not a SIP message", Clause: "RFC 3261 §7"}
 }
 
 func (p *parser) statusLine(s string, sp int) {
@@ -140,13 +152,9 @@ func (p *parser) statusLine(s string, sp int) {
 		p.bad("", "RFC 3261 §7.2", "response of another SIP version")
 	}
 	s = s[sp+1:]
-	code := s
-	if i := strings.IndexByte(s, ' '); i >= 0 {
-		code, m.reason = s[:i], s[i+1:]
-	} else {
-		// §25.1 wants the space even before an empty phrase; many leave it out.
-		s = ""
-	}
+	// §25.1 wants the space even before an empty phrase; many leave it out.
+	code, reason, _ := strings.Cut(s, " ")
+	m.reason = reason
 	n, ok := parseUint(code, 999)
 	if !ok || len(code) != 3 || n < 100 || n > 699 {
 		p.bad("", "RFC 3261 §7.2", "status code is not three digits from 100 to 699")
@@ -251,11 +259,12 @@ func (p *parser) headerLines(data string, pos int) int {
 
 // headerLine reads one line with its line end and folds (RFC 3261 §7.3.1).
 func (p *parser) headerLine(raw string, folded bool) {
-	line := raw
+	line, clean := raw, true
 	if n := len(line); n >= 2 && line[n-2] == '\r' && line[n-1] == '\n' {
 		line = line[:n-2]
 	} else {
 		p.bad("", "RFC 3261 §7", "header line does not end in CRLF")
+		clean = false
 		line = strings.TrimRight(line, "\r\n")
 	}
 	c := strings.IndexByte(line, ':')
@@ -274,12 +283,22 @@ func (p *parser) headerLine(raw string, folded bool) {
 	}
 	value := line[c+1:]
 	if folded || strings.IndexByte(value, '\r') >= 0 {
-		value = p.unfold(value)
+		var ok bool
+		value, ok = unfold(value)
+		if !ok {
+			// A lone CR or LF could be taken for a line end by the next element.
+			p.bad("", "RFC 3261 §7.3.1", "header value holds a bare CR or LF")
+			clean = false
+		}
 	}
 	if p.problem != nil && len(p.m.lines) >= p.lim.Lines && !answerKind(k) {
 		return // bounded, but for what the answer needs
 	}
-	p.m.lines = append(p.m.lines, Header{raw: raw, value: trim(value), nameLen: uint16(len(name)), kind: k})
+	h := Header{raw: raw, value: trim(value), nameLen: uint16(len(name)), kind: k}
+	if !clean {
+		h = NamedLine(name, h.value) // so that an answer does not repeat the fault
+	}
+	p.m.lines = append(p.m.lines, h)
 }
 
 // answerKind tells whether a response copies the field (RFC 3261 §8.2.6.2).
@@ -291,9 +310,11 @@ func answerKind(k Kind) bool {
 	return false
 }
 
-// unfold replaces each fold (CRLF and the white space around it) by one space.
-func (p *parser) unfold(s string) string {
+// unfold replaces each fold (CRLF and the white space around it) by one space. ok
+// is false where a CR or LF was not part of a fold; a space stands for it then.
+func unfold(s string) (value string, ok bool) {
 	b := make([]byte, 0, len(s))
+	ok = true
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c != '\r' && c != '\n' {
@@ -301,9 +322,8 @@ func (p *parser) unfold(s string) string {
 			i++
 			continue
 		}
-		if c != '\r' || i+2 >= len(s) || s[i+1] != '\n' || (s[i+2] != ' ' && s[i+2] != '\t') {
-			// A lone CR or LF could be taken for a line end by the next element.
-			p.bad("", "RFC 3261 §7.3.1", "header value holds a bare CR or LF")
+		if c != '\r' || i+2 >= len(s) || s[i+1] != '\n' || s[i+2] != ' ' && s[i+2] != '\t' {
+			ok = false
 			b = append(b, ' ')
 			i++
 			continue
@@ -317,7 +337,7 @@ func (p *parser) unfold(s string) string {
 		}
 		b = append(b, ' ')
 	}
-	return string(b)
+	return string(b), ok
 }
 
 // cutBody sets the body and returns where the message ends (RFC 3261 §18.3).

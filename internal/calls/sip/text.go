@@ -143,18 +143,24 @@ func scanTo(s string, i int, stop byte) int {
 	return len(s)
 }
 
-// skipQuoted returns the index after the quoted string that starts at i, or
-// len(s) if it has no end.
-func skipQuoted(s string, i int) int {
+// quotedEnd returns the index after the quoted string that starts at i; ok is
+// false, and the index len(s), if it has no end.
+func quotedEnd(s string, i int) (end int, ok bool) {
 	for i++; i < len(s); i++ {
 		switch s[i] {
 		case '\\':
 			i++
 		case '"':
-			return i + 1
+			return i + 1, true
 		}
 	}
-	return len(s)
+	return len(s), false
+}
+
+// skipQuoted is quotedEnd for scanners that leave judging to others.
+func skipQuoted(s string, i int) int {
+	end, _ := quotedEnd(s, i)
+	return end
 }
 
 // Unquote returns the text of a quoted-string (RFC 3261 §25.1) without its quotes

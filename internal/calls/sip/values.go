@@ -105,7 +105,8 @@ func genericValue(v string) bool {
 	}
 	switch v[0] {
 	case '"':
-		return skipQuoted(v, 0) == len(v) && len(v) >= 2 && v[len(v)-1] == '"'
+		end, ok := quotedEnd(v, 0)
+		return ok && end == len(v)
 	case '[':
 		return validHost(v)
 	}
@@ -178,10 +179,11 @@ func ParseNameAddr(s string) (NameAddr, error) {
 	rest := ""
 	i := 0
 	if s[0] == '"' {
-		i = skipQuoted(s, 0)
-		if i == len(s) {
+		end, ok := quotedEnd(s, 0)
+		if !ok {
 			return a, errQuote
 		}
+		i = end
 	}
 	lt := strings.IndexByte(s[i:], '<')
 	if lt < 0 {

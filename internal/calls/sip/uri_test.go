@@ -1,0 +1,158 @@
+package sip
+
+import "testing"
+
+func TestParseURI(t *testing.T) {
+	tests := []struct {
+		in         string
+		scheme     Scheme
+		user, pass string
+		host       string
+		port       int
+		params     Params
+		headers    string
+	}{
+		{"sip:atlanta.example", SchemeSIP, "", "", "atlanta.example", 0, "", ""},
+		{"SIP:a@b.example:5060", SchemeSIP, "a", "", "b.example", 5060, "", ""},
+		{"sips:a:pw@b.example;transport=tcp?Subject=x&Priority=urgent", SchemeSIPS, "a", "pw", "b.example", 0, "transport=tcp", "Subject=x&Priority=urgent"},
+		{"sip:+1-555-123;isub=4;x=y@h.example;user=phone", SchemeSIP, "+1-555-123;isub=4;x=y", "", "h.example", 0, "user=phone", ""},
+		{"sip:a@[2001:db8::1]:5070;lr", SchemeSIP, "a", "", "[2001:db8::1]", 5070, "lr", ""},
+		{"sip:[::ffff:192.0.2.1]", SchemeSIP, "", "", "[::ffff:192.0.2.1]", 0, "", ""},
+		{"sip:sips%3Ab%40c.example@d.example", SchemeSIP, "sips%3Ab%40c.example", "", "d.example", 0, "", ""},
+		{"sip:a?b/c;d@h", SchemeSIP, "a?b/c;d", "", "h", 0, "", ""},
+		{"sip:a:@h", SchemeSIP, "a", "", "h", 0, "", ""},
+		{"sip:a@under_score.example", SchemeSIP, "a", "", "under_score.example", 0, "", ""},
+		{"tel:+1(555)123.00-00;ext=12;phone-context=example.com", SchemeTel, "+1(555)123.00-00", "", "", 0, "ext=12;phone-context=example.com", ""},
+		{"TEL:911", SchemeTel, "911", "", "", 0, "", ""},
+		{"tel:*67#A;phone-context=+1", SchemeTel, "*67#A", "", "", 0, "phone-context=+1", ""},
+		{"urn:service:sos", SchemeOther, "", "", "", 0, "", ""},
+	}
+	for _, tt := range tests {
+		u, err := ParseURI(tt.in)
+		if err != nil {
+			t.Errorf("ParseURI(%q): %v", tt.in, err)
+			continue
+		}
+		if u.Scheme != tt.scheme || u.User != tt.user || u.Password != tt.pass || u.Host != tt.host ||
+			u.Port != tt.port || u.Params != tt.params || u.Headers != tt.headers || u.String() != tt.in {
+			t.Errorf("ParseURI(%q) = %+v", tt.in, u)
+		}
+	}
+	for _, in := range []string{
+		"", "sip", "sip:", "sips:", "tel:", ":", "a b", "9a:x", "<sip:a@b>", "sip:a@", "sip:@b", "sip:a b@c", "sip:a@b c",
+		"sip:a@b:", "sip:a@b:0", "sip:a@b:65536", "sip:a@b:5060x", "sip:a@b:05060000", "sip:a@b;", "sip:a@b;;x", "sip:a@b;=x", "sip:a@b;x=",
+		"sip:a@b?", "sip:a@b?x", "sip:a@b?=y", "sip:a@b?x=y&", "sip:%@b", "sip:%4@b", "sip:%zz@b", "sip:a@b;x=%4", "sip:a@-b", "sip:a@b..c", "sip:a@.b",
+		"sip:a@[2001:db8::1", "sip:a@2001:db8::1", "sip:a@[2001:db8:::1]", "sip:a@[fe80::1%25eth0]", "sip:a@[192.0.2.1]", "sip:a@[::1]x", "sip:\"a\"@b", "sip:a@b@c d",
+		"tel:", "tel:+", "tel:()-", "tel:12+3", "tel:+1#", "tel:+12a", "tel:hello", "tel:+1;", "tel:+1;=x", "sip:aé@b", "urn:a b", "urn:<x>",
+	} {
+		if u, err := ParseURI(in); err == nil {
+			t.Errorf("ParseURI(%q) accepted: %+v", in, u)
+		}
+	}
+}
+
+func TestTelephoneNumberIgnoresWhatOnlyDecorates(t *testing.T) {
+	for in, want := range map[string]string{
+		"sip:+15551230000@h":                                     "+15551230000",
+		"sip:15551230000@h;user=phone":                           "15551230000",
+		"sip:+1-555-123.0000@h":                                  "+15551230000",
+		"sip:+1(555)1230000@h":                                   "+15551230000",
+		"sip:+15551230000;rn=+15559990000;npdi@h;user=phone":     "+15551230000",
+		"sip:+15551230000;npdi=yes@h":                            "+15551230000",
+		"sip:+15551230000;ext=77@h":                              "+15551230000",
+		"sip:+15551230000;isub=9@h":                              "+15551230000",
+		"sip:+15551230000;verstat=TN-Validation-Passed@h":        "+15551230000",
+		"sip:1230000;phone-context=+1555@h":                      "1230000",
+		"sip:%2B15551230000@h":                                   "+15551230000",
+		"sip:%2b1%35551230000%3bnpdi@h":                          "+15551230000",
+		"sip:+15551230000;tgrp=core-a;trunk-context=x.example@h": "+15551230000",
+		"tel:+1-555-123-0000;rn=+1555;npdi":                      "+15551230000",
+		"tel:+15551230000;ext=12":                                "+15551230000",
+		"tel:911;phone-context=example.com":                      "911",
+		"sip:911@h":                                              "911",
+		"sip:*67@h":                                              "*67",
+		"sip:+15551230000:secret@h":                              "+15551230000",
+		"sips:+442079460123@h":                                   "+442079460123",
+	} {
+		u, err := ParseURI(in)
+		if err != nil {
+			t.Errorf("ParseURI(%q): %v", in, err)
+			continue
+		}
+		if got, ok := u.TelephoneNumber(); !ok || got != want {
+			t.Errorf("TelephoneNumber of %q = %q %v, want %q", in, got, ok, want)
+		}
+		if u.String() != in {
+			t.Errorf("text of %q changed: %q", in, u.String())
+		}
+	}
+	for _, in := range []string{"sip:alice@h", "sip:h", "sip:+@h", "sip:++1555@h", "sip:1+555@h", "sip:+1555*2@h", "sip:%00555@h", "urn:service:sos", "sip:+1555a@h", "sip:;rn=5@h"} {
+		u, _ := ParseURI(in)
+		if got, ok := u.TelephoneNumber(); ok {
+			t.Errorf("TelephoneNumber of %q = %q, want none", in, got)
+		}
+	}
+}
+
+func TestURIParameters(t *testing.T) {
+	u, err := ParseURI("sip:+1555;RN=+1666;npdi@h;Transport=TCP;x=%41;lr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"transport": "TCP", "X": "A", "lr": ""} {
+		if got, ok := u.Param(name); !ok || got != want {
+			t.Errorf("Param(%q) = %q %v", name, got, ok)
+		}
+	}
+	if _, ok := u.Param("rn"); ok {
+		t.Error("a user parameter taken for a URI parameter")
+	}
+	if got, ok := u.UserParams().Get("rn"); !ok || got != "+1666" {
+		t.Errorf("UserParams rn = %q %v", got, ok)
+	}
+	if u.UserOnly() != "+1555" {
+		t.Errorf("UserOnly %q", u.UserOnly())
+	}
+}
+
+func TestEquivalentURIs(t *testing.T) {
+	// The examples' properties of RFC 3261 §19.1.4.
+	same := [][2]string{
+		{"sip:%61lice@h.example;transport=TCP", "sip:alice@H.EXAMPLE;Transport=tcp"},
+		{"sip:carol@h.example", "sip:carol@h.example;newparam=5"},
+		{"sip:carol@h.example;security=on", "sip:carol@h.example;newparam=5"},
+		{"sip:b@h.example;a=1;c=2", "sip:b@h.example;c=2;a=1"},
+		{"sip:a@h.example?Subject=x&Priority=u", "sip:a@h.example?Priority=u&Subject=x"},
+		{"tel:+1-555-123", "tel:+1555123"},
+		{"sip:a@[2001:db8::1]", "sip:a@[2001:DB8:0::1]"},
+	}
+	for _, p := range same {
+		a, _ := ParseURI(p[0])
+		b, _ := ParseURI(p[1])
+		if !a.Equal(b) || !b.Equal(a) {
+			t.Errorf("%q and %q should be equivalent", p[0], p[1])
+		}
+	}
+	differ := [][2]string{
+		{"sip:ALICE@h.example", "sip:alice@h.example"},
+		{"sip:b@h.example", "sip:b@h.example:5060"},
+		{"sip:b@h.example", "sip:b@h.example;transport=udp"},
+		{"sip:b@h.example", "sip:b@h.example;user=phone"},
+		{"sip:b@h.example;maddr=192.0.2.1", "sip:b@h.example"},
+		{"sip:b@h.example?Subject=x", "sip:b@h.example"},
+		{"sip:b@h.example?Subject=x", "sip:b@h.example?Subject=y"},
+		{"sip:b@h.example", "sips:b@h.example"},
+		{"sip:b@h.example;security=on", "sip:b@h.example;security=off"},
+		{"sip:b@h.example", "sip:h.example"},
+		{"sip:b:x@h.example", "sip:b@h.example"},
+		{"tel:+1555123", "tel:1555123"},
+		{"tel:555;phone-context=a", "tel:555;phone-context=b"},
+	}
+	for _, p := range differ {
+		a, _ := ParseURI(p[0])
+		b, _ := ParseURI(p[1])
+		if a.Equal(b) || b.Equal(a) {
+			t.Errorf("%q and %q should differ", p[0], p[1])
+		}
+	}
+}
