@@ -16,18 +16,14 @@ import "strings"
 // Empty lines before the start line are skipped (§7.5).
 func Parse(data string, limits *Limits) (*Message, *Problem) {
 	m := new(Message)
-	lim := defaultLimits
-	if limits != nil {
-		lim = limits.or()
-	}
-	p := parser{m: m, lim: &lim}
+	p := parser{m: m, lim: limits.or()}
 	p.run(data)
 	return m, p.problem
 }
 
 type parser struct {
 	m       *Message
-	lim     *Limits
+	lim     Limits
 	problem *Problem // the first one found
 }
 

@@ -36,25 +36,27 @@ const noLimit = int(^uint(0) >> 1)
 
 // or fills zero fields with defaults and turns negative ones into "no limit".
 func (l *Limits) or() Limits {
+	d := &defaultLimits
 	if l == nil {
-		return defaultLimits
+		return *d
 	}
-	out, d := *l, defaultLimits
-	for _, f := range []struct{ v, def *int }{
-		{&out.Head, &d.Head}, {&out.Body, &d.Body}, {&out.Lines, &d.Lines},
-		{&out.RequestURI, &d.RequestURI}, {&out.ContactURI, &d.ContactURI},
-		{&out.UserInfo, &d.UserInfo}, {&out.FromDomain, &d.FromDomain},
-		{&out.HeaderName, &d.HeaderName}, {&out.BodyName, &d.BodyName},
-		{&out.OptionList, &d.OptionList}, {&out.OptionTag, &d.OptionTag},
-	} {
-		switch {
-		case *f.v == 0:
-			*f.v = *f.def
-		case *f.v < 0:
-			*f.v = noLimit
-		}
+	return Limits{
+		Head: either(l.Head, d.Head), Body: either(l.Body, d.Body), Lines: either(l.Lines, d.Lines),
+		RequestURI: either(l.RequestURI, d.RequestURI), ContactURI: either(l.ContactURI, d.ContactURI),
+		UserInfo: either(l.UserInfo, d.UserInfo), FromDomain: either(l.FromDomain, d.FromDomain),
+		HeaderName: either(l.HeaderName, d.HeaderName), BodyName: either(l.BodyName, d.BodyName),
+		OptionList: either(l.OptionList, d.OptionList), OptionTag: either(l.OptionTag, d.OptionTag),
 	}
-	return out
+}
+
+func either(v, def int) int {
+	switch {
+	case v == 0:
+		return def
+	case v < 0:
+		return noLimit
+	}
+	return v
 }
 
 // Problem says why a message cannot be accepted and which answer it deserves. It

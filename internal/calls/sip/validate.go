@@ -17,12 +17,7 @@ type Validator struct {
 // Check returns the first problem of a message, nil if there is none. A problem
 // of a response always has Status 0: nothing answers a response.
 func (v *Validator) Check(m *Message) *Problem {
-	lim := &defaultLimits
-	if v.Limits != nil {
-		l := v.Limits.or()
-		lim = &l
-	}
-	c := checker{m: m, lim: lim}
+	c := checker{m: m, lim: v.Limits.or()}
 	if m.status != 0 {
 		p := c.common()
 		if p != nil {
@@ -39,7 +34,7 @@ func (v *Validator) Check(m *Message) *Problem {
 	if p := c.request(); p != nil {
 		return p
 	}
-	return v.extensions(m, lim)
+	return v.extensions(m, &c.lim)
 }
 
 // Read is Parse and Check in one: it returns the first problem of either.
@@ -53,7 +48,7 @@ func (v *Validator) Read(data string) (*Message, *Problem) {
 
 type checker struct {
 	m   *Message
-	lim *Limits
+	lim Limits
 }
 
 // once lists the fields that may come only once and that a gateway acts upon:
