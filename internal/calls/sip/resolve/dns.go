@@ -1,0 +1,236 @@
+package resolve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// ErrNotFound says that the name servers answered, and that the name has no records of the kind asked for. Any other error of a
+// [DNS] means that nothing is known: the caller keeps what it had.
+var ErrNotFound = errors.New("no such DNS record")
+
+// SRV is one SRV record.
+type SRV struct {
+	Host             string
+	Port             uint16
+	Priority, Weight uint16
+}
+
+// DNS is what the resolver needs from a name server client. Implementations are safe for concurrent use. Both return the time to
+// live of the answer, and [ErrNotFound] (with the time to live of that fact, 0 if unknown) when the name has no such record.
+type DNS interface {
+	LookupSRV(ctx context.Context, name string) ([]SRV, time.Duration, error)
+	// LookupAddr returns IPv4 addresses first; with v6 false it asks for IPv4 only.
+	LookupAddr(ctx context.Context, host string, v6 bool) ([]netip.Addr, time.Duration, error)
+}
+
+// Servers is a [DNS] client that asks the given name servers ("address:port") in order, going on to the next when one does not
+// answer, answers SERVFAIL or REFUSED. It asks over UDP and repeats over TCP when the answer was cut short.
+type Servers struct {
+	// Addrs lists recursive name servers as "host:port".
+	Addrs []string
+	// Timeout bounds one question to one server; 0 means 2 s.
+	Timeout time.Duration
+}
+
+var _ DNS = (*Servers)(nil)
+
+// LookupSRV implements [DNS].
+func (s *Servers) LookupSRV(ctx context.Context, name string) ([]SRV, time.Duration, error) {
+	m, err := s.ask(ctx, name, dns.TypeSRV)
+	if err != nil {
+		return nil, 0, err
+	}
+	var out []SRV
+	ttl := time.Duration(-1)
+	for _, rr := range m.Answer {
+		ttl = lower(ttl, rr.Header().Ttl)
+		if r, ok := rr.(*dns.SRV); ok {
+			out = append(out, SRV{Host: canonical(r.Target), Port: r.Port, Priority: r.Priority, Weight: r.Weight})
+		}
+	}
+	if len(out) == 0 {
+		return nil, negative(m), fmt.Errorf("SRV %s: %w", name, ErrNotFound)
+	}
+	return out, ttl, nil
+}
+
+// LookupAddr implements [DNS].
+func (s *Servers) LookupAddr(ctx context.Context, host string, v6 bool) ([]netip.Addr, time.Duration, error) {
+	var out []netip.Addr
+	ttl, neg := time.Duration(-1), time.Duration(0)
+	types := []uint16{dns.TypeA}
+	if v6 {
+		types = append(types, dns.TypeAAAA)
+	}
+	var failed error
+	for _, t := range types {
+		m, err := s.ask(ctx, host, t)
+		if err != nil {
+			failed = err
+			continue
+		}
+		n := len(out)
+		for _, rr := range m.Answer {
+			switch r := rr.(type) {
+			case *dns.A:
+				if a, ok := netip.AddrFromSlice(r.A.To4()); ok {
+					out = append(out, a)
+				}
+			case *dns.AAAA:
+				if a, ok := netip.AddrFromSlice(r.AAAA); ok {
+					out = append(out, a)
+				}
+			}
+		}
+		if len(out) == n {
+			neg = negative(m)
+			continue
+		}
+		for _, rr := range m.Answer {
+			ttl = lower(ttl, rr.Header().Ttl)
+		}
+	}
+	switch {
+	case len(out) > 0:
+		return out, ttl, nil
+	case failed != nil:
+		return nil, 0, failed
+	}
+	return nil, neg, fmt.Errorf("address of %s: %w", host, ErrNotFound)
+}
+
+func lower(have time.Duration, ttl uint32) time.Duration {
+	if t := time.Duration(ttl) * time.Second; have < 0 || t < have {
+		return t
+	}
+	return have
+}
+
+// negative is how long a "no such record" may be believed (RFC 2308 §5).
+func negative(m *dns.Msg) time.Duration {
+	for _, rr := range m.Ns {
+		if soa, ok := rr.(*dns.SOA); ok {
+			return time.Duration(min(soa.Minttl, soa.Hdr.Ttl)) * time.Second
+		}
+	}
+	return 0
+}
+
+// ask returns an answer with code NOERROR or NXDOMAIN, or an error.
+func (s *Servers) ask(ctx context.Context, name string, kind uint16) (*dns.Msg, error) {
+	timeout := s.Timeout
+	if timeout <= 0 {
+		timeout = 2 * time.Second
+	}
+	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), kind)
+	q.SetEdns0(1232, false)
+	if len(s.Addrs) == 0 {
+		return nil, errors.New("no name server is configured")
+	}
+	var last error
+	for _, addr := range s.Addrs {
+		m, err := exchange(ctx, q, addr, "udp", timeout)
+		if err == nil && m.Truncated {
+			m, err = exchange(ctx, q, addr, "tcp", timeout)
+		}
+		if err == nil && (m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError) {
+			return m, nil
+		}
+		if err == nil {
+			err = fmt.Errorf("answered %s", dns.RcodeToString[m.Rcode])
+		}
+		last = fmt.Errorf("%s %s from name server %s: %w", dns.TypeToString[kind], name, addr, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, last
+}
+
+func exchange(ctx context.Context, q *dns.Msg, addr, network string, timeout time.Duration) (*dns.Msg, error) {
+	c := dns.Client{Net: network, Timeout: timeout}
+	m, _, err := c.ExchangeContext(ctx, q.Copy(), addr)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Question) != 1 || !equalName(m.Question[0].Name, q.Question[0].Name) || m.Question[0].Qtype != q.Question[0].Qtype {
+		return nil, errors.New("the answer is to another question")
+	}
+	return m, nil
+}
+
+func equalName(a, b string) bool { return canonical(a) == canonical(b) }
+
+// System is a [DNS] client on the operating system's resolver, which keeps times to live to itself.
+type System struct {
+	// TTL is how long an answer is believed; 0 means 30 s.
+	TTL time.Duration
+	// Resolver is the resolver to ask; nil means net.DefaultResolver.
+	Resolver *net.Resolver
+}
+
+var _ DNS = (*System)(nil)
+
+func (s *System) resolver() *net.Resolver {
+	if s.Resolver != nil {
+		return s.Resolver
+	}
+	return net.DefaultResolver
+}
+
+func (s *System) ttl() time.Duration {
+	if s.TTL > 0 {
+		return s.TTL
+	}
+	return 30 * time.Second
+}
+
+// LookupSRV implements [DNS].
+func (s *System) LookupSRV(ctx context.Context, name string) ([]SRV, time.Duration, error) {
+	_, rrs, err := s.resolver().LookupSRV(ctx, "", "", name)
+	if err != nil {
+		return nil, s.ttl(), notFound(err)
+	}
+	out := make([]SRV, len(rrs))
+	for i, r := range rrs {
+		out[i] = SRV{Host: canonical(r.Target), Port: r.Port, Priority: r.Priority, Weight: r.Weight}
+	}
+	return out, s.ttl(), nil
+}
+
+// LookupAddr implements [DNS].
+func (s *System) LookupAddr(ctx context.Context, host string, v6 bool) ([]netip.Addr, time.Duration, error) {
+	network := "ip4"
+	if v6 {
+		network = "ip"
+	}
+	out, err := s.resolver().LookupNetIP(ctx, network, host)
+	if err != nil {
+		return nil, s.ttl(), notFound(err)
+	}
+	v4 := make([]netip.Addr, 0, len(out))
+	var rest []netip.Addr
+	for _, a := range out {
+		if a = a.Unmap(); a.Is4() {
+			v4 = append(v4, a)
+		} else {
+			rest = append(rest, a)
+		}
+	}
+	return append(v4, rest...), s.ttl(), nil
+}
+
+func notFound(err error) error {
+	var de *net.DNSError
+	if errors.As(err, &de) && de.IsNotFound {
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return err
+}

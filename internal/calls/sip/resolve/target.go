@@ -1,0 +1,104 @@
+package resolve
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+)
+
+// Query says what to resolve: the parts of a SIP URI that RFC 3263 looks at, or a whole SRV record name.
+type Query struct {
+	// Host is a domain name or a numeric address (IPv6 with or without brackets). With SRV set it is the name the far
+	// side's certificate is checked against, and may be empty.
+	Host string
+	// Port is the port written in the URI; 0 means none is written, so that SRV records are asked for.
+	Port uint16
+	// Proto is the transport that is asked for; Unspecified lets the resolver choose.
+	Proto transport.Proto
+	// Secure is true for a sips URI: only TLS targets are returned.
+	Secure bool
+	// SRV, when not empty, is the full name of an SRV record ("_sip._tls.core.example.net") that is used instead of the
+	// names RFC 3263 would build. Proto must be set with it.
+	SRV string
+}
+
+// Target is one place a request may be sent to.
+type Target struct {
+	Proto transport.Proto
+	Addr  netip.AddrPort
+	// Name is the host part the query was for. It is the name a TLS certificate must carry (RFC 5922 §4), not the
+	// host that an SRV record pointed to.
+	Name string
+	// Host is the host whose address this is: the SRV record's target, or Name.
+	Host string
+	// Priority and Weight are those of the SRV record; both are 0 where there was none.
+	Priority, Weight uint16
+}
+
+// canonical lower-cases a host, and takes off brackets and the final dot.
+func canonical(host string) string {
+	host = strings.TrimSuffix(host, ".")
+	if len(host) > 1 && host[0] == '[' && host[len(host)-1] == ']' {
+		host = host[1 : len(host)-1]
+	}
+	return strings.ToLower(host)
+}
+
+// pick is the order in which RFC 2782 has the targets of one SRV set tried: lower priority first, and within one
+// priority a draw without replacement, each record's chance in proportion to its weight. n returns a number in [0,max).
+func pick(in []srvHost, n func(max uint32) uint32) []srvHost {
+	out := make([]srvHost, 0, len(in))
+	for lo := 0; lo < len(in); {
+		hi := lo + 1
+		for hi < len(in) && in[hi].priority == in[lo].priority {
+			hi++
+		}
+		out = draw(out, in[lo:hi], n)
+		lo = hi
+	}
+	return out
+}
+
+// draw appends the records of one priority to out in a weighted random order. Weight-0 records stand first in the running
+// sum (RFC 2782), so that they keep a very small chance while any weighted record is left.
+func draw(out, same []srvHost, n func(uint32) uint32) []srvHost {
+	if len(same) == 1 {
+		return append(out, same[0])
+	}
+	rest := make([]srvHost, 0, len(same))
+	for _, s := range same {
+		if s.weight == 0 {
+			rest = append(rest, s)
+		}
+	}
+	for _, s := range same {
+		if s.weight != 0 {
+			rest = append(rest, s)
+		}
+	}
+	var sum uint32
+	for _, s := range rest {
+		sum += uint32(s.weight)
+	}
+	for len(rest) > 0 {
+		var i int
+		if sum == 0 {
+			// All weights are zero: any order is allowed, so share the load.
+			i = int(n(uint32(len(rest))))
+		} else {
+			at := n(sum + 1) // a number from 0 to sum, both included
+			var run uint32
+			for i = range rest {
+				run += uint32(rest[i].weight)
+				if run >= at {
+					break
+				}
+			}
+		}
+		out = append(out, rest[i])
+		sum -= uint32(rest[i].weight)
+		rest = append(rest[:i], rest[i+1:]...)
+	}
+	return out
+}

@@ -1,0 +1,73 @@
+package transaction
+
+import "github.com/tandemgw/tandem/internal/calls/sip"
+
+type eventKind uint8
+
+const (
+	evRequest eventKind = iota
+	evResponse
+	evCancel
+	evAck
+	evFailed
+)
+
+// event is one callback to be made.
+type event struct {
+	kind eventKind
+	msg  *sip.Message
+	err  error
+}
+
+// box keeps a transaction's callbacks in order and one at a time, without a goroutine: whoever finds nobody at it makes the callbacks, its own and those that
+// others add meanwhile. The transaction's mutex guards it.
+type box struct {
+	busy  bool
+	queue []event
+}
+
+// put adds an event and reports whether the caller is now the one to make the callbacks.
+func (b *box) put(e event) bool {
+	if b.busy {
+		b.queue = append(b.queue, e)
+		return false
+	}
+	b.busy = true
+	return true
+}
+
+// next returns the next event, or ends the caller's turn.
+func (b *box) next() (event, bool) {
+	if len(b.queue) == 0 {
+		b.busy, b.queue = false, nil
+		return event{}, false
+	}
+	e := b.queue[0]
+	b.queue = b.queue[1:]
+	return e, true
+}
+
+// post makes the callback for e now or leaves it to who is at it. c.mu is held, and given up.
+func (c *Client) post(e event) {
+	if c.h == nil {
+		c.mu.Unlock()
+		return
+	}
+	mine := c.box.put(e)
+	c.mu.Unlock()
+	for mine {
+		c.call(e)
+		c.mu.Lock()
+		e, mine = c.box.next()
+		c.mu.Unlock()
+	}
+}
+
+func (c *Client) call(e event) {
+	defer c.layer.recovered()
+	if e.kind == evFailed {
+		c.h.Failed(c, e.err)
+		return
+	}
+	c.h.Response(c, e.msg)
+}

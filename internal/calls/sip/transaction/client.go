@@ -1,0 +1,643 @@
+package transaction
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+)
+
+// ClientHandler is told what becomes of a request. See the package comment for how its methods are called.
+type ClientHandler interface {
+	// Response gets every provisional response, also repeated ones (but a non-INVITE's final once), and for an INVITE every 2xx: those of several forks, and repeated
+	// ones too until the user has acknowledged that fork's with [Client.Ack]. A final other than 2xx comes once and is acknowledged by the layer.
+	Response(tx *Client, res *sip.Message)
+	// Failed says that there will be no final response: [ErrTimeout], or a *[transport.ConnError]. It comes at most once, and never after a final response.
+	Failed(tx *Client, err error)
+}
+
+// Options are the rarer wishes for a request.
+type Options struct {
+	// BranchSuffix is appended to the Via branch: letters and digits that mean something to the user, such as a loop detection hash. It
+	// can be read back from any Via.
+	BranchSuffix string
+}
+
+type clientState uint8
+
+const (
+	calling    clientState = iota // INVITE sent / Trying: no response yet
+	proceeding                    // a provisional response came
+	completed                     // a final came; repeated ones are absorbed
+	accepted                      // INVITE: a 2xx came; more may follow (RFC 6026 §7.2)
+	terminated
+)
+
+// Client is a client transaction (RFC 3261 §17.1, RFC 6026).
+//
+//	                 1xx                2xx (INVITE)              M
+//	calling ──────────────▶ proceeding ─────────────▶ accepted ──────▶ terminated
+//	   │  └── 2xx … 699 ───────┐ │ final                                   ▲
+//	   │                       ▼ ▼                      D (INVITE), K      │
+//	   │                      completed ───────────────────────────────────┤
+//	   └── B or F fires, connection lost: Failed ──────────────────────────┘
+type Client struct {
+	layer  *Layer
+	branch string
+	h      ClientHandler
+
+	mu       sync.Mutex // guards the fields below
+	box      box
+	t        timer
+	invite   bool
+	isCancel bool // a CANCEL, made by the layer
+	state    clientState
+	retried  bool // once sent again after its connection was lost
+	large    bool // over TCP only because it is too large for UDP
+	stopped  bool // Abandon
+	cancel   cancelState
+	status   int // of the latest response
+	req      *sip.Message
+	wire     []byte // what to retransmit: the request, later the ACK
+	target   transport.Target
+	flow     transport.Flow
+	small    *transport.Endpoint // the UDP endpoint to fall back to, if large
+	interval time.Duration
+	again    time.Duration // when to retransmit; 0: not
+	until    time.Duration // when the state's time is over; 0: never
+	why      []sip.Header  // of the CANCEL to be sent
+	acks     []sentAck
+}
+
+type cancelState uint8
+
+const (
+	noCancel   cancelState = iota
+	wantCancel             // as soon as a provisional response comes
+	cancelSent
+)
+
+// sentAck is the user's ACK for one fork's 2xx.
+type sentAck struct {
+	tag    string
+	wire   []byte
+	target transport.Target
+}
+
+// Send sends a request of any method but ACK and CANCEL, in a new client transaction. The layer puts the Via on top, and owns req from then on: neither
+// side may change it. h is not nil. An error means that nothing was sent, and h will not be called; otherwise h may be called before Send has returned.
+// No callback is ever made from inside Send or any other method.
+func (l *Layer) Send(req *sip.Message, t transport.Target, h ClientHandler) (*Client, error) {
+	return l.SendWith(req, t, h, Options{})
+}
+
+// SendWith is [Layer.Send] with options.
+func (l *Layer) SendWith(req *sip.Message, t transport.Target, h ClientHandler, o Options) (*Client, error) {
+	switch {
+	case req.Method() == sip.ACK || req.Method() == sip.CANCEL || !req.IsRequest():
+		return nil, fmt.Errorf("send %s: not a request that has a transaction of its own", req.Method())
+	case t.From == nil:
+		return nil, errors.New("send SIP request: the target names no endpoint")
+	case l.closed.Load():
+		return nil, ErrClosed
+	}
+	bound := int64(l.cfg.MaxTransactions)
+	if req.ToTag() != "" {
+		bound += bound / 8
+	}
+	if l.live.Load() >= bound {
+		l.m.Overload.Add(1)
+		return nil, ErrOverload
+	}
+	c := &Client{layer: l, h: h, branch: sip.NewBranch() + o.BranchSuffix, invite: req.Method() == sip.INVITE, req: req, target: t}
+	c.t.owner = c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.begin(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// begin puts the transaction into the table and sends the request. c.mu is held.
+func (c *Client) begin() error {
+	l := c.layer
+	c.req.Prepend(sip.KindVia, c.target.Via(c.branch))
+	c.wire = c.req.Bytes()
+	if large := c.target.From.Large(); len(c.wire) > transport.MaxDatagram && large != nil && !l.refusesLarge(c.target) {
+		// RFC 3261 §18.1.1: what may not fit the path's MTU goes over TCP, the Via with it; over UDP after all if TCP is not to be had.
+		c.large, c.small = true, c.target.From
+		c.encodeFor(large)
+	}
+	t := l.ofBranch(c.branch)
+	t.mu.Lock()
+	if c.isCancel {
+		t.cancels[c.branch] = c
+	} else {
+		t.clients[c.branch] = c
+	}
+	t.mu.Unlock()
+	l.live.Add(1)
+	l.pending.Add(1)
+	l.m.Clients.Add(1)
+	err := c.send()
+	if err != nil && c.large {
+		err = c.fallBack()
+	}
+	if err != nil {
+		l.m.SendFailed.Add(1)
+		c.end()
+		return err
+	}
+	c.arm()
+	return nil
+}
+
+// encodeFor makes the request leave from another endpoint: its Via changes. c.mu is held.
+func (c *Client) encodeFor(ep *transport.Endpoint) {
+	c.target.From = ep
+	if i := c.req.Find(sip.KindVia); i >= 0 {
+		c.req.SetAt(i, c.target.Via(c.branch))
+	}
+	c.wire = c.req.Bytes()
+}
+
+// send hands the request to the transport. c.mu is held.
+func (c *Client) send() error {
+	f, err := c.layer.tp.Send(c.wire, c.target, c)
+	if err == nil {
+		c.flow = f
+	}
+	return err
+}
+
+// arm sets the timers of a request just sent for the first time: A and B, or E and F. c.mu is held.
+func (c *Client) arm() {
+	l := c.layer
+	now := l.wheel.now()
+	c.until = now + 64*l.cfg.T1
+	c.again = 0
+	if !c.target.Proto().Reliable() {
+		c.interval = l.cfg.T1
+		if !c.stopped {
+			c.again = now + c.interval
+		}
+	} else if c.large {
+		c.again = now + largePatience
+	}
+	c.schedule()
+}
+
+// largePatience is how long a request that is only over TCP for its size waits for the connection.
+const largePatience = time.Second
+
+// schedule puts the earlier of both times on the wheel. c.mu is held.
+func (c *Client) schedule() {
+	at := c.until
+	if c.again != 0 && (at == 0 || c.again < at) {
+		at = c.again
+	}
+	if at == 0 {
+		c.layer.wheel.clear(&c.t)
+		return
+	}
+	c.layer.wheel.set(&c.t, at)
+}
+
+// Branch returns the branch of the request's Via.
+func (c *Client) Branch() string { return c.branch }
+
+// Status returns the status of the latest response, 0 before the first.
+func (c *Client) Status() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status
+}
+
+// Flow returns the flow of the latest response, before that the one the request was sent by. It suits [transport.Target].Prefer.
+func (c *Client) Flow() transport.Flow {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.flow
+}
+
+// Request returns the request as sent, nil once the layer needs it no more.
+func (c *Client) Request() *sip.Message {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.req
+}
+
+// Cancel cancels an INVITE (RFC 3261 §9.1), with the given lines, such as Reason, in the CANCEL. It is sent once a provisional response has come. The INVITE still
+// gets its final response, 487 as a rule, or a 2xx that crossed; without one, Failed comes 64×T1 after the CANCEL. It returns [ErrDone] when
+// there is a final response. A second call does nothing.
+func (c *Client) Cancel(lines ...sip.Header) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case !c.invite:
+		return errors.New("only INVITE can be cancelled (RFC 3261 §9.1)")
+	case c.state > proceeding:
+		return ErrDone
+	case c.cancel != noCancel:
+		return nil
+	}
+	c.why = lines
+	c.cancel = wantCancel
+	if c.state == proceeding {
+		c.sendCancel()
+	}
+	return nil
+}
+
+// Abandon stops the retransmission of an INVITE to a target that does not answer. Responses that come after all are still handed up, until
+// timer B ends the transaction with Failed. Where a provisional response has come it does nothing.
+func (c *Client) Abandon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped = true; c.state == calling {
+		c.again = 0
+		c.schedule()
+	}
+}
+
+// sendCancel sends the CANCEL in a transaction of its own, of which nothing is handed up. c.mu is held.
+func (c *Client) sendCancel() {
+	l := c.layer
+	c.cancel = cancelSent
+	req := sip.NewCancel(c.req)
+	req.Remove(sip.KindVia) // begin puts the same one on
+	for _, h := range c.why {
+		req.Append(h)
+	}
+	k := &Client{layer: l, branch: c.branch, isCancel: true, req: req, target: c.sameWay()}
+	k.t.owner = k
+	k.mu.Lock()
+	if err := k.begin(); err != nil {
+		l.log.Warn("CANCEL not sent", "target", c.target.String(), "err", err)
+	}
+	k.mu.Unlock()
+	c.until = l.wheel.now() + 64*l.cfg.T1 // RFC 3261 §9.1: then consider it cancelled
+	c.schedule()
+}
+
+// sameWay is the target of what must travel like the request itself. c.mu is held.
+func (c *Client) sameWay() transport.Target {
+	t := c.target
+	t.Prefer = c.flow
+	return t
+}
+
+// Ack sends the user's ACK for a 2xx to t, with a Via of its own, and remembers it: when the same fork's 2xx comes again, the ACK is sent again, and the
+// user hears nothing of it. The layer owns ack from then on.
+func (c *Client) Ack(ack *sip.Message, t transport.Target) error {
+	if t.From == nil {
+		return errors.New("send ACK: the target names no endpoint")
+	}
+	ack.Prepend(sip.KindVia, t.Via(sip.NewBranch()))
+	a := sentAck{tag: ack.ToTag(), wire: ack.Bytes(), target: t}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == accepted {
+		if i := c.ackOf(a.tag); i >= 0 {
+			c.acks[i] = a
+		} else if len(c.acks) < maxForks {
+			c.acks = append(c.acks, a)
+		}
+	}
+	_, err := c.layer.tp.Send(a.wire, t, nil)
+	return err
+}
+
+// maxForks bounds the ACKs remembered for one INVITE.
+const maxForks = 16
+
+func (c *Client) ackOf(tag string) int {
+	for i := range c.acks {
+		if c.acks[i].tag == tag {
+			return i
+		}
+	}
+	return -1
+}
+
+// response matches a response with its transaction (RFC 3261 §17.1.3).
+func (l *Layer) response(m *sip.Message, f transport.Flow) {
+	v, err := m.TopVia()
+	cs, err2 := m.CSeq()
+	if err != nil || err2 != nil {
+		l.m.Discarded.Add(1)
+		return
+	}
+	branch := v.Branch()
+	t := l.ofBranch(branch)
+	t.mu.Lock()
+	c := t.clients[branch]
+	if cs.Method == sip.CANCEL {
+		c = t.cancels[branch]
+	}
+	t.mu.Unlock()
+	if c == nil || m.Count(sip.KindVia) != 1 {
+		// Nobody waits for it; or it has several Vias, so it was never for us (§8.1.3.3).
+		l.m.StrayResponses.Add(1)
+		return
+	}
+	c.receive(m, f, cs.Method)
+}
+
+func (c *Client) receive(m *sip.Message, f transport.Flow, method sip.Method) {
+	l := c.layer
+	c.mu.Lock()
+	if c.req != nil && c.req.Method() != method {
+		c.mu.Unlock()
+		l.m.StrayResponses.Add(1)
+		return
+	}
+	status := m.Status()
+	switch {
+	case c.state == terminated:
+		c.mu.Unlock()
+		l.m.StrayResponses.Add(1)
+		return
+	case c.state == completed:
+		c.mu.Unlock()
+		c.absorb(status)
+		return
+	case c.state == accepted:
+		if status < 200 || status > 299 {
+			// A final of another branch behind a 2xx: absorbed (RFC 6026 §7.2).
+			c.mu.Unlock()
+			l.m.Absorbed.Add(1)
+			return
+		}
+		if i := c.ackOf(m.ToTag()); i >= 0 {
+			a := c.acks[i]
+			c.mu.Unlock()
+			l.m.Absorbed.Add(1)
+			if _, err := l.tp.Send(a.wire, a.target, nil); err != nil {
+				l.m.SendFailed.Add(1)
+			}
+			return
+		}
+		c.post(event{kind: evResponse, msg: m})
+		return
+	}
+	if c.state == calling {
+		l.tp.Forget(c.flow, c)
+	}
+	c.flow, c.status = f, status
+	switch {
+	case status < 200:
+		c.provisional()
+	case c.invite && status < 300:
+		c.succeed()
+	case c.invite:
+		c.acknowledge(m)
+	default:
+		c.finish()
+	}
+	c.post(event{kind: evResponse, msg: m})
+}
+
+// provisional: c.mu is held.
+func (c *Client) provisional() {
+	first := c.state == calling
+	c.state = proceeding
+	switch {
+	case c.invite && first:
+		// §17.1.1.2: no retransmission and no time-out from now on; how long it may ring is the user's business.
+		c.again, c.until, c.wire = 0, 0, nil
+		c.schedule()
+		if c.cancel == wantCancel {
+			c.sendCancel()
+		}
+	case !c.invite && c.again != 0:
+		c.interval = c.layer.cfg.T2 // §17.1.2.2
+	}
+}
+
+// succeed: a 2xx to an INVITE. c.mu is held.
+func (c *Client) succeed() {
+	l := c.layer
+	c.state = accepted
+	c.release()
+	l.pending.Add(-1)
+	c.again, c.until = 0, l.wheel.now()+64*l.cfg.T1 // timer M
+	c.schedule()
+}
+
+// acknowledge: a final of 300 to 699 to an INVITE. c.mu is held.
+func (c *Client) acknowledge(res *sip.Message) {
+	l := c.layer
+	ack := sip.NewACK(c.req, res)
+	wire := ack.Bytes()
+	t := c.sameWay()
+	c.release()
+	c.target, c.wire = t, wire
+	c.state = completed
+	l.pending.Add(-1)
+	if _, err := l.tp.Send(wire, t, nil); err != nil {
+		l.m.SendFailed.Add(1)
+	}
+	if t.Proto().Reliable() {
+		c.end() // timer D is 0
+		return
+	}
+	c.again, c.until = 0, l.wheel.now()+max(64*l.cfg.T1, 32*time.Second) // timer D: at least 32 s
+	c.schedule()
+}
+
+// finish: a final to anything but an INVITE. c.mu is held.
+func (c *Client) finish() {
+	l := c.layer
+	reliable := c.target.Proto().Reliable()
+	c.release()
+	c.state = completed
+	l.pending.Add(-1)
+	if reliable {
+		c.end() // timer K is 0
+		return
+	}
+	c.again, c.until = 0, l.wheel.now()+l.cfg.T4 // timer K
+	c.schedule()
+}
+
+// release lets go of what is not needed after a final response. c.mu is held.
+func (c *Client) release() { c.req, c.wire, c.why = nil, nil, nil }
+
+// absorb: a final response came again.
+func (c *Client) absorb(status int) {
+	l := c.layer
+	l.m.Absorbed.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.invite && status >= 300 && c.wire != nil && c.state == completed {
+		if _, err := l.tp.Send(c.wire, c.target, nil); err != nil {
+			l.m.SendFailed.Add(1)
+		}
+	}
+}
+
+// expire is the wheel's call.
+func (c *Client) expire() {
+	l := c.layer
+	if l.closed.Load() {
+		return
+	}
+	c.mu.Lock()
+	now := l.wheel.now()
+	switch {
+	case c.state == terminated:
+	case c.until != 0 && now >= c.until:
+		if c.state == calling || c.state == proceeding {
+			l.m.Timeouts.Add(1)
+			c.fail(ErrTimeout)
+			return
+		}
+		c.end()
+	case c.again != 0 && now >= c.again:
+		if c.retransmit(now) {
+			return
+		}
+	default:
+		c.schedule() // it was moved while it fired
+	}
+	c.mu.Unlock()
+}
+
+// retransmit: timer A or E. It returns true if it gave c.mu up. c.mu is held.
+func (c *Client) retransmit(now time.Duration) bool {
+	l := c.layer
+	if c.large {
+		// The TCP connection is not up yet.
+		if c.state != calling || c.flow.Established() {
+			c.again = 0
+			c.schedule()
+			return false
+		}
+		l.tp.Forget(c.flow, c)
+		if err := c.fallBack(); err != nil {
+			c.fail(err)
+			return true
+		}
+		c.arm()
+		return false
+	}
+	l.m.Retransmissions.Add(1)
+	if err := c.send(); err != nil {
+		// The network may come back before timer B or F.
+		l.m.SendFailed.Add(1)
+	}
+	if c.invite {
+		c.interval *= 2 // timer A
+	} else if c.state == proceeding {
+		c.interval = l.cfg.T2
+	} else {
+		c.interval = min(2*c.interval, l.cfg.T2) // timer E
+	}
+	c.again = now + c.interval
+	c.schedule()
+	return false
+}
+
+// SendFailed implements transport.Waiter: the connection could not be made, or was lost.
+func (c *Client) SendFailed(err error) {
+	l := c.layer
+	if l.closed.Load() {
+		return
+	}
+	c.mu.Lock()
+	if c.state != calling {
+		// There was an answer, so the request arrived; the final one may come by another connection (RFC 3261 §18.2.2).
+		c.mu.Unlock()
+		return
+	}
+	var ce *transport.ConnError
+	established := errors.As(err, &ce) && ce.Established
+	switch {
+	case c.large && !established:
+		if ferr := c.fallBack(); ferr != nil {
+			c.fail(ferr)
+			return
+		}
+		c.arm()
+	case established && !c.retried:
+		// A connection that was up died under the request, perhaps before it arrived. Send it again by a new one: the branch is the same, so the far side
+		// takes it for a retransmission if it knows it.
+		c.retried = true
+		c.target.Prefer = transport.Flow{}
+		l.m.Resent.Add(1)
+		if serr := c.send(); serr != nil {
+			c.fail(serr)
+			return
+		}
+	default:
+		c.fail(err)
+		return
+	}
+	c.mu.Unlock()
+}
+
+// fallBack sends a large request over UDP after all, and remembers for a while that the far side takes no TCP. c.mu is held.
+func (c *Client) fallBack() error {
+	l := c.layer
+	l.m.LargeFallbacks.Add(1)
+	l.noteNoLarge(c.target)
+	c.large = false
+	c.encodeFor(c.small)
+	c.small = nil
+	return c.send()
+}
+
+// fail ends the transaction and tells the user. c.mu is held, and given up.
+func (c *Client) fail(err error) {
+	c.end()
+	c.post(event{kind: evFailed, err: err})
+}
+
+// end takes the transaction out of the tables. c.mu is held.
+func (c *Client) end() {
+	l := c.layer
+	if c.state == terminated {
+		return
+	}
+	if c.state == calling || c.state == proceeding {
+		l.pending.Add(-1)
+		l.tp.Forget(c.flow, c)
+	}
+	c.state = terminated
+	c.release()
+	c.acks = nil
+	l.wheel.clear(&c.t)
+	t := l.ofBranch(c.branch)
+	t.mu.Lock()
+	if c.isCancel {
+		delete(t.cancels, c.branch)
+	} else {
+		delete(t.clients, c.branch)
+	}
+	t.mu.Unlock()
+	l.live.Add(-1)
+}
+
+// noLargeFor is how long a far side that took no TCP connection gets large requests over UDP at once.
+const noLargeFor = 5 * time.Minute
+
+func (l *Layer) refusesLarge(t transport.Target) bool {
+	l.largeMu.Lock()
+	defer l.largeMu.Unlock()
+	at, ok := l.noLarge[t.Addr.String()]
+	return ok && time.Since(at) < noLargeFor
+}
+
+func (l *Layer) noteNoLarge(t transport.Target) {
+	l.largeMu.Lock()
+	defer l.largeMu.Unlock()
+	if len(l.noLarge) >= 1000 {
+		clear(l.noLarge) // far more than there are peers
+	}
+	l.noLarge[t.Addr.String()] = time.Now()
+}

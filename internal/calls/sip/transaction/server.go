@@ -1,0 +1,608 @@
+package transaction
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+)
+
+// ServerHandler is told what happens to a request after [User].Request. See the package comment for how its methods are called.
+type ServerHandler interface {
+	// Cancel: the far side cancels the INVITE, and has its 200 for that. The user should answer the INVITE with 487. It comes at most once, and
+	// not after a final response.
+	Cancel(tx *Server, cancel *sip.Message)
+	// Ack: the far side has our 2xx sent with [Server.RespondReliably]. It comes at most once.
+	Ack(tx *Server, ack *sip.Message)
+	// Failed: our final response to an INVITE was never acknowledged ([ErrNoAck]), or a response could not be delivered (*[transport.ConnError]). It comes at most once.
+	Failed(tx *Server, err error)
+}
+
+type serverState uint8
+
+const (
+	waiting    serverState = iota // Trying, or Proceeding: no final response yet
+	sAccepted                     // INVITE: we sent a 2xx (RFC 6026 §7.1)
+	sCompleted                    // we sent another final
+	confirmed                     // INVITE: and have its ACK
+	sEnded
+)
+
+// Server is a server transaction (RFC 3261 §17.2, RFC 6026).
+//
+//	             2xx (INVITE)                 L
+//	waiting ───────────────────▶ accepted ─────────▶ ended
+//	   │ other final               H: Failed, J        ▲
+//	   └──────────▶ completed ─────────────────────────┤
+//	                    │ ACK (INVITE)           I     │
+//	                    └─────────▶ confirmed ─────────┘
+type Server struct {
+	layer *Layer
+	key   key
+	flow  transport.Flow
+
+	mu        sync.Mutex // guards the fields below
+	box       box
+	t         timer
+	h         ServerHandler
+	invite    bool
+	hasMerged bool
+	hasAck    bool // mergedKey, ackKey are in the tables
+	state     serverState
+	cancelled bool
+	status    int
+	tag       string
+	req       *sip.Message
+	wire      []byte // the latest response, to repeat
+	mergedKey key
+	ackKey    key
+	interval  time.Duration
+	again     time.Duration // when to repeat the response, or to send 100; 0: not
+	until     time.Duration // when the state's time is over; 0: never
+}
+
+// Request returns the request, nil once it has its final response.
+func (s *Server) Request() *sip.Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.req
+}
+
+// Flow returns where the request came from. It suits [transport.Target].Prefer.
+func (s *Server) Flow() transport.Flow { return s.flow }
+
+// Handle says who is told what comes later. Without a handler the layer answers a CANCEL's INVITE with 487 by itself.
+func (s *Server) Handle(h ServerHandler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.h = h
+}
+
+// Tag returns the To tag of this transaction's responses, making it when it is asked for first. A user that brings tags of its own
+// need not use it: the tag of the first response that carries one is taken over.
+func (s *Server) Tag() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tagLocked()
+}
+
+func (s *Server) tagLocked() string {
+	if s.tag == "" {
+		s.tag = s.layer.cfg.NewTag()
+	}
+	return s.tag
+}
+
+// Final reports whether the final response has been sent.
+func (s *Server) Final() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state != waiting
+}
+
+// Respond sends a response, provisional or final. After the final one it returns [ErrDone] and sends nothing. Another error means that the response could not
+// be sent now; a final one counts as sent all the same, and is repeated as the rules say.
+//
+// A 2xx to an INVITE is sent once: retransmitting it is the user's business then (RFC 6026 §7.1); [Server.RespondReliably] does it.
+func (s *Server) Respond(res *sip.Message) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.respond(res, false)
+}
+
+// RespondReliably sends a 2xx to an INVITE and repeats it until its ACK comes, which goes to the handler's Ack; without one, Failed with
+// [ErrNoAck] comes after 64×T1 (RFC 3261 §13.3.1.4). Over TCP and TLS too: the ACK is from end to end. Other responses are sent as Respond does.
+func (s *Server) RespondReliably(res *sip.Message) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.respond(res, s.invite && res.Status()/100 == 2)
+}
+
+// Trying sends 100 at once, for users that know the answer will take a while.
+func (s *Server) Trying() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != waiting || s.req == nil {
+		return ErrDone
+	}
+	if s.status != 0 {
+		return nil
+	}
+	return s.respond(sip.NewResponse(s.req, 100, "", ""), false)
+}
+
+// Acked stops the repetition of a 2xx sent with RespondReliably, for users that match the ACK themselves.
+func (s *Server) Acked() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acked()
+}
+
+// respond: s.mu is held.
+func (s *Server) respond(res *sip.Message, reliably bool) error {
+	l := s.layer
+	status := res.Status()
+	switch {
+	case status < 100 || status > 699:
+		return fmt.Errorf("respond with status %d: not a response", status)
+	case s.state != waiting:
+		return ErrDone
+	case l.closed.Load():
+		return ErrClosed
+	}
+	if tag := res.ToTag(); tag != "" {
+		s.tag = tag
+	}
+	s.status = status
+	keep := status < 200 || reliably || !s.invite || status >= 300
+	var err error
+	if keep {
+		s.wire = res.Bytes()
+		err = l.tp.Reply(s.wire, s.flow, s.waiter(status))
+	} else {
+		s.wire = nil
+		buf := buffers.Get().(*[]byte)
+		*buf = res.AppendTo((*buf)[:0])
+		err = l.tp.Reply(*buf, s.flow, s.waiter(status))
+		buffers.Put(buf)
+	}
+	if err != nil {
+		l.m.SendFailed.Add(1)
+	}
+	if status < 200 {
+		if s.invite {
+			s.again = 0 // the automatic 100 is not needed any more
+			s.schedule()
+		}
+		return err
+	}
+	s.final(status, reliably)
+	return err
+}
+
+// waiter is who is told when a final response cannot be delivered by a new connection.
+func (s *Server) waiter(status int) transport.Waiter {
+	if status < 200 || s.h == nil {
+		return nil
+	}
+	return s
+}
+
+// final enters the state after a final response. s.mu is held.
+func (s *Server) final(status int, reliably bool) {
+	l := s.layer
+	now := l.wheel.now()
+	unreliable := !s.flow.Proto().Reliable()
+	l.pending.Add(-1)
+	s.again = 0
+	switch {
+	case s.invite && status < 300:
+		s.state = sAccepted
+		s.until = now + 64*l.cfg.T1 // timer L
+		if reliably {
+			s.awaitAck()
+			s.interval = l.cfg.T1
+			s.again = now + s.interval
+		}
+	case s.invite:
+		s.state = sCompleted
+		s.until = now + 64*l.cfg.T1 // timer H
+		if unreliable {
+			s.interval = l.cfg.T1
+			s.again = now + s.interval // timer G
+		}
+	case unreliable:
+		s.state = sCompleted
+		s.until = now + 64*l.cfg.T1 // timer J
+		s.h = nil
+	default:
+		s.state = sCompleted
+		s.end() // timer J is 0
+		return
+	}
+	s.req = nil
+	s.schedule()
+}
+
+// awaitAck files the transaction under what an ACK for its 2xx will carry. s.mu is held.
+func (s *Server) awaitAck() {
+	l := s.layer
+	cs, _ := s.req.CSeq() // checked on receipt
+	s.ackKey, s.hasAck = l.ackKey(s.req.CallID(), s.req.FromTag(), s.tag, cs.Seq), true
+	t := l.at(s.ackKey)
+	t.mu.Lock()
+	t.acks[s.ackKey] = s
+	t.mu.Unlock()
+}
+
+// acked: s.mu is held.
+func (s *Server) acked() {
+	if s.state != sAccepted {
+		return
+	}
+	s.again, s.wire = 0, nil
+	s.schedule()
+}
+
+// schedule puts the earlier of both times on the wheel. s.mu is held.
+func (s *Server) schedule() {
+	at := s.until
+	if s.again != 0 && (at == 0 || s.again < at) {
+		at = s.again
+	}
+	if at == 0 {
+		s.layer.wheel.clear(&s.t)
+		return
+	}
+	s.layer.wheel.set(&s.t, at)
+}
+
+// expire is the wheel's call.
+func (s *Server) expire() {
+	l := s.layer
+	if l.closed.Load() {
+		return
+	}
+	s.mu.Lock()
+	now := l.wheel.now()
+	switch {
+	case s.state == sEnded:
+	case s.until != 0 && now >= s.until:
+		unacked := s.invite && (s.state == sCompleted || s.state == sAccepted && s.again != 0)
+		s.endKeeping()
+		if unacked {
+			l.m.Timeouts.Add(1)
+			s.post(event{kind: evFailed, err: ErrNoAck})
+			return
+		}
+	case s.again != 0 && now >= s.again:
+		s.repeat(now)
+	default:
+		s.schedule() // it was moved while it fired
+	}
+	s.mu.Unlock()
+}
+
+// repeat: timer G, the repetition of a 2xx, or the automatic 100. s.mu is held.
+func (s *Server) repeat(now time.Duration) {
+	l := s.layer
+	if s.state == waiting {
+		s.again = 0
+		l.m.AutoTrying.Add(1)
+		_ = s.respond(sip.NewResponse(s.req, 100, "", ""), false) // counted; the client repeats its INVITE
+		return
+	}
+	l.m.Retransmissions.Add(1)
+	if err := l.tp.Reply(s.wire, s.flow, nil); err != nil {
+		l.m.SendFailed.Add(1)
+	}
+	s.interval = min(2*s.interval, l.cfg.T2)
+	s.again = now + s.interval
+	s.schedule()
+}
+
+// SendFailed implements transport.Waiter: a final response could not be delivered.
+func (s *Server) SendFailed(err error) {
+	if s.layer.closed.Load() {
+		return
+	}
+	s.mu.Lock()
+	if s.state == sEnded || s.again != 0 && s.state == sAccepted {
+		// A 2xx that is repeated anyway gets another chance.
+		s.mu.Unlock()
+		return
+	}
+	s.endKeeping()
+	s.post(event{kind: evFailed, err: err})
+}
+
+// endKeeping is end that leaves the handler, for a last callback. s.mu is held.
+func (s *Server) endKeeping() {
+	h := s.h
+	s.end()
+	s.h = h
+}
+
+// end takes the transaction out of the tables. s.mu is held.
+func (s *Server) end() {
+	l := s.layer
+	if s.state == sEnded {
+		return
+	}
+	if s.state == waiting {
+		l.pending.Add(-1)
+	}
+	s.state = sEnded
+	s.req, s.wire, s.h = nil, nil, nil
+	l.wheel.clear(&s.t)
+	s.dropMerged()
+	if s.hasAck {
+		t := l.at(s.ackKey)
+		t.mu.Lock()
+		if t.acks[s.ackKey] == s {
+			delete(t.acks, s.ackKey)
+		}
+		t.mu.Unlock()
+	}
+	t := l.at(s.key)
+	t.mu.Lock()
+	delete(t.servers, s.key)
+	t.mu.Unlock()
+	l.live.Add(-1)
+}
+
+func (s *Server) dropMerged() {
+	if !s.hasMerged {
+		return
+	}
+	s.hasMerged = false
+	t := s.layer.at(s.mergedKey)
+	t.mu.Lock()
+	if t.merged[s.mergedKey] == s {
+		delete(t.merged, s.mergedKey)
+	}
+	t.mu.Unlock()
+}
+
+func (l *Layer) ackKey(callID, remoteTag, localTag string, seq uint32) key {
+	return l.key("ack", callID, remoteTag, localTag, strconv.Itoa(int(seq)))
+}
+
+// serverKey is what a request is matched by (RFC 3261 §17.2.3), with the given method in the place of its own. A branch without the magic cookie is from an RFC 2543 client:
+// then the Request-URI, tags, Call-ID, CSeq and the whole top Via count. The To tag does not: the ACK has one the INVITE had not, and nothing else is told apart by it.
+func (l *Layer) serverKey(m *sip.Message, v sip.Via, method sip.Method, seq uint32) key {
+	branch := v.Branch()
+	if len(branch) > len(sip.BranchMagic) && branch[:len(sip.BranchMagic)] == sip.BranchMagic {
+		// Host names compare without regard to case, but a client repeats its own Via letter for letter.
+		return l.key(branch, v.Host, strconv.Itoa(v.Port), string(method))
+	}
+	return l.key("2543", m.RequestURI(), m.FromTag(), m.CallID(), strconv.Itoa(int(seq)), m.First(sip.KindVia), string(method))
+}
+
+// request handles a request that passed all checks.
+func (l *Layer) request(m *sip.Message, f transport.Flow) {
+	v, err := m.TopVia()
+	cs, err2 := m.CSeq()
+	if err != nil || err2 != nil {
+		l.m.Discarded.Add(1) // the validator let it through, so it is not for us to explain
+		return
+	}
+	switch m.Method() {
+	case sip.ACK:
+		l.ack(m, v, cs.Seq, f)
+	case sip.CANCEL:
+		l.cancelRequest(m, v, cs.Seq, f)
+	default:
+		l.open(m, v, cs, f)
+	}
+}
+
+// open finds the transaction of a request, or makes it.
+func (l *Layer) open(m *sip.Message, v sip.Via, cs sip.CSeq, f transport.Flow) {
+	k := l.serverKey(m, v, m.Method(), cs.Seq)
+	t := l.at(k)
+	t.mu.Lock()
+	old := t.servers[k]
+	t.mu.Unlock()
+	if old != nil {
+		old.repeated()
+		return
+	}
+	inDialog := m.ToTag() != ""
+	if l.overloaded(m, f, inDialog) {
+		return
+	}
+	s := &Server{layer: l, key: k, flow: f, invite: m.Method() == sip.INVITE, req: m}
+	s.t.owner = s
+	s.box.busy = true // until Request returns, what else comes waits
+	if !inDialog && !l.cfg.AllowMerged && !l.fileMerged(s, m, cs) {
+		l.m.Merged.Add(1)
+		res := sip.NewResponse(m, 482, "", l.cfg.NewTag())
+		res.Add(sip.KindWarning, sip.Warning(399, l.cfg.Agent, "the same request came by another path before (RFC 3261 section 8.2.2.2)"))
+		l.Reply(res, f)
+		return
+	}
+	t.mu.Lock()
+	if old = t.servers[k]; old == nil {
+		t.servers[k] = s
+	}
+	t.mu.Unlock()
+	if old != nil { // two flows brought it at one moment
+		s.dropMerged()
+		old.repeated()
+		return
+	}
+	l.live.Add(1)
+	l.pending.Add(1)
+	l.m.Servers.Add(1)
+	if s.invite {
+		s.mu.Lock()
+		if s.state == waiting && s.status == 0 {
+			s.again = l.wheel.now() + l.cfg.Trying
+			s.schedule()
+		}
+		s.mu.Unlock()
+	}
+	s.deliver(event{kind: evRequest, msg: m})
+}
+
+// fileMerged files a request outside a dialog under what a copy of it by another path would have too. It returns false if such a one is there.
+func (l *Layer) fileMerged(s *Server, m *sip.Message, cs sip.CSeq) bool {
+	k := l.key("merged", m.FromTag(), m.CallID(), strconv.Itoa(int(cs.Seq)), string(cs.Method))
+	t := l.at(k)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.merged[k] != nil {
+		return false
+	}
+	t.merged[k] = s
+	s.mergedKey, s.hasMerged = k, true
+	return true
+}
+
+// repeated: the request came again.
+func (s *Server) repeated() {
+	l := s.layer
+	l.m.Absorbed.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// In accepted and confirmed it is absorbed (RFC 6026 §7.1, RFC 3261 §17.2.1); before the first response there is nothing to repeat.
+	if s.wire == nil || s.state == sAccepted || s.state == confirmed || s.state == sEnded {
+		return
+	}
+	if err := l.tp.Reply(s.wire, s.flow, nil); err != nil {
+		l.m.SendFailed.Add(1)
+	}
+}
+
+// ack finds what an ACK belongs to: the INVITE whose non-2xx final it acknowledges (§17.2.3), the 2xx that waits for it, or neither.
+func (l *Layer) ack(m *sip.Message, v sip.Via, seq uint32, f transport.Flow) {
+	k := l.serverKey(m, v, sip.INVITE, seq)
+	t := l.at(k)
+	t.mu.Lock()
+	s := t.servers[k]
+	t.mu.Unlock()
+	if s != nil && s.confirm() {
+		return
+	}
+	k = l.ackKey(m.CallID(), m.FromTag(), m.ToTag(), seq)
+	t = l.at(k)
+	t.mu.Lock()
+	s = t.acks[k]
+	t.mu.Unlock()
+	if s == nil {
+		l.m.UnmatchedAcks.Add(1)
+		func() {
+			defer l.recovered()
+			l.user.Ack(m, f)
+		}()
+		return
+	}
+	s.mu.Lock()
+	if s.state != sAccepted || s.again == 0 {
+		s.mu.Unlock()
+		l.m.Absorbed.Add(1)
+		return
+	}
+	s.acked()
+	s.post(event{kind: evAck, msg: m})
+}
+
+// confirm takes the ACK of a non-2xx final. It returns false when the transaction has none to be acknowledged.
+func (s *Server) confirm() bool {
+	l := s.layer
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.invite:
+		return false
+	case s.state == confirmed:
+		l.m.Absorbed.Add(1)
+		return true
+	case s.state != sCompleted:
+		// An ACK that uses the INVITE's branch for a 2xx is wrong but common.
+		return s.state == waiting
+	}
+	s.state = confirmed
+	s.wire, s.h = nil, nil
+	s.again = 0
+	if s.flow.Proto().Reliable() {
+		s.end() // timer I is 0
+		return true
+	}
+	s.until = l.wheel.now() + l.cfg.T4 // timer I
+	s.schedule()
+	return true
+}
+
+// cancelRequest answers a CANCEL (RFC 3261 §9.2). It needs no transaction: the same CANCEL gets the same answer.
+func (l *Layer) cancelRequest(m *sip.Message, v sip.Via, seq uint32, f transport.Flow) {
+	k := l.serverKey(m, v, sip.INVITE, seq)
+	t := l.at(k)
+	t.mu.Lock()
+	s := t.servers[k]
+	t.mu.Unlock()
+	if s == nil {
+		l.m.StrayCancels.Add(1)
+		l.Reply(sip.NewResponse(m, 481, "", l.cfg.NewTag()), f)
+		return
+	}
+	s.mu.Lock()
+	tag := s.tagLocked()
+	tell := s.state == waiting && !s.cancelled
+	s.cancelled = s.cancelled || tell
+	s.mu.Unlock()
+	l.Reply(sip.NewResponse(m, 200, "", tag), f)
+	if !tell {
+		return
+	}
+	s.mu.Lock()
+	s.post(event{kind: evCancel, msg: m})
+}
+
+// post makes the callback for e now or leaves it to who is at it. s.mu is held, and given up.
+func (s *Server) post(e event) {
+	mine := s.box.put(e)
+	s.mu.Unlock()
+	if mine {
+		s.deliver(e)
+	}
+}
+
+// deliver makes callbacks until there are no more. The caller has the box's turn.
+func (s *Server) deliver(e event) {
+	for mine := true; mine; {
+		s.call(e)
+		s.mu.Lock()
+		e, mine = s.box.next()
+		s.mu.Unlock()
+	}
+}
+
+func (s *Server) call(e event) {
+	defer s.layer.recovered()
+	if e.kind == evRequest {
+		s.layer.user.Request(s, e.msg)
+		return
+	}
+	s.mu.Lock()
+	h := s.h
+	if h == nil && e.kind == evCancel && s.state == waiting {
+		_ = s.respond(sip.NewResponse(s.req, 487, "", s.tagLocked()), false) // counted
+	}
+	s.mu.Unlock()
+	if h == nil {
+		return
+	}
+	switch e.kind {
+	case evCancel:
+		h.Cancel(s, e.msg)
+	case evAck:
+		h.Ack(s, e.msg)
+	case evFailed:
+		h.Failed(s, e.err)
+	}
+}

@@ -1,0 +1,432 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/sip"
+)
+
+// conn is one TCP or TLS connection.
+//
+//	connecting ──▶ open ──▶ closed
+//	     └──────────────────▶
+//
+// Incoming connections are connecting during their TLS handshake.
+type conn struct {
+	stack   *Stack
+	ep      *Endpoint
+	remote  netip.AddrPort
+	inbound bool
+	tag     any // what Accept gave
+	// identity is the local certificate's key; set before the connection opens.
+	identity string
+	// keys are its places in stack.byKey; guarded by stack.mu.
+	keys []connKey
+
+	state atomic.Uint32
+	leaf  atomic.Pointer[x509.Certificate]
+
+	mu      sync.Mutex // guards the fields below, and serialises writes
+	out     *outQueue  // the TCP side
+	nc      net.Conn   // what to write to: out, or the TLS connection over it
+	pending []pendingMessage
+	queued  int // bytes in pending
+	waiters map[Waiter]struct{}
+}
+
+type pendingMessage struct {
+	b     []byte
+	w     Waiter
+	watch bool
+}
+
+const (
+	connecting uint32 = iota
+	open
+	closed
+)
+
+func newConn(s *Stack, ep *Endpoint, remote netip.AddrPort, inbound bool) *conn {
+	return &conn{stack: s, ep: ep, remote: remote, inbound: inbound}
+}
+
+func (c *conn) alive() bool { return c.state.Load() != closed }
+
+func (c *conn) peerCert() *x509.Certificate { return c.leaf.Load() }
+
+// fits reports whether a request for name, to be sent as identity, may use the connection.
+func (c *conn) fits(identity, name string) bool {
+	if c.ep.cfg.Proto != TLS {
+		return true
+	}
+	if c.state.Load() != open || c.identity != identity {
+		return false
+	}
+	leaf := c.leaf.Load()
+	if leaf == nil {
+		return false
+	}
+	if name == "" {
+		name = c.remote.Addr().String()
+	}
+	return certCovers(leaf, name)
+}
+
+// send writes a message, or keeps it until the connection is open. watch keeps w interested after that.
+func (c *conn) send(b []byte, w Waiter, watch bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch c.state.Load() {
+	case closed:
+		return ErrClosed
+	case connecting:
+		if c.queued+len(b) > c.stack.cfg.MaxQueueBytes {
+			return fmt.Errorf("%d bytes wait for the connection: %w", c.queued, ErrSlowPeer)
+		}
+		c.queued += len(b)
+		c.pending = append(c.pending, pendingMessage{append([]byte(nil), b...), w, watch})
+		return nil
+	}
+	if _, err := c.nc.Write(b); err != nil {
+		// The reader sees the closed socket and cleans up.
+		_ = c.out.TCPConn.Close()
+		return err
+	}
+	c.stack.m.sent(c.ep.cfg.Proto, len(b))
+	if watch && w != nil {
+		c.watch(w)
+	}
+	return nil
+}
+
+func (c *conn) watch(w Waiter) {
+	if c.waiters == nil {
+		c.waiters = map[Waiter]struct{}{}
+	}
+	c.waiters[w] = struct{}{}
+}
+
+func (c *conn) forget(w Waiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.waiters, w)
+	// What was not sent yet is not to be sent any more: the request has been given up.
+	c.pending = slices.DeleteFunc(c.pending, func(p pendingMessage) bool {
+		if p.w == w {
+			c.queued -= len(p.b)
+		}
+		return p.w == w
+	})
+}
+
+// opened puts the connection to use and writes what waits.
+func (c *conn) opened(out *outQueue, nc net.Conn) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.state.CompareAndSwap(connecting, open) {
+		return ErrClosed
+	}
+	c.out, c.nc = out, nc
+	var failed error
+	for _, p := range c.pending {
+		if failed == nil {
+			if _, failed = nc.Write(p.b); failed == nil {
+				c.stack.m.sent(c.ep.cfg.Proto, len(p.b))
+			}
+		}
+		// On failure all of them are told by close.
+		if p.w != nil && (p.watch || failed != nil) {
+			c.watch(p.w)
+		}
+	}
+	c.pending, c.queued = nil, 0
+	return failed
+}
+
+// close ends the connection and tells whoever waits on it. It may be called more than once.
+func (c *conn) close(cause error) {
+	c.mu.Lock()
+	was := c.state.Swap(closed)
+	if was == closed {
+		c.mu.Unlock()
+		return
+	}
+	waiters := make([]Waiter, 0, len(c.waiters)+len(c.pending))
+	for w := range c.waiters {
+		waiters = append(waiters, w)
+	}
+	for _, p := range c.pending {
+		if p.w != nil {
+			waiters = append(waiters, p.w)
+		}
+	}
+	c.waiters, c.pending, c.queued = nil, nil, 0
+	out := c.out
+	c.mu.Unlock()
+	if out != nil {
+		_ = out.TCPConn.Close() // closing tells the far side; there is nothing to do about an error
+	}
+	c.stack.remove(c)
+	m := c.stack.m
+	if was == open {
+		m.ConnsClosed.Add(1)
+	} else {
+		m.ConnsFailed.Add(1)
+	}
+	level := c.stack.log.Debug
+	if was != open && !errors.Is(cause, ErrClosed) {
+		level = c.stack.log.Warn // a handshake that failed is what people search for days
+	}
+	level("SIP connection ended", "endpoint", c.ep.cfg.Name, "remote", c.remote.String(), "inbound", c.inbound, "had_been_open", was == open, "err", cause)
+	err := &ConnError{Proto: c.ep.cfg.Proto, Remote: c.remote, Established: was == open, Err: cause}
+	for _, w := range waiters {
+		w.SendFailed(err)
+	}
+}
+
+// serve runs an incoming connection from its handshake to its end.
+func (c *conn) serve(nc *net.TCPConn) {
+	out := c.tune(nc)
+	stop := context.AfterFunc(c.stack.ctx, func() { _ = nc.Close() })
+	defer stop()
+	if c.ep.cfg.Proto == TCP {
+		if err := c.opened(out, out); err != nil {
+			_ = nc.Close()
+			c.close(err)
+			return
+		}
+		c.stack.m.ConnsAccepted.Add(1)
+		c.read(out)
+		return
+	}
+	select {
+	case c.stack.handshakes <- struct{}{}:
+	default:
+		c.stack.m.ConnsRefused.Add(1)
+		_ = nc.Close()
+		c.close(fmt.Errorf("%d TLS handshakes run: %w", cap(c.stack.handshakes), ErrTooManyConnections))
+		return
+	}
+	var identity string
+	tc := tls.Server(out, c.ep.cfg.TLS.server(&identity))
+	err := c.handshake(tc)
+	<-c.stack.handshakes
+	if err == nil {
+		c.identity = identity
+		err = c.opened(out, tc)
+	}
+	if err != nil {
+		_ = nc.Close()
+		c.close(err)
+		return
+	}
+	c.stack.m.ConnsAccepted.Add(1)
+	c.read(tc)
+}
+
+// dial makes an outgoing connection and runs it to its end.
+func (c *conn) dial(to []netip.AddrPort, names []string) {
+	var nc *net.TCPConn
+	var err error
+	for _, addr := range to {
+		d := net.Dialer{Timeout: c.stack.cfg.DialTimeout}
+		if a := c.ep.cfg.Bind.Addr(); !a.IsUnspecified() {
+			d.LocalAddr = &net.TCPAddr{IP: a.AsSlice()}
+		}
+		var raw net.Conn
+		if raw, err = d.DialContext(c.stack.ctx, "tcp", addr.String()); err == nil {
+			nc = raw.(*net.TCPConn)
+			break
+		}
+	}
+	if err != nil {
+		c.close(err)
+		return
+	}
+	stop := context.AfterFunc(c.stack.ctx, func() { _ = nc.Close() })
+	defer stop()
+	out := c.tune(nc)
+	var rw net.Conn = out
+	if c.ep.cfg.Proto == TLS {
+		var tc *tls.Conn
+		tc, err = c.client(out, names)
+		rw = tc
+	}
+	if err == nil {
+		err = c.opened(out, rw)
+	}
+	if err != nil {
+		_ = nc.Close()
+		c.close(err)
+		return
+	}
+	c.stack.m.ConnsDialled.Add(1)
+	c.read(rw)
+}
+
+func (c *conn) client(out *outQueue, names []string) (*tls.Conn, error) {
+	sni := ""
+	if len(names) > 0 {
+		sni = names[0]
+	}
+	cfg, err := c.ep.cfg.TLS.client(c.identity, sni, names)
+	if err != nil {
+		return nil, err
+	}
+	tc := tls.Client(out, cfg)
+	return tc, c.handshake(tc)
+}
+
+func (c *conn) handshake(tc *tls.Conn) error {
+	ctx, cancel := context.WithTimeout(c.stack.ctx, c.stack.cfg.HandshakeTimeout)
+	defer cancel()
+	if err := tc.HandshakeContext(ctx); err != nil {
+		c.stack.m.HandshakesFailed.Add(1)
+		return fmt.Errorf("TLS handshake: %w", err)
+	}
+	if certs := tc.ConnectionState().PeerCertificates; len(certs) > 0 {
+		c.leaf.Store(certs[0])
+	}
+	return nil
+}
+
+// tune sets the socket's options and wraps it in its write queue.
+func (c *conn) tune(nc *net.TCPConn) *outQueue {
+	_ = nc.SetNoDelay(true) // Go's default; said because it matters
+	_ = nc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3})
+	setUserTimeout(nc, c.stack.cfg.WriteTimeout)
+	return newOutQueue(nc, c.stack, c.stack.cfg.MaxQueueBytes)
+}
+
+// read runs the connection until it ends.
+func (c *conn) read(src net.Conn) {
+	in := &deadlined{Conn: src, c: c}
+	if c.inbound || c.stack.cfg.KeepAlive < 0 {
+		c.close(c.readAll(in))
+		return
+	}
+	// Pings keep the path through firewalls and NATs open; TCP's own keep-alive notices a far side that is gone.
+	done := make(chan struct{})
+	c.stack.wg.Go(func() {
+		t := time.NewTicker(c.stack.cfg.KeepAlive)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				if c.control("\r\n\r\n") != nil {
+					return
+				}
+			case <-done:
+				return
+			}
+		}
+	})
+	err := c.readAll(in)
+	close(done)
+	c.close(err)
+}
+
+// control writes what is no message: keep-alives.
+func (c *conn) control(s string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state.Load() != open {
+		return ErrClosed
+	}
+	_, err := c.nc.Write([]byte(s))
+	return err
+}
+
+func (c *conn) readAll(in *deadlined) error {
+	s := c.stack
+	rd := sip.NewReader(in, s.cfg.Limits)
+	for {
+		in.begun = time.Time{}
+		f, err := rd.Next()
+		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				err = ErrIdle
+				s.m.ConnsIdle.Add(1)
+			} else if errors.Is(err, io.EOF) {
+				err = fmt.Errorf("closed by the far side: %w", err)
+			}
+			return err
+		}
+		switch f.Kind {
+		case sip.FramePing:
+			s.m.KeepAlives.Add(1)
+			if err := c.control("\r\n"); err != nil {
+				return err
+			}
+			continue
+		case sip.FramePong:
+			s.m.KeepAlives.Add(1)
+			continue
+		}
+		flow := Flow{ep: c.ep, conn: c, remote: c.remote, reply: c.remote, tag: c.tag}
+		if f.Message != nil && f.Message.IsRequest() {
+			c.request(f.Message, &flow)
+		}
+		s.deliver(f.Message, f.Problem, flow, in.took())
+		if f.Lost {
+			return errors.New("lost the message boundaries")
+		}
+	}
+}
+
+// request prepares a request's Via, and the way of its response.
+func (c *conn) request(m *sip.Message, f *Flow) {
+	v, ok := stampVia(m, c.remote)
+	if !ok {
+		return
+	}
+	f.reply = netip.AddrPortFrom(c.remote.Addr(), v.port(c.ep.cfg.Proto))
+	f.host = v.name
+	if c.inbound && v.alias && (c.ep.cfg.Alias || c.leaf.Load() != nil) {
+		c.stack.alias(c, f.reply.Port())
+	}
+}
+
+// deadlined reads from a connection with the deadline of the moment: idle between messages, shorter inside one, so that nobody holds a
+// connection with a byte a minute.
+type deadlined struct {
+	net.Conn
+	c     *conn
+	begun time.Time // when the message being read began
+	n     int       // bytes since took
+}
+
+func (d *deadlined) Read(p []byte) (int, error) {
+	cfg := &d.c.stack.cfg
+	until := d.begun.Add(cfg.MessageTimeout)
+	if d.begun.IsZero() {
+		until = time.Now().Add(cfg.IdleTimeout)
+	}
+	if err := d.Conn.SetReadDeadline(until); err != nil {
+		return 0, err
+	}
+	n, err := d.Conn.Read(p)
+	if n > 0 && d.begun.IsZero() {
+		d.begun = time.Now()
+	}
+	d.n += n
+	return n, err
+}
+
+func (d *deadlined) took() int {
+	n := d.n
+	d.n = 0
+	return n
+}

@@ -1,0 +1,206 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// EndpointConfig describes one [Endpoint].
+type EndpointConfig struct {
+	// Name names the endpoint in logs and errors.
+	Name string
+	// Proto is UDP, TCP or TLS. Required.
+	Proto Proto
+	// Bind is the local address and port; port 0 takes a free one. Required.
+	Bind netip.AddrPort
+	// Advertised is the "host" or "host:port" that stands in Via lines, where the far side sees us under another address than Bind's, or
+	// wants a name. Empty: Bind's. Without a port, Bind's port is added unless it is the protocol's default.
+	Advertised string
+	// Accept says whether a source is known. It is asked for each datagram and each connection before anything is parsed; what it turns
+	// down is dropped unanswered and counted. tag, a pointer say, comes back from [Flow.Tag] of whatever comes by that flow; it must be
+	// comparable. Accept must be fast and safe for concurrent use. Nil: all are known.
+	Accept func(ep *Endpoint, src netip.AddrPort) (tag any, ok bool)
+	// TLS is needed for TLS, and only there.
+	TLS *TLSConfig
+	// Alias believes "alias" (RFC 5923) on plain TCP too, where nothing proves that the far side may speak for the port it names.
+	// On TLS the certificate proves it, so there it is always believed.
+	Alias bool
+	// Large is the TCP endpoint of the same peer group that takes the requests which do not fit a datagram (RFC 3261 §18.1.1). Only for UDP; nil:
+	// they go over UDP all the same.
+	Large *Endpoint
+	// Readers is the number of UDP sockets that share the port, each with its reader; the kernel gives each source address and port to one
+	// of them, so order holds. 0 means 2. Only for UDP.
+	Readers int
+	// BufferBytes is the size asked for the UDP sockets' receive buffers; 0 means 4 MiB. The kernel caps it at net.core.rmem_max.
+	BufferBytes int
+}
+
+// MaxDatagram is the size above which requests should leave UDP, as the path's MTU is not known (RFC 3261 §18.1.1).
+const MaxDatagram = 1300
+
+// Endpoint is one local address with one protocol. See [Stack.Listen].
+type Endpoint struct {
+	stack *Stack
+	cfg   EndpointConfig
+	local netip.AddrPort
+	by    string // sent-by for Via
+	udp   *udpPort
+	ln    *net.TCPListener
+}
+
+func newEndpoint(s *Stack, cfg EndpointConfig) (*Endpoint, error) {
+	ep := &Endpoint{stack: s, cfg: cfg}
+	if !cfg.Bind.IsValid() {
+		return nil, errors.New("bind address is missing")
+	}
+	var err error
+	switch cfg.Proto {
+	case UDP:
+		if cfg.Large != nil && cfg.Large.cfg.Proto != TCP {
+			return nil, errors.New("large messages can go to a TCP endpoint only")
+		}
+		if ep.udp, err = listenUDP(cfg); err != nil {
+			return nil, err
+		}
+		ep.local = ep.udp.local
+	case TLS:
+		if err = cfg.TLS.check(); err != nil {
+			return nil, err
+		}
+		fallthrough
+	case TCP:
+		if cfg.Large != nil {
+			return nil, errors.New("an endpoint for large messages is for UDP only")
+		}
+		if ep.ln, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(cfg.Bind)); err != nil {
+			return nil, err
+		}
+		ep.local = localIP(ep.ln.Addr())
+	default:
+		return nil, fmt.Errorf("protocol is %s: use UDP, TCP or TLS", cfg.Proto)
+	}
+	ep.by = sentBy(cfg.Advertised, ep.local, cfg.Proto)
+	return ep, nil
+}
+
+// sentBy is the host and port that stand in our Via lines.
+func sentBy(advertised string, local netip.AddrPort, p Proto) string {
+	if advertised == "" {
+		return local.String()
+	}
+	if _, _, err := net.SplitHostPort(advertised); err == nil {
+		return advertised
+	}
+	if strings.Count(advertised, ":") > 1 && advertised[0] != '[' {
+		advertised = "[" + advertised + "]"
+	}
+	if local.Port() == p.DefaultPort() {
+		return advertised
+	}
+	return advertised + ":" + strconv.Itoa(int(local.Port()))
+}
+
+// Name returns the configured name.
+func (e *Endpoint) Name() string { return e.cfg.Name }
+
+// Proto returns the protocol.
+func (e *Endpoint) Proto() Proto { return e.cfg.Proto }
+
+// Local returns the address and port that are bound.
+func (e *Endpoint) Local() netip.AddrPort { return e.local }
+
+// SentBy returns the "host:port" of the endpoint's Via lines, which a Contact may use too.
+func (e *Endpoint) SentBy() string { return e.by }
+
+// Large returns the endpoint for requests that do not fit a datagram, nil if there is none.
+func (e *Endpoint) Large() *Endpoint { return e.cfg.Large }
+
+// Via returns the Via value for a request that leaves for t with this branch: rport is asked for (RFC 3581 §3), and on TLS the reuse of the
+// connection (RFC 5923 §5).
+func (t Target) Via(branch string) string {
+	by := t.From.by
+	if t.SentBy != "" {
+		by = t.SentBy
+	}
+	switch t.From.cfg.Proto {
+	case UDP:
+		return "SIP/2.0/UDP " + by + ";rport;branch=" + branch
+	case TCP:
+		return "SIP/2.0/TCP " + by + ";rport;branch=" + branch
+	}
+	return "SIP/2.0/TLS " + by + ";rport;alias;branch=" + branch
+}
+
+func (e *Endpoint) known(src netip.AddrPort) (tag any, ok bool) {
+	if e.cfg.Accept == nil {
+		return nil, true
+	}
+	if tag, ok = e.cfg.Accept(e, src); !ok {
+		e.stack.m.UnknownSource.Add(1)
+	}
+	return tag, ok
+}
+
+// start begins to read. The stack's mutex is held.
+func (e *Endpoint) start() {
+	if e.udp != nil {
+		e.udp.start(e)
+		return
+	}
+	e.stack.wg.Go(e.acceptLoop)
+}
+
+func (e *Endpoint) acceptLoop() {
+	s := e.stack
+	for pause := time.Duration(0); ; {
+		nc, err := e.ln.AcceptTCP()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Out of file descriptors, most likely: wait, and go on.
+			s.m.AcceptErrors.Add(1)
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.log.Error("cannot take SIP connection", "endpoint", e.cfg.Name, "err", err, "pause", pause)
+			select {
+			case <-time.After(pause):
+				continue
+			case <-s.ctx.Done():
+				return
+			}
+		}
+		pause = 0
+		remote := localIP(nc.RemoteAddr())
+		tag, ok := e.known(remote)
+		if !ok {
+			_ = nc.SetLinger(0) // reset: an unknown source gets nothing
+			_ = nc.Close()
+			continue
+		}
+		c := newConn(s, e, remote, true)
+		c.tag = tag
+		if err := s.admit(c); err != nil {
+			s.m.ConnsRefused.Add(1)
+			_ = nc.Close()
+			continue
+		}
+		s.wg.Go(func() { c.serve(nc) })
+	}
+}
+
+func (e *Endpoint) closeSockets() {
+	if e.ln != nil {
+		_ = e.ln.Close()
+	}
+	if e.udp != nil {
+		e.udp.close()
+	}
+}
+
+func stackTrace() string { return string(debug.Stack()) }

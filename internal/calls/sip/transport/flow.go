@@ -1,0 +1,192 @@
+package transport
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/tandemgw/tandem/internal/calls/sip"
+)
+
+// Handler takes what a [Stack] receives.
+type Handler interface {
+	// Receive gets one message, on the goroutine that read it. Messages of one flow come one at a time and in the order of arrival, so
+	// Receive must not block: while it runs, nothing else is read from that flow. p is not nil when the message breaks
+	// the rules of [sip.Parse]; m then holds what could be read, enough for p.Answer, or is nil when nothing could.
+	Receive(m *sip.Message, p *sip.Problem, f Flow)
+}
+
+// Waiter is told when a request that was accepted by [Stack.Send] has been lost.
+type Waiter interface {
+	// SendFailed is called at most once for each Send, from another goroutine than the one that called Send: when the connection could not be
+	// made, or when it ended before [Stack.Forget]. The error is a *[ConnError]. It must not block.
+	SendFailed(err error)
+}
+
+// ConnError says that a connection could not be made, or ended.
+type ConnError struct {
+	Proto  Proto
+	Remote netip.AddrPort
+	// Established is true when the connection had been up: what was written last may or may not have arrived.
+	Established bool
+	Err         error
+}
+
+// Error implements error.
+func (e *ConnError) Error() string {
+	what := "connect to"
+	if e.Established {
+		what = "connection with"
+	}
+	return fmt.Sprintf("%s %s over %s: %v", what, e.Remote, e.Proto, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *ConnError) Unwrap() error { return e.Err }
+
+// Errors of Send and Reply; they come wrapped with the particulars.
+var (
+	// ErrClosed: the stack, or the connection, has been closed.
+	ErrClosed = errors.New("closed")
+	// ErrTooManyConnections: a bound of [Config] on connections is reached.
+	ErrTooManyConnections = errors.New("too many connections")
+	// ErrSlowPeer: the far side does not take what is sent to it; its connection has been closed.
+	ErrSlowPeer = errors.New("peer does not read what is sent to it")
+	// ErrTooLarge: the message does not fit a UDP datagram.
+	ErrTooLarge = errors.New("message is too large for UDP")
+	// ErrIdle: nothing came for the idle time-out.
+	ErrIdle = errors.New("idle")
+	// ErrNotReusable: the preferred flow is gone or belongs to another identity.
+	ErrNotReusable = errors.New("flow cannot be used for this target")
+)
+
+// Target says where a request goes, from where, and as whom.
+type Target struct {
+	// From is the endpoint to send from: it decides protocol, local address, advertised name and trust. Required.
+	From *Endpoint
+	// Addr is the far side's address and port. Required unless Prefer is usable.
+	Addr netip.AddrPort
+	// ServerName is the name the far side's TLS certificate must carry, and is sent as SNI. Empty: the address itself must be in
+	// the certificate. TLS only.
+	ServerName string
+	// Identity is the key in the endpoint's [Keyring] of the certificate to show. Empty: the endpoint's default. TLS only.
+	Identity string
+	// SentBy replaces the endpoint's advertised "host" or "host:port" in the Via line, for peers that want to see
+	// the name of one customer there. The host must lead back to this endpoint.
+	SentBy string
+	// Prefer is a flow to use if it is still up, such as the one the dialog's requests came by. It is used only if it belongs to From,
+	// shows the same identity, and its far side is verified for ServerName; otherwise Addr is used.
+	Prefer Flow
+}
+
+// Proto returns the protocol of the target: that of its endpoint.
+func (t Target) Proto() Proto {
+	if t.From == nil {
+		return Unspecified
+	}
+	return t.From.cfg.Proto
+}
+
+// String names the target for logs.
+func (t Target) String() string {
+	s := t.Proto().Param() + ":" + t.Addr.String()
+	if t.ServerName != "" {
+		s += " (" + t.ServerName + ")"
+	}
+	return s
+}
+
+// Flow is where a message came from or went to: an endpoint and a remote address, and for TCP and TLS one connection. It is a value and may be
+// kept as long as one likes; the zero Flow is no flow.
+type Flow struct {
+	ep     *Endpoint
+	conn   *conn
+	remote netip.AddrPort
+	// reply is where a response to the request that came by this flow goes: over UDP always, else when conn is gone.
+	reply netip.AddrPort
+	// host is the Via's sent-by host where that is a name, for the last resort of RFC 3261 §18.2.2. Streams only.
+	host string
+	tag  any
+}
+
+// IsZero reports whether f is no flow.
+func (f Flow) IsZero() bool { return f.ep == nil }
+
+// Endpoint returns the local endpoint.
+func (f Flow) Endpoint() *Endpoint { return f.ep }
+
+// Proto returns the protocol.
+func (f Flow) Proto() Proto {
+	if f.ep == nil {
+		return Unspecified
+	}
+	return f.ep.cfg.Proto
+}
+
+// Remote returns the far side's address and port as seen here.
+func (f Flow) Remote() netip.AddrPort { return f.remote }
+
+// Tag returns what the endpoint's Accept hook gave for the source.
+func (f Flow) Tag() any { return f.tag }
+
+// Alive reports whether the flow can still carry messages: always for UDP, while its connection is up for TCP and TLS.
+func (f Flow) Alive() bool { return f.ep != nil && (f.conn == nil || f.conn.alive()) }
+
+// Established reports whether the flow's connection has been made: always true for UDP.
+func (f Flow) Established() bool {
+	return f.ep != nil && (f.conn == nil || f.conn.state.Load() == open)
+}
+
+// Identity returns the key of the local certificate that was shown on this flow's connection; empty without TLS.
+func (f Flow) Identity() string {
+	if f.conn == nil {
+		return ""
+	}
+	return f.conn.identity
+}
+
+// PeerCertificate returns the far side's verified certificate, nil without TLS.
+func (f Flow) PeerCertificate() *x509.Certificate {
+	if f.conn == nil {
+		return nil
+	}
+	return f.conn.peerCert()
+}
+
+// VerifiedFor reports whether the far side showed a verified certificate that carries the name. False without TLS.
+func (f Flow) VerifiedFor(name string) bool {
+	c := f.PeerCertificate()
+	return c != nil && certCovers(c, name)
+}
+
+// Same reports whether two flows are the same path: same endpoint and connection, or for UDP same remote address.
+func (f Flow) Same(o Flow) bool { return f.ep == o.ep && f.conn == o.conn && f.remote == o.remote }
+
+// String names the flow for logs.
+func (f Flow) String() string {
+	if f.ep == nil {
+		return "no flow"
+	}
+	return f.Proto().Param() + ":" + f.remote.String()
+}
+
+// Detached makes an endpoint that has no sockets and belongs to no stack. It serves those who carry the messages some other way, such as
+// a network in memory: package memnet. Flows and targets can name it, a Stack cannot use it.
+func Detached(cfg EndpointConfig) *Endpoint {
+	return &Endpoint{cfg: cfg, local: cfg.Bind, by: sentBy(cfg.Advertised, cfg.Bind, cfg.Proto)}
+}
+
+// Arrive makes the flow of a message that reached a detached endpoint from src, and stamps a request's Via as a Stack does.
+func (e *Endpoint) Arrive(m *sip.Message, src netip.AddrPort) Flow {
+	f := Flow{ep: e, remote: src, reply: src}
+	if m != nil && m.IsRequest() {
+		if v, ok := stampVia(m, src); ok && !v.rport && !e.cfg.Proto.Reliable() {
+			f.reply = netip.AddrPortFrom(src.Addr(), v.port(e.cfg.Proto))
+		}
+	}
+	return f
+}
+
+// ReplyTo returns the address a response along f goes to.
+func (f Flow) ReplyTo() netip.AddrPort { return f.reply }

@@ -1,0 +1,115 @@
+package transport
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// Keyring holds the certificates an endpoint may show, each under a key of the caller's choice, its identity. It is safe for
+// concurrent use, and may change while connections are made: the next handshake shows the new certificate, connections that are up stay.
+type Keyring struct {
+	mu  sync.Mutex // serialises writers
+	now atomic.Pointer[keys]
+}
+
+// keys is one immutable state of a keyring.
+type keys struct {
+	byID   map[string]*tls.Certificate
+	byName map[string]string // lower-case DNS name, perhaps "*.x" -> identity
+}
+
+// NewKeyring returns an empty keyring.
+func NewKeyring() *Keyring {
+	k := &Keyring{}
+	k.now.Store(&keys{})
+	return k
+}
+
+// Put adds a certificate with its private key and chain, or replaces the one under that identity.
+func (k *Keyring) Put(identity string, cert tls.Certificate) error {
+	if identity == "" {
+		return errors.New("certificate needs an identity")
+	}
+	if len(cert.Certificate) == 0 || cert.PrivateKey == nil {
+		return fmt.Errorf("certificate %s: certificate or private key is missing", identity)
+	}
+	if cert.Leaf == nil {
+		leaf, err := x509.ParseCertificate(cert.Certificate[0])
+		if err != nil {
+			return fmt.Errorf("certificate %s: %w", identity, err)
+		}
+		cert.Leaf = leaf
+	}
+	k.change(func(m map[string]*tls.Certificate) { m[identity] = &cert })
+	return nil
+}
+
+// LoadFiles is Put of a PEM certificate chain and key. Call it again after a renewal.
+func (k *Keyring) LoadFiles(identity, certFile, keyFile string) error {
+	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return fmt.Errorf("certificate %s: %w", identity, err)
+	}
+	return k.Put(identity, cert)
+}
+
+// Remove takes a certificate away.
+func (k *Keyring) Remove(identity string) {
+	k.change(func(m map[string]*tls.Certificate) { delete(m, identity) })
+}
+
+func (k *Keyring) change(f func(map[string]*tls.Certificate)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := &keys{byID: map[string]*tls.Certificate{}, byName: map[string]string{}}
+	maps.Copy(n.byID, k.now.Load().byID)
+	f(n.byID)
+	// The order of identities decides between two certificates for one name: the same every time.
+	for _, id := range slices.Backward(slices.Sorted(maps.Keys(n.byID))) {
+		for _, name := range dnsNames(n.byID[id].Leaf) {
+			n.byName[strings.ToLower(name)] = id
+		}
+	}
+	k.now.Store(n)
+}
+
+// Get returns the certificate of an identity, nil if there is none.
+func (k *Keyring) Get(identity string) *tls.Certificate { return k.now.Load().byID[identity] }
+
+// ForName returns the certificate for a server name (SNI): one that carries the very name before a wildcard, which stands for exactly one
+// label (RFC 2818 §3.1). It returns "" and nil if there is none.
+func (k *Keyring) ForName(name string) (identity string, cert *tls.Certificate) {
+	s := k.now.Load()
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if name == "" {
+		return "", nil
+	}
+	id, ok := s.byName[name]
+	if !ok {
+		if i := strings.IndexByte(name, '.'); i > 0 {
+			id, ok = s.byName["*"+name[i:]]
+		}
+	}
+	if !ok {
+		return "", nil
+	}
+	return id, s.byID[id]
+}
+
+// dnsNames are the names of a certificate; the common name counts only where there are no alternative names.
+func dnsNames(c *x509.Certificate) []string {
+	if len(c.DNSNames) > 0 || len(c.IPAddresses) > 0 {
+		return c.DNSNames
+	}
+	if c.Subject.CommonName != "" && !strings.ContainsAny(c.Subject.CommonName, " /") {
+		return []string{c.Subject.CommonName}
+	}
+	return nil
+}

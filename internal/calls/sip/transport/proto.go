@@ -1,0 +1,71 @@
+package transport
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Proto is the transport protocol of a SIP message (RFC 3261 §18, the token of a Via header).
+// The zero value means "not chosen yet".
+type Proto uint8
+
+const (
+	// Unspecified is the zero value: nobody has chosen a protocol yet.
+	Unspecified Proto = iota
+	// UDP is plain SIP over UDP.
+	UDP
+	// TCP is plain SIP over TCP.
+	TCP
+	// TLS is SIP over TLS over TCP.
+	TLS
+)
+
+// ParseProto reads a protocol token as it stands in a Via header or a transport parameter. Case does not matter.
+func ParseProto(s string) (Proto, error) {
+	switch {
+	case strings.EqualFold(s, "udp"):
+		return UDP, nil
+	case strings.EqualFold(s, "tcp"):
+		return TCP, nil
+	case strings.EqualFold(s, "tls"):
+		return TLS, nil
+	}
+	return Unspecified, fmt.Errorf("SIP transport %q is not spoken here: use udp, tcp or tls", s)
+}
+
+// String returns the token used in a Via header.
+func (p Proto) String() string {
+	switch p {
+	case UDP:
+		return "UDP"
+	case TCP:
+		return "TCP"
+	case TLS:
+		return "TLS"
+	}
+	return "unspecified"
+}
+
+// Param returns the value of the URI parameter "transport" that names this protocol.
+func (p Proto) Param() string {
+	switch p {
+	case UDP:
+		return "udp"
+	case TCP:
+		return "tcp"
+	case TLS:
+		return "tls"
+	}
+	return ""
+}
+
+// Reliable reports whether the protocol delivers or tells, so that transactions need not retransmit (RFC 3261 §17).
+func (p Proto) Reliable() bool { return p == TCP || p == TLS }
+
+// DefaultPort is the port used where none is written: 5061 for TLS, 5060 otherwise (RFC 3261 §19.1.2).
+func (p Proto) DefaultPort() uint16 {
+	if p == TLS {
+		return 5061
+	}
+	return 5060
+}

@@ -1,0 +1,441 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tandemgw/tandem/internal/calls/sip"
+)
+
+// Config bounds a [Stack]. The zero value is usable.
+type Config struct {
+	// Limits bounds the messages that are read; nil means the defaults of package sip.
+	Limits *sip.Limits
+	// MaxConns bounds TCP and TLS connections, both ways together; 0 means 20,000.
+	MaxConns int
+	// MaxConnsPerSource bounds those that one address may open to us; 0 means 1,000.
+	MaxConnsPerSource int
+	// MaxHandshakes bounds the TLS handshakes of incoming connections that run at one time; 0 means 200.
+	MaxHandshakes int
+	// MaxQueueBytes bounds what waits to be written on one connection, while it is being made or while the far side is slow. Above it the
+	// connection is closed. 0 means 1 MiB.
+	MaxQueueBytes int
+	// IdleTimeout closes a connection on which nothing was received for so long; 0 means 10 min. Peers that send OPTIONS or CRLF keep it up.
+	IdleTimeout time.Duration
+	// HandshakeTimeout bounds a TLS handshake; 0 means 5 s.
+	HandshakeTimeout time.Duration
+	// DialTimeout bounds one attempt to connect; 0 means 5 s.
+	DialTimeout time.Duration
+	// MessageTimeout bounds the time between the first and last byte of one message; 0 means 30 s.
+	MessageTimeout time.Duration
+	// WriteTimeout is how long the far side may take nothing while there is something to write; 0 means 20 s.
+	WriteTimeout time.Duration
+	// KeepAlive is the interval of the double-CRLF pings (RFC 5626 §3.5.1) sent on connections we opened; 0 means 2 min, negative none.
+	KeepAlive time.Duration
+	// SentBy finds the addresses of a Via's sent-by name, for responses whose connection is gone (RFC 3261 §18.2.2, RFC 3263 §5). It must
+	// not block. Nil: only the address the request came from is tried.
+	SentBy func(host string, port uint16, proto Proto) []netip.AddrPort
+}
+
+func (c Config) withDefaults() Config {
+	set(&c.MaxConns, 20_000)
+	set(&c.MaxConnsPerSource, 1_000)
+	set(&c.MaxHandshakes, 200)
+	set(&c.MaxQueueBytes, 1<<20)
+	set(&c.IdleTimeout, 10*time.Minute)
+	set(&c.HandshakeTimeout, 5*time.Second)
+	set(&c.DialTimeout, 5*time.Second)
+	set(&c.MessageTimeout, 30*time.Second)
+	set(&c.WriteTimeout, 20*time.Second)
+	if c.KeepAlive == 0 {
+		c.KeepAlive = 2 * time.Minute
+	}
+	return c
+}
+
+func set[T int | time.Duration](v *T, def T) {
+	if *v <= 0 {
+		*v = def
+	}
+}
+
+// Stack is all endpoints of a node with their connections. Its life: [New], [Stack.Listen] for each endpoint, [Stack.Start], then
+// [Stack.Drain] if one likes, and [Stack.Close]. Its methods are safe for concurrent use.
+type Stack struct {
+	cfg Config
+	log *slog.Logger
+	m   *Metrics
+
+	ctx        context.Context // of dialling; ended by Close
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup // every goroutine of the stack
+	handler    Handler
+	handshakes chan struct{}
+
+	mu        sync.Mutex // guards the fields below
+	endpoints []*Endpoint
+	conns     map[*conn]struct{}
+	perSource map[netip.Addr]int
+	byKey     map[connKey]*conn // connections to use for requests
+	started   bool
+	draining  bool
+	closed    bool
+}
+
+// connKey is what must be equal for a connection to be used again. A far side that we connected to was verified for name; one that
+// connected to us is found with name empty and checked at each use.
+type connKey struct {
+	ep       *Endpoint
+	remote   netip.AddrPort
+	identity string
+	name     string
+}
+
+// New makes a stack without endpoints. Its metrics go to reg unless that is nil; a nil log discards.
+func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Stack, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	s := &Stack{cfg: cfg.withDefaults(), log: log, conns: map[*conn]struct{}{}, perSource: map[netip.Addr]int{}, byKey: map[connKey]*conn{}}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.handshakes = make(chan struct{}, s.cfg.MaxHandshakes)
+	s.m = &Metrics{stack: s}
+	if reg != nil {
+		if err := reg.Register(s.m); err != nil {
+			s.cancel()
+			return nil, fmt.Errorf("register transport metrics: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// Metrics returns the stack's counters.
+func (s *Stack) Metrics() *Metrics { return s.m }
+
+// Listen opens an endpoint. What it receives waits in the socket until Start. The error says which address could not be had.
+func (s *Stack) Listen(cfg EndpointConfig) (*Endpoint, error) {
+	ep, err := newEndpoint(s, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("SIP endpoint %s: %w", cfg.Name, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		ep.closeSockets()
+		return nil, fmt.Errorf("SIP endpoint %s: %w", cfg.Name, ErrClosed)
+	}
+	s.endpoints = append(s.endpoints, ep)
+	if s.started {
+		ep.start()
+	}
+	return ep, nil
+}
+
+// Start begins to read on all endpoints, and on those opened later, giving what comes to h.
+func (s *Stack) Start(h Handler) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case h == nil:
+		return errors.New("transport needs a handler")
+	case s.closed:
+		return ErrClosed
+	case s.started:
+		return errors.New("transport was started before")
+	}
+	s.handler, s.started = h, true
+	for _, ep := range s.endpoints {
+		ep.start()
+	}
+	return nil
+}
+
+// Drain stops taking new connections. What is connected, and UDP, goes on, so that calls can end.
+func (s *Stack) Drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+	for _, ep := range s.endpoints {
+		if ep.ln != nil {
+			_ = ep.ln.Close() // there is nobody to tell; the accept loop ends
+		}
+	}
+}
+
+// Close closes everything and waits until no goroutine of the stack is left. It must not be called from the handler.
+func (s *Stack) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.cancel()
+	for _, ep := range s.endpoints {
+		ep.closeSockets()
+	}
+	conns := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.close(ErrClosed)
+	}
+	s.wg.Wait()
+}
+
+// Send sends an encoded request, which must carry the Via line of t.From (see [Endpoint.Via]). It copies b and does not block. An error means that nothing was
+// sent and nothing will be. Otherwise it returns the flow used; with a reliable protocol w, if not nil, is told when the
+// request is lost with its connection, until Forget.
+func (s *Stack) Send(b []byte, t Target, w Waiter) (Flow, error) {
+	if t.From == nil {
+		return Flow{}, errors.New("send: the target names no endpoint")
+	}
+	if t.From.cfg.Proto == UDP {
+		remote := t.Addr
+		if !remote.IsValid() && t.Prefer.ep == t.From {
+			remote = t.Prefer.remote
+		}
+		f := Flow{ep: t.From, remote: remote, reply: remote}
+		if err := t.From.udp.send(b, remote); err != nil {
+			s.m.SendErrors.Add(1)
+			return Flow{}, fmt.Errorf("send to %s over UDP: %w", remote, err)
+		}
+		s.m.sent(UDP, len(b))
+		return f, nil
+	}
+	c, err := s.connFor(t)
+	if err != nil {
+		s.m.SendErrors.Add(1)
+		return Flow{}, fmt.Errorf("send to %s: %w", t, err)
+	}
+	if err := c.send(b, w, true); err != nil {
+		s.m.SendErrors.Add(1)
+		return Flow{}, fmt.Errorf("send to %s: %w", t, err)
+	}
+	return Flow{ep: t.From, conn: c, remote: c.remote, reply: c.remote}, nil
+}
+
+// Forget ends the interest of w in the connection of f: the request has been answered or given up. If it still waits for the connection to be
+// made, it is not sent any more.
+func (s *Stack) Forget(f Flow, w Waiter) {
+	if f.conn != nil && w != nil {
+		f.conn.forget(w)
+	}
+}
+
+// Reply sends an encoded response along the flow its request came by. It copies b and does not block. If the connection is gone, a new
+// one is made to the address in the request's Via (RFC 3261 §18.2.2); w, if not nil, is told when that fails.
+func (s *Stack) Reply(b []byte, f Flow, w Waiter) error {
+	if f.ep == nil {
+		return errors.New("reply: no flow")
+	}
+	if f.conn == nil {
+		if err := f.ep.udp.send(b, f.reply); err != nil {
+			s.m.SendErrors.Add(1)
+			return fmt.Errorf("reply to %s over UDP: %w", f.reply, err)
+		}
+		s.m.sent(UDP, len(b))
+		return nil
+	}
+	if err := f.conn.send(b, nil, false); err == nil {
+		return nil
+	}
+	s.m.ReplyFallbacks.Add(1)
+	c, err := s.connBack(f)
+	if err == nil {
+		err = c.send(b, w, false)
+	}
+	if err != nil {
+		s.m.SendErrors.Add(1)
+		return fmt.Errorf("reply to %s: %w", f, err)
+	}
+	return nil
+}
+
+// connFor returns the connection for a target: the preferred one, one that is up, or a new one.
+func (s *Stack) connFor(t Target) (*conn, error) {
+	identity := t.identity()
+	if c := t.Prefer.conn; c != nil && t.Prefer.ep == t.From && c.alive() {
+		if c.fits(identity, t.ServerName) {
+			return c, nil
+		}
+		s.m.ReuseRefused.Add(1)
+	}
+	if !t.Addr.IsValid() || t.Addr.Port() == 0 {
+		return nil, ErrNotReusable
+	}
+	key := connKey{ep: t.From, remote: t.Addr, identity: identity}
+	if t.From.cfg.Proto == TLS {
+		key.name = t.ServerName
+		if key.name == "" {
+			key.name = t.Addr.Addr().String()
+		}
+	}
+	return s.get(key, []netip.AddrPort{t.Addr}, []string{key.name})
+}
+
+func (t Target) identity() string {
+	if t.From.cfg.Proto != TLS {
+		return ""
+	}
+	if t.Identity != "" {
+		return t.Identity
+	}
+	return t.From.cfg.TLS.Identity
+}
+
+// connBack returns a connection for a response whose own is gone.
+func (s *Stack) connBack(f Flow) (*conn, error) {
+	key := connKey{ep: f.ep, remote: f.reply, identity: f.conn.identity}
+	to := []netip.AddrPort{f.reply}
+	var names []string
+	if f.ep.cfg.Proto == TLS {
+		// The far side must be the one that sent the request: whom the Via names, or who showed the same names before.
+		key.name = "reply to " + f.host
+		if f.host != "" {
+			names = append(names, f.host)
+		}
+		if leaf := f.conn.peerCert(); leaf != nil {
+			names = append(names, dnsNames(leaf)...)
+		}
+		if len(names) == 0 {
+			names = append(names, f.reply.Addr().String())
+		}
+	}
+	if f.host != "" && s.cfg.SentBy != nil {
+		for _, a := range s.cfg.SentBy(f.host, f.reply.Port(), f.ep.cfg.Proto) {
+			if a != f.reply && len(to) < 4 {
+				to = append(to, a)
+			}
+		}
+	}
+	return s.get(key, to, names)
+}
+
+// get returns the connection under a key, or begins to make one to the first of the addresses that takes it.
+func (s *Stack) get(key connKey, to []netip.AddrPort, names []string) (*conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.byKey[key]; c != nil {
+		if c.alive() {
+			return c, nil
+		}
+		delete(s.byKey, key)
+	}
+	if key.name != "" || key.ep.cfg.Proto == TCP {
+		// One that the far side opened and offered for reuse.
+		alias := key
+		alias.name = aliasName
+		if c := s.byKey[alias]; c != nil && c.alive() {
+			for _, n := range names {
+				if c.fits(key.identity, n) {
+					return c, nil
+				}
+			}
+			s.m.ReuseRefused.Add(1)
+		}
+	}
+	if s.closed {
+		return nil, ErrClosed
+	}
+	if len(s.conns) >= s.cfg.MaxConns {
+		s.m.ConnsRefused.Add(1)
+		return nil, ErrTooManyConnections
+	}
+	c := newConn(s, key.ep, to[0], false)
+	if key.ep.cfg.Accept != nil {
+		c.tag, _ = key.ep.cfg.Accept(key.ep, to[0]) // we chose it, so it is welcome whatever Accept says
+	}
+	c.identity = key.identity
+	c.keys = append(c.keys, key)
+	s.conns[c] = struct{}{}
+	s.byKey[key] = c
+	s.wg.Go(func() { c.dial(to, names) })
+	return c, nil
+}
+
+// aliasName stands in a connKey for "opened by the far side"; it is no host name.
+const aliasName = "\x00alias"
+
+// alias makes a connection that the far side opened usable for requests to port of its address (RFC 5923).
+func (s *Stack) alias(c *conn, port uint16) {
+	key := connKey{ep: c.ep, remote: netip.AddrPortFrom(c.remote.Addr(), port), identity: c.identity, name: aliasName}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byKey[key] == c {
+		return
+	}
+	if len(c.keys) >= 4 {
+		return // a far side that claims many ports gets no more table space
+	}
+	// The newest wins: an older one may be half dead.
+	c.keys = append(c.keys, key)
+	s.byKey[key] = c
+}
+
+// admit counts an incoming connection, or refuses it.
+func (s *Stack) admit(c *conn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := c.remote.Addr()
+	switch {
+	case s.closed || s.draining:
+		return ErrClosed
+	case len(s.conns) >= s.cfg.MaxConns, s.perSource[a] >= s.cfg.MaxConnsPerSource:
+		return ErrTooManyConnections
+	}
+	s.perSource[a]++
+	s.conns[c] = struct{}{}
+	return nil
+}
+
+// remove takes a closed connection out of the tables.
+func (s *Stack) remove(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.conns[c]; !ok {
+		return
+	}
+	delete(s.conns, c)
+	for _, k := range c.keys {
+		if s.byKey[k] == c {
+			delete(s.byKey, k)
+		}
+	}
+	if c.inbound {
+		a := c.remote.Addr()
+		if s.perSource[a]--; s.perSource[a] <= 0 {
+			delete(s.perSource, a)
+		}
+	}
+}
+
+// deliver hands a message to the handler, surviving its panics.
+func (s *Stack) deliver(m *sip.Message, p *sip.Problem, f Flow, size int) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.m.Panics.Add(1)
+			s.log.Error("panic while handling a SIP message", "flow", f.String(), "panic", fmt.Sprint(r), "stack", stackTrace())
+		}
+	}()
+	s.m.received(f.ep.cfg.Proto, size)
+	s.handler.Receive(m, p, f)
+}
+
+func localIP(a net.Addr) netip.AddrPort {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	case *net.UDPAddr:
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}

@@ -1,0 +1,190 @@
+package transport
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// TLSConfig says how an endpoint proves itself and whom it believes. Both directions are mutual TLS.
+type TLSConfig struct {
+	// Keys holds the certificates to show. Required.
+	Keys *Keyring
+	// Identity is the certificate to show when the far side names none that we have (SNI), and on outgoing connections whose target names none.
+	Identity string
+	// StrictSNI refuses incoming connections that ask for a name we have no certificate for, instead of showing Identity.
+	StrictSNI bool
+	// Roots returns the authorities that are believed; it is asked at each handshake, so it may change. Nil, or a nil pool: the system's.
+	Roots func() *x509.CertPool
+	// PeerNames, when not empty, are the names of which a far side's certificate must carry at least one: "sbc.example.net", or
+	// "*.example.net" for any one label in its place. On outgoing connections the target's ServerName is one more. Empty:
+	// every certificate that the roots vouch for may connect to us.
+	PeerNames []string
+	// Anonymous lets far sides connect that show no certificate. One that is shown is verified all the same. Default false: mutual TLS.
+	Anonymous bool
+	// OldSuites adds the AES-CBC suites of TLS 1.2 that Go still has (AES_128_CBC_SHA256), for old session border controllers. Go
+	// does not protect them against timing of the padding. The AES_256_CBC_SHA384 suites are not in Go's library.
+	OldSuites bool
+}
+
+// suites are those the gateway offers for TLS 1.2 (facts: gateway-calls, section 10); TLS 1.3's are fixed in Go.
+var suites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+}
+
+var oldSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256,
+}
+
+func (c *TLSConfig) check() error {
+	switch {
+	case c == nil || c.Keys == nil:
+		return errors.New("a TLS endpoint needs a keyring")
+	case c.Identity != "" && c.Keys.Get(c.Identity) == nil:
+		return fmt.Errorf("no certificate %q in the keyring", c.Identity)
+	}
+	return nil
+}
+
+func (c *TLSConfig) base() *tls.Config {
+	t := &tls.Config{
+		MinVersion:             tls.VersionTLS12,
+		CipherSuites:           suites,
+		SessionTicketsDisabled: true, // a resumed session would carry one identity's verdict over to another
+		Renegotiation:          tls.RenegotiateNever,
+	}
+	if c.OldSuites {
+		t.CipherSuites = append(append([]uint16(nil), suites...), oldSuites...)
+	}
+	return t
+}
+
+func (c *TLSConfig) roots() *x509.CertPool {
+	if c.Roots == nil {
+		return nil
+	}
+	return c.Roots()
+}
+
+// server returns the configuration of one incoming connection. chosen receives the identity that was shown.
+func (c *TLSConfig) server(chosen *string) *tls.Config {
+	t := c.base()
+	t.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		id, cert := c.Keys.ForName(h.ServerName)
+		if cert == nil && !(c.StrictSNI && h.ServerName != "") {
+			id, cert = c.Identity, c.Keys.Get(c.Identity)
+		}
+		if cert == nil {
+			return nil, fmt.Errorf("no certificate for server name %q", h.ServerName)
+		}
+		*chosen = id
+		return cert, nil
+	}
+	t.ClientAuth = tls.RequireAnyClientCert
+	if c.Anonymous {
+		t.ClientAuth = tls.RequestClientCert
+	}
+	t.VerifyConnection = func(s tls.ConnectionState) error {
+		if len(s.PeerCertificates) == 0 {
+			if c.Anonymous {
+				return nil
+			}
+			return errors.New("peer shows no certificate")
+		}
+		return c.verify(s.PeerCertificates, c.PeerNames)
+	}
+	return t
+}
+
+// client returns the configuration of one outgoing connection. Of names, one must be in the far side's certificate.
+func (c *TLSConfig) client(identity, sni string, names []string) (*tls.Config, error) {
+	t := c.base()
+	if _, err := netip.ParseAddr(sni); err != nil {
+		t.ServerName = sni // RFC 6066 §3: an address is no server name
+	}
+	if identity != "" && c.Keys.Get(identity) == nil {
+		return nil, fmt.Errorf("no certificate %q in the keyring", identity)
+	}
+	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if cert := c.Keys.Get(identity); cert != nil {
+			return cert, nil
+		}
+		return &tls.Certificate{}, nil // show none
+	}
+	t.InsecureSkipVerify = true // VerifyConnection below does it, by names and uses of ours
+	names = append(names[:len(names):len(names)], c.PeerNames...)
+	t.VerifyConnection = func(s tls.ConnectionState) error { return c.verify(s.PeerCertificates, names) }
+	return t, nil
+}
+
+// verify checks a chain against the roots and the leaf against the names. A certificate for server authentication is good for a client
+// too: since 2026 public authorities issue none for client authentication any more, and Microsoft's SIP proxies show server
+// certificates on the connections they make.
+func (c *TLSConfig) verify(chain []*x509.Certificate, names []string) error {
+	opts := x509.VerifyOptions{
+		Roots:         c.roots(),
+		Intermediates: x509.NewCertPool(),
+		CurrentTime:   time.Now(),
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	for _, i := range chain[1:] {
+		opts.Intermediates.AddCert(i)
+	}
+	if _, err := chain[0].Verify(opts); err != nil {
+		return fmt.Errorf("certificate of %s: %w", describe(chain[0]), err)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	for _, n := range names {
+		if certCovers(chain[0], n) {
+			return nil
+		}
+	}
+	return fmt.Errorf("certificate of %s carries none of the names %s", describe(chain[0]), strings.Join(names, ", "))
+}
+
+func describe(c *x509.Certificate) string {
+	if n := dnsNames(c); len(n) > 0 {
+		return strings.Join(n, ", ")
+	}
+	return c.Subject.String()
+}
+
+// certCovers reports whether a certificate carries a name: a host name, an address, or a pattern "*.example.net" which any name with one
+// label in the place of the star satisfies.
+func certCovers(c *x509.Certificate, name string) bool {
+	if name == "" {
+		return false
+	}
+	if host, ok := strings.CutPrefix(name, "*."); ok {
+		for _, n := range dnsNames(c) {
+			if i := strings.IndexByte(n, '.'); i > 0 && strings.EqualFold(n[i+1:], host) {
+				return true
+			}
+		}
+		return false
+	}
+	if ip := net.ParseIP(strings.Trim(name, "[]")); ip != nil {
+		return c.VerifyHostname(ip.String()) == nil
+	}
+	if len(c.DNSNames) == 0 && len(c.IPAddresses) == 0 {
+		// RFC 5922 §7.1: without alternative names the common name counts; Go's VerifyHostname no longer reads it.
+		n := strings.ToLower(c.Subject.CommonName)
+		name = strings.ToLower(name)
+		if i := strings.IndexByte(name, '.'); i > 0 && n == "*"+name[i:] {
+			return true
+		}
+		return n != "" && n == name
+	}
+	return c.VerifyHostname(name) == nil
+}
