@@ -17,6 +17,9 @@ import (
 type Profile interface {
 	// Service says whose profile it is.
 	Service() domain.Service
+	// NeedsOffer tells that the service refuses an INVITE without SDP (a delayed offer), so that the edge can refuse it
+	// with the reason instead.
+	NeedsOffer() bool
 	// ToService shapes a request or answer about to be sent to the service, on a call in either direction.
 	ToService(m *sip.Message, l *Leg)
 	// ToCore shapes a request or answer of a call of this service about to be sent to the operator's core.

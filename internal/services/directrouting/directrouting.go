@@ -40,6 +40,9 @@ func New(rules *leg.Rules, baseDomain string, regions []string) (*Profile, error
 // Service returns domain.DirectRouting.
 func (p *Profile) Service() domain.Service { return domain.DirectRouting }
 
+// NeedsOffer is true. gateway-calls §3.2: Teams does not support a delayed offer.
+func (p *Profile) NeedsOffer() bool { return true }
+
 // ToService writes the customer's name into Contact and From, the peer's into Request-URI and To, and tells Teams who we
 // are and which methods we take.
 func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {

@@ -22,6 +22,9 @@ func New(rules *leg.Rules) *Profile { return &Profile{rules: rules} }
 // Service returns domain.OperatorConnect.
 func (p *Profile) Service() domain.Service { return domain.OperatorConnect }
 
+// NeedsOffer is true. operator-connect §5: the same interface as Direct Routing, which does not support a delayed offer.
+func (p *Profile) NeedsOffer() bool { return true }
+
 // ToService writes the addresses of the trunk and says who we are.
 func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
 	p.rules.Outwards(m)

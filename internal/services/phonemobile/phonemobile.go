@@ -23,6 +23,9 @@ func New(rules *leg.Rules) *Profile { return &Profile{rules: rules} }
 // Service returns domain.PhoneMobile.
 func (p *Profile) Service() domain.Service { return domain.PhoneMobile }
 
+// NeedsOffer is true. The interface is that of Operator Connect, which does not support a delayed offer.
+func (p *Profile) NeedsOffer() bool { return true }
+
 // ToService writes the addresses of the trunk and says who we are. X-MS-FMC stays as the Mobile Control Point wrote it.
 func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
 	p.rules.Outwards(m)

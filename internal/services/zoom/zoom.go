@@ -24,6 +24,9 @@ func New(rules *leg.Rules) *Profile { return &Profile{rules: rules} }
 // Service returns domain.Zoom.
 func (p *Profile) Service() domain.Service { return domain.Zoom }
 
+// NeedsOffer is true. operator-connect §7: early offer.
+func (p *Profile) NeedsOffer() bool { return true }
+
 // ToService writes our name for Zoom and asserts the caller. X-MS-FMC means nothing to Zoom and is taken off.
 func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
 	p.rules.Outwards(m)

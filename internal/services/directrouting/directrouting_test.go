@@ -1,0 +1,25 @@
+package directrouting_test
+
+import (
+	"testing"
+
+	"github.com/tandemgw/tandem/internal/calls/leg/legtest"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+)
+
+func TestMessages(t *testing.T) {
+	p, err := directrouting.New(legtest.Rules(t), "GW.example.com.", []string{"1r1", "1r2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	legtest.Run(t, "testdata", p)
+}
+
+func TestNewNeedsNames(t *testing.T) {
+	if _, err := directrouting.New(legtest.Rules(t), "", []string{"1r1"}); err == nil {
+		t.Error("New without a base domain: no error")
+	}
+	if _, err := directrouting.New(legtest.Rules(t), "gw.example.com", nil); err == nil {
+		t.Error("New without this node's region: no error")
+	}
+}
