@@ -1,0 +1,323 @@
+package auth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"mime"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+const (
+	maxFormBytes  = 16 << 10
+	maxFailures   = 10          // failed sign-ins from one address, then one more each …
+	failureWindow = time.Minute // … maxFailures-th of this
+	maxSources    = 10_000      // addresses remembered
+)
+
+// issuerPath matches the issuer's own paths, with or without a tenant before them as clients written for Entra send them.
+var issuerPath = regexp.MustCompile(`^(?:/[A-Za-z0-9._-]{1,64})?(/oauth2/v2\.0/token|/v2\.0/\.well-known/openid-configuration|/\.well-known/openid-configuration|/discovery/v2\.0/keys)$`)
+
+// Serves reports whether path is one of the embedded issuer's.
+func (i *Issuer) Serves(path string) bool { return issuerPath.MatchString(path) }
+
+// ServeHTTP answers the issuer's paths: /oauth2/v2.0/token, /.well-known/openid-configuration (also below /v2.0) and
+// /discovery/v2.0/keys, each also below one more path segment. base is taken from the request: give it with [WithBase] if
+// the request does not show it. The source for throttling comes from [WithSource], else it is the connection's.
+func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	m := issuerPath.FindStringSubmatch(r.URL.Path)
+	if m == nil {
+		http.NotFound(w, r)
+		return
+	}
+	if m[1] == "/oauth2/v2.0/token" {
+		if r.Method != http.MethodPost {
+			w.Header().Set("Allow", http.MethodPost)
+			i.refuse(w, tokenError{http.StatusMethodNotAllowed, "invalid_request", "tokens are asked for with POST"})
+			return
+		}
+		i.token(w, r)
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "this document is read with GET", http.StatusMethodNotAllowed)
+		return
+	}
+	if m[1] == "/discovery/v2.0/keys" {
+		stored, err := i.store.SigningKeys(r.Context())
+		var doc []byte
+		if err == nil {
+			doc, err = keySetDocument(stored)
+		}
+		if err != nil {
+			w.Header().Set("Retry-After", "5")
+			http.Error(w, "the keys cannot be read now; try again later", http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/jwk-set+json")
+		w.Header().Set("Cache-Control", "public, max-age=60") // less than keyPublish, so that nobody misses a new key
+		_, _ = w.Write(doc)                                   // a caller that went away
+		return
+	}
+	i.discovery(w, r)
+}
+
+// discovery answers with the provider metadata (OpenID Connect Discovery 1.0 §3), as far as one grant has any.
+func (i *Issuer) discovery(w http.ResponseWriter, r *http.Request) {
+	base := baseFrom(r)
+	writeJSON(w, http.StatusOK, map[string]any{
+		"issuer":                                i.cfg.Issuer,
+		"token_endpoint":                        base + "/oauth2/v2.0/token",
+		"jwks_uri":                              base + "/discovery/v2.0/keys",
+		"grant_types_supported":                 []string{"client_credentials"},
+		"response_types_supported":              []string{"token"},
+		"subject_types_supported":               []string{"public"},
+		"token_endpoint_auth_methods_supported": []string{"client_secret_post", "client_secret_basic"},
+		"id_token_signing_alg_values_supported": []string{i.cfg.Algorithm},
+		"scopes_supported":                      []string{i.scope()},
+	})
+}
+
+func (i *Issuer) scope() string { return i.cfg.Audience + "/.default" }
+
+// tokenError is an error answer of RFC 6749 §5.2.
+type tokenError struct {
+	status            int
+	code, description string
+}
+
+func (i *Issuer) refuse(w http.ResponseWriter, e tokenError) {
+	i.issued.WithLabelValues(e.code).Inc()
+	if e.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Basic realm="tandem", charset="UTF-8"`)
+	}
+	writeJSON(w, e.status, map[string]string{"error": e.code, "error_description": e.description})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		status, body = http.StatusInternalServerError, []byte(`{"error":"server_error"}`)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store") // RFC 6749 §5.1
+	h.Set("Pragma", "no-cache")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a caller that went away
+}
+
+// token answers the client-credentials grant (RFC 6749 §4.4).
+func (i *Issuer) token(w http.ResponseWriter, r *http.Request) {
+	source := SourceFrom(r)
+	if wait := i.guard.blocked(source); wait > 0 {
+		w.Header().Set("Retry-After", seconds(wait))
+		i.refuse(w, tokenError{http.StatusTooManyRequests, "temporarily_unavailable", "too many failed sign-ins from this address; wait as long as Retry-After says"})
+		return
+	}
+	form, id, secretText, bad := readForm(w, r)
+	if bad != nil {
+		i.refuse(w, *bad)
+		return
+	}
+	switch form.Get("grant_type") {
+	case "client_credentials":
+	case "":
+		i.refuse(w, tokenError{http.StatusBadRequest, "invalid_request", "grant_type is missing; give client_credentials"})
+		return
+	default:
+		i.refuse(w, tokenError{http.StatusBadRequest, "unsupported_grant_type", "the only grant here is client_credentials"})
+		return
+	}
+	client, err := i.clients.authenticate(r.Context(), id, secretText)
+	if err != nil {
+		i.unavailable(w, r, err)
+		return
+	}
+	if client == nil {
+		i.guard.failed(source)
+		i.log.InfoContext(r.Context(), "a client could not sign in", "client", quote(id), "source", source.String())
+		i.refuse(w, tokenError{http.StatusUnauthorized, "invalid_client", "the client does not exist, is revoked, or its secret is wrong"})
+		return
+	}
+	if !i.scopeFits(form) {
+		i.refuse(w, tokenError{http.StatusBadRequest, "invalid_scope", "the scope here is " + i.scope() + "; a client's roles come with it"})
+		return
+	}
+	token, expires, err := i.issue(r.Context(), client.ID, client.Roles)
+	if err != nil {
+		i.unavailable(w, r, err)
+		return
+	}
+	i.issued.WithLabelValues("issued").Inc()
+	writeJSON(w, http.StatusOK, map[string]any{
+		"token_type":   "Bearer",
+		"expires_in":   int(time.Until(expires).Seconds()),
+		"access_token": token.Reveal(),
+	})
+}
+
+func (i *Issuer) unavailable(w http.ResponseWriter, r *http.Request, err error) {
+	f := fault.As(err)
+	i.log.WarnContext(r.Context(), "a token could not be issued", "error", err)
+	if f.Kind != fault.Unavailable {
+		i.refuse(w, tokenError{http.StatusInternalServerError, "server_error", "no token could be issued for a fault on this side"})
+		return
+	}
+	wait := f.RetryAfter
+	if wait <= 0 {
+		wait = 5 * time.Second
+	}
+	w.Header().Set("Retry-After", seconds(wait))
+	i.refuse(w, tokenError{http.StatusServiceUnavailable, "temporarily_unavailable", "clients cannot be looked up now; try again later"})
+}
+
+func seconds(d time.Duration) string { return strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))) }
+
+// readForm reads the request and the client's identity (RFC 6749 §2.3.1, §3.2: no parameter twice, one way of
+// authentication only).
+func readForm(w http.ResponseWriter, r *http.Request) (form url.Values, id, secretText string, bad *tokenError) {
+	fail := func(format string, args ...any) *tokenError {
+		return &tokenError{http.StatusBadRequest, "invalid_request", fmt.Sprintf(format, args...)}
+	}
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/x-www-form-urlencoded" {
+		return nil, "", "", fail("send the parameters as application/x-www-form-urlencoded")
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
+	if err := r.ParseForm(); err != nil {
+		if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
+			return nil, "", "", &tokenError{http.StatusRequestEntityTooLarge, "invalid_request", fmt.Sprintf("the request has more than %d bytes", maxFormBytes)}
+		}
+		return nil, "", "", fail("the body is not a form")
+	}
+	form = r.PostForm
+	for name, values := range form {
+		if len(values) > 1 {
+			return nil, "", "", fail("the parameter %s is there more than once", quote(name))
+		}
+	}
+	id, secretText = form.Get("client_id"), form.Get("client_secret")
+	basicID, basicSecret, basic := r.BasicAuth()
+	switch {
+	case basic && form.Has("client_secret"):
+		return nil, "", "", fail("the client's secret is in the Authorization header and in the body; send it once")
+	case basic:
+		var err1, err2 error
+		if basicID, err1 = url.QueryUnescape(basicID); err1 == nil {
+			basicSecret, err2 = url.QueryUnescape(basicSecret)
+		}
+		if err1 != nil || err2 != nil {
+			return nil, "", "", fail("the client's id and secret in the Authorization header are not form-encoded")
+		}
+		if id != "" && id != basicID {
+			return nil, "", "", fail("client_id in the body is another than in the Authorization header")
+		}
+		id, secretText = basicID, basicSecret
+	case r.Header.Get("Authorization") != "":
+		return nil, "", "", &tokenError{http.StatusUnauthorized, "invalid_client", "clients sign in with Basic or with client_id and client_secret in the body"}
+	case form.Has("client_assertion"):
+		return nil, "", "", &tokenError{http.StatusUnauthorized, "invalid_client", "client assertions are not supported; use the client's secret"}
+	}
+	if id == "" || secretText == "" {
+		return nil, "", "", &tokenError{http.StatusUnauthorized, "invalid_client", "client_id or client_secret is missing"}
+	}
+	return form, id, secretText, nil
+}
+
+// scopeFits accepts no scope, "<audience>/.default" with or without "api://", and as Entra's v1 endpoint had it
+// resource=<audience>.
+func (i *Issuer) scopeFits(form url.Values) bool {
+	bare := func(s string) string { return strings.TrimPrefix(s, "api://") }
+	for s := range strings.FieldsSeq(form.Get("scope")) {
+		if bare(s) != bare(i.scope()) {
+			return false
+		}
+	}
+	return form.Get("resource") == "" || bare(form.Get("resource")) == bare(i.cfg.Audience)
+}
+
+// throttle slows down who guesses secrets: a bucket of failures per address (GCRA), bounded in size.
+type throttle struct {
+	burst time.Duration
+	step  time.Duration
+
+	mu  sync.Mutex // guards tat
+	tat map[netip.Addr]time.Time
+}
+
+func newThrottle(failures int, window time.Duration) *throttle {
+	return &throttle{burst: window, step: window / time.Duration(failures), tat: map[netip.Addr]time.Time{}}
+}
+
+// blocked returns how long the address has to wait, 0 if not at all.
+func (t *throttle) blocked(a netip.Addr) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	tat, ok := t.tat[widen(a)]
+	if !ok {
+		return 0
+	}
+	return max(0, time.Until(tat)-t.burst+t.step)
+}
+
+func (t *throttle) failed(a netip.Addr) {
+	a = widen(a)
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.tat) >= maxSources {
+		for k, v := range t.tat {
+			if v.Before(now) {
+				delete(t.tat, k)
+			}
+		}
+		if len(t.tat) >= maxSources {
+			clear(t.tat) // a flood from everywhere: forgetting is better than growing
+		}
+	}
+	if t.tat[a].Before(now) {
+		t.tat[a] = now
+	}
+	t.tat[a] = t.tat[a].Add(t.step)
+}
+
+// widen counts an IPv6 customer's whole /64 as one: the host part is theirs to choose.
+func widen(a netip.Addr) netip.Addr {
+	if a.Is6() && !a.Is4In6() {
+		if p, err := a.Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return a.Unmap().WithZone("")
+}
+
+type baseKey struct{}
+
+// WithBase tells the issuer under which absolute URL its paths are seen from outside, e.g. https://provapi.example.com.
+func WithBase(ctx context.Context, base string) context.Context {
+	return context.WithValue(ctx, baseKey{}, base)
+}
+
+func baseFrom(r *http.Request) string {
+	if s, ok := r.Context().Value(baseKey{}).(string); ok {
+		return s
+	}
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host
+}

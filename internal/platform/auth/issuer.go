@@ -1,0 +1,312 @@
+package auth
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/secret"
+)
+
+// Issuer is the embedded issuer. It is safe for concurrent use.
+//
+// Its keys lie in the store, the private halves sealed, and are shared by all nodes. A key's life:
+//
+//	made ──keyPublish──▶ signs ──a newer key signs──▶ checks only ──keyLinger──▶ deleted
+//
+// A new key is published before it signs, so that every node knows it when the first token made with it arrives. The very
+// first key signs at once.
+type Issuer struct {
+	cfg     EmbeddedConfig
+	store   KeyStore
+	clients *Clients
+	keyring *secret.Keyring
+	log     *slog.Logger
+	keys    *keySet // the public halves, cached on disk like any issuer's
+	guard   *throttle
+	issued  *prometheus.CounterVec
+
+	mu     sync.Mutex // guards what follows
+	signer *signer
+	until  time.Time // when signer must be chosen anew
+}
+
+type signer struct {
+	id, alg string
+	key     crypto.Signer
+}
+
+const (
+	keyPublish  = 5 * time.Minute  // from making a key to signing with it
+	signerFresh = time.Minute      // how long a chosen signing key is used before the store is asked again
+	keyPoll     = 30 * time.Second // how often other nodes' new keys are looked for
+)
+
+// NewIssuer builds the embedded issuer on the stores. It does not ask them yet, so it can be built while the database is
+// away: tokens are then checked with the keys cached on disk, and none are issued.
+func NewIssuer(cfg EmbeddedConfig, keys KeyStore, clients *Clients, deps Deps) (*Issuer, error) {
+	i := &Issuer{cfg: cfg, store: keys, clients: clients, keyring: deps.Keyring, log: deps.Log, guard: newThrottle(maxFailures, failureWindow),
+		issued: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tandem_auth_issued_tokens_total",
+			Help: "Requests to the embedded issuer's token endpoint, by outcome: issued, or the error of RFC 6749 section 5.2.",
+		}, []string{"outcome"})}
+	if deps.Metrics != nil {
+		if err := deps.Metrics.Register(i.issued); err != nil {
+			return nil, err
+		}
+	}
+	i.keys = newKeySet(cfg.Issuer, i.publicKeys, deps.Keyring, deps.CacheDir, Default().MaxKeyAge, deps.Log)
+	i.keys.pause = storePause
+	return i, nil
+}
+
+// Clients returns the manager of the issuer's clients.
+func (i *Issuer) Clients() *Clients { return i.clients }
+
+// trust is what a Verifier knows of the issuer.
+func (i *Issuer) trust(maxKeyAge time.Duration) *trusted {
+	i.keys.maxAge = maxKeyAge
+	return &trusted{issuerRule{issuer: i.cfg.Issuer, audiences: []string{i.cfg.Audience}, algorithms: []string{"ES256", "RS256"}}, i.keys}
+}
+
+// Run looks for other nodes' keys, replaces the signing key when it is old and deletes keys that no token needs any more.
+// It blocks until ctx is done and returns nil.
+func (i *Issuer) Run(ctx context.Context) error {
+	tick := time.NewTicker(keyPoll)
+	defer tick.Stop()
+	for away := false; ; {
+		err := i.tend(ctx)
+		if err != nil && !away && ctx.Err() == nil {
+			i.log.Warn("the embedded issuer's keys cannot be read; tokens are checked with those at hand and none are issued", "error", err)
+		}
+		if err == nil && away {
+			i.log.Info("the embedded issuer's keys can be read again")
+		}
+		away = err != nil
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (i *Issuer) tend(ctx context.Context) error {
+	if err := i.keys.refresh(ctx, time.Now()); err != nil {
+		return err
+	}
+	stored, err := i.store.SigningKeys(ctx)
+	if err != nil {
+		return err
+	}
+	current := pickSigner(stored, time.Now())
+	if current == nil || time.Since(stored[len(stored)-1].Created) > i.cfg.KeyLifetime {
+		if _, err := i.addKey(ctx); err != nil {
+			return err
+		}
+		i.log.Info("the embedded issuer made a new signing key")
+		return i.keys.refresh(ctx, time.Now())
+	}
+	// A key before the present signer may still be needed by tokens made just before the signer took over on the slowest node.
+	linger := i.cfg.TokenLifetime + keyPublish + 2*signerFresh + 5*time.Minute
+	for _, k := range stored {
+		if k.ID == current.ID {
+			break
+		}
+		if time.Since(current.Created.Add(keyPublish)) > linger {
+			if err := i.store.DeleteSigningKey(ctx, k.ID); err != nil {
+				return err
+			}
+			i.log.Info("the embedded issuer deleted a signing key that no token needs any more", "kid", k.ID)
+		}
+	}
+	return nil
+}
+
+// pickSigner returns the newest key that has been published long enough, or the oldest if none has.
+func pickSigner(keys []SigningKey, now time.Time) *SigningKey {
+	for n := len(keys) - 1; n >= 0; n-- {
+		if now.Sub(keys[n].Created) >= keyPublish || n == 0 {
+			return &keys[n]
+		}
+	}
+	return nil
+}
+
+// RotateKey makes a new signing key now. It signs as soon as every node has had time to learn it; the present key keeps
+// its tokens good until they run out.
+func (i *Issuer) RotateKey(ctx context.Context) error {
+	if _, err := i.addKey(ctx); err != nil {
+		return err
+	}
+	return i.keys.refresh(ctx, time.Now())
+}
+
+func signingPlace(id string) secret.Place {
+	return secret.Place{Table: "signing_keys", Row: id, Column: "private"}
+}
+
+func (i *Issuer) addKey(ctx context.Context) (*SigningKey, error) {
+	var key crypto.Signer
+	var err error
+	if i.cfg.Algorithm == "RS256" {
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	} else {
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	if err != nil {
+		return nil, fault.Wrap(err, "make a signing key")
+	}
+	k := SigningKey{ID: uuid.NewString(), Algorithm: i.cfg.Algorithm, Created: time.Now().UTC().Truncate(time.Microsecond)}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err == nil {
+		k.Public, err = encodeKey(k.ID, k.Algorithm, key.Public())
+	}
+	if err == nil {
+		k.Sealed, err = i.keyring.Seal(signingPlace(k.ID), der)
+	}
+	if err != nil {
+		return nil, fault.Wrap(err, "store a signing key")
+	}
+	if err := i.store.AddSigningKey(ctx, k); err != nil {
+		return nil, err
+	}
+	return &k, nil
+}
+
+// publicKeys makes the key set document out of the store: it is to the embedded issuer what fetching is to others.
+func (i *Issuer) publicKeys(ctx context.Context) ([]byte, error) {
+	stored, err := i.store.SigningKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(stored) == 0 {
+		k, err := i.addKey(ctx)
+		if err != nil {
+			return nil, err
+		}
+		stored = []SigningKey{*k}
+	}
+	return keySetDocument(stored)
+}
+
+func keySetDocument(keys []SigningKey) ([]byte, error) {
+	set := struct {
+		Keys []json.RawMessage `json:"keys"`
+	}{[]json.RawMessage{}}
+	for _, k := range keys {
+		set.Keys = append(set.Keys, k.Public)
+	}
+	return json.Marshal(set)
+}
+
+// signingKey returns the key that signs now.
+func (i *Issuer) signingKey(ctx context.Context) (*signer, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.signer != nil && time.Now().Before(i.until) {
+		return i.signer, nil
+	}
+	stored, err := i.store.SigningKeys(ctx)
+	if err == nil && len(stored) == 0 {
+		if _, err = i.addKey(ctx); err == nil {
+			stored, err = i.store.SigningKeys(ctx) // another node may have made one too: the oldest signs everywhere
+		}
+		if err == nil {
+			err = i.keys.refresh(ctx, time.Now())
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	k := pickSigner(stored, time.Now())
+	if k == nil {
+		return nil, fault.Wrap(fmt.Errorf("the key that was just made is gone"), "choose a signing key")
+	}
+	if i.signer == nil || i.signer.id != k.ID {
+		der, err := i.keyring.Open(signingPlace(k.ID), k.Sealed)
+		if err != nil {
+			return nil, fault.Wrap(err, "the signing key was sealed with another keyring: give every node that shares the database the same keyring")
+		}
+		parsed, err := x509.ParsePKCS8PrivateKey(der)
+		if err != nil {
+			return nil, fault.Wrap(err, "read signing key %s", k.ID)
+		}
+		s, ok := parsed.(crypto.Signer)
+		if !ok {
+			return nil, fault.Wrap(fmt.Errorf("it is a %T", parsed), "read signing key %s", k.ID)
+		}
+		i.signer = &signer{k.ID, k.Algorithm, s}
+	}
+	i.until = time.Now().Add(signerFresh)
+	return i.signer, nil
+}
+
+// localPrefix begins the client ids of tokens that were issued without a client: by the local administrator.
+const localPrefix = "local:"
+
+// IssueToken issues a token with the given roles to the local administrator, without a client: for "tandem token" and the
+// demo. name says for what and becomes part of the token's client id (letters, digits, "-" and "_"). It lasts as long as
+// any token of the issuer. Errors: InvalidRole, fault.Unavailable.
+func (i *Issuer) IssueToken(ctx context.Context, name string, roles ...Role) (secret.Text, time.Time, error) {
+	for _, r := range roles {
+		if !slices.Contains(Roles(), r) {
+			return secret.Text{}, time.Time{}, fault.New(fault.Invalid, CodeInvalidRole, "unknown role %q", string(r)).At("roles")
+		}
+	}
+	return i.issue(ctx, localPrefix+name, roles)
+}
+
+// accessClaims are the claims of our access tokens (RFC 9068 §2.2).
+type accessClaims struct {
+	jwt.RegisteredClaims
+	ClientID string `json:"client_id"`
+	AZP      string `json:"azp"`
+	Roles    []Role `json:"roles"`
+}
+
+func (i *Issuer) issue(ctx context.Context, clientID string, roles []Role) (secret.Text, time.Time, error) {
+	k, err := i.signingKey(ctx)
+	if err != nil {
+		return secret.Text{}, time.Time{}, err
+	}
+	now := time.Now().Truncate(time.Second)
+	expires := now.Add(i.cfg.TokenLifetime)
+	t := jwt.NewWithClaims(jwt.GetSigningMethod(k.alg), accessClaims{
+		RegisteredClaims: jwt.RegisteredClaims{
+			Issuer: i.cfg.Issuer, Subject: clientID, Audience: jwt.ClaimStrings{i.cfg.Audience}, ID: uuid.NewString(),
+			IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(expires),
+		},
+		ClientID: clientID, AZP: clientID, Roles: roles,
+	})
+	t.Header["kid"], t.Header["typ"] = k.id, "at+jwt"
+	s, err := t.SignedString(k.key)
+	if err != nil {
+		return secret.Text{}, time.Time{}, fault.Wrap(err, "sign a token")
+	}
+	return secret.New(s), expires, nil
+}
+
+// checkClient refuses tokens of revoked clients.
+func (i *Issuer) checkClient(ctx context.Context, id string) error {
+	if strings.HasPrefix(id, localPrefix) || !i.clients.revoked(ctx, id) {
+		return nil
+	}
+	return invalid("its client has been revoked")
+}

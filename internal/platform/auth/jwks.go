@@ -1,0 +1,181 @@
+package auth
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+)
+
+// Bounds of a key set. Entra's has about ten keys.
+const (
+	maxKeySetBytes = 512 << 10
+	maxKeys        = 200
+	minRSABits     = 2048
+	maxRSABits     = 8192 // checking a signature with a larger key is a way to keep us busy
+)
+
+// jwk is a JSON Web Key (RFC 7517), as far as signatures need it.
+type jwk struct {
+	Kty string `json:"kty"`
+	Kid string `json:"kid,omitempty"`
+	Use string `json:"use,omitempty"`
+	Alg string `json:"alg,omitempty"`
+	N   string `json:"n,omitempty"`
+	E   string `json:"e,omitempty"`
+	Crv string `json:"crv,omitempty"`
+	X   string `json:"x,omitempty"`
+	Y   string `json:"y,omitempty"`
+	// Issuer is Entra's note on whom a key of a shared set belongs to. "{tenantid}" stands for any tenant.
+	Issuer string `json:"issuer,omitempty"`
+}
+
+// publicKey is a key that may check signatures.
+type publicKey struct {
+	id     string
+	alg    string // the only algorithm it may be used with; empty if the set does not say
+	issuer string
+	key    crypto.PublicKey
+}
+
+// fits reports whether the key can check signatures of algorithm alg (RFC 7518 §3.1). It ties the algorithm to the key's
+// type, so that no token can choose how its key is read.
+func (k *publicKey) fits(alg string) bool {
+	if k.alg != "" && k.alg != alg {
+		return false
+	}
+	switch key := k.key.(type) {
+	case *rsa.PublicKey:
+		return alg[:2] == "RS" || alg[:2] == "PS"
+	case *ecdsa.PublicKey:
+		switch key.Curve {
+		case elliptic.P256():
+			return alg == "ES256"
+		case elliptic.P384():
+			return alg == "ES384"
+		case elliptic.P521():
+			return alg == "ES512"
+		}
+	}
+	return false
+}
+
+// parseKeySet reads a JSON Web Key Set (RFC 7517 §5). Keys of kinds or uses that we do not know are left out, as the RFC
+// asks; broken ones too. A set without one usable key is an error: it must not replace a good one.
+func parseKeySet(raw []byte) ([]publicKey, error) {
+	if len(raw) > maxKeySetBytes {
+		return nil, fmt.Errorf("key set has %d bytes, at most %d are read", len(raw), maxKeySetBytes)
+	}
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(raw, &set); err != nil {
+		return nil, fmt.Errorf("key set: %w", err)
+	}
+	if len(set.Keys) > maxKeys {
+		return nil, fmt.Errorf("key set has %d keys, at most %d are read", len(set.Keys), maxKeys)
+	}
+	var keys []publicKey
+	var last error
+	for _, r := range set.Keys {
+		k, err := parseKey(r)
+		if err != nil {
+			last = err
+			continue
+		}
+		keys = append(keys, k)
+	}
+	if len(keys) == 0 {
+		if last == nil {
+			last = errors.New("it is empty")
+		}
+		return nil, fmt.Errorf("key set has no usable key: %w", last)
+	}
+	return keys, nil
+}
+
+func parseKey(raw []byte) (publicKey, error) {
+	var j jwk
+	if err := json.Unmarshal(raw, &j); err != nil {
+		return publicKey{}, err
+	}
+	k := publicKey{id: j.Kid, alg: j.Alg, issuer: j.Issuer}
+	if j.Use != "" && j.Use != "sig" {
+		return k, fmt.Errorf("key %q is for %q, not for signatures", j.Kid, j.Use)
+	}
+	switch j.Kty {
+	case "RSA":
+		n, err1 := number(j.N)
+		e, err2 := number(j.E)
+		if err1 != nil || err2 != nil {
+			return k, fmt.Errorf("RSA key %q is malformed", j.Kid)
+		}
+		if n.BitLen() < minRSABits || n.BitLen() > maxRSABits {
+			return k, fmt.Errorf("RSA key %q has %d bits; %d to %d are accepted", j.Kid, n.BitLen(), minRSABits, maxRSABits)
+		}
+		if !e.IsInt64() || e.Int64() < 3 || e.Int64() > 1<<31-1 || e.Int64()%2 == 0 {
+			return k, fmt.Errorf("RSA key %q has a bad exponent", j.Kid)
+		}
+		k.key = &rsa.PublicKey{N: n, E: int(e.Int64())}
+	case "EC":
+		curve := map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()}[j.Crv]
+		if curve == nil {
+			return k, fmt.Errorf("EC key %q is on curve %q, which is not supported", j.Kid, j.Crv)
+		}
+		x, err1 := coordinate(j.X, curve)
+		y, err2 := coordinate(j.Y, curve)
+		if err1 != nil || err2 != nil {
+			return k, fmt.Errorf("EC key %q is malformed", j.Kid)
+		}
+		key, err := ecdsa.ParseUncompressedPublicKey(curve, append(append([]byte{4}, x...), y...)) // checks that it is on the curve
+		if err != nil {
+			return k, fmt.Errorf("EC key %q: %w", j.Kid, err)
+		}
+		k.key = key
+	default:
+		return k, fmt.Errorf("key %q is of type %q, which is not supported", j.Kid, j.Kty)
+	}
+	return k, nil
+}
+
+func number(s string) (*big.Int, error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || len(b) == 0 || len(b) > maxRSABits/8+1 {
+		return nil, errors.New("not a number")
+	}
+	return new(big.Int).SetBytes(b), nil
+}
+
+// coordinate reads one coordinate, which has the curve's full length (RFC 7518 §6.2.1.2).
+func coordinate(s string, c elliptic.Curve) ([]byte, error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || len(b) != (c.Params().BitSize+7)/8 {
+		return nil, errors.New("not a coordinate")
+	}
+	return b, nil
+}
+
+// encodeKey writes a public key as a JSON Web Key for signatures.
+func encodeKey(id, alg string, key crypto.PublicKey) ([]byte, error) {
+	j := jwk{Kid: id, Alg: alg, Use: "sig"}
+	enc := base64.RawURLEncoding.EncodeToString
+	switch key := key.(type) {
+	case *rsa.PublicKey:
+		j.Kty, j.N, j.E = "RSA", enc(key.N.Bytes()), enc(big.NewInt(int64(key.E)).Bytes())
+	case *ecdsa.PublicKey:
+		b, err := key.Bytes()
+		if err != nil {
+			return nil, err
+		}
+		half := (len(b) - 1) / 2
+		j.Kty, j.Crv, j.X, j.Y = "EC", key.Curve.Params().Name, enc(b[1:1+half]), enc(b[1+half:])
+	default:
+		return nil, fmt.Errorf("keys of type %T cannot be published", key)
+	}
+	return json.Marshal(j)
+}

@@ -1,0 +1,261 @@
+package auth
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/platform/secret"
+)
+
+const (
+	fetchTimeout      = 5 * time.Second  // discovery and key set together
+	fetchPause        = 30 * time.Second // between fetches asked for by unknown key ids: a stranger can invent ids
+	storePause        = time.Second      // the same where the "issuer" is our own store
+	fetchRetry        = time.Minute      // after a failed fetch in the background
+	maxDiscoveryBytes = 64 << 10
+)
+
+// keySet keeps one issuer's keys: in memory for every token, on disk over restarts and outages. It is safe for
+// concurrent use.
+type keySet struct {
+	issuer string
+	fetch  func(context.Context) ([]byte, error) // gets the raw key set
+	sealer *secret.Keyring
+	path   string // of the file; empty for none
+	maxAge time.Duration
+	pause  time.Duration // fetchPause or storePause
+	log    *slog.Logger
+
+	fetching chan struct{} // a semaphore of one: a fetch is under way
+
+	mu      sync.Mutex // guards what follows
+	keys    []publicKey
+	fetched time.Time // when keys were got from the issuer, also before a restart
+	tried   time.Time // when a fetch last began, for the pause
+}
+
+func newKeySet(issuer string, fetch func(context.Context) ([]byte, error), sealer *secret.Keyring, dir string, maxAge time.Duration, log *slog.Logger) *keySet {
+	s := &keySet{issuer: issuer, fetch: fetch, sealer: sealer, maxAge: maxAge, pause: fetchPause, log: log.With("issuer", issuer), fetching: make(chan struct{}, 1)}
+	if dir != "" && sealer != nil {
+		sum := sha256.Sum256([]byte(issuer))
+		s.path = filepath.Join(dir, hex.EncodeToString(sum[:12])+".keys")
+		s.load()
+	}
+	return s
+}
+
+// find returns the keys that may have signed a token with this key id and algorithm: one, or for a token without a key id
+// every fitting one. If the id is unknown the set is fetched again, at most once in a pause. errNoKeys means that the
+// issuer was never reached (or too long ago), so that nothing can be said about the token.
+func (s *keySet) find(ctx context.Context, kid, alg string) ([]publicKey, error) {
+	found, have := s.pick(kid, alg)
+	if len(found) > 0 {
+		return found, nil
+	}
+	if err := s.refresh(ctx, time.Now().Add(-s.pause)); err != nil && !have {
+		return nil, fmt.Errorf("%w: %w", errNoKeys, err)
+	}
+	found, have = s.pick(kid, alg)
+	if len(found) == 0 && !have {
+		return nil, errNoKeys
+	}
+	return found, nil
+}
+
+// errNoKeys is wrapped by find when there is no usable key set.
+var errNoKeys = errors.New("no key set of the issuer")
+
+// pick returns fitting keys, and whether there is a usable set at all.
+func (s *keySet) pick(kid, alg string) (found []publicKey, have bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.keys) == 0 || time.Now().Sub(s.fetched) > s.maxAge {
+		return nil, false
+	}
+	for _, k := range s.keys {
+		if (kid == "" || k.id == kid) && k.fits(alg) && (k.issuer == "" || k.issuer == s.issuer || containsTemplate(k.issuer)) {
+			found = append(found, k)
+		}
+	}
+	return found, true
+}
+
+// refresh fetches the set unless that was tried after since. Callers that come while a fetch is under way wait for it.
+func (s *keySet) refresh(ctx context.Context, since time.Time) error {
+	select {
+	case s.fetching <- struct{}{}:
+		defer func() { <-s.fetching }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s.mu.Lock()
+	if s.tried.After(since) {
+		s.mu.Unlock()
+		return nil
+	}
+	s.tried = time.Now()
+	s.mu.Unlock()
+
+	// The set serves everybody: a caller that gives up must not spoil the fetch for those who wait.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
+	defer cancel()
+	raw, err := s.fetch(ctx)
+	if err != nil {
+		return err
+	}
+	keys, err := parseKeySet(raw)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	s.mu.Lock()
+	s.keys, s.fetched = keys, now
+	s.mu.Unlock()
+	if err := s.save(raw, now); err != nil {
+		s.log.Warn("the issuer's keys could not be kept on disk; an outage of the issuer during a restart would stop its clients", "error", err)
+	}
+	return nil
+}
+
+// run keeps the set fresh until ctx is done.
+func (s *keySet) run(ctx context.Context, every time.Duration) {
+	for failed := false; ; {
+		err := s.refresh(ctx, time.Now().Add(-s.pause))
+		wait := every + time.Duration(rand.Int64N(int64(every/10))) // nodes started together part ways
+		if err != nil {
+			wait = min(wait, fetchRetry)
+			if !failed && ctx.Err() == nil {
+				s.log.Warn("the issuer's keys could not be fetched; those at hand stay in use", "error", err, "fetched", s.age())
+			}
+		} else if failed {
+			s.log.Info("the issuer's keys could be fetched again")
+		}
+		failed = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (s *keySet) age() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fetched
+}
+
+// keyFile is what is sealed on disk.
+type keyFile struct {
+	Issuer  string          `json:"issuer"`
+	Fetched time.Time       `json:"fetched"`
+	Keys    json.RawMessage `json:"keys"`
+}
+
+func (s *keySet) place() secret.Place {
+	return secret.Place{Table: "keysets", Row: s.issuer, Column: "keys"}
+}
+
+func (s *keySet) save(raw []byte, at time.Time) error {
+	if s.path == "" {
+		return nil
+	}
+	plain, err := json.Marshal(keyFile{s.issuer, at, raw})
+	if err != nil {
+		return err
+	}
+	sealed, err := s.sealer.Seal(s.place(), plain)
+	if err != nil {
+		return err
+	}
+	return secret.WriteFile(s.path, sealed)
+}
+
+// load takes the set from disk. A file that does not open was changed or belongs to another keyring: it is not used.
+func (s *keySet) load() {
+	sealed, err := os.ReadFile(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var f keyFile
+	var keys []publicKey
+	if err == nil {
+		var plain []byte
+		if plain, err = s.sealer.Open(s.place(), sealed); err == nil {
+			if err = json.Unmarshal(plain, &f); err == nil {
+				keys, err = parseKeySet(f.Keys)
+			}
+		}
+	}
+	if err != nil {
+		s.log.Warn("the issuer's keys kept on disk cannot be used; they are fetched again", "file", s.path, "error", err)
+		return
+	}
+	s.keys, s.fetched = keys, f.Fetched
+}
+
+// remote returns a fetch for an issuer that is a server: discovery (OpenID Connect Discovery 1.0 §4), then the key set.
+func remote(client *http.Client, rule issuerRule) func(context.Context) ([]byte, error) {
+	return func(ctx context.Context) ([]byte, error) {
+		url := rule.keys
+		if url == "" {
+			raw, err := get(ctx, client, rule.discovery, maxDiscoveryBytes)
+			if err != nil {
+				return nil, err
+			}
+			var doc struct {
+				Issuer  string `json:"issuer"`
+				JWKSURI string `json:"jwks_uri"`
+			}
+			if err := json.Unmarshal(raw, &doc); err != nil {
+				return nil, fmt.Errorf("discovery document %s: %w", rule.discovery, err)
+			}
+			// §4.3: the document must be the issuer's own.
+			if doc.Issuer != rule.issuer {
+				return nil, fmt.Errorf("discovery document %s is that of issuer %q, not of %q", rule.discovery, doc.Issuer, rule.issuer)
+			}
+			if err := checkFetchURL(doc.JWKSURI); err != nil {
+				return nil, fmt.Errorf("discovery document %s: jwks_uri: %w", rule.discovery, err)
+			}
+			url = doc.JWKSURI
+		}
+		return get(ctx, client, url, maxKeySetBytes)
+	}
+}
+
+func get(ctx context.Context, client *http.Client, url string, most int64) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("GET %s: %s", url, res.Status)
+	}
+	raw, err := io.ReadAll(io.LimitReader(res.Body, most+1))
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: %w", url, err)
+	}
+	if int64(len(raw)) > most {
+		return nil, fmt.Errorf("GET %s: the answer has more than %d bytes", url, most)
+	}
+	return raw, nil
+}

@@ -1,0 +1,138 @@
+package auth
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Limiter allows a number of requests per period, shared by all nodes: the generic cell rate algorithm (ITU-T I.371 annex
+// A) on one stored number, the time at which the limit's bucket would be empty. A full period's worth may come at once.
+//
+// With the store away every node limits on its own, so that at worst the limit is multiplied by the number of nodes while
+// nothing can be written anyway. It is safe for concurrent use.
+type Limiter struct {
+	store  LimitStore // nil: the only node there is
+	key    string
+	period time.Duration
+	step   time.Duration // period divided by requests
+	log    *slog.Logger
+	asked  *prometheus.CounterVec
+
+	mu    sync.Mutex // guards what follows
+	local int64      // the bucket used without a store, microseconds
+	full  int64      // time before which the shared bucket admits nobody, microseconds: asking is useless
+	away  bool
+}
+
+const (
+	limitTimeout = 500 * time.Millisecond // for the store to answer
+	limitTries   = 8                      // lost races against other nodes before limiting locally
+)
+
+// NewLimiter builds a limiter of requests per period. key names it in the store; store may be nil where there is one node
+// only.
+func NewLimiter(store LimitStore, key string, requests int, period time.Duration, log *slog.Logger, reg prometheus.Registerer) *Limiter {
+	l := &Limiter{store: store, key: key, period: period, step: max(period/time.Duration(requests), time.Microsecond), log: log,
+		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name:        "tandem_auth_limit_total",
+			Help:        "Requests asked of the rate limit, by verdict and by where it was decided (shared or local).",
+			ConstLabels: prometheus.Labels{"limit": key},
+		}, []string{"verdict", "by"})}
+	if reg != nil {
+		reg.MustRegister(l.asked)
+	}
+	return l
+}
+
+// take is the algorithm. tat and now are microseconds; it returns the new number, or how long to wait.
+func (l *Limiter) take(tat, now int64) (next int64, wait time.Duration) {
+	next = max(tat, now) + l.step.Microseconds()
+	if over := next - now - l.period.Microseconds(); over > 0 {
+		return tat, time.Duration(over) * time.Microsecond
+	}
+	return next, 0
+}
+
+// Allow takes one request out of the limit. It returns 0 if the request may go on, else how long to wait.
+func (l *Limiter) Allow(ctx context.Context) time.Duration {
+	wait, by := l.allow(ctx)
+	verdict := "allowed"
+	if wait > 0 {
+		verdict = "limited"
+	}
+	l.asked.WithLabelValues(verdict, by).Inc()
+	return wait
+}
+
+func (l *Limiter) allow(ctx context.Context) (wait time.Duration, by string) {
+	if l.store == nil {
+		return l.allowLocal(), "local"
+	}
+	now := time.Now().UnixMicro()
+	l.mu.Lock()
+	full := l.full
+	l.mu.Unlock()
+	// The stored number only grows, so a known refusal holds: a flood is turned away without the database.
+	if now < full {
+		return time.Duration(full-now) * time.Microsecond, "shared"
+	}
+	ctx, cancel := context.WithTimeout(ctx, limitTimeout)
+	defer cancel()
+	var err error
+	for range limitTries {
+		var tat int64
+		if tat, err = l.store.LimitState(ctx, l.key); err != nil {
+			break
+		}
+		now = time.Now().UnixMicro()
+		from := tat
+		if tat > now+2*l.period.Microseconds() {
+			from = 0 // written by a clock that was far ahead: it must not lock everybody out
+		}
+		next, wait := l.take(from, now)
+		if wait > 0 {
+			l.mu.Lock()
+			l.full = now + wait.Microseconds()
+			l.mu.Unlock()
+			l.reachable(true, nil)
+			return wait, "shared"
+		}
+		var swapped bool
+		if swapped, err = l.store.SwapLimitState(ctx, l.key, tat, next); err != nil {
+			break
+		}
+		if swapped {
+			l.reachable(true, nil)
+			return 0, "shared"
+		}
+	}
+	if err != nil {
+		l.reachable(false, err)
+	}
+	return l.allowLocal(), "local"
+}
+
+func (l *Limiter) allowLocal() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next, wait := l.take(l.local, time.Now().UnixMicro())
+	l.local = next
+	return wait
+}
+
+func (l *Limiter) reachable(ok bool, err error) {
+	l.mu.Lock()
+	changed := l.away == ok
+	l.away = !ok
+	l.mu.Unlock()
+	switch {
+	case changed && ok:
+		l.log.Info("the rate limit is shared by all nodes again")
+	case changed:
+		l.log.Warn("the rate limit cannot be shared for want of the store; this node limits on its own", "error", err)
+	}
+}

@@ -1,0 +1,122 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// Sources finds the address a request came from and tells whether it may talk to us. It is read-only.
+type Sources struct {
+	allowed []netip.Prefix // empty: every address may
+	proxies []netip.Prefix
+}
+
+// ParseSources reads lists of CIDR prefixes or single addresses: who may talk to us (empty: everybody) and whose
+// X-Forwarded-For is believed. at names the two lists in problems, e.g. "allowedSources".
+func ParseSources(allowed, proxies []string, atAllowed, atProxies string) (*Sources, []error) {
+	var s Sources
+	var problems []error
+	read := func(list []string, at string) (out []netip.Prefix) {
+		for i, text := range list {
+			p, err := netip.ParsePrefix(text)
+			if err != nil {
+				a, aerr := netip.ParseAddr(text)
+				if aerr != nil || a.Zone() != "" {
+					problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration",
+						"%q is neither an address nor a CIDR prefix; write e.g. 192.0.2.0/24", text).At(fmt.Sprintf("%s[%d]", at, i)))
+					continue
+				}
+				p = netip.PrefixFrom(a, a.BitLen())
+			}
+			if p.Masked() != p {
+				problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration",
+					"%q has bits set behind its prefix length; write %s, or the address with /%d", text, p.Masked(), p.Addr().BitLen()).At(fmt.Sprintf("%s[%d]", at, i)))
+				continue
+			}
+			out = append(out, p)
+		}
+		return out
+	}
+	s.allowed = read(allowed, atAllowed)
+	s.proxies = read(proxies, atProxies)
+	return &s, problems
+}
+
+func within(list []netip.Prefix, a netip.Addr) bool {
+	for _, p := range list {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// Permits reports whether a may talk to us.
+func (s *Sources) Permits(a netip.Addr) bool { return len(s.allowed) == 0 || within(s.allowed, a) }
+
+// TrustsPeer reports whether the connection's other end is a proxy whose forwarding headers are believed.
+func (s *Sources) TrustsPeer(r *http.Request) bool { return within(s.proxies, peer(r)) }
+
+// Of returns the address the request really came from: the connection's other end, or behind trusted proxies the
+// right-most address of X-Forwarded-For that is not a trusted proxy. What stands left of it was written by somebody we do
+// not trust. If the header is broken there, the address is invalid and nobody is permitted by a list.
+func (s *Sources) Of(r *http.Request) netip.Addr {
+	a := peer(r)
+	if !within(s.proxies, a) {
+		return a
+	}
+	// Several header lines are one list, in order (RFC 9110 §5.3).
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0; i-- {
+		hop := strings.TrimSpace(hops[i])
+		if hop == "" {
+			continue
+		}
+		next, err := parseHop(hop)
+		if err != nil {
+			return netip.Addr{}
+		}
+		a = next
+		if !within(s.proxies, a) {
+			return a
+		}
+	}
+	return a
+}
+
+// parseHop reads an address, also with a port or in brackets as some proxies write it.
+func parseHop(s string) (netip.Addr, error) {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap.Addr().Unmap().WithZone(""), nil
+	}
+	a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"))
+	return a.Unmap().WithZone(""), err
+}
+
+func peer(r *http.Request) netip.Addr {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{} // a Unix socket
+	}
+	return ap.Addr().Unmap().WithZone("")
+}
+
+type sourceKey struct{}
+
+// WithSource puts the address a request came from into its context.
+func WithSource(ctx context.Context, a netip.Addr) context.Context {
+	return context.WithValue(ctx, sourceKey{}, a)
+}
+
+// SourceFrom returns the address put by WithSource, else the connection's other end.
+func SourceFrom(r *http.Request) netip.Addr {
+	if a, ok := r.Context().Value(sourceKey{}).(netip.Addr); ok {
+		return a
+	}
+	return peer(r)
+}

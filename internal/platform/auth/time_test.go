@@ -1,0 +1,405 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// TestUnknownKeyIDs: a new key is found at once, and a stranger inventing key ids makes one fetch per pause at most.
+func TestUnknownKeyIDs(t *testing.T) {
+	signingKeys()
+	synctest.Test(t, func(t *testing.T) {
+		raw := mustKeySet(t, "rsa1")
+		fetches := 0
+		s := newKeySet("i", func(context.Context) ([]byte, error) { fetches++; return raw, nil }, nil, "", time.Hour*24, quiet())
+		find := func(kid string) int {
+			t.Helper()
+			k, err := s.find(t.Context(), kid, "RS256")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(k)
+		}
+		if find("rsa1") != 1 || fetches != 1 {
+			t.Fatalf("first use: %d fetches, want 1", fetches)
+		}
+		for range 100 {
+			if find("invented") != 0 {
+				t.Fatal("an invented key id has a key")
+			}
+		}
+		if fetches != 1 {
+			t.Errorf("100 invented key ids made %d fetches more, want none within the pause", fetches-1)
+		}
+		raw = mustKeySet(t, "rsa1", "rsa2")
+		time.Sleep(fetchPause + time.Second)
+		if find("rsa2") != 1 || fetches != 2 {
+			t.Errorf("a new key is not found after the pause (%d fetches)", fetches)
+		}
+		raw = mustKeySet(t, "rsa2")
+		time.Sleep(fetchPause + time.Second)
+		if find("other") != 0 || find("rsa1") != 0 {
+			t.Error("a withdrawn key is still used after the set was fetched without it")
+		}
+	})
+}
+
+func TestKeysRunOutWithoutTheirIssuer(t *testing.T) {
+	signingKeys()
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		down := false
+		s := newKeySet("i", func(context.Context) ([]byte, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if down {
+				return nil, errors.New("connection refused")
+			}
+			return mustKeySet(t, "rsa1"), nil
+		}, nil, "", 48*time.Hour, quiet())
+		ctx, stop := context.WithCancel(t.Context())
+		var done sync.WaitGroup
+		done.Go(func() { s.run(ctx, time.Hour) })
+		defer func() { stop(); done.Wait() }()
+		synctest.Wait()
+		setDown := func(d bool) { mu.Lock(); down = d; mu.Unlock() }
+
+		time.Sleep(100 * time.Hour) // kept fresh all the time
+		if k, err := s.find(t.Context(), "rsa1", "RS256"); err != nil || len(k) != 1 {
+			t.Fatalf("a key kept fresh is not found: %v", err)
+		}
+		setDown(true)
+		time.Sleep(40 * time.Hour)
+		if k, err := s.find(t.Context(), "rsa1", "RS256"); err != nil || len(k) != 1 {
+			t.Errorf("a key is not used during the outage: %v", err)
+		}
+		if _, err := s.find(t.Context(), "new", "RS256"); err != nil {
+			t.Errorf("an unknown key id during the outage = %v; want that the token is refused, as the set at hand says", err)
+		}
+		time.Sleep(10 * time.Hour)
+		if _, err := s.find(t.Context(), "rsa1", "RS256"); !errors.Is(err, errNoKeys) {
+			t.Errorf("a key older than maxKeyAge = %v, want errNoKeys", err)
+		}
+		setDown(false)
+		time.Sleep(2 * fetchRetry)
+		if k, err := s.find(t.Context(), "rsa1", "RS256"); err != nil || len(k) != 1 {
+			t.Errorf("the issuer is back but its key is not: %v", err)
+		}
+	})
+}
+
+// TestKeyRotation: at every moment every token that has not expired verifies on a second node, and old keys go.
+func TestKeyRotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, ring := &memory{}, keyring(t)
+		cfg := Default()
+		cfg.Embedded.KeyLifetime = 24 * time.Hour
+		node := func() (*Issuer, *Verifier) {
+			i, err := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: ring})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return i, verifier(t, cfg, i, Deps{})
+		}
+		i1, v1 := node()
+		i2, v2 := node()
+		ctx, stop := context.WithCancel(t.Context())
+		var done sync.WaitGroup
+		for _, i := range []*Issuer{i1, i2} {
+			done.Go(func() { _ = i.Run(ctx) }) // always nil
+		}
+		defer func() { stop(); done.Wait() }()
+		type token struct {
+			text    string
+			expires time.Time
+		}
+		var live []token
+		kids := map[string]bool{}
+		for step := range 24 * 3 * 4 { // three days, a token every 15 minutes, a rotation by hand in between
+			issuer := i1
+			if step%2 == 1 {
+				issuer = i2
+			}
+			s, expires, err := issuer.IssueToken(t.Context(), "test", RoleRead)
+			if err != nil {
+				t.Fatal(err)
+			}
+			live = append(live, token{s.Reveal(), expires})
+			if step == 30 {
+				if err := i1.RotateKey(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, l := range live {
+				if time.Now().After(l.expires) {
+					continue
+				}
+				for _, v := range []*Verifier{v1, v2} {
+					if _, err := v.Verify(t.Context(), l.text); err != nil {
+						t.Fatalf("step %d: a token that expires %v from now: %v", step, time.Until(l.expires), err)
+					}
+				}
+			}
+			for _, k := range m.keys {
+				kids[k.ID] = true
+			}
+			if len(m.keys) > 4 {
+				t.Fatalf("step %d: %d keys are kept", step, len(m.keys))
+			}
+			time.Sleep(15 * time.Minute)
+		}
+		if len(kids) < 4 {
+			t.Errorf("%d keys were made in three days with a life of one day and one rotation by hand, want at least 4", len(kids))
+		}
+		if _, err := v1.Verify(t.Context(), live[0].text); code(err) != CodeInvalidToken && code(err) != CodeExpiredToken {
+			t.Errorf("a token of three days ago = %v", err)
+		}
+	})
+}
+
+func TestIssuerWithoutDatabase(t *testing.T) {
+	m, ring, dir := &memory{}, keyring(t), t.TempDir()
+	cfg := Default()
+	node := func() (*Issuer, *Verifier) {
+		i, err := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: ring, CacheDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i, verifier(t, cfg, i, Deps{})
+	}
+	i, v := node()
+	s, _, err := i.IssueToken(t.Context(), "test", RoleRead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Verify(t.Context(), s.Reveal()); err != nil {
+		t.Fatal(err)
+	}
+	m.setAway(true)
+	i, v = node() // a restart while the database is away
+	if _, err := v.Verify(t.Context(), s.Reveal()); err != nil {
+		t.Errorf("Verify after a restart without the database: %v", err)
+	}
+	if _, _, err := i.IssueToken(t.Context(), "test", RoleRead); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("IssueToken without the database = %v, want unavailable", err)
+	}
+	other, err := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: keyring(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.setAway(false)
+	if _, _, err := other.IssueToken(t.Context(), "test", RoleRead); err == nil || !contains(err.Error(), "same keyring") {
+		t.Errorf("IssueToken with another keyring = %v; want to be told to share it", err)
+	}
+}
+
+func TestRevokedClientsTokensStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		cfg := Default()
+		// Two nodes share the store; the client is revoked on the other.
+		c1, c2 := NewClients(m), NewClients(m)
+		i, err := NewIssuer(cfg.Embedded, m, c1, Deps{Log: quiet(), Keyring: keyring(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := verifier(t, cfg, i, Deps{})
+		cl, secretText, err := c1.Create(t.Context(), " BSS ", []Role{RoleWrite, RoleRead, RoleRead})
+		if err != nil || cl.Name != "BSS" || len(cl.Roles) != 2 || cl.Secret != "" {
+			t.Fatalf("Create = %+v, %v", cl, err)
+		}
+		if m.clients[0].Secret == "" || contains(m.clients[0].Secret, secretText.Reveal()) {
+			t.Error("the stored client holds no hash, or the secret itself")
+		}
+		tok, _, err := i.issue(t.Context(), cl.ID, cl.Roles)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := v.Verify(t.Context(), tok.Reveal()); err != nil {
+			t.Fatal(err)
+		}
+		asked := m.asked
+		for range 50 {
+			if _, err := v.Verify(t.Context(), tok.Reveal()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if m.asked != asked {
+			t.Errorf("50 checks asked the store %d times, want to be remembered", m.asked-asked)
+		}
+		if err := c2.Revoke(t.Context(), cl.ID); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(clientMemory)
+		if _, err := v.Verify(t.Context(), tok.Reveal()); code(err) != CodeInvalidToken || !contains(err.Error(), "revoked") {
+			t.Errorf("Verify %v after the client was revoked = %v", clientMemory, err)
+		}
+		m.setAway(true)
+		time.Sleep(time.Minute)
+		if _, err := v.Verify(t.Context(), tok.Reveal()); code(err) != CodeInvalidToken {
+			t.Errorf("a revoked client is let in again while the store is away: %v", err)
+		}
+		m.setAway(false)
+		if err := c1.Revoke(t.Context(), "nobody"); code(err) != CodeClientNotFound {
+			t.Errorf("Revoke of an unknown client = %v", err)
+		}
+		for _, bad := range []struct {
+			name  string
+			roles []Role
+			want  string
+		}{{"", []Role{RoleRead}, CodeInvalidClientName}, {"a\nb", []Role{RoleRead}, CodeInvalidClientName}, {"a", nil, CodeInvalidRole}, {"a", []Role{"Root"}, CodeInvalidRole}, {"a", []Role{"read"}, CodeInvalidRole}} {
+			if _, _, err := c1.Create(t.Context(), bad.name, bad.roles); code(err) != bad.want {
+				t.Errorf("Create(%q, %v) = %v, want %s", bad.name, bad.roles, err, bad.want)
+			}
+		}
+	})
+}
+
+func TestLimiterSharedByTwoNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		a := NewLimiter(m, "api", 100, time.Minute, quiet(), nil)
+		b := NewLimiter(m, "api", 100, time.Minute, quiet(), nil)
+		allowed := 0
+		for i := range 400 {
+			l := a
+			if i%3 == 0 {
+				l = b
+			}
+			if l.Allow(t.Context()) == 0 {
+				allowed++
+			}
+		}
+		if allowed != 100 {
+			t.Fatalf("%d of 400 requests at once were allowed on two nodes, want 100", allowed)
+		}
+		wait := a.Allow(t.Context())
+		if wait <= 0 || wait > time.Second {
+			t.Fatalf("told to wait %v, want up to 600ms", wait)
+		}
+		asked := m.asked
+		for range 1000 {
+			a.Allow(t.Context())
+		}
+		if m.asked != asked {
+			t.Errorf("a flood that is refused anyway asked the store %d times", m.asked-asked)
+		}
+		time.Sleep(wait)
+		if a.Allow(t.Context()) != 0 {
+			t.Error("still refused after waiting as long as told")
+		}
+		if b.Allow(t.Context()) == 0 {
+			t.Error("the other node does not know of the request just allowed")
+		}
+		time.Sleep(30 * time.Second)
+		allowed = 0
+		for range 200 {
+			if b.Allow(t.Context()) == 0 {
+				allowed++
+			}
+		}
+		if allowed != 50 {
+			t.Errorf("%d requests allowed after half a period, want 50", allowed)
+		}
+	})
+}
+
+func TestLimiterConcurrently(t *testing.T) {
+	m := &memory{}
+	var mu sync.Mutex
+	allowed := 0
+	var wg sync.WaitGroup
+	for range 4 {
+		l := NewLimiter(m, "api", 100, time.Hour, quiet(), nil)
+		for range 4 {
+			wg.Go(func() {
+				for range 20 {
+					if wait, by := l.allow(t.Context()); wait == 0 && by == "shared" {
+						mu.Lock()
+						allowed++
+						mu.Unlock()
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if allowed > 100 {
+		t.Errorf("%d requests were allowed by the shared limit of 100", allowed)
+	}
+	if allowed < 80 {
+		t.Errorf("only %d requests were allowed by the shared limit of 100", allowed)
+	}
+}
+
+func TestLimiterWithoutStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		l := NewLimiter(m, "api", 100, time.Minute, quiet(), nil)
+		m.setAway(true)
+		allowed := 0
+		for range 300 {
+			if l.Allow(t.Context()) == 0 {
+				allowed++
+			}
+		}
+		if allowed != 100 {
+			t.Errorf("%d requests allowed locally, want 100", allowed)
+		}
+		m.setAway(false)
+		if l.Allow(t.Context()) != 0 {
+			t.Error("the shared limit is not used when the store is back")
+		}
+		alone := NewLimiter(nil, "api", 2, time.Minute, quiet(), nil)
+		if alone.Allow(t.Context()) != 0 || alone.Allow(t.Context()) != 0 || alone.Allow(t.Context()) == 0 {
+			t.Error("a limiter of a single node does not allow exactly two of three")
+		}
+		// A clock that was a day ahead must not lock everybody out.
+		if _, err := m.SwapLimitState(t.Context(), "k", 0, time.Now().Add(24*time.Hour).UnixMicro()); err != nil {
+			t.Fatal(err)
+		}
+		if NewLimiter(m, "k", 2, time.Minute, quiet(), nil).Allow(t.Context()) != 0 {
+			t.Error("a number far in the future locks everybody out")
+		}
+	})
+}
+
+func TestThrottleForgetsAndIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newThrottle(3, time.Minute)
+		a := netip.MustParseAddr("192.0.2.1")
+		for range 3 {
+			if g.blocked(a) > 0 {
+				t.Fatal("blocked too early")
+			}
+			g.failed(a)
+		}
+		wait := g.blocked(a)
+		if wait <= 0 || g.blocked(netip.MustParseAddr("192.0.2.2")) > 0 {
+			t.Fatal("not blocked after three failures, or the neighbour is")
+		}
+		time.Sleep(wait)
+		if g.blocked(a) > 0 {
+			t.Error("still blocked after waiting as long as told")
+		}
+		g.failed(netip.MustParseAddr("2001:db8::1"))
+		g.failed(netip.MustParseAddr("2001:db8::2"))
+		g.failed(netip.MustParseAddr("2001:db8::3"))
+		if g.blocked(netip.MustParseAddr("2001:db8::4")) == 0 || g.blocked(netip.MustParseAddr("2001:db8:0:1::1")) > 0 {
+			t.Error("an IPv6 /64 is not counted as one")
+		}
+		for i := range 3 * maxSources {
+			g.failed(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
+		}
+		if len(g.tat) > maxSources {
+			t.Errorf("%d addresses are remembered, want at most %d", len(g.tat), maxSources)
+		}
+	})
+}
