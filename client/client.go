@@ -1,0 +1,325 @@
+// Package client talks to Tandem's two APIs: the Provisioning API (2024-02-29-preview, which any conforming gateway
+// serves) and Tandem's management API. It is for programs that keep customers and numbers in step, and for tools; the
+// command line uses it too.
+//
+// A Client is made for a base URL with New, or for the management socket in a data directory with NewSocket. Requests
+// that may be repeated without harm (all of them: writes carry repeatability headers) are repeated when the server is
+// busy, away or limits the rate, after the time it asks for. Lists are iterators that fetch page by page.
+//
+// Errors that the server reports are *Error. A Client is safe for concurrent use.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	mathrand "math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// APIVersion is the version of the Provisioning API that the client speaks.
+const APIVersion = "2024-02-29-preview"
+
+// Options says how a Client reaches a server. Zero values are usable.
+type Options struct {
+	// Tokens gives the bearer token of each request. Nil sends none.
+	Tokens TokenSource
+	// HTTPClient sends requests; its transport decides about proxies and trusted roots. Nil is a client with sensible time
+	// limits.
+	HTTPClient *http.Client
+	// Attempts is how often one request is tried at most. 0 is 5, 1 never repeats.
+	Attempts int
+	// MaxWait is the longest pause before another attempt: a server that asks for more is not waited for, and its answer is
+	// the result. 0 is a minute.
+	MaxWait time.Duration
+	// UserAgent names the caller in the server's log. Empty is "tandem-client".
+	UserAgent string
+}
+
+// TokenSource gives bearer tokens. Implementations are safe for concurrent use and keep a token while it is good.
+type TokenSource interface {
+	// Token returns a token that is good now. refused is a token that the server has just refused, or empty: it is not to be
+	// given again if another can be had.
+	Token(ctx context.Context, refused string) (string, error)
+}
+
+// StaticToken is a TokenSource of one token.
+type StaticToken string
+
+// Token returns the token.
+func (t StaticToken) Token(context.Context, string) (string, error) { return string(t), nil }
+
+// Client is a connection to one server. Make it with New or NewSocket.
+type Client struct {
+	base *url.URL
+	o    Options
+}
+
+// New returns a client of the server at baseURL, such as "https://api.example.com" (what tandem serve prints as
+// provisioning or management).
+func New(baseURL string, o Options) (*Client, error) {
+	u, err := url.Parse(strings.TrimRight(baseURL, "/"))
+	if err != nil {
+		return nil, fmt.Errorf("base URL: %w", err)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
+		return nil, fmt.Errorf("base URL %q: want http://host:port or https://host:port", u.Redacted())
+	}
+	if o.HTTPClient == nil {
+		o.HTTPClient = &http.Client{Timeout: time.Minute}
+	}
+	if o.Attempts <= 0 {
+		o.Attempts = 5
+	}
+	if o.MaxWait <= 0 {
+		o.MaxWait = time.Minute
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "tandem-client"
+	}
+	return &Client{base: u, o: o}, nil
+}
+
+// NewSocket returns a client of the Unix socket at path, which serves both APIs to whoever may open it.
+func NewSocket(path string, o Options) (*Client, error) {
+	if o.HTTPClient == nil {
+		dialer := net.Dialer{Timeout: 5 * time.Second}
+		o.HTTPClient = &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, "unix", path) },
+		}}
+	}
+	return New("http://localhost", o)
+}
+
+// Error is what a server answered instead of a success.
+type Error struct {
+	Status    int    // HTTP status
+	Code      string // e.g. "AccountNotFound"; empty if the answer was not the API's
+	Message   string
+	Target    string // what it is about, e.g. "numbers[17].telephoneNumber"
+	Details   []ErrorDetail
+	RequestID string // the server's x-ms-request-id or our x-ms-client-request-id, for its log
+	// RetryAfter is how long the server asked to wait; 0 if it did not.
+	RetryAfter time.Duration
+}
+
+// ErrorDetail is one of several things that are wrong.
+type ErrorDetail struct {
+	Code    string        `json:"code"`
+	Message string        `json:"message"`
+	Target  string        `json:"target,omitempty"`
+	Details []ErrorDetail `json:"details,omitempty"`
+}
+
+// Error is the code, the target and the message, and each detail on a line of its own.
+func (e *Error) Error() string {
+	var b strings.Builder
+	if e.Code == "" {
+		fmt.Fprintf(&b, "HTTP status %d", e.Status)
+	} else {
+		b.WriteString(e.Code)
+	}
+	if e.Target != "" {
+		fmt.Fprintf(&b, " (%s)", e.Target)
+	}
+	if e.Message != "" {
+		b.WriteString(": " + e.Message)
+	}
+	for _, d := range e.Details {
+		fmt.Fprintf(&b, "\n  %s (%s): %s", d.Code, d.Target, d.Message)
+	}
+	return b.String()
+}
+
+// HasCode reports whether err is an Error with that code.
+func HasCode(err error, code string) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Code == code
+}
+
+// IsNotFound reports whether err says that the thing named does not exist.
+func IsNotFound(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Status == http.StatusNotFound
+}
+
+// request is one request before it is sent.
+type request struct {
+	method, path string // the path is escaped
+	query        url.Values
+	header       http.Header
+	body         any // marshalled as JSON unless nil
+	contentType  string
+}
+
+// response is a success.
+type response struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// maxAnswerBytes bounds what is read of an answer: far above the largest page.
+const maxAnswerBytes = 64 << 20
+
+// do sends a request, again if need be, and decodes the answer into out unless that is nil.
+func (c *Client) do(ctx context.Context, r request, out any) (*response, error) {
+	var body []byte
+	if r.body != nil {
+		var err error
+		if body, err = json.Marshal(r.body); err != nil {
+			return nil, fmt.Errorf("%s %s: %w", r.method, r.path, err)
+		}
+	}
+	requestID := newUUID()
+	refused := ""
+	for attempt := 1; ; attempt++ {
+		resp, token, err := c.try(ctx, r, body, requestID, refused)
+		if err == nil {
+			if out != nil && len(resp.body) > 0 {
+				if err := json.Unmarshal(resp.body, out); err != nil {
+					return nil, fmt.Errorf("%s %s: the answer is not what the contract says: %w", r.method, r.path, err)
+				}
+			}
+			return resp, nil
+		}
+		wait, again := c.pause(err, attempt)
+		var e *Error
+		if errors.As(err, &e) && e.Status == http.StatusUnauthorized && refused == "" && token != "" {
+			refused, wait, again = token, 0, true // once more with another token
+		}
+		if !again || attempt >= c.o.Attempts {
+			return nil, err
+		}
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
+			return nil, err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, err
+		}
+	}
+}
+
+// try sends a request once.
+func (c *Client) try(ctx context.Context, r request, body []byte, requestID, refused string) (*response, string, error) {
+	u := c.base.String() + r.path
+	if len(r.query) > 0 {
+		u += "?" + r.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, u, bytes.NewReader(body))
+	if err != nil {
+		return nil, "", err
+	}
+	for k, v := range r.header {
+		req.Header[k] = v
+	}
+	req.Header.Set("User-Agent", c.o.UserAgent)
+	req.Header.Set("x-ms-client-request-id", requestID)
+	req.Header.Set("Accept", "application/json")
+	if body != nil {
+		ct := r.contentType
+		if ct == "" {
+			ct = "application/json"
+		}
+		req.Header.Set("Content-Type", ct)
+	}
+	token := ""
+	if c.o.Tokens != nil {
+		if token, err = c.o.Tokens.Token(ctx, refused); err != nil {
+			return nil, "", fmt.Errorf("get a token: %w", err)
+		}
+		if refused != "" && token == refused {
+			return nil, "", &Error{Status: http.StatusUnauthorized, Code: "TokenRefused", Message: "the server refused the token, and there is no other", RequestID: requestID}
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := c.o.HTTPClient.Do(req)
+	if err != nil {
+		return nil, token, err
+	}
+	defer func() { _ = resp.Body.Close() }() // it was read
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
+	if err != nil {
+		return nil, token, fmt.Errorf("%s %s: read the answer: %w", r.method, r.path, err)
+	}
+	if len(text) > maxAnswerBytes {
+		return nil, token, fmt.Errorf("%s %s: the answer is larger than %d bytes", r.method, r.path, maxAnswerBytes)
+	}
+	if resp.StatusCode/100 == 2 || resp.StatusCode == http.StatusNotModified {
+		return &response{resp.StatusCode, resp.Header, text}, token, nil
+	}
+	return nil, token, answerError(resp, text, requestID)
+}
+
+func answerError(resp *http.Response, text []byte, requestID string) *Error {
+	e := &Error{Status: resp.StatusCode, Code: resp.Header.Get("x-ms-error-code"), RetryAfter: retryAfter(resp.Header.Get("Retry-After")), RequestID: requestID}
+	if id := resp.Header.Get("x-ms-request-id"); id != "" {
+		e.RequestID = id
+	}
+	var b struct {
+		Error ErrorDetail `json:"error"`
+	}
+	if err := json.Unmarshal(text, &b); err == nil && b.Error.Code != "" {
+		e.Code, e.Message, e.Target, e.Details = b.Error.Code, b.Error.Message, b.Error.Target, b.Error.Details
+	}
+	return e
+}
+
+// retryAfter reads the header (RFC 9110 §10.2.3): seconds or a date.
+func retryAfter(s string) time.Duration {
+	if s == "" {
+		return 0
+	}
+	if n, err := strconv.Atoi(s); err == nil && n >= 0 && n < 1<<20 {
+		return time.Duration(n) * time.Second
+	}
+	if t, err := http.ParseTime(s); err == nil {
+		return max(0, time.Until(t))
+	}
+	return 0
+}
+
+// pause says how long to wait before another attempt, and whether one makes sense.
+func (c *Client) pause(err error, attempt int) (time.Duration, bool) {
+	backoff := time.Duration(float64(200*time.Millisecond) * math.Pow(2, float64(attempt-1)) * (0.8 + 0.4*mathrand.Float64()))
+	backoff = min(backoff, c.o.MaxWait)
+	var e *Error
+	if !errors.As(err, &e) {
+		var netErr net.Error
+		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+			return 0, false
+		}
+		return backoff, errors.As(err, &netErr) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+	}
+	switch e.Status {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout, http.StatusRequestTimeout:
+		if e.RetryAfter > c.o.MaxWait {
+			return 0, false
+		}
+		return max(backoff, e.RetryAfter), true
+	}
+	return 0, false
+}
+
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // it never fails (crypto/rand)
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	h := hex.EncodeToString(b[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}

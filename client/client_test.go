@@ -1,0 +1,275 @@
+package client_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
+)
+
+// script is a server that gives its answers in turn and keeps the requests.
+type script struct {
+	answers []answer
+	got     []*http.Request
+	bodies  []string
+	at      []time.Time
+}
+
+type answer struct {
+	status int
+	header map[string]string
+	body   string
+	err    error
+}
+
+func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
+	b, _ := io.ReadAll(r.Body)
+	s.got, s.bodies, s.at = append(s.got, r), append(s.bodies, string(b)), append(s.at, time.Now())
+	if len(s.got) > len(s.answers) {
+		return nil, errors.New("one request too many")
+	}
+	a := s.answers[len(s.got)-1]
+	if a.err != nil {
+		return nil, a.err
+	}
+	h := http.Header{}
+	for k, v := range a.header {
+		h.Set(k, v)
+	}
+	return &http.Response{StatusCode: a.status, Header: h, Body: io.NopCloser(strings.NewReader(a.body)), Request: r}, nil
+}
+
+func newClient(t *testing.T, s *script, o client.Options) *client.Client {
+	t.Helper()
+	o.HTTPClient = &http.Client{Transport: s}
+	c, err := client.New("https://api.example.com/", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestBusyServerIsAskedAgainAfterTheTimeItNames(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: []answer{
+			{status: 429, header: map[string]string{"Retry-After": "7"}, body: `{"error":{"code":"TooManyRequests","message":"wait"}}`},
+			{status: 503, header: map[string]string{"Retry-After": time.Now().UTC().Add(30 * time.Second).Format(http.TimeFormat)}},
+			{err: &net.OpError{Op: "read", Err: errors.New("reset")}},
+			{status: 201, header: map[string]string{"ETag": `"5"`}, body: `{"name":"contoso"}`},
+		}}
+		a, err := newClient(t, s, client.Options{Tokens: client.StaticToken("tok")}).PutAccount(t.Context(), &client.Account{Name: "contoso"}, client.Condition{IfNoneMatch: "*"})
+		if err != nil || a.Name != "contoso" || a.ETag != `"5"` {
+			t.Fatalf("PutAccount = %+v, %v", a, err)
+		}
+		if got := s.at[1].Sub(s.at[0]); got != 7*time.Second {
+			t.Errorf("waited %v after Retry-After: 7", got)
+		}
+		if got := s.at[2].Sub(s.at[0]); got != 30*time.Second {
+			t.Errorf("waited %v for the date that Retry-After named, want 30s", got)
+		}
+		id := s.got[0].Header.Get("Repeatability-Request-ID")
+		for i, r := range s.got {
+			if r.Header.Get("Repeatability-Request-ID") != id || id == "" || r.Header.Get("Repeatability-First-Sent") == "" || s.bodies[i] != s.bodies[0] {
+				t.Errorf("attempt %d is not a repetition: %v %s", i+1, r.Header, s.bodies[i])
+			}
+			if r.Header.Get("Authorization") != "Bearer tok" || r.Header.Get("If-None-Match") != "*" || r.URL.String() != "https://api.example.com/accounts/contoso?api-version=2024-02-29-preview" {
+				t.Errorf("attempt %d: %s %v", i+1, r.URL, r.Header)
+			}
+		}
+	})
+}
+
+func TestWhatIsNotRepeated(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answers []answer
+		want    int // requests
+	}{
+		"a refusal":              {[]answer{{status: 409, body: `{"error":{"code":"AccountHasNumbers","message":"m"}}`}}, 1},
+		"a wait beyond MaxWait":  {[]answer{{status: 429, header: map[string]string{"Retry-After": "3600"}}}, 1},
+		"attempts are used up":   {[]answer{{status: 503}, {status: 503}, {status: 503}}, 3},
+		"an answer that is none": {[]answer{{status: 200, body: "<html>"}}, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &script{answers: c.answers}
+			if _, err := newClient(t, s, client.Options{Attempts: 3}).Account(t.Context(), "a"); err == nil {
+				t.Errorf("%s: no error", name)
+			}
+			if len(s.got) != c.want {
+				t.Errorf("%s: %d requests, want %d", name, len(s.got), c.want)
+			}
+		})
+	}
+}
+
+func TestNewClientIsNeverMadeTwice(t *testing.T) {
+	t.Parallel()
+	s := &script{answers: []answer{{status: 503}}}
+	if _, err := newClient(t, s, client.Options{}).CreateClient(t.Context(), api.NewClient{Name: "n", Roles: []string{"r"}}); err == nil || len(s.got) != 1 {
+		t.Errorf("CreateClient: %v after %d requests, want an error after 1", err, len(s.got))
+	}
+}
+
+func TestErrorSaysWhatTheServerSaid(t *testing.T) {
+	t.Parallel()
+	s := &script{answers: []answer{{status: 400, header: map[string]string{"x-ms-error-code": "InvalidBatch"},
+		body: `{"error":{"code":"InvalidBatch","message":"2 numbers are wrong","details":[{"code":"InvalidNumber","message":"no digits","target":"numbers[17].telephoneNumber"}]}}`}}}
+	err := newClient(t, s, client.Options{}).CreateOrUpdateNumbers(t.Context(), "a b", nil)
+	var e *client.Error
+	if !errors.As(err, &e) || !client.HasCode(err, "InvalidBatch") || client.IsNotFound(err) {
+		t.Fatalf("error %v", err)
+	}
+	want := "InvalidBatch: 2 numbers are wrong\n  InvalidNumber (numbers[17].telephoneNumber): no digits"
+	if err.Error() != want {
+		t.Errorf("error text %q, want %q", err.Error(), want)
+	}
+	if got := s.got[0].URL.EscapedPath(); got != "/accounts/a%20b:createOrUpdateNumbers" {
+		t.Errorf("path %s", got)
+	}
+	if e.RequestID != s.got[0].Header.Get("x-ms-client-request-id") {
+		t.Errorf("request id %q", e.RequestID)
+	}
+}
+
+func TestListsFollowPagesOnTheirOwnServerOnly(t *testing.T) {
+	t.Parallel()
+	s := &script{answers: []answer{
+		{status: 200, body: `{"value":[{"telephoneNumber":"+1"},{"telephoneNumber":"+2"}],"nextLink":"https://evil.example/numbers?api-version=2024-02-29-preview&cursor=x"}`},
+		{status: 200, body: `{"value":[{"telephoneNumber":"+3"}]}`},
+	}}
+	c := newClient(t, s, client.Options{Tokens: client.StaticToken("secret")})
+	var got []string
+	for n, err := range c.Numbers(t.Context(), "", client.List{Filter: "accountName eq 'a'", Top: 9}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, n.TelephoneNumber)
+	}
+	if !slices.Equal(got, []string{"+1", "+2", "+3"}) {
+		t.Errorf("numbers %v", got)
+	}
+	if u := s.got[0].URL.Query(); u.Get("filter") != "accountName eq 'a'" || u.Get("top") != "9" {
+		t.Errorf("first page asked with %v", u)
+	}
+	if u := s.got[1].URL; u.Host != "api.example.com" || u.Path != "/numbers" || u.Query().Get("cursor") != "x" {
+		t.Errorf("second page asked at %v", u)
+	}
+}
+
+func TestListThatGoesInCirclesEnds(t *testing.T) {
+	t.Parallel()
+	s := &script{answers: []answer{{status: 200, body: `{"value":[],"nextLink":"?api-version=2024-02-29-preview"}`}}}
+	var last error
+	for _, err := range newClient(t, s, client.Options{}).Accounts(t.Context(), client.List{}) {
+		last = err
+	}
+	if last == nil || !strings.Contains(last.Error(), "back to the same page") {
+		t.Errorf("error %v", last)
+	}
+}
+
+type tokens struct{ refused []string }
+
+func (k *tokens) Token(_ context.Context, refused string) (string, error) {
+	k.refused = append(k.refused, refused)
+	if refused == "old" {
+		return "new", nil
+	}
+	return "old", nil
+}
+
+func TestRefusedTokenIsReplacedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: []answer{{status: 401}, {status: 200, body: `{"name":"a"}`}}}
+		k := &tokens{}
+		if _, err := newClient(t, s, client.Options{Tokens: k}).Account(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+		if s.got[1].Header.Get("Authorization") != "Bearer new" {
+			t.Errorf("second attempt with %q", s.got[1].Header.Get("Authorization"))
+		}
+		s = &script{answers: []answer{{status: 401}}}
+		if _, err := newClient(t, s, client.Options{Tokens: client.StaticToken("only")}).Account(t.Context(), "a"); !client.HasCode(err, "TokenRefused") || len(s.got) != 1 {
+			t.Errorf("with one token only: %v after %d requests", err, len(s.got))
+		}
+	})
+}
+
+func TestCredentialsKeepTheirTokenWhileItIsGood(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: []answer{
+			{status: 200, body: `{"access_token":"one","expires_in":3600}`},
+			{status: 200, body: `{"access_token":"two","expires_in":3600}`},
+			{status: 400, body: `{"error":"invalid_client","error_description":"no"}`},
+		}}
+		c := &client.Credentials{TokenURL: "https://issuer.example/token", ClientID: "id", ClientSecret: "se&cret", Scope: "api/.default", HTTPClient: &http.Client{Transport: s}}
+		token := func(refused string) string {
+			tok, err := c.Token(t.Context(), refused)
+			if err != nil {
+				return err.Error()
+			}
+			return tok
+		}
+		got := []string{token(""), token("")}
+		time.Sleep(59*time.Minute + time.Second)
+		got = append(got, token(""), token("two"))
+		want := []string{"one", "one", "two", "the token endpoint answered 400 invalid_client: no"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("tokens (-want +got):\n%s", diff)
+		}
+		if s.bodies[0] != "client_id=id&client_secret=se%26cret&grant_type=client_credentials&scope=api%2F.default" {
+			t.Errorf("asked with %s", s.bodies[0])
+		}
+	})
+}
+
+func TestSocket(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/manage/v1/health" {
+			t.Errorf("path %s", r.URL.Path)
+		}
+		_ = json.NewEncoder(w).Encode(api.Health{Status: api.StatusReady, Node: "n1"})
+	})}}
+	srv.Start()
+	defer srv.Close()
+	c, err := client.NewSocket(path, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.Health(t.Context())
+	if err != nil || h.Node != "n1" {
+		t.Errorf("Health = %+v, %v", h, err)
+	}
+}
+
+func TestBaseURLsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, u := range []string{"", "api.example.com", "ftp://x", "https://user:pw@x", "https://x?y=z", "http://%zz"} {
+		if _, err := client.New(u, client.Options{}); err == nil || strings.Contains(err.Error(), "pw") {
+			t.Errorf("New(%q): %v", u, err)
+		}
+	}
+}

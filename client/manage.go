@@ -1,0 +1,75 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	api "github.com/tandemgw/tandem/api/manage"
+)
+
+// Health returns the state of the node.
+func (c *Client) Health(ctx context.Context) (*api.Health, error) {
+	return manage[api.Health](ctx, c, http.MethodGet, "/health", nil)
+}
+
+// SetDrain stops (true) or resumes (false) the taking of new calls.
+func (c *Client) SetDrain(ctx context.Context, draining bool) error {
+	_, err := manage[api.Drain](ctx, c, http.MethodPut, "/drain", api.Drain{Draining: draining})
+	return err
+}
+
+// Peers returns the peer groups and the state of their peers.
+func (c *Client) Peers(ctx context.Context) ([]api.PeerGroup, error) {
+	l, err := manage[api.PeerGroupList](ctx, c, http.MethodGet, "/peers", nil)
+	if err != nil {
+		return nil, err
+	}
+	return l.Groups, nil
+}
+
+// Explain returns where a call would go and every rule that was tried.
+func (c *Client) Explain(ctx context.Context, q api.Question) (*api.Explanation, error) {
+	return manage[api.Explanation](ctx, c, http.MethodPost, "/explain", q)
+}
+
+// Clients returns the API clients of the embedded issuer.
+func (c *Client) Clients(ctx context.Context) ([]api.Client, error) {
+	l, err := manage[api.ClientList](ctx, c, http.MethodGet, "/clients", nil)
+	if err != nil {
+		return nil, err
+	}
+	return l.Clients, nil
+}
+
+// CreateClient makes an API client. The secret in the result is never shown again. It is not repeated when the answer is
+// lost: look at Clients and revoke what is not wanted.
+func (c *Client) CreateClient(ctx context.Context, n api.NewClient) (*api.CreatedClient, error) {
+	once := *c
+	once.o.Attempts = 1
+	return manage[api.CreatedClient](ctx, &once, http.MethodPost, "/clients", n)
+}
+
+// RevokeClient revokes an API client.
+func (c *Client) RevokeClient(ctx context.Context, id string) error {
+	_, err := c.do(ctx, request{method: http.MethodDelete, path: "/manage/v1/clients/" + url.PathEscape(id)}, nil)
+	return err
+}
+
+// CreateToken makes a bearer token of the embedded issuer.
+func (c *Client) CreateToken(ctx context.Context, n api.NewToken) (*api.Token, error) {
+	return manage[api.Token](ctx, c, http.MethodPost, "/tokens", n)
+}
+
+// VerifyAudit checks the audit log's chain of hashes.
+func (c *Client) VerifyAudit(ctx context.Context) (*api.AuditReport, error) {
+	return manage[api.AuditReport](ctx, c, http.MethodPost, "/audit/verify", nil)
+}
+
+func manage[T any](ctx context.Context, c *Client, method, path string, body any) (*T, error) {
+	var out T
+	if _, err := c.do(ctx, request{method: method, path: "/manage/v1" + path, body: body}, &out); err != nil {
+		return nil, err
+	}
+	return &out, nil
+}

@@ -1,0 +1,299 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// MaxBatch is the most numbers in one CreateOrUpdateNumbers or DeleteNumbers.
+const MaxBatch = 100
+
+// List says which part of a list is wanted. The zero value is all of it.
+type List struct {
+	Filter      string // the contract's filter, e.g. "startswith(telephoneNumber,'+4420')"
+	Top         int    // at most so many; 0 is no limit
+	Skip        int    // leave out so many first
+	MaxPageSize int    // the most in one page; 0 is the server's choice
+}
+
+func (l List) query() url.Values {
+	q := url.Values{"api-version": {APIVersion}}
+	if l.Filter != "" {
+		q.Set("filter", l.Filter)
+	}
+	for name, n := range map[string]int{"top": l.Top, "skip": l.Skip, "maxpagesize": l.MaxPageSize} {
+		if n > 0 {
+			q.Set(name, strconv.Itoa(n))
+		}
+	}
+	return q
+}
+
+// Condition makes a request depend on the present state. The zero value does not.
+type Condition struct {
+	IfMatch           string // an ETag: only if it is still that; "*": only if it exists
+	IfNoneMatch       string // "*": only if it does not exist
+	IfModifiedSince   time.Time
+	IfUnmodifiedSince time.Time
+}
+
+func (d Condition) set(h http.Header) {
+	if d.IfMatch != "" {
+		h.Set("If-Match", d.IfMatch)
+	}
+	if d.IfNoneMatch != "" {
+		h.Set("If-None-Match", d.IfNoneMatch)
+	}
+	if !d.IfModifiedSince.IsZero() {
+		h.Set("If-Modified-Since", d.IfModifiedSince.UTC().Format(http.TimeFormat))
+	}
+	if !d.IfUnmodifiedSince.IsZero() {
+		h.Set("If-Unmodified-Since", d.IfUnmodifiedSince.UTC().Format(http.TimeFormat))
+	}
+}
+
+// version is the query that every operation needs.
+func version() url.Values { return url.Values{"api-version": {APIVersion}} }
+
+// repeatable returns headers with which the server does a write once however often it is sent (OASIS Repeatable
+// Requests 1.0).
+func repeatable() http.Header {
+	h := http.Header{}
+	h.Set("Repeatability-Request-ID", newUUID())
+	h.Set("Repeatability-First-Sent", time.Now().UTC().Format(http.TimeFormat))
+	return h
+}
+
+func accountPath(name string) string { return "/accounts/" + url.PathEscape(name) }
+
+func numberPath(account, number string) string {
+	return accountPath(account) + "/numbers/" + url.PathEscape(number)
+}
+
+// Accounts iterates over the accounts in the order of their names. It ends after the first error.
+func (c *Client) Accounts(ctx context.Context, l List) iter.Seq2[*Account, error] {
+	return pages[Account](ctx, c, "/accounts", l)
+}
+
+// Account returns one account.
+func (c *Client) Account(ctx context.Context, name string) (*Account, error) {
+	var a Account
+	r, err := c.do(ctx, request{method: http.MethodGet, path: accountPath(name), query: version()}, &a)
+	if err != nil {
+		return nil, err
+	}
+	a.ETag = r.header.Get("ETag")
+	return &a, nil
+}
+
+// PutAccount creates the account or replaces it whole, and returns it as stored.
+func (c *Client) PutAccount(ctx context.Context, a *Account, d Condition) (*Account, error) {
+	h := repeatable()
+	d.set(h)
+	var out Account
+	r, err := c.do(ctx, request{method: http.MethodPut, path: accountPath(a.Name), query: version(), header: h, body: a}, &out)
+	if err != nil {
+		return nil, err
+	}
+	out.ETag = r.header.Get("ETag")
+	return &out, nil
+}
+
+// DeleteAccount deletes an account. With deleteNumbers its numbers go too, otherwise an account that has some is refused.
+func (c *Client) DeleteAccount(ctx context.Context, name string, deleteNumbers bool, d Condition) error {
+	h := repeatable()
+	d.set(h)
+	q := version()
+	if deleteNumbers {
+		q.Set("deleteNumbers", "true")
+	}
+	_, err := c.do(ctx, request{method: http.MethodDelete, path: accountPath(name), query: q, header: h}, nil)
+	return err
+}
+
+// Numbers iterates over an account's numbers, or over all accounts' when account is empty, in the order of the numbers.
+// It ends after the first error.
+func (c *Client) Numbers(ctx context.Context, account string, l List) iter.Seq2[*Number, error] {
+	if account == "" {
+		return pages[Number](ctx, c, "/numbers", l)
+	}
+	return pages[Number](ctx, c, accountPath(account)+"/numbers", l)
+}
+
+// Number returns one number of an account.
+func (c *Client) Number(ctx context.Context, account, number string) (*Number, error) {
+	var n Number
+	r, err := c.do(ctx, request{method: http.MethodGet, path: numberPath(account, number), query: version()}, &n)
+	if err != nil {
+		return nil, err
+	}
+	n.ETag = r.header.Get("ETag")
+	return &n, nil
+}
+
+// PutNumber creates the number on its account or replaces it whole, and returns it as stored.
+func (c *Client) PutNumber(ctx context.Context, n *Number, d Condition) (*Number, error) {
+	h := repeatable()
+	d.set(h)
+	var out Number
+	r, err := c.do(ctx, request{method: http.MethodPut, path: numberPath(n.AccountName, n.TelephoneNumber), query: version(), header: h, body: n}, &out)
+	if err != nil {
+		return nil, err
+	}
+	out.ETag = r.header.Get("ETag")
+	return &out, nil
+}
+
+// DeleteNumber deletes a number of an account.
+func (c *Client) DeleteNumber(ctx context.Context, account, number string, d Condition) error {
+	h := repeatable()
+	d.set(h)
+	_, err := c.do(ctx, request{method: http.MethodDelete, path: numberPath(account, number), query: version(), header: h}, nil)
+	return err
+}
+
+// CreateOrUpdateNumbers creates or replaces up to MaxBatch numbers of an account: all of them or, on an error, none. The
+// error's Details say what is wrong with which.
+func (c *Client) CreateOrUpdateNumbers(ctx context.Context, account string, numbers []Number) error {
+	body := struct {
+		Numbers []Number `json:"numbers"`
+	}{numbers}
+	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":createOrUpdateNumbers", query: version(), header: repeatable(), body: body}, nil)
+	return err
+}
+
+type identifiers struct {
+	Numbers []identifier `json:"numbers"`
+}
+
+type identifier struct {
+	TelephoneNumber string `json:"telephoneNumber"`
+}
+
+func identify(numbers []string) identifiers {
+	l := identifiers{Numbers: make([]identifier, len(numbers))}
+	for i, n := range numbers {
+		l.Numbers[i].TelephoneNumber = n
+	}
+	return l
+}
+
+// DeleteNumbers deletes up to MaxBatch numbers of an account; those it does not have are passed over.
+func (c *Client) DeleteNumbers(ctx context.Context, account string, numbers []string) error {
+	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":deleteNumbers", query: version(), header: repeatable(), body: identify(numbers)}, nil)
+	return err
+}
+
+// CapabilityPlans returns the account's Operator Connect capability plans.
+func (c *Client) CapabilityPlans(ctx context.Context, account string) ([]CapabilityPlan, error) {
+	var out struct {
+		CapabilityPlans []CapabilityPlan `json:"capabilityPlans"`
+	}
+	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":getTeamsCapabilityPlans", query: version(), header: repeatable()}, &out)
+	return out.CapabilityPlans, err
+}
+
+// AvailableCapabilities returns the capabilities that all of the numbers could have.
+func (c *Client) AvailableCapabilities(ctx context.Context, account string, numbers []string) ([]string, error) {
+	var out struct {
+		AvailableCapabilities []string `json:"availableCapabilities"`
+	}
+	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":getTeamsAvailableCapabilities", query: version(), header: repeatable(), body: identify(numbers)}, &out)
+	return out.AvailableCapabilities, err
+}
+
+// CivicAddresses iterates over the emergency addresses of an account's Teams tenant.
+func (c *Client) CivicAddresses(ctx context.Context, account string, l List) iter.Seq2[*CivicAddress, error] {
+	return pages[CivicAddress](ctx, c, accountPath(account)+"/teamsCivicAddresses", l)
+}
+
+// CivicAddress returns one emergency address.
+func (c *Client) CivicAddress(ctx context.Context, account, id string) (*CivicAddress, error) {
+	var a CivicAddress
+	_, err := c.do(ctx, request{method: http.MethodGet, path: accountPath(account) + "/teamsCivicAddresses/" + url.PathEscape(id), query: version()}, &a)
+	if err != nil {
+		return nil, err
+	}
+	return &a, nil
+}
+
+// Requests iterates over the requests for information.
+func (c *Client) Requests(ctx context.Context, l List) iter.Seq2[*RequestForInformation, error] {
+	return pages[RequestForInformation](ctx, c, "/teamsRequestsForInformation", l)
+}
+
+// Request returns the request for information of a Teams tenant.
+func (c *Client) Request(ctx context.Context, tenantID string) (*RequestForInformation, error) {
+	var out RequestForInformation
+	r, err := c.do(ctx, request{method: http.MethodGet, path: "/teamsRequestsForInformation/" + url.PathEscape(tenantID), query: version()}, &out)
+	if err != nil {
+		return nil, err
+	}
+	out.ETag = r.header.Get("ETag")
+	return &out, nil
+}
+
+// UpdateRequest changes the operator's side of a request for information and returns the request.
+func (c *Client) UpdateRequest(ctx context.Context, tenantID string, rel CustomerRelationship, d Condition) (*RequestForInformation, error) {
+	h := repeatable()
+	d.set(h)
+	rel.LastModifiedOn = nil
+	body := struct {
+		CustomerRelationship CustomerRelationship `json:"customerRelationship"`
+	}{rel}
+	var out RequestForInformation
+	r, err := c.do(ctx, request{method: http.MethodPatch, path: "/teamsRequestsForInformation/" + url.PathEscape(tenantID), query: version(), header: h,
+		body: body, contentType: "application/merge-patch+json"}, &out)
+	if err != nil {
+		return nil, err
+	}
+	out.ETag = r.header.Get("ETag")
+	return &out, nil
+}
+
+// pages iterates over a list, fetching a page when the one before is used up.
+func pages[T any](ctx context.Context, c *Client, path string, l List) iter.Seq2[*T, error] {
+	return func(yield func(*T, error) bool) {
+		q := l.query()
+		for {
+			var page struct {
+				Value    []json.RawMessage `json:"value"`
+				NextLink string            `json:"nextLink"`
+			}
+			if _, err := c.do(ctx, request{method: http.MethodGet, path: path, query: q}, &page); err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, raw := range page.Value {
+				v := new(T)
+				if err := json.Unmarshal(raw, v); err != nil {
+					yield(nil, fmt.Errorf("%s: an item is not what the contract says: %w", path, err))
+					return
+				}
+				if !yield(v, nil) {
+					return
+				}
+			}
+			if page.NextLink == "" {
+				return
+			}
+			next, err := url.Parse(page.NextLink)
+			if err != nil {
+				yield(nil, fmt.Errorf("%s: nextLink: %w", path, err))
+				return
+			}
+			// Only the query is taken: our token goes to our server, whatever host a link names.
+			if next.RawQuery == "" || next.Query().Encode() == q.Encode() {
+				yield(nil, fmt.Errorf("%s: nextLink leads back to the same page", path))
+				return
+			}
+			q = next.Query()
+		}
+	}
+}

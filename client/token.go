@@ -1,0 +1,77 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Credentials is a TokenSource that asks an OAuth 2.0 token endpoint with the client-credentials grant (RFC 6749 §4.4):
+// Tandem's embedded issuer, Microsoft Entra or another. It keeps a token until shortly before its end.
+type Credentials struct {
+	TokenURL     string // e.g. "https://api.example.com/oauth2/v2.0/token"
+	ClientID     string
+	ClientSecret string
+	Scope        string       // the API's audience with "/.default" appended
+	HTTPClient   *http.Client // nil is a client with sensible time limits
+
+	mu      sync.Mutex
+	token   string    // guarded by mu
+	expires time.Time // guarded by mu
+}
+
+// Token returns a token that is good for at least a minute, or half of its life if that is shorter.
+func (c *Credentials) Token(ctx context.Context, refused string) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.token != "" && c.token != refused && time.Now().Before(c.expires) {
+		return c.token, nil
+	}
+	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {c.ClientID}, "client_secret": {c.ClientSecret}}
+	if c.Scope != "" {
+		form.Set("scope", c.Scope)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.TokenURL, strings.NewReader(form.Encode()))
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	h := c.HTTPClient
+	if h == nil {
+		h = &http.Client{Timeout: 30 * time.Second}
+	}
+	resp, err := h.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = resp.Body.Close() }() // it was read
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return "", err
+	}
+	var answer struct {
+		AccessToken string `json:"access_token"`
+		ExpiresIn   int    `json:"expires_in"`
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+	}
+	if err := json.Unmarshal(text, &answer); err != nil {
+		return "", fmt.Errorf("the token endpoint answered %d with something that is not JSON", resp.StatusCode)
+	}
+	if answer.Error != "" {
+		return "", fmt.Errorf("the token endpoint answered %d %s: %s", resp.StatusCode, answer.Error, answer.Description)
+	}
+	if resp.StatusCode != http.StatusOK || answer.AccessToken == "" {
+		return "", errors.New("the token endpoint gave no token")
+	}
+	life := time.Duration(answer.ExpiresIn) * time.Second
+	c.token, c.expires = answer.AccessToken, time.Now().Add(life-min(time.Minute, life/2))
+	return c.token, nil
+}
