@@ -31,6 +31,13 @@ func (s *Script) Set(number string, b Behaviour) {
 	s.number[number] = b
 }
 
+// Unset takes a called number's own behaviour away.
+func (s *Script) Unset(number string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.number, number)
+}
+
 // Clear forgets everything that was set.
 func (s *Script) Clear() {
 	s.mu.Lock()

@@ -1,0 +1,260 @@
+// Package lab puts the simulated neighbours of a gateway together: three trunks of an operator's core network, three
+// Teams edges for Direct Routing, one each for Operator Connect and Teams Phone Mobile, and a Zoom edge, with one
+// certificate authority for all of them. It plays calls described by test/fixtures between them through a gateway and says
+// what came of them.
+//
+// It knows a gateway only by the addresses and names it is reached at: any gateway can be put in the middle.
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/sim/ca"
+	"github.com/tandemgw/tandem/internal/sim/core"
+	"github.com/tandemgw/tandem/internal/sim/teams"
+	"github.com/tandemgw/tandem/internal/sim/ua"
+	"github.com/tandemgw/tandem/internal/sim/zoom"
+	"github.com/tandemgw/tandem/test/fixtures"
+)
+
+// Gateway is where the gateway in the middle listens for each neighbour: socket addresses, and the names it goes by.
+type Gateway struct {
+	Base string // base domain; customers are <label>.1r1.<base>
+	// CoreFixed and CoreTransit listen on UDP, CoreMobile on TCP, the others on TLS.
+	CoreFixed, CoreMobile, CoreTransit           string
+	DirectRouting, OperatorConnect, Mobile, Zoom string
+}
+
+// Names the gateway goes by towards each service, and the host names its certificate must cover.
+func (g Gateway) directRouting() string   { return "1r1." + g.Base }
+func (g Gateway) operatorConnect() string { return "oc." + g.Base }
+func (g Gateway) mobile() string          { return "tpm." + g.Base }
+func (g Gateway) zoom() string            { return "zoom." + g.Base }
+
+// CertificateNames are the names a gateway's certificate must cover in this lab.
+func (g Gateway) CertificateNames() []string {
+	return []string{g.directRouting(), "*." + g.directRouting(), g.operatorConnect(), g.mobile(), g.zoom(), "core." + g.Base, "127.0.0.1"}
+}
+
+// Free finds loopback addresses nobody listens on, for UDP and TCP alike, and fills them in. They are only free until
+// somebody else takes them: whoever starts the gateway must be ready to try again.
+func Free(base string) (Gateway, error) {
+	g := Gateway{Base: base}
+	var held []interface{ Close() error }
+	var err error
+	for _, to := range []*string{&g.CoreFixed, &g.CoreMobile, &g.CoreTransit, &g.DirectRouting, &g.OperatorConnect, &g.Mobile, &g.Zoom} {
+		for range 50 {
+			u, e := net.ListenPacket("udp", "127.0.0.1:0")
+			if e != nil {
+				err = e
+				break
+			}
+			held = append(held, u) // held until all are found, so that none is found twice
+			l, e := net.Listen("tcp", u.LocalAddr().String())
+			if e != nil {
+				err = e
+				continue
+			}
+			held = append(held, l)
+			*to, err = u.LocalAddr().String(), nil
+			break
+		}
+		if err != nil {
+			break
+		}
+	}
+	for _, h := range held {
+		err = errors.Join(err, h.Close())
+	}
+	return g, err
+}
+
+// Lab is the running neighbours. It is safe for concurrent use, as far as the calls played at one time go to different
+// numbers.
+type Lab struct {
+	World     *fixtures.World
+	Authority *ca.Authority
+	Gateway   Gateway
+	Cores     map[string]*core.Network
+	Teams     map[string]*teams.Proxy
+	Zoom      map[string]*zoom.Edge
+}
+
+// Options are what a lab can be told. The zero value is usable.
+type Options struct {
+	PingEvery time.Duration // how often services send OPTIONS; 60 s if 0
+	Loss      *ua.Loss      // packets lost at the fixed core's UDP socket
+	Keep      int           // messages kept per neighbour
+	Log       *slog.Logger
+}
+
+// Start starts every neighbour and fills Microsoft's and Zoom's inventories from the world.
+func Start(w *fixtures.World, g Gateway, o Options) (*Lab, error) {
+	a, err := ca.New("Tandem lab authority")
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{World: w, Authority: a, Gateway: g, Cores: map[string]*core.Network{}, Teams: map[string]*teams.Proxy{}, Zoom: map[string]*zoom.Edge{}}
+	if err := l.start(o); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func (l *Lab) start(o Options) error {
+	g := l.Gateway
+	for name, c := range map[string]core.Config{
+		"core-fixed":   {UDP: "127.0.0.1:0", TCP: "udp", Loss: o.Loss},
+		"core-mobile":  {TCP: "127.0.0.1:0"},
+		"core-transit": {UDP: "127.0.0.1:0"},
+	} {
+		c.Name, c.Keep, c.Log = name, o.Keep, o.Log
+		n, err := core.New(c)
+		if err != nil {
+			return err
+		}
+		l.Cores[name] = n
+	}
+
+	cloud := &teams.Cloud{}
+	// The carrier's own tenant holds the trunk's name (gateway-calls §3.1); it has no numbers.
+	cloud.AddTenant("carrier", g.directRouting())
+	for _, c := range l.World.Customers {
+		if c.Subdomain != "" {
+			cloud.AddTenant(c.TenantID, c.Subdomain+"."+g.directRouting())
+		}
+		for _, b := range c.Numbers {
+			if strings.HasPrefix(b.Service, "teams") {
+				cloud.AddNumber(c.TenantID, b.List()...)
+			}
+		}
+	}
+	forbidden := []string{l.World.CustomHeader}
+	for _, t := range []struct {
+		name, host, gateway, addr string
+		kind                      teams.Interface
+	}{
+		{"teams-1", "sip.pstnhub.microsoft.com", g.directRouting(), g.DirectRouting, teams.DirectRouting},
+		{"teams-2", "sip2.pstnhub.microsoft.com", g.directRouting(), g.DirectRouting, teams.DirectRouting},
+		{"teams-3", "sip3.pstnhub.microsoft.com", g.directRouting(), g.DirectRouting, teams.DirectRouting},
+		{"oc-1", "oc.pstnhub.microsoft.com", g.operatorConnect(), g.OperatorConnect, teams.OperatorConnect},
+		{"tpm-1", "tpm.pstnhub.microsoft.com", g.mobile(), g.Mobile, teams.PhoneMobile},
+	} {
+		p, err := teams.New(teams.Config{Cloud: cloud, Interface: t.kind, Host: t.host, Authority: l.Authority, Gateway: t.gateway,
+			Resolve: l.resolver(t.addr), Forbidden: forbidden, PingEvery: o.PingEvery, Keep: o.Keep, Log: o.Log})
+		if err != nil {
+			return err
+		}
+		l.Teams[t.name] = p
+	}
+	z, err := zoom.New(zoom.Config{Authority: l.Authority, Gateway: g.zoom(), Resolve: l.resolver(g.Zoom), Forbidden: forbidden, Keep: o.Keep, Log: o.Log})
+	if err != nil {
+		return err
+	}
+	for _, c := range l.World.Customers {
+		for _, b := range c.Numbers {
+			if b.Service == "zoomPhoneCloudPeering" {
+				z.AddNumber(c.Account, b.List()...)
+			}
+		}
+	}
+	l.Zoom["zoom-1"] = z
+	return nil
+}
+
+// resolver stands in for DNS: every name of the gateway's leads to addr.
+func (l *Lab) resolver(addr string) func(string, int) (string, error) {
+	return func(host string, _ int) (string, error) {
+		if !strings.HasSuffix(strings.ToLower(host), "."+l.Gateway.Base) {
+			return "", fmt.Errorf("no such name: %s", host)
+		}
+		return addr, nil
+	}
+}
+
+// Close stops every neighbour.
+func (l *Lab) Close() error {
+	var err error
+	for _, c := range l.Cores {
+		err = errors.Join(err, c.Close())
+	}
+	for _, t := range l.Teams {
+		err = errors.Join(err, t.Close())
+	}
+	for _, z := range l.Zoom {
+		err = errors.Join(err, z.Close())
+	}
+	return err
+}
+
+// agent returns the user agent and the script of a neighbour.
+func (l *Lab) agent(name string) (*ua.Agent, *ua.Script) {
+	if c, ok := l.Cores[name]; ok {
+		return c.Agent, &c.Script
+	}
+	if t, ok := l.Teams[name]; ok {
+		return t.Agent, &t.Script
+	}
+	if z, ok := l.Zoom[name]; ok {
+		return z.Agent, &z.Script
+	}
+	return nil, nil
+}
+
+// Neighbours returns the names of all neighbours.
+func (l *Lab) Neighbours() []string {
+	var out []string
+	for n := range l.Cores {
+		out = append(out, n)
+	}
+	for n := range l.Teams {
+		out = append(out, n)
+	}
+	for n := range l.Zoom {
+		out = append(out, n)
+	}
+	return out
+}
+
+// Violations returns what the gateway did against the services' rules so far, in words.
+func (l *Lab) Violations() []string {
+	var out []string
+	for _, n := range []string{"teams-1", "teams-2", "teams-3", "oc-1", "tpm-1"} {
+		out = append(out, l.Teams[n].Violations()...)
+	}
+	return append(out, l.Zoom["zoom-1"].Violations()...)
+}
+
+// Calls returns how many calls are up at all neighbours together.
+func (l *Lab) Calls() int {
+	n := 0
+	for _, name := range l.Neighbours() {
+		a, _ := l.agent(name)
+		n += a.Calls()
+	}
+	return n
+}
+
+// Known reports whether every Teams edge has had OPTIONS from the gateway: before that it takes no calls. The second
+// result is false while the gateway has not answered theirs.
+func (l *Lab) Known() (heard, answered bool) {
+	g := l.Gateway
+	heard, answered = true, true
+	for name, p := range l.Teams {
+		host := g.directRouting()
+		switch name {
+		case "oc-1":
+			host = g.operatorConnect()
+		case "tpm-1":
+			host = g.mobile()
+		}
+		h, a := p.Knows(host)
+		heard, answered = heard && h, answered && a
+	}
+	return heard, answered
+}
