@@ -5,7 +5,7 @@
 // that has seen position p will never again find a new entry at or below p. A wake-up (NOTIFY, or a signal inside the
 // process) only shortens the wait; paging by position is the truth.
 //
-// This file is the contract readers use; package db stores it.
+// This package is the contract readers use; package feed/outbox stores it.
 package feed
 
 import (

@@ -1,0 +1,255 @@
+package db
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// AuditRecord is one row of the audit log.
+//
+// Rows form a chain: each holds the hash of the row before it, and its own hash is SHA-256 over all its fields and that
+// hash, so a row cannot be altered, removed, added or moved without breaking every hash after it. The last hash is also
+// kept in a row of its own (the head), so that rows missing at the end are seen. Whoever can write both the log and the
+// head can cut off the end, or write the whole log anew; against that, note an AuditHead outside this database now and
+// then, and hand it to VerifyAudit.
+type AuditRecord struct {
+	Seq     int64 // 1 for the first row, no gaps
+	At      time.Time
+	Actor   domain.Actor
+	Action  string // e.g. "account.put"
+	Target  string // what was changed
+	Items   int64  // how many resources
+	Digest  [32]byte
+	Summary string // JSON for people
+	Prev    [32]byte
+	Hash    [32]byte
+}
+
+// sum computes the row's hash. Every field goes in with its length before it, so that no two different rows have the same
+// encoding.
+func (r *AuditRecord) sum() [32]byte {
+	var b []byte
+	str := func(s string) {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	str("tandem audit 1") // the encoding's version
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Seq))
+	b = binary.BigEndian.AppendUint64(b, uint64(r.At.UnixMicro()))
+	str(r.Actor.Kind)
+	str(r.Actor.ID)
+	str(r.Actor.RequestID)
+	str(r.Action)
+	str(r.Target)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Items))
+	b = append(b, r.Digest[:]...)
+	str(r.Summary)
+	b = append(b, r.Prev[:]...)
+	return sha256.Sum256(b)
+}
+
+// Audit appends r to the audit log when the transaction commits. Seq, Prev and Hash are filled in then; At is cut to
+// microseconds.
+func (t *Tx) Audit(r AuditRecord) {
+	r.At = r.At.UTC().Truncate(time.Microsecond)
+	t.audits = append(t.audits, r)
+	t.Last(LastAudit, t.appendAudit)
+}
+
+func (t *Tx) appendAudit(ctx context.Context) error {
+	var seq int64
+	var prev []byte
+	ok, err := t.QueryRow(ctx, "SELECT seq, hash FROM audit_head WHERE id = 1"+t.ForUpdate(), nil, &seq, &prev)
+	if err != nil {
+		return fmt.Errorf("lock the audit chain: %w", err)
+	}
+	if !ok || len(prev) != 32 {
+		return fmt.Errorf("lock the audit chain: its head is missing or damaged")
+	}
+	for _, r := range t.audits {
+		seq++
+		r.Seq, r.Prev = seq, [32]byte(prev)
+		r.Hash = r.sum()
+		_, err := t.Exec(ctx, `INSERT INTO audit (seq, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, prev, hash)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+			r.Seq, r.At.UnixMicro(), r.Actor.Kind, r.Actor.ID, r.Actor.RequestID, r.Action, r.Target, r.Items, r.Digest[:], r.Summary, r.Prev[:], r.Hash[:])
+		if err != nil {
+			return fmt.Errorf("append to the audit chain: %w", err)
+		}
+		prev = r.Hash[:]
+	}
+	if _, err := t.Exec(ctx, "UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1", seq, prev); err != nil {
+		return fmt.Errorf("append to the audit chain: %w", err)
+	}
+	return nil
+}
+
+// AuditHead names the last row of the chain at some time.
+type AuditHead struct {
+	Seq  int64
+	Hash [32]byte
+}
+
+// String prints the head in the form that ParseAuditHead reads.
+func (h AuditHead) String() string { return fmt.Sprintf("%d:%x", h.Seq, h.Hash) }
+
+// ParseAuditHead reads what String printed.
+func ParseAuditHead(s string) (AuditHead, error) {
+	var h AuditHead
+	var text string
+	if _, err := fmt.Sscanf(s, "%d:%s", &h.Seq, &text); err != nil {
+		return h, fmt.Errorf("not an audit head; want <row>:<64 hexadecimal digits>")
+	}
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != 32 || h.Seq < 0 {
+		return h, fmt.Errorf("not an audit head; want <row>:<64 hexadecimal digits>")
+	}
+	h.Hash = [32]byte(b)
+	return h, nil
+}
+
+// AuditReport is the result of VerifyAudit.
+type AuditReport struct {
+	Rows  int64       // rows whose hash was checked and is right
+	Head  AuditHead   // the chain's end
+	Break *AuditBreak // nil if the chain is whole
+}
+
+// AuditBreak is the first place where the chain is broken.
+type AuditBreak struct {
+	Seq    int64  // the row
+	Reason string // what is wrong with it
+}
+
+// VerifyAudit walks the whole chain and reports the first break. Heads noted outside the database earlier, if given, must
+// lie on the chain. It may run while changes are made. An error means that the log could not be read.
+func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, error) {
+	const page = 500
+	var rep AuditReport
+	var head AuditHead
+	err := d.View(ctx, func(ctx context.Context, tx *Tx) error {
+		var h []byte
+		ok, err := tx.QueryRow(ctx, "SELECT seq, hash FROM audit_head WHERE id = 1", nil, &head.Seq, &h)
+		if err != nil {
+			return err
+		}
+		if !ok || len(h) != 32 {
+			rep.Break = &AuditBreak{0, "the chain's head is missing or damaged"}
+			return nil
+		}
+		head.Hash = [32]byte(h)
+		return nil
+	})
+	if err != nil || rep.Break != nil {
+		return rep, err
+	}
+	want := make(map[int64][32]byte, len(noted))
+	for _, n := range noted {
+		if n.Seq > 0 {
+			want[n.Seq] = n.Hash
+		}
+	}
+	var prev [32]byte
+	for rep.Break == nil && rep.Rows < head.Seq {
+		var rows []AuditRecord
+		err := d.View(ctx, func(ctx context.Context, tx *Tx) error {
+			rows = rows[:0]
+			return auditRows(ctx, tx, func(r AuditRecord) { rows = append(rows, r) }, "WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3", rep.Rows, head.Seq, int64(page))
+		})
+		if err != nil {
+			return rep, err
+		}
+		if len(rows) == 0 {
+			rep.Break = &AuditBreak{rep.Rows + 1, fmt.Sprintf("rows %d to %d are missing at the end", rep.Rows+1, head.Seq)}
+			break
+		}
+		for i := range rows {
+			r := &rows[i]
+			switch {
+			case r.Seq != rep.Rows+1:
+				rep.Break = &AuditBreak{rep.Rows + 1, fmt.Sprintf("the row is missing; the next is %d", r.Seq)}
+			case !bytes.Equal(r.Prev[:], prev[:]):
+				rep.Break = &AuditBreak{r.Seq, "it does not follow the row before it (its copy of the previous hash differs)"}
+			case r.sum() != r.Hash:
+				rep.Break = &AuditBreak{r.Seq, "its content was altered (its hash differs)"}
+			}
+			if h, ok := want[r.Seq]; ok && rep.Break == nil && h != r.Hash {
+				rep.Break = &AuditBreak{r.Seq, "it is not the row that was noted (the log was written anew)"}
+			}
+			if rep.Break != nil {
+				return rep, nil
+			}
+			prev = r.Hash
+			rep.Rows++
+			rep.Head = AuditHead{r.Seq, r.Hash}
+		}
+	}
+	if rep.Break == nil && prev != head.Hash {
+		rep.Break = &AuditBreak{head.Seq, "the chain's head does not name it (its hash differs)"}
+	}
+	for seq := range want {
+		if rep.Break == nil && seq > head.Seq {
+			rep.Break = &AuditBreak{head.Seq + 1, fmt.Sprintf("row %d was noted but the log ends before it", seq)}
+		}
+	}
+	if rep.Break != nil {
+		return rep, nil
+	}
+	// Rows beyond the head: one statement, because changes go on.
+	err = d.View(ctx, func(ctx context.Context, tx *Tx) error {
+		var last, end int64
+		_, err := tx.QueryRow(ctx, "SELECT h.seq, COALESCE((SELECT MAX(seq) FROM audit), 0) FROM audit_head h WHERE h.id = 1", nil, &end, &last)
+		if err == nil && last != end {
+			rep.Break = &AuditBreak{min(last, end) + 1, fmt.Sprintf("the log ends at row %d but its head names row %d", last, end)}
+		}
+		return err
+	})
+	return rep, err
+}
+
+// AuditLog calls fn for up to limit rows after the row with number after, in order.
+func (d *DB) AuditLog(ctx context.Context, after int64, limit int, fn func(AuditRecord)) error {
+	var rows []AuditRecord
+	err := d.View(ctx, func(ctx context.Context, tx *Tx) error {
+		rows = rows[:0]
+		return auditRows(ctx, tx, func(r AuditRecord) { rows = append(rows, r) }, "WHERE seq > $1 ORDER BY seq LIMIT $2", after, int64(limit))
+	})
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		fn(r)
+	}
+	return nil
+}
+
+func auditRows(ctx context.Context, tx *Tx, fn func(AuditRecord), where string, args ...any) error {
+	return tx.Query(ctx, func(rows *sql.Rows) error {
+		var r AuditRecord
+		var at int64
+		var digest, prev, hash []byte
+		if err := rows.Scan(&r.Seq, &at, &r.Actor.Kind, &r.Actor.ID, &r.Actor.RequestID, &r.Action, &r.Target, &r.Items, &digest, &r.Summary, &prev, &hash); err != nil {
+			return err
+		}
+		r.At = time.UnixMicro(at).UTC()
+		// A value of the wrong length cannot be a hash; it stays zero and breaks the chain where it should.
+		for _, f := range []struct {
+			dst *[32]byte
+			src []byte
+		}{{&r.Digest, digest}, {&r.Prev, prev}, {&r.Hash, hash}} {
+			if len(f.src) == 32 {
+				*f.dst = [32]byte(f.src)
+			}
+		}
+		fn(r)
+		return nil
+	}, "SELECT seq, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, prev, hash FROM audit "+where, args...)
+}

@@ -1,0 +1,76 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// postgresCopy is from how many rows on COPY into a temporary table is worth its overhead.
+const postgresCopy = 200
+
+type postgresBulk struct{}
+
+func (postgresBulk) Upsert(ctx context.Context, tx *Tx, t *Table, n int, row func(int, []any)) (int64, error) {
+	if n <= postgresCopy {
+		return upsertValues(ctx, tx, t, n, max(n, 1), row)
+	}
+	cols := strings.Join(t.Columns, ", ")
+	temp := "tandem_bulk_" + t.Name
+	// The temporary table is a copy of the columns without keys or defaults, and goes with the transaction.
+	if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE "+temp+" ON COMMIT DROP AS SELECT "+cols+" FROM "+t.Name+" WITH NO DATA"); err != nil {
+		return 0, fmt.Errorf("create temporary table: %w", err)
+	}
+	// Rows go in by key, so that two loads of the same keys wait for each other instead of deadlocking.
+	src := &copySource{n: n, row: row, values: make([]any, len(t.Columns))}
+	err := tx.conn.Raw(func(dc any) error {
+		c, ok := dc.(*stdlib.Conn)
+		if !ok {
+			return errors.New("not a PostgreSQL connection")
+		}
+		_, err := c.Conn().CopyFrom(ctx, pgx.Identifier{temp}, t.Columns, src)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("copy rows: %w", err)
+	}
+	total, err := tx.Exec(ctx, "INSERT INTO "+t.Name+" ("+cols+") SELECT "+cols+" FROM "+temp+" ORDER BY "+strings.Join(t.Columns[:t.Keys], ", ")+t.conflict())
+	if err != nil {
+		return 0, err
+	}
+	_, err = tx.Exec(ctx, "DROP TABLE "+temp)
+	return total, err
+}
+
+func (postgresBulk) Find(ctx context.Context, tx *Tx, t *Table, keys []string, lock bool, scan func(*sql.Rows) error) error {
+	q := "SELECT " + strings.Join(t.Columns, ", ") + " FROM " + t.Name + " WHERE " + t.Columns[0] + " = ANY($1)"
+	if lock {
+		q += " ORDER BY " + t.Columns[0] + tx.ForUpdate()
+	}
+	return tx.Query(ctx, scan, q, keys)
+}
+
+func (postgresBulk) Delete(ctx context.Context, tx *Tx, t *Table, keys []string) (int64, error) {
+	return tx.Exec(ctx, "DELETE FROM "+t.Name+" WHERE "+t.Columns[0]+" = ANY($1)", keys)
+}
+
+// copySource hands rows to COPY.
+type copySource struct {
+	n, i   int
+	row    func(int, []any)
+	values []any
+}
+
+func (s *copySource) Next() bool { s.i++; return s.i <= s.n }
+
+func (s *copySource) Values() ([]any, error) {
+	s.row(s.i-1, s.values)
+	return s.values, nil
+}
+
+func (s *copySource) Err() error { return nil }

@@ -1,0 +1,371 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// maxAttempts bounds how often a transaction that loses against others is run.
+const maxAttempts = 12
+
+// DB is an open database. Its methods are safe for concurrent use.
+type DB struct {
+	cfg  Config
+	log  *slog.Logger
+	m    metrics
+	bulk Bulk
+
+	write, read *sql.DB         // the same pool on PostgreSQL
+	pool        *pgxpool.Pool   // PostgreSQL only
+	pgcfg       *pgx.ConnConfig // PostgreSQL only
+	lock        *Lock           // SQLite only
+
+	probing  sync.Mutex // held while a probe asks the server; guards migrated and probe
+	migrated bool
+	probe    *pgx.Conn // kept open between probes; PostgreSQL only
+
+	mu    sync.Mutex
+	epoch *epoch // guarded by mu
+}
+
+// epoch is a time in which the database answered. Its context ends when it stops doing so, and takes all work in
+// progress with it. A nil *epoch means that the database is away.
+type epoch struct {
+	ctx context.Context
+	end context.CancelCauseFunc
+}
+
+// Open opens the database and brings its schema up to date. PostgreSQL may be away: then Open succeeds, and the schema is
+// looked after when it appears. Errors are those that waiting does not mend: a locked or unreadable file, a wrong
+// password, a database that would not keep its promise.
+func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Registerer) (*DB, error) {
+	if errs := cfg.Validate(); len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	d := &DB{cfg: cfg, log: log, m: newMetrics(reg)}
+	var err error
+	if cfg.Driver == SQLite {
+		err = d.openSQLite(ctx)
+	} else {
+		err = d.openPostgres(ctx)
+	}
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Driver returns SQLite or Postgres.
+func (d *DB) Driver() string { return d.cfg.Driver }
+
+// Bulk returns the way to load many rows.
+func (d *DB) Bulk() Bulk { return d.bulk }
+
+// Close closes all connections and gives up the file's lock. Transactions in progress fail.
+func (d *DB) Close() error {
+	d.markAway(errors.New("the database was closed"), false)
+	var errs []error
+	if d.write != nil {
+		errs = append(errs, d.write.Close())
+	}
+	if d.read != nil && d.read != d.write {
+		errs = append(errs, d.read.Close())
+	}
+	if d.pool != nil {
+		d.closePostgres()
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Ready returns nil if the database answered when last asked, else fault.Unavailable.
+func (d *DB) Ready() error {
+	if d.current() == nil {
+		return unavailable(errAway, time.Second)
+	}
+	return nil
+}
+
+// View runs fn in a transaction that only reads. fn must use the context it is given; it may run more than once.
+func (d *DB) View(ctx context.Context, fn func(context.Context, *Tx) error) error {
+	return d.run(ctx, false, fn)
+}
+
+// Update runs fn in a transaction and commits it if fn returns nil. fn must use the context it is given. It may run more
+// than once, because a transaction that loses against a concurrent one is rolled back and repeated; so it must not act on
+// anything but the transaction. If the connection is lost during the commit the error is fault.Unavailable and nobody
+// knows whether the change was made.
+func (d *DB) Update(ctx context.Context, fn func(context.Context, *Tx) error) error {
+	return d.run(ctx, true, fn)
+}
+
+func (d *DB) run(ctx context.Context, write bool, fn func(context.Context, *Tx) error) error {
+	start := time.Now()
+	for attempt := 1; ; attempt++ {
+		ep := d.current()
+		if ep == nil {
+			// Without a Run, or between two of its probes, the request itself finds out that the database is back.
+			if ep = d.recover(ctx); ep == nil {
+				return d.done(ctx, write, start, errAway)
+			}
+		}
+		began, err := d.once(ctx, ep, write, fn)
+		if err == nil {
+			return d.done(ctx, write, start, nil)
+		}
+		var f *fault.Error
+		if errors.As(err, &f) || ctx.Err() != nil || attempt >= maxAttempts {
+			return d.done(ctx, write, start, err)
+		}
+		switch classify(err) {
+		case again:
+			d.m.retries.Inc()
+			// Up to 1, 2, 4 … 256 ms: long enough for the other to finish, at random so that two losers part.
+			wait := time.Duration(1+rand.Int64N(1<<min(attempt-1, 8)*1000)) * time.Microsecond
+			t := time.NewTimer(wait)
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				t.Stop()
+				return d.done(ctx, write, start, err)
+			}
+		case lost:
+			if d.cfg.Driver != Postgres {
+				return d.done(ctx, write, start, err)
+			}
+			// Perhaps only this pooled connection is dead, left over from before a restart of the server. What failed before
+			// it began may be tried again if the server answers a probe; anything else may have been done already.
+			back := d.suspect(ctx, ep, err)
+			if began || !back || attempt > 2 {
+				return d.done(ctx, write, start, err)
+			}
+		default:
+			return d.done(ctx, write, start, err)
+		}
+	}
+}
+
+// once runs one transaction. began is false if it failed before fn ran.
+func (d *DB) once(ctx context.Context, ep *epoch, write bool, fn func(context.Context, *Tx) error) (began bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(ep.ctx, func() { cancel(context.Cause(ep.ctx)) })()
+	defer func() {
+		// A driver reports the end of the context its own way; the cause says that it was the database that went away.
+		if err != nil && ctx.Err() != nil && errors.Is(context.Cause(ctx), errAway) {
+			err = fmt.Errorf("%w: %w", errAway, err)
+		}
+	}()
+	pool := d.read
+	if write {
+		pool = d.write
+	}
+	conn, err := pool.Conn(ctx)
+	if err != nil {
+		return false, fmt.Errorf("get a connection: %w", err)
+	}
+	defer conn.Close()
+	stx, err := conn.BeginTx(ctx, &sql.TxOptions{ReadOnly: !write && d.cfg.Driver == Postgres})
+	if err != nil {
+		return false, fmt.Errorf("begin: %w", err)
+	}
+	tx := &Tx{d: d, conn: conn, tx: stx, write: write}
+	// A panic in fn must not leave the only writing connection inside a transaction.
+	committed := false
+	defer func() {
+		if !committed {
+			_ = stx.Rollback() // the error of interest is the one being returned
+		}
+	}()
+	if err := fn(ctx, tx); err != nil {
+		return true, err
+	}
+	if err := tx.finish(ctx); err != nil {
+		return true, err
+	}
+	if err := stx.Commit(); err != nil {
+		return true, fmt.Errorf("commit: %w", err)
+	}
+	committed = true
+	for _, f := range tx.committed {
+		f()
+	}
+	return true, nil
+}
+
+// done turns the outcome of a transaction into what callers get, and counts it.
+func (d *DB) done(ctx context.Context, write bool, start time.Time, err error) error {
+	kind := "read"
+	if write {
+		kind = "write"
+	}
+	d.m.seconds.WithLabelValues(kind).Observe(time.Since(start).Seconds())
+	if err == nil {
+		return nil
+	}
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return err
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("the caller gave up: %w", context.Canceled)
+	}
+	switch classify(err) {
+	case again:
+		return fault.New(fault.Unavailable, CodeBusy, "too many changes are being made to the same resources; nothing was changed").
+			After(time.Second).Because(fmt.Errorf("lost against concurrent transactions %d times: %w", maxAttempts, err))
+	case lost:
+		d.m.unavailable.Inc()
+		return unavailable(err, 2*time.Second)
+	case hardware:
+		d.m.unavailable.Inc()
+		return unavailable(err, 30*time.Second)
+	}
+	return fault.Wrap(err, "database")
+}
+
+func (d *DB) current() *epoch {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.epoch
+}
+
+// markReady starts an epoch unless one is running.
+func (d *DB) markReady() *epoch {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.epoch == nil {
+		ctx, end := context.WithCancelCause(context.Background())
+		d.epoch = &epoch{ctx, end}
+		d.m.up.Set(1)
+		d.log.Info("database ready", "driver", d.cfg.Driver)
+	}
+	return d.epoch
+}
+
+// markAway ends the epoch and with it all work in progress.
+func (d *DB) markAway(cause error, warn bool) {
+	d.mu.Lock()
+	ep := d.epoch
+	d.epoch = nil
+	d.mu.Unlock()
+	if ep == nil {
+		return
+	}
+	d.m.up.Set(0)
+	if warn {
+		d.log.Warn("database away: writes are refused until it is back", "driver", d.cfg.Driver, "error", cause)
+	}
+	ep.end(fmt.Errorf("%w: %w", errAway, cause))
+}
+
+// Tx is a transaction. It must be used by one goroutine at a time and only until the function it was given to returns.
+type Tx struct {
+	d         *DB
+	conn      *sql.Conn
+	tx        *sql.Tx
+	write     bool
+	last      [lastRanks]func(context.Context) error
+	committed []func()
+	audits    []AuditRecord
+}
+
+// Rank is the place of a step among those run at the end of a transaction. Every transaction takes the locks in this
+// order, so they never wait for each other in a circle.
+type Rank int
+
+// The ranks.
+const (
+	LastFeed  Rank = iota // the change feed's counter
+	LastAudit             // the audit chain's head
+	lastRanks
+)
+
+// Last registers the step of that rank, to be run when fn has returned nil and before the commit. There is one step per
+// rank and transaction; Last reports false, and registers nothing, if there is one already.
+func (t *Tx) Last(r Rank, fn func(context.Context) error) bool {
+	if t.last[r] != nil {
+		return false
+	}
+	t.last[r] = fn
+	return true
+}
+
+// OnCommit registers fn to be run after the commit. It must not block.
+func (t *Tx) OnCommit(fn func()) { t.committed = append(t.committed, fn) }
+
+func (t *Tx) finish(ctx context.Context) error {
+	for _, fn := range t.last {
+		if fn != nil {
+			if err := fn(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// DB returns the database the transaction runs on.
+func (t *Tx) DB() *DB { return t.d }
+
+// Exec runs a statement and returns how many rows it changed.
+func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	r, err := t.tx.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+// Query runs a query and calls scan for each row.
+func (t *Tx) Query(ctx context.Context, scan func(*sql.Rows) error, query string, args ...any) error {
+	rows, err := t.tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// QueryRow runs a query for at most one row. It reports false if there is none.
+func (t *Tx) QueryRow(ctx context.Context, query string, args []any, dst ...any) (bool, error) {
+	err := t.tx.QueryRowContext(ctx, query, args...).Scan(dst...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// ForUpdate is the clause that locks the rows of a SELECT against other transactions until this one ends. It is empty on
+// SQLite, where a writing transaction is alone anyway, and in a View.
+func (t *Tx) ForUpdate() string { return t.locking(" FOR UPDATE") }
+
+// ForShare is the clause that keeps the rows of a SELECT as they are, but lets other transactions do the same.
+func (t *Tx) ForShare() string { return t.locking(" FOR SHARE") }
+
+func (t *Tx) locking(clause string) string {
+	if t.write && t.d.cfg.Driver == Postgres {
+		return clause
+	}
+	return ""
+}

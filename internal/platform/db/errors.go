@@ -1,0 +1,98 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// ErrRetry may be returned, bare or wrapped, by the function of an Update that saw the data change under it: the
+// transaction is rolled back and run again.
+var ErrRetry = errors.New("db: run the transaction again")
+
+// errAway is the cause of work cut off because the database stopped answering.
+var errAway = errors.New("the database is away")
+
+// The codes of the errors that callers get (503).
+const (
+	CodeUnavailable = "ServiceUnavailable" // the database is away
+	CodeBusy        = "TooManyConflicts"   // the transaction lost against others too often; nothing was changed
+)
+
+// class says what can be done about a database error.
+type class uint8
+
+const (
+	other    class = iota
+	again          // the transaction lost against another: run it again
+	lost           // the connection or the server is gone
+	hardware       // the disk is full or failing
+)
+
+func classify(err error) class {
+	if errors.Is(err, ErrRetry) {
+		return again
+	}
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		switch {
+		case pe.Code == "40001" || pe.Code == "40P01" || pe.Code == "55P03" || pe.Code == "23505":
+			// Serialisation failure, deadlock, lock timeout. A unique violation means that a concurrent transaction stored the
+			// same key after we had looked: looking again finds it and names the rule that is broken.
+			return again
+		case strings.HasPrefix(pe.Code, "08") || strings.HasPrefix(pe.Code, "57P") || pe.Code == "53300" || pe.Code == "25006":
+			// Connection exceptions, shutdown or start-up, too many connections, a standby that takes no writes.
+			return lost
+		case strings.HasPrefix(pe.Code, "53") || strings.HasPrefix(pe.Code, "58"):
+			return hardware // out of disk or memory, I/O errors
+		}
+		return other
+	}
+	var se *sqlite.Error
+	if errors.As(err, &se) {
+		switch se.Code() & 0xff {
+		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+			return again
+		case sqlite3.SQLITE_CONSTRAINT:
+			if c := se.Code(); c == sqlite3.SQLITE_CONSTRAINT_UNIQUE || c == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY {
+				return again
+			}
+		case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
+			return hardware
+		}
+		return other
+	}
+	var ce *pgconn.ConnectError
+	var ne net.Error
+	switch {
+	case errors.As(err, &ce), errors.As(err, &ne), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+		errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone), errors.Is(err, errAway), errors.Is(err, context.DeadlineExceeded),
+		pgconn.SafeToRetry(err), strings.Contains(err.Error(), "conn closed"):
+		return lost
+	}
+	return other
+}
+
+// misconfigured tells errors of PostgreSQL that waiting does not mend.
+func misconfigured(err error) bool {
+	var pe *pgconn.PgError
+	// Wrong password or role, unknown database, no privilege.
+	return errors.As(err, &pe) && (strings.HasPrefix(pe.Code, "28") || pe.Code == "3D000" || strings.HasPrefix(pe.Code, "42"))
+}
+
+// unavailable is what callers get while the database is away.
+func unavailable(cause error, after time.Duration) error {
+	return fault.New(fault.Unavailable, CodeUnavailable, "the database is not available; if this was a write it may or may not have been done: repeat it with the same Repeatability-Request-ID").
+		After(after).Because(cause)
+}

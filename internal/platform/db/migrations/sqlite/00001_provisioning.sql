@@ -1,0 +1,137 @@
+-- +goose Up
+-- Accounts, numbers and requests for information. Columns that listings filter on or rules look up stand alone; the rest
+-- of a resource is in "details". Bit n of a services column stands for service n of domain.Service.
+CREATE TABLE accounts (
+	name           TEXT NOT NULL PRIMARY KEY,
+	correlation_id TEXT NOT NULL,
+	has_details    BIGINT NOT NULL,
+	tenant_id      TEXT NOT NULL,
+	tenant_key     TEXT NOT NULL, -- tenant_id in lower case
+	present        BIGINT NOT NULL, -- services the account has an object for
+	enabled        BIGINT NOT NULL,
+	sync_enabled   BIGINT NOT NULL,
+	subdomain_key  TEXT UNIQUE,   -- Direct Routing label in lower case
+	details        TEXT NOT NULL,
+	status         TEXT NOT NULL,
+	errors         TEXT NOT NULL,
+	version        BIGINT NOT NULL,
+	modified       BIGINT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX accounts_tenant ON accounts (tenant_key, name);
+
+-- How many numbers of an account have a service enabled; service 0 counts all its numbers.
+CREATE TABLE account_counts (
+	account TEXT NOT NULL,
+	service BIGINT NOT NULL,
+	n       BIGINT NOT NULL,
+	PRIMARY KEY (account, service)
+) WITHOUT ROWID;
+
+CREATE TABLE numbers (
+	number         TEXT NOT NULL PRIMARY KEY,
+	account        TEXT NOT NULL,
+	present        BIGINT NOT NULL,
+	enabled        BIGINT NOT NULL,
+	has_config     BIGINT NOT NULL,
+	custom_header  TEXT NOT NULL,
+	details        TEXT NOT NULL, -- empty if the bits above say it all
+	status         TEXT NOT NULL,
+	errors         TEXT NOT NULL,
+	version        BIGINT NOT NULL,
+	modified       BIGINT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX numbers_account ON numbers (account, number);
+
+CREATE TABLE requests (
+	tenant_id TEXT NOT NULL PRIMARY KEY,
+	details   TEXT NOT NULL,
+	status    TEXT NOT NULL, -- serviceProvisioningStatus
+	errors    TEXT NOT NULL,
+	version   BIGINT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE civic_addresses (
+	tenant_id TEXT NOT NULL,
+	id        TEXT NOT NULL,
+	details   TEXT NOT NULL,
+	version   BIGINT NOT NULL,
+	modified  BIGINT NOT NULL,
+	PRIMARY KEY (tenant_id, id)
+) WITHOUT ROWID;
+
+-- tenant_id is empty for the plans of every tenant that has none of its own.
+CREATE TABLE capability_plans (
+	tenant_id TEXT NOT NULL,
+	place     BIGINT NOT NULL, -- order of the list
+	details   TEXT NOT NULL,
+	PRIMARY KEY (tenant_id, place)
+) WITHOUT ROWID;
+
+CREATE TABLE repeatability (
+	scope      TEXT NOT NULL,
+	id         TEXT NOT NULL,
+	first_sent BIGINT NOT NULL,
+	digest     BLOB NOT NULL,
+	response   BLOB,
+	made       BIGINT NOT NULL,
+	PRIMARY KEY (scope, id)
+) WITHOUT ROWID;
+CREATE INDEX repeatability_made ON repeatability (made);
+
+-- The change feed. head is locked last in every transaction that adds to it, so positions are in the order of commits.
+-- Entries with a negative position are parts of a transaction in progress.
+CREATE TABLE feed_head (
+	id       BIGINT NOT NULL PRIMARY KEY,
+	position BIGINT NOT NULL,
+	pruned   BIGINT NOT NULL -- entries up to here are gone
+) WITHOUT ROWID;
+INSERT INTO feed_head (id, position, pruned) VALUES (1, 0, 0);
+CREATE TABLE feed (
+	position INTEGER NOT NULL PRIMARY KEY,
+	topic    TEXT NOT NULL,
+	at       BIGINT NOT NULL,
+	payload  BLOB NOT NULL
+);
+
+-- The audit chain. The head keeps the last row's hash, so that rows missing at the end are seen.
+CREATE TABLE audit_head (
+	id   BIGINT NOT NULL PRIMARY KEY,
+	seq  BIGINT NOT NULL,
+	hash BLOB NOT NULL
+) WITHOUT ROWID;
+INSERT INTO audit_head (id, seq, hash) VALUES (1, 0, x'0000000000000000000000000000000000000000000000000000000000000000');
+CREATE TABLE audit (
+	seq        INTEGER NOT NULL PRIMARY KEY,
+	at         BIGINT NOT NULL,
+	actor_kind TEXT NOT NULL,
+	actor_id   TEXT NOT NULL,
+	request_id TEXT NOT NULL,
+	action     TEXT NOT NULL,
+	target     TEXT NOT NULL,
+	items      BIGINT NOT NULL,
+	digest     BLOB NOT NULL,
+	summary    TEXT NOT NULL,
+	prev       BLOB NOT NULL,
+	hash       BLOB NOT NULL
+);
+
+-- Access to the API: clients of the embedded issuer, its signing keys (encrypted elsewhere, opaque here), and the state
+-- of rate limits.
+CREATE TABLE api_clients (
+	id          TEXT NOT NULL PRIMARY KEY,
+	name        TEXT NOT NULL,
+	roles       TEXT NOT NULL,
+	secret_hash BLOB NOT NULL,
+	created     BIGINT NOT NULL,
+	revoked     BIGINT NOT NULL -- 0 while in force
+) WITHOUT ROWID;
+CREATE TABLE issuer_keys (
+	id        TEXT NOT NULL PRIMARY KEY,
+	sealed    BLOB NOT NULL,
+	created   BIGINT NOT NULL,
+	not_after BIGINT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE rate_limits (
+	bucket TEXT NOT NULL PRIMARY KEY,
+	tat    BIGINT NOT NULL
+) WITHOUT ROWID;

@@ -1,0 +1,251 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+func (d *DB) openPostgres(ctx context.Context) error {
+	pc, err := pgxpool.ParseConfig(d.cfg.URL)
+	if err != nil {
+		// The parser's text may quote the connection string, password and all.
+		return errors.New("the PostgreSQL connection string cannot be read; want postgres://user@host/database")
+	}
+	pc.MaxConns = int32(d.cfg.MaxConnections)
+	pc.MaxConnIdleTime = 5 * time.Minute
+	cc := pc.ConnConfig
+	cc.ConnectTimeout = d.cfg.ConnectTimeout
+	set := func(k, v string) {
+		if _, ok := cc.RuntimeParams[k]; !ok {
+			cc.RuntimeParams[k] = v
+		}
+	}
+	cc.RuntimeParams["synchronous_commit"] = "on" // whatever the role's or the database's default
+	set("application_name", "tandem")
+	set("statement_timeout", ms(d.cfg.StatementTimeout))
+	set("lock_timeout", "5000")
+	set("idle_in_transaction_session_timeout", "60000")
+	set("timezone", "UTC")
+	pc.AfterConnect = func(ctx context.Context, c *pgx.Conn) error { return d.assertPostgres(ctx, c) }
+	d.pgcfg = cc
+	if d.pool, err = pgxpool.NewWithConfig(context.Background(), pc); err != nil {
+		return fmt.Errorf("open PostgreSQL: %w", err)
+	}
+	d.write = stdlib.OpenDBFromPool(d.pool)
+	d.write.SetMaxOpenConns(d.cfg.MaxConnections)
+	d.read = d.write
+	d.bulk = postgresBulk{}
+
+	if err := d.ask(ctx); err != nil {
+		if misconfigured(err) || errors.Is(err, errUnsafe) {
+			return fmt.Errorf("open PostgreSQL: %w", err)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		d.log.Warn("database away at start: going on without it; writes are refused until it appears", "driver", Postgres, "error", err)
+		return nil
+	}
+	d.markReady()
+	return nil
+}
+
+func ms(t time.Duration) string { return strconv.FormatInt(t.Milliseconds(), 10) }
+
+// errUnsafe marks a server that would not keep an acknowledged write.
+var errUnsafe = errors.New("refusing to use a PostgreSQL server that may lose acknowledged writes")
+
+func (d *DB) assertPostgres(ctx context.Context, c *pgx.Conn) error {
+	var commit, fsync, pages string
+	err := c.QueryRow(ctx, "SELECT current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes')").Scan(&commit, &fsync, &pages)
+	if err != nil {
+		return fmt.Errorf("read the durability settings: %w", err)
+	}
+	switch {
+	case commit != "on" && commit != "remote_apply":
+		return fmt.Errorf("%w: synchronous_commit is %s; set it to on", errUnsafe, commit)
+	case d.cfg.AllowUnsafeDurability:
+	case fsync != "on":
+		return fmt.Errorf("%w: fsync is %s; set it to on", errUnsafe, fsync)
+	case pages != "on":
+		return fmt.Errorf("%w: full_page_writes is %s; set it to on", errUnsafe, pages)
+	}
+	return nil
+}
+
+func (d *DB) closePostgres() {
+	d.probing.Lock()
+	defer d.probing.Unlock()
+	if d.probe != nil {
+		closeConn(d.probe)
+		d.probe = nil
+	}
+	d.pool.Close()
+}
+
+// closeConn closes a connection without waiting for a server that may not answer.
+func closeConn(c *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = c.Close(ctx) // the connection is given up either way
+}
+
+// Run watches the database until ctx is done, and returns nil. On PostgreSQL it asks for a sign of life at every
+// ProbeInterval and declares the database away, cutting off all work in progress, if none comes within ProbeTimeout; and
+// ready again when one comes. On SQLite it only waits.
+func (d *DB) Run(ctx context.Context) error {
+	if d.cfg.Driver != Postgres {
+		<-ctx.Done()
+		return nil
+	}
+	tick := time.NewTicker(d.cfg.ProbeInterval)
+	defer tick.Stop()
+	for {
+		ep := d.current()
+		d.probing.Lock()
+		err := d.ask(ctx)
+		d.probing.Unlock()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			d.markReady()
+		default:
+			d.lose(ep, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// lose declares the database away, unless it has been away and come back since ep, and drops all pooled connections.
+func (d *DB) lose(ep *epoch, err error) {
+	if ep == nil || d.current() != ep {
+		return
+	}
+	d.markAway(err, true)
+	d.pool.Reset()
+}
+
+// suspect asks the server whether it still answers, after a transaction of epoch ep lost its connection. It reports
+// whether it does.
+func (d *DB) suspect(ctx context.Context, ep *epoch, cause error) bool {
+	d.pool.Reset() // all connections of the pool are as old as the dead one
+	if errors.Is(cause, errAway) {
+		return false // found out already, by Run or another transaction
+	}
+	d.probing.Lock()
+	defer d.probing.Unlock()
+	if d.current() != ep {
+		return d.current() != nil
+	}
+	if err := d.ask(ctx); err != nil {
+		if ctx.Err() == nil {
+			d.lose(ep, err)
+		}
+		return false
+	}
+	return true
+}
+
+// recover asks a database that is away whether it is back. Only one caller at a time asks, the others are told at once
+// that it is not. It returns nil if it is not back.
+func (d *DB) recover(ctx context.Context) *epoch {
+	if d.cfg.Driver != Postgres || !d.probing.TryLock() {
+		return nil
+	}
+	defer d.probing.Unlock()
+	if ep := d.current(); ep != nil {
+		return ep
+	}
+	if err := d.ask(ctx); err != nil {
+		return nil
+	}
+	return d.markReady()
+}
+
+// ask asks the server for a sign of life on a connection of its own, and migrates the schema the first time it answers.
+// The caller holds d.probing, or is alone.
+func (d *DB) ask(ctx context.Context) error {
+	pctx, cancel := context.WithTimeout(ctx, d.cfg.ProbeTimeout)
+	defer cancel()
+	if d.probe == nil {
+		c, err := pgx.ConnectConfig(pctx, d.pgcfg.Copy())
+		if err != nil {
+			return err
+		}
+		if err := d.assertPostgres(pctx, c); err != nil {
+			closeConn(c)
+			return err
+		}
+		d.probe = c
+	}
+	if err := d.probe.Ping(pctx); err != nil {
+		closeConn(d.probe)
+		d.probe = nil
+		return fmt.Errorf("no sign of life within %v: %w", d.cfg.ProbeTimeout, err)
+	}
+	if d.migrated {
+		return nil
+	}
+	// Migrations may take long: they get a pool of their own without the statement timeout.
+	mc := d.pgcfg.Copy()
+	mc.RuntimeParams["statement_timeout"] = "0"
+	mc.RuntimeParams["lock_timeout"] = "0"
+	db := stdlib.OpenDB(*mc)
+	defer db.Close()
+	if err := migrate(ctx, db, Postgres); err != nil {
+		return err
+	}
+	d.migrated = true
+	return nil
+}
+
+// Listen waits for PostgreSQL notifications on channel and calls fn with each payload, on one connection outside the
+// pool, until ctx is done or the connection is lost. It calls ready once it listens. On SQLite it waits for ctx: whoever
+// writes is in this process. Notifications sent while nobody listens are lost, so they may only ever shorten a wait.
+func (d *DB) Listen(ctx context.Context, channel string, ready func(), fn func(payload string)) error {
+	if d.cfg.Driver != Postgres {
+		ready()
+		<-ctx.Done()
+		return nil
+	}
+	c, err := pgx.ConnectConfig(ctx, d.pgcfg.Copy())
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer closeConn(c)
+	if _, err := c.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	ready()
+	for {
+		n, err := c.WaitForNotification(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("listen: %w", err)
+		}
+		fn(n.Payload)
+	}
+}
+
+// Notify wakes the listeners of channel when the transaction commits. It does nothing on SQLite.
+func (t *Tx) Notify(ctx context.Context, channel, payload string) error {
+	if t.d.cfg.Driver != Postgres {
+		return nil
+	}
+	_, err := t.Exec(ctx, "SELECT pg_notify($1, $2)", channel, payload)
+	return err
+}

@@ -1,0 +1,116 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	_ "modernc.org/sqlite" // driver "sqlite"
+)
+
+// openSQLite opens one connection that writes and a pool that reads.
+func (d *DB) openSQLite(ctx context.Context) error {
+	if d.cfg.File == "" {
+		return errors.New("no database file named")
+	}
+	path, err := filepath.Abs(d.cfg.File)
+	if err != nil {
+		return fmt.Errorf("find the database file: %w", err)
+	}
+	if d.lock, err = lock(path+".lock", "database file "+path); err != nil {
+		return err
+	}
+	// SQLite would create the file by the umask, and its log files with the mode of the file.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the database file: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("open the database file: %w", err)
+	}
+	// busy_timeout and synchronous belong to a connection, so they go into the DSN: a pragma sent once would hold for
+	// whichever connection of the pool happened to take it.
+	common := []string{"busy_timeout(5000)", "synchronous(FULL)", "temp_store(MEMORY)", "cache_size(-32768)"}
+	if d.write, err = openSQLiteDB(path, append(common, "wal_autocheckpoint(4000)"), "immediate"); err != nil {
+		return err
+	}
+	d.write.SetMaxOpenConns(1)
+	if err := setWAL(ctx, d.write); err != nil {
+		return err
+	}
+	if d.read, err = openSQLiteDB(path, append(common, "query_only(1)"), "deferred"); err != nil {
+		return err
+	}
+	d.read.SetMaxOpenConns(d.cfg.MaxConnections)
+	d.read.SetMaxIdleConns(d.cfg.MaxConnections)
+	if err := assertSQLite(ctx, d.write); err != nil {
+		return err
+	}
+	d.bulk = sqliteBulk{}
+	if err := migrate(ctx, d.write, SQLite); err != nil {
+		return err
+	}
+	d.markReady()
+	return nil
+}
+
+func openSQLiteDB(path string, pragmas []string, txlock string) (*sql.DB, error) {
+	u := url.URL{Scheme: "file", Path: path}
+	dsn := u.String() + "?_txlock=" + txlock
+	for _, p := range pragmas {
+		dsn += "&_pragma=" + url.QueryEscape(p)
+	}
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("open the database file: %w", err)
+	}
+	db.SetConnMaxLifetime(0)
+	return db, nil
+}
+
+// setWAL switches the file to write-ahead logging, which stays with the file. The switch needs the file for itself for a
+// moment, and reports busy instead of waiting if a backup tool is reading.
+func setWAL(ctx context.Context, db *sql.DB) error {
+	var mode string
+	var err error
+	for attempt := range 20 {
+		if attempt > 0 {
+			t := time.NewTimer(100 * time.Millisecond)
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				t.Stop()
+				return ctx.Err()
+			}
+		}
+		err = db.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&mode)
+		if err == nil && strings.EqualFold(mode, "wal") {
+			return nil
+		}
+		if err != nil && classify(err) != again {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("switch the database file to write-ahead logging: %w", err)
+	}
+	return fmt.Errorf("switch the database file to write-ahead logging: it stays in mode %q; is it on a network file system?", mode)
+}
+
+// assertSQLite makes sure that a commit is on disk when it returns.
+func assertSQLite(ctx context.Context, db *sql.DB) error {
+	var sync int
+	if err := db.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&sync); err != nil {
+		return fmt.Errorf("read the durability setting: %w", err)
+	}
+	if sync < 2 { // 2 is FULL, 3 is EXTRA
+		return fmt.Errorf("the database does not wait for the disk (synchronous is %d, want 2): refusing to start", sync)
+	}
+	return nil
+}

@@ -1,0 +1,302 @@
+package testkit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Cluster is a PostgreSQL cluster that one test owns.
+type Cluster struct {
+	Dir string // holds the data, the log and the socket
+	bin string
+	run credential
+}
+
+// credential is whom the server runs as: nil for whoever we are.
+type credential struct {
+	attr *syscall.SysProcAttr
+	uid  int
+	gid  int
+}
+
+// ClusterOptions sets up a Cluster.
+type ClusterOptions struct {
+	// Durable keeps fsync and full_page_writes on, as crash tests need.
+	Durable bool
+}
+
+// NewCluster starts a cluster for one test and removes it afterwards.
+func NewCluster(t testing.TB, o ClusterOptions) *Cluster {
+	t.Helper()
+	bin := binaries(t)
+	// Not t.TempDir: the server's user must be able to enter it, and a socket's path has at most 107 bytes.
+	dir, err := os.MkdirTemp("", "tandem-pg")
+	if err != nil {
+		t.Fatalf("make a directory for PostgreSQL: %v", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	c := &Cluster{Dir: dir, bin: bin, run: serverUser(t)}
+	if err := c.init(o.Durable); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.shut)
+	if err := c.start(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// URL is the connection string of a database of the cluster.
+func (c *Cluster) URL(database string) string {
+	return "postgres://postgres@/" + database + "?host=" + c.Dir
+}
+
+// Kill ends the server's processes at once, as a power cut would end them (the disk's cache is not lost, though).
+func (c *Cluster) Kill(t testing.TB) {
+	t.Helper()
+	pid, err := c.postmaster()
+	if err != nil {
+		t.Fatalf("kill PostgreSQL: %v", err)
+	}
+	children := childrenOf(pid)
+	for _, p := range append([]int{pid}, children...) {
+		if err := syscall.Kill(p, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.Fatalf("kill PostgreSQL process %d: %v", p, err)
+		}
+	}
+	waitGone(t, append(children, pid))
+}
+
+// Pause makes the server hang: connections stay open, new ones are accepted by the kernel, and nothing answers. Resume
+// ends it.
+func (c *Cluster) Pause(t testing.TB)  { t.Helper(); c.signal(t, syscall.SIGSTOP) }
+func (c *Cluster) Resume(t testing.TB) { t.Helper(); c.signal(t, syscall.SIGCONT) }
+
+func (c *Cluster) signal(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	pid, err := c.postmaster()
+	if err != nil {
+		t.Fatalf("signal PostgreSQL: %v", err)
+	}
+	for _, p := range append([]int{pid}, childrenOf(pid)...) {
+		if err := syscall.Kill(p, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.Fatalf("signal PostgreSQL process %d: %v", p, err)
+		}
+	}
+}
+
+// Start starts the server again after Kill or Stop.
+func (c *Cluster) Start(t testing.TB) {
+	t.Helper()
+	if err := c.start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Stop ends the server in good order, cutting off its clients.
+func (c *Cluster) Stop(t testing.TB) {
+	t.Helper()
+	if out, err := c.command("pg_ctl", "-D", c.data(), "-m", "fast", "-w", "stop").CombinedOutput(); err != nil {
+		t.Fatalf("stop PostgreSQL: %v: %s", err, out)
+	}
+}
+
+// CreateDatabase makes an empty database.
+func (c *Cluster) CreateDatabase(t testing.TB, name string) {
+	t.Helper()
+	if err := admin(c.URL("postgres"), "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *Cluster) data() string { return filepath.Join(c.Dir, "data") }
+
+func (c *Cluster) init(durable bool) error {
+	if err := os.Chown(c.Dir, c.run.uid, c.run.gid); err != nil {
+		return fmt.Errorf("hand %s to the server's user: %w", c.Dir, err)
+	}
+	args := []string{"-D", c.data(), "-U", "postgres", "-A", "trust", "--locale=C", "--encoding=UTF8"}
+	if !durable {
+		args = append(args, "-N")
+	}
+	if out, err := c.command("initdb", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, out)
+	}
+	conf := "listen_addresses = ''\nunix_socket_directories = '" + c.Dir + "'\nmax_connections = 400\nshared_buffers = 64MB\nmax_wal_size = 512MB\nautovacuum_naptime = 10s\ndeadlock_timeout = 100ms\n"
+	if !durable {
+		conf += "fsync = off\nfull_page_writes = off\n"
+	}
+	f, err := os.OpenFile(filepath.Join(c.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("configure PostgreSQL: %w", err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(conf); err != nil {
+		return fmt.Errorf("configure PostgreSQL: %w", err)
+	}
+	return nil
+}
+
+func (c *Cluster) start() error {
+	out, err := c.command("pg_ctl", "-D", c.data(), "-l", filepath.Join(c.Dir, "log"), "-w", "-t", "120", "start").CombinedOutput()
+	if err != nil {
+		log, _ := os.ReadFile(filepath.Join(c.Dir, "log")) // only to say more
+		return fmt.Errorf("start PostgreSQL: %w: %s%s", err, out, log)
+	}
+	return nil
+}
+
+// shut stops the server if it runs. Its errors have nobody to go to; the directory is removed afterwards in any case.
+func (c *Cluster) shut() {
+	if pid, err := c.postmaster(); err == nil {
+		for _, p := range append([]int{pid}, childrenOf(pid)...) {
+			_ = syscall.Kill(p, syscall.SIGCONT)
+		}
+	}
+	_ = c.command("pg_ctl", "-D", c.data(), "-m", "immediate", "-w", "stop").Run()
+}
+
+func (c *Cluster) postmaster() (int, error) {
+	b, err := os.ReadFile(filepath.Join(c.data(), "postmaster.pid"))
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	return strconv.Atoi(string(line))
+}
+
+func (c *Cluster) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(c.bin, name), args...)
+	cmd.Dir = c.Dir
+	cmd.SysProcAttr = c.run.attr
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	return cmd
+}
+
+// childrenOf lists the processes whose parent is pid.
+func childrenOf(pid int) []int {
+	var ps []int
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		// The name, in parentheses, may hold anything; the state and the parent follow it.
+		_, rest, ok := strings.Cut(string(b), ") ")
+		fields := strings.Fields(rest)
+		if !ok || len(fields) < 2 || fields[1] != strconv.Itoa(pid) {
+			continue
+		}
+		if p, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
+			ps = append(ps, p)
+		}
+	}
+	return ps
+}
+
+// waitGone waits until the processes have ended.
+func waitGone(t testing.TB, pids []int) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(10 * time.Second)
+	for _, p := range pids {
+		for {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
+			if err != nil || strings.Contains(string(b), ") Z ") {
+				break
+			}
+			select {
+			case <-tick.C:
+			case <-deadline:
+				t.Fatalf("process %d does not end", p)
+			}
+		}
+	}
+}
+
+// binaries finds PostgreSQL's programs, the newest version first.
+func binaries(t testing.TB) string {
+	t.Helper()
+	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
+	sort.Slice(dirs, func(i, j int) bool { return version(dirs[i]) > version(dirs[j]) })
+	if p, err := exec.LookPath("initdb"); err == nil {
+		dirs = append(dirs, filepath.Dir(p))
+	}
+	for _, d := range dirs {
+		if _, err := os.Stat(filepath.Join(d, "pg_ctl")); err == nil {
+			return d
+		}
+	}
+	const why = "PostgreSQL is not installed (no /usr/lib/postgresql/*/bin/pg_ctl): apt-get install postgresql"
+	if os.Getenv("TANDEM_REQUIRE_PG") != "" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+	return ""
+}
+
+func version(dir string) int {
+	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(dir)))
+	return n
+}
+
+// serverUser finds whom the server can run as: it refuses to run as root.
+var findUser = sync.OnceValues(func() (credential, error) {
+	if os.Geteuid() != 0 {
+		return credential{uid: os.Geteuid(), gid: os.Getegid()}, nil
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, err1 := strconv.Atoi(u.Uid)
+		gid, err2 := strconv.Atoi(u.Gid)
+		if err := errors.Join(err1, err2); err != nil {
+			return credential{}, err
+		}
+		return credential{&syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, uid, gid}, nil
+	}
+	return credential{}, errors.New("PostgreSQL does not run as root, and there is neither a user postgres nor nobody")
+})
+
+func serverUser(t testing.TB) credential {
+	t.Helper()
+	c, err := findUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// admin runs one statement.
+func admin(url, statement string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	c, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return fmt.Errorf("connect to the test cluster: %w", err)
+	}
+	defer c.Close(ctx)
+	if _, err := c.Exec(ctx, statement); err != nil {
+		return fmt.Errorf("%s: %w", statement, err)
+	}
+	return nil
+}
