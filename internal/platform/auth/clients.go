@@ -53,7 +53,7 @@ func (c *Clients) Create(ctx context.Context, name string, roles []Role) (Client
 		if !slices.Contains(Roles(), r) {
 			_, err := ParseRole(string(r)) // for its words
 			if err == nil {
-				err = fault.New(fault.Invalid, CodeInvalidRole, "write the role in full, ProvisioningAPI.%s", r).At("roles")
+				err = fault.New(fault.Invalid, CodeInvalidRole, "write the role %q in full", string(r)).At("roles")
 			}
 			return Client{}, secret.Text{}, err
 		}

@@ -108,7 +108,7 @@ func (i *Issuer) Run(ctx context.Context) error {
 }
 
 func (i *Issuer) tend(ctx context.Context) error {
-	if err := i.keys.refresh(ctx, time.Now()); err != nil {
+	if err := i.keys.refresh(ctx); err != nil {
 		return err
 	}
 	stored, err := i.store.SigningKeys(ctx)
@@ -121,7 +121,7 @@ func (i *Issuer) tend(ctx context.Context) error {
 			return err
 		}
 		i.log.Info("the embedded issuer made a new signing key")
-		return i.keys.refresh(ctx, time.Now())
+		return i.keys.refresh(ctx)
 	}
 	// A key before the present signer may still be needed by tokens made just before the signer took over on the slowest node.
 	linger := i.cfg.TokenLifetime + keyPublish + 2*signerFresh + 5*time.Minute
@@ -155,7 +155,7 @@ func (i *Issuer) RotateKey(ctx context.Context) error {
 	if _, err := i.addKey(ctx); err != nil {
 		return err
 	}
-	return i.keys.refresh(ctx, time.Now())
+	return i.keys.refresh(ctx)
 }
 
 func signingPlace(id string) secret.Place {
@@ -229,7 +229,7 @@ func (i *Issuer) signingKey(ctx context.Context) (*signer, error) {
 			stored, err = i.store.SigningKeys(ctx) // another node may have made one too: the oldest signs everywhere
 		}
 		if err == nil {
-			err = i.keys.refresh(ctx, time.Now())
+			err = i.keys.refresh(ctx)
 		}
 	}
 	if err != nil {

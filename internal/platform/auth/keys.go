@@ -24,6 +24,7 @@ const (
 	fetchTimeout      = 5 * time.Second  // discovery and key set together
 	fetchPause        = 30 * time.Second // between fetches asked for by unknown key ids: a stranger can invent ids
 	storePause        = time.Second      // the same where the "issuer" is our own store
+	fetchBurst        = 3                // such fetches at once after a quiet time
 	fetchRetry        = time.Minute      // after a failed fetch in the background
 	maxDiscoveryBytes = 64 << 10
 )
@@ -44,7 +45,8 @@ type keySet struct {
 	mu      sync.Mutex // guards what follows
 	keys    []publicKey
 	fetched time.Time // when keys were got from the issuer, also before a restart
-	tried   time.Time // when a fetch last began, for the pause
+	begun   int       // fetches begun
+	credit  time.Time // fetchBurst pauses after the last fetch that an unknown key id may ask for (GCRA)
 }
 
 func newKeySet(issuer string, fetch func(context.Context) ([]byte, error), sealer *secret.Keyring, dir string, maxAge time.Duration, log *slog.Logger) *keySet {
@@ -58,15 +60,17 @@ func newKeySet(issuer string, fetch func(context.Context) ([]byte, error), seale
 }
 
 // find returns the keys that may have signed a token with this key id and algorithm: one, or for a token without a key id
-// every fitting one. If the id is unknown the set is fetched again, at most once in a pause. errNoKeys means that the
-// issuer was never reached (or too long ago), so that nothing can be said about the token.
+// every fitting one. If the id is unknown the set is fetched again, fetchBurst times and then once in a pause at most.
+// errNoKeys means that the issuer was never reached (or too long ago), so that nothing can be said about the token.
 func (s *keySet) find(ctx context.Context, kid, alg string) ([]publicKey, error) {
 	found, have := s.pick(kid, alg)
 	if len(found) > 0 {
 		return found, nil
 	}
-	if err := s.refresh(ctx, time.Now().Add(-s.pause)); err != nil && !have {
-		return nil, fmt.Errorf("%w: %w", errNoKeys, err)
+	if s.mayFetch() {
+		if err := s.refresh(ctx); err != nil && !have {
+			return nil, fmt.Errorf("%w: %w", errNoKeys, err)
+		}
 	}
 	found, have = s.pick(kid, alg)
 	if len(found) == 0 && !have {
@@ -93,8 +97,27 @@ func (s *keySet) pick(kid, alg string) (found []publicKey, have bool) {
 	return found, true
 }
 
-// refresh fetches the set unless that was tried after since. Callers that come while a fetch is under way wait for it.
-func (s *keySet) refresh(ctx context.Context, since time.Time) error {
+// mayFetch spends one of the fetches that unknown key ids may ask for.
+func (s *keySet) mayFetch() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	next := s.credit
+	if next.Before(now) {
+		next = now
+	}
+	if next = next.Add(s.pause); next.Sub(now) > fetchBurst*s.pause {
+		return false
+	}
+	s.credit = next
+	return true
+}
+
+// refresh fetches the set. Callers that come while a fetch is under way wait for the next one, which serves them all.
+func (s *keySet) refresh(ctx context.Context) error {
+	s.mu.Lock()
+	seen := s.begun
+	s.mu.Unlock()
 	select {
 	case s.fetching <- struct{}{}:
 		defer func() { <-s.fetching }()
@@ -102,11 +125,11 @@ func (s *keySet) refresh(ctx context.Context, since time.Time) error {
 		return ctx.Err()
 	}
 	s.mu.Lock()
-	if s.tried.After(since) {
+	if s.begun > seen {
 		s.mu.Unlock()
 		return nil
 	}
-	s.tried = time.Now()
+	s.begun++
 	s.mu.Unlock()
 
 	// The set serves everybody: a caller that gives up must not spoil the fetch for those who wait.
@@ -133,7 +156,7 @@ func (s *keySet) refresh(ctx context.Context, since time.Time) error {
 // run keeps the set fresh until ctx is done.
 func (s *keySet) run(ctx context.Context, every time.Duration) {
 	for failed := false; ; {
-		err := s.refresh(ctx, time.Now().Add(-s.pause))
+		err := s.refresh(ctx)
 		wait := every + time.Duration(rand.Int64N(int64(every/10))) // nodes started together part ways
 		if err != nil {
 			wait = min(wait, fetchRetry)

@@ -8,29 +8,34 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// Role is an app role of the Provisioning API, as it stands in a token's roles claim.
+// Role is an app role as it stands in a token's roles claim.
 type Role string
 
-// The contract's roles.
+// The Provisioning API's roles are the contract's; the management API's are ours.
 const (
 	RoleAdmin  Role = "ProvisioningAPI.Admin"  // every operation
 	RoleRead   Role = "ProvisioningAPI.Read"   // every read
 	RoleWrite  Role = "ProvisioningAPI.Write"  // every write
 	RoleDelete Role = "ProvisioningAPI.Delete" // every delete
+
+	RoleManagementAdmin Role = "Management.Admin" // everything of the management API
+	RoleManagementRead  Role = "Management.Read"  // what changes nothing there
 )
 
-// Roles returns the contract's roles in a fixed order.
-func Roles() []Role { return []Role{RoleAdmin, RoleRead, RoleWrite, RoleDelete} }
+// Roles returns every role in a fixed order, the contract's first.
+func Roles() []Role {
+	return []Role{RoleAdmin, RoleRead, RoleWrite, RoleDelete, RoleManagementAdmin, RoleManagementRead}
+}
 
-// ParseRole reads a role by its full name or its last part ("Read", "read").
+// ParseRole reads a role by its full name, or one of the contract's by its last part ("Read", "read").
 func ParseRole(s string) (Role, error) {
 	for _, r := range Roles() {
-		short := strings.TrimPrefix(string(r), "ProvisioningAPI.")
-		if s == string(r) || strings.EqualFold(s, short) {
+		short, ours := strings.CutPrefix(string(r), "ProvisioningAPI.")
+		if s == string(r) || ours && strings.EqualFold(s, short) {
 			return r, nil
 		}
 	}
-	return "", fault.New(fault.Invalid, CodeInvalidRole, "unknown role %q; the roles are ProvisioningAPI.Admin, ProvisioningAPI.Read, ProvisioningAPI.Write and ProvisioningAPI.Delete", s).At("roles")
+	return "", fault.New(fault.Invalid, CodeInvalidRole, "unknown role %q; the roles are ProvisioningAPI.Admin, .Read, .Write and .Delete, and Management.Admin and .Read", s).At("roles")
 }
 
 // Principal is the identity that a checked token proves. It is read-only.

@@ -35,13 +35,14 @@ func TestUnknownKeyIDs(t *testing.T) {
 				t.Fatal("an invented key id has a key")
 			}
 		}
-		if fetches != 1 {
-			t.Errorf("100 invented key ids made %d fetches more, want none within the pause", fetches-1)
+		if fetches > fetchBurst {
+			t.Errorf("100 invented key ids and a first use made %d fetches, want at most %d", fetches, fetchBurst)
 		}
+		before := fetches
 		raw = mustKeySet(t, "rsa1", "rsa2")
 		time.Sleep(fetchPause + time.Second)
-		if find("rsa2") != 1 || fetches != 2 {
-			t.Errorf("a new key is not found after the pause (%d fetches)", fetches)
+		if find("rsa2") != 1 || fetches != before+1 {
+			t.Errorf("a new key is not found after the pause (%d fetches)", fetches-before)
 		}
 		raw = mustKeySet(t, "rsa2")
 		time.Sleep(fetchPause + time.Second)
@@ -147,11 +148,12 @@ func TestKeyRotation(t *testing.T) {
 					}
 				}
 			}
-			for _, k := range m.keys {
-				kids[k.ID] = true
+			stored, err := m.SigningKeys(t.Context())
+			if err != nil || len(stored) > 4 {
+				t.Fatalf("step %d: %d keys are kept, %v", step, len(stored), err)
 			}
-			if len(m.keys) > 4 {
-				t.Fatalf("step %d: %d keys are kept", step, len(m.keys))
+			for _, k := range stored {
+				kids[k.ID] = true
 			}
 			time.Sleep(15 * time.Minute)
 		}

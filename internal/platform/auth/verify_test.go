@@ -296,6 +296,15 @@ func TestAuthorization(t *testing.T) {
 	}
 }
 
+func TestParseRole(t *testing.T) {
+	for s, want := range map[string]Role{"Read": RoleRead, "admin": RoleAdmin, "ProvisioningAPI.Write": RoleWrite, "Management.Admin": RoleManagementAdmin,
+		"Management.read": "", "": "", "Root": ""} {
+		if r, err := ParseRole(s); r != want || (err == nil) != (want != "") {
+			t.Errorf("ParseRole(%q) = %q, %v; want %q", s, r, err, want)
+		}
+	}
+}
+
 func TestConfigProblemsAreAllReported(t *testing.T) {
 	cfg := Default()
 	if p := cfg.Validate(); len(p) != 0 {
