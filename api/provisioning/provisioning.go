@@ -1,0 +1,10 @@
+// Package provisioning holds the contract of the Provisioning API as an OpenAPI document, for tests, for clients and for
+// whoever wants to serve it. It holds no code that does anything.
+package provisioning
+
+import _ "embed" // for the documents
+
+// Document20240229Preview is the OpenAPI 3.0.3 document of api-version 2024-02-29-preview.
+//
+//go:embed 2024-02-29-preview.yaml
+var Document20240229Preview []byte
