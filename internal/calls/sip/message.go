@@ -51,6 +51,9 @@ type Header struct {
 // Line makes a header line of a known kind. A line break in value becomes a
 // space, so that a value can never smuggle in another line.
 func Line(k Kind, value string) Header {
+	if k == KindOther || k >= numKinds {
+		return NamedLine("", value) // a programmer's slip: still a well-formed line
+	}
 	name := canonical[k]
 	return Header{raw: name, value: oneLine(value), nameLen: uint16(len(name)), kind: k, made: true}
 }
@@ -116,7 +119,7 @@ func oneLine(v string) string {
 
 func cleanName(n string) string {
 	if n == "" {
-		return "X-"
+		return "X-Unnamed"
 	}
 	if len(n) > 1<<15 {
 		n = n[:1<<15]

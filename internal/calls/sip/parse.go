@@ -287,8 +287,8 @@ func (p *parser) headerLine(raw string, folded bool) {
 			clean = false
 		}
 	}
-	if p.problem != nil && len(p.m.lines) >= p.lim.Lines && !answerKind(k) {
-		return // bounded, but for what the answer needs
+	if n := len(p.m.lines); n >= p.lim.Lines && (!answerKind(k) || n/2 >= p.lim.Lines) {
+		return // bounded; what the answer needs may take the same again
 	}
 	h := Header{raw: raw, value: trim(value), nameLen: uint16(len(name)), kind: k}
 	if !clean {
