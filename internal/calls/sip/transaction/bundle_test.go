@@ -100,7 +100,6 @@ type handler struct{ *bundle }
 func (h handler) Cancel(_ *transaction.Server, m *sip.Message) { h.note("cancel") }
 func (h handler) Ack(_ *transaction.Server, m *sip.Message)    { h.note("ack %s", m.ToTag()) }
 
-
 func (h handler) Failed(_ *transaction.Server, err error) { h.note("failed: %v", err) }
 
 type client struct{ *bundle }
