@@ -101,8 +101,8 @@ type TLS struct {
 	KeyFile string `yaml:"keyFile"`
 	// RootsFile is the PEM file with the authorities that peers' certificates must come from. Default: the operating system's.
 	RootsFile string `yaml:"rootsFile"`
-	// ClientCertificates says what is asked of peers that connect: "require" (a certificate from Roots), "verify" (one if they have it),
-	// "none". Default "require".
+	// ClientCertificates says what is asked of peers that connect: "require" (a certificate from the roots) or "optional" (one is verified if it is
+	// shown). Default "require".
 	ClientCertificates string `yaml:"clientCertificates"`
 	// PeerNames are names of which a connecting peer's certificate must carry one; "*.example.net" matches one label. Default none:
 	// any certificate from Roots, together with AllowedSources, will do.

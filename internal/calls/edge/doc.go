@@ -9,21 +9,21 @@
 //
 // The near leg is the one the call came in on, the far leg the one we placed. Solid states of a call:
 //
-//	        INVITE, routed
-//	             │
-//	             ▼            408 503 504 silence, and nothing but 100 yet: next peer
-//	        ┌─ trying ──────┐◀──────────────────────────────────────────┐
-//	        │    │          └───────────────────────────────────────────┘
-//	        │    │ 101–199 from a fork
-//	        │    ▼
-//	        │  ringing ─────────────── CANCEL, ring time, drain ──▶ canceling ──▶ over
-//	        │    │                                                     │ 2xx crossed: ACK, BYE
-//	        │    │ 2xx (the first fork wins; others get ACK, BYE)      ▼
-//	        └────┴──────▶ answered ── ACK near ──▶ ACK far            over
-//	 3xx–6xx: over           │
-//	                         │ BYE from a side, time, probe, session timer, drain, no ACK
-//	                         ▼
-//	                       over
+//	       INVITE, routed
+//	            │
+//	            ▼            408 503 504 silence, and nothing but 100 yet: next peer
+//	       ┌─ trying ──────┐◀──────────────────────────────────────────┐
+//	       │    │          └───────────────────────────────────────────┘
+//	       │    │ 101–199 from a fork
+//	       │    ▼
+//	       │  ringing ─────────────── CANCEL, ring time, drain ──▶ canceling ──▶ over
+//	       │    │                                                     │ 2xx crossed: ACK, BYE
+//	       │    │ 2xx (the first fork wins; others get ACK, BYE)      ▼
+//	       └────┴──────▶ answered ── ACK near ──▶ ACK far            over
+//	3xx–6xx: over           │
+//	                        │ BYE from a side, time, probe, session timer, drain, no ACK
+//	                        ▼
+//	                      over
 //
 // # Concurrency
 //

@@ -156,12 +156,12 @@ func (k *checker) group(at string, g *Group) {
 	switch g.TLS.ClientCertificates {
 	case "":
 		g.TLS.ClientCertificates = "require"
-	case "require", "verify", "none":
+	case "require", "optional":
 	default:
-		k.bad(at+".tls.clientCertificates", "%q is none of require, verify, none", g.TLS.ClientCertificates)
+		k.bad(at+".tls.clientCertificates", "%q is neither require nor optional", g.TLS.ClientCertificates)
 	}
-	if len(g.TLS.PeerNames) > 0 && g.TLS.ClientCertificates == "none" {
-		k.bad(at+".tls.peerNames", "names cannot be checked when no certificate is asked for; set clientCertificates to require or verify")
+	if len(g.TLS.PeerNames) > 0 && g.TLS.ClientCertificates == "optional" {
+		k.bad(at+".tls.peerNames", "names cannot be checked when no certificate is required; set clientCertificates to require")
 	}
 	switch g.Refer {
 	case "":

@@ -1,0 +1,507 @@
+package edge
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/record"
+	"github.com/tandemgw/tandem/internal/calls/route"
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
+	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+)
+
+// state is where a call is in its life; see the package comment.
+type state uint8
+
+const (
+	trying   state = iota // the far INVITE is out, nothing but 100 has come
+	ringing               // a provisional answer was passed on
+	answered              // a 2xx was passed on
+	over                  // ended; peers may still have to answer our BYE or CANCEL
+)
+
+// What a call's timer may be set for.
+const (
+	atSilence = iota // the peer has said nothing
+	atSetup          // no peer has shown progress
+	atRing           // nobody answers
+	atMax            // the call has lasted long enough
+	atSession        // no session refresh came
+	atProbe          // time to ask whether the sides still know the call
+	numTimes
+)
+
+// maxForks bounds the early dialogs of one call.
+const maxForks = 16
+
+// call is one call: its near leg, which came in, and its far leg, which we placed. All fields below mu are guarded by it.
+type call struct {
+	e     *Edge
+	id    string
+	start time.Time
+
+	mu    sync.Mutex
+	state state
+	dec   route.Decision
+	near  side
+	far   *side // of the present attempt; from the answer on, the far leg
+
+	// While the call is set up.
+	srv     *transaction.Server // the near INVITE
+	invite  *sip.Message
+	order   []*address
+	next    int // in order
+	try     *attempt
+	forks   []fork
+	last    lastWord
+	nearSeq uint32 // CSeq of the near INVITE
+
+	// In the call.
+	pending  []*relay // requests relayed and not answered yet
+	interval time.Duration
+
+	timer *time.Timer
+	times [numTimes]time.Time // zero: not set
+
+	rec *record.Record // nil once it is handed over
+
+	// The first of each, which most calls need only: part of the call, to be had with it.
+	firstOrder [2]*address
+	firstFar   side
+	firstFork  [1]fork
+}
+
+// lastWord is what the peer tried last had to say; it is what the near side gets when there is no other.
+type lastWord struct {
+	status int
+	msg    *sip.Message // nil for silence and transport failures
+	text   string
+}
+
+// side is one leg of a call as a dialog (RFC 3261 §12). The call's mutex guards it.
+type side struct {
+	near   bool
+	group  *group
+	addr   *address // the peer, on the far leg
+	leg    leg.Leg
+	callID string
+	tag    string // our tag
+	base   string // the tag without a fork's suffix, by which the call is found
+	peer   string // the far end's tag; on the far leg empty until the answer
+	from   string // From of our requests, with our tag
+	to     string // To of our requests, without the far end's tag
+	target string // Request-URI of our requests
+	routes []string
+	dest   transport.Target
+	home   transport.Target // where the first message went to or came from: used when the target's name cannot be resolved
+	seq    uint32           // CSeq of our latest request
+	seen   uint32           // CSeq of the far end's latest request
+	acked  bool             // far leg: the 2xx of our INVITE has been acknowledged
+	invite *relay           // a re-INVITE of the far end under way here
+	bye    bool             // BYE has come or been sent
+}
+
+// fork is one early dialog on the far leg and its image on the near leg.
+type fork struct {
+	peer   string // the far end's tag
+	tag    string // our tag for it on the near leg
+	target string
+	routes []string
+	seen   uint32 // CSeq of the far end's latest request in this dialog
+	heard  uint32 // CSeq of the near end's latest request in it
+}
+
+func (c *call) other(s *side) *side {
+	if s.near {
+		return c.far
+	}
+	return &c.near
+}
+
+// shape lets the service's profile shape a message that is about to leave on a side.
+func (c *call) shape(m *sip.Message, s *side) {
+	p := c.e.profiles[c.dec.Service]
+	if p == nil {
+		return
+	}
+	if s.group.core() {
+		p.ToCore(m, &s.leg)
+	} else {
+		p.ToService(m, &s.leg)
+	}
+}
+
+// request makes a request to a side, with what passes of src, which may be nil. hops is what is left of Max-Forwards.
+func (c *call) request(s *side, method sip.Method, src *sip.Message, hops int) *sip.Message {
+	return c.requestIn(s, nil, method, src, hops)
+}
+
+// requestIn is request within an early dialog; f is nil for the confirmed one.
+func (c *call) requestIn(s *side, f *fork, method sip.Method, src *sip.Message, hops int) *sip.Message {
+	target, routes, from, peer := s.target, s.routes, s.from, s.peer
+	if f != nil {
+		if s.near {
+			from = sip.WithParam(from, "tag", f.tag)
+		} else {
+			target, routes, peer = f.target, f.routes, f.peer
+		}
+	}
+	uri, routes := loose(target, routes)
+	m := sip.NewRequest(method, uri)
+	for _, r := range routes {
+		m.Add(sip.KindRoute, r)
+	}
+	m.Add(sip.KindMaxForwards, itoa(hops))
+	m.Add(sip.KindFrom, from)
+	to := s.to
+	if peer != "" && !s.near {
+		to += ";tag=" + peer
+	}
+	m.Add(sip.KindTo, to)
+	m.Add(sip.KindCallID, s.callID)
+	s.seq++
+	m.Add(sip.KindCSeq, sip.CSeq{Seq: s.seq, Method: method}.String())
+	if src != nil {
+		c.e.rules.Relay(m, src)
+	} else if c.e.named {
+		m.Append(c.e.agent)
+	}
+	c.shape(m, s)
+	return m
+}
+
+// ackFor makes the ACK of a 2xx on a side; seq is the INVITE's CSeq number.
+func (c *call) ackFor(s *side, seq uint32, src *sip.Message) *sip.Message {
+	save := s.seq
+	s.seq = seq - 1
+	m := c.request(s, sip.ACK, src, maxForwards)
+	s.seq = save
+	return m
+}
+
+// maxForwards is what our own requests carry (RFC 3261 §8.1.1.6).
+const maxForwards = 70
+
+// response makes the answer on a side to req from an answer of the other side.
+func (c *call) response(s *side, req, src *sip.Message, status int, tag string) *sip.Message {
+	reason := src.Reason()
+	if status != src.Status() {
+		reason = ""
+	}
+	m := sip.NewResponse(req, status, reason, tag)
+	c.e.rules.Relay(m, src)
+	c.shape(m, s)
+	return m
+}
+
+// own makes an answer of ours to a request of a side, with a reason for the peer if there is one.
+func (c *call) own(s *side, req *sip.Message, status int, tag, text string) *sip.Message {
+	m := sip.NewResponse(req, status, "", tag)
+	if c.e.named {
+		m.Append(c.e.server)
+	}
+	if text != "" {
+		m.Add(sip.KindWarning, sip.Warning(399, hostOf(s.leg.Local), text))
+	}
+	c.shape(m, s)
+	return m
+}
+
+// retarget takes over the Contact of a message as the side's target (RFC 3261 §12.2.1.2, §12.2.2).
+func (c *call) retarget(s *side, m *sip.Message) {
+	if !m.Has(sip.KindContact) {
+		return
+	}
+	a, err := m.Contact()
+	if err != nil || a.Addr == s.target || a.Addr == "*" {
+		return
+	}
+	s.target = a.Addr
+	s.dest = c.e.route(s, s.target, s.routes)
+}
+
+// loose returns Request-URI and Route lines for a target and route set: with a strict router first, its URI becomes the Request-URI
+// and the target the last Route (RFC 3261 §12.2.1.1).
+func loose(target string, routes []string) (uri string, lines []string) {
+	if len(routes) == 0 {
+		return target, nil
+	}
+	a, err := sip.ParseNameAddr(routes[0])
+	if err != nil {
+		return target, routes
+	}
+	if u, err := a.URI(); err != nil || hasParam(u, "lr") {
+		return target, routes
+	}
+	return a.Addr, append(append([]string(nil), routes[1:]...), "<"+target+">")
+}
+
+func hasParam(u sip.URI, name string) bool {
+	_, ok := u.Param(name)
+	return ok
+}
+
+// route finds where requests within a dialog go: the topmost Route, else the target (RFC 3261 §12.2.1.1, RFC 3263). A name that cannot be resolved now, and
+// a URI that cannot be read, leave it with where the dialog's first message went to or came from.
+func (e *Edge) route(s *side, target string, routes []string) transport.Target {
+	next := target
+	if len(routes) > 0 {
+		a, err := sip.ParseNameAddr(routes[0])
+		if err != nil {
+			return s.home
+		}
+		next = a.Addr
+	}
+	u, err := sip.ParseURI(next)
+	if err != nil || !u.IsSIP() {
+		return s.home
+	}
+	t := s.home
+	proto := t.From.Proto()
+	if v, ok := u.Param("transport"); ok {
+		if p, err := transport.ParseProto(v); err == nil && s.group.eps[p] != nil {
+			proto = p
+		}
+	} else if proto == transport.TCP && s.group.proto == transport.UDP && s.group.eps[transport.UDP] != nil {
+		proto = transport.UDP // the request came over TCP for its size only
+	}
+	if proto != t.From.Proto() {
+		t = transport.Target{From: s.group.eps[proto]}
+	}
+	host := strings.Trim(u.Host, "[]")
+	if v, ok := u.Param("maddr"); ok {
+		host = v
+	}
+	if addr, err := parseAddr(host); err == nil {
+		port := uint16(u.Port)
+		if port == 0 {
+			port = proto.DefaultPort()
+		}
+		t.Addr = addrPort(addr, port)
+		return t
+	}
+	targets, ok := e.find(resolve.Query{Host: host, Port: uint16(u.Port), Proto: proto})
+	if !ok || len(targets) == 0 {
+		if proto != s.home.From.Proto() {
+			return s.home
+		}
+		if host != "" && proto == transport.TLS {
+			// The connection the dialog began on will do, if it was verified for this name; else the address it led to.
+			t.ServerName = s.home.ServerName
+		}
+		return t
+	}
+	t.Addr = targets[0].Addr
+	for _, x := range targets {
+		if x.Addr == s.home.Addr {
+			t.Addr = x.Addr
+			break
+		}
+	}
+	if proto == transport.TLS {
+		t.ServerName = host
+	}
+	return t
+}
+
+// at sets a time for the call's timer; zero takes it off. Arm makes it count.
+func (c *call) at(what int, t time.Time) { c.times[what] = t }
+
+// arm sets the timer to the earliest of the times.
+func (c *call) arm() {
+	var first time.Time
+	for _, t := range c.times {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	switch {
+	case first.IsZero():
+		if c.timer != nil {
+			c.timer.Stop()
+		}
+	case c.timer == nil:
+		c.timer = time.AfterFunc(time.Until(first), c.tick)
+	default:
+		c.timer.Reset(time.Until(first))
+	}
+}
+
+// tick is the timer's call.
+func (c *call) tick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == over {
+		return
+	}
+	now := time.Now()
+	due := func(what int) bool {
+		t := c.times[what]
+		if t.IsZero() || now.Before(t) {
+			return false
+		}
+		c.times[what] = time.Time{}
+		return true
+	}
+	switch {
+	case due(atMax):
+		c.finish(finish{by: record.Tandem, status: 0, text: "the call has lasted as long as this gateway allows", cause: 31})
+	case due(atSession):
+		c.finish(finish{by: record.Tandem, text: "neither side has refreshed the session in time", cause: 102})
+	case due(atRing):
+		c.giveUp(480, "nobody answered in time", 19)
+	case due(atSetup):
+		c.giveUp(408, "no peer showed progress in time", 102)
+	case due(atSilence):
+		c.silent()
+	case due(atProbe):
+		c.probe(now)
+	}
+	if c.state != over {
+		c.arm()
+	}
+}
+
+// finish says how a call ends.
+type finish struct {
+	by     record.Party
+	status int          // for the near INVITE, where it has no final answer yet; 0: 503
+	text   string       // why, for the record, and for the peers in Reason
+	cause  int          // Q.850
+	from   *side        // who sent BYE; nil if nobody
+	bye    *sip.Message // that BYE
+	cancel *sip.Message // the CANCEL that ended it
+}
+
+// finish ends the call: what is open is answered, who has not hung up is told to, the record is handed over.
+func (c *call) finish(f finish) {
+	if c.state == over {
+		return
+	}
+	was := c.state
+	c.state = over
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	for _, r := range c.pending {
+		r.abort()
+	}
+	c.pending = nil
+	if was == answered {
+		c.hangUp(&c.near, f)
+		c.hangUp(c.far, f)
+	} else {
+		c.abandonSetup(f)
+	}
+	c.close(f)
+}
+
+// hangUp sends BYE to a side that has not sent it, after the ACK it may still be owed.
+func (c *call) hangUp(s *side, f finish) {
+	e := c.e
+	if !s.near && !s.acked {
+		c.ackFar(nil)
+	}
+	if s == f.from || s.bye {
+		if !s.bye {
+			s.bye = true
+		}
+		e.calls.remove(s.base)
+		return
+	}
+	s.bye = true
+	var m *sip.Message
+	if f.bye != nil {
+		m = c.request(s, sip.BYE, f.bye, hopsLeft(f.bye))
+	} else {
+		m = c.request(s, sip.BYE, nil, maxForwards)
+		if f.text != "" {
+			m.Add(sip.KindReason, sip.ReasonValue("Q.850", f.cause, f.text))
+		}
+	}
+	if _, err := e.tx.Send(m, s.dest, &farewell{e: e, tag: s.base}); err != nil {
+		e.calls.remove(s.base)
+		e.m.sendFailed.Inc()
+		e.log.Warn("BYE not sent", "call", c.id, "group", s.group.cfg.Name, "error", err)
+	}
+}
+
+// farewell waits for the answer to a BYE: until then a BYE that crosses it finds its call.
+type farewell struct {
+	e   *Edge
+	tag string
+}
+
+func (f *farewell) Response(_ *transaction.Client, m *sip.Message) {
+	if m.Status() >= 200 {
+		f.e.calls.remove(f.tag)
+	}
+}
+
+func (f *farewell) Failed(*transaction.Client, error) { f.e.calls.remove(f.tag) }
+
+// close counts the call off and hands over its record.
+func (c *call) close(f finish) {
+	e := c.e
+	c.near.group.calls.Add(-1)
+	if c.far != nil {
+		c.far.group.calls.Add(-1)
+	}
+	if c.dec.Emergency {
+		e.m.emergency.Dec()
+	}
+	now := time.Now()
+	r := c.rec
+	c.rec = nil
+	r.End = now.UTC()
+	if !r.Answer.IsZero() {
+		r.DurationSeconds = r.End.Sub(r.Answer).Seconds()
+	}
+	r.EndedBy, r.Reason, r.Cause = f.by, f.text, f.cause
+	if f.bye != nil {
+		if p, cause, text := sip.ReasonCause(f.bye.Get(sip.KindReason)); strings.EqualFold(p, "Q.850") {
+			r.Cause, r.Reason = cause, text
+		} else if text != "" {
+			r.Reason = text
+		}
+	}
+	e.m.ended(c, r)
+	if f.by == record.Tandem {
+		e.log.Info("call ended by the gateway", "call", c.id, "status", r.Status, "reason", r.Reason, "caller", c.dec.Caller, "called", c.dec.Called)
+	}
+	e.records.Put(r)
+	c.srv, c.invite, c.order, c.forks = nil, nil, nil, nil
+	if c.try != nil {
+		c.try.release() // its transaction lingers; the call need not
+	}
+	if e.active.Add(-1) == 0 {
+		select {
+		case e.idle <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// cut ends the call from outside. It returns whether there was anything to end.
+func (c *call) cut(why string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == over {
+		return false
+	}
+	c.finish(finish{by: record.Tandem, text: why, cause: 41})
+	return true
+}
+
+// hopsLeft is Max-Forwards of a request that is passed on (RFC 3261 §16.6 item 3). The caller has answered 483 to those with none.
+func hopsLeft(m *sip.Message) int {
+	n, ok := m.MaxForwards()
+	if !ok {
+		return maxForwards
+	}
+	return max(n-1, 0)
+}

@@ -1,0 +1,465 @@
+package edge
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/record"
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
+)
+
+// baseTag is one of our tags without its fork's suffix.
+func baseTag(tag string) string {
+	base, _, _ := strings.Cut(tag, ".")
+	return base
+}
+
+// inDialog takes a request with a To tag.
+func (e *Edge) inDialog(tx *transaction.Server, m *sip.Message, g *group) {
+	tag := m.ToTag()
+	en, ok := e.calls.get(baseTag(tag))
+	if !ok {
+		text := "there is no such call, or it is over"
+		if node, ours := nodeOf(tag); ours && node != e.cfg.Node {
+			text = "this call belongs to node " + node + ", and requests are not forwarded between nodes"
+		}
+		e.refuse(tx, m, g, 481, text, 0)
+		return
+	}
+	c := en.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := &c.near
+	if !en.near {
+		s = c.far
+	}
+	if s == nil || s.base != baseTag(tag) || s.group != g || m.CallID() != s.callID {
+		e.refuse(tx, m, g, 481, "there is no such call for this peer", 0)
+		return
+	}
+	if c.state == over {
+		if m.Method() == sip.BYE {
+			// Ours crossed it: both are right (RFC 3261 §15.1.2).
+			e.respond(tx, e.answer(tx, m, 200))
+			g.m.sent(sip.BYE, 200)
+			return
+		}
+		e.refuse(tx, m, g, 481, "the call is over", 0)
+		return
+	}
+	var f *fork
+	seen := &s.seen
+	if c.state < answered {
+		if f = c.forkIn(s, tag, m.FromTag()); f == nil {
+			e.refuse(tx, m, g, 481, "there is no such early dialog", 0)
+			return
+		}
+		seen = &f.seen
+		if s.near {
+			seen = &f.heard
+		}
+	} else if m.FromTag() != s.peer || tag != s.tag {
+		e.refuse(tx, m, g, 481, "there is no such call for this peer", 0)
+		return
+	}
+	cs, err := m.CSeq()
+	if err != nil || cs.Seq <= *seen && *seen != 0 {
+		e.refuse(tx, m, g, 500, "CSeq is lower than that of an earlier request in this call", 0)
+		return
+	}
+	*seen = cs.Seq
+	if n, ok := m.MaxForwards(); ok && n == 0 && m.Method() != sip.OPTIONS {
+		e.refuse(tx, m, g, 483, "Max-Forwards is used up", 0)
+		return
+	}
+	switch m.Method() {
+	case sip.BYE:
+		c.goodbye(s, tx, m)
+	case sip.INVITE:
+		switch {
+		case c.state < answered && s.near, s.invite != nil:
+			e.refuse(tx, m, g, 500, "an INVITE of this side is still under way", glare())
+		case c.state < answered, c.other(s).invite != nil:
+			e.refuse(tx, m, g, 491, "", 0)
+		default:
+			c.relay(s, nil, tx, m)
+		}
+	case sip.UPDATE:
+		switch {
+		case c.open(s, sip.UPDATE):
+			e.refuse(tx, m, g, 500, "an UPDATE of this side is still under way", glare())
+		case c.open(c.other(s), sip.UPDATE) && m.Body() != "":
+			e.refuse(tx, m, g, 491, "", 0)
+		default:
+			c.relay(s, f, tx, m)
+		}
+	case sip.PRACK, sip.INFO, sip.NOTIFY:
+		c.relay(s, f, tx, m)
+	case sip.OPTIONS:
+		e.respond(tx, e.able(tx, m, g))
+		g.m.sent(sip.OPTIONS, 200)
+	case sip.REFER:
+		if s.group.cfg.Refer != referRelay {
+			e.refuse(tx, m, g, 403, "peer group "+g.cfg.Name+" may not transfer calls by REFER", 0)
+			return
+		}
+		c.relay(s, f, tx, m)
+	default:
+		if m.Method().Known() {
+			e.refuse(tx, m, g, 405, "not within a call", 0)
+		} else {
+			e.refuse(tx, m, g, 501, "this method is not known here; method names are case-sensitive", 0)
+		}
+	}
+}
+
+// glare is how long a side should wait that sends a second INVITE or UPDATE too early: 0 to 10 s (RFC 3261 §14.2). Nothing shorter than
+// a second can be said.
+func glare() time.Duration { return time.Duration(1+rand.IntN(10)) * time.Second }
+
+// forkIn finds the early dialog of a request that came in on side s.
+func (c *call) forkIn(s *side, tag, from string) *fork {
+	for i := range c.forks {
+		f := &c.forks[i]
+		if s.near && f.tag == tag && from == s.peer || !s.near && f.peer == from && tag == s.tag {
+			return f
+		}
+	}
+	return nil
+}
+
+// open tells whether a request of side s is under way.
+func (c *call) open(s *side, method sip.Method) bool {
+	return slices.ContainsFunc(c.pending, func(r *relay) bool { return r.from == s && r.method == method })
+}
+
+// goodbye takes a BYE: it is answered at once, whatever the other side will say.
+func (c *call) goodbye(s *side, tx *transaction.Server, m *sip.Message) {
+	e := c.e
+	if c.state < answered && !s.near {
+		// RFC 3261 §15: the called side must not.
+		e.refuse(tx, m, s.group, 481, "the call is not answered yet; the called side cannot hang up", 0)
+		return
+	}
+	res := e.answer(tx, m, 200)
+	c.shape(res, s)
+	e.respond(tx, res)
+	s.group.m.sent(sip.BYE, 200)
+	by := record.Far
+	if s.near {
+		by = record.Near
+	}
+	c.finish(finish{by: by, status: 487, from: s, bye: m})
+}
+
+// relay is a request within the call that was passed from one side to the other and awaits its answer.
+type relay struct {
+	c      *call
+	from   *side
+	fork   *fork
+	method sip.Method
+	in     *transaction.Server
+	out    *transaction.Client
+	req    *sip.Message
+	seq    uint32 // CSeq of the request as passed on
+	done   bool   // has its final answer
+	acked  bool   // INVITE: and the ACK was passed on
+}
+
+// inbound is a relay as the handler of the transaction it came by; the relay itself handles the one it went out by.
+type inbound relay
+
+// maxPending bounds the requests of one call that await their answers.
+const maxPending = 16
+
+// relay passes a request on to the other side.
+func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message) {
+	e := c.e
+	if len(c.pending) >= maxPending {
+		e.refuse(tx, m, s.group, 500, "too many requests of this call are under way", glare())
+		return
+	}
+	o := c.other(s)
+	if m.Method() == sip.UPDATE {
+		c.retarget(s, m) // RFC 3311 §5.2; a re-INVITE's counts once it is accepted
+	}
+	r := &relay{c: c, from: s, fork: f, method: m.Method(), in: tx, req: m}
+	out := c.requestIn(o, f, m.Method(), m, hopsLeft(m))
+	r.seq = o.seq
+	if m.Method() == sip.PRACK {
+		c.translateRAck(s, out)
+	}
+	dest := o.dest
+	if f != nil && !o.near {
+		dest = e.route(o, f.target, f.routes)
+	} else if f != nil {
+		dest = c.nearDest()
+	}
+	if m.Method() == sip.INVITE {
+		_ = tx.Trying() // fails only where every later answer would too
+		s.invite = r
+	}
+	tx.Handle((*inbound)(r))
+	var err error
+	if r.out, err = e.tx.Send(out, dest, r); err != nil {
+		r.failed(err)
+		return
+	}
+	o.group.m.sentRequest(m.Method())
+	c.pending = append(c.pending, r)
+}
+
+// nearDest is where requests to the near side go before the answer.
+func (c *call) nearDest() (t transportTarget) {
+	s := &c.near
+	if s.target == "" {
+		f := c.srv.Flow()
+		s.home = transportTarget{From: f.Endpoint(), Addr: f.Remote(), Prefer: f}
+		s.dest = s.home
+		s.routes = routeSet(c.invite, false)
+		c.retarget(s, c.invite)
+	}
+	return s.dest
+}
+
+// translateRAck puts the other side's number for the INVITE into RAck (RFC 3262 §7.2).
+func (c *call) translateRAck(s *side, out *sip.Message) {
+	seq := uint32(0)
+	switch {
+	case c.state < answered && s.near:
+		seq = c.try.seq
+	case s.invite != nil:
+		seq = s.invite.seq
+	}
+	parts := strings.Fields(out.Get(sip.KindRAck))
+	if seq == 0 || len(parts) != 3 {
+		return
+	}
+	parts[1] = strconv.FormatUint(uint64(seq), 10)
+	out.Set(sip.KindRAck, strings.Join(parts, " "))
+}
+
+// settle notes that the relay has its final answer.
+func (r *relay) settle() {
+	r.done = true
+	c := r.c
+	if i := slices.Index(c.pending, r); i >= 0 {
+		c.pending = slices.Delete(c.pending, i, i+1)
+	}
+	if r.from.invite == r {
+		r.from.invite = nil
+	}
+}
+
+// Response implements [transaction.ClientHandler].
+func (r *relay) Response(tx *transaction.Client, m *sip.Message) {
+	c, status := r.c, m.Status()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.other(r.from)
+	if o != nil {
+		o.group.m.received(r.method, status)
+	}
+	r.out = tx
+	if r.done || c.state == over {
+		if r.method == sip.INVITE && status/100 == 2 && c.state == over {
+			// The call ended meanwhile; the answer must be acknowledged all the same.
+			_ = tx.Ack(c.ackFor(o, r.seq, nil), o.dest)
+		}
+		return
+	}
+	if status == 100 {
+		return
+	}
+	if status < 200 {
+		res := c.response(r.from, r.req, m, status, "")
+		c.e.respond(r.in, res)
+		return
+	}
+	r.settle()
+	sent := status
+	if status < 400 && status >= 300 || status == 401 || status == 407 {
+		sent = 500 // neither redirects nor challenges pass (see setup)
+	}
+	res := c.response(r.from, r.req, m, sent, "")
+	if status == 503 {
+		res.Remove(sip.KindRetryAfter)
+	}
+	now := time.Now()
+	if status < 300 && (r.method == sip.INVITE || r.method == sip.UPDATE) {
+		if c.state == answered {
+			c.retarget(r.from, r.req)
+			c.retarget(o, m)
+			c.session(m, now)
+			c.arm()
+		} else if r.fork != nil && r.from.near {
+			r.fork.learn(m)
+		}
+	}
+	r.from.group.m.sent(r.method, sent)
+	if r.method == sip.INVITE && status < 300 {
+		if err := r.in.RespondReliably(res); err != nil {
+			c.e.m.sendFailed.Inc()
+		}
+		return
+	}
+	c.e.respond(r.in, res)
+	c.bury(r, status)
+}
+
+// bury ends the call if an answer says that the side it came from no longer knows it (RFC 5057 §5.1, RFC 3261 §12.2.1.2).
+func (c *call) bury(r *relay, status int) {
+	refresh := r.method == sip.INVITE || r.method == sip.UPDATE
+	if c.state != answered || status != 481 && !(status == 408 && refresh) {
+		return
+	}
+	gone := record.Far
+	if !r.from.near {
+		gone = record.Near
+	}
+	c.finish(finish{by: record.Tandem, text: fmt.Sprintf("the %s side no longer knows the call (%d to %s)", gone, status, r.method), cause: 41})
+}
+
+// Failed implements [transaction.ClientHandler]: no answer came. It counts as 408, a broken connection as 503.
+func (r *relay) Failed(_ *transaction.Client, err error) {
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
+	if r.done || r.c.state == over {
+		return
+	}
+	r.failed(err)
+}
+
+func (r *relay) failed(err error) {
+	c := r.c
+	status, text := 503, "the other side of the call could not be reached"
+	if errors.Is(err, transaction.ErrTimeout) {
+		status, text = 408, "the other side of the call did not answer in time"
+	}
+	r.settle()
+	c.e.respond(r.in, c.own(r.from, r.req, status, "", text))
+	r.from.group.m.sent(r.method, status)
+	if status == 408 {
+		c.bury(r, status)
+	}
+}
+
+// abort answers a request whose call ended meanwhile (RFC 3261 §15.1.2).
+func (r *relay) abort() {
+	r.done = true
+	status := 487
+	if r.method != sip.INVITE {
+		status = 481
+	}
+	r.c.e.respond(r.in, r.c.own(r.from, r.req, status, "", "the call is over"))
+	r.from.group.m.sent(r.method, status)
+	if r.from.invite == r {
+		r.from.invite = nil
+	}
+}
+
+// Cancel implements [transaction.ServerHandler]: a re-INVITE is canceled. What the other side says at last is passed on, so that a 200 that
+// crosses holds on both sides.
+func (i *inbound) Cancel(*transaction.Server, *sip.Message) {
+	r := (*relay)(i)
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
+	if !r.done && r.out != nil {
+		_ = r.out.Cancel() // an error says that the final answer is there already
+	}
+}
+
+// Ack implements [transaction.ServerHandler]: the ACK of a re-INVITE's 2xx.
+func (i *inbound) Ack(tx *transaction.Server, m *sip.Message) {
+	r := (*relay)(i)
+	c := r.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	tx.Handle(nil)
+	if r.acked || r.out == nil {
+		return
+	}
+	r.acked = true
+	o := c.other(r.from)
+	if err := r.out.Ack(c.ackFor(o, r.seq, m), o.dest); err != nil {
+		c.e.m.sendFailed.Inc()
+	}
+}
+
+// Failed implements [transaction.ServerHandler].
+func (i *inbound) Failed(_ *transaction.Server, err error) {
+	r := (*relay)(i)
+	c := r.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == answered && r.method == sip.INVITE && errors.Is(err, transaction.ErrNoAck) {
+		if !r.acked {
+			r.acked = true
+			o := c.other(r.from)
+			_ = r.out.Ack(c.ackFor(o, r.seq, nil), o.dest) // it is owed one before its BYE
+		}
+		c.finish(finish{by: record.Tandem, text: "the answer to a re-INVITE was never acknowledged", cause: 102})
+	}
+}
+
+// session watches the session timer that the two ends have agreed on (RFC 4028): each 2xx to INVITE or UPDATE starts it anew.
+func (c *call) session(m *sip.Message, now time.Time) {
+	v := m.Get(sip.KindSessionExpires)
+	n, _, _ := strings.Cut(v, ";")
+	secs, err := strconv.Atoi(strings.TrimSpace(n))
+	if v == "" || err != nil || secs <= 0 {
+		c.at(atSession, time.Time{})
+		return
+	}
+	c.at(atSession, now.Add(time.Duration(min(secs, 1<<20))*time.Second))
+}
+
+// probe asks both sides whether they still know the call.
+func (c *call) probe(now time.Time) {
+	for _, s := range []*side{&c.near, c.far} {
+		m := c.request(s, sip.OPTIONS, nil, maxForwards)
+		if _, err := c.e.tx.Send(m, s.dest, &probe{c: c, s: s}); err != nil {
+			c.e.m.sendFailed.Inc()
+		}
+		s.group.m.sentRequest(sip.OPTIONS)
+	}
+	c.at(atProbe, now.Add(c.e.cfg.Timers.ProbeEvery))
+}
+
+// probe waits for the answer to an OPTIONS within a call.
+type probe struct {
+	c *call
+	s *side
+}
+
+func (p *probe) Response(_ *transaction.Client, m *sip.Message) {
+	if s := m.Status(); s == 481 || s == 408 {
+		p.gone(fmt.Sprintf("answered %d", s))
+	}
+}
+
+func (p *probe) Failed(_ *transaction.Client, err error) {
+	if errors.Is(err, transaction.ErrTimeout) {
+		p.gone("did not answer")
+	}
+}
+
+func (p *probe) gone(how string) {
+	c := p.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != answered {
+		return
+	}
+	who := record.Far
+	if p.s.near {
+		who = record.Near
+	}
+	c.finish(finish{by: record.Tandem, text: fmt.Sprintf("the %s side no longer knows the call: it %s to OPTIONS", who, how), cause: 27})
+}

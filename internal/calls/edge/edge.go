@@ -1,0 +1,488 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/record"
+	"github.com/tandemgw/tandem/internal/calls/route"
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
+	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// Deps is what the edge is given.
+type Deps struct {
+	// Policy is the routing policy, compiled for the groups of this configuration (see Config.RouteGroups).
+	Policy *route.Policy
+	// Rules is the header policy.
+	Rules *leg.Rules
+	// Profiles are the services' call profiles; each service of a group needs one.
+	Profiles []leg.Profile
+	// View returns the number index, nil as long as none has ever been loaded; then calls get 503. It is asked once per call.
+	View func() route.View
+	// Records takes a record of each call. Nil discards them.
+	Records record.Sink
+	// Resolver resolves peers' names and those in Contact and Route. Nil: addresses only.
+	Resolver *resolve.Resolver
+	// Log and Registerer are where log lines and metrics go; nil for nowhere.
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+	// Transport and Transaction set bounds and timers of the layers below. The zero values are RFC 3261's.
+	Transport   transport.Config
+	Transaction transaction.Config
+}
+
+// Edge is the back-to-back user agent. Its life: New, which binds all addresses; Run; Drain if one likes; the end of Run's context. Its methods are
+// safe for concurrent use.
+type Edge struct {
+	cfg      Config
+	log      *slog.Logger
+	policy   *route.Policy
+	rules    *leg.Rules
+	view     func() route.View
+	records  record.Sink
+	find     lookup
+	tp       *transport.Stack
+	tx       *transaction.Layer
+	groups   []*group
+	byName   map[string]*group
+	profiles map[domain.Service]leg.Profile
+	ports    map[*transport.Endpoint]*port
+	keys     []*keyFiles
+	m        *metrics
+	server   sip.Header // Server line of our own answers
+	agent    sip.Header // User-Agent line of our own requests
+	named    bool       // whether these two are sent
+	tagHead  string     // what our tags begin with: node and "-"
+
+	calls    table
+	active   atomic.Int64
+	rate     gate
+	draining atomic.Bool
+	running  atomic.Bool
+	idle     chan struct{} // gets a token when the last call ends
+	unknown  logGate
+	refused  logGate
+}
+
+// port is what the edge knows of one endpoint.
+type port struct {
+	ep      *transport.Endpoint
+	proto   transport.Proto
+	sources atomic.Pointer[sources]
+}
+
+// New checks the configuration, binds all addresses and makes an edge that does not yet read from them. An error names what could not be had.
+func New(cfg Config, d Deps) (*Edge, error) {
+	if errs := cfg.Validate(); len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	if d.Policy == nil || d.Rules == nil || d.View == nil {
+		return nil, errors.New("edge needs a routing policy, header rules and a view of the index")
+	}
+	e := &Edge{cfg: cfg, log: d.Log, policy: d.Policy, rules: d.Rules, view: d.View, records: d.Records,
+		byName: map[string]*group{}, profiles: map[domain.Service]leg.Profile{}, ports: map[*transport.Endpoint]*port{},
+		tagHead: cfg.Node + "-", idle: make(chan struct{}, 1)}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.records == nil {
+		e.records = record.Discard{}
+	}
+	e.find = func(resolve.Query) ([]resolve.Target, bool) { return nil, false }
+	if d.Resolver != nil {
+		e.find = d.Resolver.Lookup
+	}
+	if ua := cfg.UserAgent; ua != "-" {
+		if ua == "" {
+			ua = "Tandem"
+		}
+		e.named, e.server, e.agent = true, sip.Line(sip.KindServer, ua), sip.Line(sip.KindUserAgent, ua)
+	}
+	e.rate.limit(cfg.Limits.MaxCallsPerSecond)
+	for _, p := range d.Profiles {
+		e.profiles[p.Service()] = p
+	}
+	e.calls.init()
+	e.m = newMetrics(e)
+	tpc := d.Transport
+	if tpc.SentBy == nil && d.Resolver != nil {
+		tpc.SentBy = func(host string, port uint16, proto transport.Proto) (out []netip.AddrPort) {
+			targets, _ := e.find(resolve.Query{Host: host, Port: port, Proto: proto})
+			for _, t := range targets {
+				out = append(out, t.Addr)
+			}
+			return out
+		}
+	}
+	var err error
+	if e.tp, err = transport.New(tpc, e.log, d.Registerer); err != nil {
+		return nil, err
+	}
+	txc := d.Transaction
+	txc.NewTag = e.newTag
+	if txc.RetryAfter == 0 {
+		txc.RetryAfter = cfg.Limits.RetryAfter
+	}
+	if e.tx, err = transaction.New(txc, e.tp, e, e.log, d.Registerer); err == nil {
+		err = e.listen()
+	}
+	if err == nil && d.Registerer != nil {
+		err = e.m.register(d.Registerer)
+	}
+	if err != nil {
+		e.close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// newTag makes a tag that names this node.
+func (e *Edge) newTag() string { return sip.Token(e.tagHead) }
+
+// listen makes the groups and opens their endpoints, one for each address that differs.
+func (e *Edge) listen() error {
+	open := map[string]*transport.Endpoint{}
+	for i := range e.cfg.Groups {
+		cfg := &e.cfg.Groups[i]
+		g := &group{cfg: cfg, service: cfg.service(), proto: cfg.proto(), silence: cfg.FailoverAfter}
+		set(&g.silence, e.cfg.Timers.FailoverAfter)
+		g.rate.limit(cfg.MaxCallsPerSecond)
+		if !g.core() {
+			if g.profile = e.profiles[g.service]; g.profile == nil {
+				return fmt.Errorf("peer group %s: there is no call profile for %s", cfg.Name, g.service)
+			}
+		}
+		if cfg.Insecure {
+			e.log.Warn("peer group takes SIP without TLS beyond loopback (insecure: true)", "group", cfg.Name)
+		}
+		for _, p := range []transport.Proto{transport.TCP, transport.UDP, transport.TLS} { // UDP needs its TCP for large requests
+			bind := cfg.Bind.of(p)
+			if bind == "" {
+				continue
+			}
+			key := p.Param() + " " + bind
+			ep := open[key]
+			if ep == nil {
+				var err error
+				if ep, err = e.open(cfg, p, g); err != nil {
+					return err
+				}
+				open[key] = ep
+			}
+			g.eps[p] = ep
+			g.local[p] = addrOf(ep.SentBy(), p)
+		}
+		for j := range cfg.Peers {
+			g.peers = append(g.peers, newPeer(g, &cfg.Peers[j]))
+		}
+		slices.SortStableFunc(g.peers, func(a, b *peer) int { return a.cfg.Priority - b.cfg.Priority })
+		g.m = e.m.group(g)
+		e.groups = append(e.groups, g)
+		e.byName[cfg.Name] = g
+	}
+	e.rebuildSources()
+	return nil
+}
+
+// open opens one endpoint.
+func (e *Edge) open(cfg *Group, p transport.Proto, g *group) (*transport.Endpoint, error) {
+	bind, _ := netip.ParseAddrPort(cfg.Bind.of(p))
+	po := &port{proto: p}
+	po.sources.Store(&sources{})
+	ec := transport.EndpointConfig{
+		Name: cfg.Name + "/" + p.Param(), Proto: p, Bind: bind, Advertised: cfg.Advertised.of(p),
+		Accept: func(_ *transport.Endpoint, src netip.AddrPort) (tag any, ok bool) {
+			if g := po.sources.Load().group(src.Addr()); g != nil {
+				return g, true
+			}
+			if n, ok := e.unknown.pass(time.Now()); ok {
+				e.log.Warn("SIP from an unknown source dropped", "source", src.String(), "transport", p.Param(), "at", bind.String(), "more_since_last", n)
+			}
+			return nil, false
+		},
+	}
+	if p == transport.UDP {
+		ec.Large = g.eps[transport.TCP]
+	}
+	if p == transport.TLS {
+		k := &keyFiles{ring: transport.NewKeyring(), cfg: cfg.TLS}
+		if err := k.load(); err != nil {
+			return nil, fmt.Errorf("peer group %s: %w", cfg.Name, err)
+		}
+		e.keys = append(e.keys, k)
+		ec.TLS = &transport.TLSConfig{Keys: k.ring, Identity: tlsIdentity, Roots: k.roots, Anonymous: cfg.TLS.ClientCertificates == "optional"}
+	}
+	ep, err := e.tp.Listen(ec)
+	if err != nil {
+		return nil, err
+	}
+	po.ep = ep
+	e.ports[ep] = po
+	return ep, nil
+}
+
+// rebuildSources makes the endpoints' tables of known sources anew.
+func (e *Edge) rebuildSources() {
+	for _, po := range e.ports {
+		po.sources.Store(newSources(e.groups, po.ep, po.proto))
+	}
+}
+
+// Listening is one address the edge listens on.
+type Listening struct {
+	Groups     []string       `json:"groups"`
+	Transport  string         `json:"transport"` // udp, tcp, tls
+	Address    netip.AddrPort `json:"address"`   // as bound
+	Advertised string         `json:"advertised"`
+}
+
+// Listening returns the addresses that are bound, with port 0 replaced by what was taken.
+func (e *Edge) Listening() []Listening {
+	var out []Listening
+	at := map[*transport.Endpoint]int{}
+	for _, g := range e.groups {
+		for _, p := range protos {
+			ep := g.eps[p]
+			if ep == nil {
+				continue
+			}
+			i, ok := at[ep]
+			if !ok {
+				i = len(out)
+				at[ep] = i
+				out = append(out, Listening{Transport: p.Param(), Address: ep.Local(), Advertised: ep.SentBy()})
+			}
+			out[i].Groups = append(out[i].Groups, g.cfg.Name)
+		}
+	}
+	return out
+}
+
+// Run reads, answers, watches peers, and places calls until ctx is done. Then every call left is ended with BYE, and everything closed.
+func (e *Edge) Run(ctx context.Context) error {
+	defer e.close()
+	if err := e.tp.Start(e.tx); err != nil {
+		return err
+	}
+	e.running.Store(true)
+	defer e.running.Store(false)
+	w := newWatch(e)
+	var wg sync.WaitGroup
+	wctx, stop := context.WithCancel(ctx)
+	wg.Go(func() { w.run(wctx) })
+	<-ctx.Done()
+	e.draining.Store(true)
+	stop()
+	wg.Wait()
+	n := e.cut("the gateway is stopped")
+	// Let BYE and CANCEL be answered, and 487 and 503 acknowledged: but not for long.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutPatience)
+	defer cancel()
+	if err := e.tx.Idle(last); err != nil && n > 0 {
+		e.log.Warn("stopped before every peer had answered", "error", err)
+	}
+	return nil
+}
+
+// cutPatience is how long Run waits at its end for the answers to what it sent to end calls.
+const cutPatience = 2 * time.Second
+
+func (e *Edge) close() {
+	e.tp.Close()
+	if e.tx != nil {
+		e.tx.Close()
+	}
+}
+
+// Drain refuses new calls, and answers OPTIONS with 503 so that peers go elsewhere, until the edge ends. It returns when the last call is over or ctx
+// is done; the error then says how many are left. Ending Run's context cuts those.
+func (e *Edge) Drain(ctx context.Context) error {
+	e.draining.Store(true)
+	e.log.Info("drain begun: no new calls are taken", "calls", e.active.Load())
+	for {
+		n := e.active.Load()
+		if n == 0 {
+			return nil
+		}
+		select {
+		case <-e.idle:
+		case <-ctx.Done():
+			return fmt.Errorf("%d calls are still up: %w", e.active.Load(), ctx.Err())
+		}
+	}
+}
+
+// cut ends every call, and returns how many there were.
+func (e *Edge) cut(why string) int {
+	n := 0
+	for _, c := range e.calls.all() {
+		if c.cut(why) {
+			n++
+		}
+	}
+	if n > 0 {
+		e.log.Warn("calls cut", "calls", n, "reason", why)
+	}
+	return n
+}
+
+// Ready returns nil if new calls are taken, else what is missing.
+func (e *Edge) Ready() error {
+	switch {
+	case !e.running.Load():
+		return errors.New("the SIP edge is not running")
+	case e.draining.Load():
+		return errors.New("the SIP edge is draining")
+	case e.view() == nil:
+		return errors.New(noIndex)
+	}
+	return nil
+}
+
+// Calls returns the number of calls being set up or up.
+func (e *Edge) Calls() int { return int(e.active.Load()) }
+
+// Pending returns the number of SIP transactions without a final answer, and Live that of all that are remembered.
+func (e *Edge) Pending() int { return e.tx.Pending() }
+
+// Live: see Pending.
+func (e *Edge) Live() int { return e.tx.Live() }
+
+// Peers returns the state of every address of every peer.
+func (e *Edge) Peers() []PeerState {
+	var out []PeerState
+	for _, g := range e.groups {
+		for _, p := range g.peers {
+			out = p.states(out)
+		}
+	}
+	return out
+}
+
+// groupOf returns the group a message belongs to, nil if it came from nowhere known.
+func (e *Edge) groupOf(f transport.Flow) *group {
+	g, _ := f.Tag().(*group)
+	if g == nil { // a connection that we opened
+		if po := e.ports[f.Endpoint()]; po != nil {
+			g = po.sources.Load().group(f.Remote().Addr())
+		}
+	}
+	if g == nil || f.Proto() != transport.TLS || len(g.cfg.TLS.PeerNames) == 0 {
+		return g
+	}
+	for _, n := range g.cfg.TLS.PeerNames {
+		if f.VerifiedFor(n) {
+			return g
+		}
+	}
+	return nil
+}
+
+// Texts of refusals that several places give.
+const (
+	noIndex  = "this gateway has not loaded its number index yet"
+	drained  = "this gateway is being taken out of service"
+	busyAll  = "this gateway carries as many calls as it may"
+	busyRate = "this gateway takes no more new calls this second"
+)
+
+// answer makes a response of our own.
+func (e *Edge) answer(tx *transaction.Server, m *sip.Message, status int) *sip.Message {
+	res := sip.NewResponse(m, status, "", tx.Tag())
+	if e.named {
+		res.Append(e.server)
+	}
+	return res
+}
+
+// refuse answers a request with a reason, which the log gets too. The text must be fit for a peer to read.
+func (e *Edge) refuse(tx *transaction.Server, m *sip.Message, g *group, status int, text string, retry time.Duration) {
+	res := e.answer(tx, m, status)
+	if text != "" {
+		res.Add(sip.KindWarning, sip.Warning(399, hostOf(g.local[g.at(tx.Flow())]), text))
+	}
+	if retry > 0 {
+		res.Add(sip.KindRetryAfter, seconds(retry))
+	}
+	if status == 405 || status == 501 {
+		res.Add(sip.KindAllow, g.allow())
+	}
+	e.respond(tx, res)
+	g.m.sent(m.Method(), status)
+	if n, ok := e.refused.pass(time.Now()); ok {
+		e.log.Info("SIP request refused", "group", g.cfg.Name, "source", tx.Flow().Remote().String(), "method", string(m.Method()), "status", status,
+			"reason", text, "call_id", m.CallID(), "more_since_last", n)
+	}
+}
+
+// respond sends an answer that needs no ACK, or a non-2xx final, which the layer retransmits.
+func (e *Edge) respond(tx *transaction.Server, res *sip.Message) {
+	if err := tx.Respond(res); err != nil && !errors.Is(err, transaction.ErrDone) {
+		e.m.sendFailed.Inc()
+		e.log.Debug("SIP answer not sent", "status", res.Status(), "error", err)
+	}
+}
+
+// at is the transport a message of the group came over.
+func (g *group) at(f transport.Flow) transport.Proto { return f.Proto() }
+
+// allow is the Allow value for the group.
+func (g *group) allow() string {
+	l := leg.Leg{Refer: g.cfg.Refer == referRelay}
+	return l.Allow()
+}
+
+func seconds(d time.Duration) string {
+	return strconv.Itoa(int((d + time.Second - 1) / time.Second))
+}
+
+// logGate lets one log line a second through, and counts the others.
+type logGate struct {
+	mu    sync.Mutex // guards the fields below
+	next  time.Time
+	quiet int
+}
+
+// pass returns whether to log now, and how many were kept back since the last time.
+func (g *logGate) pass(now time.Time) (kept int, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Before(g.next) {
+		g.quiet++
+		return 0, false
+	}
+	kept, g.quiet, g.next = g.quiet, 0, now.Add(time.Second)
+	return kept, true
+}
+
+// nodeOf returns the node named in a tag of ours; ok is false for a tag of another form.
+func nodeOf(tag string) (node string, ok bool) {
+	node, rest, ok := strings.Cut(tag, "-")
+	return node, ok && len(rest) >= 20
+}
+
+// readFile is os.ReadFile; a name for the error text's sake.
+func readFile(what, name string) ([]byte, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	return b, nil
+}

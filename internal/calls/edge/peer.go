@@ -1,0 +1,417 @@
+package edge
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// group is a peer group at work. Its fields do not change after New but for the counters.
+type group struct {
+	cfg     *Group
+	service domain.Service // NoService: the operator's core
+	profile leg.Profile    // of the service; nil for the core
+	proto   transport.Proto
+	eps     [len(protos) + 1]*transport.Endpoint // by transport.Proto; nil where nothing is bound
+	local   [len(protos) + 1]leg.Addr            // how peers reach each of them
+	peers   []*peer                              // by priority
+	silence time.Duration                        // fail-over after
+	calls   atomic.Int64
+	rate    gate
+	m       groupMetrics
+}
+
+func (g *group) core() bool { return g.service == domain.NoService }
+
+// side is the group's kind in metrics and logs.
+func (g *group) side() string {
+	if g.core() {
+		return "core"
+	}
+	return g.service.String()
+}
+
+// lookup finds the addresses of a query in memory; [resolve.Resolver.Lookup].
+type lookup func(resolve.Query) ([]resolve.Target, bool)
+
+// peer is one configured peer at work.
+type peer struct {
+	group *group
+	cfg   *Peer
+	host  string // as configured
+	port  uint16
+	query resolve.Query
+	fixed *address // the only one of a peer of type ip
+
+	mu    sync.Mutex // guards addrs
+	addrs map[netip.AddrPort]*address
+}
+
+// newPeer makes a peer of a valid configuration.
+func newPeer(g *group, cfg *Peer) *peer {
+	host, port, _ := hostPort(cfg.Address)
+	p := &peer{group: g, cfg: cfg, host: host, port: port, addrs: map[netip.AddrPort]*address{}}
+	switch cfg.Type {
+	case typeIP:
+		if p.port == 0 {
+			p.port = g.proto.DefaultPort()
+		}
+		a, _ := netip.ParseAddr(host)
+		p.fixed = p.at(netip.AddrPortFrom(a.Unmap(), p.port))
+	case typeA:
+		if p.port == 0 {
+			p.port = g.proto.DefaultPort()
+		}
+		p.query = resolve.Query{Host: host, Port: p.port, Proto: g.proto}
+	case typeSRV:
+		p.query = resolve.Query{Host: host, Proto: g.proto}
+		if strings.HasPrefix(host, "_") {
+			p.query.SRV = host
+			// The name to verify is the domain the record stands under (RFC 5922 §4).
+			if parts := strings.SplitN(host, ".", 3); len(parts) == 3 {
+				p.host = parts[2]
+				p.query.Host = p.host
+			}
+		}
+	}
+	return p
+}
+
+// at returns the state of one of the peer's addresses.
+func (p *peer) at(ap netip.AddrPort) *address {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.addrs[ap]
+	if a == nil {
+		a = &address{peer: p, addr: ap, up: true, since: time.Now()}
+		p.addrs[ap] = a
+	}
+	return a
+}
+
+// now returns the peer's addresses in the order to try them.
+func (p *peer) addresses(find lookup, dst []*address) []*address {
+	if p.fixed != nil {
+		return append(dst, p.fixed)
+	}
+	targets, ok := find(p.query)
+	if !ok {
+		return dst
+	}
+	for _, t := range targets {
+		dst = append(dst, p.at(t.Addr))
+	}
+	return dst
+}
+
+// keep forgets addresses that the peer's name no longer has.
+func (p *peer) keep(now []*address) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for ap, a := range p.addrs {
+		if !slices.Contains(now, a) {
+			delete(p.addrs, ap)
+		}
+	}
+}
+
+// serverName is the name the peer's certificate must carry; empty where the address itself must be in it.
+func (p *peer) serverName() string {
+	if p.cfg.Type == typeIP {
+		return ""
+	}
+	return p.host
+}
+
+// remote is the peer as its service's profile sees it.
+func (p *peer) remote() leg.Addr {
+	port := p.port
+	if p.cfg.Type == typeSRV {
+		port = 0
+	}
+	return leg.Addr{Host: p.host, Port: port, Transport: p.group.proto.Param()}
+}
+
+// address is one address of a peer and what is known of its health.
+type address struct {
+	peer *peer
+	addr netip.AddrPort
+
+	mu        sync.Mutex // guards the fields below
+	up        bool
+	fails     int       // failures in a row
+	oks       int       // successes in a row
+	shunned   time.Time // a Retry-After lasts until then
+	trial     time.Time // when a peer that is not asked by OPTIONS gets another chance
+	since     time.Time // of the last change
+	reason    string    // of the last failure
+	answered  time.Time // last answer to OPTIONS
+	asked     time.Time // last OPTIONS
+	roundTrip time.Duration
+}
+
+// usable tells whether the address is a first choice.
+func (a *address) usable(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if now.Before(a.shunned) {
+		return false
+	}
+	return a.up || !a.trial.IsZero() && !now.Before(a.trial)
+}
+
+// good notes that the address answered.
+func (a *address) good(now time.Time, log *slog.Logger) {
+	o := &a.peer.group.cfg.Options
+	a.mu.Lock()
+	a.fails = 0
+	a.oks++
+	risen := !a.up && a.oks >= o.UpAfter
+	if risen {
+		a.up, a.since, a.reason, a.trial = true, now, "", time.Time{}
+	}
+	a.mu.Unlock()
+	if risen {
+		log.Info("peer is up", "group", a.peer.group.cfg.Name, "peer", a.peer.cfg.Name, "address", a.addr.String())
+	}
+}
+
+// bad notes that the address failed, and for how long it asked to be left alone.
+func (a *address) bad(now time.Time, why string, retryAfter time.Duration, log *slog.Logger) {
+	o := &a.peer.group.cfg.Options
+	a.mu.Lock()
+	a.oks = 0
+	a.fails++
+	a.reason = why
+	if retryAfter > 0 {
+		a.shunned = now.Add(min(retryAfter, maxShun))
+	}
+	fallen := a.up && a.fails >= o.DownAfter
+	if fallen {
+		a.up, a.since = false, now
+	}
+	if !a.up && (a.peer.cfg.Passive || o.Off) {
+		a.trial = now.Add(o.Every)
+	}
+	a.mu.Unlock()
+	switch {
+	case fallen:
+		log.Warn("peer is down", "group", a.peer.group.cfg.Name, "peer", a.peer.cfg.Name, "address", a.addr.String(), "reason", why)
+	case retryAfter > 0:
+		log.Warn("peer asked to be left alone", "group", a.peer.group.cfg.Name, "peer", a.peer.cfg.Name, "address", a.addr.String(), "for", retryAfter, "reason", why)
+	}
+}
+
+// maxShun bounds a peer's Retry-After, so that a slip of a peer does not take it out for days.
+const maxShun = 10 * time.Minute
+
+// PeerState is what is known of one address of a peer.
+type PeerState struct {
+	Group   string `json:"group"`
+	Service string `json:"service"` // contract name, "none" for the core
+	Peer    string `json:"peer"`
+	Address string `json:"address"` // empty while the peer's name has not been resolved
+	Up      bool   `json:"up"`
+	// Since is when Up last changed, RetryAfter until when the peer asked to be left alone.
+	Since      time.Time `json:"since"`
+	RetryAfter time.Time `json:"retryAfter,omitzero"`
+	Reason     string    `json:"reason,omitempty"` // of the last failure
+	// LastAnswer is when it last answered OPTIONS, and RoundTrip how long that took.
+	LastAnswer time.Time     `json:"lastAnswer,omitzero"`
+	RoundTrip  time.Duration `json:"roundTripNanoseconds,omitempty"`
+}
+
+func (p *peer) states(dst []PeerState) []PeerState {
+	base := PeerState{Group: p.group.cfg.Name, Service: p.group.service.String(), Peer: p.cfg.Name}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.addrs) == 0 {
+		base.Reason = fmt.Sprintf("%s has not been resolved", p.cfg.Address)
+		return append(dst, base)
+	}
+	first := len(dst)
+	for _, a := range p.addrs {
+		s := base
+		a.mu.Lock()
+		s.Address, s.Up, s.Since, s.RetryAfter, s.Reason = a.addr.String(), a.up, a.since, a.shunned, a.reason
+		s.LastAnswer, s.RoundTrip = a.answered, a.roundTrip
+		a.mu.Unlock()
+		dst = append(dst, s)
+	}
+	slices.SortFunc(dst[first:], func(x, y PeerState) int { return strings.Compare(x.Address, y.Address) })
+	return dst
+}
+
+// plan appends the addresses of the groups' peers in the order to try them: group by group, priority by priority, within a priority by weight at
+// random (RFC 2782), all addresses of a peer before the next peer; then those that are down, in the same order. gateway-calls §9.2, §11.
+func plan(dst []*address, groups []*group, find lookup, now time.Time) []*address {
+	first := len(dst)
+	var room [8]*peer
+	for _, g := range groups {
+		peers := g.peers
+		for lo := 0; lo < len(peers); {
+			hi := lo + 1
+			for hi < len(peers) && peers[hi].cfg.Priority == peers[lo].cfg.Priority {
+				hi++
+			}
+			if hi-lo == 1 {
+				dst = peers[lo].addresses(find, dst)
+			} else {
+				for _, p := range draw(append(room[:0], peers[lo:hi]...)) {
+					dst = p.addresses(find, dst)
+				}
+			}
+			lo = hi
+		}
+	}
+	tried := dst[first:]
+	if len(tried) < 2 {
+		return dst
+	}
+	var downRoom [8]*address
+	down := downRoom[:0]
+	n := 0
+	for i, a := range tried {
+		switch {
+		case slices.Contains(tried[:n], a) || slices.Contains(down, a):
+			// Two names for one address: once is enough.
+		case a.usable(now):
+			tried[n] = tried[i]
+			n++
+		default:
+			down = append(down, a)
+		}
+	}
+	n += copy(tried[n:], down)
+	return dst[:first+n]
+}
+
+// draw orders peers of one priority at random, each peer's chance in proportion to its weight.
+func draw(peers []*peer) []*peer {
+	sum := 0
+	for _, p := range peers {
+		sum += p.cfg.Weight
+	}
+	for i := range peers[:len(peers)-1] {
+		at := rand.IntN(sum)
+		j := i
+		for ; at >= peers[j].cfg.Weight; j++ {
+			at -= peers[j].cfg.Weight
+		}
+		peers[i], peers[j] = peers[j], peers[i]
+		sum -= peers[i].cfg.Weight
+	}
+	return peers
+}
+
+// sources tells, for one endpoint, which group a source address belongs to. It is replaced as a whole.
+type sources struct {
+	ranges []sourceRange // the longest prefixes first
+}
+
+type sourceRange struct {
+	prefix netip.Prefix
+	group  *group
+}
+
+// group returns the group that a source belongs to, nil for an unknown one.
+func (s *sources) group(a netip.Addr) *group {
+	if a.Is4In6() {
+		a = a.Unmap()
+	}
+	for i := range s.ranges {
+		if s.ranges[i].prefix.Contains(a) {
+			return s.ranges[i].group
+		}
+	}
+	return nil
+}
+
+// newSources makes the table of the groups that listen on an endpoint: what the configuration allows, and what the peers' names resolve to now.
+func newSources(groups []*group, ep *transport.Endpoint, proto transport.Proto) *sources {
+	s := &sources{}
+	for _, g := range groups {
+		if g.eps[proto] != ep {
+			continue
+		}
+		for _, p := range g.cfg.staticSources() {
+			s.ranges = append(s.ranges, sourceRange{p, g})
+		}
+		for _, p := range g.peers {
+			if p.fixed != nil {
+				continue
+			}
+			p.mu.Lock()
+			for ap := range p.addrs {
+				s.ranges = append(s.ranges, sourceRange{netip.PrefixFrom(ap.Addr(), ap.Addr().BitLen()), g})
+			}
+			p.mu.Unlock()
+		}
+	}
+	slices.SortStableFunc(s.ranges, func(a, b sourceRange) int { return b.prefix.Bits() - a.prefix.Bits() })
+	return s
+}
+
+// gate lets through so many things a second, spread evenly, with a burst of a tenth of a second or 10. The zero gate lets everything through.
+type gate struct {
+	every int64        // nanoseconds for one
+	burst int64        // nanoseconds that may be used ahead
+	next  atomic.Int64 // when the next one is due, in nanoseconds
+}
+
+func (g *gate) limit(perSecond int) {
+	if perSecond > 0 {
+		g.every = int64(time.Second) / int64(perSecond)
+		g.burst = max(10*g.every, int64(time.Second)/10)
+	}
+}
+
+// pass tells whether one more may go now.
+func (g *gate) pass(now time.Time) bool {
+	if g.every == 0 {
+		return true
+	}
+	t := now.UnixNano()
+	for {
+		due := g.next.Load()
+		if due-t > g.burst {
+			return false
+		}
+		if g.next.CompareAndSwap(due, max(due, t)+g.every) {
+			return true
+		}
+	}
+}
+
+// addrOf reads a Via's sent-by as an address of ours.
+func addrOf(sentBy string, p transport.Proto) leg.Addr {
+	host, port, err := hostPort(sentBy)
+	if err != nil {
+		host, port = sentBy, 0
+	}
+	a := leg.Addr{Host: host, Port: port, Transport: p.Param()}
+	return a
+}
+
+// hostOf writes an address for a Warning's agent.
+func hostOf(a leg.Addr) string {
+	if a.Port == 0 {
+		return a.Host
+	}
+	if strings.Contains(a.Host, ":") {
+		return "[" + a.Host + "]:" + strconv.Itoa(int(a.Port))
+	}
+	return a.Host + ":" + strconv.Itoa(int(a.Port))
+}

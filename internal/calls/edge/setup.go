@@ -1,0 +1,844 @@
+package edge
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/record"
+	"github.com/tandemgw/tandem/internal/calls/route"
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// Request implements [transaction.User].
+func (e *Edge) Request(tx *transaction.Server, m *sip.Message) {
+	g := e.groupOf(tx.Flow())
+	if g == nil {
+		// It came in before the table of sources changed, or with a certificate of another group.
+		res := sip.NewResponse(m, 403, "", tx.Tag())
+		e.respond(tx, res)
+		return
+	}
+	g.m.got(m.Method())
+	if m.ToTag() != "" {
+		e.inDialog(tx, m, g)
+		return
+	}
+	switch m.Method() {
+	case sip.INVITE:
+		e.newCall(tx, m, g)
+	case sip.OPTIONS:
+		e.ping(tx, m, g)
+	case sip.BYE, sip.UPDATE, sip.PRACK, sip.INFO, sip.NOTIFY:
+		e.refuse(tx, m, g, 481, "this request belongs into a call and names none: it has no To tag", 0)
+	case sip.REFER:
+		e.refuse(tx, m, g, 403, "REFER is taken within a call only", 0)
+	default:
+		if m.Method().Known() {
+			e.refuse(tx, m, g, 405, "this gateway carries calls; "+string(m.Method())+" is not for it", 0)
+		} else {
+			e.refuse(tx, m, g, 501, "this method is not known here; method names are case-sensitive", 0)
+		}
+	}
+}
+
+// Ack implements [transaction.User]: an ACK that matches nothing is ignored (RFC 3261 §17).
+func (e *Edge) Ack(*sip.Message, transport.Flow) {}
+
+// ping answers an OPTIONS that asks whether we are there.
+func (e *Edge) ping(tx *transaction.Server, m *sip.Message, g *group) {
+	if why := e.unready(); why != "" {
+		e.refuse(tx, m, g, 503, why, e.cfg.Limits.RetryAfter)
+		return
+	}
+	e.respond(tx, e.able(tx, m, g))
+	g.m.sent(sip.OPTIONS, 200)
+}
+
+// able makes the 200 to an OPTIONS (RFC 3261 §11.2).
+func (e *Edge) able(tx *transaction.Server, m *sip.Message, g *group) *sip.Message {
+	res := e.answer(tx, m, 200)
+	l := leg.Leg{Local: g.local[tx.Flow().Proto()], Refer: g.cfg.Refer == referRelay}
+	res.Add(sip.KindAccept, "application/sdp, multipart/mixed")
+	res.Add(sip.KindSupported, supported)
+	if g.profile != nil {
+		g.profile.Ping(res, &l)
+		return res
+	}
+	leg.SetContact(res, l.Local)
+	leg.SetAllow(res, l.Allow())
+	return res
+}
+
+// Extensions that work through this gateway because it passes what they need; a Require that names others is refused with 420.
+var extensions = map[string]bool{
+	"100rel": true, "timer": true, "precondition": true, "histinfo": true, "privacy": true, "resource-priority": true, "geolocation-sip": true,
+	"geolocation-http": true, "early-session": true, "ice": true, "sdp-anat": true, "uui": true, "answermode": true, "199": true, "norefersub": true,
+}
+
+const supported = "100rel, timer, precondition, histinfo, privacy, resource-priority, geolocation-sip, geolocation-http, uui, 199"
+
+// unready says why new calls are not taken at all, "" if they are.
+func (e *Edge) unready() string {
+	switch {
+	case e.draining.Load():
+		return drained
+	case e.view() == nil:
+		return noIndex
+	}
+	return ""
+}
+
+// newCall takes an INVITE that is to begin a call.
+func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
+	if n, ok := m.MaxForwards(); ok && n == 0 {
+		e.refuse(tx, m, g, 483, "Max-Forwards is used up: the call goes round in a circle", 0)
+		return
+	}
+	var alien []string
+	for t := range m.Options(sip.KindRequire) {
+		if !extensions[strings.ToLower(t)] {
+			alien = append(alien, t)
+		}
+	}
+	if len(alien) > 0 {
+		res := e.answer(tx, m, 420)
+		res.Add(sip.KindUnsupported, strings.Join(alien, ", "))
+		res.Add(sip.KindWarning, sip.Warning(399, hostOf(g.local[tx.Flow().Proto()]), "extension "+strings.Join(alien, ", ")+" does not work through this gateway"))
+		e.respond(tx, res)
+		g.m.sent(sip.INVITE, 420)
+		return
+	}
+	if m.Has(sip.KindReplaces) {
+		e.refuse(tx, m, g, 501, "INVITE with Replaces is not supported: a call cannot be taken over through this gateway yet", 0)
+		return
+	}
+	start := time.Now()
+	facts := leg.Facts(m, g.cfg.Name)
+	if en, ok := e.calls.get(baseTag(m.FromTag())); ok && !en.near && en.c.isLoop(m.CallID(), facts.Called) {
+		e.refuse(tx, m, g, 482, "the call came back to this gateway: "+redacted(facts.Called)+" is routed in a circle", 0)
+		return
+	}
+	view := e.view()
+	if view == nil || e.draining.Load() {
+		e.refuse(tx, m, g, 503, e.unready(), e.cfg.Limits.RetryAfter)
+		return
+	}
+	c := &call{e: e, id: sip.Token(""), start: start}
+	c.dec = route.Decide(view, e.policy, facts)
+	c.begin(tx, m, g, &facts)
+	if c.dec.Outcome == route.Rejected {
+		c.reject(c.dec.Status, c.dec.Warning, 0)
+		return
+	}
+	if why := e.admit(g, start, c.dec.Emergency); why != "" {
+		c.reject(503, why, e.cfg.Limits.RetryAfter)
+		return
+	}
+	_ = tx.Trying() // fails only where every later answer would too
+	g.m.sent(sip.INVITE, 100)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e.active.Add(1)
+	if c.dec.Emergency {
+		e.m.emergency.Inc()
+	}
+	tx.Handle((*nearInvite)(c))
+	groups := make([]*group, 0, 4)
+	for _, name := range c.dec.Groups {
+		if g := e.byName[name]; g != nil {
+			groups = append(groups, g)
+		}
+	}
+	c.order = plan(c.firstOrder[:0], groups, e.find, start)
+	e.calls.put(c.near.tag, c, true)
+	if m.Body() == "" && !c.dec.Emergency {
+		if p := e.profiles[c.dec.Service]; p != nil && p.NeedsOffer() && c.dec.Outcome == route.ToService {
+			c.conclude(488, nil, c.dec.Service.Traits().Title+" takes no INVITE without an offer (SDP)", record.Tandem)
+			return
+		}
+	}
+	if e.cfg.Timers.SetupTimeout > 0 {
+		c.at(atSetup, start.Add(e.cfg.Timers.SetupTimeout))
+	}
+	c.at(atRing, start.Add(e.cfg.Timers.RingTimeout))
+	c.proceed(start)
+}
+
+// isLoop tells whether an INVITE that carries this call's far From tag is that call's own INVITE come back for the same number; for another
+// number it is a spiral, and a new call (RFC 3261 §16.3 item 4).
+func (c *call) isLoop(callID, called string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.far != nil && c.far.callID == callID && c.rec != nil && c.rec.Called == called
+}
+
+// admit takes one more call of a group on, or says why not. Emergency calls have room of their own above the limits.
+func (e *Edge) admit(g *group, now time.Time, emergency bool) string {
+	most, groupMost := int64(e.cfg.Limits.MaxCalls), int64(g.cfg.MaxCalls)
+	if emergency {
+		most, groupMost = most+most/10+1, groupMost+groupMost/10+1
+	}
+	switch {
+	case e.active.Load() >= most:
+		return busyAll
+	case g.cfg.MaxCalls > 0 && g.calls.Load() >= groupMost:
+		return "peer group " + g.cfg.Name + " has as many calls as it may"
+	case !emergency && !g.rate.pass(now):
+		return "peer group " + g.cfg.Name + " may begin no more calls this second"
+	case !emergency && !e.rate.pass(now):
+		return busyRate
+	}
+	g.calls.Add(1)
+	return ""
+}
+
+// begin fills in the near leg and the record.
+func (c *call) begin(tx *transaction.Server, m *sip.Message, g *group, facts *domain.CallFacts) {
+	e, f := c.e, tx.Flow()
+	c.srv, c.invite = tx, m
+	s := &c.near
+	s.near, s.group, s.callID, s.peer = true, g, m.CallID(), m.FromTag()
+	s.tag = e.newTag()
+	s.base = s.tag
+	s.leg = leg.Leg{Call: &c.dec, Local: g.local[f.Proto()], Remote: leg.Addr{Host: f.Remote().Addr().String()}, Refer: g.cfg.Refer == referRelay}
+	s.from = m.Get(sip.KindTo) + ";tag=" + s.tag
+	s.to = m.Get(sip.KindFrom)
+	if cs, err := m.CSeq(); err == nil {
+		s.seen = cs.Seq
+		c.nearSeq = cs.Seq
+	}
+	paper := &struct {
+		record.Record
+		tried [1]record.Try
+	}{}
+	r := &paper.Record
+	r.Tried = paper.tried[:0]
+	c.rec = r
+	d := &c.dec
+	r.ID, r.Node, r.Start = c.id, e.cfg.Node, c.start.UTC()
+	r.Direction, r.Service, r.Rule = d.Outcome.String(), d.Service, string(d.Rule)
+	r.Called, r.Caller, r.Identity = facts.Called, string(d.Caller), string(d.Identity)
+	if d.Identity != "" {
+		r.IdentitySource = d.IdentitySource.String()
+	}
+	r.CustomHeader, r.Emergency = d.Header, d.Emergency
+	if d.Account != nil {
+		r.Account = d.Account.Name
+	}
+	r.From = record.Side{Group: g.cfg.Name, Addr: f.Remote().String(), CallID: s.callID}
+}
+
+// reject answers an INVITE that does not become a call. The call is in no table yet.
+func (c *call) reject(status int, text string, retry time.Duration) {
+	e, tx := c.e, c.srv
+	res := e.answer(tx, c.invite, status)
+	res.Add(sip.KindWarning, sip.Warning(399, hostOf(c.near.leg.Local), text))
+	if retry > 0 {
+		res.Add(sip.KindRetryAfter, seconds(retry))
+	}
+	c.shape(res, &c.near)
+	e.respond(tx, res)
+	c.near.group.m.sent(sip.INVITE, status)
+	r := c.rec
+	r.Status, r.EndedBy, r.Reason, r.End = status, record.Tandem, text, time.Now().UTC()
+	e.m.ended(c, r)
+	if n, ok := e.refused.pass(c.start); ok {
+		e.log.Info("call refused", "call", c.id, "group", c.near.group.cfg.Name, "caller", c.dec.Caller, "called", redacted(r.Called), "status", status,
+			"rule", r.Rule, "reason", redactText(text), "more_since_last", n)
+	}
+	e.records.Put(r)
+}
+
+// attempt is the far INVITE sent to one address of a peer.
+type attempt struct {
+	e     *Edge
+	call  atomic.Pointer[call] // nil once the attempt was given up or the call is over
+	addr  *address
+	far   *side
+	home  transport.Target
+	group *group
+	tx    *transaction.Client
+	seq   uint32
+	heard bool
+	tried int // index in the record
+}
+
+// release lets go of the call: what comes from now on is hung up on.
+func (a *attempt) release() {
+	a.call.Store(nil)
+	a.far = nil
+}
+
+// proceed offers the call to the next peer, and ends it when there is none left.
+func (c *call) proceed(now time.Time) {
+	for c.next < len(c.order) {
+		a := c.order[c.next]
+		c.next++
+		if c.offer(a, now) {
+			c.arm()
+			return
+		}
+	}
+	l := c.last
+	switch {
+	case len(c.order) == 0:
+		c.conclude(503, nil, fmt.Sprintf("peer group %s has no peer with a known address", strings.Join(c.dec.Groups, ", ")), record.Tandem)
+	case l.msg != nil:
+		c.relayFinal(l.msg)
+	default:
+		c.conclude(l.status, nil, l.text, record.Tandem)
+	}
+}
+
+// offer sends the far INVITE to one address; false if that failed at once.
+func (c *call) offer(to *address, now time.Time) bool {
+	e, g := c.e, to.peer.group
+	if c.far != nil {
+		e.calls.remove(c.far.base)
+		c.far.group.calls.Add(-1)
+		c.far = nil
+	}
+	if g.cfg.MaxCalls > 0 && g.calls.Load() >= int64(g.cfg.MaxCalls) && !c.dec.Emergency {
+		c.last = lastWord{status: 503, text: "peer group " + g.cfg.Name + " has as many calls as it may"}
+		return false
+	}
+	a := &attempt{} // apart from the call, which need not live as long as the transaction that holds this
+	s := &c.firstFar
+	if c.try != nil {
+		s = &side{}
+	}
+	ep := g.eps[g.proto]
+	*s = side{group: g, addr: to, callID: sip.NewCallID(""), tag: e.newTag(),
+		home: transport.Target{From: ep, Addr: to.addr, ServerName: to.peer.serverName()}}
+	s.base = s.tag
+	s.dest = s.home
+	s.leg = leg.Leg{Call: &c.dec, Local: g.local[g.proto], Remote: to.peer.remote(), Refer: g.cfg.Refer == referRelay}
+	a.e, a.addr, a.far, a.home, a.group = e, to, s, s.home, g
+	a.call.Store(c)
+
+	m := sip.NewRequest(sip.INVITE, c.invite.RequestURI())
+	m.Add(sip.KindMaxForwards, itoa(hopsLeft(c.invite)))
+	m.Append(sip.Line(sip.KindFrom, sip.WithParam(c.invite.Get(sip.KindFrom), "tag", s.tag)))
+	m.Append(sip.Line(sip.KindTo, c.invite.Get(sip.KindTo)))
+	m.Add(sip.KindCallID, s.callID)
+	s.seq, a.seq = 1, 1
+	m.Add(sip.KindCSeq, "1 INVITE")
+	e.rules.Relay(m, c.invite)
+	c.shape(m, s)
+	s.from, s.to, s.target = m.Get(sip.KindFrom), m.Get(sip.KindTo), m.RequestURI()
+
+	c.try, c.far = a, s
+	g.calls.Add(1)
+	e.calls.put(s.base, c, false)
+	a.tried = len(c.rec.Tried)
+	c.rec.Tried = append(c.rec.Tried, record.Try{Group: g.cfg.Name, Peer: to.peer.cfg.Name, Addr: to.addr.String(), At: now.UTC(), Result: "open"})
+	c.rec.FarCallID = s.callID
+	tx, err := e.tx.Send(m, s.home, a)
+	if err != nil {
+		c.lost(a, now, err)
+		return false
+	}
+	a.tx = tx
+	g.m.sentRequest(sip.INVITE)
+	c.at(atSilence, now.Add(g.silence))
+	return true
+}
+
+// lost notes that an attempt failed below SIP, or by silence.
+func (c *call) lost(a *attempt, now time.Time, err error) {
+	peer := a.addr.peer
+	t := &c.rec.Tried[a.tried]
+	c.last = lastWord{status: 503, text: fmt.Sprintf("peer %s of group %s could not be reached", peer.cfg.Name, peer.group.cfg.Name)}
+	t.Result = "transport"
+	if err == nil || errors.Is(err, transaction.ErrTimeout) {
+		c.last = lastWord{status: 408, text: fmt.Sprintf("peer %s of group %s did not answer in time", peer.cfg.Name, peer.group.cfg.Name)}
+		t.Result = "silence"
+	}
+	if errors.Is(err, transaction.ErrOverload) {
+		c.last = lastWord{status: 503, text: busyAll}
+	} else {
+		why := "no answer to INVITE"
+		if err != nil {
+			why = err.Error()
+		}
+		a.addr.bad(now, why, 0, c.e.log)
+	}
+	peer.group.m.failover(t.Result)
+	a.release()
+}
+
+// silent: the peer has not said a word in time. It is left alone, but what it says later is still heard.
+func (c *call) silent() {
+	a := c.try
+	if a == nil || c.state != trying {
+		return
+	}
+	a.tx.Abandon()
+	_ = a.tx.Cancel() // goes out if the peer wakes up
+	now := time.Now()
+	c.lost(a, now, nil)
+	c.proceed(now)
+}
+
+// giveUp ends a call that nobody answers.
+func (c *call) giveUp(status int, text string, cause int) {
+	c.finish(finish{by: record.Tandem, status: status, text: text, cause: cause})
+}
+
+// Response implements [transaction.ClientHandler] for the far INVITE.
+func (a *attempt) Response(tx *transaction.Client, m *sip.Message) {
+	status := m.Status()
+	a.group.m.received(sip.INVITE, status)
+	c := a.call.Load()
+	if c == nil {
+		a.late(tx, m)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == over || c.try != a {
+		a.late(tx, m)
+		return
+	}
+	a.tx = tx
+	now := time.Now()
+	if !a.heard {
+		a.heard = true
+		c.at(atSilence, time.Time{})
+		if status != 503 {
+			a.addr.good(now, c.e.log)
+		}
+	}
+	switch {
+	case status < 200:
+		if status > 100 {
+			c.progress(m, now)
+		}
+	case status < 300:
+		c.success(a, tx, m, now)
+	default:
+		c.failure(a, m, now)
+	}
+}
+
+// Failed implements [transaction.ClientHandler] for the far INVITE.
+func (a *attempt) Failed(_ *transaction.Client, err error) {
+	c := a.call.Load()
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == over || c.try != a {
+		return
+	}
+	now := time.Now()
+	rang := c.state != trying
+	c.lost(a, now, err)
+	if rang {
+		c.conclude(c.last.status, nil, c.last.text, record.Tandem)
+		return
+	}
+	c.proceed(now)
+}
+
+// late handles what comes from a peer whose call went elsewhere or is over: a 2xx is acknowledged and hung up on (RFC 3261 §13.2.2.4). A
+// CANCEL has been asked for when the attempt was given up.
+func (a *attempt) late(tx *transaction.Client, m *sip.Message) {
+	if s := m.Status(); s < 200 || s > 299 {
+		return
+	}
+	a.e.hangUpFork(tx, m, a.group, a.home)
+}
+
+// hangUpFork ends the dialog that a 2xx has made on the far side and that nobody wants, from nothing but that 2xx.
+func (e *Edge) hangUpFork(tx *transaction.Client, m *sip.Message, g *group, home transport.Target) {
+	cs, err := m.CSeq()
+	if err != nil {
+		return
+	}
+	s := &side{group: g, home: home, target: ""}
+	if a, err := m.Contact(); err == nil {
+		s.target = a.Addr
+	}
+	s.routes = routeSet(m, true)
+	if s.target == "" {
+		return // no Contact, no way to reach it; it will give up without an ACK
+	}
+	dest := e.route(s, s.target, s.routes)
+	uri, routes := loose(s.target, s.routes)
+	make := func(method sip.Method, seq uint32) *sip.Message {
+		r := sip.NewRequest(method, uri)
+		for _, x := range routes {
+			r.Add(sip.KindRoute, x)
+		}
+		r.Add(sip.KindMaxForwards, itoa(maxForwards))
+		r.CopyFrom(m, sip.KindFrom, sip.KindTo, sip.KindCallID)
+		r.Add(sip.KindCSeq, sip.CSeq{Seq: seq, Method: method}.String())
+		return r
+	}
+	if err := tx.Ack(make(sip.ACK, cs.Seq), dest); err != nil {
+		e.m.sendFailed.Inc()
+	}
+	bye := make(sip.BYE, cs.Seq+1)
+	bye.Add(sip.KindReason, sip.ReasonValue("SIP", 487, "call completed elsewhere or given up"))
+	if _, err := e.tx.Send(bye, dest, ignore{}); err != nil {
+		e.m.sendFailed.Inc()
+	}
+}
+
+// ignore is a handler for requests whose answer changes nothing.
+type ignore struct{}
+
+func (ignore) Response(*transaction.Client, *sip.Message) {}
+func (ignore) Failed(*transaction.Client, error)          {}
+
+// routeSet reads a route set from Record-Route; reversed for the side that sent the request (RFC 3261 §12.1.1, §12.1.2).
+func routeSet(m *sip.Message, reversed bool) []string {
+	if !m.Has(sip.KindRecordRoute) {
+		return nil
+	}
+	var set []string
+	for v := range m.Values(sip.KindRecordRoute) {
+		set = append(set, v)
+	}
+	if reversed {
+		for i, j := 0, len(set)-1; i < j; i, j = i+1, j-1 {
+			set[i], set[j] = set[j], set[i]
+		}
+	}
+	return set
+}
+
+// forkOf returns the image of an early dialog on the far leg, making it if it is new; nil if there are too many.
+func (c *call) forkOf(m *sip.Message) *fork {
+	tag := m.ToTag()
+	for i := range c.forks {
+		if c.forks[i].peer == tag {
+			return &c.forks[i]
+		}
+	}
+	n := len(c.forks)
+	switch {
+	case n == 0:
+		c.forks = c.firstFork[:0]
+	case n >= maxForks:
+		return nil
+	}
+	f := fork{peer: tag, tag: c.near.base, heard: c.near.seen}
+	if n > 0 {
+		f.tag += "." + itoa(n)
+	}
+	c.forks = append(c.forks, f)
+	return &c.forks[n]
+}
+
+// learn takes over what a response says about the way to its fork.
+func (f *fork) learn(m *sip.Message) {
+	if a, err := m.Contact(); err == nil && a.Addr != "" {
+		f.target = a.Addr
+		f.routes = routeSet(m, true)
+	}
+}
+
+// progress: 101 to 199. It is relayed, repeated ones too: a reliable one is repeated until its PRACK has come all the way (RFC 3262 §3).
+func (c *call) progress(m *sip.Message, now time.Time) {
+	f := c.forkOf(m)
+	if f == nil {
+		return
+	}
+	f.learn(m)
+	if c.state == trying {
+		c.state = ringing
+		c.rec.Progress = now.UTC()
+		c.at(atSetup, time.Time{})
+		c.e.m.progress(c, now)
+	}
+	c.at(atRing, now.Add(c.e.cfg.Timers.RingTimeout))
+	res := c.response(&c.near, c.invite, m, m.Status(), f.tag)
+	res.CopyFrom(c.invite, sip.KindRecordRoute)
+	c.e.respond(c.srv, res)
+	c.near.group.m.sent(sip.INVITE, m.Status())
+	c.arm()
+}
+
+// success: 2xx.
+func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now time.Time) {
+	if c.state == answered {
+		if m.ToTag() != c.far.peer {
+			c.e.hangUpFork(tx, m, a.group, a.home)
+		}
+		return // else the same again: its ACK is under way or the near side's has not come yet
+	}
+	e, s := c.e, c.far
+	f := c.forkOf(m)
+	if f == nil {
+		e.hangUpFork(tx, m, a.group, a.home)
+		return
+	}
+	f.learn(m)
+	s.peer, s.routes, s.seen = f.peer, f.routes, f.seen
+	if f.target != "" {
+		s.target = f.target
+	}
+	s.dest = e.route(s, s.target, s.routes)
+	near := &c.near
+	near.tag = f.tag
+	near.from = sip.WithParam(near.from, "tag", f.tag)
+	near.seen = max(near.seen, f.heard)
+	near.routes = routeSet(c.invite, false)
+	near.home = transport.Target{From: c.srv.Flow().Endpoint(), Addr: c.srv.Flow().Remote(), Prefer: c.srv.Flow()}
+	near.dest = near.home
+	c.retarget(near, c.invite)
+
+	res := c.response(near, c.invite, m, m.Status(), f.tag)
+	res.CopyFrom(c.invite, sip.KindRecordRoute)
+	c.state = answered
+	t := &c.rec.Tried[a.tried]
+	t.Status, t.Result = m.Status(), "answered"
+	c.rec.Status = m.Status()
+	c.rec.Answer = now.UTC()
+	if c.rec.Progress.IsZero() {
+		e.m.progress(c, now)
+	}
+	c.times = [numTimes]time.Time{}
+	if d := e.cfg.Timers.MaxDuration; d > 0 {
+		c.at(atMax, now.Add(d))
+	}
+	if d := e.cfg.Timers.ProbeEvery; d > 0 {
+		c.at(atProbe, now.Add(d))
+	}
+	c.session(m, now)
+	if err := c.srv.RespondReliably(res); err != nil {
+		e.m.sendFailed.Inc()
+		e.log.Debug("SIP answer not sent", "call", c.id, "error", err)
+	}
+	near.group.m.sent(sip.INVITE, m.Status())
+	c.forks, c.order = nil, nil
+	for _, r := range c.pending {
+		r.fork = nil
+	}
+	c.arm()
+}
+
+// nearInvite is the call as the handler of the near INVITE's transaction.
+type nearInvite call
+
+// Cancel implements [transaction.ServerHandler].
+func (n *nearInvite) Cancel(_ *transaction.Server, m *sip.Message) {
+	c := (*call)(n)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state >= answered {
+		return
+	}
+	c.finish(finish{by: record.Near, status: 487, cancel: m, text: "canceled by the calling side"})
+}
+
+// Ack implements [transaction.ServerHandler].
+func (n *nearInvite) Ack(tx *transaction.Server, m *sip.Message) {
+	c := (*call)(n)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	tx.Handle(nil)
+	if c.state != answered || c.far.acked {
+		return
+	}
+	c.ackFar(m)
+	c.srv, c.invite = nil, nil
+}
+
+// Failed implements [transaction.ServerHandler].
+func (n *nearInvite) Failed(_ *transaction.Server, err error) {
+	c := (*call)(n)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.state == over:
+	case errors.Is(err, transaction.ErrNoAck):
+		c.finish(finish{by: record.Tandem, text: "the calling side never acknowledged the answer", cause: 102})
+	default:
+		c.finish(finish{by: record.Tandem, text: "the calling side can no longer be reached", cause: 27})
+	}
+}
+
+// ackFar acknowledges the far 2xx, with the near ACK's lines and body if it has come.
+func (c *call) ackFar(src *sip.Message) {
+	s, a := c.far, c.try
+	s.acked = true
+	m := c.ackFor(s, a.seq, src)
+	if err := a.tx.Ack(m, s.dest); err != nil {
+		c.e.m.sendFailed.Inc()
+		c.e.log.Debug("ACK not sent", "call", c.id, "error", err)
+	}
+}
+
+// failure: 300 to 699. The next peer gets the call on 408, 503 and 504, as long as nothing but 100 has come (gateway-calls §11).
+func (c *call) failure(a *attempt, m *sip.Message, now time.Time) {
+	status := m.Status()
+	peer := a.addr.peer
+	t := &c.rec.Tried[a.tried]
+	t.Status, t.Result = status, "refused"
+	if status == 503 {
+		a.addr.bad(now, "503 to INVITE", retryAfter(m), c.e.log)
+	}
+	if c.state == trying && (status == 408 || status == 503 || status == 504) && c.next < len(c.order) {
+		peer.group.m.failover(strconv.Itoa(status))
+		c.last = lastWord{status: status, msg: m}
+		a.release()
+		c.proceed(now)
+		return
+	}
+	c.relayFinal(m)
+}
+
+// relayFinal passes a failure on to the near side.
+func (c *call) relayFinal(m *sip.Message) {
+	status := m.Status()
+	peer := "the peer"
+	if c.try != nil && c.try.addr != nil {
+		peer = "peer " + c.try.addr.peer.cfg.Name
+	}
+	switch {
+	case status < 400:
+		c.conclude(480, nil, fmt.Sprintf("%s redirects the call (%d), and redirects are not followed", peer, status), record.Far)
+	case status == 401 || status == 407:
+		c.conclude(500, nil, fmt.Sprintf("%s asks for credentials (%d), and none are configured", peer, status), record.Far)
+	default:
+		c.conclude(status, m, "", record.Far)
+	}
+}
+
+// conclude ends a call that was not answered with a final answer of the far side, or of ours.
+func (c *call) conclude(status int, m *sip.Message, text string, by record.Party) {
+	e := c.e
+	var res *sip.Message
+	if m != nil {
+		res = c.response(&c.near, c.invite, m, status, c.near.base)
+		if status == 503 {
+			res.Remove(sip.KindRetryAfter) // it speaks of the far side; the near one would take it for us
+		}
+		_, cause, t := sip.ReasonCause(m.Get(sip.KindReason))
+		text = t
+		if text == "" {
+			text = m.Reason()
+		}
+		c.endWith(finish{by: by, text: text, cause: cause}, res, status)
+		return
+	}
+	res = c.own(&c.near, c.invite, status, c.near.base, text)
+	e.log.Info("call failed", "call", c.id, "group", c.near.group.cfg.Name, "caller", c.dec.Caller, "called", redacted(c.rec.Called), "status", status, "reason", text)
+	c.endWith(finish{by: by, text: text}, res, status)
+}
+
+// endWith sends the near INVITE's final answer and ends the call.
+func (c *call) endWith(f finish, res *sip.Message, status int) {
+	c.state = over
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	for _, r := range c.pending {
+		r.abort()
+	}
+	c.pending = nil
+	c.rec.Status = status
+	c.e.respond(c.srv, res)
+	c.srv.Handle(nil)
+	c.near.group.m.sent(sip.INVITE, status)
+	c.drop()
+	c.close(f)
+}
+
+// drop takes a call that was not answered out of the tables.
+func (c *call) drop() {
+	c.e.calls.remove(c.near.base)
+	if c.far != nil {
+		c.e.calls.remove(c.far.base)
+	}
+	if c.try != nil {
+		c.try.release()
+	}
+}
+
+// abandonSetup answers the near INVITE of a call that is given up, and cancels the far one.
+func (c *call) abandonSetup(f finish) {
+	status := f.status
+	if status == 0 {
+		status = 503
+	}
+	text := ""
+	if f.by == record.Tandem {
+		text = f.text
+	}
+	res := c.own(&c.near, c.invite, status, c.near.base, text)
+	if f.cause != 0 {
+		res.Add(sip.KindReason, sip.ReasonValue("Q.850", f.cause, ""))
+	}
+	c.rec.Status = status
+	c.e.respond(c.srv, res)
+	c.srv.Handle(nil)
+	c.near.group.m.sent(sip.INVITE, status)
+	if a := c.try; a != nil && a.tx != nil {
+		var lines []sip.Header
+		if f.cancel != nil {
+			for i := range f.cancel.Len() {
+				if h := f.cancel.At(i); h.Kind() == sip.KindReason {
+					lines = append(lines, h)
+				}
+			}
+		} else if f.cause != 0 {
+			lines = append(lines, sip.Line(sip.KindReason, sip.ReasonValue("Q.850", f.cause, f.text)))
+		}
+		_ = a.tx.Cancel(lines...) // an error says that the final answer has come: a 2xx will be hung up on
+		if t := &c.rec.Tried[a.tried]; t.Result == "open" {
+			t.Result = "canceled"
+		}
+	}
+	c.drop()
+}
+
+// retryAfter reads Retry-After; 0 if there is none.
+func retryAfter(m *sip.Message) time.Duration {
+	v := m.Get(sip.KindRetryAfter)
+	i := 0
+	for i < len(v) && v[i] >= '0' && v[i] <= '9' && i < 7 {
+		i++
+	}
+	n, _ := strconv.Atoi(v[:i])
+	return time.Duration(n) * time.Second
+}
+
+// redacted shows a number as logs may.
+func redacted(number string) string {
+	if n, err := domain.ParseE164(number); err == nil {
+		return n.Redacted()
+	}
+	return number
+}
+
+// redactText hides the numbers in a text that a peer was told.
+func redactText(s string) string {
+	var b strings.Builder
+	for {
+		i := strings.IndexByte(s, '+')
+		if i < 0 {
+			b.WriteString(s)
+			return b.String()
+		}
+		j := i + 1
+		for j < len(s) && s[j] >= '0' && s[j] <= '9' {
+			j++
+		}
+		b.WriteString(s[:i])
+		b.WriteString(redacted(s[i:j]))
+		s = s[j:]
+	}
+}

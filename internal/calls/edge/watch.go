@@ -1,0 +1,206 @@
+package edge
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+)
+
+type transportTarget = transport.Target
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+func parseAddr(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	return a.Unmap(), err
+}
+
+func addrPort(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
+
+// watch sends OPTIONS to the peers, follows their names in DNS, and reads renewed certificates.
+type watch struct {
+	e   *Edge
+	due map[*address]time.Time
+	dns time.Time
+}
+
+// Intervals of what the watch does beside OPTIONS.
+const (
+	namesEvery = 2 * time.Second  // look at the resolver's memory for changed addresses
+	keysEvery  = 30 * time.Second // look for renewed certificates
+)
+
+func newWatch(e *Edge) *watch { return &watch{e: e, due: map[*address]time.Time{}} }
+
+func (w *watch) run(ctx context.Context) {
+	names := time.NewTicker(namesEvery)
+	defer names.Stop()
+	keys := time.NewTicker(keysEvery)
+	defer keys.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for _, k := range w.e.keys {
+		_, _ = k.refresh() // notes the files' times; New has read them
+	}
+	w.names(time.Now(), true)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-keys.C:
+			for _, k := range w.e.keys {
+				switch changed, err := k.refresh(); {
+				case err != nil:
+					w.e.log.Error("certificate not renewed; the one before stays in use", "error", err)
+				case changed:
+					w.e.log.Info("certificate renewed", "file", k.cfg.CertificateFile)
+				}
+			}
+			continue
+		case <-names.C:
+			w.names(time.Now(), false)
+		case <-next.C:
+		}
+		now := time.Now()
+		soonest := now.Add(time.Minute)
+		for a, t := range w.due {
+			if !now.Before(t) {
+				o := &a.peer.group.cfg.Options
+				// A tenth of jitter, so that nodes and peers do not fall into step.
+				t = now.Add(o.Every - o.Every/20 + time.Duration(rand.Int64N(int64(o.Every/10)+1)))
+				w.due[a] = t
+				w.ask(a, now)
+			}
+			if t.Before(soonest) {
+				soonest = t
+			}
+		}
+		next.Reset(time.Until(soonest))
+	}
+}
+
+// names follows the peers' addresses.
+func (w *watch) names(now time.Time, first bool) {
+	changed := false
+	alive := map[*address]bool{}
+	for _, g := range w.e.groups {
+		for _, p := range g.peers {
+			addrs := p.addresses(w.e.find, nil)
+			if p.fixed == nil && len(addrs) > 0 {
+				p.keep(addrs)
+			}
+			for _, a := range addrs {
+				alive[a] = true
+				if _, ok := w.due[a]; ok {
+					continue
+				}
+				changed = changed || p.fixed == nil
+				if g.cfg.Options.Off || p.cfg.Passive {
+					continue
+				}
+				w.due[a] = now // ask a new address at once
+			}
+		}
+	}
+	for a := range w.due {
+		if !alive[a] {
+			delete(w.due, a)
+			changed = true
+		}
+	}
+	if changed || first {
+		w.e.rebuildSources()
+	}
+}
+
+// ask sends an OPTIONS (direct-routing-sip §3).
+func (w *watch) ask(a *address, now time.Time) {
+	e, g := w.e, a.peer.group
+	l := leg.Leg{Local: g.local[g.proto], Remote: a.peer.remote(), Refer: g.cfg.Refer == referRelay}
+	uri := leg.Addr{Host: l.Remote.Host, Port: a.addr.Port(), Transport: l.Remote.Transport}.URI("")
+	m := sip.NewRequest(sip.OPTIONS, uri)
+	m.Add(sip.KindMaxForwards, itoa(maxForwards))
+	m.Add(sip.KindFrom, "<"+l.Local.URI("")+">;tag="+e.newTag())
+	m.Add(sip.KindTo, "<"+leg.Addr{Host: l.Remote.Host}.URI("")+">")
+	m.Add(sip.KindCallID, sip.NewCallID(""))
+	m.Add(sip.KindCSeq, "1 OPTIONS")
+	m.Add(sip.KindAccept, "application/sdp")
+	if e.named {
+		m.Append(e.agent)
+	}
+	if g.profile != nil {
+		g.profile.Ping(m, &l)
+	} else {
+		leg.SetContact(m, l.Local)
+		leg.SetAllow(m, l.Allow())
+	}
+	a.mu.Lock()
+	a.asked = now
+	a.mu.Unlock()
+	q := &question{e: e, a: a, at: now}
+	t := transport.Target{From: g.eps[g.proto], Addr: a.addr, ServerName: a.peer.serverName()}
+	q.timer = time.AfterFunc(g.cfg.Options.Timeout, func() {
+		if q.once.CompareAndSwap(false, true) {
+			a.bad(time.Now(), fmt.Sprintf("no answer to OPTIONS within %v", g.cfg.Options.Timeout), 0, e.log)
+		}
+	})
+	g.m.sentRequest(sip.OPTIONS)
+	if _, err := e.tx.Send(m, t, q); err != nil && q.settle() {
+		a.bad(now, err.Error(), 0, e.log)
+	}
+}
+
+// question waits for the answer to an OPTIONS.
+type question struct {
+	e     *Edge
+	a     *address
+	at    time.Time
+	timer *time.Timer
+	once  atomic.Bool
+}
+
+// settle is true for whoever decides the question: answer, failure or time-out.
+func (q *question) settle() bool {
+	q.timer.Stop()
+	return q.once.CompareAndSwap(false, true)
+}
+
+// Response implements [transaction.ClientHandler]. Whatever the peer answers, it is there; but 408, 503 and 504 say that it cannot take calls.
+func (q *question) Response(_ *transaction.Client, m *sip.Message) {
+	status := m.Status()
+	q.a.peer.group.m.received(sip.OPTIONS, status)
+	if status < 200 {
+		return
+	}
+	now := time.Now()
+	late := !q.settle()
+	switch status {
+	case 408, 503, 504:
+		if !late {
+			q.a.bad(now, fmt.Sprintf("%d to OPTIONS", status), retryAfter(m), q.e.log)
+		}
+	default:
+		q.a.mu.Lock()
+		q.a.answered, q.a.roundTrip = now, now.Sub(q.at)
+		q.a.mu.Unlock()
+		if !late {
+			q.a.good(now, q.e.log)
+		}
+	}
+}
+
+// Failed implements [transaction.ClientHandler].
+func (q *question) Failed(_ *transaction.Client, err error) {
+	if q.settle() {
+		q.a.bad(time.Now(), err.Error(), 0, q.e.log)
+	}
+}
