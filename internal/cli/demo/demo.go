@@ -1,0 +1,205 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tandemgw/tandem/internal/sim/lab"
+	"github.com/tandemgw/tandem/test/fixtures"
+)
+
+// Options are what the command was told.
+type Options struct {
+	Once       bool
+	JSON       bool
+	Data       string // data directory to use and keep; a temporary one if empty
+	Executable string // the program to start; the running one if empty
+	Stdout     io.Writer
+	Stderr     io.Writer
+}
+
+// ErrFailed is returned when Tandem runs but a call did not come out as it must.
+var ErrFailed = errors.New("not every call came out as the published pages say")
+
+// Command is `tandem demo`.
+func Command(stdout, stderr io.Writer) *cobra.Command {
+	o := Options{Stdout: stdout, Stderr: stderr}
+	output := "table"
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "Start Tandem between simulated neighbours, place calls and show what happened",
+		Long: `Start Tandem between a simulated operator's core, three Teams datacentres, Operator Connect, Teams Phone Mobile and
+Zoom, all on this machine's loopback. Provision three customers over HTTP, place calls both ways for every service and
+check each against the published rules. Everything stays up until Ctrl-C, for you to look at.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch output {
+			case "table":
+			case "json":
+				o.JSON = true
+			default:
+				return fmt.Errorf("--output is %q; it can be table or json", output)
+			}
+			return Run(cmd.Context(), o)
+		},
+	}
+	c.Flags().BoolVar(&o.Once, "once", false, "end after the calls; exit code 0 only if all passed")
+	c.Flags().StringVar(&output, "output", "table", "table, or json: one document")
+	c.Flags().StringVar(&o.Data, "data", "", "data directory to use and keep (default: a temporary one that is removed)")
+	return c
+}
+
+// Document is what --output json prints.
+type Document struct {
+	Calls  []lab.Result `json:"calls"`
+	Stages []any        `json:"stages"`
+	Passed int          `json:"passed"`
+	Failed int          `json:"failed"`
+}
+
+// Run runs the demonstration. It returns ErrFailed if a call failed, and another error if it could not be run.
+func Run(ctx context.Context, o Options) error {
+	world, calls, err := fixtures.Load()
+	if err != nil {
+		return err
+	}
+	if o.Executable == "" {
+		if o.Executable, err = os.Executable(); err != nil {
+			return fmt.Errorf("find the program to start: %w", err)
+		}
+	}
+	dir := o.Data
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "tandem-demo-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+	} else if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	} else if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	v := &view{out: io.Discard, dir: dir}
+	if !o.JSON {
+		v.out = o.Stdout
+	}
+	v.heading()
+
+	l, p, err := Start(ctx, dir, o.Executable, world, lab.Options{}, Settings{})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		_ = p.Stop() // what matters has been said by then
+		_ = l.Close()
+	}()
+	v.started(p, l)
+	n, err := p.Provision(ctx, world, func(c fixtures.Customer) bool { return c.Demo })
+	if err != nil {
+		return fmt.Errorf("provision: %w", err)
+	}
+	if err := p.WaitReady(ctx, l); err != nil {
+		return err
+	}
+	v.provisioned(n)
+
+	doc := Document{Calls: []lab.Result{}, Stages: []any{}}
+	for _, c := range calls {
+		if !c.Demo {
+			continue
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r := l.Play(ctx, c)
+		v.call(r)
+		doc.Calls = append(doc.Calls, r)
+		if r.Passed {
+			doc.Passed++
+		} else {
+			doc.Failed++
+		}
+	}
+	if len(doc.Calls) == 0 {
+		return errors.New("no calls to place")
+	}
+	if o.JSON {
+		e := json.NewEncoder(o.Stdout)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		if err := e.Encode(doc); err != nil {
+			return err
+		}
+	}
+	v.summary(doc)
+	if !o.Once {
+		v.hints(p)
+		select {
+		case <-ctx.Done():
+		case <-p.Exited():
+			return fmt.Errorf("tandem ended by itself; its log:\n%s", p.tail(20))
+		}
+	}
+	if doc.Failed > 0 {
+		return fmt.Errorf("%d of %d calls failed: %w", doc.Failed, len(doc.Calls), ErrFailed)
+	}
+	return nil
+}
+
+// Start starts the neighbours and a Tandem between them. The caller stops both.
+func Start(ctx context.Context, dir, executable string, w *fixtures.World, lo lab.Options, s Settings) (*lab.Lab, *Product, error) {
+	var last error
+	for range 3 { // a port that was free a moment ago may be somebody else's now
+		g, err := lab.Free(w.BaseDomain)
+		if err != nil {
+			return nil, nil, err
+		}
+		l, err := lab.Start(w, g, lo)
+		if err != nil {
+			return nil, nil, err
+		}
+		config, err := WriteConfig(dir, l, s)
+		if err != nil {
+			return nil, nil, errors.Join(err, l.Close())
+		}
+		p, err := StartProduct(ctx, executable, config, dir)
+		if err == nil {
+			return l, p, nil
+		}
+		last = errors.Join(err, l.Close())
+		if ctx.Err() != nil || !bindError(err) {
+			break
+		}
+	}
+	return nil, nil, last
+}
+
+// WaitReady waits until the demonstration's customers are routed by the edge and the services take calls.
+func (p *Product) WaitReady(ctx context.Context, l *lab.Lab) error {
+	for _, c := range l.World.Customers {
+		if !c.Demo {
+			continue
+		}
+		for _, b := range c.Numbers {
+			if b.Known {
+				continue
+			}
+			peer := "core-fixed"
+			if b.Service == "teamsPhoneMobile" {
+				peer = "core-mobile"
+			}
+			n := b.List()
+			if err := p.WaitRouted(ctx, peer, n[len(n)-1], b.Service); err != nil {
+				return err
+			}
+		}
+	}
+	return WaitKnown(ctx, l)
+}

@@ -1,0 +1,99 @@
+package demo
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/sim/lab"
+	"github.com/tandemgw/tandem/test/fixtures"
+)
+
+func newLab(t *testing.T) *lab.Lab {
+	t.Helper()
+	w, _, err := fixtures.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := lab.Free(w.BaseDomain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := lab.Start(w, g, lab.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+func TestConfigurationIsAcceptedWhole(t *testing.T) {
+	l := newLab(t)
+	dir := t.TempDir()
+	file, err := WriteConfig(dir, l, Settings{Timers: "failoverAfter: 1s\nringTimeout: 5s", Limits: "maxCalls: 100", Node: "n7",
+		Peers: map[string][]string{"core-fixed": {"127.0.0.1:5070", "127.0.0.1:5072"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(config.Source{File: file, Data: dir})
+	if err != nil {
+		t.Fatalf("the demonstration's configuration is refused:\n%v", err)
+	}
+	if n := len(c.Calls.Edge.Groups); n != 7 {
+		t.Errorf("%d peer groups, want 7", n)
+	}
+	if p := c.Calls.Edge.Groups[0].Peers; len(p) != 2 || p[1].Priority != 1 {
+		t.Errorf("peers of core-fixed %+v, want the two given, in order", p)
+	}
+}
+
+func TestViewFitsATerminal(t *testing.T) {
+	_, calls, err := fixtures.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	v := &view{out: &b, dir: "/tmp/tandem-demo-1234567890"}
+	v.heading()
+	v.provisioned(Provisioned{3, 340, 9})
+	for _, c := range calls {
+		v.call(lab.Result{Name: c.Name, Title: c.Title, LookAt: c.LookAt, From: c.From, To: c.To, Service: c.Service, Direction: c.Direction, Status: 200,
+			Expected: "200 " + c.Expect.Text, Arrived: c.Expect.Arrives, Passed: true, Headers: map[string]string{
+				"Contact": "<sip:+442890180001@nwind.1r1.tandem.example:50630;transport=tls>", "X-MS-TenantID": "0d4a5f7e-2c1b-4d8e-8f3a-9b6c5d4e3f2a",
+				"History-Info": "<sip:+441632960104@sip.pstnhub.microsoft.com;user=phone?Reason=SIP%3Bcause%3D302%3Btext%3D%22Moved%20Temporarily%22>;index=1, <sip:a@b>;index=1.1"},
+			Problems: []string{strings.Repeat("long ", 40)}})
+	}
+	v.summary(Document{})
+	for i, l := range strings.Split(b.String(), "\n") {
+		if n := len([]rune(l)); n > width {
+			t.Errorf("line %d has %d columns: %s", i+1, n, l)
+		}
+		if l != strings.TrimRight(l, " ") {
+			t.Errorf("line %d ends with blanks", i+1)
+		}
+	}
+}
+
+func TestBodiesFollowTheContract(t *testing.T) {
+	c := fixtures.Customer{Account: "a", TenantID: "t", Subdomain: "s", CallScreening: true, Numbers: []fixtures.Block{
+		{Service: "teamsDirectRouting", First: "+15550100", Count: 2, Header: "H-"}, {Service: "teamsOperatorConnect", First: "+15550200", Count: 1}}}
+	details := Account(c)["serviceDetails"].(map[string]any)
+	if details["teamsTenantId"] != "t" || details["teamsDirectRouting"].(map[string]any)["configuration"].(map[string]any)["subdomain"] != "s" {
+		t.Errorf("account body %v", details)
+	}
+	if _, ok := details["teamsOperatorConnect"].(map[string]any)["configuration"]; ok {
+		t.Error("Operator Connect has no configuration on an account")
+	}
+	n := Number("a", c.Numbers[0], "+15550101")
+	if n["configuration"].(map[string]any)["customSipHeader"] != "H-0101" {
+		t.Errorf("number body %v, want the custom header H-0101", n)
+	}
+	if n := Number("a", c.Numbers[1], "+15550200"); n["configuration"] != nil {
+		t.Errorf("number body %v, want no custom header", n)
+	}
+}

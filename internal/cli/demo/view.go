@@ -1,0 +1,196 @@
+package demo
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/sim/lab"
+)
+
+// width is the terminal the view is made for.
+const width = 80
+
+// view tells the story to a person who has never seen Tandem.
+type view struct {
+	out   io.Writer
+	dir   string
+	group string // the last heading
+}
+
+func (v *view) line(format string, args ...any) { fmt.Fprintf(v.out, format+"\n", args...) }
+
+// field prints a label and a text that is wrapped under itself.
+func (v *view) field(label, text string) {
+	const indent = 14
+	for i, l := range wrap(text, width-indent-1) {
+		if i > 0 {
+			label = ""
+		}
+		v.line("   %-*s%s", indent-3, label, l)
+	}
+}
+
+func wrap(text string, width int) []string {
+	var out []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		for len([]rune(word)) > width { // header values have no blanks to break at
+			if line != "" {
+				out = append(out, line)
+				line = ""
+			}
+			r := []rune(word)
+			out = append(out, string(r[:width]))
+			word = string(r[width:])
+		}
+		if line != "" && len([]rune(line))+1+len([]rune(word)) > width {
+			out = append(out, line)
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(out, line)
+}
+
+func (v *view) heading() {
+	v.line("Tandem: one gateway between an operator's core network and cloud calling")
+	v.line("%s", strings.Repeat("=", 72))
+	v.line("")
+	v.line("   operator's core             Tandem                    services")
+	v.line("")
+	v.line("   core-fixed   (UDP) --+                +--(TLS)-- teams-1, -2, -3")
+	v.line("   core-mobile  (TCP) --+-- SIP edge  ---+--(TLS)-- oc-1   Operator Connect")
+	v.line("   core-transit (UDP) --+   number index +--(TLS)-- tpm-1  Phone Mobile")
+	v.line("   BSS         (HTTP) ----- directory    +--(TLS)-- zoom-1 Zoom")
+	v.line("")
+}
+
+func (v *view) started(p *Product, _ *lab.Lab) {
+	v.line("1  Started")
+	v.field("Tandem", fmt.Sprintf("process %d, data in %s", p.PID(), v.dir))
+	v.field("neighbours", "3 core trunks, 5 Teams edges, 1 Zoom edge: simulators that are as strict as the published pages; certificates on both sides of every TLS connection")
+	v.line("")
+}
+
+func (v *view) provisioned(n Provisioned) {
+	v.line("2  Provisioned over HTTP, as a BSS does it")
+	v.field("customers", fmt.Sprintf("northwind (Direct Routing), fabrikam (Operator Connect and Phone Mobile), contoso (Zoom): %d accounts, %d numbers in %d requests",
+		n.Customers, n.Numbers, n.Requests))
+	v.field("token", "from Tandem's own issuer: tandem token --role ProvisioningAPI.Admin")
+	v.line("")
+	v.line("3  Calls. \"saw\" is what the far side got; \"note\" is what to look at.")
+}
+
+func (v *view) call(r lab.Result) {
+	if g := groupOf(r); g != v.group {
+		v.group = g
+		v.line("")
+		v.line("   %s", g)
+		v.line("   %s", strings.Repeat("-", len([]rune(g))))
+	}
+	mark := "ok  "
+	if !r.Passed {
+		mark = "FAIL"
+	}
+	for i, l := range wrap(r.Title, width-8) {
+		if i > 0 {
+			mark = "    "
+		}
+		v.line("%s   %s", mark, l)
+	}
+	far := r.Arrived
+	if far == "" {
+		far = "nobody"
+	}
+	v.field("call", fmt.Sprintf("%s -> %s, reached %s, %s, %d ms", r.From, r.To, far, r.Expected, r.Took.Milliseconds()))
+	for _, h := range telling(r) {
+		v.field("saw", h)
+	}
+	if r.Warning != "" {
+		v.field("warning", r.Warning)
+	}
+	if r.LookAt != "" {
+		v.field("note", r.LookAt)
+	}
+	for _, p := range r.Problems {
+		v.field("PROBLEM", p)
+	}
+}
+
+// groupOf is the heading a call stands under.
+func groupOf(r lab.Result) string {
+	if r.Status != 200 || strings.HasPrefix(r.Name, "failover") || r.Name == "forwarded" || r.Name == "referred" {
+		return "Rules: screening, forwarding, fail-over, refusals"
+	}
+	if s, ok := domain.ServiceByName(r.Service); ok {
+		return s.Traits().Title
+	}
+	return r.Service
+}
+
+// telling picks what is worth showing of a call.
+func telling(r lab.Result) []string {
+	var out []string
+	pick := func(names ...string) {
+		for _, n := range names {
+			if v, ok := r.Headers[n]; ok {
+				out = append(out, n+": "+v)
+			}
+		}
+	}
+	if r.Direction == "to-service" {
+		pick("Contact", "X-MS-SBC")
+		if strings.HasPrefix(r.Name, "zoom") {
+			pick("P-Asserted-Identity")
+		}
+		for n, v := range r.Headers {
+			if strings.HasPrefix(n, "200 ") {
+				out = append(out, "on the answer to the core: "+strings.TrimPrefix(n, "200 ")+": "+v)
+			}
+		}
+		return out
+	}
+	pick("X-MS-Operator-Content", "X-MS-TenantID", "X-MS-FMC", "History-Info", "Referred-By", "Privacy")
+	if len(out) == 0 {
+		pick("From")
+	}
+	return out
+}
+
+func (v *view) summary(d Document) {
+	v.line("")
+	v.line("4  Result: %d calls, %d as the pages say, %d not", len(d.Calls), d.Passed, d.Failed)
+	v.line("")
+}
+
+// hints say what to do while everything is up.
+func (v *view) hints(p *Product) {
+	me := p.Executable
+	v.line("5  Everything is up until Ctrl-C. Look around in another terminal:")
+	v.line("")
+	v.line("   Why a call goes where it goes (the code that decided it, asked again):")
+	v.line("     %s explain --data %s \\", me, p.Dir)
+	v.line("       --from +442890180001 --to +441632960101 --peer core-fixed")
+	v.line("   A customer, as its BSS sees it:")
+	v.line("     curl -sH \"Authorization: Bearer $(%s token \\", me)
+	v.line("       --data %s --role ProvisioningAPI.Read)\" \\", p.Dir)
+	v.line("       '%s/accounts/northwind?api-version=%s'", strings.TrimRight(p.Ready.Provisioning, "/"), apiVersion)
+	v.line("   Metrics:        curl -s %s", metricsURL(p))
+	v.line("   Configuration:  %s", p.Config)
+	v.line("   Log:            tail -f %s", p.LogFile)
+	v.line("")
+}
+
+// metricsURL is the address of the metrics page.
+func metricsURL(p *Product) string {
+	u := strings.TrimRight(p.Ready.Metrics, "/")
+	if strings.HasSuffix(u, "/metrics") {
+		return u
+	}
+	return u + "/metrics"
+}
