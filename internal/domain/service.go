@@ -42,6 +42,8 @@ type Traits struct {
 	InContract bool
 	// Syncable services have a back end that flow-through can push to (syncEnabled has meaning).
 	Syncable bool
+	// SyncFlag services have syncEnabled in the contract's account object, meaningful or not.
+	SyncFlag bool
 	// TenantBound services tie numbers to the account's Teams tenant: teamsTenantId is frozen while such numbers exist.
 	TenantBound bool
 	// CustomHeader says where the number's custom header value goes.
@@ -60,13 +62,13 @@ type Traits struct {
 }
 
 var traits = [serviceEnd]Traits{
-	DirectRouting: {Service: DirectRouting, Name: "teamsDirectRouting", Title: "Microsoft Teams Direct Routing", Exclusive: true, InContract: true,
+	DirectRouting: {Service: DirectRouting, Name: "teamsDirectRouting", Title: "Microsoft Teams Direct Routing", Exclusive: true, InContract: true, SyncFlag: true,
 		CustomHeader: HeaderTowardsCore, CarriesCalls: true, Screening: true, Labelled: true, PhoneSystem: true},
-	OperatorConnect: {Service: OperatorConnect, Name: "teamsOperatorConnect", Title: "Operator Connect", Exclusive: true, InContract: true, Syncable: true, TenantBound: true,
+	OperatorConnect: {Service: OperatorConnect, Name: "teamsOperatorConnect", Title: "Operator Connect", Exclusive: true, InContract: true, SyncFlag: true, Syncable: true, TenantBound: true,
 		CustomHeader: HeaderTowardsCore, CarriesCalls: true, DefaultFor: true, PhoneSystem: true},
-	PhoneMobile: {Service: PhoneMobile, Name: "teamsPhoneMobile", Title: "Teams Phone Mobile", Exclusive: true, InContract: true, Syncable: true, TenantBound: true,
+	PhoneMobile: {Service: PhoneMobile, Name: "teamsPhoneMobile", Title: "Teams Phone Mobile", Exclusive: true, InContract: true, SyncFlag: true, Syncable: true, TenantBound: true,
 		CarriesCalls: true, DefaultFor: true, PhoneSystem: true},
-	Zoom: {Service: Zoom, Name: "zoomPhoneCloudPeering", Title: "Zoom Phone Cloud Peering", Exclusive: true, InContract: true,
+	Zoom: {Service: Zoom, Name: "zoomPhoneCloudPeering", Title: "Zoom Phone Cloud Peering", Exclusive: true, InContract: true, SyncFlag: true,
 		CustomHeader: HeaderTowardsCore, CarriesCalls: true},
 	CallProtection: {Service: CallProtection, Name: "azureOperatorCallProtection", Title: "Azure Operator Call Protection", InContract: true, Syncable: true,
 		ExcludedBy: []Service{OperatorConnect, PhoneMobile, Zoom}},

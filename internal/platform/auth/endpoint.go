@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,10 +31,19 @@ var issuerPath = regexp.MustCompile(`^(?:/[A-Za-z0-9._-]{1,64})?(/oauth2/v2\.0/t
 // Serves reports whether path is one of the embedded issuer's.
 func (i *Issuer) Serves(path string) bool { return issuerPath.MatchString(path) }
 
-// ServeHTTP answers the issuer's paths: /oauth2/v2.0/token, /.well-known/openid-configuration (also below /v2.0) and
-// /discovery/v2.0/keys, each also below one more path segment. base is taken from the request: give it with [WithBase] if
-// the request does not show it. The source for throttling comes from [WithSource], else it is the connection's.
+// ServeHTTP answers the issuer's paths as [Issuer.ServeFor] does, with source and base as the connection shows them.
 func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	i.ServeFor(w, r, peer(r), scheme+"://"+r.Host)
+}
+
+// ServeFor answers the issuer's paths: /oauth2/v2.0/token, /.well-known/openid-configuration (also below /v2.0) and
+// /discovery/v2.0/keys, each also below one more path segment. source is the address the request really came from, for
+// throttling; base is the absolute URL under which the issuer's paths are seen from outside, for the discovery document.
+func (i *Issuer) ServeFor(w http.ResponseWriter, r *http.Request, source netip.Addr, base string) {
 	m := issuerPath.FindStringSubmatch(r.URL.Path)
 	if m == nil {
 		http.NotFound(w, r)
@@ -47,7 +55,7 @@ func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			i.refuse(w, tokenError{http.StatusMethodNotAllowed, "invalid_request", "tokens are asked for with POST"})
 			return
 		}
-		i.token(w, r)
+		i.token(w, r, source)
 		return
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -71,12 +79,11 @@ func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(doc)                                   // a caller that went away
 		return
 	}
-	i.discovery(w, r)
+	i.discovery(w, base)
 }
 
 // discovery answers with the provider metadata (OpenID Connect Discovery 1.0 §3), as far as one grant has any.
-func (i *Issuer) discovery(w http.ResponseWriter, r *http.Request) {
-	base := baseFrom(r)
+func (i *Issuer) discovery(w http.ResponseWriter, base string) {
 	writeJSON(w, http.StatusOK, map[string]any{
 		"issuer":                                i.cfg.Issuer,
 		"token_endpoint":                        base + "/oauth2/v2.0/token",
@@ -121,8 +128,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 }
 
 // token answers the client-credentials grant (RFC 6749 §4.4).
-func (i *Issuer) token(w http.ResponseWriter, r *http.Request) {
-	source := SourceFrom(r)
+func (i *Issuer) token(w http.ResponseWriter, r *http.Request, source netip.Addr) {
 	if wait := i.guard.blocked(source); wait > 0 {
 		w.Header().Set("Retry-After", seconds(wait))
 		i.refuse(w, tokenError{http.StatusTooManyRequests, "temporarily_unavailable", "too many failed sign-ins from this address; wait as long as Retry-After says"})
@@ -302,22 +308,4 @@ func widen(a netip.Addr) netip.Addr {
 		}
 	}
 	return a.Unmap().WithZone("")
-}
-
-type baseKey struct{}
-
-// WithBase tells the issuer under which absolute URL its paths are seen from outside, e.g. https://provapi.example.com.
-func WithBase(ctx context.Context, base string) context.Context {
-	return context.WithValue(ctx, baseKey{}, base)
-}
-
-func baseFrom(r *http.Request) string {
-	if s, ok := r.Context().Value(baseKey{}).(string); ok {
-		return s
-	}
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	return scheme + "://" + r.Host
 }

@@ -104,7 +104,7 @@ func TestTokenEndpoint(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			source++ // so that the failures of this table do not add up
 			w, body := post(i, tc.form, func(r *http.Request) {
-				*r = *r.WithContext(WithSource(r.Context(), netip.AddrFrom4([4]byte{192, 0, 2, source})))
+				r.RemoteAddr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, source}), 1000).String()
 				if tc.change != nil {
 					tc.change(r)
 				}
@@ -180,8 +180,7 @@ func TestDiscoveryAndKeysLeadToTheToken(t *testing.T) {
 	}
 	get := func(path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		r := httptest.NewRequest(http.MethodGet, "http://ignored"+path, nil)
-		i.ServeHTTP(w, r.WithContext(WithBase(r.Context(), "https://provapi.example.com")))
+		i.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "https://provapi.example.com"+path, nil))
 		return w
 	}
 	for _, path := range []string{"/.well-known/openid-configuration", "/v2.0/.well-known/openid-configuration", "/some-tenant/v2.0/.well-known/openid-configuration"} {
@@ -263,7 +262,7 @@ func TestSecretHashes(t *testing.T) {
 }
 
 func TestSources(t *testing.T) {
-	s, problems := ParseSources([]string{"192.0.2.0/24", "2001:db8::/32", "198.51.100.7"}, []string{"10.0.0.0/8"}, "a", "p")
+	s, problems := (&SourcesConfig{[]string{"192.0.2.0/24", "2001:db8::/32", "198.51.100.7"}, []string{"10.0.0.0/8"}}).Parse()
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -295,11 +294,11 @@ func TestSources(t *testing.T) {
 			t.Errorf("from %s with X-Forwarded-For %q: %v, permitted %v; want %s, %v", tc.remote, tc.xff, a, s.Permits(a), tc.want, tc.permit)
 		}
 	}
-	if _, problems := ParseSources([]string{"192.0.2.1/24", "x", "fe80::1%eth0"}, []string{"10.0.0.0/33"}, "a", "p"); len(problems) != 4 ||
-		fault.As(problems[0]).Target != "a[0]" || fault.As(problems[3]).Target != "p[0]" {
+	if problems := (&SourcesConfig{[]string{"192.0.2.1/24", "x", "fe80::1%eth0"}, []string{"10.0.0.0/33"}}).Validate(); len(problems) != 4 ||
+		fault.As(problems[0]).Target != "allowedSources[0]" || fault.As(problems[3]).Target != "trustedProxies[0]" {
 		t.Errorf("problems = %v", problems)
 	}
-	everyone, _ := ParseSources(nil, nil, "a", "p")
+	everyone, _ := (&SourcesConfig{}).Parse()
 	if !everyone.Permits(netip.MustParseAddr("203.0.113.9")) {
 		t.Error("an empty list does not permit everybody")
 	}

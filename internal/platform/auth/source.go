@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -10,15 +9,34 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
+// SourcesConfig says who may talk to a server.
+type SourcesConfig struct {
+	// AllowedSources lists the addresses that may use the API, as CIDR prefixes or single addresses. Default empty: every
+	// address may. Others are answered 403.
+	AllowedSources []string `yaml:"allowedSources"`
+	// TrustedProxies lists the proxies whose X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host are believed, as CIDR
+	// prefixes or single addresses. Default none. Behind a proxy that is not listed every request seems to come from it.
+	TrustedProxies []string `yaml:"trustedProxies"`
+}
+
+// Validate returns every problem found.
+func (c *SourcesConfig) Validate() []error {
+	_, problems := c.Parse()
+	return problems
+}
+
+// Parse reads the lists. Problems are *fault.Error with the field as target.
+func (c *SourcesConfig) Parse() (*Sources, []error) {
+	return parseSources(c.AllowedSources, c.TrustedProxies)
+}
+
 // Sources finds the address a request came from and tells whether it may talk to us. It is read-only.
 type Sources struct {
 	allowed []netip.Prefix // empty: every address may
 	proxies []netip.Prefix
 }
 
-// ParseSources reads lists of CIDR prefixes or single addresses: who may talk to us (empty: everybody) and whose
-// X-Forwarded-For is believed. at names the two lists in problems, e.g. "allowedSources".
-func ParseSources(allowed, proxies []string, atAllowed, atProxies string) (*Sources, []error) {
+func parseSources(allowed, proxies []string) (*Sources, []error) {
 	var s Sources
 	var problems []error
 	read := func(list []string, at string) (out []netip.Prefix) {
@@ -42,8 +60,8 @@ func ParseSources(allowed, proxies []string, atAllowed, atProxies string) (*Sour
 		}
 		return out
 	}
-	s.allowed = read(allowed, atAllowed)
-	s.proxies = read(proxies, atProxies)
+	s.allowed = read(allowed, "allowedSources")
+	s.proxies = read(proxies, "trustedProxies")
 	return &s, problems
 }
 
@@ -104,19 +122,4 @@ func peer(r *http.Request) netip.Addr {
 		return netip.Addr{} // a Unix socket
 	}
 	return ap.Addr().Unmap().WithZone("")
-}
-
-type sourceKey struct{}
-
-// WithSource puts the address a request came from into its context.
-func WithSource(ctx context.Context, a netip.Addr) context.Context {
-	return context.WithValue(ctx, sourceKey{}, a)
-}
-
-// SourceFrom returns the address put by WithSource, else the connection's other end.
-func SourceFrom(r *http.Request) netip.Addr {
-	if a, ok := r.Context().Value(sourceKey{}).(netip.Addr); ok {
-		return a
-	}
-	return peer(r)
 }

@@ -154,6 +154,23 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Principal, error)
 	return p, err
 }
 
+// Authenticate takes the token out of a request's Authorization headers, checks it and returns the principal's id and
+// roles: [Authorization] and [Verifier.Verify] for front ends that know nothing of this package.
+func (v *Verifier) Authenticate(ctx context.Context, authorization []string) (id string, roles []string, err error) {
+	token, err := Authorization(authorization)
+	if err != nil {
+		return "", nil, err
+	}
+	p, err := v.Verify(ctx, token)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, r := range p.Roles {
+		roles = append(roles, string(r))
+	}
+	return p.ID(), roles, nil
+}
+
 func invalid(format string, args ...any) *fault.Error {
 	return fault.New(fault.Unauthenticated, CodeInvalidToken, "the bearer token is refused: "+format, args...)
 }

@@ -296,6 +296,25 @@ func TestAuthorization(t *testing.T) {
 	}
 }
 
+func TestAuthenticate(t *testing.T) {
+	i, _, _ := newIssuer(t)
+	s, _, err := i.IssueToken(t.Context(), "cli", RoleRead, RoleWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := verifier(t, Default(), i, Deps{})
+	id, roles, err := v.Authenticate(t.Context(), []string{"Bearer " + s.Reveal()})
+	if err != nil || id != "local:cli@"+Default().Embedded.Issuer || strings.Join(roles, " ") != "ProvisioningAPI.Read ProvisioningAPI.Write" {
+		t.Errorf("Authenticate = %q, %q, %v", id, roles, err)
+	}
+	if _, _, err := v.Authenticate(t.Context(), nil); code(err) != CodeMissingToken {
+		t.Errorf("Authenticate without a header = %v", err)
+	}
+	if _, _, err := v.Authenticate(t.Context(), []string{"Bearer x"}); code(err) != CodeInvalidToken {
+		t.Errorf("Authenticate with nonsense = %v", err)
+	}
+}
+
 func TestParseRole(t *testing.T) {
 	for s, want := range map[string]Role{"Read": RoleRead, "admin": RoleAdmin, "ProvisioningAPI.Write": RoleWrite, "Management.Admin": RoleManagementAdmin,
 		"Management.read": "", "": "", "Root": ""} {

@@ -58,7 +58,7 @@ func OfAccount(a *domain.Account) Record {
 		case "enabled":
 			return BoolValue(d.Enabled), true
 		case "syncEnabled":
-			return BoolValue(d.SyncEnabled), accountHasSync(s)
+			return BoolValue(d.SyncEnabled), s.Traits().SyncFlag
 		case "subdomainStatus":
 			return optional(string(d.SubdomainStatus))
 		}

@@ -66,10 +66,10 @@ func accountTable() *Table {
 		}
 		at := "serviceDetails/" + s.String()
 		t.add(at + "/enabled/bool")
-		if accountHasSync(s) {
+		if s.Traits().SyncFlag {
 			t.add(at + "/syncEnabled/bool")
 		}
-		if s == domain.DirectRouting {
+		if s.Traits().Labelled {
 			t.add(at + "/subdomainStatus")
 			t.add(at + "/configuration/callScreening/bool")
 			t.add(at + "/configuration/subdomain")
@@ -77,10 +77,6 @@ func accountTable() *Table {
 	}
 	return t
 }
-
-// accountHasSync tells whether the contract's account object for the service has syncEnabled: all have but Call
-// Protection.
-func accountHasSync(s domain.Service) bool { return s != domain.CallProtection }
 
 func numberTable() *Table {
 	t := newTable("numbers", "telephoneNumber accountName configuration/customSipHeader serviceProvisioningStatus")
