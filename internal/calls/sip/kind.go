@@ -200,7 +200,7 @@ var canonical = [numKinds]string{
 // compact maps a lower-case letter (minus 'a') to the field it abbreviates:
 // RFC 3261 §7.3.3 and the IANA registry of header field compact forms.
 var compact = [26]Kind{
-	'a' - 'a': KindAcceptContact,
+	0:         KindAcceptContact, // 'a'
 	'b' - 'a': KindReferredBy,
 	'c' - 'a': KindContentType,
 	'd' - 'a': KindRequestDisposition,

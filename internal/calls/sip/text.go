@@ -13,9 +13,7 @@ var (
 	paramChar = charset("-_.!~*'()[]/:&+$", true)
 	// uriHeaderChar: hname/hvalue of a URI's header part.
 	uriHeaderChar = charset("-_.!~*'()[]/?:+$", true)
-	// callIDChar: word.
-	callIDChar = charset("-.!%*_+`'~()<>:\\\"/[]?{}", true)
-	hostChar   = charset("-.", true)
+	hostChar      = charset("-.", true)
 )
 
 func charset(extra string, alnum bool) (t [256]bool) {

@@ -83,6 +83,9 @@ func ParseURI(s string) (URI, error) {
 			return u, err
 		}
 	}
+	if strings.IndexByte(rest, ' ') >= 0 || strings.IndexByte(rest, '\t') >= 0 {
+		return u, errHost // allowed in a Via's sent-by only
+	}
 	var err error
 	u.Host, u.Port, err = splitHostPort(rest)
 	return u, err

@@ -43,7 +43,7 @@ func TestParseURI(t *testing.T) {
 		"sip:a@b:", "sip:a@b:0", "sip:a@b:65536", "sip:a@b:5060x", "sip:a@b:05060000", "sip:a@b;", "sip:a@b;;x", "sip:a@b;=x", "sip:a@b;x=",
 		"sip:a@b?", "sip:a@b?x", "sip:a@b?=y", "sip:a@b?x=y&", "sip:%@b", "sip:%4@b", "sip:%zz@b", "sip:a@b;x=%4", "sip:a@-b", "sip:a@b..c", "sip:a@.b",
 		"sip:a@[2001:db8::1", "sip:a@2001:db8::1", "sip:a@[2001:db8:::1]", "sip:a@[fe80::1%25eth0]", "sip:a@[192.0.2.1]", "sip:a@[::1]x", "sip:\"a\"@b", "sip:a@b@c d",
-		"tel:", "tel:+", "tel:()-", "tel:12+3", "tel:+1#", "tel:+12a", "tel:hello", "tel:+1;", "tel:+1;=x", "sip:aé@b", "urn:a b", "urn:<x>",
+		"tel:", "tel:+", "tel:()-", "tel:12+3", "tel:+1#", "tel:+12a", "tel:hello", "tel:+1;", "tel:+1;=x", "sip:aé@b", "sip:a@b ", "sip:a@b:1 ", "sip:a@ b:1", "sip:a@b\t:1", "sip:a@[::1] :1", "urn:a b", "urn:<x>",
 	} {
 		if u, err := ParseURI(in); err == nil {
 			t.Errorf("ParseURI(%q) accepted: %+v", in, u)

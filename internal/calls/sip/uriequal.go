@@ -11,13 +11,13 @@ import (
 // must be in both or neither, other parameters only agree where both have them;
 // header parts must match. URIs of other schemes compare byte for byte.
 func (u URI) Equal(o URI) bool {
-	if u.Scheme != o.Scheme {
-		return false
+	if u.raw == o.raw {
+		return true // also where a parameter comes twice, which §19.1.1 forbids
 	}
-	switch u.Scheme {
-	case SchemeOther:
-		return u.raw == o.raw
-	case SchemeTel:
+	switch {
+	case u.Scheme != o.Scheme || u.Scheme == SchemeOther:
+		return false
+	case u.Scheme == SchemeTel:
 		a, okA := u.TelephoneNumber()
 		b, okB := o.TelephoneNumber()
 		return okA && okB && a == b && sameParams(u.Params, o.Params, true) && sameParams(o.Params, u.Params, true)
