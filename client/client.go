@@ -23,6 +23,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -96,10 +98,24 @@ func NewSocket(path string, o Options) (*Client, error) {
 	if o.HTTPClient == nil {
 		dialer := net.Dialer{Timeout: 5 * time.Second}
 		o.HTTPClient = &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, "unix", path) },
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, &dialer, path) },
 		}}
 	}
 	return New("http://localhost", o)
+}
+
+// dialSocket connects to a Unix socket however long its path is: the system allows 107 bytes, so that the directory of a
+// longer one is named by a descriptor.
+func dialSocket(ctx context.Context, d *net.Dialer, path string) (net.Conn, error) {
+	if len(path) <= 100 {
+		return d.DialContext(ctx, "unix", path)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: "unix", Err: err}
+	}
+	defer func() { _ = dir.Close() }() // it was only looked through
+	return d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(int(dir.Fd()))+"/"+filepath.Base(path))
 }
 
 // Error is what a server answered instead of a success.

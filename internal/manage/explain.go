@@ -1,0 +1,151 @@
+package manage
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/route"
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// Explainer answers explainCall with what live calls use: it makes the INVITE that the question describes, reads its
+// facts as the edge does, and asks the same decision over the same index.
+type Explainer struct {
+	// View returns the number index that calls use now, nil if none was ever loaded.
+	View func() route.View
+	// Position returns the change feed position of that index. Nil leaves it out.
+	Position func() int64
+	Policy   *route.Policy
+	// Groups maps the names of peer groups, and of peers, to the name of the group.
+	Groups map[string]string
+}
+
+// anywhere is the host of numbers in questions that name none. It never reaches the decision.
+const anywhere = "anywhere.invalid"
+
+// Explain answers a question.
+func (x *Explainer) Explain(_ context.Context, q api.Question) (*api.Explanation, error) {
+	group, ok := x.Groups[q.Peer]
+	if !ok {
+		return nil, fault.New(fault.NotFound, "UnknownPeer", "there is no peer group and no peer %q; tandem peers lists them", q.Peer).At("peer")
+	}
+	view := x.View()
+	if view == nil {
+		return nil, fault.New(fault.Unavailable, "NoIndex", "this node has not loaded a number index yet; calls are answered 503")
+	}
+	facts, err := x.facts(q, group)
+	if err != nil {
+		return nil, err
+	}
+	ex := route.Explain(view, x.Policy, facts)
+	out := answer(ex)
+	if x.Position != nil {
+		out.Position = x.Position()
+	}
+	return out, nil
+}
+
+func (x *Explainer) facts(q api.Question, group string) (domain.CallFacts, error) {
+	var none domain.CallFacts
+	host := q.Host
+	if host == "" {
+		host = anywhere
+	}
+	to, err := uri("to", q.To, host)
+	if err != nil {
+		return none, err
+	}
+	m := sip.NewRequest(sip.INVITE, to)
+	add := func(target, name, value, suffix string) error {
+		u, err := uri(target, value, anywhere)
+		if err != nil {
+			return err
+		}
+		m.AddName(name, "<"+u+">"+suffix)
+		return nil
+	}
+	if err := add("from", "From", q.From, ";tag=explain"); err != nil {
+		return none, err
+	}
+	for i, v := range q.Asserted {
+		if err := add(fmt.Sprintf("asserted[%d]", i), "P-Asserted-Identity", v, ""); err != nil {
+			return none, err
+		}
+	}
+	for i, v := range q.History {
+		if err := add(fmt.Sprintf("history[%d]", i), "History-Info", v, fmt.Sprintf(";index=1.%d", i+1)); err != nil {
+			return none, err
+		}
+	}
+	if q.ReferredBy != "" {
+		if err := add("referredBy", "Referred-By", q.ReferredBy, ""); err != nil {
+			return none, err
+		}
+	}
+	if q.AnchoredBy != "" {
+		if strings.ContainsAny(q.AnchoredBy, "\r\n") {
+			return none, fault.New(fault.Invalid, "InvalidQuestion", "anchoredBy must be one line").At("anchoredBy")
+		}
+		m.AddName(leg.HeaderFMC, q.AnchoredBy)
+	}
+	f := leg.Facts(m, group)
+	if f.Host == anywhere || f.Host == "" {
+		f.Host, f.HostUnknown = "", true
+	}
+	return f, nil
+}
+
+// uri makes a URI of what a person writes: a number, a dial string or a URI.
+func uri(target, text, host string) (string, error) {
+	u := strings.TrimSpace(text)
+	if scheme, _, ok := strings.Cut(u, ":"); !ok || !(strings.EqualFold(scheme, "sip") || strings.EqualFold(scheme, "sips") || strings.EqualFold(scheme, "tel")) {
+		u = "sip:" + u + "@" + host
+	}
+	if strings.ContainsAny(u, "<>\r\n \t\"") {
+		return "", fault.New(fault.Invalid, "InvalidQuestion", "%q is neither a number nor a URI", text).At(target)
+	}
+	if _, err := sip.ParseURI(u); err != nil {
+		return "", fault.New(fault.Invalid, "InvalidQuestion", "%q is neither a number nor a URI: %v", text, err).At(target)
+	}
+	return u, nil
+}
+
+// answer writes an explanation in the contract's words.
+func answer(ex route.Explanation) *api.Explanation {
+	d := ex.Decision
+	out := &api.Explanation{
+		Outcome: d.Outcome.String(), Rule: string(d.Rule), Groups: d.Groups,
+		Called: string(d.Called), Identity: string(d.Identity), Caller: string(d.Caller), Header: d.Header, Emergency: d.Emergency,
+		SIPStatus: d.Status, Steps: []api.Step{},
+	}
+	if d.Service != domain.NoService {
+		out.Service = d.Service.String()
+	}
+	if d.Account != nil {
+		out.Account = d.Account.Name
+	}
+	if d.IdentitySource != domain.IdentityNone {
+		out.IdentitySource = d.IdentitySource.String()
+	}
+	for _, s := range ex.Steps {
+		step := api.Step{Rule: string(s.Rule), Result: string(s.Result), Text: s.Text}
+		for _, f := range s.Facts {
+			step.Facts = append(step.Facts, api.Fact{Name: f.Name, Value: f.Value})
+		}
+		out.Steps = append(out.Steps, step)
+	}
+	switch d.Outcome {
+	case route.ToService:
+		out.Text = fmt.Sprintf("to %s by peer group %s", d.Service.Traits().Title, strings.Join(d.Groups, ", then "))
+	case route.ToCore:
+		out.Text = fmt.Sprintf("to the core by peer group %s", strings.Join(d.Groups, ", then "))
+	default:
+		out.Text = fmt.Sprintf("rejected with %d: %s", d.Status, d.Warning)
+	}
+	return out
+}
