@@ -1,0 +1,242 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/platform/feed"
+)
+
+// Files are named <kind>-<number>, numbered in one row in the order they were begun: a journal holds what came after
+// every snapshot with a lower number.
+const (
+	snapshotKind = "snapshot"
+	journalKind  = "journal"
+	damagedExt   = ".damaged" // set aside, for whoever looks into it
+	partExt      = ".part"    // not finished
+	keepShots    = 2          // the newest snapshot and the one before it
+)
+
+// files is the directory an index keeps.
+type files struct {
+	dir    string
+	create func(path string) (journalFile, error) // replaced by tests that let the disk fail
+	next   uint64                                 // number of the next file
+}
+
+func openFiles(dir string) (*files, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("directory of the number index: %w", err)
+	}
+	f := &files{dir: dir, create: createFile, next: 1}
+	parts, err := filepath.Glob(filepath.Join(dir, "*"+partExt))
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range parts {
+		if err := os.Remove(p); err != nil {
+			return nil, fmt.Errorf("remove an unfinished snapshot: %w", err)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("directory of the number index: %w", err)
+	}
+	for _, e := range entries {
+		_, n, _ := strings.Cut(strings.TrimSuffix(e.Name(), damagedExt), "-")
+		if n, err := strconv.ParseUint(n, 10, 63); err == nil {
+			f.next = max(f.next, n+1)
+		}
+	}
+	return f, nil
+}
+
+func createFile(path string) (journalFile, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+func (f *files) path(kind string, n uint64) string {
+	return filepath.Join(f.dir, fmt.Sprintf("%s-%012d", kind, n))
+}
+
+// take gives out the next number.
+func (f *files) take() uint64 {
+	f.next++
+	return f.next - 1
+}
+
+// list returns the numbers of the files of a kind, ascending.
+func (f *files) list(kind string) ([]uint64, error) {
+	entries, err := os.ReadDir(f.dir)
+	if err != nil {
+		return nil, err
+	}
+	var ns []uint64
+	for _, e := range entries {
+		k, n, ok := strings.Cut(e.Name(), "-")
+		if !ok || k != kind {
+			continue
+		}
+		if n, err := strconv.ParseUint(n, 10, 63); err == nil {
+			ns = append(ns, n)
+		}
+	}
+	slices.Sort(ns)
+	return ns, nil
+}
+
+// newJournal begins a journal.
+func (f *files) newJournal(j func(journalFile) (*journal, error)) (*journal, uint64, error) {
+	n := f.take()
+	path := f.path(journalKind, n)
+	file, err := f.create(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	jr, err := j(file)
+	if err == nil {
+		err = syncDir(f.dir)
+	}
+	if err != nil {
+		_ = file.Close()    // the error that matters is err
+		_ = os.Remove(path) // it holds no change yet
+		return nil, 0, err
+	}
+	return jr, n, nil
+}
+
+// writeSnapshot writes s as snapshot n: under another name first, synced, then renamed, so that a snapshot is there as a
+// whole or not at all.
+func (f *files) writeSnapshot(s *still, n uint64, sealer Sealer) (size int64, err error) {
+	path := f.path(snapshotKind, n)
+	file, err := f.create(path + partExt)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(path + partExt) // openFiles tries again
+		}
+	}()
+	size, err = writeSnapshot(file, s, sealer)
+	if err == nil {
+		err = file.Sync()
+	}
+	if cerr := file.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return 0, err
+	}
+	if err = os.Rename(path+partExt, path); err != nil {
+		return 0, err
+	}
+	return size, syncDir(f.dir)
+}
+
+// prune removes what no restart needs any more: all but the newest snapshots, and journals begun before the oldest of
+// those kept. Journal current is kept whatever its number.
+func (f *files) prune(current uint64) error {
+	shots, err := f.list(snapshotKind)
+	if err != nil || len(shots) == 0 {
+		return err
+	}
+	kept := shots[max(0, len(shots)-keepShots):]
+	var errs []error
+	for _, n := range shots[:len(shots)-len(kept)] {
+		errs = append(errs, os.Remove(f.path(snapshotKind, n)))
+	}
+	journals, err := f.list(journalKind)
+	errs = append(errs, err)
+	// With one snapshot only, nothing older is there to go back to either.
+	for _, n := range journals {
+		if n < kept[0] && n != current {
+			errs = append(errs, os.Remove(f.path(journalKind, n)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// load reads the newest good snapshot and the journals after it. The view is nil if there is no good snapshot. Files that
+// are damaged are told to report, and snapshots among them set aside.
+func (f *files) load(sealer Sealer, report func(file string, err error)) (v *View, info snapshotInfo, pos feed.Position, replayed int, err error) {
+	shots, err := f.list(snapshotKind)
+	if err != nil {
+		return nil, info, 0, 0, fmt.Errorf("directory of the number index: %w", err)
+	}
+	var damaged []string
+	for _, n := range slices.Backward(shots) {
+		path := f.path(snapshotKind, n)
+		err := f.read(path, func(r io.Reader) (err error) {
+			v, info, err = readSnapshot(r, sealer)
+			return err
+		})
+		if err == nil {
+			break
+		}
+		v = nil
+		report(path, err)
+		if errors.Is(err, errDamaged) {
+			damaged = append(damaged, path)
+		}
+	}
+	if v == nil {
+		// If none opens, the key is the likelier culprit: leave them for when it is back.
+		return nil, info, 0, 0, nil
+	}
+	for _, path := range damaged {
+		// Set aside, so that it does not count as one of the snapshots kept. It is the operator's to delete.
+		if err := os.Rename(path, path+damagedExt); err != nil {
+			report(path, err)
+		}
+	}
+	pos = info.Position
+	journals, err := f.list(journalKind)
+	if err != nil {
+		return nil, info, 0, 0, fmt.Errorf("directory of the number index: %w", err)
+	}
+	for _, n := range journals {
+		path := f.path(journalKind, n)
+		err := f.read(path, func(r io.Reader) (err error) {
+			var more int
+			pos, more, err = replayJournal(r, sealer, v, pos)
+			replayed += more
+			return err
+		})
+		// A journal has no last chunk: its file just ends. Inside a chunk or between two, the next one goes on from there,
+		// or tells that something is missing.
+		if err == nil || errors.Is(err, errTorn) || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		report(path, err)
+		if errors.Is(err, errMissing) {
+			break
+		}
+	}
+	return v, info, pos, replayed, nil
+}
+
+func (f *files) read(path string, do func(io.Reader) error) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return do(file)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

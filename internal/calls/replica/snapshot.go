@@ -1,0 +1,308 @@
+package replica
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/platform/feed"
+)
+
+const (
+	snapshotMagic   = "TNDMIDX1"
+	snapshotPurpose = "replica/snapshot"
+)
+
+// snapshotInfo is what a snapshot says about itself, in the clear.
+type snapshotInfo struct {
+	Position feed.Position `json:"position"` // the index is that of this position
+	At       time.Time     `json:"at"`       // when it was taken
+	Pages    int           `json:"pages"`    // for sizing the table
+	Accounts int           `json:"accounts"`
+	Numbers  int64         `json:"numbers"`
+}
+
+// still is the index held still: the table's own copy shares the pages, which never change.
+type still struct {
+	snapshotInfo
+	table    *table
+	accounts []*domain.AccountRouting // by id; the first is nil
+}
+
+// hold returns the view as it is now. The caller has the writing side to itself; it is held up for the copying of the
+// table only.
+func (v *View) hold(pos feed.Position, at time.Time) *still {
+	t := v.table.Load()
+	s := &still{table: t.copy(t.used)}
+	s.accounts = make([]*domain.AccountRouting, max(v.accounts.next, 1))
+	for id := uint32(1); id < v.accounts.next; id++ {
+		s.accounts[id] = v.accounts.get(id)
+	}
+	s.snapshotInfo = snapshotInfo{Position: pos, At: at, Pages: s.table.used, Accounts: len(s.accounts) - 1, Numbers: v.numbers.Load()}
+	return s
+}
+
+// What a snapshot's records begin with.
+const (
+	recAccount = 1 + iota // id (4), length (4), domain.AccountRouting as JSON
+	recDense              // page (8), 100 values (4 each)
+	recSame               // page (8), bitmap (16), value (4)
+	recSparse             // page (8), bitmap (16), values (4 each)
+	recHeaders            // length (4), as in memory; belongs to the page before it
+)
+
+// writeSnapshot writes a snapshot. Accounts come first, so that whoever reads knows every account a page names.
+func writeSnapshot(w io.Writer, s *still, sealer Sealer) (int64, error) {
+	info, err := json.Marshal(s.snapshotInfo)
+	if err != nil {
+		return 0, err
+	}
+	sw, err := newSealedWriter(w, snapshotMagic, snapshotPurpose, info, sealer)
+	if err != nil {
+		return 0, err
+	}
+	buf := make([]byte, 0, chunkBytes)
+	room := func(n int) error {
+		if len(buf)+n <= chunkBytes {
+			return nil
+		}
+		err := sw.write(buf, false)
+		buf = buf[:0]
+		return err
+	}
+	for id, a := range s.accounts {
+		if a == nil {
+			continue
+		}
+		j, err := json.Marshal(a)
+		if err != nil {
+			return 0, err
+		}
+		if len(j)+9 > chunkBytes {
+			return 0, fmt.Errorf("account %s does not fit into a chunk", a.Name)
+		}
+		if err := room(len(j) + 9); err != nil {
+			return 0, err
+		}
+		buf = binary.LittleEndian.AppendUint32(append(buf, recAccount), uint32(id))
+		buf = append(binary.LittleEndian.AppendUint32(buf, uint32(len(j))), j...)
+	}
+	for i := range s.table.slots {
+		sl := &s.table.slots[i]
+		key := sl.key.Load()
+		if key == 0 {
+			continue
+		}
+		full, part, h := sl.full.Load(), sl.part.Load(), sl.headers.Load()
+		need := 9 + 16 + 4*pageSize
+		if h != nil {
+			need += 5 + len(h.data)
+		}
+		if err := room(need); err != nil {
+			return 0, err
+		}
+		switch {
+		case full != nil:
+			buf = binary.LittleEndian.AppendUint64(append(buf, recDense), key-1)
+			buf = appendValues(buf, full[:])
+		case part.values == nil:
+			buf = binary.LittleEndian.AppendUint64(append(buf, recSame), key-1)
+			buf = appendLE64(appendLE64(buf, part.there[0]), part.there[1])
+			buf = binary.LittleEndian.AppendUint32(buf, part.same)
+		default:
+			buf = binary.LittleEndian.AppendUint64(append(buf, recSparse), key-1)
+			buf = appendLE64(appendLE64(buf, part.there[0]), part.there[1])
+			buf = appendValues(buf, part.values)
+		}
+		if h != nil {
+			buf = binary.LittleEndian.AppendUint32(append(buf, recHeaders), uint32(len(h.data)))
+			buf = append(buf, h.data...)
+		}
+	}
+	if err := sw.write(buf, true); err != nil {
+		return 0, err
+	}
+	return sw.bytes, sw.flush()
+}
+
+func appendValues(b []byte, values []uint32) []byte {
+	for _, v := range values {
+		b = binary.LittleEndian.AppendUint32(b, v)
+	}
+	return b
+}
+
+// readSnapshot reads a snapshot into a new view. It returns errDamaged for whatever was not written by writeSnapshot: not
+// one byte is believed before its chunk has opened, and the view is not handed out before the last one has.
+func readSnapshot(r io.Reader, sealer Sealer) (*View, snapshotInfo, error) {
+	var info snapshotInfo
+	sr, err := newSealedReader(r, snapshotMagic, snapshotPurpose, sealer)
+	if err != nil {
+		return nil, info, err
+	}
+	if err := json.Unmarshal(sr.info, &info); err != nil {
+		return nil, info, fmt.Errorf("%w: its description does not read", errDamaged)
+	}
+	// The head is only known to be ours once a chunk has opened; until then it sizes nothing.
+	first, err := sr.next()
+	if err != nil {
+		return nil, info, err
+	}
+	if info.Pages < 0 || info.Pages > 1<<31 || info.Accounts < 0 || info.Accounts > maxAccounts {
+		return nil, info, fmt.Errorf("%w: its description makes no sense", errDamaged)
+	}
+	v := newView(info.Pages)
+
+	// One goroutine reads and opens while the other builds.
+	type chunk struct {
+		plain []byte
+		err   error
+	}
+	chunks := make(chan chunk, 4)
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		defer close(chunks)
+		for c := (chunk{plain: first}); ; {
+			select {
+			case chunks <- c:
+			case <-stop:
+				return
+			}
+			if c.err != nil {
+				return
+			}
+			c.plain, c.err = sr.next()
+		}
+	}()
+	var last *slot
+	for c := range chunks {
+		if c.err == io.EOF {
+			break
+		}
+		if c.err != nil {
+			return nil, info, c.err
+		}
+		if last, err = v.load(c.plain, last); err != nil {
+			return nil, info, err
+		}
+	}
+	if v.numbers.Load() != info.Numbers || v.table.Load().used != info.Pages || len(v.names) != info.Accounts {
+		return nil, info, fmt.Errorf("%w: %d numbers, %d pages and %d accounts are not what it says it has", errDamaged, v.numbers.Load(), v.table.Load().used, len(v.names))
+	}
+	return v, info, nil
+}
+
+// load applies the records of a chunk. Chunks are authentic by now, so what does not fit is a mistake of ours rather than
+// an attack; it is checked all the same, because a bad value would crash a look-up later.
+func (v *View) load(b []byte, last *slot) (*slot, error) {
+	bad := func(what string) (*slot, error) { return nil, fmt.Errorf("%w: %s", errDamaged, what) }
+	t := v.table.Load()
+	goodValue := func(x uint32) bool { return x>>serviceBits >= 1 && x>>serviceBits < v.accounts.next }
+	for len(b) > 0 {
+		kind := b[0]
+		b = b[1:]
+		switch kind {
+		case recAccount:
+			if len(b) < 8 {
+				return bad("a short account")
+			}
+			id, n := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
+			if uint64(len(b)-8) < uint64(n) {
+				return bad("a short account")
+			}
+			a := new(domain.AccountRouting)
+			if err := json.Unmarshal(b[8:8+n], a); err != nil || a.Name == "" || id == 0 || id != max(v.accounts.next, 1) || v.names[a.Name] != 0 {
+				return bad("an account that makes no sense")
+			}
+			v.names[a.Name], v.accounts.next = id, id+1
+			v.accounts.set(id, a)
+			if a.Subdomain != "" {
+				v.labels.Store(a.Subdomain, id)
+			}
+			b = b[8+n:]
+		case recDense, recSame, recSparse:
+			if len(b) < 8 {
+				return bad("a short page")
+			}
+			page := binary.LittleEndian.Uint64(b)
+			b = b[8:]
+			if page > 999_999_999_999_999/pageSize || t.find(page) != nil || !t.room() {
+				return bad("a page that cannot be")
+			}
+			var full *dense
+			var part *sparse
+			n := 0
+			if kind == recDense {
+				if len(b) < 4*pageSize {
+					return bad("a short page")
+				}
+				full = new(dense)
+				for i := range full {
+					x := binary.LittleEndian.Uint32(b[4*i:])
+					if x != 0 && !goodValue(x) {
+						return bad("a number of an unknown account")
+					}
+					full[i] = x
+				}
+				n, b = pageCount(full, nil), b[4*pageSize:]
+			} else {
+				if len(b) < 16 {
+					return bad("a short page")
+				}
+				part = &sparse{there: bitmap{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])}}
+				b = b[16:]
+				n = part.there.count()
+				if n == 0 || part.there[1]>>(pageSize-64) != 0 {
+					return bad("a page that cannot be")
+				}
+				if kind == recSame {
+					if len(b) < 4 {
+						return bad("a short page")
+					}
+					part.same, b = binary.LittleEndian.Uint32(b), b[4:]
+					if !goodValue(part.same) {
+						return bad("a number of an unknown account")
+					}
+				} else {
+					if len(b) < 4*n {
+						return bad("a short page")
+					}
+					part.values = make([]uint32, n)
+					for i := range part.values {
+						part.values[i] = binary.LittleEndian.Uint32(b[4*i:])
+						if !goodValue(part.values[i]) {
+							return bad("a number of an unknown account")
+						}
+					}
+					b = b[4*n:]
+				}
+			}
+			t.insert(page, full, part, nil)
+			last = t.find(page)
+			v.numbers.Add(int64(n))
+			v.bytes.Add(int64(pageBytes(full, part, nil)))
+		case recHeaders:
+			if len(b) < 4 {
+				return bad("short header values")
+			}
+			n := binary.LittleEndian.Uint32(b)
+			if uint64(len(b)-4) < uint64(n) || last == nil || last.headers.Load() != nil {
+				return bad("short header values")
+			}
+			h := &headers{data: string(b[4 : 4+n])}
+			if !h.valid() {
+				return bad("header values that make no sense")
+			}
+			last.headers.Store(h)
+			v.bytes.Add(int64(pageBytes(nil, nil, h)))
+			b = b[4+n:]
+		default:
+			return bad("an unknown record")
+		}
+	}
+	return last, nil
+}

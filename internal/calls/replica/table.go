@@ -1,0 +1,134 @@
+package replica
+
+import (
+	"math/bits"
+	"sync/atomic"
+)
+
+// table finds pages by number: open addressing with linear probing. One writer inserts and swaps pages; any number of
+// readers look up meanwhile. A slot once taken keeps its key for the life of the table.
+type table struct {
+	slots []slot
+	shift uint8
+	used  int // slots taken; the writer's
+}
+
+// slot is one page. full, part and headers are swapped one at a time: a reader may see a number's new value with its
+// old header for an instant, never a value or header that was not provisioned for that number.
+type slot struct {
+	key     atomic.Uint64 // page + 1; 0 for a free slot. Stored last
+	full    atomic.Pointer[dense]
+	part    atomic.Pointer[sparse]
+	headers atomic.Pointer[headers]
+}
+
+const slotBytes = 32
+
+// newTable makes a table that takes n pages without growing.
+func newTable(n int) *table {
+	size := 64
+	for size*2/3 < n {
+		size *= 2
+	}
+	return &table{slots: make([]slot, size), shift: uint8(64 - bits.TrailingZeros(uint(size)))}
+}
+
+// find returns the page's slot, nil if it has none.
+func (t *table) find(page uint64) *slot {
+	mask := uint64(len(t.slots) - 1)
+	for i := page * 0x9E3779B97F4A7C15 >> t.shift; ; i = (i + 1) & mask {
+		s := &t.slots[i]
+		switch s.key.Load() {
+		case page + 1:
+			return s
+		case 0:
+			return nil
+		}
+	}
+}
+
+// value returns the value of number i of the page in the slot, 0 if it is not there.
+func (s *slot) value(i int) uint32 {
+	for {
+		if p := s.full.Load(); p != nil {
+			return p[i]
+		}
+		if p := s.part.Load(); p != nil {
+			return p.value(i)
+		}
+		// The writer was between the two stores of publish; the other is set by now.
+	}
+}
+
+// publish swaps the slot's page. The new part is stored before the old one is taken away, so that one is always there.
+func (s *slot) publish(full *dense, part *sparse, h *headers) {
+	s.headers.Store(h)
+	if full != nil {
+		s.full.Store(full)
+		s.part.Store(nil)
+		return
+	}
+	s.part.Store(part)
+	s.full.Store(nil)
+}
+
+// insert puts a page in that is not there yet. The table must have room.
+func (t *table) insert(page uint64, full *dense, part *sparse, h *headers) {
+	mask := uint64(len(t.slots) - 1)
+	i := page * 0x9E3779B97F4A7C15 >> t.shift
+	for t.slots[i].key.Load() != 0 {
+		i = (i + 1) & mask
+	}
+	s := &t.slots[i]
+	s.publish(full, part, h)
+	s.key.Store(page + 1)
+	t.used++
+}
+
+// room tells whether one more page may be inserted.
+func (t *table) room() bool { return t.used < len(t.slots)*2/3 }
+
+// copy returns the same pages in a table of their own; pages without numbers are left behind. The
+// pages themselves are shared: they never change.
+func (t *table) copy(n int) *table {
+	c := newTable(n)
+	for i := range t.slots {
+		s := &t.slots[i]
+		k := s.key.Load()
+		if k == 0 {
+			continue
+		}
+		full, part := s.full.Load(), s.part.Load()
+		if full == nil && part.there == (bitmap{}) {
+			continue
+		}
+		c.insert(k-1, full, part, s.headers.Load())
+	}
+	return c
+}
+
+// pageBytes is what a page takes on the heap, after the allocator's size classes.
+func pageBytes(full *dense, part *sparse, h *headers) (n int) {
+	if full != nil {
+		n += 416
+	} else if part != nil {
+		n += 48 + sizeClass(4*len(part.values))
+	}
+	if h != nil {
+		n += 16 + sizeClass(len(h.data))
+	}
+	return n
+}
+
+// sizeClass rounds up to about what the allocator takes.
+func sizeClass(n int) int {
+	switch {
+	case n <= 8:
+		return n
+	case n <= 128:
+		return (n + 15) &^ 15
+	case n <= 512:
+		return (n + 31) &^ 31
+	}
+	return (n + 127) &^ 127
+}
