@@ -100,33 +100,65 @@ func (s *supervisor) set(i int, running bool, why error) {
 	s.up.WithLabelValues(s.parts[i].name).Set(v)
 }
 
-// running is a set of parts that were opened and started.
+// running is a set of parts that were opened and started, in their order.
 type running struct {
-	s      *supervisor
+	s     *supervisor
+	parts []started
+}
+
+type started struct {
 	cancel context.CancelFunc
-	done   chan struct{} // closed when every part has ended
-	wg     sync.WaitGroup
+	done   chan struct{} // closed when the part has ended
+}
+
+// end cancels the parts in the reverse of their order, each when the one that may need it has ended: what is left when
+// limit fires is cancelled at once. It reports whether all have ended by then.
+func (r *running) end(limit <-chan time.Time) bool {
+	late := false
+	for i := len(r.parts) - 1; i >= 0; i-- {
+		p := r.parts[i]
+		p.cancel()
+		if late {
+			continue
+		}
+		select {
+		case <-p.done:
+		case <-limit:
+			late = true
+		}
+	}
+	for _, p := range r.parts {
+		select {
+		case <-p.done:
+		default:
+			if late {
+				return false
+			}
+			<-p.done
+		}
+	}
+	return true
 }
 
 // start opens every part in order and runs them. If one cannot be opened, those before it are ended and the error names
 // it. The parts' context is not ctx: they run until stop.
 func (s *supervisor) start(ctx context.Context) (*running, error) {
-	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	r := &running{s: s, cancel: cancel, done: make(chan struct{})}
+	r := &running{s: s}
 	for i, p := range s.parts {
 		run, err := s.open(ctx, i)
 		if err != nil {
-			cancel()
-			r.wg.Wait()
+			r.end(nil)
 			return nil, fmt.Errorf("start %s: %w", p.name, err)
 		}
 		s.set(i, true, nil)
-		r.wg.Go(func() { s.keep(inner, i, run) })
+		inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		done := make(chan struct{})
+		r.parts = append(r.parts, started{cancel, done})
+		go func() {
+			defer close(done)
+			s.keep(inner, i, run)
+		}()
 	}
-	go func() {
-		r.wg.Wait()
-		close(r.done)
-	}()
 	return r, nil
 }
 
@@ -192,7 +224,7 @@ func (s *supervisor) keep(ctx context.Context, i int, run func(context.Context) 
 }
 
 // stop ends the parts in two stages. First every part that can is drained, for as long as drainFor allows, unless cut is
-// closed; then all are cancelled and waited for, cutFor at most. It returns an error if some part did not end in time.
+// closed; then they are cancelled, the last one started first, and waited for, cutFor at most. It returns an error if some part did not end in time.
 func (r *running) stop(cut <-chan struct{}, drainFor, cutFor time.Duration) error {
 	drainCtx, cancelDrain := context.WithTimeout(context.Background(), drainFor)
 	defer cancelDrain()
@@ -218,21 +250,18 @@ func (r *running) stop(cut <-chan struct{}, drainFor, cutFor time.Duration) erro
 		cancelDrain()
 		<-drained
 	}
-	r.cancel()
 	limit := time.NewTimer(cutFor)
 	defer limit.Stop()
-	select {
-	case <-r.done:
+	if r.end(limit.C) {
 		return nil
-	case <-limit.C:
-		var late []string
-		for _, st := range r.s.state() {
-			if st.Running {
-				late = append(late, st.Name)
-			}
-		}
-		return fmt.Errorf("parts that did not end within %v: %v", cutFor, late)
 	}
+	var late []string
+	for _, st := range r.s.state() {
+		if st.Running {
+			late = append(late, st.Name)
+		}
+	}
+	return fmt.Errorf("parts that did not end within %v: %v", cutFor, late)
 }
 
 func jitter(d time.Duration) time.Duration {

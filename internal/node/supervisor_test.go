@@ -122,6 +122,32 @@ func TestStopDrainsThenCuts(t *testing.T) {
 	})
 }
 
+func TestPartsEndInTheReverseOfTheirStart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var order []string
+		ender := func(name string, after time.Duration) part {
+			return part{name: name, open: opened(func(ctx context.Context) error {
+				<-ctx.Done()
+				time.Sleep(after)
+				order = append(order, name)
+				return nil
+			})}
+		}
+		s := newSupervisor(quiet(), prometheus.NewRegistry(), ender("database", 0), ender("records", 0), ender("edge", time.Second))
+		r, err := s.start(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.stop(nil, time.Second, 10*time.Second); err != nil {
+			t.Error(err)
+		}
+		if got := strings.Join(order, " "); got != "edge records database" {
+			t.Errorf("ended in the order %s", got)
+		}
+	})
+}
+
 func TestSecondRequestCutsTheDrain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -148,15 +174,19 @@ func TestPartThatDoesNotEndIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		s := newSupervisor(quiet(), prometheus.NewRegistry(),
-			part{name: "stuck", open: opened(func(context.Context) error { <-release; return nil })},
-			part{name: "good", open: opened(untilCancelled)})
+			part{name: "good", open: opened(untilCancelled)},
+			part{name: "stuck", open: opened(func(context.Context) error { <-release; return nil })})
 		r, err := s.start(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		err = r.stop(nil, time.Second, time.Second)
-		if err == nil || !strings.Contains(err.Error(), "[stuck]") {
+		if err == nil || !strings.Contains(err.Error(), "stuck") {
 			t.Errorf("stop: %v", err)
+		}
+		synctest.Wait()
+		if s.state()[0].Running {
+			t.Error("a part was left running because another does not end")
 		}
 		close(release)
 		synctest.Wait()

@@ -35,6 +35,9 @@ func (doc *Document) Set(source, assignment string, v any) Problems {
 		// Taken as it stands, so that "#", ":" or "*" in a value need no quoting for YAML on top of the shell's.
 		d.value(&ast.StringNode{BaseNode: &ast.BaseNode{}, Value: unquote(text)}, target, path, 0)
 	} else {
+		if leaf.Kind() == reflect.Map {
+			target.SetZero() // a whole map replaces the one before, as a whole list does
+		}
 		file, err := parser.ParseBytes([]byte(text), 0, parser.AllowDuplicateMapKey())
 		if err != nil {
 			p := syntaxProblem(source, err)

@@ -1,0 +1,168 @@
+// Package config is the configuration file: it composes what each room wants to be told (their Config types) into one
+// strict YAML document, reads it, checks everything at once, and shows and documents it.
+//
+// Rooms own their settings, defaults, documentation and checks; this package adds what belongs to the process as a whole:
+// the data directory, roles, HTTP listeners, logging and shutdown. Package strict does the reading and writing of YAML.
+// Main types: Config, and Load, which reads one.
+package config
+
+import (
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/edge"
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/record"
+	"github.com/tandemgw/tandem/internal/calls/route"
+	"github.com/tandemgw/tandem/internal/platform/auth"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
+	"github.com/tandemgw/tandem/internal/platform/secret"
+)
+
+//go:generate go run ./docgen
+//go:generate go run ./docgen -reference
+
+// Config is the whole configuration file.
+type Config struct {
+	// Data is the directory that holds everything Tandem keeps: the SQLite database, the number index's snapshots, call records, keys and
+	// the management socket. Path. Default /var/lib/tandem when root, otherwise $XDG_STATE_HOME/tandem or ~/.local/state/tandem. One process at a
+	// time may use it: tandem serve locks it. The option --data and the variable TANDEM_DATA set it too.
+	Data string `yaml:"data"`
+	// Roles are the parts of Tandem this process runs: "api" (Provisioning API and token endpoint), "edge" (SIP), "worker" (periodic upkeep of the
+	// database). Default all of them. On SQLite all must run in one process.
+	Roles []string `yaml:"roles"`
+	// Log is how the process logs, on standard error.
+	Log Log `yaml:"log"`
+	// Shutdown is how long an orderly end may take.
+	Shutdown Shutdown `yaml:"shutdown"`
+	// Metrics serves Prometheus metrics at /metrics, and /healthz and /readyz.
+	Metrics Listener `yaml:"metrics"`
+	// Manage serves the management API, besides the Unix socket in the data directory.
+	Manage Listener `yaml:"manage"`
+	// Provisioning is the Provisioning API.
+	Provisioning Provisioning `yaml:"provisioning"`
+	// Auth says whose tokens the Provisioning API and the management API accept.
+	Auth auth.Config `yaml:"auth"`
+	// Secrets is how secrets are encrypted at rest.
+	Secrets secret.Config `yaml:"secrets"`
+	// Database is where accounts, numbers, clients and the audit log live.
+	Database db.Config `yaml:"database"`
+	// Feed is the change feed by which the edges learn of changes.
+	Feed outbox.Config `yaml:"feed"`
+	// Calls is the SIP edge.
+	Calls Calls `yaml:"calls"`
+}
+
+// Calls is the SIP edge.
+type Calls struct {
+	Edge edge.Config `yaml:",inline"`
+	// Routing decides where calls go.
+	Routing route.Config `yaml:"routing"`
+	// Headers are the deployment-wide header settings.
+	Headers leg.Config `yaml:"headers"`
+	// Records are the call records on disk.
+	Records record.Config `yaml:"records"`
+	// DNS is how peers' names are looked up.
+	DNS DNS `yaml:"dns"`
+}
+
+// DNS is how peers' names are looked up.
+type DNS struct {
+	// Servers are the recursive name servers to ask, "ip:port", in order. Default none: the system's resolver, whose answers are believed for 30 s
+	// because it does not tell how long they hold.
+	Servers []string `yaml:"servers"`
+	// Timeout bounds one question to one server. Default 2s. Calls never wait for an answer: names are looked up beforehand and kept.
+	Timeout time.Duration `yaml:"timeout"`
+	// IPv6 looks for AAAA records too. Default false.
+	IPv6 bool `yaml:"ipv6"`
+}
+
+// Provisioning is the Provisioning API.
+type Provisioning struct {
+	Listener `yaml:",inline"`
+	// Sources says who may talk to the API.
+	Sources auth.SourcesConfig `yaml:",inline"`
+}
+
+// Listener is an HTTP server.
+type Listener struct {
+	// Listen is the address to serve on, "ip:port" or ":port" for every address; port 0 takes a free one, and "off" does not serve at all.
+	// Default provisioning 127.0.0.1:8080, manage 127.0.0.1:8081, metrics 127.0.0.1:9464.
+	Listen string `yaml:"listen"`
+	// CertificateFile is the PEM file with the server's certificate, followed by its chain. It is read again when it changes. Default none:
+	// plain HTTP.
+	CertificateFile string `yaml:"certificateFile"`
+	// KeyFile is the PEM file with the certificate's private key. Needed with certificateFile.
+	KeyFile string `yaml:"keyFile"`
+	// Insecure permits plain HTTP on an address that is not loopback: whoever can listen on the network reads the tokens. Default false. The
+	// log repeats it at each start.
+	Insecure bool `yaml:"insecure"`
+}
+
+// Log is how the process logs.
+type Log struct {
+	// Level is the least that is logged: "debug", "info", "warn" or "error". Default "info".
+	Level string `yaml:"level"`
+	// Format is "text" (key=value) or "json", one object to a line. Default "text".
+	Format string `yaml:"format"`
+	// Numbers is "redacted" (the last four digits of phone numbers are hidden) or "full". Default "redacted": phone numbers are personal
+	// data, and logs travel.
+	Numbers string `yaml:"numbers"`
+}
+
+// Shutdown is how long an orderly end may take.
+type Shutdown struct {
+	// Drain is how long calls and requests may go on after the first SIGTERM or Ctrl-C, while new ones are refused. Default 5m. A second
+	// signal ends the wait at once.
+	Drain time.Duration `yaml:"drain"`
+	// Cut is how long parts may take to end after that, before the process ends without them. Default 10s.
+	Cut time.Duration `yaml:"cut"`
+}
+
+// The roles.
+const (
+	RoleAPI    = "api"
+	RoleEdge   = "edge"
+	RoleWorker = "worker"
+)
+
+// Roles returns every role, in the order they are started.
+func Roles() []string { return []string{RoleAPI, RoleEdge, RoleWorker} }
+
+// Off is the Listen value that serves nothing.
+const Off = "off"
+
+// Default is the configuration of an empty file. dataDir is the default data directory.
+func Default(dataDir string) Config {
+	return Config{
+		Data:         dataDir,
+		Roles:        Roles(),
+		Log:          Log{Level: "info", Format: "text", Numbers: "redacted"},
+		Shutdown:     Shutdown{Drain: 5 * time.Minute, Cut: 10 * time.Second},
+		Metrics:      Listener{Listen: "127.0.0.1:9464"},
+		Manage:       Listener{Listen: "127.0.0.1:8081"},
+		Provisioning: Provisioning{Listener: Listener{Listen: "127.0.0.1:8080"}},
+		Auth:         auth.Default(),
+		Secrets:      secret.Default(),
+		Database:     db.Default(),
+		Feed:         outbox.Default(),
+		Calls: Calls{
+			Edge:    edge.Default(),
+			Routing: route.Default(),
+			Headers: leg.Default(),
+			Records: record.Default(),
+			DNS:     DNS{Timeout: 2 * time.Second},
+		},
+	}
+}
+
+// loopbackGroup is the peer group of a configuration that names none: the operator's core on the usual ports of this
+// machine alone, so that tandem serve without a file takes calls from local tools.
+func loopbackGroup() edge.Group {
+	return edge.Group{
+		Name: "core", Transport: "udp",
+		Bind:           edge.Addresses{UDP: "127.0.0.1:5060", TCP: "127.0.0.1:5060", TLS: "127.0.0.1:5061"},
+		TLS:            edge.TLS{ClientCertificates: "optional"},
+		AllowedSources: []string{"127.0.0.0/8"},
+	}
+}

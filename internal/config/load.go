@@ -1,0 +1,296 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/edge"
+	"github.com/tandemgw/tandem/internal/calls/route"
+	"github.com/tandemgw/tandem/internal/config/strict"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/db"
+)
+
+// Source says where a configuration comes from.
+type Source struct {
+	File string   // path of the YAML file; empty for none
+	Text []byte   // its content, when already read
+	Set  []string // "path=value", applied over the file in order
+	Data string   // data directory, over file and Set; empty for none
+	Env  []string // environment, as os.Environ
+	// FreePorts takes a free loopback port for every listener instead of what is configured.
+	FreePorts bool
+	// Adjust changes the configuration after it was read and before it is checked; for tests and the demonstration.
+	Adjust func(*Config)
+}
+
+// Loaded is a configuration that was read and checked.
+type Loaded struct {
+	Config
+	Source Source
+	// Generated lists the peer groups, by name, that use the certificate made for loopback because they name none.
+	Generated []string
+	// Policy is the compiled routing policy.
+	Policy *route.Policy
+}
+
+// DefaultData returns the data directory of a process that is told none.
+func DefaultData(env []string) string {
+	if d := lookup(env, "TANDEM_DATA"); d != "" {
+		return d
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/tandem"
+	}
+	if d := lookup(env, "XDG_STATE_HOME"); filepath.IsAbs(d) {
+		return filepath.Join(d, "tandem")
+	}
+	if home := lookup(env, "HOME"); filepath.IsAbs(home) {
+		return filepath.Join(home, ".local", "state", "tandem")
+	}
+	return "tandem-data"
+}
+
+func lookup(env []string, key string) string {
+	for _, kv := range slices.Backward(env) {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == key {
+			return v
+		}
+	}
+	return ""
+}
+
+// Load reads and checks a configuration. The error is strict.Problems, with every mistake at once.
+func Load(src Source) (*Loaded, error) {
+	l := &Loaded{Config: Default(DefaultData(src.Env)), Source: src}
+	doc := strict.NewDocument()
+	var problems strict.Problems
+	if src.File != "" {
+		text := src.Text
+		if text == nil {
+			var err error
+			if text, err = os.ReadFile(src.File); err != nil {
+				hint := "check the path and its permissions"
+				if errors.Is(err, fs.ErrNotExist) {
+					hint = "there is no such file; tandem config example prints one to begin with"
+				}
+				return nil, strict.Problems{{Source: src.File, Message: fmt.Sprintf("cannot be read (%v); %s", err, hint)}}
+			}
+		}
+		doc, problems = strict.Decode(src.File, text, &l.Config)
+	}
+	for _, s := range src.Set {
+		problems = append(problems, doc.Set("--set", s, &l.Config)...)
+	}
+	if src.Data != "" {
+		l.Data = src.Data
+	}
+	if src.Adjust != nil {
+		src.Adjust(&l.Config)
+	}
+	if len(l.Calls.Edge.Groups) == 0 && l.Has(RoleEdge) {
+		l.Calls.Edge.Groups = []edge.Group{loopbackGroup()}
+	}
+	if src.FreePorts && len(problems) == 0 {
+		if err := l.freePorts(); err != nil {
+			return nil, strict.Problems{{Source: "--free-ports", Message: err.Error()}}
+		}
+	}
+	l.paths()
+	if len(problems) == 0 {
+		// What could not be read would be reported a second time, as missing.
+		problems = l.validate(doc)
+	}
+	if len(problems) > 0 {
+		problems.Sort()
+		return nil, problems
+	}
+	return l, nil
+}
+
+// Has reports whether the process runs the role.
+func (c *Config) Has(role string) bool { return slices.Contains(c.Roles, role) }
+
+// Path returns p below the data directory, or p itself when it is absolute or empty.
+func (c *Config) Path(p string) string {
+	if p == "" || filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(c.Data, p)
+}
+
+// CertificateFile and KeyFile are the pair made for loopback, below the data directory.
+const (
+	generatedCertificate = "tls/loopback.pem"
+	generatedKey         = "tls/loopback.key"
+)
+
+// paths makes what is relative to the data directory absolute, and names the generated certificate where one is needed.
+func (l *Loaded) paths() {
+	if d, err := filepath.Abs(l.Data); err == nil && l.Data != "" {
+		l.Data = d
+	}
+	if l.Calls.Records.Directory == "" {
+		l.Calls.Records.Directory = "calls"
+	}
+	l.Calls.Records.Directory = l.Path(l.Calls.Records.Directory)
+	if l.Database.Driver == db.SQLite && l.Database.File == "" {
+		l.Database.File = "tandem.db"
+	}
+	l.Database.File = l.Path(l.Database.File)
+	for i := range l.Calls.Edge.Groups {
+		g := &l.Calls.Edge.Groups[i]
+		if g.Bind.TLS != "" && g.TLS.CertificateFile == "" && g.TLS.KeyFile == "" && loopback(g.Bind.TLS) {
+			g.TLS.CertificateFile, g.TLS.KeyFile = l.Path(generatedCertificate), l.Path(generatedKey)
+			if g.TLS.RootsFile == "" {
+				g.TLS.RootsFile = g.TLS.CertificateFile
+			}
+			l.Generated = append(l.Generated, g.Name)
+		}
+	}
+}
+
+// validate asks every room and checks what concerns the whole.
+func (l *Loaded) validate(doc *strict.Document) strict.Problems {
+	var ps strict.Problems
+	bad := func(path, format string, args ...any) { ps = append(ps, doc.At(path, format, args...)) }
+	room := func(prefix string, errs []error) {
+		for _, err := range errs {
+			path, text := describe(err)
+			switch {
+			case path == "":
+				path = prefix
+			case prefix != "":
+				path = prefix + "." + path
+			}
+			bad(path, "%s", text)
+		}
+	}
+
+	if l.Data == "" {
+		bad("data", "is empty; name a directory")
+	}
+	if len(l.Roles) == 0 {
+		bad("roles", "is empty; name at least one of %s", strings.Join(Roles(), ", "))
+	}
+	for _, i := range problemRoles(l.Roles) {
+		bad(fmt.Sprintf("roles[%d]", i), "there is no role %q; use %s", l.Roles[i], strings.Join(Roles(), ", "))
+	}
+	oneOf := func(path, got string, want ...string) {
+		if !slices.Contains(want, got) {
+			bad(path, "%q is not possible; use %s", got, strings.Join(want, ", "))
+		}
+	}
+	oneOf("log.level", l.Log.Level, "debug", "info", "warn", "error")
+	oneOf("log.format", l.Log.Format, "text", "json")
+	oneOf("log.numbers", l.Log.Numbers, "redacted", "full")
+	if l.Shutdown.Drain < 0 {
+		bad("shutdown.drain", "is negative; 0s does not wait for calls")
+	}
+	if l.Shutdown.Cut <= 0 {
+		bad("shutdown.cut", "must be more than 0s; parts need a moment to end")
+	}
+	listener := func(path string, x *Listener) {
+		for _, p := range x.problems() {
+			bad(path+"."+p[0], "%s", p[1])
+		}
+	}
+	listener("metrics", &l.Metrics)
+	listener("manage", &l.Manage)
+	listener("provisioning", &l.Provisioning.Listener)
+	room("auth", l.Auth.Validate())
+	room("secrets", l.Secrets.Validate())
+	room("database", l.Database.Validate())
+	room("feed", l.Feed.Validate())
+	room("provisioning", l.Provisioning.Sources.Validate())
+	if l.Database.Driver == db.SQLite && len(problemRoles(l.Roles)) == 0 && len(l.Roles) < len(Roles()) && len(l.Roles) > 0 {
+		bad("roles", "on SQLite one process does everything; run all of %s here, or use PostgreSQL", strings.Join(Roles(), ", "))
+	}
+	for i, a := range l.Calls.DNS.Servers {
+		if _, err := netip.ParseAddrPort(a); err != nil {
+			bad(fmt.Sprintf("calls.dns.servers[%d]", i), "%q is not \"ip:port\", like 192.0.2.53:53", a)
+		}
+	}
+	if t := l.Calls.DNS.Timeout; t < 100*time.Millisecond || t > 10*time.Second {
+		bad("calls.dns.timeout", "%v is out of range; use 100ms to 10s", t)
+	}
+	room("calls.headers", l.Calls.Headers.Validate())
+	room("calls.records", l.Calls.Records.Validate())
+	if errs := l.Calls.Edge.Validate(); len(errs) > 0 {
+		room("calls", errs)
+		room("calls.routing", l.Calls.Routing.Validate())
+	} else {
+		policy, errs := l.Calls.Routing.Compile(l.Calls.Edge.RouteGroups())
+		room("calls.routing", errs)
+		l.Policy = policy
+	}
+	return ps
+}
+
+// problemRoles returns the indexes of what is no role.
+func problemRoles(roles []string) []int {
+	var bad []int
+	for i, r := range roles {
+		if !slices.Contains(Roles(), r) {
+			bad = append(bad, i)
+		}
+	}
+	return bad
+}
+
+// describe splits a room's error into the path it is about and its text.
+func describe(err error) (path, text string) {
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return f.Target, f.Message
+	}
+	return "", err.Error()
+}
+
+// problems returns [field, text] pairs.
+func (x *Listener) problems() [][2]string {
+	if x.Listen == Off {
+		return nil
+	}
+	var ps [][2]string
+	host, port, err := net.SplitHostPort(x.Listen)
+	if err != nil {
+		return append(ps, [2]string{"listen", fmt.Sprintf("%q is not \"ip:port\" (%v); to serve nothing write \"off\"", x.Listen, err)})
+	}
+	if host != "" && host != "localhost" {
+		if _, err := netip.ParseAddr(host); err != nil {
+			ps = append(ps, [2]string{"listen", fmt.Sprintf("%q is not an IP address", host)})
+		}
+	}
+	if n, err := net.LookupPort("tcp", port); err != nil || n < 0 {
+		ps = append(ps, [2]string{"listen", fmt.Sprintf("%q is not a port", port)})
+	}
+	if (x.CertificateFile == "") != (x.KeyFile == "") {
+		ps = append(ps, [2]string{"certificateFile", "certificateFile and keyFile belong together; give both or neither"})
+	}
+	if !loopback(x.Listen) && x.CertificateFile == "" && !x.Insecure {
+		ps = append(ps, [2]string{"listen", fmt.Sprintf("%s can be reached from other machines and is not TLS; give certificateFile and keyFile, or say insecure: true", x.Listen)})
+	}
+	return ps
+}
+
+// loopback reports whether only this machine can reach addr.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
