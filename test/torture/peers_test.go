@@ -77,6 +77,28 @@ and the same command without ` + "`-update`" + ` fails when a verdict has change
   A response counts as accepted when it reaches the script.
 
 "Accept" is not always right, nor a refusal always wrong: the RFCs leave several cases to the receiver. The rule column says what ours follows.
+
+## What is checked, and what passes untouched
+
+Tandem checks what it acts upon, in this order, and answers with the first thing it finds. The reason phrase of a 400 and the
+` + "`Warning: 399`" + ` of every refusal name the header field and the clause.
+
+| Checked | Answer |
+|---|---|
+| start line: method, one space, URI, one space, ` + "`SIP/2.0`" + `; Request-URI length | 400, 505 for another version, 414 |
+| lines: CRLF ends, a colon, a token as name; an empty line at the end; number of lines and their size | 400, 513 |
+| body: as long as Content-Length says (longer datagrams are cut, streams need the line); size | 400, 513 |
+| Request-URI: sip, sips or tel, well-formed, no headers part | 416 for another scheme, 400 |
+| Via, From, To, Call-ID, CSeq: there, well-formed, CSeq naming the method; no second From, To, Call-ID, CSeq, Max-Forwards, Content-Length, Content-Type, Expires, Session-Expires, Min-SE, Event, Refer-To, Replaces, RAck, RSeq | 400 |
+| control characters outside a quoted pair, in any field | 400 |
+| Max-Forwards 0 to 255; Contact well-formed, and a SIP URI in an INVITE; Route and Record-Route; Content-Type, and its presence with a body | 400 |
+| Require and Proxy-Require (not in ACK and CANCEL) | 420 with Unsupported |
+| Max-Forwards used up, where the request travels on | 483 |
+
+Everything else (Date, Expires values, Authorization, Accept, P-Asserted-Identity, Identity, unknown fields …) is the far side's to judge
+and passes with the bytes it came with. Sizes, all configurable: start line and headers 10 KB, body 128 KB, 200 lines,
+Request-URI, Contact URI and user parts 256 bytes, From host 255, header name 32, media type 64, Supported/Require/Proxy-Require 256,
+option tag 32. Of a response only what names its transaction is checked; a bad one is discarded and logged.
 `
 }
 

@@ -46,6 +46,7 @@ type Header struct {
 	nameLen uint16
 	kind    Kind
 	made    bool
+	control bool // value holds a control character (a tab is one here)
 }
 
 // Line makes a header line of a known kind. A line break in value becomes a

@@ -223,7 +223,7 @@ func (p *parser) headerLines(data string, pos int) int {
 		if nl < 0 {
 			p.bad("", "RFC 3261 §7", "header section has no empty line at its end")
 			if rest != "" {
-				p.headerLine(rest, false)
+				p.headerLine(rest)
 			}
 			return len(data)
 		}
@@ -233,19 +233,17 @@ func (p *parser) headerLines(data string, pos int) int {
 			}
 			return pos + nl + 1
 		}
-		folded := false
 		end := nl + 1
 		for end < len(rest) && (rest[end] == ' ' || rest[end] == '\t') {
-			folded = true
 			nl = strings.IndexByte(rest[end:], '\n')
 			if nl < 0 {
 				p.bad("", "RFC 3261 §7", "header section has no empty line at its end")
-				p.headerLine(rest, true)
+				p.headerLine(rest)
 				return len(data)
 			}
 			end += nl + 1
 		}
-		p.headerLine(rest[:end], folded)
+		p.headerLine(rest[:end])
 		pos += end
 		if len(m.lines) >= p.lim.Lines && p.problem == nil {
 			p.fail(&Problem{Status: 513, Text: "more than " + itoa(p.lim.Lines) + " header lines", Clause: "RFC 3261 §21.5.7"})
@@ -254,7 +252,7 @@ func (p *parser) headerLines(data string, pos int) int {
 }
 
 // headerLine reads one line with its line end and folds (RFC 3261 §7.3.1).
-func (p *parser) headerLine(raw string, folded bool) {
+func (p *parser) headerLine(raw string) {
 	line, clean := raw, true
 	if n := len(line); n >= 2 && line[n-2] == '\r' && line[n-1] == '\n' {
 		line = line[:n-2]
@@ -277,20 +275,22 @@ func (p *parser) headerLine(raw string, folded bool) {
 		p.bad("", "RFC 3261 §7.3.1", "header field name is not a token")
 		return
 	}
-	value := line[c+1:]
-	if folded || strings.IndexByte(value, '\r') >= 0 {
+	value, control := trim(line[c+1:]), false
+	if !printable(value) { // a fold, a tab, or something worse
 		var ok bool
-		value, ok = unfold(value)
+		value, ok = unfold(line[c+1:])
 		if !ok {
 			// A lone CR or LF could be taken for a line end by the next element.
 			p.bad("", "RFC 3261 §7.3.1", "header value holds a bare CR or LF")
 			clean = false
 		}
+		value = trim(value)
+		control = !printable(value)
 	}
 	if n := len(p.m.lines); n >= p.lim.Lines && (!answerKind(k) || n/2 >= p.lim.Lines) {
 		return // bounded; what the answer needs may take the same again
 	}
-	h := Header{raw: raw, value: trim(value), nameLen: uint16(len(name)), kind: k}
+	h := Header{raw: raw, value: value, nameLen: uint16(len(name)), kind: k, control: control}
 	if !clean {
 		h = NamedLine(name, h.value) // so that an answer does not repeat the fault
 	}

@@ -263,3 +263,29 @@ func EscapeUser(s string) string {
 	}
 	return string(b)
 }
+
+// printable tells whether s holds no control character at all, eight bytes at a
+// step. Tabs count as control characters here; the slow path allows them.
+func printable(s string) bool {
+	const (
+		ones = 0x0101010101010101
+		high = 0x8080808080808080
+		low  = ones * 0x20
+		del  = ones * 0x7f
+	)
+	for len(s) >= 8 {
+		x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		d := x ^ del
+		if ((x-low)&^x|(d-ones)&^d)&high != 0 {
+			return false
+		}
+		s = s[8:]
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] < ' ' || s[i] == 0x7f {
+			return false
+		}
+	}
+	return true
+}

@@ -74,7 +74,7 @@ func (c *checker) common() *Problem {
 			return bad(canonical[k], "RFC 3261 §7.3.1", "More than one "+canonical[k]+" header field")
 		}
 		seen[k] = true
-		if !printable(h.value) && !controlsQuoted(h.value) {
+		if h.control && !controlsQuoted(h.value) {
 			return bad(h.Name(), "RFC 3261 §25.1", "Control character in header field "+h.Name())
 		}
 		switch k {
@@ -371,32 +371,6 @@ func validCallID(s string) bool {
 	}
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c <= ' ' || c >= 0x7f || c == ',' || c == ';' {
-			return false
-		}
-	}
-	return true
-}
-
-// printable tells whether s holds no control character at all, eight bytes at a
-// step. Tabs count as control characters here; the slow path allows them.
-func printable(s string) bool {
-	const (
-		ones = 0x0101010101010101
-		high = 0x8080808080808080
-		low  = ones * 0x20
-		del  = ones * 0x7f
-	)
-	for len(s) >= 8 {
-		x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
-			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
-		d := x ^ del
-		if ((x-low)&^x|(d-ones)&^d)&high != 0 {
-			return false
-		}
-		s = s[8:]
-	}
-	for i := 0; i < len(s); i++ {
-		if s[i] < ' ' || s[i] == 0x7f {
 			return false
 		}
 	}
