@@ -84,6 +84,8 @@ func TestParseErrorsNameThePosition(t *testing.T) {
 		{"telephoneNumber gt '+1'", "position 17: want eq or ne after telephoneNumber, got \"gt\""},
 		{"telephoneNumber eq true", "position 20: want a string in single quotes"},
 		{"telephoneNumber eq \"+1\"", "position 20: want a string in single quotes"},
+		{"telephoneNumber eq ' 14255550142'", "position 21: a telephone number begins with \"+\", which a URL's query carries as %2B"},
+		{"startswith(telephoneNumber,' 1425')", "position 29: a telephone number begins with"},
 		{"telephoneNumber eq null", "position 20: want a string in single quotes"},
 		{"telephoneNumber eq 'a", "position 20: the string that begins here has no closing quote"},
 		{"telephoneNumber eq 'a''", "position 20: the string that begins here has no closing quote"},
@@ -182,13 +184,13 @@ func genExpr(t *rapid.T, table *Table, depth int) Expr {
 		if f.Type == Bool {
 			c.Value = BoolValue(rapid.Bool().Draw(t, "bool"))
 		} else {
-			c.Value = StringValue(f.fold(text.Draw(t, "text")))
+			c.Value = StringValue(f.fold(strings.TrimLeft(text.Draw(t, "text"), " ")))
 		}
 		return c
 	case 1:
 		strs := slices.DeleteFunc(fields, func(f *Field) bool { return f.Type != String })
 		f := rapid.SampledFrom(strs).Draw(t, "field")
-		return &Prefix{Field: f, Prefix: f.fold(text.Draw(t, "text"))}
+		return &Prefix{Field: f, Prefix: f.fold(strings.TrimLeft(text.Draw(t, "text"), " "))}
 	case 2:
 		return &And{genExpr(t, table, depth-1), genExpr(t, table, depth-1)}
 	case 3:

@@ -240,6 +240,9 @@ func (p *parser) compare() (Expr, error) {
 		return nil, p.unexpected("eq or ne after " + f.Path)
 	}
 	p.next()
+	if err := p.plus(f); err != nil {
+		return nil, err
+	}
 	switch {
 	case p.tok.kind == text && f.Type == String:
 		c.Value = StringValue(f.fold(p.tok.s))
@@ -278,6 +281,9 @@ func (p *parser) prefix() (Expr, error) {
 	if p.tok.kind != text {
 		return nil, p.unexpected("a string in single quotes")
 	}
+	if err := p.plus(f); err != nil {
+		return nil, err
+	}
 	e := &Prefix{Field: f, Prefix: f.fold(p.tok.s)}
 	p.next()
 	if p.tok.kind != closing {
@@ -285,6 +291,14 @@ func (p *parser) prefix() (Expr, error) {
 	}
 	p.next()
 	return e, nil
+}
+
+// plus catches what would otherwise quietly match nothing: a "+" written raw in a URL's query arrives as a blank.
+func (p *parser) plus(f *Field) error {
+	if p.tok.kind == text && f.Path == "telephoneNumber" && strings.HasPrefix(p.tok.s, " ") {
+		return p.errorf(p.tok.pos+1, "a telephone number begins with \"+\", which a URL's query carries as %%2B")
+	}
+	return nil
 }
 
 func (f *Field) fold(s string) string {

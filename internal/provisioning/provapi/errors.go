@@ -1,0 +1,161 @@
+package provapi
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+)
+
+// The error codes of this package, as they appear in error.code and x-ms-error-code. docs/provisioning-errors.md lists
+// them for callers, with the directory's, the filter's and those of token checking.
+const (
+	// The request line (400 where not said otherwise).
+
+	CodeMissingAPIVersion     = "MissingApiVersionParameter"     // no api-version
+	CodeUnsupportedAPIVersion = "UnsupportedApiVersionValue"     // one that is not served here; the message lists those that are
+	CodeUnknownParameter      = "UnknownQueryParameter"          // a query parameter that the operation does not have
+	CodeInvalidParameter      = "InvalidQueryParameterValue"     // not a number, out of range, not true or false, or given twice
+	CodeInvalidContinuation   = "InvalidContinuation"            // a nextLink that was changed, or is another listing's
+	CodeResourceNotFound      = "ResourceNotFound"               // 404: no such path
+	CodeMethodNotAllowed      = "UnsupportedHttpVerb"            // 405: the path exists and has other methods
+	CodeURITooLong            = "RequestUriTooLong"              // 414
+	CodeInvalidURI            = "InvalidUri"                     // broken percent-encoding
+	CodeNumberMismatch        = "TelephoneNumberMismatch"        // telephoneNumber in the body differs from the path's
+	CodeInvalidHeader         = "InvalidHeaderValue"             // a header of the contract that cannot be read
+	CodeConditionUnsupported  = "ConditionalHeadersNotSupported" // If-Match and the like on an operation that has no ETag
+	CodeUnsupportedMediaType  = "UnsupportedMediaType"           // 415: the body's type or encoding
+	CodeBodyTooLarge          = "RequestBodyTooLarge"            // 413
+
+	// The body (400).
+
+	CodeMissingBody    = "MissingRequestBody"    // the operation needs a body
+	CodeUnexpectedBody = "UnexpectedRequestBody" // the operation takes none
+	CodeInvalidJSON    = "InvalidJson"           // not one JSON value in UTF-8, or nested too deep
+	CodeDuplicateField = "DuplicateField"        // an object names a member twice
+	CodeUnknownField   = "UnknownField"          // a member that the contract does not have
+	CodeMissingField   = "MissingField"          // a required member is not there
+	CodeInvalidType    = "InvalidFieldType"      // a member has the wrong JSON type
+	CodeInvalidValue   = "InvalidFieldValue"     // a string holds a NUL character
+	CodeInvalidBody    = "InvalidRequestBody"    // several of the above; details has each
+
+	// Who asks, and how often.
+
+	CodeMissingRole      = "MissingRole"             // 403: the token lacks the role that the message names
+	CodeSourceNotAllowed = "SourceAddressNotAllowed" // 403: the source address is not on the allow-list
+	CodeTooManyRequests  = "TooManyRequests"         // 429, with Retry-After
+
+	// Ours.
+
+	CodeInternal = "InternalError"   // 500; the message names the request id to look for in the log
+	CodeTimeout  = "RequestTimedOut" // 503: it took too long; a write may or may not have happened
+)
+
+// statusOf is the one mapping from faults to HTTP statuses.
+func statusOf(f *fault.Error) int {
+	switch f.Code {
+	case CodeMethodNotAllowed:
+		return http.StatusMethodNotAllowed
+	case CodeURITooLong:
+		return http.StatusRequestURITooLong
+	case CodeUnsupportedMediaType:
+		return http.StatusUnsupportedMediaType
+	}
+	switch f.Kind {
+	case fault.Invalid:
+		return http.StatusBadRequest
+	case fault.Unauthenticated:
+		return http.StatusUnauthorized
+	case fault.Forbidden:
+		return http.StatusForbidden
+	case fault.NotFound:
+		return http.StatusNotFound
+	case fault.Conflict:
+		return http.StatusConflict
+	case fault.Precondition:
+		return http.StatusPreconditionFailed
+	case fault.TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case fault.Limited:
+		return http.StatusTooManyRequests
+	case fault.Unavailable:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// errorJSON is the contract's Error object.
+type errorJSON struct {
+	Code    string      `json:"code"`
+	Message string      `json:"message"`
+	Target  string      `json:"target,omitempty"`
+	Details []errorJSON `json:"details,omitempty"`
+}
+
+func errorOf(f *fault.Error) errorJSON {
+	e := errorJSON{Code: f.Code, Message: f.Message, Target: f.Target}
+	for i := range f.Details {
+		e.Details = append(e.Details, errorOf(&f.Details[i]))
+	}
+	return e
+}
+
+// defaultRetry is Retry-After where nothing better is known.
+const defaultRetry = 5 * time.Second
+
+// answerFault renders an error.
+func answerFault(c *call, err error) *response {
+	f := fault.As(err)
+	if f.Kind == fault.Internal && errors.Is(err, context.DeadlineExceeded) {
+		f = fault.New(fault.Unavailable, CodeTimeout, "the request took too long; repeat it with the same repeatability headers to learn whether it was done").Because(err)
+	}
+	status := statusOf(f)
+	e := errorOf(f)
+	if status == http.StatusInternalServerError {
+		// Whatever it says of itself, the caller learns where to look and no more.
+		e = errorJSON{Code: CodeInternal, Message: "the request failed for a fault on this side; the operator finds it in the log as request " + c.requestID}
+	}
+	r := jsonResponse(status, struct {
+		Error errorJSON `json:"error"`
+	}{e})
+	r.fault = f
+	r.header.Set("x-ms-error-code", e.Code)
+	if f.RetryAfter > 0 || status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+		wait := f.RetryAfter
+		if wait <= 0 {
+			wait = defaultRetry
+		}
+		r.header.Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
+	}
+	switch f.Code {
+	case directory.CodeRepeatabilityExpired, directory.CodeRepeatabilityInvalid, directory.CodeRepeatabilityMismatch:
+		r.header.Set("Repeatability-Result", "rejected")
+	}
+	switch status {
+	case http.StatusUnauthorized:
+		r.header.Set("WWW-Authenticate", challenge(f))
+	case http.StatusForbidden:
+		if f.Code == CodeMissingRole {
+			r.header.Set("WWW-Authenticate", `Bearer realm="provisioning", error="insufficient_scope"`)
+		}
+	}
+	return r
+}
+
+// challenge is RFC 6750 §3: without a token no error is named.
+func challenge(f *fault.Error) string {
+	const realm = `Bearer realm="provisioning"`
+	if f.Code == "MissingAuthenticationToken" {
+		return realm
+	}
+	return realm + `, error="invalid_token"`
+}
+
+func invalid(code, target, format string, args ...any) *fault.Error {
+	return fault.New(fault.Invalid, code, format, args...).At(target)
+}

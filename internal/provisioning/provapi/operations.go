@@ -1,0 +1,335 @@
+package provapi
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/provisioning/filter"
+)
+
+// read answers a conditional read of one resource (RFC 9110 §13.2.2).
+func (c *call) read(version int64, modified time.Time, v any) (*response, error) {
+	tag := directory.ETag(version)
+	switch c.cond.ForRead(version, modified) {
+	case directory.NotModified:
+		return &response{status: http.StatusNotModified, header: http.Header{"Etag": {tag}}}, nil
+	case directory.Failed:
+		return nil, fault.New(fault.Precondition, directory.CodeConditionNotMet, "a condition of the request (If-Match or If-Unmodified-Since) does not hold; the resource was changed")
+	}
+	r := jsonResponse(http.StatusOK, v)
+	r.header.Set("ETag", tag)
+	if !modified.IsZero() {
+		r.header.Set("Last-Modified", modified.UTC().Format(http.TimeFormat))
+	}
+	return r, nil
+}
+
+// kept is an answer as it is stored for the repetition of its request.
+type kept struct {
+	Status int    `json:"status"`
+	ETag   string `json:"etag,omitempty"`
+	Body   []byte `json:"body,omitempty"`
+}
+
+func (r *response) keep() ([]byte, error) {
+	return json.Marshal(kept{r.status, r.header.Get("ETag"), r.body})
+}
+
+// restore is the inverse of keep: the same status, headers and body, byte for byte.
+func restore(raw []byte) (*response, error) {
+	var k kept
+	if err := json.Unmarshal(raw, &k); err != nil {
+		return nil, fault.Wrap(err, "read the stored answer of a repeated request")
+	}
+	r := &response{status: k.Status, header: http.Header{}, body: k.Body}
+	if k.ETag != "" {
+		r.header.Set("ETag", k.ETag)
+	}
+	if k.Body != nil {
+		r.header.Set("Content-Type", "application/json")
+	}
+	return r, nil
+}
+
+// write does a change, at most once if the request is repeatable, and renders what it did.
+func (c *call) write(do func(ctx context.Context, w directory.Write) (*directory.Result, error), render func(*directory.Result) *response) (*response, error) {
+	w := directory.Write{Condition: c.cond}
+	if c.once != nil {
+		once := *c.once
+		once.Render = func(res *directory.Result) ([]byte, error) { return render(res).keep() }
+		w.Once = &once
+	}
+	res, err := do(c.r.Context(), w)
+	if err != nil {
+		return nil, err
+	}
+	if c.once == nil {
+		return render(res), nil
+	}
+	r, err := restore(res.Response)
+	if err != nil {
+		return nil, err
+	}
+	r.header.Set("Repeatability-Result", "accepted")
+	return r, nil
+}
+
+func created(is bool) int {
+	if is {
+		return http.StatusCreated
+	}
+	return http.StatusOK
+}
+
+func tagged(status int, version int64, v any) *response {
+	r := jsonResponse(status, v)
+	r.header.Set("ETag", directory.ETag(version))
+	return r
+}
+
+func noContent(*directory.Result) *response {
+	return &response{status: http.StatusNoContent, header: http.Header{}}
+}
+
+func (a *API) listAccounts(c *call) (*response, error) {
+	return list(a, c, filter.Accounts, a.dir.Accounts, renderAccount)
+}
+
+func (a *API) getAccount(c *call) (*response, error) {
+	name, err := c.account()
+	if err != nil {
+		return nil, err
+	}
+	acc, err := a.dir.Account(c.r.Context(), name)
+	if err != nil {
+		return nil, err
+	}
+	return c.read(acc.Version, acc.Modified, renderAccount(&acc))
+}
+
+func (a *API) putAccount(c *call) (*response, error) {
+	name, err := c.account()
+	if err != nil {
+		return nil, err
+	}
+	var r reader
+	acc := r.account(c.body)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	if acc.Name != name {
+		return nil, invalid(directory.CodeAccountNameMismatch, "name", "name in the body is %q, but the path names %q; they must be equal, case included", clip(acc.Name), name)
+	}
+	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
+		return a.dir.PutAccount(ctx, acc, w)
+	}, func(res *directory.Result) *response {
+		return tagged(created(res.Created), res.Account.Version, renderAccount(res.Account))
+	})
+}
+
+func (a *API) deleteAccount(c *call) (*response, error) {
+	name, err := c.account()
+	if err != nil {
+		return nil, err
+	}
+	numbers, err := c.boolean("deleteNumbers")
+	if err != nil {
+		return nil, err
+	}
+	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
+		return a.dir.DeleteAccount(ctx, name, numbers, w)
+	}, noContent)
+}
+
+func (a *API) listNumbers(c *call) (*response, error) {
+	return list(a, c, filter.Numbers, func(ctx context.Context, q directory.Query) (directory.Page[domain.Number], error) {
+		return a.dir.Numbers(ctx, "", q)
+	}, renderNumber)
+}
+
+func (a *API) listAccountNumbers(c *call) (*response, error) {
+	name, err := c.account()
+	if err != nil {
+		return nil, err
+	}
+	return list(a, c, filter.Numbers, func(ctx context.Context, q directory.Query) (directory.Page[domain.Number], error) {
+		return a.dir.Numbers(ctx, name, q)
+	}, renderNumber)
+}
+
+// accountAndNumber reads the path of a number.
+func (c *call) accountAndNumber() (string, domain.E164, error) {
+	name, err := c.account()
+	if err != nil {
+		return "", "", err
+	}
+	n, err := c.number()
+	return name, n, err
+}
+
+func (a *API) getNumber(c *call) (*response, error) {
+	name, n, err := c.accountAndNumber()
+	if err != nil {
+		return nil, err
+	}
+	num, err := a.dir.Number(c.r.Context(), name, n)
+	if err != nil {
+		return nil, err
+	}
+	return c.read(num.Version, num.Modified, renderNumber(&num))
+}
+
+func (a *API) putNumber(c *call) (*response, error) {
+	name, n, err := c.accountAndNumber()
+	if err != nil {
+		return nil, err
+	}
+	var r reader
+	num := r.number(c.body, "")
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	if num.AccountName != name {
+		return nil, invalid(directory.CodeAccountNameMismatch, "accountName", "accountName in the body is %q, but the path names %q; they must be equal, case included", clip(num.AccountName), name)
+	}
+	if num.TelephoneNumber != n {
+		return nil, invalid(CodeNumberMismatch, "telephoneNumber", "telephoneNumber in the body is not the number in the path; they must be equal")
+	}
+	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
+		return a.dir.PutNumber(ctx, num, w)
+	}, func(res *directory.Result) *response {
+		return tagged(created(res.Created), res.Numbers[0].Version, renderNumber(&res.Numbers[0]))
+	})
+}
+
+func (a *API) deleteNumber(c *call) (*response, error) {
+	name, n, err := c.accountAndNumber()
+	if err != nil {
+		return nil, err
+	}
+	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
+		return a.dir.DeleteNumber(ctx, name, n, w)
+	}, noContent)
+}
+
+func (a *API) putNumbers(c *call) (*response, error) {
+	name, err := c.account()
+	if err != nil {
+		return nil, err
+	}
+	ns, err := batch(c.body, (*reader).number)
+	if err != nil {
+		return nil, err
+	}
+	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
+		return a.dir.PutNumbers(ctx, name, ns, w)
+	}, func(res *directory.Result) *response {
+		out := make([]any, 0, len(res.Numbers))
+		for i := range res.Numbers {
+			out = append(out, renderNumber(&res.Numbers[i]))
+		}
+		return jsonResponse(http.StatusOK, map[string]any{"numbers": out})
+	})
+}
+
+func (a *API) deleteNumbers(c *call) (*response, error) {
+	name, err := c.account()
+	if err != nil {
+		return nil, err
+	}
+	ns, err := batch(c.body, identifier)
+	if err != nil {
+		return nil, err
+	}
+	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
+		return a.dir.DeleteNumbers(ctx, name, ns, w)
+	}, noContent)
+}
+
+func (a *API) capabilityPlans(c *call) (*response, error) {
+	name, err := c.account()
+	if err != nil {
+		return nil, err
+	}
+	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
+		return a.dir.CapabilityPlans(ctx, name, w)
+	}, func(res *directory.Result) *response {
+		return jsonResponse(http.StatusOK, map[string]any{"capabilityPlans": notNil(res.Plans)})
+	})
+}
+
+func (a *API) availableCapabilities(c *call) (*response, error) {
+	name, err := c.account()
+	if err != nil {
+		return nil, err
+	}
+	ns, err := batch(c.body, identifier)
+	if err != nil {
+		return nil, err
+	}
+	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
+		return a.dir.AvailableCapabilities(ctx, name, ns, w)
+	}, func(res *directory.Result) *response {
+		return jsonResponse(http.StatusOK, map[string]any{"availableCapabilities": notNil(res.Capabilities)})
+	})
+}
+
+func (a *API) listCivicAddresses(c *call) (*response, error) {
+	name, err := c.account()
+	if err != nil {
+		return nil, err
+	}
+	return list(a, c, filter.CivicAddresses, func(ctx context.Context, q directory.Query) (directory.Page[directory.CivicAddress], error) {
+		return a.dir.CivicAddresses(ctx, name, q)
+	}, renderAddress)
+}
+
+func (a *API) getCivicAddress(c *call) (*response, error) {
+	name, err := c.account()
+	if err != nil {
+		return nil, err
+	}
+	addr, err := a.dir.CivicAddress(c.r.Context(), name, c.vars.address)
+	if err != nil {
+		return nil, err
+	}
+	return c.read(addr.Version, addr.Modified, renderAddress(&addr))
+}
+
+func (a *API) listRequests(c *call) (*response, error) {
+	return list(a, c, filter.Requests, a.dir.Requests, renderRequest)
+}
+
+func (a *API) getRequest(c *call) (*response, error) {
+	tenant, err := c.tenant()
+	if err != nil {
+		return nil, err
+	}
+	q, err := a.dir.Request(c.r.Context(), tenant)
+	if err != nil {
+		return nil, err
+	}
+	return c.read(q.Version, q.LastModifiedOn, renderRequest(&q))
+}
+
+func (a *API) patchRequest(c *call) (*response, error) {
+	tenant, err := c.tenant()
+	if err != nil {
+		return nil, err
+	}
+	var r reader
+	p := r.relationship(c.body)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
+		return a.dir.PatchRequest(ctx, tenant, p, w)
+	}, func(res *directory.Result) *response {
+		return tagged(http.StatusOK, res.Request.Version, renderRequest(res.Request))
+	})
+}

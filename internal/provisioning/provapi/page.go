@@ -1,0 +1,161 @@
+package provapi
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/provisioning/filter"
+)
+
+// continuation is the query parameter of a nextLink. It carries a sealed cursor: callers follow the link as it is.
+const continuation = "continuation"
+
+// Page sizes. The newest contract document gives no numbers; these are of the version before it.
+const (
+	defaultPage = 200
+	maxPage     = directory.MaxPage
+)
+
+// cursor is where a listing goes on, and all that was asked of it. It is sealed for the listing's path, so that one that
+// was changed, or comes from elsewhere, does not open.
+type cursor struct {
+	After  string `json:"a"`           // key of the last item given
+	Size   int    `json:"s"`           // items per page
+	Left   int    `json:"l,omitempty"` // items left of top; 0 means no top was given
+	Filter string `json:"f,omitempty"`
+	Count  bool   `json:"c,omitempty"`
+}
+
+func cursorPurpose(c *call) string {
+	return "page " + c.op.path + " " + strconv.Quote(c.vars.account)
+}
+
+// listing reads the list parameters or the cursor.
+func (a *API) listing(c *call, table *filter.Table) (directory.Query, cursor, error) {
+	cur, err := a.readCursor(c)
+	if err != nil {
+		return directory.Query{}, cur, err
+	}
+	q := directory.Query{After: cur.After, Count: cur.Count}
+	if _, more := c.query[continuation]; !more {
+		top, hasTop, err := c.integer("top", 0)
+		if err != nil {
+			return q, cur, err
+		}
+		if q.Skip, _, err = c.integer("skip", 0); err != nil {
+			return q, cur, err
+		}
+		size, given, err := c.integer("maxpagesize", 1)
+		if err != nil {
+			return q, cur, err
+		}
+		if q.Count, err = c.boolean("countRecords"); err != nil {
+			return q, cur, err
+		}
+		if !given {
+			size = defaultPage
+		}
+		cur = cursor{Size: min(size, maxPage), Filter: c.query["filter"], Count: q.Count}
+		if _, given := c.query["filter"]; given && cur.Filter == "" {
+			_, err := filter.Parse(table, "") // for its words
+			return q, cur, err
+		}
+		if hasTop {
+			if cur.Left = top; top == 0 {
+				cur.Size = 0
+			}
+		}
+	}
+	if cur.Filter != "" {
+		if q.Filter, err = filter.Parse(table, cur.Filter); err != nil {
+			return q, cur, err
+		}
+	}
+	q.Limit = cur.Size
+	if cur.Left > 0 {
+		q.Limit = min(q.Limit, cur.Left)
+	}
+	return q, cur, nil
+}
+
+func (a *API) readCursor(c *call) (cur cursor, err error) {
+	text, given := c.query[continuation]
+	if !given {
+		return cur, nil
+	}
+	bad := invalid(CodeInvalidContinuation, continuation, "the link does not continue this listing; follow nextLink exactly as it was given, or begin again")
+	if len(c.query) > 1 {
+		return cur, invalid(CodeInvalidContinuation, continuation, "a nextLink holds all that was asked of the listing; follow it without further parameters")
+	}
+	sealed, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return cur, bad
+	}
+	plain, err := a.deps.Sealer.OpenToken(cursorPurpose(c), sealed)
+	if err != nil {
+		return cur, bad.Because(err)
+	}
+	if err := json.Unmarshal(plain, &cur); err != nil || cur.Size < 1 || cur.Size > maxPage || cur.Left < 0 || cur.After == "" {
+		return cur, bad.Because(err)
+	}
+	return cur, nil
+}
+
+// list answers a listing.
+func list[T any](a *API, c *call, table *filter.Table, fetch func(context.Context, directory.Query) (directory.Page[T], error), render func(*T) any) (*response, error) {
+	q, cur, err := a.listing(c, table)
+	if err != nil {
+		return nil, err
+	}
+	none := q.Limit == 0 // top=0: nothing but perhaps the count
+	if none {
+		q.Limit = 1
+	}
+	page, err := fetch(c.r.Context(), q)
+	if err != nil {
+		return nil, err
+	}
+	if none {
+		page.Items, page.Next = nil, ""
+	}
+	out := struct {
+		Value    []any  `json:"value"`
+		NextLink string `json:"nextLink,omitempty"`
+	}{Value: make([]any, 0, len(page.Items))}
+	for i := range page.Items {
+		out.Value = append(out.Value, render(&page.Items[i]))
+	}
+	topReached := cur.Left > 0 && cur.Left <= len(page.Items)
+	if page.Next != "" && !topReached {
+		cur.After = page.Next
+		if cur.Left > 0 {
+			cur.Left -= len(page.Items)
+		}
+		if out.NextLink, err = a.nextLink(c, cur); err != nil {
+			return nil, err
+		}
+	}
+	r := jsonResponse(http.StatusOK, out)
+	if q.Count {
+		r.header.Set("x-ms-record-count", strconv.FormatInt(page.Total, 10))
+	}
+	return r, nil
+}
+
+func (a *API) nextLink(c *call, cur cursor) (string, error) {
+	plain, err := json.Marshal(cur)
+	if err != nil {
+		return "", err
+	}
+	sealed, err := a.deps.Sealer.SealToken(cursorPurpose(c), plain)
+	if err != nil {
+		return "", err
+	}
+	return a.base(c.r) + c.r.URL.EscapedPath() + "?api-version=" + url.QueryEscape(Version) + "&" + continuation + "=" +
+		base64.RawURLEncoding.EncodeToString(sealed), nil
+}

@@ -1,0 +1,302 @@
+package provapi
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+)
+
+// readQuery reads and checks the query: api-version, then that the operation has every parameter and none is there twice.
+func (c *call) readQuery() error {
+	q, err := url.ParseQuery(c.r.URL.RawQuery)
+	if err != nil {
+		return invalid(CodeInvalidURI, "", "the query cannot be read: it has a broken percent-encoding or a semicolon")
+	}
+	v := q["api-version"]
+	switch {
+	case len(v) == 0 || len(v) == 1 && v[0] == "":
+		return invalid(CodeMissingAPIVersion, "api-version", "the query parameter api-version is missing; give api-version=%s", Version)
+	case len(v) > 1:
+		return invalid(CodeInvalidParameter, "api-version", "api-version is given %d times", len(v))
+	case !slices.Contains(versions, v[0]):
+		return invalid(CodeUnsupportedAPIVersion, "api-version", "api-version %q is not served here; supported: %s", clip(v[0]), strings.Join(versions, ", "))
+	}
+	c.query = map[string]string{}
+	names := make([]string, 0, len(q))
+	for name := range q {
+		names = append(names, name)
+	}
+	slices.Sort(names) // the same request gets the same answer
+	for _, name := range names {
+		if name == "api-version" {
+			continue
+		}
+		if !slices.Contains(c.op.query, name) {
+			hint := "it takes none but api-version"
+			if known := slices.DeleteFunc(slices.Clone(c.op.query), func(s string) bool { return s == continuation }); len(known) > 0 {
+				hint = "it takes api-version, " + strings.Join(known, ", ")
+			}
+			return invalid(CodeUnknownParameter, clip(name), "this operation has no query parameter %q; %s", clip(name), hint)
+		}
+		if len(q[name]) > 1 {
+			return invalid(CodeInvalidParameter, name, "%s is given %d times", name, len(q[name]))
+		}
+		c.query[name] = q[name][0]
+	}
+	return nil
+}
+
+// integer reads an int32 parameter.
+func (c *call) integer(name string, least int) (n int, given bool, err error) {
+	s, given := c.query[name]
+	if !given {
+		return 0, false, nil
+	}
+	v, err := strconv.ParseInt(s, 10, 32)
+	if err != nil || v < int64(least) || strings.HasPrefix(s, "+") {
+		return 0, true, invalid(CodeInvalidParameter, name, "%s is %q; give a whole number from %d to 2147483647", name, clip(s), least)
+	}
+	return int(v), true, nil
+}
+
+func (c *call) boolean(name string) (bool, error) {
+	s, given := c.query[name]
+	switch {
+	case !given || s == "false":
+		return false, nil
+	case s == "true":
+		return true, nil
+	}
+	return false, invalid(CodeInvalidParameter, name, "%s is %q; give true or false", name, clip(s))
+}
+
+// validOpaque bounds ids of the caller's choice: 1 to 128 visible ASCII characters.
+func validOpaque(s string) bool {
+	return len(s) >= 1 && len(s) <= 128 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// header returns a header that may be there once.
+func (c *call) header(name string) (value string, given bool, err error) {
+	l := c.r.Header.Values(name)
+	switch len(l) {
+	case 0:
+		return "", false, nil
+	case 1:
+		return strings.TrimSpace(l[0]), true, nil
+	}
+	return "", true, invalid(CodeInvalidHeader, name, "the header %s is there %d times", name, len(l))
+}
+
+// date reads a header with a time. The contract's document shows RFC 3339, its type's default encoding and RFC 9110 are
+// HTTP dates: both are read.
+func (c *call) date(name string) (t time.Time, given bool, err error) {
+	s, given, err := c.header(name)
+	if err != nil || !given {
+		return time.Time{}, given, err
+	}
+	t, err = parseDate(s)
+	if err != nil {
+		return time.Time{}, true, invalid(CodeInvalidHeader, name, "%s is not a date; write e.g. Tue, 05 Mar 2024 10:00:00 GMT", name)
+	}
+	return t, true, nil
+}
+
+func parseDate(s string) (time.Time, error) {
+	if t, err := http.ParseTime(s); err == nil {
+		return t.UTC(), nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	return t.UTC(), err
+}
+
+var conditionHeaders = []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"}
+
+// readHeaders reads the client's request id and the conditions (RFC 9110 §13.1). A condition that cannot be read is
+// refused: going on without it could overwrite what the caller wanted to protect.
+func (c *call) readHeaders() error {
+	if id, given, err := c.header("x-ms-client-request-id"); err != nil || given && !validOpaque(id) {
+		return invalid(CodeInvalidHeader, "x-ms-client-request-id", "x-ms-client-request-id is not one id of 1 to 128 visible characters; send a GUID")
+	}
+	if !c.op.conditional {
+		// A listing or an action has no entity tag. Conditions on a read are idle then; on a write they were meant to protect.
+		if c.op.method != http.MethodGet {
+			for _, h := range conditionHeaders {
+				if len(c.r.Header.Values(h)) > 0 {
+					return invalid(CodeConditionUnsupported, h, "%s is not possible here: the operation has no entity tag to compare with", h)
+				}
+			}
+		}
+		return nil
+	}
+	var err error
+	if c.cond.IfMatch, err = c.tags("If-Match"); err != nil {
+		return err
+	}
+	if c.cond.IfNoneMatch, err = c.tags("If-None-Match"); err != nil {
+		return err
+	}
+	if c.cond.IfModifiedSince, _, err = c.date("If-Modified-Since"); err != nil {
+		return err
+	}
+	c.cond.IfUnmodifiedSince, _, err = c.date("If-Unmodified-Since")
+	return err
+}
+
+// tags reads a list of entity tags (RFC 9110 §8.8.3): "*", or quoted texts, weak ones with W/ before them.
+func (c *call) tags(name string) (directory.Tags, error) {
+	values := c.r.Header.Values(name)
+	if len(values) == 0 {
+		return directory.Tags{}, nil
+	}
+	s := strings.TrimSpace(strings.Join(values, ","))
+	if s == "*" {
+		return directory.Tags{Any: true}, nil
+	}
+	bad := invalid(CodeInvalidHeader, name, "%s is neither * nor a list of entity tags in double quotes, e.g. \"7\"", name)
+	var t directory.Tags
+	for s != "" {
+		if s[0] == ',' || s[0] == ' ' || s[0] == '\t' {
+			s = s[1:]
+			continue
+		}
+		start := strings.TrimPrefix(s, "W/")
+		if start == "" || start[0] != '"' {
+			return directory.Tags{}, bad
+		}
+		end := strings.IndexByte(start[1:], '"')
+		if end < 0 {
+			return directory.Tags{}, bad
+		}
+		n := len(s) - len(start) + end + 2
+		t.List = append(t.List, s[:n])
+		s = strings.TrimLeft(s[n:], " \t")
+		if s != "" && s[0] != ',' {
+			return directory.Tags{}, bad
+		}
+	}
+	if len(t.List) == 0 {
+		return directory.Tags{}, bad
+	}
+	return t, nil
+}
+
+// readBody reads the body that the operation takes, or sees to it that there is none: a body where none belongs would be
+// dropped silently.
+func (c *call) readBody(w http.ResponseWriter, most int64) error {
+	tooLarge := fault.New(fault.TooLarge, CodeBodyTooLarge, "the body has more than %d bytes", most)
+	if c.r.ContentLength > most {
+		return tooLarge
+	}
+	if c.op.body != noBody && c.r.ContentLength != 0 {
+		if err := c.checkMediaType(); err != nil {
+			return err
+		}
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(w, c.r.Body, most))
+	if err != nil {
+		if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
+			return tooLarge
+		}
+		return invalid(CodeInvalidJSON, "", "the body could not be read to its end")
+	}
+	if c.op.body == noBody {
+		// Generated clients send an empty object where there is nothing to say.
+		if s := strings.TrimSpace(string(raw)); s != "" && s != "{}" {
+			return invalid(CodeUnexpectedBody, "", "this operation takes no body")
+		}
+		return nil
+	}
+	if len(raw) == 0 {
+		return invalid(CodeMissingBody, "", "the body is missing; send one JSON object")
+	}
+	if !utf8.Valid(raw) {
+		return invalid(CodeInvalidJSON, "", "the body is not UTF-8")
+	}
+	c.body, err = parseJSON(raw)
+	return err
+}
+
+// checkMediaType lets through application/json, and for a merge patch application/merge-patch+json too (RFC 7396;
+// generated clients send the former).
+func (c *call) checkMediaType() error {
+	want := []string{"application/json"}
+	if c.op.body == patchBody {
+		want = []string{"application/merge-patch+json", "application/json"}
+	}
+	if enc := c.r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		return fault.New(fault.Invalid, CodeUnsupportedMediaType, "a body with Content-Encoding %q is not read; send it plain", clip(enc)).At("Content-Encoding")
+	}
+	t, params, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
+	if err != nil || !slices.Contains(want, t) || params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") {
+		return fault.New(fault.Invalid, CodeUnsupportedMediaType, "Content-Type is %q; send the body as %s", clip(c.r.Header.Get("Content-Type")), strings.Join(want, " or ")).At("Content-Type")
+	}
+	return nil
+}
+
+// repeatabilitySkew is how far ahead of ours a client's clock may be.
+const repeatabilitySkew = 5 * time.Minute
+
+// readRepeatability reads the pair of headers that makes a request repeatable (OASIS Repeatable Requests 1.0 §2). They come
+// together; a pair that cannot be honoured is 412 with Repeatability-Result: rejected. On a read, which is repeatable as it
+// is, they are not looked at.
+func (c *call) readRepeatability() error {
+	if !c.op.repeatable {
+		return nil
+	}
+	const idName, sentName = "Repeatability-Request-ID", "Repeatability-First-Sent"
+	refuse := func(target, format string, args ...any) error {
+		return fault.New(fault.Precondition, directory.CodeRepeatabilityInvalid, format, args...).At(target)
+	}
+	ids, sents := c.r.Header.Values(idName), c.r.Header.Values(sentName)
+	switch {
+	case len(ids) == 0 && len(sents) == 0:
+		return nil
+	case len(ids) != 1 || !validOpaque(ids[0]):
+		return refuse(idName, "%s is not there once with 1 to 128 visible characters; it and %s come together", idName, sentName)
+	case len(sents) != 1:
+		return refuse(sentName, "%s is not there once; it and %s come together", sentName, idName)
+	}
+	sent, err := parseDate(strings.TrimSpace(sents[0]))
+	if err != nil {
+		return refuse(sentName, "%s is not a date; write e.g. Tue, 05 Mar 2024 10:00:00 GMT", sentName)
+	}
+	now := time.Now()
+	if sent.Before(now.Add(-directory.Repeatable)) || sent.After(now.Add(repeatabilitySkew)) {
+		return fault.New(fault.Precondition, directory.CodeRepeatabilityExpired,
+			"%s is not within the last %v, for which answers are kept; whether the request was done cannot be told any more: read the resource", sentName, directory.Repeatable).At(sentName)
+	}
+	c.once = &directory.Once{Scope: c.caller.ID, ID: ids[0], FirstSent: sent, Digest: c.digest()}
+	return nil
+}
+
+// digest identifies the request: method, operation, names, parameters and body. The body counts by what it says, not by
+// how it is written: a client that builds it again may order it otherwise. Conditions count too.
+func (c *call) digest() [sha256.Size]byte {
+	h := sha256.New()
+	put := func(parts ...string) {
+		for _, p := range parts {
+			_, _ = fmt.Fprintf(h, "%d:%s", len(p), p) // a hash does not fail
+		}
+	}
+	put(c.op.method, c.op.path, c.vars.account, c.vars.number, c.vars.address, c.vars.tenant)
+	for _, name := range c.op.query {
+		put(name, c.query[name])
+	}
+	for _, name := range conditionHeaders {
+		put(strings.Join(c.r.Header.Values(name), ","))
+	}
+	c.body.canonical(h)
+	return [sha256.Size]byte(h.Sum(nil))
+}

@@ -1,0 +1,206 @@
+package provapi
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+)
+
+// Version is the api-version served here.
+const Version = "2024-02-29-preview"
+
+// Versions lists the api-versions served, for messages.
+var versions = []string{Version}
+
+// The roles of the contract (Provisioning API documentation, app roles).
+const (
+	roleAdmin  = "ProvisioningAPI.Admin"
+	roleRead   = "ProvisioningAPI.Read"
+	roleWrite  = "ProvisioningAPI.Write"
+	roleDelete = "ProvisioningAPI.Delete"
+)
+
+// bodyKind says what body an operation takes.
+type bodyKind uint8
+
+const (
+	noBody bodyKind = iota
+	jsonBody
+	patchBody // a merge patch
+)
+
+// operation is one of the contract's operations.
+type operation struct {
+	id     string
+	method string
+	path   string // as in the contract
+	role   string // needed, unless the caller is Admin
+	body   bodyKind
+	// conditional operations take If-Match and the like, repeatable ones the Repeatability headers.
+	conditional, repeatable bool
+	query                   []string // parameters besides api-version
+	do                      func(*API, *call) (*response, error)
+}
+
+var listQuery = []string{"top", "skip", "maxpagesize", "filter", "countRecords", continuation}
+
+// operations is the table of all there is: method, path, role, what may come with it, and what does it. The contract names
+// roles for GET, PUT, PATCH and DELETE; those of the POST actions are our choice (docs/provisioning-api.md).
+var operations = []operation{
+	{id: "Accounts_list", method: http.MethodGet, path: "/accounts", role: roleRead, query: listQuery, do: (*API).listAccounts},
+	{id: "Accounts_get", method: http.MethodGet, path: "/accounts/{accountName}", role: roleRead, conditional: true, do: (*API).getAccount},
+	{id: "Accounts_createOrReplace", method: http.MethodPut, path: "/accounts/{accountName}", role: roleWrite, body: jsonBody, conditional: true, repeatable: true, do: (*API).putAccount},
+	{id: "Accounts_delete", method: http.MethodDelete, path: "/accounts/{accountName}", role: roleDelete, conditional: true, repeatable: true, query: []string{"deleteNumbers"}, do: (*API).deleteAccount},
+	{id: "Accounts_createOrUpdateNumbers", method: http.MethodPost, path: "/accounts/{accountName}:createOrUpdateNumbers", role: roleWrite, body: jsonBody, repeatable: true, do: (*API).putNumbers},
+	{id: "Accounts_deleteNumbers", method: http.MethodPost, path: "/accounts/{accountName}:deleteNumbers", role: roleDelete, body: jsonBody, repeatable: true, do: (*API).deleteNumbers},
+	{id: "Accounts_getTeamsCapabilityPlans", method: http.MethodPost, path: "/accounts/{accountName}:getTeamsCapabilityPlans", role: roleRead, repeatable: true, do: (*API).capabilityPlans},
+	{id: "Accounts_getTeamsAvailableCapabilities", method: http.MethodPost, path: "/accounts/{accountName}:getTeamsAvailableCapabilities", role: roleRead, body: jsonBody, repeatable: true, do: (*API).availableCapabilities},
+	{id: "Accounts_listNumbers", method: http.MethodGet, path: "/accounts/{accountName}/numbers", role: roleRead, query: listQuery, do: (*API).listAccountNumbers},
+	{id: "Accounts_getNumber", method: http.MethodGet, path: "/accounts/{accountName}/numbers/{telephoneNumber}", role: roleRead, conditional: true, do: (*API).getNumber},
+	{id: "Accounts_createOrReplaceNumber", method: http.MethodPut, path: "/accounts/{accountName}/numbers/{telephoneNumber}", role: roleWrite, body: jsonBody, conditional: true, repeatable: true, do: (*API).putNumber},
+	{id: "Accounts_deleteNumber", method: http.MethodDelete, path: "/accounts/{accountName}/numbers/{telephoneNumber}", role: roleDelete, conditional: true, repeatable: true, do: (*API).deleteNumber},
+	{id: "Accounts_listTeamsCivicAddresses", method: http.MethodGet, path: "/accounts/{accountName}/teamsCivicAddresses", role: roleRead, query: listQuery, do: (*API).listCivicAddresses},
+	{id: "Accounts_getTeamsCivicAddress", method: http.MethodGet, path: "/accounts/{accountName}/teamsCivicAddresses/{civicAddressId}", role: roleRead, conditional: true, do: (*API).getCivicAddress},
+	{id: "listNumbers", method: http.MethodGet, path: "/numbers", role: roleRead, query: listQuery, do: (*API).listNumbers},
+	{id: "TeamsRequestsForInformation_list", method: http.MethodGet, path: "/teamsRequestsForInformation", role: roleRead, query: listQuery, do: (*API).listRequests},
+	{id: "TeamsRequestsForInformation_getRequestForInformation", method: http.MethodGet, path: "/teamsRequestsForInformation/{tenantId}", role: roleRead, conditional: true, do: (*API).getRequest},
+	{id: "TeamsRequestsForInformation_createOrUpdateRequestForInformation", method: http.MethodPatch, path: "/teamsRequestsForInformation/{tenantId}", role: roleWrite, body: patchBody, conditional: true, repeatable: true, do: (*API).patchRequest},
+}
+
+// pathVars are the parts of a path that name things, decoded but not checked.
+type pathVars struct {
+	account, number, address, tenant string
+}
+
+// match finds the operations of a path and its variables. The path is as sent, still percent-encoded: segments are split
+// first and decoded after, so that an encoded slash stays inside its segment, and "+" is itself, raw or as %2B.
+func match(escaped string) (pattern string, v pathVars, err error) {
+	unknown := fault.New(fault.NotFound, CodeResourceNotFound, "there is nothing at this path; see docs/provisioning-api.md for the paths there are")
+	raw := strings.Split(escaped, "/")
+	if raw[0] != "" || len(raw) < 2 || len(raw) > 5 {
+		return "", v, unknown
+	}
+	segs := make([]string, len(raw)-1)
+	for i, s := range raw[1:] {
+		if segs[i], err = url.PathUnescape(s); err != nil {
+			return "", v, invalid(CodeInvalidURI, "", "the path has a broken percent-encoding")
+		}
+		if segs[i] == "" {
+			return "", v, unknown
+		}
+	}
+	switch {
+	case segs[0] == "accounts" && len(segs) == 1:
+		return "/accounts", v, nil
+	case segs[0] == "accounts" && len(segs) == 2:
+		// An account's name has no colon: what follows the last one is an action.
+		i := strings.LastIndexByte(segs[1], ':')
+		if i < 0 {
+			v.account = segs[1]
+			return "/accounts/{accountName}", v, nil
+		}
+		v.account = segs[1][:i]
+		pattern = "/accounts/{accountName}" + segs[1][i:]
+		if !slices.ContainsFunc(operations, func(o operation) bool { return o.path == pattern }) || v.account == "" {
+			return "", v, unknown
+		}
+		return pattern, v, nil
+	case segs[0] == "accounts" && segs[2] == "numbers" && len(segs) == 3:
+		v.account = segs[1]
+		return "/accounts/{accountName}/numbers", v, nil
+	case segs[0] == "accounts" && segs[2] == "numbers" && len(segs) == 4:
+		v.account, v.number = segs[1], segs[3]
+		return "/accounts/{accountName}/numbers/{telephoneNumber}", v, nil
+	case segs[0] == "accounts" && segs[2] == "teamsCivicAddresses" && len(segs) == 3:
+		v.account = segs[1]
+		return "/accounts/{accountName}/teamsCivicAddresses", v, nil
+	case segs[0] == "accounts" && segs[2] == "teamsCivicAddresses" && len(segs) == 4:
+		v.account, v.address = segs[1], segs[3]
+		return "/accounts/{accountName}/teamsCivicAddresses/{civicAddressId}", v, nil
+	case segs[0] == "numbers" && len(segs) == 1:
+		return "/numbers", v, nil
+	case segs[0] == "teamsRequestsForInformation" && len(segs) == 1:
+		return "/teamsRequestsForInformation", v, nil
+	case segs[0] == "teamsRequestsForInformation" && len(segs) == 2:
+		v.tenant = segs[1]
+		return "/teamsRequestsForInformation/{tenantId}", v, nil
+	}
+	return "", v, unknown
+}
+
+// find returns the operation for a method and path. allow lists the path's methods if it exists. HEAD is served wherever
+// GET is (RFC 9110 §9.1): net/http leaves the body out.
+func find(method, escaped string) (op *operation, v pathVars, allow []string, err error) {
+	pattern, v, err := match(escaped)
+	if err != nil {
+		return nil, v, nil, err
+	}
+	for i := range operations {
+		o := &operations[i]
+		if o.path != pattern {
+			continue
+		}
+		allow = append(allow, o.method)
+		if o.method == http.MethodGet {
+			allow = append(allow, http.MethodHead)
+		}
+		if o.method == method || o.method == http.MethodGet && method == http.MethodHead {
+			op = o
+		}
+	}
+	if op == nil {
+		return nil, v, allow, fault.New(fault.Invalid, CodeMethodNotAllowed, "%s is not possible here; %s is", method, strings.Join(allow, ", "))
+	}
+	return op, v, allow, nil
+}
+
+// The path's names, checked. What is wrong in a path can never exist, which 400 says better than 404.
+
+func (c *call) account() (string, error) {
+	n := c.vars.account
+	if len(n) < 1 || len(n) > 100 || strings.ContainsFunc(n, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '_' || r == '-')
+	}) {
+		return "", invalid(directory.CodeInvalidAccountName, "accountName", "the account name in the path is not 1 to 100 letters, digits, \"_\" and \"-\"")
+	}
+	return n, nil
+}
+
+func (c *call) number() (domain.E164, error) {
+	n, err := domain.ParseE164(c.vars.number)
+	if err != nil {
+		return "", invalid(directory.CodeInvalidTelephoneNumber, "telephoneNumber", "the telephone number in the path: %v", err)
+	}
+	return n, nil
+}
+
+func (c *call) tenant() (string, error) {
+	t := c.vars.tenant
+	if !isGUID(t) {
+		return "", invalid(directory.CodeInvalidTenantID, "tenantId", "the tenant id in the path is not a GUID such as 6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d")
+	}
+	return strings.ToLower(t), nil
+}
+
+func isGUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			if c != '-' {
+				return false
+			}
+		case !('0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'):
+			return false
+		}
+	}
+	return true
+}
