@@ -157,6 +157,9 @@ func (s *Server) respond(res *sip.Message, reliably bool) error {
 		s.tag = tag
 	}
 	s.status = status
+	if reliably {
+		s.awaitAck() // before it is sent: the ACK may be here before we are back
+	}
 	keep := status < 200 || reliably || !s.invite || status >= 300
 	var err error
 	if keep {
@@ -203,7 +206,6 @@ func (s *Server) final(status int, reliably bool) {
 		s.state = sAccepted
 		s.until = now + 64*l.cfg.T1 // timer L
 		if reliably {
-			s.awaitAck()
 			s.interval = l.cfg.T1
 			s.again = now + s.interval
 		}
