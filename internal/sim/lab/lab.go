@@ -7,6 +7,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -191,6 +192,21 @@ func (l *Lab) Close() error {
 	}
 	return err
 }
+
+// Agent returns the user agent of a neighbour, or nil.
+func (l *Lab) Agent(name string) *ua.Agent {
+	a, _ := l.agent(name)
+	return a
+}
+
+// Script returns what a neighbour does with calls, or nil.
+func (l *Lab) Script(name string) *ua.Script {
+	_, s := l.agent(name)
+	return s
+}
+
+// Place has a fixture's neighbour place the call and leaves the rest to the caller.
+func (l *Lab) Place(ctx context.Context, f fixtures.Call) (*ua.Call, error) { return l.place(ctx, f) }
 
 // agent returns the user agent and the script of a neighbour.
 func (l *Lab) agent(name string) (*ua.Agent, *ua.Script) {

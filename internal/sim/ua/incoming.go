@@ -21,6 +21,7 @@ type Incoming struct {
 	tag       string
 	cancelled chan struct{}
 	once      sync.Once
+	refused   bool // a final answer other than 2xx went out; only the handler's goroutine touches it
 }
 
 // Cancelled is closed when the caller sends CANCEL. The stack then answers 487 by itself.
@@ -74,6 +75,7 @@ func (in *Incoming) respond(res *sip.Response) error {
 	if err := in.tx.Respond(res); err != nil {
 		return fmt.Errorf("%s: send %d: %w", in.a.cfg.Name, res.StatusCode, err)
 	}
+	in.refused = in.refused || res.StatusCode >= 300
 	return nil
 }
 
@@ -149,7 +151,7 @@ func (a *Agent) onInvite(req *sip.Request, tx sip.ServerTransaction) {
 		return
 	}
 	a.cfg.Invite(a.ctx, in)
-	if tx.Err() == nil {
+	if in.refused {
 		// Over TCP and TLS the stack forgets the transaction when this function returns. Let a final answer's ACK find it.
 		a.linger(tx, m.Transport)
 	}

@@ -198,6 +198,18 @@ func (a *Agent) Calls() int {
 	return len(a.calls)
 }
 
+// Dialog returns the call with that Call-ID that is up or being set up, or nil.
+func (a *Agent) Dialog(callID string) *Call {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.calls {
+		if c.id == callID {
+			return c
+		}
+	}
+	return nil
+}
+
 // PeerCertificate returns the certificate that the client at the remote address of an incoming TLS connection showed, or
 // nil.
 func (a *Agent) PeerCertificate(remote string) *x509.Certificate {
