@@ -30,10 +30,11 @@ type Config struct {
 	// ConnectTimeout bounds the wait for a new PostgreSQL connection. Default 1s. Longer than 2s delays the 503 that
 	// callers get while the database is away.
 	ConnectTimeout time.Duration `yaml:"connectTimeout"`
-	// ProbeInterval is how often PostgreSQL is asked for a sign of life, ProbeTimeout how long it has to give it. Defaults
-	// 500ms and 1s. A server that does not answer in time is treated as away: work in progress is cut off and answered 503.
+	// ProbeInterval is how often PostgreSQL is asked for a sign of life. Default 500ms. Longer finds out later that it hangs.
 	ProbeInterval time.Duration `yaml:"probeInterval"`
-	ProbeTimeout  time.Duration `yaml:"probeTimeout"`
+	// ProbeTimeout is how long PostgreSQL has to give a sign of life. Default 1s. A server that does not answer in time is
+	// treated as away: work in progress is cut off and answered 503.
+	ProbeTimeout time.Duration `yaml:"probeTimeout"`
 	// StatementTimeout bounds one statement on PostgreSQL. Default 30s. A statement that takes longer is cancelled by the
 	// server and the request fails.
 	StatementTimeout time.Duration `yaml:"statementTimeout"`

@@ -23,7 +23,7 @@ func (t Tags) set() bool { return t.Any || len(t.List) > 0 }
 type Condition struct {
 	IfMatch           Tags
 	IfNoneMatch       Tags
-	IfModifiedSince   time.Time // zero for none; reads only
+	IfModifiedSince   time.Time // zero for none
 	IfUnmodifiedSince time.Time // zero for none
 }
 
@@ -42,8 +42,9 @@ func (c Condition) ForRead(version int64, modified time.Time) Verdict {
 	return c.evaluate(true, version, modified, true)
 }
 
-// ForWrite evaluates the condition for a write; exists tells whether the resource exists now. An If-Modified-Since is
-// ignored (RFC 9110 §13.1.3).
+// ForWrite evaluates the condition for a write; exists tells whether the resource exists now. The published contract
+// takes If-Modified-Since on writes too, where RFC 9110 §13.1.3 would ignore it: the write then fails if the resource
+// exists and was not modified after that time.
 func (c Condition) ForWrite(exists bool, version int64, modified time.Time) Verdict {
 	return c.evaluate(exists, version, modified, false)
 }
@@ -71,9 +72,12 @@ func (c Condition) evaluate(exists bool, version int64, modified time.Time, read
 			}
 			return Failed
 		}
-	case read && !c.IfModifiedSince.IsZero():
-		if !modified.After(c.IfModifiedSince) {
-			return NotModified
+	case !c.IfModifiedSince.IsZero():
+		if exists && !modified.After(c.IfModifiedSince) {
+			if read {
+				return NotModified
+			}
+			return Failed
 		}
 	}
 	return Proceed
@@ -97,5 +101,5 @@ func (c Condition) check(exists bool, version int64, modified time.Time) error {
 		return nil
 	}
 	return fault.New(fault.Precondition, CodeConditionNotMet,
-		"a condition of the request (If-Match, If-None-Match or If-Unmodified-Since) does not hold; read the resource again and repeat the change with its new ETag")
+		"a condition of the request (If-Match, If-None-Match, If-Modified-Since or If-Unmodified-Since) does not hold; read the resource again and repeat the change with its new ETag")
 }

@@ -11,11 +11,11 @@ import (
 // Store is the directory's storage. Implementations are safe for concurrent use and report a lost database as
 // fault.Unavailable with a RetryAfter.
 type Store interface {
-	// View runs fn on a connection for reading. fn may run more than once.
-	View(ctx context.Context, fn func(Reader) error) error
-	// Update runs fn in a transaction and commits if it returns nil. fn may run more than once: a transaction that loses
-	// against a concurrent one is rolled back and repeated.
-	Update(ctx context.Context, fn func(Tx) error) error
+	// View runs fn on a connection for reading, with a context that fn must use. fn may run more than once.
+	View(ctx context.Context, fn func(context.Context, Reader) error) error
+	// Update runs fn in a transaction and commits if it returns nil. fn must use the context it gets, and may run more than
+	// once: a transaction that loses against a concurrent one is rolled back and repeated.
+	Update(ctx context.Context, fn func(context.Context, Tx) error) error
 }
 
 // Reader is what can be asked of the store. In an Update, what Account and FindNumbers return stays locked until the
@@ -47,7 +47,8 @@ type Tx interface {
 	// HoldAccount returns the account like Account but locks it less: other transactions may hold it too, none may change
 	// it. It is for changes of the account's numbers.
 	HoldAccount(ctx context.Context, name string) (*domain.Account, error)
-	PutAccount(ctx context.Context, a *domain.Account) error
+	// PutAccount stores an account; create tells that Account has not found it.
+	PutAccount(ctx context.Context, a *domain.Account, create bool) error
 	DeleteAccount(ctx context.Context, name string) error
 	// PutNumbers stores numbers of one account; old holds the present state of those that FindNumbers found. It keeps the
 	// account's counts.

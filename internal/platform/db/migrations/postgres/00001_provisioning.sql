@@ -115,23 +115,27 @@ CREATE TABLE audit (
 	hash       BYTEA NOT NULL
 );
 
--- Access to the API: clients of the embedded issuer, its signing keys (encrypted elsewhere, opaque here), and the state
--- of rate limits.
+-- Access to the API: clients of the embedded issuer and its signing keys (encrypted elsewhere, opaque here).
 CREATE TABLE api_clients (
-	id          TEXT COLLATE "C" NOT NULL PRIMARY KEY,
-	name        TEXT NOT NULL,
-	roles       TEXT NOT NULL,
-	secret_hash BYTEA NOT NULL,
-	created     BIGINT NOT NULL,
-	revoked     BIGINT NOT NULL -- 0 while in force
+	id      TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+	name    TEXT NOT NULL,
+	roles   TEXT NOT NULL, -- separated by blanks
+	secret  TEXT NOT NULL, -- hash
+	created BIGINT NOT NULL,
+	creator TEXT NOT NULL,
+	revoked BIGINT NOT NULL -- 0 while in force
 );
-CREATE TABLE issuer_keys (
+CREATE TABLE signing_keys (
 	id        TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+	algorithm TEXT NOT NULL,
+	public    BYTEA NOT NULL,
 	sealed    BYTEA NOT NULL,
-	created   BIGINT NOT NULL,
-	not_after BIGINT NOT NULL
+	created   BIGINT NOT NULL
 );
-CREATE TABLE rate_limits (
+
+-- The state of shared rate limits, one number each. It may
+-- be lost in a crash, so it is not worth waiting for the disk.
+CREATE UNLOGGED TABLE rate_limits (
 	bucket TEXT COLLATE "C" NOT NULL PRIMARY KEY,
-	tat    BIGINT NOT NULL
+	state  BIGINT NOT NULL
 );

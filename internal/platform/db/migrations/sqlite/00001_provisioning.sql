@@ -115,23 +115,26 @@ CREATE TABLE audit (
 	hash       BLOB NOT NULL
 );
 
--- Access to the API: clients of the embedded issuer, its signing keys (encrypted elsewhere, opaque here), and the state
--- of rate limits.
+-- Access to the API: clients of the embedded issuer and its signing keys (encrypted elsewhere, opaque here).
 CREATE TABLE api_clients (
-	id          TEXT NOT NULL PRIMARY KEY,
-	name        TEXT NOT NULL,
-	roles       TEXT NOT NULL,
-	secret_hash BLOB NOT NULL,
-	created     BIGINT NOT NULL,
-	revoked     BIGINT NOT NULL -- 0 while in force
+	id      TEXT NOT NULL PRIMARY KEY,
+	name    TEXT NOT NULL,
+	roles   TEXT NOT NULL, -- separated by blanks
+	secret  TEXT NOT NULL, -- hash
+	created BIGINT NOT NULL,
+	creator TEXT NOT NULL,
+	revoked BIGINT NOT NULL -- 0 while in force
 ) WITHOUT ROWID;
-CREATE TABLE issuer_keys (
+CREATE TABLE signing_keys (
 	id        TEXT NOT NULL PRIMARY KEY,
+	algorithm TEXT NOT NULL,
+	public    BLOB NOT NULL,
 	sealed    BLOB NOT NULL,
-	created   BIGINT NOT NULL,
-	not_after BIGINT NOT NULL
+	created   BIGINT NOT NULL
 ) WITHOUT ROWID;
+
+-- The state of shared rate limits, one number each.
 CREATE TABLE rate_limits (
 	bucket TEXT NOT NULL PRIMARY KEY,
-	tat    BIGINT NOT NULL
+	state  BIGINT NOT NULL
 ) WITHOUT ROWID;

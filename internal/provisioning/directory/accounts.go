@@ -1,0 +1,263 @@
+package directory
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// deletePage is how many numbers a deletion of an account holds in memory at a time.
+const deletePage = 2000
+
+// Accounts lists accounts by name. Errors: InvalidPageSize.
+func (d *Directory) Accounts(ctx context.Context, q Query) (Page[domain.Account], error) {
+	var p Page[domain.Account]
+	q, err := q.limits()
+	if err != nil {
+		return p, err
+	}
+	err = d.store.View(ctx, func(ctx context.Context, r Reader) error {
+		as, err := r.Accounts(ctx, q)
+		if err != nil {
+			return err
+		}
+		p = page(q, as, func(a *domain.Account) string { return a.Name })
+		if q.Count {
+			p.Total, err = r.CountAccounts(ctx, q)
+		}
+		return err
+	})
+	return p, err
+}
+
+// Account returns the account with that name, its number counts filled in. Errors: AccountNotFound.
+func (d *Directory) Account(ctx context.Context, name string) (domain.Account, error) {
+	var a *domain.Account
+	err := d.store.View(ctx, func(ctx context.Context, r Reader) error {
+		var err error
+		a, err = mustAccount(r.Account(ctx, name))(name)
+		return err
+	})
+	if err != nil {
+		return domain.Account{}, err
+	}
+	return *a, nil
+}
+
+// mustAccount turns an account that was not found into an error.
+func mustAccount(a *domain.Account, err error) func(name string) (*domain.Account, error) {
+	return func(name string) (*domain.Account, error) {
+		if err == nil && a == nil {
+			return nil, accountNotFound(name)
+		}
+		return a, err
+	}
+}
+
+// PutAccount creates or replaces the account a.Name. Read-only fields of a are ignored, and services that the contract
+// has no field for are kept. Errors: the rules on accounts in codes.go.
+func (d *Directory) PutAccount(ctx context.Context, a domain.Account, w Write) (*Result, error) {
+	if err := d.checkAccount(&a); err != nil {
+		return nil, err
+	}
+	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
+		old, err := tx.Account(ctx, a.Name)
+		if err != nil {
+			return err
+		}
+		version, modified := int64(0), time.Time{}
+		if old != nil {
+			version, modified = old.Version, old.Modified
+		}
+		if err := w.Condition.check(old != nil, version, modified); err != nil {
+			return err
+		}
+		n := settle(a, old)
+		if err := checkReplace(old, &n); err != nil {
+			return err
+		}
+		return d.storeAccount(ctx, tx, r, "account.put", &n, old)
+	})
+}
+
+// settle builds the account as it will be stored: what the caller may write from a, the rest from old, which may be nil.
+func settle(a domain.Account, old *domain.Account) domain.Account {
+	n := domain.Account{Name: a.Name, CorrelationID: a.CorrelationID, TeamsTenantID: a.TeamsTenantID,
+		HasServiceDetails: a.HasServiceDetails || a.TeamsTenantID != "" || len(a.Services) > 0,
+		// Nothing is pushed to a back end yet, so what is stored and in the feed is in step (docs/decisions/0003).
+		State: domain.ProvisioningState{Status: domain.SyncSynced}}
+	set := func(s domain.Service, det domain.AccountService) {
+		if n.Services == nil {
+			n.Services = make(map[domain.Service]domain.AccountService)
+		}
+		n.Services[s] = det
+	}
+	for s, det := range a.Services {
+		det.NumberCount, det.SubdomainStatus = 0, ""
+		if s.Traits().Labelled {
+			det.SubdomainStatus = domain.SubdomainNotProvisioned
+			if det.DirectRouting != nil {
+				c := *det.DirectRouting
+				// The operator publishes the records of the zone; there is nothing to wait for (docs/decisions/0003).
+				det.DirectRouting, det.SubdomainStatus = &c, domain.SubdomainProvisioned
+			}
+		}
+		set(s, det)
+	}
+	if old == nil {
+		return n
+	}
+	for s, was := range old.Services {
+		if det, ok := n.Services[s]; ok {
+			det.NumberCount = was.NumberCount
+			n.Services[s] = det
+		} else if !s.Traits().InContract {
+			set(s, was)
+		}
+	}
+	return n
+}
+
+// storeAccount stores n unless it is what old is already.
+func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, action string, n, old *domain.Account) error {
+	r.Account, r.Created = n, old == nil
+	if old != nil {
+		n.Version, n.Modified = old.Version, old.Modified
+		if reflect.DeepEqual(n, old) {
+			return nil
+		}
+	}
+	for _, s := range domain.Services() {
+		l := strings.ToLower(label(n.Services[s]))
+		if l == "" {
+			continue
+		}
+		owner, err := tx.SubdomainOwner(ctx, l)
+		if err != nil {
+			return err
+		}
+		if owner != "" && owner != n.Name {
+			return conflict(CodeSubdomainTaken, "serviceDetails."+s.String()+".configuration.subdomain", "another account has the subdomain %q; case does not count", l)
+		}
+	}
+	n.Modified = now()
+	n.Version = next(n.Version, n.Modified)
+	if err := tx.PutAccount(ctx, n, old == nil); err != nil {
+		return err
+	}
+	return d.record(ctx, tx, change{action: action, target: n.Name, items: 1, state: n, changes: []domain.Change{{Account: n.Routing()}}})
+}
+
+// DeleteAccount deletes the account; with deleteNumbers its numbers too, in the same transaction however many they are,
+// else it fails with AccountHasNumbers if there are any. Errors: AccountNotFound.
+func (d *Directory) DeleteAccount(ctx context.Context, name string, deleteNumbers bool, w Write) (*Result, error) {
+	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
+		// The account stays locked, so no number can be added meanwhile.
+		a, err := mustAccount(tx.Account(ctx, name))(name)
+		if err != nil {
+			return err
+		}
+		if err := w.Condition.check(true, a.Version, a.Modified); err != nil {
+			return err
+		}
+		n, err := tx.CountNumbers(ctx, name, Query{})
+		if err != nil {
+			return err
+		}
+		if n > 0 && !deleteNumbers {
+			return fault.New(fault.Invalid, CodeAccountHasNumbers, "the account has %d numbers; delete them first, or with deleteNumbers=true", n)
+		}
+		digest := sha256.New()
+		items, after := 1, ""
+		for {
+			ns, err := tx.Numbers(ctx, name, Query{After: after, Limit: deletePage})
+			if err != nil {
+				return err
+			}
+			if len(ns) == 0 {
+				break
+			}
+			after = string(ns[len(ns)-1].TelephoneNumber)
+			items += len(ns)
+			if err := tx.DeleteNumbers(ctx, ns); err != nil {
+				return err
+			}
+			for cs := deletions(ns); len(cs) > 0; {
+				k := min(len(cs), pageChanges)
+				if err := tx.Publish(ctx, cs[:k]); err != nil {
+					return err
+				}
+				cs = cs[k:]
+			}
+			for i := range ns {
+				fmt.Fprintf(digest, "%s\n", string(ns[i].TelephoneNumber))
+			}
+		}
+		if err := tx.DeleteAccount(ctx, name); err != nil {
+			return err
+		}
+		fmt.Fprintf(digest, "%s\n", name)
+		return d.recordDigest(ctx, tx, change{action: "account.delete", target: name, items: items,
+			changes: []domain.Change{{Account: &domain.AccountRouting{Name: name, Deleted: true}}}},
+			[32]byte(digest.Sum(nil)), fmt.Sprintf(`{"numbers":%d}`, items-1))
+	})
+}
+
+// deletions are the feed's entries for numbers that are no more.
+func deletions(ns []domain.Number) []domain.Change {
+	cs := make([]domain.Change, len(ns))
+	for i := range ns {
+		cs[i].Number = &domain.NumberRouting{Key: ns[i].TelephoneNumber.Key(), Deleted: true}
+	}
+	return cs
+}
+
+// SetAccountService switches a service that the contract has no field for (its trait InContract is false) on or off for
+// an account. Management API only. Errors: AccountNotFound, ServiceInContract, UnknownService, ServiceInUse.
+func (d *Directory) SetAccountService(ctx context.Context, account string, s domain.Service, enabled bool) (*Result, error) {
+	if err := checkManaged(s); err != nil {
+		return nil, err
+	}
+	return d.write(ctx, Write{}, func(ctx context.Context, tx Tx, r *Result) error {
+		old, err := mustAccount(tx.Account(ctx, account))(account)
+		if err != nil {
+			return err
+		}
+		n := *old
+		n.Services = make(map[domain.Service]domain.AccountService, len(old.Services)+1)
+		for k, v := range old.Services {
+			n.Services[k] = v
+		}
+		det := n.Services[s]
+		det.Enabled = enabled
+		n.Services[s] = det
+		if !enabled {
+			delete(n.Services, s)
+		}
+		if len(n.Services) == 0 {
+			n.Services = nil
+		}
+		if err := checkReplace(old, &n); err != nil {
+			return err
+		}
+		return d.storeAccount(ctx, tx, r, "account.setService", &n, old)
+	})
+}
+
+// checkManaged refuses services that the management API may not set.
+func checkManaged(s domain.Service) error {
+	tr := s.Traits()
+	if tr.Service == domain.NoService {
+		return invalid(CodeUnknownService, "service", "there is no such communications service")
+	}
+	if tr.InContract {
+		return invalid(CodeServiceInContract, "service", "%s is set in the Provisioning API", tr.Title)
+	}
+	return nil
+}

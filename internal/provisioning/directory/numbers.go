@@ -1,0 +1,525 @@
+package directory
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"reflect"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// importChunk is how many numbers an import stores in one transaction. Larger chunks measured hardly faster, and keep
+// other writers waiting.
+const importChunk = 5000
+
+// Numbers lists numbers in ascending order of their text: those of one account, which must exist, or those of all
+// accounts if account is "". Errors: AccountNotFound, InvalidPageSize.
+func (d *Directory) Numbers(ctx context.Context, account string, q Query) (Page[domain.Number], error) {
+	var p Page[domain.Number]
+	q, err := q.limits()
+	if err != nil {
+		return p, err
+	}
+	err = d.store.View(ctx, func(ctx context.Context, r Reader) error {
+		if account != "" {
+			if _, err := mustAccount(r.Account(ctx, account))(account); err != nil {
+				return err
+			}
+		}
+		ns, err := r.Numbers(ctx, account, q)
+		if err != nil {
+			return err
+		}
+		p = page(q, ns, func(n *domain.Number) string { return string(n.TelephoneNumber) })
+		if q.Count {
+			p.Total, err = r.CountNumbers(ctx, account, q)
+		}
+		return err
+	})
+	return p, err
+}
+
+// Number returns a number of the account. A number of another account is not found. Errors: AccountNotFound,
+// NumberNotFound.
+func (d *Directory) Number(ctx context.Context, account string, n domain.E164) (domain.Number, error) {
+	var found domain.Number
+	err := d.store.View(ctx, func(ctx context.Context, r Reader) error {
+		if _, err := mustAccount(r.Account(ctx, account))(account); err != nil {
+			return err
+		}
+		var err error
+		found, err = findNumber(ctx, r, n, account)
+		return err
+	})
+	return found, err
+}
+
+// FindNumber returns a number whatever its account. Errors: NumberNotFound.
+func (d *Directory) FindNumber(ctx context.Context, n domain.E164) (domain.Number, error) {
+	var found domain.Number
+	err := d.store.View(ctx, func(ctx context.Context, r Reader) error {
+		var err error
+		found, err = findNumber(ctx, r, n, "")
+		return err
+	})
+	return found, err
+}
+
+func findNumber(ctx context.Context, r Reader, n domain.E164, account string) (domain.Number, error) {
+	ns, err := r.FindNumbers(ctx, []domain.E164{n})
+	if err != nil {
+		return domain.Number{}, err
+	}
+	if len(ns) == 0 || account != "" && ns[0].AccountName != account {
+		where := ""
+		if account != "" {
+			where = " on this account"
+		}
+		return domain.Number{}, fault.New(fault.NotFound, CodeNumberNotFound, "the number does not exist%s", where).At("telephoneNumber")
+	}
+	return ns[0], nil
+}
+
+// PutNumber creates or replaces a number of the account n.AccountName. Read-only fields of n are ignored, and services
+// that the contract has no field for are kept. Errors: the rules on numbers in codes.go.
+func (d *Directory) PutNumber(ctx context.Context, n domain.Number, w Write) (*Result, error) {
+	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
+		b, err := d.batch(ctx, tx, n.AccountName, []domain.Number{n})
+		if err != nil {
+			return err
+		}
+		version, modified := int64(0), time.Time{}
+		// A number elsewhere does not exist at this place.
+		if old := b.old[n.TelephoneNumber]; old != nil && old.AccountName == n.AccountName {
+			version, modified = old.Version, old.Modified
+			err = w.Condition.check(true, version, modified)
+		} else {
+			err = w.Condition.check(false, 0, time.Time{})
+		}
+		if err != nil {
+			return err
+		}
+		if err := b.check(0); err != nil {
+			return err
+		}
+		r.Numbers, r.Created = b.ns, b.old[n.TelephoneNumber] == nil
+		return d.storeNumbers(ctx, tx, "number.put", b)
+	})
+}
+
+// PutNumbers creates or replaces up to MaxBatch numbers of one account, all or none. If any item is bad the error is
+// BatchRejected with one detail per bad item; a detail's target is numbers[i] followed by the field. Errors:
+// AccountNotFound, TooManyItems, BatchRejected.
+func (d *Directory) PutNumbers(ctx context.Context, account string, ns []domain.Number, w Write) (*Result, error) {
+	if err := checkBatch(len(ns)); err != nil {
+		return nil, err
+	}
+	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
+		b, err := d.batch(ctx, tx, account, ns)
+		if err != nil {
+			return err
+		}
+		if err := b.checkAll(0); err != nil {
+			return err
+		}
+		r.Numbers = b.ns
+		return d.storeNumbers(ctx, tx, "numbers.put", b)
+	})
+}
+
+func checkBatch(n int) error {
+	if n > MaxBatch {
+		return fault.New(fault.Invalid, CodeTooManyItems, "a request takes at most %d numbers, this one has %d; split it", MaxBatch, n).At("numbers")
+	}
+	return nil
+}
+
+// batch is numbers to be stored on one account, with what the store holds of them.
+type batch struct {
+	account *domain.Account
+	ns      []domain.Number                // as they will be stored
+	old     map[domain.E164]*domain.Number // their present state; those that do not exist are missing
+	seen    map[domain.E164]int            // the first place of each number
+}
+
+// batch reads what is needed to check and store ns, and holds the account and the numbers until the end of tx.
+func (d *Directory) batch(ctx context.Context, tx Tx, account string, ns []domain.Number) (*batch, error) {
+	if err := checkAccountName(account); err != nil {
+		return nil, err.At("accountName")
+	}
+	a, err := mustAccount(tx.HoldAccount(ctx, account))(account)
+	if err != nil {
+		return nil, err
+	}
+	b := &batch{account: a, ns: make([]domain.Number, len(ns)), old: make(map[domain.E164]*domain.Number), seen: make(map[domain.E164]int, len(ns))}
+	keys := make([]domain.E164, 0, len(ns))
+	for i := range ns {
+		n := ns[i].TelephoneNumber
+		if _, err := domain.ParseE164(string(n)); err != nil {
+			continue // check tells
+		}
+		if _, ok := b.seen[n]; !ok {
+			b.seen[n] = i
+			keys = append(keys, n)
+		}
+	}
+	found, err := tx.FindNumbers(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	for i := range found {
+		b.old[found[i].TelephoneNumber] = &found[i]
+	}
+	for i := range ns {
+		b.ns[i] = settleNumber(&ns[i], b.old[ns[i].TelephoneNumber])
+	}
+	return b, nil
+}
+
+// settleNumber builds the number as it will be stored: what the caller may write from n, the rest from old, which may be
+// nil.
+func settleNumber(n, old *domain.Number) domain.Number {
+	r := domain.Number{TelephoneNumber: n.TelephoneNumber, AccountName: n.AccountName, CustomSIPHeader: n.CustomSIPHeader,
+		HasConfiguration: n.HasConfiguration || n.CustomSIPHeader != "",
+		// As for accounts: see settle.
+		State: domain.ProvisioningState{Status: domain.SyncSynced}}
+	if len(n.Services) > 0 {
+		r.Services = make(map[domain.Service]domain.NumberService, len(n.Services))
+	}
+	for s, det := range n.Services {
+		if det.Teams != nil {
+			c := *det.Teams
+			if c.ChoosableCapabilities == nil {
+				c.ChoosableCapabilities = []string{}
+			}
+			if len(c.AdditionalUsages) == 0 {
+				c.AdditionalUsages = nil
+			}
+			c.AcquiredCapabilities, c.AvailableCapabilities = nil, nil
+			if old != nil && old.Services[s].Teams != nil {
+				c.AcquiredCapabilities, c.AvailableCapabilities = old.Services[s].Teams.AcquiredCapabilities, old.Services[s].Teams.AvailableCapabilities
+			}
+			det.Teams = &c
+		}
+		r.Services[s] = det
+	}
+	if old == nil {
+		return r
+	}
+	for s, det := range old.Services {
+		if _, ok := r.Services[s]; !ok && !s.Traits().InContract {
+			if r.Services == nil {
+				r.Services = make(map[domain.Service]domain.NumberService)
+			}
+			r.Services[s] = det
+		}
+	}
+	return r
+}
+
+// check returns what is wrong with item i, with a target relative to it.
+func (b *batch) check(i int) error {
+	if err := b.problem(i); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (b *batch) problem(i int) *fault.Error {
+	n := b.ns[i]
+	old := b.old[n.TelephoneNumber]
+	if old != nil && managed(old) != 0 {
+		// The services that were merged in from old are not the caller's.
+		n.Services = make(map[domain.Service]domain.NumberService, len(n.Services))
+		for s, det := range b.ns[i].Services {
+			if was, ok := old.Services[s]; s.Traits().InContract || !ok || was != det {
+				n.Services[s] = det
+			}
+		}
+	}
+	if err := checkNumber(b.account, &n, old); err != nil {
+		return err
+	}
+	if first, ok := b.seen[n.TelephoneNumber]; ok && first != i {
+		return invalid(CodeDuplicateNumber, "telephoneNumber", "the number is in the request more than once; its first place is %d, counted from 0", first)
+	}
+	return nil
+}
+
+// checkAll checks every item; first is the place of the first one in the whole sequence.
+func (b *batch) checkAll(first int) error {
+	var details []fault.Error
+	for i := range b.ns {
+		if err := b.problem(i); err != nil {
+			err.Target = fmt.Sprintf("numbers[%d].%s", first+i, err.Target)
+			details = append(details, *err)
+		}
+	}
+	return rejected(details, len(b.ns))
+}
+
+func rejected(details []fault.Error, of int) error {
+	if len(details) == 0 {
+		return nil
+	}
+	return fault.New(fault.Invalid, CodeBatchRejected, "%d of %d items cannot be done; nothing was changed; details names each", len(details), of).At("numbers").With(details...)
+}
+
+// storeNumbers stores those of a checked batch that differ from what is stored.
+func (d *Directory) storeNumbers(ctx context.Context, tx Tx, action string, b *batch) error {
+	at := now()
+	changed := make([]domain.Number, 0, len(b.ns))
+	for i := range b.ns {
+		n := &b.ns[i]
+		if old := b.old[n.TelephoneNumber]; old != nil {
+			n.Version, n.Modified = old.Version, old.Modified
+			if reflect.DeepEqual(n, old) {
+				continue
+			}
+		}
+		n.Version, n.Modified = next(n.Version, at), at
+		changed = append(changed, *n)
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	if err := tx.PutNumbers(ctx, changed, b.old); err != nil {
+		return err
+	}
+	routing := make([]domain.NumberRouting, len(changed))
+	changes := make([]domain.Change, len(changed))
+	for i := range changed {
+		routing[i] = *changed[i].Routing()
+		changes[i].Number = &routing[i]
+	}
+	if len(changed) == 1 {
+		return d.record(ctx, tx, change{action: action, target: b.account.Name, items: 1, state: &changed[0], changes: changes})
+	}
+	digest := sha256.New()
+	enc := json.NewEncoder(digest)
+	for i := range changed {
+		if err := enc.Encode(&changed[i]); err != nil {
+			return fmt.Errorf("describe the change: %w", err)
+		}
+	}
+	summary, err := json.Marshal(summarise(changed))
+	if err != nil {
+		return fmt.Errorf("describe the change: %w", err)
+	}
+	return d.recordDigest(ctx, tx, change{action: action, target: b.account.Name, items: len(changed), changes: changes}, [32]byte(digest.Sum(nil)), string(summary))
+}
+
+// batchSummary is what an audit row shows of a batch: every number of a contract batch, the ends of a longer one.
+type batchSummary struct {
+	Numbers     []domain.E164 `json:"numbers,omitempty"`
+	First, Last domain.E164   `json:",omitempty"`
+}
+
+func summarise(ns []domain.Number) batchSummary {
+	if len(ns) > MaxBatch {
+		return batchSummary{First: ns[0].TelephoneNumber, Last: ns[len(ns)-1].TelephoneNumber}
+	}
+	var s batchSummary
+	for i := range ns {
+		s.Numbers = append(s.Numbers, ns[i].TelephoneNumber)
+	}
+	return s
+}
+
+// DeleteNumber deletes a number of the account. Errors: AccountNotFound, NumberNotFound.
+func (d *Directory) DeleteNumber(ctx context.Context, account string, n domain.E164, w Write) (*Result, error) {
+	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
+		if _, err := mustAccount(tx.HoldAccount(ctx, account))(account); err != nil {
+			return err
+		}
+		old, err := findNumber(ctx, tx, n, account)
+		if err != nil {
+			return err
+		}
+		if err := w.Condition.check(true, old.Version, old.Modified); err != nil {
+			return err
+		}
+		return d.deleteNumbers(ctx, tx, "number.delete", account, []domain.Number{old})
+	})
+}
+
+// DeleteNumbers deletes up to MaxBatch numbers of one account, all or none. Numbers that do not exist are ignored; a
+// number of another account is refused. Errors: AccountNotFound, TooManyItems, BatchRejected.
+func (d *Directory) DeleteNumbers(ctx context.Context, account string, ns []domain.E164, w Write) (*Result, error) {
+	if err := checkBatch(len(ns)); err != nil {
+		return nil, err
+	}
+	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
+		if _, err := mustAccount(tx.HoldAccount(ctx, account))(account); err != nil {
+			return err
+		}
+		keys := make([]domain.E164, 0, len(ns))
+		seen := make(map[domain.E164]bool, len(ns))
+		var details []fault.Error
+		for i, n := range ns {
+			if _, err := domain.ParseE164(string(n)); err != nil {
+				details = append(details, *invalid(CodeInvalidTelephoneNumber, fmt.Sprintf("numbers[%d].telephoneNumber", i), "%s", err.Error()))
+			} else if !seen[n] {
+				seen[n] = true
+				keys = append(keys, n)
+			}
+		}
+		found, err := tx.FindNumbers(ctx, keys)
+		if err != nil {
+			return err
+		}
+		elsewhere := make(map[domain.E164]bool)
+		for i := range found {
+			elsewhere[found[i].TelephoneNumber] = found[i].AccountName != account
+		}
+		for i, n := range ns {
+			if elsewhere[n] {
+				details = append(details, *conflict(CodeNumberElsewhere, fmt.Sprintf("numbers[%d].telephoneNumber", i), "the number is assigned to another account"))
+			}
+		}
+		if err := rejected(details, len(ns)); err != nil {
+			return err
+		}
+		return d.deleteNumbers(ctx, tx, "numbers.delete", account, found)
+	})
+}
+
+func (d *Directory) deleteNumbers(ctx context.Context, tx Tx, action, account string, ns []domain.Number) error {
+	if len(ns) == 0 {
+		return nil
+	}
+	if err := tx.DeleteNumbers(ctx, ns); err != nil {
+		return err
+	}
+	return d.record(ctx, tx, change{action: action, target: account, items: len(ns), state: summarise(ns), changes: deletions(ns)})
+}
+
+// SetNumberService switches a service that the contract has no field for on or off for up to MaxBatch numbers of an
+// account, all or none. Management API only. Errors: AccountNotFound, ServiceInContract, UnknownService, TooManyItems,
+// BatchRejected.
+func (d *Directory) SetNumberService(ctx context.Context, account string, ns []domain.E164, s domain.Service, enabled bool) (*Result, error) {
+	if err := checkManaged(s); err != nil {
+		return nil, err
+	}
+	if err := checkBatch(len(ns)); err != nil {
+		return nil, err
+	}
+	return d.write(ctx, Write{}, func(ctx context.Context, tx Tx, r *Result) error {
+		a, err := mustAccount(tx.HoldAccount(ctx, account))(account)
+		if err != nil {
+			return err
+		}
+		found, err := tx.FindNumbers(ctx, ns)
+		if err != nil {
+			return err
+		}
+		b := &batch{account: a, old: make(map[domain.E164]*domain.Number)}
+		for i := range found {
+			b.old[found[i].TelephoneNumber] = &found[i]
+		}
+		var details []fault.Error
+		seen := make(map[domain.E164]bool)
+		for i, key := range ns {
+			at := fmt.Sprintf("numbers[%d].telephoneNumber", i)
+			old := b.old[key]
+			if old == nil || old.AccountName != account {
+				details = append(details, *fault.New(fault.NotFound, CodeNumberNotFound, "the number does not exist on this account").At(at))
+				continue
+			}
+			if seen[key] {
+				continue
+			}
+			seen[key] = true
+			n := *old
+			n.Services = make(map[domain.Service]domain.NumberService, len(old.Services)+1)
+			for k, v := range old.Services {
+				n.Services[k] = v
+			}
+			delete(n.Services, s)
+			if enabled {
+				n.Services[s] = domain.NumberService{Enabled: true}
+				if !a.Enabled().Has(s) {
+					details = append(details, *invalid(CodeServiceNotEnabled, at, "%s is not enabled on the account; enable it there first", s.Traits().Title))
+				} else if other := excluded(s, n.Enabled()); other != domain.NoService {
+					details = append(details, *invalid(CodeServicesExcludeEachOther, at, "the number has %s, which excludes %s", other.Traits().Title, s.Traits().Title))
+				}
+			}
+			if len(n.Services) == 0 {
+				n.Services = nil
+			}
+			b.ns = append(b.ns, n)
+		}
+		if err := rejected(details, len(ns)); err != nil {
+			return err
+		}
+		r.Numbers = b.ns
+		return d.storeNumbers(ctx, tx, "numbers.setService", b)
+	})
+}
+
+// Import creates or replaces any number of numbers of one account, under the same rules as PutNumbers, in chunks of
+// chunk numbers (0 means 5,000). Each chunk is atomic; the first that fails ends the import, and the chunks before it
+// stay. Targets of details count from the first number of the sequence. The report is valid on error too.
+func (d *Directory) Import(ctx context.Context, account string, chunk int, ns iter.Seq[domain.Number]) (ImportReport, error) {
+	if chunk <= 0 {
+		chunk = importChunk
+	}
+	var rep ImportReport
+	part := make([]domain.Number, 0, chunk)
+	flush := func() error {
+		var step ImportReport
+		_, err := d.write(ctx, Write{}, func(ctx context.Context, tx Tx, r *Result) error {
+			b, err := d.batch(ctx, tx, account, part)
+			if err != nil {
+				return err
+			}
+			if err := b.checkAll(rep.Numbers); err != nil {
+				return err
+			}
+			if err := d.storeNumbers(ctx, tx, "numbers.import", b); err != nil {
+				return err
+			}
+			step = ImportReport{Numbers: len(part), Chunks: 1}
+			for i := range b.ns {
+				switch old := b.old[b.ns[i].TelephoneNumber]; {
+				case old == nil:
+					step.Created++
+				case old.Version == b.ns[i].Version:
+					step.Unchanged++
+				default:
+					step.Updated++
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		rep.Numbers += step.Numbers
+		rep.Created += step.Created
+		rep.Updated += step.Updated
+		rep.Unchanged += step.Unchanged
+		rep.Chunks++
+		part = part[:0]
+		return nil
+	}
+	for n := range ns {
+		part = append(part, n)
+		if len(part) == chunk {
+			if err := flush(); err != nil {
+				return rep, err
+			}
+		}
+	}
+	if len(part) > 0 {
+		if err := flush(); err != nil {
+			return rep, err
+		}
+	}
+	return rep, nil
+}

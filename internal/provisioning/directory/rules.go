@@ -1,0 +1,309 @@
+package directory
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// Lengths that the contract leaves open.
+const (
+	maxCorrelation  = 1024
+	maxTeamsText    = 256 // usage, identifiers, country code of a Teams configuration
+	maxCapabilities = 100
+	maxStatus       = 256
+	maxComment      = 4096
+	// maxFQDN is the longest Direct Routing name that Entra ID lets a tenant claim, e.g. <subdomain>.1r1.<base domain>.
+	maxFQDN     = 48
+	regionLabel = ".1r1."
+)
+
+func invalid(code, target, format string, args ...any) *fault.Error {
+	return fault.New(fault.Invalid, code, format, args...).At(target)
+}
+
+func conflict(code, target, format string, args ...any) *fault.Error {
+	return fault.New(fault.Conflict, code, format, args...).At(target)
+}
+
+// word tells that s has 1 to max characters, all letters, digits or one of more.
+func word(s string, max int, more string) bool {
+	if len(s) < 1 || len(s) > max {
+		return false
+	}
+	for i := range len(s) {
+		if !alnum(s[i]) && strings.IndexByte(more, s[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func alnum(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+}
+
+// text tells that s is UTF-8 of at most max bytes without control characters but tab and line ends.
+func text(s string, max int) bool {
+	if len(s) > max || !utf8.ValidString(s) {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; c < ' ' && c != '\t' && c != '\n' && c != '\r' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// guid tells that s is a GUID in its usual form.
+func guid(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		switch i {
+		case 8, 13, 18, 23:
+			if c != '-' {
+				return false
+			}
+		default:
+			if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F') {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func checkAccountName(name string) *fault.Error {
+	if word(name, 100, "_-") {
+		return nil
+	}
+	return invalid(CodeInvalidAccountName, "name", "an account name has 1 to 100 characters: letters, digits, \"_\" and \"-\"")
+}
+
+// checkAccount checks what can be said of an account by itself.
+func (d *Directory) checkAccount(a *domain.Account) *fault.Error {
+	if err := checkAccountName(a.Name); err != nil {
+		return err
+	}
+	if !text(a.CorrelationID, maxCorrelation) {
+		return invalid(CodeInvalidCorrelationID, "correlationId", "a correlation id has at most %d bytes of UTF-8 without control characters", maxCorrelation)
+	}
+	if a.TeamsTenantID != "" && !guid(a.TeamsTenantID) {
+		return invalid(CodeInvalidTenantID, "serviceDetails.teamsTenantId", "a Teams tenant id is a GUID, e.g. 6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d")
+	}
+	for _, s := range domain.Services() {
+		det, ok := a.Services[s]
+		if !ok {
+			continue
+		}
+		at := "serviceDetails." + s.String()
+		tr := s.Traits()
+		switch {
+		case !tr.InContract:
+			return invalid(CodeUnknownService, at, "%s is set in the management API", tr.Title)
+		case det.DirectRouting != nil && !tr.Labelled:
+			return invalid(CodeUnknownService, at+".configuration", "%s has no configuration on an account", tr.Title)
+		case det.DirectRouting != nil:
+			if err := d.checkLabelled(at+".configuration", det.DirectRouting); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (d *Directory) checkLabelled(at string, c *domain.DirectRoutingConfig) *fault.Error {
+	sub := c.Subdomain
+	switch {
+	case strings.Contains(sub, "_"):
+		return invalid(CodeInvalidSubdomain, at+".subdomain", "a subdomain cannot have \"_\": it becomes part of a DNS host name, which has letters, digits and \"-\" only")
+	case !word(sub, 10, "-") || sub[0] == '-' || sub[len(sub)-1] == '-':
+		return invalid(CodeInvalidSubdomain, at+".subdomain", "a subdomain has 1 to 10 characters: letters, digits and, not at its ends, \"-\"")
+	}
+	if n := len(sub) + len(regionLabel) + len(d.cfg.BaseDomain); d.cfg.BaseDomain != "" && n > maxFQDN {
+		return invalid(CodeInvalidSubdomain, at+".subdomain", "the full name %s%s%s has %d characters, %d more than Microsoft 365 takes; use a shorter subdomain",
+			sub, regionLabel, d.cfg.BaseDomain, n, n-maxFQDN)
+	}
+	for i, tok := range []string{c.Region1Token, c.Region2Token} {
+		if !word(tok, 100, "=_-") {
+			return invalid(CodeInvalidSubdomainToken, fmt.Sprintf("%s.subdomainTokens.region%dToken", at, i+1),
+				"a subdomain token has 1 to 100 characters: letters, digits, \"=\", \"_\" and \"-\"")
+		}
+	}
+	return nil
+}
+
+// checkReplace checks what a new state of an account would do to its numbers. old may be nil.
+func checkReplace(old, a *domain.Account) *fault.Error {
+	if old == nil {
+		return nil
+	}
+	for _, s := range domain.Services() {
+		was := old.Services[s]
+		if was.NumberCount == 0 {
+			continue
+		}
+		tr, at := s.Traits(), "serviceDetails."+s.String()
+		is := a.Services[s]
+		if was.Enabled && !is.Enabled {
+			return conflict(CodeServiceInUse, at+".enabled", "%s cannot be disabled while %d numbers of the account use it; disable it on them first", tr.Title, was.NumberCount)
+		}
+		if !strings.EqualFold(label(was), label(is)) {
+			return conflict(CodeSubdomainInUse, at+".configuration.subdomain", "the subdomain cannot change while %d numbers of the account use %s", was.NumberCount, tr.Title)
+		}
+		if tr.TenantBound && !strings.EqualFold(old.TeamsTenantID, a.TeamsTenantID) {
+			return conflict(CodeTenantInUse, "serviceDetails.teamsTenantId", "the Teams tenant cannot change while %d numbers of the account use %s", was.NumberCount, tr.Title)
+		}
+	}
+	return nil
+}
+
+// label is the subdomain of an account's service, empty for none.
+func label(s domain.AccountService) string {
+	if s.DirectRouting == nil {
+		return ""
+	}
+	return s.DirectRouting.Subdomain
+}
+
+// checkNumber checks a number that is to be stored on account a; old is its present state, or nil. It returns the first
+// mistake, its target relative to the number.
+func checkNumber(a *domain.Account, n, old *domain.Number) *fault.Error {
+	if _, err := domain.ParseE164(string(n.TelephoneNumber)); err != nil {
+		return invalid(CodeInvalidTelephoneNumber, "telephoneNumber", "%s", err.Error())
+	}
+	if n.AccountName != a.Name {
+		return invalid(CodeAccountNameMismatch, "accountName", "accountName must be %q, the account of the request's path", a.Name)
+	}
+	if n.CustomSIPHeader != "" && !word(n.CustomSIPHeader, 100, "_-") {
+		return invalid(CodeInvalidCustomSIPHeader, "configuration.customSipHeader", "a custom SIP header value has 1 to 100 characters: letters, digits, \"_\" and \"-\"")
+	}
+	if old != nil && old.AccountName != a.Name {
+		return conflict(CodeNumberElsewhere, "telephoneNumber", "the number is assigned to another account; delete it there first")
+	}
+	for _, s := range domain.Services() {
+		if det, ok := n.Services[s]; ok {
+			if err := checkNumberService(s, det); err != nil {
+				return err
+			}
+		}
+	}
+	return checkTogether(a, n, old)
+}
+
+func checkNumberService(s domain.Service, det domain.NumberService) *fault.Error {
+	tr, at := s.Traits(), "serviceDetails."+s.String()
+	switch {
+	case !tr.InContract:
+		return invalid(CodeUnknownService, at, "%s is set in the management API", tr.Title)
+	case !tr.TenantBound && det.Teams != nil:
+		return invalid(CodeUnknownService, at+".configuration", "%s has no configuration on a number", tr.Title)
+	case !tr.TenantBound && det.AssignmentStatus != "":
+		return invalid(CodeUnknownService, at+".assignmentStatus", "%s has no assignment status", tr.Title)
+	case det.AssignmentStatus != "" && det.AssignmentStatus != "assigned" && det.AssignmentStatus != "unassigned":
+		return invalid(CodeInvalidAssignmentStatus, at+".assignmentStatus", "assignmentStatus is assigned or unassigned")
+	}
+	c := det.Teams
+	if c == nil {
+		return nil
+	}
+	if c.Usage == "" {
+		return invalid(CodeInvalidTeamsConfiguration, at+".configuration.usage", "usage is needed, e.g. CallingUserAssignment")
+	}
+	for _, f := range []struct{ name, v string }{{"usage", c.Usage}, {"civicAddressId", c.CivicAddressID}, {"locationId", c.LocationID}, {"displayedCountryCode", c.DisplayedCountryCode}} {
+		if !text(f.v, maxTeamsText) {
+			return invalid(CodeInvalidTeamsConfiguration, at+".configuration."+f.name, "%s has at most %d bytes of UTF-8 without control characters", f.name, maxTeamsText)
+		}
+	}
+	for _, f := range []struct {
+		name string
+		v    []string
+	}{{"choosableCapabilities", c.ChoosableCapabilities}, {"additionalUsages", c.AdditionalUsages}} {
+		if len(f.v) > maxCapabilities {
+			return invalid(CodeInvalidTeamsConfiguration, at+".configuration."+f.name, "%s has at most %d entries", f.name, maxCapabilities)
+		}
+		for _, v := range f.v {
+			if v == "" || !text(v, maxTeamsText) {
+				return invalid(CodeInvalidTeamsConfiguration, at+".configuration."+f.name, "an entry of %s has 1 to %d bytes of UTF-8 without control characters", f.name, maxTeamsText)
+			}
+		}
+	}
+	return nil
+}
+
+// checkTogether checks the services of a number against its account and each other.
+func checkTogether(a *domain.Account, n, old *domain.Number) *fault.Error {
+	want := n.Enabled()
+	allowed := a.Enabled()
+	header := want == 0
+	for _, s := range want.List() {
+		tr, at := s.Traits(), "serviceDetails."+s.String()
+		if !allowed.Has(s) {
+			return invalid(CodeServiceNotEnabled, at+".enabled", "%s is not enabled on the account; enable it there first", tr.Title)
+		}
+		if other := excluded(s, want); other != domain.NoService {
+			return invalid(CodeServicesExcludeEachOther, at+".enabled", "a number cannot have %s and %s together", tr.Title, other.Traits().Title)
+		}
+		header = header || tr.CustomHeader != domain.HeaderNever
+	}
+	if old != nil {
+		// Services of the management API stay, whatever a PUT says; so nothing may be asked for that they exclude.
+		for _, m := range managed(old).List() {
+			if other := excluded(m, want); other != domain.NoService {
+				return conflict(CodeManagedService, "serviceDetails."+other.String()+".enabled",
+					"the number has %s, which excludes %s; switch it off in the management API first", m.Traits().Title, other.Traits().Title)
+			}
+			header = header || m.Traits().CustomHeader != domain.HeaderNever
+		}
+	}
+	if n.CustomSIPHeader != "" && !header {
+		return invalid(CodeCustomHeaderUnsupported, "configuration.customSipHeader", "no service enabled on the number carries a custom SIP header; leave it out")
+	}
+	return nil
+}
+
+// excluded returns a service of the set that s cannot be together with on one number, or NoService.
+func excluded(s domain.Service, set domain.ServiceSet) domain.Service {
+	for _, o := range set.List() {
+		if o != s && exclude(s, o) {
+			return o
+		}
+	}
+	return domain.NoService
+}
+
+func exclude(a, b domain.Service) bool {
+	ta, tb := a.Traits(), b.Traits()
+	if ta.Exclusive && tb.Exclusive {
+		return true
+	}
+	for _, s := range ta.ExcludedBy {
+		if s == b {
+			return true
+		}
+	}
+	for _, s := range tb.ExcludedBy {
+		if s == a {
+			return true
+		}
+	}
+	return false
+}
+
+// managed returns the services enabled on a number that the contract has no field for.
+func managed(n *domain.Number) domain.ServiceSet {
+	var x domain.ServiceSet
+	for _, s := range n.Enabled().List() {
+		if !s.Traits().InContract {
+			x = x.With(s)
+		}
+	}
+	return x
+}

@@ -1,0 +1,182 @@
+package directory
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/feed"
+)
+
+// skew is how far a first-sent time may lie in the future: clocks differ.
+const skew = 5 * time.Minute
+
+// pageChanges is the most changes that go into one feed entry, so that readers handle entries of bounded size.
+const pageChanges = 1000
+
+// now is the time that goes into rows: they hold microseconds.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+
+// next is the version after old. It follows the clock, so that a resource deleted and made again does not get a version,
+// and with it an ETag, that it has had before.
+func next(old int64, at time.Time) int64 { return max(old+1, at.UnixMicro()) }
+
+// write runs fn as one change, at most once if w says so.
+func (d *Directory) write(ctx context.Context, w Write, fn func(ctx context.Context, tx Tx, r *Result) error) (*Result, error) {
+	if err := w.Once.check(); err != nil {
+		return nil, err
+	}
+	var r *Result
+	err := d.store.Update(ctx, func(ctx context.Context, tx Tx) error {
+		r = &Result{}
+		if w.Once != nil {
+			old, err := tx.Remember(ctx, &Record{Scope: w.Once.Scope, ID: w.Once.ID, FirstSent: w.Once.sent(), Digest: w.Once.Digest, Made: now()})
+			if err != nil {
+				return err
+			}
+			if old != nil {
+				if old.Digest != w.Once.Digest || !old.FirstSent.Equal(w.Once.sent()) {
+					return fault.New(fault.Invalid, CodeRepeatabilityMismatch,
+						"Repeatability-Request-ID was used before for another request; use a new id for a new request").At("Repeatability-Request-ID")
+				}
+				r.Replayed, r.Response = true, old.Response
+				return nil
+			}
+		}
+		if err := fn(ctx, tx, r); err != nil {
+			return err
+		}
+		if w.Once != nil && w.Once.Render != nil {
+			var err error
+			if r.Response, err = w.Once.Render(r); err != nil {
+				return fmt.Errorf("render the answer: %w", err)
+			}
+			if err := tx.Answer(ctx, w.Once.Scope, w.Once.ID, r.Response); err != nil {
+				return err
+			}
+		}
+		done := r
+		tx.OnCommit(func(p feed.Position) { done.Position = p })
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (o *Once) sent() time.Time { return o.FirstSent.UTC().Truncate(time.Microsecond) }
+
+// check refuses what cannot be remembered, or is too old to be known.
+func (o *Once) check() error {
+	if o == nil {
+		return nil
+	}
+	if len(o.ID) == 0 || len(o.ID) > 256 || !text(o.ID, 256) {
+		return fault.New(fault.Invalid, CodeRepeatabilityInvalid, "Repeatability-Request-ID must have 1 to 256 bytes; use a GUID").At("Repeatability-Request-ID")
+	}
+	if age := time.Since(o.FirstSent); age > Repeatable || age < -skew {
+		return fault.New(fault.Precondition, CodeRepeatabilityExpired,
+			"Repeatability-First-Sent must lie within the last 24 hours; send the request as a new one, with a new Repeatability-Request-ID").At("Repeatability-First-Sent")
+	}
+	return nil
+}
+
+// change is what one write did, for the feed and the audit log.
+type change struct {
+	action string
+	target string
+	items  int
+	state  any // what the digest is taken over, and the summary shows unless summary is set
+	// summary replaces state in the audit row, for batches.
+	summary any
+	changes []domain.Change
+}
+
+// record appends the change to the feed and the audit log.
+func (d *Directory) record(ctx context.Context, tx Tx, c change) error {
+	state, err := json.Marshal(c.state)
+	if err != nil {
+		return fmt.Errorf("describe the change: %w", err)
+	}
+	summary := state
+	if c.summary != nil {
+		if summary, err = json.Marshal(c.summary); err != nil {
+			return fmt.Errorf("describe the change: %w", err)
+		}
+	}
+	return d.recordDigest(ctx, tx, c, sha256.Sum256(state), string(summary))
+}
+
+func (d *Directory) recordDigest(ctx context.Context, tx Tx, c change, digest [32]byte, summary string) error {
+	for cs := c.changes; len(cs) > 0; {
+		n := min(len(cs), pageChanges)
+		if err := tx.Publish(ctx, cs[:n]); err != nil {
+			return err
+		}
+		cs = cs[n:]
+	}
+	err := tx.Audit(ctx, AuditEntry{Actor: domain.ActorFrom(ctx), At: now(), Action: c.action, Target: c.target, Count: c.items, Digest: digest, Summary: summary})
+	if err != nil {
+		return err
+	}
+	tx.OnCommit(func(feed.Position) { d.m.changes.WithLabelValues(c.action).Add(float64(c.items)) })
+	return nil
+}
+
+// Run removes records of repeatable requests when their time is over. It blocks until ctx is done and returns nil.
+func (d *Directory) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		if n, err := d.forget(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			d.log.Warn("records of repeatable requests not removed; trying again in an hour", "error", err)
+		} else if n > 0 {
+			d.log.Debug("records of repeatable requests removed", "count", n)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (d *Directory) forget(ctx context.Context) (int64, error) {
+	var n int64
+	err := d.store.Update(ctx, func(ctx context.Context, tx Tx) error {
+		var err error
+		// A request may be repeated until a day after it was first sent, which may be skew after it was recorded.
+		n, err = tx.Forget(ctx, now().Add(-Repeatable-2*skew))
+		return err
+	})
+	return n, err
+}
+
+// limits checks a query and returns it with room for one item more, which tells whether another page follows.
+func (q Query) limits() (Query, error) {
+	if q.Limit < 1 || q.Limit > MaxPage || q.Skip < 0 {
+		return q, fault.New(fault.Invalid, CodeInvalidPageSize, "a page has 1 to %d items, and no fewer than 0 can be skipped", MaxPage)
+	}
+	q.Limit++
+	return q, nil
+}
+
+// page cuts the items found for a query from limits to a page.
+func page[T any](q Query, items []T, key func(*T) string) Page[T] {
+	p := Page[T]{Items: items}
+	if len(items) == q.Limit {
+		p.Items = items[:q.Limit-1]
+		p.Next = key(&p.Items[len(p.Items)-1])
+	}
+	return p
+}
+
+func accountNotFound(name string) error {
+	return fault.New(fault.NotFound, CodeAccountNotFound, "there is no account %q; account names are case-sensitive", name).At("accountName")
+}

@@ -1,0 +1,204 @@
+package provisioning
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+)
+
+const accountColumns = "name, correlation_id, has_details, tenant_id, present, enabled, sync_enabled, details, status, errors, version, modified"
+
+// accountService is what of an account's service object has no column: a member of the details document, by the
+// contract's service name.
+type accountService struct {
+	Configuration   *domain.DirectRoutingConfig `json:"configuration,omitempty"`
+	SubdomainStatus domain.SubdomainStatus      `json:"subdomainStatus,omitempty"`
+}
+
+func scanAccount(rows interface{ Scan(...any) error }) (domain.Account, error) {
+	var a domain.Account
+	var has, present, enabled, sync, modified int64
+	var details, errs string
+	if err := rows.Scan(&a.Name, &a.CorrelationID, &has, &a.TeamsTenantID, &present, &enabled, &sync, &details, &a.State.Status, &errs, &a.Version, &modified); err != nil {
+		return a, err
+	}
+	a.HasServiceDetails, a.Modified = has != 0, micro(modified)
+	var more map[string]accountService
+	if details != "" {
+		if err := decode(details, &more); err != nil {
+			return a, fmt.Errorf("account %s: %w", a.Name, err)
+		}
+	}
+	if present != 0 {
+		a.Services = make(map[domain.Service]domain.AccountService)
+	}
+	for _, s := range domain.ServiceSet(present).List() {
+		m := more[s.String()]
+		a.Services[s] = domain.AccountService{Enabled: domain.ServiceSet(enabled).Has(s), SyncEnabled: domain.ServiceSet(sync).Has(s),
+			DirectRouting: m.Configuration, SubdomainStatus: m.SubdomainStatus}
+	}
+	var err error
+	a.State.Errors, err = decodeErrors(errs)
+	return a, err
+}
+
+// Account implements directory.Reader.
+func (t *transaction) Account(ctx context.Context, name string) (*domain.Account, error) {
+	return t.account(ctx, name, t.tx.ForUpdate())
+}
+
+// HoldAccount implements directory.Tx.
+func (t *transaction) HoldAccount(ctx context.Context, name string) (*domain.Account, error) {
+	return t.account(ctx, name, t.tx.ForShare())
+}
+
+func (t *transaction) account(ctx context.Context, name, lock string) (*domain.Account, error) {
+	var found []domain.Account
+	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
+		a, err := scanAccount(rows)
+		found = append(found, a)
+		return err
+	}, "SELECT "+accountColumns+" FROM accounts WHERE name = $1"+lock, name)
+	if err != nil {
+		return nil, fmt.Errorf("read account: %w", err)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return &found[0], t.fillCounts(ctx, found)
+}
+
+var countsTable = db.Table{Name: "account_counts", Columns: []string{"account", "service", "n"}, Keys: 2}
+
+// fillCounts fills in how many numbers the accounts have by service.
+func (t *transaction) fillCounts(ctx context.Context, as []domain.Account) error {
+	at := make(map[string]int, len(as))
+	names := make([]string, len(as))
+	for i := range as {
+		at[as[i].Name] = i
+		names[i] = as[i].Name
+	}
+	err := t.s.d.Bulk().Find(ctx, t.tx, &countsTable, names, false, func(rows *sql.Rows) error {
+		var name string
+		var service, n int64
+		if err := rows.Scan(&name, &service, &n); err != nil {
+			return err
+		}
+		a := &as[at[name]]
+		if d, ok := a.Services[domain.Service(service)]; ok {
+			d.NumberCount = n
+			a.Services[domain.Service(service)] = d
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read number counts: %w", err)
+	}
+	return nil
+}
+
+// Accounts implements directory.Reader.
+func (t *transaction) Accounts(ctx context.Context, q directory.Query) ([]domain.Account, error) {
+	c := compiler{driver: t.s.d.Driver(), field: accountField}
+	where := c.where(q.Filter, "name > "+c.param(q.After))
+	var as []domain.Account
+	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
+		a, err := scanAccount(rows)
+		as = append(as, a)
+		return err
+	}, "SELECT "+accountColumns+" FROM accounts"+where+" ORDER BY name"+c.limit(q), c.args...)
+	if err != nil {
+		return nil, fmt.Errorf("list accounts: %w", err)
+	}
+	return as, t.fillCounts(ctx, as)
+}
+
+// CountAccounts implements directory.Reader.
+func (t *transaction) CountAccounts(ctx context.Context, q directory.Query) (int64, error) {
+	c := compiler{driver: t.s.d.Driver(), field: accountField}
+	return t.count(ctx, "SELECT COUNT(*) FROM accounts"+c.where(q.Filter), c.args)
+}
+
+func (t *transaction) count(ctx context.Context, query string, args []any) (int64, error) {
+	var n int64
+	if _, err := t.tx.QueryRow(ctx, query, args, &n); err != nil {
+		return 0, fmt.Errorf("count: %w", err)
+	}
+	return n, nil
+}
+
+// SubdomainOwner implements directory.Reader.
+func (t *transaction) SubdomainOwner(ctx context.Context, label string) (string, error) {
+	var name string
+	_, err := t.tx.QueryRow(ctx, "SELECT name FROM accounts WHERE subdomain_key = $1", []any{label}, &name)
+	if err != nil {
+		return "", fmt.Errorf("look a subdomain up: %w", err)
+	}
+	return name, nil
+}
+
+// PutAccount implements directory.Tx.
+func (t *transaction) PutAccount(ctx context.Context, a *domain.Account, create bool) error {
+	var present, sync domain.ServiceSet
+	var subdomain sql.NullString
+	more := map[string]accountService{}
+	for s, d := range a.Services {
+		present = present.With(s)
+		if d.SyncEnabled {
+			sync = sync.With(s)
+		}
+		if d.DirectRouting != nil {
+			subdomain = sql.NullString{String: strings.ToLower(d.DirectRouting.Subdomain), Valid: true}
+		}
+		if m := (accountService{d.DirectRouting, d.SubdomainStatus}); m != (accountService{}) {
+			more[s.String()] = m
+		}
+	}
+	details := ""
+	var err error
+	if len(more) > 0 {
+		if details, err = encode(more); err != nil {
+			return err
+		}
+	}
+	errs, err := encodeErrors(a.State.Errors)
+	if err != nil {
+		return err
+	}
+	has := 0
+	if a.HasServiceDetails {
+		has = 1
+	}
+	args := []any{a.Name, a.CorrelationID, has, a.TeamsTenantID, strings.ToLower(a.TeamsTenantID), bits(present), bits(a.Enabled()), bits(sync),
+		subdomain, details, string(a.State.Status), errs, a.Version, micros(a.Modified)}
+	q := `UPDATE accounts SET correlation_id = $2, has_details = $3, tenant_id = $4, tenant_key = $5, present = $6, enabled = $7, sync_enabled = $8,
+		subdomain_key = $9, details = $10, status = $11, errors = $12, version = $13, modified = $14 WHERE name = $1`
+	if create {
+		q = `INSERT INTO accounts (name, correlation_id, has_details, tenant_id, tenant_key, present, enabled, sync_enabled, subdomain_key, details, status, errors, version, modified)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
+	}
+	n, err := t.tx.Exec(ctx, q, args...)
+	if err != nil {
+		return fmt.Errorf("store account: %w", err)
+	}
+	if n != 1 {
+		return db.ErrRetry
+	}
+	return nil
+}
+
+// DeleteAccount implements directory.Tx.
+func (t *transaction) DeleteAccount(ctx context.Context, name string) error {
+	if _, err := t.tx.Exec(ctx, "DELETE FROM account_counts WHERE account = $1", name); err != nil {
+		return fmt.Errorf("delete account: %w", err)
+	}
+	if _, err := t.tx.Exec(ctx, "DELETE FROM accounts WHERE name = $1", name); err != nil {
+		return fmt.Errorf("delete account: %w", err)
+	}
+	return nil
+}

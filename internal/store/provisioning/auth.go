@@ -1,0 +1,211 @@
+package provisioning
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/auth"
+	"github.com/tandemgw/tandem/internal/platform/db"
+)
+
+// Auth keeps the access data of the APIs: clients, signing keys and the state of rate limits. It is safe for concurrent
+// use.
+type Auth struct{ d *db.DB }
+
+var (
+	_ auth.ClientStore = (*Auth)(nil)
+	_ auth.KeyStore    = (*Auth)(nil)
+	_ auth.LimitStore  = (*Auth)(nil)
+)
+
+// Auth returns the store of access data.
+func (s *Store) Auth() *Auth { return &Auth{s.d} }
+
+const clientColumns = "id, name, roles, secret, created, creator, revoked"
+
+func scanClient(rows *sql.Rows) (auth.Client, error) {
+	var c auth.Client
+	var roles string
+	var created, revoked int64
+	if err := rows.Scan(&c.ID, &c.Name, &roles, &c.Secret, &created, &c.Creator, &revoked); err != nil {
+		return c, err
+	}
+	for r := range strings.FieldsSeq(roles) {
+		c.Roles = append(c.Roles, auth.Role(r))
+	}
+	c.Created = micro(created)
+	if revoked != 0 {
+		c.Revoked = micro(revoked)
+	}
+	return c, nil
+}
+
+// AddClient implements auth.ClientStore.
+func (a *Auth) AddClient(ctx context.Context, c auth.Client) error {
+	roles := make([]string, len(c.Roles))
+	for i, r := range c.Roles {
+		roles[i] = string(r)
+	}
+	return a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		_, err := tx.Exec(ctx, "INSERT INTO api_clients ("+clientColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7)",
+			c.ID, c.Name, strings.Join(roles, " "), c.Secret, micros(c.Created), c.Creator, micros(c.Revoked))
+		if err != nil {
+			return fmt.Errorf("store client: %w", err)
+		}
+		return audit(ctx, tx, "client.create", c.ID, map[string]any{"name": c.Name, "roles": roles})
+	})
+}
+
+// audit appends a row about one resource; what holds nothing secret.
+func audit(ctx context.Context, tx *db.Tx, action, target string, what map[string]any) error {
+	summary, err := encode(what)
+	if err != nil {
+		return err
+	}
+	tx.Audit(db.AuditRecord{At: time.Now(), Actor: domain.ActorFrom(ctx), Action: action, Target: target, Items: 1, Digest: sha256.Sum256([]byte(summary)), Summary: summary})
+	return nil
+}
+
+// Client implements auth.ClientStore.
+func (a *Auth) Client(ctx context.Context, id string) (auth.Client, error) {
+	var found []auth.Client
+	err := a.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+		found = found[:0]
+		return clients(ctx, tx, &found, " WHERE id = $1", id)
+	})
+	if err != nil {
+		return auth.Client{}, err
+	}
+	if len(found) == 0 {
+		return auth.Client{}, noClient()
+	}
+	return found[0], nil
+}
+
+func noClient() error { return fault.New(fault.NotFound, "ClientNotFound", "there is no such client") }
+
+func clients(ctx context.Context, tx *db.Tx, dst *[]auth.Client, where string, args ...any) error {
+	err := tx.Query(ctx, func(rows *sql.Rows) error {
+		c, err := scanClient(rows)
+		*dst = append(*dst, c)
+		return err
+	}, "SELECT "+clientColumns+" FROM api_clients"+where, args...)
+	if err != nil {
+		return fmt.Errorf("read clients: %w", err)
+	}
+	return nil
+}
+
+// Clients implements auth.ClientStore.
+func (a *Auth) Clients(ctx context.Context) ([]auth.Client, error) {
+	var found []auth.Client
+	err := a.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+		found = found[:0]
+		return clients(ctx, tx, &found, " ORDER BY created, id")
+	})
+	return found, err
+}
+
+// RevokeClient implements auth.ClientStore.
+func (a *Auth) RevokeClient(ctx context.Context, id string, at time.Time) error {
+	return a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		var revoked int64
+		ok, err := tx.QueryRow(ctx, "SELECT revoked FROM api_clients WHERE id = $1"+tx.ForUpdate(), []any{id}, &revoked)
+		switch {
+		case err != nil:
+			return fmt.Errorf("read client: %w", err)
+		case !ok:
+			return noClient()
+		case revoked != 0:
+			return nil
+		}
+		if _, err := tx.Exec(ctx, "UPDATE api_clients SET revoked = $1 WHERE id = $2", micros(at), id); err != nil {
+			return fmt.Errorf("revoke client: %w", err)
+		}
+		return audit(ctx, tx, "client.revoke", id, map[string]any{"revoked": at.UTC()})
+	})
+}
+
+// SigningKeys implements auth.KeyStore.
+func (a *Auth) SigningKeys(ctx context.Context) ([]auth.SigningKey, error) {
+	var keys []auth.SigningKey
+	err := a.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+		keys = keys[:0]
+		err := tx.Query(ctx, func(rows *sql.Rows) error {
+			var k auth.SigningKey
+			var created int64
+			err := rows.Scan(&k.ID, &k.Algorithm, &k.Public, &k.Sealed, &created)
+			k.Created = micro(created)
+			keys = append(keys, k)
+			return err
+		}, "SELECT id, algorithm, public, sealed, created FROM signing_keys ORDER BY created, id")
+		if err != nil {
+			return fmt.Errorf("read signing keys: %w", err)
+		}
+		return nil
+	})
+	return keys, err
+}
+
+// AddSigningKey implements auth.KeyStore.
+func (a *Auth) AddSigningKey(ctx context.Context, k auth.SigningKey) error {
+	return a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		_, err := tx.Exec(ctx, "INSERT INTO signing_keys (id, algorithm, public, sealed, created) VALUES ($1, $2, $3, $4, $5)", k.ID, k.Algorithm, k.Public, k.Sealed, micros(k.Created))
+		if err != nil {
+			return fmt.Errorf("store signing key: %w", err)
+		}
+		return audit(ctx, tx, "signingKey.create", k.ID, map[string]any{"algorithm": k.Algorithm})
+	})
+}
+
+// DeleteSigningKey implements auth.KeyStore.
+func (a *Auth) DeleteSigningKey(ctx context.Context, id string) error {
+	return a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		n, err := tx.Exec(ctx, "DELETE FROM signing_keys WHERE id = $1", id)
+		if err != nil {
+			return fmt.Errorf("delete signing key: %w", err)
+		}
+		if n == 0 {
+			return nil
+		}
+		return audit(ctx, tx, "signingKey.delete", id, map[string]any{})
+	})
+}
+
+// LimitState implements auth.LimitStore.
+func (a *Auth) LimitState(ctx context.Context, key string) (int64, error) {
+	var state int64
+	err := a.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+		state = 0
+		_, err := tx.QueryRow(ctx, "SELECT state FROM rate_limits WHERE bucket = $1", []any{key}, &state)
+		if err != nil {
+			return fmt.Errorf("read rate limit: %w", err)
+		}
+		return nil
+	})
+	return state, err
+}
+
+// SwapLimitState implements auth.LimitStore.
+func (a *Auth) SwapLimitState(ctx context.Context, key string, old, new int64) (bool, error) {
+	var n int64
+	err := a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		// Losing the number in a crash does no harm, so the commit need not wait for the disk.
+		if err := tx.Relax(ctx); err != nil {
+			return err
+		}
+		var err error
+		if n, err = tx.Exec(ctx, "UPDATE rate_limits SET state = $1 WHERE bucket = $2 AND state = $3", new, key, old); err != nil || n == 1 || old != 0 {
+			return err
+		}
+		n, err = tx.Exec(ctx, "INSERT INTO rate_limits (bucket, state) VALUES ($1, $2) ON CONFLICT (bucket) DO NOTHING", key, new)
+		return err
+	})
+	return n == 1, err
+}

@@ -1,0 +1,214 @@
+package provisioning
+
+import (
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/provisioning/filter"
+)
+
+// column says how a filter's field is stored.
+type column struct {
+	// text is an SQL expression for a string field; absent values are NULL or ''.
+	text string
+	// key tells that text is an indexed column compared byte by byte.
+	key bool
+	// present and value are conditions for a boolean field: that the resource has it, and that it is true.
+	present, value string
+	// json is a path into the details document, for fields without a column.
+	json []string
+}
+
+// compiler turns a filter into SQL with parameters. Every expression it makes is true or false, never NULL, so that
+// "not" means the opposite, as in filter.Match.
+type compiler struct {
+	driver string
+	field  func(path string) column
+	args   []any
+}
+
+func (c *compiler) param(v any) string {
+	c.args = append(c.args, v)
+	return "$" + strconv.Itoa(len(c.args))
+}
+
+// where builds a WHERE clause of the conditions and the filter.
+func (c *compiler) where(e filter.Expr, conds ...string) string {
+	if e != nil {
+		conds = append(conds, c.expr(e))
+	}
+	if len(conds) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(conds, " AND ")
+}
+
+func (c *compiler) limit(q directory.Query) string {
+	s := " LIMIT " + c.param(int64(q.Limit))
+	if q.Skip > 0 {
+		s += " OFFSET " + c.param(int64(q.Skip))
+	}
+	return s
+}
+
+const never, always = "1=0", "1=1"
+
+func (c *compiler) expr(e filter.Expr) string {
+	switch e := e.(type) {
+	case *filter.And:
+		return "(" + c.expr(e.Left) + " AND " + c.expr(e.Right) + ")"
+	case *filter.Or:
+		return "(" + c.expr(e.Left) + " OR " + c.expr(e.Right) + ")"
+	case *filter.Not:
+		return "(NOT " + c.expr(e.X) + ")"
+	case *filter.Compare:
+		s := c.equal(c.field(e.Field.Path), e.Value)
+		if e.Negated {
+			s = "(NOT " + s + ")"
+		}
+		return s
+	case *filter.Prefix:
+		return c.prefix(c.field(e.Field.Path), e.Prefix)
+	}
+	panic("store: unknown filter expression")
+}
+
+func (c *compiler) equal(col column, v filter.Value) string {
+	if v.Type == filter.Bool {
+		if col.json != nil {
+			// SQLite reads a JSON boolean as 1 or 0, PostgreSQL as text.
+			want := map[bool]string{false: "0", true: "1"}[v.Bool]
+			if c.driver == db.Postgres {
+				want = "'" + strconv.FormatBool(v.Bool) + "'"
+			}
+			return "COALESCE(" + c.path(col.json) + " = " + want + ", " + never + ")"
+		}
+		if v.Bool {
+			return "(" + col.present + " AND " + col.value + ")"
+		}
+		return "(" + col.present + " AND NOT " + col.value + ")"
+	}
+	if v.Str == "" || !storable(v.Str) {
+		return never // an empty string counts as absent, and absent equals nothing
+	}
+	if col.key {
+		return "(" + col.text + " = " + c.param(v.Str) + ")"
+	}
+	return "(COALESCE(" + c.text(col) + ", '') = " + c.param(v.Str) + ")"
+}
+
+func (c *compiler) prefix(col column, p string) string {
+	switch {
+	case !storable(p):
+		return never
+	case p == "":
+		return "(COALESCE(" + c.text(col) + ", '') <> '')"
+	case col.key && ascii(p):
+		// A range, so that the index is used. The character after the last one of p ends it.
+		end := p[:len(p)-1] + string(p[len(p)-1]+1)
+		return "(" + col.text + " >= " + c.param(p) + " AND " + col.text + " < " + c.param(end) + ")"
+	}
+	n := strconv.Itoa(utf8.RuneCountInString(p))
+	return "(substr(COALESCE(" + c.text(col) + ", ''), 1, " + n + ") = " + c.param(p) + ")"
+}
+
+// text is the SQL expression of a string field.
+func (c *compiler) text(col column) string {
+	if col.json != nil {
+		return c.path(col.json)
+	}
+	return col.text
+}
+
+// path reads a value of the details document. The names are ours, never the caller's.
+func (c *compiler) path(names []string) string {
+	if c.driver == db.Postgres {
+		return "(NULLIF(details, '')::jsonb #>> '{" + strings.Join(names, ",") + "}')"
+	}
+	return "json_extract(NULLIF(details, ''), '$." + strings.Join(names, ".") + "')"
+}
+
+// storable tells that a stored text can be equal to s at all. PostgreSQL refuses other parameters.
+func storable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
+
+func ascii(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+func bit(name string, s domain.Service) string {
+	return "((" + name + " & " + strconv.Itoa(1<<s) + ") <> 0)"
+}
+
+// serviceColumn finds a field below serviceDetails.
+func serviceColumn(path string) column {
+	name, field, _ := strings.Cut(strings.TrimPrefix(path, "serviceDetails/"), "/")
+	s, ok := domain.ServiceByName(name)
+	if !ok {
+		return column{text: "NULL"}
+	}
+	switch field {
+	case "enabled":
+		return column{present: bit("present", s), value: bit("enabled", s)}
+	case "syncEnabled":
+		return column{present: bit("present", s), value: bit("sync_enabled", s)}
+	}
+	return column{json: append([]string{name}, strings.Split(field, "/")...)}
+}
+
+func accountField(path string) column {
+	switch path {
+	case "name":
+		return column{text: "name", key: true}
+	case "correlationId":
+		return column{text: "correlation_id"}
+	case "serviceDetails/teamsTenantId":
+		return column{text: "tenant_id"}
+	case "serviceProvisioningStatus":
+		return column{text: "status"}
+	}
+	return serviceColumn(path)
+}
+
+func numberField(path string) column {
+	switch path {
+	case "telephoneNumber":
+		return column{text: "number", key: true}
+	case "accountName":
+		return column{text: "account", key: true}
+	case "configuration/customSipHeader":
+		return column{text: "custom_header"}
+	case "serviceProvisioningStatus":
+		return column{text: "status"}
+	}
+	return serviceColumn(path)
+}
+
+func requestField(path string) column {
+	switch path {
+	case "tenantId":
+		return column{text: "tenant_id", key: true}
+	case "accountName":
+		return column{text: linkedAccount}
+	case "productContext":
+		return column{text: "'teams'"}
+	case "serviceProvisioningStatus":
+		return column{text: "status"}
+	}
+	return column{json: strings.Split(path, "/")}
+}
+
+func civicField(path string) column {
+	if path == "id" {
+		return column{text: "id", key: true}
+	}
+	return column{json: strings.Split(path, "/")}
+}

@@ -1,0 +1,283 @@
+package provisioning
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+)
+
+var numberColumns = []string{"number", "account", "present", "enabled", "has_config", "custom_header", "details", "status", "errors", "version", "modified"}
+
+const numberList = "number, account, present, enabled, has_config, custom_header, details, status, errors, version, modified"
+
+var (
+	// changedNumbers are rows that exist and are locked by the transaction.
+	changedNumbers = db.Table{Name: "numbers", Columns: numberColumns, Keys: 1}
+	// newNumbers are rows that did not exist when the transaction looked. If one does now, it is left alone, and the
+	// missing row in the count tells.
+	newNumbers = db.Table{Name: "numbers", Columns: numberColumns, Keys: 1, Guard: "1=0"}
+)
+
+// numberService is what of a number's service object has no column: a member of the details document, by the contract's
+// service name.
+type numberService struct {
+	AssignmentStatus string                    `json:"assignmentStatus,omitempty"`
+	Configuration    *domain.TeamsNumberConfig `json:"configuration,omitempty"`
+}
+
+func scanNumber(rows interface{ Scan(...any) error }) (domain.Number, error) {
+	var n domain.Number
+	var present, enabled, has, modified int64
+	var details, errs string
+	if err := rows.Scan(&n.TelephoneNumber, &n.AccountName, &present, &enabled, &has, &n.CustomSIPHeader, &details, &n.State.Status, &errs, &n.Version, &modified); err != nil {
+		return n, err
+	}
+	n.HasConfiguration, n.Modified = has != 0, micro(modified)
+	var more map[string]numberService
+	if details != "" {
+		if err := decode(details, &more); err != nil {
+			return n, fmt.Errorf("number: %w", err)
+		}
+	}
+	if present != 0 {
+		n.Services = make(map[domain.Service]domain.NumberService)
+	}
+	for _, s := range domain.ServiceSet(present).List() {
+		d := domain.NumberService{Enabled: domain.ServiceSet(enabled).Has(s)}
+		if m, ok := more[s.String()]; ok {
+			d.AssignmentStatus, d.Teams = m.AssignmentStatus, m.Configuration
+		}
+		n.Services[s] = d
+	}
+	var err error
+	n.State.Errors, err = decodeErrors(errs)
+	return n, err
+}
+
+// numberRow fills in the values of n in the order of numberColumns.
+func numberRow(n *domain.Number, dst []any) error {
+	var present domain.ServiceSet
+	var more map[string]numberService
+	for s, d := range n.Services {
+		present = present.With(s)
+		if d.AssignmentStatus != "" || d.Teams != nil {
+			if more == nil {
+				more = map[string]numberService{}
+			}
+			more[s.String()] = numberService{d.AssignmentStatus, d.Teams}
+		}
+	}
+	details := ""
+	var err error
+	if more != nil {
+		if details, err = encode(more); err != nil {
+			return err
+		}
+	}
+	errs, err := encodeErrors(n.State.Errors)
+	if err != nil {
+		return err
+	}
+	has := int64(0)
+	if n.HasConfiguration {
+		has = 1
+	}
+	dst[0], dst[1], dst[2], dst[3], dst[4], dst[5] = string(n.TelephoneNumber), n.AccountName, bits(present), bits(n.Enabled()), has, n.CustomSIPHeader
+	dst[6], dst[7], dst[8], dst[9], dst[10] = details, string(n.State.Status), errs, n.Version, micros(n.Modified)
+	return nil
+}
+
+// FindNumbers implements directory.Reader.
+func (t *transaction) FindNumbers(ctx context.Context, ns []domain.E164) ([]domain.Number, error) {
+	keys := make([]string, len(ns))
+	for i, n := range ns {
+		keys[i] = string(n)
+	}
+	var found []domain.Number
+	err := t.s.d.Bulk().Find(ctx, t.tx, &changedNumbers, keys, true, func(rows *sql.Rows) error {
+		n, err := scanNumber(rows)
+		found = append(found, n)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find numbers: %w", err)
+	}
+	return found, nil
+}
+
+// Numbers implements directory.Reader.
+func (t *transaction) Numbers(ctx context.Context, account string, q directory.Query) ([]domain.Number, error) {
+	c := compiler{driver: t.s.d.Driver(), field: numberField}
+	conds := []string{"number > " + c.param(q.After)}
+	if account != "" {
+		conds = append(conds, "account = "+c.param(account))
+	}
+	where := c.where(q.Filter, conds...)
+	var ns []domain.Number
+	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
+		n, err := scanNumber(rows)
+		ns = append(ns, n)
+		return err
+	}, "SELECT "+numberList+" FROM numbers"+where+" ORDER BY number"+c.limit(q), c.args...)
+	if err != nil {
+		return nil, fmt.Errorf("list numbers: %w", err)
+	}
+	return ns, nil
+}
+
+// CountNumbers implements directory.Reader.
+func (t *transaction) CountNumbers(ctx context.Context, account string, q directory.Query) (int64, error) {
+	c := compiler{driver: t.s.d.Driver(), field: numberField}
+	var conds []string
+	if account != "" {
+		conds = append(conds, "account = "+c.param(account))
+	}
+	if q.Filter == nil {
+		// The counts by account make the plain question cheap, however many numbers there are.
+		conds = append(conds, "service = 0")
+		return t.count(ctx, "SELECT CAST(COALESCE(SUM(n), 0) AS BIGINT) FROM account_counts"+c.where(nil, conds...), c.args)
+	}
+	return t.count(ctx, "SELECT COUNT(*) FROM numbers"+c.where(q.Filter, conds...), c.args)
+}
+
+// PutNumbers implements directory.Tx.
+func (t *transaction) PutNumbers(ctx context.Context, ns []domain.Number, old map[domain.E164]*domain.Number) error {
+	if len(ns) == 0 {
+		return nil
+	}
+	var fresh, changed []*domain.Number
+	var delta counts
+	for i := range ns {
+		n := &ns[i]
+		if o := old[n.TelephoneNumber]; o != nil {
+			changed = append(changed, n)
+			delta.add(o, -1)
+		} else {
+			fresh = append(fresh, n)
+		}
+		delta.add(n, 1)
+	}
+	for _, part := range []struct {
+		table *db.Table
+		ns    []*domain.Number
+	}{{&changedNumbers, changed}, {&newNumbers, fresh}} {
+		var failed error
+		got, err := t.s.d.Bulk().Upsert(ctx, t.tx, part.table, len(part.ns), func(i int, dst []any) {
+			if err := numberRow(part.ns[i], dst); err != nil {
+				failed = err
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("store numbers: %w", err)
+		}
+		if failed != nil {
+			return failed
+		}
+		if got != int64(len(part.ns)) {
+			return db.ErrRetry // someone stored one of them after we had looked
+		}
+	}
+	return t.addCounts(ctx, ns[0].AccountName, &delta)
+}
+
+// DeleteNumbers implements directory.Tx.
+func (t *transaction) DeleteNumbers(ctx context.Context, ns []domain.Number) error {
+	if len(ns) == 0 {
+		return nil
+	}
+	keys := make([]string, len(ns))
+	var delta counts
+	for i := range ns {
+		keys[i] = string(ns[i].TelephoneNumber)
+		delta.add(&ns[i], -1)
+	}
+	n, err := t.s.d.Bulk().Delete(ctx, t.tx, &changedNumbers, keys)
+	if err != nil {
+		return fmt.Errorf("delete numbers: %w", err)
+	}
+	if n != int64(len(ns)) {
+		return db.ErrRetry
+	}
+	return t.addCounts(ctx, ns[0].AccountName, &delta)
+}
+
+// counts holds a change of an account's counts by service; the first is that of all numbers.
+type counts [16]int64
+
+func (c *counts) add(n *domain.Number, sign int64) {
+	c[0] += sign
+	for s, d := range n.Services {
+		if d.Enabled {
+			c[s] += sign
+		}
+	}
+}
+
+func (t *transaction) addCounts(ctx context.Context, account string, delta *counts) error {
+	for s, n := range delta {
+		if n == 0 {
+			continue
+		}
+		_, err := t.tx.Exec(ctx, "INSERT INTO account_counts (account, service, n) VALUES ($1, $2, $3) ON CONFLICT (account, service) DO UPDATE SET n = account_counts.n + excluded.n",
+			account, int64(s), n)
+		if err != nil {
+			return fmt.Errorf("keep number counts: %w", err)
+		}
+	}
+	return nil
+}
+
+// encodeChanges writes a feed entry. Numbers are written by hand: an import writes tens of thousands a second.
+func encodeChanges(cs []domain.Change) ([]byte, error) {
+	b := make([]byte, 0, 16+96*len(cs))
+	b = append(b, '[')
+	for i := range cs {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		n := cs[i].Number
+		if n == nil || cs[i].Account != nil || !plain(n.Account) || !plain(n.CustomHeader) {
+			j, err := json.Marshal(cs[i])
+			if err != nil {
+				return nil, fmt.Errorf("encode a feed entry: %w", err)
+			}
+			b = append(b, j...)
+			continue
+		}
+		b = append(b, `{"number":{"key":`...)
+		b = strconv.AppendUint(b, n.Key, 10)
+		if n.Deleted {
+			b = append(b, `,"deleted":true`...)
+		}
+		if n.Account != "" {
+			b = append(b, `,"account":"`...)
+			b = append(b, n.Account...)
+			b = append(b, '"')
+		}
+		if n.Services != 0 {
+			b = append(b, `,"services":`...)
+			b = strconv.AppendUint(b, uint64(n.Services), 10)
+		}
+		if n.CustomHeader != "" {
+			b = append(b, `,"customHeader":"`...)
+			b = append(b, n.CustomHeader...)
+			b = append(b, '"')
+		}
+		b = append(b, `}}`...)
+	}
+	return append(b, ']'), nil
+}
+
+// plain tells that s can stand in a JSON string as it is.
+func plain(s string) bool {
+	return !slices.ContainsFunc([]byte(s), func(c byte) bool {
+		return c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&'
+	})
+}

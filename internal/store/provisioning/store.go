@@ -1,0 +1,168 @@
+// Package provisioning stores customers, numbers and requests for information, the access data of the Provisioning API,
+// and what replicas load, on both databases with the same statements.
+//
+// It holds queries, no rules: those are in provisioning/directory and platform/auth, whose storage interfaces it
+// implements (Store and Auth). Source is what a call replica loads from and follows.
+//
+// Keys compare byte by byte. Listings start after a key; only a caller's own skip becomes an OFFSET.
+package provisioning
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/feed"
+	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+)
+
+// Store implements directory.Store. It is safe for concurrent use.
+type Store struct {
+	d    *db.DB
+	feed *outbox.Outbox
+}
+
+var _ directory.Store = (*Store)(nil)
+
+// New returns the store on d, whose change feed is o.
+func New(d *db.DB, o *outbox.Outbox) *Store { return &Store{d, o} }
+
+// View implements directory.Store.
+func (s *Store) View(ctx context.Context, fn func(context.Context, directory.Reader) error) error {
+	return s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error { return fn(ctx, &transaction{s: s, tx: tx}) })
+}
+
+// Update implements directory.Store.
+func (s *Store) Update(ctx context.Context, fn func(context.Context, directory.Tx) error) error {
+	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error { return fn(ctx, &transaction{s: s, tx: tx}) })
+}
+
+// transaction implements directory.Tx.
+type transaction struct {
+	s     *Store
+	tx    *db.Tx
+	batch *outbox.Batch // nil until the first Publish
+}
+
+// Publish implements directory.Tx.
+func (t *transaction) Publish(ctx context.Context, changes []domain.Change) error {
+	payload, err := encodeChanges(changes)
+	if err != nil {
+		return err
+	}
+	if t.batch == nil {
+		t.batch = t.s.feed.Begin(t.tx)
+	}
+	return t.batch.Append(ctx, feed.Provisioning, payload)
+}
+
+// Audit implements directory.Tx.
+func (t *transaction) Audit(_ context.Context, e directory.AuditEntry) error {
+	t.tx.Audit(db.AuditRecord{At: e.At, Actor: e.Actor, Action: e.Action, Target: e.Target, Items: int64(e.Count), Digest: e.Digest, Summary: e.Summary})
+	return nil
+}
+
+// OnCommit implements directory.Tx.
+func (t *transaction) OnCommit(fn func(feed.Position)) {
+	t.tx.OnCommit(func() {
+		var p feed.Position
+		if t.batch != nil {
+			p = t.batch.Position()
+		}
+		fn(p)
+	})
+}
+
+// Remember implements directory.Tx.
+func (t *transaction) Remember(ctx context.Context, r *directory.Record) (*directory.Record, error) {
+	// On PostgreSQL this waits for a concurrent transaction that has claimed the same record.
+	n, err := t.tx.Exec(ctx, "INSERT INTO repeatability (scope, id, first_sent, digest, response, made) VALUES ($1, $2, $3, $4, NULL, $5) ON CONFLICT (scope, id) DO NOTHING",
+		r.Scope, r.ID, r.FirstSent.UnixMicro(), r.Digest[:], r.Made.UnixMicro())
+	if err != nil {
+		return nil, fmt.Errorf("claim a repeatable request: %w", err)
+	}
+	if n == 1 {
+		return nil, nil
+	}
+	old := directory.Record{Scope: r.Scope, ID: r.ID}
+	var first, made int64
+	var digest []byte
+	ok, err := t.tx.QueryRow(ctx, "SELECT first_sent, digest, response, made FROM repeatability WHERE scope = $1 AND id = $2", []any{r.Scope, r.ID}, &first, &digest, &old.Response, &made)
+	if err != nil {
+		return nil, fmt.Errorf("read a repeatable request: %w", err)
+	}
+	if !ok || len(digest) != 32 {
+		return nil, db.ErrRetry // removed in this moment: claim it anew
+	}
+	old.FirstSent, old.Made, old.Digest = micro(first), micro(made), [32]byte(digest)
+	return &old, nil
+}
+
+// Answer implements directory.Tx.
+func (t *transaction) Answer(ctx context.Context, scope, id string, response []byte) error {
+	if response == nil {
+		response = []byte{}
+	}
+	_, err := t.tx.Exec(ctx, "UPDATE repeatability SET response = $1 WHERE scope = $2 AND id = $3", response, scope, id)
+	if err != nil {
+		return fmt.Errorf("store the answer of a repeatable request: %w", err)
+	}
+	return nil
+}
+
+// Forget implements directory.Tx.
+func (t *transaction) Forget(ctx context.Context, before time.Time) (int64, error) {
+	n, err := t.tx.Exec(ctx, "DELETE FROM repeatability WHERE made < $1", before.UnixMicro())
+	if err != nil {
+		return 0, fmt.Errorf("remove records of repeatable requests: %w", err)
+	}
+	return n, nil
+}
+
+func micro(us int64) time.Time { return time.UnixMicro(us).UTC() }
+
+// micros is the stored form of a time; the zero time is 0.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func encode(v any) (string, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return "", fmt.Errorf("encode for the database: %w", err)
+	}
+	return string(b), nil
+}
+
+func decode(s string, v any) error {
+	if err := json.Unmarshal([]byte(s), v); err != nil {
+		return fmt.Errorf("decode from the database: %w", err)
+	}
+	return nil
+}
+
+// encodeErrors stores the list of serviceProvisioningErrors; nearly always there are none.
+func encodeErrors(es []domain.ServiceError) (string, error) {
+	if len(es) == 0 {
+		return "", nil
+	}
+	return encode(es)
+}
+
+func decodeErrors(s string) ([]domain.ServiceError, error) {
+	if s == "" {
+		return nil, nil
+	}
+	var es []domain.ServiceError
+	return es, decode(s, &es)
+}
+
+// bits is a set of services as it is stored.
+func bits(x domain.ServiceSet) int64 { return int64(x) }
