@@ -132,3 +132,30 @@ func BenchmarkLeg(b *testing.B) {
 		buf = out.AppendTo(buf[:0])
 	}
 }
+
+// ack is a message of the other kind: short, without a body. A call has ten of them.
+var ack = strings.ReplaceAll(`ACK sip:+15551230000@gw.example.net:5060;user=phone SIP/2.0
+Via: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK-524287-1-0
+From: "Front desk" <sip:+442079460123@192.0.2.10:5060>;tag=524287SIPpTag001
+To: <sip:+15551230000@gw.example.net:5060>;tag=abc
+Call-ID: 1-524287@192.0.2.10
+CSeq: 1 ACK
+Contact: <sip:core@192.0.2.10:5060>
+Max-Forwards: 70
+Content-Length: 0
+
+`, "\n", "\r\n")
+
+// BenchmarkShort reads a short request and makes a response to it.
+func BenchmarkShort(b *testing.B) {
+	data := []byte(ack)
+	v := &sip.Validator{}
+	b.ReportAllocs()
+	for b.Loop() {
+		m, p := v.Read(string(data))
+		if p != nil {
+			b.Fatal(p)
+		}
+		_ = sip.NewResponse(m, 200, "", "x")
+	}
+}

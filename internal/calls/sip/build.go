@@ -5,7 +5,11 @@ import "strings"
 // NewRequest makes a request with nothing but its start line.
 func NewRequest(method Method, uri string) *Message {
 	m := &Message{method: method, uri: escapeSpaces(uri), vers: Version}
-	m.lines = m.inline[:0]
+	if method == INVITE {
+		m.lines = make([]Header, 0, 24) // a far leg's INVITE carries what came and what profiles add
+	} else {
+		m.lines = make([]Header, 0, 10)
+	}
 	return m
 }
 
@@ -18,7 +22,7 @@ func NewResponse(req *Message, status int, reason, toTag string) *Message {
 		reason = ReasonPhrase(status)
 	}
 	m := &Message{vers: Version, status: status, reason: oneLine(reason)}
-	m.lines = m.inline[:0]
+	m.lines = make([]Header, 0, 12)
 	seen := [numKinds]bool{}
 	for i := range req.lines {
 		h := req.lines[i]

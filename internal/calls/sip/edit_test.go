@@ -98,15 +98,15 @@ Content-Length: 0
 	}
 }
 
-func TestManyLinesGrowBeyondTheInlineStore(t *testing.T) {
+func TestMessagesHoldManyLines(t *testing.T) {
 	m := NewRequest(OPTIONS, "sip:h")
-	for i := range 3 * inlineLines {
+	for i := range 3 * parseLines {
 		m.AddName("X-"+itoa(i), itoa(i))
 	}
 	c := m.Clone()
 	m.RemoveAt(0)
 	m.InsertAt(0, NamedLine("X-First", "f"))
-	if m.Len() != 3*inlineLines || m.At(0).Name() != "X-First" || c.At(0).Name() != "X-0" || m.At(1) != c.At(1) {
+	if m.Len() != 3*parseLines || m.At(0).Name() != "X-First" || c.At(0).Name() != "X-0" || m.At(1) != c.At(1) {
 		t.Errorf("lines:\n%s", lines(m))
 	}
 	got := mustParse(t, m.String())

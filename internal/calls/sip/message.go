@@ -5,10 +5,6 @@ import (
 	"strings"
 )
 
-// inlineLines is how many header lines a message holds without a second
-// allocation. A trunk's INVITE has 12 to 20.
-const inlineLines = 20
-
 // Message is one SIP request or response. The zero value is an empty message;
 // Parse, NewRequest and NewResponse make useful ones. A Message must not be
 // copied by value (Clone copies).
@@ -29,10 +25,9 @@ type Message struct {
 	body   string
 	parsed bool // came from Parse: Content-Length is not added when printing
 
-	inline [inlineLines]Header
 }
 
-// noCopy lets go vet report copies of a Message: lines may point into inline.
+// noCopy lets go vet report copies of a Message: they would share lines.
 type noCopy struct{}
 
 func (*noCopy) Lock()   {}
@@ -285,7 +280,7 @@ func (m *Message) Clone() *Message {
 		raw: m.raw, start: m.start, method: m.method, uri: m.uri, vers: m.vers,
 		reason: m.reason, status: m.status, body: m.body, parsed: m.parsed,
 	}
-	c.lines = append(c.inline[:0], m.lines...)
+	c.lines = append(make([]Header, 0, len(m.lines)+4), m.lines...)
 	return c
 }
 

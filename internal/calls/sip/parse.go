@@ -2,6 +2,9 @@ package sip
 
 import "strings"
 
+// parseLines is how many header lines are read without a second allocation.
+const parseLines = 32
+
 // Parse splits a datagram, or one message cut from a stream, into start line,
 // header lines and body. Nil limits are the defaults.
 //
@@ -43,7 +46,6 @@ func (p *parser) bad(field, clause, text string) {
 func (p *parser) run(data string) {
 	m := p.m
 	m.parsed = true
-	m.lines = m.inline[:0]
 	for len(data) > 0 && (data[0] == '\r' || data[0] == '\n') {
 		data = data[1:]
 	}
@@ -213,46 +215,53 @@ func knownMethod(s string) Method {
 
 // headerLines reads lines from pos on and returns where the body begins.
 func (p *parser) headerLines(data string, pos int) int {
-	m := p.m
 	if pos < len(data) && (data[pos] == ' ' || data[pos] == '\t') {
 		p.bad("", "RFC 3261 §7.1", "start line is folded")
 	}
+	var store [parseLines]Header // on the stack; the message gets a slice of the right size
+	lines := store[:0]
 	for {
-		rest := data[pos:]
-		nl := strings.IndexByte(rest, '\n')
-		if nl < 0 {
-			p.bad("", "RFC 3261 §7", "header section has no empty line at its end")
-			if rest != "" {
-				p.headerLine(rest)
+		raw, last := p.cutLine(data[pos:])
+		pos += len(raw)
+		if len(raw) > 2 || len(raw) > 0 && raw[0] != '\r' && raw[0] != '\n' {
+			n := len(lines)
+			h, ok := p.headerLine(raw)
+			if ok && (n < p.lim.Lines || answerKind(h.kind) && n/2 < p.lim.Lines) {
+				lines = append(lines, h) // beyond the limit only what the answer needs, up to as much again
 			}
-			return len(data)
-		}
-		if nl <= 1 && (nl == 0 || rest[0] == '\r') {
-			if nl == 0 {
-				p.bad("", "RFC 3261 §7", "header lines do not end in CRLF")
+			if n+1 > p.lim.Lines {
+				p.fail(&Problem{Status: 513, Text: "more than " + itoa(p.lim.Lines) + " header lines", Clause: "RFC 3261 §21.5.7"})
 			}
-			return pos + nl + 1
 		}
-		end := nl + 1
-		for end < len(rest) && (rest[end] == ' ' || rest[end] == '\t') {
-			nl = strings.IndexByte(rest[end:], '\n')
-			if nl < 0 {
-				p.bad("", "RFC 3261 §7", "header section has no empty line at its end")
-				p.headerLine(rest)
-				return len(data)
-			}
-			end += nl + 1
-		}
-		p.headerLine(rest[:end])
-		pos += end
-		if len(m.lines) >= p.lim.Lines && p.problem == nil {
-			p.fail(&Problem{Status: 513, Text: "more than " + itoa(p.lim.Lines) + " header lines", Clause: "RFC 3261 §21.5.7"})
+		if last {
+			p.m.lines = append(make([]Header, 0, len(lines)), lines...)
+			return pos
 		}
 	}
 }
 
+// cutLine takes one line off, with its line end and folds. last is set by the
+// empty line that ends the header section, and by the end of the data.
+func (p *parser) cutLine(s string) (raw string, last bool) {
+	nl := strings.IndexByte(s, '\n')
+	if nl >= 0 && nl <= 1 && (nl == 0 || s[0] == '\r') {
+		if nl == 0 {
+			p.bad("", "RFC 3261 §7", "header lines do not end in CRLF")
+		}
+		return s[:nl+1], true
+	}
+	for end := 0; nl >= 0; nl = strings.IndexByte(s[end:], '\n') {
+		end += nl + 1
+		if end == len(s) || s[end] != ' ' && s[end] != '\t' {
+			return s[:end], false
+		}
+	}
+	p.bad("", "RFC 3261 §7", "header section has no empty line at its end")
+	return s, true
+}
+
 // headerLine reads one line with its line end and folds (RFC 3261 §7.3.1).
-func (p *parser) headerLine(raw string) {
+func (p *parser) headerLine(raw string) (h Header, ok bool) {
 	line, clean := raw, true
 	if n := len(line); n >= 2 && line[n-2] == '\r' && line[n-1] == '\n' {
 		line = line[:n-2]
@@ -264,7 +273,7 @@ func (p *parser) headerLine(raw string) {
 	c := strings.IndexByte(line, ':')
 	if c < 0 {
 		p.bad("", "RFC 3261 §7.3.1", "header line has no colon")
-		return
+		return h, false
 	}
 	name := line[:c]
 	for len(name) > 0 && (name[len(name)-1] == ' ' || name[len(name)-1] == '\t') {
@@ -273,7 +282,7 @@ func (p *parser) headerLine(raw string) {
 	k := KindOf(name)
 	if k == KindOther && (!isToken(name) || len(name) > 1<<16-1) {
 		p.bad("", "RFC 3261 §7.3.1", "header field name is not a token")
-		return
+		return h, false
 	}
 	value, control := trim(line[c+1:]), false
 	if !printable(value) { // a fold, a tab, or something worse
@@ -287,14 +296,11 @@ func (p *parser) headerLine(raw string) {
 		value = trim(value)
 		control = !printable(value)
 	}
-	if n := len(p.m.lines); n >= p.lim.Lines && (!answerKind(k) || n/2 >= p.lim.Lines) {
-		return // bounded; what the answer needs may take the same again
-	}
-	h := Header{raw: raw, value: value, nameLen: uint16(len(name)), kind: k, control: control}
+	h = Header{raw: raw, value: value, nameLen: uint16(len(name)), kind: k, control: control}
 	if !clean {
 		h = NamedLine(name, h.value) // so that an answer does not repeat the fault
 	}
-	p.m.lines = append(p.m.lines, h)
+	return h, true
 }
 
 // answerKind tells whether a response copies the field (RFC 3261 §8.2.6.2).
