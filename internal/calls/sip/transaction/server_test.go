@@ -122,6 +122,8 @@ func TestServer(t *testing.T) {
 			b.say(b.farRequest("INVITE", branch))
 			b.mustRespond(200, true)
 			tag := b.last("SIP/2.0 200").ToTag()
+			b.at(1 * time.Second)
+			b.say(b.farRequest("INVITE", branch)) // absorbed: RFC 6026 §7.1
 			b.at(1600 * time.Millisecond)
 			ack := strings.Replace(b.farRequest("ACK", "z9hG4bK-far-2"), "@192.0.2.1>\nCall", "@192.0.2.1>;tag="+tag+"\nCall", 1)
 			b.say(ack)

@@ -139,6 +139,11 @@ func (c *conn) opened(out *outQueue, nc net.Conn) error {
 		return ErrClosed
 	}
 	c.out, c.nc = out, nc
+	if c.inbound {
+		c.stack.m.ConnsAccepted.Add(1)
+	} else {
+		c.stack.m.ConnsDialled.Add(1)
+	}
 	var failed error
 	for _, p := range c.pending {
 		if failed == nil {
@@ -207,7 +212,6 @@ func (c *conn) serve(nc *net.TCPConn) {
 			c.close(err)
 			return
 		}
-		c.stack.m.ConnsAccepted.Add(1)
 		c.read(out)
 		return
 	}
@@ -232,7 +236,6 @@ func (c *conn) serve(nc *net.TCPConn) {
 		c.close(err)
 		return
 	}
-	c.stack.m.ConnsAccepted.Add(1)
 	c.read(tc)
 }
 
@@ -272,7 +275,6 @@ func (c *conn) dial(to []netip.AddrPort, names []string) {
 		c.close(err)
 		return
 	}
-	c.stack.m.ConnsDialled.Add(1)
 	c.read(rw)
 }
 
