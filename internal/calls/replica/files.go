@@ -93,12 +93,11 @@ func (f *files) list(kind string) ([]uint64, error) {
 }
 
 // newJournal begins a journal.
-func (f *files) newJournal(j func(journalFile) (*journal, error)) (*journal, uint64, error) {
-	n := f.take()
-	path := f.path(journalKind, n)
+func (f *files) newJournal(j func(journalFile) (*journal, error)) (*journal, error) {
+	path := f.path(journalKind, f.take())
 	file, err := f.create(path)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	jr, err := j(file)
 	if err == nil {
@@ -107,9 +106,9 @@ func (f *files) newJournal(j func(journalFile) (*journal, error)) (*journal, uin
 	if err != nil {
 		_ = file.Close()    // the error that matters is err
 		_ = os.Remove(path) // it holds no change yet
-		return nil, 0, err
+		return nil, err
 	}
-	return jr, n, nil
+	return jr, nil
 }
 
 // writeSnapshot writes s as snapshot n: under another name first, synced, then renamed, so that a snapshot is there as a
@@ -142,8 +141,8 @@ func (f *files) writeSnapshot(s *still, n uint64, sealer Sealer) (size int64, er
 }
 
 // prune removes what no restart needs any more: all but the newest snapshots, and journals begun before the oldest of
-// those kept. Journal current is kept whatever its number.
-func (f *files) prune(current uint64) error {
+// those kept. The journal being written is never among them: it was begun after the newest snapshot was held.
+func (f *files) prune() error {
 	shots, err := f.list(snapshotKind)
 	if err != nil || len(shots) == 0 {
 		return err
@@ -155,9 +154,8 @@ func (f *files) prune(current uint64) error {
 	}
 	journals, err := f.list(journalKind)
 	errs = append(errs, err)
-	// With one snapshot only, nothing older is there to go back to either.
 	for _, n := range journals {
-		if n < kept[0] && n != current {
+		if n < kept[0] {
 			errs = append(errs, os.Remove(f.path(journalKind, n)))
 		}
 	}

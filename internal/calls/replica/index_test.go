@@ -143,7 +143,7 @@ func TestAgainstModel(t *testing.T) {
 			for range rapid.IntRange(0, 120).Draw(t, "size") {
 				batch = append(batch, drawChange(t, few))
 			}
-			if err := v.apply(batch); err != nil {
+			if err := v.apply(batch, nil); err != nil {
 				t.Fatal(err)
 			}
 			m.apply(batch)
@@ -162,7 +162,7 @@ func TestFullPages(t *testing.T) {
 		keys[i] = 442079460000 + uint64(i)
 	}
 	step := func(c domain.Change) {
-		if err := v.apply([]domain.Change{c}); err != nil {
+		if err := v.apply([]domain.Change{c}, nil); err != nil {
 			t.Fatal(err)
 		}
 		m.apply([]domain.Change{c})
@@ -209,7 +209,7 @@ func TestLabelChangesHands(t *testing.T) {
 		"owner deleted":  {{Account: &domain.AccountRouting{Name: "a", Deleted: true}}, {Account: &domain.AccountRouting{Name: "b", Subdomain: "x"}}},
 	} {
 		v := newView(0)
-		if err := v.apply(append([]domain.Change{{Account: &domain.AccountRouting{Name: "a", Subdomain: "x"}}}, batch...)); err != nil {
+		if err := v.apply(append([]domain.Change{{Account: &domain.AccountRouting{Name: "a", Subdomain: "x"}}}, batch...), nil); err != nil {
 			t.Fatal(err)
 		}
 		if a := v.AccountByLabel("x"); a == nil || a.Name != "b" {
@@ -229,11 +229,13 @@ func TestNonsenseIsRefused(t *testing.T) {
 		"long header": {Number: &domain.NumberRouting{Key: 12, Account: "a", CustomHeader: strings.Repeat("x", 101)}},
 	} {
 		v := newView(0)
-		if err := v.apply([]domain.Change{{Number: &domain.NumberRouting{Key: 13, Account: "a"}}, c}); err == nil {
-			t.Errorf("%s: no error", name)
+		bad := 0
+		batch := []domain.Change{{Number: &domain.NumberRouting{Key: 13, Account: "a"}}, c, {Number: &domain.NumberRouting{Key: 14, Account: "a"}}}
+		if err := v.apply(batch, func(error) { bad++ }); err != nil || bad != 1 {
+			t.Errorf("%s: error %v, %d bad changes reported, want none and 1", name, err, bad)
 		}
-		if _, ok := v.Number("+13"); !ok {
-			t.Errorf("%s: the change before it is not applied", name)
+		if v.Numbers() != 2 {
+			t.Errorf("%s: %d numbers, want those of the changes before and after it", name, v.Numbers())
 		}
 	}
 }
@@ -251,7 +253,7 @@ func TestReadersNeverSeeHalfAChange(t *testing.T) {
 	for i := range numbers {
 		all = append(all, change(i, 0))
 	}
-	if err := v.apply(all); err != nil {
+	if err := v.apply(all, nil); err != nil {
 		t.Fatal(err)
 	}
 	stop := make(chan struct{})
@@ -289,7 +291,7 @@ func TestReadersNeverSeeHalfAChange(t *testing.T) {
 		for i := range 20 {
 			batch = append(batch, domain.Change{Number: &domain.NumberRouting{Key: 300_000_000_000 + uint64(gen*20+i)*100, Account: "grow"}})
 		}
-		if err := v.apply(batch); err != nil {
+		if err := v.apply(batch, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -100,8 +100,8 @@ func (j *journal) close() error { return j.f.Close() }
 // errMissing is a journal that begins after the position reached: something between is missing.
 var errMissing = errors.New("changes before the journal are missing")
 
-// replayJournal applies to v what a journal holds beyond pos and returns the position reached. The error says why it
-// stopped: nil or errTorn at the end (the last batch of a process that was killed), errMissing, errDamaged.
+// replayJournal applies to v what a journal holds beyond pos and returns the position reached and the entries applied. The
+// error says why it stopped: errTorn at the end (a journal has no last chunk; its file just ends), errMissing, errDamaged.
 func replayJournal(r io.Reader, sealer Sealer, v *View, pos feed.Position) (feed.Position, int, error) {
 	sr, err := newSealedReader(r, journalMagic, journalPurpose, sealer)
 	if err != nil {
@@ -116,32 +116,44 @@ func replayJournal(r io.Reader, sealer Sealer, v *View, pos feed.Position) (feed
 		if err != nil {
 			return pos, applied, err
 		}
-		if len(b) < 16 {
-			return pos, applied, fmt.Errorf("%w: a short batch", errDamaged)
+		n := 0
+		pos, n, err = replayBatch(b, v, pos)
+		applied += n
+		if err != nil {
+			return pos, applied, err
 		}
-		after, to := feed.Position(binary.LittleEndian.Uint64(b)), feed.Position(binary.LittleEndian.Uint64(b[8:]))
-		if after > pos {
-			return pos, applied, fmt.Errorf("%w: from %d to %d", errMissing, pos, after)
-		}
-		for b = b[16:]; len(b) > 0; {
-			if len(b) < 20 {
-				return pos, applied, fmt.Errorf("%w: a short entry", errDamaged)
-			}
-			e := feed.Entry{Position: feed.Position(binary.LittleEndian.Uint64(b)), At: time.UnixMicro(int64(binary.LittleEndian.Uint64(b[8:])))}
-			n := binary.LittleEndian.Uint32(b[16:])
-			if uint64(len(b)-20) < uint64(n) {
-				return pos, applied, fmt.Errorf("%w: a short entry", errDamaged)
-			}
-			e.Payload, b = b[20:20+n], b[20+n:]
-			if e.Position <= pos {
-				continue
-			}
-			if err := v.applyEntry(e); err != nil {
-				return pos, applied, fmt.Errorf("%w: entry %d: %w", errDamaged, e.Position, err)
-			}
-			pos = e.Position
-			applied++
-		}
-		pos = max(pos, to)
 	}
+}
+
+// replayBatch applies the entries of one chunk beyond pos.
+func replayBatch(b []byte, v *View, pos feed.Position) (feed.Position, int, error) {
+	if len(b) < 16 {
+		return pos, 0, fmt.Errorf("%w: a short batch", errDamaged)
+	}
+	after, to := feed.Position(binary.LittleEndian.Uint64(b)), feed.Position(binary.LittleEndian.Uint64(b[8:]))
+	if after > pos {
+		return pos, 0, fmt.Errorf("%w: from %d to %d", errMissing, pos, after)
+	}
+	applied := 0
+	for b = b[16:]; len(b) > 0; {
+		if len(b) < 20 {
+			return pos, applied, fmt.Errorf("%w: a short entry", errDamaged)
+		}
+		e := feed.Entry{Position: feed.Position(binary.LittleEndian.Uint64(b)), At: time.UnixMicro(int64(binary.LittleEndian.Uint64(b[8:])))}
+		n := binary.LittleEndian.Uint32(b[16:])
+		if uint64(len(b)-20) < uint64(n) {
+			return pos, applied, fmt.Errorf("%w: a short entry", errDamaged)
+		}
+		e.Payload, b = b[20:20+n], b[20+n:]
+		if e.Position <= pos {
+			continue
+		}
+		// Changes that make no sense were reported when they were first met.
+		if err := v.applyEntry(e, nil); err != nil {
+			return pos, applied, fmt.Errorf("%w: entry %d: %w", errDamaged, e.Position, err)
+		}
+		pos = e.Position
+		applied++
+	}
+	return max(pos, to), applied, nil
 }

@@ -31,6 +31,7 @@ const (
 	retryFirst  = 250 * time.Millisecond // pause after a first failure of the source …
 	retryMost   = 5 * time.Second        // … doubled up to this
 	retryDisk   = 30 * time.Second       // pause after a snapshot could not be written
+	readTimeout = 5 * time.Second        // for one read: a source that does not answer is away
 )
 
 // Replica keeps a View. Make one with Open; everything but Run may be called from any goroutine.
@@ -44,16 +45,12 @@ type Replica struct {
 	view atomic.Pointer[View]
 
 	// mu is the writing side: it guards the view's writer fields and the following.
-	mu         sync.Mutex
-	files      *files
-	pos        feed.Position // the view is that of this position
-	entryAt    time.Time     // time of the last entry applied
-	journal    *journal      // nil until there is something to write
-	journalNum uint64
-	changes    int // entries applied since the last snapshot was held
-	shotNum    uint64
-	shotAt     time.Time // of the last good snapshot
-	shotPos    feed.Position
+	mu      sync.Mutex
+	files   *files
+	pos     feed.Position // the view is that of this position
+	goal    feed.Position // head of the source when it was first asked; 0 before
+	journal *journal      // nil until there is something to write
+	changes int           // entries applied since the last snapshot was held
 
 	stateMu sync.Mutex // guards what follows
 	state   Status
@@ -100,7 +97,7 @@ func Open(cfg Config, dir string, src Source, sealer Sealer, log *slog.Logger, r
 		return r, nil
 	}
 	r.view.Store(v)
-	r.pos, r.changes, r.shotAt, r.shotPos = pos, replayed, info.At, info.Position
+	r.pos, r.changes = pos, replayed
 	r.state = Status{Loaded: true, Position: pos, Snapshot: info.At}
 	log.Info("number index read from disk", "numbers", v.Numbers(), "position", pos, "snapshot", info.At, "journaled", replayed, "took", time.Since(start))
 	return r, nil
@@ -143,7 +140,7 @@ func (r *Replica) Status() Status {
 	return s
 }
 
-// Wait returns nil once the index holds every change up to position p, or ctx's error.
+// Wait returns nil once the index holds every change up to position p, on the disk too if that works, or ctx's error.
 func (r *Replica) Wait(ctx context.Context, p feed.Position) error {
 	for {
 		r.stateMu.Lock()
@@ -219,7 +216,7 @@ func (r *Replica) follow(ctx context.Context) {
 			continue
 		case ctx.Err() != nil:
 			return
-		case errors.Is(err, feed.ErrGap), errors.Is(err, errBackwards), errors.Is(err, errChange):
+		case errors.Is(err, feed.ErrGap), errors.Is(err, errBackwards), errors.Is(err, errPayload):
 			reload = err
 			if r.view.Load() == nil {
 				reload = errNoView
@@ -247,23 +244,12 @@ func (r *Replica) step(ctx context.Context) error {
 	r.mu.Lock()
 	pos := r.pos
 	r.mu.Unlock()
-	// The head is read first: if nothing of ours is found after it, nothing up to it is missing, whatever other topics wrote.
-	head, err := r.src.Head(ctx)
-	if err != nil {
-		return err
-	}
-	if head < pos {
-		return errBackwards
-	}
-	entries, err := r.src.Read(ctx, feed.Provisioning, pos, readEntries)
+	head, entries, err := r.read(ctx, pos)
 	if err != nil {
 		return err
 	}
 	if len(entries) > 0 {
-		if err := r.apply(pos, entries, head); err != nil {
-			return err
-		}
-		return nil
+		return r.apply(pos, entries, head)
 	}
 	r.mu.Lock()
 	r.pos = max(r.pos, head)
@@ -272,41 +258,55 @@ func (r *Replica) step(ctx context.Context) error {
 	return r.src.Wait(ctx, head)
 }
 
-// level notes that the index holds everything up to head.
+// read returns the next entries. The head is read before them: if nothing of ours is found then, nothing up to that head
+// is missing, whatever positions other topics took.
+func (r *Replica) read(ctx context.Context, pos feed.Position) (feed.Position, []feed.Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	head, err := r.src.Head(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	if head < pos {
+		return 0, nil, errBackwards
+	}
+	if r.goal == 0 {
+		r.goal = head
+	}
+	entries, err := r.src.Read(ctx, feed.Provisioning, pos, readEntries)
+	return head, entries, err
+}
+
+// level notes that the index holds everything up to head, which was the source's a moment ago.
 func (r *Replica) level(head feed.Position) {
 	r.change(func(s *Status) {
 		if s.SourceError != "" {
 			r.log.Info("the database can be read again; the index is level with it", "position", head)
-		}
-		if !s.CaughtUp {
+		} else if !s.CaughtUp {
 			r.log.Info("the number index is level with the database", "position", head)
 		}
 		s.CaughtUp, s.SourceError = true, ""
-		s.Position, s.Head, s.SyncedAt = max(s.Position, head), head, time.Now()
+		s.Position, s.Head, s.SyncedAt = max(s.Position, head), max(s.Head, head), time.Now()
 	})
 }
 
-// apply makes a batch visible and puts it into the journal.
+// apply makes a batch visible, then puts it into the journal: calls must not wait for the disk.
 func (r *Replica) apply(after feed.Position, entries []feed.Entry, head feed.Position) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	v := r.view.Load()
 	start := time.Now()
-	for i := range entries {
-		if err := v.applyEntry(entries[i]); err != nil {
-			r.m.badChanges.Inc()
-			return fmt.Errorf("feed entry %d: %w", entries[i].Position, err)
+	for _, e := range entries {
+		if err := v.applyEntry(e, r.badChange(e.Position)); err != nil {
+			return fmt.Errorf("feed entry %d: %w", e.Position, err)
 		}
 	}
-	r.pos = entries[len(entries)-1].Position
-	r.entryAt = entries[len(entries)-1].At
+	last := entries[len(entries)-1]
+	r.pos = last.Position
 	r.changes += len(entries)
 	r.m.applied.Add(float64(len(entries)))
 	r.m.applySeconds.Observe(time.Since(start).Seconds())
-	r.change(func(s *Status) {
-		s.Position, s.Head = r.pos, max(head, r.pos)
-	})
-	r.m.delay.Observe(max(0, time.Since(r.entryAt).Seconds()))
+	r.m.delay.Observe(max(0, time.Since(last.At).Seconds()))
 	if err := r.write(after, entries); err != nil {
 		r.diskFailed(err)
 		r.endJournal()
@@ -315,19 +315,36 @@ func (r *Replica) apply(after feed.Position, entries []feed.Entry, head feed.Pos
 	if r.changes >= r.cfg.SnapshotAfterChanges {
 		r.ask()
 	}
+	// Told last: whoever waits for a position knows that it survives a crash.
+	if r.pos >= head {
+		r.level(r.pos)
+	} else {
+		r.change(func(s *Status) {
+			s.Position, s.Head, s.SourceError = r.pos, head, ""
+			s.CaughtUp = s.CaughtUp || r.pos >= r.goal // it may never stand still long enough to be level
+		})
+	}
 	return nil
+}
+
+// badChange reports changes that make no sense; what they were about stays as it was.
+func (r *Replica) badChange(pos feed.Position) func(error) {
+	return func(err error) {
+		r.m.badChanges.Inc()
+		r.log.Error("a change from the database is left out of the number index", "position", pos, "error", err)
+	}
 }
 
 // write puts a batch into the journal, beginning one if there is none. The caller holds mu.
 func (r *Replica) write(after feed.Position, entries []feed.Entry) error {
 	if r.journal == nil {
-		j, n, err := r.files.newJournal(func(f journalFile) (*journal, error) {
+		j, err := r.files.newJournal(func(f journalFile) (*journal, error) {
 			return newJournal(f, after, time.Now().UTC(), r.sealer)
 		})
 		if err != nil {
 			return fmt.Errorf("begin a journal: %w", err)
 		}
-		r.journal, r.journalNum = j, n
+		r.journal = j
 	}
 	if err := r.journal.append(after, entries); err != nil {
 		return fmt.Errorf("write the journal: %w", err)
@@ -343,7 +360,7 @@ func (r *Replica) endJournal() {
 	if err := r.journal.close(); err != nil {
 		r.log.Error("close the journal of the number index", "error", err)
 	}
-	r.journal, r.journalNum = nil, 0
+	r.journal = nil
 }
 
 // diskFailed reports that changes are not on the disk.
@@ -367,7 +384,8 @@ func (r *Replica) load(ctx context.Context, why error) error {
 		return err
 	}
 	v := newView(0)
-	pos, err := r.src.Scan(ctx, v.apply)
+	bad := r.badChange(0)
+	pos, err := r.src.Scan(ctx, func(changes []domain.Change) error { return v.apply(changes, bad) })
 	if err != nil {
 		return fmt.Errorf("read all accounts and numbers: %w", err)
 	}
@@ -381,7 +399,7 @@ func (r *Replica) load(ctx context.Context, why error) error {
 			break
 		}
 		for _, e := range entries {
-			if err := v.applyEntry(e); err != nil {
+			if err := v.applyEntry(e, r.badChange(e.Position)); err != nil {
 				return fmt.Errorf("feed entry %d: %w", e.Position, err)
 			}
 		}
@@ -447,18 +465,16 @@ func (r *Replica) snapshot() bool {
 	held := time.Since(start)
 
 	size, err := r.files.writeSnapshot(s, n, r.sealer)
-	r.mu.Lock()
 	if err != nil {
+		r.mu.Lock()
 		r.changes += changes
 		r.mu.Unlock()
 		r.diskFailed(fmt.Errorf("write a snapshot: %w", err))
 		return false
 	}
-	r.shotAt, r.shotPos, r.shotNum = s.At, s.Position, n
-	if err := r.files.prune(r.journalNum); err != nil {
+	if err := r.files.prune(); err != nil {
 		r.log.Warn("old files of the number index stay", "error", err)
 	}
-	r.mu.Unlock()
 	r.change(func(st *Status) {
 		if st.DiskError != "" {
 			r.log.Info("the number index is on disk again", "position", s.Position)

@@ -151,15 +151,19 @@ func (v *View) account(name string) (uint32, error) {
 	return id, nil
 }
 
-// errChange is what a change that nobody can apply is.
+// errPayload is a feed entry that cannot be read: nobody knows what it would have changed.
+var errPayload = errors.New("number index: a feed entry cannot be read")
+
+// errChange is a change that nobody can apply.
 var errChange = errors.New("number index: a change makes no sense")
 
-// apply makes changes visible, in order, those to one page together. The caller has the writing side to itself. With an
-// error the changes up to the bad one are applied.
-func (v *View) apply(changes []domain.Change) (err error) {
+// apply makes changes visible, in order, those to one page together. The caller has the writing side to itself. Changes
+// that make no sense are told to bad and left out, so that one of them does not keep all others away; bad may be nil.
+func (v *View) apply(changes []domain.Change, bad func(error)) error {
 	defer v.flush()
 	for i := range changes {
 		c := &changes[i]
+		var err error
 		switch {
 		case c.Account != nil && c.Number == nil:
 			err = v.applyAccount(c.Account)
@@ -168,8 +172,12 @@ func (v *View) apply(changes []domain.Change) (err error) {
 		default:
 			err = fmt.Errorf("%w: it holds not exactly one of account and number", errChange)
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case !errors.Is(err, errChange):
 			return err
+		case bad != nil:
+			bad(err)
 		}
 	}
 	return nil
@@ -295,10 +303,10 @@ func pageCount(full *dense, part *sparse) int {
 }
 
 // applyEntry applies one entry of the feed.
-func (v *View) applyEntry(e feed.Entry) error {
+func (v *View) applyEntry(e feed.Entry, bad func(error)) error {
 	var changes []domain.Change
 	if err := json.Unmarshal(e.Payload, &changes); err != nil {
-		return fmt.Errorf("%w: %w", errChange, err)
+		return fmt.Errorf("%w: %w", errPayload, err)
 	}
-	return v.apply(changes)
+	return v.apply(changes, bad)
 }

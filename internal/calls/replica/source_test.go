@@ -1,0 +1,292 @@
+package replica
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/platform/feed"
+)
+
+// memSource is a provisioning store in memory that can be told to fail.
+type memSource struct {
+	mu       sync.Mutex
+	state    *model
+	entries  []feed.Entry
+	head     feed.Position
+	pruned   feed.Position // entries up to here are gone
+	down     error         // answers everything while set
+	scans    int
+	wake     chan struct{}
+	scanHook func() // called between two pieces of a scan
+}
+
+func newSource() *memSource { return &memSource{state: newModel(), wake: make(chan struct{})} }
+
+// commit applies changes and writes them to the feed as one entry.
+func (s *memSource) commit(changes ...domain.Change) feed.Position {
+	payload, err := json.Marshal(changes)
+	if err != nil {
+		panic(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.apply(changes)
+	s.head++
+	s.entries = append(s.entries, feed.Entry{Position: s.head, Topic: feed.Provisioning, At: time.Now().UTC(), Payload: payload})
+	s.signal()
+	return s.head
+}
+
+// other takes positions for another topic.
+func (s *memSource) other(n int) feed.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.head += feed.Position(n)
+	s.signal()
+	return s.head
+}
+
+func (s *memSource) signal() {
+	close(s.wake)
+	s.wake = make(chan struct{})
+}
+
+func (s *memSource) set(do func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	do()
+	s.signal()
+}
+
+func (s *memSource) Head(context.Context) (feed.Position, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.head, s.down
+}
+
+func (s *memSource) Read(_ context.Context, topic string, after feed.Position, limit int) ([]feed.Entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.down != nil:
+		return nil, s.down
+	case topic != feed.Provisioning:
+		return nil, errors.New("no such topic")
+	case after < s.pruned:
+		return nil, feed.ErrGap
+	}
+	i, _ := slices.BinarySearchFunc(s.entries, after+1, func(e feed.Entry, p feed.Position) int { return int(e.Position - p) })
+	return slices.Clone(s.entries[i:min(len(s.entries), i+limit)]), nil
+}
+
+func (s *memSource) Wait(ctx context.Context, after feed.Position) error {
+	s.mu.Lock()
+	head, wake, down := s.head, s.wake, s.down
+	s.mu.Unlock()
+	if head > after || down != nil {
+		return down
+	}
+	select {
+	case <-wake:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *memSource) Scan(ctx context.Context, apply func([]domain.Change) error) (feed.Position, error) {
+	s.mu.Lock()
+	s.scans++
+	pos, down, hook := s.head, s.down, s.scanHook
+	names := slices.Sorted(maps.Keys(s.state.accounts))
+	keys := slices.Sorted(maps.Keys(s.state.numbers))
+	s.mu.Unlock()
+	if down != nil {
+		return 0, down
+	}
+	// Pieces are read one by one, so that later ones hold changes after pos already.
+	for piece := range slices.Chunk(keys, 7) {
+		var changes []domain.Change
+		s.mu.Lock()
+		for _, k := range piece {
+			if n, ok := s.state.numbers[k]; ok {
+				changes = append(changes, domain.Change{Number: &n})
+			}
+		}
+		down := s.down
+		s.mu.Unlock()
+		if down != nil {
+			return 0, down
+		}
+		if err := apply(changes); err != nil {
+			return 0, err
+		}
+		if hook != nil {
+			hook()
+		}
+	}
+	var changes []domain.Change
+	s.mu.Lock()
+	for _, name := range names {
+		a := s.state.accounts[name]
+		changes = append(changes, domain.Change{Account: &a})
+	}
+	s.mu.Unlock()
+	return pos, apply(changes)
+}
+
+// testSealer seals with one key for all.
+type testSealer struct{ cipher.AEAD }
+
+func newSealer() testSealer {
+	block, err := aes.NewCipher([]byte("0123456789abcdef"))
+	if err != nil {
+		panic(err)
+	}
+	g, err := cipher.NewGCM(block)
+	if err != nil {
+		panic(err)
+	}
+	return testSealer{g}
+}
+
+func (s testSealer) Seal(purpose string, plain []byte) ([]byte, error) {
+	n := make([]byte, s.NonceSize())
+	rand.Read(n)
+	return s.AEAD.Seal(n, n, plain, []byte(purpose)), nil
+}
+
+func (s testSealer) Open(purpose string, sealed []byte) ([]byte, error) {
+	if len(sealed) < s.NonceSize() {
+		return nil, errors.New("too short")
+	}
+	return s.AEAD.Open(nil, sealed[:s.NonceSize()], sealed[s.NonceSize():], []byte(purpose))
+}
+
+// node is one replica in a directory, with its source.
+type node struct {
+	t    testing.TB
+	dir  string
+	src  *memSource
+	r    *Replica
+	stop func()
+	cfg  Config
+}
+
+// start opens a replica over dir and runs it; stop, or the end of the test, shuts it down.
+func start(t testing.TB, dir string, src *memSource, cfg Config, prepare ...func(*Replica)) *node {
+	t.Helper()
+	n := &node{t: t, dir: dir, src: src, cfg: cfg}
+	n.r = open(t, dir, src, cfg)
+	for _, p := range prepare {
+		p(n.r)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := n.r.Run(ctx); err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+	}()
+	n.stop = sync.OnceFunc(func() { cancel(); <-done })
+	t.Cleanup(n.stop)
+	return n
+}
+
+func open(t testing.TB, dir string, src *memSource, cfg Config) *Replica {
+	t.Helper()
+	r, err := Open(cfg, dir, src, newSealer(), discard(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// wait waits until the replica holds position p.
+func (n *node) wait(p feed.Position) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := n.r.Wait(ctx, p); err != nil {
+		n.t.Fatalf("position %d not reached: %v; status %+v", p, err, n.r.Status())
+	}
+}
+
+// until waits for a status.
+func (n *node) until(what string, ok func(Status) bool) {
+	n.t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok(n.r.Status()) {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			n.t.Fatalf("%s: not reached; status %+v", what, n.r.Status())
+		}
+	}
+}
+
+// check compares the view with the source's state.
+func (n *node) check() { n.t.Helper(); check(n.t, n.r.View(), n.src.state) }
+
+func check(t testing.TB, v *View, m *model) {
+	t.Helper()
+	if v == nil {
+		t.Fatal("there is no view")
+	}
+	keys := slices.Collect(maps.Keys(m.numbers))
+	keys = append(keys, 442079469999, 12, 13)
+	var labels []string
+	for _, a := range m.accounts {
+		if a.Subdomain != "" {
+			labels = append(labels, a.Subdomain)
+		}
+	}
+	m.compare(t, v, slices.Compact(slices.Sorted(slices.Values(keys))), labels)
+}
+
+func number(i int, account, header string) domain.Change {
+	return domain.Change{Number: &domain.NumberRouting{Key: 442079460000 + uint64(i), Account: account, Services: domain.ServiceSet(0).With(domain.DirectRouting), CustomHeader: header}}
+}
+
+func gone(i int) domain.Change {
+	return domain.Change{Number: &domain.NumberRouting{Key: 442079460000 + uint64(i), Deleted: true}}
+}
+
+func account(name, label string) domain.Change {
+	return domain.Change{Account: &domain.AccountRouting{Name: name, Subdomain: label, SubdomainLive: label != "", CallScreening: true,
+		Enabled: domain.ServiceSet(0).With(domain.DirectRouting)}}
+}
+
+// seed provisions three accounts and 260 numbers in three pages, of which one is mixed.
+func seed(s *memSource) feed.Position {
+	s.commit(account("contoso", "contoso"), account("fabrikam", "fab"))
+	var batch []domain.Change
+	for i := range 260 {
+		who, header := "contoso", ""
+		if i >= 100 && i < 200 {
+			who, header = []string{"contoso", "fabrikam", "newco"}[i%3], fmt.Sprintf("C-%07d", i)
+		}
+		batch = append(batch, number(i, who, header))
+	}
+	s.commit(batch...)
+	return s.commit(account("newco", ""))
+}
+
+func jsonUnmarshal(b []byte, v any) error { return json.Unmarshal(b, v) }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
