@@ -22,8 +22,13 @@ type agent struct {
 	conn *net.UDPConn
 	edge netip.AddrPort
 	in   chan msg
+	// options, once set, is what OPTIONS are answered with; the test does not see them then.
+	options atomic.Pointer[string]
 	// repeats lets repeated messages through; without it a message whose bytes came before is swallowed.
 	repeats bool
+	// A TLS agent has these instead of conn: where it listens, and the connection it uses.
+	listener net.Listener
+	stream   func() net.Conn
 }
 
 // msg is a message that an agent received.
@@ -36,7 +41,12 @@ type msg struct {
 
 func newAgent(t *testing.T, name string, repeats bool) *agent {
 	t.Helper()
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return newAgentAt(t, name, "127.0.0.1", repeats)
+}
+
+func newAgentAt(t *testing.T, name, ip string, repeats bool) *agent {
+	t.Helper()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(ip)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +57,7 @@ func newAgent(t *testing.T, name string, repeats bool) *agent {
 		buf := make([]byte, 65536)
 		seen := map[string]bool{}
 		for {
-			n, _, err := conn.ReadFromUDPAddrPort(buf)
+			n, src, err := conn.ReadFromUDPAddrPort(buf)
 			if err != nil {
 				close(a.in)
 				return
@@ -57,13 +67,31 @@ func newAgent(t *testing.T, name string, repeats bool) *agent {
 				continue
 			}
 			seen[raw] = true
-			a.in <- parseMsg(raw)
+			m := parseMsg(raw)
+			if status := a.options.Load(); status != nil && m.is("OPTIONS") {
+				_, _ = conn.WriteToUDPAddrPort([]byte((&talk{a: a, localTag: "o"}).reply(m, *status, "")), src)
+				continue
+			}
+			a.in <- m
 		}
 	}()
 	return a
 }
 
-func (a *agent) addr() string { return a.conn.LocalAddr().String() }
+func (a *agent) addr() string {
+	if a.listener != nil {
+		return a.listener.Addr().String()
+	}
+	return a.conn.LocalAddr().String()
+}
+
+// via is the transport of the agent's Via lines.
+func (a *agent) via() string {
+	if a.stream != nil {
+		return "TLS"
+	}
+	return "UDP"
+}
 
 func parseMsg(raw string) msg {
 	head, body, _ := strings.Cut(raw, "\r\n\r\n")
@@ -131,6 +159,12 @@ func between(s, a, z string) string {
 
 func (a *agent) send(text string) {
 	a.t.Helper()
+	if a.stream != nil {
+		if _, err := a.stream().Write([]byte(text)); err != nil {
+			a.t.Fatalf("%s sends: %v", a.name, err)
+		}
+		return
+	}
 	if _, err := a.conn.WriteToUDPAddrPort([]byte(text), a.edge); err != nil {
 		a.t.Fatalf("%s sends: %v", a.name, err)
 	}
@@ -237,7 +271,7 @@ func (c *talk) requestAs(method string, cseq int, branch, body string, extra ...
 	if c.remoteTag != "" {
 		to += ";tag=" + c.remoteTag
 	}
-	lines := []string{"Via: SIP/2.0/UDP " + c.a.addr() + ";branch=" + branch + ";rport"}
+	lines := []string{"Via: SIP/2.0/" + c.a.via() + " " + c.a.addr() + ";branch=" + branch + ";rport"}
 	lines = append(lines, c.vias...)
 	for _, r := range c.routes {
 		lines = append(lines, "Route: "+r)

@@ -198,8 +198,6 @@ func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message) {
 	dest := o.dest
 	if f != nil && !o.near {
 		dest = e.route(o, f.target, f.routes)
-	} else if f != nil {
-		dest = c.nearDest()
 	}
 	if m.Method() == sip.INVITE {
 		_ = tx.Trying() // fails only where every later answer would too
@@ -213,19 +211,6 @@ func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message) {
 	}
 	o.group.m.sentRequest(m.Method())
 	c.pending = append(c.pending, r)
-}
-
-// nearDest is where requests to the near side go before the answer.
-func (c *call) nearDest() (t transportTarget) {
-	s := &c.near
-	if s.target == "" {
-		f := c.srv.Flow()
-		s.home = transportTarget{From: f.Endpoint(), Addr: f.Remote(), Prefer: f}
-		s.dest = s.home
-		s.routes = routeSet(c.invite, false)
-		c.retarget(s, c.invite)
-	}
-	return s.dest
 }
 
 // translateRAck puts the other side's number for the INVITE into RAck (RFC 3262 §7.2).

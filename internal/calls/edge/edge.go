@@ -75,11 +75,15 @@ type Edge struct {
 	active   atomic.Int64
 	rate     gate
 	draining atomic.Bool
+	stopping atomic.Bool
 	running  atomic.Bool
 	idle     chan struct{} // gets a token when the last call ends
 	unknown  logGate
 	refused  logGate
 }
+
+// refusalLines is how many refusals a second are logged one by one; each is in the call records anyway.
+const refusalLines = 100
 
 // port is what the edge knows of one endpoint.
 type port struct {
@@ -115,6 +119,7 @@ func New(cfg Config, d Deps) (*Edge, error) {
 		}
 		e.named, e.server, e.agent = true, sip.Line(sip.KindServer, ua), sip.Line(sip.KindUserAgent, ua)
 	}
+	e.refused.each = refusalLines
 	e.rate.limit(cfg.Limits.MaxCallsPerSecond)
 	for _, p := range d.Profiles {
 		e.profiles[p.Service()] = p
@@ -137,6 +142,9 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	}
 	txc := d.Transaction
 	txc.NewTag = e.newTag
+	if txc.Validator == nil {
+		txc.Validator = &sip.Validator{Limits: tpc.Limits, Understands: func(tag string) bool { return extensions[strings.ToLower(tag)] }}
+	}
 	if txc.RetryAfter == 0 {
 		txc.RetryAfter = cfg.Limits.RetryAfter
 	}
@@ -227,7 +235,8 @@ func (e *Edge) open(cfg *Group, p transport.Proto, g *group) (*transport.Endpoin
 			return nil, fmt.Errorf("peer group %s: %w", cfg.Name, err)
 		}
 		e.keys = append(e.keys, k)
-		ec.TLS = &transport.TLSConfig{Keys: k.ring, Identity: tlsIdentity, Roots: k.roots, Anonymous: cfg.TLS.ClientCertificates == "optional"}
+		ec.TLS = &transport.TLSConfig{Keys: k.ring, Identity: tlsIdentity, Roots: k.roots, Anonymous: cfg.TLS.ClientCertificates == "optional",
+			PeerNames: e.cfg.peerNames(cfg.Bind.TLS)}
 	}
 	ep, err := e.tp.Listen(ec)
 	if err != nil {
@@ -288,7 +297,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	wctx, stop := context.WithCancel(ctx)
 	wg.Go(func() { w.run(wctx) })
 	<-ctx.Done()
-	e.draining.Store(true)
+	e.stopping.Store(true)
 	stop()
 	wg.Wait()
 	n := e.cut("the gateway is stopped")
@@ -329,6 +338,16 @@ func (e *Edge) Drain(ctx context.Context) error {
 	}
 }
 
+// SetDraining refuses new calls, or takes them again, without waiting. Once Run's context is done it has no effect.
+func (e *Edge) SetDraining(on bool) {
+	if e.draining.Swap(on) != on {
+		e.log.Info("drain switched", "on", on, "calls", e.active.Load())
+	}
+}
+
+// Draining returns whether new calls are refused.
+func (e *Edge) Draining() bool { return e.draining.Load() || e.stopping.Load() }
+
 // cut ends every call, and returns how many there were.
 func (e *Edge) cut(why string) int {
 	n := 0
@@ -348,7 +367,7 @@ func (e *Edge) Ready() error {
 	switch {
 	case !e.running.Load():
 		return errors.New("the SIP edge is not running")
-	case e.draining.Load():
+	case e.Draining():
 		return errors.New("the SIP edge is draining")
 	case e.view() == nil:
 		return errors.New(noIndex)
@@ -453,22 +472,29 @@ func seconds(d time.Duration) string {
 	return strconv.Itoa(int((d + time.Second - 1) / time.Second))
 }
 
-// logGate lets one log line a second through, and counts the others.
+// logGate lets so many log lines a second through, one if it is zero, and counts the others.
 type logGate struct {
-	mu    sync.Mutex // guards the fields below
-	next  time.Time
-	quiet int
+	each int // lines a second
+
+	mu     sync.Mutex // guards the fields below
+	second time.Time
+	passed int
+	quiet  int
 }
 
 // pass returns whether to log now, and how many were kept back since the last time.
 func (g *logGate) pass(now time.Time) (kept int, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if now.Before(g.next) {
+	if now.Sub(g.second) >= time.Second {
+		g.second, g.passed = now, 0
+	}
+	if g.passed >= max(g.each, 1) {
 		g.quiet++
 		return 0, false
 	}
-	kept, g.quiet, g.next = g.quiet, 0, now.Add(time.Second)
+	g.passed++
+	kept, g.quiet = g.quiet, 0
 	return kept, true
 }
 

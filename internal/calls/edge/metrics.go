@@ -55,7 +55,7 @@ func newMetrics(e *Edge) *metrics {
 		active: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_calls_active", Help: "Calls being set up or up."},
 			func() float64 { return float64(e.active.Load()) }),
 		draining: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_edge_draining", Help: "1 while no new calls are taken because the edge is being stopped."},
-			func() float64 { return truth(e.draining.Load()) }),
+			func() float64 { return truth(e.Draining()) }),
 		ready: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_edge_ready", Help: "1 while new calls are taken."},
 			func() float64 { return truth(e.Ready() == nil) }),
 	}

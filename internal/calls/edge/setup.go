@@ -88,7 +88,7 @@ const supported = "100rel, timer, precondition, histinfo, privacy, resource-prio
 // unready says why new calls are not taken at all, "" if they are.
 func (e *Edge) unready() string {
 	switch {
-	case e.draining.Load():
+	case e.Draining():
 		return drained
 	case e.view() == nil:
 		return noIndex
@@ -102,20 +102,6 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 		e.refuse(tx, m, g, 483, "Max-Forwards is used up: the call goes round in a circle", 0)
 		return
 	}
-	var alien []string
-	for t := range m.Options(sip.KindRequire) {
-		if !extensions[strings.ToLower(t)] {
-			alien = append(alien, t)
-		}
-	}
-	if len(alien) > 0 {
-		res := e.answer(tx, m, 420)
-		res.Add(sip.KindUnsupported, strings.Join(alien, ", "))
-		res.Add(sip.KindWarning, sip.Warning(399, hostOf(g.local[tx.Flow().Proto()]), "extension "+strings.Join(alien, ", ")+" does not work through this gateway"))
-		e.respond(tx, res)
-		g.m.sent(sip.INVITE, 420)
-		return
-	}
 	if m.Has(sip.KindReplaces) {
 		e.refuse(tx, m, g, 501, "INVITE with Replaces is not supported: a call cannot be taken over through this gateway yet", 0)
 		return
@@ -127,7 +113,7 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 		return
 	}
 	view := e.view()
-	if view == nil || e.draining.Load() {
+	if view == nil || e.Draining() {
 		e.refuse(tx, m, g, 503, e.unready(), e.cfg.Limits.RetryAfter)
 		return
 	}
@@ -151,6 +137,11 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 		e.m.emergency.Inc()
 	}
 	tx.Handle((*nearInvite)(c))
+	f := tx.Flow()
+	c.near.home = transport.Target{From: f.Endpoint(), Addr: f.Remote(), Prefer: f}
+	c.near.dest = c.near.home
+	c.near.routes = routeSet(m, false)
+	c.retarget(&c.near, m)
 	groups := make([]*group, 0, 4)
 	for _, name := range c.dec.Groups {
 		if g := e.byName[name]; g != nil {
@@ -594,10 +585,6 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 	near.tag = f.tag
 	near.from = sip.WithParam(near.from, "tag", f.tag)
 	near.seen = max(near.seen, f.heard)
-	near.routes = routeSet(c.invite, false)
-	near.home = transport.Target{From: c.srv.Flow().Endpoint(), Addr: c.srv.Flow().Remote(), Prefer: c.srv.Flow()}
-	near.dest = near.home
-	c.retarget(near, c.invite)
 
 	res := c.response(near, c.invite, m, m.Status(), f.tag)
 	res.CopyFrom(c.invite, sip.KindRecordRoute)

@@ -76,6 +76,22 @@ func (c *Config) RouteGroups() []route.Group {
 	return out
 }
 
+// peerNames returns the names of which a certificate shown on a TLS address must carry one: those of all groups there, none if a group asks for none.
+func (c *Config) peerNames(bind string) []string {
+	var names []string
+	for i := range c.Groups {
+		g := &c.Groups[i]
+		switch {
+		case g.Bind.TLS != bind:
+		case len(g.TLS.PeerNames) == 0:
+			return nil
+		default:
+			names = append(names, g.TLS.PeerNames...)
+		}
+	}
+	return names
+}
+
 func (g *Group) service() domain.Service {
 	s, _ := domain.ServiceByName(g.Service)
 	return s

@@ -15,8 +15,6 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-type transportTarget = transport.Target
-
 func itoa(n int) string { return strconv.Itoa(n) }
 
 func parseAddr(s string) (netip.Addr, error) {

@@ -1,0 +1,305 @@
+package edge
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+)
+
+// planGroup makes a group of peers for tests of the plan alone.
+func planGroup(peers ...Peer) *group {
+	cfg := &Group{Name: "g", Transport: "udp", Peers: peers, Bind: Addresses{UDP: "127.0.0.1:0"}}
+	var k checker
+	k.group("g", cfg)
+	if len(k.errs) > 0 {
+		panic(fmt.Sprint(k.errs))
+	}
+	g := &group{cfg: cfg, proto: transport.UDP}
+	for i := range cfg.Peers {
+		g.peers = append(g.peers, newPeer(g, &cfg.Peers[i]))
+	}
+	return g
+}
+
+func noDNS(resolve.Query) ([]resolve.Target, bool) { return nil, false }
+
+func order(list []*address) string {
+	var names []string
+	for _, a := range list {
+		names = append(names, a.peer.cfg.Name+"@"+a.addr.String())
+	}
+	return strings.Join(names, " ")
+}
+
+func TestPeersAreTriedByPriorityThenWeight(t *testing.T) {
+	covers(t, "P1")
+	g := planGroup(Peer{Name: "backup", Address: "192.0.2.9:5060", Priority: 1}, Peer{Name: "heavy", Address: "192.0.2.1:5060", Weight: 3}, Peer{Name: "light", Address: "192.0.2.2:5060", Weight: 1})
+	// New sorts them.
+	g.peers[0], g.peers[1], g.peers[2] = g.peers[1], g.peers[2], g.peers[0]
+	first := map[string]int{}
+	const n = 8000
+	for range n {
+		l := plan(nil, []*group{g}, noDNS, time.Now())
+		if len(l) != 3 || l[2].peer.cfg.Name != "backup" {
+			t.Fatalf("order = %s, want the backup last", order(l))
+		}
+		first[l[0].peer.cfg.Name]++
+	}
+	if got := float64(first["heavy"]) / n; got < 0.72 || got > 0.78 {
+		t.Errorf("heavy came first in %.0f %% of calls, want 75 %%", 100*got)
+	}
+}
+
+func TestAllAddressesOfANameComeBeforeTheNextPeer(t *testing.T) {
+	covers(t, "P1", "P2", "P8", "P9")
+	addr := func(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+	g := planGroup(Peer{Name: "one", Address: "sip.example.net:5061", Priority: 0}, Peer{Name: "two", Address: "sip2.example.net", Priority: 1}, Peer{Name: "three", Address: "192.0.2.30:5060", Priority: 2})
+	find := func(q resolve.Query) ([]resolve.Target, bool) {
+		switch q.Host {
+		case "sip.example.net":
+			if q.Port != 5061 {
+				t.Errorf("query %+v for a peer with a port", q)
+			}
+			return []resolve.Target{{Addr: addr("192.0.2.10:5061")}, {Addr: addr("192.0.2.11:5061")}}, true
+		case "sip2.example.net":
+			return []resolve.Target{{Addr: addr("192.0.2.20:5070")}, {Addr: addr("192.0.2.11:5061")}}, true
+		}
+		return nil, false
+	}
+	now := time.Now()
+	got := order(plan(nil, []*group{g}, find, now))
+	if want := "one@192.0.2.10:5061 one@192.0.2.11:5061 two@192.0.2.20:5070 two@192.0.2.11:5061 three@192.0.2.30:5060"; got != want {
+		t.Errorf("order = %s, want %s", got, want)
+	}
+	// One address is down: the other of the same name comes first, and the lost one last, but it is still there.
+	a := g.peers[0].at(addr("192.0.2.10:5061"))
+	a.bad(now, "test", 0, slog.New(slog.DiscardHandler))
+	a.bad(now, "test", 0, slog.New(slog.DiscardHandler))
+	got = order(plan(nil, []*group{g}, find, now))
+	if want := "one@192.0.2.11:5061 two@192.0.2.20:5070 two@192.0.2.11:5061 three@192.0.2.30:5060 one@192.0.2.10:5061"; got != want {
+		t.Errorf("order = %s, want %s", got, want)
+	}
+	// Everything is down: everything is tried, in the usual order.
+	for _, p := range g.peers {
+		for _, a := range p.addresses(find, nil) {
+			a.bad(now, "test", 0, slog.New(slog.DiscardHandler))
+			a.bad(now, "test", 0, slog.New(slog.DiscardHandler))
+		}
+	}
+	got = order(plan(nil, []*group{g}, find, now))
+	if want := "one@192.0.2.10:5061 one@192.0.2.11:5061 two@192.0.2.20:5070 two@192.0.2.11:5061 three@192.0.2.30:5060"; got != want {
+		t.Errorf("order with all down = %s, want %s", got, want)
+	}
+}
+
+func TestUpAndDownWithHysteresis(t *testing.T) {
+	covers(t, "P4", "P5", "P7")
+	log := slog.New(slog.DiscardHandler)
+	now := time.Now()
+	g := planGroup(Peer{Name: "p", Address: "192.0.2.1:5060"}, Peer{Name: "quiet", Address: "192.0.2.2:5060", Passive: true})
+	a := g.peers[0].fixed
+	steps := []struct {
+		what   string
+		usable bool
+	}{{"bad", true}, {"good", true}, {"bad", true}, {"bad", false}, {"good", false}, {"bad", false}, {"good", false}, {"good", true}}
+	for i, s := range steps {
+		if s.what == "bad" {
+			a.bad(now, "test", 0, log)
+		} else {
+			a.good(now, log)
+		}
+		if got := a.usable(now); got != s.usable {
+			t.Fatalf("after step %d (%s) usable = %v, want %v", i, s.what, got, s.usable)
+		}
+	}
+	// Retry-After counts at once and for its time only, and not for ever.
+	a.bad(now, "503", 20*time.Second, log)
+	if a.usable(now.Add(19 * time.Second)) {
+		t.Errorf("usable within its Retry-After")
+	}
+	a.good(now, log)
+	if !a.usable(now.Add(21 * time.Second)) {
+		t.Errorf("not usable after its Retry-After")
+	}
+	a.bad(now, "503", 1000*time.Hour, log)
+	a.good(now, log)
+	if !a.usable(now.Add(maxShun + time.Second)) {
+		t.Errorf("a Retry-After of weeks is believed")
+	}
+	// A passive peer gets another chance without being asked.
+	q := g.peers[1].fixed
+	q.bad(now, "silence", 0, log)
+	q.bad(now, "silence", 0, log)
+	if q.usable(now) {
+		t.Errorf("a passive peer that failed twice is usable at once")
+	}
+	if !q.usable(now.Add(g.cfg.Options.Every)) {
+		t.Errorf("a passive peer that failed is never tried again")
+	}
+}
+
+func (b *bed) peerState(name string) PeerState {
+	for _, p := range b.e.Peers() {
+		if p.Peer == name {
+			return p
+		}
+	}
+	b.t.Fatalf("no state of peer %s", name)
+	return PeerState{}
+}
+
+func TestOptionsTellWhetherAPeerIsUp(t *testing.T) {
+	covers(t, "P3", "P4", "P2")
+	b := setup(t, func(c *bedConfig) {
+		c.peers = 2
+		c.service.Options = Options{Every: time.Second, Timeout: 200 * time.Millisecond, DownAfter: 1, UpAfter: 1}
+	})
+	o := b.svc.expect("OPTIONS")
+	if c := o.contact(); !strings.Contains(c, b.svc.edge.String()) {
+		t.Errorf("Contact of OPTIONS = %q, want our address", c)
+	}
+	if o.get("Allow") == "" || o.get("Max-Forwards") != "70" || strings.Contains(o.get("From"), "@") {
+		t.Errorf("OPTIONS came as\n%s", o.raw)
+	}
+	b.svc.send((&talk{a: b.svc, localTag: "o"}).reply(o, "200 OK", ""))
+	notFound, fine := "404 Not Found", "200 OK"
+	b.more[0].options.Store(&notFound) // any answer means that it is there
+	await(t, "the first answer to count", func() bool { return !b.peerState("svc1").LastAnswer.IsZero() })
+	b.svc.send((&talk{a: b.svc, localTag: "o"}).reply(b.svc.expect("OPTIONS"), "503 Service Unavailable", "", "Retry-After: 1"))
+	await(t, "svc1 to be down", func() bool { return !b.peerState("svc1").Up })
+	if s := b.peerState("svc1"); !strings.Contains(s.Reason, "503") || s.RetryAfter.IsZero() {
+		t.Errorf("state = %+v, want the reason and the time", s)
+	}
+	// The other one, although of lower priority, gets the call.
+	await(t, "svc2 to be asked", func() bool { return !b.peerState("svc2").LastAnswer.IsZero() })
+	for len(b.more[0].in) > 0 {
+		<-b.more[0].in // an OPTIONS from before
+	}
+	up, down := b.established(b.core, b.more[0], outside, served)
+	b.over(up, down)
+	if s := b.peerState("svc2"); !s.Up {
+		t.Errorf("svc2 answered 404 to OPTIONS and is down: %+v", s)
+	}
+	// It comes back.
+	b.svc.options.Store(&fine)
+	await(t, "svc1 to be up", func() bool { return b.peerState("svc1").Up })
+}
+
+func TestSilenceToOptionsMeansDown(t *testing.T) {
+	covers(t, "P3", "P8")
+	b := setup(t, func(c *bedConfig) {
+		c.service.Options = Options{Every: time.Second, Timeout: 100 * time.Millisecond, DownAfter: 1, UpAfter: 1}
+	})
+	b.svc.expect("OPTIONS")
+	await(t, "svc1 to be down", func() bool { return !b.peerState("svc1").Up })
+	// It is the only one, so it gets the call all the same.
+	up := b.core.newCall(outside, served)
+	b.core.send(up.request("INVITE", sdp))
+	b.core.expect("100")
+	for m := b.svc.next(patience); ; m = b.svc.next(patience) {
+		if m.is("INVITE") {
+			b.svc.send(b.svc.called(m).reply(m, "486 Busy Here", ""))
+			break
+		}
+		if m.raw == "" {
+			t.Fatal("a peer that is down got no call although there is no other")
+		}
+	}
+	b.core.send(up.ackFailure(b.core.expect("486")))
+}
+
+func TestCallsTellToo(t *testing.T) {
+	covers(t, "P5", "P6", "P7")
+	b := setup(t, func(c *bedConfig) { c.peers = 2 })
+	up := b.core.newCall(outside, served)
+	b.core.send(up.request("INVITE", sdp))
+	b.core.expect("100")
+	inv := b.svc.expect("INVITE")
+	b.svc.send(b.svc.called(inv).reply(inv, "503 Service Unavailable", "", "Retry-After: 60"))
+	b.svc.expect("ACK")
+	inv = b.more[0].expect("INVITE")
+	b.more[0].send(b.more[0].called(inv).reply(inv, "486 Busy Here", ""))
+	b.more[0].expect("ACK")
+	b.core.send(up.ackFailure(b.core.expect("486")))
+	// The next call does not try the first one.
+	up2, down2 := b.established(b.core, b.more[0], outside, served)
+	b.over(up2, down2)
+	b.svc.quiet()
+	if s := b.peerState("svc1"); s.RetryAfter.Before(time.Now().Add(30 * time.Second)) {
+		t.Errorf("state = %+v, want a minute's rest", s)
+	}
+	// A transport that fails counts at once.
+	a := b.e.groups[1].peers[1].fixed
+	before := a.fails
+	a.bad(time.Now(), "connection refused", 0, b.e.log)
+	if a.fails != before+1 {
+		t.Errorf("a failed connection does not count")
+	}
+}
+
+func TestATransportFailureLeadsToTheNextPeerAtOnce(t *testing.T) {
+	covers(t, "P6", "A10")
+	b := setup(t, func(c *bedConfig) {
+		c.peers = 1
+		c.service.Transport = "tcp"
+		c.service.Bind.TCP = c.service.Bind.UDP
+		// Nobody listens on TCP at the agent's port: the connection is refused.
+	})
+	up := b.core.newCall(outside, served)
+	begun := time.Now()
+	b.core.send(up.request("INVITE", sdp))
+	b.core.expect("100")
+	m := b.core.expect("503")
+	if !strings.Contains(m.get("Warning"), "could not be reached") {
+		t.Errorf("Warning = %q", m.get("Warning"))
+	}
+	if d := time.Since(begun); d > 2*time.Second {
+		t.Errorf("it took %v to notice a refused connection", d)
+	}
+	b.core.send(up.ackFailure(m))
+	r := b.record()
+	if len(r.Tried) != 1 || r.Tried[0].Result != "transport" {
+		t.Errorf("tried = %+v", r.Tried)
+	}
+	if s := b.peerState("svc1"); s.Reason == "" {
+		t.Errorf("state = %+v, want the failure noted", s)
+	}
+	b.idle()
+}
+
+func TestSourcesByLongestPrefix(t *testing.T) {
+	covers(t, "S2")
+	mk := func(name string, ranges ...string) Group {
+		return Group{Name: name, Transport: "udp", Bind: Addresses{UDP: "127.0.0.1:5060"}, AllowedSources: ranges}
+	}
+	c := Default()
+	c.Groups = []Group{mk("wide", "192.0.2.0/24"), mk("narrow", "192.0.2.64/26"), mk("one", "192.0.2.65")}
+	if errs := c.Validate(); len(errs) > 0 {
+		t.Fatalf("Validate: %v", errs)
+	}
+	var groups []*group
+	for i := range c.Groups {
+		groups = append(groups, &group{cfg: &c.Groups[i]})
+	}
+	s := newSources(groups, nil, transport.UDP)
+	for from, want := range map[string]string{"192.0.2.1": "wide", "192.0.2.64": "narrow", "192.0.2.65": "one", "::ffff:192.0.2.65": "one", "192.0.3.1": ""} {
+		got := ""
+		if g := s.group(netip.MustParseAddr(from)); g != nil {
+			got = g.cfg.Name
+		}
+		if got != want {
+			t.Errorf("%s belongs to %q, want %q", from, got, want)
+		}
+	}
+	c.Groups = append(c.Groups, mk("again", "192.0.2.0/24"))
+	errs := c.Validate()
+	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "groups[3].allowedSources") || !strings.Contains(errs[0].Error(), "different addresses or ports") {
+		t.Errorf("Validate = %v, want the clash named with its remedy", errs)
+	}
+}
