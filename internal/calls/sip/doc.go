@@ -31,12 +31,9 @@
 //
 // # Reading and answering
 //
-//	m, p := sip.Parse(string(datagram), nil)
-//	if p == nil {
-//		p = check.Check(m)
-//	}
+//	m, p := validator.Read(string(datagram)) // Parse and Check
 //	if p != nil {
-//		if answer := p.Answer(m, sip.NewTag()); answer != nil {
+//		if answer := p.Answer(m, sip.NewTag(), "gw.example.net"); answer != nil {
 //			send(answer.AppendTo(nil))
 //		}
 //		return

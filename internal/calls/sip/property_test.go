@@ -152,3 +152,12 @@ func TestWithParamSetsThatParameterOnly(t *testing.T) {
 		}
 	})
 }
+
+func TestParametersBeginWhereTheSlowWayFindsThem(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := rapid.StringMatching(`[a<>;"\\]{0,14}`).Draw(t, "value")
+		if got, want := paramsAt(s), scanTo(s, 0, ';'); got != want {
+			t.Fatalf("paramsAt(%q) = %d, want %d", s, got, want)
+		}
+	})
+}

@@ -156,7 +156,27 @@ func WithParam(headerValue, name, value string) string {
 // paramsAt returns the index of the semicolon that begins the header parameters
 // of an address value, or len(s).
 func paramsAt(s string) int {
-	return scanTo(s, 0, ';')
+	if strings.IndexByte(s, '"') >= 0 {
+		return scanTo(s, 0, ';')
+	}
+	i := strings.IndexByte(s, '<')
+	if i >= 0 && strings.IndexByte(s[:i], ';') < 0 {
+		j := strings.IndexByte(s[i:], '>')
+		if j < 0 {
+			return len(s)
+		}
+		i += j
+	} else {
+		i = 0
+	}
+	j := strings.IndexByte(s[i:], ';')
+	if j < 0 {
+		return len(s)
+	}
+	if i += j; strings.IndexByte(s[:i], '<') == strings.LastIndexByte(s[:i], '<') {
+		return i
+	}
+	return scanTo(s, 0, ';') // brackets more than once: the slow way sorts it out
 }
 
 // NameAddr is an address with its display name: the value of From, To, Contact,
