@@ -80,6 +80,12 @@ func (c *Cluster) Kill(t testing.TB) {
 		}
 	}
 	waitGone(t, append(children, pid))
+	// The next server takes a process that nobody has reaped yet for one that runs.
+	for _, f := range []string{filepath.Join(c.data(), "postmaster.pid"), filepath.Join(c.Dir, ".s.PGSQL.5432.lock")} {
+		if err := os.Remove(f); err != nil {
+			t.Fatalf("kill PostgreSQL: %v", err)
+		}
+	}
 }
 
 // Pause makes the server hang: connections stay open, new ones are accepted by the kernel, and nothing answers. Resume

@@ -1,0 +1,160 @@
+package db_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/testkit"
+)
+
+// wantWithin is how soon callers must hear that the database is away; margin is what a busy test machine may add.
+const (
+	wantWithin = 2 * time.Second
+	margin     = 2 * time.Second
+)
+
+// TestPostgresAway goes through a server's absences one after the other, with one handle that is never opened anew.
+func TestPostgresAway(t *testing.T) {
+	t.Parallel()
+	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
+	c.CreateDatabase(t, "tandem")
+	c.Stop(t)
+
+	conf := db.Default() // the time-outs of production
+	conf.Driver, conf.URL = db.Postgres, c.URL("tandem")
+	start := time.Now()
+	d := testkit.Open(t, conf)
+	if e := time.Since(start); e > wantWithin+margin {
+		t.Errorf("Open took %v without a server", e)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := d.Run(ctx); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	defer wg.Wait()
+	defer cancel()
+
+	write := func() error {
+		return d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			_, err := tx.Exec(ctx, "UPDATE feed_head SET position = position + 1")
+			return err
+		})
+	}
+	refused := func(when string, err error, since time.Time) {
+		t.Helper()
+		f := fault.As(err)
+		if f == nil || f.Kind != fault.Unavailable || f.RetryAfter <= 0 {
+			t.Fatalf("%s: %v, want Unavailable with a RetryAfter", when, err)
+		}
+		if e := time.Since(since); e > wantWithin+margin {
+			t.Errorf("%s: callers heard after %v, want %v", when, e, wantWithin)
+		}
+	}
+	// comesBack waits until a write succeeds. Nothing is done but trying.
+	comesBack := func(when string) {
+		t.Helper()
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		deadline := time.After(30 * time.Second)
+		for {
+			err := write()
+			if err == nil {
+				break
+			}
+			if !fault.Is(err, fault.Unavailable) {
+				t.Fatalf("%s: %v", when, err)
+			}
+			select {
+			case <-tick.C:
+			case <-deadline:
+				t.Fatalf("%s: still away: %v", when, err)
+			}
+		}
+		if err := d.Ready(); err != nil {
+			t.Errorf("%s: a write succeeds but Ready says %v", when, err)
+		}
+	}
+
+	at := time.Now()
+	refused("never seen", write(), at)
+	if err := d.Ready(); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("Ready before the server was seen: %v", err)
+	}
+	c.Start(t)
+	comesBack("appearing after start") // the schema is made now
+
+	c.Kill(t)
+	at = time.Now()
+	refused("killed", write(), at)
+	c.Start(t)
+	comesBack("restarted after a kill")
+
+	c.Stop(t)
+	c.Start(t)
+	// The pool is full of dead connections, but the server is there: nobody should notice.
+	if err := write(); err != nil {
+		t.Errorf("first write after a quick restart: %v", err)
+	}
+
+	// A hung server accepts connections and answers nothing. A statement in progress is cut off, too.
+	inside, released := make(chan struct{}), make(chan error, 1)
+	go func() {
+		released <- d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			select {
+			case <-inside:
+			default:
+				close(inside)
+			}
+			_, err := tx.Exec(ctx, "SELECT pg_sleep(60)")
+			return err
+		})
+	}()
+	<-inside
+	c.Pause(t)
+	at = time.Now()
+	refused("statement in progress when the server hangs", <-released, at)
+	at = time.Now()
+	refused("hung", write(), at)
+	c.Resume(t)
+	comesBack("resumed")
+}
+
+func TestWrongPasswordIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	conf := testkit.PostgresConfig(t)
+	for name, url := range map[string]string{"unknown database": replaceDatabase(conf.URL, "no_such_database"), "unknown role": replaceRole(conf.URL)} {
+		c := conf
+		c.URL = url
+		d, err := db.Open(t.Context(), c, discard, nil)
+		if err == nil {
+			d.Close()
+			t.Errorf("%s: a mistake in the configuration was taken for an absence", name)
+		}
+	}
+}
+
+func TestPanickingCallerLeavesNoConnectionBehind(t *testing.T) {
+	t.Parallel()
+	conf := testkit.PostgresConfig(t)
+	conf.MaxConnections = 2
+	d := testkit.Open(t, conf)
+	for range 5 {
+		func() {
+			defer func() { _ = recover() }()
+			_ = d.View(t.Context(), func(context.Context, *db.Tx) error { panic("oops") })
+		}()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := d.View(ctx, func(context.Context, *db.Tx) error { return nil }); err != nil {
+		t.Errorf("View after panics: %v", errors.Unwrap(err))
+	}
+}
