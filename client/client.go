@@ -104,6 +104,19 @@ func NewSocket(path string, o Options) (*Client, error) {
 	return New("http://localhost", o)
 }
 
+// Reachable reports whether the server answers at all, without asking anything of it. It is not repeated.
+func (c *Client) Reachable(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.String()+"/healthz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.o.HTTPClient.Do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
 // dialSocket connects to a Unix socket however long its path is: the system allows 107 bytes, so that the directory of a
 // longer one is named by a descriptor.
 func dialSocket(ctx context.Context, d *net.Dialer, path string) (net.Conn, error) {

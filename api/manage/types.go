@@ -54,13 +54,14 @@ type Database struct {
 
 // Replica is the state of the number index in memory.
 type Replica struct {
-	Loaded   bool   `json:"loaded"`
-	Source   string `json:"source,omitempty"` // none, snapshot or database
-	Position int64  `json:"position"`
-	Numbers  int64  `json:"numbers"`
-	Accounts int64  `json:"accounts"`
-	Current  bool   `json:"current"`
-	Error    string `json:"error,omitempty"`
+	Loaded   bool       `json:"loaded"`   // there is an index
+	Current  bool       `json:"current"`  // it follows the feed right now
+	Position int64      `json:"position"` // up to which it holds every change
+	Head     int64      `json:"head"`     // newest position seen in the feed
+	Numbers  int64      `json:"numbers"`
+	Bytes    int64      `json:"bytes,omitempty"`
+	Synced   *time.Time `json:"synced,omitempty"` // when it was last known to hold everything
+	Error    string     `json:"error,omitempty"`
 }
 
 // Calls counts calls.
@@ -170,8 +171,7 @@ type CreatedClient struct {
 
 // NewToken asks for a bearer token.
 type NewToken struct {
-	Roles    []string `json:"roles"`
-	Lifetime int      `json:"lifetime,omitempty"` // seconds; 0 is the issuer's own
+	Roles []string `json:"roles"`
 }
 
 // Token is a bearer token.

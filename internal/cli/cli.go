@@ -10,10 +10,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/cli/demo"
+	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -65,6 +72,17 @@ func exitCode(err error) int {
 	if errors.As(err, &usage) {
 		return exitUsage
 	}
+	var remote *client.Error
+	if errors.As(err, &remote) {
+		return exitCodeOf(remote.Status)
+	}
+	var network net.Error
+	if errors.As(err, &network) {
+		return exitUnavailable
+	}
+	if strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag") || strings.HasPrefix(err.Error(), "unknown flag") {
+		return exitUsage // cobra has no type for these
+	}
 	var f *fault.Error
 	if !errors.As(err, &f) {
 		return exitFailure
@@ -84,6 +102,23 @@ func exitCode(err error) int {
 	return exitFailure
 }
 
+// exitCodeOf maps what a server answered.
+func exitCodeOf(status int) int {
+	switch status {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType:
+		return exitUsage
+	case http.StatusNotFound:
+		return exitNotFound
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return exitRefused
+	case http.StatusConflict, http.StatusPreconditionFailed:
+		return exitConflict
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout:
+		return exitUnavailable
+	}
+	return exitFailure
+}
+
 func newRoot(p *Program) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "tandem",
@@ -92,11 +127,41 @@ func newRoot(p *Program) *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newVersion(p))
+	t := &target{p: p}
+	f := root.PersistentFlags()
+	f.StringVar(&t.data, "data", "", "data directory (default $TANDEM_DATA, else "+config.DefaultData(p.Env)+")")
+	f.StringVar(&t.configFile, "config", lookup(p.Env, "TANDEM_CONFIG"), "configuration file (default $TANDEM_CONFIG, else none)")
+	f.StringArrayVar(&t.set, "set", nil, "override one setting, as path=value (repeat for several)")
+	f.StringVar(&t.url, "url", lookup(p.Env, "TANDEM_URL"), "URL of a running Tandem instead of the data directory's socket (default $TANDEM_URL)")
+	f.StringVar(&t.token, "token", lookup(p.Env, "TANDEM_TOKEN"), "bearer token for --url (default $TANDEM_TOKEN)")
+	f.StringVar(&t.output, "output", "text", "text or json")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if t.output != "text" && t.output != "json" {
+			return usageError{fmt.Errorf("--output %q: use text or json", t.output)}
+		}
+		return nil
+	}
+	root.AddCommand(newServe(t), newDemo(t), newConfig(t), newStatus(t), newPeers(t), newDrain(t), newExplain(t), newAccount(t), newNumber(t),
+		newClient(t), newToken(t), newAudit(t), newVersion(t))
+	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }
 
-func newVersion(p *Program) *cobra.Command {
+func lookup(env []string, key string) string {
+	for _, kv := range slices.Backward(env) {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == key {
+			return v
+		}
+	}
+	return ""
+}
+
+// newDemo is the demonstration, which brings its own simulators.
+func newDemo(t *target) *cobra.Command {
+	return demo.Command(t.p.Stdout, t.p.Stderr)
+}
+
+func newVersion(t *target) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
@@ -106,7 +171,10 @@ func newVersion(p *Program) *cobra.Command {
 			if b, ok := debug.ReadBuildInfo(); ok {
 				goVersion = b.GoVersion
 			}
-			_, err := fmt.Fprintf(p.Stdout, "tandem %s (%s)\n", p.Version, goVersion)
+			if t.output == "json" {
+				return printJSON(t.p.Stdout, map[string]string{"version": t.p.Version, "go": goVersion})
+			}
+			_, err := fmt.Fprintf(t.p.Stdout, "tandem %s (%s)\n", t.p.Version, goVersion)
 			return err
 		},
 	}

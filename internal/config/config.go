@@ -12,11 +12,13 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/edge"
 	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/record"
+	"github.com/tandemgw/tandem/internal/calls/replica"
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
 	"github.com/tandemgw/tandem/internal/platform/secret"
+	"github.com/tandemgw/tandem/internal/provisioning/provapi"
 )
 
 //go:generate go run ./docgen
@@ -64,6 +66,8 @@ type Calls struct {
 	Records record.Config `yaml:"records"`
 	// DNS is how peers' names are looked up.
 	DNS DNS `yaml:"dns"`
+	// Index is the number index in memory and its snapshots.
+	Index replica.Config `yaml:"index"`
 }
 
 // DNS is how peers' names are looked up.
@@ -82,6 +86,8 @@ type Provisioning struct {
 	Listener `yaml:",inline"`
 	// Sources says who may talk to the API.
 	Sources auth.SourcesConfig `yaml:",inline"`
+	// API is how the API behaves.
+	API provapi.Config `yaml:",inline"`
 }
 
 // Listener is an HTTP server.
@@ -141,7 +147,7 @@ func Default(dataDir string) Config {
 		Shutdown:     Shutdown{Drain: 5 * time.Minute, Cut: 10 * time.Second},
 		Metrics:      Listener{Listen: "127.0.0.1:9464"},
 		Manage:       Listener{Listen: "127.0.0.1:8081"},
-		Provisioning: Provisioning{Listener: Listener{Listen: "127.0.0.1:8080"}},
+		Provisioning: Provisioning{Listener: Listener{Listen: "127.0.0.1:8080"}, API: provapi.Default()},
 		Auth:         auth.Default(),
 		Secrets:      secret.Default(),
 		Database:     db.Default(),
@@ -152,6 +158,7 @@ func Default(dataDir string) Config {
 			Headers: leg.Default(),
 			Records: record.Default(),
 			DNS:     DNS{Timeout: 2 * time.Second},
+			Index:   replica.Default(),
 		},
 	}
 }

@@ -211,6 +211,7 @@ func (l *Loaded) validate(doc *strict.Document) strict.Problems {
 	room("database", l.Database.Validate())
 	room("feed", l.Feed.Validate())
 	room("provisioning", l.Provisioning.Sources.Validate())
+	room("provisioning", l.Provisioning.API.Validate())
 	if l.Database.Driver == db.SQLite && len(problemRoles(l.Roles)) == 0 && len(l.Roles) < len(Roles()) && len(l.Roles) > 0 {
 		bad("roles", "on SQLite one process does everything; run all of %s here, or use PostgreSQL", strings.Join(Roles(), ", "))
 	}
@@ -222,12 +223,16 @@ func (l *Loaded) validate(doc *strict.Document) strict.Problems {
 	if t := l.Calls.DNS.Timeout; t < 100*time.Millisecond || t > 10*time.Second {
 		bad("calls.dns.timeout", "%v is out of range; use 100ms to 10s", t)
 	}
-	room("calls.headers", l.Calls.Headers.Validate())
+	room("calls.index", l.Calls.Index.Validate())
 	room("calls.records", l.Calls.Records.Validate())
 	if errs := l.Calls.Edge.Validate(); len(errs) > 0 {
 		room("calls", errs)
 		room("calls.routing", l.Calls.Routing.Validate())
+		room("calls.headers", l.Calls.Headers.Validate())
 	} else {
+		_, _, errs := l.Profiles("")
+		room("calls", errs)
+
 		policy, errs := l.Calls.Routing.Compile(l.Calls.Edge.RouteGroups())
 		room("calls.routing", errs)
 		l.Policy = policy
@@ -253,6 +258,19 @@ func describe(err error) (path, text string) {
 		return f.Target, f.Message
 	}
 	return "", err.Error()
+}
+
+// below puts a step before the target of each error.
+func below(step string, errs []error) []error {
+	out := make([]error, len(errs))
+	for i, err := range errs {
+		path, text := describe(err)
+		if path != "" {
+			path = "." + path
+		}
+		out[i] = fault.New(fault.Invalid, "InvalidConfiguration", "%s", text).At(step + path)
+	}
+	return out
 }
 
 // problems returns [field, text] pairs.

@@ -18,7 +18,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -40,13 +39,13 @@ const (
 // something about it. A nil function means that this node's roles do not include the job.
 type Jobs struct {
 	Health      func(ctx context.Context) api.Health
-	Drain       func(draining bool)
+	Drain       func(draining bool) error
 	Peers       func() []api.PeerGroup
 	Explain     func(ctx context.Context, q api.Question) (*api.Explanation, error)
 	Clients     func(ctx context.Context) ([]api.Client, error)
 	NewClient   func(ctx context.Context, c api.NewClient) (*api.CreatedClient, error)
 	Revoke      func(ctx context.Context, id string) error
-	NewToken    func(ctx context.Context, roles []string, lifetime time.Duration) (*api.Token, error)
+	NewToken    func(ctx context.Context, roles []string) (*api.Token, error)
 	VerifyAudit func(ctx context.Context) (*api.AuditReport, error)
 }
 
@@ -236,20 +235,31 @@ func notHere(what string) error {
 }
 
 func (s *Server) getHealth(r *http.Request) (int, any, error) {
+	if s.jobs.Health == nil {
+		return 0, nil, errNotRunning
+	}
 	return http.StatusOK, s.jobs.Health(r.Context()), nil
 }
 
+// errNotRunning is the answer of an offline command.
+var errNotRunning = fault.New(fault.Unavailable, "NotRunning", "tandem serve does not run on this data directory")
+
 func (s *Server) setDrain(r *http.Request) (int, any, error) {
+	if s.jobs.Drain == nil {
+		return 0, nil, errNotRunning
+	}
 	d, err := read[api.Drain](r)
 	if err != nil {
 		return 0, nil, err
 	}
-	s.jobs.Drain(d.Draining)
-	return http.StatusOK, d, nil
+	return http.StatusOK, d, s.jobs.Drain(d.Draining)
 }
 
 func (s *Server) listPeers(*http.Request) (int, any, error) {
 	if s.jobs.Peers == nil {
+		if s.jobs.Health == nil {
+			return 0, nil, errNotRunning
+		}
 		return 0, nil, notHere("edge")
 	}
 	groups := s.jobs.Peers()
@@ -261,6 +271,9 @@ func (s *Server) listPeers(*http.Request) (int, any, error) {
 
 func (s *Server) explainCall(r *http.Request) (int, any, error) {
 	if s.jobs.Explain == nil {
+		if s.jobs.Health == nil {
+			return 0, nil, errNotRunning
+		}
 		return 0, nil, notHere("edge")
 	}
 	q, err := read[api.Question](r)
@@ -338,10 +351,7 @@ func (s *Server) createToken(r *http.Request) (int, any, error) {
 	if len(n.Roles) == 0 {
 		return 0, nil, fault.New(fault.Invalid, "RolesMissing", "a token needs at least one role").At("roles")
 	}
-	if n.Lifetime != 0 && (n.Lifetime < 60 || n.Lifetime > 86400) {
-		return 0, nil, fault.New(fault.Invalid, "InvalidLifetime", "a token lives from 60 to 86400 seconds, not %d", n.Lifetime).At("lifetime")
-	}
-	t, err := s.jobs.NewToken(r.Context(), n.Roles, time.Duration(n.Lifetime)*time.Second)
+	t, err := s.jobs.NewToken(r.Context(), n.Roles)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -91,9 +91,9 @@ func jobs() (manage.Jobs, *[]string) {
 		Health: func(context.Context) api.Health {
 			return api.Health{Status: api.StatusReady, Reasons: []string{}, Version: "v0", Node: "n1", Roles: []string{"edge"}, Started: now,
 				Parts: []api.Part{{Name: "edge", Running: true, Since: now}}, Database: &api.Database{Engine: "sqlite", Available: true},
-				Replica: &api.Replica{Loaded: true, Source: "database", Position: 7, Current: true}, Calls: &api.Calls{Active: 3}}
+				Replica: &api.Replica{Loaded: true, Position: 7, Head: 7, Current: true, Synced: &now}, Calls: &api.Calls{Active: 3}}
 		},
-		Drain: func(on bool) { did = append(did, "drain") },
+		Drain: func(bool) error { did = append(did, "drain"); return nil },
 		Peers: func() []api.PeerGroup {
 			return []api.PeerGroup{{Name: "core", Service: "core", Listen: []string{"udp 127.0.0.1:5060"}, Peers: []api.Peer{{Name: "a", Address: "127.0.0.1:5070", State: "up", Since: &now}}}}
 		},
@@ -118,8 +118,8 @@ func jobs() (manage.Jobs, *[]string) {
 			did = append(did, "revoke "+id)
 			return nil
 		},
-		NewToken: func(_ context.Context, roles []string, d time.Duration) (*api.Token, error) {
-			return &api.Token{AccessToken: strings.Join(roles, "+"), ExpiresIn: int(d.Seconds())}, nil
+		NewToken: func(_ context.Context, roles []string) (*api.Token, error) {
+			return &api.Token{AccessToken: strings.Join(roles, "+"), ExpiresIn: 60}, nil
 		},
 		VerifyAudit: func(context.Context) (*api.AuditReport, error) {
 			return &api.AuditReport{OK: false, Rows: 10, BrokenAt: 5, Reason: "hash differs"}, nil
@@ -158,8 +158,8 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"POST", "/manage/v1/clients", `{"name":"x","roles":[]}`, 400, "RolesMissing", true},
 		{"DELETE", "/manage/v1/clients/7", "", 204, "", false},
 		{"DELETE", "/manage/v1/clients/busy", "", 503, "DatabaseAway", false},
-		{"POST", "/manage/v1/tokens", `{"roles":["a"],"lifetime":60}`, 200, `"expiresIn":60`, false},
-		{"POST", "/manage/v1/tokens", `{"roles":["a"],"lifetime":59}`, 400, "InvalidLifetime", true},
+		{"POST", "/manage/v1/tokens", `{"roles":["a"]}`, 200, `"expiresIn":60`, false},
+		{"POST", "/manage/v1/tokens", `{"roles":["a"],"lifetime":59}`, 400, "InvalidBody", true},
 		{"POST", "/manage/v1/tokens", `{"roles":[]}`, 400, "RolesMissing", true},
 		{"POST", "/manage/v1/audit/verify", "", 200, `"brokenAt":5`, false},
 	} {

@@ -22,6 +22,8 @@ type httpServer struct {
 	cfg     config.Listener
 	handler http.Handler
 	log     *slog.Logger
+	// server makes the server; nil is one with the usual bounds around handler.
+	server func() *http.Server
 
 	addr net.Addr // where it listens, once opened; a restart takes the same port again
 	srv  *http.Server
@@ -52,7 +54,11 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 		return nil, fmt.Errorf("%w (is another process using it? see %s.listen)", err, h.name)
 	}
 	h.addr = l.Addr()
-	h.srv = newHTTPServer(h.handler, h.log)
+	if h.server != nil {
+		h.srv = h.server()
+	} else {
+		h.srv = newHTTPServer(h.handler, h.log)
+	}
 	if h.cfg.CertificateFile != "" {
 		c, err := openCertificate(h.cfg.CertificateFile, h.cfg.KeyFile, h.log)
 		if err != nil {

@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/node"
+)
+
+// target is where a command finds Tandem, from the flags that all commands share.
+type target struct {
+	p          *Program
+	data       string
+	configFile string
+	set        []string
+	url        string
+	token      string
+	output     string
+}
+
+// Where an offline command is possible, it is done by this process on the locked data directory.
+const (
+	online        = false
+	offlineToo    = true
+	apiTimeout    = 5 * time.Minute
+	socketTimeout = 5 * time.Second
+)
+
+// load reads the configuration that the flags name.
+func (t *target) load(freePorts bool) (*config.Loaded, error) {
+	l, err := config.Load(config.Source{File: t.configFile, Set: t.set, Data: t.data, Env: t.p.Env, FreePorts: freePorts})
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return l, nil
+}
+
+// dataDir returns the data directory that the flags name.
+func (t *target) dataDir() (string, error) {
+	if t.data != "" {
+		return filepath.Abs(t.data)
+	}
+	if t.configFile == "" && len(t.set) == 0 {
+		return filepath.Abs(config.DefaultData(t.p.Env))
+	}
+	l, err := t.load(false)
+	if err != nil {
+		return "", err
+	}
+	return l.Data, nil
+}
+
+// connect returns a client of a running Tandem: at --url, else at the socket in the data directory. With offline, when
+// nothing runs there, it is a client of this process.
+func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, done func(), err error) {
+	o := client.Options{UserAgent: "tandem/" + t.p.Version}
+	if t.url != "" {
+		if t.token != "" {
+			o.Tokens = client.StaticToken(t.token)
+		}
+		c, err := client.New(t.url, o)
+		if err != nil {
+			return nil, nil, usageError{err}
+		}
+		return c, func() {}, nil
+	}
+	dir, err := t.dataDir()
+	if err != nil {
+		return nil, nil, err
+	}
+	socket := filepath.Join(dir, node.SocketName)
+	c, err := client.NewSocket(socket, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	probe, cancel := context.WithTimeout(ctx, socketTimeout)
+	err = c.Reachable(probe)
+	cancel()
+	if err == nil {
+		return c, func() {}, nil
+	}
+	if !offline {
+		return nil, nil, fault.New(fault.Unavailable, "NotRunning", "tandem serve does not run on %s (%v); start it, name another directory with --data, or another machine with --url", dir, cause(err))
+	}
+	l, err := t.load(false)
+	if err != nil {
+		return nil, nil, err
+	}
+	h, closeNode, err := node.Offline(ctx, l, t.p.Version, t.p.Stderr)
+	if err != nil {
+		return nil, nil, fault.New(fault.Unavailable, "DataDirectory", "tandem serve cannot be reached on %s, and doing it without fails: %v", dir, err)
+	}
+	o.HTTPClient = &http.Client{Transport: handlerTransport{h}, Timeout: apiTimeout}
+	if c, err = client.New("http://localhost", o); err != nil {
+		closeNode()
+		return nil, nil, err
+	}
+	return c, closeNode, nil
+}
+
+func cause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// handlerTransport sends requests to a handler in this process.
+type handlerTransport struct{ h http.Handler }
+
+func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := &answer{header: http.Header{}}
+	in := r.Clone(r.Context())
+	in.RequestURI = r.URL.RequestURI()
+	in.RemoteAddr = "127.0.0.1:0"
+	in.Host = r.URL.Host
+	if in.Body == nil {
+		in.Body = http.NoBody
+	}
+	t.h.ServeHTTP(w, in)
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return &http.Response{
+		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: w.header, Body: io.NopCloser(&w.body), ContentLength: int64(w.body.Len()), Request: r,
+	}, nil
+}
+
+type answer struct {
+	status int
+	header http.Header
+	body   bytes.Buffer
+}
+
+func (a *answer) Header() http.Header { return a.header }
+
+func (a *answer) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	a.WriteHeader(http.StatusOK)
+	return a.body.Write(b)
+}

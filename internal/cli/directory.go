@@ -1,0 +1,302 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tandemgw/tandem/client"
+)
+
+// listFlags are the flags of a list.
+type listFlags struct {
+	filter string
+	top    int
+}
+
+func (f *listFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.filter, "filter", "", "the Provisioning API's filter, such as \"startswith(telephoneNumber,'+4420')\"")
+	cmd.Flags().IntVar(&f.top, "top", 0, "at most so many (default all)")
+}
+
+func newAccount(t *target) *cobra.Command {
+	cmd := &cobra.Command{Use: "account", Short: "Customers: list, show, put, delete"}
+	var lf listFlags
+	list := &cobra.Command{
+		Use: "list", Short: "List the accounts", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, done, err := t.connect(cmd.Context(), offlineToo)
+			if err != nil {
+				return err
+			}
+			defer done()
+			return printList(t, c.Accounts(cmd.Context(), client.List{Filter: lf.filter, Top: lf.top}), []string{"account", "services", "numbers", "correlation id"},
+				func(g *grid, a *client.Account) {
+					names, numbers := accountServices(a)
+					g.add(a.Name, names, numbers, a.CorrelationID)
+				})
+		},
+	}
+	lf.add(list)
+	var deleteNumbers bool
+	del := &cobra.Command{
+		Use: "delete NAME", Short: "Delete an account", Args: exactArgs(1, "NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, done, err := t.connect(cmd.Context(), offlineToo)
+			if err != nil {
+				return err
+			}
+			defer done()
+			return c.DeleteAccount(cmd.Context(), args[0], deleteNumbers, client.Condition{})
+		},
+	}
+	del.Flags().BoolVar(&deleteNumbers, "delete-numbers", false, "delete its numbers too; without it an account with numbers is refused")
+	cmd.AddCommand(list, del,
+		&cobra.Command{
+			Use: "show NAME", Short: "Print an account as JSON", Args: exactArgs(1, "NAME"),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				c, done, err := t.connect(cmd.Context(), offlineToo)
+				if err != nil {
+					return err
+				}
+				defer done()
+				a, err := c.Account(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return printJSON(t.p.Stdout, a)
+			},
+		},
+		&cobra.Command{
+			Use: "put FILE", Short: "Create or replace an account from a JSON file (\"-\" reads standard input)", Args: exactArgs(1, "FILE"),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				var a client.Account
+				if err := readJSON(cmd.InOrStdin(), args[0], &a); err != nil {
+					return err
+				}
+				c, done, err := t.connect(cmd.Context(), offlineToo)
+				if err != nil {
+					return err
+				}
+				defer done()
+				out, err := c.PutAccount(cmd.Context(), &a, client.Condition{})
+				if err != nil {
+					return err
+				}
+				return printJSON(t.p.Stdout, out)
+			},
+		})
+	return cmd
+}
+
+func newNumber(t *target) *cobra.Command {
+	cmd := &cobra.Command{Use: "number", Short: "Numbers: list, show, put, delete"}
+	var lf listFlags
+	var account string
+	list := &cobra.Command{
+		Use: "list", Short: "List the numbers", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, done, err := t.connect(cmd.Context(), offlineToo)
+			if err != nil {
+				return err
+			}
+			defer done()
+			return printList(t, c.Numbers(cmd.Context(), account, client.List{Filter: lf.filter, Top: lf.top}), []string{"number", "account", "services", "custom header"},
+				func(g *grid, n *client.Number) {
+					header := ""
+					if n.Configuration != nil {
+						header = n.Configuration.CustomSIPHeader
+					}
+					g.add(n.TelephoneNumber, n.AccountName, numberServices(n), header)
+				})
+		},
+	}
+	lf.add(list)
+	list.Flags().StringVar(&account, "account", "", "only this account's (default all)")
+	cmd.AddCommand(list,
+		&cobra.Command{
+			Use: "show NUMBER", Short: "Print a number as JSON, whatever its account", Args: exactArgs(1, "NUMBER"),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				c, done, err := t.connect(cmd.Context(), offlineToo)
+				if err != nil {
+					return err
+				}
+				defer done()
+				for n, err := range c.Numbers(cmd.Context(), "", client.List{Filter: "telephoneNumber eq '" + strings.ReplaceAll(args[0], "'", "''") + "'"}) {
+					if err != nil {
+						return err
+					}
+					return printJSON(t.p.Stdout, n)
+				}
+				return &client.Error{Status: 404, Code: "NumberNotFound", Message: fmt.Sprintf("no account has the number %s", args[0])}
+			},
+		},
+		&cobra.Command{
+			Use: "put FILE", Short: "Create or replace numbers from a JSON file: one number or a list (\"-\" reads standard input)", Args: exactArgs(1, "FILE"),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				numbers, err := readNumbers(cmd.InOrStdin(), args[0])
+				if err != nil {
+					return err
+				}
+				c, done, err := t.connect(cmd.Context(), offlineToo)
+				if err != nil {
+					return err
+				}
+				defer done()
+				put := 0
+				for chunk := range batches(numbers) {
+					if err := c.CreateOrUpdateNumbers(cmd.Context(), chunk[0].AccountName, chunk); err != nil {
+						return fmt.Errorf("%d of %d numbers were put; then: %w", put, len(numbers), err)
+					}
+					put += len(chunk)
+				}
+				if t.output == "json" {
+					return printJSON(t.p.Stdout, map[string]int{"numbers": put})
+				}
+				_, err = fmt.Fprintf(t.p.Stdout, "%d numbers put\n", put)
+				return err
+			},
+		},
+		&cobra.Command{
+			Use: "delete ACCOUNT NUMBER", Short: "Delete a number of an account", Args: exactArgs(2, "ACCOUNT and NUMBER"),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				c, done, err := t.connect(cmd.Context(), offlineToo)
+				if err != nil {
+					return err
+				}
+				defer done()
+				return c.DeleteNumber(cmd.Context(), args[0], args[1], client.Condition{})
+			},
+		})
+	return cmd
+}
+
+// printList prints a list while its pages come: as one JSON array, or as a table.
+func printList[T any](t *target, items iter.Seq2[*T, error], head []string, row func(*grid, *T)) error {
+	all := []*T{}
+	g := &grid{head: head}
+	for x, err := range items {
+		if err != nil {
+			return err
+		}
+		if t.output == "json" {
+			all = append(all, x)
+		} else {
+			row(g, x)
+		}
+	}
+	if t.output == "json" {
+		return printJSON(t.p.Stdout, all)
+	}
+	return g.write(t.p.Stdout)
+}
+
+// batches cuts numbers into runs of one account that fit a batch.
+func batches(numbers []client.Number) iter.Seq[[]client.Number] {
+	return func(yield func([]client.Number) bool) {
+		for len(numbers) > 0 {
+			n := 1
+			for n < len(numbers) && n < client.MaxBatch && numbers[n].AccountName == numbers[0].AccountName {
+				n++
+			}
+			if !yield(numbers[:n]) {
+				return
+			}
+			numbers = numbers[n:]
+		}
+	}
+}
+
+func readNumbers(stdin io.Reader, file string) ([]client.Number, error) {
+	var raw json.RawMessage
+	if err := readJSON(stdin, file, &raw); err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(strings.TrimSpace(string(raw)), "[") {
+		var l []client.Number
+		err := strictJSON(file, raw, &l)
+		return l, err
+	}
+	l := make([]client.Number, 1)
+	err := strictJSON(file, raw, &l[0])
+	return l, err
+}
+
+// readJSON reads a file of one JSON value; "-" is standard input.
+func readJSON(stdin io.Reader, file string, v any) error {
+	var b []byte
+	var err error
+	if file == "-" {
+		b, err = io.ReadAll(stdin)
+	} else {
+		b, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return usageError{err}
+	}
+	return strictJSON(file, b, v)
+}
+
+func strictJSON(file string, b []byte, v any) error {
+	d := json.NewDecoder(strings.NewReader(string(b)))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return usageError{fmt.Errorf("%s: %w", file, err)}
+	}
+	return nil
+}
+
+func accountServices(a *client.Account) (names string, numbers int64) {
+	s := a.ServiceDetails
+	if s == nil {
+		return "", 0
+	}
+	var on []string
+	add := func(name string, enabled bool, n int64) {
+		if enabled {
+			on = append(on, name)
+		}
+		numbers += n
+	}
+	if x := s.TeamsDirectRouting; x != nil {
+		add("teamsDirectRouting", x.Enabled, x.NumberCount)
+	}
+	if x := s.TeamsOperatorConnect; x != nil {
+		add("teamsOperatorConnect", x.Enabled, x.NumberCount)
+	}
+	if x := s.TeamsPhoneMobile; x != nil {
+		add("teamsPhoneMobile", x.Enabled, x.NumberCount)
+	}
+	if x := s.ZoomPhoneCloudPeering; x != nil {
+		add("zoomPhoneCloudPeering", x.Enabled, x.NumberCount)
+	}
+	if x := s.AzureOperatorCallProtection; x != nil {
+		add("azureOperatorCallProtection", x.Enabled, x.NumberCount)
+	}
+	return strings.Join(on, " "), numbers
+}
+
+func numberServices(n *client.Number) string {
+	s := n.ServiceDetails
+	var on []string
+	for _, x := range []struct {
+		name    string
+		enabled bool
+	}{
+		{"teamsDirectRouting", s.TeamsDirectRouting != nil && s.TeamsDirectRouting.Enabled},
+		{"teamsOperatorConnect", s.TeamsOperatorConnect != nil && s.TeamsOperatorConnect.Enabled},
+		{"teamsPhoneMobile", s.TeamsPhoneMobile != nil && s.TeamsPhoneMobile.Enabled},
+		{"zoomPhoneCloudPeering", s.ZoomPhoneCloudPeering != nil && s.ZoomPhoneCloudPeering.Enabled},
+		{"azureOperatorCallProtection", s.AzureOperatorCallProtection != nil && s.AzureOperatorCallProtection.Enabled},
+	} {
+		if x.enabled {
+			on = append(on, x.name)
+		}
+	}
+	return strings.Join(on, " ")
+}

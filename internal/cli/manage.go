@@ -1,0 +1,343 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	api "github.com/tandemgw/tandem/api/manage"
+)
+
+func newStatus(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show whether Tandem can do its work and what each part does",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, done, err := t.connect(cmd.Context(), online)
+			if err != nil {
+				return err
+			}
+			defer done()
+			h, err := c.Health(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if t.output == "json" {
+				err = printJSON(t.p.Stdout, h)
+			} else {
+				err = printHealth(t.p.Stdout, h)
+			}
+			if err == nil && h.Status != api.StatusReady {
+				err = errNotReady
+			}
+			return err
+		},
+	}
+}
+
+// errNotReady makes "tandem status" usable as a check; what is wrong was printed.
+var errNotReady = errors.New("tandem is not ready")
+
+func printHealth(w io.Writer, h *api.Health) error {
+	fmt.Fprintf(w, "%s  (node %s, version %s, up %s, roles %s)\n", h.Status, h.Node, h.Version, age(h.Started), strings.Join(h.Roles, ","))
+	for _, r := range h.Reasons {
+		fmt.Fprintf(w, "  ! %s\n", r)
+	}
+	if d := h.Database; d != nil {
+		fmt.Fprintf(w, "database  %s, %s\n", d.Engine, either(d.Available, "available", "away: "+d.Error))
+	}
+	if r := h.Replica; r != nil {
+		fmt.Fprintf(w, "index     %d numbers, position %d of %d, %s\n", r.Numbers, r.Position, r.Head,
+			either(!r.Loaded, "never loaded", either(r.Current, "follows the database", "does not follow: "+r.Error)))
+	}
+	if h.Calls != nil {
+		fmt.Fprintf(w, "calls     %d\n", h.Calls.Active)
+	}
+	g := &grid{head: []string{"part", "state", "for", "restarts", "why"}}
+	for _, p := range h.Parts {
+		g.add(p.Name, either(p.Running, "runs", "waits"), age(p.Since), p.Restarts, p.Error)
+	}
+	return g.write(w)
+}
+
+func either(b bool, yes, no string) string {
+	if b {
+		return yes
+	}
+	return no
+}
+
+func age(t time.Time) string {
+	if d := time.Since(t); d >= time.Minute {
+		return d.Round(time.Minute).String()[:len(d.Round(time.Minute).String())-2]
+	}
+	return time.Since(t).Round(time.Second).String()
+}
+
+func newPeers(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use:   "peers",
+		Short: "Show peer groups, their peers and whether they answer",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, done, err := t.connect(cmd.Context(), online)
+			if err != nil {
+				return err
+			}
+			defer done()
+			groups, err := c.Peers(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if t.output == "json" {
+				return printJSON(t.p.Stdout, api.PeerGroupList{Groups: groups})
+			}
+			g := &grid{head: []string{"group", "service", "peer", "address", "priority", "state", "why"}}
+			for _, x := range groups {
+				for _, p := range x.Peers {
+					g.add(x.Name, x.Service, p.Name, p.Address, p.Priority, p.State, p.Reason)
+				}
+				if len(x.Peers) == 0 {
+					g.add(x.Name, x.Service, "none", "", "", "", "listens on "+strings.Join(x.Listen, ", "))
+				}
+			}
+			return g.write(t.p.Stdout)
+		},
+	}
+}
+
+func newDrain(t *target) *cobra.Command {
+	var off bool
+	cmd := &cobra.Command{
+		Use:   "drain",
+		Short: "Take no new calls; those that are up go on",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, done, err := t.connect(cmd.Context(), online)
+			if err != nil {
+				return err
+			}
+			defer done()
+			if err := c.SetDrain(cmd.Context(), !off); err != nil {
+				return err
+			}
+			if t.output == "json" {
+				return printJSON(t.p.Stdout, api.Drain{Draining: !off})
+			}
+			_, err = fmt.Fprintln(t.p.Stdout, either(off, "takes calls again", "drains: no new calls are taken; see tandem status"))
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&off, "off", false, "take calls again")
+	return cmd
+}
+
+func newExplain(t *target) *cobra.Command {
+	var q api.Question
+	cmd := &cobra.Command{
+		Use:   "explain --from A --to B --peer P",
+		Short: "Say where a call would go, and every rule that was tried",
+		Long: `Say where a call would go, and every rule that was tried.
+
+The answer comes from the running node: from the code that decides calls, over the index it decides by, now. Numbers are
+written as they are dialled (+442079460123, 999) or as sip: and tel: URIs.`,
+		Example: "  tandem explain --from +15550100 --to +442079460123 --peer core",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, done, err := t.connect(cmd.Context(), online)
+			if err != nil {
+				return err
+			}
+			defer done()
+			e, err := c.Explain(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			if t.output == "json" {
+				return printJSON(t.p.Stdout, e)
+			}
+			return printExplanation(t.p.Stdout, e)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&q.From, "from", "", "calling number (required)")
+	f.StringVar(&q.To, "to", "", "called number or dial string (required)")
+	f.StringVar(&q.Peer, "peer", "", "peer group, or peer, the call comes from (required)")
+	f.StringVar(&q.Host, "host", "", "host of the Request-URI, which names the customer of a Direct Routing call (default: the caller's)")
+	f.StringArrayVar(&q.Asserted, "asserted", nil, "P-Asserted-Identity (repeat for several)")
+	f.StringArrayVar(&q.History, "history", nil, "History-Info entry, oldest first (repeat for several)")
+	f.StringVar(&q.ReferredBy, "referred-by", "", "Referred-By")
+	f.StringVar(&q.AnchoredBy, "anchored-by", "", "X-MS-FMC")
+	for _, name := range []string{"from", "to", "peer"} {
+		_ = cmd.MarkFlagRequired(name) // it was defined above
+	}
+	return cmd
+}
+
+func printExplanation(w io.Writer, e *api.Explanation) error {
+	fmt.Fprintf(w, "%s (rule %s)\n", e.Text, e.Rule)
+	for _, x := range [][2]string{{"customer", e.Account}, {"called", e.Called}, {"caller", e.Caller}, {"identity", e.Identity + either(e.IdentitySource == "", "", " from "+e.IdentitySource)},
+		{"custom header", e.Header}, {"emergency", either(e.Emergency, "yes", "")}} {
+		if x[1] != "" {
+			fmt.Fprintf(w, "  %-14s %s\n", x[0], x[1])
+		}
+	}
+	g := &grid{head: []string{"rule", "result", "why"}}
+	for _, s := range e.Steps {
+		why := s.Text
+		var facts []string
+		for _, f := range s.Facts {
+			facts = append(facts, f.Name+"="+f.Value)
+		}
+		if len(facts) > 0 {
+			why += " (" + strings.Join(facts, ", ") + ")"
+		}
+		g.add(s.Rule, s.Result, why)
+	}
+	return g.write(w)
+}
+
+func newClient(t *target) *cobra.Command {
+	cmd := &cobra.Command{Use: "client", Short: "API clients of the embedded issuer"}
+	var roles []string
+	create := &cobra.Command{
+		Use:   "create NAME --role ROLE",
+		Short: "Create a client; its secret is shown once",
+		Args:  exactArgs(1, "NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, done, err := t.connect(cmd.Context(), offlineToo)
+			if err != nil {
+				return err
+			}
+			defer done()
+			x, err := c.CreateClient(cmd.Context(), api.NewClient{Name: args[0], Roles: roles})
+			if err != nil {
+				return err
+			}
+			if t.output == "json" {
+				return printJSON(t.p.Stdout, x)
+			}
+			_, err = fmt.Fprintf(t.p.Stdout, "client id      %s\nclient secret  %s\nroles          %s\nThe secret is not shown again.\n", x.Client.ID, x.Secret, strings.Join(x.Client.Roles, ", "))
+			return err
+		},
+	}
+	create.Flags().StringSliceVar(&roles, "role", nil, "role of its tokens: ProvisioningAPI.Admin, .Read, .Write, .Delete, Management.Admin, .Read (repeat for several)")
+	_ = create.MarkFlagRequired("role") // it was defined above
+	cmd.AddCommand(create,
+		&cobra.Command{
+			Use:   "list",
+			Short: "List the clients",
+			Args:  cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				c, done, err := t.connect(cmd.Context(), offlineToo)
+				if err != nil {
+					return err
+				}
+				defer done()
+				l, err := c.Clients(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if t.output == "json" {
+					return printJSON(t.p.Stdout, api.ClientList{Clients: l})
+				}
+				g := &grid{head: []string{"id", "name", "roles", "created", "revoked"}}
+				for _, x := range l {
+					revoked := ""
+					if x.Revoked != nil {
+						revoked = x.Revoked.UTC().Format(time.DateOnly)
+					}
+					g.add(x.ID, x.Name, strings.Join(x.Roles, " "), x.Created.UTC().Format(time.DateOnly), revoked)
+				}
+				return g.write(t.p.Stdout)
+			},
+		},
+		&cobra.Command{
+			Use:   "revoke ID",
+			Short: "Revoke a client: it gets no further token",
+			Args:  exactArgs(1, "ID"),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				c, done, err := t.connect(cmd.Context(), offlineToo)
+				if err != nil {
+					return err
+				}
+				defer done()
+				return c.RevokeClient(cmd.Context(), args[0])
+			},
+		})
+	return cmd
+}
+
+func newToken(t *target) *cobra.Command {
+	var roles []string
+	cmd := &cobra.Command{
+		Use:   "token --role ROLE",
+		Short: "Print a bearer token of the embedded issuer, and nothing else",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, done, err := t.connect(cmd.Context(), offlineToo)
+			if err != nil {
+				return err
+			}
+			defer done()
+			tok, err := c.CreateToken(cmd.Context(), api.NewToken{Roles: roles})
+			if err != nil {
+				return err
+			}
+			if t.output == "json" {
+				return printJSON(t.p.Stdout, tok)
+			}
+			_, err = fmt.Fprintln(t.p.Stdout, tok.AccessToken)
+			return err
+		},
+	}
+	cmd.Flags().StringSliceVar(&roles, "role", nil, "role: ProvisioningAPI.Admin, .Read, .Write, .Delete, Management.Admin, .Read (repeat for several)")
+	_ = cmd.MarkFlagRequired("role") // it was defined above
+	return cmd
+}
+
+func newAudit(t *target) *cobra.Command {
+	cmd := &cobra.Command{Use: "audit", Short: "The hash-chained log of changes"}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "verify",
+		Short: "Check the audit log's chain of hashes",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, done, err := t.connect(cmd.Context(), offlineToo)
+			if err != nil {
+				return err
+			}
+			defer done()
+			r, err := c.VerifyAudit(cmd.Context())
+			if err != nil {
+				return err
+			}
+			switch {
+			case t.output == "json":
+				err = printJSON(t.p.Stdout, r)
+			case r.OK:
+				_, err = fmt.Fprintf(t.p.Stdout, "the chain holds: %d rows, head %s\n", r.Rows, r.Head)
+			}
+			if err == nil && !r.OK {
+				return fmt.Errorf("the chain is broken at row %d: %s (%d rows before it are right)", r.BrokenAt, r.Reason, r.Rows)
+			}
+			return err
+		},
+	})
+	return cmd
+}
+
+// exactArgs is cobra's check with the names of what is missing, as a usage error.
+func exactArgs(n int, names string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usageError{fmt.Errorf("%s needs %s; got %d arguments", cmd.CommandPath(), names, len(args))}
+		}
+		return nil
+	}
+}

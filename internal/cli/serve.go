@@ -1,0 +1,66 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tandemgw/tandem/internal/node"
+)
+
+func newServe(t *target) *cobra.Command {
+	var roles []string
+	var freePorts, lab bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run Tandem until SIGTERM or Ctrl-C",
+		Long: `Run Tandem: the Provisioning API, the SIP edge and the management API.
+
+Without a configuration it keeps its data in SQLite under the data directory and listens on this machine alone. The first
+SIGTERM or Ctrl-C drains: calls go on, new ones are refused. The second one cuts what is left.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for i, r := range roles {
+				if i == 0 {
+					t.set = append(t.set, "roles=")
+				}
+				t.set = append(t.set, fmt.Sprintf("roles[%d]=%s", i, r))
+			}
+			cfg, err := t.load(freePorts)
+			if err != nil {
+				return err
+			}
+			var once sync.Once
+			return node.Serve(cmd.Context(), node.Options{
+				Config: cfg, Version: t.p.Version, Log: t.p.Stderr, Lab: lab, Cut: t.p.Cut,
+				Ready: func(r node.Ready) { once.Do(func() { sayReady(t, r) }) },
+			})
+		},
+	}
+	cmd.Flags().StringSliceVar(&roles, "roles", nil, "run only these roles: api, edge, worker (default all)")
+	cmd.Flags().BoolVar(&freePorts, "free-ports", false, "listen on free loopback ports instead of the configured ones")
+	cmd.Flags().BoolVar(&lab, "lab", false, "seed sample customers, numbers, requests and addresses, if there are none")
+	return cmd
+}
+
+// sayReady prints where Tandem is reached: one line of JSON for scripts, a few lines for people.
+func sayReady(t *target, r node.Ready) {
+	if t.output == "json" {
+		b, err := json.Marshal(r)
+		if err == nil {
+			_, _ = fmt.Fprintf(t.p.Stdout, "%s\n", b) // nobody reads
+		}
+		return
+	}
+	g := &grid{head: []string{"what", "where"}}
+	for _, x := range [][2]string{{"Provisioning API", r.Provisioning}, {"management API", r.Management}, {"metrics", r.Metrics},
+		{"SIP over UDP", r.SIP.UDP}, {"SIP over TCP", r.SIP.TCP}, {"SIP over TLS", r.SIP.TLS}} {
+		if x[1] != "" {
+			g.add(x[0], x[1])
+		}
+	}
+	_, _ = fmt.Fprintln(t.p.Stdout, "Tandem is ready. Ctrl-C ends it.")
+	_ = g.write(t.p.Stdout) // nobody reads
+}

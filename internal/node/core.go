@@ -1,0 +1,224 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/auth"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
+	"github.com/tandemgw/tandem/internal/platform/secret"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	store "github.com/tandemgw/tandem/internal/store/provisioning"
+)
+
+// core is what a server and the offline commands have in common: the locked data directory and everything on the
+// database. It listens nowhere.
+type core struct {
+	cfg       *config.Loaded
+	log       *slog.Logger
+	lock      *db.Lock
+	keyring   *secret.Keyring
+	db        *db.DB
+	feed      *outbox.Outbox
+	store     *store.Store
+	directory *directory.Directory
+	clients   *auth.Clients
+	issuer    *auth.Issuer // nil when it is switched off
+	verifier  *auth.Verifier
+}
+
+// openCore locks the data directory and opens what is in it. An error is one that waiting does not mend; a PostgreSQL
+// server that is away is no error.
+func openCore(ctx context.Context, cfg *config.Loaded, log *slog.Logger, reg prometheus.Registerer) (_ *core, err error) {
+	c := &core{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
+	if err := makeDataDir(cfg.Data); err != nil {
+		return nil, err
+	}
+	if c.lock, err = db.LockDir(cfg.Data); err != nil {
+		return nil, err
+	}
+	if c.keyring, err = secret.Open(cfg.Data, cfg.Secrets, lookupEnv(cfg.Source.Env)); err != nil {
+		return nil, fmt.Errorf("keyring: %w", err)
+	}
+	if c.db, err = db.Open(ctx, cfg.Database, log.With("part", "database"), reg); err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	c.feed = outbox.New(c.db, cfg.Feed, log.With("part", "feed"), reg)
+	c.store = store.New(c.db, c.feed)
+	c.directory = directory.New(c.store, directory.Config{BaseDomain: cfg.Calls.Routing.BaseDomain}, log.With("part", "directory"), reg)
+	deps := auth.Deps{Log: log.With("part", "auth"), Metrics: reg, Keyring: c.keyring, CacheDir: cfg.Path("keysets")}
+	c.clients = auth.NewClients(c.store.Auth())
+	if cfg.Auth.Embedded.Enabled {
+		if c.issuer, err = auth.NewIssuer(cfg.Auth.Embedded, c.store.Auth(), c.clients, deps); err != nil {
+			return nil, fmt.Errorf("embedded issuer: %w", err)
+		}
+	}
+	if c.verifier, err = auth.NewVerifier(cfg.Auth, c.issuer, deps); err != nil {
+		return nil, fmt.Errorf("auth: %w", err)
+	}
+	return c, nil
+}
+
+// close gives everything back, the lock last.
+func (c *core) close() {
+	if c.db != nil {
+		if err := c.db.Close(); err != nil {
+			c.log.Warn("database closed with an error", "error", err)
+		}
+	}
+	if c.lock != nil {
+		_ = c.lock.Close() // the operating system gives it up with the process
+	}
+}
+
+// makeDataDir makes the data directory, for its owner only: it holds keys. One that exists is left as it is.
+func makeDataDir(dir string) error {
+	st, err := os.Stat(dir)
+	if err == nil && !st.IsDir() {
+		return fmt.Errorf("data directory %s is a file; name a directory with --data", dir)
+	}
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w (name another with --data)", err)
+	}
+	return nil
+}
+
+func lookupEnv(env []string) func(string) string {
+	return func(key string) string {
+		for i := len(env) - 1; i >= 0; i-- {
+			if len(env[i]) > len(key) && env[i][:len(key)] == key && env[i][len(key)] == '=' {
+				return env[i][len(key)+1:]
+			}
+		}
+		return ""
+	}
+}
+
+// keyringSealer lets the replica seal its files' keys with the node's keyring.
+type keyringSealer struct{ k *secret.Keyring }
+
+func (s keyringSealer) place(purpose string) secret.Place {
+	return secret.Place{Table: "replica", Row: purpose, Column: "key"}
+}
+
+func (s keyringSealer) Seal(purpose string, plain []byte) ([]byte, error) {
+	return s.k.Seal(s.place(purpose), plain)
+}
+
+func (s keyringSealer) Open(purpose string, sealed []byte) ([]byte, error) {
+	return s.k.Open(s.place(purpose), sealed)
+}
+
+var errNoIssuer = fault.New(fault.Conflict, "EmbeddedIssuerOff", "the embedded issuer is switched off (auth.embedded.enabled); get clients and tokens from your own issuer")
+
+func (c *core) listClients(ctx context.Context) ([]api.Client, error) {
+	l, err := c.clients.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.Client, len(l))
+	for i, x := range l {
+		out[i] = wireClient(x)
+	}
+	return out, nil
+}
+
+func wireClient(c auth.Client) api.Client {
+	out := api.Client{ID: c.ID, Name: c.Name, Created: c.Created, Roles: make([]string, len(c.Roles))}
+	for i, r := range c.Roles {
+		out.Roles[i] = string(r)
+	}
+	if !c.Revoked.IsZero() {
+		out.Revoked = &c.Revoked
+	}
+	return out
+}
+
+func parseRoles(names []string) ([]auth.Role, error) {
+	roles := make([]auth.Role, len(names))
+	for i, n := range names {
+		r, err := auth.ParseRole(n)
+		if err != nil {
+			return nil, err
+		}
+		roles[i] = r
+	}
+	return roles, nil
+}
+
+func (c *core) newClient(ctx context.Context, n api.NewClient) (*api.CreatedClient, error) {
+	if c.issuer == nil {
+		return nil, errNoIssuer
+	}
+	roles, err := parseRoles(n.Roles)
+	if err != nil {
+		return nil, err
+	}
+	cl, text, err := c.clients.Create(ctx, n.Name, roles)
+	if err != nil {
+		return nil, err
+	}
+	return &api.CreatedClient{Client: wireClient(cl), Secret: text.Reveal()}, nil
+}
+
+func (c *core) newToken(ctx context.Context, names []string) (*api.Token, error) {
+	if c.issuer == nil {
+		return nil, errNoIssuer
+	}
+	roles, err := parseRoles(names)
+	if err != nil {
+		return nil, err
+	}
+	text, expires, err := c.issuer.IssueToken(ctx, "cli", roles...)
+	if err != nil {
+		return nil, err
+	}
+	return &api.Token{AccessToken: text.Reveal(), ExpiresIn: int(time.Until(expires).Round(time.Second).Seconds())}, nil
+}
+
+func (c *core) verifyAudit(ctx context.Context) (*api.AuditReport, error) {
+	r, err := c.db.VerifyAudit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &api.AuditReport{OK: r.Break == nil, Rows: r.Rows, Head: r.Head.String()}
+	if r.Break != nil {
+		out.BrokenAt, out.Reason = r.Break.Seq, r.Break.Reason
+	}
+	return out, nil
+}
+
+// database returns the state of the database for health.
+func (c *core) database() *api.Database {
+	out := &api.Database{Engine: c.db.Driver(), Available: true}
+	if err := c.db.Ready(); err != nil {
+		out.Available, out.Error = false, fault.As(err).Message
+	}
+	return out
+}
+
+// replicaDir is where the number index keeps its files.
+func replicaDir(cfg *config.Loaded) string { return filepath.Join(cfg.Data, "index") }

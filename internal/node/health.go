@@ -1,0 +1,131 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// readiness is whether the node can do its work now.
+//
+// The edge depends on no database: a node with the role edge stays ready without one, and says what is amiss. Whoever
+// balances HTTP asks for the role api alone (/readyz?role=api), which is not ready while the database is away.
+type readiness struct {
+	ready    bool
+	reasons  []string // why not
+	warnings []string // what is amiss all the same
+}
+
+func (n *node) readiness(role string) readiness {
+	r := readiness{}
+	blocked := func(format string, args ...any) { r.reasons = append(r.reasons, fmt.Sprintf(format, args...)) }
+	hasEdge := n.cfg.Has(config.RoleEdge) && (role == "" || role == config.RoleEdge)
+	hasAPI := n.cfg.Has(config.RoleAPI) && (role == "" || role == config.RoleAPI)
+	if n.draining.Load() {
+		blocked("draining: no new calls are taken")
+	}
+	if hasEdge {
+		if e := n.edge.Load(); e == nil {
+			blocked("edge: it is being started again")
+		} else if err := e.Ready(); err != nil && !n.draining.Load() {
+			blocked("edge: %v", err)
+		}
+		if err := n.replica.Ready(); err != nil {
+			blocked("index: %v", err)
+		}
+	}
+	if err := n.core.db.Ready(); err != nil {
+		text := "database: " + fault.As(err).Message
+		if hasAPI && !hasEdge || !hasAPI && !hasEdge {
+			blocked("%s", text)
+		} else {
+			r.warnings = append(r.warnings, text)
+		}
+	}
+	for _, s := range n.supervisor.state() {
+		if s.Running || role != "" && s.Name != role {
+			continue
+		}
+		if (s.Name == "provisioning" && hasAPI || s.Name == "edge" && hasEdge) && !n.draining.Load() {
+			blocked("%s: %s", s.Name, orStarting(s.Error))
+		} else {
+			r.warnings = append(r.warnings, s.Name+": "+orStarting(s.Error))
+		}
+	}
+	r.ready = len(r.reasons) == 0
+	return r
+}
+
+func orStarting(why string) string {
+	if why == "" {
+		return "not started yet"
+	}
+	return why
+}
+
+// health is the whole state, for the management API.
+func (n *node) health(context.Context) api.Health {
+	r := n.readiness("")
+	h := api.Health{Status: api.StatusReady, Reasons: append(append([]string{}, r.reasons...), r.warnings...), Version: n.version, Node: n.cfg.Calls.Edge.Node,
+		Roles: n.cfg.Roles, Started: n.started.UTC(), Parts: []api.Part{}, Database: n.core.database()}
+	switch {
+	case n.draining.Load():
+		h.Status = api.StatusDraining
+	case !r.ready:
+		h.Status = api.StatusNotReady
+	}
+	for _, s := range n.supervisor.state() {
+		h.Parts = append(h.Parts, api.Part{Name: s.Name, Running: s.Running, Restarts: s.Restarts, Since: s.Since.UTC(), Error: s.Error})
+	}
+	if n.replica != nil {
+		s := n.replica.Status()
+		h.Replica = &api.Replica{Loaded: s.Loaded, Current: s.CaughtUp && s.SourceError == "", Position: int64(s.Position), Head: int64(s.Head),
+			Numbers: s.Numbers, Bytes: s.Bytes, Error: s.SourceError}
+		if !s.SyncedAt.IsZero() {
+			at := s.SyncedAt.UTC()
+			h.Replica.Synced = &at
+		}
+	}
+	if e := n.edge.Load(); e != nil {
+		h.Calls = &api.Calls{Active: e.Calls()}
+	}
+	return h
+}
+
+// mountHealth adds what load balancers and supervisors ask: /healthz is 200 while the process lives, /readyz is 200 while
+// it can do its work and 503 with the reasons while it cannot.
+func (n *node) mountHealth(mux *http.ServeMux) {
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintln(w, `{"status":"alive"}`) // the client has gone
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		role := r.URL.Query().Get("role")
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		if role != "" && !slices.Contains(n.cfg.Roles, role) {
+			w.WriteHeader(http.StatusNotFound)
+			_ = json.NewEncoder(w).Encode(map[string]any{"ready": false, "reasons": []string{fmt.Sprintf("this node's roles are %s", strings.Join(n.cfg.Roles, ", "))}})
+			return
+		}
+		x := n.readiness(role)
+		if !x.ready {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"ready": x.ready, "reasons": append([]string{}, x.reasons...), "warnings": append([]string{}, x.warnings...)})
+	})
+}
+
+func metricsHandler(r *registries) http.Handler {
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+}

@@ -1,0 +1,405 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/calls/edge"
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/record"
+	"github.com/tandemgw/tandem/internal/calls/replica"
+	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
+	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/manage"
+	"github.com/tandemgw/tandem/internal/platform/auth"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/provisioning/provapi"
+)
+
+// node is a built process.
+type node struct {
+	version string
+	cfg     *config.Loaded
+	log     *slog.Logger
+	metrics *registries
+	started time.Time
+
+	core     *core
+	rules    *leg.Rules
+	profiles []leg.Profile
+	resolver *resolve.Resolver
+	replica  *replica.Replica
+	records  *record.Spool
+	edge     atomic.Pointer[edge.Edge] // the one that runs; nil without the role and while it is built anew
+
+	manage              *manage.Server
+	trustedProvisioning http.Handler // nil without the role
+	provisioningHTTP    *httpServer  // these are nil when off
+	manageHTTP          *httpServer
+	metricsHTTP         *httpServer
+	supervisor          *supervisor
+	draining            atomic.Bool
+	peerGroups          []edge.Group
+	listening           []edge.Listening // as bound at the start
+}
+
+// build makes everything that can be made before anything runs.
+func build(ctx context.Context, cfg *config.Loaded, version string, log *slog.Logger) (_ *node, err error) {
+	n := &node{version: version, cfg: cfg, log: log, metrics: newRegistries(), started: time.Now(), peerGroups: cfg.Calls.Edge.Groups}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	reg := n.metrics.process
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_build_info", Help: "1, with the version as a label."}, []string{"version", "go"})
+	info.WithLabelValues(version, runtime.Version()).Set(1)
+	reg.MustRegister(info)
+
+	if n.core, err = openCore(ctx, cfg, log, reg); err != nil {
+		return nil, err
+	}
+	for _, name := range cfg.Generated {
+		for _, g := range n.peerGroups {
+			if g.Name == name {
+				if err := ensureLoopbackCertificate(g.TLS.CertificateFile, g.TLS.KeyFile, log); err != nil {
+					return nil, fmt.Errorf("certificate for loopback: %w", err)
+				}
+			}
+		}
+	}
+	if cfg.Has(config.RoleEdge) {
+		if err := n.buildEdge(); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Has(config.RoleAPI) {
+		if err := n.buildProvisioning(); err != nil {
+			return nil, err
+		}
+	}
+	n.buildManage()
+	n.supervisor = newSupervisor(log, reg, n.parts()...)
+	return n, nil
+}
+
+// buildEdge makes what the edge stands on; the edge itself is built when its part is opened.
+func (n *node) buildEdge() (err error) {
+	calls := &n.cfg.Calls
+	var errs []error
+	if n.rules, n.profiles, errs = n.cfg.Profiles(n.version); len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	var dns resolve.DNS = &resolve.System{}
+	if len(calls.DNS.Servers) > 0 {
+		dns = &resolve.Servers{Addrs: calls.DNS.Servers, Timeout: calls.DNS.Timeout}
+	}
+	if n.resolver, err = resolve.New(resolve.Config{IPv6: calls.DNS.IPv6}, dns, n.log.With("part", "dns"), n.metrics.process); err != nil {
+		return fmt.Errorf("calls.dns: %w", err)
+	}
+	n.replica, err = replica.Open(calls.Index, replicaDir(n.cfg), n.core.store.Source(), keyringSealer{n.core.keyring}, n.log.With("part", "index"), n.metrics.process)
+	if err != nil {
+		return fmt.Errorf("number index: %w", err)
+	}
+	if n.records, err = record.NewSpool(calls.Records, n.log.With("part", "records"), n.metrics.process); err != nil {
+		return fmt.Errorf("call records: %w", err)
+	}
+	return nil
+}
+
+func (n *node) openEdge(context.Context) (func(context.Context) error, error) {
+	calls := n.cfg.Calls.Edge
+	if n.listening != nil {
+		// A restart takes the same ports again.
+		calls.Groups = rebound(calls.Groups, n.listening)
+	}
+	e, err := edge.New(calls, edge.Deps{
+		Policy: n.cfg.Policy, Rules: n.rules, Profiles: n.profiles, View: n.replica.Route, Records: n.records, Resolver: n.resolver,
+		Log: n.log.With("part", "edge"), Registerer: n.metrics.fresh("edge"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if n.listening == nil {
+		n.listening = e.Listening()
+	}
+	n.edge.Store(e)
+	return func(ctx context.Context) error {
+		defer n.edge.Store(nil)
+		return e.Run(ctx)
+	}, nil
+}
+
+// rebound puts the ports that were taken into the places where a free one was asked for.
+func rebound(groups []edge.Group, listening []edge.Listening) []edge.Group {
+	out := slices.Clone(groups)
+	for i := range out {
+		for _, l := range listening {
+			if !slices.Contains(l.Groups, out[i].Name) {
+				continue
+			}
+			switch l.Transport {
+			case "udp":
+				out[i].Bind.UDP = l.Address.String()
+			case "tcp":
+				out[i].Bind.TCP = l.Address.String()
+			case "tls":
+				out[i].Bind.TLS = l.Address.String()
+			}
+		}
+	}
+	return out
+}
+
+// buildProvisioning makes the Provisioning API, for its URL and for the Unix socket.
+func (n *node) buildProvisioning() error {
+	cfg := &n.cfg.Provisioning
+	log := n.log.With("part", "provisioning")
+	sources, errs := cfg.Sources.Parse()
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	// On SQLite there is one process: counting in memory is exact and spares a write for each request.
+	var limits auth.LimitStore
+	if n.cfg.Database.Driver != db.SQLite {
+		limits = n.core.store.Auth()
+	}
+	deps := provapi.Deps{
+		Directory: n.core.directory, Authenticator: n.core.verifier, Sources: sources, Sealer: n.core.keyring, Log: log, Metrics: n.metrics.process,
+		Limiter: auth.NewLimiter(limits, "provapi", cfg.API.RequestsPerMinute, time.Minute, log, n.metrics.process),
+	}
+	if n.core.issuer != nil {
+		deps.Issuer = n.core.issuer
+	}
+	p, err := provapi.New(cfg.API, deps)
+	if err != nil {
+		return fmt.Errorf("provisioning API: %w", err)
+	}
+	n.trustedProvisioning = trusted(p)
+	if cfg.Listen != config.Off {
+		n.provisioningHTTP = &httpServer{name: "provisioning", cfg: cfg.Listener, server: p.NewServer, log: log}
+	}
+	return nil
+}
+
+// trusted serves the Provisioning API to whoever may open the Unix socket.
+func trusted(p http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		caller := provapi.Caller{ID: "local", Roles: []string{string(auth.RoleAdmin)}}
+		p.ServeHTTP(w, r.WithContext(provapi.Trusted(r.Context(), caller)))
+	})
+}
+
+func (n *node) buildManage() {
+	jobs := manage.Jobs{
+		Health:    n.health,
+		Drain:     n.drain,
+		Clients:   n.core.listClients,
+		NewClient: n.core.newClient, Revoke: n.core.clients.Revoke, NewToken: n.core.newToken,
+		VerifyAudit: n.core.verifyAudit,
+	}
+	if n.replica != nil {
+		groups := map[string]string{}
+		for _, g := range n.peerGroups {
+			for _, p := range g.Peers {
+				groups[p.Name] = g.Name
+			}
+		}
+		for _, g := range n.peerGroups {
+			groups[g.Name] = g.Name // a group goes before a peer of that name
+		}
+		x := &manage.Explainer{View: n.replica.Route, Policy: n.cfg.Policy, Groups: groups,
+			Position: func() int64 { return int64(n.replica.Status().Position) }}
+		jobs.Explain, jobs.Peers = x.Explain, n.peers
+	}
+	n.manage = manage.New(jobs, n.log.With("part", "manage"), n.metrics.process)
+	if n.cfg.Manage.Listen != config.Off {
+		mux := http.NewServeMux()
+		n.mountHealth(mux)
+		mux.Handle("/", n.manage.Remote(n.identify))
+		n.manageHTTP = &httpServer{name: "manage", cfg: n.cfg.Manage, handler: mux, log: n.log.With("part", "manage")}
+	}
+	if n.cfg.Metrics.Listen != config.Off {
+		mux := http.NewServeMux()
+		n.mountHealth(mux)
+		mux.Handle("/metrics", metricsHandler(n.metrics))
+		n.metricsHTTP = &httpServer{name: "metrics", cfg: n.cfg.Metrics, handler: mux, log: n.log.With("part", "metrics")}
+	}
+}
+
+// identify tells who sends a request to the management URL.
+func (n *node) identify(r *http.Request) (domain.Actor, []string, error) {
+	id, roles, err := n.core.verifier.Authenticate(r.Context(), r.Header.Values("Authorization"))
+	return domain.Actor{Kind: "client", ID: id}, roles, err
+}
+
+// parts lists what runs, in the order of their start. They end in the reverse order, so that the edge ends before the
+// records and the database it writes to.
+func (n *node) parts() []part {
+	running := func(name string, run func(context.Context) error) part {
+		return part{name: name, open: func(context.Context) (func(context.Context) error, error) { return run, nil }}
+	}
+	ps := []part{running("database", n.core.db.Run), running("feed", n.core.feed.Run)}
+	if len(n.cfg.Auth.Issuers) > 0 {
+		ps = append(ps, running("auth", n.core.verifier.Run))
+	}
+	if n.core.issuer != nil && n.cfg.Has(config.RoleAPI) {
+		ps = append(ps, running("issuer", n.core.issuer.Run))
+	}
+	if n.cfg.Has(config.RoleWorker) {
+		ps = append(ps, running("directory", n.core.directory.Run))
+	}
+	if n.cfg.Has(config.RoleEdge) {
+		ps = append(ps, running("index", n.replica.Run), running("records", n.records.Run),
+			part{name: "edge", open: n.openEdge, drain: func(ctx context.Context) error {
+				if e := n.edge.Load(); e != nil {
+					return e.Drain(ctx)
+				}
+				return nil
+			}})
+	}
+	for _, h := range []*httpServer{n.provisioningHTTP, n.manageHTTP, n.metricsHTTP} {
+		if h != nil {
+			p := h.part()
+			if h != n.provisioningHTTP {
+				p.drain = nil // health and metrics are wanted most while the rest drains
+			}
+			ps = append(ps, p)
+		}
+	}
+	socket := &socketServer{path: n.cfg.Path(SocketName), handler: n.local(), log: n.log.With("part", "socket")}
+	sp := socket.part()
+	sp.drain = nil
+	ps = append(ps, sp)
+	return ps
+}
+
+// local is the handler of the Unix socket: both APIs, to whoever may open it.
+func (n *node) local() http.Handler {
+	mux := http.NewServeMux()
+	n.mountHealth(mux)
+	mux.Handle("/manage/", n.manage.Local())
+	if n.trustedProvisioning != nil {
+		mux.Handle("/", n.trustedProvisioning)
+	} else {
+		mux.Handle("/", n.manage.Local())
+	}
+	return mux
+}
+
+// close gives back what build took; parts have ended.
+func (n *node) close() {
+	if n.resolver != nil {
+		n.resolver.Close()
+	}
+	if n.core != nil {
+		n.core.close()
+	}
+}
+
+// drain stops or resumes taking new calls, for the management API.
+func (n *node) drain(on bool) error {
+	e := n.edge.Load()
+	if e == nil {
+		return fault.New(fault.Conflict, "NoEdge", "no SIP edge runs on this node")
+	}
+	if d, ok := any(e).(interface{ SetDraining(bool) }); ok {
+		d.SetDraining(on)
+	}
+	n.draining.Store(on)
+	return nil
+}
+
+func (n *node) peers() []api.PeerGroup {
+	groups := make([]api.PeerGroup, len(n.peerGroups))
+	byName := map[string]*api.PeerGroup{}
+	priority := map[string]int{}
+	for i, g := range n.peerGroups {
+		groups[i] = api.PeerGroup{Name: g.Name, Service: cmp.Or(g.Service, "core"), Listen: []string{}, Peers: []api.Peer{}}
+		byName[g.Name] = &groups[i]
+		for _, p := range g.Peers {
+			priority[g.Name+"/"+p.Name] = p.Priority
+		}
+	}
+	e := n.edge.Load()
+	if e == nil {
+		return groups
+	}
+	for _, l := range e.Listening() {
+		for _, name := range l.Groups {
+			byName[name].Listen = append(byName[name].Listen, l.Transport+" "+l.Address.String())
+		}
+	}
+	for _, p := range e.Peers() {
+		g := byName[p.Group]
+		if g == nil {
+			continue
+		}
+		w := api.Peer{Name: p.Peer, Address: p.Address, Priority: priority[p.Group+"/"+p.Peer], State: "down", Reason: p.Reason}
+		if p.Up {
+			w.State = "up"
+		}
+		if !p.Since.IsZero() {
+			w.Since = &p.Since
+		} else if p.Reason == "" {
+			w.State = "unknown"
+		}
+		g.Peers = append(g.Peers, w)
+	}
+	return groups
+}
+
+// logStart says what listens where and what was allowed that is better not.
+func (n *node) logStart() {
+	n.log.Info("tandem runs", "version", n.version, "data", n.cfg.Data, "roles", strings.Join(n.cfg.Roles, ","), "database", n.core.db.Driver(), "config", cmp.Or(n.cfg.Source.File, "none"))
+	for _, h := range []*httpServer{n.provisioningHTTP, n.manageHTTP, n.metricsHTTP} {
+		if h == nil {
+			continue
+		}
+		n.log.Info("listening", "for", h.name, "url", h.url())
+		if h.cfg.Insecure && h.cfg.CertificateFile == "" && !isLoopback(h.addr) {
+			n.log.Warn("insecure: plain HTTP can be reached from other machines; whoever listens on the network reads tokens and numbers", "setting", h.name+".insecure", "address", h.addr.String())
+		}
+	}
+	n.log.Info("listening", "for", "management socket", "path", n.cfg.Path(SocketName))
+	insecure := map[string]bool{}
+	for _, g := range n.peerGroups {
+		insecure[g.Name] = g.Insecure
+	}
+	for _, l := range n.listening {
+		n.log.Info("listening", "for", "sip", "transport", l.Transport, "address", l.Address.String(), "advertised", l.Advertised, "groups", strings.Join(l.Groups, ","))
+		for _, name := range l.Groups {
+			if l.Transport != "tls" && insecure[name] && !l.Address.Addr().IsLoopback() {
+				n.log.Warn("insecure: SIP without TLS can be reached from other machines; whoever is on the network can read and forge calls", "group", name, "transport", l.Transport, "address", l.Address.String())
+			}
+		}
+	}
+	for _, name := range n.cfg.Generated {
+		n.log.Info("peer group uses the self-signed certificate made for loopback; nobody else trusts it", "group", name)
+	}
+	if n.cfg.Log.Numbers == "full" {
+		n.log.Warn("log.numbers is full: phone numbers are written to the log whole")
+	}
+}
+
+func isLoopback(a net.Addr) bool {
+	t, ok := a.(*net.TCPAddr)
+	return ok && t.IP.IsLoopback()
+}
