@@ -148,13 +148,13 @@ type bedConfig struct {
 	zoom     *Group
 	manual   bool // the test answers the peers' OPTIONS itself
 	shutdown bool // the test stops the edge itself
+	serial   bool // no other test may run meanwhile
 	repeats  bool // agents show repeated messages
 }
 
 // setup starts an edge between a core, Operator Connect with its peers, and Zoom. OPTIONS to peers are off unless a test turns them on.
 func setup(t *testing.T, opts ...option) *bed {
 	t.Helper()
-	t.Parallel()
 	bc := &bedConfig{cfg: Default(), peers: 1}
 	// 64×T1 = 2 s: what waits for a time-out should not make tests wait long.
 	bc.tx = transaction.Config{T1: 32 * time.Millisecond, T2: 128 * time.Millisecond, T4: 100 * time.Millisecond}
@@ -170,6 +170,9 @@ func setup(t *testing.T, opts ...option) *bed {
 	bc.route = route.Default()
 	for _, o := range opts {
 		o(bc)
+	}
+	if !bc.serial {
+		t.Parallel()
 	}
 	b := &bed{t: t, log: &syncBuffer{}, got: make(chan *record.Record, 4096), view: testIndex()}
 	b.core, b.zoom = newAgent(t, "core", bc.repeats), newAgent(t, "zoom", bc.repeats)
