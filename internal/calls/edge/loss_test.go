@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/calls/record"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
 // lossy is one end of many calls on a bad network: it loses a part of what it sends and of what it gets, and repeats what needs it.
@@ -118,16 +119,16 @@ func linger(in chan msg, d time.Duration, f func(m msg)) {
 
 func TestNothingIsLostOrLeftOnABadNetwork(t *testing.T) {
 	const calls, loss = 120, 0.1
+	near, far := newLossy(t, loss), newLossy(t, loss)
 	b := setup(t, func(c *bedConfig) {
+		c.peers = 0
+		c.service.Peers = []Peer{{Name: "far", Address: far.conn.LocalAddr().String()}}
 		c.cfg.Timers.FailoverAfter = 2 * time.Second
 		c.serial = true // goroutines are counted
 	})
 	before := runtime.NumGoroutine()
-	near, far := newLossy(t, loss), newLossy(t, loss)
-	// The bed's agents lend their addresses' peers; these ends take their places.
 	nearAgent := &agent{t: t, name: "near", conn: near.conn, edge: b.core.edge}
-	farAgent := &agent{t: t, name: "far", conn: far.conn, edge: b.svc.edge}
-	b.e.groups[1].peers[0].fixed = b.e.groups[1].peers[0].at(far.conn.LocalAddr().(*net.UDPAddr).AddrPort())
+	farAgent := &agent{t: t, name: "far", conn: far.conn, edge: b.e.groups[1].eps[transport.UDP].Local()}
 
 	serve := func(inv msg, in chan msg) {
 		c := farAgent.called(inv)
