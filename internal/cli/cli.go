@@ -10,8 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -76,9 +76,9 @@ func exitCode(err error) int {
 	if errors.As(err, &remote) {
 		return exitCodeOf(remote.Status)
 	}
-	var network net.Error
-	if errors.As(err, &network) {
-		return exitUnavailable
+	var request *url.Error
+	if errors.As(err, &request) {
+		return exitUnavailable // no server answered
 	}
 	if strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag") || strings.HasPrefix(err.Error(), "unknown flag") {
 		return exitUsage // cobra has no type for these

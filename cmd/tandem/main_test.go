@@ -1,0 +1,445 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
+)
+
+// process is "tandem serve" in this process.
+type process struct {
+	t     *testing.T
+	data  string
+	ready struct {
+		Ready                             bool
+		Provisioning, Management, Metrics string
+		SIP                               map[string]string
+	}
+	line string // as printed
+	log  *syncBuffer
+	stop context.CancelFunc
+	code chan int
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// serve starts a server and waits until it says that it is ready.
+func serve(t *testing.T, data string, args ...string) *process {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	p := &process{t: t, data: data, log: &syncBuffer{}, stop: cancel, code: make(chan int, 1)}
+	out, in := io.Pipe()
+	go func() {
+		p.code <- run(ctx, nil, append([]string{"serve", "--data", data, "--free-ports", "--output", "json"}, args...), os.Environ(), in, p.log)
+		_ = in.Close()
+	}()
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("serve ended with %d: %v\n%s", <-p.code, err, p.log)
+	}
+	p.line = line
+	if err := json.Unmarshal([]byte(line), &p.ready); err != nil || !p.ready.Ready {
+		t.Fatalf("serve printed %q (%v)", line, err)
+	}
+	rest := make(chan []byte, 1)
+	go func() {
+		b, _ := io.ReadAll(out)
+		rest <- b
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if code := p.wait(); code != 0 {
+			t.Errorf("serve ended with %d\n%s", code, p.log)
+		}
+		if b := <-rest; len(b) > 0 {
+			t.Errorf("serve printed more than one line: %q", b)
+		}
+	})
+	return p
+}
+
+// wait ends the server and returns its exit code; again and again the same.
+func (p *process) wait() int {
+	p.stop()
+	code := <-p.code
+	p.code <- code
+	return code
+}
+
+// command runs another command and returns what it printed and its exit code.
+func command(t *testing.T, data string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), nil, append(args, "--data", data), []string{"HOME=" + data}, &out, &errs)
+	return out.String(), errs.String(), code
+}
+
+// must is command for what must work.
+func must(t *testing.T, data string, args ...string) string {
+	t.Helper()
+	out, errs, code := command(t, data, args...)
+	if code != 0 {
+		t.Fatalf("tandem %s: exit code %d\n%s%s", strings.Join(args, " "), code, out, errs)
+	}
+	return out
+}
+
+func token(t *testing.T, data, role string) string {
+	t.Helper()
+	out := must(t, data, "token", "--role", role)
+	if strings.Count(out, "\n") != 1 || strings.Count(out, ".") != 2 {
+		t.Fatalf("tandem token printed %q, want a token and nothing else", out)
+	}
+	return strings.TrimSpace(out)
+}
+
+// group adds a Direct Routing group without peers, so that calls have somewhere to be decided for.
+var group = []string{"--set", "calls.routing.baseDomain=gw.example.com",
+	"--set", `calls.groups[0]={name: core, transport: udp, bind: {udp: "127.0.0.1:5060", tcp: "127.0.0.1:5060", tls: "127.0.0.1:5061"}, allowedSources: [127.0.0.1]}`,
+	"--set", `calls.groups[1]={name: teams, service: teamsDirectRouting, transport: udp, bind: {udp: "127.0.0.1:5070"}, peers: [{address: "127.0.0.1:9"}], options: {off: true}}`}
+
+func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
+	t.Parallel()
+	data := filepath.Join(t.TempDir(), "data")
+	p := serve(t, data, group...)
+	for name, url := range map[string]string{"provisioning": p.ready.Provisioning, "management": p.ready.Management, "metrics": p.ready.Metrics} {
+		if !strings.HasPrefix(url, "http://127.0.0.1:") {
+			t.Errorf("%s URL is %q", name, url)
+		}
+	}
+	if len(p.ready.SIP) != 3 || p.ready.SIP["udp"] == "" || p.ready.SIP["tcp"] == "" || p.ready.SIP["tls"] == "" {
+		t.Errorf("SIP addresses %v", p.ready.SIP)
+	}
+	if st, err := os.Stat(data); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("data directory %v %v", st.Mode(), err)
+	}
+
+	c, err := client.New(p.ready.Provisioning, client.Options{Tokens: client.StaticToken(token(t, data, "ProvisioningAPI.Admin")), Attempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	account, err := c.PutAccount(t.Context(), &client.Account{Name: "contoso", ServiceDetails: &client.AccountServices{
+		TeamsTenantID: "3f8a0d2c-5b1e-4c7a-9d60-1a2b3c4d5e01",
+		TeamsDirectRouting: &client.DirectRoutingAccount{Enabled: true, Configuration: &client.DirectRoutingConfig{Subdomain: "contoso",
+			SubdomainTokens: client.SubdomainTokens{Region1Token: "MS=ms1", Region2Token: "MS=ms2"}}}}}, client.Condition{IfNoneMatch: "*"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if account.ETag == "" {
+		t.Error("no ETag")
+	}
+	if _, err := c.PutAccount(t.Context(), account, client.Condition{IfMatch: `"0"`}); err == nil {
+		t.Error("a PUT with a stale ETag went through")
+	}
+	const number = "+442079460123"
+	if _, err := c.PutNumber(t.Context(), &client.Number{TelephoneNumber: number, AccountName: "contoso", ServiceDetails: client.NumberServices{TeamsDirectRouting: &client.NumberService{Enabled: true}},
+		Configuration: &client.NumberConfiguration{CustomSIPHeader: "site-7"}}, client.Condition{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "calls to the number go to Direct Routing", func() bool {
+		var e api.Explanation
+		if err := json.Unmarshal([]byte(must(t, data, "explain", "--from", "+15550100", "--to", number, "--peer", "core", "--output", "json")), &e); err != nil {
+			t.Fatal(err)
+		}
+		return e.Outcome == "toService" && e.Service == "teamsDirectRouting" && e.Account == "contoso" && e.Header == "site-7"
+	})
+	if out := must(t, data, "explain", "--from", "+15550100", "--to", "+15550199", "--peer", "core"); !strings.Contains(out, "rejected with 404: +15550199 is not provisioned") {
+		t.Errorf("explain of an unknown number:\n%s", out)
+	}
+
+	// What a reader may not do.
+	r, err := client.New(p.ready.Provisioning, client.Options{Tokens: client.StaticToken(token(t, data, "Read")), Attempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Account(t.Context(), "contoso"); err != nil {
+		t.Errorf("a reader cannot read: %v", err)
+	}
+	var e *client.Error
+	if err := r.DeleteNumber(t.Context(), "contoso", number, client.Condition{}); !errors.As(err, &e) || e.Status != http.StatusForbidden {
+		t.Errorf("a reader deletes: %v", err)
+	}
+
+	// The management URL needs its own role.
+	m, err := client.New(p.ready.Management, client.Options{Tokens: client.StaticToken(token(t, data, "Management.Read")), Attempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, err := m.Health(t.Context()); err != nil || h.Status != api.StatusReady {
+		t.Errorf("health over the URL: %+v %v", h, err)
+	}
+	if err := m.SetDrain(t.Context(), true); !errors.As(err, &e) || e.Status != http.StatusForbidden {
+		t.Errorf("a management reader drains: %v", err)
+	}
+	n, err := client.New(p.ready.Management, client.Options{Tokens: client.StaticToken(token(t, data, "ProvisioningAPI.Admin")), Attempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Health(t.Context()); !errors.As(err, &e) || e.Status != http.StatusForbidden {
+		t.Errorf("a provisioning token opens the management API: %v", err)
+	}
+
+	// The same over the socket.
+	if out := must(t, data, "number", "list", "--account", "contoso", "--output", "json"); !strings.Contains(out, number) {
+		t.Errorf("number list: %s", out)
+	}
+	if out := must(t, data, "audit", "verify"); !strings.HasPrefix(out, "the chain holds: ") {
+		t.Errorf("audit verify: %s", out)
+	}
+	if out := must(t, data, "status"); !strings.HasPrefix(out, "ready ") || !strings.Contains(out, "edge") {
+		t.Errorf("status:\n%s", out)
+	}
+	if out := must(t, data, "peers"); !strings.Contains(out, "teamsDirectRouting") {
+		t.Errorf("peers:\n%s", out)
+	}
+
+	for path, want := range map[string]string{"/healthz": `"alive"`, "/readyz": `"ready":true`, "/readyz?role=edge": `"ready":true`, "/metrics": "tandem_part_up{part=\"edge\"} 1"} {
+		if status, body := get(t, strings.TrimSuffix(p.ready.Metrics, "/metrics")+path); status != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s = %d, without %s", path, status, want)
+		}
+	}
+	if strings.Contains(p.log.String(), number) {
+		t.Error("the log holds a whole phone number")
+	}
+	if code := p.wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if _, err := os.Stat(filepath.Join(data, "manage.sock")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Body.Close() }()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(b)
+}
+
+// eventually waits for something that other goroutines bring about, and says what did not come.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.NewTimer(20 * time.Second)
+	defer limit.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+func TestDataDirectoryHasOneOwner(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	serve(t, data)
+	var out, errs bytes.Buffer
+	code := run(t.Context(), nil, []string{"serve", "--data", data, "--free-ports"}, os.Environ(), &out, &errs)
+	if code != 1 || !strings.Contains(errs.String(), "another process") && !strings.Contains(errs.String(), "in use") {
+		t.Errorf("a second server on the same data: exit code %d, %s", code, &errs)
+	}
+}
+
+func TestCommandsWorkWithoutAServerUnderTheLock(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	p := serve(t, data, "--lab")
+	tok := token(t, data, "ProvisioningAPI.Read")
+	if code := p.wait(); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	if out := must(t, data, "account", "list", "--output", "json"); strings.Count(out, `"name"`) != 4 {
+		t.Errorf("account list: %s", out)
+	}
+	if out := must(t, data, "audit", "verify"); !strings.HasPrefix(out, "the chain holds: ") {
+		t.Errorf("audit verify: %s", out)
+	}
+	var created api.CreatedClient
+	if err := json.Unmarshal([]byte(must(t, data, "client", "create", "bss", "--role", "Admin", "--output", "json")), &created); err != nil || created.Secret == "" {
+		t.Fatalf("client create: %+v %v", created, err)
+	}
+	if out := must(t, data, "client", "list"); !strings.Contains(out, created.Client.ID) || strings.Contains(out, created.Secret) {
+		t.Errorf("client list: %s", out)
+	}
+	offlineToken := token(t, data, "Read")
+	if _, errs, code := command(t, data, "explain", "--from", "+1", "--to", "+2", "--peer", "core"); code != 6 || !strings.Contains(errs, "does not run on "+data) {
+		t.Errorf("explain without a server: %d %s", code, errs)
+	}
+
+	// Tokens made before, and without, the server hold after a restart; the client's too, until it is revoked.
+	p = serve(t, data, "--lab")
+	for _, tok := range []string{tok, offlineToken} {
+		c, err := client.New(p.ready.Provisioning, client.Options{Tokens: client.StaticToken(tok), Attempts: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Account(t.Context(), "contoso"); err != nil {
+			t.Errorf("token made earlier: %v", err)
+		}
+	}
+	credentials := &client.Credentials{TokenURL: p.ready.Provisioning + "/oauth2/v2.0/token", ClientID: created.Client.ID, ClientSecret: created.Secret,
+		Scope: "api://tandem-provisioning/.default"}
+	c, err := client.New(p.ready.Provisioning, client.Options{Tokens: credentials, Attempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Account(t.Context(), "contoso"); err != nil {
+		t.Errorf("the client cannot work: %v", err)
+	}
+	must(t, data, "client", "revoke", created.Client.ID)
+	fresh := &client.Credentials{TokenURL: credentials.TokenURL, ClientID: created.Client.ID, ClientSecret: created.Secret, Scope: credentials.Scope}
+	if _, err := fresh.Token(t.Context(), ""); err == nil {
+		t.Error("a revoked client gets a token")
+	}
+}
+
+func TestLabSeedsOnlyAnEmptyDirectory(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	p := serve(t, data, "--lab")
+	must(t, data, "account", "delete", "contoso", "--delete-numbers")
+	if code := p.wait(); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	p = serve(t, data, "--lab")
+	if _, _, code := command(t, data, "account", "show", "contoso"); code != 3 {
+		t.Errorf("a deleted lab customer came back (exit code %d)", code)
+	}
+	c, err := client.New(p.ready.Provisioning, client.Options{Tokens: client.StaticToken(token(t, data, "Admin")), Attempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	requests, addresses := 0, 0
+	for r, err := range c.Requests(t.Context(), client.List{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.TenantID != "" {
+			requests++
+		}
+	}
+	for a, err := range c.CivicAddresses(t.Context(), "fabrikam", client.List{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.CityOrTown != "" {
+			addresses++
+		}
+	}
+	plans, err := c.CapabilityPlans(t.Context(), "fabrikam")
+	if err != nil || requests != 2 || addresses != 2 || len(plans) != 2 {
+		t.Errorf("lab: %d requests, %d addresses, %d plans, %v", requests, addresses, len(plans), err)
+	}
+}
+
+func TestExitCodesAndMistakes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	bad := filepath.Join(dir, "bad.yaml")
+	if err := os.WriteFile(bad, []byte("log:\n  levle: info\nshutdown:\n  drain: 5\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args   []string
+		code   int
+		stderr string // part of it
+	}{
+		{[]string{"version"}, 0, ""},
+		{[]string{"config", "check", "--config", bad}, 2, bad + ":2:3: log.levle: unknown key; did you mean \"level\"?\n" + bad + ":4:10: shutdown.drain: want a duration"},
+		{[]string{"serve", "--config", bad}, 2, "unknown key"},
+		{[]string{"config", "check", "--set", "log.level=loud"}, 2, "--set: log.level: \"loud\" is not possible"},
+		{[]string{"serve", "--roles", "edge"}, 2, "on SQLite one process does everything"},
+		{[]string{"nonsense"}, 2, "unknown command"},
+		{[]string{"status", "--bogus"}, 2, "unknown flag"},
+		{[]string{"status", "--output", "xml"}, 2, "use text or json"},
+		{[]string{"client", "create"}, 2, "needs NAME"},
+		{[]string{"token"}, 2, "role"},
+		{[]string{"status"}, 6, "tandem serve does not run on"},
+		{[]string{"status", "--url", "http://127.0.0.1:1"}, 6, "refused"},
+		{[]string{"status", "--url", "nonsense"}, 2, "want http://host:port"},
+		{[]string{"account", "show", "nobody"}, 3, "nobody"},
+		{[]string{"token", "--role", "Chief"}, 2, "InvalidRole"},
+		{[]string{"serve", "--data", bad}, 1, "is a file"},
+	} {
+		var out, errs bytes.Buffer
+		args := append([]string{"--data", filepath.Join(dir, "data")}, c.args...)
+		if code := run(t.Context(), nil, args, []string{}, &out, &errs); code != c.code || !strings.Contains(errs.String(), c.stderr) {
+			t.Errorf("tandem %s: exit code %d, want %d\n%s\nwant …%s…", strings.Join(c.args, " "), code, c.code, &errs, c.stderr)
+		}
+	}
+}
+
+func TestConfigCommands(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	example := must(t, dir, "config", "example")
+	file := filepath.Join(dir, "example.yaml")
+	if err := os.WriteFile(file, []byte(example), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := must(t, dir, "config", "check", "--config", file); out != "the configuration is valid\n" {
+		t.Errorf("config check: %q", out)
+	}
+	shown := must(t, dir, "config", "show", "--config", file, "--set", "log.level=warn")
+	if !strings.Contains(shown, "level: warn") || strings.Contains(shown, "#") {
+		t.Errorf("config show:\n%s", shown)
+	}
+	var tree map[string]any
+	if err := json.Unmarshal([]byte(must(t, dir, "config", "show", "--output", "json")), &tree); err != nil || tree["data"] == nil {
+		t.Errorf("config show as JSON: %v", err)
+	}
+}
+
+func TestPortInUseEndsTheProcess(t *testing.T) {
+	t.Parallel()
+	p := serve(t, t.TempDir())
+	taken := strings.TrimPrefix(p.ready.Management, "http://")
+	var out, errs bytes.Buffer
+	code := run(t.Context(), nil, []string{"serve", "--data", t.TempDir(), "--set", "provisioning.listen=127.0.0.1:0", "--set", "metrics.listen=off", "--set", "manage.listen=" + taken,
+		"--set", `calls.groups[0]={name: core, transport: udp, bind: {udp: "127.0.0.1:0"}}`}, os.Environ(), &out, &errs)
+	if code != 1 || !strings.Contains(errs.String(), "start manage: ") || !strings.Contains(errs.String(), "address already in use") {
+		t.Errorf("exit code %d\n%s", code, &errs)
+	}
+}
