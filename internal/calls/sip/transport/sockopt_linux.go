@@ -2,24 +2,10 @@ package transport
 
 import (
 	"net"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-const reusePort = true
-
-// shareport lets several sockets of ours share one UDP port.
-func shareport(_, _ string, c syscall.RawConn) error {
-	var err error
-	if cerr := c.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-	}); cerr != nil {
-		return cerr
-	}
-	return err
-}
 
 // setUserTimeout bounds how long written data may stay unacknowledged before the kernel gives the connection up.
 func setUserTimeout(nc *net.TCPConn, d time.Duration) {

@@ -1,14 +1,9 @@
 package transport
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"sync/atomic"
-
-	"golang.org/x/net/ipv4"
 
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
@@ -16,8 +11,7 @@ import (
 // udpPort is one UDP address: one or more sockets that share it.
 type udpPort struct {
 	local netip.AddrPort
-	socks []*net.UDPConn
-	down  atomic.Bool
+	socks []*udpSock
 }
 
 func listenUDP(cfg EndpointConfig) (*udpPort, error) {
@@ -25,54 +19,41 @@ func listenUDP(cfg EndpointConfig) (*udpPort, error) {
 	if n <= 0 {
 		n = 2
 	}
-	if n == 1 || !reusePort {
-		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(cfg.Bind))
-		if err != nil {
-			return nil, err
-		}
-		u := &udpPort{local: localIP(c.LocalAddr()), socks: []*net.UDPConn{c}}
-		return u, u.tune(cfg)
+	if !reusePort {
+		n = 1
 	}
 	// Sharing must be with ourselves only: another program that shares the port too would take half of our messages. So find out
 	// first whether it is free for one that does not share.
-	probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(cfg.Bind))
+	first, err := openUDP(cfg.Bind, false)
 	if err != nil {
 		return nil, err
 	}
-	bind := localIP(probe.LocalAddr())
-	_ = probe.Close()
-	u := &udpPort{local: bind}
-	lc := net.ListenConfig{Control: shareport}
-	for range n {
-		pc, err := lc.ListenPacket(context.Background(), "udp", bind.String())
-		if err != nil {
-			u.close()
-			return nil, err
+	u := &udpPort{local: first.local, socks: []*udpSock{first}}
+	if n > 1 {
+		first.close()
+		u.socks = nil
+		for range n {
+			s, err := openUDP(u.local, true)
+			if err != nil {
+				u.close()
+				return nil, err
+			}
+			u.socks = append(u.socks, s)
 		}
-		u.socks = append(u.socks, pc.(*net.UDPConn))
 	}
-	return u, u.tune(cfg)
-}
-
-func (u *udpPort) tune(cfg EndpointConfig) error {
 	size := cfg.BufferBytes
 	if size <= 0 {
 		size = 4 << 20
 	}
-	for _, c := range u.socks {
-		if err := c.SetReadBuffer(size); err != nil {
-			u.close()
-			return fmt.Errorf("set receive buffer: %w", err)
-		}
-		_ = c.SetWriteBuffer(size) // a smaller one only means that sending waits a little sooner
+	for _, s := range u.socks {
+		s.setBuffers(size)
 	}
-	return nil
+	return u, nil
 }
 
 func (u *udpPort) close() {
-	u.down.Store(true)
-	for _, c := range u.socks {
-		_ = c.Close()
+	for _, s := range u.socks {
+		s.close()
 	}
 }
 
@@ -84,53 +65,19 @@ func (u *udpPort) send(b []byte, to netip.AddrPort) error {
 	if len(b) > 65507 {
 		return fmt.Errorf("%d bytes: %w", len(b), ErrTooLarge)
 	}
-	if u.down.Load() {
-		return ErrClosed
-	}
-	c := u.socks[int(to.Port())%len(u.socks)]
-	_, err := c.WriteToUDPAddrPort(b, to)
-	return err
+	return u.socks[int(to.Port())%len(u.socks)].send(b, to)
 }
 
 func (u *udpPort) start(ep *Endpoint) {
-	for _, c := range u.socks {
-		ep.stack.wg.Go(func() { u.read(ep, c) })
-	}
-}
-
-// batch is how many datagrams one system call may bring.
-const batch = 16
-
-func (u *udpPort) read(ep *Endpoint, c *net.UDPConn) {
-	s := ep.stack
-	pc := ipv4.NewPacketConn(c)
-	msgs := make([]ipv4.Message, batch)
-	for i := range msgs {
-		msgs[i].Buffers = [][]byte{make([]byte, 65535)}
-	}
-	for {
-		n, err := pc.ReadBatch(msgs, 0)
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			s.m.ReadErrors.Add(1) // an ICMP error of an earlier send, say
-			continue
-		}
-		for i := range msgs[:n] {
-			m := &msgs[i]
-			src, ok := m.Addr.(*net.UDPAddr)
-			if !ok {
-				continue
-			}
-			ap := src.AddrPort()
-			u.datagram(ep, m.Buffers[0][:m.N], netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
-		}
+	for _, s := range u.socks {
+		ep.stack.wg.Go(func() {
+			s.read(func(b []byte, src netip.AddrPort) { datagram(ep, b, src) }, func() { ep.stack.m.ReadErrors.Add(1) })
+		})
 	}
 }
 
 // datagram handles one datagram from a source.
-func (u *udpPort) datagram(ep *Endpoint, b []byte, src netip.AddrPort) {
+func datagram(ep *Endpoint, b []byte, src netip.AddrPort) {
 	s := ep.stack
 	tag, ok := ep.known(src)
 	if !ok {

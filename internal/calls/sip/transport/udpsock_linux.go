@@ -1,0 +1,135 @@
+package transport
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const reusePort = true
+
+// batch is how many datagrams one system call may bring.
+const batch = 16
+
+// udpSock is one UDP socket. It waits in the runtime's poller and reads with recvmmsg. (A reader that sleeps in the system call itself, on a thread of its own,
+// was tried: at a thousand calls a second it took more than twice the processor time.)
+type udpSock struct {
+	c     *net.UDPConn
+	raw   syscall.RawConn
+	local netip.AddrPort
+}
+
+// openUDP opens a socket; share lets others of ours have the same port.
+func openUDP(bind netip.AddrPort, share bool) (*udpSock, error) {
+	var lc net.ListenConfig
+	if share {
+		lc.Control = func(_, _ string, c syscall.RawConn) error {
+			var err error
+			if cerr := c.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+			}); cerr != nil {
+				return cerr
+			}
+			return err
+		}
+	}
+	network := "udp4"
+	if bind.Addr().Is6() && !bind.Addr().Is4In6() {
+		network = "udp6"
+	}
+	pc, err := lc.ListenPacket(context.Background(), network, bind.String())
+	if err != nil {
+		return nil, err
+	}
+	s := &udpSock{c: pc.(*net.UDPConn), local: localIP(pc.LocalAddr())}
+	if s.raw, err = s.c.SyscallConn(); err != nil {
+		_ = pc.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// setBuffers asks for socket buffers of a size; the kernel may give less.
+func (s *udpSock) setBuffers(size int) {
+	_ = s.c.SetReadBuffer(size)
+	_ = s.c.SetWriteBuffer(size)
+}
+
+func (s *udpSock) close() { _ = s.c.Close() }
+
+// send writes one datagram. It waits only if the socket's send buffer is full.
+func (s *udpSock) send(b []byte, to netip.AddrPort) error {
+	_, err := s.c.WriteToUDPAddrPort(b, to)
+	if errors.Is(err, net.ErrClosed) {
+		return ErrClosed
+	}
+	return err
+}
+
+// mmsghdr is struct mmsghdr of recvmmsg(2).
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32
+	_   [4]byte
+}
+
+// read hands each datagram to f, in order, until the socket is closed. b is valid during the call only. failed is called for errors of the socket.
+func (s *udpSock) read(f func(b []byte, src netip.AddrPort), failed func()) {
+	var (
+		hdrs  [batch]mmsghdr
+		iovs  [batch]unix.Iovec
+		names [batch]unix.RawSockaddrInet6 // large enough for both families
+		bufs  [batch][]byte
+	)
+	for i := range hdrs {
+		bufs[i] = make([]byte, 65535)
+		iovs[i].Base = &bufs[i][0]
+		iovs[i].SetLen(len(bufs[i]))
+		hdrs[i].hdr.Iov = &iovs[i]
+		hdrs[i].hdr.SetIovlen(1)
+		hdrs[i].hdr.Name = (*byte)(unsafe.Pointer(&names[i]))
+	}
+	var n int
+	var errno syscall.Errno
+	receive := func(fd uintptr) bool {
+		for {
+			var r uintptr
+			r, _, errno = unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&hdrs)), batch, unix.MSG_DONTWAIT, 0, 0)
+			n = int(r)
+			if errno != unix.EINTR {
+				return errno != unix.EAGAIN // else wait in the poller
+			}
+		}
+	}
+	for {
+		for i := range hdrs {
+			hdrs[i].hdr.Namelen = uint32(unsafe.Sizeof(names[i]))
+		}
+		if err := s.raw.Read(receive); err != nil {
+			return // closed
+		}
+		if errno != 0 {
+			failed() // an ICMP error of an earlier send, say
+			continue
+		}
+		for i := range hdrs[:n] {
+			f(bufs[i][:hdrs[i].n], source(&names[i]))
+		}
+	}
+}
+
+// source reads a socket address of either family.
+func source(sa *unix.RawSockaddrInet6) netip.AddrPort {
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
+	if sa.Family == unix.AF_INET {
+		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(four.Addr), port)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port)
+}
