@@ -38,8 +38,10 @@ func (v *View) hold(pos feed.Position, at time.Time) *still {
 	t := v.table.Load()
 	s := &still{table: t.copy(t.used)}
 	s.accounts = make([]*domain.AccountRouting, max(v.accounts.next, 1))
-	for id := uint32(1); id < v.accounts.next; id++ {
-		s.accounts[id] = v.accounts.get(id)
+	for name, id := range v.names {
+		if s.accounts[id] = v.accounts.get(id); s.accounts[id] == nil {
+			s.accounts[id] = &domain.AccountRouting{Name: name, Deleted: true}
+		}
 	}
 	s.snapshotInfo = snapshotInfo{Position: pos, At: at, Pages: s.table.used, Accounts: len(s.accounts) - 1, Numbers: v.numbers.Load()}
 	return s
@@ -219,9 +221,13 @@ func (v *View) load(b []byte, last *slot) (*slot, error) {
 				return bad("an account that makes no sense")
 			}
 			v.names[a.Name], v.accounts.next = id, id+1
-			v.accounts.set(id, a)
-			if a.Subdomain != "" {
-				v.labels.Store(a.Subdomain, id)
+			if a.Deleted {
+				v.accounts.set(id, nil)
+			} else {
+				v.accounts.set(id, a)
+				if a.Subdomain != "" {
+					v.labels.Store(a.Subdomain, id)
+				}
 			}
 			b = b[8+n:]
 		case recDense, recSame, recSparse:

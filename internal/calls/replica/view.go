@@ -23,7 +23,7 @@ type View struct {
 	bytes   atomic.Int64 // heap bytes of pages, without the table
 
 	// The writer's; guarded by the replica's mutex, or by having the view to oneself while it is loaded.
-	names map[string]uint32 // account name -> id
+	names map[string]uint32 // account name -> id, deleted ones too: numbers may still name them
 	draft draft
 	at    uint64 // page in draft
 	slot  *slot  // its slot; nil if it has none yet
@@ -51,7 +51,7 @@ func (v *View) ByKey(key uint64) (route.Number, bool) {
 		return route.Number{}, false
 	}
 	a := v.accounts.get(val >> serviceBits)
-	if a.Deleted {
+	if a == nil {
 		// The account went, the change that takes the number away is on its way: nobody's number is not provisioned.
 		return route.Number{}, false
 	}
@@ -87,7 +87,7 @@ func (v *View) AccountByLabel(label string) *domain.AccountRouting {
 		return nil
 	}
 	a := v.accounts.get(id.(uint32))
-	if a.Deleted || a.Subdomain != label {
+	if a == nil || a.Subdomain != label {
 		return nil // it is just changing hands
 	}
 	return a
@@ -111,7 +111,8 @@ const accountsPerBlock = 1024
 
 type accountBlock [accountsPerBlock]atomic.Pointer[domain.AccountRouting]
 
-// get returns an account by an id that was given out.
+// get returns an account by an id that was given out, nil if it was deleted. What is returned is not read here: that
+// would be one more cache miss for each look-up.
 func (a *accounts) get(id uint32) *domain.AccountRouting {
 	return (*a.blocks.Load())[id/accountsPerBlock][id%accountsPerBlock].Load()
 }
@@ -191,16 +192,18 @@ func (v *View) applyAccount(a *domain.AccountRouting) error {
 	if err != nil {
 		return err
 	}
-	old := v.accounts.get(id)
-	r := *a
-	if r.Deleted {
-		r = domain.AccountRouting{Name: a.Name, Deleted: true}
+	old, label := v.accounts.get(id), ""
+	if a.Deleted {
+		v.accounts.set(id, nil)
+	} else {
+		r := *a
+		label = r.Subdomain
+		v.accounts.set(id, &r)
 	}
-	v.accounts.set(id, &r)
-	if r.Subdomain != "" {
-		v.labels.Store(r.Subdomain, id)
+	if label != "" {
+		v.labels.Store(label, id)
 	}
-	if old.Subdomain != "" && old.Subdomain != r.Subdomain {
+	if old != nil && old.Subdomain != "" && old.Subdomain != label {
 		v.labels.CompareAndDelete(old.Subdomain, id) // unless another account has it by now
 	}
 	return nil
