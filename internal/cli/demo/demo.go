@@ -41,7 +41,7 @@ check each against the published rules. Everything stays up until Ctrl-C, for yo
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch output {
-			case "table":
+			case "table", "text":
 			case "json":
 				o.JSON = true
 			default:

@@ -83,42 +83,55 @@ func (v *view) provisioned(n Provisioned) {
 		n.Customers, n.Numbers, n.Requests))
 	v.field("token", "from Tandem's own issuer: tandem token --role ProvisioningAPI.Admin")
 	v.line("")
-	v.line("3  Calls. \"saw\" is what the far side got; \"note\" is what to look at.")
+	v.line("3  Calls. Below each: what to look at, then what the far side saw (|).")
 }
+
+// row is the layout of the table: mark, caller, called, who got it, the answer and how long the whole call took.
+const row = "%-5s%-15s%-15s%-13s%-26s%5s"
 
 func (v *view) call(r lab.Result) {
 	if g := groupOf(r); g != v.group {
 		v.group = g
 		v.line("")
-		v.line("   %s", g)
-		v.line("   %s", strings.Repeat("-", len([]rune(g))))
+		v.line(" %s", g)
+		v.line(" "+row, "", "caller", "called", "reached", "answer to the caller", "ms")
+		v.line(" %s", strings.Repeat("-", width-1))
 	}
-	mark := "ok  "
+	mark := "ok"
 	if !r.Passed {
 		mark = "FAIL"
-	}
-	for i, l := range wrap(r.Title, width-8) {
-		if i > 0 {
-			mark = "    "
-		}
-		v.line("%s   %s", mark, l)
 	}
 	far := r.Arrived
 	if far == "" {
 		far = "nobody"
 	}
-	v.field("call", fmt.Sprintf("%s -> %s, reached %s, %s, %d ms", r.From, r.To, far, r.Expected, r.Took.Milliseconds()))
-	for _, h := range telling(r) {
-		v.field("saw", h)
+	answer := wrap(r.Expected, 25)
+	if !strings.HasPrefix(r.Expected, fmt.Sprint(r.Status)) {
+		answer = wrap(fmt.Sprintf("%d, expected %s", r.Status, r.Expected), 25)
 	}
-	if r.Warning != "" {
-		v.field("warning", r.Warning)
+	v.line(" "+row, mark, r.From, r.To, far, answer[0], fmt.Sprint(r.Took.Milliseconds()))
+	for _, l := range answer[1:] {
+		v.line("%s", strings.TrimRight(fmt.Sprintf(" "+row, "", "", "", "", l, ""), " "))
 	}
+	text := r.Title
 	if r.LookAt != "" {
-		v.field("note", r.LookAt)
+		text += ": " + r.LookAt
+	}
+	for _, l := range wrap(text, width-7) {
+		v.line("      %s", l)
+	}
+	for _, h := range telling(r) {
+		for i, l := range wrap(h, width-11) {
+			if i > 0 {
+				l = "  " + l
+			}
+			v.line("      | %s", l)
+		}
 	}
 	for _, p := range r.Problems {
-		v.field("PROBLEM", p)
+		for _, l := range wrap("PROBLEM: "+p, width-7) {
+			v.line("      %s", l)
+		}
 	}
 }
 
@@ -143,22 +156,26 @@ func telling(r lab.Result) []string {
 			}
 		}
 	}
+	if r.Warning != "" {
+		out = append(out, "to the caller: Warning: "+r.Warning)
+	}
 	if r.Direction == "to-service" {
-		pick("Contact", "X-MS-SBC")
-		if strings.HasPrefix(r.Name, "zoom") {
+		switch r.Service {
+		case "zoomPhoneCloudPeering":
 			pick("P-Asserted-Identity")
+		case "teamsDirectRouting":
+			pick("Contact")
+		default:
+			pick("X-MS-SBC")
 		}
 		for n, v := range r.Headers {
-			if strings.HasPrefix(n, "200 ") {
-				out = append(out, "on the answer to the core: "+strings.TrimPrefix(n, "200 ")+": "+v)
+			if name, ok := strings.CutPrefix(n, "200 "); ok {
+				out = append(out, "to the caller, on 200: "+name+": "+v)
 			}
 		}
 		return out
 	}
 	pick("X-MS-Operator-Content", "X-MS-TenantID", "X-MS-FMC", "History-Info", "Referred-By", "Privacy")
-	if len(out) == 0 {
-		pick("From")
-	}
 	return out
 }
 
