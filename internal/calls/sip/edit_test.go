@@ -158,7 +158,7 @@ Content-Length: 0
 func TestResponseDetails(t *testing.T) {
 	req := mustParse(t, simple("INVITE", "To: <sip:a@b;tag=inside>;tag=have", "Timestamp: 54", "v: SIP/2.0/UDP p2;branch=z9hG4bK2"))
 	r := NewResponse(req, 200, "Fine\r\nX: y", "other")
-	if r.ToTag() != "have" || r.Has(KindTimestamp) || r.Count(KindVia) != 2 || r.Reason() != "Fine  X: y" {
+	if r.Get(KindTo) != "<sip:a@b;tag=inside>;tag=have" || r.Has(KindTimestamp) || r.Count(KindVia) != 2 || r.Reason() != "Fine  X: y" {
 		t.Errorf("response\n%s", r)
 	}
 	if r := NewResponse(req, 100, "", ""); !r.Has(KindTimestamp) || r.Reason() != "Trying" {
@@ -167,6 +167,25 @@ func TestResponseDetails(t *testing.T) {
 	req = mustParse(t, simple("INVITE", "To: <sip:a@b;tag=inside>"))
 	if r := NewResponse(req, 180, "", "new"); r.ToTag() != "new" || r.Get(KindTo) != "<sip:a@b;tag=inside>;tag=new" {
 		t.Errorf("tag of a URI taken for the header's:\n%s", r)
+	}
+}
+
+func TestResponseDoesNotRepeatADoubledField(t *testing.T) {
+	m, p := (&Validator{}).Read(simple("INVITE", "f: <sip:other@b>;tag=2", "i: other"))
+	r := p.Answer(m, "x", "")
+	if r.Count(KindFrom) != 1 || r.Count(KindCallID) != 1 || r.FromTag() != "f1" {
+		t.Errorf("answer\n%s", r)
+	}
+}
+
+func TestNewLinesCannotHoldLineBreaks(t *testing.T) {
+	m := NewRequest(BYE, "sip:h")
+	m.Add(KindSubject, "a\r\nX-Evil: b")
+	m.AddName("X-Note", "c\nX-Evil: d")
+	m.Append(Line(KindOther, "e"))
+	got := mustParse(t, m.String())
+	if got.Has(KindOther) == false || got.FindName("X-Evil") >= 0 || got.Len() != 4 {
+		t.Errorf("printed\n%s", m)
 	}
 }
 

@@ -128,6 +128,9 @@ func TestParseDiscardsWhatNobodyCanAnswer(t *testing.T) {
 		if r := p.Answer(m, "tt", ""); r != nil {
 			t.Errorf("%s: answered\n%s", name, r)
 		}
+		if m.IsResponse() && p.Status != 0 {
+			t.Errorf("%s: a response deserves no answer: %v", name, p)
+		}
 	}
 }
 
@@ -198,6 +201,32 @@ func TestLimitsCanBeRaisedAndLifted(t *testing.T) {
 	}
 	if _, p := Parse(long, &Limits{RequestURI: 100}); p == nil || p.Status != 414 {
 		t.Errorf("lowered limit: %v", p)
+	}
+}
+
+func TestLinesOfAFloodAreNotKept(t *testing.T) {
+	for _, line := range []string{"v:\r\n", "x:\r\n"} {
+		m, p := Parse("OPTIONS sip:h SIP/2.0\r\n"+strings.Repeat(line, 15000)+"\r\n", nil)
+		if p == nil || p.Status != 513 || m.Len() > 2*defaultLimits.Lines {
+			t.Errorf("%q: %d lines kept, %v", line, m.Len(), p)
+		}
+	}
+	// What the answer needs is found behind the limit too.
+	in := strings.Replace(simple("OPTIONS"), "Via", strings.Repeat("x:\r\n", 300)+"Via", 1)
+	m, p := Parse(in, nil)
+	if p == nil || p.Answer(m, "t", "") == nil || m.CallID() != "c1@a.example" {
+		t.Errorf("%v\n%s", p, m)
+	}
+}
+
+func TestEqualFoldIsOfLettersOnly(t *testing.T) {
+	for _, s := range [][2]string{{"@", "`"}, {"[", "{"}, {"\x00", " "}, {"a", "A\x00"}} {
+		if equalFold(s[0], s[1]) {
+			t.Errorf("%q equals %q", s[0], s[1])
+		}
+	}
+	if !equalFold("aZ-9", "Az-9") {
+		t.Error("case matters")
 	}
 }
 
