@@ -2,6 +2,7 @@ package transaction_test
 
 import (
 	"net/netip"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
@@ -41,6 +42,10 @@ func benchCalls(b *testing.B, rate int) {
 		window <- struct{}{}
 	}
 	b.StopTimer()
+	runtime.GC()
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	b.ReportMetric(float64(mem.HeapAlloc)/float64(b.N), "heap-B/call") // what lingers of a call at both ends
 	b.ReportMetric((cpu()-begun).Seconds()/float64(b.N)*1000, "cpu-s/1000")
 	if n := near.layer.Metrics().Retransmissions.Load() + far.layer.Metrics().Retransmissions.Load(); n > 0 {
 		b.ReportMetric(float64(n), "retransmissions")

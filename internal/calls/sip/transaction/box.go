@@ -65,9 +65,12 @@ func (c *Client) post(e event) {
 
 func (c *Client) call(e event) {
 	defer c.layer.recovered()
+	c.mu.Lock()
+	h := c.h
+	c.mu.Unlock()
 	if e.kind == evFailed {
-		c.h.Failed(c, e.err)
+		h.Failed(c, e.err)
 		return
 	}
-	c.h.Response(c, e.msg)
+	h.Response(c, e.msg)
 }

@@ -3,6 +3,8 @@ package transaction
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,9 +49,10 @@ const (
 type Client struct {
 	layer  *Layer
 	branch string
-	h      ClientHandler
 
-	mu       sync.Mutex // guards the fields below
+	mu sync.Mutex // guards the fields below
+	*work
+	h        ClientHandler
 	box      box
 	t        timer
 	invite   bool
@@ -59,17 +62,21 @@ type Client struct {
 	large    bool // over TCP only because it is too large for UDP
 	stopped  bool // Abandon
 	cancel   cancelState
-	status   int // of the latest response
+	status   int16 // of the latest response
+	flow     transport.Flow
+	again    time.Duration // when to retransmit; 0: not
+	until    time.Duration // when the state's time is over; 0: never
+	acks     []sentAck
+}
+
+// work is what a transaction needs only while it has something to send. Most transactions held only absorb, for half a minute: they must be small.
+type work struct {
 	req      *sip.Message
 	wire     []byte // what to retransmit: the request, later the ACK
 	target   transport.Target
-	flow     transport.Flow
 	small    *transport.Endpoint // the UDP endpoint to fall back to, if large
 	interval time.Duration
-	again    time.Duration // when to retransmit; 0: not
-	until    time.Duration // when the state's time is over; 0: never
-	why      []sip.Header  // of the CANCEL to be sent
-	acks     []sentAck
+	why      []sip.Header // of the CANCEL to be sent
 }
 
 type cancelState uint8
@@ -82,9 +89,18 @@ const (
 
 // sentAck is the user's ACK for one fork's 2xx.
 type sentAck struct {
-	tag    string
-	wire   []byte
-	target transport.Target
+	tag  string
+	wire []byte
+	from *transport.Endpoint
+	addr netip.AddrPort
+	full *transport.Target // nil for UDP, where endpoint and address say all
+}
+
+func (a *sentAck) target() transport.Target {
+	if a.full != nil {
+		return *a.full
+	}
+	return transport.Target{From: a.from, Addr: a.addr}
 }
 
 // Send sends a request of any method but ACK and CANCEL, in a new client transaction. The layer puts the Via on top, and owns req from then on: neither
@@ -112,7 +128,7 @@ func (l *Layer) SendWith(req *sip.Message, t transport.Target, h ClientHandler, 
 		l.m.Overload.Add(1)
 		return nil, ErrOverload
 	}
-	c := &Client{layer: l, h: h, branch: sip.NewBranch() + o.BranchSuffix, invite: req.Method() == sip.INVITE, req: req, target: t}
+	c := &Client{layer: l, h: h, branch: sip.NewBranch() + o.BranchSuffix, invite: req.Method() == sip.INVITE, work: &work{req: req, target: t}}
 	c.t.owner = c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -214,7 +230,7 @@ func (c *Client) Branch() string { return c.branch }
 func (c *Client) Status() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.status
+	return int(c.status)
 }
 
 // Flow returns the flow of the latest response, before that the one the request was sent by. It suits [transport.Target].Prefer.
@@ -228,7 +244,18 @@ func (c *Client) Flow() transport.Flow {
 func (c *Client) Request() *sip.Message {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.work == nil {
+		return nil
+	}
 	return c.req
+}
+
+// Handle changes who is told what comes from now on. A user that has done with a call, but must still end the forks that answer too late, can so let go of the call
+// before timer M: all that is needed for that is in the response. h is not nil.
+func (c *Client) Handle(h ClientHandler) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.h = h
 }
 
 // Cancel cancels an INVITE (RFC 3261 §9.1), with the given lines, such as Reason, in the CANCEL. It is sent once a provisional response has come. The INVITE still
@@ -273,7 +300,7 @@ func (c *Client) sendCancel() {
 	for _, h := range c.why {
 		req.Append(h)
 	}
-	k := &Client{layer: l, branch: c.branch, isCancel: true, req: req, target: c.sameWay()}
+	k := &Client{layer: l, branch: c.branch, isCancel: true, work: &work{req: req, target: c.sameWay()}}
 	k.t.owner = k
 	k.mu.Lock()
 	if err := k.begin(); err != nil {
@@ -298,14 +325,17 @@ func (c *Client) Ack(ack *sip.Message, t transport.Target) error {
 		return errors.New("send ACK: the target names no endpoint")
 	}
 	ack.Prepend(sip.KindVia, t.Via(sip.NewBranch()))
-	a := sentAck{tag: ack.ToTag(), wire: ack.Bytes(), target: t}
+	a := sentAck{tag: strings.Clone(ack.ToTag()), wire: ack.Bytes(), from: t.From, addr: t.Addr}
+	if t.Proto().Reliable() || !t.Addr.IsValid() {
+		a.full = &t
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state == accepted {
 		if i := c.ackOf(a.tag); i >= 0 {
 			c.acks[i] = a
 		} else if len(c.acks) < maxForks {
-			c.acks = append(c.acks, a)
+			c.acks = append(c.acks[:len(c.acks):len(c.acks)], a) // one is the rule
 		}
 	}
 	_, err := c.layer.tp.Send(a.wire, t, nil)
@@ -351,7 +381,7 @@ func (l *Layer) response(m *sip.Message, f transport.Flow) {
 func (c *Client) receive(m *sip.Message, f transport.Flow, method sip.Method) {
 	l := c.layer
 	c.mu.Lock()
-	if c.req != nil && c.req.Method() != method {
+	if c.work != nil && c.req != nil && c.req.Method() != method {
 		c.mu.Unlock()
 		l.m.StrayResponses.Add(1)
 		return
@@ -377,7 +407,7 @@ func (c *Client) receive(m *sip.Message, f transport.Flow, method sip.Method) {
 			a := c.acks[i]
 			c.mu.Unlock()
 			l.m.Absorbed.Add(1)
-			if _, err := l.tp.Send(a.wire, a.target, nil); err != nil {
+			if _, err := l.tp.Send(a.wire, a.target(), nil); err != nil {
 				l.m.SendFailed.Add(1)
 			}
 			return
@@ -388,7 +418,7 @@ func (c *Client) receive(m *sip.Message, f transport.Flow, method sip.Method) {
 	if c.state == calling {
 		l.tp.Forget(c.flow, c)
 	}
-	c.flow, c.status = f, status
+	c.flow, c.status = f, int16(status)
 	switch {
 	case status < 200:
 		c.provisional()
@@ -435,8 +465,7 @@ func (c *Client) acknowledge(res *sip.Message) {
 	ack := sip.NewACK(c.req, res)
 	wire := ack.Bytes()
 	t := c.sameWay()
-	c.release()
-	c.target, c.wire = t, wire
+	c.work = &work{target: t, wire: wire}
 	c.state = completed
 	l.pending.Add(-1)
 	if _, err := l.tp.Send(wire, t, nil); err != nil {
@@ -466,7 +495,7 @@ func (c *Client) finish() {
 }
 
 // release lets go of what is not needed after a final response. c.mu is held.
-func (c *Client) release() { c.req, c.wire, c.why = nil, nil, nil }
+func (c *Client) release() { c.work = nil }
 
 // absorb: a final response came again.
 func (c *Client) absorb(status int) {
@@ -474,7 +503,7 @@ func (c *Client) absorb(status int) {
 	l.m.Absorbed.Add(1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.invite && status >= 300 && c.wire != nil && c.state == completed {
+	if c.invite && status >= 300 && c.work != nil && c.state == completed {
 		if _, err := l.tp.Send(c.wire, c.target, nil); err != nil {
 			l.m.SendFailed.Add(1)
 		}

@@ -138,7 +138,9 @@ func (s *Server) Trying() error {
 func (s *Server) Acked() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.acked()
+	if s.acked(); s.state == sAccepted {
+		s.h = nil
+	}
 }
 
 // respond: s.mu is held.
@@ -592,6 +594,9 @@ func (s *Server) call(e event) {
 	}
 	s.mu.Lock()
 	h := s.h
+	if e.kind == evAck {
+		s.h = nil // it was the last; do not keep a call alive for timer L
+	}
 	if h == nil && e.kind == evCancel && s.state == waiting {
 		_ = s.respond(sip.NewResponse(s.req, 487, "", s.tagLocked()), false) // counted
 	}
