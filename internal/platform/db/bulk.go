@@ -57,8 +57,9 @@ func (t *Table) conflict() string {
 	return b.String()
 }
 
-// insertValues is an upsert of n rows by multi-row VALUES.
-func (t *Table) insertValues(n int) string {
+// insertValues is an upsert of n rows by multi-row VALUES. SQLite takes $1 for a name, and looks names up one by one for
+// each value it binds, so it gets bare question marks.
+func (t *Table) insertValues(n int, numbered bool) string {
 	var b strings.Builder
 	b.WriteString("INSERT INTO " + t.Name + " (" + strings.Join(t.Columns, ", ") + ") VALUES ")
 	p := 0
@@ -70,6 +71,10 @@ func (t *Table) insertValues(n int) string {
 		for j := range t.Columns {
 			if j > 0 {
 				b.WriteByte(',')
+			}
+			if !numbered {
+				b.WriteByte('?')
+				continue
 			}
 			p++
 			b.WriteByte('$')
@@ -83,6 +88,7 @@ func (t *Table) insertValues(n int) string {
 
 // upsertValues stores rows by multi-row VALUES of chunk rows.
 func upsertValues(ctx context.Context, tx *Tx, t *Table, n, chunk int, row func(int, []any)) (int64, error) {
+	numbered := tx.d.cfg.Driver == Postgres
 	var total int64
 	var stmt *sql.Stmt
 	args := make([]any, chunk*len(t.Columns))
@@ -95,14 +101,14 @@ func upsertValues(ctx context.Context, tx *Tx, t *Table, n, chunk int, row func(
 		var err error
 		if k == chunk && n >= 2*chunk {
 			if stmt == nil {
-				if stmt, err = tx.tx.PrepareContext(ctx, t.insertValues(chunk)); err != nil {
+				if stmt, err = tx.tx.PrepareContext(ctx, t.insertValues(chunk, numbered)); err != nil {
 					return 0, err
 				}
 				defer stmt.Close()
 			}
 			r, err = stmt.ExecContext(ctx, args...)
 		} else {
-			r, err = tx.tx.ExecContext(ctx, t.insertValues(k), args[:k*len(t.Columns)]...)
+			r, err = tx.tx.ExecContext(ctx, t.insertValues(k, numbered), args[:k*len(t.Columns)]...)
 		}
 		if err != nil {
 			return 0, err
@@ -116,15 +122,5 @@ func upsertValues(ctx context.Context, tx *Tx, t *Table, n, chunk int, row func(
 	return total, nil
 }
 
-// placeholders returns "$1,$2,…" up to n.
-func placeholders(n int) string {
-	var b strings.Builder
-	for i := range n {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteByte('$')
-		b.WriteString(strconv.Itoa(i + 1))
-	}
-	return b.String()
-}
+// marks returns "?,?,…" of n parameters, for SQLite.
+func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }

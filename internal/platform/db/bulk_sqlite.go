@@ -18,14 +18,14 @@ func (sqliteBulk) Upsert(ctx context.Context, tx *Tx, t *Table, n int, row func(
 func (sqliteBulk) Find(ctx context.Context, tx *Tx, t *Table, keys []string, _ bool, scan func(*sql.Rows) error) error {
 	q := "SELECT " + strings.Join(t.Columns, ", ") + " FROM " + t.Name + " WHERE " + t.Columns[0] + " IN ("
 	return eachChunk(keys, func(args []any) error {
-		return tx.Query(ctx, scan, q+placeholders(len(args))+")", args...)
+		return tx.Query(ctx, scan, q+marks(len(args))+")", args...)
 	})
 }
 
 func (sqliteBulk) Delete(ctx context.Context, tx *Tx, t *Table, keys []string) (int64, error) {
 	var total int64
 	err := eachChunk(keys, func(args []any) error {
-		n, err := tx.Exec(ctx, "DELETE FROM "+t.Name+" WHERE "+t.Columns[0]+" IN ("+placeholders(len(args))+")", args...)
+		n, err := tx.Exec(ctx, "DELETE FROM "+t.Name+" WHERE "+t.Columns[0]+" IN ("+marks(len(args))+")", args...)
 		total += n
 		return err
 	})

@@ -1,0 +1,70 @@
+package directory_test
+
+import (
+	"strconv"
+	"testing"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/testkit"
+)
+
+// BenchmarkImport loads numbers through the directory: rules, rows, feed and audit log, in chunks of 5,000, each a
+// durable transaction. One operation is one number. "new" creates them, "same" loads what is there already.
+func BenchmarkImport(b *testing.B) {
+	engines := []struct {
+		name string
+		open func() db.Config
+	}{{"sqlite", func() db.Config { return testkit.SQLiteConfig(b) }}, {"postgres", func() db.Config { return testkit.PostgresConfig(b) }}}
+	for _, e := range engines {
+		b.Run(e.name, func(b *testing.B) {
+			h := open(b, testkit.Open(b, e.open()))
+			h.putAccount(account("acme", domain.DirectRouting, domain.Zoom))
+			next := uint64(10_000_000_000)
+			load := func(b *testing.B, from uint64, header string) {
+				rep, err := h.Import(b.Context(), "acme", 0, func(yield func(domain.Number) bool) {
+					for i := range uint64(b.N) {
+						n := number("acme", "+"+strconv.FormatUint(from+i, 10), domain.DirectRouting)
+						n.CustomSIPHeader = header
+						if !yield(n) {
+							return
+						}
+					}
+				})
+				if err != nil || rep.Numbers != b.N {
+					b.Fatalf("Import: %+v, %v", rep, err)
+				}
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "numbers/s")
+			}
+			b.Run("new", func(b *testing.B) {
+				load(b, next, "acme-1")
+				next += uint64(b.N)
+			})
+			b.Run("changed", func(b *testing.B) { load(b, 10_000_000_000, "acme-"+strconv.Itoa(b.N)) })
+			b.Run("same", func(b *testing.B) { load(b, 10_000_000_000, "acme-"+strconv.Itoa(b.N)) })
+		})
+	}
+}
+
+// BenchmarkDeleteAccount deletes an account with all its numbers in one transaction. One operation is one number.
+func BenchmarkDeleteAccount(b *testing.B) {
+	h := open(b, testkit.Open(b, testkit.SQLiteConfig(b)))
+	h.putAccount(account("acme", domain.Zoom))
+	_, err := h.Import(b.Context(), "acme", 0, func(yield func(domain.Number) bool) {
+		for i := range uint64(b.N) {
+			if !yield(number("acme", "+"+strconv.FormatUint(10_000_000_000+i, 10), domain.Zoom)) {
+				return
+			}
+		}
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	b.ReportAllocs()
+	if _, err := h.DeleteAccount(b.Context(), "acme", true, directory.Write{}); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "numbers/s")
+}
