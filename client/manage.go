@@ -61,9 +61,9 @@ func (c *Client) CreateToken(ctx context.Context, n api.NewToken) (*api.Token, e
 	return manage[api.Token](ctx, c, http.MethodPost, "/tokens", n)
 }
 
-// VerifyAudit checks the audit log's chain of hashes.
-func (c *Client) VerifyAudit(ctx context.Context) (*api.AuditReport, error) {
-	return manage[api.AuditReport](ctx, c, http.MethodPost, "/audit/verify", nil)
+// VerifyAudit checks the audit log's chain of hashes, and that it still holds the heads that earlier checks printed.
+func (c *Client) VerifyAudit(ctx context.Context, heads ...string) (*api.AuditReport, error) {
+	return manage[api.AuditReport](ctx, c, http.MethodPost, "/audit/verify", api.AuditQuestion{Heads: heads})
 }
 
 func manage[T any](ctx context.Context, c *Client, method, path string, body any) (*T, error) {

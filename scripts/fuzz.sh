@@ -8,5 +8,5 @@ grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's/^\.\/(.
 	while read -r dir target; do
 		[[ $target =~ $only ]] || continue
 		echo "== $dir $target for $time"
-		go test "./$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$time" </dev/null
+		go test "./$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 20x </dev/null
 	done

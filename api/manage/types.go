@@ -180,6 +180,11 @@ type Token struct {
 	ExpiresIn   int    `json:"expiresIn"` // seconds
 }
 
+// AuditQuestion asks for a check of the audit log.
+type AuditQuestion struct {
+	Heads []string `json:"heads,omitempty"` // that earlier checks printed
+}
+
 // AuditReport is what checking the audit log found.
 type AuditReport struct {
 	OK       bool   `json:"ok"`

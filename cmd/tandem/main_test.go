@@ -86,6 +86,23 @@ func serve(t *testing.T, data string, args ...string) *process {
 	return p
 }
 
+// serveNotReady starts a server that will not become ready.
+func serveNotReady(t *testing.T, args ...string) *process {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	p := &process{t: t, data: t.TempDir(), log: &syncBuffer{}, stop: cancel, code: make(chan int, 1)}
+	var out syncBuffer
+	go func() {
+		p.code <- run(ctx, nil, append([]string{"serve", "--data", p.data, "--free-ports", "--output", "json"}, args...), os.Environ(), &out, p.log)
+	}()
+	t.Cleanup(func() {
+		if code := p.wait(); code != 0 || out.String() != "" {
+			t.Errorf("serve ended with %d and said %q\n%s", code, out.String(), p.log)
+		}
+	})
+	return p
+}
+
 // wait ends the server and returns its exit code; again and again the same.
 func (p *process) wait() int {
 	p.stop()
@@ -211,8 +228,16 @@ func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
 	if out := must(t, data, "number", "list", "--account", "contoso", "--output", "json"); !strings.Contains(out, number) {
 		t.Errorf("number list: %s", out)
 	}
-	if out := must(t, data, "audit", "verify"); !strings.HasPrefix(out, "the chain holds: ") {
+	out := must(t, data, "audit", "verify")
+	if !strings.HasPrefix(out, "the chain holds: ") {
 		t.Errorf("audit verify: %s", out)
+	}
+	head := strings.TrimSpace(out[strings.LastIndex(out, " ")+1:])
+	must(t, data, "account", "list")
+	must(t, data, "audit", "verify", "--head", head)
+	forged := head[:len(head)-1] + string("0123456789abcdef"[(strings.IndexByte("0123456789abcdef", head[len(head)-1])+1)%16])
+	if _, errs, code := command(t, data, "audit", "verify", "--head", forged); code != 1 || !strings.Contains(errs, "broken at row") {
+		t.Errorf("audit verify with a head that never was: %d %s", code, errs)
 	}
 	if out := must(t, data, "status"); !strings.HasPrefix(out, "ready ") || !strings.Contains(out, "edge") {
 		t.Errorf("status:\n%s", out)

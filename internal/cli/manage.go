@@ -303,17 +303,20 @@ func newToken(t *target) *cobra.Command {
 
 func newAudit(t *target) *cobra.Command {
 	cmd := &cobra.Command{Use: "audit", Short: "The hash-chained log of changes"}
-	cmd.AddCommand(&cobra.Command{
+	var heads []string
+	verify := &cobra.Command{
 		Use:   "verify",
 		Short: "Check the audit log's chain of hashes",
-		Args:  cobra.NoArgs,
+		Long: `Check the audit log's chain of hashes. It prints the chain's head: note it elsewhere, and a later check with --head shows
+that nothing before it was removed or written anew.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, done, err := t.connect(cmd.Context(), offlineToo)
 			if err != nil {
 				return err
 			}
 			defer done()
-			r, err := c.VerifyAudit(cmd.Context())
+			r, err := c.VerifyAudit(cmd.Context(), heads...)
 			if err != nil {
 				return err
 			}
@@ -328,7 +331,9 @@ func newAudit(t *target) *cobra.Command {
 			}
 			return err
 		},
-	})
+	}
+	verify.Flags().StringArrayVar(&heads, "head", nil, "head that an earlier check printed (repeat for several)")
+	cmd.AddCommand(verify)
 	return cmd
 }
 

@@ -46,7 +46,7 @@ type Jobs struct {
 	NewClient   func(ctx context.Context, c api.NewClient) (*api.CreatedClient, error)
 	Revoke      func(ctx context.Context, id string) error
 	NewToken    func(ctx context.Context, roles []string) (*api.Token, error)
-	VerifyAudit func(ctx context.Context) (*api.AuditReport, error)
+	VerifyAudit func(ctx context.Context, heads []string) (*api.AuditReport, error)
 }
 
 // Identify tells who sends a request and which roles it has, from its bearer token. It returns a *fault.Error of kind
@@ -362,7 +362,14 @@ func (s *Server) verifyAudit(r *http.Request) (int, any, error) {
 	if s.jobs.VerifyAudit == nil {
 		return 0, nil, notHere("api")
 	}
-	rep, err := s.jobs.VerifyAudit(r.Context())
+	var q api.AuditQuestion
+	if r.ContentLength != 0 {
+		var err error
+		if q, err = read[api.AuditQuestion](r); err != nil {
+			return 0, nil, err
+		}
+	}
+	rep, err := s.jobs.VerifyAudit(r.Context(), q.Heads)
 	if err != nil {
 		return 0, nil, err
 	}

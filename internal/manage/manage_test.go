@@ -121,8 +121,8 @@ func jobs() (manage.Jobs, *[]string) {
 		NewToken: func(_ context.Context, roles []string) (*api.Token, error) {
 			return &api.Token{AccessToken: strings.Join(roles, "+"), ExpiresIn: 60}, nil
 		},
-		VerifyAudit: func(context.Context) (*api.AuditReport, error) {
-			return &api.AuditReport{OK: false, Rows: 10, BrokenAt: 5, Reason: "hash differs"}, nil
+		VerifyAudit: func(_ context.Context, heads []string) (*api.AuditReport, error) {
+			return &api.AuditReport{OK: false, Rows: 10, BrokenAt: 5, Reason: "hash differs" + strings.Join(heads, ",")}, nil
 		},
 	}, &did
 }
@@ -162,6 +162,8 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"POST", "/manage/v1/tokens", `{"roles":["a"],"lifetime":59}`, 400, "InvalidBody", true},
 		{"POST", "/manage/v1/tokens", `{"roles":[]}`, 400, "RolesMissing", true},
 		{"POST", "/manage/v1/audit/verify", "", 200, `"brokenAt":5`, false},
+		{"POST", "/manage/v1/audit/verify", `{"heads":["7:ab"]}`, 200, `differs7:ab`, false},
+		{"POST", "/manage/v1/audit/verify", `{"head":"7:ab"}`, 400, "InvalidBody", true},
 	} {
 		w := c.do(x.method, x.path, x.body, x.bad)
 		if w.Code != x.status || !strings.Contains(w.Body.String(), x.answer) {
@@ -226,7 +228,7 @@ func TestWhatTheServerAnswersBesides(t *testing.T) {
 	j, _ := jobs()
 	j.Explain = func(context.Context, api.Question) (*api.Explanation, error) { panic("bug") }
 	j.Peers = nil
-	j.VerifyAudit = func(context.Context) (*api.AuditReport, error) { return nil, errors.New("disk: secret path") }
+	j.VerifyAudit = func(context.Context, []string) (*api.AuditReport, error) { return nil, errors.New("disk: secret path") }
 	h := newServer(t, j).Local()
 	for _, x := range []struct {
 		method, path, body string

@@ -199,8 +199,15 @@ func (c *core) newToken(ctx context.Context, names []string) (*api.Token, error)
 	return &api.Token{AccessToken: text.Reveal(), ExpiresIn: int(time.Until(expires).Round(time.Second).Seconds())}, nil
 }
 
-func (c *core) verifyAudit(ctx context.Context) (*api.AuditReport, error) {
-	r, err := c.db.VerifyAudit(ctx)
+func (c *core) verifyAudit(ctx context.Context, heads []string) (*api.AuditReport, error) {
+	noted := make([]db.AuditHead, len(heads))
+	for i, h := range heads {
+		var err error
+		if noted[i], err = db.ParseAuditHead(h); err != nil {
+			return nil, fault.New(fault.Invalid, "InvalidAuditHead", "%q is no head that tandem audit verify printed: %v", h, err).At(fmt.Sprintf("heads[%d]", i))
+		}
+	}
+	r, err := c.db.VerifyAudit(ctx, noted...)
 	if err != nil {
 		return nil, err
 	}

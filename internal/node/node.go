@@ -140,6 +140,7 @@ func (n *node) openEdge(context.Context) (func(context.Context) error, error) {
 	if n.listening == nil {
 		n.listening = e.Listening()
 	}
+	e.SetDraining(n.draining.Load())
 	n.edge.Store(e)
 	return func(ctx context.Context) error {
 		defer n.edge.Store(nil)
@@ -320,10 +321,8 @@ func (n *node) drain(on bool) error {
 	if e == nil {
 		return fault.New(fault.Conflict, "NoEdge", "no SIP edge runs on this node")
 	}
-	if d, ok := any(e).(interface{ SetDraining(bool) }); ok {
-		d.SetDraining(on)
-	}
 	n.draining.Store(on)
+	e.SetDraining(on)
 	return nil
 }
 
