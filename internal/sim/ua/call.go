@@ -51,6 +51,9 @@ func (c *Call) Invite() *Message { return c.invite }
 // Ended is closed when the call is over.
 func (c *Call) Ended() <-chan struct{} { return c.ended }
 
+// Confirmed is closed, for an incoming call, when the ACK of the answer has come.
+func (c *Call) Confirmed() <-chan struct{} { return c.acked }
+
 // EndedBy says who ended the call: "local", "remote", or "" if it is up or ended without a BYE.
 func (c *Call) EndedBy() string {
 	c.mu.Lock()

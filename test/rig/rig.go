@@ -1,0 +1,232 @@
+// Package rig starts the real program for end-to-end tests: it builds cmd/tandem once per test process, runs it as a child
+// between simulated neighbours, and reads its metrics. When the test itself runs under the race detector, so does the
+// program, and a race it reports fails the test.
+package rig
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/cli/demo"
+	"github.com/tandemgw/tandem/internal/sim/lab"
+	"github.com/tandemgw/tandem/test/fixtures"
+)
+
+var built struct {
+	once sync.Once
+	dir  string
+	file string
+	err  error
+}
+
+// Root returns the module's directory.
+func Root() (string, error) {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
+}
+
+// Binary builds the program once and returns its file. Main removes it.
+func Binary(tb testing.TB) string {
+	tb.Helper()
+	built.once.Do(func() {
+		root, err := Root()
+		if err != nil {
+			built.err = err
+			return
+		}
+		if built.dir, built.err = os.MkdirTemp("", "tandem-rig-"); built.err != nil {
+			return
+		}
+		built.file = filepath.Join(built.dir, "tandem")
+		args := []string{"build", "-o", built.file}
+		if Race {
+			args = append(args, "-race")
+		}
+		cmd := exec.Command("go", append(args, "./cmd/tandem")...)
+		cmd.Dir = root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("build cmd/tandem: %w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		tb.Fatal(built.err)
+	}
+	return built.file
+}
+
+// Main runs a package's tests and removes what Binary built.
+func Main(m *testing.M) {
+	code := m.Run()
+	if built.dir != "" {
+		_ = os.RemoveAll(built.dir) // a leftover in the temporary directory harms nobody
+	}
+	os.Exit(code)
+}
+
+// Start starts neighbours and the program between them, and provisions every customer of the world. Both are stopped
+// when the test ends; then the program's log must hold no data race and no panic.
+func Start(tb testing.TB, lo lab.Options, s demo.Settings) (*lab.Lab, *demo.Product) {
+	tb.Helper()
+	world, _, err := fixtures.Load()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	l, p, err := demo.Start(ctx, tb.TempDir(), Binary(tb), world, lo, s)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		Stop(tb, p)
+		if err := l.Close(); err != nil {
+			tb.Errorf("stop the neighbours: %v", err)
+		}
+	})
+	if _, err := p.Provision(ctx, world, func(fixtures.Customer) bool { return true }); err != nil {
+		tb.Fatal(err)
+	}
+	if err := p.WaitReady(ctx, l); err != nil {
+		tb.Fatal(err)
+	}
+	return l, p
+}
+
+// Stop stops the program in good order and looks through its log.
+func Stop(tb testing.TB, p *demo.Product) {
+	tb.Helper()
+	if err := p.Stop(); err != nil {
+		tb.Errorf("tandem did not end well: %v", err)
+	}
+	CheckLog(tb, p)
+}
+
+// CheckLog fails the test if the program's log holds a data race or a panic.
+func CheckLog(tb testing.TB, p *demo.Product) {
+	tb.Helper()
+	b, err := os.ReadFile(p.LogFile)
+	if err != nil {
+		tb.Error(err)
+		return
+	}
+	for _, bad := range []string{"WARNING: DATA RACE", "panic:", "fatal error:", "recovered from"} {
+		if i := strings.Index(string(b), bad); i >= 0 {
+			tb.Errorf("tandem's log holds %q:\n%s", bad, string(b[i:min(len(b), i+4000)]))
+			return
+		}
+	}
+}
+
+// Metrics is one reading of the program's metrics: full sample name, labels and all, to value.
+type Metrics map[string]float64
+
+// ReadMetrics reads the program's metrics.
+func ReadMetrics(ctx context.Context, p *demo.Product) (Metrics, error) {
+	url := strings.TrimRight(p.Ready.Metrics, "/")
+	if !strings.HasSuffix(url, "/metrics") {
+		url += "/metrics"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("read metrics: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(res.Body) // for the message only
+		return nil, fmt.Errorf("read metrics: %s: %s", res.Status, b)
+	}
+	m := Metrics{}
+	sc := bufio.NewScanner(res.Body)
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		l := sc.Text()
+		if strings.HasPrefix(l, "#") {
+			continue
+		}
+		i := strings.LastIndexByte(l, ' ')
+		if i < 0 {
+			continue
+		}
+		v, err := strconv.ParseFloat(l[i+1:], 64)
+		if err != nil {
+			return nil, fmt.Errorf("read metrics: line %q: %w", l, err)
+		}
+		m[l[:i]] = v
+	}
+	return m, sc.Err()
+}
+
+// Sum adds the samples of a metric whose labels hold all the given fragments, such as `state="pending"`. The second result
+// is how many there are: a metric that does not exist must not pass for 0.
+func (m Metrics) Sum(name string, labels ...string) (float64, int) {
+	sum, n := 0.0, 0
+	for k, v := range m {
+		base, rest, _ := strings.Cut(k, "{")
+		if base != name {
+			continue
+		}
+		ok := true
+		for _, l := range labels {
+			ok = ok && strings.Contains(rest, l)
+		}
+		if ok {
+			sum += v
+			n++
+		}
+	}
+	return sum, n
+}
+
+// WaitMetrics reads the metrics until ok says true, for at most the given time. It returns the last reading.
+func WaitMetrics(tb testing.TB, p *demo.Product, limit time.Duration, what string, ok func(Metrics) bool) Metrics {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	t := time.NewTicker(100 * time.Millisecond)
+	defer t.Stop()
+	var last Metrics
+	for {
+		m, err := ReadMetrics(ctx, p)
+		if err == nil {
+			last = m
+			if ok(m) {
+				return m
+			}
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			tb.Errorf("after %v: %s; last reading: calls active %v, transactions pending %v, goroutines %v (%v)", limit, what,
+				last["tandem_calls_active"], last[`tandem_sip_transactions{state="pending"}`], last["go_goroutines"], err)
+			return last
+		}
+	}
+}
+
+// Quiet waits until no call is up and no transaction is pending.
+func Quiet(tb testing.TB, p *demo.Product, limit time.Duration) Metrics {
+	tb.Helper()
+	return WaitMetrics(tb, p, limit, "calls or transactions are left", func(m Metrics) bool {
+		calls, a := m.Sum("tandem_calls_active")
+		pending, b := m.Sum("tandem_sip_transactions", `state="pending"`)
+		return a > 0 && b > 0 && calls == 0 && pending == 0
+	})
+}

@@ -1,0 +1,34 @@
+// Package sip_test drives the real program, as a child process, with real SIP peers: sipgo agents over TLS, TCP and UDP,
+// SIPp over UDP and TCP, Kamailio over TLS. docs/verification.md lists what it shows.
+package sip_test
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/tandemgw/tandem/test/rig"
+)
+
+func TestMain(m *testing.M) { rig.Main(m) }
+
+// need skips the test, or fails it where TANDEM_REQUIRE_<name> is set, when a program is missing.
+func need(t *testing.T, variable, program string, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	if os.Getenv(variable) != "" {
+		t.Fatalf("%s is missing: %v; `make setup` installs it", program, err)
+	}
+	t.Skipf("%s is missing: %v; `make setup` installs it", program, err)
+}
+
+// within bounds a test's waiting.
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}

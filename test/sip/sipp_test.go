@@ -1,0 +1,400 @@
+package sip_test
+
+import (
+	"bytes"
+	"context"
+	"embed"
+
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"text/template"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/cli/demo"
+	"github.com/tandemgw/tandem/test/fixtures"
+	"github.com/tandemgw/tandem/test/rig"
+)
+
+//go:embed scenarios/*.xml
+var scenarioFiles embed.FS
+
+// plan is one call between two SIPp processes: what fills the scenario templates.
+type plan struct {
+	From, To     string
+	FromHost     string // host in From
+	Host         string // host of Request-URI and To: how the caller knows the gateway
+	Headers      []string
+	Refused      int // the caller gets this final status
+	FarStatus    int // the callee answers this
+	EarlyMedia   bool
+	NoRinging    bool
+	Cancel       bool
+	CancelRace   bool // the callee answers all the same
+	Reinvite     bool
+	CalleeEnds   bool
+	Silent       bool
+	Ring         int // milliseconds
+	Hold         int // milliseconds
+	AnswerChecks []string
+	InviteChecks []string
+}
+
+// URI is the Request-URI.
+func (p plan) URI() string { return "sip:" + p.To + "@" + p.Host + ";user=phone" }
+
+// holds is a SIPp check that a header holds a regular expression.
+func holds(header, pattern string) string {
+	return fmt.Sprintf(`<ereg regexp="%s" search_in="hdr" header="%s:" check_it="true" assign_to="1"/>`, pattern, header)
+}
+
+// lacks is a SIPp check that there is no such header.
+func lacks(header string) string {
+	return fmt.Sprintf(`<ereg regexp="." search_in="hdr" header="%s:" check_it_inverse="true" assign_to="1"/>`, header)
+}
+
+// trunk is a peer group of the gateway in the SIPp tests.
+type trunk struct {
+	name, service string
+	bind          string   // where the gateway listens
+	peers         []string // where SIPp processes will listen, in order of priority
+	host          string   // the name the gateway goes by
+}
+
+// sippGateway is a gateway all of whose neighbours are SIPp processes over one transport.
+type sippGateway struct {
+	transport string
+	trunks    map[string]*trunk
+	p         *demo.Product
+	dir       string
+}
+
+// freeAddress holds a loopback port for UDP and TCP until release is called.
+func freeAddress(t *testing.T) (addr string, release func()) {
+	t.Helper()
+	for range 50 {
+		u, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", u.LocalAddr().String())
+		if err != nil {
+			_ = u.Close() // its port is somebody's TCP port: try the next
+			continue
+		}
+		return u.LocalAddr().String(), func() {
+			_ = u.Close()
+			_ = l.Close()
+		}
+	}
+	t.Fatal("no free port")
+	return "", nil
+}
+
+func (g *sippGateway) config(base string) string {
+	var b strings.Builder
+	w := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	w("metrics: {listen: 127.0.0.1:0}\nmanage: {listen: 127.0.0.1:0}\nprovisioning: {listen: 127.0.0.1:0}\nshutdown: {drain: 1s, cut: 5s}")
+	w("calls:\n  timers: {failoverAfter: 600ms, ringTimeout: 2s}")
+	w("  routing:\n    baseDomain: %s\n    peerGroupToService: {core: teamsOperatorConnect}", base)
+	w("    serviceToPeerGroup: {teamsDirectRouting: core, teamsOperatorConnect: core, teamsPhoneMobile: core, zoomPhoneCloudPeering: core}")
+	w("  groups:")
+	for _, name := range []string{"core", "direct-routing", "operator-connect", "phone-mobile", "zoom"} {
+		t := g.trunks[name]
+		w("    - name: %s\n      transport: %s", t.name, g.transport)
+		if t.service != "" {
+			w("      service: %s", t.service)
+		}
+		if g.transport == "udp" {
+			w("      bind: {udp: %q, tcp: %q}", t.bind, t.bind)
+		} else {
+			w("      bind: {tcp: %q}", t.bind)
+		}
+		w("      allowedSources: [127.0.0.0/8]\n      options: {off: true}\n      peers:")
+		for i, p := range t.peers {
+			w("        - {name: %s-%d, address: %q, priority: %d}", t.name, i+1, p, i)
+		}
+	}
+	return b.String()
+}
+
+// layout finds addresses for a gateway whose neighbours are SIPp processes, and writes its configuration file.
+func layout(t *testing.T, transport string) (*sippGateway, string) {
+	t.Helper()
+	_, err := exec.LookPath("sipp")
+	need(t, "TANDEM_REQUIRE_SIPP", "sipp", err)
+	world, _, err := fixtures.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &sippGateway{transport: transport, trunks: map[string]*trunk{}, dir: t.TempDir()}
+	var releases []func()
+	address := func() string {
+		a, release := freeAddress(t)
+		releases = append(releases, release)
+		return a
+	}
+	for _, x := range []trunk{
+		{name: "core"},
+		{name: "direct-routing", service: "teamsDirectRouting", host: "nwind.1r1." + world.BaseDomain},
+		{name: "operator-connect", service: "teamsOperatorConnect"},
+		{name: "phone-mobile", service: "teamsPhoneMobile"},
+		{name: "zoom", service: "zoomPhoneCloudPeering"},
+	} {
+		x.bind, x.peers = address(), []string{address(), address()}
+		if x.host == "" {
+			x.host = x.bind
+		}
+		g.trunks[x.name] = &x
+	}
+	for _, r := range releases {
+		r()
+	}
+	file := filepath.Join(g.dir, "tandem.yaml")
+	if err := os.WriteFile(file, []byte(g.config(world.BaseDomain)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return g, file
+}
+
+// startSIPp starts a gateway whose neighbours are SIPp processes over UDP or TCP, and provisions the demonstration's
+// customers.
+func startSIPp(t *testing.T, transport string) *sippGateway {
+	t.Helper()
+	g, file := layout(t, transport)
+	world, _, err := fixtures.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if g.p, err = demo.StartProduct(ctx, rig.Binary(t), file, g.dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { rig.Stop(t, g.p) })
+	if _, err := g.p.Provision(ctx, world, func(c fixtures.Customer) bool { return c.Demo }); err != nil {
+		t.Fatal(err)
+	}
+	for n, s := range map[string]string{"+441632960199": "teamsDirectRouting", "+442079460219": "teamsOperatorConnect", "+447700900159": "teamsPhoneMobile",
+		"+12025550159": "zoomPhoneCloudPeering"} {
+		if err := g.p.WaitRouted(ctx, "core", n, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return g
+}
+
+// sipp is a running SIPp process.
+type sipp struct {
+	name   string
+	cmd    *exec.Cmd
+	out    *bytes.Buffer
+	errors string
+	done   chan struct{} // closed when it has ended
+	err    error         // how, once done is closed
+}
+
+// start runs SIPp with a scenario. The process ends by itself after its calls.
+func (g *sippGateway) start(ctx context.Context, t *testing.T, scenario string, p plan, local string, args ...string) *sipp {
+	t.Helper()
+	dir, err := os.MkdirTemp(g.dir, "sipp-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tpl, err := template.ParseFS(scenarioFiles, "scenarios/"+scenario)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	if err := tpl.Execute(&text, p); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, scenario)
+	if err := os.WriteFile(file, text.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(local)
+	mode := map[string]string{"udp": "u1", "tcp": "t1"}[g.transport]
+	s := &sipp{name: scenario, out: &bytes.Buffer{}, errors: filepath.Join(dir, "errors.log")}
+	s.cmd = exec.CommandContext(ctx, "sipp", append([]string{"-sf", file, "-i", "127.0.0.1", "-bind_local", "-p", port, "-t", mode, "-nostdin", "-trace_err",
+		"-error_file", s.errors, "-timeout", "20s", "-timeout_error", "-d", "20", "-nd", "-default_behaviors", "abortunexp"}, args...)...)
+	s.cmd.Dir = dir
+	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
+	s.cmd.Cancel = func() error { return s.cmd.Process.Kill() }
+	s.cmd.WaitDelay = 2 * time.Second
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.done = make(chan struct{})
+	go func() {
+		defer close(s.done)
+		s.err = s.cmd.Wait()
+	}()
+	return s
+}
+
+// wait returns what went wrong in the process, or "".
+func (s *sipp) wait() string {
+	<-s.done
+	if s.err == nil {
+		return ""
+	}
+	b, _ := os.ReadFile(s.errors) // absent if SIPp found no error worth writing
+	out := s.out.String()
+	if i := strings.LastIndex(out, "Scenario Screen"); i >= 0 {
+		out = out[i:]
+	}
+	return fmt.Sprintf("%s: %v\n%s\n%s", s.name, s.err, tail(string(b), 3000), tail(out, 2500))
+}
+
+func tail(s string, n int) string {
+	if len(s) > n {
+		return "…" + s[len(s)-n:]
+	}
+	return s
+}
+
+// listening waits until the process listens on the address.
+func (g *sippGateway) listening(ctx context.Context, t *testing.T, s *sipp, addr string) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var err error
+		if g.transport == "tcp" {
+			// Connecting would count as a call's connection: look whether the port can still be bound.
+			var l net.Listener
+			if l, err = net.Listen("tcp", addr); err == nil {
+				_ = l.Close()
+			}
+		} else {
+			var c net.PacketConn
+			if c, err = net.ListenPacket("udp", addr); err == nil {
+				_ = c.Close()
+			}
+		}
+		if err != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-s.done:
+			t.Fatalf("it ended before the call: %s", s.wait())
+		case <-ctx.Done():
+			t.Fatalf("nobody listens on %s", addr)
+		}
+	}
+}
+
+// call runs one call: SIPp as callee on the far trunk's peer, SIPp as caller on the near trunk's peer.
+func (g *sippGateway) call(t *testing.T, near, far string, p plan) {
+	t.Helper()
+	g.calls(t, near, far, p, nil)
+}
+
+// calls is call with callees on several peers: each has its own changes to the plan. Callees whose change is nil are not
+// started.
+func (g *sippGateway) calls(t *testing.T, near, far string, p plan, changes []func(*plan)) {
+	t.Helper()
+	ctx := within(t, 30*time.Second)
+	n, f := g.trunks[near], g.trunks[far]
+	p.Host = n.host
+	if p.FromHost == "" {
+		p.FromHost = map[bool]string{true: "core.example", false: "service.example"}[near == "core"]
+	}
+	if changes == nil {
+		changes = []func(*plan){func(*plan) {}}
+	}
+	var uas []*sipp
+	for i, change := range changes {
+		if change == nil {
+			continue
+		}
+		x := p
+		change(&x)
+		uas = append(uas, g.start(ctx, t, "uas.xml", x, f.peers[i], "-m", "1"))
+		g.listening(ctx, t, uas[len(uas)-1], f.peers[i])
+	}
+	uac := g.start(ctx, t, "uac.xml", p, n.peers[0], "-m", "1", "-r", "1", n.bind)
+	var problems []string
+	if w := uac.wait(); w != "" {
+		problems = append(problems, w)
+	}
+	for _, s := range uas {
+		if len(problems) > 0 { // what the callee still waits for will not come
+			_ = s.cmd.Process.Kill()
+		}
+		if w := s.wait(); w != "" {
+			problems = append(problems, w)
+		}
+	}
+	if len(problems) > 0 {
+		t.Error(strings.Join(problems, "\n"))
+	}
+}
+
+const header = "X-MS-Operator-Content"
+
+func TestSIPp(t *testing.T) {
+	for _, transport := range []string{"udp", "tcp"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			g := startSIPp(t, transport)
+			g.suite(t)
+			rig.Quiet(t, g.p, 40*time.Second)
+		})
+	}
+}
+
+func (g *sippGateway) suite(t *testing.T) {
+	outside := "+442890180001"
+	run := func(name, near, far string, p plan, changes ...func(*plan)) {
+		t.Run(name, func(t *testing.T) { g.calls(t, near, far, p, changes) })
+	}
+	// First, because over UDP the given-up INVITE is listened for until timer B ends, and the test looks at what is left.
+	run("fail-over when nobody listens", "core", "zoom", plan{From: outside, To: "+12025550122"}, nil, func(*plan) {})
+	services := []struct {
+		trunk, number, value string
+		check                []string // on the INVITE the service gets
+	}{
+		{"direct-routing", "+441632960120", "NW-0120", []string{holds("Contact", "nwind[.]1r1[.]tandem[.]example"), holds("X-MS-SBC", "[A-Za-z]")}},
+		{"operator-connect", "+442079460120", "FAB-0120", []string{holds("X-MS-SBC", "[A-Za-z]")}},
+		{"phone-mobile", "+447700900120", "", []string{holds("X-MS-SBC", "[A-Za-z]"), lacks("X-MS-FMC")}},
+		{"zoom", "+12025550120", "CON-0120", []string{holds("P-Asserted-Identity", "[+]442890180001")}},
+	}
+	for _, s := range services {
+		onAnswer, onInvite := []string{lacks(header)}, []string{lacks(header)}
+		if s.value != "" {
+			onAnswer, onInvite = []string{holds(header, s.value)}, []string{holds(header, s.value)}
+		}
+		// Header direction (gateway-calls §2.1): towards the core on INVITE and answers, never towards the service.
+		run(s.trunk+" called", "core", s.trunk, plan{From: outside, To: s.number, Headers: []string{header + ": forged"},
+			AnswerChecks: onAnswer, InviteChecks: append([]string{lacks(header)}, s.check...)})
+		run(s.trunk+" calls", s.trunk, "core", plan{From: s.number, To: outside, CalleeEnds: true,
+			AnswerChecks: []string{lacks(header)}, InviteChecks: onInvite})
+	}
+	dr := plan{From: outside, To: "+441632960121"}
+	with := func(change func(*plan)) plan {
+		p := dr
+		change(&p)
+		return p
+	}
+	run("the callee hangs up", "core", "direct-routing", with(func(p *plan) { p.CalleeEnds = true }))
+	run("early media", "core", "direct-routing", with(func(p *plan) { p.EarlyMedia = true }))
+	run("re-INVITE", "core", "direct-routing", with(func(p *plan) { p.Reinvite = true }))
+	run("re-INVITE from the service", "direct-routing", "core", plan{From: "+441632960121", To: outside, Reinvite: true})
+	run("CANCEL", "core", "direct-routing", with(func(p *plan) { p.Cancel = true }))
+	run("CANCEL from the service", "direct-routing", "core", plan{From: "+441632960121", To: outside, Cancel: true})
+	run("CANCEL crosses the answer", "core", "direct-routing", with(func(p *plan) { p.Cancel, p.CancelRace = true, true }))
+	run("busy", "core", "direct-routing", with(func(p *plan) { p.Refused, p.FarStatus = 486, 486 }))
+	run("no answer", "core", "direct-routing", with(func(p *plan) { p.Refused = 480; p.AnswerChecks = []string{holds("Reason", "cause=19")} }),
+		func(p *plan) { p.Cancel = true })
+	run("screened", "direct-routing", "core", plan{From: "+442079460121", To: outside, Refused: 403, AnswerChecks: []string{holds("Warning", "399.*[+]442079460121")}}, nil)
+	run("fail-over on 503", "core", "direct-routing", dr, func(p *plan) { p.FarStatus = 503 }, func(*plan) {})
+	run("fail-over on 408", "core", "operator-connect", plan{From: outside, To: "+442079460122"}, func(p *plan) { p.FarStatus = 408 }, func(*plan) {})
+	run("no fail-over on 500", "core", "phone-mobile", plan{From: outside, To: "+447700900122", Refused: 500, FarStatus: 500})
+}
