@@ -9,7 +9,7 @@ PKG     ?= ./...
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deep lint generate fuzz bench-calls bench-replica setup clean
+.PHONY: help build demo test test-deep lint generate fuzz bench-calls bench-replica bench-bulk setup clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -48,6 +48,10 @@ bench-calls: build ## measure calls beside Kamailio; last line "calls: tandem=�
 
 bench-replica: ## measure the number index: bytes per number, look-up time, load time
 	@bench/replica/run $(ARGS)
+
+bench-bulk: ## measure bulk loads into both databases; last line "bulk: sqlite=… postgres=…"
+	@scripts/need.sh test
+	@bench/bulk/run $(ARGS)
 
 setup: ## install the Debian packages that tests and benchmarks need (as root; otherwise name them)
 	@scripts/need.sh build test bench
