@@ -1,10 +1,6 @@
 package leg
 
-import (
-	"strings"
-
-	"github.com/tandemgw/tandem/internal/calls/sip"
-)
+import "github.com/tandemgw/tandem/internal/calls/sip"
 
 // The header lines that do not pass from one leg to the other, with the reason. Every other line passes, known or not,
 // in its place and byte for byte. docs/sip-headers.md says the same for people; a test compares the two.
@@ -40,6 +36,5 @@ func (r *Rules) Relay(dst, src *sip.Message) {
 
 // ours tells whether only we may write a line of that name.
 func (r *Rules) ours(name string) bool {
-	return len(name) == len(r.custom) && strings.EqualFold(name, r.custom) ||
-		len(name) == len(HeaderSBC) && strings.EqualFold(name, HeaderSBC)
+	return fold(name, r.custom) || fold(name, HeaderSBC)
 }

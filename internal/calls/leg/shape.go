@@ -12,6 +12,8 @@ const (
 	HeaderSBC      = "X-MS-SBC"      // to Microsoft: which gateway this is
 	HeaderTenantID = "X-MS-TenantID" // from Microsoft: the tenant a call comes from; billing may need it
 	HeaderFMC      = "X-MS-FMC"      // the call is anchored in Phone System
+
+	headerTenantIDToo = "X-MSTenantID" // as one page of the published documentation spells it
 )
 
 // Methods are what this gateway takes within a call and passes to the other leg, as Allow lists them. NOTIFY is there
@@ -31,12 +33,11 @@ func allow(methods []sip.Method) string {
 	return strings.Join(names, ", ")
 }
 
-// Tenant returns the Teams tenant that a message names, in lower case, or "". One page of the published documentation
-// spells the header without its second hyphen; both are read.
+// Tenant returns the Teams tenant that a message names, in lower case, or "".
 func Tenant(m *sip.Message) string {
 	v := m.GetName(HeaderTenantID)
 	if v == "" {
-		v = m.GetName("X-MSTenantID")
+		v = m.GetName(headerTenantIDToo)
 	}
 	return strings.ToLower(v)
 }
@@ -185,20 +186,26 @@ func rewrite(u sip.URI, a Addr) string {
 }
 
 // operatorOnly are lines that stay within the operator's own network (RFC 7315 §4: they are removed when a message
-// leaves it) and what Microsoft tells the operator about its customers.
-var operatorOnly = []sip.Kind{sip.KindPChargingVector, sip.KindPChargingFunctionAddresses, sip.KindPVisitedNetworkID,
-	sip.KindPAccessNetworkInfo, sip.KindPServedUser}
+// leaves it).
+var operatorOnly = [256]bool{sip.KindPChargingVector: true, sip.KindPChargingFunctionAddresses: true, sip.KindPVisitedNetworkID: true,
+	sip.KindPAccessNetworkInfo: true, sip.KindPServedUser: true}
 
-// Outwards takes off what must not leave the operator's network: charging and access-network lines, and the tenant of
-// another customer's call. Profiles call it first in ToService.
+// Outwards takes off what must not leave the operator's network: charging and access-network lines, the tenant of
+// another customer's call, and the custom header, even if the edge's own message had it. Profiles call it first in
+// ToService.
 func (r *Rules) Outwards(m *sip.Message) {
-	for _, k := range operatorOnly {
-		m.Remove(k)
+	for i := 0; i < m.Len(); {
+		h := m.At(i)
+		if operatorOnly[h.Kind()] || h.Kind() == sip.KindOther && (fold(h.Name(), r.custom) || fold(h.Name(), HeaderTenantID) || fold(h.Name(), headerTenantIDToo)) {
+			m.RemoveAt(i)
+			continue
+		}
+		i++
 	}
-	m.RemoveName(HeaderTenantID)
-	m.RemoveName("X-MSTenantID")
-	m.RemoveName(r.custom) // never towards a service, not even if the edge's own message had it
 }
+
+// fold compares names without regard to case; most differ in length.
+func fold(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }
 
 // Identify tells Microsoft who we are and which methods we take: Contact under the given name, X-MS-SBC beside it, Allow.
 func (r *Rules) Identify(m *sip.Message, us Addr, l *Leg) {

@@ -103,7 +103,6 @@ type sealedReader struct {
 	head  []byte
 	info  []byte
 	chunk uint64
-	buf   []byte
 	done  bool
 }
 
