@@ -2,6 +2,7 @@ package provapi_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,6 +58,7 @@ type bed struct {
 type options struct {
 	config  func(*provapi.Config)
 	sources auth.SourcesConfig
+	keyring *secret.Keyring // default a new one
 	deps    func(*provapi.Deps)
 }
 
@@ -78,9 +80,12 @@ func newBed(t testing.TB, d *db.DB, o options) *bed {
 	ob := outbox.New(d, outbox.Default(), logger, nil)
 	s := store.New(d, ob)
 	dir := directory.New(s, directory.Default(), logger, nil)
-	ring, err := secret.Ephemeral()
-	if err != nil {
-		t.Fatal(err)
+	ring := o.keyring
+	if ring == nil {
+		var err error
+		if ring, err = secret.Ephemeral(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	cfg := auth.Default()
 	deps := auth.Deps{Log: logger, Keyring: ring}
@@ -424,6 +429,7 @@ type exercised struct {
 	mu       sync.Mutex
 	statuses map[string]map[int]bool
 	codes    map[string]bool
+	outage   bool // PostgreSQL was there to be taken away: without it some statuses are not exercised
 }
 
 func (x *exercised) status(op string, status int) {
@@ -450,7 +456,7 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	whole := flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" && flag.Lookup("test.list").Value.String() == "" &&
 		flag.Lookup("test.fuzz").Value.String() == "" && !testing.Short()
-	if code == 0 && whole {
+	if code == 0 && whole && seen.outage {
 		if err := checkCoverage(); err != nil {
 			fmt.Println("FAIL:", err)
 			code = 1
@@ -467,7 +473,9 @@ func checkCoverage() error {
 		"exercised. Every request that is meant to succeed, and every answer, is validated against our document and, where it is at\n" +
 		"hand, against the published one.\n\n| Operation | Method and path | Statuses |\n|---|---|---|\n")
 	ops := documents()[0].ops
-	slices.SortFunc(ops, func(a, c documentOperation) int { return strings.Compare(a.path+a.method, c.path+c.method) })
+	slices.SortFunc(ops, func(a, c documentOperation) int {
+		return cmp.Or(strings.Compare(a.path, c.path), strings.Compare(a.method, c.method))
+	})
 	for _, o := range ops {
 		statuses := slices.Sorted(maps.Keys(seen.statuses[o.op.OperationID]))
 		fmt.Fprintf(&b, "| `%s` | %s `%s` | %s |\n", o.op.OperationID, o.method, o.path, strings.Trim(fmt.Sprint(statuses), "[]"))
