@@ -1,0 +1,5 @@
+//go:build deep
+
+package mutation_test
+
+const deep = true
