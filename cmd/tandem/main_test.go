@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -466,5 +467,25 @@ func TestPortInUseEndsTheProcess(t *testing.T) {
 		"--set", `calls.groups[0]={name: core, transport: udp, bind: {udp: "127.0.0.1:0"}}`}, os.Environ(), &out, &errs)
 	if code != 1 || !strings.Contains(errs.String(), "start manage: ") || !strings.Contains(errs.String(), "address already in use") {
 		t.Errorf("exit code %d\n%s", code, &errs)
+	}
+}
+
+// TestRunbookNamesMetricsThatExist keeps the alerts of the runbook from naming what is not there.
+func TestRunbookNamesMetricsThatExist(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := serve(t, t.TempDir())
+	_, exposed := get(t, p.ready.Metrics)
+	names := regexp.MustCompile(`tandem_[a-z_]+`).FindAllString(string(text), -1)
+	if len(names) < 5 {
+		t.Fatalf("the runbook names only %d metrics", len(names))
+	}
+	for _, name := range names {
+		if !strings.Contains(exposed, "# TYPE "+name+" ") {
+			t.Errorf("the runbook names %s, which is not exposed", name)
+		}
 	}
 }
