@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -95,6 +96,8 @@ func (n *node) announce(ctx context.Context, tell func(Ready)) {
 			return
 		}
 	}
+	// Loading leaves several times the index as garbage, which the runtime would keep for long.
+	debug.FreeOSMemory()
 	n.log.Info("ready", "after", time.Since(n.started).Round(time.Millisecond))
 	if tell != nil {
 		tell(n.ready())
