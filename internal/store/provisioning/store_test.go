@@ -77,6 +77,7 @@ func populate(t *testing.T, dir *directory.Directory) world {
 			a.Services[s] = d
 		}
 		must[*directory.Result](t)(dir.PutAccount(ctx, a, directory.Write{}))
+		var batch []domain.Number
 		for j := range 12 {
 			n := domain.Number{TelephoneNumber: domain.E164(fmt.Sprintf("+%s%02d%02d", pick("4420", "4930", "1425"), i, j)), AccountName: a.Name}
 			for _, s := range domain.Services() {
@@ -107,8 +108,9 @@ func populate(t *testing.T, dir *directory.Directory) world {
 			if n.Enabled() == 0 {
 				n.CustomSIPHeader = pick("", "h1", "h2")
 			}
-			must[*directory.Result](t)(dir.PutNumber(ctx, n, directory.Write{}))
+			batch = append(batch, n)
 		}
+		must[*directory.Result](t)(dir.PutNumbers(ctx, a.Name, batch, directory.Write{}))
 	}
 	for i := range 12 {
 		q := domain.RequestForInformation{ID: pick("", "r1", "r2"), TenantID: fmt.Sprintf("%08x%s", i*0x10000001, tenant[8:]), OperatorID: pick("", "op"), Status: pick("active", "suspended", "removed")}
@@ -234,7 +236,7 @@ func TestFiltersMeanWhatMatchSays(t *testing.T) {
 					continue
 				}
 				lits := res.occurring(f)
-				for range 6 {
+				for range 4 {
 					lits = append(lits, literals[r.IntN(len(literals))])
 				}
 				for _, lit := range lits {
@@ -245,7 +247,7 @@ func TestFiltersMeanWhatMatchSays(t *testing.T) {
 				}
 				es = append(es, &filter.Compare{Field: f, Negated: true, Value: filter.StringValue(lits[0])})
 			}
-			for range 150 {
+			for range 80 {
 				es = append(es, expression(r, fields, 3))
 			}
 			hits := 0
