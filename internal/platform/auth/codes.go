@@ -6,8 +6,7 @@ const (
 	CodeInvalidToken      = "InvalidAuthenticationToken" // malformed, wrongly signed, or a claim is wrong
 	CodeExpiredToken      = "ExpiredAuthenticationToken" // was good once
 	CodeIssuerUnavailable = "IssuerUnavailable"          // the token cannot be checked: its issuer's keys were never had
-	CodeInvalidRole       = "InvalidRole"
-	CodeInvalidClientName = "InvalidClientName"
-	CodeClientNotFound    = "ClientNotFound"
-	CodeIssuerDisabled    = "EmbeddedIssuerDisabled"
+	CodeInvalidRole       = "InvalidRole"                // management API: a role that does not exist, or none
+	CodeInvalidClientName = "InvalidClientName"          // management API: not 1–100 printable characters
+	CodeClientNotFound    = "ClientNotFound"             // management API: no client has that id
 )

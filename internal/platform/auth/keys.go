@@ -86,7 +86,7 @@ var errNoKeys = errors.New("no key set of the issuer")
 func (s *keySet) pick(kid, alg string) (found []publicKey, have bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.keys) == 0 || time.Now().Sub(s.fetched) > s.maxAge {
+	if len(s.keys) == 0 || time.Since(s.fetched) > s.maxAge {
 		return nil, false
 	}
 	for _, k := range s.keys {
