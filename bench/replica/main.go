@@ -32,6 +32,9 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
 
+// log is the index's.
+var log = slog.New(slog.DiscardHandler)
+
 func main() {
 	sizes := flag.String("n", "1000000,10000000", "how many numbers; several, separated by commas")
 	values := flag.String("values", "mixed,blocks", "mixed: neighbours belong to different accounts; blocks: a block belongs to one account")
@@ -39,7 +42,11 @@ func main() {
 	changes := flag.Int("changes", 10_000, "changes per second that stream in while look-ups and the start are measured")
 	lookups := flag.Duration("time", 5*time.Second, "how long look-ups are measured")
 	peers := flag.Int("peer", 10_000_000, "largest number of numbers for which the map is measured too; it takes minutes and gigabytes beyond")
+	verbose := flag.Bool("v", false, "print the index's own log: what a snapshot held up, among others")
 	flag.Parse()
+	if *verbose {
+		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
 	fmt.Printf("# %s, %d cores, %s\n", time.Now().UTC().Format("2006-01-02"), runtime.GOMAXPROCS(0), runtime.Version())
 	for _, size := range strings.Split(*sizes, ",") {
 		n, err := strconv.Atoi(size)
@@ -344,8 +351,6 @@ func measure(p *plan, changes int, lookups time.Duration) error {
 	defer os.RemoveAll(dir)
 	src, sl := newSource(p), newSealer()
 	payloads := src.payloads(20_000)
-	log := slog.New(slog.DiscardHandler)
-
 	// Everything from the source, then a snapshot at the orderly end.
 	before := heap()
 	r, err := replica.Open(replica.Config{SnapshotEvery: time.Hour, SnapshotAfterChanges: 1 << 40}, dir, src, sl, log, nil)

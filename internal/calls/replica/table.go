@@ -30,7 +30,9 @@ func newTable(n int) *table {
 	for size*2/3 < n {
 		size *= 2
 	}
-	return &table{slots: make([]slot, size), shift: uint8(64 - bits.TrailingZeros(uint(size)))}
+	t := &table{slots: make([]slot, size), shift: uint8(64 - bits.TrailingZeros(uint(size)))}
+	adviseHuge(t.slots)
+	return t
 }
 
 // find returns the page's slot, nil if it has none.

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package replica
+
+// adviseHuge does nothing here.
+func adviseHuge([]slot) {}
