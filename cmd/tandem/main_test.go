@@ -452,6 +452,10 @@ func TestConfigCommands(t *testing.T) {
 	if !strings.Contains(shown, "level: warn") || strings.Contains(shown, "#") {
 		t.Errorf("config show:\n%s", shown)
 	}
+	out, errs, code := command(t, dir, "config", "check", "--set", "log.level=x", "--set", "a=b", "--output", "json")
+	if code != 2 || !strings.Contains(out, `"valid": false`) || !strings.Contains(out, `"path": "a"`) || strings.HasPrefix(errs, "tandem:") {
+		t.Errorf("config check as JSON: %d\n%s%s", code, out, errs)
+	}
 	var tree map[string]any
 	if err := json.Unmarshal([]byte(must(t, dir, "config", "show", "--output", "json")), &tree); err != nil || tree["data"] == nil {
 		t.Errorf("config show as JSON: %v", err)

@@ -109,6 +109,40 @@ func TestEdgeWithoutAnyIndexIsNotReady(t *testing.T) {
 	}
 }
 
+// TestRolesOnTwoNodesShareADatabase provisions on one node and decides on another.
+func TestRolesOnTwoNodesShareADatabase(t *testing.T) {
+	t.Parallel()
+	c := testkit.PostgresConfig(t)
+	args := append([]string{"--set", "database.driver=postgres", "--set", "database.url=" + c.URL, "--set", "database.allowUnsafeDurability=true"}, group...)
+	apiData, edgeData := t.TempDir(), t.TempDir()
+	front := serve(t, apiData, append([]string{"--roles", "api,worker"}, args...)...)
+	back := serve(t, edgeData, append([]string{"--roles", "edge"}, args...)...)
+	if front.ready.Provisioning == "" || back.ready.Provisioning != "" || front.ready.SIP["udp"] != "" || back.ready.SIP["udp"] == "" {
+		t.Errorf("roles do not tell what is served: %s%s", front.line, back.line)
+	}
+	pc := provisioningClient(t, front, token(t, apiData, "Admin"))
+	if _, err := pc.PutAccount(t.Context(), &client.Account{Name: "zoomers", ServiceDetails: &client.AccountServices{ZoomPhoneCloudPeering: &client.AccountService{Enabled: true}}}, client.Condition{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pc.PutNumber(t.Context(), &client.Number{TelephoneNumber: "+442079460150", AccountName: "zoomers",
+		ServiceDetails: client.NumberServices{ZoomPhoneCloudPeering: &client.NumberService{Enabled: true}}}, client.Condition{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the other node knows the number", func() bool {
+		return strings.Contains(must(t, edgeData, "explain", "--from", "+15550100", "--to", "+442079460150", "--peer", "core"), "zoomers")
+	})
+	if _, errs, code := command(t, edgeData, "account", "list"); code != 3 {
+		t.Errorf("a node without the role api lists accounts: %d %s", code, errs)
+	}
+	// The server of this directory uses PostgreSQL: a command that does not know that must not make a database of its own.
+	if code := front.wait(); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	if _, errs, code := command(t, apiData, "token", "--role", "Read"); code == 0 || !strings.Contains(errs, "keeps its data in postgres") {
+		t.Errorf("a token without the server's configuration: %d %s", code, errs)
+	}
+}
+
 func provisioningClient(t *testing.T, p *process, token string) *client.Client {
 	t.Helper()
 	c, err := client.New(p.ready.Provisioning, client.Options{Tokens: client.StaticToken(token), Attempts: 1})

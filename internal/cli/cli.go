@@ -21,6 +21,7 @@ import (
 	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/cli/demo"
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/config/strict"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -57,7 +58,11 @@ func Run(ctx context.Context, p Program) int {
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
 	err := root.ExecuteContext(ctx)
-	if err != nil {
+	var mistakes strict.Problems
+	switch {
+	case errors.As(err, &mistakes): // each has its own place; one to a line
+		fmt.Fprintln(p.Stderr, mistakes)
+	case err != nil:
 		fmt.Fprintf(p.Stderr, "tandem: %v\n", err)
 	}
 	return exitCode(err)

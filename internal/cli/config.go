@@ -1,12 +1,28 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/config/strict"
 )
+
+// checkReport is what "config check --output json" prints.
+type checkReport struct {
+	Valid    bool           `json:"valid"`
+	Problems []checkProblem `json:"problems"`
+}
+
+type checkProblem struct {
+	Source  string `json:"source"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Path    string `json:"path,omitempty"`
+	Message string `json:"message"`
+}
 
 func newConfig(t *target) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Check, show and document the configuration"}
@@ -16,12 +32,19 @@ func newConfig(t *target) *cobra.Command {
 			Short: "Report every mistake in the configuration",
 			Args:  cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error {
-				l, err := t.load(false)
-				if err != nil {
-					return err
+				_, err := t.load(false)
+				var mistakes strict.Problems
+				if t.output == "json" && (err == nil || errors.As(err, &mistakes)) {
+					report := checkReport{Valid: err == nil, Problems: []checkProblem{}}
+					for _, m := range mistakes {
+						report.Problems = append(report.Problems, checkProblem(m))
+					}
+					if jerr := printJSON(t.p.Stdout, report); jerr != nil {
+						return jerr
+					}
 				}
-				if t.output == "json" {
-					return printJSON(t.p.Stdout, map[string]any{"valid": true, "file": l.Source.File})
+				if err != nil || t.output == "json" {
+					return err
 				}
 				_, err = fmt.Fprintln(t.p.Stdout, "the configuration is valid")
 				return err

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -41,17 +43,20 @@ type core struct {
 
 // openCore locks the data directory and opens what is in it. An error is one that waiting does not mend; a PostgreSQL
 // server that is away is no error.
-func openCore(ctx context.Context, cfg *config.Loaded, log *slog.Logger, reg prometheus.Registerer) (_ *core, err error) {
+func openCore(ctx context.Context, cfg *config.Loaded, serving bool, log *slog.Logger, reg prometheus.Registerer) (_ *core, err error) {
 	c := &core{cfg: cfg, log: log}
 	defer func() {
 		if err != nil {
 			c.close()
 		}
 	}()
-	if err := makeDataDir(cfg.Data); err != nil {
+	if err := makeDataDir(cfg.Data, log); err != nil {
 		return nil, err
 	}
 	if c.lock, err = db.LockDir(cfg.Data); err != nil {
+		return nil, err
+	}
+	if err := checkUse(cfg, serving); err != nil {
 		return nil, err
 	}
 	if c.keyring, err = secret.Open(cfg.Data, cfg.Secrets, lookupEnv(cfg.Source.Env)); err != nil {
@@ -89,12 +94,15 @@ func (c *core) close() {
 }
 
 // makeDataDir makes the data directory, for its owner only: it holds keys. One that exists is left as it is.
-func makeDataDir(dir string) error {
+func makeDataDir(dir string, log *slog.Logger) error {
 	st, err := os.Stat(dir)
 	if err == nil && !st.IsDir() {
 		return fmt.Errorf("data directory %s is a file; name a directory with --data", dir)
 	}
 	if err == nil {
+		if st.Mode().Perm()&0o077 != 0 {
+			log.Warn("others may look into the data directory, which holds keys and calls; chmod 700 it", "data", dir, "mode", st.Mode().Perm().String())
+		}
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -102,6 +110,44 @@ func makeDataDir(dir string) error {
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("data directory: %w (name another with --data)", err)
+	}
+	return nil
+}
+
+// use is what the data directory remembers of the server that last used it.
+type use struct {
+	Database string `json:"database"`
+	Config   string `json:"config"` // file; empty for none
+}
+
+// useFile is the file in the data directory that holds it.
+const useFile = "serve.json"
+
+// checkUse keeps a command that was not told the server's configuration from working on another database than the server
+// does: it would find nothing, and leave a database that nobody asked for.
+func checkUse(cfg *config.Loaded, serving bool) error {
+	path := cfg.Path(useFile)
+	if serving {
+		b, err := json.Marshal(use{Database: cfg.Database.Driver, Config: cfg.Source.File})
+		if err != nil {
+			return err
+		}
+		return secret.WriteFile(path, b)
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var last use
+	if err == nil {
+		err = json.Unmarshal(b, &last)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if last.Database != cfg.Database.Driver {
+		return fmt.Errorf("the server of %s keeps its data in %s, and this command was told %s; give it the server's configuration (--config %s)", cfg.Data, last.Database,
+			cfg.Database.Driver, cmp.Or(last.Config, "FILE, or --set"))
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ func build(ctx context.Context, cfg *config.Loaded, version string, log *slog.Lo
 	info.WithLabelValues(version, runtime.Version()).Set(1)
 	reg.MustRegister(info)
 
-	if n.core, err = openCore(ctx, cfg, log, reg); err != nil {
+	if n.core, err = openCore(ctx, cfg, true, log, reg); err != nil {
 		return nil, err
 	}
 	for _, name := range cfg.Generated {

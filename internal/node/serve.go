@@ -136,7 +136,7 @@ func Offline(ctx context.Context, cfg *config.Loaded, version string, logTo io.W
 		quiet.Level = "warn"
 	}
 	log := newLogger(logTo, quiet)
-	c, err := openCore(ctx, cfg, log, prometheus.NewRegistry())
+	c, err := openCore(ctx, cfg, false, log, prometheus.NewRegistry())
 	if err != nil {
 		return nil, nil, err
 	}
