@@ -66,7 +66,9 @@ func newAgentAt(t *testing.T, name, ip string, repeats bool) *agent {
 			if !a.repeats && seen[raw] {
 				continue
 			}
-			seen[raw] = true
+			if !a.repeats {
+				seen[raw] = true
+			}
 			m := parseMsg(raw)
 			if status := a.options.Load(); status != nil && m.is("OPTIONS") {
 				_, _ = conn.WriteToUDPAddrPort([]byte((&talk{a: a, localTag: "o"}).reply(m, *status, "")), src)

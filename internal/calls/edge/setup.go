@@ -254,12 +254,16 @@ type attempt struct {
 	call  atomic.Pointer[call] // nil once the attempt was given up or the call is over
 	addr  *address
 	far   *side
-	home  transport.Target
-	group *group
 	tx    *transaction.Client
 	seq   uint32
 	heard bool
 	tried int // index in the record
+}
+
+// home is where the attempt's INVITE went to.
+func (a *attempt) home() transport.Target {
+	p := a.addr.peer
+	return transport.Target{From: p.group.eps[p.group.proto], Addr: a.addr.addr, ServerName: p.serverName()}
 }
 
 // release lets go of the call: what comes from now on is hung up on.
@@ -306,13 +310,11 @@ func (c *call) offer(to *address, now time.Time) bool {
 	if c.try != nil {
 		s = &side{}
 	}
-	ep := g.eps[g.proto]
-	*s = side{group: g, addr: to, callID: sip.NewCallID(""), tag: e.newTag(),
-		home: transport.Target{From: ep, Addr: to.addr, ServerName: to.peer.serverName()}}
+	a.e, a.addr, a.far = e, to, s
+	*s = side{group: g, addr: to, callID: sip.NewCallID(""), tag: e.newTag(), home: a.home()}
 	s.base = s.tag
 	s.dest = s.home
 	s.leg = leg.Leg{Call: &c.dec, Local: g.local[g.proto], Remote: to.peer.remote(), Refer: g.cfg.Refer == referRelay}
-	a.e, a.addr, a.far, a.home, a.group = e, to, s, s.home, g
 	a.call.Store(c)
 
 	m := sip.NewRequest(sip.INVITE, c.invite.RequestURI())
@@ -387,7 +389,7 @@ func (c *call) giveUp(status int, text string, cause int) {
 // Response implements [transaction.ClientHandler] for the far INVITE.
 func (a *attempt) Response(tx *transaction.Client, m *sip.Message) {
 	status := m.Status()
-	a.group.m.received(sip.INVITE, status)
+	a.addr.peer.group.m.received(sip.INVITE, status)
 	c := a.call.Load()
 	if c == nil {
 		a.late(tx, m)
@@ -447,18 +449,18 @@ func (a *attempt) late(tx *transaction.Client, m *sip.Message) {
 	if s := m.Status(); s < 200 || s > 299 {
 		return
 	}
-	a.e.hangUpFork(tx, m, a.group, a.home)
+	a.e.hangUpFork(tx, m, a)
 }
 
 // hangUpFork ends the dialog that a 2xx has made on the far side and that nobody wants, from nothing but that 2xx.
-func (e *Edge) hangUpFork(tx *transaction.Client, m *sip.Message, g *group, home transport.Target) {
+func (e *Edge) hangUpFork(tx *transaction.Client, m *sip.Message, a *attempt) {
 	cs, err := m.CSeq()
 	if err != nil {
 		return
 	}
-	s := &side{group: g, home: home, target: ""}
-	if a, err := m.Contact(); err == nil {
-		s.target = a.Addr
+	s := &side{group: a.addr.peer.group, home: a.home()}
+	if contact, err := m.Contact(); err == nil {
+		s.target = contact.Addr
 	}
 	s.routes = routeSet(m, true)
 	if s.target == "" {
@@ -565,14 +567,14 @@ func (c *call) progress(m *sip.Message, now time.Time) {
 func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now time.Time) {
 	if c.state == answered {
 		if m.ToTag() != c.far.peer {
-			c.e.hangUpFork(tx, m, a.group, a.home)
+			c.e.hangUpFork(tx, m, a)
 		}
 		return // else the same again: its ACK is under way or the near side's has not come yet
 	}
 	e, s := c.e, c.far
 	f := c.forkOf(m)
 	if f == nil {
-		e.hangUpFork(tx, m, a.group, a.home)
+		e.hangUpFork(tx, m, a)
 		return
 	}
 	f.learn(m)

@@ -1,0 +1,59 @@
+package edge
+
+import (
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"testing"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
+)
+
+// call places and ends one call as an agent on a good network does.
+func (b *bed) call(from, to *agent, caller, called string) {
+	up, down := b.established(from, to, caller, called)
+	b.over(up, down)
+	<-b.got
+}
+
+// TestWhatACallLeavesBehind bounds the memory that a call holds on to once it is over: for 64×T1 its transactions must still absorb retransmissions, and at 1,000
+// calls a second that is 32,000 calls.
+func TestWhatACallLeavesBehind(t *testing.T) {
+	b := setup(t, func(c *bedConfig) {
+		c.cfg.Limits.MaxCallsPerSecond = 100_000
+		c.tx = transaction.Config{} // RFC 3261's timers
+		c.serial = true
+		c.repeats = true // the agents remember nothing
+	})
+	const warm, calls = 300, 3000
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for range warm {
+		b.call(b.core, b.svc, outside, served)
+	}
+	b.records = nil
+	before, live := heap(), b.e.Live()
+	begun := time.Now()
+	for range calls {
+		b.call(b.core, b.svc, outside, served)
+		b.records = b.records[:0]
+	}
+	took := time.Since(begun)
+	after := heap()
+	if f := os.Getenv("HEAP_PROFILE"); f != "" {
+		w, _ := os.Create(f)
+		_ = pprof.WriteHeapProfile(w)
+		_ = w.Close()
+	}
+	each := float64(after-before) / calls
+	t.Logf("%d calls in %v; %.0f bytes and %.1f transactions left of each", calls, took, each, float64(b.e.Live()-live)/calls)
+	if each > 3500 {
+		t.Errorf("%.0f bytes are left of each call that is over, want at most 3500", each)
+	}
+}
