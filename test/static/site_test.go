@@ -1,0 +1,391 @@
+//go:build deep
+
+package static
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/testkit"
+	"github.com/tandemgw/tandem/test/rig"
+)
+
+func TestMain(m *testing.M) { rig.Main(m) }
+
+// trunk is a peer group of the edge.
+type trunk struct {
+	name, service      string
+	bind, peer, caller string // the edge; who takes calls there; who places calls from there
+}
+
+// site is one node and the places around it. Addresses and data stay the same however often it is started.
+type site struct {
+	host     string // a loopback address nobody else uses
+	dir      string
+	config   string // file
+	trunks   map[string]*trunk
+	listen   map[string]string // of provisioning, manage, metrics
+	database string            // YAML, without indentation
+	roles    string            // YAML list; all if empty
+	fallback bool              // the core group has a default service
+
+	n     *node
+	local *client.Client // management API and Provisioning API over the socket
+}
+
+// node is a running process.
+type node struct {
+	cmd    *exec.Cmd
+	ready  chan struct{} // closed when it has said that it is ready
+	exited chan struct{} // closed when it has ended
+	err    error         // how, once exited is closed
+}
+
+// loopback chooses a loopback address of this test's own, so that its ports stay free while a process is down.
+func loopback() string {
+	for range 20 {
+		host := fmt.Sprintf("127.%d.%d.%d", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
+		if c, err := net.ListenPacket("udp", host+":0"); err == nil {
+			_ = c.Close()
+			return host
+		}
+	}
+	return "127.0.0.1" // this system has no others
+}
+
+const baseDomain = "gw.example.com"
+
+// newSite lays out a node. database is the YAML of the database settings; SQLite if empty.
+func newSite(t *testing.T, database string) *site {
+	t.Helper()
+	if _, err := exec.LookPath("sipp"); err != nil {
+		if os.Getenv("TANDEM_REQUIRE_SIPP") != "" {
+			t.Fatal("sipp is missing; `make setup` installs it")
+		}
+		t.Skip("sipp is missing; `make setup` installs it")
+	}
+	s := &site{host: loopback(), dir: t.TempDir(), database: database, trunks: map[string]*trunk{}, listen: map[string]string{}}
+	var held []io.Closer
+	free := func() string {
+		for range 50 {
+			u, err := net.ListenPacket("udp", s.host+":0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := net.Listen("tcp", u.LocalAddr().String())
+			if err != nil {
+				_ = u.Close() // somebody's TCP port: try the next
+				continue
+			}
+			held = append(held, u, l)
+			return u.LocalAddr().String()
+		}
+		t.Fatal("no free port")
+		return ""
+	}
+	for _, x := range []trunk{{name: "core"}, {name: "direct-routing", service: "teamsDirectRouting"}, {name: "operator-connect", service: "teamsOperatorConnect"},
+		{name: "zoom", service: "zoomPhoneCloudPeering"}} {
+		x.bind, x.peer, x.caller = free(), free(), free()
+		s.trunks[x.name] = &x
+	}
+	for _, n := range []string{"provisioning", "manage", "metrics"} {
+		s.listen[n] = free()
+	}
+	for _, c := range held {
+		_ = c.Close()
+	}
+	s.config = filepath.Join(t.TempDir(), "tandem.yaml")
+	var err error
+	if s.local, err = client.NewSocket(filepath.Join(s.dir, "manage.sock"), client.Options{Attempts: 1}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if s.n != nil {
+			s.kill()
+		}
+		s.checkLog(t)
+	})
+	return s
+}
+
+func (s *site) logFile() string { return filepath.Join(filepath.Dir(s.config), "tandem.log") }
+
+// checkLog fails the test if the program's log holds a panic or a data race.
+func (s *site) checkLog(t *testing.T) {
+	t.Helper()
+	b, err := os.ReadFile(s.logFile())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	for _, bad := range []string{"WARNING: DATA RACE", "panic:", "fatal error:", "recovered from"} {
+		if i := strings.Index(string(b), bad); i >= 0 {
+			t.Errorf("tandem's log holds %q:\n%s", bad, b[i:min(len(b), i+4000)])
+		}
+	}
+	if t.Failed() {
+		t.Logf("the end of tandem's log:\n%s", tail(string(b), 6000))
+	}
+}
+
+func tail(s string, n int) string {
+	if len(s) > n {
+		return "…" + s[len(s)-n:]
+	}
+	return s
+}
+
+func (s *site) writeConfig(t *testing.T) {
+	t.Helper()
+	var b strings.Builder
+	w := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	w("metrics: {listen: %q}\nmanage: {listen: %q}", s.listen["metrics"], s.listen["manage"])
+	w("provisioning: {listen: %q, requestsPerMinute: 100000}", s.listen["provisioning"])
+	w("shutdown: {drain: 1s, cut: 5s}")
+	if s.roles != "" {
+		w("roles: %s", s.roles)
+	}
+	if s.database != "" {
+		w("database: {%s}", s.database)
+	}
+	w("calls:\n  routing:\n    baseDomain: %s", baseDomain)
+	if s.fallback {
+		w("    peerGroupToService: {core: teamsOperatorConnect}")
+	}
+	w("  groups:")
+	for _, name := range []string{"core", "direct-routing", "operator-connect", "zoom"} {
+		x := s.trunks[name]
+		w("    - name: %s\n      transport: udp", x.name)
+		if x.service != "" {
+			w("      service: %s", x.service)
+		}
+		w("      bind: {udp: %q}\n      allowedSources: [%s/32]\n      options: {off: true}\n      peers: [{name: %s-1, address: %q}]", x.bind, s.host, x.name, x.peer)
+	}
+	if err := os.WriteFile(s.config, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// launch starts the process and does not wait for it to be ready.
+func (s *site) launch(t *testing.T) {
+	t.Helper()
+	s.writeConfig(t)
+	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	n := &node{ready: make(chan struct{}), exited: make(chan struct{})}
+	n.cmd = exec.Command(rig.Binary(t), "serve", "--data", s.dir, "--config", s.config, "--output", "json")
+	n.cmd.Stderr = log
+	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := n.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(n.exited)
+		line, err := bufio.NewReader(out).ReadBytes('\n')
+		var said struct{ Ready bool }
+		if err == nil && json.Unmarshal(line, &said) == nil && said.Ready {
+			close(n.ready)
+		}
+		_, _ = io.Copy(io.Discard, out) // until it ends
+		n.err = n.cmd.Wait()
+	}()
+	s.n = n
+}
+
+// start starts the process and waits until it says that it is ready.
+func (s *site) start(t *testing.T) time.Duration {
+	t.Helper()
+	at := time.Now()
+	s.launch(t)
+	s.waitReady(t)
+	return time.Since(at)
+}
+
+func (s *site) waitReady(t *testing.T) {
+	t.Helper()
+	select {
+	case <-s.n.ready:
+	case <-s.n.exited:
+		t.Fatalf("tandem ended: %v", s.n.err)
+	case <-time.After(30 * time.Second):
+		t.Fatal("tandem is not ready after 30 s")
+	}
+}
+
+// kill ends the process as a crash would (SIGKILL, by its id).
+func (s *site) kill() {
+	_ = s.n.cmd.Process.Kill() // it may have ended by itself
+	<-s.n.exited
+	s.n = nil
+}
+
+// stop ends the process in good order.
+func (s *site) stop(t *testing.T) {
+	t.Helper()
+	_ = s.n.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	select {
+	case <-s.n.exited:
+	case <-time.After(20 * time.Second):
+		t.Fatal("tandem did not end within 20 s of SIGTERM")
+	}
+	if s.n.err != nil {
+		t.Errorf("tandem ended with %v", s.n.err)
+	}
+	s.n = nil
+}
+
+// eventually waits until ok, and says what did not come.
+func eventually(t *testing.T, limit time.Duration, what string, ok func() error) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	end := time.NewTimer(limit)
+	defer end.Stop()
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-end.C:
+			t.Fatalf("not within %v: %s: %v", limit, what, err)
+		}
+	}
+}
+
+// pause lets time go by where time itself is what the test is about.
+func pause(t *testing.T, d time.Duration) {
+	t.Helper()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+	}
+}
+
+// answer is what came of a request.
+type answer struct {
+	status     int
+	retryAfter string
+	code       string
+	body       string
+	took       time.Duration
+}
+
+func (a answer) String() string {
+	return fmt.Sprintf("%d %s (Retry-After %q, after %v) %s", a.status, a.code, a.retryAfter, a.took.Round(time.Millisecond), tail(a.body, 300))
+}
+
+// ask sends one HTTP request and never repeats it.
+func ask(ctx context.Context, method, url, token, body string) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	var in io.Reader
+	if body != "" {
+		in = strings.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, url, in)
+	if err != nil {
+		return answer{}, err
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	at := time.Now()
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return answer{took: time.Since(at)}, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	return answer{res.StatusCode, res.Header.Get("Retry-After"), res.Header.Get("x-ms-error-code"), string(b), time.Since(at)}, err
+}
+
+// url is an address of the Provisioning API.
+func (s *site) url(path string) string {
+	return "http://" + s.listen["provisioning"] + path + "?api-version=" + client.APIVersion
+}
+
+// readyz asks for the readiness of a role, of all if it is empty.
+func (s *site) readyz(ctx context.Context, role string) (answer, error) {
+	q := ""
+	if role != "" {
+		q = "?role=" + role
+	}
+	return ask(ctx, "GET", "http://"+s.listen["metrics"]+"/readyz"+q, "", "")
+}
+
+// token makes a bearer token that may do everything.
+func (s *site) token(t *testing.T) string {
+	t.Helper()
+	tok, err := s.local.CreateToken(t.Context(), api.NewToken{Roles: []string{"ProvisioningAPI.Admin"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok.AccessToken
+}
+
+// api is a client of the Provisioning API that never repeats a request.
+func (s *site) api(t *testing.T) *client.Client {
+	t.Helper()
+	c, err := client.New("http://"+s.listen["provisioning"], client.Options{Tokens: client.StaticToken(s.token(t)), Attempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// metric reads one unlabelled metric.
+func (s *site) metric(t *testing.T, name string) float64 {
+	t.Helper()
+	a, err := ask(t.Context(), "GET", "http://"+s.listen["metrics"]+"/metrics", "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range strings.Split(a.body, "\n") {
+		var v float64
+		if rest, ok := strings.CutPrefix(l, name+" "); ok {
+			if _, err := fmt.Sscan(rest, &v); err != nil {
+				t.Fatalf("metric %q: %v", l, err)
+			}
+			return v
+		}
+	}
+	t.Fatalf("there is no metric %s", name)
+	return 0
+}
+
+// cluster starts a PostgreSQL of the test's own that writes through, and returns it with the YAML that points at it.
+func cluster(t *testing.T) (*testkit.Cluster, string) {
+	t.Helper()
+	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
+	c.CreateDatabase(t, "tandem")
+	return c, fmt.Sprintf("driver: postgres, url: %q", c.URL("tandem"))
+}
