@@ -97,7 +97,7 @@ func redact(s string) string {
 		for i < len(s) && s[i] >= '0' && s[i] <= '9' {
 			i++
 		}
-		if i-first >= 7 {
+		if i-first >= 7 && !strings.HasPrefix(s[i:], "…") { // not redacted already
 			b.WriteString(s[kept : i-4])
 			b.WriteString("…")
 			kept = i

@@ -20,6 +20,7 @@ func TestNumbersAreRedactedWhereverTheyStand(t *testing.T) {
 		"sip:":                                   "sip:",
 		"sip:alice@example.com +":                "sip:alice@example.com +",
 		"++442079460123":                         "++44207946…",
+		"+44207946…":                             "+44207946…",
 		"2026-11-21T07:00:00+00:00 tel:+1234567": "2026-11-21T07:00:00+00:00 tel:+123…",
 	} {
 		if got := redact(in); got != want {
