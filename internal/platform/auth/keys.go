@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -25,6 +26,7 @@ const (
 	fetchPause        = 30 * time.Second // between fetches asked for by unknown key ids: a stranger can invent ids
 	storePause        = time.Second      // the same where the "issuer" is our own store
 	fetchBurst        = 3                // such fetches at once after a quiet time
+	keepEvery         = time.Hour        // an unchanged set is written to disk again, for its date, this often
 	fetchRetry        = time.Minute      // after a failed fetch in the background
 	maxDiscoveryBytes = 64 << 10
 )
@@ -41,6 +43,8 @@ type keySet struct {
 	log    *slog.Logger
 
 	fetching chan struct{} // a semaphore of one: a fetch is under way
+	kept     []byte        // the set as it is on disk; guarded by fetching
+	keptAt   time.Time     // its date there; guarded by fetching
 
 	mu      sync.Mutex // guards what follows
 	keys    []publicKey
@@ -147,7 +151,12 @@ func (s *keySet) refresh(ctx context.Context) error {
 	s.mu.Lock()
 	s.keys, s.fetched = keys, now
 	s.mu.Unlock()
-	if err := s.save(raw, now); err != nil {
+	if bytes.Equal(raw, s.kept) && now.Sub(s.keptAt) < keepEvery {
+		return nil
+	}
+	if err := s.save(raw, now); err == nil {
+		s.kept, s.keptAt = raw, now
+	} else {
 		s.log.Warn("the issuer's keys could not be kept on disk; an outage of the issuer during a restart would stop its clients", "error", err)
 	}
 	return nil
@@ -228,6 +237,7 @@ func (s *keySet) load() {
 		return
 	}
 	s.keys, s.fetched = keys, f.Fetched
+	s.kept, s.keptAt = f.Keys, f.Fetched
 }
 
 // remote returns a fetch for an issuer that is a server: discovery (OpenID Connect Discovery 1.0 §4), then the key set.

@@ -111,6 +111,7 @@ func (v *Verifier) Run(ctx context.Context) error {
 		}
 		wg.Go(func() { t.keys.run(ctx, v.refresh) })
 	}
+	<-ctx.Done()
 	wg.Wait()
 	return nil
 }

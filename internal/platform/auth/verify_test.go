@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -246,6 +248,65 @@ func TestDiscoveryIsDistrusted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestKeysOfOtherIssuersInASharedSet: Entra publishes keys of several issuers in one set and notes whose each is.
+func TestKeysOfOtherIssuersInASharedSet(t *testing.T) {
+	issuer := "https://login.example/" + tenant + "/v2.0"
+	key := func(kid, issuer string) string {
+		k := strings.TrimSuffix(string(must(encodeKey(kid, "", signingKeys()["p256"].Public()))), "}")
+		return k + `,"issuer":"` + issuer + `"}`
+	}
+	set := `{"keys":[` + key("ours", issuer) + "," + key("any", "https://login.example/{tenantid}/v2.0") + "," + key("other", "https://login.example/other/v2.0") + `]}`
+	s := newKeySet(issuer, func(context.Context) ([]byte, error) { return []byte(set), nil }, nil, "", time.Hour, quiet())
+	for kid, want := range map[string]int{"ours": 1, "any": 1, "other": 0} {
+		if k, err := s.find(t.Context(), kid, "ES256"); err != nil || len(k) != want {
+			t.Errorf("key %q: %d keys, %v; want %d", kid, len(k), err, want)
+		}
+	}
+}
+
+// TestKeySetsAreNotWrittenWithoutNeed: the embedded issuer's set is looked at every half minute.
+func TestKeySetsAreNotWrittenWithoutNeed(t *testing.T) {
+	dir, ring := t.TempDir(), keyring(t)
+	raw := mustKeySet(t, "p256")
+	s := newKeySet("i", func(context.Context) ([]byte, error) { return raw, nil }, ring, dir, time.Hour, quiet())
+	content := func() string {
+		t.Helper()
+		if err := s.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return string(must(os.ReadFile(s.path)))
+	}
+	first := content()
+	if content() != first {
+		t.Error("an unchanged set was written again")
+	}
+	s = newKeySet("i", s.fetch, ring, dir, time.Hour, quiet()) // a restart
+	if content() != first {
+		t.Error("an unchanged set was written again after a restart")
+	}
+	raw = mustKeySet(t, "p256", "rsa1")
+	if content() == first {
+		t.Error("a changed set was not written")
+	}
+}
+
+func TestRunBlocksWithoutOtherIssuers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := verifier(t, Default(), nil, Deps{})
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- v.Run(ctx) }()
+		synctest.Wait()
+		if len(done) > 0 {
+			t.Error("Run returned before its context was done")
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	})
 }
 
 func TestKeySetsLeaveOutUnusableKeys(t *testing.T) {

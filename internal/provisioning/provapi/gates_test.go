@@ -277,6 +277,9 @@ func TestWithoutDatabase(t *testing.T) {
 			t.Errorf("%s %s: 503 took %v", op.method, op.path, took)
 		}
 	}
+	if t.Failed() {
+		return
+	}
 	// What is wrong by itself is said so, database or not.
 	b.do("PUT", "/accounts/acme", "{}").fails(400, "MissingField")
 	c.Start(t)
@@ -289,6 +292,33 @@ func TestWithoutDatabase(t *testing.T) {
 		}
 	}
 	b.do("PUT", "/accounts/acme", account("acme")).want(200)
+}
+
+// TestWithHangingDatabase: a database that takes connections and answers nothing must not hang the API.
+func TestWithHangingDatabase(t *testing.T) {
+	c := testkit.NewCluster(t, testkit.ClusterOptions{})
+	c.CreateDatabase(t, "provapi")
+	cfg := db.Default()
+	cfg.Driver, cfg.URL, cfg.AllowUnsafeDurability = db.Postgres, c.URL("provapi"), true
+	d := testkit.Open(t, cfg)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = d.Run(ctx) }) // nil once ctx is done
+	t.Cleanup(func() { stop(); running.Wait() })
+	b := newBed(t, d, options{})
+	b.do("PUT", "/accounts/acme", account("acme")).want(201)
+	b.limiter.l = auth.NewLimiter(b.auth, "provapi", 10_000, time.Minute, slog.New(slog.DiscardHandler), nil)
+	c.Pause(t)
+	defer c.Resume(t)
+	for i := range 4 {
+		start := time.Now()
+		e := b.do("GET", "/accounts/acme", "")
+		took := time.Since(start)
+		t.Logf("request %d: %d %s after %v", i+1, e.status, e.error().Code, took)
+		if e.status != 503 || e.header.Get("Retry-After") == "" || took > 12*time.Second || i > 0 && took > 3*time.Second {
+			t.Errorf("request %d answered %d after %v with Retry-After %q; want 503, the first within the request's time, the others at once", i+1, e.status, took, e.header.Get("Retry-After"))
+		}
+	}
 }
 
 // strangeDirectory misbehaves on demand.
