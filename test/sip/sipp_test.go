@@ -16,11 +16,12 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/cli/demo"
+	"github.com/tandemgw/tandem/internal/sim/lab"
 	"github.com/tandemgw/tandem/test/fixtures"
 	"github.com/tandemgw/tandem/test/rig"
 )
 
-//go:embed scenarios/*.xml
+//go:embed scenarios
 var scenarioFiles embed.FS
 
 // plan is one call between two SIPp processes: what fills the scenario templates.
@@ -73,26 +74,13 @@ type sippGateway struct {
 	dir       string
 }
 
-// freeAddress holds a loopback port for UDP and TCP until release is called.
-func freeAddress(t *testing.T) (addr string, release func()) {
+func freeAddress(t *testing.T) string {
 	t.Helper()
-	for range 50 {
-		u, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := net.Listen("tcp", u.LocalAddr().String())
-		if err != nil {
-			_ = u.Close() // its port is somebody's TCP port: try the next
-			continue
-		}
-		return u.LocalAddr().String(), func() {
-			_ = u.Close()
-			_ = l.Close()
-		}
+	a, err := lab.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return "", nil
+	return a
 }
 
 func (g *sippGateway) config(base string) string {
@@ -132,12 +120,6 @@ func layout(t *testing.T, transport string) (*sippGateway, string) {
 		t.Fatal(err)
 	}
 	g := &sippGateway{transport: transport, trunks: map[string]*trunk{}, dir: t.TempDir()}
-	var releases []func()
-	address := func() string {
-		a, release := freeAddress(t)
-		releases = append(releases, release)
-		return a
-	}
 	for _, x := range []trunk{
 		{name: "core"},
 		{name: "direct-routing", service: "teamsDirectRouting", host: "nwind.1r1." + world.BaseDomain},
@@ -145,14 +127,11 @@ func layout(t *testing.T, transport string) (*sippGateway, string) {
 		{name: "phone-mobile", service: "teamsPhoneMobile"},
 		{name: "zoom", service: "zoomPhoneCloudPeering"},
 	} {
-		x.bind, x.peers = address(), []string{address(), address()}
+		x.bind, x.peers = freeAddress(t), []string{freeAddress(t), freeAddress(t)}
 		if x.host == "" {
 			x.host = x.bind
 		}
 		g.trunks[x.name] = &x
-	}
-	for _, r := range releases {
-		r()
 	}
 	file := filepath.Join(g.dir, "tandem.yaml")
 	if err := os.WriteFile(file, []byte(g.config(world.BaseDomain)), 0o600); err != nil {
@@ -290,14 +269,8 @@ func (g *sippGateway) listening(ctx context.Context, t *testing.T, s *sipp, addr
 	}
 }
 
-// call runs one call: SIPp as callee on the far trunk's peer, SIPp as caller on the near trunk's peer.
-func (g *sippGateway) call(t *testing.T, near, far string, p plan) {
-	t.Helper()
-	g.calls(t, near, far, p, nil)
-}
-
-// calls is call with callees on several peers: each has its own changes to the plan. Callees whose change is nil are not
-// started.
+// calls runs one call: SIPp as callee on each of the far trunk's peers, with changes to the plan of their own, and SIPp as
+// caller on the near trunk's first peer. Without changes there is one callee; a callee whose change is nil is not started.
 func (g *sippGateway) calls(t *testing.T, near, far string, p plan, changes []func(*plan)) {
 	t.Helper()
 	ctx := within(t, 30*time.Second)
@@ -340,6 +313,7 @@ func (g *sippGateway) calls(t *testing.T, near, far string, p plan, changes []fu
 const header = "X-MS-Operator-Content"
 
 func TestSIPp(t *testing.T) {
+	t.Parallel()
 	for _, transport := range []string{"udp", "tcp"} {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()

@@ -11,8 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/sim/ca"
@@ -42,37 +45,59 @@ func (g Gateway) CertificateNames() []string {
 	return []string{g.directRouting(), "*." + g.directRouting(), g.operatorConnect(), g.mobile(), g.zoom(), "core." + g.Base, "127.0.0.1"}
 }
 
-// Free finds loopback addresses nobody listens on, for UDP and TCP alike, and fills them in. They are only free until
-// somebody else takes them: whoever starts the gateway must be ready to try again.
+// Free finds loopback addresses for the gateway and fills them in. They are only free until somebody else takes them:
+// whoever starts the gateway must be ready to try again.
 func Free(base string) (Gateway, error) {
 	g := Gateway{Base: base}
-	var held []interface{ Close() error }
-	var err error
 	for _, to := range []*string{&g.CoreFixed, &g.CoreMobile, &g.CoreTransit, &g.DirectRouting, &g.OperatorConnect, &g.Mobile, &g.Zoom} {
-		for range 50 {
-			u, e := net.ListenPacket("udp", "127.0.0.1:0")
-			if e != nil {
-				err = e
-				break
-			}
-			held = append(held, u) // held until all are found, so that none is found twice
-			l, e := net.Listen("tcp", u.LocalAddr().String())
-			if e != nil {
-				err = e
-				continue
-			}
-			held = append(held, l)
-			*to, err = u.LocalAddr().String(), nil
-			break
-		}
+		a, err := FreeAddress()
 		if err != nil {
-			break
+			return g, err
 		}
+		*to = a
 	}
-	for _, h := range held {
-		err = errors.Join(err, h.Close())
+	return g, nil
+}
+
+// issued remembers which ports this process has given out, so that none is given out twice.
+var issued struct {
+	mu    sync.Mutex
+	ports map[int]bool
+}
+
+// FreeAddress finds a loopback address nobody listens on, for UDP and TCP alike. Its port lies below the range from which
+// the system takes ports for outgoing connections (32768 and up on Linux): a port from that range could be somebody's
+// connection by the time it is listened on.
+func FreeAddress() (string, error) {
+	issued.mu.Lock()
+	defer issued.mu.Unlock()
+	if issued.ports == nil {
+		issued.ports = map[int]bool{}
 	}
-	return g, err
+	var last error
+	for range 500 {
+		port := 12_000 + rand.IntN(20_000)
+		if issued.ports[port] {
+			continue
+		}
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		u, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			last = err
+			continue
+		}
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			last = errors.Join(err, u.Close())
+			continue
+		}
+		if err := errors.Join(u.Close(), l.Close()); err != nil {
+			return "", err
+		}
+		issued.ports[port] = true
+		return addr, nil
+	}
+	return "", fmt.Errorf("find a free loopback port: %w", last)
 }
 
 // Lab is the running neighbours. It is safe for concurrent use, as far as the calls played at one time go to different
