@@ -248,6 +248,7 @@ func TestWithoutDatabase(t *testing.T) {
 	c.CreateDatabase(t, "provapi")
 	cfg := db.Default()
 	cfg.Driver, cfg.URL, cfg.AllowUnsafeDurability = db.Postgres, c.URL("provapi"), true
+	cfg.ConnectTimeout, cfg.ProbeTimeout = 20*time.Second, 4*time.Second // test machines are busy
 	d := testkit.Open(t, cfg)
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -300,6 +301,7 @@ func TestWithHangingDatabase(t *testing.T) {
 	c.CreateDatabase(t, "provapi")
 	cfg := db.Default()
 	cfg.Driver, cfg.URL, cfg.AllowUnsafeDurability = db.Postgres, c.URL("provapi"), true
+	cfg.ConnectTimeout, cfg.ProbeTimeout = 20*time.Second, 4*time.Second // test machines are busy
 	d := testkit.Open(t, cfg)
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
