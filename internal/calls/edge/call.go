@@ -97,7 +97,8 @@ type side struct {
 	target string // Request-URI of our requests
 	routes []string
 	dest   transport.Target
-	home   transport.Target // where the first message went to or came from: used when the target's name cannot be resolved
+	home   transport.Target // where the first message went to or came from: used while the target's name is not resolved
+	vague  bool             // it is not resolved yet: try again with the next request
 	seq    uint32           // CSeq of our latest request
 	seen   uint32           // CSeq of the far end's latest request
 	acked  bool             // far leg: the 2xx of our INVITE has been acknowledged
@@ -221,7 +222,18 @@ func (c *call) retarget(s *side, m *sip.Message) {
 		return
 	}
 	s.target = a.Addr
-	s.dest = c.e.route(s, s.target, s.routes)
+	s.locate(c.e)
+}
+
+// locate finds where requests to the side go.
+func (s *side) locate(e *Edge) { s.dest, s.vague = e.route(s, s.target, s.routes) }
+
+// where returns where a request to the side goes.
+func (s *side) where(e *Edge) transport.Target {
+	if s.vague {
+		s.locate(e)
+	}
+	return s.dest
 }
 
 // loose returns Request-URI and Route lines for a target and route set: with a strict router first, its URI becomes the Request-URI
@@ -245,20 +257,20 @@ func hasParam(u sip.URI, name string) bool {
 	return ok
 }
 
-// route finds where requests within a dialog go: the topmost Route, else the target (RFC 3261 §12.2.1.1, RFC 3263). A name that cannot be resolved now, and
-// a URI that cannot be read, leave it with where the dialog's first message went to or came from.
-func (e *Edge) route(s *side, target string, routes []string) transport.Target {
+// route finds where requests within a dialog go: the topmost Route, else the target (RFC 3261 §12.2.1.1, RFC 3263). A name that is not resolved yet, and
+// a URI that cannot be read, leave it with where the dialog's first message went to or came from; vague tells that asking again may help.
+func (e *Edge) route(s *side, target string, routes []string) (_ transport.Target, vague bool) {
 	next := target
 	if len(routes) > 0 {
 		a, err := sip.ParseNameAddr(routes[0])
 		if err != nil {
-			return s.home
+			return s.home, false
 		}
 		next = a.Addr
 	}
 	u, err := sip.ParseURI(next)
 	if err != nil || !u.IsSIP() {
-		return s.home
+		return s.home, false
 	}
 	t := s.home
 	proto := t.From.Proto()
@@ -270,7 +282,7 @@ func (e *Edge) route(s *side, target string, routes []string) transport.Target {
 		proto = transport.UDP // the request came over TCP for its size only
 	}
 	if proto != t.From.Proto() {
-		t = transport.Target{From: s.group.eps[proto]}
+		t = transport.Target{From: s.group.eps[proto], ServerName: t.ServerName}
 	}
 	host := strings.Trim(u.Host, "[]")
 	if v, ok := u.Param("maddr"); ok {
@@ -282,18 +294,11 @@ func (e *Edge) route(s *side, target string, routes []string) transport.Target {
 			port = proto.DefaultPort()
 		}
 		t.Addr = addrPort(addr, port)
-		return t
+		return t, false // on TLS under the name the far side is known by: few certificates carry addresses
 	}
 	targets, ok := e.find(resolve.Query{Host: host, Port: uint16(u.Port), Proto: proto})
 	if !ok || len(targets) == 0 {
-		if proto != s.home.From.Proto() {
-			return s.home
-		}
-		if host != "" && proto == transport.TLS {
-			// The connection the dialog began on will do, if it was verified for this name; else the address it led to.
-			t.ServerName = s.home.ServerName
-		}
-		return t
+		return s.home, true
 	}
 	t.Addr = targets[0].Addr
 	for _, x := range targets {
@@ -302,10 +307,8 @@ func (e *Edge) route(s *side, target string, routes []string) transport.Target {
 			break
 		}
 	}
-	if proto == transport.TLS {
-		t.ServerName = host
-	}
-	return t
+	t.ServerName = host
+	return t, false
 }
 
 // at sets a time for the call's timer; zero takes it off. Arm makes it count.
@@ -423,7 +426,7 @@ func (c *call) hangUp(s *side, f finish) {
 			m.Add(sip.KindReason, sip.ReasonValue("Q.850", f.cause, f.text))
 		}
 	}
-	if _, err := e.tx.Send(m, s.dest, &farewell{e: e, tag: s.base}); err != nil {
+	if _, err := e.tx.Send(m, s.where(e), &farewell{e: e, tag: s.base}); err != nil {
 		e.calls.remove(s.base)
 		e.m.sendFailed.Inc()
 		e.log.Warn("BYE not sent", "call", c.id, "group", s.group.cfg.Name, "error", err)

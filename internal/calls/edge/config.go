@@ -118,6 +118,9 @@ type Peer struct {
 	Type string `yaml:"type"`
 	// Address is "ip:port", "name:port" or "name". Without a port it is 5061 for TLS, else 5060; "srv" takes no port. Required.
 	Address string `yaml:"address"`
+	// CertificateName is the name that the peer's certificate must carry on connections to it. Default the name in Address; for type ip the
+	// address itself. TLS only.
+	CertificateName string `yaml:"certificateName"`
 	// Priority orders peers: 0 is tried first. Default 0.
 	Priority int `yaml:"priority"`
 	// Weight shares calls between peers of the same priority, in proportion: 1 to 65535. Default 1.

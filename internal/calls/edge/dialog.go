@@ -162,7 +162,6 @@ func (c *call) goodbye(s *side, tx *transaction.Server, m *sip.Message) {
 type relay struct {
 	c      *call
 	from   *side
-	fork   *fork
 	method sip.Method
 	in     *transaction.Server
 	out    *transaction.Client
@@ -186,18 +185,22 @@ func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message) {
 		return
 	}
 	o := c.other(s)
-	if m.Method() == sip.UPDATE {
-		c.retarget(s, m) // RFC 3311 §5.2; a re-INVITE's counts once it is accepted
+	if m.Method() == sip.UPDATE { // RFC 3311 §5.2; a re-INVITE's counts once it is accepted
+		if f == nil || s.near {
+			c.retarget(s, m)
+		} else if a, err := m.Contact(); err == nil {
+			f.target = a.Addr
+		}
 	}
-	r := &relay{c: c, from: s, fork: f, method: m.Method(), in: tx, req: m}
+	r := &relay{c: c, from: s, method: m.Method(), in: tx, req: m}
 	out := c.requestIn(o, f, m.Method(), m, hopsLeft(m))
 	r.seq = o.seq
 	if m.Method() == sip.PRACK {
 		c.translateRAck(s, out)
 	}
-	dest := o.dest
+	dest := o.where(e)
 	if f != nil && !o.near {
-		dest = e.route(o, f.target, f.routes)
+		dest, _ = e.route(o, f.target, f.routes)
 	}
 	if m.Method() == sip.INVITE {
 		_ = tx.Trying() // fails only where every later answer would too
@@ -255,7 +258,7 @@ func (r *relay) Response(tx *transaction.Client, m *sip.Message) {
 	if r.done || c.state == over {
 		if r.method == sip.INVITE && status/100 == 2 && c.state == over {
 			// The call ended meanwhile; the answer must be acknowledged all the same.
-			_ = tx.Ack(c.ackFor(o, r.seq, nil), o.dest)
+			_ = tx.Ack(c.ackFor(o, r.seq, nil), o.where(c.e))
 		}
 		return
 	}
@@ -283,8 +286,8 @@ func (r *relay) Response(tx *transaction.Client, m *sip.Message) {
 			c.retarget(o, m)
 			c.session(m, now)
 			c.arm()
-		} else if r.fork != nil && r.from.near {
-			r.fork.learn(m)
+		} else if f := c.forkIn(o, o.tag, m.ToTag()); f != nil && r.from.near {
+			f.learn(m, c)
 		}
 	}
 	r.from.group.m.sent(r.method, sent)
@@ -372,7 +375,7 @@ func (i *inbound) Ack(tx *transaction.Server, m *sip.Message) {
 	}
 	r.acked = true
 	o := c.other(r.from)
-	if err := r.out.Ack(c.ackFor(o, r.seq, m), o.dest); err != nil {
+	if err := r.out.Ack(c.ackFor(o, r.seq, m), o.where(c.e)); err != nil {
 		c.e.m.sendFailed.Inc()
 	}
 }
@@ -387,7 +390,7 @@ func (i *inbound) Failed(_ *transaction.Server, err error) {
 		if !r.acked {
 			r.acked = true
 			o := c.other(r.from)
-			_ = r.out.Ack(c.ackFor(o, r.seq, nil), o.dest) // it is owed one before its BYE
+			_ = r.out.Ack(c.ackFor(o, r.seq, nil), o.where(c.e)) // it is owed one before its BYE
 		}
 		c.finish(finish{by: record.Tandem, text: "the answer to a re-INVITE was never acknowledged", cause: 102})
 	}
@@ -409,7 +412,7 @@ func (c *call) session(m *sip.Message, now time.Time) {
 func (c *call) probe(now time.Time) {
 	for _, s := range []*side{&c.near, c.far} {
 		m := c.request(s, sip.OPTIONS, nil, maxForwards)
-		if _, err := c.e.tx.Send(m, s.dest, &probe{c: c, s: s}); err != nil {
+		if _, err := c.e.tx.Send(m, s.where(c.e), &probe{c: c, s: s}); err != nil {
 			c.e.m.sendFailed.Inc()
 		}
 		s.group.m.sentRequest(sip.OPTIONS)

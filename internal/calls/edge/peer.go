@@ -101,7 +101,7 @@ func (p *peer) at(ap netip.AddrPort) *address {
 	return a
 }
 
-// now returns the peer's addresses in the order to try them.
+// addresses returns the peer's addresses in the order to try them.
 func (p *peer) addresses(find lookup, dst []*address) []*address {
 	if p.fixed != nil {
 		return append(dst, p.fixed)
@@ -129,7 +129,10 @@ func (p *peer) keep(now []*address) {
 
 // serverName is the name the peer's certificate must carry; empty where the address itself must be in it.
 func (p *peer) serverName() string {
-	if p.cfg.Type == typeIP {
+	switch {
+	case p.cfg.CertificateName != "":
+		return p.cfg.CertificateName
+	case p.cfg.Type == typeIP:
 		return ""
 	}
 	return p.host

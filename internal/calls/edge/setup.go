@@ -138,7 +138,7 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 	}
 	tx.Handle((*nearInvite)(c))
 	f := tx.Flow()
-	c.near.home = transport.Target{From: f.Endpoint(), Addr: f.Remote(), Prefer: f}
+	c.near.home = transport.Target{From: f.Endpoint(), Addr: f.Remote(), Prefer: f, ServerName: knownAs(f)}
 	c.near.dest = c.near.home
 	c.near.routes = routeSet(m, false)
 	c.retarget(&c.near, m)
@@ -161,6 +161,22 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 	}
 	c.at(atRing, start.Add(e.cfg.Timers.RingTimeout))
 	c.proceed(start)
+}
+
+// knownAs is a name that the far side of a TLS connection has proved to have, so that requests back may use the connection, or another one to
+// the same party, although its Contact is an address; empty without TLS.
+func knownAs(f transport.Flow) string {
+	if f.Proto() != transport.TLS {
+		return ""
+	}
+	c := f.PeerCertificate()
+	switch addr := f.Remote().Addr().String(); {
+	case c == nil, f.VerifiedFor(addr):
+		return ""
+	case len(c.DNSNames) > 0:
+		return c.DNSNames[0]
+	}
+	return c.Subject.CommonName
 }
 
 // isLoop tells whether an INVITE that carries this call's far From tag is that call's own INVITE come back for the same number; for another
@@ -466,7 +482,7 @@ func (e *Edge) hangUpFork(tx *transaction.Client, m *sip.Message, a *attempt) {
 	if s.target == "" {
 		return // no Contact, no way to reach it; it will give up without an ACK
 	}
-	dest := e.route(s, s.target, s.routes)
+	dest, _ := e.route(s, s.target, s.routes)
 	uri, routes := loose(s.target, s.routes)
 	make := func(method sip.Method, seq uint32) *sip.Message {
 		r := sip.NewRequest(method, uri)
@@ -534,11 +550,16 @@ func (c *call) forkOf(m *sip.Message) *fork {
 	return &c.forks[n]
 }
 
-// learn takes over what a response says about the way to its fork.
-func (f *fork) learn(m *sip.Message) {
-	if a, err := m.Contact(); err == nil && a.Addr != "" {
+// learn takes over what a response says about the way to its fork, and has its name looked up, so that it is known when the ACK must go there.
+func (f *fork) learn(m *sip.Message, c *call) {
+	a, err := m.Contact()
+	if err != nil || a.Addr == "" {
+		return
+	}
+	f.routes = routeSet(m, true)
+	if f.target != a.Addr {
 		f.target = a.Addr
-		f.routes = routeSet(m, true)
+		_, _ = c.e.route(c.far, f.target, f.routes)
 	}
 }
 
@@ -548,7 +569,7 @@ func (c *call) progress(m *sip.Message, now time.Time) {
 	if f == nil {
 		return
 	}
-	f.learn(m)
+	f.learn(m, c)
 	if c.state == trying {
 		c.state = ringing
 		c.rec.Progress = now.UTC()
@@ -577,12 +598,12 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 		e.hangUpFork(tx, m, a)
 		return
 	}
-	f.learn(m)
+	f.learn(m, c)
 	s.peer, s.routes, s.seen = f.peer, f.routes, f.seen
 	if f.target != "" {
 		s.target = f.target
 	}
-	s.dest = e.route(s, s.target, s.routes)
+	s.locate(e)
 	near := &c.near
 	near.tag = f.tag
 	near.from = sip.WithParam(near.from, "tag", f.tag)
@@ -612,9 +633,6 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 	}
 	near.group.m.sent(sip.INVITE, m.Status())
 	c.forks, c.order = nil, nil
-	for _, r := range c.pending {
-		r.fork = nil
-	}
 	c.arm()
 }
 
@@ -664,7 +682,7 @@ func (c *call) ackFar(src *sip.Message) {
 	s, a := c.far, c.try
 	s.acked = true
 	m := c.ackFor(s, a.seq, src)
-	if err := a.tx.Ack(m, s.dest); err != nil {
+	if err := a.tx.Ack(m, s.where(c.e)); err != nil {
 		c.e.m.sendFailed.Inc()
 		c.e.log.Debug("ACK not sent", "call", c.id, "error", err)
 	}

@@ -246,6 +246,9 @@ func (k *checker) peer(at string, p *Peer) {
 	default:
 		k.bad(at+".type", "%q is none of ip, a, srv", p.Type)
 	}
+	if p.CertificateName != "" && !hostname(p.CertificateName) {
+		k.bad(at+".certificateName", "%q is not a host name", p.CertificateName)
+	}
 	if p.Weight == 0 {
 		p.Weight = 1
 	}
