@@ -136,8 +136,8 @@ func WithParam(headerValue, name, value string) string {
 		end := len(s)
 		if rest != "" {
 			end = len(s) - len(rest) - 1
-		} else if s[len(s)-1] == ';' {
-			end = len(s) - 1
+		} else if s[len(s)-1] == ';' && i < len(s)-1 {
+			end = len(s) - 1 // the semicolon with nothing behind it comes next, and is the last
 		}
 		if equalFold(n, name) {
 			if value == "" {
