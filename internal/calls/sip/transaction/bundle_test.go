@@ -85,7 +85,7 @@ func (u user) Request(tx *transaction.Server, req *sip.Message) {
 	on, no := u.onRequest, u.noHandler
 	u.mu.Unlock()
 	if !no {
-		tx.Handle(handler{u.bundle})
+		tx.Handle(handler(u))
 	}
 	if on != nil {
 		on(tx, req)

@@ -370,7 +370,7 @@ func (l *Layer) response(m *sip.Message, f transport.Flow) {
 		c = t.cancels[branch]
 	}
 	t.mu.Unlock()
-	if c == nil || m.Count(sip.KindVia) != 1 {
+	if c == nil || m.Count(sip.KindVia) != 1 || strings.IndexByte(m.Get(sip.KindVia), ',') >= 0 {
 		// Nobody waits for it; or it has several Vias, so it was never for us (§8.1.3.3).
 		l.m.StrayResponses.Add(1)
 		return

@@ -172,6 +172,9 @@ func (l *Layer) Pending() int { return int(l.pending.Load()) }
 // Drain refuses new requests outside dialogs with 503 from now on, OPTIONS too, so that peers go elsewhere.
 func (l *Layer) Drain() { l.draining.Store(true) }
 
+// Resume takes new requests again after Drain.
+func (l *Layer) Resume() { l.draining.Store(false) }
+
 // Idle waits until every transaction has its final response, or ctx ends.
 func (l *Layer) Idle(ctx context.Context) error {
 	t := time.NewTicker(20 * time.Millisecond)

@@ -178,10 +178,10 @@ func (c *conn) close(cause error) {
 		}
 	}
 	c.waiters, c.pending, c.queued = nil, nil, 0
-	out := c.out
+	nc := c.nc
 	c.mu.Unlock()
-	if out != nil {
-		_ = out.TCPConn.Close() // closing tells the far side; there is nothing to do about an error
+	if nc != nil {
+		_ = nc.Close() // TLS says goodbye first; there is nothing to do about an error
 	}
 	c.stack.remove(c)
 	m := c.stack.m
@@ -383,7 +383,27 @@ func (c *conn) readAll(in *deadlined) error {
 		}
 		s.deliver(f.Message, f.Problem, flow, in.took())
 		if f.Lost {
+			c.linger(in)
 			return errors.New("lost the message boundaries")
+		}
+	}
+}
+
+// linger lets the answer to the last message reach the far side: a socket closed with unread input resets the connection, and takes the answer with it.
+func (c *conn) linger(in *deadlined) {
+	if in.Conn.SetReadDeadline(time.Now().Add(2*time.Second)) != nil {
+		return
+	}
+	c.mu.Lock()
+	out := c.out
+	c.mu.Unlock()
+	if out.TCPConn.CloseWrite() != nil {
+		return
+	}
+	buf := make([]byte, 4096)
+	for range 256 {
+		if _, err := in.Conn.Read(buf); err != nil {
+			return
 		}
 	}
 }

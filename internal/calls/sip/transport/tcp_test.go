@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/calls/sip"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
@@ -453,5 +454,36 @@ func TestLostBorders(t *testing.T) {
 	if g.p == nil || g.p.Status != 400 {
 		t.Errorf("problem = %v, want a 400", g.p)
 	}
+	closedSoon(t, c)
+}
+
+type answering struct{ s *transport.Stack }
+
+func (a answering) Receive(m *sip.Message, p *sip.Problem, f transport.Flow) {
+	if p != nil {
+		_ = a.s.Reply(p.Answer(m, "t", "gw").Bytes(), f, nil)
+	}
+}
+
+// The answer arrives though more was on its way to us.
+func TestLostBordersAreAnswered(t *testing.T) {
+	s, err := transport.New(transport.Config{}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ep, err := s.Listen(transport.EndpointConfig{Proto: transport.TCP, Bind: loopback})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(answering{s}); err != nil {
+		t.Fatal(err)
+	}
+	c := dialTCP(t, ep)
+	_, _ = fmt.Fprint(c, strings.Replace(request("SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1", "c1"), "Content-Length: 0", "Content-Length: lots", 1)+strings.Repeat("x", 100_000))
+	if got := read(t, c, "\r\n\r\n"); !strings.HasPrefix(got, "SIP/2.0 400") {
+		t.Errorf("answer = %q", got)
+	}
+	_ = c.(*net.TCPConn).CloseWrite()
 	closedSoon(t, c)
 }

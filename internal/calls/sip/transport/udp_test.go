@@ -46,7 +46,7 @@ func TestViaOverUDP(t *testing.T) {
 		{"another address: received, the packet is believed", fmt.Sprintf("SIP/2.0/UDP 10.1.2.3:%d;branch=z9hG4bK1", otherPort), fmt.Sprintf("SIP/2.0/UDP 10.1.2.3:%d;branch=z9hG4bK1;received=127.0.0.1", otherPort), other},
 		{"a received that came in is overwritten", fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;received=10.9.9.9;branch=z9hG4bK1", otherPort), fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;received=127.0.0.1;branch=z9hG4bK1", otherPort), other},
 		{"maddr is not followed", fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;maddr=10.9.9.9;branch=z9hG4bK1", otherPort), fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;maddr=10.9.9.9;branch=z9hG4bK1", otherPort), other},
-		{"only the first of several values", fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:9;rport;branch=z9hG4bK1, SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK0;rport"), fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:9;rport=%d;branch=z9hG4bK1;received=127.0.0.1, SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK0;rport", port), peer},
+		{"only the first of several values", "SIP/2.0/UDP 127.0.0.1:9;rport;branch=z9hG4bK1, SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK0;rport", fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:9;rport=%d;branch=z9hG4bK1;received=127.0.0.1, SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK0;rport", port), peer},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := peer.Write([]byte(request(c.via, "c1"))); err != nil {
