@@ -143,3 +143,16 @@ func refusal(err error) (status int, retryAfter time.Duration) {
 	}
 	return 0, 0
 }
+
+// level returns nil if the index holds everything up to the newest position in the feed.
+func (s *site) level(t *testing.T) error {
+	t.Helper()
+	h, err := s.local.Health(t.Context())
+	if err != nil {
+		return err
+	}
+	if r := h.Replica; r == nil || !r.Current || r.Position != r.Head {
+		return fmt.Errorf("the index is not level: %+v", h.Replica)
+	}
+	return nil
+}

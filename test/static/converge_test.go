@@ -1,0 +1,264 @@
+//go:build deep
+
+package static
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tandemgw/tandem/client"
+)
+
+// writer changes numbers in a known order and keeps what each must be.
+type writer struct {
+	c       *client.Client
+	mu      sync.Mutex         // guards the fields below
+	want    map[string]route   // what was acknowledged last; the zero route: deleted
+	unsure  map[string][]route // numbers whose last write got no answer that says whether it was done: what they may be
+	acked   int
+	refused int
+	slowest time.Duration // of the refused
+	odd     []string      // answers that may not be
+}
+
+// run writes until ctx ends: single numbers with every kind of change, and batches.
+func (w *writer) run(ctx context.Context) {
+	random := rand.New(rand.NewPCG(1, 2))
+	kinds := []service{dr, oc, zoom}
+	for i := 0; ctx.Err() == nil; i++ {
+		n := nth([]int64{firstDR, firstOC, firstZoom}[random.IntN(3)], random.IntN(perKind))
+		r := route{kinds[random.IntN(3)], fmt.Sprintf("v-%d", i)}
+		change := map[string]route{n: r}
+		var err error
+		at := time.Now()
+		switch k := random.IntN(10); {
+		case k < 2:
+			change[n] = route{}
+			err = w.c.DeleteNumber(ctx, account, n, client.Condition{})
+			if client.IsNotFound(err) {
+				err = nil // as wanted
+			}
+		case k < 5:
+			var batch []client.Number
+			for range 20 {
+				change[nth(firstOC, random.IntN(perKind))] = r
+			}
+			for n, r := range change {
+				batch = append(batch, number(n, r))
+			}
+			err = w.c.CreateOrUpdateNumbers(ctx, account, batch)
+		default:
+			err = put(ctx, w.c, n, r)
+		}
+		took := time.Since(at)
+		w.mu.Lock()
+		if err == nil {
+			w.acked++
+			for n, r := range change {
+				w.want[n] = r
+				delete(w.unsure, n)
+			}
+		} else {
+			status, wait := refusal(err)
+			if ctx.Err() == nil {
+				w.refused++
+				w.slowest = max(w.slowest, took)
+				if status != 503 || wait == 0 || took > 3*time.Second {
+					w.odd = append(w.odd, fmt.Sprintf("a write got %v after %v; want 503 with Retry-After within 3 s", err, took))
+				}
+			}
+			for n, r := range change { // the answer says: it may or may not have been done
+				w.unsure[n] = append(w.unsure[n], r)
+			}
+		}
+		w.mu.Unlock()
+	}
+}
+
+// TestConvergesWithoutRestart writes a known stream of changes while PostgreSQL is killed, hung and stopped in turn.
+// When it is back, with the same edge running throughout, the directory must hold every acknowledged change and the index
+// exactly what the directory holds; calls to changed numbers must show it.
+func TestConvergesWithoutRestart(t *testing.T) {
+	t.Parallel()
+	pg, database := cluster(t)
+	s := newSite(t, database)
+	s.start(t)
+	w := &writer{c: s.api(t), want: s.provision(t), unsure: map[string][]route{}}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { w.run(ctx) })
+	count := func() (int, int) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.acked, w.refused
+	}
+	progress := func(what string) {
+		t.Helper()
+		a, _ := count()
+		eventually(t, 20*time.Second, "writes are acknowledged "+what, func() error {
+			if now, _ := count(); now < a+30 {
+				return fmt.Errorf("%d of 30", now-a)
+			}
+			return nil
+		})
+	}
+	for round := range 2 {
+		for _, o := range []struct {
+			name       string
+			away, back func()
+		}{
+			{"killed", func() { pg.Kill(t) }, func() { pg.Start(t) }},
+			{"hung", func() { pg.Pause(t) }, func() { pg.Resume(t) }},
+			{"stopped", func() { pg.Stop(t) }, func() { pg.Start(t) }},
+		} {
+			progress("before PostgreSQL is " + o.name)
+			_, r := count()
+			o.away()
+			at := time.Now()
+			eventually(t, 10*time.Second, "writes are refused", func() error {
+				if _, now := count(); now < r+5 {
+					return fmt.Errorf("%d refused", now-r)
+				}
+				return nil
+			})
+			pause(t, time.Duration(round)*2*time.Second)
+			a, _ := count()
+			o.back()
+			back := time.Now()
+			eventually(t, 20*time.Second, "writes are acknowledged again", func() error {
+				if now, _ := count(); now == a {
+					return errors.New("none yet")
+				}
+				return nil
+			})
+			t.Logf("PostgreSQL %s for %v; the first write was acknowledged %v after it was back", o.name, back.Sub(at).Round(time.Millisecond), time.Since(back).Round(time.Millisecond))
+		}
+	}
+	progress("after the last outage")
+	stop()
+	wg.Wait()
+	ended := time.Now()
+	for _, o := range w.odd {
+		t.Error(o)
+	}
+
+	// The directory against what was acknowledged.
+	held := map[string]route{}
+	for x, err := range w.c.Numbers(t.Context(), account, client.List{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := route{}
+		switch d := x.ServiceDetails; {
+		case d.TeamsDirectRouting != nil && d.TeamsDirectRouting.Enabled:
+			r.service = dr
+		case d.TeamsOperatorConnect != nil && d.TeamsOperatorConnect.Enabled:
+			r.service = oc
+		case d.ZoomPhoneCloudPeering != nil && d.ZoomPhoneCloudPeering.Enabled:
+			r.service = zoom
+		}
+		if x.Configuration != nil {
+			r.header = x.Configuration.CustomSIPHeader
+		}
+		held[x.TelephoneNumber] = r
+	}
+	missing := 0
+	for n, r := range w.want {
+		if may := w.unsure[n]; held[n] != r && !contains(may, held[n]) {
+			if missing++; missing <= 5 {
+				t.Errorf("the directory has %s as %+v; acknowledged was %+v, perhaps then %+v", n, held[n], r, may)
+			}
+		}
+	}
+	if len(w.want) != 3*perKind {
+		t.Errorf("%d numbers were written, want %d", len(w.want), 3*perKind)
+	}
+
+	// The index against the directory, deleted numbers too.
+	all := maps.Clone(held)
+	for n := range w.want {
+		all[n] = held[n]
+	}
+	s.waitRoutes(t, all)
+	eventually(t, 10*time.Second, "the index is level", func() error { return s.level(t) })
+	if n := s.metric(t, "tandem_replica_numbers"); int(n) != len(held) {
+		t.Errorf("the index has %v numbers, the directory %d", n, len(held))
+	}
+	if n := s.metric(t, "tandem_replica_loads_total"); n != 1 {
+		t.Errorf("the index was loaded from the database %v times, want the first time only: the feed must carry it over an outage", n)
+	}
+	a, r := count()
+	t.Logf("%d writes acknowledged, %d refused (slowest answer %v), %d numbers with an open end; %d numbers in directory and index, alike %v after the last write", a, r,
+		w.slowest.Round(time.Millisecond), len(w.unsure), len(held), time.Since(ended).Round(time.Millisecond))
+	if out, err := s.local.VerifyAudit(t.Context()); err != nil || !out.OK {
+		t.Errorf("audit: %+v %v", out, err)
+	}
+	few := map[string]route{}
+	for n, r := range held {
+		if r.header[:2] == "v-" && len(few) < 60 {
+			few[n] = r
+		}
+	}
+	s.callThem(t, few)
+}
+
+func contains(list []route, r route) bool {
+	for _, x := range list {
+		if x == r {
+			return true
+		}
+	}
+	return false
+}
+
+// TestNothingIsHeldUpByAHangingDatabase places calls while PostgreSQL accepts connections and never answers.
+func TestNothingIsHeldUpByAHangingDatabase(t *testing.T) {
+	t.Parallel()
+	pg, database := cluster(t)
+	s := newSite(t, database)
+	s.start(t)
+	want := s.provision(t)
+	token := s.token(t)
+	pg.Pause(t)
+	defer pg.Resume(t)
+	a, err := ask(t.Context(), "PUT", s.url("/accounts/"+account+"/numbers/"+nth(firstOC, 0)), token,
+		fmt.Sprintf(`{"telephoneNumber":%q,"accountName":%q,"serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true}}}`, nth(firstOC, 0), account))
+	if err != nil || a.status != 503 || a.retryAfter == "" || a.took > 3*time.Second {
+		t.Errorf("the first PUT while PostgreSQL hangs: %v %v; want 503 with Retry-After within 3 s", a, err)
+	}
+	t.Logf("the first PUT while PostgreSQL hangs: %v", a)
+	ctx, stop := context.WithCancel(t.Context())
+	var w watch
+	var wg sync.WaitGroup
+	wg.Go(func() { w.run(ctx, s, token) })
+	few := map[string]route{}
+	for n, r := range want {
+		if few[n] = r; len(few) == 100 {
+			break
+		}
+	}
+	s.callThem(t, few)
+	stop()
+	wg.Wait()
+	t.Logf("%d requests; the slowest took %v", w.asked, w.slowest.Round(time.Millisecond))
+	for _, p := range w.problems {
+		t.Error(p)
+	}
+
+	// A restart while it hangs: neither the start nor readiness waits for it.
+	s.kill()
+	took := s.start(t)
+	t.Logf("ready %v after the process was started with a hanging database", took.Round(time.Millisecond))
+	if took > 10*time.Second {
+		t.Errorf("ready only after %v", took)
+	}
+	if err := s.compare(t.Context(), want); err != nil {
+		t.Error(err)
+	}
+}
