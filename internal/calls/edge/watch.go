@@ -26,9 +26,9 @@ func addrPort(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortF
 
 // watch sends OPTIONS to the peers, follows their names in DNS, and reads renewed certificates.
 type watch struct {
-	e   *Edge
-	due map[*address]time.Time
-	dns time.Time
+	e     *Edge
+	due   map[*address]time.Time // when each address that is asked by OPTIONS is asked next
+	known map[*address]bool      // every address the peers have now
 }
 
 // Intervals of what the watch does beside OPTIONS.
@@ -37,7 +37,9 @@ const (
 	keysEvery  = 30 * time.Second // look for renewed certificates
 )
 
-func newWatch(e *Edge) *watch { return &watch{e: e, due: map[*address]time.Time{}} }
+func newWatch(e *Edge) *watch {
+	return &watch{e: e, due: map[*address]time.Time{}, known: map[*address]bool{}}
+}
 
 func (w *watch) run(ctx context.Context) {
 	names := time.NewTicker(namesEvery)
@@ -65,7 +67,7 @@ func (w *watch) run(ctx context.Context) {
 			}
 			continue
 		case <-names.C:
-			w.names(time.Now(), false)
+			w.names(time.Now(), false) // new addresses are due at once, below
 		case <-next.C:
 		}
 		now := time.Now()
@@ -88,8 +90,8 @@ func (w *watch) run(ctx context.Context) {
 
 // names follows the peers' addresses.
 func (w *watch) names(now time.Time, first bool) {
-	changed := false
-	alive := map[*address]bool{}
+	changed := first
+	have := map[*address]bool{}
 	for _, g := range w.e.groups {
 		for _, p := range g.peers {
 			addrs := p.addresses(w.e.find, nil)
@@ -97,25 +99,25 @@ func (w *watch) names(now time.Time, first bool) {
 				p.keep(addrs)
 			}
 			for _, a := range addrs {
-				alive[a] = true
-				if _, ok := w.due[a]; ok {
+				have[a] = true
+				if w.known[a] {
 					continue
 				}
-				changed = changed || p.fixed == nil
-				if g.cfg.Options.Off || p.cfg.Passive {
-					continue
+				changed = true
+				if !g.cfg.Options.Off && !p.cfg.Passive {
+					w.due[a] = now // ask a new address at once
 				}
-				w.due[a] = now // ask a new address at once
 			}
 		}
 	}
-	for a := range w.due {
-		if !alive[a] {
+	for a := range w.known {
+		if !have[a] {
 			delete(w.due, a)
 			changed = true
 		}
 	}
-	if changed || first {
+	w.known = have
+	if changed {
 		w.e.rebuildSources()
 	}
 }

@@ -3,7 +3,6 @@ package record
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -80,10 +79,16 @@ const (
 // Spool writes records to files of JSON lines in a directory, one line each, off the call path. A full queue drops the new record and counts it: calls
 // matter more than their records, and a disk that is this far behind will not catch up. A file still open when the process died is
 // closed at the next start, its last, half-written line cut off.
+//
+// Records are written together: the first one queued wakes the writer, which waits a moment for others. A goroutine woken for each call would cost more
+// than the writing.
 type Spool struct {
-	cfg   Config
-	log   *slog.Logger
-	queue chan *Record
+	cfg  Config
+	log  *slog.Logger
+	wake chan struct{} // has a token while something is queued
+
+	queueMu sync.Mutex // guards queue
+	queue   []*Record
 
 	written, dropped, failed prometheus.Counter
 
@@ -93,6 +98,7 @@ type Spool struct {
 	size int64
 	born time.Time
 	name string
+	line []byte // room for one line; Run's only
 }
 
 // NewSpool opens the spool in cfg.Directory, which is made if it is missing. Its metrics go to reg unless that is nil.
@@ -103,7 +109,7 @@ func NewSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool, 
 	if err := os.MkdirAll(cfg.Directory, 0o700); err != nil {
 		return nil, fmt.Errorf("make the call record directory: %w", err)
 	}
-	s := &Spool{cfg: cfg, log: log, queue: make(chan *Record, cfg.QueueRecords)}
+	s := &Spool{cfg: cfg, log: log, wake: make(chan struct{}, 1)}
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
@@ -125,61 +131,77 @@ func NewSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool, 
 
 // Put queues a record for writing, or drops it if the queue is full.
 func (s *Spool) Put(r *Record) {
-	select {
-	case s.queue <- r:
-	default:
+	s.queueMu.Lock()
+	n := len(s.queue)
+	if n < s.cfg.QueueRecords {
+		s.queue = append(s.queue, r)
+	}
+	s.queueMu.Unlock()
+	switch {
+	case n >= s.cfg.QueueRecords:
 		s.dropped.Inc()
+	case n == 0:
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
 	}
 }
 
-// Run writes what is queued until ctx is done, then what is left, and closes the file.
+// gather is how long the writer waits for more records after the first.
+const gather = 50 * time.Millisecond
+
+// Run writes what is queued until ctx is done, then what is left, and closes the file. What is put after that is written when Run is called again.
 func (s *Spool) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.cfg.SyncEvery)
 	defer tick.Stop()
-	var lost float64 // failures since the last log line
-	note := func(err error) {
-		if err != nil {
-			lost++
-			s.failed.Inc()
-			if lost == 1 {
-				s.log.Error("call record not written", "error", err)
-			}
-		}
-	}
+	full := time.NewTimer(time.Hour)
+	full.Stop()
+	defer full.Stop()
+	var spare []*Record
 	for {
 		select {
-		case r := <-s.queue:
-			note(s.write(r))
+		case <-s.wake:
+			full.Reset(min(gather, s.cfg.SyncEvery))
+		case <-full.C:
+			spare = s.drain(spare)
 		case <-tick.C:
 			if err := s.sync(); err != nil {
 				s.log.Error("call records not forced to the disk", "error", err)
 			}
-			if lost > 1 {
-				s.log.Error("call records not written", "count", lost)
-			}
-			lost = 0
 		case <-ctx.Done():
-			for {
-				select {
-				case r := <-s.queue:
-					note(s.write(r))
-					continue
-				default:
-				}
-				break
-			}
+			s.drain(spare)
 			return s.closeFile()
 		}
 	}
 }
 
+// drain writes everything that is queued. The queue goes on in spare, and what it was in is returned.
+func (s *Spool) drain(spare []*Record) []*Record {
+	s.queueMu.Lock()
+	list := s.queue
+	s.queue = spare[:0]
+	s.queueMu.Unlock()
+	var failure error
+	failed := 0
+	for i, r := range list {
+		if err := s.write(r); err != nil {
+			failure = err
+			failed++
+			s.failed.Inc()
+		}
+		list[i] = nil
+	}
+	if failed > 0 {
+		s.log.Error("call records not written", "records", failed, "error", failure)
+	}
+	return list
+}
+
 // write appends one line, going on to a new file first where the present one is full or old.
 func (s *Spool) write(r *Record) error {
-	line, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("encode call record %s: %w", r.ID, err)
-	}
-	line = append(line, '\n')
+	line := append(r.AppendJSON(s.line[:0]), '\n')
+	s.line = line
 	s.mu.Lock()
 	full := s.file != nil && (s.size+int64(len(line)) > s.cfg.FileBytes || time.Since(s.born) > s.cfg.FileAge)
 	s.mu.Unlock()

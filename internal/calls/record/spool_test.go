@@ -96,6 +96,29 @@ func TestARecordIsOneCompleteLine(t *testing.T) {
 	}
 }
 
+// plain is Record without its methods, so that encoding/json writes it by its tags.
+type plain Record
+
+func TestTheHandWrittenJSONIsThatOfTheTags(t *testing.T) {
+	at := time.Date(2026, 11, 21, 7, 0, 0, 123456000, time.UTC)
+	for _, r := range []*Record{
+		{},
+		{ID: "a", Start: at, End: at},
+		{ID: "c1", Node: "n1", Start: at, Progress: at.Add(time.Millisecond), Answer: at.Add(time.Second), End: at.Add(2 * time.Second), DurationSeconds: 1.25, Direction: "toCore",
+			Service: domain.DirectRouting, Account: "acme", Called: "+442079460123", Caller: "+33140205050", Identity: "+44", IdentitySource: "From", CustomHeader: "c-1", Emergency: true,
+			Rule: "provisioned-service", From: Side{Group: "core", Addr: "127.0.0.1:5060", CallID: "x\"<y>\\z@h"}, FarCallID: "q", Status: 486, EndedBy: Far, Reason: "Besetzt – später &\n", Cause: 17,
+			Tried: []Try{{Group: "g", Peer: "p", Addr: "[::1]:5060", At: at, Status: 503, Result: "refused"}, {Group: "g", Peer: "p2", At: at, Result: "silence"}}},
+	} {
+		want, err := json.Marshal((*plain)(r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(r.AppendJSON(nil)); got != string(want) {
+			t.Errorf("AppendJSON wrote\n%s\nencoding/json writes\n%s", got, want)
+		}
+	}
+}
+
 func TestAFullQueueDropsAndCounts(t *testing.T) {
 	c := config(t.TempDir())
 	c.QueueRecords = 3
