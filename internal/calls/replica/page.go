@@ -98,6 +98,24 @@ func (h *headers) value(i int) string {
 	return prefix + rest
 }
 
+// each calls do with every number that has a value, in order, and the two parts of the value.
+func (h *headers) each(do func(i int, prefix, rest string)) {
+	there := h.there()
+	common, size := int(h.data[16]), int(h.data[17])
+	prefix, rest := h.data[headersHead:headersHead+common], h.data[headersHead+common:]
+	for i := range pageSize {
+		if !there.has(i) {
+			continue
+		}
+		n := size
+		if size == varied {
+			n, rest = int(rest[0]), rest[1:]
+		}
+		do(i, prefix, rest[:n])
+		rest = rest[n:]
+	}
+}
+
 // valid tells whether data, read from a file, is what encode makes.
 func (h *headers) valid() bool {
 	d := h.data
@@ -175,10 +193,18 @@ func (d *draft) read(full *dense, part *sparse, h *headers) {
 	if h == nil {
 		return
 	}
-	there := h.there()
+	// All values in one string, cut up: a page of 100 of them is read for each change to it.
+	there, b := h.there(), d.buf[:0]
+	var ends [pageSize]int
+	h.each(func(i int, prefix, rest string) {
+		b = append(append(b, prefix...), rest...)
+		ends[i] = len(b)
+	})
+	d.buf = b
+	text, from := string(b), 0
 	for i := range d.headers {
 		if there.has(i) {
-			d.headers[i] = h.value(i)
+			d.headers[i], from = text[from:ends[i]], ends[i]
 		}
 	}
 }
