@@ -22,21 +22,21 @@ type Limiter struct {
 	log    *slog.Logger
 	asked  *prometheus.CounterVec
 
+	turn chan struct{} // a semaphore of one: this node asks the store one request at a time, so that only nodes race
+
 	mu    sync.Mutex // guards what follows
 	local int64      // the bucket used without a store, microseconds
 	full  int64      // time before which the shared bucket admits nobody, microseconds: asking is useless
 	away  bool
 }
 
-const (
-	limitTimeout = 500 * time.Millisecond // for the store to answer
-	limitTries   = 8                      // lost races against other nodes before limiting locally
-)
+// limitTimeout bounds the time for the store to answer, lost races against other nodes included.
+const limitTimeout = 2 * time.Second
 
 // NewLimiter builds a limiter of requests per period. key names it in the store; store may be nil where there is one node
 // only.
 func NewLimiter(store LimitStore, key string, requests int, period time.Duration, log *slog.Logger, reg prometheus.Registerer) *Limiter {
-	l := &Limiter{store: store, key: key, period: period, step: max(period/time.Duration(requests), time.Microsecond), log: log,
+	l := &Limiter{store: store, key: key, period: period, step: max(period/time.Duration(requests), time.Microsecond), log: log, turn: make(chan struct{}, 1),
 		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name:        "tandem_auth_limit_total",
 			Help:        "Requests asked of the rate limit, by verdict and by where it was decided (shared or local).",
@@ -72,23 +72,27 @@ func (l *Limiter) allow(ctx context.Context) (wait time.Duration, by string) {
 	if l.store == nil {
 		return l.allowLocal(), "local"
 	}
-	now := time.Now().UnixMicro()
-	l.mu.Lock()
-	full := l.full
-	l.mu.Unlock()
-	// The stored number only grows, so a known refusal holds: a flood is turned away without the database.
-	if now < full {
-		return time.Duration(full-now) * time.Microsecond, "shared"
+	if wait := l.known(); wait > 0 {
+		return wait, "shared"
 	}
 	ctx, cancel := context.WithTimeout(ctx, limitTimeout)
 	defer cancel()
+	select {
+	case l.turn <- struct{}{}:
+		defer func() { <-l.turn }()
+	case <-ctx.Done():
+		return l.allowLocal(), "local"
+	}
+	if wait := l.known(); wait > 0 { // learnt by whoever was before
+		return wait, "shared"
+	}
 	var err error
-	for range limitTries {
+	for ctx.Err() == nil {
 		var tat int64
 		if tat, err = l.store.LimitState(ctx, l.key); err != nil {
 			break
 		}
-		now = time.Now().UnixMicro()
+		now := time.Now().UnixMicro()
 		from := tat
 		if tat > now+2*l.period.Microseconds() {
 			from = 0 // written by a clock that was far ahead: it must not lock everybody out
@@ -107,6 +111,7 @@ func (l *Limiter) allow(ctx context.Context) (wait time.Duration, by string) {
 		}
 		if swapped {
 			l.reachable(true, nil)
+			_ = l.allowLocal() // what went through counts here too, should the store go away now
 			return 0, "shared"
 		}
 	}
@@ -114,6 +119,14 @@ func (l *Limiter) allow(ctx context.Context) (wait time.Duration, by string) {
 		l.reachable(false, err)
 	}
 	return l.allowLocal(), "local"
+}
+
+// known returns how long to wait if it is known that the limit is used up. The stored number only grows, so a known
+// refusal holds: a flood is turned away without the database.
+func (l *Limiter) known() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(0, time.Duration(l.full-time.Now().UnixMicro())*time.Microsecond)
 }
 
 func (l *Limiter) allowLocal() time.Duration {

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/auth"
@@ -217,6 +219,47 @@ func TestRateLimit(t *testing.T) {
 	if l.Allow(t.Context()) == 0 {
 		t.Error("another node allows what is used up here")
 	}
+}
+
+// TestRateLimitIsSharedByNodes: however many nodes and requests at once, what is decided by the shared number is right to
+// the request. (A node that had no answer in time decides by itself; on a very busy machine that happens.)
+func TestRateLimitIsSharedByNodes(t *testing.T) {
+	onEngines(t, func(b *bed) {
+		var wg sync.WaitGroup
+		var registries []*prometheus.Registry
+		for range 3 {
+			reg := prometheus.NewRegistry()
+			registries = append(registries, reg)
+			node := auth.NewLimiter(b.auth, "provapi", 30, time.Hour, slog.New(slog.DiscardHandler), reg)
+			for range 5 {
+				wg.Go(func() {
+					for range 10 {
+						node.Allow(b.t.Context())
+					}
+				})
+			}
+		}
+		wg.Wait()
+		sum := map[string]float64{}
+		for _, reg := range registries {
+			families, err := reg.Gather()
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			for _, f := range families {
+				for _, m := range f.Metric {
+					labels := map[string]string{}
+					for _, l := range m.Label {
+						labels[l.GetName()] = l.GetValue()
+					}
+					sum[labels["verdict"]+" "+labels["by"]] += m.Counter.GetValue()
+				}
+			}
+		}
+		if sum["allowed shared"] != 30 {
+			b.t.Errorf("of 150 requests on three nodes: %v; want 30 allowed by the shared limit", sum)
+		}
+	})
 }
 
 // TestTrustedCallers: who comes over the socket needs no token, has no address and no limit, but only its roles.
