@@ -36,6 +36,7 @@ var fieldDocs = map[string]string{
 	"calls/edge.Options.UpAfter":                    "UpAfter is how many successes in a row bring it back. Default 2.",
 	"calls/edge.Peer.Address":                       "Address is \"ip:port\", \"name:port\" or \"name\". Without a port it is 5061 for TLS, else 5060; \"srv\" takes no port. Required.",
 	"calls/edge.Peer.AllowedSources":                "AllowedSources are further address ranges (CIDR) this peer sends from. Default none.",
+	"calls/edge.Peer.CertificateName":               "CertificateName is the name that the peer's certificate must carry on connections to it. Default the name in Address; for type ip the address itself. TLS only.",
 	"calls/edge.Peer.Name":                          "Name names the peer in metrics, records and the log: 1 to 32 letters, digits, \"-\" or \"_\". Default its address.",
 	"calls/edge.Peer.Passive":                       "Passive is for a peer that does not answer OPTIONS: it is not asked, and only calls tell whether it works. Default false.",
 	"calls/edge.Peer.Priority":                      "Priority orders peers: 0 is tried first. Default 0.",

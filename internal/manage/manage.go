@@ -68,11 +68,11 @@ func New(jobs Jobs, log *slog.Logger, reg prometheus.Registerer) *Server {
 	return s
 }
 
-// Local returns the handler for the Unix socket: the socket's mode has said who may ask, and the actor is the local
-// administrator.
-func (s *Server) Local() http.Handler {
-	return s.handler(func(*http.Request) (domain.Actor, []string, error) {
-		return domain.Actor{Kind: "administrator", ID: "local"}, []string{RoleAdmin}, nil
+// Local returns the handler for the Unix socket: the socket's mode has said who may ask; who says who it is, for the audit
+// log.
+func (s *Server) Local(who func(*http.Request) domain.Actor) http.Handler {
+	return s.handler(func(r *http.Request) (domain.Actor, []string, error) {
+		return who(r), []string{RoleAdmin}, nil
 	})
 }
 

@@ -127,6 +127,8 @@ func jobs() (manage.Jobs, *[]string) {
 	}, &did
 }
 
+func local(*http.Request) domain.Actor { return domain.Actor{Kind: "administrator", ID: "local"} }
+
 func newServer(t *testing.T, j manage.Jobs) *manage.Server {
 	t.Helper()
 	return manage.New(j, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
@@ -135,7 +137,7 @@ func newServer(t *testing.T, j manage.Jobs) *manage.Server {
 func TestEveryOperationMatchesTheContract(t *testing.T) {
 	t.Parallel()
 	j, did := jobs()
-	c := newContract(t, newServer(t, j).Local())
+	c := newContract(t, newServer(t, j).Local(local))
 	for _, x := range []struct {
 		method, path, body string
 		status             int
@@ -229,7 +231,7 @@ func TestWhatTheServerAnswersBesides(t *testing.T) {
 	j.Explain = func(context.Context, api.Question) (*api.Explanation, error) { panic("bug") }
 	j.Peers = nil
 	j.VerifyAudit = func(context.Context, []string) (*api.AuditReport, error) { return nil, errors.New("disk: secret path") }
-	h := newServer(t, j).Local()
+	h := newServer(t, j).Local(local)
 	for _, x := range []struct {
 		method, path, body string
 		status             int

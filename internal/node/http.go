@@ -122,6 +122,7 @@ func (s *socketServer) open(context.Context) (func(context.Context) error, error
 		return nil, err
 	}
 	s.srv = newHTTPServer(s.handler, s.log)
+	s.srv.ConnContext = withPeer
 	s.srv.WriteTimeout = 0 // checking a long audit log takes its time
 	run := serveHTTP(s.srv, l)
 	return func(ctx context.Context) error {

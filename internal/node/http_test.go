@@ -29,7 +29,10 @@ func TestSocketIsPrivateAndReachableHoweverLongItsPath(t *testing.T) {
 		if err := os.WriteFile(path, nil, 0o600); err != nil { // left by a process that died
 			t.Fatal(err)
 		}
-		s := &socketServer{path: path, log: quiet(), handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		s := &socketServer{path: path, log: quiet(), handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if got, want := localActor(r), localUser(uint32(os.Getuid())); got.Kind != "administrator" || got.ID != want {
+				t.Errorf("the request comes from %+v, want %s", got, want)
+			}
 			_, _ = io.WriteString(w, `{"status":"ready","node":"here"}`)
 		})}
 		sup := newSupervisor(quiet(), prometheus.NewRegistry(), s.part())

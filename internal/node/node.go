@@ -200,14 +200,6 @@ func (n *node) buildProvisioning() error {
 	return nil
 }
 
-// trusted serves the Provisioning API to whoever may open the Unix socket.
-func trusted(p http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		caller := provapi.Caller{ID: "local", Roles: []string{string(auth.RoleAdmin)}}
-		p.ServeHTTP(w, r.WithContext(provapi.Trusted(r.Context(), caller)))
-	})
-}
-
 func (n *node) buildManage() {
 	jobs := manage.Jobs{
 		Health:    n.health,
@@ -296,11 +288,11 @@ func (n *node) parts() []part {
 func (n *node) local() http.Handler {
 	mux := http.NewServeMux()
 	n.mountHealth(mux)
-	mux.Handle("/manage/", n.manage.Local())
+	mux.Handle("/manage/", n.manage.Local(localActor))
 	if n.trustedProvisioning != nil {
 		mux.Handle("/", n.trustedProvisioning)
 	} else {
-		mux.Handle("/", n.manage.Local())
+		mux.Handle("/", n.manage.Local(localActor))
 	}
 	return mux
 }

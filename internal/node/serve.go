@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -150,7 +151,10 @@ func Offline(ctx context.Context, cfg *config.Loaded, version string, logTo io.W
 		Health: nil, Drain: nil,
 	}, log, n.metrics.process)
 	mux := http.NewServeMux()
-	mux.Handle("/manage/", m.Local())
+	mux.Handle("/manage/", m.Local(localActor))
 	mux.Handle("/", n.trustedProvisioning)
-	return mux, c.close, nil
+	me := localUser(uint32(os.Getuid()))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), localUserKey{}, me)))
+	}), c.close, nil
 }

@@ -1,0 +1,48 @@
+package node
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os/user"
+	"strconv"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/platform/auth"
+	"github.com/tandemgw/tandem/internal/provisioning/provapi"
+)
+
+type localUserKey struct{}
+
+// withPeer notes in a connection's context which user is at its other end, for the audit log.
+func withPeer(ctx context.Context, c net.Conn) context.Context {
+	if uid, ok := peerUID(c); ok {
+		return context.WithValue(ctx, localUserKey{}, localUser(uid))
+	}
+	return ctx
+}
+
+// localUser is a user's id in the audit log: "local:root", or "local:1000" if nobody has a name for it.
+func localUser(uid uint32) string {
+	id := strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(id); err == nil && u.Username != "" {
+		return "local:" + u.Username
+	}
+	return "local:" + id
+}
+
+// localActor is who sends a request over the Unix socket.
+func localActor(r *http.Request) domain.Actor {
+	if id, ok := r.Context().Value(localUserKey{}).(string); ok {
+		return domain.Actor{Kind: "administrator", ID: id}
+	}
+	return domain.Actor{Kind: "administrator", ID: "local"}
+}
+
+// trusted serves the Provisioning API to whoever may open the Unix socket.
+func trusted(p http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		caller := provapi.Caller{ID: localActor(r).ID, Roles: []string{string(auth.RoleAdmin)}}
+		p.ServeHTTP(w, r.WithContext(provapi.Trusted(r.Context(), caller)))
+	})
+}
