@@ -22,28 +22,34 @@ type event struct {
 // box keeps a transaction's callbacks in order and one at a time, without a goroutine: whoever finds nobody at it makes the callbacks, its own and those that
 // others add meanwhile. The transaction's mutex guards it.
 type box struct {
-	busy  bool
-	queue []event
+	queue *[]event // nil while nobody makes callbacks
 }
+
+// noEvents is the queue of one that makes callbacks while no others wait. It is never written to.
+var noEvents []event
 
 // put adds an event and reports whether the caller is now the one to make the callbacks.
 func (b *box) put(e event) bool {
-	if b.busy {
-		b.queue = append(b.queue, e)
-		return false
+	switch b.queue {
+	case nil:
+		b.queue = &noEvents
+		return true
+	case &noEvents:
+		b.queue = &[]event{e}
+	default:
+		*b.queue = append(*b.queue, e)
 	}
-	b.busy = true
-	return true
+	return false
 }
 
 // next returns the next event, or ends the caller's turn.
 func (b *box) next() (event, bool) {
-	if len(b.queue) == 0 {
-		b.busy, b.queue = false, nil
+	if len(*b.queue) == 0 {
+		b.queue = nil
 		return event{}, false
 	}
-	e := b.queue[0]
-	b.queue = b.queue[1:]
+	e := (*b.queue)[0]
+	*b.queue = (*b.queue)[1:]
 	return e, true
 }
 

@@ -52,17 +52,17 @@ type Client struct {
 
 	mu sync.Mutex // guards the fields below
 	*work
+	state    clientState
+	cancel   cancelState
+	invite   bool
+	isCancel bool  // a CANCEL, made by the layer
+	retried  bool  // once sent again after its connection was lost
+	large    bool  // over TCP only because it is too large for UDP
+	stopped  bool  // Abandon
+	status   int16 // of the latest response
 	h        ClientHandler
 	box      box
 	t        timer
-	invite   bool
-	isCancel bool // a CANCEL, made by the layer
-	state    clientState
-	retried  bool // once sent again after its connection was lost
-	large    bool // over TCP only because it is too large for UDP
-	stopped  bool // Abandon
-	cancel   cancelState
-	status   int16 // of the latest response
 	flow     transport.Flow
 	again    time.Duration // when to retransmit; 0: not
 	until    time.Duration // when the state's time is over; 0: never

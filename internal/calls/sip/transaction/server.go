@@ -3,6 +3,7 @@ package transaction
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,23 +46,23 @@ type Server struct {
 	flow  transport.Flow
 
 	mu        sync.Mutex // guards the fields below
-	box       box
-	t         timer
-	h         ServerHandler
+	state     serverState
 	invite    bool
 	hasMerged bool
 	hasAck    bool // mergedKey, ackKey are in the tables
-	state     serverState
 	cancelled bool
-	status    int
-	tag       string
-	req       *sip.Message
-	wire      []byte // the latest response, to repeat
-	mergedKey key
-	ackKey    key
+	status    int16
 	interval  time.Duration
 	again     time.Duration // when to repeat the response, or to send 100; 0: not
 	until     time.Duration // when the state's time is over; 0: never
+	h         ServerHandler
+	t         timer
+	box       box
+	tag       string
+	req       *sip.Message
+	wire      []byte // the latest response, to repeat
+	mergedKey uint64
+	ackKey    uint64
 }
 
 // Request returns the request, nil once it has its final response.
@@ -158,7 +159,7 @@ func (s *Server) respond(res *sip.Message, reliably bool) error {
 	if tag := res.ToTag(); tag != "" {
 		s.tag = tag
 	}
-	s.status = status
+	s.status = int16(status)
 	if reliably {
 		s.awaitAck() // before it is sent: the ACK may be here before we are back
 	}
@@ -228,6 +229,11 @@ func (s *Server) final(status int, reliably bool) {
 		return
 	}
 	s.req = nil
+	if s.invite {
+		s.tag = strings.Clone(s.tag) // for the answer to a CANCEL; without the text it was cut from
+	} else {
+		s.tag = ""
+	}
 	s.schedule()
 }
 
@@ -236,7 +242,7 @@ func (s *Server) awaitAck() {
 	l := s.layer
 	cs, _ := s.req.CSeq() // checked on receipt
 	s.ackKey, s.hasAck = l.ackKey(s.req.CallID(), s.req.FromTag(), s.tag, cs.Seq), true
-	t := l.at(s.ackKey)
+	t := l.half(s.ackKey)
 	t.mu.Lock()
 	t.acks[s.ackKey] = s
 	t.mu.Unlock()
@@ -344,7 +350,7 @@ func (s *Server) end() {
 	l.wheel.clear(&s.t)
 	s.dropMerged()
 	if s.hasAck {
-		t := l.at(s.ackKey)
+		t := l.half(s.ackKey)
 		t.mu.Lock()
 		if t.acks[s.ackKey] == s {
 			delete(t.acks, s.ackKey)
@@ -363,7 +369,7 @@ func (s *Server) dropMerged() {
 		return
 	}
 	s.hasMerged = false
-	t := s.layer.at(s.mergedKey)
+	t := s.layer.half(s.mergedKey)
 	t.mu.Lock()
 	if t.merged[s.mergedKey] == s {
 		delete(t.merged, s.mergedKey)
@@ -371,8 +377,8 @@ func (s *Server) dropMerged() {
 	t.mu.Unlock()
 }
 
-func (l *Layer) ackKey(callID, remoteTag, localTag string, seq uint32) key {
-	return l.key("ack", callID, remoteTag, localTag, strconv.Itoa(int(seq)))
+func (l *Layer) ackKey(callID, remoteTag, localTag string, seq uint32) uint64 {
+	return l.hash(l.seed1, "ack", callID, remoteTag, localTag, strconv.Itoa(int(seq)))
 }
 
 // serverKey is what a request is matched by (RFC 3261 §17.2.3), with the given method in the place of its own. A branch without the magic cookie is from an RFC 2543 client:
@@ -421,7 +427,7 @@ func (l *Layer) open(m *sip.Message, v sip.Via, cs sip.CSeq, f transport.Flow) {
 	}
 	s := &Server{layer: l, key: k, flow: f, invite: m.Method() == sip.INVITE, req: m}
 	s.t.owner = s
-	s.box.busy = true // until Request returns, what else comes waits
+	s.box.queue = &noEvents // until Request returns, what else comes waits
 	if !inDialog && !l.cfg.AllowMerged && !l.fileMerged(s, m, cs) {
 		l.m.Merged.Add(1)
 		res := sip.NewResponse(m, 482, "", l.cfg.NewTag())
@@ -455,8 +461,8 @@ func (l *Layer) open(m *sip.Message, v sip.Via, cs sip.CSeq, f transport.Flow) {
 
 // fileMerged files a request outside a dialog under what a copy of it by another path would have too. It returns false if such a one is there.
 func (l *Layer) fileMerged(s *Server, m *sip.Message, cs sip.CSeq) bool {
-	k := l.key("merged", m.FromTag(), m.CallID(), strconv.Itoa(int(cs.Seq)), string(cs.Method))
-	t := l.at(k)
+	k := l.hash(l.seed1, "merged", m.FromTag(), m.CallID(), strconv.Itoa(int(cs.Seq)), string(cs.Method))
+	t := l.half(k)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.merged[k] != nil {
@@ -492,10 +498,10 @@ func (l *Layer) ack(m *sip.Message, v sip.Via, seq uint32, f transport.Flow) {
 	if s != nil && s.confirm() {
 		return
 	}
-	k = l.ackKey(m.CallID(), m.FromTag(), m.ToTag(), seq)
-	t = l.at(k)
+	ak := l.ackKey(m.CallID(), m.FromTag(), m.ToTag(), seq)
+	t = l.half(ak)
 	t.mu.Lock()
-	s = t.acks[k]
+	s = t.acks[ak]
 	t.mu.Unlock()
 	if s == nil {
 		l.m.UnmatchedAcks.Add(1)

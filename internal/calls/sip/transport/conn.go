@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -377,7 +378,7 @@ func (c *conn) readAll(in *deadlined) error {
 			s.m.KeepAlives.Add(1)
 			continue
 		}
-		flow := Flow{ep: c.ep, conn: c, remote: c.remote, reply: c.remote, tag: c.tag}
+		flow := flowOf(c.ep, c, c.remote, c.tag)
 		if f.Message != nil && f.Message.IsRequest() {
 			c.request(f.Message, &flow)
 		}
@@ -414,10 +415,13 @@ func (c *conn) request(m *sip.Message, f *Flow) {
 	if !ok {
 		return
 	}
-	f.reply = netip.AddrPortFrom(c.remote.Addr(), v.port(c.ep.cfg.Proto))
-	f.host = v.name
+	f.replyPort = v.port(c.ep.cfg.Proto)
+	if v.name != "" {
+		host := strings.Clone(v.name) // not the whole message with it
+		f.host = &host
+	}
 	if c.inbound && v.alias && (c.ep.cfg.Alias || c.leaf.Load() != nil) {
-		c.stack.alias(c, f.reply.Port())
+		c.stack.alias(c, f.replyPort)
 	}
 }
 

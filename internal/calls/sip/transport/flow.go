@@ -103,11 +103,16 @@ type Flow struct {
 	ep     *Endpoint
 	conn   *conn
 	remote netip.AddrPort
-	// reply is where a response to the request that came by this flow goes: over UDP always, else when conn is gone.
-	reply netip.AddrPort
-	// host is the Via's sent-by host where that is a name, for the last resort of RFC 3261 §18.2.2. Streams only.
-	host string
-	tag  any
+	tag    any
+	// host is the Via's sent-by host where that is a name, for the last resort of RFC 3261 §18.2.2. Streams only; else nil.
+	host *string
+	// replyPort is the port of remote's address that a response to the request which came by this flow goes to: over UDP always, else when conn is gone.
+	replyPort uint16
+}
+
+// flowOf is the flow between an endpoint and an address, or of one connection.
+func flowOf(ep *Endpoint, c *conn, remote netip.AddrPort, tag any) Flow {
+	return Flow{ep: ep, conn: c, remote: remote, tag: tag, replyPort: remote.Port()}
 }
 
 // IsZero reports whether f is no flow.
@@ -179,14 +184,14 @@ func Detached(cfg EndpointConfig) *Endpoint {
 
 // Arrive makes the flow of a message that reached a detached endpoint from src, and stamps a request's Via as a Stack does.
 func (e *Endpoint) Arrive(m *sip.Message, src netip.AddrPort) Flow {
-	f := Flow{ep: e, remote: src, reply: src}
+	f := flowOf(e, nil, src, nil)
 	if m != nil && m.IsRequest() {
 		if v, ok := stampVia(m, src); ok && !v.rport && !e.cfg.Proto.Reliable() {
-			f.reply = netip.AddrPortFrom(src.Addr(), v.port(e.cfg.Proto))
+			f.replyPort = v.port(e.cfg.Proto)
 		}
 	}
 	return f
 }
 
 // ReplyTo returns the address a response along f goes to.
-func (f Flow) ReplyTo() netip.AddrPort { return f.reply }
+func (f Flow) ReplyTo() netip.AddrPort { return netip.AddrPortFrom(f.remote.Addr(), f.replyPort) }

@@ -201,7 +201,7 @@ func (s *Stack) Send(b []byte, t Target, w Waiter) (Flow, error) {
 		if !remote.IsValid() && t.Prefer.ep == t.From {
 			remote = t.Prefer.remote
 		}
-		f := Flow{ep: t.From, remote: remote, reply: remote}
+		f := flowOf(t.From, nil, remote, nil)
 		if err := t.From.udp.send(b, remote); err != nil {
 			s.m.SendErrors.Add(1)
 			return Flow{}, fmt.Errorf("send to %s over UDP: %w", remote, err)
@@ -218,7 +218,7 @@ func (s *Stack) Send(b []byte, t Target, w Waiter) (Flow, error) {
 		s.m.SendErrors.Add(1)
 		return Flow{}, fmt.Errorf("send to %s: %w", t, err)
 	}
-	return Flow{ep: t.From, conn: c, remote: c.remote, reply: c.remote}, nil
+	return flowOf(t.From, c, c.remote, c.tag), nil
 }
 
 // Forget ends the interest of w in the connection of f: the request has been answered or given up. If it still waits for the connection to be
@@ -236,9 +236,9 @@ func (s *Stack) Reply(b []byte, f Flow, w Waiter) error {
 		return errors.New("reply: no flow")
 	}
 	if f.conn == nil {
-		if err := f.ep.udp.send(b, f.reply); err != nil {
+		if err := f.ep.udp.send(b, f.ReplyTo()); err != nil {
 			s.m.SendErrors.Add(1)
-			return fmt.Errorf("reply to %s over UDP: %w", f.reply, err)
+			return fmt.Errorf("reply to %s over UDP: %w", f.ReplyTo(), err)
 		}
 		s.m.sent(UDP, len(b))
 		return nil
@@ -292,25 +292,29 @@ func (t Target) identity() string {
 
 // connBack returns a connection for a response whose own is gone.
 func (s *Stack) connBack(f Flow) (*conn, error) {
-	key := connKey{ep: f.ep, remote: f.reply, identity: f.conn.identity}
-	to := []netip.AddrPort{f.reply}
+	reply, host := f.ReplyTo(), ""
+	if f.host != nil {
+		host = *f.host
+	}
+	key := connKey{ep: f.ep, remote: reply, identity: f.conn.identity}
+	to := []netip.AddrPort{reply}
 	var names []string
 	if f.ep.cfg.Proto == TLS {
 		// The far side must be the one that sent the request: whom the Via names, or who showed the same names before.
-		key.name = "reply to " + f.host
-		if f.host != "" {
-			names = append(names, f.host)
+		key.name = "reply to " + host
+		if host != "" {
+			names = append(names, host)
 		}
 		if leaf := f.conn.peerCert(); leaf != nil {
 			names = append(names, dnsNames(leaf)...)
 		}
 		if len(names) == 0 {
-			names = append(names, f.reply.Addr().String())
+			names = append(names, reply.Addr().String())
 		}
 	}
-	if f.host != "" && s.cfg.SentBy != nil {
-		for _, a := range s.cfg.SentBy(f.host, f.reply.Port(), f.ep.cfg.Proto) {
-			if a != f.reply && len(to) < 4 {
+	if host != "" && s.cfg.SentBy != nil {
+		for _, a := range s.cfg.SentBy(host, reply.Port(), f.ep.cfg.Proto) {
+			if a != reply && len(to) < 4 {
 				to = append(to, a)
 			}
 		}

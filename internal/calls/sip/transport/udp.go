@@ -88,12 +88,12 @@ func datagram(ep *Endpoint, b []byte, src netip.AddrPort) {
 		return
 	}
 	m, p := sip.Parse(string(b), s.cfg.Limits)
-	flow := Flow{ep: ep, remote: src, reply: src, tag: tag}
+	flow := flowOf(ep, nil, src, tag)
 	if m != nil && m.IsRequest() {
 		if v, ok := stampVia(m, src); ok && !v.rport {
 			// RFC 3261 §18.2.2: to the source address, at the port of sent-by. A maddr is not followed: it would let any peer
 			// have our answers sent to a third party.
-			flow.reply = netip.AddrPortFrom(src.Addr(), v.port(UDP))
+			flow.replyPort = v.port(UDP)
 		}
 	}
 	s.deliver(m, p, flow, len(b))
