@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/domain"
@@ -60,6 +61,10 @@ func (r *AuditRecord) sum() [32]byte {
 // microseconds.
 func (t *Tx) Audit(r AuditRecord) {
 	r.At = r.At.UTC().Truncate(time.Microsecond)
+	for _, f := range []*string{&r.Actor.Kind, &r.Actor.ID, &r.Actor.RequestID, &r.Action, &r.Target, &r.Summary} {
+		// PostgreSQL would refuse the row, and with it the change.
+		*f = strings.ReplaceAll(strings.ToValidUTF8(*f, "\uFFFD"), "\x00", "\uFFFD")
+	}
 	t.audits = append(t.audits, r)
 	t.Last(LastAudit, t.appendAudit)
 }

@@ -107,6 +107,7 @@ func (d *DB) Run(ctx context.Context) error {
 	}
 	tick := time.NewTicker(d.cfg.ProbeInterval)
 	defer tick.Stop()
+	said := "" // why it is away, as last logged
 	for {
 		ep := d.current()
 		d.probing.Lock()
@@ -117,8 +118,14 @@ func (d *DB) Run(ctx context.Context) error {
 			return nil
 		case err == nil:
 			d.markReady()
-		default:
+			said = ""
+		case ep != nil:
 			d.lose(ep, err)
+			said = err.Error()
+		case err.Error() != said:
+			// The reason may be one that waiting does not mend, such as a wrong password after a change.
+			d.log.Warn("database still away", "driver", Postgres, "error", err)
+			said = err.Error()
 		}
 		select {
 		case <-tick.C:

@@ -35,16 +35,16 @@ func (d *DB) openSQLite(ctx context.Context) error {
 		return fmt.Errorf("open the database file: %w", err)
 	}
 	// busy_timeout and synchronous belong to a connection, so they go into the DSN: a pragma sent once would hold for
-	// whichever connection of the pool happened to take it.
-	common := []string{"busy_timeout(5000)", "synchronous(FULL)", "temp_store(MEMORY)", "cache_size(-32768)"}
-	if d.write, err = openSQLiteDB(path, append(common, "wal_autocheckpoint(4000)"), "immediate"); err != nil {
+	// whichever connection of the pool happened to take it. Caches are in KiB, one for each connection.
+	common := []string{"busy_timeout(5000)", "synchronous(FULL)", "temp_store(MEMORY)"}
+	if d.write, err = openSQLiteDB(path, append(common, "cache_size(-16384)", "wal_autocheckpoint(4000)", "journal_size_limit(67108864)"), "immediate"); err != nil {
 		return err
 	}
 	d.write.SetMaxOpenConns(1)
 	if err := setWAL(ctx, d.write); err != nil {
 		return err
 	}
-	if d.read, err = openSQLiteDB(path, append(common, "query_only(1)"), "deferred"); err != nil {
+	if d.read, err = openSQLiteDB(path, append(common, "cache_size(-4096)", "query_only(1)"), "deferred"); err != nil {
 		return err
 	}
 	d.read.SetMaxOpenConns(d.cfg.MaxConnections)

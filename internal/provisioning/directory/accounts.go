@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"reflect"
 	"strings"
 	"time"
@@ -11,9 +12,6 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
-
-// deletePage is how many numbers a deletion of an account holds in memory at a time.
-const deletePage = 2000
 
 // Accounts lists accounts by name. Errors: InvalidPageSize.
 func (d *Directory) Accounts(ctx context.Context, q Query) (Page[domain.Account], error) {
@@ -174,35 +172,28 @@ func (d *Directory) DeleteAccount(ctx context.Context, name string, deleteNumber
 			return fault.New(fault.Invalid, CodeAccountHasNumbers, "the account has %d numbers; delete them first, or with deleteNumbers=true", n)
 		}
 		digest := sha256.New()
-		items, after := 1, ""
+		items, after := 1, domain.E164("")
 		for {
-			ns, err := tx.Numbers(ctx, name, Query{After: after, Limit: deletePage})
+			keys, err := tx.TakeNumbers(ctx, name, after, pageChanges)
 			if err != nil {
 				return err
 			}
-			if len(ns) == 0 {
+			if len(keys) == 0 {
 				break
 			}
-			after = string(ns[len(ns)-1].TelephoneNumber)
-			items += len(ns)
-			if err := tx.DeleteNumbers(ctx, ns); err != nil {
+			after = keys[len(keys)-1]
+			items += len(keys)
+			if err := tx.Publish(ctx, deletions(keys)); err != nil {
 				return err
 			}
-			for cs := deletions(ns); len(cs) > 0; {
-				k := min(len(cs), pageChanges)
-				if err := tx.Publish(ctx, cs[:k]); err != nil {
-					return err
-				}
-				cs = cs[k:]
-			}
-			for i := range ns {
-				fmt.Fprintf(digest, "%s\n", string(ns[i].TelephoneNumber))
+			for _, k := range keys {
+				_, _ = io.WriteString(digest, string(k)+"\n") // a hash takes everything
 			}
 		}
 		if err := tx.DeleteAccount(ctx, name); err != nil {
 			return err
 		}
-		fmt.Fprintf(digest, "%s\n", name)
+		_, _ = io.WriteString(digest, name+"\n")
 		return d.recordDigest(ctx, tx, change{action: "account.delete", target: name, items: items,
 			changes: []domain.Change{{Account: &domain.AccountRouting{Name: name, Deleted: true}}}},
 			[32]byte(digest.Sum(nil)), fmt.Sprintf(`{"numbers":%d}`, items-1))
@@ -210,10 +201,10 @@ func (d *Directory) DeleteAccount(ctx context.Context, name string, deleteNumber
 }
 
 // deletions are the feed's entries for numbers that are no more.
-func deletions(ns []domain.Number) []domain.Change {
+func deletions(ns []domain.E164) []domain.Change {
 	cs := make([]domain.Change, len(ns))
-	for i := range ns {
-		cs[i].Number = &domain.NumberRouting{Key: ns[i].TelephoneNumber.Key(), Deleted: true}
+	for i, n := range ns {
+		cs[i].Number = &domain.NumberRouting{Key: n.Key(), Deleted: true}
 	}
 	return cs
 }

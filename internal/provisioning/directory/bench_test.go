@@ -10,16 +10,18 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
+// engines open a directory for a benchmark.
+var engines = map[string]func(b *testing.B) *house{
+	db.SQLite:   func(b *testing.B) *house { return open(b, testkit.Open(b, testkit.SQLiteConfig(b))) },
+	db.Postgres: func(b *testing.B) *house { return open(b, testkit.Open(b, testkit.PostgresConfig(b))) },
+}
+
 // BenchmarkImport loads numbers through the directory: rules, rows, feed and audit log, in chunks of 5,000, each a
 // durable transaction. One operation is one number. "new" creates them, "same" loads what is there already.
 func BenchmarkImport(b *testing.B) {
-	engines := []struct {
-		name string
-		open func() db.Config
-	}{{"sqlite", func() db.Config { return testkit.SQLiteConfig(b) }}, {"postgres", func() db.Config { return testkit.PostgresConfig(b) }}}
-	for _, e := range engines {
-		b.Run(e.name, func(b *testing.B) {
-			h := open(b, testkit.Open(b, e.open()))
+	for name, open := range engines {
+		b.Run(name, func(b *testing.B) {
+			h := open(b)
 			h.putAccount(account("acme", domain.DirectRouting, domain.Zoom))
 			next := uint64(10_000_000_000)
 			load := func(b *testing.B, from uint64, header string) {
@@ -49,22 +51,26 @@ func BenchmarkImport(b *testing.B) {
 
 // BenchmarkDeleteAccount deletes an account with all its numbers in one transaction. One operation is one number.
 func BenchmarkDeleteAccount(b *testing.B) {
-	h := open(b, testkit.Open(b, testkit.SQLiteConfig(b)))
-	h.putAccount(account("acme", domain.Zoom))
-	_, err := h.Import(b.Context(), "acme", 0, func(yield func(domain.Number) bool) {
-		for i := range uint64(b.N) {
-			if !yield(number("acme", "+"+strconv.FormatUint(10_000_000_000+i, 10), domain.Zoom)) {
-				return
+	for name, open := range engines {
+		b.Run(name, func(b *testing.B) {
+			h := open(b)
+			h.putAccount(account("acme", domain.Zoom))
+			_, err := h.Import(b.Context(), "acme", 0, func(yield func(domain.Number) bool) {
+				for i := range uint64(b.N) {
+					if !yield(number("acme", "+"+strconv.FormatUint(10_000_000_000+i, 10), domain.Zoom)) {
+						return
+					}
+				}
+			})
+			if err != nil {
+				b.Fatal(err)
 			}
-		}
-	})
-	if err != nil {
-		b.Fatal(err)
+			b.ResetTimer()
+			b.ReportAllocs()
+			if _, err := h.DeleteAccount(b.Context(), "acme", true, directory.Write{}); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "numbers/s")
+		})
 	}
-	b.ResetTimer()
-	b.ReportAllocs()
-	if _, err := h.DeleteAccount(b.Context(), "acme", true, directory.Write{}); err != nil {
-		b.Fatal(err)
-	}
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "numbers/s")
 }

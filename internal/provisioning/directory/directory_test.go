@@ -2,6 +2,7 @@ package directory_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -203,6 +204,34 @@ func TestListingsPage(t *testing.T) {
 			_, err := h.Accounts(t.Context(), q)
 			wantCode(t, fmt.Sprintf("%+v", q), err, fault.Invalid, directory.CodeInvalidPageSize, "")
 		}
+	})
+}
+
+// TestStrangeKeysAreNotFound asks for what no database may be asked for.
+func TestStrangeKeysAreNotFound(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		ctx := t.Context()
+		h.putAccount(account("acme", domain.Zoom))
+		for _, s := range []string{"", "a\x00b", "\xff", "%", "'", strings.Repeat("x", 5000)} {
+			_, err := h.Account(ctx, s)
+			wantCode(t, fmt.Sprintf("Account(%.20q)", s), err, fault.NotFound, directory.CodeAccountNotFound, "accountName")
+			_, err = h.Number(ctx, "acme", domain.E164(s))
+			wantCode(t, fmt.Sprintf("Number(%.20q)", s), err, fault.NotFound, directory.CodeNumberNotFound, "telephoneNumber")
+			_, err = h.DeleteNumber(ctx, "acme", domain.E164(s), directory.Write{})
+			wantCode(t, fmt.Sprintf("DeleteNumber(%.20q)", s), err, fault.NotFound, directory.CodeNumberNotFound, "telephoneNumber")
+			_, err = h.DeleteAccount(ctx, s, true, directory.Write{})
+			wantCode(t, fmt.Sprintf("DeleteAccount(%.20q)", s), err, fault.NotFound, directory.CodeAccountNotFound, "accountName")
+			_, err = h.CivicAddress(ctx, "acme", s)
+			wantCode(t, fmt.Sprintf("CivicAddress(%.20q)", s), err, fault.NotFound, directory.CodeCivicAddressNotFound, "civicAddressId")
+			if _, err := h.Accounts(ctx, directory.Query{Limit: 5, After: s}); err != nil && fault.As(err).Kind != fault.Invalid {
+				t.Errorf("Accounts after %.20q: %v", s, err)
+			}
+		}
+		_, err := h.PutAccount(domain.WithActor(ctx, domain.Actor{ID: "a\x00\xff"}), account("b"), directory.Write{})
+		if err != nil {
+			t.Errorf("PutAccount of a strangely named actor: %v", err)
+		}
+		h.audit()
 	})
 }
 

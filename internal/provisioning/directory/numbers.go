@@ -396,7 +396,11 @@ func (d *Directory) deleteNumbers(ctx context.Context, tx Tx, action, account st
 	if err := tx.DeleteNumbers(ctx, ns); err != nil {
 		return err
 	}
-	return d.record(ctx, tx, change{action: action, target: account, items: len(ns), state: summarise(ns), changes: deletions(ns)})
+	keys := make([]domain.E164, len(ns))
+	for i := range ns {
+		keys[i] = ns[i].TelephoneNumber
+	}
+	return d.record(ctx, tx, change{action: action, target: account, items: len(ns), state: summarise(ns), changes: deletions(keys)})
 }
 
 // SetNumberService switches a service that the contract has no field for on or off for up to MaxBatch numbers of an

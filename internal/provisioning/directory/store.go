@@ -55,6 +55,9 @@ type Tx interface {
 	PutNumbers(ctx context.Context, ns []domain.Number, old map[domain.E164]*domain.Number) error
 	// DeleteNumbers deletes numbers that FindNumbers or Numbers has returned in this transaction.
 	DeleteNumbers(ctx context.Context, ns []domain.Number) error
+	// TakeNumbers deletes up to limit numbers of an account after the given one, in order, and returns them; none if there
+	// are no more. It does not keep the account's counts: it is for deleting an account.
+	TakeNumbers(ctx context.Context, account string, after domain.E164, limit int) ([]domain.E164, error)
 	PutRequest(ctx context.Context, r *domain.RequestForInformation) error
 	ReplaceCivicAddresses(ctx context.Context, tenantID string, as []CivicAddress) error
 	ReplaceCapabilityPlans(ctx context.Context, tenantID string, ps []domain.CapabilityPlan) error

@@ -77,7 +77,7 @@ func (o *Once) check() error {
 	if o == nil {
 		return nil
 	}
-	if len(o.ID) == 0 || len(o.ID) > 256 || !text(o.ID, 256) {
+	if o.ID == "" || !text(o.ID, 256) || !text(o.Scope, 1024) {
 		return fault.New(fault.Invalid, CodeRepeatabilityInvalid, "Repeatability-Request-ID must have 1 to 256 bytes; use a GUID").At("Repeatability-Request-ID")
 	}
 	if age := time.Since(o.FirstSent); age > Repeatable || age < -skew {
@@ -160,6 +160,9 @@ func (d *Directory) forget(ctx context.Context) (int64, error) {
 
 // limits checks a query and returns it with room for one item more, which tells whether another page follows.
 func (q Query) limits() (Query, error) {
+	if !text(q.After, 1024) {
+		return q, fault.New(fault.Invalid, CodeInvalidPageSize, "the listing cannot start after that key")
+	}
 	if q.Limit < 1 || q.Limit > MaxPage || q.Skip < 0 {
 		return q, fault.New(fault.Invalid, CodeInvalidPageSize, "a page has 1 to %d items, and no fewer than 0 can be skipped", MaxPage)
 	}

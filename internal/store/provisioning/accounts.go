@@ -58,6 +58,9 @@ func (t *transaction) HoldAccount(ctx context.Context, name string) (*domain.Acc
 }
 
 func (t *transaction) account(ctx context.Context, name, lock string) (*domain.Account, error) {
+	if !storable(name) {
+		return nil, nil
+	}
 	var found []domain.Account
 	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
 		a, err := scanAccount(rows)

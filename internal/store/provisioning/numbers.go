@@ -96,9 +96,11 @@ func numberRow(n *domain.Number, dst []any) error {
 
 // FindNumbers implements directory.Reader.
 func (t *transaction) FindNumbers(ctx context.Context, ns []domain.E164) ([]domain.Number, error) {
-	keys := make([]string, len(ns))
-	for i, n := range ns {
-		keys[i] = string(n)
+	keys := make([]string, 0, len(ns))
+	for _, n := range ns {
+		if storable(string(n)) {
+			keys = append(keys, string(n))
+		}
 	}
 	var found []domain.Number
 	err := t.s.d.Bulk().Find(ctx, t.tx, &changedNumbers, keys, true, func(rows *sql.Rows) error {
@@ -206,6 +208,33 @@ func (t *transaction) DeleteNumbers(ctx context.Context, ns []domain.Number) err
 		return db.ErrRetry
 	}
 	return t.addCounts(ctx, ns[0].AccountName, &delta)
+}
+
+// TakeNumbers implements directory.Tx.
+func (t *transaction) TakeNumbers(ctx context.Context, account string, after domain.E164, limit int) ([]domain.E164, error) {
+	var keys []domain.E164
+	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
+		var k domain.E164
+		err := rows.Scan(&k)
+		keys = append(keys, k)
+		return err
+	}, "SELECT number FROM numbers WHERE account = $1 AND number > $2 ORDER BY number LIMIT $3", account, string(after), int64(limit))
+	if err != nil || len(keys) == 0 {
+		return nil, wrap(err, "delete numbers")
+	}
+	// The account is locked, so the range holds the same numbers still.
+	n, err := t.tx.Exec(ctx, "DELETE FROM numbers WHERE account = $1 AND number > $2 AND number <= $3", account, string(after), string(keys[len(keys)-1]))
+	if err == nil && n != int64(len(keys)) {
+		err = db.ErrRetry
+	}
+	return keys, wrap(err, "delete numbers")
+}
+
+func wrap(err error, what string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // counts holds a change of an account's counts by service; the first is that of all numbers.
