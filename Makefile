@@ -22,11 +22,11 @@ demo: build ## start Tandem and simulated neighbours, provision, place calls, st
 
 test: ## run the tests with the race detector (under 10 minutes on two cores; PKG=./internal/... narrows)
 	@scripts/need.sh build test
-	$(REQUIRE) go test -race -timeout 9m $(PKG)
+	$(REQUIRE) go test -race -vet=off -timeout 9m $(PKG) # make lint vets
 
 test-deep: ## run the long suites too: fault matrices, soaks, load, crashes (an hour)
 	@scripts/need.sh build test
-	$(REQUIRE) go test -tags deep -timeout 60m $(PKG)
+	$(REQUIRE) go test -tags deep -vet=off -timeout 60m $(PKG)
 
 lint: .cache/bin/staticcheck ## check formatting, go vet, staticcheck and that generated files are up to date
 	@out=$$(gofmt -l $$(find . -name "*.go" -not -path "./.cache/*")); [ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
