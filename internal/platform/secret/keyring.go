@@ -49,6 +49,7 @@ func (p Place) associatedData() []byte { return fmt.Appendf(nil, "%q/%q/%q", p.T
 // Keyring seals and opens values. It is safe for concurrent use.
 type Keyring struct {
 	path string // empty if the keyring is not kept in a file
+	env  string // the variable it came from; then it cannot be changed here
 
 	mu       sync.RWMutex // guards what follows
 	handle   *keyset.Handle
@@ -72,7 +73,11 @@ func Open(dir string, cfg Config, getenv func(string) string) (*Keyring, error) 
 		if err != nil {
 			return nil, fmt.Errorf("keyring: environment variable %s is not base64", cfg.KeyEnvironment) // the cause would quote the content
 		}
-		return parse(raw, "")
+		k, err := parse(raw, "")
+		if err == nil {
+			k.env = cfg.KeyEnvironment
+		}
+		return k, err
 	}
 	path := cfg.KeyFile
 	if !filepath.IsAbs(path) {
@@ -284,6 +289,10 @@ func (k *Keyring) Retire(id uint32) error {
 }
 
 func (k *Keyring) change(f func(*keyset.Manager) error) error {
+	if k.env != "" {
+		// A key that seals and is gone with the process would take what it sealed with it.
+		return fmt.Errorf("keyring: it comes from the environment variable %s and cannot be changed here; change a keyring file and set the variable to its base64", k.env)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	m := keyset.NewManagerFromHandle(k.handle)

@@ -141,6 +141,9 @@ func TestTwoStepRotationAcrossNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := other.Rotate(); err == nil || !strings.Contains(err.Error(), "environment variable K") {
+		t.Errorf("Rotate of a keyring that would be lost with the process = %v", err)
+	}
 	if err := k.Promote(id); err != nil || k.Primary() != id {
 		t.Fatalf("Promote: %v, primary %d, want %d", err, k.Primary(), id)
 	}
