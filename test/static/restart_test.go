@@ -68,4 +68,12 @@ func TestEdgeRestartsWithoutDatabase(t *testing.T) {
 	if a, err := s.readyz(t.Context(), ""); err != nil || a.status != 200 {
 		t.Errorf("/readyz: %v %v, want 200", a, err)
 	}
+
+	// It follows the database again as soon as that is there.
+	pg.Start(t)
+	at := time.Now()
+	eventually(t, 15*time.Second, "writes go through again", func() error { return put(t.Context(), c, moved, route{dr, "home-again"}) })
+	want[moved] = route{dr, "home-again"}
+	s.waitRoutes(t, want)
+	t.Logf("a write is routed %v after PostgreSQL is back", time.Since(at).Round(time.Millisecond))
 }

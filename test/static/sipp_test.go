@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"text/template"
 	"time"
@@ -59,7 +60,7 @@ func (s *site) startSIPp(ctx context.Context, t *testing.T, name, scenario, loca
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.cmd = exec.CommandContext(ctx, "sipp", append([]string{"-sf", file, "-i", host, "-bind_local", "-p", port, "-t", "u1", "-nostdin", "-m", strconv.Itoa(calls),
+	p.cmd = hurried(ctx, "sipp", append([]string{"-sf", file, "-i", host, "-bind_local", "-p", port, "-t", "u1", "-nostdin", "-m", strconv.Itoa(calls),
 		"-trace_err", "-error_file", filepath.Join(p.dir, "errors.log"), "-trace_stat", "-stf", filepath.Join(p.dir, "stat.csv"), "-fd", "5",
 		"-timeout", fmt.Sprint(int(limit.Seconds())), "-timeout_error", "-nd", "-default_behaviors", "abortunexp", "-buff_size", "2097152", "-l", "5000"}, args...)...)
 	p.cmd.Dir = p.dir
@@ -120,15 +121,35 @@ func (p *sipp) problem() string {
 		return ""
 	}
 	b, _ := os.ReadFile(filepath.Join(p.dir, "errors.log")) // absent if SIPp found nothing worth writing
-	return fmt.Sprintf("%s: %v; %+v %v\n%s\n%s", p.name, p.err, f, err, head(string(b), 4000), tail(p.out.String(), 1500))
+	text := string(b)
+	out := fmt.Sprintf("%s: %v; %+v %v", p.name, p.err, f, err)
+	if n := strings.Count(text, "watchdog timer"); n > 0 {
+		out += fmt.Sprintf("\nSIPp itself stood still for more than half a second %d times: the machine is too busy for this test", n)
+	}
+	// What failed first; of strays that came after a call's end there can be thousands.
+	shown := 0
+	for _, m := range strings.Split(text, "'"+time.Now().UTC().Format("2006-")) {
+		if shown < 3 && !strings.Contains(m, "Dead call") && !strings.Contains(m, "watchdog timer") {
+			out += "\n" + tail(m, 1500)
+			shown++
+		}
+	}
+	return out + "\n" + tail(p.out.String(), 800)
 }
 
-func head(s string, n int) string {
-	if len(s) > n {
-		return s[:n] + "…"
+// hurried is a command that runs before others when the machine is busy, where that is allowed: what these tests ask is not
+// whether the other suites leave SIPp enough processor time to answer.
+func hurried(ctx context.Context, name string, args ...string) *exec.Cmd {
+	if mayHurry() {
+		return exec.CommandContext(ctx, "nice", append([]string{"-n", "-15", name}, args...)...)
 	}
-	return s
+	return exec.CommandContext(ctx, name, args...)
 }
+
+var mayHurry = sync.OnceValue(func() bool {
+	out, err := exec.Command("nice", "-n", "-15", "nice").Output()
+	return err == nil && strings.TrimSpace(string(out)) == "-15"
+})
 
 // figures reads the last line of what SIPp counted.
 func (p *sipp) figures() (figures, error) {

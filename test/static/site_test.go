@@ -191,7 +191,7 @@ func (s *site) launch(t *testing.T) {
 	}
 	defer log.Close()
 	n := &node{ready: make(chan struct{}), exited: make(chan struct{})}
-	n.cmd = exec.Command(rig.Binary(t), "serve", "--data", s.dir, "--config", s.config, "--output", "json")
+	n.cmd = hurried(context.Background(), rig.Binary(t), "serve", "--data", s.dir, "--config", s.config, "--output", "json")
 	n.cmd.Stderr = log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := n.cmd.StdoutPipe()
