@@ -130,6 +130,11 @@ func Trusted(ctx context.Context, caller Caller) context.Context {
 const (
 	maxURIBytes    = 8 << 10
 	maxHeaderBytes = 32 << 10 // of all headers; a token takes up to 16 KiB of it
+
+	// wholeAccount is the time for deleting an account with its numbers: one transaction, however many they are (some
+	// 100,000 a second).
+	wholeAccount = 5 * time.Minute
+	writeGrace   = 30 * time.Second // for the caller to take the answer
 )
 
 // NewServer returns an HTTP server for the API with bounds on headers and on how slowly a client may send and read. The
@@ -139,7 +144,7 @@ func (a *API) NewServer() *http.Server {
 		Handler:           a,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      a.cfg.RequestTimeout + 30*time.Second,
+		WriteTimeout:      a.cfg.RequestTimeout + writeGrace,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
@@ -187,9 +192,6 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.deps.Issuer.ServeFor(w, r, c.source, a.base(r))
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.RequestTimeout)
-	defer cancel()
-	c.r = r.WithContext(ctx)
 	res := a.answer(w, c)
 	res.header.Set("Cache-Control", "no-store")
 	if id := r.Header.Get("x-ms-client-request-id"); id != "" && validOpaque(id) {
@@ -277,7 +279,15 @@ func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 	if err := c.readRepeatability(); err != nil {
 		return nil, err
 	}
-	c.r = c.r.WithContext(domain.WithActor(c.r.Context(), domain.Actor{Kind: c.kind, ID: c.caller.ID, RequestID: c.requestID}))
+	limit := a.cfg.RequestTimeout
+	if c.query["deleteNumbers"] == "true" && limit < wholeAccount {
+		limit = wholeAccount
+		// The connection must last as long. Where the writer cannot say so (a test's recorder) there is no deadline either.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit + writeGrace))
+	}
+	ctx, cancel := context.WithTimeout(c.r.Context(), limit)
+	defer cancel()
+	c.r = c.r.WithContext(domain.WithActor(ctx, domain.Actor{Kind: c.kind, ID: c.caller.ID, RequestID: c.requestID}))
 	return op.do(a, c)
 }
 

@@ -20,7 +20,8 @@ type Config struct {
 	// 100 numbers with every field set needs about 200 KiB.
 	MaxBodyBytes int64 `yaml:"maxBodyBytes"`
 	// RequestTimeout is how long a request may take. Duration, 1s to 5m; default 10s. What takes longer is answered 503; a
-	// write is then either done or not, which repeatability headers let the caller find out.
+	// write is then either done or not, which repeatability headers let the caller find out. Deleting an account together
+	// with its numbers may take 5m in any case.
 	RequestTimeout time.Duration `yaml:"requestTimeout"`
 }
 

@@ -370,6 +370,41 @@ func TestWithHangingDatabase(t *testing.T) {
 type strangeDirectory struct {
 	provapi.Directory
 	account func(ctx context.Context) (domain.Account, error)
+	deleted func(ctx context.Context)
+}
+
+func (s strangeDirectory) DeleteAccount(ctx context.Context, _ string, _ bool, _ directory.Write) (*directory.Result, error) {
+	s.deleted(ctx)
+	return &directory.Result{}, nil
+}
+
+// TestTimeForARequest: everything is bounded, and deleting an account with all its numbers has longer.
+func TestTimeForARequest(t *testing.T) {
+	var left time.Duration
+	note := func(ctx context.Context) {
+		at, ok := ctx.Deadline()
+		if !ok {
+			t.Error("a request without a deadline")
+		}
+		left = time.Until(at)
+	}
+	b := onSQLite(t, options{
+		config: func(c *provapi.Config) { c.RequestTimeout = 20 * time.Second },
+		deps: func(d *provapi.Deps) {
+			d.Directory = strangeDirectory{Directory: d.Directory, deleted: note, account: func(ctx context.Context) (domain.Account, error) {
+				note(ctx)
+				return domain.Account{Name: "acme"}, nil
+			}}
+		},
+	})
+	for path, most := range map[string]time.Duration{"GET /accounts/acme": 20 * time.Second, "DELETE /accounts/acme": 20 * time.Second,
+		"DELETE /accounts/acme?deleteNumbers=false": 20 * time.Second, "DELETE /accounts/acme?deleteNumbers=true": 5 * time.Minute} {
+		method, target, _ := strings.Cut(path, " ")
+		left = 0
+		if e := b.do(method, target, ""); e.status >= 300 || left > most || left < most-10*time.Second {
+			t.Errorf("%s answered %d and had %v, want %v", path, e.status, left, most)
+		}
+	}
 }
 
 func (s strangeDirectory) Account(ctx context.Context, _ string) (domain.Account, error) {
@@ -381,7 +416,7 @@ func TestOurOwnFaults(t *testing.T) {
 	b := onSQLite(t, options{
 		config: func(c *provapi.Config) { c.RequestTimeout = time.Second },
 		deps: func(d *provapi.Deps) {
-			d.Directory = strangeDirectory{d.Directory, func(ctx context.Context) (domain.Account, error) { return account(ctx) }}
+			d.Directory = strangeDirectory{Directory: d.Directory, account: func(ctx context.Context) (domain.Account, error) { return account(ctx) }}
 		},
 	})
 	account = func(context.Context) (domain.Account, error) { panic("secret detail") }
