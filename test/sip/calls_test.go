@@ -1,6 +1,7 @@
 package sip_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/cli/demo"
+	"github.com/tandemgw/tandem/internal/sim/core"
 	"github.com/tandemgw/tandem/internal/sim/lab"
 	"github.com/tandemgw/tandem/internal/sim/ua"
 	"github.com/tandemgw/tandem/test/fixtures"
@@ -323,6 +325,77 @@ func agents(t *testing.T, l *lab.Lab) {
 			t.Errorf("BYE got %v, %v, want 200", m, err)
 		}
 		ended(t, far, "remote")
+	})
+
+	t.Run("the final answer is lost with its connection", func(t *testing.T) {
+		t.Parallel()
+		ctx := within(t, 15*time.Second)
+		f := fixtures.Call{Neighbour: "core-mobile", From: "+442890180001", To: "+447700900151"}
+		l.Script("tpm-1").Set(f.To, ua.Behaviour{LostAnswer: true, Ring: 20 * time.Millisecond, Drop: true})
+		call, err := l.Place(ctx, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := call.Wait(ctx); err != nil || !slices.Contains([]int{408, 480, 503, 504}, m.Status()) {
+			t.Errorf("INVITE got %v, %v, want 408, 480, 503 or 504 (direct-routing-sip §6), not silence", m, err)
+		}
+	})
+
+	// field-pains (a): proxies with several workers swap answers that come back to back, and about 1 % of calls fail.
+	t.Run("180 and 200 back to back keep their order", func(t *testing.T) {
+		t.Parallel()
+		ctx := within(t, 30*time.Second)
+		for i := range 150 {
+			for _, f := range []fixtures.Call{toTeams(157), toCore(1157)} {
+				call, err := l.Place(ctx, f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				m, err := call.Wait(ctx)
+				if err != nil || m.Status() != 200 {
+					t.Fatalf("call %d: INVITE got %v, %v, want 200", i, m, err)
+				}
+				var order []int
+				for _, m := range call.Responses("INVITE") {
+					order = append(order, m.Status())
+				}
+				if want := []int{100, 180, 200}; !slices.Equal(order, want) {
+					t.Errorf("call %d from %s: answers came as %v, want %v", i, f.Neighbour, order, want)
+				}
+				if bye, err := call.Bye(ctx); err != nil || bye.Status() != 200 {
+					t.Fatalf("call %d: BYE got %v, %v, want 200", i, bye, err)
+				}
+			}
+		}
+	})
+
+	t.Run("an unknown source gets nothing", func(t *testing.T) {
+		t.Parallel()
+		ctx := within(t, 15*time.Second)
+		stranger, err := core.New(core.Config{Name: "stranger", UDP: "127.0.0.2:0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := stranger.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		short, cancel := context.WithTimeout(ctx, 700*time.Millisecond) // long enough for a retransmission
+		defer cancel()
+		if m, err := stranger.Ping(short, "udp", l.Gateway.CoreFixed); err == nil {
+			t.Errorf("OPTIONS from a stranger got %s", m.StartLine())
+		}
+		if _, err := stranger.Place(ctx, core.Call{Destination: l.Gateway.CoreFixed, From: "+442890180001", To: "+441632960156"}); err != nil {
+			t.Fatal(err)
+		}
+		// What the core sends later is answered: by then the gateway has seen the stranger's INVITE.
+		if m, err := l.Cores["core-fixed"].Ping(ctx, "udp", l.Gateway.CoreFixed); err != nil || m.Status() != 200 {
+			t.Errorf("OPTIONS from the core got %v, %v, want 200", m, err)
+		}
+		if got := stranger.Log().Received(""); len(got) != 0 {
+			t.Errorf("a stranger was told %s", got[0].StartLine())
+		}
 	})
 
 	t.Run("the core is asked with OPTIONS and asks", func(t *testing.T) {

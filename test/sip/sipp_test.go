@@ -72,6 +72,7 @@ type sippGateway struct {
 	trunks    map[string]*trunk
 	p         *demo.Product
 	dir       string
+	timers    string // calls.timers; quick ones if empty
 }
 
 func freeAddress(t *testing.T) string {
@@ -87,7 +88,10 @@ func (g *sippGateway) config(base string) string {
 	var b strings.Builder
 	w := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	w("metrics: {listen: 127.0.0.1:0}\nmanage: {listen: 127.0.0.1:0}\nprovisioning: {listen: 127.0.0.1:0}\nshutdown: {drain: 1s, cut: 5s}")
-	w("calls:\n  timers: {failoverAfter: 600ms, ringTimeout: 2s}")
+	if g.timers == "" {
+		g.timers = "failoverAfter: 600ms, ringTimeout: 2s"
+	}
+	w("calls:\n  timers: {%s}", g.timers)
 	w("  routing:\n    baseDomain: %s\n    peerGroupToService: {core: teamsOperatorConnect}", base)
 	w("    serviceToPeerGroup: {teamsDirectRouting: core, teamsOperatorConnect: core, teamsPhoneMobile: core, zoomPhoneCloudPeering: core}")
 	w("  groups:")
@@ -111,7 +115,7 @@ func (g *sippGateway) config(base string) string {
 }
 
 // layout finds addresses for a gateway whose neighbours are SIPp processes, and writes its configuration file.
-func layout(t *testing.T, transport string) (*sippGateway, string) {
+func layout(t *testing.T, transport string, change func(*sippGateway)) (*sippGateway, string) {
 	t.Helper()
 	_, err := exec.LookPath("sipp")
 	need(t, "TANDEM_REQUIRE_SIPP", "sipp", err)
@@ -133,6 +137,9 @@ func layout(t *testing.T, transport string) (*sippGateway, string) {
 		}
 		g.trunks[x.name] = &x
 	}
+	if change != nil {
+		change(g)
+	}
 	file := filepath.Join(g.dir, "tandem.yaml")
 	if err := os.WriteFile(file, []byte(g.config(world.BaseDomain)), 0o600); err != nil {
 		t.Fatal(err)
@@ -141,10 +148,10 @@ func layout(t *testing.T, transport string) (*sippGateway, string) {
 }
 
 // startSIPp starts a gateway whose neighbours are SIPp processes over UDP or TCP, and provisions the demonstration's
-// customers.
-func startSIPp(t *testing.T, transport string) *sippGateway {
+// customers. Change, if it is not nil, changes the layout before the configuration is written.
+func startSIPp(t *testing.T, transport string, change func(*sippGateway)) *sippGateway {
 	t.Helper()
-	g, file := layout(t, transport)
+	g, file := layout(t, transport, change)
 	world, _, err := fixtures.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -200,7 +207,7 @@ func (g *sippGateway) start(ctx context.Context, t *testing.T, scenario string, 
 	mode := map[string]string{"udp": "u1", "tcp": "t1"}[g.transport]
 	s := &sipp{name: scenario, out: &bytes.Buffer{}, errors: filepath.Join(dir, "errors.log")}
 	s.cmd = exec.CommandContext(ctx, "sipp", append([]string{"-sf", file, "-i", "127.0.0.1", "-bind_local", "-p", port, "-t", mode, "-nostdin", "-trace_err",
-		"-error_file", s.errors, "-timeout", "20s", "-timeout_error", "-d", "20", "-nd", "-default_behaviors", "abortunexp"}, args...)...)
+		"-error_file", s.errors, "-timeout_error", "-nd", "-default_behaviors", "abortunexp"}, args...)...)
 	s.cmd.Dir = dir
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
 	s.cmd.Cancel = func() error { return s.cmd.Process.Kill() }
@@ -289,10 +296,10 @@ func (g *sippGateway) calls(t *testing.T, near, far string, p plan, changes []fu
 		}
 		x := p
 		change(&x)
-		uas = append(uas, g.start(ctx, t, "uas.xml", x, f.peers[i], "-m", "1"))
+		uas = append(uas, g.start(ctx, t, "uas.xml", x, f.peers[i], "-m", "1", "-timeout", "20s"))
 		g.listening(ctx, t, uas[len(uas)-1], f.peers[i])
 	}
-	uac := g.start(ctx, t, "uac.xml", p, n.peers[0], "-m", "1", "-r", "1", n.bind)
+	uac := g.start(ctx, t, "uac.xml", p, n.peers[0], "-m", "1", "-r", "1", "-d", "20", "-timeout", "20s", n.bind)
 	var problems []string
 	if w := uac.wait(); w != "" {
 		problems = append(problems, w)
@@ -317,7 +324,7 @@ func TestSIPp(t *testing.T) {
 	for _, transport := range []string{"udp", "tcp"} {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
-			g := startSIPp(t, transport)
+			g := startSIPp(t, transport, nil)
 			g.suite(t)
 			rig.Quiet(t, g.p, 40*time.Second)
 		})

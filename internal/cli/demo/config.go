@@ -99,7 +99,7 @@ func Config(l *lab.Lab, s Settings, certFile, keyFile, roots string) string {
 		} else {
 			w("      bind: {tcp: %q}", x.bind)
 		}
-		w("      allowedSources: [127.0.0.0/8]")
+		w("      allowedSources: [127.0.0.1/32]")
 		w("      options: {every: 2s, timeout: 2s}")
 		s.peers(w, x.name, map[string]string{x.name: x.peer})
 	}
@@ -119,7 +119,7 @@ func Config(l *lab.Lab, s Settings, certFile, keyFile, roots string) string {
 		w("      transport: tls")
 		w("      bind: {tls: %q}", x.bind)
 		w("      advertised: {tls: %q}", net.JoinHostPort(x.advertised, port))
-		w("      allowedSources: [127.0.0.0/8]")
+		w("      allowedSources: [127.0.0.1/32]")
 		w("      tls: {certificateFile: %q, keyFile: %q, rootsFile: %q}", certFile, keyFile, roots)
 		w("      options: {every: 2s, timeout: 2s}")
 		s.peers(w, x.name, x.peers)

@@ -93,6 +93,7 @@ type Agent struct {
 	closers []io.Closer
 	addrs   map[string]net.Addr
 	twin    net.Listener // TCP on UDP's port
+	packets *packetConn  // the UDP socket, if there is one
 
 	mu     sync.Mutex // guards the fields below
 	calls  map[string]*Call
@@ -229,6 +230,16 @@ func (a *Agent) PeerCertificate(remote string) *x509.Certificate {
 	return nil
 }
 
+// Thrown returns how many UDP packets were thrown away because of Config.Loss.
+func (a *Agent) Thrown() int {
+	if a.packets == nil {
+		return 0
+	}
+	a.packets.mu.Lock()
+	defer a.packets.mu.Unlock()
+	return a.packets.thrown
+}
+
 // DropConnections closes every TCP and TLS connection others opened to the agent.
 func (a *Agent) DropConnections() {
 	a.mu.Lock()
@@ -269,6 +280,7 @@ func (a *Agent) listen() error {
 			p.rand = rand.New(rand.NewPCG(l.Seed, 1))
 		}
 		a.closers = append(a.closers, p)
+		a.packets = p
 		a.addrs["udp"] = c.LocalAddr()
 		serve = append(serve, func() {
 			a.work.Go(func() { _ = a.server.ServeUDP(p) }) // ends when the socket is closed
@@ -552,6 +564,7 @@ type packetConn struct {
 	mu      sync.Mutex // guards the fields below
 	in, out float64
 	rand    *rand.Rand
+	thrown  int
 }
 
 func (p *packetConn) drop(share float64) bool {
@@ -560,7 +573,11 @@ func (p *packetConn) drop(share float64) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.rand.Float64() < share
+	if p.rand.Float64() >= share {
+		return false
+	}
+	p.thrown++
+	return true
 }
 
 func (p *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
