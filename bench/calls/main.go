@@ -3,7 +3,7 @@
 // proxy with its fast allocator (-x fm) take turns in one run. CPU seconds per 1,000 calls are the figure to compare, and only within one run:
 // the load generator shares the machine.
 //
-//	bench/calls/run [-rate 1000] [-seconds 8] [-runs 3] [-numbers 1000000] [-only tandem|kamailio]
+//	bench/calls/run [-rate 1000] [-seconds 8] [-runs 3] [-numbers 1000000] [-scattered] [-only tandem|kamailio]
 //
 // The last line of the output is "calls: tandem=… kamailio-fm=… ratio=…", medians of CPU seconds per 1,000 calls.
 package main
@@ -28,8 +28,7 @@ type options struct {
 	rate, seconds, runs, numbers int
 	hold                         time.Duration
 	only, binary, dir            string
-	keep                         bool
-	gogc                         string
+	scattered                    bool
 }
 
 func main() {
@@ -42,6 +41,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "measure only tandem or only kamailio")
 	flag.StringVar(&o.binary, "tandem", "bin/tandem", "the binary to measure")
 	flag.StringVar(&o.dir, "dir", ".cache/bench-calls", "where prepared data is kept for the next time")
+	flag.BoolVar(&o.scattered, "scattered", false, "numbers far from each other instead of in blocks")
 	flag.Parse()
 	if err := bench(&o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench calls:", err)
@@ -65,6 +65,11 @@ func bench(o *options) error {
 	if o.binary, err = filepath.Abs(o.binary); err != nil {
 		return err
 	}
+	lock, err := only(o.dir + ".lock")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
 	if err := prepare(o); err != nil {
 		return err
 	}
@@ -126,6 +131,22 @@ func bench(o *options) error {
 		return errors.New("a run had failed calls or too many retransmissions: its figures do not count")
 	}
 	return nil
+}
+
+// only takes a lock that one benchmark at a time can have on its directory; the system gives it up with the process.
+func only(file string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("another benchmark uses %s (%w); wait for it, or name another directory with -dir", file, err)
+	}
+	return f, nil
 }
 
 // freePort returns a UDP port on loopback that nobody has now.

@@ -33,8 +33,14 @@ var uas []byte
 //go:embed kamailio.cfg
 var kamailioConfig []byte
 
-// number is the i-th provisioned number: spread over its range, as real ones are.
-func number(i int) string { return "+4420" + strconv.Itoa(10000000+(i*97)%89999999) }
+// number is the i-th provisioned number. Operators are given blocks, so by default numbers come in blocks of 1,000 with gaps between; scattered, no two
+// are within 97 of each other, which is the worst case for an index that holds neighbours together.
+func (o *options) number(i int) string {
+	if o.scattered {
+		return "+4420" + strconv.Itoa(10000000+(i*97)%89999999)
+	}
+	return "+4420" + strconv.Itoa(10000000+i/1000*20000+i%1000)
+}
 
 // value is the i-th number's header value; called is the outside number to call from it, whose last three digits repeat the value, so that the far
 // side can tell a wrong one.
@@ -44,7 +50,7 @@ func called(i int) string { return fmt.Sprintf("+1555%04d%03d", i%9000+1000, (i+
 // prepare makes what the runs need, unless an earlier run has left it.
 func prepare(o *options) error {
 	done := filepath.Join(o.dir, "prepared")
-	want := fmt.Sprintf("v1 %d", o.numbers)
+	want := fmt.Sprintf("v2 %d %v", o.numbers, o.scattered)
 	if b, err := os.ReadFile(done); err == nil && string(b) == want {
 		return scenarios(o)
 	}
@@ -70,7 +76,7 @@ func prepare(o *options) error {
 	r := rand.New(rand.NewPCG(1, 1))
 	for range min(o.numbers, 100_000) {
 		i := r.IntN(o.numbers)
-		fmt.Fprintf(w, "%s;%s;\n", number(i), called(i))
+		fmt.Fprintf(w, "%s;%s;\n", o.number(i), called(i))
 	}
 	if err := errors.Join(w.Flush(), f.Close(), os.WriteFile(done, []byte(want), 0o644)); err != nil {
 		return err
@@ -114,7 +120,7 @@ func provision(o *options) error {
 	}
 	all := iter.Seq[domain.Number](func(yield func(domain.Number) bool) {
 		for i := range o.numbers {
-			n := domain.Number{TelephoneNumber: domain.E164(number(i)), AccountName: "bench", HasConfiguration: true, CustomSIPHeader: value(i),
+			n := domain.Number{TelephoneNumber: domain.E164(o.number(i)), AccountName: "bench", HasConfiguration: true, CustomSIPHeader: value(i),
 				Services: map[domain.Service]domain.NumberService{domain.OperatorConnect: {Enabled: true}}}
 			if !yield(n) {
 				return
@@ -151,7 +157,7 @@ func kamailioNumbers(o *options) (err error) {
 		return err
 	}
 	for i := range o.numbers {
-		if _, err := st.Exec(number(i), value(i)); err != nil {
+		if _, err := st.Exec(o.number(i), value(i)); err != nil {
 			return err
 		}
 	}
