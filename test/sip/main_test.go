@@ -4,6 +4,7 @@ package sip_test
 
 import (
 	"context"
+	"flag"
 	"os"
 	"testing"
 	"time"
@@ -11,7 +12,14 @@ import (
 	"github.com/tandemgw/tandem/test/rig"
 )
 
-func TestMain(m *testing.M) { rig.Main(m) }
+// TestMain lets more tests run side by side than there are processors: they wait for timers most of the time.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	rig.Main(m)
+}
 
 // need skips the test, or fails it where TANDEM_REQUIRE_<name> is set, when a program is missing.
 func need(t *testing.T, variable, program string, err error) {
