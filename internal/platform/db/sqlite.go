@@ -36,7 +36,8 @@ func (d *DB) openSQLite(ctx context.Context) error {
 	}
 	// busy_timeout and synchronous belong to a connection, so they go into the DSN: a pragma sent once would hold for
 	// whichever connection of the pool happened to take it. Caches are in KiB, one for each connection.
-	common := []string{"busy_timeout(5000)", "synchronous(FULL)", "temp_store(MEMORY)"}
+	// temp_store stays on disk: a statement's own journal would else hold every page it changes in memory.
+	common := []string{"busy_timeout(5000)", "synchronous(FULL)"}
 	if d.write, err = openSQLiteDB(path, append(common, "cache_size(-16384)", "wal_autocheckpoint(4000)", "journal_size_limit(67108864)"), "immediate"); err != nil {
 		return err
 	}
