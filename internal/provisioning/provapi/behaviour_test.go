@@ -1,6 +1,8 @@
 package provapi_test
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -9,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/tandemgw/tandem/internal/domain"
@@ -154,6 +157,9 @@ func TestRepeatability(t *testing.T) {
 		same("DELETE", "/accounts/acme", "", 204, nil)
 
 		// The same id for something else.
+		gone := once()
+		b.do("PUT", "/accounts/acme", zoom).want(201)
+		b.do("DELETE", "/accounts/acme", "", gone).want(204)
 		h := once()
 		b.do("PUT", "/accounts/acme", zoom, h).want(201)
 		b.do("PUT", "/accounts/acme", `{ "serviceDetails": {"zoomPhoneCloudPeering":{"enabled":true,"syncEnabled":false}, "teamsTenantId":"`+tenant+`"}, "name": "acme" }`, h).want(201) // said in another order
@@ -162,6 +168,7 @@ func TestRepeatability(t *testing.T) {
 			b.do("PUT", "/accounts/acme2", strings.Replace(zoom, "acme", "acme2", 1), h),
 			b.do("DELETE", "/accounts/acme", "", h),
 			b.do("PUT", "/accounts/acme", zoom, h, header{"If-Match": "*"}),
+			b.do("DELETE", "/accounts/acme?deleteNumbers=true", "", gone),
 			b.do("PUT", "/accounts/acme", zoom, h, header{"Repeatability-First-Sent": time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)}),
 		} {
 			x.fails(400, "RepeatabilityMismatch")
@@ -204,6 +211,49 @@ func TestRepeatedAtOnce(t *testing.T) {
 				b.t.Errorf("the answer is %s, want 201", a)
 			}
 		}
+	})
+}
+
+// TestWhatIsPutIsWhatIsGot: every member that can be written comes back with its value; each boolean is tried both ways and
+// none has its neighbour's value.
+func TestWhatIsPutIsWhatIsGot(t *testing.T) {
+	onEngines(t, func(b *bed) {
+		same := func(path, body string, status int) {
+			b.t.Helper()
+			put := b.do("PUT", path, body).want(status)
+			got := b.do("GET", path, "").want(200)
+			if string(put.body) != string(got.body) {
+				b.t.Errorf("PUT %s answered %s\nGET answers %s", path, put.body, got.body)
+			}
+			var want, have any
+			if err := errors.Join(json.Unmarshal([]byte(body), &want), json.Unmarshal(dropReadOnly(b.t, got.body), &have)); err != nil {
+				b.t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, have); diff != "" {
+				b.t.Errorf("%s is not what was put (-put +got):\n%s", path, diff)
+			}
+		}
+		for i, bools := range [][2]bool{{true, false}, {false, true}} {
+			x, y := bools[0], bools[1]
+			same(fmt.Sprintf("/accounts/acme%d", i), fmt.Sprintf(`{"name":"acme%d","correlationId":"<crm> & \"4711\"","serviceDetails":{"teamsTenantId":"`+tenant+`",
+				"teamsDirectRouting":{"enabled":%v,"syncEnabled":%v,"configuration":{"callScreening":%[2]v,"subdomain":"Sub%[1]d","subdomainTokens":{"region1Token":"MS=ms1","region2Token":"MS=ms2"}}},
+				"teamsOperatorConnect":{"enabled":%[2]v,"syncEnabled":%[3]v},"teamsPhoneMobile":{"enabled":%[3]v,"syncEnabled":%[2]v},
+				"zoomPhoneCloudPeering":{"enabled":%[2]v,"syncEnabled":%[3]v},"azureOperatorCallProtection":{"enabled":%[3]v}}}`, i, x, y), 201)
+		}
+		same("/accounts/bare", `{"name":"bare"}`, 201)
+		same("/accounts/empty", `{"name":"empty","serviceDetails":{}}`, 201)
+		b.do("PUT", "/accounts/acme", account("acme", "teamsOperatorConnect", "teamsPhoneMobile", "zoomPhoneCloudPeering")).want(201)
+		for i, s := range []string{"teamsOperatorConnect", "teamsPhoneMobile"} {
+			for j, assigned := range []string{"assigned", "unassigned"} {
+				n := fmt.Sprintf("+1425555%d%d00", i, j)
+				same("/accounts/acme/numbers/"+n, `{"telephoneNumber":"`+n+`","accountName":"acme","serviceDetails":{"`+s+`":{"enabled":true,"assignmentStatus":"`+assigned+`","configuration":{
+					"usage":"CallingUserAssignment","choosableCapabilities":["InboundCalling","OutboundCalling"],"additionalUsages":["ConferenceAssignment"],"civicAddressId":"c1","locationId":"l1",
+					"allowTenantAddressUpdate":true,"displayedCountryCode":"US"}},"zoomPhoneCloudPeering":{"enabled":false}}}`, 201)
+			}
+		}
+		same("/accounts/acme/numbers/+14255559000", `{"telephoneNumber":"+14255559000","accountName":"acme","serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true}},"configuration":{"customSipHeader":"a_B-9"}}`, 201)
+		same("/accounts/acme/numbers/+14255559000", `{"telephoneNumber":"+14255559000","accountName":"acme","serviceDetails":{},"configuration":{}}`, 200)
+		same("/accounts/acme/numbers/+14255559000", `{"telephoneNumber":"+14255559000","accountName":"acme","serviceDetails":{"teamsOperatorConnect":{"enabled":true,"configuration":{"usage":"x","choosableCapabilities":[]}}}}`, 200)
 	})
 }
 

@@ -245,11 +245,9 @@ func (c *call) checkMediaType() error {
 	return nil
 }
 
-// repeatabilitySkew is how far ahead of ours a client's clock may be.
-const repeatabilitySkew = 5 * time.Minute
-
 // readRepeatability reads the pair of headers that makes a request repeatable (OASIS Repeatable Requests 1.0 §2). They come
-// together; a pair that cannot be honoured is 412 with Repeatability-Result: rejected. On a read, which is repeatable as it
+// together; a pair that cannot be honoured is 412 with Repeatability-Result: rejected (whether first-sent is in range is
+// the directory's to say, which keeps the answers). On a read, which is repeatable as it
 // is, they are not looked at.
 func (c *call) readRepeatability() error {
 	if !c.op.repeatable {
@@ -271,11 +269,6 @@ func (c *call) readRepeatability() error {
 	sent, err := parseDate(strings.TrimSpace(sents[0]))
 	if err != nil {
 		return refuse(sentName, "%s is not a date; write e.g. Tue, 05 Mar 2024 10:00:00 GMT", sentName)
-	}
-	now := time.Now()
-	if sent.Before(now.Add(-directory.Repeatable)) || sent.After(now.Add(repeatabilitySkew)) {
-		return fault.New(fault.Precondition, directory.CodeRepeatabilityExpired,
-			"%s is not within the last %v, for which answers are kept; whether the request was done cannot be told any more: read the resource", sentName, directory.Repeatable).At(sentName)
 	}
 	c.once = &directory.Once{Scope: c.caller.ID, ID: ids[0], FirstSent: sent, Digest: c.digest()}
 	return nil
