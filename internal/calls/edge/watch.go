@@ -33,8 +33,8 @@ type watch struct {
 
 // Intervals of what the watch does beside OPTIONS.
 const (
-	namesEvery = 2 * time.Second  // look at the resolver's memory for changed addresses
-	keysEvery  = 30 * time.Second // look for renewed certificates
+	namesEvery = 500 * time.Millisecond // look at the resolver's memory for changed addresses
+	keysEvery  = 30 * time.Second       // look for renewed certificates
 )
 
 func newWatch(e *Edge) *watch {
