@@ -139,7 +139,8 @@ func (i *Issuer) tend(ctx context.Context) error {
 	return nil
 }
 
-// pickSigner returns the newest key that has been published long enough, or the oldest if none has.
+// pickSigner returns the newest key that has been published long enough, or the oldest if none has. The keys are ordered
+// by creation.
 func pickSigner(keys []SigningKey, now time.Time) *SigningKey {
 	for n := len(keys) - 1; n >= 0; n-- {
 		if now.Sub(keys[n].Created) >= keyPublish || n == 0 {

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
+
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -162,6 +164,43 @@ func TestKeyRotation(t *testing.T) {
 		}
 		if _, err := v1.Verify(t.Context(), live[0].text); code(err) != CodeInvalidToken && code(err) != CodeExpiredToken {
 			t.Errorf("a token of three days ago = %v", err)
+		}
+	})
+}
+
+// TestNewKeysArePublishedBeforeTheySign: others who check our tokens keep our key set for a while; a key that signed at once
+// would be unknown to them.
+func TestNewKeysArePublishedBeforeTheySign(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		i, err := NewIssuer(Default().Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: keyring(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		kid := func() string {
+			t.Helper()
+			s, _, err := i.IssueToken(t.Context(), "test", RoleRead)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tok, _, err := jwt.NewParser().ParseUnverified(s.Reveal(), &claims{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return tok.Header["kid"].(string)
+		}
+		first := kid() // the very first key signs at once: there is no other
+		time.Sleep(time.Hour)
+		if err := i.RotateKey(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(keyPublish - time.Second)
+		if kid() != first {
+			t.Errorf("the new key signs before it has been published for %v", keyPublish)
+		}
+		time.Sleep(signerFresh + 2*time.Second)
+		if kid() == first {
+			t.Errorf("the old key still signs %v after the new one was made", keyPublish+signerFresh)
 		}
 	})
 }
