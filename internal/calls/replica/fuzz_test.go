@@ -96,7 +96,8 @@ func FuzzRecords(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v := newView(64)
-		if _, err := v.load(b, nil); err == nil {
+		v.slab = &slab{}
+		if _, err := v.load(b, 64, nil); err == nil {
 			lookUp(v)
 		} else if !errors.Is(err, errDamaged) {
 			t.Errorf("load = %v, want errDamaged", err)

@@ -2,5 +2,7 @@
 
 package replica
 
+import "unsafe"
+
 // adviseHuge does nothing here.
-func adviseHuge([]slot) {}
+func adviseHuge(unsafe.Pointer, uintptr) {}

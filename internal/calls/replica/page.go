@@ -223,8 +223,9 @@ func (d *draft) put(i int, value uint32, header string) {
 	}
 }
 
-// build makes what can be published: either full or part is set, h may be nil.
-func (d *draft) build() (full *dense, part *sparse, h *headers) {
+// build makes what can be published: either full or part is set, h may be nil. From gives the memory of a dense page; nil
+// for one of its own.
+func (d *draft) build(from *slab) (full *dense, part *sparse, h *headers) {
 	n := d.there.count()
 	same, first := true, uint32(0)
 	for i, v := range d.values {
@@ -242,7 +243,11 @@ func (d *draft) build() (full *dense, part *sparse, h *headers) {
 	case same:
 		part = &sparse{there: d.there, same: first}
 	case n >= denseFrom:
-		full = new(dense)
+		if from != nil {
+			full = from.page(0)
+		} else {
+			full = new(dense)
+		}
 		*full = d.values
 	default:
 		part = &sparse{there: d.there, values: make([]uint32, 0, n)}

@@ -384,11 +384,13 @@ func (r *Replica) load(ctx context.Context, why error) error {
 		return err
 	}
 	v := newView(0)
+	v.slab = &slab{}
 	bad := r.badChange(0)
 	pos, err := r.src.Scan(ctx, func(changes []domain.Change) error { return v.apply(changes, bad) })
 	if err != nil {
 		return fmt.Errorf("read all accounts and numbers: %w", err)
 	}
+	v.slab = nil
 	for pos < head {
 		entries, err := r.src.Read(ctx, feed.Provisioning, pos, readEntries)
 		if err != nil {

@@ -157,6 +157,8 @@ func readSnapshot(r io.Reader, sealer Sealer) (*View, snapshotInfo, error) {
 		return nil, info, fmt.Errorf("%w: its description makes no sense", errDamaged)
 	}
 	v := newView(info.Pages)
+	v.slab = &slab{}
+	defer func() { v.slab = nil }()
 
 	// One goroutine reads and opens while the other builds.
 	type chunk struct {
@@ -188,7 +190,7 @@ func readSnapshot(r io.Reader, sealer Sealer) (*View, snapshotInfo, error) {
 		if c.err != nil {
 			return nil, info, c.err
 		}
-		if last, err = v.load(c.plain, last); err != nil {
+		if last, err = v.load(c.plain, info.Pages, last); err != nil {
 			return nil, info, err
 		}
 	}
@@ -198,9 +200,9 @@ func readSnapshot(r io.Reader, sealer Sealer) (*View, snapshotInfo, error) {
 	return v, info, nil
 }
 
-// load applies the records of a chunk. Chunks are authentic by now, so what does not fit is a mistake of ours rather than
+// load applies the records of a chunk of a snapshot of so many pages. Chunks are authentic by now, so what does not fit is a mistake of ours rather than
 // an attack; it is checked all the same, because a bad value would crash a look-up later.
-func (v *View) load(b []byte, last *slot) (*slot, error) {
+func (v *View) load(b []byte, pages int, last *slot) (*slot, error) {
 	bad := func(what string) (*slot, error) { return nil, fmt.Errorf("%w: %s", errDamaged, what) }
 	t := v.table.Load()
 	goodValue := func(x uint32) bool { return x>>serviceBits >= 1 && x>>serviceBits < v.accounts.next }
@@ -246,7 +248,7 @@ func (v *View) load(b []byte, last *slot) (*slot, error) {
 				if len(b) < 4*pageSize {
 					return bad("a short page")
 				}
-				full = new(dense)
+				full = v.slab.page(pages - t.used)
 				for i := range full {
 					x := binary.LittleEndian.Uint32(b[4*i:])
 					if x != 0 && !goodValue(x) {

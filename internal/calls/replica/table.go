@@ -3,6 +3,7 @@ package replica
 import (
 	"math/bits"
 	"sync/atomic"
+	"unsafe"
 )
 
 // table finds pages by number: open addressing with linear probing. One writer inserts and swaps pages; any number of
@@ -31,7 +32,7 @@ func newTable(n int) *table {
 		size *= 2
 	}
 	t := &table{slots: make([]slot, size), shift: uint8(64 - bits.TrailingZeros(uint(size)))}
-	adviseHuge(t.slots)
+	adviseHuge(unsafe.Pointer(unsafe.SliceData(t.slots)), uintptr(len(t.slots))*slotBytes)
 	return t
 }
 

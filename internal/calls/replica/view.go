@@ -29,6 +29,7 @@ type View struct {
 	slot  *slot  // its slot; nil if it has none yet
 	dirty bool   // draft differs from what is published
 	open  bool   // draft holds a page
+	slab  *slab  // memory of new pages while everything is loaded; nil afterwards
 }
 
 var _ route.View = (*View)(nil)
@@ -262,7 +263,11 @@ func (v *View) flush() {
 		return
 	}
 	v.dirty = false
-	full, part, h := v.draft.build()
+	from := v.slab
+	if v.slot != nil {
+		from = nil // it replaces a page: the slab is for those that stay
+	}
+	full, part, h := v.draft.build(from)
 	size, count := pageBytes(full, part, h), v.draft.there.count()
 	if v.slot == nil {
 		v.addPage(v.at, full, part, h)
