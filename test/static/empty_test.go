@@ -41,8 +41,13 @@ func (s *site) request(t *testing.T, method, number string) (sipAnswer, error) {
 	}
 	id := fmt.Sprintf("%d", time.Now().UnixNano())
 	send := func(method, to string) error {
+		body, kind := "", ""
+		if method == "INVITE" {
+			kind = "Content-Type: application/sdp\r\n"
+			body = fmt.Sprintf("v=0\r\no=core 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=audio 16384 RTP/AVP 8\r\n", s.host, s.host)
+		}
 		_, err := fmt.Fprintf(c, "%s %s SIP/2.0\r\nVia: SIP/2.0/UDP %s;branch=z9hG4bK%s;rport\r\nFrom: <sip:%s@%s>;tag=%s\r\nTo: %s\r\nCall-ID: %s\r\nCSeq: 1 %s\r\n"+
-			"Contact: <sip:core@%s>\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n", method, uri, local, id, outside, local, id, to, id, method, local)
+			"Contact: <sip:core@%s>\r\nMax-Forwards: 70\r\n%sContent-Length: %d\r\n\r\n%s", method, uri, local, id, outside, local, id, to, id, method, local, kind, len(body), body)
 		return err
 	}
 	if err := send(method, "<"+uri+">"); err != nil {

@@ -228,8 +228,11 @@ func (s *site) waitReady(t *testing.T) {
 	select {
 	case <-s.n.ready:
 	case <-s.n.exited:
-		t.Fatalf("tandem ended: %v", s.n.err)
+		err := s.n.err
+		s.n = nil
+		t.Fatalf("tandem ended: %v", err)
 	case <-time.After(30 * time.Second):
+		s.kill() // the next subtest needs its data directory
 		t.Fatal("tandem is not ready after 30 s")
 	}
 }
