@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -146,7 +145,6 @@ type bedConfig struct {
 	core     *Group
 	service  *Group
 	zoom     *Group
-	manual   bool // the test answers the peers' OPTIONS itself
 	shutdown bool // the test stops the edge itself
 	serial   bool // no other test may run meanwhile
 	repeats  bool // agents show repeated messages
@@ -265,16 +263,6 @@ func await(t *testing.T, what string, cond func() bool) {
 func (b *bed) idle() {
 	b.t.Helper()
 	await(b.t, "calls and legs to end", func() bool { return b.e.Calls() == 0 && b.e.calls.len() == 0 })
-}
-
-// leads tells whether a header line is there.
-func has(lines []string, part string) bool {
-	for _, l := range lines {
-		if strings.Contains(l, part) {
-			return true
-		}
-	}
-	return false
 }
 
 // established sets up a call from one agent to another through the edge and returns both ends of it.

@@ -61,8 +61,7 @@ type call struct {
 	nearSeq uint32 // CSeq of the near INVITE
 
 	// In the call.
-	pending  []*relay // requests relayed and not answered yet
-	interval time.Duration
+	pending []*relay // requests relayed and not answered yet
 
 	timer *time.Timer
 	times [numTimes]time.Time // zero: not set

@@ -35,14 +35,6 @@ type group struct {
 
 func (g *group) core() bool { return g.service == domain.NoService }
 
-// side is the group's kind in metrics and logs.
-func (g *group) side() string {
-	if g.core() {
-		return "core"
-	}
-	return g.service.String()
-}
-
 // lookup finds the addresses of a query in memory; [resolve.Resolver.Lookup].
 type lookup func(resolve.Query) ([]resolve.Target, bool)
 
