@@ -29,7 +29,7 @@ type Source interface {
 const (
 	readEntries = 1000                   // feed entries read at once
 	retryFirst  = 250 * time.Millisecond // pause after a first failure of the source …
-	retryMost   = 5 * time.Second        // … doubled up to this
+	retryMost   = time.Second            // … doubled up to this: a change is to be routed by within a second of its return
 	retryDisk   = 30 * time.Second       // pause after a snapshot could not be written
 	readTimeout = 5 * time.Second        // for one read: a source that does not answer is away
 )
