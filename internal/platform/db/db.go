@@ -32,7 +32,7 @@ type DB struct {
 	pgcfg       *pgx.ConnConfig // PostgreSQL only
 	lock        *Lock           // SQLite only
 
-	probing  sync.Mutex // held while a probe asks the server; guards migrated and probe
+	probing  turn // held while a probe asks the server; guards migrated and probe
 	migrated bool
 	probe    *pgx.Conn // kept open between probes; PostgreSQL only
 
@@ -54,7 +54,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	if errs := cfg.Validate(); len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	d := &DB{cfg: cfg, log: log, m: newMetrics(reg)}
+	d := &DB{cfg: cfg, log: log, m: newMetrics(reg), probing: newTurn()}
 	var err error
 	if cfg.Driver == SQLite {
 		err = d.openSQLite(ctx)

@@ -55,4 +55,8 @@ func lock(path, what string) (*Lock, error) {
 }
 
 // Close gives the lock up. The file stays: removing it would let two processes lock two files of the same name.
-func (l *Lock) Close() error { return l.f.Close() }
+func (l *Lock) Close() error {
+	// Closing alone is not enough: a child process that another goroutine is starting holds a copy of the file until it
+	// runs its program, and with it the lock.
+	return errors.Join(syscall.Flock(int(l.f.Fd()), syscall.LOCK_UN), l.f.Close())
+}

@@ -81,8 +81,8 @@ func (d *DB) assertPostgres(ctx context.Context, c *pgx.Conn) error {
 }
 
 func (d *DB) closePostgres() {
-	d.probing.Lock()
-	defer d.probing.Unlock()
+	d.probing.lock()
+	defer d.probing.unlock()
 	if d.probe != nil {
 		closeConn(d.probe)
 		d.probe = nil
@@ -110,9 +110,9 @@ func (d *DB) Run(ctx context.Context) error {
 	said := "" // why it is away, as last logged
 	for {
 		ep := d.current()
-		d.probing.Lock()
+		d.probing.lock()
 		err := d.ask(ctx)
-		d.probing.Unlock()
+		d.probing.unlock()
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -151,8 +151,8 @@ func (d *DB) suspect(ctx context.Context, ep *epoch, cause error) bool {
 	if errors.Is(cause, errAway) {
 		return false // found out already, by Run or another transaction
 	}
-	d.probing.Lock()
-	defer d.probing.Unlock()
+	d.probing.lock()
+	defer d.probing.unlock()
 	if d.current() != ep {
 		return d.current() != nil
 	}
@@ -165,13 +165,16 @@ func (d *DB) suspect(ctx context.Context, ep *epoch, cause error) bool {
 	return true
 }
 
-// recover asks a database that is away whether it is back. Only one caller at a time asks, the others are told at once
-// that it is not. It returns nil if it is not back.
+// joinProbe is how long a caller waits for a probe that another has begun.
+const joinProbe = 100 * time.Millisecond
+
+// recover asks a database that is away whether it is back. Only one caller at a time asks; the others wait a moment for
+// what it hears, because a server that is back answers at once. It returns nil if it is not back.
 func (d *DB) recover(ctx context.Context) *epoch {
-	if d.cfg.Driver != Postgres || !d.probing.TryLock() {
+	if d.cfg.Driver != Postgres || !d.probing.tryLock(ctx, joinProbe) {
 		return nil
 	}
-	defer d.probing.Unlock()
+	defer d.probing.unlock()
 	if ep := d.current(); ep != nil {
 		return ep
 	}
@@ -186,21 +189,29 @@ func (d *DB) recover(ctx context.Context) *epoch {
 func (d *DB) ask(ctx context.Context) error {
 	pctx, cancel := context.WithTimeout(ctx, d.cfg.ProbeTimeout)
 	defer cancel()
-	if d.probe == nil {
-		c, err := pgx.ConnectConfig(pctx, d.pgcfg.Copy())
-		if err != nil {
-			return err
+	for fresh := false; ; {
+		if d.probe == nil {
+			c, err := pgx.ConnectConfig(pctx, d.pgcfg.Copy())
+			if err != nil {
+				return err
+			}
+			if err := d.assertPostgres(pctx, c); err != nil {
+				closeConn(c)
+				return err
+			}
+			d.probe, fresh = c, true
 		}
-		if err := d.assertPostgres(pctx, c); err != nil {
-			closeConn(c)
-			return err
+		err := d.probe.Ping(pctx)
+		if err == nil {
+			break
 		}
-		d.probe = c
-	}
-	if err := d.probe.Ping(pctx); err != nil {
 		closeConn(d.probe)
 		d.probe = nil
-		return fmt.Errorf("no sign of life within %v: %w", d.cfg.ProbeTimeout, err)
+		// A connection that was there before may be left over from before a restart of the server; one that is silent is
+		// not.
+		if fresh || pctx.Err() != nil {
+			return fmt.Errorf("no sign of life within %v: %w", d.cfg.ProbeTimeout, err)
+		}
 	}
 	if d.migrated {
 		return nil
@@ -265,4 +276,30 @@ func (t *Tx) Relax(ctx context.Context) error {
 	}
 	_, err := t.Exec(ctx, "SET LOCAL synchronous_commit = off")
 	return err
+}
+
+// turn is a mutex that can be waited for with a limit.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+func (t turn) lock()   { t <- struct{}{} }
+func (t turn) unlock() { <-t }
+
+// tryLock reports whether it got the lock within limit and before ctx was done.
+func (t turn) tryLock(ctx context.Context, limit time.Duration) bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case t <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
 }
