@@ -243,7 +243,7 @@ func TestAnAnswerNobodyAcknowledgesEndsTheCall(t *testing.T) {
 }
 
 func TestFailuresPass(t *testing.T) {
-	covers(t, "A12", "A9", "A11")
+	covers(t, "A12", "A9", "A11", "A17")
 	for _, c := range []struct {
 		status, want string
 		extra        []string

@@ -231,6 +231,9 @@ func setup(t *testing.T, opts ...option) *bed {
 				t.Errorf("Run: %v", err)
 			}
 		}
+		if n := e.tx.Metrics().Panics.Load() + e.tp.Metrics().Panics.Load(); n != 0 {
+			t.Errorf("%d panics; see the log:\n%s", n, b.log.String())
+		}
 		if n := e.calls.len(); n != 0 {
 			t.Errorf("%d legs are left after the end", n)
 		}
