@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/sim/lab"
 	"github.com/tandemgw/tandem/test/fixtures"
 )
@@ -45,7 +46,7 @@ check each against the published rules. Everything stays up until Ctrl-C, for yo
 			case "json":
 				o.JSON = true
 			default:
-				return fmt.Errorf("--output is %q; it can be table or json", output)
+				return fault.New(fault.Invalid, "InvalidArgument", "--output is %q; it can be table or json", output)
 			}
 			return Run(cmd.Context(), o)
 		},
