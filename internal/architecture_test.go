@@ -56,7 +56,7 @@ func rules() []rule {
 			why: "front ends call jobs"},
 		rule{from: []string{"internal/cli"}, not: []string{"internal/cli/demo"}, deny: []string{"internal/sim", "internal/store", "internal/outside", "internal/services"},
 			why: "the command line is a client of the management API; only the demo starts simulators"},
-		rule{from: []string{"internal/sim"}, deny: []string{"internal/", "client", "cmd"}, allow: []string{"internal/domain", "internal/sim"},
+		rule{from: []string{"internal/sim"}, deny: []string{"internal/", "client", "cmd", "test", "api"}, allow: []string{"internal/domain", "internal/sim"},
 			why: "simulators are independent of what they test"},
 		rule{from: []string{""}, not: []string{"internal/sim", "internal/cli/demo", "test", "tools", "bench"}, deny: []string{"internal/sim", "*github.com/emiago/sipgo"},
 			why: "product code has no branch that knows about simulators, and the edge does not stand on the stack that tests it"},

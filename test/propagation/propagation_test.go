@@ -60,9 +60,11 @@ type away struct{}
 
 var errAway = errors.New("connection refused")
 
-func (away) Read(context.Context, string, feed.Position, int) ([]feed.Entry, error) { return nil, errAway }
-func (away) Wait(context.Context, feed.Position) error                              { return errAway }
-func (away) Head(context.Context) (feed.Position, error)                            { return 0, errAway }
+func (away) Read(context.Context, string, feed.Position, int) ([]feed.Entry, error) {
+	return nil, errAway
+}
+func (away) Wait(context.Context, feed.Position) error   { return errAway }
+func (away) Head(context.Context) (feed.Position, error) { return 0, errAway }
 func (away) Scan(context.Context, func([]domain.Change) error) (feed.Position, error) {
 	return 0, errAway
 }

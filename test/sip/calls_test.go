@@ -11,9 +11,9 @@ import (
 
 	"github.com/tandemgw/tandem/internal/cli/demo"
 	"github.com/tandemgw/tandem/internal/sim/core"
+	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/lab"
 	"github.com/tandemgw/tandem/internal/sim/ua"
-	"github.com/tandemgw/tandem/test/fixtures"
 	"github.com/tandemgw/tandem/test/rig"
 )
 

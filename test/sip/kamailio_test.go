@@ -15,9 +15,9 @@ import (
 
 	"github.com/tandemgw/tandem/internal/cli/demo"
 	"github.com/tandemgw/tandem/internal/sim/ca"
+	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/lab"
 	"github.com/tandemgw/tandem/internal/sim/ua"
-	"github.com/tandemgw/tandem/test/fixtures"
 	"github.com/tandemgw/tandem/test/rig"
 )
 

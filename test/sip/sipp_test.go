@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/cli/demo"
+	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/lab"
-	"github.com/tandemgw/tandem/test/fixtures"
 	"github.com/tandemgw/tandem/test/rig"
 )
 

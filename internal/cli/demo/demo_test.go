@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/lab"
-	"github.com/tandemgw/tandem/test/fixtures"
 )
 
 func newLab(t *testing.T) *lab.Lab {

@@ -3,7 +3,7 @@
 //
 // Tandem runs as a child process of the very program the demo is part of, with a configuration file, a data directory and
 // tokens like any other, so that what the demo shows is what an operator gets: there is no special way in. What each call
-// must look like on the far side comes from test/fixtures, which were written from the published pages.
+// must look like on the far side comes from internal/sim/fixtures, which were written from the published pages.
 //
 // Main types: Product is a running Tandem; Command is the command. End-to-end tests start Product too.
 package demo

@@ -17,8 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/lab"
-	"github.com/tandemgw/tandem/test/fixtures"
 )
 
 // apiVersion is the version of the Provisioning API the demo speaks.

@@ -1,6 +1,6 @@
 // Package lab puts the simulated neighbours of a gateway together: three trunks of an operator's core network, three
 // Teams edges for Direct Routing, one each for Operator Connect and Teams Phone Mobile, and a Zoom edge, with one
-// certificate authority for all of them. It plays calls described by test/fixtures between them through a gateway and says
+// certificate authority for all of them. It plays calls described by internal/sim/fixtures between them through a gateway and says
 // what came of them.
 //
 // It knows a gateway only by the addresses and names it is reached at: any gateway can be put in the middle.
@@ -20,10 +20,10 @@ import (
 
 	"github.com/tandemgw/tandem/internal/sim/ca"
 	"github.com/tandemgw/tandem/internal/sim/core"
+	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/teams"
 	"github.com/tandemgw/tandem/internal/sim/ua"
 	"github.com/tandemgw/tandem/internal/sim/zoom"
-	"github.com/tandemgw/tandem/test/fixtures"
 )
 
 // Gateway is where the gateway in the middle listens for each neighbour: socket addresses, and the names it goes by.

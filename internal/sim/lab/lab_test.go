@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/ua"
-	"github.com/tandemgw/tandem/test/fixtures"
 )
 
 func message(lines string) *ua.Message { return ua.ParseMessage(lines) }

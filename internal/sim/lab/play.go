@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/sim/core"
+	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/teams"
 	"github.com/tandemgw/tandem/internal/sim/ua"
 	"github.com/tandemgw/tandem/internal/sim/zoom"
-	"github.com/tandemgw/tandem/test/fixtures"
 )
 
 // Result is what came of one call. Its JSON form is the demonstration's.
