@@ -193,7 +193,7 @@ func (s *site) launch(t *testing.T) {
 	n := &node{ready: make(chan struct{}), exited: make(chan struct{})}
 	n.cmd = hurried(context.Background(), rig.Binary(t), "serve", "--data", s.dir, "--config", s.config, "--output", "json")
 	n.cmd.Stderr = log
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	n.cmd.SysProcAttr = childAttributes()
 	out, err := n.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

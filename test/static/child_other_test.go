@@ -1,0 +1,7 @@
+//go:build deep && !linux
+
+package static
+
+import "syscall"
+
+func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
