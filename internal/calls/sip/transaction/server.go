@@ -204,6 +204,9 @@ func (s *Server) final(status int, reliably bool) {
 	unreliable := !s.flow.Proto().Reliable()
 	l.pending.Add(-1)
 	s.again = 0
+	if status >= 300 {
+		s.dropMerged() // a proxy that forks one after the other tries its next branch now
+	}
 	switch {
 	case s.invite && status < 300:
 		s.state = sAccepted
@@ -459,9 +462,10 @@ func (l *Layer) open(m *sip.Message, v sip.Via, cs sip.CSeq, f transport.Flow) {
 	s.deliver(event{kind: evRequest, msg: m})
 }
 
-// fileMerged files a request outside a dialog under what a copy of it by another path would have too. It returns false if such a one is there.
+// fileMerged files a request outside a dialog under what a copy of it by another path would have too. It returns false if such a one is there. The
+// Request-URI counts: behind a gateway's address are many user agents, and a proxy may fork one request to two of them.
 func (l *Layer) fileMerged(s *Server, m *sip.Message, cs sip.CSeq) bool {
-	k := l.hash(l.seed1, "merged", m.FromTag(), m.CallID(), strconv.Itoa(int(cs.Seq)), string(cs.Method))
+	k := l.hash(l.seed1, "merged", m.RequestURI(), m.FromTag(), m.CallID(), strconv.Itoa(int(cs.Seq)), string(cs.Method))
 	t := l.half(k)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -593,11 +597,11 @@ func (s *Server) deliver(e event) {
 }
 
 func (s *Server) call(e event) {
-	defer s.layer.recovered()
 	if e.kind == evRequest {
-		s.layer.user.Request(s, e.msg)
+		s.request(e.msg)
 		return
 	}
+	defer s.layer.recovered()
 	s.mu.Lock()
 	h := s.h
 	if e.kind == evAck {
@@ -618,4 +622,17 @@ func (s *Server) call(e event) {
 	case evFailed:
 		h.Failed(s, e.err)
 	}
+}
+
+// request hands the request over. A user that panics over it has not taken charge of it: it is answered, or it would stay for ever.
+func (s *Server) request(m *sip.Message) {
+	fine := false
+	defer func() {
+		if !fine {
+			_ = s.Respond(sip.NewResponse(m, 500, "", s.Tag())) // counted; ErrDone if the user had answered
+		}
+	}()
+	defer s.layer.recovered()
+	s.layer.user.Request(s, m)
+	fine = true
 }

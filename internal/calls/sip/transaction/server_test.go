@@ -210,6 +210,21 @@ func TestServer(t *testing.T) {
 			b.wantTimes("SIP/2.0 482", "0s", "0s")
 			b.wantEvents("request INVITE")
 		}},
+		{"a second branch after a refusal is a new request", "RFC 3261 §8.2.2.2: ongoing transactions", udp, func(b *bundle) {
+			b.say(b.farRequest("INVITE", branch))
+			b.mustRespond(486, false)
+			b.say(b.farRequest("INVITE", "z9hG4bK-next-branch"))
+			b.wantTimes("SIP/2.0 482")
+			b.wantEvents("request INVITE", "request INVITE")
+		}},
+		{"a fork to another number is no merged request", "RFC 3261 §8.2.2.2, §16.7", udp, func(b *bundle) {
+			b.say(b.farRequest("INVITE", branch))
+			other := b.farRequest("INVITE", "z9hG4bK-other-number")
+			uri := strings.Fields(other)[1]
+			b.say(strings.Replace(other, uri, "sip:+15550199@192.0.2.1", 1))
+			b.wantTimes("SIP/2.0 482")
+			b.wantEvents("request INVITE", "request INVITE")
+		}},
 		{"an invalid request is answered without a transaction, an invalid ACK is not", "RFC 3261 §8.2, §17.1.1.3", udp, func(b *bundle) {
 			b.say(strings.Replace(b.farRequest("INVITE", branch), "CSeq: 3 INVITE", "CSeq: 3 BYE", 1))
 			b.say(strings.Replace(b.farRequest("ACK", branch), "CSeq: 3 ACK", "CSeq: 3 BYE", 1))
@@ -288,9 +303,10 @@ func TestServer(t *testing.T) {
 				b.t.Errorf("Idle = %v after the last answer, want nil", err)
 			}
 		}},
-		{"a panic in the user's callback is survived and counted", "our rule", udp, func(b *bundle) {
+		{"a panic in the user's callback is survived, counted and answered", "our rule", udp, func(b *bundle) {
 			b.onRequest = func(*transaction.Server, *sip.Message) { panic("on purpose") }
 			b.say(b.farRequest("OPTIONS", branch))
+			b.wantTimes("SIP/2.0 500", "0s")
 			b.onRequest = nil
 			b.say(strings.Replace(b.farRequest("OPTIONS", "z9hG4bK-2"), "call-2", "call-3", 1))
 			b.wantEvents("request OPTIONS", "request OPTIONS")
