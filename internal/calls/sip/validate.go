@@ -62,14 +62,26 @@ var once = [numKinds]bool{
 	KindRAck: true, KindRSeq: true,
 }
 
+// vital lists the fields without which a response finds neither its transaction
+// nor its dialog, or cannot be acknowledged. Nothing answers a response, so
+// discarding one loses the call: other faults of it are passed on.
+var vital = [numKinds]bool{
+	KindVia: true, KindFrom: true, KindTo: true, KindCallID: true, KindCSeq: true,
+	KindContentLength: true, KindRSeq: true, KindContact: true, KindRecordRoute: true,
+}
+
 // common holds for requests and responses: one each of the fields that name
-// transaction and dialog, and lines without control characters.
+// transaction and dialog, and lines without control characters; of a response
+// only those that are vital.
 func (c *checker) common() *Problem {
 	m := c.m
 	var seen [numKinds]bool
 	for i := range m.lines {
 		h := &m.lines[i]
 		k := h.kind
+		if m.status != 0 && !vital[k] {
+			continue
+		}
 		if once[k] && seen[k] {
 			return bad(canonical[k], "RFC 3261 §7.3.1", "More than one "+canonical[k]+" header field")
 		}

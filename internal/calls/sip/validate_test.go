@@ -155,6 +155,12 @@ func TestCheckDiscardsBadResponses(t *testing.T) {
 	if _, p := v.Read(simple("INVITE", "SIP/2.0 200 OK", "X-"+strings.Repeat("n", 60)+": v")); p != nil {
 		t.Errorf("response with a long header name refused: %v", p)
 	}
+	// Nothing answers a response: one that can be used is not thrown away for what is only passed on.
+	for _, line := range []string{"Content-Type: application/sdp\r\nContent-Type: application/sdp", "Session-Expires: 90\r\nx: 1800", "Server: a\x01b"} {
+		if _, p := v.Read(strings.Replace(ok, "From:", line+"\r\nFrom:", 1)); p != nil {
+			t.Errorf("response with %q refused: %v", line, p)
+		}
+	}
 }
 
 func TestNextMaxForwards(t *testing.T) {
