@@ -158,6 +158,35 @@ func TestRelayKeepsBytes(t *testing.T) {
 	}
 }
 
+// An INVITE with Replaces is refused, so the far side must not be told that it may send one.
+func TestRelaySupported(t *testing.T) {
+	cfg := leg.Default()
+	rules, problems := cfg.Rules("test")
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	for in, want := range map[string]string{
+		"Supported:  timer,100rel": "Supported:  timer,100rel", // untouched
+		"k: timer, Replaces,join":  "k: timer",
+		"Supported: tdialog":       "",
+		"Supported:":               "Supported:",
+	} {
+		src, p := sip.Parse("OPTIONS sip:a@b.example SIP/2.0\r\n"+in+"\r\nContent-Length: 0\r\n\r\n", nil)
+		if p != nil {
+			t.Fatal(p)
+		}
+		dst := sip.NewRequest(sip.OPTIONS, "sip:c@d.example")
+		rules.Relay(dst, src)
+		got := ""
+		if i := dst.Find(sip.KindSupported); i >= 0 {
+			got = dst.At(i).String()
+		}
+		if got != want {
+			t.Errorf("Relay(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestConfigProblems(t *testing.T) {
 	c := leg.Config{CustomSIPHeader: "X-This-Name-Has-More-Than-32-Characters", Product: "two\nlines", Region: 3}
 	var paths []string

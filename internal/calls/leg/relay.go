@@ -1,6 +1,10 @@
 package leg
 
-import "github.com/tandemgw/tandem/internal/calls/sip"
+import (
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/calls/sip"
+)
 
 // The header lines that do not pass from one leg to the other, with the reason. Every other line passes, known or not,
 // in its place and byte for byte. docs/sip-headers.md says the same for people; a test compares the two.
@@ -27,11 +31,40 @@ func (r *Rules) Relay(dst, src *sip.Message) {
 		if stopped[h.Kind()] || h.Kind() == sip.KindOther && r.ours(h.Name()) {
 			continue
 		}
+		if h.Kind() == sip.KindSupported {
+			value, left := supported(h.Value())
+			if !left {
+				continue
+			}
+			if value != h.Value() {
+				h = h.WithValue(value)
+			}
+		}
 		dst.Append(h)
 	}
 	if body := src.Body(); body != "" {
 		dst.SetBody("", body)
 	}
+}
+
+// supported leaves out of a Supported value what we would have to do ourselves and do not: an INVITE whose Replaces, Join
+// or Target-Dialog names a dialog of ours. left is false if nothing remains of a value that had something.
+func supported(value string) (rest string, left bool) {
+	var keep []string
+	dropped := false
+	for tag := range strings.SplitSeq(value, ",") {
+		tag = strings.TrimSpace(tag)
+		switch strings.ToLower(tag) {
+		case "replaces", "join", "tdialog":
+			dropped = true
+		default:
+			keep = append(keep, tag)
+		}
+	}
+	if !dropped {
+		return value, true
+	}
+	return strings.Join(keep, ", "), len(keep) > 0
 }
 
 // ours tells whether only we may write a line of that name.
