@@ -440,3 +440,54 @@ func TestNobodyAnswers(t *testing.T) {
 	}
 	b.idle()
 }
+
+func TestAPRACKMayComeAfterTheAnswer(t *testing.T) {
+	covers(t, "D10", "D21")
+	b := setup(t)
+	up := b.core.newCall(outside, served)
+	up.cseq = 100
+	b.core.send(up.request("INVITE", sdp, "Supported: 100rel"))
+	b.core.expect("100")
+	inv := b.svc.expect("INVITE")
+	down := b.svc.called(inv)
+	b.svc.send(down.reply(inv, "180 Ringing", "", "Require: 100rel", "RSeq: 7"))
+	b.svc.send(down.reply(inv, "200 OK", sdp))
+	b.core.expect("180")
+	up.answered(b.core.expect("200"))
+	for _, answer := range []string{"200 OK", "481 Call/Transaction Does Not Exist"} { // the second one is once too many
+		b.core.send(up.request("PRACK", "", "RAck: 7 101 INVITE"))
+		prack := b.svc.expect("PRACK")
+		if got := prack.get("RAck"); got != "7 1 INVITE" {
+			t.Errorf("RAck = %q, want the far leg's CSeq in it", got)
+		}
+		b.svc.send(down.reply(prack, answer, ""))
+		b.core.expect(answer)
+	}
+	b.core.send(up.ack(101, ""))
+	b.svc.expect("ACK")
+
+	// The same for a re-INVITE of the other side, whose numbers differ.
+	b.svc.send(down.request("INVITE", sdp, "Supported: 100rel"))
+	b.svc.expect("100")
+	again := b.core.expect("INVITE")
+	far, _ := again.cseq()
+	near := down.cseq
+	if far == near {
+		t.Fatalf("both legs have CSeq %d: this would prove nothing", far)
+	}
+	b.core.send(up.reply(again, "180 Ringing", "", "Require: 100rel", "RSeq: 9"))
+	b.core.send(up.reply(again, "200 OK", sdp))
+	b.svc.expect("180")
+	b.svc.expect("200")
+	b.svc.send(down.request("PRACK", "", fmt.Sprintf("RAck: 9 %d INVITE", near)))
+	prack := b.core.expect("PRACK")
+	if got, want := prack.get("RAck"), fmt.Sprintf("9 %d INVITE", far); got != want {
+		t.Errorf("RAck = %q, want %q", got, want)
+	}
+	b.core.send(up.reply(prack, "200 OK", ""))
+	b.svc.expect("200")
+	b.svc.send(down.ack(near, ""))
+	b.core.expect("ACK")
+	b.over(up, down)
+	b.idle()
+}

@@ -51,14 +51,13 @@ type call struct {
 	far   *side // of the present attempt; from the answer on, the far leg
 
 	// While the call is set up.
-	srv     *transaction.Server // the near INVITE
-	invite  *sip.Message
-	order   []*address
-	next    int // in order
-	try     *attempt
-	forks   []fork
-	last    lastWord
-	nearSeq uint32 // CSeq of the near INVITE
+	srv    *transaction.Server // the near INVITE
+	invite *sip.Message
+	order  []*address
+	next   int // in order
+	try    *attempt
+	forks  []fork
+	last   lastWord
 
 	// In the call.
 	pending []*relay // requests relayed and not answered yet
@@ -102,6 +101,8 @@ type side struct {
 	seen   uint32           // CSeq of the far end's latest request
 	acked  bool             // far leg: the 2xx of our INVITE has been acknowledged
 	invite *relay           // a re-INVITE of the far end under way here
+	placed uint32           // CSeq of the far end's latest INVITE
+	passed uint32           // CSeq with which that was passed on to the other side
 	bye    bool             // BYE has come or been sent
 }
 

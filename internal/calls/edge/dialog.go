@@ -196,7 +196,7 @@ func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message) {
 	out := c.requestIn(o, f, m.Method(), m, hopsLeft(m))
 	r.seq = o.seq
 	if m.Method() == sip.PRACK {
-		c.translateRAck(s, out)
+		s.translateRAck(out)
 	}
 	dest := o.where(e)
 	if f != nil && !o.near {
@@ -205,6 +205,7 @@ func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message) {
 	if m.Method() == sip.INVITE {
 		_ = tx.Trying() // fails only where every later answer would too
 		s.invite = r
+		s.placed, s.passed = s.seen, r.seq
 	}
 	tx.Handle((*inbound)(r))
 	var err error
@@ -216,20 +217,14 @@ func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message) {
 	c.pending = append(c.pending, r)
 }
 
-// translateRAck puts the other side's number for the INVITE into RAck (RFC 3262 §7.2).
-func (c *call) translateRAck(s *side, out *sip.Message) {
-	seq := uint32(0)
-	switch {
-	case c.state < answered && s.near:
-		seq = c.try.seq
-	case s.invite != nil:
-		seq = s.invite.seq
-	}
+// translateRAck puts the other side's number for the INVITE into RAck (RFC 3262 §7.2). The INVITE may have been answered meanwhile: a PRACK may
+// come after the 2xx (RFC 3262 §3). A RAck that names another INVITE than the side's latest stays as it is, and the other side refuses it.
+func (s *side) translateRAck(out *sip.Message) {
 	parts := strings.Fields(out.Get(sip.KindRAck))
-	if seq == 0 || len(parts) != 3 {
+	if len(parts) != 3 || s.passed == 0 || parts[1] != strconv.FormatUint(uint64(s.placed), 10) {
 		return
 	}
-	parts[1] = strconv.FormatUint(uint64(seq), 10)
+	parts[1] = strconv.FormatUint(uint64(s.passed), 10)
 	out.Set(sip.KindRAck, strings.Join(parts, " "))
 }
 
@@ -301,10 +296,11 @@ func (r *relay) Response(tx *transaction.Client, m *sip.Message) {
 	c.bury(r, status)
 }
 
-// bury ends the call if an answer says that the side it came from no longer knows it (RFC 5057 §5.1, RFC 3261 §12.2.1.2).
+// bury ends the call if an answer says that the side it came from no longer knows it (RFC 5057 §5.1, RFC 3261 §12.2.1.2). Only INVITE and UPDATE
+// ask for the call itself: 481 to NOTIFY is about a subscription, to PRACK about a provisional answer, and the call goes on without either.
 func (c *call) bury(r *relay, status int) {
 	refresh := r.method == sip.INVITE || r.method == sip.UPDATE
-	if c.state != answered || status != 481 && !(status == 408 && refresh) {
+	if c.state != answered || !refresh || status != 481 && status != 408 {
 		return
 	}
 	gone := record.Far

@@ -82,7 +82,7 @@ func TestGlare(t *testing.T) {
 func TestADialogThatIsGoneEndsTheCall(t *testing.T) {
 	covers(t, "D8")
 	for _, c := range []struct{ method, answer string }{
-		{"INVITE", "481 Call/Transaction Does Not Exist"}, {"INVITE", "408 Request Timeout"}, {"UPDATE", "481 Gone"}, {"INFO", "481 Gone"}, {"UPDATE", ""},
+		{"INVITE", "481 Call/Transaction Does Not Exist"}, {"INVITE", "408 Request Timeout"}, {"UPDATE", "481 Gone"}, {"UPDATE", ""},
 	} {
 		t.Run(c.method+" "+c.answer, func(t *testing.T) {
 			b := setup(t)
@@ -114,15 +114,17 @@ func TestADialogThatIsGoneEndsTheCall(t *testing.T) {
 }
 
 func TestOtherFailuresWithinACallLeaveItUp(t *testing.T) {
-	covers(t, "D7")
+	covers(t, "D7", "D21")
 	b := setup(t)
 	up, down := b.established(b.core, b.svc, outside, served)
-	for _, c := range []struct{ method, answer string }{{"INFO", "408 Request Timeout"}, {"INFO", "415 Unsupported Media Type"}, {"UPDATE", "488 No"}, {"NOTIFY", "489 Bad Event"}} {
+	for _, c := range []struct{ method, answer string }{{"NOTIFY", "481 Subscription does not exist"}, {"INFO", "481 Gone"}, {"PRACK", "481 Gone"}, {"INFO", "408 Request Timeout"}, {"INFO", "415 Unsupported Media Type"}, {"UPDATE", "488 No"}, {"NOTIFY", "489 Bad Event"}} {
 		b.core.send(up.request(c.method, sdp, "Event: x", "Subscription-State: active"))
 		req := b.svc.expect(c.method)
 		b.svc.send(down.reply(req, c.answer, ""))
 		b.core.expect(c.answer)
 	}
+	b.core.quiet()
+	b.svc.quiet()
 	b.over(up, down)
 	b.idle()
 }

@@ -220,7 +220,7 @@ func (c *call) begin(tx *transaction.Server, m *sip.Message, g *group, facts *do
 	s.to = m.Get(sip.KindFrom)
 	if cs, err := m.CSeq(); err == nil {
 		s.seen = cs.Seq
-		c.nearSeq = cs.Seq
+		s.placed = cs.Seq
 	}
 	paper := &struct {
 		record.Record
@@ -339,6 +339,7 @@ func (c *call) offer(to *address, now time.Time) bool {
 	m.Append(sip.Line(sip.KindTo, c.invite.Get(sip.KindTo)))
 	m.Add(sip.KindCallID, s.callID)
 	s.seq, a.seq = 1, 1
+	c.near.passed = a.seq
 	m.Add(sip.KindCSeq, "1 INVITE")
 	e.rules.Relay(m, c.invite)
 	c.shape(m, s)
