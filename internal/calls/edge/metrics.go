@@ -93,9 +93,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			up, down := 0, 0
 			p.mu.Lock()
 			for _, a := range p.addrs {
-				if a.usable(now) {
+				switch {
+				case !a.gone.IsZero():
+				case a.usable(now):
 					up++
-				} else {
+				default:
 					down++
 				}
 			}

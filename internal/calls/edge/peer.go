@@ -108,15 +108,25 @@ func (p *peer) addresses(find lookup, dst []*address) []*address {
 	return dst
 }
 
-// keep forgets addresses that the peer's name no longer has.
-func (p *peer) keep(now []*address) {
+// keep notes which addresses the peer's name has now. One that it has no longer is no place for calls any more, but calls that are up still
+// come from there, and DNS that rotates brings it back: it stays a known source, and its verdict stands, for the grace. keep returns whether
+// the known sources have changed.
+func (p *peer) keep(have []*address, now time.Time, grace time.Duration) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for ap, a := range p.addrs {
-		if !slices.Contains(now, a) {
+		switch {
+		case slices.Contains(have, a):
+			changed = changed || !a.gone.IsZero()
+			a.gone = time.Time{}
+		case a.gone.IsZero():
+			a.gone, changed = now, true
+		case now.Sub(a.gone) > grace:
 			delete(p.addrs, ap)
+			changed = true
 		}
 	}
+	return changed
 }
 
 // serverName is the name the peer's certificate must carry; empty where the address itself must be in it.
@@ -143,6 +153,7 @@ func (p *peer) remote() leg.Addr {
 type address struct {
 	peer *peer
 	addr netip.AddrPort
+	gone time.Time // when the peer's name was first seen without it; zero: it has it. The peer's mutex guards it.
 
 	mu        sync.Mutex // guards the fields below
 	up        bool
@@ -238,6 +249,9 @@ func (p *peer) states(dst []PeerState) []PeerState {
 	}
 	first := len(dst)
 	for _, a := range p.addrs {
+		if !a.gone.IsZero() {
+			continue
+		}
 		s := base
 		a.mu.Lock()
 		s.Address, s.Up, s.Since, s.RetryAfter, s.Reason = a.addr.String(), a.up, a.since, a.shunned, a.reason
@@ -334,9 +348,11 @@ func (s *sources) group(a netip.Addr) *group {
 	return nil
 }
 
-// newSources makes the table of the groups that listen on an endpoint: what the configuration allows, and what the peers' names resolve to now.
+// newSources makes the table of the groups that listen on an endpoint: what the configuration allows, what the peers' names resolve to now and,
+// coming after everything of the same length, what they resolved to not long ago.
 func newSources(groups []*group, ep *transport.Endpoint, proto transport.Proto) *sources {
 	s := &sources{}
+	var gone []sourceRange
 	for _, g := range groups {
 		if g.eps[proto] != ep {
 			continue
@@ -349,12 +365,18 @@ func newSources(groups []*group, ep *transport.Endpoint, proto transport.Proto) 
 				continue
 			}
 			p.mu.Lock()
-			for ap := range p.addrs {
-				s.ranges = append(s.ranges, sourceRange{netip.PrefixFrom(ap.Addr(), ap.Addr().BitLen()), g})
+			for ap, a := range p.addrs {
+				r := sourceRange{netip.PrefixFrom(ap.Addr(), ap.Addr().BitLen()), g}
+				if a.gone.IsZero() {
+					s.ranges = append(s.ranges, r)
+				} else {
+					gone = append(gone, r)
+				}
 			}
 			p.mu.Unlock()
 		}
 	}
+	s.ranges = append(s.ranges, gone...)
 	slices.SortStableFunc(s.ranges, func(a, b sourceRange) int { return b.prefix.Bits() - a.prefix.Bits() })
 	return s
 }

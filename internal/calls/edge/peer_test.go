@@ -98,6 +98,76 @@ func TestAllAddressesOfANameComeBeforeTheNextPeer(t *testing.T) {
 	}
 }
 
+// DNS that rotates (Teams: by place, for seconds) takes an address from a name while calls are up there.
+func TestAnAddressThatLeavesItsNameStaysAKnownSource(t *testing.T) {
+	covers(t, "S9")
+	one, two := netip.MustParseAddrPort("192.0.2.10:5061"), netip.MustParseAddrPort("192.0.2.20:5061")
+	now := time.Now()
+	has := one
+	find := func(resolve.Query) ([]resolve.Target, bool) { return []resolve.Target{{Addr: has}}, true }
+	g := planGroup(Peer{Name: "one", Address: "sip.example.net:5061"})
+	other := planGroup(Peer{Name: "other", Address: "192.0.2.30:5061", AllowedSources: []string{"192.0.2.40"}})
+	e := &Edge{cfg: Config{Timers: Timers{MaxDuration: time.Hour}}, groups: []*group{g}, find: find, log: slog.New(slog.DiscardHandler)}
+	w := newWatch(e)
+	p := g.peers[0]
+	source := func(a netip.AddrPort) *group { return newSources([]*group{g, other}, nil, g.proto).group(a.Addr()) }
+	shown := func() (out string) {
+		for _, s := range e.Peers() {
+			out += s.Address + " "
+		}
+		return out
+	}
+	w.names(now, true)
+	p.at(one).bad(now, "test", 0, e.log)
+	p.at(one).bad(now, "test", 0, e.log)
+	has = two
+	w.names(now, false)
+	if source(one) != g || source(two) != g {
+		t.Errorf("after DNS has rotated the sources are %v and %v, want the group for both", source(one), source(two))
+	}
+	if got := order(plan(nil, []*group{g}, find, now)); got != "one@"+two.String() {
+		t.Errorf("calls go to %s, want only where the name leads now", got)
+	}
+	if got := shown(); got != two.String()+" " {
+		t.Errorf("peers shown: %s, want only where the name leads now", got)
+	}
+	if _, ok := w.due[p.at(one)]; ok {
+		t.Errorf("an address that the name has no longer is still asked by OPTIONS")
+	}
+	// Back again: the verdict stands, and OPTIONS ask at once.
+	has = one
+	now = now.Add(59 * time.Minute)
+	w.names(now, false)
+	if p.at(one).usable(now) {
+		t.Errorf("that the address is down was forgotten while DNS had another")
+	}
+	if due := w.due[p.at(one)]; due != now {
+		t.Errorf("an address that came back is asked at %v, want now", due)
+	}
+	// The grace begins anew when it leaves again, and ends.
+	has = netip.MustParseAddrPort("192.0.2.40:5061") // the other group's own
+	w.names(now, false)
+	now = now.Add(59 * time.Minute)
+	w.names(now, false)
+	if source(one) != g {
+		t.Errorf("an address that left less than the grace ago is unknown")
+	}
+	now = now.Add(2 * time.Minute)
+	w.names(now, false)
+	if source(one) != nil || source(two) != nil {
+		t.Errorf("addresses that left longer ago than a call may last are still known sources")
+	}
+	if n := len(p.addrs); n != 1 {
+		t.Errorf("%d addresses are remembered, want 1", n)
+	}
+	// Where it is somebody else's now, it is theirs.
+	has = one
+	w.names(now, false)
+	if source(netip.MustParseAddrPort("192.0.2.40:5061")) != other {
+		t.Errorf("an address that left a name is kept from the group that has it now")
+	}
+}
+
 func TestUpAndDownWithHysteresis(t *testing.T) {
 	covers(t, "P4", "P5", "P7")
 	log := slog.New(slog.DiscardHandler)

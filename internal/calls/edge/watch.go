@@ -95,8 +95,8 @@ func (w *watch) names(now time.Time, first bool) {
 	for _, g := range w.e.groups {
 		for _, p := range g.peers {
 			addrs := p.addresses(w.e.find, nil)
-			if p.fixed == nil && len(addrs) > 0 {
-				p.keep(addrs)
+			if p.fixed == nil && len(addrs) > 0 && p.keep(addrs, now, w.e.sourceGrace()) {
+				changed = true
 			}
 			for _, a := range addrs {
 				have[a] = true
@@ -121,6 +121,17 @@ func (w *watch) names(now time.Time, first bool) {
 		w.e.rebuildSources()
 	}
 }
+
+// sourceGrace is how long an address that has gone from a peer's name stays a known source: as long as a call that began there may last.
+func (e *Edge) sourceGrace() time.Duration {
+	if d := e.cfg.Timers.MaxDuration; d > 0 {
+		return d
+	}
+	return noMaxGrace
+}
+
+// noMaxGrace is sourceGrace where calls may last for ever.
+const noMaxGrace = 24 * time.Hour
 
 // ask sends an OPTIONS (direct-routing-sip §3).
 func (w *watch) ask(a *address, now time.Time) {
