@@ -27,7 +27,7 @@ const (
 // What a call's timer may be set for.
 const (
 	atSilence = iota // the peer has said nothing
-	atSetup          // no peer has shown progress
+	atSetup          // the peer has not shown progress
 	atRing           // nobody answers
 	atMax            // the call has lasted long enough
 	atSession        // no session refresh came
@@ -358,7 +358,7 @@ func (c *call) tick() {
 	case due(atRing):
 		c.giveUp(480, "nobody answered in time", 19)
 	case due(atSetup):
-		c.giveUp(408, "no peer showed progress in time", 102)
+		c.stuck()
 	case due(atSilence):
 		c.silent()
 	case due(atProbe):

@@ -34,8 +34,8 @@ type Timers struct {
 	// FailoverAfter is how long a peer may be silent after an INVITE, without even a 100, before the next one is tried. Default 4s.
 	// It should stay below the time the near side gives us (Teams: 10s) divided by the peers to be tried.
 	FailoverAfter time.Duration `yaml:"failoverAfter"`
-	// SetupTimeout is how long all peers together may take to give a first sign of progress other than 100, before the call is refused with
-	// 408. Default 32s; 0 leaves it to FailoverAfter and RingTimeout.
+	// SetupTimeout is how long a peer may take, 100 or not, to give a first sign of progress other than 100; then the next one is tried, and after the
+	// last the call is refused with 408. Default 32s; 0 leaves it to FailoverAfter and RingTimeout.
 	SetupTimeout time.Duration `yaml:"setupTimeout"`
 	// RingTimeout is how long a call may ring: it starts anew with each provisional answer (RFC 3261 timer C). Default 3m5s.
 	RingTimeout time.Duration `yaml:"ringTimeout"`

@@ -373,3 +373,81 @@ func TestSourcesByLongestPrefix(t *testing.T) {
 		t.Errorf("Validate = %v, want the clash named with its remedy", errs)
 	}
 }
+
+func TestOnlyMoreThan100MeansThatAPeerTakesCalls(t *testing.T) {
+	covers(t, "P10", "P4")
+	for _, final := range []string{"503 Service Unavailable", "504 Server Time-out", "408 Request Timeout"} {
+		t.Run(final, func(t *testing.T) {
+			b := setup(t, func(c *bedConfig) { c.peers = 2 })
+			refusing := b.svc
+			for i := range 3 {
+				up := b.core.newCall(outside, served)
+				b.core.send(up.request("INVITE", sdp))
+				b.core.expect("100")
+				if i < 2 {
+					inv := refusing.expect("INVITE")
+					down := refusing.called(inv)
+					refusing.send(down.reply(inv, "100 Trying", ""))
+					refusing.send(down.reply(inv, final, ""))
+					refusing.expect("ACK")
+				}
+				next := b.more[0] // at once when the first one is down
+				inv := next.expect("INVITE")
+				next.send(next.called(inv).reply(inv, "486 Busy Here", ""))
+				next.expect("ACK")
+				b.core.send(up.ackFailure(b.core.expect("486")))
+			}
+			if s := b.peerState("svc1"); s.Up || !strings.Contains(s.Reason, final[:3]) {
+				t.Errorf("state after two times 100 and %s = %+v, want it down", final, s)
+			}
+			if s := b.peerState("svc2"); !s.Up {
+				t.Errorf("a peer that says 486 is down: %+v", s)
+			}
+			refusing.quiet()
+		})
+	}
+	t.Run("after ringing", func(t *testing.T) {
+		b := setup(t)
+		for range 3 {
+			up, down, inv := b.ringing(b.core, b.svc, outside, served)
+			b.svc.send(down.reply(inv, "408 Request Timeout", ""))
+			b.svc.expect("ACK")
+			b.core.send(up.ackFailure(b.core.expect("408")))
+		}
+		if s := b.peerState("svc1"); !s.Up {
+			t.Errorf("state after three times 180 and 408 = %+v, want it up: whoever was called did not answer", s)
+		}
+	})
+}
+
+func TestAPeerThatSays100AndNoMoreIsLeft(t *testing.T) {
+	covers(t, "A18", "P10")
+	b := setup(t, func(c *bedConfig) {
+		c.peers = 2
+		c.cfg.Timers.SetupTimeout = time.Second
+		c.cfg.Timers.FailoverAfter = 2 * time.Second
+	})
+	up := b.core.newCall(outside, served)
+	b.core.send(up.request("INVITE", sdp))
+	b.core.expect("100")
+	for i, a := range []*agent{b.svc, b.more[0]} {
+		inv := a.expect("INVITE")
+		down := a.called(inv)
+		a.send(down.reply(inv, "100 Trying", ""))
+		a.send(down.reply(a.expect("CANCEL"), "200 OK", ""))
+		a.send(down.reply(inv, "487 Request Terminated", ""))
+		a.expect("ACK")
+		if s := b.peerState(fmt.Sprintf("svc%d", i+1)); s.Reason == "" {
+			t.Errorf("state = %+v, want the failure noted", s)
+		}
+	}
+	m := b.core.expect("408")
+	if !strings.Contains(m.get("Warning"), "showed progress in time") {
+		t.Errorf("Warning = %q", m.get("Warning"))
+	}
+	b.core.send(up.ackFailure(m))
+	if r := b.record(); len(r.Tried) != 2 || r.Tried[0].Result != "silence" {
+		t.Errorf("tried = %+v", r.Tried)
+	}
+	b.idle()
+}

@@ -156,9 +156,6 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 			return
 		}
 	}
-	if e.cfg.Timers.SetupTimeout > 0 {
-		c.at(atSetup, start.Add(e.cfg.Timers.SetupTimeout))
-	}
 	c.at(atRing, start.Add(e.cfg.Timers.RingTimeout))
 	c.proceed(start)
 }
@@ -272,8 +269,9 @@ type attempt struct {
 	far   *side
 	tx    *transaction.Client
 	seq   uint32
-	heard bool
-	tried int // index in the record
+	heard bool // anything, 100 too
+	well  bool // it has said what only a peer says that can take calls
+	tried int  // index in the record
 }
 
 // home is where the attempt's INVITE went to.
@@ -359,6 +357,9 @@ func (c *call) offer(to *address, now time.Time) bool {
 	a.tx = tx
 	g.m.sentRequest(sip.INVITE)
 	c.at(atSilence, now.Add(g.silence))
+	if d := e.cfg.Timers.SetupTimeout; d > 0 {
+		c.at(atSetup, now.Add(d))
+	}
 	return true
 }
 
@@ -398,6 +399,20 @@ func (c *call) silent() {
 	c.proceed(now)
 }
 
+// stuck: the peer has said 100 and then nothing in time. The next one gets the call, with the same time.
+func (c *call) stuck() {
+	a := c.try
+	if a == nil || c.state != trying {
+		return
+	}
+	if c.next == len(c.order) {
+		a.addr.bad(time.Now(), "nothing but 100 to INVITE", 0, c.e.log)
+		c.giveUp(408, "no peer showed progress in time", 102)
+		return
+	}
+	c.silent()
+}
+
 // giveUp ends a call that nobody answers.
 func (c *call) giveUp(status int, text string, cause int) {
 	c.finish(finish{by: record.Tandem, status: status, text: text, cause: cause})
@@ -423,19 +438,25 @@ func (a *attempt) Response(tx *transaction.Client, m *sip.Message) {
 	if !a.heard {
 		a.heard = true
 		c.at(atSilence, time.Time{})
-		if status != 503 {
-			a.addr.good(now, c.e.log)
-		}
 	}
 	switch {
+	case status == 100: // says only that the INVITE has come
 	case status < 200:
-		if status > 100 {
-			c.progress(m, now)
-		}
+		a.good(now)
+		c.progress(m, now)
 	case status < 300:
+		a.good(now)
 		c.success(a, tx, m, now)
 	default:
 		c.failure(a, m, now)
+	}
+}
+
+// good notes that the peer takes calls, once for each call offered to it.
+func (a *attempt) good(now time.Time) {
+	if !a.well {
+		a.well = true
+		a.addr.good(now, a.e.log)
 	}
 }
 
@@ -689,16 +710,23 @@ func (c *call) ackFar(src *sip.Message) {
 	}
 }
 
-// failure: 300 to 699. The next peer gets the call on 408, 503 and 504, as long as nothing but 100 has come (gateway-calls §11).
+// failure: 300 to 699. The next peer gets the call on 408, 503 and 504, as long as nothing but 100 has come (gateway-calls §11), and the one that said so
+// has failed; after a provisional answer 408 and 504 may be the word of somebody behind it, and 503 alone counts.
 func (c *call) failure(a *attempt, m *sip.Message, now time.Time) {
 	status := m.Status()
 	peer := a.addr.peer
 	t := &c.rec.Tried[a.tried]
 	t.Status, t.Result = status, "refused"
-	if status == 503 {
+	unable := c.state == trying && (status == 408 || status == 503 || status == 504)
+	switch {
+	case status == 503:
 		a.addr.bad(now, "503 to INVITE", retryAfter(m), c.e.log)
+	case unable:
+		a.addr.bad(now, fmt.Sprintf("%d to INVITE", status), 0, c.e.log)
+	default:
+		a.good(now)
 	}
-	if c.state == trying && (status == 408 || status == 503 || status == 504) && c.next < len(c.order) {
+	if unable && c.next < len(c.order) {
 		peer.group.m.failover(strconv.Itoa(status))
 		c.last = lastWord{status: status, msg: m}
 		a.release()
