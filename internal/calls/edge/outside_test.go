@@ -1,11 +1,17 @@
 package edge
 
 import (
+	"bufio"
 	"context"
+	"net"
+	"net/textproto"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
 func TestAnUnknownSourceGetsNothing(t *testing.T) {
@@ -24,6 +30,42 @@ func TestAnUnknownSourceGetsNothing(t *testing.T) {
 	}
 	if got := strings.Count(b.log.String(), "unknown source"); got != 1 {
 		t.Errorf("%d log lines for three messages within a second, want 1", got)
+	}
+}
+
+// A Contact may lead to an address that is nobody's source. That we go there is no message from there.
+func TestOwnConnectionsAreNotLoggedAsUnknownSources(t *testing.T) {
+	covers(t, "S1")
+	b := setup(t, func(c *bedConfig) {
+		c.service.Transport, c.service.Bind.TCP = "tcp", "127.0.0.2:0"
+	})
+	ln, err := net.Listen("tcp", "127.0.0.77:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	g := b.e.byName["teams"]
+	m := sip.NewRequest(sip.OPTIONS, "sip:"+ln.Addr().String()+";transport=tcp")
+	m.Add(sip.KindMaxForwards, "70")
+	m.Add(sip.KindFrom, "<sip:us@127.0.0.2>;tag="+b.e.newTag())
+	m.Add(sip.KindTo, "<sip:them@127.0.0.77>")
+	m.Add(sip.KindCallID, sip.NewCallID(""))
+	m.Add(sip.KindCSeq, "1 OPTIONS")
+	to := transport.Target{From: g.eps[transport.TCP], Addr: ln.Addr().(*net.TCPAddr).AddrPort()}
+	if _, err := b.e.tx.Send(m, to, &question{e: b.e, a: g.peers[0].fixed, timer: time.NewTimer(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	out := textproto.NewReader(bufio.NewReader(conn))
+	if l, err := out.ReadLine(); err != nil || !strings.HasPrefix(l, "OPTIONS ") {
+		t.Fatalf("read %q, %v, want our OPTIONS", l, err)
+	}
+	if log := b.log.String(); strings.Contains(log, "unknown source") {
+		t.Errorf("the log calls our own connection an unknown source:\n%s", log)
 	}
 }
 

@@ -22,9 +22,9 @@ type EndpointConfig struct {
 	// Advertised is the "host" or "host:port" that stands in Via lines, where the far side sees us under another address than Bind's, or
 	// wants a name. Empty: Bind's. Without a port, Bind's port is added unless it is the protocol's default.
 	Advertised string
-	// Accept says whether a source is known. It is asked for each datagram and each connection before anything is parsed; what it turns
-	// down is dropped unanswered and counted. tag, a pointer say, comes back from [Flow.Tag] of whatever comes by that flow; it must be
-	// comparable. Accept must be fast and safe for concurrent use. Nil: all are known.
+	// Accept says whether a source is known. It is asked for each datagram and each connection that comes in, before anything is parsed; what
+	// it turns down is dropped unanswered and counted. tag, a pointer say, comes back from [Flow.Tag] of whatever comes by that flow; it must be
+	// comparable. Connections that we make have none: Accept is not asked about them. It must be fast and safe for concurrent use. Nil: all are known.
 	Accept func(ep *Endpoint, src netip.AddrPort) (tag any, ok bool)
 	// TLS is needed for TLS, and only there.
 	TLS *TLSConfig

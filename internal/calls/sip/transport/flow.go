@@ -132,7 +132,7 @@ func (f Flow) Proto() Proto {
 // Remote returns the far side's address and port as seen here.
 func (f Flow) Remote() netip.AddrPort { return f.remote }
 
-// Tag returns what the endpoint's Accept hook gave for the source.
+// Tag returns what the endpoint's Accept hook gave for the source; nil on a connection that we made.
 func (f Flow) Tag() any { return f.tag }
 
 // Alive reports whether the flow can still carry messages: always for UDP, while its connection is up for TCP and TLS.

@@ -353,9 +353,6 @@ func (s *Stack) get(key connKey, to []netip.AddrPort, names []string) (*conn, er
 		return nil, ErrTooManyConnections
 	}
 	c := newConn(s, key.ep, to[0], false)
-	if key.ep.cfg.Accept != nil {
-		c.tag, _ = key.ep.cfg.Accept(key.ep, to[0]) // we chose it, so it is welcome whatever Accept says
-	}
 	c.identity = key.identity
 	c.keys = append(c.keys, key)
 	s.conns[c] = struct{}{}
