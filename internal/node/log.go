@@ -72,11 +72,8 @@ func whole(a slog.Attr) slog.Attr {
 }
 
 // redact replaces the last four digits of everything in s that looks like a phone number: "+" or "tel:" or "sip:" and then
-// at least seven digits.
+// at least seven digits, or 7 to 15 digits that stand alone, as numbers in national form do.
 func redact(s string) string {
-	if !strings.ContainsAny(s, "+:") {
-		return s
-	}
 	var b strings.Builder
 	kept := 0 // s[:kept] is in b
 	for i := 0; i < len(s); {
@@ -89,6 +86,16 @@ func redact(s string) string {
 			if i < len(s) && s[i] == '+' {
 				i++
 			}
+		case s[i] >= '0' && s[i] <= '9':
+			if n := alone(s, i); n > 0 {
+				b.WriteString(s[kept : i+n-4])
+				b.WriteString("…")
+				kept = i + n
+			}
+			for i < len(s) && s[i] >= '0' && s[i] <= '9' {
+				i++
+			}
+			continue
 		default:
 			i++
 			continue
@@ -111,6 +118,24 @@ func redact(s string) string {
 	}
 	b.WriteString(s[kept:])
 	return b.String()
+}
+
+// alone returns how many digits begin at s[i], if they are as many as a phone number has and neither they nor what is around
+// them says that they are something else: a part of a word, a date, a parameter's value, a fraction, an amount with its unit.
+func alone(s string, i int) int {
+	n := 0
+	for i+n < len(s) && s[i+n] >= '0' && s[i+n] <= '9' {
+		n++
+	}
+	const before, after = " \t\"'<([,", " \t\"'>)],;:!?@"
+	if n < 7 || n > 15 || i > 0 && strings.IndexByte(before, s[i-1]) < 0 {
+		return 0
+	}
+	rest := s[i+n:]
+	if rest == "" || strings.IndexByte(after, rest[0]) >= 0 || rest[0] == '.' && (len(rest) == 1 || rest[1] == ' ') {
+		return n
+	}
+	return 0
 }
 
 func hasScheme(s string, i int) bool {

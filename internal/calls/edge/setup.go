@@ -549,7 +549,8 @@ func routeSet(m *sip.Message, reversed bool) []string {
 	return set
 }
 
-// forkOf returns the image of an early dialog on the far leg, making it if it is new; nil if there are too many.
+// forkOf returns the image of the dialog on the far leg that a response makes, making it if it is new; nil if there are too many and it is an
+// early one. Who answers is never one too many.
 func (c *call) forkOf(m *sip.Message) *fork {
 	tag := m.ToTag()
 	for i := range c.forks {
@@ -561,7 +562,7 @@ func (c *call) forkOf(m *sip.Message) *fork {
 	switch {
 	case n == 0:
 		c.forks = c.firstFork[:0]
-	case n >= maxForks:
+	case n >= maxForks && m.Status() < 200:
 		return nil
 	}
 	f := fork{peer: tag, tag: c.near.base, heard: c.near.seen}
@@ -616,10 +617,6 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 	}
 	e, s := c.e, c.far
 	f := c.forkOf(m)
-	if f == nil {
-		e.hangUpFork(tx, m, a)
-		return
-	}
 	f.learn(m, c)
 	s.peer, s.routes, s.seen = f.peer, f.routes, f.seen
 	if f.target != "" {
@@ -850,31 +847,4 @@ func retryAfter(m *sip.Message) time.Duration {
 	}
 	n, _ := strconv.Atoi(v[:i])
 	return time.Duration(n) * time.Second
-}
-
-// redacted shows a number as logs may.
-func redacted(number string) string {
-	if n, err := domain.ParseE164(number); err == nil {
-		return n.Redacted()
-	}
-	return number
-}
-
-// redactText hides the numbers in a text that a peer was told.
-func redactText(s string) string {
-	var b strings.Builder
-	for {
-		i := strings.IndexByte(s, '+')
-		if i < 0 {
-			b.WriteString(s)
-			return b.String()
-		}
-		j := i + 1
-		for j < len(s) && s[j] >= '0' && s[j] <= '9' {
-			j++
-		}
-		b.WriteString(s[:i])
-		b.WriteString(redacted(s[i:j]))
-		s = s[j:]
-	}
 }
