@@ -491,3 +491,32 @@ func TestAPRACKMayComeAfterTheAnswer(t *testing.T) {
 	b.over(up, down)
 	b.idle()
 }
+
+func TestTheForkThatAnswersIsNeverOneTooMany(t *testing.T) {
+	covers(t, "A19")
+	b := setup(t)
+	up := b.core.newCall(outside, served)
+	b.core.send(up.request("INVITE", sdp))
+	b.core.expect("100")
+	inv := b.svc.expect("INVITE")
+	down := b.svc.called(inv)
+	tags := map[string]bool{}
+	for range maxForks + 1 {
+		down.localTag = unique("fork")
+		b.svc.send(down.reply(inv, "180 Ringing", ""))
+	}
+	for range maxForks {
+		tags[b.core.expect("180").tag("To")] = true
+	}
+	b.core.quiet()
+	b.svc.send(down.reply(inv, "200 OK", sdp)) // the last fork, whose 180 was not passed on
+	ok := b.core.expect("200")
+	if tag := ok.tag("To"); len(tags) != maxForks || tags[tag] {
+		t.Errorf("the answer has tag %s, that of another fork; %d tags so far", tag, len(tags))
+	}
+	up.answered(ok)
+	b.core.send(up.ack(1, ""))
+	b.svc.expect("ACK")
+	b.over(up, down)
+	b.idle()
+}
