@@ -95,28 +95,40 @@ func assertIdentity(m *sip.Message, host string) {
 			if party, ok := a.Params.Get("party"); ok && !strings.EqualFold(party, "calling") {
 				continue
 			}
-			had := number
 			take(v)
-			if privacy, _ := a.Params.Get("privacy"); had != number && privacy != "" && !strings.EqualFold(privacy, "off") {
+			if privacy, _ := a.Params.Get("privacy"); privacy != "" && !strings.EqualFold(privacy, "off") {
 				private = true
 			}
 		}
 		m.RemoveAt(i)
 	}
-	if asserted {
-		return
+	if !asserted {
+		take(m.Get(sip.KindFrom))
+		if number == "" {
+			return
+		}
+		value := "<sip:" + number + "@" + host + ";user=phone>"
+		if display != "" {
+			value = display + " " + value
+		}
+		m.Add(sip.KindPAssertedIdentity, value)
 	}
-	take(m.Get(sip.KindFrom))
-	if number == "" {
-		return
-	}
-	value := "<sip:" + number + "@" + host + ";user=phone>"
-	if display != "" {
-		value = display + " " + value
-	}
-	m.Add(sip.KindPAssertedIdentity, value)
-	// What Remote-Party-ID hid stays hidden (RFC 3325 §7, RFC 3323).
-	if private && !m.Has(sip.KindPrivacy) {
+	// What Remote-Party-ID hid stays hidden, whichever header the number comes from (RFC 3325 §7, RFC 3323 §4.2).
+	switch v := m.Get(sip.KindPrivacy); {
+	case !private || hasPrivacy(v, "id") || hasPrivacy(v, "none"):
+	case v == "":
 		m.Add(sip.KindPrivacy, "id")
+	default:
+		m.Set(sip.KindPrivacy, v+";id")
 	}
+}
+
+// hasPrivacy tells whether a Privacy header names a kind of privacy.
+func hasPrivacy(value, kind string) bool {
+	for v := range strings.SplitSeq(value, ";") {
+		if strings.EqualFold(strings.TrimSpace(v), kind) {
+			return true
+		}
+	}
+	return false
 }
