@@ -1,16 +1,11 @@
 package record
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"sort"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,35 +65,26 @@ func (c *Config) Validate() []error {
 
 // Names of the spool's files: the open one ends in partSuffix, closed ones in fileSuffix. The stamp sorts by time.
 const (
-	filePrefix = "calls-"
-	fileSuffix = ".jsonl"
-	partSuffix = ".part"
-	fileStamp  = "20060102T150405.000000Z"
+	callsPrefix = "calls-"
+	fileSuffix  = ".jsonl"
+	partSuffix  = ".part"
+	fileStamp   = "20060102T150405.000000Z"
 )
 
 // Spool writes records to files of JSON lines in a directory, one line each, off the call path. A full queue drops the new record and counts it: calls
 // matter more than their records, and a disk that is this far behind will not catch up. A file still open when the process died is
 // closed at the next start, its last, half-written line cut off.
 //
+// A record counts as written once it is on the disk for good; until then it is kept. When writing fails, the file is cut back to what is safe, and the
+// others wait in the queue for the next attempt, at most maxBackoff later.
+//
 // Records are written together: the first one queued wakes the writer, which waits a moment for others. A goroutine woken for each call would cost more
 // than the writing.
 type Spool struct {
-	cfg  Config
-	log  *slog.Logger
-	wake chan struct{} // has a token while something is queued
-
-	queueMu sync.Mutex // guards queue
-	queue   []*Record
-
-	written, dropped, failed prometheus.Counter
-
-	mu   sync.Mutex // guards file and what is written to it
-	file *os.File
-	w    *bufio.Writer
-	size int64
-	born time.Time
-	name string
-	line []byte // room for one line; Run's only
+	cfg   Config
+	log   *slog.Logger
+	wake  chan struct{} // has a token while something is queued
+	calls *book
 }
 
 // NewSpool opens the spool in cfg.Directory, which is made if it is missing. Its metrics go to reg unless that is nil.
@@ -113,17 +99,25 @@ func NewSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool, 
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
-	s.written = counter("tandem_call_records_written_total", "Call records written to the spool.")
-	s.dropped = counter("tandem_call_records_dropped_total", "Call records dropped because the queue to the disk was full.")
-	s.failed = counter("tandem_call_records_failed_total", "Call records lost because writing failed.")
+	written := counter("tandem_call_records_written_total", "Call records written to the spool and forced to the disk.")
+	failed := counter("tandem_call_records_failed_total", "Call records lost because writing failed to the last.")
+	dropped := counter("tandem_call_records_dropped_total", "Call records dropped because the queue to the disk was full.")
+	s.calls = &book{cfg: cfg, prefix: callsPrefix, create: createFile, log: log, written: written, failed: failed, dropped: dropped}
+	up := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_call_records_disk_up",
+		Help: "0 while call records cannot be written and wait in memory."}, func() float64 {
+		if s.calls.down.Load() {
+			return 0
+		}
+		return 1
+	})
 	if reg != nil {
-		for _, c := range []prometheus.Collector{s.written, s.dropped, s.failed} {
+		for _, c := range []prometheus.Collector{written, failed, dropped, up} {
 			if err := reg.Register(c); err != nil {
 				return nil, fmt.Errorf("register call record metrics: %w", err)
 			}
 		}
 	}
-	if err := s.recover(); err != nil {
+	if err := s.calls.recover(); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -131,16 +125,7 @@ func NewSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool, 
 
 // Put queues a record for writing, or drops it if the queue is full.
 func (s *Spool) Put(r *Record) {
-	s.queueMu.Lock()
-	n := len(s.queue)
-	if n < s.cfg.QueueRecords {
-		s.queue = append(s.queue, r)
-	}
-	s.queueMu.Unlock()
-	switch {
-	case n >= s.cfg.QueueRecords:
-		s.dropped.Inc()
-	case n == 0:
+	if s.calls.put(r) {
 		select {
 		case s.wake <- struct{}{}:
 		default:
@@ -158,201 +143,19 @@ func (s *Spool) Run(ctx context.Context) error {
 	full := time.NewTimer(time.Hour)
 	full.Stop()
 	defer full.Stop()
-	var spare []*Record
 	for {
 		select {
 		case <-s.wake:
 			full.Reset(min(gather, s.cfg.SyncEvery))
 		case <-full.C:
-			spare = s.drain(spare)
+			s.calls.drain()
 		case <-tick.C:
-			if err := s.sync(); err != nil {
-				s.log.Error("call records not forced to the disk", "error", err)
-			}
+			s.calls.tick()
 		case <-ctx.Done():
-			s.drain(spare)
-			return s.closeFile()
+			return s.calls.stop()
 		}
 	}
-}
-
-// drain writes everything that is queued. The queue goes on in spare, and what it was in is returned.
-func (s *Spool) drain(spare []*Record) []*Record {
-	s.queueMu.Lock()
-	list := s.queue
-	s.queue = spare[:0]
-	s.queueMu.Unlock()
-	var failure error
-	failed := 0
-	for i, r := range list {
-		if err := s.write(r); err != nil {
-			failure = err
-			failed++
-			s.failed.Inc()
-		}
-		list[i] = nil
-	}
-	if failed > 0 {
-		s.log.Error("call records not written", "records", failed, "error", failure)
-	}
-	return list
-}
-
-// write appends one line, going on to a new file first where the present one is full or old.
-func (s *Spool) write(r *Record) error {
-	line := append(r.AppendJSON(s.line[:0]), '\n')
-	s.line = line
-	s.mu.Lock()
-	full := s.file != nil && (s.size+int64(len(line)) > s.cfg.FileBytes || time.Since(s.born) > s.cfg.FileAge)
-	s.mu.Unlock()
-	if full {
-		if err := s.closeFile(); err != nil {
-			return err
-		}
-		s.prune()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.file == nil {
-		if err := s.open(); err != nil {
-			return err
-		}
-	}
-	if _, err := s.w.Write(line); err != nil {
-		s.abandon()
-		return fmt.Errorf("write call record %s: %w", r.ID, err)
-	}
-	s.size += int64(len(line))
-	s.written.Inc()
-	return nil
-}
-
-// open begins a new file. mu is held.
-func (s *Spool) open() error {
-	s.born = time.Now()
-	s.name = filepath.Join(s.cfg.Directory, filePrefix+s.born.UTC().Format(fileStamp)+fileSuffix)
-	f, err := os.OpenFile(s.name+partSuffix, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("open call record file: %w", err)
-	}
-	s.file, s.size = f, 0
-	s.w = bufio.NewWriterSize(f, 64<<10)
-	return nil
-}
-
-// abandon gives up a file that could not be written; what it holds is rescued at the next start. mu is held.
-func (s *Spool) abandon() {
-	_ = s.file.Close() // the write error is the one to report
-	s.file, s.w = nil, nil
-}
-
-func (s *Spool) sync() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.file == nil {
-		return nil
-	}
-	if s.w.Buffered() == 0 && time.Since(s.born) <= s.cfg.FileAge {
-		return nil
-	}
-	if err := errors.Join(s.w.Flush(), s.file.Sync()); err != nil {
-		s.abandon()
-		return err
-	}
-	if time.Since(s.born) > s.cfg.FileAge && s.size > 0 {
-		return s.closeLocked()
-	}
-	return nil
-}
-
-func (s *Spool) closeFile() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closeLocked()
-}
-
-func (s *Spool) closeLocked() error {
-	if s.file == nil {
-		return nil
-	}
-	err := errors.Join(s.w.Flush(), s.file.Sync(), s.file.Close())
-	s.file, s.w = nil, nil
-	if err != nil {
-		return fmt.Errorf("close call record file: %w", err)
-	}
-	if err := os.Rename(s.name+partSuffix, s.name); err != nil {
-		return fmt.Errorf("close call record file: %w", err)
-	}
-	return nil
-}
-
-// recover closes the files that an earlier process left open.
-func (s *Spool) recover() error {
-	parts, err := filepath.Glob(filepath.Join(s.cfg.Directory, filePrefix+"*"+fileSuffix+partSuffix))
-	if err != nil {
-		return err
-	}
-	for _, p := range parts {
-		data, err := os.ReadFile(p)
-		if err != nil {
-			return fmt.Errorf("recover call records: %w", err)
-		}
-		whole := int64(strings.LastIndexByte(string(data), '\n') + 1)
-		if whole < int64(len(data)) {
-			s.log.Warn("half-written call record cut off", "file", p)
-			if err := os.Truncate(p, whole); err != nil {
-				return fmt.Errorf("recover call records: %w", err)
-			}
-		}
-		if whole == 0 {
-			err = os.Remove(p)
-		} else {
-			err = os.Rename(p, strings.TrimSuffix(p, partSuffix))
-		}
-		if err != nil {
-			return fmt.Errorf("recover call records: %w", err)
-		}
-	}
-	return nil
 }
 
 // Files returns the closed files, oldest first.
-func (s *Spool) Files() ([]string, error) {
-	files, err := filepath.Glob(filepath.Join(s.cfg.Directory, filePrefix+"*"+fileSuffix))
-	sort.Strings(files)
-	return files, err
-}
-
-// prune removes the oldest closed files beyond the bounds.
-func (s *Spool) prune() {
-	files, err := s.Files()
-	if err != nil {
-		s.log.Error("list call record files", "error", err)
-		return
-	}
-	var total int64
-	sizes := make([]int64, len(files))
-	for i, f := range files {
-		if st, err := os.Stat(f); err == nil {
-			sizes[i] = st.Size()
-			total += st.Size()
-		}
-	}
-	for i, f := range files {
-		old := false
-		if s.cfg.KeepFor > 0 {
-			stamp := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(f), filePrefix), fileSuffix)
-			t, err := time.Parse(fileStamp, stamp)
-			old = err == nil && time.Since(t) > s.cfg.KeepFor
-		}
-		if !old && total <= s.cfg.KeepBytes {
-			continue
-		}
-		if err := os.Remove(f); err != nil {
-			s.log.Error("remove old call record file", "file", f, "error", err)
-			continue
-		}
-		total -= sizes[i]
-		s.log.Warn("old call record file removed", "file", f, "bytes", sizes[i])
-	}
-}
+func (s *Spool) Files() ([]string, error) { return s.calls.files() }

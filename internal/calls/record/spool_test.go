@@ -126,7 +126,7 @@ func TestAFullQueueDropsAndCounts(t *testing.T) {
 	for range 5 {
 		s.Put(&Record{ID: "x"})
 	}
-	if got := testutil.ToFloat64(s.dropped); got != 2 {
+	if got := testutil.ToFloat64(s.calls.dropped); got != 2 {
 		t.Errorf("dropped = %v, want 2", got)
 	}
 	run(t, s)()
@@ -166,7 +166,7 @@ func TestFilesRollBySizeAndOldOnesGo(t *testing.T) {
 	if got[len(got)-1].Status != 199 {
 		t.Errorf("last record has status %d, want 199: the oldest must go, not the newest", got[len(got)-1].Status)
 	}
-	if n := testutil.ToFloat64(s.written); n != 200 {
+	if n := testutil.ToFloat64(s.calls.written); n != 200 {
 		t.Errorf("written = %v, want 200", n)
 	}
 }
