@@ -451,6 +451,24 @@ func (e *Edge) refuse(tx *transaction.Server, m *sip.Message, g *group, status i
 	}
 }
 
+// drop leaves a request unanswered that groupOf knows no group for: its address is known and its certificate is another group's, or it came by a connection of
+// ours to an address that is nobody's source.
+func (e *Edge) drop(tx *transaction.Server, m *sip.Message) {
+	tx.Drop()
+	e.m.dropped.Inc()
+	n, ok := e.unknown.pass(time.Now())
+	if !ok {
+		return
+	}
+	f := tx.Flow()
+	var names []string
+	if c := f.PeerCertificate(); c != nil {
+		names = c.DNSNames
+	}
+	e.log.Warn("SIP request of an unknown peer dropped", "source", f.Remote().String(), "transport", f.Proto().Param(), "at", f.Endpoint().Local().String(),
+		"certificate_names", names, "method", string(m.Method()), "more_since_last", n)
+}
+
 // respond sends an answer that needs no ACK, or a non-2xx final, which the layer retransmits.
 func (e *Edge) respond(tx *transaction.Server, res *sip.Message) {
 	if err := tx.Respond(res); err != nil && !errors.Is(err, transaction.ErrDone) {

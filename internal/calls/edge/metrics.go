@@ -22,6 +22,7 @@ type metrics struct {
 	emergency prometheus.Gauge
 
 	sendFailed prometheus.Counter
+	dropped    prometheus.Counter
 	active     prometheus.GaugeFunc
 	draining   prometheus.GaugeFunc
 	ready      prometheus.GaugeFunc
@@ -52,6 +53,8 @@ func newMetrics(e *Edge) *metrics {
 		emergency: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_emergency_calls_active", Help: "Emergency calls being set up or up."}),
 		sendFailed: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_edge_send_failures_total",
 			Help: "Messages of calls that could not be sent."}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_edge_requests_dropped_total",
+			Help: "Requests dropped unanswered because their certificate is not of the peer group that their address belongs to, or they came by a connection of ours from an address no group allows."}),
 		active: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_calls_active", Help: "Calls being set up or up."},
 			func() float64 { return float64(e.active.Load()) }),
 		draining: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_edge_draining", Help: "1 while no new calls are taken because the edge is being stopped."},
@@ -69,7 +72,7 @@ func truth(b bool) float64 {
 }
 
 func (m *metrics) register(reg prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{m.ended_, m.seconds, m.delay, m.messages, m.requests, m.failovers, m.emergency, m.sendFailed, m.active, m.draining, m.ready, m} {
+	for _, c := range []prometheus.Collector{m.ended_, m.seconds, m.delay, m.messages, m.requests, m.failovers, m.emergency, m.sendFailed, m.dropped, m.active, m.draining, m.ready, m} {
 		if err := reg.Register(c); err != nil {
 			return fmt.Errorf("register edge metrics: %w", err)
 		}

@@ -35,7 +35,7 @@ func TestAnUnknownSourceGetsNothing(t *testing.T) {
 
 // A Contact may lead to an address that is nobody's source. That we go there is no message from there.
 func TestOwnConnectionsAreNotLoggedAsUnknownSources(t *testing.T) {
-	covers(t, "S1")
+	covers(t, "S1", "S10")
 	b := setup(t, func(c *bedConfig) {
 		c.service.Transport, c.service.Bind.TCP = "tcp", "127.0.0.2:0"
 	})
@@ -66,6 +66,21 @@ func TestOwnConnectionsAreNotLoggedAsUnknownSources(t *testing.T) {
 	}
 	if log := b.log.String(); strings.Contains(log, "unknown source") {
 		t.Errorf("the log calls our own connection an unknown source:\n%s", log)
+	}
+	// What comes back by it is from no source.
+	if _, err := conn.Write([]byte(strings.Replace(b.core.newCall(outside, served).request("INVITE", sdp), "SIP/2.0/UDP", "SIP/2.0/TCP", 1))); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the request to be dropped", func() bool { return b.dropped() == 1 })
+	_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	for {
+		l, err := out.ReadLine()
+		if err != nil {
+			break
+		}
+		if strings.HasPrefix(l, "SIP/2.0 ") {
+			t.Errorf("a request from an unknown source by our own connection got %s", l)
+		}
 	}
 }
 

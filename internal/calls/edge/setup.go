@@ -21,9 +21,7 @@ import (
 func (e *Edge) Request(tx *transaction.Server, m *sip.Message) {
 	g := e.groupOf(tx.Flow())
 	if g == nil {
-		// It came in before the table of sources changed, or with a certificate of another group.
-		res := sip.NewResponse(m, 403, "", tx.Tag())
-		e.respond(tx, res)
+		e.drop(tx, m)
 		return
 	}
 	g.m.got(m.Method())

@@ -28,7 +28,7 @@ var _ Transport = (*transport.Stack)(nil)
 
 // User is the transaction user: what lies above the layer. See the package comment for how its methods are called.
 type User interface {
-	// Request gets a new request, of any method but ACK and CANCEL. It, or something later, must answer with tx.Respond; it should call tx.Handle first.
+	// Request gets a new request, of any method but ACK and CANCEL. It, or something later, must answer with tx.Respond or end it with tx.Drop; it should call tx.Handle first.
 	Request(tx *Server, req *sip.Message)
 	// Ack gets an ACK that belongs to no transaction here: that of a 2xx not sent with RespondReliably, or a stray. There is nothing to answer.
 	Ack(ack *sip.Message, f transport.Flow)

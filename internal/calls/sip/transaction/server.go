@@ -122,6 +122,15 @@ func (s *Server) RespondReliably(res *sip.Message) error {
 	return s.respond(res, s.invite && res.Status()/100 == 2)
 }
 
+// Drop ends a transaction that has no final response yet without one, for a far side that is to get nothing. The request, coming again, is a new one.
+func (s *Server) Drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == waiting {
+		s.end()
+	}
+}
+
 // Trying sends 100 at once, for users that know the answer will take a while.
 func (s *Server) Trying() error {
 	s.mu.Lock()

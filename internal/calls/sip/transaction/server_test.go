@@ -284,6 +284,18 @@ func TestServer(t *testing.T) {
 			b.say(strings.NewReplacer("SIP/2.0/UDP 192.0.2.2:5060", "SIP/2.0/UDP 192.0.2.2:5062", "call-2", "call-3").Replace(b.farRequest("OPTIONS", branch)))
 			b.wantEvents("request OPTIONS", "request OPTIONS")
 		}},
+		{"a dropped request is never answered and leaves nothing behind", "our rule", udp, func(b *bundle) {
+			b.onRequest = func(s *transaction.Server, _ *sip.Message) { s.Drop() }
+			b.say(b.farRequest("INVITE", branch))
+			b.at(5 * time.Second)
+			b.say(b.farRequest("INVITE", branch))
+			b.at(time.Minute)
+			b.wantTimes("SIP/2.0")
+			b.wantEvents("request INVITE", "request INVITE")
+			if live, pending := b.layer.Live(), b.layer.Pending(); live != 0 || pending != 0 {
+				b.t.Errorf("%d transactions are left, %d of them unanswered", live, pending)
+			}
+		}},
 		{"a draining layer refuses new requests and serves dialogs", "design section 2", udp, func(b *bundle) {
 			b.layer.Drain()
 			b.say(b.farRequest("OPTIONS", branch))
