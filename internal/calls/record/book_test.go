@@ -3,6 +3,7 @@ package record
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -182,4 +183,50 @@ func TestFilesThatCloseByAgeArePruned(t *testing.T) {
 			t.Errorf("%d files (%v), want those of the last hour only", len(files), err)
 		}
 	})
+}
+
+func TestAFloodOfRefusedCallsLeavesTheRecordsOfCalls(t *testing.T) {
+	c := config(t.TempDir())
+	c.FileBytes, c.KeepBytes, c.QueueRecords = 4096, 64<<10, 50
+	s := open(t, c)
+	call := &Record{ID: "call", Status: 200, EndedBy: Near}
+	tried := &Record{ID: "tried", Status: 503, EndedBy: Tandem, Tried: []Try{{Group: "core"}}}
+	refused := &Record{ID: "refused", Status: 503, EndedBy: Tandem, Reason: strings.Repeat("r", 200)}
+	s.Put(call)
+	for range 50 {
+		for range 60 {
+			s.Put(refused)
+		}
+		s.refused.drain()
+	}
+	s.Put(tried)
+	run(t, s)()
+	got := map[string]int{}
+	for _, r := range lines(t, s) {
+		got[r.ID]++
+	}
+	if got["call"] != 1 || got["tried"] != 1 || got["refused"] == 0 {
+		t.Errorf("records kept: %v, want both calls and some refusals", got)
+	}
+	if n := testutil.ToFloat64(s.calls.dropped); n != 0 {
+		t.Errorf("%v records of calls dropped", n)
+	}
+	if n := testutil.ToFloat64(s.refused.dropped); n != 500 {
+		t.Errorf("%v records of refused calls dropped, want the 10 of each 60 beyond the queue", n)
+	}
+	var bytes int64
+	files, err := s.refused.files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		st, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes += st.Size()
+	}
+	if bytes > c.KeepBytes/8 {
+		t.Errorf("%d bytes of refused calls kept, want at most an eighth of %d", bytes, c.KeepBytes)
+	}
 }

@@ -64,6 +64,11 @@ type Record struct {
 	Cause int `json:"q850,omitempty"`
 }
 
+// refused tells whether Tandem itself turned the call down before it offered it to any peer.
+func (r *Record) refused() bool {
+	return r.EndedBy == Tandem && len(r.Tried) == 0 && r.Answer.IsZero()
+}
+
 // Side is where a call came from.
 type Side struct {
 	Group  string `json:"group"`
