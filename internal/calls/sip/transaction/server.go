@@ -472,9 +472,14 @@ func (l *Layer) open(m *sip.Message, v sip.Via, cs sip.CSeq, f transport.Flow) {
 }
 
 // fileMerged files a request outside a dialog under what a copy of it by another path would have too. It returns false if such a one is there. The
-// Request-URI counts: behind a gateway's address are many user agents, and a proxy may fork one request to two of them.
+// user part of the Request-URI counts: behind a gateway's address are many user agents, and a proxy may fork one request to two of them. Its host
+// does not: two paths may name us differently.
 func (l *Layer) fileMerged(s *Server, m *sip.Message, cs sip.CSeq) bool {
-	k := l.hash(l.seed1, "merged", m.RequestURI(), m.FromTag(), m.CallID(), strconv.Itoa(int(cs.Seq)), string(cs.Method))
+	whom := m.RequestURI()
+	if u, err := m.RURI(); err == nil && u.User != "" {
+		whom = u.User
+	}
+	k := l.hash(l.seed1, "merged", whom, m.FromTag(), m.CallID(), strconv.Itoa(int(cs.Seq)), string(cs.Method))
 	t := l.half(k)
 	t.mu.Lock()
 	defer t.mu.Unlock()

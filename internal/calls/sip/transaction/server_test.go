@@ -206,7 +206,10 @@ func TestServer(t *testing.T) {
 			b.say(b.farRequest("INVITE", "z9hG4bK-other-path"))
 			b.wantTimes("SIP/2.0 482", "0s")
 			b.mustRespond(200, true)
-			b.say(b.farRequest("INVITE", "z9hG4bK-third-path"))
+			third := b.farRequest("INVITE", "z9hG4bK-third-path")
+			uri := strings.Fields(third)[1]
+			user, _, _ := strings.Cut(uri, "@")
+			b.say(strings.Replace(third, uri, user+"@another-name-of-ours.example", 1))
 			b.wantTimes("SIP/2.0 482", "0s", "0s")
 			b.wantEvents("request INVITE")
 		}},
