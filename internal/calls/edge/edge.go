@@ -398,10 +398,12 @@ func (e *Edge) Peers() []PeerState {
 // groupOf returns the group a message belongs to, nil if it came from nowhere known.
 func (e *Edge) groupOf(f transport.Flow) *group {
 	g, _ := f.Tag().(*group)
-	if g == nil { // a connection that we opened
+	if g == nil {
+		// A connection that we opened: its far side has proved the name that we asked for, which need not be among those of peers that connect to us.
 		if po := e.ports[f.Endpoint()]; po != nil {
 			g = po.sources.Load().group(f.Remote().Addr())
 		}
+		return g
 	}
 	if g == nil || f.Proto() != transport.TLS || len(g.cfg.TLS.PeerNames) == 0 {
 		return g

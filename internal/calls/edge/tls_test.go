@@ -97,13 +97,11 @@ func issue(t *testing.T, authority *ca.Authority, names ...string) tls.Certifica
 	return c
 }
 
-func TestTLS(t *testing.T) {
-	covers(t, "S3", "D18")
-	authority, err := ca.New("test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
+// tlsBed is a bed whose Operator Connect is one TLS peer, sip.teams.test. Peers that connect must have the name given. It returns the folder and the
+// certificate file of the edge, too.
+func tlsBed(t *testing.T, authority *ca.Authority, connecting string) (b *bed, teams *agent, dir, cert string) {
+	t.Helper()
+	dir = t.TempDir()
 	cert, key, err := ca.WriteFiles(dir, "edge", issue(t, authority, "trunk.example.net", "127.0.0.2"))
 	if err != nil {
 		t.Fatal(err)
@@ -112,21 +110,52 @@ func TestTLS(t *testing.T) {
 	if err := os.WriteFile(roots, authority.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	teams := tlsAgent(t, "teams", authority, issue(t, authority, "sip.teams.test")) // no address: few certificates carry one
-	b := setup(t, func(c *bedConfig) {
+	teams = tlsAgent(t, "teams", authority, issue(t, authority, "sip.teams.test")) // no address: few certificates carry one
+	b = setup(t, func(c *bedConfig) {
 		c.peers = 0
 		c.service.Transport = "tls"
 		c.service.Bind = Addresses{TLS: "127.0.0.2:0"}
 		c.service.Advertised = Addresses{TLS: "trunk.example.net"}
-		c.service.TLS = TLS{CertificateFile: cert, KeyFile: key, RootsFile: roots, PeerNames: []string{"sip.teams.test"}}
+		c.service.TLS = TLS{CertificateFile: cert, KeyFile: key, RootsFile: roots, PeerNames: []string{connecting}}
 		c.service.Peers = []Peer{{Name: "teams", Address: teams.addr(), CertificateName: "sip.teams.test"}}
 	})
-	var at string
 	for _, l := range b.e.Listening() {
 		if l.Transport == "tls" {
-			at, teams.edge = l.Address.String(), l.Address
+			teams.edge = l.Address
 		}
 	}
+	return b, teams, dir, cert
+}
+
+func TestRequestsByAConnectionOfOurs(t *testing.T) {
+	covers(t, "S11")
+	authority, err := ca.New("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, teams, _, _ := tlsBed(t, authority, "client.teams.test")
+	up := b.core.newCall(outside, served)
+	b.core.send(up.request("INVITE", sdp))
+	b.core.expect("100")
+	inv := teams.expect("INVITE")
+	down := teams.called(inv)
+	down.contact = "<sip:teams@" + teams.addr() + ";transport=tls>"
+	teams.send(down.reply(inv, "200 OK", sdp))
+	up.answered(b.core.expect("200"))
+	b.core.send(up.ack(1, ""))
+	teams.expect("ACK")
+	b.over(down, up)
+	b.idle()
+}
+
+func TestTLS(t *testing.T) {
+	covers(t, "S3", "D18")
+	authority, err := ca.New("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, teams, dir, cert := tlsBed(t, authority, "sip.teams.test")
+	at := teams.edge.String()
 
 	// A peer with another name, or another authority, does not get in although its address is allowed.
 	other, err := ca.New("other")
