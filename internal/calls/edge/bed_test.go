@@ -140,7 +140,8 @@ type option func(*bedConfig)
 type bedConfig struct {
 	cfg      Config
 	tx       transaction.Config
-	peers    int // of Operator Connect
+	peers    int    // of Operator Connect
+	passive  string // the peer that is
 	route    route.Config
 	core     *Group
 	service  *Group
@@ -174,11 +175,11 @@ func setup(t *testing.T, opts ...option) *bed {
 	}
 	b := &bed{t: t, log: &syncBuffer{}, got: make(chan *record.Record, 4096), view: testIndex()}
 	b.core, b.zoom = newAgent(t, "core", bc.repeats), newAgent(t, "zoom", bc.repeats)
-	bc.core.Peers = append(bc.core.Peers, Peer{Name: "c1", Address: b.core.addr()})
+	bc.core.Peers = append(bc.core.Peers, Peer{Name: "c1", Address: b.core.addr(), Passive: bc.passive == "c1"})
 	bc.zoom.Peers = append(bc.zoom.Peers, Peer{Name: "z1", Address: b.zoom.addr()})
 	for i := range bc.peers {
 		a := newAgent(t, fmt.Sprintf("svc%d", i+1), bc.repeats)
-		bc.service.Peers = append(bc.service.Peers, Peer{Name: a.name, Address: a.addr(), Priority: i})
+		bc.service.Peers = append(bc.service.Peers, Peer{Name: a.name, Address: a.addr(), Priority: i, Passive: bc.passive == a.name})
 		if i == 0 {
 			b.svc = a
 		} else {

@@ -42,7 +42,7 @@ type Timers struct {
 	// MaxDuration is the longest a call may last once answered; then both sides get BYE. Default 24h; 0 is no limit.
 	MaxDuration time.Duration `yaml:"maxDuration"`
 	// ProbeEvery is how often each side of an answered call is asked with OPTIONS inside the dialog whether it still knows the call; both sides get BYE if it
-	// does not. Default 15m; 0 does not ask, and leaves finding dead calls to session timers and MaxDuration.
+	// does not. Peers that are passive and groups with options.off are not asked. Default 15m; 0 does not ask, and leaves finding dead calls to session timers and MaxDuration.
 	ProbeEvery time.Duration `yaml:"probeEvery"`
 }
 

@@ -404,9 +404,13 @@ func (c *call) session(m *sip.Message, now time.Time) {
 	c.at(atSession, now.Add(time.Duration(min(secs, 1<<20))*time.Second))
 }
 
-// probe asks both sides whether they still know the call.
+// probe asks both sides whether they still know the call, but for those of which it is known that they do not answer OPTIONS: their silence would
+// mean nothing.
 func (c *call) probe(now time.Time) {
 	for _, s := range []*side{&c.near, c.far} {
+		if !s.answersOptions() {
+			continue
+		}
 		m := c.request(s, sip.OPTIONS, nil, maxForwards)
 		if _, err := c.e.tx.Send(m, s.where(c.e), &probe{c: c, s: s}); err != nil {
 			c.e.m.sendFailed.Inc()
@@ -414,6 +418,18 @@ func (c *call) probe(now time.Time) {
 		s.group.m.sentRequest(sip.OPTIONS)
 	}
 	c.at(atProbe, now.Add(c.e.cfg.Timers.ProbeEvery))
+}
+
+// answersOptions tells whether the side may be asked by OPTIONS, as its group's and its peer's configuration say.
+func (s *side) answersOptions() bool {
+	switch {
+	case s.group.cfg.Options.Off:
+		return false
+	case s.addr != nil:
+		return !s.addr.peer.cfg.Passive
+	}
+	from := s.home.Addr.Addr() // the near side: whoever sent the INVITE
+	return !slices.ContainsFunc(s.group.peers, func(p *peer) bool { return p.cfg.Passive && p.sendsFrom(from) })
 }
 
 // probe waits for the answer to an OPTIONS within a call.

@@ -64,7 +64,13 @@ func TestAProbeFindsACallThatIsGone(t *testing.T) {
 	covers(t, "E3")
 	for _, answer := range []string{"481 Gone", ""} {
 		t.Run(answer, func(t *testing.T) {
-			b := setup(t, func(c *bedConfig) { c.cfg.Timers.ProbeEvery = time.Second })
+			b := setup(t, func(c *bedConfig) {
+				c.cfg.Timers.ProbeEvery = time.Second
+				c.core.Options, c.service.Options = Options{Every: 10 * time.Minute}, Options{Every: 10 * time.Minute}
+			})
+			for _, a := range []*agent{b.core, b.svc} { // once outside any call
+				a.send((&talk{a: a, localTag: "o"}).reply(a.expect("OPTIONS"), "200 OK", ""))
+			}
 			up, down := b.established(b.core, b.svc, outside, served)
 			o := b.core.expect("OPTIONS")
 			if o.tag("To") != up.localTag || o.tag("From") != up.remoteTag {
@@ -100,6 +106,42 @@ func TestAProbeFindsACallThatIsGone(t *testing.T) {
 				return
 			}
 			b.ended(up, down, "far side no longer knows the call")
+		})
+	}
+}
+
+func TestWhoDoesNotAnswerOptionsIsNotProbed(t *testing.T) {
+	covers(t, "E3", "P7")
+	for _, c := range []struct {
+		name    string
+		near    bool // it is the near side that does not answer
+		passive string
+	}{{"near passive", true, "c1"}, {"near off", true, ""}, {"far passive", false, "svc1"}, {"far off", false, ""}} {
+		t.Run(c.name, func(t *testing.T) {
+			b := setup(t, func(bc *bedConfig) {
+				bc.cfg.Timers.ProbeEvery = time.Second
+				bc.passive = c.passive
+				if c.passive != "" || !c.near {
+					bc.core.Options = Options{Every: 10 * time.Minute}
+				}
+				if c.passive != "" || c.near {
+					bc.service.Options = Options{Every: 10 * time.Minute}
+				}
+			})
+			asked, silent := b.core, b.svc
+			if c.near {
+				asked, silent = silent, asked
+			}
+			answer := func() { asked.send((&talk{a: asked, localTag: "o"}).reply(asked.expect("OPTIONS"), "200 OK", "")) }
+			answer() // outside any call
+			up, down := b.established(b.core, b.svc, outside, served)
+			// It takes 64*T1 = 2 s to find silence out, after the first probe at 1 s.
+			for range 4 {
+				answer()
+			}
+			silent.quiet()
+			b.over(up, down)
+			b.idle()
 		})
 	}
 }

@@ -129,6 +129,24 @@ func (p *peer) keep(have []*address, now time.Time, grace time.Duration) (change
 	return changed
 }
 
+// sendsFrom tells whether an address is one of the peer's.
+func (p *peer) sendsFrom(a netip.Addr) bool {
+	a = a.Unmap()
+	for _, t := range p.cfg.AllowedSources {
+		if pre, err := parsePrefix(t); err == nil && pre.Contains(a) {
+			return true
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for ap := range p.addrs {
+		if ap.Addr() == a {
+			return true
+		}
+	}
+	return false
+}
+
 // serverName is the name the peer's certificate must carry; empty where the address itself must be in it.
 func (p *peer) serverName() string {
 	switch {
