@@ -67,3 +67,19 @@ func (k *keyFiles) refresh() (bool, error) {
 	k.seen = now
 	return !first, nil
 }
+
+// certificates returns when the certificates in use end, by their files. Of a file that several endpoints read the earliest counts: one of them may
+// not have read the renewed one yet.
+func (e *Edge) certificates() map[string]time.Time {
+	ends := map[string]time.Time{}
+	for _, k := range e.keys {
+		c := k.ring.Get(tlsIdentity)
+		if c == nil {
+			continue
+		}
+		if end, ok := ends[k.cfg.CertificateFile]; !ok || c.Leaf.NotAfter.Before(end) {
+			ends[k.cfg.CertificateFile] = c.Leaf.NotAfter
+		}
+	}
+	return ends
+}

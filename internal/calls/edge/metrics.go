@@ -32,6 +32,8 @@ var (
 	descPeer = prometheus.NewDesc("tandem_peer_up", "1 if at least one address of the peer is up.", []string{"group", "peer"}, nil)
 	descAddr = prometheus.NewDesc("tandem_peer_addresses", "Addresses of the peer, by state.", []string{"group", "peer", "state"}, nil)
 	descLoad = prometheus.NewDesc("tandem_group_calls_active", "Calls from and to the peer group, being set up or up.", []string{"group", "service"}, nil)
+	descCert = prometheus.NewDesc("tandem_sip_certificate_expiry_timestamp_seconds",
+		"When the certificate shown on SIP connections ends, in Unix time: of the one in use, which the file may no longer hold.", []string{"file"}, nil)
 )
 
 func newMetrics(e *Edge) *metrics {
@@ -80,16 +82,20 @@ func (m *metrics) register(reg prometheus.Registerer) error {
 	return nil
 }
 
-// Describe implements [prometheus.Collector] for what is read off the peers.
+// Describe implements [prometheus.Collector] for what is read off the peers and certificates.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- descPeer
 	ch <- descAddr
 	ch <- descLoad
+	ch <- descCert
 }
 
 // Collect implements [prometheus.Collector].
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	now := time.Now()
+	for file, end := range m.e.certificates() {
+		ch <- prometheus.MustNewConstMetric(descCert, prometheus.GaugeValue, float64(end.Unix()), file)
+	}
 	for _, g := range m.e.groups {
 		ch <- prometheus.MustNewConstMetric(descLoad, prometheus.GaugeValue, float64(g.calls.Load()), g.cfg.Name, g.service.String())
 		for _, p := range g.peers {
