@@ -37,7 +37,13 @@ func newMetrics(reg prometheus.Registerer, r *Replica) *metrics {
 	gauge("loaded", "1 if there is a number index.", func(s Status) float64 { return flag(s.Loaded) })
 	gauge("position", "Feed position of the number index.", func(s Status) float64 { return float64(s.Position) })
 	gauge("lag_positions", "Feed positions between the number index and the newest one seen.", func(s Status) float64 { return float64(max(0, s.Head-s.Position)) })
-	gauge("age_seconds", "Time since the number index was last known to be level with the database; -1 before it was.", func(s Status) float64 { return since(s.SyncedAt) })
+	gauge("age_seconds", "Time since the number index was last known to be level with the database, before that in this process since the snapshot it was read from; -1 if there is no index.",
+		func(s Status) float64 {
+			if s.SyncedAt.IsZero() {
+				return since(s.Snapshot)
+			}
+			return since(s.SyncedAt)
+		})
 	gauge("numbers", "Numbers in the index.", func(s Status) float64 { return float64(s.Numbers) })
 	gauge("bytes", "Memory of numbers and header values, about.", func(s Status) float64 { return float64(s.Bytes) })
 	gauge("snapshot_age_seconds", "Time since the newest snapshot was taken; -1 if there is none.", func(s Status) float64 { return since(s.Snapshot) })
