@@ -1,7 +1,7 @@
 // Package teams simulates Microsoft's SIP edge as a gateway sees it: Direct Routing, Operator Connect and Teams Phone
 // Mobile.
 //
-// It is as strict as the fact sheets say the real one is (direct-routing-sip §§1–7, gateway-calls §§3–5,
+// It is as strict as the public pages say the real one is (direct-routing-sip §§1–7, gateway-calls §§3–5,
 // operator-connect §§4–5), because a gateway that is only tested against a lenient peer fails on its first day. Each
 // refusal names the rule in its reason phrase, and Violations lists what the real edge would not refuse but what the
 // rules forbid all the same.
