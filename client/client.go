@@ -22,6 +22,7 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -37,6 +38,8 @@ const APIVersion = "2024-02-29-preview"
 type Options struct {
 	// Tokens gives the bearer token of each request. Nil sends none.
 	Tokens TokenSource
+	// Insecure permits bearer tokens over plain HTTP to another machine, where whoever is on the network can read them.
+	Insecure bool
 	// HTTPClient sends requests; its transport decides about proxies and trusted roots. Nil is a client with sensible time
 	// limits.
 	HTTPClient *http.Client
@@ -69,7 +72,8 @@ type Client struct {
 }
 
 // New returns a client of the server at baseURL, such as "https://api.example.com" (what tandem serve prints as
-// provisioning or management).
+// provisioning or management). With tokens, http:// is refused unless the host is loopback ("localhost" or its IP address)
+// or o.Insecure is set.
 func New(baseURL string, o Options) (*Client, error) {
 	u, err := url.Parse(strings.TrimRight(baseURL, "/"))
 	if err != nil {
@@ -77,6 +81,9 @@ func New(baseURL string, o Options) (*Client, error) {
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
 		return nil, fmt.Errorf("base URL %q: want http://host:port or https://host:port", u.Redacted())
+	}
+	if o.Tokens != nil && !o.Insecure && readable(u) {
+		return nil, fmt.Errorf("base URL %q: a bearer token would cross the network readable by all; use https://, or permit it (Options.Insecure, --insecure)", u.Redacted())
 	}
 	if o.HTTPClient == nil {
 		o.HTTPClient = &http.Client{Timeout: time.Minute}
@@ -91,6 +98,15 @@ func New(baseURL string, o Options) (*Client, error) {
 		o.UserAgent = "tandem-client"
 	}
 	return &Client{base: u, o: o}, nil
+}
+
+// readable reports whether what is sent to u leaves this machine unencrypted.
+func readable(u *url.URL) bool {
+	if u.Scheme != "http" || strings.EqualFold(u.Hostname(), "localhost") {
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return err != nil || !ip.Unmap().IsLoopback()
 }
 
 // NewSocket returns a client of the Unix socket at path, which serves both APIs to whoever may open it.

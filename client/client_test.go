@@ -265,6 +265,34 @@ func TestSocket(t *testing.T) {
 	}
 }
 
+// TestTokensAndSecretsDoNotCrossANetworkInTheClear: only this machine or TLS, unless told otherwise.
+func TestTokensAndSecretsDoNotCrossANetworkInTheClear(t *testing.T) {
+	t.Parallel()
+	for u, safe := range map[string]bool{
+		"https://api.example.com": true, "http://localhost:8080": true, "http://LocalHost": true, "http://127.0.0.1:8080": true, "http://127.9.9.9": true,
+		"http://[::1]:8080": true, "http://api.example.com": false, "http://192.0.2.1:8080": false, "http://[2001:db8::1]": false,
+		"http://localhost.example.com": false, "http://127.0.0.1.example.com": false, "HTTP://api.example.com": false,
+	} {
+		if _, err := client.New(u, client.Options{Tokens: client.StaticToken("t0k3n")}); (err == nil) != safe || err != nil && strings.Contains(err.Error(), "t0k3n") {
+			t.Errorf("New(%q) with a token: %v, want success %v", u, err, safe)
+		}
+		s := &script{answers: []answer{{status: 200, body: `{"access_token":"one","expires_in":3600}`}}}
+		c := &client.Credentials{TokenURL: u + "/token", ClientID: "id", ClientSecret: "s3cret", HTTPClient: &http.Client{Transport: s}}
+		if _, err := c.Token(t.Context(), ""); (err == nil) != safe || safe != (len(s.got) == 1) || err != nil && strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("token from %q: %v after %d requests, want success %v", u, err, len(s.got), safe)
+		}
+		c.Insecure = true
+		if _, err := c.Token(t.Context(), ""); err != nil {
+			t.Errorf("token from %q, insecure: %v", u, err)
+		}
+		for _, o := range []client.Options{{}, {Tokens: client.StaticToken("t"), Insecure: true}} {
+			if _, err := client.New(u, o); err != nil {
+				t.Errorf("New(%q, %+v): %v", u, o, err)
+			}
+		}
+	}
+}
+
 func TestBaseURLsThatAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, u := range []string{"", "api.example.com", "ftp://x", "https://user:pw@x", "https://x?y=z", "http://%zz"} {

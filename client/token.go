@@ -21,6 +21,7 @@ type Credentials struct {
 	ClientSecret string
 	Scope        string       // the API's audience with "/.default" appended
 	HTTPClient   *http.Client // nil is a client with sensible time limits
+	Insecure     bool         // permits a TokenURL of plain HTTP on another machine: the secret can be read on the way
 
 	mu      sync.Mutex
 	token   string    // guarded by mu
@@ -33,6 +34,9 @@ func (c *Credentials) Token(ctx context.Context, refused string) (string, error)
 	defer c.mu.Unlock()
 	if c.token != "" && c.token != refused && time.Now().Before(c.expires) {
 		return c.token, nil
+	}
+	if u, err := url.Parse(c.TokenURL); err == nil && !c.Insecure && readable(u) {
+		return "", fmt.Errorf("token endpoint %q: the client's secret would cross the network readable by all; use https://, or permit it (Credentials.Insecure)", u.Redacted())
 	}
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {c.ClientID}, "client_secret": {c.ClientSecret}}
 	if c.Scope != "" {

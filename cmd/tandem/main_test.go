@@ -319,6 +319,15 @@ func TestCommandsWorkWithoutAServerUnderTheLock(t *testing.T) {
 	if out := must(t, data, "account", "list", "--output", "json"); strings.Count(out, `"name"`) != 4 {
 		t.Errorf("account list: %s", out)
 	}
+	// The examples that --help gives.
+	for list, want := range map[string]string{"account": "northwind", "number": "+4420"} {
+		help := must(t, data, list, "list", "--help")
+		_, rest, _ := strings.Cut(help, "such as \"")
+		example, _, ok := strings.Cut(rest, "\"")
+		if out := must(t, data, list, "list", "--filter", example); !ok || !strings.Contains(out, want) {
+			t.Errorf("%s list --filter %s, as its help says, lists %s", list, example, out)
+		}
+	}
 	if out := must(t, data, "audit", "verify"); !strings.HasPrefix(out, "the chain holds: ") {
 		t.Errorf("audit verify: %s", out)
 	}
@@ -403,6 +412,7 @@ func TestLabSeedsOnlyAnEmptyDirectory(t *testing.T) {
 func TestExitCodesAndMistakes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
+	serve(t, filepath.Join(dir, "data")).wait() // commands without a server need its database
 	bad := filepath.Join(dir, "bad.yaml")
 	if err := os.WriteFile(bad, []byte("log:\n  levle: info\nshutdown:\n  drain: 5\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -425,6 +435,9 @@ func TestExitCodesAndMistakes(t *testing.T) {
 		{[]string{"status"}, 6, "tandem serve does not run on"},
 		{[]string{"status", "--url", "http://127.0.0.1:1"}, 6, "refused"},
 		{[]string{"status", "--url", "nonsense"}, 2, "want http://host:port"},
+		{[]string{"status", "--url", "http://192.0.2.1", "--token", "x"}, 2, "--insecure"},
+		{[]string{"status", "--token", "x"}, 2, "--token (or TANDEM_TOKEN) goes with --url"},
+		{[]string{"account", "list", "--token", "x"}, 2, "goes with --url"},
 		{[]string{"account", "show", "nobody"}, 3, "nobody"},
 		{[]string{"token", "--role", "Chief"}, 2, "InvalidRole"},
 		{[]string{"serve", "--data", bad}, 1, "is a file"},

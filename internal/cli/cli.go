@@ -139,6 +139,7 @@ func newRoot(p *Program) *cobra.Command {
 	f.StringArrayVar(&t.set, "set", nil, "override one setting, as path=value (repeat for several)")
 	f.StringVar(&t.url, "url", lookup(p.Env, "TANDEM_URL"), "URL of a running Tandem instead of the data directory's socket (default $TANDEM_URL)")
 	f.StringVar(&t.token, "token", lookup(p.Env, "TANDEM_TOKEN"), "bearer token for --url (default $TANDEM_TOKEN)")
+	f.BoolVar(&t.insecure, "insecure", false, "send the token over plain http:// to another machine")
 	f.StringVar(&t.output, "output", "text", "text or json")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if t.output != "text" && t.output != "json" {

@@ -25,6 +25,7 @@ type target struct {
 	set        []string
 	url        string
 	token      string
+	insecure   bool
 	output     string
 }
 
@@ -63,7 +64,11 @@ func (t *target) dataDir() (string, error) {
 // connect returns a client of a running Tandem: at --url, else at the socket in the data directory. With offline, when
 // nothing runs there, it is a client of this process.
 func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, done func(), err error) {
-	o := client.Options{UserAgent: "tandem/" + t.p.Version}
+	o := client.Options{UserAgent: "tandem/" + t.p.Version, Insecure: t.insecure}
+	if t.token != "" && t.url == "" {
+		// The socket asks for no token: the command would run with an administrator's rights instead of the token's.
+		return nil, nil, usageError{errors.New("--token (or TANDEM_TOKEN) goes with --url: the data directory's socket takes no token; give the URL, or leave the token out")}
+	}
 	if t.url != "" {
 		if t.token != "" {
 			o.Tokens = client.StaticToken(t.token)
@@ -97,6 +102,9 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 		return nil, nil, err
 	}
 	h, closeNode, err := node.Offline(ctx, l, t.p.Version, t.p.Stderr)
+	if fault.HasCode(err, "NoDatabase") {
+		return nil, nil, err
+	}
 	if err != nil {
 		return nil, nil, fault.New(fault.Unavailable, "DataDirectory", "tandem serve cannot be reached on %s, and doing it without fails: %v", dir, err)
 	}

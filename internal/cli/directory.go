@@ -19,8 +19,9 @@ type listFlags struct {
 	top    int
 }
 
-func (f *listFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.filter, "filter", "", "the Provisioning API's filter, such as \"startswith(telephoneNumber,'+4420')\"")
+// add defines the flags; example is a filter of what is listed.
+func (f *listFlags) add(cmd *cobra.Command, example string) {
+	cmd.Flags().StringVar(&f.filter, "filter", "", "the Provisioning API's filter, such as \""+example+"\"")
 	cmd.Flags().IntVar(&f.top, "top", 0, "at most so many (default all)")
 }
 
@@ -42,7 +43,7 @@ func newAccount(t *target) *cobra.Command {
 				})
 		},
 	}
-	lf.add(list)
+	lf.add(list, "startswith(name,'north')")
 	var deleteNumbers bool
 	del := &cobra.Command{
 		Use: "delete NAME", Short: "Delete an account", Args: exactArgs(1, "NAME"),
@@ -116,7 +117,7 @@ func newNumber(t *target) *cobra.Command {
 				})
 		},
 	}
-	lf.add(list)
+	lf.add(list, "startswith(telephoneNumber,'+4420')")
 	list.Flags().StringVar(&account, "account", "", "only this account's (default all)")
 	cmd.AddCommand(list,
 		&cobra.Command{

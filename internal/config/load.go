@@ -105,15 +105,60 @@ func Load(src Source) (*Loaded, error) {
 		}
 	}
 	l.paths()
-	if len(problems) == 0 {
-		// What could not be read would be reported a second time, as missing.
-		problems = l.validate(doc)
+	if !slices.ContainsFunc(problems, func(p strict.Problem) bool { return p.Path == "" }) { // else next to nothing was read
+		unread := unread{problems, doc}
+		for _, p := range l.validate(doc, len(problems) > 0 && unread.groups()) {
+			if !unread.explains(p.Path) {
+				problems = append(problems, p)
+			}
+		}
 	}
 	if len(problems) > 0 {
 		problems.Sort()
 		return nil, problems
 	}
 	return l, nil
+}
+
+// unread is what could not be read of a document. What is said about the rest may be a consequence of it: those mistakes
+// are left for when it is mended, so that every mistake reported is one.
+type unread struct {
+	problems strict.Problems
+	doc      *strict.Document
+}
+
+// explains reports whether a mistake at path may come from what was not read: from path itself, from something in or
+// around it, or because a key that is unknown was meant for what path lacks.
+func (u unread) explains(path string) bool {
+	return slices.ContainsFunc(u.problems, func(p strict.Problem) bool {
+		if within(path, p.Path) || within(p.Path, path) {
+			return true
+		}
+		around := strict.Parent(p.Path)
+		return within(path, around) && !u.doc.Has(child(around, path))
+	})
+}
+
+// groups reports whether peer groups may be missing or nameless, so that what refers to them cannot be judged.
+func (u unread) groups() bool {
+	return slices.ContainsFunc(u.problems, func(p strict.Problem) bool {
+		return within("calls.groups", p.Path) || within(p.Path, "calls.groups") || strict.Parent(p.Path) == "calls"
+	})
+}
+
+// within reports whether path is around or below it.
+func within(path, around string) bool {
+	rest, ok := strings.CutPrefix(path, around)
+	return ok && (rest == "" || around == "" || rest[0] == '.' || rest[0] == '[')
+}
+
+// child is the first step below around on the way to path, which is below it.
+func child(around, path string) string {
+	rest := strings.TrimPrefix(path[len(around):], ".")
+	if i := strings.IndexAny(rest[min(1, len(rest)):], ".["); i >= 0 {
+		rest = rest[:i+1]
+	}
+	return path[:len(path)-len(strings.TrimPrefix(path[len(around):], "."))] + rest
 }
 
 // Has reports whether the process runs the role.
@@ -158,8 +203,8 @@ func (l *Loaded) paths() {
 	}
 }
 
-// validate asks every room and checks what concerns the whole.
-func (l *Loaded) validate(doc *strict.Document) strict.Problems {
+// validate asks every room and checks what concerns the whole. Without groups, what refers to peer groups is not checked.
+func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Problems {
 	var ps strict.Problems
 	bad := func(path, format string, args ...any) { ps = append(ps, doc.At(path, format, args...)) }
 	room := func(prefix string, errs []error) {
@@ -225,7 +270,7 @@ func (l *Loaded) validate(doc *strict.Document) strict.Problems {
 	}
 	room("calls.index", l.Calls.Index.Validate())
 	room("calls.records", l.Calls.Records.Validate())
-	if errs := l.Calls.Edge.Validate(); len(errs) > 0 {
+	if errs := l.Calls.Edge.Validate(); len(errs) > 0 || withoutGroups {
 		room("calls", errs)
 		room("calls.routing", l.Calls.Routing.Validate())
 		room("calls.headers", l.Calls.Headers.Validate())

@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,12 +11,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
@@ -50,14 +53,24 @@ func openCore(ctx context.Context, cfg *config.Loaded, serving bool, log *slog.L
 			c.close()
 		}
 	}()
+	if !serving { // before anything is made there
+		if err := checkUse(cfg); err != nil {
+			return nil, err
+		}
+		if err := checkDatabase(cfg); err != nil {
+			return nil, err
+		}
+	}
 	if err := makeDataDir(cfg.Data, log); err != nil {
 		return nil, err
 	}
 	if c.lock, err = db.LockDir(cfg.Data); err != nil {
 		return nil, err
 	}
-	if err := checkUse(cfg, serving); err != nil {
-		return nil, err
+	if serving {
+		if err := noteUse(cfg); err != nil {
+			return nil, err
+		}
 	}
 	if c.keyring, err = secret.Open(cfg.Data, cfg.Secrets, lookupEnv(cfg.Source.Env)); err != nil {
 		return nil, fmt.Errorf("keyring: %w", err)
@@ -123,17 +136,33 @@ type use struct {
 // useFile is the file in the data directory that holds it.
 const useFile = "serve.json"
 
+// noteUse writes it.
+func noteUse(cfg *config.Loaded) error {
+	b, err := json.Marshal(use{Database: cfg.Database.Driver, Config: cfg.Source.File})
+	if err != nil {
+		return err
+	}
+	return secret.WriteFile(cfg.Path(useFile), b)
+}
+
+// checkDatabase keeps a command that was told the wrong data directory from making another gateway there, with keys of its
+// own: a token of it would be good nowhere. A PostgreSQL database is named in the configuration, and is not made by us.
+func checkDatabase(cfg *config.Loaded) error {
+	if cfg.Database.Driver != db.SQLite {
+		return nil
+	}
+	_, err := os.Stat(cfg.Database.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.NotFound, "NoDatabase", "there is no database %s yet; name the server's data directory with --data (or TANDEM_DATA), or make a new one by starting tandem serve on it",
+			cfg.Database.File)
+	}
+	return nil // what else is wrong opening it tells better
+}
+
 // checkUse keeps a command that was not told the server's configuration from working on another database than the server
 // does: it would find nothing, and leave a database that nobody asked for.
-func checkUse(cfg *config.Loaded, serving bool) error {
+func checkUse(cfg *config.Loaded) error {
 	path := cfg.Path(useFile)
-	if serving {
-		b, err := json.Marshal(use{Database: cfg.Database.Driver, Config: cfg.Source.File})
-		if err != nil {
-			return err
-		}
-		return secret.WriteFile(path, b)
-	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -238,11 +267,35 @@ func (c *core) newToken(ctx context.Context, names []string) (*api.Token, error)
 	if err != nil {
 		return nil, err
 	}
-	text, expires, err := c.issuer.IssueToken(ctx, "cli", roles...)
+	actor := domain.ActorFrom(ctx)
+	var text secret.Text
+	var expires time.Time
+	if actor.Kind == "client" { // over the URL
+		text, expires, err = c.issuer.IssueTokenFor(ctx, actor.ID, roles...)
+	} else { // the token's writes are its user's in the audit log too
+		text, expires, err = c.issuer.IssueToken(ctx, strings.TrimPrefix(actor.ID, "local:"), roles...)
+	}
 	if err != nil {
 		return nil, err
 	}
+	// A token of which the audit log does not know is not given out.
+	if err := c.auditToken(ctx, roles, expires); err != nil {
+		return nil, err
+	}
 	return &api.Token{AccessToken: text.Reveal(), ExpiresIn: int(time.Until(expires).Round(time.Second).Seconds())}, nil
+}
+
+func (c *core) auditToken(ctx context.Context, roles []auth.Role, expires time.Time) error {
+	summary, err := json.Marshal(map[string]any{"roles": roles, "expires": expires.UTC()})
+	if err != nil {
+		return err
+	}
+	actor := domain.ActorFrom(ctx)
+	return c.db.Update(ctx, func(_ context.Context, tx *db.Tx) error {
+		tx.Audit(db.AuditRecord{At: time.Now(), Actor: actor, Action: "token.issue", Target: actor.ID, Items: 1,
+			Digest: sha256.Sum256(summary), Summary: string(summary)})
+		return nil
+	})
 }
 
 func (c *core) verifyAudit(ctx context.Context, heads []string) (*api.AuditReport, error) {

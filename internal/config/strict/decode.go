@@ -58,7 +58,7 @@ func Decode(source string, text []byte, v any) (*Document, Problems) {
 // around it that the document has.
 func (doc *Document) At(path, format string, args ...any) Problem {
 	p := Problem{Source: doc.source, Path: path, Message: fmt.Sprintf(format, args...)}
-	for at := path; ; at = parent(at) {
+	for at := path; ; at = Parent(at) {
 		if pos, ok := doc.positions[at]; ok {
 			p.Source, p.Line, p.Column = pos.source, pos.line, pos.column
 			return p
@@ -69,8 +69,14 @@ func (doc *Document) At(path, format string, args ...any) Problem {
 	}
 }
 
-// parent cuts the last step off a path.
-func parent(path string) string {
+// Has reports whether the document has a value at path.
+func (doc *Document) Has(path string) bool {
+	_, ok := doc.positions[path]
+	return ok
+}
+
+// Parent cuts the last step off a path.
+func Parent(path string) string {
 	i := strings.LastIndexAny(path, ".[")
 	if i < 0 {
 		return ""

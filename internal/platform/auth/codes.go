@@ -9,4 +9,5 @@ const (
 	CodeInvalidRole       = "InvalidRole"                // management API: a role that does not exist, or none
 	CodeInvalidClientName = "InvalidClientName"          // management API: not 1–100 printable characters
 	CodeClientNotFound    = "ClientNotFound"             // management API: no client has that id
+	CodeNotAClient        = "NotAClient"                 // management API: tokens are made for clients of the embedded issuer only
 )

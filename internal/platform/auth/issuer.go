@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -31,7 +32,7 @@ import (
 //	made ──keyPublish──▶ signs ──a newer key signs──▶ checks only ──keyLinger──▶ deleted
 //
 // A new key is published before it signs, so that every node knows it when the first token made with it arrives. The very
-// first key signs at once.
+// first key signs at once, and so does one that is made because the keyring opens none of those stored.
 type Issuer struct {
 	cfg     EmbeddedConfig
 	store   KeyStore
@@ -115,8 +116,9 @@ func (i *Issuer) tend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	current := pickSigner(stored, time.Now())
-	if current == nil || time.Since(stored[len(stored)-1].Created) > i.cfg.KeyLifetime {
+	ours := i.ours(stored)
+	current := pickSigner(ours, time.Now())
+	if current == nil || time.Since(ours[len(ours)-1].Created) > i.cfg.KeyLifetime {
 		if _, err := i.addKey(ctx); err != nil {
 			return err
 		}
@@ -137,6 +139,19 @@ func (i *Issuer) tend(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// ours returns the keys that the keyring opens. One that it does not open signs nothing here, but goes on checking: the
+// public halves are not sealed.
+func (i *Issuer) ours(stored []SigningKey) []SigningKey {
+	opens := slices.DeleteFunc(slices.Clone(stored), func(k SigningKey) bool {
+		_, err := i.keyring.Open(signingPlace(k.ID), k.Sealed)
+		return errors.Is(err, secret.ErrNotOpened)
+	})
+	if len(stored) > 0 && len(opens) == 0 {
+		i.log.Error("no signing key opens with this node's keyring, so a new one is made; the keyring was lost, or is not the one of the other nodes: nodes that share a database need the same keyring", "keys", len(stored))
+	}
+	return opens
 }
 
 // pickSigner returns the newest key that has been published long enough, or the oldest if none has. The keys are ordered
@@ -225,25 +240,30 @@ func (i *Issuer) signingKey(ctx context.Context) (*signer, error) {
 		return i.signer, nil
 	}
 	stored, err := i.store.SigningKeys(ctx)
-	if err == nil && len(stored) == 0 {
+	if err != nil {
+		return nil, err
+	}
+	ours := i.ours(stored)
+	if len(ours) == 0 {
 		if _, err = i.addKey(ctx); err == nil {
 			stored, err = i.store.SigningKeys(ctx) // another node may have made one too: the oldest signs everywhere
 		}
 		if err == nil {
 			err = i.keys.refresh(ctx)
 		}
+		if err != nil {
+			return nil, err
+		}
+		ours = i.ours(stored)
 	}
-	if err != nil {
-		return nil, err
-	}
-	k := pickSigner(stored, time.Now())
+	k := pickSigner(ours, time.Now())
 	if k == nil {
 		return nil, fault.Wrap(fmt.Errorf("the key that was just made is gone"), "choose a signing key")
 	}
 	if i.signer == nil || i.signer.id != k.ID {
 		der, err := i.keyring.Open(signingPlace(k.ID), k.Sealed)
 		if err != nil {
-			return nil, fault.Wrap(err, "the signing key was sealed with another keyring: give every node that shares the database the same keyring")
+			return nil, fault.Wrap(err, "open signing key %s", k.ID)
 		}
 		parsed, err := x509.ParsePKCS8PrivateKey(der)
 		if err != nil {
@@ -263,15 +283,37 @@ func (i *Issuer) signingKey(ctx context.Context) (*signer, error) {
 const localPrefix = "local:"
 
 // IssueToken issues a token with the given roles to the local administrator, without a client: for "tandem token" and the
-// demo. name says for what and becomes part of the token's client id (letters, digits, "-" and "_"). It lasts as long as
+// demo. name says for whom or for what and becomes part of the token's client id. It lasts as long as
 // any token of the issuer. Errors: InvalidRole, fault.Unavailable.
 func (i *Issuer) IssueToken(ctx context.Context, name string, roles ...Role) (secret.Text, time.Time, error) {
-	for _, r := range roles {
-		if !slices.Contains(Roles(), r) {
-			return secret.Text{}, time.Time{}, fault.New(fault.Invalid, CodeInvalidRole, "unknown role %q", string(r)).At("roles")
-		}
+	if err := knownRoles(roles); err != nil {
+		return secret.Text{}, time.Time{}, err
 	}
 	return i.issue(ctx, localPrefix+name, roles)
+}
+
+// IssueTokenFor is IssueToken for a caller that has proved itself with a token; caller is its [Principal.ID]. The new token
+// is that client's own, so that revoking the client ends it too. Errors besides: NotAClient if the caller is not a client of
+// this issuer: nothing could end the new token, and with it the caller could get the next, for ever.
+func (i *Issuer) IssueTokenFor(ctx context.Context, caller string, roles ...Role) (secret.Text, time.Time, error) {
+	id, ours := strings.CutSuffix(caller, "@"+i.cfg.Issuer)
+	if !ours || strings.HasPrefix(id, localPrefix) {
+		return secret.Text{}, time.Time{}, fault.New(fault.Forbidden, CodeNotAClient,
+			"only a client of the embedded issuer can ask for tokens here, because revoking it ends them; make one with tandem client create, or run tandem token on the gateway itself")
+	}
+	if err := knownRoles(roles); err != nil {
+		return secret.Text{}, time.Time{}, err
+	}
+	return i.issue(ctx, id, roles)
+}
+
+func knownRoles(roles []Role) error {
+	for _, r := range roles {
+		if !slices.Contains(Roles(), r) {
+			return fault.New(fault.Invalid, CodeInvalidRole, "unknown role %q", string(r)).At("roles")
+		}
+	}
+	return nil
 }
 
 // accessClaims are the claims of our access tokens (RFC 9068 §2.2).

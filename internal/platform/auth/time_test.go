@@ -3,7 +3,9 @@ package auth
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -231,13 +233,49 @@ func TestIssuerWithoutDatabase(t *testing.T) {
 	if _, _, err := i.IssueToken(t.Context(), "test", RoleRead); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("IssueToken without the database = %v, want unavailable", err)
 	}
-	other, err := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: keyring(t)})
+}
+
+// TestALostKeyringStopsNoSignIn: the keys in the store do not open any more; what was issued stays good.
+func TestALostKeyringStopsNoSignIn(t *testing.T) {
+	m, cfg := &memory{}, Default()
+	var log strings.Builder
+	node := func(l *slog.Logger) (*Issuer, *Verifier) {
+		i, err := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: l, Keyring: keyring(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i, verifier(t, cfg, i, Deps{})
+	}
+	first, _ := node(quiet())
+	old, _, err := first.IssueToken(t.Context(), "test", RoleRead)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.setAway(false)
-	if _, _, err := other.IssueToken(t.Context(), "test", RoleRead); err == nil || !contains(err.Error(), "same keyring") {
-		t.Errorf("IssueToken with another keyring = %v; want to be told to share it", err)
+	second, v := node(slog.New(slog.NewTextHandler(&log, nil)))
+	fresh, _, err := second.IssueToken(t.Context(), "test", RoleRead)
+	if err != nil {
+		t.Fatalf("IssueToken with another keyring: %v", err)
+	}
+	for _, tok := range []string{old.Reveal(), fresh.Reveal()} {
+		if _, err := v.Verify(t.Context(), tok); err != nil {
+			t.Errorf("Verify: %v", err)
+		}
+	}
+	if !contains(log.String(), "level=ERROR") || !contains(log.String(), "same keyring") {
+		t.Errorf("nobody is told: %s", &log)
+	}
+	if err := second.tend(t.Context()); err != nil || len(m.keys) != 2 {
+		t.Errorf("after tending there are %d keys (%v), want 2", len(m.keys), err)
+	}
+	if _, _, err := second.IssueToken(t.Context(), "test", RoleRead); err != nil || strings.Count(log.String(), "level=ERROR") != 1 {
+		t.Errorf("again: %v\n%s", err, &log)
+	}
+	third, v := node(quiet())
+	if err := third.tend(t.Context()); err != nil || len(m.keys) != 3 {
+		t.Errorf("a node that tends first has %d keys (%v), want 3", len(m.keys), err)
+	}
+	if _, err := v.Verify(t.Context(), old.Reveal()); err != nil {
+		t.Errorf("Verify on it: %v", err)
 	}
 }
 

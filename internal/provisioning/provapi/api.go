@@ -118,6 +118,11 @@ func (c *Caller) may(role string) bool {
 	return slices.Contains(c.Roles, role) || slices.Contains(c.Roles, roleAdmin)
 }
 
+// mayAny reports whether there is an operation that the caller may do.
+func (c *Caller) mayAny() bool {
+	return slices.ContainsFunc([]string{roleRead, roleWrite, roleDelete}, c.may)
+}
+
 type trustedKey struct{}
 
 // Trusted marks a request's context as coming from caller, who was authenticated otherwise: by the permissions of a Unix
@@ -237,8 +242,8 @@ func (a *API) fail(c *call, err error) *response {
 	return res
 }
 
-// handle goes through the gates in order: address, identity, rate, path, role, then the request itself. Who is not known
-// learns nothing of what exists, and does not spend the limit of those who are.
+// handle goes through the gates in order: address, identity, any role at all, rate, path, role, then the request itself.
+// Who is not let in learns nothing of what exists, and does not spend the limit of those who are.
 func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 	if trusted, ok := c.r.Context().Value(trustedKey{}).(*Caller); ok {
 		c.caller, c.kind = trusted, "administrator"
@@ -254,6 +259,9 @@ func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 			return nil, err
 		}
 		c.caller = &Caller{id, roles}
+		if !c.caller.mayAny() {
+			return nil, fault.New(fault.Forbidden, CodeMissingRole, "the token has none of the roles %s, %s, %s and %s", roleAdmin, roleRead, roleWrite, roleDelete)
+		}
 		if wait := a.deps.Limiter.Allow(c.r.Context()); wait > 0 {
 			return nil, fault.New(fault.Limited, CodeTooManyRequests,
 				"more than %d requests a minute over all clients; wait as long as Retry-After says (a batch of 100 numbers counts once)", a.cfg.RequestsPerMinute).After(wait)

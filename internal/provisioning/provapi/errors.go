@@ -46,7 +46,7 @@ const (
 
 	// Who asks, and how often.
 
-	CodeMissingRole      = "MissingRole"             // 403: the token lacks the role that the message names
+	CodeMissingRole      = "MissingRole"             // 403: the token lacks the role that the message names, or has none
 	CodeSourceNotAllowed = "SourceAddressNotAllowed" // 403: the source address is not on the allow-list
 	CodeTooManyRequests  = "TooManyRequests"         // 429, with Retry-After
 

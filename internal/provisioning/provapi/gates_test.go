@@ -194,6 +194,22 @@ func TestNextLinkFollowsTheCaller(t *testing.T) {
 	}
 }
 
+// TestATokenWithoutAnyRoleSpendsNoLimit: an issuer may give every application of a tenant a token for the API.
+func TestATokenWithoutAnyRoleSpendsNoLimit(t *testing.T) {
+	b := onSQLite(t, options{config: func(c *provapi.Config) { c.RequestsPerMinute = 5 }})
+	b.limiter.l = auth.NewLimiter(b.auth, "provapi", 5, time.Hour, slog.New(slog.DiscardHandler), nil)
+	for _, role := range []auth.Role{auth.RoleManagementRead, auth.RoleManagementAdmin} {
+		for range 10 {
+			b.do("GET", "/accounts", "", header{"Authorization": "Bearer " + b.tokens[role]}).fails(403, "MissingRole")
+			b.do("GET", "/nothing", "", header{"Authorization": "Bearer " + b.tokens[role]}).fails(403, "MissingRole")
+		}
+	}
+	for range 5 {
+		b.do("GET", "/accounts", "").want(200)
+	}
+	b.do("GET", "/accounts", "").fails(429, "TooManyRequests")
+}
+
 func TestRateLimit(t *testing.T) {
 	b := onSQLite(t, options{config: func(c *provapi.Config) { c.RequestsPerMinute = 5 }})
 	b.do("PUT", "/accounts/acme", account("acme", "zoomPhoneCloudPeering")).want(201)
