@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strconv"
@@ -45,27 +46,29 @@ func (c *Config) freePorts() error {
 }
 
 // freeAddress finds a port that is free for both TCP and UDP on old's address, or on 127.0.0.1 if that is not loopback.
-// Somebody else may take it before it is used; then the start fails and says so.
+// It lies below the range from which systems take ports for outgoing connections (32768 and up on Linux): one of that range may be somebody's
+// connection by the time it is listened on. Somebody else may take it all the same before it is used; then the start fails and says so.
 func freeAddress(old string) (string, error) {
 	host := "127.0.0.1"
 	if a, err := netip.ParseAddrPort(old); err == nil && a.Addr().IsLoopback() {
 		host = a.Addr().String()
 	}
 	var last error
-	for range 20 {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	for range 200 {
+		addr := net.JoinHostPort(host, strconv.Itoa(10_000+rand.IntN(22_000)))
+		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			return "", err
+			last = err
+			continue
 		}
-		port := l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenPacket("udp", net.JoinHostPort(host, strconv.Itoa(port)))
+		u, err := net.ListenPacket("udp", addr)
 		_ = l.Close() // it was only held to keep the port
 		if err != nil {
 			last = err
 			continue
 		}
 		_ = u.Close()
-		return net.JoinHostPort(host, strconv.Itoa(port)), nil
+		return addr, nil
 	}
 	return "", last
 }
