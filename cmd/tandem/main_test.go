@@ -18,6 +18,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/sim/ca"
 )
 
 // process is "tandem serve" in this process.
@@ -494,14 +495,29 @@ func TestRunbookNamesMetricsThatExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := serve(t, t.TempDir())
+	authority, err := ca.New("runbook")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := authority.Issue(ca.ServerAndClient, "trunk.example.net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certFile, keyFile, err := ca.WriteFiles(t.TempDir(), "edge", cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Some metrics are there only with what they tell of: peers, certificates.
+	p := serve(t, t.TempDir(), "--set", `calls.groups[0]={name: core, bind: {tls: "127.0.0.1:0"}, tls: {certificateFile: "`+certFile+`", keyFile: "`+keyFile+`"},
+		peers: [{address: "127.0.0.1:9", type: ip}]}`)
 	_, exposed := get(t, p.ready.Metrics)
-	names := regexp.MustCompile(`tandem_[a-z_]+`).FindAllString(string(text), -1)
+	names := regexp.MustCompile(`tandem_[a-z_]+(\{event="[a-z_]+"\})?`).FindAllString(string(text), -1)
 	if len(names) < 5 {
 		t.Fatalf("the runbook names only %d metrics", len(names))
 	}
 	for _, name := range names {
-		if !strings.Contains(exposed, "# TYPE "+name+" ") {
+		series, _, labelled := strings.Cut(name, "{")
+		if !strings.Contains(exposed, "# TYPE "+series+" ") || labelled && !strings.Contains(exposed, "\n"+name+" ") {
 			t.Errorf("the runbook names %s, which is not exposed", name)
 		}
 	}
