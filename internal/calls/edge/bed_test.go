@@ -62,16 +62,25 @@ func testIndex() index {
 type testProfile struct {
 	service domain.Service
 	rules   *leg.Rules
+	hook    func(*sip.Message) // called with what is shaped; nil: nothing
 }
 
 func (p testProfile) Service() domain.Service { return p.service }
 func (p testProfile) ToService(m *sip.Message, l *leg.Leg) {
+	if p.hook != nil {
+		p.hook(m)
+	}
 	leg.Address(m, l.Local, l.Remote)
 	p.rules.Identify(m, l.Local, l)
 }
-func (p testProfile) ToCore(m *sip.Message, l *leg.Leg) { p.rules.Inwards(m, l) }
-func (p testProfile) Ping(m *sip.Message, l *leg.Leg)   { p.rules.Identify(m, l.Local, l) }
-func (p testProfile) NeedsOffer() bool                  { return p.service != domain.Zoom }
+func (p testProfile) ToCore(m *sip.Message, l *leg.Leg) {
+	if p.hook != nil {
+		p.hook(m)
+	}
+	p.rules.Inwards(m, l)
+}
+func (p testProfile) Ping(m *sip.Message, l *leg.Leg) { p.rules.Identify(m, l.Local, l) }
+func (p testProfile) NeedsOffer() bool                { return p.service != domain.Zoom }
 
 // bed is an edge with its neighbours.
 type bed struct {
@@ -140,8 +149,9 @@ type option func(*bedConfig)
 type bedConfig struct {
 	cfg      Config
 	tx       transaction.Config
-	peers    int    // of Operator Connect
-	passive  string // the peer that is
+	peers    int                // of Operator Connect
+	passive  string             // the peer that is
+	hook     func(*sip.Message) // of Operator Connect's profile
 	route    route.Config
 	core     *Group
 	service  *Group
@@ -201,7 +211,7 @@ func setup(t *testing.T, opts ...option) *bed {
 	level := slog.LevelDebug
 	log := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: level}))
 	e, err := New(bc.cfg, Deps{Policy: policy, Rules: rules,
-		Profiles: []leg.Profile{testProfile{domain.OperatorConnect, rules}, testProfile{domain.Zoom, rules}, testProfile{domain.DirectRouting, rules}},
+		Profiles: []leg.Profile{testProfile{domain.OperatorConnect, rules, bc.hook}, testProfile{domain.Zoom, rules, nil}, testProfile{domain.DirectRouting, rules, nil}},
 		View: func() route.View {
 			b.mu.Lock()
 			defer b.mu.Unlock()

@@ -338,6 +338,7 @@ func (c *call) arm() {
 func (c *call) tick() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.rescue()
 	if c.state == over {
 		return
 	}

@@ -23,6 +23,7 @@ type metrics struct {
 
 	sendFailed prometheus.Counter
 	dropped    prometheus.Counter
+	panics     prometheus.Counter
 	active     prometheus.GaugeFunc
 	draining   prometheus.GaugeFunc
 	ready      prometheus.GaugeFunc
@@ -55,6 +56,7 @@ func newMetrics(e *Edge) *metrics {
 		emergency: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_emergency_calls_active", Help: "Emergency calls being set up or up."}),
 		sendFailed: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_edge_send_failures_total",
 			Help: "Messages of calls that could not be sent."}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_edge_panics_total", Help: "Calls ended because handling them met an internal error; the log has the stack."}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_edge_requests_dropped_total",
 			Help: "Requests dropped unanswered because their certificate is not of the peer group that their address belongs to, or they came by a connection of ours from an address no group allows."}),
 		active: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_calls_active", Help: "Calls being set up or up."},
@@ -74,7 +76,7 @@ func truth(b bool) float64 {
 }
 
 func (m *metrics) register(reg prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{m.ended_, m.seconds, m.delay, m.messages, m.requests, m.failovers, m.emergency, m.sendFailed, m.dropped, m.active, m.draining, m.ready, m} {
+	for _, c := range []prometheus.Collector{m.ended_, m.seconds, m.delay, m.messages, m.requests, m.failovers, m.emergency, m.sendFailed, m.dropped, m.panics, m.active, m.draining, m.ready, m} {
 		if err := reg.Register(c); err != nil {
 			return fmt.Errorf("register edge metrics: %w", err)
 		}

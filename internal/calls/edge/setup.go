@@ -134,6 +134,7 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 	if c.dec.Emergency {
 		e.m.emergency.Inc()
 	}
+	defer c.rescue()
 	tx.Handle((*nearInvite)(c))
 	f := tx.Flow()
 	c.near.home = transport.Target{From: f.Endpoint(), Addr: f.Remote(), Prefer: f, ServerName: knownAs(f)}
@@ -427,6 +428,7 @@ func (a *attempt) Response(tx *transaction.Client, m *sip.Message) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.rescue()
 	if c.state == over || c.try != a {
 		a.late(tx, m)
 		return
@@ -466,6 +468,7 @@ func (a *attempt) Failed(_ *transaction.Client, err error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.rescue()
 	if c.state == over || c.try != a {
 		return
 	}
