@@ -26,7 +26,7 @@ test: ## run the tests with the race detector (under 10 minutes on two cores; PK
 
 test-deep: ## run the long suites too: fault matrices, soaks, load, crashes (an hour)
 	@scripts/need.sh build test
-	$(REQUIRE) go test -tags deep -vet=off -timeout 60m $(PKG)
+	$(REQUIRE) go test -tags deep -vet=off -p 1 -timeout 60m $(PKG) # one package at a time: the load tests want the machine
 
 lint: .cache/bin/staticcheck ## check formatting, go vet, staticcheck and that generated files are up to date
 	@out=$$(gofmt -l $$(find . -name "*.go" -not -path "./.cache/*")); [ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
