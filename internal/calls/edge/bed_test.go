@@ -17,6 +17,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/record"
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
 	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
 	"github.com/tandemgw/tandem/internal/domain"
 )
@@ -159,6 +160,7 @@ type bedConfig struct {
 	shutdown bool // the test stops the edge itself
 	serial   bool // no other test may run meanwhile
 	repeats  bool // agents show repeated messages
+	resolver *resolve.Resolver
 }
 
 // setup starts an edge between a core, Operator Connect with its peers, and Zoom. OPTIONS to peers are off unless a test turns them on.
@@ -217,7 +219,7 @@ func setup(t *testing.T, opts ...option) *bed {
 			defer b.mu.Unlock()
 			return b.view
 		},
-		Records: b, Log: log, Registerer: prometheus.NewRegistry(), Transaction: bc.tx})
+		Records: b, Resolver: bc.resolver, Log: log, Registerer: prometheus.NewRegistry(), Transaction: bc.tx})
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}

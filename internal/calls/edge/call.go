@@ -1,6 +1,9 @@
 package edge
 
 import (
+	"errors"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,7 +31,7 @@ const (
 const (
 	atSilence = iota // the peer has said nothing
 	atSetup          // the peer has not shown progress
-	atRing           // nobody answers
+	atRing           // nobody answers, be it a re-INVITE
 	atMax            // the call has lasted long enough
 	atSession        // no session refresh came
 	atProbe          // time to ask whether the sides still know the call
@@ -101,6 +104,7 @@ type side struct {
 	seen   uint32           // CSeq of the far end's latest request
 	acked  bool             // far leg: the 2xx of our INVITE has been acknowledged
 	invite *relay           // a re-INVITE of the far end under way here
+	dead   []netip.AddrPort // addresses of the target's name that have failed since it was located
 	placed uint32           // CSeq of the far end's latest INVITE
 	passed uint32           // CSeq with which that was passed on to the other side
 	bye    bool             // BYE has come or been sent
@@ -226,7 +230,33 @@ func (c *call) retarget(s *side, m *sip.Message) {
 }
 
 // locate finds where requests to the side go.
-func (s *side) locate(e *Edge) { s.dest, s.vague = e.route(s, s.target, s.routes) }
+func (s *side) locate(e *Edge) {
+	s.dest, s.vague = e.route(s, s.target, s.routes)
+	s.dead = nil
+}
+
+// again readies a request that failed at one address for the next one of the same name, to which the side turns (RFC 3263 §4.3). It returns nil if none is left;
+// the next request begins with the first one again.
+func (s *side) again(e *Edge, m *sip.Message, failed netip.AddrPort) *sip.Message {
+	if s.dest.Addr != failed {
+		if !slices.Contains(s.dead, failed) {
+			return nil // the target is another one by now, and the request does not name it
+		}
+		// Another request has turned the side already.
+	} else {
+		s.dead = append(s.dead, failed)
+		_, all, _ := e.routes(s, s.target, s.routes)
+		i := slices.IndexFunc(all, func(t resolve.Target) bool { return !slices.Contains(s.dead, t.Addr) })
+		if i < 0 {
+			s.locate(e)
+			return nil
+		}
+		s.dest.Addr = all[i].Addr
+	}
+	m = m.Clone()
+	m.Remove(sip.KindVia)
+	return m
+}
 
 // where returns where a request to the side goes.
 func (s *side) where(e *Edge) transport.Target {
@@ -260,17 +290,23 @@ func hasParam(u sip.URI, name string) bool {
 // route finds where requests within a dialog go: the topmost Route, else the target (RFC 3261 §12.2.1.1, RFC 3263). A name that is not resolved yet, and
 // a URI that cannot be read, leave it with where the dialog's first message went to or came from; vague tells that asking again may help.
 func (e *Edge) route(s *side, target string, routes []string) (_ transport.Target, vague bool) {
+	t, _, vague := e.routes(s, target, routes)
+	return t, vague
+}
+
+// routes is route that returns all addresses of the name too, none where there is no name.
+func (e *Edge) routes(s *side, target string, routes []string) (_ transport.Target, all []resolve.Target, vague bool) {
 	next := target
 	if len(routes) > 0 {
 		a, err := sip.ParseNameAddr(routes[0])
 		if err != nil {
-			return s.home, false
+			return s.home, nil, false
 		}
 		next = a.Addr
 	}
 	u, err := sip.ParseURI(next)
 	if err != nil || !u.IsSIP() {
-		return s.home, false
+		return s.home, nil, false
 	}
 	t := s.home
 	proto := t.From.Proto()
@@ -294,11 +330,11 @@ func (e *Edge) route(s *side, target string, routes []string) (_ transport.Targe
 			port = proto.DefaultPort()
 		}
 		t.Addr = addrPort(addr, port)
-		return t, false // on TLS under the name the far side is known by: few certificates carry addresses
+		return t, nil, false // on TLS under the name the far side is known by: few certificates carry addresses
 	}
 	targets, ok := e.find(resolve.Query{Host: host, Port: uint16(u.Port), Proto: proto})
 	if !ok || len(targets) == 0 {
-		return s.home, true
+		return s.home, nil, true
 	}
 	t.Addr = targets[0].Addr
 	for _, x := range targets {
@@ -308,7 +344,7 @@ func (e *Edge) route(s *side, target string, routes []string) (_ transport.Targe
 		}
 	}
 	t.ServerName = host
-	return t, false
+	return t, targets, false
 }
 
 // at sets a time for the call's timer; zero takes it off. Arm makes it count.
@@ -357,7 +393,11 @@ func (c *call) tick() {
 	case due(atSession):
 		c.finish(finish{by: record.Tandem, text: "neither side has refreshed the session in time", cause: 102})
 	case due(atRing):
-		c.giveUp(480, "nobody answered in time", 19)
+		if c.state == answered {
+			c.unanswered()
+		} else {
+			c.giveUp(480, "nobody answered in time", 19)
+		}
 	case due(atSetup):
 		c.stuck()
 	case due(atSilence):
@@ -427,7 +467,8 @@ func (c *call) hangUp(s *side, f finish) {
 			m.Add(sip.KindReason, sip.ReasonValue("Q.850", f.cause, f.text))
 		}
 	}
-	if _, err := e.tx.Send(m, s.where(e), &farewell{e: e, tag: s.base}); err != nil {
+	to := s.where(e)
+	if _, err := e.tx.Send(m, to, &farewell{c: c, s: s, bye: m, to: to.Addr}); err != nil {
 		e.calls.remove(s.base)
 		e.m.sendFailed.Inc()
 		e.log.Warn("BYE not sent", "call", c.id, "group", s.group.cfg.Name, "error", err)
@@ -436,17 +477,48 @@ func (c *call) hangUp(s *side, f finish) {
 
 // farewell waits for the answer to a BYE: until then a BYE that crosses it finds its call.
 type farewell struct {
-	e   *Edge
-	tag string
+	c   *call // nil once it is answered: the transaction lingers, the call need not
+	s   *side
+	bye *sip.Message
+	to  netip.AddrPort
 }
 
 func (f *farewell) Response(_ *transaction.Client, m *sip.Message) {
-	if m.Status() >= 200 {
-		f.e.calls.remove(f.tag)
+	if m.Status() >= 200 && f.c != nil {
+		f.c.e.calls.remove(f.s.base)
+		f.c, f.s, f.bye = nil, nil, nil
 	}
 }
 
-func (f *farewell) Failed(*transaction.Client, error) { f.e.calls.remove(f.tag) }
+// Failed sends the BYE to the next address of the name it went to: the other side must not go on talking to nobody.
+func (f *farewell) Failed(_ *transaction.Client, err error) {
+	c := f.c
+	if c == nil {
+		return
+	}
+	e := c.e
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if lost(err) {
+		if m := f.s.again(e, f.bye, f.to); m != nil {
+			f.bye, f.to = m, f.s.dest.Addr
+			if _, err := e.tx.Send(m, f.s.dest, f); err == nil {
+				return
+			}
+			e.m.sendFailed.Inc()
+		}
+	}
+	e.calls.remove(f.s.base)
+}
+
+// lost tells whether a request failed because of the address it went to.
+func lost(err error) bool { return broken(err) || errors.Is(err, transaction.ErrTimeout) }
+
+// broken tells whether a request failed because its connection did.
+func broken(err error) bool {
+	var ce *transport.ConnError
+	return errors.As(err, &ce)
+}
 
 // close counts the call off and hands over its record.
 func (c *call) close(f finish) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -166,9 +167,11 @@ type relay struct {
 	in     *transaction.Server
 	out    *transaction.Client
 	req    *sip.Message
-	seq    uint32 // CSeq of the request as passed on
-	done   bool   // has its final answer
-	acked  bool   // INVITE: and the ACK was passed on
+	seq    uint32         // CSeq of the request as passed on
+	sent   *sip.Message   // as passed on; nil once it is no use at another address: there was an answer, it was canceled, or it belongs to an early dialog
+	to     netip.AddrPort // where it was sent
+	done   bool           // has its final answer
+	acked  bool           // INVITE: and the ACK was passed on
 }
 
 // inbound is a relay as the handler of the transaction it came by; the relay itself handles the one it went out by.
@@ -201,6 +204,8 @@ func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message) {
 	dest := o.where(e)
 	if f != nil && !o.near {
 		dest, _ = e.route(o, f.target, f.routes)
+	} else {
+		r.sent, r.to = out, dest.Addr
 	}
 	if m.Method() == sip.INVITE {
 		_ = tx.Trying() // fails only where every later answer would too
@@ -215,6 +220,25 @@ func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message) {
 	}
 	o.group.m.sentRequest(m.Method())
 	c.pending = append(c.pending, r)
+	r.wait(time.Now())
+}
+
+// wait bounds the time that a re-INVITE may stay without its final answer: as long as it does, others are refused (RFC 3261 §14.2). The transaction
+// layer does so only until anything has come.
+func (r *relay) wait(now time.Time) {
+	if c := r.c; r.method == sip.INVITE {
+		c.at(atRing, now.Add(c.e.cfg.Timers.RingTimeout))
+		c.arm()
+	}
+}
+
+// unanswered gives up a re-INVITE. Whoever has it answers the CANCEL's 487, or its silence counts as 408.
+func (c *call) unanswered() {
+	for _, r := range c.pending {
+		if r.method == sip.INVITE && r.out != nil {
+			_ = r.out.Cancel() // an error says that the final answer is there already
+		}
+	}
 }
 
 // translateRAck puts the other side's number for the INVITE into RAck (RFC 3262 §7.2). The INVITE may have been answered meanwhile: a PRACK may
@@ -237,6 +261,7 @@ func (r *relay) settle() {
 	}
 	if r.from.invite == r {
 		r.from.invite = nil
+		c.at(atRing, time.Time{}) // two INVITEs are never under way in a call that is answered
 	}
 }
 
@@ -249,7 +274,7 @@ func (r *relay) Response(tx *transaction.Client, m *sip.Message) {
 	if o != nil {
 		o.group.m.received(r.method, status)
 	}
-	r.out = tx
+	r.out, r.sent = tx, nil
 	if r.done || c.state == over {
 		if r.method == sip.INVITE && status/100 == 2 && c.state == over {
 			// The call ended meanwhile; the answer must be acknowledged all the same.
@@ -261,6 +286,7 @@ func (r *relay) Response(tx *transaction.Client, m *sip.Message) {
 		return
 	}
 	if status < 200 {
+		r.wait(time.Now())
 		res := c.response(r.from, r.req, m, status, "")
 		c.e.respond(r.in, res)
 		return
@@ -314,10 +340,29 @@ func (c *call) bury(r *relay, status int) {
 func (r *relay) Failed(_ *transaction.Client, err error) {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
-	if r.done || r.c.state == over {
+	if r.done || r.c.state == over || r.elsewhere(err) {
 		return
 	}
 	r.failed(err)
+}
+
+// elsewhere sends the request to the next address of the name it went to. When the time for a request other than INVITE is up, who sent it has given up too.
+func (r *relay) elsewhere(err error) bool {
+	if r.sent == nil || !broken(err) && (r.method != sip.INVITE || !lost(err)) {
+		return false
+	}
+	e, o := r.c.e, r.c.other(r.from)
+	m := o.again(e, r.sent, r.to)
+	if m == nil {
+		return false
+	}
+	out, err := e.tx.Send(m, o.dest, r)
+	if err != nil {
+		e.m.sendFailed.Inc()
+		return false
+	}
+	r.out, r.sent, r.to = out, m, o.dest.Addr
+	return true
 }
 
 func (r *relay) failed(err error) {
@@ -354,6 +399,7 @@ func (i *inbound) Cancel(*transaction.Server, *sip.Message) {
 	r := (*relay)(i)
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
+	r.sent = nil
 	if !r.done && r.out != nil {
 		_ = r.out.Cancel() // an error says that the final answer is there already
 	}

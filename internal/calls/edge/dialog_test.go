@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // reinvited passes a re-INVITE from one end to the other and has it accepted.
@@ -355,4 +356,41 @@ func TestRequestsUnderWayWhenTheCallEnds(t *testing.T) {
 	b.svc.send(down.reply(inv, "487 Request Terminated", ""))
 	b.svc.expect("ACK")
 	b.idle()
+}
+
+func TestAReInviteIsNotWaitedForForEver(t *testing.T) {
+	covers(t, "D22")
+	for _, answer := range []string{"487 Request Terminated", ""} {
+		t.Run(answer, func(t *testing.T) {
+			b := setup(t, func(c *bedConfig) { c.cfg.Timers.RingTimeout = time.Second })
+			up, down := b.established(b.core, b.svc, outside, served)
+			b.core.send(up.request("INVITE", sdp))
+			b.core.expect("100")
+			inv := b.svc.expect("INVITE")
+			b.svc.send(down.reply(inv, "100 Trying", ""))
+			b.svc.send(down.reply(b.svc.expect("CANCEL"), "200 OK", ""))
+			if answer != "" {
+				b.svc.send(down.reply(inv, answer, ""))
+				b.svc.expect("ACK")
+				b.core.send(up.ackFailure(b.core.expect("487")))
+				// The next one gets through, and the call lasts.
+				b.svc.send(down.request("INVITE", sdp))
+				b.svc.expect("100")
+				back := b.core.expect("INVITE")
+				b.core.send(up.reply(back, "488 Not Acceptable Here", ""))
+				b.core.expect("ACK")
+				m := b.svc.expect("488")
+				down.inviteText = down.lastRequest
+				b.svc.send(down.ackFailure(m))
+				b.over(up, down)
+				b.idle()
+				return
+			}
+			got := b.core.expectAll("408", "BYE")
+			b.core.send(up.ackFailure(got[0]))
+			b.core.send(up.reply(got[1], "200 OK", ""))
+			b.svc.send(down.reply(b.svc.expect("BYE"), "200 OK", ""))
+			b.idle()
+		})
+	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
@@ -60,10 +62,41 @@ func parseJSON(raw []byte) (*node, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return nil, invalid(CodeInvalidJSON, "", "the body goes on after the JSON value, at byte %d", d.InputOffset())
 	}
+	if at := halfCharacter(raw); at >= 0 {
+		return nil, invalid(CodeInvalidValue, "", "the escape at byte %d is one half of a surrogate pair, which is no character", at)
+	}
 	if n.kind != kindObject {
 		return nil, invalid(CodeInvalidType, "", "the body is %s; send an object", n.kind)
 	}
 	return n, nil
+}
+
+// halfCharacter returns where in raw, which is JSON, half a surrogate pair is escaped without its other half; -1 if nowhere.
+// The decoder would put U+FFFD in its place, and something else would be stored than was sent.
+func halfCharacter(raw []byte) int {
+	unit := func(at int) rune { // the code unit escaped at at, or 0
+		if at+6 > len(raw) || raw[at] != '\\' || raw[at+1] != 'u' {
+			return 0
+		}
+		v, err := strconv.ParseUint(string(raw[at+2:at+6]), 16, 16)
+		if err != nil {
+			return 0
+		}
+		return rune(v)
+	}
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		if u := unit(i); utf16.IsSurrogate(u) {
+			if utf16.DecodeRune(u, unit(i+6)) == utf8.RuneError {
+				return i
+			}
+			i += 6
+		}
+		i++ // the escaped character, which may be a backslash
+	}
+	return -1
 }
 
 func readNode(d *json.Decoder, path string, depth int) (*node, error) {
