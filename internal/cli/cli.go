@@ -134,7 +134,8 @@ func newRoot(p *Program) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	t := &target{p: p}
 	f := root.PersistentFlags()
-	f.StringVar(&t.data, "data", "", "data directory (default $TANDEM_DATA, else "+config.DefaultData(p.Env)+")")
+	without := append(slices.Clone(p.Env), "TANDEM_DATA=")
+	f.StringVar(&t.data, "data", "", "data directory (default $TANDEM_DATA, else "+config.DefaultData(without)+")")
 	f.StringVar(&t.configFile, "config", lookup(p.Env, "TANDEM_CONFIG"), "configuration file (default $TANDEM_CONFIG, else none)")
 	f.StringArrayVar(&t.set, "set", nil, "override one setting, as path=value (repeat for several)")
 	f.StringVar(&t.url, "url", lookup(p.Env, "TANDEM_URL"), "URL of a running Tandem instead of the data directory's socket (default $TANDEM_URL)")

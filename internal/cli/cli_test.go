@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -20,6 +21,20 @@ func TestReferenceIsUpToDate(t *testing.T) {
 	}
 	if string(got) != Reference() {
 		t.Error("docs/cli.md differs from the commands; run make generate")
+	}
+}
+
+// TestHelpSaysWhereDataIsWithoutTheVariable: not the variable's value, which it names before.
+func TestHelpSaysWhereDataIsWithoutTheVariable(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	env := []string{"TANDEM_DATA=/from/variable", "HOME=/home/ada"}
+	if code := Run(t.Context(), Program{Args: []string{"status", "--help"}, Env: env, Stdout: &out, Stderr: io.Discard}); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	want := "(default $TANDEM_DATA, else " + config.DefaultData([]string{"HOME=/home/ada"}) + ")"
+	if !strings.Contains(out.String(), want) {
+		t.Errorf("the help does not say %s:\n%s", want, &out)
 	}
 }
 
