@@ -455,7 +455,7 @@ func (x *exercised) code(code string, status int) {
 
 var update = flag.Bool("update", false, "rewrite the files that tests generate")
 
-const coverageFile = "../../../docs/provisioning-coverage.md"
+const coverageFile = "../../../docs/verification.md"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -471,13 +471,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// The table stands between these two lines.
+const coverageBegin, coverageEnd = "<!-- operations: made by go test ./internal/provisioning/provapi -update -->\n", "<!-- end of operations -->\n"
+
 // checkCoverage compares what was exercised with the table in docs, or writes it.
 func checkCoverage() error {
 	var b strings.Builder
-	b.WriteString("# Provisioning API: operation → statuses exercised\n\n" +
-		"Made by `go test ./internal/provisioning/provapi -update`; the same test without `-update` fails if the table is not what it\n" +
-		"exercised. Every request that is meant to succeed, and every answer, is validated against our document and, where it is at\n" +
-		"hand, against the published one.\n\n| Operation | Method and path | Statuses |\n|---|---|---|\n")
+	b.WriteString("| Operation | Method and path | Statuses |\n|---|---|---|\n")
 	ops := documents()[0].ops
 	slices.SortFunc(ops, func(a, c documentOperation) int {
 		return cmp.Or(strings.Compare(a.path, c.path), strings.Compare(a.method, c.method))
@@ -487,14 +487,18 @@ func checkCoverage() error {
 		fmt.Fprintf(&b, "| `%s` | %s `%s` | %s |\n", o.op.OperationID, o.method, o.path, strings.Trim(fmt.Sprint(statuses), "[]"))
 	}
 	fmt.Fprintf(&b, "\nError codes exercised: %d.\n", len(seen.codes))
-	if *update {
-		return os.WriteFile(coverageFile, []byte(b.String()), 0o644)
-	}
-	have, err := os.ReadFile(coverageFile)
+	page, err := os.ReadFile(coverageFile)
 	if err != nil {
 		return err
 	}
-	if string(have) != b.String() {
+	before, rest, ok := strings.Cut(string(page), coverageBegin)
+	have, after, ok2 := strings.Cut(rest, coverageEnd)
+	switch {
+	case !ok || !ok2:
+		return fmt.Errorf("%s has no place for the table: want the lines %q and %q", coverageFile, coverageBegin, coverageEnd)
+	case *update:
+		return os.WriteFile(coverageFile, []byte(before+coverageBegin+b.String()+coverageEnd+after), 0o644)
+	case have != b.String():
 		return fmt.Errorf("%s is not what the tests exercised; run go test ./internal/provisioning/provapi -update\n%s", coverageFile, b.String())
 	}
 	return nil
