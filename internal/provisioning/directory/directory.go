@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/feed"
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
 )
@@ -68,6 +69,9 @@ type Page[T any] struct {
 type Write struct {
 	Condition Condition
 	Once      *Once
+	// Refused are the items of a batch that the caller found wrong already, by their place: the batch is then rejected, with
+	// them among the details. Their values are not looked at. For operations on batches only.
+	Refused map[int]fault.Error
 }
 
 // Once makes a write happen at most once (OASIS Repeatable Requests 1.0). The record is stored in the transaction of the

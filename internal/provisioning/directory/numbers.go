@@ -124,7 +124,7 @@ func (d *Directory) PutNumbers(ctx context.Context, account string, ns []domain.
 		if err != nil {
 			return err
 		}
-		if err := b.checkAll(0); err != nil {
+		if err := b.checkAll(0, w.Refused); err != nil {
 			return err
 		}
 		r.Numbers = b.ns
@@ -251,10 +251,14 @@ func (b *batch) problem(i int) *fault.Error {
 	return nil
 }
 
-// checkAll checks every item; first is the place of the first one in the whole sequence.
-func (b *batch) checkAll(first int) error {
+// checkAll checks every item but those refused already; first is the place of the first one in the whole sequence.
+func (b *batch) checkAll(first int, refused map[int]fault.Error) error {
 	var details []fault.Error
 	for i := range b.ns {
+		if known, ok := refused[i]; ok {
+			details = append(details, known)
+			continue
+		}
 		if err := b.problem(i); err != nil {
 			err.Target = fmt.Sprintf("numbers[%d].%s", first+i, err.Target)
 			details = append(details, *err)
@@ -360,11 +364,8 @@ func (d *Directory) DeleteNumbers(ctx context.Context, account string, ns []doma
 		}
 		keys := make([]domain.E164, 0, len(ns))
 		seen := make(map[domain.E164]bool, len(ns))
-		var details []fault.Error
-		for i, n := range ns {
-			if _, err := domain.ParseE164(string(n)); err != nil {
-				details = append(details, *invalid(CodeInvalidTelephoneNumber, fmt.Sprintf("numbers[%d].telephoneNumber", i), "%s", err.Error()))
-			} else if !seen[n] {
+		for _, n := range ns {
+			if _, err := domain.ParseE164(string(n)); err == nil && !seen[n] {
 				seen[n] = true
 				keys = append(keys, n)
 			}
@@ -377,8 +378,9 @@ func (d *Directory) DeleteNumbers(ctx context.Context, account string, ns []doma
 		for i := range found {
 			elsewhere[found[i].TelephoneNumber] = found[i].AccountName != account
 		}
+		details := badNumbers(ns, w.Refused)
 		for i, n := range ns {
-			if elsewhere[n] {
+			if _, refused := w.Refused[i]; elsewhere[n] && !refused {
 				details = append(details, *conflict(CodeNumberElsewhere, fmt.Sprintf("numbers[%d].telephoneNumber", i), "the number is assigned to another account"))
 			}
 		}
@@ -482,7 +484,7 @@ func (d *Directory) Import(ctx context.Context, account string, chunk int, ns it
 			if err != nil {
 				return err
 			}
-			if err := b.checkAll(rep.Numbers); err != nil {
+			if err := b.checkAll(rep.Numbers, nil); err != nil {
 				return err
 			}
 			if err := d.storeNumbers(ctx, tx, "numbers.import", b); err != nil {
@@ -526,4 +528,17 @@ func (d *Directory) Import(ctx context.Context, account string, chunk int, ns it
 		}
 	}
 	return rep, nil
+}
+
+// badNumbers returns a detail for each item that is refused already or no number.
+func badNumbers(ns []domain.E164, refused map[int]fault.Error) []fault.Error {
+	var details []fault.Error
+	for i, n := range ns {
+		if known, ok := refused[i]; ok {
+			details = append(details, known)
+		} else if _, err := domain.ParseE164(string(n)); err != nil {
+			details = append(details, *invalid(CodeInvalidTelephoneNumber, fmt.Sprintf("numbers[%d].telephoneNumber", i), "%s", err.Error()))
+		}
+	}
+	return details
 }

@@ -330,13 +330,7 @@ func (d *Directory) AvailableCapabilities(ctx context.Context, account string, n
 	if err := checkBatch(len(ns)); err != nil {
 		return nil, err
 	}
-	var details []fault.Error
-	for i, n := range ns {
-		if _, err := domain.ParseE164(string(n)); err != nil {
-			details = append(details, *invalid(CodeInvalidTelephoneNumber, fmt.Sprintf("numbers[%d].telephoneNumber", i), "%s", err.Error()))
-		}
-	}
-	if err := rejected(details, len(ns)); err != nil {
+	if err := rejected(badNumbers(ns, w.Refused), len(ns)); err != nil {
 		return nil, err
 	}
 	return d.read(ctx, w, func(ctx context.Context, r Reader, res *Result) error {

@@ -299,6 +299,14 @@ func TestBatchNamesEachBadItem(t *testing.T) {
 			"numbers[5].telephoneNumber DuplicateNumber")
 		check(batchOf(good, `{"telephoneNumber":"+14255550102","accountName":"acme"}`, `7`, `{"telephoneNumber":"+14255550104","accountName":"acme","serviceDetails":{},"x":1,"y":2}`),
 			"numbers[1].serviceDetails MissingField", "numbers[2] InvalidFieldType", "numbers[3].x UnknownField")
+		// Wrong shapes and broken rules are told together.
+		check(batchOf(`7`, number("acme", "+14255550104", "teamsDirectRouting"), `{"telephoneNumber":"+14255550102","accountName":"acme"}`, number("acme", "+442079460123", "zoomPhoneCloudPeering")),
+			"numbers[0] InvalidFieldType", "numbers[1].serviceDetails.teamsDirectRouting.enabled ServiceNotEnabledOnAccount",
+			"numbers[2].serviceDetails MissingField", "numbers[3].telephoneNumber NumberAssignedToAnotherAccount")
+		both := b.do("POST", "/accounts/acme:deleteNumbers", batchOf(`7`, `{"telephoneNumber":"+442079460123"}`, `{"telephoneNumber":"x"}`)).fails(400, "BatchRejected")
+		if n := len(both.error().Details); n != 3 {
+			b.t.Errorf("%d details for three bad items: %s", n, both.body)
+		}
 		e := b.do("POST", "/accounts/acme:deleteNumbers", batchOf(`{"telephoneNumber":"+442079460123"}`, `{"telephoneNumber":"x"}`))
 		e.fails(400, "BatchRejected")
 		if strings.Contains(string(e.body), `other`) && !strings.Contains(string(e.body), "another account") {

@@ -113,8 +113,8 @@ func FuzzBody(f *testing.F) {
 		}
 		r = reader{}
 		r.relationship(n)
-		_, _ = batch(n, identifier) // any outcome but a panic
-		_, _ = batch(n, (*reader).number)
+		_, _, _ = batch(n, identifier) // any outcome but a panic
+		_, _, _ = batch(n, (*reader).number)
 	})
 }
 

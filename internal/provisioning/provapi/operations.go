@@ -222,11 +222,12 @@ func (a *API) putNumbers(c *call) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	ns, err := batch(c.body, (*reader).number)
+	ns, refused, err := batch(c.body, (*reader).number)
 	if err != nil {
 		return nil, err
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
+		w.Refused = refused
 		return a.dir.PutNumbers(ctx, name, ns, w)
 	}, func(res *directory.Result) *response {
 		out := make([]any, 0, len(res.Numbers))
@@ -242,11 +243,12 @@ func (a *API) deleteNumbers(c *call) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	ns, err := batch(c.body, identifier)
+	ns, refused, err := batch(c.body, identifier)
 	if err != nil {
 		return nil, err
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
+		w.Refused = refused
 		return a.dir.DeleteNumbers(ctx, name, ns, w)
 	}, noContent)
 }
@@ -268,11 +270,12 @@ func (a *API) availableCapabilities(c *call) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	ns, err := batch(c.body, identifier)
+	ns, refused, err := batch(c.body, identifier)
 	if err != nil {
 		return nil, err
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
+		w.Refused = refused
 		return a.dir.AvailableCapabilities(ctx, name, ns, w)
 	}, func(res *directory.Result) *response {
 		return jsonResponse(http.StatusOK, map[string]any{"availableCapabilities": notNil(res.Capabilities)})

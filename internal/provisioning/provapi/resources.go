@@ -112,33 +112,31 @@ func (r *reader) numberService(t *domain.Traits, o *object) domain.NumberService
 	return s
 }
 
-// batch reads {"numbers": […]} and hands each item to read. Items with a wrong shape make the batch fail as the directory
-// makes it fail for broken rules: one detail per bad item.
-func batch[T any](n *node, read func(r *reader, n *node, path string) T) ([]T, error) {
+// batch reads {"numbers": […]} and hands each item to read. Items with a wrong shape are refused, by their place: the directory
+// rejects the batch with them and with those that break its rules, one detail per bad item.
+func batch[T any](n *node, read func(r *reader, n *node, path string) T) (items []T, refused map[int]fault.Error, err error) {
 	var r reader
 	o := r.object(n, "")
 	list := o.take("numbers", true)
 	o.done()
 	if list == nil || !r.is(list, kindArray, "numbers") || len(r.problems) > 0 {
-		return nil, r.err()
+		return nil, nil, r.err()
 	}
 	if len(list.items) > directory.MaxBatch {
-		return nil, invalid(directory.CodeTooManyItems, "numbers", "the batch has %d numbers; at most %d go into one request", len(list.items), directory.MaxBatch)
+		return nil, nil, invalid(directory.CodeTooManyItems, "numbers", "the batch has %d numbers; at most %d go into one request", len(list.items), directory.MaxBatch)
 	}
-	out := make([]T, 0, len(list.items))
-	var bad []fault.Error
+	items = make([]T, 0, len(list.items))
 	for i, item := range list.items {
 		var r reader
-		out = append(out, read(&r, item, index("numbers", i)))
+		items = append(items, read(&r, item, index("numbers", i)))
 		if len(r.problems) > 0 {
-			bad = append(bad, r.problems[0])
+			if refused == nil {
+				refused = make(map[int]fault.Error)
+			}
+			refused[i] = r.problems[0]
 		}
 	}
-	if len(bad) > 0 {
-		return nil, fault.New(fault.Invalid, directory.CodeBatchRejected, "%d of %d numbers are not as the contract has them; nothing was changed, details names each", len(bad), len(list.items)).
-			At("numbers").With(bad...)
-	}
-	return out, nil
+	return items, refused, nil
 }
 
 // identifier reads {"telephoneNumber": …}.
