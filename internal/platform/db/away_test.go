@@ -166,3 +166,62 @@ func TestPanickingCallerLeavesNoConnectionBehind(t *testing.T) {
 		t.Errorf("View after panics: %v", errors.Unwrap(err))
 	}
 }
+
+// TestPostgresLetsNobodyIn: a server that answers the connections there are and refuses new ones is away like any other.
+func TestPostgresLetsNobodyIn(t *testing.T) {
+	t.Parallel()
+	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
+	c.CreateDatabase(t, "tandem")
+	conf := db.Default()
+	conf.Driver = db.Postgres
+	conf.URL = c.URL("postgres")
+	admin := testkit.Open(t, conf)
+	conf.URL = c.URL("tandem")
+	d := testkit.Open(t, conf)
+	if err := d.View(t.Context(), func(context.Context, *db.Tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	err := admin.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+		_, err := tx.Exec(ctx, "ALTER DATABASE tandem ALLOW_CONNECTIONS false")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// More transactions at once than there are connections.
+	release, events := make(chan struct{}), make(chan error, 2*conf.MaxConnections)
+	var wg sync.WaitGroup
+	for range conf.MaxConnections {
+		wg.Go(func() {
+			entered := false
+			err := d.View(t.Context(), func(ctx context.Context, _ *db.Tx) error {
+				if !entered {
+					entered = true
+					events <- nil
+				}
+				select {
+				case <-release:
+				case <-ctx.Done():
+				}
+				return nil
+			})
+			if !entered {
+				events <- err
+			}
+		})
+	}
+	refused := 0
+	for range conf.MaxConnections {
+		if err := <-events; err != nil {
+			refused++
+			if f := fault.As(err); f.Kind != fault.Unavailable || f.RetryAfter <= 0 {
+				t.Errorf("a transaction without a connection got %v, want Unavailable with a RetryAfter", err)
+			}
+		}
+	}
+	close(release)
+	wg.Wait()
+	if refused == 0 {
+		t.Fatal("every transaction found a connection: the test shows nothing")
+	}
+}

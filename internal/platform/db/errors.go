@@ -44,6 +44,10 @@ func classify(err error) class {
 	if errors.Is(err, ErrRetry) {
 		return again
 	}
+	var ce *pgconn.ConnectError
+	if errors.As(err, &ce) {
+		return lost // whatever the server's reason for letting nobody in
+	}
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) {
 		switch {
@@ -73,10 +77,9 @@ func classify(err error) class {
 		}
 		return other
 	}
-	var ce *pgconn.ConnectError
 	var ne net.Error
 	switch {
-	case errors.As(err, &ce), errors.As(err, &ne), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+	case errors.As(err, &ne), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
 		errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone), errors.Is(err, errAway), errors.Is(err, context.DeadlineExceeded),
 		pgconn.SafeToRetry(err), strings.Contains(err.Error(), "conn closed"):
 		return lost
