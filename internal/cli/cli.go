@@ -23,6 +23,7 @@ import (
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/config/strict"
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/node"
 )
 
 // Program is everything a run of the command line may touch.
@@ -33,6 +34,8 @@ type Program struct {
 	Stdout, Stderr io.Writer
 	// Cut is closed when the operator asks a second time for the end: serve then stops draining. Nil is never.
 	Cut <-chan struct{}
+
+	log, out *node.Output // what Stderr and Stdout are while serve runs; nil for other commands
 }
 
 // The exit codes, documented in docs/cli.md.
@@ -64,6 +67,10 @@ func Run(ctx context.Context, p Program) int {
 		fmt.Fprintln(p.Stderr, mistakes)
 	case err != nil:
 		fmt.Fprintf(p.Stderr, "tandem: %v\n", err)
+	}
+	if p.log != nil {
+		p.out.Close()
+		p.log.Close()
 	}
 	return exitCode(err)
 }

@@ -3,7 +3,9 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"os/signal"
 	"sync"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +24,7 @@ Without a configuration it keeps its data in SQLite under the data directory and
 SIGTERM or Ctrl-C drains: calls go on, new ones are refused. The second one cuts what is left.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			outlive(t.p)
 			for i, r := range roles {
 				if i == 0 {
 					t.set = append(t.set, "roles=")
@@ -34,7 +37,7 @@ SIGTERM or Ctrl-C drains: calls go on, new ones are refused. The second one cuts
 			}
 			var once sync.Once
 			return node.Serve(cmd.Context(), node.Options{
-				Config: cfg, Version: t.p.Version, Log: t.p.Stderr, Lab: lab, Cut: t.p.Cut,
+				Config: cfg, Version: t.p.Version, Log: t.p.log, Lab: lab, Cut: t.p.Cut,
 				Ready: func(r node.Ready) { once.Do(func() { sayReady(t, r) }) },
 			})
 		},
@@ -43,6 +46,14 @@ SIGTERM or Ctrl-C drains: calls go on, new ones are refused. The second one cuts
 	cmd.Flags().BoolVar(&freePorts, "free-ports", false, "listen on free loopback ports instead of the configured ones")
 	cmd.Flags().BoolVar(&lab, "lab", false, "seed sample customers, numbers, requests and addresses, if there are none")
 	return cmd
+}
+
+// outlive makes the process independent of its terminal and of what reads its output: no write to the standard streams
+// waits or ends it from here on.
+func outlive(p *Program) {
+	signal.Ignore(syscall.SIGPIPE)
+	p.log, p.out = node.NewOutput(p.Stderr), node.NewOutput(p.Stdout)
+	p.Stderr, p.Stdout = p.log, p.out
 }
 
 // sayReady prints where Tandem is reached: one line of JSON for scripts, a few lines for people.

@@ -19,7 +19,7 @@ import (
 type Options struct {
 	Config  *config.Loaded
 	Version string
-	Log     io.Writer // where log lines go
+	Log     *Output // where log lines go; the caller closes it
 	// Lab seeds sample data if there is none at all.
 	Lab bool
 	// Ready is called once, when the process can do its work.
@@ -51,11 +51,13 @@ const readyPoll = 20 * time.Millisecond
 // this machine; waiting does not mend it.
 func Serve(ctx context.Context, o Options) error {
 	log := newLogger(o.Log, o.Config.Log)
+	o.Log.report(o.Config.Log)
 	n, err := build(ctx, o.Config, o.Version, log)
 	if err != nil {
 		return err
 	}
 	defer n.close()
+	n.metrics.process.MustRegister(o.Log.dropped)
 	if o.Lab {
 		if err := seedLab(ctx, n.core.directory, log); err != nil {
 			return fmt.Errorf("seed the lab: %w", err)
@@ -68,7 +70,7 @@ func Serve(ctx context.Context, o Options) error {
 	n.logStart()
 	n.announce(ctx, o.Ready)
 	<-ctx.Done()
-	log.Info("asked to end; draining", "longest", n.cfg.Shutdown.Drain)
+	log.Info("shutting down; draining", "longest", n.cfg.Shutdown.Drain)
 	n.draining.Store(true)
 	if err := r.stop(o.Cut, n.cfg.Shutdown.Drain, n.cfg.Shutdown.Cut); err != nil {
 		return err

@@ -1,0 +1,201 @@
+package process
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/node"
+	"github.com/tandemgw/tandem/test/rig"
+)
+
+func TestMain(m *testing.M) { rig.Main(m) }
+
+// patience bounds what happens at once on a machine that is not busy.
+const patience = 30 * time.Second
+
+// server is a running "tandem serve" whose standard error is a pipe.
+type server struct {
+	cmd    *exec.Cmd
+	data   string
+	log    *os.File // the reader's end
+	local  *client.Client
+	exited chan struct{} // closed when it has ended
+	ready  struct {
+		Provisioning, Metrics string
+		SIP                   map[string]string
+	}
+}
+
+// start starts a server and waits until it is ready. Nothing reads its log.
+func start(t *testing.T, args ...string) *server {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{data: t.TempDir(), log: r, exited: make(chan struct{})}
+	s.cmd = exec.Command(rig.Binary(t), append([]string{"serve", "--data", s.data, "--free-ports", "--output", "json",
+		"--set", "shutdown.drain=1s", "--set", "shutdown.cut=5s"}, args...)...)
+	s.cmd.Stderr = w
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close() // the child has its own
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &s.ready)
+	}
+	go func() {
+		_ = s.cmd.Wait() // the exit code is read from its state
+		close(s.exited)
+	}()
+	t.Cleanup(func() {
+		_ = s.cmd.Process.Kill() // it has ended, unless the test failed
+		<-s.exited
+		_ = r.Close() // the test may have closed it
+	})
+	if err != nil {
+		t.Fatalf("serve said %q: %v", line, err)
+	}
+	if s.local, err = client.NewSocket(filepath.Join(s.data, node.SocketName), client.Options{Attempts: 1}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// chatter makes the server log more than a pipe holds (64 KiB): a line for each request, and what a stranger's SIP causes.
+func (s *server) chatter(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stranger, err := net.Dial("udp", s.ready.SIP["udp"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	for i := range 700 {
+		if _, err := s.local.Account(ctx, fmt.Sprintf("an-account-with-a-long-name-that-is-not-there-%d", i)); !client.IsNotFound(err) {
+			t.Fatalf("request %d: %v; want 404 within %v", i, err, patience)
+		}
+		if _, err := stranger.Write([]byte("no SIP\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h, err := s.local.Health(ctx); err != nil || h.Status != "ready" {
+		t.Errorf("health: %+v, %v", h, err)
+	}
+}
+
+// end asks the server to end and fails the test unless it does, well and in time: shutdown.drain, shutdown.cut, a second
+// for the log, and what a busy machine needs.
+func (s *server) end(t *testing.T) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-s.exited:
+	case <-time.After(7*time.Second + patience):
+		t.Fatal("the server did not end after SIGTERM")
+	}
+	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("the server ended with %v", s.cmd.ProcessState)
+	}
+}
+
+// TestALogThatNothingReadsStopsNothing: standard error is a pipe that fills up. Requests, health and the end of the process
+// do not wait for it.
+func TestALogThatNothingReadsStopsNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.chatter(t)
+	s.end(t)
+}
+
+// TestALogReaderThatIsGoneEndsNothing: each write of the log fails with EPIPE.
+func TestALogReaderThatIsGoneEndsNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	if err := s.log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.chatter(t)
+	s.end(t)
+}
+
+// TestStandardOutputThatNothingReadsStopsNothing: the line that says where the server is reached is written to a pipe that
+// is full, as it is when both streams go to one reader.
+func TestStandardOutputThatNothingReadsStopsNothing(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	fill(t, w)
+	data := t.TempDir()
+	s := &server{data: data, exited: make(chan struct{})}
+	s.cmd = exec.Command(rig.Binary(t), "serve", "--data", data, "--free-ports", "--set", "shutdown.drain=1s", "--set", "shutdown.cut=5s")
+	s.cmd.Stdout, s.cmd.Stderr = w, w
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close() // the child has its own
+	go func() {
+		_ = s.cmd.Wait() // the exit code is read from its state
+		close(s.exited)
+	}()
+	t.Cleanup(func() {
+		_ = s.cmd.Process.Kill() // it has ended, unless the test failed
+		<-s.exited
+	})
+	c, err := client.NewSocket(filepath.Join(data, node.SocketName), client.Options{Attempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if h, err := c.Health(limit); err == nil && h.Status == "ready" {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-limit.Done():
+			t.Fatal("the server does not become ready")
+		}
+	}
+	s.end(t)
+}
+
+// fill writes to a pipe until it takes no more.
+func fill(t *testing.T, w *os.File) {
+	t.Helper()
+	if err := w.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := w.Write(make([]byte, 4096)); errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
