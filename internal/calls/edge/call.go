@@ -216,16 +216,14 @@ func (c *call) own(s *side, req *sip.Message, status int, tag, text string) *sip
 	return m
 }
 
-// retarget takes over the Contact of a message as the side's target (RFC 3261 §12.2.1.2, §12.2.2).
+// retarget takes over the Contact of a message as the side's target (RFC 3261 §12.2.1.2, §12.2.2). One that cannot be a
+// Request-URI leaves the target as it is.
 func (c *call) retarget(s *side, m *sip.Message) {
-	if !m.Has(sip.KindContact) {
+	uri, ok := m.Target()
+	if !ok || uri == s.target {
 		return
 	}
-	a, err := m.Contact()
-	if err != nil || a.Addr == s.target || a.Addr == "*" {
-		return
-	}
-	s.target = a.Addr
+	s.target = uri
 	s.locate(c.e)
 }
 

@@ -191,8 +191,8 @@ func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message) {
 	if m.Method() == sip.UPDATE { // RFC 3311 §5.2; a re-INVITE's counts once it is accepted
 		if f == nil || s.near {
 			c.retarget(s, m)
-		} else if a, err := m.Contact(); err == nil {
-			f.target = a.Addr
+		} else if uri, ok := m.Target(); ok {
+			f.target = uri
 		}
 	}
 	r := &relay{c: c, from: s, method: m.Method(), in: tx, req: m}

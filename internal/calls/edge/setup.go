@@ -212,8 +212,8 @@ func (c *call) begin(tx *transaction.Server, m *sip.Message, g *group, facts *do
 	s.tag = e.newTag()
 	s.base = s.tag
 	s.leg = leg.Leg{Call: &c.dec, Local: g.local[f.Proto()], Remote: leg.Addr{Host: f.Remote().Addr().String()}, Refer: g.cfg.Refer == referRelay}
-	s.from = m.Get(sip.KindTo) + ";tag=" + s.tag
-	s.to = m.Get(sip.KindFrom)
+	s.from = sip.EscapeHash(m.Get(sip.KindTo)) + ";tag=" + s.tag
+	s.to = sip.EscapeHash(m.Get(sip.KindFrom))
 	if cs, err := m.CSeq(); err == nil {
 		s.seen = cs.Seq
 		s.placed = cs.Seq
@@ -332,8 +332,8 @@ func (c *call) offer(to *address, now time.Time) bool {
 
 	m := sip.NewRequest(sip.INVITE, c.invite.RequestURI())
 	m.Add(sip.KindMaxForwards, itoa(hopsLeft(c.invite)))
-	m.Append(sip.Line(sip.KindFrom, sip.WithParam(c.invite.Get(sip.KindFrom), "tag", s.tag)))
-	m.Append(sip.Line(sip.KindTo, c.invite.Get(sip.KindTo)))
+	m.Append(sip.Line(sip.KindFrom, sip.EscapeHash(sip.WithParam(c.invite.Get(sip.KindFrom), "tag", s.tag))))
+	m.Append(sip.Line(sip.KindTo, sip.EscapeHash(c.invite.Get(sip.KindTo))))
 	m.Add(sip.KindCallID, s.callID)
 	s.seq, a.seq = 1, 1
 	c.near.passed = a.seq
@@ -498,14 +498,19 @@ func (e *Edge) hangUpFork(tx *transaction.Client, m *sip.Message, a *attempt) {
 		return
 	}
 	s := &side{group: a.addr.peer.group, home: a.home()}
-	if contact, err := m.Contact(); err == nil {
-		s.target = contact.Addr
+	target, ok := m.Target()
+	s.target, s.routes = target, routeSet(m, true)
+	dest := s.home
+	if ok || len(s.routes) > 0 {
+		dest, _ = e.route(s, s.target, s.routes)
 	}
-	s.routes = routeSet(m, true)
-	if s.target == "" {
-		return // no Contact, no way to reach it; it will give up without an ACK
+	if !ok {
+		// The INVITE's Request-URI is no longer at hand, but its To named the same peer.
+		to, err := m.To()
+		if s.target = to.Addr; err != nil {
+			return
+		}
 	}
-	dest, _ := e.route(s, s.target, s.routes)
 	uri, routes := loose(s.target, s.routes)
 	make := func(method sip.Method, seq uint32) *sip.Message {
 		r := sip.NewRequest(method, uri)
@@ -540,7 +545,17 @@ func routeSet(m *sip.Message, reversed bool) []string {
 	}
 	var set []string
 	for v := range m.Values(sip.KindRecordRoute) {
-		set = append(set, v)
+		a, err := sip.ParseNameAddr(v)
+		if err != nil {
+			continue // a Route made of it would be malformed
+		}
+		if u, err := a.URI(); err != nil || !u.IsSIP() {
+			continue
+		}
+		if !a.Angle {
+			v = "<" + v + ">" // RFC 3261 §20.34: Route has brackets
+		}
+		set = append(set, sip.EscapeHash(v))
 	}
 	if reversed {
 		for i, j := 0, len(set)-1; i < j; i, j = i+1, j-1 {
@@ -566,7 +581,7 @@ func (c *call) forkOf(m *sip.Message) *fork {
 	case n >= maxForks && m.Status() < 200:
 		return nil
 	}
-	f := fork{peer: tag, tag: c.near.base, heard: c.near.seen}
+	f := fork{peer: tag, tag: c.near.base, heard: c.near.seen, target: c.far.target}
 	if n > 0 {
 		f.tag += "." + itoa(n)
 	}
@@ -576,13 +591,17 @@ func (c *call) forkOf(m *sip.Message) *fork {
 
 // learn takes over what a response says about the way to its fork, and has its name looked up, so that it is known when the ACK must go there.
 func (f *fork) learn(m *sip.Message, c *call) {
-	a, err := m.Contact()
-	if err != nil || a.Addr == "" {
+	uri, ok := m.Target()
+	if !ok && m.Status() < 200 {
 		return
 	}
 	f.routes = routeSet(m, true)
-	if f.target != a.Addr {
-		f.target = a.Addr
+	switch {
+	case !ok:
+		c.e.log.Warn("answer without a usable Contact; requests of the call go where its INVITE went", "call", c.id,
+			"group", c.far.group.cfg.Name, "call_id", c.far.callID)
+	case f.target != uri:
+		f.target = uri
 		_, _ = c.e.route(c.far, f.target, f.routes)
 	}
 }
@@ -619,10 +638,7 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 	e, s := c.e, c.far
 	f := c.forkOf(m)
 	f.learn(m, c)
-	s.peer, s.routes, s.seen = f.peer, f.routes, f.seen
-	if f.target != "" {
-		s.target = f.target
-	}
+	s.peer, s.routes, s.seen, s.target = f.peer, f.routes, f.seen, f.target
 	s.locate(e)
 	near := &c.near
 	near.tag = f.tag

@@ -28,7 +28,7 @@ func parse(t *testing.T, lines ...string) *sip.Message {
 
 func TestFacts(t *testing.T) {
 	m := parse(t,
-		"INVITE sip:+44%20(20)7946-0100;rn=+441632960000;npdi@Contoso.1R1.gw.example.com.:5063;user=phone SIP/2.0",
+		"INVITE sip:+44%2D(20)7946-0100;rn=+441632960000;npdi@Contoso.1R1.gw.example.com.:5063;user=phone SIP/2.0",
 		"From: \"A, B\" <sip:anonymous@anonymous.invalid>;tag=1",
 		"To: <sip:x@y>",
 		"p-asserted-identity: <sip:alice@contoso.example>, <tel:+44-20-7946-0101;ext=5>",

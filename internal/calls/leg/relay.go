@@ -22,8 +22,13 @@ var stopped = [256]bool{
 	sip.KindAuthenticationInfo: true,
 }
 
-// Relay appends to dst every header line of src that passes from one leg to the other, in order and byte for byte, and
-// the body untouched (a multipart body with its PIDF-LO included). The operator's custom header and X-MS-SBC never pass:
+// addressed are the lines that hold addresses: a "#" in their URIs leaves as %23.
+var addressed = [256]bool{sip.KindPAssertedIdentity: true, sip.KindPPreferredIdentity: true, sip.KindPServedUser: true,
+	sip.KindPCalledPartyID: true, sip.KindHistoryInfo: true, sip.KindDiversion: true, sip.KindReferredBy: true,
+	sip.KindReferTo: true, sip.KindReplyTo: true}
+
+// Relay appends to dst every header line of src that passes from one leg to the other, in order and byte for byte (but
+// for "#" in a SIP or tel URI, which is escaped), and the body untouched (a multipart body with its PIDF-LO included). The operator's custom header and X-MS-SBC never pass:
 // they are ours to write.
 func (r *Rules) Relay(dst, src *sip.Message) {
 	for i := range src.Len() {
@@ -37,6 +42,11 @@ func (r *Rules) Relay(dst, src *sip.Message) {
 				continue
 			}
 			if value != h.Value() {
+				h = h.WithValue(value)
+			}
+		}
+		if addressed[h.Kind()] || h.Kind() == sip.KindOther && fold(h.Name(), HeaderRPID) {
+			if value := sip.EscapeHash(h.Value()); value != h.Value() {
 				h = h.WithValue(value)
 			}
 		}

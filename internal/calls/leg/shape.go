@@ -13,6 +13,9 @@ const (
 	HeaderTenantID = "X-MS-TenantID" // from Microsoft: the tenant a call comes from; billing may need it
 	HeaderFMC      = "X-MS-FMC"      // the call is anchored in Phone System
 
+	// HeaderRPID is the draft before RFC 3325; many switches still send it.
+	HeaderRPID = "Remote-Party-ID"
+
 	headerTenantIDToo = "X-MSTenantID" // as one page of the published documentation spells it
 )
 
@@ -171,6 +174,7 @@ func rewrite(u sip.URI, a Addr) string {
 	} else {
 		user = u.User
 	}
+	user = strings.ReplaceAll(user, "#", "%23") // decoded above, or accepted raw (RFC 3986 §2)
 	if u.Scheme != sip.SchemeTel {
 		for name, value := range u.Params.All() {
 			if hopParams[strings.ToLower(name)] {

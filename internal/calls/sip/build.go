@@ -4,7 +4,7 @@ import "strings"
 
 // NewRequest makes a request with nothing but its start line.
 func NewRequest(method Method, uri string) *Message {
-	m := &Message{method: method, uri: escapeSpaces(uri), vers: Version}
+	m := &Message{method: method, uri: escapeURI(uri), vers: Version}
 	if method == INVITE {
 		m.lines = make([]Header, 0, 24) // a far leg's INVITE carries what came and what profiles add
 	} else {

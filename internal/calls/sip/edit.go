@@ -4,10 +4,10 @@ package sip
 func (m *Message) edited() { m.raw = "" }
 
 // SetRequestURI changes the Request-URI of a request. White space and line
-// breaks, which would break the start line, are percent-escaped.
+// breaks, which would break the start line, and "#" are percent-escaped.
 func (m *Message) SetRequestURI(uri string) {
 	m.edited()
-	m.start, m.uri = "", escapeSpaces(uri)
+	m.start, m.uri = "", escapeURI(uri)
 }
 
 // SetAt changes the value of line i and keeps its name as it was spelled.

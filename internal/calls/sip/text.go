@@ -5,15 +5,24 @@ import "strings"
 // Character classes of RFC 3261 §25.1.
 var (
 	tokenChar = charset("-.!%*_+`'~", true)
-	// userChar: unreserved, user-unreserved; escapes are checked apart.
-	userChar = charset("-_.!~*'()&=+$,;?/", true)
+	// userChar: unreserved, user-unreserved; escapes are checked apart. "#" is never legal in a URI, but Teams and many
+	// PBXs send it as dialled: it is accepted, and leaves as %23.
+	userChar = charset("-_.!~*'()&=+$,;?/#", true)
 	// passwordChar: unreserved and the marks a password may hold.
 	passwordChar = charset("-_.!~*'()&=+$,", true)
-	// paramChar: paramchar of a URI parameter.
-	paramChar = charset("-_.!~*'()[]/:&+$", true)
+	// paramChar: paramchar of a URI parameter, and "#" as in userChar.
+	paramChar = charset("-_.!~*'()[]/:&+$#", true)
 	// uriHeaderChar: hname/hvalue of a URI's header part.
 	uriHeaderChar = charset("-_.!~*'()[]/?:+$", true)
 	hostChar      = charset("-.", true)
+	// plainUser and plainURI are what is written unescaped in a user part and in a Request-URI.
+	plainUser = charset("-_.!~*'()&=+$,;?/", true)
+	plainURI  = func() (t [256]bool) {
+		for c := range t {
+			t[c] = c > ' ' && c != 0x7f && c != '#'
+		}
+		return t
+	}()
 )
 
 func charset(extra string, alnum bool) (t [256]bool) {
@@ -200,25 +209,52 @@ func Quote(text string) string {
 
 const upperHex = "0123456789ABCDEF"
 
-// escapeSpaces percent-escapes what must never stand in a start line.
-func escapeSpaces(s string) string {
-	clean := true
+// escapeURI percent-escapes what must never stand in a Request-URI: white space, control characters and "#".
+func escapeURI(s string) string { return escape(s, &plainURI) }
+
+// escape percent-escapes the bytes that are not in plain.
+func escape(s string, plain *[256]bool) string {
 	for i := 0; i < len(s); i++ {
-		if s[i] <= ' ' || s[i] == 0x7f {
-			clean = false
-			break
+		if plain[s[i]] {
+			continue
 		}
-	}
-	if clean {
-		return s
-	}
-	b := make([]byte, 0, len(s)+8)
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c <= ' ' || c == 0x7f {
-			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
-		} else {
-			b = append(b, c)
+		b := append(make([]byte, 0, len(s)+8), s[:i]...)
+		for ; i < len(s); i++ {
+			if c := s[i]; plain[c] {
+				b = append(b, c)
+			} else {
+				b = append(b, '%', upperHex[c>>4], upperHex[c&15])
+			}
 		}
+		return string(b)
+	}
+	return s
+}
+
+// EscapeHash writes each "#" in the URIs of a header value, one address or a list of them, as %23 (RFC 3986 §2). Display
+// names and header parameters stay.
+func EscapeHash(v string) string {
+	if strings.IndexByte(v, '#') < 0 {
+		return v
+	}
+	b := make([]byte, 0, len(v)+8)
+	angle, params := false, false
+	for i := 0; i < len(v); i++ {
+		switch c := v[i]; {
+		case c == '"' && !angle:
+			end := skipQuoted(v, i)
+			b = append(b, v[i:end]...)
+			i = end - 1
+			continue
+		case c == '<', c == '>':
+			angle = c == '<'
+		case (c == ';' || c == ',') && !angle:
+			params = c == ';'
+		case c == '#' && (angle || !params):
+			b = append(b, "%23"...)
+			continue
+		}
+		b = append(b, v[i])
 	}
 	return string(b)
 }
@@ -243,26 +279,7 @@ func Unescape(s string) string {
 }
 
 // EscapeUser percent-escapes what a user part may not hold (RFC 3261 §25.1).
-func EscapeUser(s string) string {
-	n := 0
-	for i := 0; i < len(s); i++ {
-		if !userChar[s[i]] {
-			n++
-		}
-	}
-	if n == 0 {
-		return s
-	}
-	b := make([]byte, 0, len(s)+2*n)
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; userChar[c] {
-			b = append(b, c)
-		} else {
-			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
-		}
-	}
-	return string(b)
-}
+func EscapeUser(s string) string { return escape(s, &plainUser) }
 
 // printable tells whether s holds no control character at all, eight bytes at a
 // step. Tabs count as control characters here; the slow path allows them.

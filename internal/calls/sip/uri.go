@@ -140,6 +140,9 @@ func (u URI) parseTel(s string) (URI, error) {
 				return u, errTel // §3: only local numbers hold these
 			}
 			digits++
+		case c == '%' && allEscaped(u.User[i:min(i+3, len(u.User))], &hostChar):
+			i += 2 // "#" is written so; what else it may be, TelephoneNumber says
+			digits++
 		default:
 			return u, errTel
 		}
@@ -263,10 +266,11 @@ func (u URI) UserParams() Params {
 }
 
 // TelephoneNumber returns the number to look up: "+" and digits for a global
-// number, the dial string ("911") for a local one. Visual separators and escapes
-// are taken out, and all parameters are left aside (";rn=", ";npdi", ";ext=",
+// number, the dial string ("911") for a local one. Visual separators are taken out,
+// escapes are decoded, and all parameters are left aside (";rn=", ";npdi", ";ext=",
 // ";phone-context=", ";isub=", "verstat" …); the URI's own text keeps them. ok is
-// false where the user part is no telephone number. RFC 3966 §3, RFC 3261 §19.1.6.
+// false where the user part is no telephone number: a blank, escaped or not, is no
+// visual separator. RFC 3966 §3, RFC 3261 §19.1.6.
 func (u URI) TelephoneNumber() (number string, ok bool) {
 	if u.Scheme == SchemeOther || u.User == "" {
 		return "", false
@@ -298,7 +302,7 @@ func (u URI) TelephoneNumber() (number string, ok bool) {
 			digits++
 		case c == '+' && len(b) == 0:
 			b = append(b, c)
-		case c == '-' || c == '.' || c == '(' || c == ')' || c == ' ':
+		case c == '-' || c == '.' || c == '(' || c == ')':
 		case (c == '*' || c == '#') && (len(b) == 0 || b[0] != '+'):
 			b = append(b, c)
 			digits++

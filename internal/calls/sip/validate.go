@@ -259,8 +259,8 @@ func (c *checker) contact(value string) (n int, p *Problem) {
 		if err != nil {
 			return n, bad("Contact", "RFC 3261 §20.10", "Malformed Contact URI: "+err.Error())
 		}
-		if c.m.method == INVITE && !u.IsSIP() {
-			return n, bad("Contact", "RFC 3261 §8.1.1.8", "Contact of an INVITE is not a SIP URI")
+		if (c.m.method == INVITE || c.m.method == UPDATE) && !u.IsSIP() {
+			return n, bad("Contact", "RFC 3261 §8.1.1.8", "Contact of "+string(c.m.method)+" is not a SIP URI")
 		}
 		if len(a.Addr) > c.lim.ContactURI {
 			return n, bad("Contact", "size limit", "Contact URI exceeds "+itoa(c.lim.ContactURI)+" bytes")

@@ -206,6 +206,9 @@ func ParseNameAddr(s string) (NameAddr, error) {
 		i = end
 	}
 	lt := strings.IndexByte(s[i:], '<')
+	if lt >= 0 && i == 0 && strings.IndexByte(s[:lt], ';') >= 0 {
+		lt = -1 // no display name holds a semicolon: the bracket stands in a quoted header parameter
+	}
 	if lt < 0 {
 		if i > 0 {
 			return a, errAngle
@@ -394,6 +397,28 @@ func (m *Message) To() (NameAddr, error) { return ParseNameAddr(m.Get(KindTo)) }
 
 // Contact parses the first Contact value. A lone "*" (REGISTER) has Addr "*".
 func (m *Message) Contact() (NameAddr, error) { return ParseNameAddr(m.First(KindContact)) }
+
+// Target returns the first Contact URI as a Request-URI, which has neither a headers part nor a method parameter
+// (RFC 3261 §19.1.1, table 1). ok is false if Contact is missing, "*", malformed, or not a sip or sips URI.
+func (m *Message) Target() (uri string, ok bool) {
+	a, err := m.Contact()
+	if err != nil {
+		return "", false
+	}
+	u, err := a.URI()
+	if err != nil || !u.IsSIP() {
+		return "", false
+	}
+	uri = a.Addr
+	if u.Headers != "" {
+		uri = uri[:len(uri)-len(u.Headers)-1]
+	}
+	if u.Params.Has("method") {
+		base := uri[:len(uri)-len(u.Params)-1]
+		uri = base + WithParam(";"+string(u.Params), "method", "")
+	}
+	return escapeURI(uri), true
+}
 
 // CSeq parses the CSeq line.
 func (m *Message) CSeq() (CSeq, error) { return ParseCSeq(m.Get(KindCSeq)) }

@@ -52,9 +52,6 @@ func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
 	leg.SetAllow(m, l.Allow())
 }
 
-// headerRPID was the draft before RFC 3325 and is still sent by many switches.
-const headerRPID = "Remote-Party-ID"
-
 // assertIdentity gives an INVITE that begins a call a P-Asserted-Identity, if it has none: from P-Preferred-Identity,
 // else Remote-Party-ID of the calling party, else From. The headers converted are taken off. The host is ours: the
 // number is what is asserted, and another network's host would tell its topology. An INVITE that names no number stays
@@ -86,7 +83,7 @@ func assertIdentity(m *sip.Message, host string) {
 	}
 	m.Remove(sip.KindPPreferredIdentity)
 	private := false
-	for i := m.FindName(headerRPID); i >= 0; i = m.FindName(headerRPID) {
+	for i := m.FindName(leg.HeaderRPID); i >= 0; i = m.FindName(leg.HeaderRPID) {
 		for v := range sip.SplitValues(m.At(i).Value()) {
 			a, err := sip.ParseNameAddr(v)
 			if err != nil {

@@ -116,14 +116,11 @@ func (d *Dialog) learn(res *sip.Message) error {
 
 // setTarget takes the remote target from Contact.
 func (d *Dialog) setTarget(m *sip.Message) error {
-	c, err := m.Contact()
-	if err != nil {
-		return fmt.Errorf("make dialog: Contact: %w", err)
+	uri, ok := m.Target()
+	if !ok {
+		return errors.New("make dialog: Contact cannot be a Request-URI")
 	}
-	if _, err := c.URI(); err != nil {
-		return fmt.Errorf("make dialog: Contact: %w", err)
-	}
-	d.target = c.Addr
+	d.target = uri
 	return nil
 }
 
