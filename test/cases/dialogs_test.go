@@ -1,0 +1,236 @@
+package cases_test
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Case 18: a transfer that is relayed. The REFER's subscription outlives the BYE of the transferor (RFC 5057 §5.2, RFC 3515
+// §2.4.4), so the last NOTIFY is passed on (JsSIP#556, siphon-sip#220, #295).
+func TestCase18NotifyAfterBye(t *testing.T) {
+	pending(t, "18")
+	t.Parallel()
+	l := start(t)
+	for _, v := range []struct {
+		name  string
+		after []string // Subscription-State and status of each NOTIFY after the BYE
+	}{
+		{"given", []string{"terminated;reason=noresource", "200 OK"}},
+		{"active, then terminated", []string{"active;expires=60", "180 Ringing", "terminated;reason=noresource", "200 OK"}},
+		{"failed transfer", []string{"terminated;reason=noresource", "486 Busy Here"}},
+	} {
+		l.sub(t, v.name, func(t *testing.T) {
+			c := l.toOC().setUp()
+			refer(c, "<sip:+442079460777@"+l.net+"12>")
+			notify(c, "refer", "active;expires=60", "100 Trying", 200)
+			c.farHangsUp(referCSeq + 1)
+			for i := 0; i < len(v.after); i += 2 {
+				notify(c, "refer", v.after[i], v.after[i+1], 200)
+			}
+			c.nearSends("NOTIFY", "SIP/2.0 200 OK\r\n", "Event: refer", "Subscription-State: terminated", "Content-Type: message/sipfrag;version=2.0")
+			if r := c.near.response("NOTIFY", c.id); r.code() != 481 {
+				t.Errorf("NOTIFY after the end of the subscription was answered %q, want 481 (RFC 6665 §4.1.3)", r.start)
+			}
+		})
+	}
+}
+
+// Case 18, several subscriptions: the id of "Event: refer;id=" is the CSeq number of the REFER on the leg that the NOTIFY is
+// sent on (RFC 3515 §2.4.6).
+func TestCase18NotifyNamesTheREFEROfItsLeg(t *testing.T) {
+	pending(t, "18")
+	t.Parallel()
+	l := start(t)
+	c := l.toOC().setUp()
+	c.farSends("INFO", 50, "") // the legs' numbers differ
+	c.near.reply(c.nearGets("INFO"), 200, "", "")
+	c.far.response("INFO", c.farID())
+	seen := refer(c, "<sip:+442079460777@"+l.net+"12>")
+	number, _, _ := strings.Cut(seen.get("CSeq"), " ")
+	m := notify(c, "refer;id="+number, "active;expires=60", "100 Trying", 200)
+	if got := strings.ReplaceAll(m.get("Event"), " ", ""); got != "refer;id="+strconv.Itoa(referCSeq) {
+		t.Errorf("the NOTIFY says Event: %s, want refer;id=%d, the REFER's number on its leg", got, referCSeq)
+	}
+	c.hangUp()
+}
+
+// Case 18: a REFER whose Refer-To carries Replaces needs an INVITE that takes a dialog over, which is not built: refused.
+func TestCase18ReferWithReplaces(t *testing.T) {
+	pending(t, "18")
+	t.Parallel()
+	l := start(t)
+	c := l.toOC().setUp()
+	stop := c.near.answerAll("REFER", 202)
+	c.farSends("REFER", referCSeq, "", "Refer-To: <sip:+442079460777@"+l.net+"12?Replaces=a%40b%3Bto-tag%3D1%3Bfrom-tag%3D2>")
+	r := c.far.response("REFER", c.farID())
+	if seen := stop(); len(seen) > 0 || r.code() < 400 {
+		t.Errorf("answered %q and passed on %d times, want a refusal", r.start, len(seen))
+	}
+	c.hangUp()
+}
+
+const referCSeq = 60
+
+// refer sends a REFER from the far side, which the near side accepts. It returns what the near side received.
+func refer(c *call, to string) *message {
+	c.near.t.Helper()
+	c.farSends("REFER", referCSeq, "", "Refer-To: "+to)
+	m := c.nearGets("REFER")
+	c.near.reply(m, 202, "", "", "Contact: <sip:"+c.near.addr+">")
+	if r := c.far.response("REFER", c.farID()); r.code() != 202 {
+		c.near.t.Fatalf("REFER was answered %q, want 202", r.start)
+	}
+	return m
+}
+
+// notify sends a NOTIFY from the near side. It must arrive at the far side, whose answer must come back.
+func notify(c *call, event, state, status string, code int) *message {
+	c.near.t.Helper()
+	quit, stop := context.WithTimeout(context.Background(), patience)
+	defer stop()
+	c.nearSends("NOTIFY", "SIP/2.0 "+status+"\r\n", "Event: "+event, "Subscription-State: "+state, "Content-Type: message/sipfrag;version=2.0")
+	go func() { // an answer without the far side's ends the wait
+		defer stop()
+		c.near.await(finalOf("NOTIFY", c.id), quit.Done())
+	}()
+	m := c.far.poll(of("NOTIFY", c.farID()), quit.Done())
+	if m == nil {
+		c.near.t.Fatalf("NOTIFY %q was not passed on; the sender got %q", status, c.near.starts())
+	}
+	c.far.reply(m, code, "", "")
+	if r := c.near.response("NOTIFY", c.id); r.code() != code {
+		c.near.t.Errorf("NOTIFY was answered %q, want %d", r.start, code)
+	}
+	return m
+}
+
+// Case 19: no session interval below 90 s is accepted (RFC 4028 §4; JsSIP#324, drachtio-server#375). One in a 2xx must not
+// end the call: it is read as 90 or ignored, and what is passed on is not below 90.
+func TestCase19SessionExpiresBelowMinimum(t *testing.T) {
+	pending(t, "19")
+	for _, v := range []string{"5;refresher=uac", "5;refresher=uas", "5", "1;refresher=uac", "0;refresher=uas", "89;refresher=uac"} {
+		t.Run(v, func(t *testing.T) {
+			t.Parallel()
+			l := start(t)
+			c := l.toOC()
+			c.invite(offer, "Supported: timer")
+			c.arrive()
+			c.answer(200, offer, "Require: timer", "Session-Expires: "+v)
+			r := c.answered(200)
+			if s := r.get("Session-Expires"); s != "" && seconds(s) < 90 {
+				t.Errorf("the caller is told Session-Expires: %s, want at least 90 or none", s)
+			}
+			c.ack()
+			c.farGets("ACK")
+			// The call must outlast the interval. A program that is slow cannot fail here: it has nothing to send.
+			quit, stop := context.WithTimeout(context.Background(), 8*time.Second)
+			defer stop()
+			if m := c.near.poll(of("BYE", c.id), quit.Done()); m != nil {
+				t.Fatalf("the call was ended (%s)", m.get("Reason"))
+			}
+			c.hangUp()
+		})
+	}
+}
+
+// Case 19, in requests: 422 with Min-SE of at least 90 (RFC 4028 §5, §6, §9).
+func TestCase19SessionExpiresBelowMinimumInRequests(t *testing.T) {
+	pending(t, "19")
+	t.Parallel()
+	l := start(t)
+	check := func(t *testing.T, r *message) {
+		t.Helper()
+		if r.code() != 422 || seconds(r.get("Min-SE")) < 90 {
+			t.Errorf("answered %q with Min-SE %q, want 422 with at least 90", r.start, r.get("Min-SE"))
+		}
+	}
+	for _, v := range []string{"5", "30;refresher=uac", "89"} {
+		l.sub(t, "INVITE "+v, func(t *testing.T) {
+			c := l.toOC()
+			stop := c.far.answerAll("INVITE", 486)
+			c.invite(offer, "Supported: timer", "Session-Expires: "+v)
+			r := c.near.response("INVITE", c.id)
+			c.ackRefusal(r)
+			if seen := stop(); len(seen) > 0 {
+				t.Error("the INVITE was passed on")
+			}
+			check(t, r)
+		})
+	}
+	c := l.toOC().setUp("Supported: timer")
+	for _, method := range []string{"INVITE", "UPDATE"} {
+		for _, v := range []string{"5", "x: 89;refresher=uac"} {
+			name, value, ok := strings.Cut(v, ": ")
+			if !ok {
+				name, value = "Session-Expires", v
+			}
+			l.sub(t, "in a call, "+method+" "+v, func(t *testing.T) {
+				stop := c.far.answerAll(method, 486)
+				c.nearSends(method, offer, "Supported: timer", name+": "+value)
+				r := c.near.response(method, c.id)
+				if seen := stop(); len(seen) > 0 {
+					t.Errorf("the %s was passed on", method)
+				}
+				check(t, r)
+			})
+		}
+	}
+	c.hangUp()
+}
+
+// seconds reads delta-seconds before any parameter; -1 if there are none.
+func seconds(v string) int {
+	v, _, _ = strings.Cut(v, ";")
+	n, err := strconv.Atoi(strings.TrimSpace(v))
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// Case 23: the callee hangs up before its 200, which is lost at first, has arrived (pjproject#798). By the letter it may
+// not (RFC 3261 §15), so its BYE is answered 481; when the 200 comes, the call must be ended and not put through.
+func TestCase23CalleeHangsUpBeforeItsLostAnswer(t *testing.T) {
+	pending(t, "23")
+	t.Parallel()
+	l := start(t)
+	c := l.toOC()
+	c.invite(offer)
+	c.arrive()
+	c.answer(180, "")
+	c.near.expect("180", func(m *message) bool { return m.code() == 180 && m.get("Call-ID") == c.id })
+	c.farSends("BYE", 1, "")
+	c.far.response("BYE", c.farID())
+	c.answer(200, offer)
+	c.farGets("ACK")
+	// The caller hears a refusal, or an answer and then BYE.
+	r := c.near.response("INVITE", c.id)
+	if r.code() >= 300 {
+		c.ackRefusal(r)
+		return
+	}
+	c.to, c.target = r.get("To"), r.contact()
+	c.ack()
+	c.near.reply(c.nearGets("BYE"), 200, "", "")
+}
+
+// Case 25: offer in the INVITE, answer in the 2xx: each 2xx of the callee is acknowledged at once, whatever becomes of the
+// caller's ACK (RFC 3261 §13.2.2.4; siphon-sip#389).
+func TestCase25AnswerIsAcknowledgedAtOnce(t *testing.T) {
+	pending(t, "25")
+	t.Parallel()
+	l := start(t)
+	c := l.toOC()
+	c.invite(offer)
+	c.arrive()
+	for range 3 { // the second and third are repetitions
+		c.answer(200, offer)
+	}
+	c.answered(200)
+	c.farGets("ACK") // the caller has not sent one
+	c.ack()
+	c.hangUp()
+}

@@ -1,0 +1,61 @@
+// Package cases_test holds inputs that the program once answered wrongly, each with the right answer and its clause. The
+// answers come from RFCs and our contracts, never from the code: the package starts the built program on loopback
+// addresses of its own and speaks to it with a SIP sender and receiver that shares nothing with internal/calls/sip.
+//
+// Numbers of tests are the numbers of the cases: the given input is testdata/NN-….sip where one request is enough;
+// variants of the same kind follow it.
+package cases_test
+
+import (
+	"embed"
+	"flag"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/tandemgw/tandem/test/rig"
+)
+
+//go:embed testdata
+var testdata embed.FS
+
+// patience bounds each wait for something that must happen. It is generous: it passes only when a test fails.
+const patience = 90 * time.Second
+
+// TestMain lets more tests run side by side than there are processors: they wait most of the time.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if runtime.GOOS != "linux" {
+		return // the tests bind addresses of 127.0.0.0/8 other than 127.0.0.1
+	}
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
+	}
+	rig.Main(m)
+}
+
+// faults lists the cases that the program does not answer right yet. Whoever fixes a case deletes its line.
+var faults = map[string]string{
+	"01": "# in URIs",
+	"02": "emergency calls with +, from strangers, at the limits",
+	"03": "Contact without angle brackets, unusable Contact",
+	"08": "INVITE too large for UDP",
+	"09": "ICMP unreachable",
+	"10": "certificates that name a SIP domain by URI",
+	"13": "key replaced under the same kid",
+	"16": "body without an offer",
+	"18": "NOTIFY after BYE, refer;id, Replaces in Refer-To",
+	"19": "session intervals below 90 s",
+	"20": "control characters in correlationId",
+	"22": "escaped blanks in numbers",
+	"23": "BYE before a lost 200",
+	"25": "2xx acknowledged at once",
+}
+
+// pending skips a test whose case is listed in faults.
+func pending(t *testing.T, number string) {
+	t.Helper()
+	if why, ok := faults[number]; ok {
+		t.Skip("not answered right yet: " + why)
+	}
+}
