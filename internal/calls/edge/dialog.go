@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/record"
 	"github.com/tandemgw/tandem/internal/calls/sip"
 	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
@@ -79,11 +80,18 @@ func (e *Edge) inDialog(tx *transaction.Server, m *sip.Message, g *group) {
 		e.refuse(tx, m, g, 483, "Max-Forwards is used up", 0)
 		return
 	}
+	if (m.Method() == sip.INVITE || m.Method() == sip.UPDATE) && tooShort(m) && !c.dec.Emergency {
+		e.refuse(tx, m, g, 422, tooShortText, 0)
+		return
+	}
 	switch m.Method() {
 	case sip.BYE:
 		c.goodbye(s, tx, m)
 	case sip.INVITE:
+		why := c.offerless(m, c.other(s).group.core())
 		switch {
+		case why != "" && c.state == answered:
+			e.refuse(tx, m, g, 488, why, 0)
 		case c.state < answered && s.near, s.invite != nil:
 			e.refuse(tx, m, g, 500, "an INVITE of this side is still under way", glare())
 		case c.state < answered, c.other(s).invite != nil:
@@ -438,16 +446,34 @@ func (i *inbound) Failed(_ *transaction.Server, err error) {
 	}
 }
 
-// session watches the session timer that the two ends have agreed on (RFC 4028): each 2xx to INVITE or UPDATE starts it anew.
+// session watches the session timer that the two ends have agreed on (RFC 4028): each 2xx to INVITE or UPDATE restarts it. An interval below
+// the minimum reaches the other side as the minimum, and never ends a call here: whoever sends it does not follow RFC 4028, so that
+// its refreshes cannot be relied upon. The probe finds a dead call.
 func (c *call) session(m *sip.Message, now time.Time) {
-	v := m.Get(sip.KindSessionExpires)
-	n, _, _ := strings.Cut(v, ";")
-	secs, err := strconv.Atoi(strings.TrimSpace(n))
-	if v == "" || err != nil || secs <= 0 {
+	secs, ok := leg.SessionInterval(m.Get(sip.KindSessionExpires))
+	if !ok || secs < leg.MinSession {
 		c.at(atSession, time.Time{})
 		return
 	}
 	c.at(atSession, now.Add(time.Duration(min(secs, 1<<20))*time.Second))
+}
+
+// tooShort reports whether a request asks for a session interval below the minimum. Its sender must understand 422; for one that does
+// not, the interval is raised instead (RFC 4028 §8.1).
+func tooShort(m *sip.Message) bool {
+	secs, ok := leg.SessionInterval(m.Get(sip.KindSessionExpires))
+	return ok && secs < leg.MinSession && m.HasOption(sip.KindSupported, "timer")
+}
+
+const tooShortText = "the session interval is below 90 seconds; use at least that (RFC 4028 section 4)"
+
+// offerless returns why a service on the side that m goes to would refuse it for lack of an offer; empty if it would not.
+func (c *call) offerless(m *sip.Message, core bool) string {
+	p := c.e.profiles[c.dec.Service]
+	if p == nil || core || c.dec.Emergency || !p.NeedsOffer() || leg.HasSDP(m) {
+		return ""
+	}
+	return c.dec.Service.Traits().Title + " takes no INVITE without an offer: send SDP in the INVITE"
 }
 
 // probe asks both sides whether they still know the call, but for those of which it is known that they do not answer OPTIONS: their silence would

@@ -38,7 +38,9 @@ func TestReinvitesPass(t *testing.T) {
 	b.reinvited(up, down, sdp, sdp, "")   // resume
 	b.reinvited(down, up, hold, held, "") // the other way
 	b.reinvited(down, up, "", hold, held) // no offer: it is in the 200, the answer in the ACK
-	b.reinvited(up, down, "", hold, held)
+	b.over(down, up)
+	up, down = b.established(b.core, b.zoom, outside, open_)
+	b.reinvited(up, down, "", hold, held) // towards a service that takes such
 	b.over(down, up)
 	b.idle()
 }

@@ -430,6 +430,9 @@ func (e *Edge) answer(tx *transaction.Server, m *sip.Message, status int) *sip.M
 	if e.named {
 		res.Append(e.server)
 	}
+	if status == 422 {
+		res.Add(sip.KindMinSE, itoa(leg.MinSession))
+	}
 	return res
 }
 

@@ -29,35 +29,185 @@ func TestTheLongestCallEnds(t *testing.T) {
 	b.ended(up, down, "has lasted as long")
 }
 
+// timer returns how long from now a time of the agent's call is set for; 0 if it is not.
+func (b *bed) timer(end *talk, what int) time.Duration {
+	b.t.Helper()
+	c := b.callOf(end)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.times[what].IsZero() {
+		return 0
+	}
+	return time.Until(c.times[what])
+}
+
+// expire makes a time of the agent's call come now.
+func (b *bed) expire(end *talk, what int) {
+	b.t.Helper()
+	c := b.callOf(end)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at(what, time.Now())
+	c.arm()
+}
+
+func (b *bed) callOf(end *talk) *call {
+	b.t.Helper()
+	en, ok := b.e.calls.get(baseTag(end.remoteTag))
+	if !ok {
+		b.t.Fatalf("%s is in no call", end.a.name)
+	}
+	return en.c
+}
+
+// near reports whether d is what a time of want, set a moment ago, has left.
+func near(d, want time.Duration) bool { return d <= want && d > want-patience }
+
 func TestSessionTimer(t *testing.T) {
 	covers(t, "E2", "E5")
 	b := setup(t)
 	up := b.core.newCall(outside, served)
-	b.core.send(up.request("INVITE", sdp, "Supported: timer", "Session-Expires: 1", "Min-SE: 1"))
+	b.core.send(up.request("INVITE", sdp, "Supported: timer", "Session-Expires: 1800", "Min-SE: 90"))
 	b.core.expect("100")
 	inv := b.svc.expect("INVITE")
-	if inv.get("Session-Expires") != "1" || inv.get("Min-SE") != "1" {
+	if inv.get("Session-Expires") != "1800" || inv.get("Min-SE") != "90" {
 		t.Errorf("the session timer's lines did not pass:\n%s", inv.raw)
 	}
 	down := b.svc.called(inv)
-	b.svc.send(down.reply(inv, "200 OK", sdp, "Session-Expires: 1;refresher=uac", "Require: timer"))
+	b.svc.send(down.reply(inv, "200 OK", sdp, "Session-Expires: 90;refresher=uac", "Require: timer"))
 	ok := b.core.expect("200")
-	if ok.get("Session-Expires") != "1;refresher=uac" {
+	if ok.get("Session-Expires") != "90;refresher=uac" {
 		t.Errorf("Session-Expires of 200 = %q", ok.get("Session-Expires"))
 	}
 	up.answered(ok)
 	b.core.send(up.ack(1, ""))
 	b.svc.expect("ACK")
-	// One refresh, then none.
-	begun := time.Now()
-	b.core.send(up.request("UPDATE", "", "Session-Expires: 2;refresher=uac"))
-	upd := b.svc.expect("UPDATE")
-	b.svc.send(down.reply(upd, "200 OK", "", "Session-Expires: 2;refresher=uac"))
-	b.core.expect("200")
-	b.ended(up, down, "refreshed the session")
-	if d := time.Since(begun); d < 1900*time.Millisecond {
-		t.Errorf("the call ended %v after a refresh for 2 s", d)
+	if d := b.timer(up, atSession); !near(d, 90*time.Second) {
+		t.Errorf("the session ends in %v, want 90 s", d)
 	}
+	// One refresh, then none.
+	b.core.send(up.request("UPDATE", "", "Session-Expires: 120;refresher=uac"))
+	upd := b.svc.expect("UPDATE")
+	b.svc.send(down.reply(upd, "200 OK", "", "Session-Expires: 120;refresher=uac"))
+	b.core.expect("200")
+	if d := b.timer(up, atSession); !near(d, 120*time.Second) {
+		t.Errorf("the session ends in %v after a refresh for 120 s", d)
+	}
+	b.expire(up, atSession)
+	b.ended(up, down, "refreshed the session")
+}
+
+// RFC 4028 §4: the absolute minimum of a session interval is 90 s.
+func TestASessionIntervalBelowTheMinimumEndsNoCall(t *testing.T) {
+	covers(t, "E7", "E8")
+	b := setup(t)
+	for _, c := range []struct{ says, passes string }{
+		{"5;refresher=uac", "90;refresher=uac"},
+		{"5 ;refresher=uas", "90;refresher=uas"},
+		{"0", "90"},
+		{"89", "90"},
+		{"soon", "soon"},
+		{"-90", "-90"},
+	} {
+		up := b.core.newCall(outside, served)
+		b.core.send(up.request("INVITE", sdp, "Supported: timer"))
+		b.core.expect("100")
+		inv := b.svc.expect("INVITE")
+		down := b.svc.called(inv)
+		b.svc.send(down.reply(inv, "200 OK", sdp, "Session-Expires: "+c.says))
+		ok := b.core.expect("200")
+		if got := ok.get("Session-Expires"); got != c.passes {
+			t.Errorf("%q in the answer passed as %q, want %q", c.says, got, c.passes)
+		}
+		up.answered(ok)
+		b.core.send(up.ack(1, ""))
+		b.svc.expect("ACK")
+		if d := b.timer(up, atSession); d != 0 {
+			t.Errorf("%q ends the call after %v", c.says, d)
+		}
+		// In the answer to a refresh too; a timer that was agreed before is over then.
+		for _, says := range []string{"180;refresher=uac", c.says} {
+			b.core.send(up.request("UPDATE", "", "Session-Expires: 180", "Supported: timer"))
+			b.svc.send(down.reply(b.svc.expect("UPDATE"), "200 OK", "", "Session-Expires: "+says))
+			b.core.expect("200")
+		}
+		if d := b.timer(up, atSession); d != 0 {
+			t.Errorf("%q in the answer to UPDATE ends the call after %v", c.says, d)
+		}
+		b.over(up, down)
+		b.record()
+	}
+	b.idle()
+}
+
+func TestARequestForAShortSessionIntervalIsRefused(t *testing.T) {
+	covers(t, "E7")
+	b := setup(t)
+	short := []string{"Supported: 100rel, timer", "Session-Expires: 60;refresher=uac"}
+	refused := func(m msg) {
+		t.Helper()
+		if m.get("Min-SE") != "90" || !strings.Contains(m.get("Warning"), "90 seconds") {
+			t.Errorf("422 lacks Min-SE: 90 or the reason:\n%s", m.raw)
+		}
+	}
+	refused(b.refusal(b.core.newCall(outside, served), "422", sdp, short...))
+	b.record()
+	b.svc.quiet()
+	// Who does not say that it knows the timer would not understand 422.
+	up := b.core.newCall(outside, served)
+	b.core.send(up.request("INVITE", sdp, "Session-Expires: 60", "Min-SE: 45"))
+	b.core.expect("100")
+	inv := b.svc.expect("INVITE")
+	if inv.get("Session-Expires") != "90" || inv.get("Min-SE") != "90" {
+		t.Errorf("a short interval went on as\n%s", inv.raw)
+	}
+	down := b.svc.called(inv)
+	b.svc.send(down.reply(inv, "200 OK", sdp, "Session-Expires: 90;refresher=uas"))
+	up.answered(b.core.expect("200"))
+	b.core.send(up.ack(1, ""))
+	b.svc.expect("ACK")
+	for _, ends := range [][2]*talk{{up, down}, {down, up}} {
+		from, to := ends[0], ends[1]
+		from.a.send(from.request("UPDATE", "", short...))
+		refused(from.a.expect("422"))
+		from.a.send(from.request("INVITE", sdp, short...))
+		m := from.a.expect("422")
+		refused(m)
+		from.a.send(from.ackFailure(m))
+		to.a.quiet()
+	}
+	if d := b.timer(up, atSession); !near(d, 90*time.Second) {
+		t.Errorf("the session ends in %v, want the 90 s agreed before", d)
+	}
+	// The other end's own 422 passes, its minimum raised.
+	b.core.send(up.request("UPDATE", "", "Supported: timer", "Session-Expires: 100"))
+	b.svc.send(down.reply(b.svc.expect("UPDATE"), "422 Session Interval Too Small", "", "Min-SE: 30"))
+	if m := b.core.expect("422"); m.get("Min-SE") != "90" {
+		t.Errorf("Min-SE of the other end's 422 = %q", m.get("Min-SE"))
+	}
+	b.over(up, down)
+	b.idle()
+}
+
+// Nothing of ours refuses an emergency call.
+func TestAnEmergencyCallIsNotRefusedForItsSessionInterval(t *testing.T) {
+	covers(t, "E7")
+	b := setup(t)
+	up := b.svc.newCall(served, "911")
+	b.svc.send(up.request("INVITE", sdp, "Supported: timer", "Session-Expires: 60"))
+	b.svc.expect("100")
+	inv := b.core.expect("INVITE")
+	if inv.get("Session-Expires") != "90" {
+		t.Errorf("Session-Expires = %q, want 90", inv.get("Session-Expires"))
+	}
+	down := b.core.called(inv)
+	b.core.send(down.reply(inv, "200 OK", sdp))
+	up.answered(b.svc.expect("200"))
+	b.svc.send(up.ack(1, ""))
+	b.core.expect("ACK")
+	b.reinvited(down, up, "", sdp, sdp) // nor is a re-INVITE in it refused because it has no offer
+	b.over(up, down)
+	b.idle()
 }
 
 func TestAProbeFindsACallThatIsGone(t *testing.T) {

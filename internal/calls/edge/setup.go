@@ -122,6 +122,10 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 		c.reject(c.dec.Status, c.dec.Warning, 0)
 		return
 	}
+	if tooShort(m) && !c.dec.Emergency {
+		c.reject(422, tooShortText, 0)
+		return
+	}
 	if why := e.admit(g, start, c.dec.Emergency); why != "" {
 		c.reject(503, why, e.cfg.Limits.RetryAfter)
 		return
@@ -149,11 +153,9 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 	}
 	c.order = plan(c.firstOrder[:0], groups, e.find, start)
 	e.calls.put(c.near.tag, c, true)
-	if m.Body() == "" && !c.dec.Emergency {
-		if p := e.profiles[c.dec.Service]; p != nil && p.NeedsOffer() && c.dec.Outcome == route.ToService {
-			c.conclude(488, nil, c.dec.Service.Traits().Title+" takes no INVITE without an offer (SDP)", record.Tandem)
-			return
-		}
+	if why := c.offerless(m, c.dec.Outcome == route.ToCore); why != "" {
+		c.conclude(488, nil, why, record.Tandem)
+		return
 	}
 	c.at(atRing, start.Add(e.cfg.Timers.RingTimeout))
 	c.proceed(start)

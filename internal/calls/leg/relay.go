@@ -27,28 +27,31 @@ var addressed = [256]bool{sip.KindPAssertedIdentity: true, sip.KindPPreferredIde
 	sip.KindPCalledPartyID: true, sip.KindHistoryInfo: true, sip.KindDiversion: true, sip.KindReferredBy: true,
 	sip.KindReferTo: true, sip.KindReplyTo: true}
 
-// Relay appends to dst every header line of src that passes from one leg to the other, in order and byte for byte (but
-// for "#" in a SIP or tel URI, which is escaped), and the body untouched (a multipart body with its PIDF-LO included). The operator's custom header and X-MS-SBC never pass:
-// they are ours to write.
+// Relay appends to dst every header line of src that passes from one leg to the other, in order and byte for byte, and
+// the body untouched (a multipart body with its PIDF-LO included). Two things are changed: "#" in a SIP or tel URI is
+// escaped, and a session interval below MinSession is raised to it (RFC 4028 §4, §5). The operator's custom header and
+// X-MS-SBC never pass: they are ours to write.
 func (r *Rules) Relay(dst, src *sip.Message) {
 	for i := range src.Len() {
 		h := src.At(i)
 		if stopped[h.Kind()] || h.Kind() == sip.KindOther && r.ours(h.Name()) {
 			continue
 		}
-		if h.Kind() == sip.KindSupported {
-			value, left := supported(h.Value())
-			if !left {
-				continue
-			}
-			if value != h.Value() {
-				h = h.WithValue(value)
-			}
+		value, left := h.Value(), true
+		switch h.Kind() {
+		case sip.KindSupported:
+			value, left = supported(value)
+		case sip.KindSessionExpires, sip.KindMinSE:
+			value = atLeastMinSession(value)
+		}
+		if !left {
+			continue
 		}
 		if addressed[h.Kind()] || h.Kind() == sip.KindOther && fold(h.Name(), HeaderRPID) {
-			if value := sip.EscapeHash(h.Value()); value != h.Value() {
-				h = h.WithValue(value)
-			}
+			value = sip.EscapeHash(value)
+		}
+		if value != h.Value() {
+			h = h.WithValue(value)
 		}
 		dst.Append(h)
 	}
