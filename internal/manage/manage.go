@@ -24,6 +24,7 @@ import (
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/domain/strictjson"
 )
 
 // maxBodyBytes bounds request bodies; the largest sensible question is far smaller.
@@ -212,22 +213,24 @@ func publicError(f fault.Error) api.Error {
 	return e
 }
 
-// read parses the body, strictly.
-func read[T any](r *http.Request) (T, error) {
-	var v T
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&v); err != nil {
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
-			return v, fault.New(fault.TooLarge, "RequestTooLarge", "the body is larger than %d bytes", maxBodyBytes)
-		}
-		return v, fault.New(fault.Invalid, "InvalidBody", "the body is not the JSON object that the contract asks for: %v", err)
+// read reads the body strictly: take takes the members that the contract has out of it, and others are refused.
+func read[T any](r *http.Request, take func(o *strictjson.Object) T) (v T, err error) {
+	raw, err := io.ReadAll(r.Body)
+	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
+		return v, fault.New(fault.TooLarge, "RequestTooLarge", "the body is larger than %d bytes", maxBodyBytes)
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return v, fault.New(fault.Invalid, "InvalidBody", "there is more than one JSON value in the body")
+	if err != nil {
+		return v, fault.New(fault.Invalid, strictjson.CodeInvalidJSON, "the body could not be read to its end")
 	}
-	return v, nil
+	n, err := strictjson.Parse(raw)
+	if err != nil {
+		return v, err
+	}
+	var in strictjson.Reader
+	o := in.Object(n, "")
+	v = take(o)
+	o.Done()
+	return v, in.Err()
 }
 
 func notHere(what string) error {
@@ -248,7 +251,7 @@ func (s *Server) setDrain(r *http.Request) (int, any, error) {
 	if s.jobs.Drain == nil {
 		return 0, nil, errNotRunning
 	}
-	d, err := read[api.Drain](r)
+	d, err := read(r, func(o *strictjson.Object) api.Drain { return api.Drain{Draining: o.Bool("draining", true)} })
 	if err != nil {
 		return 0, nil, err
 	}
@@ -276,20 +279,20 @@ func (s *Server) explainCall(r *http.Request) (int, any, error) {
 		}
 		return 0, nil, notHere("edge")
 	}
-	q, err := read[api.Question](r)
+	q, err := read(r, func(o *strictjson.Object) api.Question {
+		text := func(name string) string { return o.Str(name, false) }
+		return api.Question{From: o.Str("from", true), To: o.Str("to", true), Peer: o.Str("peer", true), Host: text("host"),
+			Asserted: o.Strings("asserted", false), History: o.Strings("history", false),
+			ReferredBy: text("referredBy"), AnchoredBy: text("anchoredBy")}
+	})
 	if err != nil {
 		return 0, nil, err
 	}
-	missing := func(name, what string) error {
-		return fault.New(fault.Invalid, "InvalidQuestion", "%s is missing: %s", name, what).At(name)
-	}
-	switch {
-	case q.To == "":
-		return 0, nil, missing("to", "the called number, as dialled")
-	case q.From == "":
-		return 0, nil, missing("from", "the calling number")
-	case q.Peer == "":
-		return 0, nil, missing("peer", "the peer group or peer the call comes from")
+	for _, f := range [][2]string{{"to", q.To}, {"from", q.From}, {"peer", q.Peer}} {
+		if f[1] == "" {
+			return 0, nil, fault.New(fault.Invalid, "InvalidQuestion",
+				"%s is empty; to is the called number as dialled, from the calling number, peer where the call comes from", f[0]).At(f[0])
+		}
 	}
 	e, err := s.jobs.Explain(r.Context(), q)
 	if err != nil {
@@ -316,7 +319,9 @@ func (s *Server) createClient(r *http.Request) (int, any, error) {
 	if s.jobs.NewClient == nil {
 		return 0, nil, notHere("api")
 	}
-	n, err := read[api.NewClient](r)
+	n, err := read(r, func(o *strictjson.Object) api.NewClient {
+		return api.NewClient{Name: o.Str("name", true), Roles: o.Strings("roles", true)}
+	})
 	if err != nil {
 		return 0, nil, err
 	}
@@ -344,7 +349,7 @@ func (s *Server) createToken(r *http.Request) (int, any, error) {
 	if s.jobs.NewToken == nil {
 		return 0, nil, notHere("api")
 	}
-	n, err := read[api.NewToken](r)
+	n, err := read(r, func(o *strictjson.Object) api.NewToken { return api.NewToken{Roles: o.Strings("roles", true)} })
 	if err != nil {
 		return 0, nil, err
 	}
@@ -365,7 +370,9 @@ func (s *Server) verifyAudit(r *http.Request) (int, any, error) {
 	var q api.AuditQuestion
 	if r.ContentLength != 0 {
 		var err error
-		if q, err = read[api.AuditQuestion](r); err != nil {
+		if q, err = read(r, func(o *strictjson.Object) api.AuditQuestion {
+			return api.AuditQuestion{Heads: o.Strings("heads", false)}
+		}); err != nil {
 			return 0, nil, err
 		}
 	}

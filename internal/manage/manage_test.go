@@ -146,8 +146,8 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 	}{
 		{"GET", "/manage/v1/health", "", 200, `"status":"ready"`, false},
 		{"PUT", "/manage/v1/drain", `{"draining":true}`, 200, `{"draining":true}`, false},
-		{"PUT", "/manage/v1/drain", `{"drain":true}`, 400, "InvalidBody", true},
-		{"PUT", "/manage/v1/drain", `{"draining":true}{}`, 400, "more than one", false},
+		{"PUT", "/manage/v1/drain", `{"drain":true}`, 400, "InvalidRequestBody", true},
+		{"PUT", "/manage/v1/drain", `{"draining":true}{}`, 400, "InvalidJson", false},
 		{"GET", "/manage/v1/peers", "", 200, `"state":"up"`, false},
 		{"POST", "/manage/v1/explain", `{"from":"+15550100","to":"+442079460123","peer":"core"}`, 200, `"sipStatus":404`, false},
 		{"POST", "/manage/v1/explain", `{"from":"+15550100","to":"+442079460123","peer":"none"}`, 404, "UnknownPeer", false},
@@ -161,11 +161,11 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"DELETE", "/manage/v1/clients/7", "", 204, "", false},
 		{"DELETE", "/manage/v1/clients/busy", "", 503, "DatabaseAway", false},
 		{"POST", "/manage/v1/tokens", `{"roles":["a"]}`, 200, `"expiresIn":60`, false},
-		{"POST", "/manage/v1/tokens", `{"roles":["a"],"lifetime":59}`, 400, "InvalidBody", true},
+		{"POST", "/manage/v1/tokens", `{"roles":["a"],"lifetime":59}`, 400, "UnknownField", true},
 		{"POST", "/manage/v1/tokens", `{"roles":[]}`, 400, "RolesMissing", true},
 		{"POST", "/manage/v1/audit/verify", "", 200, `"brokenAt":5`, false},
 		{"POST", "/manage/v1/audit/verify", `{"heads":["7:ab"]}`, 200, `differs7:ab`, false},
-		{"POST", "/manage/v1/audit/verify", `{"head":"7:ab"}`, 400, "InvalidBody", true},
+		{"POST", "/manage/v1/audit/verify", `{"head":"7:ab"}`, 400, "UnknownField", true},
 	} {
 		w := c.do(x.method, x.path, x.body, x.bad)
 		if w.Code != x.status || !strings.Contains(w.Body.String(), x.answer) {
@@ -222,6 +222,50 @@ func TestRolesDecideWhoMayDoWhat(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestBodiesAreReadStrictly: nothing is done for a body that does not say exactly what the contract asks for.
+func TestBodiesAreReadStrictly(t *testing.T) {
+	t.Parallel()
+	j, did := jobs()
+	h := newServer(t, j).Local(local)
+	for _, x := range []struct{ method, path, body, code string }{
+		{"PUT", "drain", `{}`, "MissingField"},
+		{"PUT", "drain", ``, "InvalidJson"},
+		{"PUT", "drain", `null`, "InvalidFieldType"},
+		{"PUT", "drain", `true`, "InvalidFieldType"},
+		{"PUT", "drain", `[{"draining":true}]`, "InvalidFieldType"},
+		{"PUT", "drain", `{"draining":null}`, "InvalidFieldType"},
+		{"PUT", "drain", `{"draining":1}`, "InvalidFieldType"},
+		{"PUT", "drain", `{"draining":"true"}`, "InvalidFieldType"},
+		{"PUT", "drain", `{"Draining":true}`, "InvalidRequestBody"},
+		{"PUT", "drain", `{"draining":true,"DRAINING":false}`, "UnknownField"},
+		{"PUT", "drain", `{"draining":true,"draining":false}`, "DuplicateField"},
+		{"PUT", "drain", `{"draining":true,"drain\u0069ng":false}`, "DuplicateField"},
+		{"PUT", "drain", `{"draining":true}x`, "InvalidJson"},
+		{"PUT", "drain", "\ufeff" + `{"draining":true}`, "InvalidJson"},
+		{"PUT", "drain", "{\"draining\":true,\"x\":\"\xff\"}", "InvalidJson"},
+		{"PUT", "drain", `{"draining":true,"x":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`, "InvalidJson"},
+		{"POST", "clients", `{"name":"bss"}`, "MissingField"},
+		{"POST", "clients", `{"name":"bss","roles":null}`, "InvalidFieldType"},
+		{"POST", "clients", `{"name":7,"roles":["ProvisioningAPI.Read"]}`, "InvalidFieldType"},
+		{"POST", "clients", `{"name":"bss","roles":"ProvisioningAPI.Read"}`, "InvalidFieldType"},
+		{"POST", "clients", `{"name":"bss","roles":["ProvisioningAPI.Read"],"roles":["ProvisioningAPI.Admin"]}`, "DuplicateField"},
+		{"POST", "tokens", `{"Roles":["ProvisioningAPI.Read"]}`, "InvalidRequestBody"},
+		{"POST", "tokens", `{"roles":[null]}`, "InvalidFieldType"},
+		{"POST", "explain", `{"from":"1","to":"2","peer":"p","asserted":"x"}`, "InvalidFieldType"},
+		{"POST", "explain", `{"from":"","to":"2","peer":"p"}`, "InvalidQuestion"},
+		{"POST", "audit/verify", `{"heads":{}}`, "InvalidFieldType"},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), x.method, "/manage/v1/"+x.path, strings.NewReader(x.body)))
+		if w.Code != 400 || w.Header().Get("x-ms-error-code") != x.code {
+			t.Errorf("%s %s %.60s = %d %.200s, want 400 %s", x.method, x.path, x.body, w.Code, w.Body, x.code)
+		}
+	}
+	if len(*did) != 0 {
+		t.Errorf("done for bodies that were refused: %v", *did)
 	}
 }
 

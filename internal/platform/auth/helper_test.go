@@ -315,3 +315,9 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 var _ io.Writer = writerFunc(nil)
 
 func contains(s, part string) bool { return strings.Contains(s, part) }
+
+// known returns how many keys the set has for an id and algorithm, whatever they signed.
+func (s *keySet) known(ctx context.Context, kid, alg string) (int, error) {
+	n, _, err := s.find(ctx, kid, alg, func(publicKey) bool { return true })
+	return n, err
+}

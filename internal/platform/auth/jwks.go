@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+
+	"github.com/tandemgw/tandem/internal/domain/strictjson"
 )
 
 // Bounds of a key set. Entra's has about ten keys.
@@ -71,18 +73,24 @@ func parseKeySet(raw []byte) ([]publicKey, error) {
 	if len(raw) > maxKeySetBytes {
 		return nil, fmt.Errorf("key set has %d bytes, at most %d are read", len(raw), maxKeySetBytes)
 	}
-	var set struct {
-		Keys []json.RawMessage `json:"keys"`
-	}
-	if err := json.Unmarshal(raw, &set); err != nil {
+	doc, err := strictjson.Parse(raw)
+	if err != nil {
 		return nil, fmt.Errorf("key set: %w", err)
 	}
-	if len(set.Keys) > maxKeys {
-		return nil, fmt.Errorf("key set has %d keys, at most %d are read", len(set.Keys), maxKeys)
+	var r strictjson.Reader
+	list := r.Object(doc, "").Take("keys", true)
+	if list != nil {
+		r.Is(list, strictjson.KindArray, "keys")
+	}
+	if err := r.Err(); err != nil {
+		return nil, fmt.Errorf("key set: %w", err)
+	}
+	if len(list.Items) > maxKeys {
+		return nil, fmt.Errorf("key set has %d keys, at most %d are read", len(list.Items), maxKeys)
 	}
 	var keys []publicKey
 	var last error
-	for _, r := range set.Keys {
+	for _, r := range list.Items {
 		k, err := parseKey(r)
 		if err != nil {
 			last = err
@@ -99,9 +107,13 @@ func parseKeySet(raw []byte) ([]publicKey, error) {
 	return keys, nil
 }
 
-func parseKey(raw []byte) (publicKey, error) {
-	var j jwk
-	if err := json.Unmarshal(raw, &j); err != nil {
+func parseKey(n *strictjson.Node) (publicKey, error) {
+	var r strictjson.Reader
+	o := r.Object(n, "")
+	str := func(name string) string { return o.Str(name, false) }
+	j := jwk{Kty: str("kty"), Kid: str("kid"), Use: str("use"), Alg: str("alg"), N: str("n"), E: str("e"),
+		Crv: str("crv"), X: str("x"), Y: str("y"), Issuer: str("issuer")}
+	if err := r.Err(); err != nil {
 		return publicKey{}, err
 	}
 	k := publicKey{id: j.Kid, alg: j.Alg, issuer: j.Issuer}

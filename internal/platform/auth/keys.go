@@ -15,15 +15,17 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/domain/strictjson"
 	"github.com/tandemgw/tandem/internal/platform/secret"
 )
 
 const (
 	fetchTimeout      = 5 * time.Second  // discovery and key set together
-	fetchPause        = 30 * time.Second // between fetches asked for by unknown key ids: a stranger can invent ids
+	fetchPause        = 30 * time.Second // between fetches asked for by tokens that no known key fits: anyone can invent such tokens
 	storePause        = time.Second      // the same where the "issuer" is our own store
 	fetchBurst        = 3                // such fetches at once after a quiet time
 	keepEvery         = time.Hour        // an unchanged set is written to disk again, for its date, this often
@@ -50,7 +52,7 @@ type keySet struct {
 	keys    []publicKey
 	fetched time.Time // when keys were got from the issuer, also before a restart
 	begun   int       // fetches begun
-	credit  time.Time // fetchBurst pauses after the last fetch that an unknown key id may ask for (GCRA)
+	credit  time.Time // fetchBurst pauses after the last fetch that a token may ask for (GCRA)
 }
 
 func newKeySet(issuer string, fetch func(context.Context) ([]byte, error), sealer *secret.Keyring, dir string, maxAge time.Duration, log *slog.Logger) *keySet {
@@ -63,24 +65,31 @@ func newKeySet(issuer string, fetch func(context.Context) ([]byte, error), seale
 	return s
 }
 
-// find returns the keys that may have signed a token with this key id and algorithm: one, or for a token without a key id
-// every fitting one. If the id is unknown the set is fetched again, fetchBurst times and then once in a pause at most.
-// errNoKeys means that the issuer was never reached (or too long ago), so that nothing can be said about the token.
-func (s *keySet) find(ctx context.Context, kid, alg string) ([]publicKey, error) {
+// find looks for a key with this id (any, if it is empty) that may be used with this algorithm and that fits a signature. It
+// returns how many such keys are known, and whether one fits. If none does, whatever the id, the set is fetched again once:
+// an issuer may have replaced its key under the old id. Such fetches are bounded over all callers: fetchBurst times and then
+// once in a pause at most. errNoKeys means that the issuer was never reached (or too long ago), so that nothing can be said
+// about the token.
+func (s *keySet) find(ctx context.Context, kid, alg string, fit func(publicKey) bool) (known int, fits bool, err error) {
 	found, have := s.pick(kid, alg)
-	if len(found) > 0 {
-		return found, nil
+	if slices.ContainsFunc(found, fit) {
+		return len(found), true, nil
 	}
 	if s.mayFetch() {
 		if err := s.refresh(ctx); err != nil && !have {
-			return nil, fmt.Errorf("%w: %w", errNoKeys, err)
+			return 0, false, fmt.Errorf("%w: %w", errNoKeys, err)
+		}
+	} else {
+		select { // one that is under way serves this token too
+		case s.fetching <- struct{}{}:
+			<-s.fetching
+		case <-ctx.Done():
 		}
 	}
-	found, have = s.pick(kid, alg)
-	if len(found) == 0 && !have {
-		return nil, errNoKeys
+	if found, have = s.pick(kid, alg); !have {
+		return 0, false, errNoKeys
 	}
-	return found, nil
+	return len(found), slices.ContainsFunc(found, fit), nil
 }
 
 // errNoKeys is wrapped by find when there is no usable key set.
@@ -101,7 +110,7 @@ func (s *keySet) pick(kid, alg string) (found []publicKey, have bool) {
 	return found, true
 }
 
-// mayFetch spends one of the fetches that unknown key ids may ask for.
+// mayFetch spends one of the fetches that tokens may ask for.
 func (s *keySet) mayFetch() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -249,21 +258,24 @@ func remote(client *http.Client, rule issuerRule) func(context.Context) ([]byte,
 			if err != nil {
 				return nil, err
 			}
-			var doc struct {
-				Issuer  string `json:"issuer"`
-				JWKSURI string `json:"jwks_uri"`
+			doc, err := strictjson.Parse(raw)
+			if err != nil {
+				return nil, fmt.Errorf("discovery document %s: %w", rule.discovery, err)
 			}
-			if err := json.Unmarshal(raw, &doc); err != nil {
+			var r strictjson.Reader
+			o := r.Object(doc, "")
+			issuer := o.Str("issuer", true)
+			url = o.Str("jwks_uri", true)
+			if err := r.Err(); err != nil {
 				return nil, fmt.Errorf("discovery document %s: %w", rule.discovery, err)
 			}
 			// §4.3: the document must be the issuer's own.
-			if doc.Issuer != rule.issuer {
-				return nil, fmt.Errorf("discovery document %s is that of issuer %q, not of %q", rule.discovery, doc.Issuer, rule.issuer)
+			if issuer != rule.issuer {
+				return nil, fmt.Errorf("discovery document %s is that of issuer %q, not of %q", rule.discovery, issuer, rule.issuer)
 			}
-			if err := checkFetchURL(doc.JWKSURI); err != nil {
+			if err := checkFetchURL(url); err != nil {
 				return nil, fmt.Errorf("discovery document %s: jwks_uri: %w", rule.discovery, err)
 			}
-			url = doc.JWKSURI
 		}
 		return get(ctx, client, url, maxKeySetBytes)
 	}

@@ -1,9 +1,11 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/domain/strictjson"
 	"github.com/tandemgw/tandem/internal/platform/secret"
 )
 
@@ -116,14 +120,90 @@ func (v *Verifier) Run(ctx context.Context) error {
 	return nil
 }
 
-// claims are the claims we read. A claim of the wrong type makes the token malformed.
-type claims struct {
-	jwt.RegisteredClaims
-	TenantID string           `json:"tid"`
-	AppID    string           `json:"appid"`     // Entra v1
-	AZP      string           `json:"azp"`       // Entra v2, OpenID Connect
-	ClientID string           `json:"client_id"` // RFC 9068
-	Roles    jwt.ClaimStrings `json:"roles"`
+// token is a JSON Web Token (RFC 7519) in the compact form of RFC 7515 §7.1, read and not yet believed.
+type token struct {
+	kid, alg  string
+	signed    string // what the signature is over
+	signature []byte
+
+	issuer, subject, tenant string
+	clients                 []string // appid (Entra v1), azp (v2, OpenID Connect), client_id (RFC 9068), sub
+	audience, roles         []string
+	expires                 time.Time
+	notBefore, issuedAt     *time.Time
+}
+
+// parseToken reads a token strictly. Unknown claims and header parameters are ignored, but for critical ones.
+func parseToken(text string) (*token, error) {
+	parts := strings.Split(text, ".")
+	if len(parts) != 3 {
+		return nil, fmt.Errorf("it has %d parts, not 3", len(parts))
+	}
+	var raw [3][]byte
+	for i, p := range parts {
+		var err error
+		if raw[i], err = base64.RawURLEncoding.Strict().DecodeString(p); err != nil {
+			return nil, err
+		}
+	}
+	t := &token{signed: parts[0] + "." + parts[1], signature: raw[2]}
+	header, err := strictjson.Parse(raw[0])
+	if err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	claims, err := strictjson.Parse(raw[1])
+	if err != nil {
+		return nil, fmt.Errorf("claims: %w", err)
+	}
+	var r strictjson.Reader
+	c := r.Object(claims, "")
+	t.issuer, t.subject, t.tenant = c.Str("iss", false), c.Str("sub", false), c.Str("tid", false)
+	t.clients = []string{c.Str("appid", false), c.Str("azp", false), c.Str("client_id", false), t.subject}
+	t.audience, t.roles = c.StringOrStrings("aud"), c.StringOrStrings("roles")
+	if at := numericDate(&r, c, "exp", true); at != nil {
+		t.expires = *at
+	}
+	t.notBefore, t.issuedAt = numericDate(&r, c, "nbf", false), numericDate(&r, c, "iat", false)
+	if err := r.Err(); err != nil {
+		return nil, fmt.Errorf("claims: %w", err)
+	}
+	return t, t.readHeader(r.Object(header, ""), &r)
+}
+
+// numericDate reads a NumericDate (RFC 7519 §2): seconds since 1970, perhaps with a fraction. Nil if it is not there.
+func numericDate(r *strictjson.Reader, c *strictjson.Object, name string, required bool) *time.Time {
+	n := c.Take(name, required)
+	if n == nil || !r.Is(n, strictjson.KindNumber, name) {
+		return nil
+	}
+	const year10000 = 253402300800
+	s, err := strconv.ParseFloat(n.Text, 64)
+	if err != nil || s < 0 || s >= year10000 {
+		r.Add(fault.New(fault.Invalid, strictjson.CodeInvalidValue, "%s is not a time in seconds since 1970", name))
+		return nil
+	}
+	at := time.UnixMicro(int64(s * 1e6))
+	return &at
+}
+
+// readHeader reads what the signature needs. RFC 7515 §4.1.11: a token with a critical extension that we do not know (we know
+// none) is refused, and b64 is one (RFC 7797 §6). RFC 8725 §3.11: a typ that is not an access token's is refused.
+func (t *token) readHeader(h *strictjson.Object, r *strictjson.Reader) error {
+	if h.Take("crit", false) != nil || h.Take("b64", false) != nil {
+		return invalid("it has critical extensions, of which none is known here")
+	}
+	if typ := h.Take("typ", false); typ != nil {
+		switch strings.TrimPrefix(strings.ToLower(typ.Text), "application/") {
+		case "jwt", "at+jwt":
+		default:
+			return invalid("its type is %s, not JWT", quote(typ.Text))
+		}
+	}
+	t.alg, t.kid = h.Str("alg", true), h.Str("kid", false)
+	if err := r.Err(); err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+	return nil
 }
 
 // Authorization takes the token out of an Authorization header (RFC 6750 §2.1). Errors: fault.Unauthenticated,
@@ -176,80 +256,42 @@ func invalid(format string, args ...any) *fault.Error {
 	return fault.New(fault.Unauthenticated, CodeInvalidToken, "the bearer token is refused: "+format, args...)
 }
 
-func (v *Verifier) verify(ctx context.Context, token string) (*Principal, error) {
-	if len(token) > MaxTokenBytes {
+func (v *Verifier) verify(ctx context.Context, text string) (*Principal, error) {
+	if len(text) > MaxTokenBytes {
 		return nil, invalid("it is longer than %d bytes", MaxTokenBytes)
 	}
-	// First without trust: whose is it said to be? Everything read here is checked again below.
-	var said claims
-	unverified, _, err := jwt.NewParser().ParseUnverified(token, &said)
-	if err != nil {
-		return nil, invalid("it is not a signed JSON Web Token").Because(err)
+	// All that needs no key comes first, so that a token that is refused anyway makes nobody fetch keys.
+	tok, err := parseToken(text)
+	if f := (*fault.Error)(nil); errors.As(err, &f) && f.Kind == fault.Unauthenticated {
+		return nil, f
+	} else if err != nil {
+		return nil, invalid("it is not a signed JSON Web Token as RFC 7519 has it: %s", clip(err.Error())).Because(err)
 	}
-	t := v.issuers[said.Issuer]
+	t := v.issuers[tok.issuer]
 	if t == nil {
-		return nil, invalid("its issuer %s is not one that is trusted here", quote(said.Issuer))
+		return nil, invalid("its issuer %s is not one that is trusted here", quote(tok.issuer))
 	}
-	kid, err := checkHeader(unverified.Header)
+	if !slices.Contains(t.rule.algorithms, tok.alg) {
+		return nil, invalid("its algorithm %s is not accepted; accepted are %s", quote(tok.alg), strings.Join(t.rule.algorithms, ", "))
+	}
+	p, err := v.claimed(t, tok)
 	if err != nil {
 		return nil, err
 	}
-	alg := unverified.Method.Alg()
-	if !slices.Contains(t.rule.algorithms, alg) {
-		return nil, invalid("its algorithm %s is not accepted; accepted are %s", quote(alg), strings.Join(t.rule.algorithms, ", "))
-	}
-	keys, err := t.keys.find(ctx, kid, alg)
-	if err != nil {
-		return nil, fault.New(fault.Unavailable, CodeIssuerUnavailable, "the token's issuer cannot be reached to check the token; try again later").After(fetchPause).Because(err)
-	}
-	if len(keys) == 0 {
-		return nil, invalid("its issuer has no key %s for %s", quote(kid), alg)
-	}
-	set := jwt.VerificationKeySet{}
-	for _, k := range keys {
-		set.Keys = append(set.Keys, k.key)
-	}
-	var c claims
-	parser := jwt.NewParser(jwt.WithValidMethods(t.rule.algorithms), jwt.WithIssuer(t.rule.issuer), jwt.WithExpirationRequired(),
-		jwt.WithIssuedAt(), jwt.WithLeeway(v.skew))
-	_, err = parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return set, nil })
+	method := jwt.GetSigningMethod(tok.alg)
+	known, fits, err := t.keys.find(ctx, tok.kid, tok.alg, func(k publicKey) bool {
+		return method.Verify(tok.signed, tok.signature, k.key) == nil
+	})
 	switch {
-	case errors.Is(err, jwt.ErrTokenSignatureInvalid) || errors.Is(err, jwt.ErrTokenUnverifiable):
-		return nil, invalid("its signature is wrong").Because(err)
-	case errors.Is(err, jwt.ErrTokenExpired):
-		return nil, fault.New(fault.Unauthenticated, CodeExpiredToken, "the bearer token has expired; get a new one").Because(err)
-	case errors.Is(err, jwt.ErrTokenNotValidYet) || errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
-		return nil, invalid("it is not valid yet; check the clocks").Because(err)
-	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
-		return nil, invalid("it has no exp claim").Because(err)
 	case err != nil:
-		return nil, invalid("it is malformed").Because(err)
+		return nil, fault.New(fault.Unavailable, CodeIssuerUnavailable,
+			"the token's issuer cannot be reached to check the token; try again later").After(fetchPause).Because(err)
+	case known == 0:
+		return nil, invalid("its issuer has no key %s for %s", quote(tok.kid), tok.alg)
+	case !fits:
+		return nil, invalid("its signature is wrong")
 	}
-	return v.accept(ctx, t, &c)
-}
-
-// accept checks what golang-jwt does not: audience, tenant and, for our own clients, that they are not revoked.
-func (v *Verifier) accept(ctx context.Context, t *trusted, c *claims) (*Principal, error) {
-	if !slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(t.rule.audiences, a) }) {
-		return nil, invalid("it was made for another audience (%s)", quote(strings.Join(c.Audience, " ")))
-	}
-	if t.rule.tenant != "" && strings.ToLower(c.TenantID) != t.rule.tenant {
-		return nil, invalid("it was made by another tenant")
-	}
-	p := &Principal{Issuer: c.Issuer, Subject: c.Subject, TenantID: c.TenantID, Expires: c.ExpiresAt.Time}
-	for _, id := range []string{c.AppID, c.AZP, c.ClientID, c.Subject} {
-		if id != "" {
-			p.ClientID = id
-			break
-		}
-	}
-	if p.ClientID == "" {
-		return nil, invalid("it names nobody: none of appid, azp, client_id and sub is there")
-	}
-	for _, r := range c.Roles {
-		p.Roles = append(p.Roles, Role(r))
-	}
-	if v.embedded != nil && c.Issuer == v.embedded.cfg.Issuer {
+	if v.embedded != nil && tok.issuer == v.embedded.cfg.Issuer {
 		if err := v.embedded.checkClient(ctx, p.ClientID); err != nil {
 			return nil, err
 		}
@@ -257,35 +299,43 @@ func (v *Verifier) accept(ctx context.Context, t *trusted, c *claims) (*Principa
 	return p, nil
 }
 
-// checkHeader returns the key id. RFC 7515 §4.1.11: a token with a critical extension that we do not know (we know none)
-// is refused. RFC 8725 §3.11: a typ that is not an access token's is refused.
-func checkHeader(h map[string]any) (kid string, err error) {
-	if _, ok := h["crit"]; ok {
-		return "", invalid("it has critical extensions, of which none is known here")
+// claimed returns whom a token would prove if its signature is good: it checks the times (RFC 7519 §4.1), the audience and the
+// tenant.
+func (v *Verifier) claimed(t *trusted, tok *token) (*Principal, error) {
+	now := time.Now()
+	early := func(at *time.Time) bool { return at != nil && now.Add(v.skew).Before(*at) }
+	switch {
+	case !now.Add(-v.skew).Before(tok.expires):
+		return nil, fault.New(fault.Unauthenticated, CodeExpiredToken, "the bearer token has expired; get a new one")
+	case early(tok.notBefore) || early(tok.issuedAt):
+		return nil, invalid("it is not valid yet; check the clocks")
+	case !slices.ContainsFunc(tok.audience, func(a string) bool { return slices.Contains(t.rule.audiences, a) }):
+		return nil, invalid("it was made for another audience (%s)", quote(strings.Join(tok.audience, " ")))
+	case t.rule.tenant != "" && strings.ToLower(tok.tenant) != t.rule.tenant:
+		return nil, invalid("it was made by another tenant")
 	}
-	if typ, ok := h["typ"]; ok {
-		s, _ := typ.(string)
-		switch strings.TrimPrefix(strings.ToLower(s), "application/") {
-		case "jwt", "at+jwt":
-		default:
-			return "", invalid("its type is %s, not JWT", quote(fmt.Sprint(typ)))
-		}
+	p := &Principal{Issuer: tok.issuer, Subject: tok.subject, TenantID: tok.tenant, Expires: tok.expires}
+	if p.ClientID = cmp.Or(tok.clients...); p.ClientID == "" {
+		return nil, invalid("it names no client: appid, azp, client_id and sub are all missing")
 	}
-	if k, ok := h["kid"]; ok {
-		if kid, ok = k.(string); !ok {
-			return "", invalid("its key id is not a string")
-		}
+	for _, r := range tok.roles {
+		p.Roles = append(p.Roles, Role(r))
 	}
-	return kid, nil
+	return p, nil
 }
 
-// quote shows a piece of an unchecked token without letting it fill the log.
-func quote(s string) string {
-	const most = 100
+// clip bounds what an unchecked token can put into an answer and the log.
+func clip(s string) string {
+	const most = 200
 	if len(s) > most {
 		s = s[:most] + "…"
 	}
-	b, err := json.Marshal(s)
+	return strings.ToValidUTF8(s, "�")
+}
+
+// quote shows a piece of an unchecked token.
+func quote(s string) string {
+	b, err := json.Marshal(clip(s))
 	if err != nil {
 		return "?"
 	}

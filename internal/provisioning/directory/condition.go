@@ -23,8 +23,8 @@ func (t Tags) set() bool { return t.Any || len(t.List) > 0 }
 type Condition struct {
 	IfMatch           Tags
 	IfNoneMatch       Tags
-	IfModifiedSince   time.Time // zero for none
-	IfUnmodifiedSince time.Time // zero for none
+	IfModifiedSince   *time.Time // nil for none: every time is a real condition, also year 1
+	IfUnmodifiedSince *time.Time
 }
 
 // Verdict is the outcome of evaluating a Condition.
@@ -59,8 +59,8 @@ func (c Condition) evaluate(exists bool, version int64, modified time.Time, read
 		if !exists || !c.IfMatch.Any && !contains(c.IfMatch.List, tag, false) {
 			return Failed
 		}
-	case !c.IfUnmodifiedSince.IsZero():
-		if !exists || modified.After(c.IfUnmodifiedSince) {
+	case c.IfUnmodifiedSince != nil:
+		if !exists || modified.After(*c.IfUnmodifiedSince) {
 			return Failed
 		}
 	}
@@ -72,8 +72,8 @@ func (c Condition) evaluate(exists bool, version int64, modified time.Time, read
 			}
 			return Failed
 		}
-	case !c.IfModifiedSince.IsZero():
-		if exists && !modified.After(c.IfModifiedSince) {
+	case c.IfModifiedSince != nil:
+		if exists && !modified.After(*c.IfModifiedSince) {
 			if read {
 				return NotModified
 			}

@@ -146,3 +146,5 @@ func once(id string, digest byte) *directory.Once {
 	return &directory.Once{Scope: "bss", ID: id, FirstSent: time.Now(), Digest: [32]byte{digest},
 		Render: func(r *directory.Result) ([]byte, error) { return json.Marshal(r.Created) }}
 }
+
+func since(t time.Time) *time.Time { return &t }

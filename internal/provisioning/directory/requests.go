@@ -69,8 +69,9 @@ func (d *Directory) PatchRequest(ctx context.Context, tenantID string, p Relatio
 		name string
 		v    *string
 		max  int
-	}{{"status", p.Status, maxStatus}, {"comment", p.Comment, maxComment}} {
-		if f.v != nil && !text(*f.v, f.max) {
+		fits func(string, int) bool
+	}{{"status", p.Status, maxStatus, text}, {"comment", p.Comment, maxComment, prose}} {
+		if f.v != nil && !f.fits(*f.v, f.max) {
 			return nil, invalid(CodeInvalidRelationship, "customerRelationship."+f.name, "%s has at most %d bytes of UTF-8 without control characters", f.name, f.max)
 		}
 	}

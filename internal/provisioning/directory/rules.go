@@ -3,6 +3,7 @@ package directory
 import (
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/tandemgw/tandem/internal/domain"
@@ -46,17 +47,14 @@ func alnum(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
-// text tells that s is UTF-8 of at most max bytes without control characters but tab and line ends.
-func text(s string, max int) bool {
-	if len(s) > max || !utf8.ValidString(s) {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; c < ' ' && c != '\t' && c != '\n' && c != '\r' || c == 0x7f {
-			return false
-		}
-	}
-	return true
+// text reports whether s is UTF-8 of at most max bytes without control characters and line breaks: one line.
+func text(s string, max int) bool { return prose(s, max) && !strings.ContainsAny(s, "\t\n\r") }
+
+// prose is text that may have several lines and tabs. C1 controls (U+0085 is a line break), U+2028 and U+2029 are refused too.
+func prose(s string, max int) bool {
+	return len(s) <= max && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r' || r == '\u2028' || r == '\u2029'
+	})
 }
 
 // guid tells that s is a GUID in its usual form.

@@ -38,15 +38,24 @@ func TestBadAccountsAreRefused(t *testing.T) {
 		code   string
 		target string
 	}{
-		"empty name":               {func(a *domain.Account) { a.Name = "" }, fault.Invalid, directory.CodeInvalidAccountName, "name"},
-		"name of 101":              {func(a *domain.Account) { a.Name = strings.Repeat("a", 101) }, fault.Invalid, directory.CodeInvalidAccountName, "name"},
-		"name with a dot":          {func(a *domain.Account) { a.Name = "a.b" }, fault.Invalid, directory.CodeInvalidAccountName, "name"},
-		"name with an umlaut":      {func(a *domain.Account) { a.Name = "ä" }, fault.Invalid, directory.CodeInvalidAccountName, "name"},
-		"correlation id with NUL":  {func(a *domain.Account) { a.CorrelationID = "a\x00" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"correlation id, bad text": {func(a *domain.Account) { a.CorrelationID = "\xff" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"correlation id too long":  {func(a *domain.Account) { a.CorrelationID = strings.Repeat("a", 1025) }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"tenant is no GUID":        {func(a *domain.Account) { a.TeamsTenantID = "contoso.onmicrosoft.com" }, fault.Invalid, directory.CodeInvalidTenantID, "teamsTenantId"},
-		"tenant with a bad digit":  {func(a *domain.Account) { a.TeamsTenantID = tenant1[:35] + "g" }, fault.Invalid, directory.CodeInvalidTenantID, "teamsTenantId"},
+		"empty name":                          {func(a *domain.Account) { a.Name = "" }, fault.Invalid, directory.CodeInvalidAccountName, "name"},
+		"name of 101":                         {func(a *domain.Account) { a.Name = strings.Repeat("a", 101) }, fault.Invalid, directory.CodeInvalidAccountName, "name"},
+		"name with a dot":                     {func(a *domain.Account) { a.Name = "a.b" }, fault.Invalid, directory.CodeInvalidAccountName, "name"},
+		"name with an umlaut":                 {func(a *domain.Account) { a.Name = "ä" }, fault.Invalid, directory.CodeInvalidAccountName, "name"},
+		"correlation id with NUL":             {func(a *domain.Account) { a.CorrelationID = "a\x00" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, line feed":           {func(a *domain.Account) { a.CorrelationID = "a\nb" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, carriage return":     {func(a *domain.Account) { a.CorrelationID = "a\rb" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, tab":                 {func(a *domain.Account) { a.CorrelationID = "a\tb" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, escape":              {func(a *domain.Account) { a.CorrelationID = "a\x1bb" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, DEL":                 {func(a *domain.Account) { a.CorrelationID = "a\x7fb" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, next line":           {func(a *domain.Account) { a.CorrelationID = "a\u0085b" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, C1 control":          {func(a *domain.Account) { a.CorrelationID = "a\u009bb" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, line separator":      {func(a *domain.Account) { a.CorrelationID = "a\u2028b" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, paragraph separator": {func(a *domain.Account) { a.CorrelationID = "a\u2029b" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, bad text":            {func(a *domain.Account) { a.CorrelationID = "\xff" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id too long":             {func(a *domain.Account) { a.CorrelationID = strings.Repeat("a", 1025) }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
+		"tenant is no GUID":                   {func(a *domain.Account) { a.TeamsTenantID = "contoso.onmicrosoft.com" }, fault.Invalid, directory.CodeInvalidTenantID, "teamsTenantId"},
+		"tenant with a bad digit":             {func(a *domain.Account) { a.TeamsTenantID = tenant1[:35] + "g" }, fault.Invalid, directory.CodeInvalidTenantID, "teamsTenantId"},
 		"ACS": {func(a *domain.Account) {
 			a.Services = map[domain.Service]domain.AccountService{domain.ACS: {Enabled: true}}
 		}, fault.Invalid, directory.CodeUnknownService, "azureCommunicationServices"},
@@ -381,12 +390,14 @@ func TestConditions(t *testing.T) {
 		fails("If-None-Match of the present state", none(tag()))
 		fails("If-None-Match, weak", none("W/"+tag()))
 		holds("If-None-Match of another state", none(`"1"`))
-		fails("If-Unmodified-Since", directory.Condition{IfUnmodifiedSince: past})
-		holds("If-Unmodified-Since", directory.Condition{IfUnmodifiedSince: future})
-		fails("If-Modified-Since", directory.Condition{IfModifiedSince: future})
-		holds("If-Modified-Since", directory.Condition{IfModifiedSince: past})
-		holds("If-Match rules over If-Unmodified-Since", directory.Condition{IfMatch: any, IfUnmodifiedSince: past})
-		holds("If-None-Match rules over If-Modified-Since", directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"1"`}}, IfModifiedSince: future})
+		fails("If-Unmodified-Since", directory.Condition{IfUnmodifiedSince: since(past)})
+		holds("If-Unmodified-Since", directory.Condition{IfUnmodifiedSince: since(future)})
+		fails("If-Modified-Since", directory.Condition{IfModifiedSince: since(future)})
+		holds("If-Modified-Since", directory.Condition{IfModifiedSince: since(past)})
+		fails("If-Unmodified-Since of year 1", directory.Condition{IfUnmodifiedSince: new(time.Time)})
+		holds("If-Modified-Since of year 1", directory.Condition{IfModifiedSince: new(time.Time)})
+		holds("If-Match rules over If-Unmodified-Since", directory.Condition{IfMatch: any, IfUnmodifiedSince: since(past)})
+		holds("If-None-Match rules over If-Modified-Since", directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"1"`}}, IfModifiedSince: since(future)})
 
 		old := tag()
 		if _, err := h.DeleteNumber(ctx, "acme", "+4420700", directory.Write{Condition: match(`"1"`)}); !fault.HasCode(err, directory.CodeConditionNotMet) {
@@ -425,13 +436,15 @@ func TestConditionForRead(t *testing.T) {
 		"If-None-Match":                    {directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"7"`}}}, directory.NotModified},
 		"If-None-Match, weak":              {directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"6"`, `W/"7"`}}}, directory.NotModified},
 		"If-None-Match *":                  {directory.Condition{IfNoneMatch: directory.Tags{Any: true}}, directory.NotModified},
-		"If-None-Match of another":         {directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"6"`}}, IfModifiedSince: sec}, directory.Proceed},
+		"If-None-Match of another":         {directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"6"`}}, IfModifiedSince: since(sec)}, directory.Proceed},
 		"If-Match":                         {directory.Condition{IfMatch: directory.Tags{List: []string{`"7"`}}}, directory.Proceed},
 		"If-Match of another":              {directory.Condition{IfMatch: directory.Tags{List: []string{`"6"`}}}, directory.Failed},
-		"modified within the second named": {directory.Condition{IfModifiedSince: sec}, directory.NotModified},
-		"modified after":                   {directory.Condition{IfModifiedSince: sec.Add(-time.Second)}, directory.Proceed},
-		"unmodified since the second":      {directory.Condition{IfUnmodifiedSince: sec}, directory.Proceed},
-		"modified since":                   {directory.Condition{IfUnmodifiedSince: sec.Add(-time.Second)}, directory.Failed},
+		"modified within the second named": {directory.Condition{IfModifiedSince: since(sec)}, directory.NotModified},
+		"modified after":                   {directory.Condition{IfModifiedSince: since(sec.Add(-time.Second))}, directory.Proceed},
+		"unmodified since the second":      {directory.Condition{IfUnmodifiedSince: since(sec)}, directory.Proceed},
+		"modified since year 1":            {directory.Condition{IfModifiedSince: new(time.Time)}, directory.Proceed},
+		"unmodified since year 1":          {directory.Condition{IfUnmodifiedSince: new(time.Time)}, directory.Failed},
+		"modified since":                   {directory.Condition{IfUnmodifiedSince: since(sec.Add(-time.Second))}, directory.Failed},
 	} {
 		if got := c.c.ForRead(7, at); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
@@ -672,6 +685,14 @@ func TestRequestsForInformation(t *testing.T) {
 		}
 		if r, err = h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Clear: true}, directory.Write{}); err != nil || r.Request.Relationship != nil {
 			t.Errorf("PatchRequest with null: %+v, %v", r, err)
+		}
+		for _, bad := range []directory.RelationshipPatch{{Status: text("a\nb")}, {Status: text("a\u0085")}, {Comment: text("a\x1bb")}, {Comment: text("a\u2028b")}} {
+			if _, err := h.PatchRequest(ctx, tenant2, bad, directory.Write{}); !fault.HasCode(err, directory.CodeInvalidRelationship) {
+				t.Errorf("PatchRequest with control characters: %v", err)
+			}
+		}
+		if _, err := h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Comment: text("two\r\n\tlines")}, directory.Write{}); err != nil {
+			t.Errorf("PatchRequest with a comment of two lines: %v", err)
 		}
 		_, err = h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Comment: text("a\x00")}, directory.Write{})
 		wantCode(t, "a comment with NUL", err, fault.Invalid, directory.CodeInvalidRelationship, "comment")

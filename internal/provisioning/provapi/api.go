@@ -20,6 +20,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/domain/strictjson"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
@@ -166,7 +167,7 @@ type call struct {
 	caller    *Caller // nil until known
 	kind      string  // of the caller, for the audit log
 	source    netip.Addr
-	body      *node // nil if the operation takes none
+	body      *strictjson.Node // nil if the operation takes none
 	cond      directory.Condition
 	once      *directory.Once // nil unless the request is repeatable; Render is not set
 }
@@ -199,7 +200,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	res := a.answer(w, c)
 	res.header.Set("Cache-Control", "no-store")
-	if id := r.Header.Get("x-ms-client-request-id"); id != "" && validOpaque(id) {
+	// The contract's id is a UUID: another is taken, and stands in the log, but does not come back.
+	if id := r.Header.Get("x-ms-client-request-id"); isGUID(id) {
 		res.header.Set("x-ms-client-request-id", id)
 	}
 	for k, v := range res.header {

@@ -121,6 +121,15 @@ func TestBadInput(t *testing.T) {
 		{"If-Unmodified-Since is no date", "PUT", num, numberWith(zoom, ""), header{"If-Unmodified-Since": "2024"}, 400, "InvalidHeaderValue", "If-Unmodified-Since"},
 		{"condition on a batch", "POST", upsert, batchOf(), header{"If-Match": `"1"`}, 400, "ConditionalHeadersNotSupported", "If-Match"},
 		{"condition on a batch delete", "POST", del, batchOf(), header{"If-Unmodified-Since": "x"}, 400, "ConditionalHeadersNotSupported", "If-Unmodified-Since"},
+		{"unmodified since year 1, as .NET's DateTime.MinValue", "PUT", acc, account("acme"), header{"If-Unmodified-Since": "Mon, 01 Jan 0001 00:00:00 GMT"}, 412, "ConditionNotMet", ""},
+		{"unmodified since year 1, RFC 3339", "PUT", num, numberWith(zoom, ""), header{"If-Unmodified-Since": "0001-01-01T00:00:00Z"}, 412, "ConditionNotMet", ""},
+		{"unmodified since year 1, delete", "DELETE", acc, "", header{"If-Unmodified-Since": "0001-01-01T00:00:00Z"}, 412, "ConditionNotMet", ""},
+		{"unmodified since year 1, patch", "PATCH", rfi, `{}`, header{"If-Unmodified-Since": "0001-01-01T00:00:00Z"}, 412, "ConditionNotMet", ""},
+		{"unmodified since year 1, read", "GET", acc, "", header{"If-Unmodified-Since": "0001-01-01T00:00:00Z"}, 412, "ConditionNotMet", ""},
+		{"unmodified since 1970", "PUT", acc, account("acme"), header{"If-Unmodified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"}, 412, "ConditionNotMet", ""},
+		{"no date at all", "PUT", acc, account("acme"), header{"If-Unmodified-Since": ""}, 400, "InvalidHeaderValue", "If-Unmodified-Since"},
+		{"empty list of entity tags", "PUT", acc, account("acme"), header{"If-Match": ""}, 400, "InvalidHeaderValue", "If-Match"},
+		{"empty entity tag", "PUT", acc, account("acme"), header{"If-Match": `""`}, 412, "ConditionNotMet", ""},
 		{"wrong entity tag", "PUT", acc, account("acme"), header{"If-Match": `"1"`}, 412, "ConditionNotMet", ""},
 
 		// The body as such.
@@ -167,6 +176,10 @@ func TestBadInput(t *testing.T) {
 		{"enabled is a string", "PUT", acc, accountWith(`"zoomPhoneCloudPeering":{"enabled":"true","syncEnabled":true}`), nil, 400, "InvalidFieldType", "serviceDetails.zoomPhoneCloudPeering.enabled"},
 		{"service is null", "PUT", acc, accountWith(`"zoomPhoneCloudPeering":null`), nil, 400, "InvalidFieldType", "serviceDetails.zoomPhoneCloudPeering"},
 		{"correlation id too long", "PUT", acc, `{"name":"acme","correlationId":"` + strings.Repeat("x", 1025) + `"}`, nil, 400, "InvalidCorrelationId", "correlationId"},
+		{"correlation id with a line feed", "PUT", acc, `{"name":"acme","correlationId":"a\nb"}`, nil, 400, "InvalidCorrelationId", "correlationId"},
+		{"correlation id with a tab", "PUT", acc, `{"name":"acme","correlationId":"a\tb"}`, nil, 400, "InvalidCorrelationId", "correlationId"},
+		{"correlation id with a C1 line break", "PUT", acc, `{"name":"acme","correlationId":"a\u0085b"}`, nil, 400, "InvalidCorrelationId", "correlationId"},
+		{"empty tenant id", "PUT", acc, accountWith(`"teamsTenantId":""`), nil, 400, "InvalidTenantId", "serviceDetails.teamsTenantId"},
 		{"tenant id is no GUID", "PUT", acc, accountWith(`"teamsTenantId":"contoso"`), nil, 400, "InvalidTenantId", "serviceDetails.teamsTenantId"},
 		{"subdomain too long", "PUT", acc, accountWith(fmt.Sprintf(dr, "elevenchars", "t1")), nil, 400, "InvalidSubdomain", "serviceDetails.teamsDirectRouting.configuration.subdomain"},
 		{"subdomain with an underscore", "PUT", acc, accountWith(fmt.Sprintf(dr, "a_b", "t1")), nil, 400, "InvalidSubdomain", "serviceDetails.teamsDirectRouting.configuration.subdomain"},
@@ -199,6 +212,7 @@ func TestBadInput(t *testing.T) {
 		{"header where none is carried", "PUT", num, numberWith(`"azureOperatorCallProtection":{"enabled":true}`, `,"configuration":{"customSipHeader":"x"}`), nil, 400, "CustomSipHeaderNotSupported", "configuration.customSipHeader"},
 		{"unknown configuration member", "PUT", num, numberWith(zoom, `,"configuration":{"header":"x"}`), nil, 400, "UnknownField", "configuration.header"},
 		{"assignment status of Zoom", "PUT", num, numberWith(`"zoomPhoneCloudPeering":{"enabled":true,"assignmentStatus":"assigned"}`, ""), nil, 400, "UnknownField", "serviceDetails.zoomPhoneCloudPeering.assignmentStatus"},
+		{"empty assignment status", "PUT", num, numberWith(oc(`"assignmentStatus":""`), ""), nil, 400, "InvalidAssignmentStatus", "serviceDetails.teamsOperatorConnect.assignmentStatus"},
 		{"unknown assignment status", "PUT", num, numberWith(oc(`"assignmentStatus":"maybe"`), ""), nil, 400, "InvalidAssignmentStatus", "serviceDetails.teamsOperatorConnect.assignmentStatus"},
 		{"no usage", "PUT", num, numberWith(oc(`"configuration":{"choosableCapabilities":[]}`), ""), nil, 400, "MissingField", "serviceDetails.teamsOperatorConnect.configuration.usage"},
 		{"empty usage", "PUT", num, numberWith(oc(`"configuration":{"usage":"","choosableCapabilities":[]}`), ""), nil, 400, "InvalidTeamsConfiguration", "serviceDetails.teamsOperatorConnect.configuration.usage"},
@@ -230,6 +244,7 @@ func TestBadInput(t *testing.T) {
 		{"id with a blank", "POST", plans, "", header{"Repeatability-Request-ID": "x y", "Repeatability-First-Sent": "Tue, 05 Mar 2024 10:00:00 GMT"}, 412, "RepeatabilityInvalid", "Repeatability-Request-ID"},
 		{"id too long", "POST", plans, "", header{"Repeatability-Request-ID": strings.Repeat("x", 129), "Repeatability-First-Sent": "Tue, 05 Mar 2024 10:00:00 GMT"}, 412, "RepeatabilityInvalid", "Repeatability-Request-ID"},
 		{"first-sent long ago", "POST", upsert, batchOf(), header{"Repeatability-Request-ID": "x", "Repeatability-First-Sent": "Tue, 05 Mar 2024 10:00:00 GMT"}, 412, "RepeatabilityFirstSentOutOfRange", "Repeatability-First-Sent"},
+		{"first-sent in year 1", "POST", upsert, batchOf(), header{"Repeatability-Request-ID": "x", "Repeatability-First-Sent": "Mon, 01 Jan 0001 00:00:00 GMT"}, 412, "RepeatabilityFirstSentOutOfRange", "Repeatability-First-Sent"},
 		{"first-sent in the future", "PATCH", rfi, `{}`, header{"Repeatability-Request-ID": "x", "Repeatability-First-Sent": "2199-01-01T00:00:00Z"}, 412, "RepeatabilityFirstSentOutOfRange", "Repeatability-First-Sent"},
 	}
 	onEngines(t, func(b *bed) {

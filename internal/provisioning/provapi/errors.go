@@ -13,7 +13,7 @@ import (
 )
 
 // The error codes of this package, as they appear in error.code and x-ms-error-code. docs/provisioning-errors.md lists
-// them for callers, with the directory's, the filter's and those of token checking.
+// them for callers, with strictjson's, the directory's, the filter's and those of token checking.
 const (
 	// The request line (400 where not said otherwise).
 
@@ -36,13 +36,6 @@ const (
 
 	CodeMissingBody    = "MissingRequestBody"    // the operation needs a body
 	CodeUnexpectedBody = "UnexpectedRequestBody" // the operation takes none
-	CodeInvalidJSON    = "InvalidJson"           // not one JSON value in UTF-8, or nested too deep
-	CodeDuplicateField = "DuplicateField"        // an object names a member twice
-	CodeUnknownField   = "UnknownField"          // a member that the contract does not have
-	CodeMissingField   = "MissingField"          // a required member is not there
-	CodeInvalidType    = "InvalidFieldType"      // a member has the wrong JSON type
-	CodeInvalidValue   = "InvalidFieldValue"     // a string holds a NUL character
-	CodeInvalidBody    = "InvalidRequestBody"    // several of the above; details has each
 
 	// Who asks, and how often.
 

@@ -17,13 +17,14 @@ import (
 	"unicode/utf8"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/domain/strictjson"
 	"github.com/tandemgw/tandem/internal/platform/secret"
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
 )
 
-func digestOf(n *node) [32]byte {
+func digestOf(n *strictjson.Node) [32]byte {
 	h := sha256.New()
-	n.canonical(h)
+	n.Canonical(h)
 	return [32]byte(h.Sum(nil))
 }
 
@@ -42,19 +43,19 @@ func FuzzBody(f *testing.F) {
 		if !utf8.Valid(raw) {
 			t.Skip("refused before")
 		}
-		n, err := parseJSON(raw)
+		n, err := strictjson.Parse(raw)
 		var problem *fault.Error
 		if err != nil {
 			if !errors.As(err, &problem) || problem.Kind != fault.Invalid || len(problem.Message)+len(problem.Target) > 2000 {
-				t.Fatalf("parseJSON(%q) = %v: not a small fault of kind invalid", raw, err)
+				t.Fatalf("strictjson.Parse(%q) = %v: not a small fault of kind invalid", raw, err)
 			}
-			if problem.Code == CodeInvalidJSON && json.Valid(raw) && !strings.Contains(problem.Message, "nested deeper") {
-				t.Fatalf("parseJSON(%q) = %v, but it is JSON", raw, err)
+			if problem.Code == strictjson.CodeInvalidJSON && json.Valid(raw) && !strings.Contains(problem.Message, "nested deeper") {
+				t.Fatalf("strictjson.Parse(%q) = %v, but it is JSON", raw, err)
 			}
 			return
 		}
 		if !json.Valid(raw) {
-			t.Fatalf("parseJSON(%q) accepts what is not JSON", raw)
+			t.Fatalf("strictjson.Parse(%q) accepts what is not JSON", raw)
 		}
 		// The digest of a repeatable request does not depend on how the body is written.
 		var v any
@@ -67,24 +68,24 @@ func FuzzBody(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, err := parseJSON(again)
+		m, err := strictjson.Parse(again)
 		if err != nil || digestOf(m) != digestOf(n) {
 			t.Fatalf("%q and %q say the same but have other digests (%v)", raw, again, err)
 		}
 		var r reader
-		if a := r.account(n); r.err() == nil {
+		if a := r.account(n); r.Err() == nil {
 			out, err := encode(renderAccount(&a))
 			if err != nil {
 				t.Fatal(err)
 			}
 			var r2 reader
-			m, err := parseJSON(out)
+			m, err := strictjson.Parse(out)
 			if err != nil {
 				t.Fatalf("the rendered account %s cannot be read: %v", out, err)
 			}
 			b := r2.account(m)
-			if r2.err() != nil {
-				t.Fatalf("the rendered account %s is refused: %v", out, r2.err())
+			if r2.Err() != nil {
+				t.Fatalf("the rendered account %s is refused: %v", out, r2.Err())
 			}
 			again, err := encode(renderAccount(&b))
 			if err != nil || !bytes.Equal(out, again) {
@@ -92,19 +93,19 @@ func FuzzBody(f *testing.F) {
 			}
 		}
 		r = reader{}
-		if a := r.number(n, ""); r.err() == nil {
+		if a := r.number(n, ""); r.Err() == nil {
 			out, err := encode(renderNumber(&a))
 			if err != nil {
 				t.Fatal(err)
 			}
 			var r2 reader
-			m, err := parseJSON(out)
+			m, err := strictjson.Parse(out)
 			if err != nil {
 				t.Fatalf("the rendered number %s cannot be read: %v", out, err)
 			}
 			b := r2.number(m, "")
-			if r2.err() != nil {
-				t.Fatalf("the rendered number %s is refused: %v", out, r2.err())
+			if r2.Err() != nil {
+				t.Fatalf("the rendered number %s is refused: %v", out, r2.Err())
 			}
 			again, err := encode(renderNumber(&b))
 			if err != nil || !bytes.Equal(out, again) {

@@ -487,6 +487,24 @@ func TestLogsHoldNoNumbers(t *testing.T) {
 	}
 }
 
+// TestClientRequestIDs: the contract's is a UUID. Another one is taken and logged but does not come back, or the answer would
+// break the contract.
+func TestClientRequestIDs(t *testing.T) {
+	b := onSQLite(t, options{})
+	for id, echoed := range map[string]bool{"6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d": true, "6F1C9B1E-7A55-4A43-9D0E-0A5F6A1F2C3D": true, "order-4711": false,
+		"6f1c9b1e7a554a439d0e0a5f6a1f2c3d": false, "{6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d}": false, "6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3g": false} {
+		for _, e := range []*exchange{b.do("GET", "/accounts", "", header{"x-ms-client-request-id": id}).want(200),
+			b.do("GET", "/accounts/nobody", "", header{"x-ms-client-request-id": id}).want(404)} {
+			if got := e.header.Get("x-ms-client-request-id"); (got == id) != echoed || !echoed && got != "" {
+				t.Errorf("id %q comes back as %q, want echoed: %v", id, got, echoed)
+			}
+		}
+		if !strings.Contains(b.log.String(), id) {
+			t.Errorf("id %q is not in the log", id)
+		}
+	}
+}
+
 // TestOverTheWire: what only a real connection shows.
 func TestOverTheWire(t *testing.T) {
 	b := onSQLite(t, options{})

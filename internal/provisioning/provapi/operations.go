@@ -119,7 +119,7 @@ func (a *API) putAccount(c *call) (*response, error) {
 	}
 	var r reader
 	acc := r.account(c.body)
-	if err := r.err(); err != nil {
+	if err := r.Err(); err != nil {
 		return nil, err
 	}
 	if acc.Name != name {
@@ -191,7 +191,7 @@ func (a *API) putNumber(c *call) (*response, error) {
 	}
 	var r reader
 	num := r.number(c.body, "")
-	if err := r.err(); err != nil {
+	if err := r.Err(); err != nil {
 		return nil, err
 	}
 	if num.AccountName != name {
@@ -327,7 +327,7 @@ func (a *API) patchRequest(c *call) (*response, error) {
 	}
 	var r reader
 	p := r.relationship(c.body)
-	if err := r.err(); err != nil {
+	if err := r.Err(); err != nil {
 		return nil, err
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {

@@ -12,9 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/domain/strictjson"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
@@ -99,18 +99,18 @@ func (c *call) header(name string) (value string, given bool, err error) {
 	return "", true, invalid(CodeInvalidHeader, name, "the header %s is there %d times", name, len(l))
 }
 
-// date reads a header with a time. The contract's document shows RFC 3339, its type's default encoding and RFC 9110 are
-// HTTP dates: both are read.
-func (c *call) date(name string) (t time.Time, given bool, err error) {
+// date reads a header with a time; nil if it is not there. The contract's document shows RFC 3339, its type's default encoding
+// and RFC 9110 are HTTP dates: both are read.
+func (c *call) date(name string) (*time.Time, error) {
 	s, given, err := c.header(name)
 	if err != nil || !given {
-		return time.Time{}, given, err
+		return nil, err
 	}
-	t, err = parseDate(s)
+	t, err := parseDate(s)
 	if err != nil {
-		return time.Time{}, true, invalid(CodeInvalidHeader, name, "%s is not a date; write e.g. Tue, 05 Mar 2024 10:00:00 GMT", name)
+		return nil, invalid(CodeInvalidHeader, name, "%s is not a date; write e.g. Tue, 05 Mar 2024 10:00:00 GMT", name)
 	}
-	return t, true, nil
+	return &t, nil
 }
 
 func parseDate(s string) (time.Time, error) {
@@ -147,10 +147,10 @@ func (c *call) readHeaders() error {
 	if c.cond.IfNoneMatch, err = c.tags("If-None-Match"); err != nil {
 		return err
 	}
-	if c.cond.IfModifiedSince, _, err = c.date("If-Modified-Since"); err != nil {
+	if c.cond.IfModifiedSince, err = c.date("If-Modified-Since"); err != nil {
 		return err
 	}
-	c.cond.IfUnmodifiedSince, _, err = c.date("If-Unmodified-Since")
+	c.cond.IfUnmodifiedSince, err = c.date("If-Unmodified-Since")
 	return err
 }
 
@@ -209,7 +209,7 @@ func (c *call) readBody(w http.ResponseWriter, most int64) error {
 		if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
 			return tooLarge
 		}
-		return invalid(CodeInvalidJSON, "", "the body could not be read to its end")
+		return invalid(strictjson.CodeInvalidJSON, "", "the body could not be read to its end")
 	}
 	if c.op.body == noBody {
 		// Generated clients send an empty object where there is nothing to say.
@@ -221,10 +221,7 @@ func (c *call) readBody(w http.ResponseWriter, most int64) error {
 	if len(raw) == 0 {
 		return invalid(CodeMissingBody, "", "the body is missing; send one JSON object")
 	}
-	if !utf8.Valid(raw) {
-		return invalid(CodeInvalidJSON, "", "the body is not UTF-8")
-	}
-	c.body, err = parseJSON(raw)
+	c.body, err = strictjson.Parse(raw)
 	return err
 }
 
@@ -290,6 +287,6 @@ func (c *call) digest() [sha256.Size]byte {
 	for _, name := range conditionHeaders {
 		put(strings.Join(c.r.Header.Values(name), ","))
 	}
-	c.body.canonical(h)
+	c.body.Canonical(h)
 	return [sha256.Size]byte(h.Sum(nil))
 }

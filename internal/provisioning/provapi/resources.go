@@ -5,52 +5,56 @@ import (
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/domain/strictjson"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
 // The contract's objects: read from bodies, and rendered. Reading checks shape only (members, types, what is required);
 // what values are good is the directory's to say.
 
+// reader reads a body into the domain's types.
+type reader struct{ strictjson.Reader }
+
 var stateFields = []string{"serviceProvisioningStatus", "serviceProvisioningErrors"}
 
-func (r *reader) account(n *node) domain.Account {
-	o := r.object(n, "")
-	a := domain.Account{Name: o.str("name", true), CorrelationID: o.str("correlationId", false)}
-	o.readOnly(stateFields...)
-	if d := o.child("serviceDetails", false); d != nil {
+func (r *reader) account(n *strictjson.Node) domain.Account {
+	o := r.Object(n, "")
+	a := domain.Account{Name: o.Str("name", true), CorrelationID: o.Str("correlationId", false)}
+	o.Ignore(stateFields...)
+	if d := o.Child("serviceDetails", false); d != nil {
 		a.HasServiceDetails = true
-		a.TeamsTenantID = d.str("teamsTenantId", false)
+		a.TeamsTenantID = r.filled(d, "teamsTenantId", directory.CodeInvalidTenantID)
 		a.Services = map[domain.Service]domain.AccountService{}
 		for _, s := range contractServices {
-			if x := d.child(s.String(), false); x != nil {
+			if x := d.Child(s.String(), false); x != nil {
 				a.Services[s] = r.accountService(s.Traits(), x)
 			}
 		}
-		d.done()
+		d.Done()
 	}
-	o.done()
+	o.Done()
 	return a
 }
 
-func (r *reader) accountService(t *domain.Traits, o *object) domain.AccountService {
-	s := domain.AccountService{Enabled: o.boolean("enabled", true)}
+func (r *reader) accountService(t *domain.Traits, o *strictjson.Object) domain.AccountService {
+	s := domain.AccountService{Enabled: o.Bool("enabled", true)}
 	if t.SyncFlag {
-		s.SyncEnabled = o.boolean("syncEnabled", true)
+		s.SyncEnabled = o.Bool("syncEnabled", true)
 	}
-	o.readOnly("numberCount")
+	o.Ignore("numberCount")
 	if t.Labelled {
-		o.readOnly("subdomainStatus")
-		if c := o.child("configuration", false); c != nil {
-			d := &domain.DirectRoutingConfig{CallScreening: c.boolean("callScreening", true), Subdomain: c.str("subdomain", true)}
-			if t := c.child("subdomainTokens", true); t != nil {
-				d.Region1Token, d.Region2Token = t.str("region1Token", true), t.str("region2Token", true)
-				t.done()
+		o.Ignore("subdomainStatus")
+		if c := o.Child("configuration", false); c != nil {
+			d := &domain.DirectRoutingConfig{CallScreening: c.Bool("callScreening", true), Subdomain: c.Str("subdomain", true)}
+			if t := c.Child("subdomainTokens", true); t != nil {
+				d.Region1Token, d.Region2Token = t.Str("region1Token", true), t.Str("region2Token", true)
+				t.Done()
 			}
-			c.done()
+			c.Done()
 			s.DirectRouting = d
 		}
 	}
-	o.done()
+	o.Done()
 	return s
 }
 
@@ -64,123 +68,130 @@ var contractServices = func() (l []domain.Service) {
 	return l
 }()
 
-func (r *reader) number(n *node, path string) domain.Number {
-	o := r.object(n, path)
+func (r *reader) number(n *strictjson.Node, path string) domain.Number {
+	o := r.Object(n, path)
 	// Not parsed here: a bad number is the directory's to refuse, with its own code.
-	num := domain.Number{TelephoneNumber: domain.E164(o.str("telephoneNumber", true)), AccountName: o.str("accountName", true)}
-	o.readOnly(stateFields...)
-	if d := o.child("serviceDetails", true); d != nil {
+	num := domain.Number{TelephoneNumber: domain.E164(o.Str("telephoneNumber", true)), AccountName: o.Str("accountName", true)}
+	o.Ignore(stateFields...)
+	if d := o.Child("serviceDetails", true); d != nil {
 		num.Services = map[domain.Service]domain.NumberService{}
 		for _, s := range contractServices {
-			if x := d.child(s.String(), false); x != nil {
+			if x := d.Child(s.String(), false); x != nil {
 				num.Services[s] = r.numberService(s.Traits(), x)
 			}
 		}
-		d.done()
+		d.Done()
 	}
-	if c := o.child("configuration", false); c != nil {
+	if c := o.Child("configuration", false); c != nil {
 		num.HasConfiguration = true
-		if v := c.take("customSipHeader", false); v != nil && r.is(v, kindString, join(c.path, "customSipHeader")) {
-			num.CustomSIPHeader = v.text
-			if v.text == "" {
-				// minLength 1: to have none the member is left out. The domain cannot tell "" from none, so it is said here.
-				r.add(invalid(directory.CodeInvalidCustomSIPHeader, join(c.path, "customSipHeader"), "customSipHeader is empty; leave it out to have none"))
-			}
-		}
-		c.done()
+		num.CustomSIPHeader = r.filled(c, "customSipHeader", directory.CodeInvalidCustomSIPHeader)
+		c.Done()
 	}
-	o.done()
+	o.Done()
 	return num
 }
 
-func (r *reader) numberService(t *domain.Traits, o *object) domain.NumberService {
-	s := domain.NumberService{Enabled: o.boolean("enabled", true)}
+func (r *reader) numberService(t *domain.Traits, o *strictjson.Object) domain.NumberService {
+	s := domain.NumberService{Enabled: o.Bool("enabled", true)}
 	if t.TenantBound {
-		s.AssignmentStatus = o.str("assignmentStatus", false)
-		if c := o.child("configuration", false); c != nil {
+		s.AssignmentStatus = r.filled(o, "assignmentStatus", directory.CodeInvalidAssignmentStatus)
+		if c := o.Child("configuration", false); c != nil {
 			s.Teams = &domain.TeamsNumberConfig{
-				Usage: c.str("usage", true), ChoosableCapabilities: c.strings("choosableCapabilities", true),
-				AdditionalUsages: c.strings("additionalUsages", false), CivicAddressID: c.str("civicAddressId", false),
-				LocationID: c.str("locationId", false), AllowTenantAddressUpdate: c.boolean("allowTenantAddressUpdate", false),
-				DisplayedCountryCode: c.str("displayedCountryCode", false),
+				Usage: c.Str("usage", true), ChoosableCapabilities: c.Strings("choosableCapabilities", true),
+				AdditionalUsages: c.Strings("additionalUsages", false), CivicAddressID: c.Str("civicAddressId", false),
+				LocationID: c.Str("locationId", false), AllowTenantAddressUpdate: c.Bool("allowTenantAddressUpdate", false),
+				DisplayedCountryCode: c.Str("displayedCountryCode", false),
 			}
-			c.readOnly("acquiredCapabilities", "availableCapabilities")
-			c.done()
+			c.Ignore("acquiredCapabilities", "availableCapabilities")
+			c.Done()
 		}
 	}
-	o.done()
+	o.Done()
 	return s
 }
 
 // batch reads {"numbers": […]} and hands each item to read. Items with a wrong shape are refused, by their place: the directory
 // rejects the batch with them and with those that break its rules, one detail per bad item.
-func batch[T any](n *node, read func(r *reader, n *node, path string) T) (items []T, refused map[int]fault.Error, err error) {
+func batch[T any](n *strictjson.Node, read func(r *reader, n *strictjson.Node, path string) T) (items []T, refused map[int]fault.Error, err error) {
 	var r reader
-	o := r.object(n, "")
-	list := o.take("numbers", true)
-	o.done()
-	if list == nil || !r.is(list, kindArray, "numbers") || len(r.problems) > 0 {
-		return nil, nil, r.err()
+	o := r.Object(n, "")
+	list := o.Take("numbers", true)
+	o.Done()
+	if list == nil || !r.Is(list, strictjson.KindArray, "numbers") || len(r.Problems) > 0 {
+		return nil, nil, r.Err()
 	}
-	if len(list.items) > directory.MaxBatch {
-		return nil, nil, invalid(directory.CodeTooManyItems, "numbers", "the batch has %d numbers; at most %d go into one request", len(list.items), directory.MaxBatch)
+	if len(list.Items) > directory.MaxBatch {
+		return nil, nil, invalid(directory.CodeTooManyItems, "numbers", "the batch has %d numbers; at most %d go into one request", len(list.Items), directory.MaxBatch)
 	}
-	items = make([]T, 0, len(list.items))
-	for i, item := range list.items {
+	items = make([]T, 0, len(list.Items))
+	for i, item := range list.Items {
 		var r reader
-		items = append(items, read(&r, item, index("numbers", i)))
-		if len(r.problems) > 0 {
+		items = append(items, read(&r, item, strictjson.Index("numbers", i)))
+		if len(r.Problems) > 0 {
 			if refused == nil {
 				refused = make(map[int]fault.Error)
 			}
-			refused[i] = r.problems[0]
+			refused[i] = r.Problems[0]
 		}
 	}
 	return items, refused, nil
 }
 
 // identifier reads {"telephoneNumber": …}.
-func identifier(r *reader, n *node, path string) domain.E164 {
-	o := r.object(n, path)
-	s := o.str("telephoneNumber", true)
-	o.done()
+func identifier(r *reader, n *strictjson.Node, path string) domain.E164 {
+	o := r.Object(n, path)
+	s := o.Str("telephoneNumber", true)
+	o.Done()
 	return domain.E164(s)
 }
 
 // relationship reads a merge patch of a request for information (RFC 7396): null removes. Everything but
 // customerRelationship is read-only.
-func (r *reader) relationship(n *node) directory.RelationshipPatch {
+func (r *reader) relationship(n *strictjson.Node) directory.RelationshipPatch {
 	var p directory.RelationshipPatch
-	o := r.object(n, "")
-	o.readOnly(stateFields...)
-	o.readOnly("id", "tenantId", "accountName", "productContext", "operatorId", "status", "consentedOn", "lastModifiedOn", "consentedCountries", "contacts")
-	v := o.take("customerRelationship", false)
-	o.done()
+	o := r.Object(n, "")
+	o.Ignore(stateFields...)
+	o.Ignore("id", "tenantId", "accountName", "productContext", "operatorId", "status", "consentedOn", "lastModifiedOn", "consentedCountries", "contacts")
+	v := o.Take("customerRelationship", false)
+	o.Done()
 	switch {
 	case v == nil:
-	case v.kind == kindNull:
+	case v.Kind == strictjson.KindNull:
 		p.Clear = true
 	default:
-		c := r.object(v, "customerRelationship")
-		p.Status, p.Comment = c.patched("status"), c.patched("comment")
-		c.readOnly("lastModifiedOn")
-		c.done()
+		c := r.Object(v, "customerRelationship")
+		p.Status, p.Comment = r.patched(c, "status"), r.patched(c, "comment")
+		c.Ignore("lastModifiedOn")
+		c.Done()
 	}
 	return p
 }
 
+// filled returns a string that may be left out but not be empty: the domain has "" for one that is left out.
+func (r *reader) filled(o *strictjson.Object, name, code string) string {
+	v := o.Take(name, false)
+	at := strictjson.Join(o.Path, name)
+	if v == nil || !r.Is(v, strictjson.KindString, at) {
+		return ""
+	}
+	if v.Text == "" {
+		r.Add(invalid(code, at, "%s is empty; leave it out to have none", name))
+	}
+	return v.Text
+}
+
 // patched returns nil for a member that is not there, a pointer to "" for null.
-func (o *object) patched(name string) *string {
-	v := o.take(name, false)
+func (r *reader) patched(o *strictjson.Object, name string) *string {
+	v := o.Take(name, false)
 	switch {
 	case v == nil:
 		return nil
-	case v.kind == kindNull:
+	case v.Kind == strictjson.KindNull:
 		return new(string)
-	case !o.r.is(v, kindString, join(o.path, name)):
+	case !r.Is(v, strictjson.KindString, strictjson.Join(o.Path, name)):
 		return nil
 	}
-	return &v.text
+	return &v.Text
 }
 
 // What follows renders.
