@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -18,13 +19,8 @@ func newLogger(w io.Writer, c config.Log) *slog.Logger {
 	o := &slog.HandlerOptions{Level: level}
 	full := c.Numbers == "full"
 	o.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr {
-		if !full && a.Value.Kind() == slog.KindString {
-			a.Value = slog.StringValue(redact(a.Value.String()))
-		}
-		if !full && a.Value.Kind() == slog.KindAny {
-			if err, ok := a.Value.Any().(error); ok {
-				a.Value = slog.StringValue(redact(err.Error()))
-			}
+		if !full {
+			a.Value = redact(a)
 		}
 		return a
 	}
@@ -40,7 +36,7 @@ func newLogger(w io.Writer, c config.Log) *slog.Logger {
 	return slog.New(h)
 }
 
-// fullNumbers prints domain.E164 values whole: their own LogValue would redact them.
+// fullNumbers prints domain.Numbered values whole: their own LogValue would redact them.
 type fullNumbers struct{ slog.Handler }
 
 func (h fullNumbers) Handle(ctx context.Context, r slog.Record) error {
@@ -65,84 +61,40 @@ func (h fullNumbers) WithGroup(name string) slog.Handler {
 }
 
 func whole(a slog.Attr) slog.Attr {
-	if n, ok := a.Value.Any().(domain.E164); ok {
-		return slog.String(a.Key, string(n))
+	if n, ok := a.Value.Any().(domain.Numbered); ok {
+		return slog.String(a.Key, n.Full())
 	}
 	return a
 }
 
-// redact replaces the last four digits of everything in s that looks like a phone number: "+" or "tel:" or "sip:" and then
-// at least seven digits, or 7 to 15 digits that stand alone, as numbers in national form do.
-func redact(s string) string {
-	var b strings.Builder
-	kept := 0 // s[:kept] is in b
-	for i := 0; i < len(s); {
-		start := i
-		switch {
-		case s[i] == '+':
-			i++
-		case hasScheme(s, i):
-			i = strings.IndexByte(s[i:], ':') + i + 1
-			if i < len(s) && s[i] == '+' {
-				i++
+// identifiers are attributes that must be found again elsewhere as they are: in a trace, on the disk. Only what is a number
+// beyond doubt is redacted in them.
+var identifiers = map[string]bool{"call": true, "call_id": true, "call_id_out": true, "file": true, "path": true, "data": true, "config": true}
+
+// redact returns an attribute's value without phone numbers.
+func redact(a slog.Attr) slog.Value {
+	clean := func(s string) string {
+		if identifiers[a.Key] && !strings.Contains(s, "+") {
+			return s
+		}
+		return domain.Redact(s)
+	}
+	switch a.Value.Kind() {
+	case slog.KindString:
+		return slog.StringValue(clean(a.Value.String()))
+	case slog.KindAny:
+		switch x := a.Value.Any().(type) {
+		case *slog.Source, slog.Level: // the handler's own
+			return a.Value
+		case []string:
+			list := make([]string, len(x))
+			for i := range x {
+				list[i] = clean(x[i])
 			}
-		case s[i] >= '0' && s[i] <= '9':
-			if n := alone(s, i); n > 0 {
-				b.WriteString(s[kept : i+n-4])
-				b.WriteString("…")
-				kept = i + n
-			}
-			for i < len(s) && s[i] >= '0' && s[i] <= '9' {
-				i++
-			}
-			continue
+			return slog.AnyValue(list)
 		default:
-			i++
-			continue
-		}
-		first := i
-		for i < len(s) && s[i] >= '0' && s[i] <= '9' {
-			i++
-		}
-		if i-first >= 7 && !strings.HasPrefix(s[i:], "…") { // not redacted already
-			b.WriteString(s[kept : i-4])
-			b.WriteString("…")
-			kept = i
-		}
-		if i == start {
-			i++
+			return slog.StringValue(clean(fmt.Sprint(x)))
 		}
 	}
-	if kept == 0 {
-		return s
-	}
-	b.WriteString(s[kept:])
-	return b.String()
-}
-
-// alone returns how many digits begin at s[i], if they are as many as a phone number has and neither they nor what is around
-// them says that they are something else: a part of a word, a date, a parameter's value, a fraction, an amount with its unit.
-func alone(s string, i int) int {
-	n := 0
-	for i+n < len(s) && s[i+n] >= '0' && s[i+n] <= '9' {
-		n++
-	}
-	const before, after = " \t\"'<([,", " \t\"'>)],;:!?@"
-	if n < 7 || n > 15 || i > 0 && strings.IndexByte(before, s[i-1]) < 0 {
-		return 0
-	}
-	rest := s[i+n:]
-	if rest == "" || strings.IndexByte(after, rest[0]) >= 0 || rest[0] == '.' && (len(rest) == 1 || rest[1] == ' ') {
-		return n
-	}
-	return 0
-}
-
-func hasScheme(s string, i int) bool {
-	for _, scheme := range [...]string{"tel:", "sip:", "sips:"} {
-		if len(s)-i >= len(scheme) && strings.EqualFold(s[i:i+len(scheme)], scheme) {
-			return true
-		}
-	}
-	return false
+	return a.Value
 }

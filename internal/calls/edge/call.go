@@ -2,6 +2,7 @@ package edge
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
 	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+	"github.com/tandemgw/tandem/internal/domain"
 )
 
 // state is where a call is in its life; see the package comment.
@@ -118,6 +120,15 @@ type fork struct {
 	routes []string
 	seen   uint32 // CSeq of the far end's latest request in this dialog
 	heard  uint32 // CSeq of the near end's latest request in it
+}
+
+// log returns the logger for lines about the call: they carry its id and the Call-ID of each leg, to find it in traces.
+func (c *call) log() *slog.Logger {
+	l := c.e.log.With("call", c.id, "call_id", c.near.callID)
+	if c.far != nil {
+		l = l.With("call_id_out", c.far.callID)
+	}
+	return l
 }
 
 func (c *call) other(s *side) *side {
@@ -469,7 +480,7 @@ func (c *call) hangUp(s *side, f finish) {
 	if _, err := e.tx.Send(m, to, &farewell{c: c, s: s, bye: m, to: to.Addr}); err != nil {
 		e.calls.remove(s.base)
 		e.m.sendFailed.Inc()
-		e.log.Warn("BYE not sent", "call", c.id, "group", s.group.cfg.Name, "error", err)
+		c.log().Warn("BYE not sent", "group", s.group.cfg.Name, "error", err)
 	}
 }
 
@@ -545,7 +556,8 @@ func (c *call) close(f finish) {
 	}
 	e.m.ended(c, r)
 	if f.by == record.Tandem {
-		e.log.Info("call ended by the gateway", "call", c.id, "status", r.Status, "reason", r.Reason, "caller", c.dec.Caller, "called", c.dec.Called)
+		c.log().Info("call ended by the gateway", "status", r.Status, "reason", domain.Text(r.Reason), "caller", c.dec.Caller,
+			"called", domain.Dialled(r.Called))
 	}
 	e.records.Put(r)
 	c.srv, c.invite, c.order, c.forks = nil, nil, nil, nil

@@ -452,7 +452,7 @@ func (e *Edge) refuse(tx *transaction.Server, m *sip.Message, g *group, status i
 	g.m.sent(m.Method(), status)
 	if n, ok := e.refused.pass(time.Now()); ok {
 		e.log.Info("SIP request refused", "group", g.cfg.Name, "source", tx.Flow().Remote().String(), "method", string(m.Method()), "status", status,
-			"reason", text, "call_id", m.CallID(), "more_since_last", n)
+			"reason", domain.Text(text), "call_id", m.CallID(), "more_since_last", n)
 	}
 }
 
@@ -471,7 +471,7 @@ func (e *Edge) drop(tx *transaction.Server, m *sip.Message) {
 		names = c.DNSNames
 	}
 	e.log.Warn("SIP request of an unknown peer dropped", "source", f.Remote().String(), "transport", f.Proto().Param(), "at", f.Endpoint().Local().String(),
-		"certificate_names", names, "method", string(m.Method()), "more_since_last", n)
+		"certificate_names", names, "method", string(m.Method()), "call_id", m.CallID(), "more_since_last", n)
 }
 
 // respond sends an answer that needs no ACK, or a non-2xx final, which the layer retransmits.

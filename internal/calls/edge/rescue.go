@@ -37,7 +37,7 @@ func (c *call) rescue() {
 
 func (e *Edge) panicked(c *call, r any) {
 	e.m.panics.Inc()
-	e.log.Error("panic in a call, which is ended for it", "call", c.id, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	c.log().Error("panic while handling a call; the call was ended", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 }
 
 // abandon ends a call with as little code as can be, as none of what shapes messages may be relied upon: what is open is answered by bare

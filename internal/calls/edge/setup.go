@@ -107,7 +107,7 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 	start := time.Now()
 	facts := leg.Facts(m, g.cfg.Name)
 	if en, ok := e.calls.get(baseTag(m.FromTag())); ok && !en.near && en.c.isLoop(m.CallID(), facts.Called) {
-		e.refuse(tx, m, g, 482, "the call came back to this gateway: "+redacted(facts.Called)+" is routed in a circle", 0)
+		e.refuse(tx, m, g, 482, "the call came back to this gateway: "+domain.Dialled(facts.Called).Redacted()+" is routed in a circle", 0)
 		return
 	}
 	view := e.view()
@@ -256,8 +256,8 @@ func (c *call) reject(status int, text string, retry time.Duration) {
 	r.Status, r.EndedBy, r.Reason, r.End = status, record.Tandem, text, time.Now().UTC()
 	e.m.ended(c, r)
 	if n, ok := e.refused.pass(c.start); ok {
-		e.log.Info("call refused", "call", c.id, "group", c.near.group.cfg.Name, "caller", c.dec.Caller, "called", redacted(r.Called), "status", status,
-			"rule", r.Rule, "reason", redactText(text), "more_since_last", n)
+		c.log().Info("call refused", "group", c.near.group.cfg.Name, "caller", c.dec.Caller, "called", domain.Dialled(r.Called),
+			"status", status, "rule", r.Rule, "reason", domain.Text(text), "more_since_last", n)
 	}
 	e.records.Put(r)
 }
@@ -667,7 +667,7 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 	c.session(m, now)
 	if err := c.srv.RespondReliably(res); err != nil {
 		e.m.sendFailed.Inc()
-		e.log.Debug("SIP answer not sent", "call", c.id, "error", err)
+		c.log().Debug("SIP answer not sent", "error", err)
 	}
 	near.group.m.sent(sip.INVITE, m.Status())
 	c.forks, c.order = nil, nil
@@ -722,7 +722,7 @@ func (c *call) ackFar(src *sip.Message) {
 	m := c.ackFor(s, a.seq, src)
 	if err := a.tx.Ack(m, s.where(c.e)); err != nil {
 		c.e.m.sendFailed.Inc()
-		c.e.log.Debug("ACK not sent", "call", c.id, "error", err)
+		c.log().Debug("ACK not sent", "error", err)
 	}
 }
 
@@ -771,7 +771,6 @@ func (c *call) relayFinal(m *sip.Message) {
 
 // conclude ends a call that was not answered with a final answer of the far side, or of ours.
 func (c *call) conclude(status int, m *sip.Message, text string, by record.Party) {
-	e := c.e
 	var res *sip.Message
 	if m != nil {
 		res = c.response(&c.near, c.invite, m, status, c.near.base)
@@ -787,7 +786,8 @@ func (c *call) conclude(status int, m *sip.Message, text string, by record.Party
 		return
 	}
 	res = c.own(&c.near, c.invite, status, c.near.base, text)
-	e.log.Info("call failed", "call", c.id, "group", c.near.group.cfg.Name, "caller", c.dec.Caller, "called", redacted(c.rec.Called), "status", status, "reason", text)
+	c.log().Info("call failed", "group", c.near.group.cfg.Name, "caller", c.dec.Caller, "called", domain.Dialled(c.rec.Called),
+		"status", status, "reason", domain.Text(text))
 	c.endWith(finish{by: by, text: text}, res, status)
 }
 

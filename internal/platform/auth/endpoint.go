@@ -155,7 +155,11 @@ func (i *Issuer) token(w http.ResponseWriter, r *http.Request, source netip.Addr
 	}
 	if client == nil {
 		i.guard.failed(source)
-		i.log.InfoContext(r.Context(), "a client could not sign in", "client", quote(id), "source", source.String())
+		from := "unknown" // the socket, or an X-Forwarded-For that cannot be read
+		if source.IsValid() {
+			from = source.String()
+		}
+		i.log.InfoContext(r.Context(), "client sign-in refused", "client", quote(id), "source", from)
 		i.refuse(w, tokenError{http.StatusUnauthorized, "invalid_client", "the client does not exist, is revoked, or its secret is wrong"})
 		return
 	}

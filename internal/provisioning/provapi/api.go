@@ -350,7 +350,7 @@ func (a *API) record(c *call, res *response, took time.Duration, werr error) {
 	a.m.seconds.WithLabelValues(op).Observe(took.Seconds())
 	attrs := []slog.Attr{
 		slog.String("request", c.requestID), slog.String("operation", op), slog.Int("status", res.status),
-		slog.Duration("took", took), slog.String("source", c.source.String()),
+		slog.Duration("took", took), slog.String("source", c.from()),
 	}
 	if c.caller != nil {
 		attrs = append(attrs, slog.String("client", c.caller.ID))
@@ -379,6 +379,17 @@ func (a *API) record(c *call, res *response, took time.Duration, werr error) {
 		attrs = append(attrs, slog.Any("write", werr))
 	}
 	a.log.LogAttrs(c.r.Context(), level, "provisioning request", attrs...)
+}
+
+// from names the source for the log.
+func (c *call) from() string {
+	switch {
+	case c.source.IsValid():
+		return c.source.String()
+	case c.r.Context().Value(trustedKey{}) != nil:
+		return "socket"
+	}
+	return "unknown" // X-Forwarded-For cannot be read
 }
 
 // clip bounds what strangers can put into the log.

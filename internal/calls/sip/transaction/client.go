@@ -304,7 +304,7 @@ func (c *Client) sendCancel() {
 	k.t.owner = k
 	k.mu.Lock()
 	if err := k.begin(); err != nil {
-		l.log.Warn("CANCEL not sent", "target", c.target.String(), "err", err)
+		l.log.Warn("CANCEL not sent", "target", c.target.String(), "call_id", req.CallID(), "err", err)
 	}
 	k.mu.Unlock()
 	c.until = l.wheel.now() + 64*l.cfg.T1 // RFC 3261 §9.1: then consider it cancelled

@@ -244,12 +244,20 @@ func (l *Layer) refuse(m *sip.Message, p *sip.Problem, f transport.Flow) {
 	}
 	if answer == nil {
 		l.m.Discarded.Add(1)
-		l.log.Warn("SIP message discarded", "flow", f.String(), "field", p.Field, "problem", p.Text, "clause", p.Clause)
+		l.log.Warn("SIP message discarded", "flow", f.String(), "call_id", callID(m), "field", p.Field, "problem", p.Text, "clause", p.Clause)
 		return
 	}
 	l.m.Invalid.Add(1)
-	l.log.Warn("SIP request refused", "flow", f.String(), "status", p.Status, "field", p.Field, "problem", p.Text, "clause", p.Clause)
+	l.log.Warn("SIP request refused", "flow", f.String(), "call_id", m.CallID(), "status", p.Status, "field", p.Field, "problem", p.Text, "clause", p.Clause)
 	l.Reply(answer, f)
+}
+
+// callID returns the message's Call-ID, "" if it has none.
+func callID(m *sip.Message) string {
+	if m == nil {
+		return ""
+	}
+	return m.CallID()
 }
 
 // Reply sends a response without a transaction (RFC 3261 §8.2.7): the same request, coming again, must get the same answer.

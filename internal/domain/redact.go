@@ -1,0 +1,202 @@
+package domain
+
+import (
+	"log/slog"
+	"net/netip"
+	"strings"
+)
+
+// Phone numbers are personal data: a log shows enough of one to follow a call, not enough to ring it. Types that hold
+// numbers redact themselves as log values; a handler that is to show them in full looks for [Numbered].
+
+// Numbered is a log value that shows phone numbers redacted. Full returns it whole.
+type Numbered interface {
+	slog.LogValuer
+	Full() string
+}
+
+var _, _, _ Numbered = E164(""), Dialled(""), Text("")
+
+// Dialled is a number in whatever form a peer wrote it: national, with separators, a dial string.
+type Dialled string
+
+// Text is text that may hold phone numbers, such as the reason of a refusal.
+type Text string
+
+// Full returns the number whole.
+func (n E164) Full() string { return string(n) }
+
+// Full returns the number whole.
+func (d Dialled) Full() string { return string(d) }
+
+// Full returns the text as it is.
+func (t Text) Full() string { return string(t) }
+
+// LogValue makes slog print the redacted form.
+func (d Dialled) LogValue() slog.Value { return slog.StringValue(d.Redacted()) }
+
+// LogValue makes slog print the text redacted.
+func (t Text) LogValue() slog.Value { return slog.StringValue(Redact(string(t))) }
+
+// A run of digits is taken for a phone number if it is as long as one; shorter ones are short codes. Groups of digits
+// without "+" need as many digits as a whole national number has, so that a date is none.
+const (
+	leastDigits   = 7
+	leastGrouped  = 10
+	shownOfGroups = 7 // digits shown of a number in groups, whose end cannot be told from what follows it
+)
+
+// Redacted hides the last four digits of a number of seven digits or more, wherever its separators stand.
+func (d Dialled) Redacted() string {
+	digits, cut, end := 0, 0, 0 // d[cut:end] holds the last four
+	for i := len(d) - 1; i >= 0; i-- {
+		if !digit(d[i]) {
+			continue
+		}
+		if digits++; digits == 1 {
+			end = i + 1
+		}
+		if digits == 4 {
+			cut = i
+		}
+	}
+	if digits < leastDigits {
+		return string(d)
+	}
+	return string(d[:cut]) + "…" + string(d[end:])
+}
+
+// Redact hides the ends of all phone numbers in s: runs of 7 to 15 digits (any length after "+" or with a leading 0), whatever
+// stands around them, and groups of digits as phone numbers are written: "+1 (555) 123-9987", "555.123.9987". It leaves
+// alone what only looks like one: UUIDs and digests, decimal fractions, IP addresses, dates and the tags of SIP dialogs.
+func Redact(s string) string {
+	var b strings.Builder
+	kept := 0 // s[:kept] is in b
+	for i := 0; i < len(s); {
+		if word := i == 0 || !alnum(s[i-1]); word {
+			if n := identifier(s[i:]); n > 0 {
+				i += n
+				continue
+			}
+		}
+		if !digit(s[i]) && s[i] != '+' {
+			i++
+			continue
+		}
+		from, to, next := number(s, i)
+		if from < to {
+			b.WriteString(s[kept:from])
+			b.WriteString("…")
+			kept = to
+		}
+		i = next
+	}
+	if kept == 0 {
+		return s
+	}
+	b.WriteString(s[kept:])
+	return b.String()
+}
+
+// number looks at the digits that begin at s[i], perhaps after a "+". It returns what is to be hidden, s[from:to], nothing if
+// they are no phone number, and where to look on.
+func number(s string, i int) (from, to, next int) {
+	plus := s[i] == '+'
+	if plus {
+		i++
+	}
+	first := run(s, i)
+	if n := first; n >= leastDigits {
+		end := i + n
+		switch {
+		case strings.HasPrefix(s[end:], "…"): // redacted already
+		case plus, s[i] == '0', n <= MaxDigits && !other(s, i, end):
+			return end - 4, end, end
+		}
+		return 0, 0, end
+	}
+
+	// Groups of digits: up to the first run that is a number by itself, or, without "+", another kind of separator.
+	digits, groups, kind, end := first, 1, byte(0), i+first
+	for {
+		sep := separator(s[end:], plus || groups == 1 && i > 0 && s[i-1] == '(')
+		n := run(s, end+sep)
+		if sep == 0 || n == 0 || n >= leastDigits || digits+n > MaxDigits || !plus && kind != 0 && s[end] != kind {
+			break
+		}
+		if s[end] != ')' {
+			kind = s[end]
+		}
+		end += sep + n
+		digits += n
+		groups++
+	}
+	ip, err := netip.ParseAddr(s[i:end])
+	switch {
+	case strings.HasPrefix(strings.TrimLeft(s[end:], separators), "…"): // redacted already
+	case plus && digits >= leastDigits,
+		digits >= leastGrouped && (groups > 2 || s[i] == '0') && (err != nil || !ip.Is4()):
+		shown := min(shownOfGroups, digits-4)
+		for from = i; shown > 0; from++ {
+			if digit(s[from]) {
+				shown--
+			}
+		}
+		for !digit(s[from]) {
+			from++
+		}
+		return from, end, end
+	}
+	return 0, 0, max(end, i)
+}
+
+// other reports whether the digits s[i:end] are something else than a phone number.
+func other(s string, i, end int) bool {
+	before, after := s[:i], s[end:]
+	fraction := i >= 2 && s[i-1] == '.' && digit(s[i-2])
+	decimal := len(after) > 1 && after[0] == '.' && digit(after[1])
+	stamp := end-i == 8 && len(after) > 1 && after[0] == 'T' && digit(after[1])
+	return fraction || decimal || stamp || strings.HasSuffix(before, "tag=") || strings.HasSuffix(before, "branch=")
+}
+
+// separators are what may stand between the digits of a number.
+const separators = " -.()/"
+
+// separator returns the length of what separates two groups of a number at the beginning of s, 0 if nothing does. Spaces and
+// slashes do only where spaced is set.
+func separator(s string, spaced bool) int {
+	n := 0
+	for n < len(s) && n < 3 && strings.IndexByte(separators, s[n]) >= 0 && (spaced || s[n] == '-' || s[n] == '.') {
+		n++
+	}
+	return n
+}
+
+// identifier returns the length of a UUID, a digest in hexadecimal or a number in hexadecimal at the beginning of s, else 0.
+func identifier(s string) int {
+	n := 0
+	hex := true
+	for n < len(s) && alnum(s[n]) {
+		hex = hex && (digit(s[n]) || s[n]|0x20 >= 'a' && s[n]|0x20 <= 'f')
+		n++
+	}
+	switch {
+	case n > 2 && s[0] == '0' && s[1] == 'x', hex && (n == 32 || n == 40 || n == 64):
+		return n
+	case hex && n == 8 && len(s) >= 36 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-':
+		return 36
+	}
+	return 0
+}
+
+// run returns how many digits begin at s[i].
+func run(s string, i int) int {
+	n := 0
+	for i+n < len(s) && digit(s[i+n]) {
+		n++
+	}
+	return n
+}
+
+func digit(c byte) bool { return c >= '0' && c <= '9' }
+func alnum(c byte) bool { return digit(c) || c|0x20 >= 'a' && c|0x20 <= 'z' }
