@@ -3,7 +3,9 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	"github.com/tandemgw/tandem/internal/config"
@@ -14,6 +16,8 @@ import (
 type checkReport struct {
 	Valid    bool           `json:"valid"`
 	Problems []checkProblem `json:"problems"`
+	// EmergencyStrings are the emergency numbers that calls are recognised by; empty unless valid.
+	EmergencyStrings []string `json:"emergencyStrings"`
 }
 
 type checkProblem struct {
@@ -32,10 +36,13 @@ func newConfig(t *target) *cobra.Command {
 			Short: "Report every mistake in the configuration",
 			Args:  cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error {
-				_, err := t.load(false)
+				l, err := t.load(false)
 				var mistakes strict.Problems
 				if t.output == "json" && (err == nil || errors.As(err, &mistakes)) {
-					report := checkReport{Valid: err == nil, Problems: []checkProblem{}}
+					report := checkReport{Valid: err == nil, Problems: []checkProblem{}, EmergencyStrings: []string{}}
+					if l != nil {
+						report.EmergencyStrings = l.Policy.EmergencyStrings()
+					}
 					for _, m := range mistakes {
 						report.Problems = append(report.Problems, checkProblem(m))
 					}
@@ -46,7 +53,8 @@ func newConfig(t *target) *cobra.Command {
 				if err != nil || t.output == "json" {
 					return err
 				}
-				_, err = fmt.Fprintln(t.p.Stdout, "the configuration is valid")
+				_, err = fmt.Fprintln(t.p.Stdout, "the configuration is valid\n"+text.WrapSoft(
+					"emergency calls: "+strings.Join(l.Policy.EmergencyStrings(), " ")+" (also with +, and after + and a country code)", tableWidth))
 				return err
 			},
 		},

@@ -193,7 +193,7 @@ func TestSetOverridesAnything(t *testing.T) {
 	t.Parallel()
 	l, err := load(t, "log: {level: info}\ncalls: {groups: [{name: core, transport: udp, bind: {udp: '127.0.0.1:5060'}}]}\n",
 		"log.level=debug", "calls.groups[0].bind.udp=127.0.0.1:5080", "calls.groups[1]={name: dr, service: teamsDirectRouting, transport: tcp, bind: {tcp: '127.0.0.1:5090'}}",
-		"calls.groups[1].peers[0].address=127.0.0.1:7000", "calls.timers.failoverAfter=2s", "calls.routing.baseDomain=gw.example.com", "calls.routing.peerGroupToService.core=teamsOperatorConnect", "calls.routing.peerGroupToService={}")
+		"calls.groups[1].peers[0].address=127.0.0.1:7000", "calls.timers.failoverAfter=2s", "calls.routing.baseDomain=gw.example.com", "calls.routing.countries=[GB]", "calls.routing.peerGroupToService.core=teamsOperatorConnect", "calls.routing.peerGroupToService={}")
 	if err != nil {
 		t.Fatal(err)
 	}

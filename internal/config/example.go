@@ -15,6 +15,7 @@ import (
 func sample() Config {
 	c := Default("/var/lib/tandem")
 	c.Calls.Routing.BaseDomain = "gw.example.com"
+	c.Calls.Routing.EmergencyDialStrings, c.Calls.Routing.Countries = []string{"933"}, []string{"GB", "US"}
 	c.Calls.Routing.PeerGroupToService = map[string]string{"core": "teamsOperatorConnect"}
 	certificate := edge.TLS{CertificateFile: "/etc/tandem/edge.pem", KeyFile: "/etc/tandem/edge.key", RootsFile: "/etc/tandem/roots.pem"}
 	options := edge.Options{Every: 30 * time.Second, Timeout: 4 * time.Second, DownAfter: 2, UpAfter: 2}

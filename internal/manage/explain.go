@@ -34,15 +34,19 @@ func (x *Explainer) Explain(_ context.Context, q api.Question) (*api.Explanation
 	if !ok {
 		return nil, fault.New(fault.NotFound, "UnknownPeer", "there is no peer group and no peer %q; tandem peers lists them", q.Peer).At("peer")
 	}
-	view := x.View()
-	if view == nil {
-		return nil, fault.New(fault.Unavailable, "NoIndex", "this node has not loaded a number index yet; calls are answered 503")
-	}
 	facts, err := x.facts(q, group)
 	if err != nil {
 		return nil, err
 	}
+	view := x.View()
+	loaded := view != nil
+	if !loaded {
+		view = route.NoNumbers
+	}
 	ex := route.Explain(view, x.Policy, facts)
+	if d := &ex.Decision; !loaded && !(d.Emergency && d.Outcome == route.ToCore) { // such a call needs no index
+		return nil, fault.New(fault.Unavailable, "NoIndex", "this node has not loaded a number index yet; calls are answered 503")
+	}
 	out := answer(ex)
 	if x.Position != nil {
 		out.Position = x.Position()

@@ -39,7 +39,7 @@ func (x *index) AccountByLabel(label string) *domain.AccountRouting {
 func explainer(t *testing.T) *manage.Explainer {
 	t.Helper()
 	cfg := route.Default()
-	cfg.BaseDomain = "gw.example.com"
+	cfg.BaseDomain, cfg.EmergencyDialStrings = "gw.example.com", []string{"911", "933"}
 	policy, errs := cfg.Compile([]route.Group{{Name: "core"}, {Name: "teams", Service: domain.DirectRouting}})
 	if len(errs) > 0 {
 		t.Fatal(errs)
@@ -108,5 +108,12 @@ func TestExplainRefusesWhatItCannotAsk(t *testing.T) {
 	x.View = func() route.View { return nil }
 	if _, err := x.Explain(t.Context(), api.Question{From: "+15550100", To: "+15550101", Peer: "core"}); !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "503") {
 		t.Errorf("without an index: %v", err)
+	}
+	ex, err := x.Explain(t.Context(), api.Question{From: "+15550100", To: "+911", Peer: "teams"})
+	if err != nil || ex.Outcome != "toCore" || !ex.Emergency {
+		t.Errorf("an emergency call without an index: %+v, %v, want one to the core", ex, err)
+	}
+	if _, err := x.Explain(t.Context(), api.Question{From: "+15550100", To: "911", Peer: "core"}); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("911 from the core without an index: %v, want unavailable", err)
 	}
 }

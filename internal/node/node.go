@@ -382,6 +382,9 @@ func (n *node) logStart() {
 			}
 		}
 	}
+	if n.cfg.Has(config.RoleEdge) {
+		n.log.Info("emergency numbers; calls to them are never screened, limited or refused", "numbers", strings.Join(n.cfg.Policy.EmergencyStrings(), " "))
+	}
 	for _, name := range n.cfg.Generated {
 		n.log.Info("peer group uses the self-signed certificate made for loopback; nobody else trusts it", "group", name)
 	}

@@ -92,7 +92,7 @@ func (g *sippGateway) config(base string) string {
 		g.timers = "failoverAfter: 600ms, ringTimeout: 2s"
 	}
 	w("calls:\n  timers: {%s}", g.timers)
-	w("  routing:\n    baseDomain: %s\n    peerGroupToService: {core: teamsOperatorConnect}", base)
+	w("  routing:\n    baseDomain: %s\n    countries: [GB, US]\n    peerGroupToService: {core: teamsOperatorConnect}", base)
 	w("    serviceToPeerGroup: {teamsDirectRouting: core, teamsOperatorConnect: core, teamsPhoneMobile: core, zoomPhoneCloudPeering: core}")
 	w("  groups:")
 	for _, name := range []string{"core", "direct-routing", "operator-connect", "phone-mobile", "zoom"} {

@@ -163,7 +163,7 @@ func (s *site) writeConfig(t *testing.T) {
 	if s.database != "" {
 		w("database: {%s}", s.database)
 	}
-	w("calls:\n  routing:\n    baseDomain: %s", baseDomain)
+	w("calls:\n  routing:\n    baseDomain: %s\n    countries: [GB]", baseDomain)
 	if s.fallback {
 		w("    peerGroupToService: {core: teamsOperatorConnect}")
 	}

@@ -27,9 +27,14 @@ type Config struct {
 	// ServiceToPeerGroup names, for each service, the peer group of the core that its calls go to. Default: the core's
 	// only peer group; with more than one, every service that has peers must be listed.
 	ServiceToPeerGroup map[string]string `yaml:"serviceToPeerGroup"`
-	// EmergencyDialStrings are the emergency numbers as Teams sends them, without country code. Calls to them go to the
-	// core only and are never screened away. Default: ["911", "933"].
+	// EmergencyDialStrings are the emergency numbers as dialled: 2 to 6 digits, without "+" and without country code. Calls
+	// to them, with or without "+", go to the core only and are never screened, limited or refused. Test numbers such as 933
+	// are listed here too. Default: ["911", "933"] where countries is empty as well. With peers of a service whose callers are
+	// screened (teamsDirectRouting) there is no default: name the numbers here or in countries.
 	EmergencyDialStrings []string `yaml:"emergencyDialStrings"`
+	// Countries are ISO 3166 codes ("GB") of the countries whose emergency numbers, as libphonenumber knows them, are added
+	// to emergencyDialStrings. Default: none. "tandem config check" and the log at the start show the whole list.
+	Countries []string `yaml:"countries"`
 	// EmergencyCountryCodes are the country codes (digits only) that may stand before an emergency number, as Zoom sends
 	// it: "+44999" for 44 and 999. Default: every country code that is assigned.
 	EmergencyCountryCodes []string `yaml:"emergencyCountryCodes"`
@@ -81,10 +86,9 @@ type target struct {
 	core  []string // the core's peer group for its calls
 }
 
-// Default returns the settings of a deployment that sets none.
-func Default() Config {
-	return Config{Regions: slices.Clone(DefaultRegions), EmergencyDialStrings: slices.Clone(DefaultEmergencyDialStrings)}
-}
+// Default returns the settings of a deployment that sets none. The emergency numbers stay empty, so that a deployment
+// that names some is told from one that names none.
+func Default() Config { return Config{Regions: slices.Clone(DefaultRegions)} }
 
 // Validate checks the settings as far as they can be checked without the peer groups; Compile checks the rest. It
 // returns every problem as a *fault.Error whose Target is the field.
@@ -222,19 +226,7 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 		}
 	}
 
-	dial := c.EmergencyDialStrings
-	if len(dial) == 0 {
-		dial = DefaultEmergencyDialStrings
-	}
-	p.emergency = make(map[string]bool, len(dial))
-	for i, s := range dial {
-		if !digits(s, 2, 6) {
-			bad(fmt.Sprintf("emergencyDialStrings[%d]", i), "%q is not a number of 2 to 6 digits without \"+\"", s)
-			continue
-		}
-		p.emergency[s] = true
-		p.longestDial = max(p.longestDial, len(s))
-	}
+	c.compileEmergency(p, bad)
 	if len(c.EmergencyCountryCodes) > 0 {
 		p.emergencyCC = map[string]bool{}
 	}
@@ -321,27 +313,6 @@ func countryCode(s string) bool {
 		}
 	}
 	return two && len(s) == 2 || !two && len(s) == 3
-}
-
-// emergencyNumber tells whether a dialled number is an emergency number, as Teams writes it ("999") or as Zoom does
-// ("+44999"). gateway-calls §7.
-func (p *Policy) emergencyNumber(dialled string) bool {
-	if dialled == "" || len(dialled) > p.longestDial+4 {
-		return false
-	}
-	if dialled[0] != '+' {
-		return p.emergency[dialled]
-	}
-	for n := 1; n <= 3 && n+1 < len(dialled); n++ {
-		cc := dialled[1 : 1+n]
-		if !p.emergency[dialled[1+n:]] || !countryCode(cc) {
-			continue
-		}
-		if p.emergencyCC == nil || p.emergencyCC[cc] {
-			return true
-		}
-	}
-	return false
 }
 
 func serviceNames(want func(*domain.Traits) bool) string {

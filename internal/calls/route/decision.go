@@ -13,6 +13,16 @@ type View interface {
 	AccountByLabel(label string) *domain.AccountRouting
 }
 
+// NoNumbers is the view of a gateway that has never loaded an index. An emergency call from a service is decided with it:
+// it needs nothing that the index holds. Other calls must not be, or each number would seem to be nobody's.
+var NoNumbers View = noNumbers{}
+
+type noNumbers struct{}
+
+func (noNumbers) Number(domain.E164) (Number, bool)            { return Number{}, false }
+func (noNumbers) CustomHeader(domain.E164) string              { return "" }
+func (noNumbers) AccountByLabel(string) *domain.AccountRouting { return nil }
+
 // Number is what the index holds for one number.
 type Number struct {
 	// Account owns the number. It is never nil; an account the index has not been told of yet has a name only.

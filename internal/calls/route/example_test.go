@@ -8,7 +8,7 @@ import (
 )
 
 func ExampleDecide() {
-	c := route.Config{BaseDomain: "gw.example.com"}
+	c := route.Config{BaseDomain: "gw.example.com", Countries: []string{"GB"}}
 	p, problems := c.Compile([]route.Group{{Name: "core-a"}, {Name: "teams", Service: domain.DirectRouting}})
 	if len(problems) > 0 {
 		panic(problems)
@@ -23,7 +23,7 @@ func ExampleDecide() {
 }
 
 func ExampleExplain() {
-	c := route.Config{BaseDomain: "gw.example.com"}
+	c := route.Config{BaseDomain: "gw.example.com", Countries: []string{"GB"}}
 	p, _ := c.Compile([]route.Group{{Name: "core-a"}, {Name: "teams", Service: domain.DirectRouting}})
 	x := route.Explain(newWorld(), p, domain.CallFacts{PeerGroup: "teams", Called: "+12025550199", HostUnknown: true, From: domain.Party{Number: "+442079460100"}})
 	for _, s := range x.Steps {

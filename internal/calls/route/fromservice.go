@@ -11,7 +11,7 @@ func (x *decision) fromService(g *group) Decision {
 		return x.reject(RuleCalledNumber, 404, "the Request-URI names no number")
 	}
 	// gateway-calls §7: recognised before anything that could refuse the call.
-	x.d.Emergency = x.p.emergencyNumber(x.f.Called)
+	x.d.Emergency = x.p.Emergency(x.f.Called)
 	if x.rec != nil {
 		if x.d.Emergency {
 			x.rec.add(RuleEmergency, Note, "an emergency number: nothing about the caller refuses this call", Fact{"called", x.f.Called})

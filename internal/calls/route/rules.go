@@ -23,8 +23,9 @@ func (r *recorder) add(rule Rule, res Result, text string, facts ...Fact) {
 	r.steps = append(r.steps, Step{Rule: rule, Result: res, Text: text, Facts: facts})
 }
 
-// reject ends the run: the call is answered status, and text says which rule and how it might be mended.
+// reject ends the run: the call is answered status, and text says which rule refuses it and how to change that.
 func (x *decision) reject(rule Rule, status int, text string, facts ...Fact) Decision {
+	text += x.p.NotEmergency(x.f.Called)
 	x.d.Outcome, x.d.Rule, x.d.Status, x.d.Warning = Rejected, rule, status, warningText(text)
 	x.d.Groups, x.d.Header = nil, ""
 	if x.rec != nil {
@@ -57,7 +58,7 @@ func (x *decision) fromCore(g *group) Decision {
 	x.d.Identity = x.d.Caller
 
 	// gateway-calls §7: never from the operator's network to the gateway, provisioned or not.
-	if x.p.emergencyNumber(x.f.Called) {
+	if x.p.Emergency(x.f.Called) {
 		x.d.Emergency = true
 		return x.reject(RuleEmergency, 403, x.f.Called+" is an emergency number; emergency calls go from a service to the core only", Fact{"called", x.f.Called})
 	}

@@ -80,6 +80,8 @@ func Config(l *lab.Lab, s Settings, certFile, keyFile, roots string) string {
 	w("  routing:")
 	w("    baseDomain: %s", l.Gateway.Base)
 	w("    peerGroupToService: {core-fixed: teamsOperatorConnect, core-mobile: teamsPhoneMobile} # core-transit: none")
+	w("    countries: [GB, US] # 112, 911 and 999 are emergency calls: never screened, limited or refused")
+	w("    emergencyDialStrings: [\"933\"] # the test number of the US")
 	w("    serviceToPeerGroup:")
 	for _, x := range []string{"teamsDirectRouting: core-fixed", "teamsOperatorConnect: core-fixed", "teamsPhoneMobile: core-mobile", "zoomPhoneCloudPeering: core-fixed"} {
 		w("      %s", x)

@@ -1,0 +1,5 @@
+//go:build deep
+
+package route_test
+
+const deep = true

@@ -1,0 +1,130 @@
+package route
+
+import (
+	_ "embed"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/tandemgw/tandem/internal/domain"
+)
+
+// emergencyTable holds, for each country that libphonenumber knows, the strings that its IsEmergencyNumber accepts: a
+// line "GB 112 999" for each ISO 3166 code. A test compares it with the library, so that neither an update of the
+// library nor a slip here takes a number away unnoticed. Asking the library at each start instead would cost 2.5 MB of
+// binary, 5 MB of memory and an eighth of a second for each country.
+//
+//go:embed emergency.txt
+var emergencyTable string
+
+// countryStrings returns the emergency strings of a country by its upper-case ISO 3166 code. known is false for a code
+// that libphonenumber does not have; for a few territories it knows no emergency number.
+func countryStrings(code string) (dial []string, known bool) {
+	for line := range strings.Lines(emergencyTable) {
+		if f := strings.Fields(line); f[0] == code {
+			return f[1:], true
+		}
+	}
+	return nil, false
+}
+
+// abroad holds, for each emergency string of any country, the countries that have it.
+var abroad = sync.OnceValue(func() map[string][]string {
+	m := map[string][]string{}
+	for line := range strings.Lines(emergencyTable) {
+		f := strings.Fields(line)
+		for _, dial := range f[1:] {
+			m[dial] = append(m[dial], f[0])
+		}
+	}
+	return m
+})
+
+// compileEmergency reads the lists of emergency numbers.
+func (c *Config) compileEmergency(p *Policy, bad func(path, format string, args ...any)) {
+	for _, s := range domain.Services() {
+		if s.Traits().Screening && len(p.services[s].peers) > 0 && len(c.EmergencyDialStrings) == 0 && len(c.Countries) == 0 {
+			bad("emergencyDialStrings", "callers of %s are screened, so a call to an emergency number that is not named here may be "+
+				"refused; name them, such as [\"112\", \"999\"], or their countries, such as countries: [GB]", s)
+		}
+	}
+	p.emergency = map[string]bool{}
+	add := func(dial string) {
+		p.emergency[dial] = true
+		p.longestDial = max(p.longestDial, len(dial))
+	}
+
+	explicit := c.EmergencyDialStrings
+	if len(explicit) == 0 && len(c.Countries) == 0 {
+		explicit = DefaultEmergencyDialStrings
+	}
+	for i, s := range explicit {
+		if !digits(s, 2, 6) {
+			bad(fmt.Sprintf("emergencyDialStrings[%d]", i), "%q is not a number of 2 to 6 digits without \"+\"", s)
+			continue
+		}
+		add(s)
+	}
+	for i, code := range c.Countries {
+		path := fmt.Sprintf("countries[%d]", i)
+		dial, known := countryStrings(code)
+		switch {
+		case !known:
+			bad(path, "%q is not an ISO 3166 country code of two capital letters, such as GB", code)
+		case len(dial) == 0:
+			bad(path, "no emergency number of %s is known; list its numbers in emergencyDialStrings", code)
+		}
+		for _, s := range dial {
+			add(s)
+		}
+	}
+}
+
+// EmergencyStrings returns the emergency numbers that the policy recognises, as dialled, in order.
+func (p *Policy) EmergencyStrings() []string { return slices.Sorted(maps.Keys(p.emergency)) }
+
+// Emergency reports whether a dialled number is an emergency number here. The whole of it must be one: "999" and
+// "+999", as Teams may write it, or "+44999", as Zoom does; "+9991234" is a subscriber's. gateway-calls §7.
+func (p *Policy) Emergency(dialled string) bool {
+	if len(dialled) > p.longestDial+4 {
+		return false
+	}
+	number, plus := strings.CutPrefix(dialled, "+")
+	if p.emergency[number] {
+		return true
+	}
+	return plus && p.afterCountryCode(number, func(dial string) bool { return p.emergency[dial] })
+}
+
+// afterCountryCode reports whether number is a country code that may stand before an emergency number, and then a string
+// that is accepted.
+func (p *Policy) afterCountryCode(number string, accepted func(string) bool) bool {
+	for n := 1; n <= 3 && n < len(number); n++ {
+		if cc := number[:n]; countryCode(cc) && (p.emergencyCC == nil || p.emergencyCC[cc]) && accepted(number[n:]) {
+			return true
+		}
+	}
+	return false
+}
+
+// NotEmergency returns what to add to the refusal of a call to a number that is an emergency number of some country but
+// not one here: the caller may have needed help, and the list may lack the number. It is empty for other numbers.
+func (p *Policy) NotEmergency(dialled string) string {
+	number, plus := strings.CutPrefix(dialled, "+")
+	if len(number) > 8 || p.Emergency(dialled) {
+		return ""
+	}
+	countries := abroad()[number]
+	if countries == nil && plus {
+		p.afterCountryCode(number, func(dial string) bool { countries = abroad()[dial]; return countries != nil })
+	}
+	switch {
+	case len(countries) == 0:
+		return ""
+	case len(countries) <= 3:
+		return fmt.Sprintf("; %s is an emergency number in %s, but not an emergency string here", dialled, list(countries))
+	}
+	return fmt.Sprintf("; %s is an emergency number in %d countries, but not an emergency string here", dialled, len(countries))
+}
