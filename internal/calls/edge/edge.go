@@ -141,7 +141,7 @@ func New(cfg Config, d Deps) (*Edge, error) {
 		return nil, err
 	}
 	txc := d.Transaction
-	txc.NewTag = e.newTag
+	txc.NewTag, txc.Urgent = e.newTag, e.urgentRequest
 	if txc.Validator == nil {
 		txc.Validator = &sip.Validator{Limits: tpc.Limits, Understands: func(tag string) bool { return extensions[strings.ToLower(tag)] }}
 	}

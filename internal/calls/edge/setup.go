@@ -52,7 +52,7 @@ func (e *Edge) Ack(*sip.Message, transport.Flow) {}
 
 // ping answers an OPTIONS that asks whether we are there.
 func (e *Edge) ping(tx *transaction.Server, m *sip.Message, g *group) {
-	if why := e.unready(); why != "" {
+	if why := e.unready(e.view()); why != "" {
 		e.refuse(tx, m, g, 503, why, e.cfg.Limits.RetryAfter)
 		return
 	}
@@ -83,12 +83,12 @@ var extensions = map[string]bool{
 
 const supported = "100rel, timer, precondition, histinfo, privacy, resource-priority, geolocation-sip, geolocation-http, uui, 199"
 
-// unready says why new calls are not taken at all, "" if they are.
-func (e *Edge) unready() string {
+// unready says why new calls are not taken at all with the index that view shows, "" if they are.
+func (e *Edge) unready(view route.View) string {
 	switch {
 	case e.Draining():
 		return drained
-	case e.view() == nil:
+	case view == nil:
 		return noIndex
 	}
 	return ""
@@ -100,20 +100,25 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 		e.refuse(tx, m, g, 483, "Max-Forwards is used up: the call goes round in a circle", 0)
 		return
 	}
-	if m.Has(sip.KindReplaces) {
-		e.refuse(tx, m, g, 501, "INVITE with Replaces is not supported: a call cannot be taken over through this gateway yet", 0)
-		return
-	}
 	start := time.Now()
 	facts := leg.Facts(m, g.cfg.Name)
 	if en, ok := e.calls.get(baseTag(m.FromTag())); ok && !en.near && en.c.isLoop(m.CallID(), facts.Called) {
 		e.refuse(tx, m, g, 482, "the call came back to this gateway: "+domain.Dialled(facts.Called).Redacted()+" is routed in a circle", 0)
 		return
 	}
-	view := e.view()
-	if view == nil || e.Draining() {
-		e.refuse(tx, m, g, 503, e.unready(), e.cfg.Limits.RetryAfter)
+	// Rows X1 to X8 of docs/sip-behaviour.md: no state of ours refuses an emergency call from a service.
+	urgent := e.urgent(g, facts.Called)
+	if m.Has(sip.KindReplaces) && !urgent {
+		e.refuse(tx, m, g, 501, "INVITE with Replaces is not supported: a call cannot be taken over through this gateway yet", 0)
 		return
+	}
+	view := e.view()
+	if why := e.unready(view); why != "" && (!urgent || e.stopping.Load()) {
+		e.refuse(tx, m, g, 503, why+e.policy.NotEmergency(facts.Called), e.cfg.Limits.RetryAfter)
+		return
+	}
+	if view == nil {
+		view = route.NoNumbers
 	}
 	c := &call{e: e, id: sip.Token(""), start: start}
 	c.dec = route.Decide(view, e.policy, facts)
@@ -123,11 +128,11 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 		return
 	}
 	if tooShort(m) && !c.dec.Emergency {
-		c.reject(422, tooShortText, 0)
+		c.reject(422, tooShortText+e.policy.NotEmergency(facts.Called), 0)
 		return
 	}
-	if why := e.admit(g, start, c.dec.Emergency); why != "" {
-		c.reject(503, why, e.cfg.Limits.RetryAfter)
+	if why := e.admit(g, start, urgent); why != "" {
+		c.reject(503, why+e.policy.NotEmergency(facts.Called), e.cfg.Limits.RetryAfter)
 		return
 	}
 	_ = tx.Trying() // fails only where every later answer would too
@@ -185,20 +190,34 @@ func (c *call) isLoop(callID, called string) bool {
 	return c.far != nil && c.far.callID == callID && c.rec != nil && c.rec.Called == called
 }
 
-// admit takes one more call of a group on, or says why not. Emergency calls have room of their own above the limits.
-func (e *Edge) admit(g *group, now time.Time, emergency bool) string {
-	most, groupMost := int64(e.cfg.Limits.MaxCalls), int64(g.cfg.MaxCalls)
-	if emergency {
-		most, groupMost = most+most/10+1, groupMost+groupMost/10+1
+// urgent reports whether a new call of a group is an emergency call, which is never limited: it goes from a service to the
+// core. What bounds such calls is the number of SIP transactions.
+func (e *Edge) urgent(g *group, called string) bool { return !g.core() && e.policy.Emergency(called) }
+
+// urgentRequest is urgent for a request that has not been taken yet.
+func (e *Edge) urgentRequest(m *sip.Message, f transport.Flow) bool {
+	if m.Method() != sip.INVITE {
+		return false
 	}
+	g := e.groupOf(f)
+	return g != nil && e.urgent(g, leg.Facts(m, g.cfg.Name).Called)
+}
+
+// leastEmergency is the least time after which an emergency call is ended for its length: long enough to be a call that
+// both sides have forgotten.
+const leastEmergency = 24 * time.Hour
+
+// admit takes one more call of a group on, or says why not. An urgent one is always taken and uses up no rate.
+func (e *Edge) admit(g *group, now time.Time, urgent bool) string {
 	switch {
-	case e.active.Load() >= most:
+	case urgent:
+	case e.active.Load() >= int64(e.cfg.Limits.MaxCalls):
 		return busyAll
-	case g.cfg.MaxCalls > 0 && g.calls.Load() >= groupMost:
+	case g.cfg.MaxCalls > 0 && g.calls.Load() >= int64(g.cfg.MaxCalls):
 		return "peer group " + g.cfg.Name + " has as many calls as it may"
-	case !emergency && !g.rate.pass(now):
+	case !g.rate.pass(now):
 		return "peer group " + g.cfg.Name + " may begin no more calls this second"
-	case !emergency && !e.rate.pass(now):
+	case !e.rate.pass(now):
 		return busyRate
 	}
 	g.calls.Add(1)
@@ -350,7 +369,7 @@ func (c *call) offer(to *address, now time.Time) bool {
 	a.tried = len(c.rec.Tried)
 	c.rec.Tried = append(c.rec.Tried, record.Try{Group: g.cfg.Name, Peer: to.peer.cfg.Name, Addr: to.addr.String(), At: now.UTC(), Result: "open"})
 	c.rec.FarCallID = s.callID
-	tx, err := e.tx.Send(m, s.home, a)
+	tx, err := e.tx.SendWith(m, s.home, a, transaction.Options{Urgent: c.dec.Emergency})
 	if err != nil {
 		c.lost(a, now, err)
 		return false
@@ -659,6 +678,9 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 	}
 	c.times = [numTimes]time.Time{}
 	if d := e.cfg.Timers.MaxDuration; d > 0 {
+		if c.dec.Emergency {
+			d = max(d, leastEmergency)
+		}
 		c.at(atMax, now.Add(d))
 	}
 	if d := e.cfg.Timers.ProbeEvery; d > 0 {

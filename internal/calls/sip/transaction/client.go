@@ -26,6 +26,8 @@ type Options struct {
 	// BranchSuffix is appended to the Via branch: letters and digits that mean something to the user, such as a loop detection hash. It
 	// can be read back from any Via.
 	BranchSuffix string
+	// Urgent lets the request use the room above MaxTransactions.
+	Urgent bool
 }
 
 type clientState uint8
@@ -121,8 +123,8 @@ func (l *Layer) SendWith(req *sip.Message, t transport.Target, h ClientHandler, 
 		return nil, ErrClosed
 	}
 	bound := int64(l.cfg.MaxTransactions)
-	if req.ToTag() != "" {
-		bound += bound / 8
+	if req.ToTag() != "" || o.Urgent {
+		bound = withSpare(bound)
 	}
 	if l.live.Load() >= bound {
 		l.m.Overload.Add(1)

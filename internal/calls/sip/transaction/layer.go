@@ -58,10 +58,14 @@ type Config struct {
 	// Trying is how long an INVITE may wait for the user's first response before the layer sends 100; 0 means 200 ms (§17.2.1).
 	Trying time.Duration
 	// MaxTransactions bounds the transactions held, those that only absorb retransmissions included. Above it new requests get 503 with
-	// Retry-After, and Send returns ErrOverload; requests inside dialogs get an eighth more, so that calls can end. 0 means 500,000.
+	// Retry-After, and Send returns ErrOverload; requests inside dialogs, so that calls can end, and urgent ones get an eighth
+	// more. 0 means 500,000.
 	MaxTransactions int
 	// RetryAfter is the Retry-After of a 503, in full seconds; 0 means 5 s.
 	RetryAfter time.Duration
+	// Urgent reports whether a new request may use the room above MaxTransactions as well, as one inside a dialog may. It is
+	// asked only of requests that would be refused, from many goroutines at once. Nil: no request may.
+	Urgent func(req *sip.Message, f transport.Flow) bool
 	// Validator checks each message; nil: a zero sip.Validator.
 	Validator *sip.Validator
 	// Agent is the host or pseudonym in the Warning of answers made here; empty means "tandem".
@@ -275,14 +279,10 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b 
 
 // overloaded answers 503 if the request is one too many.
 func (l *Layer) overloaded(m *sip.Message, f transport.Flow, inDialog bool) bool {
-	bound := int64(l.cfg.MaxTransactions)
-	if inDialog {
-		bound += bound / 8
-	}
 	why := ""
-	switch {
-	case l.live.Load() >= bound:
-		why = "gateway holds as many SIP transactions as it may"
+	switch live, most := l.live.Load(), int64(l.cfg.MaxTransactions); {
+	case live >= most && (live >= withSpare(most) || !inDialog && (l.cfg.Urgent == nil || !l.cfg.Urgent(m, f))):
+		why = "maximum number of SIP transactions reached"
 	case l.draining.Load() && !inDialog:
 		why = "gateway is about to stop"
 	default:
@@ -295,6 +295,9 @@ func (l *Layer) overloaded(m *sip.Message, f transport.Flow, inDialog bool) bool
 	l.Reply(res, f)
 	return true
 }
+
+// withSpare is the bound for what must not be refused while there is any room at all: an eighth more.
+func withSpare(bound int64) int64 { return bound + bound/8 }
 
 // SendAck sends an ACK for a 2xx without a client transaction; the layer adds the Via. [Client.Ack] is better where there is one.
 func (l *Layer) SendAck(ack *sip.Message, t transport.Target) error {

@@ -359,6 +359,31 @@ func TestOverload(t *testing.T) {
 	})
 }
 
+// TestOverloadLeavesRoomForUrgentRequests: both ways, as for requests inside dialogs, and no further.
+func TestOverloadLeavesRoomForUrgentRequests(t *testing.T) {
+	urgent := func(m *sip.Message, _ transport.Flow) bool { return strings.HasPrefix(m.CallID(), "urgent") }
+	inBubble(t, udp, transaction.Config{MaxTransactions: 16, Urgent: urgent}, func(b *bundle) {
+		for i := range 16 {
+			b.say(strings.Replace(b.farRequest("OPTIONS", branch+strconv.Itoa(i)), "call-2", "call"+strconv.Itoa(i), 1))
+		}
+		b.say(strings.Replace(b.farRequest("INVITE", "z9hG4bK-more"), "call-2", "more", 1))
+		b.wantTimes("SIP/2.0 503", "0s")
+		b.say(strings.Replace(b.farRequest("INVITE", "z9hG4bK-urgent"), "call-2", "urgent", 1))
+		if got := b.events[len(b.events)-1]; got != "request INVITE" {
+			t.Errorf("last event is %q, want the urgent INVITE", got)
+		}
+		if _, err := b.layer.Send(newRequest(sip.INVITE), b.target(), client{b}); !errors.Is(err, transaction.ErrOverload) {
+			t.Errorf("Send = %v, want ErrOverload", err)
+		}
+		if _, err := b.layer.SendWith(newRequest(sip.INVITE), b.target(), client{b}, transaction.Options{Urgent: true}); err != nil {
+			t.Errorf("SendWith an urgent request = %v, want nil", err)
+		}
+		b.say(strings.Replace(b.farRequest("INVITE", "z9hG4bK-urgent2"), "call-2", "urgent2", 1))
+		b.wantTimes("SIP/2.0 503", "0s", "0s")
+		b.wantLive(18)
+	})
+}
+
 // TestCallbackOrder: what comes while the user is busy with the same transaction waits, in order, and no other transaction waits with it.
 func TestCallbackOrder(t *testing.T) {
 	inBubble(t, udp, transaction.Config{}, func(b *bundle) {
