@@ -104,8 +104,9 @@ type TLS struct {
 	// ClientCertificates says what is asked of peers that connect: "require" (a certificate from the roots) or "optional" (one is verified if it is
 	// shown). Default "require".
 	ClientCertificates string `yaml:"clientCertificates"`
-	// PeerNames are names of which a connecting peer's certificate must carry one; "*.example.net" matches one label. Default none:
-	// any certificate from Roots, together with AllowedSources, will do.
+	// PeerNames are names of which a connecting peer's certificate must carry one; "*.example.net" matches one label. A
+	// certificate carries the hosts of its sip URIs; without such its DNS names; without alternative names its common name
+	// (RFC 5922 §7.1). Default none: any certificate from Roots, together with AllowedSources, will do.
 	PeerNames []string `yaml:"peerNames"`
 }
 

@@ -466,12 +466,8 @@ func (e *Edge) drop(tx *transaction.Server, m *sip.Message) {
 		return
 	}
 	f := tx.Flow()
-	var names []string
-	if c := f.PeerCertificate(); c != nil {
-		names = c.DNSNames
-	}
 	e.log.Warn("SIP request of an unknown peer dropped", "source", f.Remote().String(), "transport", f.Proto().Param(), "at", f.Endpoint().Local().String(),
-		"certificate_names", names, "method", string(m.Method()), "call_id", m.CallID(), "more_since_last", n)
+		"certificate_names", f.PeerIdentities(), "method", string(m.Method()), "call_id", m.CallID(), "more_since_last", n)
 }
 
 // respond sends an answer that needs no ACK, or a non-2xx final, which the layer retransmits.

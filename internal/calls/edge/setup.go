@@ -169,17 +169,11 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 // knownAs is a name that the far side of a TLS connection has proved to have, so that requests back may use the connection, or another one to
 // the same party, although its Contact is an address; empty without TLS.
 func knownAs(f transport.Flow) string {
-	if f.Proto() != transport.TLS {
+	names := f.PeerIdentities()
+	if len(names) == 0 || f.VerifiedFor(f.Remote().Addr().String()) {
 		return ""
 	}
-	c := f.PeerCertificate()
-	switch addr := f.Remote().Addr().String(); {
-	case c == nil, f.VerifiedFor(addr):
-		return ""
-	case len(c.DNSNames) > 0:
-		return c.DNSNames[0]
-	}
-	return c.Subject.CommonName
+	return names[0]
 }
 
 // isLoop tells whether an INVITE that carries this call's far From tag is that call's own INVITE come back for the same number; for another

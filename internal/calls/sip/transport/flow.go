@@ -159,6 +159,15 @@ func (f Flow) PeerCertificate() *x509.Certificate {
 	return f.conn.peerCert()
 }
 
+// PeerIdentities returns the SIP domain identities of the far side's verified certificate (RFC 5922 §7.1), none without TLS.
+func (f Flow) PeerIdentities() []string {
+	c := f.PeerCertificate()
+	if c == nil {
+		return nil
+	}
+	return identities(c)
+}
+
 // VerifiedFor reports whether the far side showed a verified certificate that carries the name. False without TLS.
 func (f Flow) VerifiedFor(name string) bool {
 	c := f.PeerCertificate()

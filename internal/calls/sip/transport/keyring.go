@@ -22,7 +22,7 @@ type Keyring struct {
 // keys is one immutable state of a keyring.
 type keys struct {
 	byID   map[string]*tls.Certificate
-	byName map[string]string // lower-case DNS name, perhaps "*.x" -> identity
+	byName map[string]string // lower-case name, perhaps "*.x" -> identity
 }
 
 // NewKeyring returns an empty keyring.
@@ -73,7 +73,8 @@ func (k *Keyring) change(f func(map[string]*tls.Certificate)) {
 	f(n.byID)
 	// The order of identities decides between two certificates for one name: the same every time.
 	for _, id := range slices.Backward(slices.Sorted(maps.Keys(n.byID))) {
-		for _, name := range dnsNames(n.byID[id].Leaf) {
+		leaf := n.byID[id].Leaf
+		for _, name := range slices.Concat(identities(leaf), leaf.DNSNames) { // a client may ask for either
 			n.byName[strings.ToLower(name)] = id
 		}
 	}
@@ -101,15 +102,4 @@ func (k *Keyring) ForName(name string) (identity string, cert *tls.Certificate) 
 		return "", nil
 	}
 	return id, s.byID[id]
-}
-
-// dnsNames are the names of a certificate; the common name counts only where there are no alternative names.
-func dnsNames(c *x509.Certificate) []string {
-	if len(c.DNSNames) > 0 || len(c.IPAddresses) > 0 {
-		return c.DNSNames
-	}
-	if c.Subject.CommonName != "" && !strings.ContainsAny(c.Subject.CommonName, " /") {
-		return []string{c.Subject.CommonName}
-	}
-	return nil
 }

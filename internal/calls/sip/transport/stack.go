@@ -306,7 +306,7 @@ func (s *Stack) connBack(f Flow) (*conn, error) {
 			names = append(names, host)
 		}
 		if leaf := f.conn.peerCert(); leaf != nil {
-			names = append(names, dnsNames(leaf)...)
+			names = append(names, identities(leaf)...)
 		}
 		if len(names) == 0 {
 			names = append(names, reply.Addr().String())

@@ -3,12 +3,17 @@ package transport
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
 // TLSConfig says how an endpoint proves itself and whom it believes. Both directions are mutual TLS.
@@ -21,7 +26,7 @@ type TLSConfig struct {
 	StrictSNI bool
 	// Roots returns the authorities that are believed; it is asked at each handshake, so it may change. Nil, or a nil pool: the system's.
 	Roots func() *x509.CertPool
-	// PeerNames, when not empty, are the names of which a far side's certificate must carry at least one: "sbc.example.net", or
+	// PeerNames, when not empty, are the names of which a far side's certificate must carry at least one (RFC 5922 §7.1): "sbc.example.net", or
 	// "*.example.net" for any one label in its place. On outgoing connections the target's ServerName is one more. Empty:
 	// every certificate that the roots vouch for may connect to us.
 	PeerNames []string
@@ -154,37 +159,45 @@ func (c *TLSConfig) verify(chain []*x509.Certificate, names []string) error {
 }
 
 func describe(c *x509.Certificate) string {
-	if n := dnsNames(c); len(n) > 0 {
+	if n := identities(c); len(n) > 0 {
 		return strings.Join(n, ", ")
 	}
 	return c.Subject.String()
 }
 
-// certCovers reports whether a certificate carries a name: a host name, an address, or a pattern "*.example.net" which any name with one
-// label in the place of the star satisfies.
-func certCovers(c *x509.Certificate, name string) bool {
-	if name == "" {
-		return false
-	}
-	if host, ok := strings.CutPrefix(name, "*."); ok {
-		for _, n := range dnsNames(c) {
-			if i := strings.IndexByte(n, '.'); i > 0 && strings.EqualFold(n[i+1:], host) {
-				return true
-			}
+// identities returns the SIP domain identities of a certificate (RFC 5922 §7.1): the hosts of its sip URIs that have no
+// user part; if there are none, its DNS names; the common name only if there is no alternative name of any kind.
+func identities(c *x509.Certificate) []string {
+	var hosts []string
+	for _, uri := range c.URIs {
+		if u, err := sip.ParseURI(uri.String()); err == nil && u.Scheme == sip.SchemeSIP && !u.HasUser {
+			hosts = append(hosts, strings.TrimSuffix(u.Host, "."))
 		}
-		return false
 	}
+	switch {
+	case hosts != nil:
+		return hosts
+	case slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(subjectAltName) }):
+		return c.DNSNames
+	case c.Subject.CommonName != "" && !strings.ContainsAny(c.Subject.CommonName, " /"):
+		return []string{c.Subject.CommonName}
+	}
+	return nil
+}
+
+var subjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
+
+// certCovers reports whether a certificate carries a name: a host name, an address, or a pattern "*.example.net" which any
+// name with one label in the place of the star satisfies. A DNS name or common name of the certificate may be such a
+// pattern too (RFC 2818 §3.1, as Microsoft's are); a sip URI cannot (RFC 5922 §7.2).
+func certCovers(c *x509.Certificate, name string) bool {
 	if ip := net.ParseIP(strings.Trim(name, "[]")); ip != nil {
 		return c.VerifyHostname(ip.String()) == nil
 	}
-	if len(c.DNSNames) == 0 && len(c.IPAddresses) == 0 {
-		// RFC 5922 §7.1: without alternative names the common name counts; Go's VerifyHostname no longer reads it.
-		n := strings.ToLower(c.Subject.CommonName)
-		name = strings.ToLower(name)
-		if i := strings.IndexByte(name, '.'); i > 0 && n == "*"+name[i:] {
-			return true
-		}
-		return n != "" && n == name
-	}
-	return c.VerifyHostname(name) == nil
+	name = strings.TrimSuffix(name, ".")
+	label, parent, _ := strings.Cut(name, ".")
+	return name != "" && slices.ContainsFunc(identities(c), func(id string) bool {
+		l, p, _ := strings.Cut(id, ".")
+		return strings.EqualFold(id, name) || (label == "*" || l == "*") && parent != "" && strings.EqualFold(p, parent)
+	})
 }
