@@ -37,6 +37,7 @@ const (
 	atMax            // the call has lasted long enough
 	atSession        // no session refresh came
 	atProbe          // time to ask whether the sides still know the call
+	atRefers         // the last subscription of a call that has ended ends
 	numTimes
 )
 
@@ -66,6 +67,8 @@ type call struct {
 
 	// In the call.
 	pending []*relay // requests relayed and not answered yet
+	refers  []*refer // what REFERs subscribed to
+	lingers bool     // the call has ended and is kept for refers
 
 	timer *time.Timer
 	times [numTimes]time.Time // zero: not set
@@ -110,6 +113,10 @@ type side struct {
 	placed uint32           // CSeq of the far end's latest INVITE
 	passed uint32           // CSeq with which that was passed on to the other side
 	bye    bool             // BYE has come or been sent
+	ended  bool             // and it is settled
+	refers int              // REFERs of the far end, refused ones too
+	// referred is set once a REFER has been passed on to the far end.
+	referred bool
 }
 
 // fork is one early dialog on the far leg and its image on the near leg.
@@ -384,10 +391,17 @@ func (c *call) tick() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.rescue()
+	now := time.Now()
 	if c.state == over {
+		switch {
+		case !c.lingers:
+		case now.Before(c.times[atRefers]):
+			c.arm()
+		default:
+			c.endRefers()
+		}
 		return
 	}
-	now := time.Now()
 	due := func(what int) bool {
 		t := c.times[what]
 		if t.IsZero() || now.Before(t) {
@@ -440,10 +454,18 @@ func (c *call) finish(f finish) {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
-	for _, r := range c.pending {
-		r.abort()
+	if was == answered {
+		c.linger()
+	} else {
+		c.refers = nil
 	}
-	c.pending = nil
+	c.pending = slices.DeleteFunc(c.pending, func(r *relay) bool {
+		if slices.Contains(c.refers, r.sub) {
+			return false // a transfer goes on
+		}
+		r.abort()
+		return true
+	})
 	if was == answered {
 		c.hangUp(&c.near, f)
 		c.hangUp(c.far, f)
@@ -460,10 +482,8 @@ func (c *call) hangUp(s *side, f finish) {
 		c.ackFar(nil)
 	}
 	if s == f.from || s.bye {
-		if !s.bye {
-			s.bye = true
-		}
-		e.calls.remove(s.base)
+		s.bye = true
+		c.unlink(s)
 		return
 	}
 	s.bye = true
@@ -478,7 +498,7 @@ func (c *call) hangUp(s *side, f finish) {
 	}
 	to := s.where(e)
 	if _, err := e.tx.Send(m, to, &farewell{c: c, s: s, bye: m, to: to.Addr}); err != nil {
-		e.calls.remove(s.base)
+		c.unlink(s)
 		e.m.sendFailed.Inc()
 		c.log().Warn("BYE not sent", "group", s.group.cfg.Name, "error", err)
 	}
@@ -493,8 +513,10 @@ type farewell struct {
 }
 
 func (f *farewell) Response(_ *transaction.Client, m *sip.Message) {
-	if m.Status() >= 200 && f.c != nil {
-		f.c.e.calls.remove(f.s.base)
+	if c := f.c; m.Status() >= 200 && c != nil {
+		c.mu.Lock()
+		c.unlink(f.s)
+		c.mu.Unlock()
 		f.c, f.s, f.bye = nil, nil, nil
 	}
 }
@@ -517,7 +539,7 @@ func (f *farewell) Failed(_ *transaction.Client, err error) {
 			e.m.sendFailed.Inc()
 		}
 	}
-	e.calls.remove(f.s.base)
+	c.unlink(f.s)
 }
 
 // lost tells whether a request failed because of the address it went to.
@@ -577,8 +599,10 @@ func (c *call) cut(why string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state == over {
+		c.endRefers()
 		return false
 	}
+	c.refers = nil
 	c.finish(finish{by: record.Tandem, text: why, cause: 41})
 	return true
 }

@@ -52,8 +52,10 @@ func (e *Edge) inDialog(tx *transaction.Server, m *sip.Message, g *group) {
 			g.m.sent(sip.BYE, 200)
 			return
 		}
-		e.refuse(tx, m, g, 481, "the call is over", 0)
-		return
+		if sub, _, _ := c.subscribed(s, m); sub == nil || m.Method() != sip.NOTIFY && m.Method() != sip.SUBSCRIBE {
+			e.refuse(tx, m, g, 481, "the call has ended", 0)
+			return
+		}
 	}
 	var f *fork
 	seen := &s.seen
@@ -97,7 +99,7 @@ func (e *Edge) inDialog(tx *transaction.Server, m *sip.Message, g *group) {
 		case c.state < answered, c.other(s).invite != nil:
 			e.refuse(tx, m, g, 491, "", 0)
 		default:
-			c.relay(s, nil, tx, m)
+			c.relay(s, nil, tx, m, nil, "")
 		}
 	case sip.UPDATE:
 		switch {
@@ -106,19 +108,34 @@ func (e *Edge) inDialog(tx *transaction.Server, m *sip.Message, g *group) {
 		case c.open(c.other(s), sip.UPDATE) && m.Body() != "":
 			e.refuse(tx, m, g, 491, "", 0)
 		default:
-			c.relay(s, f, tx, m)
+			c.relay(s, f, tx, m, nil, "")
 		}
-	case sip.PRACK, sip.INFO, sip.NOTIFY:
-		c.relay(s, f, tx, m)
+	case sip.PRACK, sip.INFO:
+		c.relay(s, f, tx, m, nil, "")
+	case sip.NOTIFY, sip.SUBSCRIBE:
+		switch sub, event, ok := c.subscribed(s, m); {
+		case !ok:
+			e.refuse(tx, m, g, 481, "the id in Event is the CSeq of no REFER in this call whose subscription lives", 0)
+		case sub == nil && m.Method() == sip.SUBSCRIBE:
+			e.refuse(tx, m, g, 405, "SUBSCRIBE within a call only refreshes the subscription of a REFER", 0)
+		default:
+			c.relay(s, f, tx, m, sub, event)
+		}
 	case sip.OPTIONS:
 		e.respond(tx, e.able(tx, m, g))
 		g.m.sent(sip.OPTIONS, 200)
 	case sip.REFER:
-		if s.group.cfg.Refer != referRelay {
+		s.refers++
+		switch {
+		case s.group.cfg.Refer != referRelay:
 			e.refuse(tx, m, g, 403, "peer group "+g.cfg.Name+" may not transfer calls by REFER", 0)
-			return
+		case replaces(m):
+			e.refuse(tx, m, g, 501, "a transfer with Replaces is not supported: a call cannot be taken over through this gateway yet", 0)
+		case len(c.refers) >= maxRefers:
+			e.refuse(tx, m, g, 500, "too many transfers of this call are in progress", glare())
+		default:
+			c.relay(s, f, tx, m, nil, "")
 		}
-		c.relay(s, f, tx, m)
 	default:
 		if m.Method().Known() {
 			e.refuse(tx, m, g, 405, "not within a call", 0)
@@ -180,6 +197,7 @@ type relay struct {
 	to     netip.AddrPort // where it was sent
 	done   bool           // has its final answer
 	acked  bool           // INVITE: and the ACK was passed on
+	sub    *refer         // REFER, NOTIFY, SUBSCRIBE: the subscription it is about
 }
 
 // inbound is a relay as the handler of the transaction it came by; the relay itself handles the one it went out by.
@@ -188,8 +206,8 @@ type inbound relay
 // maxPending bounds the requests of one call that await their answers.
 const maxPending = 16
 
-// relay passes a request on to the other side.
-func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message) {
+// relay passes a request on to the other side. NOTIFY and SUBSCRIBE are about sub, if it is not nil, and get event as their Event.
+func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message, sub *refer, event string) {
 	e := c.e
 	if len(c.pending) >= maxPending {
 		e.refuse(tx, m, s.group, 500, "too many requests of this call are under way", glare())
@@ -203,11 +221,16 @@ func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message) {
 			f.target = uri
 		}
 	}
-	r := &relay{c: c, from: s, method: m.Method(), in: tx, req: m}
+	r := &relay{c: c, from: s, method: m.Method(), in: tx, req: m, sub: sub}
 	out := c.requestIn(o, f, m.Method(), m, hopsLeft(m))
 	r.seq = o.seq
 	if m.Method() == sip.PRACK {
 		s.translateRAck(out)
+	}
+	if m.Method() == sip.REFER {
+		r.sub = c.refer(s, m, r.seq)
+	} else if sub != nil {
+		out.Set(sip.KindEvent, event)
 	}
 	dest := o.where(e)
 	if f != nil && !o.near {
@@ -283,7 +306,7 @@ func (r *relay) Response(tx *transaction.Client, m *sip.Message) {
 		o.group.m.received(r.method, status)
 	}
 	r.out, r.sent = tx, nil
-	if r.done || c.state == over {
+	if r.done {
 		if r.method == sip.INVITE && status/100 == 2 && c.state == over {
 			// The call ended meanwhile; the answer must be acknowledged all the same.
 			_ = tx.Ack(c.ackFor(o, r.seq, nil), o.where(c.e))
@@ -300,6 +323,7 @@ func (r *relay) Response(tx *transaction.Client, m *sip.Message) {
 		return
 	}
 	r.settle()
+	r.renew(status, m)
 	sent := status
 	if status < 400 && status >= 300 || status == 401 || status == 407 {
 		sent = 500 // neither redirects nor challenges pass (see setup)
@@ -348,7 +372,7 @@ func (c *call) bury(r *relay, status int) {
 func (r *relay) Failed(_ *transaction.Client, err error) {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
-	if r.done || r.c.state == over || r.elsewhere(err) {
+	if r.done || r.elsewhere(err) {
 		return
 	}
 	r.failed(err)
@@ -380,6 +404,7 @@ func (r *relay) failed(err error) {
 		status, text = 408, "the other side of the call did not answer in time"
 	}
 	r.settle()
+	r.renew(status, nil)
 	c.e.respond(r.in, c.own(r.from, r.req, status, "", text))
 	r.from.group.m.sent(r.method, status)
 	if status == 408 {

@@ -71,15 +71,17 @@ type Edge struct {
 	named    bool       // whether these two are sent
 	tagHead  string     // what our tags begin with: node and "-"
 
-	calls    table
-	active   atomic.Int64
-	rate     gate
-	draining atomic.Bool
-	stopping atomic.Bool
-	running  atomic.Bool
-	idle     chan struct{} // gets a token when the last call ends
-	unknown  logGate
-	refused  logGate
+	calls  table
+	active atomic.Int64
+	// lingering counts the calls that have ended and are kept for their REFERs' subscriptions: at most Limits.MaxCalls.
+	lingering atomic.Int64
+	rate      gate
+	draining  atomic.Bool
+	stopping  atomic.Bool
+	running   atomic.Bool
+	idle      chan struct{} // gets a token when the last call ends
+	unknown   logGate
+	refused   logGate
 }
 
 // refusalLines is how many refusals a second are logged one by one; each is in the call records anyway.

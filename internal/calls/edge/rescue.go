@@ -54,6 +54,7 @@ func (c *call) abandon() {
 		e.respond(r.in, sip.NewResponse(r.req, 500, "", ""))
 	}
 	c.pending = nil
+	c.endRefers()
 	if c.srv != nil && c.rec.Answer.IsZero() {
 		c.rec.Status = 500
 		e.respond(c.srv, sip.NewResponse(c.invite, 500, "", c.near.base))
