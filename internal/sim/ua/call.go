@@ -167,7 +167,7 @@ func (c *Call) watch(tx sip.ClientTransaction) {
 			c.finish(m, nil)
 			return
 		case <-tx.Done():
-			c.finish(nil, tx.Err())
+			c.finish(nil, cause(tx))
 			return
 		case <-c.a.ctx.Done():
 			tx.Terminate()
@@ -207,6 +207,7 @@ func (c *Call) tagOfRemote() string {
 	return c.remoteTag
 }
 
+// finish sets how the INVITE ended: with the final response m, or with err, which is not nil if there is no response.
 func (c *Call) finish(m *Message, err error) {
 	c.mu.Lock()
 	c.final, c.err = m, err

@@ -524,21 +524,38 @@ func (a *Agent) do(ctx context.Context, req *sip.Request, transport, dest string
 		return nil, fmt.Errorf("%s: send %s to %s: %w", a.cfg.Name, req.Method, dest, err)
 	}
 	defer tx.Terminate()
+	m, err := a.final(ctx, tx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s to %s: %w", a.cfg.Name, req.Method, dest, err)
+	}
+	return m, nil
+}
+
+// final returns the final response of a transaction, and an error if there is none.
+func (a *Agent) final(ctx context.Context, tx sip.ClientTransaction) (*Message, error) {
 	for {
 		select {
 		case res := <-tx.Responses():
-			if res.IsProvisional() {
-				continue
+			if !res.IsProvisional() {
+				return ParseMessage(res.String()), nil
 			}
-			return ParseMessage(res.String()), nil
 		case <-tx.Done():
-			return nil, fmt.Errorf("%s: %s to %s: %w", a.cfg.Name, req.Method, dest, tx.Err())
+			return nil, cause(tx)
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s: %s to %s: %w", a.cfg.Name, req.Method, dest, ctx.Err())
+			return nil, ctx.Err()
 		case <-a.ctx.Done():
 			return nil, ErrClosed
 		}
 	}
+}
+
+// cause returns why a transaction ended without a final response. It is never nil: sipgo closes Done before it stores the
+// error of a transaction that is terminated.
+func cause(tx sip.ClientTransaction) error {
+	if err := tx.Err(); err != nil {
+		return err
+	}
+	return sip.ErrTransactionTerminated
 }
 
 // ErrClosed is what calls get when their agent is closed under them.

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/emiago/sipgo/sip"
 )
 
 // pair starts two agents on UDP and TCP; the second handles calls with the behaviour in the returned script.
@@ -307,5 +309,86 @@ func TestFramerCutsStreamsAnywhere(t *testing.T) {
 		if want := []string{one, two, one}; strings.Join(got, "|") != strings.Join(want, "|") {
 			t.Fatalf("pieces of %d bytes: got %q, want %q", size, got, want)
 		}
+	}
+}
+
+// deadTransaction ended without a response and names no error: so does sipgo's for a moment when it is terminated, because
+// it closes Done before it stores the error.
+type deadTransaction struct{ sip.ClientTransaction }
+
+func (deadTransaction) Responses() <-chan *sip.Response { return nil }
+func (deadTransaction) Err() error                      { return nil }
+func (deadTransaction) Done() <-chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
+}
+
+func TestTransactionThatEndsWithoutAnswer(t *testing.T) {
+	caller, _, _ := pair(t, nil)
+
+	c := &Call{a: caller, answered: make(chan struct{}), ended: make(chan struct{})}
+	c.watch(deadTransaction{})
+	if m, err := c.Wait(within(t)); m != nil || err == nil {
+		t.Errorf("Wait() = %v, %v, want no message and an error", m, err)
+	}
+	select {
+	case <-c.Ended():
+	default:
+		t.Error("the call is not ended")
+	}
+
+	m, err := caller.final(within(t), deadTransaction{})
+	if m != nil || err == nil || strings.Contains(err.Error(), "%!") {
+		t.Errorf("final() = %v, %v, want no message and an error", m, err)
+	}
+}
+
+// An agent that is closed while calls and requests wait for an answer tells each of them.
+func TestCloseWhileRequestsWait(t *testing.T) {
+	for range 20 {
+		_, callee, s := pair(t, func(c *Config) { c.Request = func(*Message) Reply { return Reply{} } })
+		s.Default(Behaviour{Silent: true})
+		caller, err := New(Config{Name: "caller", UDP: "127.0.0.1:0", TCP: "udp"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := within(t)
+		var wg sync.WaitGroup
+		for _, transport := range []string{"udp", "tcp"} {
+			c, err := caller.Call(ctx, invite(callee, transport))
+			if err != nil {
+				t.Fatal(err)
+			}
+			wg.Go(func() {
+				if m, err := c.Wait(ctx); m != nil || err == nil {
+					t.Errorf("Wait() = %v, %v, want no message and an error", m, err)
+				}
+			})
+			wg.Go(func() {
+				m, err := caller.Do(ctx, Request{Method: "OPTIONS", Transport: transport, Destination: callee.Addr(transport),
+					URI: "sip:" + callee.Addr(transport), From: "<sip:a@caller.example>", To: "<sip:b@callee.example>"})
+				if m != nil || err == nil {
+					t.Errorf("Do() = %v, %v, want no message and an error", m, err)
+				}
+			})
+		}
+		for _, method := range []string{"INVITE", "OPTIONS"} { // both are out before the agent is closed
+			for n := range 2 {
+				seen := 0
+				if _, err := callee.Log().Wait(ctx, func(m *Message) bool {
+					if !m.Sent && m.IsRequest() && m.Method() == method {
+						seen++
+					}
+					return seen > n
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := caller.Close(); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
 	}
 }
