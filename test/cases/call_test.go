@@ -7,7 +7,8 @@ import (
 )
 
 // offer is a session description.
-const offer = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 40000 RTP/AVP 8 101\r\na=rtpmap:101 telephone-event/8000\r\n"
+const offer = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n" +
+	"m=audio 40000 RTP/AVP 8 101\r\na=rtpmap:101 telephone-event/8000\r\n"
 
 // call is one call from near over the program to far. Its methods write what a well-behaved caller and callee write.
 type call struct {
@@ -38,8 +39,8 @@ func (l *lab) toDR() *call { return l.dial(l.core, l.dr, l.net+"10:5060", drNumb
 
 // text writes a request of the near leg.
 func (c *call) text(method, uri, branch, body string, more ...string) string {
-	ls := []string{"Via: SIP/2.0/UDP " + c.near.addr + ";branch=" + branch + ";rport", "Max-Forwards: 70", "From: " + c.from, "To: " + c.to,
-		"Call-ID: " + c.id, fmt.Sprintf("CSeq: %d %s", c.cseq, method)}
+	ls := []string{"Via: SIP/2.0/UDP " + c.near.addr + ";branch=" + branch + ";rport", "Max-Forwards: 70",
+		"From: " + c.from, "To: " + c.to, "Call-ID: " + c.id, fmt.Sprintf("CSeq: %d %s", c.cseq, method)}
 	switch method {
 	case "INVITE", "UPDATE", "SUBSCRIBE", "REFER", "NOTIFY":
 		if !mentions(more, "Contact") {
@@ -93,7 +94,8 @@ func (c *call) answer(code int, body string, more ...string) {
 	c.far.reply(c.farInvite, code, c.farTag, body, more...)
 }
 
-// answered waits for the final response at the near side, which must have the status, and learns the dialog from a 2xx.
+// answered waits for the final response at the near side, which must have the status, and learns the dialog from a
+// 2xx.
 func (c *call) answered(code int) *message {
 	c.near.t.Helper()
 	r := c.near.response("INVITE", c.id)
@@ -148,7 +150,8 @@ func (c *call) nearSends(method, body string, more ...string) {
 func (c *call) farSends(method string, cseq int, body string, more ...string) {
 	c.far.t.Helper()
 	to := c.farInvite.from.String()
-	ls := []string{"Via: SIP/2.0/UDP " + c.far.addr + ";branch=z9hG4bK" + token() + ";rport", "Max-Forwards: 70", "From: " + c.farInvite.get("To") + ";tag=" + c.farTag,
+	ls := []string{"Via: SIP/2.0/UDP " + c.far.addr + ";branch=z9hG4bK" + token() + ";rport", "Max-Forwards: 70",
+		"From: " + c.farInvite.get("To") + ";tag=" + c.farTag,
 		"To: " + c.farInvite.get("From"), "Call-ID: " + c.farID(), fmt.Sprintf("CSeq: %d %s", cseq, method)}
 	switch method {
 	case "INVITE", "UPDATE", "REFER", "NOTIFY":

@@ -42,8 +42,11 @@ func newAuthority(t *testing.T) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Lab CA"}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(90 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Lab CA"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(90 * 24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +62,8 @@ func newAuthority(t *testing.T) *authority {
 
 func (a *authority) write(t *testing.T, name, kind string, der []byte) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(a.dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+	text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	if err := os.WriteFile(filepath.Join(a.dir, name), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -72,9 +76,12 @@ func (a *authority) issue(t *testing.T, name string, id identity) tls.Certificat
 		t.Fatal(err)
 	}
 	a.n++
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(a.n), Subject: pkix.Name{CommonName: id.commonName}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(90 * 24 * time.Hour), DNSNames: id.dns, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(a.n), Subject: pkix.Name{CommonName: id.commonName}, DNSNames: id.dns,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(90 * 24 * time.Hour),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
 	for _, u := range id.uris {
 		p, err := url.Parse(u)
 		if err != nil {
@@ -110,9 +117,12 @@ var identities = []struct {
 }{
 	{"dns", identity{"x", nil, []string{"core.example.net"}}, true},
 	{"uri", identity{"Some Org", []string{"sip:core.example.net"}, nil}, true},
-	{"uri and another DNS name", identity{"Some Org", []string{"sip:core.example.net"}, []string{"sip1.carrier.example"}}, true},
-	{"uri and the same DNS name", identity{"Some Org", []string{"sip:core.example.net"}, []string{"core.example.net"}}, true},
-	{"several URIs", identity{"Some Org", []string{"sip:other.example", "sip:core.example.net", "https://core.example"}, nil}, true},
+	{"uri and another DNS name",
+		identity{"Some Org", []string{"sip:core.example.net"}, []string{"sip1.carrier.example"}}, true},
+	{"uri and the same DNS name",
+		identity{"Some Org", []string{"sip:core.example.net"}, []string{"core.example.net"}}, true},
+	{"several URIs",
+		identity{"Some Org", []string{"sip:other.example", "sip:core.example.net", "https://core.example"}, nil}, true},
 	{"uri in capitals", identity{"Some Org", []string{"sip:CORE.example.NET"}, nil}, true},
 	{"common name alone", identity{"core.example.net", nil, nil}, true},
 	{"common name beside a DNS name", identity{"core.example.net", nil, []string{"other.example"}}, false},
@@ -136,14 +146,24 @@ manage: {listen: "127.76.0.9:8081"}
 provisioning: {listen: "127.76.0.9:8080"}
 calls:
   groups:
-    - {name: core, transport: tls, bind: {tls: "127.76.0.10:5061"}, advertised: {tls: sbc.gw.example.com}, peers: [], allowedSources: ["127.76.0.2/32"],
-       options: {off: true}, tls: {certificateFile: %[1]s/gw.pem, keyFile: %[1]s/gw.key, rootsFile: %[1]s/ca.pem, peerNames: [core.example.net]}}
+    - name: core
+      transport: tls
+      bind: {tls: "127.76.0.10:5061"}
+      advertised: {tls: sbc.gw.example.com}
+      peers: []
+      allowedSources: ["127.76.0.2/32"]
+      options: {off: true}
+      tls: {certificateFile: %[1]s/gw.pem, keyFile: %[1]s/gw.key, rootsFile: %[1]s/ca.pem,
+        peerNames: [core.example.net]}
 `, a.dir))
 	for _, v := range identities {
 		t.Run(v.name, func(t *testing.T) {
 			cert := a.issue(t, "peer", v.id)
-			d := tls.Dialer{NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(b + "2")}, Timeout: patience},
-				Config: &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: a.pool(), ServerName: "sbc.gw.example.com"}}
+			d := tls.Dialer{
+				NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(b + "2")}, Timeout: patience},
+				Config: &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: a.pool(),
+					ServerName: "sbc.gw.example.com"},
+			}
 			start, err := ask(t, d, b+"10:5061")
 			if ok := err == nil && strings.HasPrefix(start, "SIP/2.0 200"); ok != v.ok {
 				t.Errorf("OPTIONS over the connection: %q, %v; want an answer: %v", start, err, v.ok)
@@ -163,8 +183,9 @@ func ask(t *testing.T, d tls.Dialer, addr string) (string, error) {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
-	_, err = fmt.Fprint(conn, compose("OPTIONS sip:"+addr+" SIP/2.0", []string{"Via: SIP/2.0/TLS " + conn.LocalAddr().String() + ";branch=z9hG4bK" + token(),
-		"Max-Forwards: 70", "From: <sip:a@core.example.net>;tag=1", "To: <sip:b@x.example>", "Call-ID: " + token(), "CSeq: 1 OPTIONS"}, ""))
+	_, err = fmt.Fprint(conn, compose("OPTIONS sip:"+addr+" SIP/2.0", []string{
+		"Via: SIP/2.0/TLS " + conn.LocalAddr().String() + ";branch=z9hG4bK" + token(), "Max-Forwards: 70",
+		"From: <sip:a@core.example.net>;tag=1", "To: <sip:b@x.example>", "Call-ID: " + token(), "CSeq: 1 OPTIONS"}, ""))
 	if err != nil {
 		return "", err
 	}
@@ -215,8 +236,12 @@ manage: {listen: "127.76.0.9:8081"}
 provisioning: {listen: "127.76.0.9:8080"}
 calls:
   groups:
-    - {name: core, transport: tls, bind: {tls: "127.76.0.10:5061"}, advertised: {tls: sbc.gw.example.com}, peers: [%[2]s],
-       tls: {certificateFile: %[1]s/gw.pem, keyFile: %[1]s/gw.key, rootsFile: %[1]s/ca.pem}}
+    - name: core
+      transport: tls
+      bind: {tls: "127.76.0.10:5061"}
+      advertised: {tls: sbc.gw.example.com}
+      peers: [%[2]s]
+      tls: {certificateFile: %[1]s/gw.pem, keyFile: %[1]s/gw.key, rootsFile: %[1]s/ca.pem}
 `, a.dir, strings.Join(peers, ", ")))
 	for i, v := range identities {
 		t.Run(v.name, func(t *testing.T) {

@@ -32,7 +32,8 @@ func TestCase20CorrelationIDControls(t *testing.T) {
 	url := strings.TrimRight(l.prog.Ready.Provisioning, "/") + "/accounts/uni?" + apiVersion
 	try := func(name, id string, want int) {
 		t.Run(name, func(t *testing.T) {
-			body := `{"name":"uni","correlationId":"` + id + `","serviceDetails":{"teamsTenantId":"6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d"}}`
+			body := `{"name":"uni","correlationId":"` + id +
+				`","serviceDetails":{"teamsTenantId":"6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d"}}`
 			status, answer := do(t, http.MethodPut, url, token, body)
 			if status/100 != want/100 || want == 400 && status != 400 {
 				t.Fatalf("answered %d %s, want %d", status, answer, want)
@@ -43,7 +44,8 @@ func TestCase20CorrelationIDControls(t *testing.T) {
 			}
 		})
 	}
-	for _, c := range []string{`\n`, `\r`, `\t`, `\u0085`, `\u001b`, `\u0000`, `\u0007`, `\b`, `\f`, `\u007f`, `\u009f`, `\u0009`, `\r\n`} {
+	for _, c := range []string{`\n`, `\r`, `\t`, `\u0085`, `\u001b`, `\u0000`, `\u0007`, `\b`, `\f`, `\u007f`, `\u009f`,
+		`\u0009`, `\r\n`} {
 		try("inside "+c, "a"+c+"b", 400)
 		try("before "+c, c+"ab", 400)
 		try("after "+c, "ab"+c, 400)
@@ -147,7 +149,8 @@ func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
 // public returns the key as RFC 7517 writes it.
 func (k *signingKey) public() map[string]string {
-	j := map[string]string{"kty": "RSA", "use": "sig", "alg": "RS256", "n": b64(k.key.N.Bytes()), "e": b64(big.NewInt(int64(k.key.E)).Bytes())}
+	j := map[string]string{"kty": "RSA", "use": "sig", "alg": "RS256",
+		"n": b64(k.key.N.Bytes()), "e": b64(big.NewInt(int64(k.key.E)).Bytes())}
 	if k.id != "" {
 		j["kid"] = k.id
 	}
@@ -163,7 +166,8 @@ func (k *signingKey) token(t *testing.T, issuer string) string {
 	}
 	now := time.Now().Unix()
 	h, _ := json.Marshal(head)
-	c, _ := json.Marshal(map[string]any{"iss": issuer, "aud": "x", "sub": "bss", "iat": now, "exp": now + 900, "roles": []string{"ProvisioningAPI.Read"}})
+	c, _ := json.Marshal(map[string]any{"iss": issuer, "aud": "x", "sub": "bss", "iat": now, "exp": now + 900,
+		"roles": []string{"ProvisioningAPI.Read"}})
 	text := b64(h) + "." + b64(c)
 	sum := sha256.Sum256([]byte(text))
 	sig, err := rsa.SignPKCS1v15(rand.Reader, k.key, crypto.SHA256, sum[:])
@@ -173,11 +177,12 @@ func (k *signingKey) token(t *testing.T, issuer string) string {
 	return text + "." + b64(sig)
 }
 
-// Case 13: an issuer replaces its key under the same kid. When no cached key fits a signature, the keys are fetched once
-// more, whatever the kid (jazz#340), but not for each bad token (jwks-rsa-java#277).
+// Case 13: an issuer replaces its key under the same kid. When no cached key fits a signature, the keys are fetched
+// once more, whatever the kid (jazz#340), but not for each bad token (jwks-rsa-java#277).
 func TestCase13KeyReplacedUnderSameID(t *testing.T) {
 	for _, v := range []struct{ name, first, second string }{
-		{"given", "A", "A"}, {"no kid", "", ""}, {"kid appears", "", "B"}, {"kid disappears", "A", ""}, {"other kid", "A", "B"},
+		{"given", "A", "A"}, {"no kid", "", ""}, {"kid appears", "", "B"}, {"kid disappears", "A", ""},
+		{"other kid", "A", "B"},
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
@@ -192,7 +197,8 @@ auth: {issuers: [{issuer: "`+is.url+`", audiences: ["x"]}]}
 calls: {groups: [{name: core, transport: udp, bind: {udp: "127.76.0.10:5060"}, options: {off: true}}]}
 `)
 			list := func(k *signingKey) int {
-				status, _ := do(t, http.MethodGet, strings.TrimRight(p.Ready.Provisioning, "/")+"/accounts?"+apiVersion, k.token(t, is.url), "")
+				url := strings.TrimRight(p.Ready.Provisioning, "/") + "/accounts?" + apiVersion
+				status, _ := do(t, http.MethodGet, url, k.token(t, is.url), "")
 				return status
 			}
 			if s := list(old); s != 200 {

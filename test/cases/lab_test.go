@@ -115,8 +115,9 @@ func (l *lab) seed() {
 	put("/accounts/acme", object{"name": "acme", "serviceDetails": object{
 		"teamsTenantId":        "6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d",
 		"teamsOperatorConnect": object{"enabled": true, "syncEnabled": false},
-		"teamsDirectRouting": object{"enabled": true, "syncEnabled": false, "configuration": object{"callScreening": true,
-			"subdomain": "acme", "subdomainTokens": object{"region1Token": "MS=ms1", "region2Token": "MS=ms2"}}},
+		"teamsDirectRouting": object{"enabled": true, "syncEnabled": false, "configuration": object{
+			"callScreening": true, "subdomain": "acme",
+			"subdomainTokens": object{"region1Token": "MS=ms1", "region2Token": "MS=ms2"}}},
 	}})
 	for number, service := range map[string]string{ocNumber: "teamsOperatorConnect", drNumber: "teamsDirectRouting"} {
 		put("/accounts/acme/numbers/"+number, object{"telephoneNumber": number, "accountName": "acme",

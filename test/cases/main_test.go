@@ -1,6 +1,7 @@
-// Package cases_test holds inputs that the program once answered wrongly, each with the right answer and its clause. The
-// answers come from RFCs and our contracts, never from the code: the package starts the built program on loopback
-// addresses of its own and speaks to it with a SIP sender and receiver that shares nothing with internal/calls/sip.
+// Package cases_test holds inputs that the program once answered wrongly, each with the right answer and its clause.
+// The answers come from RFCs and our contracts, never from the code: the package starts the built program on
+// loopback addresses of its own and speaks to it with a SIP sender and receiver that shares nothing with
+// internal/calls/sip.
 //
 // Numbers of tests are the numbers of the cases: the given input is testdata/NN-….sip where one request is enough;
 // variants of the same kind follow it.
@@ -9,6 +10,7 @@ package cases_test
 import (
 	"embed"
 	"flag"
+	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -36,8 +38,6 @@ func TestMain(m *testing.M) {
 
 // faults lists the cases that the program does not answer right yet. Whoever fixes a case deletes its line.
 var faults = map[string]string{
-	"01": "# in URIs",
-	"03": "Contact without angle brackets, unusable Contact",
 	"08": "INVITE too large for UDP",
 	"09": "ICMP unreachable",
 	"10": "certificates that name a SIP domain by URI",
@@ -49,10 +49,10 @@ var faults = map[string]string{
 	"25": "2xx acknowledged at once",
 }
 
-// pending skips a test whose case is listed in faults.
+// pending skips a test whose case is listed in faults, unless TANDEM_PENDING_CASES is set.
 func pending(t *testing.T, number string) {
 	t.Helper()
-	if why, ok := faults[number]; ok {
+	if why, ok := faults[number]; ok && os.Getenv("TANDEM_PENDING_CASES") == "" {
 		t.Skip("not answered right yet: " + why)
 	}
 }

@@ -52,14 +52,14 @@ func parse(raw string) (*message, error) {
 	default:
 		return nil, fmt.Errorf("malformed start line %q", m.start)
 	}
-	if n, err := strconv.Atoi(m.get("Content-Length")); m.get("Content-Length") != "" && (err != nil || n != len(body)) {
-		return nil, fmt.Errorf("Content-Length %q, but the body has %d bytes", m.get("Content-Length"), len(body))
+	if v := m.get("Content-Length"); v != "" && v != strconv.Itoa(len(body)) {
+		return nil, fmt.Errorf("Content-Length %q, but the body has %d bytes", v, len(body))
 	}
 	return m, nil
 }
 
-var compact = map[string]string{"v": "via", "f": "from", "t": "to", "i": "call-id", "m": "contact", "l": "content-length",
-	"c": "content-type", "k": "supported", "x": "session-expires", "r": "refer-to", "o": "event"}
+var compact = map[string]string{"v": "via", "f": "from", "t": "to", "i": "call-id", "m": "contact",
+	"l": "content-length", "c": "content-type", "k": "supported", "x": "session-expires", "r": "refer-to", "o": "event"}
 
 func canonical(name string) string {
 	name = strings.ToLower(name)
@@ -144,7 +144,7 @@ type peer struct {
 
 	mu      sync.Mutex // guards the fields below
 	inbox   []*message
-	copies  map[string]int // how often each message came; repetitions are the same byte for byte and appear once in inbox
+	copies  map[string]int // how often each message came; a repetition is the same byte for byte and not put into inbox
 	bad     []error
 	changed chan struct{}
 }
@@ -156,7 +156,8 @@ func listen(t *testing.T, ip string) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{t: t, conn: conn, addr: conn.LocalAddr().String(), ip: ip, copies: map[string]int{}, changed: make(chan struct{})}
+	p := &peer{t: t, conn: conn, addr: conn.LocalAddr().String(), ip: ip,
+		copies: map[string]int{}, changed: make(chan struct{})}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -299,10 +300,12 @@ func (p *peer) send(to, text string) {
 
 // compose joins a message and computes its Content-Length.
 func compose(start string, lines []string, body string) string {
-	return start + "\r\n" + strings.Join(lines, "\r\n") + "\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
+	return start + "\r\n" + strings.Join(lines, "\r\n") + "\r\n" +
+		"Content-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
 }
 
-// reply answers a request where it came from. Further lines follow those that every response copies (RFC 3261 §8.2.6.2).
+// reply answers a request where it came from. Further lines follow those that every response copies (RFC 3261
+// §8.2.6.2).
 func (p *peer) reply(m *message, code int, toTag, body string, more ...string) {
 	p.t.Helper()
 	p.send(m.from.String(), response(m, code, toTag, body, more...))
