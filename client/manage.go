@@ -28,6 +28,13 @@ func (c *Client) Peers(ctx context.Context) ([]api.PeerGroup, error) {
 	return l.Groups, nil
 }
 
+// AcceptIndex lets the number index of the node be replaced by what the database of that identity holds; it is
+// Health.Replica.Held.Database of an index that is held back.
+func (c *Client) AcceptIndex(ctx context.Context, database string) error {
+	_, err := c.do(ctx, request{method: http.MethodPost, path: "/manage/v1/index/accept", body: api.IndexAcceptance{Database: database}}, nil)
+	return err
+}
+
 // Explain returns where a call would go and every rule that was tried.
 func (c *Client) Explain(ctx context.Context, q api.Question) (*api.Explanation, error) {
 	return manage[api.Explanation](ctx, c, http.MethodPost, "/explain", q)

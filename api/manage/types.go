@@ -54,14 +54,29 @@ type Database struct {
 
 // Replica is the state of the number index in memory.
 type Replica struct {
-	Loaded   bool       `json:"loaded"`   // there is an index
-	Current  bool       `json:"current"`  // it follows the feed right now
-	Position int64      `json:"position"` // up to which it holds every change
-	Head     int64      `json:"head"`     // newest position seen in the feed
+	Loaded   bool       `json:"loaded"`             // there is an index
+	Current  bool       `json:"current"`            // it follows the feed right now
+	Database string     `json:"database,omitempty"` // identity of the database it was loaded from
+	Position int64      `json:"position"`           // up to which it holds every change
+	Head     int64      `json:"head"`               // newest position seen in the feed
 	Numbers  int64      `json:"numbers"`
 	Bytes    int64      `json:"bytes,omitempty"`
 	Synced   *time.Time `json:"synced,omitempty"` // when it was last known to hold everything
 	Error    string     `json:"error,omitempty"`
+	Held     *HeldIndex `json:"held,omitempty"`
+}
+
+// HeldIndex is why the index is not replaced by what the database holds.
+type HeldIndex struct {
+	Reason   string    `json:"reason"`
+	Database string    `json:"database"` // identity of the database that was found
+	Numbers  int64     `json:"numbers"`  // that it holds
+	Since    time.Time `json:"since"`
+}
+
+// IndexAcceptance names the database that an index may be replaced from.
+type IndexAcceptance struct {
+	Database string `json:"database"` // HeldIndex.Database
 }
 
 // Calls counts calls.

@@ -165,20 +165,29 @@ func newSource(p *plan) *source {
 	return s
 }
 
-func (s *source) Head(context.Context) (feed.Position, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.head, nil
+func cursor(p feed.Position) feed.Cursor {
+	return feed.Cursor{Database: "bench", Position: p, Entry: int64(p)} // one history: any id will do
 }
 
-func (s *source) Read(_ context.Context, _ string, after feed.Position, limit int) ([]feed.Entry, error) {
+func (s *source) Head(context.Context) (feed.Cursor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if after < s.base {
-		return nil, feed.ErrGap
+	return cursor(s.head), nil
+}
+
+func (s *source) Read(_ context.Context, _ string, after feed.Cursor, limit int) (feed.Page, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	page := feed.Page{Head: cursor(s.head), Next: cursor(s.head)}
+	if err := after.Verify(feed.State{Head: page.Head, Pruned: s.base, Entry: int64(after.Position)}); err != nil {
+		return page, err
 	}
-	from := int(after - s.base)
-	return slices.Clone(s.entries[from:min(len(s.entries), from+limit)]), nil
+	from := int(after.Position - s.base)
+	page.Entries = slices.Clone(s.entries[from:min(len(s.entries), from+limit)])
+	if len(page.Entries) == limit {
+		page.Next = cursor(page.Entries[limit-1].Position)
+	}
+	return page, nil
 }
 
 func (s *source) Wait(ctx context.Context, after feed.Position) error {
@@ -196,8 +205,8 @@ func (s *source) Wait(ctx context.Context, after feed.Position) error {
 	}
 }
 
-func (s *source) Scan(ctx context.Context, apply func([]domain.Change) error) (feed.Position, error) {
-	pos, _ := s.Head(ctx)
+func (s *source) Scan(ctx context.Context, apply func([]domain.Change) error) (feed.Cursor, error) {
+	at, _ := s.Head(ctx)
 	batch, numbers := make([]domain.Change, 0, 5000), make([]domain.NumberRouting, 5000)
 	for i, name := range s.names {
 		a := domain.AccountRouting{Name: name, Enabled: 0x1e, Subdomain: "c" + strconv.Itoa(i), SubdomainLive: true, CallScreening: true,
@@ -205,7 +214,7 @@ func (s *source) Scan(ctx context.Context, apply func([]domain.Change) error) (f
 		batch = append(batch, domain.Change{Account: &a})
 		if len(batch) == cap(batch) {
 			if err := apply(batch); err != nil {
-				return 0, err
+				return feed.Cursor{}, err
 			}
 			batch = batch[:0]
 		}
@@ -220,13 +229,13 @@ func (s *source) Scan(ctx context.Context, apply func([]domain.Change) error) (f
 			batch = append(batch, domain.Change{Number: &numbers[len(batch)]})
 			if len(batch) == cap(batch) {
 				if err := apply(batch); err != nil {
-					return 0, err
+					return feed.Cursor{}, err
 				}
 				batch = batch[:0]
 			}
 		}
 	}
-	return pos, apply(batch)
+	return at, apply(batch)
 }
 
 // payloads makes feed entries of ten changes: numbers that are there get another account, another header, are taken away
@@ -276,7 +285,7 @@ func (s *source) stream(ctx context.Context, payloads [][]byte, perSecond int) i
 		s.mu.Lock()
 		for ; made < due; made += 10 {
 			s.head++
-			s.entries = append(s.entries, feed.Entry{Position: s.head, Topic: feed.Provisioning, At: time.Now(), Payload: payloads[int(s.head)%len(payloads)]})
+			s.entries = append(s.entries, feed.Entry{Position: s.head, ID: int64(s.head), Topic: feed.Provisioning, At: time.Now(), Payload: payloads[int(s.head)%len(payloads)]})
 		}
 		close(s.wake)
 		s.wake = make(chan struct{})
@@ -390,7 +399,7 @@ func measure(p *plan, changes int, lookups time.Duration) error {
 	}
 	run = running(r)
 	head, _ := src.Head(ctx)
-	if err := wait(r, head); err != nil {
+	if err := wait(r, head.Position); err != nil {
 		cancel()
 		return err
 	}
@@ -415,7 +424,7 @@ func measure(p *plan, changes int, lookups time.Duration) error {
 
 func (s *source) lag(r *replica.Replica) int64 {
 	head, _ := s.Head(context.Background())
-	return int64(head - r.Status().Position)
+	return int64(head.Position - r.Status().Position)
 }
 
 type runner struct{ stop func() }

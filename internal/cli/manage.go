@@ -52,8 +52,7 @@ func printHealth(w io.Writer, h *api.Health) error {
 		fmt.Fprintf(w, "database  %s, %s\n", d.Engine, either(d.Available, "available", "away: "+d.Error))
 	}
 	if r := h.Replica; r != nil {
-		fmt.Fprintf(w, "index     %d numbers, position %d of %d, %s\n", r.Numbers, r.Position, r.Head,
-			either(!r.Loaded, "never loaded", either(r.Current, "follows the database", "does not follow: "+r.Error)))
+		fmt.Fprintf(w, "index     %d numbers, position %d of %d, %s\n", r.Numbers, r.Position, r.Head, indexState(r))
 	}
 	if h.Calls != nil {
 		fmt.Fprintf(w, "calls     %d\n", h.Calls.Active)

@@ -24,7 +24,7 @@ In this order:
 1. ` + "`--url URL --token TOKEN`" + `: over HTTP, with a bearer token. Commands of the management API (status, peers, drain, explain, client, token, audit) want the
    management URL and a token with a role ` + "`Management.…`" + `; account and number want the URL of the Provisioning API and a role ` + "`ProvisioningAPI.…`" + `.
 2. The Unix socket ` + "`manage.sock`" + ` in the data directory of a running ` + "`tandem serve`" + `: whoever may open it (mode 0600) may do everything.
-3. The data directory itself, when no server runs on it: account, number, client, token and audit lock it and do the work themselves. Others say that
+3. The data directory itself, when no server runs on it: account, number, client, token, audit and restore lock it and do the work themselves. Others say that
    Tandem does not run. Where no server ever ran there is no database, and every command says so: only ` + "`tandem serve`" + ` makes one.
 
 The data directory is ` + "`--data`" + `, else what ` + "`--config`" + ` says, else ` + "`$TANDEM_DATA`" + `, else ` + "`/var/lib/tandem`" + ` for root and ` + "`$XDG_STATE_HOME/tandem`" + `

@@ -42,6 +42,7 @@ type Jobs struct {
 	Health      func(ctx context.Context) api.Health
 	Drain       func(draining bool) error
 	Peers       func() []api.PeerGroup
+	AcceptIndex func(ctx context.Context, database string) error
 	Explain     func(ctx context.Context, q api.Question) (*api.Explanation, error)
 	Clients     func(ctx context.Context) ([]api.Client, error)
 	NewClient   func(ctx context.Context, c api.NewClient) (*api.CreatedClient, error)
@@ -91,6 +92,7 @@ var operations = []operation{
 	{"getHealth", "GET", "/manage/v1/health", RoleRead, (*Server).getHealth},
 	{"setDrain", "PUT", "/manage/v1/drain", RoleAdmin, (*Server).setDrain},
 	{"listPeers", "GET", "/manage/v1/peers", RoleRead, (*Server).listPeers},
+	{"acceptIndex", "POST", "/manage/v1/index/accept", RoleAdmin, (*Server).acceptIndex},
 	{"explainCall", "POST", "/manage/v1/explain", RoleRead, (*Server).explainCall},
 	{"listClients", "GET", "/manage/v1/clients", RoleAdmin, (*Server).listClients},
 	{"createClient", "POST", "/manage/v1/clients", RoleAdmin, (*Server).createClient},
@@ -247,6 +249,14 @@ func (s *Server) getHealth(r *http.Request) (int, any, error) {
 // errNotRunning is the answer of an offline command.
 var errNotRunning = fault.New(fault.Unavailable, "NotRunning", "tandem serve does not run on this data directory")
 
+// noEdge is the answer where no edge runs.
+func (s *Server) noEdge() error {
+	if s.jobs.Health == nil {
+		return errNotRunning
+	}
+	return notHere("edge")
+}
+
 func (s *Server) setDrain(r *http.Request) (int, any, error) {
 	if s.jobs.Drain == nil {
 		return 0, nil, errNotRunning
@@ -260,10 +270,7 @@ func (s *Server) setDrain(r *http.Request) (int, any, error) {
 
 func (s *Server) listPeers(*http.Request) (int, any, error) {
 	if s.jobs.Peers == nil {
-		if s.jobs.Health == nil {
-			return 0, nil, errNotRunning
-		}
-		return 0, nil, notHere("edge")
+		return 0, nil, s.noEdge()
 	}
 	groups := s.jobs.Peers()
 	if groups == nil {
@@ -272,12 +279,25 @@ func (s *Server) listPeers(*http.Request) (int, any, error) {
 	return http.StatusOK, api.PeerGroupList{Groups: groups}, nil
 }
 
+func (s *Server) acceptIndex(r *http.Request) (int, any, error) {
+	if s.jobs.AcceptIndex == nil {
+		return 0, nil, s.noEdge()
+	}
+	q, err := read(r, func(o *strictjson.Object) api.IndexAcceptance {
+		return api.IndexAcceptance{Database: o.Str("database", true)}
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	if q.Database == "" {
+		return 0, nil, fault.New(fault.Invalid, "DatabaseMissing", "name the database that the index is held back from").At("database")
+	}
+	return http.StatusAccepted, nil, s.jobs.AcceptIndex(r.Context(), q.Database)
+}
+
 func (s *Server) explainCall(r *http.Request) (int, any, error) {
 	if s.jobs.Explain == nil {
-		if s.jobs.Health == nil {
-			return 0, nil, errNotRunning
-		}
-		return 0, nil, notHere("edge")
+		return 0, nil, s.noEdge()
 	}
 	q, err := read(r, func(o *strictjson.Object) api.Question {
 		text := func(name string) string { return o.Str(name, false) }

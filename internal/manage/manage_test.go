@@ -91,11 +91,19 @@ func jobs() (manage.Jobs, *[]string) {
 		Health: func(context.Context) api.Health {
 			return api.Health{Status: api.StatusReady, Reasons: []string{}, Version: "v0", Node: "n1", Roles: []string{"edge"}, Started: now,
 				Parts: []api.Part{{Name: "edge", Running: true, Since: now}}, Database: &api.Database{Engine: "sqlite", Available: true},
-				Replica: &api.Replica{Loaded: true, Position: 7, Head: 7, Current: true, Synced: &now}, Calls: &api.Calls{Active: 3}}
+				Replica: &api.Replica{Loaded: true, Database: "d1", Position: 7, Head: 7, Current: true, Synced: &now,
+					Held: &api.HeldIndex{Reason: "another database", Database: "d2", Numbers: 1, Since: now}}, Calls: &api.Calls{Active: 3}}
 		},
 		Drain: func(bool) error { did = append(did, "drain"); return nil },
 		Peers: func() []api.PeerGroup {
 			return []api.PeerGroup{{Name: "core", Service: "core", Listen: []string{"udp 127.0.0.1:5060"}, Peers: []api.Peer{{Name: "a", Address: "127.0.0.1:5070", State: "up", Since: &now}}}}
+		},
+		AcceptIndex: func(ctx context.Context, database string) error {
+			if database == "other" {
+				return fault.New(fault.Conflict, "IndexNotHeld", "the index is not held back from %s", database)
+			}
+			did = append(did, "accept "+database+" by "+domain.ActorFrom(ctx).ID)
+			return nil
 		},
 		Explain: func(_ context.Context, q api.Question) (*api.Explanation, error) {
 			if q.Peer == "none" {
@@ -149,6 +157,10 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"PUT", "/manage/v1/drain", `{"drain":true}`, 400, "InvalidRequestBody", true},
 		{"PUT", "/manage/v1/drain", `{"draining":true}{}`, 400, "InvalidJson", false},
 		{"GET", "/manage/v1/peers", "", 200, `"state":"up"`, false},
+		{"POST", "/manage/v1/index/accept", `{"database":"d2"}`, 202, "", false},
+		{"POST", "/manage/v1/index/accept", `{"database":"other"}`, 409, "IndexNotHeld", false},
+		{"POST", "/manage/v1/index/accept", `{"database":""}`, 400, "DatabaseMissing", true},
+		{"POST", "/manage/v1/index/accept", `{}`, 400, "MissingField", true},
 		{"POST", "/manage/v1/explain", `{"from":"+15550100","to":"+442079460123","peer":"core"}`, 200, `"sipStatus":404`, false},
 		{"POST", "/manage/v1/explain", `{"from":"+15550100","to":"+442079460123","peer":"none"}`, 404, "UnknownPeer", false},
 		{"POST", "/manage/v1/explain", `{"from":"+15550100","peer":"core"}`, 400, `"target":"to"`, true},
@@ -182,7 +194,7 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 			}
 		}
 	}
-	if got := strings.Join(*did, "; "); got != "drain; client bss by local; revoke 7" {
+	if got := strings.Join(*did, "; "); got != "drain; accept d2 by local; client bss by local; revoke 7" {
 		t.Errorf("jobs did: %s", got)
 	}
 }
@@ -199,7 +211,7 @@ func TestRolesDecideWhoMayDoWhat(t *testing.T) {
 	})
 	c := newContract(t, h)
 	read := map[string]bool{"getHealth": true, "listPeers": true, "explainCall": true, "verifyAudit": true}
-	bodies := map[string]string{"setDrain": `{"draining":false}`, "explainCall": `{"from":"+15550100","to":"+15550101","peer":"core"}`,
+	bodies := map[string]string{"setDrain": `{"draining":false}`, "acceptIndex": `{"database":"d2"}`, "explainCall": `{"from":"+15550100","to":"+15550101","peer":"core"}`,
 		"createClient": `{"name":"n","roles":["r"]}`, "createToken": `{"roles":["r"]}`}
 	for path, item := range c.doc.Paths.Map() {
 		path = strings.ReplaceAll(path, "{clientId}", "1")

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -41,6 +42,9 @@ func (n *node) readiness(role string) readiness {
 		}
 		if err := n.replica.Ready(); err != nil {
 			blocked("index: %v", err)
+		}
+		if h := n.replica.Status().Held; h != nil {
+			r.warnings = append(r.warnings, "index: "+h.Reason+"; the old index serves until tandem index accept")
 		}
 	}
 	if err := n.core.db.Ready(); err != nil {
@@ -88,8 +92,11 @@ func (n *node) health(context.Context) api.Health {
 	}
 	if n.replica != nil {
 		s := n.replica.Status()
-		h.Replica = &api.Replica{Loaded: s.Loaded, Current: s.CaughtUp && s.SourceError == "", Position: int64(s.Position), Head: int64(s.Head),
-			Numbers: s.Numbers, Bytes: s.Bytes, Error: s.SourceError}
+		h.Replica = &api.Replica{Loaded: s.Loaded, Current: s.Current(), Database: s.Database, Position: int64(s.Position), Head: int64(s.Head),
+			Numbers: s.Numbers, Bytes: s.Bytes, Error: cmp.Or(s.SourceError, s.Reloading)}
+		if x := s.Held; x != nil {
+			h.Replica.Held = &api.HeldIndex{Reason: x.Reason, Database: x.Database, Numbers: x.Numbers, Since: x.Since.UTC()}
+		}
 		if !s.SyncedAt.IsZero() {
 			at := s.SyncedAt.UTC()
 			h.Replica.Synced = &at

@@ -220,7 +220,7 @@ func (n *node) buildManage() {
 		}
 		x := &manage.Explainer{View: n.replica.Route, Policy: n.cfg.Policy, Groups: groups,
 			Position: func() int64 { return int64(n.replica.Status().Position) }}
-		jobs.Explain, jobs.Peers = x.Explain, n.peers
+		jobs.Explain, jobs.Peers, jobs.AcceptIndex = x.Explain, n.peers, n.acceptIndex
 	}
 	n.manage = manage.New(jobs, n.log.With("part", "manage"), n.metrics.process)
 	if n.cfg.Manage.Listen != config.Off {

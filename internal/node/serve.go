@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -131,14 +132,19 @@ func (n *node) ready() Ready {
 	return r
 }
 
-// Offline opens a data directory that no server uses, for one command, and returns both APIs as the Unix socket would
-// serve them, but for what only a running node can answer. Close gives the directory back.
-func Offline(ctx context.Context, cfg *config.Loaded, version string, logTo io.Writer) (http.Handler, func(), error) {
+// quietLogger is the logger of commands: warnings and errors, unless more was asked for.
+func quietLogger(cfg *config.Loaded, to io.Writer) *slog.Logger {
 	quiet := cfg.Log
 	if quiet.Level == "info" {
 		quiet.Level = "warn"
 	}
-	log := newLogger(logTo, quiet)
+	return newLogger(to, quiet)
+}
+
+// Offline opens a data directory that no server uses, for one command, and returns both APIs as the Unix socket would
+// serve them, but for what only a running node can answer. Close gives the directory back.
+func Offline(ctx context.Context, cfg *config.Loaded, version string, logTo io.Writer) (http.Handler, func(), error) {
+	log := quietLogger(cfg, logTo)
 	c, err := openCore(ctx, cfg, false, log, prometheus.NewRegistry())
 	if err != nil {
 		return nil, nil, err

@@ -3,6 +3,7 @@ package testkit
 import (
 	"context"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -65,5 +66,49 @@ func Engines(t *testing.T, fn func(t *testing.T, d *db.DB)) {
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
 		fn(t, Open(t, PostgresConfig(t)))
+	})
+}
+
+// Clone returns the configuration of a copy of a database as it is now. Nobody may have it open. The copy is removed at
+// the end of the test.
+func Clone(t testing.TB, c db.Config) db.Config {
+	t.Helper()
+	if c.Driver == db.Postgres {
+		c.URL = sharedCluster(t).clone(t, c.URL)
+		return c
+	}
+	b, err := os.ReadFile(c.File)
+	if err != nil {
+		t.Fatalf("copy the database: %v", err)
+	}
+	if st, err := os.Stat(c.File + "-wal"); err == nil && st.Size() > 0 {
+		t.Fatal("copy the database: it is still open, or was not closed in good order")
+	}
+	c.File = filepath.Join(t.TempDir(), "tandem.db")
+	if err := os.WriteFile(c.File, b, 0o600); err != nil {
+		t.Fatalf("copy the database: %v", err)
+	}
+	return c
+}
+
+// Configs runs fn as a parallel subtest for each database, with the configuration of a fresh one each, schema in place, which
+// nobody has open.
+func Configs(t *testing.T, fn func(t *testing.T, c db.Config)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		c := SQLiteConfig(t)
+		d, err := db.Open(t.Context(), c, slog.New(slog.DiscardHandler), nil)
+		if err != nil {
+			t.Fatalf("open the database: %v", err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatalf("close the database: %v", err)
+		}
+		fn(t, c)
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		fn(t, PostgresConfig(t))
 	})
 }

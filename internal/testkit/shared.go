@@ -150,9 +150,25 @@ func (c *Cluster) fromTemplate(t testing.TB, key string, fill func(url string) e
 	if err := c.template(template, fill); err != nil {
 		t.Fatal(err)
 	}
+	return c.copy(t, pgx.Identifier{template}.Sanitize())
+}
+
+// clone makes a database like the one of the URL and returns its URL.
+func (c *Cluster) clone(t testing.TB, url string) string {
+	t.Helper()
+	pc, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatalf("copy the database: %v", err)
+	}
+	return c.copy(t, pgx.Identifier{pc.Database}.Sanitize())
+}
+
+// copy makes a database from a template that nobody uses, and drops it at the end of the test.
+func (c *Cluster) copy(t testing.TB, template string) string {
+	t.Helper()
 	name := fmt.Sprintf("t%d_%d", os.Getpid(), shared.n.Add(1))
 	id := pgx.Identifier{name}.Sanitize()
-	if err := admin(c.URL("postgres"), "CREATE DATABASE "+id+" TEMPLATE "+pgx.Identifier{template}.Sanitize()); err != nil {
+	if err := admin(c.URL("postgres"), "CREATE DATABASE "+id+" TEMPLATE "+template); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

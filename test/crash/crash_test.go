@@ -353,18 +353,24 @@ func (w *witness) inspect(conf db.Config) {
 	}
 	o := outbox.New(d, outbox.Default(), slog.New(slog.DiscardHandler), nil)
 	follower, entries := map[string]string{}, 0
-	for after := feed.Position(0); ; {
-		es, err := o.Read(ctx, feed.Provisioning, after, 500)
+	head, err := o.Head(ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	after := feed.Position(0)
+	for at := (feed.Cursor{Database: head.Database}); ; {
+		p, err := o.Read(ctx, feed.Provisioning, at, 500)
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		if len(es) == 0 {
-			if head, err := o.Head(ctx); err != nil || head != after {
-				w.t.Errorf("the feed ends at %d but its head is %d, %v", after, head, err)
+		if len(p.Entries) == 0 {
+			if head != at {
+				w.t.Errorf("the feed ends at %v but its head is %v", at, head)
 			}
 			break
 		}
-		for _, e := range es {
+		at = p.Next
+		for _, e := range p.Entries {
 			if e.Position != after+1 {
 				w.t.Fatalf("the feed has a hole between %d and %d", after, e.Position)
 			}

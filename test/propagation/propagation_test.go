@@ -60,13 +60,13 @@ type away struct{}
 
 var errAway = errors.New("connection refused")
 
-func (away) Read(context.Context, string, feed.Position, int) ([]feed.Entry, error) {
-	return nil, errAway
+func (away) Read(context.Context, string, feed.Cursor, int) (feed.Page, error) {
+	return feed.Page{}, errAway
 }
-func (away) Wait(context.Context, feed.Position) error   { return errAway }
-func (away) Head(context.Context) (feed.Position, error) { return 0, errAway }
-func (away) Scan(context.Context, func([]domain.Change) error) (feed.Position, error) {
-	return 0, errAway
+func (away) Wait(context.Context, feed.Position) error { return errAway }
+func (away) Head(context.Context) (feed.Cursor, error) { return feed.Cursor{}, errAway }
+func (away) Scan(context.Context, func([]domain.Change) error) (feed.Cursor, error) {
+	return feed.Cursor{}, errAway
 }
 
 func open(t *testing.T, dir string, src replica.Source) *replica.Replica {

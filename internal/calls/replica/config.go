@@ -13,10 +13,19 @@ type Config struct {
 	SnapshotAfterChanges int `yaml:"snapshotAfterChanges"`
 	// SnapshotEvery is the longest time between snapshots while there are changes. Default 15m.
 	SnapshotEvery time.Duration `yaml:"snapshotEvery"`
+	// MaxShrinkPercent and MaxShrinkNumbers bound what the index may lose when it is loaded from a database that was set
+	// back. Percent of its numbers, 1 to 100; default 50. If it would lose more than this share, and more numbers than
+	// maxShrinkNumbers, the old index serves until an operator runs tandem index accept. Changes that are read one by one,
+	// such as the deletion of a large account, have no bound.
+	MaxShrinkPercent int `yaml:"maxShrinkPercent"`
+	// MaxShrinkNumbers is how many numbers the index may lose in any case; see maxShrinkPercent. Numbers; default 100.
+	MaxShrinkNumbers int `yaml:"maxShrinkNumbers"`
 }
 
 // Default returns the settings of a deployment that sets none.
-func Default() Config { return Config{SnapshotAfterChanges: 500_000, SnapshotEvery: 15 * time.Minute} }
+func Default() Config {
+	return Config{SnapshotAfterChanges: 500_000, SnapshotEvery: 15 * time.Minute, MaxShrinkPercent: 50, MaxShrinkNumbers: 100}
+}
 
 // Validate returns every mistake in the settings, each a *fault.Error whose Target is the field.
 func (c *Config) Validate() []error {
@@ -26,6 +35,12 @@ func (c *Config) Validate() []error {
 	}
 	if c.SnapshotEvery < 0 || c.SnapshotEvery > 0 && c.SnapshotEvery < time.Second {
 		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%v is shorter than a second; write a longer time, such as 15m", c.SnapshotEvery).At("snapshotEvery"))
+	}
+	if c.MaxShrinkPercent < 0 || c.MaxShrinkPercent > 100 {
+		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%d is no percentage; write 1 to 100", c.MaxShrinkPercent).At("maxShrinkPercent"))
+	}
+	if c.MaxShrinkNumbers < 0 {
+		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%d is negative; write how many numbers the index may lose in any case", c.MaxShrinkNumbers).At("maxShrinkNumbers"))
 	}
 	return problems
 }
@@ -38,6 +53,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SnapshotEvery == 0 {
 		c.SnapshotEvery = d.SnapshotEvery
+	}
+	if c.MaxShrinkPercent == 0 {
+		c.MaxShrinkPercent = d.MaxShrinkPercent
+	}
+	if c.MaxShrinkNumbers == 0 {
+		c.MaxShrinkNumbers = d.MaxShrinkNumbers
 	}
 	return c
 }

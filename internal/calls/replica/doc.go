@@ -14,8 +14,15 @@
 // A change is applied in memory, then appended to the journal and synced with the others of its batch. So a process
 // killed at any moment comes back with every change it has routed by, whether or not the database answers.
 //
-// If the feed no longer holds what was missed, or the database was set back to an older state, everything is loaded anew
-// beside the old view, which serves until the new one has caught up.
+// Every read of the feed verifies that the index is a state of the database's history (see package feed). If it is not,
+// because entries were pruned or the database was set back, everything is loaded beside the old view, which serves until
+// the new one is complete:
+//
+//	same database, cursor found        follow, whatever the changes delete
+//	same database, pruned or set back  load and swap, unless the index would shrink by more than a bound
+//	another database, or shrunk        keep the old index, and warn, until Accept or until the first case holds again
+//
+// An index without an account has nothing to lose and takes any database.
 //
 // # Memory
 //

@@ -164,14 +164,15 @@ func (f *files) prune() error {
 
 // load reads the newest good snapshot and the journals after it. The view is nil if there is no good snapshot. Files that
 // are damaged are told to report, and snapshots among them set aside.
-func (f *files) load(sealer Sealer, report func(file string, err error)) (v *View, info snapshotInfo, pos feed.Position, replayed int, err error) {
+func (f *files) load(sealer Sealer, report func(file string, err error)) (v *View, info snapshotInfo, cur feed.Cursor, replayed int, err error) {
 	shots, err := f.list(snapshotKind)
 	if err != nil {
-		return nil, info, 0, 0, fmt.Errorf("directory of the number index: %w", err)
+		return nil, info, cur, 0, fmt.Errorf("directory of the number index: %w", err)
 	}
 	var damaged []string
-	for _, n := range slices.Backward(shots) {
-		path := f.path(snapshotKind, n)
+	var shot uint64
+	for _, shot = range slices.Backward(shots) {
+		path := f.path(snapshotKind, shot)
 		err := f.read(path, func(r io.Reader) (err error) {
 			v, info, err = readSnapshot(r, sealer)
 			return err
@@ -187,7 +188,7 @@ func (f *files) load(sealer Sealer, report func(file string, err error)) (v *Vie
 	}
 	if v == nil {
 		// If none opens, the key is the likelier culprit: leave them for when it is back.
-		return nil, info, 0, 0, nil
+		return nil, info, cur, 0, nil
 	}
 	for _, path := range damaged {
 		// Set aside, so that it does not count as one of the snapshots kept. It is the operator's to delete.
@@ -195,16 +196,19 @@ func (f *files) load(sealer Sealer, report func(file string, err error)) (v *Vie
 			report(path, err)
 		}
 	}
-	pos = info.Position
+	cur = info.Cursor
 	journals, err := f.list(journalKind)
 	if err != nil {
-		return nil, info, 0, 0, fmt.Errorf("directory of the number index: %w", err)
+		return nil, info, cur, 0, fmt.Errorf("directory of the number index: %w", err)
 	}
 	for _, n := range journals {
+		if n < shot {
+			continue // all of it is in the snapshot, or it belongs to a load before that of the snapshot
+		}
 		path := f.path(journalKind, n)
 		err := f.read(path, func(r io.Reader) (err error) {
 			var more int
-			pos, more, err = replayJournal(r, sealer, v, pos)
+			cur, more, err = replayJournal(r, sealer, v, info.Load, cur)
 			replayed += more
 			return err
 		})
@@ -214,11 +218,11 @@ func (f *files) load(sealer Sealer, report func(file string, err error)) (v *Vie
 			continue
 		}
 		report(path, err)
-		if errors.Is(err, errMissing) {
+		if errors.Is(err, errMissing) || errors.Is(err, errOtherLoad) {
 			break
 		}
 	}
-	return v, info, pos, replayed, nil
+	return v, info, cur, replayed, nil
 }
 
 func (f *files) read(path string, do func(io.Reader) error) error {

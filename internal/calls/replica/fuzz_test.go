@@ -32,11 +32,11 @@ func samples(t testing.TB) (snapshot, journalData []byte, v *View) {
 		}
 	}
 	var b bytes.Buffer
-	if _, err := writeSnapshot(&b, v.hold(src.head, time.Unix(0, 0).UTC()), newSealer()); err != nil {
+	if _, err := writeSnapshot(&b, v.hold(src.cursor(src.head), feed.Cursor{}, time.Unix(0, 0).UTC()), newSealer()); err != nil {
 		t.Fatal(err)
 	}
 	f := &memFile{}
-	j, err := newJournal(f, 0, time.Unix(0, 0).UTC(), newSealer())
+	j, err := newJournal(f, feed.Cursor{}, time.Unix(0, 0).UTC(), newSealer())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func FuzzFiles(f *testing.F) {
 			lookUp(v)
 		}
 		v := newView(0)
-		if _, _, err := replayJournal(bytes.NewReader(b), newSealer(), v, 0); err == nil {
+		if _, _, err := replayJournal(bytes.NewReader(b), newSealer(), v, feed.Cursor{}, feed.Cursor{}); err == nil {
 			t.Error("a journal has no last chunk, so it cannot end well")
 		}
 		lookUp(v)
@@ -102,14 +102,16 @@ func FuzzRecords(f *testing.F) {
 		} else if !errors.Is(err, errDamaged) {
 			t.Errorf("load = %v, want errDamaged", err)
 		}
-		v = newView(0)
-		if pos, _, err := replayBatch(b, v, 1<<40); err == nil && pos < 1<<40 {
-			t.Errorf("replayBatch went back to %d", pos)
+		for _, format1 := range []bool{false, true} {
+			v = newView(0)
+			if cur, _, err := replayBatch(b, format1, v, feed.Cursor{Position: 1 << 40}); err == nil && cur.Position < 1<<40 {
+				t.Errorf("replayBatch went back to %v", cur)
+			}
+			if _, _, err := replayBatch(b, format1, v, feed.Cursor{}); err != nil && !errors.Is(err, errDamaged) && !errors.Is(err, errMissing) {
+				t.Errorf("replayBatch = %v, want errDamaged or errMissing", err)
+			}
+			lookUp(v)
 		}
-		if _, _, err := replayBatch(b, v, 0); err != nil && !errors.Is(err, errDamaged) && !errors.Is(err, errMissing) {
-			t.Errorf("replayBatch = %v, want errDamaged or errMissing", err)
-		}
-		lookUp(v)
 	})
 }
 
@@ -120,7 +122,7 @@ func first(t testing.TB, snapshot bool) []byte {
 	if snapshot {
 		magic, purpose, data = snapshotMagic, snapshotPurpose, s
 	}
-	sr, err := newSealedReader(bytes.NewReader(data), magic, purpose, newSealer())
+	sr, err := newSealedReader(bytes.NewReader(data), purpose, newSealer(), magic)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,9 +144,9 @@ func TestFilesGiveBackTheView(t *testing.T) {
 		t.Errorf("the snapshot says position %d and %d numbers, want 44 and %d", info.Position, info.Numbers, want.Numbers())
 	}
 	fromJournal := newView(0)
-	pos, n, err := replayJournal(bytes.NewReader(j), newSealer(), fromJournal, 0)
-	if pos != feed.Position(44) || n != 44 || !errors.Is(err, errTorn) {
-		t.Errorf("replayJournal = %d, %d, %v, want 44, 44 and the file's end", pos, n, err)
+	cur, n, err := replayJournal(bytes.NewReader(j), newSealer(), fromJournal, feed.Cursor{}, feed.Cursor{})
+	if cur.Position != 44 || cur.Entry != info.Entry || n != 44 || !errors.Is(err, errTorn) {
+		t.Errorf("replayJournal = %v, %d, %v, want 44, 44 and the file's end", cur, n, err)
 	}
 	for name, got := range map[string]*View{"snapshot": fromShot, "journal": fromJournal} {
 		if got.Numbers() != want.Numbers() || got.bytes.Load() != want.bytes.Load() {

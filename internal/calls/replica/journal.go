@@ -12,23 +12,26 @@ import (
 )
 
 const (
-	journalMagic   = "TNDMJRN1"
+	journalMagic   = "TNDMJRN2"
+	journalMagic1  = "TNDMJRN1" // read only: before the feed had identities
 	journalPurpose = "replica/journal"
 )
 
 // A journal holds the feed entries applied after a snapshot was taken, or after the process started: one sealed chunk
 // for each batch, synced before the next batch is read. A chunk holds
 //
-//	after    8 bytes, the index's position before the batch
-//	to       8 bytes, its position after it
-//	entries  each: position (8), time in Unix microseconds (8), length (4), payload
+//	after    8 bytes, the position of the entry before the batch
+//	entries  each: position (8), id (8), time in Unix microseconds (8), length (4), payload
 //
-// A batch too large for a chunk is cut into several; each is a batch of its own.
+// A batch too large for a chunk is cut into several; each is a batch of its own. Chunks of the first format have 8 bytes
+// more after the position, and no ids.
 
 // journalInfo is what a journal says about itself, in the clear.
 type journalInfo struct {
-	After feed.Position `json:"after"` // the index's position when it was begun
-	At    time.Time     `json:"at"`
+	// Load is where everything was last loaded from the database. Positions say what follows on what only within one load:
+	// another load may be of a history that parted from this one.
+	Load feed.Cursor `json:"load"`
+	At   time.Time   `json:"at"`
 }
 
 // journalFile is the file under a journal.
@@ -45,8 +48,8 @@ type journal struct {
 	buf []byte
 }
 
-func newJournal(f journalFile, after feed.Position, at time.Time, s Sealer) (*journal, error) {
-	info, err := json.Marshal(journalInfo{After: after, At: at})
+func newJournal(f journalFile, load feed.Cursor, at time.Time, s Sealer) (*journal, error) {
+	info, err := json.Marshal(journalInfo{Load: load, At: at})
 	if err != nil {
 		return nil, err
 	}
@@ -62,14 +65,14 @@ func newJournal(f journalFile, after feed.Position, at time.Time, s Sealer) (*jo
 func (j *journal) append(after feed.Position, entries []feed.Entry) error {
 	for len(entries) > 0 {
 		b := binary.LittleEndian.AppendUint64(j.buf[:0], uint64(after))
-		b = append(b, make([]byte, 8)...)
 		n := 0
 		for ; n < len(entries); n++ {
 			e := &entries[n]
-			if len(b)+20+len(e.Payload) > maxChunk || n > 0 && len(b) > chunkBytes {
+			if len(b)+28+len(e.Payload) > maxChunk || n > 0 && len(b) > chunkBytes {
 				break
 			}
 			b = binary.LittleEndian.AppendUint64(b, uint64(e.Position))
+			b = binary.LittleEndian.AppendUint64(b, uint64(e.ID))
 			b = binary.LittleEndian.AppendUint64(b, uint64(e.At.UnixMicro()))
 			b = binary.LittleEndian.AppendUint32(b, uint32(len(e.Payload)))
 			b = append(b, e.Payload...)
@@ -78,12 +81,10 @@ func (j *journal) append(after feed.Position, entries []feed.Entry) error {
 		if n == 0 {
 			return fmt.Errorf("a feed entry of %d bytes does not fit into the journal", len(entries[0].Payload))
 		}
-		to := entries[n-1].Position
-		binary.LittleEndian.PutUint64(b[8:], uint64(to))
 		if err := j.w.write(b, false); err != nil {
 			return err
 		}
-		after, entries = to, entries[n:]
+		after, entries = entries[n-1].Position, entries[n:]
 	}
 	return j.sync()
 }
@@ -100,60 +101,78 @@ func (j *journal) close() error { return j.f.Close() }
 // errMissing is a journal that begins after the position reached: something between is missing.
 var errMissing = errors.New("changes before the journal are missing")
 
-// replayJournal applies to v what a journal holds beyond pos and returns the position reached and the entries applied. The
-// error says why it stopped: errTorn at the end (a journal has no last chunk; its file just ends), errMissing, errDamaged.
-func replayJournal(r io.Reader, sealer Sealer, v *View, pos feed.Position) (feed.Position, int, error) {
-	sr, err := newSealedReader(r, journalMagic, journalPurpose, sealer)
+// errOtherLoad is a journal that continues another load: the process ended before a snapshot of that load was written.
+var errOtherLoad = errors.New("the journal belongs to a later load of the index, of which there is no snapshot")
+
+// replayJournal applies to v what a journal of this load holds beyond cur and returns the cursor reached and the entries
+// applied. The error says why it stopped: errTorn at the end (a journal has no last chunk; its file just ends), errMissing,
+// errOtherLoad, errDamaged.
+func replayJournal(r io.Reader, sealer Sealer, v *View, load, cur feed.Cursor) (feed.Cursor, int, error) {
+	sr, err := newSealedReader(r, journalPurpose, sealer, journalMagic, journalMagic1)
 	if err != nil {
-		return pos, 0, err
+		return cur, 0, err
+	}
+	var info journalInfo
+	if err := json.Unmarshal(sr.info, &info); err != nil {
+		return cur, 0, fmt.Errorf("%w: its description does not read", errDamaged)
+	}
+	if info.Load != load {
+		return cur, 0, errOtherLoad
 	}
 	applied := 0
 	for {
 		b, err := sr.next()
 		if err == io.EOF {
-			return pos, applied, nil
+			return cur, applied, nil
 		}
 		if err != nil {
-			return pos, applied, err
+			return cur, applied, err
 		}
 		n := 0
-		pos, n, err = replayBatch(b, v, pos)
+		cur, n, err = replayBatch(b, sr.magic == journalMagic1, v, cur)
 		applied += n
 		if err != nil {
-			return pos, applied, err
+			return cur, applied, err
 		}
 	}
 }
 
-// replayBatch applies the entries of one chunk beyond pos.
-func replayBatch(b []byte, v *View, pos feed.Position) (feed.Position, int, error) {
-	if len(b) < 16 {
-		return pos, 0, fmt.Errorf("%w: a short batch", errDamaged)
+// replayBatch applies the entries of one chunk beyond cur.
+func replayBatch(b []byte, format1 bool, v *View, cur feed.Cursor) (feed.Cursor, int, error) {
+	head, entryHead := 8, 28
+	if format1 {
+		head, entryHead = 16, 20
 	}
-	after, to := feed.Position(binary.LittleEndian.Uint64(b)), feed.Position(binary.LittleEndian.Uint64(b[8:]))
-	if after > pos {
-		return pos, 0, fmt.Errorf("%w: from %d to %d", errMissing, pos, after)
+	if len(b) < head {
+		return cur, 0, fmt.Errorf("%w: a short batch", errDamaged)
+	}
+	if after := feed.Position(binary.LittleEndian.Uint64(b)); after > cur.Position {
+		return cur, 0, fmt.Errorf("%w: from %d to %d", errMissing, cur.Position, after)
 	}
 	applied := 0
-	for b = b[16:]; len(b) > 0; {
-		if len(b) < 20 {
-			return pos, applied, fmt.Errorf("%w: a short entry", errDamaged)
+	for b = b[head:]; len(b) > 0; {
+		if len(b) < entryHead {
+			return cur, applied, fmt.Errorf("%w: a short entry", errDamaged)
 		}
-		e := feed.Entry{Position: feed.Position(binary.LittleEndian.Uint64(b)), At: time.UnixMicro(int64(binary.LittleEndian.Uint64(b[8:])))}
-		n := binary.LittleEndian.Uint32(b[16:])
-		if uint64(len(b)-20) < uint64(n) {
-			return pos, applied, fmt.Errorf("%w: a short entry", errDamaged)
+		e := feed.Entry{Position: feed.Position(binary.LittleEndian.Uint64(b))}
+		if !format1 {
+			e.ID = int64(binary.LittleEndian.Uint64(b[8:]))
 		}
-		e.Payload, b = b[20:20+n], b[20+n:]
-		if e.Position <= pos {
+		n := binary.LittleEndian.Uint32(b[entryHead-4:])
+		b = b[entryHead:]
+		if uint64(len(b)) < uint64(n) {
+			return cur, applied, fmt.Errorf("%w: a short entry", errDamaged)
+		}
+		e.Payload, b = b[:n], b[n:]
+		if e.Position <= cur.Position {
 			continue
 		}
 		// Changes that make no sense were reported when they were first met.
 		if err := v.applyEntry(e, nil); err != nil {
-			return pos, applied, fmt.Errorf("%w: entry %d: %w", errDamaged, e.Position, err)
+			return cur, applied, fmt.Errorf("%w: entry %d: %w", errDamaged, e.Position, err)
 		}
-		pos = e.Position
+		cur.Position, cur.Entry = e.Position, e.ID
 		applied++
 	}
-	return max(pos, to), applied, nil
+	return cur, applied, nil
 }

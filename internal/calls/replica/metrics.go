@@ -48,13 +48,15 @@ func newMetrics(reg prometheus.Registerer, r *Replica) *metrics {
 	gauge("bytes", "Memory of numbers and header values, about.", func(s Status) float64 { return float64(s.Bytes) })
 	gauge("snapshot_age_seconds", "Time since the newest snapshot was taken; -1 if there is none.", func(s Status) float64 { return since(s.Snapshot) })
 	gauge("source_up", "1 if the database could be read the last time.", func(s Status) float64 { return flag(s.SourceError == "") })
+	gauge("held", "1 while the index is not replaced by what the database holds until an operator accepts it.",
+		func(s Status) float64 { return flag(s.Held != nil) })
 	gauge("disk_up", "1 if what is applied is on the disk.", func(s Status) float64 { return flag(s.DiskError == "") })
 	return &metrics{
 		applied:      counter("entries_applied_total", "Feed entries applied."),
 		loads:        counter("loads_total", "Times everything was loaded from the database."),
 		snapshots:    counter("snapshots_total", "Snapshots written."),
 		damaged:      counter("damaged_files_total", "Snapshots and journals found damaged at start."),
-		badChanges:   counter("bad_changes_total", "Feed entries that made no sense; each makes everything be loaded anew."),
+		badChanges:   counter("bad_changes_total", "Invalid feed entries. One that cannot be read triggers a full reload."),
 		sourceErrors: counter("source_errors_total", "Failed reads of the database."),
 		diskErrors:   counter("disk_errors_total", "Failed writes of snapshots and journals."),
 		applySeconds: f.NewHistogram(prometheus.HistogramOpts{Namespace: "tandem", Subsystem: "replica", Name: "apply_seconds",

@@ -13,16 +13,16 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
 
 // Source is where the index comes from: the provisioning store.
 type Source interface {
 	feed.Reader
-	// Scan hands over every account and number in pieces, in any order; quickest if numbers come in order. Every change after
-	// the position returned is in the feed. What it hands over may contain some of those changes already: applying twice is
-	// harmless. It stops with the first error of the function.
-	Scan(ctx context.Context, apply func([]domain.Change) error) (feed.Position, error)
+	// Scan hands over every account and number in pieces, in any order; quickest if numbers come in order. All of it is the
+	// state of the cursor returned, from one consistent read. It stops with the first error of the function.
+	Scan(ctx context.Context, apply func([]domain.Change) error) (feed.Cursor, error)
 }
 
 // Reading the source.
@@ -47,32 +47,54 @@ type Replica struct {
 	// mu is the writing side: it guards the view's writer fields and the following.
 	mu      sync.Mutex
 	files   *files
-	pos     feed.Position // the view is that of this position
+	cur     feed.Cursor   // the view is that of this cursor
+	loaded  feed.Cursor   // where everything was last loaded
+	logged  feed.Position // of the last entry of this load that was given to a journal
 	goal    feed.Position // head of the source when it was first asked; 0 before
 	journal *journal      // nil until there is something to write
 	changes int           // entries applied since the last snapshot was held
 
-	stateMu sync.Mutex // guards what follows
-	state   Status
-	moved   chan struct{} // closed when state.Position grows, then replaced
+	stateMu  sync.Mutex // guards what follows
+	state    Status
+	accepted string        // identity of the database that an operator accepted; empty for none
+	moved    chan struct{} // closed when state.Position changes, then replaced
 
 	snap chan struct{} // asks for a snapshot; holds one request
 }
 
-// Status tells how the index stands.
+// Status is the state of the index.
 type Status struct {
-	Loaded   bool          `json:"loaded"`   // there is an index
-	CaughtUp bool          `json:"caughtUp"` // it has been level with the source since the process started
-	Position feed.Position `json:"position"` // the index is that of this position
-	Head     feed.Position `json:"head"`     // the newest position seen at the source
-	SyncedAt time.Time     `json:"syncedAt"` // when it was last known to be level; zero before it was
-	Numbers  int64         `json:"numbers"`
-	Bytes    int64         `json:"bytes"`
+	Loaded   bool          // there is an index
+	CaughtUp bool          // it has been level with the source since the process started
+	Database string        // identity of the database it was loaded from; empty before the feed had identities
+	Position feed.Position // the index is that of this position
+	Head     feed.Position // the newest position seen at the source
+	SyncedAt time.Time     // when it was last known to be level; zero before it was
+	Numbers  int64
+	Bytes    int64
 	// SourceError is why the source cannot be read now; empty if it can.
-	SourceError string `json:"sourceError,omitempty"`
+	SourceError string
+	// Reloading is why everything is being loaded while the old index serves; empty if it is not.
+	Reloading string
+	// Held is why the old index serves until an operator accepts what the database holds; nil if there is no such reason.
+	Held *Held
 	// DiskError is why what is applied is not on the disk now; empty if it is.
-	DiskError string    `json:"diskError,omitempty"`
-	Snapshot  time.Time `json:"snapshot"` // when the newest snapshot was taken; zero if there is none
+	DiskError string
+	Snapshot  time.Time // when the newest snapshot was taken; zero if there is none
+}
+
+// Current reports whether the index follows the database: it held every change when the feed was last read.
+func (s Status) Current() bool {
+	return s.Loaded && s.CaughtUp && s.SourceError == "" && s.Reloading == "" && s.Held == nil
+}
+
+// Held is a load that would replace the index by something that may be wrong.
+type Held struct {
+	Reason   string
+	Database string    // identity of the database that was found
+	Numbers  int64     // that it holds
+	Since    time.Time // when that was found
+	why      error     // what made the load necessary
 }
 
 // Open reads what lies in dir. It returns an error only if the directory cannot be used at all: damaged files are logged
@@ -85,7 +107,11 @@ func Open(cfg Config, dir string, src Source, sealer Sealer, log *slog.Logger, r
 	r := &Replica{cfg: cfg.withDefaults(), src: src, sealer: sealer, log: log, files: fs, moved: make(chan struct{}), snap: make(chan struct{}, 1)}
 	r.m = newMetrics(reg, r)
 	start := time.Now()
-	v, info, pos, replayed, err := fs.load(sealer, func(file string, err error) {
+	v, info, cur, replayed, err := fs.load(sealer, func(file string, err error) {
+		if errors.Is(err, errOtherLoad) {
+			log.Warn("a journal of the number index is not used", "file", file, "reason", err)
+			return
+		}
 		r.m.damaged.Inc()
 		log.Error("a file of the number index cannot be used; what came before it is", "file", file, "error", err)
 	})
@@ -97,9 +123,9 @@ func Open(cfg Config, dir string, src Source, sealer Sealer, log *slog.Logger, r
 		return r, nil
 	}
 	r.view.Store(v)
-	r.pos, r.changes = pos, replayed
-	r.state = Status{Loaded: true, Position: pos, Snapshot: info.At}
-	log.Info("number index read from disk", "numbers", v.Numbers(), "position", pos, "snapshot", info.At, "journaled", replayed, "took", time.Since(start))
+	r.cur, r.loaded, r.logged, r.changes = cur, info.Load, cur.Position, replayed
+	r.state = Status{Loaded: true, Database: cur.Database, Position: cur.Position, Head: cur.Position, Snapshot: info.At}
+	log.Info("number index read from disk", "numbers", v.Numbers(), "cursor", cur, "snapshot", info.At, "journaled", replayed, "took", time.Since(start))
 	return r, nil
 }
 
@@ -115,7 +141,8 @@ func (r *Replica) Route() route.View {
 }
 
 // Ready returns nil if calls can be routed by what is provisioned: the index is loaded and level with what the source held
-// at the start, or the source cannot be asked. Otherwise it says what is waited for.
+// at the start, or the source cannot be asked, or holds something that only an operator may accept. Otherwise it says what
+// is waited for.
 func (r *Replica) Ready() error {
 	s := r.Status()
 	switch {
@@ -123,13 +150,13 @@ func (r *Replica) Ready() error {
 		return fmt.Errorf("the number index is not loaded: no good snapshot, and the database cannot be read: %s", s.SourceError)
 	case !s.Loaded:
 		return errors.New("the number index is being loaded")
-	case !s.CaughtUp && s.SourceError == "":
+	case !s.CaughtUp && s.SourceError == "" && s.Held == nil:
 		return errors.New("the number index is catching up with the database")
 	}
 	return nil
 }
 
-// Status tells how the index stands.
+// Status returns the state of the index.
 func (r *Replica) Status() Status {
 	r.stateMu.Lock()
 	s := r.state
@@ -188,40 +215,38 @@ func (r *Replica) Run(ctx context.Context) error {
 	return nil
 }
 
-// Reasons to load everything anew.
+// Reasons to load everything, besides those of the feed.
 var (
-	errBackwards = errors.New("the database is at an older position than the index: it was set back")
-	errNoView    = errors.New("there is no index yet")
+	errNoView     = errors.New("there is no index yet")
+	errNoIdentity = errors.New("the index is from a program that kept no identity of the database")
 )
+
+// errHeld is a load that waits for an operator; Status.Held says why.
+var errHeld = errors.New("what the database holds must be accepted first")
+
+// reason returns which of the reasons to load everything err is; nil if it is none.
+func reason(err error) error {
+	for _, why := range []error{errNoView, errNoIdentity, errPayload, feed.ErrGap, feed.ErrFork, feed.ErrOtherDatabase} {
+		if errors.Is(err, why) {
+			return why
+		}
+	}
+	return nil
+}
 
 // follow reads the feed until ctx ends.
 func (r *Replica) follow(ctx context.Context) {
-	var reload error
-	if r.view.Load() == nil {
-		reload = errNoView
-	}
 	pause := retryFirst
 	for ctx.Err() == nil {
-		var err error
-		if reload != nil {
-			if err = r.load(ctx, reload); err == nil {
-				reload = nil
-			}
-		} else {
-			err = r.step(ctx)
-		}
+		err := r.step(ctx)
 		switch {
 		case err == nil:
 			pause = retryFirst
 			continue
 		case ctx.Err() != nil:
 			return
-		case errors.Is(err, feed.ErrGap), errors.Is(err, errBackwards), errors.Is(err, errPayload):
-			reload = err
-			if r.view.Load() == nil {
-				reload = errNoView
-			}
-			r.log.Error("the number index must be loaded anew; the old one serves meanwhile", "why", err)
+		case errors.Is(err, errHeld):
+			pause = retryFirst
 		default:
 			r.m.sourceErrors.Inc()
 			r.change(func(s *Status) {
@@ -239,42 +264,55 @@ func (r *Replica) follow(ctx context.Context) {
 	}
 }
 
-// step reads and applies what is new, or waits for it.
+// step reads what is new and applies it, or waits for it. Where the feed cannot be read on from, it loads everything.
 func (r *Replica) step(ctx context.Context) error {
 	r.mu.Lock()
-	pos := r.pos
+	cur := r.cur
 	r.mu.Unlock()
-	head, entries, err := r.read(ctx, pos)
-	if err != nil {
+	page, err := r.read(ctx, cur)
+	if err == nil && len(page.Entries) > 0 {
+		err = r.apply(page)
+	}
+	if why := reason(err); why != nil {
+		return r.reload(ctx, why, page.Head.Database)
+	}
+	if err != nil || len(page.Entries) > 0 {
 		return err
 	}
-	if len(entries) > 0 {
-		return r.apply(pos, entries, head)
-	}
 	r.mu.Lock()
-	r.pos = max(r.pos, head)
+	r.cur = page.Next // past entries of other topics
 	r.mu.Unlock()
-	r.level(head)
-	return r.src.Wait(ctx, head)
+	r.level(page.Next.Position)
+	return r.src.Wait(ctx, page.Next.Position)
 }
 
-// read returns the next entries. The head is read before them: if nothing of ours is found then, nothing up to that head
-// is missing, whatever positions other topics took.
-func (r *Replica) read(ctx context.Context, pos feed.Position) (feed.Position, []feed.Entry, error) {
+// read returns the next entries, or a reason to load everything. The page's head is set with a reason too.
+func (r *Replica) read(ctx context.Context, cur feed.Cursor) (page feed.Page, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	head, err := r.src.Head(ctx)
-	if err != nil {
-		return 0, nil, err
+	if r.view.Load() == nil || cur.Database == "" {
+		if page.Head, err = r.src.Head(ctx); err != nil {
+			return page, err
+		}
+		if r.view.Load() == nil {
+			return page, errNoView
+		}
+		return page, errNoIdentity
 	}
-	if head < pos {
-		return 0, nil, errBackwards
+	page, err = r.src.Read(ctx, feed.Provisioning, cur, readEntries)
+	if err == nil && r.goal == 0 {
+		r.goal = page.Head.Position
 	}
-	if r.goal == 0 {
-		r.goal = head
+	return page, err
+}
+
+// healthy notes that the source was read and continues what the index holds.
+func (r *Replica) healthy(s *Status) {
+	if s.Held != nil {
+		r.log.Info("the database continues the number index again; following it", "database", r.cur.Database)
 	}
-	entries, err := r.src.Read(ctx, feed.Provisioning, pos, readEntries)
-	return head, entries, err
+	s.SourceError, s.Reloading, s.Held = "", "", nil
+	r.accepted = ""
 }
 
 // level notes that the index holds everything up to head, which was the source's a moment ago.
@@ -285,29 +323,30 @@ func (r *Replica) level(head feed.Position) {
 		} else if !s.CaughtUp {
 			r.log.Info("the number index is level with the database", "position", head)
 		}
-		s.CaughtUp, s.SourceError = true, ""
-		s.Position, s.Head, s.SyncedAt = max(s.Position, head), max(s.Head, head), time.Now()
+		r.healthy(s)
+		s.CaughtUp = true
+		s.Position, s.Head, s.SyncedAt = head, head, time.Now()
 	})
 }
 
 // apply makes a batch visible, then puts it into the journal: calls must not wait for the disk.
-func (r *Replica) apply(after feed.Position, entries []feed.Entry, head feed.Position) error {
+func (r *Replica) apply(page feed.Page) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	v := r.view.Load()
 	start := time.Now()
-	for _, e := range entries {
+	for _, e := range page.Entries {
 		if err := v.applyEntry(e, r.badChange(e.Position)); err != nil {
 			return fmt.Errorf("feed entry %d: %w", e.Position, err)
 		}
 	}
-	last := entries[len(entries)-1]
-	r.pos = last.Position
-	r.changes += len(entries)
-	r.m.applied.Add(float64(len(entries)))
+	last := page.Entries[len(page.Entries)-1]
+	r.cur = page.Next
+	r.changes += len(page.Entries)
+	r.m.applied.Add(float64(len(page.Entries)))
 	r.m.applySeconds.Observe(time.Since(start).Seconds())
 	r.m.delay.Observe(max(0, time.Since(last.At).Seconds()))
-	if err := r.write(after, entries); err != nil {
+	if err := r.write(page.Entries); err != nil {
 		r.diskFailed(err)
 		r.endJournal()
 		r.ask()
@@ -316,12 +355,13 @@ func (r *Replica) apply(after feed.Position, entries []feed.Entry, head feed.Pos
 		r.ask()
 	}
 	// Told last: whoever waits for a position knows that it survives a crash.
-	if r.pos >= head {
-		r.level(r.pos)
+	if r.cur == page.Head {
+		r.level(r.cur.Position)
 	} else {
 		r.change(func(s *Status) {
-			s.Position, s.Head, s.SourceError = r.pos, head, ""
-			s.CaughtUp = s.CaughtUp || r.pos >= r.goal // it may never stand still long enough to be level
+			r.healthy(s)
+			s.Position, s.Head = r.cur.Position, page.Head.Position
+			s.CaughtUp = s.CaughtUp || s.Position >= r.goal // it may never stand still long enough to be level
 		})
 	}
 	return nil
@@ -336,10 +376,12 @@ func (r *Replica) badChange(pos feed.Position) func(error) {
 }
 
 // write puts a batch into the journal, beginning one if there is none. The caller holds mu.
-func (r *Replica) write(after feed.Position, entries []feed.Entry) error {
+func (r *Replica) write(entries []feed.Entry) error {
+	after := r.logged
+	r.logged = entries[len(entries)-1].Position // also if it fails: the next batch must not seem to follow on after
 	if r.journal == nil {
 		j, err := r.files.newJournal(func(f journalFile) (*journal, error) {
-			return newJournal(f, after, time.Now().UTC(), r.sealer)
+			return newJournal(f, r.loaded, time.Now().UTC(), r.sealer)
 		})
 		if err != nil {
 			return fmt.Errorf("begin a journal: %w", err)
@@ -374,51 +416,112 @@ func (r *Replica) diskFailed(err error) {
 	})
 }
 
-// load builds a new view from the source and puts it in the place of the old one once it has caught up with the head the
-// source had at the start.
+// reload loads everything, unless an operator has yet to accept what the database of that identity holds.
+func (r *Replica) reload(ctx context.Context, why error, database string) error {
+	held := false
+	r.change(func(s *Status) {
+		held = s.Held != nil && s.Held.why == why && s.Held.Database == database && r.accepted != database
+		if held {
+			s.SourceError = "" // it was read
+			return
+		}
+		if s.Loaded && s.Reloading == "" {
+			r.log.Error("reloading the number index; serving the old one until it is ready", "reason", why)
+		}
+		s.Reloading = why.Error()
+	})
+	if held {
+		return errHeld
+	}
+	return r.load(ctx, why)
+}
+
+// load builds a new view from the source and puts it in the place of the old one, or holds it back.
 func (r *Replica) load(ctx context.Context, why error) error {
 	start := time.Now()
 	r.m.loads.Inc()
-	head, err := r.src.Head(ctx)
-	if err != nil {
-		return err
-	}
 	v := newView(0)
 	v.slab = &slab{}
 	bad := r.badChange(0)
-	pos, err := r.src.Scan(ctx, func(changes []domain.Change) error { return v.apply(changes, bad) })
+	cur, err := r.src.Scan(ctx, func(changes []domain.Change) error { return v.apply(changes, bad) })
 	if err != nil {
 		return fmt.Errorf("read all accounts and numbers: %w", err)
 	}
 	v.slab = nil
-	for pos < head {
-		entries, err := r.src.Read(ctx, feed.Provisioning, pos, readEntries)
-		if err != nil {
-			return err
-		}
-		if len(entries) == 0 {
-			pos = head // the rest belongs to other topics
-			break
-		}
-		for _, e := range entries {
-			if err := v.applyEntry(e, r.badChange(e.Position)); err != nil {
-				return fmt.Errorf("feed entry %d: %w", e.Position, err)
-			}
-		}
-		pos = entries[len(entries)-1].Position
+	if why := r.objection(v, cur, why); why != nil {
+		r.hold(why)
+		return errHeld
 	}
+
 	r.mu.Lock()
 	r.view.Store(v)
-	r.pos, r.changes = pos, max(1, r.changes) // so that a snapshot is due, also at shutdown
-	r.endJournal()                            // it went on from another state
+	r.cur, r.loaded, r.logged = cur, cur, cur.Position
+	r.changes = max(1, r.changes) // so that a snapshot is due, also at shutdown
+	r.endJournal()                // it went on from another state
 	r.mu.Unlock()
 	r.change(func(s *Status) {
-		s.Loaded, s.CaughtUp, s.SourceError = true, true, ""
-		s.Position, s.Head, s.SyncedAt = pos, max(head, pos), time.Now()
+		s.SourceError, s.Reloading, s.Held = "", "", nil
+		r.accepted = ""
+		s.Loaded, s.CaughtUp = true, true
+		s.Database, s.Position, s.Head, s.SyncedAt = cur.Database, cur.Position, cur.Position, time.Now()
 	})
-	r.log.Info("number index loaded from the database", "numbers", v.Numbers(), "position", pos, "why", why, "took", time.Since(start))
+	r.log.Info("number index loaded from the database", "numbers", v.Numbers(), "cursor", cur, "why", why, "took", time.Since(start))
 	r.ask()
 	return nil
+}
+
+// objection returns why a view loaded from the source must not take the place of the index before an operator has
+// accepted it; nil if it may.
+func (r *Replica) objection(v *View, cur feed.Cursor, why error) *Held {
+	r.stateMu.Lock()
+	accepted := r.accepted == cur.Database
+	r.stateMu.Unlock()
+	old := r.view.Load()
+	if accepted || old == nil || len(old.names) == 0 {
+		return nil // there is nothing to lose without an account
+	}
+	held := &Held{Database: cur.Database, Numbers: v.Numbers(), Since: time.Now(), why: why}
+	have, lost := old.Numbers(), old.Numbers()-v.Numbers()
+	switch r.cur.Database {
+	case cur.Database:
+	case "":
+		lost = old.missing(v) // the database may be any: compare what it holds
+	default:
+		held.Reason = "the database is another one than the index was loaded from"
+		return held
+	}
+	if lost <= int64(r.cfg.MaxShrinkNumbers) || lost*100 <= have*int64(r.cfg.MaxShrinkPercent) {
+		return nil
+	}
+	held.Reason = fmt.Sprintf("the index would lose %d of its %d numbers", lost, have)
+	return held
+}
+
+// hold keeps the index as it is until Accept, or until the database continues it again.
+func (r *Replica) hold(why *Held) {
+	r.log.Error("number index not replaced by what the database holds; if the database is right, run tandem index accept",
+		"reason", why.Reason, "database", why.Database, "numbers", why.Numbers)
+	r.change(func(s *Status) { s.SourceError, s.Reloading, s.Held = "", "", why })
+}
+
+// Accept lets the index be replaced by what the database of that identity holds, however much it loses, if note returns
+// nil. The load follows as soon as the database can be read; a restart before it forgets the acceptance. The error is
+// NotHeldFrom if the index is not held back from that database, or note's.
+func (r *Replica) Accept(database string, note func(*Held) error) error {
+	if h := r.Status().Held; h == nil || h.Database != database {
+		return NotHeldFrom(database)
+	} else if err := note(h); err != nil {
+		return err
+	}
+	r.stateMu.Lock()
+	defer r.stateMu.Unlock()
+	r.accepted = database
+	return nil
+}
+
+// NotHeldFrom is the error of accepting a database that the index is not held back from now.
+func NotHeldFrom(database string) error {
+	return fault.New(fault.Conflict, "IndexNotHeld", "the number index is not held back from database %s; look again with tandem index", database)
 }
 
 // ask asks for a snapshot.
@@ -458,7 +561,7 @@ func (r *Replica) snapshot() bool {
 	start := time.Now()
 	r.mu.Lock()
 	v := r.view.Load()
-	s := v.hold(r.pos, start.UTC())
+	s := v.hold(r.cur, r.loaded, start.UTC())
 	changes := r.changes
 	r.changes = 0
 	r.endJournal() // what comes now goes into one with a higher number than the snapshot

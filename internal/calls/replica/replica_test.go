@@ -385,13 +385,12 @@ func TestSetBack(t *testing.T) {
 	p := seed(src)
 	n := start(t, t.TempDir(), src, Config{})
 	n.wait(p)
-	backup := newSource()
-	seed(backup)
+	backup := src.back(t, p)
 	for i := range 5 {
 		p = src.commit(number(i, "fabrikam", "lost"))
 	}
 	n.wait(p)
-	src.set(func() { src.state, src.entries, src.head = backup.state, backup.entries, backup.head })
+	src.become(backup)
 	n.until("the older position", func(s Status) bool { return s.Position == backup.head })
 	n.check()
 	n.wait(src.commit(number(9, "newco", "after")))
@@ -405,8 +404,7 @@ func TestBadEntries(t *testing.T) {
 	n := start(t, t.TempDir(), src, Config{})
 	n.wait(p)
 	src.set(func() {
-		src.head++
-		src.entries = append(src.entries, feed.Entry{Position: src.head, Topic: feed.Provisioning, Payload: []byte(`{"number":`)})
+		src.append([]byte(`{"number":`))
 		src.state.apply([]domain.Change{number(3, "fabrikam", "only-in-the-table")})
 	})
 	n.wait(p + 1)
@@ -416,8 +414,7 @@ func TestBadEntries(t *testing.T) {
 	}
 	p = src.commit(number(4, "fabrikam", "good"))
 	src.set(func() {
-		src.head++
-		src.entries = append(src.entries, feed.Entry{Position: src.head, Topic: feed.Provisioning, Payload: []byte(`[{"number":{"key":7}},{}]`)})
+		src.append([]byte(`[{"number":{"key":7}},{}]`))
 	})
 	n.wait(p + 1)
 	n.check()

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Sealer encrypts the key of a file. The purpose binds what is sealed to its place: opening with another purpose fails.
@@ -35,6 +36,7 @@ const (
 	chunkBytes = 1 << 20  // of plain text in a snapshot, at most
 	maxChunk   = 16 << 20 // of plain text in any file; a larger length is damage
 	maxHead    = 64 << 10
+	magicBytes = 8
 	lastChunk  = 1 << 31
 	gcmTag     = 16
 )
@@ -99,6 +101,7 @@ func (s *sealedWriter) flush() error { return s.w.Flush() }
 // sealedReader reads a sealed file.
 type sealedReader struct {
 	r     *bufio.Reader
+	magic string
 	aead  cipher.AEAD
 	head  []byte
 	info  []byte
@@ -106,17 +109,18 @@ type sealedReader struct {
 	done  bool
 }
 
-// newSealedReader reads the head. Whatever is wrong with it is errDamaged, but for errors of r itself.
-func newSealedReader(r io.Reader, magic, purpose string, s Sealer) (*sealedReader, error) {
+// newSealedReader reads the head, which begins with one of the magics. Whatever is wrong with it is errDamaged, but for
+// errors of r itself.
+func newSealedReader(r io.Reader, purpose string, s Sealer, magics ...string) (*sealedReader, error) {
 	sr := &sealedReader{r: bufio.NewReaderSize(r, 256<<10)}
-	fixed := make([]byte, len(magic)+4)
+	fixed := make([]byte, magicBytes+4)
 	if err := sr.full(fixed); err != nil {
 		return nil, err
 	}
-	if string(fixed[:len(magic)]) != magic {
+	if sr.magic = string(fixed[:magicBytes]); !slices.Contains(magics, sr.magic) {
 		return nil, fmt.Errorf("%w: it is no %s of this version", errDamaged, purpose)
 	}
-	n := binary.LittleEndian.Uint32(fixed[len(magic):])
+	n := binary.LittleEndian.Uint32(fixed[magicBytes:])
 	if n < 2 || n > maxHead {
 		return nil, fmt.Errorf("%w: a head of %d bytes", errDamaged, n)
 	}

@@ -18,11 +18,13 @@ const (
 
 // snapshotInfo is what a snapshot says about itself, in the clear.
 type snapshotInfo struct {
-	Position feed.Position `json:"position"` // the index is that of this position
-	At       time.Time     `json:"at"`       // when it was taken
-	Pages    int           `json:"pages"`    // for sizing the table
-	Accounts int           `json:"accounts"`
-	Numbers  int64         `json:"numbers"`
+	// The index is that of this cursor. Programs before the feed had identities wrote its position alone.
+	feed.Cursor
+	Load     feed.Cursor `json:"load"`  // where everything was last loaded from the database
+	At       time.Time   `json:"at"`    // when it was taken
+	Pages    int         `json:"pages"` // for sizing the table
+	Accounts int         `json:"accounts"`
+	Numbers  int64       `json:"numbers"`
 }
 
 // still is the index held still: the table's own copy shares the pages, which never change.
@@ -34,7 +36,7 @@ type still struct {
 
 // hold returns the view as it is now. The caller has the writing side to itself; it is held up for the copying of the
 // table only.
-func (v *View) hold(pos feed.Position, at time.Time) *still {
+func (v *View) hold(cur, load feed.Cursor, at time.Time) *still {
 	t := v.table.Load()
 	s := &still{table: t.copy(t.used)}
 	s.accounts = make([]*domain.AccountRouting, max(v.accounts.next, 1))
@@ -43,7 +45,8 @@ func (v *View) hold(pos feed.Position, at time.Time) *still {
 			s.accounts[id] = &domain.AccountRouting{Name: name, Deleted: true}
 		}
 	}
-	s.snapshotInfo = snapshotInfo{Position: pos, At: at, Pages: s.table.used, Accounts: len(s.accounts) - 1, Numbers: v.numbers.Load()}
+	s.snapshotInfo = snapshotInfo{Cursor: cur, Load: load, At: at, Pages: s.table.used, Accounts: len(s.accounts) - 1,
+		Numbers: v.numbers.Load()}
 	return s
 }
 
@@ -141,7 +144,7 @@ func appendValues(b []byte, values []uint32) []byte {
 // one byte is believed before its chunk has opened, and the view is not handed out before the last one has.
 func readSnapshot(r io.Reader, sealer Sealer) (*View, snapshotInfo, error) {
 	var info snapshotInfo
-	sr, err := newSealedReader(r, snapshotMagic, snapshotPurpose, sealer)
+	sr, err := newSealedReader(r, snapshotPurpose, sealer, snapshotMagic)
 	if err != nil {
 		return nil, info, err
 	}

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,17 +23,29 @@ import (
 // memSource is a provisioning store in memory that can be told to fail.
 type memSource struct {
 	mu       sync.Mutex
+	database string
 	state    *model
 	entries  []feed.Entry
 	head     feed.Position
 	pruned   feed.Position // entries up to here are gone
-	down     error         // answers everything while set
+	ids      map[feed.Position]int64
+	down     error // answers everything while set
 	scans    int
 	wake     chan struct{}
 	scanHook func() // called between two pieces of a scan
 }
 
-func newSource() *memSource { return &memSource{state: newModel(), wake: make(chan struct{})} }
+func newSource() *memSource {
+	return &memSource{database: "d1", state: newModel(), ids: map[feed.Position]int64{}, wake: make(chan struct{})}
+}
+
+// lastID gives every entry an id of its own, whatever the source: one source's history differs from another's.
+var lastID atomic.Int64
+
+// cursor is the place at a position. The caller holds mu.
+func (s *memSource) cursor(p feed.Position) feed.Cursor {
+	return feed.Cursor{Database: s.database, Position: p, Entry: s.ids[p]}
+}
 
 // commit applies changes and writes them to the feed as one entry.
 func (s *memSource) commit(changes ...domain.Change) feed.Position {
@@ -43,17 +56,47 @@ func (s *memSource) commit(changes ...domain.Change) feed.Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state.apply(changes)
-	s.head++
-	s.entries = append(s.entries, feed.Entry{Position: s.head, Topic: feed.Provisioning, At: time.Now().UTC(), Payload: payload})
+	s.append(payload)
 	s.signal()
 	return s.head
+}
+
+// append adds an entry. The caller holds mu.
+func (s *memSource) append(payload []byte) {
+	s.head++
+	s.ids[s.head] = lastID.Add(1)
+	s.entries = append(s.entries, feed.Entry{Position: s.head, ID: s.ids[s.head], Topic: feed.Provisioning, At: time.Now().UTC(), Payload: payload})
+}
+
+// back returns the source as it was at a position: what a restore of a backup, or a standby that was behind, would be.
+func (s *memSource) back(t testing.TB, to feed.Position) *memSource {
+	t.Helper()
+	old := newSource()
+	old.database, old.head = s.database, to
+	for _, e := range s.entries {
+		if e.Position <= to {
+			old.entries, old.ids[e.Position] = append(old.entries, e), e.ID
+			old.state.apply(changesOf(t, e))
+		}
+	}
+	return old
+}
+
+// become makes s the other source, under the feet of whoever reads it.
+func (s *memSource) become(o *memSource) {
+	s.set(func() {
+		s.database, s.state, s.entries, s.head, s.pruned, s.ids = o.database, o.state, o.entries, o.head, o.pruned, o.ids
+	})
 }
 
 // other takes positions for another topic.
 func (s *memSource) other(n int) feed.Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.head += feed.Position(n)
+	for range n {
+		s.head++
+		s.ids[s.head] = lastID.Add(1)
+	}
 	s.signal()
 	return s.head
 }
@@ -70,25 +113,31 @@ func (s *memSource) set(do func()) {
 	s.signal()
 }
 
-func (s *memSource) Head(context.Context) (feed.Position, error) {
+func (s *memSource) Head(context.Context) (feed.Cursor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.head, s.down
+	return s.cursor(s.head), s.down
 }
 
-func (s *memSource) Read(_ context.Context, topic string, after feed.Position, limit int) ([]feed.Entry, error) {
+func (s *memSource) Read(_ context.Context, topic string, after feed.Cursor, limit int) (feed.Page, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.down != nil:
-		return nil, s.down
-	case topic != feed.Provisioning:
-		return nil, errors.New("no such topic")
-	case after < s.pruned:
-		return nil, feed.ErrGap
+	if s.down != nil {
+		return feed.Page{}, s.down
 	}
-	i, _ := slices.BinarySearchFunc(s.entries, after+1, func(e feed.Entry, p feed.Position) int { return int(e.Position - p) })
-	return slices.Clone(s.entries[i:min(len(s.entries), i+limit)]), nil
+	if topic != feed.Provisioning {
+		return feed.Page{}, errors.New("no such topic")
+	}
+	page := feed.Page{Head: s.cursor(s.head), Next: s.cursor(s.head)}
+	if err := after.Verify(feed.State{Head: page.Head, Pruned: s.pruned, Entry: s.ids[after.Position]}); err != nil {
+		return page, err
+	}
+	i, _ := slices.BinarySearchFunc(s.entries, after.Position+1, func(e feed.Entry, p feed.Position) int { return int(e.Position - p) })
+	page.Entries = slices.Clone(s.entries[i:min(len(s.entries), i+limit)])
+	if len(page.Entries) == limit {
+		page.Next = s.cursor(page.Entries[limit-1].Position)
+	}
+	return page, nil
 }
 
 func (s *memSource) Wait(ctx context.Context, after feed.Position) error {
@@ -106,45 +155,32 @@ func (s *memSource) Wait(ctx context.Context, after feed.Position) error {
 	}
 }
 
-func (s *memSource) Scan(ctx context.Context, apply func([]domain.Change) error) (feed.Position, error) {
+func (s *memSource) Scan(_ context.Context, apply func([]domain.Change) error) (feed.Cursor, error) {
 	s.mu.Lock()
 	s.scans++
-	pos, down, hook := s.head, s.down, s.scanHook
-	names := slices.Sorted(maps.Keys(s.state.accounts))
-	keys := slices.Sorted(maps.Keys(s.state.numbers))
+	at, down, hook := s.cursor(s.head), s.down, s.scanHook
+	var all []domain.Change // one consistent state
+	for _, k := range slices.Sorted(maps.Keys(s.state.numbers)) {
+		n := s.state.numbers[k]
+		all = append(all, domain.Change{Number: &n})
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.state.accounts)) {
+		a := s.state.accounts[name]
+		all = append(all, domain.Change{Account: &a})
+	}
 	s.mu.Unlock()
 	if down != nil {
-		return 0, down
+		return feed.Cursor{}, down
 	}
-	// Pieces are read one by one, so that later ones hold changes after pos already.
-	for piece := range slices.Chunk(keys, 7) {
-		var changes []domain.Change
-		s.mu.Lock()
-		for _, k := range piece {
-			if n, ok := s.state.numbers[k]; ok {
-				changes = append(changes, domain.Change{Number: &n})
-			}
-		}
-		down := s.down
-		s.mu.Unlock()
-		if down != nil {
-			return 0, down
-		}
-		if err := apply(changes); err != nil {
-			return 0, err
+	for piece := range slices.Chunk(all, 7) {
+		if err := apply(piece); err != nil {
+			return feed.Cursor{}, err
 		}
 		if hook != nil {
 			hook()
 		}
 	}
-	var changes []domain.Change
-	s.mu.Lock()
-	for _, name := range names {
-		a := s.state.accounts[name]
-		changes = append(changes, domain.Change{Account: &a})
-	}
-	s.mu.Unlock()
-	return pos, apply(changes)
+	return at, nil
 }
 
 // testSealer seals with one key for all.

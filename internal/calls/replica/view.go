@@ -97,6 +97,20 @@ func (v *View) AccountByLabel(label string) *domain.AccountRouting {
 // Numbers returns how many numbers are in the index.
 func (v *View) Numbers() int64 { return v.numbers.Load() }
 
+// missing returns how many numbers of the index are not in another.
+func (v *View) missing(in *View) (n int64) {
+	slots := v.table.Load().slots
+	for i := range slots {
+		key := slots[i].key.Load()
+		for j := range uint64(pageSize) {
+			if key > 0 && slots[i].value(int(j)) != 0 && in.value((key-1)*pageSize+j) == 0 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // Bytes returns about how many bytes of the heap numbers and header values take, without accounts.
 func (v *View) Bytes() int64 {
 	return v.bytes.Load() + int64(len(v.table.Load().slots))*slotBytes

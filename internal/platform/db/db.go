@@ -101,7 +101,8 @@ func (d *DB) Ready() error {
 	return nil
 }
 
-// View runs fn in a transaction that only reads. fn must use the context it is given; it may run more than once.
+// View runs fn in a transaction that only reads, and that sees one state of the database throughout: what others commit
+// meanwhile it does not see. fn must use the context it is given; it may run more than once.
 func (d *DB) View(ctx context.Context, fn func(context.Context, *Tx) error) error {
 	return d.run(ctx, false, fn)
 }
@@ -180,7 +181,12 @@ func (d *DB) once(ctx context.Context, ep *epoch, write bool, fn func(context.Co
 		return false, fmt.Errorf("get a connection: %w", err)
 	}
 	defer conn.Close()
-	stx, err := conn.BeginTx(ctx, &sql.TxOptions{ReadOnly: !write && d.cfg.Driver == Postgres})
+	o := &sql.TxOptions{}
+	if !write && d.cfg.Driver == Postgres {
+		// On SQLite every transaction is a snapshot, and query_only keeps the pool from writing.
+		o.ReadOnly, o.Isolation = true, sql.LevelRepeatableRead
+	}
+	stx, err := conn.BeginTx(ctx, o)
 	if err != nil {
 		return false, fmt.Errorf("begin: %w", err)
 	}

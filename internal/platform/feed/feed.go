@@ -1,9 +1,13 @@
 // Package feed is the change feed: an outbox table written in the same transaction as the change it tells of, read by
-// position.
+// cursor.
 //
 // Positions are commit-ordered: they come from a one-row counter that the writing transaction locks last, so a reader
 // that has seen position p will never again find a new entry at or below p. A wake-up (NOTIFY, or a signal inside the
 // process) only shortens the wait; paging by position is the truth.
+//
+// A position alone names no place: after a failover or a restore that lost transactions, others may have written on, and
+// the same position holds another entry. So every database has an identity, every entry a random id, and a reader keeps
+// both in its Cursor. Each Read verifies the cursor in the same consistent read that finds the entries.
 //
 // This package is the contract readers use; package feed/outbox stores it.
 package feed
@@ -11,6 +15,7 @@ package feed
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -26,21 +31,74 @@ const (
 // Entry is one committed change.
 type Entry struct {
 	Position Position
+	ID       int64 // random; never the same for two entries, whatever their position
 	Topic    string
 	At       time.Time // when the writing transaction took its position; UTC
 	Payload  []byte
 }
 
-// ErrGap is returned by Read when entries after the asked position have been pruned: the reader must load everything
-// anew.
-var ErrGap = errors.New("feed: entries after this position are no longer kept")
+// Cursor is a place in the history of one database. Readers keep it whole, on their disk too. The zero Cursor is a place
+// in no database.
+type Cursor struct {
+	Database string   `json:"database"` // identity of the database: a UUID made with it, and again by each restore
+	Position Position `json:"position"`
+	Entry    int64    `json:"entry"` // id of the entry at Position; 0 at position 0
+}
+
+// String prints the cursor for logs.
+func (c Cursor) String() string { return fmt.Sprintf("%d of database %s", c.Position, c.Database) }
+
+// Errors of Read: the reader's cursor cannot be continued from, so the reader must load everything again. Whether it may
+// replace what it has by that is the reader's decision.
+var (
+	// ErrGap is returned when entries after the cursor have been pruned.
+	ErrGap = errors.New("feed: entries after this position are no longer kept")
+	// ErrFork is returned when the database's history is another one than the cursor's from some position on: it was set
+	// back, by a restore or by a failover that lost transactions, and may have been written to since.
+	ErrFork = errors.New("feed: the database lost entries that were read from it before")
+	// ErrOtherDatabase is returned when the cursor is of a database with another identity.
+	ErrOtherDatabase = errors.New("feed: this is another database than the one read before")
+)
+
+// State is what a feed knows of itself and of the place of a cursor, all from one consistent read.
+type State struct {
+	Head   Cursor   // the newest entry
+	Pruned Position // entries below this position are gone; of the one at it the id is still known
+	// Entry is the id of the entry at the cursor's position, 0 if there is none.
+	Entry int64
+}
+
+// Verify returns nil if the history that c is a place of continues in a feed of state s, else one of the errors above.
+// Every Reader uses it.
+func (c Cursor) Verify(s State) error {
+	switch {
+	case c.Database == "" || c.Database != s.Head.Database:
+		return ErrOtherDatabase
+	case c.Position > s.Head.Position:
+		return ErrFork
+	case c.Position < s.Pruned:
+		return ErrGap
+	case c.Entry != s.Entry:
+		return ErrFork
+	}
+	return nil
+}
+
+// Page is what Read found.
+type Page struct {
+	Entries []Entry
+	// Next is the cursor to read on from: that of the last entry, or Head if there are no further entries of the topic.
+	Next Cursor
+	Head Cursor // the newest entry, of whatever topic. It is set with the errors of this package too
+}
 
 // Reader reads a feed. Implementations are safe for concurrent use.
 type Reader interface {
-	// Read returns up to limit entries of topic after position after, in order, and ErrGap if some were pruned.
-	Read(ctx context.Context, topic string, after Position, limit int) ([]Entry, error)
+	// Read verifies that after is a place in the history of the database and returns up to limit entries of topic after it,
+	// in order, all in one consistent read. The error is ErrGap, ErrFork or ErrOtherDatabase if after is no such place.
+	Read(ctx context.Context, topic string, after Cursor, limit int) (Page, error)
 	// Wait returns nil when an entry after the position may exist, at the latest after the poll interval, or ctx's error.
 	Wait(ctx context.Context, after Position) error
-	// Head returns the position of the newest entry.
-	Head(ctx context.Context) (Position, error)
+	// Head returns the cursor of the newest entry.
+	Head(ctx context.Context) (Cursor, error)
 }

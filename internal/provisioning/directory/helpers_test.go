@@ -106,15 +106,23 @@ func wantCode(t testing.TB, what string, err error, kind fault.Kind, code, targe
 func (h *house) changes(after feed.Position) ([]domain.Change, feed.Position) {
 	h.t.Helper()
 	var cs []domain.Change
-	for {
-		es, err := h.feed.Read(h.t.Context(), feed.Provisioning, after, 100)
+	head, err := h.feed.Head(h.t.Context())
+	if err != nil {
+		h.t.Fatalf("read the feed: %v", err)
+	}
+	for at := (feed.Cursor{Database: head.Database}); ; {
+		p, err := h.feed.Read(h.t.Context(), feed.Provisioning, at, 100)
 		if err != nil {
 			h.t.Fatalf("read the feed: %v", err)
 		}
-		if len(es) == 0 {
+		if len(p.Entries) == 0 {
 			return cs, after
 		}
-		for _, e := range es {
+		at = p.Next
+		for _, e := range p.Entries {
+			if e.Position <= after {
+				continue
+			}
 			if e.Position != after+1 {
 				h.t.Fatalf("feed goes from position %d to %d", after, e.Position)
 			}

@@ -55,17 +55,17 @@ func TestLargeAccountIsDeletedInBoundedMemory(t *testing.T) {
 			t.Logf("%d numbers deleted in %v, memory grew by %d MiB", n, took, grew>>20)
 			changes := 0
 			for {
-				es, err := h.feed.Read(t.Context(), feed.Provisioning, at, 20)
+				p, err := h.feed.Read(t.Context(), feed.Provisioning, at, 20)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if len(es) == 0 {
+				if len(p.Entries) == 0 {
 					break
 				}
-				for _, e := range es {
+				for _, e := range p.Entries {
 					changes += deleted.count(e.Payload)
 				}
-				at = es[len(es)-1].Position
+				at = p.Next
 			}
 			if changes != n+1 {
 				t.Errorf("the feed tells of %d deletions, want %d", changes, n+1)

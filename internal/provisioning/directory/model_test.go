@@ -26,7 +26,7 @@ type model struct {
 	accounts map[string]modelAccount
 	numbers  map[string]modelNumber
 	follower map[string]string // what a reader of the feed knows: "account x" or "number y" -> its routing data
-	at       feed.Position
+	at       feed.Cursor
 	changes  int // writes that changed something, each with one audit row
 }
 
@@ -424,20 +424,25 @@ func (m *model) check(rt *rapid.T, h *house) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		rt.Fatalf("the directory differs from the model (-model +directory):\n%s", diff)
 	}
+	head, err := h.feed.Head(ctx)
+	if err != nil {
+		rt.Fatal(err)
+	}
+	m.at.Database = head.Database
 	for {
-		es, err := h.feed.Read(ctx, feed.Provisioning, m.at, 100)
+		p, err := h.feed.Read(ctx, feed.Provisioning, m.at, 100)
 		if err != nil {
 			rt.Fatal(err)
 		}
-		if len(es) == 0 {
+		if len(p.Entries) == 0 {
 			break
 		}
-		for _, e := range es {
+		m.at = p.Next
+		for _, e := range p.Entries {
 			var cs []domain.Change
 			if err := json.Unmarshal(e.Payload, &cs); err != nil {
 				rt.Fatal(err)
 			}
-			m.at = e.Position
 			for _, c := range cs {
 				switch {
 				case c.Account != nil && c.Account.Deleted:

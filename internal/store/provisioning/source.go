@@ -3,11 +3,13 @@ package provisioning
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed"
+	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
 )
 
 // Sizes of a scan's pages.
@@ -25,64 +27,71 @@ type Source struct {
 // Source returns the replica's source on this store.
 func (s *Store) Source() *Source { return &Source{s.feed, s.d} }
 
-// Scan calls fn with the whole state in pages, accounts first, and returns a feed position: every change after it is in
-// the feed. The pages are read one after the other while changes go on, so they may hold some of those changes already;
-// applying them again is harmless. fn must not keep the slice.
-func (s *Source) Scan(ctx context.Context, fn func([]domain.Change) error) (feed.Position, error) {
-	// The position comes first: every change up to it was committed before the first page is read.
-	head, err := s.Head(ctx)
-	if err != nil {
-		return 0, err
+// Scan calls fn with the whole state in pages, accounts first, and returns the cursor of that state. All of it comes from
+// one consistent read, so every change after the cursor is in the feed and none of them is in the pages. fn must not keep
+// the slice.
+func (s *Source) Scan(ctx context.Context, fn func([]domain.Change) error) (at feed.Cursor, err error) {
+	begun := false
+	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+		if begun {
+			return errors.New("the scan was interrupted") // what fn got so far is of another state
+		}
+		begun = true
+
+		at, err = outbox.HeadIn(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if err := scanAllAccounts(ctx, tx, fn); err != nil {
+			return fmt.Errorf("scan accounts: %w", err)
+		}
+		if err := scanAllNumbers(ctx, tx, fn); err != nil {
+			return fmt.Errorf("scan numbers: %w", err)
+		}
+		return nil
+	})
+	return at, err
+}
+
+func scanAllAccounts(ctx context.Context, tx *db.Tx, fn func([]domain.Change) error) error {
+	page := make([]domain.Change, 0, scanAccounts)
+	for after := ""; ; after = page[len(page)-1].Account.Name {
+		page = page[:0]
+		err := tx.Query(ctx, func(rows *sql.Rows) error {
+			a, err := scanAccount(rows)
+			page = append(page, domain.Change{Account: a.Routing()})
+			return err
+		}, "SELECT "+accountColumns+" FROM accounts WHERE name > $1 ORDER BY name LIMIT $2", after, int64(scanAccounts))
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		if err := fn(page); err != nil {
+			return err
+		}
 	}
+}
+
+func scanAllNumbers(ctx context.Context, tx *db.Tx, fn func([]domain.Change) error) error {
 	page := make([]domain.Change, 0, scanNumbers)
-	for after := ""; ; {
-		err := s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-			page = page[:0]
-			return tx.Query(ctx, func(rows *sql.Rows) error {
-				a, err := scanAccount(rows)
-				page = append(page, domain.Change{Account: a.Routing()})
-				return err
-			}, "SELECT "+accountColumns+" FROM accounts WHERE name > $1 ORDER BY name LIMIT $2", after, int64(scanAccounts))
-		})
-		if err != nil {
-			return 0, fmt.Errorf("scan accounts: %w", err)
-		}
-		if len(page) == 0 {
-			break
-		}
-		after = page[len(page)-1].Account.Name
-		if err := fn(page); err != nil {
-			return 0, err
-		}
-	}
 	rows := make([]domain.NumberRouting, scanNumbers)
-	for after := ""; ; {
-		var last string
-		err := s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-			page = page[:0]
-			return tx.Query(ctx, func(r *sql.Rows) error {
-				n := &rows[len(page)]
-				*n = domain.NumberRouting{}
-				var number string
-				var enabled int64
-				if err := r.Scan(&number, &n.Account, &enabled, &n.CustomHeader); err != nil {
-					return err
-				}
-				last = number
-				n.Key, n.Services = domain.E164(number).Key(), domain.ServiceSet(enabled)
-				page = append(page, domain.Change{Number: n})
-				return nil
-			}, "SELECT number, account, enabled, custom_header FROM numbers WHERE number > $1 ORDER BY number LIMIT $2", after, int64(scanNumbers))
-		})
-		if err != nil {
-			return 0, fmt.Errorf("scan numbers: %w", err)
+	for last := ""; ; {
+		page = page[:0]
+		err := tx.Query(ctx, func(r *sql.Rows) error {
+			n := &rows[len(page)]
+			*n = domain.NumberRouting{}
+			var enabled int64
+			if err := r.Scan(&last, &n.Account, &enabled, &n.CustomHeader); err != nil {
+				return err
+			}
+			n.Key, n.Services = domain.E164(last).Key(), domain.ServiceSet(enabled)
+			page = append(page, domain.Change{Number: n})
+			return nil
+		}, "SELECT number, account, enabled, custom_header FROM numbers WHERE number > $1 ORDER BY number LIMIT $2", last, int64(scanNumbers))
+		if err != nil || len(page) == 0 {
+			return err
 		}
-		if len(page) == 0 {
-			return head, nil
-		}
-		after = last
 		if err := fn(page); err != nil {
-			return 0, err
+			return err
 		}
 	}
 }

@@ -389,20 +389,20 @@ func TestScanAndFeedTogetherGiveTheState(t *testing.T) {
 		wg.Wait()
 		followed := 0
 		for {
-			es, err := src.Read(ctx, feed.Provisioning, at, 50)
+			p, err := src.Read(ctx, feed.Provisioning, at, 50)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(es) == 0 {
+			if len(p.Entries) == 0 {
 				break
 			}
-			for _, e := range es {
+			at = p.Next
+			for _, e := range p.Entries {
 				var cs []domain.Change
 				if err := json.Unmarshal(e.Payload, &cs); err != nil {
 					t.Fatal(err)
 				}
 				got.apply(cs)
-				at = e.Position
 				followed++
 			}
 		}

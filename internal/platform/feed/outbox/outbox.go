@@ -5,13 +5,17 @@
 // Waiting readers are woken by a commit in this process, on PostgreSQL by NOTIFY from other processes too, and by a poll
 // in any case; a wake-up is never more than a hint.
 //
-// It holds no cursors: each reader keeps its own position. Entries are kept for Config.Keep and then pruned; a reader
-// that comes later gets feed.ErrGap and loads everything anew.
+// It holds no cursors: each reader keeps its own. Entries are kept for Config.Keep and then pruned; a reader that comes
+// later gets feed.ErrGap and loads everything again.
 package outbox
 
 import (
 	"context"
+	crand "crypto/rand"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,8 +25,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed"
@@ -39,8 +45,8 @@ type Config struct {
 	// Poll is how often a waiting reader looks for new entries without having been woken. Default 250ms. Longer delays
 	// changes where PostgreSQL's NOTIFY is not to be had (PgBouncer in transaction mode).
 	Poll time.Duration `yaml:"poll"`
-	// Keep is how long entries are kept for readers that were away. Default 168h. A reader that was away longer loads
-	// everything anew.
+	// Keep is how long entries are kept for readers that were stopped. Default 168h. A reader that was stopped for
+	// longer loads everything again.
 	Keep time.Duration `yaml:"keep"`
 }
 
@@ -102,7 +108,16 @@ type Batch struct {
 type entry struct {
 	topic   string
 	at      int64
+	id      int64
 	payload []byte
+}
+
+// newID makes the id of an entry. It comes from the kernel at each call: the state of a generator in this process would be
+// copied with a snapshot of the machine, and both copies would give the same ids to different entries.
+func newID() int64 {
+	var b [8]byte
+	crand.Read(b[:]) // never fails
+	return int64(binary.BigEndian.Uint64(b[:]))
 }
 
 // Begin prepares tx for appending. It is called at most once per transaction.
@@ -116,7 +131,7 @@ func (o *Outbox) Begin(tx *db.Tx) *Batch {
 // Append adds an entry to the feed. Entries get consecutive positions in the order of the calls, at the end of the
 // transaction. However many there are, only about a MiB of them is held in memory.
 func (b *Batch) Append(ctx context.Context, topic string, payload []byte) error {
-	b.entries = append(b.entries, entry{topic, time.Now().UnixMicro(), payload})
+	b.entries = append(b.entries, entry{topic, time.Now().UnixMicro(), newID(), payload})
 	b.bytes += len(payload)
 	if b.bytes < spill {
 		return nil
@@ -142,7 +157,9 @@ func (b *Batch) Position() feed.Position { return b.last }
 
 func (b *Batch) insert(ctx context.Context, first int64) error {
 	for i, e := range b.entries {
-		if _, err := b.tx.Exec(ctx, "INSERT INTO feed (position, topic, at, payload) VALUES ($1, $2, $3, $4)", first+int64(i), e.topic, e.at, e.payload); err != nil {
+		_, err := b.tx.Exec(ctx, "INSERT INTO feed (position, topic, at, payload, entry) VALUES ($1, $2, $3, $4, $5)",
+			first+int64(i), e.topic, e.at, e.payload, e.id)
+		if err != nil {
 			return fmt.Errorf("append to the feed: %w", err)
 		}
 	}
@@ -197,45 +214,67 @@ func (o *Outbox) woken(head int64) {
 }
 
 // Read implements feed.Reader.
-func (o *Outbox) Read(ctx context.Context, topic string, after feed.Position, limit int) ([]feed.Entry, error) {
-	var es []feed.Entry
+func (o *Outbox) Read(ctx context.Context, topic string, after feed.Cursor, limit int) (feed.Page, error) {
+	var page feed.Page
+	var misplaced error
 	err := o.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		es = es[:0]
-		err := tx.Query(ctx, func(rows *sql.Rows) error {
-			var e feed.Entry
-			var at int64
-			if err := rows.Scan(&e.Position, &e.Topic, &at, &e.Payload); err != nil {
-				return err
-			}
-			e.At = time.UnixMicro(at).UTC()
-			es = append(es, e)
-			return nil
-		}, "SELECT position, topic, at, payload FROM feed WHERE position > $1 AND topic = $2 ORDER BY position LIMIT $3", int64(max(after, 0)), topic, int64(limit))
+		s, err := state(ctx, tx, after.Position)
 		if err != nil {
 			return err
 		}
-		// Asked after the entries: what was pruned before they were read shows here.
-		var head, pruned int64
-		if _, err := tx.QueryRow(ctx, "SELECT position, pruned FROM feed_head WHERE id = 1", nil, &head, &pruned); err != nil {
-			return err
+		page = feed.Page{Head: s.Head, Next: s.Head}
+		if misplaced = after.Verify(s); misplaced != nil || after.Position == s.Head.Position {
+			return nil
 		}
-		// A position beyond the head comes from a database that has since been put back to an older state.
-		if int64(after) > head {
-			o.head.Store(head) // or Wait would go on believing in the newer one
-			return feed.ErrGap
+
+		err = tx.Query(ctx, func(rows *sql.Rows) error {
+			var e feed.Entry
+			var at int64
+			if err := rows.Scan(&e.Position, &e.ID, &e.Topic, &at, &e.Payload); err != nil {
+				return err
+			}
+			e.At = time.UnixMicro(at).UTC()
+			page.Entries = append(page.Entries, e)
+			return nil
+		}, "SELECT position, entry, topic, at, payload FROM feed WHERE position > $1 AND topic = $2 ORDER BY position LIMIT $3",
+			int64(after.Position), topic, int64(limit))
+		if n := len(page.Entries); n > 0 && n == limit {
+			last := page.Entries[n-1]
+			page.Next = feed.Cursor{Database: s.Head.Database, Position: last.Position, Entry: last.ID}
 		}
-		if int64(after) < pruned {
-			return feed.ErrGap
-		}
-		return nil
+		return err
 	})
 	if err != nil {
-		if errors.Is(err, feed.ErrGap) {
-			return nil, feed.ErrGap
-		}
-		return nil, err
+		return feed.Page{}, err
 	}
-	return es, nil
+	if after.Position > page.Head.Position {
+		o.head.Store(int64(page.Head.Position)) // or Wait would go on believing in the newer one
+	}
+	return page, misplaced
+}
+
+// state reads the feed's state, with the id of the entry at a position, in one statement.
+func state(ctx context.Context, tx *db.Tx, at feed.Position) (feed.State, error) {
+	var s feed.State
+	var head, here sql.NullInt64
+	var prunedEntry int64
+	ok, err := tx.QueryRow(ctx, `SELECT h.database, h.position, h.pruned, h.pruned_entry,
+			(SELECT entry FROM feed WHERE position = h.position), (SELECT entry FROM feed WHERE position = $1)
+		FROM feed_head h WHERE h.id = 1`, []any{int64(at)}, &s.Head.Database, &s.Head.Position, &s.Pruned, &prunedEntry, &head, &here)
+	if err != nil {
+		return s, fmt.Errorf("read the state of the feed: %w", err)
+	}
+	if !ok {
+		return s, errors.New("read the state of the feed: its counter is missing")
+	}
+	s.Head.Entry, s.Entry = head.Int64, here.Int64
+	if s.Head.Position == s.Pruned {
+		s.Head.Entry = prunedEntry
+	}
+	if at == s.Pruned {
+		s.Entry = prunedEntry
+	}
+	return s, nil
 }
 
 // Wait implements feed.Reader. It asks nothing of the database, so it works while that is away.
@@ -258,13 +297,41 @@ func (o *Outbox) Wait(ctx context.Context, after feed.Position) error {
 }
 
 // Head implements feed.Reader.
-func (o *Outbox) Head(ctx context.Context) (feed.Position, error) {
-	var head int64
-	err := o.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		_, err := tx.QueryRow(ctx, "SELECT position FROM feed_head WHERE id = 1", nil, &head)
+func (o *Outbox) Head(ctx context.Context) (head feed.Cursor, err error) {
+	err = o.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+		head, err = HeadIn(ctx, tx)
 		return err
 	})
-	return feed.Position(head), err
+	return head, err
+}
+
+// HeadIn returns the cursor of the newest entry as tx sees it: what else tx reads is the state of that cursor.
+func HeadIn(ctx context.Context, tx *db.Tx) (feed.Cursor, error) {
+	s, err := state(ctx, tx, 0)
+	return s.Head, err
+}
+
+// Stamp gives the database a new identity and returns it, with an audit row in the same transaction. It is for a database
+// that was restored: readers of the one before must not take it for that one.
+func (o *Outbox) Stamp(ctx context.Context) (identity string, err error) {
+	err = o.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		head, err := HeadIn(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if head.Position == 0 {
+			return fault.New(fault.Invalid, "EmptyDatabase", "no change was ever written to this database: it is not the one to restore")
+		}
+		identity = uuid.NewString()
+		if _, err := tx.Exec(ctx, "UPDATE feed_head SET database = $1 WHERE id = 1", identity); err != nil {
+			return fmt.Errorf("give the database a new identity: %w", err)
+		}
+		summary, err := json.Marshal(map[string]any{"database": identity, "before": head.Database, "position": head.Position})
+		tx.Audit(db.AuditRecord{At: time.Now(), Actor: domain.ActorFrom(ctx), Action: "database.restore", Target: identity, Items: 1,
+			Digest: sha256.Sum256(summary), Summary: string(summary)})
+		return err
+	})
+	return identity, err
 }
 
 // Prune removes entries made before t and returns how many. It takes few at a time, so that writers hardly wait.
@@ -277,17 +344,18 @@ func (o *Outbox) Prune(ctx context.Context, t time.Time) (int64, error) {
 			n = 0
 			// The newest entry made before t, at most step further than what is pruned already. Times may run backwards a
 			// little between nodes; positions do not.
-			var upto sql.NullInt64
-			_, err := tx.QueryRow(ctx, `SELECT MAX(position) FROM feed WHERE at < $1 AND position > 0 AND position <= (SELECT pruned FROM feed_head WHERE id = 1) + $2`,
-				[]any{t.UnixMicro(), int64(step)}, &upto)
-			if err != nil || !upto.Valid {
+			var upto, entry int64
+			ok, err := tx.QueryRow(ctx, `SELECT position, entry FROM feed WHERE at < $1 AND position > 0
+					AND position <= (SELECT pruned FROM feed_head WHERE id = 1) + $2 ORDER BY position DESC LIMIT 1`,
+				[]any{t.UnixMicro(), int64(step)}, &upto, &entry)
+			if err != nil || !ok {
 				return err
 			}
-			if n, err = tx.Exec(ctx, "DELETE FROM feed WHERE position > 0 AND position <= $1", upto.Int64); err != nil {
+			if n, err = tx.Exec(ctx, "DELETE FROM feed WHERE position > 0 AND position <= $1", upto); err != nil {
 				return err
 			}
 			tx.Last(db.LastFeed, func(ctx context.Context) error {
-				_, err := tx.Exec(ctx, "UPDATE feed_head SET pruned = $1 WHERE id = 1 AND pruned < $1", upto.Int64)
+				_, err := tx.Exec(ctx, "UPDATE feed_head SET pruned = $1, pruned_entry = $2 WHERE id = 1 AND pruned < $1", upto, entry)
 				return err
 			})
 			return nil

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed"
@@ -21,6 +23,16 @@ import (
 var discard = slog.New(slog.DiscardHandler)
 
 func open(d *db.DB) *outbox.Outbox { return outbox.New(d, outbox.Default(), discard, nil) }
+
+// start is the place before everything in o's database.
+func start(t testing.TB, o *outbox.Outbox) feed.Cursor {
+	t.Helper()
+	head, err := o.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return feed.Cursor{Database: head.Database}
+}
 
 // appendTo appends entries in one transaction and returns the position of the last.
 func appendTo(t testing.TB, d *db.DB, o *outbox.Outbox, payloads ...string) feed.Position {
@@ -63,31 +75,38 @@ func TestEntriesComeBackInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
-		after := feed.Position(0)
+		ids := map[int64]bool{}
+		after := start(t, o)
 		for {
-			es, err := o.Read(t.Context(), "t", after, 2)
+			p, err := o.Read(t.Context(), "t", after, 2)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(es) == 0 {
+			if len(p.Entries) == 0 {
 				break
 			}
-			for _, e := range es {
+			for i, e := range p.Entries {
 				got = append(got, string(e.Payload))
-				if e.Position != after+1 || e.Topic != "t" || time.Since(e.At) > time.Minute {
-					t.Errorf("entry after %d: %+v", after, e)
+				if e.Position != after.Position+1+feed.Position(i) || e.Topic != "t" || time.Since(e.At) > time.Minute || ids[e.ID] {
+					t.Errorf("entry %d after %v: %+v", i, after, e)
 				}
-				after = e.Position
+				ids[e.ID] = true
 			}
+			last := p.Entries[len(p.Entries)-1]
+			if want := (feed.Cursor{Database: after.Database, Position: last.Position, Entry: last.ID}); p.Next != want {
+				t.Errorf("the page ends at %v, want %v", p.Next, want)
+			}
+			after = p.Next
 		}
 		if want := "[1 2 3 4 5 6 7 8 9]"; fmt.Sprint(got) != want {
 			t.Errorf("read %v, want %s", got, want)
 		}
-		if es, err := o.Read(t.Context(), "other", 0, 10); err != nil || len(es) != 0 {
-			t.Errorf("another topic: %v, %v", es, err)
+		// A reader of another topic does not stay behind: its next place is the head.
+		if p, err := o.Read(t.Context(), "other", start(t, o), 10); err != nil || len(p.Entries) != 0 || p.Next != after || p.Head != after {
+			t.Errorf("another topic: %+v, %v", p, err)
 		}
-		if h, err := o.Head(t.Context()); err != nil || h != 9 {
-			t.Errorf("head %d, %v; want 9", h, err)
+		if h, err := o.Head(t.Context()); err != nil || h != after || h.Position != 9 {
+			t.Errorf("head %v, %v; want %v", h, err, after)
 		}
 	})
 }
@@ -104,23 +123,23 @@ func TestReadersMissNothing(t *testing.T) {
 		var reader sync.WaitGroup
 		reader.Go(func() {
 			last := false
-			for after := feed.Position(0); ; {
-				es, err := o.Read(t.Context(), "t", after, 7)
+			for after := start(t, o); ; {
+				p, err := o.Read(t.Context(), "t", after, 7)
 				if err != nil {
 					t.Errorf("read: %v", err)
 					return
 				}
-				for _, e := range es {
-					if e.Position != after+1 {
-						t.Errorf("read position %d after %d", e.Position, after)
+				for i, e := range p.Entries {
+					if e.Position != after.Position+1+feed.Position(i) {
+						t.Errorf("read position %d after %v", e.Position, after)
 					}
-					after = e.Position
 					if seen[string(e.Payload)] {
 						t.Errorf("read %s twice", e.Payload)
 					}
 					seen[string(e.Payload)] = true
 				}
-				if len(es) > 0 {
+				after = p.Next
+				if len(p.Entries) > 0 {
 					continue
 				}
 				if last {
@@ -130,7 +149,7 @@ func TestReadersMissNothing(t *testing.T) {
 				case <-done:
 					last = true
 				default:
-					if err := o.Wait(t.Context(), after); err != nil {
+					if err := o.Wait(t.Context(), after.Position); err != nil {
 						return
 					}
 				}
@@ -202,16 +221,47 @@ func TestLargeTransactionsKeepTheirOrder(t *testing.T) {
 		if p := appendTo(t, d, o, "last"); p != n+2 {
 			t.Errorf("position after %d entries: %d, want %d", n+1, p, n+2)
 		}
-		es, err := o.Read(t.Context(), "t", 1, 1000)
-		if err != nil || len(es) != n+1 {
-			t.Fatalf("read %d entries, %v; want %d", len(es), err, n+1)
+		p, err := o.Read(t.Context(), "t", start(t, o), 1000)
+		if err != nil || len(p.Entries) != n+2 {
+			t.Fatalf("read %d entries, %v; want %d", len(p.Entries), err, n+2)
 		}
-		for i, e := range es[:n] {
+		for i, e := range p.Entries[1 : n+1] {
 			if e.Position != feed.Position(i+2) || string(e.Payload[64<<10:]) != fmt.Sprint(i) {
 				t.Fatalf("entry %d is at %d and says %q", i, e.Position, e.Payload[64<<10:])
 			}
 		}
 	})
+}
+
+// places returns the cursor of every position of a feed, from 0 to its head.
+func places(t *testing.T, o *outbox.Outbox) []feed.Cursor {
+	t.Helper()
+	all := []feed.Cursor{start(t, o)}
+	for {
+		p, err := o.Read(t.Context(), "t", all[len(all)-1], 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Entries) == 0 {
+			return all
+		}
+		all = append(all, p.Next)
+	}
+}
+
+// reads checks what Read answers to a cursor.
+func reads(t *testing.T, o *outbox.Outbox, after feed.Cursor, want error) {
+	t.Helper()
+	p, err := o.Read(t.Context(), "t", after, 10)
+	if !errors.Is(err, want) {
+		t.Errorf("Read after %+v: %v, want %v", after, err, want)
+	}
+	if head, herr := o.Head(t.Context()); herr != nil || p.Head != head {
+		t.Errorf("Read after %+v says head %+v, want %+v (%v)", after, p.Head, head, herr)
+	}
+	if err != nil && len(p.Entries) > 0 {
+		t.Errorf("Read after %+v: %d entries with error %v", after, len(p.Entries), err)
+	}
 }
 
 func TestPruneLeavesAGapThatReadersSee(t *testing.T) {
@@ -221,27 +271,151 @@ func TestPruneLeavesAGapThatReadersSee(t *testing.T) {
 		for i := range 5 {
 			appendTo(t, d, o, fmt.Sprint(i))
 		}
+		at := places(t, o)
 		before := time.Now().Add(time.Millisecond)
 		update(t, d, "UPDATE feed SET at = at - 3600000000 WHERE position <= 3")
 		if n, err := o.Prune(t.Context(), before.Add(-time.Hour)); err != nil || n != 3 {
 			t.Fatalf("Prune: %d, %v; want 3", n, err)
 		}
-		for after, want := range map[feed.Position]error{0: feed.ErrGap, 2: feed.ErrGap, 3: nil, 5: nil, 6: feed.ErrGap} {
-			if _, err := o.Read(t.Context(), "t", after, 10); !errors.Is(err, want) {
-				t.Errorf("Read after %d: %v, want %v", after, err, want)
-			}
+		for after, want := range []error{feed.ErrGap, feed.ErrGap, feed.ErrGap, nil, nil, nil} {
+			reads(t, o, at[after], want)
 		}
+		// The id at the place of pruning is still known: another history is told from this one there too.
+		other := at[3]
+		other.Entry++
+		reads(t, o, other, feed.ErrFork)
 		if p := appendTo(t, d, o, "x"); p != 6 {
 			t.Errorf("position after pruning: %d, want 6", p)
+		}
+		head, err := o.Head(t.Context())
+		if err != nil {
+			t.Fatal(err)
 		}
 		if n, err := o.Prune(t.Context(), time.Now().Add(time.Hour)); err != nil || n != 3 {
 			t.Errorf("Prune of everything: %d, %v; want 3", n, err)
 		}
-		if h, err := o.Head(t.Context()); err != nil || h != 6 {
-			t.Errorf("head after pruning everything: %d, %v; want 6", h, err)
+		if h, err := o.Head(t.Context()); err != nil || h != head {
+			t.Errorf("head after pruning everything: %v, %v; want %v", h, err, head)
 		}
-		if _, err := o.Read(t.Context(), "t", 6, 10); err != nil {
-			t.Errorf("Read at the head after pruning everything: %v", err)
+		reads(t, o, head, nil)
+		reads(t, o, at[5], feed.ErrGap)
+		head.Entry++
+		reads(t, o, head, feed.ErrFork)
+	})
+}
+
+// TestReadVerifiesThePlace forks a history at every position, and asks with the places of the lost one and of another
+// database: what both share is continued from, everything else is refused, before and after pruning.
+func TestReadVerifiesThePlace(t *testing.T) {
+	t.Parallel()
+	const length = 5
+	testkit.Configs(t, func(t *testing.T, c db.Config) {
+		fork := []db.Config{testkit.Clone(t, c)} // as it was at each position
+		for i := range length {
+			with(t, c, func(d *db.DB, o *outbox.Outbox) { appendTo(t, d, o, fmt.Sprint("old", i)) })
+			fork = append(fork, testkit.Clone(t, c))
+		}
+		var lost []feed.Cursor
+		with(t, c, func(_ *db.DB, o *outbox.Outbox) { lost = places(t, o) })
+		for at, c := range fork {
+			with(t, c, func(d *db.DB, o *outbox.Outbox) {
+				check := func() {
+					t.Helper()
+					for p, cursor := range lost {
+						want := error(nil)
+						if p > at {
+							want = feed.ErrFork
+						}
+						reads(t, o, cursor, want)
+						cursor.Database = "c0ffee00-0000-4000-8000-000000000000"
+						reads(t, o, cursor, feed.ErrOtherDatabase)
+					}
+					reads(t, o, feed.Cursor{}, feed.ErrOtherDatabase)
+				}
+				check()
+				for i := at; i < length+1; i++ {
+					appendTo(t, d, o, fmt.Sprint("new", i))
+					check()
+				}
+				// Pruned up to the first entry of the new history: nothing of the old one can be continued from.
+				update(t, d, fmt.Sprintf("UPDATE feed SET at = 0 WHERE position <= %d", at+1))
+				if _, err := o.Prune(t.Context(), time.UnixMicro(1)); err != nil {
+					t.Fatal(err)
+				}
+				for p, cursor := range lost {
+					want := feed.ErrFork
+					if p <= at {
+						want = feed.ErrGap
+					}
+					reads(t, o, cursor, want)
+				}
+			})
+		}
+	})
+}
+
+// with opens a database for fn alone.
+func with(t *testing.T, c db.Config, fn func(*db.DB, *outbox.Outbox)) {
+	t.Helper()
+	d, err := db.Open(t.Context(), c, discard, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fn(d, open(d))
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStampMakesAnotherDatabase: after a restore no place known before is one of the database's, and the audit log says
+// so.
+func TestStampMakesAnotherDatabase(t *testing.T) {
+	t.Parallel()
+	testkit.Engines(t, func(t *testing.T, d *db.DB) {
+		o := open(d)
+		appendTo(t, d, o, "1", "2")
+		before := places(t, o)
+		identity, err := o.Stamp(domain.WithActor(t.Context(), domain.Actor{Kind: "administrator", ID: "local:test"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range before {
+			reads(t, o, c, feed.ErrOtherDatabase)
+			c.Database = identity
+			reads(t, o, c, nil)
+		}
+		rows := 0
+		err = d.AuditLog(t.Context(), 0, 10, func(r db.AuditRecord) {
+			rows++
+			if r.Action != "database.restore" || r.Target != identity || r.Actor.ID != "local:test" || !strings.Contains(r.Summary, before[0].Database) {
+				t.Errorf("audit row %+v", r)
+			}
+		})
+		if err != nil || rows != 1 {
+			t.Errorf("%d audit rows, %v; want 1", rows, err)
+		}
+		if rep, err := d.VerifyAudit(t.Context()); err != nil || rep.Break != nil {
+			t.Errorf("audit chain: %+v, %v", rep.Break, err)
+		}
+	})
+}
+
+// TestEntriesOfTheVersionBeforeHaveIDs: nodes are upgraded one after the other, and those of the version before name no
+// entry id.
+func TestEntriesOfTheVersionBeforeHaveIDs(t *testing.T) {
+	t.Parallel()
+	testkit.Engines(t, func(t *testing.T, d *db.DB) {
+		o := open(d)
+		ids := map[int64]bool{}
+		for i := range 20 {
+			update(t, d, "UPDATE feed_head SET position = position + 1")
+			update(t, d, fmt.Sprintf("INSERT INTO feed (position, topic, at, payload) VALUES (%d, 't', 1, '')", i+1))
+		}
+		for _, c := range places(t, o)[1:] {
+			ids[c.Entry] = true
+		}
+		if len(ids) != 20 || ids[0] {
+			t.Errorf("20 entries have the ids %v", ids)
 		}
 	})
 }
@@ -290,12 +464,12 @@ func TestCommitWakesReaders(t *testing.T) {
 		defer cancel()
 		go func() {
 			for {
-				if err := reader.Wait(ctx, head); err != nil {
+				if err := reader.Wait(ctx, head.Position); err != nil {
 					woken <- err
 					return
 				}
-				es, err := reader.Read(ctx, "t", head, 1)
-				if err != nil || len(es) > 0 {
+				p, err := reader.Read(ctx, "t", head, 1)
+				if err != nil || len(p.Entries) > 0 {
 					woken <- err
 					return
 				}
@@ -333,7 +507,7 @@ func TestReadSaysThatTheDatabaseIsAway(t *testing.T) {
 	c := db.Default()
 	c.Driver, c.URL = db.Postgres, "postgres://postgres@/nothing?host="+t.TempDir()
 	o := open(testkit.Open(t, c))
-	if _, err := o.Read(t.Context(), "t", 0, 1); !fault.Is(err, fault.Unavailable) {
+	if _, err := o.Read(t.Context(), "t", feed.Cursor{}, 1); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("Read: %v, want Unavailable", err)
 	}
 	if err := o.Wait(t.Context(), 0); err != nil {

@@ -1,0 +1,105 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/node"
+)
+
+func newIndex(t *target) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "index",
+		Short: "Show the number index that calls are routed by",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return t.index(cmd, false) },
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "accept",
+		Short: "Replace an index that is held back by what the database holds",
+		Long: `Replace an index that is held back by what the database holds.
+
+An index is held back when the database is another one than it was loaded from, as after tandem restore, or when it would
+lose too many numbers. Look first with tandem index. Accepting is for this node alone: repeat it on each edge.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return t.index(cmd, true) },
+	})
+	return cmd
+}
+
+// index accepts what the number index is held back from, or shows the index.
+func (t *target) index(cmd *cobra.Command, accept bool) error {
+	c, done, err := t.connect(cmd.Context(), online)
+	if err != nil {
+		return err
+	}
+	defer done()
+	h, err := c.Health(cmd.Context())
+	if err != nil {
+		return err
+	}
+	if h.Replica == nil {
+		return fault.New(fault.NotFound, "NotOnThisNode", "this node's roles do not include edge; ask a node that has it")
+	}
+	r, w := h.Replica, t.p.Stdout
+	held := cmp.Or(r.Held, &api.HeldIndex{Database: "none"})
+	switch {
+	case accept:
+		if err := c.AcceptIndex(cmd.Context(), held.Database); err != nil {
+			return err
+		}
+		if t.output == "json" {
+			return printJSON(w, api.IndexAcceptance{Database: held.Database})
+		}
+		_, err = fmt.Fprintf(w, "accepted; this node's index is loaded from the database now (see tandem index)\n")
+		return err
+	case t.output == "json":
+		return printJSON(w, r)
+	}
+	fmt.Fprintf(w, "state     %s\nnumbers   %d\nposition  %d of %d\ndatabase  %s\n", indexState(r), r.Numbers, r.Position, r.Head, r.Database)
+	if r.Held != nil {
+		fmt.Fprintf(w, "held      for %s: %s\nfound     %d numbers in database %s\n\n", age(held.Since), held.Reason, held.Numbers, held.Database)
+		fmt.Fprintln(w, "Calls are routed by the old index. If what was found is right, run\ntandem index accept on each edge; else correct the database or its settings.")
+	}
+	return nil
+}
+
+// indexState is what the index does, in a few words.
+func indexState(r *api.Replica) string {
+	return either(!r.Loaded, "never loaded", either(r.Current, "follows the database",
+		either(r.Held != nil, "held back; see tandem index", "does not follow: "+r.Error)))
+}
+
+func newRestore(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use:   "restore [FILE]",
+		Short: "Put a backup of the database in place, or mark a restored one",
+		Long: `Put a backup of an SQLite database in the place of the database, and give it a new identity. The database that was there
+is kept beside it. Without FILE the database has been restored already, as PostgreSQL is with its own tools; it only gets
+the new identity.
+
+Edges do not follow a database with another identity: each routes by the index it has until tandem index accept is run
+there. Tandem must not run on the data directory meanwhile. Run it as the user that Tandem runs as.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := t.load(false)
+			if err != nil {
+				return err
+			}
+			x, err := node.Restore(cmd.Context(), cfg, append(args, "")[0], t.p.Stderr)
+			if err != nil {
+				return err
+			}
+			if t.output == "json" {
+				return printJSON(t.p.Stdout, x)
+			}
+			_, err = fmt.Fprintf(t.p.Stdout, "The database has the new identity %s.\n%sStart Tandem. Each edge routes by the index it has until you run there:\n    tandem index accept\n",
+				x.Database, either(x.Replaced == "", "", "The one of before is kept as\n    "+x.Replaced+"\n"))
+			return err
+		},
+	}
+}

@@ -1,0 +1,2 @@
+// Package restore runs the program as an operator does who puts a database back: by its commands.
+package restore
