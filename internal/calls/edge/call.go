@@ -64,6 +64,8 @@ type call struct {
 	try    *attempt
 	forks  []fork
 	last   lastWord
+	quit   []string // tags of the far end that have sent BYE before the answer
+	held   *finish  // how the call ended: the near side gets its BYE once it has acknowledged the answer
 
 	// In the call.
 	pending []*relay // requests relayed and not answered yet
@@ -480,6 +482,10 @@ func (c *call) hangUp(s *side, f finish) {
 	e := c.e
 	if !s.near && !s.acked {
 		c.ackFar(nil)
+	}
+	if s.near && c.srv != nil && s != f.from {
+		c.held = &f // RFC 3261 §15: no BYE before the ACK
+		return
 	}
 	if s == f.from || s.bye {
 		s.bye = true

@@ -48,6 +48,10 @@ func (e *Edge) inDialog(tx *transaction.Server, m *sip.Message, g *group) {
 	if c.state == over {
 		if m.Method() == sip.BYE {
 			// Ours crossed it: both are right (RFC 3261 §15.1.2).
+			if s.near && c.held != nil {
+				c.held = nil
+				c.unlink(s)
+			}
 			e.respond(tx, e.answer(tx, m, 200))
 			g.m.sent(sip.BYE, 200)
 			return
@@ -60,6 +64,9 @@ func (e *Edge) inDialog(tx *transaction.Server, m *sip.Message, g *group) {
 	var f *fork
 	seen := &s.seen
 	if c.state < answered {
+		if m.Method() == sip.BYE && !s.near && len(c.quit) < maxForks {
+			c.quit = append(c.quit, m.FromTag())
+		}
 		if f = c.forkIn(s, tag, m.FromTag()); f == nil {
 			e.refuse(tx, m, g, 481, "there is no such early dialog", 0)
 			return
@@ -348,6 +355,9 @@ func (r *relay) Response(tx *transaction.Client, m *sip.Message) {
 		if err := r.in.RespondReliably(res); err != nil {
 			c.e.m.sendFailed.Inc()
 		}
+		if leg.HasSDP(r.req) || !leg.HasSDP(m) { // as the first INVITE's, see ackAtOnce
+			r.ack(nil)
+		}
 		return
 	}
 	c.e.respond(r.in, res)
@@ -445,12 +455,20 @@ func (i *inbound) Ack(tx *transaction.Server, m *sip.Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	tx.Handle(nil)
-	if r.acked || r.out == nil {
+	if r.out != nil {
+		r.ack(m)
+	}
+}
+
+// ack acknowledges a re-INVITE's 2xx, if that has not been done.
+func (r *relay) ack(src *sip.Message) {
+	if r.acked {
 		return
 	}
 	r.acked = true
+	c := r.c
 	o := c.other(r.from)
-	if err := r.out.Ack(c.ackFor(o, r.seq, m), o.where(c.e)); err != nil {
+	if err := r.out.Ack(c.ackFor(o, r.seq, src), o.where(c.e)); err != nil {
 		c.e.m.sendFailed.Inc()
 	}
 }
@@ -462,11 +480,7 @@ func (i *inbound) Failed(_ *transaction.Server, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state == answered && r.method == sip.INVITE && errors.Is(err, transaction.ErrNoAck) {
-		if !r.acked {
-			r.acked = true
-			o := c.other(r.from)
-			_ = r.out.Ack(c.ackFor(o, r.seq, nil), o.where(c.e)) // it is owed one before its BYE
-		}
+		r.ack(nil) // it is owed one before its BYE
 		c.finish(finish{by: record.Tandem, text: "the answer to a re-INVITE was never acknowledged", cause: 102})
 	}
 }

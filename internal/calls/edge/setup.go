@@ -3,6 +3,7 @@ package edge
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -648,9 +649,16 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 		if m.ToTag() != c.far.peer {
 			c.e.hangUpFork(tx, m, a)
 		}
-		return // else the same again: its ACK is under way or the near side's has not come yet
+		c.ackAtOnce(m) // the same again: not yet acknowledged, or its ACK is under way
+		return
 	}
 	e, s := c.e, c.far
+	if slices.Contains(c.quit, m.ToTag()) {
+		e.hangUpFork(tx, m, a)
+		c.rec.Tried[a.tried].Status, c.rec.Tried[a.tried].Result = m.Status(), "answered"
+		c.conclude(480, nil, "the called side hung up before its answer arrived", record.Far)
+		return
+	}
 	f := c.forkOf(m)
 	f.learn(m, c)
 	s.peer, s.routes, s.seen, s.target = f.peer, f.routes, f.seen, f.target
@@ -686,7 +694,8 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 		c.log().Debug("SIP answer not sent", "error", err)
 	}
 	near.group.m.sent(sip.INVITE, m.Status())
-	c.forks, c.order = nil, nil
+	c.ackAtOnce(m)
+	c.forks, c.order, c.quit = nil, nil, nil
 	c.arm()
 }
 
@@ -710,11 +719,19 @@ func (n *nearInvite) Ack(tx *transaction.Server, m *sip.Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	tx.Handle(nil)
-	if c.state != answered || c.far.acked {
-		return
+	if c.state == answered && !c.far.acked {
+		c.ackFar(m)
 	}
-	c.ackFar(m)
+	c.acked()
+}
+
+// acked notes that the near 2xx needs no further care: its ACK has come, or the time for it is up. A BYE that waited for this goes out.
+func (c *call) acked() {
 	c.srv, c.invite = nil, nil
+	if f := c.held; f != nil {
+		c.held = nil
+		c.hangUp(&c.near, *f)
+	}
 }
 
 // Failed implements [transaction.ServerHandler].
@@ -722,12 +739,27 @@ func (n *nearInvite) Failed(_ *transaction.Server, err error) {
 	c := (*call)(n)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.state >= answered {
+		c.acked()
+	}
 	switch {
 	case c.state == over:
 	case errors.Is(err, transaction.ErrNoAck):
 		c.finish(finish{by: record.Tandem, text: "the calling side never acknowledged the answer", cause: 102})
 	default:
 		c.finish(finish{by: record.Tandem, text: "the calling side can no longer be reached", cause: 27})
+	}
+}
+
+// ackAtOnce acknowledges the far 2xx without waiting for the near side's ACK, unless that must carry the answer to an offer in the 2xx
+// (RFC 3261 §13.2.2.4), or the name in Contact is not resolved yet (docs/decisions/0011-ack-at-once.md).
+func (c *call) ackAtOnce(m *sip.Message) {
+	s := c.far
+	if s.acked || !leg.HasSDP(c.invite) && leg.HasSDP(m) {
+		return
+	}
+	if s.where(c.e); !s.vague {
+		c.ackFar(nil)
 	}
 }
 
