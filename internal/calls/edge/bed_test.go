@@ -161,6 +161,8 @@ type bedConfig struct {
 	serial   bool // no other test may run meanwhile
 	repeats  bool // agents show repeated messages
 	resolver *resolve.Resolver
+	// hookPeers is called with the agents in place, before the edge runs.
+	hookPeers func(*bed)
 }
 
 // setup starts an edge between a core, Operator Connect with its peers, and Zoom. OPTIONS to peers are off unless a test turns them on.
@@ -224,6 +226,9 @@ func setup(t *testing.T, opts ...option) *bed {
 		t.Fatalf("New: %v", err)
 	}
 	b.e = e
+	if bc.hookPeers != nil {
+		bc.hookPeers(b)
+	}
 	for _, g := range e.groups {
 		for _, p := range g.peers {
 			for _, a := range append([]*agent{b.core, b.svc, b.zoom}, b.more...) {

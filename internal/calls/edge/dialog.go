@@ -352,6 +352,12 @@ func (r *relay) Response(tx *transaction.Client, m *sip.Message) {
 	}
 	r.from.group.m.sent(r.method, sent)
 	if r.method == sip.INVITE && status < 300 {
+		if size := oversize(r.in, res); size != nil { // the two sides no longer agree on the session
+			c.e.respond(r.in, res)
+			_ = tx.Ack(c.ackFor(o, r.seq, nil), o.where(c.e)) // owed before its BYE
+			c.finish(finish{by: record.Tandem, text: tooLargeAnswer(size), cause: 127})
+			return
+		}
 		if err := r.in.RespondReliably(res); err != nil {
 			c.e.m.sendFailed.Inc()
 		}
@@ -412,6 +418,10 @@ func (r *relay) failed(err error) {
 	status, text := 503, "the other side of the call could not be reached"
 	if errors.Is(err, transaction.ErrTimeout) {
 		status, text = 408, "the other side of the call did not answer in time"
+	}
+	if local(err) {
+		w := c.e.localFailure(r.method, "the other side of the call", err)
+		status, text = w.status, w.text
 	}
 	r.settle()
 	r.renew(status, nil)

@@ -473,11 +473,35 @@ func (e *Edge) drop(tx *transaction.Server, m *sip.Message) {
 }
 
 // respond sends an answer that needs no ACK, or a non-2xx final, which the layer retransmits.
+// One that does not fit a datagram leaves without its body, a success as 513.
 func (e *Edge) respond(tx *transaction.Server, res *sip.Message) {
+	if size := oversize(tx, res); size != nil {
+		e.log.Warn("SIP answer too large", "to", tx.Flow().String(), "status", res.Status(), "call_id", res.CallID(), "error", size)
+		if s := res.Status(); s < 200 {
+			return
+		} else if s < 300 {
+			res = sip.NewResponse(res, 513, "", "") // for its Via, From, To, Call-ID and CSeq
+			res.Add(sip.KindWarning, sip.Warning(399, hostOf(addrOf(tx.Flow().Endpoint().SentBy(), transport.UDP)), tooLargeAnswer(size)))
+		}
+		res.SetBody("", "")
+	}
 	if err := tx.Respond(res); err != nil && !errors.Is(err, transaction.ErrDone) {
 		e.m.sendFailed.Inc()
 		e.log.Debug("SIP answer not sent", "status", res.Status(), "error", err)
 	}
+}
+
+// oversize returns an error if an answer does not fit the datagram that its request asks for.
+func oversize(tx *transaction.Server, res *sip.Message) *transport.SizeError {
+	if n := res.Size(); n > transport.MaxUDP && tx.Flow().Proto() == transport.UDP {
+		return &transport.SizeError{Bytes: n}
+	}
+	return nil
+}
+
+// tooLargeAnswer says on the near side why it does not get an answer.
+func tooLargeAnswer(size *transport.SizeError) string {
+	return "the answer of the other side cannot be passed on: " + size.Error() + "; use TCP or TLS, or have it shortened"
 }
 
 // at is the transport a message of the group came over.

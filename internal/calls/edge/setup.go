@@ -388,8 +388,9 @@ func (c *call) lost(a *attempt, now time.Time, err error) {
 		c.last = lastWord{status: 408, text: fmt.Sprintf("peer %s of group %s did not answer in time", peer.cfg.Name, peer.group.cfg.Name)}
 		t.Result = "silence"
 	}
-	if errors.Is(err, transaction.ErrOverload) {
-		c.last = lastWord{status: 503, text: busyAll}
+	if local(err) {
+		c.last = c.e.localFailure("INVITE", fmt.Sprintf("peer %s of group %s", peer.cfg.Name, peer.group.cfg.Name), err)
+		t.Result = "local"
 	} else {
 		why := "no answer to INVITE"
 		if err != nil {
@@ -399,6 +400,25 @@ func (c *call) lost(a *attempt, now time.Time, err error) {
 	}
 	peer.group.m.failover(t.Result)
 	a.release()
+}
+
+// local reports whether a request failed on this host, which says nothing about the peer.
+func local(err error) bool {
+	return errors.Is(err, transport.ErrLocal) || errors.Is(err, transaction.ErrOverload) || errors.Is(err, transaction.ErrClosed)
+}
+
+// localFailure is what the near side hears of a request to a peer that failed on this host, which the log gets too.
+func (e *Edge) localFailure(method sip.Method, to string, err error) lastWord {
+	e.log.Warn("SIP request not sent", "method", string(method), "to", to, "error", err)
+	var size *transport.SizeError
+	switch {
+	case errors.As(err, &size): // RFC 3261 §18.1.1, §21.5.7
+		return lastWord{status: 513, text: fmt.Sprintf("%s is too large for %s: %v, and TCP to it cannot be used; "+
+			"shorten it, or let the peer take TCP or TLS", method, to, size)}
+	case errors.Is(err, transaction.ErrOverload):
+		return lastWord{status: 503, text: busyAll}
+	}
+	return lastWord{status: 503, text: fmt.Sprintf("%s to %s could not be sent by this gateway", method, to)}
 }
 
 // silent: the peer has not said a word in time. It is left alone, but what it says later is still heard.
@@ -670,6 +690,11 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 
 	res := c.response(near, c.invite, m, m.Status(), f.tag)
 	res.CopyFrom(c.invite, sip.KindRecordRoute)
+	if size := oversize(c.srv, res); size != nil {
+		e.hangUpFork(tx, m, a)
+		c.conclude(513, nil, tooLargeAnswer(size), record.Tandem)
+		return
+	}
 	c.state = answered
 	t := &c.rec.Tried[a.tried]
 	t.Status, t.Result = m.Status(), "answered"

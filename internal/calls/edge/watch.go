@@ -165,8 +165,8 @@ func (w *watch) ask(a *address, now time.Time) {
 		}
 	})
 	g.m.sentRequest(sip.OPTIONS)
-	if _, err := e.tx.Send(m, t, q); err != nil && q.settle() {
-		a.bad(now, err.Error(), 0, e.log)
+	if _, err := e.tx.Send(m, t, q); err != nil {
+		q.Failed(nil, err)
 	}
 }
 
@@ -211,7 +211,11 @@ func (q *question) Response(_ *transaction.Client, m *sip.Message) {
 
 // Failed implements [transaction.ClientHandler].
 func (q *question) Failed(_ *transaction.Client, err error) {
-	if q.settle() {
+	switch {
+	case !q.settle():
+	case local(err):
+		q.e.localFailure(sip.OPTIONS, "peer "+q.a.peer.cfg.Name+" of group "+q.a.peer.group.cfg.Name, err)
+	default:
 		q.a.bad(time.Now(), err.Error(), 0, q.e.log)
 	}
 }

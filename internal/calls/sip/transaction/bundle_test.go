@@ -67,6 +67,8 @@ func inBubble(t *testing.T, proto transport.Proto, cfg transaction.Config, f fun
 
 type farSide struct{ *bundle }
 
+func (farSide) Unreachable(string, netip.AddrPort, error) {}
+
 func (b farSide) Receive(m *sip.Message, p *sip.Problem, f transport.Flow) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -612,6 +612,30 @@ func (c *Client) SendFailed(err error) {
 	c.mu.Unlock()
 }
 
+// Unreachable implements transport.Handler: an ICMP error fails the request that the datagram quoted in it belongs to, while it
+// has no response (RFC 3261 §18.4). Nobody who has not seen the request knows its branch.
+func (l *Layer) Unreachable(sent string, to netip.AddrPort, err error) {
+	m, _ := sip.Parse(sent, nil) // cut short as a rule
+	v, verr := m.TopVia()
+	if l.closed.Load() || verr != nil || !m.IsRequest() || m.Method() == sip.CANCEL {
+		return
+	}
+	branch := v.Branch()
+	t := l.ofBranch(branch)
+	t.mu.Lock()
+	c := t.clients[branch]
+	t.mu.Unlock()
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	if c.state != calling || c.flow.Proto() != transport.UDP || c.flow.Remote() != to {
+		c.mu.Unlock()
+		return
+	}
+	c.fail(&transport.ConnError{Proto: transport.UDP, Remote: to, Err: err})
+}
+
 // fallBack sends a large request over UDP after all, and remembers for a while that the far side takes no TCP. c.mu is held.
 func (c *Client) fallBack() error {
 	l := c.layer

@@ -63,12 +63,25 @@ type received struct {
 	f transport.Flow
 }
 
-// recorder is a handler that keeps what it gets.
-type recorder struct {
-	got chan received
+type unreached struct {
+	sent string
+	to   netip.AddrPort
+	err  error
 }
 
-func newRecorder() *recorder { return &recorder{got: make(chan received, 10_000)} }
+// recorder is a handler that keeps what it gets.
+type recorder struct {
+	got  chan received
+	lost chan unreached
+}
+
+func newRecorder() *recorder {
+	return &recorder{got: make(chan received, 10_000), lost: make(chan unreached, 10_000)}
+}
+
+func (r *recorder) Unreachable(sent string, to netip.AddrPort, err error) {
+	r.lost <- unreached{sent, to, err}
+}
 
 func (r *recorder) Receive(m *sip.Message, p *sip.Problem, f transport.Flow) {
 	r.got <- received{m, p, f}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/calls/sip"
@@ -240,6 +241,10 @@ func (c *conn) serve(nc *net.TCPConn) {
 	c.read(tc)
 }
 
+// localErrors are reasons on this host for which a connection cannot be made.
+var localErrors = []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,
+	syscall.EADDRINUSE, syscall.EPERM, syscall.EACCES, syscall.ENETDOWN}
+
 // dial makes an outgoing connection and runs it to its end.
 func (c *conn) dial(to []netip.AddrPort, names []string) {
 	var nc *net.TCPConn
@@ -256,6 +261,9 @@ func (c *conn) dial(to []netip.AddrPort, names []string) {
 		}
 	}
 	if err != nil {
+		if slices.ContainsFunc(localErrors, func(e syscall.Errno) bool { return errors.Is(err, e) }) {
+			err = fmt.Errorf("%w: %w", ErrLocal, err)
+		}
 		c.close(err)
 		return
 	}

@@ -15,6 +15,9 @@ type Handler interface {
 	// Receive must not block: while it runs, nothing else is read from that flow. p is not nil when the message breaks
 	// the rules of [sip.Parse]; m then holds what could be read, enough for p.Answer, or is nil when nothing could.
 	Receive(m *sip.Message, p *sip.Problem, f Flow)
+	// Unreachable gets the beginning of a datagram that an ICMP error came back for: its destination cannot be reached
+	// (RFC 3261 §18.4). It runs on the goroutine that reads the socket and must not block.
+	Unreachable(sent string, to netip.AddrPort, err error)
 }
 
 // Waiter is told when a request that was accepted by [Stack.Send] has been lost.
@@ -53,13 +56,24 @@ var (
 	ErrTooManyConnections = errors.New("too many connections")
 	// ErrSlowPeer: the far side does not take what is sent to it; its connection has been closed.
 	ErrSlowPeer = errors.New("peer does not read what is sent to it")
-	// ErrTooLarge: the message does not fit a UDP datagram.
-	ErrTooLarge = errors.New("message is too large for UDP")
+	// ErrLocal: the message failed on this host (its size, a bound of ours, resources), which says nothing about the far side.
+	ErrLocal = errors.New("not sent by this host")
 	// ErrIdle: nothing came for the idle time-out.
 	ErrIdle = errors.New("idle")
 	// ErrNotReusable: the preferred flow is gone or belongs to another identity.
 	ErrNotReusable = errors.New("flow cannot be used for this target")
 )
+
+// SizeError says that a message does not fit a UDP datagram. Send and Reply wrap it together with [ErrLocal].
+type SizeError struct{ Bytes int }
+
+// MaxUDP is the most bytes that a UDP datagram over IPv4 holds (RFC 768, RFC 791).
+const MaxUDP = 65507
+
+// Error implements error.
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("%d bytes do not fit a UDP datagram (at most %d)", e.Bytes, MaxUDP)
+}
 
 // Target says where a request goes, from where, and as whom.
 type Target struct {

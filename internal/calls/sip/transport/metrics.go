@@ -28,6 +28,7 @@ type Metrics struct {
 	SendErrors       atomic.Uint64
 	ReadErrors       atomic.Uint64
 	AcceptErrors     atomic.Uint64
+	Unreachable      atomic.Uint64 // ICMP errors for datagrams of ours
 	Panics           atomic.Uint64 // in the handler
 }
 
@@ -78,7 +79,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		{"handshake_failed", &m.HandshakesFailed}, {"slow_peer", &m.SlowPeers},
 		{"reuse_refused", &m.ReuseRefused}, {"reply_fallback", &m.ReplyFallbacks},
 		{"send_error", &m.SendErrors}, {"read_error", &m.ReadErrors},
-		{"accept_error", &m.AcceptErrors}, {"panic", &m.Panics},
+		{"accept_error", &m.AcceptErrors}, {"unreachable", &m.Unreachable}, {"panic", &m.Panics},
 	} {
 		count(descEvents, e.v, e.name)
 	}

@@ -204,7 +204,7 @@ func (s *Stack) Send(b []byte, t Target, w Waiter) (Flow, error) {
 		f := flowOf(t.From, nil, remote, nil)
 		if err := t.From.udp.send(b, remote); err != nil {
 			s.m.SendErrors.Add(1)
-			return Flow{}, fmt.Errorf("send to %s over UDP: %w", remote, err)
+			return Flow{}, fmt.Errorf("send to %s over UDP: %w: %w", remote, ErrLocal, err)
 		}
 		s.m.sent(UDP, len(b))
 		return f, nil
@@ -212,7 +212,7 @@ func (s *Stack) Send(b []byte, t Target, w Waiter) (Flow, error) {
 	c, err := s.connFor(t)
 	if err != nil {
 		s.m.SendErrors.Add(1)
-		return Flow{}, fmt.Errorf("send to %s: %w", t, err)
+		return Flow{}, fmt.Errorf("send to %s: %w: %w", t, ErrLocal, err)
 	}
 	if err := c.send(b, w, true); err != nil {
 		s.m.SendErrors.Add(1)
@@ -238,7 +238,7 @@ func (s *Stack) Reply(b []byte, f Flow, w Waiter) error {
 	if f.conn == nil {
 		if err := f.ep.udp.send(b, f.ReplyTo()); err != nil {
 			s.m.SendErrors.Add(1)
-			return fmt.Errorf("reply to %s over UDP: %w", f.ReplyTo(), err)
+			return fmt.Errorf("reply to %s over UDP: %w: %w", f.ReplyTo(), ErrLocal, err)
 		}
 		s.m.sent(UDP, len(b))
 		return nil
@@ -419,14 +419,24 @@ func (s *Stack) remove(c *conn) {
 
 // deliver hands a message to the handler, surviving its panics.
 func (s *Stack) deliver(m *sip.Message, p *sip.Problem, f Flow, size int) {
-	defer func() {
-		if r := recover(); r != nil {
-			s.m.Panics.Add(1)
-			s.log.Error("panic while handling a SIP message", "flow", f.String(), "panic", fmt.Sprint(r), "stack", stackTrace())
-		}
-	}()
+	defer s.recovered("panic while handling a SIP message", f)
 	s.m.received(f.ep.cfg.Proto, size)
 	s.handler.Receive(m, p, f)
+}
+
+// unreachable hands an ICMP error to the handler, surviving its panics.
+func (s *Stack) unreachable(sent []byte, to netip.AddrPort, err error) {
+	defer s.recovered("panic while handling an ICMP error", to)
+	s.m.Unreachable.Add(1)
+	s.handler.Unreachable(string(sent), to, err)
+}
+
+// recovered survives a panic of the handler.
+func (s *Stack) recovered(what string, flow fmt.Stringer) {
+	if r := recover(); r != nil {
+		s.m.Panics.Add(1)
+		s.log.Error(what, "flow", flow.String(), "panic", fmt.Sprint(r), "stack", stackTrace())
+	}
 }
 
 func localIP(a net.Addr) netip.AddrPort {

@@ -459,6 +459,8 @@ func TestLostBorders(t *testing.T) {
 
 type answering struct{ s *transport.Stack }
 
+func (answering) Unreachable(string, netip.AddrPort, error) {}
+
 func (a answering) Receive(m *sip.Message, p *sip.Problem, f transport.Flow) {
 	if p != nil {
 		_ = a.s.Reply(p.Answer(m, "t", "gw").Bytes(), f, nil)

@@ -2,8 +2,8 @@ package transport
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
+	"syscall"
 
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
@@ -62,16 +62,20 @@ func (u *udpPort) send(b []byte, to netip.AddrPort) error {
 	if !to.IsValid() || to.Port() == 0 {
 		return errors.New("no address to send to")
 	}
-	if len(b) > 65507 {
-		return fmt.Errorf("%d bytes: %w", len(b), ErrTooLarge)
+	if len(b) > MaxUDP {
+		return &SizeError{len(b)}
 	}
-	return u.socks[int(to.Port())%len(u.socks)].send(b, to)
+	err := u.socks[int(to.Port())%len(u.socks)].send(b, to)
+	if errors.Is(err, syscall.EMSGSIZE) {
+		return &SizeError{len(b)}
+	}
+	return err
 }
 
 func (u *udpPort) start(ep *Endpoint) {
 	for _, s := range u.socks {
 		ep.stack.wg.Go(func() {
-			s.read(func(b []byte, src netip.AddrPort) { datagram(ep, b, src) }, func() { ep.stack.m.ReadErrors.Add(1) })
+			s.read(func(b []byte, src netip.AddrPort) { datagram(ep, b, src) }, ep.stack.unreachable, func() { ep.stack.m.ReadErrors.Add(1) })
 		})
 	}
 }

@@ -132,6 +132,8 @@ func TestBadDatagrams(t *testing.T) {
 
 type panicking struct{ *recorder }
 
+func (panicking) Unreachable(string, netip.AddrPort, error) {}
+
 func (p panicking) Receive(m *sip.Message, pr *sip.Problem, f transport.Flow) {
 	if m.CallID() == "bang" {
 		panic("on purpose")

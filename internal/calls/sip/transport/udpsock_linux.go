@@ -6,7 +6,9 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +50,15 @@ func openUDP(bind netip.AddrPort, share bool) (*udpSock, error) {
 		return nil, err
 	}
 	s := &udpSock{c: pc.(*net.UDPConn), local: localIP(pc.LocalAddr())}
-	if s.raw, err = s.c.SyscallConn(); err != nil {
+	if s.raw, err = s.c.SyscallConn(); err == nil {
+		level, name := unix.SOL_IP, unix.IP_RECVERR
+		if network == "udp6" {
+			level, name = unix.SOL_IPV6, unix.IPV6_RECVERR
+		}
+		cerr := s.raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, name, 1) })
+		err = errors.Join(cerr, err)
+	}
+	if err != nil {
 		_ = pc.Close()
 		return nil, err
 	}
@@ -64,12 +74,66 @@ func (s *udpSock) setBuffers(size int) {
 func (s *udpSock) close() { _ = s.c.Close() }
 
 // send writes one datagram. It waits only if the socket's send buffer is full.
-func (s *udpSock) send(b []byte, to netip.AddrPort) error {
-	_, err := s.c.WriteToUDPAddrPort(b, to)
-	if errors.Is(err, net.ErrClosed) {
-		return ErrClosed
+func (s *udpSock) send(b []byte, to netip.AddrPort) (err error) {
+	for range 4 {
+		if _, err = s.c.WriteToUDPAddrPort(b, to); err == nil {
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return ErrClosed
+		}
+		// With IP_RECVERR the ICMP error of an earlier datagram, to anyone, fails the next system call, and only that one.
+		_ = s.c.SetReadDeadline(past) // the reader, which holds no locks, reads the error queue
 	}
 	return err
+}
+
+// past is a deadline that wakes the reader.
+var past = time.Unix(1, 0)
+
+// icmp hands each datagram of ours that an ICMP error came back for to f, with the address it went to (ip(7), IP_RECVERR). It
+// returns how many errors the socket held.
+func (s *udpSock) icmp(f func(sent []byte, to netip.AddrPort, err error)) (n int) {
+	buf, oob := make([]byte, 1500), make([]byte, 512)
+	for ; ; n++ {
+		var size, oobSize int
+		var to unix.Sockaddr
+		err := net.ErrClosed
+		_ = s.raw.Control(func(fd uintptr) {
+			size, oobSize, _, to, err = unix.Recvmsg(int(fd), buf, oob, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		})
+		if err != nil {
+			return n
+		}
+		msgs, _ := unix.ParseSocketControlMessage(oob[:oobSize])
+		for _, m := range msgs {
+			if len(m.Data) < int(unsafe.Sizeof(unix.SockExtendedErr{})) {
+				continue
+			}
+			e := (*unix.SockExtendedErr)(unsafe.Pointer(&m.Data[0]))
+			if !unreachable(e) {
+				continue
+			}
+			switch a := to.(type) {
+			case *unix.SockaddrInet4:
+				f(buf[:size], netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)), syscall.Errno(e.Errno))
+			case *unix.SockaddrInet6:
+				f(buf[:size], netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)), syscall.Errno(e.Errno))
+			}
+		}
+	}
+}
+
+// unreachable reports whether an error is an ICMP error that RFC 3261 §18.4 calls fatal: host, network, port or protocol
+// unreachable, or a parameter problem. "Too big" is not: the kernel has learned the path's MTU and fragments from now on.
+func unreachable(e *unix.SockExtendedErr) bool {
+	switch e.Origin {
+	case unix.SO_EE_ORIGIN_ICMP:
+		return e.Type == 3 && e.Code != 4 || e.Type == 12 // RFC 792
+	case unix.SO_EE_ORIGIN_ICMP6:
+		return e.Type == 1 || e.Type == 4 // RFC 4443
+	}
+	return false
 }
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).
@@ -79,8 +143,9 @@ type mmsghdr struct {
 	_   [4]byte
 }
 
-// read hands each datagram to f, in order, until the socket is closed. b is valid during the call only. failed is called for errors of the socket.
-func (s *udpSock) read(f func(b []byte, src netip.AddrPort), failed func()) {
+// read hands each datagram to f, in order, until the socket is closed, and ICMP errors to lost. b is valid during the call only.
+// failed is called for other errors of the socket.
+func (s *udpSock) read(f func(b []byte, src netip.AddrPort), lost func([]byte, netip.AddrPort, error), failed func()) {
 	var (
 		hdrs  [batch]mmsghdr
 		iovs  [batch]unix.Iovec
@@ -111,11 +176,17 @@ func (s *udpSock) read(f func(b []byte, src netip.AddrPort), failed func()) {
 		for i := range hdrs {
 			hdrs[i].hdr.Namelen = uint32(unsafe.Sizeof(names[i]))
 		}
-		if err := s.raw.Read(receive); err != nil {
+		if err := s.raw.Read(receive); errors.Is(err, os.ErrDeadlineExceeded) {
+			_ = s.c.SetReadDeadline(time.Time{}) // before the queue is read: what comes later sets it again
+			s.icmp(lost)
+			continue
+		} else if err != nil {
 			return // closed
 		}
 		if errno != 0 {
-			failed() // an ICMP error of an earlier send, say
+			if s.icmp(lost) == 0 {
+				failed()
+			}
 			continue
 		}
 		for i := range hdrs[:n] {

@@ -39,7 +39,7 @@ func (s *udpSock) send(b []byte, to netip.AddrPort) error {
 	return err
 }
 
-func (s *udpSock) read(f func(b []byte, src netip.AddrPort), failed func()) {
+func (s *udpSock) read(f func(b []byte, src netip.AddrPort), _ func([]byte, netip.AddrPort, error), failed func()) {
 	buf := make([]byte, 65535)
 	for {
 		n, src, err := s.c.ReadFromUDPAddrPort(buf)
