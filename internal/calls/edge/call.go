@@ -343,6 +343,9 @@ func (e *Edge) routes(s *side, target string, routes []string) (_ transport.Targ
 		host = v
 	}
 	if addr, err := parseAddr(host); err == nil {
+		if s.group.cfg.BehindNAT && unroutable(addr, s.home.Addr.Addr()) {
+			return s.home, nil, false
+		}
 		port := uint16(u.Port)
 		if port == 0 {
 			port = proto.DefaultPort()
@@ -363,6 +366,21 @@ func (e *Edge) routes(s *side, target string, routes []string) (_ transport.Targ
 	}
 	t.ServerName = host
 	return t, targets, false
+}
+
+// confined are ranges whose addresses mean something in one network only, or name no host.
+var confined = func() (out []netip.Prefix) {
+	for p := range strings.FieldsSeq("0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 224.0.0.0/3 " +
+		"::/128 ::1/128 fc00::/7 fe80::/10 ff00::/8") {
+		out = append(out, netip.MustParsePrefix(p))
+	}
+	return out
+}()
+
+// unroutable reports whether a, which a peer that sends from src calls its own, cannot be reached from here: it is of a local range that
+// src is not of.
+func unroutable(a, src netip.Addr) bool {
+	return slices.ContainsFunc(confined, func(p netip.Prefix) bool { return p.Contains(a) && !p.Contains(src.Unmap()) })
 }
 
 // at sets a time for the call's timer; zero takes it off. Arm makes it count.

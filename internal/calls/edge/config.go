@@ -79,6 +79,10 @@ type Group struct {
 	// Refer says what becomes of a REFER from this group inside a call: "refuse" (403), "relay" (passed to the other end as it is). Default "refuse", and Allow
 	// lines sent to the group then do not name REFER.
 	Refer string `yaml:"refer"`
+	// BehindNAT is for peers behind NAT that write an address of their own network into Contact. Where that address cannot be reached
+	// (0.0.0.0; a private, shared, loopback or link-local address, unless the peer sends from the same range), requests in a call go to
+	// the address and port that the peer's requests come from, or that its INVITE went to. Default false: they go where Contact says.
+	BehindNAT bool `yaml:"behindNat"`
 	// FailoverAfter overrides timers.failoverAfter for this group. Default 0: it does not.
 	FailoverAfter time.Duration `yaml:"failoverAfter"`
 }

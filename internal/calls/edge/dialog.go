@@ -85,6 +85,10 @@ func (e *Edge) inDialog(tx *transaction.Server, m *sip.Message, g *group) {
 		return
 	}
 	*seen = cs.Seq
+	if f := tx.Flow(); g.cfg.BehindNAT && f.Remote() != s.home.Addr { // the NAT has another port for it now
+		s.home = cameFrom(f)
+		s.locate(e)
+	}
 	if n, ok := m.MaxForwards(); ok && n == 0 && m.Method() != sip.OPTIONS {
 		e.refuse(tx, m, g, 483, "Max-Forwards is used up", 0)
 		return

@@ -9,7 +9,7 @@ import (
 )
 
 func TestWhereRequestsWithinADialogGo(t *testing.T) {
-	covers(t, "D18", "D19")
+	covers(t, "D18", "D19", "D34")
 	b := setup(t, func(c *bedConfig) {
 		c.service.Bind.TCP = c.service.Bind.UDP
 	})
@@ -57,6 +57,38 @@ func TestWhereRequestsWithinADialogGo(t *testing.T) {
 		if got.Addr.String() != c.want || got.From != c.from || vague != c.vague {
 			t.Errorf("%s: route(%q, %q) = %v, vague %v; want %s, vague %v", c.name, c.target, c.routes, got, vague, c.want, c.vague)
 		}
+	}
+	// The same peer behind NAT: what it cannot be reached at.
+	cfg := *g.cfg
+	cfg.BehindNAT = true
+	behind := &group{cfg: &cfg, proto: g.proto, eps: g.eps, local: g.local}
+	for target, want := range map[string]string{
+		"sip:x@0.0.0.0:5070": "", "sip:x@10.255.255.254:5076": "", "sip:x@172.31.0.1": "", "sip:x@192.168.1.2": "", "sip:x@100.64.3.4": "",
+		"sip:x@127.0.0.1": "", "sip:x@169.254.1.1": "", "sip:x@255.255.255.255": "", "sip:x@224.0.0.1": "", "sip:x@[::]": "", "sip:x@[fd00::1]": "",
+		"sip:x@[::ffff:10.0.0.1]": "", "sip:x@10.0.0.1;transport=tcp": "", "sip:x@y.example;maddr=10.0.0.1": "",
+		"sip:x@172.32.0.1": "172.32.0.1:5060", "sip:x@192.0.2.9:5070": "192.0.2.9:5070", "sip:x@[2001:db8::1]": "[2001:db8::1]:5060",
+	} {
+		for _, routes := range [][]string{nil, {"<" + target + ";lr>"}} {
+			nat := &side{group: behind, home: s.home}
+			to := target
+			if routes != nil {
+				to = "sip:x@192.0.2.200"
+			}
+			wanted := want
+			if want == "" {
+				wanted = home.String()
+			}
+			if got, _ := e.route(nat, to, routes); got.Addr.String() != wanted {
+				t.Errorf("behind NAT: route(%q, %q) = %v, want %s", to, routes, got, wanted)
+			}
+		}
+	}
+	nat := &side{group: behind, home: transport.Target{From: udp, Addr: netip.MustParseAddrPort("10.1.1.1:5060")}}
+	if got, _ := e.route(nat, "sip:x@10.255.0.1", nil); got.Addr.String() != "10.255.0.1:5060" {
+		t.Errorf("route = %v for a Contact in the peer's own private network", got)
+	}
+	if got, _ := e.route(nat, "sip:x@192.168.0.1", nil); got.Addr != nat.home.Addr {
+		t.Errorf("route = %v for a Contact in another private network", got)
 	}
 	// What was not resolved is asked for again with the next request.
 	known = false

@@ -147,7 +147,7 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 	defer c.rescue()
 	tx.Handle((*nearInvite)(c))
 	f := tx.Flow()
-	c.near.home = transport.Target{From: f.Endpoint(), Addr: f.Remote(), Prefer: f, ServerName: knownAs(f)}
+	c.near.home = cameFrom(f)
 	c.near.dest = c.near.home
 	c.near.routes = routeSet(m, false)
 	c.retarget(&c.near, m)
@@ -165,6 +165,11 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 	}
 	c.at(atRing, start.Add(e.cfg.Timers.RingTimeout))
 	c.proceed(start)
+}
+
+// cameFrom is where what came by a flow was sent from.
+func cameFrom(f transport.Flow) transport.Target {
+	return transport.Target{From: f.Endpoint(), Addr: f.Remote(), Prefer: f, ServerName: knownAs(f)}
 }
 
 // knownAs is a name that the far side of a TLS connection has proved to have, so that requests back may use the connection, or another one to
