@@ -46,6 +46,7 @@ type conn struct {
 	pending []pendingMessage
 	queued  int // bytes in pending
 	waiters map[Waiter]struct{}
+	ended   error // set when state becomes closed
 }
 
 type pendingMessage struct {
@@ -92,7 +93,11 @@ func (c *conn) send(b []byte, w Waiter, watch bool) error {
 	defer c.mu.Unlock()
 	switch c.state.Load() {
 	case closed:
-		return ErrClosed
+		if !watch || w == nil {
+			return ErrClosed
+		}
+		go w.SendFailed(c.ended) // it ended after it was chosen: w is told as if it had waited
+		return nil
 	case connecting:
 		if c.queued+len(b) > c.stack.cfg.MaxQueueBytes {
 			return fmt.Errorf("%d bytes wait for the connection: %w", c.queued, ErrSlowPeer)
@@ -180,6 +185,8 @@ func (c *conn) close(cause error) {
 		}
 	}
 	c.waiters, c.pending, c.queued = nil, nil, 0
+	err := &ConnError{Proto: c.ep.cfg.Proto, Remote: c.remote, Established: was == open, Err: cause}
+	c.ended = err
 	nc := c.nc
 	c.mu.Unlock()
 	if nc != nil {
@@ -197,7 +204,6 @@ func (c *conn) close(cause error) {
 		level = c.stack.log.Warn // a handshake that failed is what people search for days
 	}
 	level("SIP connection ended", "endpoint", c.ep.cfg.Name, "remote", c.remote.String(), "inbound", c.inbound, "had_been_open", was == open, "err", cause)
-	err := &ConnError{Proto: c.ep.cfg.Proto, Remote: c.remote, Established: was == open, Err: cause}
 	for _, w := range waiters {
 		w.SendFailed(err)
 	}
