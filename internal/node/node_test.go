@@ -125,7 +125,7 @@ func TestReadinessSaysWhy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	n.announce(ctx, nil)
 	if code, body := ask("/readyz"); code != 200 || !strings.Contains(body, `"reasons":[]`) {

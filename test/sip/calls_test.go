@@ -77,7 +77,7 @@ func toCore(n int) fixtures.Call {
 // up places a call and waits until both ends have it.
 func up(t *testing.T, l *lab.Lab, f fixtures.Call, far string) (near, other *ua.Call) {
 	t.Helper()
-	ctx := within(t, 15*time.Second)
+	ctx := within(t, patience)
 	near, err := l.Place(ctx, f)
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func ended(t *testing.T, c *ua.Call, by string) {
 		if c.EndedBy() != by {
 			t.Errorf("the call was ended by %q, want %q", c.EndedBy(), by)
 		}
-	case <-within(t, 10*time.Second).Done():
+	case <-within(t, patience).Done():
 		t.Error("the call was not ended")
 	}
 }
@@ -125,7 +125,7 @@ func agents(t *testing.T, l *lab.Lab) {
 	} {
 		t.Run("CANCEL while it rings/"+c.name, func(t *testing.T) {
 			t.Parallel()
-			ctx := within(t, 15*time.Second)
+			ctx := within(t, patience)
 			l.Script(c.far).Set(c.call.To, ua.Behaviour{NoAnswer: true})
 			call, err := l.Place(ctx, c.call)
 			if err != nil {
@@ -161,7 +161,7 @@ func agents(t *testing.T, l *lab.Lab) {
 		for i := range 24 {
 			f := toTeams(160)
 			l.Script("teams-1").Set(f.To, ua.Behaviour{Ring: time.Duration(i%8) * 700 * time.Microsecond})
-			ctx := within(t, 20*time.Second)
+			ctx := within(t, patience)
 			begin := time.Now()
 			call, err := l.Place(ctx, f)
 			if err != nil {
@@ -206,7 +206,7 @@ func agents(t *testing.T, l *lab.Lab) {
 
 	t.Run("nobody answers", func(t *testing.T) {
 		t.Parallel()
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		f := toTeams(151)
 		l.Script("teams-1").Set(f.To, ua.Behaviour{NoAnswer: true})
 		call, err := l.Place(ctx, f)
@@ -230,7 +230,7 @@ func agents(t *testing.T, l *lab.Lab) {
 
 	t.Run("the session changes, from either side", func(t *testing.T) {
 		t.Parallel()
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		f := toTeams(152)
 		near, far := up(t, l, f, "teams-1")
 		hold := strings.Replace(ua.SDP("caller", 2), "sendrecv", "inactive", 1)
@@ -267,7 +267,7 @@ func agents(t *testing.T, l *lab.Lab) {
 
 	t.Run("INFO passes, OPTIONS in the call is answered", func(t *testing.T) {
 		t.Parallel()
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		near, far := up(t, l, toTeams(153), "teams-1")
 		if m, err := near.Send(ctx, "INFO", ua.Request{ContentType: "application/dtmf-relay", Body: "Signal=5\r\nDuration=160\r\n"}); err != nil || m.Status() != 200 {
 			t.Errorf("INFO got %v, %v, want 200", m, err)
@@ -283,7 +283,7 @@ func agents(t *testing.T, l *lab.Lab) {
 
 	t.Run("both hang up at once", func(t *testing.T) {
 		t.Parallel()
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		near, far := up(t, l, toTeams(154), "teams-1")
 		var wg sync.WaitGroup
 		for _, c := range []*ua.Call{near, far} {
@@ -299,7 +299,7 @@ func agents(t *testing.T, l *lab.Lab) {
 
 	t.Run("a call outlives its connections", func(t *testing.T) {
 		t.Parallel()
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		f := fixtures.Call{Neighbour: "core-mobile", From: "+442890180001", To: "+447700900150"}
 		near, far := up(t, l, f, "tpm-1")
 		l.Agent("tpm-1").DropConnections()
@@ -312,7 +312,7 @@ func agents(t *testing.T, l *lab.Lab) {
 
 	t.Run("a message larger than a packet", func(t *testing.T) {
 		t.Parallel()
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		f := toCore(1155)
 		for i := range 40 { // Teams' messages can exceed 1,500 bytes (direct-routing-sip §5)
 			f.Headers = append(f.Headers, ua.Header{Name: fmt.Sprintf("X-Filler-%d", i), Value: strings.Repeat("x", 60)})
@@ -329,7 +329,7 @@ func agents(t *testing.T, l *lab.Lab) {
 
 	t.Run("the final answer is lost with its connection", func(t *testing.T) {
 		t.Parallel()
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		f := fixtures.Call{Neighbour: "core-mobile", From: "+442890180001", To: "+447700900151"}
 		l.Script("tpm-1").Set(f.To, ua.Behaviour{LostAnswer: true, Ring: 20 * time.Millisecond, Drop: true})
 		call, err := l.Place(ctx, f)
@@ -344,7 +344,7 @@ func agents(t *testing.T, l *lab.Lab) {
 	// field-pains (a): proxies with several workers swap answers that come back to back, and about 1 % of calls fail.
 	t.Run("180 and 200 back to back keep their order", func(t *testing.T) {
 		t.Parallel()
-		ctx := within(t, 30*time.Second)
+		ctx := within(t, patience)
 		for i := range 150 {
 			for _, f := range []fixtures.Call{toTeams(157), toCore(1157)} {
 				call, err := l.Place(ctx, f)
@@ -371,7 +371,7 @@ func agents(t *testing.T, l *lab.Lab) {
 
 	t.Run("an unknown source gets nothing", func(t *testing.T) {
 		t.Parallel()
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		stranger, err := core.New(core.Config{Name: "stranger", UDP: "127.0.0.2:0"})
 		if err != nil {
 			t.Fatal(err)
@@ -400,7 +400,7 @@ func agents(t *testing.T, l *lab.Lab) {
 
 	t.Run("the core is asked with OPTIONS and asks", func(t *testing.T) {
 		t.Parallel()
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		if _, err := l.Agent("core-fixed").Log().Wait(ctx, func(m *ua.Message) bool { return !m.Sent && m.IsRequest() && m.Method() == "OPTIONS" }); err != nil {
 			t.Error("the core got no OPTIONS (gateway-calls §11: the gateway also sends OPTIONS to its peers)")
 		}
@@ -432,7 +432,7 @@ func failover(t *testing.T, l *lab.Lab) {
 		}
 	}
 	t.Run("every datacentre answers 504", func(t *testing.T) {
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		f := toTeams(170)
 		defer clear(f.To)
 		for _, n := range []string{"teams-1", "teams-2", "teams-3"} {
@@ -451,7 +451,7 @@ func failover(t *testing.T, l *lab.Lab) {
 		}
 	})
 	t.Run("no other try after ringing", func(t *testing.T) {
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		f := toTeams(171)
 		defer clear(f.To)
 		for _, n := range []string{"teams-1", "teams-2", "teams-3"} {
@@ -471,7 +471,7 @@ func failover(t *testing.T, l *lab.Lab) {
 	})
 	for _, status := range []int{404, 480, 486, 488, 500, 600, 603} {
 		t.Run(fmt.Sprintf("no other try after %d", status), func(t *testing.T) {
-			ctx := within(t, 15*time.Second)
+			ctx := within(t, patience)
 			f := toTeams(172)
 			defer clear(f.To)
 			for _, n := range []string{"teams-1", "teams-2", "teams-3"} {
@@ -491,7 +491,7 @@ func failover(t *testing.T, l *lab.Lab) {
 		})
 	}
 	t.Run("503 with Retry-After and a cut connection", func(t *testing.T) {
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		f := toTeams(173)
 		defer clear(f.To)
 		for _, n := range []string{"teams-1", "teams-2"} {

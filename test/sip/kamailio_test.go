@@ -130,7 +130,7 @@ func TestKamailioOverTLS(t *testing.T) {
 		}
 	})
 	k := startKamailio(t, l, tlsAddr, udpAddr, agent.Addr("udp"))
-	ping := within(t, 20*time.Second)
+	ping := within(t, patience)
 	if m, err := agent.Do(ping, ua.Request{Method: "OPTIONS", Destination: k.udp, URI: "sip:" + k.udp, From: "<sip:a@service.example>", To: "<sip:" + k.udp + ">"}); err != nil || m.Status() != 200 {
 		t.Fatalf("kamailio does not answer: %v %v\n%s", m, err, k.log.String())
 	}
@@ -155,7 +155,7 @@ func TestKamailioOverTLS(t *testing.T) {
 				Headers: []ua.Header{{Name: "P-Asserted-Identity", Value: "<sip:" + s.number + "@service.example;user=phone>"}}, Body: ua.SDP("service", 1)}
 		}
 		t.Run(s.name+" is called", func(t *testing.T) {
-			ctx := within(t, 15*time.Second)
+			ctx := within(t, patience)
 			script.Set(s.number, ua.Behaviour{EarlyMedia: true})
 			near, err := l.Place(ctx, fixtures.Call{Neighbour: s.core, From: outside, To: s.number})
 			if err != nil {
@@ -198,7 +198,7 @@ func TestKamailioOverTLS(t *testing.T) {
 			ended(t, near, "remote")
 		})
 		t.Run(s.name+" calls", func(t *testing.T) {
-			ctx := within(t, 15*time.Second)
+			ctx := within(t, patience)
 			near, err := agent.Call(ctx, fromService())
 			if err != nil {
 				t.Fatal(err)
@@ -225,7 +225,7 @@ func TestKamailioOverTLS(t *testing.T) {
 		})
 	}
 	t.Run("CANCEL", func(t *testing.T) {
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		number := "+441632960131"
 		script.Set(number, ua.Behaviour{NoAnswer: true})
 		near, err := l.Place(ctx, fixtures.Call{Neighbour: "core-fixed", From: outside, To: number})
@@ -246,7 +246,7 @@ func TestKamailioOverTLS(t *testing.T) {
 		}
 	})
 	t.Run("busy", func(t *testing.T) {
-		ctx := within(t, 15*time.Second)
+		ctx := within(t, patience)
 		number := "+12025550131"
 		script.Set(number, ua.Behaviour{Status: 486})
 		near, err := l.Place(ctx, fixtures.Call{Neighbour: "core-fixed", From: outside, To: number})

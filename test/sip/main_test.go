@@ -33,6 +33,9 @@ func need(t *testing.T, variable, program string, err error) {
 	t.Skipf("%s is missing: %v; `make setup` installs it", program, err)
 }
 
+// patience bounds each wait for something that must happen; only failing tests use it up.
+const patience = 90 * time.Second
+
 // within bounds a test's waiting.
 func within(t *testing.T, d time.Duration) context.Context {
 	t.Helper()

@@ -280,7 +280,7 @@ func (g *sippGateway) listening(ctx context.Context, t *testing.T, s *sipp, addr
 // caller on the near trunk's first peer. Without changes there is one callee; a callee whose change is nil is not started.
 func (g *sippGateway) calls(t *testing.T, near, far string, p plan, changes []func(*plan)) {
 	t.Helper()
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, patience)
 	n, f := g.trunks[near], g.trunks[far]
 	p.Host = n.host
 	if p.FromHost == "" {

@@ -53,7 +53,7 @@ func (s *site) request(t *testing.T, method, number string) (sipAnswer, error) {
 	if err := send(method, "<"+uri+">"); err != nil {
 		return sipAnswer{}, err
 	}
-	if err := c.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 65536)

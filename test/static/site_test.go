@@ -231,7 +231,7 @@ func (s *site) waitReady(t *testing.T) {
 		err := s.n.err
 		s.n = nil
 		t.Fatalf("tandem ended: %v", err)
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		s.kill() // the next subtest needs its data directory
 		t.Fatal("tandem is not ready after 30 s")
 	}
@@ -250,7 +250,7 @@ func (s *site) stop(t *testing.T) {
 	_ = s.n.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 	select {
 	case <-s.n.exited:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("tandem did not end within 20 s of SIGTERM")
 	}
 	if s.n.err != nil {
@@ -305,7 +305,7 @@ func (a answer) String() string {
 
 // ask sends one HTTP request and never repeats it.
 func ask(ctx context.Context, method, url, token, body string) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var in io.Reader
 	if body != "" {

@@ -86,6 +86,7 @@ func (p testProfile) NeedsOffer() bool                { return p.service != doma
 // bed is an edge with its neighbours.
 type bed struct {
 	t       *testing.T
+	begun   time.Time
 	e       *Edge
 	core    *agent
 	svc     *agent   // first peer of Operator Connect
@@ -187,7 +188,7 @@ func setup(t *testing.T, opts ...option) *bed {
 	if !bc.serial {
 		t.Parallel()
 	}
-	b := &bed{t: t, log: &syncBuffer{}, got: make(chan *record.Record, 4096), view: testIndex()}
+	b := &bed{t: t, begun: time.Now(), log: &syncBuffer{}, got: make(chan *record.Record, 4096), view: testIndex()}
 	b.core, b.zoom = newAgent(t, "core", bc.repeats), newAgent(t, "zoom", bc.repeats)
 	bc.core.Peers = append(bc.core.Peers, Peer{Name: "c1", Address: b.core.addr(), Passive: bc.passive == "c1"})
 	bc.zoom.Peers = append(bc.zoom.Peers, Peer{Name: "z1", Address: b.zoom.addr()})

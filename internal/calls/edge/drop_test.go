@@ -71,6 +71,7 @@ func TestACertificateOfAnotherGroupGetsNothing(t *testing.T) {
 	}
 
 	wrong := dial("sip.teams.test")
+	begun := time.Now()
 	for range 3 {
 		if _, err := wrong.Write([]byte(request("INVITE") + request("OPTIONS"))); err != nil {
 			t.Fatal(err)
@@ -81,8 +82,9 @@ func TestACertificateOfAnotherGroupGetsNothing(t *testing.T) {
 	if n, err := wrong.Read(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("read %d bytes and %v, want silence", n, err)
 	}
-	if got := strings.Count(b.log.String(), "unknown peer dropped"); got < 1 || got > 2 {
-		t.Errorf("%d log lines for six requests at once, want 1, or 2 across the turn of a second", got)
+	most := 2 + int(time.Since(begun)/time.Second) // one for each second that they were spread over
+	if got := strings.Count(b.log.String(), "unknown peer dropped"); got < 1 || got > most {
+		t.Errorf("%d log lines for six requests at once, want 1 for each second, at most %d", got, most)
 	}
 	if log := b.log.String(); !strings.Contains(log, "sip.teams.test") {
 		t.Errorf("the log does not name the certificate:\n%s", log)

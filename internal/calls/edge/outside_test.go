@@ -19,6 +19,7 @@ func TestAnUnknownSourceGetsNothing(t *testing.T) {
 	b := setup(t)
 	stranger := newAgentAt(t, "stranger", "127.0.0.77", false)
 	stranger.edge = b.core.edge
+	begun := time.Now()
 	stranger.send(stranger.newCall(outside, served).request("INVITE", sdp))
 	stranger.send(stranger.newCall(outside, served).request("OPTIONS", ""))
 	stranger.send("rubbish\r\n\r\n")
@@ -28,8 +29,9 @@ func TestAnUnknownSourceGetsNothing(t *testing.T) {
 	if m := stranger.next(50 * time.Millisecond); m.raw != "" {
 		t.Errorf("a stranger got an answer:\n%s", m.raw)
 	}
-	if got := strings.Count(b.log.String(), "unknown source"); got != 1 {
-		t.Errorf("%d log lines for three messages within a second, want 1", got)
+	most := 1 + int(time.Since(begun)/time.Second) // one for each second that they were spread over
+	if got := strings.Count(b.log.String(), "unknown source"); got < 1 || got > most {
+		t.Errorf("%d log lines for three messages at once, want 1 for each second, at most %d", got, most)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+	"github.com/tandemgw/tandem/internal/testkit/pace"
 )
 
 // planGroup makes a group of peers for tests of the plan alone.
@@ -322,14 +323,14 @@ func TestATransportFailureLeadsToTheNextPeerAtOnce(t *testing.T) {
 		// Nobody listens on TCP at the agent's port: the connection is refused.
 	})
 	up := b.core.newCall(outside, served)
-	begun := time.Now()
+	clock := pace.Start(t)
 	b.core.send(up.request("INVITE", sdp))
 	b.core.expect("100")
 	m := b.core.expect("503")
 	if !strings.Contains(m.get("Warning"), "could not be reached") {
 		t.Errorf("Warning = %q", m.get("Warning"))
 	}
-	if d := time.Since(begun); d > 2*time.Second {
+	if d := clock.Now(); d > 2*time.Second {
 		t.Errorf("it took %v to notice a refused connection", d)
 	}
 	b.core.send(up.ackFailure(m))

@@ -268,11 +268,11 @@ func TestWhatEndsASubscriptionAfterBye(t *testing.T) {
 		},
 		"its time": func(b *bed, up, down *talk) {
 			b.notified(up, down, "refer", "refer", "active;expires=40", "200 OK")
-			if d := b.timer(down, atRefers); !near(d, 40*time.Second) {
+			if d := b.timer(down, atRefers); !b.near(d, 40*time.Second) {
 				b.t.Errorf("the subscription ends in %v, want 40 s", d)
 			}
 			b.notified(up, down, "refer", "refer", "active;expires=4000000000", "200 OK")
-			if d := b.timer(down, atRefers); !near(d, maxReferLife) {
+			if d := b.timer(down, atRefers); !b.near(d, maxReferLife) {
 				b.t.Errorf("the subscription ends in %v, want %v", d, maxReferLife)
 			}
 			b.expire(down, atRefers)
@@ -284,7 +284,7 @@ func TestWhatEndsASubscriptionAfterBye(t *testing.T) {
 			b.referred(down, up)
 			b.over(down, up)
 			await(t, "the call to end", func() bool { return b.e.Calls() == 0 })
-			if d := b.timer(down, atRefers); !near(d, referLife) {
+			if d := b.timer(down, atRefers); !b.near(d, referLife) {
 				t.Errorf("the subscription ends in %v, want %v", d, referLife)
 			}
 			end(b, up, down)

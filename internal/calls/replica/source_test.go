@@ -254,7 +254,7 @@ func open(t testing.TB, dir string, src *memSource, cfg Config) *Replica {
 // wait waits until the replica holds position p.
 func (n *node) wait(p feed.Position) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := n.r.Wait(ctx, p); err != nil {
 		n.t.Fatalf("position %d not reached: %v; status %+v", p, err, n.r.Status())
@@ -264,7 +264,7 @@ func (n *node) wait(p feed.Position) {
 // until waits for a status.
 func (n *node) until(what string, ok func(Status) bool) {
 	n.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !ok(n.r.Status()) {

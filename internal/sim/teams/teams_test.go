@@ -64,7 +64,7 @@ func start(t *testing.T, cfg teams.Config, names ...string) *lab {
 
 func (l *lab) options(t *testing.T, contact string) *ua.Message {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	m, err := l.gw.Do(ctx, ua.Request{Method: "OPTIONS", Transport: "tls", Destination: l.proxy.Addr("tls"), URI: "sip:" + l.proxy.Host() + ":5061",
 		From: "<sip:" + region + ">", To: "<sip:" + l.proxy.Host() + ">", Contact: contact})
@@ -83,7 +83,7 @@ func good(l *lab) ua.Request {
 
 func (l *lab) invite(t *testing.T, r ua.Request) *ua.Message {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c, err := l.gw.Agent.Call(ctx, r)
 	if err != nil {
@@ -110,7 +110,7 @@ func TestDirectRoutingIsStrict(t *testing.T) {
 		t.Fatalf("OPTIONS got %s, want 200", m.StartLine())
 	}
 	// Teams pings back only now, and to the name and port of the Contact.
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	back, err := l.gw.Log().Wait(ctx, func(m *ua.Message) bool { return !m.Sent && m.IsRequest() && m.Method() == "OPTIONS" })
 	if err != nil {
@@ -227,7 +227,7 @@ func TestCallsFromTeams(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := start(t, teams.Config{Interface: c.kind})
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			call := c.call
 			call.From, call.To, call.Trunk = number, "+15550199", "nwind."+region+":5063"

@@ -47,7 +47,7 @@ func invite(callee *Agent, transport string) Request {
 
 func within(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -239,7 +239,7 @@ func TestCallsSurviveLoss(t *testing.T) {
 
 func TestCloseLeavesNothingBehind(t *testing.T) {
 	before := runtime.NumGoroutine()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	callee, err := New(Config{UDP: "127.0.0.1:0", TCP: "udp", Invite: func(ctx context.Context, in *Incoming) {
 		_, _ = in.Play(ctx, Behaviour{NoAnswer: true})

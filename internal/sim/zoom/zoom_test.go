@@ -40,7 +40,7 @@ func TestZoomIsStrictOnIdentity(t *testing.T) {
 		}
 	}()
 	edge.AddNumber("crm-4711", "+15550100")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 
 	call := core.Call{Destination: edge.Addr("tls"), From: "+15550199", To: "+15550100"}

@@ -112,7 +112,7 @@ func (r *rig) next() *inbound {
 	select {
 	case in := <-r.requests:
 		return in
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		r.t.Fatal("no request came")
 		return nil
 	}
@@ -155,7 +155,7 @@ func (c *collector) until(min int) *sip.Message {
 			}
 		case err := <-c.err:
 			c.t.Fatal(err)
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			c.t.Fatalf("no response of %d or more", min)
 		}
 	}
@@ -191,7 +191,7 @@ func TestWeCallSipgo(t *testing.T) {
 		if err := tx.Ack(d.Ack(1), r.to(tx.Flow())); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if _, err := r.agent.Log().Wait(ctx, func(m *ua.Message) bool { return !m.Sent && m.IsRequest() && m.Method() == "ACK" }); err != nil {
 			t.Fatalf("the agent got no ACK: %v", err)
@@ -252,7 +252,7 @@ func (s serverSide) Failed(_ *transaction.Server, err error) {
 // An independent stack calls us: answer, hang up by either side, cancellation, over each transport.
 func TestSipgoCallsUs(t *testing.T) {
 	eachProto(t, func(t *testing.T, r *rig) {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		dest := r.ep.Local().String()
 		call := func() (*ua.Call, *inbound) {

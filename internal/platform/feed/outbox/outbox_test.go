@@ -460,7 +460,7 @@ func TestCommitWakesReaders(t *testing.T) {
 			t.Fatal(err)
 		}
 		woken := make(chan error, 1)
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		go func() {
 			for {
