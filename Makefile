@@ -9,7 +9,7 @@ PKG     ?= ./...
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deep lint generate fuzz bench-calls bench-replica bench-bulk setup clean
+.PHONY: help build demo test test-deep test-stress ci-empty lint generate fuzz bench-calls bench-replica bench-bulk setup clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -27,6 +27,13 @@ test: ## run the tests with the race detector (under 10 minutes on two cores; PK
 test-deep: ## run the long suites too: fault matrices, soaks, load, crashes (an hour)
 	@scripts/need.sh build test
 	$(REQUIRE) go test -tags deep -vet=off -p 1 -timeout 60m $(PKG) # one package at a time: the load tests want the machine
+
+test-stress: ## run the tests on a loaded machine: busy processes beside them, one processor each (under an hour)
+	@scripts/need.sh build test
+	@scripts/stress.sh $(ARGS)
+
+ci-empty: ## run .ci/run in a fresh Debian 12 root without any cache (as root; half an hour)
+	@scripts/ci-empty.sh
 
 lint: .cache/bin/staticcheck ## check formatting, go vet, staticcheck and that generated files are up to date
 	@out=$$(gofmt -l $$(find . -name "*.go" -not -path "./.cache/*")); [ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }

@@ -1,0 +1,76 @@
+#!/bin/bash
+# Runs the tests as a loaded machine would: what relies on the speed of the machine fails here. Under 60 minutes on two
+# cores. It runs every part, even after a failure, and exits non-zero if one failed.
+#
+#   scripts/stress.sh             both parts
+#   scripts/stress.sh full        two full runs, four busy processes beside them
+#   scripts/stress.sh servers     twenty runs of the packages that start servers
+#
+# RUNS, BUSY, REPEAT and PKG change 2, 4, 20 and ./... . Each test program has one processor (GOMAXPROCS=1) and five times
+# the time of `make test`; the compiler keeps all of them.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+runs=${RUNS:-2} busy=${BUSY:-4} repeat=${REPEAT:-20} pkg=${PKG:-./...} part=${1:-all}
+limit=$((5 * 9))m
+export TANDEM_REQUIRE_PG=1 TANDEM_REQUIRE_SIPP=1 TANDEM_REQUIRE_KAMAILIO=1
+
+pids=()
+idle() {
+	[ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null
+	pids=()
+}
+trap idle EXIT
+trap 'exit 130' INT TERM HUP
+
+# A busy process ends with this script, however the script ends, and after two hours at the latest.
+load() {
+	local parent=$$
+	for ((i = 0; i < busy; i++)); do
+		(
+			trap - EXIT INT TERM HUP
+			while kill -0 $parent 2>/dev/null && [ $SECONDS -lt 7200 ]; do
+				for ((n = 0; n < 100000; n++)); do :; done
+			done
+		) &
+		pids+=($!)
+	done
+}
+
+failed=()
+run() { # name, arguments of go test
+	local name=$1 begun=$SECONDS
+	shift
+	echo "== $name ($(date +%H:%M:%S))"
+	if go test -race -vet=off -timeout "$limit" -exec 'env GOMAXPROCS=1' "$@" >"$out" 2>&1; then
+		grep -v 'no test files' "$out" | awk '{print $NF, $2}' | sort -rn | head -5 | sed 's/^/  /'
+	else
+		grep -vE '^ok |no test files' "$out"
+		failed+=("$name")
+	fi
+	echo "-- $name: $((SECONDS - begun)) s"
+}
+
+# Packages whose tests, or the helpers they use, listen on sockets or start programs.
+servers() {
+	grep -rlE --include='*_test.go' 'net\.Listen|httptest\.|testkit\.|rig\.|exec\.Command|internal/sim/|127\.0\.0\.' . |
+		grep -vE '^\./(bench|\.cache)/' | xargs -n1 dirname | sort -u
+}
+
+out=$(mktemp)
+trap 'idle; rm -f "$out"' EXIT
+if [ "$part" != servers ]; then
+	# Compiled before the load begins.
+	go test -race -vet=off -run '^$' "$pkg" >/dev/null || exit 1
+	load
+	for ((r = 1; r <= runs; r++)); do run "full run $r of $runs" -count=1 "$pkg"; done
+	idle
+fi
+if [ "$part" != full ]; then
+	mapfile -t list < <(servers)
+	run "$repeat runs of the ${#list[@]} packages that start servers" -count="$repeat" -p 6 "${list[@]}"
+fi
+if [ ${#failed[@]} -gt 0 ]; then
+	printf 'failed: %s\n' "${failed[@]}" >&2
+	exit 1
+fi
+echo "stress: everything passed in $((SECONDS / 60)) min"
