@@ -118,6 +118,7 @@ func (n *node) buildEdge() (err error) {
 	if err != nil {
 		return fmt.Errorf("number index: %w", err)
 	}
+	n.replica.Patience = n.cfg.Feed.Poll + time.Second
 	if n.records, err = record.NewSpool(calls.Records, n.log.With("part", "records"), n.metrics.process); err != nil {
 		return fmt.Errorf("call records: %w", err)
 	}

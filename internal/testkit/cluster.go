@@ -122,6 +122,93 @@ func (c *Cluster) Stop(t testing.TB) {
 	}
 }
 
+// Standby starts a standby of the cluster, which must be Durable, and removes it afterwards. It streams, asynchronously, until
+// CutReplication or Promote.
+func (c *Cluster) Standby(t testing.TB) *Cluster {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tandem-pg")
+	if err != nil {
+		t.Fatalf("make a directory for PostgreSQL: %v", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &Cluster{Dir: dir, bin: c.bin, run: c.run}
+	if err := os.Chown(dir, c.run.uid, c.run.gid); err != nil {
+		t.Fatalf("hand %s to the server's user: %v", dir, err)
+	}
+	out, err := s.command("pg_basebackup", "-D", s.data(), "-h", c.Dir, "-U", "postgres", "-R", "-X", "stream", "-c", "fast").CombinedOutput()
+	if err != nil {
+		t.Fatalf("copy the primary: %v: %s", err, out)
+	}
+	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString("unix_socket_directories = '" + dir + "'\n")
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatalf("configure the standby: %v", err)
+	}
+	t.Cleanup(s.shut)
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// CutReplication keeps a standby from getting anything further from its primary.
+func (c *Cluster) CutReplication(t testing.TB) {
+	t.Helper()
+	for _, q := range []string{"ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"} {
+		if err := admin(c.URL("postgres"), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.until(t, "SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)", "the standby still receives")
+}
+
+// Replayed waits until a standby has all that its primary has committed.
+func (c *Cluster) Replayed(t testing.TB, primary *Cluster) {
+	t.Helper()
+	var lsn string
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	p, err := pgx.Connect(ctx, primary.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close(ctx)
+	if err := p.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text").Scan(&lsn); err != nil {
+		t.Fatal(err)
+	}
+	c.until(t, "SELECT pg_last_wal_replay_lsn() >= '"+lsn+"'::pg_lsn", "the standby does not catch up")
+}
+
+// Promote makes a standby a primary, on a timeline of its own.
+func (c *Cluster) Promote(t testing.TB) {
+	t.Helper()
+	if out, err := c.command("pg_ctl", "-D", c.data(), "-w", "-t", "120", "promote").CombinedOutput(); err != nil {
+		t.Fatalf("promote the standby: %v: %s", err, out)
+	}
+}
+
+// until waits until a query answers true.
+func (c *Cluster) until(t testing.TB, query, what string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, c.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for yes := false; !yes; <-tick.C {
+		if err := conn.QueryRow(ctx, query).Scan(&yes); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
 // CreateDatabase makes an empty database.
 func (c *Cluster) CreateDatabase(t testing.TB, name string) {
 	t.Helper()

@@ -43,6 +43,7 @@ type site struct {
 	listen   map[string]string // of provisioning, manage, metrics
 	database string            // YAML, without indentation
 	roles    string            // YAML list; all if empty
+	id       string            // of the node; the default if empty
 	fallback bool              // the core group has a default service
 
 	n     *node
@@ -166,6 +167,9 @@ func (s *site) writeConfig(t *testing.T) {
 	w("calls:\n  routing:\n    baseDomain: %s\n    countries: [GB]", baseDomain)
 	if s.fallback {
 		w("    peerGroupToService: {core: teamsOperatorConnect}")
+	}
+	if s.id != "" {
+		w("  node: %s", s.id)
 	}
 	w("  groups:")
 	for _, name := range []string{"core", "direct-routing", "operator-connect", "zoom"} {

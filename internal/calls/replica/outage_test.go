@@ -30,3 +30,30 @@ func TestFollowsSoonAfterALongOutage(t *testing.T) {
 		n.stop()
 	})
 }
+
+// TestNotCurrentAfterAPause: a process that was stopped for a while says nothing of the database before it has read it
+// again, and what was read before the stop is as old as its question.
+func TestNotCurrentAfterAPause(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		src := newSource()
+		p := seed(src)
+		n := start(t, dir, src, Config{}, func(r *Replica) { r.Patience = time.Second })
+		n.wait(p)
+		n.current()
+		time.Sleep(2 * time.Second) // nothing is read meanwhile: the source is silent
+		if s := n.r.Status(); s.Current() {
+			t.Error("it says that it follows, though nothing was read for longer than its patience")
+		}
+		n.wait(src.commit(number(1, "contoso", "after")))
+		n.current()
+
+		src.set(func() { src.slow = 3 * time.Second })
+		asked := time.Now()
+		n.wait(src.commit(number(2, "contoso", "slow")))
+		if s := n.r.Status(); s.Current() || !s.SyncedAt.Before(asked.Add(3*time.Second)) {
+			t.Errorf("what was asked 3 s ago counts as known now: current %v, level %v after it was asked", s.Current(), s.SyncedAt.Sub(asked))
+		}
+		n.stop()
+	})
+}

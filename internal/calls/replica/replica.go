@@ -36,6 +36,10 @@ const (
 
 // Replica keeps a View. Make one with Open; everything but Run may be called from any goroutine.
 type Replica struct {
+	// Patience is how long after a read of the feed the index counts as current: longer than the source's poll interval. 0
+	// is without limit. Set it before Run.
+	Patience time.Duration
+
 	cfg    Config
 	src    Source
 	sealer Sealer
@@ -51,6 +55,7 @@ type Replica struct {
 	loaded  feed.Cursor   // where everything was last loaded
 	logged  feed.Position // of the last entry of this load that was given to a journal
 	goal    feed.Position // head of the source when it was first asked; 0 before
+	asked   time.Time     // when the last read of the feed began: what it finds may be as old, if the process was paused
 	journal *journal      // nil until there is something to write
 	changes int           // entries applied since the last snapshot was held
 
@@ -81,11 +86,15 @@ type Status struct {
 	// DiskError is why what is applied is not on the disk now; empty if it is.
 	DiskError string
 	Snapshot  time.Time // when the newest snapshot was taken; zero if there is none
+
+	until time.Time // the index does not count as current after it; zero for no limit
 }
 
-// Current reports whether the index follows the database: it held every change when the feed was last read.
+// Current reports whether the index follows the database: what it holds was verified a moment ago. A process that was
+// paused does not, until it has read the feed again.
 func (s Status) Current() bool {
-	return s.Loaded && s.CaughtUp && s.SourceError == "" && s.Reloading == "" && s.Held == nil
+	return s.Loaded && s.CaughtUp && s.SourceError == "" && s.Reloading == "" && s.Held == nil &&
+		(s.until.IsZero() || time.Now().Before(s.until))
 }
 
 // Held is a load that would replace the index by something that may be wrong.
@@ -269,6 +278,7 @@ func (r *Replica) step(ctx context.Context) error {
 	r.mu.Lock()
 	cur := r.cur
 	r.mu.Unlock()
+	r.asked = time.Now()
 	page, err := r.read(ctx, cur)
 	if err == nil && len(page.Entries) > 0 {
 		err = r.apply(page)
@@ -313,6 +323,9 @@ func (r *Replica) healthy(s *Status) {
 	}
 	s.SourceError, s.Reloading, s.Held = "", "", nil
 	r.accepted = ""
+	if r.Patience > 0 {
+		s.until = r.asked.Add(r.Patience)
+	}
 }
 
 // level notes that the index holds everything up to head, which was the source's a moment ago.
@@ -325,7 +338,7 @@ func (r *Replica) level(head feed.Position) {
 		}
 		r.healthy(s)
 		s.CaughtUp = true
-		s.Position, s.Head, s.SyncedAt = head, head, time.Now()
+		s.Position, s.Head, s.SyncedAt = head, head, r.asked
 	})
 }
 
@@ -460,10 +473,10 @@ func (r *Replica) load(ctx context.Context, why error) error {
 	r.endJournal()                // it went on from another state
 	r.mu.Unlock()
 	r.change(func(s *Status) {
-		s.SourceError, s.Reloading, s.Held = "", "", nil
-		r.accepted = ""
+		s.Held = nil // healthy would log that the index is continued
+		r.healthy(s)
 		s.Loaded, s.CaughtUp = true, true
-		s.Database, s.Position, s.Head, s.SyncedAt = cur.Database, cur.Position, cur.Position, time.Now()
+		s.Database, s.Position, s.Head, s.SyncedAt = cur.Database, cur.Position, cur.Position, r.asked
 	})
 	r.log.Info("number index loaded from the database", "numbers", v.Numbers(), "cursor", cur, "why", why, "took", time.Since(start))
 	r.ask()

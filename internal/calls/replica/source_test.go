@@ -29,7 +29,8 @@ type memSource struct {
 	head     feed.Position
 	pruned   feed.Position // entries up to here are gone
 	ids      map[feed.Position]int64
-	down     error // answers everything while set
+	down     error         // answers everything while set
+	slow     time.Duration // how long the answer to a read is on its way
 	scans    int
 	wake     chan struct{}
 	scanHook func() // called between two pieces of a scan
@@ -120,6 +121,17 @@ func (s *memSource) Head(context.Context) (feed.Cursor, error) {
 }
 
 func (s *memSource) Read(_ context.Context, topic string, after feed.Cursor, limit int) (feed.Page, error) {
+	page, err := s.read(topic, after, limit)
+	s.mu.Lock()
+	slow := s.slow
+	s.mu.Unlock()
+	if slow > 0 {
+		time.Sleep(slow) // of a bubble's clock
+	}
+	return page, err
+}
+
+func (s *memSource) read(topic string, after feed.Cursor, limit int) (feed.Page, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down != nil {
