@@ -46,6 +46,8 @@ type site struct {
 	id       string            // of the node; the default if empty
 	fallback bool              // the core group has a default service
 
+	stderr *os.File // where the program logs; a file of the test's if nil
+
 	n     *node
 	local *client.Client // management API and Provisioning API over the socket
 }
@@ -197,6 +199,9 @@ func (s *site) launch(t *testing.T) {
 	n := &node{ready: make(chan struct{}), exited: make(chan struct{})}
 	n.cmd = hurried(context.Background(), rig.Binary(t), "serve", "--data", s.dir, "--config", s.config, "--output", "json")
 	n.cmd.Stderr = log
+	if s.stderr != nil {
+		n.cmd.Stderr = s.stderr
+	}
 	n.cmd.SysProcAttr = childAttributes()
 	out, err := n.cmd.StdoutPipe()
 	if err != nil {
