@@ -1,5 +1,7 @@
 package domain
 
+import "strings"
+
 // CallFacts is what the decision about a call may know of its INVITE: read from the message once, by calls/leg, and
 // never changed afterwards. Texts may be parts of the message; nothing here is parsed again.
 type CallFacts struct {
@@ -35,6 +37,11 @@ type Party struct {
 	Number E164
 	// Text is the URI's user part, or the whole URI if it has none, as it came: for explanations.
 	Text string
+}
+
+// Numeric reports whether the party is a number, E.164 or not, and no name.
+func (p Party) Numeric() bool {
+	return p.Number != "" || p.Text != "" && strings.IndexByte("+0123456789*#", p.Text[0]) >= 0
 }
 
 // IdentitySource says which header a call's identity was taken from.

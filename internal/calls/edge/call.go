@@ -154,6 +154,13 @@ func (c *call) shape(m *sip.Message, s *side) {
 		return
 	}
 	if s.group.core() {
+		if c.dec.Screened {
+			view := c.e.view()
+			if view == nil {
+				view = route.NoNumbers
+			}
+			leg.Screen(m, &s.leg, view)
+		}
 		p.ToCore(m, &s.leg)
 	} else {
 		p.ToService(m, &s.leg)

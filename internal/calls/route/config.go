@@ -45,6 +45,9 @@ type Config struct {
 	// X-MS-FMC because the control point has just marked them, and do go to Phone System. Default: none; an INVITE from
 	// the core that carries X-MS-FMC is never sent to Phone System again.
 	MobileControlPoints []string `yaml:"mobileControlPoints"`
+	// PresentationAccounts names the accounts, as provisioned, whose screened calls may show a number in From that is not theirs
+	// beside their asserted identity (presentation numbers). Default: none; From is then replaced by the asserted identity.
+	PresentationAccounts []string `yaml:"presentationAccounts"`
 }
 
 // DefaultEmergencyDialStrings are the emergency numbers of a deployment that names none.
@@ -52,6 +55,9 @@ var DefaultEmergencyDialStrings = []string{"911", "933"}
 
 // DefaultRegions are the DNS labels of the Direct Routing regions of a deployment that names none.
 var DefaultRegions = []string{"1r1", "1r2"}
+
+// accountLetters are the characters of an account's name.
+const accountLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 // Group is what routing knows of a configured peer group.
 type Group struct {
@@ -70,6 +76,7 @@ type Policy struct {
 	emergencyCC  map[string]bool // nil: every assigned country code
 	longestDial  int
 	verification map[domain.E164]domain.Service
+	presenters   map[string]bool // PresentationAccounts
 }
 
 // group is a peer group calls come from.
@@ -238,6 +245,17 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 		p.emergencyCC[cc] = true
 	}
 
+	p.presenters = map[string]bool{}
+	for i, name := range c.PresentationAccounts {
+		path := fmt.Sprintf("presentationAccounts[%d]", i)
+		switch {
+		case len(name) == 0, len(name) > 100, strings.Trim(name, accountLetters) != "":
+			bad(path, "%q is not an account's name: 1 to 100 letters, digits, \"-\" and \"_\"", name)
+		case p.presenters[name]:
+			bad(path, "%q is listed twice", name)
+		}
+		p.presenters[name] = true
+	}
 	p.verification = map[domain.E164]domain.Service{}
 	for _, name := range slices.Sorted(maps.Keys(c.VerificationNumbers)) {
 		path := "verificationNumbers." + name

@@ -73,6 +73,7 @@ const (
 	RuleAccount      Rule = "calling-account"       // which customer a service's call belongs to
 	RuleIdentity     Rule = "calling-identity"      // which of the call's numbers is that customer's
 	RuleScreening    Rule = "caller-screening"      // a caller of another customer is refused
+	RulePresented    Rule = "presented-number"      // From shows no stranger's number beside the customer's
 	RuleHeader       Rule = "custom-header"         // the custom header's value
 	RuleTarget       Rule = "target-peer-group"     // the peer group the call goes to
 )
@@ -99,6 +100,10 @@ type Decision struct {
 	IdentitySource domain.IdentitySource
 	// Caller is who is calling, as asserted, whatever screening made of it; empty if unknown.
 	Caller domain.E164
+	// Screened is set when the service's messages to the core may assert the customer's numbers only, and the caller's.
+	Screened bool
+	// From replaces a stranger's number in From of a call to the core; empty leaves From as it came.
+	From domain.E164
 	// Header is the value of the operator's custom SIP header for messages of this call that go to the core; empty for
 	// none. It never goes to a service.
 	Header string
@@ -108,6 +113,12 @@ type Decision struct {
 	// character that needs quoting in SIP.
 	Status  int
 	Warning string
+}
+
+// Owns reports whether a number is provisioned on the call's account, for whatever service.
+func (d *Decision) Owns(view View, n domain.E164) bool {
+	num, ok := view.Number(n)
+	return ok && d.Account != nil && num.Account.Name == d.Account.Name
 }
 
 // Result says what a rule made of the call.

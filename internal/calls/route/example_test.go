@@ -36,6 +36,7 @@ func ExampleExplain() {
 	// calling-account: no Request-URI host is given: taken to be the name of the caller's own account
 	// calling-identity: +442079460100 in From is the customer's
 	// caller-screening: the caller is a number of account contoso
+	// presented-number: From shows a number of account contoso, or none
 	// custom-header: messages to the core carry the calling number's custom header value
 	// target-peer-group: to the core
 }

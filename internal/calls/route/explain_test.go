@@ -108,6 +108,7 @@ func render(x route.Explanation) string {
 	if d.Caller != d.Identity {
 		line("caller", string(d.Caller))
 	}
+	line("in From", string(d.From))
 	line("header", d.Header)
 	if d.Emergency {
 		line("emergency", "yes")

@@ -40,6 +40,7 @@ func (x *decision) fromService(g *group) Decision {
 		if r, ok := x.screen(customers); !ok {
 			return r
 		}
+		x.presented()
 	}
 	// gateway-calls §2.1: a call to the network, value of the calling number; only ever of the customer whose call
 	// this is, so that no customer is billed for another's call.
@@ -202,4 +203,34 @@ func (x *decision) screen(customers bool) (r Decision, ok bool) {
 		}
 	}
 	return Decision{}, true
+}
+
+// presented settles the number in From of a screened call. The network shows From, so that a stranger's number there would undo the
+// screening of the asserted identity. It stays where the account may present such numbers, and where the customer forwarded the
+// call: then From is the outside caller's.
+func (x *decision) presented() {
+	a, d := x.d.Account, &x.d
+	if d.Emergency || !a.CallScreening {
+		return
+	}
+	d.Screened = true
+	forwarded := d.Owns(x.view, x.f.ReferredBy.Number)
+	for i := range x.f.History {
+		forwarded = forwarded || d.Owns(x.view, x.f.History[i].Number)
+	}
+	res, text := Continue, ""
+	switch {
+	case !x.f.From.Numeric(), d.Owns(x.view, x.f.From.Number):
+		text = "From shows a number of account " + a.Name + ", or none"
+	case forwarded:
+		text = "From stays: History-Info or Referred-By shows that account " + a.Name + " forwarded the call"
+	case x.p.presenters[a.Name]:
+		text = "From stays: account " + a.Name + " may present numbers that are not its own"
+	default:
+		d.From = d.Identity
+		res, text = Note, "From is not a number of account "+a.Name+": the asserted identity replaces it"
+	}
+	if x.rec != nil {
+		x.rec.add(RulePresented, res, text, Fact{"from", x.f.From.Text})
+	}
 }

@@ -186,6 +186,7 @@ func (x *decision) toService(g *group) Decision {
 			x.rec.add(RuleAnchored, Continue, "X-MS-FMC does not matter to "+t.Title, Fact{"X-MS-FMC", x.f.AnchoredBy})
 		}
 	}
+	x.d.Screened = t.Screening && x.d.Account != nil && x.d.Account.CallScreening && x.d.Rule != RuleVerification
 	// gateway-calls §2.1: a call from the network, value of the called number, on messages returned for that call.
 	if x.d.Rule == RuleVerification {
 		x.header("", "called") // what is provisioned for such a number has no effect

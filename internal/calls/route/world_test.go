@@ -73,6 +73,9 @@ func newWorld() *world {
 	w.number("+442079460300", "newco", "", domain.DirectRouting)
 	w.account("oldco", domain.AccountRouting{CallScreening: true}, domain.DirectRouting)
 	w.number("+442079460400", "oldco", "", domain.DirectRouting)
+	// Proseware shows presentation numbers.
+	w.account("proseware", domain.AccountRouting{Subdomain: "prose", SubdomainLive: true, CallScreening: true}, domain.DirectRouting)
+	w.number("+442079460500", "proseware", "", domain.DirectRouting)
 	// Exco has given Direct Routing up; the label is still there.
 	w.account("exco", domain.AccountRouting{Subdomain: "exco", SubdomainLive: true, CallScreening: true})
 	// A service-verification number that somebody has provisioned all the same.
@@ -99,7 +102,8 @@ func config() route.Config {
 			"teamsOperatorConnect":  {"+442079460900"},
 			"zoomPhoneCloudPeering": {"+442079460901"},
 		},
-		MobileControlPoints: []string{"mcp"},
+		MobileControlPoints:  []string{"mcp"},
+		PresentationAccounts: []string{"proseware"},
 	}
 }
 
