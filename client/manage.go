@@ -19,6 +19,12 @@ func (c *Client) SetDrain(ctx context.Context, draining bool) error {
 	return err
 }
 
+// Reload makes the node read its configuration again, and returns which changed settings are in effect and which need a
+// restart. When the configuration has mistakes nothing changes, and the error lists them as details.
+func (c *Client) Reload(ctx context.Context) (*api.Reloaded, error) {
+	return manage[api.Reloaded](ctx, c, http.MethodPost, "/reload", nil)
+}
+
 // Peers returns the peer groups and the state of their peers.
 func (c *Client) Peers(ctx context.Context) ([]api.PeerGroup, error) {
 	l, err := manage[api.PeerGroupList](ctx, c, http.MethodGet, "/peers", nil)

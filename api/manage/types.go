@@ -208,3 +208,9 @@ type AuditReport struct {
 	BrokenAt int64  `json:"brokenAt,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 }
+
+// Reloaded says in which settings, by path, the configuration differs from the one that was in effect.
+type Reloaded struct {
+	Applied []string `json:"applied"` // in effect now
+	Restart []string `json:"restart"` // of no effect before a restart
+}

@@ -155,8 +155,8 @@ func newRoot(p *Program) *cobra.Command {
 		}
 		return nil
 	}
-	root.AddCommand(newServe(t), newDemo(t), newConfig(t), newStatus(t), newPeers(t), newDrain(t), newIndex(t), newRestore(t), newExplain(t), newAccount(t), newNumber(t),
-		newClient(t), newToken(t), newAudit(t), newVersion(t))
+	root.AddCommand(newServe(t), newDemo(t), newConfig(t), newStatus(t), newPeers(t), newDrain(t), newReload(t),
+		newIndex(t), newRestore(t), newExplain(t), newAccount(t), newNumber(t), newClient(t), newToken(t), newAudit(t), newVersion(t))
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }

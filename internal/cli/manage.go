@@ -136,6 +136,46 @@ func newDrain(t *target) *cobra.Command {
 	return cmd
 }
 
+func newReload(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload",
+		Short: "Read the configuration again and apply what can change while Tandem runs",
+		Long: `Read the configuration again and apply what can change while Tandem runs.
+
+The running process reads and checks its own configuration: the file, options and environment that it was started with.
+With any mistake nothing changes, and every mistake is printed. Otherwise certificates, log levels, limits, header rules
+and lists of allowed sources take effect at once, calls in progress are untouched, and what needs a restart is listed.
+SIGHUP does the same and writes the result to the log.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, done, err := t.connect(cmd.Context(), online)
+			if err != nil {
+				return err
+			}
+			defer done()
+			r, err := c.Reload(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if t.output == "json" {
+				return printJSON(t.p.Stdout, r)
+			}
+			if len(r.Applied)+len(r.Restart) == 0 {
+				_, err := fmt.Fprintln(t.p.Stdout, "no setting has changed; certificates were read again")
+				return err
+			}
+			g := &grid{head: []string{"setting", "state"}}
+			for _, s := range r.Applied {
+				g.add(s, "applied")
+			}
+			for _, s := range r.Restart {
+				g.add(s, "needs a restart")
+			}
+			return g.write(t.p.Stdout)
+		},
+	}
+}
+
 func newExplain(t *target) *cobra.Command {
 	var q api.Question
 	cmd := &cobra.Command{

@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/signal"
 	"sync"
 	"syscall"
@@ -24,7 +25,7 @@ Without a configuration it keeps its data in SQLite under the data directory and
 SIGTERM or Ctrl-C drains: calls go on, new ones are refused. The second one cuts what is left.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			outlive(t.p)
+			reload := outlive(t.p)
 			for i, r := range roles {
 				if i == 0 {
 					t.set = append(t.set, "roles=")
@@ -37,7 +38,7 @@ SIGTERM or Ctrl-C drains: calls go on, new ones are refused. The second one cuts
 			}
 			var once sync.Once
 			return node.Serve(cmd.Context(), node.Options{
-				Config: cfg, Version: t.p.Version, Log: t.p.log, Lab: lab, Cut: t.p.Cut,
+				Config: cfg, Version: t.p.Version, Log: t.p.log, Lab: lab, Cut: t.p.Cut, Reload: reload,
 				Ready: func(r node.Ready) { once.Do(func() { sayReady(t, r) }) },
 			})
 		},
@@ -49,11 +50,14 @@ SIGTERM or Ctrl-C drains: calls go on, new ones are refused. The second one cuts
 }
 
 // outlive makes the process independent of its terminal and of what reads its output: no write to the standard streams
-// waits or ends it from here on.
-func outlive(p *Program) {
+// waits or ends it from here on, and SIGHUP, which a terminal that closes sends, asks for a reload.
+func outlive(p *Program) (reload <-chan os.Signal) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
 	signal.Ignore(syscall.SIGPIPE)
 	p.log, p.out = node.NewOutput(p.Stderr), node.NewOutput(p.Stdout)
 	p.Stderr, p.Stdout = p.log, p.out
+	return hangup
 }
 
 // sayReady prints where Tandem is reached: one line of JSON for scripts, a few lines for people.

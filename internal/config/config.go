@@ -109,6 +109,9 @@ type Listener struct {
 type Log struct {
 	// Level is the least that is logged: "debug", "info", "warn" or "error". Default "info".
 	Level string `yaml:"level"`
+	// Levels are levels of single parts of the process, over Level, by part: "auth", "database", "directory", "dns", "edge", "feed", "index",
+	// "manage", "metrics", "provisioning", "records" or "socket", as a line's attribute part says. Default none. Example: {edge: debug}.
+	Levels map[string]string `yaml:"levels"`
 	// Format is "text" (key=value) or "json", one object to a line. Default "text".
 	Format string `yaml:"format"`
 	// Numbers is "redacted" (the last four digits of phone numbers are hidden) or "full". Default "redacted": phone numbers are personal
@@ -134,6 +137,11 @@ const (
 
 // Roles returns every role, in the order they are started.
 func Roles() []string { return []string{RoleAPI, RoleEdge, RoleWorker} }
+
+// LogParts returns the names by which log.levels and the attribute part of log lines call the parts of the process.
+func LogParts() []string {
+	return []string{"auth", "database", "directory", "dns", "edge", "feed", "index", "manage", "metrics", "provisioning", "records", "socket"}
+}
 
 // Off is the Listen value that serves nothing.
 const Off = "off"

@@ -104,6 +104,7 @@ var fieldDocs = map[string]string{
 	"config.Listener.Listen":                        "Listen is the address to serve on, \"ip:port\" or \":port\" for every address; port 0 takes a free one, and \"off\" does not serve at all. Default provisioning 127.0.0.1:8080, manage 127.0.0.1:8081, metrics 127.0.0.1:9464.",
 	"config.Log.Format":                             "Format is \"text\" (key=value) or \"json\", one object to a line. Default \"text\".",
 	"config.Log.Level":                              "Level is the least that is logged: \"debug\", \"info\", \"warn\" or \"error\". Default \"info\".",
+	"config.Log.Levels":                             "Levels are levels of single parts of the process, over Level, by part: \"auth\", \"database\", \"directory\", \"dns\", \"edge\", \"feed\", \"index\", \"manage\", \"metrics\", \"provisioning\", \"records\" or \"socket\", as a line's attribute part says. Default none. Example: {edge: debug}.",
 	"config.Log.Numbers":                            "Numbers is \"redacted\" (the last four digits of phone numbers are hidden) or \"full\". Default \"redacted\": phone numbers are personal data, and logs travel.",
 	"config.Provisioning.API":                       "API is how the API behaves.",
 	"config.Provisioning.Sources":                   "Sources says who may talk to the API.",

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -234,7 +235,12 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 			bad(path, "%q is not possible; use %s", got, strings.Join(want, ", "))
 		}
 	}
-	oneOf("log.level", l.Log.Level, "debug", "info", "warn", "error")
+	levels := []string{"debug", "info", "warn", "error"}
+	oneOf("log.level", l.Log.Level, levels...)
+	for _, part := range slices.Sorted(maps.Keys(l.Log.Levels)) {
+		oneOf("log.levels."+part, part, LogParts()...)
+		oneOf("log.levels."+part, l.Log.Levels[part], levels...)
+	}
 	oneOf("log.format", l.Log.Format, "text", "json")
 	oneOf("log.numbers", l.Log.Numbers, "redacted", "full")
 	if l.Shutdown.Drain < 0 {

@@ -41,6 +41,7 @@ const (
 type Jobs struct {
 	Health      func(ctx context.Context) api.Health
 	Drain       func(draining bool) error
+	Reload      func(ctx context.Context) (*api.Reloaded, error)
 	Peers       func() []api.PeerGroup
 	AcceptIndex func(ctx context.Context, database string) error
 	Explain     func(ctx context.Context, q api.Question) (*api.Explanation, error)
@@ -91,6 +92,7 @@ type operation struct {
 var operations = []operation{
 	{"getHealth", "GET", "/manage/v1/health", RoleRead, (*Server).getHealth},
 	{"setDrain", "PUT", "/manage/v1/drain", RoleAdmin, (*Server).setDrain},
+	{"reload", "POST", "/manage/v1/reload", RoleAdmin, (*Server).reload},
 	{"listPeers", "GET", "/manage/v1/peers", RoleRead, (*Server).listPeers},
 	{"acceptIndex", "POST", "/manage/v1/index/accept", RoleAdmin, (*Server).acceptIndex},
 	{"explainCall", "POST", "/manage/v1/explain", RoleRead, (*Server).explainCall},
@@ -266,6 +268,17 @@ func (s *Server) setDrain(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	return http.StatusOK, d, s.jobs.Drain(d.Draining)
+}
+
+func (s *Server) reload(r *http.Request) (int, any, error) {
+	if s.jobs.Reload == nil {
+		return 0, nil, errNotRunning
+	}
+	done, err := s.jobs.Reload(r.Context())
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, done, nil
 }
 
 func (s *Server) listPeers(*http.Request) (int, any, error) {

@@ -95,6 +95,10 @@ func jobs() (manage.Jobs, *[]string) {
 					Held: &api.HeldIndex{Reason: "another database", Database: "d2", Numbers: 1, Since: now}}, Calls: &api.Calls{Active: 3}}
 		},
 		Drain: func(bool) error { did = append(did, "drain"); return nil },
+		Reload: func(ctx context.Context) (*api.Reloaded, error) {
+			did = append(did, "reload")
+			return &api.Reloaded{Applied: []string{"log.level"}, Restart: []string{}}, nil
+		},
 		Peers: func() []api.PeerGroup {
 			return []api.PeerGroup{{Name: "core", Service: "core", Listen: []string{"udp 127.0.0.1:5060"}, Peers: []api.Peer{{Name: "a", Address: "127.0.0.1:5070", State: "up", Since: &now}}}}
 		},
@@ -156,6 +160,7 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"PUT", "/manage/v1/drain", `{"draining":true}`, 200, `{"draining":true}`, false},
 		{"PUT", "/manage/v1/drain", `{"drain":true}`, 400, "InvalidRequestBody", true},
 		{"PUT", "/manage/v1/drain", `{"draining":true}{}`, 400, "InvalidJson", false},
+		{"POST", "/manage/v1/reload", "", 200, `{"applied":["log.level"],"restart":[]}`, false},
 		{"GET", "/manage/v1/peers", "", 200, `"state":"up"`, false},
 		{"POST", "/manage/v1/index/accept", `{"database":"d2"}`, 202, "", false},
 		{"POST", "/manage/v1/index/accept", `{"database":"other"}`, 409, "IndexNotHeld", false},
@@ -194,7 +199,7 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 			}
 		}
 	}
-	if got := strings.Join(*did, "; "); got != "drain; accept d2 by local; client bss by local; revoke 7" {
+	if got := strings.Join(*did, "; "); got != "drain; reload; accept d2 by local; client bss by local; revoke 7" {
 		t.Errorf("jobs did: %s", got)
 	}
 }

@@ -75,23 +75,37 @@ const certificateCheckEvery = 10 * time.Second
 // certificateFiles serves a certificate from its files and takes up a new one without a restart. A new one that cannot be
 // read leaves the old one in use.
 type certificateFiles struct {
-	certFile, keyFile string
-	log               *slog.Logger
+	log *slog.Logger
 
-	mu      sync.Mutex
-	current *tls.Certificate // guarded by mu
-	stamp   [2]time.Time     // of the files that were last tried; guarded by mu
-	next    time.Time        // of the next look; guarded by mu
+	mu                sync.Mutex // guards what follows
+	certFile, keyFile string
+	current           *tls.Certificate
+	stamp             [2]time.Time // of the files that were last tried
+	next              time.Time    // of the next look
 }
 
 func openCertificate(certFile, keyFile string, log *slog.Logger) (*certificateFiles, error) {
-	c := &certificateFiles{certFile: certFile, keyFile: keyFile, log: log}
+	c := &certificateFiles{log: log}
+	commit, err := c.read(certFile, keyFile)
+	if err != nil {
+		return nil, err
+	}
+	commit()
+	return c, nil
+}
+
+// read reads a pair of files. commit takes them into use.
+func (c *certificateFiles) read(certFile, keyFile string) (commit func(), err error) {
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
 		return nil, fmt.Errorf("certificate %s with key %s: %w", certFile, keyFile, err)
 	}
-	c.current, c.stamp, c.next = &pair, c.stamps(), time.Now().Add(certificateCheckEvery)
-	return c, nil
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.certFile, c.keyFile, c.current = certFile, keyFile, &pair
+		c.stamp, c.next = c.stamps(), time.Now().Add(certificateCheckEvery)
+	}, nil
 }
 
 func (c *certificateFiles) stamps() (s [2]time.Time) {

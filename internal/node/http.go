@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/config"
@@ -24,6 +25,8 @@ type httpServer struct {
 	log     *slog.Logger
 	// server makes the server; nil is one with the usual bounds around handler.
 	server func() *http.Server
+
+	cert atomic.Pointer[certificateFiles] // in use; nil without TLS and until it is opened
 
 	addr net.Addr // where it listens, once opened; a restart takes the same port again
 	srv  *http.Server
@@ -60,10 +63,13 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 		h.srv = newHTTPServer(h.handler, h.log)
 	}
 	if h.cfg.CertificateFile != "" {
-		c, err := openCertificate(h.cfg.CertificateFile, h.cfg.KeyFile, h.log)
-		if err != nil {
-			_ = l.Close() // it was not used
-			return nil, err
+		c := h.cert.Load()
+		if c == nil {
+			if c, err = openCertificate(h.cfg.CertificateFile, h.cfg.KeyFile, h.log); err != nil {
+				_ = l.Close() // it was not used
+				return nil, err
+			}
+			h.cert.Store(c)
 		}
 		l = tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: []string{"h2", "http/1.1"}})
 	}

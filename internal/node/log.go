@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/domain"
@@ -14,9 +15,7 @@ import (
 // newLogger returns the process's logger. Unless the configuration says otherwise, every phone number in a line is
 // redacted, wherever it stands: also inside texts that other programs sent.
 func newLogger(w io.Writer, c config.Log) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // it was checked
-	o := &slog.HandlerOptions{Level: level}
+	o := &slog.HandlerOptions{Level: slog.LevelDebug}
 	full := c.Numbers == "full"
 	o.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr {
 		if !full {
@@ -33,7 +32,59 @@ func newLogger(w io.Writer, c config.Log) *slog.Logger {
 	if full {
 		h = fullNumbers{h}
 	}
-	return slog.New(h)
+	l := leveled{Handler: h, levels: new(levels)}
+	l.set(c)
+	return slog.New(l)
+}
+
+// levels are the least levels logged, by part; "" is every other part's. They change while the process runs.
+type levels struct {
+	atomic.Pointer[map[string]slog.Level]
+}
+
+func (l *levels) set(c config.Log) {
+	m := map[string]slog.Level{}
+	read := func(part, text string) {
+		var level slog.Level
+		_ = level.UnmarshalText([]byte(text)) // it was checked
+		m[part] = level
+	}
+	read("", c.Level)
+	for part, text := range c.Levels {
+		read(part, text)
+	}
+	l.Store(&m)
+}
+
+// leveled lets through what the level of its part permits.
+type leveled struct {
+	slog.Handler
+	*levels
+	part string
+}
+
+func (h leveled) Enabled(_ context.Context, level slog.Level) bool {
+	m := *h.Load()
+	least, ok := m[h.part]
+	if !ok {
+		least = m[""]
+	}
+	return level >= least
+}
+
+func (h leveled) WithAttrs(as []slog.Attr) slog.Handler {
+	for _, a := range as {
+		if a.Key == "part" {
+			h.part = a.Value.String()
+		}
+	}
+	h.Handler = h.Handler.WithAttrs(as)
+	return h
+}
+
+func (h leveled) WithGroup(name string) slog.Handler {
+	h.Handler = h.Handler.WithGroup(name)
+	return h
 }
 
 // fullNumbers prints domain.Numbered values whole: their own LogValue would redact them.

@@ -3,6 +3,10 @@ package node
 import (
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,5 +49,60 @@ func TestIdentifiersStayWhole(t *testing.T) {
 	log.Info("x", "call_id", "+15551239987@192.0.2.1")
 	if strings.Contains(b.String(), "9987") {
 		t.Errorf("a number stands in %s", &b)
+	}
+}
+
+// TestLevelsOfParts: each part of the process has its own level, also after it has changed.
+func TestLevelsOfParts(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	log := newLogger(&b, config.Log{Level: "warn", Levels: map[string]string{"edge": "debug"}, Format: "text"})
+	edge, index := log.With("part", "edge").With("x", 1), log.With("part", "index")
+	say := func() string {
+		b.Reset()
+		for _, l := range []*slog.Logger{log, edge, index} {
+			l.Debug("d")
+			l.Info("i")
+			l.Warn("w")
+		}
+		var got []string
+		for line := range strings.Lines(b.String()) {
+			_, rest, _ := strings.Cut(line, "msg=")
+			got = append(got, strings.TrimSpace(rest))
+		}
+		return strings.Join(got, ", ")
+	}
+	if got, want := say(), "w, d part=edge x=1, i part=edge x=1, w part=edge x=1, w part=index"; got != want {
+		t.Errorf("logged %s, want %s", got, want)
+	}
+	log.Handler().(leveled).set(config.Log{Level: "info", Levels: map[string]string{"index": "error", "edge": "warn"}})
+	if got, want := say(), "i, w, w part=edge x=1"; got != want {
+		t.Errorf("logged %s after the change, want %s", got, want)
+	}
+}
+
+// TestEveryPartHasALevel: the names that log.levels knows are those in the log.
+func TestEveryPartHasALevel(t *testing.T) {
+	t.Parallel()
+	var parts []string
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, m := range regexp.MustCompile(`With\("part", "([a-z]+)"\)`).FindAllStringSubmatch(string(text), -1) {
+			parts = append(parts, m[1])
+		}
+	}
+	slices.Sort(parts)
+	if got, want := slices.Compact(parts), config.LogParts(); !slices.Equal(got, want) {
+		t.Errorf("parts in the log: %v; in log.levels: %v", got, want)
 	}
 }

@@ -41,7 +41,7 @@ type node struct {
 	started time.Time
 
 	core     *core
-	rules    *leg.Rules
+	rules    *leg.Rules // these two: guarded by reloads.mu once parts run
 	profiles []leg.Profile
 	resolver *resolve.Resolver
 	replica  *replica.Replica
@@ -57,6 +57,10 @@ type node struct {
 	draining            atomic.Bool
 	peerGroups          []edge.Group
 	listening           []edge.Listening // as bound at the start
+
+	reloads reloads
+	sources *auth.Sources // of the Provisioning API; nil without the role
+	limiter *auth.Limiter
 }
 
 // build makes everything that can be made before anything runs.
@@ -72,6 +76,7 @@ func build(ctx context.Context, cfg *config.Loaded, version string, log *slog.Lo
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_build_info", Help: "1, with the version as a label."}, []string{"version", "go"})
 	info.WithLabelValues(version, runtime.Version()).Set(1)
 	reg.MustRegister(info)
+	n.reloads.init(cfg, reg)
 
 	if n.core, err = openCore(ctx, cfg, true, log, reg); err != nil {
 		return nil, err
@@ -126,7 +131,9 @@ func (n *node) buildEdge() (err error) {
 }
 
 func (n *node) openEdge(context.Context) (func(context.Context) error, error) {
-	calls := n.cfg.Calls.Edge
+	n.reloads.mu.Lock()
+	defer n.reloads.mu.Unlock()
+	calls := n.reloads.live.Calls.Edge
 	if n.listening != nil {
 		// A restart takes the same ports again.
 		calls.Groups = rebound(calls.Groups, n.listening)
@@ -174,8 +181,8 @@ func rebound(groups []edge.Group, listening []edge.Listening) []edge.Group {
 func (n *node) buildProvisioning() error {
 	cfg := &n.cfg.Provisioning
 	log := n.log.With("part", "provisioning")
-	sources, errs := cfg.Sources.Parse()
-	if len(errs) > 0 {
+	var errs []error
+	if n.sources, errs = cfg.Sources.Parse(); len(errs) > 0 {
 		return errors.Join(errs...)
 	}
 	// On SQLite there is one process: counting in memory is exact and spares a write for each request.
@@ -183,9 +190,10 @@ func (n *node) buildProvisioning() error {
 	if n.cfg.Database.Driver != db.SQLite {
 		limits = n.core.store.Auth()
 	}
+	n.limiter = auth.NewLimiter(limits, "provapi", cfg.API.RequestsPerMinute, time.Minute, log, n.metrics.process)
 	deps := provapi.Deps{
-		Directory: n.core.directory, Authenticator: n.core.verifier, Sources: sources, Sealer: n.core.keyring, Log: log, Metrics: n.metrics.process,
-		Limiter: auth.NewLimiter(limits, "provapi", cfg.API.RequestsPerMinute, time.Minute, log, n.metrics.process),
+		Directory: n.core.directory, Authenticator: n.core.verifier, Sources: n.sources, Sealer: n.core.keyring, Log: log, Metrics: n.metrics.process,
+		Limiter: n.limiter,
 	}
 	if n.core.issuer != nil {
 		deps.Issuer = n.core.issuer
@@ -205,6 +213,7 @@ func (n *node) buildManage() {
 	jobs := manage.Jobs{
 		Health:    n.health,
 		Drain:     n.drain,
+		Reload:    n.reload,
 		Clients:   n.core.listClients,
 		NewClient: n.core.newClient, Revoke: n.core.clients.Revoke, NewToken: n.core.newToken,
 		VerifyAudit: n.core.verifyAudit,

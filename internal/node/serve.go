@@ -25,6 +25,8 @@ type Options struct {
 	Lab bool
 	// Ready is called once, when the process can do its work.
 	Ready func(Ready)
+	// Reload gets a value when the configuration is to be read again. Nil never does.
+	Reload <-chan os.Signal
 	// Cut is closed when draining is to end at once. Nil is never.
 	Cut <-chan struct{}
 }
@@ -69,6 +71,7 @@ func Serve(ctx context.Context, o Options) error {
 		return err
 	}
 	n.logStart()
+	defer n.reloadOn(o.Reload)()
 	n.announce(ctx, o.Ready)
 	<-ctx.Done()
 	log.Info("shutting down; draining", "longest", n.cfg.Shutdown.Drain)

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"bufio"
 	"fmt"
 	"net"
 	"strings"
@@ -17,10 +16,9 @@ func (s *server) readLog(t *testing.T, fragments ...string) []string {
 	if err := s.log.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	r := bufio.NewReader(s.log)
 	found := make([]string, len(fragments))
 	for left := len(fragments); left > 0; {
-		line, err := r.ReadString('\n')
+		line, err := s.lines.ReadString('\n')
 		if err != nil {
 			t.Fatalf("read the log: %v; found %q of %q", err, found, fragments)
 		}

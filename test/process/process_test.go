@@ -28,7 +28,8 @@ const patience = 30 * time.Second
 type server struct {
 	cmd    *exec.Cmd
 	data   string
-	log    *os.File // the reader's end
+	log    *os.File      // the reader's end
+	lines  *bufio.Reader // of log
 	local  *client.Client
 	exited chan struct{} // closed when it has ended
 	ready  struct {
@@ -44,7 +45,7 @@ func start(t *testing.T, args ...string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{data: t.TempDir(), log: r, exited: make(chan struct{})}
+	s := &server{data: t.TempDir(), log: r, lines: bufio.NewReader(r), exited: make(chan struct{})}
 	s.cmd = exec.Command(rig.Binary(t), append([]string{"serve", "--data", s.data, "--free-ports", "--output", "json",
 		"--set", "shutdown.drain=1s", "--set", "shutdown.cut=5s"}, args...)...)
 	s.cmd.Stderr = w

@@ -46,9 +46,10 @@ const maxForks = 16
 
 // call is one call: its near leg, which came in, and its far leg, which we placed. All fields below mu are guarded by it.
 type call struct {
-	e     *Edge
-	id    string
-	start time.Time
+	e       *Edge
+	headers *headers // as of the call's beginning
+	id      string
+	start   time.Time
 
 	mu    sync.Mutex
 	state state
@@ -149,7 +150,7 @@ func (c *call) other(s *side) *side {
 
 // shape lets the service's profile shape a message that is about to leave on a side.
 func (c *call) shape(m *sip.Message, s *side) {
-	p := c.e.profiles[c.dec.Service]
+	p := c.headers.profiles[c.dec.Service]
 	if p == nil {
 		return
 	}
@@ -198,7 +199,7 @@ func (c *call) requestIn(s *side, f *fork, method sip.Method, src *sip.Message, 
 	s.seq++
 	m.Add(sip.KindCSeq, sip.CSeq{Seq: s.seq, Method: method}.String())
 	if src != nil {
-		c.e.rules.Relay(m, src)
+		c.headers.rules.Relay(m, src)
 	} else if c.e.named {
 		m.Append(c.e.agent)
 	}
@@ -225,7 +226,7 @@ func (c *call) response(s *side, req, src *sip.Message, status int, tag string) 
 		reason = ""
 	}
 	m := sip.NewResponse(req, status, reason, tag)
-	c.e.rules.Relay(m, src)
+	c.headers.rules.Relay(m, src)
 	c.shape(m, s)
 	return m
 }

@@ -522,7 +522,7 @@ const tooShortText = "the session interval is below 90 seconds; use at least tha
 
 // offerless returns why a service on the side that m goes to would refuse it for lack of an offer; empty if it would not.
 func (c *call) offerless(m *sip.Message, core bool) string {
-	p := c.e.profiles[c.dec.Service]
+	p := c.headers.profiles[c.dec.Service]
 	if p == nil || core || c.dec.Emergency || !p.NeedsOffer() || leg.HasSDP(m) {
 		return ""
 	}

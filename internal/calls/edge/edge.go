@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -51,25 +52,25 @@ type Deps struct {
 // Edge is the back-to-back user agent. Its life: New, which binds all addresses; Run; Drain if one likes; the end of Run's context. Its methods are
 // safe for concurrent use.
 type Edge struct {
-	cfg      Config
-	log      *slog.Logger
-	policy   *route.Policy
-	rules    *leg.Rules
-	view     func() route.View
-	records  record.Sink
-	find     lookup
-	tp       *transport.Stack
-	tx       *transaction.Layer
-	groups   []*group
-	byName   map[string]*group
-	profiles map[domain.Service]leg.Profile
-	ports    map[*transport.Endpoint]*port
-	keys     []*keyFiles
-	m        *metrics
-	server   sip.Header // Server line of our own answers
-	agent    sip.Header // User-Agent line of our own requests
-	named    bool       // whether these two are sent
-	tagHead  string     // what our tags begin with: node and "-"
+	cfg     Config
+	log     *slog.Logger
+	policy  *route.Policy
+	headers atomic.Pointer[headers]
+	limits  atomic.Pointer[Limits]
+	view    func() route.View
+	records record.Sink
+	find    lookup
+	tp      *transport.Stack
+	tx      *transaction.Layer
+	groups  []*group
+	byName  map[string]*group
+	ports   map[*transport.Endpoint]*port
+	keys    []*keyFiles
+	m       *metrics
+	server  sip.Header // Server line of our own answers
+	agent   sip.Header // User-Agent line of our own requests
+	named   bool       // whether these two are sent
+	tagHead string     // what our tags begin with: node and "-"
 
 	calls  table
 	active atomic.Int64
@@ -81,6 +82,8 @@ type Edge struct {
 	running   atomic.Bool
 	idle      chan struct{} // gets a token when the last call ends
 	unknown   logGate
+
+	sourcesMu sync.Mutex // guards the making of the ports' sources, and group.withdrawn
 	refused   logGate
 }
 
@@ -102,8 +105,8 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	if d.Policy == nil || d.Rules == nil || d.View == nil {
 		return nil, errors.New("edge needs a routing policy, header rules and a view of the index")
 	}
-	e := &Edge{cfg: cfg, log: d.Log, policy: d.Policy, rules: d.Rules, view: d.View, records: d.Records,
-		byName: map[string]*group{}, profiles: map[domain.Service]leg.Profile{}, ports: map[*transport.Endpoint]*port{},
+	e := &Edge{cfg: cfg, log: d.Log, policy: d.Policy, view: d.View, records: d.Records,
+		byName: map[string]*group{}, ports: map[*transport.Endpoint]*port{},
 		tagHead: cfg.Node + "-", idle: make(chan struct{}, 1)}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -123,9 +126,8 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	}
 	e.refused.each = refusalLines
 	e.rate.limit(cfg.Limits.MaxCallsPerSecond)
-	for _, p := range d.Profiles {
-		e.profiles[p.Service()] = p
-	}
+	e.limits.Store(&cfg.Limits)
+	e.headers.Store(newHeaders(d.Rules, d.Profiles))
 	e.calls.init()
 	e.m = newMetrics(e)
 	tpc := d.Transport
@@ -171,11 +173,11 @@ func (e *Edge) listen() error {
 	open := map[string]*transport.Endpoint{}
 	for i := range e.cfg.Groups {
 		cfg := &e.cfg.Groups[i]
-		g := &group{cfg: cfg, service: cfg.service(), proto: cfg.proto(), silence: cfg.FailoverAfter}
+		g := &group{index: i, cfg: cfg, service: cfg.service(), proto: cfg.proto(), silence: cfg.FailoverAfter}
 		set(&g.silence, e.cfg.Timers.FailoverAfter)
 		g.rate.limit(cfg.MaxCallsPerSecond)
 		if !g.core() {
-			if g.profile = e.profiles[g.service]; g.profile == nil {
+			if e.profile(g) == nil {
 				return fmt.Errorf("peer group %s: there is no call profile for %s", cfg.Name, g.service)
 			}
 		}
@@ -232,8 +234,8 @@ func (e *Edge) open(cfg *Group, p transport.Proto, g *group) (*transport.Endpoin
 		ec.Large = g.eps[transport.TCP]
 	}
 	if p == transport.TLS {
-		k := &keyFiles{ring: transport.NewKeyring(), cfg: cfg.TLS}
-		if err := k.load(); err != nil {
+		k := &keyFiles{ring: transport.NewKeyring(), group: g.index}
+		if err := k.load(cfg.TLS); err != nil {
 			return nil, fmt.Errorf("peer group %s: %w", cfg.Name, err)
 		}
 		e.keys = append(e.keys, k)
@@ -249,8 +251,13 @@ func (e *Edge) open(cfg *Group, p transport.Proto, g *group) (*transport.Endpoin
 	return ep, nil
 }
 
-// rebuildSources makes the endpoints' tables of known sources anew.
+// rebuildSources makes the endpoints' tables of known sources again.
 func (e *Edge) rebuildSources() {
+	e.sourcesMu.Lock()
+	defer e.sourcesMu.Unlock()
+	for _, g := range e.groups {
+		maps.DeleteFunc(g.withdrawn, func(_ netip.Prefix, at time.Time) bool { return time.Since(at) > e.sourceGrace() })
+	}
 	for _, po := range e.ports {
 		po.sources.Store(newSources(e.groups, po.ep, po.proto))
 	}

@@ -39,7 +39,9 @@ func TestTheEndOfCertificatesInUseIsExposed(t *testing.T) {
 		if err := ring.Put(tlsIdentity, ending(k.end)); err != nil {
 			t.Fatal(err)
 		}
-		e.keys = append(e.keys, &keyFiles{ring: ring, cfg: TLS{CertificateFile: k.file}})
+		files := &keyFiles{ring: ring}
+		files.cfg.Store(&TLS{CertificateFile: k.file})
+		e.keys = append(e.keys, files)
 	}
 	const name = "tandem_sip_certificate_expiry_timestamp_seconds"
 	want := func(a, b string) string {
@@ -57,7 +59,7 @@ func TestTheEndOfCertificatesInUseIsExposed(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := e.keys[3]
-	k.cfg.CertificateFile, k.cfg.KeyFile = file, key
+	k.cfg.Store(&TLS{CertificateFile: file, KeyFile: key})
 	if got := e.certificates()[file]; !got.Equal(time.Unix(4000, 0)) {
 		t.Errorf("before the file was read the certificate ends at %v", got)
 	}

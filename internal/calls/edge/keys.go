@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"os"
@@ -16,9 +17,11 @@ const tlsIdentity = "group"
 
 // keyFiles keeps an endpoint's certificate and roots in step with their files, so that a renewal needs no restart.
 type keyFiles struct {
-	ring *transport.Keyring
-	cfg  TLS
-	pool atomic.Pointer[x509.CertPool] // nil: the system's
+	ring  *transport.Keyring
+	group int                           // in Config.Groups
+	pool  atomic.Pointer[x509.CertPool] // nil: the system's
+
+	cfg atomic.Pointer[TLS] // the files in use
 
 	mu   sync.Mutex // guards seen
 	seen [3]time.Time
@@ -26,20 +29,37 @@ type keyFiles struct {
 
 func (k *keyFiles) roots() *x509.CertPool { return k.pool.Load() }
 
-// load reads the files.
-func (k *keyFiles) load() error {
-	if k.cfg.RootsFile != "" {
-		pem, err := readFile("roots", k.cfg.RootsFile)
-		if err != nil {
-			return err
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("roots %s: the file holds no PEM certificate", k.cfg.RootsFile)
-		}
-		k.pool.Store(pool)
+// load reads the files and takes up what they hold.
+func (k *keyFiles) load(cfg TLS) error {
+	commit, err := k.read(cfg)
+	if err == nil {
+		commit()
 	}
-	return k.ring.LoadFiles(tlsIdentity, k.cfg.CertificateFile, k.cfg.KeyFile)
+	return err
+}
+
+// read reads the files that cfg names. commit takes up what they hold.
+func (k *keyFiles) read(cfg TLS) (commit func(), err error) {
+	var pool *x509.CertPool
+	if cfg.RootsFile != "" {
+		pem, err := readFile("roots", cfg.RootsFile)
+		if err != nil {
+			return nil, err
+		}
+		pool = x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("roots %s: the file holds no PEM certificate", cfg.RootsFile)
+		}
+	}
+	pair, err := tls.LoadX509KeyPair(cfg.CertificateFile, cfg.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("certificate %s: %w", cfg.CertificateFile, err)
+	}
+	return func() {
+		k.pool.Store(pool)
+		_ = k.ring.Put(tlsIdentity, pair) // it is whole
+		k.cfg.Store(&cfg)
+	}, nil
 }
 
 // refresh reads the files again if one has changed, and tells whether it did. On error what was read before stays in use.
@@ -47,7 +67,8 @@ func (k *keyFiles) refresh() (bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var now [3]time.Time
-	for i, name := range []string{k.cfg.CertificateFile, k.cfg.KeyFile, k.cfg.RootsFile} {
+	cfg := *k.cfg.Load()
+	for i, name := range []string{cfg.CertificateFile, cfg.KeyFile, cfg.RootsFile} {
 		if name == "" {
 			continue
 		}
@@ -61,7 +82,7 @@ func (k *keyFiles) refresh() (bool, error) {
 		return false, nil
 	}
 	first := k.seen == [3]time.Time{}
-	if err := k.load(); err != nil {
+	if err := k.load(cfg); err != nil {
 		return false, err
 	}
 	k.seen = now
@@ -77,8 +98,9 @@ func (e *Edge) certificates() map[string]time.Time {
 		if c == nil {
 			continue
 		}
-		if end, ok := ends[k.cfg.CertificateFile]; !ok || c.Leaf.NotAfter.Before(end) {
-			ends[k.cfg.CertificateFile] = c.Leaf.NotAfter
+		file := k.cfg.Load().CertificateFile
+		if end, ok := ends[file]; !ok || c.Leaf.NotAfter.Before(end) {
+			ends[file] = c.Leaf.NotAfter
 		}
 	}
 	return ends

@@ -18,11 +18,12 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// group is a peer group at work. Its fields do not change after New but for the counters.
+// group is a peer group at work. Its fields do not change after New but for the counters and what a reload changes.
 type group struct {
+	index   int // in Config.Groups
 	cfg     *Group
-	service domain.Service // NoService: the operator's core
-	profile leg.Profile    // of the service; nil for the core
+	live    atomic.Pointer[Group] // since the last reload; see now
+	service domain.Service        // NoService: the operator's core
 	proto   transport.Proto
 	eps     [len(protos) + 1]*transport.Endpoint // by transport.Proto; nil where nothing is bound
 	local   [len(protos) + 1]leg.Addr            // how peers reach each of them
@@ -31,6 +32,8 @@ type group struct {
 	calls   atomic.Int64
 	rate    gate
 	m       groupMetrics
+
+	withdrawn map[netip.Prefix]time.Time // sources taken out by a reload, and when; Edge.sourcesMu guards it
 }
 
 func (g *group) core() bool { return g.service == domain.NoService }
@@ -132,9 +135,12 @@ func (p *peer) keep(have []*address, now time.Time, grace time.Duration) (change
 // sendsFrom tells whether an address is one of the peer's.
 func (p *peer) sendsFrom(a netip.Addr) bool {
 	a = a.Unmap()
-	for _, t := range p.cfg.AllowedSources {
-		if pre, err := parsePrefix(t); err == nil && pre.Contains(a) {
-			return true
+	peers := p.group.now().Peers
+	if i := slices.IndexFunc(peers, func(x Peer) bool { return x.Name == p.cfg.Name }); i >= 0 {
+		for _, t := range peers[i].AllowedSources {
+			if pre, err := parsePrefix(t); err == nil && pre.Contains(a) {
+				return true
+			}
 		}
 	}
 	p.mu.Lock()
@@ -345,22 +351,32 @@ func draw(peers []*peer) []*peer {
 
 // sources tells, for one endpoint, which group a source address belongs to. It is replaced as a whole.
 type sources struct {
-	ranges []sourceRange // the longest prefixes first
+	ranges    []sourceRange // the longest prefixes first
+	withdrawn bool          // one of them is withdrawn
 }
 
 type sourceRange struct {
-	prefix netip.Prefix
-	group  *group
+	prefix    netip.Prefix
+	group     *group
+	withdrawn bool // known only for the calls that are up
 }
 
 // group returns the group that a source belongs to, nil for an unknown one.
 func (s *sources) group(a netip.Addr) *group {
+	if r := s.find(a); r != nil {
+		return r.group
+	}
+	return nil
+}
+
+// find returns the range that a source is in, nil for an unknown one.
+func (s *sources) find(a netip.Addr) *sourceRange {
 	if a.Is4In6() {
 		a = a.Unmap()
 	}
 	for i := range s.ranges {
 		if s.ranges[i].prefix.Contains(a) {
-			return s.ranges[i].group
+			return &s.ranges[i]
 		}
 	}
 	return nil
@@ -375,8 +391,12 @@ func newSources(groups []*group, ep *transport.Endpoint, proto transport.Proto) 
 		if g.eps[proto] != ep {
 			continue
 		}
-		for _, p := range g.cfg.staticSources() {
-			s.ranges = append(s.ranges, sourceRange{p, g})
+		for _, p := range g.now().staticSources() {
+			s.ranges = append(s.ranges, sourceRange{prefix: p, group: g})
+		}
+		for p := range g.withdrawn {
+			gone = append(gone, sourceRange{p, g, true})
+			s.withdrawn = true
 		}
 		for _, p := range g.peers {
 			if p.fixed != nil {
@@ -384,7 +404,7 @@ func newSources(groups []*group, ep *transport.Endpoint, proto transport.Proto) 
 			}
 			p.mu.Lock()
 			for ap, a := range p.addrs {
-				r := sourceRange{netip.PrefixFrom(ap.Addr(), ap.Addr().BitLen()), g}
+				r := sourceRange{prefix: netip.PrefixFrom(ap.Addr(), ap.Addr().BitLen()), group: g}
 				if a.gone.IsZero() {
 					s.ranges = append(s.ranges, r)
 				} else {
@@ -401,30 +421,32 @@ func newSources(groups []*group, ep *transport.Endpoint, proto transport.Proto) 
 
 // gate lets through so many things a second, spread evenly, with a burst of a tenth of a second or 10. The zero gate lets everything through.
 type gate struct {
-	every int64        // nanoseconds for one
-	burst int64        // nanoseconds that may be used ahead
+	every atomic.Int64 // nanoseconds for one; 0: no limit
 	next  atomic.Int64 // when the next one is due, in nanoseconds
 }
 
 func (g *gate) limit(perSecond int) {
+	every := int64(0)
 	if perSecond > 0 {
-		g.every = int64(time.Second) / int64(perSecond)
-		g.burst = max(10*g.every, int64(time.Second)/10)
+		every = int64(time.Second) / int64(perSecond)
 	}
+	g.every.Store(every)
 }
 
 // pass tells whether one more may go now.
 func (g *gate) pass(now time.Time) bool {
-	if g.every == 0 {
+	every := g.every.Load()
+	if every == 0 {
 		return true
 	}
+	burst := max(10*every, int64(time.Second)/10) // may be used ahead
 	t := now.UnixNano()
 	for {
 		due := g.next.Load()
-		if due-t > g.burst {
+		if due-t > burst {
 			return false
 		}
-		if g.next.CompareAndSwap(due, max(due, t)+g.every) {
+		if g.next.CompareAndSwap(due, max(due, t)+every) {
 			return true
 		}
 	}

@@ -30,6 +30,10 @@ func (e *Edge) Request(tx *transaction.Server, m *sip.Message) {
 		e.inDialog(tx, m, g)
 		return
 	}
+	if !e.begins(tx.Flow()) {
+		e.drop(tx, m)
+		return
+	}
 	switch m.Method() {
 	case sip.INVITE:
 		e.newCall(tx, m, g)
@@ -54,7 +58,7 @@ func (e *Edge) Ack(*sip.Message, transport.Flow) {}
 // ping answers an OPTIONS that asks whether we are there.
 func (e *Edge) ping(tx *transaction.Server, m *sip.Message, g *group) {
 	if why := e.unready(e.view()); why != "" {
-		e.refuse(tx, m, g, 503, why, e.cfg.Limits.RetryAfter)
+		e.refuse(tx, m, g, 503, why, e.limits.Load().RetryAfter)
 		return
 	}
 	e.respond(tx, e.able(tx, m, g))
@@ -67,8 +71,8 @@ func (e *Edge) able(tx *transaction.Server, m *sip.Message, g *group) *sip.Messa
 	l := leg.Leg{Local: g.local[tx.Flow().Proto()], Refer: g.cfg.Refer == referRelay}
 	res.Add(sip.KindAccept, "application/sdp, multipart/mixed")
 	res.Add(sip.KindSupported, supported)
-	if g.profile != nil {
-		g.profile.Ping(res, &l)
+	if p := e.profile(g); p != nil {
+		p.Ping(res, &l)
 		return res
 	}
 	leg.SetContact(res, l.Local)
@@ -115,13 +119,13 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 	}
 	view := e.view()
 	if why := e.unready(view); why != "" && (!urgent || e.stopping.Load()) {
-		e.refuse(tx, m, g, 503, why+e.policy.NotEmergency(facts.Called), e.cfg.Limits.RetryAfter)
+		e.refuse(tx, m, g, 503, why+e.policy.NotEmergency(facts.Called), e.limits.Load().RetryAfter)
 		return
 	}
 	if view == nil {
 		view = route.NoNumbers
 	}
-	c := &call{e: e, id: sip.Token(""), start: start}
+	c := &call{e: e, headers: e.headers.Load(), id: sip.Token(""), start: start}
 	c.dec = route.Decide(view, e.policy, facts)
 	c.begin(tx, m, g, &facts)
 	if c.dec.Outcome == route.Rejected {
@@ -133,7 +137,7 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 		return
 	}
 	if why := e.admit(g, start, urgent); why != "" {
-		c.reject(503, why+e.policy.NotEmergency(facts.Called), e.cfg.Limits.RetryAfter)
+		c.reject(503, why+e.policy.NotEmergency(facts.Called), e.limits.Load().RetryAfter)
 		return
 	}
 	_ = tx.Trying() // fails only where every later answer would too
@@ -211,9 +215,9 @@ const leastEmergency = 24 * time.Hour
 func (e *Edge) admit(g *group, now time.Time, urgent bool) string {
 	switch {
 	case urgent:
-	case e.active.Load() >= int64(e.cfg.Limits.MaxCalls):
+	case e.active.Load() >= int64(e.limits.Load().MaxCalls):
 		return busyAll
-	case g.cfg.MaxCalls > 0 && g.calls.Load() >= int64(g.cfg.MaxCalls):
+	case g.full():
 		return "peer group " + g.cfg.Name + " has as many calls as it may"
 	case !g.rate.pass(now):
 		return "peer group " + g.cfg.Name + " may begin no more calls this second"
@@ -335,7 +339,7 @@ func (c *call) offer(to *address, now time.Time) bool {
 		c.far.group.calls.Add(-1)
 		c.far = nil
 	}
-	if g.cfg.MaxCalls > 0 && g.calls.Load() >= int64(g.cfg.MaxCalls) && !c.dec.Emergency {
+	if g.full() && !c.dec.Emergency {
 		c.last = lastWord{status: 503, text: "peer group " + g.cfg.Name + " has as many calls as it may"}
 		return false
 	}
@@ -359,7 +363,7 @@ func (c *call) offer(to *address, now time.Time) bool {
 	s.seq, a.seq = 1, 1
 	c.near.passed = a.seq
 	m.Add(sip.KindCSeq, "1 INVITE")
-	e.rules.Relay(m, c.invite)
+	c.headers.rules.Relay(m, c.invite)
 	c.shape(m, s)
 	s.from, s.to, s.target = m.Get(sip.KindFrom), m.Get(sip.KindTo), m.RequestURI()
 

@@ -62,7 +62,7 @@ func (w *watch) run(ctx context.Context) {
 				case err != nil:
 					w.e.log.Error("certificate not renewed; the one before stays in use", "error", err)
 				case changed:
-					w.e.log.Info("certificate renewed", "file", k.cfg.CertificateFile)
+					w.e.log.Info("certificate renewed", "file", k.cfg.Load().CertificateFile)
 				}
 			}
 			continue
@@ -148,8 +148,8 @@ func (w *watch) ask(a *address, now time.Time) {
 	if e.named {
 		m.Append(e.agent)
 	}
-	if g.profile != nil {
-		g.profile.Ping(m, &l)
+	if p := e.profile(g); p != nil {
+		p.Ping(m, &l)
 	} else {
 		leg.SetContact(m, l.Local)
 		leg.SetAllow(m, l.Allow())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,7 +19,7 @@ type Limiter struct {
 	store  LimitStore // nil: the only node there is
 	key    string
 	period time.Duration
-	step   time.Duration // period divided by requests
+	step   atomic.Int64 // nanoseconds: period divided by requests
 	log    *slog.Logger
 	asked  *prometheus.CounterVec
 
@@ -36,7 +37,7 @@ const limitTimeout = 2 * time.Second
 // NewLimiter builds a limiter of requests per period. key names it in the store; store may be nil where there is one node
 // only.
 func NewLimiter(store LimitStore, key string, requests int, period time.Duration, log *slog.Logger, reg prometheus.Registerer) *Limiter {
-	l := &Limiter{store: store, key: key, period: period, step: max(period/time.Duration(requests), time.Microsecond), log: log, turn: make(chan struct{}, 1),
+	l := &Limiter{store: store, key: key, period: period, log: log, turn: make(chan struct{}, 1),
 		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name:        "tandem_auth_limit_total",
 			Help:        "Requests asked of the rate limit, by verdict and by where it was decided (shared or local).",
@@ -45,12 +46,18 @@ func NewLimiter(store LimitStore, key string, requests int, period time.Duration
 	if reg != nil {
 		reg.MustRegister(l.asked)
 	}
+	l.SetRequests(requests)
 	return l
+}
+
+// SetRequests changes the limit to that many requests per period.
+func (l *Limiter) SetRequests(n int) {
+	l.step.Store(int64(max(l.period/time.Duration(n), time.Microsecond)))
 }
 
 // take is the algorithm. tat and now are microseconds; it returns the new number, or how long to wait.
 func (l *Limiter) take(tat, now int64) (next int64, wait time.Duration) {
-	next = max(tat, now) + l.step.Microseconds()
+	next = max(tat, now) + time.Duration(l.step.Load()).Microseconds()
 	if over := next - now - l.period.Microseconds(); over > 0 {
 		return tat, time.Duration(over) * time.Microsecond
 	}

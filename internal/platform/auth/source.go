@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
@@ -30,11 +31,16 @@ func (c *SourcesConfig) Parse() (*Sources, []error) {
 	return parseSources(c.AllowedSources, c.TrustedProxies)
 }
 
-// Sources finds the address a request came from and tells whether it may talk to us. It is read-only.
-type Sources struct {
+// Sources finds the address a request came from and reports whether it may talk to us. It is safe for concurrent use.
+type Sources struct{ now atomic.Pointer[sourceLists] }
+
+type sourceLists struct {
 	allowed []netip.Prefix // empty: every address may
 	proxies []netip.Prefix
 }
+
+// Replace takes over the lists of other, also while requests are served.
+func (s *Sources) Replace(other *Sources) { s.now.Store(other.now.Load()) }
 
 func parseSources(allowed, proxies []string) (*Sources, []error) {
 	var s Sources
@@ -60,8 +66,7 @@ func parseSources(allowed, proxies []string) (*Sources, []error) {
 		}
 		return out
 	}
-	s.allowed = read(allowed, "allowedSources")
-	s.proxies = read(proxies, "trustedProxies")
+	s.now.Store(&sourceLists{read(allowed, "allowedSources"), read(proxies, "trustedProxies")})
 	return &s, problems
 }
 
@@ -75,17 +80,20 @@ func within(list []netip.Prefix, a netip.Addr) bool {
 }
 
 // Permits reports whether a may talk to us.
-func (s *Sources) Permits(a netip.Addr) bool { return len(s.allowed) == 0 || within(s.allowed, a) }
+func (s *Sources) Permits(a netip.Addr) bool {
+	l := s.now.Load()
+	return len(l.allowed) == 0 || within(l.allowed, a)
+}
 
 // TrustsPeer reports whether the connection's other end is a proxy whose forwarding headers are believed.
-func (s *Sources) TrustsPeer(r *http.Request) bool { return within(s.proxies, peer(r)) }
+func (s *Sources) TrustsPeer(r *http.Request) bool { return within(s.now.Load().proxies, peer(r)) }
 
 // Of returns the address the request really came from: the connection's other end, or behind trusted proxies the
 // right-most address of X-Forwarded-For that is not a trusted proxy. What stands left of it was written by somebody we do
 // not trust. If the header is broken there, the address is invalid and nobody is permitted by a list.
 func (s *Sources) Of(r *http.Request) netip.Addr {
-	a := peer(r)
-	if !within(s.proxies, a) {
+	a, proxies := peer(r), s.now.Load().proxies
+	if !within(proxies, a) {
 		return a
 	}
 	// Several header lines are one list, in order (RFC 9110 §5.3).
@@ -100,7 +108,7 @@ func (s *Sources) Of(r *http.Request) netip.Addr {
 			return netip.Addr{}
 		}
 		a = next
-		if !within(s.proxies, a) {
+		if !within(proxies, a) {
 			return a
 		}
 	}

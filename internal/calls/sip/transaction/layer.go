@@ -114,6 +114,7 @@ type Layer struct {
 	wheel *wheel
 
 	seed1, seed2 maphash.Seed
+	retryAfter   atomic.Int64 // nanoseconds; Config.RetryAfter at first
 	live         atomic.Int64 // transactions in the tables
 	pending      atomic.Int64 // of them, those without a final response
 	draining     atomic.Bool
@@ -150,6 +151,7 @@ func New(cfg Config, tp Transport, user User, log *slog.Logger, reg prometheus.R
 		log = slog.New(slog.DiscardHandler)
 	}
 	l := &Layer{cfg: cfg.withDefaults(), tp: tp, user: user, log: log, seed1: maphash.MakeSeed(), seed2: maphash.MakeSeed(), noLarge: map[string]time.Time{}}
+	l.retryAfter.Store(int64(l.cfg.RetryAfter))
 	l.m = &Metrics{layer: l}
 	if reg != nil {
 		if err := reg.Register(l.m); err != nil {
@@ -164,6 +166,9 @@ func New(cfg Config, tp Transport, user User, log *slog.Logger, reg prometheus.R
 	l.wheel = newWheel()
 	return l, nil
 }
+
+// SetRetryAfter changes the Retry-After of a 503; see Config.
+func (l *Layer) SetRetryAfter(d time.Duration) { l.retryAfter.Store(int64(d)) }
 
 // Metrics returns the layer's counters.
 func (l *Layer) Metrics() *Metrics { return l.m }
@@ -290,7 +295,7 @@ func (l *Layer) overloaded(m *sip.Message, f transport.Flow, inDialog bool) bool
 	}
 	l.m.Overload.Add(1)
 	res := sip.NewResponse(m, 503, "", l.cfg.NewTag())
-	res.Add(sip.KindRetryAfter, strconv.Itoa(int((l.cfg.RetryAfter+time.Second-1)/time.Second)))
+	res.Add(sip.KindRetryAfter, strconv.Itoa(int((time.Duration(l.retryAfter.Load())+time.Second-1)/time.Second)))
 	res.Add(sip.KindWarning, sip.Warning(399, l.cfg.Agent, why))
 	l.Reply(res, f)
 	return true

@@ -51,15 +51,6 @@ func (k *Keyring) Put(identity string, cert tls.Certificate) error {
 	return nil
 }
 
-// LoadFiles is Put of a PEM certificate chain and key. Call it again after a renewal.
-func (k *Keyring) LoadFiles(identity, certFile, keyFile string) error {
-	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return fmt.Errorf("certificate %s: %w", identity, err)
-	}
-	return k.Put(identity, cert)
-}
-
 // Remove takes a certificate away.
 func (k *Keyring) Remove(identity string) {
 	k.change(func(m map[string]*tls.Certificate) { delete(m, identity) })

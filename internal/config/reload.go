@@ -1,0 +1,51 @@
+package config
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/config/strict"
+)
+
+// reloadable are the settings, with all below them, that a running process takes over: docs/runbook.md lists them.
+var reloadable = []string{
+	"log.level", "log.levels",
+	"metrics.certificateFile", "metrics.keyFile", "manage.certificateFile", "manage.keyFile",
+	"provisioning.certificateFile", "provisioning.keyFile",
+	"provisioning.allowedSources", "provisioning.trustedProxies", "provisioning.requestsPerMinute",
+	"calls.limits", "calls.headers",
+	"calls.groups.maxCalls", "calls.groups.maxCallsPerSecond", "calls.groups.allowedSources", "calls.groups.peers.allowedSources",
+	"calls.groups.tls.certificateFile", "calls.groups.tls.keyFile", "calls.groups.tls.rootsFile",
+}
+
+// listeners are the settings that FreePorts replaces; at a reload they would differ each time.
+var listeners = regexp.MustCompile(`^[a-z]+\.listen$|^calls\.groups\[\d+\]\.(bind|advertised)\.`)
+
+// Changes are the settings, by path, in which a configuration differs from the running one.
+type Changes struct {
+	Applied []string // taken over
+	Restart []string // of no effect before a restart
+}
+
+// Reload reads and checks the configuration again, from where l came from. It returns l with the settings taken over that
+// can change while the process runs, and what differs. The error is strict.Problems. l does not change.
+func (l *Loaded) Reload() (*Loaded, Changes, error) {
+	next, err := Load(l.Source)
+	if err != nil {
+		return nil, Changes{}, err
+	}
+	merged := *l
+	var ch Changes
+	ch.Applied, ch.Restart = strict.Merge(&merged.Config, &next.Config, func(path string) bool {
+		return slices.ContainsFunc(reloadable, func(p string) bool { return path == p || strings.HasPrefix(path, p+".") })
+	})
+	if l.Source.FreePorts {
+		ch.Restart = slices.DeleteFunc(ch.Restart, listeners.MatchString)
+	}
+	// Each half was checked; the two together may not fit.
+	if ps := merged.validate(strict.NewDocument(), false); len(ps) > 0 {
+		return nil, Changes{}, ps
+	}
+	return &merged, ch, nil
+}

@@ -1,0 +1,78 @@
+package strict
+
+import (
+	"fmt"
+	"reflect"
+)
+
+// Merge copies the settings of src that differ into dst, both pointers to structs of the same type, where take says so, and
+// returns the paths of what it took and of what differs otherwise, in the order of the document. take gets a path without
+// list indexes, such as "calls.groups.maxCalls". Items of a list whose structs have a field Name belong together by it; a
+// list whose names differ is a difference itself. Lists that dst and src share with other values are not changed.
+func Merge(dst, src any, take func(path string) bool) (taken, left []string) {
+	m := &merger{take: take}
+	m.structure("", "", reflect.ValueOf(dst).Elem(), reflect.ValueOf(src).Elem())
+	return m.taken, m.left
+}
+
+type merger struct {
+	take        func(string) bool
+	taken, left []string
+}
+
+func (m *merger) structure(path, key string, dst, src reflect.Value) {
+	for i := range dst.NumField() {
+		name, inline := fieldKey(dst.Type().Field(i))
+		switch {
+		case inline:
+			m.structure(path, key, dst.Field(i), src.Field(i))
+		case name != "":
+			m.value(join(path, name), join(key, name), dst.Field(i), src.Field(i))
+		}
+	}
+}
+
+func (m *merger) value(path, key string, dst, src reflect.Value) {
+	switch {
+	case reflect.DeepEqual(dst.Interface(), src.Interface()), dst.Kind() == reflect.Slice && dst.Len()+src.Len() == 0:
+	case dst.Kind() == reflect.Struct && plain(dst, false) == nil:
+		m.structure(path, key, dst, src)
+	case named(dst.Type()):
+		m.items(path, key, dst, src)
+	case m.take(key):
+		dst.Set(src)
+		m.taken = append(m.taken, path)
+	default:
+		m.left = append(m.left, path)
+	}
+}
+
+// items merges lists of structs with names. Paths have the indexes of src.
+func (m *merger) items(path, key string, dst, src reflect.Value) {
+	own := reflect.MakeSlice(dst.Type(), dst.Len(), dst.Len())
+	reflect.Copy(own, dst)
+	dst.Set(own)
+	same := dst.Len() == src.Len()
+	for i := range src.Len() {
+		name := src.Index(i).FieldByName("Name").String()
+		same = same && dst.Index(i).FieldByName("Name").String() == name
+		for j := range dst.Len() {
+			if dst.Index(j).FieldByName("Name").String() == name {
+				m.structure(fmt.Sprintf("%s[%d]", path, i), key, dst.Index(j), src.Index(i))
+				break
+			}
+		}
+	}
+	if !same {
+		m.left = append(m.left, path)
+	}
+}
+
+// named reports whether t is a list of structs with a field Name.
+func named(t reflect.Type) bool {
+	if t.Kind() != reflect.Slice || t.Elem().Kind() != reflect.Struct {
+		return false
+	}
+	f, ok := t.Elem().FieldByName("Name")
+	return ok && f.Type.Kind() == reflect.String
+}

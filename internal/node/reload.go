@@ -1,0 +1,152 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/config/strict"
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/db"
+)
+
+// reloads is the state of reloading the configuration.
+type reloads struct {
+	ok, at prometheus.Gauge
+
+	mu   sync.Mutex     // one reload at a time; guards live
+	live *config.Loaded // the configuration at the start, with what reloads have taken over since
+}
+
+func (r *reloads) init(cfg *config.Loaded, reg prometheus.Registerer) {
+	r.live = cfg
+	r.ok = prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_config_last_reload_successful",
+		Help: "1 if the configuration was valid when it was last read, at the start or a reload; 0 while the one before is in use."})
+	r.at = prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_config_last_reload_success_timestamp_seconds",
+		Help: "When a valid configuration was last read, in Unix time."})
+	r.ok.Set(1)
+	r.at.SetToCurrentTime()
+	reg.MustRegister(r.ok, r.at)
+}
+
+// reloadOn reloads at each signal, in the background, until the function it returns is called.
+func (n *node) reloadOn(signals <-chan os.Signal) (stop func()) {
+	ctx, cancel := context.WithCancel(domain.WithActor(context.Background(), domain.Actor{Kind: "system", ID: "SIGHUP"}))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-signals:
+				_, _ = n.reload(ctx) // it was logged
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// reload reads the configuration again and applies what can change while the process runs: everything, or, where anything is
+// wrong, nothing. SIGHUP and the management API share it.
+func (n *node) reload(ctx context.Context) (*api.Reloaded, error) {
+	n.reloads.mu.Lock()
+	defer n.reloads.mu.Unlock()
+	changes, err := n.apply()
+	if err != nil {
+		n.reloads.ok.Set(0)
+		f := fault.New(fault.Invalid, "InvalidConfiguration", "the configuration has mistakes; nothing was changed")
+		for _, p := range mistakes(err) {
+			n.log.Error("configuration not reloaded; the one before stays in use", "problem", p.String())
+			path := p.Path
+			p.Path = "" // the target has it
+			f.With(*fault.New(fault.Invalid, "InvalidConfiguration", "%s", p.String()).At(path))
+		}
+		return nil, f
+	}
+	n.reloads.ok.Set(1)
+	n.reloads.at.SetToCurrentTime()
+	out := &api.Reloaded{Applied: append([]string{}, changes.Applied...), Restart: append([]string{}, changes.Restart...)}
+	n.log.Info("configuration reloaded", "applied", out.Applied, "needs_restart", out.Restart)
+
+	// A certificate must be renewable without the database: an audit row that cannot be written does not undo the reload.
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := n.core.auditReload(ctx, out); err != nil {
+		n.log.Warn("configuration reloaded without a row in the audit log", "error", err)
+	}
+	return out, nil
+}
+
+// mistakes lists what is wrong with a configuration.
+func mistakes(err error) strict.Problems {
+	var ps strict.Problems
+	if errors.As(err, &ps) {
+		return ps
+	}
+	return strict.Problems{{Source: "reload", Message: err.Error()}}
+}
+
+// apply applies what can change. Whatever can fail comes before anything is changed.
+func (n *node) apply() (config.Changes, error) {
+	live, changes, err := n.reloads.live.Reload()
+	if err != nil {
+		return changes, err
+	}
+	rules, profiles, errs := live.Profiles(n.version)
+	sources, more := live.Provisioning.Sources.Parse()
+	if errs = append(errs, more...); len(errs) > 0 {
+		return changes, errors.Join(errs...)
+	}
+	var commits []func()
+	for h, cfg := range map[*httpServer]*config.Listener{n.provisioningHTTP: &live.Provisioning.Listener, n.manageHTTP: &live.Manage, n.metricsHTTP: &live.Metrics} {
+		if h == nil || h.cert.Load() == nil {
+			continue
+		}
+		commit, err := h.cert.Load().read(cfg.CertificateFile, cfg.KeyFile)
+		if err != nil {
+			return changes, err
+		}
+		commits = append(commits, commit)
+	}
+	if e := n.edge.Load(); e != nil {
+		if err := e.Reload(live.Calls.Edge, rules, profiles); err != nil {
+			return changes, err
+		}
+	}
+
+	// From here on nothing fails.
+	for _, commit := range commits {
+		commit()
+	}
+	n.rules, n.profiles, n.reloads.live = rules, profiles, live
+	if h, ok := n.log.Handler().(leveled); ok {
+		h.set(live.Log)
+	}
+	if n.sources != nil {
+		n.sources.Replace(sources)
+		n.limiter.SetRequests(live.Provisioning.API.RequestsPerMinute)
+	}
+	return changes, nil
+}
+
+func (c *core) auditReload(ctx context.Context, r *api.Reloaded) error {
+	summary, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return c.db.Update(ctx, func(_ context.Context, tx *db.Tx) error {
+		tx.Audit(db.AuditRecord{At: time.Now(), Actor: domain.ActorFrom(ctx), Action: "config.reload", Target: "configuration",
+			Items: int64(len(r.Applied)), Digest: sha256.Sum256(summary), Summary: string(summary)})
+		return nil
+	})
+}
