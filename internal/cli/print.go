@@ -11,8 +11,6 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/mattn/go-isatty"
-
-	"github.com/tandemgw/tandem/internal/node"
 )
 
 // tableWidth is what tables are folded to on a terminal.
@@ -104,9 +102,6 @@ func cells(row []string) table.Row {
 }
 
 func terminal(w io.Writer) bool {
-	if o, queued := w.(*node.Output); queued {
-		w = o.Stream()
-	}
 	f, ok := w.(*os.File)
 	return ok && isatty.IsTerminal(f.Fd())
 }

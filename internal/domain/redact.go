@@ -6,31 +6,14 @@ import (
 	"strings"
 )
 
-// Phone numbers are personal data: a log shows enough of one to follow a call, not enough to ring it. Types that hold
-// numbers redact themselves as log values; a handler that is to show them in full looks for [Numbered].
-
-// Numbered is a log value that shows phone numbers redacted. Full returns it whole.
-type Numbered interface {
-	slog.LogValuer
-	Full() string
-}
-
-var _, _, _ Numbered = E164(""), Dialled(""), Text("")
+// Phone numbers are personal data: a log shows enough of one to follow a call, not enough to ring it. The types that hold
+// numbers, E164, Dialled and Text, redact themselves as log values.
 
 // Dialled is a number in whatever form a peer wrote it: national, with separators, a dial string.
 type Dialled string
 
 // Text is text that may hold phone numbers, such as the reason of a refusal.
 type Text string
-
-// Full returns the number whole.
-func (n E164) Full() string { return string(n) }
-
-// Full returns the number whole.
-func (d Dialled) Full() string { return string(d) }
-
-// Full returns the text as it is.
-func (t Text) Full() string { return string(t) }
 
 // LogValue makes slog print the redacted form.
 func (d Dialled) LogValue() slog.Value { return slog.StringValue(d.Redacted()) }

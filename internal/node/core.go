@@ -279,20 +279,20 @@ func (c *core) newToken(ctx context.Context, names []string) (*api.Token, error)
 		return nil, err
 	}
 	// A token of which the audit log does not know is not given out.
-	if err := c.auditToken(ctx, roles, expires); err != nil {
+	if err := c.audit(ctx, "token.issue", actor.ID, 1, map[string]any{"roles": roles, "expires": expires.UTC()}); err != nil {
 		return nil, err
 	}
 	return &api.Token{AccessToken: text.Reveal(), ExpiresIn: int(time.Until(expires).Round(time.Second).Seconds())}, nil
 }
 
-func (c *core) auditToken(ctx context.Context, roles []auth.Role, expires time.Time) error {
-	summary, err := json.Marshal(map[string]any{"roles": roles, "expires": expires.UTC()})
+// audit writes a row about what the actor in ctx did.
+func (c *core) audit(ctx context.Context, action, target string, items int, what any) error {
+	summary, err := json.Marshal(what)
 	if err != nil {
 		return err
 	}
-	actor := domain.ActorFrom(ctx)
-	return c.db.Update(ctx, func(_ context.Context, tx *db.Tx) error {
-		tx.Audit(db.AuditRecord{At: time.Now(), Actor: actor, Action: "token.issue", Target: actor.ID, Items: 1,
+	return c.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		tx.Audit(db.AuditRecord{At: time.Now(), Actor: domain.ActorFrom(ctx), Action: action, Target: target, Items: int64(items),
 			Digest: sha256.Sum256(summary), Summary: string(summary)})
 		return nil
 	})

@@ -87,7 +87,7 @@ func (h leveled) WithGroup(name string) slog.Handler {
 	return h
 }
 
-// fullNumbers prints domain.Numbered values whole: their own LogValue would redact them.
+// fullNumbers prints the types of package domain that hold numbers whole: their own LogValue would redact them.
 type fullNumbers struct{ slog.Handler }
 
 func (h fullNumbers) Handle(ctx context.Context, r slog.Record) error {
@@ -112,8 +112,13 @@ func (h fullNumbers) WithGroup(name string) slog.Handler {
 }
 
 func whole(a slog.Attr) slog.Attr {
-	if n, ok := a.Value.Any().(domain.Numbered); ok {
-		return slog.String(a.Key, n.Full())
+	switch v := a.Value.Any().(type) {
+	case domain.E164:
+		a.Value = slog.StringValue(string(v))
+	case domain.Dialled:
+		a.Value = slog.StringValue(string(v))
+	case domain.Text:
+		a.Value = slog.StringValue(string(v))
 	}
 	return a
 }

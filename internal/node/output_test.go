@@ -65,7 +65,7 @@ func TestAStuckReaderStopsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stream{gate: make(chan struct{})}
 		o := NewOutput(s)
-		o.report(config.Log{Level: "info", Format: "json"})
+		o.form.Store(&config.Log{Level: "info", Format: "json"})
 		fmt.Fprintln(o, "in the pipe")
 		synctest.Wait() // the writer holds it, and is stuck
 		lines(o, 0, outputLines+25)
@@ -149,7 +149,7 @@ func TestAClosedReaderIsTriedAgain(t *testing.T) {
 			if takes > 0 { // the cut line is the rest of one that was begun before
 				at = 1
 			}
-			if len(got) != outputLines+2 || !strings.Contains(got[at], " 7 lines dropped") {
+			if len(got) != outputLines+2 || !strings.Contains(got[at], "dropped=7") {
 				t.Fatalf("cut after %d bytes: %d lines, beginning with %q", takes, len(got), got[:3])
 			}
 			want := append([]string{"the line that fails, long enough to be cut anywhere"}, make([]string, outputLines)...)
@@ -185,7 +185,7 @@ func TestTheReportOfDroppedLinesIsNotTornEither(t *testing.T) {
 		time.Sleep(outputRetry)
 		o.Close()
 		got := strings.Split(s.String(), "\n")
-		if !strings.Contains(got[0], " 1 lines dropped") || !strings.Contains(got[1], " 3 lines dropped") || got[2] != "first" || got[3] != "line 0" {
+		if !strings.Contains(got[0], "dropped=1") || !strings.Contains(got[1], "dropped=3") || got[2] != "first" || got[3] != "line 0" {
 			t.Errorf("the stream begins with %q", got[:4])
 		}
 	})

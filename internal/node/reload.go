@@ -2,8 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"os"
 	"sync"
@@ -16,7 +14,6 @@ import (
 	"github.com/tandemgw/tandem/internal/config/strict"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
-	"github.com/tandemgw/tandem/internal/platform/db"
 )
 
 // reloads is the state of reloading the configuration.
@@ -81,7 +78,7 @@ func (n *node) reload(ctx context.Context) (*api.Reloaded, error) {
 	// A certificate must be renewable without the database: an audit row that cannot be written does not undo the reload.
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := n.core.auditReload(ctx, out); err != nil {
+	if err := n.core.audit(ctx, "config.reload", "configuration", len(out.Applied), out); err != nil {
 		n.log.Warn("configuration reloaded without a row in the audit log", "error", err)
 	}
 	return out, nil
@@ -137,16 +134,4 @@ func (n *node) apply() (config.Changes, error) {
 		n.limiter.SetRequests(live.Provisioning.API.RequestsPerMinute)
 	}
 	return changes, nil
-}
-
-func (c *core) auditReload(ctx context.Context, r *api.Reloaded) error {
-	summary, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	return c.db.Update(ctx, func(_ context.Context, tx *db.Tx) error {
-		tx.Audit(db.AuditRecord{At: time.Now(), Actor: domain.ActorFrom(ctx), Action: "config.reload", Target: "configuration",
-			Items: int64(len(r.Applied)), Digest: sha256.Sum256(summary), Summary: string(summary)})
-		return nil
-	})
 }

@@ -54,7 +54,7 @@ const readyPoll = 20 * time.Millisecond
 // this machine; waiting does not mend it.
 func Serve(ctx context.Context, o Options) error {
 	log := newLogger(o.Log, o.Config.Log)
-	o.Log.report(o.Config.Log)
+	o.Log.form.Store(&o.Config.Log)
 	n, err := build(ctx, o.Config, o.Version, log)
 	if err != nil {
 		return err
