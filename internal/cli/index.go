@@ -45,27 +45,29 @@ func (t *target) index(cmd *cobra.Command, accept bool) error {
 	if h.Replica == nil {
 		return fault.New(fault.NotFound, "NotOnThisNode", "this node's roles do not include edge; ask a node that has it")
 	}
-	r, w := h.Replica, t.p.Stdout
-	held := cmp.Or(r.Held, &api.HeldIndex{Database: "none"})
-	switch {
-	case accept:
+	r, held := h.Replica, cmp.Or(h.Replica.Held, &api.HeldIndex{Database: "none"})
+	if accept {
 		if err := c.AcceptIndex(cmd.Context(), held.Database); err != nil {
 			return err
 		}
-		if t.output == "json" {
-			return printJSON(w, api.IndexAcceptance{Database: held.Database})
-		}
-		_, err = fmt.Fprintf(w, "accepted; this node's index is loaded from the database now (see tandem index)\n")
+	}
+	if t.output == "json" {
+		return printJSON(t.p.Stdout, r)
+	}
+	if accept {
+		_, err = fmt.Fprintln(t.p.Stdout, "accepted; this node's index is loaded from the database now (see tandem index)")
 		return err
-	case t.output == "json":
-		return printJSON(w, r)
 	}
-	fmt.Fprintf(w, "state     %s\nnumbers   %d\nposition  %d of %d\ndatabase  %s\n", indexState(r), r.Numbers, r.Position, r.Head, r.Database)
+	_, err = fmt.Fprintf(t.p.Stdout, "state     %s\nnumbers   %d\nposition  %d of %d\ndatabase  %s\n", indexState(r), r.Numbers, r.Position, r.Head, r.Database)
 	if r.Held != nil {
-		fmt.Fprintf(w, "held      for %s: %s\nfound     %d numbers in database %s\n\n", age(held.Since), held.Reason, held.Numbers, held.Database)
-		fmt.Fprintln(w, "Calls are routed by the old index. If what was found is right, run\ntandem index accept on each edge; else correct the database or its settings.")
+		_, err = fmt.Fprintf(t.p.Stdout, `held      for %s: %s
+found     %d numbers in database %s
+
+Calls are routed by the old index. If what was found is right, run
+tandem index accept on each edge; else correct the database or its settings.
+`, age(held.Since), held.Reason, held.Numbers, held.Database)
 	}
-	return nil
+	return err
 }
 
 // indexState is what the index does, in a few words.
@@ -80,10 +82,9 @@ func newRestore(t *target) *cobra.Command {
 		Short: "Put a backup of the database in place, or mark a restored one",
 		Long: `Put a backup of an SQLite database in the place of the database, and give it a new identity. The database that was there
 is kept beside it. Without FILE the database has been restored already, as PostgreSQL is with its own tools; it only gets
-the new identity.
+the new identity. Edges do not follow it: each routes by the index it has until tandem index accept is run there.
 
-Edges do not follow a database with another identity: each routes by the index it has until tandem index accept is run
-there. Tandem must not run on the data directory meanwhile. Run it as the user that Tandem runs as.`,
+Tandem must not run on the data directory meanwhile. Run it as the user that Tandem runs as.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := t.load(false)

@@ -126,7 +126,7 @@ func image(t *testing.T, dir string) string {
 // level with the database it now sees, number by number, also after the next restart.
 func TestForkedAtEveryPosition(t *testing.T) {
 	t.Parallel()
-	const writes = 6
+	const writes = 4
 	testkit.Configs(t, func(t *testing.T, c db.Config) {
 		// The history that is lost: after each write a copy of the database, and of an index that is level with it.
 		var copies []db.Config

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,6 +20,7 @@ import (
 	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/cli"
 	"github.com/tandemgw/tandem/internal/node"
+	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
@@ -301,6 +304,66 @@ func TestRestore(t *testing.T) {
 		t.Errorf("accept with nothing to accept: exit code %d: %s", code, errs)
 	}
 	o.must("", "audit", "verify", "--head", head[len(head)-1])
+	stop()
+	var actions []string
+	audited(t, file, func(r db.AuditRecord) { actions = append(actions, r.Action+" "+r.Actor.Kind) })
+	if n := len(actions); n < 2 || actions[n-2] != "database.restore administrator" || actions[n-1] != "index.accept administrator" {
+		t.Errorf("the audit log ends with %v", actions)
+	}
+
+	// A new machine has nothing to lose: no database to keep, and no index that must accept anything.
+	o = &operator{t: t, data: t.TempDir()}
+	o.must("", "restore", backup)
+	_, stop = o.serve()
+	o.until("level", follows(2))
+	stop()
+}
+
+// audited calls fn with the rows of a database's audit log.
+func audited(t *testing.T, file string, fn func(db.AuditRecord)) {
+	t.Helper()
+	c := db.Default()
+	c.File = file
+	d, err := db.Open(t.Context(), c, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.AuditLog(t.Context(), 0, 1000, fn), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRestoreWithALog restores a copy of the files of a database that is in use: what only its write-ahead log holds is
+// restored too, and the log of the database that is replaced is kept with it.
+func TestRestoreWithALog(t *testing.T) {
+	t.Parallel()
+	o := &operator{t: t, data: t.TempDir()}
+	file, backup := filepath.Join(o.data, "tandem.db"), filepath.Join(t.TempDir(), "copy.db")
+	_, stop := o.serve()
+	o.account()
+	o.put(nth(1), nth(2))
+	for _, end := range []string{"", "-wal"} {
+		copyFile(t, file+end, backup+end)
+	}
+	stop()
+	copyFile(t, backup, file) // what a crash would leave here
+	copyFile(t, backup+"-wal", file+"-wal")
+	o.must("", "restore", backup)
+	kept, err := filepath.Glob(file + ".replaced-*Z")
+	if err != nil || len(kept) != 1 {
+		t.Fatalf("kept files %v (%v), want one", kept, err)
+	}
+	for _, f := range []string{file, kept[0]} {
+		rows := 0
+		audited(t, f, func(db.AuditRecord) { rows++ })
+		if rows < 2 {
+			t.Errorf("%s has %d audit rows: its log is missing", filepath.Base(f), rows)
+		}
+	}
+	_, stop = o.serve()
+	o.until("held back", held)
+	o.must("", "index", "accept")
+	o.until("level", follows(2))
 	stop()
 }
 

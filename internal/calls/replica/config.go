@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -13,10 +14,9 @@ type Config struct {
 	SnapshotAfterChanges int `yaml:"snapshotAfterChanges"`
 	// SnapshotEvery is the longest time between snapshots while there are changes. Default 15m.
 	SnapshotEvery time.Duration `yaml:"snapshotEvery"`
-	// MaxShrinkPercent and MaxShrinkNumbers bound what the index may lose when it is loaded from a database that was set
-	// back. Percent of its numbers, 1 to 100; default 50. If it would lose more than this share, and more numbers than
-	// maxShrinkNumbers, the old index serves until an operator runs tandem index accept. Changes that are read one by one,
-	// such as the deletion of a large account, have no bound.
+	// MaxShrinkPercent bounds what the index may lose when it is loaded from a database that was set back. Percent of its
+	// numbers, 1 to 100; default 50. If it would lose more, and more than maxShrinkNumbers, the old index serves until an
+	// operator runs tandem index accept. Changes that are read one by one have no bound.
 	MaxShrinkPercent int `yaml:"maxShrinkPercent"`
 	// MaxShrinkNumbers is how many numbers the index may lose in any case; see maxShrinkPercent. Numbers; default 100.
 	MaxShrinkNumbers int `yaml:"maxShrinkNumbers"`
@@ -40,7 +40,7 @@ func (c *Config) Validate() []error {
 		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%d is no percentage; write 1 to 100", c.MaxShrinkPercent).At("maxShrinkPercent"))
 	}
 	if c.MaxShrinkNumbers < 0 {
-		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%d is negative; write how many numbers the index may lose in any case", c.MaxShrinkNumbers).At("maxShrinkNumbers"))
+		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%d is negative; write a number", c.MaxShrinkNumbers).At("maxShrinkNumbers"))
 	}
 	return problems
 }
@@ -48,17 +48,6 @@ func (c *Config) Validate() []error {
 // withDefaults fills in what is zero.
 func (c Config) withDefaults() Config {
 	d := Default()
-	if c.SnapshotAfterChanges == 0 {
-		c.SnapshotAfterChanges = d.SnapshotAfterChanges
-	}
-	if c.SnapshotEvery == 0 {
-		c.SnapshotEvery = d.SnapshotEvery
-	}
-	if c.MaxShrinkPercent == 0 {
-		c.MaxShrinkPercent = d.MaxShrinkPercent
-	}
-	if c.MaxShrinkNumbers == 0 {
-		c.MaxShrinkNumbers = d.MaxShrinkNumbers
-	}
-	return c
+	return Config{SnapshotAfterChanges: cmp.Or(c.SnapshotAfterChanges, d.SnapshotAfterChanges), SnapshotEvery: cmp.Or(c.SnapshotEvery, d.SnapshotEvery),
+		MaxShrinkPercent: cmp.Or(c.MaxShrinkPercent, d.MaxShrinkPercent), MaxShrinkNumbers: cmp.Or(c.MaxShrinkNumbers, d.MaxShrinkNumbers)}
 }

@@ -96,8 +96,8 @@ func TestOldIndexServesWhileAForkIsLoaded(t *testing.T) {
 	old := n.r.View()
 	hold := make(chan struct{})
 	backup.commit(number(0, "newco", "written on"))
-	src.become(backup)
 	src.set(func() { src.scanHook = func() { <-hold } })
+	src.become(backup)
 	n.until("a reload", func(s Status) bool { return s.Reloading != "" })
 	if s := n.r.Status(); s.Current() || n.r.Ready() != nil || n.r.View() != old {
 		t.Errorf("during the reload: current %v, ready %v, the old view serves %v; want false, nil, true", s.Current(), n.r.Ready(), n.r.View() == old)

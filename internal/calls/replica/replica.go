@@ -284,7 +284,7 @@ func (r *Replica) step(ctx context.Context) error {
 		err = r.apply(page)
 	}
 	if why := reason(err); why != nil {
-		return r.reload(ctx, why, page.Head.Database)
+		return r.load(ctx, why, page.Head.Database)
 	}
 	if err != nil || len(page.Entries) > 0 {
 		return err
@@ -429,12 +429,12 @@ func (r *Replica) diskFailed(err error) {
 	})
 }
 
-// reload loads everything, unless an operator has yet to accept what the database of that identity holds.
-func (r *Replica) reload(ctx context.Context, why error, database string) error {
-	held := false
+// load loads everything into a new view and puts it in the place of the old one, or holds it back: until an operator has
+// accepted what the database of that identity holds, or the index is continued again.
+func (r *Replica) load(ctx context.Context, why error, database string) error {
+	waiting := false
 	r.change(func(s *Status) {
-		held = s.Held != nil && s.Held.why == why && s.Held.Database == database && r.accepted != database
-		if held {
+		if waiting = s.Held != nil && s.Held.why == why && s.Held.Database == database && r.accepted != database; waiting {
 			s.SourceError = "" // it was read
 			return
 		}
@@ -443,14 +443,9 @@ func (r *Replica) reload(ctx context.Context, why error, database string) error 
 		}
 		s.Reloading = why.Error()
 	})
-	if held {
+	if waiting {
 		return errHeld
 	}
-	return r.load(ctx, why)
-}
-
-// load builds a new view from the source and puts it in the place of the old one, or holds it back.
-func (r *Replica) load(ctx context.Context, why error) error {
 	start := time.Now()
 	r.m.loads.Inc()
 	v := newView(0)
@@ -461,8 +456,13 @@ func (r *Replica) load(ctx context.Context, why error) error {
 		return fmt.Errorf("read all accounts and numbers: %w", err)
 	}
 	v.slab = nil
-	if why := r.objection(v, cur, why); why != nil {
-		r.hold(why)
+	if reason := r.objection(v, cur); reason != "" {
+		r.log.Error("number index not replaced by what the database holds; if the database is right, run tandem index accept",
+			"reason", reason, "database", cur.Database, "numbers", v.Numbers())
+		r.change(func(s *Status) {
+			s.SourceError, s.Reloading = "", ""
+			s.Held = &Held{Reason: reason, Database: cur.Database, Numbers: v.Numbers(), Since: time.Now(), why: why}
+		})
 		return errHeld
 	}
 
@@ -484,37 +484,25 @@ func (r *Replica) load(ctx context.Context, why error) error {
 }
 
 // objection returns why a view loaded from the source must not take the place of the index before an operator has
-// accepted it; nil if it may.
-func (r *Replica) objection(v *View, cur feed.Cursor, why error) *Held {
+// accepted it; empty if it may.
+func (r *Replica) objection(v *View, cur feed.Cursor) string {
 	r.stateMu.Lock()
 	accepted := r.accepted == cur.Database
 	r.stateMu.Unlock()
 	old := r.view.Load()
 	if accepted || old == nil || len(old.names) == 0 {
-		return nil // there is nothing to lose without an account
+		return "" // there is nothing to lose without an account
 	}
-	held := &Held{Database: cur.Database, Numbers: v.Numbers(), Since: time.Now(), why: why}
 	have, lost := old.Numbers(), old.Numbers()-v.Numbers()
-	switch r.cur.Database {
-	case cur.Database:
-	case "":
+	if r.cur.Database == "" {
 		lost = old.missing(v) // the database may be any: compare what it holds
-	default:
-		held.Reason = "the database is another one than the index was loaded from"
-		return held
+	} else if r.cur.Database != cur.Database {
+		return "the database is another one than the index was loaded from"
 	}
-	if lost <= int64(r.cfg.MaxShrinkNumbers) || lost*100 <= have*int64(r.cfg.MaxShrinkPercent) {
-		return nil
+	if lost > int64(r.cfg.MaxShrinkNumbers) && lost*100 > have*int64(r.cfg.MaxShrinkPercent) {
+		return fmt.Sprintf("the index would lose %d of its %d numbers", lost, have)
 	}
-	held.Reason = fmt.Sprintf("the index would lose %d of its %d numbers", lost, have)
-	return held
-}
-
-// hold keeps the index as it is until Accept, or until the database continues it again.
-func (r *Replica) hold(why *Held) {
-	r.log.Error("number index not replaced by what the database holds; if the database is right, run tandem index accept",
-		"reason", why.Reason, "database", why.Database, "numbers", why.Numbers)
-	r.change(func(s *Status) { s.SourceError, s.Reloading, s.Held = "", "", why })
+	return ""
 }
 
 // Accept lets the index be replaced by what the database of that identity holds, however much it loses, if note returns

@@ -5,9 +5,8 @@
 // that has seen position p will never again find a new entry at or below p. A wake-up (NOTIFY, or a signal inside the
 // process) only shortens the wait; paging by position is the truth.
 //
-// A position alone names no place: after a failover or a restore that lost transactions, others may have written on, and
-// the same position holds another entry. So every database has an identity, every entry a random id, and a reader keeps
-// both in its Cursor. Each Read verifies the cursor in the same consistent read that finds the entries.
+// A position alone is no identity: after a failover or a restore that lost transactions it may hold another entry. So
+// databases have an identity, entries a random id, and a reader keeps both in its Cursor, which every Read verifies.
 //
 // This package is the contract readers use; package feed/outbox stores it.
 package feed
@@ -48,13 +47,12 @@ type Cursor struct {
 // String prints the cursor for logs.
 func (c Cursor) String() string { return fmt.Sprintf("%d of database %s", c.Position, c.Database) }
 
-// Errors of Read: the reader's cursor cannot be continued from, so the reader must load everything again. Whether it may
-// replace what it has by that is the reader's decision.
+// Errors of Read: the reader must load everything again. Whether that may replace what it has is the reader's decision.
 var (
 	// ErrGap is returned when entries after the cursor have been pruned.
 	ErrGap = errors.New("feed: entries after this position are no longer kept")
-	// ErrFork is returned when the database's history is another one than the cursor's from some position on: it was set
-	// back, by a restore or by a failover that lost transactions, and may have been written to since.
+	// ErrFork is returned when the database was set back, by a restore or by a failover that lost transactions, and perhaps
+	// written to since.
 	ErrFork = errors.New("feed: the database lost entries that were read from it before")
 	// ErrOtherDatabase is returned when the cursor is of a database with another identity.
 	ErrOtherDatabase = errors.New("feed: this is another database than the one read before")
@@ -63,9 +61,8 @@ var (
 // State is what a feed knows of itself and of the place of a cursor, all from one consistent read.
 type State struct {
 	Head   Cursor   // the newest entry
-	Pruned Position // entries below this position are gone; of the one at it the id is still known
-	// Entry is the id of the entry at the cursor's position, 0 if there is none.
-	Entry int64
+	Pruned Position // entries up to here are gone; the id of the last of them is still known
+	Entry  int64    // id of the entry at the cursor's position; 0 if there is none
 }
 
 // Verify returns nil if the history that c is a place of continues in a feed of state s, else one of the errors above.
@@ -94,8 +91,8 @@ type Page struct {
 
 // Reader reads a feed. Implementations are safe for concurrent use.
 type Reader interface {
-	// Read verifies that after is a place in the history of the database and returns up to limit entries of topic after it,
-	// in order, all in one consistent read. The error is ErrGap, ErrFork or ErrOtherDatabase if after is no such place.
+	// Read verifies after and returns up to limit entries of topic that follow it, in order, all in one consistent read. The
+	// error is ErrGap, ErrFork or ErrOtherDatabase if after is no place in the history of the database.
 	Read(ctx context.Context, topic string, after Cursor, limit int) (Page, error)
 	// Wait returns nil when an entry after the position may exist, at the latest after the poll interval, or ctx's error.
 	Wait(ctx context.Context, after Position) error

@@ -313,7 +313,7 @@ func TestPruneLeavesAGapThatReadersSee(t *testing.T) {
 // database: what both share is continued from, everything else is refused, before and after pruning.
 func TestReadVerifiesThePlace(t *testing.T) {
 	t.Parallel()
-	const length = 5
+	const length = 4
 	testkit.Configs(t, func(t *testing.T, c db.Config) {
 		fork := []db.Config{testkit.Clone(t, c)} // as it was at each position
 		for i := range length {
