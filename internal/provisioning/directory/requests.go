@@ -50,7 +50,7 @@ func (d *Directory) Request(ctx context.Context, tenantID string) (domain.Reques
 
 func mustRequest(ctx context.Context, r Reader, tenantID string) (*domain.RequestForInformation, error) {
 	var q *domain.RequestForInformation
-	if guid(tenantID) { // anything else is nobody's
+	if domain.IsGUID(tenantID) { // anything else is nobody's
 		var err error
 		if q, err = r.Request(ctx, strings.ToLower(tenantID)); err != nil {
 			return nil, err
@@ -118,7 +118,7 @@ func (d *Directory) PatchRequest(ctx context.Context, tenantID string, p Relatio
 // own side, which is kept. r.Relationship is used only if there was no request of that tenant before. Errors:
 // InvalidTenantId.
 func (d *Directory) SaveRequest(ctx context.Context, r domain.RequestForInformation) error {
-	if !guid(r.TenantID) {
+	if !domain.IsGUID(r.TenantID) {
 		return invalid(CodeInvalidTenantID, "tenantId", "a Teams tenant id is a GUID")
 	}
 	if err := clean(r); err != nil {
@@ -230,7 +230,7 @@ func tenantOf(ctx context.Context, r Reader, account string) (string, error) {
 // SaveCivicAddresses replaces all civic addresses of a Teams tenant. Addresses that stay as they are keep their ETag.
 // Errors: InvalidTenantId.
 func (d *Directory) SaveCivicAddresses(ctx context.Context, tenantID string, as []domain.CivicAddress) error {
-	if !guid(tenantID) {
+	if !domain.IsGUID(tenantID) {
 		return invalid(CodeInvalidTenantID, "tenantId", "a Teams tenant id is a GUID")
 	}
 	if err := clean(as); err != nil {
@@ -269,7 +269,7 @@ func same(a, b domain.CivicAddress) bool {
 // SaveCapabilityPlans replaces all capability plans of a Teams tenant, or with tenantID "" those of every tenant that
 // has none of its own. Errors: InvalidTenantId.
 func (d *Directory) SaveCapabilityPlans(ctx context.Context, tenantID string, ps []domain.CapabilityPlan) error {
-	if tenantID != "" && !guid(tenantID) {
+	if tenantID != "" && !domain.IsGUID(tenantID) {
 		return invalid(CodeInvalidTenantID, "tenantId", "a Teams tenant id is a GUID, or empty for all tenants")
 	}
 	if err := clean(ps); err != nil {

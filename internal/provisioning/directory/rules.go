@@ -57,27 +57,6 @@ func prose(s string, max int) bool {
 	})
 }
 
-// guid tells that s is a GUID in its usual form.
-func guid(s string) bool {
-	if len(s) != 36 {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		switch i {
-		case 8, 13, 18, 23:
-			if c != '-' {
-				return false
-			}
-		default:
-			if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F') {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 func checkAccountName(name string) *fault.Error {
 	if word(name, 100, "_-") {
 		return nil
@@ -93,7 +72,7 @@ func (d *Directory) checkAccount(a *domain.Account) *fault.Error {
 	if !text(a.CorrelationID, maxCorrelation) {
 		return invalid(CodeInvalidCorrelationID, "correlationId", "a correlation id has at most %d bytes of UTF-8 without control characters", maxCorrelation)
 	}
-	if a.TeamsTenantID != "" && !guid(a.TeamsTenantID) {
+	if a.TeamsTenantID != "" && !domain.IsGUID(a.TeamsTenantID) {
 		return invalid(CodeInvalidTenantID, "serviceDetails.teamsTenantId", "a Teams tenant id is a GUID, e.g. 6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d")
 	}
 	for _, s := range domain.Services() {

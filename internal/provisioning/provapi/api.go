@@ -201,7 +201,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	res := a.answer(w, c)
 	res.header.Set("Cache-Control", "no-store")
 	// The contract's id is a UUID: another is taken, and stands in the log, but does not come back.
-	if id := r.Header.Get("x-ms-client-request-id"); isGUID(id) {
+	if id := r.Header.Get("x-ms-client-request-id"); domain.IsGUID(id) {
 		res.header.Set("x-ms-client-request-id", id)
 	}
 	for k, v := range res.header {

@@ -181,26 +181,8 @@ func (c *call) number() (domain.E164, error) {
 
 func (c *call) tenant() (string, error) {
 	t := c.vars.tenant
-	if !isGUID(t) {
+	if !domain.IsGUID(t) {
 		return "", invalid(directory.CodeInvalidTenantID, "tenantId", "the tenant id in the path is not a GUID such as 6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d")
 	}
 	return strings.ToLower(t), nil
-}
-
-func isGUID(s string) bool {
-	if len(s) != 36 {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		switch {
-		case i == 8 || i == 13 || i == 18 || i == 23:
-			if c != '-' {
-				return false
-			}
-		case !('0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'):
-			return false
-		}
-	}
-	return true
 }
