@@ -40,7 +40,7 @@ type Config struct {
 	// Metrics serves Prometheus metrics at /metrics, and /healthz and /readyz.
 	Metrics Listener `yaml:"metrics"`
 	// Manage serves the management API, besides the Unix socket in the data directory.
-	Manage Listener `yaml:"manage"`
+	Manage Manage `yaml:"manage"`
 	// Provisioning is the Provisioning API.
 	Provisioning Provisioning `yaml:"provisioning"`
 	// Auth says whose tokens the Provisioning API and the management API accept.
@@ -90,6 +90,16 @@ type Provisioning struct {
 	API provapi.Config `yaml:",inline"`
 }
 
+// Manage is the management API.
+type Manage struct {
+	Listener `yaml:",inline"`
+	// Sources says who may talk to the API, and ask for /healthz and /readyz here.
+	Sources auth.SourcesConfig `yaml:",inline"`
+	// RequestsPerMinute is the rate limit over all clients of this node with a good token. Number, 1 to 1000000; default 600. Who exceeds
+	// it gets 429 with Retry-After.
+	RequestsPerMinute int `yaml:"requestsPerMinute"`
+}
+
 // Listener is an HTTP server.
 type Listener struct {
 	// Listen is the address to serve on, "ip:port" or ":port" for every address; port 0 takes a free one, and "off" does not serve at all.
@@ -103,6 +113,13 @@ type Listener struct {
 	// Insecure permits plain HTTP on an address that is not loopback: whoever can listen on the network reads the tokens. Default false. The
 	// log repeats it at each start.
 	Insecure bool `yaml:"insecure"`
+	// MaxConnections is the most connections at one time. Number, 8 to 100000; default provisioning 1000, manage 400, metrics 400. All HTTP
+	// listeners together take at most half of the file descriptors that files and the database leave; the start says so if that is
+	// less. When full, the connection that is longest without a request makes room for a new one, unless a request on it had a good token.
+	MaxConnections int `yaml:"maxConnections"`
+	// MaxConnectionsPerSource is the most connections of one address (IPv6: of one /64) at one time. Number, 1 to maxConnections; default
+	// 100. An address in trustedProxies may have maxConnections, one outside allowedSources 4.
+	MaxConnectionsPerSource int `yaml:"maxConnectionsPerSource"`
 }
 
 // Log is how the process logs.
@@ -153,9 +170,9 @@ func Default(dataDir string) Config {
 		Roles:        Roles(),
 		Log:          Log{Level: "info", Format: "text", Numbers: "redacted"},
 		Shutdown:     Shutdown{Drain: 5 * time.Minute, Cut: 10 * time.Second},
-		Metrics:      Listener{Listen: "127.0.0.1:9464"},
-		Manage:       Listener{Listen: "127.0.0.1:8081"},
-		Provisioning: Provisioning{Listener: Listener{Listen: "127.0.0.1:8080"}, API: provapi.Default()},
+		Metrics:      listener("127.0.0.1:9464", 400),
+		Manage:       Manage{Listener: listener("127.0.0.1:8081", 400), RequestsPerMinute: 600},
+		Provisioning: Provisioning{Listener: listener("127.0.0.1:8080", 1000), API: provapi.Default()},
 		Auth:         auth.Default(),
 		Secrets:      secret.Default(),
 		Database:     db.Default(),
@@ -169,6 +186,10 @@ func Default(dataDir string) Config {
 			Index:   replica.Default(),
 		},
 	}
+}
+
+func listener(listen string, connections int) Listener {
+	return Listener{Listen: listen, MaxConnections: connections, MaxConnectionsPerSource: 100}
 }
 
 // loopbackGroup is the peer group of a configuration that names none: the operator's core on the usual ports of this

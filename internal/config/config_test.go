@@ -61,7 +61,7 @@ func TestNoConfigurationIsValidAndLoopbackOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	var addrs []string
-	for _, x := range []config.Listener{l.Metrics, l.Manage, l.Provisioning.Listener} {
+	for _, x := range []config.Listener{l.Metrics, l.Manage.Listener, l.Provisioning.Listener} {
 		addrs = append(addrs, x.Listen)
 	}
 	for _, g := range l.Calls.Edge.Groups {

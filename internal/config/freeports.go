@@ -10,7 +10,7 @@ import (
 
 // freePorts replaces every listener's address by a free loopback port. Groups that shared an address share the new one.
 func (c *Config) freePorts() error {
-	for _, x := range []*Listener{&c.Metrics, &c.Manage, &c.Provisioning.Listener} {
+	for _, x := range []*Listener{&c.Metrics, &c.Manage.Listener, &c.Provisioning.Listener} {
 		if x.Listen != Off {
 			x.Listen = "127.0.0.1:0"
 		}

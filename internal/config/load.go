@@ -255,12 +255,16 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 		}
 	}
 	listener("metrics", &l.Metrics)
-	listener("manage", &l.Manage)
+	listener("manage", &l.Manage.Listener)
+	if n := l.Manage.RequestsPerMinute; n < 1 || n > 1_000_000 {
+		bad("manage.requestsPerMinute", "%d is out of range; give 1 to 1000000", n)
+	}
 	listener("provisioning", &l.Provisioning.Listener)
 	room("auth", l.Auth.Validate())
 	room("secrets", l.Secrets.Validate())
 	room("database", l.Database.Validate())
 	room("feed", l.Feed.Validate())
+	room("manage", l.Manage.Sources.Validate())
 	room("provisioning", l.Provisioning.Sources.Validate())
 	room("provisioning", l.Provisioning.API.Validate())
 	if l.Database.Driver == db.SQLite && len(problemRoles(l.Roles)) == 0 && len(l.Roles) < len(Roles()) && len(l.Roles) > 0 {
@@ -347,6 +351,12 @@ func (x *Listener) problems() [][2]string {
 	}
 	if !loopback(x.Listen) && x.CertificateFile == "" && !x.Insecure {
 		ps = append(ps, [2]string{"listen", fmt.Sprintf("%s can be reached from other machines and is not TLS; give certificateFile and keyFile, or say insecure: true", x.Listen)})
+	}
+	if x.MaxConnections < 8 || x.MaxConnections > 100_000 {
+		ps = append(ps, [2]string{"maxConnections", fmt.Sprintf("%d is out of range; give 8 to 100000", x.MaxConnections)})
+	}
+	if n := x.MaxConnectionsPerSource; n < 1 || n > x.MaxConnections {
+		ps = append(ps, [2]string{"maxConnectionsPerSource", fmt.Sprintf("%d is out of range; give 1 to maxConnections (%d)", n, x.MaxConnections)})
 	}
 	return ps
 }

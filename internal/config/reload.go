@@ -13,6 +13,7 @@ var reloadable = []string{
 	"log.level", "log.levels",
 	"metrics.certificateFile", "metrics.keyFile", "manage.certificateFile", "manage.keyFile",
 	"provisioning.certificateFile", "provisioning.keyFile",
+	"manage.allowedSources", "manage.trustedProxies", "manage.requestsPerMinute",
 	"provisioning.allowedSources", "provisioning.trustedProxies", "provisioning.requestsPerMinute",
 	"calls.limits", "calls.headers",
 	"calls.groups.maxCalls", "calls.groups.maxCallsPerSecond", "calls.groups.allowedSources", "calls.groups.peers.allowedSources",

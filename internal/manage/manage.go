@@ -53,7 +53,7 @@ type Jobs struct {
 }
 
 // Identify tells who sends a request and which roles it has, from its bearer token. It returns a *fault.Error of kind
-// Unauthenticated when there is none that holds.
+// Unauthenticated when there is none that holds, and of kind Limited when the client asks too often.
 type Identify func(r *http.Request) (who domain.Actor, roles []string, err error)
 
 // Server is the API's handler. Make it with New.
@@ -79,8 +79,20 @@ func (s *Server) Local(who func(*http.Request) domain.Actor) http.Handler {
 	})
 }
 
-// Remote returns the handler for a URL, where identify says who asks.
-func (s *Server) Remote(identify Identify) http.Handler { return s.handler(identify) }
+// Remote returns the handler for a URL: mux, with the API added to it. permit says whether the address that a request comes from may
+// ask at all, also for what mux serves besides; then identify says who asks.
+func (s *Server) Remote(mux *http.ServeMux, permit func(*http.Request) error, identify Identify) http.Handler {
+	mux.Handle("/", s.handler(identify))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := permit(r); err != nil {
+			s.fail(w, r, "none", err)
+		} else if r.URL.Path == "*" { // OPTIONS *, which is not for a mux
+			s.notFound(w, r)
+		} else {
+			mux.ServeHTTP(w, r)
+		}
+	})
+}
 
 // operation is one operation of the contract.
 type operation struct {
@@ -116,10 +128,12 @@ func (s *Server) handler(identify Identify) http.Handler {
 			s.refuse(w, r, "none", http.StatusMethodNotAllowed, fault.New(fault.Invalid, "MethodNotAllowed", "%s is not possible here; use %s", r.Method, strings.Join(allowed, " or ")))
 		})
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.refuse(w, r, "none", http.StatusNotFound, fault.New(fault.NotFound, "NotFound", "there is nothing at this path; the management API is under /manage/v1/"))
-	})
+	mux.HandleFunc("/", s.notFound)
 	return mux
+}
+
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
+	s.fail(w, r, "none", fault.New(fault.NotFound, "NotFound", "there is nothing at this path; the management API is under /manage/v1/"))
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, op operation, identify Identify) {
@@ -134,7 +148,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, op operation, ide
 	}()
 	who, roles, err := identify(r)
 	if err != nil {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="tandem"`)
+		if fault.Is(err, fault.Unauthenticated) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="tandem"`)
+		}
 		s.fail(w, r, op.id, err)
 		return
 	}

@@ -207,7 +207,7 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 func TestRolesDecideWhoMayDoWhat(t *testing.T) {
 	t.Parallel()
 	j, did := jobs()
-	h := newServer(t, j).Remote(func(r *http.Request) (domain.Actor, []string, error) {
+	h := newServer(t, j).Remote(http.NewServeMux(), func(*http.Request) error { return nil }, func(r *http.Request) (domain.Actor, []string, error) {
 		role, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		if !ok {
 			return domain.Actor{}, nil, fault.New(fault.Unauthenticated, "TokenMissing", "send a bearer token")

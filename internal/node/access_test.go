@@ -27,7 +27,7 @@ func TestTokensAreInTheAuditLogUnderTheirUser(t *testing.T) {
 	r = httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/manage/v1/clients", strings.NewReader(`{"name":"bss","roles":["ProvisioningAPI.Read"]}`))
 	r.Header.Set("Authorization", "Bearer "+tok.AccessToken)
 	w = httptest.NewRecorder()
-	n.manage.Remote(n.identify).ServeHTTP(w, r)
+	n.manageHTTP.handler.ServeHTTP(w, r)
 	if w.Code != http.StatusCreated {
 		t.Fatalf("createClient = %d %s", w.Code, w.Body)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -14,7 +15,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/platform/auth"
+	"github.com/tandemgw/tandem/internal/platform/listen"
 )
 
 // httpServer is an HTTP server as a part.
@@ -24,7 +29,10 @@ type httpServer struct {
 	handler http.Handler
 	log     *slog.Logger
 	// server makes the server; nil is one with the usual bounds around handler.
-	server func() *http.Server
+	server  func() *http.Server
+	sources *auth.Sources // nil lets every address in
+	limiter *auth.Limiter // nil for none
+	metrics *listen.Metrics
 
 	cert atomic.Pointer[certificateFiles] // in use; nil without TLS and until it is opened
 
@@ -48,11 +56,11 @@ func (h *httpServer) url() string {
 func (h *httpServer) part() part { return part{name: h.name, open: h.open, drain: h.drain} }
 
 func (h *httpServer) open(ctx context.Context) (func(context.Context) error, error) {
-	listen := h.cfg.Listen
+	at := h.cfg.Listen
 	if h.addr != nil {
-		listen = h.addr.String()
+		at = h.addr.String()
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", at)
 	if err != nil {
 		return nil, fmt.Errorf("%w (is another process using it? see %s.listen)", err, h.name)
 	}
@@ -61,6 +69,10 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 		h.srv = h.server()
 	} else {
 		h.srv = newHTTPServer(h.handler, h.log)
+	}
+	bounds := listen.Config{Name: h.name, Total: h.cfg.MaxConnections, PerSource: h.cfg.MaxConnectionsPerSource, Log: h.log, Metrics: h.metrics}
+	if h.sources != nil {
+		bounds.Sources = h.sources
 	}
 	if h.cfg.CertificateFile != "" {
 		c := h.cert.Load()
@@ -71,9 +83,26 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 			}
 			h.cert.Store(c)
 		}
-		l = tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: []string{"h2", "http/1.1"}})
+		h.cert.Store(c)
+		bounds.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: []string{"http/1.1"}}
 	}
-	return serveHTTP(h.srv, l), nil
+	return serveHTTP(h.srv, listen.New(l, bounds)), nil
+}
+
+// watchCertificate exposes when the certificate in use ends.
+func (h *httpServer) watchCertificate(reg prometheus.Registerer) {
+	if h.cfg.CertificateFile == "" {
+		return
+	}
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_http_certificate_expiry_timestamp_seconds",
+		Help: "When the certificate that an HTTP listener uses ends.", ConstLabels: prometheus.Labels{"listener": h.name}}, func() float64 {
+		if c := h.cert.Load(); c != nil {
+			if pair, err := c.get(nil); err == nil {
+				return float64(pair.Leaf.NotAfter.Unix())
+			}
+		}
+		return math.NaN() // not opened yet
+	}))
 }
 
 // drain lets requests in progress finish and takes no new ones.
@@ -88,7 +117,8 @@ func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 }
 
 // serveHTTP returns a function that serves until its context ends. A server that was shut down before that is no failure.
-func serveHTTP(srv *http.Server, l net.Listener) func(context.Context) error {
+func serveHTTP(srv *http.Server, l *listen.Listener) func(context.Context) error {
+	l.Prepare(srv)
 	return func(ctx context.Context) error {
 		failed := make(chan error, 1)
 		go func() { failed <- srv.Serve(l) }()
@@ -112,6 +142,7 @@ type socketServer struct {
 	path    string
 	handler http.Handler
 	log     *slog.Logger
+	metrics *listen.Metrics
 	srv     *http.Server
 }
 
@@ -130,7 +161,7 @@ func (s *socketServer) open(context.Context) (func(context.Context) error, error
 	s.srv = newHTTPServer(s.handler, s.log)
 	s.srv.ConnContext = withPeer
 	s.srv.WriteTimeout = 0 // checking a long audit log takes its time
-	run := serveHTTP(s.srv, l)
+	run := serveHTTP(s.srv, listen.New(l, listen.Config{Name: "socket", Total: socketConnections, Log: s.log, Metrics: s.metrics}))
 	return func(ctx context.Context) error {
 		defer func() { _ = os.Remove(s.path) }() // it is gone with the directory otherwise
 		return run(ctx)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/platform/listen"
 )
 
 func TestSocketIsPrivateAndReachableHoweverLongItsPath(t *testing.T) {
@@ -29,7 +30,7 @@ func TestSocketIsPrivateAndReachableHoweverLongItsPath(t *testing.T) {
 		if err := os.WriteFile(path, nil, 0o600); err != nil { // left by a process that died
 			t.Fatal(err)
 		}
-		s := &socketServer{path: path, log: quiet(), handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := &socketServer{path: path, log: quiet(), metrics: listen.NewMetrics(prometheus.NewRegistry()), handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if got, want := localActor(r), localUser(uint32(os.Getuid())); got.Kind != "administrator" || got.ID != want {
 				t.Errorf("the request comes from %+v, want %s", got, want)
 			}
@@ -121,7 +122,7 @@ func TestHTTPServerServesTLSDrainsAndKeepsItsPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	entered, release := make(chan struct{}), make(chan struct{})
-	h := &httpServer{name: "x", log: quiet(), cfg: config.Listener{Listen: "127.0.0.1:0", CertificateFile: cert, KeyFile: key},
+	h := &httpServer{name: "x", log: quiet(), metrics: listen.NewMetrics(prometheus.NewRegistry()), cfg: config.Listener{Listen: "127.0.0.1:0", CertificateFile: cert, KeyFile: key},
 		handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/slow" {
 				close(entered)

@@ -23,12 +23,14 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/record"
 	"github.com/tandemgw/tandem/internal/calls/replica"
 	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/manage"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/listen"
 	"github.com/tandemgw/tandem/internal/provisioning/provapi"
 )
 
@@ -53,14 +55,15 @@ type node struct {
 	provisioningHTTP    *httpServer  // these are nil when off
 	manageHTTP          *httpServer
 	metricsHTTP         *httpServer
+	http                *listen.Metrics
+	bounds              config.Config // with the limits of connections that fit the process's file descriptors
+	sipConnections      int           // the most, by the same
 	supervisor          *supervisor
 	draining            atomic.Bool
 	peerGroups          []edge.Group
 	listening           []edge.Listening // as bound at the start
 
 	reloads reloads
-	sources *auth.Sources // of the Provisioning API; nil without the role
-	limiter *auth.Limiter
 }
 
 // build makes everything that can be made before anything runs.
@@ -90,6 +93,10 @@ func build(ctx context.Context, cfg *config.Loaded, version string, log *slog.Lo
 			}
 		}
 	}
+	if n.bounds, n.sipConnections, err = shareDescriptors(cfg.Config, descriptorLimit(), log); err != nil {
+		return nil, err
+	}
+	n.http = listen.NewMetrics(reg)
 	if cfg.Has(config.RoleEdge) {
 		if err := n.buildEdge(); err != nil {
 			return nil, err
@@ -100,7 +107,9 @@ func build(ctx context.Context, cfg *config.Loaded, version string, log *slog.Lo
 			return nil, err
 		}
 	}
-	n.buildManage()
+	if err := n.buildManage(); err != nil {
+		return nil, err
+	}
 	n.supervisor = newSupervisor(log, reg, n.parts()...)
 	return n, nil
 }
@@ -140,7 +149,7 @@ func (n *node) openEdge(context.Context) (func(context.Context) error, error) {
 	}
 	e, err := edge.New(calls, edge.Deps{
 		Policy: n.cfg.Policy, Rules: n.rules, Profiles: n.profiles, View: n.replica.Route, Records: n.records, Resolver: n.resolver,
-		Log: n.log.With("part", "edge"), Registerer: n.metrics.fresh("edge"),
+		Log: n.log.With("part", "edge"), Registerer: n.metrics.fresh("edge"), Transport: transport.Config{MaxConns: n.sipConnections},
 	})
 	if err != nil {
 		return nil, err
@@ -181,8 +190,8 @@ func rebound(groups []edge.Group, listening []edge.Listening) []edge.Group {
 func (n *node) buildProvisioning() error {
 	cfg := &n.cfg.Provisioning
 	log := n.log.With("part", "provisioning")
-	var errs []error
-	if n.sources, errs = cfg.Sources.Parse(); len(errs) > 0 {
+	sources, errs := cfg.Sources.Parse()
+	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
 	// On SQLite there is one process: counting in memory is exact and spares a write for each request.
@@ -190,10 +199,10 @@ func (n *node) buildProvisioning() error {
 	if n.cfg.Database.Driver != db.SQLite {
 		limits = n.core.store.Auth()
 	}
-	n.limiter = auth.NewLimiter(limits, "provapi", cfg.API.RequestsPerMinute, time.Minute, log, n.metrics.process)
+	limiter := auth.NewLimiter(limits, "provapi", cfg.API.RequestsPerMinute, time.Minute, log, n.metrics.process)
 	deps := provapi.Deps{
-		Directory: n.core.directory, Authenticator: n.core.verifier, Sources: n.sources, Sealer: n.core.keyring, Log: log, Metrics: n.metrics.process,
-		Limiter: n.limiter,
+		Directory: n.core.directory, Authenticator: authenticator{n.core.verifier}, Sources: sources, Sealer: n.core.keyring, Log: log, Metrics: n.metrics.process,
+		Limiter: limiter,
 	}
 	if n.core.issuer != nil {
 		deps.Issuer = n.core.issuer
@@ -204,12 +213,13 @@ func (n *node) buildProvisioning() error {
 	}
 	n.trustedProvisioning = trusted(p)
 	if cfg.Listen != config.Off {
-		n.provisioningHTTP = &httpServer{name: "provisioning", cfg: cfg.Listener, server: p.NewServer, log: log}
+		n.provisioningHTTP = &httpServer{name: "provisioning", cfg: n.bounds.Provisioning.Listener, server: p.NewServer, log: log,
+			sources: sources, limiter: limiter, metrics: n.http}
 	}
 	return nil
 }
 
-func (n *node) buildManage() {
+func (n *node) buildManage() error {
 	jobs := manage.Jobs{
 		Health:    n.health,
 		Drain:     n.drain,
@@ -234,23 +244,66 @@ func (n *node) buildManage() {
 	}
 	n.manage = manage.New(jobs, n.log.With("part", "manage"), n.metrics.process)
 	if n.cfg.Manage.Listen != config.Off {
+		cfg, log := &n.cfg.Manage, n.log.With("part", "manage")
+		sources, errs := cfg.Sources.Parse()
+		if len(errs) > 0 {
+			return errors.Join(errs...)
+		}
 		mux := http.NewServeMux()
 		n.mountHealth(mux)
-		mux.Handle("/", n.manage.Remote(n.identify))
-		n.manageHTTP = &httpServer{name: "manage", cfg: n.cfg.Manage, handler: mux, log: n.log.With("part", "manage")}
+		limiter := auth.NewLimiter(nil, "manage", cfg.RequestsPerMinute, time.Minute, log, n.metrics.process)
+		handler := n.manage.Remote(mux, permit(sources), n.identify(limiter))
+		n.manageHTTP = &httpServer{name: "manage", cfg: n.bounds.Manage.Listener, handler: handler, log: log,
+			sources: sources, limiter: limiter, metrics: n.http}
 	}
 	if n.cfg.Metrics.Listen != config.Off {
 		mux := http.NewServeMux()
 		n.mountHealth(mux)
 		mux.Handle("/metrics", metricsHandler(n.metrics))
-		n.metricsHTTP = &httpServer{name: "metrics", cfg: n.cfg.Metrics, handler: mux, log: n.log.With("part", "metrics")}
+		n.metricsHTTP = &httpServer{name: "metrics", cfg: n.bounds.Metrics, handler: mux, log: n.log.With("part", "metrics"), metrics: n.http}
+	}
+	for _, h := range []*httpServer{n.provisioningHTTP, n.manageHTTP, n.metricsHTTP} {
+		if h != nil {
+			h.watchCertificate(n.metrics.process)
+		}
+	}
+	return nil
+}
+
+// authenticator checks tokens; the connection by which a good one came is a client's.
+type authenticator struct{ *auth.Verifier }
+
+func (a authenticator) Authenticate(ctx context.Context, authorization []string) (id string, roles []string, err error) {
+	if id, roles, err = a.Verifier.Authenticate(ctx, authorization); err == nil {
+		listen.Authenticated(ctx)
+	}
+	return id, roles, err
+}
+
+// permit checks the address that a request to the management URL comes from.
+func permit(sources *auth.Sources) func(*http.Request) error {
+	return func(r *http.Request) error {
+		if from := sources.Of(r); !sources.Permits(from) {
+			return fault.New(fault.Forbidden, provapi.CodeSourceNotAllowed,
+				"requests from %v are not allowed here; add the address to manage.allowedSources", from)
+		}
+		return nil
 	}
 }
 
-// identify tells who sends a request to the management URL.
-func (n *node) identify(r *http.Request) (domain.Actor, []string, error) {
-	id, roles, err := n.core.verifier.Authenticate(r.Context(), r.Header.Values("Authorization"))
-	return domain.Actor{Kind: "client", ID: id}, roles, err
+// identify says who sends a request to the management URL. Requests without a good token do not use up the limit.
+func (n *node) identify(limiter *auth.Limiter) manage.Identify {
+	return func(r *http.Request) (domain.Actor, []string, error) {
+		id, roles, err := authenticator{n.core.verifier}.Authenticate(r.Context(), r.Header.Values("Authorization"))
+		if err != nil {
+			return domain.Actor{}, nil, err
+		}
+		if wait := limiter.Allow(r.Context()); wait > 0 {
+			return domain.Actor{}, nil, fault.New(fault.Limited, provapi.CodeTooManyRequests,
+				"more than manage.requestsPerMinute requests over all clients of this node; wait as long as Retry-After says").After(wait)
+		}
+		return domain.Actor{Kind: "client", ID: id}, roles, nil
+	}
 }
 
 // parts lists what runs, in the order of their start. They end in the reverse order, so that the edge ends before the
@@ -287,7 +340,7 @@ func (n *node) parts() []part {
 			ps = append(ps, p)
 		}
 	}
-	socket := &socketServer{path: n.cfg.Path(SocketName), handler: n.local(), log: n.log.With("part", "socket")}
+	socket := &socketServer{path: n.cfg.Path(SocketName), handler: n.local(), log: n.log.With("part", "socket"), metrics: n.http}
 	sp := socket.part()
 	sp.drain = nil
 	ps = append(ps, sp)

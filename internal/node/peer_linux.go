@@ -1,6 +1,7 @@
 package node
 
 import (
+	"math"
 	"net"
 	"syscall"
 )
@@ -22,4 +23,14 @@ func peerUID(c net.Conn) (uid uint32, ok bool) {
 		return 0, false
 	}
 	return cred.Uid, true
+}
+
+// descriptorLimit returns how many files and connections the process may have open: RLIMIT_NOFILE, which Go's runtime has
+// raised to the hard limit.
+func descriptorLimit() int {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return math.MaxInt
+	}
+	return int(min(l.Cur, math.MaxInt32))
 }

@@ -2,7 +2,13 @@
 
 package node
 
-import "net"
+import (
+	"math"
+	"net"
+)
 
 // peerUID is known on Linux only.
 func peerUID(net.Conn) (uid uint32, ok bool) { return 0, false }
+
+// descriptorLimit is not known here.
+func descriptorLimit() int { return math.MaxInt }

@@ -101,11 +101,12 @@ func (n *node) apply() (config.Changes, error) {
 	}
 	rules, profiles, errs := live.Profiles(n.version)
 	sources, more := live.Provisioning.Sources.Parse()
-	if errs = append(errs, more...); len(errs) > 0 {
+	managers, evenMore := live.Manage.Sources.Parse()
+	if errs = append(append(errs, more...), evenMore...); len(errs) > 0 {
 		return changes, errors.Join(errs...)
 	}
 	var commits []func()
-	for h, cfg := range map[*httpServer]*config.Listener{n.provisioningHTTP: &live.Provisioning.Listener, n.manageHTTP: &live.Manage, n.metricsHTTP: &live.Metrics} {
+	for h, cfg := range map[*httpServer]*config.Listener{n.provisioningHTTP: &live.Provisioning.Listener, n.manageHTTP: &live.Manage.Listener, n.metricsHTTP: &live.Metrics} {
 		if h == nil || h.cert.Load() == nil {
 			continue
 		}
@@ -129,9 +130,13 @@ func (n *node) apply() (config.Changes, error) {
 	if h, ok := n.log.Handler().(leveled); ok {
 		h.set(live.Log)
 	}
-	if n.sources != nil {
-		n.sources.Replace(sources)
-		n.limiter.SetRequests(live.Provisioning.API.RequestsPerMinute)
+	if h := n.provisioningHTTP; h != nil {
+		h.sources.Replace(sources)
+		h.limiter.SetRequests(live.Provisioning.API.RequestsPerMinute)
+	}
+	if h := n.manageHTTP; h != nil {
+		h.sources.Replace(managers)
+		h.limiter.SetRequests(live.Manage.RequestsPerMinute)
 	}
 	return changes, nil
 }

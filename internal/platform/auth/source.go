@@ -79,6 +79,9 @@ func within(list []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
+// IsProxy reports whether a is a proxy whose forwarding headers are believed.
+func (s *Sources) IsProxy(a netip.Addr) bool { return within(s.now.Load().proxies, a) }
+
 // Permits reports whether a may talk to us.
 func (s *Sources) Permits(a netip.Addr) bool {
 	l := s.now.Load()
@@ -86,7 +89,7 @@ func (s *Sources) Permits(a netip.Addr) bool {
 }
 
 // TrustsPeer reports whether the connection's other end is a proxy whose forwarding headers are believed.
-func (s *Sources) TrustsPeer(r *http.Request) bool { return within(s.now.Load().proxies, peer(r)) }
+func (s *Sources) TrustsPeer(r *http.Request) bool { return s.IsProxy(peer(r)) }
 
 // Of returns the address the request really came from: the connection's other end, or behind trusted proxies the
 // right-most address of X-Forwarded-For that is not a trusted proxy. What stands left of it was written by somebody we do
