@@ -82,9 +82,8 @@ type Edge struct {
 	running   atomic.Bool
 	idle      chan struct{} // gets a token when the last call ends
 	unknown   logGate
-
-	sourcesMu sync.Mutex // guards the making of the ports' sources, and group.withdrawn
 	refused   logGate
+	sourcesMu sync.Mutex // guards the making of the ports' sources, and group.withdrawn
 }
 
 // refusalLines is how many refusals a second are logged one by one; each is in the call records anyway.

@@ -133,7 +133,7 @@ func (c *call) linger() {
 		c.endRefers()
 		return
 	}
-	if !c.lingers && c.e.lingering.Add(1) > int64(c.e.cfg.Limits.MaxCalls) {
+	if !c.lingers && c.e.lingering.Add(1) > int64(c.e.limits.Load().MaxCalls) {
 		c.e.lingering.Add(-1)
 		c.refers = nil
 		return
