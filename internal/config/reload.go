@@ -15,7 +15,7 @@ var reloadable = []string{
 	"provisioning.certificateFile", "provisioning.keyFile",
 	"manage.allowedSources", "manage.trustedProxies", "manage.requestsPerMinute",
 	"provisioning.allowedSources", "provisioning.trustedProxies", "provisioning.requestsPerMinute",
-	"calls.limits", "calls.headers",
+	"calls.limits.maxCalls", "calls.limits.maxCallsPerSecond", "calls.limits.retryAfter", "calls.headers",
 	"calls.groups.maxCalls", "calls.groups.maxCallsPerSecond", "calls.groups.allowedSources", "calls.groups.peers.allowedSources",
 	"calls.groups.tls.certificateFile", "calls.groups.tls.keyFile", "calls.groups.tls.rootsFile",
 }
