@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -174,6 +175,17 @@ func TestReloadCommand(t *testing.T) {
 	if n := audit(); n != rows+1 {
 		t.Errorf("%d rows in the audit log before a reload and %d after", rows, n)
 	}
+
+	// Several at once wait for each other.
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if r, err := s.local.Reload(t.Context()); err != nil || len(r.Applied) != 0 || len(r.Restart) != 1 {
+				t.Errorf("one of several reloads: %+v %v", r, err)
+			}
+		})
+	}
+	wg.Wait()
 
 	// The new limit holds.
 	token, _, _ := s.run(t, "token", "--role", "Read")
