@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/calls/edge"
+	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/config/strict"
 )
 
@@ -22,7 +23,8 @@ func sample() Config {
 	c.Calls.Edge.Groups = []edge.Group{
 		{Name: "core", Transport: "udp", Bind: edge.Addresses{UDP: "192.0.2.10:5060", TCP: "192.0.2.10:5060"}, Insecure: true,
 			AllowedSources: []string{"198.51.100.0/24"}, Options: options,
-			Peers: []edge.Peer{{Name: "core-a", Address: "198.51.100.1:5060", Priority: 0, Weight: 1}, {Name: "core-b", Address: "198.51.100.2:5060", Priority: 1, Weight: 1}}},
+			Numbers: route.Numbers{Prefixes: []route.Prefix{{Prefix: "00", Replace: "+"}, {Prefix: "0", Digits: 11, Replace: "+44"}}},
+			Peers:   []edge.Peer{{Name: "core-a", Address: "198.51.100.1:5060", Priority: 0, Weight: 1}, {Name: "core-b", Address: "198.51.100.2:5060", Priority: 1, Weight: 1}}},
 		{Name: "direct-routing", Service: "teamsDirectRouting", Transport: "tls", Bind: edge.Addresses{TLS: "192.0.2.11:5061"},
 			Advertised: edge.Addresses{TLS: "sbc.gw.example.com"}, TLS: certificate, Options: options,
 			AllowedSources: []string{"52.112.0.0/14", "52.122.0.0/15"},

@@ -11,6 +11,8 @@ type CallFacts struct {
 	// Called is the Request-URI's number as dialled: "+442079460123", "999", or empty if it has none. Parameters such
 	// as ";rn=" are not part of it; visual separators are left out.
 	Called string
+	// CalledContext is the phone-context of a called number without "+" where that is a global prefix such as "+44".
+	CalledContext string
 	// Host is the Request-URI's host in lower case, without port and without a final dot; empty for a tel: URI.
 	Host string
 	// HostUnknown is set by explain alone, for a question that names no host: the account is then taken to be the
@@ -37,6 +39,8 @@ type Party struct {
 	Number E164
 	// Text is the URI's user part, or the whole URI if it has none, as it came: for explanations.
 	Text string
+	// Context is the phone-context of a number without "+" where that is a global prefix such as "+44".
+	Context string
 }
 
 // Numeric reports whether the party is a number, E.164 or not, and no name.

@@ -294,6 +294,36 @@ func TestCase14PhoneContextWithoutRule(t *testing.T) {
 	l.run(t, "14-tel-phone-context-global.sip", []variant{{"given", nil, refused(404, 484)}})
 }
 
+// Case 14, with rules for the core's peer group: the number is known, also as a national one, and calling numbers reach
+// Direct Routing as +E.164 (direct-routing-sip §4: From must be +E.164).
+func TestCase14NumbersByRule(t *testing.T) {
+	t.Parallel()
+	l := start(t, "    - name: core\n", "    - name: core\n"+
+		`      numbers: {phoneContext: true, prefixes: [{prefix: "00", replace: "+"}, {prefix: "0", digits: 11, replace: "+44"}]}`+"\n")
+	known := through()
+	known.uri, known.lacks = "sip:"+ocNumber, "phone-context"
+	const ruri = "INVITE tel:2079460123;phone-context=+44"
+	l.run(t, "14-tel-phone-context-global.sip", []variant{
+		{"given", nil, known},
+		{"longer context", []string{ruri, "INVITE tel:0123;phone-context=+44-20-7946"}, known},
+		{"in a sip URI", []string{ruri, "INVITE sip:2079460123;phone-context=+44@127.76.0.10;user=phone"}, known},
+		{"national", []string{ruri, "INVITE sip:02079460123@127.76.0.10"}, known},
+		{"international", []string{ruri, "INVITE sip:00442079460123@127.76.0.10"}, known},
+		{"a domain as context", []string{ruri, "INVITE tel:2079460123;phone-context=example.com"}, refused(404, 484)},
+	})
+	c := l.toDR()
+	c.from = "<sip:02079460999@" + l.core.ip + ";user=phone>;tag=" + token()
+	c.invite(offer, "P-Asserted-Identity: <tel:2079460999;phone-context=+44>")
+	m := c.arrive()
+	c.answer(486, "")
+	c.answered(486)
+	for _, w := range []string{"From: <sip:+442079460999@", "P-Asserted-Identity: <tel:+442079460999>"} {
+		if !strings.Contains(m.raw, w) {
+			t.Errorf("Direct Routing gets no %q:\n%s", w, m.raw)
+		}
+	}
+}
+
 // Case 16: to a service that needs an offer, an INVITE without a session description is refused (voiceblender#129,
 // siphon-sip#317).
 func TestCase16NoOfferToDirectRouting(t *testing.T) {

@@ -200,6 +200,7 @@ func (c *call) requestIn(s *side, f *fork, method sip.Method, src *sip.Message, 
 	m.Add(sip.KindCSeq, sip.CSeq{Seq: s.seq, Method: method}.String())
 	if src != nil {
 		c.headers.rules.Relay(m, src)
+		leg.Renumber(m, &c.other(s).group.cfg.Numbers, true)
 	} else if c.e.named {
 		m.Append(c.e.agent)
 	}

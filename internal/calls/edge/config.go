@@ -1,6 +1,11 @@
 package edge
 
-import "time"
+import (
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/route"
+	"github.com/tandemgw/tandem/internal/calls/sip"
+)
 
 // Config is the edge's part of the configuration file.
 type Config struct {
@@ -27,6 +32,11 @@ type Limits struct {
 	MaxCallsPerSecond int `yaml:"maxCallsPerSecond"`
 	// RetryAfter is how long a refused peer is asked to wait, in whole seconds. Default 5s.
 	RetryAfter time.Duration `yaml:"retryAfter"`
+	// ConnectionsPerSource is the most TCP and TLS connections that one address may open to this node; more are closed at once,
+	// counted and logged. 1 to 1000000, default 1000.
+	ConnectionsPerSource int `yaml:"connectionsPerSource"`
+	// Message bounds what a SIP message that comes in may hold.
+	Message sip.Limits `yaml:"message"`
 }
 
 // Timers bound how long things may take.
@@ -85,6 +95,9 @@ type Group struct {
 	BehindNAT bool `yaml:"behindNat"`
 	// FailoverAfter overrides timers.failoverAfter for this group. Default 0: it does not.
 	FailoverAfter time.Duration `yaml:"failoverAfter"`
+	// Numbers says how the numbers that this group writes without "+" become E.164, in what is decided and in what leaves on
+	// the other side. Default: they do not; a called number without "+" is refused, a calling one passes as it is.
+	Numbers route.Numbers `yaml:"numbers"`
 }
 
 // Addresses holds one address for each transport; an empty one is not used.
@@ -155,7 +168,7 @@ func Default() Config {
 	return Config{
 		Node:      "n1",
 		UserAgent: "Tandem",
-		Limits:    Limits{MaxCalls: 20000, MaxCallsPerSecond: 2000, RetryAfter: 5 * time.Second},
+		Limits:    Limits{MaxCalls: 20000, MaxCallsPerSecond: 2000, RetryAfter: 5 * time.Second, ConnectionsPerSource: 1000, Message: sip.DefaultLimits()},
 		Timers: Timers{FailoverAfter: 4 * time.Second, SetupTimeout: 32 * time.Second, RingTimeout: 185 * time.Second,
 			MaxDuration: 24 * time.Hour, ProbeEvery: 15 * time.Minute},
 	}

@@ -130,6 +130,10 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	e.calls.init()
 	e.m = newMetrics(e)
 	tpc := d.Transport
+	if tpc.Limits == nil {
+		tpc.Limits = &e.cfg.Limits.Message
+	}
+	set(&tpc.MaxConnsPerSource, cfg.Limits.ConnectionsPerSource)
 	if tpc.SentBy == nil && d.Resolver != nil {
 		tpc.SentBy = func(host string, port uint16, proto transport.Proto) (out []netip.AddrPort) {
 			targets, _ := e.find(resolve.Query{Host: host, Port: port, Proto: proto})

@@ -364,6 +364,7 @@ func (c *call) offer(to *address, now time.Time) bool {
 	c.near.passed = a.seq
 	m.Add(sip.KindCSeq, "1 INVITE")
 	c.headers.rules.Relay(m, c.invite)
+	leg.Renumber(m, &c.near.group.cfg.Numbers, c.dec.Emergency)
 	c.shape(m, s)
 	s.from, s.to, s.target = m.Get(sip.KindFrom), m.Get(sip.KindTo), m.RequestURI()
 

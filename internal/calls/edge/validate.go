@@ -43,6 +43,19 @@ func (c *Config) Validate() []error {
 	k.atLeast("limits.maxCalls", c.Limits.MaxCalls, 1)
 	k.atLeast("limits.maxCallsPerSecond", c.Limits.MaxCallsPerSecond, 1)
 	k.between("limits.retryAfter", c.Limits.RetryAfter, time.Second, time.Hour)
+	k.within("limits.connectionsPerSource", c.Limits.ConnectionsPerSource, 1, 1_000_000)
+	m := &c.Limits.Message
+	for _, x := range []struct {
+		key            string
+		v, least, most int
+	}{
+		{"head", m.Head, 1 << 10, 1 << 20}, {"body", m.Body, 1 << 10, 1 << 20}, {"lines", m.Lines, 20, 10_000},
+		{"requestUri", m.RequestURI, 32, 8192}, {"contactUri", m.ContactURI, 32, 8192}, {"userInfo", m.UserInfo, 16, 8192},
+		{"fromDomain", m.FromDomain, 16, 255}, {"headerName", m.HeaderName, 32, 255}, {"bodyName", m.BodyName, 16, 255},
+		{"optionList", m.OptionList, 32, 8192}, {"optionTag", m.OptionTag, 16, 255},
+	} {
+		k.within("limits.message."+x.key, x.v, x.least, x.most)
+	}
 	k.between("timers.failoverAfter", c.Timers.FailoverAfter, 100*time.Millisecond, 32*time.Second)
 	k.optional("timers.setupTimeout", c.Timers.SetupTimeout, time.Second, 5*time.Minute)
 	k.between("timers.ringTimeout", c.Timers.RingTimeout, time.Second, time.Hour)
@@ -71,7 +84,7 @@ func (c *Config) Validate() []error {
 func (c *Config) RouteGroups() []route.Group {
 	out := make([]route.Group, len(c.Groups))
 	for i := range c.Groups {
-		out[i] = route.Group{Name: c.Groups[i].Name, Service: c.Groups[i].service()}
+		out[i] = route.Group{Name: c.Groups[i].Name, Service: c.Groups[i].service(), Numbers: c.Groups[i].Numbers}
 	}
 	return out
 }
@@ -186,6 +199,7 @@ func (k *checker) group(at string, g *Group) {
 	default:
 		k.bad(at+".refer", "%q is none of refuse, relay", g.Refer)
 	}
+	g.Numbers.Validate(func(path, format string, args ...any) { k.bad(at+".numbers."+path, format, args...) })
 	k.prefixes(at+".allowedSources", g.AllowedSources)
 	set(&g.Options.Every, 30*time.Second)
 	set(&g.Options.Timeout, 4*time.Second)
@@ -332,6 +346,12 @@ func (g *Group) staticSources() []netip.Prefix {
 		}
 	}
 	return out
+}
+
+func (k *checker) within(at string, n, least, most int) {
+	if n < least || n > most {
+		k.bad(at, "%d is out of range: %d to %d", n, least, most)
+	}
 }
 
 func (k *checker) prefixes(at string, texts []string) {

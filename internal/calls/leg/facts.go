@@ -14,7 +14,7 @@ import (
 func Facts(m *sip.Message, peerGroup string) domain.CallFacts {
 	f := domain.CallFacts{PeerGroup: peerGroup}
 	if u, err := m.RURI(); err == nil {
-		f.Called, f.Host = called(u), host(u)
+		f.Called, f.CalledContext, f.Host = called(u), context(u), host(u)
 	}
 	f.From = party(m.Get(sip.KindFrom))
 	for v := range m.Values(sip.KindPAssertedIdentity) {
@@ -41,6 +41,19 @@ func called(u sip.URI) string {
 	return u.UserOnly()
 }
 
+// context returns a phone-context that is a global prefix, without visual separators; empty for any other.
+func context(u sip.URI) string {
+	v, ok := u.UserParams().Get("phone-context")
+	if !ok {
+		return ""
+	}
+	if c, err := sip.ParseURI("tel:" + sip.Unescape(v)); err == nil && c.User[0] == '+' {
+		n, _ := c.TelephoneNumber()
+		return n
+	}
+	return ""
+}
+
 func host(u sip.URI) string {
 	return strings.TrimSuffix(strings.ToLower(u.Host), ".")
 }
@@ -58,7 +71,7 @@ func party(value string) domain.Party {
 	if n, ok := u.TelephoneNumber(); ok {
 		// A number without "+" is nobody's: only the operator knows what stands before it.
 		e, _ := domain.ParseE164(n)
-		return domain.Party{Number: e, Text: n}
+		return domain.Party{Number: e, Text: n, Context: context(u)}
 	}
 	if user := u.UserOnly(); user != "" {
 		return domain.Party{Text: user}

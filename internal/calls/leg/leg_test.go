@@ -58,7 +58,7 @@ func TestFactsOfOddMessages(t *testing.T) {
 		line string
 		want domain.CallFacts
 	}{
-		"tel":             {"INVITE tel:999;phone-context=+44 SIP/2.0", domain.CallFacts{Called: "999"}},
+		"tel":             {"INVITE tel:999;phone-context=+44 SIP/2.0", domain.CallFacts{Called: "999", CalledContext: "+44"}},
 		"no user":         {"INVITE sip:gw.example.com SIP/2.0", domain.CallFacts{Host: "gw.example.com"}},
 		"a name":          {"INVITE sip:reception@gw SIP/2.0", domain.CallFacts{Called: "reception", Host: "gw"}},
 		"other scheme":    {"INVITE urn:service:sos SIP/2.0", domain.CallFacts{}},

@@ -64,6 +64,8 @@ type Group struct {
 	Name string
 	// Service is the service its peers belong to; NoService for the operator's core.
 	Service domain.Service
+	// Numbers are the rules for numbers that its peers write.
+	Numbers Numbers
 }
 
 // Policy is a Config checked and made quick to use. It is read-only and safe for concurrent use.
@@ -83,6 +85,7 @@ type Policy struct {
 type group struct {
 	name         string
 	service      domain.Service // NoService: core
+	numbers      Numbers
 	fallback     domain.Service // core: default service
 	controlPoint bool
 }
@@ -153,7 +156,7 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 			bad("peerGroups", "peer group %q is named twice or not at all; give each its own name", g.Name)
 			continue
 		}
-		p.groups[g.Name] = &group{name: g.Name, service: g.Service}
+		p.groups[g.Name] = &group{name: g.Name, service: g.Service, numbers: g.Numbers}
 		if g.Service == domain.NoService {
 			cores = append(cores, g.Name)
 			continue

@@ -61,6 +61,7 @@ type Rule string
 const (
 	RulePeerGroup    Rule = "peer-group"            // the peer group the call came from is known, and is core or service
 	RuleEmergency    Rule = "emergency"             // emergency dial strings go to the core only
+	RuleNumbers      Rule = "numbers"               // the peer group's rules make a number E.164
 	RuleCalledNumber Rule = "called-number"         // the called number is E.164
 	RuleVerification Rule = "verification-number"   // service-verification numbers go to their service
 	RuleProvisioned  Rule = "provisioned-service"   // the service enabled on the called number

@@ -40,14 +40,17 @@ func (x *decision) run() Decision {
 	if g == nil {
 		return x.reject(RulePeerGroup, 403, "peer group "+x.f.PeerGroup+" is not configured")
 	}
-	if g.service == domain.NoService {
-		if x.rec != nil {
-			x.rec.add(RulePeerGroup, Note, "the call comes from the operator's core", Fact{"peerGroup", g.name})
-		}
-		return x.fromCore(g)
-	}
-	if x.rec != nil {
+	core := g.service == domain.NoService
+	switch {
+	case x.rec == nil:
+	case core:
+		x.rec.add(RulePeerGroup, Note, "the call comes from the operator's core", Fact{"peerGroup", g.name})
+	default:
 		x.rec.add(RulePeerGroup, Note, "the call comes from "+g.service.Traits().Title, Fact{"peerGroup", g.name}, Fact{"service", g.service.String()})
+	}
+	x.numbers(&g.numbers)
+	if core {
+		return x.fromCore(g)
 	}
 	return x.fromService(g)
 }

@@ -8,17 +8,28 @@ import "strings"
 // cannot hold a body of 128 KB, the first is read as the size of the start line
 // and header lines, the second as the size of the body.
 type Limits struct {
-	Head       int // bytes of start line and header lines; default 10,240; beyond: 513
-	Body       int // bytes of the body; default 131,072; beyond: 513
-	Lines      int // header lines; default 200; beyond: 513
-	RequestURI int // bytes of the Request-URI; default 256; beyond: 414
-	ContactURI int // bytes of each Contact URI of a request; default 256; beyond: 400
-	UserInfo   int // bytes of the user part of Request-URI, From, To, Contact; default 256; beyond: 400
-	FromDomain int // bytes of the host of From; default 255; beyond: 400
-	HeaderName int // bytes of a header field name of a request; default 32; beyond: 400
-	BodyName   int // bytes of the media type in Content-Type; default 64; beyond: 400
-	OptionList int // bytes of the value of Supported, Require, Proxy-Require; default 256; beyond: 400
-	OptionTag  int // bytes of one option tag; default 32; beyond: 400
+	// Head is the bytes of start line and header lines; beyond: 513. 1024 to 1048576, default 10240.
+	Head int `yaml:"head"`
+	// Body is the bytes of the body; beyond: 513. 1024 to 1048576, default 131072.
+	Body int `yaml:"body"`
+	// Lines is the number of header lines; beyond: 513. 20 to 10000, default 200.
+	Lines int `yaml:"lines"`
+	// RequestURI is the bytes of the Request-URI; beyond: 414. 32 to 8192, default 256.
+	RequestURI int `yaml:"requestUri"`
+	// ContactURI is the bytes of each Contact URI of a request; beyond: 400. 32 to 8192, default 256.
+	ContactURI int `yaml:"contactUri"`
+	// UserInfo is the bytes of the user part of Request-URI, From, To, Contact; beyond: 400. 16 to 8192, default 256.
+	UserInfo int `yaml:"userInfo"`
+	// FromDomain is the bytes of the host of From; beyond: 400. 16 to 255, default 255.
+	FromDomain int `yaml:"fromDomain"`
+	// HeaderName is the bytes of a header field name of a request; beyond: 400. 32 to 255, default 32.
+	HeaderName int `yaml:"headerName"`
+	// BodyName is the bytes of the media type in Content-Type; beyond: 400. 16 to 255, default 64.
+	BodyName int `yaml:"bodyName"`
+	// OptionList is the bytes of the value of Supported, Require, Proxy-Require; beyond: 400. 32 to 8192, default 256.
+	OptionList int `yaml:"optionList"`
+	// OptionTag is the bytes of one option tag; beyond: 400. 16 to 255, default 32.
+	OptionTag int `yaml:"optionTag"`
 }
 
 // DefaultLimits returns the limits that a nil *Limits means.

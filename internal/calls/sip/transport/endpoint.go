@@ -158,6 +158,7 @@ func (e *Endpoint) start() {
 
 func (e *Endpoint) acceptLoop() {
 	s := e.stack
+	var refused time.Time // when a refusal was logged last
 	for pause := time.Duration(0); ; {
 		nc, err := e.ln.AcceptTCP()
 		if err != nil {
@@ -187,6 +188,10 @@ func (e *Endpoint) acceptLoop() {
 		c.tag = tag
 		if err := s.admit(c); err != nil {
 			s.m.ConnsRefused.Add(1)
+			if now := time.Now(); now.Sub(refused) >= time.Second {
+				refused = now // a flood must not fill the log
+				s.log.Warn("SIP connection refused", "endpoint", e.cfg.Name, "source", remote.Addr().String(), "err", err)
+			}
 			_ = nc.Close()
 			continue
 		}

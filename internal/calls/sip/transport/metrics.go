@@ -20,6 +20,7 @@ type Metrics struct {
 	ConnsClosed      atomic.Uint64 // after having been open
 	ConnsFailed      atomic.Uint64 // never came up
 	ConnsRefused     atomic.Uint64 // over a bound
+	ConnsPerSource   atomic.Uint64 // of these, over the bound of one source
 	ConnsIdle        atomic.Uint64 // closed for idleness
 	HandshakesFailed atomic.Uint64
 	SlowPeers        atomic.Uint64 // connections closed because the far side did not read
@@ -75,7 +76,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		{"unknown_source", &m.UnknownSource}, {"keep_alive", &m.KeepAlives},
 		{"connection_accepted", &m.ConnsAccepted}, {"connection_dialled", &m.ConnsDialled},
 		{"connection_closed", &m.ConnsClosed}, {"connection_failed", &m.ConnsFailed},
-		{"connection_refused", &m.ConnsRefused}, {"connection_idle", &m.ConnsIdle},
+		{"connection_refused", &m.ConnsRefused}, {"connection_refused_source", &m.ConnsPerSource}, {"connection_idle", &m.ConnsIdle},
 		{"handshake_failed", &m.HandshakesFailed}, {"slow_peer", &m.SlowPeers},
 		{"reuse_refused", &m.ReuseRefused}, {"reply_fallback", &m.ReplyFallbacks},
 		{"send_error", &m.SendErrors}, {"read_error", &m.ReadErrors},

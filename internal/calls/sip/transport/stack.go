@@ -388,8 +388,11 @@ func (s *Stack) admit(c *conn) error {
 	switch {
 	case s.closed || s.draining:
 		return ErrClosed
-	case len(s.conns) >= s.cfg.MaxConns, s.perSource[a] >= s.cfg.MaxConnsPerSource:
+	case len(s.conns) >= s.cfg.MaxConns:
 		return ErrTooManyConnections
+	case s.perSource[a] >= s.cfg.MaxConnsPerSource:
+		s.m.ConnsPerSource.Add(1)
+		return fmt.Errorf("%w from this source: %d are open", ErrTooManyConnections, s.perSource[a])
 	}
 	s.perSource[a]++
 	s.conns[c] = struct{}{}
