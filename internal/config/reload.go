@@ -29,6 +29,8 @@ type Changes struct {
 	Restart []string // of no effect before a restart
 }
 
+func (x *Listener) plain() bool { return x.CertificateFile == "" }
+
 // Reload reads and checks the configuration again, from where l came from. It returns l with the settings taken over that
 // can change while the process runs, and what differs. The error is strict.Problems. l does not change.
 func (l *Loaded) Reload() (*Loaded, Changes, error) {
@@ -38,7 +40,13 @@ func (l *Loaded) Reload() (*Loaded, Changes, error) {
 	}
 	merged := *l
 	var ch Changes
+	// Turning TLS on or off takes another listener.
+	turned := map[string]bool{"metrics": l.Metrics.plain() != next.Metrics.plain(), "manage": l.Manage.plain() != next.Manage.plain(),
+		"provisioning": l.Provisioning.plain() != next.Provisioning.plain()}
 	ch.Applied, ch.Restart = strict.Merge(&merged.Config, &next.Config, func(path string) bool {
+		if listener, key, _ := strings.Cut(path, "."); turned[listener] && (key == "certificateFile" || key == "keyFile") {
+			return false
+		}
 		return slices.ContainsFunc(reloadable, func(p string) bool { return path == p || strings.HasPrefix(path, p+".") })
 	})
 	if l.Source.FreePorts {

@@ -41,6 +41,9 @@ func TestReloadTakesOverWhatCanChange(t *testing.T) {
 			ok: func(l *config.Loaded) bool {
 				return l.Calls.Edge.Limits.MaxCalls == 7 && l.Provisioning.API.RequestsPerMinute == 200 && l.Provisioning.Sources.AllowedSources[0] == "198.51.100.0/24"
 			}},
+		"TLS turned on": {change: []string{"provisioning: {", "provisioning: {certificateFile: c.pem, keyFile: c.key, "},
+			restart: []string{"provisioning.certificateFile", "provisioning.keyFile"},
+			ok:      func(l *config.Loaded) bool { return l.Provisioning.CertificateFile == "" }},
 		"a header": {change: []string{"  routing", "  headers: {customSipHeader: X-Ref}\n  routing"}, applied: []string{"calls.headers.customSipHeader"},
 			ok: func(l *config.Loaded) bool { return l.Calls.Headers.CustomSIPHeader == "X-Ref" }},
 		"a group's and a peer's": {change: []string{"maxCalls: 5", "maxCalls: 6, maxCallsPerSecond: 3, allowedSources: [192.0.2.9]", `7060"}`, `7060", allowedSources: [192.0.2.8], weight: 3}`},
