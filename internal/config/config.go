@@ -95,8 +95,8 @@ type Manage struct {
 	Listener `yaml:",inline"`
 	// Sources says who may talk to the API, and ask for /healthz and /readyz here.
 	Sources auth.SourcesConfig `yaml:",inline"`
-	// RequestsPerMinute is the rate limit over all clients of this node with a good token. Number, 1 to 1000000; default 600. Who exceeds
-	// it gets 429 with Retry-After.
+	// RequestsPerMinute is the rate limit over all clients of this node with a good token. Number, 1 to 1000000; default
+	// 600. Above it requests get 429 with Retry-After.
 	RequestsPerMinute int `yaml:"requestsPerMinute"`
 }
 
@@ -113,12 +113,13 @@ type Listener struct {
 	// Insecure permits plain HTTP on an address that is not loopback: whoever can listen on the network reads the tokens. Default false. The
 	// log repeats it at each start.
 	Insecure bool `yaml:"insecure"`
-	// MaxConnections is the most connections at one time. Number, 8 to 100000; default provisioning 1000, manage 400, metrics 400. All HTTP
-	// listeners together take at most half of the file descriptors that files and the database leave; the start says so if that is
-	// less. When full, the connection that is longest without a request makes room for a new one, unless a request on it had a good token.
+	// MaxConnections is the most connections at one time. Number, 8 to 100000; default provisioning 1000, manage 400,
+	// metrics 400. All HTTP listeners together take at most half of the file descriptors that files and the database leave;
+	// the start warns if that is less. When full, the connection that is longest without a request makes room for a new
+	// one, unless a request on it had a good token.
 	MaxConnections int `yaml:"maxConnections"`
-	// MaxConnectionsPerSource is the most connections of one address (IPv6: of one /64) at one time. Number, 1 to maxConnections; default
-	// 100. An address in trustedProxies may have maxConnections, one outside allowedSources 4.
+	// MaxConnectionsPerSource is the most connections of one address (IPv6: of one /64) at one time. Number, 1 to
+	// maxConnections; default 100. An address in trustedProxies may have maxConnections, one outside allowedSources 4.
 	MaxConnectionsPerSource int `yaml:"maxConnectionsPerSource"`
 }
 

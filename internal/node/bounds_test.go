@@ -1,13 +1,18 @@
 package node
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -145,4 +150,142 @@ func TestTheEndOfHTTPCertificatesIsExposed(t *testing.T) {
 		}
 	}
 	t.Error("there is no metric")
+}
+
+// TestConnectionsOfTheAPI goes through what joins the API and its listener, over TCP.
+func TestConnectionsOfTheAPI(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs several addresses of 127.0.0.0/8")
+	}
+	t.Parallel()
+	n := buildNode(t, `provisioning.allowedSources=["127.0.0.1"]`, "provisioning.maxConnections=8", "provisioning.maxConnectionsPerSource=8")
+	token, _, err := n.core.issuer.IssueToken(t.Context(), "test", auth.RoleAdmin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	run, err := n.provisioningHTTP.open(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	dial := func(from string) net.Conn {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c, err := d.DialContext(t.Context(), "tcp", n.provisioningHTTP.addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	ask := func(c net.Conn, request string) (status int, code string, closed bool) {
+		t.Helper()
+		if _, err := io.WriteString(c, request); err != nil {
+			return 0, "", true
+		}
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			return 0, "", true
+		}
+		var e api.ErrorBody
+		_ = json.NewDecoder(res.Body).Decode(&e) // what is no error shows as none
+		if h := res.Header.Get("x-ms-error-code"); h != e.Error.Code {
+			t.Errorf("%.30q: code %q in the header, %q in the body", request, h, e.Error.Code)
+		}
+		return res.StatusCode, e.Error.Code, res.Close
+	}
+	head := " HTTP/1.1\r\nHost: x\r\n"
+	list := "GET /accounts?api-version=2024-02-29-preview" + head
+	good := "Authorization: Bearer " + token.Reveal() + "\r\n\r\n"
+	for _, x := range []struct {
+		from, request string
+		status        int
+		code          string
+		closed        bool
+	}{
+		{"127.0.0.1", list + good, 200, "", false},
+		{"127.0.0.1", list + "\r\n", 401, "MissingAuthenticationToken", false},
+		{"127.0.0.1", "OPTIONS *" + head + "\r\n", 401, "MissingAuthenticationToken", false},
+		{"127.0.0.1", "OPTIONS *" + head + good, 404, "ResourceNotFound", false},
+		{"127.0.0.1", "PUT /accounts/a" + head + "Expect: payment\r\nContent-Length: 2\r\n\r\n{}", 417, "ExpectationFailed", true},
+		{"127.0.0.1", "GET /%zz" + head + good, 400, "", true},
+		{"127.0.0.9", list + good, 403, "SourceAddressNotAllowed", true},
+		{"127.0.0.9", "OPTIONS *" + head + good, 403, "SourceAddressNotAllowed", true},
+	} {
+		c := dial(x.from)
+		status, code, closed := ask(c, x.request)
+		if status != x.status || code != x.code || closed != x.closed {
+			t.Errorf("from %s %.40q: %d %s, closed %v; want %d %s, %v", x.from, x.request, status, code, closed, x.status, x.code, x.closed)
+		}
+		_ = c.Close() // else it is counted on
+	}
+	// One connection had a good token, seven had a bad one or none; 20 silent ones make room of the seven only.
+	known := dial("127.0.0.1")
+	if status, _, _ := ask(known, list+good); status != 200 {
+		t.Fatalf("answered %d", status)
+	}
+	for range 20 {
+		dial("127.0.0.1")
+	}
+	if status, _, _ := ask(dial("127.0.0.1"), list+good); status != 200 {
+		t.Errorf("beside silent connections a good token is answered %d", status)
+	}
+	if status, _, _ := ask(known, list+good); status != 200 {
+		t.Errorf("a connection that had a good token was closed for silent ones: %d", status)
+	}
+	if status, _, _ := ask(dial("127.0.0.1"), list+strings.Replace(good, "Bearer ", "Bearer x", 1)); status != 401 {
+		t.Errorf("a bad token is answered %d", status)
+	}
+}
+
+// TestAReloadTakesOverTheManagementURLsAccess, and says that limits of connections need a restart, also when they were lowered to
+// fit the process's descriptors.
+func TestAReloadTakesOverTheManagementURLsAccess(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "tandem.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("manage: {allowedSources: [192.0.2.0/24], maxConnections: 90000}\n")
+	cfg, err := config.Load(config.Source{Data: t.TempDir(), File: file, FreePorts: true, Env: os.Environ()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := build(t.Context(), cfg, "test", quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.close)
+	status := func() int {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/healthz", nil)
+		r.RemoteAddr = "198.51.100.1:1"
+		w := httptest.NewRecorder()
+		n.manageHTTP.handler.ServeHTTP(w, r)
+		return w.Code
+	}
+	if s := status(); s != 403 {
+		t.Errorf("a source outside the list is answered %d", s)
+	}
+	if ch, err := n.reload(t.Context()); err != nil || len(ch.Applied)+len(ch.Restart) > 0 {
+		t.Errorf("a reload of the same file: %+v, %v", ch, err)
+	}
+	write("manage: {allowedSources: [198.51.100.0/24], requestsPerMinute: 5, maxConnections: 80000}\n")
+	ch, err := n.reload(t.Context())
+	if err != nil || strings.Join(ch.Applied, " ") != "manage.allowedSources manage.requestsPerMinute" || strings.Join(ch.Restart, " ") != "manage.maxConnections" {
+		t.Errorf("reload: %+v, %v", ch, err)
+	}
+	if s := status(); s != 200 {
+		t.Errorf("a source that was added is answered %d", s)
+	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 )
 
-// What files take, at most: the database, the index's and the records' files, listeners, the log, connections to issuers.
+// What files take, at most: the index's and the records' files, listeners, the log, connections to issuers; and bounds.
 const (
 	filesReserved     = 64
 	socketConnections = 32     // of the management socket
@@ -17,9 +17,9 @@ const (
 	fewSIP            = 2_000  // a share of SIP below this is worth a warning
 )
 
-// shareDescriptors gives each listener its share of limit file descriptors: files and the database come first, then HTTP takes
-// what its listeners may, half of the rest at most, and SIP the other half or more. It returns cfg with limits that fit, and
-// SIP's.
+// shareDescriptors gives each listener its share of limit file descriptors: files and the database come first, then HTTP
+// takes what its listeners may, half of the rest at most, and SIP the other half or more. It returns cfg with limits that
+// fit, and SIP's.
 func shareDescriptors(cfg config.Config, limit int, log *slog.Logger) (_ config.Config, sip int, err error) {
 	files := filesReserved + socketConnections + cfg.Database.MaxConnections + 1
 	if cfg.Database.Driver == db.SQLite {
@@ -27,8 +27,9 @@ func shareDescriptors(cfg config.Config, limit int, log *slog.Logger) (_ config.
 	}
 	rest := limit - files
 	if rest < leastDescriptors {
-		return cfg, 0, fmt.Errorf("the limit of %d open files is too low: files and the database need %d, connections %d more; raise it "+
-			"(systemd: LimitNOFILE=65536, shell: ulimit -n 65536) or lower database.maxConnections", limit, files, leastDescriptors)
+		return cfg, 0, fmt.Errorf("the limit of %d open files is too low: files and the database need %d, connections %d more; "+
+			"raise it (systemd: LimitNOFILE=65536, shell: ulimit -n 65536) or lower database.maxConnections",
+			limit, files, leastDescriptors)
 	}
 	all := []*config.Listener{&cfg.Provisioning.Listener, &cfg.Manage.Listener, &cfg.Metrics}
 	want := 0
@@ -44,8 +45,8 @@ func shareDescriptors(cfg config.Config, limit int, log *slog.Logger) (_ config.
 	}
 	sip = min(sipConnections, rest-http)
 	if http < want || cfg.Has(config.RoleEdge) && sip < fewSIP {
-		log.Warn("the limit of open files is low: connections are limited to fit; raise it (systemd: LimitNOFILE=65536, shell: ulimit -n 65536)",
-			"limit", limit, "wanted", files+want+sipConnections, "http", http, "httpWanted", want, "sip", sip)
+		log.Warn("the limit of open files is low: connections are limited to fit; "+
+			"raise it (systemd: LimitNOFILE=65536, shell: ulimit -n 65536)", "limit", limit, "wanted", files+want+sipConnections, "http", http, "httpWanted", want, "sip", sip)
 	}
 	return cfg, sip, nil
 }

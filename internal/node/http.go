@@ -70,7 +70,8 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 	} else {
 		h.srv = newHTTPServer(h.handler, h.log)
 	}
-	bounds := listen.Config{Name: h.name, Total: h.cfg.MaxConnections, PerSource: h.cfg.MaxConnectionsPerSource, Log: h.log, Metrics: h.metrics}
+	bounds := listen.Config{Name: h.name, Total: h.cfg.MaxConnections, PerSource: h.cfg.MaxConnectionsPerSource,
+		Log: h.log, Metrics: h.metrics}
 	if h.sources != nil {
 		bounds.Sources = h.sources
 	}
@@ -94,8 +95,10 @@ func (h *httpServer) watchCertificate(reg prometheus.Registerer) {
 	if h.cfg.CertificateFile == "" {
 		return
 	}
-	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_http_certificate_expiry_timestamp_seconds",
-		Help: "When the certificate that an HTTP listener uses ends.", ConstLabels: prometheus.Labels{"listener": h.name}}, func() float64 {
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tandem_http_certificate_expiry_timestamp_seconds",
+		Help: "When the certificate that an HTTP listener uses ends.", ConstLabels: prometheus.Labels{"listener": h.name},
+	}, func() float64 {
 		if c := h.cert.Load(); c != nil {
 			if pair, err := c.get(nil); err == nil {
 				return float64(pair.Leaf.NotAfter.Unix())
@@ -161,7 +164,8 @@ func (s *socketServer) open(context.Context) (func(context.Context) error, error
 	s.srv = newHTTPServer(s.handler, s.log)
 	s.srv.ConnContext = withPeer
 	s.srv.WriteTimeout = 0 // checking a long audit log takes its time
-	run := serveHTTP(s.srv, listen.New(l, listen.Config{Name: "socket", Total: socketConnections, Log: s.log, Metrics: s.metrics}))
+	bounds := listen.Config{Name: "socket", Total: socketConnections, Log: s.log, Metrics: s.metrics}
+	run := serveHTTP(s.srv, listen.New(l, bounds))
 	return func(ctx context.Context) error {
 		defer func() { _ = os.Remove(s.path) }() // it is gone with the directory otherwise
 		return run(ctx)

@@ -260,7 +260,7 @@ func (v *Verifier) verify(ctx context.Context, text string) (*Principal, error) 
 	if len(text) > MaxTokenBytes {
 		return nil, invalid("it is longer than %d bytes", MaxTokenBytes)
 	}
-	// All that needs no key comes first, so that a token that is refused anyway makes nobody fetch keys.
+	// All that needs no key comes first, so that a token that is refused anyway causes no fetch.
 	tok, err := parseToken(text)
 	if f := (*fault.Error)(nil); errors.As(err, &f) && f.Kind == fault.Unauthenticated {
 		return nil, f

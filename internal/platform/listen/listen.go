@@ -1,11 +1,11 @@
-// Package listen bounds what an HTTP listener takes, so that clients that open connections and send nothing cannot use up the
-// process's file descriptors, nor keep out clients that have a token.
+// Package listen bounds what an HTTP listener takes, so that clients that open connections and send nothing cannot use up
+// the process's file descriptors, nor keep out clients that have a token.
 //
-// A [Listener] counts connections in all and of each source (an IPv6 source is a /64). A connection is on probation until a
-// request on it authenticates: it is closed after [Probation] without a request, and when the listener or its source is full
-// the one longest without a request makes room for a new one, of the same source if it has any. What net/http answers itself, without a handler, is counted and
-// logged; 417 gets a body in the shape of the APIs' errors. Connections speak HTTP/1.1: Prepare connects a listener with the
-// http.Server that serves it, and front ends call [Authenticated].
+// A [Listener] counts connections in all and of each source (an IPv6 source is a /64). A connection is on probation until
+// a request on it authenticates: it is closed after [Probation] without a request, and when the listener or its source is
+// full the one longest without a request makes room for a new one, of the same source if it has any. What net/http
+// answers itself, without a handler, is counted and logged; 417 gets a body in the shape of the APIs' errors. Connections
+// speak HTTP/1.1: Prepare connects a listener with the http.Server that serves it, and front ends call [Authenticated].
 package listen
 
 import (
@@ -66,8 +66,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_http_connections",
 			Help: "Open connections of HTTP listeners."}, []string{"listener"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_http_connection_events_total",
-			Help: "Connections of HTTP listeners: accepted; refused_source and refused_total at a limit; evicted to make room " +
-				"for another; accept_failed; malformed_STATUS, a request that the HTTP server refused with that status."},
+			Help: "Connections of HTTP listeners: accepted; refused_source and refused_total at a limit; evicted to make " +
+				"room; accept_failed; malformed_STATUS, a request that the HTTP server refused with that status."},
 			[]string{"listener", "event"}),
 	}
 	reg.MustRegister(m.open, m.events)
@@ -93,8 +93,8 @@ func New(l net.Listener, cfg Config) *Listener {
 	return &Listener{Listener: l, cfg: cfg, sources: map[netip.Addr]int{}}
 }
 
-// Accept returns the next connection for which there is room. The only error is that the listener was closed: others, such as
-// too many open files, are waited out.
+// Accept returns the next connection for which there is room. The only error is that the listener was closed: others,
+// such as too many open files, are waited out.
 func (l *Listener) Accept() (net.Conn, error) {
 	for pause := time.Duration(0); ; {
 		nc, err := l.Listener.Accept()
@@ -159,7 +159,7 @@ func (l *Listener) admit(s socket) *conn {
 	if l.sources[c.source] >= share {
 		full, victim = "refused_source", l.oldest(own)
 	} else if l.open >= l.cfg.Total {
-		// A source's own connections first: a flood from fewer sources than there is room for touches no other source's.
+		// A source's own first: a flood from fewer sources than there is room for touches no other source's.
 		if full, victim = "refused_total", l.oldest(own); victim == nil {
 			victim = l.oldest(func(*conn) bool { return true })
 		}
@@ -241,8 +241,8 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 
 type connKey struct{}
 
-// Authenticated ends the probation of the connection that a request came by; ctx is the request's. It does nothing for a
-// request that did not come by a Listener.
+// Authenticated ends the probation of the connection that a request came by; ctx is the request's. It does nothing for
+// a request that did not come by a Listener.
 func Authenticated(ctx context.Context) {
 	if w, ok := ctx.Value(connKey{}).(*watched); ok {
 		w.c.l.mu.Lock()
@@ -298,13 +298,14 @@ type watched struct {
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.socket.Read(p)
 	if re := (tls.RecordHeaderError{}); errors.As(err, &re) && re.Conn != nil {
-		_, _ = io.WriteString(re.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nThis server speaks HTTPS only.\n") // it may be gone
+		const hint = "HTTP/1.0 400 Bad Request\r\n\r\nThis server speaks HTTPS only.\n"
+		_, _ = io.WriteString(re.Conn, hint) // it may be gone
 	}
 	return n, err
 }
 
-const expectation = `{"error":{"code":"ExpectationFailed","message":"the only expectation that can be met is 100-continue; ` +
-	`leave the header Expect out","target":"Expect"}}`
+const expectation = `{"error":{"code":"ExpectationFailed","message":"the only expectation that can be met is ` +
+	`100-continue; leave the header Expect out","target":"Expect"}}`
 
 // Write writes p, or for a 417 of net/http's own the error that the APIs answer with.
 func (w *watched) Write(p []byte) (int, error) {
@@ -334,6 +335,7 @@ func (l *Listener) note(event string, attrs ...any) {
 	}
 	l.mu.Unlock()
 	if due {
-		l.cfg.Log.Warn("HTTP connection refused, or closed early", append([]any{"listener", l.cfg.Name, "event", event, "events", n}, attrs...)...)
+		attrs = append([]any{"listener", l.cfg.Name, "event", event, "events", n}, attrs...)
+		l.cfg.Log.Warn("HTTP connection refused, or closed early", attrs...)
 	}
 }
