@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/calls/sip"
-	"github.com/tandemgw/tandem/internal/calls/sip/dialog"
 	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/sim/ca"
 	"github.com/tandemgw/tandem/internal/sim/ua"
+	"github.com/tandemgw/tandem/internal/testkit/dialog"
 )
 
 // rig is our transport and transaction layer on real sockets, beside an agent on an independent SIP stack (sipgo).

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/tandemgw/tandem/internal/calls/sip"
-	"github.com/tandemgw/tandem/internal/calls/sip/dialog"
+	"github.com/tandemgw/tandem/internal/testkit/dialog"
 )
 
 func parse(t *testing.T, text string) *sip.Message {
