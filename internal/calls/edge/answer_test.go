@@ -192,7 +192,7 @@ func TestA2xxIsRepeatedUntilItsAck(t *testing.T) {
 	if again := b.core.expect("200"); again.raw != first.raw {
 		t.Errorf("the 200 was repeated as\n%s", again.raw)
 	}
-	ack := b.svc.expect("ACK")
+	ack := b.svc.expectPast("INVITE", "ACK")
 	up.answered(first)
 	b.core.send(up.ack(1, ""))
 	b.svc.send(answer)
