@@ -255,3 +255,20 @@ func TestCase25AnswerIsAcknowledgedAtOnce(t *testing.T) {
 	c.ack()
 	c.hangUp()
 }
+
+// Case 05: a caller behind NAT writes an address into Contact that nobody can reach. The group's option sends the BYE to
+// the source of its INVITE; without it the BYE goes where Contact says, as ever (rvoip#167, sipgo#174).
+func TestCase05ContactThatCannotBeReached(t *testing.T) {
+	pending(t, "05")
+	t.Parallel()
+	l := start(t, "    - name: core\n", "    - name: core\n      behindNat: true\n")
+	for _, contact := range []string{"<sip:user@0.0.0.0:5060>", "<sip:user@10.255.255.254:5076>", "<sip:user@192.168.1.7>",
+		"<sip:user@100.64.1.1;transport=udp>", "<sip:user@169.254.3.4:5060>;expires=60"} {
+		c := l.toOC()
+		c.contact = contact
+		c.setUp()
+		if bye := c.farHangsUp(1); !strings.HasPrefix(contact, "<"+bye.uri()+">") {
+			t.Errorf("BYE names %s, want the caller's Contact %s", bye.uri(), contact)
+		}
+	}
+}
