@@ -168,7 +168,8 @@ func Default() Config {
 	return Config{
 		Node:      "n1",
 		UserAgent: "Tandem",
-		Limits:    Limits{MaxCalls: 20000, MaxCallsPerSecond: 2000, RetryAfter: 5 * time.Second, ConnectionsPerSource: 1000, Message: sip.DefaultLimits()},
+		Limits: Limits{MaxCalls: 20000, MaxCallsPerSecond: 2000, RetryAfter: 5 * time.Second, ConnectionsPerSource: 1000,
+			Message: sip.DefaultLimits()},
 		Timers: Timers{FailoverAfter: 4 * time.Second, SetupTimeout: 32 * time.Second, RingTimeout: 185 * time.Second,
 			MaxDuration: 24 * time.Hour, ProbeEvery: 15 * time.Minute},
 	}

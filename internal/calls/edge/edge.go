@@ -491,7 +491,7 @@ func (e *Edge) respond(tx *transaction.Server, res *sip.Message) {
 			return
 		} else if s < 300 {
 			res = sip.NewResponse(res, 513, "", "") // for its Via, From, To, Call-ID and CSeq
-			res.Add(sip.KindWarning, sip.Warning(399, hostOf(addrOf(tx.Flow().Endpoint().SentBy(), transport.UDP)), tooLargeAnswer(size)))
+			res.Add(sip.KindWarning, sip.Warning(399, tx.Flow().Endpoint().SentBy(), tooLargeAnswer(size)))
 		}
 		res.SetBody("", "")
 	}

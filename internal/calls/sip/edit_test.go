@@ -262,9 +262,6 @@ func TestNameAddr(t *testing.T) {
 			t.Errorf("Unescape(%q) = %q", in, got)
 		}
 	}
-	if got := EscapeUser("+1 555@x"); got != "+1%20555%40x" {
-		t.Errorf("EscapeUser = %q", got)
-	}
 }
 
 func TestViaParameters(t *testing.T) {

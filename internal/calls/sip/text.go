@@ -15,9 +15,8 @@ var (
 	// uriHeaderChar: hname/hvalue of a URI's header part.
 	uriHeaderChar = charset("-_.!~*'()[]/?:+$", true)
 	hostChar      = charset("-.", true)
-	// plainUser and plainURI are what is written unescaped in a user part and in a Request-URI.
-	plainUser = charset("-_.!~*'()&=+$,;?/", true)
-	plainURI  = func() (t [256]bool) {
+	// plainURI is what is written unescaped in a Request-URI.
+	plainURI = func() (t [256]bool) {
 		for c := range t {
 			t[c] = c > ' ' && c != 0x7f && c != '#'
 		}
@@ -210,17 +209,14 @@ func Quote(text string) string {
 const upperHex = "0123456789ABCDEF"
 
 // escapeURI percent-escapes what must never stand in a Request-URI: white space, control characters and "#".
-func escapeURI(s string) string { return escape(s, &plainURI) }
-
-// escape percent-escapes the bytes that are not in plain.
-func escape(s string, plain *[256]bool) string {
+func escapeURI(s string) string {
 	for i := 0; i < len(s); i++ {
-		if plain[s[i]] {
+		if plainURI[s[i]] {
 			continue
 		}
 		b := append(make([]byte, 0, len(s)+8), s[:i]...)
 		for ; i < len(s); i++ {
-			if c := s[i]; plain[c] {
+			if c := s[i]; plainURI[c] {
 				b = append(b, c)
 			} else {
 				b = append(b, '%', upperHex[c>>4], upperHex[c&15])
@@ -277,9 +273,6 @@ func Unescape(s string) string {
 	}
 	return string(b)
 }
-
-// EscapeUser percent-escapes what a user part may not hold (RFC 3261 §25.1).
-func EscapeUser(s string) string { return escape(s, &plainUser) }
 
 // printable tells whether s holds no control character at all, eight bytes at a
 // step. Tabs count as control characters here; the slow path allows them.

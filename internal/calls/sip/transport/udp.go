@@ -75,7 +75,8 @@ func (u *udpPort) send(b []byte, to netip.AddrPort) error {
 func (u *udpPort) start(ep *Endpoint) {
 	for _, s := range u.socks {
 		ep.stack.wg.Go(func() {
-			s.read(func(b []byte, src netip.AddrPort) { datagram(ep, b, src) }, ep.stack.unreachable, func() { ep.stack.m.ReadErrors.Add(1) })
+			s.read(func(b []byte, src netip.AddrPort) { datagram(ep, b, src) }, ep.stack.unreachable,
+				func() { ep.stack.m.ReadErrors.Add(1) })
 		})
 	}
 }

@@ -143,8 +143,8 @@ type mmsghdr struct {
 	_   [4]byte
 }
 
-// read hands each datagram to f, in order, until the socket is closed, and ICMP errors to lost. b is valid during the call only.
-// failed is called for other errors of the socket.
+// read hands each datagram to f, in order, until the socket is closed, and ICMP errors to lost. b is valid during the
+// call only. failed is called for other errors of the socket.
 func (s *udpSock) read(f func(b []byte, src netip.AddrPort), lost func([]byte, netip.AddrPort, error), failed func()) {
 	var (
 		hdrs  [batch]mmsghdr
