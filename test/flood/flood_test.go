@@ -201,7 +201,8 @@ func TestSilentConnections(t *testing.T) {
 	}
 }
 
-// get sends a request by a new connection from an address of its own and returns how long the answer took.
+// get sends a request by a new connection from an address of its own and returns how long the answer took. While a flood opens
+// connections faster than a new one can send its request it may have to repeat it, as decision 14 says: the time is that of all.
 func get(t *testing.T, url, token string) time.Duration {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 200, 1)}}
@@ -218,6 +219,10 @@ func get(t *testing.T, url, token string) time.Duration {
 	}
 	begin := time.Now()
 	res, err := client.Do(req)
+	for err != nil && time.Since(begin) < time.Second {
+		t.Logf("GET %s, to be repeated: %v", url, err)
+		res, err = client.Do(req)
+	}
 	if err != nil {
 		t.Errorf("GET %s: %v", url, err)
 		return time.Since(begin)
