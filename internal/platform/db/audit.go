@@ -32,6 +32,8 @@ type AuditRecord struct {
 	Summary string // JSON for people
 	Prev    [32]byte
 	Hash    [32]byte
+
+	unreadable string // what of the stored row is no value of its column's kind
 }
 
 // sum computes the row's hash. Every field goes in with its length before it, so that no two different rows have the same
@@ -141,16 +143,21 @@ func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, 
 	var rep AuditReport
 	var head AuditHead
 	err := d.View(ctx, func(ctx context.Context, tx *Tx) error {
+		var seq any
 		var h []byte
-		ok, err := tx.QueryRow(ctx, "SELECT seq, hash FROM audit_head WHERE id = 1", nil, &head.Seq, &h)
-		if err != nil {
+		var before *int64
+		_, err := tx.QueryRow(ctx, "SELECT seq, hash, (SELECT MIN(seq) FROM audit WHERE seq < 1) FROM audit_head WHERE id = 1", nil, &seq, &h, &before)
+		n, isNumber := seq.(int64)
+		switch {
+		case err != nil:
 			return err
-		}
-		if !ok || len(h) != 32 {
+		case !isNumber || len(h) != 32:
 			rep.Break = &AuditBreak{0, "the chain's head is missing or damaged"}
-			return nil
+		case before != nil:
+			rep.Break = &AuditBreak{*before, "it was added outside the chain, which begins with row 1"}
+		default:
+			head = AuditHead{n, [32]byte(h)}
 		}
-		head.Hash = [32]byte(h)
 		return nil
 	})
 	if err != nil || rep.Break != nil {
@@ -183,6 +190,8 @@ func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, 
 				rep.Break = &AuditBreak{rep.Rows + 1, fmt.Sprintf("the row is missing; the next is %d", r.Seq)}
 			case !bytes.Equal(r.Prev[:], prev[:]):
 				rep.Break = &AuditBreak{r.Seq, "it does not follow the row before it (its copy of the previous hash differs)"}
+			case r.unreadable != "":
+				rep.Break = &AuditBreak{r.Seq, "its content was altered (" + r.unreadable + ")"}
 			case r.sum() != r.Hash:
 				rep.Break = &AuditBreak{r.Seq, "its content was altered (its hash differs)"}
 			}
@@ -239,12 +248,21 @@ func (d *DB) AuditLog(ctx context.Context, after int64, limit int, fn func(Audit
 func auditRows(ctx context.Context, tx *Tx, fn func(AuditRecord), where string, args ...any) error {
 	return tx.Query(ctx, func(rows *sql.Rows) error {
 		var r AuditRecord
-		var at int64
+		var at, items any // SQLite stores what it is given, whatever the column's type
 		var digest, prev, hash []byte
-		if err := rows.Scan(&r.Seq, &at, &r.Actor.Kind, &r.Actor.ID, &r.Actor.RequestID, &r.Action, &r.Target, &r.Items, &digest, &r.Summary, &prev, &hash); err != nil {
+		if err := rows.Scan(&r.Seq, &at, &r.Actor.Kind, &r.Actor.ID, &r.Actor.RequestID, &r.Action, &r.Target, &items, &digest, &r.Summary, &prev, &hash); err != nil {
 			return err
 		}
-		r.At = time.UnixMicro(at).UTC()
+		if n, ok := items.(int64); ok {
+			r.Items = n
+		} else {
+			r.unreadable = "its count is no number"
+		}
+		if t, ok := at.(int64); ok {
+			r.At = time.UnixMicro(t).UTC()
+		} else {
+			r.unreadable = "its time is no number"
+		}
 		// A value of the wrong length cannot be a hash; it stays zero and breaks the chain where it should.
 		for _, f := range []struct {
 			dst *[32]byte

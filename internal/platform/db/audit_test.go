@@ -70,7 +70,20 @@ func TestAuditChainTellsEveryTampering(t *testing.T) {
 			{"row beyond the head", []string{"INSERT INTO audit SELECT 26, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, hash, hash FROM audit WHERE seq = 25"}, 26, "ends"},
 			{"head's hash replaced", []string{"UPDATE audit_head SET hash = (SELECT hash FROM audit WHERE seq = 24)"}, 25, "head"},
 			{"head gone", []string{"DELETE FROM audit_head"}, 0, "head"},
+			{"row numbered 0", []string{"INSERT INTO audit SELECT 0, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, prev, hash FROM audit WHERE seq = 1"}, 0, "outside the chain"},
+			{"row numbered below 0", []string{"INSERT INTO audit SELECT -7, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, prev, hash FROM audit WHERE seq = 9"}, -7, "outside the chain"},
+			{"time far beyond any calendar", []string{"UPDATE audit SET at = 9223372036854775807 WHERE seq = 6"}, 6, "altered"},
+			{"time that is text", []string{"sqlite: UPDATE audit SET at = 'yesterday' WHERE seq = 6"}, 6, "time is no number"},
+			{"time that is a fraction", []string{"sqlite: UPDATE audit SET at = at + 0.5 WHERE seq = 1"}, 1, "time is no number"},
+			{"count that is a blob", []string{"sqlite: UPDATE audit SET items = x'00' WHERE seq = 25"}, 25, "count is no number"},
+			{"head's number that is text", []string{"sqlite: UPDATE audit_head SET seq = 'many'"}, 0, "head"},
 		} {
+			if statement, only := strings.CutPrefix(c.sql[0], "sqlite: "); only {
+				if d.Driver() != db.SQLite {
+					continue // PostgreSQL's columns hold their type only
+				}
+				c.sql[0] = statement
+			}
 			// Each tampering is tried inside a copy of the tables, which is put back afterwards.
 			update(t, d, func(ctx context.Context, tx *db.Tx) error {
 				for _, s := range append([]string{"CREATE TABLE save_audit AS SELECT * FROM audit", "CREATE TABLE save_head AS SELECT * FROM audit_head"}, c.sql...) {
