@@ -78,6 +78,7 @@ type Edge struct {
 	lingering atomic.Int64
 	rate      gate
 	draining  atomic.Bool
+	leaving   atomic.Bool // OPTIONS is answered 503, calls are taken
 	stopping  atomic.Bool
 	running   atomic.Bool
 	idle      chan struct{} // gets a token when the last call ends
@@ -349,6 +350,9 @@ func (e *Edge) Drain(ctx context.Context) error {
 		}
 	}
 }
+
+// Leave answers OPTIONS with 503 from now on, so that peers send new calls elsewhere, and takes the calls that come all the same.
+func (e *Edge) Leave() { e.leaving.Store(true) }
 
 // SetDraining refuses new calls, or takes them again, without waiting. Once Run's context is done it has no effect.
 func (e *Edge) SetDraining(on bool) {

@@ -30,7 +30,7 @@ type metrics struct {
 }
 
 var (
-	descPeer = prometheus.NewDesc("tandem_peer_up", "1 if at least one address of the peer is up.", []string{"group", "peer"}, nil)
+	descPeer = prometheus.NewDesc("tandem_peer_up", "1 if at least one address of the peer is up, 0 if all are down or its name has none. No sample while all are unknown: none has answered yet.", []string{"group", "peer"}, nil)
 	descAddr = prometheus.NewDesc("tandem_peer_addresses", "Addresses of the peer, by state.", []string{"group", "peer", "state"}, nil)
 	descLoad = prometheus.NewDesc("tandem_group_calls_active", "Calls from and to the peer group, being set up or up.", []string{"group", "service"}, nil)
 	descCert = prometheus.NewDesc("tandem_sip_certificate_expiry_timestamp_seconds",
@@ -101,11 +101,13 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, g := range m.e.groups {
 		ch <- prometheus.MustNewConstMetric(descLoad, prometheus.GaugeValue, float64(g.calls.Load()), g.cfg.Name, g.service.String())
 		for _, p := range g.peers {
-			up, down := 0, 0
+			up, down, unknown := 0, 0, 0
 			p.mu.Lock()
 			for _, a := range p.addrs {
 				switch {
 				case !a.gone.IsZero():
+				case !a.known.Load():
+					unknown++
 				case a.usable(now):
 					up++
 				default:
@@ -113,9 +115,12 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 				}
 			}
 			p.mu.Unlock()
-			ch <- prometheus.MustNewConstMetric(descPeer, prometheus.GaugeValue, truth(up > 0), g.cfg.Name, p.cfg.Name)
+			if up > 0 || unknown == 0 {
+				ch <- prometheus.MustNewConstMetric(descPeer, prometheus.GaugeValue, truth(up > 0), g.cfg.Name, p.cfg.Name)
+			}
 			ch <- prometheus.MustNewConstMetric(descAddr, prometheus.GaugeValue, float64(up), g.cfg.Name, p.cfg.Name, "up")
 			ch <- prometheus.MustNewConstMetric(descAddr, prometheus.GaugeValue, float64(down), g.cfg.Name, p.cfg.Name, "down")
+			ch <- prometheus.MustNewConstMetric(descAddr, prometheus.GaugeValue, float64(unknown), g.cfg.Name, p.cfg.Name, "unknown")
 		}
 	}
 }

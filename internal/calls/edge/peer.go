@@ -179,16 +179,18 @@ type address struct {
 	addr netip.AddrPort
 	gone time.Time // when the peer's name was first seen without it; zero: it has it. The peer's mutex guards it.
 
+	known atomic.Bool // it has answered once, or is down: until then up is a guess
+
 	mu        sync.Mutex // guards the fields below
-	up        bool
-	fails     int       // failures in a row
-	oks       int       // successes in a row
-	shunned   time.Time // a Retry-After lasts until then
-	trial     time.Time // when a peer that is not asked by OPTIONS gets another chance
-	since     time.Time // of the last change
-	reason    string    // of the last failure
-	answered  time.Time // last answer to OPTIONS
-	asked     time.Time // last OPTIONS
+	up        bool       // calls try it first
+	fails     int        // failures in a row
+	oks       int        // successes in a row
+	shunned   time.Time  // a Retry-After lasts until then
+	trial     time.Time  // when a peer that is not asked by OPTIONS gets another chance
+	since     time.Time  // of the last change
+	reason    string     // of the last failure
+	answered  time.Time  // last answer to OPTIONS
+	asked     time.Time  // last OPTIONS
 	roundTrip time.Duration
 }
 
@@ -208,6 +210,9 @@ func (a *address) good(now time.Time, log *slog.Logger) {
 	a.mu.Lock()
 	a.fails = 0
 	a.oks++
+	if a.up && !a.known.Swap(true) {
+		a.since, a.reason = now, ""
+	}
 	risen := !a.up && a.oks >= o.UpAfter
 	if risen {
 		a.up, a.since, a.reason, a.trial = true, now, "", time.Time{}
@@ -231,6 +236,7 @@ func (a *address) bad(now time.Time, why string, retryAfter time.Duration, log *
 	fallen := a.up && a.fails >= o.DownAfter
 	if fallen {
 		a.up, a.since = false, now
+		a.known.Store(true)
 	}
 	if !a.up && (a.peer.cfg.Passive || o.Off) {
 		a.trial = now.Add(o.Every)
@@ -253,7 +259,8 @@ type PeerState struct {
 	Service string `json:"service"` // contract name, "none" for the core
 	Peer    string `json:"peer"`
 	Address string `json:"address"` // empty while the peer's name has not been resolved
-	Up      bool   `json:"up"`
+	Up      bool   `json:"up"`      // calls try it first
+	Unknown bool   `json:"unknown"` // it has neither answered nor failed often enough to be down; Up is a guess
 	// Since is when Up last changed, RetryAfter until when the peer asked to be left alone.
 	Since      time.Time `json:"since"`
 	RetryAfter time.Time `json:"retryAfter,omitzero"`
@@ -278,7 +285,7 @@ func (p *peer) states(dst []PeerState) []PeerState {
 		}
 		s := base
 		a.mu.Lock()
-		s.Address, s.Up, s.Since, s.RetryAfter, s.Reason = a.addr.String(), a.up, a.since, a.shunned, a.reason
+		s.Address, s.Up, s.Unknown, s.Since, s.RetryAfter, s.Reason = a.addr.String(), a.up, !a.known.Load(), a.since, a.shunned, a.reason
 		s.LastAnswer, s.RoundTrip = a.answered, a.roundTrip
 		a.mu.Unlock()
 		dst = append(dst, s)

@@ -57,7 +57,11 @@ func (e *Edge) Ack(*sip.Message, transport.Flow) {}
 
 // ping answers an OPTIONS that asks whether we are there.
 func (e *Edge) ping(tx *transaction.Server, m *sip.Message, g *group) {
-	if why := e.unready(e.view()); why != "" {
+	why := e.unready(e.view())
+	if why == "" && e.leaving.Load() {
+		why = "this node is shutting down; send new calls to another"
+	}
+	if why != "" {
 		e.refuse(tx, m, g, 503, why, e.limits.Load().RetryAfter)
 		return
 	}
