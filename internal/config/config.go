@@ -139,8 +139,12 @@ type Log struct {
 
 // Shutdown is how long an orderly end may take.
 type Shutdown struct {
-	// Drain is how long calls and requests may go on after the first SIGTERM or Ctrl-C, while new ones are refused. Default 5m. A second
-	// signal ends the wait at once.
+	// LameDuck is how long, after the first SIGTERM or Ctrl-C, calls and requests are still taken while /readyz is 503 and OPTIONS
+	// is answered 503, so that load balancers and peers send them elsewhere before they are refused. 0s to 10m; default 0s: no wait.
+	// Behind a load balancer set its check interval times the failures it needs, and a second: 11s for two failures 5 s apart.
+	LameDuck time.Duration `yaml:"lameDuck"`
+	// Drain is how long calls and requests may go on after that, while new ones are refused. Default 5m. A second signal ends both waits
+	// at once.
 	Drain time.Duration `yaml:"drain"`
 	// Cut is how long parts may take to end after that, before the process ends without them. Default 10s.
 	Cut time.Duration `yaml:"cut"`

@@ -243,6 +243,9 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	}
 	oneOf("log.format", l.Log.Format, "text", "json")
 	oneOf("log.numbers", l.Log.Numbers, "redacted", "full")
+	if d := l.Shutdown.LameDuck; d < 0 || d > 10*time.Minute {
+		bad("shutdown.lameDuck", "%v is out of range; use 0s to 10m", d)
+	}
 	if l.Shutdown.Drain < 0 {
 		bad("shutdown.drain", "is negative; 0s does not wait for calls")
 	}

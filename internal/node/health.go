@@ -31,7 +31,10 @@ func (n *node) readiness(role string) readiness {
 	blocked := func(format string, args ...any) { r.reasons = append(r.reasons, fmt.Sprintf(format, args...)) }
 	hasEdge := n.cfg.Has(config.RoleEdge) && (role == "" || role == config.RoleEdge)
 	hasAPI := n.cfg.Has(config.RoleAPI) && (role == "" || role == config.RoleAPI)
-	if n.draining.Load() {
+	switch {
+	case n.leaving.Load():
+		blocked("shutting down")
+	case n.draining.Load():
 		blocked("draining: no new calls are taken")
 	}
 	if hasEdge {
@@ -82,7 +85,7 @@ func (n *node) health(context.Context) api.Health {
 	h := api.Health{Status: api.StatusReady, Reasons: append(append([]string{}, r.reasons...), r.warnings...), Version: n.version, Node: n.cfg.Calls.Edge.Node,
 		Roles: n.cfg.Roles, Started: n.started.UTC(), Parts: []api.Part{}, Database: n.core.database()}
 	switch {
-	case n.draining.Load():
+	case n.leaving.Load() || n.draining.Load():
 		h.Status = api.StatusDraining
 	case !r.ready:
 		h.Status = api.StatusNotReady

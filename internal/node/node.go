@@ -60,6 +60,7 @@ type node struct {
 	sipConnections      int           // the most, by the same
 	supervisor          *supervisor
 	draining            atomic.Bool
+	leaving             atomic.Bool // told to end; listeners may still be open
 	peerGroups          []edge.Group
 	listening           []edge.Listening // as bound at the start
 

@@ -74,6 +74,7 @@ func Serve(ctx context.Context, o Options) error {
 	defer n.reloadOn(o.Reload)()
 	n.announce(ctx, o.Ready)
 	<-ctx.Done()
+	n.leave(o.Cut)
 	log.Info("shutting down; draining", "longest", n.cfg.Shutdown.Drain)
 	n.draining.Store(true)
 	if err := r.stop(o.Cut, n.cfg.Shutdown.Drain, n.cfg.Shutdown.Cut); err != nil {
@@ -81,6 +82,20 @@ func Serve(ctx context.Context, o Options) error {
 	}
 	log.Info("ended")
 	return nil
+}
+
+// leave makes the node unready and its answers to OPTIONS 503, and takes calls and requests for shutdown.lameDuck all the same:
+// load balancers and peers need that long to notice. Cut ends the wait.
+func (n *node) leave(cut <-chan struct{}) {
+	n.leaving.Store(true)
+	if e := n.edge.Load(); e != nil {
+		e.Leave()
+	}
+	n.log.Info("shutting down; not ready, calls and requests are still taken", "for", n.cfg.Shutdown.LameDuck)
+	select {
+	case <-time.After(n.cfg.Shutdown.LameDuck):
+	case <-cut:
+	}
 }
 
 // announce waits until the process can do its work and then says so, once.
