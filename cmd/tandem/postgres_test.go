@@ -78,7 +78,7 @@ func TestCallsAreDecidedWhileTheDatabaseIsAway(t *testing.T) {
 	if !routed(number) {
 		t.Error("the number is not routed after a restart without the database")
 	}
-	if out := must(t, data, "status"); !strings.HasPrefix(out, "ready ") || !strings.Contains(out, "away") {
+	if out := must(t, data, "status"); !strings.HasPrefix(out, "ready ") || !strings.Contains(out, "unavailable") {
 		t.Errorf("status:\n%s", out)
 	}
 
@@ -116,7 +116,7 @@ func TestRolesOnTwoNodesShareADatabase(t *testing.T) {
 	args := append([]string{"--set", "database.driver=postgres", "--set", "database.url=" + c.URL, "--set", "database.allowUnsafeDurability=true"}, group...)
 	apiData, edgeData := t.TempDir(), t.TempDir()
 	front := serve(t, apiData, append([]string{"--roles", "api,worker"}, args...)...)
-	back := serve(t, edgeData, append([]string{"--roles", "edge"}, args...)...)
+	back := serve(t, edgeData, append([]string{"--roles", "edge", "--set", "calls.node=n2"}, args...)...)
 	if front.ready.Provisioning == "" || back.ready.Provisioning != "" || front.ready.SIP["udp"] != "" || back.ready.SIP["udp"] == "" {
 		t.Errorf("roles do not tell what is served: %s%s", front.line, back.line)
 	}

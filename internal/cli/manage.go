@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	api "github.com/tandemgw/tandem/api/manage"
@@ -46,10 +47,11 @@ var errNotReady = errors.New("tandem is not ready")
 func printHealth(w io.Writer, h *api.Health) error {
 	fmt.Fprintf(w, "%s  (node %s, version %s, up %s, roles %s)\n", h.Status, h.Node, h.Version, age(h.Started), strings.Join(h.Roles, ","))
 	for _, r := range h.Reasons {
-		fmt.Fprintf(w, "  ! %s\n", r)
+		fmt.Fprintf(w, "  ! %s\n", strings.ReplaceAll(text.WrapSoft(r, 76), "\n", "\n    "))
 	}
 	if d := h.Database; d != nil {
-		fmt.Fprintf(w, "database  %s, %s\n", d.Engine, either(d.Available, "available", "away: "+d.Error))
+		fmt.Fprintf(w, "database  %s, %s\n", d.Engine, either(d.Writable, "available", either(d.Available, "takes no writes", "unavailable")+" for "+age(d.Since)))
+		fmt.Fprintf(w, "          %s\n", d.Location)
 	}
 	if r := h.Replica; r != nil {
 		fmt.Fprintf(w, "index     %d numbers, position %d of %d, %s\n", r.Numbers, r.Position, r.Head, indexState(r))

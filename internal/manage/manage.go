@@ -40,7 +40,7 @@ const (
 // something about it. A nil function means that this node's roles do not include the job.
 type Jobs struct {
 	Health      func(ctx context.Context) api.Health
-	Drain       func(draining bool) error
+	Drain       func(ctx context.Context, draining bool) error
 	Reload      func(ctx context.Context) (*api.Reloaded, error)
 	Peers       func() []api.PeerGroup
 	AcceptIndex func(ctx context.Context, database string) error
@@ -283,7 +283,7 @@ func (s *Server) setDrain(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusOK, d, s.jobs.Drain(d.Draining)
+	return http.StatusOK, d, s.jobs.Drain(r.Context(), d.Draining)
 }
 
 func (s *Server) reload(r *http.Request) (int, any, error) {

@@ -90,11 +90,11 @@ func jobs() (manage.Jobs, *[]string) {
 	return manage.Jobs{
 		Health: func(context.Context) api.Health {
 			return api.Health{Status: api.StatusReady, Reasons: []string{}, Version: "v0", Node: "n1", Roles: []string{"edge"}, Started: now,
-				Parts: []api.Part{{Name: "edge", Running: true, Since: now}}, Database: &api.Database{Engine: "sqlite", Available: true},
+				Parts: []api.Part{{Name: "edge", Running: true, Since: now}}, Database: &api.Database{Engine: "sqlite", Location: "/d/tandem.db", Available: true, Writable: true, Since: now},
 				Replica: &api.Replica{Loaded: true, Database: "d1", Position: 7, Head: 7, Current: true, Synced: &now,
 					Held: &api.HeldIndex{Reason: "another database", Database: "d2", Numbers: 1, Since: now}}, Calls: &api.Calls{Active: 3}}
 		},
-		Drain: func(bool) error { did = append(did, "drain"); return nil },
+		Drain: func(context.Context, bool) error { did = append(did, "drain"); return nil },
 		Reload: func(ctx context.Context) (*api.Reloaded, error) {
 			did = append(did, "reload")
 			return &api.Reloaded{Applied: []string{"log.level"}, Restart: []string{}}, nil

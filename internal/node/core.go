@@ -78,6 +78,11 @@ func openCore(ctx context.Context, cfg *config.Loaded, serving bool, log *slog.L
 	if c.db, err = db.Open(ctx, cfg.Database, log.With("part", "database"), reg); err != nil {
 		return nil, fmt.Errorf("database: %w", err)
 	}
+	if serving {
+		if err := c.db.Join(ctx, cfg.Calls.Edge.Node); err != nil {
+			return nil, fmt.Errorf("database: %w", err)
+		}
+	}
 	c.feed = outbox.New(c.db, cfg.Feed, log.With("part", "feed"), reg)
 	c.store = store.New(c.db, c.feed)
 	c.directory = directory.New(c.store, directory.Config{BaseDomain: cfg.Calls.Routing.BaseDomain}, log.With("part", "directory"), reg)
@@ -319,11 +324,8 @@ func (c *core) verifyAudit(ctx context.Context, heads []string) (*api.AuditRepor
 
 // database returns the state of the database for health.
 func (c *core) database() *api.Database {
-	out := &api.Database{Engine: c.db.Driver(), Available: true}
-	if err := c.db.Ready(); err != nil {
-		out.Available, out.Error = false, fault.As(err).Message
-	}
-	return out
+	s := c.db.Status()
+	return &api.Database{Engine: c.db.Driver(), Location: s.Where, Available: s.Available, Writable: s.Writable, Since: s.Since.UTC(), Error: s.Cause}
 }
 
 // replicaDir is where the number index keeps its files.

@@ -8,18 +8,18 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/config"
-	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
 // readiness is whether the node can do its work now.
 //
 // The edge depends on no database: a node with the role edge stays ready without one, and says what is amiss. Whoever
-// balances HTTP asks for the role api alone (/readyz?role=api), which is not ready while the database is away.
+// balances HTTP asks for the role api alone (/readyz?role=api), which is not ready while the database takes no writes.
 type readiness struct {
 	ready    bool
 	reasons  []string // why not
@@ -50,13 +50,22 @@ func (n *node) readiness(role string) readiness {
 			r.warnings = append(r.warnings, "index: "+h.Reason+"; the old index serves until tandem index accept")
 		}
 	}
-	if err := n.core.db.Ready(); err != nil {
-		text := "database: " + fault.As(err).Message
-		if hasAPI && !hasEdge || !hasAPI && !hasEdge {
-			blocked("%s", text)
-		} else {
-			r.warnings = append(r.warnings, text)
+	if s := n.core.db.Status(); !s.Writable {
+		what := "unavailable"
+		if s.Available {
+			what = "takes no writes"
 		}
+		text := fmt.Sprintf("database %s: %s since %s: %s", s.Where, what, s.Since.UTC().Format(time.RFC3339), s.Cause)
+		if hasEdge {
+			r.warnings = append(r.warnings, text)
+		} else {
+			blocked("%s", text)
+		}
+	} else if s.Rival != "" {
+		r.warnings = append(r.warnings, fmt.Sprintf("node id %q is held by %s: give each node an id of its own (calls.node)", n.cfg.Calls.Edge.Node, s.Rival))
+	}
+	if hasEdge {
+		r.warnings = append(r.warnings, downGroups(n.peers())...)
 	}
 	for _, s := range n.supervisor.state() {
 		if s.Running || role != "" && s.Name != role {
@@ -70,6 +79,17 @@ func (n *node) readiness(role string) readiness {
 	}
 	r.ready = len(r.reasons) == 0
 	return r
+}
+
+// downGroups names the peer groups of which every peer is down. A peer that is unknown is tried.
+func downGroups(groups []api.PeerGroup) (warnings []string) {
+	for _, g := range groups {
+		usable := func(p api.Peer) bool { return p.State != peerDown }
+		if len(g.Peers) > 0 && !slices.ContainsFunc(g.Peers, usable) {
+			warnings = append(warnings, fmt.Sprintf("peer group %s: every peer is down; calls to it fail", g.Name))
+		}
+	}
+	return warnings
 }
 
 func orStarting(why string) string {

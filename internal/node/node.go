@@ -371,16 +371,31 @@ func (n *node) close() {
 	}
 }
 
-// drain stops or resumes taking new calls, for the management API.
-func (n *node) drain(on bool) error {
+// drain stops or resumes taking new calls, for the management API. It works without the database; then the log alone
+// says who asked.
+func (n *node) drain(ctx context.Context, on bool) error {
 	e := n.edge.Load()
 	if e == nil {
 		return fault.New(fault.Conflict, "NoEdge", "no SIP edge runs on this node")
 	}
-	n.draining.Store(on)
+	if n.draining.Swap(on) == on {
+		return nil
+	}
 	e.SetDraining(on)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	action, id := "node.undrain", n.cfg.Calls.Edge.Node
+	if on {
+		action = "node.drain"
+	}
+	if err := n.core.audit(ctx, action, id, 1, api.Drain{Draining: on}); err != nil {
+		actor := domain.ActorFrom(ctx)
+		n.log.Warn("done, but not in the audit log", "action", action, "node", id, "actor", actor.Kind+":"+actor.ID, "error", err)
+	}
 	return nil
 }
+
+const peerDown = "down"
 
 func (n *node) peers() []api.PeerGroup {
 	groups := make([]api.PeerGroup, len(n.peerGroups))
@@ -407,14 +422,16 @@ func (n *node) peers() []api.PeerGroup {
 		if g == nil {
 			continue
 		}
-		w := api.Peer{Name: p.Peer, Address: p.Address, Priority: priority[p.Group+"/"+p.Peer], State: "down", Reason: p.Reason}
-		if p.Up {
-			w.State = "up"
+		w := api.Peer{Name: p.Peer, Address: p.Address, Priority: priority[p.Group+"/"+p.Peer], State: peerDown, Reason: p.Reason}
+		switch {
+		case p.RetryAfter.After(time.Now()): // calls go elsewhere until then
+		case p.Unknown:
+			w.State = "unknown"
+		case p.Up:
+			w.State, w.Reason = "up", ""
 		}
 		if !p.Since.IsZero() {
 			w.Since = &p.Since
-		} else if p.Reason == "" {
-			w.State = "unknown"
 		}
 		g.Peers = append(g.Peers, w)
 	}

@@ -67,13 +67,13 @@ func TestEdgeIsBuiltAnewOnTheSamePorts(t *testing.T) {
 func TestDrainingOutlivesARestartOfTheEdge(t *testing.T) {
 	t.Parallel()
 	n := buildNode(t)
-	if err := n.drain(true); err == nil {
+	if err := n.drain(t.Context(), true); err == nil {
 		t.Error("a node whose edge does not run says that it drains")
 	}
 	if _, err := n.openEdge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.drain(true); err != nil {
+	if err := n.drain(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
 	end(t, n)
@@ -84,7 +84,7 @@ func TestDrainingOutlivesARestartOfTheEdge(t *testing.T) {
 	if !n.edge.Load().Draining() {
 		t.Error("the edge takes calls again after a restart")
 	}
-	if err := n.drain(false); err != nil || n.edge.Load().Draining() {
+	if err := n.drain(t.Context(), false); err != nil || n.edge.Load().Draining() {
 		t.Errorf("drain --off: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -131,7 +131,7 @@ func TestReadinessSaysWhy(t *testing.T) {
 	if code, body := ask("/readyz"); code != 200 || !strings.Contains(body, `"reasons":[]`) {
 		t.Errorf("readyz of a node that runs: %d %s", code, body)
 	}
-	if err := n.drain(true); err != nil {
+	if err := n.drain(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
 	if code, body := ask("/readyz?role=edge"); code != 503 || !strings.Contains(body, "draining") {

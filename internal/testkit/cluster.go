@@ -38,6 +38,8 @@ type credential struct {
 type ClusterOptions struct {
 	// Durable keeps fsync and full_page_writes on, as crash tests need.
 	Durable bool
+	// Parent is the directory in which the cluster's own is made; the system's for temporary files if empty.
+	Parent string
 }
 
 // NewCluster starts a cluster for one test and removes it afterwards.
@@ -45,7 +47,7 @@ func NewCluster(t testing.TB, o ClusterOptions) *Cluster {
 	t.Helper()
 	bin := binaries(t)
 	// Not t.TempDir: the server's user must be able to enter it, and a socket's path has at most 107 bytes.
-	dir, err := os.MkdirTemp("", "tandem-pg")
+	dir, err := os.MkdirTemp(o.Parent, "tandem-pg")
 	if err != nil {
 		t.Fatalf("make a directory for PostgreSQL: %v", err)
 	}
@@ -215,6 +217,22 @@ func (c *Cluster) CreateDatabase(t testing.TB, name string) {
 	if err := admin(c.URL("postgres"), "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Admin runs one statement as the database's superuser, who may write though default_transaction_read_only is on.
+func (c *Cluster) Admin(t testing.TB, database, statement string) {
+	t.Helper()
+	if err := admin(c.URL(database)+"&default_transaction_read_only=off", statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// CreateOwned makes an empty database that belongs to an ordinary role, and returns that role's connection string.
+func (c *Cluster) CreateOwned(t testing.TB, name, role string) string {
+	t.Helper()
+	c.Admin(t, "postgres", "CREATE ROLE "+pgx.Identifier{role}.Sanitize()+" LOGIN")
+	c.Admin(t, "postgres", "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()+" OWNER "+pgx.Identifier{role}.Sanitize())
+	return strings.Replace(c.URL(name), "postgres@", role+"@", 1)
 }
 
 func (c *Cluster) data() string { return filepath.Join(c.Dir, "data") }

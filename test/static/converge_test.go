@@ -104,7 +104,7 @@ func TestConvergesWithoutRestart(t *testing.T) {
 	s := newSite(t, database)
 	s.start(t)
 	other := newSite(t, database)
-	other.roles = "[edge]"
+	other.roles, other.id = "[edge]", "n2"
 	other.start(t)
 	w := &writer{c: s.api(t), want: s.provision(t)}
 	stop := make(chan struct{})

@@ -25,7 +25,7 @@ func TestChangeIsRoutedWithinASecond(t *testing.T) {
 		s.start(t)
 		s.provision(t)
 		other := newSite(t, database)
-		other.roles = "[edge]"
+		other.roles, other.id = "[edge]", "n2"
 		other.start(t)
 		measure(t, s, s, other)
 	})

@@ -166,7 +166,11 @@ func (s *site) writeConfig(t *testing.T) {
 	if s.database != "" {
 		w("database: {%s}", s.database)
 	}
-	w("calls:\n  routing:\n    baseDomain: %s\n    countries: [GB]", baseDomain)
+	w("calls:")
+	if s.id != "" {
+		w("  node: %s", s.id)
+	}
+	w("  routing:\n    baseDomain: %s\n    countries: [GB]", baseDomain)
 	if s.fallback {
 		w("    peerGroupToService: {core: teamsOperatorConnect}")
 	}

@@ -81,15 +81,15 @@ func TestPostgresAway(t *testing.T) {
 				t.Fatalf("%s: still away: %v", when, err)
 			}
 		}
-		if err := d.Ready(); err != nil {
-			t.Errorf("%s: a write succeeds but Ready says %v", when, err)
+		if s := d.Status(); !s.Available {
+			t.Errorf("%s: a write succeeds but the status is %+v", when, s)
 		}
 	}
 
 	at := clock.Now()
 	refused("never seen", write(), at)
-	if err := d.Ready(); !fault.Is(err, fault.Unavailable) {
-		t.Errorf("Ready before the server was seen: %v", err)
+	if s := d.Status(); s.Available || s.Writable || s.Cause == "" {
+		t.Errorf("status before the server was seen: %+v", s)
 	}
 	c.Start(t)
 	comesBack("appearing after start") // the schema is made now

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"time"
 
@@ -31,13 +32,26 @@ type DB struct {
 	pool        *pgxpool.Pool   // PostgreSQL only
 	pgcfg       *pgx.ConnConfig // PostgreSQL only
 	lock        *Lock           // SQLite only
+	file        *os.File        // SQLite only; closing it earlier than the pools would drop their locks
+	where       string          // host, port and database, or the file's path
+	node        string          // as Join said; empty: nothing is written
 
 	probing  turn // held while a probe asks the server; guards migrated and probe
 	migrated bool
 	probe    *pgx.Conn // kept open between probes; PostgreSQL only
 
-	mu    sync.Mutex
-	epoch *epoch // guarded by mu
+	writing sync.Mutex // guards session and held
+	session *pgx.Conn  // the node's own; PostgreSQL only
+	held    bool       // it holds the lock of the node's id, or there is a pooler
+
+	mu     sync.Mutex // guards the fields below
+	epoch  *epoch
+	away   error     // why epoch is nil
+	bad    error     // why writes fail; nil: they do not
+	since  time.Time // when epoch or bad last began or ended
+	proven time.Time // when a write was last proved to succeed
+	failed time.Time // when a transaction last failed for a fault of the database
+	rival  string    // the session that holds the node's id in our place
 }
 
 // epoch is a time in which the database answered. Its context ends when it stops doing so, and takes all work in
@@ -54,7 +68,8 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	if errs := cfg.Validate(); len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	d := &DB{cfg: cfg, log: log, m: newMetrics(reg), probing: newTurn()}
+	d := &DB{cfg: cfg, log: log, probing: newTurn(), since: time.Now()}
+	d.m = newMetrics(reg, d.Status)
 	var err error
 	if cfg.Driver == SQLite {
 		err = d.openSQLite(ctx)
@@ -87,18 +102,13 @@ func (d *DB) Close() error {
 	if d.pool != nil {
 		d.closePostgres()
 	}
+	if d.file != nil {
+		errs = append(errs, d.file.Close())
+	}
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// Ready returns nil if the database answered when last asked, else fault.Unavailable.
-func (d *DB) Ready() error {
-	if d.current() == nil {
-		return unavailable(errAway, time.Second)
-	}
-	return nil
 }
 
 // View runs fn in a transaction that only reads, and that sees one state of the database throughout: what others commit
@@ -237,10 +247,16 @@ func (d *DB) done(ctx context.Context, write bool, start time.Time, err error) e
 			After(time.Second).Because(fmt.Errorf("lost against concurrent transactions %d times: %w", maxAttempts, err))
 	case lost:
 		d.m.unavailable.Inc()
-		return unavailable(err, 2*time.Second)
-	case hardware:
+		return unavailable(err, write, 2*time.Second)
+	case broken:
+		if d.node != "" { // else nothing would find out when it works again
+			d.note(err, false)
+		}
 		d.m.unavailable.Inc()
-		return unavailable(err, 30*time.Second)
+		return unavailable(err, write, 30*time.Second)
+	}
+	if write && !d.Status().Writable {
+		return unavailable(err, write, 30*time.Second)
 	}
 	return fault.Wrap(err, "database")
 }
@@ -257,25 +273,26 @@ func (d *DB) markReady() *epoch {
 	defer d.mu.Unlock()
 	if d.epoch == nil {
 		ctx, end := context.WithCancelCause(context.Background())
-		d.epoch = &epoch{ctx, end}
-		d.m.up.Set(1)
-		d.log.Info("database ready", "driver", d.cfg.Driver)
+		d.epoch, d.away, d.since = &epoch{ctx, end}, nil, time.Now()
+		d.log.Info("database available", "database", d.where)
 	}
 	return d.epoch
 }
 
-// markAway ends the epoch and with it all work in progress.
+// markAway ends the epoch and with it all work in progress. Without one it notes the latest cause.
 func (d *DB) markAway(cause error, warn bool) {
 	d.mu.Lock()
 	ep := d.epoch
-	d.epoch = nil
+	d.epoch, d.away = nil, cause
+	if ep != nil {
+		d.since = time.Now()
+	}
 	d.mu.Unlock()
 	if ep == nil {
 		return
 	}
-	d.m.up.Set(0)
 	if warn {
-		d.log.Warn("database away: writes are refused until it is back", "driver", d.cfg.Driver, "error", cause)
+		d.log.Warn("database unavailable: writes are refused until it answers", "database", d.where, "error", cause)
 	}
 	ep.end(fmt.Errorf("%w: %w", errAway, cause))
 }

@@ -22,7 +22,10 @@ import (
 var ErrRetry = errors.New("db: run the transaction again")
 
 // errAway is the cause of work cut off because the database stopped answering.
-var errAway = errors.New("the database is away")
+var errAway = errors.New("the database does not answer")
+
+// errDamaged is the cause when the database file is not what it was.
+var errDamaged = errors.New("the database file is damaged")
 
 // The codes of the errors that callers get (503).
 const (
@@ -34,10 +37,10 @@ const (
 type class uint8
 
 const (
-	other    class = iota
-	again          // the transaction lost against another: run it again
-	lost           // the connection or the server is gone
-	hardware       // the disk is full or failing
+	other  class = iota
+	again        // the transaction lost against another: run it again
+	lost         // the connection or the server is gone
+	broken       // it answers and cannot do its work: disk full or failing, data damaged, permissions withdrawn
 )
 
 func classify(err error) class {
@@ -58,8 +61,8 @@ func classify(err error) class {
 		case strings.HasPrefix(pe.Code, "08") || strings.HasPrefix(pe.Code, "57P") || pe.Code == "53300" || pe.Code == "25006":
 			// Connection exceptions, shutdown or start-up, too many connections, a standby that takes no writes.
 			return lost
-		case strings.HasPrefix(pe.Code, "53") || strings.HasPrefix(pe.Code, "58"):
-			return hardware // out of disk or memory, I/O errors
+		case strings.HasPrefix(pe.Code, "53") || strings.HasPrefix(pe.Code, "58") || strings.HasPrefix(pe.Code, "XX") || pe.Code == "42501":
+			return broken // out of disk or memory, I/O errors, damaged data, no permission
 		}
 		return other
 	}
@@ -72,8 +75,9 @@ func classify(err error) class {
 			if c := se.Code(); c == sqlite3.SQLITE_CONSTRAINT_UNIQUE || c == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY {
 				return again
 			}
-		case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
-			return hardware
+		case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM,
+			sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+			return broken
 		}
 		return other
 	}
@@ -87,6 +91,15 @@ func classify(err error) class {
 	return other
 }
 
+// damaged reports whether err says that the SQLite file is not what was written.
+func damaged(err error) bool {
+	var se *sqlite.Error
+	if errors.As(err, &se) {
+		return se.Code()&0xff == sqlite3.SQLITE_CORRUPT || se.Code()&0xff == sqlite3.SQLITE_NOTADB
+	}
+	return errors.Is(err, errDamaged)
+}
+
 // misconfigured tells errors of PostgreSQL that waiting does not mend.
 func misconfigured(err error) bool {
 	var pe *pgconn.PgError
@@ -94,8 +107,11 @@ func misconfigured(err error) bool {
 	return errors.As(err, &pe) && (strings.HasPrefix(pe.Code, "28") || pe.Code == "3D000" || strings.HasPrefix(pe.Code, "42"))
 }
 
-// unavailable is what callers get while the database is away.
-func unavailable(cause error, after time.Duration) error {
-	return fault.New(fault.Unavailable, CodeUnavailable, "the database is not available; if this was a write it may or may not have been done: repeat it with the same Repeatability-Request-ID").
-		After(after).Because(cause)
+// unavailable is what callers get while the database cannot do its work.
+func unavailable(cause error, write bool, after time.Duration) error {
+	text := "the database is not available"
+	if write {
+		text += "; the write may or may not have been done: repeat it with the same Repeatability-Request-ID"
+	}
+	return fault.New(fault.Unavailable, CodeUnavailable, "%s", text).After(after).Because(cause)
 }

@@ -19,3 +19,5 @@ func lock(path, what string) (*Lock, error) {
 
 // Close gives the lock up.
 func (l *Lock) Close() error { return nil }
+
+func (l *Lock) room() error { return nil }

@@ -60,3 +60,14 @@ func (l *Lock) Close() error {
 	// runs its program, and with it the lock.
 	return errors.Join(syscall.Flock(int(l.f.Fd()), syscall.LOCK_UN), l.f.Close())
 }
+
+// room returns nil if the file system takes another 64 KiB. It uses the lock's open file: opening and closing others costs
+// descriptors that calls may need.
+func (l *Lock) room() error {
+	st, err := l.f.Stat()
+	if err != nil {
+		return err
+	}
+	_, err = l.f.WriteAt(make([]byte, 64<<10), st.Size())
+	return errors.Join(err, l.f.Truncate(st.Size()))
+}

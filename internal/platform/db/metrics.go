@@ -3,15 +3,13 @@ package db
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	up          prometheus.Gauge
 	retries     prometheus.Counter
 	unavailable prometheus.Counter
 	seconds     *prometheus.HistogramVec // by kind: read, write
 }
 
-func newMetrics(reg prometheus.Registerer) metrics {
+func newMetrics(reg prometheus.Registerer, status statusMetrics) metrics {
 	m := metrics{
-		up: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_db_up", Help: "1 while the database answers."}),
 		retries: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_db_retries_total",
 			Help: "Transactions repeated because they lost against a concurrent one."}),
 		unavailable: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_db_unavailable_total",
@@ -20,7 +18,33 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Help: "Duration of transactions, waiting and repeating included.", Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"kind"}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.up, m.retries, m.unavailable, m.seconds)
+		reg.MustRegister(m.retries, m.unavailable, m.seconds, status)
 	}
 	return m
+}
+
+// statusMetrics reads the database's status when metrics are collected.
+type statusMetrics func() Status
+
+var (
+	descUp       = prometheus.NewDesc("tandem_db_up", "1 while the database answers and is not damaged.", nil, nil)
+	descWritable = prometheus.NewDesc("tandem_db_writable", "1 while the database takes writes, as a write every 2 s shows.", nil, nil)
+	descConflict = prometheus.NewDesc("tandem_node_id_conflict", "1 while another process holds this node's id.", nil, nil)
+	descFailing  = prometheus.NewDesc("tandem_db_failing_since_timestamp_seconds",
+		"Since when the database takes no writes, in Unix time. No sample while it does.", []string{"database", "cause"}, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (f statusMetrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(f, ch) }
+
+// Collect implements [prometheus.Collector].
+func (f statusMetrics) Collect(ch chan<- prometheus.Metric) {
+	s, truth := f(), map[bool]float64{true: 1}
+	for desc, on := range map[*prometheus.Desc]bool{descUp: s.Available, descWritable: s.Writable, descConflict: s.Rival != ""} {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, truth[on])
+	}
+	if !s.Writable {
+		// The text changes rarely, and there is one series at a time: the alert can say why.
+		ch <- prometheus.MustNewConstMetric(descFailing, prometheus.GaugeValue, float64(s.Since.Unix()), s.Where, s.Cause)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 
@@ -37,10 +38,37 @@ func migrate(ctx context.Context, db *sql.DB, driver string) error {
 	if err != nil {
 		return fmt.Errorf("migrate the database: %w", err)
 	}
+	version, err := p.GetDBVersion(ctx)
+	if err != nil {
+		return fmt.Errorf("migrate the database: %w", err)
+	}
+	sources := p.ListSources()
+	known := sources[len(sources)-1].Version
+	if version > known {
+		return compatible(ctx, db, version, known)
+	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate the database: %w", err)
 	}
 	return nil
+}
+
+// errNewer marks a database whose schema this program is too old for.
+var errNewer = errors.New("the database was upgraded by a newer Tandem")
+
+// compatible returns nil if the newer schema says that programs that know migrations up to known may still use it. What it
+// says counts only if its last migration said it.
+func compatible(ctx context.Context, db *sql.DB, version, known int64) error {
+	var said, oldest int64
+	err := db.QueryRowContext(ctx, "SELECT version, oldest FROM schema_info WHERE id = 1").Scan(&said, &oldest)
+	switch {
+	case err == nil && said == version && oldest <= known:
+		return nil
+	case err != nil && classify(err) == lost:
+		return fmt.Errorf("read the schema's version: %w", err)
+	}
+	return fmt.Errorf("%w: its schema is version %d, and this program works with versions up to %d; start the newer program, "+
+		"or restore the backup made before the upgrade", errNewer, version, known)
 }
 
 // Schema identifies the schema that this program brings a PostgreSQL database to, for telling two apart.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,6 +37,7 @@ func (d *DB) openPostgres(ctx context.Context) error {
 	set("timezone", "UTC")
 	pc.AfterConnect = func(ctx context.Context, c *pgx.Conn) error { return d.assertPostgres(ctx, c) }
 	d.pgcfg = cc
+	d.where = net.JoinHostPort(cc.Host, strconv.Itoa(int(cc.Port))) + "/" + cc.Database
 	if d.pool, err = pgxpool.NewWithConfig(context.Background(), pc); err != nil {
 		return fmt.Errorf("open PostgreSQL: %w", err)
 	}
@@ -44,13 +47,14 @@ func (d *DB) openPostgres(ctx context.Context) error {
 	d.bulk = postgresBulk{}
 
 	if err := d.ask(ctx); err != nil {
-		if misconfigured(err) || errors.Is(err, errUnsafe) {
+		if misconfigured(err) || errors.Is(err, errUnsafe) || errors.Is(err, errNewer) {
 			return fmt.Errorf("open PostgreSQL: %w", err)
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		d.log.Warn("database away at start: going on without it; writes are refused until it appears", "driver", Postgres, "error", err)
+		d.markAway(err, false)
+		d.log.Warn("database unavailable at start: writes are refused until it answers", "database", d.where, "error", err)
 		return nil
 	}
 	d.markReady()
@@ -83,9 +87,13 @@ func (d *DB) assertPostgres(ctx context.Context, c *pgx.Conn) error {
 func (d *DB) closePostgres() {
 	d.probing.lock()
 	defer d.probing.unlock()
-	if d.probe != nil {
-		closeConn(d.probe)
-		d.probe = nil
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	for _, c := range []**pgx.Conn{&d.probe, &d.session} {
+		if *c != nil {
+			closeConn(*c)
+			*c = nil
+		}
 	}
 	d.pool.Close()
 }
@@ -98,13 +106,16 @@ func closeConn(c *pgx.Conn) {
 }
 
 // Run watches the database until ctx is done, and returns nil. On PostgreSQL it asks for a sign of life at every
-// ProbeInterval and declares the database away, cutting off all work in progress, if none comes within ProbeTimeout; and
-// ready again when one comes. On SQLite it only waits.
+// ProbeInterval and declares the database unavailable, cutting off all work in progress, if none comes within
+// ProbeTimeout; and available again when one comes. After [DB.Join] it also proves, on both, that writes succeed.
 func (d *DB) Run(ctx context.Context) error {
 	if d.cfg.Driver != Postgres {
-		<-ctx.Done()
+		d.watchWrites(ctx)
 		return nil
 	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { d.watchWrites(ctx) })
 	tick := time.NewTicker(d.cfg.ProbeInterval)
 	defer tick.Stop()
 	said := "" // why it is away, as last logged
@@ -123,8 +134,9 @@ func (d *DB) Run(ctx context.Context) error {
 			d.lose(ep, err)
 			said = err.Error()
 		case err.Error() != said:
-			// The reason may be one that waiting does not mend, such as a wrong password after a change.
-			d.log.Warn("database still away", "driver", Postgres, "error", err)
+			// The reason may be one that waiting does not fix, such as a wrong password after a change.
+			d.markAway(err, false)
+			d.log.Warn("database still unavailable", "database", d.where, "error", err)
 			said = err.Error()
 		}
 		select {
@@ -200,6 +212,7 @@ func (d *DB) ask(ctx context.Context) error {
 				return err
 			}
 			d.probe, fresh = c, true
+			d.migrated = false // it may be another server, or one that was upgraded or restored
 		}
 		err := d.probe.Ping(pctx)
 		if err == nil {

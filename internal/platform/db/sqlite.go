@@ -31,9 +31,7 @@ func (d *DB) openSQLite(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the database file: %w", err)
 	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("open the database file: %w", err)
-	}
+	d.file, d.where = f, path
 	// busy_timeout and synchronous belong to a connection, so they go into the DSN: a pragma sent once would hold for
 	// whichever connection of the pool happened to take it. Caches are in KiB, one for each connection.
 	// temp_store stays on disk: a statement's own journal would else hold every page it changes in memory.

@@ -1,0 +1,15 @@
+-- +goose Up
+-- One row for each node that serves. The node writes it every few seconds, to prove that the database takes writes.
+CREATE TABLE nodes (
+	id      TEXT NOT NULL PRIMARY KEY,
+	written BIGINT NOT NULL
+) WITHOUT ROWID;
+
+-- Which programs may use this schema. Every migration from here on sets version to its own number, and oldest to the
+-- number of the last migration that a program must know to work with the result: lower while tables only grow.
+CREATE TABLE schema_info (
+	id      BIGINT NOT NULL PRIMARY KEY,
+	version BIGINT NOT NULL,
+	oldest  BIGINT NOT NULL
+) WITHOUT ROWID;
+INSERT INTO schema_info (id, version, oldest) VALUES (1, 3, 1);

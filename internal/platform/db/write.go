@@ -1,0 +1,244 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Times of the proof that the database takes writes.
+const (
+	writeEvery = 2 * time.Second  // between two proofs; a transaction that failed outweighs them for half of it
+	joinWait   = 10 * time.Second // for the session of a node that vanished to end
+)
+
+// Status is what is known of the database. Run keeps it up to date.
+type Status struct {
+	Where     string    // host, port and database, or the file
+	Available bool      // it answers and is not damaged
+	Writable  bool      // and takes writes
+	Since     time.Time // of this state
+	Cause     string    // why it is not available or not writable
+	Rival     string    // who holds this node's id in its place; empty: nobody
+}
+
+// Status returns what is known of the database, and asks nothing.
+func (d *DB) Status() Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+
+	err := d.bad
+	switch {
+	case d.epoch == nil:
+		err = d.away
+	case err == nil && d.node != "" && (d.proven.Before(d.since) || time.Since(d.proven) > d.cfg.StatementTimeout+writeEvery):
+		err = errors.New("no write has succeeded lately")
+	}
+	s := Status{Where: d.where, Available: d.epoch != nil, Writable: err == nil, Since: d.since, Rival: d.rival}
+	if err != nil {
+		s.Cause = strings.Join(strings.Fields(err.Error()), " ") // on one line
+	}
+	return s
+}
+
+// Join makes this process the node of the given id: by writing the node's row every two seconds, Run proves from now on that
+// the database takes writes. On PostgreSQL it holds the id by an advisory lock; an error says that another process does. While
+// the database is unavailable the id is claimed later; a conflict is then logged and shown by Status. On SQLite the file's
+// lock keeps others out.
+func (d *DB) Join(ctx context.Context, node string) error {
+	d.node = node
+	for began := time.Now(); ; {
+		d.prove(ctx)
+		rival := d.Status().Rival
+		if rival == "" || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Since(began) >= joinWait {
+			return fmt.Errorf("node id %q is held on this database by %s; give each node an id of its own (calls.node), or stop the other one", node, rival)
+		}
+		select {
+		case <-time.After(writeEvery):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// watchWrites proves until ctx is done that the database takes writes.
+func (d *DB) watchWrites(ctx context.Context) {
+	for tick := time.Tick(writeEvery); ctx.Err() == nil; {
+		select {
+		case <-tick:
+			d.prove(ctx)
+		case <-ctx.Done():
+		}
+	}
+}
+
+// prove writes the node's row once and notes what came of it.
+func (d *DB) prove(ctx context.Context) {
+	ep, find := d.current(), d.proveSQLite
+	if d.cfg.Driver == Postgres {
+		find = d.provePostgres
+	}
+	if d.node == "" || ep == nil && d.cfg.Driver == Postgres {
+		return // Run finds out when PostgreSQL answers
+	}
+	if err := find(ctx); ctx.Err() == nil && d.current() == ep {
+		d.note(err, true)
+	}
+}
+
+// note records whether the database takes writes, as a proof or a transaction has shown.
+func (d *DB) note(err error, proof bool) {
+	d.mu.Lock()
+	was, now := d.bad, time.Now()
+	switch {
+	case err == nil && now.Sub(d.failed) < writeEvery/2:
+		err = was
+	case err == nil:
+		d.proven = now
+	case !proof:
+		d.failed = now
+	}
+	d.bad = err
+	if (was == nil) != (err == nil) {
+		d.since = now
+	}
+	d.mu.Unlock()
+
+	switch {
+	case err != nil && was == nil:
+		d.log.Error("the database takes no writes; they are answered 503", "database", d.where, "error", err)
+	case err == nil && was != nil:
+		d.log.Info("the database takes writes again", "database", d.where)
+	}
+	if d.cfg.Driver == SQLite {
+		if damaged(err) {
+			d.markAway(err, true)
+		} else {
+			d.markReady()
+		}
+	}
+}
+
+// writeNode is the statement that proves.
+const writeNode = "INSERT INTO nodes (id, written) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET written = excluded.written"
+
+// proveSQLite looks at the file as well: a process that has it open can work on for long after it was damaged, filled up or
+// replaced. The write drops the readers' caches, so what is read next comes from the file. It waits for transactions in
+// progress, because one connection writes. A file that is known to be damaged is read whole instead.
+func (d *DB) proveSQLite(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.StatementTimeout)
+	defer cancel()
+
+	head := make([]byte, 16)
+	if _, err := d.file.ReadAt(head, 0); err != nil || string(head) != "SQLite format 3\x00" {
+		return fmt.Errorf("%w: it does not begin as one", errDamaged)
+	}
+	opened, err := d.file.Stat()
+	if now, err2 := os.Stat(d.where); err != nil || err2 != nil || !os.SameFile(opened, now) {
+		return fmt.Errorf("%w: it was removed or replaced while in use", errDamaged)
+	}
+	if err := d.lock.room(); err != nil {
+		return fmt.Errorf("write beside the database: %w", err)
+	}
+	var text string
+	if d.current() == nil {
+		for pool, idle := range map[*sql.DB]int{d.write: 1, d.read: d.cfg.MaxConnections} { // what they have cached may be damaged
+			pool.SetMaxIdleConns(0)
+			pool.SetMaxIdleConns(idle)
+		}
+		if err := d.read.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&text); err != nil || text == "ok" {
+			return err
+		}
+		return fmt.Errorf("%w: %s", errDamaged, text)
+	}
+	if _, err := d.write.ExecContext(ctx, writeNode, d.node, time.Now().UnixMicro()); err != nil {
+		return err
+	}
+	err = d.read.QueryRowContext(ctx, `SELECT 'SELECT ' || group_concat('EXISTS (SELECT 1 FROM "' || name || '")', ' + ')
+		FROM sqlite_master WHERE type = 'table'`).Scan(&text) // a query for the first row of every table
+	if err == nil {
+		err = d.read.QueryRowContext(ctx, text).Scan(&text)
+	}
+	return err
+}
+
+// provePostgres writes on the node's own session, which it opens if need be. It also asks for room for a small file in the
+// data directory (an exported snapshot, removed at once), because the update of a row needs none on a full disk, and for
+// tables of which the permission to write was withdrawn.
+func (d *DB) provePostgres(ctx context.Context) (err error) {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.ProbeTimeout)
+	defer cancel()
+
+	if d.session == nil {
+		if d.session, err = pgx.ConnectConfig(ctx, d.pgcfg.Copy()); err != nil {
+			return err
+		}
+		d.held = false
+	}
+	var denied *string
+	if err = d.claim(ctx); err == nil {
+		_, err = d.session.Exec(ctx, writeNode, d.node, time.Now().UnixMicro())
+	}
+	if err == nil {
+		err = d.session.QueryRow(ctx, `SELECT pg_export_snapshot(), (SELECT string_agg(t.relname, ', ' ORDER BY t.relname)
+			FROM pg_class n JOIN pg_class t ON t.relnamespace = n.relnamespace AND t.relowner = n.relowner AND t.relkind = 'r'
+			WHERE n.oid = 'nodes'::regclass AND NOT has_table_privilege(t.oid, 'INSERT, UPDATE'))`).Scan(nil, &denied)
+	}
+	switch {
+	case err != nil && (d.session.IsClosed() || classify(err) == lost): // another server may be the primary now
+		closeConn(d.session)
+		d.session = nil
+	case denied != nil:
+		err = fmt.Errorf("permission denied to write to %s", *denied)
+	}
+	return err
+}
+
+// claim takes the lock of the node's id for the life of the session. Keep-alives let the server end the session of a machine
+// that vanished within nine seconds. A pooler in between could hand the session to others: then nothing is locked.
+func (d *DB) claim(ctx context.Context) error {
+	if d.held {
+		return nil
+	}
+	var pid uint32
+	if err := d.session.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+		return err
+	}
+	if pid != d.session.PgConn().PID() {
+		d.log.Warn("a connection pooler is in between: two nodes with the same id would not be noticed", "node", d.node)
+		d.held = true
+		return nil
+	}
+	rival := ""
+	err := d.session.QueryRow(ctx, `SELECT pg_try_advisory_lock(key), (SELECT COALESCE(string_agg(COALESCE(host(a.client_addr), 'a local process')
+			|| ', server process ' || a.pid || ', since ' || date_trunc('second', a.backend_start), '; '), 'a session that has ended')
+		FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+			AND a.datname = current_database() AND (l.classid::bigint << 32) | l.objid::bigint = key)
+		FROM (SELECT hashtextextended($1, 0) AS key, set_config('tcp_keepalives_idle', '3', false), set_config('tcp_keepalives_interval', '2', false),
+			set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '9000', false)) AS s`,
+		"tandem node "+d.node).Scan(&d.held, &rival)
+	if err != nil {
+		return err
+	}
+	if d.held {
+		rival = ""
+	}
+	d.mu.Lock()
+	was := d.rival
+	d.rival = rival
+	d.mu.Unlock()
+	if rival != "" && was == "" {
+		d.log.Error("another session holds this node's id; if it stays, give each node an id of its own (calls.node)", "node", d.node, "holder", rival)
+	}
+	return nil
+}

@@ -1,0 +1,398 @@
+package db_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/testkit"
+)
+
+// served is a database as a node uses it: joined and watched.
+type served struct {
+	*db.DB
+	reg  *prometheus.Registry
+	stop func() // ends it
+}
+
+func serve(t *testing.T, c db.Config, node string) *served {
+	t.Helper()
+	s := &served{reg: prometheus.NewRegistry()}
+	var err error
+	if s.DB, err = db.Open(t.Context(), c, discard, s.reg); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Join(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		_ = s.Close() // the file may be gone
+	})
+	t.Cleanup(s.stop)
+	return s
+}
+
+// until waits until the status is as wanted. The bound is far beyond what is promised: test machines are busy.
+func (s *served) until(t *testing.T, what string, ok func(db.Status) bool) db.Status {
+	t.Helper()
+	at := time.Now()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for limit := time.After(60 * time.Second); ; {
+		if x := s.Status(); ok(x) {
+			t.Logf("%s: after %v", what, time.Since(at).Round(time.Millisecond))
+			return x
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("%s: never; the status is %+v", what, s.Status())
+		}
+	}
+}
+
+// fails waits until the database takes no writes, for the reason wanted, and looks at the metrics.
+func (s *served) fails(t *testing.T, what, cause string, available bool) {
+	t.Helper()
+	x := s.until(t, what, func(x db.Status) bool { return !x.Writable })
+	if x.Available != available || !strings.Contains(x.Cause, cause) || x.Where == "" || x.Since.IsZero() {
+		t.Errorf("%s: the status is %+v, want available %v and a cause with %q", what, x, available, cause)
+	}
+	want := fmt.Sprintf("# HELP tandem_db_writable 1 while the database takes writes, as a write every 2 s shows.\n# TYPE tandem_db_writable gauge\ntandem_db_writable 0\n"+
+		"# HELP tandem_db_up 1 while the database answers and is not damaged.\n# TYPE tandem_db_up gauge\ntandem_db_up %d\n", map[bool]int{true: 1}[available])
+	if err := testutil.GatherAndCompare(s.reg, strings.NewReader(want), "tandem_db_writable", "tandem_db_up"); err != nil {
+		t.Error(err)
+	}
+	if n, err := testutil.GatherAndCount(s.reg, "tandem_db_failing_since_timestamp_seconds"); err != nil || n != 1 {
+		t.Errorf("%s: %d samples say since when it fails (%v)", what, n, err)
+	}
+}
+
+func (s *served) works(t *testing.T, what string) {
+	t.Helper()
+	x := s.until(t, what, func(x db.Status) bool { return x.Writable })
+	if !x.Available || x.Cause != "" {
+		t.Errorf("%s: %+v", what, x)
+	}
+	if n, err := testutil.GatherAndCount(s.reg, "tandem_db_failing_since_timestamp_seconds"); err != nil || n != 0 {
+		t.Errorf("%s: %d samples say since when it fails (%v)", what, n, err)
+	}
+}
+
+// refuses makes a change of kind insert and wants it refused with 503 and a time to wait.
+func (s *served) refuses(t *testing.T, what string) {
+	t.Helper()
+	err := s.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+		_, err := tx.Exec(ctx, "INSERT INTO rate_limits (bucket, state) VALUES ($1, 1)", what+strings.Repeat("x", 100_000))
+		return err
+	})
+	if f := fault.As(err); f == nil || f.Kind != fault.Unavailable || f.RetryAfter <= 0 {
+		t.Errorf("%s: a write got %v, want Unavailable with a RetryAfter", what, err)
+	}
+}
+
+func TestWritesAreProvedOnSQLite(t *testing.T) {
+	t.Parallel()
+	setup := func(t *testing.T) (*served, string) {
+		t.Parallel()
+		c := testkit.SQLiteConfig(t)
+		return serve(t, c, "n1"), c.File
+	}
+	for name, bytes := range map[string][2]int64{"header": {0, 16}, "first pages": {0, 8 * 4096}, "every page but the first": {4096, 1 << 30}} {
+		t.Run("damaged "+name, func(t *testing.T) {
+			d, file := setup(t)
+			d.works(t, "untouched")
+			for i := range 200 { // so that the file holds what the log held
+				update(t, d.DB, func(ctx context.Context, tx *db.Tx) error {
+					_, err := tx.Exec(ctx, "INSERT INTO rate_limits (bucket, state) VALUES ($1, 1)", fmt.Sprint(i, strings.Repeat("y", 100_000)))
+					return err
+				})
+			}
+			good, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, last := bytes[0], min(bytes[0]+bytes[1], int64(len(good)))
+			f, err := os.OpenFile(file, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.WriteAt([]byte(strings.Repeat("damage! ", int(last-first)/8)), first); err != nil {
+				t.Fatal(err)
+			}
+			d.fails(t, "damaged", "", false)
+			if x := d.Status(); !strings.Contains(x.Cause, "damaged") && !strings.Contains(x.Cause, "malformed") && !strings.Contains(x.Cause, "not a database") {
+				t.Errorf("the cause is %q", x.Cause)
+			}
+			d.refuses(t, "damaged")
+			if _, err := f.WriteAt(good[first:last], first); err != nil {
+				t.Fatal(err)
+			}
+			d.works(t, "repaired")
+			update(t, d.DB, func(ctx context.Context, tx *db.Tx) error { tx.Audit(record(1)); return nil })
+		})
+	}
+	t.Run("found by a transaction", func(t *testing.T) {
+		d, _ := setup(t)
+		update(t, d.DB, func(ctx context.Context, tx *db.Tx) error {
+			_, err := tx.Exec(ctx, "CREATE TABLE other (x)")
+			return err
+		})
+		d.works(t, "untouched")
+		err := d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			_, err := tx.Exec(ctx, "PRAGMA writable_schema = ON; UPDATE sqlite_master SET rootpage = 999999 WHERE name = 'other'; PRAGMA writable_schema = RESET; SELECT * FROM other")
+			return err
+		})
+		if !fault.Is(err, fault.Unavailable) {
+			t.Errorf("a transaction that met damage got %v", err)
+		}
+	})
+	t.Run("removed", func(t *testing.T) {
+		d, file := setup(t)
+		if err := os.Rename(file, file+".away"); err != nil {
+			t.Fatal(err)
+		}
+		d.fails(t, "removed", "removed or replaced", false)
+		d.refuses(t, "removed")
+		if err := os.Rename(file+".away", file); err != nil {
+			t.Fatal(err)
+		}
+		d.works(t, "put back")
+	})
+	t.Run("disk full", func(t *testing.T) {
+		t.Parallel()
+		c := testkit.SQLiteConfig(t)
+		disk := testkit.SmallDisk(t, 8)
+		c.File = disk + "/tandem.db"
+		d := serve(t, c, "n1")
+		d.works(t, "empty disk")
+		empty := testkit.FillDisk(t, disk)
+		d.fails(t, "full disk", "no space left on device", true)
+		d.refuses(t, "full disk")
+		empty()
+		d.works(t, "room again")
+	})
+}
+
+func TestWritesAreProvedOnPostgres(t *testing.T) {
+	t.Parallel()
+	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
+	conf := db.Default() // the time-outs of production
+	conf.Driver, conf.URL = db.Postgres, c.CreateOwned(t, "tandem", "tandem")
+	d := serve(t, conf, "n1")
+	d.works(t, "untouched")
+
+	c.Admin(t, "postgres", "ALTER SYSTEM SET default_transaction_read_only = on")
+	c.Admin(t, "postgres", "SELECT pg_reload_conf()")
+	d.fails(t, "read-only", "read-only transaction", true)
+	d.refuses(t, "read-only")
+	c.Admin(t, "postgres", "ALTER SYSTEM RESET default_transaction_read_only")
+	c.Admin(t, "postgres", "SELECT pg_reload_conf()")
+	d.works(t, "read-write")
+
+	c.Admin(t, "tandem", "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM tandem")
+	d.fails(t, "everything revoked", "permission denied", true)
+	d.refuses(t, "everything revoked")
+	c.Admin(t, "tandem", "GRANT ALL ON ALL TABLES IN SCHEMA public TO tandem")
+	d.works(t, "granted")
+
+}
+
+// TestProofsAreFew counts what proves: one row, no feed entry, no audit row, at most one write in two seconds.
+func TestProofsAreFew(t *testing.T) {
+	t.Parallel()
+	testkit.Engines(t, func(t *testing.T, d *db.DB) {
+		if err := d.Join(t.Context(), "n7"); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		counting := []string{"CREATE TABLE proofs (id BIGINT)", "CREATE TRIGGER proofs AFTER UPDATE ON nodes BEGIN INSERT INTO proofs VALUES (1); END"}
+		if d.Driver() == db.Postgres {
+			counting = []string{counting[0], "CREATE FUNCTION proof() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO proofs VALUES (1); RETURN NEW; END$$",
+				"CREATE TRIGGER proofs AFTER UPDATE ON nodes FOR EACH ROW EXECUTE FUNCTION proof()"}
+		}
+		for _, s := range counting {
+			update(t, d, func(ctx context.Context, tx *db.Tx) error {
+				_, err := tx.Exec(ctx, s)
+				return err
+			})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := d.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		var rows, feed, audit, written, proofs int64
+		err := d.View(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			_, err := tx.QueryRow(ctx, "SELECT (SELECT COUNT(*) FROM nodes WHERE id = 'n7'), (SELECT COUNT(*) FROM feed), (SELECT COUNT(*) FROM audit), (SELECT MAX(written) FROM nodes), (SELECT COUNT(*) FROM proofs)",
+				nil, &rows, &feed, &audit, &written, &proofs)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rows != 1 || feed != 0 || audit != 0 {
+			t.Errorf("%d rows of the node, %d feed entries, %d audit rows; want 1, 0, 0", rows, feed, audit)
+		}
+		if most := int64(time.Since(began)/(2*time.Second)) + 1; proofs > most {
+			t.Errorf("%d writes in %v, want at most %d", proofs, time.Since(began), most)
+		}
+		if !time.UnixMicro(written).After(began) {
+			t.Errorf("nothing was written in Run")
+		}
+	})
+}
+
+func TestSecondNodeWithTheSameIDIsRefused(t *testing.T) {
+	t.Parallel()
+	c := testkit.PostgresConfig(t)
+	first := serve(t, c, "n1")
+	if x := first.Status(); x.Rival != "" {
+		t.Fatalf("alone: %+v", x)
+	}
+	serve(t, c, "n2") // another id is no conflict
+
+	other := testkit.Open(t, c)
+	err := other.Join(t.Context(), "n1")
+	for _, want := range []string{`"n1"`, "calls.node", "server process"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the second n1 got %v, want an error that says %q", err, want)
+		}
+	}
+	if x := first.Status(); !x.Writable || x.Rival != "" {
+		t.Errorf("the first n1 noticed the refusal: %+v", x)
+	}
+}
+
+// TestNodeIDIsClaimedLater: a node that starts without the database finds out later that its id is taken, says so, and works on.
+// When the other has ended the id is its own.
+func TestNodeIDIsClaimedLater(t *testing.T) {
+	t.Parallel()
+	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
+	c.CreateDatabase(t, "tandem")
+	conf := db.Default()
+	conf.Driver, conf.URL = db.Postgres, c.URL("tandem")
+	c.Stop(t)
+	one, two := serve(t, conf, "n1"), serve(t, conf, "n1")
+	c.Start(t)
+	one.works(t, "the database appeared")
+	two.works(t, "the database appeared")
+	rivals := func() (n int) {
+		for _, x := range []db.Status{one.Status(), two.Status()} {
+			if x.Rival != "" {
+				n++
+			}
+		}
+		return n
+	}
+	one.until(t, "one of two sees the conflict", func(db.Status) bool { return rivals() == 1 })
+	if n, err := testutil.GatherAndCount(one.reg, "tandem_node_id_conflict"); err != nil || n != 1 {
+		t.Errorf("conflict metric: %d %v", n, err)
+	}
+	if err := two.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error { tx.Audit(record(1)); return nil }); err != nil {
+		t.Errorf("a write of the node in conflict: %v", err)
+	}
+	holder, rival := two, one
+	if holder.Status().Rival != "" {
+		holder, rival = one, two
+	}
+	holder.stop()
+	rival.until(t, "the id is free", func(x db.Status) bool { return x.Rival == "" })
+}
+
+func TestNewerSchemaIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		info    string // what the newer schema says; empty: nothing
+		refused bool
+	}{
+		{"a program that the schema still suits", "UPDATE schema_info SET version = 99, oldest = 3", false},
+		{"a program older than the schema needs", "UPDATE schema_info SET version = 99, oldest = 4", true},
+		{"a schema that says nothing of its last step", "", true},
+		{"a schema that no longer says anything", "DROP TABLE schema_info", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			for _, conf := range []db.Config{testkit.SQLiteConfig(t), testkit.PostgresConfig(t)} {
+				d, err := db.Open(t.Context(), conf, discard, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, s := range []string{"INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, TRUE)", c.info} {
+					update(t, d, func(ctx context.Context, tx *db.Tx) error {
+						if s == "" {
+							return nil
+						}
+						_, err := tx.Exec(ctx, s)
+						return err
+					})
+				}
+				if err := d.Close(); err != nil {
+					t.Fatal(err)
+				}
+				d, err = db.Open(t.Context(), conf, discard, nil)
+				if err == nil {
+					_ = d.Close()
+				}
+				switch {
+				case !c.refused && err != nil:
+					t.Errorf("%s: %v", conf.Driver, err)
+				case c.refused && (err == nil || !strings.Contains(err.Error(), "99") || !strings.Contains(err.Error(), "start the newer program") || strings.Contains(err.Error(), "\n")):
+					t.Errorf("%s: %v, want one line with the version and the remedy", conf.Driver, err)
+				}
+			}
+		})
+	}
+}
+
+// TestNewerSchemaAppearsLater: the server was away at start, so nothing ends; its schema is refused all the same.
+func TestNewerSchemaAppearsLater(t *testing.T) {
+	t.Parallel()
+	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
+	c.CreateDatabase(t, "tandem")
+	conf := db.Default()
+	conf.Driver, conf.URL = db.Postgres, c.URL("tandem")
+	if err := testkit.Open(t, conf).Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.Admin(t, "tandem", "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, TRUE)")
+	c.Stop(t)
+	d := serve(t, conf, "n1")
+	c.Start(t)
+	d.until(t, "the schema is refused", func(x db.Status) bool { return !x.Available && strings.Contains(x.Cause, "start the newer program") })
+	c.Admin(t, "tandem", "DELETE FROM goose_db_version WHERE version_id = 99")
+	d.works(t, "the backup was restored")
+}
+
+// TestLastMigrationNamesItself: every migration says in schema_info which programs may use the result.
+func TestLastMigrationNamesItself(t *testing.T) {
+	t.Parallel()
+	testkit.Engines(t, func(t *testing.T, d *db.DB) {
+		var said, last, oldest int64
+		err := d.View(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			_, err := tx.QueryRow(ctx, "SELECT version, oldest, (SELECT MAX(version_id) FROM goose_db_version) FROM schema_info WHERE id = 1", nil, &said, &oldest, &last)
+			return err
+		})
+		if err != nil || said != last || oldest > last {
+			t.Errorf("schema_info says version %d, oldest program %d; the last migration is %d (%v)", said, oldest, last, err)
+		}
+	})
+}
