@@ -35,7 +35,7 @@ func (b *bed) sampled(name string) string {
 
 // TestPeerIsUnknownUntilItAnswers: nobody has heard of the peer yet, and still it gets calls.
 func TestPeerIsUnknownUntilItAnswers(t *testing.T) {
-	covers(t, "P11")
+	covers(t, "P13")
 	b := setup(t, func(c *bedConfig) {
 		c.service.Options = Options{Every: time.Second, Timeout: 100 * time.Millisecond, DownAfter: 1000, UpAfter: 1}
 	})
