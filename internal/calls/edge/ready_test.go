@@ -35,7 +35,7 @@ func (b *bed) sampled(name string) string {
 
 // TestPeerIsUnknownUntilItAnswers: nobody has heard of the peer yet, and still it gets calls.
 func TestPeerIsUnknownUntilItAnswers(t *testing.T) {
-	covers(t, "P13")
+	covers(t, "P20")
 	b := setup(t, func(c *bedConfig) {
 		c.service.Options = Options{Every: time.Second, Timeout: 100 * time.Millisecond, DownAfter: 1000, UpAfter: 1}
 	})
@@ -79,7 +79,7 @@ func TestPeerIsUnknownUntilItAnswers(t *testing.T) {
 
 // TestLeavingAnswersOptionsWith503AndTakesCalls: peers are told to go elsewhere before calls are refused.
 func TestLeavingAnswersOptionsWith503AndTakesCalls(t *testing.T) {
-	covers(t, "S12")
+	covers(t, "S20")
 	b := setup(t)
 	b.e.Leave()
 	if m := b.core.ping(); !m.is("503") || m.get("Retry-After") == "" || !strings.Contains(m.get("Warning"), "shutting down") {
