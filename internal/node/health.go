@@ -51,10 +51,7 @@ func (n *node) readiness(role string) readiness {
 		}
 	}
 	if s := n.core.db.Status(); !s.Writable {
-		what := "unavailable"
-		if s.Available {
-			what = "takes no writes"
-		}
+		what := map[bool]string{true: "takes no writes", false: "unavailable"}[s.Available]
 		text := fmt.Sprintf("database %s: %s since %s: %s", s.Where, what, s.Since.UTC().Format(time.RFC3339), s.Cause)
 		if hasEdge {
 			r.warnings = append(r.warnings, text)

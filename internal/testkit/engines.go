@@ -2,9 +2,12 @@ package testkit
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,7 +26,7 @@ func SQLiteConfig(t testing.TB) db.Config {
 func PostgresConfig(t testing.TB) db.Config {
 	t.Helper()
 	c := patient("")
-	c.URL = sharedCluster(t).fromTemplate(t, db.Schema(), func(url string) error {
+	c.URL = sharedCluster(t).fromTemplate(t, schema(t), func(url string) error {
 		d, err := db.Open(context.Background(), patient(url), slog.New(slog.DiscardHandler), nil)
 		if err != nil {
 			return err
@@ -111,4 +114,23 @@ func Configs(t *testing.T, fn func(t *testing.T, c db.Config)) {
 		t.Parallel()
 		fn(t, PostgresConfig(t))
 	})
+}
+
+// schema returns the migrations of PostgreSQL, by which templates are told apart.
+func schema(t testing.TB) string {
+	t.Helper()
+	_, here, _, _ := runtime.Caller(0)
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(here), "../platform/db/migrations/postgres/*.sql"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no migrations beside %s (%v)", here, err)
+	}
+	var all strings.Builder
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&all, "%s %d %s", filepath.Base(f), len(b), b)
+	}
+	return all.String()
 }

@@ -229,22 +229,6 @@ func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, 
 	return rep, err
 }
 
-// AuditLog calls fn for up to limit rows after the row with number after, in order.
-func (d *DB) AuditLog(ctx context.Context, after int64, limit int, fn func(AuditRecord)) error {
-	var rows []AuditRecord
-	err := d.View(ctx, func(ctx context.Context, tx *Tx) error {
-		rows = rows[:0]
-		return auditRows(ctx, tx, func(r AuditRecord) { rows = append(rows, r) }, "WHERE seq > $1 ORDER BY seq LIMIT $2", after, int64(limit))
-	})
-	if err != nil {
-		return err
-	}
-	for _, r := range rows {
-		fn(r)
-	}
-	return nil
-}
-
 func auditRows(ctx context.Context, tx *Tx, fn func(AuditRecord), where string, args ...any) error {
 	return tx.Query(ctx, func(rows *sql.Rows) error {
 		var r AuditRecord

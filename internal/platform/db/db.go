@@ -36,7 +36,7 @@ type DB struct {
 	where       string          // host, port and database, or the file's path
 	node        string          // as Join said; empty: nothing is written
 
-	probing  turn // held while a probe asks the server; guards migrated and probe
+	probing  chan struct{} // full while a probe asks the server; guards migrated and probe
 	migrated bool
 	probe    *pgx.Conn // kept open between probes; PostgreSQL only
 
@@ -68,7 +68,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	if errs := cfg.Validate(); len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	d := &DB{cfg: cfg, log: log, probing: newTurn(), since: time.Now()}
+	d := &DB{cfg: cfg, log: log, probing: make(chan struct{}, 1), since: time.Now()}
 	d.m = newMetrics(reg, d.Status)
 	var err error
 	if cfg.Driver == SQLite {
@@ -91,7 +91,7 @@ func (d *DB) Bulk() Bulk { return d.bulk }
 
 // Close closes all connections and gives up the file's lock. Transactions in progress fail.
 func (d *DB) Close() error {
-	d.markAway(errors.New("the database was closed"), false)
+	d.markAway(errClosed)
 	var errs []error
 	if d.write != nil {
 		errs = append(errs, d.write.Close())
@@ -279,22 +279,21 @@ func (d *DB) markReady() *epoch {
 	return d.epoch
 }
 
-// markAway ends the epoch and with it all work in progress. Without one it notes the latest cause.
-func (d *DB) markAway(cause error, warn bool) {
+// markAway ends the epoch and with it all work in progress, and notes the cause.
+func (d *DB) markAway(cause error) {
 	d.mu.Lock()
-	ep := d.epoch
+	ep, was := d.epoch, d.away
 	d.epoch, d.away = nil, cause
 	if ep != nil {
 		d.since = time.Now()
 	}
 	d.mu.Unlock()
-	if ep == nil {
-		return
-	}
-	if warn {
+	if cause != errClosed && (was == nil || was.Error() != cause.Error()) {
 		d.log.Warn("database unavailable: writes are refused until it answers", "database", d.where, "error", cause)
 	}
-	ep.end(fmt.Errorf("%w: %w", errAway, cause))
+	if ep != nil {
+		ep.end(fmt.Errorf("%w: %w", errAway, cause))
+	}
 }
 
 // Tx is a transaction. It must be used by one goroutine at a time and only until the function it was given to returns.

@@ -27,6 +27,9 @@ var errAway = errors.New("the database does not answer")
 // errDamaged is the cause when the database file is not what it was.
 var errDamaged = errors.New("the database file is damaged")
 
+// errClosed is the cause after Close.
+var errClosed = errors.New("the database was closed")
+
 // The codes of the errors that callers get (503).
 const (
 	CodeUnavailable = "ServiceUnavailable" // the database is away

@@ -2,10 +2,8 @@ package db
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
 	"embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -69,22 +67,4 @@ func compatible(ctx context.Context, db *sql.DB, version, known int64) error {
 	}
 	return fmt.Errorf("%w: its schema is version %d, and this program works with versions up to %d; start the newer program, "+
 		"or restore the backup made before the upgrade", errNewer, version, known)
-}
-
-// Schema identifies the schema that this program brings a PostgreSQL database to, for telling two apart.
-func Schema() string {
-	h := sha256.New()
-	dir := "migrations/" + Postgres
-	files, err := migrations.ReadDir(dir)
-	if err != nil {
-		panic(err) // the files are part of the program
-	}
-	for _, f := range files {
-		b, err := migrations.ReadFile(dir + "/" + f.Name())
-		if err != nil {
-			panic(err)
-		}
-		fmt.Fprintf(h, "%s %d %s", f.Name(), len(b), b)
-	}
-	return hex.EncodeToString(h.Sum(nil))
 }

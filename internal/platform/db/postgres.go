@@ -53,8 +53,7 @@ func (d *DB) openPostgres(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		d.markAway(err, false)
-		d.log.Warn("database unavailable at start: writes are refused until it answers", "database", d.where, "error", err)
+		d.markAway(err)
 		return nil
 	}
 	d.markReady()
@@ -85,8 +84,8 @@ func (d *DB) assertPostgres(ctx context.Context, c *pgx.Conn) error {
 }
 
 func (d *DB) closePostgres() {
-	d.probing.lock()
-	defer d.probing.unlock()
+	d.probing <- struct{}{}
+	defer func() { <-d.probing }()
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	for _, c := range []**pgx.Conn{&d.probe, &d.session} {
@@ -118,26 +117,20 @@ func (d *DB) Run(ctx context.Context) error {
 	wg.Go(func() { d.watchWrites(ctx) })
 	tick := time.NewTicker(d.cfg.ProbeInterval)
 	defer tick.Stop()
-	said := "" // why it is away, as last logged
 	for {
 		ep := d.current()
-		d.probing.lock()
+		d.probing <- struct{}{}
 		err := d.ask(ctx)
-		d.probing.unlock()
+		<-d.probing
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
 			d.markReady()
-			said = ""
 		case ep != nil:
 			d.lose(ep, err)
-			said = err.Error()
-		case err.Error() != said:
-			// The reason may be one that waiting does not fix, such as a wrong password after a change.
-			d.markAway(err, false)
-			d.log.Warn("database still unavailable", "database", d.where, "error", err)
-			said = err.Error()
+		default:
+			d.markAway(err) // the reason may be one that waiting does not fix, such as a wrong password after a change
 		}
 		select {
 		case <-tick.C:
@@ -152,7 +145,7 @@ func (d *DB) lose(ep *epoch, err error) {
 	if ep == nil || d.current() != ep {
 		return
 	}
-	d.markAway(err, true)
+	d.markAway(err)
 	d.pool.Reset()
 }
 
@@ -163,8 +156,8 @@ func (d *DB) suspect(ctx context.Context, ep *epoch, cause error) bool {
 	if errors.Is(cause, errAway) {
 		return false // found out already, by Run or another transaction
 	}
-	d.probing.lock()
-	defer d.probing.unlock()
+	d.probing <- struct{}{}
+	defer func() { <-d.probing }()
 	if d.current() != ep {
 		return d.current() != nil
 	}
@@ -183,10 +176,17 @@ const joinProbe = 100 * time.Millisecond
 // recover asks a database that is away whether it is back. Only one caller at a time asks; the others wait a moment for
 // what it hears, because a server that is back answers at once. It returns nil if it is not back.
 func (d *DB) recover(ctx context.Context) *epoch {
-	if d.cfg.Driver != Postgres || !d.probing.tryLock(ctx, joinProbe) {
+	if d.cfg.Driver != Postgres {
 		return nil
 	}
-	defer d.probing.unlock()
+	select {
+	case d.probing <- struct{}{}:
+	case <-time.After(joinProbe):
+		return nil
+	case <-ctx.Done():
+		return nil
+	}
+	defer func() { <-d.probing }()
 	if ep := d.current(); ep != nil {
 		return ep
 	}
@@ -289,30 +289,4 @@ func (t *Tx) Relax(ctx context.Context) error {
 	}
 	_, err := t.Exec(ctx, "SET LOCAL synchronous_commit = off")
 	return err
-}
-
-// turn is a mutex that can be waited for with a limit.
-type turn chan struct{}
-
-func newTurn() turn { return make(turn, 1) }
-
-func (t turn) lock()   { t <- struct{}{} }
-func (t turn) unlock() { <-t }
-
-// tryLock reports whether it got the lock within limit and before ctx was done.
-func (t turn) tryLock(ctx context.Context, limit time.Duration) bool {
-	select {
-	case t <- struct{}{}:
-		return true
-	default:
-	}
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case t <- struct{}{}:
-		return true
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return false
 }

@@ -71,11 +71,11 @@ func (d *DB) Join(ctx context.Context, node string) error {
 
 // watchWrites proves until ctx is done that the database takes writes.
 func (d *DB) watchWrites(ctx context.Context) {
-	for tick := time.Tick(writeEvery); ctx.Err() == nil; {
+	for tick := time.Tick(writeEvery); ; d.prove(ctx) {
 		select {
 		case <-tick:
-			d.prove(ctx)
 		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -118,12 +118,12 @@ func (d *DB) note(err error, proof bool) {
 	case err == nil && was != nil:
 		d.log.Info("the database takes writes again", "database", d.where)
 	}
-	if d.cfg.Driver == SQLite {
-		if damaged(err) {
-			d.markAway(err, true)
-		} else {
-			d.markReady()
-		}
+	switch {
+	case d.cfg.Driver == Postgres: // Run finds out
+	case damaged(err):
+		d.markAway(err)
+	case err == nil:
+		d.markReady()
 	}
 }
 

@@ -139,10 +139,7 @@ func (h *house) changes(after feed.Position) ([]domain.Change, feed.Position) {
 // audit returns all rows of the audit log.
 func (h *house) audit() []db.AuditRecord {
 	h.t.Helper()
-	var rows []db.AuditRecord
-	if err := h.db.AuditLog(h.t.Context(), 0, 1_000_000, func(r db.AuditRecord) { rows = append(rows, r) }); err != nil {
-		h.t.Fatalf("read the audit log: %v", err)
-	}
+	rows := testkit.AuditLog(h.t, h.db)
 	rep, err := h.db.VerifyAudit(h.t.Context())
 	if err != nil || rep.Break != nil {
 		h.t.Fatalf("verify the audit log: %+v, %v", rep, err)

@@ -389,15 +389,14 @@ func TestStampMakesAnotherDatabase(t *testing.T) {
 			c.Database = identity
 			reads(t, o, c, nil)
 		}
-		rows := 0
-		err = d.AuditLog(t.Context(), 0, 10, func(r db.AuditRecord) {
-			rows++
+		rows := testkit.AuditLog(t, d)
+		for _, r := range rows {
 			if r.Action != "database.restore" || r.Target != identity || r.Actor.ID != "local:test" || !strings.Contains(r.Summary, before[0].Database) {
 				t.Errorf("audit row %+v", r)
 			}
-		})
-		if err != nil || rows != 1 {
-			t.Errorf("%d audit rows, %v; want 1", rows, err)
+		}
+		if len(rows) != 1 {
+			t.Errorf("%d audit rows, want 1", len(rows))
 		}
 		if rep, err := d.VerifyAudit(t.Context()); err != nil || rep.Break != nil {
 			t.Errorf("audit chain: %+v, %v", rep.Break, err)
