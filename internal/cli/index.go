@@ -91,15 +91,15 @@ Tandem must not run on the data directory meanwhile. Run it as the user that Tan
 			if err != nil {
 				return err
 			}
-			x, err := node.Restore(cmd.Context(), cfg, append(args, "")[0], t.p.Stderr)
+			identity, replaced, err := node.Restore(cmd.Context(), cfg, append(args, "")[0], t.p.Stderr)
 			if err != nil {
-				return err
+				return fmt.Errorf("restore: %w", err)
 			}
 			if t.output == "json" {
-				return printJSON(t.p.Stdout, x)
+				return printJSON(t.p.Stdout, map[string]string{"database": identity, "replaced": replaced})
 			}
 			_, err = fmt.Fprintf(t.p.Stdout, "The database has the new identity %s.\n%sStart Tandem. Each edge routes by the index it has until you run there:\n    tandem index accept\n",
-				x.Database, either(x.Replaced == "", "", "The one of before is kept as\n    "+x.Replaced+"\n"))
+				identity, either(replaced == "", "", "The one of before is kept as\n    "+replaced+"\n"))
 			return err
 		},
 	}

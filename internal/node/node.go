@@ -292,6 +292,14 @@ func permit(sources *auth.Sources) func(*http.Request) error {
 	}
 }
 
+// acceptIndex lets the number index be replaced from a database, once that is in the audit log.
+func (n *node) acceptIndex(ctx context.Context, database string) error {
+	return n.replica.Accept(database, func(h *replica.Held) error {
+		return n.core.audit(ctx, "index.accept", n.cfg.Calls.Edge.Node, 1,
+			map[string]any{"database": database, "numbers": h.Numbers, "reason": h.Reason})
+	})
+}
+
 // identify says who sends a request to the management URL. Requests without a good token do not use up the limit.
 func (n *node) identify(limiter *auth.Limiter) manage.Identify {
 	return func(r *http.Request) (domain.Actor, []string, error) {

@@ -507,22 +507,19 @@ func (r *Replica) objection(v *View, cur feed.Cursor) string {
 
 // Accept lets the index be replaced by what the database of that identity holds, however much it loses, if note returns
 // nil. The load follows as soon as the database can be read; a restart before it forgets the acceptance. The error is
-// NotHeldFrom if the index is not held back from that database, or note's.
+// fault.Conflict if the index is not held back from that database, or note's.
 func (r *Replica) Accept(database string, note func(*Held) error) error {
-	if h := r.Status().Held; h == nil || h.Database != database {
-		return NotHeldFrom(database)
-	} else if err := note(h); err != nil {
+	h := r.Status().Held
+	if h == nil || h.Database != database {
+		return fault.New(fault.Conflict, "IndexNotHeld", "the number index is not held back from database %s; look again with tandem index", database)
+	}
+	if err := note(h); err != nil {
 		return err
 	}
 	r.stateMu.Lock()
 	defer r.stateMu.Unlock()
 	r.accepted = database
 	return nil
-}
-
-// NotHeldFrom is the error of accepting a database that the index is not held back from now.
-func NotHeldFrom(database string) error {
-	return fault.New(fault.Conflict, "IndexNotHeld", "the number index is not held back from database %s; look again with tandem index", database)
 }
 
 // ask asks for a snapshot.

@@ -40,7 +40,15 @@ func RestoreFile(ctx context.Context, c Config, backup string, log *slog.Logger,
 	if err != nil {
 		return "", err
 	}
-	if err = d.integrity(ctx); err == nil {
+	err = d.View(ctx, func(ctx context.Context, tx *Tx) error {
+		var said string
+		_, err := tx.QueryRow(ctx, "PRAGMA integrity_check(1)", nil, &said)
+		if err == nil && said != "ok" {
+			err = fault.New(fault.Invalid, "InvalidBackup", "the file is damaged (%s); use another backup", strings.ReplaceAll(said, "\n", "; "))
+		}
+		return err
+	})
+	if err == nil {
 		err = prepare(d)
 	}
 	err = errors.Join(err, d.Close())
@@ -69,18 +77,6 @@ func RestoreFile(ctx context.Context, c Config, backup string, log *slog.Logger,
 		return kept, err
 	}
 	return kept, syncDir(path)
-}
-
-// integrity returns nil if the SQLite database is whole.
-func (d *DB) integrity(ctx context.Context) error {
-	return d.View(ctx, func(ctx context.Context, tx *Tx) error {
-		var said string
-		_, err := tx.QueryRow(ctx, "PRAGMA integrity_check(1)", nil, &said)
-		if err == nil && said != "ok" {
-			return fault.New(fault.Invalid, "InvalidBackup", "the file is damaged (%s); use another backup", strings.ReplaceAll(said, "\n", "; "))
-		}
-		return err
-	})
 }
 
 // copyFile copies a file to one that does not exist, for its owner only, and waits for the disk.
