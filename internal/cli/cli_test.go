@@ -43,7 +43,7 @@ func TestEveryCommandIsComplete(t *testing.T) {
 	t.Parallel()
 	ref := Reference()
 	for _, want := range []string{"tandem serve", "tandem demo", "tandem config check", "tandem config show", "tandem config example", "tandem explain", "tandem token",
-		"tandem client create", "tandem client list", "tandem client revoke", "tandem audit verify", "tandem account list", "tandem number list", "tandem status", "tandem peers", "tandem version"} {
+		"tandem client create", "tandem client list", "tandem client revoke", "tandem audit verify", "tandem account list", "tandem number list", "tandem status", "tandem index", "tandem index accept", "tandem restore", "tandem peers", "tandem version"} {
 		if !strings.Contains(ref, "\n## "+want+"\n") {
 			t.Errorf("%s is not in the reference", want)
 		}

@@ -73,7 +73,7 @@ tandem index accept on each edge; else correct the database or its settings.
 // indexState is what the index does, in a few words.
 func indexState(r *api.Replica) string {
 	return either(!r.Loaded, "never loaded", either(r.Current, "follows the database",
-		either(r.Held != nil, "held back; see tandem index", "does not follow: "+r.Error)))
+		either(r.Held != nil, "held back; see tandem index", "does not follow: "+cmp.Or(r.Error, "the feed was not read lately"))))
 }
 
 func newRestore(t *target) *cobra.Command {

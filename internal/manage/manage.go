@@ -318,9 +318,6 @@ func (s *Server) acceptIndex(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if q.Database == "" {
-		return 0, nil, fault.New(fault.Invalid, "DatabaseMissing", "name the database that the index is held back from").At("database")
-	}
 	return http.StatusAccepted, nil, s.jobs.AcceptIndex(r.Context(), q.Database)
 }
 
