@@ -91,8 +91,8 @@ type Page struct {
 
 // Reader reads a feed. Implementations are safe for concurrent use.
 type Reader interface {
-	// Read verifies after and returns up to limit entries of topic that follow it, in order, all in one consistent read. The
-	// error is ErrGap, ErrFork or ErrOtherDatabase if after is no place in the history of the database.
+	// Read verifies after and returns up to limit (1 or more) entries of topic that follow it, in order, all in one
+	// consistent read. The error is ErrGap, ErrFork or ErrOtherDatabase if after is no place in the history of the database.
 	Read(ctx context.Context, topic string, after Cursor, limit int) (Page, error)
 	// Wait returns nil when an entry after the position may exist, at the latest after the poll interval, or ctx's error.
 	Wait(ctx context.Context, after Position) error
