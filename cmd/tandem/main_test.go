@@ -451,6 +451,56 @@ func TestExitCodesAndMistakes(t *testing.T) {
 	}
 }
 
+// TestServeRefusesWhatConfigCheckRefuses: each with exit code 2, the file's line, the key and the remedy.
+func TestServeRefusesWhatConfigCheckRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, c := range map[string]struct {
+		text    string
+		want    []string
+		machine bool // passes with --offline
+	}{
+		"certificate": {"manage:\n  listen: 192.0.2.1:443\n  certificateFile: /nonexistent/a.pem\n  keyFile: /nonexistent/a.key\n",
+			[]string{":3:3: manage.certificateFile: ", "correct the path"}, true},
+		"variable":     {"secrets:\n  keyEnvironment: TANDEM_KEYS\n", []string{":2:3: secrets.keyEnvironment: ", "set it to"}, true},
+		"listeners":    {"manage:\n  listen: 127.0.0.1:8080\n", []string{": provisioning.listen: 127.0.0.1:8080 for HTTP is taken by 127.0.0.1:8080 for HTTP (manage.listen)", "give each"}, false},
+		"database":     {"database:\n  driver: postgres\n  url: postgres://u@db.example/t\n", []string{":3:3: database.url: ", "insecure: true"}, false},
+		"IPv6":         {"metrics:\n  listen: 2001:db8::1:9464\n", []string{":2:3: metrics.listen: ", "[2001:db8::1]:9464"}, false},
+		"mapped range": {"provisioning:\n  allowedSources: ['::ffff:192.0.2.0/64']\n", []string{":2:20: provisioning.allowedSources[0]: ", "IPv4 range"}, false},
+		"emergency": {"calls:\n  routing: {baseDomain: gw.example.com}\n  groups:\n    - {name: core, transport: udp, bind: {udp: '127.0.0.1:5060'}}\n" +
+			"    - {name: dr, service: teamsDirectRouting, transport: udp, bind: {udp: '127.0.0.1:5070'}}\n",
+			[]string{":2:3: calls.routing.emergencyDialStrings: ", "countries: [GB]"}, false},
+		"country": {"calls:\n  routing: {countries: [GB, UK]}\n", []string{":2:29: calls.routing.countries[1]: ", "ISO 3166"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(dir, name+".yaml")
+			if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			data := filepath.Join(dir, name)
+			for _, args := range [][]string{{"config", "check"}, {"serve"}} {
+				_, errs, code := command(t, data, append(args, "--config", file)...)
+				if code != 2 {
+					t.Errorf("%v: exit code %d, want 2\n%s", args, code, errs)
+				}
+				for _, w := range c.want {
+					if !strings.Contains(errs, w) {
+						t.Errorf("%v says\n%swant %q in it", args, errs, w)
+					}
+				}
+			}
+			if _, err := os.Stat(data); err == nil {
+				t.Error("the data directory was made")
+			}
+			_, errs, code := command(t, data, "config", "check", "--offline", "--config", file)
+			if (code == 0) != c.machine {
+				t.Errorf("config check --offline: exit code %d\n%s", code, errs)
+			}
+		})
+	}
+}
+
 func TestConfigCommands(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -459,7 +509,7 @@ func TestConfigCommands(t *testing.T) {
 	if err := os.WriteFile(file, []byte(example), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out := must(t, dir, "config", "check", "--config", file); !strings.HasPrefix(out, "the configuration is valid\nemergency calls: 112 911 933 999 (") {
+	if out := must(t, dir, "config", "check", "--offline", "--config", file); !strings.HasPrefix(out, "the configuration is valid\nemergency calls: 112 911 933 999 (") {
 		t.Errorf("config check: %q", out)
 	}
 	shown := must(t, dir, "config", "show", "--config", file, "--set", "log.level=warn")

@@ -29,41 +29,50 @@ type checkProblem struct {
 }
 
 func newConfig(t *target) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check, show and document the configuration"}
-	cmd.AddCommand(
-		&cobra.Command{
-			Use:   "check",
-			Short: "Report every mistake in the configuration",
-			Args:  cobra.NoArgs,
-			RunE: func(*cobra.Command, []string) error {
-				l, err := t.load(false)
-				var mistakes strict.Problems
-				if t.output == "json" && (err == nil || errors.As(err, &mistakes)) {
-					report := checkReport{Valid: err == nil, Problems: []checkProblem{}, EmergencyStrings: []string{}}
-					if l != nil {
-						report.EmergencyStrings = l.Policy.EmergencyStrings()
-					}
-					for _, m := range mistakes {
-						report.Problems = append(report.Problems, checkProblem(m))
-					}
-					if jerr := printJSON(t.p.Stdout, report); jerr != nil {
-						return jerr
-					}
+	var offline bool
+	check := &cobra.Command{
+		Use:   "check",
+		Short: "Report every mistake in the configuration",
+		Long: `Report every mistake in the configuration, as tandem serve would on this machine:
+certificates, keys, authorities and environment variables that it names are
+looked at too. With --offline they are not: for a configuration of another
+machine.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			l, err := t.load(false, !offline)
+			var mistakes strict.Problems
+			if t.output == "json" && (err == nil || errors.As(err, &mistakes)) {
+				report := checkReport{Valid: err == nil, Problems: []checkProblem{}, EmergencyStrings: []string{}}
+				if l != nil {
+					report.EmergencyStrings = l.Policy.EmergencyStrings()
 				}
-				if err != nil || t.output == "json" {
-					return err
+				for _, m := range mistakes {
+					report.Problems = append(report.Problems, checkProblem(m))
 				}
-				_, err = fmt.Fprintln(t.p.Stdout, "the configuration is valid\n"+text.WrapSoft(
-					"emergency calls: "+strings.Join(l.Policy.EmergencyStrings(), " ")+" (also with +, and after + and a country code)", tableWidth))
+				if jerr := printJSON(t.p.Stdout, report); jerr != nil {
+					return jerr
+				}
+			}
+			if err != nil || t.output == "json" {
 				return err
-			},
+			}
+			fmt.Fprintln(t.p.Stdout, "the configuration is valid")
+			numbers := "emergency calls: " + strings.Join(l.Policy.EmergencyStrings(), " ") + " (also with +, and after + and a country code)"
+			for line := range strings.Lines(text.WrapSoft(numbers, tableWidth)) {
+				fmt.Fprintln(t.p.Stdout, strings.TrimSpace(line))
+			}
+			return nil
 		},
+	}
+	check.Flags().BoolVar(&offline, "offline", false, "leave out what needs the files and environment of the target machine")
+	cmd := &cobra.Command{Use: "config", Short: "Check, show and document the configuration"}
+	cmd.AddCommand(check,
 		&cobra.Command{
 			Use:   "show",
 			Short: "Print the effective configuration, secrets masked",
 			Args:  cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error {
-				l, err := t.load(false)
+				l, err := t.load(false, false)
 				if err != nil {
 					return err
 				}

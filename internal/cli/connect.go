@@ -38,8 +38,8 @@ const (
 )
 
 // load reads the configuration that the flags name.
-func (t *target) load(freePorts bool) (*config.Loaded, error) {
-	l, err := config.Load(config.Source{File: t.configFile, Set: t.set, Data: t.data, Env: t.p.Env, FreePorts: freePorts})
+func (t *target) load(freePorts, machine bool) (*config.Loaded, error) {
+	l, err := config.Load(config.Source{File: t.configFile, Set: t.set, Data: t.data, Env: t.p.Env, FreePorts: freePorts, Machine: machine})
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -54,7 +54,7 @@ func (t *target) dataDir() (string, error) {
 	if t.configFile == "" && len(t.set) == 0 {
 		return filepath.Abs(config.DefaultData(t.p.Env))
 	}
-	l, err := t.load(false)
+	l, err := t.load(false, false)
 	if err != nil {
 		return "", err
 	}
@@ -97,7 +97,7 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 	if !offline {
 		return nil, nil, fault.New(fault.Unavailable, "NotRunning", "tandem serve does not run on %s (%v); start it, name another directory with --data, or another machine with --url", dir, cause(err))
 	}
-	l, err := t.load(false)
+	l, err := t.load(false, false)
 	if err != nil {
 		return nil, nil, err
 	}

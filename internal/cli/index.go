@@ -87,7 +87,7 @@ the new identity. Edges do not follow it: each routes by the index it has until 
 Tandem must not run on the data directory meanwhile. Run it as the user that Tandem runs as.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := t.load(false)
+			cfg, err := t.load(false, false)
 			if err != nil {
 				return err
 			}

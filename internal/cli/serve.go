@@ -32,7 +32,7 @@ SIGTERM or Ctrl-C drains: calls go on, new ones are refused. The second one cuts
 				}
 				t.set = append(t.set, fmt.Sprintf("roles[%d]=%s", i, r))
 			}
-			cfg, err := t.load(freePorts)
+			cfg, err := t.load(freePorts, true)
 			if err != nil {
 				return err
 			}

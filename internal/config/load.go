@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/calls/edge"
+	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/config/strict"
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
 )
@@ -27,6 +29,9 @@ type Source struct {
 	Set  []string // "path=value", applied over the file in order
 	Data string   // data directory, over file and Set; empty for none
 	Env  []string // environment, as os.Environ
+	// Machine also checks what the configuration names on this machine and must be usable now: certificates, keys, roots and
+	// environment variables. Without it the configuration may be another machine's.
+	Machine bool
 	// FreePorts takes a free loopback port for every listener instead of what is configured.
 	FreePorts bool
 	// Adjust changes the configuration after it was read and before it is checked; for tests and the demonstration.
@@ -207,8 +212,8 @@ func (l *Loaded) paths() {
 // validate asks every room and checks what concerns the whole. Without groups, what refers to peer groups is not checked.
 func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Problems {
 	var ps strict.Problems
-	bad := func(path, format string, args ...any) { ps = append(ps, doc.At(path, format, args...)) }
-	room := func(prefix string, errs []error) {
+	var bad report = func(path, format string, args ...any) { ps = append(ps, doc.At(path, format, args...)) }
+	var room reportRoom = func(prefix string, errs []error) {
 		for _, err := range errs {
 			path, text := describe(err)
 			switch {
@@ -275,7 +280,7 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	}
 	for i, a := range l.Calls.DNS.Servers {
 		if _, err := netip.ParseAddrPort(a); err != nil {
-			bad(fmt.Sprintf("calls.dns.servers[%d]", i), "%q is not \"ip:port\", like 192.0.2.53:53", a)
+			bad(fmt.Sprintf("calls.dns.servers[%d]", i), "%q is not \"ip:port\", such as 192.0.2.53:53 or [2001:db8::53]:53", a)
 		}
 	}
 	if t := l.Calls.DNS.Timeout; t < 100*time.Millisecond || t > 10*time.Second {
@@ -283,17 +288,22 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	}
 	room("calls.index", l.Calls.Index.Validate())
 	room("calls.records", l.Calls.Records.Validate())
+	var profiles []leg.Profile
 	if errs := l.Calls.Edge.Validate(); len(errs) > 0 || withoutGroups {
 		room("calls", errs)
 		room("calls.routing", l.Calls.Routing.Validate())
 		room("calls.headers", l.Calls.Headers.Validate())
 	} else {
-		_, _, errs := l.Profiles("")
+		_, profiles, errs = l.Profiles("")
 		room("calls", errs)
 
 		policy, errs := l.Calls.Routing.Compile(l.Calls.Edge.RouteGroups())
 		room("calls.routing", errs)
 		l.Policy = policy
+	}
+	l.checkSockets(bad)
+	if l.Source.Machine {
+		l.checkMachine(profiles, bad, room)
 	}
 	return ps
 }
@@ -339,6 +349,9 @@ func (x *Listener) problems() [][2]string {
 	var ps [][2]string
 	host, port, err := net.SplitHostPort(x.Listen)
 	if err != nil {
+		if err := domain.CheckBrackets(x.Listen); err != nil {
+			return append(ps, [2]string{"listen", fmt.Sprintf("%q: %v", x.Listen, err)})
+		}
 		return append(ps, [2]string{"listen", fmt.Sprintf("%q is not \"ip:port\" (%v); to serve nothing write \"off\"", x.Listen, err)})
 	}
 	if host != "" && host != "localhost" {

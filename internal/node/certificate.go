@@ -8,13 +8,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"fmt"
 	"log/slog"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/platform/secret"
@@ -67,71 +65,4 @@ func ensureLoopbackCertificate(certFile, keyFile string, log *slog.Logger) error
 	}
 	log.Info("made a self-signed certificate for loopback", "file", certFile, "until", template.NotAfter.UTC().Format(time.DateOnly))
 	return nil
-}
-
-// certificateCheckEvery is how often a server looks whether its certificate file has changed.
-const certificateCheckEvery = 10 * time.Second
-
-// certificateFiles serves a certificate from its files and takes up a new one without a restart. A new one that cannot be
-// read leaves the old one in use.
-type certificateFiles struct {
-	log *slog.Logger
-
-	mu                sync.Mutex // guards what follows
-	certFile, keyFile string
-	current           *tls.Certificate
-	stamp             [2]time.Time // of the files that were last tried
-	next              time.Time    // of the next look
-}
-
-func openCertificate(certFile, keyFile string, log *slog.Logger) (*certificateFiles, error) {
-	c := &certificateFiles{log: log}
-	commit, err := c.read(certFile, keyFile)
-	if err != nil {
-		return nil, err
-	}
-	commit()
-	return c, nil
-}
-
-// read reads a pair of files. commit takes them into use.
-func (c *certificateFiles) read(certFile, keyFile string) (commit func(), err error) {
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("certificate %s with key %s: %w", certFile, keyFile, err)
-	}
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.certFile, c.keyFile, c.current = certFile, keyFile, &pair
-		c.stamp, c.next = c.stamps(), time.Now().Add(certificateCheckEvery)
-	}, nil
-}
-
-func (c *certificateFiles) stamps() (s [2]time.Time) {
-	for i, f := range []string{c.certFile, c.keyFile} {
-		if st, err := os.Stat(f); err == nil {
-			s[i] = st.ModTime()
-		}
-	}
-	return s
-}
-
-func (c *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now := time.Now(); now.After(c.next) {
-		c.next = now.Add(certificateCheckEvery)
-		if s := c.stamps(); s != c.stamp {
-			c.stamp = s
-			pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
-			if err != nil {
-				c.log.Error("the new certificate cannot be used; the old one stays", "file", c.certFile, "error", err)
-			} else {
-				c.current = &pair
-				c.log.Info("took up a new certificate", "file", c.certFile, "until", pair.Leaf.NotAfter.UTC().Format(time.DateOnly))
-			}
-		}
-	}
-	return c.current, nil
 }

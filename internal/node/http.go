@@ -12,11 +12,13 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/listen"
@@ -34,7 +36,7 @@ type httpServer struct {
 	limiter *auth.Limiter // nil for none
 	metrics *listen.Metrics
 
-	cert atomic.Pointer[certificateFiles] // in use; nil without TLS and until it is opened
+	cert atomic.Pointer[transport.CertificateFiles] // in use; nil without TLS and until it is opened
 
 	addr net.Addr // where it listens, once opened; a restart takes the same port again
 	srv  *http.Server
@@ -75,19 +77,28 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 	if h.sources != nil {
 		bounds.Sources = h.sources
 	}
-	if h.cfg.CertificateFile != "" {
-		c := h.cert.Load()
-		if c == nil {
-			if c, err = openCertificate(h.cfg.CertificateFile, h.cfg.KeyFile, h.log); err != nil {
-				_ = l.Close() // it was not used
-				return nil, err
-			}
-			h.cert.Store(c)
+	if h.cfg.CertificateFile == "" {
+		return serveHTTP(h.srv, listen.New(l, bounds)), nil
+	}
+	c := h.cert.Load()
+	if c == nil {
+		if c, err = transport.OpenCertificateFiles(h.cfg.CertificatePaths(), nil, h.log); err != nil {
+			_ = l.Close() // it was not used
+			return nil, err
 		}
 		h.cert.Store(c)
-		bounds.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: []string{"http/1.1"}}
 	}
-	return serveHTTP(h.srv, listen.New(l, bounds)), nil
+	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Certificate(), nil }
+	bounds.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate, NextProtos: []string{"http/1.1"}}
+	run := serveHTTP(h.srv, listen.New(l, bounds))
+	return func(ctx context.Context) error {
+		ctx, stop := context.WithCancel(ctx)
+		var watch sync.WaitGroup
+		watch.Go(func() { c.Watch(ctx) })
+		defer watch.Wait()
+		defer stop()
+		return run(ctx)
+	}, nil
 }
 
 // watchCertificate exposes when the certificate in use ends.
@@ -100,9 +111,7 @@ func (h *httpServer) watchCertificate(reg prometheus.Registerer) {
 		Help: "When the certificate that an HTTP listener uses ends.", ConstLabels: prometheus.Labels{"listener": h.name},
 	}, func() float64 {
 		if c := h.cert.Load(); c != nil {
-			if pair, err := c.get(nil); err == nil {
-				return float64(pair.Leaf.NotAfter.Unix())
-			}
+			return float64(c.Certificate().Leaf.NotAfter.Unix())
 		}
 		return math.NaN() // not opened yet
 	}))

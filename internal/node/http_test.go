@@ -62,58 +62,6 @@ func TestSocketIsPrivateAndReachableHoweverLongItsPath(t *testing.T) {
 	}
 }
 
-func TestServerTakesUpANewCertificate(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	cert, key := filepath.Join(dir, "c.pem"), filepath.Join(dir, "c.key")
-	if err := ensureLoopbackCertificate(cert, key, quiet()); err != nil {
-		t.Fatal(err)
-	}
-	if st, err := os.Stat(key); err != nil || st.Mode().Perm() != 0o600 {
-		t.Errorf("key file %v %v", st.Mode(), err)
-	}
-	c, err := openCertificate(cert, key, quiet())
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, _ := c.get(nil)
-	look := func() *tls.Certificate {
-		c.mu.Lock()
-		c.next = time.Time{} // as if the time had passed
-		c.mu.Unlock()
-		got, err := c.get(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got
-	}
-	if err := ensureLoopbackCertificate(cert, key, quiet()); err != nil || look() != first {
-		t.Errorf("a certificate with a year left was made anew: %v", err)
-	}
-	if err := os.WriteFile(cert, []byte("broken"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	touch(t, cert, 1)
-	if look() != first {
-		t.Error("a certificate that cannot be read replaced a good one")
-	}
-	if err := ensureLoopbackCertificate(cert, key, quiet()); err != nil {
-		t.Fatal(err)
-	}
-	touch(t, cert, 2)
-	if look() == first {
-		t.Error("the new certificate was not taken up")
-	}
-}
-
-func touch(t *testing.T, file string, minutes int) {
-	t.Helper()
-	at := time.Now().Add(time.Duration(minutes) * time.Minute)
-	if err := os.Chtimes(file, at, at); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestHTTPServerServesTLSDrainsAndKeepsItsPort(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

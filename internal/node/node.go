@@ -458,6 +458,9 @@ func (n *node) logStart() {
 			n.log.Warn("insecure: plain HTTP can be reached from other machines; whoever listens on the network reads tokens and numbers", "setting", h.name+".insecure", "address", h.addr.String())
 		}
 	}
+	if host, err := n.cfg.Database.PlaintextHost(); err == nil && host != "" {
+		n.log.Warn("insecure: the database connection may be without TLS; whoever is on the network can read and change customers' data", "setting", "database.insecure", "host", host)
+	}
 	n.log.Info("listening", "for", "management socket", "path", n.cfg.Path(SocketName))
 	insecure := map[string]bool{}
 	for _, g := range n.peerGroups {

@@ -110,7 +110,7 @@ func (n *node) apply() (config.Changes, error) {
 		if h == nil || h.cert.Load() == nil {
 			continue
 		}
-		commit, err := h.cert.Load().read(cfg.CertificateFile, cfg.KeyFile)
+		commit, err := h.cert.Load().Read(cfg.CertificatePaths())
 		if err != nil {
 			return changes, err
 		}

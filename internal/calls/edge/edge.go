@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,7 +64,7 @@ type Edge struct {
 	groups  []*group
 	byName  map[string]*group
 	ports   map[*transport.Endpoint]*port
-	keys    []*keyFiles
+	keys    []keyFiles
 	m       *metrics
 	server  sip.Header // Server line of our own answers
 	agent   sip.Header // User-Agent line of our own requests
@@ -238,12 +237,13 @@ func (e *Edge) open(cfg *Group, p transport.Proto, g *group) (*transport.Endpoin
 		ec.Large = g.eps[transport.TCP]
 	}
 	if p == transport.TLS {
-		k := &keyFiles{ring: transport.NewKeyring(), group: g.index}
-		if err := k.load(cfg.TLS); err != nil {
+		names := e.cfg.CertificateNames(cfg.Bind.TLS, slices.Collect(maps.Values(e.headers.Load().profiles)))
+		files, err := transport.OpenCertificateFiles(cfg.TLS.paths(), names, e.log)
+		if err != nil {
 			return nil, fmt.Errorf("peer group %s: %w", cfg.Name, err)
 		}
-		e.keys = append(e.keys, k)
-		ec.TLS = &transport.TLSConfig{Keys: k.ring, Identity: tlsIdentity, Roots: k.roots, Anonymous: cfg.TLS.ClientCertificates == "optional",
+		e.keys = append(e.keys, keyFiles{files, g.index})
+		ec.TLS = &transport.TLSConfig{Keys: files.Keys, Identity: transport.FileIdentity, Roots: files.Roots, Anonymous: cfg.TLS.ClientCertificates == "optional",
 			PeerNames: e.cfg.peerNames(cfg.Bind.TLS)}
 	}
 	ep, err := e.tp.Listen(ec)
@@ -309,6 +309,9 @@ func (e *Edge) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wctx, stop := context.WithCancel(ctx)
 	wg.Go(func() { w.run(wctx) })
+	for _, k := range e.keys {
+		wg.Go(func() { k.Watch(wctx) })
+	}
 	<-ctx.Done()
 	e.stopping.Store(true)
 	stop()
@@ -561,13 +564,4 @@ func (g *logGate) pass(now time.Time) (kept int, ok bool) {
 func nodeOf(tag string) (node string, ok bool) {
 	node, rest, ok := strings.Cut(tag, "-")
 	return node, ok && len(rest) >= 20
-}
-
-// readFile is os.ReadFile; a name for the error text's sake.
-func readFile(what, name string) ([]byte, error) {
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", what, err)
-	}
-	return b, nil
 }

@@ -1,8 +1,8 @@
 package edge
 
 import (
-	"crypto/tls"
-	"crypto/x509"
+	"log/slog"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -18,35 +18,35 @@ func TestTheEndOfCertificatesInUseIsExposed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert := issue(t, authority, "trunk.example.net")
-	// ending is the certificate with another end.
-	ending := func(end int64) tls.Certificate {
-		c := cert
-		leaf, err := x509.ParseCertificate(c.Certificate[0])
+	dir := t.TempDir()
+	// install writes a certificate with an end. One that has expired is used where there was none before.
+	install := func(name string, end time.Time) transport.CertificatePaths {
+		c, err := authority.IssueFor(ca.ServerAndClient, time.Unix(0, 0), end, "trunk.example.net")
 		if err != nil {
 			t.Fatal(err)
 		}
-		leaf.NotAfter = time.Unix(end, 0)
-		c.Leaf = leaf
-		return c
+		cert, key, err := ca.WriteFiles(dir, name, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		touch(t, cert, int(end.Unix()))
+		return transport.CertificatePaths{Certificate: cert, Key: key}
 	}
 	e := &Edge{}
 	for _, k := range []struct {
-		file string
+		name string
 		end  int64
-	}{{"a.pem", 2000}, {"a.pem", 1000}, {"a.pem", 3000}, {"b.pem", 4000}} { // three addresses show the first
-		ring := transport.NewKeyring()
-		if err := ring.Put(tlsIdentity, ending(k.end)); err != nil {
+	}{{"a", 2000}, {"a", 1000}, {"a", 3000}, {"b", 4000}} { // three addresses show the first
+		files, err := transport.OpenCertificateFiles(install(k.name, time.Unix(k.end, 0)), nil, slog.New(slog.DiscardHandler))
+		if err != nil {
 			t.Fatal(err)
 		}
-		files := &keyFiles{ring: ring}
-		files.cfg.Store(&TLS{CertificateFile: k.file})
-		e.keys = append(e.keys, files)
+		e.keys = append(e.keys, keyFiles{CertificateFiles: files})
 	}
 	const name = "tandem_sip_certificate_expiry_timestamp_seconds"
 	want := func(a, b string) string {
 		return "# HELP " + name + " When the certificate shown on SIP connections ends, in Unix time: of the one in use, which the file may no longer hold.\n" +
-			"# TYPE " + name + " gauge\n" + name + `{file="a.pem"} ` + a + "\n" + name + `{file="b.pem"} ` + b + "\n"
+			"# TYPE " + name + " gauge\n" + name + `{file="` + dir + `/a.crt"} ` + a + "\n" + name + `{file="` + dir + `/b.crt"} ` + b + "\n"
 	}
 	m := newMetrics(e)
 	if err := testutil.CollectAndCompare(m, strings.NewReader(want("1000", "4000")), name); err != nil {
@@ -54,19 +54,46 @@ func TestTheEndOfCertificatesInUseIsExposed(t *testing.T) {
 	}
 
 	// A renewed certificate shows as soon as it is in use.
-	file, key, err := ca.WriteFiles(t.TempDir(), "edge", cert)
+	end := time.Now().Add(time.Hour).Truncate(time.Second)
+	b := install("b", end).Certificate
+	if got := e.certificates()[b]; !got.Equal(time.Unix(4000, 0)) {
+		t.Errorf("before the file was read the certificate ends at %v", got)
+	}
+	e.keys[3].Check(time.Now())
+	if got := e.certificates()[b]; !got.Equal(end) {
+		t.Errorf("after a renewal the certificate ends at %v, want %v", got, end)
+	}
+}
+
+// TestEdgeStartsAgainWithAnExpiredCertificate: the groups that need no certificate must not stay down with it.
+func TestEdgeStartsAgainWithAnExpiredCertificate(t *testing.T) {
+	authority, err := ca.New("edge")
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := e.keys[3]
-	k.cfg.Store(&TLS{CertificateFile: file, KeyFile: key})
-	if got := e.certificates()[file]; !got.Equal(time.Unix(4000, 0)) {
-		t.Errorf("before the file was read the certificate ends at %v", got)
-	}
-	if _, err := k.refresh(); err != nil {
+	c, err := authority.IssueFor(ca.ServerAndClient, time.Now().Add(-48*time.Hour), time.Now().Add(-time.Hour), "trunk.example.net")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if got := e.certificates()[file]; !got.Equal(cert.Leaf.NotAfter) {
-		t.Errorf("after a renewal the certificate ends at %v, want %v", got, cert.Leaf.NotAfter)
+	cert, key, err := ca.WriteFiles(t.TempDir(), "edge", c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := setup(t, func(c *bedConfig) {
+		c.zoom.Bind.TLS, c.zoom.TLS = "127.0.0.3:0", TLS{CertificateFile: cert, KeyFile: key}
+	})
+	up, down := b.established(b.core, b.svc, outside, served)
+	b.over(up, down)
+	b.idle()
+	if log := b.log.String(); !strings.Contains(log, "level=ERROR") || !strings.Contains(log, "certificate used although it may be refused") {
+		t.Errorf("the log does not say that the certificate has expired:\n%s", log)
+	}
+}
+
+func touch(t *testing.T, file string, minutes int) {
+	t.Helper()
+	at := time.Unix(int64(minutes)*60, 0)
+	if err := os.Chtimes(file, at, at); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,92 +1,73 @@
 package edge
 
 import (
-	"crypto/tls"
-	"crypto/x509"
+	"errors"
 	"fmt"
-	"os"
-	"sync"
-	"sync/atomic"
+	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// tlsIdentity is the key of a group's certificate in its keyring.
-const tlsIdentity = "group"
-
-// keyFiles keeps an endpoint's certificate and roots in step with their files, so that a renewal needs no restart.
+// keyFiles is the certificate of an endpoint.
 type keyFiles struct {
-	ring  *transport.Keyring
-	group int                           // in Config.Groups
-	pool  atomic.Pointer[x509.CertPool] // nil: the system's
-
-	cfg atomic.Pointer[TLS] // the files in use
-
-	mu   sync.Mutex // guards seen
-	seen [3]time.Time
+	*transport.CertificateFiles
+	group int // in Config.Groups
 }
 
-func (k *keyFiles) roots() *x509.CertPool { return k.pool.Load() }
-
-// load reads the files and takes up what they hold.
-func (k *keyFiles) load(cfg TLS) error {
-	commit, err := k.read(cfg)
-	if err == nil {
-		commit()
-	}
-	return err
+// paths returns the files that a configuration names.
+func (t *TLS) paths() transport.CertificatePaths {
+	return transport.CertificatePaths{Certificate: t.CertificateFile, Key: t.KeyFile, Roots: t.RootsFile}
 }
 
-// read reads the files that cfg names. commit takes up what they hold.
-func (k *keyFiles) read(cfg TLS) (commit func(), err error) {
-	var pool *x509.CertPool
-	if cfg.RootsFile != "" {
-		pem, err := readFile("roots", cfg.RootsFile)
-		if err != nil {
-			return nil, err
-		}
-		pool = x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("roots %s: the file holds no PEM certificate", cfg.RootsFile)
-		}
-	}
-	pair, err := tls.LoadX509KeyPair(cfg.CertificateFile, cfg.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("certificate %s: %w", cfg.CertificateFile, err)
-	}
-	return func() {
-		k.pool.Store(pool)
-		_ = k.ring.Put(tlsIdentity, pair) // it is whole
-		k.cfg.Store(&cfg)
-	}, nil
-}
-
-// refresh reads the files again if one has changed, and tells whether it did. On error what was read before stays in use.
-func (k *keyFiles) refresh() (bool, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	var now [3]time.Time
-	cfg := *k.cfg.Load()
-	for i, name := range []string{cfg.CertificateFile, cfg.KeyFile, cfg.RootsFile} {
-		if name == "" {
+// CertificateNames returns the names under which a TLS address is advertised to peers, which its certificate must carry:
+// those in advertised, and those that the services' profiles write. Addresses are left out: a peer that is told one knows
+// the name it expects by other means.
+func (c *Config) CertificateNames(bind string, profiles []leg.Profile) []string {
+	var names []string
+	for i := range c.Groups {
+		g := &c.Groups[i]
+		if g.Bind.TLS != bind {
 			continue
 		}
-		st, err := os.Stat(name)
-		if err != nil {
-			return false, fmt.Errorf("look for a new certificate: %w", err)
+		host, _, err := hostPort(g.Advertised.TLS)
+		if _, ipErr := netip.ParseAddr(host); err == nil && ipErr != nil {
+			names = append(names, host)
 		}
-		now[i] = st.ModTime()
+		for _, p := range profiles {
+			if n, ok := p.(leg.Named); ok && p.Service() == g.service() {
+				names = append(names, n.Names()...)
+			}
+		}
 	}
-	if k.seen == now {
-		return false, nil
+	return names
+}
+
+// CheckFiles returns a mistake for each file of the TLS addresses that cannot be used at a time; skip names groups whose
+// files are made later. Targets are below groups.
+func (c *Config) CheckFiles(profiles []leg.Profile, skip []string, now time.Time) []error {
+	var k checker
+	for i := range c.Groups {
+		g := &c.Groups[i]
+		if g.Bind.TLS == "" || g.TLS.CertificateFile == "" || g.TLS.KeyFile == "" || slices.Contains(skip, g.Name) {
+			continue
+		}
+		_, certificate := transport.LoadCertificate(g.TLS.CertificateFile, g.TLS.KeyFile, c.CertificateNames(g.Bind.TLS, profiles), now)
+		var roots error
+		if g.TLS.RootsFile != "" {
+			_, roots = transport.LoadRoots(g.TLS.RootsFile)
+		}
+		for _, err := range []error{certificate, roots} {
+			var f *fault.Error
+			if errors.As(err, &f) {
+				k.bad(fmt.Sprintf("groups[%d].tls.%s", i, f.Target), "%s", f.Message)
+			}
+		}
 	}
-	first := k.seen == [3]time.Time{}
-	if err := k.load(cfg); err != nil {
-		return false, err
-	}
-	k.seen = now
-	return !first, nil
+	return k.errs
 }
 
 // certificates returns when the certificates in use end, by their files. Of a file that several endpoints read the earliest counts: one of them may
@@ -94,13 +75,9 @@ func (k *keyFiles) refresh() (bool, error) {
 func (e *Edge) certificates() map[string]time.Time {
 	ends := map[string]time.Time{}
 	for _, k := range e.keys {
-		c := k.ring.Get(tlsIdentity)
-		if c == nil {
-			continue
-		}
-		file := k.cfg.Load().CertificateFile
-		if end, ok := ends[file]; !ok || c.Leaf.NotAfter.Before(end) {
-			ends[file] = c.Leaf.NotAfter
+		file, until := k.Path(), k.Certificate().Leaf.NotAfter
+		if end, ok := ends[file]; !ok || until.Before(end) {
+			ends[file] = until
 		}
 	}
 	return ends

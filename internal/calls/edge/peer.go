@@ -138,7 +138,7 @@ func (p *peer) sendsFrom(a netip.Addr) bool {
 	peers := p.group.now().Peers
 	if i := slices.IndexFunc(peers, func(x Peer) bool { return x.Name == p.cfg.Name }); i >= 0 {
 		for _, t := range peers[i].AllowedSources {
-			if pre, err := parsePrefix(t); err == nil && pre.Contains(a) {
+			if pre, err := domain.ParsePrefix(t); err == nil && pre.Contains(a) {
 				return true
 			}
 		}

@@ -47,17 +47,14 @@ func (g *group) full() bool {
 func (e *Edge) Reload(cfg Config, rules *leg.Rules, profiles []leg.Profile) error {
 	var commits []func()
 	for _, k := range e.keys {
-		commit, err := k.read(cfg.Groups[k.group].TLS)
+		commit, err := k.Read(cfg.Groups[k.group].TLS.paths())
 		if err != nil {
 			return err
 		}
 		commits = append(commits, commit)
 	}
-	for i, k := range e.keys {
-		k.mu.Lock()
-		commits[i]()
-		k.seen = [3]time.Time{} // the files' times are noted at the next look
-		k.mu.Unlock()
+	for _, commit := range commits {
+		commit()
 	}
 	e.headers.Store(newHeaders(rules, profiles))
 	e.limits.Store(&cfg.Limits)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tandemgw/tandem/internal/sim/ca"
 )
@@ -209,25 +210,18 @@ func TestTLS(t *testing.T) {
 
 	// A renewed certificate is taken up.
 	k := b.e.keys[0]
-	if _, err := k.refresh(); err != nil {
-		t.Fatal(err)
-	}
 	if _, _, err := ca.WriteFiles(dir, "edge", issue(t, authority, "trunk.example.net", "renewed.example.net", "127.0.0.2")); err != nil {
 		t.Fatal(err)
 	}
-	if changed, err := k.refresh(); !changed || err != nil {
-		t.Errorf("refresh() = %v, %v after a renewal", changed, err)
-	}
-	if _, c := k.ring.ForName("renewed.example.net"); c == nil {
+	k.Check(time.Now())
+	if _, c := k.Keys.ForName("renewed.example.net"); c == nil {
 		t.Errorf("the renewed certificate is not in use")
 	}
 	if err := os.WriteFile(cert, []byte("rubbish"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.refresh(); err == nil {
-		t.Errorf("a broken certificate file is taken")
-	}
-	if _, c := k.ring.ForName("renewed.example.net"); c == nil {
+	k.Check(time.Now())
+	if _, c := k.Keys.ForName("renewed.example.net"); c == nil {
 		t.Errorf("a broken file has replaced the certificate that works")
 	}
 }

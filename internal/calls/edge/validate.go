@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -116,16 +117,19 @@ func (g *Group) proto() transport.Proto {
 	return p
 }
 
-func (a Addresses) of(p transport.Proto) string {
+func (a Addresses) of(p transport.Proto) string { return *a.at(p) }
+
+// at is where the address of a transport is kept.
+func (a *Addresses) at(p transport.Proto) *string {
 	switch p {
 	case transport.UDP:
-		return a.UDP
+		return &a.UDP
 	case transport.TCP:
-		return a.TCP
+		return &a.TCP
 	case transport.TLS:
-		return a.TLS
+		return &a.TLS
 	}
-	return ""
+	return new(string)
 }
 
 var protos = [...]transport.Proto{transport.UDP, transport.TCP, transport.TLS}
@@ -167,9 +171,14 @@ func (k *checker) group(at string, g *Group) {
 		}
 		a, err := netip.ParseAddrPort(bind)
 		if err != nil {
-			k.bad(path, "%q is not \"ip:port\"", bind)
+			if err = domain.CheckBrackets(bind); err == nil {
+				err = errors.New("not \"ip:port\", such as \"192.0.2.1:5060\" or \"[2001:db8::1]:5060\"")
+			}
+			k.bad(path, "%q: %v", bind, err)
 			continue
 		}
+		a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+		*g.Bind.at(p) = a.String() // groups share an address however they write it
 		if a.Addr().IsUnspecified() && g.Advertised.of(p) == "" {
 			k.bad(path, "%q names no address that peers could answer to; set advertised.%s as well", bind, p.Param())
 		}
@@ -325,7 +334,7 @@ func (g *Group) staticSources() []netip.Prefix {
 	var out []netip.Prefix
 	add := func(texts []string) {
 		for _, t := range texts {
-			if p, err := parsePrefix(t); err == nil {
+			if p, err := domain.ParsePrefix(t); err == nil {
 				out = append(out, p)
 			}
 		}
@@ -356,30 +365,20 @@ func (k *checker) within(at string, n, least, most int) {
 
 func (k *checker) prefixes(at string, texts []string) {
 	for i, t := range texts {
-		if _, err := parsePrefix(t); err != nil {
+		if _, err := domain.ParsePrefix(t); err != nil {
 			k.bad(fmt.Sprintf("%s[%d]", at, i), "%q: %v", t, err)
 		}
 	}
 }
 
-// parsePrefix reads a CIDR range, or a single address.
-func parsePrefix(s string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(s); err == nil {
-		a = a.Unmap()
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("not an address range such as \"192.0.2.0/24\"")
-	}
-	if p.Masked() != p {
-		return netip.Prefix{}, fmt.Errorf("has bits set beyond its length; write %s", p.Masked())
-	}
-	return p, nil
-}
-
 // hostPort splits "host", "host:port" or "[v6]:port"; without a port it is 0.
 func hostPort(s string) (host string, port uint16, err error) {
+	if err := domain.CheckBrackets(s); err != nil {
+		if _, whole := netip.ParseAddr(s); whole == nil {
+			err = fmt.Errorf("%w, or \"[%s]\" for an address without a port", err, s)
+		}
+		return "", 0, err
+	}
 	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
 		return a.String(), 0, nil
 	}

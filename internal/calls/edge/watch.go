@@ -24,18 +24,15 @@ func parseAddr(s string) (netip.Addr, error) {
 
 func addrPort(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
 
-// watch sends OPTIONS to the peers, follows their names in DNS, and reads renewed certificates.
+// watch sends OPTIONS to the peers and follows their names in DNS.
 type watch struct {
 	e     *Edge
 	due   map[*address]time.Time // when each address that is asked by OPTIONS is asked next
 	known map[*address]bool      // every address the peers have now
 }
 
-// Intervals of what the watch does beside OPTIONS.
-const (
-	namesEvery = 500 * time.Millisecond // look at the resolver's memory for changed addresses
-	keysEvery  = 30 * time.Second       // look for renewed certificates
-)
+// namesEvery is how often the resolver's memory is looked at for changed addresses.
+const namesEvery = 500 * time.Millisecond
 
 func newWatch(e *Edge) *watch {
 	return &watch{e: e, due: map[*address]time.Time{}, known: map[*address]bool{}}
@@ -44,28 +41,13 @@ func newWatch(e *Edge) *watch {
 func (w *watch) run(ctx context.Context) {
 	names := time.NewTicker(namesEvery)
 	defer names.Stop()
-	keys := time.NewTicker(keysEvery)
-	defer keys.Stop()
 	next := time.NewTimer(0)
 	defer next.Stop()
-	for _, k := range w.e.keys {
-		_, _ = k.refresh() // notes the files' times; New has read them
-	}
 	w.names(time.Now(), true)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-keys.C:
-			for _, k := range w.e.keys {
-				switch changed, err := k.refresh(); {
-				case err != nil:
-					w.e.log.Error("certificate not renewed; the one before stays in use", "error", err)
-				case changed:
-					w.e.log.Info("certificate renewed", "file", k.cfg.Load().CertificateFile)
-				}
-			}
-			continue
 		case <-names.C:
 			w.names(time.Now(), false) // new addresses are due at once, below
 		case <-next.C:

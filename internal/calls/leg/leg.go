@@ -28,6 +28,13 @@ type Profile interface {
 	Ping(m *sip.Message, l *Leg)
 }
 
+// Named is a profile that writes names of its own into messages towards the service, instead of the advertised one.
+type Named interface {
+	// Names returns them; "*.example.net" stands for names of one label below. The certificate shown to the service's peers
+	// must carry each.
+	Names() []string
+}
+
 // Leg is the leg a message leaves on. The edge fills it once per leg; profiles only read it.
 type Leg struct {
 	// Call is the decision about the call; nil for an OPTIONS outside of a call.

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/tandemgw/tandem/internal/domain"
 )
@@ -30,17 +29,15 @@ func countryStrings(code string) (dial []string, known bool) {
 	return nil, false
 }
 
-// abroad holds, for each emergency string of any country, the countries that have it.
-var abroad = sync.OnceValue(func() map[string][]string {
-	m := map[string][]string{}
+// countriesWith returns the countries that have an emergency string.
+func countriesWith(dial string) (codes []string) {
 	for line := range strings.Lines(emergencyTable) {
-		f := strings.Fields(line)
-		for _, dial := range f[1:] {
-			m[dial] = append(m[dial], f[0])
+		if f := strings.Fields(line); slices.Contains(f[1:], dial) {
+			codes = append(codes, f[0])
 		}
 	}
-	return m
-})
+	return codes
+}
 
 // compileEmergency reads the lists of emergency numbers.
 func (c *Config) compileEmergency(p *Policy, bad func(path, format string, args ...any)) {
@@ -116,15 +113,16 @@ func (p *Policy) NotEmergency(dialled string) string {
 	if len(number) > 8 || p.Emergency(dialled) {
 		return ""
 	}
-	countries := abroad()[number]
+	countries := countriesWith(number)
 	if countries == nil && plus {
-		p.afterCountryCode(number, func(dial string) bool { countries = abroad()[dial]; return countries != nil })
+		p.afterCountryCode(number, func(dial string) bool { countries = countriesWith(dial); return countries != nil })
 	}
-	switch {
-	case len(countries) == 0:
+	where := list(countries)
+	switch n := len(countries); {
+	case n == 0:
 		return ""
-	case len(countries) <= 3:
-		return fmt.Sprintf("; %s is an emergency number in %s, but not an emergency string here", dialled, list(countries))
+	case n > 3:
+		where = fmt.Sprintf("%d countries", n)
 	}
-	return fmt.Sprintf("; %s is an emergency number in %d countries, but not an emergency string here", dialled, len(countries))
+	return "; " + dialled + " is an emergency number in " + where + ", but not an emergency string here"
 }

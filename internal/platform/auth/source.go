@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -47,19 +48,9 @@ func parseSources(allowed, proxies []string) (*Sources, []error) {
 	var problems []error
 	read := func(list []string, at string) (out []netip.Prefix) {
 		for i, text := range list {
-			p, err := netip.ParsePrefix(text)
+			p, err := domain.ParsePrefix(text)
 			if err != nil {
-				a, aerr := netip.ParseAddr(text)
-				if aerr != nil || a.Zone() != "" {
-					problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration",
-						"%q is neither an address nor a CIDR prefix; write e.g. 192.0.2.0/24", text).At(fmt.Sprintf("%s[%d]", at, i)))
-					continue
-				}
-				p = netip.PrefixFrom(a, a.BitLen())
-			}
-			if p.Masked() != p {
-				problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration",
-					"%q has bits set behind its prefix length; write %s, or the address with /%d", text, p.Masked(), p.Addr().BitLen()).At(fmt.Sprintf("%s[%d]", at, i)))
+				problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%q: %v", text, err).At(fmt.Sprintf("%s[%d]", at, i)))
 				continue
 			}
 			out = append(out, p)

@@ -1,9 +1,13 @@
 package db
 
 import (
-	"net/url"
+	"errors"
+	"io/fs"
+	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
@@ -22,8 +26,12 @@ type Config struct {
 	// created, readable for its owner only, and locked: one process per file.
 	File string `yaml:"file"`
 	// URL is PostgreSQL's connection string, e.g. postgres://tandem@db.example/tandem?sslmode=verify-full. No default;
-	// needed with driver "postgres". The password may come from PGPASSWORD or a pgpass file instead.
+	// needed with driver "postgres". The password may come from PGPASSWORD or a pgpass file instead. A server on another
+	// machine must be reached by TLS: sslmode verify-full (recommended), verify-ca or require; or set insecure.
 	URL string `yaml:"url" secret:"true"`
+	// Insecure permits a connection without TLS to a PostgreSQL server on another machine: whoever is on the network can read
+	// and change customers' data. Default false. The log repeats it at each start.
+	Insecure bool `yaml:"insecure"`
 	// MaxConnections bounds the connections of this node (SQLite: those that read; one more writes). Default 16. More help
 	// only while the database has idle cores.
 	MaxConnections int `yaml:"maxConnections"`
@@ -65,11 +73,13 @@ func (c *Config) Validate() []error {
 	case Postgres:
 		if c.URL == "" {
 			bad("url", "driver %q needs a connection string, e.g. postgres://tandem@db.example/tandem", Postgres)
-		} else if strings.Contains(c.URL, "://") {
+		} else if host, err := c.PlaintextHost(); host != "" && !c.Insecure {
+			bad("url", "the connection to %s may be without TLS, so that whoever is on the network can read and change customers' data; "+
+				"add sslmode=verify-full (and sslrootcert=FILE for an authority of your own), or say insecure: true in database", host)
+		} else if err != nil && !errors.As(err, new(*fs.PathError)) { // CheckFiles says what is wrong with files
 			// The URL may hold a password: name the problem, never the text.
-			if u, err := url.Parse(c.URL); err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-				bad("url", "not a PostgreSQL connection string; want postgres://user@host/database, special characters in the password percent-encoded")
-			}
+			bad("url", "not a usable PostgreSQL connection string; want postgres://user@host/database, an IPv6 address in brackets, special "+
+				"characters in the password percent-encoded, a known sslmode, and PEM files in sslrootcert, sslcert and sslkey")
 		}
 		if c.File != "" {
 			bad("file", "a database file has no meaning with driver %q; remove it", Postgres)
@@ -95,4 +105,35 @@ func (c *Config) Validate() []error {
 		}
 	}
 	return errs
+}
+
+// PlaintextHost returns a host on another machine to which the connection string allows a connection without TLS; empty
+// if there is none. sslmode allow and prefer, the default, count as without: an attacker can make the server refuse TLS.
+func (c *Config) PlaintextHost() (string, error) {
+	if c.Driver != Postgres {
+		return "", nil
+	}
+	pc, err := pgconn.ParseConfig(c.URL)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range append(pc.Fallbacks, &pgconn.FallbackConfig{Host: pc.Host, TLSConfig: pc.TLSConfig}) {
+		ip, err := netip.ParseAddr(f.Host)
+		socket := strings.HasPrefix(f.Host, "/") || strings.HasPrefix(f.Host, "@")
+		if local := socket || strings.EqualFold(f.Host, "localhost") || err == nil && ip.Unmap().IsLoopback(); f.TLSConfig == nil && !local {
+			return f.Host, nil
+		}
+	}
+	return "", nil
+}
+
+// CheckFiles returns an error if a file that the connection string names, such as sslrootcert, cannot be read on this
+// machine. What else is wrong with the connection string, Validate reports.
+func (c *Config) CheckFiles() error {
+	_, err := c.PlaintextHost()
+	var path *fs.PathError
+	if !errors.As(err, &path) {
+		return nil
+	}
+	return fault.New(fault.Invalid, "InvalidConfiguration", "a file named in the connection string cannot be read (%v); correct its path or permissions", path).At("url")
 }

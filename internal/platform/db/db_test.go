@@ -424,7 +424,7 @@ func TestConfigValidate(t *testing.T) {
 		"postgres, no url":    {func(c *db.Config) { c.Driver = db.Postgres }, "url"},
 		"url of another kind": {func(c *db.Config) { c.Driver, c.URL = db.Postgres, "http://x:secret@y" }, "url"},
 		"sqlite with url":     {func(c *db.Config) { c.URL = "postgres://" }, "url"},
-		"postgres with file":  {func(c *db.Config) { c.Driver, c.URL, c.File = db.Postgres, "postgres://x", "f" }, "file"},
+		"postgres with file":  {func(c *db.Config) { c.Driver, c.URL, c.File = db.Postgres, "postgres://127.0.0.1", "f" }, "file"},
 		"no connections":      {func(c *db.Config) { c.MaxConnections = 0 }, "maxConnections"},
 		"no time":             {func(c *db.Config) { c.ProbeTimeout = 0 }, "probeTimeout"},
 	} {

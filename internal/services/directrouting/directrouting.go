@@ -22,7 +22,10 @@ type Profile struct {
 	trunk string // carrier trunk's name: <region>.<base domain>
 }
 
-var _ leg.Profile = (*Profile)(nil)
+var (
+	_ leg.Profile = (*Profile)(nil)
+	_ leg.Named   = (*Profile)(nil)
+)
 
 // New returns the profile. Base domain and regions are those that routing uses; the region the node stands in, from the
 // rules, picks the label.
@@ -63,6 +66,9 @@ func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
 	}
 	p.rules.Identify(m, us, l)
 }
+
+// Names returns the carrier trunk's name and the pattern of the customers' names below it.
+func (p *Profile) Names() []string { return []string{p.trunk, "*." + p.trunk} }
 
 // name is how the customer of the call is named in the region the message leaves from. A call without one (an emergency
 // call that named nobody) goes under the carrier trunk's name.

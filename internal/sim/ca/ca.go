@@ -67,8 +67,13 @@ const (
 	ServerOnly
 )
 
-// Issue makes a certificate for DNS names, wildcards (one label) and IP addresses.
+// Issue makes a certificate for DNS names, wildcards (one label) and IP addresses, valid for half a year.
 func (a *Authority) Issue(u Usage, names ...string) (tls.Certificate, error) {
+	return a.IssueFor(u, time.Now().Add(-time.Hour), time.Now().AddDate(0, 6, 0), names...)
+}
+
+// IssueFor is Issue of a certificate that is valid in a given time.
+func (a *Authority) IssueFor(u Usage, from, until time.Time, names ...string) (tls.Certificate, error) {
 	if len(names) == 0 {
 		return tls.Certificate{}, fmt.Errorf("issue certificate: no names")
 	}
@@ -78,7 +83,7 @@ func (a *Authority) Issue(u Usage, names ...string) (tls.Certificate, error) {
 	}
 	t := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: names[0]},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 6, 0),
+		NotBefore: from, NotAfter: until,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	if u == ServerAndClient {

@@ -117,7 +117,6 @@ type Layer struct {
 	retryAfter   atomic.Int64 // nanoseconds; Config.RetryAfter at first
 	live         atomic.Int64 // transactions in the tables
 	pending      atomic.Int64 // of them, those without a final response
-	draining     atomic.Bool
 	closed       atomic.Bool
 
 	tables [shards]table
@@ -178,12 +177,6 @@ func (l *Layer) Live() int { return int(l.live.Load()) }
 
 // Pending: see Live.
 func (l *Layer) Pending() int { return int(l.pending.Load()) }
-
-// Drain refuses new requests outside dialogs with 503 from now on, OPTIONS too, so that peers go elsewhere.
-func (l *Layer) Drain() { l.draining.Store(true) }
-
-// Resume takes new requests again after Drain.
-func (l *Layer) Resume() { l.draining.Store(false) }
 
 // Idle waits until every transaction has its final response, or ctx ends.
 func (l *Layer) Idle(ctx context.Context) error {
@@ -284,19 +277,14 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b 
 
 // overloaded answers 503 if the request is one too many.
 func (l *Layer) overloaded(m *sip.Message, f transport.Flow, inDialog bool) bool {
-	why := ""
-	switch live, most := l.live.Load(), int64(l.cfg.MaxTransactions); {
-	case live >= most && (live >= withSpare(most) || !inDialog && (l.cfg.Urgent == nil || !l.cfg.Urgent(m, f))):
-		why = "maximum number of SIP transactions reached"
-	case l.draining.Load() && !inDialog:
-		why = "gateway is about to stop"
-	default:
+	live, most := l.live.Load(), int64(l.cfg.MaxTransactions)
+	if live < most || live < withSpare(most) && (inDialog || l.cfg.Urgent != nil && l.cfg.Urgent(m, f)) {
 		return false
 	}
 	l.m.Overload.Add(1)
 	res := sip.NewResponse(m, 503, "", l.cfg.NewTag())
 	res.Add(sip.KindRetryAfter, strconv.Itoa(int((time.Duration(l.retryAfter.Load())+time.Second-1)/time.Second)))
-	res.Add(sip.KindWarning, sip.Warning(399, l.cfg.Agent, why))
+	res.Add(sip.KindWarning, sip.Warning(399, l.cfg.Agent, "maximum number of SIP transactions reached"))
 	l.Reply(res, f)
 	return true
 }

@@ -1,7 +1,6 @@
 package transaction_test
 
 import (
-	"context"
 	"errors"
 	"strconv"
 	"strings"
@@ -297,25 +296,6 @@ func TestServer(t *testing.T) {
 			b.wantEvents("request INVITE", "request INVITE")
 			if live, pending := b.layer.Live(), b.layer.Pending(); live != 0 || pending != 0 {
 				b.t.Errorf("%d transactions are left, %d of them unanswered", live, pending)
-			}
-		}},
-		{"a draining layer refuses new requests and serves dialogs", "design section 2", udp, func(b *bundle) {
-			b.layer.Drain()
-			b.say(b.farRequest("OPTIONS", branch))
-			res := b.last("SIP/2.0 503")
-			if res.Get(sip.KindRetryAfter) != "5" || res.Get(sip.KindWarning) == "" {
-				b.t.Errorf("the 503 has no Retry-After 5 or no Warning:\n%s", res)
-			}
-			b.say(strings.Replace(b.farRequest("BYE", "z9hG4bK-bye"), "@192.0.2.1>\nCall", "@192.0.2.1>;tag=t\nCall", 1))
-			b.wantEvents("request BYE")
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			defer cancel()
-			if err := b.layer.Idle(ctx); err == nil {
-				b.t.Error("Idle returned nil though a BYE is unanswered")
-			}
-			b.mustRespond(200, false)
-			if err := b.layer.Idle(context.Background()); err != nil {
-				b.t.Errorf("Idle = %v after the last answer, want nil", err)
 			}
 		}},
 		{"a panic in the user's callback is survived, counted and answered", "our rule", udp, func(b *bundle) {

@@ -1,0 +1,124 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/secret"
+)
+
+// report notes a mistake at a path, reportRoom those that a room's check returned, below a prefix.
+type (
+	report     func(path, format string, args ...any)
+	reportRoom func(prefix string, errs []error)
+)
+
+// CertificatePaths returns the files of the listener's certificate.
+func (x *Listener) CertificatePaths() transport.CertificatePaths {
+	return transport.CertificatePaths{Certificate: x.CertificateFile, Key: x.KeyFile}
+}
+
+// eachHTTP calls f for each HTTP server that this process opens, with its path.
+func (c *Config) eachHTTP(f func(path string, x *Listener)) {
+	for i, x := range []*Listener{&c.Metrics, &c.Manage.Listener, &c.Provisioning.Listener} {
+		if path := []string{"metrics", "manage", "provisioning"}[i]; x.Listen != Off && (path != "provisioning" || c.Has(RoleAPI)) {
+			f(path, x)
+		}
+	}
+}
+
+// socket is an address that the process is to listen on.
+type socket struct {
+	path, use string // in the configuration; what for
+	addr      netip.AddrPort
+}
+
+// overlaps reports whether the system would not let both be listened on. On TCP a wildcard address takes both families.
+func (s *socket) overlaps(o *socket) bool {
+	a, b := s.addr.Addr(), o.addr.Addr()
+	udp := strings.HasSuffix(s.use, "UDP")
+	if udp != strings.HasSuffix(o.use, "UDP") || s.addr.Port() != o.addr.Port() || s.addr.Port() == 0 {
+		return false
+	}
+	return a == b || (a.IsUnspecified() || b.IsUnspecified()) && (!udp || a.Is4() == b.Is4())
+}
+
+// checkSockets reports every address and port that two listeners are to have. Peer groups may share one for one transport.
+func (l *Loaded) checkSockets(bad report) {
+	var sockets []socket
+	add := func(path, use, listen string) {
+		a, err := netip.ParseAddrPort(listen)
+		if err != nil {
+			return // reported before, or not used
+		}
+		s := socket{path, use, netip.AddrPortFrom(a.Addr().Unmap(), a.Port())}
+		for i := range sockets {
+			o := &sockets[i]
+			if use == o.use && s.addr == o.addr && use != "HTTP" {
+				return // shared
+			}
+			if s.overlaps(o) {
+				bad(path, "%s for %s is taken by %s for %s (%s); give each an address or port of its own", s.addr, use, o.addr, o.use, o.path)
+				return
+			}
+		}
+		sockets = append(sockets, s)
+	}
+
+	l.eachHTTP(func(path string, x *Listener) {
+		host, service, _ := net.SplitHostPort(x.Listen)
+		port, _ := net.LookupPort("tcp", service)
+		if host == "localhost" {
+			host = "127.0.0.1"
+		}
+		add(path+".listen", "HTTP", net.JoinHostPort(cmp.Or(host, "::"), strconv.Itoa(port)))
+	})
+	for i := 0; l.Has(RoleEdge) && i < len(l.Calls.Edge.Groups); i++ {
+		b, at := &l.Calls.Edge.Groups[i].Bind, fmt.Sprintf("calls.groups[%d].bind.", i)
+		add(at+"udp", "SIP over UDP", b.UDP)
+		add(at+"tcp", "SIP over TCP", b.TCP)
+		add(at+"tls", "SIP over TLS", b.TLS)
+	}
+}
+
+// checkMachine reports what the configuration names on this machine and cannot be used now: files and the environment. It
+// changes nothing.
+func (l *Loaded) checkMachine(profiles []leg.Profile, bad report, room reportRoom) {
+	now := time.Now()
+	l.eachHTTP(func(path string, x *Listener) {
+		if x.CertificateFile != "" && x.KeyFile != "" {
+			_, err := transport.LoadCertificate(x.CertificateFile, x.KeyFile, nil, now)
+			room(path, problem(err))
+		}
+	})
+	if l.Has(RoleEdge) {
+		room("calls", l.Calls.Edge.CheckFiles(profiles, l.Generated, now))
+	}
+	if f := l.Auth.TrustRootsFile; f != "" {
+		if _, err := transport.LoadRoots(f); err != nil {
+			bad("auth.trustRootsFile", "%s", fault.As(err).Message)
+		}
+	}
+	if l.Secrets.KeyEnvironment != "" {
+		if _, err := secret.Open("", l.Secrets, func(key string) string { return lookup(l.Source.Env, key) }); err != nil {
+			bad("secrets.keyEnvironment", "%v", err)
+		}
+	}
+	room("database", problem(l.Database.CheckFiles()))
+}
+
+// problem makes a list of an error that may be nil.
+func problem(err error) []error {
+	if err == nil {
+		return nil
+	}
+	return []error{err}
+}

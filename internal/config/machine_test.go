@@ -1,0 +1,229 @@
+package config_test
+
+import (
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/config/strict"
+	"github.com/tandemgw/tandem/internal/platform/secret"
+	"github.com/tandemgw/tandem/internal/sim/ca"
+)
+
+// files is a directory of certificates: good ones in good.crt, good.key and roots.pem, and bad ones of each kind.
+type files struct {
+	t         *testing.T
+	dir       string
+	authority *ca.Authority
+}
+
+func newFiles(t *testing.T) files {
+	t.Helper()
+	authority, err := ca.New("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := files{t, t.TempDir(), authority}
+	f.write("roots.pem", string(authority.PEM()))
+	f.write("empty.pem", "")
+	f.write("text.pem", "no certificate\n")
+	hour := time.Hour
+	f.issue("good", -hour, 90*24*hour, "sbc.gw.example.com", "*.1r1.gw.example.com", "1r1.gw.example.com")
+	f.issue("other", -hour, 90*24*hour, "sbc.gw.example.com")
+	f.issue("wildcard", -hour, 90*24*hour, "*.gw.example.com", "customer.1r1.gw.example.com")
+	f.issue("expired", -48*hour, -hour, "sbc.gw.example.com")
+	f.issue("future", hour, 90*24*hour, "sbc.gw.example.com")
+	f.issue("soon", -hour, 24*hour, "sbc.gw.example.com")
+	f.issue("elsewhere", -hour, 90*24*hour, "sbc.elsewhere.example.com")
+	return f
+}
+
+func (f files) write(name, text string) {
+	if err := os.WriteFile(filepath.Join(f.dir, name), []byte(text), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f files) issue(name string, from, until time.Duration, names ...string) {
+	now := time.Now()
+	c, err := f.authority.IssueFor(ca.ServerAndClient, now.Add(from), now.Add(until), names...)
+	if err == nil {
+		_, _, err = ca.WriteFiles(f.dir, name, c)
+	}
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// group is a configuration whose line 4 is the TLS of a group that is advertised as sbc.gw.example.com.
+func (f files) group(tls string) string {
+	return "calls:\n  groups:\n    - {name: core, bind: {tls: \"192.0.2.1:5061\"}, advertised: {tls: sbc.gw.example.com},\n       tls: {" + tls + "}}\n"
+}
+
+func (f files) load(text string, machine bool, env ...string) (*config.Loaded, error) {
+	text = strings.ReplaceAll(text, "DIR", f.dir)
+	return config.Load(config.Source{File: "tandem.yaml", Text: []byte(text), Data: f.t.TempDir(), Env: env, Machine: machine})
+}
+
+// TestFilesOfThisMachine: what a configuration names and cannot be used is reported with key, line and remedy, and only
+// where this machine is asked about.
+func TestFilesOfThisMachine(t *testing.T) {
+	t.Parallel()
+	f := newFiles(t)
+	pair := func(cert, key, more string) string {
+		return f.group(fmt.Sprintf("certificateFile: DIR/%s, keyFile: DIR/%s%s", cert, key, more))
+	}
+	http := func(path, cert, key string) string {
+		return fmt.Sprintf("%s:\n  listen: 192.0.2.1:443\n  certificateFile: DIR/%s\n  keyFile: DIR/%s\n", path, cert, key)
+	}
+	const group, line = "tandem.yaml:4:", "calls.groups[0].tls."
+	for _, c := range []struct {
+		name, text string
+		want       []string // nothing: valid
+	}{
+		{"good", pair("good.crt", "good.key", ", rootsFile: DIR/roots.pem"), nil},
+		{"ends soon", pair("soon.crt", "soon.key", ""), nil},
+		{"covered by a wildcard", pair("wildcard.crt", "wildcard.key", ""), nil},
+		{"missing", pair("none.crt", "good.key", ""), []string{group, line + "certificateFile: ", "none.crt: no such file", "correct the path"}},
+		{"missing key", pair("good.crt", "none.key", ""), []string{group, line + "keyFile: ", "none.key: no such file", "correct the path"}},
+		{"a directory", pair("", "good.key", ""), []string{group, line + "certificateFile: ", "directory"}},
+		{"another's key", pair("good.crt", "other.key", ""), []string{group, line + "keyFile: ", "other.key is not the private key of the certificate in", "install both"}},
+		{"mixed up", pair("good.key", "good.crt", ""), []string{group, line + "certificateFile: ", "good.key holds no certificate"}},
+		{"empty", pair("empty.pem", "good.key", ""), []string{group, line + "certificateFile: ", "empty.pem holds no certificate"}},
+		{"empty key", pair("good.crt", "empty.pem", ""), []string{group, line + "keyFile: ", "empty.pem is not the private key"}},
+		{"expired", pair("expired.crt", "expired.key", ""), []string{group, line + "certificateFile: ", "expired.crt expired on ", "install a renewed one"}},
+		{"not yet valid", pair("future.crt", "future.key", ""), []string{group, line + "certificateFile: ", "future.crt is not valid before ", "clock"}},
+		{"for another name", pair("elsewhere.crt", "elsewhere.key", ""),
+			[]string{group, line + "certificateFile: ", "is for sbc.elsewhere.example.com and does not cover sbc.gw.example.com", "install one that does"}},
+		{"missing roots", pair("good.crt", "good.key", ", rootsFile: DIR/none.pem"), []string{group, line + "rootsFile: ", "none.pem: no such file"}},
+		{"empty roots", pair("good.crt", "good.key", ", rootsFile: DIR/empty.pem"), []string{group, line + "rootsFile: ", "empty.pem holds no certificate", "write the trusted authorities"}},
+		{"roots without a certificate", pair("good.crt", "good.key", ", rootsFile: DIR/good.key"), []string{group, line + "rootsFile: ", "good.key holds no certificate"}},
+		{"both", pair("none.crt", "good.key", ", rootsFile: DIR/none.pem"), []string{line + "certificateFile: ", line + "rootsFile: "}},
+
+		{"provisioning good", http("provisioning", "good.crt", "good.key"), nil},
+		{"provisioning for any name", http("provisioning", "elsewhere.crt", "elsewhere.key"), nil},
+		{"provisioning expired", http("provisioning", "expired.crt", "expired.key"), []string{"tandem.yaml:3:", "provisioning.certificateFile: ", "expired on"}},
+		{"provisioning not yet valid", http("provisioning", "future.crt", "future.key"), []string{"tandem.yaml:3:", "provisioning.certificateFile: ", "not valid before"}},
+		{"provisioning mismatched", http("provisioning", "good.crt", "other.key"), []string{"tandem.yaml:4:", "provisioning.keyFile: ", "not the private key"}},
+		{"manage missing", http("manage", "none.crt", "good.key"), []string{"tandem.yaml:3:", "manage.certificateFile: ", "no such file"}},
+		{"metrics missing key", http("metrics", "good.crt", "none.key"), []string{"tandem.yaml:4:", "metrics.keyFile: ", "no such file"}},
+		{"an API that is off", strings.Replace(http("provisioning", "none.crt", "none.key"), "192.0.2.1:443", "\"off\"", 1), nil},
+
+		{"roots of issuers missing", "auth:\n  trustRootsFile: DIR/none.pem\n", []string{"tandem.yaml:2:", "auth.trustRootsFile: ", "no such file"}},
+		{"roots of issuers empty", "auth:\n  trustRootsFile: DIR/text.pem\n", []string{"tandem.yaml:2:", "auth.trustRootsFile: ", "holds no certificate"}},
+		{"key variable unset", "secrets:\n  keyEnvironment: TANDEM_KEYS\n", []string{"tandem.yaml:2:", "secrets.keyEnvironment: ", "TANDEM_KEYS is empty; set it"}},
+		{"root of the database missing", "database:\n  driver: postgres\n  url: postgres://u:hunter2@db.example/t?sslmode=verify-full&sslrootcert=DIR/none.pem\n",
+			[]string{"tandem.yaml:3:", "database.url: ", "none.pem: no such file"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			if _, err := f.load(c.text, false); err != nil {
+				t.Errorf("a configuration for another machine is refused:\n%v", err)
+			}
+			_, err := f.load(c.text, true)
+			if len(c.want) == 0 {
+				if err != nil {
+					t.Errorf("refused:\n%v", err)
+				}
+				return
+			}
+			if err == nil {
+				t.Fatalf("passed, want %q", c.want)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("the mistake\n%v\ndoes not say %q", err, w)
+				}
+			}
+			if n := len(err.(strict.Problems)); n != 1 && c.name != "both" {
+				t.Errorf("%d mistakes, want one:\n%v", n, err)
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the mistake shows a password:\n%v", err)
+			}
+		})
+	}
+}
+
+// TestKeyVariable: the variable must hold a keyring.
+func TestKeyVariable(t *testing.T) {
+	t.Parallel()
+	f := newFiles(t)
+	const text = "secrets:\n  keyEnvironment: TANDEM_KEYS\n"
+	for value, want := range map[string]string{"": "is empty", "%%%": "is not base64", "bm90IGEga2V5cmluZw==": "not a keyring"} {
+		if _, err := f.load(text, true, "TANDEM_KEYS="+value); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "tandem.yaml:2:") {
+			t.Errorf("TANDEM_KEYS=%q: %v, want %q", value, err, want)
+		}
+	}
+	dir := t.TempDir()
+	if _, err := secret.Open(dir, secret.Default(), func(string) string { return "" }); err != nil {
+		t.Fatal(err)
+	}
+	ring, err := os.ReadFile(filepath.Join(dir, "keyring.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.load(text, true, "TANDEM_KEYS="+base64.StdEncoding.EncodeToString(ring)); err != nil {
+		t.Errorf("a keyring is refused: %v", err)
+	}
+}
+
+// TestFilesOfOtherRoles: a node looks at the files of what it runs.
+func TestFilesOfOtherRoles(t *testing.T) {
+	t.Parallel()
+	f := newFiles(t)
+	edge := f.group("certificateFile: DIR/none.crt, keyFile: DIR/none.key")
+	api := "provisioning:\n  listen: 192.0.2.1:443\n  certificateFile: DIR/none.crt\n  keyFile: DIR/none.key\n"
+	const database = "database: {driver: postgres, url: 'host=/run/postgresql'}\n"
+	for _, c := range []struct {
+		text string
+		bad  string
+	}{
+		{database + "roles: [api]\n" + edge, ""},
+		{database + "roles: [worker]\n" + edge + api, ""},
+		{database + "roles: [edge]\n" + api, ""},
+		{database + "roles: [edge]\n" + edge, "calls.groups[0]"},
+		{database + "roles: [api]\n" + api, "provisioning."},
+	} {
+		_, err := f.load(c.text, true)
+		if (err != nil) != (c.bad != "") || err != nil && !strings.Contains(err.Error(), c.bad) {
+			t.Errorf("%s\n%v, want a mistake at %q", c.text, err, c.bad)
+		}
+	}
+}
+
+// TestDirectRoutingAdvertisesItsCustomersNames: Contacts towards the service carry names below the carrier trunk's.
+func TestDirectRoutingAdvertisesItsCustomersNames(t *testing.T) {
+	t.Parallel()
+	f := newFiles(t)
+	text := func(name string) string {
+		return "calls:\n  routing: {baseDomain: gw.example.com, countries: [GB]}\n  groups:\n    - {name: core, transport: udp, bind: {udp: '127.0.0.1:5060'}}\n" +
+			"    - {name: dr, service: teamsDirectRouting, bind: {tls: '192.0.2.1:5061'}, advertised: {tls: sbc.gw.example.com},\n" +
+			"       tls: {certificateFile: DIR/" + name + ".crt, keyFile: DIR/" + name + ".key}}\n"
+	}
+	for name, want := range map[string]string{"good": "", "other": "does not cover 1r1.gw.example.com", "elsewhere": "does not cover sbc.gw.example.com", "wildcard": ""} {
+		_, err := f.load(text(name), true)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "tandem.yaml:6:")) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
+}
+
+// TestGeneratedCertificateIsNotLookedAt: it is made when the server starts.
+func TestGeneratedCertificateIsNotLookedAt(t *testing.T) {
+	t.Parallel()
+	f := newFiles(t)
+	l, err := f.load("", true)
+	if err != nil || len(l.Generated) != 1 {
+		t.Fatalf("no configuration: %v, generated %v", err, l.Generated)
+	}
+	if _, err := tls.LoadX509KeyPair(l.Calls.Edge.Groups[0].TLS.CertificateFile, l.Calls.Edge.Groups[0].TLS.KeyFile); err == nil {
+		t.Error("checking a configuration made a certificate")
+	}
+}
