@@ -115,28 +115,29 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 		e.refuse(tx, m, g, 482, "the call came back to this gateway: "+domain.Dialled(facts.Called).Redacted()+" is routed in a circle", 0)
 		return
 	}
+	view := e.view()
+	why := e.unready(view)
+	if view == nil {
+		view = route.NoNumbers
+	}
+	dec := route.Decide(view, e.policy, facts)
 	// Rows X1 to X8 of docs/sip-behaviour.md: no state of ours refuses an emergency call from a service.
-	urgent := e.urgent(g, facts.Called)
+	urgent := dec.Emergency && dec.Outcome == route.ToCore
 	if m.Has(sip.KindReplaces) && !urgent {
 		e.refuse(tx, m, g, 501, "INVITE with Replaces is not supported: a call cannot be taken over through this gateway yet", 0)
 		return
 	}
-	view := e.view()
-	if why := e.unready(view); why != "" && (!urgent || e.stopping.Load()) {
+	if why != "" && (!urgent || e.stopping.Load()) {
 		e.refuse(tx, m, g, 503, why+e.policy.NotEmergency(facts.Called), e.limits.Load().RetryAfter)
 		return
 	}
-	if view == nil {
-		view = route.NoNumbers
-	}
-	c := &call{e: e, headers: e.headers.Load(), id: sip.Token(""), start: start}
-	c.dec = route.Decide(view, e.policy, facts)
+	c := &call{e: e, dec: dec, headers: e.headers.Load(), id: sip.Token(""), start: start}
 	c.begin(tx, m, g, &facts)
 	if c.dec.Outcome == route.Rejected {
 		c.reject(c.dec.Status, c.dec.Warning, 0)
 		return
 	}
-	if tooShort(m) && !c.dec.Emergency {
+	if tooShort(m) && !urgent {
 		c.reject(422, tooShortText+e.policy.NotEmergency(facts.Called), 0)
 		return
 	}
@@ -198,24 +199,18 @@ func (c *call) isLoop(callID, called string) bool {
 	return c.far != nil && c.far.callID == callID && c.rec != nil && c.rec.Called == called
 }
 
-// urgent reports whether a new call of a group is an emergency call, which is never limited: it goes from a service to the
-// core. What bounds such calls is the number of SIP transactions.
-func (e *Edge) urgent(g *group, called string) bool { return !g.core() && e.policy.Emergency(called) }
-
-// urgentRequest is urgent for a request that has not been taken yet.
+// urgentRequest reports whether a request that has not been taken yet is an emergency call: an INVITE from a service.
 func (e *Edge) urgentRequest(m *sip.Message, f transport.Flow) bool {
-	if m.Method() != sip.INVITE {
-		return false
-	}
 	g := e.groupOf(f)
-	return g != nil && e.urgent(g, leg.Facts(m, g.cfg.Name).Called)
+	return m.Method() == sip.INVITE && g != nil && !g.core() && e.policy.Emergency(leg.Facts(m, g.cfg.Name).Called)
 }
 
 // leastEmergency is the least time after which an emergency call is ended for its length: long enough to be a call that
 // both sides have forgotten.
 const leastEmergency = 24 * time.Hour
 
-// admit takes one more call of a group on, or says why not. An urgent one is always taken and uses up no rate.
+// admit takes one more call of a group on, or says why not. An urgent one, an emergency call, is always taken and
+// uses up no rate: what bounds such calls is the number of SIP transactions.
 func (e *Edge) admit(g *group, now time.Time, urgent bool) string {
 	switch {
 	case urgent:
