@@ -20,6 +20,6 @@
 // third truth value, so "not" always means the opposite.
 //
 // [Parse] turns text into an [Expr] whose fields are known and whose literals have the right type; the store compiles an
-// Expr to SQL, and [Match] evaluates one on a domain value: it is the oracle the SQL is tested against. The package does
-// not know storage and holds no HTTP.
+// Expr to SQL; testkit/filters evaluates one on a domain value: it is the oracle the SQL is tested against. The package
+// does not know storage and holds no HTTP.
 package filter

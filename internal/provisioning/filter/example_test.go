@@ -5,6 +5,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
+	"github.com/tandemgw/tandem/internal/testkit/filters"
 )
 
 func ExampleParse() {
@@ -14,7 +15,7 @@ func ExampleParse() {
 		return
 	}
 	n := &domain.Number{TelephoneNumber: "+442079460123"}
-	fmt.Println(filter.Match(e, filter.OfNumber(n)))
+	fmt.Println(filters.Match(e, filters.OfNumber(n)))
 
 	_, err = filter.Parse(filter.Numbers, "telephoneNumber gt '+44'")
 	fmt.Println(err)

@@ -1,4 +1,4 @@
-package filter
+package filter_test
 
 import (
 	"errors"
@@ -11,6 +11,8 @@ import (
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/provisioning/filter"
+	"github.com/tandemgw/tandem/internal/testkit/filters"
 )
 
 func TestParseAndMatch(t *testing.T) {
@@ -52,23 +54,23 @@ func TestParseAndMatch(t *testing.T) {
 		{"serviceDetails/teamsOperatorConnect/configuration/allowTenantAddressUpdate eq true", true},
 		{"serviceDetails/teamsOperatorConnect/assignmentStatus eq 'unassigned'", true},
 	} {
-		e, err := Parse(Numbers, tc.filter)
+		e, err := filter.Parse(filter.Numbers, tc.filter)
 		if err != nil {
 			t.Errorf("Parse(%q): %v", tc.filter, err)
 			continue
 		}
-		if got := Match(e, OfNumber(number)); got != tc.want {
+		if got := filters.Match(e, filters.OfNumber(number)); got != tc.want {
 			t.Errorf("Match(%q) = %v, want %v", tc.filter, got, tc.want)
 		}
 	}
 }
 
 func TestTenantIDsCompareInLowerCase(t *testing.T) {
-	e, err := Parse(Requests, "tenantId eq 'A7F4BD5C-CC01-40F4-8BAA-2B6BDB272B8A'")
+	e, err := filter.Parse(filter.Requests, "tenantId eq 'A7F4BD5C-CC01-40F4-8BAA-2B6BDB272B8A'")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !Match(e, OfRequest(&domain.RequestForInformation{TenantID: "a7f4bd5c-cc01-40f4-8baa-2b6bdb272b8a"})) {
+	if !filters.Match(e, filters.OfRequest(&domain.RequestForInformation{TenantID: "a7f4bd5c-cc01-40f4-8baa-2b6bdb272b8a"})) {
 		t.Error("a GUID written in upper case does not match the stored lower case")
 	}
 }
@@ -114,13 +116,13 @@ func TestParseErrorsNameThePosition(t *testing.T) {
 		{strings.Repeat("accountName eq 'a' or ", 65) + "accountName eq 'b'", "more than 64 comparisons"},
 		{strings.Repeat(" ", 3000), "position 1: the expression has 3000 bytes, at most 2048 are read"},
 	} {
-		_, err := Parse(Numbers, tc.filter)
+		_, err := filter.Parse(filter.Numbers, tc.filter)
 		var f *fault.Error
 		if !errors.As(err, &f) {
 			t.Errorf("Parse(%q) = %v, want a fault", tc.filter, err)
 			continue
 		}
-		if f.Kind != fault.Invalid || f.Code != CodeInvalidFilter || f.Target != "filter" || !strings.Contains(f.Message, tc.want) {
+		if f.Kind != fault.Invalid || f.Code != filter.CodeInvalidFilter || f.Target != "filter" || !strings.Contains(f.Message, tc.want) {
 			t.Errorf("Parse(%q) = %v %s %q: %s\nwant %s in the message", tc.filter, f.Kind, f.Code, f.Target, f.Message, tc.want)
 		}
 	}
@@ -141,9 +143,9 @@ func TestRecordsKnowEveryField(t *testing.T) {
 		StateOrProvince: "s", CountyOrDistrict: "c", CityOrTown: "c", CityOrTownAlias: "c", PostalOrZipCode: "p", Description: "d", CompanyName: "c", CompanyID: "c",
 		DefaultLocationID: "d", ValidationStatus: "v", TenantID: "t", PartnerID: "p", Latitude: "l", Longitude: "l"}
 	for _, tc := range []struct {
-		table  *Table
-		record Record
-	}{{Accounts, OfAccount(account)}, {Numbers, OfNumber(number)}, {Requests, OfRequest(request)}, {CivicAddresses, OfCivicAddress(address)}} {
+		table  *filter.Table
+		record filters.Record
+	}{{filter.Accounts, filters.OfAccount(account)}, {filter.Numbers, filters.OfNumber(number)}, {filter.Requests, filters.OfRequest(request)}, {filter.CivicAddresses, filters.OfCivicAddress(address)}} {
 		for _, f := range tc.table.Fields() {
 			if v, ok := tc.record(f.Path); !ok || v.Type != f.Type {
 				t.Errorf("%s: field %s = %+v, %v; want a value of type %d", tc.table.Resource(), f.Path, v, ok, f.Type)
@@ -153,15 +155,15 @@ func TestRecordsKnowEveryField(t *testing.T) {
 			t.Errorf("%s has a field called nonsense", tc.table.Resource())
 		}
 	}
-	if got, want := len(Accounts.Fields()), 4+5+4+3; got != want {
-		t.Errorf("accounts have %d fields, want %d: %v", got, want, paths(Accounts))
+	if got, want := len(filter.Accounts.Fields()), 4+5+4+3; got != want {
+		t.Errorf("accounts have %d fields, want %d: %v", got, want, paths(filter.Accounts))
 	}
-	if f := Accounts.Field("serviceDetails/azureOperatorCallProtection/syncEnabled"); f != nil {
+	if f := filter.Accounts.Field("serviceDetails/azureOperatorCallProtection/syncEnabled"); f != nil {
 		t.Error("Call Protection has no syncEnabled in the contract, but can be filtered by it")
 	}
 }
 
-func paths(t *Table) []string {
+func paths(t *filter.Table) []string {
 	var l []string
 	for _, f := range t.Fields() {
 		l = append(l, f.Path)
@@ -169,8 +171,15 @@ func paths(t *Table) []string {
 	return l
 }
 
+func fold(f *filter.Field, s string) string {
+	if f.Lower {
+		return strings.ToLower(s)
+	}
+	return s
+}
+
 // genExpr draws any tree the parser could make.
-func genExpr(t *rapid.T, table *Table, depth int) Expr {
+func genExpr(t *rapid.T, table *filter.Table, depth int) filter.Expr {
 	fields := table.Fields()
 	text := rapid.StringMatching(`[ -~é'()]{0,12}`)
 	kind := rapid.IntRange(0, 4).Draw(t, "kind")
@@ -180,34 +189,34 @@ func genExpr(t *rapid.T, table *Table, depth int) Expr {
 	switch kind {
 	case 0:
 		f := rapid.SampledFrom(fields).Draw(t, "field")
-		c := &Compare{Field: f, Negated: rapid.Bool().Draw(t, "negated")}
-		if f.Type == Bool {
-			c.Value = BoolValue(rapid.Bool().Draw(t, "bool"))
+		c := &filter.Compare{Field: f, Negated: rapid.Bool().Draw(t, "negated")}
+		if f.Type == filter.Bool {
+			c.Value = filter.BoolValue(rapid.Bool().Draw(t, "bool"))
 		} else {
-			c.Value = StringValue(f.fold(strings.TrimLeft(text.Draw(t, "text"), " ")))
+			c.Value = filter.StringValue(fold(f, strings.TrimLeft(text.Draw(t, "text"), " ")))
 		}
 		return c
 	case 1:
-		strs := slices.DeleteFunc(fields, func(f *Field) bool { return f.Type != String })
+		strs := slices.DeleteFunc(fields, func(f *filter.Field) bool { return f.Type != filter.String })
 		f := rapid.SampledFrom(strs).Draw(t, "field")
-		return &Prefix{Field: f, Prefix: f.fold(strings.TrimLeft(text.Draw(t, "text"), " "))}
+		return &filter.Prefix{Field: f, Prefix: fold(f, strings.TrimLeft(text.Draw(t, "text"), " "))}
 	case 2:
-		return &And{genExpr(t, table, depth-1), genExpr(t, table, depth-1)}
+		return &filter.And{genExpr(t, table, depth-1), genExpr(t, table, depth-1)}
 	case 3:
-		return &Or{genExpr(t, table, depth-1), genExpr(t, table, depth-1)}
+		return &filter.Or{genExpr(t, table, depth-1), genExpr(t, table, depth-1)}
 	}
-	return &Not{genExpr(t, table, depth-1)}
+	return &filter.Not{genExpr(t, table, depth-1)}
 }
 
 func TestPrintThenParseIsTheSameTree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		table := rapid.SampledFrom([]*Table{Accounts, Numbers, Requests, CivicAddresses}).Draw(t, "table")
+		table := rapid.SampledFrom([]*filter.Table{filter.Accounts, filter.Numbers, filter.Requests, filter.CivicAddresses}).Draw(t, "table")
 		e := genExpr(t, table, 3)
-		s := Print(e)
-		if len(s) > MaxLength {
+		s := filters.Print(e)
+		if len(s) > filter.MaxLength {
 			t.Skip("longer than the parser reads")
 		}
-		got, err := Parse(table, s)
+		got, err := filter.Parse(table, s)
 		if err != nil {
 			t.Fatalf("Parse(Print(e)) of %q: %v", s, err)
 		}
@@ -220,19 +229,19 @@ func TestPrintThenParseIsTheSameTree(t *testing.T) {
 // TestDeMorgan: with no third truth value, the classic equivalences hold on every record, absent fields included.
 func TestDeMorgan(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		a, b := genExpr(t, Numbers, 2), genExpr(t, Numbers, 2)
+		a, b := genExpr(t, filter.Numbers, 2), genExpr(t, filter.Numbers, 2)
 		n := &domain.Number{TelephoneNumber: "+14255550142", AccountName: rapid.SampledFrom([]string{"a", "é", "'"}).Draw(t, "account"), Services: map[domain.Service]domain.NumberService{}}
 		for _, s := range domain.Services() {
 			if rapid.Bool().Draw(t, "has") {
 				n.Services[s] = domain.NumberService{Enabled: rapid.Bool().Draw(t, "enabled")}
 			}
 		}
-		r := OfNumber(n)
-		if Match(&Not{&And{a, b}}, r) != Match(&Or{&Not{a}, &Not{b}}, r) {
-			t.Fatalf("not (a and b) differs from not a or not b for a=%q b=%q", Print(a), Print(b))
+		r := filters.OfNumber(n)
+		if filters.Match(&filter.Not{&filter.And{a, b}}, r) != filters.Match(&filter.Or{&filter.Not{a}, &filter.Not{b}}, r) {
+			t.Fatalf("not (a and b) differs from not a or not b for a=%q b=%q", filters.Print(a), filters.Print(b))
 		}
-		if Match(&Not{a}, r) == Match(a, r) {
-			t.Fatalf("not a equals a for a=%q", Print(a))
+		if filters.Match(&filter.Not{a}, r) == filters.Match(a, r) {
+			t.Fatalf("not a equals a for a=%q", filters.Print(a))
 		}
 	})
 }
@@ -245,26 +254,26 @@ func FuzzParse(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		for _, table := range []*Table{Accounts, Numbers, Requests, CivicAddresses} {
-			e, err := Parse(table, s)
+		for _, table := range []*filter.Table{filter.Accounts, filter.Numbers, filter.Requests, filter.CivicAddresses} {
+			e, err := filter.Parse(table, s)
 			if err != nil {
 				var fe *fault.Error
-				if !errors.As(err, &fe) || fe.Code != CodeInvalidFilter || !strings.Contains(fe.Message, "position ") {
+				if !errors.As(err, &fe) || fe.Code != filter.CodeInvalidFilter || !strings.Contains(fe.Message, "position ") {
 					t.Fatalf("Parse(%q) = %v: not a filter error that names a position", s, err)
 				}
 				continue
 			}
 			// What was accepted has one printed form, and that form is stable.
-			p := Print(e)
-			again, err := Parse(table, p)
-			if err != nil && len(p) <= MaxLength {
+			p := filters.Print(e)
+			again, err := filter.Parse(table, p)
+			if err != nil && len(p) <= filter.MaxLength {
 				t.Fatalf("Parse(%q) works but its printed form %q does not: %v", s, p, err)
 			}
-			if err == nil && Print(again) != p {
-				t.Fatalf("printed form of %q is not stable: %q, then %q", s, p, Print(again))
+			if err == nil && filters.Print(again) != p {
+				t.Fatalf("printed form of %q is not stable: %q, then %q", s, p, filters.Print(again))
 			}
-			Match(e, OfNumber(&domain.Number{}))
-			Match(e, OfAccount(&domain.Account{}))
+			filters.Match(e, filters.OfNumber(&domain.Number{}))
+			filters.Match(e, filters.OfAccount(&domain.Account{}))
 		}
 	})
 }

@@ -24,7 +24,7 @@ type column struct {
 }
 
 // compiler turns a filter into SQL with parameters. Every expression it makes is true or false, never NULL, so that
-// "not" means the opposite, as in filter.Match.
+// "not" means the opposite, as in the oracle of the tests, testkit/filters.
 type compiler struct {
 	driver string
 	field  func(path string) column

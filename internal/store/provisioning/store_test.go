@@ -25,6 +25,7 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
 	"github.com/tandemgw/tandem/internal/store/provisioning"
 	"github.com/tandemgw/tandem/internal/testkit"
+	"github.com/tandemgw/tandem/internal/testkit/filters"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -171,7 +172,7 @@ func expression(r *rand.Rand, fields []*filter.Field, depth int) filter.Expr {
 	return &filter.Compare{Field: f, Negated: r.IntN(2) == 0, Value: filter.StringValue(lit)}
 }
 
-// TestFiltersMeanWhatMatchSays compares what the databases find with what filter.Match says of each resource, for every
+// TestFiltersMeanWhatMatchSays compares what the databases find with what filters.Match says of each resource, for every
 // field of every table by itself and for random combinations.
 func TestFiltersMeanWhatMatchSays(t *testing.T) {
 	t.Parallel()
@@ -196,33 +197,33 @@ func TestFiltersMeanWhatMatchSays(t *testing.T) {
 		query := func(e filter.Expr) directory.Query { return directory.Query{Filter: e, Limit: 500, Count: true} }
 		resources := []resource{
 			{filter.Accounts, func(e filter.Expr) []string {
-				return matching(e, w.accounts, filter.OfAccount, func(a *domain.Account) string { return a.Name })
+				return matching(e, w.accounts, filters.OfAccount, func(a *domain.Account) string { return a.Name })
 			},
 				func(e filter.Expr) ([]string, int64, error) {
 					p, err := dir.Accounts(ctx, query(e))
 					return keys(p.Items, func(a *domain.Account) string { return a.Name }), p.Total, err
-				}, func(f *filter.Field) []string { return occurring(f, w.accounts, filter.OfAccount) }},
+				}, func(f *filter.Field) []string { return occurring(f, w.accounts, filters.OfAccount) }},
 			{filter.Numbers, func(e filter.Expr) []string {
-				return matching(e, w.numbers, filter.OfNumber, func(n *domain.Number) string { return string(n.TelephoneNumber) })
+				return matching(e, w.numbers, filters.OfNumber, func(n *domain.Number) string { return string(n.TelephoneNumber) })
 			},
 				func(e filter.Expr) ([]string, int64, error) {
 					p, err := dir.Numbers(ctx, "", query(e))
 					return keys(p.Items, func(n *domain.Number) string { return string(n.TelephoneNumber) }), p.Total, err
-				}, func(f *filter.Field) []string { return occurring(f, w.numbers, filter.OfNumber) }},
+				}, func(f *filter.Field) []string { return occurring(f, w.numbers, filters.OfNumber) }},
 			{filter.Requests, func(e filter.Expr) []string {
-				return matching(e, w.requests, filter.OfRequest, func(q *domain.RequestForInformation) string { return q.TenantID })
+				return matching(e, w.requests, filters.OfRequest, func(q *domain.RequestForInformation) string { return q.TenantID })
 			},
 				func(e filter.Expr) ([]string, int64, error) {
 					p, err := dir.Requests(ctx, query(e))
 					return keys(p.Items, func(q *domain.RequestForInformation) string { return q.TenantID }), p.Total, err
-				}, func(f *filter.Field) []string { return occurring(f, w.requests, filter.OfRequest) }},
+				}, func(f *filter.Field) []string { return occurring(f, w.requests, filters.OfRequest) }},
 			{filter.CivicAddresses, func(e filter.Expr) []string {
-				return matching(e, w.civic, filter.OfCivicAddress, func(c *domain.CivicAddress) string { return c.ID })
+				return matching(e, w.civic, filters.OfCivicAddress, func(c *domain.CivicAddress) string { return c.ID })
 			},
 				func(e filter.Expr) ([]string, int64, error) {
 					p, err := dir.CivicAddresses(ctx, owner, query(e))
 					return keys(p.Items, func(c *directory.CivicAddress) string { return c.ID }), p.Total, err
-				}, func(f *filter.Field) []string { return occurring(f, w.civic, filter.OfCivicAddress) }},
+				}, func(f *filter.Field) []string { return occurring(f, w.civic, filters.OfCivicAddress) }},
 		}
 		for i, res := range resources {
 			r := rand.New(rand.NewPCG(3, uint64(i)))
@@ -255,11 +256,11 @@ func TestFiltersMeanWhatMatchSays(t *testing.T) {
 				want := res.want(e)
 				got, total, err := res.got(e)
 				if err != nil {
-					t.Errorf("%s: %s: %v", res.table.Resource(), filter.Print(e), err)
+					t.Errorf("%s: %s: %v", res.table.Resource(), filters.Print(e), err)
 					continue
 				}
 				if !slices.Equal(want, got) || total != int64(len(want)) {
-					t.Errorf("%s: %s: found %d (counted %d), want %d:\n%s", res.table.Resource(), filter.Print(e), len(got), total, len(want), cmp.Diff(want, got))
+					t.Errorf("%s: %s: found %d (counted %d), want %d:\n%s", res.table.Resource(), filters.Print(e), len(got), total, len(want), cmp.Diff(want, got))
 				}
 				if len(want) > 0 {
 					hits++
@@ -272,10 +273,10 @@ func TestFiltersMeanWhatMatchSays(t *testing.T) {
 	})
 }
 
-func matching[T any](e filter.Expr, items []T, of func(*T) filter.Record, key func(*T) string) []string {
+func matching[T any](e filter.Expr, items []T, of func(*T) filters.Record, key func(*T) string) []string {
 	var s []string
 	for i := range items {
-		if filter.Match(e, of(&items[i])) {
+		if filters.Match(e, of(&items[i])) {
 			s = append(s, key(&items[i]))
 		}
 	}
@@ -283,7 +284,7 @@ func matching[T any](e filter.Expr, items []T, of func(*T) filter.Record, key fu
 }
 
 // occurring returns up to three values of a field.
-func occurring[T any](f *filter.Field, items []T, of func(*T) filter.Record) []string {
+func occurring[T any](f *filter.Field, items []T, of func(*T) filters.Record) []string {
 	var s []string
 	for i := range items {
 		if v, ok := of(&items[i])(f.Path); ok && len(s) < 3 && !slices.Contains(s, v.Str) {

@@ -1,44 +1,48 @@
-package filter
+// Package filters evaluates and prints filter expressions: the oracle that the SQL of filters is tested against.
+//
+// It is imported by tests only.
+package filters
 
 import (
 	"strings"
 
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/provisioning/filter"
 )
 
 // Record is what an expression is evaluated on: it returns a field's value by path, and false if the resource does not
 // have the field. An empty optional string counts as absent, as it does in the contract's JSON.
-type Record func(path string) (Value, bool)
+type Record func(path string) (filter.Value, bool)
 
 // Match evaluates e on r. Match(nil, r) is true.
-func Match(e Expr, r Record) bool {
+func Match(e filter.Expr, r Record) bool {
 	switch e := e.(type) {
 	case nil:
 		return true
-	case *And:
+	case *filter.And:
 		return Match(e.Left, r) && Match(e.Right, r)
-	case *Or:
+	case *filter.Or:
 		return Match(e.Left, r) || Match(e.Right, r)
-	case *Not:
+	case *filter.Not:
 		return !Match(e.X, r)
-	case *Compare:
+	case *filter.Compare:
 		v, ok := r(e.Field.Path)
 		return (ok && v == e.Value) != e.Negated
-	case *Prefix:
+	case *filter.Prefix:
 		v, ok := r(e.Field.Path)
 		return ok && strings.HasPrefix(v.Str, e.Prefix)
 	}
-	panic("filter: unknown expression")
+	panic("filters: unknown expression")
 }
 
-func optional(s string) (Value, bool) { return StringValue(s), s != "" }
+func optional(s string) (filter.Value, bool) { return filter.StringValue(s), s != "" }
 
 // OfAccount gives access to an account's fields.
 func OfAccount(a *domain.Account) Record {
-	return func(path string) (Value, bool) {
+	return func(path string) (filter.Value, bool) {
 		switch path {
 		case "name":
-			return StringValue(a.Name), true
+			return filter.StringValue(a.Name), true
 		case "correlationId":
 			return optional(a.CorrelationID)
 		case "serviceProvisioningStatus":
@@ -48,41 +52,41 @@ func OfAccount(a *domain.Account) Record {
 		}
 		s, field, ok := serviceField(path)
 		if !ok {
-			return Value{}, false
+			return filter.Value{}, false
 		}
 		d, ok := a.Services[s]
 		if !ok {
-			return Value{}, false
+			return filter.Value{}, false
 		}
 		switch field {
 		case "enabled":
-			return BoolValue(d.Enabled), true
+			return filter.BoolValue(d.Enabled), true
 		case "syncEnabled":
-			return BoolValue(d.SyncEnabled), s.Traits().SyncFlag
+			return filter.BoolValue(d.SyncEnabled), s.Traits().SyncFlag
 		case "subdomainStatus":
 			return optional(string(d.SubdomainStatus))
 		}
 		if d.DirectRouting == nil {
-			return Value{}, false
+			return filter.Value{}, false
 		}
 		switch field {
 		case "configuration/callScreening":
-			return BoolValue(d.DirectRouting.CallScreening), true
+			return filter.BoolValue(d.DirectRouting.CallScreening), true
 		case "configuration/subdomain":
 			return optional(d.DirectRouting.Subdomain)
 		}
-		return Value{}, false
+		return filter.Value{}, false
 	}
 }
 
 // OfNumber gives access to a number's fields.
 func OfNumber(n *domain.Number) Record {
-	return func(path string) (Value, bool) {
+	return func(path string) (filter.Value, bool) {
 		switch path {
 		case "telephoneNumber":
-			return StringValue(string(n.TelephoneNumber)), true
+			return filter.StringValue(string(n.TelephoneNumber)), true
 		case "accountName":
-			return StringValue(n.AccountName), true
+			return filter.StringValue(n.AccountName), true
 		case "configuration/customSipHeader":
 			return optional(n.CustomSIPHeader)
 		case "serviceProvisioningStatus":
@@ -90,21 +94,21 @@ func OfNumber(n *domain.Number) Record {
 		}
 		s, field, ok := serviceField(path)
 		if !ok {
-			return Value{}, false
+			return filter.Value{}, false
 		}
 		d, ok := n.Services[s]
 		if !ok {
-			return Value{}, false
+			return filter.Value{}, false
 		}
 		switch field {
 		case "enabled":
-			return BoolValue(d.Enabled), true
+			return filter.BoolValue(d.Enabled), true
 		case "assignmentStatus":
 			return optional(d.AssignmentStatus)
 		}
 		c := d.Teams
 		if c == nil {
-			return Value{}, false
+			return filter.Value{}, false
 		}
 		switch field {
 		case "configuration/usage":
@@ -116,24 +120,24 @@ func OfNumber(n *domain.Number) Record {
 		case "configuration/displayedCountryCode":
 			return optional(c.DisplayedCountryCode)
 		case "configuration/allowTenantAddressUpdate":
-			return BoolValue(c.AllowTenantAddressUpdate), true
+			return filter.BoolValue(c.AllowTenantAddressUpdate), true
 		}
-		return Value{}, false
+		return filter.Value{}, false
 	}
 }
 
 // OfRequest gives access to a request for information's fields.
 func OfRequest(q *domain.RequestForInformation) Record {
-	return func(path string) (Value, bool) {
+	return func(path string) (filter.Value, bool) {
 		switch path {
 		case "id":
 			return optional(q.ID)
 		case "tenantId":
-			return StringValue(q.TenantID), true
+			return filter.StringValue(q.TenantID), true
 		case "accountName":
 			return optional(q.AccountName)
 		case "productContext":
-			return StringValue("teams"), true // the contract knows no other
+			return filter.StringValue("teams"), true // the contract knows no other
 		case "operatorId":
 			return optional(q.OperatorID)
 		case "status":
@@ -142,7 +146,7 @@ func OfRequest(q *domain.RequestForInformation) Record {
 			return optional(string(q.State.Status))
 		}
 		if q.Relationship == nil {
-			return Value{}, false
+			return filter.Value{}, false
 		}
 		switch path {
 		case "customerRelationship/status":
@@ -150,13 +154,13 @@ func OfRequest(q *domain.RequestForInformation) Record {
 		case "customerRelationship/comment":
 			return optional(q.Relationship.Comment)
 		}
-		return Value{}, false
+		return filter.Value{}, false
 	}
 }
 
 // OfCivicAddress gives access to a civic address' fields.
 func OfCivicAddress(a *domain.CivicAddress) Record {
-	return func(path string) (Value, bool) {
+	return func(path string) (filter.Value, bool) {
 		switch path {
 		case "id":
 			return optional(a.ID)
@@ -203,7 +207,7 @@ func OfCivicAddress(a *domain.CivicAddress) Record {
 		case "longitude":
 			return optional(a.Longitude)
 		}
-		return Value{}, false
+		return filter.Value{}, false
 	}
 }
 
