@@ -174,9 +174,6 @@ func (s *site) writeConfig(t *testing.T) {
 	if s.fallback {
 		w("    peerGroupToService: {core: teamsOperatorConnect}")
 	}
-	if s.id != "" {
-		w("  node: %s", s.id)
-	}
 	w("  groups:")
 	for _, name := range []string{"core", "direct-routing", "operator-connect", "zoom"} {
 		x := s.trunks[name]
