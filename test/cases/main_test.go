@@ -10,7 +10,6 @@ package cases_test
 import (
 	"embed"
 	"flag"
-	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -34,15 +33,4 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	rig.Main(m)
-}
-
-// faults lists the cases that the program does not answer right yet. Whoever fixes a case deletes its line.
-var faults = map[string]string{}
-
-// pending skips a test whose case is listed in faults, unless TANDEM_PENDING_CASES is set.
-func pending(t *testing.T, number string) {
-	t.Helper()
-	if why, ok := faults[number]; ok && os.Getenv("TANDEM_PENDING_CASES") == "" {
-		t.Skip("not answered right yet: " + why)
-	}
 }

@@ -250,12 +250,6 @@ func (p *peer) expect(what string, fits func(*message) bool) *message {
 	return m
 }
 
-// request waits for a request.
-func (p *peer) request(method string) *message {
-	p.t.Helper()
-	return p.expect(method, func(m *message) bool { return m.isRequest() && m.method() == method })
-}
-
 // response waits for the final response to a request of the given Call-ID.
 func (p *peer) response(method, callID string) *message {
 	p.t.Helper()
