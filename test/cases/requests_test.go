@@ -317,6 +317,26 @@ func TestCase14NumbersByRule(t *testing.T) {
 	}
 }
 
+// Case 14, with the rule: number and context together are the number, as it was provisioned.
+func TestCase14PhoneContextByRule(t *testing.T) {
+	t.Parallel()
+	l := start(t, "name: core\n", "name: core\n      numbers: {phoneContext: true}\n")
+	const ruri = "INVITE tel:2079460123;phone-context=+44"
+	to := func(uri string) []string { return []string{ruri, "INVITE " + uri} }
+	l.run(t, "14-tel-phone-context-global.sip", []variant{
+		{"given", nil, through()},
+		{"longer context", to("tel:79460123;phone-context=+4420"), through()},
+		{"separators", to("tel:20-7946-0123;phone-context=+44"), through()},
+		{"separators in the context", to("tel:7946-0123;phone-context=+44-20"), through()},
+		{"parameter before", to("tel:2079460123;isub=12;phone-context=+44"), through()},
+		{"sip", to("sip:2079460123;phone-context=+44@127.76.0.10;user=phone"), through()},
+		{"another number", to("tel:2079460199;phone-context=+44"), refused(404, 484)},
+		{"another context", to("tel:2079460123;phone-context=+1"), refused(404, 484)},
+		{"context of a domain", to("tel:2079460123;phone-context=example.com"), refused(404, 484)},
+		{"global number, whatever the context", to("tel:+442079460123"), through()},
+	})
+}
+
 // Case 16: to a service that needs an offer, an INVITE without a session description is refused (voiceblender#129,
 // siphon-sip#317).
 func TestCase16NoOfferToDirectRouting(t *testing.T) {
