@@ -3,23 +3,24 @@
 # cores. It runs every part, even after a failure, and exits non-zero if one failed.
 #
 #   scripts/stress.sh             both parts
-#   scripts/stress.sh full        two full runs, four busy processes beside them
-#   scripts/stress.sh servers     twenty runs of the packages that start servers
+#   scripts/stress.sh full        two full runs with the race detector, four busy processes beside them
+#   scripts/stress.sh servers     twenty runs of the packages that start servers, eight packages at a time
 #
 # RUNS, BUSY, REPEAT and PKG change 2, 4, 20 and ./... . Each test program has one processor (GOMAXPROCS=1) and five times
-# the time of `make test`; the compiler keeps all of them.
+# the time of `make test`; the compiler keeps all of them. The twenty runs do without the race detector, to fit the hour.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 runs=${RUNS:-2} busy=${BUSY:-4} repeat=${REPEAT:-20} pkg=${PKG:-./...} part=${1:-all}
 limit=$((5 * 9))m
 export TANDEM_REQUIRE_PG=1 TANDEM_REQUIRE_SIPP=1 TANDEM_REQUIRE_KAMAILIO=1
 
-pids=()
+pids=() tests=
 idle() {
 	[ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null
 	pids=()
 }
-trap idle EXIT
+out=$(mktemp)
+trap 'idle; [ -z "$tests" ] || kill -INT "$tests" 2>/dev/null; rm -f "$out"' EXIT
 trap 'exit 130' INT TERM HUP
 
 # A busy process ends with this script, however the script ends, and after two hours at the latest.
@@ -41,12 +42,15 @@ run() { # name, arguments of go test
 	local name=$1 begun=$SECONDS
 	shift
 	echo "== $name ($(date +%H:%M:%S))"
-	if go test -race -vet=off -timeout "$limit" -exec 'env GOMAXPROCS=1' "$@" >"$out" 2>&1; then
+	go test -vet=off -timeout "$limit" -exec 'env GOMAXPROCS=1' "$@" >"$out" 2>&1 &
+	tests=$!
+	if wait "$tests"; then
 		grep -v 'no test files' "$out" | awk '{print $NF, $2}' | sort -rn | head -5 | sed 's/^/  /'
 	else
 		grep -vE '^ok |no test files' "$out"
 		failed+=("$name")
 	fi
+	tests=
 	echo "-- $name: $((SECONDS - begun)) s"
 }
 
@@ -56,18 +60,16 @@ servers() {
 		grep -vE '^\./(bench|\.cache)/' | xargs -n1 dirname | sort -u
 }
 
-out=$(mktemp)
-trap 'idle; rm -f "$out"' EXIT
 if [ "$part" != servers ]; then
 	# Compiled before the load begins.
 	go test -race -vet=off -run '^$' "$pkg" >/dev/null || exit 1
 	load
-	for ((r = 1; r <= runs; r++)); do run "full run $r of $runs" -count=1 "$pkg"; done
+	for ((r = 1; r <= runs; r++)); do run "full run $r of $runs" -race -count=1 "$pkg"; done
 	idle
 fi
 if [ "$part" != full ]; then
 	mapfile -t list < <(servers)
-	run "$repeat runs of the ${#list[@]} packages that start servers" -count="$repeat" -p 6 "${list[@]}"
+	run "$repeat runs of the ${#list[@]} packages that start servers" -count="$repeat" -p 8 "${list[@]}"
 fi
 if [ ${#failed[@]} -gt 0 ]; then
 	printf 'failed: %s\n' "${failed[@]}" >&2
