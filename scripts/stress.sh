@@ -8,7 +8,7 @@
 #
 # RUNS, BUSY, REPEAT and PKG change 2, 4, 20 and ./... . Each test program has one processor (GOMAXPROCS=1) and five times
 # the time of `make test`; the compiler keeps all of them. The twenty runs do without the race detector, to fit the hour.
-set -uo pipefail
+set -uom pipefail # m: go test has a process group of its own, to be ended with what it started
 cd "$(dirname "$0")/.."
 runs=${RUNS:-2} busy=${BUSY:-4} repeat=${REPEAT:-20} pkg=${PKG:-./...} part=${1:-all}
 limit=$((5 * 9))m
@@ -20,7 +20,7 @@ idle() {
 	pids=()
 }
 out=$(mktemp)
-trap 'idle; [ -z "$tests" ] || kill -INT "$tests" 2>/dev/null; rm -f "$out"' EXIT
+trap 'idle; [ -z "$tests" ] || kill -- "-$tests" 2>/dev/null; rm -f "$out"' EXIT
 trap 'exit 130' INT TERM HUP
 
 # A busy process ends with this script, however the script ends, and after two hours at the latest.
