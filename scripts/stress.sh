@@ -34,6 +34,7 @@ load() {
 			done
 		) &
 		pids+=($!)
+		disown
 	done
 }
 
