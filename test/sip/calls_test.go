@@ -21,7 +21,7 @@ import (
 // with certificates on both sides towards the services, UDP and TCP towards the core.
 func TestCalls(t *testing.T) {
 	t.Parallel()
-	l, p := rig.Start(t, lab.Options{PingEvery: time.Second}, demo.Settings{Timers: "failoverAfter: 700ms\nringTimeout: 3s"})
+	l, p := rig.Start(t, lab.Options{PingEvery: time.Second}, demo.Settings{Timers: "failoverAfter: 2s\nringTimeout: 3s"})
 	before := rig.Quiet(t, p, 10*time.Second)
 	_, calls, err := fixtures.Load()
 	if err != nil {
