@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -328,7 +327,10 @@ func audited(t *testing.T, file string, fn func(db.AuditRecord)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(d.AuditLog(t.Context(), 0, 1000, fn), d.Close()); err != nil {
+	for _, r := range testkit.AuditLog(t, d) {
+		fn(r)
+	}
+	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
 }

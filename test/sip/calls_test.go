@@ -297,17 +297,33 @@ func agents(t *testing.T, l *lab.Lab) {
 		wg.Wait()
 	})
 
-	t.Run("a call outlives its connections", func(t *testing.T) {
+	// Both cut the connections of the same neighbours, so one after the other.
+	t.Run("lost connections", func(t *testing.T) {
 		t.Parallel()
-		ctx := within(t, patience)
-		f := fixtures.Call{Neighbour: "core-mobile", From: "+442890180001", To: "+447700900150"}
-		near, far := up(t, l, f, "tpm-1")
-		l.Agent("tpm-1").DropConnections()
-		l.Agent("core-mobile").DropConnections()
-		if m, err := near.Bye(ctx); err != nil || m.Status() != 200 {
-			t.Errorf("BYE got %v, %v, want 200", m, err)
-		}
-		ended(t, far, "remote") // field-pains 5: "BYE lost, leg stays up"
+		t.Run("a call outlives its connections", func(t *testing.T) {
+			ctx := within(t, patience)
+			f := fixtures.Call{Neighbour: "core-mobile", From: "+442890180001", To: "+447700900150"}
+			near, far := up(t, l, f, "tpm-1")
+			l.Agent("tpm-1").DropConnections()
+			l.Agent("core-mobile").DropConnections()
+			if m, err := near.Bye(ctx); err != nil || m.Status() != 200 {
+				t.Errorf("BYE got %v, %v, want 200", m, err)
+			}
+			ended(t, far, "remote") // field-pains 5: "BYE lost, leg stays up"
+		})
+
+		t.Run("the final answer is lost with its connection", func(t *testing.T) {
+			ctx := within(t, patience)
+			f := fixtures.Call{Neighbour: "core-mobile", From: "+442890180001", To: "+447700900151"}
+			l.Script("tpm-1").Set(f.To, ua.Behaviour{LostAnswer: true, Ring: 20 * time.Millisecond, Drop: true})
+			call, err := l.Place(ctx, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m, err := call.Wait(ctx); err != nil || !slices.Contains([]int{408, 480, 503, 504}, m.Status()) {
+				t.Errorf("INVITE got %v, %v, want 408, 480, 503 or 504 (direct-routing-sip §6), not silence", m, err)
+			}
+		})
 	})
 
 	t.Run("a message larger than a packet", func(t *testing.T) {
@@ -325,20 +341,6 @@ func agents(t *testing.T, l *lab.Lab) {
 			t.Errorf("BYE got %v, %v, want 200", m, err)
 		}
 		ended(t, far, "remote")
-	})
-
-	t.Run("the final answer is lost with its connection", func(t *testing.T) {
-		t.Parallel()
-		ctx := within(t, patience)
-		f := fixtures.Call{Neighbour: "core-mobile", From: "+442890180001", To: "+447700900151"}
-		l.Script("tpm-1").Set(f.To, ua.Behaviour{LostAnswer: true, Ring: 20 * time.Millisecond, Drop: true})
-		call, err := l.Place(ctx, f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m, err := call.Wait(ctx); err != nil || !slices.Contains([]int{408, 480, 503, 504}, m.Status()) {
-			t.Errorf("INVITE got %v, %v, want 408, 480, 503 or 504 (direct-routing-sip §6), not silence", m, err)
-		}
 	})
 
 	// field-pains (a): proxies with several workers swap answers that come back to back, and about 1 % of calls fail.

@@ -228,9 +228,9 @@ func (c *Call) end(by string) {
 	default:
 	}
 	c.byeFrom = by
+	c.a.unregister(c)
 	close(c.ended)
 	c.mu.Unlock()
-	c.a.unregister(c)
 }
 
 // Wait returns the final answer to the INVITE. A refusal is no error: look at its status.

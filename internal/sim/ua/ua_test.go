@@ -86,9 +86,15 @@ func TestCallIsAnsweredChangedAndEnded(t *testing.T) {
 			if err != nil || re.Status() != 200 {
 				t.Fatalf("Reinvite = %v, %v, want 200", re, err)
 			}
+			far := callee.Dialog(c.ID())
 			bye, err := c.Bye(ctx)
 			if err != nil || bye.Status() != 200 {
 				t.Fatalf("Bye = %v, %v, want 200", bye, err)
+			}
+			select {
+			case <-far.Ended(): // after its answer
+			case <-ctx.Done():
+				t.Fatal("the callee's call is not ended")
 			}
 			if n := caller.Calls() + callee.Calls(); n != 0 {
 				t.Errorf("%d calls left, want 0", n)
