@@ -143,13 +143,13 @@ func other(s string, i, end int) bool {
 }
 
 // separators are what may stand between the digits of a number.
-const separators = " -.()/"
+const separators = " -._()/"
 
-// separator returns the length of what separates two groups of a number at the beginning of s, 0 if nothing does. Spaces and
-// slashes do only where spaced is set.
+// separator returns the length of what separates two groups of a number at the beginning of s, 0 if nothing does. Spaces,
+// slashes and parentheses do only where spaced is set.
 func separator(s string, spaced bool) int {
 	n := 0
-	for n < len(s) && n < 3 && strings.IndexByte(separators, s[n]) >= 0 && (spaced || s[n] == '-' || s[n] == '.') {
+	for n < len(s) && n < 3 && strings.IndexByte(separators, s[n]) >= 0 && (spaced || strings.IndexByte("-._", s[n]) >= 0) {
 		n++
 	}
 	return n

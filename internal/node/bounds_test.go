@@ -80,19 +80,24 @@ func TestDescriptorsAreShared(t *testing.T) {
 		provisioning, perSource, sip int
 		warns                        bool
 		fails                        string
-		database                     int
+		database, most               int
 	}{
 		{limit: 1 << 30, provisioning: 1000, perSource: 100, sip: 20_000},
 		{limit: 65_536, provisioning: 1000, perSource: 100, sip: 20_000},
 		{limit: 4096, provisioning: 1000, perSource: 100, sip: 2149},
 		{limit: 1024, provisioning: 243, perSource: 60, sip: 439, warns: true},
 		{limit: 256, provisioning: 30, perSource: 7, sip: 55, warns: true},
+		// One listener with room for many leaves the others the least that may be configured.
+		{limit: 256, most: 100_000, provisioning: 53, perSource: 13, sip: 55, warns: true},
 		{limit: 200, fails: "the limit of 200 open files is too low"},
 		{limit: 1024, database: 400, fails: "lower database.maxConnections"},
 	} {
 		cfg := config.Default("")
 		if tc.database > 0 {
 			cfg.Database.MaxConnections = tc.database
+		}
+		if tc.most > 0 {
+			cfg.Provisioning.MaxConnections = tc.most
 		}
 		var log bytes.Buffer
 		cfg, sip, err := shareDescriptors(cfg, tc.limit, slog.New(slog.NewTextHandler(&log, nil)))
@@ -106,6 +111,9 @@ func TestDescriptorsAreShared(t *testing.T) {
 		if err != nil || p.MaxConnections != tc.provisioning || p.MaxConnectionsPerSource != tc.perSource || sip != tc.sip {
 			t.Errorf("limit %d: provisioning %d (%d a source), SIP %d, %v; want %d (%d), %d", tc.limit, p.MaxConnections, p.MaxConnectionsPerSource, sip, err,
 				tc.provisioning, tc.perSource, tc.sip)
+		}
+		if least := min(cfg.Manage.MaxConnections, cfg.Metrics.MaxConnections); least < 8 {
+			t.Errorf("limit %d: a listener has %d connections", tc.limit, least)
 		}
 		if used := p.MaxConnections + cfg.Manage.MaxConnections + cfg.Metrics.MaxConnections + sip; used >= tc.limit-100 {
 			t.Errorf("limit %d: connections may take %d of it", tc.limit, used)

@@ -14,6 +14,7 @@ const (
 	socketConnections = 32     // of the management socket
 	sipConnections    = 20_000 // package transport's own bound
 	leastDescriptors  = 64     // below this for connections a start is refused
+	leastHTTP         = 8      // the least connections that a listener may be configured to take
 	fewSIP            = 2_000  // a share of SIP below this is worth a warning
 )
 
@@ -39,7 +40,7 @@ func shareDescriptors(cfg config.Config, limit int, log *slog.Logger) (_ config.
 	http := min(want, rest/2)
 	if http < want {
 		for _, x := range all {
-			x.MaxConnections = x.MaxConnections * http / want
+			x.MaxConnections = max(leastHTTP, x.MaxConnections*http/want)
 			x.MaxConnectionsPerSource = min(x.MaxConnectionsPerSource, max(4, x.MaxConnections/4))
 		}
 	}

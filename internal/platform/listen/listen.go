@@ -22,6 +22,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,7 +68,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Open connections of HTTP listeners."}, []string{"listener"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_http_connection_events_total",
 			Help: "Connections of HTTP listeners: accepted; refused_source and refused_total at a limit; evicted to make " +
-				"room; accept_failed; malformed_STATUS, a request that the HTTP server refused with that status."},
+				"room; accept_failed; handshake_failed of TLS; malformed_STATUS, a request that the HTTP server refused with that status."},
 			[]string{"listener", "event"}),
 	}
 	reg.MustRegister(m.open, m.events)
@@ -294,14 +295,21 @@ type watched struct {
 	c *conn
 }
 
-// Read tells a client that speaks plain HTTP to a TLS listener so.
+// Read tells a client that speaks plain HTTP to a TLS listener so. Why a handshake failed is logged here: net/http would take
+// it for a malformed request.
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.socket.Read(p)
+	if t, ok := w.socket.(*tls.Conn); !ok || err == nil || t.ConnectionState().HandshakeComplete {
+		return n, err
+	}
 	if re := (tls.RecordHeaderError{}); errors.As(err, &re) && re.Conn != nil {
 		const hint = "HTTP/1.0 400 Bad Request\r\n\r\nThis server speaks HTTPS only.\n"
 		_, _ = io.WriteString(re.Conn, hint) // it may be gone
 	}
-	return n, err
+	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		w.c.l.note("handshake_failed", "source", w.c.source, "error", err)
+	}
+	return 0, io.EOF
 }
 
 const expectation = `{"error":{"code":"ExpectationFailed","message":"the only expectation that can be met is ` +
@@ -309,11 +317,10 @@ const expectation = `{"error":{"code":"ExpectationFailed","message":"the only ex
 
 // Write writes p, or for a 417 of net/http's own the error that the APIs answer with.
 func (w *watched) Write(p []byte) (int, error) {
-	rest, answer := bytes.CutPrefix(p, []byte("HTTP/1.1 "))
-	if !answer || len(rest) < 3 || w.c.handled.Load() {
+	if len(p) < len("HTTP/1.1 417") || !bytes.HasPrefix(p, []byte("HTTP/1.")) || w.c.handled.Load() {
 		return w.socket.Write(p)
 	}
-	status := string(rest[:3])
+	status := string(p[len("HTTP/1.1 "):len("HTTP/1.1 417")])
 	w.c.l.note("malformed_"+status, "source", w.c.source)
 	if status != "417" {
 		return w.socket.Write(p)

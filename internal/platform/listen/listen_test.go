@@ -383,6 +383,7 @@ func TestWhatTheServerAnswersItself(t *testing.T) {
 		{"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
 		{"GET / HTTP/9.9\r\nHost: x\r\n\r\n", 505},
 		{"POST / HTTP/1.1\r\nHost: x\r\nExpect: payment\r\nContent-Length: 1\r\n\r\nx", 417},
+		{"POST / HTTP/1.0\r\nHost: x\r\nExpect: payment\r\nContent-Length: 1\r\n\r\nx", 417},
 	} {
 		for _, second := range []bool{false, true} { // also as the second request of a connection
 			synctest.Test(t, func(t *testing.T) {
@@ -480,8 +481,18 @@ func TestTLS(t *testing.T) {
 		if d := b.dial("192.0.2.2:1").closedAfter(); d != listen.Probation {
 			t.Errorf("a connection without a handshake lasts %v", d)
 		}
+		before := b.count("handshake_failed") // a pipe says otherwise than a socket that it was closed
 		if res := b.dial("192.0.2.3:1").ask(plainGet); res == nil || res.StatusCode != 400 {
 			t.Errorf("plain HTTP to a TLS listener: %v, want 400 in plain text", res)
+		}
+		time.Sleep(time.Minute) // until another line may be logged
+		distrusts := tls.Client(b.dial("192.0.2.4:1").Conn, &tls.Config{ServerName: "y", RootCAs: x509.NewCertPool()})
+		if err := distrusts.Handshake(); err == nil {
+			t.Error("a certificate of nobody's is trusted")
+		}
+		synctest.Wait()
+		if n := b.count("handshake_failed") - before; n != 2 || b.count("malformed_400") != 0 || !strings.Contains(b.log.String(), "tls: bad certificate") {
+			t.Errorf("%v of 2 failed handshakes are counted; the log is %s", n, b.log.String())
 		}
 	})
 }
