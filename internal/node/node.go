@@ -390,17 +390,23 @@ func (n *node) drain(ctx context.Context, on bool) error {
 		return nil
 	}
 	e.SetDraining(on)
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	action, id := "node.undrain", n.cfg.Calls.Edge.Node
+	action := "node.undrain"
 	if on {
 		action = "node.drain"
 	}
-	if err := n.core.audit(ctx, action, id, 1, api.Drain{Draining: on}); err != nil {
-		actor := domain.ActorFrom(ctx)
-		n.log.Warn("done, but not in the audit log", "action", action, "node", id, "actor", actor.Kind+":"+actor.ID, "error", err)
-	}
+	n.auditDone(ctx, action, n.cfg.Calls.Edge.Node, 1, api.Drain{Draining: on})
 	return nil
+}
+
+// auditDone writes an audit row of what was done, also when the client has gone. Draining and renewing a certificate must be
+// possible without the database: a row that cannot be written undoes nothing.
+func (n *node) auditDone(ctx context.Context, action, target string, items int, what any) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	if err := n.core.audit(ctx, action, target, items, what); err != nil {
+		actor := domain.ActorFrom(ctx)
+		n.log.Warn("done, but not in the audit log", "action", action, "target", target, "actor", actor.Kind+":"+actor.ID, "error", err)
+	}
 }
 
 const peerDown = "down"

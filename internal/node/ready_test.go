@@ -14,6 +14,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
@@ -139,6 +140,29 @@ func TestDrainIsAudited(t *testing.T) {
 	}
 	if err := os.Rename(file+".away", file); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestWhatWasDoneIsAuditedThoughTheClientLeft: who closes the connection before the answer is in the audit log all the same.
+func TestWhatWasDoneIsAuditedThoughTheClientLeft(t *testing.T) {
+	t.Parallel()
+	n := runNode(t)
+	ctx, leave := context.WithCancel(domain.WithActor(t.Context(), domain.Actor{Kind: "client", ID: "gone"}))
+	leave()
+	if err := n.drain(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.reload(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var rows []string
+	for _, r := range testkit.AuditLog(t, n.core.db) {
+		if r.Actor.ID == "gone" {
+			rows = append(rows, r.Action)
+		}
+	}
+	if want := "node.drain, config.reload"; strings.Join(rows, ", ") != want {
+		t.Errorf("the audit log has %v, want %s", rows, want)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -74,13 +73,7 @@ func (n *node) reload(ctx context.Context) (*api.Reloaded, error) {
 	n.reloads.at.SetToCurrentTime()
 	out := &api.Reloaded{Applied: append([]string{}, changes.Applied...), Restart: append([]string{}, changes.Restart...)}
 	n.log.Info("configuration reloaded", "applied", out.Applied, "needs_restart", out.Restart)
-
-	// A certificate must be renewable without the database: an audit row that cannot be written does not undo the reload.
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if err := n.core.audit(ctx, "config.reload", "configuration", len(out.Applied), out); err != nil {
-		n.log.Warn("configuration reloaded without a row in the audit log", "error", err)
-	}
+	n.auditDone(ctx, "config.reload", "configuration", len(out.Applied), out)
 	return out, nil
 }
 
