@@ -218,7 +218,7 @@ func (f *files) load(sealer Sealer, report func(file string, err error)) (v *Vie
 			continue
 		}
 		report(path, err)
-		if errors.Is(err, errMissing) || errors.Is(err, errOtherLoad) {
+		if errors.Is(err, errMissing) {
 			break
 		}
 	}

@@ -108,43 +108,56 @@ func TestOldIndexServesWhileAForkIsLoaded(t *testing.T) {
 }
 
 // TestCrashBetweenReloadAndSnapshot: journals of the new history must not be played on the old one's snapshot, at whatever
-// moment the process ends.
+// moment the process ends; also if the new history begins at the very place of the first load.
 func TestCrashBetweenReloadAndSnapshot(t *testing.T) {
 	t.Parallel()
-	src := newSource()
-	seed(src)
-	backup := src.back(t, src.head)
-	for i := range 3 {
-		src.commit(number(i, "fabrikam", "lost"))
-	}
-	dir := t.TempDir()
-	disk := &failing{room: -1}
-	n := start(t, dir, src, Config{}, func(r *Replica) {
-		r.files.create = func(path string) (journalFile, error) {
-			if strings.HasSuffix(path, partExt) && disk.full() {
-				return nil, errors.New("no snapshot may be written now")
+	for _, samePlace := range []bool{false, true} {
+		t.Run(fmt.Sprintf("loads of the same place %v", samePlace), func(t *testing.T) {
+			t.Parallel()
+			src := newSource()
+			seed(src)
+			backup := src.back(t, src.head)
+			if !samePlace {
+				src.commit(number(9, "fabrikam", "lost, in the first load"))
 			}
-			return disk.create(path)
-		}
-	})
-	n.wait(src.head)
-	n.until("first snapshot", func(s Status) bool { return !s.Snapshot.IsZero() })
-	n.wait(src.commit(number(3, "fabrikam", "lost, in the journal")))
-	lost := src.back(t, src.head)
-	disk.set(1 << 30)
+			dir := t.TempDir()
+			disk := &failing{room: -1}
+			n := start(t, dir, src, Config{}, func(r *Replica) {
+				r.files.create = func(path string) (journalFile, error) {
+					if strings.HasSuffix(path, partExt) && disk.full() {
+						return nil, errors.New("no snapshot may be written now")
+					}
+					return disk.create(path)
+				}
+			})
+			n.wait(src.head)
+			n.until("first snapshot", func(s Status) bool { return !s.Snapshot.IsZero() })
+			for i := range 3 {
+				n.wait(src.commit(number(i, "fabrikam", "lost, in the journal")))
+			}
+			lost := src.back(t, src.head)
+			disk.set(1 << 30)
 
-	backup.commit(number(0, "newco", "written on"))
-	src.become(backup)
-	n.current()
-	for i := range 6 { // to the position of the lost history, and past it
-		n.wait(src.commit(number(60+i, "newco", "in a journal of the new history")))
-		n.current()
-		crashed := image(t, dir)
-		check(t, open(t, crashed, away(), Config{}).View(), lost.state) // without the database: the last state that is whole
-		again := start(t, crashed, src, Config{})
-		again.current()
-		again.check()
-		again.stop()
+			src.become(backup)
+			n.until("two loads", func(s Status) bool { return src.scanning() == 2 && s.Current() })
+			for i := range 6 { // to the position of the lost history, and past it
+				n.wait(src.commit(number(60+i, "newco", "in a journal of the new history")))
+				n.current()
+				crashed := image(t, dir)
+				check(t, open(t, crashed, away(), Config{}).View(), lost.state) // without the database: the last state that is whole
+				again := start(t, crashed, src, Config{})
+				again.current()
+				again.check()
+				again.stop()
+			}
+
+			// The lost history is back. What is journalled of it now counts, although journals of the other one lie before.
+			crashed := image(t, dir)
+			src.become(lost)
+			again := start(t, crashed, src, Config{})
+			again.wait(src.commit(number(70, "fabrikam", "not lost after all")))
+			check(t, open(t, image(t, crashed), away(), Config{}).View(), src.state)
+		})
 	}
 }
 

@@ -32,11 +32,11 @@ func samples(t testing.TB) (snapshot, journalData []byte, v *View) {
 		}
 	}
 	var b bytes.Buffer
-	if _, err := writeSnapshot(&b, v.hold(src.cursor(src.head), feed.Cursor{}, time.Unix(0, 0).UTC()), newSealer()); err != nil {
+	if _, err := writeSnapshot(&b, v.hold(src.cursor(src.head), "", time.Unix(0, 0).UTC()), newSealer()); err != nil {
 		t.Fatal(err)
 	}
 	f := &memFile{}
-	j, err := newJournal(f, feed.Cursor{}, time.Unix(0, 0).UTC(), newSealer())
+	j, err := newJournal(f, "", time.Unix(0, 0).UTC(), newSealer())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func FuzzFiles(f *testing.F) {
 			lookUp(v)
 		}
 		v := newView(0)
-		if _, _, err := replayJournal(bytes.NewReader(b), newSealer(), v, feed.Cursor{}, feed.Cursor{}); err == nil {
+		if _, _, err := replayJournal(bytes.NewReader(b), newSealer(), v, "", feed.Cursor{}); err == nil {
 			t.Error("a journal has no last chunk, so it cannot end well")
 		}
 		lookUp(v)
@@ -144,7 +144,7 @@ func TestFilesGiveBackTheView(t *testing.T) {
 		t.Errorf("the snapshot says position %d and %d numbers, want 44 and %d", info.Position, info.Numbers, want.Numbers())
 	}
 	fromJournal := newView(0)
-	cur, n, err := replayJournal(bytes.NewReader(j), newSealer(), fromJournal, feed.Cursor{}, feed.Cursor{})
+	cur, n, err := replayJournal(bytes.NewReader(j), newSealer(), fromJournal, "", feed.Cursor{})
 	if cur.Position != 44 || cur.Entry != info.Entry || n != 44 || !errors.Is(err, errTorn) {
 		t.Errorf("replayJournal = %v, %d, %v, want 44, 44 and the file's end", cur, n, err)
 	}

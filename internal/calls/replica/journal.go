@@ -28,10 +28,10 @@ const (
 
 // journalInfo is what a journal says about itself, in the clear.
 type journalInfo struct {
-	// Load is where everything was last loaded from the database. Positions say what follows on what only within one load:
-	// another load may be of a history that parted from this one.
-	Load feed.Cursor `json:"load"`
-	At   time.Time   `json:"at"`
+	// Load is the id of the load from the database that the journal continues. Positions say what follows on what only
+	// within one load: another may be of a history that parted from this one, even if it begins at the same place.
+	Load string    `json:"load"`
+	At   time.Time `json:"at"`
 }
 
 // journalFile is the file under a journal.
@@ -48,7 +48,7 @@ type journal struct {
 	buf []byte
 }
 
-func newJournal(f journalFile, load feed.Cursor, at time.Time, s Sealer) (*journal, error) {
+func newJournal(f journalFile, load string, at time.Time, s Sealer) (*journal, error) {
 	info, err := json.Marshal(journalInfo{Load: load, At: at})
 	if err != nil {
 		return nil, err
@@ -102,12 +102,12 @@ func (j *journal) close() error { return j.f.Close() }
 var errMissing = errors.New("changes before the journal are missing")
 
 // errOtherLoad is a journal that continues another load: the process ended before a snapshot of that load was written.
-var errOtherLoad = errors.New("the journal belongs to a later load of the index, of which there is no snapshot")
+var errOtherLoad = errors.New("the journal belongs to another load of the index, of which there is no snapshot")
 
 // replayJournal applies to v what a journal of this load holds beyond cur and returns the cursor reached and the entries
 // applied. The error says why it stopped: errTorn at the end (a journal has no last chunk; its file just ends), errMissing,
 // errOtherLoad, errDamaged.
-func replayJournal(r io.Reader, sealer Sealer, v *View, load, cur feed.Cursor) (feed.Cursor, int, error) {
+func replayJournal(r io.Reader, sealer Sealer, v *View, load string, cur feed.Cursor) (feed.Cursor, int, error) {
 	sr, err := newSealedReader(r, journalPurpose, sealer, journalMagic, journalMagic1)
 	if err != nil {
 		return cur, 0, err

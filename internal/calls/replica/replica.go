@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -52,7 +53,7 @@ type Replica struct {
 	mu      sync.Mutex
 	files   *files
 	cur     feed.Cursor   // the view is that of this cursor
-	loaded  feed.Cursor   // where everything was last loaded
+	loaded  string        // random id of the last load of everything
 	logged  feed.Position // of the last entry of this load that was given to a journal
 	goal    feed.Position // head of the source when it was first asked; 0 before
 	asked   time.Time     // when the last read of the feed began: what it finds may be as old, if the process was paused
@@ -468,7 +469,7 @@ func (r *Replica) load(ctx context.Context, why error, database string) error {
 
 	r.mu.Lock()
 	r.view.Store(v)
-	r.cur, r.loaded, r.logged = cur, cur, cur.Position
+	r.cur, r.loaded, r.logged = cur, rand.Text(), cur.Position
 	r.changes = max(1, r.changes) // so that a snapshot is due, also at shutdown
 	r.endJournal()                // it went on from another state
 	r.mu.Unlock()

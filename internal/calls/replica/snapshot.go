@@ -20,11 +20,11 @@ const (
 type snapshotInfo struct {
 	// The index is that of this cursor. Programs before the feed had identities wrote its position alone.
 	feed.Cursor
-	Load     feed.Cursor `json:"load"`  // where everything was last loaded from the database
-	At       time.Time   `json:"at"`    // when it was taken
-	Pages    int         `json:"pages"` // for sizing the table
-	Accounts int         `json:"accounts"`
-	Numbers  int64       `json:"numbers"`
+	Load     string    `json:"load"`  // id of the last load from the database; empty before the feed had identities
+	At       time.Time `json:"at"`    // when it was taken
+	Pages    int       `json:"pages"` // for sizing the table
+	Accounts int       `json:"accounts"`
+	Numbers  int64     `json:"numbers"`
 }
 
 // still is the index held still: the table's own copy shares the pages, which never change.
@@ -36,7 +36,7 @@ type still struct {
 
 // hold returns the view as it is now. The caller has the writing side to itself; it is held up for the copying of the
 // table only.
-func (v *View) hold(cur, load feed.Cursor, at time.Time) *still {
+func (v *View) hold(cur feed.Cursor, load string, at time.Time) *still {
 	t := v.table.Load()
 	s := &still{table: t.copy(t.used)}
 	s.accounts = make([]*domain.AccountRouting, max(v.accounts.next, 1))
