@@ -217,6 +217,7 @@ func (o *Outbox) woken(head int64) {
 func (o *Outbox) Read(ctx context.Context, topic string, after feed.Cursor, limit int) (feed.Page, error) {
 	var page feed.Page
 	var misplaced error
+	known := o.head.Load()
 	err := o.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
 		s, err := state(ctx, tx, after.Position)
 		if err != nil {
@@ -247,8 +248,8 @@ func (o *Outbox) Read(ctx context.Context, topic string, after feed.Cursor, limi
 	if err != nil {
 		return feed.Page{}, err
 	}
-	if after.Position > page.Head.Position {
-		o.head.Store(int64(page.Head.Position)) // or Wait would go on believing in the newer one
+	if head := int64(page.Head.Position); head < known {
+		o.head.CompareAndSwap(known, head) // the entries beyond it were lost: or Wait would go on believing in them
 	}
 	return page, misplaced
 }

@@ -584,6 +584,34 @@ func TestCommitWakesReaders(t *testing.T) {
 	})
 }
 
+// TestWaitAfterEntriesWereLost: a reader that had not read the lost entries waits for new ones and does not ask in a loop.
+func TestWaitAfterEntriesWereLost(t *testing.T) {
+	t.Parallel()
+	conf := outbox.Default()
+	conf.Poll = time.Minute
+	testkit.Engines(t, func(t *testing.T, d *db.DB) {
+		o := outbox.New(d, conf, discard, nil)
+		appendTo(t, d, o, "a")
+		place, err := o.Head(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		appendTo(t, d, o, "b", "c") // this process knows of them; the reader has not read them
+		update(t, d, "DELETE FROM feed WHERE position > 1")
+		update(t, d, "UPDATE feed_head SET position = 1")
+
+		page, err := o.Read(t.Context(), "t", place, 10)
+		if err != nil || len(page.Entries) > 0 || page.Next != place {
+			t.Fatalf("Read = %+v, %v; want no entries", page, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if err := o.Wait(ctx, page.Next.Position); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Wait = %v before anything was written", err)
+		}
+	})
+}
+
 func TestReadSaysThatTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	c := db.Default()
