@@ -39,7 +39,7 @@ looked at too. With --offline they are not: for a configuration of another
 machine.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			l, err := t.load(false, !offline)
+			l, err := t.load(config.Source{Machine: !offline})
 			var mistakes strict.Problems
 			if t.output == "json" && (err == nil || errors.As(err, &mistakes)) {
 				report := checkReport{Valid: err == nil, Problems: []checkProblem{}, EmergencyStrings: []string{}}
@@ -72,7 +72,7 @@ machine.`,
 			Short: "Print the effective configuration, secrets masked",
 			Args:  cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error {
-				l, err := t.load(false, false)
+				l, err := t.load(config.Source{})
 				if err != nil {
 					return err
 				}

@@ -37,9 +37,10 @@ const (
 	socketTimeout = 5 * time.Second
 )
 
-// load reads the configuration that the flags name.
-func (t *target) load(freePorts, machine bool) (*config.Loaded, error) {
-	l, err := config.Load(config.Source{File: t.configFile, Set: t.set, Data: t.data, Env: t.p.Env, FreePorts: freePorts, Machine: machine})
+// load reads the configuration that the flags name; the rest of the source is the caller's.
+func (t *target) load(s config.Source) (*config.Loaded, error) {
+	s.File, s.Set, s.Data, s.Env = t.configFile, t.set, t.data, t.p.Env
+	l, err := config.Load(s)
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -54,7 +55,7 @@ func (t *target) dataDir() (string, error) {
 	if t.configFile == "" && len(t.set) == 0 {
 		return filepath.Abs(config.DefaultData(t.p.Env))
 	}
-	l, err := t.load(false, false)
+	l, err := t.load(config.Source{})
 	if err != nil {
 		return "", err
 	}
@@ -97,7 +98,7 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 	if !offline {
 		return nil, nil, fault.New(fault.Unavailable, "NotRunning", "tandem serve does not run on %s (%v); start it, name another directory with --data, or another machine with --url", dir, cause(err))
 	}
-	l, err := t.load(false, false)
+	l, err := t.load(config.Source{})
 	if err != nil {
 		return nil, nil, err
 	}

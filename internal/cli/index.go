@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/node"
 )
@@ -87,7 +88,7 @@ the new identity. Edges do not follow it: each routes by the index it has until 
 Tandem must not run on the data directory meanwhile. Run it as the user that Tandem runs as.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := t.load(false, false)
+			cfg, err := t.load(config.Source{})
 			if err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/node"
 )
 
@@ -32,7 +33,7 @@ SIGTERM or Ctrl-C drains: calls go on, new ones are refused. The second one cuts
 				}
 				t.set = append(t.set, fmt.Sprintf("roles[%d]=%s", i, r))
 			}
-			cfg, err := t.load(freePorts, true)
+			cfg, err := t.load(config.Source{FreePorts: freePorts, Machine: true, Starting: true})
 			if err != nil {
 				return err
 			}

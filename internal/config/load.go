@@ -32,6 +32,9 @@ type Source struct {
 	// Machine also checks what the configuration names on this machine and must be usable now: certificates, keys, roots and
 	// environment variables. Without it the configuration may be another machine's.
 	Machine bool
+	// Starting, with Machine, lets certificates pass that have expired or are not valid yet: a process that starts with them
+	// carries the calls that need none.
+	Starting bool
 	// FreePorts takes a free loopback port for every listener instead of what is configured.
 	FreePorts bool
 	// Adjust changes the configuration after it was read and before it is checked; for tests and the demonstration.

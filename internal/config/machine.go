@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,6 +94,12 @@ func (l *Loaded) checkSockets(bad report) {
 // changes nothing.
 func (l *Loaded) checkMachine(profiles []leg.Profile, bad report, room reportRoom) {
 	now := time.Now()
+	if l.Source.Starting {
+		all := room
+		room = func(prefix string, errs []error) {
+			all(prefix, slices.DeleteFunc(errs, func(err error) bool { return fault.HasCode(err, transport.CodeNotValidNow) }))
+		}
+	}
 	l.eachHTTP(func(path string, x *Listener) {
 		if x.CertificateFile != "" && x.KeyFile != "" {
 			_, err := transport.LoadCertificate(x.CertificateFile, x.KeyFile, nil, now)

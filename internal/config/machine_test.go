@@ -67,9 +67,10 @@ func (f files) group(tls string) string {
 }
 
 func (f files) load(text string, machine bool, env ...string) (*config.Loaded, error) {
-	text = strings.ReplaceAll(text, "DIR", f.dir)
-	return config.Load(config.Source{File: "tandem.yaml", Text: []byte(text), Data: f.t.TempDir(), Env: env, Machine: machine})
+	return config.Load(config.Source{File: "tandem.yaml", Text: f.text(text), Data: f.t.TempDir(), Env: env, Machine: machine})
 }
+
+func (f files) text(text string) []byte { return []byte(strings.ReplaceAll(text, "DIR", f.dir)) }
 
 // TestFilesOfThisMachine: what a configuration names and cannot be used is reported with key, line and remedy, and only
 // where this machine is asked about.
@@ -143,6 +144,19 @@ func TestFilesOfThisMachine(t *testing.T) {
 			}
 			if n := len(err.(strict.Problems)); n != 1 && c.name != "both" {
 				t.Errorf("%d mistakes, want one:\n%v", n, err)
+			}
+			file := filepath.Join(t.TempDir(), "tandem.yaml")
+			if err := os.WriteFile(file, f.text(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			starting := config.Source{File: file, Data: t.TempDir(), Machine: true, Starting: true}
+			l, startErr := config.Load(starting)
+			if dated := strings.HasSuffix(c.name, "expired") || strings.HasSuffix(c.name, "not yet valid"); dated != (startErr == nil) {
+				t.Errorf("at a start: %v; want a mistake unless only the certificate's time is wrong", startErr)
+			} else if dated {
+				if _, _, err := l.Reload(); err == nil {
+					t.Error("a reload passed, want the mistake")
+				}
 			}
 			if strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("the mistake shows a password:\n%v", err)

@@ -34,11 +34,14 @@ func (x *Listener) plain() bool { return x.CertificateFile == "" }
 // Reload reads and checks the configuration again, from where l came from. It returns l with the settings taken over that
 // can change while the process runs, and what differs. The error is strict.Problems. l does not change.
 func (l *Loaded) Reload() (*Loaded, Changes, error) {
-	next, err := Load(l.Source)
+	source := l.Source
+	source.Starting = false
+	next, err := Load(source)
 	if err != nil {
 		return nil, Changes{}, err
 	}
 	merged := *l
+	merged.Source = source
 	var ch Changes
 	// Turning TLS on or off takes another listener.
 	turned := map[string]bool{"metrics": l.Metrics.plain() != next.Metrics.plain(), "manage": l.Manage.plain() != next.Manage.plain(),

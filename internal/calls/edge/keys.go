@@ -63,7 +63,7 @@ func (c *Config) CheckFiles(profiles []leg.Profile, skip []string, now time.Time
 		for _, err := range []error{certificate, roots} {
 			var f *fault.Error
 			if errors.As(err, &f) {
-				k.bad(fmt.Sprintf("groups[%d].tls.%s", i, f.Target), "%s", f.Message)
+				k.errs = append(k.errs, f.At(fmt.Sprintf("groups[%d].tls.%s", i, f.Target)))
 			}
 		}
 	}

@@ -152,14 +152,21 @@ func (c *CertificateFiles) Roots() *x509.CertPool { return c.pool.Load() }
 // Path returns the certificate's file.
 func (c *CertificateFiles) Path() string { return c.paths.Load().Certificate }
 
+// The codes of mistakes in files.
+const (
+	codeInvalid     = "InvalidCertificate"
+	CodeNotValidNow = "CertificateNotValidNow" // it has expired, or is not valid yet by this machine's clock
+)
+
 // LoadCertificate reads the PEM files of a certificate, followed by its chain, and of its key, and checks that they can be
 // shown at a time: that they belong together, that the certificate is valid, and that it carries each of names. An error
-// is a *fault.Error that says how to correct it; its Target is certificateFile or keyFile. With an error about validity or
-// names the pair is returned all the same.
+// is a *fault.Error that says how to correct it; its Target is certificateFile or keyFile. With an error about validity,
+// which has the code CodeNotValidNow, or about names the pair is returned all the same.
 func LoadCertificate(certFile, keyFile string, names []string, now time.Time) (tls.Certificate, error) {
 	var pair tls.Certificate
+	code := codeInvalid
 	bad := func(target, format string, args ...any) (tls.Certificate, error) {
-		return pair, fault.New(fault.Invalid, "InvalidCertificate", format, args...).At(target)
+		return pair, fault.New(fault.Invalid, code, format, args...).At(target)
 	}
 	chain, err := os.ReadFile(certFile)
 	if err != nil {
@@ -181,6 +188,7 @@ func LoadCertificate(certFile, keyFile string, names []string, now time.Time) (t
 	pair = loaded
 	leaf := pair.Leaf
 	const form = "2006-01-02 15:04 UTC"
+	code = CodeNotValidNow
 	switch {
 	case now.After(leaf.NotAfter):
 		return bad("certificateFile", "the certificate in %s expired on %s; install a renewed one", certFile, leaf.NotAfter.UTC().Format(form))
@@ -188,6 +196,7 @@ func LoadCertificate(certFile, keyFile string, names []string, now time.Time) (t
 		return bad("certificateFile", "the certificate in %s is not valid before %s; install one that is valid now, or correct this machine's clock",
 			certFile, leaf.NotBefore.UTC().Format(form))
 	}
+	code = codeInvalid
 	for _, n := range names {
 		if !certCovers(leaf, n) {
 			return bad("certificateFile", "the certificate in %s is for %s and does not cover %s, which is advertised to peers; install one that does, or advertise "+
@@ -204,9 +213,9 @@ func LoadRoots(file string) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	switch {
 	case err != nil:
-		err = fault.New(fault.Invalid, "InvalidCertificate", "the authorities cannot be read (%v); correct the path or the file's permissions", err).At("rootsFile")
+		err = fault.New(fault.Invalid, codeInvalid, "the authorities cannot be read (%v); correct the path or the file's permissions", err).At("rootsFile")
 	case !pool.AppendCertsFromPEM(text):
-		err = fault.New(fault.Invalid, "InvalidCertificate", "%s holds no certificate in PEM form that can be read, so that nothing would be trusted; "+
+		err = fault.New(fault.Invalid, codeInvalid, "%s holds no certificate in PEM form that can be read, so that nothing would be trusted; "+
 			"write the trusted authorities there", file).At("rootsFile")
 	}
 	return pool, err
