@@ -1,14 +1,15 @@
 package auth
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -105,7 +106,6 @@ func Default() Config {
 var (
 	allAlgorithms     = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"}
 	defaultAlgorithms = []string{"RS256", "PS256", "ES256"}
-	guid              = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$`)
 )
 
 // Validate returns every problem found.
@@ -149,7 +149,7 @@ func (c *Config) Validate() []error {
 			bad(at("issuer"), "neither issuer nor entraTenantId is given; give one of them")
 		case s.EntraTenantID != "" && (s.Issuer != "" || s.TenantID != "" || s.DiscoveryURL != "" || s.KeysURL != ""):
 			bad(at("entraTenantId"), "entraTenantId stands alone: issuer, tenantId, discoveryUrl and keysUrl follow from it; remove them or it")
-		case s.EntraTenantID != "" && !guid.MatchString(s.EntraTenantID):
+		case s.EntraTenantID != "" && !domain.IsGUID(s.EntraTenantID):
 			bad(at("entraTenantId"), "%q is not a tenant GUID; \"common\" and \"organizations\" would let every tenant in", s.EntraTenantID)
 		}
 		if len(s.Audiences) == 0 {
@@ -229,13 +229,8 @@ func (s *IssuerConfig) expand() []issuerRule {
 		}
 		return []issuerRule{base}
 	}
-	login, sts := strings.TrimSuffix(s.LoginURL, "/"), strings.TrimSuffix(s.StsURL, "/")
-	if login == "" {
-		login = defaultLoginURL
-	}
-	if sts == "" {
-		sts = defaultStsURL
-	}
+	login := strings.TrimSuffix(cmp.Or(s.LoginURL, defaultLoginURL), "/")
+	sts := strings.TrimSuffix(cmp.Or(s.StsURL, defaultStsURL), "/")
 	tenant := strings.ToLower(s.EntraTenantID)
 	base.tenant = tenant
 	v1, v2 := base, base

@@ -31,15 +31,6 @@ var issuerPath = regexp.MustCompile(`^(?:/[A-Za-z0-9._-]{1,64})?(/oauth2/v2\.0/t
 // Serves reports whether path is one of the embedded issuer's.
 func (i *Issuer) Serves(path string) bool { return issuerPath.MatchString(path) }
 
-// ServeHTTP answers the issuer's paths as [Issuer.ServeFor] does, with source and base as the connection shows them.
-func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	i.ServeFor(w, r, peer(r), scheme+"://"+r.Host)
-}
-
 // ServeFor answers the issuer's paths: /oauth2/v2.0/token, /.well-known/openid-configuration (also below /v2.0) and
 // /discovery/v2.0/keys, each also below one more path segment. source is the address the request really came from, for
 // throttling; base is the absolute URL under which the issuer's paths are seen from outside, for the discovery document.

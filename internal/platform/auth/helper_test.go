@@ -321,3 +321,7 @@ func (s *keySet) known(ctx context.Context, kid, alg string) (int, error) {
 	n, _, err := s.find(ctx, kid, alg, func(publicKey) bool { return true })
 	return n, err
 }
+
+func hasAny(p *Principal, roles ...Role) bool {
+	return slices.ContainsFunc(roles, func(r Role) bool { return slices.Contains(p.Roles, r) })
+}

@@ -77,9 +77,6 @@ func NewIssuer(cfg EmbeddedConfig, keys KeyStore, clients *Clients, deps Deps) (
 	return i, nil
 }
 
-// Clients returns the manager of the issuer's clients.
-func (i *Issuer) Clients() *Clients { return i.clients }
-
 // trust is what a Verifier knows of the issuer.
 func (i *Issuer) trust(maxKeyAge time.Duration) *trusted {
 	i.keys.maxAge = maxKeyAge
@@ -163,15 +160,6 @@ func pickSigner(keys []SigningKey, now time.Time) *SigningKey {
 		}
 	}
 	return nil
-}
-
-// RotateKey makes a new signing key now. It signs as soon as every node has had time to learn it; the present key keeps
-// its tokens good until they run out.
-func (i *Issuer) RotateKey(ctx context.Context) error {
-	if _, err := i.addKey(ctx); err != nil {
-		return err
-	}
-	return i.keys.refresh(ctx)
 }
 
 func signingPlace(id string) secret.Place {

@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -51,8 +50,3 @@ type Principal struct {
 // ID names the principal uniquely across issuers and stays the same from token to token: for audit rows and for telling
 // one client's repeatable requests from another's.
 func (p *Principal) ID() string { return p.ClientID + "@" + p.Issuer }
-
-// HasAny reports whether the principal has one of the roles.
-func (p *Principal) HasAny(roles ...Role) bool {
-	return slices.ContainsFunc(roles, func(r Role) bool { return slices.Contains(p.Roles, r) })
-}

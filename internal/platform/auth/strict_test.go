@@ -121,7 +121,7 @@ func TestTokensAreReadStrictly(t *testing.T) {
 			if code(err) != tc.want {
 				t.Fatalf("Verify = %v, want %s", err, tc.want)
 			}
-			if err == nil && (p.HasAny(RoleAdmin) || !p.HasAny(RoleRead) || p.ClientID != "bss") {
+			if err == nil && (hasAny(p, RoleAdmin) || !hasAny(p, RoleRead) || p.ClientID != "bss") {
 				t.Errorf("principal = %+v", p)
 			}
 		})

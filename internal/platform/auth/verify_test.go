@@ -106,7 +106,7 @@ func TestVerify(t *testing.T) {
 				}
 				return
 			}
-			if p.ClientID != "bss" || p.Issuer != issuer || !p.HasAny(RoleRead) || p.HasAny(RoleAdmin, RoleWrite) || p.ID() != "bss@"+issuer {
+			if p.ClientID != "bss" || p.Issuer != issuer || !hasAny(p, RoleRead) || hasAny(p, RoleAdmin, RoleWrite) || p.ID() != "bss@"+issuer {
 				t.Errorf("principal = %+v", p)
 			}
 		})
@@ -150,7 +150,7 @@ func TestEntraTenantAcceptsBothFormsOfOneTenant(t *testing.T) {
 			if code(err) != tc.want {
 				t.Fatalf("Verify = %v, want %s", err, tc.want)
 			}
-			if err == nil && (p.ClientID != "app" || !p.HasAny(RoleAdmin)) {
+			if err == nil && (p.ClientID != "app" || !hasAny(p, RoleAdmin)) {
 				t.Errorf("principal = %+v, want client app with the Admin role", p)
 			}
 		})

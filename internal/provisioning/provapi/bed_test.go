@@ -48,6 +48,7 @@ type bed struct {
 	dir     *directory.Directory
 	auth    *store.Auth
 	issuer  *auth.Issuer
+	clients *auth.Clients
 	keyring *secret.Keyring
 	limiter *switchLimiter
 	log     *logBuffer
@@ -89,7 +90,8 @@ func newBed(t testing.TB, d *db.DB, o options) *bed {
 	}
 	cfg := auth.Default()
 	deps := auth.Deps{Log: logger, Keyring: ring}
-	issuer, err := auth.NewIssuer(cfg.Embedded, s.Auth(), auth.NewClients(s.Auth()), deps)
+	clients := auth.NewClients(s.Auth())
+	issuer, err := auth.NewIssuer(cfg.Embedded, s.Auth(), clients, deps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +103,7 @@ func newBed(t testing.TB, d *db.DB, o options) *bed {
 	if len(problems) > 0 {
 		t.Fatal(errors.Join(problems...))
 	}
-	b := &bed{t: t, dir: dir, auth: s.Auth(), issuer: issuer, keyring: ring, limiter: &switchLimiter{}, log: log, tokens: map[auth.Role]string{}}
+	b := &bed{t: t, dir: dir, auth: s.Auth(), issuer: issuer, clients: clients, keyring: ring, limiter: &switchLimiter{}, log: log, tokens: map[auth.Role]string{}}
 	apiDeps := provapi.Deps{Directory: dir, Authenticator: v, Sources: sources, Limiter: b.limiter, Issuer: issuer, Sealer: ring, Log: logger}
 	if o.deps != nil {
 		o.deps(&apiDeps)

@@ -32,7 +32,7 @@ import (
 // clientToken makes a client of the embedded issuer and gets a token from the token endpoint as a BSS would.
 func (b *bed) clientToken(roles ...auth.Role) string {
 	b.t.Helper()
-	c, s, err := b.issuer.Clients().Create(b.t.Context(), "BSS", roles)
+	c, s, err := b.clients.Create(b.t.Context(), "BSS", roles)
 	if err != nil {
 		b.t.Fatal(err)
 	}
