@@ -1,13 +1,14 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"strings"
-	"time"
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -15,47 +16,21 @@ import (
 
 // Accounts lists accounts by name. Errors: InvalidPageSize.
 func (d *Directory) Accounts(ctx context.Context, q Query) (Page[domain.Account], error) {
-	var p Page[domain.Account]
-	q, err := q.limits()
-	if err != nil {
-		return p, err
-	}
-	err = d.store.View(ctx, func(ctx context.Context, r Reader) error {
-		as, err := r.Accounts(ctx, q)
-		if err != nil {
-			return err
-		}
-		p = page(q, as, func(a *domain.Account) string { return a.Name })
-		if q.Count {
-			p.Total, err = r.CountAccounts(ctx, q)
-		}
-		return err
-	})
-	return p, err
+	return list(ctx, d, q, func(a *domain.Account) string { return a.Name }, Reader.Accounts, Reader.CountAccounts)
 }
 
 // Account returns the account with that name, its number counts filled in. Errors: AccountNotFound.
 func (d *Directory) Account(ctx context.Context, name string) (domain.Account, error) {
-	var a *domain.Account
-	err := d.store.View(ctx, func(ctx context.Context, r Reader) error {
-		var err error
-		a, err = mustAccount(r.Account(ctx, name))(name)
-		return err
-	})
-	if err != nil {
-		return domain.Account{}, err
-	}
-	return *a, nil
+	return view(ctx, d, func(ctx context.Context, r Reader) (*domain.Account, error) { return mustAccount(ctx, r.Account, name) })
 }
 
-// mustAccount turns an account that was not found into an error.
-func mustAccount(a *domain.Account, err error) func(name string) (*domain.Account, error) {
-	return func(name string) (*domain.Account, error) {
-		if err == nil && a == nil {
-			return nil, accountNotFound(name)
-		}
-		return a, err
+// mustAccount returns the account that get finds. One that it does not find is an error.
+func mustAccount(ctx context.Context, get func(context.Context, string) (*domain.Account, error), name string) (*domain.Account, error) {
+	a, err := get(ctx, name)
+	if err == nil && a == nil {
+		return nil, fault.New(fault.NotFound, CodeAccountNotFound, "there is no account %q; account names are case-sensitive", name).At("accountName")
 	}
+	return a, err
 }
 
 // PutAccount creates or replaces the account a.Name. Read-only fields of a are ignored, and services that the contract
@@ -69,11 +44,8 @@ func (d *Directory) PutAccount(ctx context.Context, a domain.Account, w Write) (
 		if err != nil {
 			return err
 		}
-		version, modified := int64(0), time.Time{}
-		if old != nil {
-			version, modified = old.Version, old.Modified
-		}
-		if err := w.Condition.check(old != nil, version, modified); err != nil {
+		was := cmp.Or(old, &domain.Account{})
+		if err := w.Condition.check(old != nil, was.Version, was.Modified); err != nil {
 			return err
 		}
 		n := settle(a, old)
@@ -157,7 +129,7 @@ func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, action s
 func (d *Directory) DeleteAccount(ctx context.Context, name string, deleteNumbers bool, w Write) (*Result, error) {
 	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
 		// The account stays locked, so no number can be added meanwhile.
-		a, err := mustAccount(tx.Account(ctx, name))(name)
+		a, err := mustAccount(ctx, tx.Account, name)
 		if err != nil {
 			return err
 		}
@@ -216,15 +188,13 @@ func (d *Directory) SetAccountService(ctx context.Context, account string, s dom
 		return nil, err
 	}
 	return d.write(ctx, Write{}, func(ctx context.Context, tx Tx, r *Result) error {
-		old, err := mustAccount(tx.Account(ctx, account))(account)
+		old, err := mustAccount(ctx, tx.Account, account)
 		if err != nil {
 			return err
 		}
 		n := *old
 		n.Services = make(map[domain.Service]domain.AccountService, len(old.Services)+1)
-		for k, v := range old.Services {
-			n.Services[k] = v
-		}
+		maps.Copy(n.Services, old.Services)
 		det := n.Services[s]
 		det.Enabled = enabled
 		n.Services[s] = det

@@ -1,8 +1,8 @@
 package directory
 
 import (
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -84,15 +84,7 @@ func (c Condition) evaluate(exists bool, version int64, modified time.Time, read
 }
 
 func contains(list []string, tag string, weak bool) bool {
-	for _, t := range list {
-		if weak {
-			t = strings.TrimPrefix(t, "W/")
-		}
-		if t == tag {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(t string) bool { return t == tag || weak && t == "W/"+tag })
 }
 
 // check turns a failed condition of a write into the error callers get.

@@ -1,7 +1,9 @@
 package directory_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -153,3 +155,18 @@ func once(id string, digest byte) *directory.Once {
 }
 
 func since(t time.Time) *time.Time { return &t }
+
+// findNumber returns a number whatever its account.
+func findNumber(ctx context.Context, h *house, key string) (n domain.Number, err error) {
+	err = h.store.View(ctx, func(ctx context.Context, r directory.Reader) error {
+		ns, err := r.FindNumbers(ctx, []domain.E164{domain.E164(key)})
+		if err == nil && len(ns) == 0 {
+			err = errors.New("there is no such number")
+		}
+		if err == nil {
+			n = ns[0]
+		}
+		return err
+	})
+	return n, err
+}

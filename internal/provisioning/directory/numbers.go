@@ -1,13 +1,14 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
 	"reflect"
-	"time"
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -20,69 +21,37 @@ const importChunk = 5000
 // Numbers lists numbers in ascending order of their text: those of one account, which must exist, or those of all
 // accounts if account is "". Errors: AccountNotFound, InvalidPageSize.
 func (d *Directory) Numbers(ctx context.Context, account string, q Query) (Page[domain.Number], error) {
-	var p Page[domain.Number]
-	q, err := q.limits()
-	if err != nil {
-		return p, err
-	}
-	err = d.store.View(ctx, func(ctx context.Context, r Reader) error {
-		if account != "" {
-			if _, err := mustAccount(r.Account(ctx, account))(account); err != nil {
-				return err
+	return list(ctx, d, q, func(n *domain.Number) string { return string(n.TelephoneNumber) },
+		func(r Reader, ctx context.Context, q Query) ([]domain.Number, error) {
+			if account != "" {
+				if _, err := mustAccount(ctx, r.Account, account); err != nil {
+					return nil, err
+				}
 			}
-		}
-		ns, err := r.Numbers(ctx, account, q)
-		if err != nil {
-			return err
-		}
-		p = page(q, ns, func(n *domain.Number) string { return string(n.TelephoneNumber) })
-		if q.Count {
-			p.Total, err = r.CountNumbers(ctx, account, q)
-		}
-		return err
-	})
-	return p, err
+			return r.Numbers(ctx, account, q)
+		}, func(r Reader, ctx context.Context, q Query) (int64, error) { return r.CountNumbers(ctx, account, q) })
 }
 
 // Number returns a number of the account. A number of another account is not found. Errors: AccountNotFound,
 // NumberNotFound.
 func (d *Directory) Number(ctx context.Context, account string, n domain.E164) (domain.Number, error) {
-	var found domain.Number
-	err := d.store.View(ctx, func(ctx context.Context, r Reader) error {
-		if _, err := mustAccount(r.Account(ctx, account))(account); err != nil {
-			return err
+	return view(ctx, d, func(ctx context.Context, r Reader) (*domain.Number, error) {
+		if _, err := mustAccount(ctx, r.Account, account); err != nil {
+			return nil, err
 		}
-		var err error
-		found, err = findNumber(ctx, r, n, account)
-		return err
+		return findNumber(ctx, r, n, account)
 	})
-	return found, err
 }
 
-// FindNumber returns a number whatever its account. Errors: NumberNotFound.
-func (d *Directory) FindNumber(ctx context.Context, n domain.E164) (domain.Number, error) {
-	var found domain.Number
-	err := d.store.View(ctx, func(ctx context.Context, r Reader) error {
-		var err error
-		found, err = findNumber(ctx, r, n, "")
-		return err
-	})
-	return found, err
-}
-
-func findNumber(ctx context.Context, r Reader, n domain.E164, account string) (domain.Number, error) {
+func findNumber(ctx context.Context, r Reader, n domain.E164, account string) (*domain.Number, error) {
 	ns, err := r.FindNumbers(ctx, []domain.E164{n})
 	if err != nil {
-		return domain.Number{}, err
+		return nil, err
 	}
-	if len(ns) == 0 || account != "" && ns[0].AccountName != account {
-		where := ""
-		if account != "" {
-			where = " on this account"
-		}
-		return domain.Number{}, fault.New(fault.NotFound, CodeNumberNotFound, "the number does not exist%s", where).At("telephoneNumber")
+	if len(ns) == 0 || ns[0].AccountName != account {
+		return nil, fault.New(fault.NotFound, CodeNumberNotFound, "the number does not exist on this account").At("telephoneNumber")
 	}
-	return ns[0], nil
+	return &ns[0], nil
 }
 
 // PutNumber creates or replaces a number of the account n.AccountName. Read-only fields of n are ignored, and services
@@ -93,18 +62,12 @@ func (d *Directory) PutNumber(ctx context.Context, n domain.Number, w Write) (*R
 		if err != nil {
 			return err
 		}
-		version, modified := int64(0), time.Time{}
-		// A number elsewhere does not exist at this place.
-		if old := b.old[n.TelephoneNumber]; old != nil && old.AccountName == n.AccountName {
-			version, modified = old.Version, old.Modified
-			err = w.Condition.check(true, version, modified)
-		} else {
-			err = w.Condition.check(false, 0, time.Time{})
-		}
-		if err != nil {
+		old := cmp.Or(b.old[n.TelephoneNumber], &domain.Number{})
+		exists := old.AccountName == n.AccountName // a number elsewhere does not exist at this place
+		if err := w.Condition.check(exists, old.Version, old.Modified); err != nil {
 			return err
 		}
-		if err := b.check(0); err != nil {
+		if err := b.problem(0); err != nil {
 			return err
 		}
 		r.Numbers, r.Created = b.ns, b.old[n.TelephoneNumber] == nil
@@ -152,7 +115,7 @@ func (d *Directory) batch(ctx context.Context, tx Tx, account string, ns []domai
 	if err := checkAccountName(account); err != nil {
 		return nil, err.At("accountName")
 	}
-	a, err := mustAccount(tx.HoldAccount(ctx, account))(account)
+	a, err := mustAccount(ctx, tx.HoldAccount, account)
 	if err != nil {
 		return nil, err
 	}
@@ -222,14 +185,7 @@ func settleNumber(n, old *domain.Number) domain.Number {
 	return r
 }
 
-// check returns what is wrong with item i, with a target relative to it.
-func (b *batch) check(i int) error {
-	if err := b.problem(i); err != nil {
-		return err
-	}
-	return nil
-}
-
+// problem returns what is wrong with item i, with a target relative to it.
 func (b *batch) problem(i int) *fault.Error {
 	n := b.ns[i]
 	old := b.old[n.TelephoneNumber]
@@ -338,7 +294,7 @@ func summarise(ns []domain.Number) batchSummary {
 // DeleteNumber deletes a number of the account. Errors: AccountNotFound, NumberNotFound.
 func (d *Directory) DeleteNumber(ctx context.Context, account string, n domain.E164, w Write) (*Result, error) {
 	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
-		if _, err := mustAccount(tx.HoldAccount(ctx, account))(account); err != nil {
+		if _, err := mustAccount(ctx, tx.HoldAccount, account); err != nil {
 			return err
 		}
 		old, err := findNumber(ctx, tx, n, account)
@@ -348,7 +304,7 @@ func (d *Directory) DeleteNumber(ctx context.Context, account string, n domain.E
 		if err := w.Condition.check(true, old.Version, old.Modified); err != nil {
 			return err
 		}
-		return d.deleteNumbers(ctx, tx, "number.delete", account, []domain.Number{old})
+		return d.deleteNumbers(ctx, tx, "number.delete", account, []domain.Number{*old})
 	})
 }
 
@@ -359,7 +315,7 @@ func (d *Directory) DeleteNumbers(ctx context.Context, account string, ns []doma
 		return nil, err
 	}
 	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
-		if _, err := mustAccount(tx.HoldAccount(ctx, account))(account); err != nil {
+		if _, err := mustAccount(ctx, tx.HoldAccount, account); err != nil {
 			return err
 		}
 		keys := make([]domain.E164, 0, len(ns))
@@ -416,7 +372,7 @@ func (d *Directory) SetNumberService(ctx context.Context, account string, ns []d
 		return nil, err
 	}
 	return d.write(ctx, Write{}, func(ctx context.Context, tx Tx, r *Result) error {
-		a, err := mustAccount(tx.HoldAccount(ctx, account))(account)
+		a, err := mustAccount(ctx, tx.HoldAccount, account)
 		if err != nil {
 			return err
 		}
@@ -443,9 +399,7 @@ func (d *Directory) SetNumberService(ctx context.Context, account string, ns []d
 			seen[key] = true
 			n := *old
 			n.Services = make(map[domain.Service]domain.NumberService, len(old.Services)+1)
-			for k, v := range old.Services {
-				n.Services[k] = v
-			}
+			maps.Copy(n.Services, old.Services)
 			delete(n.Services, s)
 			if enabled {
 				n.Services[s] = domain.NumberService{Enabled: true}

@@ -14,38 +14,15 @@ import (
 
 // Requests lists requests for information by tenant id. Errors: InvalidPageSize.
 func (d *Directory) Requests(ctx context.Context, q Query) (Page[domain.RequestForInformation], error) {
-	var p Page[domain.RequestForInformation]
-	q, err := q.limits()
-	if err != nil {
-		return p, err
-	}
-	err = d.store.View(ctx, func(ctx context.Context, r Reader) error {
-		rs, err := r.Requests(ctx, q)
-		if err != nil {
-			return err
-		}
-		p = page(q, rs, func(r *domain.RequestForInformation) string { return r.TenantID })
-		if q.Count {
-			p.Total, err = r.CountRequests(ctx, q)
-		}
-		return err
-	})
-	return p, err
+	return list(ctx, d, q, func(r *domain.RequestForInformation) string { return r.TenantID }, Reader.Requests, Reader.CountRequests)
 }
 
 // Request returns the request for information of a tenant. The case of tenantID does not matter. Errors:
 // RequestForInformationNotFound.
 func (d *Directory) Request(ctx context.Context, tenantID string) (domain.RequestForInformation, error) {
-	var found *domain.RequestForInformation
-	err := d.store.View(ctx, func(ctx context.Context, r Reader) error {
-		var err error
-		found, err = mustRequest(ctx, r, tenantID)
-		return err
+	return view(ctx, d, func(ctx context.Context, r Reader) (*domain.RequestForInformation, error) {
+		return mustRequest(ctx, r, tenantID)
 	})
-	if err != nil {
-		return domain.RequestForInformation{}, err
-	}
-	return *found, nil
 }
 
 func mustRequest(ctx context.Context, r Reader, tenantID string) (*domain.RequestForInformation, error) {
@@ -170,57 +147,38 @@ type CivicAddress struct {
 // CivicAddresses lists the civic addresses of the account's Teams tenant by id; none if it has no tenant. Errors:
 // AccountNotFound, InvalidPageSize.
 func (d *Directory) CivicAddresses(ctx context.Context, account string, q Query) (Page[CivicAddress], error) {
-	var p Page[CivicAddress]
-	q, err := q.limits()
-	if err != nil {
-		return p, err
-	}
-	err = d.store.View(ctx, func(ctx context.Context, r Reader) error {
-		tenant, err := tenantOf(ctx, r, account)
-		if err != nil || tenant == "" {
-			return err
-		}
-		as, err := r.CivicAddresses(ctx, tenant, q)
-		if err != nil {
-			return err
-		}
-		p = page(q, as, func(a *CivicAddress) string { return a.ID })
-		if q.Count {
-			p.Total, err = r.CountCivicAddresses(ctx, tenant, q)
-		}
-		return err
-	})
-	return p, err
+	var tenant string
+	return list(ctx, d, q, func(a *CivicAddress) string { return a.ID },
+		func(r Reader, ctx context.Context, q Query) (as []CivicAddress, err error) {
+			if tenant, err = tenantOf(ctx, r, account); err == nil && tenant != "" {
+				as, err = r.CivicAddresses(ctx, tenant, q)
+			}
+			return as, err
+		}, func(r Reader, ctx context.Context, q Query) (int64, error) {
+			if tenant == "" {
+				return 0, nil
+			}
+			return r.CountCivicAddresses(ctx, tenant, q)
+		})
 }
 
 // CivicAddress returns one civic address of the account's Teams tenant. Errors: AccountNotFound, CivicAddressNotFound.
 func (d *Directory) CivicAddress(ctx context.Context, account, id string) (CivicAddress, error) {
-	var found *CivicAddress
-	err := d.store.View(ctx, func(ctx context.Context, r Reader) error {
+	return view(ctx, d, func(ctx context.Context, r Reader) (found *CivicAddress, err error) {
 		tenant, err := tenantOf(ctx, r, account)
-		if err != nil {
-			return err
+		if err == nil && tenant != "" && text(id, maxTeamsText) {
+			found, err = r.CivicAddress(ctx, tenant, id)
 		}
-		found = nil
-		if tenant != "" && text(id, maxTeamsText) {
-			if found, err = r.CivicAddress(ctx, tenant, id); err != nil {
-				return err
-			}
+		if err == nil && found == nil {
+			err = fault.New(fault.NotFound, CodeCivicAddressNotFound, "the account's Teams tenant has no such civic address").At("civicAddressId")
 		}
-		if found == nil {
-			return fault.New(fault.NotFound, CodeCivicAddressNotFound, "the account's Teams tenant has no such civic address").At("civicAddressId")
-		}
-		return nil
+		return found, err
 	})
-	if err != nil {
-		return CivicAddress{}, err
-	}
-	return *found, nil
 }
 
 // tenantOf returns the account's Teams tenant in lower case, or "".
 func tenantOf(ctx context.Context, r Reader, account string) (string, error) {
-	a, err := mustAccount(r.Account(ctx, account))(account)
+	a, err := mustAccount(ctx, r.Account, account)
 	if err != nil {
 		return "", err
 	}

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -258,20 +259,7 @@ func excluded(s domain.Service, set domain.ServiceSet) domain.Service {
 
 func exclude(a, b domain.Service) bool {
 	ta, tb := a.Traits(), b.Traits()
-	if ta.Exclusive && tb.Exclusive {
-		return true
-	}
-	for _, s := range ta.ExcludedBy {
-		if s == b {
-			return true
-		}
-	}
-	for _, s := range tb.ExcludedBy {
-		if s == a {
-			return true
-		}
-	}
-	return false
+	return ta.Exclusive && tb.Exclusive || slices.Contains(ta.ExcludedBy, b) || slices.Contains(tb.ExcludedBy, a)
 }
 
 // managed returns the services enabled on a number that the contract has no field for.

@@ -496,7 +496,7 @@ func TestRulesHoldAgainstConcurrentChanges(t *testing.T) {
 			if won := expect("one number for two accounts", race(num(a), num(b), num(a), num(b)), directory.CodeNumberElsewhere); won < 1 {
 				t.Error("nobody got the number")
 			}
-			n, err := h.FindNumber(ctx, domain.E164(key))
+			n, err := findNumber(ctx, h, key)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -545,7 +545,7 @@ func TestRulesHoldAgainstConcurrentChanges(t *testing.T) {
 				return err
 			})
 			expect("delete the account and add a number", errs, directory.CodeAccountHasNumbers, directory.CodeAccountNotFound)
-			if _, err := h.FindNumber(ctx, domain.E164(key+"2")); err == nil {
+			if _, err := findNumber(ctx, h, key+"2"); err == nil {
 				if _, err := h.Account(ctx, e); err != nil {
 					t.Errorf("a number is left whose account is gone")
 				}

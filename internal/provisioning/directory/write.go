@@ -170,16 +170,39 @@ func (q Query) limits() (Query, error) {
 	return q, nil
 }
 
-// page cuts the items found for a query from limits to a page.
-func page[T any](q Query, items []T, key func(*T) string) Page[T] {
-	p := Page[T]{Items: items}
-	if len(items) == q.Limit {
-		p.Items = items[:q.Limit-1]
-		p.Next = key(&p.Items[len(p.Items)-1])
+// list reads one page.
+func list[T any](ctx context.Context, d *Directory, q Query, key func(*T) string,
+	find func(Reader, context.Context, Query) ([]T, error), count func(Reader, context.Context, Query) (int64, error),
+) (p Page[T], err error) {
+	if q, err = q.limits(); err != nil {
+		return p, err
 	}
-	return p
+	err = d.store.View(ctx, func(ctx context.Context, r Reader) error {
+		items, err := find(r, ctx, q)
+		if err != nil {
+			return err
+		}
+		p = Page[T]{Items: items}
+		if len(items) == q.Limit {
+			p.Items = items[:q.Limit-1]
+			p.Next = key(&p.Items[len(p.Items)-1])
+		}
+		if q.Count {
+			p.Total, err = count(r, ctx, q)
+		}
+		return err
+	})
+	return p, err
 }
 
-func accountNotFound(name string) error {
-	return fault.New(fault.NotFound, CodeAccountNotFound, "there is no account %q; account names are case-sensitive", name).At("accountName")
+// view reads one thing.
+func view[T any](ctx context.Context, d *Directory, get func(context.Context, Reader) (*T, error)) (v T, err error) {
+	err = d.store.View(ctx, func(ctx context.Context, r Reader) error {
+		found, err := get(ctx, r)
+		if err == nil {
+			v = *found
+		}
+		return err
+	})
+	return v, err
 }
