@@ -7,6 +7,7 @@
 package manage
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"math"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -85,9 +87,9 @@ func (s *Server) Remote(mux *http.ServeMux, permit func(*http.Request) error, id
 	mux.Handle("/", s.handler(identify))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := permit(r); err != nil {
-			s.fail(w, r, "none", err)
+			s.fail(w, "none", err)
 		} else if r.URL.Path == "*" { // OPTIONS *, which is not for a mux
-			s.notFound(w, r)
+			s.notFound(w)
 		} else {
 			mux.ServeHTTP(w, r)
 		}
@@ -125,15 +127,15 @@ func (s *Server) handler(identify Identify) http.Handler {
 	for path, allowed := range methods {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
-			s.refuse(w, r, "none", http.StatusMethodNotAllowed, fault.New(fault.Invalid, "MethodNotAllowed", "%s is not possible here; use %s", r.Method, strings.Join(allowed, " or ")))
+			s.refuse(w, "none", http.StatusMethodNotAllowed, fault.New(fault.Invalid, "MethodNotAllowed", "%s is not possible here; use %s", r.Method, strings.Join(allowed, " or ")))
 		})
 	}
-	mux.HandleFunc("/", s.notFound)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { s.notFound(w) })
 	return mux
 }
 
-func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
-	s.fail(w, r, "none", fault.New(fault.NotFound, "NotFound", "there is nothing at this path; the management API is under /manage/v1/"))
+func (s *Server) notFound(w http.ResponseWriter) {
+	s.fail(w, "none", fault.New(fault.NotFound, "NotFound", "there is nothing at this path; the management API is under /manage/v1/"))
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, op operation, identify Identify) {
@@ -143,7 +145,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, op operation, ide
 				panic(p)
 			}
 			s.log.Error("management request panicked", "operation", op.id, "panic", p, "stack", string(debug.Stack()))
-			s.fail(w, r, op.id, fault.Wrap(fmt.Errorf("panic: %v", p), "%s", op.id))
+			s.fail(w, op.id, fault.Wrap(fmt.Errorf("panic: %v", p), "%s", op.id))
 		}
 	}()
 	who, roles, err := identify(r)
@@ -151,39 +153,24 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, op operation, ide
 		if fault.Is(err, fault.Unauthenticated) {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="tandem"`)
 		}
-		s.fail(w, r, op.id, err)
+		s.fail(w, op.id, err)
 		return
 	}
-	if !permitted(roles, op.role) {
-		s.fail(w, r, op.id, fault.New(fault.Forbidden, "RoleMissing", "this needs the role %s; the token has %s", op.role, listOf(roles)))
+	if !slices.Contains(roles, op.role) && !slices.Contains(roles, RoleAdmin) {
+		has := cmp.Or(strings.Join(roles, ", "), "none")
+		s.fail(w, op.id, fault.New(fault.Forbidden, "RoleMissing", "this needs the role %s; the token has %s", op.role, has))
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 	status, body, err := op.run(s, r.WithContext(domain.WithActor(r.Context(), who)))
 	if err != nil {
-		s.fail(w, r, op.id, err)
+		s.fail(w, op.id, err)
 		return
 	}
 	if op.role == RoleAdmin {
 		s.log.Info("management request", "operation", op.id, "actor", who.Kind+":"+who.ID, "status", status)
 	}
 	s.answer(w, op.id, status, body)
-}
-
-func permitted(roles []string, need string) bool {
-	for _, r := range roles {
-		if r == need || r == RoleAdmin {
-			return true
-		}
-	}
-	return false
-}
-
-func listOf(roles []string) string {
-	if len(roles) == 0 {
-		return "none"
-	}
-	return strings.Join(roles, ", ")
 }
 
 func (s *Server) answer(w http.ResponseWriter, op string, status int, body any) {
@@ -199,7 +186,7 @@ func (s *Server) answer(w http.ResponseWriter, op string, status int, body any) 
 }
 
 // fail answers with an error: the API's one mapping from faults to HTTP.
-func (s *Server) fail(w http.ResponseWriter, r *http.Request, op string, err error) {
+func (s *Server) fail(w http.ResponseWriter, op string, err error) {
 	f := fault.As(err)
 	status, ok := statuses[f.Kind]
 	if !ok {
@@ -208,7 +195,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, op string, err err
 	if status == http.StatusInternalServerError {
 		s.log.Error("management request failed", "operation", op, "error", err)
 	}
-	s.refuse(w, r, op, status, f)
+	s.refuse(w, op, status, f)
 }
 
 var statuses = map[fault.Kind]int{
@@ -217,7 +204,7 @@ var statuses = map[fault.Kind]int{
 	fault.TooLarge: http.StatusRequestEntityTooLarge, fault.Limited: http.StatusTooManyRequests, fault.Unavailable: http.StatusServiceUnavailable,
 }
 
-func (s *Server) refuse(w http.ResponseWriter, _ *http.Request, op string, status int, f *fault.Error) {
+func (s *Server) refuse(w http.ResponseWriter, op string, status int, f *fault.Error) {
 	w.Header().Set("x-ms-error-code", f.Code)
 	if f.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
