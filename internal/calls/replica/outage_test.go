@@ -37,6 +37,7 @@ func TestNotCurrentAfterAPause(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		src := newSource()
+		src.poll = 10 * time.Second
 		p := seed(src)
 		n := start(t, dir, src, Config{}, func(r *Replica) { r.Patience = time.Second })
 		n.wait(p)

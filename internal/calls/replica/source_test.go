@@ -31,13 +31,14 @@ type memSource struct {
 	ids      map[feed.Position]int64
 	down     error         // answers everything while set
 	slow     time.Duration // how long the answer to a read is on its way
+	poll     time.Duration // the longest time that Wait waits
 	scans    int
 	wake     chan struct{}
 	scanHook func() // called between two pieces of a scan
 }
 
 func newSource() *memSource {
-	return &memSource{database: "d1", state: newModel(), ids: map[feed.Position]int64{}, wake: make(chan struct{})}
+	return &memSource{database: "d1", state: newModel(), ids: map[feed.Position]int64{}, wake: make(chan struct{}), poll: 20 * time.Millisecond}
 }
 
 // lastID gives every entry an id of its own, whatever the source: one source's history differs from another's.
@@ -154,13 +155,17 @@ func (s *memSource) read(topic string, after feed.Cursor, limit int) (feed.Page,
 
 func (s *memSource) Wait(ctx context.Context, after feed.Position) error {
 	s.mu.Lock()
-	head, wake, down := s.head, s.wake, s.down
+	head, wake, down, every := s.head, s.wake, s.down, s.poll
 	s.mu.Unlock()
 	if head > after || down != nil {
 		return down
 	}
+	poll := time.NewTimer(every) // the wake-up may have come between the read and this
+	defer poll.Stop()
 	select {
 	case <-wake:
+		return nil
+	case <-poll.C:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
