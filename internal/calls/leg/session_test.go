@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	"github.com/tandemgw/tandem/internal/calls/leg"
-	"github.com/tandemgw/tandem/internal/calls/leg/legtest"
 	"github.com/tandemgw/tandem/internal/calls/sip"
+	"github.com/tandemgw/tandem/internal/testkit/legtest"
 )
 
 const sdp = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nt=0 0\r\n"

@@ -4,11 +4,11 @@ import (
 	"testing"
 
 	"github.com/tandemgw/tandem/internal/calls/leg"
-	"github.com/tandemgw/tandem/internal/calls/leg/legtest"
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/calls/sip"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/testkit/legtest"
 )
 
 const benchInvite = "INVITE sip:+442079460100@gw.example.com;user=phone SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKcore\r\nMax-Forwards: 70\r\n" +

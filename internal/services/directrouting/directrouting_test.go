@@ -3,8 +3,8 @@ package directrouting_test
 import (
 	"testing"
 
-	"github.com/tandemgw/tandem/internal/calls/leg/legtest"
 	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/testkit/legtest"
 )
 
 func TestMessages(t *testing.T) {

@@ -7,11 +7,11 @@ import (
 	"testing"
 
 	"github.com/tandemgw/tandem/internal/calls/leg"
-	"github.com/tandemgw/tandem/internal/calls/leg/legtest"
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/calls/sip"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/testkit/legtest"
 )
 
 // FuzzShape gives any message that the parser and validator take to facts, relay and both directions of the profile. What

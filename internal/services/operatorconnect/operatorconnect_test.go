@@ -3,8 +3,8 @@ package operatorconnect_test
 import (
 	"testing"
 
-	"github.com/tandemgw/tandem/internal/calls/leg/legtest"
 	"github.com/tandemgw/tandem/internal/services/operatorconnect"
+	"github.com/tandemgw/tandem/internal/testkit/legtest"
 )
 
 func TestMessages(t *testing.T) { legtest.Run(t, "testdata", operatorconnect.New(legtest.Rules(t))) }

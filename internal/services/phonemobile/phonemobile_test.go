@@ -3,8 +3,8 @@ package phonemobile_test
 import (
 	"testing"
 
-	"github.com/tandemgw/tandem/internal/calls/leg/legtest"
 	"github.com/tandemgw/tandem/internal/services/phonemobile"
+	"github.com/tandemgw/tandem/internal/testkit/legtest"
 )
 
 func TestMessages(t *testing.T) { legtest.Run(t, "testdata", phonemobile.New(legtest.Rules(t))) }

@@ -5,11 +5,11 @@ import (
 	"testing"
 
 	"github.com/tandemgw/tandem/internal/calls/leg"
-	"github.com/tandemgw/tandem/internal/calls/leg/legtest"
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/calls/sip"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/services/zoom"
+	"github.com/tandemgw/tandem/internal/testkit/legtest"
 )
 
 func TestMessages(t *testing.T) { legtest.Run(t, "testdata", zoom.New(legtest.Rules(t))) }

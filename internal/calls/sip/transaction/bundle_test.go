@@ -13,7 +13,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
-	"github.com/tandemgw/tandem/internal/calls/sip/transport/memnet"
+	"github.com/tandemgw/tandem/internal/testkit/memnet"
 )
 
 var (

@@ -11,7 +11,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
-	"github.com/tandemgw/tandem/internal/calls/sip/transport/memnet"
+	"github.com/tandemgw/tandem/internal/testkit/memnet"
 )
 
 // TestLossyNetwork has two layers make calls over a network that loses, doubles and reorders, and checks what must hold however bad
