@@ -128,6 +128,18 @@ func (b *bed) setView(v route.View) {
 	b.view = v
 }
 
+// len returns the number of legs.
+func (t *table) len() int {
+	n := 0
+	for i := range t.parts {
+		p := &t.parts[i]
+		p.mu.Lock()
+		n += len(p.m)
+		p.mu.Unlock()
+	}
+	return n
+}
+
 type syncBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -78,9 +78,10 @@ func TestRequestsInACallGoToTheNextAddressOfTheName(t *testing.T) {
 			}
 			at := netip.MustParseAddrPort(alive.addr())
 			proto, _ := transport.ParseProto(c.via)
-			if l, err := r.Resolve(t.Context(), resolve.Query{Host: "callee.test", Port: at.Port(), Proto: proto}); err != nil || len(l) != 2 || l[1].Addr != at {
-				t.Fatalf("Resolve = %v, %v", l, err)
-			}
+			await(t, "the name to be resolved", func() bool {
+				l, ok := r.Lookup(resolve.Query{Host: "callee.test", Port: at.Port(), Proto: proto})
+				return ok && len(l) == 2 && l[1].Addr == at
+			})
 			up := b.core.newCall(outside, served)
 			b.core.send(up.request("INVITE", sdp))
 			b.core.expect("100")

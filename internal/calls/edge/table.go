@@ -58,18 +58,6 @@ func (t *table) remove(tag string) {
 	p.mu.Unlock()
 }
 
-// len returns the number of legs.
-func (t *table) len() int {
-	n := 0
-	for i := range t.parts {
-		p := &t.parts[i]
-		p.mu.Lock()
-		n += len(p.m)
-		p.mu.Unlock()
-	}
-	return n
-}
-
 // all returns every call.
 func (t *table) all() []*call {
 	var out []*call

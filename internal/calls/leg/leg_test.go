@@ -213,14 +213,6 @@ func TestConfigProblems(t *testing.T) {
 	}
 }
 
-func TestTenant(t *testing.T) {
-	for _, name := range []string{"X-MS-TenantID", "x-mstenantid"} {
-		if got := leg.Tenant(parse(t, "INVITE sip:a@b SIP/2.0", name+": 6F1C9B1E-7a55")); got != "6f1c9b1e-7a55" {
-			t.Errorf("Tenant from %s = %q", name, got)
-		}
-	}
-}
-
 func ExampleAddr_Contact() {
 	fmt.Println(leg.Addr{Host: "contoso.1r1.gw.example.com", Port: 5063, Transport: "tls"}.Contact("+442079460100"))
 	fmt.Println(leg.Addr{Host: "2001:db8::1"}.Contact(""))

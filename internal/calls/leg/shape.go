@@ -36,15 +36,6 @@ func allow(methods []sip.Method) string {
 	return strings.Join(names, ", ")
 }
 
-// Tenant returns the Teams tenant that a message names, in lower case, or "".
-func Tenant(m *sip.Message) string {
-	v := m.GetName(HeaderTenantID)
-	if v == "" {
-		v = m.GetName(headerTenantIDToo)
-	}
-	return strings.ToLower(v)
-}
-
 // Initial tells whether m is an INVITE that begins a call.
 func Initial(m *sip.Message) bool { return m.Method() == sip.INVITE && m.ToTag() == "" }
 

@@ -16,12 +16,6 @@ func (m *Message) SetAt(i int, value string) {
 	m.lines[i] = m.lines[i].WithValue(value)
 }
 
-// ReplaceAt puts another line in the place of line i.
-func (m *Message) ReplaceAt(i int, h Header) {
-	m.edited()
-	m.lines[i] = h
-}
-
 // InsertAt puts lines before line i; i = Len puts them at the end.
 func (m *Message) InsertAt(i int, hs ...Header) {
 	m.edited()
@@ -122,20 +116,6 @@ func (m *Message) removeIf(drop func(*Header) bool) (removed int) {
 	return removed
 }
 
-// RemoveFirstValue takes the first comma-separated value of a kind out: how a
-// proxy pops its Route, or a client its Via. The rest of the line is kept.
-func (m *Message) RemoveFirstValue(k Kind) {
-	i := m.Find(k)
-	if i < 0 {
-		return
-	}
-	if _, rest, more := cutValue(m.lines[i].value); more && rest != "" {
-		m.SetAt(i, rest)
-		return
-	}
-	m.RemoveAt(i)
-}
-
 // CopyFrom appends all lines of a kind from another message, byte for byte.
 func (m *Message) CopyFrom(src *Message, kinds ...Kind) {
 	m.edited()
@@ -162,30 +142,4 @@ func (m *Message) SetBody(contentType, body string) {
 	if m.parsed || m.Has(KindContentLength) {
 		m.Set(KindContentLength, itoa(len(body)))
 	}
-}
-
-// EnsureContentLength makes the Content-Length line say the body's size, adding
-// it where it is missing. Streams need the line (RFC 3261 §20.14); messages made
-// here get it when printed.
-func (m *Message) EnsureContentLength() {
-	if n, ok := m.ContentLength(); ok && n == len(m.body) {
-		return
-	}
-	m.Set(KindContentLength, itoa(len(m.body)))
-}
-
-// SetFromTag sets the tag of the From line, SetToTag that of the To line. Every
-// other byte of the value stays. An empty tag removes the parameter. Without such
-// a line nothing happens.
-func (m *Message) SetFromTag(tag string) { m.setTag(KindFrom, tag) }
-
-// SetToTag: see SetFromTag.
-func (m *Message) SetToTag(tag string) { m.setTag(KindTo, tag) }
-
-func (m *Message) setTag(k Kind, tag string) {
-	i := m.Find(k)
-	if i < 0 {
-		return
-	}
-	m.SetAt(i, WithParam(m.lines[i].value, "tag", tag))
 }

@@ -71,10 +71,6 @@ func (r *Reader) Next() (Frame, error) {
 	}
 }
 
-// Buffered returns how many bytes of an unfinished message are held. A transport
-// uses it to time out peers that begin a message and never end it.
-func (r *Reader) Buffered() int { return r.w - r.r }
-
 // fill reads more bytes behind those that wait.
 func (r *Reader) fill() error {
 	switch {

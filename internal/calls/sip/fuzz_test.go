@@ -33,7 +33,6 @@ func FuzzParse(f *testing.F) {
 		_, _ = m.Contact()
 		_, _ = m.CSeq()
 		_, _ = m.RURI()
-		_, _ = m.NextMaxForwards()
 		for i := range m.Len() {
 			h := m.At(i)
 			for v := range SplitValues(h.Value()) {

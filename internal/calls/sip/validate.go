@@ -361,20 +361,6 @@ func (v *Validator) extensions(m *Message, lim *Limits) *Problem {
 	}
 }
 
-// NextMaxForwards returns the Max-Forwards value for the next hop: one less, or 70
-// where the request has none (RFC 3261 §16.6 step 3). At 0 it returns the problem
-// to answer: 483 (§16.3 step 3).
-func (m *Message) NextMaxForwards() (int, *Problem) {
-	n, ok := m.MaxForwards()
-	switch {
-	case !ok:
-		return 70, nil
-	case n == 0:
-		return 0, &Problem{Status: 483, Field: "Max-Forwards", Text: "Max-Forwards is used up", Clause: "RFC 3261 §16.3"}
-	}
-	return n - 1, nil
-}
-
 // validCallID is wider than callid: equipment in the field puts more than word
 // characters there, and the value is only compared.
 func validCallID(s string) bool {

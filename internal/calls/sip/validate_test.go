@@ -163,18 +163,6 @@ func TestCheckDiscardsBadResponses(t *testing.T) {
 	}
 }
 
-func TestNextMaxForwards(t *testing.T) {
-	for value, want := range map[string]int{"Max-Forwards: 70": 69, "Max-Forwards: 1": 0, "-Max-Forwards:": 70, "Max-Forwards: 0068": 67} {
-		n, p := mustParse(t, simple("INVITE", value)).NextMaxForwards()
-		if p != nil || n != want {
-			t.Errorf("%s: %d %v, want %d", value, n, p, want)
-		}
-	}
-	if _, p := mustParse(t, simple("INVITE", "Max-Forwards: 0")).NextMaxForwards(); p == nil || p.Status != 483 {
-		t.Errorf("Max-Forwards 0: %v", p)
-	}
-}
-
 func TestPrintableFindsEveryControlCharacterAtEveryPlace(t *testing.T) {
 	base := []byte("abcdefghijklmnopqrstuvwxyzé~ {}\xff\x80")
 	if !printable(string(base)) {

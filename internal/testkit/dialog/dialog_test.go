@@ -276,6 +276,6 @@ func TestForksAreBounded(t *testing.T) {
 func TestIDs(t *testing.T) {
 	want(t, "OfResponse", dialog.OfResponse(parse(t, response(200, "theirs", ""))), dialog.ID{CallID: "c1@core", Local: "far", Remote: "theirs"})
 	m := parse(t, invite)
-	m.SetToTag("ours")
+	m.Set(sip.KindTo, sip.WithParam(m.Get(sip.KindTo), "tag", "ours"))
 	want(t, "OfRequest", dialog.OfRequest(m), dialog.ID{CallID: "c1@core", Local: "ours", Remote: "far"})
 }

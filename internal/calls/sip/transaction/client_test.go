@@ -101,7 +101,7 @@ func TestClient(t *testing.T) {
 			b.wantEvents("200 a", "200 a", "200 b")
 			b.wantTimes("ACK")
 			ack := newRequest(sip.ACK)
-			ack.SetToTag("a")
+			ack.Set(sip.KindTo, sip.WithParam(ack.Get(sip.KindTo), "tag", "a"))
 			if err := tx.Ack(ack, b.target()); err != nil {
 				b.t.Fatal(err)
 			}

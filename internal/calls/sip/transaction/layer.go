@@ -291,13 +291,3 @@ func (l *Layer) overloaded(m *sip.Message, f transport.Flow, inDialog bool) bool
 
 // withSpare is the bound for what must not be refused while there is any room at all: an eighth more.
 func withSpare(bound int64) int64 { return bound + bound/8 }
-
-// SendAck sends an ACK for a 2xx without a client transaction; the layer adds the Via. [Client.Ack] is better where there is one.
-func (l *Layer) SendAck(ack *sip.Message, t transport.Target) error {
-	if t.From == nil {
-		return errors.New("send ACK: the target names no endpoint")
-	}
-	ack.Prepend(sip.KindVia, t.Via(sip.NewBranch()))
-	_, err := l.tp.Send(ack.Bytes(), t, nil)
-	return err
-}

@@ -97,13 +97,6 @@ func (s *Server) tagLocked() string {
 	return s.tag
 }
 
-// Final reports whether the final response has been sent.
-func (s *Server) Final() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.state != waiting
-}
-
 // Respond sends a response, provisional or final. After the final one it returns [ErrDone] and sends nothing. Another error means that the response could not
 // be sent now; a final one counts as sent all the same, and is repeated as the rules say.
 //
@@ -142,15 +135,6 @@ func (s *Server) Trying() error {
 		return nil
 	}
 	return s.respond(sip.NewResponse(s.req, 100, "", ""), false)
-}
-
-// Acked stops the repetition of a 2xx sent with RespondReliably, for users that match the ACK themselves.
-func (s *Server) Acked() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.acked(); s.state == sAccepted {
-		s.h = nil
-	}
 }
 
 // respond: s.mu is held.

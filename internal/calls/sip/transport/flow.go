@@ -149,9 +149,6 @@ func (f Flow) Remote() netip.AddrPort { return f.remote }
 // Tag returns what the endpoint's Accept hook gave for the source; nil on a connection that we made.
 func (f Flow) Tag() any { return f.tag }
 
-// Alive reports whether the flow can still carry messages: always for UDP, while its connection is up for TCP and TLS.
-func (f Flow) Alive() bool { return f.ep != nil && (f.conn == nil || f.conn.alive()) }
-
 // Established reports whether the flow's connection has been made: always true for UDP.
 func (f Flow) Established() bool {
 	return f.ep != nil && (f.conn == nil || f.conn.state.Load() == open)
@@ -187,9 +184,6 @@ func (f Flow) VerifiedFor(name string) bool {
 	c := f.PeerCertificate()
 	return c != nil && certCovers(c, name)
 }
-
-// Same reports whether two flows are the same path: same endpoint and connection, or for UDP same remote address.
-func (f Flow) Same(o Flow) bool { return f.ep == o.ep && f.conn == o.conn && f.remote == o.remote }
 
 // String names the flow for logs.
 func (f Flow) String() string {

@@ -1,0 +1,7 @@
+package transport
+
+// Alive reports whether the flow can still carry messages: always for UDP, while its connection is up for TCP and TLS.
+func (f Flow) Alive() bool { return f.ep != nil && (f.conn == nil || f.conn.alive()) }
+
+// Same reports whether two flows are the same path: same endpoint and connection, or for UDP same remote address.
+func (f Flow) Same(o Flow) bool { return f.ep == o.ep && f.conn == o.conn && f.remote == o.remote }
