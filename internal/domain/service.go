@@ -122,9 +122,6 @@ func (x ServiceSet) Has(s Service) bool { return x&(1<<s) != 0 }
 // With returns the set with s added.
 func (x ServiceSet) With(s Service) ServiceSet { return x | 1<<s }
 
-// Without returns the set with s taken out.
-func (x ServiceSet) Without(s Service) ServiceSet { return x &^ (1 << s) }
-
 // List returns the set's members in their fixed order.
 func (x ServiceSet) List() []Service {
 	var l []Service

@@ -2,6 +2,7 @@ package torture
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -73,9 +74,9 @@ func TestStreamsGiveTheSameVerdict(t *testing.T) {
 		for _, c := range s.cases {
 			t.Run(c.name, func(t *testing.T) {
 				m, p := sip.Parse(c.wire, c.limits)
-				n, ok := m.ContentLength()
-				if !ok || m.Count(sip.KindContentLength) != 1 || p != nil && p.Status != 400 && p.Status != 505 ||
-					p == nil && n != len(m.Body()) || strings.Contains(c.about, "datagram") {
+				n, err := strconv.ParseUint(m.Get(sip.KindContentLength), 10, 31)
+				if err != nil || m.Count(sip.KindContentLength) != 1 || p != nil && p.Status != 400 && p.Status != 505 ||
+					p == nil && int(n) != len(m.Body()) || strings.Contains(c.about, "datagram") {
 					t.Skip("no size of its own on a stream")
 				}
 				r := sip.NewReader(strings.NewReader(c.wire+good), c.limits)

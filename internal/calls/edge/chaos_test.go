@@ -101,7 +101,7 @@ func TestAnythingAtAnyTime(t *testing.T) {
 			// Nobody answers the BYEs: their time-outs clear up.
 			b.e.cut("the test is over")
 			b.idle()
-			await(t, "transactions to end", func() bool { return b.e.Pending() == 0 })
+			await(t, "transactions to end", func() bool { return b.e.tx.Pending() == 0 })
 		})
 	}
 }

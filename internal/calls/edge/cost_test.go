@@ -45,7 +45,7 @@ func TestWhatACallLeavesBehind(t *testing.T) {
 		b.call(b.core, b.svc, outside, served)
 	}
 	b.forget()
-	before, live := heap(), b.e.Live()
+	before, live := heap(), b.e.tx.Live()
 	begun := time.Now()
 	for range calls {
 		b.call(b.core, b.svc, outside, served)
@@ -59,7 +59,7 @@ func TestWhatACallLeavesBehind(t *testing.T) {
 		_ = w.Close()
 	}
 	each := float64(after-before) / calls
-	t.Logf("%d calls in %v; %.0f bytes and %.1f transactions left of each", calls, took, each, float64(b.e.Live()-live)/calls)
+	t.Logf("%d calls in %v; %.0f bytes and %.1f transactions left of each", calls, took, each, float64(b.e.tx.Live()-live)/calls)
 	if each > 3500 {
 		t.Errorf("%.0f bytes are left of each call that is over, want at most 3500", each)
 	}

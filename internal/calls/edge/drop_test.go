@@ -89,7 +89,7 @@ func TestACertificateOfAnotherGroupGetsNothing(t *testing.T) {
 	if log := b.log.String(); !strings.Contains(log, "sip.teams.test") {
 		t.Errorf("the log does not name the certificate:\n%s", log)
 	}
-	if n := b.e.Live(); n != 0 {
+	if n := b.e.tx.Live(); n != 0 {
 		t.Errorf("%d transactions are left of requests that were dropped", n)
 	}
 

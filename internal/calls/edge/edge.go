@@ -397,12 +397,6 @@ func (e *Edge) Ready() error {
 // Calls returns the number of calls being set up or up.
 func (e *Edge) Calls() int { return int(e.active.Load()) }
 
-// Pending returns the number of SIP transactions without a final answer, and Live that of all that are remembered.
-func (e *Edge) Pending() int { return e.tx.Pending() }
-
-// Live: see Pending.
-func (e *Edge) Live() int { return e.tx.Live() }
-
 // Peers returns the state of every address of every peer.
 func (e *Edge) Peers() []PeerState {
 	var out []PeerState

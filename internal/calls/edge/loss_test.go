@@ -273,6 +273,6 @@ func TestNothingIsLostOrLeftOnABadNetwork(t *testing.T) {
 		t.Errorf("a record too many: %+v", r)
 	default:
 	}
-	await(t, "transactions to end", func() bool { return b.e.Pending() == 0 })
+	await(t, "transactions to end", func() bool { return b.e.tx.Pending() == 0 })
 	await(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= before+6 })
 }

@@ -86,11 +86,5 @@ func (c *Config) Rules(version string) (*Rules, []error) {
 	return r, nil
 }
 
-// CustomHeader returns the name of the operator's custom SIP header.
-func (r *Rules) CustomHeader() string { return r.custom }
-
-// Product returns the value of X-MS-SBC.
-func (r *Rules) Product() string { return r.product }
-
 // Region returns the region this node stands in, 1 or 2.
 func (r *Rules) Region() int { return r.region }

@@ -144,9 +144,6 @@ func (m *Message) Method() Method { return m.method }
 // RequestURI returns the Request-URI as written, "" for a response.
 func (m *Message) RequestURI() string { return m.uri }
 
-// Version returns the protocol version as written, such as "SIP/2.0".
-func (m *Message) Version() string { return m.vers }
-
 // Status returns the status code, 0 for a request.
 func (m *Message) Status() int { return m.status }
 
@@ -221,14 +218,6 @@ func (m *Message) Count(k Kind) (n int) {
 // value is the whole line's: see Values for lists.
 func (m *Message) Get(k Kind) string {
 	if i := m.Find(k); i >= 0 {
-		return m.lines[i].value
-	}
-	return ""
-}
-
-// GetName is Get for a field given by name.
-func (m *Message) GetName(name string) string {
-	if i := m.FindName(name); i >= 0 {
 		return m.lines[i].value
 	}
 	return ""

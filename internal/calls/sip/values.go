@@ -267,12 +267,6 @@ func displayTokens(s string) bool {
 // URI parses the address.
 func (a NameAddr) URI() (URI, error) { return ParseURI(a.Addr) }
 
-// Tag returns the tag parameter, "" if there is none.
-func (a NameAddr) Tag() string {
-	t, _ := a.Params.Get("tag")
-	return t
-}
-
 // String returns the value in its usual form; an untouched line prints as it came
 // anyway.
 func (a NameAddr) String() string {
@@ -447,17 +441,6 @@ func (m *Message) MaxForwards() (n int, ok bool) {
 	v, ok := parseUint(m.Get(KindMaxForwards), 255)
 	return int(v), ok
 }
-
-// ContentLength returns the Content-Length value; ok is false if it is missing or
-// not a number.
-func (m *Message) ContentLength() (n int, ok bool) {
-	v, ok := parseUint(m.Get(KindContentLength), 1<<31-1)
-	return int(v), ok
-}
-
-// Options yields the option tags of Supported, Require, Proxy-Require or
-// Unsupported lines.
-func (m *Message) Options(k Kind) iter.Seq[string] { return m.Values(k) }
 
 // HasOption tells whether a list field such as Supported, Require or Allow holds
 // a token, whatever its case.

@@ -23,9 +23,6 @@ type ClientHandler interface {
 
 // Options are the rarer wishes for a request.
 type Options struct {
-	// BranchSuffix is appended to the Via branch: letters and digits that mean something to the user, such as a loop detection hash. It
-	// can be read back from any Via.
-	BranchSuffix string
 	// Urgent lets the request use the room above MaxTransactions.
 	Urgent bool
 }
@@ -130,7 +127,7 @@ func (l *Layer) SendWith(req *sip.Message, t transport.Target, h ClientHandler, 
 		l.m.Overload.Add(1)
 		return nil, ErrOverload
 	}
-	c := &Client{layer: l, h: h, branch: sip.NewBranch() + o.BranchSuffix, invite: req.Method() == sip.INVITE, work: &work{req: req, target: t}}
+	c := &Client{layer: l, h: h, branch: sip.NewBranch(), invite: req.Method() == sip.INVITE, work: &work{req: req, target: t}}
 	c.t.owner = c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -223,41 +220,6 @@ func (c *Client) schedule() {
 		return
 	}
 	c.layer.wheel.set(&c.t, at)
-}
-
-// Branch returns the branch of the request's Via.
-func (c *Client) Branch() string { return c.branch }
-
-// Status returns the status of the latest response, 0 before the first.
-func (c *Client) Status() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return int(c.status)
-}
-
-// Flow returns the flow of the latest response, before that the one the request was sent by. It suits [transport.Target].Prefer.
-func (c *Client) Flow() transport.Flow {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.flow
-}
-
-// Request returns the request as sent, nil once the layer needs it no more.
-func (c *Client) Request() *sip.Message {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.work == nil {
-		return nil
-	}
-	return c.req
-}
-
-// Handle changes who is told what comes from now on. A user that has done with a call, but must still end the forks that answer too late, can so let go of the call
-// before timer M: all that is needed for that is in the response. h is not nil.
-func (c *Client) Handle(h ClientHandler) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.h = h
 }
 
 // Cancel cancels an INVITE (RFC 3261 §9.1), with the given lines, such as Reason, in the CANCEL. It is sent once a provisional response has come. The INVITE still

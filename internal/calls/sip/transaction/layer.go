@@ -46,8 +46,6 @@ var (
 	ErrClosed = errors.New("SIP transaction layer is closed")
 	// ErrDone: the transaction has had its final response, or is over.
 	ErrDone = errors.New("SIP transaction has its final response")
-	// ErrCancelled: the request was given up before it was sent or answered.
-	ErrCancelled = errors.New("cancelled")
 )
 
 // Config sets the layer's timers and bounds. The zero value has RFC 3261's values.

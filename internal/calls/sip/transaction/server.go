@@ -65,13 +65,6 @@ type Server struct {
 	ackKey    uint64
 }
 
-// Request returns the request, nil once it has its final response.
-func (s *Server) Request() *sip.Message {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.req
-}
-
 // Flow returns where the request came from. It suits [transport.Target].Prefer.
 func (s *Server) Flow() transport.Flow { return s.flow }
 

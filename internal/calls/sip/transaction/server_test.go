@@ -1,6 +1,7 @@
 package transaction_test
 
 import (
+	"context"
 	"errors"
 	"strconv"
 	"strings"
@@ -296,6 +297,19 @@ func TestServer(t *testing.T) {
 			b.wantEvents("request INVITE", "request INVITE")
 			if live, pending := b.layer.Live(), b.layer.Pending(); live != 0 || pending != 0 {
 				b.t.Errorf("%d transactions are left, %d of them unanswered", live, pending)
+			}
+		}},
+		{"Idle waits for the answer to every request", "our rule", udp, func(b *bundle) {
+			b.say(strings.Replace(b.farRequest("BYE", "z9hG4bK-bye"), "@192.0.2.1>\nCall", "@192.0.2.1>;tag=t\nCall", 1))
+			b.wantEvents("request BYE")
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			if err := b.layer.Idle(ctx); err == nil {
+				b.t.Error("Idle returned nil though a BYE is unanswered")
+			}
+			b.mustRespond(200, false)
+			if err := b.layer.Idle(context.Background()); err != nil {
+				b.t.Errorf("Idle = %v after the last answer, want nil", err)
 			}
 		}},
 		{"a panic in the user's callback is survived, counted and answered", "our rule", udp, func(b *bundle) {

@@ -434,7 +434,8 @@ func (c *conn) request(m *sip.Message, f *Flow) {
 		host := strings.Clone(v.name) // not the whole message with it
 		f.host = &host
 	}
-	if c.inbound && v.alias && (c.ep.cfg.Alias || c.leaf.Load() != nil) {
+	// RFC 5923: a certificate proves that the far side may speak for the port it names; on plain TCP nothing does.
+	if c.inbound && v.alias && c.leaf.Load() != nil {
 		c.stack.alias(c, f.replyPort)
 	}
 }

@@ -28,9 +28,6 @@ type EndpointConfig struct {
 	Accept func(ep *Endpoint, src netip.AddrPort) (tag any, ok bool)
 	// TLS is needed for TLS, and only there.
 	TLS *TLSConfig
-	// Alias believes "alias" (RFC 5923) on plain TCP too, where nothing proves that the far side may speak for the port it names.
-	// On TLS the certificate proves it, so there it is always believed.
-	Alias bool
 	// Large is the TCP endpoint of the same peer group that takes the requests which do not fit a datagram (RFC 3261 §18.1.1). Only for UDP; nil:
 	// they go over UDP all the same.
 	Large *Endpoint
@@ -106,9 +103,6 @@ func sentBy(advertised string, local netip.AddrPort, p Proto) string {
 	return advertised + ":" + strconv.Itoa(int(local.Port()))
 }
 
-// Name returns the configured name.
-func (e *Endpoint) Name() string { return e.cfg.Name }
-
 // Proto returns the protocol.
 func (e *Endpoint) Proto() Proto { return e.cfg.Proto }
 
@@ -125,9 +119,6 @@ func (e *Endpoint) Large() *Endpoint { return e.cfg.Large }
 // connection (RFC 5923 §5).
 func (t Target) Via(branch string) string {
 	by := t.From.by
-	if t.SentBy != "" {
-		by = t.SentBy
-	}
 	switch t.From.cfg.Proto {
 	case UDP:
 		return "SIP/2.0/UDP " + by + ";rport;branch=" + branch

@@ -86,9 +86,6 @@ type Target struct {
 	ServerName string
 	// Identity is the key in the endpoint's [Keyring] of the certificate to show. Empty: the endpoint's default. TLS only.
 	Identity string
-	// SentBy replaces the endpoint's advertised "host" or "host:port" in the Via line, for peers that want to see
-	// the name of one customer there. The host must lead back to this endpoint.
-	SentBy string
 	// Prefer is a flow to use if it is still up, such as the one the dialog's requests came by. It is used only if it belongs to From,
 	// shows the same identity, and its far side is verified for ServerName; otherwise Addr is used.
 	Prefer Flow
@@ -129,9 +126,6 @@ func flowOf(ep *Endpoint, c *conn, remote netip.AddrPort, tag any) Flow {
 	return Flow{ep: ep, conn: c, remote: remote, tag: tag, replyPort: remote.Port()}
 }
 
-// IsZero reports whether f is no flow.
-func (f Flow) IsZero() bool { return f.ep == nil }
-
 // Endpoint returns the local endpoint.
 func (f Flow) Endpoint() *Endpoint { return f.ep }
 
@@ -152,14 +146,6 @@ func (f Flow) Tag() any { return f.tag }
 // Established reports whether the flow's connection has been made: always true for UDP.
 func (f Flow) Established() bool {
 	return f.ep != nil && (f.conn == nil || f.conn.state.Load() == open)
-}
-
-// Identity returns the key of the local certificate that was shown on this flow's connection; empty without TLS.
-func (f Flow) Identity() string {
-	if f.conn == nil {
-		return ""
-	}
-	return f.conn.identity
 }
 
 // PeerCertificate returns the far side's verified certificate, nil without TLS.

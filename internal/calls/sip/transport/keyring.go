@@ -47,21 +47,11 @@ func (k *Keyring) Put(identity string, cert tls.Certificate) error {
 		}
 		cert.Leaf = leaf
 	}
-	k.change(func(m map[string]*tls.Certificate) { m[identity] = &cert })
-	return nil
-}
-
-// Remove takes a certificate away.
-func (k *Keyring) Remove(identity string) {
-	k.change(func(m map[string]*tls.Certificate) { delete(m, identity) })
-}
-
-func (k *Keyring) change(f func(map[string]*tls.Certificate)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	n := &keys{byID: map[string]*tls.Certificate{}, byName: map[string]string{}}
 	maps.Copy(n.byID, k.now.Load().byID)
-	f(n.byID)
+	n.byID[identity] = &cert
 	// The order of identities decides between two certificates for one name: the same every time.
 	for _, id := range slices.Backward(slices.Sorted(maps.Keys(n.byID))) {
 		leaf := n.byID[id].Leaf
@@ -70,6 +60,7 @@ func (k *Keyring) change(f func(map[string]*tls.Certificate)) {
 		}
 	}
 	k.now.Store(n)
+	return nil
 }
 
 // Get returns the certificate of an identity, nil if there is none.

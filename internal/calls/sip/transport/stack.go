@@ -68,7 +68,7 @@ func set[T int | time.Duration](v *T, def T) {
 }
 
 // Stack is all endpoints of a node with their connections. Its life: [New], [Stack.Listen] for each endpoint, [Stack.Start], then
-// [Stack.Drain] if one likes, and [Stack.Close]. Its methods are safe for concurrent use.
+// [Stack.Close]. Its methods are safe for concurrent use.
 type Stack struct {
 	cfg Config
 	log *slog.Logger
@@ -86,7 +86,6 @@ type Stack struct {
 	perSource map[netip.Addr]int
 	byKey     map[connKey]*conn // connections to use for requests
 	started   bool
-	draining  bool
 	closed    bool
 }
 
@@ -156,18 +155,6 @@ func (s *Stack) Start(h Handler) error {
 		ep.start()
 	}
 	return nil
-}
-
-// Drain stops taking new connections. What is connected, and UDP, goes on, so that calls can end.
-func (s *Stack) Drain() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.draining = true
-	for _, ep := range s.endpoints {
-		if ep.ln != nil {
-			_ = ep.ln.Close() // there is nobody to tell; the accept loop ends
-		}
-	}
 }
 
 // Close closes everything and waits until no goroutine of the stack is left. It must not be called from the handler.
@@ -386,7 +373,7 @@ func (s *Stack) admit(c *conn) error {
 	defer s.mu.Unlock()
 	a := c.remote.Addr()
 	switch {
-	case s.closed || s.draining:
+	case s.closed:
 		return ErrClosed
 	case len(s.conns) >= s.cfg.MaxConns:
 		return ErrTooManyConnections

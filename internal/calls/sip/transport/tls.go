@@ -22,8 +22,6 @@ type TLSConfig struct {
 	Keys *Keyring
 	// Identity is the certificate to show when the far side names none that we have (SNI), and on outgoing connections whose target names none.
 	Identity string
-	// StrictSNI refuses incoming connections that ask for a name we have no certificate for, instead of showing Identity.
-	StrictSNI bool
 	// Roots returns the authorities that are believed; it is asked at each handshake, so it may change. Nil, or a nil pool: the system's.
 	Roots func() *x509.CertPool
 	// PeerNames, when not empty, are the names of which a far side's certificate must carry at least one (RFC 5922 §7.1): "sbc.example.net", or
@@ -85,7 +83,7 @@ func (c *TLSConfig) server(chosen *string) *tls.Config {
 	t := c.base()
 	t.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		id, cert := c.Keys.ForName(h.ServerName)
-		if cert == nil && !(c.StrictSNI && h.ServerName != "") {
+		if cert == nil {
 			id, cert = c.Identity, c.Keys.Get(c.Identity)
 		}
 		if cert == nil {

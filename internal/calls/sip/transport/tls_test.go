@@ -113,8 +113,6 @@ func TestMutualTLS(t *testing.T) {
 			theirs: transport.TLSConfig{Identity: "sbc", PeerNames: []string{"core.example.net"}}, cert: one("sbc", ca.issue(t, bothAuth, "sbc.example.net")), as: "sbc.example.net", fails: "bad certificate"},
 		{name: "a client that carries an allowed name is taken", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
 			theirs: transport.TLSConfig{Identity: "sbc", PeerNames: []string{"core.example.net", "*.example.net"}}, cert: one("sbc", ca.issue(t, bothAuth, "sbc.example.net")), as: "sbc.example.net"},
-		{name: "a server name nobody has is refused where that is strict", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
-			theirs: transport.TLSConfig{Identity: "sbc", StrictSNI: true}, cert: one("sbc", ca.issue(t, bothAuth, "sbc.example.net")), as: "other.example.net", fails: "internal error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := newSite(t, ca, c.ours, c.mine), newSite(t, ca, c.theirs, c.cert)
@@ -179,10 +177,6 @@ func TestCertificateReload(t *testing.T) {
 	eventually(t, "the connection is up", f.Established)
 	if got := f.PeerCertificate(); string(got.Raw) != string(second.Certificate[0]) {
 		t.Error("a new connection was not shown the new certificate")
-	}
-	b.keys.Remove("gw")
-	if _, err := c.send(t, b, transport.Target{From: c.ep, Addr: b.ep.Local(), ServerName: "again.example.net"}, "x"); err == nil {
-		t.Error("a connection was made though the keyring is empty")
 	}
 }
 
