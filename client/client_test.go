@@ -72,7 +72,7 @@ func TestBusyServerIsAskedAgainAfterTheTimeItNames(t *testing.T) {
 			{err: &net.OpError{Op: "read", Err: errors.New("reset")}},
 			{status: 201, header: map[string]string{"ETag": `"5"`}, body: `{"name":"contoso"}`},
 		}}
-		a, err := newClient(t, s, client.Options{Tokens: client.StaticToken("tok")}).PutAccount(t.Context(), &client.Account{Name: "contoso"}, client.Condition{IfNoneMatch: "*"})
+		a, err := newClient(t, s, client.Options{Tokens: client.StaticToken("tok")}).PutAccount(t.Context(), &client.Account{Name: "contoso"}, client.Condition{IfNoneMatch: new("*")})
 		if err != nil || a.Name != "contoso" || a.ETag != `"5"` {
 			t.Fatalf("PutAccount = %+v, %v", a, err)
 		}
@@ -92,6 +92,29 @@ func TestBusyServerIsAskedAgainAfterTheTimeItNames(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestEveryConditionIsSent: what is set counts, also the values that Go takes for nothing. An empty ETag, such as that of an account
+// from a list, must not become an unconditional write: the server refuses it.
+func TestEveryConditionIsSent(t *testing.T) {
+	t.Parallel()
+	s := &script{answers: []answer{{status: 204}, {status: 204}, {status: 204}}}
+	c := newClient(t, s, client.Options{})
+	for i, x := range []struct {
+		d            client.Condition
+		header, want string
+	}{
+		{client.Condition{IfMatch: new("")}, "If-Match", ""},
+		{client.Condition{IfUnmodifiedSince: new(time.Time{})}, "If-Unmodified-Since", "Mon, 01 Jan 0001 00:00:00 GMT"},
+		{client.Condition{IfModifiedSince: new(time.Time{})}, "If-Modified-Since", "Mon, 01 Jan 0001 00:00:00 GMT"},
+	} {
+		if err := c.DeleteAccount(t.Context(), "contoso", false, x.d); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.got[i].Header.Values(x.header); len(got) != 1 || got[0] != x.want {
+			t.Errorf("%s: %q, want %q", x.header, got, x.want)
+		}
+	}
 }
 
 func TestWhatIsNotRepeated(t *testing.T) {

@@ -35,40 +35,61 @@ func (l List) query() url.Values {
 	return q
 }
 
-// Condition makes a request depend on the present state. The zero value does not.
+// Condition makes a request depend on the present state. Nil members ask nothing; every value that is set counts, also an
+// empty ETag, which the server refuses, and year 1.
 type Condition struct {
-	IfMatch           string // an ETag: only if it is still that; "*": only if it exists
-	IfNoneMatch       string // "*": only if it does not exist
-	IfModifiedSince   time.Time
-	IfUnmodifiedSince time.Time
+	IfMatch           *string // an ETag: only if it is still that; "*": only if it exists
+	IfNoneMatch       *string // "*": only if it does not exist
+	IfModifiedSince   *time.Time
+	IfUnmodifiedSince *time.Time
 }
 
 func (d Condition) set(h http.Header) {
-	if d.IfMatch != "" {
-		h.Set("If-Match", d.IfMatch)
+	for name, tag := range map[string]*string{"If-Match": d.IfMatch, "If-None-Match": d.IfNoneMatch} {
+		if tag != nil {
+			h.Set(name, *tag)
+		}
 	}
-	if d.IfNoneMatch != "" {
-		h.Set("If-None-Match", d.IfNoneMatch)
-	}
-	if !d.IfModifiedSince.IsZero() {
-		h.Set("If-Modified-Since", d.IfModifiedSince.UTC().Format(http.TimeFormat))
-	}
-	if !d.IfUnmodifiedSince.IsZero() {
-		h.Set("If-Unmodified-Since", d.IfUnmodifiedSince.UTC().Format(http.TimeFormat))
+	for name, t := range map[string]*time.Time{"If-Modified-Since": d.IfModifiedSince, "If-Unmodified-Since": d.IfUnmodifiedSince} {
+		if t != nil {
+			h.Set(name, t.UTC().Format(http.TimeFormat))
+		}
 	}
 }
 
 // version is the query that every operation needs.
 func version() url.Values { return url.Values{"api-version": {APIVersion}} }
 
+// get reads one resource.
+func get[T any](ctx context.Context, c *Client, path string, tag func(*T) *string) (*T, error) {
+	return resource(ctx, c, request{method: http.MethodGet, path: path}, tag)
+}
+
+// resource sends a request that is answered with one resource. tag says where its ETag goes.
+func resource[T any](ctx context.Context, c *Client, r request, tag func(*T) *string) (*T, error) {
+	r.query = version()
+	var out T
+	res, err := c.do(ctx, r, &out)
+	if err != nil {
+		return nil, err
+	}
+	*tag(&out) = res.header.Get("ETag")
+	return &out, nil
+}
+
 // repeatable returns headers with which the server does a write once however often it is sent (OASIS Repeatable
 // Requests 1.0).
-func repeatable() http.Header {
+func repeatable(d Condition) http.Header {
 	h := http.Header{}
 	h.Set("Repeatability-Request-ID", newUUID())
 	h.Set("Repeatability-First-Sent", time.Now().UTC().Format(http.TimeFormat))
+	d.set(h)
 	return h
 }
+
+func accountTag(a *Account) *string               { return &a.ETag }
+func numberTag(n *Number) *string                 { return &n.ETag }
+func requestTag(r *RequestForInformation) *string { return &r.ETag }
 
 func accountPath(name string) string { return "/accounts/" + url.PathEscape(name) }
 
@@ -83,37 +104,21 @@ func (c *Client) Accounts(ctx context.Context, l List) iter.Seq2[*Account, error
 
 // Account returns one account.
 func (c *Client) Account(ctx context.Context, name string) (*Account, error) {
-	var a Account
-	r, err := c.do(ctx, request{method: http.MethodGet, path: accountPath(name), query: version()}, &a)
-	if err != nil {
-		return nil, err
-	}
-	a.ETag = r.header.Get("ETag")
-	return &a, nil
+	return get(ctx, c, accountPath(name), accountTag)
 }
 
 // PutAccount creates the account or replaces it whole, and returns it as stored.
 func (c *Client) PutAccount(ctx context.Context, a *Account, d Condition) (*Account, error) {
-	h := repeatable()
-	d.set(h)
-	var out Account
-	r, err := c.do(ctx, request{method: http.MethodPut, path: accountPath(a.Name), query: version(), header: h, body: a}, &out)
-	if err != nil {
-		return nil, err
-	}
-	out.ETag = r.header.Get("ETag")
-	return &out, nil
+	return resource(ctx, c, request{method: http.MethodPut, path: accountPath(a.Name), header: repeatable(d), body: a}, accountTag)
 }
 
 // DeleteAccount deletes an account. With deleteNumbers its numbers go too, otherwise an account that has some is refused.
 func (c *Client) DeleteAccount(ctx context.Context, name string, deleteNumbers bool, d Condition) error {
-	h := repeatable()
-	d.set(h)
 	q := version()
 	if deleteNumbers {
 		q.Set("deleteNumbers", "true")
 	}
-	_, err := c.do(ctx, request{method: http.MethodDelete, path: accountPath(name), query: q, header: h}, nil)
+	_, err := c.do(ctx, request{method: http.MethodDelete, path: accountPath(name), query: q, header: repeatable(d)}, nil)
 	return err
 }
 
@@ -128,33 +133,18 @@ func (c *Client) Numbers(ctx context.Context, account string, l List) iter.Seq2[
 
 // Number returns one number of an account.
 func (c *Client) Number(ctx context.Context, account, number string) (*Number, error) {
-	var n Number
-	r, err := c.do(ctx, request{method: http.MethodGet, path: numberPath(account, number), query: version()}, &n)
-	if err != nil {
-		return nil, err
-	}
-	n.ETag = r.header.Get("ETag")
-	return &n, nil
+	return get(ctx, c, numberPath(account, number), numberTag)
 }
 
 // PutNumber creates the number on its account or replaces it whole, and returns it as stored.
 func (c *Client) PutNumber(ctx context.Context, n *Number, d Condition) (*Number, error) {
-	h := repeatable()
-	d.set(h)
-	var out Number
-	r, err := c.do(ctx, request{method: http.MethodPut, path: numberPath(n.AccountName, n.TelephoneNumber), query: version(), header: h, body: n}, &out)
-	if err != nil {
-		return nil, err
-	}
-	out.ETag = r.header.Get("ETag")
-	return &out, nil
+	return resource(ctx, c, request{method: http.MethodPut, path: numberPath(n.AccountName, n.TelephoneNumber), header: repeatable(d), body: n},
+		numberTag)
 }
 
 // DeleteNumber deletes a number of an account.
 func (c *Client) DeleteNumber(ctx context.Context, account, number string, d Condition) error {
-	h := repeatable()
-	d.set(h)
-	_, err := c.do(ctx, request{method: http.MethodDelete, path: numberPath(account, number), query: version(), header: h}, nil)
+	_, err := c.do(ctx, request{method: http.MethodDelete, path: numberPath(account, number), query: version(), header: repeatable(d)}, nil)
 	return err
 }
 
@@ -164,7 +154,7 @@ func (c *Client) CreateOrUpdateNumbers(ctx context.Context, account string, numb
 	body := struct {
 		Numbers []Number `json:"numbers"`
 	}{numbers}
-	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":createOrUpdateNumbers", query: version(), header: repeatable(), body: body}, nil)
+	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":createOrUpdateNumbers", query: version(), header: repeatable(Condition{}), body: body}, nil)
 	return err
 }
 
@@ -186,7 +176,7 @@ func identify(numbers []string) identifiers {
 
 // DeleteNumbers deletes up to MaxBatch numbers of an account; those it does not have are passed over.
 func (c *Client) DeleteNumbers(ctx context.Context, account string, numbers []string) error {
-	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":deleteNumbers", query: version(), header: repeatable(), body: identify(numbers)}, nil)
+	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":deleteNumbers", query: version(), header: repeatable(Condition{}), body: identify(numbers)}, nil)
 	return err
 }
 
@@ -195,7 +185,7 @@ func (c *Client) CapabilityPlans(ctx context.Context, account string) ([]Capabil
 	var out struct {
 		CapabilityPlans []CapabilityPlan `json:"capabilityPlans"`
 	}
-	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":getTeamsCapabilityPlans", query: version(), header: repeatable()}, &out)
+	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":getTeamsCapabilityPlans", query: version(), header: repeatable(Condition{})}, &out)
 	return out.CapabilityPlans, err
 }
 
@@ -204,7 +194,7 @@ func (c *Client) AvailableCapabilities(ctx context.Context, account string, numb
 	var out struct {
 		AvailableCapabilities []string `json:"availableCapabilities"`
 	}
-	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":getTeamsAvailableCapabilities", query: version(), header: repeatable(), body: identify(numbers)}, &out)
+	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":getTeamsAvailableCapabilities", query: version(), header: repeatable(Condition{}), body: identify(numbers)}, &out)
 	return out.AvailableCapabilities, err
 }
 
@@ -215,12 +205,7 @@ func (c *Client) CivicAddresses(ctx context.Context, account string, l List) ite
 
 // CivicAddress returns one emergency address.
 func (c *Client) CivicAddress(ctx context.Context, account, id string) (*CivicAddress, error) {
-	var a CivicAddress
-	_, err := c.do(ctx, request{method: http.MethodGet, path: accountPath(account) + "/teamsCivicAddresses/" + url.PathEscape(id), query: version()}, &a)
-	if err != nil {
-		return nil, err
-	}
-	return &a, nil
+	return get(ctx, c, accountPath(account)+"/teamsCivicAddresses/"+url.PathEscape(id), func(*CivicAddress) *string { return new(string) })
 }
 
 // Requests iterates over the requests for information.
@@ -230,31 +215,17 @@ func (c *Client) Requests(ctx context.Context, l List) iter.Seq2[*RequestForInfo
 
 // Request returns the request for information of a Teams tenant.
 func (c *Client) Request(ctx context.Context, tenantID string) (*RequestForInformation, error) {
-	var out RequestForInformation
-	r, err := c.do(ctx, request{method: http.MethodGet, path: "/teamsRequestsForInformation/" + url.PathEscape(tenantID), query: version()}, &out)
-	if err != nil {
-		return nil, err
-	}
-	out.ETag = r.header.Get("ETag")
-	return &out, nil
+	return get(ctx, c, "/teamsRequestsForInformation/"+url.PathEscape(tenantID), requestTag)
 }
 
 // UpdateRequest changes the operator's side of a request for information and returns the request.
 func (c *Client) UpdateRequest(ctx context.Context, tenantID string, rel CustomerRelationship, d Condition) (*RequestForInformation, error) {
-	h := repeatable()
-	d.set(h)
 	rel.LastModifiedOn = nil
 	body := struct {
 		CustomerRelationship CustomerRelationship `json:"customerRelationship"`
 	}{rel}
-	var out RequestForInformation
-	r, err := c.do(ctx, request{method: http.MethodPatch, path: "/teamsRequestsForInformation/" + url.PathEscape(tenantID), query: version(), header: h,
-		body: body, contentType: "application/merge-patch+json"}, &out)
-	if err != nil {
-		return nil, err
-	}
-	out.ETag = r.header.Get("ETag")
-	return &out, nil
+	return resource(ctx, c, request{method: http.MethodPatch, path: "/teamsRequestsForInformation/" + url.PathEscape(tenantID),
+		header: repeatable(d), body: body, contentType: "application/merge-patch+json"}, requestTag)
 }
 
 // pages iterates over a list, fetching a page when the one before is used up.

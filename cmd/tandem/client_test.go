@@ -20,7 +20,7 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 
 	// Accounts.
 	a, err := c.PutAccount(ctx, &client.Account{Name: "wingtip", CorrelationID: "crm-1", ServiceDetails: &client.AccountServices{
-		ZoomPhoneCloudPeering: &client.AccountService{Enabled: true}}}, client.Condition{IfNoneMatch: "*"})
+		ZoomPhoneCloudPeering: &client.AccountService{Enabled: true}}}, client.Condition{IfNoneMatch: new("*")})
 	if err != nil || a.ETag == "" || a.ProvisioningStatus != "synced" {
 		t.Fatalf("PutAccount = %+v, %v", a, err)
 	}
@@ -29,10 +29,10 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 		t.Errorf("Account = %+v, %v", got, err)
 	}
 	got.CorrelationID = "crm-2"
-	if _, err := c.PutAccount(ctx, got, client.Condition{IfMatch: a.ETag}); err != nil {
+	if _, err := c.PutAccount(ctx, got, client.Condition{IfMatch: new(a.ETag)}); err != nil {
 		t.Errorf("PutAccount with the ETag read: %v", err)
 	}
-	if _, err := c.PutAccount(ctx, got, client.Condition{IfMatch: a.ETag}); err == nil {
+	if _, err := c.PutAccount(ctx, got, client.Condition{IfMatch: new(a.ETag)}); err == nil {
 		t.Error("PutAccount with an ETag that is no longer true went through")
 	}
 	if _, err := c.Account(ctx, "nobody"); !client.IsNotFound(err) {
@@ -84,14 +84,14 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 		t.Errorf("Numbers with a filter: %d, want 1", filtered)
 	}
 	n, err := c.PutNumber(ctx, &client.Number{TelephoneNumber: "+442079460205", AccountName: "wingtip", Configuration: &client.NumberConfiguration{CustomSIPHeader: "desk-5"},
-		ServiceDetails: client.NumberServices{ZoomPhoneCloudPeering: &client.NumberService{Enabled: true}}}, client.Condition{IfUnmodifiedSince: time.Now().Add(time.Minute)})
+		ServiceDetails: client.NumberServices{ZoomPhoneCloudPeering: &client.NumberService{Enabled: true}}}, client.Condition{IfUnmodifiedSince: new(time.Now().Add(time.Minute))})
 	if err != nil || n.Configuration.CustomSIPHeader != "desk-5" {
 		t.Errorf("PutNumber = %+v, %v", n, err)
 	}
 	if n, err = c.Number(ctx, "wingtip", "+442079460205"); err != nil || n.ETag == "" || n.Configuration == nil {
 		t.Errorf("Number = %+v, %v", n, err)
 	}
-	if err := c.DeleteNumber(ctx, "wingtip", "+442079460205", client.Condition{IfMatch: n.ETag}); err != nil {
+	if err := c.DeleteNumber(ctx, "wingtip", "+442079460205", client.Condition{IfMatch: new(n.ETag)}); err != nil {
 		t.Errorf("DeleteNumber: %v", err)
 	}
 	if err := c.DeleteNumbers(ctx, "wingtip", []string{"+442079460205", "+442079460206"}); err != nil {

@@ -168,14 +168,14 @@ func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
 	account, err := c.PutAccount(t.Context(), &client.Account{Name: "contoso", ServiceDetails: &client.AccountServices{
 		TeamsTenantID: "3f8a0d2c-5b1e-4c7a-9d60-1a2b3c4d5e01",
 		TeamsDirectRouting: &client.DirectRoutingAccount{Enabled: true, Configuration: &client.DirectRoutingConfig{Subdomain: "contoso",
-			SubdomainTokens: client.SubdomainTokens{Region1Token: "MS=ms1", Region2Token: "MS=ms2"}}}}}, client.Condition{IfNoneMatch: "*"})
+			SubdomainTokens: client.SubdomainTokens{Region1Token: "MS=ms1", Region2Token: "MS=ms2"}}}}}, client.Condition{IfNoneMatch: new("*")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if account.ETag == "" {
 		t.Error("no ETag")
 	}
-	if _, err := c.PutAccount(t.Context(), account, client.Condition{IfMatch: `"0"`}); err == nil {
+	if _, err := c.PutAccount(t.Context(), account, client.Condition{IfMatch: new(`"0"`)}); err == nil {
 		t.Error("a PUT with a stale ETag went through")
 	}
 	const number = "+442079460123"
