@@ -289,6 +289,9 @@ func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 	if err := c.readRepeatability(); err != nil {
 		return nil, err
 	}
+	if err := c.checkNames(); err != nil {
+		return nil, err
+	}
 	limit := a.cfg.RequestTimeout
 	if c.query["deleteNumbers"] == "true" && limit < wholeAccount {
 		limit = wholeAccount

@@ -1,6 +1,7 @@
 package provapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -59,27 +60,12 @@ func statusOf(f *fault.Error) int {
 	case CodeUnsupportedMediaType:
 		return http.StatusUnsupportedMediaType
 	}
-	switch f.Kind {
-	case fault.Invalid:
-		return http.StatusBadRequest
-	case fault.Unauthenticated:
-		return http.StatusUnauthorized
-	case fault.Forbidden:
-		return http.StatusForbidden
-	case fault.NotFound:
-		return http.StatusNotFound
-	case fault.Conflict:
-		return http.StatusConflict
-	case fault.Precondition:
-		return http.StatusPreconditionFailed
-	case fault.TooLarge:
-		return http.StatusRequestEntityTooLarge
-	case fault.Limited:
-		return http.StatusTooManyRequests
-	case fault.Unavailable:
-		return http.StatusServiceUnavailable
-	}
-	return http.StatusInternalServerError
+	return cmp.Or(map[fault.Kind]int{
+		fault.Invalid: http.StatusBadRequest, fault.Unauthenticated: http.StatusUnauthorized, fault.Forbidden: http.StatusForbidden,
+		fault.NotFound: http.StatusNotFound, fault.Conflict: http.StatusConflict, fault.Precondition: http.StatusPreconditionFailed,
+		fault.TooLarge: http.StatusRequestEntityTooLarge, fault.Limited: http.StatusTooManyRequests,
+		fault.Unavailable: http.StatusServiceUnavailable,
+	}[f.Kind], http.StatusInternalServerError)
 }
 
 // errorJSON is the contract's Error object.

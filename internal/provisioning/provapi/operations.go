@@ -101,11 +101,7 @@ func (a *API) listAccounts(c *call) (*response, error) {
 }
 
 func (a *API) getAccount(c *call) (*response, error) {
-	name, err := c.account()
-	if err != nil {
-		return nil, err
-	}
-	acc, err := a.dir.Account(c.r.Context(), name)
+	acc, err := a.dir.Account(c.r.Context(), c.vars.account)
 	if err != nil {
 		return nil, err
 	}
@@ -113,17 +109,13 @@ func (a *API) getAccount(c *call) (*response, error) {
 }
 
 func (a *API) putAccount(c *call) (*response, error) {
-	name, err := c.account()
-	if err != nil {
-		return nil, err
-	}
 	var r reader
 	acc := r.account(c.body)
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
-	if acc.Name != name {
-		return nil, invalid(directory.CodeAccountNameMismatch, "name", "name in the body is %q, but the path names %q; they must be equal, case included", clip(acc.Name), name)
+	if acc.Name != c.vars.account {
+		return nil, invalid(directory.CodeAccountNameMismatch, "name", "name in the body is %q, but the path names %q; they must be equal, case included", clip(acc.Name), c.vars.account)
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
 		return a.dir.PutAccount(ctx, acc, w)
@@ -133,51 +125,24 @@ func (a *API) putAccount(c *call) (*response, error) {
 }
 
 func (a *API) deleteAccount(c *call) (*response, error) {
-	name, err := c.account()
-	if err != nil {
-		return nil, err
-	}
 	numbers, err := c.boolean("deleteNumbers")
 	if err != nil {
 		return nil, err
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
-		return a.dir.DeleteAccount(ctx, name, numbers, w)
+		return a.dir.DeleteAccount(ctx, c.vars.account, numbers, w)
 	}, noContent)
 }
 
+// listNumbers lists the numbers of the path's account, of all accounts if it names none.
 func (a *API) listNumbers(c *call) (*response, error) {
 	return list(a, c, filter.Numbers, func(ctx context.Context, q directory.Query) (directory.Page[domain.Number], error) {
-		return a.dir.Numbers(ctx, "", q)
+		return a.dir.Numbers(ctx, c.vars.account, q)
 	}, renderNumber)
-}
-
-func (a *API) listAccountNumbers(c *call) (*response, error) {
-	name, err := c.account()
-	if err != nil {
-		return nil, err
-	}
-	return list(a, c, filter.Numbers, func(ctx context.Context, q directory.Query) (directory.Page[domain.Number], error) {
-		return a.dir.Numbers(ctx, name, q)
-	}, renderNumber)
-}
-
-// accountAndNumber reads the path of a number.
-func (c *call) accountAndNumber() (string, domain.E164, error) {
-	name, err := c.account()
-	if err != nil {
-		return "", "", err
-	}
-	n, err := c.number()
-	return name, n, err
 }
 
 func (a *API) getNumber(c *call) (*response, error) {
-	name, n, err := c.accountAndNumber()
-	if err != nil {
-		return nil, err
-	}
-	num, err := a.dir.Number(c.r.Context(), name, n)
+	num, err := a.dir.Number(c.r.Context(), c.vars.account, c.number())
 	if err != nil {
 		return nil, err
 	}
@@ -185,19 +150,15 @@ func (a *API) getNumber(c *call) (*response, error) {
 }
 
 func (a *API) putNumber(c *call) (*response, error) {
-	name, n, err := c.accountAndNumber()
-	if err != nil {
-		return nil, err
-	}
 	var r reader
 	num := r.number(c.body, "")
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
-	if num.AccountName != name {
-		return nil, invalid(directory.CodeAccountNameMismatch, "accountName", "accountName in the body is %q, but the path names %q; they must be equal, case included", clip(num.AccountName), name)
+	if num.AccountName != c.vars.account {
+		return nil, invalid(directory.CodeAccountNameMismatch, "accountName", "accountName in the body is %q, but the path names %q; they must be equal, case included", clip(num.AccountName), c.vars.account)
 	}
-	if num.TelephoneNumber != n {
+	if num.TelephoneNumber != c.number() {
 		return nil, invalid(CodeNumberMismatch, "telephoneNumber", "telephoneNumber in the body is not the number in the path; they must be equal")
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
@@ -208,27 +169,19 @@ func (a *API) putNumber(c *call) (*response, error) {
 }
 
 func (a *API) deleteNumber(c *call) (*response, error) {
-	name, n, err := c.accountAndNumber()
-	if err != nil {
-		return nil, err
-	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
-		return a.dir.DeleteNumber(ctx, name, n, w)
+		return a.dir.DeleteNumber(ctx, c.vars.account, c.number(), w)
 	}, noContent)
 }
 
 func (a *API) putNumbers(c *call) (*response, error) {
-	name, err := c.account()
-	if err != nil {
-		return nil, err
-	}
 	ns, refused, err := batch(c.body, (*reader).number)
 	if err != nil {
 		return nil, err
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
 		w.Refused = refused
-		return a.dir.PutNumbers(ctx, name, ns, w)
+		return a.dir.PutNumbers(ctx, c.vars.account, ns, w)
 	}, func(res *directory.Result) *response {
 		out := make([]any, 0, len(res.Numbers))
 		for i := range res.Numbers {
@@ -239,65 +192,45 @@ func (a *API) putNumbers(c *call) (*response, error) {
 }
 
 func (a *API) deleteNumbers(c *call) (*response, error) {
-	name, err := c.account()
-	if err != nil {
-		return nil, err
-	}
 	ns, refused, err := batch(c.body, identifier)
 	if err != nil {
 		return nil, err
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
 		w.Refused = refused
-		return a.dir.DeleteNumbers(ctx, name, ns, w)
+		return a.dir.DeleteNumbers(ctx, c.vars.account, ns, w)
 	}, noContent)
 }
 
 func (a *API) capabilityPlans(c *call) (*response, error) {
-	name, err := c.account()
-	if err != nil {
-		return nil, err
-	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
-		return a.dir.CapabilityPlans(ctx, name, w)
+		return a.dir.CapabilityPlans(ctx, c.vars.account, w)
 	}, func(res *directory.Result) *response {
 		return jsonResponse(http.StatusOK, map[string]any{"capabilityPlans": notNil(res.Plans)})
 	})
 }
 
 func (a *API) availableCapabilities(c *call) (*response, error) {
-	name, err := c.account()
-	if err != nil {
-		return nil, err
-	}
 	ns, refused, err := batch(c.body, identifier)
 	if err != nil {
 		return nil, err
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
 		w.Refused = refused
-		return a.dir.AvailableCapabilities(ctx, name, ns, w)
+		return a.dir.AvailableCapabilities(ctx, c.vars.account, ns, w)
 	}, func(res *directory.Result) *response {
 		return jsonResponse(http.StatusOK, map[string]any{"availableCapabilities": notNil(res.Capabilities)})
 	})
 }
 
 func (a *API) listCivicAddresses(c *call) (*response, error) {
-	name, err := c.account()
-	if err != nil {
-		return nil, err
-	}
 	return list(a, c, filter.CivicAddresses, func(ctx context.Context, q directory.Query) (directory.Page[directory.CivicAddress], error) {
-		return a.dir.CivicAddresses(ctx, name, q)
+		return a.dir.CivicAddresses(ctx, c.vars.account, q)
 	}, renderAddress)
 }
 
 func (a *API) getCivicAddress(c *call) (*response, error) {
-	name, err := c.account()
-	if err != nil {
-		return nil, err
-	}
-	addr, err := a.dir.CivicAddress(c.r.Context(), name, c.vars.address)
+	addr, err := a.dir.CivicAddress(c.r.Context(), c.vars.account, c.vars.address)
 	if err != nil {
 		return nil, err
 	}
@@ -309,11 +242,7 @@ func (a *API) listRequests(c *call) (*response, error) {
 }
 
 func (a *API) getRequest(c *call) (*response, error) {
-	tenant, err := c.tenant()
-	if err != nil {
-		return nil, err
-	}
-	q, err := a.dir.Request(c.r.Context(), tenant)
+	q, err := a.dir.Request(c.r.Context(), c.vars.tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -321,17 +250,13 @@ func (a *API) getRequest(c *call) (*response, error) {
 }
 
 func (a *API) patchRequest(c *call) (*response, error) {
-	tenant, err := c.tenant()
-	if err != nil {
-		return nil, err
-	}
 	var r reader
 	p := r.relationship(c.body)
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
-		return a.dir.PatchRequest(ctx, tenant, p, w)
+		return a.dir.PatchRequest(ctx, c.vars.tenant, p, w)
 	}, func(res *directory.Result) *response {
 		return tagged(http.StatusOK, res.Request.Version, renderRequest(res.Request))
 	})

@@ -60,7 +60,7 @@ var operations = []operation{
 	{id: "Accounts_deleteNumbers", method: http.MethodPost, path: "/accounts/{accountName}:deleteNumbers", role: roleDelete, body: jsonBody, repeatable: true, do: (*API).deleteNumbers},
 	{id: "Accounts_getTeamsCapabilityPlans", method: http.MethodPost, path: "/accounts/{accountName}:getTeamsCapabilityPlans", role: roleRead, repeatable: true, do: (*API).capabilityPlans},
 	{id: "Accounts_getTeamsAvailableCapabilities", method: http.MethodPost, path: "/accounts/{accountName}:getTeamsAvailableCapabilities", role: roleRead, body: jsonBody, repeatable: true, do: (*API).availableCapabilities},
-	{id: "Accounts_listNumbers", method: http.MethodGet, path: "/accounts/{accountName}/numbers", role: roleRead, query: listQuery, do: (*API).listAccountNumbers},
+	{id: "Accounts_listNumbers", method: http.MethodGet, path: "/accounts/{accountName}/numbers", role: roleRead, query: listQuery, do: (*API).listNumbers},
 	{id: "Accounts_getNumber", method: http.MethodGet, path: "/accounts/{accountName}/numbers/{telephoneNumber}", role: roleRead, conditional: true, do: (*API).getNumber},
 	{id: "Accounts_createOrReplaceNumber", method: http.MethodPut, path: "/accounts/{accountName}/numbers/{telephoneNumber}", role: roleWrite, body: jsonBody, conditional: true, repeatable: true, do: (*API).putNumber},
 	{id: "Accounts_deleteNumber", method: http.MethodDelete, path: "/accounts/{accountName}/numbers/{telephoneNumber}", role: roleDelete, conditional: true, repeatable: true, do: (*API).deleteNumber},
@@ -72,7 +72,7 @@ var operations = []operation{
 	{id: "TeamsRequestsForInformation_createOrUpdateRequestForInformation", method: http.MethodPatch, path: "/teamsRequestsForInformation/{tenantId}", role: roleWrite, body: patchBody, conditional: true, repeatable: true, do: (*API).patchRequest},
 }
 
-// pathVars are the parts of a path that name things, decoded but not checked.
+// pathVars are the parts of a path that name things, decoded, never empty where the path has them, and checked by checkNames.
 type pathVars struct {
 	account, number, address, tenant string
 }
@@ -159,30 +159,24 @@ func find(method, escaped string) (op *operation, v pathVars, allow []string, er
 	return op, v, allow, nil
 }
 
-// The path's names, checked. What is wrong in a path can never exist, which 400 says better than 404.
-
-func (c *call) account() (string, error) {
-	n := c.vars.account
-	if len(n) < 1 || len(n) > 100 || strings.ContainsFunc(n, func(r rune) bool {
+// checkNames checks the path's names but for that of a civic address, which is the tenant's to choose. What is wrong in a path
+// can never exist, which 400 says better than 404.
+func (c *call) checkNames() error {
+	v := &c.vars
+	if len(v.account) > 100 || strings.ContainsFunc(v.account, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '_' || r == '-')
 	}) {
-		return "", invalid(directory.CodeInvalidAccountName, "accountName", "the account name in the path is not 1 to 100 letters, digits, \"_\" and \"-\"")
+		return invalid(directory.CodeInvalidAccountName, "accountName", "the account name in the path is not 1 to 100 letters, digits, \"_\" and \"-\"")
 	}
-	return n, nil
+	if _, err := domain.ParseE164(v.number); err != nil && v.number != "" {
+		return invalid(directory.CodeInvalidTelephoneNumber, "telephoneNumber", "the telephone number in the path: %v", err)
+	}
+	if v.tenant != "" && !domain.IsGUID(v.tenant) {
+		return invalid(directory.CodeInvalidTenantID, "tenantId", "the tenant id in the path is not a GUID such as 6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d")
+	}
+	v.tenant = strings.ToLower(v.tenant)
+	return nil
 }
 
-func (c *call) number() (domain.E164, error) {
-	n, err := domain.ParseE164(c.vars.number)
-	if err != nil {
-		return "", invalid(directory.CodeInvalidTelephoneNumber, "telephoneNumber", "the telephone number in the path: %v", err)
-	}
-	return n, nil
-}
-
-func (c *call) tenant() (string, error) {
-	t := c.vars.tenant
-	if !domain.IsGUID(t) {
-		return "", invalid(directory.CodeInvalidTenantID, "tenantId", "the tenant id in the path is not a GUID such as 6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d")
-	}
-	return strings.ToLower(t), nil
-}
+// number is the path's telephone number, which was checked.
+func (c *call) number() domain.E164 { return domain.E164(c.vars.number) }
