@@ -277,6 +277,11 @@ func (s *Server) reload(r *http.Request) (int, any, error) {
 	if s.jobs.Reload == nil {
 		return 0, nil, errNotRunning
 	}
+	if r.ContentLength != 0 { // it takes no member: what somebody asks for besides is not dropped silently
+		if _, err := read(r, func(*strictjson.Object) (none struct{}) { return none }); err != nil {
+			return 0, nil, err
+		}
+	}
 	done, err := s.jobs.Reload(r.Context())
 	if err != nil {
 		return 0, nil, err

@@ -273,6 +273,8 @@ func TestBodiesAreReadStrictly(t *testing.T) {
 		{"POST", "explain", `{"from":"1","to":"2","peer":"p","asserted":"x"}`, "InvalidFieldType"},
 		{"POST", "explain", `{"from":"","to":"2","peer":"p"}`, "InvalidQuestion"},
 		{"POST", "audit/verify", `{"heads":{}}`, "InvalidFieldType"},
+		{"POST", "reload", `{"dryRun":true}`, "UnknownField"},
+		{"POST", "reload", `x`, "InvalidJson"},
 	} {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), x.method, "/manage/v1/"+x.path, strings.NewReader(x.body)))
