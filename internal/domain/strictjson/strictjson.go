@@ -8,6 +8,7 @@ package strictjson
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -123,7 +124,7 @@ func halfCharacter(raw []byte) int {
 
 func readNode(d *json.Decoder, path string, depth int) (*Node, error) {
 	if depth > maxDepth {
-		return nil, invalid(CodeInvalidJSON, clipPath(path), "the body is nested deeper than %d levels", maxDepth)
+		return nil, invalid(CodeInvalidJSON, path, "the body is nested deeper than %d levels", maxDepth)
 	}
 	tok, err := d.Token()
 	if err != nil {
@@ -132,7 +133,7 @@ func readNode(d *json.Decoder, path string, depth int) (*Node, error) {
 	switch v := tok.(type) {
 	case string:
 		if strings.ContainsRune(v, 0) {
-			return nil, invalid(CodeInvalidValue, clipPath(path), "the string holds a NUL character, which cannot be stored")
+			return nil, invalid(CodeInvalidValue, path, "the string holds a NUL character, which cannot be stored")
 		}
 		return &Node{Kind: KindString, Text: v}, nil
 	case json.Number:
@@ -168,7 +169,7 @@ func readNode(d *json.Decoder, path string, depth int) (*Node, error) {
 				}
 				at := Join(path, name)
 				if seen[name] {
-					return nil, invalid(CodeDuplicateField, clipPath(at), "the member %s appears twice", clipPath(at))
+					return nil, invalid(CodeDuplicateField, at, "the member %s appears twice", at)
 				}
 				seen[name] = true
 				value, err := readNode(d, at, depth+1)
@@ -184,24 +185,23 @@ func readNode(d *json.Decoder, path string, depth int) (*Node, error) {
 	return nil, fmt.Errorf("unexpected %v", tok)
 }
 
-// Join returns the path of a member of the object at path.
+// Join returns the path of a member of the object at path, cut to a length that a message can have: strangers chose the names.
 func Join(path, name string) string {
-	if path == "" {
-		return name
+	if path != "" {
+		path += "."
 	}
-	return path + "." + name
+	return clip(path + name)
 }
 
-// Index returns the path of an item of the array at path.
-func Index(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
+// Index returns the path of an item of the array at path, cut as Join cuts it.
+func Index(path string, i int) string { return clip(path + "[" + strconv.Itoa(i) + "]") }
 
-// clipPath bounds a path that strangers chose the names of.
-func clipPath(s string) string {
+func clip(path string) string {
 	const most = 300
-	if len(s) > most {
-		return s[:most] + "…"
+	if len(path) > most {
+		return strings.ToValidUTF8(path[:most], "") + "…"
 	}
-	return s
+	return path
 }
 
 // Canonical writes the value so that two values that say the same write the same. A nil node writes nothing.
@@ -284,15 +284,8 @@ func (r *Reader) Is(n *Node, kind, path string) bool {
 	if n.Kind == kind {
 		return true
 	}
-	r.Add(invalid(CodeInvalidType, clipPath(path), "%s is %s, but must be %s", nameOf(path), n.Kind, kind))
+	r.Add(invalid(CodeInvalidType, path, "%s is %s, but must be %s", cmp.Or(path, "the body"), n.Kind, kind))
 	return false
-}
-
-func nameOf(path string) string {
-	if path == "" {
-		return "the body"
-	}
-	return clipPath(path)
 }
 
 // Take returns the member, or nil. A required one that is missing is a problem.
@@ -308,7 +301,7 @@ func (o *Object) Take(name string, required bool) *Node {
 	}
 	if required {
 		at := Join(o.Path, name)
-		o.r.Add(invalid(CodeMissingField, clipPath(at), "%s is missing", clipPath(at)))
+		o.r.Add(invalid(CodeMissingField, at, "%s is missing", at))
 	}
 	return nil
 }
@@ -376,7 +369,7 @@ func (o *Object) Done() {
 	}
 	for _, m := range o.n.Members {
 		if !o.used[m.Name] {
-			at := clipPath(Join(o.Path, m.Name))
+			at := Join(o.Path, m.Name)
 			o.r.Add(invalid(CodeUnknownField, at, "%s is not a member that the contract has", at))
 		}
 	}
