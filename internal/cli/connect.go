@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -115,6 +117,30 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 		return nil, nil, err
 	}
 	return c, closeNode, nil
+}
+
+// run makes the RunE of a command that talks to Tandem, by what connect returns.
+func (t *target) run(offline bool, do func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, done, err := t.connect(cmd.Context(), offline)
+		if err != nil {
+			return err
+		}
+		defer done()
+		return do(cmd.Context(), c, args)
+	}
+}
+
+// ask makes the RunE of a command that asks Tandem for something and shows it.
+func ask[T any](t *target, offline bool, do func(ctx context.Context, c *client.Client, args []string) (T, error),
+	text func(io.Writer, T) error) func(*cobra.Command, []string) error {
+	return t.run(offline, func(ctx context.Context, c *client.Client, args []string) error {
+		v, err := do(ctx, c, args)
+		if err != nil {
+			return err
+		}
+		return show(t, v, text)
+	})
 }
 
 func cause(err error) error {

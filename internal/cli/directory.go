@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,65 +14,40 @@ import (
 	"github.com/tandemgw/tandem/client"
 )
 
-// listFlags are the flags of a list.
-type listFlags struct {
-	filter string
-	top    int
-}
-
-// add defines the flags; example is a filter of what is listed.
-func (f *listFlags) add(cmd *cobra.Command, example string) {
-	cmd.Flags().StringVar(&f.filter, "filter", "", "the Provisioning API's filter, such as \""+example+"\"")
-	cmd.Flags().IntVar(&f.top, "top", 0, "at most so many (default all)")
+// listFlags defines the flags of a list; example is a filter of what is listed.
+func listFlags(cmd *cobra.Command, l *client.List, example string) {
+	cmd.Flags().StringVar(&l.Filter, "filter", "", "the Provisioning API's filter, such as \""+example+"\"")
+	cmd.Flags().IntVar(&l.Top, "top", 0, "at most so many (default all)")
 }
 
 func newAccount(t *target) *cobra.Command {
 	cmd := &cobra.Command{Use: "account", Short: "Customers: list, show, put, delete"}
-	var lf listFlags
+	var which client.List
 	list := &cobra.Command{
 		Use: "list", Short: "List the accounts", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, done, err := t.connect(cmd.Context(), offlineToo)
-			if err != nil {
-				return err
-			}
-			defer done()
-			return printList(t, c.Accounts(cmd.Context(), client.List{Filter: lf.filter, Top: lf.top}), []string{"account", "services", "numbers", "correlation id"},
+		RunE: t.run(offlineToo, func(ctx context.Context, c *client.Client, _ []string) error {
+			return printList(t, c.Accounts(ctx, which), []string{"account", "services", "numbers", "correlation id"},
 				func(g *grid, a *client.Account) {
 					names, numbers := accountServices(a)
 					g.add(a.Name, names, numbers, a.CorrelationID)
 				})
-		},
+		}),
 	}
-	lf.add(list, "startswith(name,'north')")
+	listFlags(list, &which, "startswith(name,'north')")
 	var deleteNumbers bool
 	del := &cobra.Command{
 		Use: "delete NAME", Short: "Delete an account", Args: exactArgs(1, "NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, done, err := t.connect(cmd.Context(), offlineToo)
-			if err != nil {
-				return err
-			}
-			defer done()
-			return c.DeleteAccount(cmd.Context(), args[0], deleteNumbers, client.Condition{})
-		},
+		RunE: t.run(offlineToo, func(ctx context.Context, c *client.Client, args []string) error {
+			return c.DeleteAccount(ctx, args[0], deleteNumbers, client.Condition{})
+		}),
 	}
 	del.Flags().BoolVar(&deleteNumbers, "delete-numbers", false, "delete its numbers too; without it an account with numbers is refused")
 	cmd.AddCommand(list, del,
 		&cobra.Command{
 			Use: "show NAME", Short: "Print an account as JSON", Args: exactArgs(1, "NAME"),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				c, done, err := t.connect(cmd.Context(), offlineToo)
-				if err != nil {
-					return err
-				}
-				defer done()
-				a, err := c.Account(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
-				return printJSON(t.p.Stdout, a)
-			},
+			RunE: ask(t, offlineToo, func(ctx context.Context, c *client.Client, args []string) (*client.Account, error) {
+				return c.Account(ctx, args[0])
+			}, nil),
 		},
 		&cobra.Command{
 			Use: "put FILE", Short: "Create or replace an account from a JSON file (\"-\" reads standard input)", Args: exactArgs(1, "FILE"),
@@ -80,16 +56,9 @@ func newAccount(t *target) *cobra.Command {
 				if err := readJSON(cmd.InOrStdin(), args[0], &a); err != nil {
 					return err
 				}
-				c, done, err := t.connect(cmd.Context(), offlineToo)
-				if err != nil {
-					return err
-				}
-				defer done()
-				out, err := c.PutAccount(cmd.Context(), &a, client.Condition{})
-				if err != nil {
-					return err
-				}
-				return printJSON(t.p.Stdout, out)
+				return ask(t, offlineToo, func(ctx context.Context, c *client.Client, _ []string) (*client.Account, error) {
+					return c.PutAccount(ctx, &a, client.Condition{})
+				}, nil)(cmd, args)
 			},
 		})
 	return cmd
@@ -97,17 +66,12 @@ func newAccount(t *target) *cobra.Command {
 
 func newNumber(t *target) *cobra.Command {
 	cmd := &cobra.Command{Use: "number", Short: "Numbers: list, show, put, delete"}
-	var lf listFlags
+	var which client.List
 	var account string
 	list := &cobra.Command{
 		Use: "list", Short: "List the numbers", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, done, err := t.connect(cmd.Context(), offlineToo)
-			if err != nil {
-				return err
-			}
-			defer done()
-			return printList(t, c.Numbers(cmd.Context(), account, client.List{Filter: lf.filter, Top: lf.top}), []string{"number", "account", "services", "custom header"},
+		RunE: t.run(offlineToo, func(ctx context.Context, c *client.Client, _ []string) error {
+			return printList(t, c.Numbers(ctx, account, which), []string{"number", "account", "services", "custom header"},
 				func(g *grid, n *client.Number) {
 					header := ""
 					if n.Configuration != nil {
@@ -115,27 +79,19 @@ func newNumber(t *target) *cobra.Command {
 					}
 					g.add(n.TelephoneNumber, n.AccountName, numberServices(n), header)
 				})
-		},
+		}),
 	}
-	lf.add(list, "startswith(telephoneNumber,'+4420')")
+	listFlags(list, &which, "startswith(telephoneNumber,'+4420')")
 	list.Flags().StringVar(&account, "account", "", "only this account's (default all)")
 	cmd.AddCommand(list,
 		&cobra.Command{
 			Use: "show NUMBER", Short: "Print a number as JSON, whatever its account", Args: exactArgs(1, "NUMBER"),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				c, done, err := t.connect(cmd.Context(), offlineToo)
-				if err != nil {
-					return err
+			RunE: ask(t, offlineToo, func(ctx context.Context, c *client.Client, args []string) (*client.Number, error) {
+				for n, err := range c.Numbers(ctx, "", client.List{Filter: "telephoneNumber eq '" + strings.ReplaceAll(args[0], "'", "''") + "'"}) {
+					return n, err
 				}
-				defer done()
-				for n, err := range c.Numbers(cmd.Context(), "", client.List{Filter: "telephoneNumber eq '" + strings.ReplaceAll(args[0], "'", "''") + "'"}) {
-					if err != nil {
-						return err
-					}
-					return printJSON(t.p.Stdout, n)
-				}
-				return &client.Error{Status: 404, Code: "NumberNotFound", Message: fmt.Sprintf("no account has the number %s", args[0])}
-			},
+				return nil, &client.Error{Status: 404, Code: "NumberNotFound", Message: fmt.Sprintf("no account has the number %s", args[0])}
+			}, nil),
 		},
 		&cobra.Command{
 			Use: "put FILE", Short: "Create or replace numbers from a JSON file: one number or a list (\"-\" reads standard input)", Args: exactArgs(1, "FILE"),
@@ -144,35 +100,26 @@ func newNumber(t *target) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				c, done, err := t.connect(cmd.Context(), offlineToo)
-				if err != nil {
-					return err
-				}
-				defer done()
-				put := 0
-				for chunk := range batches(numbers) {
-					if err := c.CreateOrUpdateNumbers(cmd.Context(), chunk[0].AccountName, chunk); err != nil {
-						return fmt.Errorf("%d of %d numbers were put; then: %w", put, len(numbers), err)
+				return ask(t, offlineToo, func(ctx context.Context, c *client.Client, _ []string) (map[string]int, error) {
+					put := 0
+					for chunk := range batches(numbers) {
+						if err := c.CreateOrUpdateNumbers(ctx, chunk[0].AccountName, chunk); err != nil {
+							return nil, fmt.Errorf("%d of %d numbers were put; then: %w", put, len(numbers), err)
+						}
+						put += len(chunk)
 					}
-					put += len(chunk)
-				}
-				if t.output == "json" {
-					return printJSON(t.p.Stdout, map[string]int{"numbers": put})
-				}
-				_, err = fmt.Fprintf(t.p.Stdout, "%d numbers put\n", put)
-				return err
+					return map[string]int{"numbers": put}, nil
+				}, func(w io.Writer, put map[string]int) error {
+					_, err := fmt.Fprintf(w, "%d numbers put\n", put["numbers"])
+					return err
+				})(cmd, args)
 			},
 		},
 		&cobra.Command{
 			Use: "delete ACCOUNT NUMBER", Short: "Delete a number of an account", Args: exactArgs(2, "ACCOUNT and NUMBER"),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				c, done, err := t.connect(cmd.Context(), offlineToo)
-				if err != nil {
-					return err
-				}
-				defer done()
-				return c.DeleteNumber(cmd.Context(), args[0], args[1], client.Condition{})
-			},
+			RunE: t.run(offlineToo, func(ctx context.Context, c *client.Client, args []string) error {
+				return c.DeleteNumber(ctx, args[0], args[1], client.Condition{})
+			}),
 		})
 	return cmd
 }

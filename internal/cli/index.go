@@ -2,11 +2,14 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
 	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/node"
@@ -17,7 +20,7 @@ func newIndex(t *target) *cobra.Command {
 		Use:   "index",
 		Short: "Show the number index that calls are routed by",
 		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return t.index(cmd, false) },
+		RunE:  t.index(false),
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "accept",
@@ -27,48 +30,40 @@ func newIndex(t *target) *cobra.Command {
 An index is held back when the database is another one than it was loaded from, as after tandem restore, or when it would
 lose too many numbers. Look first with tandem index. Accepting is for this node alone: repeat it on each edge.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return t.index(cmd, true) },
+		RunE: t.index(true),
 	})
 	return cmd
 }
 
 // index accepts what the number index is held back from, or shows the index.
-func (t *target) index(cmd *cobra.Command, accept bool) error {
-	c, done, err := t.connect(cmd.Context(), online)
-	if err != nil {
-		return err
-	}
-	defer done()
-	h, err := c.Health(cmd.Context())
-	if err != nil {
-		return err
-	}
-	if h.Replica == nil {
-		return fault.New(fault.NotFound, "NotOnThisNode", "this node's roles do not include edge; ask a node that has it")
-	}
-	r, held := h.Replica, cmp.Or(h.Replica.Held, &api.HeldIndex{Database: "none"})
-	if accept {
-		if err := c.AcceptIndex(cmd.Context(), held.Database); err != nil {
+func (t *target) index(accept bool) func(*cobra.Command, []string) error {
+	return ask(t, online, func(ctx context.Context, c *client.Client, _ []string) (*api.Replica, error) {
+		h, err := c.Health(ctx)
+		switch {
+		case err != nil:
+			return nil, err
+		case h.Replica == nil:
+			return nil, fault.New(fault.NotFound, "NotOnThisNode", "this node's roles do not include edge; ask a node that has it")
+		case accept:
+			err = c.AcceptIndex(ctx, cmp.Or(h.Replica.Held, &api.HeldIndex{Database: "none"}).Database)
+		}
+		return h.Replica, err
+	}, func(w io.Writer, r *api.Replica) error {
+		if accept {
+			_, err := fmt.Fprintln(w, "accepted; this node's index is loaded from the database now (see tandem index)")
 			return err
 		}
-	}
-	if t.output == "json" {
-		return printJSON(t.p.Stdout, r)
-	}
-	if accept {
-		_, err = fmt.Fprintln(t.p.Stdout, "accepted; this node's index is loaded from the database now (see tandem index)")
-		return err
-	}
-	_, err = fmt.Fprintf(t.p.Stdout, "state     %s\nnumbers   %d\nposition  %d of %d\ndatabase  %s\n", indexState(r), r.Numbers, r.Position, r.Head, r.Database)
-	if r.Held != nil {
-		_, err = fmt.Fprintf(t.p.Stdout, `held      for %s: %s
+		_, err := fmt.Fprintf(w, "state     %s\nnumbers   %d\nposition  %d of %d\ndatabase  %s\n", indexState(r), r.Numbers, r.Position, r.Head, r.Database)
+		if r.Held != nil {
+			_, err = fmt.Fprintf(w, `held      for %s: %s
 found     %d numbers in database %s
 
 Calls are routed by the old index. If what was found is right, run
 tandem index accept on each edge; else correct the database or its settings.
-`, age(held.Since), held.Reason, held.Numbers, held.Database)
-	}
-	return err
+`, age(r.Held.Since), r.Held.Reason, r.Held.Numbers, r.Held.Database)
+		}
+		return err
+	})
 }
 
 // indexState is what the index does, in a few words.

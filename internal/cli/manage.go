@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
 )
 
 func newStatus(t *target) *cobra.Command {
@@ -18,26 +20,16 @@ func newStatus(t *target) *cobra.Command {
 		Use:   "status",
 		Short: "Show whether Tandem can do its work and what each part does",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, done, err := t.connect(cmd.Context(), online)
-			if err != nil {
-				return err
-			}
-			defer done()
-			h, err := c.Health(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if t.output == "json" {
-				err = printJSON(t.p.Stdout, h)
-			} else {
-				err = printHealth(t.p.Stdout, h)
+		RunE: t.run(online, func(ctx context.Context, c *client.Client, _ []string) error {
+			h, err := c.Health(ctx)
+			if err == nil {
+				err = show(t, h, printHealth)
 			}
 			if err == nil && h.Status != api.StatusReady {
 				err = errNotReady
 			}
 			return err
-		},
+		}),
 	}
 }
 
@@ -85,31 +77,24 @@ func newPeers(t *target) *cobra.Command {
 		Use:   "peers",
 		Short: "Show peer groups, their peers and whether they answer",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, done, err := t.connect(cmd.Context(), online)
-			if err != nil {
-				return err
-			}
-			defer done()
-			groups, err := c.Peers(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if t.output == "json" {
-				return printJSON(t.p.Stdout, api.PeerGroupList{Groups: groups})
-			}
-			g := &grid{head: []string{"group", "service", "peer", "address", "priority", "state", "why"}}
-			for _, x := range groups {
-				for _, p := range x.Peers {
-					g.add(x.Name, x.Service, p.Name, p.Address, p.Priority, p.State, p.Reason)
-				}
-				if len(x.Peers) == 0 {
-					g.add(x.Name, x.Service, "none", "", "", "", "listens on "+strings.Join(x.Listen, ", "))
-				}
-			}
-			return g.write(t.p.Stdout)
-		},
+		RunE: ask(t, online, func(ctx context.Context, c *client.Client, _ []string) (api.PeerGroupList, error) {
+			groups, err := c.Peers(ctx)
+			return api.PeerGroupList{Groups: groups}, err
+		}, printPeers),
 	}
+}
+
+func printPeers(w io.Writer, l api.PeerGroupList) error {
+	g := &grid{head: []string{"group", "service", "peer", "address", "priority", "state", "why"}}
+	for _, x := range l.Groups {
+		for _, p := range x.Peers {
+			g.add(x.Name, x.Service, p.Name, p.Address, p.Priority, p.State, p.Reason)
+		}
+		if len(x.Peers) == 0 {
+			g.add(x.Name, x.Service, "none", "", "", "", "listens on "+strings.Join(x.Listen, ", "))
+		}
+	}
+	return g.write(w)
 }
 
 func newDrain(t *target) *cobra.Command {
@@ -118,21 +103,12 @@ func newDrain(t *target) *cobra.Command {
 		Use:   "drain",
 		Short: "Take no new calls; those that are up go on",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, done, err := t.connect(cmd.Context(), online)
-			if err != nil {
-				return err
-			}
-			defer done()
-			if err := c.SetDrain(cmd.Context(), !off); err != nil {
-				return err
-			}
-			if t.output == "json" {
-				return printJSON(t.p.Stdout, api.Drain{Draining: !off})
-			}
-			_, err = fmt.Fprintln(t.p.Stdout, either(off, "takes calls again", "drains: no new calls are taken; see tandem status"))
+		RunE: ask(t, online, func(ctx context.Context, c *client.Client, _ []string) (api.Drain, error) {
+			return api.Drain{Draining: !off}, c.SetDrain(ctx, !off)
+		}, func(w io.Writer, d api.Drain) error {
+			_, err := fmt.Fprintln(w, either(d.Draining, "drains: no new calls are taken; see tandem status", "takes calls again"))
 			return err
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&off, "off", false, "take calls again")
 	return cmd
@@ -149,33 +125,24 @@ With any mistake nothing changes, and every mistake is printed. Otherwise certif
 and lists of allowed sources take effect at once, calls in progress are untouched, and what needs a restart is listed.
 SIGHUP does the same and writes the result to the log.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, done, err := t.connect(cmd.Context(), online)
-			if err != nil {
-				return err
-			}
-			defer done()
-			r, err := c.Reload(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if t.output == "json" {
-				return printJSON(t.p.Stdout, r)
-			}
-			if len(r.Applied)+len(r.Restart) == 0 {
-				_, err := fmt.Fprintln(t.p.Stdout, "no setting has changed; certificates were read again")
-				return err
-			}
-			g := &grid{head: []string{"setting", "state"}}
-			for _, s := range r.Applied {
-				g.add(s, "applied")
-			}
-			for _, s := range r.Restart {
-				g.add(s, "needs a restart")
-			}
-			return g.write(t.p.Stdout)
-		},
+		RunE: ask(t, online, func(ctx context.Context, c *client.Client, _ []string) (*api.Reloaded, error) { return c.Reload(ctx) },
+			printReloaded),
 	}
+}
+
+func printReloaded(w io.Writer, r *api.Reloaded) error {
+	if len(r.Applied)+len(r.Restart) == 0 {
+		_, err := fmt.Fprintln(w, "no setting has changed; certificates were read again")
+		return err
+	}
+	g := &grid{head: []string{"setting", "state"}}
+	for _, s := range r.Applied {
+		g.add(s, "applied")
+	}
+	for _, s := range r.Restart {
+		g.add(s, "needs a restart")
+	}
+	return g.write(w)
 }
 
 func newExplain(t *target) *cobra.Command {
@@ -189,21 +156,9 @@ The answer comes from the running node: from the code that decides calls, over t
 written as they are dialled (+442079460123, 999) or as sip: and tel: URIs.`,
 		Example: "  tandem explain --from +15550100 --to +442079460123 --peer core",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, done, err := t.connect(cmd.Context(), online)
-			if err != nil {
-				return err
-			}
-			defer done()
-			e, err := c.Explain(cmd.Context(), q)
-			if err != nil {
-				return err
-			}
-			if t.output == "json" {
-				return printJSON(t.p.Stdout, e)
-			}
-			return printExplanation(t.p.Stdout, e)
-		},
+		RunE: ask(t, online, func(ctx context.Context, c *client.Client, _ []string) (*api.Explanation, error) {
+			return c.Explain(ctx, q)
+		}, printExplanation),
 	}
 	f := cmd.Flags()
 	f.StringVar(&q.From, "from", "", "calling number (required)")
@@ -243,6 +198,9 @@ func printExplanation(w io.Writer, e *api.Explanation) error {
 	return g.write(w)
 }
 
+// Help of the flag that names roles.
+const rolesHelp = "role%s: ProvisioningAPI.Admin, .Read, .Write, .Delete, Management.Admin, .Read (repeat for several)"
+
 func newClient(t *target) *cobra.Command {
 	cmd := &cobra.Command{Use: "client", Short: "API clients of the embedded issuer"}
 	var roles []string
@@ -250,68 +208,47 @@ func newClient(t *target) *cobra.Command {
 		Use:   "create NAME --role ROLE",
 		Short: "Create a client; its secret is shown once",
 		Args:  exactArgs(1, "NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, done, err := t.connect(cmd.Context(), offlineToo)
-			if err != nil {
-				return err
-			}
-			defer done()
-			x, err := c.CreateClient(cmd.Context(), api.NewClient{Name: args[0], Roles: roles})
-			if err != nil {
-				return err
-			}
-			if t.output == "json" {
-				return printJSON(t.p.Stdout, x)
-			}
-			_, err = fmt.Fprintf(t.p.Stdout, "client id      %s\nclient secret  %s\nroles          %s\nThe secret is not shown again.\n", x.Client.ID, x.Secret, strings.Join(x.Client.Roles, ", "))
+		RunE: ask(t, offlineToo, func(ctx context.Context, c *client.Client, args []string) (*api.CreatedClient, error) {
+			return c.CreateClient(ctx, api.NewClient{Name: args[0], Roles: roles})
+		}, func(w io.Writer, x *api.CreatedClient) error {
+			_, err := fmt.Fprintf(w, "client id      %s\nclient secret  %s\nroles          %s\nThe secret is not shown again.\n",
+				x.Client.ID, x.Secret, strings.Join(x.Client.Roles, ", "))
 			return err
-		},
+		}),
 	}
-	create.Flags().StringSliceVar(&roles, "role", nil, "role of its tokens: ProvisioningAPI.Admin, .Read, .Write, .Delete, Management.Admin, .Read (repeat for several)")
+	create.Flags().StringSliceVar(&roles, "role", nil, fmt.Sprintf(rolesHelp, " of its tokens"))
 	_ = create.MarkFlagRequired("role") // it was defined above
 	cmd.AddCommand(create,
 		&cobra.Command{
 			Use:   "list",
 			Short: "List the clients",
 			Args:  cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				c, done, err := t.connect(cmd.Context(), offlineToo)
-				if err != nil {
-					return err
-				}
-				defer done()
-				l, err := c.Clients(cmd.Context())
-				if err != nil {
-					return err
-				}
-				if t.output == "json" {
-					return printJSON(t.p.Stdout, api.ClientList{Clients: l})
-				}
-				g := &grid{head: []string{"id", "name", "roles", "created", "revoked"}}
-				for _, x := range l {
-					revoked := ""
-					if x.Revoked != nil {
-						revoked = x.Revoked.UTC().Format(time.DateOnly)
-					}
-					g.add(x.ID, x.Name, strings.Join(x.Roles, " "), x.Created.UTC().Format(time.DateOnly), revoked)
-				}
-				return g.write(t.p.Stdout)
-			},
+			RunE: ask(t, offlineToo, func(ctx context.Context, c *client.Client, _ []string) (api.ClientList, error) {
+				l, err := c.Clients(ctx)
+				return api.ClientList{Clients: l}, err
+			}, printClients),
 		},
 		&cobra.Command{
 			Use:   "revoke ID",
 			Short: "Revoke a client: it gets no further token",
 			Args:  exactArgs(1, "ID"),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				c, done, err := t.connect(cmd.Context(), offlineToo)
-				if err != nil {
-					return err
-				}
-				defer done()
-				return c.RevokeClient(cmd.Context(), args[0])
-			},
+			RunE: t.run(offlineToo, func(ctx context.Context, c *client.Client, args []string) error {
+				return c.RevokeClient(ctx, args[0])
+			}),
 		})
 	return cmd
+}
+
+func printClients(w io.Writer, l api.ClientList) error {
+	g := &grid{head: []string{"id", "name", "roles", "created", "revoked"}}
+	for _, x := range l.Clients {
+		revoked := ""
+		if x.Revoked != nil {
+			revoked = x.Revoked.UTC().Format(time.DateOnly)
+		}
+		g.add(x.ID, x.Name, strings.Join(x.Roles, " "), x.Created.UTC().Format(time.DateOnly), revoked)
+	}
+	return g.write(w)
 }
 
 func newToken(t *target) *cobra.Command {
@@ -320,24 +257,14 @@ func newToken(t *target) *cobra.Command {
 		Use:   "token --role ROLE",
 		Short: "Print a bearer token of the embedded issuer, and nothing else",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, done, err := t.connect(cmd.Context(), offlineToo)
-			if err != nil {
-				return err
-			}
-			defer done()
-			tok, err := c.CreateToken(cmd.Context(), api.NewToken{Roles: roles})
-			if err != nil {
-				return err
-			}
-			if t.output == "json" {
-				return printJSON(t.p.Stdout, tok)
-			}
-			_, err = fmt.Fprintln(t.p.Stdout, tok.AccessToken)
+		RunE: ask(t, offlineToo, func(ctx context.Context, c *client.Client, _ []string) (*api.Token, error) {
+			return c.CreateToken(ctx, api.NewToken{Roles: roles})
+		}, func(w io.Writer, tok *api.Token) error {
+			_, err := fmt.Fprintln(w, tok.AccessToken)
 			return err
-		},
+		}),
 	}
-	cmd.Flags().StringSliceVar(&roles, "role", nil, "role: ProvisioningAPI.Admin, .Read, .Write, .Delete, Management.Admin, .Read (repeat for several)")
+	cmd.Flags().StringSliceVar(&roles, "role", nil, fmt.Sprintf(rolesHelp, ""))
 	_ = cmd.MarkFlagRequired("role") // it was defined above
 	return cmd
 }
@@ -351,31 +278,25 @@ func newAudit(t *target) *cobra.Command {
 		Long: `Check the audit log's chain of hashes. It prints the chain's head: note it elsewhere, and a later check with --head shows
 that nothing before it was removed or written anew.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, done, err := t.connect(cmd.Context(), offlineToo)
-			if err != nil {
-				return err
-			}
-			defer done()
-			r, err := c.VerifyAudit(cmd.Context(), heads...)
-			if err != nil {
-				return err
-			}
-			switch {
-			case t.output == "json":
-				err = printJSON(t.p.Stdout, r)
-			case r.OK:
-				_, err = fmt.Fprintf(t.p.Stdout, "the chain holds: %d rows, head %s\n", r.Rows, r.Head)
+		RunE: t.run(offlineToo, func(ctx context.Context, c *client.Client, _ []string) error {
+			r, err := c.VerifyAudit(ctx, heads...)
+			if err == nil && (r.OK || t.output == "json") {
+				err = show(t, r, printAudit)
 			}
 			if err == nil && !r.OK {
 				return fmt.Errorf("the chain is broken at row %d: %s (%d rows before it are right)", r.BrokenAt, r.Reason, r.Rows)
 			}
 			return err
-		},
+		}),
 	}
 	verify.Flags().StringArrayVar(&heads, "head", nil, "head that an earlier check printed (repeat for several)")
 	cmd.AddCommand(verify)
 	return cmd
+}
+
+func printAudit(w io.Writer, r *api.AuditReport) error {
+	_, err := fmt.Fprintf(w, "the chain holds: %d rows, head %s\n", r.Rows, r.Head)
+	return err
 }
 
 // exactArgs is cobra's check with the names of what is missing, as a usage error.

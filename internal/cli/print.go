@@ -24,6 +24,14 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
+// show prints v: as JSON if that was asked for or there is no text.
+func show[T any](t *target, v T, text func(io.Writer, T) error) error {
+	if t.output == "json" || text == nil {
+		return printJSON(t.p.Stdout, v)
+	}
+	return text(t.p.Stdout, v)
+}
+
 // grid is rows under a heading.
 type grid struct {
 	head []string
