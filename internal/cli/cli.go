@@ -143,10 +143,10 @@ func newRoot(p *Program) *cobra.Command {
 	f := root.PersistentFlags()
 	without := append(slices.Clone(p.Env), "TANDEM_DATA=")
 	f.StringVar(&t.data, "data", "", "data directory (default $TANDEM_DATA, else "+config.DefaultData(without)+")")
-	f.StringVar(&t.configFile, "config", lookup(p.Env, "TANDEM_CONFIG"), "configuration file (default $TANDEM_CONFIG, else none)")
+	f.StringVar(&t.configFile, "config", config.Lookup(p.Env, "TANDEM_CONFIG"), "configuration file (default $TANDEM_CONFIG, else none)")
 	f.StringArrayVar(&t.set, "set", nil, "override one setting, as path=value (repeat for several)")
-	f.StringVar(&t.url, "url", lookup(p.Env, "TANDEM_URL"), "URL of a running Tandem instead of the data directory's socket (default $TANDEM_URL)")
-	f.StringVar(&t.token, "token", lookup(p.Env, "TANDEM_TOKEN"), "bearer token for --url (default $TANDEM_TOKEN)")
+	f.StringVar(&t.url, "url", config.Lookup(p.Env, "TANDEM_URL"), "URL of a running Tandem instead of the data directory's socket (default $TANDEM_URL)")
+	f.StringVar(&t.token, "token", config.Lookup(p.Env, "TANDEM_TOKEN"), "bearer token for --url (default $TANDEM_TOKEN)")
 	f.BoolVar(&t.insecure, "insecure", false, "send the token over plain http:// to another machine")
 	f.StringVar(&t.output, "output", "text", "text or json")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
@@ -159,15 +159,6 @@ func newRoot(p *Program) *cobra.Command {
 		newIndex(t), newRestore(t), newExplain(t), newAccount(t), newNumber(t), newClient(t), newToken(t), newAudit(t), newVersion(t))
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
-}
-
-func lookup(env []string, key string) string {
-	for _, kv := range slices.Backward(env) {
-		if k, v, ok := strings.Cut(kv, "="); ok && k == key {
-			return v
-		}
-	}
-	return ""
 }
 
 // newDemo is the demonstration, which brings its own simulators.

@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -200,51 +202,27 @@ func strictJSON(file string, b []byte, v any) error {
 }
 
 func accountServices(a *client.Account) (names string, numbers int64) {
-	s := a.ServiceDetails
-	if s == nil {
-		return "", 0
-	}
-	var on []string
-	add := func(name string, enabled bool, n int64) {
-		if enabled {
-			on = append(on, name)
-		}
-		numbers += n
-	}
-	if x := s.TeamsDirectRouting; x != nil {
-		add("teamsDirectRouting", x.Enabled, x.NumberCount)
-	}
-	if x := s.TeamsOperatorConnect; x != nil {
-		add("teamsOperatorConnect", x.Enabled, x.NumberCount)
-	}
-	if x := s.TeamsPhoneMobile; x != nil {
-		add("teamsPhoneMobile", x.Enabled, x.NumberCount)
-	}
-	if x := s.ZoomPhoneCloudPeering; x != nil {
-		add("zoomPhoneCloudPeering", x.Enabled, x.NumberCount)
-	}
-	if x := s.AzureOperatorCallProtection; x != nil {
-		add("azureOperatorCallProtection", x.Enabled, x.NumberCount)
-	}
-	return strings.Join(on, " "), numbers
+	s := cmp.Or(a.ServiceDetails, &client.AccountServices{})
+	direct := cmp.Or(s.TeamsDirectRouting, &client.DirectRoutingAccount{})
+	operator := cmp.Or(s.TeamsOperatorConnect, &client.AccountService{})
+	mobile := cmp.Or(s.TeamsPhoneMobile, &client.AccountService{})
+	zoom := cmp.Or(s.ZoomPhoneCloudPeering, &client.AccountService{})
+	protection := cmp.Or(s.AzureOperatorCallProtection, &client.CallProtection{})
+	return serviceNames(direct.Enabled, operator.Enabled, mobile.Enabled, zoom.Enabled, protection.Enabled),
+		direct.NumberCount + operator.NumberCount + mobile.NumberCount + zoom.NumberCount + protection.NumberCount
 }
 
 func numberServices(n *client.Number) string {
-	s := n.ServiceDetails
-	var on []string
-	for _, x := range []struct {
-		name    string
-		enabled bool
-	}{
-		{"teamsDirectRouting", s.TeamsDirectRouting != nil && s.TeamsDirectRouting.Enabled},
-		{"teamsOperatorConnect", s.TeamsOperatorConnect != nil && s.TeamsOperatorConnect.Enabled},
-		{"teamsPhoneMobile", s.TeamsPhoneMobile != nil && s.TeamsPhoneMobile.Enabled},
-		{"zoomPhoneCloudPeering", s.ZoomPhoneCloudPeering != nil && s.ZoomPhoneCloudPeering.Enabled},
-		{"azureOperatorCallProtection", s.AzureOperatorCallProtection != nil && s.AzureOperatorCallProtection.Enabled},
-	} {
-		if x.enabled {
-			on = append(on, x.name)
-		}
-	}
-	return strings.Join(on, " ")
+	s, team, plain := &n.ServiceDetails, &client.TeamsNumber{}, &client.NumberService{}
+	return serviceNames(cmp.Or(s.TeamsDirectRouting, plain).Enabled, cmp.Or(s.TeamsOperatorConnect, team).Enabled,
+		cmp.Or(s.TeamsPhoneMobile, team).Enabled, cmp.Or(s.ZoomPhoneCloudPeering, plain).Enabled,
+		cmp.Or(s.AzureOperatorCallProtection, plain).Enabled)
+}
+
+// serviceNames lists those that are on.
+func serviceNames(direct, operator, mobile, zoom, protection bool) string {
+	names := []string{either(direct, "teamsDirectRouting", ""), either(operator, "teamsOperatorConnect", ""),
+		either(mobile, "teamsPhoneMobile", ""), either(zoom, "zoomPhoneCloudPeering", ""),
+		either(protection, "azureOperatorCallProtection", "")}
+	return strings.Join(slices.DeleteFunc(names, func(n string) bool { return n == "" }), " ")
 }

@@ -41,6 +41,9 @@ type Source struct {
 	Adjust func(*Config)
 }
 
+// Getenv returns the value of a variable of the environment; empty if it is not set.
+func (s *Source) Getenv(key string) string { return Lookup(s.Env, key) }
+
 // Loaded is a configuration that was read and checked.
 type Loaded struct {
 	Config
@@ -53,22 +56,23 @@ type Loaded struct {
 
 // DefaultData returns the data directory of a process that is told none.
 func DefaultData(env []string) string {
-	if d := lookup(env, "TANDEM_DATA"); d != "" {
+	if d := Lookup(env, "TANDEM_DATA"); d != "" {
 		return d
 	}
 	if os.Geteuid() == 0 {
 		return "/var/lib/tandem"
 	}
-	if d := lookup(env, "XDG_STATE_HOME"); filepath.IsAbs(d) {
+	if d := Lookup(env, "XDG_STATE_HOME"); filepath.IsAbs(d) {
 		return filepath.Join(d, "tandem")
 	}
-	if home := lookup(env, "HOME"); filepath.IsAbs(home) {
+	if home := Lookup(env, "HOME"); filepath.IsAbs(home) {
 		return filepath.Join(home, ".local", "state", "tandem")
 	}
 	return "tandem-data"
 }
 
-func lookup(env []string, key string) string {
+// Lookup returns the value of a variable in an environment as os.Environ gives it; of several the last one.
+func Lookup(env []string, key string) string {
 	for _, kv := range slices.Backward(env) {
 		if k, v, ok := strings.Cut(kv, "="); ok && k == key {
 			return v

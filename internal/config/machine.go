@@ -115,7 +115,7 @@ func (l *Loaded) checkMachine(profiles []leg.Profile, bad report, room reportRoo
 		}
 	}
 	if l.Secrets.KeyEnvironment != "" {
-		if _, err := secret.Open("", l.Secrets, func(key string) string { return lookup(l.Source.Env, key) }); err != nil {
+		if _, err := secret.Open("", l.Secrets, l.Source.Getenv); err != nil {
 			bad("secrets.keyEnvironment", "%v", err)
 		}
 	}

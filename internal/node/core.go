@@ -72,7 +72,7 @@ func openCore(ctx context.Context, cfg *config.Loaded, serving bool, log *slog.L
 			return nil, err
 		}
 	}
-	if c.keyring, err = secret.Open(cfg.Data, cfg.Secrets, lookupEnv(cfg.Source.Env)); err != nil {
+	if c.keyring, err = secret.Open(cfg.Data, cfg.Secrets, cfg.Source.Getenv); err != nil {
 		return nil, fmt.Errorf("keyring: %w", err)
 	}
 	if c.db, err = db.Open(ctx, cfg.Database, log.With("part", "database"), reg); err != nil {
@@ -184,17 +184,6 @@ func checkUse(cfg *config.Loaded) error {
 			cfg.Database.Driver, cmp.Or(last.Config, "FILE, or --set"))
 	}
 	return nil
-}
-
-func lookupEnv(env []string) func(string) string {
-	return func(key string) string {
-		for i := len(env) - 1; i >= 0; i-- {
-			if len(env[i]) > len(key) && env[i][:len(key)] == key && env[i][len(key)] == '=' {
-				return env[i][len(key)+1:]
-			}
-		}
-		return ""
-	}
 }
 
 // keyringSealer lets the replica seal its files' keys with the node's keyring.

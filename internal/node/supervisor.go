@@ -163,23 +163,22 @@ func (s *supervisor) start(ctx context.Context) (*running, error) {
 }
 
 func (s *supervisor) open(ctx context.Context, i int) (run func(context.Context) error, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.log.Error("part panicked while it was opened", "part", s.parts[i].name, "panic", p, "stack", string(debug.Stack()))
-			err = fmt.Errorf("panic: %v", p)
-		}
-	}()
-	return s.parts[i].open(ctx)
+	err = s.protect(ctx, i, func(ctx context.Context) (err error) {
+		run, err = s.parts[i].open(ctx)
+		return err
+	})
+	return run, err
 }
 
-func (s *supervisor) protect(ctx context.Context, i int, run func(context.Context) error) (err error) {
+// protect makes an error of a panic.
+func (s *supervisor) protect(ctx context.Context, i int, do func(context.Context) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("part panicked", "part", s.parts[i].name, "panic", p, "stack", string(debug.Stack()))
 			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
-	return run(ctx)
+	return do(ctx)
 }
 
 // keep runs one part and starts it again whenever it ends before ctx does.
@@ -270,10 +269,8 @@ func jitter(d time.Duration) time.Duration {
 
 // sleep waits for d; it returns false if ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(d):
 		return true
 	case <-ctx.Done():
 		return false

@@ -148,11 +148,9 @@ func (d *DB) run(ctx context.Context, write bool, fn func(context.Context, *Tx) 
 			d.m.retries.Inc()
 			// Up to 1, 2, 4 … 256 ms: long enough for the other to finish, at random so that two losers part.
 			wait := time.Duration(1+rand.Int64N(1<<min(attempt-1, 8)*1000)) * time.Microsecond
-			t := time.NewTimer(wait)
 			select {
-			case <-t.C:
+			case <-time.After(wait):
 			case <-ctx.Done():
-				t.Stop()
 				return d.done(ctx, write, start, err)
 			}
 		case lost:

@@ -80,11 +80,9 @@ func setWAL(ctx context.Context, db *sql.DB) error {
 	var err error
 	for attempt := range 20 {
 		if attempt > 0 {
-			t := time.NewTimer(100 * time.Millisecond)
 			select {
-			case <-t.C:
+			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done():
-				t.Stop()
 				return ctx.Err()
 			}
 		}

@@ -286,11 +286,9 @@ func (o *Outbox) Wait(ctx context.Context, after feed.Position) error {
 	if o.head.Load() > int64(after) {
 		return ctx.Err()
 	}
-	t := time.NewTimer(o.cfg.Poll)
-	defer t.Stop()
 	select {
 	case <-wake:
-	case <-t.C:
+	case <-time.After(o.cfg.Poll):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -407,10 +405,8 @@ func (o *Outbox) Run(ctx context.Context) error {
 }
 
 func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(d):
 	case <-ctx.Done():
 	}
 }
