@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/config"
 )
@@ -151,8 +149,4 @@ func (n *node) mountHealth(mux *http.ServeMux) {
 		}
 		_ = json.NewEncoder(w).Encode(map[string]any{"ready": x.ready, "reasons": append([]string{}, x.reasons...), "warnings": append([]string{}, x.warnings...)})
 	})
-}
-
-func metricsHandler(r *registries) http.Handler {
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 }

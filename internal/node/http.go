@@ -55,8 +55,6 @@ func (h *httpServer) url() string {
 	return scheme + "://" + net.JoinHostPort(host, port)
 }
 
-func (h *httpServer) part() part { return part{name: h.name, open: h.open, drain: h.drain} }
-
 func (h *httpServer) open(ctx context.Context) (func(context.Context) error, error) {
 	at := h.cfg.Listen
 	if h.addr != nil {
@@ -155,26 +153,21 @@ type socketServer struct {
 	handler http.Handler
 	log     *slog.Logger
 	metrics *listen.Metrics
-	srv     *http.Server
 }
 
 // SocketName is the name of the management socket in the data directory.
 const SocketName = "manage.sock"
-
-func (s *socketServer) part() part {
-	return part{name: "socket", open: s.open, drain: func(ctx context.Context) error { return s.srv.Shutdown(ctx) }}
-}
 
 func (s *socketServer) open(context.Context) (func(context.Context) error, error) {
 	l, err := listenSocket(s.path)
 	if err != nil {
 		return nil, err
 	}
-	s.srv = newHTTPServer(s.handler, s.log)
-	s.srv.ConnContext = withPeer
-	s.srv.WriteTimeout = 0 // checking a long audit log takes its time
+	srv := newHTTPServer(s.handler, s.log)
+	srv.ConnContext = withPeer
+	srv.WriteTimeout = 0 // checking a long audit log takes its time
 	bounds := listen.Config{Name: "socket", Total: socketConnections, Log: s.log, Metrics: s.metrics}
-	run := serveHTTP(s.srv, listen.New(l, bounds))
+	run := serveHTTP(srv, listen.New(l, bounds))
 	return func(ctx context.Context) error {
 		defer func() { _ = os.Remove(s.path) }() // it is gone with the directory otherwise
 		return run(ctx)

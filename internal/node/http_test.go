@@ -36,7 +36,7 @@ func TestSocketIsPrivateAndReachableHoweverLongItsPath(t *testing.T) {
 			}
 			_, _ = io.WriteString(w, `{"status":"ready","node":"here"}`)
 		})}
-		sup := newSupervisor(quiet(), prometheus.NewRegistry(), s.part())
+		sup := newSupervisor(quiet(), prometheus.NewRegistry(), part{name: "socket", open: s.open})
 		r, err := sup.start(t.Context())
 		if err != nil {
 			t.Fatal(err)

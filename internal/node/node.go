@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/calls/edge"
@@ -260,15 +261,19 @@ func (n *node) buildManage() error {
 	if n.cfg.Metrics.Listen != config.Off {
 		mux := http.NewServeMux()
 		n.mountHealth(mux)
-		mux.Handle("/metrics", metricsHandler(n.metrics))
+		mux.Handle("/metrics", promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 		n.metricsHTTP = &httpServer{name: "metrics", cfg: n.bounds.Metrics, handler: mux, log: n.log.With("part", "metrics"), metrics: n.http}
 	}
-	for _, h := range []*httpServer{n.provisioningHTTP, n.manageHTTP, n.metricsHTTP} {
-		if h != nil {
-			h.watchCertificate(n.metrics.process)
-		}
+	for _, h := range n.httpServers() {
+		h.watchCertificate(n.metrics.process)
 	}
 	return nil
+}
+
+// httpServers returns those that are not off.
+func (n *node) httpServers() []*httpServer {
+	all := []*httpServer{n.provisioningHTTP, n.manageHTTP, n.metricsHTTP}
+	return slices.DeleteFunc(all, func(h *httpServer) bool { return h == nil })
 }
 
 // authenticator checks tokens; the connection by which a good one came is a client's.
@@ -340,20 +345,15 @@ func (n *node) parts() []part {
 				return nil
 			}})
 	}
-	for _, h := range []*httpServer{n.provisioningHTTP, n.manageHTTP, n.metricsHTTP} {
-		if h != nil {
-			p := h.part()
-			if h != n.provisioningHTTP {
-				p.drain = nil // health and metrics are wanted most while the rest drains
-			}
-			ps = append(ps, p)
+	for _, h := range n.httpServers() {
+		p := part{name: h.name, open: h.open}
+		if h == n.provisioningHTTP { // health and metrics are wanted most while the rest drains
+			p.drain = h.drain
 		}
+		ps = append(ps, p)
 	}
 	socket := &socketServer{path: n.cfg.Path(SocketName), handler: n.local(), log: n.log.With("part", "socket"), metrics: n.http}
-	sp := socket.part()
-	sp.drain = nil
-	ps = append(ps, sp)
-	return ps
+	return append(ps, part{name: "socket", open: socket.open})
 }
 
 // local is the handler of the Unix socket: both APIs, to whoever may open it.
@@ -455,10 +455,7 @@ func (n *node) peers() []api.PeerGroup {
 // logStart says what listens where and what was allowed that is better not.
 func (n *node) logStart() {
 	n.log.Info("tandem runs", "version", n.version, "data", n.cfg.Data, "roles", strings.Join(n.cfg.Roles, ","), "database", n.core.db.Driver(), "config", cmp.Or(n.cfg.Source.File, "none"))
-	for _, h := range []*httpServer{n.provisioningHTTP, n.manageHTTP, n.metricsHTTP} {
-		if h == nil {
-			continue
-		}
+	for _, h := range n.httpServers() {
 		n.log.Info("listening", "for", h.name, "url", h.url())
 		if h.cfg.Insecure && h.cfg.CertificateFile == "" && !isLoopback(h.addr) {
 			n.log.Warn("insecure: plain HTTP can be reached from other machines; whoever listens on the network reads tokens and numbers", "setting", h.name+".insecure", "address", h.addr.String())
