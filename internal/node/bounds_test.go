@@ -81,12 +81,14 @@ func TestDescriptorsAreShared(t *testing.T) {
 		warns                        bool
 		fails                        string
 		database, most               int
+		off                          bool // manage and metrics
 	}{
 		{limit: 1 << 30, provisioning: 1000, perSource: 100, sip: 20_000},
 		{limit: 65_536, provisioning: 1000, perSource: 100, sip: 20_000},
 		{limit: 4096, provisioning: 1000, perSource: 100, sip: 2149},
 		{limit: 1024, provisioning: 243, perSource: 60, sip: 439, warns: true},
 		{limit: 256, provisioning: 30, perSource: 7, sip: 55, warns: true},
+		{limit: 1024, off: true, provisioning: 438, perSource: 100, sip: 439, warns: true},
 		// One listener with room for many leaves the others the least that may be configured.
 		{limit: 256, most: 100_000, provisioning: 53, perSource: 13, sip: 55, warns: true},
 		{limit: 200, fails: "the limit of 200 open files is too low"},
@@ -95,6 +97,10 @@ func TestDescriptorsAreShared(t *testing.T) {
 		cfg := config.Default("")
 		if tc.database > 0 {
 			cfg.Database.MaxConnections = tc.database
+		}
+		if tc.off {
+			cfg.Manage.Listen, cfg.Metrics.Listen = config.Off, config.Off
+			cfg.Manage.MaxConnections, cfg.Metrics.MaxConnections = 0, -1000 // what is off is not checked
 		}
 		if tc.most > 0 {
 			cfg.Provisioning.MaxConnections = tc.most
@@ -112,7 +118,7 @@ func TestDescriptorsAreShared(t *testing.T) {
 			t.Errorf("limit %d: provisioning %d (%d a source), SIP %d, %v; want %d (%d), %d", tc.limit, p.MaxConnections, p.MaxConnectionsPerSource, sip, err,
 				tc.provisioning, tc.perSource, tc.sip)
 		}
-		if least := min(cfg.Manage.MaxConnections, cfg.Metrics.MaxConnections); least < 8 {
+		if least := min(cfg.Manage.MaxConnections, cfg.Metrics.MaxConnections); least < 8 && !tc.off {
 			t.Errorf("limit %d: a listener has %d connections", tc.limit, least)
 		}
 		if used := p.MaxConnections + cfg.Manage.MaxConnections + cfg.Metrics.MaxConnections + sip; used >= tc.limit-100 {

@@ -32,14 +32,17 @@ func shareDescriptors(cfg config.Config, limit int, log *slog.Logger) (_ config.
 			"raise it (systemd: LimitNOFILE=65536, shell: ulimit -n 65536) or lower database.maxConnections",
 			limit, files, leastDescriptors)
 	}
-	all := []*config.Listener{&cfg.Provisioning.Listener, &cfg.Manage.Listener, &cfg.Metrics}
+	var used []*config.Listener
 	want := 0
-	for _, x := range all {
-		want += x.MaxConnections
+	for _, x := range []*config.Listener{&cfg.Provisioning.Listener, &cfg.Manage.Listener, &cfg.Metrics} {
+		if x.Listen != config.Off {
+			used = append(used, x)
+			want += x.MaxConnections
+		}
 	}
 	http := min(want, rest/2)
 	if http < want {
-		for _, x := range all {
+		for _, x := range used {
 			x.MaxConnections = max(leastHTTP, x.MaxConnections*http/want)
 			x.MaxConnectionsPerSource = min(x.MaxConnectionsPerSource, max(4, x.MaxConnections/4))
 		}

@@ -38,9 +38,6 @@ type Config struct {
 	BaseDomain string `yaml:"baseDomain"`
 }
 
-// Default returns the configuration used where the file says nothing.
-func Default() Config { return Config{} }
-
 // New builds a Directory on store. It keeps no goroutine; see Run.
 func New(store Store, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Directory {
 	return &Directory{store: store, cfg: cfg, log: log, m: newMetrics(reg)}

@@ -80,7 +80,7 @@ func newBed(t testing.TB, d *db.DB, o options) *bed {
 	logger := slog.New(slog.NewJSONHandler(log, nil))
 	ob := outbox.New(d, outbox.Default(), logger, nil)
 	s := store.New(d, ob)
-	dir := directory.New(s, directory.Default(), logger, nil)
+	dir := directory.New(s, directory.Config{}, logger, nil)
 	ring := o.keyring
 	if ring == nil {
 		var err error
