@@ -436,9 +436,13 @@ func (r *relay) failed(err error) {
 	}
 }
 
-// abort answers a request whose call ended meanwhile (RFC 3261 §15.1.2).
+// abort answers a request whose call ended meanwhile (RFC 3261 §15.1.2). A re-INVITE is cancelled on the other side too: one
+// that rings has no time limit of its own.
 func (r *relay) abort() {
 	r.done = true
+	if r.method == sip.INVITE && r.out != nil {
+		_ = r.out.Cancel() // an error says that the final answer is there already
+	}
 	status := 487
 	if r.method != sip.INVITE {
 		status = 481

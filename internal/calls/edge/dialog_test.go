@@ -396,3 +396,29 @@ func TestAReInviteIsNotWaitedForForEver(t *testing.T) {
 		})
 	}
 }
+
+// TestAReInviteEndsWithItsCall: one that rings when the call ends is cancelled, and its transaction ends though no final
+// answer comes.
+func TestAReInviteEndsWithItsCall(t *testing.T) {
+	covers(t, "D35")
+	b := setup(t)
+	up, down := b.established(b.core, b.svc, outside, served)
+	b.core.send(up.request("INVITE", sdp))
+	b.core.expect("100")
+	inv := b.svc.expect("INVITE")
+	b.svc.send(down.reply(inv, "183 Session Progress", ""))
+	b.core.expect("183")
+
+	reinvite := *up
+	b.core.send(up.request("BYE", ""))
+	for _, m := range b.core.expectAll("200", "487") {
+		if m.is("487") {
+			b.core.send(reinvite.ackFailure(m))
+		}
+	}
+	for _, m := range b.svc.expectAll("BYE", "CANCEL") {
+		b.svc.send(down.reply(m, "200 OK", ""))
+	}
+	b.idle()
+	await(t, "transactions to end", func() bool { return b.e.tx.Pending() == 0 })
+}
