@@ -220,14 +220,18 @@ func publicError(f fault.Error) api.Error {
 	return e
 }
 
-// read reads the body strictly: take takes the members that the contract has out of it, and others are refused.
-func read[T any](r *http.Request, take func(o *strictjson.Object) T) (v T, err error) {
+// read reads the body strictly: take takes the members that the contract has out of it, and others are refused. It is not
+// called for an empty body, which is refused if one is required.
+func read[T any](r *http.Request, required bool, take func(o *strictjson.Object) T) (v T, err error) {
 	raw, err := io.ReadAll(r.Body)
 	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
 		return v, fault.New(fault.TooLarge, "RequestTooLarge", "the body is larger than %d bytes", maxBodyBytes)
 	}
 	if err != nil {
 		return v, fault.New(fault.Invalid, strictjson.CodeInvalidJSON, "the body could not be read to its end")
+	}
+	if len(raw) == 0 && !required {
+		return v, nil
 	}
 	n, err := strictjson.Parse(raw)
 	if err != nil {
@@ -266,7 +270,7 @@ func (s *Server) setDrain(r *http.Request) (int, any, error) {
 	if s.jobs.Drain == nil {
 		return 0, nil, errNotRunning
 	}
-	d, err := read(r, func(o *strictjson.Object) api.Drain { return api.Drain{Draining: o.Bool("draining", true)} })
+	d, err := read(r, true, func(o *strictjson.Object) api.Drain { return api.Drain{Draining: o.Bool("draining", true)} })
 	if err != nil {
 		return 0, nil, err
 	}
@@ -277,10 +281,9 @@ func (s *Server) reload(r *http.Request) (int, any, error) {
 	if s.jobs.Reload == nil {
 		return 0, nil, errNotRunning
 	}
-	if r.ContentLength != 0 { // it takes no member: what somebody asks for besides is not dropped silently
-		if _, err := read(r, func(*strictjson.Object) (none struct{}) { return none }); err != nil {
-			return 0, nil, err
-		}
+	// It takes no member: what somebody asks for besides is not dropped silently.
+	if _, err := read(r, false, func(*strictjson.Object) (none struct{}) { return none }); err != nil {
+		return 0, nil, err
 	}
 	done, err := s.jobs.Reload(r.Context())
 	if err != nil {
@@ -304,7 +307,7 @@ func (s *Server) acceptIndex(r *http.Request) (int, any, error) {
 	if s.jobs.AcceptIndex == nil {
 		return 0, nil, s.noEdge()
 	}
-	q, err := read(r, func(o *strictjson.Object) api.IndexAcceptance {
+	q, err := read(r, true, func(o *strictjson.Object) api.IndexAcceptance {
 		return api.IndexAcceptance{Database: o.Str("database", true)}
 	})
 	if err != nil {
@@ -317,7 +320,7 @@ func (s *Server) explainCall(r *http.Request) (int, any, error) {
 	if s.jobs.Explain == nil {
 		return 0, nil, s.noEdge()
 	}
-	q, err := read(r, func(o *strictjson.Object) api.Question {
+	q, err := read(r, true, func(o *strictjson.Object) api.Question {
 		text := func(name string) string { return o.Str(name, false) }
 		return api.Question{From: o.Str("from", true), To: o.Str("to", true), Peer: o.Str("peer", true), Host: text("host"),
 			Asserted: o.Strings("asserted", false), History: o.Strings("history", false),
@@ -357,7 +360,7 @@ func (s *Server) createClient(r *http.Request) (int, any, error) {
 	if s.jobs.NewClient == nil {
 		return 0, nil, notHere("api")
 	}
-	n, err := read(r, func(o *strictjson.Object) api.NewClient {
+	n, err := read(r, true, func(o *strictjson.Object) api.NewClient {
 		return api.NewClient{Name: o.Str("name", true), Roles: o.Strings("roles", true)}
 	})
 	if err != nil {
@@ -387,7 +390,7 @@ func (s *Server) createToken(r *http.Request) (int, any, error) {
 	if s.jobs.NewToken == nil {
 		return 0, nil, notHere("api")
 	}
-	n, err := read(r, func(o *strictjson.Object) api.NewToken { return api.NewToken{Roles: o.Strings("roles", true)} })
+	n, err := read(r, true, func(o *strictjson.Object) api.NewToken { return api.NewToken{Roles: o.Strings("roles", true)} })
 	if err != nil {
 		return 0, nil, err
 	}
@@ -405,14 +408,11 @@ func (s *Server) verifyAudit(r *http.Request) (int, any, error) {
 	if s.jobs.VerifyAudit == nil {
 		return 0, nil, notHere("api")
 	}
-	var q api.AuditQuestion
-	if r.ContentLength != 0 {
-		var err error
-		if q, err = read(r, func(o *strictjson.Object) api.AuditQuestion {
-			return api.AuditQuestion{Heads: o.Strings("heads", false)}
-		}); err != nil {
-			return 0, nil, err
-		}
+	q, err := read(r, false, func(o *strictjson.Object) api.AuditQuestion {
+		return api.AuditQuestion{Heads: o.Strings("heads", false)}
+	})
+	if err != nil {
+		return 0, nil, err
 	}
 	rep, err := s.jobs.VerifyAudit(r.Context(), q.Heads)
 	if err != nil {
