@@ -137,6 +137,7 @@ func (e *Edge) inDialog(tx *transaction.Server, m *sip.Message, g *group) {
 		g.m.sent(sip.OPTIONS, 200)
 	case sip.REFER:
 		s.refers++
+		c.refers = slices.DeleteFunc(c.refers, func(r *refer) bool { return r.until.Before(time.Now()) })
 		switch {
 		case s.group.cfg.Refer != referRelay:
 			e.refuse(tx, m, g, 403, "peer group "+g.cfg.Name+" may not transfer calls by REFER", 0)

@@ -88,10 +88,9 @@ func (c *call) subscribed(s *side, m *sip.Message) (r *refer, event string, ok b
 
 // refer notes a REFER of side s that is passed on with the CSeq seq.
 func (c *call) refer(s *side, m *sip.Message, seq uint32) *refer {
-	o, now := c.other(s), time.Now()
+	o := c.other(s)
 	cs, _ := m.CSeq()
-	c.refers = slices.DeleteFunc(c.refers, func(r *refer) bool { return r.until.Before(now) })
-	r := &refer{from: s, seq: [2]uint32{cs.Seq, seq}, first: [2]bool{s.refers == 1, !o.referred}, until: now.Add(referLife)}
+	r := &refer{from: s, seq: [2]uint32{cs.Seq, seq}, first: [2]bool{s.refers == 1, !o.referred}, until: time.Now().Add(referLife)}
 	o.referred = true
 	c.refers = append(c.refers, r)
 	return r

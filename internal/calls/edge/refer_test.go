@@ -142,6 +142,14 @@ func TestTransfersOfACallAreBounded(t *testing.T) {
 		t.Errorf("no Retry-After in\n%s", m.raw)
 	}
 	b.core.quiet()
+	for _, c := range b.e.calls.all() { // as if nothing had been heard of the transfers for long
+		c.mu.Lock()
+		for _, r := range c.refers {
+			r.until = time.Now()
+		}
+		c.mu.Unlock()
+	}
+	b.referred(down, up)
 	b.over(up, down)
 	b.endTransfers(down)
 }
