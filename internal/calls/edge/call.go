@@ -141,6 +141,14 @@ func (c *call) log() *slog.Logger {
 	return l
 }
 
+// party names the side in records.
+func (s *side) party() record.Party {
+	if s.near {
+		return record.Near
+	}
+	return record.Far
+}
+
 func (c *call) other(s *side) *side {
 	if s.near {
 		return c.far
@@ -303,15 +311,10 @@ func loose(target string, routes []string) (uri string, lines []string) {
 	if err != nil {
 		return target, routes
 	}
-	if u, err := a.URI(); err != nil || hasParam(u, "lr") {
+	if u, err := a.URI(); err != nil || u.Params.Has("lr") {
 		return target, routes
 	}
 	return a.Addr, append(append([]string(nil), routes[1:]...), "<"+target+">")
-}
-
-func hasParam(u sip.URI, name string) bool {
-	_, ok := u.Param(name)
-	return ok
 }
 
 // route finds where requests within a dialog go: the topmost Route, else the target (RFC 3261 §12.2.1.1, RFC 3263). A name that is not resolved yet, and
@@ -359,7 +362,7 @@ func (e *Edge) routes(s *side, target string, routes []string) (_ transport.Targ
 		if port == 0 {
 			port = proto.DefaultPort()
 		}
-		t.Addr = addrPort(addr, port)
+		t.Addr = netip.AddrPortFrom(addr, port)
 		return t, nil, false // on TLS under the name the far side is known by: few certificates carry addresses
 	}
 	targets, ok := e.find(resolve.Query{Host: host, Port: uint16(u.Port), Proto: proto})

@@ -189,11 +189,7 @@ func (c *call) goodbye(s *side, tx *transaction.Server, m *sip.Message) {
 	c.shape(res, s)
 	e.respond(tx, res)
 	s.group.m.sent(sip.BYE, 200)
-	by := record.Far
-	if s.near {
-		by = record.Near
-	}
-	c.finish(finish{by: by, status: 487, from: s, bye: m})
+	c.finish(finish{by: s.party(), status: 487, from: s, bye: m})
 }
 
 // relay is a request within the call that was passed from one side to the other and awaits its answer.
@@ -382,10 +378,7 @@ func (c *call) bury(r *relay, status int) {
 	if c.state != answered || !refresh || status != 481 && status != 408 {
 		return
 	}
-	gone := record.Far
-	if !r.from.near {
-		gone = record.Near
-	}
+	gone := c.other(r.from).party()
 	c.finish(finish{by: record.Tandem, text: fmt.Sprintf("the %s side no longer knows the call (%d to %s)", gone, status, r.method), cause: 41})
 }
 
@@ -587,9 +580,6 @@ func (p *probe) gone(how string) {
 	if c.state != answered {
 		return
 	}
-	who := record.Far
-	if p.s.near {
-		who = record.Near
-	}
-	c.finish(finish{by: record.Tandem, text: fmt.Sprintf("the %s side no longer knows the call: it %s to OPTIONS", who, how), cause: 27})
+	text := fmt.Sprintf("the %s side no longer knows the call: it %s to OPTIONS", p.s.party(), how)
+	c.finish(finish{by: record.Tandem, text: text, cause: 27})
 }

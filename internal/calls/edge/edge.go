@@ -411,20 +411,14 @@ func (e *Edge) Peers() []PeerState {
 // groupOf returns the group a message belongs to, nil if it came from nowhere known.
 func (e *Edge) groupOf(f transport.Flow) *group {
 	g, _ := f.Tag().(*group)
-	if g == nil {
+	switch {
+	case g == nil:
 		// A connection that we opened: its far side has proved the name that we asked for, which need not be among those of peers that connect to us.
 		if po := e.ports[f.Endpoint()]; po != nil {
-			g = po.sources.Load().group(f.Remote().Addr())
+			return po.sources.Load().group(f.Remote().Addr())
 		}
+	case f.Proto() != transport.TLS, len(g.cfg.TLS.PeerNames) == 0, slices.ContainsFunc(g.cfg.TLS.PeerNames, f.VerifiedFor):
 		return g
-	}
-	if g == nil || f.Proto() != transport.TLS || len(g.cfg.TLS.PeerNames) == 0 {
-		return g
-	}
-	for _, n := range g.cfg.TLS.PeerNames {
-		if f.VerifiedFor(n) {
-			return g
-		}
 	}
 	return nil
 }
@@ -453,7 +447,7 @@ func (e *Edge) answer(tx *transaction.Server, m *sip.Message, status int) *sip.M
 func (e *Edge) refuse(tx *transaction.Server, m *sip.Message, g *group, status int, text string, retry time.Duration) {
 	res := e.answer(tx, m, status)
 	if text != "" {
-		res.Add(sip.KindWarning, sip.Warning(399, hostOf(g.local[g.at(tx.Flow())]), text))
+		res.Add(sip.KindWarning, sip.Warning(399, hostOf(g.local[tx.Flow().Proto()]), text))
 	}
 	if retry > 0 {
 		res.Add(sip.KindRetryAfter, seconds(retry))
@@ -514,9 +508,6 @@ func oversize(tx *transaction.Server, res *sip.Message) *transport.SizeError {
 func tooLargeAnswer(size *transport.SizeError) string {
 	return "the answer of the other side cannot be passed on: " + size.Error() + "; use TCP or TLS, or have it shortened"
 }
-
-// at is the transport a message of the group came over.
-func (g *group) at(f transport.Flow) transport.Proto { return f.Proto() }
 
 // allow is the Allow value for the group.
 func (g *group) allow() string {

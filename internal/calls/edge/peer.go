@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -465,8 +465,7 @@ func addrOf(sentBy string, p transport.Proto) leg.Addr {
 	if err != nil {
 		host, port = sentBy, 0
 	}
-	a := leg.Addr{Host: host, Port: port, Transport: p.Param()}
-	return a
+	return leg.Addr{Host: host, Port: port, Transport: p.Param()}
 }
 
 // hostOf writes an address for a Warning's agent.
@@ -474,8 +473,5 @@ func hostOf(a leg.Addr) string {
 	if a.Port == 0 {
 		return a.Host
 	}
-	if strings.Contains(a.Host, ":") {
-		return "[" + a.Host + "]:" + strconv.Itoa(int(a.Port))
-	}
-	return a.Host + ":" + strconv.Itoa(int(a.Port))
+	return net.JoinHostPort(a.Host, itoa(int(a.Port)))
 }

@@ -603,9 +603,7 @@ func routeSet(m *sip.Message, reversed bool) []string {
 		set = append(set, sip.EscapeHash(v))
 	}
 	if reversed {
-		for i, j := 0, len(set)-1; i < j; i, j = i+1, j-1 {
-			set[i], set[j] = set[j], set[i]
-		}
+		slices.Reverse(set)
 	}
 	return set
 }

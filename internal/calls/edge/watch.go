@@ -22,8 +22,6 @@ func parseAddr(s string) (netip.Addr, error) {
 	return a.Unmap(), err
 }
 
-func addrPort(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
-
 // watch sends OPTIONS to the peers and follows their names in DNS.
 type watch struct {
 	e     *Edge

@@ -2,6 +2,7 @@ package leg
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/calls/sip"
@@ -85,11 +86,7 @@ func (a Addr) appendURI(b []byte, user, params string) []byte {
 	if user != "" {
 		b = append(append(b, user...), '@')
 	}
-	six := false
-	for i := 0; i < len(a.Host); i++ {
-		six = six || a.Host[i] == ':'
-	}
-	if six {
+	if strings.IndexByte(a.Host, ':') >= 0 {
 		b = append(append(append(b, '['), a.Host...), ']')
 	} else {
 		b = append(b, a.Host...)

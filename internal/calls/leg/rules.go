@@ -58,12 +58,7 @@ func (c *Config) Validate() []error {
 
 // reserved names are those this gateway and the services give a meaning to.
 func reserved(name string) bool {
-	for _, r := range []string{HeaderSBC, HeaderTenantID, HeaderFMC} {
-		if strings.EqualFold(r, name) {
-			return true
-		}
-	}
-	return false
+	return fold(name, HeaderSBC) || fold(name, HeaderTenantID) || fold(name, HeaderFMC)
 }
 
 // Problem makes one configuration problem; path is relative to the Config it is found in.

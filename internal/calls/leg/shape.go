@@ -39,6 +39,15 @@ func allow(methods []sip.Method) string {
 // Initial tells whether m is an INVITE that begins a call.
 func Initial(m *sip.Message) bool { return m.Method() == sip.INVITE && m.ToTag() == "" }
 
+// about returns the method that a message belongs to; ok is false for 100 and for failures.
+func about(m *sip.Message) (method sip.Method, ok bool) {
+	if m.IsRequest() {
+		return m.Method(), true
+	}
+	c, err := m.CSeq()
+	return c.Method, err == nil && m.Status() > 100 && m.Status() < 300
+}
+
 // SetContact puts our Contact on a message that should or may have one: requests that set or refresh the far side's
 // target, ACK, OPTIONS, and their provisional and successful answers (RFC 3261 §20, table 2; RFC 3311). Others have it
 // taken off. The user part is the number of our end: From's in a request, To's in an answer, so that it stays the same
@@ -46,30 +55,19 @@ func Initial(m *sip.Message) bool { return m.Method() == sip.INVITE && m.ToTag()
 //
 // It returns whether the message has a Contact now.
 func SetContact(m *sip.Message, a Addr) bool {
+	method, ok := about(m)
+	switch method {
+	case sip.INVITE, sip.ACK, sip.UPDATE, sip.OPTIONS, sip.REFER, sip.SUBSCRIBE, sip.NOTIFY:
+	default:
+		ok = false
+	}
+	if !ok {
+		m.Remove(sip.KindContact)
+		return false
+	}
 	end := sip.KindFrom
-	var method sip.Method
-	if m.IsRequest() {
-		method = m.Method()
-		switch method {
-		case sip.INVITE, sip.ACK, sip.UPDATE, sip.OPTIONS, sip.REFER, sip.SUBSCRIBE, sip.NOTIFY:
-		default:
-			m.Remove(sip.KindContact)
-			return false
-		}
-	} else {
+	if m.IsResponse() {
 		end = sip.KindTo
-		c, err := m.CSeq()
-		method = c.Method
-		s := m.Status()
-		switch {
-		case err != nil || s <= 100 || s >= 300:
-			m.Remove(sip.KindContact)
-			return false
-		case method == sip.INVITE || method == sip.UPDATE || method == sip.OPTIONS || method == sip.REFER || method == sip.SUBSCRIBE || method == sip.NOTIFY:
-		default:
-			m.Remove(sip.KindContact)
-			return false
-		}
 	}
 	user := ""
 	if method != sip.OPTIONS {
@@ -84,13 +82,9 @@ func SetContact(m *sip.Message, a Addr) bool {
 // SetAllow puts our Allow on what says which methods we take: INVITE, UPDATE and OPTIONS and their provisional and
 // successful answers (RFC 3261 §20.5). Others are left as they are.
 func SetAllow(m *sip.Message, allow string) {
-	method := m.Method()
-	if m.IsResponse() {
-		c, err := m.CSeq()
-		if err != nil || m.Status() <= 100 || m.Status() >= 300 {
-			return
-		}
-		method = c.Method
+	method, ok := about(m)
+	if !ok {
+		return
 	}
 	switch method {
 	case sip.INVITE, sip.UPDATE, sip.OPTIONS:

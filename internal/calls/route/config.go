@@ -326,13 +326,7 @@ func countryCode(s string) bool {
 	case len(s) == 1:
 		return false
 	}
-	two := false
-	for i := 0; i < len(twoDigitCodes); i += 3 {
-		if twoDigitCodes[i:i+2] == s[:2] {
-			two = true
-			break
-		}
-	}
+	two := strings.Contains(twoDigitCodes, s[:2])
 	return two && len(s) == 2 || !two && len(s) == 3
 }
 
@@ -370,15 +364,7 @@ func cutSuffixFold(s, suffix string) (string, bool) {
 }
 
 func digits(s string, least, most int) bool {
-	if len(s) < least || len(s) > most {
-		return false
-	}
-	for i := 0; i < len(s); i++ {
-		if s[i] < '0' || s[i] > '9' {
-			return false
-		}
-	}
-	return true
+	return len(s) >= least && len(s) <= most && strings.Trim(s, "0123456789") == ""
 }
 
 // hostLabel tells whether s is one DNS host label: letters, digits and inner "-" (RFC 1123 §2.1).

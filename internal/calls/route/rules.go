@@ -2,6 +2,7 @@ package route
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/tandemgw/tandem/internal/domain"
 )
@@ -265,21 +266,10 @@ func serviceList(set domain.ServiceSet) string {
 
 // warningText makes a text fit for a SIP quoted-string as it is (RFC 3261 §25.1): facts come from the wire.
 func warningText(s string) string {
-	clean := true
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
-			clean = false
-			break
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == '"' || r == '\\' || r >= 0x7f {
+			return '?'
 		}
-	}
-	if clean {
-		return s
-	}
-	b := []byte(s)
-	for i, c := range b {
-		if c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
-			b[i] = '?'
-		}
-	}
-	return string(b)
+		return r
+	}, s)
 }

@@ -430,13 +430,6 @@ func (s *Stack) recovered(what string, flow fmt.Stringer) {
 }
 
 func localIP(a net.Addr) netip.AddrPort {
-	switch a := a.(type) {
-	case *net.TCPAddr:
-		ap := a.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	case *net.UDPAddr:
-		ap := a.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
-	return netip.AddrPort{}
+	ap := a.(interface{ AddrPort() netip.AddrPort }).AddrPort() // a TCP or UDP address
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }

@@ -30,9 +30,6 @@ type TLSConfig struct {
 	PeerNames []string
 	// Anonymous lets far sides connect that show no certificate. One that is shown is verified all the same. Default false: mutual TLS.
 	Anonymous bool
-	// OldSuites adds the AES-CBC suites of TLS 1.2 that Go still has (AES_128_CBC_SHA256), for old session border controllers. Go
-	// does not protect them against timing of the padding. The AES_256_CBC_SHA384 suites are not in Go's library.
-	OldSuites bool
 }
 
 // suites are those the gateway offers for TLS 1.2 (facts: gateway-calls, section 10); TLS 1.3's are fixed in Go.
@@ -41,11 +38,6 @@ var suites = []uint16{
 	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-}
-
-var oldSuites = []uint16{
-	tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256,
-	tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256,
 }
 
 func (c *TLSConfig) check() error {
@@ -64,9 +56,6 @@ func (c *TLSConfig) base() *tls.Config {
 		CipherSuites:           suites,
 		SessionTicketsDisabled: true, // a resumed session would carry one identity's verdict over to another
 		Renegotiation:          tls.RenegotiateNever,
-	}
-	if c.OldSuites {
-		t.CipherSuites = append(append([]uint16(nil), suites...), oldSuites...)
 	}
 	return t
 }
