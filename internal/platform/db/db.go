@@ -36,13 +36,13 @@ type DB struct {
 	where       string          // host, port and database, or the file's path
 	node        string          // as Join said; empty: nothing is written
 
-	probing  chan struct{} // full while a probe asks the server; guards migrated and probe
+	probing  chan struct{} // full while a probe asks the server; guards migrated, probe and held
 	migrated bool
 	probe    *pgx.Conn // kept open between probes; PostgreSQL only
+	held     bool      // probe holds the lock of the node's id, or there is a pooler
 
-	writing sync.Mutex // guards session and held
-	session *pgx.Conn  // the node's own; PostgreSQL only
-	held    bool       // it holds the lock of the node's id, or there is a pooler
+	writing sync.Mutex // guards session
+	session *pgx.Conn  // on which the node's row is written; PostgreSQL only
 
 	mu     sync.Mutex // guards the fields below
 	epoch  *epoch

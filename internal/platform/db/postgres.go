@@ -212,6 +212,7 @@ func (d *DB) ask(ctx context.Context) error {
 				return err
 			}
 			d.probe, fresh = c, true
+			d.held = false
 			d.migrated = false // it may be another server, or one that was upgraded or restored
 		}
 		err := d.probe.Ping(pctx)
@@ -225,6 +226,9 @@ func (d *DB) ask(ctx context.Context) error {
 		if fresh || pctx.Err() != nil {
 			return fmt.Errorf("no sign of life within %v: %w", d.cfg.ProbeTimeout, err)
 		}
+	}
+	if err := d.claim(pctx); err != nil {
+		return fmt.Errorf("claim the node's id: %w", err)
 	}
 	if d.migrated {
 		return nil

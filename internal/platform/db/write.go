@@ -48,12 +48,17 @@ func (d *DB) Status() Status {
 }
 
 // Join makes this process the node of the given id: by writing the node's row every two seconds, Run proves from now on that
-// the database takes writes. On PostgreSQL it holds the id by an advisory lock; an error says that another process does. While
-// the database is unavailable the id is claimed later; a conflict is then logged and shown by Status. On SQLite the file's
-// lock keeps others out.
+// the database takes writes. On PostgreSQL it holds the id by an advisory lock of the session that asks for signs of life; an
+// error says that another process does. While the database is unavailable the id is claimed later; a conflict is then logged
+// and shown by Status. On SQLite the file's lock keeps others out.
 func (d *DB) Join(ctx context.Context, node string) error {
 	d.node = node
 	for began := time.Now(); ; {
+		if d.cfg.Driver == Postgres {
+			d.probing <- struct{}{}
+			_ = d.ask(ctx) // Run finds out, and says why
+			<-d.probing
+		}
 		d.prove(ctx)
 		rival := d.Status().Rival
 		if rival == "" || ctx.Err() != nil {
@@ -170,7 +175,7 @@ func (d *DB) proveSQLite(ctx context.Context) error {
 	return err
 }
 
-// provePostgres writes on the node's own session, which it opens if need be. It also asks for room for a small file in the
+// provePostgres writes on a session of its own, which it opens if need be. It also asks for room for a small file in the
 // data directory (an exported snapshot, removed at once), because the update of a row needs none on a full disk, and for
 // tables of which the permission to write was withdrawn.
 func (d *DB) provePostgres(ctx context.Context) (err error) {
@@ -183,13 +188,9 @@ func (d *DB) provePostgres(ctx context.Context) (err error) {
 		if d.session, err = pgx.ConnectConfig(ctx, d.pgcfg.Copy()); err != nil {
 			return err
 		}
-		d.held = false
 	}
 	var denied *string
-	if err = d.claim(ctx); err == nil {
-		_, err = d.session.Exec(ctx, writeNode, d.node, time.Now().UnixMicro())
-	}
-	if err == nil {
+	if _, err = d.session.Exec(ctx, writeNode, d.node, time.Now().UnixMicro()); err == nil {
 		err = d.session.QueryRow(ctx, `SELECT pg_export_snapshot(), (SELECT string_agg(t.relname, ', ' ORDER BY t.relname)
 			FROM pg_class n JOIN pg_class t ON t.relnamespace = n.relnamespace AND t.relowner = n.relowner AND t.relkind = 'r'
 			WHERE n.oid = 'nodes'::regclass AND NOT has_table_privilege(t.oid, 'INSERT, UPDATE'))`).Scan(nil, &denied)
@@ -204,23 +205,24 @@ func (d *DB) provePostgres(ctx context.Context) (err error) {
 	return err
 }
 
-// claim takes the lock of the node's id for the life of the session. Keep-alives let the server end the session of a machine
-// that vanished within nine seconds. A pooler in between could hand the session to others: then nothing is locked.
+// claim takes the lock of the node's id for the life of the probe's session, unless it is held. That session never writes: a
+// write that hangs would keep it, and the lock, when the process was killed. Keep-alives let the server end the session of a
+// machine that vanished within nine seconds. A pooler in between could hand the session to others: then nothing is locked.
 func (d *DB) claim(ctx context.Context) error {
-	if d.held {
+	if d.held || d.node == "" {
 		return nil
 	}
 	var pid uint32
-	if err := d.session.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+	if err := d.probe.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
 		return err
 	}
-	if pid != d.session.PgConn().PID() {
+	if pid != d.probe.PgConn().PID() {
 		d.log.Warn("a connection pooler is in between: two nodes with the same id would not be noticed", "node", d.node)
 		d.held = true
 		return nil
 	}
 	rival := ""
-	err := d.session.QueryRow(ctx, `SELECT pg_try_advisory_lock(key), (SELECT COALESCE(string_agg(COALESCE(host(a.client_addr), 'a local process')
+	err := d.probe.QueryRow(ctx, `SELECT pg_try_advisory_lock(key), (SELECT COALESCE(string_agg(COALESCE(host(a.client_addr), 'a local process')
 			|| ', server process ' || a.pid || ', since ' || date_trunc('second', a.backend_start), '; '), 'a session that has ended')
 		FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 			AND a.datname = current_database() AND (l.classid::bigint << 32) | l.objid::bigint = key)

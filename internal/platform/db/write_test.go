@@ -3,7 +3,10 @@ package db_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -279,6 +282,83 @@ func TestSecondNodeWithTheSameIDIsRefused(t *testing.T) {
 	if x := first.Status(); !x.Writable || x.Rival != "" {
 		t.Errorf("the first n1 noticed the refusal: %+v", x)
 	}
+}
+
+// TestKilledNodeReturnsWhileWritesHang: the server goes on with the last write of a node that was killed, perhaps for ever (here
+// it waits for a standby that never comes). That must not keep the node from starting again.
+func TestKilledNodeReturnsWhileWritesHang(t *testing.T) {
+	t.Parallel()
+	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
+	c.CreateDatabase(t, "tandem")
+	conf := db.Default()
+	conf.Driver, conf.URL = db.Postgres, c.URL("tandem")
+	again := testkit.Open(t, conf)
+
+	way, kill := throughSocket(t, filepath.Join(c.Dir, ".s.PGSQL.5432"))
+	killed := conf
+	killed.URL = strings.Replace(conf.URL, c.Dir, way, 1)
+	killed.ProbeTimeout = time.Minute // its write is not cancelled before it is killed
+	d := serve(t, killed, "n1")
+	d.works(t, "untouched")
+	c.Admin(t, "postgres", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+	c.Admin(t, "postgres", "SELECT pg_reload_conf()")
+	hanging := func(db.Status) (yes bool) {
+		err := again.View(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			_, err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep')", nil, &yes)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return yes
+	}
+	d.until(t, "its write hangs", hanging)
+	kill()
+
+	if err := again.Join(t.Context(), "n1"); err != nil {
+		t.Errorf("the node that starts again got %v", err)
+	}
+	if !hanging(db.Status{}) {
+		t.Error("the killed node's write had ended before")
+	}
+}
+
+// throughSocket is a directory with a Unix socket that leads to another one, until kill cuts it.
+func throughSocket(t *testing.T, to string) (dir string, kill func()) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tandem-way")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	l, err := net.Listen("unix", filepath.Join(dir, filepath.Base(to)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	context.AfterFunc(ctx, func() { l.Close() })
+	go func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("unix", to)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			context.AfterFunc(ctx, func() { near.Close(); far.Close() })
+			for _, pair := range [][2]net.Conn{{near, far}, {far, near}} {
+				go func() {
+					_, _ = io.Copy(pair[0], pair[1]) // until either end closes
+					near.Close()
+					far.Close()
+				}()
+			}
+		}
+	}()
+	return dir, cancel
 }
 
 // TestNodeIDIsClaimedLater: a node that starts without the database finds out later that its id is taken, says so, and works on.
