@@ -100,6 +100,22 @@ func TestCloseLeavesAStuckReader(t *testing.T) {
 	})
 }
 
+// TestAnEmptyWriteEndsNothing: fmt.Fprint of an empty text writes nil.
+func TestAnEmptyWriteEndsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &stream{}
+		o := NewOutput(s)
+		_, _ = o.Write(nil)
+		synctest.Wait()
+		lines(o, 0, 1)
+		o.Close()
+		if s.String() != "line 0\n" {
+			t.Errorf("written %q after an empty write", s)
+		}
+	})
+}
+
 // TestLargeLinesAreBoundedBySize: the queue's size counts too.
 func TestLargeLinesAreBoundedBySize(t *testing.T) {
 	t.Parallel()
