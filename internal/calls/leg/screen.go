@@ -49,8 +49,17 @@ func Screen(m *sip.Message, l *Leg, view route.View) {
 	m.Set(sip.KindFrom, sip.WithParam(from, "tag", m.FromTag()))
 }
 
-// identity reads an asserted identity. number is set when it is one, or cannot be read; n is empty if it is not E.164.
+// identity reads an asserted identity. number is set when it is one, or no sip, sips or tel URI that can be read (RFC 3325 §9.1):
+// others may find a number in it. n is empty if it is not E.164.
 func identity(value string) (n domain.E164, number bool) {
+	a, err := sip.ParseNameAddr(value)
+	if err != nil {
+		return "", true
+	}
+	u, err := a.URI()
+	if err != nil || u.Scheme == sip.SchemeOther {
+		return "", true
+	}
 	p := party(value)
-	return p.Number, p.Number != "" || p.Numeric() || strings.ContainsAny(p.Text, `<>"`)
+	return p.Number, p.Number != "" || p.Numeric()
 }

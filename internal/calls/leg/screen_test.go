@@ -52,6 +52,9 @@ func TestScreen(t *testing.T) {
 			[]string{"P-Asserted-Identity: <sip:%2b1202-555(0111)@x>", "P-Asserted-Identity: <sip:12025550111@x>", "P-Asserted-Identity: <sip:02025550111@x>",
 				"P-Asserted-Identity: <sips:" + stranger + ";ext=1@x>", "P-Asserted-Identity: <sip:" + stranger + "%40y@x>"}, nil},
 		{"unreadable", d, []string{"P-Asserted-Identity: <<sip:" + own + "@x>"}, nil},
+		{"no URI that an identity may be", d, []string{"P-Asserted-Identity: <sip:" + stranger + "%@x>", "P-Asserted-Identity: <sip:+1 2025550111@x>",
+			"P-Asserted-Identity: <tel:" + stranger + "%2>", "P-Asserted-Identity: <sip:" + stranger + "@x:y>", "P-Asserted-Identity: <sip:" + stranger + "@>",
+			"P-Asserted-Identity: <" + stranger + ">", "P-Asserted-Identity: <callto:" + stranger + ">", "Remote-Party-ID: sip:" + stranger + "@x y"}, nil},
 		{"the outside caller of a forwarded call", forwarded, []string{"P-Asserted-Identity: <tel:" + stranger + ">"}, []string{"P-Asserted-Identity: <tel:" + stranger + ">"}},
 		{"the caller's number, asserted by the called service", toService, []string{"P-Asserted-Identity: <tel:" + stranger + ">"}, nil},
 	} {
