@@ -1,5 +1,7 @@
 package sip
 
+import "strings"
+
 // Validator checks messages that Parse accepted against RFC 3261. The zero value
 // is ready; any number of goroutines may use it once its fields are set.
 //
@@ -302,14 +304,8 @@ func (c *checker) contentType(value string) *Problem {
 	if i := scanTo(value, 0, ';'); i < len(value) {
 		media, params = value[:i], Params(value[i+1:])
 	}
-	slash := -1
-	for i := 0; i < len(media); i++ {
-		if media[i] == '/' {
-			slash = i
-			break
-		}
-	}
-	if slash < 0 || !isToken(trim(media[:slash])) || !isToken(trim(media[slash+1:])) || params.check() != nil {
+	kind, subtype, _ := strings.Cut(media, "/")
+	if !isToken(trim(kind)) || !isToken(trim(subtype)) || params.check() != nil {
 		return bad("Content-Type", "RFC 3261 §20.15", "Malformed Content-Type")
 	}
 	if len(trim(media)) > c.lim.BodyName {

@@ -210,17 +210,7 @@ func (c *Client) arm() {
 const largePatience = time.Second
 
 // schedule puts the earlier of both times on the wheel. c.mu is held.
-func (c *Client) schedule() {
-	at := c.until
-	if c.again != 0 && (at == 0 || c.again < at) {
-		at = c.again
-	}
-	if at == 0 {
-		c.layer.wheel.clear(&c.t)
-		return
-	}
-	c.layer.wheel.set(&c.t, at)
-}
+func (c *Client) schedule() { c.layer.wheel.plan(&c.t, c.until, c.again) }
 
 // Cancel cancels an INVITE (RFC 3261 §9.1), with the given lines, such as Reason, in the CANCEL. It is sent once a provisional response has come. The INVITE still
 // gets its final response, 487 as a rule, or a 2xx that crossed; without one, Failed comes 64×T1 after the CANCEL. It returns [ErrDone] when

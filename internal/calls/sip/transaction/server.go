@@ -247,17 +247,7 @@ func (s *Server) acked() {
 }
 
 // schedule puts the earlier of both times on the wheel. s.mu is held.
-func (s *Server) schedule() {
-	at := s.until
-	if s.again != 0 && (at == 0 || s.again < at) {
-		at = s.again
-	}
-	if at == 0 {
-		s.layer.wheel.clear(&s.t)
-		return
-	}
-	s.layer.wheel.set(&s.t, at)
-}
+func (s *Server) schedule() { s.layer.wheel.plan(&s.t, s.until, s.again) }
 
 // expire is the wheel's call.
 func (s *Server) expire() {
@@ -483,18 +473,23 @@ func (s *Server) repeated() {
 	}
 }
 
-// ack finds what an ACK belongs to: the INVITE whose non-2xx final it acknowledges (§17.2.3), the 2xx that waits for it, or neither.
-func (l *Layer) ack(m *sip.Message, v sip.Via, seq uint32, f transport.Flow) {
+// inviteOf returns the INVITE's transaction that an ACK or CANCEL may belong to, nil if there is none.
+func (l *Layer) inviteOf(m *sip.Message, v sip.Via, seq uint32) *Server {
 	k := l.serverKey(m, v, sip.INVITE, seq)
 	t := l.at(k)
 	t.mu.Lock()
-	s := t.servers[k]
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	return t.servers[k]
+}
+
+// ack finds what an ACK belongs to: the INVITE whose non-2xx final it acknowledges (§17.2.3), the 2xx that waits for it, or neither.
+func (l *Layer) ack(m *sip.Message, v sip.Via, seq uint32, f transport.Flow) {
+	s := l.inviteOf(m, v, seq)
 	if s != nil && s.confirm() {
 		return
 	}
 	ak := l.ackKey(m.CallID(), m.FromTag(), m.ToTag(), seq)
-	t = l.half(ak)
+	t := l.half(ak)
 	t.mu.Lock()
 	s = t.acks[ak]
 	t.mu.Unlock()
@@ -545,11 +540,7 @@ func (s *Server) confirm() bool {
 
 // cancelRequest answers a CANCEL (RFC 3261 §9.2). It needs no transaction: the same CANCEL gets the same answer.
 func (l *Layer) cancelRequest(m *sip.Message, v sip.Via, seq uint32, f transport.Flow) {
-	k := l.serverKey(m, v, sip.INVITE, seq)
-	t := l.at(k)
-	t.mu.Lock()
-	s := t.servers[k]
-	t.mu.Unlock()
+	s := l.inviteOf(m, v, seq)
 	if s == nil {
 		l.m.StrayCancels.Add(1)
 		l.Reply(sip.NewResponse(m, 481, "", l.cfg.NewTag()), f)

@@ -54,6 +54,18 @@ func (w *wheel) close() {
 // now is the time on the wheel's own clock, which is monotonic.
 func (w *wheel) now() time.Duration { return time.Since(w.start) }
 
+// plan makes t fire at the earlier of two times, in place of any time before; 0 is never.
+func (w *wheel) plan(t *timer, a, b time.Duration) {
+	switch {
+	case a == 0 && b == 0:
+		w.clear(t)
+	case a == 0 || b != 0 && b < a:
+		w.set(t, b)
+	default:
+		w.set(t, a)
+	}
+}
+
 // set makes t fire at the given time, in place of any time before.
 func (w *wheel) set(t *timer, at time.Duration) {
 	n := int64((at + tick - 1) / tick)
