@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -14,18 +15,10 @@ import (
 
 // checkReport is what "config check --output json" prints.
 type checkReport struct {
-	Valid    bool           `json:"valid"`
-	Problems []checkProblem `json:"problems"`
+	Valid    bool            `json:"valid"`
+	Problems strict.Problems `json:"problems"`
 	// EmergencyStrings are the emergency numbers that calls are recognised by; empty unless valid.
 	EmergencyStrings []string `json:"emergencyStrings"`
-}
-
-type checkProblem struct {
-	Source  string `json:"source"`
-	Line    int    `json:"line,omitempty"`
-	Column  int    `json:"column,omitempty"`
-	Path    string `json:"path,omitempty"`
-	Message string `json:"message"`
 }
 
 func newConfig(t *target) *cobra.Command {
@@ -33,21 +26,17 @@ func newConfig(t *target) *cobra.Command {
 	check := &cobra.Command{
 		Use:   "check",
 		Short: "Report every mistake in the configuration",
-		Long: `Report every mistake in the configuration, as tandem serve would on this machine:
-certificates, keys, authorities and environment variables that it names are
-looked at too. With --offline they are not: for a configuration of another
-machine.`,
+		Long: `Report every mistake in the configuration. Certificates, keys, authorities and
+environment variables that it names are looked at too. With --offline they are
+not: for a configuration of another machine.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			l, err := t.load(config.Source{Machine: !offline})
 			var mistakes strict.Problems
 			if t.output == "json" && (err == nil || errors.As(err, &mistakes)) {
-				report := checkReport{Valid: err == nil, Problems: []checkProblem{}, EmergencyStrings: []string{}}
+				report := checkReport{Valid: err == nil, Problems: append(strict.Problems{}, mistakes...), EmergencyStrings: []string{}}
 				if l != nil {
 					report.EmergencyStrings = l.Policy.EmergencyStrings()
-				}
-				for _, m := range mistakes {
-					report.Problems = append(report.Problems, checkProblem(m))
 				}
 				if jerr := printJSON(t.p.Stdout, report); jerr != nil {
 					return jerr
@@ -76,10 +65,7 @@ machine.`,
 				if err != nil {
 					return err
 				}
-				if t.output == "json" {
-					return printJSON(t.p.Stdout, l.Tree())
-				}
-				return l.WriteShown(t.p.Stdout)
+				return show(t, l.Tree(), func(w io.Writer, _ any) error { return l.WriteShown(w) })
 			},
 		},
 		&cobra.Command{

@@ -91,12 +91,12 @@ Tandem must not run on the data directory meanwhile. Run it as the user that Tan
 			if err != nil {
 				return fmt.Errorf("restore: %w", err)
 			}
-			if t.output == "json" {
-				return printJSON(t.p.Stdout, map[string]string{"database": identity, "replaced": replaced})
-			}
-			_, err = fmt.Fprintf(t.p.Stdout, "The database has the new identity %s.\n%sStart Tandem. Each edge routes by the index it has until you run there:\n    tandem index accept\n",
-				identity, either(replaced == "", "", "The one of before is kept as\n    "+replaced+"\n"))
-			return err
+			answer := map[string]string{"database": identity, "replaced": replaced}
+			return show(t, answer, func(w io.Writer, _ map[string]string) error {
+				_, err = fmt.Fprintf(w, "The database has the new identity %s.\n%sStart Tandem. Each edge routes by the index it has until you run there:\n    tandem index accept\n",
+					identity, either(replaced == "", "", "The one of before is kept as\n    "+replaced+"\n"))
+				return err
+			})
 		},
 	}
 }

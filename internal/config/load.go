@@ -185,10 +185,10 @@ func (c *Config) Path(p string) string {
 	return filepath.Join(c.Data, p)
 }
 
-// CertificateFile and KeyFile are the pair made for loopback, below the data directory.
+// GeneratedCertificate and GeneratedKey are the pair made for loopback, below the data directory.
 const (
-	generatedCertificate = "tls/loopback.pem"
-	generatedKey         = "tls/loopback.key"
+	GeneratedCertificate = "tls/loopback.pem"
+	GeneratedKey         = "tls/loopback.key"
 )
 
 // paths makes what is relative to the data directory absolute, and names the generated certificate where one is needed.
@@ -207,7 +207,7 @@ func (l *Loaded) paths() {
 	for i := range l.Calls.Edge.Groups {
 		g := &l.Calls.Edge.Groups[i]
 		if g.Bind.TLS != "" && g.TLS.CertificateFile == "" && g.TLS.KeyFile == "" && loopback(g.Bind.TLS) {
-			g.TLS.CertificateFile, g.TLS.KeyFile = l.Path(generatedCertificate), l.Path(generatedKey)
+			g.TLS.CertificateFile, g.TLS.KeyFile = l.Path(GeneratedCertificate), l.Path(GeneratedKey)
 			if g.TLS.RootsFile == "" {
 				g.TLS.RootsFile = g.TLS.CertificateFile
 			}
@@ -239,8 +239,12 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	if len(l.Roles) == 0 {
 		bad("roles", "is empty; name at least one of %s", strings.Join(Roles(), ", "))
 	}
-	for _, i := range problemRoles(l.Roles) {
-		bad(fmt.Sprintf("roles[%d]", i), "there is no role %q; use %s", l.Roles[i], strings.Join(Roles(), ", "))
+	known := len(l.Roles) > 0
+	for i, r := range l.Roles {
+		if !slices.Contains(Roles(), r) {
+			known = false
+			bad(fmt.Sprintf("roles[%d]", i), "there is no role %q; use %s", r, strings.Join(Roles(), ", "))
+		}
 	}
 	oneOf := func(path, got string, want ...string) {
 		if !slices.Contains(want, got) {
@@ -264,17 +268,12 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	if l.Shutdown.Cut <= 0 {
 		bad("shutdown.cut", "must be more than 0s; parts need a moment to end")
 	}
-	listener := func(path string, x *Listener) {
-		for _, p := range x.problems() {
-			bad(path+"."+p[0], "%s", p[1])
-		}
-	}
-	listener("metrics", &l.Metrics)
-	listener("manage", &l.Manage.Listener)
+	room("metrics", l.Metrics.problems())
+	room("manage", l.Manage.Listener.problems())
 	if n := l.Manage.RequestsPerMinute; n < 1 || n > 1_000_000 {
 		bad("manage.requestsPerMinute", "%d is out of range; give 1 to 1000000", n)
 	}
-	listener("provisioning", &l.Provisioning.Listener)
+	room("provisioning", l.Provisioning.Listener.problems())
 	room("auth", l.Auth.Validate())
 	room("secrets", l.Secrets.Validate())
 	room("database", l.Database.Validate())
@@ -282,7 +281,7 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	room("manage", l.Manage.Sources.Validate())
 	room("provisioning", l.Provisioning.Sources.Validate())
 	room("provisioning", l.Provisioning.API.Validate())
-	if l.Database.Driver == db.SQLite && len(problemRoles(l.Roles)) == 0 && len(l.Roles) < len(Roles()) && len(l.Roles) > 0 {
+	if known && l.Database.Driver == db.SQLite && len(l.Roles) < len(Roles()) {
 		bad("roles", "on SQLite one process does everything; run all of %s here, or use PostgreSQL", strings.Join(Roles(), ", "))
 	}
 	for i, a := range l.Calls.DNS.Servers {
@@ -315,17 +314,6 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	return ps
 }
 
-// problemRoles returns the indexes of what is no role.
-func problemRoles(roles []string) []int {
-	var bad []int
-	for i, r := range roles {
-		if !slices.Contains(Roles(), r) {
-			bad = append(bad, i)
-		}
-	}
-	return bad
-}
-
 // describe splits a room's error into the path it is about and its text.
 func describe(err error) (path, text string) {
 	var f *fault.Error
@@ -348,40 +336,44 @@ func below(step string, errs []error) []error {
 	return out
 }
 
-// problems returns [field, text] pairs.
-func (x *Listener) problems() [][2]string {
+// problems returns every mistake as a *fault.Error whose Target is the field.
+func (x *Listener) problems() (errs []error) {
 	if x.Listen == Off {
 		return nil
 	}
-	var ps [][2]string
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, fault.New(fault.Invalid, "InvalidConfiguration", format, args...).At(field))
+	}
 	host, port, err := net.SplitHostPort(x.Listen)
 	if err != nil {
 		if err := domain.CheckBrackets(x.Listen); err != nil {
-			return append(ps, [2]string{"listen", fmt.Sprintf("%q: %v", x.Listen, err)})
+			bad("listen", "%q: %v", x.Listen, err)
+			return errs
 		}
-		return append(ps, [2]string{"listen", fmt.Sprintf("%q is not \"ip:port\" (%v); to serve nothing write \"off\"", x.Listen, err)})
+		bad("listen", "%q is not \"ip:port\" (%v); to serve nothing write \"off\"", x.Listen, err)
+		return errs
 	}
 	if host != "" && host != "localhost" {
 		if _, err := netip.ParseAddr(host); err != nil {
-			ps = append(ps, [2]string{"listen", fmt.Sprintf("%q is not an IP address", host)})
+			bad("listen", "%q is not an IP address", host)
 		}
 	}
 	if n, err := net.LookupPort("tcp", port); err != nil || n < 0 {
-		ps = append(ps, [2]string{"listen", fmt.Sprintf("%q is not a port", port)})
+		bad("listen", "%q is not a port", port)
 	}
 	if (x.CertificateFile == "") != (x.KeyFile == "") {
-		ps = append(ps, [2]string{"certificateFile", "certificateFile and keyFile belong together; give both or neither"})
+		bad("certificateFile", "certificateFile and keyFile belong together; give both or neither")
 	}
 	if !loopback(x.Listen) && x.CertificateFile == "" && !x.Insecure {
-		ps = append(ps, [2]string{"listen", fmt.Sprintf("%s can be reached from other machines and is not TLS; give certificateFile and keyFile, or say insecure: true", x.Listen)})
+		bad("listen", "%s can be reached from other machines and is not TLS; give certificateFile and keyFile, or say insecure: true", x.Listen)
 	}
 	if x.MaxConnections < 8 || x.MaxConnections > 100_000 {
-		ps = append(ps, [2]string{"maxConnections", fmt.Sprintf("%d is out of range; give 8 to 100000", x.MaxConnections)})
+		bad("maxConnections", "%d is out of range; give 8 to 100000", x.MaxConnections)
 	}
 	if n := x.MaxConnectionsPerSource; n < 1 || n > x.MaxConnections {
-		ps = append(ps, [2]string{"maxConnectionsPerSource", fmt.Sprintf("%d is out of range; give 1 to maxConnections (%d)", n, x.MaxConnections)})
+		bad("maxConnectionsPerSource", "%d is out of range; give 1 to maxConnections (%d)", n, x.MaxConnections)
 	}
-	return ps
+	return errs
 }
 
 // loopback reports whether only this machine can reach addr.

@@ -86,13 +86,9 @@ func build(ctx context.Context, cfg *config.Loaded, version string, log *slog.Lo
 	if n.core, err = openCore(ctx, cfg, true, log, reg); err != nil {
 		return nil, err
 	}
-	for _, name := range cfg.Generated {
-		for _, g := range n.peerGroups {
-			if g.Name == name {
-				if err := ensureLoopbackCertificate(g.TLS.CertificateFile, g.TLS.KeyFile, log); err != nil {
-					return nil, fmt.Errorf("certificate for loopback: %w", err)
-				}
-			}
+	if len(cfg.Generated) > 0 {
+		if err := ensureLoopbackCertificate(cfg.Path(config.GeneratedCertificate), cfg.Path(config.GeneratedKey), log); err != nil {
+			return nil, fmt.Errorf("certificate for loopback: %w", err)
 		}
 	}
 	if n.bounds, n.sipConnections, err = shareDescriptors(cfg.Config, descriptorLimit(), log); err != nil {

@@ -174,7 +174,6 @@ func Offline(ctx context.Context, cfg *config.Loaded, version string, logTo io.W
 	}
 	m := manage.New(manage.Jobs{
 		Clients: c.listClients, NewClient: c.newClient, Revoke: c.clients.Revoke, NewToken: c.newToken, VerifyAudit: c.verifyAudit,
-		Health: nil, Drain: nil,
 	}, log, n.metrics.process)
 	mux := http.NewServeMux()
 	mux.Handle("/manage/", m.Local(localActor))

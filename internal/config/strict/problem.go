@@ -18,11 +18,11 @@ import (
 
 // Problem is one mistake.
 type Problem struct {
-	Source  string // file name, or the option that set the value
-	Line    int    // from 1; 0 when the source has no lines or the mistake is about something absent
-	Column  int    // from 1, in characters
-	Path    string // e.g. "calls.groups[0].bind"; empty for the whole document
-	Message string // what is wrong and how to mend it
+	Source  string `json:"source"`           // file name, or the option that set the value
+	Line    int    `json:"line,omitempty"`   // from 1; 0 when the source has no lines or the mistake is about something absent
+	Column  int    `json:"column,omitempty"` // from 1, in characters
+	Path    string `json:"path,omitempty"`   // e.g. "calls.groups[0].bind"; empty for the whole document
+	Message string `json:"message"`          // what is wrong and how to correct it
 }
 
 // String is the problem in one line, in the form that editors jump to.
