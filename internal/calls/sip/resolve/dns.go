@@ -169,51 +169,35 @@ func exchange(ctx context.Context, q *dns.Msg, addr, network string, timeout tim
 func equalName(a, b string) bool { return canonical(a) == canonical(b) }
 
 // System is a [DNS] client on the operating system's resolver, which keeps times to live to itself.
-type System struct {
-	// TTL is how long an answer is believed; 0 means 30 s.
-	TTL time.Duration
-	// Resolver is the resolver to ask; nil means net.DefaultResolver.
-	Resolver *net.Resolver
-}
+type System struct{}
+
+// systemTTL is how long an answer of the operating system's resolver is believed.
+const systemTTL = 30 * time.Second
 
 var _ DNS = (*System)(nil)
 
-func (s *System) resolver() *net.Resolver {
-	if s.Resolver != nil {
-		return s.Resolver
-	}
-	return net.DefaultResolver
-}
-
-func (s *System) ttl() time.Duration {
-	if s.TTL > 0 {
-		return s.TTL
-	}
-	return 30 * time.Second
-}
-
 // LookupSRV implements [DNS].
-func (s *System) LookupSRV(ctx context.Context, name string) ([]SRV, time.Duration, error) {
-	_, rrs, err := s.resolver().LookupSRV(ctx, "", "", name)
+func (*System) LookupSRV(ctx context.Context, name string) ([]SRV, time.Duration, error) {
+	_, rrs, err := net.DefaultResolver.LookupSRV(ctx, "", "", name)
 	if err != nil {
-		return nil, s.ttl(), notFound(err)
+		return nil, systemTTL, notFound(err)
 	}
 	out := make([]SRV, len(rrs))
 	for i, r := range rrs {
 		out[i] = SRV{Host: canonical(r.Target), Port: r.Port, Priority: r.Priority, Weight: r.Weight}
 	}
-	return out, s.ttl(), nil
+	return out, systemTTL, nil
 }
 
 // LookupAddr implements [DNS].
-func (s *System) LookupAddr(ctx context.Context, host string, v6 bool) ([]netip.Addr, time.Duration, error) {
+func (*System) LookupAddr(ctx context.Context, host string, v6 bool) ([]netip.Addr, time.Duration, error) {
 	network := "ip4"
 	if v6 {
 		network = "ip"
 	}
-	out, err := s.resolver().LookupNetIP(ctx, network, host)
+	out, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
 	if err != nil {
-		return nil, s.ttl(), notFound(err)
+		return nil, systemTTL, notFound(err)
 	}
 	v4 := make([]netip.Addr, 0, len(out))
 	var rest []netip.Addr
@@ -224,7 +208,7 @@ func (s *System) LookupAddr(ctx context.Context, host string, v6 bool) ([]netip.
 			rest = append(rest, a)
 		}
 	}
-	return append(v4, rest...), s.ttl(), nil
+	return append(v4, rest...), systemTTL, nil
 }
 
 func notFound(err error) error {

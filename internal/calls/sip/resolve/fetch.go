@@ -21,12 +21,12 @@ func (r *Resolver) fetch(ctx context.Context, q Query, old []srvSet) ([]srvSet, 
 	}
 	protos := []transport.Proto{q.Proto}
 	if q.Proto == transport.Unspecified {
-		protos = r.cfg.Protos
+		protos = anyProto
 	}
 	var sets []srvSet
 	var failed error
-	ttl := r.cfg.MaxTTL
-	neg := r.cfg.MaxTTL
+	ttl := maxTTL
+	neg := maxTTL
 	for _, p := range protos {
 		srvs, t, err := r.srv(ctx, q, p)
 		switch {
@@ -48,14 +48,14 @@ func (r *Resolver) fetch(ctx context.Context, q Query, old []srvSet) ([]srvSet, 
 			failed = err
 			if s := setOf(old, p); s != nil && s[0].priority|s[0].weight != 0 {
 				sets = append(sets, srvSet{proto: p, hosts: s})
-				ttl = min(ttl, r.cfg.RetryAfter)
+				ttl = min(ttl, retryAfter)
 			}
 		}
 	}
 	switch {
 	case len(sets) > 0:
 		if failed != nil {
-			ttl = min(ttl, r.cfg.RetryAfter) // part of it is missing or old: ask again soon
+			ttl = min(ttl, retryAfter) // part of it is missing or old: ask again soon
 		}
 		return sets, ttl, nil
 	case failed != nil:
@@ -65,9 +65,6 @@ func (r *Resolver) fetch(ctx context.Context, q Query, old []srvSet) ([]srvSet, 
 	}
 	// RFC 3263 §4.2: no SRV records, so the host's addresses at the default port.
 	p := first(q)
-	if q.Proto == transport.Unspecified && len(r.cfg.Protos) > 0 {
-		p = r.cfg.Protos[0]
-	}
 	return r.addresses(ctx, p, q.Host, p.DefaultPort(), old)
 }
 
@@ -96,7 +93,7 @@ func srvNames(q Query, p transport.Proto) []string {
 
 // srv returns the SRV records of a transport, sorted by priority.
 func (r *Resolver) srv(ctx context.Context, q Query, p transport.Proto) ([]SRV, time.Duration, error) {
-	neg := r.cfg.MaxTTL
+	neg := maxTTL
 	for _, name := range srvNames(q, p) {
 		srvs, ttl, err := r.dns.LookupSRV(ctx, name)
 		if err == nil {
@@ -137,14 +134,14 @@ func (r *Resolver) hosts(ctx context.Context, srvs []SRV, old []srvHost) ([]srvH
 		})
 	}
 	wg.Wait()
-	ttl := r.cfg.MaxTTL
+	ttl := maxTTL
 	var out []srvHost
 	var failed error
 	for i, s := range srvs {
 		addrs, err := res[i].addrs, res[i].err
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			failed = err
-			ttl = min(ttl, r.cfg.RetryAfter)
+			ttl = min(ttl, retryAfter)
 			addrs = addrsOf(old, s.Host)
 		} else if err == nil {
 			ttl = min(ttl, res[i].ttl)

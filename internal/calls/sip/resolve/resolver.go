@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
@@ -20,39 +19,19 @@ import (
 type Config struct {
 	// IPv6 also asks for AAAA records. Default false: IPv4 only.
 	IPv6 bool
-	// Protos are the transports to try, in order, when a sip URI names none and has no port; default UDP, TCP.
-	Protos []transport.Proto
 	// MaxEntries bounds the cache, in queries; the least recently used one goes. 0 means 10,000.
 	MaxEntries int
-	// MinTTL and MaxTTL clamp the records' time to live. 0 means 1 s and 24 h.
-	MinTTL, MaxTTL time.Duration
-	// RetryAfter is the pause after a refresh that failed; 0 means 5 s.
-	RetryAfter time.Duration
 	// Grace is how long a good answer outlives name servers that say that the name no longer exists, so that a slip in a
 	// zone does not stop calls at once; 0 means 10 min. While name servers do not answer at all, an answer stays for ever.
 	Grace time.Duration
-	// Deadline bounds one background refresh, all its questions together; 0 means 10 s.
-	Deadline time.Duration
 	// MaxRefreshes bounds the refreshes that run at one time; 0 means 64. Above it a look-up does not start another.
 	MaxRefreshes int
-	// Rand returns a number in [0,max) for the draw of RFC 2782; nil means math/rand/v2.
-	Rand func(max uint32) uint32
 }
 
 func (c Config) withDefaults() Config {
-	if len(c.Protos) == 0 {
-		c.Protos = []transport.Proto{transport.UDP, transport.TCP}
-	}
 	set(&c.MaxEntries, 10_000)
-	set(&c.MinTTL, time.Second)
-	set(&c.MaxTTL, 24*time.Hour)
-	set(&c.RetryAfter, 5*time.Second)
 	set(&c.Grace, 10*time.Minute)
-	set(&c.Deadline, 10*time.Second)
 	set(&c.MaxRefreshes, 64)
-	if c.Rand == nil {
-		c.Rand = rand.Uint32N
-	}
 	return c
 }
 
@@ -61,6 +40,17 @@ func set[T int | time.Duration](v *T, def T) {
 		*v = def
 	}
 }
+
+// What no deployment has had a reason to set.
+const (
+	minTTL          = time.Second // clamp the records' time to live
+	maxTTL          = 24 * time.Hour
+	retryAfter      = 5 * time.Second  // pause after a refresh that failed
+	refreshDeadline = 10 * time.Second // of one background refresh, all its questions together
+)
+
+// anyProto are the transports to try, in order, when a sip URI names none and has no port.
+var anyProto = []transport.Proto{transport.UDP, transport.TCP}
 
 // Records of one answer that are used; the rest is left aside, so that an odd zone cannot fill memory.
 const (
@@ -253,7 +243,7 @@ func (r *Resolver) refresh(e *entry, now time.Time) {
 	e.asking = make(chan struct{})
 	old := e.sets
 	r.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(r.ctx, r.cfg.Deadline)
+		ctx, cancel := context.WithTimeout(r.ctx, refreshDeadline)
 		defer cancel()
 		sets, ttl, err := r.fetch(ctx, e.key, old)
 		r.store(e, sets, ttl, err)
@@ -269,7 +259,7 @@ func (r *Resolver) store(e *entry, sets []srvSet, ttl time.Duration, err error) 
 	e.asking = nil
 	e.err = err
 	if err == nil {
-		ttl = min(max(ttl, r.cfg.MinTTL), r.cfg.MaxTTL)
+		ttl = min(max(ttl, minTTL), maxTTL)
 		e.sets, e.gone, e.retry = sets, time.Time{}, time.Time{}
 		e.fresh = now.Add(ttl)
 		e.soon = now.Add(ttl * 4 / 5) // ahead of time, so that a name in use does not go stale
@@ -277,7 +267,7 @@ func (r *Resolver) store(e *entry, sets []srvSet, ttl time.Duration, err error) 
 		return
 	}
 	r.m.failed.Add(1)
-	pause := r.cfg.RetryAfter
+	pause := retryAfter
 	if errors.Is(err, ErrNotFound) {
 		if e.gone.IsZero() {
 			e.gone = now
@@ -300,7 +290,7 @@ func (r *Resolver) order(q Query, sets []srvSet) []Target {
 	}
 	out := make([]Target, 0, n)
 	for _, s := range sets {
-		for _, h := range pick(s.hosts, r.cfg.Rand) {
+		for _, h := range pick(s.hosts) {
 			name := q.Host
 			if name == "" {
 				name = h.host

@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 
@@ -46,15 +47,15 @@ func canonical(host string) string {
 }
 
 // pick is the order in which RFC 2782 has the targets of one SRV set tried: lower priority first, and within one
-// priority a draw without replacement, each record's chance in proportion to its weight. n returns a number in [0,max).
-func pick(in []srvHost, n func(max uint32) uint32) []srvHost {
+// priority a draw without replacement, each record's chance in proportion to its weight.
+func pick(in []srvHost) []srvHost {
 	out := make([]srvHost, 0, len(in))
 	for lo := 0; lo < len(in); {
 		hi := lo + 1
 		for hi < len(in) && in[hi].priority == in[lo].priority {
 			hi++
 		}
-		out = draw(out, in[lo:hi], n)
+		out = draw(out, in[lo:hi])
 		lo = hi
 	}
 	return out
@@ -62,7 +63,7 @@ func pick(in []srvHost, n func(max uint32) uint32) []srvHost {
 
 // draw appends the records of one priority to out in a weighted random order. Weight-0 records stand first in the running
 // sum (RFC 2782), so that they keep a very small chance while any weighted record is left.
-func draw(out, same []srvHost, n func(uint32) uint32) []srvHost {
+func draw(out, same []srvHost) []srvHost {
 	if len(same) == 1 {
 		return append(out, same[0])
 	}
@@ -85,9 +86,9 @@ func draw(out, same []srvHost, n func(uint32) uint32) []srvHost {
 		var i int
 		if sum == 0 {
 			// All weights are zero: any order is allowed, so share the load.
-			i = int(n(uint32(len(rest))))
+			i = rand.IntN(len(rest))
 		} else {
-			at := n(sum + 1) // a number from 0 to sum, both included
+			at := rand.Uint32N(sum + 1) // a number from 0 to sum, both included
 			var run uint32
 			for i = range rest {
 				run += uint32(rest[i].weight)
