@@ -27,7 +27,11 @@ func (postgresBulk) Upsert(ctx context.Context, tx *Tx, t *Table, n int, row fun
 		return 0, fmt.Errorf("create temporary table: %w", err)
 	}
 	// Rows go in by key, so that two loads of the same keys wait for each other instead of deadlocking.
-	src := &copySource{n: n, row: row, values: make([]any, len(t.Columns))}
+	values := make([]any, len(t.Columns))
+	src := pgx.CopyFromSlice(n, func(i int) ([]any, error) {
+		row(i, values)
+		return values, nil
+	})
 	err := tx.conn.Raw(func(dc any) error {
 		c, ok := dc.(*stdlib.Conn)
 		if !ok {
@@ -58,19 +62,3 @@ func (postgresBulk) Find(ctx context.Context, tx *Tx, t *Table, keys []string, l
 func (postgresBulk) Delete(ctx context.Context, tx *Tx, t *Table, keys []string) (int64, error) {
 	return tx.Exec(ctx, "DELETE FROM "+t.Name+" WHERE "+t.Columns[0]+" = ANY($1)", keys)
 }
-
-// copySource hands rows to COPY.
-type copySource struct {
-	n, i   int
-	row    func(int, []any)
-	values []any
-}
-
-func (s *copySource) Next() bool { s.i++; return s.i <= s.n }
-
-func (s *copySource) Values() ([]any, error) {
-	s.row(s.i-1, s.values)
-	return s.values, nil
-}
-
-func (s *copySource) Err() error { return nil }
