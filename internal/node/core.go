@@ -3,7 +3,6 @@ package node
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -281,14 +280,8 @@ func (c *core) newToken(ctx context.Context, names []string) (*api.Token, error)
 
 // audit writes a row about what the actor in ctx did.
 func (c *core) audit(ctx context.Context, action, target string, items int, what any) error {
-	summary, err := json.Marshal(what)
-	if err != nil {
-		return err
-	}
 	return c.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		tx.Audit(db.AuditRecord{At: time.Now(), Actor: domain.ActorFrom(ctx), Action: action, Target: target, Items: int64(items),
-			Digest: sha256.Sum256(summary), Summary: string(summary)})
-		return nil
+		return tx.AuditOf(ctx, action, target, items, what)
 	})
 }
 

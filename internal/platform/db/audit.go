@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -69,6 +70,17 @@ func (t *Tx) Audit(r AuditRecord) {
 	}
 	t.audits = append(t.audits, r)
 	t.Last(LastAudit, t.appendAudit)
+}
+
+// AuditOf appends a row about what the actor of ctx does: what, as JSON, is its summary, and holds nothing secret.
+func (t *Tx) AuditOf(ctx context.Context, action, target string, items int, what any) error {
+	summary, err := json.Marshal(what)
+	if err != nil {
+		return fmt.Errorf("encode for the audit log: %w", err)
+	}
+	t.Audit(AuditRecord{At: time.Now(), Actor: domain.ActorFrom(ctx), Action: action, Target: target, Items: int64(items),
+		Digest: sha256.Sum256(summary), Summary: string(summary)})
+	return nil
 }
 
 func (t *Tx) appendAudit(ctx context.Context) error {

@@ -2,13 +2,11 @@ package provisioning
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
 	"fmt"
 	"strings"
 	"time"
 
-	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
@@ -58,18 +56,8 @@ func (a *Auth) AddClient(ctx context.Context, c auth.Client) error {
 		if err != nil {
 			return fmt.Errorf("store client: %w", err)
 		}
-		return audit(ctx, tx, "client.create", c.ID, map[string]any{"name": c.Name, "roles": roles})
+		return tx.AuditOf(ctx, "client.create", c.ID, 1, map[string]any{"name": c.Name, "roles": roles})
 	})
-}
-
-// audit appends a row about one resource; what holds nothing secret.
-func audit(ctx context.Context, tx *db.Tx, action, target string, what map[string]any) error {
-	summary, err := encode(what)
-	if err != nil {
-		return err
-	}
-	tx.Audit(db.AuditRecord{At: time.Now(), Actor: domain.ActorFrom(ctx), Action: action, Target: target, Items: 1, Digest: sha256.Sum256([]byte(summary)), Summary: summary})
-	return nil
 }
 
 // Client implements auth.ClientStore.
@@ -128,7 +116,7 @@ func (a *Auth) RevokeClient(ctx context.Context, id string, at time.Time) error 
 		if _, err := tx.Exec(ctx, "UPDATE api_clients SET revoked = $1 WHERE id = $2", micros(at), id); err != nil {
 			return fmt.Errorf("revoke client: %w", err)
 		}
-		return audit(ctx, tx, "client.revoke", id, map[string]any{"revoked": at.UTC()})
+		return tx.AuditOf(ctx, "client.revoke", id, 1, map[string]any{"revoked": at.UTC()})
 	})
 }
 
@@ -160,7 +148,7 @@ func (a *Auth) AddSigningKey(ctx context.Context, k auth.SigningKey) error {
 		if err != nil {
 			return fmt.Errorf("store signing key: %w", err)
 		}
-		return audit(ctx, tx, "signingKey.create", k.ID, map[string]any{"algorithm": k.Algorithm})
+		return tx.AuditOf(ctx, "signingKey.create", k.ID, 1, map[string]any{"algorithm": k.Algorithm})
 	})
 }
 
@@ -174,7 +162,7 @@ func (a *Auth) DeleteSigningKey(ctx context.Context, id string) error {
 		if n == 0 {
 			return nil
 		}
-		return audit(ctx, tx, "signingKey.delete", id, map[string]any{})
+		return tx.AuditOf(ctx, "signingKey.delete", id, 1, map[string]any{})
 	})
 }
 

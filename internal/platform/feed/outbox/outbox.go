@@ -12,10 +12,8 @@ package outbox
 import (
 	"context"
 	crand "crypto/rand"
-	"crypto/sha256"
 	"database/sql"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,7 +26,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed"
@@ -325,10 +322,8 @@ func (o *Outbox) Stamp(ctx context.Context) (identity string, err error) {
 		if _, err := tx.Exec(ctx, "UPDATE feed_head SET database = $1 WHERE id = 1", identity); err != nil {
 			return fmt.Errorf("give the database a new identity: %w", err)
 		}
-		summary, err := json.Marshal(map[string]any{"database": identity, "before": head.Database, "position": head.Position})
-		tx.Audit(db.AuditRecord{At: time.Now(), Actor: domain.ActorFrom(ctx), Action: "database.restore", Target: identity, Items: 1,
-			Digest: sha256.Sum256(summary), Summary: string(summary)})
-		return err
+		return tx.AuditOf(ctx, "database.restore", identity, 1,
+			map[string]any{"database": identity, "before": head.Database, "position": head.Position})
 	})
 	return identity, err
 }
