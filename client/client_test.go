@@ -94,8 +94,8 @@ func TestBusyServerIsAskedAgainAfterTheTimeItNames(t *testing.T) {
 	})
 }
 
-// TestEveryConditionIsSent: what is set counts, also the values that Go takes for nothing. An empty ETag, such as that of an account
-// from a list, must not become an unconditional write: the server refuses it.
+// TestEveryConditionIsSent: what is set counts, also the values that Go takes for nothing. An empty ETag, such as
+// that of an account from a list, must not become an unconditional write: the server refuses it.
 func TestEveryConditionIsSent(t *testing.T) {
 	t.Parallel()
 	s := &script{answers: []answer{{status: 204}, {status: 204}, {status: 204}}}

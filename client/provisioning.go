@@ -35,8 +35,8 @@ func (l List) query() url.Values {
 	return q
 }
 
-// Condition makes a request depend on the present state. Nil members ask nothing; every value that is set counts, also an
-// empty ETag, which the server refuses, and year 1.
+// Condition makes a request depend on the present state. Nil members ask nothing; every value that is set counts,
+// also an empty ETag, which the server refuses, and year 1.
 type Condition struct {
 	IfMatch           *string // an ETag: only if it is still that; "*": only if it exists
 	IfNoneMatch       *string // "*": only if it does not exist

@@ -95,7 +95,8 @@ type Manage struct {
 	Listener `yaml:",inline"`
 	// Sources says who may talk to the API, and ask for /healthz and /readyz here.
 	Sources auth.SourcesConfig `yaml:",inline"`
-	// RequestsPerMinute is the rate limit over all clients of this node with a good token. Number, 1 to 1000000; default
+	// RequestsPerMinute is the rate limit over all clients of this node with a good token. Number, 1 to 1000000;
+	// default
 	// 600. Above it requests get 429 with Retry-After.
 	RequestsPerMinute int `yaml:"requestsPerMinute"`
 }
@@ -114,9 +115,9 @@ type Listener struct {
 	// log repeats it at each start.
 	Insecure bool `yaml:"insecure"`
 	// MaxConnections is the most connections at one time. Number, 8 to 100000; default provisioning 1000, manage 400,
-	// metrics 400. All HTTP listeners together take at most half of the file descriptors that files and the database leave;
-	// the start warns if that is less. When full, the connection that is longest without a request makes room for a new
-	// one, unless a request on it had a good token.
+	// metrics 400. All HTTP listeners together take at most half of the file descriptors that files and the database
+	// leave; the start warns if that is less. When full, the connection that is longest without a request makes room
+	// for a new one, unless a request on it had a good token.
 	MaxConnections int `yaml:"maxConnections"`
 	// MaxConnectionsPerSource is the most connections of one address (IPv6: of one /64) at one time. Number, 1 to
 	// maxConnections; default 100. An address in trustedProxies may have maxConnections, one outside allowedSources 4.
@@ -128,7 +129,8 @@ type Log struct {
 	// Level is the least that is logged: "debug", "info", "warn" or "error". Default "info".
 	Level string `yaml:"level"`
 	// Levels are levels of single parts of the process, over Level, by part: "auth", "database", "directory", "dns", "edge", "feed", "index",
-	// "manage", "metrics", "provisioning", "records" or "socket", as a line's attribute part says. Default none. Example: {edge: debug}.
+	// "manage", "metrics", "provisioning", "records" or "socket", as a line's attribute part says. Default none.
+	// Example: {edge: debug}.
 	Levels map[string]string `yaml:"levels"`
 	// Format is "text" (key=value) or "json", one object to a line. Default "text".
 	Format string `yaml:"format"`
@@ -141,10 +143,11 @@ type Log struct {
 type Shutdown struct {
 	// LameDuck is how long, after the first SIGTERM or Ctrl-C, calls and requests are still taken while /readyz is 503 and OPTIONS
 	// is answered 503, so that load balancers and peers send them elsewhere before they are refused. 0s to 10m; default 0s: no wait.
-	// Behind a load balancer set its check interval times the failures it needs, and a second: 11s for two failures 5 s apart.
+	// Behind a load balancer set its check interval times the failures it needs, and a second: 11s for two failures 5
+	// s apart.
 	LameDuck time.Duration `yaml:"lameDuck"`
-	// Drain is how long calls and requests may go on after that, while new ones are refused. Default 5m. A second signal ends both waits
-	// at once.
+	// Drain is how long calls and requests may go on after that, while new ones are refused. Default 5m. A second
+	// signal ends both waits at once.
 	Drain time.Duration `yaml:"drain"`
 	// Cut is how long parts may take to end after that, before the process ends without them. Default 10s.
 	Cut time.Duration `yaml:"cut"`

@@ -29,11 +29,11 @@ type Source struct {
 	Set  []string // "path=value", applied over the file in order
 	Data string   // data directory, over file and Set; empty for none
 	Env  []string // environment, as os.Environ
-	// Machine also checks what the configuration names on this machine and must be usable now: certificates, keys, roots and
-	// environment variables. Without it the configuration may be another machine's.
+	// Machine also checks what the configuration names on this machine and must be usable now: certificates, keys,
+	// roots and environment variables. Without it the configuration may be another machine's.
 	Machine bool
-	// Starting, with Machine, lets certificates pass that have expired or are not valid yet: a process that starts with them
-	// carries the calls that need none.
+	// Starting, with Machine, lets certificates pass that have expired or are not valid yet: a process that starts
+	// with them carries the calls that need none.
 	Starting bool
 	// FreePorts takes a free loopback port for every listener instead of what is configured.
 	FreePorts bool

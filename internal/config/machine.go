@@ -52,7 +52,8 @@ func (s *socket) overlaps(o *socket) bool {
 	return a == b || (a.IsUnspecified() || b.IsUnspecified()) && (!udp || a.Is4() == b.Is4())
 }
 
-// checkSockets reports every address and port that two listeners are to have. Peer groups may share one for one transport.
+// checkSockets reports every address and port that two listeners are to have. Peer groups may share one for one
+// transport.
 func (l *Loaded) checkSockets(bad report) {
 	var sockets []socket
 	add := func(path, use, listen string) {
@@ -90,8 +91,8 @@ func (l *Loaded) checkSockets(bad report) {
 	}
 }
 
-// checkMachine reports what the configuration names on this machine and cannot be used now: files and the environment. It
-// changes nothing.
+// checkMachine reports what the configuration names on this machine and cannot be used now: files and the
+// environment. It changes nothing.
 func (l *Loaded) checkMachine(profiles []leg.Profile, bad report, room reportRoom) {
 	now := time.Now()
 	if l.Source.Starting {

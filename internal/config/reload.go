@@ -31,8 +31,8 @@ type Changes struct {
 
 func (x *Listener) plain() bool { return x.CertificateFile == "" }
 
-// Reload reads and checks the configuration again, from where l came from. It returns l with the settings taken over that
-// can change while the process runs, and what differs. The error is strict.Problems. l does not change.
+// Reload reads and checks the configuration again, from where l came from. It returns l with the settings taken over
+// that can change while the process runs, and what differs. The error is strict.Problems. l does not change.
 func (l *Loaded) Reload() (*Loaded, Changes, error) {
 	source := l.Source
 	source.Starting = false

@@ -143,8 +143,8 @@ func TestReloadReportsEveryMistake(t *testing.T) {
 	}
 }
 
-// TestReloadChecksBothHalvesTogether: the new list of sources fits the new address of its group, but not the old one, which
-// stays until a restart.
+// TestReloadChecksBothHalvesTogether: the new list of sources fits the new address of its group, but not the old one,
+// which stays until a restart.
 func TestReloadChecksBothHalvesTogether(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "tandem.yaml")

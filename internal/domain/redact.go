@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Phone numbers are personal data: a log shows enough of one to follow a call, not enough to ring it. The types that hold
-// numbers, E164, Dialled and Text, redact themselves as log values.
+// Phone numbers are personal data: a log shows enough of one to follow a call, not enough to ring it. The types that
+// hold numbers, E164, Dialled and Text, redact themselves as log values.
 
 // Dialled is a number in whatever form a peer wrote it: national, with separators, a dial string.
 type Dialled string
@@ -51,7 +51,8 @@ func (d Dialled) Redacted() string {
 
 // Redact hides the ends of all phone numbers in s: runs of 7 to 15 digits (any length after "+" or with a leading 0), whatever
 // stands around them, and groups of digits as phone numbers are written: "+1 (555) 123-9987", "555.123.9987". It leaves
-// alone what only looks like one: UUIDs and digests, decimal fractions, IP addresses, dates and the tags of SIP dialogs.
+// alone what only looks like one: UUIDs and digests, decimal fractions, IP addresses, dates and the tags of SIP
+// dialogs.
 func Redact(s string) string {
 	var b strings.Builder
 	kept := 0 // s[:kept] is in b
@@ -81,8 +82,8 @@ func Redact(s string) string {
 	return b.String()
 }
 
-// number looks at the digits that begin at s[i], perhaps after a "+". It returns what is to be hidden, s[from:to], nothing if
-// they are no phone number, and where to look on.
+// number looks at the digits that begin at s[i], perhaps after a "+". It returns what is to be hidden, s[from:to],
+// nothing if they are no phone number, and where to look on.
 func number(s string, i int) (from, to, next int) {
 	plus := s[i] == '+'
 	if plus {
@@ -145,8 +146,8 @@ func other(s string, i, end int) bool {
 // separators are what may stand between the digits of a number.
 const separators = " -._()/"
 
-// separator returns the length of what separates two groups of a number at the beginning of s, 0 if nothing does. Spaces,
-// slashes and parentheses do only where spaced is set.
+// separator returns the length of what separates two groups of a number at the beginning of s, 0 if nothing does.
+// Spaces, slashes and parentheses do only where spaced is set.
 func separator(s string, spaced bool) int {
 	n := 0
 	for n < len(s) && n < 3 && strings.IndexByte(separators, s[n]) >= 0 && (spaced || strings.IndexByte("-._", s[n]) >= 0) {
@@ -155,7 +156,8 @@ func separator(s string, spaced bool) int {
 	return n
 }
 
-// identifier returns the length of a UUID, a digest in hexadecimal or a number in hexadecimal at the beginning of s, else 0.
+// identifier returns the length of a UUID, a digest in hexadecimal or a number in hexadecimal at the beginning of s,
+// else 0.
 func identifier(s string) int {
 	n := 0
 	hex := true

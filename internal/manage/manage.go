@@ -81,8 +81,8 @@ func (s *Server) Local(who func(*http.Request) domain.Actor) http.Handler {
 	})
 }
 
-// Remote returns the handler for a URL: mux, with the API added to it. permit says whether the address that a request comes from may
-// ask at all, also for what mux serves besides; then identify says who asks.
+// Remote returns the handler for a URL: mux, with the API added to it. permit says whether the address that a request
+// comes from may ask at all, also for what mux serves besides; then identify says who asks.
 func (s *Server) Remote(mux *http.ServeMux, permit func(*http.Request) error, identify Identify) http.Handler {
 	mux.Handle("/", s.handler(identify))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -220,8 +220,8 @@ func publicError(f fault.Error) api.Error {
 	return e
 }
 
-// read reads the body strictly: take takes the members that the contract has out of it, and others are refused. It is not
-// called for an empty body, which is refused if one is required.
+// read reads the body strictly: take takes the members that the contract has out of it, and others are refused. It is
+// not called for an empty body, which is refused if one is required.
 func read[T any](r *http.Request, required bool, take func(o *strictjson.Object) T) (v T, err error) {
 	raw, err := io.ReadAll(r.Body)
 	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {

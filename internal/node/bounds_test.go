@@ -25,7 +25,8 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/listen"
 )
 
-// TestTheManagementURLHasAnAllowListAndALimit: first the address, then the token, then the rate; health needs the address alone.
+// TestTheManagementURLHasAnAllowListAndALimit: first the address, then the token, then the rate; health needs the
+// address alone.
 func TestTheManagementURLHasAnAllowListAndALimit(t *testing.T) {
 	t.Parallel()
 	n := buildNode(t, `manage.allowedSources=["192.0.2.0/24"]`, "manage.requestsPerMinute=2")
@@ -260,8 +261,8 @@ func TestConnectionsOfTheAPI(t *testing.T) {
 	}
 }
 
-// TestAReloadTakesOverTheManagementURLsAccess, and says that limits of connections need a restart, also when they were lowered to
-// fit the process's descriptors.
+// TestAReloadTakesOverTheManagementURLsAccess, and says that limits of connections need a restart, also when they
+// were lowered to fit the process's descriptors.
 func TestAReloadTakesOverTheManagementURLsAccess(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "tandem.yaml")

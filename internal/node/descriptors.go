@@ -19,8 +19,8 @@ const (
 )
 
 // shareDescriptors gives each listener its share of limit file descriptors: files and the database come first, then HTTP
-// takes what its listeners may, half of the rest at most, and SIP the other half or more. It returns cfg with limits that
-// fit, and SIP's.
+// takes what its listeners may, half of the rest at most, and SIP the other half or more. It returns cfg with limits
+// that fit, and SIP's.
 func shareDescriptors(cfg config.Config, limit int, log *slog.Logger) (_ config.Config, sip int, err error) {
 	files := filesReserved + socketConnections + cfg.Database.MaxConnections + 1
 	if cfg.Database.Driver == db.SQLite {

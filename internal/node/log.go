@@ -123,8 +123,8 @@ func whole(a slog.Attr) slog.Attr {
 	return a
 }
 
-// identifiers are attributes that must be found again elsewhere as they are: in a trace, on the disk. Only what is a number
-// beyond doubt is redacted in them.
+// identifiers are attributes that must be found again elsewhere as they are: in a trace, on the disk. Only what is a
+// number beyond doubt is redacted in them.
 var identifiers = map[string]bool{"call": true, "call_id": true, "call_id_out": true, "file": true, "path": true, "data": true, "config": true}
 
 // redact returns an attribute's value without phone numbers.

@@ -394,8 +394,8 @@ func (n *node) drain(ctx context.Context, on bool) error {
 	return nil
 }
 
-// auditDone writes an audit row of what was done, also when the client has gone. Draining and renewing a certificate must be
-// possible without the database: a row that cannot be written undoes nothing.
+// auditDone writes an audit row of what was done, also when the client has gone. Draining and renewing a certificate
+// must be possible without the database: a row that cannot be written undoes nothing.
 func (n *node) auditDone(ctx context.Context, action, target string, items int, what any) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()

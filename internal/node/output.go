@@ -24,8 +24,9 @@ const (
 
 // Output writes lines to a standard stream without ever making the caller wait: the stream may be a pipe that nothing
 // reads. Lines wait in a queue of bounded length and size; those that find it full are dropped and counted, and the number
-// is the first line written when the stream takes lines again. After an error the write is repeated every outputRetry; a
-// line that was written in part is completed first, so that no line is torn. Output is safe for concurrent use.
+// is the first line written when the stream takes lines again. After an error the write is repeated every
+// outputRetry; a line that was written in part is completed first, so that no line is torn. Output is safe for
+// concurrent use.
 type Output struct {
 	w       io.Writer
 	lines   chan []byte

@@ -15,8 +15,8 @@ import (
 	"github.com/tandemgw/tandem/internal/config"
 )
 
-// stream is standard error with a reader that can be stopped (stuck), lost (each write fails) and slow (writes take some
-// bytes and then fail).
+// stream is standard error with a reader that can be stopped (stuck), lost (each write fails) and slow (writes take
+// some bytes and then fail).
 type stream struct {
 	mu    sync.Mutex
 	taken strings.Builder
@@ -58,8 +58,8 @@ func lines(o *Output, from, to int) {
 	}
 }
 
-// TestAStuckReaderStopsNobody: with nothing read, lines are dropped and counted, and the number is the first line that is
-// written afterwards.
+// TestAStuckReaderStopsNobody: with nothing read, lines are dropped and counted, and the number is the first line
+// that is written afterwards.
 func TestAStuckReaderStopsNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

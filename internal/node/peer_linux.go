@@ -25,8 +25,8 @@ func peerUID(c net.Conn) (uid uint32, ok bool) {
 	return cred.Uid, true
 }
 
-// descriptorLimit returns how many files and connections the process may have open: RLIMIT_NOFILE, which Go's runtime has
-// raised to the hard limit.
+// descriptorLimit returns how many files and connections the process may have open: RLIMIT_NOFILE, which Go's runtime
+// has raised to the hard limit.
 func descriptorLimit() int {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {

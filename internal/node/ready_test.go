@@ -59,8 +59,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// TestReadinessFollowsWrites: a node whose database is not what it was is ready for calls, not for the API, and says why, where and
-// since when.
+// TestReadinessFollowsWrites: a node whose database is not what it was is ready for calls, not for the API, and says
+// why, where and since when.
 func TestReadinessFollowsWrites(t *testing.T) {
 	t.Parallel()
 	n := runNode(t)
@@ -106,7 +106,8 @@ func TestReadinessFollowsWrites(t *testing.T) {
 	})
 }
 
-// TestDrainIsAudited: who drained the node and who took it back is in the audit log; without the database it drains all the same.
+// TestDrainIsAudited: who drained the node and who took it back is in the audit log; without the database it drains
+// all the same.
 func TestDrainIsAudited(t *testing.T) {
 	t.Parallel()
 	n := runNode(t)
@@ -143,7 +144,8 @@ func TestDrainIsAudited(t *testing.T) {
 	}
 }
 
-// TestWhatWasDoneIsAuditedThoughTheClientLeft: who closes the connection before the answer is in the audit log all the same.
+// TestWhatWasDoneIsAuditedThoughTheClientLeft: who closes the connection before the answer is in the audit log all
+// the same.
 func TestWhatWasDoneIsAuditedThoughTheClientLeft(t *testing.T) {
 	t.Parallel()
 	n := runNode(t)
@@ -166,8 +168,8 @@ func TestWhatWasDoneIsAuditedThoughTheClientLeft(t *testing.T) {
 	}
 }
 
-// TestPeersAreNeverUpBeforeTheyAnswer: nothing listens at the peer's address. What is shown goes from unknown to down, and status
-// says that the group has no peer left.
+// TestPeersAreNeverUpBeforeTheyAnswer: nothing listens at the peer's address. What is shown goes from unknown to
+// down, and status says that the group has no peer left.
 func TestPeersAreNeverUpBeforeTheyAnswer(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -52,8 +52,8 @@ func (n *node) reloadOn(signals <-chan os.Signal) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// reload reads the configuration again and applies what can change while the process runs: everything, or, where anything is
-// wrong, nothing. SIGHUP and the management API share it.
+// reload reads the configuration again and applies what can change while the process runs: everything, or, where
+// anything is wrong, nothing. SIGHUP and the management API share it.
 func (n *node) reload(ctx context.Context) (*api.Reloaded, error) {
 	n.reloads.mu.Lock()
 	defer n.reloads.mu.Unlock()

@@ -84,8 +84,8 @@ func Serve(ctx context.Context, o Options) error {
 	return nil
 }
 
-// leave makes the node unready and its answers to OPTIONS 503, and takes calls and requests for shutdown.lameDuck all the same:
-// load balancers and peers need that long to notice. Cut ends the wait.
+// leave makes the node unready and its answers to OPTIONS 503, and takes calls and requests for shutdown.lameDuck all
+// the same: load balancers and peers need that long to notice. Cut ends the wait.
 func (n *node) leave(cut <-chan struct{}) {
 	n.leaving.Store(true)
 	if e := n.edge.Load(); e != nil {

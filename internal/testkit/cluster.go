@@ -124,8 +124,8 @@ func (c *Cluster) Stop(t testing.TB) {
 	}
 }
 
-// Standby starts a standby of the cluster, which must be Durable, and removes it afterwards. It streams, asynchronously, until
-// CutReplication or Promote.
+// Standby starts a standby of the cluster, which must be Durable, and removes it afterwards. It streams,
+// asynchronously, until CutReplication or Promote.
 func (c *Cluster) Standby(t testing.TB) *Cluster {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tandem-pg")

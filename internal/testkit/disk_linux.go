@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// SmallDisk mounts a file system in memory of that many MiB for one test, and returns its directory. Without the right to mount
-// the test is skipped.
+// SmallDisk mounts a file system in memory of that many MiB for one test, and returns its directory. Without the
+// right to mount the test is skipped.
 func SmallDisk(t testing.TB, mib int) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tandem-disk")

@@ -94,8 +94,8 @@ func Clone(t testing.TB, c db.Config) db.Config {
 	return c
 }
 
-// Configs runs fn as a parallel subtest for each database, with the configuration of a fresh one each, schema in place, which
-// nobody has open.
+// Configs runs fn as a parallel subtest for each database, with the configuration of a fresh one each, schema in
+// place, which nobody has open.
 func Configs(t *testing.T, fn func(t *testing.T, c db.Config)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) {

@@ -249,8 +249,9 @@ func TestCase25AnswerIsAcknowledgedAtOnce(t *testing.T) {
 	c.hangUp()
 }
 
-// Case 05: a caller behind NAT whose Contact cannot be reached (rvoip#167, sipgo PR#174). With behindNat its peer group's
-// requests within a call go to the source of the INVITE; without it they go to the Contact (RFC 3261 §12.2.1.1).
+// Case 05: a caller behind NAT whose Contact cannot be reached (rvoip#167, sipgo PR#174). With behindNat its peer
+// group's requests within a call go to the source of the INVITE; without it they go to the Contact (RFC 3261
+// §12.2.1.1).
 func TestCase05UnreachableContact(t *testing.T) {
 	for _, nat := range []bool{true, false} {
 		t.Run("behindNat "+strconv.FormatBool(nat), func(t *testing.T) {

@@ -37,8 +37,8 @@ func TestMain(m *testing.M) {
 	rig.Main(m)
 }
 
-// flood opens silent connections and keeps them, until standard input ends; those that the program closes are opened again, as
-// often as there are connections at most.
+// flood opens silent connections and keeps them, until standard input ends; those that the program closes are opened
+// again, as often as there are connections at most.
 func flood(targets []string, many bool) {
 	var opened sync.WaitGroup
 	open := func(i int) net.Conn {
@@ -76,8 +76,8 @@ func flood(targets []string, many bool) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// TestSilentConnections: with 1,024 file descriptors the program carries calls, is ready and answers clients that have a token
-// within a second while 10,000 connections say nothing.
+// TestSilentConnections: with 1,024 file descriptors the program carries calls, is ready and answers clients that
+// have a token within a second while 10,000 connections say nothing.
 func TestSilentConnections(t *testing.T) {
 	world, calls, err := fixtures.Load()
 	if err != nil {
@@ -202,7 +202,8 @@ func TestSilentConnections(t *testing.T) {
 }
 
 // get sends a request by a new connection from an address of its own and returns how long the answer took. While a flood opens
-// connections faster than a new one can send its request it may have to repeat it, as decision 14 says: the time is that of all.
+// connections faster than a new one can send its request it may have to repeat it, as decision 14 says: the time is
+// that of all.
 func get(t *testing.T, url, token string) time.Duration {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 200, 1)}}

@@ -32,8 +32,8 @@ func (s *server) readLog(t *testing.T, fragments ...string) []string {
 	return found
 }
 
-// TestNumbersInTheLog: an account named after a number, and a call, whose lines carry the Call-ID. With log.numbers: full
-// the numbers are whole in every line.
+// TestNumbersInTheLog: an account named after a number, and a call, whose lines carry the Call-ID. With log.numbers:
+// full the numbers are whole in every line.
 func TestNumbersInTheLog(t *testing.T) {
 	t.Parallel()
 	for _, numbers := range []string{"redacted", "full"} {

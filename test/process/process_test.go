@@ -79,7 +79,8 @@ func start(t *testing.T, args ...string) *server {
 	return s
 }
 
-// chatter makes the server log more than a pipe holds (64 KiB): a line for each request, and what a stranger's SIP causes.
+// chatter makes the server log more than a pipe holds (64 KiB): a line for each request, and what a stranger's SIP
+// causes.
 func (s *server) chatter(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -102,8 +103,8 @@ func (s *server) chatter(t *testing.T) {
 	}
 }
 
-// end asks the server to end and fails the test unless it does, well and in time: shutdown.drain, shutdown.cut, a second
-// for the log, and what a busy machine needs.
+// end asks the server to end and fails the test unless it does, well and in time: shutdown.drain, shutdown.cut, a
+// second for the log, and what a busy machine needs.
 func (s *server) end(t *testing.T) {
 	t.Helper()
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -119,8 +120,8 @@ func (s *server) end(t *testing.T) {
 	}
 }
 
-// TestALogThatNothingReadsStopsNothing: standard error is a pipe that fills up. Requests, health and the end of the process
-// do not wait for it.
+// TestALogThatNothingReadsStopsNothing: standard error is a pipe that fills up. Requests, health and the end of the
+// process do not wait for it.
 func TestALogThatNothingReadsStopsNothing(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -139,8 +140,8 @@ func TestALogReaderThatIsGoneEndsNothing(t *testing.T) {
 	s.end(t)
 }
 
-// TestStandardOutputThatNothingReadsStopsNothing: the line that says where the server is reached is written to a pipe that
-// is full, as it is when both streams go to one reader.
+// TestStandardOutputThatNothingReadsStopsNothing: the line that says where the server is reached is written to a pipe
+// that is full, as it is when both streams go to one reader.
 func TestStandardOutputThatNothingReadsStopsNothing(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()

@@ -81,8 +81,8 @@ func (s *server) metric(t *testing.T, name string) string {
 	return ""
 }
 
-// TestHangUpReloads: SIGHUP, as a closed terminal sends it, ends nothing. It applies a valid configuration, says what needs a
-// restart, and reports each mistake of one that is not.
+// TestHangUpReloads: SIGHUP, as a closed terminal sends it, ends nothing. It applies a valid configuration, says what
+// needs a restart, and reports each mistake of one that is not.
 func TestHangUpReloads(t *testing.T) {
 	t.Parallel()
 	f := newFile(t, "log: {format: json}\nprovisioning: {requestsPerMinute: 100}\n")

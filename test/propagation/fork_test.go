@@ -122,8 +122,8 @@ func image(t *testing.T, dir string) string {
 }
 
 // TestForkedAtEveryPosition loses the end of a history at every place and writes another end, of every length: a copy of
-// the database put back, a standby that was promoted too early. An index of every position of the lost history must come
-// level with the database it now sees, number by number, also after the next restart.
+// the database put back, a standby that was promoted too early. An index of every position of the lost history must
+// come level with the database it now sees, number by number, also after the next restart.
 func TestForkedAtEveryPosition(t *testing.T) {
 	t.Parallel()
 	const writes = 4

@@ -182,9 +182,9 @@ func readyz(t *testing.T, r node.Ready) (status int, warnings string) {
 	return res.StatusCode, string(b)
 }
 
-// TestOlderCopyWithoutTheCommand: an older copy of the database file put in place by hand, written on without the server,
-// and the edge started: whatever says that it follows the database answers as the database does, also after the next
-// restart.
+// TestOlderCopyWithoutTheCommand: an older copy of the database file put in place by hand, written on without the
+// server, and the edge started: whatever says that it follows the database answers as the database does, also after
+// the next restart.
 func TestOlderCopyWithoutTheCommand(t *testing.T) {
 	t.Parallel()
 	o := &operator{t: t, data: t.TempDir()}
@@ -214,7 +214,8 @@ func TestOlderCopyWithoutTheCommand(t *testing.T) {
 	}
 }
 
-// TestRestore puts a backup in place by the command: every edge keeps its index until the restored database is accepted.
+// TestRestore puts a backup in place by the command: every edge keeps its index until the restored database is
+// accepted.
 func TestRestore(t *testing.T) {
 	t.Parallel()
 	o := &operator{t: t, data: t.TempDir()}
@@ -385,8 +386,8 @@ func longest(text string) (n int) {
 	return n
 }
 
-// TestLostDatabase: with the database file gone, an empty one takes its place; the node stays ready and calls go on by the
-// index it has.
+// TestLostDatabase: with the database file gone, an empty one takes its place; the node stays ready and calls go on
+// by the index it has.
 func TestLostDatabase(t *testing.T) {
 	t.Parallel()
 	o := &operator{t: t, data: t.TempDir()}

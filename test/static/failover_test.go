@@ -16,8 +16,8 @@ import (
 
 // TestFailoverThatLosesTransactions cuts the replication to a standby, writes on, lets one node follow that and pauses it,
 // promotes the standby, and writes there what takes the very positions of what was lost, fewer, or more. The paused node is
-// woken: at no moment may it say that it is level and answer otherwise than the database, nor after its next restart. Then
-// the same without a loss: the new timeline alone changes nothing.
+// woken: at no moment may it say that it is level and answer otherwise than the database, nor after its next restart.
+// Then the same without a loss: the new timeline alone changes nothing.
 func TestFailoverThatLosesTransactions(t *testing.T) {
 	for _, c := range []struct {
 		name       string
@@ -90,8 +90,8 @@ func TestFailoverThatLosesTransactions(t *testing.T) {
 	}
 }
 
-// levelOnlyWhenRight waits until the node says that it is level with the database, and has been since a time. Whatever it
-// answers between two moments at which it says so must be right.
+// levelOnlyWhenRight waits until the node says that it is level with the database, and has been since a time.
+// Whatever it answers between two moments at which it says so must be right.
 func (s *site) levelOnlyWhenRight(t *testing.T, want map[string]route, head int64, since time.Time) {
 	t.Helper()
 	level := func() bool {

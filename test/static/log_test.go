@@ -14,10 +14,10 @@ import (
 	"github.com/tandemgw/tandem/client"
 )
 
-// TestLogReaderUnderLoad places 100 calls a second while standard error is a pipe that nothing reads, and from half of the time
-// on one whose reader is gone. Meanwhile requests to the API and SIP from a stranger each cause log lines. No call may
-// fail, health and the API must answer, lines must be counted as dropped, and SIGTERM must end the process in time.
-// TANDEM_STATIC_FOR is how long calls come.
+// TestLogReaderUnderLoad places 100 calls a second while standard error is a pipe that nothing reads, and from half
+// of the time on one whose reader is gone. Meanwhile requests to the API and SIP from a stranger each cause log
+// lines. No call may fail, health and the API must answer, lines must be counted as dropped, and SIGTERM must end the
+// process in time. TANDEM_STATIC_FOR is how long calls come.
 func TestLogReaderUnderLoad(t *testing.T) {
 	reader, writer, err := os.Pipe()
 	if err != nil {

@@ -26,7 +26,8 @@ type fault struct {
 }
 
 // TestReadyzFollowsWrites brings about every fault with the real program: /readyz?role=api must be 503 within 5 s with the cause,
-// a write must be answered 503 with Retry-After, calls must still be decided, and 5 s after the end all must be as before.
+// a write must be answered 503 with Retry-After, calls must still be decided, and 5 s after the end all must be as
+// before.
 func TestReadyzFollowsWrites(t *testing.T) {
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
@@ -155,7 +156,8 @@ func follow(t *testing.T, s *site, faults []fault) {
 	}
 }
 
-// TestRestartAfterKillIsNeverRefused kills a node with signal 9 and starts it again at once, and tries a second one with its id.
+// TestRestartAfterKillIsNeverRefused kills a node with signal 9 and starts it again at once, and tries a second one
+// with its id.
 func TestRestartAfterKillIsNeverRefused(t *testing.T) {
 	t.Parallel()
 	_, database := cluster(t)

@@ -389,8 +389,8 @@ var confined = func() (out []netip.Prefix) {
 	return out
 }()
 
-// unroutable reports whether a, which a peer that sends from src calls its own, cannot be reached from here: it is of a local range that
-// src is not of.
+// unroutable reports whether a, which a peer that sends from src calls its own, cannot be reached from here: it is of
+// a local range that src is not of.
 func unroutable(a, src netip.Addr) bool {
 	return slices.ContainsFunc(confined, func(p netip.Prefix) bool { return p.Contains(a) && !p.Contains(src.Unmap()) })
 }

@@ -32,8 +32,8 @@ type Limits struct {
 	MaxCallsPerSecond int `yaml:"maxCallsPerSecond"`
 	// RetryAfter is how long a refused peer is asked to wait, in whole seconds. Default 5s.
 	RetryAfter time.Duration `yaml:"retryAfter"`
-	// ConnectionsPerSource is the most TCP and TLS connections that one address may open to this node; more are closed at once,
-	// counted and logged. 1 to 1000000, default 1000.
+	// ConnectionsPerSource is the most TCP and TLS connections that one address may open to this node; more are
+	// closed at once, counted and logged. 1 to 1000000, default 1000.
 	ConnectionsPerSource int `yaml:"connectionsPerSource"`
 	// Message bounds what a SIP message that comes in may hold.
 	Message sip.Limits `yaml:"message"`
@@ -91,12 +91,14 @@ type Group struct {
 	Refer string `yaml:"refer"`
 	// BehindNAT is for peers behind NAT that write an address of their own network into Contact. Where that address cannot be reached
 	// (0.0.0.0; a private, shared, loopback or link-local address, unless the peer sends from the same range), requests in a call go to
-	// the address and port that the peer's requests come from, or that its INVITE went to. Default false: they go where Contact says.
+	// the address and port that the peer's requests come from, or that its INVITE went to. Default false: they go
+	// where Contact says.
 	BehindNAT bool `yaml:"behindNat"`
 	// FailoverAfter overrides timers.failoverAfter for this group. Default 0: it does not.
 	FailoverAfter time.Duration `yaml:"failoverAfter"`
-	// Numbers says how the numbers that this group writes without "+" become E.164, in what is decided and in what leaves on
-	// the other side. Default: they do not; a called number without "+" is refused, a calling one passes as it is.
+	// Numbers says how the numbers that this group writes without "+" become E.164, in what is decided and in what
+	// leaves on the other side. Default: they do not; a called number without "+" is refused, a calling one passes as
+	// it is.
 	Numbers route.Numbers `yaml:"numbers"`
 }
 
@@ -122,8 +124,8 @@ type TLS struct {
 	// shown). Default "require".
 	ClientCertificates string `yaml:"clientCertificates"`
 	// PeerNames are names of which a connecting peer's certificate must carry one; "*.example.net" matches one label. A
-	// certificate carries the hosts of its sip URIs; without such its DNS names; without alternative names its common name
-	// (RFC 5922 §7.1). Default none: any certificate from Roots, together with AllowedSources, will do.
+	// certificate carries the hosts of its sip URIs; without such its DNS names; without alternative names its common
+	// name (RFC 5922 §7.1). Default none: any certificate from Roots, together with AllowedSources, will do.
 	PeerNames []string `yaml:"peerNames"`
 }
 

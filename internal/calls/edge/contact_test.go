@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// Contact in the forms that RFC 3261 §20.10 allows, on both legs: the call goes through, and what goes back has the URI of Contact as its Request-URI.
+// Contact in the forms that RFC 3261 §20.10 allows, on both legs: the call goes through, and what goes back has the
+// URI of Contact as its Request-URI.
 func TestContactFormsOnBothLegs(t *testing.T) {
 	covers(t, "D18")
 	b := setup(t)
@@ -44,7 +45,8 @@ func TestContactFormsOnBothLegs(t *testing.T) {
 // unusable are Contact lines, or none at all, that give no Request-URI.
 var unusable = []string{"Contact:", "Contact: *", "Contact: <tel:+442079460100>", "Contact: <http://h.example/>", "Contact: <sip:>", `Contact: "A <sip:a@h.example>`, "Contact: <sip:a b@h.example>"}
 
-// A 2xx whose Contact cannot be a Request-URI: the call stays up, and requests keep the INVITE's Request-URI and go where it went.
+// A 2xx whose Contact cannot be a Request-URI: the call stays up, and requests keep the INVITE's Request-URI and go
+// where it went.
 func TestAnswerWithoutUsableContact(t *testing.T) {
 	covers(t, "A20")
 	b := setup(t)
@@ -128,7 +130,8 @@ func TestUnwantedAnswerWithoutUsableContact(t *testing.T) {
 	}
 }
 
-// A target refresh whose Contact cannot be a Request-URI leaves the target as it was; in a request it is refused (RFC 3261 §8.1.1.8).
+// A target refresh whose Contact cannot be a Request-URI leaves the target as it was; in a request it is refused (RFC
+// 3261 §8.1.1.8).
 func TestTargetRefreshWithoutUsableContact(t *testing.T) {
 	covers(t, "D24")
 	b := setup(t)

@@ -214,7 +214,8 @@ type inbound relay
 // maxPending bounds the requests of one call that await their answers.
 const maxPending = 16
 
-// relay passes a request on to the other side. NOTIFY and SUBSCRIBE are about sub, if it is not nil, and get event as their Event.
+// relay passes a request on to the other side. NOTIFY and SUBSCRIBE are about sub, if it is not nil, and get event as
+// their Event.
 func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message, sub *refer, event string) {
 	e := c.e
 	if len(c.pending) >= maxPending {
@@ -430,8 +431,8 @@ func (r *relay) failed(err error) {
 	}
 }
 
-// abort answers a request whose call ended meanwhile (RFC 3261 §15.1.2). A re-INVITE is cancelled on the other side too: one
-// that rings has no time limit of its own.
+// abort answers a request whose call ended meanwhile (RFC 3261 §15.1.2). A re-INVITE is cancelled on the other side
+// too: one that rings has no time limit of its own.
 func (r *relay) abort() {
 	r.done = true
 	if r.method == sip.INVITE && r.out != nil {
@@ -498,8 +499,8 @@ func (i *inbound) Failed(_ *transaction.Server, err error) {
 }
 
 // session watches the session timer that the two ends have agreed on (RFC 4028): each 2xx to INVITE or UPDATE restarts it. An interval below
-// the minimum reaches the other side as the minimum, and never ends a call here: whoever sends it does not follow RFC 4028, so that
-// its refreshes cannot be relied upon. The probe finds a dead call.
+// the minimum reaches the other side as the minimum, and never ends a call here: whoever sends it does not follow RFC
+// 4028, so that its refreshes cannot be relied upon. The probe finds a dead call.
 func (c *call) session(m *sip.Message, now time.Time) {
 	secs, ok := leg.SessionInterval(m.Get(sip.KindSessionExpires))
 	if !ok || secs < leg.MinSession {
@@ -509,8 +510,8 @@ func (c *call) session(m *sip.Message, now time.Time) {
 	c.at(atSession, now.Add(time.Duration(min(secs, 1<<20))*time.Second))
 }
 
-// tooShort reports whether a request asks for a session interval below the minimum. Its sender must understand 422; for one that does
-// not, the interval is raised instead (RFC 4028 §8.1).
+// tooShort reports whether a request asks for a session interval below the minimum. Its sender must understand 422;
+// for one that does not, the interval is raised instead (RFC 4028 §8.1).
 func tooShort(m *sip.Message) bool {
 	secs, ok := leg.SessionInterval(m.Get(sip.KindSessionExpires))
 	return ok && secs < leg.MinSession && m.HasOption(sip.KindSupported, "timer")
@@ -518,7 +519,8 @@ func tooShort(m *sip.Message) bool {
 
 const tooShortText = "the session interval is below 90 seconds; use at least that (RFC 4028 section 4)"
 
-// offerless returns why a service on the side that m goes to would refuse it for lack of an offer; empty if it would not.
+// offerless returns why a service on the side that m goes to would refuse it for lack of an offer; empty if it would
+// not.
 func (c *call) offerless(m *sip.Message, core bool) string {
 	p := c.headers.profiles[c.dec.Service]
 	if p == nil || core || c.dec.Emergency || !p.NeedsOffer() || leg.HasSDP(m) {

@@ -397,8 +397,8 @@ func TestAReInviteIsNotWaitedForForEver(t *testing.T) {
 	}
 }
 
-// TestAReInviteEndsWithItsCall: one that rings when the call ends is cancelled, and its transaction ends though no final
-// answer comes.
+// TestAReInviteEndsWithItsCall: one that rings when the call ends is cancelled, and its transaction ends though no
+// final answer comes.
 func TestAReInviteEndsWithItsCall(t *testing.T) {
 	covers(t, "D35")
 	b := setup(t)

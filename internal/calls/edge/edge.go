@@ -354,7 +354,8 @@ func (e *Edge) Drain(ctx context.Context) error {
 	}
 }
 
-// Leave answers OPTIONS with 503 from now on, so that peers send new calls elsewhere, and takes the calls that come all the same.
+// Leave answers OPTIONS with 503 from now on, so that peers send new calls elsewhere, and takes the calls that come
+// all the same.
 func (e *Edge) Leave() { e.leaving.Store(true) }
 
 // SetDraining refuses new calls, or takes them again, without waiting. Once Run's context is done it has no effect.

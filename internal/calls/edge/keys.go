@@ -24,8 +24,8 @@ func (t *TLS) paths() transport.CertificatePaths {
 }
 
 // CertificateNames returns the names under which a TLS address is advertised to peers, which its certificate must carry:
-// those in advertised, and those that the services' profiles write. Addresses are left out: a peer that is told one knows
-// the name it expects by other means.
+// those in advertised, and those that the services' profiles write. Addresses are left out: a peer that is told one
+// knows the name it expects by other means.
 func (c *Config) CertificateNames(bind string, profiles []leg.Profile) []string {
 	var names []string
 	for i := range c.Groups {
@@ -46,8 +46,8 @@ func (c *Config) CertificateNames(bind string, profiles []leg.Profile) []string 
 	return names
 }
 
-// CheckFiles returns a mistake for each file of the TLS addresses that cannot be used at a time; skip names groups whose
-// files are made later. Targets are below groups.
+// CheckFiles returns a mistake for each file of the TLS addresses that cannot be used at a time; skip names groups
+// whose files are made later. Targets are below groups.
 func (c *Config) CheckFiles(profiles []leg.Profile, skip []string, now time.Time) []error {
 	var k checker
 	for i := range c.Groups {

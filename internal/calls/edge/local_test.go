@@ -241,7 +241,8 @@ func TestAnswerTooLargeForUDP(t *testing.T) {
 	b.idle()
 }
 
-// overTCP connects to the core's TCP address from where the agent is, and returns an agent on that connection and the address.
+// overTCP connects to the core's TCP address from where the agent is, and returns an agent on that connection and the
+// address.
 func (a *agent) overTCP(b *bed) (*agent, string) {
 	a.t.Helper()
 	at := ""

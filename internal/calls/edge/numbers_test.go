@@ -7,7 +7,8 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/route"
 )
 
-// british are the rules of a British network that writes national and international prefixes, and six-digit local numbers.
+// british are the rules of a British network that writes national and international prefixes, and six-digit local
+// numbers.
 func british(c *bedConfig) {
 	c.core.Numbers = route.Numbers{PhoneContext: true, Prefixes: []route.Prefix{
 		{Prefix: "00", Replace: "+"}, {Prefix: "0", Replace: "+44"}, {Digits: 6, Replace: "+442079"}}}

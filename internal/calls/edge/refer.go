@@ -9,7 +9,8 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
-// refer is the subscription that a relayed REFER makes (RFC 3515 §2.4.4). It outlives the call (RFC 5057 §4). The call's mutex guards it.
+// refer is the subscription that a relayed REFER makes (RFC 3515 §2.4.4). It outlives the call (RFC 5057 §4). The
+// call's mutex guards it.
 type refer struct {
 	from  *side     // who sent the REFER and gets the NOTIFYs
 	seq   [2]uint32 // CSeq of the REFER as it came, and as it was passed on
@@ -47,8 +48,8 @@ func replaces(m *sip.Message) bool {
 }
 
 // subscribed finds the subscription that a NOTIFY or SUBSCRIBE of side s is about, and the Event value for the other side: an id is the
-// CSeq of the REFER, which differs between the legs (RFC 3515 §2.4.6). r is nil for other event packages. ok is false for an id that no
-// REFER of the call has.
+// CSeq of the REFER, which differs between the legs (RFC 3515 §2.4.6). r is nil for other event packages. ok is false
+// for an id that no REFER of the call has.
 func (c *call) subscribed(s *side, m *sip.Message) (r *refer, event string, ok bool) {
 	event = m.Get(sip.KindEvent)
 	name, params, _ := strings.Cut(event, ";")

@@ -103,7 +103,8 @@ func TestEventOfARelayedReferNamesTheRefersCSeqOfItsLeg(t *testing.T) {
 	}
 }
 
-// A REFER that never reached the other leg does not count there: its NOTIFYs without id would be taken for the refused one's.
+// A REFER that never reached the other leg does not count there: its NOTIFYs without id would be taken for the
+// refused one's.
 func TestEventWithoutIdAfterARefusedRefer(t *testing.T) {
 	covers(t, "D31")
 	b, up, down := transferring(t)

@@ -42,8 +42,8 @@ func (g *group) full() bool {
 }
 
 // Reload takes over limits, sources, certificates and header rules from a valid configuration with the same groups and
-// peers in the same order, or returns an error and changes nothing. Calls that are up are untouched: they keep their header
-// rules, and a source that is withdrawn may still end its calls, but begin no more. One call at a time.
+// peers in the same order, or returns an error and changes nothing. Calls that are up are untouched: they keep their
+// header rules, and a source that is withdrawn may still end its calls, but begin no more. One call at a time.
 func (e *Edge) Reload(cfg Config, rules *leg.Rules, profiles []leg.Profile) error {
 	var commits []func()
 	for _, k := range e.keys {
@@ -87,8 +87,8 @@ func (g *group) withdraw(old, left []netip.Prefix, now time.Time) {
 	}
 }
 
-// begins reports whether requests outside of a call are taken from a flow's other end: it is a source, and not one that is
-// known only for the calls it has. A connection may be older than the present list.
+// begins reports whether requests outside of a call are taken from a flow's other end: it is a source, and not one
+// that is known only for the calls it has. A connection may be older than the present list.
 func (e *Edge) begins(f transport.Flow) bool {
 	po := e.ports[f.Endpoint()]
 	if po == nil {

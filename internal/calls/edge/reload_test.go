@@ -80,8 +80,8 @@ func TestReloadLeavesCallsAlone(t *testing.T) {
 	b.over(one, far)
 }
 
-// TestReloadTakesCertificatesAtOnce: a new certificate is shown on the next connection; with one that cannot be read nothing
-// changes, whatever else is new.
+// TestReloadTakesCertificatesAtOnce: a new certificate is shown on the next connection; with one that cannot be read
+// nothing changes, whatever else is new.
 func TestReloadTakesCertificatesAtOnce(t *testing.T) {
 	authority, err := ca.New("test")
 	if err != nil {

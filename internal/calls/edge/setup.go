@@ -757,7 +757,8 @@ func (n *nearInvite) Ack(tx *transaction.Server, m *sip.Message) {
 	c.acked()
 }
 
-// acked notes that the near 2xx needs no further care: its ACK has come, or the time for it is up. A BYE that waited for this goes out.
+// acked notes that the near 2xx needs no further care: its ACK has come, or the time for it is up. A BYE that waited
+// for this goes out.
 func (c *call) acked() {
 	c.srv, c.invite = nil, nil
 	if f := c.held; f != nil {
@@ -783,8 +784,9 @@ func (n *nearInvite) Failed(_ *transaction.Server, err error) {
 	}
 }
 
-// ackAtOnce acknowledges the far 2xx without waiting for the near side's ACK, unless that must carry the answer to an offer in the 2xx
-// (RFC 3261 §13.2.2.4), or the name in Contact is not resolved yet (docs/decisions/0011-ack-at-once.md).
+// ackAtOnce acknowledges the far 2xx without waiting for the near side's ACK, unless that must carry the answer to an
+// offer in the 2xx (RFC 3261 §13.2.2.4), or the name in Contact is not resolved yet
+// (docs/decisions/0011-ack-at-once.md).
 func (c *call) ackAtOnce(m *sip.Message) {
 	s := c.far
 	if s.acked || !leg.HasSDP(c.invite) && leg.HasSDP(m) {

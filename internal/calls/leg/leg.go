@@ -31,8 +31,8 @@ type Profile interface {
 
 // Named is a profile that writes names of its own into messages towards the service, instead of the advertised one.
 type Named interface {
-	// Names returns them; "*.example.net" stands for names of one label below. The certificate shown to the service's peers
-	// must carry each.
+	// Names returns them; "*.example.net" stands for names of one label below. The certificate shown to the service's
+	// peers must carry each.
 	Names() []string
 }
 

@@ -8,8 +8,8 @@ import (
 )
 
 // Renumber writes the numbers in a request as E.164 where the rules of the peer group it came from say how: in the address
-// lines, and in Request-URI, To and From of an INVITE that begins a call; within a call those are the dialog's. The number
-// called in an emergency stays as dialled.
+// lines, and in Request-URI, To and From of an INVITE that begins a call; within a call those are the dialog's. The
+// number called in an emergency stays as dialled.
 func Renumber(m *sip.Message, rules *route.Numbers, emergency bool) {
 	if rules.None() {
 		return

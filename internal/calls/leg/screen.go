@@ -10,8 +10,9 @@ import (
 
 // Screen takes off a message to the core the asserted identities that a screened customer's call may not carry: each value of
 // P-Asserted-Identity, P-Preferred-Identity and Remote-Party-ID that is a number, but neither the customer's nor the caller that
-// the decision has accepted. From of the INVITE that begins a call is replaced where the decision says so; where the call asks for
-// privacy, by an anonymous one (RFC 3323 §4.1.1.3), as From would show what Privacy hides. The profile comes after.
+// the decision has accepted. From of the INVITE that begins a call is replaced where the decision says so; where the
+// call asks for privacy, by an anonymous one (RFC 3323 §4.1.1.3), as From would show what Privacy hides. The profile
+// comes after.
 func Screen(m *sip.Message, l *Leg, view route.View) {
 	d := l.Call
 	for i := 0; i < m.Len(); i++ {
@@ -49,8 +50,8 @@ func Screen(m *sip.Message, l *Leg, view route.View) {
 	m.Set(sip.KindFrom, sip.WithParam(from, "tag", m.FromTag()))
 }
 
-// identity reads an asserted identity. number is set when it is one, or no sip, sips or tel URI that can be read (RFC 3325 §9.1):
-// others may find a number in it. n is empty if it is not E.164.
+// identity reads an asserted identity. number is set when it is one, or no sip, sips or tel URI that can be read (RFC
+// 3325 §9.1): others may find a number in it. n is empty if it is not E.164.
 func identity(value string) (n domain.E164, number bool) {
 	a, err := sip.ParseNameAddr(value)
 	if err != nil {

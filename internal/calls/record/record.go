@@ -82,8 +82,8 @@ type Try struct {
 	Peer  string    `json:"peer"`
 	Addr  string    `json:"address"`
 	At    time.Time `json:"at"`
-	// Status is the final status the peer gave; 0 if it gave none, and then Result says why: silence, transport, local (it
-	// failed on this host), canceled.
+	// Status is the final status the peer gave; 0 if it gave none, and then Result says why: silence, transport,
+	// local (it failed on this host), canceled.
 	Status int    `json:"status,omitempty"`
 	Result string `json:"result"`
 }

@@ -15,8 +15,8 @@ type Config struct {
 	// SnapshotEvery is the longest time between snapshots while there are changes. Default 15m.
 	SnapshotEvery time.Duration `yaml:"snapshotEvery"`
 	// MaxShrinkPercent bounds what the index may lose when it is loaded from a database that was set back. Percent of its
-	// numbers, 1 to 100; default 50. If it would lose more, and more than maxShrinkNumbers, the old index serves until an
-	// operator runs tandem index accept. Changes that are read one by one have no bound.
+	// numbers, 1 to 100; default 50. If it would lose more, and more than maxShrinkNumbers, the old index serves
+	// until an operator runs tandem index accept. Changes that are read one by one have no bound.
 	MaxShrinkPercent int `yaml:"maxShrinkPercent"`
 	// MaxShrinkNumbers is how many numbers the index may lose in any case; see maxShrinkPercent. Numbers; default 100.
 	MaxShrinkNumbers int `yaml:"maxShrinkNumbers"`

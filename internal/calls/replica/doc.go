@@ -15,8 +15,8 @@
 // killed at any moment comes back with every change it has routed by, whether or not the database answers.
 //
 // Every read of the feed verifies that the index is a state of the database's history (see package feed). If it is not,
-// because entries were pruned or the database was set back, everything is loaded beside the old view, which serves until
-// the new one is complete:
+// because entries were pruned or the database was set back, everything is loaded beside the old view, which serves
+// until the new one is complete:
 //
 //	same database, cursor found        follow, whatever the changes delete
 //	same database, pruned or set back  load and swap, unless the index would shrink by more than a bound

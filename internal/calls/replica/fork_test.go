@@ -107,8 +107,8 @@ func TestOldIndexServesWhileAForkIsLoaded(t *testing.T) {
 	n.check()
 }
 
-// TestCrashBetweenReloadAndSnapshot: journals of the new history must not be played on the old one's snapshot, at whatever
-// moment the process ends; also if the new history begins at the very place of the first load.
+// TestCrashBetweenReloadAndSnapshot: journals of the new history must not be played on the old one's snapshot, at
+// whatever moment the process ends; also if the new history begins at the very place of the first load.
 func TestCrashBetweenReloadAndSnapshot(t *testing.T) {
 	t.Parallel()
 	for _, samePlace := range []bool{false, true} {
@@ -151,7 +151,8 @@ func TestCrashBetweenReloadAndSnapshot(t *testing.T) {
 				again.stop()
 			}
 
-			// The lost history is back. What is journalled of it now counts, although journals of the other one lie before.
+			// The lost history is back. What is journalled of it now counts, although journals of the other one lie
+			// before.
 			crashed := image(t, dir)
 			src.become(lost)
 			again := start(t, crashed, src, Config{})
@@ -240,8 +241,8 @@ func TestAnotherDatabase(t *testing.T) {
 	}
 }
 
-// TestAcceptedWhileTheDatabaseIsAway: what was accepted is loaded when it is back; another database than the one accepted
-// is not.
+// TestAcceptedWhileTheDatabaseIsAway: what was accepted is loaded when it is back; another database than the one
+// accepted is not.
 func TestAcceptedWhileTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	src := newSource()
@@ -267,8 +268,8 @@ func TestAcceptedWhileTheDatabaseIsAway(t *testing.T) {
 	n.check()
 }
 
-// TestShrinkBound: a database that was set back may take so much away and no more. What the feed says is applied whatever
-// it takes.
+// TestShrinkBound: a database that was set back may take so much away and no more. What the feed says is applied
+// whatever it takes.
 func TestShrinkBound(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -361,7 +362,8 @@ func TestNothingToLose(t *testing.T) {
 	n.check()
 }
 
-// format1 is an index that a program before the feed had identities left: seed's, a snapshot and a journal of two changes.
+// format1 is an index that a program before the feed had identities left: seed's, a snapshot and a journal of two
+// changes.
 func format1(t *testing.T) (dir string, src *memSource) {
 	t.Helper()
 	dir = t.TempDir()
@@ -431,7 +433,8 @@ func TestFormatBeforeIdentities(t *testing.T) {
 	})
 }
 
-// TestOtherTopicsAndTheJournal: positions that other topics take stand in no journal, and the journals chain all the same.
+// TestOtherTopicsAndTheJournal: positions that other topics take stand in no journal, and the journals chain all the
+// same.
 func TestOtherTopicsAndTheJournal(t *testing.T) {
 	t.Parallel()
 	src := newSource()

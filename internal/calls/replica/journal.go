@@ -23,8 +23,8 @@ const (
 //	after    8 bytes, the position of the entry before the batch
 //	entries  each: position (8), id (8), time in Unix microseconds (8), length (4), payload
 //
-// A batch too large for a chunk is cut into several; each is a batch of its own. Chunks of the first format have 8 bytes
-// more after the position, and no ids.
+// A batch too large for a chunk is cut into several; each is a batch of its own. Chunks of the first format have 8
+// bytes more after the position, and no ids.
 
 // journalInfo is what a journal says about itself, in the clear.
 type journalInfo struct {
@@ -105,8 +105,8 @@ var errMissing = errors.New("changes before the journal are missing")
 var errOtherLoad = errors.New("the journal belongs to another load of the index, of which there is no snapshot")
 
 // replayJournal applies to v what a journal of this load holds beyond cur and returns the cursor reached and the entries
-// applied. The error says why it stopped: errTorn at the end (a journal has no last chunk; its file just ends), errMissing,
-// errOtherLoad, errDamaged.
+// applied. The error says why it stopped: errTorn at the end (a journal has no last chunk; its file just ends),
+// errMissing, errOtherLoad, errDamaged.
 func replayJournal(r io.Reader, sealer Sealer, v *View, load string, cur feed.Cursor) (feed.Cursor, int, error) {
 	sr, err := newSealedReader(r, journalPurpose, sealer, journalMagic, journalMagic1)
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 // Source is where the index comes from: the provisioning store.
 type Source interface {
 	feed.Reader
-	// Scan hands over every account and number in pieces, in any order; quickest if numbers come in order. All of it is the
-	// state of the cursor returned, from one consistent read. It stops with the first error of the function.
+	// Scan hands over every account and number in pieces, in any order; quickest if numbers come in order. All of it
+	// is the state of the cursor returned, from one consistent read. It stops with the first error of the function.
 	Scan(ctx context.Context, apply func([]domain.Change) error) (feed.Cursor, error)
 }
 
@@ -37,8 +37,8 @@ const (
 
 // Replica keeps a View. Make one with Open; everything but Run may be called from any goroutine.
 type Replica struct {
-	// Patience is how long after a read of the feed the index counts as current: longer than the source's poll interval. 0
-	// is without limit. Set it before Run.
+	// Patience is how long after a read of the feed the index counts as current: longer than the source's poll
+	// interval. 0 is without limit. Set it before Run.
 	Patience time.Duration
 
 	cfg    Config
@@ -82,7 +82,8 @@ type Status struct {
 	SourceError string
 	// Reloading is why everything is being loaded while the old index serves; empty if it is not.
 	Reloading string
-	// Held is why the old index serves until an operator accepts what the database holds; nil if there is no such reason.
+	// Held is why the old index serves until an operator accepts what the database holds; nil if there is no such
+	// reason.
 	Held *Held
 	// DiskError is why what is applied is not on the disk now; empty if it is.
 	DiskError string
@@ -151,8 +152,8 @@ func (r *Replica) Route() route.View {
 }
 
 // Ready returns nil if calls can be routed by what is provisioned: the index is loaded and level with what the source held
-// at the start, or the source cannot be asked, or holds something that only an operator may accept. Otherwise it says what
-// is waited for.
+// at the start, or the source cannot be asked, or holds something that only an operator may accept. Otherwise it says
+// what is waited for.
 func (r *Replica) Ready() error {
 	s := r.Status()
 	switch {
@@ -430,8 +431,8 @@ func (r *Replica) diskFailed(err error) {
 	})
 }
 
-// load loads everything into a new view and puts it in the place of the old one, or holds it back: until an operator has
-// accepted what the database of that identity holds, or the index is continued again.
+// load loads everything into a new view and puts it in the place of the old one, or holds it back: until an operator
+// has accepted what the database of that identity holds, or the index is continued again.
 func (r *Replica) load(ctx context.Context, why error, database string) error {
 	waiting := false
 	r.change(func(s *Status) {

@@ -29,11 +29,12 @@ type Config struct {
 	ServiceToPeerGroup map[string]string `yaml:"serviceToPeerGroup"`
 	// EmergencyDialStrings are the emergency numbers as dialled: 2 to 6 digits, without "+" and without country code. Calls
 	// to them, with or without "+", go to the core only and are never screened, limited or refused. Test numbers such as 933
-	// are listed here too. Default: ["911", "933"] where countries is empty as well. With peers of a service whose callers are
-	// screened (teamsDirectRouting) there is no default: name the numbers here or in countries.
+	// are listed here too. Default: ["911", "933"] where countries is empty as well. With peers of a service whose
+	// callers are screened (teamsDirectRouting) there is no default: name the numbers here or in countries.
 	EmergencyDialStrings []string `yaml:"emergencyDialStrings"`
-	// Countries are ISO 3166 codes ("GB") of the countries whose emergency numbers, as libphonenumber knows them, are added
-	// to emergencyDialStrings. Default: none. "tandem config check" and the log at the start show the whole list.
+	// Countries are ISO 3166 codes ("GB") of the countries whose emergency numbers, as libphonenumber knows them, are
+	// added to emergencyDialStrings. Default: none. "tandem config check" and the log at the start show the whole
+	// list.
 	Countries []string `yaml:"countries"`
 	// EmergencyCountryCodes are the country codes (digits only) that may stand before an emergency number, as Zoom sends
 	// it: "+44999" for 44 and 999. Default: every country code that is assigned.
@@ -46,7 +47,8 @@ type Config struct {
 	// the core that carries X-MS-FMC is never sent to Phone System again.
 	MobileControlPoints []string `yaml:"mobileControlPoints"`
 	// PresentationAccounts names the accounts, as provisioned, whose screened calls may show a number in From that is not theirs
-	// beside their asserted identity (presentation numbers). Default: none; From is then replaced by the asserted identity.
+	// beside their asserted identity (presentation numbers). Default: none; From is then replaced by the asserted
+	// identity.
 	PresentationAccounts []string `yaml:"presentationAccounts"`
 }
 

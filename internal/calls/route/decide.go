@@ -3,8 +3,8 @@ package route
 import "github.com/tandemgw/tandem/internal/domain"
 
 // Decide says what becomes of a call. View and policy must not be nil: an edge that has never loaded an index decides
-// emergency calls with [NoNumbers] and answers 503 to the others itself (design §2). Decide always returns an outcome and the rule that made it, never panics on odd facts, and is
-// safe for concurrent use.
+// emergency calls with [NoNumbers] and answers 503 to the others itself (design §2). Decide always returns an outcome
+// and the rule that made it, never panics on odd facts, and is safe for concurrent use.
 func Decide(view View, policy *Policy, facts domain.CallFacts) Decision {
 	d := decision{view: view, p: policy, f: &facts}
 	return d.run()

@@ -13,8 +13,8 @@ type View interface {
 	AccountByLabel(label string) *domain.AccountRouting
 }
 
-// NoNumbers is the view of a gateway that has never loaded an index. An emergency call from a service is decided with it:
-// it needs nothing that the index holds. Other calls must not be, or each number would seem to be nobody's.
+// NoNumbers is the view of a gateway that has never loaded an index. An emergency call from a service is decided with
+// it: it needs nothing that the index holds. Other calls must not be, or each number would seem to be nobody's.
 var NoNumbers View = noNumbers{}
 
 type noNumbers struct{}

@@ -95,8 +95,8 @@ func (p *Policy) Emergency(dialled string) bool {
 	return plus && p.afterCountryCode(number, func(dial string) bool { return p.emergency[dial] })
 }
 
-// afterCountryCode reports whether number is a country code that may stand before an emergency number, and then a string
-// that is accepted.
+// afterCountryCode reports whether number is a country code that may stand before an emergency number, and then a
+// string that is accepted.
 func (p *Policy) afterCountryCode(number string, accepted func(string) bool) bool {
 	for n := 1; n <= 3 && n < len(number); n++ {
 		if cc := number[:n]; countryCode(cc) && (p.emergencyCC == nil || p.emergencyCC[cc]) && accepted(number[n:]) {

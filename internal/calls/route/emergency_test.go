@@ -23,8 +23,8 @@ import (
 const longestEmergencyString = 5
 
 // TestEmergencyTable holds emergency.txt, the golden file with a line for each country, against libphonenumber. An update
-// of the library that takes a number away fails here, and with the tag deep one that adds a number too; either is looked
-// at before -update takes it over.
+// of the library that takes a number away fails here, and with the tag deep one that adds a number too; either is
+// looked at before -update takes it over.
 func TestEmergencyTable(t *testing.T) {
 	const file = "emergency.txt"
 	text, err := os.ReadFile(file)

@@ -206,8 +206,8 @@ func (x *decision) screen(customers bool) (r Decision, ok bool) {
 }
 
 // presented settles the number in From of a screened call. The network shows From, so that a stranger's number there would undo the
-// screening of the asserted identity. It stays where the account may present such numbers, and where the customer forwarded the
-// call: then From is the outside caller's.
+// screening of the asserted identity. It stays where the account may present such numbers, and where the customer
+// forwarded the call: then From is the outside caller's.
 func (x *decision) presented() {
 	a, d := x.d.Account, &x.d
 	if d.Emergency || !a.CallScreening {

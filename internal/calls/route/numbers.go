@@ -20,13 +20,15 @@ type Numbers struct {
 
 // Prefix is one rule of Numbers.
 type Prefix struct {
-	// Prefix is what the number begins with, such as "0" or "00"; at most 15 digits. Empty, the default, fits any number.
+	// Prefix is what the number begins with, such as "0" or "00"; at most 15 digits. Empty, the default, fits any
+	// number.
 	Prefix string `yaml:"prefix"`
-	// Digits is how many digits the number has, the prefix included: 1 to 15. Default 0: any. Required with an empty prefix,
-	// or short numbers of the network would become others' numbers.
+	// Digits is how many digits the number has, the prefix included: 1 to 15. Default 0: any. Required with an empty
+	// prefix, or short numbers of the network would become others' numbers.
 	Digits int `yaml:"digits"`
-	// Replace takes the prefix's place: "+" and the digits of a country code and perhaps area code, such as "+44"; "+" alone
-	// where the number goes on with its country code. Required. What would not be E.164 then is not changed.
+	// Replace takes the prefix's place: "+" and the digits of a country code and perhaps area code, such as "+44";
+	// "+" alone where the number goes on with its country code. Required. What would not be E.164 then is not
+	// changed.
 	Replace string `yaml:"replace"`
 }
 

@@ -227,8 +227,8 @@ func escapeURI(s string) string {
 	return s
 }
 
-// EscapeHash writes each "#" in the URIs of a header value, one address or a list of them, as %23 (RFC 3986 §2). Display
-// names and header parameters stay.
+// EscapeHash writes each "#" in the URIs of a header value, one address or a list of them, as %23 (RFC 3986 §2).
+// Display names and header parameters stay.
 func EscapeHash(v string) string {
 	if strings.IndexByte(v, '#') < 0 {
 		return v

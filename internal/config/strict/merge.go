@@ -7,8 +7,9 @@ import (
 
 // Merge copies the settings of src that differ into dst, both pointers to structs of the same type, where take says so, and
 // returns the paths of what it took and of what differs otherwise, in the order of the document. take gets a path without
-// list indexes, such as "calls.groups.maxCalls". Items of a list whose structs have a field Name belong together by it; a
-// list whose names differ is a difference itself. Lists that dst and src share with other values are not changed.
+// list indexes, such as "calls.groups.maxCalls". Items of a list whose structs have a field Name belong together by
+// it; a list whose names differ is a difference itself. Lists that dst and src share with other values are not
+// changed.
 func Merge(dst, src any, take func(path string) bool) (taken, left []string) {
 	m := &merger{take: take}
 	m.structure("", "", reflect.ValueOf(dst).Elem(), reflect.ValueOf(src).Elem())

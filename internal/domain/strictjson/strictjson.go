@@ -1,9 +1,10 @@
 // Package strictjson reads JSON where what is read decides something: bodies of requests, tokens, key sets. Names count
-// with their case, no object names a member twice, nothing follows the value, and each member has the type it must have.
+// with their case, no object names a member twice, nothing follows the value, and each member has the type it must
+// have.
 //
-// encoding/json alone takes the last of two members with one name, ignores their case, puts U+FFFD in place of what is no
-// character, and cannot say which member has the wrong type in words that help. So a text is read into a tree first
-// (Parse) and into the caller's types after (Reader and Object). Errors are *fault.Error of kind Invalid.
+// encoding/json alone takes the last of two members with one name, ignores their case, puts U+FFFD in place of what
+// is no character, and cannot say which member has the wrong type in words that help. So a text is read into a tree
+// first (Parse) and into the caller's types after (Reader and Object). Errors are *fault.Error of kind Invalid.
 package strictjson
 
 import (
@@ -94,8 +95,8 @@ func Parse(raw []byte) (*Node, error) {
 	return n, nil
 }
 
-// halfCharacter returns where in raw, which is JSON, half a surrogate pair is escaped without its other half; -1 if nowhere.
-// The decoder would put U+FFFD in its place, and something else would be stored than was sent.
+// halfCharacter returns where in raw, which is JSON, half a surrogate pair is escaped without its other half; -1 if
+// nowhere. The decoder would put U+FFFD in its place, and something else would be stored than was sent.
 func halfCharacter(raw []byte) int {
 	unit := func(at int) rune { // the code unit escaped at at, or 0
 		if at+6 > len(raw) || raw[at] != '\\' || raw[at+1] != 'u' {
@@ -185,7 +186,8 @@ func readNode(d *json.Decoder, path string, depth int) (*Node, error) {
 	return nil, fmt.Errorf("unexpected %v", tok)
 }
 
-// Join returns the path of a member of the object at path, cut to a length that a message can have: strangers chose the names.
+// Join returns the path of a member of the object at path, cut to a length that a message can have: strangers chose
+// the names.
 func Join(path, name string) string {
 	if path != "" {
 		path += "."
@@ -337,7 +339,8 @@ func (o *Object) Strings(name string, required bool) []string {
 	return l
 }
 
-// StringOrStrings returns the strings of a member that is one or a list of them (RFC 7519 §4.1.3); nil if it is not there.
+// StringOrStrings returns the strings of a member that is one or a list of them (RFC 7519 §4.1.3); nil if it is not
+// there.
 func (o *Object) StringOrStrings(name string) []string {
 	n := o.Take(name, false)
 	if n != nil && n.Kind == KindString {

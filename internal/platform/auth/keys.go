@@ -68,8 +68,8 @@ func newKeySet(issuer string, fetch func(context.Context) ([]byte, error), seale
 // find looks for a key with this id (any, if it is empty) that may be used with this algorithm and that fits a signature. It
 // returns how many such keys are known, and whether one fits. If none does, whatever the id, the set is fetched again once:
 // an issuer may have replaced its key under the old id. Such fetches are bounded over all callers: fetchBurst times and then
-// once in a pause at most. errNoKeys means that the issuer was never reached (or too long ago), so that nothing can be said
-// about the token.
+// once in a pause at most. errNoKeys means that the issuer was never reached (or too long ago), so that nothing can
+// be said about the token.
 func (s *keySet) find(ctx context.Context, kid, alg string, fit func(publicKey) bool) (known int, fits bool, err error) {
 	found, have := s.pick(kid, alg)
 	if slices.ContainsFunc(found, fit) {

@@ -25,8 +25,8 @@ func signText(t testing.TB, header, claims string) string {
 	return text + "." + enc(sig)
 }
 
-// TestTokensAreReadStrictly: RFC 7519 §4 has claim names unique and case-sensitive (RFC 7515 §4 the header's), §4.1 each claim's
-// type. All these are signed with the issuer's own key.
+// TestTokensAreReadStrictly: RFC 7519 §4 has claim names unique and case-sensitive (RFC 7515 §4 the header's), §4.1
+// each claim's type. All these are signed with the issuer's own key.
 func TestTokensAreReadStrictly(t *testing.T) {
 	a := newAuthority(t)
 	issuer := a.URL + "/realm"

@@ -186,8 +186,9 @@ func numericDate(r *strictjson.Reader, c *strictjson.Object, name string, requir
 	return &at
 }
 
-// readHeader reads what the signature needs. RFC 7515 §4.1.11: a token with a critical extension that we do not know (we know
-// none) is refused, and b64 is one (RFC 7797 §6). RFC 8725 §3.11: a typ that is not an access token's is refused.
+// readHeader reads what the signature needs. RFC 7515 §4.1.11: a token with a critical extension that we do not know
+// (we know none) is refused, and b64 is one (RFC 7797 §6). RFC 8725 §3.11: a typ that is not an access token's is
+// refused.
 func (t *token) readHeader(h *strictjson.Object, r *strictjson.Reader) error {
 	if h.Take("crit", false) != nil || h.Take("b64", false) != nil {
 		return invalid("it has critical extensions, of which none is known here")
@@ -299,8 +300,8 @@ func (v *Verifier) verify(ctx context.Context, text string) (*Principal, error) 
 	return p, nil
 }
 
-// claimed returns whom a token would prove if its signature is good: it checks the times (RFC 7519 §4.1), the audience and the
-// tenant.
+// claimed returns whom a token would prove if its signature is good: it checks the times (RFC 7519 §4.1), the
+// audience and the tenant.
 func (v *Verifier) claimed(t *trusted, tok *token) (*Principal, error) {
 	now := time.Now()
 	early := func(at *time.Time) bool { return at != nil && now.Add(v.skew).Before(*at) }

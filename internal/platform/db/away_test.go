@@ -13,8 +13,8 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit/pace"
 )
 
-// wantWithin is how soon callers must hear that the database is unavailable; margin is what a busy test machine may add.
-// Both are of a pace.Clock.
+// wantWithin is how soon callers must hear that the database is unavailable; margin is what a busy test machine may
+// add. Both are of a pace.Clock.
 const (
 	wantWithin = 2 * time.Second
 	margin     = 2 * time.Second

@@ -26,11 +26,12 @@ type Config struct {
 	// created, readable for its owner only, and locked: one process per file.
 	File string `yaml:"file"`
 	// URL is PostgreSQL's connection string, e.g. postgres://tandem@db.example/tandem?sslmode=verify-full. No default;
-	// needed with driver "postgres". The password may come from PGPASSWORD or a pgpass file instead. A server on another
-	// machine must be reached by TLS: sslmode verify-full (recommended), verify-ca or require; or set insecure.
+	// needed with driver "postgres". The password may come from PGPASSWORD or a pgpass file instead. A server on
+	// another machine must be reached by TLS: sslmode verify-full (recommended), verify-ca or require; or set
+	// insecure.
 	URL string `yaml:"url" secret:"true"`
-	// Insecure permits a connection without TLS to a PostgreSQL server on another machine: whoever is on the network can read
-	// and change customers' data. Default false. The log repeats it at each start.
+	// Insecure permits a connection without TLS to a PostgreSQL server on another machine: whoever is on the network
+	// can read and change customers' data. Default false. The log repeats it at each start.
 	Insecure bool `yaml:"insecure"`
 	// MaxConnections bounds the connections of this node (SQLite: those that read; one more writes). Default 16. More help
 	// only while the database has idle cores.
@@ -108,7 +109,8 @@ func (c *Config) Validate() []error {
 }
 
 // PlaintextHost returns a host on another machine to which the connection string allows a connection without TLS; empty
-// if there is none. sslmode allow and prefer, the default, count as without: an attacker can make the server refuse TLS.
+// if there is none. sslmode allow and prefer, the default, count as without: an attacker can make the server refuse
+// TLS.
 func (c *Config) PlaintextHost() (string, error) {
 	if c.Driver != Postgres {
 		return "", nil

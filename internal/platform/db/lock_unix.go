@@ -61,8 +61,8 @@ func (l *Lock) Close() error {
 	return errors.Join(syscall.Flock(int(l.f.Fd()), syscall.LOCK_UN), l.f.Close())
 }
 
-// room returns nil if the file system takes another 64 KiB. It uses the lock's open file: opening and closing others costs
-// descriptors that calls may need.
+// room returns nil if the file system takes another 64 KiB. It uses the lock's open file: opening and closing others
+// costs descriptors that calls may need.
 func (l *Lock) room() error {
 	st, err := l.f.Stat()
 	if err != nil {

@@ -54,8 +54,8 @@ func migrate(ctx context.Context, db *sql.DB, driver string) error {
 // errNewer marks a database whose schema this program is too old for.
 var errNewer = errors.New("the database was upgraded by a newer Tandem")
 
-// compatible returns nil if the newer schema says that programs that know migrations up to known may still use it. What it
-// says counts only if its last migration said it.
+// compatible returns nil if the newer schema says that programs that know migrations up to known may still use it.
+// What it says counts only if its last migration said it.
 func compatible(ctx context.Context, db *sql.DB, version, known int64) error {
 	var said, oldest int64
 	err := db.QueryRowContext(ctx, "SELECT version, oldest FROM schema_info WHERE id = 1").Scan(&said, &oldest)

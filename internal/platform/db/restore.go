@@ -16,8 +16,8 @@ import (
 )
 
 // RestoreFile puts a copy of backup, an SQLite database file, in the place of c.File, which is locked meanwhile. The copy is
-// brought to the present schema, checked, and given to prepare before. The file that was there is kept beside it, under the
-// name returned; empty if there was none. An error or a crash leaves it in its place; repeat the call.
+// brought to the present schema, checked, and given to prepare before. The file that was there is kept beside it,
+// under the name returned; empty if there was none. An error or a crash leaves it in its place; repeat the call.
 func RestoreFile(ctx context.Context, c Config, backup string, log *slog.Logger, prepare func(*DB) error) (kept string, err error) {
 	path := c.File
 	l, err := lock(path+".lock", "database file "+path)

@@ -49,8 +49,8 @@ func (d *DB) Status() Status {
 
 // Join makes this process the node of the given id: by writing the node's row every two seconds, Run proves from now on that
 // the database takes writes. On PostgreSQL it holds the id by an advisory lock of the session that asks for signs of life; an
-// error says that another process does. While the database is unavailable the id is claimed later; a conflict is then logged
-// and shown by Status. On SQLite the file's lock keeps others out.
+// error says that another process does. While the database is unavailable the id is claimed later; a conflict is then
+// logged and shown by Status. On SQLite the file's lock keeps others out.
 func (d *DB) Join(ctx context.Context, node string) error {
 	d.node = node
 	for began := time.Now(); ; {
@@ -135,9 +135,9 @@ func (d *DB) note(err error, proof bool) {
 // writeNode is the statement that proves.
 const writeNode = "INSERT INTO nodes (id, written) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET written = excluded.written"
 
-// proveSQLite looks at the file as well: a process that has it open can work on for long after it was damaged, filled up or
-// replaced. The write drops the readers' caches, so what is read next comes from the file. It waits for transactions in
-// progress, because one connection writes. A file that is known to be damaged is read whole instead.
+// proveSQLite looks at the file as well: a process that has it open can work on for long after it was damaged, filled
+// up or replaced. The write drops the readers' caches, so what is read next comes from the file. It waits for
+// transactions in progress, because one connection writes. A file that is known to be damaged is read whole instead.
 func (d *DB) proveSQLite(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.StatementTimeout)
 	defer cancel()
@@ -176,8 +176,8 @@ func (d *DB) proveSQLite(ctx context.Context) error {
 }
 
 // provePostgres writes on a session of its own, which it opens if need be. It also asks for room for a small file in the
-// data directory (an exported snapshot, removed at once), because the update of a row needs none on a full disk, and for
-// tables of which the permission to write was withdrawn.
+// data directory (an exported snapshot, removed at once), because the update of a row needs none on a full disk, and
+// for tables of which the permission to write was withdrawn.
 func (d *DB) provePostgres(ctx context.Context) (err error) {
 	d.writing.Lock()
 	defer d.writing.Unlock()
@@ -207,7 +207,8 @@ func (d *DB) provePostgres(ctx context.Context) (err error) {
 
 // claim takes the lock of the node's id for the life of the probe's session, unless it is held. That session never writes: a
 // write that hangs would keep it, and the lock, when the process was killed. Keep-alives let the server end the session of a
-// machine that vanished within nine seconds. A pooler in between could hand the session to others: then nothing is locked.
+// machine that vanished within nine seconds. A pooler in between could hand the session to others: then nothing is
+// locked.
 func (d *DB) claim(ctx context.Context) error {
 	if d.held || d.node == "" {
 		return nil

@@ -284,8 +284,8 @@ func TestSecondNodeWithTheSameIDIsRefused(t *testing.T) {
 	}
 }
 
-// TestKilledNodeReturnsWhileWritesHang: the server goes on with the last write of a node that was killed, perhaps for ever (here
-// it waits for a standby that never comes). That must not keep the node from starting again.
+// TestKilledNodeReturnsWhileWritesHang: the server goes on with the last write of a node that was killed, perhaps for
+// ever (here it waits for a standby that never comes). That must not keep the node from starting again.
 func TestKilledNodeReturnsWhileWritesHang(t *testing.T) {
 	t.Parallel()
 	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
@@ -361,8 +361,8 @@ func throughSocket(t *testing.T, to string) (dir string, kill func()) {
 	return dir, cancel
 }
 
-// TestNodeIDIsClaimedLater: a node that starts without the database finds out later that its id is taken, says so, and works on.
-// When the other has ended the id is its own.
+// TestNodeIDIsClaimedLater: a node that starts without the database finds out later that its id is taken, says so,
+// and works on. When the other has ended the id is its own.
 func TestNodeIDIsClaimedLater(t *testing.T) {
 	t.Parallel()
 	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})

@@ -36,8 +36,8 @@ type Entry struct {
 	Payload  []byte
 }
 
-// Cursor is a place in the history of one database. Readers keep it whole, on their disk too. The zero Cursor is a place
-// in no database.
+// Cursor is a place in the history of one database. Readers keep it whole, on their disk too. The zero Cursor is a
+// place in no database.
 type Cursor struct {
 	Database string   `json:"database"` // identity of the database: a UUID made with it, and again by each restore
 	Position Position `json:"position"`
@@ -51,8 +51,8 @@ func (c Cursor) String() string { return fmt.Sprintf("%d of database %s", c.Posi
 var (
 	// ErrGap is returned when entries after the cursor have been pruned.
 	ErrGap = errors.New("feed: entries after this position are no longer kept")
-	// ErrFork is returned when the database was set back, by a restore or by a failover that lost transactions, and perhaps
-	// written to since.
+	// ErrFork is returned when the database was set back, by a restore or by a failover that lost transactions, and
+	// perhaps written to since.
 	ErrFork = errors.New("feed: the database lost entries that were read from it before")
 	// ErrOtherDatabase is returned when the cursor is of a database with another identity.
 	ErrOtherDatabase = errors.New("feed: this is another database than the one read before")
@@ -92,7 +92,8 @@ type Page struct {
 // Reader reads a feed. Implementations are safe for concurrent use.
 type Reader interface {
 	// Read verifies after and returns up to limit (1 or more) entries of topic that follow it, in order, all in one
-	// consistent read. The error is ErrGap, ErrFork or ErrOtherDatabase if after is no place in the history of the database.
+	// consistent read. The error is ErrGap, ErrFork or ErrOtherDatabase if after is no place in the history of the
+	// database.
 	Read(ctx context.Context, topic string, after Cursor, limit int) (Page, error)
 	// Wait returns nil when an entry after the position may exist, at the latest after the poll interval, or ctx's error.
 	Wait(ctx context.Context, after Position) error

@@ -1,11 +1,12 @@
-// Package listen bounds what an HTTP listener takes, so that clients that open connections and send nothing cannot use up
-// the process's file descriptors, nor keep out clients that have a token.
+// Package listen bounds what an HTTP listener takes, so that clients that open connections and send nothing cannot
+// use up the process's file descriptors, nor keep out clients that have a token.
 //
 // A [Listener] counts connections in all and of each source (an IPv6 source is a /64). A connection is on probation until
 // a request on it authenticates: it is closed after [Probation] without a request, and when the listener or its source is
 // full the one longest without a request makes room for a new one, of the same source if it has any. What net/http
-// answers itself, without a handler, is counted and logged; 417 gets a body in the shape of the APIs' errors. Connections
-// speak HTTP/1.1: Prepare connects a listener with the http.Server that serves it, and front ends call [Authenticated].
+// answers itself, without a handler, is counted and logged; 417 gets a body in the shape of the APIs' errors.
+// Connections speak HTTP/1.1: Prepare connects a listener with the http.Server that serves it, and front ends call
+// [Authenticated].
 package listen
 
 import (
@@ -295,8 +296,8 @@ type watched struct {
 	c *conn
 }
 
-// Read tells a client that speaks plain HTTP to a TLS listener so. Why a handshake failed is logged here: net/http would take
-// it for a malformed request.
+// Read tells a client that speaks plain HTTP to a TLS listener so. Why a handshake failed is logged here: net/http
+// would take it for a malformed request.
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.socket.Read(p)
 	if t, ok := w.socket.(*tls.Conn); !ok || err == nil || t.ConnectionState().HandshakeComplete {

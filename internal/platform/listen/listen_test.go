@@ -368,7 +368,8 @@ func TestErrorsOfTheSystemDoNotEndTheListener(t *testing.T) {
 	})
 }
 
-// TestWhatTheServerAnswersItself: RFC 9112 §3.2 and §6.1, RFC 6585 §5, RFC 9110 §10.1.1 ask for these; no handler is reached.
+// TestWhatTheServerAnswersItself: RFC 9112 §3.2 and §6.1, RFC 6585 §5, RFC 9110 §10.1.1 ask for these; no handler is
+// reached.
 func TestWhatTheServerAnswersItself(t *testing.T) {
 	for _, tc := range []struct {
 		request string

@@ -51,7 +51,8 @@ func alnum(c byte) bool {
 // text reports whether s is UTF-8 of at most max bytes without control characters and line breaks: one line.
 func text(s string, max int) bool { return prose(s, max) && !strings.ContainsAny(s, "\t\n\r") }
 
-// prose is text that may have several lines and tabs. C1 controls (U+0085 is a line break), U+2028 and U+2029 are refused too.
+// prose is text that may have several lines and tabs. C1 controls (U+0085 is a line break), U+2028 and U+2029 are
+// refused too.
 func prose(s string, max int) bool {
 	return len(s) <= max && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
 		return unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r' || r == '\u2028' || r == '\u2029'

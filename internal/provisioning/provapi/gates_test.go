@@ -490,8 +490,8 @@ func TestLogsHoldNoNumbers(t *testing.T) {
 	}
 }
 
-// TestClientRequestIDs: the contract's is a UUID. Another one is taken and logged but does not come back, or the answer would
-// break the contract.
+// TestClientRequestIDs: the contract's is a UUID. Another one is taken and logged but does not come back, or the
+// answer would break the contract.
 func TestClientRequestIDs(t *testing.T) {
 	b := onSQLite(t, options{})
 	for id, echoed := range map[string]bool{"6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d": true, "6F1C9B1E-7A55-4A43-9D0E-0A5F6A1F2C3D": true, "order-4711": false,

@@ -99,8 +99,8 @@ func (c *call) header(name string) (value string, given bool, err error) {
 	return "", true, invalid(CodeInvalidHeader, name, "the header %s is there %d times", name, len(l))
 }
 
-// date reads a header with a time; nil if it is not there. The contract's document shows RFC 3339, its type's default encoding
-// and RFC 9110 are HTTP dates: both are read.
+// date reads a header with a time; nil if it is not there. The contract's document shows RFC 3339, its type's default
+// encoding and RFC 9110 are HTTP dates: both are read.
 func (c *call) date(name string) (*time.Time, error) {
 	s, given, err := c.header(name)
 	if err != nil || !given {

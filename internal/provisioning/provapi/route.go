@@ -72,7 +72,8 @@ var operations = []operation{
 	{id: "TeamsRequestsForInformation_createOrUpdateRequestForInformation", method: http.MethodPatch, path: "/teamsRequestsForInformation/{tenantId}", role: roleWrite, body: patchBody, conditional: true, repeatable: true, do: (*API).patchRequest},
 }
 
-// pathVars are the parts of a path that name things, decoded, never empty where the path has them, and checked by checkNames.
+// pathVars are the parts of a path that name things, decoded, never empty where the path has them, and checked by
+// checkNames.
 type pathVars struct {
 	account, number, address, tenant string
 }
@@ -159,8 +160,8 @@ func find(method, escaped string) (op *operation, v pathVars, allow []string, er
 	return op, v, allow, nil
 }
 
-// checkNames checks the path's names but for that of a civic address, which is the tenant's to choose. What is wrong in a path
-// can never exist, which 400 says better than 404.
+// checkNames checks the path's names but for that of a civic address, which is the tenant's to choose. What is wrong
+// in a path can never exist, which 400 says better than 404.
 func (c *call) checkNames() error {
 	v := &c.vars
 	if len(v.account) > 100 || strings.ContainsFunc(v.account, func(r rune) bool {

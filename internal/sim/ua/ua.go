@@ -549,8 +549,8 @@ func (a *Agent) final(ctx context.Context, tx sip.ClientTransaction) (*Message, 
 	}
 }
 
-// cause returns why a transaction ended without a final response. It is never nil: sipgo closes Done before it stores the
-// error of a transaction that is terminated.
+// cause returns why a transaction ended without a final response. It is never nil: sipgo closes Done before it stores
+// the error of a transaction that is terminated.
 func cause(tx sip.ClientTransaction) error {
 	if err := tx.Err(); err != nil {
 		return err

@@ -318,8 +318,8 @@ func TestFramerCutsStreamsAnywhere(t *testing.T) {
 	}
 }
 
-// deadTransaction ended without a response and names no error: so does sipgo's for a moment when it is terminated, because
-// it closes Done before it stores the error.
+// deadTransaction ended without a response and names no error: so does sipgo's for a moment when it is terminated,
+// because it closes Done before it stores the error.
 type deadTransaction struct{ sip.ClientTransaction }
 
 func (deadTransaction) Responses() <-chan *sip.Response { return nil }

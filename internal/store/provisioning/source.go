@@ -28,8 +28,8 @@ type Source struct {
 func (s *Store) Source() *Source { return &Source{s.feed, s.d} }
 
 // Scan calls fn with the whole state in pages, accounts first, and returns the cursor of that state. All of it comes from
-// one consistent read, so every change after the cursor is in the feed and none of them is in the pages. fn must not keep
-// the slice.
+// one consistent read, so every change after the cursor is in the feed and none of them is in the pages. fn must not
+// keep the slice.
 func (s *Source) Scan(ctx context.Context, fn func([]domain.Change) error) (at feed.Cursor, err error) {
 	begun := false
 	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {

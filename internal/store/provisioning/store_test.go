@@ -172,8 +172,8 @@ func expression(r *rand.Rand, fields []*filter.Field, depth int) filter.Expr {
 	return &filter.Compare{Field: f, Negated: r.IntN(2) == 0, Value: filter.StringValue(lit)}
 }
 
-// TestFiltersMeanWhatMatchSays compares what the databases find with what filters.Match says of each resource, for every
-// field of every table by itself and for random combinations.
+// TestFiltersMeanWhatMatchSays compares what the databases find with what filters.Match says of each resource, for
+// every field of every table by itself and for random combinations.
 func TestFiltersMeanWhatMatchSays(t *testing.T) {
 	t.Parallel()
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {

@@ -1,8 +1,9 @@
 // Package dialog keeps the state of SIP dialogs (RFC 3261 §12): who the two sides are, how requests find their way, and which sequence numbers
 // were used. It builds requests inside a dialog and checks those that arrive.
 //
-// It is the dialog layer of tests that run the transaction layer by itself; the edge keeps the dialogs of a call with the call. It sends nothing,
-// keeps no table of dialogs, and knows no calls. A forked INVITE makes several early dialogs; a [Forks] holds them.
+// It is the dialog layer of tests that run the transaction layer by itself; the edge keeps the dialogs of a call with
+// the call. It sends nothing, keeps no table of dialogs, and knows no calls. A forked INVITE makes several early
+// dialogs; a [Forks] holds them.
 //
 // Nothing here is safe for concurrent use.
 package dialog

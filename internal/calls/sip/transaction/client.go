@@ -564,8 +564,8 @@ func (c *Client) SendFailed(err error) {
 	c.mu.Unlock()
 }
 
-// Unreachable implements transport.Handler: an ICMP error fails the request that the datagram quoted in it belongs to, while it
-// has no response (RFC 3261 §18.4). Nobody who has not seen the request knows its branch.
+// Unreachable implements transport.Handler: an ICMP error fails the request that the datagram quoted in it belongs
+// to, while it has no response (RFC 3261 §18.4). Nobody who has not seen the request knows its branch.
 func (l *Layer) Unreachable(sent string, to netip.AddrPort, err error) {
 	m, _ := sip.Parse(sent, nil) // cut short as a rule
 	v, verr := m.TopVia()

@@ -56,13 +56,13 @@ type Config struct {
 	// Trying is how long an INVITE may wait for the user's first response before the layer sends 100; 0 means 200 ms (§17.2.1).
 	Trying time.Duration
 	// MaxTransactions bounds the transactions held, those that only absorb retransmissions included. Above it new requests get 503 with
-	// Retry-After, and Send returns ErrOverload; requests inside dialogs, so that calls can end, and urgent ones get an eighth
-	// more. 0 means 500,000.
+	// Retry-After, and Send returns ErrOverload; requests inside dialogs, so that calls can end, and urgent ones get
+	// an eighth more. 0 means 500,000.
 	MaxTransactions int
 	// RetryAfter is the Retry-After of a 503, in full seconds; 0 means 5 s.
 	RetryAfter time.Duration
-	// Urgent reports whether a new request may use the room above MaxTransactions as well, as one inside a dialog may. It is
-	// asked only of requests that would be refused, from many goroutines at once. Nil: no request may.
+	// Urgent reports whether a new request may use the room above MaxTransactions as well, as one inside a dialog
+	// may. It is asked only of requests that would be refused, from many goroutines at once. Nil: no request may.
 	Urgent func(req *sip.Message, f transport.Flow) bool
 	// Validator checks each message; nil: a zero sip.Validator.
 	Validator *sip.Validator

@@ -482,7 +482,8 @@ func (l *Layer) inviteOf(m *sip.Message, v sip.Via, seq uint32) *Server {
 	return t.servers[k]
 }
 
-// ack finds what an ACK belongs to: the INVITE whose non-2xx final it acknowledges (§17.2.3), the 2xx that waits for it, or neither.
+// ack finds what an ACK belongs to: the INVITE whose non-2xx final it acknowledges (§17.2.3), the 2xx that waits for
+// it, or neither.
 func (l *Layer) ack(m *sip.Message, v sip.Via, seq uint32, f transport.Flow) {
 	s := l.inviteOf(m, v, seq)
 	if s != nil && s.confirm() {

@@ -25,8 +25,9 @@ type CertificatePaths struct{ Certificate, Key, Roots string }
 // FileIdentity is the identity in [CertificateFiles.Keys].
 const FileIdentity = "file"
 
-// CertificateFiles keeps a certificate and the authorities beside it in step with their files, so that a renewal needs no
-// restart. A renewal that cannot be used is refused, and those before stay. Its methods are safe for concurrent use.
+// CertificateFiles keeps a certificate and the authorities beside it in step with their files, so that a renewal
+// needs no restart. A renewal that cannot be used is refused, and those before stay. Its methods are safe for
+// concurrent use.
 type CertificateFiles struct {
 	Keys  *Keyring // with the certificate in use
 	names []string
@@ -40,8 +41,9 @@ type CertificateFiles struct {
 	warned  time.Time    // of the coming end
 }
 
-// OpenCertificateFiles reads the files; the certificate must carry each of names. A certificate that far sides may refuse for
-// its dates or names is used all the same, and logged: a part that restarts must not stay down because of it.
+// OpenCertificateFiles reads the files; the certificate must carry each of names. A certificate that far sides may
+// refuse for its dates or names is used all the same, and logged: a part that restarts must not stay down because of
+// it.
 func OpenCertificateFiles(p CertificatePaths, names []string, log *slog.Logger) (*CertificateFiles, error) {
 	c := &CertificateFiles{Keys: NewKeyring(), names: names, log: log}
 	commit, err := c.Read(p)
@@ -100,8 +102,8 @@ func (p *CertificatePaths) written() (at [3]time.Time) {
 	return at
 }
 
-// Check takes up files that have changed, or logs once why not: they are tried again, as they may become valid. Once a day
-// it logs that the certificate in use ends soon.
+// Check takes up files that have changed, or logs once why not: they are tried again, as they may become valid. Once
+// a day it logs that the certificate in use ends soon.
 func (c *CertificateFiles) Check(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,8 +162,8 @@ const (
 
 // LoadCertificate reads the PEM files of a certificate, followed by its chain, and of its key, and checks that they can be
 // shown at a time: that they belong together, that the certificate is valid, and that it carries each of names. An error
-// is a *fault.Error that says how to correct it; its Target is certificateFile or keyFile. With an error about validity,
-// which has the code CodeNotValidNow, or about names the pair is returned all the same.
+// is a *fault.Error that says how to correct it; its Target is certificateFile or keyFile. With an error about
+// validity, which has the code CodeNotValidNow, or about names the pair is returned all the same.
 func LoadCertificate(certFile, keyFile string, names []string, now time.Time) (tls.Certificate, error) {
 	var pair tls.Certificate
 	code := codeInvalid
@@ -206,8 +208,8 @@ func LoadCertificate(certFile, keyFile string, names []string, now time.Time) (t
 	return pair, nil
 }
 
-// LoadRoots reads a PEM file of authorities, of which it must hold at least one. An error is a *fault.Error whose Target is
-// rootsFile.
+// LoadRoots reads a PEM file of authorities, of which it must hold at least one. An error is a *fault.Error whose
+// Target is rootsFile.
 func LoadRoots(file string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(file)
 	pool := x509.NewCertPool()

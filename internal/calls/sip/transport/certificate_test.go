@@ -99,8 +99,8 @@ func TestLoadRoots(t *testing.T) {
 	}
 }
 
-// TestCertificateFiles: a renewal that far sides would refuse is not taken up; each is logged once at ERROR, and one that
-// becomes valid is taken up without another change of the files. A coming end is warned about once a day.
+// TestCertificateFiles: a renewal that far sides would refuse is not taken up; each is logged once at ERROR, and one
+// that becomes valid is taken up without another change of the files. A coming end is warned about once a day.
 func TestCertificateFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		authority, err := ca.New("test")

@@ -21,8 +21,9 @@
 // # Connection reuse
 //
 // A connection is used again only for the same endpoint, the same local certificate and a remote side whose certificate was verified
-// for the same name. A connection that the far side opened is used for requests if the far side asked for it with "alias" (RFC 5923)
-// and showed a certificate, or if the target names that very flow, and then under the same conditions.
+// for the same name. A connection that the far side opened is used for requests if the far side asked for it with
+// "alias" (RFC 5923) and showed a certificate, or if the target names that very flow, and then under the same
+// conditions.
 //
 // The package is not for transactions, retransmission or DNS; see the packages transaction and resolve.
 package transport

@@ -56,7 +56,8 @@ var (
 	ErrTooManyConnections = errors.New("too many connections")
 	// ErrSlowPeer: the far side does not take what is sent to it; its connection has been closed.
 	ErrSlowPeer = errors.New("peer does not read what is sent to it")
-	// ErrLocal: the message failed on this host (its size, a bound of ours, resources), which says nothing about the far side.
+	// ErrLocal: the message failed on this host (its size, a bound of ours, resources), which says nothing about the
+	// far side.
 	ErrLocal = errors.New("not sent by this host")
 	// ErrIdle: nothing came for the idle time-out.
 	ErrIdle = errors.New("idle")
@@ -156,7 +157,8 @@ func (f Flow) PeerCertificate() *x509.Certificate {
 	return f.conn.peerCert()
 }
 
-// PeerIdentities returns the SIP domain identities of the far side's verified certificate (RFC 5922 §7.1), none without TLS.
+// PeerIdentities returns the SIP domain identities of the far side's verified certificate (RFC 5922 §7.1), none
+// without TLS.
 func (f Flow) PeerIdentities() []string {
 	c := f.PeerCertificate()
 	if c == nil {

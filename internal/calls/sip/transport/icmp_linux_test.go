@@ -25,7 +25,8 @@ func closedPort(t *testing.T, ip string) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
-// A closed port is reported with the datagram that it is about (RFC 3261 §18.4), and no other datagram is lost to the error.
+// A closed port is reported with the datagram that it is about (RFC 3261 §18.4), and no other datagram is lost to the
+// error.
 func TestPortUnreachable(t *testing.T) {
 	for _, ip := range []string{"127.0.0.1", "::1"} {
 		t.Run(ip, func(t *testing.T) {
@@ -51,7 +52,8 @@ func TestPortUnreachable(t *testing.T) {
 				}
 				far.next(t)
 			}
-			// The kernel bounds the rate of ICMP errors; each that it sends is reported once, and the first ones are among them.
+			// The kernel bounds the rate of ICMP errors; each that it sends is reported once, and the first ones are
+			// among them.
 			for got := 0; got == 0 || n.Metrics().Unreachable.Load() > uint64(got); got++ {
 				select {
 				case u := <-n.lost:

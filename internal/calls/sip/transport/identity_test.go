@@ -17,7 +17,8 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// issueSAN makes a certificate with a common name and alternative names written as in openssl: URI:…, DNS:…, IP:…, email:….
+// issueSAN makes a certificate with a common name and alternative names written as in openssl: URI:…, DNS:…, IP:…,
+// email:….
 func (a *authority) issueSAN(t *testing.T, cn string, alt ...string) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -51,7 +52,8 @@ func (a *authority) issueSAN(t *testing.T, cn string, alt ...string) tls.Certifi
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// Whom a certificate names (RFC 5922 §7.1, §7.2), both ways: shown by a far side that we connect to, and by one that connects to us.
+// Whom a certificate names (RFC 5922 §7.1, §7.2), both ways: shown by a far side that we connect to, and by one that
+// connects to us.
 func TestCertificateIdentities(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	const core = "core.example.net"

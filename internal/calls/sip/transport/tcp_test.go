@@ -218,8 +218,8 @@ func TestRequestByTheFarSidesConnection(t *testing.T) {
 	}
 }
 
-// A connection may fail between the moment it is chosen and the moment the request is given to it. The sender hears of it as
-// of any connection that could not be made, whatever came first.
+// A connection may fail between the moment it is chosen and the moment the request is given to it. The sender hears
+// of it as of any connection that could not be made, whatever came first.
 func TestConnectionFailsBeforeItIsUsed(t *testing.T) {
 	n := newNode(t, transport.Config{})
 	ep := n.listen(transport.EndpointConfig{Proto: transport.TCP})
@@ -244,8 +244,8 @@ func TestConnectionFailsBeforeItIsUsed(t *testing.T) {
 	senders.Wait()
 }
 
-// RFC 5923: "alias" makes a connection that the far side opened usable for requests to the port it names; not on TCP, where
-// nothing proves that the far side may speak for that port.
+// RFC 5923: "alias" makes a connection that the far side opened usable for requests to the port it names; not on TCP,
+// where nothing proves that the far side may speak for that port.
 func TestAliasOverTCP(t *testing.T) {
 	n := newNode(t, transport.Config{})
 	ep := n.listen(transport.EndpointConfig{Proto: transport.TCP})

@@ -24,9 +24,9 @@ type TLSConfig struct {
 	Identity string
 	// Roots returns the authorities that are believed; it is asked at each handshake, so it may change. Nil, or a nil pool: the system's.
 	Roots func() *x509.CertPool
-	// PeerNames, when not empty, are the names of which a far side's certificate must carry at least one (RFC 5922 §7.1): "sbc.example.net", or
-	// "*.example.net" for any one label in its place. On outgoing connections the target's ServerName is one more. Empty:
-	// every certificate that the roots vouch for may connect to us.
+	// PeerNames, when not empty, are the names of which a far side's certificate must carry at least one (RFC 5922
+	// §7.1): "sbc.example.net", or "*.example.net" for any one label in its place. On outgoing connections the
+	// target's ServerName is one more. Empty: every certificate that the roots vouch for may connect to us.
 	PeerNames []string
 	// Anonymous lets far sides connect that show no certificate. One that is shown is verified all the same. Default false: mutual TLS.
 	Anonymous bool
@@ -174,9 +174,9 @@ func identities(c *x509.Certificate) []string {
 
 var subjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 
-// certCovers reports whether a certificate carries a name: a host name, an address, or a pattern "*.example.net" which any
-// name with one label in the place of the star satisfies. A DNS name or common name of the certificate may be such a
-// pattern too (RFC 2818 §3.1, as Microsoft's are); a sip URI cannot (RFC 5922 §7.2).
+// certCovers reports whether a certificate carries a name: a host name, an address, or a pattern "*.example.net"
+// which any name with one label in the place of the star satisfies. A DNS name or common name of the certificate may
+// be such a pattern too (RFC 2818 §3.1, as Microsoft's are); a sip URI cannot (RFC 5922 §7.2).
 func certCovers(c *x509.Certificate, name string) bool {
 	if ip := net.ParseIP(strings.Trim(name, "[]")); ip != nil {
 		return c.VerifyHostname(ip.String()) == nil

@@ -82,7 +82,8 @@ func (s *udpSock) send(b []byte, to netip.AddrPort) (err error) {
 		if errors.Is(err, net.ErrClosed) {
 			return ErrClosed
 		}
-		// With IP_RECVERR the ICMP error of an earlier datagram, to anyone, fails the next system call, and only that one.
+		// With IP_RECVERR the ICMP error of an earlier datagram, to anyone, fails the next system call, and only that
+		// one.
 		_ = s.c.SetReadDeadline(past) // the reader, which holds no locks, reads the error queue
 	}
 	return err
@@ -91,8 +92,8 @@ func (s *udpSock) send(b []byte, to netip.AddrPort) (err error) {
 // past is a deadline that wakes the reader.
 var past = time.Unix(1, 0)
 
-// icmp hands each datagram of ours that an ICMP error came back for to f, with the address it went to (ip(7), IP_RECVERR). It
-// returns how many errors the socket held.
+// icmp hands each datagram of ours that an ICMP error came back for to f, with the address it went to (ip(7),
+// IP_RECVERR). It returns how many errors the socket held.
 func (s *udpSock) icmp(f func(sent []byte, to netip.AddrPort, err error)) (n int) {
 	buf, oob := make([]byte, 1500), make([]byte, 512)
 	for ; ; n++ {
@@ -125,7 +126,8 @@ func (s *udpSock) icmp(f func(sent []byte, to netip.AddrPort, err error)) (n int
 }
 
 // unreachable reports whether an error is an ICMP error that RFC 3261 §18.4 calls fatal: host, network, port or protocol
-// unreachable, or a parameter problem. "Too big" is not: the kernel has learned the path's MTU and fragments from now on.
+// unreachable, or a parameter problem. "Too big" is not: the kernel has learned the path's MTU and fragments from now
+// on.
 func unreachable(e *unix.SockExtendedErr) bool {
 	switch e.Origin {
 	case unix.SO_EE_ORIGIN_ICMP:

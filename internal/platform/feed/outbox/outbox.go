@@ -109,8 +109,8 @@ type entry struct {
 	payload []byte
 }
 
-// newID makes the id of an entry. It comes from the kernel at each call: the state of a generator in this process would be
-// copied with a snapshot of the machine, and both copies would give the same ids to different entries.
+// newID makes the id of an entry. It comes from the kernel at each call: the state of a generator in this process
+// would be copied with a snapshot of the machine, and both copies would give the same ids to different entries.
 func newID() int64 {
 	var b [8]byte
 	crand.Read(b[:]) // never fails
@@ -307,8 +307,8 @@ func HeadIn(ctx context.Context, tx *db.Tx) (feed.Cursor, error) {
 	return s.Head, err
 }
 
-// Stamp gives the database a new identity and returns it, with an audit row in the same transaction. It is for a database
-// that was restored: readers of the one before must not take it for that one.
+// Stamp gives the database a new identity and returns it, with an audit row in the same transaction. It is for a
+// database that was restored: readers of the one before must not take it for that one.
 func (o *Outbox) Stamp(ctx context.Context) (identity string, err error) {
 	err = o.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		head, err := HeadIn(ctx, tx)

@@ -584,7 +584,8 @@ func TestCommitWakesReaders(t *testing.T) {
 	})
 }
 
-// TestWaitAfterEntriesWereLost: a reader that had not read the lost entries waits for new ones and does not ask in a loop.
+// TestWaitAfterEntriesWereLost: a reader that had not read the lost entries waits for new ones and does not ask in a
+// loop.
 func TestWaitAfterEntriesWereLost(t *testing.T) {
 	t.Parallel()
 	conf := outbox.Default()
