@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -84,6 +85,43 @@ func TestOrderOverUDP(t *testing.T) {
 			t.Fatalf("source %s: message %d came when %d was due", s, got, next[s])
 		}
 		next[s]++
+	}
+}
+
+// Datagrams sent at the same time to addresses of both families, IPv4-mapped and with a zone too, each reach their own
+// address, whole and in order.
+func TestDatagramsReachTheirAddress(t *testing.T) {
+	const each = 50 // fewer than the smallest receive buffer holds
+	n := newNode(t, transport.Config{})
+	var wg sync.WaitGroup
+	var check []func()
+	for i, ip := range []string{"127.0.0.1", "::1", "127.0.0.1", "::1", "::ffff:127.0.0.1", "::1%lo"} {
+		addr := netip.MustParseAddr(ip)
+		far := newNode(t, transport.Config{})
+		bind := netip.AddrPortFrom(addr.Unmap().WithZone(""), 0)
+		at := far.listen(transport.EndpointConfig{Proto: transport.UDP, Bind: bind}).Local()
+		name := "u" + strconv.Itoa(i)
+		ep := n.listen(transport.EndpointConfig{Name: name, Proto: transport.UDP, Bind: bind})
+		to := transport.Target{From: ep, Addr: netip.AddrPortFrom(addr, at.Port())}
+		id := func(k int) string { return fmt.Sprintf("%s-%d-%s", ip, k, strings.Repeat(name, k)) }
+		wg.Go(func() {
+			for k := range each {
+				if _, err := n.Send([]byte(request(to.Via("z9hG4bKx"), id(k))), to, nil); err != nil {
+					t.Errorf("send to %s: %v", ip, err)
+				}
+			}
+		})
+		check = append(check, func() {
+			for k := range each {
+				if got := far.next(t).m.CallID(); got != id(k) {
+					t.Fatalf("%s got %q, want %q", ip, got, id(k))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, c := range check {
+		c()
 	}
 }
 

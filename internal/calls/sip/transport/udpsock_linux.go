@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -19,8 +20,10 @@ const reusePort = true
 // batch is how many datagrams one system call may bring.
 const batch = 16
 
-// udpSock is one UDP socket. It waits in the runtime's poller and reads with recvmmsg. (A reader that sleeps in the system call itself, on a thread of its own,
-// was tried: at a thousand calls a second it took more than twice the processor time.)
+// udpSock is one UDP socket. It waits in the runtime's poller and reads with recvmmsg. (A reader that sleeps in the system
+// call itself, on a thread of its own, was tried: at a thousand calls a second it took more than twice the processor
+// time.) The system calls never wait, so they are raw: the scheduler is not told of them. Telling it wakes the runtime's
+// monitor thread whenever a message finds the process asleep, which took a quarter of the processor time of a call.
 type udpSock struct {
 	c     *net.UDPConn
 	raw   syscall.RawConn
@@ -76,7 +79,7 @@ func (s *udpSock) close() { _ = s.c.Close() }
 // send writes one datagram. It waits only if the socket's send buffer is full.
 func (s *udpSock) send(b []byte, to netip.AddrPort) (err error) {
 	for range 4 {
-		if _, err = s.c.WriteToUDPAddrPort(b, to); err == nil {
+		if err = s.write(b, to); err == nil {
 			return nil
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -86,6 +89,47 @@ func (s *udpSock) send(b []byte, to netip.AddrPort) (err error) {
 		// one.
 		_ = s.c.SetReadDeadline(past) // the reader, which holds no locks, reads the error queue
 	}
+	return err
+}
+
+// outgoing is a datagram on its way to the kernel.
+type outgoing struct {
+	data     []byte
+	name     unix.RawSockaddrInet6 // large enough for both families
+	nameSize uintptr
+	errno    syscall.Errno
+	sendto   func(fd uintptr) bool // for RawConn.Write
+}
+
+var outgoings = sync.Pool{New: func() any {
+	d := new(outgoing)
+	d.sendto = func(fd uintptr) bool {
+		for {
+			_, _, d.errno = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(d.data))),
+				uintptr(len(d.data)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&d.name)), d.nameSize)
+			if d.errno != unix.EINTR {
+				return d.errno != unix.EAGAIN // else wait in the poller
+			}
+		}
+	}
+	return d
+}}
+
+// write sends one datagram as WriteToUDPAddrPort does, by a raw system call.
+func (s *udpSock) write(b []byte, to netip.AddrPort) error {
+	if to.Addr().Zone() != "" {
+		_, err := s.c.WriteToUDPAddrPort(b, to) // it knows the interfaces by name
+		return err
+	}
+	d := outgoings.Get().(*outgoing)
+	d.data = b
+	d.nameSize = setSockaddr(&d.name, to)
+	err := s.raw.Write(d.sendto)
+	if err == nil && d.errno != 0 {
+		err = d.errno
+	}
+	d.data = nil
+	outgoings.Put(d)
 	return err
 }
 
@@ -167,7 +211,7 @@ func (s *udpSock) read(f func(b []byte, src netip.AddrPort), lost func([]byte, n
 	receive := func(fd uintptr) bool {
 		for {
 			var r uintptr
-			r, _, errno = unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&hdrs)), batch, unix.MSG_DONTWAIT, 0, 0)
+			r, _, errno = unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&hdrs)), batch, unix.MSG_DONTWAIT, 0, 0)
 			n = int(r)
 			if errno != unix.EINTR {
 				return errno != unix.EAGAIN // else wait in the poller
@@ -205,4 +249,17 @@ func source(sa *unix.RawSockaddrInet6) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4(four.Addr), port)
 	}
 	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port)
+}
+
+// setSockaddr makes sa the socket address of to, and returns its size. It is the inverse of source.
+func setSockaddr(sa *unix.RawSockaddrInet6, to netip.AddrPort) uintptr {
+	*sa = unix.RawSockaddrInet6{}
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], to.Port())
+	if to.Addr().Is4() || to.Addr().Is4In6() {
+		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		four.Family, four.Addr = unix.AF_INET, to.Addr().As4()
+		return unix.SizeofSockaddrInet4
+	}
+	sa.Family, sa.Addr = unix.AF_INET6, to.Addr().As16()
+	return unix.SizeofSockaddrInet6
 }
