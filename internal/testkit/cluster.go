@@ -71,17 +71,9 @@ func (c *Cluster) URL(database string) string {
 // Kill ends the server's processes at once, as a power cut would end them (the disk's cache is not lost, though).
 func (c *Cluster) Kill(t testing.TB) {
 	t.Helper()
-	pid, err := c.postmaster()
-	if err != nil {
-		t.Fatalf("kill PostgreSQL: %v", err)
-	}
-	children := childrenOf(pid)
-	for _, p := range append([]int{pid}, children...) {
-		if err := syscall.Kill(p, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			t.Fatalf("kill PostgreSQL process %d: %v", p, err)
-		}
-	}
-	waitGone(t, append(children, pid))
+	ps := c.halt(t)
+	signal(t, syscall.SIGKILL, ps...)
+	await(t, "end", "Z", ps)
 	// The next server takes a process that nobody has reaped yet for one that runs.
 	for _, f := range []string{filepath.Join(c.data(), "postmaster.pid"), filepath.Join(c.Dir, ".s.PGSQL.5432.lock")} {
 		if err := os.Remove(f); err != nil {
@@ -92,16 +84,36 @@ func (c *Cluster) Kill(t testing.TB) {
 
 // Pause makes the server hang: connections stay open, new ones are accepted by the kernel, and nothing answers. Resume
 // ends it.
-func (c *Cluster) Pause(t testing.TB)  { t.Helper(); c.signal(t, syscall.SIGSTOP) }
-func (c *Cluster) Resume(t testing.TB) { t.Helper(); c.signal(t, syscall.SIGCONT) }
-
-func (c *Cluster) signal(t testing.TB, s syscall.Signal) {
+func (c *Cluster) Pause(t testing.TB) { t.Helper(); c.halt(t) }
+func (c *Cluster) Resume(t testing.TB) {
 	t.Helper()
 	pid, err := c.postmaster()
 	if err != nil {
-		t.Fatalf("signal PostgreSQL: %v", err)
+		t.Fatalf("resume PostgreSQL: %v", err)
 	}
-	for _, p := range append([]int{pid}, childrenOf(pid)...) {
+	signal(t, syscall.SIGCONT, append(childrenOf(pid), pid)...)
+}
+
+// halt stops every process of the server with SIGSTOP and returns them. The postmaster is stopped before its children are
+// listed: it forks one for each connection.
+func (c *Cluster) halt(t testing.TB) []int {
+	t.Helper()
+	pid, err := c.postmaster()
+	if err != nil {
+		t.Fatalf("stop PostgreSQL's processes: %v", err)
+	}
+	signal(t, syscall.SIGSTOP, pid)
+	await(t, "stop", "TZ", []int{pid})
+	children := childrenOf(pid)
+	signal(t, syscall.SIGSTOP, children...)
+	await(t, "stop", "TZ", children)
+	return append(children, pid)
+}
+
+// signal sends a signal to the processes that have not ended.
+func signal(t testing.TB, s syscall.Signal, pids ...int) {
+	t.Helper()
+	for _, p := range pids {
 		if err := syscall.Kill(p, s); err != nil && !errors.Is(err, syscall.ESRCH) {
 			t.Fatalf("signal PostgreSQL process %d: %v", p, err)
 		}
@@ -321,22 +333,23 @@ func childrenOf(pid int) []int {
 	return ps
 }
 
-// waitGone waits until the processes have ended.
-func waitGone(t testing.TB, pids []int) {
+// await waits until each process is in one of the states of proc(5), or is gone.
+func await(t testing.TB, what, states string, pids []int) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for _, p := range pids {
 		for {
 			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
-			if err != nil || strings.Contains(string(b), ") Z ") {
+			_, state, _ := strings.Cut(string(b), ") ")
+			if err != nil || state == "" || strings.Contains(states, state[:1]) {
 				break
 			}
 			select {
 			case <-tick.C:
 			case <-deadline:
-				t.Fatalf("process %d does not end", p)
+				t.Fatalf("process %d does not %s", p, what)
 			}
 		}
 	}
