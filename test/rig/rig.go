@@ -8,7 +8,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -229,4 +232,39 @@ func Quiet(tb testing.TB, p *demo.Product, limit time.Duration) Metrics {
 		pending, b := m.Sum("tandem_sip_transactions", `state="pending"`)
 		return a > 0 && b > 0 && calls == 0 && pending == 0
 	})
+}
+
+// Bound reports whether a socket of "udp", or a listener of "tcp", has the IPv4 address. It reads the kernel's table:
+// trying to bind the address could take it from the program that is about to.
+func Bound(tb testing.TB, network, addr string) bool {
+	tb.Helper()
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	table, err := os.ReadFile("/proc/net/" + network)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	a := ap.Addr().As4()
+	local := fmt.Sprintf("%02X%02X%02X%02X:%04X", a[3], a[2], a[1], a[0], ap.Port())
+	for line := range strings.Lines(string(table)) {
+		const listening = "0A" // TCP_LISTEN
+		if f := strings.Fields(line); len(f) > 3 && f[1] == local && (network == "udp" || f[3] == listening) {
+			return true
+		}
+	}
+	return false
+}
+
+// Loopback chooses a loopback address of the test's own, so that its ports stay free while no process has them.
+func Loopback() string {
+	for range 20 {
+		host := fmt.Sprintf("127.%d.%d.%d", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
+		if c, err := net.ListenPacket("udp", host+":0"); err == nil {
+			_ = c.Close()
+			return host
+		}
+	}
+	return "127.0.0.1" // this system has no others
 }

@@ -98,7 +98,7 @@ func TestKamailioOverTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tlsAddr, udpAddr := freeAddress(t), freeAddress(t)
+	tlsAddr, udpAddr := freeAddress(t, "127.0.0.1"), freeAddress(t, "127.0.0.1")
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	peer := []string{tlsAddr}

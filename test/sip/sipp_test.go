@@ -75,9 +75,9 @@ type sippGateway struct {
 	timers    string // calls.timers; quick ones if empty
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t *testing.T, host string) string {
 	t.Helper()
-	a, err := lab.FreeAddress()
+	a, err := lab.FreeAddress(host)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,6 +124,7 @@ func layout(t *testing.T, transport string, change func(*sippGateway)) (*sippGat
 		t.Fatal(err)
 	}
 	g := &sippGateway{transport: transport, trunks: map[string]*trunk{}, dir: t.TempDir()}
+	host := rig.Loopback()
 	for _, x := range []trunk{
 		{name: "core"},
 		{name: "direct-routing", service: "teamsDirectRouting", host: "nwind.1r1." + world.BaseDomain},
@@ -131,7 +132,7 @@ func layout(t *testing.T, transport string, change func(*sippGateway)) (*sippGat
 		{name: "phone-mobile", service: "teamsPhoneMobile"},
 		{name: "zoom", service: "zoomPhoneCloudPeering"},
 	} {
-		x.bind, x.peers = freeAddress(t), []string{freeAddress(t), freeAddress(t)}
+		x.bind, x.peers = freeAddress(t, host), []string{freeAddress(t, host), freeAddress(t, host)}
 		if x.host == "" {
 			x.host = x.bind
 		}
@@ -203,10 +204,10 @@ func (g *sippGateway) start(ctx context.Context, t *testing.T, scenario string, 
 	if err := os.WriteFile(file, text.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, port, _ := net.SplitHostPort(local)
+	host, port, _ := net.SplitHostPort(local)
 	mode := map[string]string{"udp": "u1", "tcp": "t1"}[g.transport]
 	s := &sipp{name: scenario, out: &bytes.Buffer{}, errors: filepath.Join(dir, "errors.log")}
-	s.cmd = exec.CommandContext(ctx, "sipp", append([]string{"-sf", file, "-i", "127.0.0.1", "-bind_local", "-p", port, "-t", mode, "-nostdin", "-trace_err",
+	s.cmd = exec.CommandContext(ctx, "sipp", append([]string{"-sf", file, "-i", host, "-bind_local", "-p", port, "-t", mode, "-nostdin", "-trace_err",
 		"-error_file", s.errors, "-timeout_error", "-nd", "-default_behaviors", "abortunexp"}, args...)...)
 	s.cmd.Dir = dir
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
@@ -250,20 +251,7 @@ func (g *sippGateway) listening(ctx context.Context, t *testing.T, s *sipp, addr
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		var err error
-		if g.transport == "tcp" {
-			// Connecting would count as a call's connection: look whether the port can still be bound.
-			var l net.Listener
-			if l, err = net.Listen("tcp", addr); err == nil {
-				_ = l.Close()
-			}
-		} else {
-			var c net.PacketConn
-			if c, err = net.ListenPacket("udp", addr); err == nil {
-				_ = c.Close()
-			}
-		}
-		if err != nil {
+		if rig.Bound(t, g.transport, addr) {
 			return
 		}
 		select {

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"text/template"
 	"time"
+
+	"github.com/tandemgw/tandem/test/rig"
 )
 
 //go:embed scenarios/*.xml
@@ -87,11 +89,10 @@ func (s *site) take(ctx context.Context, t *testing.T, trunk string, calls int, 
 			t.Fatal(p.problem())
 		default:
 		}
-		c, err := net.ListenPacket("udp", x.peer)
-		if err != nil {
-			return nil
+		if !rig.Bound(t, "udp", x.peer) {
+			return errors.New("the port is free")
 		}
-		return errors.Join(errors.New("the port is free"), c.Close())
+		return nil
 	})
 	return p
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -60,18 +59,6 @@ type node struct {
 	err    error         // how, once exited is closed
 }
 
-// loopback chooses a loopback address of this test's own, so that its ports stay free while a process is down.
-func loopback() string {
-	for range 20 {
-		host := fmt.Sprintf("127.%d.%d.%d", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
-		if c, err := net.ListenPacket("udp", host+":0"); err == nil {
-			_ = c.Close()
-			return host
-		}
-	}
-	return "127.0.0.1" // this system has no others
-}
-
 const baseDomain = "gw.example.com"
 
 // newSite lays out a node. database is the YAML of the database settings; SQLite if empty.
@@ -83,7 +70,7 @@ func newSite(t *testing.T, database string) *site {
 		}
 		t.Skip("sipp is missing; `make setup` installs it")
 	}
-	s := &site{host: loopback(), dir: t.TempDir(), database: database, trunks: map[string]*trunk{}, listen: map[string]string{}}
+	s := &site{host: rig.Loopback(), dir: t.TempDir(), database: database, trunks: map[string]*trunk{}, listen: map[string]string{}}
 	var held []io.Closer
 	free := func() string {
 		for range 50 {

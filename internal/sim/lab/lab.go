@@ -50,7 +50,7 @@ func (g Gateway) CertificateNames() []string {
 func Free(base string) (Gateway, error) {
 	g := Gateway{Base: base}
 	for _, to := range []*string{&g.CoreFixed, &g.CoreMobile, &g.CoreTransit, &g.DirectRouting, &g.OperatorConnect, &g.Mobile, &g.Zoom} {
-		a, err := FreeAddress()
+		a, err := FreeAddress("127.0.0.1")
 		if err != nil {
 			return g, err
 		}
@@ -65,10 +65,10 @@ var issued struct {
 	ports map[int]bool
 }
 
-// FreeAddress finds a loopback address nobody listens on, for UDP and TCP alike. Its port lies below the range from which
-// the system takes ports for outgoing connections (32768 and up on Linux): a port from that range could be somebody's
-// connection by the time it is listened on.
-func FreeAddress() (string, error) {
+// FreeAddress finds an address of host, a loopback IP, that nobody listens on, for UDP and TCP alike. Its port lies below
+// the range from which the system takes ports for outgoing connections (32768 and up on Linux): a port from that range
+// could be somebody's connection by the time it is listened on.
+func FreeAddress(host string) (string, error) {
 	issued.mu.Lock()
 	defer issued.mu.Unlock()
 	if issued.ports == nil {
@@ -80,7 +80,7 @@ func FreeAddress() (string, error) {
 		if issued.ports[port] {
 			continue
 		}
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		addr := net.JoinHostPort(host, strconv.Itoa(port))
 		u, err := net.ListenPacket("udp", addr)
 		if err != nil {
 			last = err
