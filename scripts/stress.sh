@@ -7,7 +7,8 @@
 #   scripts/stress.sh servers     twenty runs of the packages that start servers, eight packages at a time
 #
 # RUNS, BUSY, REPEAT and PKG change 2, 4, 20 and ./... . Each test program has one processor (GOMAXPROCS=1) and five times
-# the time of `make test`; the compiler keeps all of them. The twenty runs do without the race detector, to fit the hour.
+# the time of `make test`; the compiler keeps all of them. To fit the hour, the twenty runs do without the race detector,
+# and each test program runs four tests at a time: they wait more than they work.
 set -uom pipefail # m: go test has a process group of its own, to be ended with what it started
 cd "$(dirname "$0")/.."
 runs=${RUNS:-2} busy=${BUSY:-4} repeat=${REPEAT:-20} pkg=${PKG:-./...} part=${1:-all}
@@ -70,7 +71,7 @@ if [ "$part" != servers ]; then
 fi
 if [ "$part" != full ]; then
 	mapfile -t list < <(servers)
-	run "$repeat runs of the ${#list[@]} packages that start servers" -count="$repeat" -p 8 "${list[@]}"
+	run "$repeat runs of the ${#list[@]} packages that start servers" -count="$repeat" -p 8 -parallel 4 "${list[@]}"
 fi
 if [ ${#failed[@]} -gt 0 ]; then
 	printf 'failed: %s\n' "${failed[@]}" >&2
