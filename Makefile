@@ -3,13 +3,14 @@
 SHELL   := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
-# Tests that need a peer program fail, and do not skip, when it is missing.
+# Tests that need a peer program fail, rather than skip, when it is missing.
 REQUIRE := TANDEM_REQUIRE_PG=1 TANDEM_REQUIRE_SIPP=1 TANDEM_REQUIRE_KAMAILIO=1
 PKG     ?= ./...
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deep test-stress ci-empty lint generate fuzz bench-calls bench-replica bench-bulk setup clean
+.PHONY: help build demo test test-deep test-stress ci-empty lint generate fuzz \
+	bench-calls bench-replica bench-bulk setup clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -17,7 +18,7 @@ help: ## list the targets
 build: ## build bin/tandem
 	@go build -trimpath -ldflags '$(LDFLAGS)' -o bin/tandem ./cmd/tandem
 
-demo: build ## start Tandem and simulated neighbours, provision, place calls, stay up until Ctrl-C (ARGS="--once --output json")
+demo: build ## run Tandem with simulated neighbours until Ctrl-C: provision, place calls (ARGS="--once --output json")
 	@bin/tandem demo $(ARGS)
 
 test: ## run the tests with the race detector (under 10 minutes on two cores; PKG=./internal/... narrows)
@@ -26,17 +27,19 @@ test: ## run the tests with the race detector (under 10 minutes on two cores; PK
 
 test-deep: ## run the long suites too: fault matrices, soaks, load, crashes (an hour)
 	@scripts/need.sh build test
-	$(REQUIRE) go test -tags deep -vet=off -p 1 -timeout 60m $(PKG) # one package at a time: the load tests want the machine
+	$(REQUIRE) go test -tags deep -vet=off -p 1 -timeout 60m $(PKG) # -p 1: the load tests need the machine
 
-test-stress: ## run the tests on a loaded machine: busy processes beside them, one processor each (under an hour)
+test-stress: ## run the tests beside busy processes, with one processor each (under an hour)
 	@scripts/need.sh build test
 	@scripts/stress.sh $(ARGS)
 
-ci-empty: ## run .ci/run in a fresh Debian 12 root without any cache (as root; half an hour)
+ci-empty: ## run .ci/run in a fresh Debian 12 root without caches (as root; half an hour)
 	@scripts/ci-empty.sh
 
-lint: .cache/bin/staticcheck ## check formatting, go vet, staticcheck and that generated files are up to date
-	@out=$$(gofmt -l $$(find . -name "*.go" -not -path "./.cache/*")); [ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
+lint: .cache/bin/staticcheck ## check formatting, width, go vet, staticcheck and that generated files are up to date
+	@out=$$(gofmt -l $$(find . -name "*.go" -not -path "./.cache/*")); \
+	[ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
+	@scripts/width.sh
 	go vet ./...
 	go vet -tags deep ./...
 	.cache/bin/staticcheck -tags deep ./...
@@ -53,20 +56,20 @@ bench-calls: build ## measure calls beside Kamailio; last line "calls: tandem=�
 	@scripts/need.sh bench
 	@bench/calls/run $(ARGS)
 
-bench-replica: ## measure the number index: bytes per number, look-up time, load time
+bench-replica: ## measure the number index: bytes per number, lookup time, load time
 	@bench/replica/run $(ARGS)
 
 bench-bulk: ## measure bulk loads into both databases; last line "bulk: sqlite=… postgres=…"
 	@scripts/need.sh test
 	@bench/bulk/run $(ARGS)
 
-setup: ## install the Debian packages that tests and benchmarks need (as root; otherwise name them)
+setup: ## install the Debian packages that tests and benchmarks need (not as root: only list them)
 	@scripts/need.sh build test bench
 
 clean: ## remove what was built
 	@rm -rf bin dist .cache
 
-# Tools come from tools/go.mod, so that what they need never enters the product's module graph.
+# Tools come from tools/go.mod, so that their dependencies never enter the product's module graph.
 .cache/bin/staticcheck: tools/go.mod
 	@mkdir -p .cache/bin
 	go build -C tools -o ../.cache/bin/staticcheck honnef.co/go/tools/cmd/staticcheck

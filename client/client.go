@@ -1,10 +1,11 @@
-// Package client talks to Tandem's two APIs: the Provisioning API (2024-02-29-preview, which any conforming gateway
-// serves) and Tandem's management API. It is for programs that keep customers and numbers in step, and for tools; the
-// command line uses it too.
+// Package client is a client of Tandem's two APIs: the Provisioning API (2024-02-29-preview, which any conforming
+// gateway serves) and Tandem's management API. It is for programs that keep customers and numbers in sync, and for
+// tools; the command line uses it too.
 //
 // A Client is made for a base URL with New, or for the management socket in a data directory with NewSocket. Requests
-// that may be repeated without harm (all of them: writes carry repeatability headers) are repeated when the server is
-// busy, away or limits the rate, after the time it asks for. Lists are iterators that fetch page by page.
+// that are safe to repeat (all of them except CreateClient: writes carry repeatability headers) are retried when the
+// server is busy, unavailable or limits the rate, after the time it asks for. Lists are iterators that fetch page by
+// page.
 //
 // Errors that the server reports are *Error. A Client is safe for concurrent use.
 package client
@@ -34,46 +35,46 @@ import (
 // APIVersion is the version of the Provisioning API that the client speaks.
 const APIVersion = "2024-02-29-preview"
 
-// Options says how a Client reaches a server. Zero values are usable.
+// Options configure how a Client reaches a server. Zero values are usable.
 type Options struct {
-	// Tokens gives the bearer token of each request. Nil sends none.
+	// Tokens supplies the bearer token of each request. Nil sends none.
 	Tokens TokenSource
-	// Insecure permits bearer tokens over plain HTTP to another machine, where whoever is on the network can read them.
+	// Insecure allows bearer tokens over plain HTTP to another machine, where anyone on the network can read them.
 	Insecure bool
-	// HTTPClient sends requests; its transport decides about proxies and trusted roots. Nil is a client with sensible time
-	// limits.
+	// HTTPClient sends requests; its transport decides about proxies and trusted roots. Nil uses a client with a
+	// timeout of one minute, on a socket of five minutes.
 	HTTPClient *http.Client
-	// Attempts is how often one request is tried at most. 0 is 5, 1 never repeats.
+	// Attempts is the maximum number of attempts for one request. 0 means 5; 1 never retries.
 	Attempts int
-	// MaxWait is the longest pause before another attempt: a server that asks for more is not waited for, and its answer is
-	// the result. 0 is a minute.
+	// MaxWait is the longest pause before a retry: if the server asks for more, the request is not retried and its
+	// answer is the result. 0 means one minute.
 	MaxWait time.Duration
-	// UserAgent names the caller in the server's log. Empty is "tandem-client".
+	// UserAgent identifies the caller in the server's log. Empty means "tandem-client".
 	UserAgent string
 }
 
-// TokenSource gives bearer tokens. Implementations are safe for concurrent use and keep a token while it is good.
+// TokenSource supplies bearer tokens. Implementations are safe for concurrent use and keep a token while it is valid.
 type TokenSource interface {
-	// Token returns a token that is good now. refused is a token that the server has just refused, or empty: it is not to be
-	// given again if another can be had.
+	// Token returns a token that is valid now. refused is a token that the server has just refused, or empty: it must
+	// not be returned again if another is available.
 	Token(ctx context.Context, refused string) (string, error)
 }
 
-// StaticToken is a TokenSource of one token.
+// StaticToken is a TokenSource with a single token.
 type StaticToken string
 
 // Token returns the token.
 func (t StaticToken) Token(context.Context, string) (string, error) { return string(t), nil }
 
-// Client is a connection to one server. Make it with New or NewSocket.
+// Client is a client of one server. Create it with New or NewSocket.
 type Client struct {
 	base *url.URL
 	o    Options
 }
 
 // New returns a client of the server at baseURL, such as "https://api.example.com" (what tandem serve prints as
-// provisioning or management). With tokens, http:// is refused unless the host is loopback ("localhost" or its IP address)
-// or o.Insecure is set.
+// provisioning or management). With tokens, http:// is refused unless the host is loopback ("localhost" or its IP
+// address) or o.Insecure is set.
 func New(baseURL string, o Options) (*Client, error) {
 	u, err := url.Parse(strings.TrimRight(baseURL, "/"))
 	if err != nil {
@@ -83,7 +84,8 @@ func New(baseURL string, o Options) (*Client, error) {
 		return nil, fmt.Errorf("base URL %q: want http://host:port or https://host:port", u.Redacted())
 	}
 	if o.Tokens != nil && !o.Insecure && readable(u) {
-		return nil, fmt.Errorf("base URL %q: a bearer token would cross the network readable by all; use https://, or permit it (Options.Insecure, --insecure)", u.Redacted())
+		return nil, fmt.Errorf("base URL %q: a bearer token would be sent unencrypted; use https://, or allow it "+
+			"with Options.Insecure (--insecure)", u.Redacted())
 	}
 	if o.HTTPClient == nil {
 		o.HTTPClient = &http.Client{Timeout: time.Minute}
@@ -100,7 +102,7 @@ func New(baseURL string, o Options) (*Client, error) {
 	return &Client{base: u, o: o}, nil
 }
 
-// readable reports whether what is sent to u leaves this machine unencrypted.
+// readable reports whether data sent to u leaves this machine unencrypted.
 func readable(u *url.URL) bool {
 	if u.Scheme != "http" || strings.EqualFold(u.Hostname(), "localhost") {
 		return false
@@ -109,18 +111,20 @@ func readable(u *url.URL) bool {
 	return err != nil || !ip.Unmap().IsLoopback()
 }
 
-// NewSocket returns a client of the Unix socket at path, which serves both APIs to whoever may open it.
+// NewSocket returns a client of the Unix socket at path, which serves both APIs to every process that may open it.
 func NewSocket(path string, o Options) (*Client, error) {
 	if o.HTTPClient == nil {
 		dialer := net.Dialer{Timeout: 5 * time.Second}
 		o.HTTPClient = &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, &dialer, path) },
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return dialSocket(ctx, &dialer, path)
+			},
 		}}
 	}
 	return New("http://localhost", o)
 }
 
-// Reachable reports whether the server answers at all, without asking anything of it. It is not repeated.
+// Reachable returns nil if the server answers at all, whatever it says. It makes one attempt only.
 func (c *Client) Reachable(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.String()+"/healthz", nil)
 	if err != nil {
@@ -133,8 +137,8 @@ func (c *Client) Reachable(ctx context.Context) error {
 	return resp.Body.Close()
 }
 
-// dialSocket connects to a Unix socket however long its path is: the system allows 107 bytes, so that the directory of a
-// longer one is named by a descriptor.
+// dialSocket connects to a Unix socket whatever the length of its path: the system allows 107 bytes, so the directory
+// of a longer one is addressed by a descriptor.
 func dialSocket(ctx context.Context, d *net.Dialer, path string) (net.Conn, error) {
 	if len(path) <= 100 {
 		return d.DialContext(ctx, "unix", path)
@@ -143,23 +147,23 @@ func dialSocket(ctx context.Context, d *net.Dialer, path string) (net.Conn, erro
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: "unix", Err: err}
 	}
-	defer func() { _ = dir.Close() }() // it was only looked through
+	defer func() { _ = dir.Close() }() // only used to address the socket
 	return d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(int(dir.Fd()))+"/"+filepath.Base(path))
 }
 
-// Error is what a server answered instead of a success.
+// Error is a server's answer other than success.
 type Error struct {
 	Status    int    // HTTP status
-	Code      string // e.g. "AccountNotFound"; empty if the answer was not the API's
+	Code      string // e.g. "AccountNotFound"; empty if the answer was not from the API
 	Message   string
 	Target    string // what it is about, e.g. "numbers[17].telephoneNumber"
 	Details   []ErrorDetail
 	RequestID string // the server's x-ms-request-id or our x-ms-client-request-id, for its log
-	// RetryAfter is how long the server asked to wait; 0 if it did not.
+	// RetryAfter is how long the server asked to wait, or 0.
 	RetryAfter time.Duration
 }
 
-// ErrorDetail is one of several things that are wrong.
+// ErrorDetail is one of several problems.
 type ErrorDetail struct {
 	Code    string        `json:"code"`
 	Message string        `json:"message"`
@@ -167,7 +171,7 @@ type ErrorDetail struct {
 	Details []ErrorDetail `json:"details,omitempty"`
 }
 
-// Error is the code, the target and the message, and each detail on a line of its own.
+// Error returns the code, the target and the message, and each detail on a line of its own.
 func (e *Error) Error() string {
 	var b strings.Builder
 	if e.Code == "" {
@@ -193,7 +197,7 @@ func HasCode(err error, code string) bool {
 	return errors.As(err, &e) && e.Code == code
 }
 
-// IsNotFound reports whether err says that the thing named does not exist.
+// IsNotFound reports whether err means that the named resource does not exist.
 func IsNotFound(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Status == http.StatusNotFound
@@ -208,17 +212,17 @@ type request struct {
 	contentType  string
 }
 
-// response is a success.
+// response is a successful answer.
 type response struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// maxAnswerBytes bounds what is read of an answer: far above the largest page.
+// maxAnswerBytes limits the size of an answer. It is far above the largest page.
 const maxAnswerBytes = 64 << 20
 
-// do sends a request, again if need be, and decodes the answer into out unless that is nil.
+// do sends a request, with retries if necessary, and decodes the answer into out unless that is nil.
 func (c *Client) do(ctx context.Context, r request, out any) (*response, error) {
 	var body []byte
 	if r.body != nil {
@@ -234,7 +238,7 @@ func (c *Client) do(ctx context.Context, r request, out any) (*response, error) 
 		if err == nil {
 			if out != nil && len(resp.body) > 0 {
 				if err := json.Unmarshal(resp.body, out); err != nil {
-					return nil, fmt.Errorf("%s %s: the answer is not what the contract says: %w", r.method, r.path, err)
+					return nil, fmt.Errorf("%s %s: the answer does not match the contract: %w", r.method, r.path, err)
 				}
 			}
 			return resp, nil
@@ -261,7 +265,8 @@ func (c *Client) do(ctx context.Context, r request, out any) (*response, error) 
 }
 
 // try sends a request once.
-func (c *Client) try(ctx context.Context, r request, body []byte, requestID, refused string) (*response, string, error) {
+func (c *Client) try(ctx context.Context, r request, body []byte, requestID, refused string) (*response,
+	string, error) {
 	u := c.base.String() + r.path
 	if len(r.query) > 0 {
 		u += "?" + r.query.Encode()
@@ -289,7 +294,8 @@ func (c *Client) try(ctx context.Context, r request, body []byte, requestID, ref
 			return nil, "", fmt.Errorf("get a token: %w", err)
 		}
 		if refused != "" && token == refused {
-			return nil, "", &Error{Status: http.StatusUnauthorized, Code: "TokenRefused", Message: "the server refused the token, and there is no other", RequestID: requestID}
+			return nil, "", &Error{Status: http.StatusUnauthorized, Code: "TokenRefused",
+				Message: "the server refused the token, and no other token is available", RequestID: requestID}
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -297,7 +303,7 @@ func (c *Client) try(ctx context.Context, r request, body []byte, requestID, ref
 	if err != nil {
 		return nil, token, err
 	}
-	defer func() { _ = resp.Body.Close() }() // it was read
+	defer func() { _ = resp.Body.Close() }() // already read
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
 	if err != nil {
 		return nil, token, fmt.Errorf("%s %s: read the answer: %w", r.method, r.path, err)
@@ -312,7 +318,8 @@ func (c *Client) try(ctx context.Context, r request, body []byte, requestID, ref
 }
 
 func answerError(resp *http.Response, text []byte, requestID string) *Error {
-	e := &Error{Status: resp.StatusCode, Code: resp.Header.Get("x-ms-error-code"), RetryAfter: retryAfter(resp.Header.Get("Retry-After")), RequestID: requestID}
+	e := &Error{Status: resp.StatusCode, Code: resp.Header.Get("x-ms-error-code"),
+		RetryAfter: retryAfter(resp.Header.Get("Retry-After")), RequestID: requestID}
 	if id := resp.Header.Get("x-ms-request-id"); id != "" {
 		e.RequestID = id
 	}
@@ -325,7 +332,7 @@ func answerError(resp *http.Response, text []byte, requestID string) *Error {
 	return e
 }
 
-// retryAfter reads the header (RFC 9110 §10.2.3): seconds or a date.
+// retryAfter parses the header (RFC 9110 §10.2.3): seconds or a date.
 func retryAfter(s string) time.Duration {
 	if s == "" {
 		return 0
@@ -339,9 +346,10 @@ func retryAfter(s string) time.Duration {
 	return 0
 }
 
-// pause says how long to wait before another attempt, and whether one makes sense.
+// pause returns how long to wait before a retry, and whether one makes sense.
 func (c *Client) pause(err error, attempt int) (time.Duration, bool) {
-	backoff := time.Duration(float64(200*time.Millisecond) * math.Pow(2, float64(attempt-1)) * (0.8 + 0.4*mathrand.Float64()))
+	backoff := time.Duration(float64(200*time.Millisecond) * math.Pow(2, float64(attempt-1)) * (0.8 +
+		0.4*mathrand.Float64()))
 	backoff = min(backoff, c.o.MaxWait)
 	var e *Error
 	if !errors.As(err, &e) {
@@ -352,7 +360,8 @@ func (c *Client) pause(err error, attempt int) (time.Duration, bool) {
 		return backoff, errors.As(err, &netErr) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 	}
 	switch e.Status {
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout, http.StatusRequestTimeout:
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout,
+		http.StatusRequestTimeout:
 		if e.RetryAfter > c.o.MaxWait {
 			return 0, false
 		}
@@ -363,7 +372,7 @@ func (c *Client) pause(err error, attempt int) (time.Duration, bool) {
 
 func newUUID() string {
 	var b [16]byte
-	_, _ = rand.Read(b[:]) // it never fails (crypto/rand)
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	h := hex.EncodeToString(b[:])
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]

@@ -21,7 +21,7 @@ import (
 	"github.com/tandemgw/tandem/client"
 )
 
-// script is a server that gives its answers in turn and keeps the requests.
+// script is a server that returns its answers in turn and records the requests.
 type script struct {
 	answers []answer
 	got     []*http.Request
@@ -50,7 +50,8 @@ func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
 	for k, v := range a.header {
 		h.Set(k, v)
 	}
-	return &http.Response{StatusCode: a.status, Header: h, Body: io.NopCloser(strings.NewReader(a.body)), Request: r}, nil
+	return &http.Response{StatusCode: a.status, Header: h, Body: io.NopCloser(strings.NewReader(a.body)),
+		Request: r}, nil
 }
 
 func newClient(t *testing.T, s *script, o client.Options) *client.Client {
@@ -67,12 +68,15 @@ func TestBusyServerIsAskedAgainAfterTheTimeItNames(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{answers: []answer{
-			{status: 429, header: map[string]string{"Retry-After": "7"}, body: `{"error":{"code":"TooManyRequests","message":"wait"}}`},
-			{status: 503, header: map[string]string{"Retry-After": time.Now().UTC().Add(30 * time.Second).Format(http.TimeFormat)}},
+			{status: 429, header: map[string]string{"Retry-After": "7"},
+				body: `{"error":{"code":"TooManyRequests","message":"wait"}}`},
+			{status: 503, header: map[string]string{
+				"Retry-After": time.Now().UTC().Add(30 * time.Second).Format(http.TimeFormat)}},
 			{err: &net.OpError{Op: "read", Err: errors.New("reset")}},
 			{status: 201, header: map[string]string{"ETag": `"5"`}, body: `{"name":"contoso"}`},
 		}}
-		a, err := newClient(t, s, client.Options{Tokens: client.StaticToken("tok")}).PutAccount(t.Context(), &client.Account{Name: "contoso"}, client.Condition{IfNoneMatch: new("*")})
+		a, err := newClient(t, s, client.Options{Tokens: client.StaticToken("tok")}).PutAccount(t.Context(),
+			&client.Account{Name: "contoso"}, client.Condition{IfNoneMatch: new("*")})
 		if err != nil || a.Name != "contoso" || a.ETag != `"5"` {
 			t.Fatalf("PutAccount = %+v, %v", a, err)
 		}
@@ -84,18 +88,20 @@ func TestBusyServerIsAskedAgainAfterTheTimeItNames(t *testing.T) {
 		}
 		id := s.got[0].Header.Get("Repeatability-Request-ID")
 		for i, r := range s.got {
-			if r.Header.Get("Repeatability-Request-ID") != id || id == "" || r.Header.Get("Repeatability-First-Sent") == "" || s.bodies[i] != s.bodies[0] {
+			if r.Header.Get("Repeatability-Request-ID") != id || id == "" ||
+				r.Header.Get("Repeatability-First-Sent") == "" || s.bodies[i] != s.bodies[0] {
 				t.Errorf("attempt %d is not a repetition: %v %s", i+1, r.Header, s.bodies[i])
 			}
-			if r.Header.Get("Authorization") != "Bearer tok" || r.Header.Get("If-None-Match") != "*" || r.URL.String() != "https://api.example.com/accounts/contoso?api-version=2024-02-29-preview" {
+			if r.Header.Get("Authorization") != "Bearer tok" || r.Header.Get("If-None-Match") != "*" ||
+				r.URL.String() != "https://api.example.com/accounts/contoso?api-version=2024-02-29-preview" {
 				t.Errorf("attempt %d: %s %v", i+1, r.URL, r.Header)
 			}
 		}
 	})
 }
 
-// TestEveryConditionIsSent: what is set counts, also the values that Go takes for nothing. An empty ETag, such as
-// that of an account from a list, must not become an unconditional write: the server refuses it.
+// TestEveryConditionIsSent: every value that is set counts, also Go's zero values. An empty ETag, such as that of an
+// account from a list, must not become an unconditional write: the server refuses it.
 func TestEveryConditionIsSent(t *testing.T) {
 	t.Parallel()
 	s := &script{answers: []answer{{status: 204}, {status: 204}, {status: 204}}}
@@ -123,10 +129,11 @@ func TestWhatIsNotRepeated(t *testing.T) {
 		answers []answer
 		want    int // requests
 	}{
-		"a refusal":              {[]answer{{status: 409, body: `{"error":{"code":"AccountHasNumbers","message":"m"}}`}}, 1},
-		"a wait beyond MaxWait":  {[]answer{{status: 429, header: map[string]string{"Retry-After": "3600"}}}, 1},
-		"attempts are used up":   {[]answer{{status: 503}, {status: 503}, {status: 503}}, 3},
-		"an answer that is none": {[]answer{{status: 200, body: "<html>"}}, 1},
+		"a refusal": {[]answer{{status: 409,
+			body: `{"error":{"code":"AccountHasNumbers","message":"m"}}`}}, 1},
+		"a wait beyond MaxWait":      {[]answer{{status: 429, header: map[string]string{"Retry-After": "3600"}}}, 1},
+		"attempts are used up":       {[]answer{{status: 503}, {status: 503}, {status: 503}}, 3},
+		"an answer that is not JSON": {[]answer{{status: 200, body: "<html>"}}, 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := &script{answers: c.answers}
@@ -143,7 +150,8 @@ func TestWhatIsNotRepeated(t *testing.T) {
 func TestNewClientIsNeverMadeTwice(t *testing.T) {
 	t.Parallel()
 	s := &script{answers: []answer{{status: 503}}}
-	if _, err := newClient(t, s, client.Options{}).CreateClient(t.Context(), api.NewClient{Name: "n", Roles: []string{"r"}}); err == nil || len(s.got) != 1 {
+	if _, err := newClient(t, s, client.Options{}).CreateClient(t.Context(),
+		api.NewClient{Name: "n", Roles: []string{"r"}}); err == nil || len(s.got) != 1 {
 		t.Errorf("CreateClient: %v after %d requests, want an error after 1", err, len(s.got))
 	}
 }
@@ -151,7 +159,8 @@ func TestNewClientIsNeverMadeTwice(t *testing.T) {
 func TestErrorSaysWhatTheServerSaid(t *testing.T) {
 	t.Parallel()
 	s := &script{answers: []answer{{status: 400, header: map[string]string{"x-ms-error-code": "InvalidBatch"},
-		body: `{"error":{"code":"InvalidBatch","message":"2 numbers are wrong","details":[{"code":"InvalidNumber","message":"no digits","target":"numbers[17].telephoneNumber"}]}}`}}}
+		body: `{"error":{"code":"InvalidBatch","message":"2 numbers are wrong","details":[
+			{"code":"InvalidNumber","message":"no digits","target":"numbers[17].telephoneNumber"}]}}`}}}
 	err := newClient(t, s, client.Options{}).CreateOrUpdateNumbers(t.Context(), "a b", nil)
 	var e *client.Error
 	if !errors.As(err, &e) || !client.HasCode(err, "InvalidBatch") || client.IsNotFound(err) {
@@ -172,7 +181,8 @@ func TestErrorSaysWhatTheServerSaid(t *testing.T) {
 func TestListsFollowPagesOnTheirOwnServerOnly(t *testing.T) {
 	t.Parallel()
 	s := &script{answers: []answer{
-		{status: 200, body: `{"value":[{"telephoneNumber":"+1"},{"telephoneNumber":"+2"}],"nextLink":"https://evil.example/numbers?api-version=2024-02-29-preview&cursor=x"}`},
+		{status: 200, body: `{"value":[{"telephoneNumber":"+1"},{"telephoneNumber":"+2"}],
+			"nextLink":"https://evil.example/numbers?api-version=2024-02-29-preview&cursor=x"}`},
 		{status: 200, body: `{"value":[{"telephoneNumber":"+3"}]}`},
 	}}
 	c := newClient(t, s, client.Options{Tokens: client.StaticToken("secret")})
@@ -194,7 +204,7 @@ func TestListsFollowPagesOnTheirOwnServerOnly(t *testing.T) {
 	}
 }
 
-func TestListThatGoesInCirclesEnds(t *testing.T) {
+func TestListThatLoopsEnds(t *testing.T) {
 	t.Parallel()
 	s := &script{answers: []answer{{status: 200, body: `{"value":[],"nextLink":"?api-version=2024-02-29-preview"}`}}}
 	var last error
@@ -228,7 +238,8 @@ func TestRefusedTokenIsReplacedOnce(t *testing.T) {
 			t.Errorf("second attempt with %q", s.got[1].Header.Get("Authorization"))
 		}
 		s = &script{answers: []answer{{status: 401}}}
-		if _, err := newClient(t, s, client.Options{Tokens: client.StaticToken("only")}).Account(t.Context(), "a"); !client.HasCode(err, "TokenRefused") || len(s.got) != 1 {
+		if _, err := newClient(t, s, client.Options{Tokens: client.StaticToken("only")}).Account(t.Context(),
+			"a"); !client.HasCode(err, "TokenRefused") || len(s.got) != 1 {
 			t.Errorf("with one token only: %v after %d requests", err, len(s.got))
 		}
 	})
@@ -242,7 +253,8 @@ func TestCredentialsKeepTheirTokenWhileItIsGood(t *testing.T) {
 			{status: 200, body: `{"access_token":"two","expires_in":3600}`},
 			{status: 400, body: `{"error":"invalid_client","error_description":"no"}`},
 		}}
-		c := &client.Credentials{TokenURL: "https://issuer.example/token", ClientID: "id", ClientSecret: "se&cret", Scope: "api/.default", HTTPClient: &http.Client{Transport: s}}
+		c := &client.Credentials{TokenURL: "https://issuer.example/token", ClientID: "id", ClientSecret: "se&cret",
+			Scope: "api/.default", HTTPClient: &http.Client{Transport: s}}
 		token := func(refused string) string {
 			tok, err := c.Token(t.Context(), refused)
 			if err != nil {
@@ -270,12 +282,13 @@ func TestSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/manage/v1/health" {
-			t.Errorf("path %s", r.URL.Path)
-		}
-		_ = json.NewEncoder(w).Encode(api.Health{Status: api.StatusReady, Node: "n1"})
-	})}}
+	srv := &httptest.Server{Listener: l,
+		Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/manage/v1/health" {
+				t.Errorf("path %s", r.URL.Path)
+			}
+			_ = json.NewEncoder(w).Encode(api.Health{Status: api.StatusReady, Node: "n1"})
+		})}}
 	srv.Start()
 	defer srv.Close()
 	c, err := client.NewSocket(path, client.Options{})
@@ -288,20 +301,26 @@ func TestSocket(t *testing.T) {
 	}
 }
 
-// TestTokensAndSecretsDoNotCrossANetworkInTheClear: only this machine or TLS, unless told otherwise.
+// TestTokensAndSecretsDoNotCrossANetworkInTheClear: tokens and secrets go only to this machine or over TLS, unless
+// configured otherwise.
 func TestTokensAndSecretsDoNotCrossANetworkInTheClear(t *testing.T) {
 	t.Parallel()
 	for u, safe := range map[string]bool{
-		"https://api.example.com": true, "http://localhost:8080": true, "http://LocalHost": true, "http://127.0.0.1:8080": true, "http://127.9.9.9": true,
-		"http://[::1]:8080": true, "http://api.example.com": false, "http://192.0.2.1:8080": false, "http://[2001:db8::1]": false,
+		"https://api.example.com": true, "http://localhost:8080": true, "http://LocalHost": true,
+		"http://127.0.0.1:8080": true, "http://127.9.9.9": true,
+		"http://[::1]:8080": true, "http://api.example.com": false, "http://192.0.2.1:8080": false,
+		"http://[2001:db8::1]":         false,
 		"http://localhost.example.com": false, "http://127.0.0.1.example.com": false, "HTTP://api.example.com": false,
 	} {
-		if _, err := client.New(u, client.Options{Tokens: client.StaticToken("t0k3n")}); (err == nil) != safe || err != nil && strings.Contains(err.Error(), "t0k3n") {
+		if _, err := client.New(u, client.Options{Tokens: client.StaticToken("t0k3n")}); (err == nil) != safe ||
+			err != nil && strings.Contains(err.Error(), "t0k3n") {
 			t.Errorf("New(%q) with a token: %v, want success %v", u, err, safe)
 		}
 		s := &script{answers: []answer{{status: 200, body: `{"access_token":"one","expires_in":3600}`}}}
-		c := &client.Credentials{TokenURL: u + "/token", ClientID: "id", ClientSecret: "s3cret", HTTPClient: &http.Client{Transport: s}}
-		if _, err := c.Token(t.Context(), ""); (err == nil) != safe || safe != (len(s.got) == 1) || err != nil && strings.Contains(err.Error(), "s3cret") {
+		c := &client.Credentials{TokenURL: u + "/token", ClientID: "id", ClientSecret: "s3cret",
+			HTTPClient: &http.Client{Transport: s}}
+		if _, err := c.Token(t.Context(), ""); (err == nil) != safe || safe != (len(s.got) == 1) || err != nil &&
+			strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("token from %q: %v after %d requests, want success %v", u, err, len(s.got), safe)
 		}
 		c.Insecure = true

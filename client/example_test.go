@@ -10,7 +10,7 @@ import (
 	"github.com/tandemgw/tandem/client"
 )
 
-// A BSS puts a customer with one Direct Routing number.
+// A BSS provisions a customer with one Direct Routing number.
 func Example() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Println(r.Method, r.URL.Path)
@@ -25,14 +25,16 @@ func Example() {
 		panic(err)
 	}
 	_, err = c.PutAccount(ctx, &client.Account{Name: "contoso", ServiceDetails: &client.AccountServices{
-		TeamsDirectRouting: &client.DirectRoutingAccount{Enabled: true, Configuration: &client.DirectRoutingConfig{Subdomain: "contoso",
-			SubdomainTokens: client.SubdomainTokens{Region1Token: "ms1", Region2Token: "ms2"}}},
+		TeamsDirectRouting: &client.DirectRoutingAccount{Enabled: true,
+			Configuration: &client.DirectRoutingConfig{Subdomain: "contoso",
+				SubdomainTokens: client.SubdomainTokens{Region1Token: "ms1", Region2Token: "ms2"}}},
 	}}, client.Condition{})
 	if err != nil {
 		panic(err)
 	}
 	_, err = c.PutNumber(ctx, &client.Number{TelephoneNumber: "+442079460123", AccountName: "contoso",
-		ServiceDetails: client.NumberServices{TeamsDirectRouting: &client.NumberService{Enabled: true}}}, client.Condition{})
+		ServiceDetails: client.NumberServices{TeamsDirectRouting: &client.NumberService{Enabled: true}}},
+		client.Condition{})
 	if err != nil {
 		panic(err)
 	}
@@ -45,7 +47,8 @@ func Example() {
 func ExampleClient_Numbers() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("cursor") == "" {
-			fmt.Fprintf(w, `{"value":[{"telephoneNumber":"+442079460123"}],"nextLink":"http://%s/numbers?cursor=2"}`, r.Host)
+			fmt.Fprintf(w, `{"value":[{"telephoneNumber":"+442079460123"}],"nextLink":"http://%s/numbers?cursor=2"}`,
+				r.Host)
 		} else {
 			fmt.Fprint(w, `{"value":[{"telephoneNumber":"+442079460124"}]}`)
 		}
@@ -67,10 +70,11 @@ func ExampleClient_Numbers() {
 	// +442079460124
 }
 
-// Why does a call go where it goes?
+// Explain shows where a call would go, and why.
 func ExampleClient_Explain() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, `{"outcome":"rejected","rule":"default-service","text":"404: +442079460123 is not provisioned","steps":[]}`)
+		fmt.Fprint(w, `{"outcome":"rejected","rule":"default-service",
+			"text":"404: +442079460123 is not provisioned","steps":[]}`)
 	}))
 	defer server.Close()
 

@@ -13,14 +13,14 @@ func (c *Client) Health(ctx context.Context) (*api.Health, error) {
 	return manage[api.Health](ctx, c, http.MethodGet, "/health", nil)
 }
 
-// SetDrain stops (true) or resumes (false) the taking of new calls.
+// SetDrain stops (true) or resumes (false) accepting new calls.
 func (c *Client) SetDrain(ctx context.Context, draining bool) error {
 	_, err := manage[api.Drain](ctx, c, http.MethodPut, "/drain", api.Drain{Draining: draining})
 	return err
 }
 
 // Reload makes the node read its configuration again, and returns which changed settings are in effect and which need a
-// restart. When the configuration has mistakes nothing changes, and the error lists them as details.
+// restart. If the configuration has mistakes nothing changes, and the error lists them as details.
 func (c *Client) Reload(ctx context.Context) (*api.Reloaded, error) {
 	return manage[api.Reloaded](ctx, c, http.MethodPost, "/reload", nil)
 }
@@ -34,10 +34,11 @@ func (c *Client) Peers(ctx context.Context) ([]api.PeerGroup, error) {
 	return l.Groups, nil
 }
 
-// AcceptIndex lets the number index of the node be replaced by what the database of that identity holds; it is
-// Health.Replica.Held.Database of an index that is held back.
+// AcceptIndex allows the node to replace its number index with the contents of the database with that identity, which
+// is Health.Replica.Held.Database of an index that is held back.
 func (c *Client) AcceptIndex(ctx context.Context, database string) error {
-	_, err := c.do(ctx, request{method: http.MethodPost, path: "/manage/v1/index/accept", body: api.IndexAcceptance{Database: database}}, nil)
+	_, err := c.do(ctx, request{method: http.MethodPost, path: "/manage/v1/index/accept",
+		body: api.IndexAcceptance{Database: database}}, nil)
 	return err
 }
 
@@ -55,8 +56,8 @@ func (c *Client) Clients(ctx context.Context) ([]api.Client, error) {
 	return l.Clients, nil
 }
 
-// CreateClient makes an API client. The secret in the result is never shown again. It is not repeated when the answer is
-// lost: look at Clients and revoke what is not wanted.
+// CreateClient creates an API client. The secret in the result is never shown again. The request is not retried when
+// the answer is lost: check Clients and revoke what is not wanted.
 func (c *Client) CreateClient(ctx context.Context, n api.NewClient) (*api.CreatedClient, error) {
 	once := *c
 	once.o.Attempts = 1
@@ -69,12 +70,12 @@ func (c *Client) RevokeClient(ctx context.Context, id string) error {
 	return err
 }
 
-// CreateToken makes a bearer token of the embedded issuer.
+// CreateToken creates a bearer token of the embedded issuer.
 func (c *Client) CreateToken(ctx context.Context, n api.NewToken) (*api.Token, error) {
 	return manage[api.Token](ctx, c, http.MethodPost, "/tokens", n)
 }
 
-// VerifyAudit checks the audit log's chain of hashes, and that it still holds the heads that earlier checks printed.
+// VerifyAudit checks the audit log's hash chain, and that it still contains the heads that earlier checks returned.
 func (c *Client) VerifyAudit(ctx context.Context, heads ...string) (*api.AuditReport, error) {
 	return manage[api.AuditReport](ctx, c, http.MethodPost, "/audit/verify", api.AuditQuestion{Heads: heads})
 }

@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// MaxBatch is the most numbers in one CreateOrUpdateNumbers or DeleteNumbers.
+// MaxBatch is the maximum size of a CreateOrUpdateNumbers or DeleteNumbers, in numbers.
 const MaxBatch = 100
 
-// List says which part of a list is wanted. The zero value is all of it.
+// List selects a part of a list. The zero value is all of it.
 type List struct {
 	Filter      string // the contract's filter, e.g. "startswith(telephoneNumber,'+4420')"
-	Top         int    // at most so many; 0 is no limit
-	Skip        int    // leave out so many first
-	MaxPageSize int    // the most in one page; 0 is the server's choice
+	Top         int    // maximum number of items; 0 is no limit
+	Skip        int    // number of items to skip first
+	MaxPageSize int    // maximum number of items in a page; 0 is the server's choice
 }
 
 func (l List) query() url.Values {
@@ -35,10 +35,10 @@ func (l List) query() url.Values {
 	return q
 }
 
-// Condition makes a request depend on the present state. Nil members ask nothing; every value that is set counts,
+// Condition makes a request depend on the present state. Nil members add no condition. Every value that is set counts,
 // also an empty ETag, which the server refuses, and year 1.
 type Condition struct {
-	IfMatch           *string // an ETag: only if it is still that; "*": only if it exists
+	IfMatch           *string // an ETag: only if it is unchanged; "*": only if it exists
 	IfNoneMatch       *string // "*": only if it does not exist
 	IfModifiedSince   *time.Time
 	IfUnmodifiedSince *time.Time
@@ -50,14 +50,15 @@ func (d Condition) set(h http.Header) {
 			h.Set(name, *tag)
 		}
 	}
-	for name, t := range map[string]*time.Time{"If-Modified-Since": d.IfModifiedSince, "If-Unmodified-Since": d.IfUnmodifiedSince} {
+	for name, t := range map[string]*time.Time{"If-Modified-Since": d.IfModifiedSince,
+		"If-Unmodified-Since": d.IfUnmodifiedSince} {
 		if t != nil {
 			h.Set(name, t.UTC().Format(http.TimeFormat))
 		}
 	}
 }
 
-// version is the query that every operation needs.
+// version returns the query that every operation needs.
 func version() url.Values { return url.Values{"api-version": {APIVersion}} }
 
 // get reads one resource.
@@ -65,7 +66,7 @@ func get[T any](ctx context.Context, c *Client, path string, tag func(*T) *strin
 	return resource(ctx, c, request{method: http.MethodGet, path: path}, tag)
 }
 
-// resource sends a request that is answered with one resource. tag says where its ETag goes.
+// resource sends a request that is answered with one resource. tag returns where to store its ETag.
 func resource[T any](ctx context.Context, c *Client, r request, tag func(*T) *string) (*T, error) {
 	r.query = version()
 	var out T
@@ -77,7 +78,7 @@ func resource[T any](ctx context.Context, c *Client, r request, tag func(*T) *st
 	return &out, nil
 }
 
-// repeatable returns headers with which the server does a write once however often it is sent (OASIS Repeatable
+// repeatable returns headers with which the server executes a write once, however often it is sent (OASIS Repeatable
 // Requests 1.0).
 func repeatable(d Condition) http.Header {
 	h := http.Header{}
@@ -107,23 +108,26 @@ func (c *Client) Account(ctx context.Context, name string) (*Account, error) {
 	return get(ctx, c, accountPath(name), accountTag)
 }
 
-// PutAccount creates the account or replaces it whole, and returns it as stored.
+// PutAccount creates the account or replaces it entirely, and returns it as stored.
 func (c *Client) PutAccount(ctx context.Context, a *Account, d Condition) (*Account, error) {
-	return resource(ctx, c, request{method: http.MethodPut, path: accountPath(a.Name), header: repeatable(d), body: a}, accountTag)
+	return resource(ctx, c, request{method: http.MethodPut, path: accountPath(a.Name), header: repeatable(d),
+		body: a}, accountTag)
 }
 
-// DeleteAccount deletes an account. With deleteNumbers its numbers go too, otherwise an account that has some is refused.
+// DeleteAccount deletes an account. With deleteNumbers its numbers are deleted too; without, an account that has
+// numbers is refused.
 func (c *Client) DeleteAccount(ctx context.Context, name string, deleteNumbers bool, d Condition) error {
 	q := version()
 	if deleteNumbers {
 		q.Set("deleteNumbers", "true")
 	}
-	_, err := c.do(ctx, request{method: http.MethodDelete, path: accountPath(name), query: q, header: repeatable(d)}, nil)
+	_, err := c.do(ctx, request{method: http.MethodDelete, path: accountPath(name), query: q, header: repeatable(d)},
+		nil)
 	return err
 }
 
-// Numbers iterates over an account's numbers, or over all accounts' when account is empty, in the order of the numbers.
-// It ends after the first error.
+// Numbers iterates over an account's numbers, or over those of all accounts when account is empty, in the order of the
+// numbers. It ends after the first error.
 func (c *Client) Numbers(ctx context.Context, account string, l List) iter.Seq2[*Number, error] {
 	if account == "" {
 		return pages[Number](ctx, c, "/numbers", l)
@@ -136,25 +140,27 @@ func (c *Client) Number(ctx context.Context, account, number string) (*Number, e
 	return get(ctx, c, numberPath(account, number), numberTag)
 }
 
-// PutNumber creates the number on its account or replaces it whole, and returns it as stored.
+// PutNumber creates the number on its account or replaces it entirely, and returns it as stored.
 func (c *Client) PutNumber(ctx context.Context, n *Number, d Condition) (*Number, error) {
-	return resource(ctx, c, request{method: http.MethodPut, path: numberPath(n.AccountName, n.TelephoneNumber), header: repeatable(d), body: n},
-		numberTag)
+	return resource(ctx, c, request{method: http.MethodPut, path: numberPath(n.AccountName, n.TelephoneNumber),
+		header: repeatable(d), body: n}, numberTag)
 }
 
 // DeleteNumber deletes a number of an account.
 func (c *Client) DeleteNumber(ctx context.Context, account, number string, d Condition) error {
-	_, err := c.do(ctx, request{method: http.MethodDelete, path: numberPath(account, number), query: version(), header: repeatable(d)}, nil)
+	_, err := c.do(ctx, request{method: http.MethodDelete, path: numberPath(account, number), query: version(),
+		header: repeatable(d)}, nil)
 	return err
 }
 
-// CreateOrUpdateNumbers creates or replaces up to MaxBatch numbers of an account: all of them or, on an error, none. The
-// error's Details say what is wrong with which.
+// CreateOrUpdateNumbers creates or replaces up to MaxBatch numbers of an account: all of them or, on an error, none.
+// The error's Details name what is wrong with each number.
 func (c *Client) CreateOrUpdateNumbers(ctx context.Context, account string, numbers []Number) error {
 	body := struct {
 		Numbers []Number `json:"numbers"`
 	}{numbers}
-	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":createOrUpdateNumbers", query: version(), header: repeatable(Condition{}), body: body}, nil)
+	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":createOrUpdateNumbers",
+		query: version(), header: repeatable(Condition{}), body: body}, nil)
 	return err
 }
 
@@ -174,9 +180,10 @@ func identify(numbers []string) identifiers {
 	return l
 }
 
-// DeleteNumbers deletes up to MaxBatch numbers of an account; those it does not have are passed over.
+// DeleteNumbers deletes up to MaxBatch numbers of an account; numbers that do not exist are ignored.
 func (c *Client) DeleteNumbers(ctx context.Context, account string, numbers []string) error {
-	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":deleteNumbers", query: version(), header: repeatable(Condition{}), body: identify(numbers)}, nil)
+	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":deleteNumbers",
+		query: version(), header: repeatable(Condition{}), body: identify(numbers)}, nil)
 	return err
 }
 
@@ -185,16 +192,18 @@ func (c *Client) CapabilityPlans(ctx context.Context, account string) ([]Capabil
 	var out struct {
 		CapabilityPlans []CapabilityPlan `json:"capabilityPlans"`
 	}
-	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":getTeamsCapabilityPlans", query: version(), header: repeatable(Condition{})}, &out)
+	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":getTeamsCapabilityPlans",
+		query: version(), header: repeatable(Condition{})}, &out)
 	return out.CapabilityPlans, err
 }
 
-// AvailableCapabilities returns the capabilities that all of the numbers could have.
+// AvailableCapabilities returns the capabilities that are available to all of the numbers.
 func (c *Client) AvailableCapabilities(ctx context.Context, account string, numbers []string) ([]string, error) {
 	var out struct {
 		AvailableCapabilities []string `json:"availableCapabilities"`
 	}
-	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":getTeamsAvailableCapabilities", query: version(), header: repeatable(Condition{}), body: identify(numbers)}, &out)
+	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":getTeamsAvailableCapabilities",
+		query: version(), header: repeatable(Condition{}), body: identify(numbers)}, &out)
 	return out.AvailableCapabilities, err
 }
 
@@ -205,7 +214,8 @@ func (c *Client) CivicAddresses(ctx context.Context, account string, l List) ite
 
 // CivicAddress returns one emergency address.
 func (c *Client) CivicAddress(ctx context.Context, account, id string) (*CivicAddress, error) {
-	return get(ctx, c, accountPath(account)+"/teamsCivicAddresses/"+url.PathEscape(id), func(*CivicAddress) *string { return new(string) })
+	return get(ctx, c, accountPath(account)+"/teamsCivicAddresses/"+url.PathEscape(id),
+		func(*CivicAddress) *string { return new(string) })
 }
 
 // Requests iterates over the requests for information.
@@ -219,16 +229,18 @@ func (c *Client) Request(ctx context.Context, tenantID string) (*RequestForInfor
 }
 
 // UpdateRequest changes the operator's side of a request for information and returns the request.
-func (c *Client) UpdateRequest(ctx context.Context, tenantID string, rel CustomerRelationship, d Condition) (*RequestForInformation, error) {
+func (c *Client) UpdateRequest(ctx context.Context, tenantID string, rel CustomerRelationship,
+	d Condition) (*RequestForInformation, error) {
 	rel.LastModifiedOn = nil
 	body := struct {
 		CustomerRelationship CustomerRelationship `json:"customerRelationship"`
 	}{rel}
-	return resource(ctx, c, request{method: http.MethodPatch, path: "/teamsRequestsForInformation/" + url.PathEscape(tenantID),
-		header: repeatable(d), body: body, contentType: "application/merge-patch+json"}, requestTag)
+	return resource(ctx, c, request{method: http.MethodPatch,
+		path: "/teamsRequestsForInformation/" + url.PathEscape(tenantID), header: repeatable(d), body: body,
+		contentType: "application/merge-patch+json"}, requestTag)
 }
 
-// pages iterates over a list, fetching a page when the one before is used up.
+// pages iterates over a list and fetches the next page when the current one is exhausted.
 func pages[T any](ctx context.Context, c *Client, path string, l List) iter.Seq2[*T, error] {
 	return func(yield func(*T, error) bool) {
 		q := l.query()
@@ -244,7 +256,7 @@ func pages[T any](ctx context.Context, c *Client, path string, l List) iter.Seq2
 			for _, raw := range page.Value {
 				v := new(T)
 				if err := json.Unmarshal(raw, v); err != nil {
-					yield(nil, fmt.Errorf("%s: an item is not what the contract says: %w", path, err))
+					yield(nil, fmt.Errorf("%s: an item does not match the contract: %w", path, err))
 					return
 				}
 				if !yield(v, nil) {
@@ -259,7 +271,7 @@ func pages[T any](ctx context.Context, c *Client, path string, l List) iter.Seq2
 				yield(nil, fmt.Errorf("%s: nextLink: %w", path, err))
 				return
 			}
-			// Only the query is taken: our token goes to our server, whatever host a link names.
+			// Only the query is used: our token goes to our server, whatever host a link names.
 			if next.RawQuery == "" || next.Query().Encode() == q.Encode() {
 				yield(nil, fmt.Errorf("%s: nextLink leads back to the same page", path))
 				return

@@ -13,22 +13,23 @@ import (
 	"time"
 )
 
-// Credentials is a TokenSource that asks an OAuth 2.0 token endpoint with the client-credentials grant (RFC 6749 §4.4):
-// Tandem's embedded issuer, Microsoft Entra or another. It keeps a token until shortly before its end.
+// Credentials is a TokenSource that gets tokens from an OAuth 2.0 token endpoint with the client-credentials grant (RFC
+// 6749 §4.4): Tandem's embedded issuer, Microsoft Entra or another. It keeps a token until shortly before it expires.
+// It is safe for concurrent use.
 type Credentials struct {
 	TokenURL     string // e.g. "https://api.example.com/oauth2/v2.0/token"
 	ClientID     string
 	ClientSecret string
 	Scope        string       // the API's audience with "/.default" appended
-	HTTPClient   *http.Client // nil is a client with sensible time limits
-	Insecure     bool         // permits a TokenURL of plain HTTP on another machine: the secret can be read on the way
+	HTTPClient   *http.Client // nil uses a client with a timeout of 30 s
+	Insecure     bool         // allow plain HTTP to another machine: the secret can be read on the network
 
 	mu      sync.Mutex
 	token   string    // guarded by mu
 	expires time.Time // guarded by mu
 }
 
-// Token returns a token that is good for at least a minute, or half of its life if that is shorter.
+// Token returns a token that is valid for at least a minute, or half of its lifetime if that is shorter.
 func (c *Credentials) Token(ctx context.Context, refused string) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -36,9 +37,11 @@ func (c *Credentials) Token(ctx context.Context, refused string) (string, error)
 		return c.token, nil
 	}
 	if u, err := url.Parse(c.TokenURL); err == nil && !c.Insecure && readable(u) {
-		return "", fmt.Errorf("token endpoint %q: the client's secret would cross the network readable by all; use https://, or permit it (Credentials.Insecure)", u.Redacted())
+		return "", fmt.Errorf("token endpoint %q: the client's secret would be sent unencrypted; use https://, or "+
+			"allow it with Credentials.Insecure", u.Redacted())
 	}
-	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {c.ClientID}, "client_secret": {c.ClientSecret}}
+	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {c.ClientID},
+		"client_secret": {c.ClientSecret}}
 	if c.Scope != "" {
 		form.Set("scope", c.Scope)
 	}
@@ -55,7 +58,7 @@ func (c *Credentials) Token(ctx context.Context, refused string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = resp.Body.Close() }() // it was read
+	defer func() { _ = resp.Body.Close() }() // already read
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
 		return "", err
@@ -67,13 +70,14 @@ func (c *Credentials) Token(ctx context.Context, refused string) (string, error)
 		Description string `json:"error_description"`
 	}
 	if err := json.Unmarshal(text, &answer); err != nil {
-		return "", fmt.Errorf("the token endpoint answered %d with something that is not JSON", resp.StatusCode)
+		return "", fmt.Errorf("the token endpoint answered %d with a body that is not JSON", resp.StatusCode)
 	}
 	if answer.Error != "" {
-		return "", fmt.Errorf("the token endpoint answered %d %s: %s", resp.StatusCode, answer.Error, answer.Description)
+		return "", fmt.Errorf("the token endpoint answered %d %s: %s", resp.StatusCode, answer.Error,
+			answer.Description)
 	}
 	if resp.StatusCode != http.StatusOK || answer.AccessToken == "" {
-		return "", errors.New("the token endpoint gave no token")
+		return "", errors.New("the token endpoint returned no token")
 	}
 	life := time.Duration(answer.ExpiresIn) * time.Second
 	c.token, c.expires = answer.AccessToken, time.Now().Add(life-min(time.Minute, life/2))

@@ -8,9 +8,9 @@ type Account struct {
 	CorrelationID  string           `json:"correlationId,omitempty"`
 	ServiceDetails *AccountServices `json:"serviceDetails,omitempty"`
 
-	ProvisioningStatus string        `json:"serviceProvisioningStatus,omitempty"` // pending, synced or failed; read-only
+	ProvisioningStatus string        `json:"serviceProvisioningStatus,omitempty"` // pending, synced, failed; read-only
 	ProvisioningErrors []ErrorDetail `json:"serviceProvisioningErrors,omitempty"` // read-only
-	ETag               string        `json:"-"`                                   // of the answer it came with; for IfMatch
+	ETag               string        `json:"-"`                                   // of the answer; for IfMatch
 }
 
 // AccountServices are the communications services of an account.
@@ -32,11 +32,12 @@ type AccountService struct {
 
 // DirectRoutingAccount is Direct Routing on an account.
 type DirectRoutingAccount struct {
-	Enabled         bool                 `json:"enabled"`
-	SyncEnabled     bool                 `json:"syncEnabled"`
-	NumberCount     int64                `json:"numberCount,omitempty"` // read-only
-	Configuration   *DirectRoutingConfig `json:"configuration,omitempty"`
-	SubdomainStatus string               `json:"subdomainStatus,omitempty"` // provisioned, notProvisioned or inconsistent; read-only
+	Enabled       bool                 `json:"enabled"`
+	SyncEnabled   bool                 `json:"syncEnabled"`
+	NumberCount   int64                `json:"numberCount,omitempty"` // read-only
+	Configuration *DirectRoutingConfig `json:"configuration,omitempty"`
+	// provisioned, notProvisioned or inconsistent; read-only
+	SubdomainStatus string `json:"subdomainStatus,omitempty"`
 }
 
 // DirectRoutingConfig configures Direct Routing on an account.
@@ -65,9 +66,9 @@ type Number struct {
 	ServiceDetails  NumberServices       `json:"serviceDetails"`
 	Configuration   *NumberConfiguration `json:"configuration,omitempty"`
 
-	ProvisioningStatus string        `json:"serviceProvisioningStatus,omitempty"` // pending, synced or failed; read-only
+	ProvisioningStatus string        `json:"serviceProvisioningStatus,omitempty"` // pending, synced, failed; read-only
 	ProvisioningErrors []ErrorDetail `json:"serviceProvisioningErrors,omitempty"` // read-only
-	ETag               string        `json:"-"`                                   // of the answer it came with; for IfMatch
+	ETag               string        `json:"-"`                                   // of the answer; for IfMatch
 }
 
 // NumberServices are the communications services of a number.
@@ -104,7 +105,7 @@ type TeamsNumberConfig struct {
 	DisplayedCountryCode     string   `json:"displayedCountryCode,omitempty"`
 }
 
-// NumberConfiguration holds a number's settings that belong to no service.
+// NumberConfiguration holds the settings of a number that belong to no service.
 type NumberConfiguration struct {
 	CustomSIPHeader string `json:"customSipHeader,omitempty"`
 }
@@ -134,7 +135,8 @@ type Contact struct {
 	CompanySize     string `json:"companySize,omitempty"`
 }
 
-// CustomerRelationship is the operator's side of a request for information. In a patch, an empty field is left as it is.
+// CustomerRelationship is the operator's side of a request for information. An empty field of a patch is left
+// unchanged.
 type CustomerRelationship struct {
 	Status         string     `json:"status,omitempty"`
 	Comment        string     `json:"comment,omitempty"`
@@ -168,7 +170,7 @@ type Location struct {
 	ELIN           string `json:"elin,omitempty"`
 }
 
-// CapabilityPlan says which capabilities may be chosen for a usage in Operator Connect.
+// CapabilityPlan lists the capabilities that may be chosen for a usage in Operator Connect.
 type CapabilityPlan struct {
 	Name                  string   `json:"name"`
 	OfferTypes            []string `json:"offerTypes,omitempty"`

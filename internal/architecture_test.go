@@ -1,4 +1,4 @@
-// Package internal_test keeps the plan of the house: which room may import which. ARCHITECTURE.md tells the same in prose.
+// Package internal_test checks the import rules between packages. ARCHITECTURE.md states the same rules in prose.
 package internal_test
 
 import (
@@ -14,25 +14,26 @@ import (
 
 const module = "github.com/tandemgw/tandem/"
 
-// rule forbids imports. A package is bound by a rule when its path (below the module) matches from; each import of ours
-// or of a library that matches deny and none of allow is a finding.
+// rule forbids imports. It applies to a package whose path below the module matches from and does not match not. Each
+// import, of ours or of a library, that matches deny and none of allow is a violation.
 type rule struct {
 	from  []string // path prefixes of the importing package
 	not   []string // prefixes of importing packages exempt
-	deny  []string // prefixes of what must not be imported; ours start with "internal/" or another folder of the module
+	deny  []string // prefixes of forbidden imports; ours start with "internal/" or another directory of the module
 	allow []string // exceptions to deny
 	why   string
 }
 
 var jobs = []string{"internal/provisioning", "internal/calls", "internal/tenants", "internal/channels"}
 
-// own lists the ways into a job's own rooms and the two platform packages that jobs may use.
+// jobRule allows a job its own packages, domain, and the two platform packages that jobs may use.
 func jobRule(job string) rule {
 	return rule{
 		from:  []string{job},
 		deny:  []string{"internal/"},
 		allow: []string{job, "internal/domain", "internal/platform/flow", "internal/platform/feed"},
-		why:   "a job imports domain, its own rooms, platform/flow and platform/feed; what else it needs it declares as an interface and node hands in",
+		why: "a job imports domain, its own packages, platform/flow and platform/feed; it declares anything else it " +
+			"needs as an interface, which node provides",
 	}
 }
 
@@ -45,30 +46,38 @@ func rules() []rule {
 		rule{from: []string{"internal/domain"}, deny: []string{"internal/", "*."}, allow: []string{"internal/domain"},
 			why: "domain imports the standard library only"},
 		rule{from: []string{"internal/services"}, deny: []string{"internal/"},
-			allow: []string{"internal/domain", "internal/calls/leg", "internal/provisioning/provisioner", "internal/calls/sip", "internal/outside", "@self"},
-			why:   "a service folder holds all that is special about one service and knows the contract packages only, never another service"},
+			allow: []string{"internal/domain", "internal/calls/leg", "internal/provisioning/provisioner",
+				"internal/calls/sip", "internal/outside", "@self"},
+			why: "a service package holds everything specific to one service and imports the contract packages only, " +
+				"never another service"},
 		rule{from: []string{"internal/store"}, deny: []string{"internal/"},
 			allow: []string{"internal/domain", "internal/platform", "@job", "@self"},
 			why:   "store/<job> imports its job and platform, never a sibling"},
-		rule{from: []string{"internal/platform"}, deny: []string{"internal/"}, allow: []string{"internal/domain", "internal/platform"},
-			why: "platform knows no job"},
-		rule{from: []string{"internal/manage", "internal/portal"}, deny: []string{"internal/store", "internal/outside", "internal/sim"},
+		rule{from: []string{"internal/platform"}, deny: []string{"internal/"},
+			allow: []string{"internal/domain", "internal/platform"},
+			why:   "platform does not depend on jobs"},
+		rule{from: []string{"internal/manage", "internal/portal"}, deny: []string{"internal/store", "internal/outside",
+			"internal/sim"},
 			why: "front ends call jobs"},
-		rule{from: []string{"internal/cli"}, not: []string{"internal/cli/demo"}, deny: []string{"internal/sim", "internal/store", "internal/outside", "internal/services"},
-			why: "the command line is a client of the management API; only the demo starts simulators"},
-		rule{from: []string{"internal/sim"}, deny: []string{"internal/", "client", "cmd", "test", "api"}, allow: []string{"internal/domain", "internal/sim"},
-			why: "simulators are independent of what they test"},
-		rule{from: []string{""}, not: []string{"internal/sim", "internal/cli/demo", "test", "tools", "bench"}, deny: []string{"internal/sim", "*github.com/emiago/sipgo"},
-			why: "product code has no branch that knows about simulators, and the edge does not stand on the stack that tests it"},
-		rule{from: []string{""}, not: []string{"internal/platform/db", "tools", "bench", "test", "internal/testkit"}, deny: []string{"*modernc.org/sqlite", "*github.com/jackc/pgx", "*github.com/pressly/goose"},
-			why: "only platform/db imports SQL drivers"},
+		rule{from: []string{"internal/cli"}, not: []string{"internal/cli/demo"},
+			deny: []string{"internal/sim", "internal/store", "internal/outside", "internal/services"},
+			why:  "the command line is a client of the management API; only the demo starts simulators"},
+		rule{from: []string{"internal/sim"}, deny: []string{"internal/", "client", "cmd", "test", "api"},
+			allow: []string{"internal/domain", "internal/sim"},
+			why:   "simulators are independent of what they test"},
+		rule{from: []string{""}, not: []string{"internal/sim", "internal/cli/demo", "test", "tools", "bench"},
+			deny: []string{"internal/sim", "*github.com/emiago/sipgo"},
+			why:  "product code does not depend on simulators, and the edge does not use the SIP stack that tests it"},
+		rule{from: []string{""}, not: []string{"internal/platform/db", "tools", "bench", "test", "internal/testkit"},
+			deny: []string{"*modernc.org/sqlite", "*github.com/jackc/pgx", "*github.com/pressly/goose"},
+			why:  "only platform/db imports SQL drivers"},
 		rule{from: []string{""}, not: []string{"internal/platform/flow"}, deny: []string{"*github.com/dbos-inc"},
 			why: "only platform/flow imports the workflow library"},
-		rule{from: []string{"client"}, deny: []string{"internal/"}, why: "client is for others to import"},
+		rule{from: []string{"client"}, deny: []string{"internal/"}, why: "client can be imported by other modules"},
 	)
 }
 
-// TestImports walks every Go file that is not a test and reports each import the plan forbids, with the reason.
+// TestImports walks every Go file that is not a test and reports each import that a rule forbids, with the reason.
 func TestImports(t *testing.T) {
 	root := ".."
 	files := 0
@@ -78,7 +87,8 @@ func TestImports(t *testing.T) {
 		}
 		if d.IsDir() {
 			name := d.Name()
-			if path != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "node_modules" || name == "tools") {
+			if path != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "node_modules" ||
+				name == "tools") {
 				return filepath.SkipDir
 			}
 			return nil
@@ -108,11 +118,11 @@ func TestImports(t *testing.T) {
 		t.Fatal(err)
 	}
 	if files < 50 {
-		t.Fatalf("only %d files looked at: the walk does not see the tree", files)
+		t.Fatalf("only %d files were checked: the walk does not cover the tree", files)
 	}
 }
 
-// TestRulesBite shows that each kind of rule refuses what it is there to refuse.
+// TestRulesBite checks that each kind of rule rejects what it is meant to reject.
 func TestRulesBite(t *testing.T) {
 	for _, c := range []struct{ pkg, imp string }{
 		{"internal/domain", "github.com/google/uuid"},
@@ -173,7 +183,8 @@ func violations(pkg, imp string) []string {
 		for _, a := range r.allow {
 			switch a {
 			case "@self":
-				allowed = allowed || ours == pkg || under(ours, pkg) || under(pkg, ours) && strings.Count(ours, "/") >= 2
+				allowed = allowed || ours == pkg || under(ours, pkg) || under(pkg, ours) &&
+					strings.Count(ours, "/") >= 2
 			case "@job":
 				job := strings.TrimPrefix(pkg, "internal/store/")
 				allowed = allowed || under(ours, "internal/"+job)
@@ -203,14 +214,16 @@ func under(p, dir string) bool {
 	return p == dir || strings.HasPrefix(p, dir+"/")
 }
 
-// TestPackageComments demands a package comment of every package: what it is for and what it is not for.
+// TestPackageComments checks that every package has a package comment, which says what the package is for and what it
+// is not for.
 func TestPackageComments(t *testing.T) {
 	has := map[string]bool{}
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && path != ".." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "node_modules") {
+		if d.IsDir() && path != ".." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" ||
+			d.Name() == "node_modules") {
 			return filepath.SkipDir
 		}
 		if d.IsDir() || !strings.HasSuffix(path, ".go") {

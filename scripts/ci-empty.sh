@@ -1,13 +1,13 @@
 #!/bin/bash
 # Runs .ci/run on a machine that has none of the packages: a Debian 12 root made by debootstrap, with git, make, Go and
-# Node, as the README states. Of the host it has the network, the settings of apt and of Go's module proxy, the toolchains
-# and a clone of HEAD; no cache. As root; it needs about 8 GB where TMPDIR is. Everything is removed at the end, however it
-# ends: mounts and processes live in name spaces of their own.
+# Node, as the README states. It gets the host's network, settings of apt and of Go's module proxy, toolchains and a
+# clone of HEAD, but no cache. Must run as root; needs about 8 GB in TMPDIR. Everything is removed at the end, also
+# after a failure: mounts and processes live in their own namespaces.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=bookworm
 
-inside() { # root directory: called again in the name spaces
+inside() { # root directory; runs inside the namespaces
 	local root=$1
 	mount -t proc proc "$root/proc"
 	mount --rbind --make-rslave /sys "$root/sys"
@@ -25,7 +25,7 @@ inside() { # root directory: called again in the name spaces
 	mount --bind "$(go env GOROOT)" "$root/usr/local/go"
 	mount -o remount,bind,ro "$root/usr/local/go"
 
-	# Nothing of the host's environment but how it reaches module proxies.
+	# Of the host's environment, pass only what is needed to reach module proxies.
 	local pass=() v
 	for v in GOPROXY GOSUMDB GONOSUMDB GOPRIVATE GONOPROXY GOFLAGS; do
 		pass+=("$v=$(go env $v)")
@@ -56,7 +56,7 @@ trap 'exit 130' INT TERM HUP
 chmod 755 "$root"
 
 echo "== debootstrap ($(date +%H:%M:%S))"
-# Where the host's apt finds the release, and how.
+# The mirror and the proxy of the host's apt.
 targets=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Identifier: Packages' | sort -u)
 mirror=$(awk -v s=$suite '$2 == s && $3 == "main" {print $1; exit}' <<<"$targets")
 [ -n "$mirror" ] || { echo "ci-empty.sh: apt on this machine has no source for $suite main" >&2; exit 1; }

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes sure that the Debian packages of the named groups (scripts/packages.txt) are here: installs what is missing when
-# root, otherwise names it in one line and fails. Never starts a service.
+# Makes sure that the Debian packages of the named groups (scripts/packages.txt) are installed: as root it installs what
+# is missing, otherwise it names the packages in one line and fails. Never starts a service.
 #
 #   scripts/need.sh build test
 set -euo pipefail
@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 
 present() {
 	case $1 in
-	/*) compgen -G "${1/\/15\//\/*\/}" >/dev/null ;; # any major version of PostgreSQL will do
+	/*) compgen -G "${1/\/15\//\/*\/}" >/dev/null ;; # any major version of PostgreSQL
 	*) command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ] ;;
 	esac
 }
@@ -28,11 +28,12 @@ done
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-	echo "missing packages: ${missing[*]} (install them with: sudo apt-get install --no-install-recommends ${missing[*]})" >&2
+	echo "missing packages: ${missing[*]}" \
+		"(install them with: sudo apt-get install --no-install-recommends ${missing[*]})" >&2
 	exit 1
 fi
 
-# Debian starts a server as soon as it is installed, unless this policy says no.
+# Debian starts a server as soon as it is installed, unless this policy forbids it.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
 	printf '#!/bin/sh\nexit 101\n' >$policy

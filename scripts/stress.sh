@@ -1,15 +1,15 @@
 #!/bin/bash
-# Runs the tests as a loaded machine would: what relies on the speed of the machine fails here. Under 60 minutes on two
-# cores. It runs every part, even after a failure, and exits non-zero if one failed.
+# Runs the tests as on a loaded machine: tests that rely on its speed fail here. Under 60 minutes on two cores. Runs
+# every part, even after a failure, and exits non-zero if one failed.
 #
 #   scripts/stress.sh             both parts
-#   scripts/stress.sh full        two full runs with the race detector, four busy processes beside them
+#   scripts/stress.sh full        two full runs with the race detector beside four busy processes
 #   scripts/stress.sh servers     twenty runs of the packages that start servers, eight packages at a time
 #
-# RUNS, BUSY, REPEAT and PKG change 2, 4, 20 and ./... . Each test program has one processor (GOMAXPROCS=1) and five times
-# the time of `make test`; the compiler keeps all of them. To fit the hour, the twenty runs do without the race detector,
-# and each test program runs four tests at a time: they wait more than they work.
-set -uom pipefail # m: go test has a process group of its own, to be ended with what it started
+# RUNS, BUSY, REPEAT and PKG override 2, 4, 20 and ./... . Each test program has one processor (GOMAXPROCS=1) and five
+# times the timeout of `make test`; the compiler uses all processors. To fit into the hour, the twenty runs are without
+# the race detector and each test program runs four tests at a time, because most tests wait more than they compute.
+set -uom pipefail # m: go test gets its own process group, so that it can be killed with its children
 cd "$(dirname "$0")/.."
 runs=${RUNS:-2} busy=${BUSY:-4} repeat=${REPEAT:-20} pkg=${PKG:-./...} part=${1:-all}
 limit=$((5 * 9))m
@@ -24,7 +24,7 @@ out=$(mktemp)
 trap 'idle; [ -z "$tests" ] || kill -- "-$tests" 2>/dev/null; rm -f "$out"' EXIT
 trap 'exit 130' INT TERM HUP
 
-# A busy process ends with this script, however the script ends, and after two hours at the latest.
+# A busy process ends when this script ends for whatever reason, and after two hours at the latest.
 load() {
 	local parent=$$
 	for ((i = 0; i < busy; i++)); do
@@ -63,7 +63,7 @@ servers() {
 }
 
 if [ "$part" != servers ]; then
-	# Compiled before the load begins.
+	# Compile before the load begins.
 	go test -race -vet=off -run '^$' "$pkg" >/dev/null || exit 1
 	load
 	for ((r = 1; r <= runs; r++)); do run "full run $r of $runs" -race -count=1 "$pkg"; done

@@ -1,5 +1,5 @@
-// Package manage holds the contract of the management API: what Tandem has beyond the published Provisioning API. The
-// document is written by hand and first; server and client are tested against it.
+// Package manage contains the contract of the management API: what Tandem offers beyond the published Provisioning API.
+// The document is written by hand before the code; server and client are tested against it.
 package manage
 
 import _ "embed"

@@ -7,7 +7,7 @@ type ErrorBody struct {
 	Error Error `json:"error"`
 }
 
-// Error says what is wrong and how to mend it.
+// Error says what is wrong and how to fix it.
 type Error struct {
 	Code    string  `json:"code"`
 	Message string  `json:"message"`
@@ -50,30 +50,30 @@ type Database struct {
 	Engine    string    `json:"engine"`    // sqlite or postgres
 	Location  string    `json:"location"`  // host, port and database, or the file
 	Available bool      `json:"available"` // it answers and is not damaged
-	Writable  bool      `json:"writable"`  // and takes writes
+	Writable  bool      `json:"writable"`  // and accepts writes
 	Since     time.Time `json:"since"`     // of the present state
 	Error     string    `json:"error,omitempty"`
 }
 
 // Replica is the state of the number index in memory.
 type Replica struct {
-	Loaded   bool       `json:"loaded"`             // there is an index
-	Current  bool       `json:"current"`            // it follows the feed right now
+	Loaded   bool       `json:"loaded"`             // an index is loaded
+	Current  bool       `json:"current"`            // it follows the feed now
 	Database string     `json:"database,omitempty"` // identity of the database it was loaded from
-	Position int64      `json:"position"`           // up to which it holds every change
+	Position int64      `json:"position"`           // up to which it has every change
 	Head     int64      `json:"head"`               // newest position seen in the feed
 	Numbers  int64      `json:"numbers"`
 	Bytes    int64      `json:"bytes,omitempty"`
-	Synced   *time.Time `json:"synced,omitempty"` // when it was last known to hold everything
+	Synced   *time.Time `json:"synced,omitempty"` // when it was last known to be complete
 	Error    string     `json:"error,omitempty"`
 	Held     *HeldIndex `json:"held,omitempty"`
 }
 
-// HeldIndex is why the index is not replaced by what the database holds.
+// HeldIndex is why the index is not replaced from the database.
 type HeldIndex struct {
 	Reason   string    `json:"reason"`
 	Database string    `json:"database"` // identity of the database that was found
-	Numbers  int64     `json:"numbers"`  // that it holds
+	Numbers  int64     `json:"numbers"`  // in that database
 	Since    time.Time `json:"since"`
 }
 
@@ -102,11 +102,11 @@ type PeerGroup struct {
 	Name    string   `json:"name"`
 	Service string   `json:"service"` // "core" for the operator's network
 	Calls   int      `json:"calls"`
-	Listen  []string `json:"listen"` // transport and address, like "udp 127.0.0.1:5060"
+	Listen  []string `json:"listen"` // transport and address, e.g. "udp 127.0.0.1:5060"
 	Peers   []Peer   `json:"peers"`
 }
 
-// Peer is one place calls can be sent to.
+// Peer is one destination of calls.
 type Peer struct {
 	Name     string     `json:"name"`
 	Address  string     `json:"address"`
@@ -116,7 +116,7 @@ type Peer struct {
 	Reason   string     `json:"reason,omitempty"`
 }
 
-// Question is a call that explainCall is asked about.
+// Question is the call that explainCall is asked about.
 type Question struct {
 	From       string   `json:"from"`
 	To         string   `json:"to"`
@@ -155,7 +155,7 @@ type Step struct {
 	Facts  []Fact `json:"facts,omitempty"`
 }
 
-// Fact is something a rule looked at.
+// Fact is a value that a rule looked at.
 type Fact struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -200,10 +200,10 @@ type Token struct {
 
 // AuditQuestion asks for a check of the audit log.
 type AuditQuestion struct {
-	Heads []string `json:"heads,omitempty"` // that earlier checks printed
+	Heads []string `json:"heads,omitempty"` // returned by earlier checks
 }
 
-// AuditReport is what checking the audit log found.
+// AuditReport is the result of a check of the audit log.
 type AuditReport struct {
 	OK       bool   `json:"ok"`
 	Rows     int64  `json:"rows"`
@@ -212,8 +212,8 @@ type AuditReport struct {
 	Reason   string `json:"reason,omitempty"`
 }
 
-// Reloaded says in which settings, by path, the configuration differs from the one that was in effect.
+// Reloaded lists the settings, by path, in which the configuration differs from the one that was in effect.
 type Reloaded struct {
 	Applied []string `json:"applied"` // in effect now
-	Restart []string `json:"restart"` // of no effect before a restart
+	Restart []string `json:"restart"` // in effect only after a restart
 }

@@ -1,5 +1,5 @@
-// Package provisioning holds the contract of the Provisioning API as an OpenAPI document, for tests, for clients and for
-// whoever wants to serve it. It holds no code that does anything.
+// Package provisioning contains the contract of the Provisioning API as an OpenAPI document, for tests, for clients and
+// for other implementations. It contains no functions.
 package provisioning
 
 import _ "embed" // for the documents

@@ -15,7 +15,7 @@ import (
 	"github.com/tandemgw/tandem/api/provisioning"
 )
 
-// published is where the published document is on machines that have it.
+// published is the path of the published document on machines that have it.
 const published = "../../../shared/specs/provisioning-api.openapi.json"
 
 func load(t *testing.T, raw []byte) *openapi3.T {
@@ -37,7 +37,7 @@ func TestDocumentIsValid(t *testing.T) {
 		for method, op := range item.Operations() {
 			operations++
 			if op.Summary == "" || op.Description == "" {
-				t.Errorf("%s %s has no words of its own", method, path)
+				t.Errorf("%s %s has no summary or no description", method, path)
 			}
 		}
 	}
@@ -46,9 +46,9 @@ func TestDocumentIsValid(t *testing.T) {
 	}
 }
 
-// TestDocumentEqualsThePublishedOne compares all that a client or a validator can tell apart: paths, operation ids,
-// parameters, bodies, statuses, headers, types, limits, enumerations, what is required and what is read-only. Words and the
-// names of shared parts are free, and so is the token URL.
+// TestDocumentEqualsThePublishedOne compares everything that a client or a validator can distinguish: paths, operation
+// ids, parameters, bodies, statuses, headers, types, limits, enumerations, what is required and what is read-only.
+// Texts and the names of shared components may differ, and so may the token URL.
 func TestDocumentEqualsThePublishedOne(t *testing.T) {
 	raw, err := os.ReadFile(published)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -69,7 +69,8 @@ func outline(doc *openapi3.T) map[string]any {
 		for method, op := range item.Operations() {
 			o := map[string]any{"operationId": op.OperationID, "tags": op.Tags}
 			for _, p := range op.Parameters {
-				o["parameter "+p.Value.In+" "+strings.ToLower(p.Value.Name)] = []any{p.Value.Name, p.Value.Required, shape(p.Value.Schema, 0)}
+				o["parameter "+p.Value.In+" "+strings.ToLower(p.Value.Name)] = []any{p.Value.Name, p.Value.Required,
+					shape(p.Value.Schema, 0)}
 			}
 			if op.RequestBody != nil {
 				o["body required"] = op.RequestBody.Value.Required
@@ -80,7 +81,8 @@ func outline(doc *openapi3.T) map[string]any {
 			for status, r := range op.Responses.Map() {
 				o["status "+status] = true
 				for name, h := range r.Value.Headers {
-					o["status "+status+" header "+strings.ToLower(name)] = []any{h.Value.Required, shape(h.Value.Schema, 0)}
+					o["status "+status+" header "+strings.ToLower(name)] = []any{h.Value.Required,
+						shape(h.Value.Schema, 0)}
 				}
 				for ct, m := range r.Value.Content {
 					o["status "+status+" body "+ct] = shape(m.Schema, 0)
@@ -92,13 +94,13 @@ func outline(doc *openapi3.T) map[string]any {
 	return out
 }
 
-// shape is a schema without words, with references resolved. Errors refer to themselves: a few levels are enough.
+// shape returns a schema without texts, with references resolved. Errors refer to themselves: a few levels are enough.
 func shape(ref *openapi3.SchemaRef, depth int) any {
 	if ref == nil || depth > 12 {
 		return nil
 	}
 	s := ref.Value
-	// An allOf with one member is how OpenAPI 3.0 puts words or readOnly beside a reference.
+	// An allOf with one member is how OpenAPI 3.0 puts a text or readOnly beside a reference.
 	if len(s.AllOf) == 1 && s.Type == nil && len(s.Properties) == 0 {
 		inner := shape(s.AllOf[0], depth+1)
 		if m, ok := inner.(map[string]any); ok && s.ReadOnly {
@@ -145,7 +147,7 @@ func shape(ref *openapi3.SchemaRef, depth int) any {
 		m["property "+name] = shape(p, depth+1)
 	}
 	if s.AdditionalProperties.Has != nil || s.AdditionalProperties.Schema != nil {
-		b, _ := json.Marshal(s.AdditionalProperties) // only to tell it from the other document's
+		b, _ := json.Marshal(s.AdditionalProperties) // only to compare it with the other document's
 		m["additionalProperties"] = string(b)
 	}
 	return m

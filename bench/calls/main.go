@@ -1,7 +1,7 @@
-// Command calls measures what a call costs: SIPp → system under test → SIPp over UDP on loopback, INVITE to BYE, a million numbers, the calling
-// number looked up and its custom header added. Tandem, as the binary that is shipped with a data directory on SQLite, and Kamailio as a stateful
-// proxy with its fast allocator (-x fm) take turns in one run. CPU seconds per 1,000 calls are the figure to compare, and only within one run:
-// the load generator shares the machine.
+// Command calls measures what a call costs: SIPp → system under test → SIPp over UDP on loopback, INVITE to BYE, a
+// million numbers, the calling number looked up and its custom header added. Tandem (the released binary with a data
+// directory on SQLite) and Kamailio (a stateful proxy with its fast allocator, -x fm) take turns in one run. Compare
+// CPU seconds per 1,000 calls, and only within one run: the load generator shares the machine.
 //
 //	bench/calls/run [-rate 1000] [-seconds 8] [-runs 3] [-numbers 1000000] [-scattered] [-only tandem|kamailio]
 //
@@ -35,12 +35,12 @@ func main() {
 	var o options
 	flag.IntVar(&o.rate, "rate", 1000, "new calls per second")
 	flag.IntVar(&o.seconds, "seconds", 8, "how long each run places calls")
-	flag.IntVar(&o.runs, "runs", 3, "runs of each system, taking turns")
-	flag.IntVar(&o.numbers, "numbers", 1_000_000, "how many numbers are provisioned")
+	flag.IntVar(&o.runs, "runs", 3, "runs of each system, in turns")
+	flag.IntVar(&o.numbers, "numbers", 1_000_000, "number of provisioned numbers")
 	flag.DurationVar(&o.hold, "hold", 500*time.Millisecond, "how long a call lasts once answered")
 	flag.StringVar(&o.only, "only", "", "measure only tandem or only kamailio")
 	flag.StringVar(&o.binary, "tandem", "bin/tandem", "the binary to measure")
-	flag.StringVar(&o.dir, "dir", ".cache/bench-calls", "where prepared data is kept for the next time")
+	flag.StringVar(&o.dir, "dir", ".cache/bench-calls", "directory in which prepared data is kept for later runs")
 	flag.BoolVar(&o.scattered, "scattered", false, "numbers far from each other instead of in blocks")
 	flag.Parse()
 	if err := bench(&o); err != nil {
@@ -73,7 +73,7 @@ func bench(o *options) error {
 	if err := prepare(o); err != nil {
 		return err
 	}
-	// Interrupting the benchmark must not leave systems running.
+	// An interrupted benchmark must not leave systems running.
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 	go func() {
@@ -83,7 +83,8 @@ func bench(o *options) error {
 	}()
 	defer killAll()
 
-	fmt.Printf("# %s, %d cores, %s, kernel %s; %d numbers, %d calls/s for %d s, held %v; %s\n", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpuModel(),
+	fmt.Printf("# %s, %d cores, %s, kernel %s; %d numbers, %d calls/s for %d s, held %v; %s\n",
+		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpuModel(),
 		output("uname", "-r"), o.numbers, o.rate, o.seconds, o.hold, kamailioVersion())
 	suts := []*sut{}
 	for _, name := range []string{"tandem", "kamailio-fm"} {
@@ -133,7 +134,8 @@ func bench(o *options) error {
 	return nil
 }
 
-// only takes a lock that one benchmark at a time can have on its directory; the system gives it up with the process.
+// only takes a lock that one benchmark at a time can hold on its directory; the system releases it when the process
+// ends.
 func only(file string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return nil, err
@@ -144,12 +146,13 @@ func only(file string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("another benchmark uses %s (%w); wait for it, or name another directory with -dir", file, err)
+		return nil, fmt.Errorf("another benchmark uses %s (%w); wait for it, or name another directory with -dir",
+			file, err)
 	}
 	return f, nil
 }
 
-// freePort returns a UDP port on loopback that nobody has now.
+// freePort returns a UDP port on loopback that is not in use.
 func freePort() int {
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

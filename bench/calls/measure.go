@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// running are the process groups to be ended with the benchmark.
+// running are the process groups to end with the benchmark.
 var running struct {
 	mu     sync.Mutex // guards groups
 	groups []int
@@ -29,7 +29,7 @@ func killAll() {
 	running.mu.Lock()
 	defer running.mu.Unlock()
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) { // polls until they are gone
+		for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) { // polls until they have ended
 			alive := false
 			for _, g := range running.groups {
 				alive = syscall.Kill(-g, sig) == nil || alive
@@ -42,7 +42,7 @@ func killAll() {
 	running.groups = nil
 }
 
-// spawn starts a command in a process group of its own.
+// spawn starts a command in its own process group.
 func spawn(dir string, env []string, out io.Writer, name string, args ...string) (*exec.Cmd, error) {
 	p, err := lookPath(name)
 	if err != nil {
@@ -89,7 +89,7 @@ func (s *sut) start() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w (see %s)", s.name, err, logFile.Name())
 	}
-	// Ready when it has stopped working on its start.
+	// It is ready when it no longer uses CPU for its start.
 	for quiet := 0; quiet < 2; {
 		u, k := s.cpu()
 		time.Sleep(500 * time.Millisecond) // a measuring interval, not synchronisation
@@ -98,11 +98,12 @@ func (s *sut) start() error {
 			quiet = 0
 		}
 		if time.Since(begun) > 3*time.Minute {
-			return fmt.Errorf("%s has not become quiet in 3 minutes", s.name)
+			return fmt.Errorf("%s still uses CPU after 3 minutes without calls", s.name)
 		}
 	}
 	u, k := s.cpu()
-	fmt.Printf("%s ready_s=%.1f start_cpu_s=%.2f idle_pss_mib=%.0f\n", s.name, time.Since(begun).Seconds(), u+k, s.pss())
+	fmt.Printf("%s ready_s=%.1f start_cpu_s=%.2f idle_pss_mib=%.0f\n", s.name,
+		time.Since(begun).Seconds(), u+k, s.pss())
 	return nil
 }
 
@@ -147,38 +148,40 @@ func (s *sut) startTandem(log io.Writer) error {
 	running.mu.Lock()
 	running.groups = append(running.groups, c.Process.Pid)
 	running.mu.Unlock()
-	go func() { _ = c.Wait() }() // so that it does not stay as a zombie
+	go func() { _ = c.Wait() }() // so that it does not remain a zombie
 	s.pgid = c.Process.Pid
 	line, err := bufio.NewReader(r).ReadBytes('\n')
 	if err != nil {
-		return errors.New("it ended before it was ready")
+		return errors.New("the process ended before it was ready")
 	}
 	var ready struct{ Ready bool }
 	if err := json.Unmarshal(line, &ready); err != nil || !ready.Ready {
-		return fmt.Errorf("it said %q", line)
+		return fmt.Errorf("expected a line that reports readiness, got %q", line)
 	}
 	return nil
 }
 
 func (s *sut) startKamailio(log io.Writer) error {
 	local := func(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
-	c, err := spawn(s.o.dir, []string{"BENCH_DB=" + filepath.Join(s.o.dir, "numbers.db"), "BENCH_SERVICE=" + local(s.service), "BENCH_CORE=" + local(s.core), "BENCH_UAS=" + local(s.uas)},
-		log, "kamailio", "-DD", "-E", "-m", "1024", "-M", "1536", "-x", "fm", "-Y", s.o.dir, "-f", filepath.Join(s.o.dir, "kamailio.cfg"))
+	env := []string{"BENCH_DB=" + filepath.Join(s.o.dir, "numbers.db"), "BENCH_SERVICE=" + local(s.service),
+		"BENCH_CORE=" + local(s.core), "BENCH_UAS=" + local(s.uas)}
+	c, err := spawn(s.o.dir, env, log, "kamailio", "-DD", "-E", "-m", "1024", "-M", "1536", "-x", "fm", "-Y", s.o.dir,
+		"-f", filepath.Join(s.o.dir, "kamailio.cfg"))
 	if err != nil {
 		return err
 	}
-	go func() { _ = c.Wait() }() // so that it does not stay as a zombie
+	go func() { _ = c.Wait() }() // so that it does not remain a zombie
 	s.pgid = c.Process.Pid
 	for begun := time.Now(); !bound(s.service); {
 		if time.Since(begun) > time.Minute {
-			return errors.New("it does not listen")
+			return errors.New("the process does not listen after a minute")
 		}
 		time.Sleep(100 * time.Millisecond) // polls the kernel's table
 	}
 	return nil
 }
 
-// bound tells whether someone listens on a UDP port of loopback.
+// bound reports whether a process listens on a UDP port of loopback.
 func bound(port int) bool {
 	data, _ := os.ReadFile("/proc/net/udp")
 	return bytes.Contains(data, fmt.Appendf(nil, ":%04X ", port))
@@ -209,7 +212,7 @@ func stat(pid int) []string {
 	return strings.Fields(string(data[i+1:]))
 }
 
-// ticks is the unit of CPU time in /proc, the same on every Linux that Go runs on.
+// ticks is the number of CPU time units per second in /proc, the same on every Linux that Go runs on.
 const ticks = 100.0
 
 // cpu returns the CPU seconds spent so far, in user space and in the kernel.
@@ -224,7 +227,7 @@ func (s *sut) cpu() (user, kernel float64) {
 	return user, kernel
 }
 
-// pss returns the memory of the system in MiB, what its processes share counted once.
+// pss returns the memory of the system in MiB; memory shared by its processes counts once.
 func (s *sut) pss() float64 {
 	total := 0.0
 	for _, pid := range s.pids() {
@@ -260,8 +263,10 @@ func (r result) String() string {
 		verdict = "BAD"
 	}
 	n := float64(max(r.calls, 1))
-	return fmt.Sprintf("%s rate=%d calls=%d/%d failed=%d retrans=%d cpu_s_per_1000=%.3f user=%.3f sys=%.3f cores=%.2f pss_mib=%.0f pdd_p50_ms=%.1f p99_ms=%.1f max_ms=%.1f %s",
-		r.name, r.rate, r.calls, r.wanted, r.failed, r.repeated, r.cpu(), 1000*r.user/n, 1000*r.kernel/n, (r.user+r.kernel)/r.wall.Seconds(), r.mib, r.p50, r.p99, r.max, verdict)
+	return fmt.Sprintf("%s rate=%d calls=%d/%d failed=%d retrans=%d cpu_s_per_1000=%.3f user=%.3f sys=%.3f "+
+		"cores=%.2f pss_mib=%.0f pdd_p50_ms=%.1f p99_ms=%.1f max_ms=%.1f %s",
+		r.name, r.rate, r.calls, r.wanted, r.failed, r.repeated, r.cpu(), 1000*r.user/n, 1000*r.kernel/n,
+		(r.user+r.kernel)/r.wall.Seconds(), r.mib, r.p50, r.p99, r.max, verdict)
 }
 
 // measure places calls through the system.
@@ -274,8 +279,11 @@ func (s *sut) measure() (result, error) {
 		return r, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	local := []string{"-nostdin", "-i", "127.0.0.1", "-mi", "127.0.0.1", "-trace_stat", "-fd", "1", "-buff_size", "4194304", "-trace_err"}
-	callee, err := spawn(dir, nil, nil, "sipp", append([]string{"-sf", filepath.Join(o.dir, "uas.xml"), "-p", strconv.Itoa(s.uas), "-stf", "uas.csv", "-error_file", "uas_err.log"}, local...)...)
+	local := []string{"-nostdin", "-i", "127.0.0.1", "-mi", "127.0.0.1", "-trace_stat", "-fd", "1",
+		"-buff_size", "4194304", "-trace_err"}
+	callee, err := spawn(dir, nil, nil, "sipp",
+		append([]string{"-sf", filepath.Join(o.dir, "uas.xml"), "-p", strconv.Itoa(s.uas),
+			"-stf", "uas.csv", "-error_file", "uas_err.log"}, local...)...)
 	if err != nil {
 		return r, err
 	}
@@ -287,13 +295,17 @@ func (s *sut) measure() (result, error) {
 	}
 	u0, k0 := s.cpu()
 	begun := time.Now()
-	caller, err := spawn(dir, nil, nil, "sipp", append([]string{"127.0.0.1:" + strconv.Itoa(s.service), "-sf", filepath.Join(o.dir, "uac.xml"), "-inf", filepath.Join(o.dir, "calls.csv"),
-		"-p", strconv.Itoa(s.uac), "-r", strconv.Itoa(o.rate), "-m", strconv.Itoa(total), "-l", strconv.Itoa(max(15*o.rate, 1000)), "-d", strconv.Itoa(int(o.hold.Milliseconds())),
-		"-recv_timeout", "8000", "-timeout", strconv.Itoa(o.seconds + 40), "-stf", "uac.csv", "-trace_rtt", "-rtt_freq", "200", "-error_file", "uac_err.log"}, local...)...)
+	caller, err := spawn(dir, nil, nil, "sipp",
+		append([]string{"127.0.0.1:" + strconv.Itoa(s.service), "-sf", filepath.Join(o.dir, "uac.xml"),
+			"-inf", filepath.Join(o.dir, "calls.csv"), "-p", strconv.Itoa(s.uac),
+			"-r", strconv.Itoa(o.rate), "-m", strconv.Itoa(total), "-l", strconv.Itoa(max(15*o.rate, 1000)),
+			"-d", strconv.Itoa(int(o.hold.Milliseconds())), "-recv_timeout", "8000",
+			"-timeout", strconv.Itoa(o.seconds + 40), "-stf", "uac.csv", "-trace_rtt", "-rtt_freq", "200",
+			"-error_file", "uac_err.log"}, local...)...)
 	if err != nil {
 		return r, err
 	}
-	_ = caller.Wait() // its exit code says that a call failed; its statistics say how many
+	_ = caller.Wait() // its exit code says whether a call failed; its statistics say how many
 	r.wall = time.Since(begun)
 	r.mib = s.pss()
 	time.Sleep(300 * time.Millisecond) // the last messages' cost belongs to the run
@@ -327,14 +339,14 @@ func (s *sut) measure() (result, error) {
 		for _, f := range []string{"uac_err.log", "uas_err.log"} {
 			if data, err := os.ReadFile(filepath.Join(dir, f)); err == nil && len(data) > 0 {
 				_ = os.WriteFile(filepath.Join(o.dir, s.name+"-"+f), data, 0o644)
-				fmt.Fprintf(os.Stderr, "# what SIPp says: %s\n", filepath.Join(o.dir, s.name+"-"+f))
+				fmt.Fprintf(os.Stderr, "# SIPp's errors: %s\n", filepath.Join(o.dir, s.name+"-"+f))
 			}
 		}
 	}
 	return r, nil
 }
 
-// lastRow reads the last row of a SIPp statistics file, as far as it holds numbers.
+// lastRow returns the numeric columns of the last row of a SIPp statistics file.
 func lastRow(file string) map[string]int {
 	out := map[string]int{}
 	data, err := os.ReadFile(file)

@@ -14,7 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	_ "modernc.org/sqlite" // Kamailio's numbers are handed to it in a file of this kind
+	_ "modernc.org/sqlite" // Kamailio reads its numbers from a SQLite file
 
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/domain"
@@ -33,8 +33,9 @@ var uas []byte
 //go:embed kamailio.cfg
 var kamailioConfig []byte
 
-// number is the i-th provisioned number. Operators are given blocks, so by default numbers come in blocks of 1,000 with gaps between; scattered, no two
-// are within 97 of each other, which is the worst case for an index that holds neighbours together.
+// number returns the i-th provisioned number. Operators get their numbers in blocks, so by default numbers come in
+// blocks of 1,000 with gaps between them; scattered, any two are at least 97 apart, which is the worst case for an
+// index that stores neighbours together.
 func (o *options) number(i int) string {
 	if o.scattered {
 		return "+4420" + strconv.Itoa(10000000+(i*97)%89999999)
@@ -42,12 +43,14 @@ func (o *options) number(i int) string {
 	return "+4420" + strconv.Itoa(10000000+i/1000*20000+i%1000)
 }
 
-// value is the i-th number's header value; called is the outside number to call from it, whose last three digits repeat the value, so that the far
-// side can tell a wrong one.
-func value(i int) string  { return fmt.Sprintf("c-%03d", (i+1)%1000) }
+// value returns the i-th number's header value.
+func value(i int) string { return fmt.Sprintf("c-%03d", (i+1)%1000) }
+
+// called returns the outside number to call from the i-th number. Its last three digits repeat the header value, so
+// that the called SIPp can detect a wrong one.
 func called(i int) string { return fmt.Sprintf("+1555%04d%03d", i%9000+1000, (i+1)%1000) }
 
-// prepare makes what the runs need, unless an earlier run has left it.
+// prepare creates the data that the runs need, unless an earlier run has left it.
 func prepare(o *options) error {
 	done := filepath.Join(o.dir, "prepared")
 	want := fmt.Sprintf("v2 %d %v", o.numbers, o.scattered)
@@ -85,11 +88,12 @@ func prepare(o *options) error {
 }
 
 func scenarios(o *options) error {
-	return errors.Join(os.WriteFile(filepath.Join(o.dir, "uac.xml"), uac, 0o644), os.WriteFile(filepath.Join(o.dir, "uas.xml"), uas, 0o644),
+	return errors.Join(os.WriteFile(filepath.Join(o.dir, "uac.xml"), uac, 0o644),
+		os.WriteFile(filepath.Join(o.dir, "uas.xml"), uas, 0o644),
 		os.WriteFile(filepath.Join(o.dir, "kamailio.cfg"), kamailioConfig, 0o644))
 }
 
-// provision fills Tandem's data directory through its own directory, the way a bulk import does.
+// provision fills Tandem's data directory through its own directory, as a bulk import does.
 func provision(o *options) error {
 	ctx := context.Background()
 	data := filepath.Join(o.dir, "data")
@@ -113,15 +117,17 @@ func provision(o *options) error {
 	defer func() { _ = d.Close() }()
 	st := store.New(d, outbox.New(d, cfg.Feed, log, nil))
 	dir := directory.New(st, directory.Config{}, log, nil)
-	account := domain.Account{Name: "bench", HasServiceDetails: true, TeamsTenantID: "00000000-0000-4000-8000-000000000001",
-		Services: map[domain.Service]domain.AccountService{domain.OperatorConnect: {Enabled: true}}}
+	account := domain.Account{Name: "bench", HasServiceDetails: true,
+		TeamsTenantID: "00000000-0000-4000-8000-000000000001",
+		Services:      map[domain.Service]domain.AccountService{domain.OperatorConnect: {Enabled: true}}}
 	if _, err := dir.PutAccount(ctx, account, directory.Write{}); err != nil {
 		return err
 	}
 	all := iter.Seq[domain.Number](func(yield func(domain.Number) bool) {
 		for i := range o.numbers {
-			n := domain.Number{TelephoneNumber: domain.E164(o.number(i)), AccountName: "bench", HasConfiguration: true, CustomSIPHeader: value(i),
-				Services: map[domain.Service]domain.NumberService{domain.OperatorConnect: {Enabled: true}}}
+			n := domain.Number{TelephoneNumber: domain.E164(o.number(i)), AccountName: "bench", HasConfiguration: true,
+				CustomSIPHeader: value(i),
+				Services:        map[domain.Service]domain.NumberService{domain.OperatorConnect: {Enabled: true}}}
 			if !yield(n) {
 				return
 			}
@@ -141,7 +147,8 @@ func kamailioNumbers(o *options) (err error) {
 	for _, q := range []string{
 		"create table version(id integer primary key, table_name varchar(32), table_version integer)",
 		"insert into version(table_name,table_version) values('numbers',2)",
-		"create table numbers(id integer primary key, key_name varchar(64), key_type integer default 0, value_type integer default 0, key_value varchar(128), expires integer default 0)",
+		"create table numbers(id integer primary key, key_name varchar(64), key_type integer default 0, value_type " +
+			"integer default 0, key_value varchar(128), expires integer default 0)",
 	} {
 		if _, err := d.Exec(q); err != nil {
 			return err

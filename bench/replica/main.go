@@ -1,8 +1,9 @@
-// Command replica measures the number index (internal/calls/replica) as the edge uses it: memory per number, look-up
-// time while changes stream in through the feed, snapshot, and start from the snapshot. Beside it, in the same run, a
-// sharded Go map with locks: what one would write first.
+// Command replica measures the number index (internal/calls/replica) as the edge uses it: memory per number, lookup
+// time while changes stream in through the feed, snapshot, and start from the snapshot. The peer in the same run is the
+// obvious alternative, a sharded Go map with locks.
 //
-//	bench/replica/run [-n 1000000,10000000,100000000] [-values blocks|mixed] [-headers none|same|distinct] [-changes 10000]
+//	bench/replica/run [-n 1000000,10000000,100000000] [-values blocks|mixed] [-headers none|same|distinct]
+//		[-changes 10000]
 package main
 
 import (
@@ -32,17 +33,21 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
 
-// log is the index's.
+// log is the log of the index.
 var log = slog.New(slog.DiscardHandler)
 
 func main() {
-	sizes := flag.String("n", "1000000,10000000", "how many numbers; several, separated by commas")
-	values := flag.String("values", "mixed,blocks", "mixed: neighbours belong to different accounts; blocks: a block belongs to one account")
-	headers := flag.String("headers", "none,distinct", "custom header values: none, same (one per account) or distinct (one per number)")
-	changes := flag.Int("changes", 10_000, "changes per second that stream in while look-ups and the start are measured")
-	lookups := flag.Duration("time", 5*time.Second, "how long look-ups are measured")
-	peers := flag.Int("peer", 10_000_000, "largest number of numbers for which the map is measured too; it takes minutes and gigabytes beyond")
-	verbose := flag.Bool("v", false, "print the index's own log: what a snapshot held up, among others")
+	sizes := flag.String("n", "1000000,10000000", "number of numbers; several, separated by commas")
+	values := flag.String("values", "mixed,blocks",
+		"mixed: neighbours belong to different accounts; blocks: a block belongs to one account")
+	headers := flag.String("headers", "none,distinct",
+		"custom header values: none, same (one per account) or distinct (one per number)")
+	changes := flag.Int("changes", 10_000,
+		"changes per second that stream in while lookups and the start are measured")
+	lookups := flag.Duration("time", 5*time.Second, "how long lookups are measured")
+	peers := flag.Int("peer", 10_000_000,
+		"largest number of numbers for which the map is measured too; beyond, it takes minutes and gigabytes")
+	verbose := flag.Bool("v", false, "print the index's own log, for example how long a snapshot delayed changes")
 	flag.Parse()
 	if *verbose {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -51,7 +56,7 @@ func main() {
 	for _, size := range strings.Split(*sizes, ",") {
 		n, err := strconv.Atoi(size)
 		if err != nil || n < 1000 {
-			fail(fmt.Errorf("-n %q: not a count of at least 1000", size))
+			fail(fmt.Errorf("-n %q: must be a number of at least 1000", size))
 		}
 		b := makeBlocks(n)
 		for _, v := range strings.Split(*values, ",") {
@@ -72,7 +77,7 @@ func fail(err error) {
 	os.Exit(1)
 }
 
-// blocks are the numbers: blocks of 10 to 10,000 consecutive ones, as operators are given them, over 80 country codes.
+// blocks are the numbers: blocks of 10 to 10,000 consecutive ones, as operators get them, over 80 country codes.
 type blocks struct {
 	base  []uint64
 	first []int // index of the block's first number
@@ -95,7 +100,7 @@ func makeBlocks(n int) *blocks {
 	end := uint64(0)
 	for _, x := range all {
 		if x.base < end {
-			continue // two blocks met
+			continue // two blocks overlap
 		}
 		size := min(x.size, uint64(n-b.n))
 		if size == 0 {
@@ -117,7 +122,7 @@ func (b *blocks) key(i int) (uint64, int) {
 	return b.base[k] + uint64(i-b.first[k]), k
 }
 
-// accountCount is how many accounts there are.
+// accountCount is the number of accounts.
 const accountCount = 100_000
 
 // plan says what is provisioned.
@@ -145,7 +150,7 @@ func (p *plan) number(i int, key uint64, block int, names []string) domain.Numbe
 	return n
 }
 
-// source is a store of that plan and a feed that grows.
+// source is a store with the numbers of a plan, and a feed that grows.
 type source struct {
 	p     *plan
 	names []string
@@ -166,7 +171,7 @@ func newSource(p *plan) *source {
 }
 
 func cursor(p feed.Position) feed.Cursor {
-	return feed.Cursor{Database: "bench", Position: p, Entry: int64(p)} // one history: any id will do
+	return feed.Cursor{Database: "bench", Position: p, Entry: int64(p)} // one history: any id works
 }
 
 func (s *source) Head(context.Context) (feed.Cursor, error) {
@@ -209,8 +214,9 @@ func (s *source) Scan(ctx context.Context, apply func([]domain.Change) error) (f
 	at, _ := s.Head(ctx)
 	batch, numbers := make([]domain.Change, 0, 5000), make([]domain.NumberRouting, 5000)
 	for i, name := range s.names {
-		a := domain.AccountRouting{Name: name, Enabled: 0x1e, Subdomain: "c" + strconv.Itoa(i), SubdomainLive: true, CallScreening: true,
-			TenantID: "6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d"}
+		a := domain.AccountRouting{Name: name, Enabled: 0x1e, Subdomain: "c" + strconv.Itoa(i), SubdomainLive: true,
+			CallScreening: true,
+			TenantID:      "6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d"}
 		batch = append(batch, domain.Change{Account: &a})
 		if len(batch) == cap(batch) {
 			if err := apply(batch); err != nil {
@@ -238,8 +244,8 @@ func (s *source) Scan(ctx context.Context, apply func([]domain.Change) error) (f
 	return at, apply(batch)
 }
 
-// payloads makes feed entries of ten changes: numbers that are there get another account, another header, are taken away
-// and come back, and new ones appear beside them.
+// payloads makes feed entries of ten changes: existing numbers get another account or another header, are deleted and
+// created again, and new ones appear beside them.
 func (s *source) payloads(n int) [][]byte {
 	r := mrand.New(mrand.NewPCG(3, 4))
 	out := make([][]byte, n)
@@ -270,7 +276,7 @@ func (s *source) payloads(n int) [][]byte {
 	return out
 }
 
-// stream appends entries at the given rate of changes per second until ctx ends, and returns how many changes it made.
+// stream appends entries at the given rate of changes per second until ctx ends, and returns the number of changes.
 func (s *source) stream(ctx context.Context, payloads [][]byte, perSecond int) int {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -285,7 +291,8 @@ func (s *source) stream(ctx context.Context, payloads [][]byte, perSecond int) i
 		s.mu.Lock()
 		for ; made < due; made += 10 {
 			s.head++
-			s.entries = append(s.entries, feed.Entry{Position: s.head, ID: int64(s.head), Topic: feed.Provisioning, At: time.Now(), Payload: payloads[int(s.head)%len(payloads)]})
+			s.entries = append(s.entries, feed.Entry{Position: s.head, ID: int64(s.head), Topic: feed.Provisioning,
+				At: time.Now(), Payload: payloads[int(s.head)%len(payloads)]})
 		}
 		close(s.wake)
 		s.wake = make(chan struct{})
@@ -360,9 +367,10 @@ func measure(p *plan, changes int, lookups time.Duration) error {
 	defer os.RemoveAll(dir)
 	src, sl := newSource(p), newSealer()
 	payloads := src.payloads(20_000)
-	// Everything from the source, then a snapshot at the orderly end.
+	// Load everything from the source, and wait for the snapshot.
 	before := heap()
-	r, err := replica.Open(replica.Config{SnapshotEvery: time.Hour, SnapshotAfterChanges: 1 << 40}, dir, src, sl, log, nil)
+	r, err := replica.Open(replica.Config{SnapshotEvery: time.Hour, SnapshotAfterChanges: 1 << 40}, dir,
+		src, sl, log, nil)
 	if err != nil {
 		return err
 	}
@@ -373,7 +381,7 @@ func measure(p *plan, changes int, lookups time.Duration) error {
 	}
 	scan := time.Since(start)
 	for r.Status().Snapshot.IsZero() {
-		time.Sleep(10 * time.Millisecond) // only for the first snapshot to be on disk; nothing is timed by it
+		time.Sleep(10 * time.Millisecond) // until the first snapshot is on disk; no figure depends on it
 	}
 	mem := heap() - before - accounts
 	numbers, estimate := r.Status().Numbers, r.View().Bytes()
@@ -381,7 +389,7 @@ func measure(p *plan, changes int, lookups time.Duration) error {
 	size := dirSize(dir)
 	r = nil
 
-	// Start from the snapshot while changes stream in, then look up.
+	// Start from the snapshot while changes stream in, then look numbers up.
 	runtime.GC()
 	ctx, cancel := context.WithCancel(context.Background())
 	made := make(chan int, 1)
@@ -395,7 +403,7 @@ func measure(p *plan, changes int, lookups time.Duration) error {
 	load := time.Since(start)
 	if r.View() == nil || r.Status().Numbers != numbers {
 		cancel()
-		return fmt.Errorf("the snapshot gave %+v, want %d numbers", r.Status(), numbers)
+		return fmt.Errorf("the snapshot yielded %+v, want %d numbers", r.Status(), numbers)
 	}
 	run = running(r)
 	head, _ := src.Head(ctx)
@@ -405,7 +413,8 @@ func measure(p *plan, changes int, lookups time.Duration) error {
 	}
 	level := time.Since(start)
 	v := r.View()
-	ns, text := lookUp(p, lookups, func(key uint64) bool { _, ok := v.ByKey(key); return ok }, func(n domain.E164) bool { _, ok := v.Number(n); return ok })
+	ns, text := lookUp(p, lookups, func(key uint64) bool { _, ok := v.ByKey(key); return ok },
+		func(n domain.E164) bool { _, ok := v.Number(n); return ok })
 	hdr, _ := lookUp(p, lookups/4, func(key uint64) bool { return v.CustomHeader(domain.E164FromKey(key)) != "" }, nil)
 	lag := src.lag(r)
 	cancel()
@@ -416,9 +425,12 @@ func measure(p *plan, changes int, lookups time.Duration) error {
 	if p.mixed {
 		kind = "mixed"
 	}
-	fmt.Printf("replica n=%d values=%s headers=%s bytes_per_number=%.2f estimated=%.2f lookup_ns=%.0f lookup_p99_ns=%.0f lookup_best_ns=%.0f text_lookup_ns=%.0f header_ns=%.0f load_s=%.2f level_s=%.2f scan_s=%.2f disk_bytes_per_number=%.2f changes_per_s=%.0f lag_entries=%d accounts=%d bytes_per_account=%.0f\n",
-		numbers, kind, p.headers, float64(mem)/float64(numbers), float64(estimate)/float64(numbers), ns.median, ns.p99, ns.best, text.median, hdr.median,
-		load.Seconds(), level.Seconds(), scan.Seconds(), float64(size)/float64(numbers), rate, lag, accountCount, float64(accounts)/accountCount)
+	fmt.Printf("replica n=%d values=%s headers=%s bytes_per_number=%.2f estimated=%.2f lookup_ns=%.0f "+
+		"lookup_p99_ns=%.0f lookup_best_ns=%.0f text_lookup_ns=%.0f header_ns=%.0f load_s=%.2f level_s=%.2f "+
+		"scan_s=%.2f disk_bytes_per_number=%.2f changes_per_s=%.0f lag_entries=%d accounts=%d bytes_per_account=%.0f\n",
+		numbers, kind, p.headers, float64(mem)/float64(numbers), float64(estimate)/float64(numbers),
+		ns.median, ns.p99, ns.best, text.median, hdr.median, load.Seconds(), level.Seconds(), scan.Seconds(),
+		float64(size)/float64(numbers), rate, lag, accountCount, float64(accounts)/accountCount)
 	return nil
 }
 
@@ -460,10 +472,11 @@ func dirSize(dir string) (n int64) {
 	return n
 }
 
-// figures of rounds of look-ups: nanoseconds of CPU time each. CPU time, not the clock's: the machine may have other work.
+// figures are of rounds of lookups: nanoseconds of CPU time per lookup. CPU time, not wall-clock time, because the
+// machine may have other work.
 type figures struct{ median, p99, best float64 }
 
-// cpu returns the CPU time of the calling thread, to which the goroutine must be locked.
+// cpu returns the CPU time of the calling thread. The goroutine must be locked to the thread.
 func cpu() int64 {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
@@ -474,8 +487,8 @@ func cpu() int64 {
 
 var sink atomic.Int64
 
-// lookUp looks random numbers up from as many goroutines as there are cores, one in ten of them unknown, in rounds of
-// 20,000.
+// lookUp looks up random numbers, one in ten of them unknown, in rounds of 20,000, from as many goroutines as there are
+// cores.
 func lookUp(p *plan, d time.Duration, byKey func(uint64) bool, byText func(domain.E164) bool) (key, text figures) {
 	const probes, round = 1 << 20, 20_000
 	run := func(do func(keys []uint64, texts []domain.E164, from int) int) figures {
@@ -587,6 +600,7 @@ func measureMap(p *plan, changes int, lookups time.Duration) {
 	}, nil)
 	cancel()
 	wg.Wait()
-	fmt.Printf("peer map-256shards-rwmutex n=%d bytes_per_number=%.2f lookup_ns=%.0f lookup_p99_ns=%.0f lookup_best_ns=%.0f build_s=%.2f (values of 4 bytes; no accounts, headers, snapshot)\n",
+	fmt.Printf("peer map-256shards-rwmutex n=%d bytes_per_number=%.2f lookup_ns=%.0f lookup_p99_ns=%.0f "+
+		"lookup_best_ns=%.0f build_s=%.2f (values of 4 bytes; no accounts, headers, snapshot)\n",
 		p.n, float64(mem)/float64(p.n), ns.median, ns.p99, ns.best, build.Seconds())
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/tandemgw/tandem/client"
 )
 
-// TestClientSpeaksEveryOperation calls each operation of the Provisioning API through package client on a running server.
+// TestClientSpeaksEveryOperation calls each operation of the Provisioning API through package client on a running
+// server.
 func TestClientSpeaksEveryOperation(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
@@ -19,24 +20,26 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 	const tenant = "3f8a0d2c-5b1e-4c7a-9d60-1a2b3c4d5e02" // fabrikam's, in the lab
 
 	// Accounts.
-	a, err := c.PutAccount(ctx, &client.Account{Name: "wingtip", CorrelationID: "crm-1", ServiceDetails: &client.AccountServices{
-		ZoomPhoneCloudPeering: &client.AccountService{Enabled: true}}}, client.Condition{IfNoneMatch: new("*")})
+	a, err := c.PutAccount(ctx, &client.Account{Name: "wingtip", CorrelationID: "crm-1",
+		ServiceDetails: &client.AccountServices{ZoomPhoneCloudPeering: &client.AccountService{Enabled: true}}},
+		client.Condition{IfNoneMatch: new("*")})
 	if err != nil || a.ETag == "" || a.ProvisioningStatus != "synced" {
 		t.Fatalf("PutAccount = %+v, %v", a, err)
 	}
 	got, err := c.Account(ctx, "wingtip")
-	if err != nil || got.CorrelationID != "crm-1" || got.ETag != a.ETag || !got.ServiceDetails.ZoomPhoneCloudPeering.Enabled {
+	if err != nil || got.CorrelationID != "crm-1" || got.ETag != a.ETag ||
+		!got.ServiceDetails.ZoomPhoneCloudPeering.Enabled {
 		t.Errorf("Account = %+v, %v", got, err)
 	}
 	got.CorrelationID = "crm-2"
 	if _, err := c.PutAccount(ctx, got, client.Condition{IfMatch: new(a.ETag)}); err != nil {
-		t.Errorf("PutAccount with the ETag read: %v", err)
+		t.Errorf("PutAccount with the current ETag: %v", err)
 	}
 	if _, err := c.PutAccount(ctx, got, client.Condition{IfMatch: new(a.ETag)}); err == nil {
-		t.Error("PutAccount with an ETag that is no longer true went through")
+		t.Error("PutAccount with a stale ETag went through")
 	}
-	if _, err := c.Account(ctx, "nobody"); !client.IsNotFound(err) {
-		t.Errorf("Account of nobody: %v", err)
+	if _, err := c.Account(ctx, "unknown"); !client.IsNotFound(err) {
+		t.Errorf("Account of an unknown name: %v", err)
 	}
 	var names []string
 	for x, err := range c.Accounts(ctx, client.List{MaxPageSize: 2}) {
@@ -83,8 +86,10 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 	if filtered != 1 {
 		t.Errorf("Numbers with a filter: %d, want 1", filtered)
 	}
-	n, err := c.PutNumber(ctx, &client.Number{TelephoneNumber: "+442079460205", AccountName: "wingtip", Configuration: &client.NumberConfiguration{CustomSIPHeader: "desk-5"},
-		ServiceDetails: client.NumberServices{ZoomPhoneCloudPeering: &client.NumberService{Enabled: true}}}, client.Condition{IfUnmodifiedSince: new(time.Now().Add(time.Minute))})
+	n, err := c.PutNumber(ctx, &client.Number{TelephoneNumber: "+442079460205", AccountName: "wingtip",
+		Configuration:  &client.NumberConfiguration{CustomSIPHeader: "desk-5"},
+		ServiceDetails: client.NumberServices{ZoomPhoneCloudPeering: &client.NumberService{Enabled: true}}},
+		client.Condition{IfUnmodifiedSince: new(time.Now().Add(time.Minute))})
 	if err != nil || n.Configuration.CustomSIPHeader != "desk-5" {
 		t.Errorf("PutNumber = %+v, %v", n, err)
 	}
@@ -104,12 +109,13 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 		t.Errorf("DeleteAccount: %v", err)
 	}
 
-	// What comes from Teams.
+	// Data from Teams.
 	plans, err := c.CapabilityPlans(ctx, "fabrikam")
 	if err != nil || len(plans) != 2 || plans[0].Usage == "" {
 		t.Errorf("CapabilityPlans = %+v, %v", plans, err)
 	}
-	if caps, err := c.AvailableCapabilities(ctx, "fabrikam", []string{"+441632960000", "+441632960001"}); err != nil || len(caps) == 0 {
+	if caps, err := c.AvailableCapabilities(ctx, "fabrikam", []string{"+441632960000", "+441632960001"}); err != nil ||
+		len(caps) == 0 {
 		t.Errorf("AvailableCapabilities = %v, %v", caps, err)
 	}
 	var addresses []*client.CivicAddress
@@ -122,7 +128,8 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 	if len(addresses) != 2 {
 		t.Fatalf("CivicAddresses: %d", len(addresses))
 	}
-	if x, err := c.CivicAddress(ctx, "fabrikam", addresses[0].ID); err != nil || x.CityOrTown != addresses[0].CityOrTown || len(x.Locations) != 1 {
+	if x, err := c.CivicAddress(ctx, "fabrikam", addresses[0].ID); err != nil ||
+		x.CityOrTown != addresses[0].CityOrTown || len(x.Locations) != 1 {
 		t.Errorf("CivicAddress = %+v, %v", x, err)
 	}
 	requests := 0
@@ -137,11 +144,13 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 	if requests != 2 {
 		t.Errorf("Requests: %d with contacts, want 2", requests)
 	}
-	r, err := c.UpdateRequest(ctx, tenant, client.CustomerRelationship{Status: "contacted", Comment: "called on Monday"}, client.Condition{})
+	r, err := c.UpdateRequest(ctx, tenant, client.CustomerRelationship{Status: "contacted",
+		Comment: "called on Monday"}, client.Condition{})
 	if err != nil || r.CustomerRelationship == nil || r.CustomerRelationship.Comment != "called on Monday" {
 		t.Errorf("UpdateRequest = %+v, %v", r, err)
 	}
-	if r, err = c.Request(ctx, tenant); err != nil || r.ETag == "" || r.CustomerRelationship.Status != "contacted" || r.ConsentedOn.IsZero() {
+	if r, err = c.Request(ctx, tenant); err != nil || r.ETag == "" || r.CustomerRelationship.Status != "contacted" ||
+		r.ConsentedOn.IsZero() {
 		t.Errorf("Request = %+v, %v", r, err)
 	}
 }

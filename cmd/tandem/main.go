@@ -1,6 +1,6 @@
 // Command tandem is the whole program: every role of the gateway, its command line and its demonstration.
 //
-// main parses nothing itself: it turns signals into the two stages of a shutdown and hands everything to package cli.
+// main turns signals into the stages of a shutdown and leaves everything else to package cli.
 package main
 
 import (
@@ -20,8 +20,8 @@ func main() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 
-	// The first signal asks for an orderly end (serve drains its calls), the second cuts what is left, the third does not
-	// wait for anything.
+	// The first signal requests a graceful shutdown (serve drains its calls), the second cuts the remaining calls, the
+	// third exits at once.
 	cut := make(chan struct{})
 	signals := make(chan os.Signal, 3)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -37,7 +37,7 @@ func main() {
 	os.Exit(run(ctx, cut, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
-// run is the program without the process around it, so that tests run it in process. It returns the exit code.
+// run is the program without its process, for tests. It returns the exit code.
 func run(ctx context.Context, cut <-chan struct{}, args, env []string, stdout, stderr io.Writer) int {
 	return cli.Run(ctx, cli.Program{Version: version, Args: args, Env: env, Stdout: stdout, Stderr: stderr, Cut: cut})
 }

@@ -53,14 +53,15 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// serve starts a server and waits until it says that it is ready.
+// serve starts a server and waits until it reports that it is ready.
 func serve(t *testing.T, data string, args ...string) *process {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	p := &process{t: t, data: data, log: &syncBuffer{}, stop: cancel, code: make(chan int, 1)}
 	out, in := io.Pipe()
 	go func() {
-		p.code <- run(ctx, nil, append([]string{"serve", "--data", data, "--free-ports", "--output", "json"}, args...), os.Environ(), in, p.log)
+		p.code <- run(ctx, nil, append([]string{"serve", "--data", data, "--free-ports", "--output", "json"}, args...),
+			os.Environ(), in, p.log)
 		_ = in.Close()
 	}()
 	line, err := bufio.NewReader(out).ReadString('\n')
@@ -95,17 +96,18 @@ func serveNotReady(t *testing.T, args ...string) *process {
 	p := &process{t: t, data: t.TempDir(), log: &syncBuffer{}, stop: cancel, code: make(chan int, 1)}
 	var out syncBuffer
 	go func() {
-		p.code <- run(ctx, nil, append([]string{"serve", "--data", p.data, "--free-ports", "--output", "json"}, args...), os.Environ(), &out, p.log)
+		p.code <- run(ctx, nil, append([]string{"serve", "--data", p.data, "--free-ports", "--output", "json"},
+			args...), os.Environ(), &out, p.log)
 	}()
 	t.Cleanup(func() {
 		if code := p.wait(); code != 0 || out.String() != "" {
-			t.Errorf("serve ended with %d and said %q\n%s", code, out.String(), p.log)
+			t.Errorf("serve ended with %d and printed %q\n%s", code, out.String(), p.log)
 		}
 	})
 	return p
 }
 
-// wait ends the server and returns its exit code; again and again the same.
+// wait ends the server and returns its exit code. It may be called several times.
 func (p *process) wait() int {
 	p.stop()
 	code := <-p.code
@@ -113,7 +115,7 @@ func (p *process) wait() int {
 	return code
 }
 
-// command runs another command and returns what it printed and its exit code.
+// command runs another command and returns its output and its exit code.
 func command(t *testing.T, data string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -121,7 +123,7 @@ func command(t *testing.T, data string, args ...string) (stdout, stderr string, 
 	return out.String(), errs.String(), code
 }
 
-// must is command for what must work.
+// must runs a command that must succeed, and returns its standard output.
 func must(t *testing.T, data string, args ...string) string {
 	t.Helper()
 	out, errs, code := command(t, data, args...)
@@ -140,16 +142,19 @@ func token(t *testing.T, data, role string) string {
 	return strings.TrimSpace(out)
 }
 
-// group adds a Direct Routing group without peers, so that calls have somewhere to be decided for.
+// group adds a Direct Routing group, so that calls have a destination.
 var group = []string{"--set", "calls.routing.baseDomain=gw.example.com", "--set", "calls.routing.countries=[GB]",
-	"--set", `calls.groups[0]={name: core, transport: udp, bind: {udp: "127.0.0.1:5060", tcp: "127.0.0.1:5060", tls: "127.0.0.1:5061"}, allowedSources: [127.0.0.1]}`,
-	"--set", `calls.groups[1]={name: teams, service: teamsDirectRouting, transport: udp, bind: {udp: "127.0.0.1:5070"}, peers: [{address: "127.0.0.1:9"}], options: {off: true}}`}
+	"--set", `calls.groups[0]={name: core, transport: udp, allowedSources: [127.0.0.1], ` +
+		`bind: {udp: "127.0.0.1:5060", tcp: "127.0.0.1:5060", tls: "127.0.0.1:5061"}}`,
+	"--set", `calls.groups[1]={name: teams, service: teamsDirectRouting, transport: udp, ` +
+		`bind: {udp: "127.0.0.1:5070"}, peers: [{address: "127.0.0.1:9"}], options: {off: true}}`}
 
 func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
 	p := serve(t, data, group...)
-	for name, url := range map[string]string{"provisioning": p.ready.Provisioning, "management": p.ready.Management, "metrics": p.ready.Metrics} {
+	for name, url := range map[string]string{"provisioning": p.ready.Provisioning, "management": p.ready.Management,
+		"metrics": p.ready.Metrics} {
 		if !strings.HasPrefix(url, "http://127.0.0.1:") {
 			t.Errorf("%s URL is %q", name, url)
 		}
@@ -161,14 +166,17 @@ func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
 		t.Errorf("data directory %v %v", st.Mode(), err)
 	}
 
-	c, err := client.New(p.ready.Provisioning, client.Options{Tokens: client.StaticToken(token(t, data, "ProvisioningAPI.Admin")), Attempts: 1})
+	c, err := client.New(p.ready.Provisioning,
+		client.Options{Tokens: client.StaticToken(token(t, data, "ProvisioningAPI.Admin")), Attempts: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	account, err := c.PutAccount(t.Context(), &client.Account{Name: "contoso", ServiceDetails: &client.AccountServices{
 		TeamsTenantID: "3f8a0d2c-5b1e-4c7a-9d60-1a2b3c4d5e01",
-		TeamsDirectRouting: &client.DirectRoutingAccount{Enabled: true, Configuration: &client.DirectRoutingConfig{Subdomain: "contoso",
-			SubdomainTokens: client.SubdomainTokens{Region1Token: "MS=ms1", Region2Token: "MS=ms2"}}}}}, client.Condition{IfNoneMatch: new("*")})
+		TeamsDirectRouting: &client.DirectRoutingAccount{Enabled: true,
+			Configuration: &client.DirectRoutingConfig{Subdomain: "contoso",
+				SubdomainTokens: client.SubdomainTokens{Region1Token: "MS=ms1", Region2Token: "MS=ms2"}}}}},
+		client.Condition{IfNoneMatch: new("*")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,23 +187,28 @@ func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
 		t.Error("a PUT with a stale ETag went through")
 	}
 	const number = "+442079460123"
-	if _, err := c.PutNumber(t.Context(), &client.Number{TelephoneNumber: number, AccountName: "contoso", ServiceDetails: client.NumberServices{TeamsDirectRouting: &client.NumberService{Enabled: true}},
-		Configuration: &client.NumberConfiguration{CustomSIPHeader: "site-7"}}, client.Condition{}); err != nil {
+	if _, err := c.PutNumber(t.Context(), &client.Number{TelephoneNumber: number, AccountName: "contoso",
+		ServiceDetails: client.NumberServices{TeamsDirectRouting: &client.NumberService{Enabled: true}},
+		Configuration:  &client.NumberConfiguration{CustomSIPHeader: "site-7"}}, client.Condition{}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "calls to the number go to Direct Routing", func() bool {
 		var e api.Explanation
-		if err := json.Unmarshal([]byte(must(t, data, "explain", "--from", "+15550100", "--to", number, "--peer", "core", "--output", "json")), &e); err != nil {
+		if err := json.Unmarshal([]byte(must(t, data, "explain", "--from", "+15550100", "--to", number, "--peer",
+			"core", "--output", "json")), &e); err != nil {
 			t.Fatal(err)
 		}
-		return e.Outcome == "toService" && e.Service == "teamsDirectRouting" && e.Account == "contoso" && e.Header == "site-7"
+		return e.Outcome == "toService" && e.Service == "teamsDirectRouting" && e.Account == "contoso" &&
+			e.Header == "site-7"
 	})
-	if out := must(t, data, "explain", "--from", "+15550100", "--to", "+15550199", "--peer", "core"); !strings.Contains(out, "rejected with 404: +15550199 is not provisioned") {
-		t.Errorf("explain of an unknown number:\n%s", out)
+	unknown := must(t, data, "explain", "--from", "+15550100", "--to", "+15550199", "--peer", "core")
+	if !strings.Contains(unknown, "rejected with 404: +15550199 is not provisioned") {
+		t.Errorf("explain of an unknown number:\n%s", unknown)
 	}
 
-	// What a reader may not do.
-	r, err := client.New(p.ready.Provisioning, client.Options{Tokens: client.StaticToken(token(t, data, "Read")), Attempts: 1})
+	// A reader cannot write.
+	r, err := client.New(p.ready.Provisioning,
+		client.Options{Tokens: client.StaticToken(token(t, data, "Read")), Attempts: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,12 +216,14 @@ func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
 		t.Errorf("a reader cannot read: %v", err)
 	}
 	var e *client.Error
-	if err := r.DeleteNumber(t.Context(), "contoso", number, client.Condition{}); !errors.As(err, &e) || e.Status != http.StatusForbidden {
+	if err := r.DeleteNumber(t.Context(), "contoso", number, client.Condition{}); !errors.As(err, &e) ||
+		e.Status != http.StatusForbidden {
 		t.Errorf("a reader deletes: %v", err)
 	}
 
 	// The management URL needs its own role.
-	m, err := client.New(p.ready.Management, client.Options{Tokens: client.StaticToken(token(t, data, "Management.Read")), Attempts: 1})
+	m, err := client.New(p.ready.Management,
+		client.Options{Tokens: client.StaticToken(token(t, data, "Management.Read")), Attempts: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +233,8 @@ func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
 	if err := m.SetDrain(t.Context(), true); !errors.As(err, &e) || e.Status != http.StatusForbidden {
 		t.Errorf("a management reader drains: %v", err)
 	}
-	n, err := client.New(p.ready.Management, client.Options{Tokens: client.StaticToken(token(t, data, "ProvisioningAPI.Admin")), Attempts: 1})
+	n, err := client.New(p.ready.Management,
+		client.Options{Tokens: client.StaticToken(token(t, data, "ProvisioningAPI.Admin")), Attempts: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,19 +243,22 @@ func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
 	}
 
 	// The same over the socket.
-	if out := must(t, data, "number", "list", "--account", "contoso", "--output", "json"); !strings.Contains(out, number) {
-		t.Errorf("number list: %s", out)
+	list := must(t, data, "number", "list", "--account", "contoso", "--output", "json")
+	if !strings.Contains(list, number) {
+		t.Errorf("number list: %s", list)
 	}
 	out := must(t, data, "audit", "verify")
-	if !strings.HasPrefix(out, "the chain holds: ") {
+	if !strings.HasPrefix(out, "the hash chain is intact: ") {
 		t.Errorf("audit verify: %s", out)
 	}
 	head := strings.TrimSpace(out[strings.LastIndex(out, " ")+1:])
 	must(t, data, "account", "list")
 	must(t, data, "audit", "verify", "--head", head)
-	forged := head[:len(head)-1] + string("0123456789abcdef"[(strings.IndexByte("0123456789abcdef", head[len(head)-1])+1)%16])
-	if _, errs, code := command(t, data, "audit", "verify", "--head", forged); code != 1 || !strings.Contains(errs, "broken at row") {
-		t.Errorf("audit verify with a head that never was: %d %s", code, errs)
+	forged := head[:len(head)-1] +
+		string("0123456789abcdef"[(strings.IndexByte("0123456789abcdef", head[len(head)-1])+1)%16])
+	if _, errs, code := command(t, data, "audit", "verify", "--head", forged); code != 1 ||
+		!strings.Contains(errs, "broken at row") {
+		t.Errorf("audit verify with a forged head: %d %s", code, errs)
 	}
 	if out := must(t, data, "status"); !strings.HasPrefix(out, "ready ") || !strings.Contains(out, "edge") {
 		t.Errorf("status:\n%s", out)
@@ -248,8 +267,10 @@ func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
 		t.Errorf("peers:\n%s", out)
 	}
 
-	for path, want := range map[string]string{"/healthz": `"alive"`, "/readyz": `"ready":true`, "/readyz?role=edge": `"ready":true`, "/metrics": "tandem_part_up{part=\"edge\"} 1"} {
-		if status, body := get(t, strings.TrimSuffix(p.ready.Metrics, "/metrics")+path); status != 200 || !strings.Contains(body, want) {
+	for path, want := range map[string]string{"/healthz": `"alive"`, "/readyz": `"ready":true`,
+		"/readyz?role=edge": `"ready":true`, "/metrics": "tandem_part_up{part=\"edge\"} 1"} {
+		if status, body := get(t, strings.TrimSuffix(p.ready.Metrics, "/metrics")+path); status != 200 ||
+			!strings.Contains(body, want) {
 			t.Errorf("%s = %d, without %s", path, status, want)
 		}
 	}
@@ -260,7 +281,7 @@ func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	if _, err := os.Stat(filepath.Join(data, "manage.sock")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the socket is left behind: %v", err)
+		t.Errorf("the socket was left behind: %v", err)
 	}
 }
 
@@ -282,7 +303,7 @@ func get(t *testing.T, url string) (int, string) {
 	return r.StatusCode, string(b)
 }
 
-// eventually waits for something that other goroutines bring about, and says what did not come.
+// eventually waits until ok returns true, and fails the test with what if that takes too long.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -293,7 +314,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-limit.C:
-			t.Fatalf("not within 20 s: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }
@@ -326,25 +347,29 @@ func TestCommandsWorkWithoutAServerUnderTheLock(t *testing.T) {
 		_, rest, _ := strings.Cut(help, "such as \"")
 		example, _, ok := strings.Cut(rest, "\"")
 		if out := must(t, data, list, "list", "--filter", example); !ok || !strings.Contains(out, want) {
-			t.Errorf("%s list --filter %s, as its help says, lists %s", list, example, out)
+			t.Errorf("%s list --filter %s, the example of its help, lists %s", list, example, out)
 		}
 	}
-	if out := must(t, data, "audit", "verify"); !strings.HasPrefix(out, "the chain holds: ") {
+	if out := must(t, data, "audit", "verify"); !strings.HasPrefix(out, "the hash chain is intact: ") {
 		t.Errorf("audit verify: %s", out)
 	}
 	var created api.CreatedClient
-	if err := json.Unmarshal([]byte(must(t, data, "client", "create", "bss", "--role", "Admin", "--output", "json")), &created); err != nil || created.Secret == "" {
+	if err := json.Unmarshal([]byte(must(t, data, "client", "create", "bss", "--role", "Admin", "--output", "json")),
+		&created); err != nil || created.Secret == "" {
 		t.Fatalf("client create: %+v %v", created, err)
 	}
-	if out := must(t, data, "client", "list"); !strings.Contains(out, created.Client.ID) || strings.Contains(out, created.Secret) {
+	if out := must(t, data, "client", "list"); !strings.Contains(out, created.Client.ID) ||
+		strings.Contains(out, created.Secret) {
 		t.Errorf("client list: %s", out)
 	}
 	offlineToken := token(t, data, "Read")
-	if _, errs, code := command(t, data, "explain", "--from", "+1", "--to", "+2", "--peer", "core"); code != 6 || !strings.Contains(errs, "does not run on "+data) {
+	if _, errs, code := command(t, data, "explain", "--from", "+1", "--to", "+2", "--peer", "core"); code != 6 ||
+		!strings.Contains(errs, "is not running on "+data) {
 		t.Errorf("explain without a server: %d %s", code, errs)
 	}
 
-	// Tokens made before, and without, the server hold after a restart; the client's too, until it is revoked.
+	// Tokens issued earlier, with and without the server, are valid after a restart; the client's too, until it is
+	// revoked.
 	p = serve(t, data, "--lab")
 	for _, tok := range []string{tok, offlineToken} {
 		c, err := client.New(p.ready.Provisioning, client.Options{Tokens: client.StaticToken(tok), Attempts: 1})
@@ -352,11 +377,11 @@ func TestCommandsWorkWithoutAServerUnderTheLock(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := c.Account(t.Context(), "contoso"); err != nil {
-			t.Errorf("token made earlier: %v", err)
+			t.Errorf("token issued earlier: %v", err)
 		}
 	}
-	credentials := &client.Credentials{TokenURL: p.ready.Provisioning + "/oauth2/v2.0/token", ClientID: created.Client.ID, ClientSecret: created.Secret,
-		Scope: "api://tandem-provisioning/.default"}
+	credentials := &client.Credentials{TokenURL: p.ready.Provisioning + "/oauth2/v2.0/token",
+		ClientID: created.Client.ID, ClientSecret: created.Secret, Scope: "api://tandem-provisioning/.default"}
 	c, err := client.New(p.ready.Provisioning, client.Options{Tokens: credentials, Attempts: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -365,7 +390,8 @@ func TestCommandsWorkWithoutAServerUnderTheLock(t *testing.T) {
 		t.Errorf("the client cannot work: %v", err)
 	}
 	must(t, data, "client", "revoke", created.Client.ID)
-	fresh := &client.Credentials{TokenURL: credentials.TokenURL, ClientID: created.Client.ID, ClientSecret: created.Secret, Scope: credentials.Scope}
+	fresh := &client.Credentials{TokenURL: credentials.TokenURL, ClientID: created.Client.ID,
+		ClientSecret: created.Secret, Scope: credentials.Scope}
 	if _, err := fresh.Token(t.Context(), ""); err == nil {
 		t.Error("a revoked client gets a token")
 	}
@@ -381,9 +407,10 @@ func TestLabSeedsOnlyAnEmptyDirectory(t *testing.T) {
 	}
 	p = serve(t, data, "--lab")
 	if _, _, code := command(t, data, "account", "show", "contoso"); code != 3 {
-		t.Errorf("a deleted lab customer came back (exit code %d)", code)
+		t.Errorf("a deleted lab customer was added again (exit code %d)", code)
 	}
-	c, err := client.New(p.ready.Provisioning, client.Options{Tokens: client.StaticToken(token(t, data, "Admin")), Attempts: 1})
+	c, err := client.New(p.ready.Provisioning,
+		client.Options{Tokens: client.StaticToken(token(t, data, "Admin")), Attempts: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -424,34 +451,38 @@ func TestExitCodesAndMistakes(t *testing.T) {
 		stderr string // part of it
 	}{
 		{[]string{"version"}, 0, ""},
-		{[]string{"config", "check", "--config", bad}, 2, bad + ":2:3: log.levle: unknown key; did you mean \"level\"?\n" + bad + ":4:10: shutdown.drain: want a duration"},
+		{[]string{"config", "check", "--config", bad}, 2,
+			bad + ":2:3: log.levle: unknown key; did you mean \"level\"?\n" + bad +
+				":4:10: shutdown.drain: want a duration"},
 		{[]string{"serve", "--config", bad}, 2, "unknown key"},
-		{[]string{"config", "check", "--set", "log.level=loud"}, 2, "--set: log.level: \"loud\" is not possible"},
-		{[]string{"serve", "--roles", "edge"}, 2, "on SQLite one process does everything"},
+		{[]string{"config", "check", "--set", "log.level=loud"}, 2, "--set: log.level: \"loud\" is not valid"},
+		{[]string{"serve", "--roles", "edge"}, 2, "on SQLite one process runs all roles"},
 		{[]string{"nonsense"}, 2, "unknown command"},
 		{[]string{"status", "--bogus"}, 2, "unknown flag"},
 		{[]string{"status", "--output", "xml"}, 2, "use text or json"},
 		{[]string{"client", "create"}, 2, "needs NAME"},
 		{[]string{"token"}, 2, "role"},
-		{[]string{"status"}, 6, "tandem serve does not run on"},
+		{[]string{"status"}, 6, "tandem serve is not running on"},
 		{[]string{"status", "--url", "http://127.0.0.1:1"}, 6, "refused"},
 		{[]string{"status", "--url", "nonsense"}, 2, "want http://host:port"},
 		{[]string{"status", "--url", "http://192.0.2.1", "--token", "x"}, 2, "--insecure"},
-		{[]string{"status", "--token", "x"}, 2, "--token (or TANDEM_TOKEN) goes with --url"},
-		{[]string{"account", "list", "--token", "x"}, 2, "goes with --url"},
-		{[]string{"account", "show", "nobody"}, 3, "nobody"},
+		{[]string{"status", "--token", "x"}, 2, "--token (or TANDEM_TOKEN) needs --url"},
+		{[]string{"account", "list", "--token", "x"}, 2, "needs --url"},
+		{[]string{"account", "show", "unknown"}, 3, "unknown"},
 		{[]string{"token", "--role", "Chief"}, 2, "InvalidRole"},
 		{[]string{"serve", "--data", bad}, 1, "is a file"},
 	} {
 		var out, errs bytes.Buffer
 		args := append([]string{"--data", filepath.Join(dir, "data")}, c.args...)
-		if code := run(t.Context(), nil, args, []string{}, &out, &errs); code != c.code || !strings.Contains(errs.String(), c.stderr) {
-			t.Errorf("tandem %s: exit code %d, want %d\n%s\nwant …%s…", strings.Join(c.args, " "), code, c.code, &errs, c.stderr)
+		if code := run(t.Context(), nil, args, []string{}, &out, &errs); code != c.code ||
+			!strings.Contains(errs.String(), c.stderr) {
+			t.Errorf("tandem %s: exit code %d, want %d\n%s\nwant …%s…", strings.Join(c.args, " "), code, c.code,
+				&errs, c.stderr)
 		}
 	}
 }
 
-// TestServeRefusesWhatConfigCheckRefuses: each with exit code 2, the file's line, the key and the remedy.
+// TestServeRefusesWhatConfigCheckRefuses: both exit with code 2 and print the line of the file, the key and the remedy.
 func TestServeRefusesWhatConfigCheckRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -460,17 +491,26 @@ func TestServeRefusesWhatConfigCheckRefuses(t *testing.T) {
 		want    []string
 		machine bool // passes with --offline
 	}{
-		"certificate": {"manage:\n  listen: 192.0.2.1:443\n  certificateFile: /nonexistent/a.pem\n  keyFile: /nonexistent/a.key\n",
+		"certificate": {"manage:\n  listen: 192.0.2.1:443\n" +
+			"  certificateFile: /nonexistent/a.pem\n  keyFile: /nonexistent/a.key\n",
 			[]string{":3:3: manage.certificateFile: ", "correct the path"}, true},
-		"variable":     {"secrets:\n  keyEnvironment: TANDEM_KEYS\n", []string{":2:3: secrets.keyEnvironment: ", "set it to"}, true},
-		"listeners":    {"manage:\n  listen: 127.0.0.1:8080\n", []string{": provisioning.listen: 127.0.0.1:8080 for HTTP is taken by 127.0.0.1:8080 for HTTP (manage.listen)", "give each"}, false},
-		"database":     {"database:\n  driver: postgres\n  url: postgres://u@db.example/t\n", []string{":3:3: database.url: ", "insecure: true"}, false},
-		"IPv6":         {"metrics:\n  listen: 2001:db8::1:9464\n", []string{":2:3: metrics.listen: ", "[2001:db8::1]:9464"}, false},
-		"mapped range": {"provisioning:\n  allowedSources: ['::ffff:192.0.2.0/64']\n", []string{":2:20: provisioning.allowedSources[0]: ", "IPv4 range"}, false},
-		"emergency": {"calls:\n  routing: {baseDomain: gw.example.com}\n  groups:\n    - {name: core, transport: udp, bind: {udp: '127.0.0.1:5060'}}\n" +
+		"variable": {"secrets:\n  keyEnvironment: TANDEM_KEYS\n",
+			[]string{":2:3: secrets.keyEnvironment: ", "set it to"}, true},
+		"listeners": {"manage:\n  listen: 127.0.0.1:8080\n",
+			[]string{": provisioning.listen: 127.0.0.1:8080 for HTTP conflicts with 127.0.0.1:8080 for HTTP " +
+				"(manage.listen)", "give each"}, false},
+		"database": {"database:\n  driver: postgres\n  url: postgres://u@db.example/t\n",
+			[]string{":3:3: database.url: ", "insecure: true"}, false},
+		"IPv6": {"metrics:\n  listen: 2001:db8::1:9464\n",
+			[]string{":2:3: metrics.listen: ", "[2001:db8::1]:9464"}, false},
+		"mapped range": {"provisioning:\n  allowedSources: ['::ffff:192.0.2.0/64']\n",
+			[]string{":2:20: provisioning.allowedSources[0]: ", "IPv4 range"}, false},
+		"emergency": {"calls:\n  routing: {baseDomain: gw.example.com}\n  groups:\n" +
+			"    - {name: core, transport: udp, bind: {udp: '127.0.0.1:5060'}}\n" +
 			"    - {name: dr, service: teamsDirectRouting, transport: udp, bind: {udp: '127.0.0.1:5070'}}\n",
 			[]string{":2:3: calls.routing.emergencyDialStrings: ", "countries: [GB]"}, false},
-		"country": {"calls:\n  routing: {countries: [GB, UK]}\n", []string{":2:29: calls.routing.countries[1]: ", "ISO 3166"}, false},
+		"country": {"calls:\n  routing: {countries: [GB, UK]}\n",
+			[]string{":2:29: calls.routing.countries[1]: ", "ISO 3166"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -486,12 +526,12 @@ func TestServeRefusesWhatConfigCheckRefuses(t *testing.T) {
 				}
 				for _, w := range c.want {
 					if !strings.Contains(errs, w) {
-						t.Errorf("%v says\n%swant %q in it", args, errs, w)
+						t.Errorf("%v prints\n%swant %q in it", args, errs, w)
 					}
 				}
 			}
 			if _, err := os.Stat(data); err == nil {
-				t.Error("the data directory was made")
+				t.Error("the data directory was created")
 			}
 			_, errs, code := command(t, data, "config", "check", "--offline", "--config", file)
 			if (code == 0) != c.machine {
@@ -509,19 +549,22 @@ func TestConfigCommands(t *testing.T) {
 	if err := os.WriteFile(file, []byte(example), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out := must(t, dir, "config", "check", "--offline", "--config", file); !strings.HasPrefix(out, "the configuration is valid\nemergency calls: 112 911 933 999 (") {
-		t.Errorf("config check: %q", out)
+	checked := must(t, dir, "config", "check", "--offline", "--config", file)
+	if !strings.HasPrefix(checked, "the configuration is valid\nemergency calls: 112 911 933 999 (") {
+		t.Errorf("config check: %q", checked)
 	}
 	shown := must(t, dir, "config", "show", "--config", file, "--set", "log.level=warn")
 	if !strings.Contains(shown, "level: warn") || strings.Contains(shown, "#") {
 		t.Errorf("config show:\n%s", shown)
 	}
 	out, errs, code := command(t, dir, "config", "check", "--set", "log.level=x", "--set", "a=b", "--output", "json")
-	if code != 2 || !strings.Contains(out, `"valid": false`) || !strings.Contains(out, `"path": "a"`) || strings.HasPrefix(errs, "tandem:") {
+	if code != 2 || !strings.Contains(out, `"valid": false`) || !strings.Contains(out, `"path": "a"`) ||
+		strings.HasPrefix(errs, "tandem:") {
 		t.Errorf("config check as JSON: %d\n%s%s", code, out, errs)
 	}
 	var tree map[string]any
-	if err := json.Unmarshal([]byte(must(t, dir, "config", "show", "--output", "json")), &tree); err != nil || tree["data"] == nil {
+	if err := json.Unmarshal([]byte(must(t, dir, "config", "show", "--output", "json")), &tree); err != nil ||
+		tree["data"] == nil {
 		t.Errorf("config show as JSON: %v", err)
 	}
 }
@@ -531,14 +574,16 @@ func TestPortInUseEndsTheProcess(t *testing.T) {
 	p := serve(t, t.TempDir())
 	taken := strings.TrimPrefix(p.ready.Management, "http://")
 	var out, errs bytes.Buffer
-	code := run(t.Context(), nil, []string{"serve", "--data", t.TempDir(), "--set", "provisioning.listen=127.0.0.1:0", "--set", "metrics.listen=off", "--set", "manage.listen=" + taken,
+	code := run(t.Context(), nil, []string{"serve", "--data", t.TempDir(), "--set", "provisioning.listen=127.0.0.1:0",
+		"--set", "metrics.listen=off", "--set", "manage.listen=" + taken,
 		"--set", `calls.groups[0]={name: core, transport: udp, bind: {udp: "127.0.0.1:0"}}`}, os.Environ(), &out, &errs)
-	if code != 1 || !strings.Contains(errs.String(), "start manage: ") || !strings.Contains(errs.String(), "address already in use") {
+	if code != 1 || !strings.Contains(errs.String(), "start manage: ") ||
+		!strings.Contains(errs.String(), "address already in use") {
 		t.Errorf("exit code %d\n%s", code, &errs)
 	}
 }
 
-// TestRunbookNamesMetricsThatExist keeps the alerts of the runbook from naming what is not there.
+// TestRunbookNamesMetricsThatExist checks that the metrics in the alerts of the runbook exist.
 func TestRunbookNamesMetricsThatExist(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/runbook.md")
@@ -557,15 +602,18 @@ func TestRunbookNamesMetricsThatExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Some metrics are there only with what they tell of: peers, certificates.
-	p := serve(t, t.TempDir(), "--set", "manage.certificateFile="+certFile, "--set", "manage.keyFile="+keyFile, "--set", `calls.groups[0]={name: core, bind: {tls: "127.0.0.1:0"}, tls: {certificateFile: "`+certFile+`", keyFile: "`+keyFile+`"},
+	// Some metrics exist only together with their subject: peers, certificates.
+	p := serve(t, t.TempDir(), "--set", "manage.certificateFile="+certFile, "--set", "manage.keyFile="+keyFile,
+		"--set", `calls.groups[0]={name: core, bind: {tls: "127.0.0.1:0"},
+		tls: {certificateFile: "`+certFile+`", keyFile: "`+keyFile+`"},
 		peers: [{address: "127.0.0.1:9", type: ip}], options: {every: 1s, timeout: 500ms, downAfter: 1}}`)
 	var exposed string
 	eventually(t, "the peer is known to be down", func() bool {
 		_, exposed = get(t, p.ready.Metrics)
 		return strings.Contains(exposed, "# TYPE tandem_peer_up ")
 	})
-	exposed += "# TYPE tandem_db_failing_since_timestamp_seconds " // there while the database fails; platform/db tests that
+	// This metric exists while the database fails; platform/db tests that.
+	exposed += "# TYPE tandem_db_failing_since_timestamp_seconds "
 	names := regexp.MustCompile(`tandem_[a-z_]+(\{event="[a-z_]+"\})?`).FindAllString(string(text), -1)
 	if len(names) < 5 {
 		t.Fatalf("the runbook names only %d metrics", len(names))
@@ -573,7 +621,7 @@ func TestRunbookNamesMetricsThatExist(t *testing.T) {
 	for _, name := range names {
 		series, label, _ := strings.Cut(strings.TrimSuffix(name, "}"), "{")
 		if series == "tandem_http_connection_events_total" {
-			label = "" // its samples are made by the first event of their kind
+			label = "" // a sample is created by the first event of its kind
 		}
 		sample := regexp.MustCompile(`\n` + series + `\{[^}]*` + label + `[^}]*\} `)
 		if !strings.Contains(exposed, "# TYPE "+series+" ") || label != "" && !sample.MatchString(exposed) {

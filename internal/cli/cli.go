@@ -1,8 +1,8 @@
-// Package cli is Tandem's command line. Commands are thin: they parse, call the management API through package client
-// (over the Unix socket in the data directory, or a URL with a token) and print; what they do is done elsewhere. Only
-// serve and the offline commands reach the program itself, through the functions that Program hands in.
+// Package cli is Tandem's command line. Commands are thin: they parse arguments, call an API through package client
+// (over the Unix socket in the data directory, or a URL with a token) and print the result. Only serve, restore and
+// commands without a running server call package node directly.
 //
-// Every command that prints data takes --output json. Tables are drawn only on a terminal.
+// Every command that prints data accepts --output json. Tables are drawn only on a terminal.
 package cli
 
 import (
@@ -26,35 +26,35 @@ import (
 	"github.com/tandemgw/tandem/internal/node"
 )
 
-// Program is everything a run of the command line may touch.
+// Program is the environment of one run of the command line.
 type Program struct {
 	Version        string
 	Args           []string // without the program's name
 	Env            []string // as os.Environ
 	Stdout, Stderr io.Writer
-	// Cut is closed when the operator asks a second time for the end: serve then stops draining. Nil is never.
+	// Cut is closed at the second signal: serve then stops draining. Nil means never.
 	Cut <-chan struct{}
 
-	log, out *node.Output // what Stderr and Stdout are while serve runs; nil for other commands
+	log, out *node.Output // Stderr and Stdout while serve runs; nil for other commands
 }
 
 // The exit codes, documented in docs/cli.md.
 const (
 	exitOK          = 0
-	exitFailure     = 1 // something failed that none of the others names
-	exitUsage       = 2 // wrong arguments or configuration
-	exitNotFound    = 3 // the thing named does not exist
-	exitRefused     = 4 // not allowed, or not known
-	exitConflict    = 5 // the present state does not allow it
-	exitUnavailable = 6 // Tandem, or something it needs, cannot be reached: try again
+	exitFailure     = 1 // any other failure
+	exitUsage       = 2 // invalid arguments or configuration
+	exitNotFound    = 3 // the named object does not exist
+	exitRefused     = 4 // not authenticated or not permitted
+	exitConflict    = 5 // not possible in the current state
+	exitUnavailable = 6 // Tandem, or something it depends on, is unavailable: retry
 )
 
-// usageError marks an error as the caller's.
+// usageError marks an error as a mistake of the caller.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// Run runs one command and returns the exit code. Errors go to p.Stderr in one line each.
+// Run runs one command and returns the exit code. It prints errors to p.Stderr, one line each.
 func Run(ctx context.Context, p Program) int {
 	root := newRoot(&p)
 	root.SetArgs(p.Args)
@@ -63,7 +63,7 @@ func Run(ctx context.Context, p Program) int {
 	err := root.ExecuteContext(ctx)
 	var mistakes strict.Problems
 	switch {
-	case errors.As(err, &mistakes): // each has its own place; one to a line
+	case errors.As(err, &mistakes): // each begins with its position
 		fmt.Fprintln(p.Stderr, mistakes)
 	case err != nil:
 		fmt.Fprintf(p.Stderr, "tandem: %v\n", err)
@@ -75,7 +75,7 @@ func Run(ctx context.Context, p Program) int {
 	return exitCode(err)
 }
 
-// exitCode is the one mapping from errors to exit codes.
+// exitCode maps an error to an exit code.
 func exitCode(err error) int {
 	if err == nil {
 		return exitOK
@@ -92,7 +92,8 @@ func exitCode(err error) int {
 	if errors.As(err, &request) {
 		return exitUnavailable // no server answered
 	}
-	if strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag") || strings.HasPrefix(err.Error(), "unknown flag") {
+	if strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag") ||
+		strings.HasPrefix(err.Error(), "unknown flag") {
 		return exitUsage // cobra has no type for these
 	}
 	var f *fault.Error
@@ -114,10 +115,11 @@ func exitCode(err error) int {
 	return exitFailure
 }
 
-// exitCodeOf maps what a server answered.
+// exitCodeOf maps the HTTP status of an answer to an exit code.
 func exitCodeOf(status int) int {
 	switch status {
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType:
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusMethodNotAllowed,
+		http.StatusUnsupportedMediaType:
 		return exitUsage
 	case http.StatusNotFound:
 		return exitNotFound
@@ -134,7 +136,7 @@ func exitCodeOf(status int) int {
 func newRoot(p *Program) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "tandem",
-		Short:         "Tandem joins an operator's voice network to cloud calling services",
+		Short:         "Tandem connects an operator's voice network to cloud calling services",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -142,11 +144,14 @@ func newRoot(p *Program) *cobra.Command {
 	t := &target{p: p}
 	f := root.PersistentFlags()
 	without := append(slices.Clone(p.Env), "TANDEM_DATA=")
-	f.StringVar(&t.data, "data", "", "data directory (default $TANDEM_DATA, else "+config.DefaultData(without)+")")
-	f.StringVar(&t.configFile, "config", config.Lookup(p.Env, "TANDEM_CONFIG"), "configuration file (default $TANDEM_CONFIG, else none)")
-	f.StringArrayVar(&t.set, "set", nil, "override one setting, as path=value (repeat for several)")
-	f.StringVar(&t.url, "url", config.Lookup(p.Env, "TANDEM_URL"), "URL of a running Tandem instead of the data directory's socket (default $TANDEM_URL)")
-	f.StringVar(&t.token, "token", config.Lookup(p.Env, "TANDEM_TOKEN"), "bearer token for --url (default $TANDEM_TOKEN)")
+	f.StringVar(&t.data, "data", "", "directory (default $TANDEM_DATA, else "+config.DefaultData(without)+")")
+	f.StringVar(&t.configFile, "config", config.Lookup(p.Env, "TANDEM_CONFIG"),
+		"configuration file (default $TANDEM_CONFIG, else none)")
+	f.StringArrayVar(&t.set, "set", nil, "override a setting, as path=value (repeatable)")
+	f.StringVar(&t.url, "url", config.Lookup(p.Env, "TANDEM_URL"),
+		"URL to use instead of the socket (default $TANDEM_URL)")
+	f.StringVar(&t.token, "token", config.Lookup(p.Env, "TANDEM_TOKEN"),
+		"bearer token for --url (default $TANDEM_TOKEN)")
 	f.BoolVar(&t.insecure, "insecure", false, "send the token over plain http:// to another machine")
 	f.StringVar(&t.output, "output", "text", "text or json")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
@@ -156,12 +161,13 @@ func newRoot(p *Program) *cobra.Command {
 		return nil
 	}
 	root.AddCommand(newServe(t), newDemo(t), newConfig(t), newStatus(t), newPeers(t), newDrain(t), newReload(t),
-		newIndex(t), newRestore(t), newExplain(t), newAccount(t), newNumber(t), newClient(t), newToken(t), newAudit(t), newVersion(t))
+		newIndex(t), newRestore(t), newExplain(t), newAccount(t), newNumber(t), newClient(t), newToken(t),
+		newAudit(t), newVersion(t))
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }
 
-// newDemo is the demonstration, which brings its own simulators.
+// newDemo returns the command of the demonstration, which has its own simulators.
 func newDemo(t *target) *cobra.Command {
 	return demo.Command(t.p.Stdout, t.p.Stderr)
 }

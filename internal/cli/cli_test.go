@@ -24,26 +24,29 @@ func TestReferenceIsUpToDate(t *testing.T) {
 	}
 }
 
-// TestHelpSaysWhereDataIsWithoutTheVariable: not the variable's value, which it names before.
-func TestHelpSaysWhereDataIsWithoutTheVariable(t *testing.T) {
+// TestHelpShowsTheDefaultDataDirectory: the one without TANDEM_DATA, whatever the variable's value.
+func TestHelpShowsTheDefaultDataDirectory(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
 	env := []string{"TANDEM_DATA=/from/variable", "HOME=/home/ada"}
-	if code := Run(t.Context(), Program{Args: []string{"status", "--help"}, Env: env, Stdout: &out, Stderr: io.Discard}); code != 0 {
+	if code := Run(t.Context(), Program{Args: []string{"status", "--help"}, Env: env, Stdout: &out,
+		Stderr: io.Discard}); code != 0 {
 		t.Fatalf("exit code %d", code)
 	}
 	want := "(default $TANDEM_DATA, else " + config.DefaultData([]string{"HOME=/home/ada"}) + ")"
 	if !strings.Contains(out.String(), want) {
-		t.Errorf("the help does not say %s:\n%s", want, &out)
+		t.Errorf("the help does not contain %s:\n%s", want, &out)
 	}
 }
 
-// TestEveryCommandIsComplete holds each command to the manners of the others.
+// TestEveryCommandIsComplete checks that every command and flag is documented.
 func TestEveryCommandIsComplete(t *testing.T) {
 	t.Parallel()
 	ref := Reference()
-	for _, want := range []string{"tandem serve", "tandem demo", "tandem config check", "tandem config show", "tandem config example", "tandem explain", "tandem token",
-		"tandem client create", "tandem client list", "tandem client revoke", "tandem audit verify", "tandem account list", "tandem number list", "tandem status", "tandem index", "tandem index accept", "tandem restore", "tandem peers", "tandem version"} {
+	for _, want := range []string{"tandem serve", "tandem demo", "tandem config check", "tandem config show",
+		"tandem config example", "tandem explain", "tandem token", "tandem client create", "tandem client list",
+		"tandem client revoke", "tandem audit verify", "tandem account list", "tandem number list", "tandem status",
+		"tandem index", "tandem index accept", "tandem restore", "tandem peers", "tandem version"} {
 		if !strings.Contains(ref, "\n## "+want+"\n") {
 			t.Errorf("%s is not in the reference", want)
 		}
@@ -82,7 +85,7 @@ func TestErrorsBecomeExitCodes(t *testing.T) {
 	}
 }
 
-func TestGridIsReadableWhereThereIsNoTerminal(t *testing.T) {
+func TestGridIsReadableWithoutATerminal(t *testing.T) {
 	t.Parallel()
 	g := &grid{head: []string{"a", "long head"}}
 	g.add("x", 1)
@@ -100,7 +103,8 @@ func TestGridIsReadableWhereThereIsNoTerminal(t *testing.T) {
 func TestGridFitsATerminal(t *testing.T) {
 	t.Parallel()
 	g := &grid{head: []string{"rule", "result", "why"}}
-	g.add("provisioned-service", "decides", strings.Repeat("+442079460123 is provisioned for Microsoft Teams Direct Routing ", 3))
+	g.add("provisioned-service", "decides",
+		strings.Repeat("+442079460123 is provisioned for Microsoft Teams Direct Routing ", 3))
 	total := 1
 	for _, c := range g.widths() {
 		total += c.WidthMax + 3
@@ -147,6 +151,6 @@ func TestFilesAreReadStrictly(t *testing.T) {
 		}
 	}
 	if _, err := readNumbers(io.NopCloser(nil), "/no/such/file"); exitCode(err) != exitUsage {
-		t.Errorf("a file that is not there: %v", err)
+		t.Errorf("a file that does not exist: %v", err)
 	}
 }

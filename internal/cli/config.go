@@ -17,7 +17,7 @@ import (
 type checkReport struct {
 	Valid    bool            `json:"valid"`
 	Problems strict.Problems `json:"problems"`
-	// EmergencyStrings are the emergency numbers that calls are recognised by; empty unless valid.
+	// EmergencyStrings are the emergency numbers in effect; empty unless the configuration is valid.
 	EmergencyStrings []string `json:"emergencyStrings"`
 }
 
@@ -26,15 +26,16 @@ func newConfig(t *target) *cobra.Command {
 	check := &cobra.Command{
 		Use:   "check",
 		Short: "Report every mistake in the configuration",
-		Long: `Report every mistake in the configuration. Certificates, keys, authorities and
-environment variables that it names are looked at too. With --offline they are
-not: for a configuration of another machine.`,
+		Long: `Report every mistake in the configuration. The certificates, keys, authorities
+and environment variables that it names are checked too, unless --offline is
+set, for the configuration of another machine.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			l, err := t.load(config.Source{Machine: !offline})
 			var mistakes strict.Problems
 			if t.output == "json" && (err == nil || errors.As(err, &mistakes)) {
-				report := checkReport{Valid: err == nil, Problems: append(strict.Problems{}, mistakes...), EmergencyStrings: []string{}}
+				report := checkReport{Valid: err == nil, Problems: append(strict.Problems{}, mistakes...),
+					EmergencyStrings: []string{}}
 				if l != nil {
 					report.EmergencyStrings = l.Policy.EmergencyStrings()
 				}
@@ -46,19 +47,21 @@ not: for a configuration of another machine.`,
 				return err
 			}
 			fmt.Fprintln(t.p.Stdout, "the configuration is valid")
-			numbers := "emergency calls: " + strings.Join(l.Policy.EmergencyStrings(), " ") + " (also with +, and after + and a country code)"
+			numbers := "emergency calls: " + strings.Join(l.Policy.EmergencyStrings(), " ") +
+				" (also with +, and after + and a country code)"
 			for line := range strings.Lines(text.WrapSoft(numbers, tableWidth)) {
 				fmt.Fprintln(t.p.Stdout, strings.TrimSpace(line))
 			}
 			return nil
 		},
 	}
-	check.Flags().BoolVar(&offline, "offline", false, "leave out what needs the files and environment of the target machine")
+	check.Flags().BoolVar(&offline, "offline", false,
+		"skip checks that need the machine's files and environment")
 	cmd := &cobra.Command{Use: "config", Short: "Check, show and document the configuration"}
 	cmd.AddCommand(check,
 		&cobra.Command{
 			Use:   "show",
-			Short: "Print the effective configuration, secrets masked",
+			Short: "Print the effective configuration with secrets masked",
 			Args:  cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error {
 				l, err := t.load(config.Source{})

@@ -19,7 +19,7 @@ import (
 	"github.com/tandemgw/tandem/internal/node"
 )
 
-// target is where a command finds Tandem, from the flags that all commands share.
+// target says where a command finds Tandem, from the flags that all commands share.
 type target struct {
 	p          *Program
 	data       string
@@ -31,7 +31,7 @@ type target struct {
 	output     string
 }
 
-// Where an offline command is possible, it is done by this process on the locked data directory.
+// An offline command runs in this process, on the locked data directory, if no server runs there.
 const (
 	online        = false
 	offlineToo    = true
@@ -39,7 +39,7 @@ const (
 	socketTimeout = 5 * time.Second
 )
 
-// load reads the configuration that the flags name; the rest of the source is the caller's.
+// load reads the configuration that the flags name; s holds the other options of the caller.
 func (t *target) load(s config.Source) (*config.Loaded, error) {
 	s.File, s.Set, s.Data, s.Env = t.configFile, t.set, t.data, t.p.Env
 	l, err := config.Load(s)
@@ -64,13 +64,14 @@ func (t *target) dataDir() (string, error) {
 	return l.Data, nil
 }
 
-// connect returns a client of a running Tandem: at --url, else at the socket in the data directory. With offline, when
-// nothing runs there, it is a client of this process.
+// connect returns a client of a running Tandem: at --url, else at the socket in the data directory. With offline, if no
+// server runs there, it returns a client of this process.
 func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, done func(), err error) {
 	o := client.Options{UserAgent: "tandem/" + t.p.Version, Insecure: t.insecure}
 	if t.token != "" && t.url == "" {
-		// The socket asks for no token: the command would run with an administrator's rights instead of the token's.
-		return nil, nil, usageError{errors.New("--token (or TANDEM_TOKEN) goes with --url: the data directory's socket takes no token; give the URL, or leave the token out")}
+		// The socket needs no token: the command would run with an administrator's rights instead of the token's.
+		return nil, nil, usageError{errors.New("--token (or TANDEM_TOKEN) needs --url: the data directory's socket " +
+			"uses no token; add the URL or omit the token")}
 	}
 	if t.url != "" {
 		if t.token != "" {
@@ -98,7 +99,8 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 		return c, func() {}, nil
 	}
 	if !offline {
-		return nil, nil, fault.New(fault.Unavailable, "NotRunning", "tandem serve does not run on %s (%v); start it, name another directory with --data, or another machine with --url", dir, cause(err))
+		return nil, nil, fault.New(fault.Unavailable, "NotRunning", "tandem serve is not running on %s (%v); start "+
+			"it, or name another directory with --data or another machine with --url", dir, cause(err))
 	}
 	l, err := t.load(config.Source{})
 	if err != nil {
@@ -109,7 +111,8 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 		return nil, nil, err
 	}
 	if err != nil {
-		return nil, nil, fault.New(fault.Unavailable, "DataDirectory", "tandem serve cannot be reached on %s, and doing it without fails: %v", dir, err)
+		return nil, nil, fault.New(fault.Unavailable, "DataDirectory", "tandem serve is not reachable on %s, and the "+
+			"command failed to run without it: %v", dir, err)
 	}
 	o.HTTPClient = &http.Client{Transport: handlerTransport{h}, Timeout: apiTimeout}
 	if c, err = client.New("http://localhost", o); err != nil {
@@ -119,8 +122,9 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 	return c, closeNode, nil
 }
 
-// run makes the RunE of a command that talks to Tandem, by what connect returns.
-func (t *target) run(offline bool, do func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
+// run returns the RunE of a command that calls Tandem with the client from connect.
+func (t *target) run(offline bool,
+	do func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		c, done, err := t.connect(cmd.Context(), offline)
 		if err != nil {
@@ -131,7 +135,7 @@ func (t *target) run(offline bool, do func(ctx context.Context, c *client.Client
 	}
 }
 
-// ask makes the RunE of a command that asks Tandem for something and shows it.
+// ask returns the RunE of a command that gets a value from Tandem and shows it.
 func ask[T any](t *target, offline bool, do func(ctx context.Context, c *client.Client, args []string) (T, error),
 	text func(io.Writer, T) error) func(*cobra.Command, []string) error {
 	return t.run(offline, func(ctx context.Context, c *client.Client, args []string) error {
@@ -143,6 +147,7 @@ func ask[T any](t *target, offline bool, do func(ctx context.Context, c *client.
 	})
 }
 
+// cause returns the system's error in a network error.
 func cause(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) {
@@ -168,8 +173,9 @@ func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		w.status = http.StatusOK
 	}
 	return &http.Response{
-		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: w.header, Body: io.NopCloser(&w.body), ContentLength: int64(w.body.Len()), Request: r,
+		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: w.header,
+		Body: io.NopCloser(&w.body), ContentLength: int64(w.body.Len()), Request: r,
 	}, nil
 }
 

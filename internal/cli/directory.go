@@ -16,10 +16,10 @@ import (
 	"github.com/tandemgw/tandem/client"
 )
 
-// listFlags defines the flags of a list; example is a filter of what is listed.
+// listFlags defines the flags of a list command; example is an example of a filter.
 func listFlags(cmd *cobra.Command, l *client.List, example string) {
-	cmd.Flags().StringVar(&l.Filter, "filter", "", "the Provisioning API's filter, such as \""+example+"\"")
-	cmd.Flags().IntVar(&l.Top, "top", 0, "at most so many (default all)")
+	cmd.Flags().StringVar(&l.Filter, "filter", "", "filter, such as \""+example+"\"")
+	cmd.Flags().IntVar(&l.Top, "top", 0, "maximum number to list (default all)")
 }
 
 func newAccount(t *target) *cobra.Command {
@@ -43,24 +43,28 @@ func newAccount(t *target) *cobra.Command {
 			return c.DeleteAccount(ctx, args[0], deleteNumbers, client.Condition{})
 		}),
 	}
-	del.Flags().BoolVar(&deleteNumbers, "delete-numbers", false, "delete its numbers too; without it an account with numbers is refused")
+	del.Flags().BoolVar(&deleteNumbers, "delete-numbers", false,
+		"delete its numbers too; required if it has any")
 	cmd.AddCommand(list, del,
 		&cobra.Command{
 			Use: "show NAME", Short: "Print an account as JSON", Args: exactArgs(1, "NAME"),
-			RunE: ask(t, offlineToo, func(ctx context.Context, c *client.Client, args []string) (*client.Account, error) {
-				return c.Account(ctx, args[0])
-			}, nil),
+			RunE: ask(t, offlineToo,
+				func(ctx context.Context, c *client.Client, args []string) (*client.Account, error) {
+					return c.Account(ctx, args[0])
+				}, nil),
 		},
 		&cobra.Command{
-			Use: "put FILE", Short: "Create or replace an account from a JSON file (\"-\" reads standard input)", Args: exactArgs(1, "FILE"),
+			Use: "put FILE", Short: "Create or replace an account from a JSON file (\"-\": stdin)",
+			Args: exactArgs(1, "FILE"),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				var a client.Account
 				if err := readJSON(cmd.InOrStdin(), args[0], &a); err != nil {
 					return err
 				}
-				return ask(t, offlineToo, func(ctx context.Context, c *client.Client, _ []string) (*client.Account, error) {
-					return c.PutAccount(ctx, &a, client.Condition{})
-				}, nil)(cmd, args)
+				return ask(t, offlineToo,
+					func(ctx context.Context, c *client.Client, _ []string) (*client.Account, error) {
+						return c.PutAccount(ctx, &a, client.Condition{})
+					}, nil)(cmd, args)
 			},
 		})
 	return cmd
@@ -73,7 +77,8 @@ func newNumber(t *target) *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List the numbers", Args: cobra.NoArgs,
 		RunE: t.run(offlineToo, func(ctx context.Context, c *client.Client, _ []string) error {
-			return printList(t, c.Numbers(ctx, account, which), []string{"number", "account", "services", "custom header"},
+			head := []string{"number", "account", "services", "custom header"}
+			return printList(t, c.Numbers(ctx, account, which), head,
 				func(g *grid, n *client.Number) {
 					header := ""
 					if n.Configuration != nil {
@@ -87,38 +92,44 @@ func newNumber(t *target) *cobra.Command {
 	list.Flags().StringVar(&account, "account", "", "only this account's (default all)")
 	cmd.AddCommand(list,
 		&cobra.Command{
-			Use: "show NUMBER", Short: "Print a number as JSON, whatever its account", Args: exactArgs(1, "NUMBER"),
-			RunE: ask(t, offlineToo, func(ctx context.Context, c *client.Client, args []string) (*client.Number, error) {
-				for n, err := range c.Numbers(ctx, "", client.List{Filter: "telephoneNumber eq '" + strings.ReplaceAll(args[0], "'", "''") + "'"}) {
-					return n, err
-				}
-				return nil, &client.Error{Status: 404, Code: "NumberNotFound", Message: fmt.Sprintf("no account has the number %s", args[0])}
-			}, nil),
+			Use: "show NUMBER", Short: "Print a number of any account as JSON", Args: exactArgs(1, "NUMBER"),
+			RunE: ask(t, offlineToo,
+				func(ctx context.Context, c *client.Client, args []string) (*client.Number, error) {
+					filter := "telephoneNumber eq '" + strings.ReplaceAll(args[0], "'", "''") + "'"
+					for n, err := range c.Numbers(ctx, "", client.List{Filter: filter}) {
+						return n, err
+					}
+					return nil, &client.Error{Status: 404, Code: "NumberNotFound",
+						Message: fmt.Sprintf("no account has the number %s", args[0])}
+				}, nil),
 		},
 		&cobra.Command{
-			Use: "put FILE", Short: "Create or replace numbers from a JSON file: one number or a list (\"-\" reads standard input)", Args: exactArgs(1, "FILE"),
+			Use: "put FILE", Short: "Create or replace numbers from JSON, one or a list (\"-\": stdin)",
+			Args: exactArgs(1, "FILE"),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				numbers, err := readNumbers(cmd.InOrStdin(), args[0])
 				if err != nil {
 					return err
 				}
-				return ask(t, offlineToo, func(ctx context.Context, c *client.Client, _ []string) (map[string]int, error) {
-					put := 0
+				put := func(ctx context.Context, c *client.Client, _ []string) (map[string]int, error) {
+					done := 0
 					for chunk := range batches(numbers) {
 						if err := c.CreateOrUpdateNumbers(ctx, chunk[0].AccountName, chunk); err != nil {
-							return nil, fmt.Errorf("%d of %d numbers were put; then: %w", put, len(numbers), err)
+							return nil, fmt.Errorf("stored %d of %d numbers, then: %w", done, len(numbers), err)
 						}
-						put += len(chunk)
+						done += len(chunk)
 					}
-					return map[string]int{"numbers": put}, nil
-				}, func(w io.Writer, put map[string]int) error {
-					_, err := fmt.Fprintf(w, "%d numbers put\n", put["numbers"])
+					return map[string]int{"numbers": done}, nil
+				}
+				return ask(t, offlineToo, put, func(w io.Writer, done map[string]int) error {
+					_, err := fmt.Fprintf(w, "%d numbers stored\n", done["numbers"])
 					return err
 				})(cmd, args)
 			},
 		},
 		&cobra.Command{
-			Use: "delete ACCOUNT NUMBER", Short: "Delete a number of an account", Args: exactArgs(2, "ACCOUNT and NUMBER"),
+			Use: "delete ACCOUNT NUMBER", Short: "Delete a number of an account",
+			Args: exactArgs(2, "ACCOUNT and NUMBER"),
 			RunE: t.run(offlineToo, func(ctx context.Context, c *client.Client, args []string) error {
 				return c.DeleteNumber(ctx, args[0], args[1], client.Condition{})
 			}),
@@ -126,7 +137,7 @@ func newNumber(t *target) *cobra.Command {
 	return cmd
 }
 
-// printList prints a list while its pages come: as one JSON array, or as a table.
+// printList prints a list of items, as one JSON array or as a table.
 func printList[T any](t *target, items iter.Seq2[*T, error], head []string, row func(*grid, *T)) error {
 	all := []*T{}
 	g := &grid{head: head}
@@ -146,7 +157,7 @@ func printList[T any](t *target, items iter.Seq2[*T, error], head []string, row 
 	return g.write(t.p.Stdout)
 }
 
-// batches cuts numbers into runs of one account that fit a batch.
+// batches splits numbers into runs of one account that fit into a batch.
 func batches(numbers []client.Number) iter.Seq[[]client.Number] {
 	return func(yield func([]client.Number) bool) {
 		for len(numbers) > 0 {
@@ -177,7 +188,7 @@ func readNumbers(stdin io.Reader, file string) ([]client.Number, error) {
 	return l, err
 }
 
-// readJSON reads a file of one JSON value; "-" is standard input.
+// readJSON reads a file with one JSON value; "-" is standard input.
 func readJSON(stdin io.Reader, file string, v any) error {
 	var b []byte
 	var err error
@@ -219,7 +230,7 @@ func numberServices(n *client.Number) string {
 		cmp.Or(s.AzureOperatorCallProtection, plain).Enabled)
 }
 
-// serviceNames lists those that are on.
+// serviceNames lists the enabled services.
 func serviceNames(direct, operator, mobile, zoom, protection bool) string {
 	names := []string{either(direct, "teamsDirectRouting", ""), either(operator, "teamsOperatorConnect", ""),
 		either(mobile, "teamsPhoneMobile", ""), either(zoom, "zoomPhoneCloudPeering", ""),

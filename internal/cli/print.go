@@ -13,7 +13,7 @@ import (
 	"github.com/mattn/go-isatty"
 )
 
-// tableWidth is what tables are folded to on a terminal.
+// tableWidth is the maximum width of tables on a terminal.
 const tableWidth = 80
 
 // printJSON writes v as one indented document.
@@ -24,7 +24,7 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// show prints v: as JSON if that was asked for or there is no text.
+// show prints v as text, or as JSON if the user asked for that or text is nil.
 func show[T any](t *target, v T, text func(io.Writer, T) error) error {
 	if t.output == "json" || text == nil {
 		return printJSON(t.p.Stdout, v)
@@ -46,8 +46,8 @@ func (g *grid) add(cells ...any) {
 	g.rows = append(g.rows, row)
 }
 
-// write draws a table on a terminal; elsewhere it writes columns set apart by blanks, which scripts should not parse: for
-// them there is --output json.
+// write draws a table on a terminal; elsewhere it writes columns separated by spaces. Scripts should not parse them but
+// use --output json.
 func (g *grid) write(w io.Writer) error {
 	if terminal(w) {
 		t := table.NewWriter()
@@ -69,7 +69,7 @@ func (g *grid) write(w io.Writer) error {
 	return tw.Flush()
 }
 
-// widths folds the widest column until the table fits.
+// widths returns column widths with which the table fits: it narrows the widest column first.
 func (g *grid) widths() []table.ColumnConfig {
 	width := make([]int, len(g.head))
 	total := 1

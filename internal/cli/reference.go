@@ -12,12 +12,12 @@ import (
 
 //go:generate go run ./docgen
 
-// referenceHead is what comes before the flags and commands.
+// referenceHead is the text before the flags and commands.
 //
 //go:embed reference.md
 var referenceHead string
 
-// Reference is docs/cli.md.
+// Reference returns the content of docs/cli.md.
 func Reference() string {
 	p := &Program{Version: "dev", Stdout: io.Discard, Stderr: io.Discard, Env: []string{"TANDEM_DATA="}}
 	root := newRoot(p)
@@ -31,7 +31,10 @@ func Reference() string {
 			return
 		}
 		if c.Runnable() {
-			fmt.Fprintf(&b, "\n## %s\n\n%s.\n", c.CommandPath(), c.Short)
+			fmt.Fprintf(&b, "\n## %s\n", c.CommandPath())
+			if !strings.HasPrefix(c.Long, c.Short) {
+				fmt.Fprintf(&b, "\n%s.\n", c.Short)
+			}
 			if c.Long != "" {
 				fmt.Fprintf(&b, "\n%s\n", strings.TrimSpace(c.Long))
 			}
@@ -70,7 +73,7 @@ func writeFlags(b *strings.Builder, fs *pflag.FlagSet) {
 		}
 		usage := f.Usage
 		if f.Name == "data" && strings.Contains(usage, "$TANDEM_DATA") {
-			usage = "data directory (see above)" // the default differs from machine to machine
+			usage = "data directory (see above)" // the default depends on the machine
 		}
 		fmt.Fprintf(b, "| `%s` | %s |\n", name, strings.ReplaceAll(usage, "|", "\\|"))
 	})

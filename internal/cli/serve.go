@@ -22,8 +22,12 @@ func newServe(t *target) *cobra.Command {
 		Short: "Run Tandem until SIGTERM or Ctrl-C",
 		Long: `Run Tandem: the Provisioning API, the SIP edge and the management API.
 
-Without a configuration it keeps its data in SQLite under the data directory and listens on this machine alone. The first
-SIGTERM or Ctrl-C drains: calls go on, new ones are refused. The second one cuts what is left.`,
+Without a configuration it keeps its data in SQLite in the data directory and
+listens on loopback only. The first SIGTERM or Ctrl-C drains: calls in progress
+continue, new ones are refused. The second one ends the remaining calls.
+
+--lab adds sample customers, numbers, requests for information and addresses if
+there are no accounts yet.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			reload := outlive(t.p)
@@ -45,13 +49,13 @@ SIGTERM or Ctrl-C drains: calls go on, new ones are refused. The second one cuts
 		},
 	}
 	cmd.Flags().StringSliceVar(&roles, "roles", nil, "run only these roles: api, edge, worker (default all)")
-	cmd.Flags().BoolVar(&freePorts, "free-ports", false, "listen on free loopback ports instead of the configured ones")
-	cmd.Flags().BoolVar(&lab, "lab", false, "seed sample customers, numbers, requests and addresses, if there are none")
+	cmd.Flags().BoolVar(&freePorts, "free-ports", false, "listen on free loopback ports, not the configured ones")
+	cmd.Flags().BoolVar(&lab, "lab", false, "add sample data if there is none")
 	return cmd
 }
 
-// outlive makes the process independent of its terminal and of what reads its output: no write to the standard streams
-// waits or ends it from here on, and SIGHUP, which a terminal that closes sends, asks for a reload.
+// outlive makes the process independent of its terminal and of the reader of its output: from here on no write to the
+// standard streams blocks or ends it, and SIGHUP, which a closing terminal sends, requests a reload.
 func outlive(p *Program) (reload <-chan os.Signal) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -61,22 +65,23 @@ func outlive(p *Program) (reload <-chan os.Signal) {
 	return hangup
 }
 
-// sayReady prints where Tandem is reached: one line of JSON for scripts, a few lines for people.
+// sayReady prints the addresses of Tandem: one line of JSON for scripts, or a table.
 func sayReady(t *target, r node.Ready) {
 	if t.output == "json" {
 		b, err := json.Marshal(r)
 		if err == nil {
-			_, _ = fmt.Fprintf(t.p.Stdout, "%s\n", b) // nobody reads
+			_, _ = fmt.Fprintf(t.p.Stdout, "%s\n", b) // Stdout may be closed
 		}
 		return
 	}
 	g := &grid{head: []string{"what", "where"}}
-	for _, x := range [][2]string{{"Provisioning API", r.Provisioning}, {"management API", r.Management}, {"metrics", r.Metrics},
-		{"SIP over UDP", r.SIP.UDP}, {"SIP over TCP", r.SIP.TCP}, {"SIP over TLS", r.SIP.TLS}} {
+	for _, x := range [][2]string{{"Provisioning API", r.Provisioning}, {"management API", r.Management},
+		{"metrics", r.Metrics}, {"SIP over UDP", r.SIP.UDP}, {"SIP over TCP", r.SIP.TCP},
+		{"SIP over TLS", r.SIP.TLS}} {
 		if x[1] != "" {
 			g.add(x[0], x[1])
 		}
 	}
-	_, _ = fmt.Fprintln(t.p.Stdout, "Tandem is ready. Ctrl-C ends it.")
-	_ = g.write(t.p.Stdout) // nobody reads
+	_, _ = fmt.Fprintln(t.p.Stdout, "Tandem is ready. Press Ctrl-C to stop.")
+	_ = g.write(t.p.Stdout) // Stdout may be closed
 }

@@ -1,9 +1,9 @@
-// Package config is the configuration file: it composes what each room wants to be told (their Config types) into one
-// strict YAML document, reads it, checks everything at once, and shows and documents it.
+// Package config is the configuration file: it combines the Config types of all packages into one strict YAML document,
+// reads it, checks everything at once, and shows and documents it.
 //
-// Rooms own their settings, defaults, documentation and checks; this package adds what belongs to the process as a whole:
-// the data directory, roles, HTTP listeners, logging and shutdown. Package strict does the reading and writing of YAML.
-// Main types: Config, and Load, which reads one.
+// Packages own their settings, defaults, documentation and checks; this package adds those of the process as a whole:
+// the data directory, roles, HTTP listeners, logging and shutdown. Package strict reads and writes YAML. Main type:
+// Config; main function: Load, which reads one.
 package config
 
 import (
@@ -26,20 +26,21 @@ import (
 
 // Config is the whole configuration file.
 type Config struct {
-	// Data is the directory that holds everything Tandem keeps: the SQLite database, the number index's snapshots, call records, keys and
-	// the management socket. Path. Default /var/lib/tandem when root, otherwise $XDG_STATE_HOME/tandem or ~/.local/state/tandem. One process at a
-	// time may use it: tandem serve locks it. The option --data and the variable TANDEM_DATA set it too.
+	// Data is the directory that holds everything Tandem keeps: the SQLite database, the number index's snapshots, call
+	// records, keys and the management socket. Path. Default /var/lib/tandem when root, otherwise
+	// $XDG_STATE_HOME/tandem or ~/.local/state/tandem. One process at a time may use it: tandem serve locks it. The
+	// option --data and the variable TANDEM_DATA set it too.
 	Data string `yaml:"data"`
-	// Roles are the parts of Tandem this process runs: "api" (Provisioning API and token endpoint), "edge" (SIP), "worker" (periodic upkeep of the
-	// database). Default all of them. On SQLite all must run in one process.
+	// Roles are the parts of Tandem that this process runs: "api" (Provisioning API and token endpoint), "edge" (SIP),
+	// "worker" (periodic maintenance of the database). Default all of them. On SQLite all must run in one process.
 	Roles []string `yaml:"roles"`
 	// Log is how the process logs, on standard error.
 	Log Log `yaml:"log"`
-	// Shutdown is how long an orderly end may take.
+	// Shutdown bounds the stages of a graceful shutdown.
 	Shutdown Shutdown `yaml:"shutdown"`
 	// Metrics serves Prometheus metrics at /metrics, and /healthz and /readyz.
 	Metrics Listener `yaml:"metrics"`
-	// Manage serves the management API, besides the Unix socket in the data directory.
+	// Manage serves the management API, in addition to the Unix socket in the data directory.
 	Manage Manage `yaml:"manage"`
 	// Provisioning is the Provisioning API.
 	Provisioning Provisioning `yaml:"provisioning"`
@@ -47,9 +48,9 @@ type Config struct {
 	Auth auth.Config `yaml:"auth"`
 	// Secrets is how secrets are encrypted at rest.
 	Secrets secret.Config `yaml:"secrets"`
-	// Database is where accounts, numbers, clients and the audit log live.
+	// Database stores accounts, numbers, clients and the audit log.
 	Database db.Config `yaml:"database"`
-	// Feed is the change feed by which the edges learn of changes.
+	// Feed is the change feed that tells the edges about changes.
 	Feed outbox.Config `yaml:"feed"`
 	// Calls is the SIP edge.
 	Calls Calls `yaml:"calls"`
@@ -64,92 +65,93 @@ type Calls struct {
 	Headers leg.Config `yaml:"headers"`
 	// Records are the call records on disk.
 	Records record.Config `yaml:"records"`
-	// DNS is how peers' names are looked up.
+	// DNS is how the names of peers are resolved.
 	DNS DNS `yaml:"dns"`
 	// Index is the number index in memory and its snapshots.
 	Index replica.Config `yaml:"index"`
 }
 
-// DNS is how peers' names are looked up.
+// DNS is how the names of peers are resolved.
 type DNS struct {
-	// Servers are the recursive name servers to ask, "ip:port", in order. Default none: the system's resolver, whose answers are believed for 30 s
-	// because it does not tell how long they hold.
+	// Servers are the recursive name servers to query, "ip:port", in order. Default none: the system's resolver, whose
+	// answers are cached for 30 s because it does not report their time to live.
 	Servers []string `yaml:"servers"`
-	// Timeout bounds one question to one server. Default 2s. Calls never wait for an answer: names are looked up beforehand and kept.
+	// Timeout bounds one query to one server. 100ms to 10s; default 2s. Calls never wait for an answer: names are
+	// resolved in advance and cached.
 	Timeout time.Duration `yaml:"timeout"`
-	// IPv6 looks for AAAA records too. Default false.
+	// IPv6 queries AAAA records too. Default false.
 	IPv6 bool `yaml:"ipv6"`
 }
 
 // Provisioning is the Provisioning API.
 type Provisioning struct {
 	Listener `yaml:",inline"`
-	// Sources says who may talk to the API.
+	// Sources are the addresses that may use the API.
 	Sources auth.SourcesConfig `yaml:",inline"`
-	// API is how the API behaves.
+	// API configures the API.
 	API provapi.Config `yaml:",inline"`
 }
 
 // Manage is the management API.
 type Manage struct {
 	Listener `yaml:",inline"`
-	// Sources says who may talk to the API, and ask for /healthz and /readyz here.
+	// Sources are the addresses that may use the API, and /healthz and /readyz here.
 	Sources auth.SourcesConfig `yaml:",inline"`
-	// RequestsPerMinute is the rate limit over all clients of this node with a good token. Number, 1 to 1000000;
-	// default
-	// 600. Above it requests get 429 with Retry-After.
+	// RequestsPerMinute is the rate limit over all clients of this node with a valid token. Number, 1 to 1000000;
+	// default 600. Requests above it are answered 429 with Retry-After.
 	RequestsPerMinute int `yaml:"requestsPerMinute"`
 }
 
 // Listener is an HTTP server.
 type Listener struct {
-	// Listen is the address to serve on, "ip:port" or ":port" for every address; port 0 takes a free one, and "off" does not serve at all.
-	// Default provisioning 127.0.0.1:8080, manage 127.0.0.1:8081, metrics 127.0.0.1:9464.
+	// Listen is the address to serve on, "ip:port" or ":port" for every address; port 0 chooses a free one, and "off"
+	// disables the listener. Default provisioning 127.0.0.1:8080, manage 127.0.0.1:8081, metrics 127.0.0.1:9464.
 	Listen string `yaml:"listen"`
-	// CertificateFile is the PEM file with the server's certificate, followed by its chain. It is read again when it changes. Default none:
-	// plain HTTP.
+	// CertificateFile is the PEM file with the server's certificate, followed by its chain. It is read again when it
+	// changes. Default none: plain HTTP.
 	CertificateFile string `yaml:"certificateFile"`
-	// KeyFile is the PEM file with the certificate's private key. Needed with certificateFile.
+	// KeyFile is the PEM file with the certificate's private key. Required with certificateFile.
 	KeyFile string `yaml:"keyFile"`
-	// Insecure permits plain HTTP on an address that is not loopback: whoever can listen on the network reads the tokens. Default false. The
-	// log repeats it at each start.
+	// Insecure permits plain HTTP on an address that is not loopback: anyone who can eavesdrop on the network can read
+	// the tokens. Default false. Every start logs a warning about it.
 	Insecure bool `yaml:"insecure"`
-	// MaxConnections is the most connections at one time. Number, 8 to 100000; default provisioning 1000, manage 400,
-	// metrics 400. All HTTP listeners together take at most half of the file descriptors that files and the database
-	// leave; the start warns if that is less. When full, the connection that is longest without a request makes room
-	// for a new one, unless a request on it had a good token.
+	// MaxConnections is the maximum number of concurrent connections. Number, 8 to 100000; default provisioning 1000,
+	// manage 400, metrics 400. All HTTP listeners together use at most half of the file descriptors that files and the
+	// database leave; if that is less, the start logs a warning. When the limit is reached, the connection that has
+	// been idle longest is closed in favour of a new one, unless a request on it had a valid token.
 	MaxConnections int `yaml:"maxConnections"`
-	// MaxConnectionsPerSource is the most connections of one address (IPv6: of one /64) at one time. Number, 1 to
-	// maxConnections; default 100. An address in trustedProxies may have maxConnections, one outside allowedSources 4.
+	// MaxConnectionsPerSource is the maximum number of concurrent connections of one address (IPv6: of one /64).
+	// Number, 1 to maxConnections; default 100. An address in trustedProxies may have maxConnections, one outside
+	// allowedSources 4.
 	MaxConnectionsPerSource int `yaml:"maxConnectionsPerSource"`
 }
 
 // Log is how the process logs.
 type Log struct {
-	// Level is the least that is logged: "debug", "info", "warn" or "error". Default "info".
+	// Level is the minimum level of logged lines: "debug", "info", "warn" or "error". Default "info".
 	Level string `yaml:"level"`
-	// Levels are levels of single parts of the process, over Level, by part: "auth", "database", "directory", "dns", "edge", "feed", "index",
-	// "manage", "metrics", "provisioning", "records" or "socket", as a line's attribute part says. Default none.
-	// Example: {edge: debug}.
+	// Levels overrides level for single parts of the process: "auth", "database", "directory", "dns", "edge", "feed",
+	// "index", "manage", "metrics", "provisioning", "records" or "socket", as in the attribute part of a line. Default
+	// none. Example: {edge: debug}.
 	Levels map[string]string `yaml:"levels"`
-	// Format is "text" (key=value) or "json", one object to a line. Default "text".
+	// Format is "text" (key=value) or "json", one object per line. Default "text".
 	Format string `yaml:"format"`
-	// Numbers is "redacted" (the last four digits of phone numbers are hidden) or "full". Default "redacted": phone numbers are personal
-	// data, and logs travel.
+	// Numbers is "redacted" (the last four digits of phone numbers are hidden) or "full". Default "redacted": phone
+	// numbers are personal data, and logs are often passed on.
 	Numbers string `yaml:"numbers"`
 }
 
-// Shutdown is how long an orderly end may take.
+// Shutdown bounds the stages of a graceful shutdown.
 type Shutdown struct {
-	// LameDuck is how long, after the first SIGTERM or Ctrl-C, calls and requests are still taken while /readyz is 503 and OPTIONS
-	// is answered 503, so that load balancers and peers send them elsewhere before they are refused. 0s to 10m; default 0s: no wait.
-	// Behind a load balancer set its check interval times the failures it needs, and a second: 11s for two failures 5
-	// s apart.
+	// LameDuck is how long, after the first SIGTERM or Ctrl-C, calls and requests are still accepted while /readyz is
+	// 503 and OPTIONS is answered 503, so that load balancers and peers send them elsewhere before they are refused. 0s
+	// to 10m; default 0s: no wait. Behind a load balancer, set its check interval times the failures it needs, plus a
+	// second: 11s for two failures 5 s apart.
 	LameDuck time.Duration `yaml:"lameDuck"`
-	// Drain is how long calls and requests may go on after that, while new ones are refused. Default 5m. A second
+	// Drain is how long calls and requests may continue after that, while new ones are refused. Default 5m. A second
 	// signal ends both waits at once.
 	Drain time.Duration `yaml:"drain"`
-	// Cut is how long parts may take to end after that, before the process ends without them. Default 10s.
+	// Cut is how long parts may take to stop after that, before the process exits without them. Default 10s.
 	Cut time.Duration `yaml:"cut"`
 }
 
@@ -163,15 +165,16 @@ const (
 // Roles returns every role, in the order they are started.
 func Roles() []string { return []string{RoleAPI, RoleEdge, RoleWorker} }
 
-// LogParts returns the names by which log.levels and the attribute part of log lines call the parts of the process.
+// LogParts returns the names of the parts of the process in log.levels and in the attribute part of log lines.
 func LogParts() []string {
-	return []string{"auth", "database", "directory", "dns", "edge", "feed", "index", "manage", "metrics", "provisioning", "records", "socket"}
+	return []string{"auth", "database", "directory", "dns", "edge", "feed", "index", "manage", "metrics",
+		"provisioning", "records", "socket"}
 }
 
-// Off is the Listen value that serves nothing.
+// Off is the value of Listen that disables a listener.
 const Off = "off"
 
-// Default is the configuration of an empty file. dataDir is the default data directory.
+// Default returns the configuration of an empty file. dataDir is the default data directory.
 func Default(dataDir string) Config {
 	return Config{
 		Data:         dataDir,
@@ -200,8 +203,8 @@ func listener(listen string, connections int) Listener {
 	return Listener{Listen: listen, MaxConnections: connections, MaxConnectionsPerSource: 100}
 }
 
-// loopbackGroup is the peer group of a configuration that names none: the operator's core on the usual ports of this
-// machine alone, so that tandem serve without a file takes calls from local tools.
+// loopbackGroup returns the peer group of a configuration that has none: the operator's core on the default ports of
+// this machine alone, so that tandem serve without a file accepts calls from local tools.
 func loopbackGroup() edge.Group {
 	return edge.Group{
 		Name: "core", Transport: "udp",

@@ -18,10 +18,11 @@ var update = flag.Bool("update", false, "rewrite the expected part of testdata")
 
 func load(t *testing.T, text string, set ...string) (*config.Loaded, error) {
 	t.Helper()
-	return config.Load(config.Source{File: "tandem.yaml", Text: []byte(text), Set: set, Data: t.TempDir(), Env: []string{}})
+	return config.Load(config.Source{File: "tandem.yaml", Text: []byte(text), Set: set, Data: t.TempDir(),
+		Env: []string{}})
 }
 
-// TestMistakes reads testdata/*.txt: a file with mistakes, a line "----", and what is said about it.
+// TestMistakes reads testdata/*.txt: a file with mistakes, a line "----", and the messages about it.
 func TestMistakes(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txt")
@@ -36,7 +37,8 @@ func TestMistakes(t *testing.T) {
 				t.Fatal(err)
 			}
 			in, want, _ := strings.Cut(string(text), "----\n")
-			_, err = config.Load(config.Source{File: "tandem.yaml", Text: []byte(in), Data: "/nowhere", Env: []string{}})
+			_, err = config.Load(config.Source{File: "tandem.yaml", Text: []byte(in), Data: "/nowhere",
+				Env: []string{}})
 			got := "no mistakes\n"
 			if err != nil {
 				got = err.Error() + "\n"
@@ -69,7 +71,7 @@ func TestNoConfigurationIsValidAndLoopbackOnly(t *testing.T) {
 	}
 	for _, a := range addrs {
 		if !strings.HasPrefix(a, "127.0.0.1:") {
-			t.Errorf("listens on %q without being told", a)
+			t.Errorf("listens on %q by default", a)
 		}
 	}
 	if l.Database.File != filepath.Join(l.Data, "tandem.db") || !filepath.IsAbs(l.Data) {
@@ -109,20 +111,20 @@ func TestExampleIsValidAndComplete(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the example is refused:\n%v", err)
 	}
-	// What the example says must be what it shows: writing the loaded configuration gives the same settings again.
+	// The documented values must be the actual ones: writing the loaded configuration gives the same settings again.
 	var again strings.Builder
 	if err := l.WriteShown(&again); err != nil {
 		t.Fatal(err)
 	}
 	again2, err := config.Load(config.Source{File: "shown.yaml", Text: []byte(again.String()), Env: []string{}})
 	if err != nil {
-		t.Fatalf("what config show prints is refused:\n%v", err)
+		t.Fatalf("the output of config show is refused:\n%v", err)
 	}
 	if diff := cmp.Diff(l.Tree(), again2.Tree()); diff != "" {
-		t.Errorf("config show does not read back the same:\n%s", diff)
+		t.Errorf("config show does not read back to the same settings:\n%s", diff)
 	}
 	for _, line := range strings.Split(b.String(), "\n") {
-		if len([]rune(line)) > 130 {
+		if len([]rune(line)) > 120 {
 			t.Errorf("line of %d characters: %s", len(line), line)
 		}
 	}
@@ -191,19 +193,26 @@ func TestShowMasksSecrets(t *testing.T) {
 
 func TestSetOverridesAnything(t *testing.T) {
 	t.Parallel()
-	l, err := load(t, "log: {level: info}\ncalls: {groups: [{name: core, transport: udp, bind: {udp: '127.0.0.1:5060'}}]}\n",
-		"log.level=debug", "calls.groups[0].bind.udp=127.0.0.1:5080", "calls.groups[1]={name: dr, service: teamsDirectRouting, transport: tcp, bind: {tcp: '127.0.0.1:5090'}}",
-		"calls.groups[1].peers[0].address=127.0.0.1:7000", "calls.timers.failoverAfter=2s", "calls.routing.baseDomain=gw.example.com", "calls.routing.countries=[GB]", "calls.routing.peerGroupToService.core=teamsOperatorConnect", "calls.routing.peerGroupToService={}")
+	l, err := load(t, `log: {level: info}
+calls: {groups: [{name: core, transport: udp, bind: {udp: '127.0.0.1:5060'}}]}
+`,
+		"log.level=debug", "calls.groups[0].bind.udp=127.0.0.1:5080",
+		"calls.groups[1]={name: dr, service: teamsDirectRouting, transport: tcp, bind: {tcp: '127.0.0.1:5090'}}",
+		"calls.groups[1].peers[0].address=127.0.0.1:7000", "calls.timers.failoverAfter=2s",
+		"calls.routing.baseDomain=gw.example.com", "calls.routing.countries=[GB]",
+		"calls.routing.peerGroupToService.core=teamsOperatorConnect", "calls.routing.peerGroupToService={}")
 	if err != nil {
 		t.Fatal(err)
 	}
 	e := l.Calls.Edge
-	if l.Log.Level != "debug" || e.Groups[0].Bind.UDP != "127.0.0.1:5080" || e.Groups[1].Peers[0].Address != "127.0.0.1:7000" || e.Groups[1].Peers[0].Name == "" {
+	if l.Log.Level != "debug" || e.Groups[0].Bind.UDP != "127.0.0.1:5080" ||
+		e.Groups[1].Peers[0].Address != "127.0.0.1:7000" || e.Groups[1].Peers[0].Name == "" {
 		t.Errorf("configuration %+v", e)
 	}
 	_, err = load(t, "", "log.level=loud", "calls.groups[0].name=x", "provisioning.listen=0.0.0.0:80")
-	want := `--set: log.level: "loud" is not possible; use debug, info, warn, error`
-	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "provisioning.listen: 0.0.0.0:80 can be reached from other machines") {
+	want := `--set: log.level: "loud" is not valid; use one of debug, info, warn, error`
+	if err == nil || !strings.Contains(err.Error(), want) ||
+		!strings.Contains(err.Error(), "provisioning.listen: 0.0.0.0:80 is reachable from other machines") {
 		t.Errorf("errors:\n%v\nwant among them:\n%s", err, want)
 	}
 }
@@ -212,16 +221,21 @@ func TestFreePortsKeepWhatIsShared(t *testing.T) {
 	t.Parallel()
 	text := `calls:
   groups:
-    - {name: a, transport: udp, bind: {udp: "192.0.2.1:5060", tcp: "192.0.2.1:5060"}, advertised: {udp: "gw.example.com:5060"}, allowedSources: [10.0.0.1], insecure: true}
-    - {name: b, service: zoomPhoneCloudPeering, transport: udp, bind: {udp: "192.0.2.1:5060"}, advertised: {udp: "gw.example.com:5060"}, allowedSources: [10.0.0.2], insecure: true}
-    - {name: c, service: teamsOperatorConnect, transport: udp, bind: {udp: "127.0.0.9:5061"}, advertised: {udp: "gw.example.com:7777"}}
+    - {name: a, transport: udp, bind: {udp: "192.0.2.1:5060", tcp: "192.0.2.1:5060"},
+       advertised: {udp: "gw.example.com:5060"}, allowedSources: [10.0.0.1], insecure: true}
+    - {name: b, service: zoomPhoneCloudPeering, transport: udp, bind: {udp: "192.0.2.1:5060"},
+       advertised: {udp: "gw.example.com:5060"}, allowedSources: [10.0.0.2], insecure: true}
+    - {name: c, service: teamsOperatorConnect, transport: udp, bind: {udp: "127.0.0.9:5061"},
+       advertised: {udp: "gw.example.com:7777"}}
 `
-	l, err := config.Load(config.Source{File: "t", Text: []byte(text), Data: t.TempDir(), FreePorts: true, Env: []string{}})
+	l, err := config.Load(config.Source{File: "t", Text: []byte(text), Data: t.TempDir(), FreePorts: true,
+		Env: []string{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := l.Calls.Edge.Groups
-	if g[0].Bind.UDP != g[1].Bind.UDP || g[0].Bind.UDP != g[0].Bind.TCP || !strings.HasPrefix(g[0].Bind.UDP, "127.0.0.1:") || g[0].Bind.UDP == "127.0.0.1:5060" {
+	if g[0].Bind.UDP != g[1].Bind.UDP || g[0].Bind.UDP != g[0].Bind.TCP ||
+		!strings.HasPrefix(g[0].Bind.UDP, "127.0.0.1:") || g[0].Bind.UDP == "127.0.0.1:5060" {
 		t.Errorf("a and b: %+v %+v", g[0].Bind, g[1].Bind)
 	}
 	_, port, _ := strings.Cut(g[0].Bind.UDP, ":")
@@ -261,8 +275,9 @@ func FuzzLoad(f *testing.F) {
 		if err := l.WriteShown(&shown); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := config.Load(config.Source{File: "f", Text: []byte(shown.String()), Env: []string{}}); err != nil && !strings.Contains(shown.String(), strict.Masked) {
-			t.Fatalf("what is shown is refused: %v\n%s", err, shown.String())
+		if _, err := config.Load(config.Source{File: "f", Text: []byte(shown.String()), Env: []string{}}); err != nil &&
+			!strings.Contains(shown.String(), strict.Masked) {
+			t.Fatalf("the output of config show is refused: %v\n%s", err, shown.String())
 		}
 	})
 }

@@ -8,7 +8,8 @@ import (
 	"strconv"
 )
 
-// freePorts replaces every listener's address by a free loopback port. Groups that shared an address share the new one.
+// freePorts replaces the address of every listener with a free loopback port. Groups that share an address also share
+// the new one.
 func (c *Config) freePorts() error {
 	for _, x := range []*Listener{&c.Metrics, &c.Manage.Listener, &c.Provisioning.Listener} {
 		if x.Listen != Off {
@@ -33,7 +34,7 @@ func (c *Config) freePorts() error {
 				taken[old] = addr
 			}
 			*a.bind = taken[old]
-			// An advertised port is the one that is bound; behind NAT it may differ, and then stays.
+			// An advertised port that equals the bound one changes with it; behind NAT it may differ, and stays.
 			host, port, err := net.SplitHostPort(*a.advertised)
 			_, oldPort, _ := net.SplitHostPort(old)
 			if err == nil && port == oldPort {
@@ -46,8 +47,9 @@ func (c *Config) freePorts() error {
 }
 
 // freeAddress finds a port that is free for both TCP and UDP on old's address, or on 127.0.0.1 if that is not loopback.
-// It lies below the range from which systems take ports for outgoing connections (32768 and up on Linux): one of that range may be somebody's
-// connection by the time it is listened on. Somebody else may take it all the same before it is used; then the start fails and says so.
+// The port is below the range that systems use for outgoing connections (32768 and up on Linux), because a port of that
+// range may be in use by the time a listener opens it. If another process takes the port before it is used, the start
+// fails with an error that says so.
 func freeAddress(old string) (string, error) {
 	host := "127.0.0.1"
 	if a, err := netip.ParseAddrPort(old); err == nil && a.Addr().IsLoopback() {
@@ -62,7 +64,7 @@ func freeAddress(old string) (string, error) {
 			continue
 		}
 		u, err := net.ListenPacket("udp", addr)
-		_ = l.Close() // it was only held to keep the port
+		_ = l.Close() // it only reserved the port
 		if err != nil {
 			last = err
 			continue

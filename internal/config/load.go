@@ -29,32 +29,32 @@ type Source struct {
 	Set  []string // "path=value", applied over the file in order
 	Data string   // data directory, over file and Set; empty for none
 	Env  []string // environment, as os.Environ
-	// Machine also checks what the configuration names on this machine and must be usable now: certificates, keys,
-	// roots and environment variables. Without it the configuration may be another machine's.
+	// Machine also checks that what the configuration names on this machine is usable now: certificates, keys, roots
+	// and environment variables. Without it the configuration may be that of another machine.
 	Machine bool
-	// Starting, with Machine, lets certificates pass that have expired or are not valid yet: a process that starts
-	// with them carries the calls that need none.
+	// Starting, with Machine, accepts certificates that have expired or are not valid yet: a process that starts with
+	// them carries the calls that need none.
 	Starting bool
-	// FreePorts takes a free loopback port for every listener instead of what is configured.
+	// FreePorts uses a free loopback port for every listener instead of the configured address.
 	FreePorts bool
 	// Adjust changes the configuration after it was read and before it is checked; for tests and the demonstration.
 	Adjust func(*Config)
 }
 
-// Getenv returns the value of a variable of the environment; empty if it is not set.
+// Getenv returns the value of an environment variable; empty if it is not set.
 func (s *Source) Getenv(key string) string { return Lookup(s.Env, key) }
 
 // Loaded is a configuration that was read and checked.
 type Loaded struct {
 	Config
 	Source Source
-	// Generated lists the peer groups, by name, that use the certificate made for loopback because they name none.
+	// Generated lists the peer groups, by name, that use the generated loopback certificate because they name none.
 	Generated []string
 	// Policy is the compiled routing policy.
 	Policy *route.Policy
 }
 
-// DefaultData returns the data directory of a process that is told none.
+// DefaultData returns the data directory of a process for which none is configured.
 func DefaultData(env []string) string {
 	if d := Lookup(env, "TANDEM_DATA"); d != "" {
 		return d
@@ -71,7 +71,8 @@ func DefaultData(env []string) string {
 	return "tandem-data"
 }
 
-// Lookup returns the value of a variable in an environment as os.Environ gives it; of several the last one.
+// Lookup returns the value of a variable in an environment in the form of os.Environ. If the variable is set more than
+// once, the last one counts.
 func Lookup(env []string, key string) string {
 	for _, kv := range slices.Backward(env) {
 		if k, v, ok := strings.Cut(kv, "="); ok && k == key {
@@ -93,9 +94,10 @@ func Load(src Source) (*Loaded, error) {
 			if text, err = os.ReadFile(src.File); err != nil {
 				hint := "check the path and its permissions"
 				if errors.Is(err, fs.ErrNotExist) {
-					hint = "there is no such file; tandem config example prints one to begin with"
+					hint = "there is no such file; tandem config example prints one to start from"
 				}
-				return nil, strict.Problems{{Source: src.File, Message: fmt.Sprintf("cannot be read (%v); %s", err, hint)}}
+				message := fmt.Sprintf("cannot be read (%v); %s", err, hint)
+				return nil, strict.Problems{{Source: src.File, Message: message}}
 			}
 		}
 		doc, problems = strict.Decode(src.File, text, &l.Config)
@@ -118,7 +120,8 @@ func Load(src Source) (*Loaded, error) {
 		}
 	}
 	l.paths()
-	if !slices.ContainsFunc(problems, func(p strict.Problem) bool { return p.Path == "" }) { // else next to nothing was read
+	// A problem of the whole document means that hardly anything was read.
+	if !slices.ContainsFunc(problems, func(p strict.Problem) bool { return p.Path == "" }) {
 		unread := unread{problems, doc}
 		for _, p := range l.validate(doc, len(problems) > 0 && unread.groups()) {
 			if !unread.explains(p.Path) {
@@ -133,15 +136,15 @@ func Load(src Source) (*Loaded, error) {
 	return l, nil
 }
 
-// unread is what could not be read of a document. What is said about the rest may be a consequence of it: those mistakes
-// are left for when it is mended, so that every mistake reported is one.
+// unread is what could not be read of a document. Mistakes in the rest may be consequences of it: those are not
+// reported until it is fixed, so that every reported mistake is a real one.
 type unread struct {
 	problems strict.Problems
 	doc      *strict.Document
 }
 
-// explains reports whether a mistake at path may come from what was not read: from path itself, from something in or
-// around it, or because a key that is unknown was meant for what path lacks.
+// explains reports whether a mistake at path may result from what was not read: from path itself, from something in or
+// around it, or because an unknown key was meant for what is missing at path.
 func (u unread) explains(path string) bool {
 	return slices.ContainsFunc(u.problems, func(p strict.Problem) bool {
 		if within(path, p.Path) || within(p.Path, path) {
@@ -152,20 +155,20 @@ func (u unread) explains(path string) bool {
 	})
 }
 
-// groups reports whether peer groups may be missing or nameless, so that what refers to them cannot be judged.
+// groups reports whether peer groups may be missing or nameless, so that references to them cannot be checked.
 func (u unread) groups() bool {
 	return slices.ContainsFunc(u.problems, func(p strict.Problem) bool {
 		return within("calls.groups", p.Path) || within(p.Path, "calls.groups") || strict.Parent(p.Path) == "calls"
 	})
 }
 
-// within reports whether path is around or below it.
+// within reports whether path equals around or is below it.
 func within(path, around string) bool {
 	rest, ok := strings.CutPrefix(path, around)
 	return ok && (rest == "" || around == "" || rest[0] == '.' || rest[0] == '[')
 }
 
-// child is the first step below around on the way to path, which is below it.
+// child returns the first step below around on the way to path, which is below it.
 func child(around, path string) string {
 	rest := strings.TrimPrefix(path[len(around):], ".")
 	if i := strings.IndexAny(rest[min(1, len(rest)):], ".["); i >= 0 {
@@ -185,13 +188,13 @@ func (c *Config) Path(p string) string {
 	return filepath.Join(c.Data, p)
 }
 
-// GeneratedCertificate and GeneratedKey are the pair made for loopback, below the data directory.
+// GeneratedCertificate and GeneratedKey are the files of the generated loopback certificate, below the data directory.
 const (
 	GeneratedCertificate = "tls/loopback.pem"
 	GeneratedKey         = "tls/loopback.key"
 )
 
-// paths makes what is relative to the data directory absolute, and names the generated certificate where one is needed.
+// paths makes paths relative to the data directory absolute, and sets the generated certificate where one is needed.
 func (l *Loaded) paths() {
 	if d, err := filepath.Abs(l.Data); err == nil && l.Data != "" {
 		l.Data = d
@@ -216,11 +219,12 @@ func (l *Loaded) paths() {
 	}
 }
 
-// validate asks every room and checks what concerns the whole. Without groups, what refers to peer groups is not checked.
+// validate runs the checks of every package and those of the configuration as a whole. withoutGroups skips the checks
+// of references to peer groups.
 func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Problems {
 	var ps strict.Problems
 	var bad report = func(path, format string, args ...any) { ps = append(ps, doc.At(path, format, args...)) }
-	var room reportRoom = func(prefix string, errs []error) {
+	var badAll reportAll = func(prefix string, errs []error) {
 		for _, err := range errs {
 			path, text := describe(err)
 			switch {
@@ -243,12 +247,12 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	for i, r := range l.Roles {
 		if !slices.Contains(Roles(), r) {
 			known = false
-			bad(fmt.Sprintf("roles[%d]", i), "there is no role %q; use %s", r, strings.Join(Roles(), ", "))
+			bad(fmt.Sprintf("roles[%d]", i), "unknown role %q; use %s", r, strings.Join(Roles(), ", "))
 		}
 	}
 	oneOf := func(path, got string, want ...string) {
 		if !slices.Contains(want, got) {
-			bad(path, "%q is not possible; use %s", got, strings.Join(want, ", "))
+			bad(path, "%q is not valid; use one of %s", got, strings.Join(want, ", "))
 		}
 	}
 	levels := []string{"debug", "info", "warn", "error"}
@@ -263,58 +267,60 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 		bad("shutdown.lameDuck", "%v is out of range; use 0s to 10m", d)
 	}
 	if l.Shutdown.Drain < 0 {
-		bad("shutdown.drain", "is negative; 0s does not wait for calls")
+		bad("shutdown.drain", "must not be negative; 0s does not wait for calls")
 	}
 	if l.Shutdown.Cut <= 0 {
-		bad("shutdown.cut", "must be more than 0s; parts need a moment to end")
+		bad("shutdown.cut", "must be more than 0s; parts need a moment to stop")
 	}
-	room("metrics", l.Metrics.problems())
-	room("manage", l.Manage.Listener.problems())
+	badAll("metrics", l.Metrics.problems())
+	badAll("manage", l.Manage.Listener.problems())
 	if n := l.Manage.RequestsPerMinute; n < 1 || n > 1_000_000 {
-		bad("manage.requestsPerMinute", "%d is out of range; give 1 to 1000000", n)
+		bad("manage.requestsPerMinute", "%d is out of range; use 1 to 1000000", n)
 	}
-	room("provisioning", l.Provisioning.Listener.problems())
-	room("auth", l.Auth.Validate())
-	room("secrets", l.Secrets.Validate())
-	room("database", l.Database.Validate())
-	room("feed", l.Feed.Validate())
-	room("manage", l.Manage.Sources.Validate())
-	room("provisioning", l.Provisioning.Sources.Validate())
-	room("provisioning", l.Provisioning.API.Validate())
+	badAll("provisioning", l.Provisioning.Listener.problems())
+	badAll("auth", l.Auth.Validate())
+	badAll("secrets", l.Secrets.Validate())
+	badAll("database", l.Database.Validate())
+	badAll("feed", l.Feed.Validate())
+	badAll("manage", l.Manage.Sources.Validate())
+	badAll("provisioning", l.Provisioning.Sources.Validate())
+	badAll("provisioning", l.Provisioning.API.Validate())
 	if known && l.Database.Driver == db.SQLite && len(l.Roles) < len(Roles()) {
-		bad("roles", "on SQLite one process does everything; run all of %s here, or use PostgreSQL", strings.Join(Roles(), ", "))
+		bad("roles", "on SQLite one process runs all roles; list all of %s here, or use PostgreSQL",
+			strings.Join(Roles(), ", "))
 	}
 	for i, a := range l.Calls.DNS.Servers {
 		if _, err := netip.ParseAddrPort(a); err != nil {
-			bad(fmt.Sprintf("calls.dns.servers[%d]", i), "%q is not \"ip:port\", such as 192.0.2.53:53 or [2001:db8::53]:53", a)
+			bad(fmt.Sprintf("calls.dns.servers[%d]", i),
+				"%q is not \"ip:port\", such as 192.0.2.53:53 or [2001:db8::53]:53", a)
 		}
 	}
 	if t := l.Calls.DNS.Timeout; t < 100*time.Millisecond || t > 10*time.Second {
 		bad("calls.dns.timeout", "%v is out of range; use 100ms to 10s", t)
 	}
-	room("calls.index", l.Calls.Index.Validate())
-	room("calls.records", l.Calls.Records.Validate())
+	badAll("calls.index", l.Calls.Index.Validate())
+	badAll("calls.records", l.Calls.Records.Validate())
 	var profiles []leg.Profile
 	if errs := l.Calls.Edge.Validate(); len(errs) > 0 || withoutGroups {
-		room("calls", errs)
-		room("calls.routing", l.Calls.Routing.Validate())
-		room("calls.headers", l.Calls.Headers.Validate())
+		badAll("calls", errs)
+		badAll("calls.routing", l.Calls.Routing.Validate())
+		badAll("calls.headers", l.Calls.Headers.Validate())
 	} else {
 		_, profiles, errs = l.Profiles("")
-		room("calls", errs)
+		badAll("calls", errs)
 
 		policy, errs := l.Calls.Routing.Compile(l.Calls.Edge.RouteGroups())
-		room("calls.routing", errs)
+		badAll("calls.routing", errs)
 		l.Policy = policy
 	}
 	l.checkSockets(bad)
 	if l.Source.Machine {
-		l.checkMachine(profiles, bad, room)
+		l.checkMachine(profiles, bad, badAll)
 	}
 	return ps
 }
 
-// describe splits a room's error into the path it is about and its text.
+// describe splits an error of a package's check into the path it is about and its text.
 func describe(err error) (path, text string) {
 	var f *fault.Error
 	if errors.As(err, &f) {
@@ -350,7 +356,7 @@ func (x *Listener) problems() (errs []error) {
 			bad("listen", "%q: %v", x.Listen, err)
 			return errs
 		}
-		bad("listen", "%q is not \"ip:port\" (%v); to serve nothing write \"off\"", x.Listen, err)
+		bad("listen", "%q is not \"ip:port\" (%v); to disable the listener write \"off\"", x.Listen, err)
 		return errs
 	}
 	if host != "" && host != "localhost" {
@@ -365,13 +371,14 @@ func (x *Listener) problems() (errs []error) {
 		bad("certificateFile", "certificateFile and keyFile belong together; give both or neither")
 	}
 	if !loopback(x.Listen) && x.CertificateFile == "" && !x.Insecure {
-		bad("listen", "%s can be reached from other machines and is not TLS; give certificateFile and keyFile, or say insecure: true", x.Listen)
+		bad("listen", "%s is reachable from other machines without TLS; set certificateFile and keyFile, or "+
+			"insecure: true", x.Listen)
 	}
 	if x.MaxConnections < 8 || x.MaxConnections > 100_000 {
-		bad("maxConnections", "%d is out of range; give 8 to 100000", x.MaxConnections)
+		bad("maxConnections", "%d is out of range; use 8 to 100000", x.MaxConnections)
 	}
 	if n := x.MaxConnectionsPerSource; n < 1 || n > x.MaxConnections {
-		bad("maxConnectionsPerSource", "%d is out of range; give 1 to maxConnections (%d)", n, x.MaxConnections)
+		bad("maxConnectionsPerSource", "%d is out of range; use 1 to maxConnections (%d)", n, x.MaxConnections)
 	}
 	return errs
 }

@@ -16,10 +16,10 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/secret"
 )
 
-// report notes a mistake at a path, reportRoom those that a room's check returned, below a prefix.
+// report records a mistake at a path, reportAll the errors of a package's check, below a prefix.
 type (
-	report     func(path, format string, args ...any)
-	reportRoom func(prefix string, errs []error)
+	report    func(path, format string, args ...any)
+	reportAll func(prefix string, errs []error)
 )
 
 // CertificatePaths returns the files of the listener's certificate.
@@ -30,19 +30,21 @@ func (x *Listener) CertificatePaths() transport.CertificatePaths {
 // eachHTTP calls f for each HTTP server that this process opens, with its path.
 func (c *Config) eachHTTP(f func(path string, x *Listener)) {
 	for i, x := range []*Listener{&c.Metrics, &c.Manage.Listener, &c.Provisioning.Listener} {
-		if path := []string{"metrics", "manage", "provisioning"}[i]; x.Listen != Off && (path != "provisioning" || c.Has(RoleAPI)) {
+		if path := []string{"metrics", "manage", "provisioning"}[i]; x.Listen != Off &&
+			(path != "provisioning" || c.Has(RoleAPI)) {
 			f(path, x)
 		}
 	}
 }
 
-// socket is an address that the process is to listen on.
+// socket is an address on which the process will listen.
 type socket struct {
-	path, use string // in the configuration; what for
+	path, use string // place in the configuration; purpose
 	addr      netip.AddrPort
 }
 
-// overlaps reports whether the system would not let both be listened on. On TCP a wildcard address takes both families.
+// overlaps reports whether the system refuses to listen on both addresses. On TCP a wildcard address covers both
+// families.
 func (s *socket) overlaps(o *socket) bool {
 	a, b := s.addr.Addr(), o.addr.Addr()
 	udp := strings.HasSuffix(s.use, "UDP")
@@ -52,14 +54,14 @@ func (s *socket) overlaps(o *socket) bool {
 	return a == b || (a.IsUnspecified() || b.IsUnspecified()) && (!udp || a.Is4() == b.Is4())
 }
 
-// checkSockets reports every address and port that two listeners are to have. Peer groups may share one for one
+// checkSockets reports every address and port that two listeners would use. Peer groups may share one for the same
 // transport.
 func (l *Loaded) checkSockets(bad report) {
 	var sockets []socket
 	add := func(path, use, listen string) {
 		a, err := netip.ParseAddrPort(listen)
 		if err != nil {
-			return // reported before, or not used
+			return // reported elsewhere, or not used
 		}
 		s := socket{path, use, netip.AddrPortFrom(a.Addr().Unmap(), a.Port())}
 		for i := range sockets {
@@ -68,7 +70,8 @@ func (l *Loaded) checkSockets(bad report) {
 				return // shared
 			}
 			if s.overlaps(o) {
-				bad(path, "%s for %s is taken by %s for %s (%s); give each an address or port of its own", s.addr, use, o.addr, o.use, o.path)
+				bad(path, "%s for %s conflicts with %s for %s (%s); give each its own address or port", s.addr, use,
+					o.addr, o.use, o.path)
 				return
 			}
 		}
@@ -91,24 +94,25 @@ func (l *Loaded) checkSockets(bad report) {
 	}
 }
 
-// checkMachine reports what the configuration names on this machine and cannot be used now: files and the
-// environment. It changes nothing.
-func (l *Loaded) checkMachine(profiles []leg.Profile, bad report, room reportRoom) {
+// checkMachine reports files and environment variables that the configuration names and that cannot be used now. It
+// changes nothing.
+func (l *Loaded) checkMachine(profiles []leg.Profile, bad report, badAll reportAll) {
 	now := time.Now()
 	if l.Source.Starting {
-		all := room
-		room = func(prefix string, errs []error) {
-			all(prefix, slices.DeleteFunc(errs, func(err error) bool { return fault.HasCode(err, transport.CodeNotValidNow) }))
+		all := badAll
+		badAll = func(prefix string, errs []error) {
+			all(prefix, slices.DeleteFunc(errs,
+				func(err error) bool { return fault.HasCode(err, transport.CodeNotValidNow) }))
 		}
 	}
 	l.eachHTTP(func(path string, x *Listener) {
 		if x.CertificateFile != "" && x.KeyFile != "" {
 			_, err := transport.LoadCertificate(x.CertificateFile, x.KeyFile, nil, now)
-			room(path, problem(err))
+			badAll(path, problem(err))
 		}
 	})
 	if l.Has(RoleEdge) {
-		room("calls", l.Calls.Edge.CheckFiles(profiles, l.Generated, now))
+		badAll("calls", l.Calls.Edge.CheckFiles(profiles, l.Generated, now))
 	}
 	if f := l.Auth.TrustRootsFile; f != "" {
 		if _, err := transport.LoadRoots(f); err != nil {
@@ -120,10 +124,10 @@ func (l *Loaded) checkMachine(profiles []leg.Profile, bad report, room reportRoo
 			bad("secrets.keyEnvironment", "%v", err)
 		}
 	}
-	room("database", problem(l.Database.CheckFiles()))
+	badAll("database", problem(l.Database.CheckFiles()))
 }
 
-// problem makes a list of an error that may be nil.
+// problem returns err as a list, which is empty if err is nil.
 func problem(err error) []error {
 	if err == nil {
 		return nil

@@ -16,7 +16,7 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/ca"
 )
 
-// files is a directory of certificates: good ones in good.crt, good.key and roots.pem, and bad ones of each kind.
+// files is a directory of certificates: valid ones in good.crt, good.key and roots.pem, and invalid ones of each kind.
 type files struct {
 	t         *testing.T
 	dir       string
@@ -61,19 +61,23 @@ func (f files) issue(name string, from, until time.Duration, names ...string) {
 	}
 }
 
-// group is a configuration whose line 4 is the TLS of a group that is advertised as sbc.gw.example.com.
+// group returns a configuration whose line 4 is the TLS of a group that is advertised as sbc.gw.example.com.
 func (f files) group(tls string) string {
-	return "calls:\n  groups:\n    - {name: core, bind: {tls: \"192.0.2.1:5061\"}, advertised: {tls: sbc.gw.example.com},\n       tls: {" + tls + "}}\n"
+	return `calls:
+  groups:
+    - {name: core, bind: {tls: "192.0.2.1:5061"}, advertised: {tls: sbc.gw.example.com},
+       tls: {` + tls + "}}\n"
 }
 
 func (f files) load(text string, machine bool, env ...string) (*config.Loaded, error) {
-	return config.Load(config.Source{File: "tandem.yaml", Text: f.text(text), Data: f.t.TempDir(), Env: env, Machine: machine})
+	return config.Load(config.Source{File: "tandem.yaml", Text: f.text(text), Data: f.t.TempDir(), Env: env,
+		Machine: machine})
 }
 
 func (f files) text(text string) []byte { return []byte(strings.ReplaceAll(text, "DIR", f.dir)) }
 
-// TestFilesOfThisMachine: what a configuration names and cannot be used is reported with key, line and remedy, and only
-// where this machine is asked about.
+// TestFilesOfThisMachine: unusable files and variables that a configuration names are reported with key, line and
+// remedy, and only if the check is for this machine.
 func TestFilesOfThisMachine(t *testing.T) {
 	t.Parallel()
 	f := newFiles(t)
@@ -81,7 +85,8 @@ func TestFilesOfThisMachine(t *testing.T) {
 		return f.group(fmt.Sprintf("certificateFile: DIR/%s, keyFile: DIR/%s%s", cert, key, more))
 	}
 	http := func(path, cert, key string) string {
-		return fmt.Sprintf("%s:\n  listen: 192.0.2.1:443\n  certificateFile: DIR/%s\n  keyFile: DIR/%s\n", path, cert, key)
+		return fmt.Sprintf("%s:\n  listen: 192.0.2.1:443\n  certificateFile: DIR/%s\n  keyFile: DIR/%s\n",
+			path, cert, key)
 	}
 	const group, line = "tandem.yaml:4:", "calls.groups[0].tls."
 	for _, c := range []struct {
@@ -91,35 +96,59 @@ func TestFilesOfThisMachine(t *testing.T) {
 		{"good", pair("good.crt", "good.key", ", rootsFile: DIR/roots.pem"), nil},
 		{"ends soon", pair("soon.crt", "soon.key", ""), nil},
 		{"covered by a wildcard", pair("wildcard.crt", "wildcard.key", ""), nil},
-		{"missing", pair("none.crt", "good.key", ""), []string{group, line + "certificateFile: ", "none.crt: no such file", "correct the path"}},
-		{"missing key", pair("good.crt", "none.key", ""), []string{group, line + "keyFile: ", "none.key: no such file", "correct the path"}},
+		{"missing", pair("none.crt", "good.key", ""), []string{group, line + "certificateFile: ",
+			"none.crt: no such file", "correct the path"}},
+		{"missing key", pair("good.crt", "none.key", ""), []string{group, line + "keyFile: ", "none.key: no such file",
+			"correct the path"}},
 		{"a directory", pair("", "good.key", ""), []string{group, line + "certificateFile: ", "directory"}},
-		{"another's key", pair("good.crt", "other.key", ""), []string{group, line + "keyFile: ", "other.key is not the private key of the certificate in", "install both"}},
-		{"mixed up", pair("good.key", "good.crt", ""), []string{group, line + "certificateFile: ", "good.key holds no certificate"}},
-		{"empty", pair("empty.pem", "good.key", ""), []string{group, line + "certificateFile: ", "empty.pem holds no certificate"}},
-		{"empty key", pair("good.crt", "empty.pem", ""), []string{group, line + "keyFile: ", "empty.pem is not the private key"}},
-		{"expired", pair("expired.crt", "expired.key", ""), []string{group, line + "certificateFile: ", "expired.crt expired on ", "install a renewed one"}},
-		{"not yet valid", pair("future.crt", "future.key", ""), []string{group, line + "certificateFile: ", "future.crt is not valid before ", "clock"}},
+		{"another's key", pair("good.crt", "other.key", ""),
+			[]string{group, line + "keyFile: ", "other.key is not the private key of the certificate in",
+				"install both"}},
+		{"mixed up", pair("good.key", "good.crt", ""), []string{group, line + "certificateFile: ",
+			"good.key holds no certificate"}},
+		{"empty", pair("empty.pem", "good.key", ""), []string{group, line + "certificateFile: ",
+			"empty.pem holds no certificate"}},
+		{"empty key", pair("good.crt", "empty.pem", ""),
+			[]string{group, line + "keyFile: ", "empty.pem is not the private key"}},
+		{"expired", pair("expired.crt", "expired.key", ""), []string{group, line + "certificateFile: ",
+			"expired.crt expired on ", "install a renewed one"}},
+		{"not yet valid", pair("future.crt", "future.key", ""), []string{group, line + "certificateFile: ",
+			"future.crt is not valid before ", "clock"}},
 		{"for another name", pair("elsewhere.crt", "elsewhere.key", ""),
-			[]string{group, line + "certificateFile: ", "is for sbc.elsewhere.example.com and does not cover sbc.gw.example.com", "install one that does"}},
-		{"missing roots", pair("good.crt", "good.key", ", rootsFile: DIR/none.pem"), []string{group, line + "rootsFile: ", "none.pem: no such file"}},
-		{"empty roots", pair("good.crt", "good.key", ", rootsFile: DIR/empty.pem"), []string{group, line + "rootsFile: ", "empty.pem holds no certificate", "write the trusted authorities"}},
-		{"roots without a certificate", pair("good.crt", "good.key", ", rootsFile: DIR/good.key"), []string{group, line + "rootsFile: ", "good.key holds no certificate"}},
-		{"both", pair("none.crt", "good.key", ", rootsFile: DIR/none.pem"), []string{line + "certificateFile: ", line + "rootsFile: "}},
+			[]string{group, line + "certificateFile: ",
+				"is for sbc.elsewhere.example.com and does not cover sbc.gw.example.com", "install one that does"}},
+		{"missing roots", pair("good.crt", "good.key", ", rootsFile: DIR/none.pem"),
+			[]string{group, line + "rootsFile: ", "none.pem: no such file"}},
+		{"empty roots", pair("good.crt", "good.key", ", rootsFile: DIR/empty.pem"),
+			[]string{group, line + "rootsFile: ", "empty.pem holds no certificate", "write the trusted authorities"}},
+		{"roots without a certificate", pair("good.crt", "good.key", ", rootsFile: DIR/good.key"),
+			[]string{group, line + "rootsFile: ", "good.key holds no certificate"}},
+		{"both", pair("none.crt", "good.key", ", rootsFile: DIR/none.pem"),
+			[]string{line + "certificateFile: ", line + "rootsFile: "}},
 
 		{"provisioning good", http("provisioning", "good.crt", "good.key"), nil},
 		{"provisioning for any name", http("provisioning", "elsewhere.crt", "elsewhere.key"), nil},
-		{"provisioning expired", http("provisioning", "expired.crt", "expired.key"), []string{"tandem.yaml:3:", "provisioning.certificateFile: ", "expired on"}},
-		{"provisioning not yet valid", http("provisioning", "future.crt", "future.key"), []string{"tandem.yaml:3:", "provisioning.certificateFile: ", "not valid before"}},
-		{"provisioning mismatched", http("provisioning", "good.crt", "other.key"), []string{"tandem.yaml:4:", "provisioning.keyFile: ", "not the private key"}},
-		{"manage missing", http("manage", "none.crt", "good.key"), []string{"tandem.yaml:3:", "manage.certificateFile: ", "no such file"}},
-		{"metrics missing key", http("metrics", "good.crt", "none.key"), []string{"tandem.yaml:4:", "metrics.keyFile: ", "no such file"}},
-		{"an API that is off", strings.Replace(http("provisioning", "none.crt", "none.key"), "192.0.2.1:443", "\"off\"", 1), nil},
+		{"provisioning expired", http("provisioning", "expired.crt", "expired.key"),
+			[]string{"tandem.yaml:3:", "provisioning.certificateFile: ", "expired on"}},
+		{"provisioning not yet valid", http("provisioning", "future.crt", "future.key"),
+			[]string{"tandem.yaml:3:", "provisioning.certificateFile: ", "not valid before"}},
+		{"provisioning mismatched", http("provisioning", "good.crt", "other.key"),
+			[]string{"tandem.yaml:4:", "provisioning.keyFile: ", "not the private key"}},
+		{"manage missing", http("manage", "none.crt", "good.key"),
+			[]string{"tandem.yaml:3:", "manage.certificateFile: ", "no such file"}},
+		{"metrics missing key", http("metrics", "good.crt", "none.key"), []string{"tandem.yaml:4:", "metrics.keyFile: ",
+			"no such file"}},
+		{"an API that is off", strings.Replace(http("provisioning", "none.crt", "none.key"), "192.0.2.1:443",
+			"\"off\"", 1), nil},
 
-		{"roots of issuers missing", "auth:\n  trustRootsFile: DIR/none.pem\n", []string{"tandem.yaml:2:", "auth.trustRootsFile: ", "no such file"}},
-		{"roots of issuers empty", "auth:\n  trustRootsFile: DIR/text.pem\n", []string{"tandem.yaml:2:", "auth.trustRootsFile: ", "holds no certificate"}},
-		{"key variable unset", "secrets:\n  keyEnvironment: TANDEM_KEYS\n", []string{"tandem.yaml:2:", "secrets.keyEnvironment: ", "TANDEM_KEYS is empty; set it"}},
-		{"root of the database missing", "database:\n  driver: postgres\n  url: postgres://u:hunter2@db.example/t?sslmode=verify-full&sslrootcert=DIR/none.pem\n",
+		{"roots of issuers missing", "auth:\n  trustRootsFile: DIR/none.pem\n",
+			[]string{"tandem.yaml:2:", "auth.trustRootsFile: ", "no such file"}},
+		{"roots of issuers empty", "auth:\n  trustRootsFile: DIR/text.pem\n",
+			[]string{"tandem.yaml:2:", "auth.trustRootsFile: ", "holds no certificate"}},
+		{"key variable unset", "secrets:\n  keyEnvironment: TANDEM_KEYS\n",
+			[]string{"tandem.yaml:2:", "secrets.keyEnvironment: ", "TANDEM_KEYS is empty; set it"}},
+		{"root of the database missing", "database:\n  driver: postgres\n  url: " +
+			"postgres://u:hunter2@db.example/t?sslmode=verify-full&sslrootcert=DIR/none.pem\n",
 			[]string{"tandem.yaml:3:", "database.url: ", "none.pem: no such file"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -151,8 +180,9 @@ func TestFilesOfThisMachine(t *testing.T) {
 			}
 			starting := config.Source{File: file, Data: t.TempDir(), Machine: true, Starting: true}
 			l, startErr := config.Load(starting)
-			if dated := strings.HasSuffix(c.name, "expired") || strings.HasSuffix(c.name, "not yet valid"); dated != (startErr == nil) {
-				t.Errorf("at a start: %v; want a mistake unless only the certificate's time is wrong", startErr)
+			if dated := strings.HasSuffix(c.name, "expired") ||
+				strings.HasSuffix(c.name, "not yet valid"); dated != (startErr == nil) {
+				t.Errorf("at a start: %v; want a mistake unless only the certificate's dates are wrong", startErr)
 			} else if dated {
 				if _, _, err := l.Reload(); err == nil {
 					t.Error("a reload passed, want the mistake")
@@ -170,8 +200,13 @@ func TestKeyVariable(t *testing.T) {
 	t.Parallel()
 	f := newFiles(t)
 	const text = "secrets:\n  keyEnvironment: TANDEM_KEYS\n"
-	for value, want := range map[string]string{"": "is empty", "%%%": "is not base64", "bm90IGEga2V5cmluZw==": "not a keyring"} {
-		if _, err := f.load(text, true, "TANDEM_KEYS="+value); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "tandem.yaml:2:") {
+	for value, want := range map[string]string{
+		"":                     "is empty",
+		"%%%":                  "is not base64",
+		"bm90IGEga2V5cmluZw==": "not a keyring",
+	} {
+		if _, err := f.load(text, true, "TANDEM_KEYS="+value); err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), "tandem.yaml:2:") {
 			t.Errorf("TANDEM_KEYS=%q: %v, want %q", value, err, want)
 		}
 	}
@@ -188,7 +223,7 @@ func TestKeyVariable(t *testing.T) {
 	}
 }
 
-// TestFilesOfOtherRoles: a node looks at the files of what it runs.
+// TestFilesOfOtherRoles: a node checks only the files of its roles.
 func TestFilesOfOtherRoles(t *testing.T) {
 	t.Parallel()
 	f := newFiles(t)
@@ -212,32 +247,43 @@ func TestFilesOfOtherRoles(t *testing.T) {
 	}
 }
 
-// TestDirectRoutingAdvertisesItsCustomersNames: Contacts towards the service carry names below the carrier trunk's.
+// TestDirectRoutingAdvertisesItsCustomersNames: Contacts towards the service carry names below that of the carrier
+// trunk.
 func TestDirectRoutingAdvertisesItsCustomersNames(t *testing.T) {
 	t.Parallel()
 	f := newFiles(t)
 	text := func(name string) string {
-		return "calls:\n  routing: {baseDomain: gw.example.com, countries: [GB]}\n  groups:\n    - {name: core, transport: udp, bind: {udp: '127.0.0.1:5060'}}\n" +
-			"    - {name: dr, service: teamsDirectRouting, bind: {tls: '192.0.2.1:5061'}, advertised: {tls: sbc.gw.example.com},\n" +
-			"       tls: {certificateFile: DIR/" + name + ".crt, keyFile: DIR/" + name + ".key}}\n"
+		return `calls:
+  routing: {baseDomain: gw.example.com, countries: [GB]}
+  groups:
+    - {name: core, transport: udp, bind: {udp: '127.0.0.1:5060'}}
+    - {name: dr, service: teamsDirectRouting, bind: {tls: '192.0.2.1:5061'}, advertised: {tls: sbc.gw.example.com},
+       tls: {certificateFile: DIR/` + name + ".crt, keyFile: DIR/" + name + ".key}}\n"
 	}
-	for name, want := range map[string]string{"good": "", "other": "does not cover 1r1.gw.example.com", "elsewhere": "does not cover sbc.gw.example.com", "wildcard": ""} {
+	for name, want := range map[string]string{
+		"good":      "",
+		"other":     "does not cover 1r1.gw.example.com",
+		"elsewhere": "does not cover sbc.gw.example.com",
+		"wildcard":  "",
+	} {
 		_, err := f.load(text(name), true)
-		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "tandem.yaml:6:")) {
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), "tandem.yaml:6:")) {
 			t.Errorf("%s: %v, want %q", name, err, want)
 		}
 	}
 }
 
-// TestGeneratedCertificateIsNotLookedAt: it is made when the server starts.
-func TestGeneratedCertificateIsNotLookedAt(t *testing.T) {
+// TestGeneratedCertificateIsNotChecked: the server creates it when it starts.
+func TestGeneratedCertificateIsNotChecked(t *testing.T) {
 	t.Parallel()
 	f := newFiles(t)
 	l, err := f.load("", true)
 	if err != nil || len(l.Generated) != 1 {
 		t.Fatalf("no configuration: %v, generated %v", err, l.Generated)
 	}
-	if _, err := tls.LoadX509KeyPair(l.Calls.Edge.Groups[0].TLS.CertificateFile, l.Calls.Edge.Groups[0].TLS.KeyFile); err == nil {
-		t.Error("checking a configuration made a certificate")
+	if _, err := tls.LoadX509KeyPair(l.Calls.Edge.Groups[0].TLS.CertificateFile,
+		l.Calls.Edge.Groups[0].TLS.KeyFile); err == nil {
+		t.Error("checking a configuration created a certificate")
 	}
 }

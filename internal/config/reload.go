@@ -8,7 +8,7 @@ import (
 	"github.com/tandemgw/tandem/internal/config/strict"
 )
 
-// reloadable are the settings, with all below them, that a running process takes over: docs/runbook.md lists them.
+// reloadable are the settings, with all below them, that a reload applies: docs/runbook.md lists them.
 var reloadable = []string{
 	"log.level", "log.levels",
 	"metrics.certificateFile", "metrics.keyFile", "manage.certificateFile", "manage.keyFile",
@@ -16,23 +16,25 @@ var reloadable = []string{
 	"manage.allowedSources", "manage.trustedProxies", "manage.requestsPerMinute",
 	"provisioning.allowedSources", "provisioning.trustedProxies", "provisioning.requestsPerMinute",
 	"calls.limits.maxCalls", "calls.limits.maxCallsPerSecond", "calls.limits.retryAfter", "calls.headers",
-	"calls.groups.maxCalls", "calls.groups.maxCallsPerSecond", "calls.groups.allowedSources", "calls.groups.peers.allowedSources",
+	"calls.groups.maxCalls", "calls.groups.maxCallsPerSecond", "calls.groups.allowedSources",
+	"calls.groups.peers.allowedSources",
 	"calls.groups.tls.certificateFile", "calls.groups.tls.keyFile", "calls.groups.tls.rootsFile",
 }
 
-// listeners are the settings that FreePorts replaces; at a reload they would differ each time.
+// listeners matches the settings that FreePorts replaces; they would differ at each reload.
 var listeners = regexp.MustCompile(`^[a-z]+\.listen$|^calls\.groups\[\d+\]\.(bind|advertised)\.`)
 
 // Changes are the settings, by path, in which a configuration differs from the running one.
 type Changes struct {
-	Applied []string // taken over
-	Restart []string // of no effect before a restart
+	Applied []string // in effect now
+	Restart []string // in effect after a restart
 }
 
+// plain reports whether the listener serves plain HTTP.
 func (x *Listener) plain() bool { return x.CertificateFile == "" }
 
-// Reload reads and checks the configuration again, from where l came from. It returns l with the settings taken over
-// that can change while the process runs, and what differs. The error is strict.Problems. l does not change.
+// Reload reads and checks the configuration again, from the source of l. It returns a copy of l with the new values of
+// the settings that can change while the process runs, and the settings that differ. The error is strict.Problems.
 func (l *Loaded) Reload() (*Loaded, Changes, error) {
 	source := l.Source
 	source.Starting = false
@@ -43,19 +45,23 @@ func (l *Loaded) Reload() (*Loaded, Changes, error) {
 	merged := *l
 	merged.Source = source
 	var ch Changes
-	// Turning TLS on or off takes another listener.
-	turned := map[string]bool{"metrics": l.Metrics.plain() != next.Metrics.plain(), "manage": l.Manage.plain() != next.Manage.plain(),
+	// Turning TLS on or off needs a new listener.
+	turned := map[string]bool{"metrics": l.Metrics.plain() != next.Metrics.plain(),
+		"manage":       l.Manage.plain() != next.Manage.plain(),
 		"provisioning": l.Provisioning.plain() != next.Provisioning.plain()}
 	ch.Applied, ch.Restart = strict.Merge(&merged.Config, &next.Config, func(path string) bool {
-		if listener, key, _ := strings.Cut(path, "."); turned[listener] && (key == "certificateFile" || key == "keyFile") {
+		if listener, key, _ := strings.Cut(path, "."); turned[listener] &&
+			(key == "certificateFile" || key == "keyFile") {
 			return false
 		}
-		return slices.ContainsFunc(reloadable, func(p string) bool { return path == p || strings.HasPrefix(path, p+".") })
+		return slices.ContainsFunc(reloadable, func(p string) bool {
+			return path == p || strings.HasPrefix(path, p+".")
+		})
 	})
 	if l.Source.FreePorts {
 		ch.Restart = slices.DeleteFunc(ch.Restart, listeners.MatchString)
 	}
-	// Each half was checked; the two together may not fit.
+	// Old and new settings are valid by themselves, but may conflict with each other.
 	if ps := merged.validate(strict.NewDocument(), false); len(ps) > 0 {
 		return nil, Changes{}, ps
 	}

@@ -10,18 +10,20 @@ import (
 	"github.com/tandemgw/tandem/internal/services/zoom"
 )
 
-// services is the list of services that carry calls: one line each. A profile is built where a peer group needs it.
+// services lists the services that carry calls. A profile is built only if a peer group needs it.
 var services = map[domain.Service]func(rules *leg.Rules, routing *route.Config) (leg.Profile, error){
 	domain.DirectRouting: func(r *leg.Rules, c *route.Config) (leg.Profile, error) {
 		return directrouting.New(r, c.BaseDomain, c.Regions)
 	},
-	domain.OperatorConnect: func(r *leg.Rules, _ *route.Config) (leg.Profile, error) { return operatorconnect.New(r), nil },
-	domain.PhoneMobile:     func(r *leg.Rules, _ *route.Config) (leg.Profile, error) { return phonemobile.New(r), nil },
-	domain.Zoom:            func(r *leg.Rules, _ *route.Config) (leg.Profile, error) { return zoom.New(r), nil },
+	domain.OperatorConnect: func(r *leg.Rules, _ *route.Config) (leg.Profile, error) {
+		return operatorconnect.New(r), nil
+	},
+	domain.PhoneMobile: func(r *leg.Rules, _ *route.Config) (leg.Profile, error) { return phonemobile.New(r), nil },
+	domain.Zoom:        func(r *leg.Rules, _ *route.Config) (leg.Profile, error) { return zoom.New(r), nil },
 }
 
-// Profiles builds the header rules and the call profiles of the services that the peer groups belong to. version is the
-// program's. Errors are mistakes of the configuration, their targets below calls.
+// Profiles builds the header rules and the call profiles of the services that the peer groups belong to. version is
+// that of the program. Errors are mistakes in the configuration; their targets are below calls.
 func (c *Config) Profiles(version string) (*leg.Rules, []leg.Profile, []error) {
 	rules, errs := c.Calls.Headers.Rules(version)
 	if len(errs) > 0 {

@@ -8,7 +8,7 @@ type SyncStatus string
 // The contract's values.
 const (
 	SyncPending SyncStatus = "pending" // not yet pushed to the back-end service
-	SyncSynced  SyncStatus = "synced"  // stored, in the change feed and, where flow-through applies, held by the back end
+	SyncSynced  SyncStatus = "synced"  // stored, in the change feed and, with flow-through, held by the back end
 	SyncFailed  SyncStatus = "failed"  // the back end refused it; the errors say why
 )
 
@@ -17,7 +17,7 @@ type SubdomainStatus string
 
 // The contract's values.
 const (
-	SubdomainProvisioned    SubdomainStatus = "provisioned"    // DNS serves what was asked for
+	SubdomainProvisioned    SubdomainStatus = "provisioned"    // DNS serves the requested names
 	SubdomainNotProvisioned SubdomainStatus = "notProvisioned" // not served yet
 	SubdomainInconsistent   SubdomainStatus = "inconsistent"   // DNS serves something else
 )
@@ -39,8 +39,9 @@ type ProvisioningState struct {
 // Account is one customer of the operator.
 type Account struct {
 	Name          string // 1–100 of [A-Za-z0-9_-], case-sensitive; the key
-	CorrelationID string // free external-system id, as the caller wrote it
-	// HasServiceDetails tells an absent serviceDetails object from an empty one, so that a GET returns what was PUT.
+	CorrelationID string // id in an external system, as the caller wrote it
+	// HasServiceDetails distinguishes an empty serviceDetails object from an absent one, so that a GET returns what was
+	// PUT.
 	HasServiceDetails bool
 	TeamsTenantID     string
 	// Services holds an entry for each service object present in serviceDetails, enabled or not.
@@ -62,10 +63,11 @@ type AccountService struct {
 
 // DirectRoutingConfig is the configuration object of Direct Routing on an account.
 type DirectRoutingConfig struct {
-	CallScreening bool   `json:"callScreening"`
-	Subdomain     string `json:"subdomain"`    // one DNS host label, 1–10 characters, unique per deployment whatever the case
-	Region1Token  string `json:"region1Token"` // TXT verification values
-	Region2Token  string `json:"region2Token"`
+	CallScreening bool `json:"callScreening"`
+	// Subdomain is one DNS host label of 1–10 characters, unique per deployment regardless of case.
+	Subdomain    string `json:"subdomain"`
+	Region1Token string `json:"region1Token"` // TXT verification values
+	Region2Token string `json:"region2Token"`
 }
 
 // Enabled returns the services enabled on the account.
@@ -85,7 +87,7 @@ type Number struct {
 	AccountName     string
 	// Services holds an entry for each service object present in serviceDetails, enabled or not.
 	Services map[Service]NumberService
-	// HasConfiguration tells an absent configuration object from an empty one.
+	// HasConfiguration distinguishes an empty configuration object from an absent one.
 	HasConfiguration bool
 	CustomSIPHeader  string // value only, 1–100 of [A-Za-z0-9_-]; empty for none
 	State            ProvisioningState

@@ -2,11 +2,11 @@ package domain
 
 import "context"
 
-// Actor is who asked for a change, as the audit log records it.
+// Actor identifies who requested a change, as the audit log records it.
 type Actor struct {
 	Kind string // "client" (API client), "administrator" (local socket or portal) or "system"
-	ID   string // stable id: the token's client id, the local user, the part of the system
-	// RequestID is the id of the request that asked, for finding it in the log.
+	ID   string // stable id: the token's client id, the local user or the part of the system
+	// RequestID is the id of the request, for finding it in the log.
 	RequestID string
 }
 
@@ -17,7 +17,7 @@ func WithActor(ctx context.Context, a Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, a)
 }
 
-// ActorFrom returns the actor in ctx. Without one it is the system.
+// ActorFrom returns the actor in ctx, or the system if there is none.
 func ActorFrom(ctx context.Context) Actor {
 	if a, ok := ctx.Value(actorKey{}).(Actor); ok {
 		return a

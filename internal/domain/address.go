@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// ParsePrefix reads an entry of a list of addresses: a CIDR prefix, or a single address. An IPv4-mapped one
-// (::ffff:192.0.2.0/120) comes back as the IPv4 prefix it stands for: the sources it is compared with are unmapped too.
+// ParsePrefix reads an entry of an address list: a CIDR prefix or a single address. An IPv4-mapped prefix
+// (::ffff:192.0.2.0/120) is returned as an IPv4 prefix, because the sources it is compared with are unmapped too.
 func ParsePrefix(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
 		a = a.Unmap()
@@ -21,18 +21,20 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	}
 	if p.Addr().Is4In6() {
 		if p.Bits() < 96 {
-			return netip.Prefix{}, errors.New("a range of IPv4-mapped addresses needs a length of 96 or more; write it as an IPv4 range")
+			return netip.Prefix{}, errors.New("a range of IPv4-mapped addresses needs a length of 96 or more; " +
+				"write it as an IPv4 range")
 		}
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	if p.Masked() != p {
-		return netip.Prefix{}, fmt.Errorf("has bits set beyond its length; write %s, or the address with /%d", p.Masked(), p.Addr().BitLen())
+		return netip.Prefix{}, fmt.Errorf("has bits set beyond its length; write %s, or the address with /%d",
+			p.Masked(), p.Addr().BitLen())
 	}
 	return p, nil
 }
 
-// CheckBrackets returns an error for an IPv6 address that stands before a port without brackets: "2001:db8::1:5060" is
-// another address to who reads it as one.
+// CheckBrackets returns an error for an IPv6 address followed by a port without brackets, because "2001:db8::1:5060"
+// can also be read as an address.
 func CheckBrackets(s string) error {
 	i := strings.LastIndexByte(s, ':')
 	if i < 0 {

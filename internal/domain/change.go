@@ -1,27 +1,27 @@
 package domain
 
-// Change is one entry of the provisioning change feed as its readers see it: the whole new state of what calls need to
-// know of one account or number, so that a reader never has to ask the database again, and applying an entry twice is
-// harmless. Exactly one of Account and Number is set.
+// Change is one entry of the provisioning change feed as its readers see it: the complete new routing state of one
+// account or number. A reader therefore never has to query the database, and applying an entry twice is harmless.
+// Exactly one of Account and Number is set.
 type Change struct {
 	Account *AccountRouting `json:"account,omitempty"`
 	Number  *NumberRouting  `json:"number,omitempty"`
 }
 
-// AccountRouting is what routing needs to know of an account.
+// AccountRouting is what routing needs to know about an account.
 type AccountRouting struct {
 	Name     string     `json:"name"`
 	Deleted  bool       `json:"deleted,omitempty"`
 	Enabled  ServiceSet `json:"enabled,omitempty"`
 	TenantID string     `json:"tenantId,omitempty"`
-	// Subdomain is the Direct Routing label, in lower case; empty for none. SubdomainLive tells that it carries calls
-	// (subdomainStatus is provisioned).
+	// Subdomain is the Direct Routing label, in lower case; empty for none. SubdomainLive is set when the label carries
+	// calls (subdomainStatus is provisioned).
 	Subdomain     string `json:"subdomain,omitempty"`
 	SubdomainLive bool   `json:"subdomainLive,omitempty"`
 	CallScreening bool   `json:"callScreening,omitempty"`
 }
 
-// NumberRouting is what routing needs to know of a number.
+// NumberRouting is what routing needs to know about a number.
 type NumberRouting struct {
 	Key          uint64     `json:"key"` // E164.Key
 	Deleted      bool       `json:"deleted,omitempty"`
@@ -30,7 +30,7 @@ type NumberRouting struct {
 	CustomHeader string     `json:"customHeader,omitempty"` // value of the operator's custom SIP header
 }
 
-// Routing projects the account on what calls need.
+// Routing returns the part of the account that routing needs.
 func (a *Account) Routing() *AccountRouting {
 	r := &AccountRouting{Name: a.Name, Enabled: a.Enabled(), TenantID: a.TeamsTenantID}
 	if d, ok := a.Services[DirectRouting]; ok && d.DirectRouting != nil {
@@ -41,9 +41,10 @@ func (a *Account) Routing() *AccountRouting {
 	return r
 }
 
-// Routing projects the number on what calls need.
+// Routing returns the part of the number that routing needs.
 func (n *Number) Routing() *NumberRouting {
-	return &NumberRouting{Key: n.TelephoneNumber.Key(), Account: n.AccountName, Services: n.Enabled(), CustomHeader: n.CustomSIPHeader}
+	return &NumberRouting{Key: n.TelephoneNumber.Key(), Account: n.AccountName, Services: n.Enabled(),
+		CustomHeader: n.CustomSIPHeader}
 }
 
 func lower(s string) string {

@@ -1,8 +1,9 @@
-// Package domain holds the nouns every room shares: E.164 numbers, communications services and their traits, accounts,
-// numbers, requests for information, civic addresses, and the change that tells other rooms what became of them.
+// Package domain defines the types that all packages share: E.164 numbers, communications services and their traits,
+// accounts, numbers, requests for information, civic addresses, and the change by which other packages learn of updates
+// to them.
 //
-// It imports the standard library only, knows no storage, no wire format but the published Provisioning API's JSON
-// spelling, and holds no rule that needs to look anything up: such rules live in provisioning/directory.
+// It imports the standard library only. It has no storage, no wire format except the JSON names of the published
+// Provisioning API, and no rule that needs a lookup: such rules are in provisioning/directory.
 package domain
 
 import (
@@ -11,16 +12,16 @@ import (
 	"strconv"
 )
 
-// MaxDigits is the most digits an E.164 number may have (ITU-T E.164 §6.1). The contract's limit of 16 characters is
-// this plus the "+".
+// MaxDigits is the maximum number of digits in an E.164 number (ITU-T E.164 §6.1). The contract's limit of 16
+// characters is this plus the "+".
 const MaxDigits = 15
 
 // E164 is an international public telephone number in its only stored form: "+", then 2 to 15 digits, the first not 0.
 // The zero value is no number.
 type E164 string
 
-// ParseE164 checks s and returns it as a number. It accepts the contract's form only (^\+[1-9]\d+$, at most 16
-// characters): no blanks, no separators.
+// ParseE164 checks s and returns it as a number. It accepts only the contract's form (^\+[1-9]\d+$, at most 16
+// characters), without spaces or separators.
 func ParseE164(s string) (E164, error) {
 	if len(s) < 3 || len(s) > MaxDigits+1 || s[0] != '+' || s[1] < '1' || s[1] > '9' {
 		return "", fmt.Errorf("not an E.164 number: want \"+\", then 2 to %d digits, the first not 0", MaxDigits)
@@ -33,8 +34,8 @@ func ParseE164(s string) (E164, error) {
 	return E164(s), nil
 }
 
-// Key returns the number's digits as an integer: its compact key in indexes. It is 0 for the zero value. Two numbers
-// have the same key only if they are equal, because the first digit is never 0.
+// Key returns the number's digits as an integer, which serves as a compact key in indexes. It is 0 for the zero value.
+// Two numbers have the same key only if they are equal, because the first digit is never 0.
 func (n E164) Key() uint64 {
 	var k uint64
 	for i := 1; i < len(n); i++ {
@@ -43,7 +44,7 @@ func (n E164) Key() uint64 {
 	return k
 }
 
-// E164FromKey is the inverse of Key. A key that no number has yields the zero value.
+// E164FromKey is the inverse of Key. It returns the zero value for a key that no number has.
 func E164FromKey(k uint64) E164 {
 	if k < 10 || k > 999_999_999_999_999 {
 		return ""
@@ -51,7 +52,8 @@ func E164FromKey(k uint64) E164 {
 	return E164("+" + strconv.FormatUint(k, 10))
 }
 
-// Redacted shows enough of a number to follow a call in a log, not enough to ring it: the last four digits are hidden.
+// Redacted returns the number with its last four digits hidden: enough to follow a call in a log, not enough to call
+// it.
 func (n E164) Redacted() string {
 	if len(n) <= 6 {
 		return "+…"

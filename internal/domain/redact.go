@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Phone numbers are personal data: a log shows enough of one to follow a call, not enough to ring it. The types that
-// hold numbers, E164, Dialled and Text, redact themselves as log values.
+// Phone numbers are personal data: a log shows enough of a number to follow a call, not enough to call it. The types
+// that hold numbers, E164, Dialled and Text, redact themselves as log values.
 
-// Dialled is a number in whatever form a peer wrote it: national, with separators, a dial string.
+// Dialled is a number in the form a peer wrote it: national, with separators, or a dial string.
 type Dialled string
 
-// Text is text that may hold phone numbers, such as the reason of a refusal.
+// Text is text that may contain phone numbers, such as the reason for a refusal.
 type Text string
 
 // LogValue makes slog print the redacted form.
@@ -21,15 +21,15 @@ func (d Dialled) LogValue() slog.Value { return slog.StringValue(d.Redacted()) }
 // LogValue makes slog print the text redacted.
 func (t Text) LogValue() slog.Value { return slog.StringValue(Redact(string(t))) }
 
-// A run of digits is taken for a phone number if it is as long as one; shorter ones are short codes. Groups of digits
-// without "+" need as many digits as a whole national number has, so that a date is none.
+// A run of digits counts as a phone number if it is long enough; a shorter run is a short code. Groups of digits
+// without "+" need as many digits as a complete national number, so that a date does not count.
 const (
 	leastDigits   = 7
 	leastGrouped  = 10
-	shownOfGroups = 7 // digits shown of a number in groups, whose end cannot be told from what follows it
+	shownOfGroups = 7 // digits shown of a number in groups, whose end is ambiguous
 )
 
-// Redacted hides the last four digits of a number of seven digits or more, wherever its separators stand.
+// Redacted hides the last four digits of a number of seven digits or more, wherever its separators are.
 func (d Dialled) Redacted() string {
 	digits, cut, end := 0, 0, 0 // d[cut:end] holds the last four
 	for i := len(d) - 1; i >= 0; i-- {
@@ -49,10 +49,10 @@ func (d Dialled) Redacted() string {
 	return string(d[:cut]) + "…" + string(d[end:])
 }
 
-// Redact hides the ends of all phone numbers in s: runs of 7 to 15 digits (any length after "+" or with a leading 0), whatever
-// stands around them, and groups of digits as phone numbers are written: "+1 (555) 123-9987", "555.123.9987". It leaves
-// alone what only looks like one: UUIDs and digests, decimal fractions, IP addresses, dates and the tags of SIP
-// dialogs.
+// Redact hides the ends of all phone numbers in s: runs of 7 to 15 digits (of any length after "+" or with a leading
+// 0), whatever surrounds them, and groups of digits in the usual notations: "+1 (555) 123-9987", "555.123.9987". It
+// leaves digits that are not phone numbers unchanged: UUIDs and digests, decimal fractions, IP addresses, dates and the
+// tags of SIP dialogs.
 func Redact(s string) string {
 	var b strings.Builder
 	kept := 0 // s[:kept] is in b
@@ -82,8 +82,8 @@ func Redact(s string) string {
 	return b.String()
 }
 
-// number looks at the digits that begin at s[i], perhaps after a "+". It returns what is to be hidden, s[from:to],
-// nothing if they are no phone number, and where to look on.
+// number examines the digits that begin at s[i], after an optional "+". It returns the part to hide, s[from:to], which
+// is empty if they are not a phone number, and the index at which to continue.
 func number(s string, i int) (from, to, next int) {
 	plus := s[i] == '+'
 	if plus {
@@ -100,7 +100,7 @@ func number(s string, i int) (from, to, next int) {
 		return 0, 0, end
 	}
 
-	// Groups of digits: up to the first run that is a number by itself, or, without "+", another kind of separator.
+	// Groups of digits: up to the first run that is a number by itself or, without "+", a different separator.
 	digits, groups, kind, end := first, 1, byte(0), i+first
 	for {
 		sep := separator(s[end:], plus || groups == 1 && i > 0 && s[i-1] == '(')
@@ -134,7 +134,7 @@ func number(s string, i int) (from, to, next int) {
 	return 0, 0, max(end, i)
 }
 
-// other reports whether the digits s[i:end] are something else than a phone number.
+// other reports whether the digits s[i:end] are something other than a phone number.
 func other(s string, i, end int) bool {
 	before, after := s[:i], s[end:]
 	fraction := i >= 2 && s[i-1] == '.' && digit(s[i-2])
@@ -143,21 +143,21 @@ func other(s string, i, end int) bool {
 	return fraction || decimal || stamp || strings.HasSuffix(before, "tag=") || strings.HasSuffix(before, "branch=")
 }
 
-// separators are what may stand between the digits of a number.
+// separators are the characters that may separate the digits of a number.
 const separators = " -._()/"
 
-// separator returns the length of what separates two groups of a number at the beginning of s, 0 if nothing does.
-// Spaces, slashes and parentheses do only where spaced is set.
+// separator returns the length of the separator between two groups of a number at the beginning of s, or 0 if there is
+// none. Spaces, slashes and parentheses count only if spaced is set.
 func separator(s string, spaced bool) int {
 	n := 0
-	for n < len(s) && n < 3 && strings.IndexByte(separators, s[n]) >= 0 && (spaced || strings.IndexByte("-._", s[n]) >= 0) {
+	for n < len(s) && n < 3 && strings.IndexByte(separators, s[n]) >= 0 &&
+		(spaced || strings.IndexByte("-._", s[n]) >= 0) {
 		n++
 	}
 	return n
 }
 
-// identifier returns the length of a UUID, a digest in hexadecimal or a number in hexadecimal at the beginning of s,
-// else 0.
+// identifier returns the length of a UUID, a hexadecimal digest or a hexadecimal number at the beginning of s, or 0.
 func identifier(s string) int {
 	n := 0
 	hex := true
@@ -174,7 +174,7 @@ func identifier(s string) int {
 	return 0
 }
 
-// run returns how many digits begin at s[i].
+// run returns the number of consecutive digits at s[i].
 func run(s string, i int) int {
 	n := 0
 	for i+n < len(s) && digit(s[i+n]) {

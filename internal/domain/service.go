@@ -4,7 +4,7 @@ package domain
 // snapshots of the number index.
 type Service uint8
 
-// The services. NoService is the zero value. The first five are the published contract's, ACS is set in the management
+// The services. NoService is the zero value. The first five are in the published contract; ACS is set in the management
 // API only.
 const (
 	NoService       Service = iota
@@ -17,22 +17,24 @@ const (
 	serviceEnd
 )
 
-// HeaderRule says what becomes of the operator's custom SIP header for a service.
+// HeaderRule says where the operator's custom SIP header is sent for a service.
 type HeaderRule uint8
 
 // The header rules. See gateway-calls §2.1.
 const (
-	HeaderNever       HeaderRule = iota // the service has no custom header
-	HeaderTowardsCore                   // put on every message of the call that goes to the operator's core, never towards the service
+	HeaderNever HeaderRule = iota // the service has no custom header
+	// HeaderTowardsCore puts it on every message of the call that goes to the operator's core, never towards the
+	// service.
+	HeaderTowardsCore
 )
 
-// Traits is what is special about a service as far as data can say it. Rooms ask the traits; none compares a Service
-// with a constant to decide behaviour.
+// Traits describes in data what is specific to a service. Packages use the traits; none compares a Service with a
+// constant to decide behaviour.
 type Traits struct {
 	Service Service
 	// Name is the property name in the Provisioning API's serviceDetails.
 	Name string
-	// Title is the service's name for people.
+	// Title is the service's display name.
 	Title string
 	// Exclusive services exclude each other on one number.
 	Exclusive bool
@@ -54,25 +56,31 @@ type Traits struct {
 	Screening bool
 	// DefaultFor services may serve a peer group as the default for numbers that are not provisioned.
 	DefaultFor bool
-	// Labelled services know a customer by the name <label>.<region>.<base domain>: in the Contact towards the service
-	// and in the Request-URI of its calls.
+	// Labelled services identify a customer by the name <label>.<region>.<base domain>, in the Contact towards the
+	// service and in the Request-URI of its calls.
 	Labelled bool
-	// PhoneSystem services end in Microsoft Phone System: a call already anchored there (X-MS-FMC) does not go again.
+	// PhoneSystem services end in Microsoft Phone System: a call already anchored there (X-MS-FMC) is not sent there
+	// again.
 	PhoneSystem bool
 }
 
 var traits = [serviceEnd]Traits{
-	DirectRouting: {Service: DirectRouting, Name: "teamsDirectRouting", Title: "Microsoft Teams Direct Routing", Exclusive: true, InContract: true, SyncFlag: true,
-		CustomHeader: HeaderTowardsCore, CarriesCalls: true, Screening: true, Labelled: true, PhoneSystem: true},
-	OperatorConnect: {Service: OperatorConnect, Name: "teamsOperatorConnect", Title: "Operator Connect", Exclusive: true, InContract: true, SyncFlag: true, Syncable: true, TenantBound: true,
+	DirectRouting: {Service: DirectRouting, Name: "teamsDirectRouting", Title: "Microsoft Teams Direct Routing",
+		Exclusive: true, InContract: true, SyncFlag: true, CustomHeader: HeaderTowardsCore, CarriesCalls: true,
+		Screening: true, Labelled: true, PhoneSystem: true},
+	OperatorConnect: {Service: OperatorConnect, Name: "teamsOperatorConnect", Title: "Operator Connect",
+		Exclusive: true, InContract: true, SyncFlag: true, Syncable: true, TenantBound: true,
 		CustomHeader: HeaderTowardsCore, CarriesCalls: true, DefaultFor: true, PhoneSystem: true},
-	PhoneMobile: {Service: PhoneMobile, Name: "teamsPhoneMobile", Title: "Teams Phone Mobile", Exclusive: true, InContract: true, SyncFlag: true, Syncable: true, TenantBound: true,
+	PhoneMobile: {Service: PhoneMobile, Name: "teamsPhoneMobile", Title: "Teams Phone Mobile",
+		Exclusive: true, InContract: true, SyncFlag: true, Syncable: true, TenantBound: true,
 		CarriesCalls: true, DefaultFor: true, PhoneSystem: true},
-	Zoom: {Service: Zoom, Name: "zoomPhoneCloudPeering", Title: "Zoom Phone Cloud Peering", Exclusive: true, InContract: true, SyncFlag: true,
-		CustomHeader: HeaderTowardsCore, CarriesCalls: true},
-	CallProtection: {Service: CallProtection, Name: "azureOperatorCallProtection", Title: "Azure Operator Call Protection", InContract: true, Syncable: true,
+	Zoom: {Service: Zoom, Name: "zoomPhoneCloudPeering", Title: "Zoom Phone Cloud Peering",
+		Exclusive: true, InContract: true, SyncFlag: true, CustomHeader: HeaderTowardsCore, CarriesCalls: true},
+	CallProtection: {Service: CallProtection, Name: "azureOperatorCallProtection",
+		Title: "Azure Operator Call Protection", InContract: true, Syncable: true,
 		ExcludedBy: []Service{OperatorConnect, PhoneMobile, Zoom}},
-	ACS: {Service: ACS, Name: "azureCommunicationServices", Title: "Azure Communication Services", Exclusive: true, CustomHeader: HeaderTowardsCore},
+	ACS: {Service: ACS, Name: "azureCommunicationServices", Title: "Azure Communication Services", Exclusive: true,
+		CustomHeader: HeaderTowardsCore},
 }
 
 // Traits returns the service's traits. NoService and unknown values have zero traits.

@@ -13,26 +13,27 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// Explainer answers explainCall with what live calls use: it makes the INVITE that the question describes, reads its
-// facts as the edge does, and asks the same decision over the same index.
+// Explainer answers explainCall with the code of live calls: it builds the INVITE that the question describes, extracts
+// its facts as the edge does, and makes the same decision over the same index.
 type Explainer struct {
-	// View returns the number index that calls use now, nil if none was ever loaded.
+	// View returns the number index that calls use now, or nil if none was ever loaded.
 	View func() route.View
-	// Position returns the change feed position of that index. Nil leaves it out.
+	// Position returns the change feed position of that index. Nil omits it.
 	Position func() int64
 	Policy   *route.Policy
 	// Groups maps the names of peer groups, and of peers, to the name of the group.
 	Groups map[string]string
 }
 
-// anywhere is the host of numbers in questions that name none. It never reaches the decision.
+// anywhere is the host of numbers in questions without a host. It never reaches the decision.
 const anywhere = "anywhere.invalid"
 
-// Explain answers a question.
+// Explain returns where the call of question q would be routed, and why. Errors are *fault.Error.
 func (x *Explainer) Explain(_ context.Context, q api.Question) (*api.Explanation, error) {
 	group, ok := x.Groups[q.Peer]
 	if !ok {
-		return nil, fault.New(fault.NotFound, "UnknownPeer", "there is no peer group and no peer %q; tandem peers lists them", q.Peer).At("peer")
+		return nil, fault.New(fault.NotFound, "UnknownPeer",
+			"there is no peer or peer group %q; tandem peers lists them", q.Peer).At("peer")
 	}
 	facts, err := x.facts(q, group)
 	if err != nil {
@@ -44,8 +45,9 @@ func (x *Explainer) Explain(_ context.Context, q api.Question) (*api.Explanation
 		view = route.NoNumbers
 	}
 	ex := route.Explain(view, x.Policy, facts)
-	if d := &ex.Decision; !loaded && !(d.Emergency && d.Outcome == route.ToCore) { // such a call needs no index
-		return nil, fault.New(fault.Unavailable, "NoIndex", "this node has not loaded a number index yet; calls are answered 503")
+	if d := &ex.Decision; !loaded && !(d.Emergency && d.Outcome == route.ToCore) { // an emergency call needs no index
+		return nil, fault.New(fault.Unavailable, "NoIndex",
+			"this node has not loaded a number index yet; calls are answered 503")
 	}
 	out := answer(ex)
 	if x.Position != nil {
@@ -104,28 +106,30 @@ func (x *Explainer) facts(q api.Question, group string) (domain.CallFacts, error
 	return f, nil
 }
 
-// uri makes a URI of what a person writes: a number, a dial string or a URI.
+// uri returns a URI for text, which is a number, a dial string or a URI.
 func uri(target, text, host string) (string, error) {
 	u := strings.TrimSpace(text)
-	if scheme, _, ok := strings.Cut(u, ":"); !ok || !(strings.EqualFold(scheme, "sip") || strings.EqualFold(scheme, "sips") || strings.EqualFold(scheme, "tel")) {
+	if scheme, _, ok := strings.Cut(u, ":"); !ok ||
+		!(strings.EqualFold(scheme, "sip") || strings.EqualFold(scheme, "sips") || strings.EqualFold(scheme, "tel")) {
 		u = "sip:" + u + "@" + host
 	}
 	if strings.ContainsAny(u, "<>\r\n \t\"") {
 		return "", fault.New(fault.Invalid, "InvalidQuestion", "%q is neither a number nor a URI", text).At(target)
 	}
 	if _, err := sip.ParseURI(u); err != nil {
-		return "", fault.New(fault.Invalid, "InvalidQuestion", "%q is neither a number nor a URI: %v", text, err).At(target)
+		return "", fault.New(fault.Invalid, "InvalidQuestion", "%q is neither a number nor a URI: %v",
+			text, err).At(target)
 	}
 	return u, nil
 }
 
-// answer writes an explanation in the contract's words.
+// answer converts an explanation to that of the API contract.
 func answer(ex route.Explanation) *api.Explanation {
 	d := ex.Decision
 	out := &api.Explanation{
 		Outcome: d.Outcome.String(), Rule: string(d.Rule), Groups: d.Groups,
-		Called: string(d.Called), Identity: string(d.Identity), Caller: string(d.Caller), Header: d.Header, Emergency: d.Emergency,
-		SIPStatus: d.Status, Steps: []api.Step{},
+		Called: string(d.Called), Identity: string(d.Identity), Caller: string(d.Caller), Header: d.Header,
+		Emergency: d.Emergency, SIPStatus: d.Status, Steps: []api.Step{},
 	}
 	if d.Service != domain.NoService {
 		out.Service = d.Service.String()
@@ -145,9 +149,9 @@ func answer(ex route.Explanation) *api.Explanation {
 	}
 	switch d.Outcome {
 	case route.ToService:
-		out.Text = fmt.Sprintf("to %s by peer group %s", d.Service.Traits().Title, strings.Join(d.Groups, ", then "))
+		out.Text = fmt.Sprintf("to %s via peer group %s", d.Service.Traits().Title, strings.Join(d.Groups, ", then "))
 	case route.ToCore:
-		out.Text = fmt.Sprintf("to the core by peer group %s", strings.Join(d.Groups, ", then "))
+		out.Text = fmt.Sprintf("to the core via peer group %s", strings.Join(d.Groups, ", then "))
 	default:
 		out.Text = fmt.Sprintf("rejected with %d: %s", d.Status, d.Warning)
 	}

@@ -44,8 +44,10 @@ func explainer(t *testing.T) *manage.Explainer {
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	view := &index{domain.AccountRouting{Name: "contoso", Enabled: domain.ServiceSet(0).With(domain.DirectRouting), Subdomain: "contoso", SubdomainLive: true, CallScreening: true}}
-	return &manage.Explainer{View: func() route.View { return view }, Position: func() int64 { return 42 }, Policy: policy,
+	view := &index{domain.AccountRouting{Name: "contoso", Enabled: domain.ServiceSet(0).With(domain.DirectRouting),
+		Subdomain: "contoso", SubdomainLive: true, CallScreening: true}}
+	return &manage.Explainer{View: func() route.View { return view },
+		Position: func() int64 { return 42 }, Policy: policy,
 		Groups: map[string]string{"core": "core", "teams": "teams", "sip3": "teams"}}
 }
 
@@ -57,26 +59,41 @@ func TestExplain(t *testing.T) {
 		q    api.Question
 		want api.Explanation
 	}{
-		{"a number from the core goes to its service", api.Question{From: "+15550100", To: "+442079460123", Peer: "core"},
-			api.Explanation{Outcome: "toService", Service: "teamsDirectRouting", Account: "contoso", Called: "+442079460123", Identity: "+15550100", Header: "site-7"}},
-		{"a number nobody has is rejected", api.Question{From: "+15550100", To: "tel:+15550199", Peer: "core"},
+		{"a number from the core goes to its service",
+			api.Question{From: "+15550100", To: "+442079460123", Peer: "core"},
+			api.Explanation{Outcome: "toService", Service: "teamsDirectRouting", Account: "contoso",
+				Called: "+442079460123", Identity: "+15550100", Header: "site-7"}},
+		{"a number that is not provisioned is rejected",
+			api.Question{From: "+15550100", To: "tel:+15550199", Peer: "core"},
 			api.Explanation{Outcome: "rejected", Called: "+15550199", Identity: "+15550100", SIPStatus: 404}},
-		{"a peer stands for its group, and a URI for its number", api.Question{From: "sip:+442079460123@contoso.1r1.gw.example.com", To: "sip:+15550100@contoso.1r1.gw.example.com;user=phone", Peer: "sip3"},
-			api.Explanation{Outcome: "toCore", Service: "teamsDirectRouting", Account: "contoso", Called: "+15550100", Identity: "+442079460123", Header: "site-7"}},
-		{"a question without a host takes the caller's account", api.Question{From: "+442079460123", To: "+15550100", Peer: "teams"},
-			api.Explanation{Outcome: "toCore", Service: "teamsDirectRouting", Account: "contoso", Called: "+15550100", Identity: "+442079460123", Header: "site-7"}},
-		{"a forwarded call is known by its history", api.Question{From: "+15550111", To: "+15550100", Peer: "teams", Host: "contoso.1r1.gw.example.com", History: []string{"+442079460124"}},
-			api.Explanation{Outcome: "toCore", Service: "teamsDirectRouting", Account: "contoso", Called: "+15550100", Identity: "+442079460124"}},
-		{"another caller is screened", api.Question{From: "+15550111", To: "+15550100", Peer: "teams", Host: "contoso.1r1.gw.example.com"},
-			api.Explanation{Outcome: "rejected", Service: "teamsDirectRouting", Account: "contoso", Called: "+15550100", SIPStatus: 403}},
+		{"a peer stands for its group, and a URI for its number",
+			api.Question{From: "sip:+442079460123@contoso.1r1.gw.example.com",
+				To: "sip:+15550100@contoso.1r1.gw.example.com;user=phone", Peer: "sip3"},
+			api.Explanation{Outcome: "toCore", Service: "teamsDirectRouting", Account: "contoso", Called: "+15550100",
+				Identity: "+442079460123", Header: "site-7"}},
+		{"a question without a host takes the caller's account",
+			api.Question{From: "+442079460123", To: "+15550100", Peer: "teams"},
+			api.Explanation{Outcome: "toCore", Service: "teamsDirectRouting", Account: "contoso", Called: "+15550100",
+				Identity: "+442079460123", Header: "site-7"}},
+		{"a forwarded call is identified by its history",
+			api.Question{From: "+15550111", To: "+15550100", Peer: "teams", Host: "contoso.1r1.gw.example.com",
+				History: []string{"+442079460124"}},
+			api.Explanation{Outcome: "toCore", Service: "teamsDirectRouting", Account: "contoso", Called: "+15550100",
+				Identity: "+442079460124"}},
+		{"another caller is screened", api.Question{From: "+15550111", To: "+15550100", Peer: "teams",
+			Host: "contoso.1r1.gw.example.com"},
+			api.Explanation{Outcome: "rejected", Service: "teamsDirectRouting", Account: "contoso", Called: "+15550100",
+				SIPStatus: 403}},
 	} {
 		got, err := x.Explain(t.Context(), c.q)
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		if got.Outcome != c.want.Outcome || got.Service != c.want.Service && c.want.Outcome != "rejected" || got.Account != c.want.Account && c.want.Outcome != "rejected" ||
-			got.Called != c.want.Called || got.Header != c.want.Header || got.SIPStatus != c.want.SIPStatus || got.Identity != c.want.Identity && c.want.Identity != "" {
+		if got.Outcome != c.want.Outcome || got.Service != c.want.Service && c.want.Outcome != "rejected" ||
+			got.Account != c.want.Account && c.want.Outcome != "rejected" ||
+			got.Called != c.want.Called || got.Header != c.want.Header || got.SIPStatus != c.want.SIPStatus ||
+			got.Identity != c.want.Identity && c.want.Identity != "" {
 			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
 		}
 		if len(got.Steps) == 0 || got.Position != 42 || got.Text == "" || got.Rule == "" {
@@ -85,7 +102,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-func TestExplainRefusesWhatItCannotAsk(t *testing.T) {
+func TestExplainRefusesInvalidQuestions(t *testing.T) {
 	t.Parallel()
 	x := explainer(t)
 	for _, c := range []struct {
@@ -93,11 +110,13 @@ func TestExplainRefusesWhatItCannotAsk(t *testing.T) {
 		code   string
 		target string
 	}{
-		{api.Question{From: "+1", To: "+2", Peer: "nobody"}, "UnknownPeer", "peer"},
+		{api.Question{From: "+1", To: "+2", Peer: "unknown"}, "UnknownPeer", "peer"},
 		{api.Question{From: "+15550100", To: "a b", Peer: "core"}, "InvalidQuestion", "to"},
 		{api.Question{From: "x\r\nVia: y", To: "+15550100", Peer: "core"}, "InvalidQuestion", "from"},
-		{api.Question{From: "+15550100", To: "+15550100", Peer: "core", History: []string{"+15550100", "<"}}, "InvalidQuestion", "history[1]"},
-		{api.Question{From: "+15550100", To: "+15550100", Peer: "core", AnchoredBy: "MO\r\nX: y"}, "InvalidQuestion", "anchoredBy"},
+		{api.Question{From: "+15550100", To: "+15550100", Peer: "core", History: []string{"+15550100", "<"}},
+			"InvalidQuestion", "history[1]"},
+		{api.Question{From: "+15550100", To: "+15550100", Peer: "core", AnchoredBy: "MO\r\nX: y"},
+			"InvalidQuestion", "anchoredBy"},
 	} {
 		_, err := x.Explain(t.Context(), c.q)
 		f := fault.As(err)
@@ -106,14 +125,16 @@ func TestExplainRefusesWhatItCannotAsk(t *testing.T) {
 		}
 	}
 	x.View = func() route.View { return nil }
-	if _, err := x.Explain(t.Context(), api.Question{From: "+15550100", To: "+15550101", Peer: "core"}); !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "503") {
+	_, err := x.Explain(t.Context(), api.Question{From: "+15550100", To: "+15550101", Peer: "core"})
+	if !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "503") {
 		t.Errorf("without an index: %v", err)
 	}
 	ex, err := x.Explain(t.Context(), api.Question{From: "+15550100", To: "+911", Peer: "teams"})
 	if err != nil || ex.Outcome != "toCore" || !ex.Emergency {
 		t.Errorf("an emergency call without an index: %+v, %v, want one to the core", ex, err)
 	}
-	if _, err := x.Explain(t.Context(), api.Question{From: "+15550100", To: "911", Peer: "core"}); !fault.Is(err, fault.Unavailable) {
+	_, err = x.Explain(t.Context(), api.Question{From: "+15550100", To: "911", Peer: "core"})
+	if !fault.Is(err, fault.Unavailable) {
 		t.Errorf("911 from the core without an index: %v, want unavailable", err)
 	}
 }

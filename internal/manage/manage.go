@@ -1,9 +1,10 @@
 // Package manage serves the management API (api/manage/v1.yaml): health, explanations of calls, API clients and tokens,
-// audit verification, peers and draining. It is a front end: it parses, checks who may ask, calls the job, and maps the
-// result; it knows no database and starts nothing.
+// audit verification, peers and draining. It is a front end: it parses requests, checks permissions, calls the job and
+// maps the result; it does not use the database and starts nothing.
 //
-// The same Handler serves the Unix socket in the data directory, where whoever may open the socket may do everything, and
-// a URL, where a bearer token says what its bearer may do. Main types: Jobs, what the API needs; Server, the handler.
+// The same Server serves the Unix socket in the data directory, where every user that may open the socket may do
+// everything, and a URL, where a bearer token determines the permissions. Main types: Jobs, the functions behind the
+// API; Server, the handler.
 package manage
 
 import (
@@ -29,17 +30,17 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/strictjson"
 )
 
-// maxBodyBytes bounds request bodies; the largest sensible question is far smaller.
+// maxBodyBytes bounds request bodies; the largest sensible one is far smaller.
 const maxBodyBytes = 64 << 10
 
-// The roles that tokens carry. Management.Admin includes Management.Read.
+// The roles in tokens. Management.Admin includes Management.Read.
 const (
 	RoleAdmin = "Management.Admin"
 	RoleRead  = "Management.Read"
 )
 
-// Jobs is what the API calls. Functions are safe for concurrent use and return *fault.Error where the caller can do
-// something about it. A nil function means that this node's roles do not include the job.
+// Jobs holds the functions behind the API. They must be safe for concurrent use, and return *fault.Error for errors
+// that the caller can fix. A nil function means that this node's roles do not include the job.
 type Jobs struct {
 	Health      func(ctx context.Context) api.Health
 	Drain       func(ctx context.Context, draining bool) error
@@ -54,11 +55,11 @@ type Jobs struct {
 	VerifyAudit func(ctx context.Context, heads []string) (*api.AuditReport, error)
 }
 
-// Identify tells who sends a request and which roles it has, from its bearer token. It returns a *fault.Error of kind
-// Unauthenticated when there is none that holds, and of kind Limited when the client asks too often.
+// Identify returns who sent a request, and with which roles, from its bearer token. It returns a *fault.Error of kind
+// Unauthenticated if the request has no valid token, and of kind Limited if the rate limit is exceeded.
 type Identify func(r *http.Request) (who domain.Actor, roles []string, err error)
 
-// Server is the API's handler. Make it with New.
+// Server serves the API. Create it with New.
 type Server struct {
 	jobs     Jobs
 	log      *slog.Logger
@@ -67,28 +68,29 @@ type Server struct {
 
 // New returns a server over jobs.
 func New(jobs Jobs, log *slog.Logger, reg prometheus.Registerer) *Server {
-	s := &Server{jobs: jobs, log: log, requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_manage_requests_total",
-		Help: "Requests to the management API."}, []string{"operation", "status"})}
+	s := &Server{jobs: jobs, log: log,
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_manage_requests_total",
+			Help: "Requests to the management API."}, []string{"operation", "status"})}
 	reg.MustRegister(s.requests)
 	return s
 }
 
-// Local returns the handler for the Unix socket: the socket's mode has said who may ask; who says who it is, for the audit
-// log.
+// Local returns the handler for the Unix socket, whose file mode decides who may use it. who returns the sender of a
+// request, for the audit log.
 func (s *Server) Local(who func(*http.Request) domain.Actor) http.Handler {
 	return s.handler(func(r *http.Request) (domain.Actor, []string, error) {
 		return who(r), []string{RoleAdmin}, nil
 	})
 }
 
-// Remote returns the handler for a URL: mux, with the API added to it. permit says whether the address that a request
-// comes from may ask at all, also for what mux serves besides; then identify says who asks.
+// Remote returns the handler for a URL: mux, with the API added to it. permit checks the source address of every
+// request, including those for the other handlers of mux; then identify returns who sent an API request.
 func (s *Server) Remote(mux *http.ServeMux, permit func(*http.Request) error, identify Identify) http.Handler {
 	mux.Handle("/", s.handler(identify))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := permit(r); err != nil {
 			s.fail(w, "none", err)
-		} else if r.URL.Path == "*" { // OPTIONS *, which is not for a mux
+		} else if r.URL.Path == "*" { // OPTIONS *, which ServeMux does not route
 			s.notFound(w)
 		} else {
 			mux.ServeHTTP(w, r)
@@ -99,7 +101,7 @@ func (s *Server) Remote(mux *http.ServeMux, permit func(*http.Request) error, id
 // operation is one operation of the contract.
 type operation struct {
 	id, method, path string
-	role             string // the least that is needed
+	role             string // minimum role
 	run              func(s *Server, r *http.Request) (status int, body any, err error)
 }
 
@@ -122,12 +124,14 @@ func (s *Server) handler(identify Identify) http.Handler {
 	methods := map[string][]string{}
 	for _, op := range operations {
 		methods[op.path] = append(methods[op.path], op.method)
-		mux.HandleFunc(op.method+" "+op.path, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, op, identify) })
+		mux.HandleFunc(op.method+" "+op.path,
+			func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, op, identify) })
 	}
 	for path, allowed := range methods {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
-			s.refuse(w, "none", http.StatusMethodNotAllowed, fault.New(fault.Invalid, "MethodNotAllowed", "%s is not possible here; use %s", r.Method, strings.Join(allowed, " or ")))
+			s.refuse(w, "none", http.StatusMethodNotAllowed, fault.New(fault.Invalid, "MethodNotAllowed",
+				"%s is not allowed here; use %s", r.Method, strings.Join(allowed, " or ")))
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { s.notFound(w) })
@@ -135,7 +139,8 @@ func (s *Server) handler(identify Identify) http.Handler {
 }
 
 func (s *Server) notFound(w http.ResponseWriter) {
-	s.fail(w, "none", fault.New(fault.NotFound, "NotFound", "there is nothing at this path; the management API is under /manage/v1/"))
+	s.fail(w, "none", fault.New(fault.NotFound, "NotFound",
+		"there is nothing at this path; the management API is under /manage/v1/"))
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, op operation, identify Identify) {
@@ -158,7 +163,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, op operation, ide
 	}
 	if !slices.Contains(roles, op.role) && !slices.Contains(roles, RoleAdmin) {
 		has := cmp.Or(strings.Join(roles, ", "), "none")
-		s.fail(w, op.id, fault.New(fault.Forbidden, "RoleMissing", "this needs the role %s; the token has %s", op.role, has))
+		s.fail(w, op.id, fault.New(fault.Forbidden, "RoleMissing",
+			"this operation needs the role %s; the token has %s", op.role, has))
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
@@ -182,10 +188,10 @@ func (s *Server) answer(w http.ResponseWriter, op string, status int, body any) 
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the client has gone
+	_ = json.NewEncoder(w).Encode(body) // an error means that the client has disconnected
 }
 
-// fail answers with an error: the API's one mapping from faults to HTTP.
+// fail answers with an error: the only mapping from faults to HTTP.
 func (s *Server) fail(w http.ResponseWriter, op string, err error) {
 	f := fault.As(err)
 	status, ok := statuses[f.Kind]
@@ -199,9 +205,15 @@ func (s *Server) fail(w http.ResponseWriter, op string, err error) {
 }
 
 var statuses = map[fault.Kind]int{
-	fault.Invalid: http.StatusBadRequest, fault.Unauthenticated: http.StatusUnauthorized, fault.Forbidden: http.StatusForbidden,
-	fault.NotFound: http.StatusNotFound, fault.Conflict: http.StatusConflict, fault.Precondition: http.StatusPreconditionFailed,
-	fault.TooLarge: http.StatusRequestEntityTooLarge, fault.Limited: http.StatusTooManyRequests, fault.Unavailable: http.StatusServiceUnavailable,
+	fault.Invalid:         http.StatusBadRequest,
+	fault.Unauthenticated: http.StatusUnauthorized,
+	fault.Forbidden:       http.StatusForbidden,
+	fault.NotFound:        http.StatusNotFound,
+	fault.Conflict:        http.StatusConflict,
+	fault.Precondition:    http.StatusPreconditionFailed,
+	fault.TooLarge:        http.StatusRequestEntityTooLarge,
+	fault.Limited:         http.StatusTooManyRequests,
+	fault.Unavailable:     http.StatusServiceUnavailable,
 }
 
 func (s *Server) refuse(w http.ResponseWriter, op string, status int, f *fault.Error) {
@@ -220,15 +232,15 @@ func publicError(f fault.Error) api.Error {
 	return e
 }
 
-// read reads the body strictly: take takes the members that the contract has out of it, and others are refused. It is
-// not called for an empty body, which is refused if one is required.
+// read reads the body strictly: take extracts the members that the contract defines; any other member is an error. An
+// empty body is an error if required is set; otherwise take is not called for it.
 func read[T any](r *http.Request, required bool, take func(o *strictjson.Object) T) (v T, err error) {
 	raw, err := io.ReadAll(r.Body)
 	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-		return v, fault.New(fault.TooLarge, "RequestTooLarge", "the body is larger than %d bytes", maxBodyBytes)
+		return v, fault.New(fault.TooLarge, "RequestTooLarge", "the request body exceeds %d bytes", maxBodyBytes)
 	}
 	if err != nil {
-		return v, fault.New(fault.Invalid, strictjson.CodeInvalidJSON, "the body could not be read to its end")
+		return v, fault.New(fault.Invalid, strictjson.CodeInvalidJSON, "the request body could not be read completely")
 	}
 	if len(raw) == 0 && !required {
 		return v, nil
@@ -245,7 +257,8 @@ func read[T any](r *http.Request, required bool, take func(o *strictjson.Object)
 }
 
 func notHere(what string) error {
-	return fault.New(fault.NotFound, "NotOnThisNode", "this node's roles do not include %s; ask a node that has it", what)
+	return fault.New(fault.NotFound, "NotOnThisNode",
+		"this node does not have the role %s; use a node that has it", what)
 }
 
 func (s *Server) getHealth(r *http.Request) (int, any, error) {
@@ -255,10 +268,10 @@ func (s *Server) getHealth(r *http.Request) (int, any, error) {
 	return http.StatusOK, s.jobs.Health(r.Context()), nil
 }
 
-// errNotRunning is the answer of an offline command.
-var errNotRunning = fault.New(fault.Unavailable, "NotRunning", "tandem serve does not run on this data directory")
+// errNotRunning is the answer to operations that an offline command cannot serve.
+var errNotRunning = fault.New(fault.Unavailable, "NotRunning", "tandem serve is not running on this data directory")
 
-// noEdge is the answer where no edge runs.
+// noEdge returns the answer to operations that need an edge, where none runs.
 func (s *Server) noEdge() error {
 	if s.jobs.Health == nil {
 		return errNotRunning
@@ -270,7 +283,8 @@ func (s *Server) setDrain(r *http.Request) (int, any, error) {
 	if s.jobs.Drain == nil {
 		return 0, nil, errNotRunning
 	}
-	d, err := read(r, true, func(o *strictjson.Object) api.Drain { return api.Drain{Draining: o.Bool("draining", true)} })
+	d, err := read(r, true,
+		func(o *strictjson.Object) api.Drain { return api.Drain{Draining: o.Bool("draining", true)} })
 	if err != nil {
 		return 0, nil, err
 	}
@@ -281,7 +295,7 @@ func (s *Server) reload(r *http.Request) (int, any, error) {
 	if s.jobs.Reload == nil {
 		return 0, nil, errNotRunning
 	}
-	// It takes no member: what somebody asks for besides is not dropped silently.
+	// The body has no members: an option that a client sends must not be ignored silently.
 	if _, err := read(r, false, func(*strictjson.Object) (none struct{}) { return none }); err != nil {
 		return 0, nil, err
 	}
@@ -322,8 +336,8 @@ func (s *Server) explainCall(r *http.Request) (int, any, error) {
 	}
 	q, err := read(r, true, func(o *strictjson.Object) api.Question {
 		text := func(name string) string { return o.Str(name, false) }
-		return api.Question{From: o.Str("from", true), To: o.Str("to", true), Peer: o.Str("peer", true), Host: text("host"),
-			Asserted: o.Strings("asserted", false), History: o.Strings("history", false),
+		return api.Question{From: o.Str("from", true), To: o.Str("to", true), Peer: o.Str("peer", true),
+			Host: text("host"), Asserted: o.Strings("asserted", false), History: o.Strings("history", false),
 			ReferredBy: text("referredBy"), AnchoredBy: text("anchoredBy")}
 	})
 	if err != nil {
@@ -332,7 +346,8 @@ func (s *Server) explainCall(r *http.Request) (int, any, error) {
 	for _, f := range [][2]string{{"to", q.To}, {"from", q.From}, {"peer", q.Peer}} {
 		if f[1] == "" {
 			return 0, nil, fault.New(fault.Invalid, "InvalidQuestion",
-				"%s is empty; to is the called number as dialled, from the calling number, peer where the call comes from", f[0]).At(f[0])
+				`%s is empty; "to" is the called number as dialled, "from" the calling number, "peer" the peer or `+
+					"peer group that sends the call", f[0]).At(f[0])
 		}
 	}
 	e, err := s.jobs.Explain(r.Context(), q)
@@ -367,7 +382,8 @@ func (s *Server) createClient(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	if n.Name == "" || len(n.Name) > 100 {
-		return 0, nil, fault.New(fault.Invalid, "InvalidClientName", "a client needs a name of 1 to 100 characters").At("name")
+		return 0, nil, fault.New(fault.Invalid, "InvalidClientName",
+			"a client needs a name of 1 to 100 characters").At("name")
 	}
 	if len(n.Roles) == 0 {
 		return 0, nil, fault.New(fault.Invalid, "RolesMissing", "a client needs at least one role").At("roles")
@@ -390,7 +406,8 @@ func (s *Server) createToken(r *http.Request) (int, any, error) {
 	if s.jobs.NewToken == nil {
 		return 0, nil, notHere("api")
 	}
-	n, err := read(r, true, func(o *strictjson.Object) api.NewToken { return api.NewToken{Roles: o.Strings("roles", true)} })
+	n, err := read(r, true,
+		func(o *strictjson.Object) api.NewToken { return api.NewToken{Roles: o.Strings("roles", true)} })
 	if err != nil {
 		return 0, nil, err
 	}

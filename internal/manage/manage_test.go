@@ -45,8 +45,7 @@ func newContract(t *testing.T, h http.Handler) *contract {
 	return &contract{t: t, doc: doc, http: h, seen: map[string]bool{}}
 }
 
-// do sends a request and returns the answer; both must match the contract, unless badRequest says that the request does
-// not.
+// do sends a request and returns the answer. Both must match the contract; with badRequest the request must not.
 func (c *contract) do(method, path, body string, badRequest bool, headers ...string) *httptest.ResponseRecorder {
 	c.t.Helper()
 	router, err := gorillamux.NewRouter(c.doc)
@@ -72,12 +71,13 @@ func (c *contract) do(method, path, body string, badRequest bool, headers ...str
 	in := &openapi3filter.RequestValidationInput{Request: r, PathParams: params, Route: route,
 		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc}}
 	if err := openapi3filter.ValidateRequest(c.t.Context(), in); (err != nil) != badRequest {
-		c.t.Errorf("%s %s %s: against the contract the request is %v", method, path, body, err)
+		c.t.Errorf("%s %s %s: validating the request against the contract: %v", method, path, body, err)
 	}
 	w := httptest.NewRecorder()
 	c.http.ServeHTTP(w, newRequest())
 	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: w.Code, Header: w.Header(),
-		Body: io.NopCloser(bytes.NewReader(w.Body.Bytes())), Options: &openapi3filter.Options{IncludeResponseStatus: true}}
+		Body:    io.NopCloser(bytes.NewReader(w.Body.Bytes())),
+		Options: &openapi3filter.Options{IncludeResponseStatus: true}}
 	if err := openapi3filter.ValidateResponse(c.t.Context(), out); err != nil {
 		c.t.Errorf("%s %s: the answer %d does not match the contract: %v\n%s", method, path, w.Code, err, w.Body)
 	}
@@ -89,10 +89,13 @@ func jobs() (manage.Jobs, *[]string) {
 	now := time.Date(2026, 11, 21, 7, 0, 0, 0, time.UTC)
 	return manage.Jobs{
 		Health: func(context.Context) api.Health {
-			return api.Health{Status: api.StatusReady, Reasons: []string{}, Version: "v0", Node: "n1", Roles: []string{"edge"}, Started: now,
-				Parts: []api.Part{{Name: "edge", Running: true, Since: now}}, Database: &api.Database{Engine: "sqlite", Location: "/d/tandem.db", Available: true, Writable: true, Since: now},
+			return api.Health{Status: api.StatusReady, Reasons: []string{}, Version: "v0", Node: "n1",
+				Roles: []string{"edge"}, Started: now,
+				Parts: []api.Part{{Name: "edge", Running: true, Since: now}}, Database: &api.Database{Engine: "sqlite",
+					Location: "/d/tandem.db", Available: true, Writable: true, Since: now},
 				Replica: &api.Replica{Loaded: true, Database: "d1", Position: 7, Head: 7, Current: true, Synced: &now,
-					Held: &api.HeldIndex{Reason: "another database", Database: "d2", Numbers: 1, Since: now}}, Calls: &api.Calls{Active: 3}}
+					Held: &api.HeldIndex{Reason: "another database", Database: "d2", Numbers: 1, Since: now}},
+				Calls: &api.Calls{Active: 3}}
 		},
 		Drain: func(context.Context, bool) error { did = append(did, "drain"); return nil },
 		Reload: func(ctx context.Context) (*api.Reloaded, error) {
@@ -100,7 +103,8 @@ func jobs() (manage.Jobs, *[]string) {
 			return &api.Reloaded{Applied: []string{"log.level"}, Restart: []string{}}, nil
 		},
 		Peers: func() []api.PeerGroup {
-			return []api.PeerGroup{{Name: "core", Service: "core", Listen: []string{"udp 127.0.0.1:5060"}, Peers: []api.Peer{{Name: "a", Address: "127.0.0.1:5070", State: "up", Since: &now}}}}
+			return []api.PeerGroup{{Name: "core", Service: "core", Listen: []string{"udp 127.0.0.1:5060"},
+				Peers: []api.Peer{{Name: "a", Address: "127.0.0.1:5070", State: "up", Since: &now}}}}
 		},
 		AcceptIndex: func(ctx context.Context, database string) error {
 			if database == "other" {
@@ -113,19 +117,24 @@ func jobs() (manage.Jobs, *[]string) {
 			if q.Peer == "none" {
 				return nil, fault.New(fault.NotFound, "UnknownPeer", "there is no peer %q", q.Peer).At("peer")
 			}
+			step := api.Step{Rule: "peer-group", Result: "note", Text: "core",
+				Facts: []api.Fact{{Name: "peerGroup", Value: q.Peer}}}
 			return &api.Explanation{Outcome: "rejected", Rule: "default-service", Text: "404", SIPStatus: 404,
-				Steps: []api.Step{{Rule: "peer-group", Result: "note", Text: "core", Facts: []api.Fact{{Name: "peerGroup", Value: q.Peer}}}}}, nil
+				Steps: []api.Step{step}}, nil
 		},
 		Clients: func(context.Context) ([]api.Client, error) {
-			return []api.Client{{ID: "1", Name: "bss", Roles: []string{"ProvisioningAPI.Admin"}, Created: now, Revoked: &now}}, nil
+			return []api.Client{{ID: "1", Name: "bss", Roles: []string{"ProvisioningAPI.Admin"}, Created: now,
+				Revoked: &now}}, nil
 		},
 		NewClient: func(ctx context.Context, n api.NewClient) (*api.CreatedClient, error) {
 			did = append(did, "client "+n.Name+" by "+domain.ActorFrom(ctx).ID)
-			return &api.CreatedClient{Client: api.Client{ID: "2", Name: n.Name, Roles: n.Roles, Created: now}, Secret: "s"}, nil
+			return &api.CreatedClient{Client: api.Client{ID: "2", Name: n.Name, Roles: n.Roles, Created: now},
+				Secret: "s"}, nil
 		},
 		Revoke: func(_ context.Context, id string) error {
 			if id == "busy" {
-				return fault.New(fault.Unavailable, "DatabaseAway", "the database is away").After(1500 * time.Millisecond)
+				return fault.New(fault.Unavailable, "DatabaseUnavailable",
+					"the database is unavailable").After(1500 * time.Millisecond)
 			}
 			did = append(did, "revoke "+id)
 			return nil
@@ -134,7 +143,8 @@ func jobs() (manage.Jobs, *[]string) {
 			return &api.Token{AccessToken: strings.Join(roles, "+"), ExpiresIn: 60}, nil
 		},
 		VerifyAudit: func(_ context.Context, heads []string) (*api.AuditReport, error) {
-			return &api.AuditReport{OK: false, Rows: 10, BrokenAt: 5, Reason: "hash differs" + strings.Join(heads, ",")}, nil
+			return &api.AuditReport{OK: false, Rows: 10, BrokenAt: 5,
+				Reason: "hash differs" + strings.Join(heads, ",")}, nil
 		},
 	}, &did
 }
@@ -165,8 +175,10 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"POST", "/manage/v1/index/accept", `{"database":"d2"}`, 202, "", false},
 		{"POST", "/manage/v1/index/accept", `{"database":"other"}`, 409, "IndexNotHeld", false},
 		{"POST", "/manage/v1/index/accept", `{}`, 400, "MissingField", true},
-		{"POST", "/manage/v1/explain", `{"from":"+15550100","to":"+442079460123","peer":"core"}`, 200, `"sipStatus":404`, false},
-		{"POST", "/manage/v1/explain", `{"from":"+15550100","to":"+442079460123","peer":"none"}`, 404, "UnknownPeer", false},
+		{"POST", "/manage/v1/explain", `{"from":"+15550100","to":"+442079460123","peer":"core"}`, 200,
+			`"sipStatus":404`, false},
+		{"POST", "/manage/v1/explain", `{"from":"+15550100","to":"+442079460123","peer":"none"}`, 404,
+			"UnknownPeer", false},
 		{"POST", "/manage/v1/explain", `{"from":"+15550100","peer":"core"}`, 400, `"target":"to"`, true},
 		{"POST", "/manage/v1/explain", `{"to":"+15550100","peer":"core"}`, 400, `"target":"from"`, true},
 		{"POST", "/manage/v1/explain", `{"to":"+15550100","from":"+1"}`, 400, `"target":"peer"`, true},
@@ -175,7 +187,7 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"POST", "/manage/v1/clients", `{"name":"","roles":["ProvisioningAPI.Admin"]}`, 400, "InvalidClientName", true},
 		{"POST", "/manage/v1/clients", `{"name":"x","roles":[]}`, 400, "RolesMissing", true},
 		{"DELETE", "/manage/v1/clients/7", "", 204, "", false},
-		{"DELETE", "/manage/v1/clients/busy", "", 503, "DatabaseAway", false},
+		{"DELETE", "/manage/v1/clients/busy", "", 503, "DatabaseUnavailable", false},
 		{"POST", "/manage/v1/tokens", `{"roles":["a"]}`, 200, `"expiresIn":60`, false},
 		{"POST", "/manage/v1/tokens", `{"roles":["a"],"lifetime":59}`, 400, "UnknownField", true},
 		{"POST", "/manage/v1/tokens", `{"roles":[]}`, 400, "RolesMissing", true},
@@ -203,24 +215,27 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 	}
 }
 
-func TestRolesDecideWhoMayDoWhat(t *testing.T) {
+func TestRolesDetermineThePermissions(t *testing.T) {
 	t.Parallel()
 	j, did := jobs()
-	h := newServer(t, j).Remote(http.NewServeMux(), func(*http.Request) error { return nil }, func(r *http.Request) (domain.Actor, []string, error) {
-		role, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if !ok {
-			return domain.Actor{}, nil, fault.New(fault.Unauthenticated, "TokenMissing", "send a bearer token")
-		}
-		return domain.Actor{Kind: "client", ID: "c"}, []string{role}, nil
-	})
+	h := newServer(t, j).Remote(http.NewServeMux(), func(*http.Request) error { return nil },
+		func(r *http.Request) (domain.Actor, []string, error) {
+			role, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+			if !ok {
+				return domain.Actor{}, nil, fault.New(fault.Unauthenticated, "TokenMissing", "send a bearer token")
+			}
+			return domain.Actor{Kind: "client", ID: "c"}, []string{role}, nil
+		})
 	c := newContract(t, h)
 	read := map[string]bool{"getHealth": true, "listPeers": true, "explainCall": true, "verifyAudit": true}
-	bodies := map[string]string{"setDrain": `{"draining":false}`, "acceptIndex": `{"database":"d2"}`, "explainCall": `{"from":"+15550100","to":"+15550101","peer":"core"}`,
+	bodies := map[string]string{"setDrain": `{"draining":false}`, "acceptIndex": `{"database":"d2"}`,
+		"explainCall":  `{"from":"+15550100","to":"+15550101","peer":"core"}`,
 		"createClient": `{"name":"n","roles":["r"]}`, "createToken": `{"roles":["r"]}`}
 	for path, item := range c.doc.Paths.Map() {
 		path = strings.ReplaceAll(path, "{clientId}", "1")
 		for method, op := range item.Operations() {
-			for role, want := range map[string]bool{"": false, "Management.Admin": true, "Management.Read": read[op.OperationID], "ProvisioningAPI.Admin": false} {
+			for role, want := range map[string]bool{"": false, "Management.Admin": true,
+				"Management.Read": read[op.OperationID], "ProvisioningAPI.Admin": false} {
 				var auth []string
 				wantStatus := 403
 				if role == "" {
@@ -241,7 +256,7 @@ func TestRolesDecideWhoMayDoWhat(t *testing.T) {
 	}
 }
 
-// TestBodiesAreReadStrictly: nothing is done for a body that does not say exactly what the contract asks for.
+// TestBodiesAreReadStrictly: a body that does not match the contract exactly has no effect.
 func TestBodiesAreReadStrictly(t *testing.T) {
 	t.Parallel()
 	j, did := jobs()
@@ -262,12 +277,14 @@ func TestBodiesAreReadStrictly(t *testing.T) {
 		{"PUT", "drain", `{"draining":true}x`, "InvalidJson"},
 		{"PUT", "drain", "\ufeff" + `{"draining":true}`, "InvalidJson"},
 		{"PUT", "drain", "{\"draining\":true,\"x\":\"\xff\"}", "InvalidJson"},
-		{"PUT", "drain", `{"draining":true,"x":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`, "InvalidJson"},
+		{"PUT", "drain", `{"draining":true,"x":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) +
+			`}`, "InvalidJson"},
 		{"POST", "clients", `{"name":"bss"}`, "MissingField"},
 		{"POST", "clients", `{"name":"bss","roles":null}`, "InvalidFieldType"},
 		{"POST", "clients", `{"name":7,"roles":["ProvisioningAPI.Read"]}`, "InvalidFieldType"},
 		{"POST", "clients", `{"name":"bss","roles":"ProvisioningAPI.Read"}`, "InvalidFieldType"},
-		{"POST", "clients", `{"name":"bss","roles":["ProvisioningAPI.Read"],"roles":["ProvisioningAPI.Admin"]}`, "DuplicateField"},
+		{"POST", "clients", `{"name":"bss","roles":["ProvisioningAPI.Read"],"roles":["ProvisioningAPI.Admin"]}`,
+			"DuplicateField"},
 		{"POST", "tokens", `{"Roles":["ProvisioningAPI.Read"]}`, "InvalidRequestBody"},
 		{"POST", "tokens", `{"roles":[null]}`, "InvalidFieldType"},
 		{"POST", "explain", `{"from":"1","to":"2","peer":"p","asserted":"x"}`, "InvalidFieldType"},
@@ -277,15 +294,17 @@ func TestBodiesAreReadStrictly(t *testing.T) {
 		{"POST", "reload", `x`, "InvalidJson"},
 	} {
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), x.method, "/manage/v1/"+x.path, strings.NewReader(x.body)))
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), x.method, "/manage/v1/"+x.path,
+			strings.NewReader(x.body)))
 		if w.Code != 400 || w.Header().Get("x-ms-error-code") != x.code {
 			t.Errorf("%s %s %.60s = %d %.200s, want 400 %s", x.method, x.path, x.body, w.Code, w.Body, x.code)
 		}
 	}
 	if len(*did) != 0 {
-		t.Errorf("done for bodies that were refused: %v", *did)
+		t.Errorf("refused bodies had an effect: %v", *did)
 	}
-	for _, path := range []string{"reload", "audit/verify"} { // an optional body may be empty, also in chunks, whose length is unknown
+	// an optional body may be empty, also in chunks, whose length is unknown
+	for _, path := range []string{"reload", "audit/verify"} {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "POST", "/manage/v1/"+path, io.MultiReader()))
 		if w.Code != 200 {
@@ -294,12 +313,14 @@ func TestBodiesAreReadStrictly(t *testing.T) {
 	}
 }
 
-func TestWhatTheServerAnswersBesides(t *testing.T) {
+func TestErrorAnswers(t *testing.T) {
 	t.Parallel()
 	j, _ := jobs()
 	j.Explain = func(context.Context, api.Question) (*api.Explanation, error) { panic("bug") }
 	j.Peers = nil
-	j.VerifyAudit = func(context.Context, []string) (*api.AuditReport, error) { return nil, errors.New("disk: secret path") }
+	j.VerifyAudit = func(context.Context, []string) (*api.AuditReport, error) {
+		return nil, errors.New("disk: secret path")
+	}
 	h := newServer(t, j).Local(local)
 	for _, x := range []struct {
 		method, path, body string
@@ -316,11 +337,12 @@ func TestWhatTheServerAnswersBesides(t *testing.T) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), x.method, x.path, strings.NewReader(x.body)))
 		var e api.ErrorBody
-		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || w.Code != x.status || e.Error.Code != x.code || w.Header().Get("x-ms-error-code") != x.code {
+		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || w.Code != x.status || e.Error.Code != x.code ||
+			w.Header().Get("x-ms-error-code") != x.code {
 			t.Errorf("%s %s = %d %s (%v), want %d %s", x.method, x.path, w.Code, w.Body, err, x.status, x.code)
 		}
 		if strings.Contains(w.Body.String(), "secret path") {
-			t.Errorf("the answer tells what only the log may: %s", w.Body)
+			t.Errorf("the answer contains what only the log may: %s", w.Body)
 		}
 	}
 }

@@ -25,8 +25,8 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/listen"
 )
 
-// TestTheManagementURLHasAnAllowListAndALimit: first the address, then the token, then the rate; health needs the
-// address alone.
+// TestTheManagementURLHasAnAllowListAndALimit: the address is checked first, then the token, then the rate; the health
+// endpoints check the address only.
 func TestTheManagementURLHasAnAllowListAndALimit(t *testing.T) {
 	t.Parallel()
 	n := buildNode(t, `manage.allowedSources=["192.0.2.0/24"]`, "manage.requestsPerMinute=2")
@@ -62,18 +62,21 @@ func TestTheManagementURLHasAnAllowListAndALimit(t *testing.T) {
 		}
 		w := httptest.NewRecorder()
 		n.manageHTTP.handler.ServeHTTP(w, r)
-		if w.Code != x.status || w.Header().Get("x-ms-error-code") != x.code || (w.Header().Get("Retry-After") != "") != (x.status == 429) ||
+		if w.Code != x.status || w.Header().Get("x-ms-error-code") != x.code ||
+			(w.Header().Get("Retry-After") != "") != (x.status == 429) ||
 			(w.Header().Get("WWW-Authenticate") != "") != (x.status == 401) {
-			t.Errorf("%s from %s with a token: %v = %d %v %s, want %d %s", x.request, x.from, x.token, w.Code, w.Header(), w.Body, x.status, x.code)
+			t.Errorf("%s from %s with a token: %v = %d %v %s, want %d %s", x.request, x.from, x.token, w.Code,
+				w.Header(), w.Body, x.status, x.code)
 		}
 		var e api.ErrorBody
-		if err := json.Unmarshal(w.Body.Bytes(), &e); x.code != "" && (err != nil || e.Error.Code != x.code || e.Error.Message == "") {
+		if err := json.Unmarshal(w.Body.Bytes(), &e); x.code != "" &&
+			(err != nil || e.Error.Code != x.code || e.Error.Message == "") {
 			t.Errorf("%s from %s: the body is %s", x.request, x.from, w.Body)
 		}
 	}
 }
 
-// TestDescriptorsAreShared: files and the database first, then HTTP half at most, then SIP.
+// TestDescriptorsAreShared: files and the database first, then HTTP with at most half of the rest, then SIP.
 func TestDescriptorsAreShared(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -90,7 +93,7 @@ func TestDescriptorsAreShared(t *testing.T) {
 		{limit: 1024, provisioning: 243, perSource: 60, sip: 439, warns: true},
 		{limit: 256, provisioning: 30, perSource: 7, sip: 55, warns: true},
 		{limit: 1024, off: true, provisioning: 438, perSource: 100, sip: 439, warns: true},
-		// One listener with room for many leaves the others the least that may be configured.
+		// One listener with a high limit leaves the others the minimum that may be configured.
 		{limit: 256, most: 100_000, provisioning: 53, perSource: 13, sip: 55, warns: true},
 		{limit: 200, fails: "the limit of 200 open files is too low"},
 		{limit: 1024, database: 400, fails: "lower database.maxConnections"},
@@ -101,7 +104,7 @@ func TestDescriptorsAreShared(t *testing.T) {
 		}
 		if tc.off {
 			cfg.Manage.Listen, cfg.Metrics.Listen = config.Off, config.Off
-			cfg.Manage.MaxConnections, cfg.Metrics.MaxConnections = 0, -1000 // what is off is not checked
+			cfg.Manage.MaxConnections, cfg.Metrics.MaxConnections = 0, -1000 // a listener that is off is not checked
 		}
 		if tc.most > 0 {
 			cfg.Provisioning.MaxConnections = tc.most
@@ -115,15 +118,18 @@ func TestDescriptorsAreShared(t *testing.T) {
 			continue
 		}
 		p := cfg.Provisioning
-		if err != nil || p.MaxConnections != tc.provisioning || p.MaxConnectionsPerSource != tc.perSource || sip != tc.sip {
-			t.Errorf("limit %d: provisioning %d (%d a source), SIP %d, %v; want %d (%d), %d", tc.limit, p.MaxConnections, p.MaxConnectionsPerSource, sip, err,
+		if err != nil || p.MaxConnections != tc.provisioning ||
+			p.MaxConnectionsPerSource != tc.perSource || sip != tc.sip {
+			t.Errorf("limit %d: provisioning %d (%d per source), SIP %d, %v; want %d (%d), %d", tc.limit,
+				p.MaxConnections, p.MaxConnectionsPerSource, sip, err,
 				tc.provisioning, tc.perSource, tc.sip)
 		}
 		if least := min(cfg.Manage.MaxConnections, cfg.Metrics.MaxConnections); least < 8 && !tc.off {
 			t.Errorf("limit %d: a listener has %d connections", tc.limit, least)
 		}
-		if used := p.MaxConnections + cfg.Manage.MaxConnections + cfg.Metrics.MaxConnections + sip; used >= tc.limit-100 {
-			t.Errorf("limit %d: connections may take %d of it", tc.limit, used)
+		if used := p.MaxConnections + cfg.Manage.MaxConnections + cfg.Metrics.MaxConnections +
+			sip; used >= tc.limit-100 {
+			t.Errorf("limit %d: connections may use %d of it", tc.limit, used)
 		}
 		if warns := strings.Contains(log.String(), "LimitNOFILE"); warns != tc.warns {
 			t.Errorf("limit %d: the log says %q", tc.limit, log.String())
@@ -149,7 +155,7 @@ func TestTheEndOfHTTPCertificatesIsExposed(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer func() {
 		cancel()
-		_ = run(ctx) // it was opened; this closes it
+		_ = run(ctx) // closes what was opened
 	}()
 	families, err := reg.Gather()
 	if err != nil {
@@ -158,8 +164,9 @@ func TestTheEndOfHTTPCertificatesIsExposed(t *testing.T) {
 	for _, f := range families {
 		if f.GetName() == "tandem_http_certificate_expiry_timestamp_seconds" {
 			ends := time.Unix(int64(f.Metric[0].Gauge.GetValue()), 0)
-			if d := time.Until(ends); d < 364*24*time.Hour || d > 366*24*time.Hour || f.Metric[0].Label[0].GetValue() != "manage" {
-				t.Errorf("the certificate ends %v: %v", ends, f.Metric[0])
+			if d := time.Until(ends); d < 364*24*time.Hour || d > 366*24*time.Hour ||
+				f.Metric[0].Label[0].GetValue() != "manage" {
+				t.Errorf("the certificate expires %v: %v", ends, f.Metric[0])
 			}
 			return
 		}
@@ -167,13 +174,14 @@ func TestTheEndOfHTTPCertificatesIsExposed(t *testing.T) {
 	t.Error("there is no metric")
 }
 
-// TestConnectionsOfTheAPI goes through what joins the API and its listener, over TCP.
+// TestConnectionsOfTheAPI checks the API and its listener together, over TCP.
 func TestConnectionsOfTheAPI(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs several addresses of 127.0.0.0/8")
 	}
 	t.Parallel()
-	n := buildNode(t, `provisioning.allowedSources=["127.0.0.1"]`, "provisioning.maxConnections=8", "provisioning.maxConnectionsPerSource=8")
+	n := buildNode(t, `provisioning.allowedSources=["127.0.0.1"]`, "provisioning.maxConnections=8",
+		"provisioning.maxConnectionsPerSource=8")
 	token, _, err := n.core.issuer.IssueToken(t.Context(), "test", auth.RoleAdmin)
 	if err != nil {
 		t.Fatal(err)
@@ -211,7 +219,7 @@ func TestConnectionsOfTheAPI(t *testing.T) {
 			return 0, "", true
 		}
 		var e api.ErrorBody
-		_ = json.NewDecoder(res.Body).Decode(&e) // what is no error shows as none
+		_ = json.NewDecoder(res.Body).Decode(&e) // a body that is not an error leaves e empty
 		if h := res.Header.Get("x-ms-error-code"); h != e.Error.Code {
 			t.Errorf("%.30q: code %q in the header, %q in the body", request, h, e.Error.Code)
 		}
@@ -230,7 +238,8 @@ func TestConnectionsOfTheAPI(t *testing.T) {
 		{"127.0.0.1", list + "\r\n", 401, "MissingAuthenticationToken", false},
 		{"127.0.0.1", "OPTIONS *" + head + "\r\n", 401, "MissingAuthenticationToken", false},
 		{"127.0.0.1", "OPTIONS *" + head + good, 404, "ResourceNotFound", false},
-		{"127.0.0.1", "PUT /accounts/a" + head + "Expect: payment\r\nContent-Length: 2\r\n\r\n{}", 417, "ExpectationFailed", true},
+		{"127.0.0.1", "PUT /accounts/a" + head + "Expect: payment\r\nContent-Length: 2\r\n\r\n{}", 417,
+			"ExpectationFailed", true},
 		{"127.0.0.1", "GET /%zz" + head + good, 400, "", true},
 		{"127.0.0.9", list + good, 403, "SourceAddressNotAllowed", true},
 		{"127.0.0.9", "OPTIONS *" + head + good, 403, "SourceAddressNotAllowed", true},
@@ -238,11 +247,12 @@ func TestConnectionsOfTheAPI(t *testing.T) {
 		c := dial(x.from)
 		status, code, closed := ask(c, x.request)
 		if status != x.status || code != x.code || closed != x.closed {
-			t.Errorf("from %s %.40q: %d %s, closed %v; want %d %s, %v", x.from, x.request, status, code, closed, x.status, x.code, x.closed)
+			t.Errorf("from %s %.40q: %d %s, closed %v; want %d %s, %v", x.from, x.request, status, code, closed,
+				x.status, x.code, x.closed)
 		}
-		_ = c.Close() // else it is counted on
+		_ = c.Close() // else it would still count
 	}
-	// One connection had a good token, seven had a bad one or none; 20 silent ones make room of the seven only.
+	// A connection that had a valid token is not closed to make room for 20 silent ones.
 	known := dial("127.0.0.1")
 	if status, _, _ := ask(known, list+good); status != 200 {
 		t.Fatalf("answered %d", status)
@@ -251,19 +261,19 @@ func TestConnectionsOfTheAPI(t *testing.T) {
 		dial("127.0.0.1")
 	}
 	if status, _, _ := ask(dial("127.0.0.1"), list+good); status != 200 {
-		t.Errorf("beside silent connections a good token is answered %d", status)
+		t.Errorf("with silent connections open, a valid token is answered %d", status)
 	}
 	if status, _, _ := ask(known, list+good); status != 200 {
-		t.Errorf("a connection that had a good token was closed for silent ones: %d", status)
+		t.Errorf("a connection that had a valid token was closed to make room for silent ones: %d", status)
 	}
 	if status, _, _ := ask(dial("127.0.0.1"), list+strings.Replace(good, "Bearer ", "Bearer x", 1)); status != 401 {
 		t.Errorf("a bad token is answered %d", status)
 	}
 }
 
-// TestAReloadTakesOverTheManagementURLsAccess, and says that limits of connections need a restart, also when they
-// were lowered to fit the process's descriptors.
-func TestAReloadTakesOverTheManagementURLsAccess(t *testing.T) {
+// TestAReloadAppliesTheManagementURLsAccess also checks that connection limits are reported to need a restart, even
+// when they were lowered to fit the process's descriptors.
+func TestAReloadAppliesTheManagementURLsAccess(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "tandem.yaml")
 	write := func(text string) {
@@ -297,7 +307,8 @@ func TestAReloadTakesOverTheManagementURLsAccess(t *testing.T) {
 	}
 	write("manage: {allowedSources: [198.51.100.0/24], requestsPerMinute: 5, maxConnections: 80000}\n")
 	ch, err := n.reload(t.Context())
-	if err != nil || strings.Join(ch.Applied, " ") != "manage.allowedSources manage.requestsPerMinute" || strings.Join(ch.Restart, " ") != "manage.maxConnections" {
+	if err != nil || strings.Join(ch.Applied, " ") != "manage.allowedSources manage.requestsPerMinute" ||
+		strings.Join(ch.Restart, " ") != "manage.maxConnections" {
 		t.Errorf("reload: %+v, %v", ch, err)
 	}
 	if s := status(); s != 200 {

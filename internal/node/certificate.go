@@ -18,16 +18,17 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/secret"
 )
 
-// A certificate made for loopback lasts a year and is made anew, at a start, when less than a month of it is left.
+// A loopback certificate is valid for a year and is replaced, at a start, when it expires in less than 30 days.
 const (
 	loopbackCertificateLife = 365 * 24 * time.Hour
 	loopbackCertificateLeft = 30 * 24 * time.Hour
 )
 
-// ensureLoopbackCertificate makes the self-signed certificate that SIP over TLS on loopback uses when none is configured.
-// Nobody has reason to trust it beyond this machine.
+// ensureLoopbackCertificate creates the self-signed certificate that SIP over TLS on loopback uses when none is
+// configured. Other machines have no reason to trust it.
 func ensureLoopbackCertificate(certFile, keyFile string, log *slog.Logger) error {
-	if pair, err := tls.LoadX509KeyPair(certFile, keyFile); err == nil && time.Until(pair.Leaf.NotAfter) > loopbackCertificateLeft {
+	if pair, err := tls.LoadX509KeyPair(certFile, keyFile); err == nil &&
+		time.Until(pair.Leaf.NotAfter) > loopbackCertificateLeft {
 		return nil
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -40,8 +41,9 @@ func ensureLoopbackCertificate(certFile, keyFile string, log *slog.Logger) error
 	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "localhost", Organization: []string{"Tandem loopback certificate"}},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(loopbackCertificateLife),
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: "localhost", Organization: []string{"Tandem loopback certificate"}},
+		NotBefore:    now.Add(-time.Hour), NotAfter: now.Add(loopbackCertificateLife),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames:    []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
@@ -57,12 +59,14 @@ func ensureLoopbackCertificate(certFile, keyFile string, log *slog.Logger) error
 	if err := os.MkdirAll(filepath.Dir(certFile), 0o700); err != nil {
 		return err
 	}
-	if err := secret.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})); err != nil {
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+	if err := secret.WriteFile(keyFile, keyPEM); err != nil {
 		return err
 	}
 	if err := secret.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})); err != nil {
 		return err
 	}
-	log.Info("made a self-signed certificate for loopback", "file", certFile, "until", template.NotAfter.UTC().Format(time.DateOnly))
+	log.Info("created a self-signed loopback certificate", "file", certFile,
+		"until", template.NotAfter.UTC().Format(time.DateOnly))
 	return nil
 }

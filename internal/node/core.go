@@ -27,8 +27,8 @@ import (
 	store "github.com/tandemgw/tandem/internal/store/provisioning"
 )
 
-// core is what a server and the offline commands have in common: the locked data directory and everything on the
-// database. It listens nowhere.
+// core is what a server and the offline commands have in common: the locked data directory and everything that depends
+// on the database. It does not listen.
 type core struct {
 	cfg       *config.Loaded
 	log       *slog.Logger
@@ -39,20 +39,21 @@ type core struct {
 	store     *store.Store
 	directory *directory.Directory
 	clients   *auth.Clients
-	issuer    *auth.Issuer // nil when it is switched off
+	issuer    *auth.Issuer // nil when disabled
 	verifier  *auth.Verifier
 }
 
-// openCore locks the data directory and opens what is in it. An error is one that waiting does not mend; a PostgreSQL
-// server that is away is no error.
-func openCore(ctx context.Context, cfg *config.Loaded, serving bool, log *slog.Logger, reg prometheus.Registerer) (_ *core, err error) {
+// openCore locks the data directory and opens its contents. It returns only errors that waiting does not fix; a
+// PostgreSQL server that is unavailable is no error.
+func openCore(ctx context.Context, cfg *config.Loaded, serving bool, log *slog.Logger,
+	reg prometheus.Registerer) (_ *core, err error) {
 	c := &core{cfg: cfg, log: log}
 	defer func() {
 		if err != nil {
 			c.close()
 		}
 	}()
-	if !serving { // before anything is made there
+	if !serving { // before anything is created there
 		if err := checkUse(cfg); err != nil {
 			return nil, err
 		}
@@ -84,7 +85,8 @@ func openCore(ctx context.Context, cfg *config.Loaded, serving bool, log *slog.L
 	}
 	c.feed = outbox.New(c.db, cfg.Feed, log.With("part", "feed"), reg)
 	c.store = store.New(c.db, c.feed)
-	c.directory = directory.New(c.store, directory.Config{BaseDomain: cfg.Calls.Routing.BaseDomain}, log.With("part", "directory"), reg)
+	c.directory = directory.New(c.store, directory.Config{BaseDomain: cfg.Calls.Routing.BaseDomain},
+		log.With("part", "directory"), reg)
 	deps := auth.Deps{Log: log.With("part", "auth"), Metrics: reg, Keyring: c.keyring, CacheDir: cfg.Path("keysets")}
 	c.clients = auth.NewClients(c.store.Auth())
 	if cfg.Auth.Embedded.Enabled {
@@ -98,7 +100,7 @@ func openCore(ctx context.Context, cfg *config.Loaded, serving bool, log *slog.L
 	return c, nil
 }
 
-// close gives everything back, the lock last.
+// close releases everything, the lock last.
 func (c *core) close() {
 	if c.db != nil {
 		if err := c.db.Close(); err != nil {
@@ -106,11 +108,11 @@ func (c *core) close() {
 		}
 	}
 	if c.lock != nil {
-		_ = c.lock.Close() // the operating system gives it up with the process
+		_ = c.lock.Close() // the operating system releases it with the process
 	}
 }
 
-// makeDataDir makes the data directory, for its owner only: it holds keys. One that exists is left as it is.
+// makeDataDir creates the data directory, accessible to its owner only: it holds keys. An existing one is not changed.
 func makeDataDir(dir string, log *slog.Logger) error {
 	st, err := os.Stat(dir)
 	if err == nil && !st.IsDir() {
@@ -118,7 +120,8 @@ func makeDataDir(dir string, log *slog.Logger) error {
 	}
 	if err == nil {
 		if st.Mode().Perm()&0o077 != 0 {
-			log.Warn("others may look into the data directory, which holds keys and calls; chmod 700 it", "data", dir, "mode", st.Mode().Perm().String())
+			log.Warn("data directory is accessible to other users; it holds keys and call records: chmod 700 it",
+				"data", dir, "mode", st.Mode().Perm().String())
 		}
 		return nil
 	}
@@ -131,16 +134,16 @@ func makeDataDir(dir string, log *slog.Logger) error {
 	return nil
 }
 
-// use is what the data directory remembers of the server that last used it.
+// use records which configuration the last server on the data directory had.
 type use struct {
 	Database string `json:"database"`
 	Config   string `json:"config"` // file; empty for none
 }
 
-// useFile is the file in the data directory that holds it.
+// useFile is the name of the file in the data directory that holds a use.
 const useFile = "serve.json"
 
-// noteUse writes it.
+// noteUse writes useFile.
 func noteUse(cfg *config.Loaded) error {
 	b, err := json.Marshal(use{Database: cfg.Database.Driver, Config: cfg.Source.File})
 	if err != nil {
@@ -149,22 +152,24 @@ func noteUse(cfg *config.Loaded) error {
 	return secret.WriteFile(cfg.Path(useFile), b)
 }
 
-// checkDatabase keeps a command that was told the wrong data directory from making another gateway there, with keys of its
-// own: a token of it would be good nowhere. A PostgreSQL database is named in the configuration, and is not made by us.
+// checkDatabase prevents a command with a wrong data directory from creating another gateway there, with keys of its
+// own: its tokens would be valid nowhere. A PostgreSQL database is named in the configuration, and Tandem does not
+// create it.
 func checkDatabase(cfg *config.Loaded) error {
 	if cfg.Database.Driver != db.SQLite {
 		return nil
 	}
 	_, err := os.Stat(cfg.Database.File)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fault.New(fault.NotFound, "NoDatabase", "there is no database %s yet; name the server's data directory with --data (or TANDEM_DATA), or make a new one by starting tandem serve on it",
+		return fault.New(fault.NotFound, "NoDatabase", "there is no database %s yet; name the server's data "+
+			"directory with --data (or TANDEM_DATA), or start tandem serve to create a new one",
 			cfg.Database.File)
 	}
-	return nil // what else is wrong opening it tells better
+	return nil // opening it gives a better error for anything else
 }
 
-// checkUse keeps a command that was not told the server's configuration from working on another database than the server
-// does: it would find nothing, and leave a database that nobody asked for.
+// checkUse prevents a command that lacks the server's configuration from working on another database than the server
+// does: it would find nothing, and leave an unwanted database behind.
 func checkUse(cfg *config.Loaded) error {
 	path := cfg.Path(useFile)
 	b, err := os.ReadFile(path)
@@ -179,13 +184,14 @@ func checkUse(cfg *config.Loaded) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if last.Database != cfg.Database.Driver {
-		return fmt.Errorf("the server of %s keeps its data in %s, and this command was told %s; give it the server's configuration (--config %s)", cfg.Data, last.Database,
-			cfg.Database.Driver, cmp.Or(last.Config, "FILE, or --set"))
+		return fmt.Errorf("the server of %s keeps its data in %s, but this command is configured for %s; pass the "+
+			"server's configuration (--config %s)", cfg.Data, last.Database, cfg.Database.Driver,
+			cmp.Or(last.Config, "FILE, or --set"))
 	}
 	return nil
 }
 
-// keyringSealer lets the replica seal its files' keys with the node's keyring.
+// keyringSealer seals the keys of the replica's files with the node's keyring.
 type keyringSealer struct{ k *secret.Keyring }
 
 func (s keyringSealer) place(purpose string) secret.Place {
@@ -200,7 +206,8 @@ func (s keyringSealer) Open(purpose string, sealed []byte) ([]byte, error) {
 	return s.k.Open(s.place(purpose), sealed)
 }
 
-var errNoIssuer = fault.New(fault.Conflict, "EmbeddedIssuerOff", "the embedded issuer is switched off (auth.embedded.enabled); get clients and tokens from your own issuer")
+var errNoIssuer = fault.New(fault.Conflict, "EmbeddedIssuerOff", "the embedded issuer is disabled "+
+	"(auth.embedded.enabled); get clients and tokens from your own issuer")
 
 func (c *core) listClients(ctx context.Context) ([]api.Client, error) {
 	l, err := c.clients.List(ctx)
@@ -265,14 +272,15 @@ func (c *core) newToken(ctx context.Context, names []string) (*api.Token, error)
 	var expires time.Time
 	if actor.Kind == "client" { // over the URL
 		text, expires, err = c.issuer.IssueTokenFor(ctx, actor.ID, roles...)
-	} else { // the token's writes are its user's in the audit log too
+	} else { // the audit log attributes the token's writes to its user too
 		text, expires, err = c.issuer.IssueToken(ctx, strings.TrimPrefix(actor.ID, "local:"), roles...)
 	}
 	if err != nil {
 		return nil, err
 	}
-	// A token of which the audit log does not know is not given out.
-	if err := c.audit(ctx, "token.issue", actor.ID, 1, map[string]any{"roles": roles, "expires": expires.UTC()}); err != nil {
+	// A token that the audit log does not record is not issued.
+	if err := c.audit(ctx, "token.issue", actor.ID, 1,
+		map[string]any{"roles": roles, "expires": expires.UTC()}); err != nil {
 		return nil, err
 	}
 	return &api.Token{AccessToken: text.Reveal(), ExpiresIn: int(time.Until(expires).Round(time.Second).Seconds())}, nil
@@ -290,7 +298,8 @@ func (c *core) verifyAudit(ctx context.Context, heads []string) (*api.AuditRepor
 	for i, h := range heads {
 		var err error
 		if noted[i], err = db.ParseAuditHead(h); err != nil {
-			return nil, fault.New(fault.Invalid, "InvalidAuditHead", "%q is no head that tandem audit verify printed: %v", h, err).At(fmt.Sprintf("heads[%d]", i))
+			return nil, fault.New(fault.Invalid, "InvalidAuditHead",
+				"%q is not a head printed by tandem audit verify: %v", h, err).At(fmt.Sprintf("heads[%d]", i))
 		}
 	}
 	r, err := c.db.VerifyAudit(ctx, noted...)
@@ -307,8 +316,9 @@ func (c *core) verifyAudit(ctx context.Context, heads []string) (*api.AuditRepor
 // database returns the state of the database for health.
 func (c *core) database() *api.Database {
 	s := c.db.Status()
-	return &api.Database{Engine: c.db.Driver(), Location: s.Where, Available: s.Available, Writable: s.Writable, Since: s.Since.UTC(), Error: s.Cause}
+	return &api.Database{Engine: c.db.Driver(), Location: s.Where, Available: s.Available, Writable: s.Writable,
+		Since: s.Since.UTC(), Error: s.Cause}
 }
 
-// replicaDir is where the number index keeps its files.
+// replicaDir returns the directory in which the number index keeps its files.
 func replicaDir(cfg *config.Loaded) string { return filepath.Join(cfg.Data, "index") }

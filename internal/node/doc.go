@@ -1,8 +1,9 @@
-// Package node wires everything: it is the only package that knows every room, builds them from a configuration in the
-// right order, hands each what it declared it needs, and runs them until the process is asked to end.
+// Package node wires everything together: it is the only package that knows all others. It builds them from a
+// configuration in the right order, hands each the dependencies that it declares, and runs them until the process is
+// asked to stop.
 //
-// It holds no rule of the business. Main functions: Serve, which is "tandem serve"; Offline, which does what the commands
-// need when no server runs. Nothing may import it but package cli and cmd/tandem.
+// It holds no business rules. Main functions: Serve, which is "tandem serve"; Offline, which serves the commands when
+// no server runs. Only package cli and cmd/tandem may import it.
 //
 // # Life of a process
 //
@@ -10,6 +11,6 @@
 //	          │                  │               │
 //	          └──────────────────┴───────────────┴─▶ any error here ends the process
 //
-// Afterwards a part that fails is started again alone, with growing pauses (supervisor). No part that the edge needs
-// depends on the database: the replica serves what it has, from memory or from the disk.
+// Afterwards a part that fails is restarted on its own, with growing pauses (supervisor). No part that the edge needs
+// depends on the database: the replica serves what it has, from memory or from disk.
 package node

@@ -24,25 +24,25 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/listen"
 )
 
-// httpServer is an HTTP server as a part.
+// httpServer is a part that runs an HTTP server.
 type httpServer struct {
 	name    string
 	cfg     config.Listener
 	handler http.Handler
 	log     *slog.Logger
-	// server makes the server; nil is one with the usual bounds around handler.
+	// server makes the server; nil makes one with the default limits around handler.
 	server  func() *http.Server
-	sources *auth.Sources // nil lets every address in
+	sources *auth.Sources // nil permits every address
 	limiter *auth.Limiter // nil for none
 	metrics *listen.Metrics
 
 	cert atomic.Pointer[transport.CertificateFiles] // in use; nil without TLS and until it is opened
 
-	addr net.Addr // where it listens, once opened; a restart takes the same port again
+	addr net.Addr // where it listens, once opened; a restart uses the same port again
 	srv  *http.Server
 }
 
-// url returns where the server is reached from this machine, once opened.
+// url returns the URL of the server on this machine, once opened.
 func (h *httpServer) url() string {
 	scheme := "http"
 	if h.cfg.CertificateFile != "" {
@@ -87,7 +87,8 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 		h.cert.Store(c)
 	}
 	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Certificate(), nil }
-	bounds.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate, NextProtos: []string{"http/1.1"}}
+	bounds.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate,
+		NextProtos: []string{"http/1.1"}}
 	run := serveHTTP(h.srv, listen.New(l, bounds))
 	return func(ctx context.Context) error {
 		ctx, stop := context.WithCancel(ctx)
@@ -99,14 +100,15 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 	}, nil
 }
 
-// watchCertificate exposes when the certificate in use ends.
+// watchCertificate registers a metric of when the certificate in use expires.
 func (h *httpServer) watchCertificate(reg prometheus.Registerer) {
 	if h.cfg.CertificateFile == "" {
 		return
 	}
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "tandem_http_certificate_expiry_timestamp_seconds",
-		Help: "When the certificate that an HTTP listener uses ends.", ConstLabels: prometheus.Labels{"listener": h.name},
+		Name:        "tandem_http_certificate_expiry_timestamp_seconds",
+		Help:        "When the certificate of an HTTP listener expires, in Unix time.",
+		ConstLabels: prometheus.Labels{"listener": h.name},
 	}, func() float64 {
 		if c := h.cert.Load(); c != nil {
 			return float64(c.Certificate().Leaf.NotAfter.Unix())
@@ -115,18 +117,23 @@ func (h *httpServer) watchCertificate(reg prometheus.Registerer) {
 	}))
 }
 
-// drain lets requests in progress finish and takes no new ones.
+// drain accepts no new requests and waits until those in progress have finished.
 func (h *httpServer) drain(ctx context.Context) error { return h.srv.Shutdown(ctx) }
 
 func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler: handler, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 32 << 10,
+		Handler:           handler,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		WriteTimeout:      5 * time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
 	}
 }
 
-// serveHTTP returns a function that serves until its context ends. A server that was shut down before that is no failure.
+// serveHTTP returns a function that serves until its context ends. A server that was shut down before that has not
+// failed.
 func serveHTTP(srv *http.Server, l *listen.Listener) func(context.Context) error {
 	l.Prepare(srv)
 	return func(ctx context.Context) error {
@@ -140,14 +147,14 @@ func serveHTTP(srv *http.Server, l *listen.Listener) func(context.Context) error
 			<-ctx.Done() // drained
 			return nil
 		case <-ctx.Done():
-			_ = srv.Close() // whatever was still going on is cut
+			_ = srv.Close() // cuts requests in progress
 			<-failed
 			return nil
 		}
 	}
 }
 
-// socketServer serves the Unix socket in the data directory as a part.
+// socketServer is a part that serves the Unix socket in the data directory.
 type socketServer struct {
 	path    string
 	handler http.Handler
@@ -165,25 +172,25 @@ func (s *socketServer) open(context.Context) (func(context.Context) error, error
 	}
 	srv := newHTTPServer(s.handler, s.log)
 	srv.ConnContext = withPeer
-	srv.WriteTimeout = 0 // checking a long audit log takes its time
+	srv.WriteTimeout = 0 // verifying a long audit log takes a long time
 	bounds := listen.Config{Name: "socket", Total: socketConnections, Log: s.log, Metrics: s.metrics}
 	run := serveHTTP(srv, listen.New(l, bounds))
 	return func(ctx context.Context) error {
-		defer func() { _ = os.Remove(s.path) }() // it is gone with the directory otherwise
+		defer func() { _ = os.Remove(s.path) }() // fails if the directory was removed
 		return run(ctx)
 	}, nil
 }
 
-// listenSocket listens on a Unix socket that only its owner may open, from its first moment on: it is made in a directory
-// of its own and moved to its place. The caller holds the data directory's lock, so that a socket there already is a dead
-// process's.
+// listenSocket listens on a Unix socket that only its owner may open from the moment it exists: it is created in a
+// temporary directory and moved into place. The caller holds the data directory's lock, so an existing socket belongs
+// to a process that died.
 func listenSocket(path string) (net.Listener, error) {
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".socket-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	// A socket's path is limited to 107 bytes, so the directory is named by a descriptor.
+	// A socket's path is limited to 107 bytes, so a long directory is named by a descriptor.
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err

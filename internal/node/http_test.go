@@ -27,15 +27,17 @@ func TestSocketIsPrivateAndReachableHoweverLongItsPath(t *testing.T) {
 			t.Fatal(err)
 		}
 		path := filepath.Join(dir, SocketName)
-		if err := os.WriteFile(path, nil, 0o600); err != nil { // left by a process that died
+		if err := os.WriteFile(path, nil, 0o600); err != nil { // left behind by a process that died
 			t.Fatal(err)
 		}
-		s := &socketServer{path: path, log: quiet(), metrics: listen.NewMetrics(prometheus.NewRegistry()), handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if got, want := localActor(r), localUser(uint32(os.Getuid())); got.Kind != "administrator" || got.ID != want {
-				t.Errorf("the request comes from %+v, want %s", got, want)
-			}
-			_, _ = io.WriteString(w, `{"status":"ready","node":"here"}`)
-		})}
+		s := &socketServer{path: path, log: quiet(), metrics: listen.NewMetrics(prometheus.NewRegistry()),
+			handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if got, want := localActor(r), localUser(uint32(os.Getuid())); got.Kind != "administrator" ||
+					got.ID != want {
+					t.Errorf("the request comes from %+v, want %s", got, want)
+				}
+				_, _ = io.WriteString(w, `{"status":"ready","node":"here"}`)
+			})}
 		sup := newSupervisor(quiet(), prometheus.NewRegistry(), part{name: "socket", open: s.open})
 		r, err := sup.start(t.Context())
 		if err != nil {
@@ -70,7 +72,8 @@ func TestHTTPServerServesTLSDrainsAndKeepsItsPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	entered, release := make(chan struct{}), make(chan struct{})
-	h := &httpServer{name: "x", log: quiet(), metrics: listen.NewMetrics(prometheus.NewRegistry()), cfg: config.Listener{Listen: "127.0.0.1:0", CertificateFile: cert, KeyFile: key},
+	h := &httpServer{name: "x", log: quiet(), metrics: listen.NewMetrics(prometheus.NewRegistry()),
+		cfg: config.Listener{Listen: "127.0.0.1:0", CertificateFile: cert, KeyFile: key},
 		handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/slow" {
 				close(entered)
@@ -115,7 +118,7 @@ func TestHTTPServerServesTLSDrainsAndKeepsItsPort(t *testing.T) {
 	}
 	select {
 	case err := <-ended:
-		t.Errorf("a drained server is taken for a failed one: %v", err)
+		t.Errorf("a drained server counts as failed: %v", err)
 	default:
 	}
 	cancel()

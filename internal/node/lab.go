@@ -10,8 +10,8 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
-// The lab's customers. Names and tenants are those that Microsoft's documentation uses for examples; numbers are from the
-// ranges that Ofcom keeps for drama and ITU-T for examples, so that none is anybody's.
+// The tenants of the lab's customers. Names are those that Microsoft's documentation uses for examples; numbers are
+// from the ranges that Ofcom reserves for drama and ITU-T for examples, so that none belongs to a real subscriber.
 const (
 	labContoso   = "3f8a0d2c-5b1e-4c7a-9d60-1a2b3c4d5e01"
 	labFabrikam  = "3f8a0d2c-5b1e-4c7a-9d60-1a2b3c4d5e02"
@@ -33,8 +33,8 @@ func labCustomers() []labCustomer {
 		return domain.Account{Name: name, CorrelationID: "lab-" + name, HasServiceDetails: true, TeamsTenantID: tenant,
 			Services: map[domain.Service]domain.AccountService{s: d}}
 	}
-	dr := domain.AccountService{Enabled: true, DirectRouting: &domain.DirectRoutingConfig{CallScreening: true, Subdomain: "contoso",
-		Region1Token: "MS=ms10000001", Region2Token: "MS=ms10000002"}}
+	dr := domain.AccountService{Enabled: true, DirectRouting: &domain.DirectRoutingConfig{CallScreening: true,
+		Subdomain: "contoso", Region1Token: "MS=ms10000001", Region2Token: "MS=ms10000002"}}
 	return []labCustomer{
 		{account("contoso", labContoso, domain.DirectRouting, dr), domain.DirectRouting, 442079460100, 50, true},
 		{account("fabrikam", labFabrikam, domain.OperatorConnect, on), domain.OperatorConnect, 441632960000, 50, true},
@@ -43,8 +43,8 @@ func labCustomers() []labCustomer {
 	}
 }
 
-// seedLab puts the lab's customers, numbers, requests for information, civic addresses and capability plans into a
-// directory that has no account yet. One that has some is left alone.
+// seedLab adds the lab's customers, numbers, requests for information, civic addresses and capability plans to a
+// directory that has no account yet. It does not change one that has.
 func seedLab(ctx context.Context, d *directory.Directory, log *slog.Logger) error {
 	ctx = domain.WithActor(ctx, domain.Actor{Kind: "system", ID: "lab"})
 	page, err := d.Accounts(ctx, directory.Query{Limit: 1})
@@ -52,7 +52,7 @@ func seedLab(ctx context.Context, d *directory.Directory, log *slog.Logger) erro
 		return err
 	}
 	if len(page.Items) > 0 {
-		log.Info("there are accounts already; the lab's sample data is not added")
+		log.Info("lab sample data not added; there are accounts already")
 		return nil
 	}
 	numbers := 0
@@ -82,7 +82,7 @@ func seedLab(ctx context.Context, d *directory.Directory, log *slog.Logger) erro
 			return fmt.Errorf("capability plans of %s: %w", tenant, err)
 		}
 	}
-	log.Info("seeded the lab", "accounts", len(labCustomers()), "numbers", numbers)
+	log.Info("lab sample data added", "accounts", len(labCustomers()), "numbers", numbers)
 	return nil
 }
 
@@ -91,7 +91,8 @@ func labNumber(c labCustomer, key uint64) domain.Number {
 	s := domain.NumberService{Enabled: true}
 	if c.service.Traits().TenantBound {
 		s.AssignmentStatus = "unassigned"
-		s.Teams = &domain.TeamsNumberConfig{Usage: "CallingUserAssignment", ChoosableCapabilities: []string{"InboundCalling", "OutboundCalling"},
+		s.Teams = &domain.TeamsNumberConfig{Usage: "CallingUserAssignment",
+			ChoosableCapabilities:    []string{"InboundCalling", "OutboundCalling"},
 			AllowTenantAddressUpdate: true, DisplayedCountryCode: "GB"}
 	}
 	n.Services = map[domain.Service]domain.NumberService{c.service: s}
@@ -106,9 +107,10 @@ func labRequests() []domain.RequestForInformation {
 	at := time.Date(2026, 1, 15, 9, 30, 0, 0, time.UTC)
 	request := func(id, tenant, account, company string) domain.RequestForInformation {
 		return domain.RequestForInformation{
-			ID: id, TenantID: tenant, AccountName: account, OperatorID: "00000000-0000-4000-8000-00000000000a", Status: "active",
-			ConsentedOn: at, LastModifiedOn: at, ConsentedCountries: []string{"GB"},
-			Contacts: []domain.Contact{{FullName: "Alex Wilber", Email: "alex@" + company + ".example", TelephoneNumber: "+441632960099", CompanyName: company, CompanySize: "100-500"}},
+			ID: id, TenantID: tenant, AccountName: account, OperatorID: "00000000-0000-4000-8000-00000000000a",
+			Status: "active", ConsentedOn: at, LastModifiedOn: at, ConsentedCountries: []string{"GB"},
+			Contacts: []domain.Contact{{FullName: "Alex Wilber", Email: "alex@" + company + ".example",
+				TelephoneNumber: "+441632960099", CompanyName: company, CompanySize: "100-500"}},
 		}
 	}
 	return []domain.RequestForInformation{
@@ -122,19 +124,23 @@ func labAddresses(tenant string) []domain.CivicAddress {
 		id := fmt.Sprintf("%s%04d", tenant[:len(tenant)-4], 1000*n+int(tenant[len(tenant)-1]-'0'))
 		place := fmt.Sprintf("%s%04d", tenant[:len(tenant)-4], 1000*n+100+int(tenant[len(tenant)-1]-'0'))
 		return domain.CivicAddress{
-			ID: id, Country: "GB", HouseNumber: house, StreetName: street, StreetSuffix: "Street", CityOrTown: city, PostalOrZipCode: post,
-			Description: city + " office", CompanyName: "Lab", DefaultLocationID: place, ValidationStatus: "validated", TenantID: tenant,
+			ID: id, Country: "GB", HouseNumber: house, StreetName: street, StreetSuffix: "Street", CityOrTown: city,
+			PostalOrZipCode: post, Description: city + " office", CompanyName: "Lab", DefaultLocationID: place,
+			ValidationStatus: "validated", TenantID: tenant,
 			Locations: []domain.Location{{ID: place, CivicAddressID: id, Description: "Front desk", IsDefault: true}},
 		}
 	}
-	return []domain.CivicAddress{address(1, "High", "1", "London", "EC1A 1AA"), address(2, "Market", "22", "Cambridge", "CB2 3PF")}
+	return []domain.CivicAddress{address(1, "High", "1", "London", "EC1A 1AA"),
+		address(2, "Market", "22", "Cambridge", "CB2 3PF")}
 }
 
 func labPlans() []domain.CapabilityPlan {
 	return []domain.CapabilityPlan{
-		{Name: "Users", OfferTypes: []string{"OperatorConnect"}, Usage: "CallingUserAssignment", MandatoryCapabilities: []string{"InboundCalling"},
+		{Name: "Users", OfferTypes: []string{"OperatorConnect"}, Usage: "CallingUserAssignment",
+			MandatoryCapabilities: []string{"InboundCalling"},
 			ChoosableCapabilities: []string{"OutboundCalling", "Geographic"}},
-		{Name: "Applications", OfferTypes: []string{"OperatorConnect"}, Usage: "FirstPartyAppAssignment", MandatoryCapabilities: []string{"InboundCalling"},
+		{Name: "Applications", OfferTypes: []string{"OperatorConnect"}, Usage: "FirstPartyAppAssignment",
+			MandatoryCapabilities: []string{"InboundCalling"},
 			ChoosableCapabilities: []string{"OutboundCalling"}, SupportsTollFree: true},
 	}
 }

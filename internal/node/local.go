@@ -14,7 +14,7 @@ import (
 
 type localUserKey struct{}
 
-// withPeer notes in a connection's context which user is at its other end, for the audit log.
+// withPeer adds to a connection's context which user is at its other end, for the audit log.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
 	if uid, ok := peerUID(c); ok {
 		return context.WithValue(ctx, localUserKey{}, localUser(uid))
@@ -22,7 +22,7 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// localUser is a user's id in the audit log: "local:root", or "local:1000" if nobody has a name for it.
+// localUser returns a user's id in the audit log: "local:root", or "local:1000" if the user has no name.
 func localUser(uid uint32) string {
 	id := strconv.FormatUint(uint64(uid), 10)
 	if u, err := user.LookupId(id); err == nil && u.Username != "" {
@@ -31,7 +31,7 @@ func localUser(uid uint32) string {
 	return "local:" + id
 }
 
-// localActor is who sends a request over the Unix socket.
+// localActor returns who sent a request over the Unix socket.
 func localActor(r *http.Request) domain.Actor {
 	if id, ok := r.Context().Value(localUserKey{}).(string); ok {
 		return domain.Actor{Kind: "administrator", ID: id}
@@ -39,7 +39,7 @@ func localActor(r *http.Request) domain.Actor {
 	return domain.Actor{Kind: "administrator", ID: "local"}
 }
 
-// trusted serves the Provisioning API to whoever may open the Unix socket.
+// trusted serves the Provisioning API, as an administrator, to every user that may open the Unix socket.
 func trusted(p http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		caller := provapi.Caller{ID: localActor(r).ID, Roles: []string{string(auth.RoleAdmin)}}

@@ -12,8 +12,8 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// newLogger returns the process's logger. Unless the configuration says otherwise, every phone number in a line is
-// redacted, wherever it stands: also inside texts that other programs sent.
+// newLogger returns the process's logger. Unless the configuration says otherwise, it redacts every phone number in a
+// line, including those inside texts that other programs sent.
 func newLogger(w io.Writer, c config.Log) *slog.Logger {
 	o := &slog.HandlerOptions{Level: slog.LevelDebug}
 	full := c.Numbers == "full"
@@ -37,7 +37,7 @@ func newLogger(w io.Writer, c config.Log) *slog.Logger {
 	return slog.New(l)
 }
 
-// levels are the least levels logged, by part; "" is every other part's. They change while the process runs.
+// levels holds the minimum level by part; "" is that of all other parts. They can change while the process runs.
 type levels struct {
 	atomic.Pointer[map[string]slog.Level]
 }
@@ -46,7 +46,7 @@ func (l *levels) set(c config.Log) {
 	m := map[string]slog.Level{}
 	read := func(part, text string) {
 		var level slog.Level
-		_ = level.UnmarshalText([]byte(text)) // it was checked
+		_ = level.UnmarshalText([]byte(text)) // already validated
 		m[part] = level
 	}
 	read("", c.Level)
@@ -56,7 +56,7 @@ func (l *levels) set(c config.Log) {
 	l.Store(&m)
 }
 
-// leveled lets through what the level of its part permits.
+// leveled drops records below the level of its part.
 type leveled struct {
 	slog.Handler
 	*levels
@@ -87,7 +87,7 @@ func (h leveled) WithGroup(name string) slog.Handler {
 	return h
 }
 
-// fullNumbers prints the types of package domain that hold numbers whole: their own LogValue would redact them.
+// fullNumbers prints the number types of package domain unredacted: their own LogValue would redact them.
 type fullNumbers struct{ slog.Handler }
 
 func (h fullNumbers) Handle(ctx context.Context, r slog.Record) error {
@@ -123,9 +123,10 @@ func whole(a slog.Attr) slog.Attr {
 	return a
 }
 
-// identifiers are attributes that must be found again elsewhere as they are: in a trace, on the disk. Only what is a
-// number beyond doubt is redacted in them.
-var identifiers = map[string]bool{"call": true, "call_id": true, "call_id_out": true, "file": true, "path": true, "data": true, "config": true}
+// identifiers are attributes whose values must match what is elsewhere: in a trace, on disk. They are redacted only if
+// they certainly hold a number, one with "+".
+var identifiers = map[string]bool{"call": true, "call_id": true, "call_id_out": true, "file": true, "path": true,
+	"data": true, "config": true}
 
 // redact returns an attribute's value without phone numbers.
 func redact(a slog.Attr) slog.Value {
@@ -140,7 +141,7 @@ func redact(a slog.Attr) slog.Value {
 		return slog.StringValue(clean(a.Value.String()))
 	case slog.KindAny:
 		switch x := a.Value.Any().(type) {
-		case *slog.Source, slog.Level: // the handler's own
+		case *slog.Source, slog.Level: // added by the handler
 			return a.Value
 		case []string:
 			list := make([]string, len(x))

@@ -23,8 +23,9 @@ func TestLoggerRedactsByDefault(t *testing.T) {
 	}{{"redacted", "text", true}, {"redacted", "json", true}, {"full", "text", false}, {"full", "json", false}} {
 		var b strings.Builder
 		log := newLogger(&b, config.Log{Level: "info", Format: c.format, Numbers: c.numbers})
-		log.With("by", number).Info("call to +442079460123", "to", number, "uri", "sip:+442079460123@x", "error", errors.New("no +442079460123"),
-			"dialled", domain.Dialled("020-7946-0123"), "text", domain.Text("not 020-7946-0123"), "names", []string{"acme-02079460123"})
+		log.With("by", number).Info("call to +442079460123", "to", number, "uri", "sip:+442079460123@x",
+			"error", errors.New("no +442079460123"), "dialled", domain.Dialled("020-7946-0123"),
+			"text", domain.Text("not 020-7946-0123"), "names", []string{"acme-02079460123"})
 		if got := strings.Contains(b.String(), "0123"); got == c.hidden {
 			t.Errorf("numbers=%s format=%s: %s", c.numbers, c.format, b.String())
 		}
@@ -34,13 +35,15 @@ func TestLoggerRedactsByDefault(t *testing.T) {
 	}
 }
 
-// TestIdentifiersStayWhole: a Call-ID must be found in a trace, a file on the disk.
+// TestIdentifiersStayWhole: a Call-ID must be found in a trace, a file on disk.
 func TestIdentifiersStayWhole(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
 	log := newLogger(&b, config.Log{Level: "info", Format: "json", Numbers: "redacted"})
-	log.Info("x", "call_id", "15551239987@192.0.2.1", "file", "/var/lib/tandem/calls/calls-20261128T120000.jsonl", "level2", slog.LevelWarn, "reason", "15551239987@192.0.2.1")
-	for _, want := range []string{`"call_id":"15551239987@192.0.2.1"`, "calls-20261128T120000", `"level2":"WARN"`, `"reason":"1555123…@192.0.2.1"`, `"level":"INFO"`} {
+	log.Info("x", "call_id", "15551239987@192.0.2.1", "file", "/var/lib/tandem/calls/calls-20261128T120000.jsonl",
+		"level2", slog.LevelWarn, "reason", "15551239987@192.0.2.1")
+	for _, want := range []string{`"call_id":"15551239987@192.0.2.1"`, "calls-20261128T120000", `"level2":"WARN"`,
+		`"reason":"1555123…@192.0.2.1"`, `"level":"INFO"`} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%s is not in %s", want, &b)
 		}
@@ -48,11 +51,11 @@ func TestIdentifiersStayWhole(t *testing.T) {
 	b.Reset()
 	log.Info("x", "call_id", "+15551239987@192.0.2.1")
 	if strings.Contains(b.String(), "9987") {
-		t.Errorf("a number stands in %s", &b)
+		t.Errorf("a number is in %s", &b)
 	}
 }
 
-// TestLevelsOfParts: each part of the process has its own level, also after it has changed.
+// TestLevelsOfParts: each part of the process has its own level, also after a change.
 func TestLevelsOfParts(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
@@ -81,7 +84,7 @@ func TestLevelsOfParts(t *testing.T) {
 	}
 }
 
-// TestEveryPartHasALevel: the names that log.levels knows are those in the log.
+// TestEveryPartHasALevel: log.levels accepts the names that the log uses.
 func TestEveryPartHasALevel(t *testing.T) {
 	t.Parallel()
 	var parts []string

@@ -49,7 +49,7 @@ type node struct {
 	resolver *resolve.Resolver
 	replica  *replica.Replica
 	records  *record.Spool
-	edge     atomic.Pointer[edge.Edge] // the one that runs; nil without the role and while it is built anew
+	edge     atomic.Pointer[edge.Edge] // the running one; nil without the role and during a restart
 
 	manage              *manage.Server
 	trustedProvisioning http.Handler // nil without the role
@@ -57,11 +57,11 @@ type node struct {
 	manageHTTP          *httpServer
 	metricsHTTP         *httpServer
 	http                *listen.Metrics
-	bounds              config.Config // with the limits of connections that fit the process's file descriptors
-	sipConnections      int           // the most, by the same
+	bounds              config.Config // with connection limits that fit the process's file descriptors
+	sipConnections      int           // maximum number, by the same rule
 	supervisor          *supervisor
 	draining            atomic.Bool
-	leaving             atomic.Bool // told to end; listeners may still be open
+	leaving             atomic.Bool // shutting down; listeners may still be open
 	peerGroups          []edge.Group
 	listening           []edge.Listening // as bound at the start
 
@@ -70,7 +70,8 @@ type node struct {
 
 // build makes everything that can be made before anything runs.
 func build(ctx context.Context, cfg *config.Loaded, version string, log *slog.Logger) (_ *node, err error) {
-	n := &node{version: version, cfg: cfg, log: log, metrics: newRegistries(), started: time.Now(), peerGroups: cfg.Calls.Edge.Groups}
+	n := &node{version: version, cfg: cfg, log: log, metrics: newRegistries(), started: time.Now(),
+		peerGroups: cfg.Calls.Edge.Groups}
 	defer func() {
 		if err != nil {
 			n.close()
@@ -78,7 +79,8 @@ func build(ctx context.Context, cfg *config.Loaded, version string, log *slog.Lo
 	}()
 	reg := n.metrics.process
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_build_info", Help: "1, with the version as a label."}, []string{"version", "go"})
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_build_info",
+		Help: "1, with the version as a label."}, []string{"version", "go"})
 	info.WithLabelValues(version, runtime.Version()).Set(1)
 	reg.MustRegister(info)
 	n.reloads.init(cfg, reg)
@@ -87,8 +89,9 @@ func build(ctx context.Context, cfg *config.Loaded, version string, log *slog.Lo
 		return nil, err
 	}
 	if len(cfg.Generated) > 0 {
-		if err := ensureLoopbackCertificate(cfg.Path(config.GeneratedCertificate), cfg.Path(config.GeneratedKey), log); err != nil {
-			return nil, fmt.Errorf("certificate for loopback: %w", err)
+		certificate, key := cfg.Path(config.GeneratedCertificate), cfg.Path(config.GeneratedKey)
+		if err := ensureLoopbackCertificate(certificate, key, log); err != nil {
+			return nil, fmt.Errorf("loopback certificate: %w", err)
 		}
 	}
 	if n.bounds, n.sipConnections, err = shareDescriptors(cfg.Config, descriptorLimit(), log); err != nil {
@@ -112,7 +115,7 @@ func build(ctx context.Context, cfg *config.Loaded, version string, log *slog.Lo
 	return n, nil
 }
 
-// buildEdge makes what the edge stands on; the edge itself is built when its part is opened.
+// buildEdge makes what the edge depends on; the edge itself is built when its part is opened.
 func (n *node) buildEdge() (err error) {
 	calls := &n.cfg.Calls
 	var errs []error
@@ -123,10 +126,12 @@ func (n *node) buildEdge() (err error) {
 	if len(calls.DNS.Servers) > 0 {
 		dns = &resolve.Servers{Addrs: calls.DNS.Servers, Timeout: calls.DNS.Timeout}
 	}
-	if n.resolver, err = resolve.New(resolve.Config{IPv6: calls.DNS.IPv6}, dns, n.log.With("part", "dns"), n.metrics.process); err != nil {
+	if n.resolver, err = resolve.New(resolve.Config{IPv6: calls.DNS.IPv6}, dns, n.log.With("part", "dns"),
+		n.metrics.process); err != nil {
 		return fmt.Errorf("calls.dns: %w", err)
 	}
-	n.replica, err = replica.Open(calls.Index, replicaDir(n.cfg), n.core.store.Source(), keyringSealer{n.core.keyring}, n.log.With("part", "index"), n.metrics.process)
+	n.replica, err = replica.Open(calls.Index, replicaDir(n.cfg), n.core.store.Source(), keyringSealer{n.core.keyring},
+		n.log.With("part", "index"), n.metrics.process)
 	if err != nil {
 		return fmt.Errorf("number index: %w", err)
 	}
@@ -142,12 +147,13 @@ func (n *node) openEdge(context.Context) (func(context.Context) error, error) {
 	defer n.reloads.mu.Unlock()
 	calls := n.reloads.live.Calls.Edge
 	if n.listening != nil {
-		// A restart takes the same ports again.
+		// A restart uses the same ports again.
 		calls.Groups = rebound(calls.Groups, n.listening)
 	}
 	e, err := edge.New(calls, edge.Deps{
-		Policy: n.cfg.Policy, Rules: n.rules, Profiles: n.profiles, View: n.replica.Route, Records: n.records, Resolver: n.resolver,
-		Log: n.log.With("part", "edge"), Registerer: n.metrics.fresh("edge"), Transport: transport.Config{MaxConns: n.sipConnections},
+		Policy: n.cfg.Policy, Rules: n.rules, Profiles: n.profiles, View: n.replica.Route, Records: n.records,
+		Resolver: n.resolver, Log: n.log.With("part", "edge"), Registerer: n.metrics.fresh("edge"),
+		Transport: transport.Config{MaxConns: n.sipConnections},
 	})
 	if err != nil {
 		return nil, err
@@ -163,7 +169,7 @@ func (n *node) openEdge(context.Context) (func(context.Context) error, error) {
 	}, nil
 }
 
-// rebound puts the ports that were taken into the places where a free one was asked for.
+// rebound returns groups with the addresses that are in use, where a free port was configured.
 func rebound(groups []edge.Group, listening []edge.Listening) []edge.Group {
 	out := slices.Clone(groups)
 	for i := range out {
@@ -192,15 +198,15 @@ func (n *node) buildProvisioning() error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	// On SQLite there is one process: counting in memory is exact and spares a write for each request.
+	// On SQLite there is one process: counting in memory is exact and saves a write for each request.
 	var limits auth.LimitStore
 	if n.cfg.Database.Driver != db.SQLite {
 		limits = n.core.store.Auth()
 	}
 	limiter := auth.NewLimiter(limits, "provapi", cfg.API.RequestsPerMinute, time.Minute, log, n.metrics.process)
 	deps := provapi.Deps{
-		Directory: n.core.directory, Authenticator: authenticator{n.core.verifier}, Sources: sources, Sealer: n.core.keyring, Log: log, Metrics: n.metrics.process,
-		Limiter: limiter,
+		Directory: n.core.directory, Authenticator: authenticator{n.core.verifier}, Sources: sources,
+		Sealer: n.core.keyring, Log: log, Metrics: n.metrics.process, Limiter: limiter,
 	}
 	if n.core.issuer != nil {
 		deps.Issuer = n.core.issuer
@@ -211,19 +217,21 @@ func (n *node) buildProvisioning() error {
 	}
 	n.trustedProvisioning = trusted(p)
 	if cfg.Listen != config.Off {
-		n.provisioningHTTP = &httpServer{name: "provisioning", cfg: n.bounds.Provisioning.Listener, server: p.NewServer, log: log,
-			sources: sources, limiter: limiter, metrics: n.http}
+		n.provisioningHTTP = &httpServer{name: "provisioning", cfg: n.bounds.Provisioning.Listener,
+			server: p.NewServer, log: log, sources: sources, limiter: limiter, metrics: n.http}
 	}
 	return nil
 }
 
 func (n *node) buildManage() error {
 	jobs := manage.Jobs{
-		Health:    n.health,
-		Drain:     n.drain,
-		Reload:    n.reload,
-		Clients:   n.core.listClients,
-		NewClient: n.core.newClient, Revoke: n.core.clients.Revoke, NewToken: n.core.newToken,
+		Health:      n.health,
+		Drain:       n.drain,
+		Reload:      n.reload,
+		Clients:     n.core.listClients,
+		NewClient:   n.core.newClient,
+		Revoke:      n.core.clients.Revoke,
+		NewToken:    n.core.newToken,
 		VerifyAudit: n.core.verifyAudit,
 	}
 	if n.replica != nil {
@@ -234,7 +242,7 @@ func (n *node) buildManage() error {
 			}
 		}
 		for _, g := range n.peerGroups {
-			groups[g.Name] = g.Name // a group goes before a peer of that name
+			groups[g.Name] = g.Name // a group takes precedence over a peer of the same name
 		}
 		x := &manage.Explainer{View: n.replica.Route, Policy: n.cfg.Policy, Groups: groups,
 			Position: func() int64 { return int64(n.replica.Status().Position) }}
@@ -258,7 +266,8 @@ func (n *node) buildManage() error {
 		mux := http.NewServeMux()
 		n.mountHealth(mux)
 		mux.Handle("/metrics", promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
-		n.metricsHTTP = &httpServer{name: "metrics", cfg: n.bounds.Metrics, handler: mux, log: n.log.With("part", "metrics"), metrics: n.http}
+		n.metricsHTTP = &httpServer{name: "metrics", cfg: n.bounds.Metrics, handler: mux,
+			log: n.log.With("part", "metrics"), metrics: n.http}
 	}
 	for _, h := range n.httpServers() {
 		h.watchCertificate(n.metrics.process)
@@ -266,16 +275,17 @@ func (n *node) buildManage() error {
 	return nil
 }
 
-// httpServers returns those that are not off.
+// httpServers returns the servers that are not off.
 func (n *node) httpServers() []*httpServer {
 	all := []*httpServer{n.provisioningHTTP, n.manageHTTP, n.metricsHTTP}
 	return slices.DeleteFunc(all, func(h *httpServer) bool { return h == nil })
 }
 
-// authenticator checks tokens; the connection by which a good one came is a client's.
+// authenticator checks tokens and marks the connection that carried a valid one as authenticated.
 type authenticator struct{ *auth.Verifier }
 
-func (a authenticator) Authenticate(ctx context.Context, authorization []string) (id string, roles []string, err error) {
+func (a authenticator) Authenticate(ctx context.Context,
+	authorization []string) (id string, roles []string, err error) {
 	if id, roles, err = a.Verifier.Authenticate(ctx, authorization); err == nil {
 		listen.Authenticated(ctx)
 	}
@@ -287,13 +297,13 @@ func permit(sources *auth.Sources) func(*http.Request) error {
 	return func(r *http.Request) error {
 		if from := sources.Of(r); !sources.Permits(from) {
 			return fault.New(fault.Forbidden, provapi.CodeSourceNotAllowed,
-				"requests from %v are not allowed here; add the address to manage.allowedSources", from)
+				"requests from %v are not allowed; add the address to manage.allowedSources", from)
 		}
 		return nil
 	}
 }
 
-// acceptIndex lets the number index be replaced from a database, once that is in the audit log.
+// acceptIndex allows the number index to be replaced from a database, after writing that to the audit log.
 func (n *node) acceptIndex(ctx context.Context, database string) error {
 	return n.replica.Accept(database, func(h *replica.Held) error {
 		return n.core.audit(ctx, "index.accept", n.cfg.Calls.Edge.Node, 1,
@@ -301,7 +311,8 @@ func (n *node) acceptIndex(ctx context.Context, database string) error {
 	})
 }
 
-// identify says who sends a request to the management URL. Requests without a good token do not use up the limit.
+// identify returns who sent a request to the management URL. Requests without a valid token do not use up the rate
+// limit.
 func (n *node) identify(limiter *auth.Limiter) manage.Identify {
 	return func(r *http.Request) (domain.Actor, []string, error) {
 		id, roles, err := authenticator{n.core.verifier}.Authenticate(r.Context(), r.Header.Values("Authorization"))
@@ -310,14 +321,15 @@ func (n *node) identify(limiter *auth.Limiter) manage.Identify {
 		}
 		if wait := limiter.Allow(r.Context()); wait > 0 {
 			return domain.Actor{}, nil, fault.New(fault.Limited, provapi.CodeTooManyRequests,
-				"more than manage.requestsPerMinute requests over all clients of this node; wait as long as Retry-After says").After(wait)
+				"rate limit of this node exceeded (manage.requestsPerMinute, over all clients); retry after the "+
+					"time in Retry-After").After(wait)
 		}
 		return domain.Actor{Kind: "client", ID: id}, roles, nil
 	}
 }
 
-// parts lists what runs, in the order of their start. They end in the reverse order, so that the edge ends before the
-// records and the database it writes to.
+// parts lists the parts in the order in which they start. They stop in reverse order, so that the edge stops before the
+// records and the database that it writes to.
 func (n *node) parts() []part {
 	running := func(name string, run func(context.Context) error) part {
 		return part{name: name, open: func(context.Context) (func(context.Context) error, error) { return run, nil }}
@@ -343,16 +355,17 @@ func (n *node) parts() []part {
 	}
 	for _, h := range n.httpServers() {
 		p := part{name: h.name, open: h.open}
-		if h == n.provisioningHTTP { // health and metrics are wanted most while the rest drains
+		if h == n.provisioningHTTP { // health and metrics are needed most while the rest drains
 			p.drain = h.drain
 		}
 		ps = append(ps, p)
 	}
-	socket := &socketServer{path: n.cfg.Path(SocketName), handler: n.local(), log: n.log.With("part", "socket"), metrics: n.http}
+	socket := &socketServer{path: n.cfg.Path(SocketName), handler: n.local(), log: n.log.With("part", "socket"),
+		metrics: n.http}
 	return append(ps, part{name: "socket", open: socket.open})
 }
 
-// local is the handler of the Unix socket: both APIs, to whoever may open it.
+// local returns the handler of the Unix socket: both APIs, for every user that may open it.
 func (n *node) local() http.Handler {
 	mux := http.NewServeMux()
 	n.mountHealth(mux)
@@ -365,7 +378,7 @@ func (n *node) local() http.Handler {
 	return mux
 }
 
-// close gives back what build took; parts have ended.
+// close releases what build acquired, after the parts have stopped.
 func (n *node) close() {
 	if n.resolver != nil {
 		n.resolver.Close()
@@ -375,12 +388,12 @@ func (n *node) close() {
 	}
 }
 
-// drain stops or resumes taking new calls, for the management API. It works without the database; then the log alone
-// says who asked.
+// drain stops or resumes accepting new calls, for the management API. It works without the database; then only the log
+// names the actor.
 func (n *node) drain(ctx context.Context, on bool) error {
 	e := n.edge.Load()
 	if e == nil {
-		return fault.New(fault.Conflict, "NoEdge", "no SIP edge runs on this node")
+		return fault.New(fault.Conflict, "NoEdge", "no SIP edge is running on this node")
 	}
 	if n.draining.Swap(on) == on {
 		return nil
@@ -394,14 +407,15 @@ func (n *node) drain(ctx context.Context, on bool) error {
 	return nil
 }
 
-// auditDone writes an audit row of what was done, also when the client has gone. Draining and renewing a certificate
-// must be possible without the database: a row that cannot be written undoes nothing.
+// auditDone writes an audit row about a completed action, even when the client has disconnected. Draining and renewing
+// a certificate must be possible without the database: a row that cannot be written undoes nothing.
 func (n *node) auditDone(ctx context.Context, action, target string, items int, what any) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
 	if err := n.core.audit(ctx, action, target, items, what); err != nil {
 		actor := domain.ActorFrom(ctx)
-		n.log.Warn("done, but not in the audit log", "action", action, "target", target, "actor", actor.Kind+":"+actor.ID, "error", err)
+		n.log.Warn("action done, but not recorded in the audit log", "action", action, "target", target,
+			"actor", actor.Kind+":"+actor.ID, "error", err)
 	}
 }
 
@@ -412,7 +426,8 @@ func (n *node) peers() []api.PeerGroup {
 	byName := map[string]*api.PeerGroup{}
 	priority := map[string]int{}
 	for i, g := range n.peerGroups {
-		groups[i] = api.PeerGroup{Name: g.Name, Service: cmp.Or(g.Service, "core"), Listen: []string{}, Peers: []api.Peer{}}
+		groups[i] = api.PeerGroup{Name: g.Name, Service: cmp.Or(g.Service, "core"), Listen: []string{},
+			Peers: []api.Peer{}}
 		byName[g.Name] = &groups[i]
 		for _, p := range g.Peers {
 			priority[g.Name+"/"+p.Name] = p.Priority
@@ -432,7 +447,8 @@ func (n *node) peers() []api.PeerGroup {
 		if g == nil {
 			continue
 		}
-		w := api.Peer{Name: p.Peer, Address: p.Address, Priority: priority[p.Group+"/"+p.Peer], State: peerDown, Reason: p.Reason}
+		w := api.Peer{Name: p.Peer, Address: p.Address, Priority: priority[p.Group+"/"+p.Peer], State: peerDown,
+			Reason: p.Reason}
 		switch {
 		case p.RetryAfter.After(time.Now()): // calls go elsewhere until then
 		case p.Unknown:
@@ -448,17 +464,20 @@ func (n *node) peers() []api.PeerGroup {
 	return groups
 }
 
-// logStart says what listens where and what was allowed that is better not.
+// logStart logs what listens where, and every insecure setting in effect.
 func (n *node) logStart() {
-	n.log.Info("tandem runs", "version", n.version, "data", n.cfg.Data, "roles", strings.Join(n.cfg.Roles, ","), "database", n.core.db.Driver(), "config", cmp.Or(n.cfg.Source.File, "none"))
+	n.log.Info("tandem started", "version", n.version, "data", n.cfg.Data, "roles", strings.Join(n.cfg.Roles, ","),
+		"database", n.core.db.Driver(), "config", cmp.Or(n.cfg.Source.File, "none"))
 	for _, h := range n.httpServers() {
 		n.log.Info("listening", "for", h.name, "url", h.url())
 		if h.cfg.Insecure && h.cfg.CertificateFile == "" && !isLoopback(h.addr) {
-			n.log.Warn("insecure: plain HTTP can be reached from other machines; whoever listens on the network reads tokens and numbers", "setting", h.name+".insecure", "address", h.addr.String())
+			n.log.Warn("insecure: plain HTTP is reachable from other machines; anyone on the network can read tokens "+
+				"and phone numbers", "setting", h.name+".insecure", "address", h.addr.String())
 		}
 	}
 	if host, err := n.cfg.Database.PlaintextHost(); err == nil && host != "" {
-		n.log.Warn("insecure: the database connection may be without TLS; whoever is on the network can read and change customers' data", "setting", "database.insecure", "host", host)
+		n.log.Warn("insecure: the database connection may not use TLS; anyone on the network can read and change "+
+			"customer data", "setting", "database.insecure", "host", host)
 	}
 	n.log.Info("listening", "for", "management socket", "path", n.cfg.Path(SocketName))
 	insecure := map[string]bool{}
@@ -466,21 +485,25 @@ func (n *node) logStart() {
 		insecure[g.Name] = g.Insecure
 	}
 	for _, l := range n.listening {
-		n.log.Info("listening", "for", "sip", "transport", l.Transport, "address", l.Address.String(), "advertised", l.Advertised, "groups", strings.Join(l.Groups, ","))
+		n.log.Info("listening", "for", "sip", "transport", l.Transport, "address", l.Address.String(), "advertised",
+			l.Advertised, "groups", strings.Join(l.Groups, ","))
 		for _, name := range l.Groups {
 			if l.Transport != "tls" && insecure[name] && !l.Address.Addr().IsLoopback() {
-				n.log.Warn("insecure: SIP without TLS can be reached from other machines; whoever is on the network can read and forge calls", "group", name, "transport", l.Transport, "address", l.Address.String())
+				n.log.Warn("insecure: SIP without TLS is reachable from other machines; anyone on the network can "+
+					"read and forge calls", "group", name, "transport", l.Transport, "address", l.Address.String())
 			}
 		}
 	}
 	if n.cfg.Has(config.RoleEdge) {
-		n.log.Info("emergency numbers; calls to them are never screened, limited or refused", "numbers", strings.Join(n.cfg.Policy.EmergencyStrings(), " "))
+		n.log.Info("emergency numbers in effect; calls to them are never screened, limited or refused",
+			"numbers", strings.Join(n.cfg.Policy.EmergencyStrings(), " "))
 	}
 	for _, name := range n.cfg.Generated {
-		n.log.Info("peer group uses the self-signed certificate made for loopback; nobody else trusts it", "group", name)
+		n.log.Info("peer group uses the self-signed loopback certificate; other machines do not trust it",
+			"group", name)
 	}
 	if n.cfg.Log.Numbers == "full" {
-		n.log.Warn("log.numbers is full: phone numbers are written to the log whole")
+		n.log.Warn("log.numbers is full: phone numbers are logged unredacted")
 	}
 }
 

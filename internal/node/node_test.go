@@ -26,9 +26,9 @@ func buildNode(t *testing.T, set ...string) *node {
 	return n
 }
 
-// TestEdgeIsBuiltAnewOnTheSamePorts fails the edge as if it had ended by itself, and looks at what a restart must keep:
-// the ports, that peers know, and the metrics, that would refuse to be registered twice.
-func TestEdgeIsBuiltAnewOnTheSamePorts(t *testing.T) {
+// TestEdgeIsRebuiltOnTheSamePorts ends the edge as a failure would, and checks what a restart must preserve: the ports,
+// which peers know, and the metrics, which cannot be registered twice.
+func TestEdgeIsRebuiltOnTheSamePorts(t *testing.T) {
 	t.Parallel()
 	n := buildNode(t)
 	var first []string
@@ -58,17 +58,17 @@ func TestEdgeIsBuiltAnewOnTheSamePorts(t *testing.T) {
 			t.Errorf("round %d: %v", round, err)
 		}
 		if n.edge.Load() != nil {
-			t.Error("an edge that has ended is still asked for calls")
+			t.Error("an edge that has ended is still in use")
 		}
 	}
 }
 
-// TestDrainingOutlivesARestartOfTheEdge drains by the management API, then fails the edge.
+// TestDrainingOutlivesARestartOfTheEdge drains through the management API, then ends the edge.
 func TestDrainingOutlivesARestartOfTheEdge(t *testing.T) {
 	t.Parallel()
 	n := buildNode(t)
 	if err := n.drain(t.Context(), true); err == nil {
-		t.Error("a node whose edge does not run says that it drains")
+		t.Error("a node without a running edge reports that it drains")
 	}
 	if _, err := n.openEdge(t.Context()); err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func TestDrainingOutlivesARestartOfTheEdge(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !n.edge.Load().Draining() {
-		t.Error("the edge takes calls again after a restart")
+		t.Error("the edge accepts calls again after a restart")
 	}
 	if err := n.drain(t.Context(), false); err != nil || n.edge.Load().Draining() {
 		t.Errorf("drain --off: %v", err)
@@ -92,7 +92,7 @@ func TestDrainingOutlivesARestartOfTheEdge(t *testing.T) {
 	_ = run(ctx)
 }
 
-// end runs and ends the edge that was opened, to free its ports.
+// end runs and ends the open edge, to free its ports.
 func end(t *testing.T, n *node) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -115,11 +115,12 @@ func TestReadinessSaysWhy(t *testing.T) {
 	if code, body := ask("/healthz"); code != 200 || !strings.Contains(body, "alive") {
 		t.Errorf("healthz: %d %s", code, body)
 	}
-	if code, body := ask("/readyz"); code != 503 || !strings.Contains(body, "edge: it is being started again") || !strings.Contains(body, "index: ") {
+	if code, body := ask("/readyz"); code != 503 || !strings.Contains(body, "edge: restarting") ||
+		!strings.Contains(body, "index: ") {
 		t.Errorf("readyz before anything runs: %d %s", code, body)
 	}
 	if code, body := ask("/readyz?role=portal"); code != 404 || !strings.Contains(body, "api, edge, worker") {
-		t.Errorf("readyz of a role that is not here: %d %s", code, body)
+		t.Errorf("readyz of a role that the node does not have: %d %s", code, body)
 	}
 	r, err := n.supervisor.start(t.Context())
 	if err != nil {
@@ -129,7 +130,7 @@ func TestReadinessSaysWhy(t *testing.T) {
 	defer cancel()
 	n.announce(ctx, nil)
 	if code, body := ask("/readyz"); code != 200 || !strings.Contains(body, `"reasons":[]`) {
-		t.Errorf("readyz of a node that runs: %d %s", code, body)
+		t.Errorf("readyz of a running node: %d %s", code, body)
 	}
 	if err := n.drain(t.Context(), true); err != nil {
 		t.Fatal(err)
@@ -145,8 +146,10 @@ func TestReadinessSaysWhy(t *testing.T) {
 func TestInsecureIsRepeatedAtStart(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
-	cfg, err := config.Load(config.Source{Data: t.TempDir(), Env: os.Environ(), Set: []string{"provisioning.listen=0.0.0.0:0", "provisioning.insecure=true", "manage.listen=off", "metrics.listen=off",
-		`calls.groups[0]={name: core, transport: udp, bind: {udp: "0.0.0.0:0"}, advertised: {udp: gw.example.com}, insecure: true}`}})
+	cfg, err := config.Load(config.Source{Data: t.TempDir(), Env: os.Environ(),
+		Set: []string{"provisioning.listen=0.0.0.0:0", "provisioning.insecure=true", "manage.listen=off",
+			"metrics.listen=off", `calls.groups[0]={name: core, transport: udp, bind: {udp: "0.0.0.0:0"}, ` +
+				`advertised: {udp: gw.example.com}, insecure: true}`}})
 	if err != nil {
 		t.Fatal(err)
 	}

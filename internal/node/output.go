@@ -11,7 +11,7 @@ import (
 	"github.com/tandemgw/tandem/internal/config"
 )
 
-// What an Output holds for a reader that is slow: some seconds of a busy log.
+// The queue of an Output, for a slow reader: a few seconds of a busy log.
 const (
 	outputLines = 10_000
 	outputBytes = 4 << 20
@@ -22,18 +22,17 @@ const (
 	outputFlush = time.Second // how long Close waits for the reader
 )
 
-// Output writes lines to a standard stream without ever making the caller wait: the stream may be a pipe that nothing
-// reads. Lines wait in a queue of bounded length and size; those that find it full are dropped and counted, and the number
-// is the first line written when the stream takes lines again. After an error the write is repeated every
-// outputRetry; a line that was written in part is completed first, so that no line is torn. Output is safe for
-// concurrent use.
+// Output writes lines to a standard stream without ever blocking the caller: the stream may be a pipe that nothing
+// reads. Lines wait in a queue of bounded length and size. When it is full, further lines are dropped and counted, and
+// the first line written after that reports the number. After an error the write is retried every outputRetry; a
+// partially written line is completed first, so that no line is torn. Output is safe for concurrent use.
 type Output struct {
 	w       io.Writer
 	lines   chan []byte
 	bytes   atomic.Int64
 	dropped prometheus.Counter
 	missed  atomic.Int64               // dropped and not yet reported in the stream
-	form    atomic.Pointer[config.Log] // of the line that reports them
+	form    atomic.Pointer[config.Log] // format of the line that reports them
 	closing chan struct{}              // closed by Close
 	done    chan struct{}              // closed by run
 }
@@ -42,18 +41,18 @@ type Output struct {
 func NewOutput(w io.Writer) *Output {
 	o := &Output{w: w, lines: make(chan []byte, outputLines), closing: make(chan struct{}), done: make(chan struct{}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_log_dropped_total",
-			Help: "Log lines dropped because standard error did not take them in time."})}
+			Help: "Log lines dropped because standard error was not read in time."})}
 	o.form.Store(&config.Log{Level: "info"})
 	go o.run()
 	return o
 }
 
-// Write queues p, which is one or several whole lines. It never blocks and never fails.
+// Write queues p, which must be one or more whole lines. It never blocks and never fails.
 func (o *Output) Write(p []byte) (int, error) {
 	size := int64(len(p))
 	if o.bytes.Add(size) <= outputBytes {
 		select {
-		case o.lines <- append([]byte{}, p...): // a copy that is never nil, which is the end
+		case o.lines <- append([]byte{}, p...): // a copy that is never nil, which would mean the end
 			return len(p), nil
 		default:
 		}
@@ -64,7 +63,7 @@ func (o *Output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close writes what is queued and returns, after outputFlush even if the stream has not taken it. Call it once.
+// Close writes the queued lines and returns, at the latest after outputFlush. Call it once.
 func (o *Output) Close() {
 	close(o.closing)
 	select {
@@ -87,7 +86,7 @@ func (o *Output) next() (line []byte) {
 	return line
 }
 
-// run writes. torn is what is left of a line that was written in part.
+// run writes the queued lines. torn is the rest of a line that was written in part.
 func (o *Output) run() {
 	defer close(o.done)
 	var torn, line []byte
@@ -128,7 +127,7 @@ func (o *Output) run() {
 	}
 }
 
-// notice is the line that reports n dropped lines.
+// notice returns the line that reports n dropped lines.
 func (o *Output) notice(n int64) []byte {
 	var b bytes.Buffer
 	newLogger(&b, *o.form.Load()).Error("log lines dropped: standard error was not read in time", "dropped", n)

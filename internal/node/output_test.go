@@ -15,13 +15,13 @@ import (
 	"github.com/tandemgw/tandem/internal/config"
 )
 
-// stream is standard error with a reader that can be stopped (stuck), lost (each write fails) and slow (writes take
-// some bytes and then fail).
+// stream is standard error with a reader that can be stuck (writes block), lost (each write fails) and slow (writes
+// accept some bytes and then fail).
 type stream struct {
 	mu    sync.Mutex
 	taken strings.Builder
 	fails int           // writes that fail, -1 for all
-	takes int           // bytes that a failing write takes before
+	takes int           // bytes that a failing write accepts first
 	tries int           // writes seen
 	gate  chan struct{} // when not nil, a write waits until it is closed
 }
@@ -58,16 +58,16 @@ func lines(o *Output, from, to int) {
 	}
 }
 
-// TestAStuckReaderStopsNobody: with nothing read, lines are dropped and counted, and the number is the first line
-// that is written afterwards.
-func TestAStuckReaderStopsNobody(t *testing.T) {
+// TestAStuckReaderBlocksNoWriter: while nothing is read, lines are dropped and counted, and the first line written
+// afterwards is their number.
+func TestAStuckReaderBlocksNoWriter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &stream{gate: make(chan struct{})}
 		o := NewOutput(s)
 		o.form.Store(&config.Log{Level: "info", Format: "json"})
 		fmt.Fprintln(o, "in the pipe")
-		synctest.Wait() // the writer holds it, and is stuck
+		synctest.Wait() // the writer is blocked on it
 		lines(o, 0, outputLines+25)
 		if got := testutil.ToFloat64(o.dropped); got != 25 {
 			t.Errorf("tandem_log_dropped_total is %v, want 25", got)
@@ -76,11 +76,12 @@ func TestAStuckReaderStopsNobody(t *testing.T) {
 		close(s.gate)
 		o.Close()
 		got := strings.Split(s.String(), "\n")
-		if len(got) != 2+outputLines+1 || got[0] != "in the pipe" || !strings.Contains(got[1], `"dropped":25`) || got[2] != "line 0" || got[len(got)-2] != fmt.Sprintf("line %d", outputLines-1) {
+		if len(got) != 2+outputLines+1 || got[0] != "in the pipe" || !strings.Contains(got[1], `"dropped":25`) ||
+			got[2] != "line 0" || got[len(got)-2] != fmt.Sprintf("line %d", outputLines-1) {
 			t.Errorf("%d lines written, beginning with %q", len(got), got[:min(4, len(got))])
 		}
 		if took := time.Since(begun); took > 0 {
-			t.Errorf("Close waited %v for a reader that reads", took)
+			t.Errorf("Close waited %v although the stream was read", took)
 		}
 	})
 }
@@ -100,7 +101,7 @@ func TestCloseLeavesAStuckReader(t *testing.T) {
 	})
 }
 
-// TestAnEmptyWriteEndsNothing: fmt.Fprint of an empty text writes nil.
+// TestAnEmptyWriteEndsNothing: fmt.Fprint of an empty string writes nil.
 func TestAnEmptyWriteEndsNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -136,11 +137,11 @@ func TestLargeLinesAreBoundedBySize(t *testing.T) {
 	})
 }
 
-// TestAClosedReaderIsTriedAgain: after an error the write is repeated every five seconds. The number of lines dropped
+// TestAClosedReaderIsTriedAgain: after an error the write is retried every five seconds. The number of dropped lines
 // comes first, whole lines follow, and a line that was cut by the error is completed.
 func TestAClosedReaderIsTriedAgain(t *testing.T) {
 	t.Parallel()
-	for takes := range 40 { // bytes that the stream takes before it fails
+	for takes := range 40 { // bytes that the stream accepts before it fails
 		synctest.Test(t, func(t *testing.T) {
 			s := &stream{fails: -1, takes: takes}
 			o := NewOutput(s)
@@ -162,13 +163,14 @@ func TestAClosedReaderIsTriedAgain(t *testing.T) {
 			synctest.Wait()
 			got := strings.Split(strings.TrimSuffix(s.String(), "\n"), "\n")
 			at := 0
-			if takes > 0 { // the cut line is the rest of one that was begun before
+			if takes > 0 { // the rest of the line that was cut comes first
 				at = 1
 			}
 			if len(got) != outputLines+2 || !strings.Contains(got[at], "dropped=7") {
 				t.Fatalf("cut after %d bytes: %d lines, beginning with %q", takes, len(got), got[:3])
 			}
-			want := append([]string{"the line that fails, long enough to be cut anywhere"}, make([]string, outputLines)...)
+			want := append([]string{"the line that fails, long enough to be cut anywhere"},
+				make([]string, outputLines)...)
 			for i := range outputLines {
 				want[i+1] = "line " + strconv.Itoa(i)
 			}
@@ -197,11 +199,12 @@ func TestTheReportOfDroppedLinesIsNotTornEither(t *testing.T) {
 		s.mu.Unlock()
 		time.Sleep(outputRetry)
 		synctest.Wait()
-		lines(o, 0, 3) // dropped while the report is half written
+		lines(o, 0, 3) // dropped while the report is partly written
 		time.Sleep(outputRetry)
 		o.Close()
 		got := strings.Split(s.String(), "\n")
-		if !strings.Contains(got[0], "dropped=1") || !strings.Contains(got[1], "dropped=3") || got[2] != "first" || got[3] != "line 0" {
+		if !strings.Contains(got[0], "dropped=1") || !strings.Contains(got[1], "dropped=3") || got[2] != "first" ||
+			got[3] != "line 0" {
 			t.Errorf("the stream begins with %q", got[:4])
 		}
 	})

@@ -7,8 +7,8 @@ import (
 	"net"
 )
 
-// peerUID is known on Linux only.
+// peerUID is supported on Linux only.
 func peerUID(net.Conn) (uid uint32, ok bool) { return 0, false }
 
-// descriptorLimit is not known here.
+// descriptorLimit returns the maximum int: the limit is read on Linux only.
 func descriptorLimit() int { return math.MaxInt }

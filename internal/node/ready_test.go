@@ -40,7 +40,8 @@ func runNode(t *testing.T, set ...string) *node {
 func (n *node) ask(t *testing.T, method, path, body string) (int, string) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	r := httptest.NewRequestWithContext(context.WithValue(t.Context(), localUserKey{}, "local:ada.l"), method, path, strings.NewReader(body))
+	r := httptest.NewRequestWithContext(context.WithValue(t.Context(), localUserKey{}, "local:ada.l"), method, path,
+		strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	n.local().ServeHTTP(w, r)
 	return w.Code, w.Body.String()
@@ -59,8 +60,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// TestReadinessFollowsWrites: a node whose database is not what it was is ready for calls, not for the API, and says
-// why, where and since when.
+// TestReadinessFollowsWrites: a node whose database file was replaced is ready for calls but not for the API, and
+// reports why, where and since when.
 func TestReadinessFollowsWrites(t *testing.T) {
 	t.Parallel()
 	n := runNode(t)
@@ -80,7 +81,7 @@ func TestReadinessFollowsWrites(t *testing.T) {
 	since := n.core.db.Status().Since.UTC().Format(time.RFC3339)
 	for _, want := range []string{file, "removed or replaced", "since " + since} {
 		if !strings.Contains(body, want) || strings.Contains(body, "Repeatab") {
-			t.Errorf("/readyz?role=api says %s, want %q", body, want)
+			t.Errorf("/readyz?role=api answers %s, want %q", body, want)
 		}
 	}
 	if code, body := n.ask(t, "GET", "/readyz", ""); code != 200 || !strings.Contains(body, "removed or replaced") {
@@ -91,10 +92,12 @@ func TestReadinessFollowsWrites(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &h); err != nil {
 		t.Fatal(err)
 	}
-	if d := h.Database; d.Available || d.Writable || d.Location != file || !strings.Contains(d.Error, "removed") || d.Since.IsZero() || strings.Contains(body, "Repeatab") {
+	if d := h.Database; d.Available || d.Writable || d.Location != file || !strings.Contains(d.Error, "removed") ||
+		d.Since.IsZero() || strings.Contains(body, "Repeatab") {
 		t.Errorf("health: %s", body)
 	}
-	if code, body := n.ask(t, "PUT", "/accounts/contoso?api-version=2024-02-29-preview", `{"name":"contoso","serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true,"syncEnabled":false}}}`); code != 503 {
+	if code, body := n.ask(t, "PUT", "/accounts/contoso?api-version=2024-02-29-preview", `{"name":"contoso",
+		"serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true,"syncEnabled":false}}}`); code != 503 {
 		t.Errorf("a write got %d %s", code, body)
 	}
 	if err := os.Rename(file+".away", file); err != nil {
@@ -106,8 +109,8 @@ func TestReadinessFollowsWrites(t *testing.T) {
 	})
 }
 
-// TestDrainIsAudited: who drained the node and who took it back is in the audit log; without the database it drains
-// all the same.
+// TestDrainIsAudited: the audit log records who drained the node and who ended that; without the database the node
+// still drains.
 func TestDrainIsAudited(t *testing.T) {
 	t.Parallel()
 	n := runNode(t)
@@ -126,7 +129,8 @@ func TestDrainIsAudited(t *testing.T) {
 			rows = append(rows, r.Action+" "+r.Target+" by "+r.Actor.Kind+" "+r.Actor.ID)
 		}
 	}
-	if want := "node.drain n1 by administrator local:ada.l, node.undrain n1 by administrator local:ada.l"; strings.Join(rows, ", ") != want {
+	want := "node.drain n1 by administrator local:ada.l, node.undrain n1 by administrator local:ada.l"
+	if strings.Join(rows, ", ") != want {
 		t.Errorf("the audit log has %v, want %s", rows, want)
 	}
 
@@ -144,8 +148,8 @@ func TestDrainIsAudited(t *testing.T) {
 	}
 }
 
-// TestWhatWasDoneIsAuditedThoughTheClientLeft: who closes the connection before the answer is in the audit log all
-// the same.
+// TestWhatWasDoneIsAuditedThoughTheClientLeft: the action of a client that disconnects before the answer is in the
+// audit log.
 func TestWhatWasDoneIsAuditedThoughTheClientLeft(t *testing.T) {
 	t.Parallel()
 	n := runNode(t)
@@ -168,20 +172,20 @@ func TestWhatWasDoneIsAuditedThoughTheClientLeft(t *testing.T) {
 	}
 }
 
-// TestPeersAreNeverUpBeforeTheyAnswer: nothing listens at the peer's address. What is shown goes from unknown to
-// down, and status says that the group has no peer left.
+// TestPeersAreNeverUpBeforeTheyAnswer: nothing listens at the peer's address. Its state goes from unknown to down, and
+// status reports that every peer of the group is down.
 func TestPeersAreNeverUpBeforeTheyAnswer(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := l.Addr().String()
+	unused := l.Addr().String()
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	n := runNode(t, `calls.groups[0]={name: core, transport: tcp, bind: {tcp: "127.0.0.1:0"}, options: {every: 1s, timeout: 500ms, downAfter: 2, upAfter: 1},`+
-		` peers: [{name: a, address: "`+nobody+`"}]}`)
+	n := runNode(t, `calls.groups[0]={name: core, transport: tcp, bind: {tcp: "127.0.0.1:0"}, `+
+		`options: {every: 1s, timeout: 500ms, downAfter: 2, upAfter: 1}, peers: [{name: a, address: "`+unused+`"}]}`)
 	states := map[string]bool{}
 	eventually(t, "the peer is down", func() bool {
 		p := n.peers()[0].Peers[0]
@@ -194,15 +198,17 @@ func TestPeersAreNeverUpBeforeTheyAnswer(t *testing.T) {
 	if !states["unknown"] {
 		t.Errorf("the states were %v, want unknown first", states)
 	}
-	if code, body := n.ask(t, "GET", "/readyz", ""); code != 200 || !strings.Contains(body, "peer group core: every peer is down") {
+	if code, body := n.ask(t, "GET", "/readyz", ""); code != 200 ||
+		!strings.Contains(body, "peer group core: every peer is down") {
 		t.Errorf("/readyz: %d %s", code, body)
 	}
 }
 
-// TestLameDuck: after the signal the node is unready and takes requests; a second signal ends it at once.
+// TestLameDuck: after the signal the node is unready but accepts requests; a second signal ends it at once.
 func TestLameDuck(t *testing.T) {
 	t.Parallel()
-	cfg, err := config.Load(config.Source{Data: t.TempDir(), Set: []string{"shutdown.lameDuck=10m"}, FreePorts: true, Env: os.Environ()})
+	cfg, err := config.Load(config.Source{Data: t.TempDir(), Set: []string{"shutdown.lameDuck=10m"}, FreePorts: true,
+		Env: os.Environ()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,12 +219,14 @@ func TestLameDuck(t *testing.T) {
 	log := NewOutput(io.Discard)
 	t.Cleanup(log.Close)
 	go func() {
-		ended <- Serve(ctx, Options{Config: cfg, Version: "test", Log: log, Ready: func(r Ready) { ready <- r }, Cut: cut})
+		ended <- Serve(ctx, Options{Config: cfg, Version: "test", Log: log,
+			Ready: func(r Ready) { ready <- r }, Cut: cut})
 	}()
 	r := <-ready
 	get := func(url string) (int, string) {
 		t.Helper()
-		c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // a connection for each: the listener is what is asked
+		// a new connection for each request, to check the listener
+		c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 		res, err := c.Get(url)
 		if err != nil {
 			t.Fatal(err)
@@ -234,10 +242,11 @@ func TestLameDuck(t *testing.T) {
 	signal()
 	eventually(t, "/readyz is 503", func() bool { code, _ := get(base + "/readyz?role=api"); return code == 503 })
 	if _, body := get(base + "/readyz"); !strings.Contains(body, "shutting down") {
-		t.Errorf("/readyz says %s", body)
+		t.Errorf("/readyz answers %s", body)
 	}
 	if code, body := get(r.Provisioning + "/accounts?api-version=2024-02-29-preview"); code != 401 {
-		t.Errorf("a new request in the lame-duck time got %d %s, want the answer as always (401 without a token)", code, body)
+		t.Errorf("a new request in the lame-duck time got %d %s, want the usual answer (401 without a token)", code,
+			body)
 	}
 	select {
 	case err := <-ended:

@@ -8,8 +8,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// registries holds one metrics registry for the process and one for each part that may be built anew: the new one
-// replaces the old, because a collector cannot be registered twice.
+// registries holds one metrics registry for the process and one for each part that may be rebuilt: the new registry
+// replaces the old one, because a collector cannot be registered twice.
 type registries struct {
 	process *prometheus.Registry
 
@@ -22,7 +22,7 @@ func newRegistries() *registries {
 	return &registries{process: prometheus.NewRegistry(), parts: map[string]*prometheus.Registry{}}
 }
 
-// fresh returns an empty registry for a part; what the part registered before is gone.
+// fresh returns an empty registry for a part, in place of its previous one.
 func (r *registries) fresh(part string) *prometheus.Registry {
 	r.mu.Lock()
 	defer r.mu.Unlock()

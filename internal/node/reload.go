@@ -20,13 +20,14 @@ type reloads struct {
 	ok, at prometheus.Gauge
 
 	mu   sync.Mutex     // one reload at a time; guards live
-	live *config.Loaded // the configuration at the start, with what reloads have taken over since
+	live *config.Loaded // the configuration at the start, with the changes that reloads have applied since
 }
 
 func (r *reloads) init(cfg *config.Loaded, reg prometheus.Registerer) {
 	r.live = cfg
 	r.ok = prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_config_last_reload_successful",
-		Help: "1 if the configuration was valid when it was last read, at the start or a reload; 0 while the one before is in use."})
+		Help: "1 if the configuration was valid when it was last read, at the start or a reload; 0 while the " +
+			"previous one is in use."})
 	r.at = prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_config_last_reload_success_timestamp_seconds",
 		Help: "When a valid configuration was last read, in Unix time."})
 	r.ok.Set(1)
@@ -34,16 +35,17 @@ func (r *reloads) init(cfg *config.Loaded, reg prometheus.Registerer) {
 	reg.MustRegister(r.ok, r.at)
 }
 
-// reloadOn reloads at each signal, in the background, until the function it returns is called.
+// reloadOn reloads the configuration at each signal, in the background, until the function it returns is called.
 func (n *node) reloadOn(signals <-chan os.Signal) (stop func()) {
-	ctx, cancel := context.WithCancel(domain.WithActor(context.Background(), domain.Actor{Kind: "system", ID: "SIGHUP"}))
+	ctx, cancel := context.WithCancel(domain.WithActor(context.Background(),
+		domain.Actor{Kind: "system", ID: "SIGHUP"}))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
 			select {
 			case <-signals:
-				_, _ = n.reload(ctx) // it was logged
+				_, _ = n.reload(ctx) // the result was logged
 			case <-ctx.Done():
 				return
 			}
@@ -52,8 +54,8 @@ func (n *node) reloadOn(signals <-chan os.Signal) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// reload reads the configuration again and applies what can change while the process runs: everything, or, where
-// anything is wrong, nothing. SIGHUP and the management API share it.
+// reload reads the configuration again and applies the settings that can change while the process runs. With any
+// mistake it changes nothing. SIGHUP and the management API share it.
 func (n *node) reload(ctx context.Context) (*api.Reloaded, error) {
 	n.reloads.mu.Lock()
 	defer n.reloads.mu.Unlock()
@@ -62,7 +64,7 @@ func (n *node) reload(ctx context.Context) (*api.Reloaded, error) {
 		n.reloads.ok.Set(0)
 		f := fault.New(fault.Invalid, "InvalidConfiguration", "the configuration has mistakes; nothing was changed")
 		for _, p := range mistakes(err) {
-			n.log.Error("configuration not reloaded; the one before stays in use", "problem", p.String())
+			n.log.Error("configuration not reloaded; the previous one stays in use", "problem", p.String())
 			path := p.Path
 			p.Path = "" // the target has it
 			f.With(*fault.New(fault.Invalid, "InvalidConfiguration", "%s", p.String()).At(path))
@@ -71,13 +73,14 @@ func (n *node) reload(ctx context.Context) (*api.Reloaded, error) {
 	}
 	n.reloads.ok.Set(1)
 	n.reloads.at.SetToCurrentTime()
-	out := &api.Reloaded{Applied: append([]string{}, changes.Applied...), Restart: append([]string{}, changes.Restart...)}
+	out := &api.Reloaded{Applied: append([]string{}, changes.Applied...),
+		Restart: append([]string{}, changes.Restart...)}
 	n.log.Info("configuration reloaded", "applied", out.Applied, "needs_restart", out.Restart)
 	n.auditDone(ctx, "config.reload", "configuration", len(out.Applied), out)
 	return out, nil
 }
 
-// mistakes lists what is wrong with a configuration.
+// mistakes returns the problems in err, the error of a reload.
 func mistakes(err error) strict.Problems {
 	var ps strict.Problems
 	if errors.As(err, &ps) {
@@ -86,7 +89,8 @@ func mistakes(err error) strict.Problems {
 	return strict.Problems{{Source: "reload", Message: err.Error()}}
 }
 
-// apply applies what can change. Whatever can fail comes before anything is changed.
+// apply applies the settings that can change while the process runs. Every step that can fail precedes the first
+// change.
 func (n *node) apply() (config.Changes, error) {
 	live, changes, err := n.reloads.live.Reload()
 	if err != nil {
@@ -99,7 +103,8 @@ func (n *node) apply() (config.Changes, error) {
 		return changes, errors.Join(errs...)
 	}
 	var commits []func()
-	for h, cfg := range map[*httpServer]*config.Listener{n.provisioningHTTP: &live.Provisioning.Listener, n.manageHTTP: &live.Manage.Listener, n.metricsHTTP: &live.Metrics} {
+	for h, cfg := range map[*httpServer]*config.Listener{n.provisioningHTTP: &live.Provisioning.Listener,
+		n.manageHTTP: &live.Manage.Listener, n.metricsHTTP: &live.Metrics} {
 		if h == nil || h.cert.Load() == nil {
 			continue
 		}

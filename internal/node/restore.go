@@ -13,14 +13,16 @@ import (
 )
 
 // Restore gives the database a new identity, so that edges keep their index until an operator accepts the restored
-// database. With a backup, an SQLite database file, it puts that in place first, and returns the name of the file that
-// holds the database of before, if there was one; else the operator has restored it. It holds the lock of the data
-// directory: no server may run on it.
-func Restore(ctx context.Context, cfg *config.Loaded, backup string, logTo io.Writer) (identity, replaced string, err error) {
+// database. With a backup, an SQLite database file, it puts that in place first and returns the name of the file that
+// holds the previous database, if there was one. Without a backup, the operator has restored the database already.
+// Restore holds the lock of the data directory: no server may run on it.
+func Restore(ctx context.Context, cfg *config.Loaded, backup string,
+	logTo io.Writer) (identity, replaced string, err error) {
 	log := quietLogger(cfg, logTo)
 	if backup != "" && cfg.Database.Driver != db.SQLite {
 		return "", "", fault.New(fault.Invalid, "InvalidBackup",
-			"PostgreSQL is restored with its own tools (pg_restore, psql); do that first, then run tandem restore without a file")
+			"a PostgreSQL database is restored with its own tools (pg_restore, psql); do that first, then run tandem "+
+				"restore without a file")
 	}
 	err = checkUse(cfg)
 	if err == nil && backup == "" {

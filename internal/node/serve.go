@@ -16,22 +16,22 @@ import (
 	"github.com/tandemgw/tandem/internal/manage"
 )
 
-// Options says how a process is run.
+// Options configures Serve.
 type Options struct {
 	Config  *config.Loaded
 	Version string
 	Log     *Output // where log lines go; the caller closes it
-	// Lab seeds sample data if there is none at all.
+	// Lab adds sample data if there is no account yet.
 	Lab bool
-	// Ready is called once, when the process can do its work.
+	// Ready is called once, when the process is ready.
 	Ready func(Ready)
-	// Reload gets a value when the configuration is to be read again. Nil never does.
+	// Reload receives a value when the configuration is to be reloaded. Nil never does.
 	Reload <-chan os.Signal
-	// Cut is closed when draining is to end at once. Nil is never.
+	// Cut is closed when draining is to end at once. Nil means never.
 	Cut <-chan struct{}
 }
 
-// Ready says where a process is reached. Empty is not served.
+// Ready holds the addresses of a process. An empty one is not served.
 type Ready struct {
 	Ready        bool   `json:"ready"`
 	Provisioning string `json:"provisioning"` // URL
@@ -47,11 +47,11 @@ type SIP struct {
 	TLS string `json:"tls"`
 }
 
-// readyPoll is how often a starting process looks whether it has become ready.
+// readyPoll is how often a starting process checks whether it is ready.
 const readyPoll = 20 * time.Millisecond
 
-// Serve runs a process until ctx ends, then drains and stops it. An error before it runs is one of configuration or of
-// this machine; waiting does not mend it.
+// Serve runs a process until ctx ends, then drains and stops it. An error at the start is one of configuration or of
+// this machine; waiting does not fix it.
 func Serve(ctx context.Context, o Options) error {
 	log := newLogger(o.Log, o.Config.Log)
 	o.Log.form.Store(&o.Config.Log)
@@ -63,7 +63,7 @@ func Serve(ctx context.Context, o Options) error {
 	n.metrics.process.MustRegister(o.Log.dropped)
 	if o.Lab {
 		if err := seedLab(ctx, n.core.directory, log); err != nil {
-			return fmt.Errorf("seed the lab: %w", err)
+			return fmt.Errorf("add the lab's sample data: %w", err)
 		}
 	}
 	r, err := n.supervisor.start(ctx)
@@ -80,25 +80,25 @@ func Serve(ctx context.Context, o Options) error {
 	if err := r.stop(o.Cut, n.cfg.Shutdown.Drain, n.cfg.Shutdown.Cut); err != nil {
 		return err
 	}
-	log.Info("ended")
+	log.Info("shutdown complete")
 	return nil
 }
 
-// leave makes the node unready and its answers to OPTIONS 503, and takes calls and requests for shutdown.lameDuck all
-// the same: load balancers and peers need that long to notice. Cut ends the wait.
+// leave makes the node unready and its answers to OPTIONS 503, but accepts calls and requests for shutdown.lameDuck:
+// load balancers and peers need that long to notice. Closing cut ends the wait.
 func (n *node) leave(cut <-chan struct{}) {
 	n.leaving.Store(true)
 	if e := n.edge.Load(); e != nil {
 		e.Leave()
 	}
-	n.log.Info("shutting down; not ready, calls and requests are still taken", "for", n.cfg.Shutdown.LameDuck)
+	n.log.Info("shutting down; not ready, still accepting calls and requests", "for", n.cfg.Shutdown.LameDuck)
 	select {
 	case <-time.After(n.cfg.Shutdown.LameDuck):
 	case <-cut:
 	}
 }
 
-// announce waits until the process can do its work and then says so, once.
+// announce waits until the process is ready, then logs that and calls tell, once.
 func (n *node) announce(ctx context.Context, tell func(Ready)) {
 	t := time.NewTicker(readyPoll)
 	defer t.Stop()
@@ -118,7 +118,7 @@ func (n *node) announce(ctx context.Context, tell func(Ready)) {
 			return
 		}
 	}
-	// Loading leaves several times the index as garbage, which the runtime would keep for long.
+	// Loading leaves garbage of several times the size of the index, which the runtime would keep for a long time.
 	debug.FreeOSMemory()
 	n.log.Info("ready", "after", time.Since(n.started).Round(time.Millisecond))
 	if tell != nil {
@@ -150,7 +150,7 @@ func (n *node) ready() Ready {
 	return r
 }
 
-// quietLogger is the logger of commands: warnings and errors, unless more was asked for.
+// quietLogger returns the logger of commands: warnings and errors, unless the configuration asks for more.
 func quietLogger(cfg *config.Loaded, to io.Writer) *slog.Logger {
 	quiet := cfg.Log
 	if quiet.Level == "info" {
@@ -160,7 +160,7 @@ func quietLogger(cfg *config.Loaded, to io.Writer) *slog.Logger {
 }
 
 // Offline opens a data directory that no server uses, for one command, and returns both APIs as the Unix socket would
-// serve them, but for what only a running node can answer. Close gives the directory back.
+// serve them, except operations that need a running node. The returned function releases the directory.
 func Offline(ctx context.Context, cfg *config.Loaded, version string, logTo io.Writer) (http.Handler, func(), error) {
 	log := quietLogger(cfg, logTo)
 	c, err := openCore(ctx, cfg, false, log, prometheus.NewRegistry())
@@ -173,7 +173,8 @@ func Offline(ctx context.Context, cfg *config.Loaded, version string, logTo io.W
 		return nil, nil, err
 	}
 	m := manage.New(manage.Jobs{
-		Clients: c.listClients, NewClient: c.newClient, Revoke: c.clients.Revoke, NewToken: c.newToken, VerifyAudit: c.verifyAudit,
+		Clients: c.listClients, NewClient: c.newClient, Revoke: c.clients.Revoke, NewToken: c.newToken,
+		VerifyAudit: c.verifyAudit,
 	}, log, n.metrics.process)
 	mux := http.NewServeMux()
 	mux.Handle("/manage/", m.Local(localActor))

@@ -13,8 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Restarts wait firstBackoff after the first failure, twice as long after each further one up to maxBackoff, a fifth
-// more or less so that nodes do not move in step. A part that ran for steadyAfter starts again from firstBackoff.
+// A restart waits firstBackoff after the first failure, twice as long after each further one up to maxBackoff, and a
+// random fifth more or less so that nodes do not restart in step. A part that ran for steadyAfter begins again with
+// firstBackoff.
 const (
 	firstBackoff = 100 * time.Millisecond
 	maxBackoff   = 30 * time.Second
@@ -32,25 +33,25 @@ const (
 //	                   (end)
 type part struct {
 	name string
-	// open takes what the part needs to run (a port, a file) and returns the function that runs it until its context ends
-	// and then gives everything back. A nil open means that there is nothing to take.
+	// open acquires what the part needs to run (a port, a file) and returns the function that runs it until its
+	// context ends and then releases everything.
 	open func(ctx context.Context) (run func(context.Context) error, err error)
-	// drain, if set, stops the part from taking new work and returns when the work it has is done or ctx has ended. The part
-	// runs on until then.
+	// drain, if set, stops the part from accepting new work and returns when its current work is done or ctx has ended.
+	// The part keeps running.
 	drain func(ctx context.Context) error
 }
 
-// partState is what one part is doing, for health and the management API.
+// partState is the state of one part, for health and the management API.
 type partState struct {
 	Name     string
 	Running  bool
 	Restarts int
-	Since    time.Time // of the present state
+	Since    time.Time // of the current state
 	Error    string    // why it is not running
 }
 
-// supervisor runs parts side by side. An error while they are opened for the first time is returned; afterwards each is
-// restarted alone.
+// supervisor runs parts concurrently. An error while they are opened for the first time is returned; afterwards each is
+// restarted on its own.
 type supervisor struct {
 	log      *slog.Logger
 	parts    []part
@@ -65,9 +66,9 @@ func newSupervisor(log *slog.Logger, reg prometheus.Registerer, parts ...part) *
 	s := &supervisor{
 		log: log, parts: parts, states: make([]partState, len(parts)),
 		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_part_up",
-			Help: "1 while the part of the process runs, 0 while it waits to be started again."}, []string{"part"}),
+			Help: "1 while the part of the process is running, 0 while it waits for a restart."}, []string{"part"}),
 		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_part_restarts_total",
-			Help: "How often the part of the process was started again after it had failed."}, []string{"part"}),
+			Help: "Restarts of the part of the process after a failure."}, []string{"part"}),
 	}
 	for i, p := range parts {
 		s.states[i] = partState{Name: p.name, Since: time.Now()}
@@ -78,7 +79,7 @@ func newSupervisor(log *slog.Logger, reg prometheus.Registerer, parts ...part) *
 	return s
 }
 
-// state returns what each part is doing, in their order.
+// state returns the state of each part, in their order.
 func (s *supervisor) state() []partState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,8 +112,8 @@ type started struct {
 	done   chan struct{} // closed when the part has ended
 }
 
-// end cancels the parts in the reverse of their order, each when the one that may need it has ended: what is left when
-// limit fires is cancelled at once. It reports whether all have ended by then.
+// end cancels the parts in reverse order, each when the ones that may need it have ended; when limit fires it cancels
+// the rest at once. It reports whether all have ended by then.
 func (r *running) end(limit <-chan time.Time) bool {
 	late := false
 	for i := len(r.parts) - 1; i >= 0; i-- {
@@ -140,8 +141,8 @@ func (r *running) end(limit <-chan time.Time) bool {
 	return true
 }
 
-// start opens every part in order and runs them. If one cannot be opened, those before it are ended and the error names
-// it. The parts' context is not ctx: they run until stop.
+// start opens every part in order and runs them. If one cannot be opened, it stops those before it and returns an error
+// that names it. The parts' context is not ctx: they run until stop.
 func (s *supervisor) start(ctx context.Context) (*running, error) {
 	r := &running{s: s}
 	for i, p := range s.parts {
@@ -170,7 +171,7 @@ func (s *supervisor) open(ctx context.Context, i int) (run func(context.Context)
 	return run, err
 }
 
-// protect makes an error of a panic.
+// protect calls do and turns a panic into an error.
 func (s *supervisor) protect(ctx context.Context, i int, do func(context.Context) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -181,7 +182,7 @@ func (s *supervisor) protect(ctx context.Context, i int, do func(context.Context
 	return do(ctx)
 }
 
-// keep runs one part and starts it again whenever it ends before ctx does.
+// keep runs one part and restarts it whenever it ends before ctx does.
 func (s *supervisor) keep(ctx context.Context, i int, run func(context.Context) error) {
 	name := s.parts[i].name
 	wait := firstBackoff
@@ -190,20 +191,20 @@ func (s *supervisor) keep(ctx context.Context, i int, run func(context.Context) 
 		err := s.protect(ctx, i, run)
 		if ctx.Err() != nil {
 			if err != nil && !errors.Is(err, context.Canceled) {
-				s.log.Warn("part ended with an error", "part", name, "error", err)
+				s.log.Warn("part stopped with an error", "part", name, "error", err)
 			}
 			s.set(i, false, nil)
 			return
 		}
 		if err == nil {
-			err = errors.New("ended without being asked to")
+			err = errors.New("exited unexpectedly")
 		}
 		if time.Since(began) >= steadyAfter {
 			wait = firstBackoff
 		}
 		for {
 			pause := jitter(wait)
-			s.log.Error("part failed; it will be started again", "part", name, "error", err, "in", pause.Round(time.Millisecond))
+			s.log.Error("part failed; restarting", "part", name, "error", err, "in", pause.Round(time.Millisecond))
 			s.set(i, false, err)
 			if !sleep(ctx, pause) {
 				return
@@ -218,12 +219,13 @@ func (s *supervisor) keep(ctx context.Context, i int, run func(context.Context) 
 			}
 		}
 		s.set(i, true, nil)
-		s.log.Info("part runs again", "part", name)
+		s.log.Info("part restarted", "part", name)
 	}
 }
 
-// stop ends the parts in two stages. First every part that can is drained, for as long as drainFor allows, unless cut is
-// closed; then they are cancelled, the last one started first, and waited for, cutFor at most. It returns an error if some part did not end in time.
+// stop ends the parts in two stages. First it drains every part that can be drained, for at most drainFor, unless cut
+// is closed; then it cancels them, the last one started first, and waits for at most cutFor. It returns an error if a
+// part did not end in time.
 func (r *running) stop(cut <-chan struct{}, drainFor, cutFor time.Duration) error {
 	drainCtx, cancelDrain := context.WithTimeout(context.Background(), drainFor)
 	defer cancelDrain()
@@ -236,7 +238,7 @@ func (r *running) stop(cut <-chan struct{}, drainFor, cutFor time.Duration) erro
 			}
 			wg.Go(func() {
 				if err := p.drain(drainCtx); err != nil {
-					r.s.log.Warn("part was cut before it had drained", "part", p.name, "error", err)
+					r.s.log.Warn("part stopped before it had drained", "part", p.name, "error", err)
 				}
 			})
 		}
@@ -260,14 +262,14 @@ func (r *running) stop(cut <-chan struct{}, drainFor, cutFor time.Duration) erro
 			late = append(late, st.Name)
 		}
 	}
-	return fmt.Errorf("parts that did not end within %v: %v", cutFor, late)
+	return fmt.Errorf("parts did not stop within %v: %v", cutFor, late)
 }
 
 func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
 }
 
-// sleep waits for d; it returns false if ctx ended first.
+// sleep waits for d. It reports whether d has passed before ctx ended.
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):

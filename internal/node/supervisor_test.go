@@ -26,10 +26,13 @@ func TestErrorAtStartEndsWhatHadStarted(t *testing.T) {
 	t.Parallel()
 	var ended atomic.Bool
 	s := newSupervisor(quiet(), prometheus.NewRegistry(),
-		part{name: "first", open: opened(func(ctx context.Context) error { <-ctx.Done(); ended.Store(true); return nil })},
-		part{name: "second", open: func(context.Context) (func(context.Context) error, error) { return nil, errors.New("port taken") }},
+		part{name: "first",
+			open: opened(func(ctx context.Context) error { <-ctx.Done(); ended.Store(true); return nil })},
+		part{name: "second", open: func(context.Context) (func(context.Context) error, error) {
+			return nil, errors.New("port taken")
+		}},
 		part{name: "third", open: func(context.Context) (func(context.Context) error, error) {
-			t.Error("a part behind the one that failed was opened")
+			t.Error("a part after the one that failed was opened")
 			return nil, nil
 		}})
 	_, err := s.start(t.Context())
@@ -61,7 +64,7 @@ func TestFailedPartIsRestartedAloneWithGrowingPauses(t *testing.T) {
 					case 2:
 						panic("worse")
 					case 3:
-						return nil // as bad
+						return nil // a failure too
 					case 4:
 						time.Sleep(steadyAfter)
 						return errors.New("after a steady run")
@@ -78,7 +81,7 @@ func TestFailedPartIsRestartedAloneWithGrowingPauses(t *testing.T) {
 		synctest.Wait()
 		st := s.state()
 		if !st[0].Running || st[0].Restarts != 0 {
-			t.Errorf("the steady part was touched: %+v", st[0])
+			t.Errorf("the steady part was affected: %+v", st[0])
 		}
 		if !st[1].Running || st[1].Restarts != 5 || len(starts) != 5 {
 			t.Fatalf("flaky part: %+v, %d starts", st[1], len(starts))
@@ -86,7 +89,7 @@ func TestFailedPartIsRestartedAloneWithGrowingPauses(t *testing.T) {
 		within := func(i int, base time.Duration, extra time.Duration) {
 			got := starts[i].Sub(starts[i-1]) - extra
 			if got < base*8/10 || got > base*12/10 {
-				t.Errorf("start %d came %v after the one before, want about %v", i+1, got, base)
+				t.Errorf("start %d was %v after the previous one, want about %v", i+1, got, base)
 			}
 		}
 		within(1, firstBackoff, 0)
@@ -106,8 +109,17 @@ func TestStopDrainsThenCuts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var order []string
 		s := newSupervisor(quiet(), prometheus.NewRegistry(),
-			part{name: "calls", open: opened(func(ctx context.Context) error { <-ctx.Done(); order = append(order, "cut"); return nil }),
-				drain: func(context.Context) error { time.Sleep(3 * time.Second); order = append(order, "drained"); return nil }})
+			part{name: "calls",
+				open: opened(func(ctx context.Context) error {
+					<-ctx.Done()
+					order = append(order, "cut")
+					return nil
+				}),
+				drain: func(context.Context) error {
+					time.Sleep(3 * time.Second)
+					order = append(order, "drained")
+					return nil
+				}})
 		r, err := s.start(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -134,7 +146,8 @@ func TestPartsEndInTheReverseOfTheirStart(t *testing.T) {
 				return nil
 			})}
 		}
-		s := newSupervisor(quiet(), prometheus.NewRegistry(), ender("database", 0), ender("records", 0), ender("edge", time.Second))
+		s := newSupervisor(quiet(), prometheus.NewRegistry(), ender("database", 0), ender("records", 0),
+			ender("edge", time.Second))
 		r, err := s.start(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -152,7 +165,8 @@ func TestSecondRequestCutsTheDrain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSupervisor(quiet(), prometheus.NewRegistry(),
-			part{name: "calls", open: opened(untilCancelled), drain: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
+			part{name: "calls", open: opened(untilCancelled),
+				drain: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
 		r, err := s.start(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -186,7 +200,7 @@ func TestPartThatDoesNotEndIsNamed(t *testing.T) {
 		}
 		synctest.Wait()
 		if s.state()[0].Running {
-			t.Error("a part was left running because another does not end")
+			t.Error("a part was left running because another did not end")
 		}
 		close(release)
 		synctest.Wait()

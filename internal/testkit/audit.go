@@ -19,14 +19,16 @@ func AuditLog(t testing.TB, d *db.DB) []db.AuditRecord {
 			var r db.AuditRecord
 			var at int64
 			var digest []byte
-			if err := rows.Scan(&r.Seq, &at, &r.Actor.Kind, &r.Actor.ID, &r.Actor.RequestID, &r.Action, &r.Target, &r.Items, &digest, &r.Summary); err != nil {
+			if err := rows.Scan(&r.Seq, &at, &r.Actor.Kind, &r.Actor.ID, &r.Actor.RequestID, &r.Action, &r.Target,
+				&r.Items, &digest, &r.Summary); err != nil {
 				return err
 			}
 			r.At = time.UnixMicro(at).UTC()
 			copy(r.Digest[:], digest)
 			out = append(out, r)
 			return nil
-		}, "SELECT seq, at, actor_kind, actor_id, request_id, action, target, items, digest, summary FROM audit ORDER BY seq")
+		}, "SELECT seq, at, actor_kind, actor_id, request_id, action, target, items, digest, summary FROM audit "+
+			"ORDER BY seq")
 	})
 	if err != nil {
 		t.Fatalf("read the audit log: %v", err)

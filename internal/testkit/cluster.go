@@ -27,18 +27,18 @@ type Cluster struct {
 	run credential
 }
 
-// credential is whom the server runs as: nil for whoever we are.
+// credential is the user as whom the server runs. A nil attr means the current user.
 type credential struct {
 	attr *syscall.SysProcAttr
 	uid  int
 	gid  int
 }
 
-// ClusterOptions sets up a Cluster.
+// ClusterOptions configures a Cluster.
 type ClusterOptions struct {
-	// Durable keeps fsync and full_page_writes on, as crash tests need.
+	// Durable leaves fsync and full_page_writes on, which crash tests need.
 	Durable bool
-	// Parent is the directory in which the cluster's own is made; the system's for temporary files if empty.
+	// Parent is the directory in which the cluster's directory is made; the system's for temporary files if empty.
 	Parent string
 }
 
@@ -63,18 +63,18 @@ func NewCluster(t testing.TB, o ClusterOptions) *Cluster {
 	return c
 }
 
-// URL is the connection string of a database of the cluster.
+// URL returns the connection string of a database of the cluster.
 func (c *Cluster) URL(database string) string {
 	return "postgres://postgres@/" + database + "?host=" + c.Dir
 }
 
-// Kill ends the server's processes at once, as a power cut would end them (the disk's cache is not lost, though).
+// Kill ends the server's processes at once, as a power failure would (but the disk's cache is not lost).
 func (c *Cluster) Kill(t testing.TB) {
 	t.Helper()
 	ps := c.halt(t)
 	signal(t, syscall.SIGKILL, ps...)
 	await(t, "end", "Z", ps)
-	// The next server takes a process that nobody has reaped yet for one that runs.
+	// The next server would take a process that has not been reaped for a running one.
 	for _, f := range []string{filepath.Join(c.data(), "postmaster.pid"), filepath.Join(c.Dir, ".s.PGSQL.5432.lock")} {
 		if err := os.Remove(f); err != nil {
 			t.Fatalf("kill PostgreSQL: %v", err)
@@ -82,9 +82,10 @@ func (c *Cluster) Kill(t testing.TB) {
 	}
 }
 
-// Pause makes the server hang: connections stay open, new ones are accepted by the kernel, and nothing answers. Resume
-// ends it.
+// Pause makes the server hang: connections stay open, the kernel accepts new ones, and nothing answers.
 func (c *Cluster) Pause(t testing.TB) { t.Helper(); c.halt(t) }
+
+// Resume ends Pause.
 func (c *Cluster) Resume(t testing.TB) {
 	t.Helper()
 	pid, err := c.postmaster()
@@ -94,8 +95,8 @@ func (c *Cluster) Resume(t testing.TB) {
 	signal(t, syscall.SIGCONT, append(childrenOf(pid), pid)...)
 }
 
-// halt stops every process of the server with SIGSTOP and returns them. The postmaster is stopped before its children are
-// listed: it forks one for each connection.
+// halt stops every process of the server with SIGSTOP and returns them. The postmaster is stopped before its children
+// are listed: it forks one for each connection.
 func (c *Cluster) halt(t testing.TB) []int {
 	t.Helper()
 	pid, err := c.postmaster()
@@ -128,7 +129,7 @@ func (c *Cluster) Start(t testing.TB) {
 	}
 }
 
-// Stop ends the server in good order, cutting off its clients.
+// Stop shuts the server down and disconnects its clients.
 func (c *Cluster) Stop(t testing.TB) {
 	t.Helper()
 	if out, err := c.command("pg_ctl", "-D", c.data(), "-m", "fast", "-w", "stop").CombinedOutput(); err != nil {
@@ -147,9 +148,10 @@ func (c *Cluster) Standby(t testing.TB) *Cluster {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s := &Cluster{Dir: dir, bin: c.bin, run: c.run}
 	if err := os.Chown(dir, c.run.uid, c.run.gid); err != nil {
-		t.Fatalf("hand %s to the server's user: %v", dir, err)
+		t.Fatalf("give %s to the server's user: %v", dir, err)
 	}
-	out, err := s.command("pg_basebackup", "-D", s.data(), "-h", c.Dir, "-U", "postgres", "-R", "-X", "stream", "-c", "fast").CombinedOutput()
+	out, err := s.command("pg_basebackup", "-D", s.data(), "-h", c.Dir, "-U", "postgres", "-R", "-X", "stream", "-c",
+		"fast").CombinedOutput()
 	if err != nil {
 		t.Fatalf("copy the primary: %v: %s", err, out)
 	}
@@ -168,7 +170,7 @@ func (c *Cluster) Standby(t testing.TB) *Cluster {
 	return s
 }
 
-// CutReplication keeps a standby from getting anything further from its primary.
+// CutReplication stops a standby from receiving anything more from its primary.
 func (c *Cluster) CutReplication(t testing.TB) {
 	t.Helper()
 	for _, q := range []string{"ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"} {
@@ -179,7 +181,7 @@ func (c *Cluster) CutReplication(t testing.TB) {
 	c.until(t, "SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)", "the standby still receives")
 }
 
-// Replayed waits until a standby has all that its primary has committed.
+// Replayed waits until a standby has replayed everything that its primary has committed.
 func (c *Cluster) Replayed(t testing.TB, primary *Cluster) {
 	t.Helper()
 	var lsn string
@@ -196,7 +198,7 @@ func (c *Cluster) Replayed(t testing.TB, primary *Cluster) {
 	c.until(t, "SELECT pg_last_wal_replay_lsn() >= '"+lsn+"'::pg_lsn", "the standby does not catch up")
 }
 
-// Promote makes a standby a primary, on a timeline of its own.
+// Promote makes a standby a primary, on a new timeline.
 func (c *Cluster) Promote(t testing.TB) {
 	t.Helper()
 	if out, err := c.command("pg_ctl", "-D", c.data(), "-w", "-t", "120", "promote").CombinedOutput(); err != nil {
@@ -204,7 +206,7 @@ func (c *Cluster) Promote(t testing.TB) {
 	}
 }
 
-// until waits until a query answers true.
+// until waits until a query returns true.
 func (c *Cluster) until(t testing.TB, query, what string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -223,7 +225,7 @@ func (c *Cluster) until(t testing.TB, query, what string) {
 	}
 }
 
-// CreateDatabase makes an empty database.
+// CreateDatabase creates an empty database.
 func (c *Cluster) CreateDatabase(t testing.TB, name string) {
 	t.Helper()
 	if err := admin(c.URL("postgres"), "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
@@ -231,7 +233,7 @@ func (c *Cluster) CreateDatabase(t testing.TB, name string) {
 	}
 }
 
-// Admin runs one statement as the database's superuser, who may write though default_transaction_read_only is on.
+// Admin runs one statement as the superuser, who may write even if default_transaction_read_only is on.
 func (c *Cluster) Admin(t testing.TB, database, statement string) {
 	t.Helper()
 	if err := admin(c.URL(database)+"&default_transaction_read_only=off", statement); err != nil {
@@ -239,7 +241,7 @@ func (c *Cluster) Admin(t testing.TB, database, statement string) {
 	}
 }
 
-// CreateOwned makes an empty database that belongs to an ordinary role, and returns that role's connection string.
+// CreateOwned creates an empty database that belongs to an ordinary role, and returns that role's connection string.
 func (c *Cluster) CreateOwned(t testing.TB, name, role string) string {
 	t.Helper()
 	c.Admin(t, "postgres", "CREATE ROLE "+pgx.Identifier{role}.Sanitize()+" LOGIN")
@@ -251,7 +253,7 @@ func (c *Cluster) data() string { return filepath.Join(c.Dir, "data") }
 
 func (c *Cluster) init(durable bool) error {
 	if err := os.Chown(c.Dir, c.run.uid, c.run.gid); err != nil {
-		return fmt.Errorf("hand %s to the server's user: %w", c.Dir, err)
+		return fmt.Errorf("give %s to the server's user: %w", c.Dir, err)
 	}
 	args := []string{"-D", c.data(), "-U", "postgres", "-A", "trust", "--locale=C", "--encoding=UTF8"}
 	if !durable {
@@ -260,7 +262,8 @@ func (c *Cluster) init(durable bool) error {
 	if out, err := c.command("initdb", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
-	conf := "listen_addresses = ''\nunix_socket_directories = '" + c.Dir + "'\nmax_connections = 400\nshared_buffers = 64MB\nmax_wal_size = 512MB\nautovacuum_naptime = 10s\ndeadlock_timeout = 100ms\n"
+	conf := "listen_addresses = ''\nunix_socket_directories = '" + c.Dir + "'\nmax_connections = 400\n" +
+		"shared_buffers = 64MB\nmax_wal_size = 512MB\nautovacuum_naptime = 10s\ndeadlock_timeout = 100ms\n"
 	if !durable {
 		conf += "fsync = off\nfull_page_writes = off\n"
 	}
@@ -276,15 +279,16 @@ func (c *Cluster) init(durable bool) error {
 }
 
 func (c *Cluster) start() error {
-	out, err := c.command("pg_ctl", "-D", c.data(), "-l", filepath.Join(c.Dir, "log"), "-w", "-t", "120", "start").CombinedOutput()
+	out, err := c.command("pg_ctl", "-D", c.data(), "-l", filepath.Join(c.Dir, "log"), "-w", "-t", "120",
+		"start").CombinedOutput()
 	if err != nil {
-		log, _ := os.ReadFile(filepath.Join(c.Dir, "log")) // only to say more
+		log, _ := os.ReadFile(filepath.Join(c.Dir, "log")) // optional detail
 		return fmt.Errorf("start PostgreSQL: %w: %s%s", err, out, log)
 	}
 	return nil
 }
 
-// shut stops the server if it runs. Its errors have nobody to go to; the directory is removed afterwards in any case.
+// shut stops the server if it runs. It ignores errors: the directory is removed afterwards in any case.
 func (c *Cluster) shut() {
 	if pid, err := c.postmaster(); err == nil {
 		for _, p := range append([]int{pid}, childrenOf(pid)...) {
@@ -381,7 +385,7 @@ func version(dir string) int {
 	return n
 }
 
-// serverUser finds whom the server can run as: it refuses to run as root.
+// findUser returns the user as whom the server can run: it refuses to run as root.
 var findUser = sync.OnceValues(func() (credential, error) {
 	if os.Geteuid() != 0 {
 		return credential{uid: os.Geteuid(), gid: os.Getegid()}, nil
@@ -396,9 +400,10 @@ var findUser = sync.OnceValues(func() (credential, error) {
 		if err := errors.Join(err1, err2); err != nil {
 			return credential{}, err
 		}
-		return credential{&syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, uid, gid}, nil
+		attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+		return credential{attr, uid, gid}, nil
 	}
-	return credential{}, errors.New("PostgreSQL does not run as root, and there is neither a user postgres nor nobody")
+	return credential{}, errors.New("PostgreSQL does not run as root, and neither user postgres nor user nobody exists")
 })
 
 func serverUser(t testing.TB) credential {

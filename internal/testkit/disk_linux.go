@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// SmallDisk mounts a file system in memory of that many MiB for one test, and returns its directory. Without the
-// right to mount the test is skipped.
+// SmallDisk mounts a file system in memory of mib MiB for one test and returns its directory. It skips the test if the
+// process may not mount.
 func SmallDisk(t testing.TB, mib int) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tandem-disk")
@@ -19,13 +19,13 @@ func SmallDisk(t testing.TB, mib int) string {
 	}
 	t.Cleanup(func() { _ = os.Remove(dir) })
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+strconv.Itoa(mib)+"m,mode=755"); err != nil {
-		t.Skipf("a full disk needs the right to mount a small one: %v", err)
+		t.Skipf("filling a disk needs permission to mount a small one: %v", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
 	return dir
 }
 
-// FillDisk writes a file until nothing more fits, and returns what removes it again.
+// FillDisk writes a file until the disk is full, and returns a function that removes it.
 func FillDisk(t testing.TB, dir string) (empty func()) {
 	t.Helper()
 	name := filepath.Join(dir, "filler")

@@ -14,15 +14,15 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 )
 
-// SQLiteConfig is the configuration of a fresh SQLite database for one test.
+// SQLiteConfig returns the configuration of a new SQLite database for one test.
 func SQLiteConfig(t testing.TB) db.Config {
 	c := db.Default()
 	c.File = filepath.Join(t.TempDir(), "tandem.db")
 	return c
 }
 
-// PostgresConfig is the configuration of a fresh database, schema in place, on the shared cluster. Time-outs are long:
-// test machines are busy.
+// PostgresConfig returns the configuration of a new database with the schema on the shared cluster. Timeouts are long
+// because test machines are busy.
 func PostgresConfig(t testing.TB) db.Config {
 	t.Helper()
 	c := patient("")
@@ -47,7 +47,8 @@ func patient(url string) db.Config {
 // Open opens a database for one test and closes it afterwards.
 func Open(t testing.TB, c db.Config) *db.DB {
 	t.Helper()
-	d, err := db.Open(t.Context(), c, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), nil)
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	d, err := db.Open(t.Context(), c, log, nil)
 	if err != nil {
 		t.Fatalf("open the database: %v", err)
 	}
@@ -59,7 +60,7 @@ func Open(t testing.TB, c db.Config) *db.DB {
 	return d
 }
 
-// Engines runs fn as a parallel subtest on each database, with a fresh one each.
+// Engines runs fn as a parallel subtest on a new database of each kind.
 func Engines(t *testing.T, fn func(t *testing.T, d *db.DB)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) {
@@ -72,8 +73,8 @@ func Engines(t *testing.T, fn func(t *testing.T, d *db.DB)) {
 	})
 }
 
-// Clone returns the configuration of a copy of a database as it is now. Nobody may have it open. The copy is removed at
-// the end of the test.
+// Clone returns the configuration of a copy of a database in its current state. The database must not be open. The copy
+// is removed at the end of the test.
 func Clone(t testing.TB, c db.Config) db.Config {
 	t.Helper()
 	if c.Driver == db.Postgres {
@@ -85,7 +86,7 @@ func Clone(t testing.TB, c db.Config) db.Config {
 		t.Fatalf("copy the database: %v", err)
 	}
 	if st, err := os.Stat(c.File + "-wal"); err == nil && st.Size() > 0 {
-		t.Fatal("copy the database: it is still open, or was not closed in good order")
+		t.Fatal("copy the database: it is still open, or was not closed properly")
 	}
 	c.File = filepath.Join(t.TempDir(), "tandem.db")
 	if err := os.WriteFile(c.File, b, 0o600); err != nil {
@@ -94,8 +95,8 @@ func Clone(t testing.TB, c db.Config) db.Config {
 	return c
 }
 
-// Configs runs fn as a parallel subtest for each database, with the configuration of a fresh one each, schema in
-// place, which nobody has open.
+// Configs runs fn as a parallel subtest for each kind of database, with the configuration of a new one that has the
+// schema and is not open.
 func Configs(t *testing.T, fn func(t *testing.T, c db.Config)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) {
@@ -116,7 +117,7 @@ func Configs(t *testing.T, fn func(t *testing.T, c db.Config)) {
 	})
 }
 
-// schema returns the migrations of PostgreSQL, by which templates are told apart.
+// schema returns the migrations of PostgreSQL, which identify templates.
 func schema(t testing.TB) string {
 	t.Helper()
 	_, here, _, _ := runtime.Caller(0)

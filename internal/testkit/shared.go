@@ -17,13 +17,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The shared cluster's files lie in one directory per user. start.lock is held while the cluster is started, stopped or
-// given its template; users.lock is shared by all test programs that use it; watch.lock belongs to the watchman; cluster
-// names the cluster's directory.
+// The shared cluster's files are in one directory per user. start.lock is held while the cluster is started, stopped or
+// given its template; users.lock is shared by all test programs that use the cluster; watch.lock belongs to the
+// watchdog; cluster names the cluster's directory.
 //
-// The watchman is a shell loop of its own session. Whenever nobody holds users.lock it stops the cluster and ends. A
-// test program cannot do it itself: it may be killed.
-const watchman = `
+// The watchdog is a shell loop in its own session. As soon as no process holds users.lock, it stops the cluster and
+// ends. A test program cannot do this itself: it may be killed.
+const watchdog = `
 exec 7>watch.lock
 flock -n -x 7 || exit 0
 while :; do
@@ -51,7 +51,7 @@ var shared struct {
 	n    atomic.Int64
 }
 
-// sharedCluster returns the cluster that all tests of this user share, started if need be.
+// sharedCluster returns the cluster that all tests of this user share, and starts it if necessary.
 func sharedCluster(t testing.TB) *Cluster {
 	t.Helper()
 	bin, run := binaries(t), serverUser(t)
@@ -110,7 +110,7 @@ func joinShared(bin string, run credential) (*Cluster, error) {
 		if c.command("pg_ctl", "-D", c.data(), "status").Run() == nil {
 			return c, watch(dir)
 		}
-		// It died with the machine or was killed; what is left of it serves nobody.
+		// It ended with the machine or was killed; what is left of it is useless.
 		os.RemoveAll(c.Dir)
 	}
 	cdir, err := os.MkdirTemp("", "tandem-pg")
@@ -130,19 +130,19 @@ func joinShared(bin string, run credential) (*Cluster, error) {
 	return c, watch(dir)
 }
 
-// watch starts a watchman; one that finds another at work ends at once.
+// watch starts a watchdog. A watchdog ends at once if another one is running.
 func watch(dir string) error {
-	cmd := exec.Command("sh", "-c", watchman)
+	cmd := exec.Command("sh", "-c", watchdog)
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start the shared cluster's watchman: %w", err)
+		return fmt.Errorf("start the shared cluster's watchdog: %w", err)
 	}
 	return cmd.Process.Release()
 }
 
-// database makes a database from the template for the given key, which fill fills the first time, and returns its URL
-// and a function that drops it.
+// fromTemplate makes a database from the template for the given key and returns its URL. The first time, fill fills the
+// template.
 func (c *Cluster) fromTemplate(t testing.TB, key string, fill func(url string) error) string {
 	t.Helper()
 	sum := sha256.Sum256([]byte(key))
@@ -153,7 +153,7 @@ func (c *Cluster) fromTemplate(t testing.TB, key string, fill func(url string) e
 	return c.copy(t, pgx.Identifier{template}.Sanitize())
 }
 
-// clone makes a database like the one of the URL and returns its URL.
+// clone makes a copy of the database at the URL and returns the copy's URL.
 func (c *Cluster) clone(t testing.TB, url string) string {
 	t.Helper()
 	pc, err := pgx.ParseConfig(url)
@@ -163,7 +163,7 @@ func (c *Cluster) clone(t testing.TB, url string) string {
 	return c.copy(t, pgx.Identifier{pc.Database}.Sanitize())
 }
 
-// copy makes a database from a template that nobody uses, and drops it at the end of the test.
+// copy makes a database from a template that is not in use, and drops it at the end of the test.
 func (c *Cluster) copy(t testing.TB, template string) string {
 	t.Helper()
 	name := fmt.Sprintf("t%d_%d", os.Getpid(), shared.n.Add(1))
@@ -179,7 +179,7 @@ func (c *Cluster) copy(t testing.TB, template string) string {
 	return c.URL(name)
 }
 
-var templates sync.Map // names known to be made
+var templates sync.Map // names of templates known to exist
 
 func (c *Cluster) template(name string, fill func(url string) error) error {
 	if _, ok := templates.Load(name); ok {
@@ -190,14 +190,16 @@ func (c *Cluster) template(name string, fill func(url string) error) error {
 		return fmt.Errorf("lock the shared cluster: %w", err)
 	}
 	defer unlock()
-	// A template is made under another name and renamed when it is whole: what a killed test left half done is not used.
+	// A template is made under another name and renamed when it is complete, so that a template that a killed test left
+	// incomplete is not used.
 	id := pgx.Identifier{name}.Sanitize()
 	part := pgx.Identifier{name + "_part"}.Sanitize()
 	if admin(c.URL(name), "SELECT 1") == nil {
 		templates.Store(name, true)
 		return nil
 	}
-	for _, s := range []string{"DROP DATABASE IF EXISTS " + part + " WITH (FORCE)", "CREATE DATABASE " + part + " TEMPLATE template0"} {
+	for _, s := range []string{"DROP DATABASE IF EXISTS " + part + " WITH (FORCE)",
+		"CREATE DATABASE " + part + " TEMPLATE template0"} {
 		if err := admin(c.URL("postgres"), s); err != nil {
 			return err
 		}

@@ -10,10 +10,10 @@ import (
 const offer = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n" +
 	"m=audio 40000 RTP/AVP 8 101\r\na=rtpmap:101 telephone-event/8000\r\n"
 
-// call is one call from near over the program to far. Its methods write what a well-behaved caller and callee write.
+// call is one call from near through the program to far. Its methods send what a well-behaved caller and callee send.
 type call struct {
 	near, far *peer
-	edge      string // the program's address that near speaks to
+	edge      string // the program's address to which near sends
 	id        string // Call-ID of the near leg
 	uri       string // Request-URI of the near leg's INVITE
 	from, to  string // near leg, From with its tag
@@ -33,8 +33,10 @@ func (l *lab) dial(near, far *peer, edge, number string) *call {
 		contact: "<sip:" + near.addr + ">", branch: "z9hG4bK" + token(), cseq: 1, farTag: token()}
 }
 
-// toOC prepares a call from the core to the number of Operator Connect; toDR one to the number of Direct Routing.
+// toOC prepares a call from the core to the Operator Connect number.
 func (l *lab) toOC() *call { return l.dial(l.core, l.oc, l.net+"10:5060", ocNumber) }
+
+// toDR prepares a call from the core to the Direct Routing number.
 func (l *lab) toDR() *call { return l.dial(l.core, l.dr, l.net+"10:5060", drNumber) }
 
 // text writes a request of the near leg.
@@ -69,7 +71,7 @@ func (c *call) ackRefusal(r *message) {
 	c.to = to
 }
 
-// arrive waits for the INVITE at the far side. A final response to the near side in its stead fails the test at once.
+// arrive waits for the INVITE at the far side. A final response to the near side before it fails the test at once.
 func (c *call) arrive() *message {
 	c.far.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -116,7 +118,7 @@ func (c *call) ack() {
 	c.near.send(c.edge, c.text("ACK", c.target, "z9hG4bK"+token(), ""))
 }
 
-// setUp takes the call to the point where both sides have what they need. Further lines go into the INVITE.
+// setUp sets the call up: both sides have its answer and its ACK. Further lines go into the INVITE.
 func (c *call) setUp(more ...string) *call {
 	c.near.t.Helper()
 	c.invite(offer, more...)
@@ -128,12 +130,13 @@ func (c *call) setUp(more ...string) *call {
 	return c
 }
 
-// farGets waits for a request of the call at the far side, nearGets for one at the near side.
+// farGets waits for a request of the call at the far side.
 func (c *call) farGets(method string) *message {
 	c.far.t.Helper()
 	return c.far.expect(method, of(method, c.farID()))
 }
 
+// nearGets waits for a request of the call at the near side.
 func (c *call) nearGets(method string) *message {
 	c.near.t.Helper()
 	return c.near.expect(method, of(method, c.id))
@@ -167,7 +170,7 @@ func (c *call) farSends(method string, cseq int, body string, more ...string) {
 // farID returns the Call-ID of the far leg.
 func (c *call) farID() string { return c.farInvite.get("Call-ID") }
 
-// hangUp ends the call from the near side; both sides see it end.
+// hangUp ends the call from the near side and checks that it ends at both sides.
 func (c *call) hangUp() {
 	c.near.t.Helper()
 	c.nearSends("BYE", "")
@@ -177,7 +180,8 @@ func (c *call) hangUp() {
 	c.far.reply(c.farGets("BYE"), 200, "", "")
 }
 
-// farHangsUp ends the call from the far side; both sides see it end. It returns the BYE that near received.
+// farHangsUp ends the call from the far side and checks that it ends at both sides. It returns the BYE that near
+// received.
 func (c *call) farHangsUp(cseq int) *message {
 	c.near.t.Helper()
 	c.farSends("BYE", cseq, "")
@@ -189,25 +193,24 @@ func (c *call) farHangsUp(cseq int) *message {
 	return bye
 }
 
-// finalOf fits the final response to a request.
+// finalOf matches the final response to a request.
 func finalOf(method, callID string) func(*message) bool {
 	return func(m *message) bool {
 		return m.code() >= 200 && m.method() == method && m.get("Call-ID") == callID
 	}
 }
 
-// of fits a request of the method with the Call-ID.
+// of matches a request with the method and the Call-ID.
 func of(method, callID string) func(*message) bool {
 	return func(m *message) bool { return m.isRequest() && m.method() == method && m.get("Call-ID") == callID }
 }
 
-// is fits a request of the method.
+// is matches a request with the method.
 func is(method string) func(*message) bool {
 	return func(m *message) bool { return m.isRequest() && m.method() == method }
 }
 
-// answerAll answers every request of the method until the returned function is called. The requests are kept: seen
-// returns them.
+// answerAll answers every request with the method until stop is called. stop returns the requests.
 func (p *peer) answerAll(method string, code int) (stop func() []*message) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	var seen []*message

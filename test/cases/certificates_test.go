@@ -29,7 +29,7 @@ type authority struct {
 	n    int64
 }
 
-// identity is what a certificate says of its holder.
+// identity is what a certificate says about its holder.
 type identity struct {
 	commonName string
 	uris       []string
@@ -68,7 +68,7 @@ func (a *authority) write(t *testing.T, name, kind string, der []byte) {
 	}
 }
 
-// issue makes a certificate for both ends of a connection and leaves it in NAME.pem and NAME.key.
+// issue makes a certificate that is valid for both ends of a connection and writes it to NAME.pem and NAME.key.
 func (a *authority) issue(t *testing.T, name string, id identity) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -108,8 +108,8 @@ func (a *authority) pool() *x509.CertPool {
 	return p
 }
 
-// identities are certificates and whether each names the SIP domain core.example.net by RFC 5922 §7.1 and §7.2
-// (siphon-ai#600, mbedtls#9605).
+// identities are certificates, and whether each names the SIP domain core.example.net according to RFC 5922 §7.1 and
+// §7.2 (siphon-ai#600, mbedtls#9605).
 var identities = []struct {
 	name string
 	id   identity
@@ -131,11 +131,11 @@ var identities = []struct {
 	{"uri of a user with the name", identity{"Some Org", []string{"sip:core.example.net@other.example"}, nil}, false},
 	{"uri of another scheme", identity{"Some Org", []string{"https://core.example.net"}, nil}, false},
 	{"another uri", identity{"Some Org", []string{"sip:evil.example"}, nil}, false},
-	{"uri of a sub-domain", identity{"Some Org", []string{"sip:a.core.example.net"}, nil}, false},
+	{"uri of a subdomain", identity{"Some Org", []string{"sip:a.core.example.net"}, nil}, false},
 	{"uri with the name at its end", identity{"Some Org", []string{"sip:evil-core.example.net"}, nil}, false},
 }
 
-// Case 10: a peer that connects shows a certificate that names it by URI.
+// Case 10: a peer that connects presents a certificate that names it by URI.
 func TestCase10PeerThatConnects(t *testing.T) {
 	t.Parallel()
 	a, b := newAuthority(t), block(t)
@@ -165,13 +165,13 @@ calls:
 			}
 			start, err := ask(t, d, b+"10:5061")
 			if ok := err == nil && strings.HasPrefix(start, "SIP/2.0 200"); ok != v.ok {
-				t.Errorf("OPTIONS over the connection: %q, %v; want an answer: %v", start, err, v.ok)
+				t.Errorf("OPTIONS over the connection: %q, %v; want a response: %v", start, err, v.ok)
 			}
 		})
 	}
 }
 
-// ask connects and asks with OPTIONS. It returns the answer's start line.
+// ask connects and sends OPTIONS. It returns the start line of the response.
 func ask(t *testing.T, d tls.Dialer, addr string) (string, error) {
 	t.Helper()
 	conn, err := d.DialContext(t.Context(), "tcp4", addr)
@@ -195,7 +195,7 @@ func ask(t *testing.T, d tls.Dialer, addr string) (string, error) {
 	return m.start, nil
 }
 
-// Case 10, the other way: the program connects to a peer whose certificate names it by URI.
+// Case 10, in the other direction: the program connects to a peer whose certificate names it by URI.
 func TestCase10PeerThatIsConnectedTo(t *testing.T) {
 	t.Parallel()
 	a, b := newAuthority(t), block(t)
@@ -220,7 +220,7 @@ func TestCase10PeerThatIsConnectedTo(t *testing.T) {
 				return
 			}
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(patience)) // a connection that is open takes a deadline
+			_ = conn.SetDeadline(time.Now().Add(patience)) // does not fail on an open connection
 			m, err := readMessage(bufio.NewReader(conn))
 			if err == nil {
 				_, err = fmt.Fprint(conn, response(m, 200, token(), ""))

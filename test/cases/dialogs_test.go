@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Case 18: a transfer that is relayed. The REFER's subscription outlives the BYE of the transferor (RFC 5057 §5.2,
+// Case 18: a relayed transfer. The REFER's subscription outlives the BYE of the transferor (RFC 5057 §5.2,
 // RFC 3515 §2.4.4), so the last NOTIFY is passed on (JsSIP#556, siphon-sip#220, #295).
 func TestCase18NotifyAfterBye(t *testing.T) {
 	t.Parallel()
@@ -38,8 +38,8 @@ func TestCase18NotifyAfterBye(t *testing.T) {
 	}
 }
 
-// Case 18, several subscriptions: the id of "Event: refer;id=" is the CSeq number of the REFER on the leg that the
-// NOTIFY is sent on (RFC 3515 §2.4.6).
+// Case 18, several subscriptions: the id of "Event: refer;id=" is the CSeq number of the REFER on the leg on which the
+// NOTIFY is sent (RFC 3515 §2.4.6).
 func TestCase18NotifyNamesTheREFEROfItsLeg(t *testing.T) {
 	t.Parallel()
 	l := start(t)
@@ -51,13 +51,13 @@ func TestCase18NotifyNamesTheREFEROfItsLeg(t *testing.T) {
 	number, _, _ := strings.Cut(seen.get("CSeq"), " ")
 	m := notify(c, "refer;id="+number, "active;expires=60", "100 Trying", 200)
 	if got := strings.ReplaceAll(m.get("Event"), " ", ""); got != "refer;id="+strconv.Itoa(referCSeq) {
-		t.Errorf("the NOTIFY says Event: %s, want refer;id=%d, the REFER's number on its leg", got, referCSeq)
+		t.Errorf("the NOTIFY has Event: %s, want refer;id=%d, the REFER's number on its leg", got, referCSeq)
 	}
 	c.hangUp()
 }
 
-// Case 18: a REFER whose Refer-To carries Replaces needs an INVITE that takes a dialog over, which is not built:
-// refused.
+// Case 18: a REFER whose Refer-To carries Replaces is refused: it needs an INVITE that takes over a dialog, which is
+// not implemented.
 func TestCase18ReferWithReplaces(t *testing.T) {
 	t.Parallel()
 	l := start(t)
@@ -91,13 +91,14 @@ func fragment(event, state string) []string {
 	return []string{"Event: " + event, "Subscription-State: " + state, "Content-Type: message/sipfrag;version=2.0"}
 }
 
-// notify sends a NOTIFY from the near side. It must arrive at the far side, whose answer must come back.
+// notify sends a NOTIFY from the near side. It must arrive at the far side, and the far side's response at the near
+// side.
 func notify(c *call, event, state, status string, code int) *message {
 	c.near.t.Helper()
 	quit, stop := context.WithTimeout(context.Background(), patience)
 	defer stop()
 	c.nearSends("NOTIFY", "SIP/2.0 "+status+"\r\n", fragment(event, state)...)
-	go func() { // an answer without the far side's ends the wait
+	go func() { // a response that is not the far side's ends the wait
 		defer stop()
 		c.near.await(finalOf("NOTIFY", c.id), quit.Done())
 	}()
@@ -112,8 +113,8 @@ func notify(c *call, event, state, status string, code int) *message {
 	return m
 }
 
-// Case 19: no session interval below 90 s is accepted (RFC 4028 §4; JsSIP#324, drachtio-server#375). One in a 2xx
-// must not end the call: it is read as 90 or ignored, and what is passed on is not below 90.
+// Case 19: no session interval below 90 s is accepted (RFC 4028 §4; JsSIP#324, drachtio-server#375). One in a 2xx must
+// not end the call: it is read as 90 or ignored, and the interval that is passed on is not below 90.
 func TestCase19SessionExpiresBelowMinimum(t *testing.T) {
 	for _, v := range []string{"5;refresher=uac", "5;refresher=uas", "5", "1;refresher=uac", "0;refresher=uas",
 		"89;refresher=uac"} {
@@ -126,11 +127,11 @@ func TestCase19SessionExpiresBelowMinimum(t *testing.T) {
 			c.answer(200, offer, "Require: timer", "Session-Expires: "+v)
 			r := c.answered(200)
 			if s := r.get("Session-Expires"); s != "" && seconds(s) < 90 {
-				t.Errorf("the caller is told Session-Expires: %s, want at least 90 or none", s)
+				t.Errorf("the caller gets Session-Expires: %s, want at least 90 or none", s)
 			}
 			c.ack()
 			c.farGets("ACK")
-			// The call must outlast the interval. A program that is slow cannot fail here: it has nothing to send.
+			// The call must outlast the interval. A slow program cannot fail here: it has nothing to send.
 			quit, stop := context.WithTimeout(context.Background(), 8*time.Second)
 			defer stop()
 			if m := c.near.poll(of("BYE", c.id), quit.Done()); m != nil {
@@ -185,7 +186,7 @@ func TestCase19SessionExpiresBelowMinimumInRequests(t *testing.T) {
 	c.hangUp()
 }
 
-// seconds reads delta-seconds before any parameter; -1 if there are none.
+// seconds returns the delta-seconds before any parameter, -1 if there are none.
 func seconds(v string) int {
 	v, _, _ = strings.Cut(v, ";")
 	n, err := strconv.Atoi(strings.TrimSpace(v))
@@ -195,9 +196,8 @@ func seconds(v string) int {
 	return n
 }
 
-// Case 23: the callee hangs up before its 200, which is lost at first, has arrived (pjproject#798). By the letter it
-// may not (RFC 3261 §15), so its BYE is answered 481; when the 200 comes, the call must be ended and not put
-// through.
+// Case 23: the callee hangs up before its 200, which is lost at first, has arrived (pjproject#798). Strictly it must
+// not (RFC 3261 §15), so its BYE is answered 481; when the 200 arrives, the call must be ended and not connected.
 func TestCase23CalleeHangsUpBeforeItsLostAnswer(t *testing.T) {
 	t.Parallel()
 	l := start(t)
@@ -210,7 +210,7 @@ func TestCase23CalleeHangsUpBeforeItsLostAnswer(t *testing.T) {
 	c.far.response("BYE", c.farID())
 	c.answer(200, offer)
 	begin := time.Now()
-	// The caller hears a refusal, or an answer and then BYE.
+	// The caller gets a refusal, or an answer and then BYE.
 	if r := c.near.response("INVITE", c.id); r.code() >= 300 {
 		c.ackRefusal(r)
 	} else {
@@ -224,43 +224,43 @@ func TestCase23CalleeHangsUpBeforeItsLostAnswer(t *testing.T) {
 	}
 }
 
-// teardown is less than the 32 s (64×T1) after which a call that nobody acknowledges is ended, and more than a loaded
-// machine needs for what happens at once.
+// teardown is less than the 32 s (64×T1) after which an unacknowledged call is ended, and more than a loaded machine
+// needs for what happens at once.
 const teardown = 25 * time.Second
 
-// Case 25: offer in the INVITE, answer in the 2xx: each 2xx of the callee is acknowledged at once, whatever becomes
-// of the caller's ACK (RFC 3261 §13.2.2.4; siphon-sip#389).
+// Case 25: if the offer is in the INVITE and the answer in the 2xx, each 2xx of the callee is acknowledged at once,
+// whatever happens to the caller's ACK (RFC 3261 §13.2.2.4; siphon-sip#389).
 func TestCase25AnswerIsAcknowledgedAtOnce(t *testing.T) {
 	t.Parallel()
 	l := start(t)
 	c := l.toOC()
 	c.invite(offer)
 	c.arrive()
-	for range 3 { // the second and third are repetitions
+	for range 3 { // the second and third are retransmissions
 		c.answer(200, offer)
 	}
 	c.answered(200)
 	begin := time.Now()
 	c.farGets("ACK") // the caller has not sent one
 	if d := time.Since(begin); d > teardown {
-		t.Errorf("the callee's 200 was acknowledged after %v: not before the call was abandoned", d)
+		t.Errorf("the callee's 200 was acknowledged after %v: only when the call was abandoned", d)
 	}
 	c.ack()
 	c.hangUp()
 }
 
-// Case 05: a caller behind NAT whose Contact cannot be reached (rvoip#167, sipgo PR#174). With behindNat its peer
-// group's requests within a call go to the source of the INVITE; without it they go to the Contact (RFC 3261
-// §12.2.1.1).
+// Case 05: a caller behind NAT whose Contact cannot be reached (rvoip#167, sipgo PR#174). If its peer group has
+// behindNat, in-dialog requests go to the source of the INVITE; otherwise they go to the Contact (RFC 3261 §12.2.1.1).
 func TestCase05UnreachableContact(t *testing.T) {
 	for _, nat := range []bool{true, false} {
 		t.Run("behindNat "+strconv.FormatBool(nat), func(t *testing.T) {
 			t.Parallel()
 			l := start(t, "name: core\n", "name: core\n      behindNat: "+strconv.FormatBool(nat)+"\n")
-			contacts := []string{"<sip:user@" + l.net + "77:5076>"} // nobody is there
+			contacts := []string{"<sip:user@" + l.net + "77:5076>"} // nothing listens there
 			if nat {
 				contacts = []string{"<sip:user@0.0.0.0:5060>", "<sip:user@0.0.0.0>", "<sip:user@10.255.255.254:5076>",
-					"<sip:user@192.168.1.2>", "<sip:user@100.64.1.1;transport=udp>", "<sip:user@169.254.3.4:5060>;expires=60"}
+					"<sip:user@192.168.1.2>", "<sip:user@100.64.1.1;transport=udp>",
+					"<sip:user@169.254.3.4:5060>;expires=60"}
 			}
 			for _, contact := range contacts {
 				l.sub(t, contact, func(t *testing.T) {
@@ -277,7 +277,7 @@ func TestCase05UnreachableContact(t *testing.T) {
 					if r := c.far.response("BYE", c.farID()); r.code() != 200 {
 						t.Errorf("BYE was answered %q, want 200", r.start)
 					}
-					l.toOC().setUp().hangUp() // by then a BYE to the source would be here
+					l.toOC().setUp().hangUp() // by then a BYE to the source would have arrived
 					if c.near.has(of("BYE", c.id)) {
 						t.Error("BYE went to the source address although the peer group is not behind NAT")
 					}

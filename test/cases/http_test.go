@@ -38,9 +38,9 @@ func TestCase20CorrelationIDControls(t *testing.T) {
 			if status/100 != want/100 || want == 400 && status != 400 {
 				t.Fatalf("answered %d %s, want %d", status, answer, want)
 			}
-			// NUL is refused in every string, under a code of its own.
+			// NUL is refused in every string, with its own code.
 			if want == 400 && !strings.Contains(id, `\u0000`) && !strings.Contains(answer, "InvalidCorrelationId") {
-				t.Errorf("the answer does not name the code InvalidCorrelationId: %s", answer)
+				t.Errorf("the response does not have the code InvalidCorrelationId: %s", answer)
 			}
 		})
 	}
@@ -177,8 +177,8 @@ func (k *signingKey) token(t *testing.T, issuer string) string {
 	return text + "." + b64(sig)
 }
 
-// Case 13: an issuer replaces its key under the same kid. When no cached key fits a signature, the keys are fetched
-// once more, whatever the kid (jazz#340), but not for each bad token (jwks-rsa-java#277).
+// Case 13: an issuer replaces its key under the same kid. When no cached key verifies a signature, the keys are fetched
+// again, whatever the kid (jazz#340), but not for each bad token (jwks-rsa-java#277).
 func TestCase13KeyReplacedUnderSameID(t *testing.T) {
 	for _, v := range []struct{ name, first, second string }{
 		{"given", "A", "A"}, {"no kid", "", ""}, {"kid appears", "", "B"}, {"kid disappears", "A", ""},
@@ -216,11 +216,11 @@ calls: {groups: [{name: core, transport: udp, bind: {udp: "127.76.0.10:5060"}, o
 			before := is.fetched()
 			for range 50 {
 				if s := list(never); s != 401 {
-					t.Fatalf("a key that was never published was answered %d, want 401", s)
+					t.Fatalf("the token of an unpublished key was answered %d, want 401", s)
 				}
 			}
 			if n := is.fetched() - before; n > 10 {
-				t.Errorf("50 bad tokens caused %d fetches: not bounded", n)
+				t.Errorf("50 bad tokens caused %d fetches, want at most 10", n)
 			}
 		})
 	}

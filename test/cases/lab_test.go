@@ -16,7 +16,7 @@ import (
 	"github.com/tandemgw/tandem/test/rig"
 )
 
-// lab is the program between a core and two services, on a block of loopback addresses of its own.
+// lab is the program between a core and two services, on its own block of loopback addresses.
 type lab struct {
 	t    *testing.T
 	net  string // "127.A.B."
@@ -26,14 +26,15 @@ type lab struct {
 	oc   *peer // .4
 }
 
-// The numbers of account acme: one of Operator Connect, one of Direct Routing with screening on.
+// The numbers of account acme, one of Operator Connect and one of Direct Routing with screening on, and one that is not
+// provisioned.
 const (
 	ocNumber = "+442079460123"
 	drNumber = "+442079460124"
 	stranger = "+442079460999"
 )
 
-// block reserves 127.A.B.0/24 for the test: whoever holds port 5999 of its first address has it.
+// block reserves 127.A.B.0/24 for the test by holding port 5999 of its first address.
 func block(t *testing.T) string {
 	t.Helper()
 	for range 1000 {
@@ -49,7 +50,7 @@ func block(t *testing.T) string {
 	return ""
 }
 
-// serve starts the program with a configuration in which 127.76.0. stands for the test's own block.
+// serve starts the program with a configuration in which 127.76.0. means the test's own block.
 func serve(t *testing.T, block, config string) *demo.Product {
 	t.Helper()
 	dir := t.TempDir()
@@ -66,7 +67,7 @@ func serve(t *testing.T, block, config string) *demo.Product {
 	t.Cleanup(func() {
 		rig.Stop(t, p)
 		if t.Failed() {
-			b, _ := os.ReadFile(p.LogFile) // for the message only
+			b, _ := os.ReadFile(p.LogFile) // only for the error text
 			t.Logf("tandem's log:\n%s", b[max(0, len(b)-6000):])
 		}
 	})
@@ -88,7 +89,7 @@ func start(t *testing.T, edits ...string) *lab {
 	return l
 }
 
-// edit replaces text that must be there exactly once or more.
+// edit replaces all occurrences of texts, each of which must occur at least once.
 func edit(t *testing.T, text string, edits ...string) string {
 	t.Helper()
 	for i := 0; i < len(edits); i += 2 {
@@ -127,7 +128,7 @@ func (l *lab) seed() {
 	l.settle(l.core, l.net+"10:5060", drNumber, l.dr)
 }
 
-// settle calls the number until the call reaches the far peer, who is busy: from then on the edge knows the number.
+// settle calls the number until the call reaches the far peer, which is busy: from then on the edge knows the number.
 func (l *lab) settle(near *peer, edge, number string, far *peer) {
 	l.t.Helper()
 	for deadline := time.Now().Add(patience); ; {
@@ -140,7 +141,7 @@ func (l *lab) settle(near *peer, edge, number string, far *peer) {
 		stop()
 		if r == nil || r.code() == 486 {
 			if r == nil {
-				l.t.Fatal("no answer to the first call")
+				l.t.Fatal("no response to the first call")
 			}
 			c.ackRefusal(r)
 			return
@@ -152,7 +153,7 @@ func (l *lab) settle(near *peer, edge, number string, far *peer) {
 	}
 }
 
-// sub runs a part of the test, in which the lab and its peers report to the part.
+// sub runs a subtest to which the lab and its peers report.
 func (l *lab) sub(t *testing.T, name string, f func(*testing.T)) {
 	t.Helper()
 	t.Run(name, func(sub *testing.T) {

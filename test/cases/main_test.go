@@ -1,9 +1,8 @@
 // Package cases_test holds inputs that the program once answered wrongly, each with the right answer and its clause.
-// The answers come from RFCs and our contracts, never from the code: the package starts the built program on
-// loopback addresses of its own and speaks to it with a SIP sender and receiver that shares nothing with
-// internal/calls/sip.
+// The answers come from RFCs and our contracts, never from the code: the package starts the built program on its own
+// loopback addresses and talks to it with a SIP sender and receiver that share nothing with internal/calls/sip.
 //
-// Numbers of tests are the numbers of the cases: the given input is testdata/NN-….sip where one request is enough;
+// The numbers in test names are those of the cases. The given input is testdata/NN-….sip if one request is enough;
 // variants of the same kind follow it.
 package cases_test
 
@@ -20,10 +19,10 @@ import (
 //go:embed testdata
 var testdata embed.FS
 
-// patience bounds each wait for something that must happen. It is generous: it passes only when a test fails.
+// patience limits each wait for something that must happen. It is generous: it is used up only when a test fails.
 const patience = 90 * time.Second
 
-// TestMain lets more tests run side by side than there are processors: they wait most of the time.
+// TestMain runs more tests in parallel than there are processors: they wait most of the time.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if runtime.GOOS != "linux" {

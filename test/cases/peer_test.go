@@ -23,7 +23,7 @@ type message struct {
 
 type line struct{ name, value string }
 
-// parse reads a message. What is no SIP message fails the test: the program must never send such a thing.
+// parse parses a message. It returns an error if raw is not a SIP message, which the program must never send.
 func parse(raw string) (*message, error) {
 	head, body, ok := strings.Cut(raw, "\r\n\r\n")
 	if !ok {
@@ -90,7 +90,7 @@ func (m *message) get(name string) string {
 
 func (m *message) isRequest() bool { return !strings.HasPrefix(m.start, "SIP/2.0 ") }
 
-// method returns the method of a request, or of the request that a response answers.
+// method returns the method of a request, or of the request to which a response belongs.
 func (m *message) method() string {
 	if m.isRequest() {
 		return strings.Split(m.start, " ")[0]
@@ -132,7 +132,7 @@ func (m *message) contact() string {
 	return v
 }
 
-// token returns a random string fit for tags, branches and Call-IDs.
+// token returns a random string for tags, branches and Call-IDs.
 func token() string { return strconv.FormatUint(rand.Uint64()|1<<63, 36) }
 
 // peer is one end of the lab: a UDP socket whose messages a goroutine collects.
@@ -144,12 +144,12 @@ type peer struct {
 
 	mu      sync.Mutex // guards the fields below
 	inbox   []*message
-	copies  map[string]int // how often each message came; a repetition is the same byte for byte and not put into inbox
+	copies  map[string]int // how often each message arrived; byte-for-byte copies are not put into inbox
 	bad     []error
 	changed chan struct{}
 }
 
-// listen opens a peer. It is closed when the test ends; then everything it received must have been well-formed.
+// listen opens a peer. At the end of the test it is closed, and everything that it received must have been well-formed.
 func listen(t *testing.T, ip string) *peer {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(ip), Port: 5060})
@@ -167,7 +167,7 @@ func listen(t *testing.T, ip string) *peer {
 		conn.Close()
 		<-done
 		for _, err := range p.bad {
-			t.Errorf("%s received something that is no SIP message: %v", p.addr, err)
+			t.Errorf("%s received something that is not a SIP message: %v", p.addr, err)
 		}
 	})
 	return p
@@ -200,12 +200,13 @@ func (p *peer) collect() {
 	}
 }
 
-// poll takes the first message that fits out of the inbox, waiting for it until quit is closed; then it returns nil.
+// poll removes the first matching message from the inbox and returns it. It waits for it until quit is closed, and then
+// returns nil.
 func (p *peer) poll(fits func(*message) bool, quit <-chan struct{}) *message {
 	return p.look(fits, quit, true)
 }
 
-// await is poll, but leaves the message in the inbox.
+// await is like poll, but leaves the message in the inbox.
 func (p *peer) await(fits func(*message) bool, quit <-chan struct{}) *message {
 	return p.look(fits, quit, false)
 }
@@ -233,7 +234,7 @@ func (p *peer) look(fits func(*message) bool, quit <-chan struct{}, take bool) *
 	}
 }
 
-// find is poll for at most patience.
+// find is like poll, but waits for at most patience.
 func (p *peer) find(fits func(*message) bool) *message {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -250,7 +251,7 @@ func (p *peer) expect(what string, fits func(*message) bool) *message {
 	return m
 }
 
-// response waits for the final response to a request of the given Call-ID.
+// response waits for the final response to a request with the given Call-ID.
 func (p *peer) response(method, callID string) *message {
 	p.t.Helper()
 	return p.expect("the final response to "+method, func(m *message) bool {
@@ -258,7 +259,7 @@ func (p *peer) response(method, callID string) *message {
 	})
 }
 
-// has reports whether a message that fits is in the inbox already.
+// has reports whether a matching message is in the inbox.
 func (p *peer) has(fits func(*message) bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -298,7 +299,7 @@ func compose(start string, lines []string, body string) string {
 		"Content-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
 }
 
-// reply answers a request where it came from. Further lines follow those that every response copies (RFC 3261
+// reply sends a response to the source of a request. Further lines follow those that every response copies (RFC 3261
 // §8.2.6.2).
 func (p *peer) reply(m *message, code int, toTag, body string, more ...string) {
 	p.t.Helper()

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Case 08: an INVITE that is too large for the peer's UDP is answered 513 (or sent over TCP: RFC 3261 §18.1.1), and
-// says nothing about the peer's health (ha-plugins#134, dsiprouter#153, nksip#45).
+// Case 08: an INVITE that is too large for UDP is answered 513 (or sent over TCP: RFC 3261 §18.1.1) and does not affect
+// the peer's health (ha-plugins#134, dsiprouter#153, nksip#45).
 func TestCase08TooLargeForUDP(t *testing.T) {
 	t.Parallel()
 	l := start(t)
@@ -29,7 +29,7 @@ func TestCase08TooLargeForUDP(t *testing.T) {
 	l.toOC().setUp().hangUp() // an ordinary call still goes to the first peer
 }
 
-// Case 08, within a call: a re-INVITE that is too large is refused, and the call goes on.
+// Case 08, within a call: a re-INVITE that is too large is refused, and the call continues.
 func TestCase08TooLargeReinvite(t *testing.T) {
 	t.Parallel()
 	l := start(t)
@@ -52,7 +52,7 @@ func TestCase08TooLargeReinvite(t *testing.T) {
 	c.cseq++
 	fmt.Fprint(conn, c.tcpText("BYE", c.target, ""))
 	if r := readFinal(t, conn, "BYE"); r.code() != 200 {
-		t.Errorf("BYE was answered %q, want 200: the call must go on after the refusal", r.start)
+		t.Errorf("BYE was answered %q, want 200: the call must continue after the refusal", r.start)
 	}
 	c.far.reply(c.farGets("BYE"), 200, "", "")
 }
@@ -151,10 +151,10 @@ func readMessage(in *bufio.Reader) (*message, error) {
 }
 
 // Case 09: the first peer's UDP port is closed (kamailio#2377). A fatal ICMP error counts as 503 (RFC 3261 §8.1.3.1,
-// §18.4), so the second peer is tried at once. The lab's failoverAfter is 30 s: what waits for it fails here.
+// §18.4), so the second peer is tried at once. The lab's failoverAfter is 30 s: waiting for it fails this test.
 func TestCase09UnreachablePeer(t *testing.T) {
 	t.Parallel()
-	// 127.76.0.45 and .46 have closed ports and are the first choices.
+	// The ports of 127.76.0.45 and .46, the first choices, are closed.
 	l := start(t, "peers:\n        - {name: oc-a", `peers:
         - {name: closed-a, type: ip, address: "127.76.0.45:5060"}
         - {name: closed-b, type: ip, address: "127.76.0.46:5060"}

@@ -6,20 +6,22 @@ import (
 	"testing"
 )
 
-// want is what must become of one INVITE.
+// want is the expected outcome of one INVITE.
 type want struct {
-	forwarded bool   // far sees it
-	answer    []int  // what near is answered; the far side is busy
-	contains  string // the forwarded INVITE holds this text
+	forwarded bool   // far receives it
+	answer    []int  // the allowed final responses to near; the far side is busy
+	contains  string // the forwarded INVITE contains this text
 	uri       string // the forwarded INVITE's Request-URI begins with this
-	lacks     string // the forwarded INVITE does not hold this text
+	lacks     string // the forwarded INVITE does not contain this text
 }
 
-// through is a call that reaches the far side; refused is one that does not.
-func through() want             { return want{forwarded: true, answer: []int{486}} }
+// through is the outcome of a call that reaches the far side.
+func through() want { return want{forwarded: true, answer: []int{486}} }
+
+// refused is the outcome of a call that does not reach the far side.
 func refused(codes ...int) want { return want{answer: codes} }
 
-// variant is an input of the same kind as the given one: pairs of edits of its text.
+// variant is an input of the same kind as the given one, made by pairs of edits of its text.
 type variant struct {
 	name  string
 	edits []string
@@ -39,7 +41,7 @@ func (l *lab) given(file string) (from, far *peer, to, text string) {
 	return ps[w[2]], ps[w[6]], w[4] + ":5060", text
 }
 
-// try sends one request and checks what becomes of it.
+// try sends one request and checks the outcome.
 func (l *lab) try(t *testing.T, file string, v variant) {
 	t.Helper()
 	from, far, to, text := l.given(file)
@@ -60,7 +62,7 @@ func (l *lab) try(t *testing.T, file string, v variant) {
 	r := from.find(finalOf("INVITE", id))
 	seen := stop()
 	if r == nil {
-		t.Fatalf("no final answer within %v; forwarded: %d", patience, len(seen))
+		t.Fatalf("no final response within %v; forwarded: %d", patience, len(seen))
 	}
 	ack := []string{"To: " + r.get("To"), "Call-ID: " + id, "CSeq: 1 ACK", "Max-Forwards: 70"}
 	for _, s := range lines[1:] {
@@ -85,7 +87,7 @@ func (l *lab) try(t *testing.T, file string, v variant) {
 		t.Errorf("the forwarded INVITE lacks %q:\n%s", w.contains, raw)
 	}
 	if w.lacks != "" && strings.Contains(raw, w.lacks) {
-		t.Errorf("the forwarded INVITE holds %q:\n%s", w.lacks, raw)
+		t.Errorf("the forwarded INVITE contains %q:\n%s", w.lacks, raw)
 	}
 	if !strings.HasPrefix(seen[0].uri(), w.uri) {
 		t.Errorf("the forwarded INVITE goes to %q, want %q…", seen[0].uri(), w.uri)
@@ -99,8 +101,8 @@ func (l *lab) run(t *testing.T, file string, vs []variant) {
 	}
 }
 
-// Case 01: Teams writes "#" unescaped in the Request-URI (OfficeDocs-SkypeForBusiness#9145). It is no legal
-// character there (RFC 3261 §25.1, RFC 3986 §2.2): taken on input, sent on as %23.
+// Case 01: Teams writes "#" unescaped in the Request-URI (OfficeDocs-SkypeForBusiness#9145). It is not a legal
+// character there (RFC 3261 §25.1, RFC 3986 §2.2): it is accepted on input and sent as %23.
 func TestCase01HashInURIs(t *testing.T) {
 	t.Parallel()
 	l := start(t)
@@ -128,7 +130,7 @@ func TestCase01HashInURIs(t *testing.T) {
 			with("", "%2312@", "#")},
 		{"asserted tel", []string{"Contact:", "P-Asserted-Identity: <tel:*12#;phone-context=example.com>\nContact:"},
 			with("", "*12%23", "#")},
-		{"display name is left alone", []string{from, `From: "desk #4" <sip:+442079460999@127.76.0.2>`},
+		{"display name is unchanged", []string{from, `From: "desk #4" <sip:+442079460999@127.76.0.2>`},
 			with("", `"desk #4"`, "%234")},
 	})
 }
@@ -152,10 +154,10 @@ func emergencies() []variant {
 		add(n+" without user=phone", "sip:+911@"+host+";user=phone", "sip:"+n+"@"+host)
 	}
 	add("from a number of the account", "sip:+12125550199@", "sip:"+drNumber+"@")
-	add("from nobody", "<sip:+12125550199@pstn.cloudvoice.example.com;user=phone>",
+	add("from an anonymous caller", "<sip:+12125550199@pstn.cloudvoice.example.com;user=phone>",
 		`"Anonymous" <sip:anonymous@anonymous.invalid>`)
 	add("from a name", "sip:+12125550199@", "sip:jane.doe@")
-	add("to a sub-domain in capitals", "sip:+911@acme.1r1.gw.example.com", "sip:+911@ACME.1R1.GW.EXAMPLE.COM")
+	add("to a subdomain in capitals", "sip:+911@acme.1r1.gw.example.com", "sip:+911@ACME.1R1.GW.EXAMPLE.COM")
 	return vs
 }
 
@@ -228,7 +230,7 @@ func contacts(uri string) []contactForm {
 	}
 }
 
-// Case 03, in a response, and for requests within the dialog: they go to the URI, which is nothing but the URI.
+// Case 03, in a response, and for in-dialog requests: their Request-URI is the URI of the Contact and nothing more.
 func TestCase03ContactFormsWithinDialogs(t *testing.T) {
 	t.Parallel()
 	l := start(t)
@@ -252,8 +254,8 @@ func TestCase03ContactFormsWithinDialogs(t *testing.T) {
 	}
 }
 
-// A 2xx whose Contact cannot be a Request-URI: nothing malformed leaves, and the callee is told that the call ended.
-// The peers check every start line they receive.
+// Case 03, for a 2xx whose Contact cannot be a Request-URI: nothing malformed is sent, and the callee gets a BYE if the
+// call is refused. The peers check every start line they receive.
 func TestCase03UnusableContactInAnswer(t *testing.T) {
 	t.Parallel()
 	l := start(t)
@@ -265,7 +267,7 @@ func TestCase03UnusableContactInAnswer(t *testing.T) {
 			c.arrive()
 			c.answer(200, offer, "Contact: "+contact)
 			r := l.core.response("INVITE", c.id)
-			if r.code() < 300 { // the call may be put through, if the ACK finds its way
+			if r.code() < 300 { // the call may be connected, if the ACK reaches the callee
 				c.to, c.target = r.get("To"), r.contact()
 				c.ack()
 				c.farGets("ACK")
@@ -279,20 +281,22 @@ func TestCase03UnusableContactInAnswer(t *testing.T) {
 	}
 }
 
-// Case 14: a local number whose phone-context is a global prefix (opensips#2408, kamailio#2646). Without a rule for
-// the peer group the number is not one that we know (RFC 3966 §5.1.5 forbids guessing).
+// Case 14: a local number whose phone-context is a global prefix (opensips#2408, kamailio#2646). Without a rule for the
+// peer group the number is unknown (RFC 3966 §5.1.5 forbids guessing).
 func TestCase14PhoneContextWithoutRule(t *testing.T) {
 	t.Parallel()
 	l := start(t)
 	l.run(t, "14-tel-phone-context-global.sip", []variant{{"given", nil, refused(404, 484)}})
 }
 
-// Case 14, with rules for the core's peer group: the number is known, also as a national one, and calling numbers reach
+// Case 14, with rules for the core's peer group: the number is known, also in national form, and calling numbers reach
 // Direct Routing as +E.164 (direct-routing-sip §4: From must be +E.164).
 func TestCase14NumbersByRule(t *testing.T) {
 	t.Parallel()
-	l := start(t, "    - name: core\n", "    - name: core\n"+
-		`      numbers: {phoneContext: true, prefixes: [{prefix: "00", replace: "+"}, {prefix: "0", digits: 11, replace: "+44"}]}`+"\n")
+	l := start(t, "    - name: core\n", `    - name: core
+      numbers: {phoneContext: true,
+        prefixes: [{prefix: "00", replace: "+"}, {prefix: "0", digits: 11, replace: "+44"}]}
+`)
 	known := through()
 	known.uri, known.lacks = "sip:"+ocNumber, "phone-context"
 	const ruri = "INVITE tel:2079460123;phone-context=+44"
@@ -312,12 +316,12 @@ func TestCase14NumbersByRule(t *testing.T) {
 	c.answered(486)
 	for _, w := range []string{"From: <sip:+442079460999@", "P-Asserted-Identity: <tel:+442079460999>"} {
 		if !strings.Contains(m.raw, w) {
-			t.Errorf("Direct Routing gets no %q:\n%s", w, m.raw)
+			t.Errorf("the INVITE to Direct Routing lacks %q:\n%s", w, m.raw)
 		}
 	}
 }
 
-// Case 14, with the rule: number and context together are the number, as it was provisioned.
+// Case 14, with the rule: context and number together are the provisioned number.
 func TestCase14PhoneContextByRule(t *testing.T) {
 	t.Parallel()
 	l := start(t, "name: core\n", "name: core\n      numbers: {phoneContext: true}\n")
@@ -337,7 +341,7 @@ func TestCase14PhoneContextByRule(t *testing.T) {
 	})
 }
 
-// Case 16: to a service that needs an offer, an INVITE without a session description is refused (voiceblender#129,
+// Case 16: an INVITE without a session description is refused if its service needs an offer (voiceblender#129,
 // siphon-sip#317).
 func TestCase16NoOfferToDirectRouting(t *testing.T) {
 	t.Parallel()
@@ -371,7 +375,7 @@ func TestCase16NoOfferToDirectRouting(t *testing.T) {
 	})
 }
 
-// Case 16, within a call: a re-INVITE without an offer is refused too, and the call goes on.
+// Case 16, within a call: a re-INVITE without an offer is refused too, and the call continues.
 func TestCase16NoOfferInReinvite(t *testing.T) {
 	t.Parallel()
 	l := start(t)
@@ -395,7 +399,7 @@ func TestCase16NoOfferInReinvite(t *testing.T) {
 	c.hangUp()
 }
 
-// Case 22: an escaped blank is no visual separator: the number is another one (RFC 3261 §19.1.4, RFC 3966 §3).
+// Case 22: an escaped space is not a visual separator, so it makes a different number (RFC 3261 §19.1.4, RFC 3966 §3).
 func TestCase22EscapedBlankInNumber(t *testing.T) {
 	t.Parallel()
 	l := start(t)

@@ -39,12 +39,12 @@ import (
 func TestMain(m *testing.M) { rig.Main(m) }
 
 const (
-	writers   = 3  // streams of writes at the same time
+	writers   = 3  // concurrent streams of writes
 	batchSize = 20 // numbers in a batch
 	version   = "api-version=2024-02-29-preview"
 )
 
-// rounds is how often the program is killed; TANDEM_CRASH_ROUNDS overrides it.
+// rounds returns how often the program is killed; TANDEM_CRASH_ROUNDS overrides the default.
 func rounds(t *testing.T) int {
 	if s := os.Getenv("TANDEM_CRASH_ROUNDS"); s != "" {
 		n, err := strconv.Atoi(s)
@@ -68,13 +68,14 @@ func TestNothingAcknowledgedIsLostOnPostgreSQL(t *testing.T) {
 	t.Parallel()
 	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
 	c.CreateDatabase(t, "tandem")
-	w := &witness{t: t, dir: t.TempDir(), bin: rig.Binary(t), set: []string{"database.driver=postgres", "database.url=" + c.URL("tandem")}}
+	w := &witness{t: t, dir: t.TempDir(), bin: rig.Binary(t),
+		set: []string{"database.driver=postgres", "database.url=" + c.URL("tandem")}}
 	conf := db.Default()
 	conf.Driver, conf.URL = db.Postgres, c.URL("tandem")
 	w.run(conf, c)
 }
 
-// witness sees the program from outside.
+// witness observes the program from outside.
 type witness struct {
 	t     *testing.T
 	dir   string
@@ -84,19 +85,19 @@ type witness struct {
 	token string
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when cmd has ended
-	log   bytes.Buffer  // of the present process; read after it has ended
-	heads []string      // of the audit chain, noted in earlier rounds
+	log   bytes.Buffer  // of the current process; read after it has ended
+	heads []string      // of the audit chain, recorded in earlier rounds
 
 	groups []*group // of all rounds
 	acks   int
 }
 
-// group is a set of numbers that are only ever changed together, in one batch, by one writer.
+// group is a set of numbers that are only changed together, in one batch, by one writer.
 type group struct {
 	account string
 	numbers []string
 	acked   string   // their custom header after the last acknowledged batch; "" if they do not exist
-	pending *request // sent, answer unknown
+	pending *request // sent, response unknown
 	after   string   // the header once pending is done
 }
 
@@ -124,15 +125,16 @@ func (w *witness) run(conf db.Config, cluster *testkit.Cluster) {
 	w.verify(w.groups)
 	w.stop()
 	w.inspect(conf)
-	unsure := 0
+	deleted := 0
 	for _, g := range w.groups {
 		if g.acked == "" {
-			unsure++
+			deleted++
 		}
 	}
-	w.t.Logf("%d kills %v, %d batches acknowledged, %d groups of %d numbers, %d of them deleted in the end", n, killed, w.acks, len(w.groups), batchSize, unsure)
+	w.t.Logf("%d kills %v, %d batches acknowledged, %d groups of %d numbers, %d of them deleted in the end", n, killed,
+		w.acks, len(w.groups), batchSize, deleted)
 	if w.acks < n*writers {
-		w.t.Errorf("only %d batches acknowledged in %d rounds: the kills come too early to show anything", w.acks, n)
+		w.t.Errorf("only %d batches acknowledged in %d rounds: the kills are too early to show anything", w.acks, n)
 	}
 }
 
@@ -142,7 +144,8 @@ func (w *witness) round(round int, victim string, cluster *testkit.Cluster) {
 	var wg sync.WaitGroup
 	for i := range writers {
 		account := fmt.Sprintf("r%dw%d", round, i)
-		w.must(w.call("PUT", "/accounts/"+account, `{"name":"`+account+`","serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true,"syncEnabled":false}}}`, nil))
+		w.must(w.call("PUT", "/accounts/"+account, `{"name":"`+account+
+			`","serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true,"syncEnabled":false}}}`, nil))
 		wg.Go(func() {
 			gs, acks := w.write(account, fmt.Sprintf("+44%03d%d", round, i))
 			mu.Lock()
@@ -151,7 +154,7 @@ func (w *witness) round(round int, victim string, cluster *testkit.Cluster) {
 			w.acks += acks
 		})
 	}
-	// The moment is random: this waits for nothing.
+	// The moment is random: this is not synchronisation.
 	<-time.After(time.Duration(20+mrand.IntN(500)) * time.Millisecond)
 	if victim != "tandem" {
 		cluster.Kill(w.t)
@@ -174,7 +177,8 @@ func (w *witness) round(round int, victim string, cluster *testkit.Cluster) {
 	w.audit()
 }
 
-// write sends batches until one is not acknowledged. It returns the groups it made, and how many were acknowledged.
+// write sends batches until one is not acknowledged. It returns the groups it made and the number of acknowledged
+// batches.
 func (w *witness) write(account, prefix string) (gs []*group, acks int) {
 	header := 0
 	for {
@@ -216,14 +220,18 @@ func (g *group) prepare(header string, deletion bool) {
 		if deletion {
 			items = append(items, `{"telephoneNumber":"`+n+`"}`)
 		} else {
-			items = append(items, `{"telephoneNumber":"`+n+`","accountName":"`+g.account+`","serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true}},"configuration":{"customSipHeader":"`+header+`"}}`)
+			items = append(items, `{"telephoneNumber":"`+n+`","accountName":"`+g.account+
+				`","serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true}},`+
+				`"configuration":{"customSipHeader":"`+header+`"}}`)
 		}
 	}
-	g.pending = &request{path: "/accounts/" + g.account + action, id: rand.Text(), sent: time.Now().UTC().Format(http.TimeFormat), body: []byte(`{"numbers":[` + strings.Join(items, ",") + `]}`)}
+	g.pending = &request{path: "/accounts/" + g.account + action, id: rand.Text(),
+		sent: time.Now().UTC().Format(http.TimeFormat), body: []byte(`{"numbers":[` + strings.Join(items, ",") + `]}`)}
 }
 
 func (w *witness) send(r *request) (int, []byte, error) {
-	return w.call("POST", r.path, string(r.body), map[string]string{"Repeatability-Request-ID": r.id, "Repeatability-First-Sent": r.sent})
+	return w.call("POST", r.path, string(r.body),
+		map[string]string{"Repeatability-Request-ID": r.id, "Repeatability-First-Sent": r.sent})
 }
 
 // verify reads the groups' accounts and compares them with what was acknowledged.
@@ -242,21 +250,22 @@ func (w *witness) verify(gs []*group) {
 			delete(stored[g.account], n)
 		}
 		if !whole {
-			w.t.Errorf("half a batch is stored for the group at %s of %s", g.numbers[0], g.account)
+			w.t.Errorf("a batch is stored in part for the group at %s of %s", g.numbers[0], g.account)
 			continue
 		}
 		if first != g.acked && (g.pending == nil || first != g.after) {
-			w.t.Errorf("the group at %s of %s has %q; acknowledged was %q, in flight: %v (%q)", g.numbers[0], g.account, first, g.acked, g.pending != nil, g.after)
+			w.t.Errorf("the group at %s of %s has %q; acknowledged was %q, in flight: %v (%q)", g.numbers[0], g.account,
+				first, g.acked, g.pending != nil, g.after)
 		}
 	}
 	for account, rest := range stored {
 		if len(rest) > 0 {
-			w.t.Errorf("account %s has %d numbers that nobody sent", account, len(rest))
+			w.t.Errorf("account %s has %d numbers that were not sent", account, len(rest))
 		}
 	}
 }
 
-// repeat sends again what was in flight. It must succeed, whether or not it had been done.
+// repeat sends the requests in flight again. They must succeed, whether or not they took effect before.
 func (w *witness) repeat(gs []*group) {
 	w.t.Helper()
 	for _, g := range gs {
@@ -301,7 +310,7 @@ func (w *witness) numbers(account string) map[string]string {
 	return found
 }
 
-// audit runs "tandem audit verify" with all heads noted so far, and notes the present one.
+// audit runs "tandem audit verify" with all heads recorded so far, and records the current one.
 func (w *witness) audit() {
 	w.t.Helper()
 	args := []string{"audit", "verify", "--data", w.dir, "--output", "json"}
@@ -327,7 +336,7 @@ func (w *witness) audit() {
 	w.heads = append(w.heads, rep.Head)
 }
 
-// inspect opens the database itself: durability, and what a reader of the feed arrives at.
+// inspect opens the database and checks durability and the state that a reader of the feed arrives at.
 func (w *witness) inspect(conf db.Config) {
 	w.t.Helper()
 	ctx := w.t.Context()
@@ -335,7 +344,8 @@ func (w *witness) inspect(conf db.Config) {
 	err := d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		checks := map[string]string{"PRAGMA synchronous": "2", "PRAGMA journal_mode": "wal"}
 		if conf.Driver == db.Postgres {
-			checks = map[string]string{"SHOW synchronous_commit": "on", "SHOW fsync": "on", "SHOW full_page_writes": "on"}
+			checks = map[string]string{"SHOW synchronous_commit": "on", "SHOW fsync": "on",
+				"SHOW full_page_writes": "on"}
 		}
 		for q, want := range checks {
 			var got string
@@ -372,7 +382,7 @@ func (w *witness) inspect(conf db.Config) {
 		at = p.Next
 		for _, e := range p.Entries {
 			if e.Position != after+1 {
-				w.t.Fatalf("the feed has a hole between %d and %d", after, e.Position)
+				w.t.Fatalf("the feed has a gap between %d and %d", after, e.Position)
 			}
 			after = e.Position
 			entries++
@@ -384,13 +394,14 @@ func (w *witness) inspect(conf db.Config) {
 		}
 	}
 	scanned := map[string]string{}
-	if _, err := provisioning.New(d, o).Source().Scan(ctx, func(cs []domain.Change) error { apply(scanned, cs); return nil }); err != nil {
+	if _, err := provisioning.New(d, o).Source().Scan(ctx,
+		func(cs []domain.Change) error { apply(scanned, cs); return nil }); err != nil {
 		w.t.Fatal(err)
 	}
 	if diff := cmp.Diff(scanned, follower); diff != "" {
-		w.t.Errorf("the feed leads elsewhere than the rows (-rows +feed):\n%s", diff)
+		w.t.Errorf("the feed leads to a state other than the rows (-rows +feed):\n%s", diff)
 	}
-	w.t.Logf("%d feed entries without a hole lead to the %d resources stored", entries, len(scanned))
+	w.t.Logf("%d feed entries without a gap lead to the %d resources stored", entries, len(scanned))
 }
 
 func apply(state map[string]string, cs []domain.Change) {
@@ -413,10 +424,11 @@ func apply(state map[string]string, cs []domain.Change) {
 	}
 }
 
-// start runs the program and waits until it says that it is ready.
+// start runs the program and waits until it reports that it is ready.
 func (w *witness) start() {
 	w.t.Helper()
-	args := []string{"serve", "--data", w.dir, "--free-ports", "--output", "json", "--set", "provisioning.requestsPerMinute=1000000"}
+	args := []string{"serve", "--data", w.dir, "--free-ports", "--output", "json", "--set",
+		"provisioning.requestsPerMinute=1000000"}
 	for _, s := range w.set {
 		args = append(args, "--set", s)
 	}
@@ -443,16 +455,16 @@ func (w *witness) start() {
 	w.ended = ended
 	go func() {
 		_, _ = io.Copy(io.Discard, r) // until the program closes it
-		_ = cmd.Wait()                // killed or told to end, both on purpose
+		_ = cmd.Wait()                // killed or stopped, both on purpose
 		close(ended)
 	}()
 	w.t.Cleanup(func() {
-		_ = cmd.Process.Kill() // perhaps it has ended
+		_ = cmd.Process.Kill() // it may have ended
 		<-ended
 	})
 	if err != nil || !ready.Ready {
 		w.kill()
-		w.t.Fatalf("tandem does not get ready: %v %s\n%s", err, line, w.log.String())
+		w.t.Fatalf("tandem does not become ready: %v %s\n%s", err, line, w.log.String())
 	}
 	w.base = ready.Provisioning
 	tok, err := exec.Command(w.bin, "token", "--data", w.dir, "--role", "ProvisioningAPI.Admin").Output()
@@ -474,7 +486,7 @@ func (w *witness) back() {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("the program does not come back: %d %s %v\n%s", status, body, err, w.tail())
+			w.t.Fatalf("the program is not available again: %d %s %v\n%s", status, body, err, w.tail())
 		}
 		<-tick.C
 	}
@@ -495,7 +507,8 @@ func (w *witness) stop() {
 	<-w.ended
 }
 
-// tail is the end of the program's log. It ends the program, because the log is the program's until then.
+// tail returns the end of the program's log. It kills the program first, because the program writes to the log until
+// then.
 func (w *witness) tail() string {
 	w.kill()
 	s := w.log.String()
@@ -504,7 +517,7 @@ func (w *witness) tail() string {
 
 var client = &http.Client{Timeout: 30 * time.Second}
 
-// call sends one request. Connections are not kept: a killed program leaves dead ones.
+// call sends one request.
 func (w *witness) call(method, path, body string, headers map[string]string) (int, []byte, error) {
 	u, err := url.Parse(w.base + path)
 	if err != nil {

@@ -37,8 +37,8 @@ func TestMain(m *testing.M) {
 	rig.Main(m)
 }
 
-// flood opens silent connections and keeps them, until standard input ends; those that the program closes are opened
-// again, as often as there are connections at most.
+// flood opens silent connections and keeps them until standard input ends. A connection that the program closes is
+// opened again, at most twice.
 func flood(targets []string, many bool) {
 	var opened sync.WaitGroup
 	open := func(i int) net.Conn {
@@ -76,8 +76,8 @@ func flood(targets []string, many bool) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// TestSilentConnections: with 1,024 file descriptors the program carries calls, is ready and answers clients that
-// have a token within a second while 10,000 connections say nothing.
+// TestSilentConnections checks that with 1,024 file descriptors the program carries calls, is ready, and answers
+// clients that have a token within a second while there are 10,000 silent connections.
 func TestSilentConnections(t *testing.T) {
 	world, calls, err := fixtures.Load()
 	if err != nil {
@@ -142,7 +142,7 @@ func TestSilentConnections(t *testing.T) {
 		}
 		line := make(chan string, 1)
 		go func() {
-			s, _ := bufio.NewReader(said).ReadString('\n') // what is missing shows
+			s, _ := bufio.NewReader(said).ReadString('\n') // an incomplete line fails the comparison
 			line <- s
 		}()
 		slowest := time.Duration(0)
@@ -155,7 +155,7 @@ func TestSilentConnections(t *testing.T) {
 			select {
 			case s := <-line:
 				if s != "open\n" {
-					t.Fatalf("the flood says %q", s)
+					t.Fatalf("the flood printed %q", s)
 				}
 				opening = false
 			default:
@@ -186,13 +186,13 @@ func TestSilentConnections(t *testing.T) {
 		}
 		open, _ := m.Sum("tandem_http_connections")
 		evicted, _ := m.Sum("tandem_http_connection_events_total", `event="evicted"`)
-		t.Logf("from many addresses: %v; slowest answer %v; %v HTTP connections open, %v evicted, %v of %d descriptors in use", many != "", slowest, open, evicted,
-			m["process_open_fds"], descriptors)
+		t.Logf("from many addresses: %v; slowest response %v; %v HTTP connections open, %v evicted, %v of %d "+
+			"descriptors in use", many != "", slowest, open, evicted, m["process_open_fds"], descriptors)
 		if slowest > time.Second {
-			t.Errorf("an answer took %v, want 1s at most", slowest)
+			t.Errorf("a response took %v, want at most 1s", slowest)
 		}
 		if evicted == 0 || m["process_open_fds"] >= descriptors {
-			t.Errorf("%v connections made room, %v descriptors are in use", evicted, m["process_open_fds"])
+			t.Errorf("%v connections were evicted, %v descriptors are in use", evicted, m["process_open_fds"])
 		}
 		_ = stop.Close()
 		if err := cmd.Wait(); err != nil {
@@ -201,13 +201,14 @@ func TestSilentConnections(t *testing.T) {
 	}
 }
 
-// get sends a request by a new connection from an address of its own and returns how long the answer took. While a flood opens
-// connections faster than a new one can send its request it may have to repeat it, as decision 14 says: the time is
-// that of all.
+// get sends a request on a new connection from its own address and returns how long the response took. While a flood
+// opens connections faster than a new one can send its request, get may have to retry, as decision 14 says: the time
+// includes all attempts.
 func get(t *testing.T, url, token string) time.Duration {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 200, 1)}}
-	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true}}
+	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: d.DialContext,
+		DisableKeepAlives: true}}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -221,14 +222,14 @@ func get(t *testing.T, url, token string) time.Duration {
 	begin := time.Now()
 	res, err := client.Do(req)
 	for err != nil && time.Since(begin) < time.Second {
-		t.Logf("GET %s, to be repeated: %v", url, err)
+		t.Logf("GET %s, retrying: %v", url, err)
 		res, err = client.Do(req)
 	}
 	if err != nil {
 		t.Errorf("GET %s: %v", url, err)
 		return time.Since(begin)
 	}
-	_ = res.Body.Close() // the status is all
+	_ = res.Body.Close() // only the status matters
 	if res.StatusCode != want {
 		t.Errorf("GET %s: %s", url, res.Status)
 	}

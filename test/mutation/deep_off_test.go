@@ -2,5 +2,5 @@
 
 package mutation_test
 
-// deep tells whether this is the long suite: each mutation builds the program anew.
+// deep is set in the long suite: each mutation builds the program again.
 const deep = false

@@ -1,4 +1,4 @@
-// Package mutation_test breaks the program on purpose and shows that the demonstration notices: a demonstration that
+// Package mutation_test breaks the program on purpose and checks that the demonstration fails: a demonstration that
 // passes whatever the gateway does proves nothing.
 package mutation_test
 
@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { rig.Main(m) }
 
-// mutation is one thing broken: a piece of a file's text replaced by another.
+// mutation is one breakage: the replacement of a piece of a file's text.
 type mutation struct {
 	name     string
 	file     string
@@ -34,16 +34,16 @@ var mutations = []mutation{
 	{"Contact names the trunk and not the customer", "internal/services/directrouting/directrouting.go",
 		`a.Host = l.Call.Account.Subdomain + "." + p.trunk`, `a.Host = p.trunk`,
 		[]string{"direct-routing-in", "direct-routing-out"}, false},
-	{"screening lets everybody through", "internal/calls/route/fromservice.go",
+	{"screening accepts every caller", "internal/calls/route/fromservice.go",
 		`case !a.CallScreening:`, `case true:`,
 		[]string{"screened"}, false},
-	{"screening does not look at who forwarded", "internal/calls/leg/facts.go",
+	{"screening ignores the forwarding number", "internal/calls/leg/facts.go",
 		`f.History = history(m)`, `_ = history(m)`,
 		[]string{"forwarded"}, true},
 	{"the custom header does not reach the core", "internal/calls/leg/shape.go",
 		`m.AddName(r.custom, l.Call.Header)`, `_ = m`,
 		[]string{"direct-routing-in", "direct-routing-out", "operator-connect-out", "zoom-in"}, true},
-	{"the custom header goes towards the service", "internal/services/directrouting/directrouting.go",
+	{"the custom header goes to the service", "internal/services/directrouting/directrouting.go",
 		"us := p.name(l)\n", "us := p.name(l)\n\tdefer m.AddName(\"X-MS-Operator-Content\", \"leaked\")\n",
 		[]string{"direct-routing-in"}, false},
 	{"503 is not failed over", "internal/calls/edge/setup.go",
@@ -77,7 +77,8 @@ func run(t *testing.T, binary string) (int, demo.Document) {
 func TestTheDemonstrationPasses(t *testing.T) {
 	code, d := run(t, rig.Binary(t))
 	if code != 0 || d.Failed != 0 || d.Passed != len(d.Calls) || d.Passed == 0 {
-		t.Errorf("exit code %d with %d passed and %d failed of %d, want 0 and all passed", code, d.Passed, d.Failed, len(d.Calls))
+		t.Errorf("exit code %d with %d passed and %d failed of %d, want 0 and all passed", code, d.Passed,
+			d.Failed, len(d.Calls))
 	}
 	ways := map[string]int{}
 	for _, c := range d.Calls {
@@ -109,7 +110,7 @@ func TestTheDemonstrationNoticesWhatIsBroken(t *testing.T) {
 				t.Fatal(err)
 			}
 			if n := strings.Count(string(src), m.old); n != 1 {
-				t.Fatalf("%s holds %q %d times, want once: the mutation must be written anew", m.file, m.old, n)
+				t.Fatalf("%s contains %q %d times, want once: update the mutation", m.file, m.old, n)
 			}
 			dir := t.TempDir()
 			patched, binary := filepath.Join(dir, "patched.go"), filepath.Join(dir, "tandem")
@@ -123,7 +124,8 @@ func TestTheDemonstrationNoticesWhatIsBroken(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			build := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, "./cmd/tandem")
+			build := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(dir, "overlay.json"),
+				"-o", binary, "./cmd/tandem")
 			build.Dir = root
 			if out, err := build.CombinedOutput(); err != nil {
 				t.Fatalf("the mutated program does not build: %v\n%s", err, out)

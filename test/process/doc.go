@@ -1,3 +1,3 @@
-// Package process shows how the program behaves as a process: with a log that nothing reads, with a reader that went
-// away, and under signals. It runs the built program.
+// Package process tests the program as a process: with a log that nothing reads, with a log reader that has ended, and
+// under signals. It runs the built program.
 package process

@@ -10,7 +10,7 @@ import (
 	"github.com/tandemgw/tandem/client"
 )
 
-// readLog reads the log until each of the fragments has stood in a line, and returns those lines.
+// readLog reads the log until each of the fragments has appeared in a line, and returns those lines.
 func (s *server) readLog(t *testing.T, fragments ...string) []string {
 	t.Helper()
 	if err := s.log.SetReadDeadline(time.Now().Add(patience)); err != nil {
@@ -32,8 +32,8 @@ func (s *server) readLog(t *testing.T, fragments ...string) []string {
 	return found
 }
 
-// TestNumbersInTheLog: an account named after a number, and a call, whose lines carry the Call-ID. With log.numbers:
-// full the numbers are whole in every line.
+// TestNumbersInTheLog logs a request for an account named after a number, and a call, whose line carries the Call-ID.
+// Numbers are redacted in every line unless log.numbers is full.
 func TestNumbersInTheLog(t *testing.T) {
 	t.Parallel()
 	for _, numbers := range []string{"redacted", "full"} {
@@ -49,14 +49,16 @@ func TestNumbersInTheLog(t *testing.T) {
 			}
 			defer c.Close()
 			// 484: a national number is not a complete address here.
-			if _, err := fmt.Fprintf(c, "INVITE sip:02079469987@%[1]s SIP/2.0\r\nVia: SIP/2.0/UDP %[2]s;branch=z9hG4bK1;rport\r\nMax-Forwards: 70\r\n"+
-				"From: <sip:+15551239987@%[2]s>;tag=1\r\nTo: <sip:02079469987@%[1]s>\r\nCall-ID: 02079469987@pbx.example\r\nCSeq: 1 INVITE\r\n"+
+			if _, err := fmt.Fprintf(c, "INVITE sip:02079469987@%[1]s SIP/2.0\r\n"+
+				"Via: SIP/2.0/UDP %[2]s;branch=z9hG4bK1;rport\r\nMax-Forwards: 70\r\n"+
+				"From: <sip:+15551239987@%[2]s>;tag=1\r\nTo: <sip:02079469987@%[1]s>\r\n"+
+				"Call-ID: 02079469987@pbx.example\r\nCSeq: 1 INVITE\r\n"+
 				"Contact: <sip:%[2]s>\r\nContent-Length: 0\r\n\r\n", c.RemoteAddr(), c.LocalAddr()); err != nil {
 				t.Fatal(err)
 			}
 			lines := s.readLog(t, "provisioning request", "call refused")
 			if !strings.Contains(lines[0], `"source":"socket"`) {
-				t.Errorf("a request over the socket says: %s", lines[0])
+				t.Errorf("the line of a request over the socket is: %s", lines[0])
 			}
 			const id = `"call_id":"02079469987@pbx.example"`
 			if !strings.Contains(lines[1], id) {

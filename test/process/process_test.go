@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { rig.Main(m) }
 
-// patience bounds what happens at once on a machine that is not busy.
+// patience is the limit for what happens at once on an idle machine.
 const patience = 30 * time.Second
 
 // server is a running "tandem serve" whose standard error is a pipe.
@@ -56,7 +56,7 @@ func start(t *testing.T, args ...string) *server {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	_ = w.Close() // the child has its own
+	_ = w.Close() // the child has its own copy
 	line, err := bufio.NewReader(out).ReadBytes('\n')
 	if err == nil {
 		err = json.Unmarshal(line, &s.ready)
@@ -71,16 +71,17 @@ func start(t *testing.T, args ...string) *server {
 		_ = r.Close() // the test may have closed it
 	})
 	if err != nil {
-		t.Fatalf("serve said %q: %v", line, err)
+		t.Fatalf("serve printed %q: %v", line, err)
 	}
-	if s.local, err = client.NewSocket(filepath.Join(s.data, node.SocketName), client.Options{Attempts: 1}); err != nil {
+	if s.local, err = client.NewSocket(filepath.Join(s.data, node.SocketName),
+		client.Options{Attempts: 1}); err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-// chatter makes the server log more than a pipe holds (64 KiB): a line for each request, and what a stranger's SIP
-// causes.
+// chatter makes the server log more than a pipe holds (64 KiB): a line for each request, and lines about SIP from an
+// unknown source.
 func (s *server) chatter(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -91,7 +92,8 @@ func (s *server) chatter(t *testing.T) {
 	}
 	defer stranger.Close()
 	for i := range 700 {
-		if _, err := s.local.Account(ctx, fmt.Sprintf("an-account-with-a-long-name-that-is-not-there-%d", i)); !client.IsNotFound(err) {
+		name := fmt.Sprintf("an-account-with-a-long-name-that-is-not-there-%d", i)
+		if _, err := s.local.Account(ctx, name); !client.IsNotFound(err) {
 			t.Fatalf("request %d: %v; want 404 within %v", i, err, patience)
 		}
 		if _, err := stranger.Write([]byte("no SIP\r\n\r\n")); err != nil {
@@ -103,8 +105,8 @@ func (s *server) chatter(t *testing.T) {
 	}
 }
 
-// end asks the server to end and fails the test unless it does, well and in time: shutdown.drain, shutdown.cut, a
-// second for the log, and what a busy machine needs.
+// end stops the server with SIGTERM and fails the test unless it ends with exit code 0 and in time: shutdown.drain,
+// shutdown.cut, a second for the log, and what a busy machine needs.
 func (s *server) end(t *testing.T) {
 	t.Helper()
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -120,8 +122,8 @@ func (s *server) end(t *testing.T) {
 	}
 }
 
-// TestALogThatNothingReadsStopsNothing: standard error is a pipe that fills up. Requests, health and the end of the
-// process do not wait for it.
+// TestALogThatNothingReadsStopsNothing uses a pipe that fills up as standard error. Requests, health checks and the
+// shutdown do not wait for it.
 func TestALogThatNothingReadsStopsNothing(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -129,7 +131,7 @@ func TestALogThatNothingReadsStopsNothing(t *testing.T) {
 	s.end(t)
 }
 
-// TestALogReaderThatIsGoneEndsNothing: each write of the log fails with EPIPE.
+// TestALogReaderThatIsGoneEndsNothing closes the reader of the log, so that each write fails with EPIPE.
 func TestALogReaderThatIsGoneEndsNothing(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -140,8 +142,8 @@ func TestALogReaderThatIsGoneEndsNothing(t *testing.T) {
 	s.end(t)
 }
 
-// TestStandardOutputThatNothingReadsStopsNothing: the line that says where the server is reached is written to a pipe
-// that is full, as it is when both streams go to one reader.
+// TestStandardOutputThatNothingReadsStopsNothing has the server write its addresses to a full pipe, as when both
+// streams go to one reader that does not read.
 func TestStandardOutputThatNothingReadsStopsNothing(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
@@ -152,12 +154,13 @@ func TestStandardOutputThatNothingReadsStopsNothing(t *testing.T) {
 	fill(t, w)
 	data := t.TempDir()
 	s := &server{data: data, exited: make(chan struct{})}
-	s.cmd = exec.Command(rig.Binary(t), "serve", "--data", data, "--free-ports", "--set", "shutdown.drain=1s", "--set", "shutdown.cut=5s")
+	s.cmd = exec.Command(rig.Binary(t), "serve", "--data", data, "--free-ports", "--set", "shutdown.drain=1s", "--set",
+		"shutdown.cut=5s")
 	s.cmd.Stdout, s.cmd.Stderr = w, w
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	_ = w.Close() // the child has its own
+	_ = w.Close() // the child has its own copy
 	go func() {
 		_ = s.cmd.Wait() // the exit code is read from its state
 		close(s.exited)
@@ -187,7 +190,7 @@ func TestStandardOutputThatNothingReadsStopsNothing(t *testing.T) {
 	s.end(t)
 }
 
-// fill writes to a pipe until it takes no more.
+// fill writes to a pipe until it is full.
 func fill(t *testing.T, w *os.File) {
 	t.Helper()
 	if err := w.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {

@@ -81,8 +81,8 @@ func (s *server) metric(t *testing.T, name string) string {
 	return ""
 }
 
-// TestHangUpReloads: SIGHUP, as a closed terminal sends it, ends nothing. It applies a valid configuration, says what
-// needs a restart, and reports each mistake of one that is not.
+// TestHangUpReloads checks that SIGHUP, as sent by a closed terminal, ends nothing. It applies a valid configuration
+// and lists what needs a restart, and reports each mistake of an invalid one.
 func TestHangUpReloads(t *testing.T) {
 	t.Parallel()
 	f := newFile(t, "log: {format: json}\nprovisioning: {requestsPerMinute: 100}\n")
@@ -95,7 +95,7 @@ func TestHangUpReloads(t *testing.T) {
 	}
 	hangUp()
 	if line := s.readLog(t, "configuration reloaded")[0]; !strings.Contains(line, `"applied":[],"needs_restart":[]`) {
-		t.Errorf("a reload of the same file says %s", line)
+		t.Errorf("a reload of the same file logs %s", line)
 	}
 	f.replace(t, "100}", "1000}\nshutdown: {lost: 1}\ncalls: {limits: {maxCalls: -1}}")
 	hangUp()
@@ -105,16 +105,18 @@ func TestHangUpReloads(t *testing.T) {
 	}
 	f.write(t, "log: {format: text, levels: {provisioning: error}}\nprovisioning: {requestsPerMinute: 1000}\n")
 	hangUp()
-	if line := s.readLog(t, "configuration reloaded")[0]; !strings.Contains(line, `"applied":["log.levels","provisioning.requestsPerMinute"],"needs_restart":["log.format"]`) {
-		t.Errorf("the log says %s", line)
+	const want = `"applied":["log.levels","provisioning.requestsPerMinute"],"needs_restart":["log.format"]`
+	if line := s.readLog(t, "configuration reloaded")[0]; !strings.Contains(line, want) {
+		t.Errorf("the log line is %s, want it to contain %s", line, want)
 	}
 	if v := s.metric(t, "tandem_config_last_reload_successful"); v != "1" {
-		t.Errorf("tandem_config_last_reload_successful is %q after a reload that went well", v)
+		t.Errorf("tandem_config_last_reload_successful is %q after a successful reload", v)
 	}
 	s.end(t)
 }
 
-// TestReloadCommand: tandem reload shows what it did, and with a mistake changes nothing and says what is wrong.
+// TestReloadCommand checks that tandem reload shows what it did, and that with a mistake in the configuration it
+// changes nothing and says what is wrong.
 func TestReloadCommand(t *testing.T) {
 	t.Parallel()
 	authority, err := ca.New("test")
@@ -138,7 +140,8 @@ func TestReloadCommand(t *testing.T) {
 	s := start(t, "--config", f.name)
 	serial := func() string {
 		t.Helper()
-		c, err := tls.Dial("tcp", strings.TrimPrefix(s.ready.Provisioning, "https://"), authority.Client(tls.Certificate{}, "localhost"))
+		c, err := tls.Dial("tcp", strings.TrimPrefix(s.ready.Provisioning, "https://"),
+			authority.Client(tls.Certificate{}, "localhost"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,17 +159,19 @@ func TestReloadCommand(t *testing.T) {
 	first, rows := serial(), audit()
 
 	f.replace(t, "3m}", "-3m}")
-	if _, errs, code := s.run(t, "reload"); code != 2 || !strings.Contains(errs, "calls.timers.ringTimeout") || !strings.Contains(errs, f.name+":2:") {
+	if _, errs, code := s.run(t, "reload"); code != 2 || !strings.Contains(errs, "calls.timers.ringTimeout") ||
+		!strings.Contains(errs, f.name+":2:") {
 		t.Errorf("reload with a mistake: exit code %d, %s", code, errs)
 	}
 	if _, err := s.local.Reload(t.Context()); !client.HasCode(err, "InvalidConfiguration") {
-		t.Errorf("the API says %v", err)
+		t.Errorf("the API returned %v", err)
 	}
 	issue()
 	f.replace(t, "-3m}", "4m}")
 	f.replace(t, "requestsPerMinute: 100", "requestsPerMinute: 1")
 	out, errs, code := s.run(t, "reload")
-	if code != 0 || !strings.Contains(out, "provisioning.requestsPerMinute") || !strings.Contains(out, "applied") || !strings.Contains(out, "calls.timers.ringTimeout") {
+	if code != 0 || !strings.Contains(out, "provisioning.requestsPerMinute") || !strings.Contains(out, "applied") ||
+		!strings.Contains(out, "calls.timers.ringTimeout") {
 		t.Errorf("reload: exit code %d\n%s%s", code, out, errs)
 	}
 	if serial() == first {
@@ -176,7 +181,7 @@ func TestReloadCommand(t *testing.T) {
 		t.Errorf("%d rows in the audit log before a reload and %d after", rows, n)
 	}
 
-	// Several at once wait for each other.
+	// Concurrent reloads wait for each other.
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -187,12 +192,14 @@ func TestReloadCommand(t *testing.T) {
 	}
 	wg.Wait()
 
-	// The new limit holds.
+	// The new limit applies.
 	token, _, _ := s.run(t, "token", "--role", "Read")
-	c := &http.Client{Transport: &http.Transport{TLSClientConfig: authority.Client(tls.Certificate{}, "localhost")}, Timeout: patience}
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: authority.Client(tls.Certificate{}, "localhost")},
+		Timeout: patience}
 	limited := false
 	for range 3 {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.ready.Provisioning+"/accounts?api-version=2024-02-29-preview", nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			s.ready.Provisioning+"/accounts?api-version=2024-02-29-preview", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

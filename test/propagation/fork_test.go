@@ -17,7 +17,7 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
-// base is an open database with the directory on it.
+// base is an open database with its directory.
 type base struct {
 	d   *db.DB
 	o   *outbox.Outbox
@@ -32,7 +32,7 @@ func openBase(t *testing.T, c db.Config) *base {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = d.Close() }) // the test closes it itself if all goes well
+	t.Cleanup(func() { _ = d.Close() }) // a successful test has closed it already
 	o := outbox.New(d, outbox.Default(), log, nil)
 	st := provisioning.New(d, o)
 	return &base{d, o, st, directory.New(st, directory.Config{BaseDomain: "gw.example.com"}, log, nil)}
@@ -68,21 +68,23 @@ func (b *base) must(res *directory.Result, err error) func(*testing.T) feed.Posi
 	}
 }
 
-// write makes the i-th change of a history: each takes one position, and no two histories make the same.
+// write makes the i-th change of a history. Each change takes one position, and no two histories make the same change.
 func (b *base) write(t *testing.T, history string, i int) feed.Position {
 	t.Helper()
 	ctx := t.Context()
 	switch {
-	case i%3 == 2 && history == "old": // a number that only the other history still has
+	case i%3 == 2 && history == "old": // deletes a number that the other history keeps
 		return b.must(b.dir.DeleteNumber(ctx, "contoso", number(i-2, "", 0, "").TelephoneNumber, directory.Write{}))(t)
 	case i%3 == 1:
-		return b.must(b.dir.PutNumber(ctx, number(100+10*i+len(history), "fabrikam", domain.Zoom, ""), directory.Write{}))(t)
+		return b.must(b.dir.PutNumber(ctx, number(100+10*i+len(history), "fabrikam", domain.Zoom, ""),
+			directory.Write{}))(t)
 	default:
-		return b.must(b.dir.PutNumber(ctx, number(30+i, "contoso", domain.DirectRouting, fmt.Sprintf("%s-%d", history, i)), directory.Write{}))(t)
+		return b.must(b.dir.PutNumber(ctx, number(30+i, "contoso", domain.DirectRouting,
+			fmt.Sprintf("%s-%d", history, i)), directory.Write{}))(t)
 	}
 }
 
-// level waits until the index says that it is level with the database; it fails the test if that takes too long.
+// level waits until the index reports that it is level with the database.
 func level(t *testing.T, r *replica.Replica, head feed.Position) {
 	t.Helper()
 	deadline := time.NewTimer(time.Minute)
@@ -109,7 +111,7 @@ func (b *base) follow(t *testing.T, dir string, head feed.Position) {
 	level(t, r, head)
 	compare(t, r, b.dir)
 	stop()
-	compare(t, open(t, dir, away{}), b.dir) // what the next restart without the database routes by
+	compare(t, open(t, dir, away{}), b.dir) // the index after a restart without the database
 }
 
 func image(t *testing.T, dir string) string {
@@ -121,14 +123,14 @@ func image(t *testing.T, dir string) string {
 	return to
 }
 
-// TestForkedAtEveryPosition loses the end of a history at every place and writes another end, of every length: a copy of
-// the database put back, a standby that was promoted too early. An index of every position of the lost history must
-// come level with the database it now sees, number by number, also after the next restart.
+// TestForkedAtEveryPosition loses the end of a history at every position and writes another end of every length, as
+// when a copy of the database is restored or a standby is promoted too early. An index at every position of the lost
+// history must become level with the database it now sees, number by number, also after the next restart.
 func TestForkedAtEveryPosition(t *testing.T) {
 	t.Parallel()
 	const writes = 4
 	testkit.Configs(t, func(t *testing.T, c db.Config) {
-		// The history that is lost: after each write a copy of the database, and of an index that is level with it.
+		// The history that will be lost: after each write, copies of the database and of an index level with it.
 		var copies []db.Config
 		var indexes []string
 		b := openBase(t, c)
@@ -156,7 +158,7 @@ func TestForkedAtEveryPosition(t *testing.T) {
 				for at := fork; at <= writes; at++ {
 					b.follow(t, image(t, indexes[at]), head)
 					if cases++; t.Failed() {
-						t.Fatalf("forked after write %d, %d writes since; the index is of write %d", fork, length, at)
+						t.Fatalf("forked after write %d, %d writes since; the index is at write %d", fork, length, at)
 					}
 				}
 			}

@@ -1,5 +1,5 @@
-// Package propagation shows that what is provisioned is what calls are routed by: changes go through the directory, the
-// store and the feed of a real database into the number index, quickly, completely, and past the end of a process.
+// Package propagation tests that calls are routed by what is provisioned: changes go through the directory, the store
+// and the feed of a real database into the number index, quickly, completely, and across restarts of the process.
 package propagation
 
 import (
@@ -55,7 +55,7 @@ func (s sealer) Open(purpose string, b []byte) ([]byte, error) {
 	return s.AEAD.Open(nil, b[:s.NonceSize()], b[s.NonceSize():], []byte(purpose))
 }
 
-// away is a database that nobody can reach.
+// away is an unreachable database.
 type away struct{}
 
 var errAway = errors.New("connection refused")
@@ -104,14 +104,16 @@ func run(t *testing.T, parts ...func(context.Context) error) (stop func()) {
 
 func account(name, label string, screening bool) domain.Account {
 	return domain.Account{Name: name, HasServiceDetails: true, Services: map[domain.Service]domain.AccountService{
-		domain.DirectRouting: {Enabled: true, DirectRouting: &domain.DirectRoutingConfig{CallScreening: screening, Subdomain: label, Region1Token: "MS=ms1", Region2Token: "MS=ms2"}},
-		domain.Zoom:          {Enabled: true},
+		domain.DirectRouting: {Enabled: true, DirectRouting: &domain.DirectRoutingConfig{CallScreening: screening,
+			Subdomain: label, Region1Token: "MS=ms1", Region2Token: "MS=ms2"}},
+		domain.Zoom: {Enabled: true},
 	}}
 }
 
 func number(i int, account string, s domain.Service, header string) domain.Number {
 	return domain.Number{TelephoneNumber: domain.E164(fmt.Sprintf("+44207946%04d", i)), AccountName: account,
-		Services: map[domain.Service]domain.NumberService{s: {Enabled: true}}, HasConfiguration: header != "", CustomSIPHeader: header}
+		Services: map[domain.Service]domain.NumberService{s: {Enabled: true}}, HasConfiguration: header != "",
+		CustomSIPHeader: header}
 }
 
 // compare checks the index against the directory, both ways.
@@ -138,8 +140,10 @@ func compare(t *testing.T, r *replica.Replica, dir *directory.Directory) {
 	}
 	for _, n := range all {
 		got, ok := v.Number(n.TelephoneNumber)
-		if !ok || got.Account.Name != n.AccountName || got.Services != n.Enabled() || v.CustomHeader(n.TelephoneNumber) != n.CustomSIPHeader {
-			t.Errorf("%s reads as %+v with header %q, the directory has %+v", n.TelephoneNumber, got, v.CustomHeader(n.TelephoneNumber), n)
+		if !ok || got.Account.Name != n.AccountName || got.Services != n.Enabled() ||
+			v.CustomHeader(n.TelephoneNumber) != n.CustomSIPHeader {
+			t.Errorf("%s reads as %+v with header %q, the directory has %+v", n.TelephoneNumber, got,
+				v.CustomHeader(n.TelephoneNumber), n)
 		}
 	}
 	as, err := dir.Accounts(ctx, directory.Query{Limit: 200})
@@ -181,7 +185,7 @@ func TestPropagation(t *testing.T) {
 			must(dir.PutNumbers(ctx, accounts[i%2], batch, directory.Write{}))
 		}
 
-		// The first index loads all of it; a second one joins while changes go on.
+		// The first index loads everything; a second one starts while changes continue.
 		path := t.TempDir()
 		r := open(t, path, st.Source())
 		stop := run(t, r.Run)
@@ -203,13 +207,15 @@ func TestPropagation(t *testing.T) {
 			var err error
 			switch rnd.IntN(4) {
 			case 0:
-				if res, err = dir.DeleteNumber(ctx, owner, e, directory.Write{}); fault.HasCode(err, directory.CodeNumberNotFound) {
+				res, err = dir.DeleteNumber(ctx, owner, e, directory.Write{})
+				if fault.HasCode(err, directory.CodeNumberNotFound) {
 					continue
 				}
 			case 1:
 				res, err = dir.PutNumber(ctx, number(n, owner, domain.Zoom, ""), directory.Write{})
 			default:
-				res, err = dir.PutNumber(ctx, number(n, owner, domain.DirectRouting, fmt.Sprintf("W-%d", i)), directory.Write{})
+				res, err = dir.PutNumber(ctx, number(n, owner, domain.DirectRouting, fmt.Sprintf("W-%d", i)),
+					directory.Write{})
 			}
 			last = max(last, must(res, err))
 			wctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -222,7 +228,8 @@ func TestPropagation(t *testing.T) {
 		compare(t, r, dir)
 		slices.Sort(delays)
 		p50, p99 := delays[len(delays)/2], delays[len(delays)*99/100]
-		t.Logf("from the call of the directory to routed by and on disk: p50 %v, p99 %v of %d changes", p50, p99, len(delays))
+		t.Logf("from the call of the directory until it is routed by and on disk: p50 %v, p99 %v of %d changes", p50,
+			p99, len(delays))
 		if p99 > time.Second {
 			t.Errorf("p99 = %v, want at most 1s (design section 5)", p99)
 		}
@@ -233,14 +240,14 @@ func TestPropagation(t *testing.T) {
 		}
 		compare(t, late, dir)
 
-		// What a kill at this moment leaves on the disk is the whole, database or not.
+		// What a kill at this moment leaves on disk is complete, even without the database.
 		image := t.TempDir()
 		if err := os.CopyFS(image, os.DirFS(path)); err != nil {
 			t.Fatal(err)
 		}
 		compare(t, open(t, image, away{}), dir)
 
-		// An account goes with its numbers; a process that starts after many changes catches up through the feed.
+		// An account is deleted with its numbers; a process that starts after many changes catches up through the feed.
 		stop()
 		p := must(dir.DeleteAccount(ctx, "fabrikam", true, directory.Write{}))
 		r = open(t, path, st.Source())

@@ -1,2 +1,2 @@
-// Package restore runs the program as an operator does who puts a database back: by its commands.
+// Package restore tests the restore of a database with the program's commands, as an operator runs them.
 package restore

@@ -30,7 +30,7 @@ type operator struct {
 	extra []string // flags of every command
 }
 
-// run runs one command and returns its exit code and what it printed.
+// run runs one command and returns its exit code and output.
 func (o *operator) run(stdin string, args ...string) (code int, out, errs string) {
 	o.t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -44,11 +44,12 @@ func (o *operator) run(stdin string, args ...string) (code int, out, errs string
 		}
 	}
 	args = append(append([]string{"--data", o.data}, o.extra...), args...)
-	code = cli.Run(o.t.Context(), cli.Program{Version: "test", Args: args, Env: []string{"HOME=" + o.data}, Stdout: &stdout, Stderr: &stderr})
+	code = cli.Run(o.t.Context(), cli.Program{Version: "test", Args: args, Env: []string{"HOME=" + o.data},
+		Stdout: &stdout, Stderr: &stderr})
 	return code, stdout.String(), stderr.String()
 }
 
-// must is run for a command that must succeed.
+// must runs a command that must succeed and returns its output.
 func (o *operator) must(stdin string, args ...string) string {
 	o.t.Helper()
 	code, out, errs := o.run(stdin, args...)
@@ -58,7 +59,7 @@ func (o *operator) must(stdin string, args ...string) string {
 	return out
 }
 
-// serve runs the program until stop, and returns when it is ready.
+// serve runs the program until stop is called, and returns when it is ready.
 func (o *operator) serve() (ready node.Ready, stop func()) {
 	o.t.Helper()
 	ctx, cancel := context.WithCancel(o.t.Context())
@@ -67,7 +68,8 @@ func (o *operator) serve() (ready node.Ready, stop func()) {
 	var log bytes.Buffer
 	go func() {
 		args := append(append([]string{"--data", o.data, "--output", "json"}, o.extra...), "serve", "--free-ports")
-		code := cli.Run(ctx, cli.Program{Version: "test", Args: args, Env: []string{"HOME=" + o.data}, Stdout: w, Stderr: &log})
+		code := cli.Run(ctx, cli.Program{Version: "test", Args: args, Env: []string{"HOME=" + o.data},
+			Stdout: w, Stderr: &log})
 		w.Close()
 		ended <- code
 	}()
@@ -113,7 +115,8 @@ func (o *operator) account() {
 func (o *operator) routed(number string) bool {
 	o.t.Helper()
 	var e api.Explanation
-	if err := json.Unmarshal([]byte(o.must("", "--output", "json", "explain", "--from", "+15550100", "--to", number, "--peer", "core")), &e); err != nil {
+	out := o.must("", "--output", "json", "explain", "--from", "+15550100", "--to", number, "--peer", "core")
+	if err := json.Unmarshal([]byte(out), &e); err != nil {
 		o.t.Fatal(err)
 	}
 	return e.Account == "northwind"
@@ -147,7 +150,7 @@ func (o *operator) until(what string, ok func(*api.Replica) bool) *api.Replica {
 	}
 }
 
-// follows is an index that is level and holds n numbers.
+// follows matches an index that is level and holds n numbers.
 func follows(n int64) func(*api.Replica) bool {
 	return func(r *api.Replica) bool { return r.Current && r.Position == r.Head && r.Numbers == n }
 }
@@ -167,7 +170,7 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
-// readyz asks for readiness and returns the warnings.
+// readyz returns the status and the warnings of /readyz.
 func readyz(t *testing.T, r node.Ready) (status int, warnings string) {
 	t.Helper()
 	res, err := http.Get(strings.TrimSuffix(r.Metrics, "/metrics") + "/readyz")
@@ -182,9 +185,9 @@ func readyz(t *testing.T, r node.Ready) (status int, warnings string) {
 	return res.StatusCode, string(b)
 }
 
-// TestOlderCopyWithoutTheCommand: an older copy of the database file put in place by hand, written on without the
-// server, and the edge started: whatever says that it follows the database answers as the database does, also after
-// the next restart.
+// TestOlderCopyWithoutTheCommand replaces the database file by an older copy, writes to it without the server, and
+// starts the edge. An index that reports that it follows the database must answer as the database does, also after the
+// next restart.
 func TestOlderCopyWithoutTheCommand(t *testing.T) {
 	t.Parallel()
 	o := &operator{t: t, data: t.TempDir()}
@@ -207,15 +210,14 @@ func TestOlderCopyWithoutTheCommand(t *testing.T) {
 		o.until("level", follows(2))
 		for i, want := range []bool{1: true, 2: false, 3: true} {
 			if i > 0 && o.routed(nth(i)) != want {
-				t.Errorf("number %d is routed: %v; the database says %v", i, !want, want)
+				t.Errorf("number %d is routed: %v, want %v as in the database", i, !want, want)
 			}
 		}
 		stop()
 	}
 }
 
-// TestRestore puts a backup in place by the command: every edge keeps its index until the restored database is
-// accepted.
+// TestRestore installs a backup with the command. Every edge keeps its index until the restored database is accepted.
 func TestRestore(t *testing.T) {
 	t.Parallel()
 	o := &operator{t: t, data: t.TempDir()}
@@ -239,7 +241,7 @@ func TestRestore(t *testing.T) {
 	was := o.until("level", follows(3))
 	stop()
 
-	// Files that are no backups change nothing.
+	// Files that are not backups change nothing.
 	other, damaged := filepath.Join(t.TempDir(), "empty.db"), filepath.Join(t.TempDir(), "damaged.db")
 	for name, b := range map[string][]byte{other: {}, damaged: damage(before)} {
 		if err := os.WriteFile(name, b, 0o600); err != nil {
@@ -253,13 +255,13 @@ func TestRestore(t *testing.T) {
 	}
 	_, stop = o.serve()
 	if r := o.until("level", follows(3)); r.Database != was.Database || r.Numbers != 3 {
-		t.Errorf("after a restore that failed: %+v, want %+v", r, was)
+		t.Errorf("after a failed restore: %+v, want %+v", r, was)
 	}
 	stop()
 
 	said := o.must("", "restore", backup)
 	if !strings.Contains(said, "tandem index accept") || longest(said) > 80 && !strings.Contains(said, o.data) {
-		t.Errorf("restore says:\n%s", said)
+		t.Errorf("restore printed:\n%s", said)
 	}
 	kept, err := filepath.Glob(file + ".replaced-*Z")
 	if err != nil || len(kept) != 1 {
@@ -270,7 +272,8 @@ func TestRestore(t *testing.T) {
 	}
 	ready, stop := o.serve()
 	r := o.until("held back", held)
-	if r.Current || r.Numbers != 3 || r.Held.Numbers != 2 || r.Database != was.Database || r.Held.Database == was.Database {
+	if r.Current || r.Numbers != 3 || r.Held.Numbers != 2 || r.Database != was.Database ||
+		r.Held.Database == was.Database {
 		t.Errorf("index %+v, held %+v", r, r.Held)
 	}
 	if !o.routed(nth(3)) {
@@ -307,11 +310,12 @@ func TestRestore(t *testing.T) {
 	stop()
 	var actions []string
 	audited(t, file, func(r db.AuditRecord) { actions = append(actions, r.Action+" "+r.Actor.Kind) })
-	if n := len(actions); n < 2 || actions[n-2] != "database.restore administrator" || actions[n-1] != "index.accept administrator" {
+	if n := len(actions); n < 2 || actions[n-2] != "database.restore administrator" ||
+		actions[n-1] != "index.accept administrator" {
 		t.Errorf("the audit log ends with %v", actions)
 	}
 
-	// A new machine has nothing to lose: no database to keep, and no index that must accept anything.
+	// On a new machine there is no database to keep, and no index for which anything must be accepted.
 	o = &operator{t: t, data: t.TempDir()}
 	o.must("", "restore", backup)
 	_, stop = o.serve()
@@ -336,8 +340,8 @@ func audited(t *testing.T, file string, fn func(db.AuditRecord)) {
 	}
 }
 
-// TestRestoreWithALog restores a copy of the files of a database that is in use: what only its write-ahead log holds is
-// restored too, and the log of the database that is replaced is kept with it.
+// TestRestoreWithALog restores a copy of the files of a database that is in use: what is only in its write-ahead log is
+// restored too, and the log of the replaced database is kept with it.
 func TestRestoreWithALog(t *testing.T) {
 	t.Parallel()
 	o := &operator{t: t, data: t.TempDir()}
@@ -349,7 +353,7 @@ func TestRestoreWithALog(t *testing.T) {
 		copyFile(t, file+end, backup+end)
 	}
 	stop()
-	copyFile(t, backup, file) // what a crash would leave here
+	copyFile(t, backup, file) // as after a crash
 	copyFile(t, backup+"-wal", file+"-wal")
 	o.must("", "restore", backup)
 	kept, err := filepath.Glob(file + ".replaced-*Z")
@@ -386,8 +390,8 @@ func longest(text string) (n int) {
 	return n
 }
 
-// TestLostDatabase: with the database file gone, an empty one takes its place; the node stays ready and calls go on
-// by the index it has.
+// TestLostDatabase deletes the database file, so that the server creates an empty one. The node stays ready and
+// continues to route calls by its index.
 func TestLostDatabase(t *testing.T) {
 	t.Parallel()
 	o := &operator{t: t, data: t.TempDir()}
@@ -409,7 +413,7 @@ func TestLostDatabase(t *testing.T) {
 		}
 		stop()
 	}
-	// The right file is back: nothing needs to be accepted.
+	// When the right file is installed again, nothing needs to be accepted.
 	copyFile(t, backup, file)
 	_, stop = o.serve()
 	if r := o.until("level", follows(1)); r.Numbers != 1 {
@@ -418,12 +422,13 @@ func TestLostDatabase(t *testing.T) {
 	stop()
 }
 
-// TestRestorePostgres stamps a database that was restored with PostgreSQL's own tools.
+// TestRestorePostgres gives a new identity to a database that was restored with PostgreSQL's own tools.
 func TestRestorePostgres(t *testing.T) {
 	t.Parallel()
 	c := testkit.PostgresConfig(t)
 	set := func(url string) []string {
-		return []string{"--set", "database.driver=postgres", "--set", "database.url=" + url, "--set", "database.allowUnsafeDurability=true"}
+		return []string{"--set", "database.driver=postgres", "--set", "database.url=" + url,
+			"--set", "database.allowUnsafeDurability=true"}
 	}
 	o := &operator{t: t, data: t.TempDir(), extra: set(c.URL)}
 	if code, _, errs := o.run("", "restore"); code == 0 || !strings.Contains(errs, "no change was ever written") {

@@ -2,5 +2,5 @@
 
 package rig
 
-// Race tells whether the tests run under the race detector.
+// Race is set if the tests run under the race detector.
 const Race = false

@@ -1,6 +1,6 @@
-// Package rig starts the real program for end-to-end tests: it builds cmd/tandem once per test process, runs it as a child
-// between simulated neighbours, and reads its metrics. When the test itself runs under the race detector, so does the
-// program, and a race it reports fails the test.
+// Package rig starts the real program for end-to-end tests: it builds cmd/tandem once per test process, runs it as a
+// child process between simulated neighbours, and reads its metrics. If the test runs under the race detector, so does
+// the program, and a race that it reports fails the test.
 package rig
 
 import (
@@ -42,7 +42,7 @@ func Root() (string, error) {
 	return filepath.Dir(strings.TrimSpace(string(out))), nil
 }
 
-// Binary builds the program once and returns its file. Main removes it.
+// Binary builds the program once and returns its file name. Main removes the file.
 func Binary(tb testing.TB) string {
 	tb.Helper()
 	built.once.Do(func() {
@@ -71,17 +71,17 @@ func Binary(tb testing.TB) string {
 	return built.file
 }
 
-// Main runs a package's tests and removes what Binary built.
+// Main runs a package's tests and removes the program that Binary built.
 func Main(m *testing.M) {
 	code := m.Run()
 	if built.dir != "" {
-		_ = os.RemoveAll(built.dir) // a leftover in the temporary directory harms nobody
+		_ = os.RemoveAll(built.dir) // leftovers in the temporary directory are harmless
 	}
 	os.Exit(code)
 }
 
-// Start starts neighbours and the program between them, and provisions every customer of the world. Both are stopped
-// when the test ends; then the program's log must hold no data race and no panic.
+// Start starts the neighbours and the program between them, and provisions every customer of the world. At the end of
+// the test it stops both and checks that the program's log contains no data race and no panic.
 func Start(tb testing.TB, lo lab.Options, s demo.Settings) (*lab.Lab, *demo.Product) {
 	tb.Helper()
 	world, _, err := fixtures.Load()
@@ -109,16 +109,16 @@ func Start(tb testing.TB, lo lab.Options, s demo.Settings) (*lab.Lab, *demo.Prod
 	return l, p
 }
 
-// Stop stops the program in good order and looks through its log.
+// Stop shuts the program down and checks its log.
 func Stop(tb testing.TB, p *demo.Product) {
 	tb.Helper()
 	if err := p.Stop(); err != nil {
-		tb.Errorf("tandem did not end well: %v", err)
+		tb.Errorf("stop tandem: %v", err)
 	}
 	CheckLog(tb, p)
 }
 
-// CheckLog fails the test if the program's log holds a data race or a panic.
+// CheckLog fails the test if the program's log contains a data race or a panic.
 func CheckLog(tb testing.TB, p *demo.Product) {
 	tb.Helper()
 	b, err := os.ReadFile(p.LogFile)
@@ -128,13 +128,13 @@ func CheckLog(tb testing.TB, p *demo.Product) {
 	}
 	for _, bad := range []string{"WARNING: DATA RACE", "panic:", "fatal error:", "recovered from"} {
 		if i := strings.Index(string(b), bad); i >= 0 {
-			tb.Errorf("tandem's log holds %q:\n%s", bad, string(b[i:min(len(b), i+4000)]))
+			tb.Errorf("tandem's log contains %q:\n%s", bad, string(b[i:min(len(b), i+4000)]))
 			return
 		}
 	}
 }
 
-// Metrics is one reading of the program's metrics: full sample name, labels and all, to value.
+// Metrics is one reading of the program's metrics: values by full sample name, including labels.
 type Metrics map[string]float64
 
 // ReadMetrics reads the program's metrics.
@@ -153,7 +153,7 @@ func ReadMetrics(ctx context.Context, p *demo.Product) (Metrics, error) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		b, _ := io.ReadAll(res.Body) // for the message only
+		b, _ := io.ReadAll(res.Body) // only for the error text
 		return nil, fmt.Errorf("read metrics: %s: %s", res.Status, b)
 	}
 	m := Metrics{}
@@ -177,8 +177,8 @@ func ReadMetrics(ctx context.Context, p *demo.Product) (Metrics, error) {
 	return m, sc.Err()
 }
 
-// Sum adds the samples of a metric whose labels hold all the given fragments, such as `state="pending"`. The second result
-// is how many there are: a metric that does not exist must not pass for 0.
+// Sum returns the sum and the number of the samples of a metric whose labels contain all the given fragments, such as
+// `state="pending"`. The number distinguishes a metric that does not exist from one that is 0.
 func (m Metrics) Sum(name string, labels ...string) (float64, int) {
 	sum, n := 0.0, 0
 	for k, v := range m {
@@ -198,7 +198,7 @@ func (m Metrics) Sum(name string, labels ...string) (float64, int) {
 	return sum, n
 }
 
-// WaitMetrics reads the metrics until ok says true, for at most the given time. It returns the last reading.
+// WaitMetrics reads the metrics until ok returns true, and returns the last reading. After limit the test fails.
 func WaitMetrics(tb testing.TB, p *demo.Product, limit time.Duration, what string, ok func(Metrics) bool) Metrics {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -217,8 +217,9 @@ func WaitMetrics(tb testing.TB, p *demo.Product, limit time.Duration, what strin
 		select {
 		case <-t.C:
 		case <-ctx.Done():
-			tb.Errorf("after %v: %s; last reading: calls active %v, transactions pending %v, goroutines %v (%v)", limit, what,
-				last["tandem_calls_active"], last[`tandem_sip_transactions{state="pending"}`], last["go_goroutines"], err)
+			tb.Errorf("after %v: %s; last reading: calls active %v, transactions pending %v, goroutines %v (%v)",
+				limit, what, last["tandem_calls_active"], last[`tandem_sip_transactions{state="pending"}`],
+				last["go_goroutines"], err)
 			return last
 		}
 	}

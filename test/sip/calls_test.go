@@ -17,11 +17,12 @@ import (
 	"github.com/tandemgw/tandem/test/rig"
 )
 
-// TestCalls plays every fixture, and then what cannot be said as data, through one gateway between all neighbours: TLS
-// with certificates on both sides towards the services, UDP and TCP towards the core.
+// TestCalls plays every fixture, and then the cases that fixtures cannot express, through one gateway between all
+// neighbours: TLS with certificates on both sides towards the services, UDP and TCP towards the core.
 func TestCalls(t *testing.T) {
 	t.Parallel()
-	l, p := rig.Start(t, lab.Options{PingEvery: time.Second}, demo.Settings{Timers: "failoverAfter: 2s\nringTimeout: 3s"})
+	l, p := rig.Start(t, lab.Options{PingEvery: time.Second},
+		demo.Settings{Timers: "failoverAfter: 2s\nringTimeout: 3s"})
 	before := rig.Quiet(t, p, 10*time.Second)
 	_, calls, err := fixtures.Load()
 	if err != nil {
@@ -45,11 +46,11 @@ func TestCalls(t *testing.T) {
 	t.Run("failover", func(t *testing.T) { failover(t, l) })
 
 	if v := l.Violations(); len(v) > 0 {
-		t.Errorf("the services saw rules broken:\n%s", strings.Join(v, "\n"))
+		t.Errorf("the services saw broken rules:\n%s", strings.Join(v, "\n"))
 	}
 	rig.Quiet(t, p, 40*time.Second)
 	if n := l.Calls(); n != 0 {
-		t.Errorf("the neighbours still have %d calls up", n)
+		t.Errorf("the neighbours still have %d active calls", n)
 	}
 	allowed := before["go_goroutines"] + 30 // connections opened since
 	rig.WaitMetrics(t, p, 10*time.Second, fmt.Sprintf("more than %v goroutines", allowed), func(m rig.Metrics) bool {
@@ -65,16 +66,17 @@ func play(t *testing.T, l *lab.Lab, c fixtures.Call) {
 	}
 }
 
-// to makes a call from the fixed core to a Direct Routing number, from a call to the core the other way.
+// toTeams returns a call from the fixed core to a Direct Routing number.
 func toTeams(n int) fixtures.Call {
 	return fixtures.Call{Neighbour: "core-fixed", From: "+442890180001", To: fmt.Sprintf("+44163296%04d", n)}
 }
 
+// toCore returns a call from a Direct Routing number to the fixed core.
 func toCore(n int) fixtures.Call {
 	return fixtures.Call{Neighbour: "teams-1", From: "+441632960101", To: fmt.Sprintf("+44289018%04d", n)}
 }
 
-// up places a call and waits until both ends have it.
+// up places a call and waits until both sides have confirmed it.
 func up(t *testing.T, l *lab.Lab, f fixtures.Call, far string) (near, other *ua.Call) {
 	t.Helper()
 	ctx := within(t, patience)
@@ -154,7 +156,7 @@ func agents(t *testing.T, l *lab.Lab) {
 		})
 	}
 
-	// The answer comes within a few milliseconds of the CANCEL. Either outcome is right, as long as both ends agree.
+	// The answer arrives within a few milliseconds of the CANCEL. Either outcome is right, as long as both sides agree.
 	t.Run("CANCEL and answer cross", func(t *testing.T) {
 		t.Parallel()
 		answered, cancelled := 0, 0
@@ -194,17 +196,18 @@ func agents(t *testing.T, l *lab.Lab) {
 			default:
 				t.Errorf("INVITE got %s, want 200 or 487", m.StartLine())
 			}
-			// The far end has heard of the end by CANCEL or by BYE.
+			// The far side learns of the end by CANCEL or BYE.
 			if _, err := l.Agent("teams-1").Log().Wait(ctx, func(m *ua.Message) bool {
-				return !m.Sent && m.IsRequest() && m.CallID() == in.CallID() && (m.Method() == "BYE" || m.Method() == "CANCEL")
+				return !m.Sent && m.IsRequest() && m.CallID() == in.CallID() &&
+					(m.Method() == "BYE" || m.Method() == "CANCEL")
 			}); err != nil {
-				t.Error("Teams never heard that the call was given up")
+				t.Error("Teams got neither CANCEL nor BYE")
 			}
 		}
 		t.Logf("%d answered, %d cancelled", answered, cancelled)
 	})
 
-	t.Run("nobody answers", func(t *testing.T) {
+	t.Run("no answer", func(t *testing.T) {
 		t.Parallel()
 		ctx := within(t, patience)
 		f := toTeams(151)
@@ -240,7 +243,7 @@ func agents(t *testing.T, l *lab.Lab) {
 				t.Fatalf("re-INVITE %d got %v, %v, want 200", i, m, err)
 			}
 			if m.Body() == "" {
-				t.Errorf("re-INVITE %d: the answer has no session description", i)
+				t.Errorf("re-INVITE %d: the response has no session description", i)
 			}
 			other := []*ua.Call{far, near}[i]
 			found := false
@@ -250,12 +253,13 @@ func agents(t *testing.T, l *lab.Lab) {
 				}
 			}
 			if !found {
-				t.Errorf("re-INVITE %d did not arrive with its session description byte for byte", i)
+				t.Errorf("re-INVITE %d did not arrive with an unchanged session description", i)
 			}
 		}
-		// Teams' strict rule holds for requests in a dialog too.
+		// Teams' strict rule also applies to requests in a dialog.
 		for _, m := range far.Messages() {
-			if !m.Sent && m.Method() == "INVITE" && m.Has("Contact") && ua.ParseAddress(m.Header("Contact")).Host != "nwind.1r1."+l.Gateway.Base {
+			if !m.Sent && m.Method() == "INVITE" && m.Has("Contact") &&
+				ua.ParseAddress(m.Header("Contact")).Host != "nwind.1r1."+l.Gateway.Base {
 				t.Errorf("Contact %s towards Teams, want the customer's name (field-pains 1)", m.Header("Contact"))
 			}
 		}
@@ -269,7 +273,8 @@ func agents(t *testing.T, l *lab.Lab) {
 		t.Parallel()
 		ctx := within(t, patience)
 		near, far := up(t, l, toTeams(153), "teams-1")
-		if m, err := near.Send(ctx, "INFO", ua.Request{ContentType: "application/dtmf-relay", Body: "Signal=5\r\nDuration=160\r\n"}); err != nil || m.Status() != 200 {
+		if m, err := near.Send(ctx, "INFO", ua.Request{ContentType: "application/dtmf-relay",
+			Body: "Signal=5\r\nDuration=160\r\n"}); err != nil || m.Status() != 200 {
 			t.Errorf("INFO got %v, %v, want 200", m, err)
 		}
 		if m, err := near.Send(ctx, "OPTIONS", ua.Request{}); err != nil || m.Status() != 200 {
@@ -288,7 +293,8 @@ func agents(t *testing.T, l *lab.Lab) {
 		var wg sync.WaitGroup
 		for _, c := range []*ua.Call{near, far} {
 			wg.Go(func() {
-				// The loser's dialog is gone on its own side when the other BYE comes: 481 there is the agent's, not the gateway's.
+				// One side's dialog may have ended when the other side's BYE arrives: a 481 is then the agent's, not
+				// the gateway's.
 				if m, err := c.Bye(ctx); err != nil || m.Status() != 200 && m.Status() != 481 {
 					t.Errorf("BYE got %v, %v, want 200", m, err)
 				}
@@ -297,7 +303,7 @@ func agents(t *testing.T, l *lab.Lab) {
 		wg.Wait()
 	})
 
-	// Both cut the connections of the same neighbours, so one after the other.
+	// Both cut connections of the same neighbours, so they run one after the other.
 	t.Run("lost connections", func(t *testing.T) {
 		t.Parallel()
 		t.Run("a call outlives its connections", func(t *testing.T) {
@@ -331,11 +337,12 @@ func agents(t *testing.T, l *lab.Lab) {
 		ctx := within(t, patience)
 		f := toCore(1155)
 		for i := range 40 { // Teams' messages can exceed 1,500 bytes (direct-routing-sip §5)
-			f.Headers = append(f.Headers, ua.Header{Name: fmt.Sprintf("X-Filler-%d", i), Value: strings.Repeat("x", 60)})
+			f.Headers = append(f.Headers, ua.Header{Name: fmt.Sprintf("X-Filler-%d", i),
+				Value: strings.Repeat("x", 60)})
 		}
 		near, far := up(t, l, f, "core-fixed")
 		if got := far.Invite().Header("X-Filler-39"); got != strings.Repeat("x", 60) {
-			t.Errorf("X-Filler-39 is %q, want it whole", got)
+			t.Errorf("X-Filler-39 is %q, want it complete", got)
 		}
 		if m, err := near.Bye(ctx); err != nil || m.Status() != 200 {
 			t.Errorf("BYE got %v, %v, want 200", m, err)
@@ -343,7 +350,8 @@ func agents(t *testing.T, l *lab.Lab) {
 		ended(t, far, "remote")
 	})
 
-	// field-pains (a): proxies with several workers swap answers that come back to back, and about 1 % of calls fail.
+	// field-pains (a): proxies with several workers reorder responses that arrive back to back, and about 1 % of calls
+	// fail.
 	t.Run("180 and 200 back to back keep their order", func(t *testing.T) {
 		t.Parallel()
 		ctx := within(t, patience)
@@ -362,7 +370,7 @@ func agents(t *testing.T, l *lab.Lab) {
 					order = append(order, m.Status())
 				}
 				if want := []int{100, 180, 200}; !slices.Equal(order, want) {
-					t.Errorf("call %d from %s: answers came as %v, want %v", i, f.Neighbour, order, want)
+					t.Errorf("call %d from %s: responses arrived as %v, want %v", i, f.Neighbour, order, want)
 				}
 				if bye, err := call.Bye(ctx); err != nil || bye.Status() != 200 {
 					t.Fatalf("call %d: BYE got %v, %v, want 200", i, bye, err)
@@ -388,22 +396,25 @@ func agents(t *testing.T, l *lab.Lab) {
 		if m, err := stranger.Ping(short, "udp", l.Gateway.CoreFixed); err == nil {
 			t.Errorf("OPTIONS from a stranger got %s", m.StartLine())
 		}
-		if _, err := stranger.Place(ctx, core.Call{Destination: l.Gateway.CoreFixed, From: "+442890180001", To: "+441632960156"}); err != nil {
+		if _, err := stranger.Place(ctx, core.Call{Destination: l.Gateway.CoreFixed, From: "+442890180001",
+			To: "+441632960156"}); err != nil {
 			t.Fatal(err)
 		}
-		// What the core sends later is answered: by then the gateway has seen the stranger's INVITE.
+		// A later request of the core is answered: by then the gateway has seen the stranger's INVITE.
 		if m, err := l.Cores["core-fixed"].Ping(ctx, "udp", l.Gateway.CoreFixed); err != nil || m.Status() != 200 {
 			t.Errorf("OPTIONS from the core got %v, %v, want 200", m, err)
 		}
 		if got := stranger.Log().Received(""); len(got) != 0 {
-			t.Errorf("a stranger was told %s", got[0].StartLine())
+			t.Errorf("a stranger got %s", got[0].StartLine())
 		}
 	})
 
-	t.Run("the core is asked with OPTIONS and asks", func(t *testing.T) {
+	t.Run("OPTIONS to and from the core", func(t *testing.T) {
 		t.Parallel()
 		ctx := within(t, patience)
-		if _, err := l.Agent("core-fixed").Log().Wait(ctx, func(m *ua.Message) bool { return !m.Sent && m.IsRequest() && m.Method() == "OPTIONS" }); err != nil {
+		if _, err := l.Agent("core-fixed").Log().Wait(ctx, func(m *ua.Message) bool {
+			return !m.Sent && m.IsRequest() && m.Method() == "OPTIONS"
+		}); err != nil {
 			t.Error("the core got no OPTIONS (gateway-calls §11: the gateway also sends OPTIONS to its peers)")
 		}
 		if m, err := l.Cores["core-fixed"].Ping(ctx, "udp", l.Gateway.CoreFixed); err != nil || m.Status() != 200 {
@@ -412,8 +423,8 @@ func agents(t *testing.T, l *lab.Lab) {
 	})
 }
 
-// failover covers what fixtures cannot say: a connection that is cut, all datacentres failing, and a provisional answer
-// that forbids another try.
+// failover covers what fixtures cannot express: a cut connection, failure of all datacentres, and a provisional
+// response that rules out another attempt.
 func failover(t *testing.T, l *lab.Lab) {
 	tried := func(f fixtures.Call, since time.Time) []string {
 		var out []string
@@ -452,7 +463,7 @@ func failover(t *testing.T, l *lab.Lab) {
 			t.Errorf("tried %v, want all three (gateway-calls §3.2)", got)
 		}
 	})
-	t.Run("no other try after ringing", func(t *testing.T) {
+	t.Run("no other attempt after ringing", func(t *testing.T) {
 		ctx := within(t, patience)
 		f := toTeams(171)
 		defer clear(f.To)
@@ -468,11 +479,12 @@ func failover(t *testing.T, l *lab.Lab) {
 			t.Errorf("INVITE got %v, %v, want 503", m, err)
 		}
 		if got := tried(f, begin); len(got) != 1 {
-			t.Errorf("tried %v, want one only (direct-routing-sip §5: only if no provisional other than 100 was sent)", got)
+			t.Errorf("tried %v, want one only (direct-routing-sip §5: only if no provisional other than 100 was sent)",
+				got)
 		}
 	})
 	for _, status := range []int{404, 480, 486, 488, 500, 600, 603} {
-		t.Run(fmt.Sprintf("no other try after %d", status), func(t *testing.T) {
+		t.Run(fmt.Sprintf("no other attempt after %d", status), func(t *testing.T) {
 			ctx := within(t, patience)
 			f := toTeams(172)
 			defer clear(f.To)

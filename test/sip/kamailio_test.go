@@ -21,8 +21,8 @@ import (
 	"github.com/tandemgw/tandem/test/rig"
 )
 
-// kamailio is a running Kamailio: a proxy that speaks TLS with Tandem and UDP with a user agent, and puts itself into the
-// dialog with two Record-Route lines.
+// kamailio is a running Kamailio: a proxy that uses TLS towards Tandem and UDP towards a user agent, and adds itself to
+// the dialog with two Record-Route lines.
 type kamailio struct {
 	tls, udp string
 	cmd      *exec.Cmd
@@ -49,19 +49,22 @@ func startKamailio(t *testing.T, l *lab.Lab, tlsAddr, udpAddr, agent string) *ka
 		return f
 	}
 	roots := write("roots.pem", string(l.Authority.PEM()))
-	settings := fmt.Sprintf("method = TLSv1.2+\nprivate_key = %s\ncertificate = %s\nca_list = %s\nverify_certificate = yes\nrequire_certificate = yes\n", keyFile, certFile, roots)
+	settings := fmt.Sprintf("method = TLSv1.2+\nprivate_key = %s\ncertificate = %s\nca_list = %s\n"+
+		"verify_certificate = yes\nrequire_certificate = yes\n", keyFile, certFile, roots)
 	write("tls.cfg", "[server:default]\n"+settings+"[client:default]\n"+settings)
 	tpl, err := template.ParseFS(scenarioFiles, "scenarios/kamailio.cfg")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var text bytes.Buffer
-	if err := tpl.Execute(&text, map[string]string{"TLS": tlsAddr, "UDP": udpAddr, "Agent": agent, "Dir": dir, "Base": strings.ReplaceAll(l.Gateway.Base, ".", "[.]")}); err != nil {
+	if err := tpl.Execute(&text, map[string]string{"TLS": tlsAddr, "UDP": udpAddr, "Agent": agent, "Dir": dir,
+		"Base": strings.ReplaceAll(l.Gateway.Base, ".", "[.]")}); err != nil {
 		t.Fatal(err)
 	}
 	cfg := write("kamailio.cfg", text.String())
 	k := &kamailio{tls: tlsAddr, udp: udpAddr, log: &bytes.Buffer{}, done: make(chan struct{})}
-	k.cmd = exec.Command("kamailio", "-DD", "-E", "-f", cfg, "-Y", dir, "-P", filepath.Join(dir, "pid"), "-w", dir, "-m", "64", "-M", "8")
+	k.cmd = exec.Command("kamailio", "-DD", "-E", "-f", cfg, "-Y", dir, "-P", filepath.Join(dir, "pid"), "-w", dir,
+		"-m", "64", "-M", "8")
 	k.cmd.Stdout, k.cmd.Stderr = k.log, k.log
 	k.cmd.WaitDelay = 5 * time.Second
 	if err := k.cmd.Start(); err != nil {
@@ -69,10 +72,10 @@ func startKamailio(t *testing.T, l *lab.Lab, tlsAddr, udpAddr, agent string) *ka
 	}
 	go func() {
 		defer close(k.done)
-		_ = k.cmd.Wait() // killed by its own shutdown signal
+		_ = k.cmd.Wait() // terminated by the signal below
 	}()
 	t.Cleanup(func() {
-		_ = k.cmd.Process.Signal(os.Interrupt) // it may have ended by itself
+		_ = k.cmd.Process.Signal(os.Interrupt) // it may have exited already
 		select {
 		case <-k.done:
 		case <-time.After(10 * time.Second):
@@ -80,13 +83,14 @@ func startKamailio(t *testing.T, l *lab.Lab, tlsAddr, udpAddr, agent string) *ka
 			<-k.done
 		}
 		if t.Failed() {
-			t.Logf("kamailio said:\n%s", tail(k.log.String(), 4000))
+			t.Logf("output of kamailio:\n%s", tail(k.log.String(), 4000))
 		}
 	})
 	return k
 }
 
-// TestKamailioOverTLS puts a Kamailio, which stands on OpenSSL, at the other end of Tandem's TLS for all four services.
+// TestKamailioOverTLS runs Kamailio, which uses OpenSSL, at the other end of Tandem's TLS connections for all four
+// services.
 func TestKamailioOverTLS(t *testing.T) {
 	_, err := exec.LookPath("kamailio")
 	need(t, "TANDEM_REQUIRE_KAMAILIO", "kamailio", err)
@@ -102,8 +106,10 @@ func TestKamailioOverTLS(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	peer := []string{tlsAddr}
-	l, p, err := demo.Start(ctx, t.TempDir(), rig.Binary(t), world, lab.Options{}, demo.Settings{Timers: "failoverAfter: 2s\nringTimeout: 5s",
-		Peers: map[string][]string{"direct-routing": peer, "operator-connect": peer, "phone-mobile": peer, "zoom": peer}})
+	l, p, err := demo.Start(ctx, t.TempDir(), rig.Binary(t), world, lab.Options{},
+		demo.Settings{Timers: "failoverAfter: 2s\nringTimeout: 5s",
+			Peers: map[string][]string{"direct-routing": peer, "operator-connect": peer,
+				"phone-mobile": peer, "zoom": peer}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,9 +124,11 @@ func TestKamailioOverTLS(t *testing.T) {
 	}
 
 	var script ua.Script
-	agent, err := ua.New(ua.Config{Name: "behind-kamailio", UDP: "127.0.0.1:0", Invite: func(ctx context.Context, in *ua.Incoming) {
-		_, _ = in.Play(ctx, script.For(ua.ParseAddress(in.Invite.RequestURI()).User)) // what went wrong shows in the log of messages
-	}})
+	agent, err := ua.New(ua.Config{Name: "behind-kamailio", UDP: "127.0.0.1:0",
+		Invite: func(ctx context.Context, in *ua.Incoming) {
+			// errors show in the log of messages
+			_, _ = in.Play(ctx, script.For(ua.ParseAddress(in.Invite.RequestURI()).User))
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +139,8 @@ func TestKamailioOverTLS(t *testing.T) {
 	})
 	k := startKamailio(t, l, tlsAddr, udpAddr, agent.Addr("udp"))
 	ping := within(t, patience)
-	if m, err := agent.Do(ping, ua.Request{Method: "OPTIONS", Destination: k.udp, URI: "sip:" + k.udp, From: "<sip:a@service.example>", To: "<sip:" + k.udp + ">"}); err != nil || m.Status() != 200 {
+	if m, err := agent.Do(ping, ua.Request{Method: "OPTIONS", Destination: k.udp, URI: "sip:" + k.udp,
+		From: "<sip:a@service.example>", To: "<sip:" + k.udp + ">"}); err != nil || m.Status() != 200 {
 		t.Fatalf("kamailio does not answer: %v %v\n%s", m, err, k.log.String())
 	}
 
@@ -150,9 +159,13 @@ func TestKamailioOverTLS(t *testing.T) {
 		out := fmt.Sprintf("+44289018%04d", 2000+i)
 		fromService := func() ua.Request {
 			_, port, _ := net.SplitHostPort(s.listens)
-			return ua.Request{Transport: "udp", Destination: k.udp, URI: fmt.Sprintf("sip:%s@%s:%s;user=phone;transport=tls", out, s.host, port),
-				From: "<sip:" + s.number + "@service.example;user=phone>", To: fmt.Sprintf("<sip:%s@%s;user=phone>", out, s.host),
-				Headers: []ua.Header{{Name: "P-Asserted-Identity", Value: "<sip:" + s.number + "@service.example;user=phone>"}}, Body: ua.SDP("service", 1)}
+			return ua.Request{Transport: "udp", Destination: k.udp,
+				URI:  fmt.Sprintf("sip:%s@%s:%s;user=phone;transport=tls", out, s.host, port),
+				From: "<sip:" + s.number + "@service.example;user=phone>",
+				To:   fmt.Sprintf("<sip:%s@%s;user=phone>", out, s.host),
+				Headers: []ua.Header{{Name: "P-Asserted-Identity",
+					Value: "<sip:" + s.number + "@service.example;user=phone>"}},
+				Body: ua.SDP("service", 1)}
 		}
 		t.Run(s.name+" is called", func(t *testing.T) {
 			ctx := within(t, patience)
@@ -166,7 +179,7 @@ func TestKamailioOverTLS(t *testing.T) {
 				t.Fatalf("INVITE got %v, %v, want 200", m, err)
 			}
 			if got := m.Header(header); got != s.value {
-				t.Errorf("%s on the answer to the core is %q, want %q (gateway-calls §2.1)", header, got, s.value)
+				t.Errorf("%s in the response to the core is %q, want %q (gateway-calls §2.1)", header, got, s.value)
 			}
 			in, err := agent.Log().WaitInvite(ctx, s.number)
 			if err != nil {
@@ -191,7 +204,7 @@ func TestKamailioOverTLS(t *testing.T) {
 			case <-ctx.Done():
 				t.Fatal("no ACK reached the far side")
 			}
-			// From behind two Record-Route lines back to the core.
+			// From the far side, through two Record-Route hops, to the core.
 			if m, err := far.Bye(ctx); err != nil || m.Status() != 200 {
 				t.Errorf("BYE from the far side got %v, %v, want 200", m, err)
 			}
@@ -241,7 +254,9 @@ func TestKamailioOverTLS(t *testing.T) {
 		if m, err := near.Wait(ctx); err != nil || m.Status() != 487 {
 			t.Errorf("INVITE got %v, %v, want 487", m, err)
 		}
-		if _, err := agent.Log().Wait(ctx, func(m *ua.Message) bool { return !m.Sent && m.IsRequest() && m.Method() == "CANCEL" }); err != nil {
+		if _, err := agent.Log().Wait(ctx, func(m *ua.Message) bool {
+			return !m.Sent && m.IsRequest() && m.Method() == "CANCEL"
+		}); err != nil {
 			t.Error("no CANCEL reached the far side")
 		}
 	})

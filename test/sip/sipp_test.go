@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"embed"
-
 	"fmt"
 	"net"
 	"os"
@@ -24,18 +23,18 @@ import (
 //go:embed scenarios
 var scenarioFiles embed.FS
 
-// plan is one call between two SIPp processes: what fills the scenario templates.
+// plan is one call between two SIPp processes: the data for the scenario templates.
 type plan struct {
 	From, To     string
 	FromHost     string // host in From
-	Host         string // host of Request-URI and To: how the caller knows the gateway
+	Host         string // host of Request-URI and To: the gateway's name for the caller
 	Headers      []string
 	Refused      int // the caller gets this final status
 	FarStatus    int // the callee answers this
 	EarlyMedia   bool
 	NoRinging    bool
 	Cancel       bool
-	CancelRace   bool // the callee answers all the same
+	CancelRace   bool // the callee answers nevertheless
 	Reinvite     bool
 	CalleeEnds   bool
 	Silent       bool
@@ -45,15 +44,16 @@ type plan struct {
 	InviteChecks []string
 }
 
-// URI is the Request-URI.
+// URI returns the Request-URI.
 func (p plan) URI() string { return "sip:" + p.To + "@" + p.Host + ";user=phone" }
 
-// holds is a SIPp check that a header holds a regular expression.
+// holds returns a SIPp check that a header matches a regular expression.
 func holds(header, pattern string) string {
-	return fmt.Sprintf(`<ereg regexp="%s" search_in="hdr" header="%s:" check_it="true" assign_to="1"/>`, pattern, header)
+	return fmt.Sprintf(`<ereg regexp="%s" search_in="hdr" header="%s:" check_it="true" assign_to="1"/>`,
+		pattern, header)
 }
 
-// lacks is a SIPp check that there is no such header.
+// lacks returns a SIPp check that a header is absent.
 func lacks(header string) string {
 	return fmt.Sprintf(`<ereg regexp="." search_in="hdr" header="%s:" check_it_inverse="true" assign_to="1"/>`, header)
 }
@@ -63,16 +63,16 @@ type trunk struct {
 	name, service string
 	bind          string   // where the gateway listens
 	peers         []string // where SIPp processes will listen, in order of priority
-	host          string   // the name the gateway goes by
+	host          string   // the gateway's name
 }
 
-// sippGateway is a gateway all of whose neighbours are SIPp processes over one transport.
+// sippGateway is a gateway whose neighbours are all SIPp processes over one transport.
 type sippGateway struct {
 	transport string
 	trunks    map[string]*trunk
 	p         *demo.Product
 	dir       string
-	timers    string // calls.timers; quick ones if empty
+	timers    string // calls.timers; short ones if empty
 }
 
 func freeAddress(t *testing.T, host string) string {
@@ -87,13 +87,16 @@ func freeAddress(t *testing.T, host string) string {
 func (g *sippGateway) config(base string) string {
 	var b strings.Builder
 	w := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	w("metrics: {listen: 127.0.0.1:0}\nmanage: {listen: 127.0.0.1:0}\nprovisioning: {listen: 127.0.0.1:0}\nshutdown: {drain: 1s, cut: 5s}")
+	w("metrics: {listen: 127.0.0.1:0}\nmanage: {listen: 127.0.0.1:0}\nprovisioning: {listen: 127.0.0.1:0}")
+	w("shutdown: {drain: 1s, cut: 5s}")
 	if g.timers == "" {
 		g.timers = "failoverAfter: 600ms, ringTimeout: 2s"
 	}
 	w("calls:\n  timers: {%s}", g.timers)
-	w("  routing:\n    baseDomain: %s\n    countries: [GB, US]\n    peerGroupToService: {core: teamsOperatorConnect}", base)
-	w("    serviceToPeerGroup: {teamsDirectRouting: core, teamsOperatorConnect: core, teamsPhoneMobile: core, zoomPhoneCloudPeering: core}")
+	w("  routing:\n    baseDomain: %s\n    countries: [GB, US]", base)
+	w("    peerGroupToService: {core: teamsOperatorConnect}")
+	w("    serviceToPeerGroup: {teamsDirectRouting: core, teamsOperatorConnect: core, teamsPhoneMobile: core, " +
+		"zoomPhoneCloudPeering: core}")
 	w("  groups:")
 	for _, name := range []string{"core", "direct-routing", "operator-connect", "phone-mobile", "zoom"} {
 		t := g.trunks[name]
@@ -114,7 +117,8 @@ func (g *sippGateway) config(base string) string {
 	return b.String()
 }
 
-// layout finds addresses for a gateway whose neighbours are SIPp processes, and writes its configuration file.
+// layout chooses addresses for a gateway whose neighbours are SIPp processes, and writes its configuration file.
+// change, if not nil, modifies the layout before the file is written.
 func layout(t *testing.T, transport string, change func(*sippGateway)) (*sippGateway, string) {
 	t.Helper()
 	_, err := exec.LookPath("sipp")
@@ -148,8 +152,8 @@ func layout(t *testing.T, transport string, change func(*sippGateway)) (*sippGat
 	return g, file
 }
 
-// startSIPp starts a gateway whose neighbours are SIPp processes over UDP or TCP, and provisions the demonstration's
-// customers. Change, if it is not nil, changes the layout before the configuration is written.
+// startSIPp starts a gateway whose neighbours are SIPp processes over UDP or TCP, and provisions the customers of the
+// demo. change is as in layout.
 func startSIPp(t *testing.T, transport string, change func(*sippGateway)) *sippGateway {
 	t.Helper()
 	g, file := layout(t, transport, change)
@@ -166,8 +170,8 @@ func startSIPp(t *testing.T, transport string, change func(*sippGateway)) *sippG
 	if _, err := g.p.Provision(ctx, world, func(c fixtures.Customer) bool { return c.Demo }); err != nil {
 		t.Fatal(err)
 	}
-	for n, s := range map[string]string{"+441632960199": "teamsDirectRouting", "+442079460219": "teamsOperatorConnect", "+447700900159": "teamsPhoneMobile",
-		"+12025550159": "zoomPhoneCloudPeering"} {
+	for n, s := range map[string]string{"+441632960199": "teamsDirectRouting", "+442079460219": "teamsOperatorConnect",
+		"+447700900159": "teamsPhoneMobile", "+12025550159": "zoomPhoneCloudPeering"} {
 		if err := g.p.WaitRouted(ctx, "core", n, s); err != nil {
 			t.Fatal(err)
 		}
@@ -181,12 +185,13 @@ type sipp struct {
 	cmd    *exec.Cmd
 	out    *bytes.Buffer
 	errors string
-	done   chan struct{} // closed when it has ended
-	err    error         // how, once done is closed
+	done   chan struct{} // closed when the process has ended
+	err    error         // of Wait, once done is closed
 }
 
-// start runs SIPp with a scenario. The process ends by itself after its calls.
-func (g *sippGateway) start(ctx context.Context, t *testing.T, scenario string, p plan, local string, args ...string) *sipp {
+// start runs SIPp with a scenario. The process exits by itself after its calls.
+func (g *sippGateway) start(ctx context.Context, t *testing.T, scenario string, p plan, local string,
+	args ...string) *sipp {
 	t.Helper()
 	dir, err := os.MkdirTemp(g.dir, "sipp-")
 	if err != nil {
@@ -207,8 +212,9 @@ func (g *sippGateway) start(ctx context.Context, t *testing.T, scenario string, 
 	host, port, _ := net.SplitHostPort(local)
 	mode := map[string]string{"udp": "u1", "tcp": "t1"}[g.transport]
 	s := &sipp{name: scenario, out: &bytes.Buffer{}, errors: filepath.Join(dir, "errors.log")}
-	s.cmd = exec.CommandContext(ctx, "sipp", append([]string{"-sf", file, "-i", host, "-bind_local", "-p", port, "-t", mode, "-nostdin", "-trace_err",
-		"-error_file", s.errors, "-timeout_error", "-nd", "-default_behaviors", "abortunexp"}, args...)...)
+	s.cmd = exec.CommandContext(ctx, "sipp",
+		append([]string{"-sf", file, "-i", host, "-bind_local", "-p", port, "-t", mode, "-nostdin", "-trace_err",
+			"-error_file", s.errors, "-timeout_error", "-nd", "-default_behaviors", "abortunexp"}, args...)...)
 	s.cmd.Dir = dir
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
 	s.cmd.Cancel = func() error { return s.cmd.Process.Kill() }
@@ -224,7 +230,7 @@ func (g *sippGateway) start(ctx context.Context, t *testing.T, scenario string, 
 	return s
 }
 
-// wait returns what went wrong in the process, or "".
+// wait waits for the process and returns its errors, or "" if there are none.
 func (s *sipp) wait() string {
 	<-s.done
 	if s.err == nil {
@@ -257,15 +263,16 @@ func (g *sippGateway) listening(ctx context.Context, t *testing.T, s *sipp, addr
 		select {
 		case <-tick.C:
 		case <-s.done:
-			t.Fatalf("it ended before the call: %s", s.wait())
+			t.Fatalf("SIPp ended before the call: %s", s.wait())
 		case <-ctx.Done():
-			t.Fatalf("nobody listens on %s", addr)
+			t.Fatalf("no process listens on %s", addr)
 		}
 	}
 }
 
-// calls runs one call: SIPp as callee on each of the far trunk's peers, with changes to the plan of their own, and SIPp as
-// caller on the near trunk's first peer. Without changes there is one callee; a callee whose change is nil is not started.
+// calls runs one call: SIPp as callee on each of the far trunk's peers, each with its own change to the plan, and SIPp
+// as caller on the near trunk's first peer. Without changes there is one callee; a callee whose change is nil is not
+// started.
 func (g *sippGateway) calls(t *testing.T, near, far string, p plan, changes []func(*plan)) {
 	t.Helper()
 	ctx := within(t, patience)
@@ -293,7 +300,7 @@ func (g *sippGateway) calls(t *testing.T, near, far string, p plan, changes []fu
 		problems = append(problems, w)
 	}
 	for _, s := range uas {
-		if len(problems) > 0 { // what the callee still waits for will not come
+		if len(problems) > 0 { // what the callee still waits for will not arrive
 			_ = s.cmd.Process.Kill()
 		}
 		if w := s.wait(); w != "" {
@@ -324,13 +331,15 @@ func (g *sippGateway) suite(t *testing.T) {
 	run := func(name, near, far string, p plan, changes ...func(*plan)) {
 		t.Run(name, func(t *testing.T) { g.calls(t, near, far, p, changes) })
 	}
-	// First, because over UDP the given-up INVITE is listened for until timer B ends, and the test looks at what is left.
-	run("fail-over when nobody listens", "core", "zoom", plan{From: outside, To: "+12025550122"}, nil, func(*plan) {})
+	// First, because over UDP the transaction of the abandoned INVITE lasts until timer B fires, and the test checks
+	// for leftovers.
+	run("failover without a listener", "core", "zoom", plan{From: outside, To: "+12025550122"}, nil, func(*plan) {})
 	services := []struct {
 		trunk, number, value string
 		check                []string // on the INVITE the service gets
 	}{
-		{"direct-routing", "+441632960120", "NW-0120", []string{holds("Contact", "nwind[.]1r1[.]tandem[.]example"), holds("X-MS-SBC", "[A-Za-z]")}},
+		{"direct-routing", "+441632960120", "NW-0120", []string{holds("Contact", "nwind[.]1r1[.]tandem[.]example"),
+			holds("X-MS-SBC", "[A-Za-z]")}},
 		{"operator-connect", "+442079460120", "FAB-0120", []string{holds("X-MS-SBC", "[A-Za-z]")}},
 		{"phone-mobile", "+447700900120", "", []string{holds("X-MS-SBC", "[A-Za-z]"), lacks("X-MS-FMC")}},
 		{"zoom", "+12025550120", "CON-0120", []string{holds("P-Asserted-Identity", "[+]442890180001")}},
@@ -340,9 +349,10 @@ func (g *sippGateway) suite(t *testing.T) {
 		if s.value != "" {
 			onAnswer, onInvite = []string{holds(header, s.value)}, []string{holds(header, s.value)}
 		}
-		// Header direction (gateway-calls §2.1): towards the core on INVITE and answers, never towards the service.
-		run(s.trunk+" called", "core", s.trunk, plan{From: outside, To: s.number, Headers: []string{header + ": forged"},
-			AnswerChecks: onAnswer, InviteChecks: append([]string{lacks(header)}, s.check...)})
+		// Header direction (gateway-calls §2.1): towards the core in INVITE and responses, never towards the service.
+		run(s.trunk+" called", "core", s.trunk,
+			plan{From: outside, To: s.number, Headers: []string{header + ": forged"},
+				AnswerChecks: onAnswer, InviteChecks: append([]string{lacks(header)}, s.check...)})
 		run(s.trunk+" calls", s.trunk, "core", plan{From: s.number, To: outside, CalleeEnds: true,
 			AnswerChecks: []string{lacks(header)}, InviteChecks: onInvite})
 	}
@@ -355,15 +365,21 @@ func (g *sippGateway) suite(t *testing.T) {
 	run("the callee hangs up", "core", "direct-routing", with(func(p *plan) { p.CalleeEnds = true }))
 	run("early media", "core", "direct-routing", with(func(p *plan) { p.EarlyMedia = true }))
 	run("re-INVITE", "core", "direct-routing", with(func(p *plan) { p.Reinvite = true }))
-	run("re-INVITE from the service", "direct-routing", "core", plan{From: "+441632960121", To: outside, Reinvite: true})
+	run("re-INVITE from the service", "direct-routing", "core", plan{From: "+441632960121", To: outside,
+		Reinvite: true})
 	run("CANCEL", "core", "direct-routing", with(func(p *plan) { p.Cancel = true }))
 	run("CANCEL from the service", "direct-routing", "core", plan{From: "+441632960121", To: outside, Cancel: true})
-	run("CANCEL crosses the answer", "core", "direct-routing", with(func(p *plan) { p.Cancel, p.CancelRace = true, true }))
+	run("CANCEL crosses the answer", "core", "direct-routing",
+		with(func(p *plan) { p.Cancel, p.CancelRace = true, true }))
 	run("busy", "core", "direct-routing", with(func(p *plan) { p.Refused, p.FarStatus = 486, 486 }))
-	run("no answer", "core", "direct-routing", with(func(p *plan) { p.Refused = 480; p.AnswerChecks = []string{holds("Reason", "cause=19")} }),
+	run("no answer", "core", "direct-routing",
+		with(func(p *plan) { p.Refused = 480; p.AnswerChecks = []string{holds("Reason", "cause=19")} }),
 		func(p *plan) { p.Cancel = true })
-	run("screened", "direct-routing", "core", plan{From: "+442079460121", To: outside, Refused: 403, AnswerChecks: []string{holds("Warning", "399.*[+]442079460121")}}, nil)
-	run("fail-over on 503", "core", "direct-routing", dr, func(p *plan) { p.FarStatus = 503 }, func(*plan) {})
-	run("fail-over on 408", "core", "operator-connect", plan{From: outside, To: "+442079460122"}, func(p *plan) { p.FarStatus = 408 }, func(*plan) {})
-	run("no fail-over on 500", "core", "phone-mobile", plan{From: outside, To: "+447700900122", Refused: 500, FarStatus: 500})
+	run("screened", "direct-routing", "core", plan{From: "+442079460121", To: outside, Refused: 403,
+		AnswerChecks: []string{holds("Warning", "399.*[+]442079460121")}}, nil)
+	run("failover on 503", "core", "direct-routing", dr, func(p *plan) { p.FarStatus = 503 }, func(*plan) {})
+	run("failover on 408", "core", "operator-connect", plan{From: outside, To: "+442079460122"},
+		func(p *plan) { p.FarStatus = 408 }, func(*plan) {})
+	run("no failover on 500", "core", "phone-mobile", plan{From: outside, To: "+447700900122", Refused: 500,
+		FarStatus: 500})
 }

@@ -15,11 +15,10 @@ import (
 )
 
 // TestSoakWithLoss sends 50 calls a second for a minute through the gateway, over UDP on both legs, while the agents on
-// both sides throw away 2 % of the packets they send and 2 % of those they get. Every call must be answered once and ended
-// on both sides, the gateway must count exactly as many, and nothing may be left of any of them.
+// both sides drop 2 % of the packets they send and 2 % of those they receive. Every call must be answered once and
+// ended on both sides, the gateway must count exactly as many, and no call may leave anything behind.
 //
-// The agents are sipgo's and not SIPp: SIPp gives a call up when a stall of the machine makes it read its own past out of
-// order.
+// The agents use sipgo, not SIPp: SIPp aborts a call if it processes events out of order after a stall of the machine.
 func TestSoakWithLoss(t *testing.T) {
 	const (
 		rate  = 50
@@ -31,7 +30,7 @@ func TestSoakWithLoss(t *testing.T) {
 	before := rig.Quiet(t, g.p, 20*time.Second)
 	core, service := g.trunks["core"], g.trunks["direct-routing"]
 
-	// answered counts, for each Call-ID on the service's side, how often it was answered.
+	// answered counts the answers for each Call-ID on the service's side.
 	var mu sync.Mutex
 	answered := map[string]int{}
 	problems := map[string]int{}
@@ -41,7 +40,8 @@ func TestSoakWithLoss(t *testing.T) {
 		problems[fmt.Sprintf(format, args...)]++
 	}
 	var far sync.WaitGroup
-	callee, err := ua.New(ua.Config{Name: "soak-callee", UDP: service.peers[0], Keep: 200_000, Loss: &ua.Loss{In: share, Out: share, Seed: 23},
+	callee, err := ua.New(ua.Config{Name: "soak-callee", UDP: service.peers[0], Keep: 200_000,
+		Loss: &ua.Loss{In: share, Out: share, Seed: 23},
 		Invite: func(ctx context.Context, in *ua.Incoming) {
 			far.Add(1)
 			defer far.Done()
@@ -50,7 +50,7 @@ func TestSoakWithLoss(t *testing.T) {
 			}
 			c, err := in.Play(ctx, ua.Behaviour{Ring: 150 * time.Millisecond})
 			if err != nil || c == nil {
-				problem("the callee's answer failed: %v", err)
+				problem("the callee could not answer: %v", err)
 				return
 			}
 			mu.Lock()
@@ -62,10 +62,10 @@ func TestSoakWithLoss(t *testing.T) {
 				select {
 				case <-c.Ended():
 					if c.EndedBy() != "remote" {
-						problem("the callee's call ended by %q", c.EndedBy())
+						problem("the callee's call was ended by %q", c.EndedBy())
 					}
 				case <-time.After(60 * time.Second):
-					problem("the callee heard no BYE within a minute")
+					problem("the callee got no BYE within a minute")
 				case <-ctx.Done():
 				}
 			}()
@@ -73,7 +73,8 @@ func TestSoakWithLoss(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	caller, err := ua.New(ua.Config{Name: "soak-caller", UDP: core.peers[0], Keep: 200_000, Loss: &ua.Loss{In: share, Out: share, Seed: 11}})
+	caller, err := ua.New(ua.Config{Name: "soak-caller", UDP: core.peers[0], Keep: 200_000,
+		Loss: &ua.Loss{In: share, Out: share, Seed: 11}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,8 +87,9 @@ func TestSoakWithLoss(t *testing.T) {
 		<-tick.C
 		near.Go(func() {
 			to := "+441632960140"
-			c, err := caller.Call(ctx, ua.Request{Transport: "udp", Destination: core.bind, URI: "sip:" + to + "@" + core.bind + ";user=phone",
-				From: "<sip:+442890180001@core.example;user=phone>", To: "<sip:" + to + "@" + core.bind + ";user=phone>",
+			uri := "sip:" + to + "@" + core.bind + ";user=phone"
+			c, err := caller.Call(ctx, ua.Request{Transport: "udp", Destination: core.bind, URI: uri,
+				From: "<sip:+442890180001@core.example;user=phone>", To: "<" + uri + ">",
 				Headers: []ua.Header{{Name: "Allow", Value: ua.Allow}}, Body: ua.SDP("core", 1)})
 			if err != nil {
 				problem("INVITE could not be sent: %v", err)
@@ -102,14 +104,14 @@ func TestSoakWithLoss(t *testing.T) {
 				problem("INVITE got %s", m.StartLine())
 				return
 			case m.Header(header) != "NW-0140":
-				problem("%s is %q on the answer", header, m.Header(header))
+				problem("%s is %q in the response", header, m.Header(header))
 			}
 			up := time.NewTimer(hold)
 			defer up.Stop()
 			select {
 			case <-up.C:
 			case <-c.Ended():
-				problem("the call was ended by somebody else: %s", c.EndedBy())
+				problem("the call was ended by the other side: %s", c.EndedBy())
 				return
 			}
 			if bye, err := c.Bye(ctx); err != nil || bye.Status() != 200 {
@@ -129,18 +131,19 @@ func TestSoakWithLoss(t *testing.T) {
 	}
 	mu.Unlock()
 	if n := caller.Calls() + callee.Calls(); n != 0 {
-		t.Errorf("%d calls are left at the agents", n)
+		t.Errorf("the agents still have %d calls", n)
 	}
-	t.Logf("%d calls in %v; the caller's side threw %d packets away, the callee's %d", calls, took.Round(time.Second), caller.Thrown(), callee.Thrown())
+	t.Logf("%d calls in %v; the caller's side dropped %d packets, the callee's side %d", calls, took.Round(time.Second),
+		caller.Thrown(), callee.Thrown())
 	if caller.Thrown() < calls/20 || callee.Thrown() < calls/20 {
-		t.Error("hardly a packet was thrown away: the test does not test")
+		t.Error("too few packets were dropped: the test is not effective")
 	}
 	for _, a := range []*ua.Agent{caller, callee} {
 		if err := a.Close(); err != nil {
 			t.Error(err)
 		}
 	}
-	// Transactions absorb retransmissions for 32 s; after that nothing of any call may be left.
+	// Transactions absorb retransmissions for 32 s; after that no call may leave anything behind.
 	m := rig.WaitMetrics(t, g.p, 60*time.Second, "calls or transactions are left", func(m rig.Metrics) bool {
 		calls, a := m.Sum("tandem_calls_active")
 		tx, b := m.Sum("tandem_sip_transactions")
@@ -152,6 +155,7 @@ func TestSoakWithLoss(t *testing.T) {
 	total, ended := m.Sum("tandem_calls_total")
 	answers, _ := m.Sum("tandem_calls_total", `outcome="answered"`)
 	if total != calls || answers != calls || ended == 0 {
-		t.Errorf("tandem counts %v calls and %v answered, want %d each: a lost packet must not make or end a call", total, answers, calls)
+		t.Errorf("tandem counts %v calls and %v answered, want %d each: a lost packet must not make or end a call",
+			total, answers, calls)
 	}
 }

@@ -4,7 +4,7 @@ package static
 
 import "syscall"
 
-// childAttributes end the program when the tests are killed.
+// childAttributes returns attributes that make the kernel kill the program when the tests are killed.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

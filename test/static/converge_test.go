@@ -18,8 +18,8 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
-// writer changes numbers in a known order, as a BSS does: what is refused is repeated until it is acknowledged. So it knows at
-// the end what every number must be.
+// writer changes numbers in a known order, as a BSS does: it retries a refused write until it is acknowledged, so that
+// at the end it knows the expected state of every number.
 type writer struct {
 	c       *client.Client
 	want    map[string]route // what was acknowledged last; the zero route: deleted
@@ -27,10 +27,11 @@ type writer struct {
 	acked   int
 	refused int
 	slowest time.Duration // of the refused
-	odd     []string      // answers that may not be
+	odd     []string      // wrong responses
 }
 
-// run writes until stop is closed: single numbers with every kind of change, and batches. It ends after an acknowledgement.
+// run writes until stop is closed: single numbers with every kind of change, and batches. It ends after an
+// acknowledgement.
 func (w *writer) run(ctx context.Context, stop <-chan struct{}) {
 	random := rand.New(rand.NewPCG(1, 2))
 	kinds := []service{dr, oc, zoom}
@@ -52,7 +53,7 @@ func (w *writer) run(ctx context.Context, stop <-chan struct{}) {
 			write = func() error {
 				err := w.c.DeleteNumber(ctx, account, n, client.Condition{})
 				if client.IsNotFound(err) {
-					return nil // it is gone, perhaps by an attempt whose answer was lost
+					return nil // already deleted, perhaps by an attempt whose response was lost
 				}
 				return err
 			}
@@ -71,7 +72,7 @@ func (w *writer) run(ctx context.Context, stop <-chan struct{}) {
 	}
 }
 
-// insist repeats a write until it is acknowledged.
+// insist retries a write until it is acknowledged.
 func (w *writer) insist(ctx context.Context, write func() error) {
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
@@ -88,7 +89,8 @@ func (w *writer) insist(ctx context.Context, write func() error) {
 		w.refused++
 		w.slowest = max(w.slowest, took)
 		if status, wait := refusal(err); status != 503 || wait == 0 || took > 3*time.Second {
-			w.odd = append(w.odd, fmt.Sprintf("a write got %v after %v; want 503 with Retry-After within 3 s", err, took))
+			w.odd = append(w.odd,
+				fmt.Sprintf("a write got %v after %v; want 503 with Retry-After within 3 s", err, took))
 		}
 		w.mu.Unlock()
 		<-again.C
@@ -96,8 +98,8 @@ func (w *writer) insist(ctx context.Context, write func() error) {
 }
 
 // TestConvergesWithoutRestart writes a known stream of changes while PostgreSQL is killed, hung and stopped in turn.
-// When it is back, with the same edge running throughout, the directory must hold every acknowledged change and the index
-// exactly what the directory holds; calls to changed numbers must show it.
+// When it is available again, with the same edge running throughout, the directory must hold every acknowledged change
+// and the index exactly what the directory holds; calls to changed numbers must show it.
 func TestConvergesWithoutRestart(t *testing.T) {
 	t.Parallel()
 	pg, database := cluster(t)
@@ -133,7 +135,7 @@ func TestConvergesWithoutRestart(t *testing.T) {
 			{"killed", func() { pg.Kill(t) }, func() { pg.Start(t) }},
 			{"hung", func() { pg.Pause(t) }, func() { pg.Resume(t) }},
 			{"stopped", func() { pg.Stop(t) }, func() { pg.Start(t) }},
-			{"closed to us", func() { admin(t, pg, false) }, func() { admin(t, pg, true) }},
+			{"closed to new sessions", func() { admin(t, pg, false) }, func() { admin(t, pg, true) }},
 		} {
 			progress("before PostgreSQL is " + o.name)
 			_, r := count()
@@ -155,7 +157,8 @@ func TestConvergesWithoutRestart(t *testing.T) {
 				}
 				return nil
 			})
-			t.Logf("PostgreSQL %s for %v; the first write was acknowledged %v after it was back", o.name, back.Sub(at).Round(time.Millisecond), time.Since(back).Round(time.Millisecond))
+			t.Logf("PostgreSQL %s for %v; the first write was acknowledged %v after it was available again", o.name,
+				back.Sub(at).Round(time.Millisecond), time.Since(back).Round(time.Millisecond))
 		}
 	}
 	progress("after the last outage")
@@ -211,12 +214,14 @@ func TestConvergesWithoutRestart(t *testing.T) {
 			t.Errorf("the index has %v numbers, the directory %d", n, len(held))
 		}
 		if n := x.metric(t, "tandem_replica_loads_total"); n != 1 {
-			t.Errorf("the index was loaded from the database %v times, want the first time only: the feed must carry it over an outage", n)
+			t.Errorf("the index was loaded from the database %v times, want 1: after an outage it must follow the feed",
+				n)
 		}
 	}
 	a, r := count()
-	t.Logf("%d writes acknowledged, %d refused and repeated (slowest answer %v); %d numbers in directory and index, alike %v after the last write", a, r,
-		w.slowest.Round(time.Millisecond), len(held), alike.Round(time.Millisecond))
+	t.Logf("%d writes acknowledged, %d refused and retried (slowest response %v); %d numbers in directory and index, "+
+		"equal %v after the last write", a, r, w.slowest.Round(time.Millisecond), len(held),
+		alike.Round(time.Millisecond))
 	if out, err := s.local.VerifyAudit(t.Context()); err != nil || !out.OK {
 		t.Errorf("audit: %+v %v", out, err)
 	}
@@ -229,7 +234,7 @@ func TestConvergesWithoutRestart(t *testing.T) {
 	s.callThem(t, few)
 }
 
-// admin closes the tests' database to new sessions and ends those there are, or opens it again.
+// admin closes the tests' database to new sessions and ends the existing ones, or opens it again.
 func admin(t *testing.T, pg *testkit.Cluster, open bool) {
 	t.Helper()
 	c, err := pgx.Connect(t.Context(), pg.URL("postgres"))
@@ -239,7 +244,8 @@ func admin(t *testing.T, pg *testkit.Cluster, open bool) {
 	defer c.Close(context.Background())
 	statements := []string{fmt.Sprintf("ALTER DATABASE tandem ALLOW_CONNECTIONS %v", open)}
 	if !open {
-		statements = append(statements, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'tandem'")
+		statements = append(statements,
+			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'tandem'")
 	}
 	for _, q := range statements {
 		if _, err := c.Exec(t.Context(), q); err != nil {
@@ -258,8 +264,7 @@ func TestNothingIsHeldUpByAHangingDatabase(t *testing.T) {
 	token := s.token(t)
 	pg.Pause(t)
 	defer pg.Resume(t)
-	a, err := ask(t.Context(), "PUT", s.url("/accounts/"+account+"/numbers/"+nth(firstOC, 0)), token,
-		fmt.Sprintf(`{"telephoneNumber":%q,"accountName":%q,"serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true}}}`, nth(firstOC, 0), account))
+	a, err := s.putZoom(t.Context(), token, nth(firstOC, 0))
 	if err != nil || a.status != 503 || a.retryAfter == "" || a.took > 3*time.Second {
 		t.Errorf("the first PUT while PostgreSQL hangs: %v %v; want 503 with Retry-After within 3 s", a, err)
 	}

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// index is the directory of the number index's files.
+// index returns the directory of the number index's files.
 func (s *site) index() string { return filepath.Join(s.dir, "index") }
 
-// files returns the index's files of a kind ("snapshot", "journal"), the oldest first.
+// files returns the index's files of a kind ("snapshot", "journal"), oldest first.
 func (s *site) files(t *testing.T, kind string) []string {
 	t.Helper()
 	fs, err := filepath.Glob(filepath.Join(s.index(), kind+"-[0-9]*"))
@@ -32,7 +32,7 @@ func (s *site) files(t *testing.T, kind string) []string {
 	return out
 }
 
-// keep remembers the index's files and returns a function that puts them back.
+// keep copies the index's files and returns a function that restores them.
 func (s *site) keep(t *testing.T) (restore func()) {
 	t.Helper()
 	kept := t.TempDir()
@@ -78,8 +78,9 @@ func damage(t *testing.T, file string, how func([]byte) []byte) {
 	}
 }
 
-// TestDamagedSnapshot starts an edge without its database from files in which something is broken: the snapshot before the
-// newest is used with the journals after it; without any good one the edge refuses calls until the database is back.
+// TestDamagedSnapshot starts an edge without its database from damaged files. If the newest snapshot is damaged, the
+// one before is used with the journals after it; without an intact one, the edge refuses calls until the database is
+// available again.
 func TestDamagedSnapshot(t *testing.T) {
 	t.Parallel()
 	pg, database := cluster(t)
@@ -105,7 +106,7 @@ func TestDamagedSnapshot(t *testing.T) {
 
 	shots := s.files(t, "snapshot")
 	if len(shots) != 2 {
-		t.Fatalf("%d snapshots on the disk, want the newest and the one before: %v", len(shots), shots)
+		t.Fatalf("%d snapshots on disk, want the newest and the one before: %v", len(shots), shots)
 	}
 	previous, newest := shots[0], shots[1]
 	restore := s.keep(t)
@@ -113,8 +114,10 @@ func TestDamagedSnapshot(t *testing.T) {
 		name string
 		how  func([]byte) []byte
 	}{
-		{"a bit at the start", flip(0)}, {"a bit in the head", flip(0.02)}, {"a bit in the middle", flip(0.5)}, {"a bit at the end", flip(1)},
-		{"half of it is there", cut(0.5)}, {"the last byte is missing", loseByte}, {"it is empty", cut(0)}, {"a piece is zeros", zero},
+		{"a bit at the start", flip(0)}, {"a bit in the head", flip(0.02)}, {"a bit in the middle", flip(0.5)},
+		{"a bit at the end", flip(1)},
+		{"half of it is missing", cut(0.5)}, {"the last byte is missing", loseByte}, {"it is empty", cut(0)},
+		{"a part is zeros", zero},
 	} {
 		t.Run("newest: "+x.name, func(t *testing.T) {
 			restore()
@@ -129,7 +132,7 @@ func TestDamagedSnapshot(t *testing.T) {
 			}
 		})
 	}
-	t.Run("newest, and the journal is gone: the state of the one before", func(t *testing.T) {
+	t.Run("newest, and the journal is missing: the state of the one before", func(t *testing.T) {
 		restore()
 		damage(t, newest, flip(0.5))
 		for _, j := range s.files(t, "journal") {
@@ -143,14 +146,14 @@ func TestDamagedSnapshot(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("newest: calls route", func(t *testing.T) {
+	t.Run("newest: calls are routed", func(t *testing.T) {
 		restore()
 		damage(t, newest, flip(0.7))
 		s.start(t)
 		defer s.kill()
 		s.callThem(t, few)
 	})
-	t.Run("both: calls are refused until the database is back", func(t *testing.T) {
+	t.Run("both: calls are refused until the database is available", func(t *testing.T) {
 		restore()
 		damage(t, newest, flip(0.3))
 		damage(t, previous, cut(0.9))
@@ -165,8 +168,9 @@ func TestDamagedSnapshot(t *testing.T) {
 	})
 }
 
-// TestDamagedJournal kills an edge whose last changes are in its journal alone, damages the journal, and starts the edge without the
-// database: it must know all changes up to some point and none after it; and with only the end damaged, all but the last.
+// TestDamagedJournal kills an edge whose last changes are only in its journal, damages the journal, and starts the edge
+// without the database. It must know all changes up to some point and none after it; if only the end is damaged, all
+// except the last.
 func TestDamagedJournal(t *testing.T) {
 	t.Parallel()
 	pg, database := cluster(t)
@@ -183,12 +187,12 @@ func TestDamagedJournal(t *testing.T) {
 		if err := put(t.Context(), c, n, r); err != nil {
 			t.Fatal(err)
 		}
-		s.waitRoutes(t, map[string]route{n: r}) // so that each is a batch of its own in the journal
+		s.waitRoutes(t, map[string]route{n: r}) // so that each is a separate batch in the journal
 		next := maps.Clone(states[i])
 		next[n] = r
 		states = append(states, next)
 	}
-	// What is told as the index's position is on the disk too.
+	// The position that the index reports is on disk too.
 	eventually(t, 5*time.Second, "the index is level", func() error { return s.level(t) })
 	pg.Kill(t)
 	s.kill()
@@ -202,7 +206,7 @@ func TestDamagedJournal(t *testing.T) {
 	for _, x := range []struct {
 		name string
 		how  func([]byte) []byte
-		want int // changes that must be known; -1: any, but those only that come first
+		want int // the number of changes that must be known; -1: some, but not all
 	}{
 		{"nothing", func(b []byte) []byte { return b }, changes},
 		{"the last byte is missing", loseByte, changes - 1},
@@ -210,7 +214,7 @@ func TestDamagedJournal(t *testing.T) {
 		{"a bit in the middle", flip(0.5), -1},
 		{"a quarter is missing", cut(0.75), -1},
 		{"most is missing", cut(0.2), -1},
-		{"a piece is zeros", zero, -1},
+		{"a part is zeros", zero, -1},
 		{"it is empty", cut(0), 0},
 	} {
 		t.Run("damaged: "+x.name, func(t *testing.T) {
@@ -239,7 +243,7 @@ func TestDamagedJournal(t *testing.T) {
 			}
 		})
 	}
-	t.Run("the database is back: what was lost comes again", func(t *testing.T) {
+	t.Run("the database is available again: lost changes are read again", func(t *testing.T) {
 		restore()
 		damage(t, newest, cut(0.6))
 		s.start(t)

@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// sipAnswer is the final answer to a request.
+// sipAnswer is the final response to a request.
 type sipAnswer struct {
 	status int
 	header textproto.MIMEHeader
 	line   string
 }
 
-// request sends one SIP request from the core over UDP and returns the final answer. It is written and read by hand: the
-// product's own parser must not judge itself.
+// request sends one SIP request from the core over UDP and returns the final response. It writes and parses messages by
+// itself: the product's parser must not test itself.
 func (s *site) request(t *testing.T, method, number string) (sipAnswer, error) {
 	t.Helper()
 	core := s.trunks["core"]
@@ -44,10 +44,13 @@ func (s *site) request(t *testing.T, method, number string) (sipAnswer, error) {
 		body, kind := "", ""
 		if method == "INVITE" {
 			kind = "Content-Type: application/sdp\r\n"
-			body = fmt.Sprintf("v=0\r\no=core 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=audio 16384 RTP/AVP 8\r\n", s.host, s.host)
+			body = fmt.Sprintf("v=0\r\no=core 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\n"+
+				"m=audio 16384 RTP/AVP 8\r\n", s.host, s.host)
 		}
-		_, err := fmt.Fprintf(c, "%s %s SIP/2.0\r\nVia: SIP/2.0/UDP %s;branch=z9hG4bK%s;rport\r\nFrom: <sip:%s@%s>;tag=%s\r\nTo: %s\r\nCall-ID: %s\r\nCSeq: 1 %s\r\n"+
-			"Contact: <sip:core@%s>\r\nMax-Forwards: 70\r\n%sContent-Length: %d\r\n\r\n%s", method, uri, local, id, outside, local, id, to, id, method, local, kind, len(body), body)
+		_, err := fmt.Fprintf(c, "%s %s SIP/2.0\r\nVia: SIP/2.0/UDP %s;branch=z9hG4bK%s;rport\r\n"+
+			"From: <sip:%s@%s>;tag=%s\r\nTo: %s\r\nCall-ID: %s\r\nCSeq: 1 %s\r\n"+
+			"Contact: <sip:core@%s>\r\nMax-Forwards: 70\r\n%sContent-Length: %d\r\n\r\n%s",
+			method, uri, local, id, outside, local, id, to, id, method, local, kind, len(body), body)
 		return err
 	}
 	if err := send(method, "<"+uri+">"); err != nil {
@@ -60,7 +63,7 @@ func (s *site) request(t *testing.T, method, number string) (sipAnswer, error) {
 	for {
 		n, err := c.Read(buf)
 		if err != nil {
-			return sipAnswer{}, fmt.Errorf("%s: no final answer: %w", method, err)
+			return sipAnswer{}, fmt.Errorf("%s: no final response: %w", method, err)
 		}
 		r := textproto.NewReader(bufio.NewReader(strings.NewReader(string(buf[:n]))))
 		line, err := r.ReadLine()
@@ -69,11 +72,11 @@ func (s *site) request(t *testing.T, method, number string) (sipAnswer, error) {
 		}
 		h, err := r.ReadMIMEHeader()
 		if err != nil {
-			return sipAnswer{}, fmt.Errorf("%s: answer %q: %w", method, buf[:n], err)
+			return sipAnswer{}, fmt.Errorf("%s: response %q: %w", method, buf[:n], err)
 		}
 		f := strings.Fields(line)
 		if len(f) < 2 {
-			return sipAnswer{}, fmt.Errorf("%s: answer %q", method, buf[:n])
+			return sipAnswer{}, fmt.Errorf("%s: response %q", method, buf[:n])
 		}
 		status, err := strconv.Atoi(f[1])
 		if err != nil {
@@ -91,11 +94,12 @@ func (s *site) request(t *testing.T, method, number string) (sipAnswer, error) {
 	}
 }
 
-// refusesCalls fails the test unless the edge refuses OPTIONS and calls, to known and unknown numbers, for want of an
-// index, and is not ready.
+// refusesCalls fails the test unless the edge, which has no index, refuses OPTIONS and calls to known and unknown
+// numbers, and is not ready.
 func (s *site) refusesCalls(t *testing.T) {
 	t.Helper()
-	for _, x := range [][2]string{{"OPTIONS", ""}, {"INVITE", nth(firstDR, 1)}, {"INVITE", outside}, {"INVITE", "+12025550199"}} {
+	for _, x := range [][2]string{{"OPTIONS", ""}, {"INVITE", nth(firstDR, 1)}, {"INVITE", outside},
+		{"INVITE", "+12025550199"}} {
 		var a sipAnswer
 		eventually(t, 20*time.Second, "the edge answers "+x[0], func() (err error) {
 			a, err = s.request(t, x[0], x[1])
@@ -105,10 +109,11 @@ func (s *site) refusesCalls(t *testing.T) {
 			t.Errorf("%s %s without an index: %q, want 503", x[0], x[1], a.line)
 		}
 		if n, err := strconv.Atoi(a.header.Get("Retry-After")); err != nil || n < 1 {
-			t.Errorf("%s %s without an index: Retry-After %q, want whole seconds", x[0], x[1], a.header.Get("Retry-After"))
+			t.Errorf("%s %s without an index: Retry-After %q, want whole seconds", x[0], x[1],
+				a.header.Get("Retry-After"))
 		}
 		if w := a.header.Get("Warning"); !strings.HasPrefix(w, "399 ") || !strings.Contains(w, "index") {
-			t.Errorf("%s %s without an index: Warning %q, want 399 and that there is no index", x[0], x[1], w)
+			t.Errorf("%s %s without an index: Warning %q, want 399 and a text that names the index", x[0], x[1], w)
 		}
 	}
 	for _, role := range []string{"", "edge"} {
@@ -122,7 +127,7 @@ func (s *site) refusesCalls(t *testing.T) {
 	}
 	select {
 	case <-s.n.ready:
-		t.Error("it says that it is ready without an index")
+		t.Error("it reports that it is ready without an index")
 	default:
 	}
 	h, err := s.local.Health(t.Context())
@@ -134,8 +139,8 @@ func (s *site) refusesCalls(t *testing.T) {
 	}
 }
 
-// TestEdgeWithoutIndexRefusesCalls starts a node that never saw its database. It must refuse calls, though the trunk has a
-// default service, and must become ready by itself when the database appears.
+// TestEdgeWithoutIndexRefusesCalls starts a node that has never reached its database. It must refuse calls, although
+// the trunk has a default service, and must become ready without a restart when the database becomes available.
 func TestEdgeWithoutIndexRefusesCalls(t *testing.T) {
 	t.Parallel()
 	pg, database := cluster(t)
@@ -152,7 +157,7 @@ func TestEdgeWithoutIndexRefusesCalls(t *testing.T) {
 	pg.Start(t)
 	at := time.Now()
 	s.waitReady(t)
-	t.Logf("ready %v after the database appeared", time.Since(at).Round(time.Millisecond))
+	t.Logf("ready %v after the database became available", time.Since(at).Round(time.Millisecond))
 	want := s.provision(t)
 	few := map[string]route{}
 	for n, r := range want {

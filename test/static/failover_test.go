@@ -14,20 +14,21 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
-// TestFailoverThatLosesTransactions cuts the replication to a standby, writes on, lets one node follow that and pauses it,
-// promotes the standby, and writes there what takes the very positions of what was lost, fewer, or more. The paused node is
-// woken: at no moment may it say that it is level and answer otherwise than the database, nor after its next restart.
-// Then the same without a loss: the new timeline alone changes nothing.
+// TestFailoverThatLosesTransactions cuts the replication to a standby, continues to write, lets one node follow and
+// pauses it, promotes the standby, and writes there as many entries as were lost, fewer, or more. The paused node is
+// resumed: at no moment may it report that it is level and answer differently from the database, nor after its next
+// restart. Then the same without a loss: the new timeline alone changes nothing.
 func TestFailoverThatLosesTransactions(t *testing.T) {
 	for _, c := range []struct {
 		name       string
-		lost, more int // writes that are lost, and that are made on the promoted standby
+		lost, more int // writes that are lost, and writes made on the promoted standby
 	}{{"as many since", 20, 20}, {"fewer since", 20, 3}, {"more since", 5, 40}, {"nothing lost", 0, 10}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			primary, _ := cluster(t)
 			standby := primary.Standby(t)
-			database := fmt.Sprintf("driver: postgres, url: %q", "postgres://postgres@/tandem?host="+primary.Dir+","+standby.Dir+"&target_session_attrs=read-write")
+			database := fmt.Sprintf("driver: postgres, url: %q", "postgres://postgres@/tandem?host="+
+				primary.Dir+","+standby.Dir+"&target_session_attrs=read-write")
 			writer, paused := newSite(t, database), newSite(t, database)
 			writer.id, paused.id, paused.roles = "writer", "paused", "[edge]"
 			writer.start(t)
@@ -63,7 +64,7 @@ func TestFailoverThatLosesTransactions(t *testing.T) {
 			want = before
 			first := want[nth(firstDR, 0)]
 			first.header = "new-primary"
-			eventually(t, 30*time.Second, "writes go through on the promoted standby", func() error {
+			eventually(t, 30*time.Second, "writes succeed on the promoted standby", func() error {
 				return put(t.Context(), api, nth(firstDR, 0), first)
 			})
 			want[nth(firstDR, 0)] = first
@@ -90,8 +91,8 @@ func TestFailoverThatLosesTransactions(t *testing.T) {
 	}
 }
 
-// levelOnlyWhenRight waits until the node says that it is level with the database, and has been since a time.
-// Whatever it answers between two moments at which it says so must be right.
+// levelOnlyWhenRight waits until the node reports that it is level with the database, as of a time after since.
+// Whatever it answers between two such reports must be right.
 func (s *site) levelOnlyWhenRight(t *testing.T, want map[string]route, head int64, since time.Time) {
 	t.Helper()
 	level := func() bool {
@@ -107,17 +108,17 @@ func (s *site) levelOnlyWhenRight(t *testing.T, want map[string]route, head int6
 		err := s.compare(t.Context(), want)
 		switch after := level(); {
 		case before && after && err != nil:
-			t.Fatalf("node %s says that it is level: %v", s.id, err)
+			t.Fatalf("node %s reports that it is level: %v", s.id, err)
 		case before && after:
 			right++
 		case time.Now().After(deadline):
 			h, herr := s.local.Health(t.Context())
-			t.Fatalf("node %s does not come level with position %d: %+v, %v; %v", s.id, head, h.Replica, herr, err)
+			t.Fatalf("node %s does not become level with position %d: %+v, %v; %v", s.id, head, h.Replica, herr, err)
 		}
 	}
 }
 
-// feedHead is the newest position of the database itself.
+// feedHead returns the newest position in the database.
 func feedHead(t *testing.T, c *testkit.Cluster) (head int64) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), c.URL("tandem"))

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// record is what these tests read of a call record.
+// record holds the fields of a call record that these tests read.
 type record struct {
 	Called  string    `json:"called"`
 	Status  int       `json:"status"`
@@ -28,7 +28,7 @@ type record struct {
 	CustomHeader string `json:"customHeader"`
 }
 
-// records reads every call record on the disk.
+// records reads every call record on disk.
 func (s *site) records() ([]record, error) {
 	files, err := filepath.Glob(filepath.Join(s.dir, "calls", "calls-*"))
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *site) records() ([]record, error) {
 	return all, nil
 }
 
-// checkRecords waits until there are so many call records, and fails the test if one of them tells of a failed call.
+// checkRecords waits until there are calls call records, and fails the test if one of them is of a failed call.
 func (s *site) checkRecords(t *testing.T, calls int) {
 	t.Helper()
 	var all []record
@@ -74,7 +74,7 @@ func (s *site) checkRecords(t *testing.T, calls int) {
 	}
 }
 
-// watch asks the Provisioning API and readiness again and again while the database is away, and notes what does not fit.
+// watch polls the Provisioning API and readiness while the database is unavailable, and records wrong responses.
 type watch struct {
 	asked    int
 	slowest  time.Duration
@@ -87,10 +87,12 @@ func (w *watch) note(format string, args ...any) {
 	}
 }
 
-// run asks until ctx ends. Every request must get 503 with Retry-After within 3 s.
+// run polls until ctx ends. Every request must get 503 with Retry-After within 3 s.
 func (w *watch) run(ctx context.Context, s *site, token string) {
 	n := nth(firstOC, 1)
-	item := fmt.Sprintf(`{"telephoneNumber":%q,"accountName":%q,"serviceDetails":{"teamsOperatorConnect":{"enabled":true,"configuration":{"usage":"CallingUserAssignment","choosableCapabilities":["InboundCalling"]}}}}`, n, account)
+	item := fmt.Sprintf(`{"telephoneNumber":%q,"accountName":%q,"serviceDetails":{"teamsOperatorConnect":{
+		"enabled":true,"configuration":{"usage":"CallingUserAssignment","choosableCapabilities":["InboundCalling"]}}}}`,
+		n, account)
 	requests := [][3]string{
 		{"PUT", "/accounts/" + account + "/numbers/" + n, item},
 		{"POST", "/accounts/" + account + ":createOrUpdateNumbers", `{"numbers":[` + item + `]}`},
@@ -116,11 +118,13 @@ func (w *watch) run(ctx context.Context, s *site, token string) {
 			w.note("%s %s: %v; want 503 with Retry-After and a code within 3 s", q[0], q[1], a)
 		}
 		for _, role := range []string{"edge", ""} {
-			if a, err := s.readyz(ctx, role); ctx.Err() == nil && (err != nil || a.status != 200 || !strings.Contains(a.body, "database")) {
-				w.note("/readyz?role=%s: %v %v; want 200 with a warning of the database", role, a, err)
+			if a, err := s.readyz(ctx, role); ctx.Err() == nil &&
+				(err != nil || a.status != 200 || !strings.Contains(a.body, "database")) {
+				w.note("/readyz?role=%s: %v %v; want 200 with a warning about the database", role, a, err)
 			}
 		}
-		if a, err := s.readyz(ctx, "api"); ctx.Err() == nil && (err != nil || a.status != 503 || !strings.Contains(a.body, "database")) {
+		if a, err := s.readyz(ctx, "api"); ctx.Err() == nil &&
+			(err != nil || a.status != 503 || !strings.Contains(a.body, "database")) {
 			w.note("/readyz?role=api: %v %v; want 503 that names the database", a, err)
 		}
 		select {
@@ -131,7 +135,7 @@ func (w *watch) run(ctx context.Context, s *site, token string) {
 	}
 }
 
-// loadFor is how long calls come.
+// loadFor returns how long calls are placed.
 func loadFor(t *testing.T) time.Duration {
 	t.Helper()
 	v := os.Getenv("TANDEM_STATIC_FOR")
@@ -146,7 +150,7 @@ func loadFor(t *testing.T) time.Duration {
 }
 
 // TestDatabaseKilledUnderLoad places 100 calls a second, both ways and to three services, and kills PostgreSQL after a
-// quarter of the time. No call may fail, no record be lost; the API must say what is the matter quickly.
+// quarter of the time. No call may fail, no record may be lost, and the API must report the cause quickly.
 func TestDatabaseKilledUnderLoad(t *testing.T) {
 	pg, database := cluster(t)
 	s := newSite(t, database)
@@ -186,26 +190,26 @@ func TestDatabaseKilledUnderLoad(t *testing.T) {
 	}
 	pg.Kill(t)
 	killed := time.Now()
-	t.Logf("PostgreSQL killed %v after the first call, with %d calls up", killed.Sub(begin).Round(time.Millisecond), h.Calls.Active)
+	t.Logf("PostgreSQL killed %v after the first call, with %d calls up",
+		killed.Sub(begin).Round(time.Millisecond), h.Calls.Active)
 	if h.Calls.Active < 100 {
-		t.Errorf("only %d calls are up when the database goes", h.Calls.Active)
+		t.Errorf("only %d calls are up when the database is killed", h.Calls.Active)
 	}
 
-	// The first to write hears of it at once, whatever the probe has noticed.
-	a, err := ask(ctx, "PUT", s.url("/accounts/"+account+"/numbers/"+nth(firstOC, 0)), token,
-		fmt.Sprintf(`{"telephoneNumber":%q,"accountName":%q,"serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true}}}`, nth(firstOC, 0), account))
+	// The first write fails at once, whether or not the probe has noticed the kill.
+	a, err := s.putZoom(ctx, token, nth(firstOC, 0))
 	if err != nil || a.status != 503 || a.retryAfter == "" || a.took > 3*time.Second {
 		t.Errorf("the first PUT after the kill: %v %v; want 503 with Retry-After within 3 s", a, err)
 	}
 	t.Logf("the first PUT after the kill: %v", a)
-	eventually(t, 3*time.Second, "/readyz tells of the database", func() error {
+	eventually(t, 3*time.Second, "/readyz reports the database", func() error {
 		a, err := s.readyz(ctx, "api")
 		if err == nil && (a.status != 503 || !strings.Contains(a.body, "database")) {
 			err = fmt.Errorf("%v", a)
 		}
 		return err
 	})
-	t.Logf("/readyz?role=api tells of it %v after the kill", time.Since(killed).Round(time.Millisecond))
+	t.Logf("/readyz?role=api reports it %v after the kill", time.Since(killed).Round(time.Millisecond))
 	var w watch
 	watching, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -215,17 +219,19 @@ func TestDatabaseKilledUnderLoad(t *testing.T) {
 	stop()
 	wg.Wait()
 	took := finish(t, ps...)
-	t.Logf("%d calls placed in %v (%d right, %d failed, %d retransmissions), %d taken right (%d failed, %d retransmissions)", 4*each, time.Since(begin).Round(time.Second),
+	t.Logf("%d calls placed in %v (%d correct, %d failed, %d retransmissions), %d accepted correctly (%d failed, %d "+
+		"retransmissions)", 4*each, time.Since(begin).Round(time.Second),
 		sent.ok, sent.failed, sent.repeated, took.ok, took.failed, took.repeated)
 	if sent.ok != 4*each || took.ok != 4*each {
-		t.Errorf("%d calls placed and %d taken ended right, want %d", sent.ok, took.ok, 4*each)
+		t.Errorf("%d placed and %d accepted calls were correct, want %d each", sent.ok, took.ok, 4*each)
 	}
-	t.Logf("%d requests to the Provisioning API while PostgreSQL was away; the slowest took %v", w.asked, w.slowest.Round(time.Millisecond))
+	t.Logf("%d requests to the Provisioning API while PostgreSQL was down; the slowest took %v", w.asked,
+		w.slowest.Round(time.Millisecond))
 	for _, p := range w.problems {
 		t.Error(p)
 	}
 	if w.asked < seconds/4 {
-		t.Errorf("only %d requests were made while the database was away", w.asked)
+		t.Errorf("only %d requests were made while the database was down", w.asked)
 	}
 	s.checkRecords(t, 4*each)
 	if d := s.metric(t, "tandem_call_records_dropped_total"); d != 0 {
@@ -234,9 +240,16 @@ func TestDatabaseKilledUnderLoad(t *testing.T) {
 
 	pg.Start(t)
 	at := time.Now()
-	eventually(t, 15*time.Second, "writes go through again", func() error {
+	eventually(t, 15*time.Second, "writes succeed again", func() error {
 		return put(t.Context(), s.api(t), nth(firstOC, 0), route{zoom, "S-back"})
 	})
 	s.waitRoutes(t, map[string]route{nth(firstOC, 0): {zoom, "S-back"}})
-	t.Logf("PostgreSQL back: a write is routed %v later", time.Since(at).Round(time.Millisecond))
+	t.Logf("a write is routed %v after PostgreSQL is available again", time.Since(at).Round(time.Millisecond))
+}
+
+// putZoom moves a number to Zoom with one PUT, which is not retried.
+func (s *site) putZoom(ctx context.Context, token, number string) (answer, error) {
+	body := fmt.Sprintf(`{"telephoneNumber":%q,"accountName":%q,
+		"serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true}}}`, number, account)
+	return ask(ctx, "PUT", s.url("/accounts/"+account+"/numbers/"+number), token, body)
 }

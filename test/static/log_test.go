@@ -14,20 +14,20 @@ import (
 	"github.com/tandemgw/tandem/client"
 )
 
-// TestLogReaderUnderLoad places 100 calls a second while standard error is a pipe that nothing reads, and from half
-// of the time on one whose reader is gone. Meanwhile requests to the API and SIP from a stranger each cause log
-// lines. No call may fail, health and the API must answer, lines must be counted as dropped, and SIGTERM must end the
-// process in time. TANDEM_STATIC_FOR is how long calls come.
+// TestLogReaderUnderLoad places 100 calls a second while standard error is a pipe that nothing reads, and whose reader
+// is closed halfway. Meanwhile requests to the API and SIP from an unknown source cause log lines. No call may fail,
+// health and the API must answer, dropped lines must be counted, and SIGTERM must end the process in time.
+// TANDEM_STATIC_FOR is how long calls are placed.
 func TestLogReaderUnderLoad(t *testing.T) {
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer reader.Close() // closed before, by then
+	defer reader.Close() // already closed unless the test failed
 	s := newSite(t, "")
 	s.stderr = writer
 	s.start(t)
-	_ = writer.Close() // the program has its own
+	_ = writer.Close() // the program has its own copy
 	s.provision(t)
 
 	total := loadFor(t)
@@ -52,7 +52,7 @@ func TestLogReaderUnderLoad(t *testing.T) {
 		s.place(ctx, t, "direct-routing", fromTeams, each, 25, 2*time.Second, limit),
 	}
 
-	// What makes the log grow: each request is a line, and a stranger's packet may be one.
+	// Make the log grow: each request causes a line, and a packet from an unknown source may.
 	chatting, hush := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	var asked int
@@ -76,10 +76,11 @@ func TestLogReaderUnderLoad(t *testing.T) {
 				t.Errorf("request %d: %v; want 404", asked, err)
 				return
 			}
-			if a, err := s.readyz(chatting, ""); asked%100 == 0 && chatting.Err() == nil && (err != nil || a.status != 200) {
+			if a, err := s.readyz(chatting, ""); asked%100 == 0 && chatting.Err() == nil &&
+				(err != nil || a.status != 200) {
 				t.Errorf("/readyz after %d requests: %v %v", asked, a, err)
 			}
-			_, _ = stranger.Write([]byte("OPTIONS sip:x SIP/2.0\r\n\r\n")) // nobody answers
+			_, _ = stranger.Write([]byte("OPTIONS sip:x SIP/2.0\r\n\r\n")) // it gets no response
 			select {
 			case <-pace.C:
 			case <-chatting.Done():
@@ -97,10 +98,10 @@ func TestLogReaderUnderLoad(t *testing.T) {
 	wg.Wait()
 	took := finish(t, takers...)
 	dropped := s.metric(t, "tandem_log_dropped_total")
-	t.Logf("%d calls placed (%d right, %d failed), %d taken right; %d requests; lines dropped: %v with a stuck reader, %v at the end",
-		4*each, sent.ok, sent.failed, took.ok, asked, stuck, dropped)
+	t.Logf("%d calls placed (%d correct, %d failed), %d accepted correctly; %d requests; lines dropped: %v with a "+
+		"stuck reader, %v at the end", 4*each, sent.ok, sent.failed, took.ok, asked, stuck, dropped)
 	if sent.ok != 4*each || took.ok != 4*each {
-		t.Errorf("%d calls placed and %d taken ended right, want %d", sent.ok, took.ok, 4*each)
+		t.Errorf("%d placed and %d accepted calls were correct, want %d each", sent.ok, took.ok, 4*each)
 	}
 	if dropped == 0 || dropped < stuck {
 		t.Errorf("%v lines dropped", dropped)

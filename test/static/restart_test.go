@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestEdgeRestartsWithoutDatabase changes numbers, kills database and edge a second later, starts the edge again without the database,
-// and places 100 calls, among them one to each changed number.
+// TestEdgeRestartsWithoutDatabase changes numbers, kills the database and the edge a second later, restarts the edge
+// without the database, and places 100 calls, among them one to each changed number.
 func TestEdgeRestartsWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	pg, database := cluster(t)
@@ -23,7 +23,7 @@ func TestEdgeRestartsWithoutDatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	pause(t, time.Second) // "changed a second before the stop"
+	pause(t, time.Second) // so that the change is a second older than the kill
 	pg.Kill(t)
 	s.kill()
 
@@ -60,7 +60,7 @@ func TestEdgeRestartsWithoutDatabase(t *testing.T) {
 		t.Errorf("%d records of calls to the moved number, want 1", seen)
 	}
 
-	// Tokens from before still tell who asks, without the database; the answer is that it is away.
+	// Existing tokens still authenticate without the database; the response is that it is unavailable.
 	err = put(t.Context(), c, moved, route{dr, "x"})
 	if status, wait := refusal(err); status != 503 || wait == 0 {
 		t.Errorf("a write after the restart: %v; want 503 with Retry-After", err)
@@ -69,11 +69,12 @@ func TestEdgeRestartsWithoutDatabase(t *testing.T) {
 		t.Errorf("/readyz: %v %v, want 200", a, err)
 	}
 
-	// It follows the database again as soon as that is there.
+	// It follows the database again as soon as that is available.
 	pg.Start(t)
 	at := time.Now()
-	eventually(t, 15*time.Second, "writes go through again", func() error { return put(t.Context(), c, moved, route{dr, "home-again"}) })
+	eventually(t, 15*time.Second, "writes succeed again",
+		func() error { return put(t.Context(), c, moved, route{dr, "home-again"}) })
 	want[moved] = route{dr, "home-again"}
 	s.waitRoutes(t, want)
-	t.Logf("a write is routed %v after PostgreSQL is back", time.Since(at).Round(time.Millisecond))
+	t.Logf("a write is routed %v after PostgreSQL is available again", time.Since(at).Round(time.Millisecond))
 }

@@ -36,14 +36,16 @@ type sipp struct {
 	dir  string
 	out  bytes.Buffer
 	done chan struct{} // closed when it has ended
-	err  error         // how, once done is closed
+	err  error         // how it ended, once done is closed
 }
 
-// figures are what SIPp counted.
+// figures are SIPp's counts.
 type figures struct{ ok, failed, repeated int }
 
-// startSIPp runs a scenario for so many calls. The process ends by itself after them, or fails after the limit.
-func (s *site) startSIPp(ctx context.Context, t *testing.T, name, scenario, local string, core bool, calls int, limit time.Duration, args ...string) *sipp {
+// startSIPp runs a scenario for the given number of calls. The process ends by itself after them, or fails after the
+// limit.
+func (s *site) startSIPp(ctx context.Context, t *testing.T, name, scenario, local string, core bool, calls int,
+	limit time.Duration, args ...string) *sipp {
 	t.Helper()
 	p := &sipp{name: name, dir: t.TempDir(), done: make(chan struct{})}
 	tpl, err := template.ParseFS(scenarios, "scenarios/"+scenario)
@@ -62,9 +64,12 @@ func (s *site) startSIPp(ctx context.Context, t *testing.T, name, scenario, loca
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.cmd = hurried(ctx, "sipp", append([]string{"-sf", file, "-i", host, "-bind_local", "-p", port, "-t", "u1", "-nostdin", "-m", strconv.Itoa(calls),
-		"-trace_err", "-error_file", filepath.Join(p.dir, "errors.log"), "-trace_stat", "-stf", filepath.Join(p.dir, "stat.csv"), "-fd", "5",
-		"-timeout", fmt.Sprint(int(limit.Seconds())), "-timeout_error", "-nd", "-default_behaviors", "abortunexp", "-buff_size", "2097152", "-l", "5000"}, args...)...)
+	p.cmd = hurried(ctx, "sipp",
+		append([]string{"-sf", file, "-i", host, "-bind_local", "-p", port, "-t", "u1", "-nostdin",
+			"-m", strconv.Itoa(calls), "-trace_err", "-error_file", filepath.Join(p.dir, "errors.log"),
+			"-trace_stat", "-stf", filepath.Join(p.dir, "stat.csv"), "-fd", "5",
+			"-timeout", fmt.Sprint(int(limit.Seconds())), "-timeout_error",
+			"-nd", "-default_behaviors", "abortunexp", "-buff_size", "2097152", "-l", "5000"}, args...)...)
 	p.cmd.Dir = p.dir
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.WaitDelay = 2 * time.Second
@@ -78,11 +83,11 @@ func (s *site) startSIPp(ctx context.Context, t *testing.T, name, scenario, loca
 	return p
 }
 
-// take starts a SIPp process that takes calls at a trunk's peer, and waits until it listens.
+// take starts a SIPp process that accepts calls at a trunk's peer, and waits until it listens.
 func (s *site) take(ctx context.Context, t *testing.T, trunk string, calls int, limit time.Duration) *sipp {
 	t.Helper()
 	x := s.trunks[trunk]
-	p := s.startSIPp(ctx, t, trunk+" takes calls", "callee.xml", x.peer, trunk == "core", calls, limit)
+	p := s.startSIPp(ctx, t, trunk+" accepts calls", "callee.xml", x.peer, trunk == "core", calls, limit)
 	eventually(t, 10*time.Second, "SIPp listens on "+x.peer, func() error {
 		select {
 		case <-p.done:
@@ -97,8 +102,9 @@ func (s *site) take(ctx context.Context, t *testing.T, trunk string, calls int, 
 	return p
 }
 
-// place starts a SIPp process that places calls from a trunk, going through the list again and again.
-func (s *site) place(ctx context.Context, t *testing.T, trunk string, list []call, calls, rate int, hold, limit time.Duration) *sipp {
+// place starts a SIPp process that places calls from a trunk, repeating the list as often as necessary.
+func (s *site) place(ctx context.Context, t *testing.T, trunk string, list []call, calls, rate int, hold,
+	limit time.Duration) *sipp {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString("SEQUENTIAL\n")
@@ -121,13 +127,14 @@ func (p *sipp) problem() string {
 	if p.err == nil && err == nil && f.failed == 0 {
 		return ""
 	}
-	b, _ := os.ReadFile(filepath.Join(p.dir, "errors.log")) // absent if SIPp found nothing worth writing
+	b, _ := os.ReadFile(filepath.Join(p.dir, "errors.log")) // absent if there were no errors
 	text := string(b)
 	out := fmt.Sprintf("%s: %v; %+v %v", p.name, p.err, f, err)
 	if n := strings.Count(text, "watchdog timer"); n > 0 {
-		out += fmt.Sprintf("\nSIPp itself stood still for more than half a second %d times: the machine is too busy for this test", n)
+		out += fmt.Sprintf("\nSIPp itself did not run for more than half a second %d times: the machine is too busy "+
+			"for this test", n)
 	}
-	// What failed first; of strays that came after a call's end there can be thousands.
+	// Only the first failures: there can be thousands of stray messages after a call's end.
 	shown := 0
 	for _, m := range strings.Split(text, "'"+time.Now().UTC().Format("2006-")) {
 		if shown < 3 && !strings.Contains(m, "Dead call") && !strings.Contains(m, "watchdog timer") {
@@ -138,8 +145,8 @@ func (p *sipp) problem() string {
 	return out + "\n" + tail(p.out.String(), 800)
 }
 
-// hurried is a command that runs before others when the machine is busy, where that is allowed: what these tests ask is not
-// whether the other suites leave SIPp enough processor time to answer.
+// hurried returns a command that runs with a higher priority, where that is allowed: these tests do not test whether
+// other suites leave SIPp enough processor time to answer.
 func hurried(ctx context.Context, name string, args ...string) *exec.Cmd {
 	if mayHurry() {
 		return exec.CommandContext(ctx, "nice", append([]string{"-n", "-15", name}, args...)...)
@@ -152,7 +159,7 @@ var mayHurry = sync.OnceValue(func() bool {
 	return err == nil && strings.TrimSpace(string(out)) == "-15"
 })
 
-// figures reads the last line of what SIPp counted.
+// figures reads the last line of SIPp's statistics.
 func (p *sipp) figures() (figures, error) {
 	b, err := os.ReadFile(filepath.Join(p.dir, "stat.csv"))
 	if err != nil {
@@ -162,7 +169,7 @@ func (p *sipp) figures() (figures, error) {
 	r.Comma, r.FieldsPerRecord = ';', -1
 	rows, err := r.ReadAll()
 	if err != nil || len(rows) < 2 {
-		return figures{}, fmt.Errorf("SIPp's figures do not read: %d lines, %v", len(rows), err)
+		return figures{}, fmt.Errorf("SIPp's statistics cannot be read: %d lines, %v", len(rows), err)
 	}
 	last := rows[len(rows)-1]
 	get := func(name string) int {
@@ -175,15 +182,15 @@ func (p *sipp) figures() (figures, error) {
 				return n
 			}
 		}
-		err = fmt.Errorf("SIPp counts no %s", name)
+		err = fmt.Errorf("SIPp's statistics have no %s", name)
 		return 0
 	}
 	f := figures{get("SuccessfulCall(C)"), get("FailedCall(C)"), get("Retransmissions(C)")}
 	return f, err
 }
 
-// finish waits for all processes and fails the test for what went wrong. Once one has failed the others get a little
-// longer only: what they wait for may never come.
+// finish waits for all processes and fails the test for each failure. Once one has failed, the others get only a little
+// more time: what they wait for may never happen.
 func finish(t *testing.T, ps ...*sipp) figures {
 	t.Helper()
 	var sum figures
@@ -207,8 +214,8 @@ func finish(t *testing.T, ps ...*sipp) figures {
 	return sum
 }
 
-// callThem places one call from the core to each number, 20 a second, and fails the test unless each arrives at the number's
-// service and brings back its custom header.
+// callThem places one call from the core to each number, 20 a second, and fails the test unless each arrives at the
+// number's service and gets its custom header in the responses.
 func (s *site) callThem(t *testing.T, numbers map[string]route) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+time.Duration(len(numbers))*50*time.Millisecond)

@@ -30,12 +30,12 @@ func TestMain(m *testing.M) { rig.Main(m) }
 // trunk is a peer group of the edge.
 type trunk struct {
 	name, service      string
-	bind, peer, caller string // the edge; who takes calls there; who places calls from there
+	bind, peer, caller string // addresses of the edge, the peer that accepts calls, and the peer that places calls
 }
 
-// site is one node and the places around it. Addresses and data stay the same however often it is started.
+// site is one node and its surroundings. Addresses and data stay the same however often it is started.
 type site struct {
-	host     string // a loopback address nobody else uses
+	host     string // a loopback address of its own
 	dir      string
 	config   string // file
 	trunks   map[string]*trunk
@@ -45,7 +45,7 @@ type site struct {
 	id       string            // of the node; the default if empty
 	fallback bool              // the core group has a default service
 
-	stderr *os.File // where the program logs; a file of the test's if nil
+	stderr *os.File // where the program logs; the test's log file if nil
 
 	n     *node
 	local *client.Client // management API and Provisioning API over the socket
@@ -54,9 +54,9 @@ type site struct {
 // node is a running process.
 type node struct {
 	cmd    *exec.Cmd
-	ready  chan struct{} // closed when it has said that it is ready
+	ready  chan struct{} // closed when it has reported that it is ready
 	exited chan struct{} // closed when it has ended
-	err    error         // how, once exited is closed
+	err    error         // how it ended, once exited is closed
 }
 
 const baseDomain = "gw.example.com"
@@ -70,7 +70,8 @@ func newSite(t *testing.T, database string) *site {
 		}
 		t.Skip("sipp is missing; `make setup` installs it")
 	}
-	s := &site{host: rig.Loopback(), dir: t.TempDir(), database: database, trunks: map[string]*trunk{}, listen: map[string]string{}}
+	s := &site{host: rig.Loopback(), dir: t.TempDir(), database: database, trunks: map[string]*trunk{},
+		listen: map[string]string{}}
 	var held []io.Closer
 	free := func() string {
 		for range 50 {
@@ -80,7 +81,7 @@ func newSite(t *testing.T, database string) *site {
 			}
 			l, err := net.Listen("tcp", u.LocalAddr().String())
 			if err != nil {
-				_ = u.Close() // somebody's TCP port: try the next
+				_ = u.Close() // in use for TCP: try the next
 				continue
 			}
 			held = append(held, u, l)
@@ -89,7 +90,8 @@ func newSite(t *testing.T, database string) *site {
 		t.Fatal("no free port")
 		return ""
 	}
-	for _, x := range []trunk{{name: "core"}, {name: "direct-routing", service: "teamsDirectRouting"}, {name: "operator-connect", service: "teamsOperatorConnect"},
+	for _, x := range []trunk{{name: "core"}, {name: "direct-routing", service: "teamsDirectRouting"},
+		{name: "operator-connect", service: "teamsOperatorConnect"},
 		{name: "zoom", service: "zoomPhoneCloudPeering"}} {
 		x.bind, x.peer, x.caller = free(), free(), free()
 		s.trunks[x.name] = &x
@@ -116,7 +118,7 @@ func newSite(t *testing.T, database string) *site {
 
 func (s *site) logFile() string { return filepath.Join(filepath.Dir(s.config), "tandem.log") }
 
-// checkLog fails the test if the program's log holds a panic or a data race.
+// checkLog fails the test if the program's log contains a panic or a data race.
 func (s *site) checkLog(t *testing.T) {
 	t.Helper()
 	b, err := os.ReadFile(s.logFile())
@@ -125,7 +127,7 @@ func (s *site) checkLog(t *testing.T) {
 	}
 	for _, bad := range []string{"WARNING: DATA RACE", "panic:", "fatal error:", "recovered from"} {
 		if i := strings.Index(string(b), bad); i >= 0 {
-			t.Errorf("tandem's log holds %q:\n%s", bad, b[i:min(len(b), i+4000)])
+			t.Errorf("tandem's log contains %q:\n%s", bad, b[i:min(len(b), i+4000)])
 		}
 	}
 	if t.Failed() {
@@ -168,7 +170,8 @@ func (s *site) writeConfig(t *testing.T) {
 		if x.service != "" {
 			w("      service: %s", x.service)
 		}
-		w("      bind: {udp: %q}\n      allowedSources: [%s/32]\n      options: {off: true}\n      peers: [{name: %s-1, address: %q}]", x.bind, s.host, x.name, x.peer)
+		w("      bind: {udp: %q}\n      allowedSources: [%s/32]\n      options: {off: true}", x.bind, s.host)
+		w("      peers: [{name: %s-1, address: %q}]", x.name, x.peer)
 	}
 	if err := os.WriteFile(s.config, []byte(b.String()), 0o600); err != nil {
 		t.Fatal(err)
@@ -185,7 +188,8 @@ func (s *site) launch(t *testing.T) {
 	}
 	defer log.Close()
 	n := &node{ready: make(chan struct{}), exited: make(chan struct{})}
-	n.cmd = hurried(context.Background(), rig.Binary(t), "serve", "--data", s.dir, "--config", s.config, "--output", "json")
+	n.cmd = hurried(context.Background(), rig.Binary(t), "serve", "--data", s.dir, "--config", s.config,
+		"--output", "json")
 	n.cmd.Stderr = log
 	if s.stderr != nil {
 		n.cmd.Stderr = s.stderr
@@ -211,7 +215,7 @@ func (s *site) launch(t *testing.T) {
 	s.n = n
 }
 
-// start starts the process and waits until it says that it is ready.
+// start starts the process and waits until it reports that it is ready.
 func (s *site) start(t *testing.T) time.Duration {
 	t.Helper()
 	at := time.Now()
@@ -230,7 +234,7 @@ func (s *site) waitReady(t *testing.T) {
 		t.Fatalf("tandem ended: %v", err)
 	case <-time.After(time.Minute):
 		s.kill() // the next subtest needs its data directory
-		t.Fatal("tandem is not ready after 30 s")
+		t.Fatal("tandem is not ready after a minute")
 	}
 }
 
@@ -241,14 +245,14 @@ func (s *site) kill() {
 	s.n = nil
 }
 
-// stop ends the process in good order.
+// stop shuts the process down with SIGTERM.
 func (s *site) stop(t *testing.T) {
 	t.Helper()
 	_ = s.n.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 	select {
 	case <-s.n.exited:
 	case <-time.After(time.Minute):
-		t.Fatal("tandem did not end within 20 s of SIGTERM")
+		t.Fatal("tandem did not end within a minute after SIGTERM")
 	}
 	if s.n.err != nil {
 		t.Errorf("tandem ended with %v", s.n.err)
@@ -256,7 +260,7 @@ func (s *site) stop(t *testing.T) {
 	s.n = nil
 }
 
-// eventually waits until ok, and says what did not come.
+// eventually waits until ok returns nil, and fails the test with what if it does not.
 func eventually(t *testing.T, limit time.Duration, what string, ok func() error) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -276,7 +280,7 @@ func eventually(t *testing.T, limit time.Duration, what string, ok func() error)
 	}
 }
 
-// pause lets time go by where time itself is what the test is about.
+// pause lets time pass where the test is about time itself.
 func pause(t *testing.T, d time.Duration) {
 	t.Helper()
 	timer := time.NewTimer(d)
@@ -287,7 +291,7 @@ func pause(t *testing.T, d time.Duration) {
 	}
 }
 
-// answer is what came of a request.
+// answer is the response to a request.
 type answer struct {
 	status     int
 	retryAfter string
@@ -297,10 +301,11 @@ type answer struct {
 }
 
 func (a answer) String() string {
-	return fmt.Sprintf("%d %s (Retry-After %q, after %v) %s", a.status, a.code, a.retryAfter, a.took.Round(time.Millisecond), tail(a.body, 300))
+	return fmt.Sprintf("%d %s (Retry-After %q, after %v) %s", a.status, a.code, a.retryAfter,
+		a.took.Round(time.Millisecond), tail(a.body, 300))
 }
 
-// ask sends one HTTP request and never repeats it.
+// ask sends one HTTP request and never retries it.
 func ask(ctx context.Context, method, url, token, body string) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -325,15 +330,16 @@ func ask(ctx context.Context, method, url, token, body string) (answer, error) {
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	return answer{res.StatusCode, res.Header.Get("Retry-After"), res.Header.Get("x-ms-error-code"), string(b), time.Since(at)}, err
+	return answer{res.StatusCode, res.Header.Get("Retry-After"), res.Header.Get("x-ms-error-code"), string(b),
+		time.Since(at)}, err
 }
 
-// url is an address of the Provisioning API.
+// url returns a URL of the Provisioning API.
 func (s *site) url(path string) string {
 	return "http://" + s.listen["provisioning"] + path + "?api-version=" + client.APIVersion
 }
 
-// readyz asks for the readiness of a role, of all if it is empty.
+// readyz returns the readiness of a role, of all if it is empty.
 func (s *site) readyz(ctx context.Context, role string) (answer, error) {
 	q := ""
 	if role != "" {
@@ -342,7 +348,7 @@ func (s *site) readyz(ctx context.Context, role string) (answer, error) {
 	return ask(ctx, "GET", "http://"+s.listen["metrics"]+"/readyz"+q, "", "")
 }
 
-// token makes a bearer token that may do everything.
+// token creates a bearer token with the role Admin.
 func (s *site) token(t *testing.T) string {
 	t.Helper()
 	tok, err := s.local.CreateToken(t.Context(), api.NewToken{Roles: []string{"ProvisioningAPI.Admin"}})
@@ -352,10 +358,11 @@ func (s *site) token(t *testing.T) string {
 	return tok.AccessToken
 }
 
-// api is a client of the Provisioning API that never repeats a request.
+// api returns a client of the Provisioning API that never retries a request.
 func (s *site) api(t *testing.T) *client.Client {
 	t.Helper()
-	c, err := client.New("http://"+s.listen["provisioning"], client.Options{Tokens: client.StaticToken(s.token(t)), Attempts: 1})
+	c, err := client.New("http://"+s.listen["provisioning"],
+		client.Options{Tokens: client.StaticToken(s.token(t)), Attempts: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -382,7 +389,7 @@ func (s *site) metric(t *testing.T, name string) float64 {
 	return 0
 }
 
-// cluster starts a PostgreSQL of the test's own that writes through, and returns it with the YAML that points at it.
+// cluster starts a durable PostgreSQL for the test, and returns it with the YAML of the database settings.
 func cluster(t *testing.T) (*testkit.Cluster, string) {
 	t.Helper()
 	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})

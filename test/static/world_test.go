@@ -17,7 +17,7 @@ import (
 const (
 	account   = "northwind"
 	label     = "nwind"
-	outside   = "+442890180001" // nobody's here
+	outside   = "+442890180001" // not provisioned
 	perKind   = 100             // numbers of each service at the start
 	firstDR   = 441632960000
 	firstOC   = 442079460000
@@ -36,7 +36,7 @@ const (
 // trunkOf is the peer group of each service.
 var trunkOf = map[service]string{dr: "direct-routing", oc: "operator-connect", zoom: "zoom"}
 
-// route is what is provisioned of a number as far as calls see it. The zero value is a number that is not provisioned.
+// route is what is provisioned for calls to a number. The zero value is a number that is not provisioned.
 type route struct {
 	service service
 	header  string
@@ -44,18 +44,20 @@ type route struct {
 
 func nth(first int64, i int) string { return fmt.Sprintf("+%d", first+int64(i)) }
 
-// usual is the custom header value a number has at the start.
+// usual returns the custom header value that a number has at the start.
 func usual(number string) string { return "S-" + number[len(number)-4:] }
 
-// number is a number's resource.
+// number returns the resource of a number.
 func number(n string, r route) client.Number {
-	x := client.Number{TelephoneNumber: n, AccountName: account, Configuration: &client.NumberConfiguration{CustomSIPHeader: r.header}}
+	x := client.Number{TelephoneNumber: n, AccountName: account,
+		Configuration: &client.NumberConfiguration{CustomSIPHeader: r.header}}
 	switch r.service {
 	case dr:
 		x.ServiceDetails.TeamsDirectRouting = &client.NumberService{Enabled: true}
 	case oc:
-		x.ServiceDetails.TeamsOperatorConnect = &client.TeamsNumber{Enabled: true, Configuration: &client.TeamsNumberConfig{Usage: "CallingUserAssignment",
-			ChoosableCapabilities: []string{"InboundCalling", "OutboundCalling"}}}
+		x.ServiceDetails.TeamsOperatorConnect = &client.TeamsNumber{Enabled: true,
+			Configuration: &client.TeamsNumberConfig{Usage: "CallingUserAssignment",
+				ChoosableCapabilities: []string{"InboundCalling", "OutboundCalling"}}}
 	case zoom:
 		x.ServiceDetails.ZoomPhoneCloudPeering = &client.NumberService{Enabled: true}
 	}
@@ -69,8 +71,10 @@ func (s *site) provision(t *testing.T) map[string]route {
 	on := &client.AccountService{Enabled: true}
 	if _, err := c.PutAccount(t.Context(), &client.Account{Name: account, ServiceDetails: &client.AccountServices{
 		TeamsTenantID: "6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d", TeamsOperatorConnect: on, ZoomPhoneCloudPeering: on,
-		TeamsDirectRouting: &client.DirectRoutingAccount{Enabled: true, Configuration: &client.DirectRoutingConfig{Subdomain: label, CallScreening: true,
-			SubdomainTokens: client.SubdomainTokens{Region1Token: "MS=ms10000001", Region2Token: "MS=ms10000002"}}}}}, client.Condition{}); err != nil {
+		TeamsDirectRouting: &client.DirectRoutingAccount{Enabled: true,
+			Configuration: &client.DirectRoutingConfig{Subdomain: label, CallScreening: true,
+				SubdomainTokens: client.SubdomainTokens{
+					Region1Token: "MS=ms10000001", Region2Token: "MS=ms10000002"}}}}}, client.Condition{}); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]route{}
@@ -92,7 +96,7 @@ func (s *site) provision(t *testing.T) map[string]route {
 	return want
 }
 
-// routed asks explain how a call from outside to the number is routed.
+// routed returns how a call from outside to the number is routed, according to explain.
 func (s *site) routed(ctx context.Context, n string) (route, error) {
 	e, err := s.local.Explain(ctx, api.Question{From: outside, To: n, Peer: "core"})
 	if err != nil {
@@ -104,7 +108,7 @@ func (s *site) routed(ctx context.Context, n string) (route, error) {
 	return route{service(e.Service), e.Header}, nil
 }
 
-// compare says how the index differs from want; nil if it does not.
+// compare returns an error that says how the index differs from want, or nil.
 func (s *site) compare(ctx context.Context, want map[string]route) error {
 	wrong, example := 0, ""
 	for n, w := range want {
@@ -118,14 +122,15 @@ func (s *site) compare(ctx context.Context, want map[string]route) error {
 		}
 	}
 	if wrong > 0 {
-		return fmt.Errorf("%d of %d numbers are routed otherwise than they are provisioned; %s", wrong, len(want), example)
+		return fmt.Errorf("%d of %d numbers are not routed as provisioned; %s", wrong, len(want), example)
 	}
 	return nil
 }
 
 func (s *site) waitRoutes(t *testing.T, want map[string]route) {
 	t.Helper()
-	eventually(t, 20*time.Second, "every number is routed as it is provisioned", func() error { return s.compare(t.Context(), want) })
+	eventually(t, 20*time.Second, "every number is routed as provisioned",
+		func() error { return s.compare(t.Context(), want) })
 }
 
 // put writes one number.
@@ -135,7 +140,7 @@ func put(ctx context.Context, c *client.Client, n string, r route) error {
 	return err
 }
 
-// refusal returns the status and Retry-After of an error answer; 0 if err is none.
+// refusal returns the status and Retry-After of an error response; 0 if err is not one.
 func refusal(err error) (status int, retryAfter time.Duration) {
 	var e *client.Error
 	if errors.As(err, &e) {

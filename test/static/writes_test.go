@@ -19,15 +19,15 @@ import (
 	"github.com/tandemgw/tandem/test/rig"
 )
 
-// fault is one way in which a database stops taking writes, and the cause that must be named.
+// fault is one way in which a database stops accepting writes, and the cause that must be named.
 type fault struct {
 	name, cause string
 	begin       func(t *testing.T) (end func())
 }
 
-// TestReadyzFollowsWrites brings about every fault with the real program: /readyz?role=api must be 503 within 5 s with the cause,
-// a write must be answered 503 with Retry-After, calls must still be decided, and 5 s after the end all must be as
-// before.
+// TestReadyzFollowsWrites causes every fault with the real program: /readyz?role=api must be 503 with the cause within
+// 5 s, a write must be answered 503 with Retry-After, calls must still be routed, and within 5 s after the end of the
+// fault everything must be as before.
 func TestReadyzFollowsWrites(t *testing.T) {
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
@@ -45,9 +45,15 @@ func TestReadyzFollowsWrites(t *testing.T) {
 			}
 		}
 		follow(t, s, []fault{
-			{"read-only", "read-only transaction", sql("ALTER SYSTEM SET default_transaction_read_only = on", "ALTER SYSTEM RESET default_transaction_read_only")},
-			{"permissions withdrawn", "permission denied", sql("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM tandem", "GRANT ALL ON ALL TABLES IN SCHEMA public TO tandem")},
-			{"permission for numbers withdrawn", "numbers", sql("REVOKE ALL ON numbers FROM tandem", "GRANT ALL ON numbers TO tandem")},
+			{"read-only", "read-only transaction", sql(
+				"ALTER SYSTEM SET default_transaction_read_only = on",
+				"ALTER SYSTEM RESET default_transaction_read_only")},
+			{"permissions withdrawn", "permission denied", sql(
+				"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM tandem",
+				"GRANT ALL ON ALL TABLES IN SCHEMA public TO tandem")},
+			{"permission for numbers withdrawn", "numbers", sql(
+				"REVOKE ALL ON numbers FROM tandem",
+				"GRANT ALL ON numbers TO tandem")},
 			{"disk full", "No space left on device", func(t *testing.T) func() { return testkit.FillDisk(t, disk) }},
 			{"stopped (SIGSTOP)", "", func(t *testing.T) func() { pg.Pause(t); return func() { pg.Resume(t) } }},
 			{"killed", "", func(t *testing.T) func() { pg.Kill(t); return func() { pg.Start(t) } }},
@@ -120,8 +126,9 @@ func follow(t *testing.T, s *site, faults []fault) {
 		at := time.Now()
 		a := ready(503)
 		bad := time.Since(at)
-		if !strings.Contains(a.body, f.cause) || !strings.Contains(a.body, "since 20") || strings.Contains(a.body, "Repeatability") {
-			t.Errorf("%s: /readyz?role=api says %s, want a cause with %q, and since when", f.name, a.body, f.cause)
+		if !strings.Contains(a.body, f.cause) || !strings.Contains(a.body, "since 20") ||
+			strings.Contains(a.body, "Repeatability") {
+			t.Errorf("%s: /readyz?role=api is %s, want a cause with %q and its start time", f.name, a.body, f.cause)
 		}
 		var e *client.Error
 		if err := write(); !errors.As(err, &e) || e.Status != 503 || e.RetryAfter == 0 {
@@ -131,7 +138,7 @@ func follow(t *testing.T, s *site, faults []fault) {
 			t.Errorf("%s: /readyz?role=edge %v %v", f.name, a, err)
 		}
 		if r, err := s.routed(t.Context(), nth(firstOC, 1)); err != nil || r.service != oc {
-			t.Errorf("%s: a call is decided %+v %v", f.name, r, err)
+			t.Errorf("%s: a call is routed %+v %v", f.name, r, err)
 		}
 		if v := s.metric(t, "tandem_db_writable"); v != 0 {
 			t.Errorf("%s: tandem_db_writable %v", f.name, v)
@@ -146,9 +153,10 @@ func follow(t *testing.T, s *site, faults []fault) {
 		if v := s.metric(t, "tandem_db_writable"); v != 1 {
 			t.Errorf("%s: tandem_db_writable %v afterwards", f.name, v)
 		}
-		t.Logf("%s: 503 after %v, 200 %v after its end; %s", f.name, bad.Round(10*time.Millisecond), good.Round(10*time.Millisecond), a.body)
+		t.Logf("%s: 503 after %v, 200 %v after its end; %s", f.name, bad.Round(10*time.Millisecond),
+			good.Round(10*time.Millisecond), a.body)
 		if bad > 5*time.Second || good > 5*time.Second {
-			t.Errorf("%s: 503 after %v, 200 again after %v; promised are 5 s", f.name, bad, good)
+			t.Errorf("%s: 503 after %v, 200 again after %v; want at most 5 s", f.name, bad, good)
 		}
 	}
 	if out, err := s.local.VerifyAudit(t.Context()); err != nil || !out.OK {
@@ -156,8 +164,8 @@ func follow(t *testing.T, s *site, faults []fault) {
 	}
 }
 
-// TestRestartAfterKillIsNeverRefused kills a node with signal 9 and starts it again at once, and tries a second one
-// with its id.
+// TestRestartAfterKillIsNeverRefused kills a node with signal 9 and starts it again at once, and tries to start a
+// second one with its id.
 func TestRestartAfterKillIsNeverRefused(t *testing.T) {
 	t.Parallel()
 	_, database := cluster(t)
@@ -167,14 +175,16 @@ func TestRestartAfterKillIsNeverRefused(t *testing.T) {
 		s.kill()
 		s.start(t)
 		if n := s.metric(t, "tandem_node_id_conflict"); n != 0 {
-			t.Error("the node is in conflict with its own past")
+			t.Error("the node is in conflict with its killed process")
 		}
 	}
 	other := newSite(t, database)
 	other.writeConfig(t)
-	out, err := exec.CommandContext(t.Context(), rig.Binary(t), "serve", "--data", other.dir, "--config", other.config).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), rig.Binary(t), "serve", "--data", other.dir,
+		"--config", other.config).CombinedOutput()
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || !strings.Contains(string(out), `node id "n1" is held on this database by`) || !strings.Contains(string(out), "calls.node") {
+	if !errors.As(err, &exit) || !strings.Contains(string(out), `node id "n1" is held on this database by`) ||
+		!strings.Contains(string(out), "calls.node") {
 		t.Errorf("a second node with the same id: %v\n%s", err, out)
 	}
 	if a, err := s.readyz(t.Context(), ""); err != nil || a.status != 200 {

@@ -27,20 +27,21 @@ var update = flag.Bool("update", false, "rewrite docs/sip-torture.md from this r
 
 const document = "../../docs/sip-torture.md"
 
-// TestPeers puts every case to Tandem, sipgo's parser and Kamailio and compares
-// the table with the document.
+// TestPeers passes every case to Tandem, sipgo's parser and Kamailio and compares the table with the document.
 func TestPeers(t *testing.T) {
 	k := startKamailio(t)
 	var b strings.Builder
 	b.WriteString(preamble(k.version))
 	for _, s := range sections() {
-		fmt.Fprintf(&b, "\n## %s\n\n| Case | Property | Tandem | Rule | sipgo | Kamailio |\n|---|---|---|---|---|---|\n", s.title)
+		fmt.Fprintf(&b, "\n## %s\n\n| Case | Property | Tandem | Rule | sipgo | Kamailio |\n", s.title)
+		b.WriteString("|---|---|---|---|---|---|\n")
 		for _, c := range s.cases {
 			name := c.name
 			if c.ref != "" {
 				name += "<br>(" + c.ref + ")"
 			}
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", name, c.about, ourVerdict(&c), c.clause, sipgoVerdict(&c), k.verdict(t, &c))
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", name, c.about, ourVerdict(&c), c.clause,
+				sipgoVerdict(&c), k.verdict(t, &c))
 		}
 	}
 	if *update {
@@ -54,52 +55,61 @@ func TestPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(have) != b.String() {
-		t.Errorf("%s differs from this run; look at the difference, then run with -update:\n%s", document, diff(string(have), b.String()))
+		t.Errorf("%s differs from this run; check the difference, then run with -update:\n%s", document,
+			diff(string(have), b.String()))
 	}
 }
 
+// preamble returns the page up to the first table of cases. In its source, ~ stands for a backquote.
 func preamble(version string) string {
-	return `# SIP torture cases
+	return strings.ReplaceAll(fmt.Sprintf(`# SIP torture cases
 
-What Tandem answers to messages that are hard to read or wrong, beside two open-source stacks. The messages are in
-` + "`test/torture/cases_test.go`" + `: our own wording and values, written to have the property that the named case of RFC 4475 or RFC 5118 is
-about. This page is written by a run of
+How Tandem answers messages that are malformed or hard to parse, compared with two open-source stacks. The messages are
+in ~test/torture/cases_test.go~: our own wording and values, written to have the property that the named case of
+RFC 4475 or RFC 5118 tests. This page is written by
 
     go test -tags deep ./test/torture -run Peers -update
 
-and the same command without ` + "`-update`" + ` fails when a verdict has changed.
+The same command without ~-update~ fails if a verdict has changed.
 
-- **Tandem**: parser and validator of ` + "`internal/calls/sip`" + `. A number is the answer sent, with the reason it gives; *discard* is silence,
-  kept for what nothing may answer (responses, ACK, requests without Via, other protocols). Default limits, unless the case says otherwise.
-- **sipgo** v1.7.2: its parser, which refuses with an error; its server then sends no answer. No layer above was asked.
-- **Kamailio** (` + version + `): a real process on a loopback port. Its configuration checks Max-Forwards, runs the default checks of the
-  ` + "`sanity`" + ` module and those of Via and Proxy-Require, and answers 200 to what passes. *silence* means that no answer came before the answer to the next, good request.
-  A response counts as accepted when it reaches the script.
+- **Tandem**: parser and validator of ~internal/calls/sip~. A number is the status of the response, followed by its
+  reason; *discard* is silence, for messages that must not be answered (responses, ACK, requests without Via, other
+  protocols). Default limits, unless the case says otherwise.
+- **sipgo** v1.7.2: its parser only, which rejects a message with an error; its server then sends no response.
+- **Kamailio** (%s): a real process on a loopback port. Its configuration checks Max-Forwards, runs the default
+  checks of the ~sanity~ module and those of Via and Proxy-Require, and answers 200 to messages that pass. *silence*
+  means that no response arrived before the response to the next, valid request. A response counts as accepted when it
+  reaches the script.
 
-"Accept" is not always right, nor a refusal always wrong: the RFCs leave several cases to the receiver. The rule column says what ours follows.
+"Accept" is not always right, nor a rejection always wrong: the RFCs leave several cases to the receiver. The rule
+column names the rule that Tandem follows.
 
-## What is checked, and what passes untouched
+## What is checked, and what passes unchanged
 
-Tandem checks what it acts upon, in this order, and answers with the first thing it finds. The reason phrase of a 400 and the
-` + "`Warning: 399`" + ` of every refusal name the header field and the clause.
+Tandem checks the fields that it acts on, in this order, and answers with the first problem found. The reason phrase of
+a 400 and the ~Warning: 399~ of every rejection name the header field and the clause.
 
-| Checked | Answer |
+| Checked | Response |
 |---|---|
-| start line: method, one space, URI, one space, ` + "`SIP/2.0`" + `; Request-URI length | 400, 505 for another version, 414 |
+| start line: method, one space, URI, one space, ~SIP/2.0~; Request-URI length | 400, 505 for another version, 414 |
 | lines: CRLF ends, a colon, a token as name; an empty line at the end; number of lines and their size | 400, 513 |
-| body: as long as Content-Length says (longer datagrams are cut, streams need the line); size | 400, 513 |
+| body: length as in Content-Length (longer datagrams are truncated, streams need the line); size | 400, 513 |
 | Request-URI: sip, sips or tel, well-formed, no headers part | 416 for another scheme, 400 |
-| Via, From, To, Call-ID, CSeq: there, well-formed, CSeq naming the method; no second From, To, Call-ID, CSeq, Max-Forwards, Content-Length, Content-Type, Expires, Session-Expires, Min-SE, Event, Refer-To, Replaces, RAck, RSeq | 400 |
+| Via, From, To, Call-ID, CSeq: present, well-formed, CSeq with the request's method; no second From, To, Call-ID, `+
+		`CSeq, Max-Forwards, Content-Length, Content-Type, Expires, Session-Expires, Min-SE, Event, Refer-To, `+
+		`Replaces, RAck, RSeq | 400 |
 | control characters outside a quoted pair, in any field | 400 |
-| Max-Forwards 0 to 255; Contact well-formed, and a SIP URI in an INVITE; Route and Record-Route; Content-Type, and its presence with a body | 400 |
+| Max-Forwards 0 to 255; Contact well-formed, and a SIP URI in an INVITE; Route and Record-Route; Content-Type, `+
+		`which must be present with a body | 400 |
 | Require and Proxy-Require (not in ACK and CANCEL) | 420 with Unsupported |
-| Max-Forwards used up, where the request travels on | 483 |
+| Max-Forwards exhausted, if the request is to be forwarded | 483 |
 
-Everything else (Date, Expires values, Authorization, Accept, P-Asserted-Identity, Identity, unknown fields …) is the far side's to judge
-and passes with the bytes it came with. Sizes, all configurable: start line and headers 10 KB, body 128 KB, 200 lines,
-Request-URI, Contact URI and user parts 256 bytes, From host 255, header name 32, media type 64, Supported/Require/Proxy-Require 256,
-option tag 32. Of a response only what names its transaction is checked; a bad one is discarded and logged.
-`
+Everything else (Date, Expires values, Authorization, Accept, P-Asserted-Identity, Identity, unknown fields …) is left
+to the far side and passes byte for byte. Sizes, all configurable: start line and headers 10 KB, body 128 KB, 200 lines,
+Request-URI, Contact URI and user parts 256 bytes, From host 255, header name 32, media type 64,
+Supported/Require/Proxy-Require 256, option tag 32. In a response only the fields that identify its transaction are
+checked; an invalid one is discarded and logged.
+`, version), "~", "`")
 }
 
 func ourVerdict(c *testCase) string {
@@ -125,10 +135,10 @@ func sipgoVerdict(c *testCase) (verdict string) {
 	return "accept"
 }
 
-// cell makes a text fit a table cell.
+// cell returns a text that fits into a table cell.
 func cell(s string) string {
 	if i := strings.Index(s, "transmission beginning"); i >= 0 {
-		s = "not a SIP message" // it repeats the message
+		s = "not a SIP message" // the text repeats the message
 	}
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -157,7 +167,7 @@ func diff(have, want string) string {
 	return b.String()
 }
 
-// kamailio is a running process and the socket that talks to it.
+// kamailio is a running Kamailio and the socket to it.
 type kamailio struct {
 	version string
 	conn    *net.UDPConn
@@ -225,7 +235,7 @@ func startKamailio(t *testing.T) *kamailio {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = k.conn.Close() }) // nothing is lost
+	t.Cleanup(func() { _ = k.conn.Close() }) // no data can be lost
 	free, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
@@ -262,7 +272,7 @@ func startKamailio(t *testing.T) *kamailio {
 	t.Cleanup(func() {
 		cancel()
 		<-read
-		_ = cmd.Wait() // ends by our signal
+		_ = cmd.Wait() // terminated by our signal
 	})
 	k.conn = redial(t, k.conn, addr)
 	for deadline := time.Now().Add(time.Minute); ; {
@@ -275,8 +285,8 @@ func startKamailio(t *testing.T) *kamailio {
 	}
 }
 
-// redial gives the socket its peer; unconnected sockets do not report refusals,
-// and a connected one may be made before the peer listens.
+// redial connects the socket to its peer: unconnected sockets do not report refusals. It may run before the peer
+// listens.
 func redial(t *testing.T, c *net.UDPConn, to *net.UDPAddr) *net.UDPConn {
 	local := c.LocalAddr().(*net.UDPAddr)
 	_ = c.Close() // reopened at once
@@ -284,7 +294,7 @@ func redial(t *testing.T, c *net.UDPConn, to *net.UDPAddr) *net.UDPConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = n.Close() }) // nothing is lost
+	t.Cleanup(func() { _ = n.Close() }) // no data can be lost
 	return n
 }
 
@@ -302,8 +312,8 @@ func (k *kamailio) drain() (lines []string) {
 	}
 }
 
-// exchange sends a message and, behind it, a good request. It returns the answers
-// that came before the good request's: one worker handles both in order.
+// exchange sends a message followed by a valid request. It returns the responses that arrive before that to the valid
+// request: a single worker handles both in order.
 func (k *kamailio) exchange(wire string, wait time.Duration) (answers []*sip.Message, err error) {
 	k.seq++
 	id := fmt.Sprintf("probe%d@127.0.0.1", k.seq)
@@ -318,11 +328,11 @@ func (k *kamailio) exchange(wire string, wait time.Duration) (answers []*sip.Mes
 	}
 	buf := make([]byte, 65536)
 	for deadline := time.Now().Add(wait); ; {
-		_ = k.conn.SetReadDeadline(deadline) // a socket of ours: cannot fail
+		_ = k.conn.SetReadDeadline(deadline) // cannot fail on an open socket
 		n, err := k.conn.Read(buf)
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) || time.Now().After(deadline) {
-				return answers, errors.New("no answer to the good request")
+				return answers, errors.New("no response to the valid request")
 			}
 			continue // refused: not listening yet
 		}
@@ -342,7 +352,7 @@ func (k *kamailio) verdict(t *testing.T, c *testCase) string {
 	if err != nil {
 		t.Fatalf("%s: %v; kamailio's log:\n%s", c.name, err, strings.Join(k.drain(), "\n"))
 	}
-	// The probe's own line is the last one that matters.
+	// The probe's own line is the last relevant one.
 	id := fmt.Sprintf("torture-request probe%d@", k.seq)
 	request, response := false, false
 	timeout := time.After(time.Minute)
@@ -350,13 +360,13 @@ func (k *kamailio) verdict(t *testing.T, c *testCase) string {
 		select {
 		case l, ok := <-k.logs:
 			if !ok {
-				t.Fatalf("%s: kamailio ended", c.name)
+				t.Fatalf("%s: kamailio exited", c.name)
 			}
 			done = strings.Contains(l, id)
 			request = request || !done && strings.Contains(l, "torture-request ")
 			response = response || strings.Contains(l, "torture-response ")
 		case <-timeout:
-			t.Fatalf("%s: no log line of the good request", c.name)
+			t.Fatalf("%s: no log line for the valid request", c.name)
 		}
 	}
 	switch {

@@ -9,7 +9,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
-// read is what the transport does with a datagram.
+// read reads a message as the transport reads a datagram.
 func read(c *testCase) (*sip.Message, *sip.Problem) {
 	v := &sip.Validator{Limits: c.limits, Understands: func(tag string) bool { return slices.Contains(c.options, tag) }}
 	return v.Read(c.wire)
@@ -27,7 +27,7 @@ func TestVerdicts(t *testing.T) {
 				m, p := read(&c)
 				if c.accept {
 					if p != nil {
-						t.Fatalf("refused: %v\n%q", p, c.wire)
+						t.Fatalf("rejected: %v\n%q", p, c.wire)
 					}
 					if got := m.String(); !strings.HasPrefix(c.wire, got) {
 						t.Errorf("printed\n%q\nof\n%q", got, c.wire)
@@ -66,8 +66,8 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// TestStreamsGiveTheSameVerdict puts each case that says its size on a stream, in
-// front of a good message: a bad one must not take the connection with it.
+// TestStreamsGiveTheSameVerdict sends each case that states its size on a stream, followed by a valid message: a bad
+// message must not break the connection.
 func TestStreamsGiveTheSameVerdict(t *testing.T) {
 	good := end(base(optionsStart, "after@192.0.2.33", noBody), "")
 	for _, s := range sections() {
@@ -75,9 +75,10 @@ func TestStreamsGiveTheSameVerdict(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				m, p := sip.Parse(c.wire, c.limits)
 				n, err := strconv.ParseUint(m.Get(sip.KindContentLength), 10, 31)
-				if err != nil || m.Count(sip.KindContentLength) != 1 || p != nil && p.Status != 400 && p.Status != 505 ||
+				if err != nil || m.Count(sip.KindContentLength) != 1 ||
+					p != nil && p.Status != 400 && p.Status != 505 ||
 					p == nil && int(n) != len(m.Body()) || strings.Contains(c.about, "datagram") {
-					t.Skip("no size of its own on a stream")
+					t.Skip("its size is not known on a stream")
 				}
 				r := sip.NewReader(strings.NewReader(c.wire+good), c.limits)
 				f, err := r.Next()
@@ -86,7 +87,7 @@ func TestStreamsGiveTheSameVerdict(t *testing.T) {
 				}
 				f, err = r.Next()
 				if err != nil || f.Problem != nil || f.Message.String() != good {
-					t.Fatalf("the message behind it: %+v %v", f, err)
+					t.Fatalf("the message after it: %+v %v", f, err)
 				}
 			})
 		}

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// RFC 3261 §13.2.2.4: each 2xx of the callee is acknowledged, whatever becomes of the caller's ACK.
+// RFC 3261 §13.2.2.4: each 2xx of the callee is acknowledged, whatever happens to the caller's ACK.
 func TestTheAnswerToAnOfferIsAcknowledgedAtOnce(t *testing.T) {
 	covers(t, "A30", "A6", "D1")
 	mixed := "--b\r\nContent-Type: application/sdp\r\n\r\n" + sdp + "\r\n--b--\r\n"
@@ -43,7 +43,7 @@ func TestTheAnswerToAnOfferIsAcknowledgedAtOnce(t *testing.T) {
 	}
 }
 
-// expectPast waits for the next message that is not a repeated skip; it must be what.
+// expectPast waits for the next message that is not a retransmitted skip; it must be what.
 func (a *agent) expectPast(skip, what string) msg {
 	a.t.Helper()
 	for {
@@ -73,7 +73,7 @@ func TestAnOfferInTheAnswerWaitsForTheCallersAck(t *testing.T) {
 	if ack := b.zoom.expect("ACK"); ack.body != sdp {
 		t.Errorf("the answer in the ACK is %q", ack.body)
 	}
-	// A re-INVITE of the other side with its offer in the 200, and one of each side with it in front.
+	// A re-INVITE of the other side with its offer in the 200, and one of each side with the offer in the INVITE.
 	b.reinvited(down, up, "", sdp, sdp)
 	for _, ends := range [][2]*talk{{up, down}, {down, up}} {
 		from, to := ends[0], ends[1]
@@ -111,7 +111,7 @@ func TestAnAnswerFromANameThatIsNotResolvedWaits(t *testing.T) {
 
 // RFC 3261 §15: the caller gets no BYE before its ACK.
 func TestTheCallerGetsNoByeBeforeItsAck(t *testing.T) {
-	for _, how := range []string{"the ACK comes", "no ACK comes", "the caller hangs up too"} {
+	for _, how := range []string{"the ACK arrives", "no ACK arrives", "the caller hangs up too"} {
 		t.Run(how, func(t *testing.T) {
 			covers(t, "A31")
 			b := setup(t)
@@ -129,7 +129,7 @@ func TestTheCallerGetsNoByeBeforeItsAck(t *testing.T) {
 				t.Errorf("record = %+v", r)
 			}
 			switch how {
-			case "the ACK comes":
+			case "the ACK arrives":
 				b.core.quiet()
 				b.core.send(up.ack(1, ""))
 			case "the caller hangs up too":
@@ -150,7 +150,7 @@ func TestTheCallerGetsNoByeBeforeItsAck(t *testing.T) {
 	}
 }
 
-// The callee's first 200 was lost, and it hung up: when the 200 comes again, nobody is there.
+// The callee's first 200 was lost, and it hung up: the retransmitted 200 gets ACK and BYE.
 func TestACalleeThatHangsUpBeforeItsAnswerArrives(t *testing.T) {
 	for _, rings := range []bool{true, false} {
 		t.Run(fmt.Sprintf("rings %v", rings), func(t *testing.T) {

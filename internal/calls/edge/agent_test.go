@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// patience is how long a test waits for what must come; only failing tests use it up.
+// patience is how long a test waits for a message that must arrive; only failing tests wait that long.
 const patience = time.Minute
 
-// agent is a SIP user agent of the tests on one UDP socket. It builds and reads messages as plain text, on purpose without the parser that
-// it helps to test.
+// agent is a SIP user agent of the tests on one UDP socket. It builds and reads messages as plain text, on purpose
+// without the parser that it helps to test.
 type agent struct {
 	t    *testing.T
 	name string
 	conn *net.UDPConn
 	edge netip.AddrPort
 	in   chan msg
-	// options, once set, is what OPTIONS are answered with; the test does not see them then.
+	// options, if set, is the status for all OPTIONS; the test then does not see them.
 	options atomic.Pointer[string]
-	// repeats lets repeated messages through; without it a message whose bytes came before is swallowed.
+	// repeats lets retransmissions through; without it a message with the bytes of an earlier one is dropped.
 	repeats bool
 	// A TLS agent has these instead of conn: where it listens, and the connection it uses.
 	listener net.Listener
@@ -172,7 +172,7 @@ func (a *agent) send(text string) {
 	}
 }
 
-// expect waits for the next message, which must be what: a method, or the beginning of a status.
+// expect waits for the next message, which must be what: a method, or the start of a status.
 func (a *agent) expect(what string) msg {
 	a.t.Helper()
 	m := a.next(patience)
@@ -203,7 +203,7 @@ next:
 	return out
 }
 
-// next returns the next message, or an empty one when none comes in time.
+// next returns the next message, or an empty one if none arrives in time.
 func (a *agent) next(wait time.Duration) msg {
 	select {
 	case m := <-a.in:
@@ -213,7 +213,7 @@ func (a *agent) next(wait time.Duration) msg {
 	}
 }
 
-// quiet checks that nothing comes: everything sent before has been handled once a fresh OPTIONS has been answered.
+// quiet checks that no message arrives: all earlier ones have been handled once a new OPTIONS is answered.
 func (a *agent) quiet() {
 	a.t.Helper()
 	m := a.ping()
@@ -237,7 +237,7 @@ var counter atomic.Int64
 
 func unique(prefix string) string { return fmt.Sprintf("%s%d", prefix, counter.Add(1)) }
 
-// talk is an agent's side of a dialog, or of what may become one.
+// talk is an agent's side of a dialog, or of a future one.
 type talk struct {
 	a                       *agent
 	callID, localTag        string
@@ -254,13 +254,18 @@ type talk struct {
 
 // newCall prepares a call from this agent.
 func (a *agent) newCall(from, to string) *talk {
-	return &talk{a: a, callID: unique("call-") + "@" + a.name, localTag: unique("t"), local: "<sip:" + from + "@" + a.addr() + ">",
-		remote: "<sip:" + to + "@" + a.edge.String() + ">", target: "sip:" + to + "@" + a.edge.String(), contact: "<sip:" + a.name + "@" + a.addr() + ">"}
+	return &talk{a: a, callID: unique("call-") + "@" + a.name, localTag: unique("t"),
+		local:   "<sip:" + from + "@" + a.addr() + ">",
+		remote:  "<sip:" + to + "@" + a.edge.String() + ">",
+		target:  "sip:" + to + "@" + a.edge.String(),
+		contact: "<sip:" + a.name + "@" + a.addr() + ">"}
 }
 
-const sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 8\r\na=sendrecv\r\n"
+const sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n" +
+	"m=audio 4000 RTP/AVP 8\r\na=sendrecv\r\n"
 
-// request writes the next request of the dialog. Extra lines have no line ends; one that is "Name:" alone leaves that line out.
+// request writes the next request of the dialog. Extra lines have no line ends; one that is "Name:" alone leaves that
+// line out.
 func (c *talk) request(method, body string, extra ...string) string {
 	if method != "ACK" && method != "CANCEL" {
 		c.cseq++
@@ -278,7 +283,8 @@ func (c *talk) requestAs(method string, cseq int, branch, body string, extra ...
 	for _, r := range c.routes {
 		lines = append(lines, "Route: "+r)
 	}
-	lines = append(lines, "Max-Forwards: 70", "From: "+c.local+";tag="+c.localTag, "To: "+to, "Call-ID: "+c.callID, fmt.Sprintf("CSeq: %d %s", cseq, method))
+	lines = append(lines, "Max-Forwards: 70", "From: "+c.local+";tag="+c.localTag, "To: "+to, "Call-ID: "+c.callID,
+		fmt.Sprintf("CSeq: %d %s", cseq, method))
 	if c.contact != "" && method != "BYE" && method != "CANCEL" {
 		lines = append(lines, "Contact: "+c.contact)
 	}
@@ -286,7 +292,8 @@ func (c *talk) requestAs(method string, cseq int, branch, body string, extra ...
 		lines = append(lines, "Content-Type: application/sdp")
 	}
 	lines = merge(lines, extra)
-	text := fmt.Sprintf("%s %s SIP/2.0\r\n%s\r\nContent-Length: %d\r\n\r\n%s", method, c.target, strings.Join(lines, "\r\n"), len(body), body)
+	text := fmt.Sprintf("%s %s SIP/2.0\r\n%s\r\nContent-Length: %d\r\n\r\n%s", method, c.target,
+		strings.Join(lines, "\r\n"), len(body), body)
 	c.lastRequest = text
 	if method == "INVITE" {
 		c.inviteText = text
@@ -327,7 +334,7 @@ func (c *talk) ack(cseq int, body string, extra ...string) string {
 	return c.requestAs("ACK", cseq, unique("z9hG4bK"), body, extra...)
 }
 
-// ackFailure writes the ACK of another final answer to the last INVITE.
+// ackFailure writes the ACK for a non-2xx final response to the last INVITE.
 func (c *talk) ackFailure(answer msg) string {
 	inv := parseMsg(c.inviteText)
 	cseq, _ := inv.cseq()
@@ -337,7 +344,7 @@ func (c *talk) ackFailure(answer msg) string {
 	return c.requestAs("ACK", cseq, param(inv.get("Via"), "branch"), "")
 }
 
-// answered takes over what a 2xx, or a provisional answer that makes a dialog, says.
+// answered takes remote tag, target and route set from a 2xx, or from a provisional response that makes a dialog.
 func (c *talk) answered(m msg) {
 	c.remoteTag = m.tag("To")
 	if u := m.contact(); u != "" {
@@ -350,14 +357,15 @@ func (c *talk) answered(m msg) {
 	}
 }
 
-// called makes the called side's view of an INVITE that came in.
+// called returns the called side's dialog for a received INVITE.
 func (a *agent) called(invite msg) *talk {
-	return &talk{a: a, callID: invite.get("Call-ID"), localTag: unique("u"), local: invite.get("To"), remote: strings.Split(invite.get("From"), ";tag=")[0],
-		remoteTag: invite.tag("From"), target: invite.contact(), invite: invite, contact: "<sip:" + a.name + "@" + a.addr() + ">", cseq: 100,
+	return &talk{a: a, callID: invite.get("Call-ID"), localTag: unique("u"), local: invite.get("To"),
+		remote: strings.Split(invite.get("From"), ";tag=")[0], remoteTag: invite.tag("From"), target: invite.contact(),
+		invite: invite, contact: "<sip:" + a.name + "@" + a.addr() + ">", cseq: 100,
 		routes: invite.all("Record-Route")}
 }
 
-// reply writes an answer to a request.
+// reply writes a response to a request.
 func (c *talk) reply(req msg, status, body string, extra ...string) string {
 	return c.replyAs(req, status, c.localTag, body, extra...)
 }
@@ -383,5 +391,6 @@ func (c *talk) replyAs(req msg, status, tag, body string, extra ...string) strin
 		lines = append(lines, "Content-Type: application/sdp")
 	}
 	lines = merge(lines, extra)
-	return fmt.Sprintf("SIP/2.0 %s\r\n%s\r\nContent-Length: %d\r\n\r\n%s", status, strings.Join(lines, "\r\n"), len(body), body)
+	return fmt.Sprintf("SIP/2.0 %s\r\n%s\r\nContent-Length: %d\r\n\r\n%s", status, strings.Join(lines, "\r\n"),
+		len(body), body)
 }

@@ -35,7 +35,8 @@ func TestProvisionalAnswersPassInOrder(t *testing.T) {
 	b.svc.send(down.reply(inv, "200 OK", sdp))
 	tag := ""
 	for _, want := range []struct{ status, field, value, body string }{
-		{"181", "X-Note", "1", ""}, {"183", "P-Early-Media", "sendrecv", sdp}, {"180", "Alert-Info", "<http://x/y>", ""}, {"200", "Content-Type", "application/sdp", sdp},
+		{"181", "X-Note", "1", ""}, {"183", "P-Early-Media", "sendrecv", sdp},
+		{"180", "Alert-Info", "<http://x/y>", ""}, {"200", "Content-Type", "application/sdp", sdp},
 	} {
 		m := b.core.expect(want.status)
 		if m.get(want.field) != want.value || m.body != want.body {
@@ -139,7 +140,7 @@ func TestReliableProvisionalAnswersGoEndToEnd(t *testing.T) {
 	if m.get("RSeq") != "900" || m.get("Require") != "100rel" {
 		t.Errorf("the reliable 183 came as\n%s", m.raw)
 	}
-	b.svc.send(progress) // its PRACK is late: once more, all the way
+	b.svc.send(progress) // its PRACK is late: retransmitted end to end
 	b.core.expect("183")
 	up.answered(m)
 	up.cseq = 41
@@ -214,7 +215,7 @@ func TestA2xxIsRepeatedUntilItsAck(t *testing.T) {
 	b.idle()
 }
 
-func TestAnAnswerNobodyAcknowledgesEndsTheCall(t *testing.T) {
+func TestAnAnswerWithoutAckEndsTheCall(t *testing.T) {
 	covers(t, "A8")
 	b := setup(t)
 	up := b.core.newCall(outside, served)
@@ -243,7 +244,8 @@ func TestFailuresPass(t *testing.T) {
 		keeps        string // a part of the answer
 		lacks        string
 	}{
-		{"486 Nobody Home", "486 Nobody Home", []string{"Reason: Q.850;cause=17;text=\"busy\""}, "Reason: Q.850;cause=17", ""},
+		{"486 Nobody Home", "486 Nobody Home", []string{"Reason: Q.850;cause=17;text=\"busy\""},
+			"Reason: Q.850;cause=17", ""},
 		{"404 Not Found", "404", nil, "", ""},
 		{"422 Session Interval Too Small", "422", []string{"Min-SE: 90"}, "Min-SE: 90", ""},
 		{"488 Not Acceptable Here", "488", []string{"Warning: 305 host \"codec\""}, "305 host", ""},
@@ -251,7 +253,8 @@ func TestFailuresPass(t *testing.T) {
 		{"600 Busy Everywhere", "600", nil, "", ""},
 		{"603 Decline", "603", nil, "", ""},
 		{"302 Moved", "480", []string{"Contact: <sip:elsewhere@127.0.0.1>"}, "redirects are not followed", "elsewhere"},
-		{"407 Proxy Authentication Required", "500", []string{"Proxy-Authenticate: Digest realm=\"x\""}, "credentials", "Digest"},
+		{"407 Proxy Authentication Required", "500", []string{"Proxy-Authenticate: Digest realm=\"x\""},
+			"credentials", "Digest"},
 		{"503 Overloaded", "503 Overloaded", []string{"Retry-After: 30"}, "", "Retry-After"},
 	} {
 		t.Run(c.status, func(t *testing.T) {
@@ -268,7 +271,8 @@ func TestFailuresPass(t *testing.T) {
 			}
 			b.core.send(up.ackFailure(m))
 			r := b.record()
-			if want := strings.Fields(c.want)[0]; fmt.Sprint(r.Status) != want || len(r.Tried) != 1 || fmt.Sprint(r.Tried[0].Status) != strings.Fields(c.status)[0] {
+			if want := strings.Fields(c.want)[0]; fmt.Sprint(r.Status) != want || len(r.Tried) != 1 ||
+				fmt.Sprint(r.Tried[0].Status) != strings.Fields(c.status)[0] {
 				t.Errorf("record = %+v", r)
 			}
 			b.idle()
@@ -282,7 +286,8 @@ func TestFailOver(t *testing.T) {
 		b := setup(t, func(c *bedConfig) { c.peers = 3; c.cfg.Timers.FailoverAfter = 400 * time.Millisecond })
 		return b, append([]*agent{b.svc}, b.more...)
 	}
-	for _, first := range []string{"408 Request Timeout", "503 Service Unavailable", "504 Server Time-out", "silence", "100 then 503"} {
+	for _, first := range []string{"408 Request Timeout", "503 Service Unavailable", "504 Server Time-out", "silence",
+		"100 then 503"} {
 		t.Run("the next peer after "+first, func(t *testing.T) {
 			b, peers := b3(t)
 			up := b.core.newCall(outside, served)
@@ -302,7 +307,7 @@ func TestFailOver(t *testing.T) {
 			}
 			inv2 := peers[1].expect("INVITE")
 			if inv2.get("Call-ID") == inv.get("Call-ID") {
-				t.Errorf("the second attempt has the first one's Call-ID: a far side both lead to would call it merged")
+				t.Errorf("the second attempt has the first one's Call-ID: a common far side would call it merged")
 			}
 			down = peers[1].called(inv2)
 			peers[1].send(down.reply(inv2, "200 OK", sdp))
@@ -311,14 +316,16 @@ func TestFailOver(t *testing.T) {
 			peers[1].expect("ACK")
 			b.over(up, down)
 			r := b.record()
-			if len(r.Tried) != 2 || r.Tried[0].Peer != "svc1" || r.Tried[1].Peer != "svc2" || r.Tried[1].Result != "answered" {
+			if len(r.Tried) != 2 || r.Tried[0].Peer != "svc1" || r.Tried[1].Peer != "svc2" ||
+				r.Tried[1].Result != "answered" {
 				t.Errorf("tried = %+v", r.Tried)
 			}
 			b.idle()
 			peers[2].quiet()
 		})
 	}
-	for _, final := range []string{"404 Not Found", "486 Busy Here", "500 Oops", "502 Bad Gateway", "600 Busy Everywhere", "603 Decline", "480 Gone"} {
+	for _, final := range []string{"404 Not Found", "486 Busy Here", "500 Oops", "502 Bad Gateway",
+		"600 Busy Everywhere", "603 Decline", "480 Gone"} {
 		t.Run("no other peer after "+final, func(t *testing.T) {
 			b, peers := b3(t)
 			up := b.core.newCall(outside, served)
@@ -343,17 +350,17 @@ func TestFailOver(t *testing.T) {
 			peers[1].quiet()
 		})
 	}
-	t.Run("the last one's word when all fail", func(t *testing.T) {
+	t.Run("the last status when all fail", func(t *testing.T) {
 		b, peers := b3(t)
 		up := b.core.newCall(outside, served)
 		b.core.send(up.request("INVITE", sdp))
 		b.core.expect("100")
 		for i, p := range peers {
 			inv := p.expect("INVITE")
-			p.send(p.called(inv).reply(inv, []string{"503 a", "408 b", "504 the last word"}[i], ""))
+			p.send(p.called(inv).reply(inv, []string{"503 a", "408 b", "504 the last one"}[i], ""))
 			p.expect("ACK")
 		}
-		b.core.send(up.ackFailure(b.core.expect("504 the last word")))
+		b.core.send(up.ackFailure(b.core.expect("504 the last one")))
 		b.idle()
 	})
 	t.Run("408 when all are silent", func(t *testing.T) {
@@ -373,7 +380,7 @@ func TestFailOver(t *testing.T) {
 	})
 }
 
-func TestAPeerThatWakesUpLate(t *testing.T) {
+func TestAPeerThatRespondsLate(t *testing.T) {
 	late := func(t *testing.T) (b *bed, up *talk, inv msg, first *talk, second *talk) {
 		b = setup(t, func(c *bedConfig) { c.peers = 2; c.cfg.Timers.FailoverAfter = 400 * time.Millisecond })
 		up = b.core.newCall(outside, served)
@@ -415,7 +422,7 @@ func TestAPeerThatWakesUpLate(t *testing.T) {
 	})
 }
 
-func TestNobodyAnswers(t *testing.T) {
+func TestNoAnswer(t *testing.T) {
 	covers(t, "A13")
 	b := setup(t, func(c *bedConfig) { c.cfg.Timers.RingTimeout = time.Second })
 	up, down, inv := b.ringing(b.core, b.svc, outside, served)
@@ -448,7 +455,8 @@ func TestAPRACKMayComeAfterTheAnswer(t *testing.T) {
 	b.core.expect("180")
 	up.answered(b.core.expect("200"))
 	b.svc.expect("ACK")
-	for _, answer := range []string{"200 OK", "481 Call/Transaction Does Not Exist"} { // the second one is once too many
+	// The second one is a duplicate.
+	for _, answer := range []string{"200 OK", "481 Call/Transaction Does Not Exist"} {
 		b.core.send(up.request("PRACK", "", "RAck: 7 101 INVITE"))
 		prack := b.svc.expect("PRACK")
 		if got := prack.get("RAck"); got != "7 1 INVITE" {
@@ -485,7 +493,7 @@ func TestAPRACKMayComeAfterTheAnswer(t *testing.T) {
 	b.idle()
 }
 
-func TestTheForkThatAnswersIsNeverOneTooMany(t *testing.T) {
+func TestAForkAboveTheLimitMayAnswer(t *testing.T) {
 	covers(t, "A19")
 	b := setup(t)
 	up := b.core.newCall(outside, served)
@@ -502,7 +510,7 @@ func TestTheForkThatAnswersIsNeverOneTooMany(t *testing.T) {
 		tags[b.core.expect("180").tag("To")] = true
 	}
 	b.core.quiet()
-	b.svc.send(down.reply(inv, "200 OK", sdp)) // the last fork, whose 180 was not passed on
+	b.svc.send(down.reply(inv, "200 OK", sdp)) // the last fork, whose 180 was not relayed
 	ok := b.core.expect("200")
 	if tag := ok.tag("To"); len(tags) != maxForks || tags[tag] {
 		t.Errorf("the answer has tag %s, that of another fork; %d tags so far", tag, len(tags))

@@ -49,7 +49,8 @@ func (x index) AccountByLabel(label string) *domain.AccountRouting {
 	return nil
 }
 
-var account = &domain.AccountRouting{Name: "acme", Enabled: domain.ServiceSet(0).With(domain.OperatorConnect).With(domain.DirectRouting).With(domain.Zoom),
+var account = &domain.AccountRouting{Name: "acme",
+	Enabled:   domain.ServiceSet(0).With(domain.OperatorConnect).With(domain.DirectRouting).With(domain.Zoom),
 	Subdomain: "acme", SubdomainLive: true, CallScreening: true}
 
 func testIndex() index {
@@ -59,7 +60,8 @@ func testIndex() index {
 	return index{served: n(domain.OperatorConnect), direct: n(domain.DirectRouting), open_: n(domain.Zoom)}
 }
 
-// testProfile stands in for a service's profile: it names the service on what goes to it, and the custom header on what goes to the core.
+// testProfile stands in for a service's profile: it names the service on what goes to it, and the custom header on what
+// goes to the core.
 type testProfile struct {
 	service domain.Service
 	rules   *leg.Rules
@@ -78,7 +80,7 @@ func (p testProfile) ToCore(m *sip.Message, l *leg.Leg) {
 	if p.hook != nil {
 		p.hook(m)
 	}
-	p.rules.Inwards(m, l)
+	p.rules.ShapeForCore(m, l)
 }
 func (p testProfile) Ping(m *sip.Message, l *leg.Leg) { p.rules.Identify(m, l.Local, l) }
 func (p testProfile) NeedsOffer() bool                { return p.service != domain.Zoom }
@@ -164,30 +166,32 @@ type bedConfig struct {
 	cfg      Config
 	tx       transaction.Config
 	peers    int                // of Operator Connect
-	passive  string             // the peer that is
+	passive  string             // name of the passive peer
 	hook     func(*sip.Message) // of Operator Connect's profile
 	route    route.Config
 	core     *Group
 	service  *Group
 	zoom     *Group
 	shutdown bool // the test stops the edge itself
-	serial   bool // no other test may run meanwhile
-	repeats  bool // agents show repeated messages
+	serial   bool // no other test may run at the same time
+	repeats  bool // agents show retransmissions
 	resolver *resolve.Resolver
 	// hookPeers is called with the agents in place, before the edge runs.
 	hookPeers func(*bed)
 }
 
-// setup starts an edge between a core, Operator Connect with its peers, and Zoom. OPTIONS to peers are off unless a test turns them on.
+// setup starts an edge between a core, Operator Connect with its peers, and Zoom. OPTIONS to peers are off unless a
+// test turns them on.
 func setup(t *testing.T, opts ...option) *bed {
 	t.Helper()
 	bc := &bedConfig{cfg: Default(), peers: 1}
-	// 64×T1 = 2 s: what waits for a time-out should not make tests wait long.
+	// 64×T1 = 2 s, so that tests that need a timeout do not take long.
 	bc.tx = transaction.Config{T1: 32 * time.Millisecond, T2: 128 * time.Millisecond, T4: 100 * time.Millisecond}
 	group := func(name, service string) Group {
 		return Group{Name: name, Service: service, Transport: "udp", Options: Options{Off: true}}
 	}
-	bc.cfg.Groups = []Group{group("core-a", ""), group("teams", "teamsOperatorConnect"), group("zoom", "zoomPhoneCloudPeering")}
+	bc.cfg.Groups = []Group{group("core-a", ""), group("teams", "teamsOperatorConnect"),
+		group("zoom", "zoomPhoneCloudPeering")}
 	for i := range bc.cfg.Groups {
 		// Groups that name the same address share a socket, so each gets its own; all agents send from 127.0.0.1.
 		bc.cfg.Groups[i].Bind.UDP = fmt.Sprintf("127.0.0.%d:0", i+1)
@@ -206,7 +210,8 @@ func setup(t *testing.T, opts ...option) *bed {
 	bc.zoom.Peers = append(bc.zoom.Peers, Peer{Name: "z1", Address: b.zoom.addr()})
 	for i := range bc.peers {
 		a := newAgent(t, fmt.Sprintf("svc%d", i+1), bc.repeats)
-		bc.service.Peers = append(bc.service.Peers, Peer{Name: a.name, Address: a.addr(), Priority: i, Passive: bc.passive == a.name})
+		bc.service.Peers = append(bc.service.Peers, Peer{Name: a.name, Address: a.addr(), Priority: i,
+			Passive: bc.passive == a.name})
 		if i == 0 {
 			b.svc = a
 		} else {
@@ -228,7 +233,8 @@ func setup(t *testing.T, opts ...option) *bed {
 	level := slog.LevelDebug
 	log := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: level}))
 	e, err := New(bc.cfg, Deps{Policy: policy, Rules: rules,
-		Profiles: []leg.Profile{testProfile{domain.OperatorConnect, rules, bc.hook}, testProfile{domain.Zoom, rules, nil}, testProfile{domain.DirectRouting, rules, nil}},
+		Profiles: []leg.Profile{testProfile{domain.OperatorConnect, rules, bc.hook},
+			testProfile{domain.Zoom, rules, nil}, testProfile{domain.DirectRouting, rules, nil}},
 		View: func() route.View {
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -278,7 +284,7 @@ func setup(t *testing.T, opts ...option) *bed {
 	return b
 }
 
-// await waits until cond holds; it looks often, and does not guess how long that takes.
+// await polls until cond holds.
 func await(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	late := time.After(patience)
@@ -288,7 +294,7 @@ func await(t *testing.T, what string, cond func() bool) {
 		select {
 		case <-look.C:
 		case <-late:
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }
@@ -317,7 +323,7 @@ func (b *bed) established(from, to *agent, caller, called string) (up, down *tal
 	return up, down
 }
 
-// over ends a call from one end and checks that the other hears of it.
+// over ends a call from one end and checks that the other gets BYE.
 func (b *bed) over(by, other *talk) {
 	b.t.Helper()
 	by.a.send(by.request("BYE", ""))

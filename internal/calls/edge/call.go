@@ -19,35 +19,35 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// state is where a call is in its life; see the package comment.
+// state is the state of a call; see the package comment.
 type state uint8
 
 const (
-	trying   state = iota // the far INVITE is out, nothing but 100 has come
-	ringing               // a provisional answer was passed on
-	answered              // a 2xx was passed on
-	over                  // ended; peers may still have to answer our BYE or CANCEL
+	trying   state = iota // the far INVITE is sent, nothing but 100 received
+	ringing               // a provisional response was relayed
+	answered              // a 2xx was relayed
+	over                  // ended; our BYE or CANCEL may still await its response
 )
 
-// What a call's timer may be set for.
+// What a call's timer can be set for.
 const (
-	atSilence = iota // the peer has said nothing
-	atSetup          // the peer has not shown progress
-	atRing           // nobody answers, be it a re-INVITE
-	atMax            // the call has lasted long enough
-	atSession        // no session refresh came
-	atProbe          // time to ask whether the sides still know the call
-	atRefers         // the last subscription of a call that has ended ends
+	atSilence = iota // the peer has sent nothing
+	atSetup          // no progress from the peer
+	atRing           // no answer, to a re-INVITE too
+	atMax            // the call has reached its maximum duration
+	atSession        // no session refresh arrived
+	atProbe          // the next probe of both sides is due
+	atRefers         // the last subscription of an ended call expires
 	numTimes
 )
 
 // maxForks bounds the early dialogs of one call.
 const maxForks = 16
 
-// call is one call: its near leg, which came in, and its far leg, which we placed. All fields below mu are guarded by it.
+// call is one call: its near (inbound) leg and its far (outbound) leg. mu guards all fields below it.
 type call struct {
 	e       *Edge
-	headers *headers // as of the call's beginning
+	headers *headers // as of the start of the call
 	id      string
 	start   time.Time
 
@@ -55,7 +55,7 @@ type call struct {
 	state state
 	dec   route.Decision
 	near  side
-	far   *side // of the present attempt; from the answer on, the far leg
+	far   *side // of the current attempt; once answered, the far leg
 
 	// While the call is set up.
 	srv    *transaction.Server // the near INVITE
@@ -65,26 +65,26 @@ type call struct {
 	try    *attempt
 	forks  []fork
 	last   lastWord
-	quit   []string // tags of the far end that have sent BYE before the answer
-	held   *finish  // how the call ended: the near side gets its BYE once it has acknowledged the answer
+	quit   []string // remote tags of the far leg that sent BYE before the answer
+	held   *finish  // how the call ended; set while the near side's BYE waits for the ACK
 
 	// In the call.
-	pending []*relay // requests relayed and not answered yet
-	refers  []*refer // what REFERs subscribed to
+	pending []*relay // relayed requests without a final response
+	refers  []*refer // subscriptions made by REFERs
 	lingers bool     // the call has ended and is kept for refers
 
 	timer *time.Timer
 	times [numTimes]time.Time // zero: not set
 
-	rec *record.Record // nil once it is handed over
+	rec *record.Record // nil once handed over
 
-	// The first of each, which most calls need only: part of the call, to be had with it.
+	// The first of each; most calls need no more. They are part of the call to save allocations.
 	firstOrder [2]*address
 	firstFar   side
 	firstFork  [1]fork
 }
 
-// lastWord is what the peer tried last had to say; it is what the near side gets when there is no other.
+// lastWord is the outcome of the latest attempt; the near side gets it when no peer is left.
 type lastWord struct {
 	status int
 	msg    *sip.Message // nil for silence and transport failures
@@ -98,41 +98,42 @@ type side struct {
 	addr   *address // the peer, on the far leg
 	leg    leg.Leg
 	callID string
-	tag    string // our tag
-	base   string // the tag without a fork's suffix, by which the call is found
-	peer   string // the far end's tag; on the far leg empty until the answer
-	from   string // From of our requests, with our tag
-	to     string // To of our requests, without the far end's tag
+	tag    string // the local tag
+	base   string // the local tag without a fork's suffix, by which the call is found
+	peer   string // the remote tag; on the far leg empty until the answer
+	from   string // From of our requests, with the local tag
+	to     string // To of our requests, without the remote tag
 	target string // Request-URI of our requests
 	routes []string
 	dest   transport.Target
-	home   transport.Target // where the first message went to or came from: used while the target's name is not resolved
-	vague  bool             // it is not resolved yet: try again with the next request
+	// where the first message went to or came from; used while the target's name is not resolved
+	home   transport.Target
+	vague  bool             // the target is not resolved yet; the next request tries again
 	seq    uint32           // CSeq of our latest request
-	seen   uint32           // CSeq of the far end's latest request
-	acked  bool             // far leg: the 2xx of our INVITE has been acknowledged
-	invite *relay           // a re-INVITE of the far end under way here
-	dead   []netip.AddrPort // addresses of the target's name that have failed since it was located
-	placed uint32           // CSeq of the far end's latest INVITE
-	passed uint32           // CSeq with which that was passed on to the other side
-	bye    bool             // BYE has come or been sent
-	ended  bool             // and it is settled
-	refers int              // REFERs of the far end, refused ones too
-	// referred is set once a REFER has been passed on to the far end.
+	seen   uint32           // CSeq of the remote end's latest request
+	acked  bool             // far leg: the 2xx to our INVITE has been acknowledged
+	invite *relay           // a re-INVITE from the remote end in progress
+	dead   []netip.AddrPort // addresses of the target's name that have failed since it was resolved
+	placed uint32           // CSeq of the remote end's latest INVITE
+	passed uint32           // CSeq with which it was relayed to the other side
+	bye    bool             // a BYE was received or sent
+	ended  bool             // and has been answered, or has failed
+	refers int              // REFERs from the remote end, including refused ones
+	// referred is set once a REFER has been relayed to the remote end.
 	referred bool
 }
 
-// fork is one early dialog on the far leg and its image on the near leg.
+// fork is one early dialog on the far leg and its counterpart on the near leg.
 type fork struct {
-	peer   string // the far end's tag
+	peer   string // the remote tag
 	tag    string // our tag for it on the near leg
 	target string
 	routes []string
-	seen   uint32 // CSeq of the far end's latest request in this dialog
-	heard  uint32 // CSeq of the near end's latest request in it
+	seen   uint32 // CSeq of the far side's latest request in this dialog
+	heard  uint32 // CSeq of the near side's latest request in it
 }
 
-// log returns the logger for lines about the call: they carry its id and the Call-ID of each leg, to find it in traces.
+// log returns a logger whose lines carry the call's id and the Call-ID of each leg, by which to find it in traces.
 func (c *call) log() *slog.Logger {
 	l := c.e.log.With("call", c.id, "call_id", c.near.callID)
 	if c.far != nil {
@@ -141,12 +142,20 @@ func (c *call) log() *slog.Logger {
 	return l
 }
 
-// party names the side in records.
+// party returns the side's name in records.
 func (s *side) party() record.Party {
 	if s.near {
 		return record.Near
 	}
 	return record.Far
+}
+
+// role returns the side's name in texts for peers.
+func (s *side) role() string {
+	if s.near {
+		return "calling"
+	}
+	return "called"
 }
 
 func (c *call) other(s *side) *side {
@@ -156,7 +165,7 @@ func (c *call) other(s *side) *side {
 	return &c.near
 }
 
-// shape lets the service's profile shape a message that is about to leave on a side.
+// shape has the service's profile shape a message about to be sent on a side.
 func (c *call) shape(m *sip.Message, s *side) {
 	p := c.headers.profiles[c.dec.Service]
 	if p == nil {
@@ -176,12 +185,12 @@ func (c *call) shape(m *sip.Message, s *side) {
 	}
 }
 
-// request makes a request to a side, with what passes of src, which may be nil. hops is what is left of Max-Forwards.
+// request builds a request to a side, with the lines relayed from src, which may be nil. hops is its Max-Forwards.
 func (c *call) request(s *side, method sip.Method, src *sip.Message, hops int) *sip.Message {
 	return c.requestIn(s, nil, method, src, hops)
 }
 
-// requestIn is request within an early dialog; f is nil for the confirmed one.
+// requestIn is like request, but within the early dialog f; nil stands for the confirmed dialog.
 func (c *call) requestIn(s *side, f *fork, method sip.Method, src *sip.Message, hops int) *sip.Message {
 	target, routes, from, peer := s.target, s.routes, s.from, s.peer
 	if f != nil {
@@ -216,7 +225,7 @@ func (c *call) requestIn(s *side, f *fork, method sip.Method, src *sip.Message, 
 	return m
 }
 
-// ackFor makes the ACK of a 2xx on a side; seq is the INVITE's CSeq number.
+// ackFor builds the ACK for a 2xx on a side; seq is the INVITE's CSeq number.
 func (c *call) ackFor(s *side, seq uint32, src *sip.Message) *sip.Message {
 	save := s.seq
 	s.seq = seq - 1
@@ -225,10 +234,10 @@ func (c *call) ackFor(s *side, seq uint32, src *sip.Message) *sip.Message {
 	return m
 }
 
-// maxForwards is what our own requests carry (RFC 3261 §8.1.1.6).
+// maxForwards is the Max-Forwards of our own requests (RFC 3261 §8.1.1.6).
 const maxForwards = 70
 
-// response makes the answer on a side to req from an answer of the other side.
+// response builds the response to req on a side from src, the other side's response.
 func (c *call) response(s *side, req, src *sip.Message, status int, tag string) *sip.Message {
 	reason := src.Reason()
 	if status != src.Status() {
@@ -240,7 +249,7 @@ func (c *call) response(s *side, req, src *sip.Message, status int, tag string) 
 	return m
 }
 
-// own makes an answer of ours to a request of a side, with a reason for the peer if there is one.
+// own builds our own response to a request of a side; text, if any, tells the peer the reason.
 func (c *call) own(s *side, req *sip.Message, status int, tag, text string) *sip.Message {
 	m := sip.NewResponse(req, status, "", tag)
 	if c.e.named {
@@ -253,8 +262,8 @@ func (c *call) own(s *side, req *sip.Message, status int, tag, text string) *sip
 	return m
 }
 
-// retarget takes over the Contact of a message as the side's target (RFC 3261 §12.2.1.2, §12.2.2). One that cannot be a
-// Request-URI leaves the target as it is.
+// retarget makes the Contact of a message the side's target (RFC 3261 §12.2.1.2, §12.2.2). A Contact that cannot be a
+// Request-URI leaves the target unchanged.
 func (c *call) retarget(s *side, m *sip.Message) {
 	uri, ok := m.Target()
 	if !ok || uri == s.target {
@@ -270,14 +279,14 @@ func (s *side) locate(e *Edge) {
 	s.dead = nil
 }
 
-// again readies a request that failed at one address for the next one of the same name, to which the side turns (RFC 3263 §4.3). It returns nil if none is left;
-// the next request begins with the first one again.
+// again prepares a request that failed at one address for the next address of the same name, which the side uses from
+// then on (RFC 3263 §4.3). It returns nil if none is left; the next request then starts with the first one.
 func (s *side) again(e *Edge, m *sip.Message, failed netip.AddrPort) *sip.Message {
 	if s.dest.Addr != failed {
 		if !slices.Contains(s.dead, failed) {
-			return nil // the target is another one by now, and the request does not name it
+			return nil // the target has changed since; this request does not name the new one
 		}
-		// Another request has turned the side already.
+		// Another request has already moved the side.
 	} else {
 		s.dead = append(s.dead, failed)
 		_, all, _ := e.routes(s, s.target, s.routes)
@@ -301,8 +310,8 @@ func (s *side) where(e *Edge) transport.Target {
 	return s.dest
 }
 
-// loose returns Request-URI and Route lines for a target and route set: with a strict router first, its URI becomes the Request-URI
-// and the target the last Route (RFC 3261 §12.2.1.1).
+// loose returns Request-URI and Route lines for a target and route set: with a strict router first, its URI becomes the
+// Request-URI and the target the last Route (RFC 3261 §12.2.1.1).
 func loose(target string, routes []string) (uri string, lines []string) {
 	if len(routes) == 0 {
 		return target, nil
@@ -317,14 +326,15 @@ func loose(target string, routes []string) (uri string, lines []string) {
 	return a.Addr, append(append([]string(nil), routes[1:]...), "<"+target+">")
 }
 
-// route finds where requests within a dialog go: the topmost Route, else the target (RFC 3261 §12.2.1.1, RFC 3263). A name that is not resolved yet, and
-// a URI that cannot be read, leave it with where the dialog's first message went to or came from; vague tells that asking again may help.
+// route returns where requests within a dialog go: the topmost Route, else the target (RFC 3261 §12.2.1.1, RFC 3263).
+// For a name that is not resolved yet and a URI that cannot be parsed, that is where the dialog's first message went to
+// or came from; vague reports whether a later call may return another result.
 func (e *Edge) route(s *side, target string, routes []string) (_ transport.Target, vague bool) {
 	t, _, vague := e.routes(s, target, routes)
 	return t, vague
 }
 
-// routes is route that returns all addresses of the name too, none where there is no name.
+// routes is like route, but also returns all addresses of the name; none if there is no name.
 func (e *Edge) routes(s *side, target string, routes []string) (_ transport.Target, all []resolve.Target, vague bool) {
 	next := target
 	if len(routes) > 0 {
@@ -345,7 +355,7 @@ func (e *Edge) routes(s *side, target string, routes []string) (_ transport.Targ
 			proto = p
 		}
 	} else if proto == transport.TCP && s.group.proto == transport.UDP && s.group.eps[transport.UDP] != nil {
-		proto = transport.UDP // the request came over TCP for its size only
+		proto = transport.UDP // TCP was used only because of the request's size
 	}
 	if proto != t.From.Proto() {
 		t = transport.Target{From: s.group.eps[proto], ServerName: t.ServerName}
@@ -363,7 +373,7 @@ func (e *Edge) routes(s *side, target string, routes []string) (_ transport.Targ
 			port = proto.DefaultPort()
 		}
 		t.Addr = netip.AddrPortFrom(addr, port)
-		return t, nil, false // on TLS under the name the far side is known by: few certificates carry addresses
+		return t, nil, false // over TLS, verify the name known already: few certificates carry addresses
 	}
 	targets, ok := e.find(resolve.Query{Host: host, Port: uint16(u.Port), Proto: proto})
 	if !ok || len(targets) == 0 {
@@ -380,22 +390,23 @@ func (e *Edge) routes(s *side, target string, routes []string) (_ transport.Targ
 	return t, targets, false
 }
 
-// confined are ranges whose addresses mean something in one network only, or name no host.
+// confined lists ranges whose addresses are valid in one network only, or name no host.
 var confined = func() (out []netip.Prefix) {
-	for p := range strings.FieldsSeq("0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 224.0.0.0/3 " +
+	for p := range strings.FieldsSeq("0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 " +
+		"172.16.0.0/12 192.168.0.0/16 224.0.0.0/3 " +
 		"::/128 ::1/128 fc00::/7 fe80::/10 ff00::/8") {
 		out = append(out, netip.MustParsePrefix(p))
 	}
 	return out
 }()
 
-// unroutable reports whether a, which a peer that sends from src calls its own, cannot be reached from here: it is of
-// a local range that src is not of.
+// unroutable reports whether a, which a peer that sends from src gives as its own address, cannot be reached from here:
+// it is in a confined range that src is not in.
 func unroutable(a, src netip.Addr) bool {
 	return slices.ContainsFunc(confined, func(p netip.Prefix) bool { return p.Contains(a) && !p.Contains(src.Unmap()) })
 }
 
-// at sets a time for the call's timer; zero takes it off. Arm makes it count.
+// at sets one of the call's times; zero clears it. It takes effect with the next arm.
 func (c *call) at(what int, t time.Time) { c.times[what] = t }
 
 // arm sets the timer to the earliest of the times.
@@ -418,7 +429,7 @@ func (c *call) arm() {
 	}
 }
 
-// tick is the timer's call.
+// tick runs when the timer fires.
 func (c *call) tick() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -444,14 +455,15 @@ func (c *call) tick() {
 	}
 	switch {
 	case due(atMax):
-		c.finish(finish{by: record.Tandem, status: 0, text: "the call has lasted as long as this gateway allows", cause: 31})
+		c.finish(finish{by: record.Tandem, text: "maximum call duration reached", cause: causeNormalUnspecified})
 	case due(atSession):
-		c.finish(finish{by: record.Tandem, text: "neither side has refreshed the session in time", cause: 102})
+		c.finish(finish{by: record.Tandem, text: "session timer expired without a refresh from either side",
+			cause: causeRecoveryOnTimerExpiry})
 	case due(atRing):
 		if c.state == answered {
 			c.unanswered()
 		} else {
-			c.giveUp(480, "nobody answered in time", 19)
+			c.giveUp(480, "no answer in time", causeNoAnswer)
 		}
 	case due(atSetup):
 		c.stuck()
@@ -471,12 +483,12 @@ type finish struct {
 	status int          // for the near INVITE, where it has no final answer yet; 0: 503
 	text   string       // why, for the record, and for the peers in Reason
 	cause  int          // Q.850
-	from   *side        // who sent BYE; nil if nobody
+	from   *side        // the side that sent BYE; nil if none did
 	bye    *sip.Message // that BYE
 	cancel *sip.Message // the CANCEL that ended it
 }
 
-// finish ends the call: what is open is answered, who has not hung up is told to, the record is handed over.
+// finish ends the call: it answers open requests, sends BYE to a side that has not sent one, and hands over the record.
 func (c *call) finish(f finish) {
 	if c.state == over {
 		return
@@ -493,7 +505,7 @@ func (c *call) finish(f finish) {
 	}
 	c.pending = slices.DeleteFunc(c.pending, func(r *relay) bool {
 		if slices.Contains(c.refers, r.sub) {
-			return false // a transfer goes on
+			return false // the transfer continues
 		}
 		r.abort()
 		return true
@@ -507,7 +519,7 @@ func (c *call) finish(f finish) {
 	c.close(f)
 }
 
-// hangUp sends BYE to a side that has not sent it, after the ACK it may still be owed.
+// hangUp sends BYE to a side that has not sent one, after the ACK if that is still to be sent.
 func (c *call) hangUp(s *side, f finish) {
 	e := c.e
 	if !s.near && !s.acked {
@@ -533,33 +545,35 @@ func (c *call) hangUp(s *side, f finish) {
 		}
 	}
 	to := s.where(e)
-	if _, err := e.tx.Send(m, to, &farewell{c: c, s: s, bye: m, to: to.Addr}); err != nil {
+	if _, err := e.tx.Send(m, to, &byeTransaction{c: c, s: s, bye: m, to: to.Addr}); err != nil {
 		c.unlink(s)
 		e.m.sendFailed.Inc()
 		c.log().Warn("BYE not sent", "group", s.group.cfg.Name, "error", err)
 	}
 }
 
-// farewell waits for the answer to a BYE: until then a BYE that crosses it finds its call.
-type farewell struct {
+// byeTransaction waits for the response to a BYE; until then a BYE that crosses it finds its call.
+type byeTransaction struct {
 	c   *call // nil once it is answered: the transaction lingers, the call need not
 	s   *side
 	bye *sip.Message
 	to  netip.AddrPort
 }
 
-func (f *farewell) Response(_ *transaction.Client, m *sip.Message) {
-	if c := f.c; m.Status() >= 200 && c != nil {
+// Response implements [transaction.ClientHandler].
+func (b *byeTransaction) Response(_ *transaction.Client, m *sip.Message) {
+	if c := b.c; m.Status() >= 200 && c != nil {
 		c.mu.Lock()
-		c.unlink(f.s)
+		c.unlink(b.s)
 		c.mu.Unlock()
-		f.c, f.s, f.bye = nil, nil, nil
+		b.c, b.s, b.bye = nil, nil, nil
 	}
 }
 
-// Failed sends the BYE to the next address of the name it went to: the other side must not go on talking to nobody.
-func (f *farewell) Failed(_ *transaction.Client, err error) {
-	c := f.c
+// Failed implements [transaction.ClientHandler]: it sends the BYE to the next address of the name, so that the other
+// side is not left in a dead call.
+func (b *byeTransaction) Failed(_ *transaction.Client, err error) {
+	c := b.c
 	if c == nil {
 		return
 	}
@@ -567,27 +581,27 @@ func (f *farewell) Failed(_ *transaction.Client, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if lost(err) {
-		if m := f.s.again(e, f.bye, f.to); m != nil {
-			f.bye, f.to = m, f.s.dest.Addr
-			if _, err := e.tx.Send(m, f.s.dest, f); err == nil {
+		if m := b.s.again(e, b.bye, b.to); m != nil {
+			b.bye, b.to = m, b.s.dest.Addr
+			if _, err := e.tx.Send(m, b.s.dest, b); err == nil {
 				return
 			}
 			e.m.sendFailed.Inc()
 		}
 	}
-	c.unlink(f.s)
+	c.unlink(b.s)
 }
 
-// lost tells whether a request failed because of the address it went to.
+// lost reports whether a request failed because of the address it was sent to.
 func lost(err error) bool { return broken(err) || errors.Is(err, transaction.ErrTimeout) }
 
-// broken tells whether a request failed because its connection did.
+// broken reports whether a request failed because its connection did.
 func broken(err error) bool {
 	var ce *transport.ConnError
 	return errors.As(err, &ce)
 }
 
-// close counts the call off and hands over its record.
+// close takes the call out of the counters and hands over its record.
 func (c *call) close(f finish) {
 	e := c.e
 	c.near.group.calls.Add(-1)
@@ -614,8 +628,8 @@ func (c *call) close(f finish) {
 	}
 	e.m.ended(c, r)
 	if f.by == record.Tandem {
-		c.log().Info("call ended by the gateway", "status", r.Status, "reason", domain.Text(r.Reason), "caller", c.dec.Caller,
-			"called", domain.Dialled(r.Called))
+		c.log().Info("call ended by the gateway", "status", r.Status, "reason", domain.Text(r.Reason),
+			"caller", c.dec.Caller, "called", domain.Dialled(r.Called))
 	}
 	e.records.Put(r)
 	c.srv, c.invite, c.order, c.forks = nil, nil, nil, nil
@@ -630,7 +644,7 @@ func (c *call) close(f finish) {
 	}
 }
 
-// cut ends the call from outside. It returns whether there was anything to end.
+// cut ends the call from outside. It reports whether the call had not ended before.
 func (c *call) cut(why string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -639,11 +653,12 @@ func (c *call) cut(why string) bool {
 		return false
 	}
 	c.refers = nil
-	c.finish(finish{by: record.Tandem, text: why, cause: 41})
+	c.finish(finish{by: record.Tandem, text: why, cause: causeTemporaryFailure})
 	return true
 }
 
-// hopsLeft is Max-Forwards of a request that is passed on (RFC 3261 §16.6 item 3). The caller has answered 483 to those with none.
+// hopsLeft returns the Max-Forwards of the request as relayed (RFC 3261 §16.6 item 3). Requests with none left have
+// been answered 483 before.
 func hopsLeft(m *sip.Message) int {
 	n, ok := m.MaxForwards()
 	if !ok {

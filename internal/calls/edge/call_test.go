@@ -8,7 +8,8 @@ import (
 func TestACallToAService(t *testing.T) {
 	b := setup(t)
 	up := b.core.newCall(outside, served)
-	b.core.send(up.request("INVITE", sdp, "P-Asserted-Identity: <tel:"+outside+">", "X-Odd:  kept as it came", "Max-Forwards: 20"))
+	b.core.send(up.request("INVITE", sdp, "P-Asserted-Identity: <tel:"+outside+">", "X-Odd:  kept as it came",
+		"Max-Forwards: 20"))
 	b.core.expect("100")
 	inv := b.svc.expect("INVITE")
 	if got, want := inv.get("Max-Forwards"), "19"; got != want {
@@ -51,7 +52,8 @@ func TestACallToAService(t *testing.T) {
 	}
 	b.over(up, down)
 	r := b.record()
-	if r.Status != 200 || r.EndedBy != "near" || r.Called != served || r.Caller != outside || r.Account != "acme" || len(r.Tried) != 1 || r.Tried[0].Result != "answered" {
+	if r.Status != 200 || r.EndedBy != "near" || r.Called != served || r.Caller != outside || r.Account != "acme" ||
+		len(r.Tried) != 1 || r.Tried[0].Result != "answered" {
 		t.Errorf("record = %+v", r)
 	}
 	b.idle()

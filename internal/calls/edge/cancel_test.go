@@ -27,7 +27,7 @@ func TestCancel(t *testing.T) {
 			t.Errorf("record = %+v", r)
 		}
 		b.idle()
-		// Too late: it is answered, and nothing happens.
+		// Too late: it is answered and has no effect.
 		b.core.send(up.cancel("X-Again: 1"))
 		b.core.next(patience)
 		b.svc.quiet()
@@ -83,7 +83,7 @@ func TestCancel(t *testing.T) {
 
 func TestCancelRacesTheAnswer(t *testing.T) {
 	covers(t, "C3")
-	// Both at one moment, many times: however it turns out, both sides agree, and nothing is left.
+	// Both at the same time, many times: whatever the outcome, both sides agree and nothing is left.
 	b := setup(t)
 	for range 200 {
 		up, down, inv := b.ringing(b.core, b.svc, outside, served)
@@ -126,7 +126,7 @@ func TestByeInAnEarlyDialog(t *testing.T) {
 	covers(t, "C5", "C6")
 	b := setup(t)
 	up, down, inv := b.ringing(b.core, b.svc, outside, served)
-	b.svc.send(down.request("BYE", "")) // it may not
+	b.svc.send(down.request("BYE", "")) // not allowed
 	b.svc.expect("481")
 	b.core.send(up.request("BYE", ""))
 	got := b.core.expectAll("200", "487")
@@ -160,7 +160,7 @@ func TestCancelOfAReinvite(t *testing.T) {
 				b.core.send(up.ackFailure(m))
 			}
 			b.svc.expect("ACK")
-			b.over(up, down) // the call lives on
+			b.over(up, down) // the call continues
 			b.idle()
 		})
 	}

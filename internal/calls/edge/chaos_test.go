@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestAnythingAtAnyTime has both sides send requests and answers without sense, in and out of turn: whatever comes, the edge does not panic, answers every
-// request but ACK, and has nothing left in the end. The bed checks the rest.
+// TestAnythingAtAnyTime has both sides send random requests and responses at random times: the edge must not panic,
+// must answer every request but ACK, and must keep nothing in the end. The bed checks the rest.
 func TestAnythingAtAnyTime(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -19,9 +19,15 @@ func TestAnythingAtAnyTime(t *testing.T) {
 				c.cfg.Timers.FailoverAfter = 200 * time.Millisecond
 			})
 			r := rand.New(rand.NewPCG(seed, 7))
-			methods := []string{"INVITE", "ACK", "BYE", "CANCEL", "UPDATE", "PRACK", "INFO", "NOTIFY", "REFER", "OPTIONS", "MESSAGE", "WEIRD"}
-			answers := []string{"100 Trying", "180 Ringing", "183 Session Progress", "200 OK", "202 Accepted", "302 Moved", "401 No", "404 Gone", "408 Late", "481 No", "486 Busy", "491 Glare", "503 Full", "603 Never"}
-			extras := []string{"RAck: 1 1 INVITE", "Require: 100rel", "RSeq: 1", "Session-Expires: 1", "Max-Forwards: 0", "Retry-After: 1", "Contact: <sip:odd>", "Contact: <tel:+1>", "Record-Route: <sip:127.0.0.1:9>", "Record-Route: bad", "CSeq: 1 INFO", "Replaces: a;to-tag=b;from-tag=c", "Reason: Q.850;cause=16"}
+			methods := []string{"INVITE", "ACK", "BYE", "CANCEL", "UPDATE", "PRACK", "INFO", "NOTIFY", "REFER",
+				"OPTIONS", "MESSAGE", "WEIRD"}
+			answers := []string{"100 Trying", "180 Ringing", "183 Session Progress", "200 OK", "202 Accepted",
+				"302 Moved", "401 No", "404 Gone", "408 Late", "481 No", "486 Busy", "491 Glare",
+				"503 Full", "603 Never"}
+			extras := []string{"RAck: 1 1 INVITE", "Require: 100rel", "RSeq: 1", "Session-Expires: 1",
+				"Max-Forwards: 0", "Retry-After: 1", "Contact: <sip:odd>", "Contact: <tel:+1>",
+				"Record-Route: <sip:127.0.0.1:9>", "Record-Route: bad", "CSeq: 1 INFO",
+				"Replaces: a;to-tag=b;from-tag=c", "Reason: Q.850;cause=16"}
 			agents := []*agent{b.core, b.svc, b.more[0], b.zoom}
 			var talks []*talk
 			var asked []struct {
@@ -68,12 +74,14 @@ func TestAnythingAtAnyTime(t *testing.T) {
 				switch k := r.IntN(10); {
 				case k == 0 || len(talks) == 0:
 					a := agents[r.IntN(len(agents))]
-					c := a.newCall([]string{outside, served}[r.IntN(2)], []string{served, open_, outside, "911"}[r.IntN(4)])
+					c := a.newCall([]string{outside, served}[r.IntN(2)],
+						[]string{served, open_, outside, "911"}[r.IntN(4)])
 					a.send(c.request("INVITE", sdp))
 					talks = append(talks, c)
 				case k < 5 && len(asked) > 0:
 					x := asked[r.IntN(len(asked))]
-					x.c.a.send(x.c.replyAs(x.m, answers[r.IntN(len(answers))], fmt.Sprintf("tag%d", r.IntN(3)), body(), extra()...))
+					x.c.a.send(x.c.replyAs(x.m, answers[r.IntN(len(answers))], fmt.Sprintf("tag%d", r.IntN(3)),
+						body(), extra()...))
 				default:
 					c := talks[r.IntN(len(talks))]
 					switch m := methods[r.IntN(len(methods))]; m {
@@ -98,7 +106,7 @@ func TestAnythingAtAnyTime(t *testing.T) {
 				}
 				return false
 			})
-			// Nobody answers the BYEs: their time-outs clear up.
+			// The BYEs get no responses: their timeouts clean up.
 			b.e.cut("the test is over")
 			b.idle()
 			await(t, "transactions to end", func() bool { return b.e.tx.Pending() == 0 })

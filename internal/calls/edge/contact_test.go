@@ -43,9 +43,10 @@ func TestContactFormsOnBothLegs(t *testing.T) {
 }
 
 // unusable are Contact lines, or none at all, that give no Request-URI.
-var unusable = []string{"Contact:", "Contact: *", "Contact: <tel:+442079460100>", "Contact: <http://h.example/>", "Contact: <sip:>", `Contact: "A <sip:a@h.example>`, "Contact: <sip:a b@h.example>"}
+var unusable = []string{"Contact:", "Contact: *", "Contact: <tel:+442079460100>", "Contact: <http://h.example/>",
+	"Contact: <sip:>", `Contact: "A <sip:a@h.example>`, "Contact: <sip:a b@h.example>"}
 
-// A 2xx whose Contact cannot be a Request-URI: the call stays up, and requests keep the INVITE's Request-URI and go
+// A 2xx whose Contact cannot be a Request-URI: the call continues, and requests keep the INVITE's Request-URI and go
 // where it went.
 func TestAnswerWithoutUsableContact(t *testing.T) {
 	covers(t, "A20")
@@ -71,7 +72,7 @@ func TestAnswerWithoutUsableContact(t *testing.T) {
 		b.svc.send(down.reply(m, "200 OK", ""))
 		b.idle()
 	}
-	if n := strings.Count(b.log.String(), "answer without a usable Contact"); n != len(unusable) {
+	if n := strings.Count(b.log.String(), "response without a usable Contact"); n != len(unusable) {
 		t.Errorf("%d log lines name the Contact, want %d", n, len(unusable))
 	}
 }
@@ -104,7 +105,7 @@ func TestPrackWithoutUsableContact(t *testing.T) {
 	b.idle()
 }
 
-// A 2xx that nobody wants any more is acknowledged and hung up on, whatever its Contact.
+// A 2xx that is no longer wanted gets ACK and BYE, whatever its Contact.
 func TestUnwantedAnswerWithoutUsableContact(t *testing.T) {
 	covers(t, "A20", "C3")
 	b := setup(t)
@@ -130,7 +131,7 @@ func TestUnwantedAnswerWithoutUsableContact(t *testing.T) {
 	}
 }
 
-// A target refresh whose Contact cannot be a Request-URI leaves the target as it was; in a request it is refused (RFC
+// A target refresh whose Contact cannot be a Request-URI leaves the target unchanged; in a request it is refused (RFC
 // 3261 §8.1.1.8).
 func TestTargetRefreshWithoutUsableContact(t *testing.T) {
 	covers(t, "D24")
@@ -170,7 +171,7 @@ func TestTargetRefreshWithoutUsableContact(t *testing.T) {
 	}
 }
 
-// A malformed Record-Route in an answer makes no malformed Route.
+// A malformed Record-Route in a response does not lead to a malformed Route.
 func TestRouteSetIsWellFormed(t *testing.T) {
 	covers(t, "D19")
 	b := setup(t)
@@ -179,7 +180,8 @@ func TestRouteSetIsWellFormed(t *testing.T) {
 	b.core.expect("100")
 	inv := b.svc.expect("INVITE")
 	down := b.svc.called(inv)
-	rr := []string{"Record-Route: <sip:p#2@" + b.svc.addr() + ";lr>", "Record-Route: sip:" + b.svc.addr() + ";lr", `Record-Route: "x <sip:h.example>`, "Record-Route: <tel:+1>"}
+	rr := []string{"Record-Route: <sip:p#2@" + b.svc.addr() + ";lr>", "Record-Route: sip:" + b.svc.addr() + ";lr",
+		`Record-Route: "x <sip:h.example>`, "Record-Route: <tel:+1>"}
 	b.svc.send(down.reply(inv, "200 OK", sdp, rr...))
 	up.answered(b.core.expect("200"))
 	b.core.send(up.ack(1, ""))
@@ -192,16 +194,19 @@ func TestRouteSetIsWellFormed(t *testing.T) {
 	b.idle()
 }
 
-// Teams and PBXs send "#" unescaped; it leaves as %23 in every URI, and answers repeat what came.
+// Teams and PBXs send "#" unescaped; it is sent as %23 in every URI, and responses repeat it as received.
 func TestHashLeavesEscaped(t *testing.T) {
 	covers(t, "I16")
 	b := setup(t)
 	up := b.svc.newCall(served, "#123")
-	b.svc.send(up.request("INVITE", sdp, "P-Asserted-Identity: <sip:#5@x.example>, <tel:*6#;phone-context=+44>", "Diversion: sip:#7@x.example;reason=unknown;note=\"#\"",
+	b.svc.send(up.request("INVITE", sdp, "P-Asserted-Identity: <sip:#5@x.example>, <tel:*6#;phone-context=+44>",
+		"Diversion: sip:#7@x.example;reason=unknown;note=\"#\"",
 		"History-Info: <sip:#8@x.example>;index=1", "Refer-To: <sip:#9@x.example>", "Subject: room #1"))
 	b.svc.expect("100")
 	inv := b.core.expect("INVITE")
-	for _, w := range []string{"INVITE sip:%23123@", "To: <sip:%23123@", "<sip:%235@x.example>, <tel:*6%23;phone-context=+44>", "Diversion: sip:%237@x.example;reason=unknown;note=\"#\"",
+	for _, w := range []string{"INVITE sip:%23123@", "To: <sip:%23123@",
+		"<sip:%235@x.example>, <tel:*6%23;phone-context=+44>",
+		"Diversion: sip:%237@x.example;reason=unknown;note=\"#\"",
 		"<sip:%238@x.example>", "<sip:%239@x.example>", "Subject: room #1"} {
 		if !strings.Contains(inv.raw, w) {
 			t.Errorf("the far INVITE lacks %q:\n%s", w, inv.raw)
@@ -230,7 +235,8 @@ func TestHashLeavesEscaped(t *testing.T) {
 func TestEscapedBlankInTheCalledNumber(t *testing.T) {
 	covers(t, "I17")
 	b := setup(t)
-	for _, c := range []string{served + "%20", "%20" + served, served[:5] + "%20" + served[5:], served + "%09", served + "%00", served + "%C2%A0", served + "%20;npdi"} {
+	for _, c := range []string{served + "%20", "%20" + served, served[:5] + "%20" + served[5:], served + "%09",
+		served + "%00", served + "%C2%A0", served + "%20;npdi"} {
 		up := b.core.newCall(outside, served)
 		up.target = "sip:" + c + "@" + b.core.edge.String()
 		b.core.send(up.request("INVITE", sdp))

@@ -24,14 +24,14 @@ func (b *bed) forget() {
 	b.records = b.records[:0]
 }
 
-// TestWhatACallLeavesBehind bounds the memory that a call holds on to once it is over: for 64×T1 its transactions must still absorb retransmissions, and at 1,000
-// calls a second that is 32,000 calls.
-func TestWhatACallLeavesBehind(t *testing.T) {
+// TestMemoryOfEndedCalls bounds the memory held by an ended call: its transactions must absorb retransmissions for
+// 64×T1, and at 1,000 calls per second that is 32,000 calls.
+func TestMemoryOfEndedCalls(t *testing.T) {
 	b := setup(t, func(c *bedConfig) {
 		c.cfg.Limits.MaxCallsPerSecond = 100_000
 		c.tx = transaction.Config{} // RFC 3261's timers
 		c.serial = true
-		c.repeats = true // the agents remember nothing
+		c.repeats = true // the agents keep no messages
 	})
 	const warm, calls = 200, 1000
 	heap := func() uint64 {
@@ -59,8 +59,9 @@ func TestWhatACallLeavesBehind(t *testing.T) {
 		_ = w.Close()
 	}
 	each := float64(after-before) / calls
-	t.Logf("%d calls in %v; %.0f bytes and %.1f transactions left of each", calls, took, each, float64(b.e.tx.Live()-live)/calls)
+	t.Logf("%d calls in %v; %.0f bytes and %.1f transactions left of each", calls, took, each,
+		float64(b.e.tx.Live()-live)/calls)
 	if each > 3500 {
-		t.Errorf("%.0f bytes are left of each call that is over, want at most 3500", each)
+		t.Errorf("%.0f bytes are left of each ended call, want at most 3500", each)
 	}
 }

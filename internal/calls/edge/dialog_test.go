@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// reinvited passes a re-INVITE from one end to the other and has it accepted.
+// reinvited sends a re-INVITE from one end to the other and has it accepted.
 func (b *bed) reinvited(from, to *talk, offer, answer, ackBody string) {
 	b.t.Helper()
 	from.a.send(from.request("INVITE", offer))
@@ -40,7 +40,7 @@ func TestReinvitesPass(t *testing.T) {
 	b.reinvited(down, up, "", hold, held) // no offer: it is in the 200, the answer in the ACK
 	b.over(down, up)
 	up, down = b.established(b.core, b.zoom, outside, open_)
-	b.reinvited(up, down, "", hold, held) // towards a service that takes such
+	b.reinvited(up, down, "", hold, held) // towards a service that accepts such
 	b.over(down, up)
 	b.idle()
 }
@@ -65,7 +65,7 @@ func TestGlare(t *testing.T) {
 	}
 	b.core.send(second.ackFailure(m))
 	up.cseq = second.cseq
-	// The far side refuses: it passes, and the call goes on.
+	// The far side refuses: the response is relayed, and the call continues.
 	for _, final := range []string{"491 Request Pending", "488 Not Acceptable Here"} {
 		b.svc.send(down.reply(inv, final, ""))
 		b.svc.expect("ACK")
@@ -85,7 +85,8 @@ func TestGlare(t *testing.T) {
 func TestADialogThatIsGoneEndsTheCall(t *testing.T) {
 	covers(t, "D8")
 	for _, c := range []struct{ method, answer string }{
-		{"INVITE", "481 Call/Transaction Does Not Exist"}, {"INVITE", "408 Request Timeout"}, {"UPDATE", "481 Gone"}, {"UPDATE", ""},
+		{"INVITE", "481 Call/Transaction Does Not Exist"}, {"INVITE", "408 Request Timeout"},
+		{"UPDATE", "481 Gone"}, {"UPDATE", ""},
 	} {
 		t.Run(c.method+" "+c.answer, func(t *testing.T) {
 			b := setup(t)
@@ -108,7 +109,8 @@ func TestADialogThatIsGoneEndsTheCall(t *testing.T) {
 			b.core.send(up.reply(got[1], "200 OK", ""))
 			bye := b.svc.expect("BYE")
 			b.svc.send(down.reply(bye, "200 OK", ""))
-			if r := b.record(); r.EndedBy != "tandem" || !strings.Contains(r.Reason, "far side no longer knows the call") {
+			if r := b.record(); r.EndedBy != "tandem" ||
+				!strings.Contains(r.Reason, "called side no longer knows the call") {
 				t.Errorf("record = %+v", r)
 			}
 			b.idle()
@@ -120,7 +122,9 @@ func TestOtherFailuresWithinACallLeaveItUp(t *testing.T) {
 	covers(t, "D7", "D21")
 	b := setup(t)
 	up, down := b.established(b.core, b.svc, outside, served)
-	for _, c := range []struct{ method, answer string }{{"NOTIFY", "481 Subscription does not exist"}, {"INFO", "481 Gone"}, {"PRACK", "481 Gone"}, {"INFO", "408 Request Timeout"}, {"INFO", "415 Unsupported Media Type"}, {"UPDATE", "488 No"}, {"NOTIFY", "489 Bad Event"}} {
+	for _, c := range []struct{ method, answer string }{{"NOTIFY", "481 Subscription does not exist"},
+		{"INFO", "481 Gone"}, {"PRACK", "481 Gone"}, {"INFO", "408 Request Timeout"},
+		{"INFO", "415 Unsupported Media Type"}, {"UPDATE", "488 No"}, {"NOTIFY", "489 Bad Event"}} {
 		b.core.send(up.request(c.method, sdp, "Event: x", "Subscription-State: active"))
 		req := b.svc.expect(c.method)
 		b.svc.send(down.reply(req, c.answer, ""))
@@ -148,7 +152,7 @@ func TestUpdate(t *testing.T) {
 	if ok := b.core.expect("200"); ok.body != sdp {
 		t.Errorf("200 to UPDATE has body %q", ok.body)
 	}
-	// The new target counts from here on.
+	// The new target is used from here on.
 	b.core.send(up.request("BYE", ""))
 	b.core.expect("200")
 	bye := b.svc.expect("BYE")
@@ -165,7 +169,7 @@ func TestTargetRefreshByTheCallingSide(t *testing.T) {
 	up, down := b.established(b.core, b.svc, outside, served)
 	up.contact = "<sip:elsewhere@" + b.core.addr() + ">"
 	saved := up.local
-	up.local = strings.Replace(up.local, ">", ";added=1>", 1) // must not get through
+	up.local = strings.Replace(up.local, ">", ";added=1>", 1) // must not be relayed
 	b.reinvited(up, down, sdp, sdp, "")
 	up.local = saved
 	b.svc.send(down.request("INFO", "", "X-Digits: 5", "From: "+down.local+";tag="+down.localTag+";smuggled=1"))
@@ -259,7 +263,8 @@ func TestRefer(t *testing.T) {
 		}
 		b.core.send(up.reply(ref, "202 Accepted", ""))
 		b.svc.expect("202")
-		b.core.send(up.request("NOTIFY", "SIP/2.0 200 OK\r\n", "Event: refer", "Subscription-State: terminated", "Content-Type: message/sipfrag"))
+		b.core.send(up.request("NOTIFY", "SIP/2.0 200 OK\r\n", "Event: refer", "Subscription-State: terminated",
+			"Content-Type: message/sipfrag"))
 		n := b.svc.expect("NOTIFY")
 		if n.body != "SIP/2.0 200 OK\r\n" {
 			t.Errorf("NOTIFY came as\n%s", n.raw)
@@ -294,7 +299,7 @@ func TestByeFromBothSidesAtOnce(t *testing.T) {
 			}
 		}
 		b.idle()
-		// What crossed may still lie about.
+		// Messages that crossed may still be queued.
 		for _, a := range []*agent{b.core, b.svc} {
 			for len(a.in) > 0 {
 				if m := <-a.in; m.is("BYE") {
@@ -360,7 +365,7 @@ func TestRequestsUnderWayWhenTheCallEnds(t *testing.T) {
 	b.idle()
 }
 
-func TestAReInviteIsNotWaitedForForEver(t *testing.T) {
+func TestAReInviteTimesOut(t *testing.T) {
 	covers(t, "D22")
 	for _, answer := range []string{"487 Request Terminated", ""} {
 		t.Run(answer, func(t *testing.T) {
@@ -375,7 +380,7 @@ func TestAReInviteIsNotWaitedForForEver(t *testing.T) {
 				b.svc.send(down.reply(inv, answer, ""))
 				b.svc.expect("ACK")
 				b.core.send(up.ackFailure(b.core.expect("487")))
-				// The next one gets through, and the call lasts.
+				// The next one is relayed, and the call continues.
 				b.svc.send(down.request("INVITE", sdp))
 				b.svc.expect("100")
 				back := b.core.expect("INVITE")
@@ -397,8 +402,8 @@ func TestAReInviteIsNotWaitedForForEver(t *testing.T) {
 	}
 }
 
-// TestAReInviteEndsWithItsCall: one that rings when the call ends is cancelled, and its transaction ends though no
-// final answer comes.
+// TestAReInviteEndsWithItsCall checks that a re-INVITE that rings when the call ends is cancelled, and that its
+// transaction ends without a final response.
 func TestAReInviteEndsWithItsCall(t *testing.T) {
 	covers(t, "D35")
 	b := setup(t)

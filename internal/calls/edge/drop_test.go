@@ -17,7 +17,7 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/ca"
 )
 
-// dropped is how many requests were dropped for want of a group.
+// dropped returns the number of requests dropped because they belong to no group.
 func (b *bed) dropped() float64 {
 	b.t.Helper()
 	var v dto.Metric
@@ -27,7 +27,7 @@ func (b *bed) dropped() float64 {
 	return v.Counter.GetValue()
 }
 
-// Two groups share a listener; an address of the one shows the certificate of the other.
+// Two groups share a listener; an address of one presents the certificate of the other.
 func TestACertificateOfAnotherGroupGetsNothing(t *testing.T) {
 	covers(t, "S10")
 	authority, err := ca.New("test")
@@ -78,7 +78,8 @@ func TestACertificateOfAnotherGroupGetsNothing(t *testing.T) {
 		}
 	}
 	await(t, "six requests to be counted", func() bool { return b.dropped() == 6 })
-	_ = wrong.SetReadDeadline(time.Now().Add(300 * time.Millisecond)) // the layer below says 100 by itself after 200 ms
+	// The transaction layer sends 100 by itself after 200 ms.
+	_ = wrong.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 	if n, err := wrong.Read(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("read %d bytes and %v, want silence", n, err)
 	}
@@ -98,7 +99,8 @@ func TestACertificateOfAnotherGroupGetsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = right.SetReadDeadline(time.Now().Add(patience))
-	if l, err := textproto.NewReader(bufio.NewReader(right)).ReadLine(); err != nil || !strings.HasPrefix(l, "SIP/2.0 200") {
+	if l, err := textproto.NewReader(bufio.NewReader(right)).ReadLine(); err != nil ||
+		!strings.HasPrefix(l, "SIP/2.0 200") {
 		t.Errorf("the group's own certificate got %q, %v", l, err)
 	}
 }

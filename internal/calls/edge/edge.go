@@ -26,30 +26,31 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// Deps is what the edge is given.
+// Deps holds the dependencies of an Edge.
 type Deps struct {
 	// Policy is the routing policy, compiled for the groups of this configuration (see Config.RouteGroups).
 	Policy *route.Policy
 	// Rules is the header policy.
 	Rules *leg.Rules
-	// Profiles are the services' call profiles; each service of a group needs one.
+	// Profiles are the services' call profiles, one for each service that a group has.
 	Profiles []leg.Profile
-	// View returns the number index, nil as long as none has ever been loaded; then calls get 503. It is asked once per call.
+	// View returns the number index, nil until one has been loaded; until then calls get 503. It is called once per
+	// call.
 	View func() route.View
-	// Records takes a record of each call. Nil discards them.
+	// Records receives a record of each call. Nil discards them.
 	Records record.Sink
-	// Resolver resolves peers' names and those in Contact and Route. Nil: addresses only.
+	// Resolver resolves peers' names and those in Contact and Route. Nil: only addresses work.
 	Resolver *resolve.Resolver
-	// Log and Registerer are where log lines and metrics go; nil for nowhere.
+	// Log and Registerer receive log lines and metrics; nil discards them.
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
-	// Transport and Transaction set bounds and timers of the layers below. The zero values are RFC 3261's.
+	// Transport and Transaction set limits and timers of the layers below. The zero values are those of RFC 3261.
 	Transport   transport.Config
 	Transaction transaction.Config
 }
 
-// Edge is the back-to-back user agent. Its life: New, which binds all addresses; Run; Drain if one likes; the end of Run's context. Its methods are
-// safe for concurrent use.
+// Edge is the back-to-back user agent. Life cycle: New (binds all addresses), Run, optionally Drain, then cancel Run's
+// context. Its methods are safe for concurrent use.
 type Edge struct {
 	cfg     Config
 	log     *slog.Logger
@@ -66,43 +67,44 @@ type Edge struct {
 	ports   map[*transport.Endpoint]*port
 	keys    []keyFiles
 	m       *metrics
-	server  sip.Header // Server line of our own answers
+	server  sip.Header // Server line of our own responses
 	agent   sip.Header // User-Agent line of our own requests
-	named   bool       // whether these two are sent
-	tagHead string     // what our tags begin with: node and "-"
+	named   bool       // server and agent are sent
+	tagHead string     // prefix of our tags: node and "-"
 
 	calls  table
 	active atomic.Int64
-	// lingering counts the calls that have ended and are kept for their REFERs' subscriptions: at most Limits.MaxCalls.
+	// lingering counts ended calls that are kept for their REFERs' subscriptions: at most Limits.MaxCalls.
 	lingering atomic.Int64
 	rate      gate
 	draining  atomic.Bool
-	leaving   atomic.Bool // OPTIONS is answered 503, calls are taken
+	leaving   atomic.Bool // OPTIONS gets 503, calls are accepted
 	stopping  atomic.Bool
 	running   atomic.Bool
 	idle      chan struct{} // gets a token when the last call ends
 	unknown   logGate
 	refused   logGate
-	sourcesMu sync.Mutex // guards the making of the ports' sources, and group.withdrawn
+	sourcesMu sync.Mutex // guards rebuilding the ports' sources, and group.withdrawn
 }
 
-// refusalLines is how many refusals a second are logged one by one; each is in the call records anyway.
+// refusalLines is the maximum number of refusals logged per second; call records have them all.
 const refusalLines = 100
 
-// port is what the edge knows of one endpoint.
+// port is the edge's state of one endpoint.
 type port struct {
 	ep      *transport.Endpoint
 	proto   transport.Proto
 	sources atomic.Pointer[sources]
 }
 
-// New checks the configuration, binds all addresses and makes an edge that does not yet read from them. An error names what could not be had.
+// New checks the configuration, binds all addresses and returns an edge that does not read from them yet. An error
+// names what failed.
 func New(cfg Config, d Deps) (*Edge, error) {
 	if errs := cfg.Validate(); len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
 	if d.Policy == nil || d.Rules == nil || d.View == nil {
-		return nil, errors.New("edge needs a routing policy, header rules and a view of the index")
+		return nil, errors.New("edge needs a routing policy, header rules and a view of the number index")
 	}
 	e := &Edge{cfg: cfg, log: d.Log, policy: d.Policy, view: d.View, records: d.Records,
 		byName: map[string]*group{}, ports: map[*transport.Endpoint]*port{},
@@ -150,7 +152,8 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	txc := d.Transaction
 	txc.NewTag, txc.Urgent = e.newTag, e.urgentRequest
 	if txc.Validator == nil {
-		txc.Validator = &sip.Validator{Limits: tpc.Limits, Understands: func(tag string) bool { return extensions[strings.ToLower(tag)] }}
+		txc.Validator = &sip.Validator{Limits: tpc.Limits,
+			Understands: func(tag string) bool { return extensions[strings.ToLower(tag)] }}
 	}
 	if txc.RetryAfter == 0 {
 		txc.RetryAfter = cfg.Limits.RetryAfter
@@ -168,10 +171,10 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	return e, nil
 }
 
-// newTag makes a tag that names this node.
+// newTag returns a new tag that names this node.
 func (e *Edge) newTag() string { return sip.Token(e.tagHead) }
 
-// listen makes the groups and opens their endpoints, one for each address that differs.
+// listen builds the groups and opens their endpoints, one for each distinct address.
 func (e *Edge) listen() error {
 	open := map[string]*transport.Endpoint{}
 	for i := range e.cfg.Groups {
@@ -181,13 +184,14 @@ func (e *Edge) listen() error {
 		g.rate.limit(cfg.MaxCallsPerSecond)
 		if !g.core() {
 			if e.profile(g) == nil {
-				return fmt.Errorf("peer group %s: there is no call profile for %s", cfg.Name, g.service)
+				return fmt.Errorf("peer group %s: no call profile for %s", cfg.Name, g.service)
 			}
 		}
 		if cfg.Insecure {
-			e.log.Warn("peer group takes SIP without TLS beyond loopback (insecure: true)", "group", cfg.Name)
+			e.log.Warn("peer group accepts SIP without TLS beyond loopback (insecure: true)", "group", cfg.Name)
 		}
-		for _, p := range []transport.Proto{transport.TCP, transport.UDP, transport.TLS} { // UDP needs its TCP for large requests
+		// UDP comes after TCP, which it needs for large requests.
+		for _, p := range []transport.Proto{transport.TCP, transport.UDP, transport.TLS} {
 			bind := cfg.Bind.of(p)
 			if bind == "" {
 				continue
@@ -228,7 +232,8 @@ func (e *Edge) open(cfg *Group, p transport.Proto, g *group) (*transport.Endpoin
 				return g, true
 			}
 			if n, ok := e.unknown.pass(time.Now()); ok {
-				e.log.Warn("SIP from an unknown source dropped", "source", src.String(), "transport", p.Param(), "at", bind.String(), "more_since_last", n)
+				e.log.Warn("SIP message from an unknown source dropped", "source", src.String(), "transport", p.Param(),
+					"at", bind.String(), "more_since_last", n)
 			}
 			return nil, false
 		},
@@ -243,7 +248,8 @@ func (e *Edge) open(cfg *Group, p transport.Proto, g *group) (*transport.Endpoin
 			return nil, fmt.Errorf("peer group %s: %w", cfg.Name, err)
 		}
 		e.keys = append(e.keys, keyFiles{files, g.index})
-		ec.TLS = &transport.TLSConfig{Keys: files.Keys, Identity: transport.FileIdentity, Roots: files.Roots, Anonymous: cfg.TLS.ClientCertificates == "optional",
+		ec.TLS = &transport.TLSConfig{Keys: files.Keys, Identity: transport.FileIdentity, Roots: files.Roots,
+			Anonymous: cfg.TLS.ClientCertificates == "optional",
 			PeerNames: e.cfg.peerNames(cfg.Bind.TLS)}
 	}
 	ep, err := e.tp.Listen(ec)
@@ -255,12 +261,13 @@ func (e *Edge) open(cfg *Group, p transport.Proto, g *group) (*transport.Endpoin
 	return ep, nil
 }
 
-// rebuildSources makes the endpoints' tables of known sources again.
+// rebuildSources rebuilds the endpoints' tables of known sources.
 func (e *Edge) rebuildSources() {
 	e.sourcesMu.Lock()
 	defer e.sourcesMu.Unlock()
 	for _, g := range e.groups {
-		maps.DeleteFunc(g.withdrawn, func(_ netip.Prefix, at time.Time) bool { return time.Since(at) > e.sourceGrace() })
+		maps.DeleteFunc(g.withdrawn,
+			func(_ netip.Prefix, at time.Time) bool { return time.Since(at) > e.sourceGrace() })
 	}
 	for _, po := range e.ports {
 		po.sources.Store(newSources(e.groups, po.ep, po.proto))
@@ -275,7 +282,7 @@ type Listening struct {
 	Advertised string         `json:"advertised"`
 }
 
-// Listening returns the addresses that are bound, with port 0 replaced by what was taken.
+// Listening returns the bound addresses, with the actual port in place of port 0.
 func (e *Edge) Listening() []Listening {
 	var out []Listening
 	at := map[*transport.Endpoint]int{}
@@ -297,7 +304,8 @@ func (e *Edge) Listening() []Listening {
 	return out
 }
 
-// Run reads, answers, watches peers, and places calls until ctx is done. Then every call left is ended with BYE, and everything closed.
+// Run handles messages and calls, and monitors the peers, until ctx is done. Then it ends every remaining call with BYE
+// and closes everything.
 func (e *Edge) Run(ctx context.Context) error {
 	defer e.close()
 	if err := e.tp.Start(e.tx); err != nil {
@@ -316,17 +324,17 @@ func (e *Edge) Run(ctx context.Context) error {
 	e.stopping.Store(true)
 	stop()
 	wg.Wait()
-	n := e.cut("the gateway is stopped")
-	// Let BYE and CANCEL be answered, and 487 and 503 acknowledged: but not for long.
+	n := e.cut("the gateway is shutting down")
+	// Wait briefly for the responses to BYE and CANCEL, and the ACKs for 487 and 503.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutPatience)
 	defer cancel()
 	if err := e.tx.Idle(last); err != nil && n > 0 {
-		e.log.Warn("stopped before every peer had answered", "error", err)
+		e.log.Warn("stopped before all peers had responded", "error", err)
 	}
 	return nil
 }
 
-// cutPatience is how long Run waits at its end for the answers to what it sent to end calls.
+// cutPatience is how long Run waits at its end for the responses to BYE and CANCEL.
 const cutPatience = 2 * time.Second
 
 func (e *Edge) close() {
@@ -336,11 +344,12 @@ func (e *Edge) close() {
 	}
 }
 
-// Drain refuses new calls, and answers OPTIONS with 503 so that peers go elsewhere, until the edge ends. It returns when the last call is over or ctx
-// is done; the error then says how many are left. Ending Run's context cuts those.
+// Drain refuses new calls from now on, and answers OPTIONS with 503 so that peers send calls elsewhere. It returns when
+// the last call has ended or ctx is done; the error then says how many calls are left. Cancelling Run's context ends
+// those.
 func (e *Edge) Drain(ctx context.Context) error {
 	e.draining.Store(true)
-	e.log.Info("drain begun: no new calls are taken", "calls", e.active.Load())
+	e.log.Info("draining; refusing new calls", "calls", e.active.Load())
 	for {
 		n := e.active.Load()
 		if n == 0 {
@@ -349,26 +358,26 @@ func (e *Edge) Drain(ctx context.Context) error {
 		select {
 		case <-e.idle:
 		case <-ctx.Done():
-			return fmt.Errorf("%d calls are still up: %w", e.active.Load(), ctx.Err())
+			return fmt.Errorf("%d calls still in progress: %w", e.active.Load(), ctx.Err())
 		}
 	}
 }
 
-// Leave answers OPTIONS with 503 from now on, so that peers send new calls elsewhere, and takes the calls that come
-// all the same.
+// Leave answers OPTIONS with 503 from now on, so that peers send new calls elsewhere; calls that still arrive are
+// accepted.
 func (e *Edge) Leave() { e.leaving.Store(true) }
 
-// SetDraining refuses new calls, or takes them again, without waiting. Once Run's context is done it has no effect.
+// SetDraining refuses or accepts new calls, without waiting. Once Run's context is done it has no effect.
 func (e *Edge) SetDraining(on bool) {
 	if e.draining.Swap(on) != on {
-		e.log.Info("drain switched", "on", on, "calls", e.active.Load())
+		e.log.Info("draining switched", "on", on, "calls", e.active.Load())
 	}
 }
 
-// Draining returns whether new calls are refused.
+// Draining reports whether new calls are refused.
 func (e *Edge) Draining() bool { return e.draining.Load() || e.stopping.Load() }
 
-// cut ends every call, and returns how many there were.
+// cut ends all calls and returns how many there were.
 func (e *Edge) cut(why string) int {
 	n := 0
 	for _, c := range e.calls.all() {
@@ -377,12 +386,12 @@ func (e *Edge) cut(why string) int {
 		}
 	}
 	if n > 0 {
-		e.log.Warn("calls cut", "calls", n, "reason", why)
+		e.log.Warn("calls in progress ended", "calls", n, "reason", why)
 	}
 	return n
 }
 
-// Ready returns nil if new calls are taken, else what is missing.
+// Ready returns nil if new calls are accepted, else what is missing.
 func (e *Edge) Ready() error {
 	switch {
 	case !e.running.Load():
@@ -395,7 +404,7 @@ func (e *Edge) Ready() error {
 	return nil
 }
 
-// Calls returns the number of calls being set up or up.
+// Calls returns the number of calls being set up or in progress.
 func (e *Edge) Calls() int { return int(e.active.Load()) }
 
 // Peers returns the state of every address of every peer.
@@ -409,30 +418,33 @@ func (e *Edge) Peers() []PeerState {
 	return out
 }
 
-// groupOf returns the group a message belongs to, nil if it came from nowhere known.
+// groupOf returns the group that a message belongs to, nil if its source is unknown.
 func (e *Edge) groupOf(f transport.Flow) *group {
 	g, _ := f.Tag().(*group)
 	switch {
 	case g == nil:
-		// A connection that we opened: its far side has proved the name that we asked for, which need not be among those of peers that connect to us.
+		// A connection that we opened: its remote end has proved the name that we connected to, which need not be
+		// among those of peers that connect to us.
 		if po := e.ports[f.Endpoint()]; po != nil {
 			return po.sources.Load().group(f.Remote().Addr())
 		}
-	case f.Proto() != transport.TLS, len(g.cfg.TLS.PeerNames) == 0, slices.ContainsFunc(g.cfg.TLS.PeerNames, f.VerifiedFor):
+	case f.Proto() != transport.TLS, len(g.cfg.TLS.PeerNames) == 0,
+		slices.ContainsFunc(g.cfg.TLS.PeerNames, f.VerifiedFor):
 		return g
 	}
 	return nil
 }
 
-// Texts of refusals that several places give.
+// Texts for peers that are used in several places.
 const (
-	noIndex  = "this gateway has not loaded its number index yet"
-	drained  = "this gateway is being taken out of service"
-	busyAll  = "this gateway carries as many calls as it may"
-	busyRate = "this gateway takes no more new calls this second"
+	noIndex       = "this gateway has not loaded its number index yet"
+	drained       = "this gateway is being taken out of service"
+	busyAll       = "maximum number of concurrent calls reached"
+	busyRate      = "call rate limit exceeded"
+	internalError = "internal error; see the gateway's log"
 )
 
-// answer makes a response of our own.
+// answer builds a response of our own.
 func (e *Edge) answer(tx *transaction.Server, m *sip.Message, status int) *sip.Message {
 	res := sip.NewResponse(m, status, "", tx.Tag())
 	if e.named {
@@ -444,7 +456,7 @@ func (e *Edge) answer(tx *transaction.Server, m *sip.Message, status int) *sip.M
 	return res
 }
 
-// refuse answers a request with a reason, which the log gets too. The text must be fit for a peer to read.
+// refuse answers a request with a status and a reason, and logs both. The text must be fit for a peer to read.
 func (e *Edge) refuse(tx *transaction.Server, m *sip.Message, g *group, status int, text string, retry time.Duration) {
 	res := e.answer(tx, m, status)
 	if text != "" {
@@ -459,13 +471,14 @@ func (e *Edge) refuse(tx *transaction.Server, m *sip.Message, g *group, status i
 	e.respond(tx, res)
 	g.m.sent(m.Method(), status)
 	if n, ok := e.refused.pass(time.Now()); ok {
-		e.log.Info("SIP request refused", "group", g.cfg.Name, "source", tx.Flow().Remote().String(), "method", string(m.Method()), "status", status,
-			"reason", domain.Text(text), "call_id", m.CallID(), "more_since_last", n)
+		e.log.Info("SIP request refused", "group", g.cfg.Name, "source", tx.Flow().Remote().String(), "method",
+			string(m.Method()), "status", status, "reason", domain.Text(text), "call_id", m.CallID(),
+			"more_since_last", n)
 	}
 }
 
-// drop leaves a request unanswered that groupOf knows no group for: its address is known and its certificate is another group's, or it came by a connection of
-// ours to an address that is nobody's source.
+// drop leaves a request unanswered for which there is no group: its address is known but its certificate belongs to
+// another group, or it came over a connection opened by us from an address that no group allows.
 func (e *Edge) drop(tx *transaction.Server, m *sip.Message) {
 	tx.Drop()
 	e.m.dropped.Inc()
@@ -474,15 +487,17 @@ func (e *Edge) drop(tx *transaction.Server, m *sip.Message) {
 		return
 	}
 	f := tx.Flow()
-	e.log.Warn("SIP request of an unknown peer dropped", "source", f.Remote().String(), "transport", f.Proto().Param(), "at", f.Endpoint().Local().String(),
-		"certificate_names", f.PeerIdentities(), "method", string(m.Method()), "call_id", m.CallID(), "more_since_last", n)
+	e.log.Warn("SIP request from an unknown peer dropped", "source", f.Remote().String(),
+		"transport", f.Proto().Param(), "at", f.Endpoint().Local().String(), "certificate_names", f.PeerIdentities(),
+		"method", string(m.Method()), "call_id", m.CallID(), "more_since_last", n)
 }
 
-// respond sends an answer that needs no ACK, or a non-2xx final, which the layer retransmits.
-// One that does not fit a datagram leaves without its body, a success as 513.
+// respond sends a response that needs no ACK, or a non-2xx final one, which the transaction layer retransmits. One that
+// does not fit a datagram is sent without its body, a success as 513.
 func (e *Edge) respond(tx *transaction.Server, res *sip.Message) {
 	if size := oversize(tx, res); size != nil {
-		e.log.Warn("SIP answer too large", "to", tx.Flow().String(), "status", res.Status(), "call_id", res.CallID(), "error", size)
+		e.log.Warn("SIP response too large", "to", tx.Flow().String(), "status", res.Status(), "call_id",
+			res.CallID(), "error", size)
 		if s := res.Status(); s < 200 {
 			return
 		} else if s < 300 {
@@ -493,11 +508,11 @@ func (e *Edge) respond(tx *transaction.Server, res *sip.Message) {
 	}
 	if err := tx.Respond(res); err != nil && !errors.Is(err, transaction.ErrDone) {
 		e.m.sendFailed.Inc()
-		e.log.Debug("SIP answer not sent", "status", res.Status(), "error", err)
+		e.log.Debug("SIP response not sent", "status", res.Status(), "error", err)
 	}
 }
 
-// oversize returns an error if an answer does not fit the datagram that its request asks for.
+// oversize returns an error if a response over UDP does not fit a datagram, else nil.
 func oversize(tx *transaction.Server, res *sip.Message) *transport.SizeError {
 	if n := res.Size(); n > transport.MaxUDP && tx.Flow().Proto() == transport.UDP {
 		return &transport.SizeError{Bytes: n}
@@ -505,12 +520,12 @@ func oversize(tx *transaction.Server, res *sip.Message) *transport.SizeError {
 	return nil
 }
 
-// tooLargeAnswer says on the near side why it does not get an answer.
+// tooLargeAnswer is the reason for not relaying a response that is too large.
 func tooLargeAnswer(size *transport.SizeError) string {
-	return "the answer of the other side cannot be passed on: " + size.Error() + "; use TCP or TLS, or have it shortened"
+	return "the other side's response cannot be relayed: " + size.Error() + "; use TCP or TLS, or shorten it"
 }
 
-// allow is the Allow value for the group.
+// allow returns the Allow value for the group.
 func (g *group) allow() string {
 	l := leg.Leg{Refer: g.cfg.Refer == referRelay}
 	return l.Allow()
@@ -520,7 +535,7 @@ func seconds(d time.Duration) string {
 	return strconv.Itoa(int((d + time.Second - 1) / time.Second))
 }
 
-// logGate lets so many log lines a second through, one if it is zero, and counts the others.
+// logGate limits log lines to each per second, one if that is zero, and counts the others.
 type logGate struct {
 	each int // lines a second
 
@@ -530,7 +545,7 @@ type logGate struct {
 	quiet  int
 }
 
-// pass returns whether to log now, and how many were kept back since the last time.
+// pass reports whether to log now, and returns how many lines were suppressed since the last time.
 func (g *logGate) pass(now time.Time) (kept int, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -546,7 +561,7 @@ func (g *logGate) pass(now time.Time) (kept int, ok bool) {
 	return kept, true
 }
 
-// nodeOf returns the node named in a tag of ours; ok is false for a tag of another form.
+// nodeOf returns the node named in a tag of one of our nodes; ok is false for a tag of another form.
 func nodeOf(tag string) (node string, ok bool) {
 	node, rest, ok := strings.Cut(tag, "-")
 	return node, ok && len(rest) >= 20

@@ -34,8 +34,9 @@ func TestEmergencyCallsAreNotScreened(t *testing.T) {
 	covers(t, "X1")
 	b := setup(t, screened)
 	host := "acme.1r1.gw.example.com"
-	for _, target := range []string{"sip:911@" + host, "sip:+911@" + host + ";user=phone", "sip:+911@" + host + ":5061;user=phone;transport=tls",
-		"tel:911", "tel:+911", "tel:911;phone-context=+1", "sip:911;phone-context=+1@" + host + ";user=phone", "sip:9-1-1@" + host, "sip:%2B911@" + host,
+	for _, target := range []string{"sip:911@" + host, "sip:+911@" + host + ";user=phone",
+		"sip:+911@" + host + ":5061;user=phone;transport=tls", "tel:911", "tel:+911", "tel:911;phone-context=+1",
+		"sip:911;phone-context=+1@" + host + ";user=phone", "sip:9-1-1@" + host, "sip:%2B911@" + host,
 		"sip:+1911@" + host, "sip:112@" + host, "sip:911@nobody.example.net", "sip:911@unknown.1r1.gw.example.com"} {
 		c := b.svc.newCall(outside, "911")
 		c.target = target
@@ -49,7 +50,7 @@ func TestEmergencyCallsAreNotScreened(t *testing.T) {
 			t.Errorf("%s: record %+v, want an emergency call", target, r)
 		}
 	}
-	// A subscriber's number that begins like one is screened.
+	// A subscriber's number that starts like one is screened.
 	c := b.svc.newCall(outside, "+9112345678")
 	c.target = "sip:+9112345678@" + host
 	b.refusal(c, "403", sdp)
@@ -99,7 +100,7 @@ func TestEmergencyCallsAreNotLimited(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := setup(t, screened, limit)
 			up, down := b.established(b.svc, b.core, direct, "911")
-			// More than the room of a tenth that there once was, and than the burst that the rate allows.
+			// More than the burst that the rate allows.
 			for range 13 {
 				b.emergency(b.svc, outside, "+911")
 			}
@@ -146,7 +147,7 @@ func TestEmergencyCallsAreNotEndedForTheirLength(t *testing.T) {
 	covers(t, "X8")
 	b := setup(t, screened, func(c *bedConfig) { c.cfg.Timers.MaxDuration = time.Second })
 	up, down := b.established(b.svc, b.core, outside, "911")
-	// An ordinary call that began later ends first.
+	// An ordinary call that started later ends first.
 	u2, d2 := b.established(b.zoom, b.core, open_, outside)
 	for _, end := range []*talk{u2, d2} {
 		bye := end.a.expect("BYE")
@@ -163,8 +164,9 @@ func TestEmergencyCallsFromTheCoreAreRefused(t *testing.T) {
 	covers(t, "X9")
 	b := setup(t, screened)
 	for _, called := range []string{"911", "+911", "+1911", "112"} {
-		if m := b.refusal(b.core.newCall(outside, called), "403", sdp); !strings.Contains(m.get("Warning"), "to the core only") {
-			t.Errorf("Warning = %q", m.get("Warning"))
+		m := b.refusal(b.core.newCall(outside, called), "403", sdp)
+		if w := m.get("Warning"); !strings.Contains(w, "to the core only") {
+			t.Errorf("Warning = %q", w)
 		}
 	}
 	b.idle()
@@ -186,7 +188,7 @@ func TestWhatStillRefusesAnEmergencyCall(t *testing.T) {
 
 func TestRefusalOfAnotherCountrysEmergencyNumber(t *testing.T) {
 	covers(t, "X11")
-	const why = "but not an emergency string here"
+	const why = "but is not configured as one here"
 	b := setup(t, screened)
 	says := func(c *talk, status, text string) {
 		t.Helper()

@@ -26,10 +26,10 @@ func TestTheLongestCallEnds(t *testing.T) {
 	covers(t, "E1")
 	b := setup(t, func(c *bedConfig) { c.cfg.Timers.MaxDuration = time.Second })
 	up, down := b.established(b.core, b.svc, outside, served)
-	b.ended(up, down, "has lasted as long")
+	b.ended(up, down, "maximum call duration")
 }
 
-// timer returns how long from now a time of the agent's call is set for; 0 if it is not.
+// timer returns the time left until a time of the agent's call; 0 if it is not set.
 func (b *bed) timer(end *talk, what int) time.Duration {
 	b.t.Helper()
 	c := b.callOf(end)
@@ -41,7 +41,7 @@ func (b *bed) timer(end *talk, what int) time.Duration {
 	return time.Until(c.times[what])
 }
 
-// expire makes a time of the agent's call come now.
+// expire sets a time of the agent's call to now.
 func (b *bed) expire(end *talk, what int) {
 	b.t.Helper()
 	c := b.callOf(end)
@@ -60,7 +60,7 @@ func (b *bed) callOf(end *talk) *call {
 	return en.c
 }
 
-// near reports whether d is what a time of want, set since the test began, has left.
+// near reports whether d can be the rest of a time of want that was set since the test began.
 func (b *bed) near(d, want time.Duration) bool { return d <= want && d >= want-time.Since(b.begun) }
 
 func TestSessionTimer(t *testing.T) {
@@ -94,7 +94,7 @@ func TestSessionTimer(t *testing.T) {
 		t.Errorf("the session ends in %v after a refresh for 120 s", d)
 	}
 	b.expire(up, atSession)
-	b.ended(up, down, "refreshed the session")
+	b.ended(up, down, "session timer expired")
 }
 
 // RFC 4028 §4: the absolute minimum of a session interval is 90 s.
@@ -125,7 +125,7 @@ func TestASessionIntervalBelowTheMinimumEndsNoCall(t *testing.T) {
 		if d := b.timer(up, atSession); d != 0 {
 			t.Errorf("%q ends the call after %v", c.says, d)
 		}
-		// In the answer to a refresh too; a timer that was agreed before is over then.
+		// In the response to a refresh too, which ends a timer agreed before.
 		for _, says := range []string{"180;refresher=uac", c.says} {
 			b.core.send(up.request("UPDATE", "", "Session-Expires: 180", "Supported: timer"))
 			b.svc.send(down.reply(b.svc.expect("UPDATE"), "200 OK", "", "Session-Expires: "+says))
@@ -153,7 +153,7 @@ func TestARequestForAShortSessionIntervalIsRefused(t *testing.T) {
 	refused(b.refusal(b.core.newCall(outside, served), "422", sdp, short...))
 	b.record()
 	b.svc.quiet()
-	// Who does not say that it knows the timer would not understand 422.
+	// A side that does not support the timer would not understand 422.
 	up := b.core.newCall(outside, served)
 	b.core.send(up.request("INVITE", sdp, "Session-Expires: 60", "Min-SE: 45"))
 	b.core.expect("100")
@@ -179,7 +179,7 @@ func TestARequestForAShortSessionIntervalIsRefused(t *testing.T) {
 	if d := b.timer(up, atSession); !b.near(d, 90*time.Second) {
 		t.Errorf("the session ends in %v, want the 90 s agreed before", d)
 	}
-	// The other end's own 422 passes, its minimum raised.
+	// The other end's own 422 is relayed, with its minimum raised.
 	b.core.send(up.request("UPDATE", "", "Supported: timer", "Session-Expires: 100"))
 	b.svc.send(down.reply(b.svc.expect("UPDATE"), "422 Session Interval Too Small", "", "Min-SE: 30"))
 	if m := b.core.expect("422"); m.get("Min-SE") != "90" {
@@ -189,7 +189,7 @@ func TestARequestForAShortSessionIntervalIsRefused(t *testing.T) {
 	b.idle()
 }
 
-// Nothing of ours refuses an emergency call.
+// No limit of ours refuses an emergency call.
 func TestAnEmergencyCallIsNotRefusedForItsSessionInterval(t *testing.T) {
 	covers(t, "E7")
 	b := setup(t)
@@ -231,7 +231,7 @@ func TestAProbeFindsACallThatIsGone(t *testing.T) {
 			if answer != "" {
 				b.svc.send(down.reply(o, answer, ""))
 			} else {
-				// The next ones are answered on the near side until the time-out ends the call.
+				// The next ones are answered on the near side until the timeout ends the call.
 				for {
 					m := b.core.next(patience)
 					if m.is("BYE") {
@@ -241,7 +241,7 @@ func TestAProbeFindsACallThatIsGone(t *testing.T) {
 					if !m.is("OPTIONS") {
 						t.Fatalf("core got\n%s", m.raw)
 					}
-					b.core.send(up.reply(m, "405 Method Not Allowed", "")) // any answer but 481 and 408 will do
+					b.core.send(up.reply(m, "405 Method Not Allowed", "")) // any response but 481 and 408 will do
 				}
 				for m := b.svc.next(patience); ; m = b.svc.next(patience) {
 					if m.raw == "" {
@@ -252,18 +252,18 @@ func TestAProbeFindsACallThatIsGone(t *testing.T) {
 						break
 					}
 				}
-				if r := b.record(); !strings.Contains(r.Reason, "far side no longer knows the call") {
+				if r := b.record(); !strings.Contains(r.Reason, "called side no longer knows the call") {
 					t.Errorf("record = %+v", r)
 				}
 				b.idle()
 				return
 			}
-			b.ended(up, down, "far side no longer knows the call")
+			b.ended(up, down, "called side no longer knows the call")
 		})
 	}
 }
 
-func TestWhoDoesNotAnswerOptionsIsNotProbed(t *testing.T) {
+func TestSidesThatDoNotAnswerOptionsAreNotProbed(t *testing.T) {
 	covers(t, "E3", "P7")
 	for _, c := range []struct {
 		name    string
@@ -285,10 +285,13 @@ func TestWhoDoesNotAnswerOptionsIsNotProbed(t *testing.T) {
 			if c.near {
 				asked, silent = silent, asked
 			}
-			answer := func() { asked.send((&talk{a: asked, localTag: "o"}).reply(asked.expect("OPTIONS"), "200 OK", "")) }
+			answer := func() {
+				asked.send((&talk{a: asked, localTag: "o"}).reply(asked.expect("OPTIONS"),
+					"200 OK", ""))
+			}
 			answer() // outside any call
 			up, down := b.established(b.core, b.svc, outside, served)
-			// It takes 64*T1 = 2 s to find silence out, after the first probe at 1 s.
+			// It takes 64*T1 = 2 s to detect silence, after the first probe at 1 s.
 			for range 4 {
 				answer()
 			}

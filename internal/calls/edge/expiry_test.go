@@ -37,7 +37,8 @@ func TestTheEndOfCertificatesInUseIsExposed(t *testing.T) {
 		name string
 		end  int64
 	}{{"a", 2000}, {"a", 1000}, {"a", 3000}, {"b", 4000}} { // three addresses show the first
-		files, err := transport.OpenCertificateFiles(install(k.name, time.Unix(k.end, 0)), nil, slog.New(slog.DiscardHandler))
+		files, err := transport.OpenCertificateFiles(install(k.name, time.Unix(k.end, 0)), nil,
+			slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,8 +46,10 @@ func TestTheEndOfCertificatesInUseIsExposed(t *testing.T) {
 	}
 	const name = "tandem_sip_certificate_expiry_timestamp_seconds"
 	want := func(a, b string) string {
-		return "# HELP " + name + " When the certificate shown on SIP connections ends, in Unix time: of the one in use, which the file may no longer hold.\n" +
-			"# TYPE " + name + " gauge\n" + name + `{file="` + dir + `/a.crt"} ` + a + "\n" + name + `{file="` + dir + `/b.crt"} ` + b + "\n"
+		return "# HELP " + name + " Expiry of the certificate in use on SIP connections, in Unix time. The file may " +
+			"hold a newer one already.\n" +
+			"# TYPE " + name + " gauge\n" + name + `{file="` + dir + `/a.crt"} ` + a + "\n" + name + `{file="` + dir +
+			`/b.crt"} ` + b + "\n"
 	}
 	m := newMetrics(e)
 	if err := testutil.CollectAndCompare(m, strings.NewReader(want("1000", "4000")), name); err != nil {
@@ -71,7 +74,8 @@ func TestEdgeStartsAgainWithAnExpiredCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := authority.IssueFor(ca.ServerAndClient, time.Now().Add(-48*time.Hour), time.Now().Add(-time.Hour), "trunk.example.net")
+	c, err := authority.IssueFor(ca.ServerAndClient, time.Now().Add(-48*time.Hour), time.Now().Add(-time.Hour),
+		"trunk.example.net")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +89,8 @@ func TestEdgeStartsAgainWithAnExpiredCertificate(t *testing.T) {
 	up, down := b.established(b.core, b.svc, outside, served)
 	b.over(up, down)
 	b.idle()
-	if log := b.log.String(); !strings.Contains(log, "level=ERROR") || !strings.Contains(log, "certificate used although it may be refused") {
+	if log := b.log.String(); !strings.Contains(log, "level=ERROR") ||
+		!strings.Contains(log, "using a certificate that peers may refuse") {
 		t.Errorf("the log does not say that the certificate has expired:\n%s", log)
 	}
 }

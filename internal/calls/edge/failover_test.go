@@ -29,7 +29,7 @@ func (n names) LookupAddr(_ context.Context, host string, _ bool) ([]netip.Addr,
 	return nil, 0, resolve.ErrNotFound
 }
 
-// tcpAgent is an agent that listens on TCP and sends by the first connection that it gets.
+// tcpAgent returns an agent that listens on TCP and sends over the first connection that it accepts.
 func tcpAgent(t *testing.T, name string) *agent {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -59,7 +59,8 @@ func tcpAgent(t *testing.T, name string) *agent {
 // The Contact of the far side is a name with two addresses, and the first of them is dead.
 func TestRequestsInACallGoToTheNextAddressOfTheName(t *testing.T) {
 	covers(t, "D23")
-	for _, c := range []struct{ method, via string }{{"INFO", "tcp"}, {"INVITE", "tcp"}, {"BYE", "tcp"}, {"INVITE", "udp"}, {"BYE", "udp"}} {
+	for _, c := range []struct{ method, via string }{{"INFO", "tcp"}, {"INVITE", "tcp"}, {"BYE", "tcp"},
+		{"INVITE", "udp"}, {"BYE", "udp"}} {
 		t.Run(c.method+" over "+c.via, func(t *testing.T) {
 			dns := names{"callee.test": {netip.MustParseAddr("127.0.0.98"), netip.MustParseAddr("127.0.0.1")}}
 			r, err := resolve.New(resolve.Config{}, dns, slog.New(slog.DiscardHandler), nil)
@@ -120,7 +121,7 @@ func TestRequestsInACallGoToTheNextAddressOfTheName(t *testing.T) {
 			}
 			pass(c.method)
 			if c.method != "BYE" {
-				// The call stays where it found somebody.
+				// The call stays with the address that responded.
 				clock := pace.Start(t)
 				pass("INFO")
 				if d := clock.Now(); d > time.Second {
@@ -133,14 +134,15 @@ func TestRequestsInACallGoToTheNextAddressOfTheName(t *testing.T) {
 	}
 }
 
-// When no address is left, the request fails as ever, and the next one begins with the first.
-func TestARequestInACallThatNobodyTakesFails(t *testing.T) {
+// When no address is left, the request fails, and the next one starts with the first address.
+func TestARequestInACallFailsAfterTheLastAddress(t *testing.T) {
 	covers(t, "D23")
 	first, second := netip.MustParseAddrPort("192.0.2.1:5060"), netip.MustParseAddrPort("192.0.2.2:5060")
 	e := &Edge{find: func(resolve.Query) ([]resolve.Target, bool) {
 		return []resolve.Target{{Addr: first}, {Addr: second}}, true
 	}}
-	s := &side{group: &group{}, home: transport.Target{Addr: netip.MustParseAddrPort("192.0.2.9:5060")}, target: "sip:x@callee.test"}
+	s := &side{group: &group{}, home: transport.Target{Addr: netip.MustParseAddrPort("192.0.2.9:5060")},
+		target: "sip:x@callee.test"}
 	s.home.From = new(transport.Endpoint)
 	m := sip.NewRequest(sip.INFO, s.target)
 	s.locate(e)
@@ -150,17 +152,17 @@ func TestARequestInACallThatNobodyTakesFails(t *testing.T) {
 	if s.again(e, m, first) == nil || s.dest.Addr != second {
 		t.Errorf("after the first has failed the side is at %v, want %v", s.dest.Addr, second)
 	}
-	// Another request that had gone to the first as well follows.
+	// Another request that was sent to the first as well follows.
 	if s.again(e, m, first) == nil || s.dest.Addr != second {
 		t.Errorf("the second request that failed there goes to %v, want %v", s.dest.Addr, second)
 	}
 	if s.again(e, m, second) != nil {
-		t.Errorf("a request goes on after its last address")
+		t.Errorf("a request is sent on after its last address")
 	}
 	if s.dest.Addr != first {
 		t.Errorf("after all have failed the side is at %v, want the first", s.dest.Addr)
 	}
-	// One to a target that is the dialog's no longer does not follow it to the new one.
+	// A request to an old target does not follow the dialog to the new one.
 	if s.again(e, m, netip.MustParseAddrPort("192.0.2.77:5060")) != nil {
 		t.Errorf("a request to an old target was sent to the new one")
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// refusal sends an INVITE that the edge refuses by itself, and returns the answer.
+// refusal sends an INVITE that the edge itself refuses, and returns the response.
 func (b *bed) refusal(c *talk, want string, body string, extra ...string) msg {
 	b.t.Helper()
 	c.a.send(c.request("INVITE", body, extra...))
@@ -21,12 +21,13 @@ func (b *bed) refusal(c *talk, want string, body string, extra ...string) msg {
 	return m
 }
 
-func TestACallIsTriedAtOnceAndHasLinesOfItsOwn(t *testing.T) {
+func TestInviteGets100AtOnceAndTheFarLegItsOwnLines(t *testing.T) {
 	covers(t, "I1", "I2", "D19")
 	b := setup(t)
 	up := b.core.newCall(outside, served)
 	up.vias = []string{"Via: SIP/2.0/UDP 192.0.2.7;branch=z9hG4bKupstream"}
-	b.core.send(up.request("INVITE", sdp, "Max-Forwards:", "Record-Route: <sip:"+b.core.addr()+";lr;x=1>", "User-Agent: pbx", "Identity: eyJ;info=<https://x>", "X-List: a", "X-List: b"))
+	b.core.send(up.request("INVITE", sdp, "Max-Forwards:", "Record-Route: <sip:"+b.core.addr()+";lr;x=1>",
+		"User-Agent: pbx", "Identity: eyJ;info=<https://x>", "X-List: a", "X-List: b"))
 	if trying := b.core.expect("100"); len(trying.all("Via")) != 2 {
 		t.Errorf("100 has Via lines %q, want both", trying.all("Via"))
 	}
@@ -37,7 +38,8 @@ func TestACallIsTriedAtOnceAndHasLinesOfItsOwn(t *testing.T) {
 	if got := inv.all("X-List"); len(got) != 2 || got[0] != "a" || got[1] != "b" {
 		t.Errorf("X-List = %q, want both in order", got)
 	}
-	for f, want := range map[string]string{"User-Agent": "pbx", "Identity": "eyJ;info=<https://x>", "Content-Type": "application/sdp", "CSeq": "1 INVITE"} {
+	for f, want := range map[string]string{"User-Agent": "pbx", "Identity": "eyJ;info=<https://x>",
+		"Content-Type": "application/sdp", "CSeq": "1 INVITE"} {
 		if got := inv.get(f); got != want {
 			t.Errorf("%s = %q, want %q", f, got, want)
 		}
@@ -46,7 +48,8 @@ func TestACallIsTriedAtOnceAndHasLinesOfItsOwn(t *testing.T) {
 		t.Errorf("near lines reached the far leg:\n%s", inv.raw)
 	}
 	down := b.svc.called(inv)
-	b.svc.send(down.reply(inv, "200 OK", sdp, "Record-Route: <sip:"+b.svc.addr()+";lr;hop=2>", "Record-Route: <sip:"+b.svc.addr()+";lr;hop=1>"))
+	b.svc.send(down.reply(inv, "200 OK", sdp, "Record-Route: <sip:"+b.svc.addr()+";lr;hop=2>",
+		"Record-Route: <sip:"+b.svc.addr()+";lr;hop=1>"))
 	ok := b.core.expect("200")
 	if got := ok.all("Record-Route"); len(got) != 1 || !strings.Contains(got[0], "x=1") {
 		t.Errorf("Record-Route of 200 = %q, want the near INVITE's", got)
@@ -54,7 +57,8 @@ func TestACallIsTriedAtOnceAndHasLinesOfItsOwn(t *testing.T) {
 	up.answered(ok)
 	b.core.send(up.ack(1, ""))
 	ack := b.svc.expect("ACK")
-	if got := ack.all("Route"); len(got) != 2 || !strings.Contains(got[0], "hop=1") || !strings.Contains(got[1], "hop=2") {
+	if got := ack.all("Route"); len(got) != 2 || !strings.Contains(got[0], "hop=1") ||
+		!strings.Contains(got[1], "hop=2") {
 		t.Errorf("Route of ACK = %q, want the far Record-Route reversed", got)
 	}
 	if got, want := ack.uri(), between(down.contact, "<", ">"); got != want {
@@ -110,12 +114,14 @@ func TestInvitesThatAreRefused(t *testing.T) {
 		covers(t, "I8")
 		m := b.refusal(b.core.newCall(outside, "+442079469999"), "404", sdp)
 		if w := m.get("Warning"); !strings.HasPrefix(w, "399 ") || !strings.Contains(w, "+442079469999") {
-			t.Errorf("Warning = %q, want it to say why", w)
+			t.Errorf("Warning = %q, want the reason", w)
 		}
-		if r := b.record(); r.Status != 404 || r.Direction != "rejected" || r.Called != "+442079469999" || !strings.Contains(r.Reason, "+442079469999") {
+		if r := b.record(); r.Status != 404 || r.Direction != "rejected" || r.Called != "+442079469999" ||
+			!strings.Contains(r.Reason, "+442079469999") {
 			t.Errorf("record = %+v, want the refusal with the whole number", r)
 		}
-		if log := b.log.String(); !strings.Contains(log, "refused") || strings.Contains(log, "+442079469999") || !strings.Contains(log, "+44207946") {
+		if log := b.log.String(); !strings.Contains(log, "refused") || strings.Contains(log, "+442079469999") ||
+			!strings.Contains(log, "+44207946") {
 			t.Errorf("the log does not say why, or shows the number:\n%s", log)
 		}
 	})
@@ -138,7 +144,7 @@ func TestInvitesThatAreRefused(t *testing.T) {
 func TestALoopIsFoundAndASpiralIsNot(t *testing.T) {
 	covers(t, "I4", "I5")
 	b := setup(t)
-	// From the service to the core, which sends the very same INVITE back.
+	// From the service to the core, which sends the same INVITE back.
 	call := func() (up *talk, inv msg, back func(number string) string) {
 		up = b.svc.newCall(served, outside)
 		b.svc.send(up.request("INVITE", sdp))
@@ -146,13 +152,14 @@ func TestALoopIsFoundAndASpiralIsNot(t *testing.T) {
 		inv = b.core.expect("INVITE")
 		return up, inv, func(number string) string {
 			s := strings.Replace(inv.raw, inv.uri(), "sip:"+number+"@"+b.core.edge.String(), 1)
-			return strings.Replace(s, "\r\nVia: ", "\r\nVia: SIP/2.0/UDP "+b.core.addr()+";branch="+unique("z9hG4bK")+"\r\nVia: ", 1)
+			return strings.Replace(s, "\r\nVia: ", "\r\nVia: SIP/2.0/UDP "+b.core.addr()+";branch="+
+				unique("z9hG4bK")+"\r\nVia: ", 1)
 		}
 	}
 	up, inv, back := call()
 	b.core.send(back(outside))
 	m := b.core.expect("482")
-	if !strings.Contains(m.get("Warning"), "circle") {
+	if !strings.Contains(m.get("Warning"), "routing loop") {
 		t.Errorf("Warning = %q", m.get("Warning"))
 	}
 	b.core.send(b.core.called(inv).reply(inv, "486 Busy Here", ""))
@@ -209,7 +216,7 @@ func TestADelayedOffer(t *testing.T) {
 	b.core.expect("100")
 	inv := b.zoom.expect("INVITE")
 	if inv.body != "" {
-		t.Errorf("a body came from nowhere: %q", inv.body)
+		t.Errorf("the far INVITE has a body: %q", inv.body)
 	}
 	down := b.zoom.called(inv)
 	b.zoom.send(down.reply(inv, "200 OK", sdp))
@@ -235,7 +242,8 @@ func TestFormsOfTheCalledNumber(t *testing.T) {
 		{"sip:" + served + "@" + "gw.example.net;user=phone", served},
 		{"tel:" + served, served},
 		{"sip:" + served + ";rn=+442079460000;npdi@gw.example.net", served + ";rn=+442079460000;npdi@"},
-		{"tel:" + served + ";ext=12;tgrp=tg1;trunk-context=example.net", served + ";ext=12;tgrp=tg1;trunk-context=example.net@"},
+		{"tel:" + served + ";ext=12;tgrp=tg1;trunk-context=example.net",
+			served + ";ext=12;tgrp=tg1;trunk-context=example.net@"},
 		{"sip:+44-20-7946-0101@gw.example.net", served},
 	} {
 		up := b.core.newCall(outside, served)
@@ -269,12 +277,15 @@ func TestNoPeerIsConfigured(t *testing.T) {
 func TestOtherBodiesPass(t *testing.T) {
 	covers(t, "I14")
 	b := setup(t)
-	body := "--b1\r\nContent-Type: application/sdp\r\n\r\n" + sdp + "\r\n--b1\r\nContent-Type: application/pidf+xml\r\nContent-ID: <loc@x>\r\n\r\n<presence/>\r\n--b1--\r\n"
+	body := "--b1\r\nContent-Type: application/sdp\r\n\r\n" + sdp + "\r\n--b1\r\nContent-Type: " +
+		"application/pidf+xml\r\nContent-ID: <loc@x>\r\n\r\n<presence/>\r\n--b1--\r\n"
 	up := b.svc.newCall(served, "911")
-	b.svc.send(up.request("INVITE", body, "Content-Type: multipart/mixed;boundary=b1", "Geolocation: <cid:loc@x>", "MIME-Version: 1.0"))
+	b.svc.send(up.request("INVITE", body, "Content-Type: multipart/mixed;boundary=b1", "Geolocation: <cid:loc@x>",
+		"MIME-Version: 1.0"))
 	b.svc.expect("100")
 	inv := b.core.expect("INVITE")
-	if inv.body != body || inv.get("Content-Type") != "multipart/mixed;boundary=b1" || inv.get("Geolocation") != "<cid:loc@x>" || inv.get("MIME-Version") != "1.0" {
+	if inv.body != body || inv.get("Content-Type") != "multipart/mixed;boundary=b1" ||
+		inv.get("Geolocation") != "<cid:loc@x>" || inv.get("MIME-Version") != "1.0" {
 		t.Errorf("the emergency call's body or its lines changed:\n%s", inv.raw)
 	}
 	b.core.send(b.core.called(inv).reply(inv, "486 Busy Here", ""))

@@ -12,7 +12,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// keyFiles is the certificate of an endpoint.
+// keyFiles holds the certificate files of an endpoint.
 type keyFiles struct {
 	*transport.CertificateFiles
 	group int // in Config.Groups
@@ -23,9 +23,9 @@ func (t *TLS) paths() transport.CertificatePaths {
 	return transport.CertificatePaths{Certificate: t.CertificateFile, Key: t.KeyFile, Roots: t.RootsFile}
 }
 
-// CertificateNames returns the names under which a TLS address is advertised to peers, which its certificate must carry:
-// those in advertised, and those that the services' profiles write. Addresses are left out: a peer that is told one
-// knows the name it expects by other means.
+// CertificateNames returns the names under which a TLS address is advertised to peers, which its certificate must
+// carry: those in advertised, and those written by the services' profiles. Addresses are left out: a peer that gets an
+// address is told the expected name by other means.
 func (c *Config) CertificateNames(bind string, profiles []leg.Profile) []string {
 	var names []string
 	for i := range c.Groups {
@@ -46,8 +46,8 @@ func (c *Config) CertificateNames(bind string, profiles []leg.Profile) []string 
 	return names
 }
 
-// CheckFiles returns a mistake for each file of the TLS addresses that cannot be used at a time; skip names groups
-// whose files are made later. Targets are below groups.
+// CheckFiles returns an error for each file of the TLS addresses that is not usable at the time now; skip names groups
+// whose files are created later. Error targets are below groups.
 func (c *Config) CheckFiles(profiles []leg.Profile, skip []string, now time.Time) []error {
 	var k checker
 	for i := range c.Groups {
@@ -55,7 +55,8 @@ func (c *Config) CheckFiles(profiles []leg.Profile, skip []string, now time.Time
 		if g.Bind.TLS == "" || g.TLS.CertificateFile == "" || g.TLS.KeyFile == "" || slices.Contains(skip, g.Name) {
 			continue
 		}
-		_, certificate := transport.LoadCertificate(g.TLS.CertificateFile, g.TLS.KeyFile, c.CertificateNames(g.Bind.TLS, profiles), now)
+		_, certificate := transport.LoadCertificate(g.TLS.CertificateFile, g.TLS.KeyFile,
+			c.CertificateNames(g.Bind.TLS, profiles), now)
 		var roots error
 		if g.TLS.RootsFile != "" {
 			_, roots = transport.LoadRoots(g.TLS.RootsFile)
@@ -70,8 +71,8 @@ func (c *Config) CheckFiles(profiles []leg.Profile, skip []string, now time.Time
 	return k.errs
 }
 
-// certificates returns when the certificates in use end, by their files. Of a file that several endpoints read the earliest counts: one of them may
-// not have read the renewed one yet.
+// certificates returns when the certificates in use expire, by file. If several endpoints use a file, the earliest time
+// counts: one of them may not have read the renewed certificate yet.
 func (e *Edge) certificates() map[string]time.Time {
 	ends := map[string]time.Time{}
 	for _, k := range e.keys {

@@ -9,16 +9,16 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/record"
 )
 
-// hardlyEver keeps timers from deciding a test: what must come, comes without them.
+// hardlyEver makes timers so long that no test passes because of them.
 func hardlyEver(c *bedConfig) {
-	c.tx.T1 = 500 * time.Millisecond // time-outs of 32 s
+	c.tx.T1 = 500 * time.Millisecond // timeouts of 32 s
 	c.cfg.Timers.FailoverAfter = 32 * time.Second
 }
 
 // dies closes an agent's port: datagrams to it are answered by ICMP.
 func (a *agent) dies() { _ = a.conn.Close() }
 
-// state returns what is known of the only address of a peer.
+// state returns the state of the only address of a peer.
 func (b *bed) state(name string) PeerState {
 	b.t.Helper()
 	for _, s := range b.e.Peers() {
@@ -52,7 +52,7 @@ func TestUnreachablePeerFailsOverAtOnce(t *testing.T) {
 	b.idle()
 }
 
-// With no other peer the caller hears 503 at once.
+// Without another peer the caller gets 503 at once.
 func TestUnreachableOnlyPeer(t *testing.T) {
 	covers(t, "P11")
 	b := setup(t, hardlyEver)
@@ -102,7 +102,7 @@ func TestUnreachableOptions(t *testing.T) {
 
 const huge = sdp + "a=x:"
 
-// A message too large for UDP is answered 513, and says nothing about the peers (RFC 3261 §18.1.1, §21.5.7).
+// A message too large for UDP is answered 513, and does not change the state of peers (RFC 3261 §18.1.1, §21.5.7).
 func TestTooLargeForUDP(t *testing.T) {
 	covers(t, "P12")
 	t.Run("without TCP", func(t *testing.T) { tooLargeForUDP(t, false) })
@@ -115,7 +115,7 @@ func tooLargeForUDP(t *testing.T, tcp bool) {
 		c.core.Bind.TCP = "127.0.0.1:0"
 		c.service.Options = Options{Off: true, DownAfter: 1}
 		if tcp {
-			c.service.Bind.TCP = "127.0.0.2:0" // where no peer takes TCP
+			c.service.Bind.TCP = "127.0.0.2:0" // where no peer accepts TCP
 		}
 	})
 	conn, at := b.core.overTCP(b)
@@ -126,11 +126,13 @@ func tooLargeForUDP(t *testing.T, tcp bool) {
 		conn.send(up.request("INVITE", body))
 		conn.expect("100")
 		m := conn.expect("513")
-		if w := m.get("Warning"); !strings.Contains(w, "bytes do not fit a UDP datagram (at most 65507)") || !strings.Contains(w, "TCP") {
+		if w := m.get("Warning"); !strings.Contains(w, "bytes do not fit a UDP datagram (at most 65507)") ||
+			!strings.Contains(w, "TCP") {
 			t.Errorf("Warning %q, want sizes and what to do", w)
 		}
 		conn.send(up.ackFailure(m))
-		if r := b.record(); r.Status != 513 || len(r.Tried) != 2 || r.Tried[0].Result != "local" || r.EndedBy != record.Tandem {
+		if r := b.record(); r.Status != 513 || len(r.Tried) != 2 || r.Tried[0].Result != "local" ||
+			r.EndedBy != record.Tandem {
 			t.Errorf("record %+v", r)
 		}
 	}
@@ -164,7 +166,7 @@ func tooLargeForUDP(t *testing.T, tcp bool) {
 	b.idle()
 }
 
-// An answer too large for the near side's UDP: the caller hears 513, and the called side is hung up on.
+// A response too large for the near side's UDP: the caller gets 513, and the called side BYE.
 func TestAnswerTooLargeForUDP(t *testing.T) {
 	covers(t, "A21")
 	body := huge + strings.Repeat("y", 70000) + "\r\n"
@@ -184,7 +186,7 @@ func TestAnswerTooLargeForUDP(t *testing.T) {
 	inv := far.expect("INVITE")
 	down := far.called(inv)
 	down.contact = "<sip:far@" + far.addr() + ";transport=tcp>"
-	far.send(down.reply(inv, "183 Session Progress", body)) // cannot be passed on
+	far.send(down.reply(inv, "183 Session Progress", body)) // cannot be relayed
 	far.send(down.reply(inv, "200 OK", body))
 	m := b.core.expect("513")
 	if !strings.Contains(m.get("Warning"), "do not fit a UDP datagram") {
@@ -256,7 +258,8 @@ func (a *agent) overTCP(b *bed) (*agent, string) {
 		a.t.Fatal(err)
 	}
 	a.t.Cleanup(func() { _ = c.Close() })
-	conn := &agent{t: a.t, name: a.name, in: make(chan msg, 64), listener: fixedAddr{c}, stream: func() net.Conn { return c }}
+	conn := &agent{t: a.t, name: a.name, in: make(chan msg, 64), listener: fixedAddr{c},
+		stream: func() net.Conn { return c }}
 	conn.edge = b.core.edge
 	go conn.read(c)
 	return conn, at

@@ -15,7 +15,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// lossy is one end of many calls on a bad network: it loses a part of what it sends and of what it gets, and repeats what needs it.
+// lossy is one end of many calls on a bad network: it loses part of what it sends and receives, and retransmits.
 type lossy struct {
 	t    *testing.T
 	conn *net.UDPConn
@@ -27,7 +27,7 @@ type lossy struct {
 	serve func(m msg, in chan msg) // a new Call-ID
 }
 
-const again = 40 * time.Millisecond // how often a lossy end repeats itself
+const again = 40 * time.Millisecond // time between retransmissions of a lossy end
 
 func newLossy(t *testing.T, loss float64) *lossy {
 	t.Helper()
@@ -66,7 +66,7 @@ func newLossy(t *testing.T, loss float64) *lossy {
 	return l
 }
 
-// call registers a call of this end and returns what it will hear.
+// call registers a call of this end and returns the channel of its messages.
 func (l *lossy) call(id string) chan msg {
 	in := make(chan msg, 256)
 	l.mu.Lock()
@@ -83,7 +83,7 @@ func (l *lossy) write(a *agent, text string) {
 	_, _ = l.conn.WriteToUDPAddrPort([]byte(text), a.edge)
 }
 
-// until repeats text until done says so of a message that came; nil is for the passing of time.
+// until retransmits text until done returns true for a received message. It reports whether that happened in time.
 func (l *lossy) until(a *agent, text string, in chan msg, what string, done func(m msg) bool) bool {
 	tick := time.NewTicker(again)
 	defer tick.Stop()
@@ -98,13 +98,13 @@ func (l *lossy) until(a *agent, text string, in chan msg, what string, done func
 		case <-tick.C:
 			l.write(a, text)
 		case <-late:
-			l.t.Errorf("gave up: %s", what)
+			l.t.Errorf("timed out: %s", what)
 			return false
 		}
 	}
 }
 
-// linger answers what still comes for a while: repeated finals get their ACK, repeated requests their 200.
+// linger handles late messages for a while: retransmitted finals get their ACK, retransmitted requests their 200.
 func linger(in chan msg, d time.Duration, f func(m msg)) {
 	end := time.After(d)
 	for {
@@ -179,7 +179,7 @@ func TestNothingIsLostOrLeftOnABadNetwork(t *testing.T) {
 					return
 				}
 			case <-end:
-				t.Error("far waited in vain for BYE")
+				t.Error("far got no BYE in time")
 				return
 			}
 		}
@@ -261,7 +261,8 @@ func TestNothingIsLostOrLeftOnABadNetwork(t *testing.T) {
 		seen[r.ID] = true
 		outcomes[fmt.Sprintf("%d by %s", r.Status, r.EndedBy)]++
 	}
-	want := map[string]int{fmt.Sprintf("200 by %s", record.Near): calls / 3, fmt.Sprintf("486 by %s", record.Far): calls / 3, fmt.Sprintf("487 by %s", record.Near): calls / 3}
+	want := map[string]int{fmt.Sprintf("200 by %s", record.Near): calls / 3,
+		fmt.Sprintf("486 by %s", record.Far): calls / 3, fmt.Sprintf("487 by %s", record.Near): calls / 3}
 	for k, n := range want {
 		if outcomes[k] != n {
 			t.Errorf("records: %v, want %v", outcomes, want)

@@ -10,7 +10,8 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
-// metrics are the edge's counters. Labels are bounded: groups, peers, services, methods and classes, never a number or a reason text.
+// metrics are the edge's metrics. Label values are bounded: groups, peers, services, methods and classes, never a
+// number or a reason text.
 type metrics struct {
 	e         *Edge
 	ended_    *prometheus.CounterVec
@@ -30,40 +31,58 @@ type metrics struct {
 }
 
 var (
-	descPeer = prometheus.NewDesc("tandem_peer_up", "1 if at least one address of the peer is up, 0 if all are down or its name has none. No sample while all are unknown: none has answered yet.", []string{"group", "peer"}, nil)
-	descAddr = prometheus.NewDesc("tandem_peer_addresses", "Addresses of the peer, by state.", []string{"group", "peer", "state"}, nil)
-	descLoad = prometheus.NewDesc("tandem_group_calls_active", "Calls from and to the peer group, being set up or up.", []string{"group", "service"}, nil)
+	descPeer = prometheus.NewDesc("tandem_peer_up", "1 if at least one address of the peer is up, 0 if all are down "+
+		"or its name has no address. No sample while all are unknown: none has responded yet.",
+		[]string{"group", "peer"}, nil)
+	descAddr = prometheus.NewDesc("tandem_peer_addresses", "Addresses of the peer, by state.",
+		[]string{"group", "peer", "state"}, nil)
+	descLoad = prometheus.NewDesc("tandem_group_calls_active",
+		"Calls from and to the peer group, being set up or in progress.", []string{"group", "service"}, nil)
 	descCert = prometheus.NewDesc("tandem_sip_certificate_expiry_timestamp_seconds",
-		"When the certificate shown on SIP connections ends, in Unix time: of the one in use, which the file may no longer hold.", []string{"file"}, nil)
+		"Expiry of the certificate in use on SIP connections, in Unix time. The file may hold a newer one already.",
+		[]string{"file"}, nil)
 )
 
 func newMetrics(e *Edge) *metrics {
 	return &metrics{
 		e: e,
 		ended_: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_calls_total",
-			Help: "Calls that are over, by direction, service and outcome (answered, busy, canceled, noAnswer, refused: by the far side, rejected: by this gateway, failed)."},
+			Help: "Ended calls, by direction, service and outcome (answered, busy, canceled, noAnswer, refused: by " +
+				"the called side, rejected: by this gateway, failed)."},
 			[]string{"direction", "service", "outcome"}),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tandem_call_duration_seconds", Help: "Time from answer to end.",
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tandem_call_duration_seconds",
+			Help:    "Duration of answered calls, from answer to end.",
 			Buckets: []float64{1, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400}}, []string{"direction", "service"}),
-		delay: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tandem_call_post_dial_delay_seconds", Help: "Time from INVITE to the first ringing, early media or answer passed on.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"direction", "service"}),
+		delay: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tandem_call_post_dial_delay_seconds",
+			Help:    "Time from INVITE to the first ringing, early media or answer that was relayed.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}},
+			[]string{"direction", "service"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_sip_responses_total",
-			Help: "SIP responses to and from peers, retransmissions by the transaction layer left out."}, []string{"group", "method", "class", "way"}),
+			Help: "SIP responses to and from peers, without retransmissions by the transaction layer."},
+			[]string{"group", "method", "class", "way"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_sip_requests_total",
-			Help: "SIP requests to and from peers, retransmissions left out."}, []string{"group", "method", "way"}),
+			Help: "SIP requests to and from peers, without retransmissions."}, []string{"group", "method", "way"}),
 		failovers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_failovers_total",
-			Help: "Calls offered in vain to a peer of the group, by reason (408, 503, 504, silence, transport)."}, []string{"group", "reason"}),
-		emergency: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_emergency_calls_active", Help: "Emergency calls being set up or up."}),
+			Help: "Call attempts that failed over, by reason (408, 503, 504, silence, transport, local)."},
+			[]string{"group", "reason"}),
+		emergency: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_emergency_calls_active",
+			Help: "Emergency calls being set up or in progress."}),
 		sendFailed: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_edge_send_failures_total",
-			Help: "Messages of calls that could not be sent."}),
-		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_edge_panics_total", Help: "Calls ended because handling them met an internal error; the log has the stack."}),
+			Help: "SIP messages of calls that could not be sent."}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_edge_panics_total",
+			Help: "Calls ended by a panic while handling them; the log has the stack."}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_edge_requests_dropped_total",
-			Help: "Requests dropped unanswered because their certificate is not of the peer group that their address belongs to, or they came by a connection of ours from an address no group allows."}),
-		active: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_calls_active", Help: "Calls being set up or up."},
+			Help: "Requests dropped unanswered because their certificate does not belong to the peer group of their " +
+				"source address, or because they came over a connection opened by this node from an address that no " +
+				"group allows."}),
+		active: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_calls_active",
+			Help: "Calls being set up or in progress."},
 			func() float64 { return float64(e.active.Load()) }),
-		draining: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_edge_draining", Help: "1 while no new calls are taken because the edge is being stopped."},
+		draining: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_edge_draining",
+			Help: "1 while new calls are refused because the edge is draining or stopping."},
 			func() float64 { return truth(e.Draining()) }),
-		ready: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_edge_ready", Help: "1 while new calls are taken."},
+		ready: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_edge_ready",
+			Help: "1 while new calls are accepted."},
 			func() float64 { return truth(e.Ready() == nil) }),
 	}
 }
@@ -76,7 +95,8 @@ func truth(b bool) float64 {
 }
 
 func (m *metrics) register(reg prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{m.ended_, m.seconds, m.delay, m.messages, m.requests, m.failovers, m.emergency, m.sendFailed, m.dropped, m.panics, m.active, m.draining, m.ready, m} {
+	for _, c := range []prometheus.Collector{m.ended_, m.seconds, m.delay, m.messages, m.requests, m.failovers,
+		m.emergency, m.sendFailed, m.dropped, m.panics, m.active, m.draining, m.ready, m} {
 		if err := reg.Register(c); err != nil {
 			return fmt.Errorf("register edge metrics: %w", err)
 		}
@@ -84,7 +104,7 @@ func (m *metrics) register(reg prometheus.Registerer) error {
 	return nil
 }
 
-// Describe implements [prometheus.Collector] for what is read off the peers and certificates.
+// Describe implements [prometheus.Collector] for the metrics read from peers and certificates.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- descPeer
 	ch <- descAddr
@@ -99,7 +119,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descCert, prometheus.GaugeValue, float64(end.Unix()), file)
 	}
 	for _, g := range m.e.groups {
-		ch <- prometheus.MustNewConstMetric(descLoad, prometheus.GaugeValue, float64(g.calls.Load()), g.cfg.Name, g.service.String())
+		ch <- prometheus.MustNewConstMetric(descLoad, prometheus.GaugeValue, float64(g.calls.Load()), g.cfg.Name,
+			g.service.String())
 		for _, p := range g.peers {
 			up, down, unknown := 0, 0, 0
 			p.mu.Lock()
@@ -116,21 +137,25 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			}
 			p.mu.Unlock()
 			if up > 0 || unknown == 0 {
-				ch <- prometheus.MustNewConstMetric(descPeer, prometheus.GaugeValue, truth(up > 0), g.cfg.Name, p.cfg.Name)
+				ch <- prometheus.MustNewConstMetric(descPeer, prometheus.GaugeValue, truth(up > 0),
+					g.cfg.Name, p.cfg.Name)
 			}
-			ch <- prometheus.MustNewConstMetric(descAddr, prometheus.GaugeValue, float64(up), g.cfg.Name, p.cfg.Name, "up")
-			ch <- prometheus.MustNewConstMetric(descAddr, prometheus.GaugeValue, float64(down), g.cfg.Name, p.cfg.Name, "down")
-			ch <- prometheus.MustNewConstMetric(descAddr, prometheus.GaugeValue, float64(unknown), g.cfg.Name, p.cfg.Name, "unknown")
+			ch <- prometheus.MustNewConstMetric(descAddr, prometheus.GaugeValue, float64(up), g.cfg.Name,
+				p.cfg.Name, "up")
+			ch <- prometheus.MustNewConstMetric(descAddr, prometheus.GaugeValue, float64(down), g.cfg.Name,
+				p.cfg.Name, "down")
+			ch <- prometheus.MustNewConstMetric(descAddr, prometheus.GaugeValue, float64(unknown), g.cfg.Name,
+				p.cfg.Name, "unknown")
 		}
 	}
 }
 
-// progress notes the first sign of life passed on.
+// progress records the first response other than 100 relayed to the near side.
 func (m *metrics) progress(c *call, now time.Time) {
 	m.delay.WithLabelValues(c.dec.Outcome.String(), c.dec.Service.String()).Observe(now.Sub(c.start).Seconds())
 }
 
-// ended counts a call that is over.
+// ended counts an ended call.
 func (m *metrics) ended(c *call, r *record.Record) {
 	outcome := "failed"
 	switch s := r.Status; {
@@ -151,7 +176,7 @@ func (m *metrics) ended(c *call, r *record.Record) {
 	m.ended_.WithLabelValues(r.Direction, r.Service.String(), outcome).Inc()
 }
 
-// groupMetrics are the counters of one group, found once: label look-ups cost too much per message.
+// groupMetrics are the counters of one group, looked up once: label lookups cost too much per message.
 type groupMetrics struct {
 	responses [2][2][7]prometheus.Counter // way, method, class
 	requests  [2][3]prometheus.Counter    // way, method
@@ -159,7 +184,8 @@ type groupMetrics struct {
 	group     string
 }
 
-// Ways and methods of groupMetrics. Metrics of the published gateway count OPTIONS and INVITE (gateway-calls §10); the others go together.
+// Ways and methods of groupMetrics. Metrics of the published gateway count OPTIONS and INVITE (gateway-calls §10);
+// other methods are counted together.
 const (
 	waySent = iota
 	wayReceived
@@ -189,7 +215,8 @@ func (m *metrics) group(g *group) groupMetrics {
 				continue
 			}
 			for class := 1; class <= 6; class++ {
-				gm.responses[w][i][class] = m.messages.WithLabelValues(g.cfg.Name, method, fmt.Sprintf("%dxx", class), wayNames[w])
+				gm.responses[w][i][class] = m.messages.WithLabelValues(g.cfg.Name, method,
+					fmt.Sprintf("%dxx", class), wayNames[w])
 			}
 		}
 	}

@@ -22,7 +22,7 @@ func (b *bed) refusedCall(up *talk, status string) {
 	b.record()
 }
 
-// A number written by the rules of its peer group is the E.164 number: it is looked up so, and leaves so.
+// A number written by the rules of its peer group is the E.164 number: it is looked up and sent as that.
 func TestNumbersByRuleOfThePeerGroup(t *testing.T) {
 	covers(t, "I18")
 	b := setup(t, british)
@@ -42,20 +42,25 @@ func TestNumbersByRuleOfThePeerGroup(t *testing.T) {
 		up.target = strings.ReplaceAll(c.uri, "HOST", b.core.edge.String())
 		up.local = "<sip:02079460999@" + b.core.addr() + ";user=phone>"
 		up.remote = "\"Called, x\" <" + up.target + ">"
-		b.core.send(up.request("INVITE", sdp, `P-Asserted-Identity: "A, B" <sip:02079460999@core.example>, <tel:2079460999;phone-context=+44>`,
-			"Diversion: <sip:020-7946-0888@core.example>;reason=unknown", "Remote-Party-ID: <sip:460777@core.example>;party=calling",
+		b.core.send(up.request("INVITE", sdp,
+			`P-Asserted-Identity: "A, B" <sip:02079460999@core.example>, <tel:2079460999;phone-context=+44>`,
+			"Diversion: <sip:020-7946-0888@core.example>;reason=unknown",
+			"Remote-Party-ID: <sip:460777@core.example>;party=calling",
 			"History-Info: <sip:alice@core.example>;index=1, <sip:0033140205050@core.example>;index=1.1"))
 		b.core.expect("100")
 		inv := b.svc.expect("INVITE")
 		b.svc.send(b.svc.called(inv).reply(inv, "486 Busy Here", ""))
 		b.svc.expect("ACK")
 		b.core.send(up.ackFailure(b.core.expect("486")))
-		if want := "sip:" + served + c.params + "@"; !strings.HasPrefix(inv.uri(), want) || strings.Contains(inv.raw, "phone-context") {
-			t.Errorf("%s leaves as %s, want %s…", c.uri, inv.uri(), want)
+		if want := "sip:" + served + c.params + "@"; !strings.HasPrefix(inv.uri(), want) ||
+			strings.Contains(inv.raw, "phone-context") {
+			t.Errorf("%s is sent as %s, want %s…", c.uri, inv.uri(), want)
 		}
 		for _, w := range []string{"From: <sip:+442079460999@", "To: \"Called, x\" <sip:" + served,
-			`P-Asserted-Identity: "A, B" <sip:+442079460999@core.example>, <tel:+442079460999>`, "Diversion: <sip:+442079460888@core.example>;reason=unknown",
-			"Remote-Party-ID: <sip:+442079460777@core.example>;party=calling", "<sip:alice@core.example>;index=1, <sip:+33140205050@core.example>;index=1.1"} {
+			`P-Asserted-Identity: "A, B" <sip:+442079460999@core.example>, <tel:+442079460999>`,
+			"Diversion: <sip:+442079460888@core.example>;reason=unknown",
+			"Remote-Party-ID: <sip:+442079460777@core.example>;party=calling",
+			"<sip:alice@core.example>;index=1, <sip:+33140205050@core.example>;index=1.1"} {
 			if !strings.Contains(inv.raw, w) {
 				t.Errorf("%s: the far INVITE lacks %q:\n%s", c.uri, w, inv.raw)
 			}
@@ -64,7 +69,8 @@ func TestNumbersByRuleOfThePeerGroup(t *testing.T) {
 			t.Errorf("%s: the record's caller is %q", c.uri, r.Caller)
 		}
 	}
-	for _, user := range []string{"2079460101", "0", "*0", "%23020", "12345", "1234567", "reception"} { // no rule fits, or no E.164 comes of it
+	// No rule matches, or the result is not E.164.
+	for _, user := range []string{"2079460101", "0", "*0", "%23020", "12345", "1234567", "reception"} {
 		up := b.core.newCall(outside, served)
 		up.target = "sip:" + user + "@" + b.core.edge.String()
 		b.refusedCall(up, "484")
@@ -72,11 +78,12 @@ func TestNumbersByRuleOfThePeerGroup(t *testing.T) {
 	b.idle()
 }
 
-// Without rules it is as ever: nothing is guessed.
+// Without rules nothing is guessed.
 func TestNumbersWithoutRules(t *testing.T) {
 	covers(t, "I18")
 	b := setup(t)
-	for _, uri := range []string{"tel:2079460101;phone-context=+44", "sip:02079460101@HOST", "sip:0101;phone-context=+44207946@HOST"} {
+	for _, uri := range []string{"tel:2079460101;phone-context=+44", "sip:02079460101@HOST",
+		"sip:0101;phone-context=+44207946@HOST"} {
 		up := b.core.newCall(outside, served)
 		up.target = strings.ReplaceAll(uri, "HOST", b.core.edge.String())
 		b.refusedCall(up, "484")
@@ -98,7 +105,8 @@ func TestNumbersWithoutRules(t *testing.T) {
 func TestNumbersLeaveEmergencyAlone(t *testing.T) {
 	covers(t, "I18")
 	b := setup(t, func(c *bedConfig) {
-		c.service.Numbers = route.Numbers{PhoneContext: true, Prefixes: []route.Prefix{{Digits: 3, Replace: "+4420"}, {Prefix: "0", Replace: "+44"}}}
+		c.service.Numbers = route.Numbers{PhoneContext: true, Prefixes: []route.Prefix{{Digits: 3, Replace: "+4420"},
+			{Prefix: "0", Replace: "+44"}}}
 	})
 	for _, uri := range []string{"sip:911@HOST", "tel:911;phone-context=+44"} {
 		up := b.svc.newCall("02079460101", "911")
@@ -107,7 +115,7 @@ func TestNumbersLeaveEmergencyAlone(t *testing.T) {
 		b.svc.expect("100")
 		inv := b.core.expect("INVITE")
 		if !strings.HasPrefix(inv.uri(), "sip:911") || !strings.HasPrefix(inv.get("From"), "<sip:"+served) {
-			t.Errorf("%s leaves as %s from %s", uri, inv.uri(), inv.get("From"))
+			t.Errorf("%s is sent as %s from %s", uri, inv.uri(), inv.get("From"))
 		}
 		b.core.send(b.core.called(inv).reply(inv, "486 Busy Here", ""))
 		b.core.expect("ACK")
@@ -119,7 +127,7 @@ func TestNumbersLeaveEmergencyAlone(t *testing.T) {
 	b.idle()
 }
 
-// Within a call the dialog's own addresses stay; asserted identities follow the rules.
+// Within a call the dialog's own addresses are kept; asserted identities follow the rules.
 func TestNumbersWithinACall(t *testing.T) {
 	covers(t, "I18")
 	b := setup(t, british)
@@ -139,7 +147,8 @@ func TestNumbersWithinACall(t *testing.T) {
 	b.svc.expect("200")
 	bye := b.core.expect("BYE")
 	if !strings.HasPrefix(bye.get("From"), up.remote) || !strings.HasPrefix(bye.get("To"), up.local) {
-		t.Errorf("BYE to the core has From %q and To %q, want the dialog's %q and %q", bye.get("From"), bye.get("To"), up.remote, up.local)
+		t.Errorf("BYE to the core has From %q and To %q, want the dialog's %q and %q", bye.get("From"), bye.get("To"),
+			up.remote, up.local)
 	}
 	b.core.send(up.reply(bye, "200 OK", ""))
 	b.idle()

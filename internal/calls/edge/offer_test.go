@@ -5,16 +5,17 @@ import (
 	"testing"
 )
 
-// Bodies without an offer, by their lines: what a service that needs an offer would refuse, or misread.
+// offerless are bodies without an offer, with their lines: a service that needs an offer would refuse or misread them.
 var offerless = []struct{ name, body, lines string }{
 	{"no body", "", ""},
 	{"no body of type SDP", "", "Content-Type: application/sdp"},
 	{"ISUP alone", "not-an-offer", "Content-Type: application/isup;version=itu-t92+"},
-	{"multipart without SDP", "--b\r\nContent-Type: application/pidf+xml\r\n\r\n<presence/>\r\n--b--\r\n", "Content-Type: multipart/mixed;boundary=b"},
+	{"multipart without SDP", "--b\r\nContent-Type: application/pidf+xml\r\n\r\n<presence/>\r\n--b--\r\n",
+		"Content-Type: multipart/mixed;boundary=b"},
 	{"SDP to be shown", sdp, "Content-Disposition: render"},
 }
 
-func TestAServiceThatNeedsAnOfferGetsNoInviteWithout(t *testing.T) {
+func TestAServiceThatNeedsAnOfferGetsNoInviteWithoutOne(t *testing.T) {
 	covers(t, "I9", "D30")
 	b := setup(t)
 	for _, c := range offerless {
@@ -35,9 +36,10 @@ func TestAServiceThatNeedsAnOfferGetsNoInviteWithout(t *testing.T) {
 		b.core.send(up.ackFailure(m))
 	}
 	b.svc.quiet()
-	// The call goes on, and what has an offer passes: alone, or beside a location.
+	// The call continues, and an INVITE with an offer is relayed: alone, or beside a location.
 	b.reinvited(up, down, sdp, sdp, "")
-	body := "--B\r\nContent-Type: application/pidf+xml\r\n\r\n<presence/>\r\n--B\r\nContent-Type: application/sdp\r\n\r\n" + sdp + "\r\n--B--\r\n"
+	body := "--B\r\nContent-Type: application/pidf+xml\r\n\r\n<presence/>\r\n--B\r\nContent-Type: " +
+		"application/sdp\r\n\r\n" + sdp + "\r\n--B--\r\n"
 	b.core.send(up.request("INVITE", body, "Content-Type: Multipart/Mixed; boundary=\"B\""))
 	b.core.expect("100")
 	inv := b.svc.expect("INVITE")

@@ -24,7 +24,7 @@ func TestAnUnknownSourceGetsNothing(t *testing.T) {
 	stranger.send(stranger.newCall(outside, served).request("OPTIONS", ""))
 	stranger.send("rubbish\r\n\r\n")
 	await(t, "the log line", func() bool { return strings.Contains(b.log.String(), "unknown source") })
-	b.core.quiet() // the edge is alive and has read on
+	b.core.quiet() // the edge works and has read on
 	b.svc.quiet()
 	if m := stranger.next(50 * time.Millisecond); m.raw != "" {
 		t.Errorf("a stranger got an answer:\n%s", m.raw)
@@ -35,7 +35,7 @@ func TestAnUnknownSourceGetsNothing(t *testing.T) {
 	}
 }
 
-// A Contact may lead to an address that is nobody's source. That we go there is no message from there.
+// A Contact may lead to an address that no group allows. Our connection to it is not a message from it.
 func TestOwnConnectionsAreNotLoggedAsUnknownSources(t *testing.T) {
 	covers(t, "S1", "S10")
 	b := setup(t, func(c *bedConfig) {
@@ -54,7 +54,8 @@ func TestOwnConnectionsAreNotLoggedAsUnknownSources(t *testing.T) {
 	m.Add(sip.KindCallID, sip.NewCallID(""))
 	m.Add(sip.KindCSeq, "1 OPTIONS")
 	to := transport.Target{From: g.eps[transport.TCP], Addr: ln.Addr().(*net.TCPAddr).AddrPort()}
-	if _, err := b.e.tx.Send(m, to, &question{e: b.e, a: g.peers[0].fixed, timer: time.NewTimer(time.Hour)}); err != nil {
+	if _, err := b.e.tx.Send(m, to,
+		&peerProbe{e: b.e, a: g.peers[0].fixed, timer: time.NewTimer(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := ln.Accept()
@@ -69,8 +70,9 @@ func TestOwnConnectionsAreNotLoggedAsUnknownSources(t *testing.T) {
 	if log := b.log.String(); strings.Contains(log, "unknown source") {
 		t.Errorf("the log calls our own connection an unknown source:\n%s", log)
 	}
-	// What comes back by it is from no source.
-	if _, err := conn.Write([]byte(strings.Replace(b.core.newCall(outside, served).request("INVITE", sdp), "SIP/2.0/UDP", "SIP/2.0/TCP", 1))); err != nil {
+	// A request over it is from an unknown source.
+	if _, err := conn.Write([]byte(strings.Replace(b.core.newCall(outside, served).request("INVITE", sdp),
+		"SIP/2.0/UDP", "SIP/2.0/TCP", 1))); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "the request to be dropped", func() bool { return b.dropped() == 1 })
@@ -112,7 +114,7 @@ func TestWithoutAnIndexNewCallsGet503(t *testing.T) {
 		b.core.send(c.request(method, ""))
 		m := b.core.expect("503")
 		if m.get("Retry-After") != "5" || !strings.Contains(m.get("Warning"), "number index") {
-			t.Errorf("503 to %s does not say when to come back and why:\n%s", method, m.raw)
+			t.Errorf("503 to %s lacks Retry-After or the reason:\n%s", method, m.raw)
 		}
 		if method == "INVITE" {
 			b.core.send(c.ackFailure(m))
@@ -161,7 +163,7 @@ func TestDrainKeepsCallsAndRefusesNewOnes(t *testing.T) {
 	b.over(up, down)
 }
 
-func TestShutdownEndsWhatIsLeft(t *testing.T) {
+func TestShutdownEndsRemainingCalls(t *testing.T) {
 	covers(t, "E4", "S6")
 	b := setup(t, func(c *bedConfig) { c.shutdown = true })
 	up, down := b.established(b.core, b.svc, outside, served)
@@ -182,8 +184,8 @@ func TestShutdownEndsWhatIsLeft(t *testing.T) {
 	b.core.send(up.reply(got[0], "200 OK", ""))
 	b.core.send(half.ackFailure(got[1]))
 	bye := b.svc.expect("BYE")
-	if !strings.Contains(bye.get("Reason"), "stopped") {
-		t.Errorf("Reason of the BYE = %q, want it to say that the gateway is stopped", bye.get("Reason"))
+	if !strings.Contains(bye.get("Reason"), "shutting down") {
+		t.Errorf("Reason of the BYE = %q, want it to say that the gateway is shutting down", bye.get("Reason"))
 	}
 	b.svc.send(down.reply(bye, "200 OK", ""))
 	cancelled := b.zoom.expect("CANCEL")
@@ -220,8 +222,8 @@ func TestLimits(t *testing.T) {
 	t.Run("calls in all", func(t *testing.T) {
 		b := setup(t, func(c *bedConfig) { c.cfg.Limits.MaxCalls = 1 })
 		up, down := b.established(b.core, b.svc, outside, served)
-		refused(t, b, b.core, outside, served, "as many calls as it may")
-		// An emergency call still finds room.
+		refused(t, b, b.core, outside, served, "maximum number of concurrent calls reached")
+		// An emergency call is still admitted.
 		em := b.svc.newCall(served, "911")
 		b.svc.send(em.request("INVITE", sdp))
 		b.svc.expect("100")
@@ -237,7 +239,7 @@ func TestLimits(t *testing.T) {
 	t.Run("calls of a group", func(t *testing.T) {
 		b := setup(t, func(c *bedConfig) { c.service.MaxCalls = 1 })
 		up, down := b.established(b.core, b.svc, outside, served)
-		refused(t, b, b.core, outside, served, "teams has as many calls as it may")
+		refused(t, b, b.core, outside, served, "concurrent calls of peer group teams reached")
 		u2, d2 := b.established(b.core, b.zoom, outside, open_)
 		b.over(u2, d2)
 		b.over(up, down)
@@ -258,7 +260,7 @@ func TestLimits(t *testing.T) {
 			c := b.core.newCall(outside, served)
 			b.core.send(c.request("INVITE", sdp))
 			if m := b.core.next(patience); m.is("503") {
-				if !strings.Contains(m.get("Warning"), "this second") {
+				if !strings.Contains(m.get("Warning"), "rate limit of peer group core-a exceeded") {
 					t.Errorf("Warning = %q", m.get("Warning"))
 				}
 				b.core.send(c.ackFailure(m))
@@ -275,7 +277,7 @@ func TestLimits(t *testing.T) {
 	})
 }
 
-func TestWhatCannotBeReadIsAnswered(t *testing.T) {
+func TestMalformedRequestsAreAnswered(t *testing.T) {
 	covers(t, "S8")
 	b := setup(t)
 	for _, c := range []struct{ name, from, to, want string }{
@@ -316,9 +318,11 @@ func TestRequestsOutsideADialog(t *testing.T) {
 		}
 	})
 	for _, c := range []struct{ row, method, want, allow string }{
-		{"N2", "BYE", "481", ""}, {"N2", "UPDATE", "481", ""}, {"N2", "PRACK", "481", ""}, {"N2", "INFO", "481", ""}, {"N2", "NOTIFY", "481", ""},
+		{"N2", "BYE", "481", ""}, {"N2", "UPDATE", "481", ""}, {"N2", "PRACK", "481", ""}, {"N2", "INFO", "481", ""},
+		{"N2", "NOTIFY", "481", ""},
 		{"N3", "REFER", "403", ""},
-		{"N4", "REGISTER", "405", "INVITE"}, {"N4", "SUBSCRIBE", "405", "INVITE"}, {"N4", "MESSAGE", "405", "INVITE"}, {"N4", "PUBLISH", "405", "INVITE"},
+		{"N4", "REGISTER", "405", "INVITE"}, {"N4", "SUBSCRIBE", "405", "INVITE"}, {"N4", "MESSAGE", "405", "INVITE"},
+		{"N4", "PUBLISH", "405", "INVITE"},
 		{"N5", "invite", "501", "INVITE"}, {"N5", "HELLO", "501", "INVITE"},
 	} {
 		t.Run(c.method, func(t *testing.T) {
@@ -337,7 +341,7 @@ func TestRequestsOutsideADialog(t *testing.T) {
 				t.Errorf("Allow = %q, want it to name %s", m.get("Allow"), c.allow)
 			}
 			if m.get("Warning") == "" {
-				t.Errorf("%s to %s does not say why:\n%s", c.want, c.method, m.raw)
+				t.Errorf("%s to %s lacks the reason:\n%s", c.want, c.method, m.raw)
 			}
 		})
 	}
@@ -345,7 +349,7 @@ func TestRequestsOutsideADialog(t *testing.T) {
 	b.svc.quiet()
 }
 
-func TestStraysAreAnsweredAsTheRulesSay(t *testing.T) {
+func TestStrayMessages(t *testing.T) {
 	covers(t, "N6", "N7", "N8", "A16")
 	b := setup(t)
 	c := b.core.newCall(outside, served)
@@ -363,7 +367,8 @@ func TestStraysAreAnsweredAsTheRulesSay(t *testing.T) {
 	if m := b.core.expect("481"); !strings.Contains(m.get("Warning"), "node n7") {
 		t.Errorf("Warning = %q, want the node that has the call", m.get("Warning"))
 	}
-	b.core.send("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP " + b.core.edge.String() + ";branch=z9hG4bKnobody\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>;tag=2\r\nCall-ID: x\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n")
+	b.core.send("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP " + b.core.edge.String() + ";branch=z9hG4bKnobody\r\nFrom: " +
+		"<sip:a@b>;tag=1\r\nTo: <sip:c@d>;tag=2\r\nCall-ID: x\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n")
 	b.core.quiet()
 	if got := b.e.tx.Metrics().StrayResponses.Load(); got != 1 {
 		t.Errorf("%d stray responses counted, want 1", got)

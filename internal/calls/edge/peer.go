@@ -18,7 +18,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// group is a peer group at work. Its fields do not change after New but for the counters and what a reload changes.
+// group is the state of a peer group. After New only the counters and what a reload changes are modified.
 type group struct {
 	index   int // in Config.Groups
 	cfg     *Group
@@ -26,35 +26,35 @@ type group struct {
 	service domain.Service        // NoService: the operator's core
 	proto   transport.Proto
 	eps     [len(protos) + 1]*transport.Endpoint // by transport.Proto; nil where nothing is bound
-	local   [len(protos) + 1]leg.Addr            // how peers reach each of them
+	local   [len(protos) + 1]leg.Addr            // how peers reach each endpoint
 	peers   []*peer                              // by priority
-	silence time.Duration                        // fail-over after
+	silence time.Duration                        // failover after this time
 	calls   atomic.Int64
 	rate    gate
 	m       groupMetrics
 
-	withdrawn map[netip.Prefix]time.Time // sources taken out by a reload, and when; Edge.sourcesMu guards it
+	withdrawn map[netip.Prefix]time.Time // sources removed by a reload, and when; guarded by Edge.sourcesMu
 }
 
 func (g *group) core() bool { return g.service == domain.NoService }
 
-// lookup finds the addresses of a query in memory; [resolve.Resolver.Lookup].
+// lookup returns the addresses of a query from memory, as [resolve.Resolver.Lookup] does.
 type lookup func(resolve.Query) ([]resolve.Target, bool)
 
-// peer is one configured peer at work.
+// peer is the state of one configured peer.
 type peer struct {
 	group *group
 	cfg   *Peer
 	host  string // as configured
 	port  uint16
 	query resolve.Query
-	fixed *address // the only one of a peer of type ip
+	fixed *address // the only address of a peer of type ip
 
 	mu    sync.Mutex // guards addrs
 	addrs map[netip.AddrPort]*address
 }
 
-// newPeer makes a peer of a valid configuration.
+// newPeer returns the peer for a valid configuration.
 func newPeer(g *group, cfg *Peer) *peer {
 	host, port, _ := hostPort(cfg.Address)
 	p := &peer{group: g, cfg: cfg, host: host, port: port, addrs: map[netip.AddrPort]*address{}}
@@ -74,7 +74,7 @@ func newPeer(g *group, cfg *Peer) *peer {
 		p.query = resolve.Query{Host: host, Proto: g.proto}
 		if strings.HasPrefix(host, "_") {
 			p.query.SRV = host
-			// The name to verify is the domain the record stands under (RFC 5922 §4).
+			// The name to verify is the domain of the record (RFC 5922 §4).
 			if parts := strings.SplitN(host, ".", 3); len(parts) == 3 {
 				p.host = parts[2]
 				p.query.Host = p.host
@@ -96,7 +96,7 @@ func (p *peer) at(ap netip.AddrPort) *address {
 	return a
 }
 
-// addresses returns the peer's addresses in the order to try them.
+// addresses appends the peer's addresses to dst in the order to try them.
 func (p *peer) addresses(find lookup, dst []*address) []*address {
 	if p.fixed != nil {
 		return append(dst, p.fixed)
@@ -111,9 +111,9 @@ func (p *peer) addresses(find lookup, dst []*address) []*address {
 	return dst
 }
 
-// keep notes which addresses the peer's name has now. One that it has no longer is no place for calls any more, but calls that are up still
-// come from there, and DNS that rotates brings it back: it stays a known source, and its verdict stands, for the grace. keep returns whether
-// the known sources have changed.
+// keep records which addresses the peer's name has now. Calls no longer go to an address that the name has lost, but
+// calls in progress still use it, and rotating DNS may bring it back: for the grace it stays a known source and keeps
+// its state. keep reports whether the known sources have changed.
 func (p *peer) keep(have []*address, now time.Time, grace time.Duration) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -132,7 +132,7 @@ func (p *peer) keep(have []*address, now time.Time, grace time.Duration) (change
 	return changed
 }
 
-// sendsFrom tells whether an address is one of the peer's.
+// sendsFrom reports whether an address is one of the peer's.
 func (p *peer) sendsFrom(a netip.Addr) bool {
 	a = a.Unmap()
 	peers := p.group.now().Peers
@@ -153,7 +153,7 @@ func (p *peer) sendsFrom(a netip.Addr) bool {
 	return false
 }
 
-// serverName is the name the peer's certificate must carry; empty where the address itself must be in it.
+// serverName returns the name that the peer's certificate must carry; empty if it must carry the address itself.
 func (p *peer) serverName() string {
 	switch {
 	case p.cfg.CertificateName != "":
@@ -164,7 +164,7 @@ func (p *peer) serverName() string {
 	return p.host
 }
 
-// remote is the peer as its service's profile sees it.
+// remote returns the peer as its service's profile sees it.
 func (p *peer) remote() leg.Addr {
 	port := p.port
 	if p.cfg.Type == typeSRV {
@@ -173,38 +173,38 @@ func (p *peer) remote() leg.Addr {
 	return leg.Addr{Host: p.host, Port: port, Transport: p.group.proto.Param()}
 }
 
-// address is one address of a peer and what is known of its health.
+// address is one address of a peer and its state.
 type address struct {
 	peer *peer
 	addr netip.AddrPort
-	gone time.Time // when the peer's name was first seen without it; zero: it has it. The peer's mutex guards it.
+	gone time.Time // when the peer's name was first seen without it; zero: it has it. Guarded by the peer's mutex.
 
-	known atomic.Bool // it has answered once, or is down: until then up is a guess
+	known atomic.Bool // it has responded once, or is down; until then up is an assumption
 
-	mu        sync.Mutex // guards the fields below
-	up        bool       // calls try it first
-	fails     int        // failures in a row
-	oks       int        // successes in a row
-	shunned   time.Time  // a Retry-After lasts until then
-	trial     time.Time  // when a peer that is not asked by OPTIONS gets another chance
-	since     time.Time  // of the last change
-	reason    string     // of the last failure
-	answered  time.Time  // last answer to OPTIONS
-	asked     time.Time  // last OPTIONS
-	roundTrip time.Duration
+	mu           sync.Mutex // guards the fields below
+	up           bool       // calls try it first
+	fails        int        // failures in a row
+	oks          int        // successes in a row
+	backoffUntil time.Time  // end of the peer's Retry-After
+	trial        time.Time  // when calls try a peer again that is down and not probed by OPTIONS
+	since        time.Time  // time of the last change
+	reason       string     // of the last failure
+	answered     time.Time  // last response to OPTIONS
+	asked        time.Time  // last OPTIONS
+	roundTrip    time.Duration
 }
 
-// usable tells whether the address is a first choice.
+// usable reports whether calls try the address first.
 func (a *address) usable(now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if now.Before(a.shunned) {
+	if now.Before(a.backoffUntil) {
 		return false
 	}
 	return a.up || !a.trial.IsZero() && !now.Before(a.trial)
 }
 
-// good notes that the address answered.
+// good records a success of the address.
 func (a *address) good(now time.Time, log *slog.Logger) {
 	o := &a.peer.group.cfg.Options
 	a.mu.Lock()
@@ -219,11 +219,11 @@ func (a *address) good(now time.Time, log *slog.Logger) {
 	}
 	a.mu.Unlock()
 	if risen {
-		log.Info("peer is up", "group", a.peer.group.cfg.Name, "peer", a.peer.cfg.Name, "address", a.addr.String())
+		log.Info("peer up", "group", a.peer.group.cfg.Name, "peer", a.peer.cfg.Name, "address", a.addr.String())
 	}
 }
 
-// bad notes that the address failed, and for how long it asked to be left alone.
+// bad records a failure of the address, and the Retry-After it sent, if any.
 func (a *address) bad(now time.Time, why string, retryAfter time.Duration, log *slog.Logger) {
 	o := &a.peer.group.cfg.Options
 	a.mu.Lock()
@@ -231,7 +231,7 @@ func (a *address) bad(now time.Time, why string, retryAfter time.Duration, log *
 	a.fails++
 	a.reason = why
 	if retryAfter > 0 {
-		a.shunned = now.Add(min(retryAfter, maxShun))
+		a.backoffUntil = now.Add(min(retryAfter, maxBackoff))
 	}
 	fallen := a.up && a.fails >= o.DownAfter
 	if fallen {
@@ -244,32 +244,35 @@ func (a *address) bad(now time.Time, why string, retryAfter time.Duration, log *
 	a.mu.Unlock()
 	switch {
 	case fallen:
-		log.Warn("peer is down", "group", a.peer.group.cfg.Name, "peer", a.peer.cfg.Name, "address", a.addr.String(), "reason", why)
+		log.Warn("peer down", "group", a.peer.group.cfg.Name, "peer", a.peer.cfg.Name, "address", a.addr.String(),
+			"reason", why)
 	case retryAfter > 0:
-		log.Warn("peer asked to be left alone", "group", a.peer.group.cfg.Name, "peer", a.peer.cfg.Name, "address", a.addr.String(), "for", retryAfter, "reason", why)
+		log.Warn("peer sent Retry-After; backing off", "group", a.peer.group.cfg.Name, "peer", a.peer.cfg.Name,
+			"address", a.addr.String(), "for", retryAfter, "reason", why)
 	}
 }
 
-// maxShun bounds a peer's Retry-After, so that a slip of a peer does not take it out for days.
-const maxShun = 10 * time.Minute
+// maxBackoff bounds a peer's Retry-After, so that a mistake of the peer does not take it out of use for days.
+const maxBackoff = 10 * time.Minute
 
-// PeerState is what is known of one address of a peer.
+// PeerState is the state of one address of a peer.
 type PeerState struct {
 	Group   string `json:"group"`
 	Service string `json:"service"` // contract name, "none" for the core
 	Peer    string `json:"peer"`
 	Address string `json:"address"` // empty while the peer's name has not been resolved
 	Up      bool   `json:"up"`      // calls try it first
-	Unknown bool   `json:"unknown"` // it has neither answered nor failed often enough to be down; Up is a guess
-	// Since is when Up last changed, RetryAfter until when the peer asked to be left alone.
+	Unknown bool   `json:"unknown"` // it has neither responded nor failed often enough to be down; Up is an assumption
+	// Since is when Up last changed, RetryAfter the end of the Retry-After that the peer sent.
 	Since      time.Time `json:"since"`
 	RetryAfter time.Time `json:"retryAfter,omitzero"`
 	Reason     string    `json:"reason,omitempty"` // of the last failure
-	// LastAnswer is when it last answered OPTIONS, and RoundTrip how long that took.
+	// LastAnswer is when it last responded to OPTIONS, and RoundTrip how long that took.
 	LastAnswer time.Time     `json:"lastAnswer,omitzero"`
 	RoundTrip  time.Duration `json:"roundTripNanoseconds,omitempty"`
 }
 
+// states appends the states of the peer's addresses to dst.
 func (p *peer) states(dst []PeerState) []PeerState {
 	base := PeerState{Group: p.group.cfg.Name, Service: p.group.service.String(), Peer: p.cfg.Name}
 	p.mu.Lock()
@@ -285,7 +288,8 @@ func (p *peer) states(dst []PeerState) []PeerState {
 		}
 		s := base
 		a.mu.Lock()
-		s.Address, s.Up, s.Unknown, s.Since, s.RetryAfter, s.Reason = a.addr.String(), a.up, !a.known.Load(), a.since, a.shunned, a.reason
+		s.Address, s.Up, s.Unknown, s.Since = a.addr.String(), a.up, !a.known.Load(), a.since
+		s.RetryAfter, s.Reason = a.backoffUntil, a.reason
 		s.LastAnswer, s.RoundTrip = a.answered, a.roundTrip
 		a.mu.Unlock()
 		dst = append(dst, s)
@@ -294,8 +298,9 @@ func (p *peer) states(dst []PeerState) []PeerState {
 	return dst
 }
 
-// plan appends the addresses of the groups' peers in the order to try them: group by group, priority by priority, within a priority by weight at
-// random (RFC 2782), all addresses of a peer before the next peer; then those that are down, in the same order. gateway-calls §9.2, §11.
+// plan appends the addresses of the groups' peers to dst in the order to try them: by group, by priority, within a
+// priority at random by weight (RFC 2782), all addresses of a peer before the next peer; then those that are down, in
+// the same order. See gateway-calls §9.2, §11.
 func plan(dst []*address, groups []*group, find lookup, now time.Time) []*address {
 	first := len(dst)
 	var room [8]*peer
@@ -326,7 +331,7 @@ func plan(dst []*address, groups []*group, find lookup, now time.Time) []*addres
 	for i, a := range tried {
 		switch {
 		case slices.Contains(tried[:n], a) || slices.Contains(down, a):
-			// Two names for one address: once is enough.
+			// Two names with the same address: try it once.
 		case a.usable(now):
 			tried[n] = tried[i]
 			n++
@@ -338,7 +343,7 @@ func plan(dst []*address, groups []*group, find lookup, now time.Time) []*addres
 	return dst[:first+n]
 }
 
-// draw orders peers of one priority at random, each peer's chance in proportion to its weight.
+// draw orders peers of one priority at random, with chances in proportion to their weights.
 func draw(peers []*peer) []*peer {
 	sum := 0
 	for _, p := range peers {
@@ -356,16 +361,16 @@ func draw(peers []*peer) []*peer {
 	return peers
 }
 
-// sources tells, for one endpoint, which group a source address belongs to. It is replaced as a whole.
+// sources maps source addresses to groups, for one endpoint. It is replaced as a whole.
 type sources struct {
 	ranges    []sourceRange // the longest prefixes first
-	withdrawn bool          // one of them is withdrawn
+	withdrawn bool          // a range is withdrawn
 }
 
 type sourceRange struct {
 	prefix    netip.Prefix
 	group     *group
-	withdrawn bool // known only for the calls that are up
+	withdrawn bool // known only for calls in progress
 }
 
 // group returns the group that a source belongs to, nil for an unknown one.
@@ -389,8 +394,8 @@ func (s *sources) find(a netip.Addr) *sourceRange {
 	return nil
 }
 
-// newSources makes the table of the groups that listen on an endpoint: what the configuration allows, what the peers' names resolve to now and,
-// coming after everything of the same length, what they resolved to not long ago.
+// newSources builds the table for the groups that listen on an endpoint: what the configuration allows, what the peers'
+// names resolve to now and, after all other prefixes of the same length, what they resolved to recently.
 func newSources(groups []*group, ep *transport.Endpoint, proto transport.Proto) *sources {
 	s := &sources{}
 	var gone []sourceRange
@@ -426,10 +431,11 @@ func newSources(groups []*group, ep *transport.Endpoint, proto transport.Proto) 
 	return s
 }
 
-// gate lets through so many things a second, spread evenly, with a burst of a tenth of a second or 10. The zero gate lets everything through.
+// gate is a rate limit: so many events per second, spread evenly, with a burst of 10 events or 0.1 s, whichever is
+// more. The zero gate has no limit.
 type gate struct {
-	every atomic.Int64 // nanoseconds for one; 0: no limit
-	next  atomic.Int64 // when the next one is due, in nanoseconds
+	every atomic.Int64 // nanoseconds per event; 0: no limit
+	next  atomic.Int64 // when the next event is due, in nanoseconds
 }
 
 func (g *gate) limit(perSecond int) {
@@ -440,13 +446,13 @@ func (g *gate) limit(perSecond int) {
 	g.every.Store(every)
 }
 
-// pass tells whether one more may go now.
+// pass reports whether one more event is within the limit, and counts it if so.
 func (g *gate) pass(now time.Time) bool {
 	every := g.every.Load()
 	if every == 0 {
 		return true
 	}
-	burst := max(10*every, int64(time.Second)/10) // may be used ahead
+	burst := max(10*every, int64(time.Second)/10) // how far ahead the limit may be used
 	t := now.UnixNano()
 	for {
 		due := g.next.Load()
@@ -459,7 +465,7 @@ func (g *gate) pass(now time.Time) bool {
 	}
 }
 
-// addrOf reads a Via's sent-by as an address of ours.
+// addrOf parses a Via sent-by as one of our addresses.
 func addrOf(sentBy string, p transport.Proto) leg.Addr {
 	host, port, err := hostPort(sentBy)
 	if err != nil {
@@ -468,7 +474,7 @@ func addrOf(sentBy string, p transport.Proto) leg.Addr {
 	return leg.Addr{Host: host, Port: port, Transport: p.Param()}
 }
 
-// hostOf writes an address for a Warning's agent.
+// hostOf returns an address as the agent of a Warning.
 func hostOf(a leg.Addr) string {
 	if a.Port == 0 {
 		return a.Host

@@ -13,7 +13,7 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit/pace"
 )
 
-// planGroup makes a group of peers for tests of the plan alone.
+// planGroup returns a group of peers for tests of plan alone.
 func planGroup(peers ...Peer) *group {
 	cfg := &Group{Name: "g", Transport: "udp", Peers: peers, Bind: Addresses{UDP: "127.0.0.1:0"}}
 	var k checker
@@ -40,7 +40,9 @@ func order(list []*address) string {
 
 func TestPeersAreTriedByPriorityThenWeight(t *testing.T) {
 	covers(t, "P1")
-	g := planGroup(Peer{Name: "backup", Address: "192.0.2.9:5060", Priority: 1}, Peer{Name: "heavy", Address: "192.0.2.1:5060", Weight: 3}, Peer{Name: "light", Address: "192.0.2.2:5060", Weight: 1})
+	g := planGroup(Peer{Name: "backup", Address: "192.0.2.9:5060", Priority: 1},
+		Peer{Name: "heavy", Address: "192.0.2.1:5060", Weight: 3},
+		Peer{Name: "light", Address: "192.0.2.2:5060", Weight: 1})
 	// New sorts them.
 	g.peers[0], g.peers[1], g.peers[2] = g.peers[1], g.peers[2], g.peers[0]
 	first := map[string]int{}
@@ -60,7 +62,9 @@ func TestPeersAreTriedByPriorityThenWeight(t *testing.T) {
 func TestAllAddressesOfANameComeBeforeTheNextPeer(t *testing.T) {
 	covers(t, "P1", "P2", "P8", "P9")
 	addr := func(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
-	g := planGroup(Peer{Name: "one", Address: "sip.example.net:5061", Priority: 0}, Peer{Name: "two", Address: "sip2.example.net", Priority: 1}, Peer{Name: "three", Address: "192.0.2.30:5060", Priority: 2})
+	g := planGroup(Peer{Name: "one", Address: "sip.example.net:5061", Priority: 0},
+		Peer{Name: "two", Address: "sip2.example.net", Priority: 1},
+		Peer{Name: "three", Address: "192.0.2.30:5060", Priority: 2})
 	find := func(q resolve.Query) ([]resolve.Target, bool) {
 		switch q.Host {
 		case "sip.example.net":
@@ -74,19 +78,21 @@ func TestAllAddressesOfANameComeBeforeTheNextPeer(t *testing.T) {
 		return nil, false
 	}
 	now := time.Now()
+	const first = "one@192.0.2.10:5061"
+	const others = "one@192.0.2.11:5061 two@192.0.2.20:5070 two@192.0.2.11:5061 three@192.0.2.30:5060"
 	got := order(plan(nil, []*group{g}, find, now))
-	if want := "one@192.0.2.10:5061 one@192.0.2.11:5061 two@192.0.2.20:5070 two@192.0.2.11:5061 three@192.0.2.30:5060"; got != want {
+	if want := first + " " + others; got != want {
 		t.Errorf("order = %s, want %s", got, want)
 	}
-	// One address is down: the other of the same name comes first, and the lost one last, but it is still there.
+	// One address is down: it comes last, and the other of the same name first.
 	a := g.peers[0].at(addr("192.0.2.10:5061"))
 	a.bad(now, "test", 0, slog.New(slog.DiscardHandler))
 	a.bad(now, "test", 0, slog.New(slog.DiscardHandler))
 	got = order(plan(nil, []*group{g}, find, now))
-	if want := "one@192.0.2.11:5061 two@192.0.2.20:5070 two@192.0.2.11:5061 three@192.0.2.30:5060 one@192.0.2.10:5061"; got != want {
+	if want := others + " " + first; got != want {
 		t.Errorf("order = %s, want %s", got, want)
 	}
-	// Everything is down: everything is tried, in the usual order.
+	// All are down: all are tried, in the usual order.
 	for _, p := range g.peers {
 		for _, a := range p.addresses(find, nil) {
 			a.bad(now, "test", 0, slog.New(slog.DiscardHandler))
@@ -94,12 +100,12 @@ func TestAllAddressesOfANameComeBeforeTheNextPeer(t *testing.T) {
 		}
 	}
 	got = order(plan(nil, []*group{g}, find, now))
-	if want := "one@192.0.2.10:5061 one@192.0.2.11:5061 two@192.0.2.20:5070 two@192.0.2.11:5061 three@192.0.2.30:5060"; got != want {
+	if want := first + " " + others; got != want {
 		t.Errorf("order with all down = %s, want %s", got, want)
 	}
 }
 
-// DNS that rotates (Teams: by place, for seconds) takes an address from a name while calls are up there.
+// Rotating DNS (Teams: by place, for seconds) removes an address from a name while it has calls.
 func TestAnAddressThatLeavesItsNameStaysAKnownSource(t *testing.T) {
 	covers(t, "S9")
 	one, two := netip.MustParseAddrPort("192.0.2.10:5061"), netip.MustParseAddrPort("192.0.2.20:5061")
@@ -108,7 +114,8 @@ func TestAnAddressThatLeavesItsNameStaysAKnownSource(t *testing.T) {
 	find := func(resolve.Query) ([]resolve.Target, bool) { return []resolve.Target{{Addr: has}}, true }
 	g := planGroup(Peer{Name: "one", Address: "sip.example.net:5061"})
 	other := planGroup(Peer{Name: "other", Address: "192.0.2.30:5061", AllowedSources: []string{"192.0.2.40"}})
-	e := &Edge{cfg: Config{Timers: Timers{MaxDuration: time.Hour}}, groups: []*group{g}, find: find, log: slog.New(slog.DiscardHandler)}
+	e := &Edge{cfg: Config{Timers: Timers{MaxDuration: time.Hour}}, groups: []*group{g}, find: find,
+		log: slog.New(slog.DiscardHandler)}
 	w := newWatch(e)
 	p := g.peers[0]
 	source := func(a netip.AddrPort) *group { return newSources([]*group{g, other}, nil, g.proto).group(a.Addr()) }
@@ -127,25 +134,25 @@ func TestAnAddressThatLeavesItsNameStaysAKnownSource(t *testing.T) {
 		t.Errorf("after DNS has rotated the sources are %v and %v, want the group for both", source(one), source(two))
 	}
 	if got := order(plan(nil, []*group{g}, find, now)); got != "one@"+two.String() {
-		t.Errorf("calls go to %s, want only where the name leads now", got)
+		t.Errorf("calls go to %s, want only what the name resolves to now", got)
 	}
 	if got := shown(); got != two.String()+" " {
-		t.Errorf("peers shown: %s, want only where the name leads now", got)
+		t.Errorf("peers shown: %s, want only what the name resolves to now", got)
 	}
 	if _, ok := w.due[p.at(one)]; ok {
-		t.Errorf("an address that the name has no longer is still asked by OPTIONS")
+		t.Errorf("an address that the name no longer has still gets OPTIONS")
 	}
-	// Back again: the verdict stands, and OPTIONS ask at once.
+	// Back again: the state is kept, and OPTIONS is sent at once.
 	has = one
 	now = now.Add(59 * time.Minute)
 	w.names(now, false)
 	if p.at(one).usable(now) {
-		t.Errorf("that the address is down was forgotten while DNS had another")
+		t.Errorf("the address is no longer down after DNS had another one")
 	}
 	if due := w.due[p.at(one)]; due != now {
-		t.Errorf("an address that came back is asked at %v, want now", due)
+		t.Errorf("OPTIONS to an address that came back is due at %v, want now", due)
 	}
-	// The grace begins anew when it leaves again, and ends.
+	// The grace restarts when it leaves again, and ends.
 	has = netip.MustParseAddrPort("192.0.2.40:5061") // the other group's own
 	w.names(now, false)
 	now = now.Add(59 * time.Minute)
@@ -161,11 +168,11 @@ func TestAnAddressThatLeavesItsNameStaysAKnownSource(t *testing.T) {
 	if n := len(p.addrs); n != 1 {
 		t.Errorf("%d addresses are remembered, want 1", n)
 	}
-	// Where it is somebody else's now, it is theirs.
+	// An address that belongs to another group now is that group's.
 	has = one
 	w.names(now, false)
 	if source(netip.MustParseAddrPort("192.0.2.40:5061")) != other {
-		t.Errorf("an address that left a name is kept from the group that has it now")
+		t.Errorf("an address that left a name does not belong to the group that has it now")
 	}
 }
 
@@ -173,12 +180,14 @@ func TestUpAndDownWithHysteresis(t *testing.T) {
 	covers(t, "P4", "P5", "P7")
 	log := slog.New(slog.DiscardHandler)
 	now := time.Now()
-	g := planGroup(Peer{Name: "p", Address: "192.0.2.1:5060"}, Peer{Name: "quiet", Address: "192.0.2.2:5060", Passive: true})
+	g := planGroup(Peer{Name: "p", Address: "192.0.2.1:5060"},
+		Peer{Name: "quiet", Address: "192.0.2.2:5060", Passive: true})
 	a := g.peers[0].fixed
 	steps := []struct {
 		what   string
 		usable bool
-	}{{"bad", true}, {"good", true}, {"bad", true}, {"bad", false}, {"good", false}, {"bad", false}, {"good", false}, {"good", true}}
+	}{{"bad", true}, {"good", true}, {"bad", true}, {"bad", false}, {"good", false}, {"bad", false},
+		{"good", false}, {"good", true}}
 	for i, s := range steps {
 		if s.what == "bad" {
 			a.bad(now, "test", 0, log)
@@ -189,7 +198,7 @@ func TestUpAndDownWithHysteresis(t *testing.T) {
 			t.Fatalf("after step %d (%s) usable = %v, want %v", i, s.what, got, s.usable)
 		}
 	}
-	// Retry-After counts at once and for its time only, and not for ever.
+	// Retry-After takes effect at once, for its time only, and is bounded.
 	a.bad(now, "503", 20*time.Second, log)
 	if a.usable(now.Add(19 * time.Second)) {
 		t.Errorf("usable within its Retry-After")
@@ -200,10 +209,10 @@ func TestUpAndDownWithHysteresis(t *testing.T) {
 	}
 	a.bad(now, "503", 1000*time.Hour, log)
 	a.good(now, log)
-	if !a.usable(now.Add(maxShun + time.Second)) {
-		t.Errorf("a Retry-After of weeks is believed")
+	if !a.usable(now.Add(maxBackoff + time.Second)) {
+		t.Errorf("a Retry-After of weeks is not bounded")
 	}
-	// A passive peer gets another chance without being asked.
+	// A passive peer is tried again without OPTIONS.
 	q := g.peers[1].fixed
 	q.bad(now, "silence", 0, log)
 	q.bad(now, "silence", 0, log)
@@ -225,7 +234,7 @@ func (b *bed) peerState(name string) PeerState {
 	return PeerState{}
 }
 
-func TestOptionsTellWhetherAPeerIsUp(t *testing.T) {
+func TestOptionsDecideWhetherAPeerIsUp(t *testing.T) {
 	covers(t, "P3", "P4", "P2")
 	b := setup(t, func(c *bedConfig) {
 		c.peers = 2
@@ -240,14 +249,15 @@ func TestOptionsTellWhetherAPeerIsUp(t *testing.T) {
 	}
 	b.svc.send((&talk{a: b.svc, localTag: "o"}).reply(o, "200 OK", ""))
 	notFound, fine := "404 Not Found", "200 OK"
-	b.more[0].options.Store(&notFound) // any answer means that it is there
+	b.more[0].options.Store(&notFound) // any response means that it is available
 	await(t, "the first answer to count", func() bool { return !b.peerState("svc1").LastAnswer.IsZero() })
-	b.svc.send((&talk{a: b.svc, localTag: "o"}).reply(b.svc.expect("OPTIONS"), "503 Service Unavailable", "", "Retry-After: 1"))
+	b.svc.send((&talk{a: b.svc, localTag: "o"}).reply(b.svc.expect("OPTIONS"), "503 Service Unavailable", "",
+		"Retry-After: 1"))
 	await(t, "svc1 to be down", func() bool { return !b.peerState("svc1").Up })
 	if s := b.peerState("svc1"); !strings.Contains(s.Reason, "503") || s.RetryAfter.IsZero() {
 		t.Errorf("state = %+v, want the reason and the time", s)
 	}
-	// The other one, although of lower priority, gets the call.
+	// The other one gets the call, despite its lower priority.
 	await(t, "svc2 to be asked", func() bool { return !b.peerState("svc2").LastAnswer.IsZero() })
 	for len(b.more[0].in) > 0 {
 		<-b.more[0].in // an OPTIONS from before
@@ -257,7 +267,7 @@ func TestOptionsTellWhetherAPeerIsUp(t *testing.T) {
 	if s := b.peerState("svc2"); !s.Up {
 		t.Errorf("svc2 answered 404 to OPTIONS and is down: %+v", s)
 	}
-	// It comes back.
+	// It is available again.
 	b.svc.options.Store(&fine)
 	await(t, "svc1 to be up", func() bool { return b.peerState("svc1").Up })
 }
@@ -269,7 +279,7 @@ func TestSilenceToOptionsMeansDown(t *testing.T) {
 	})
 	b.svc.expect("OPTIONS")
 	await(t, "svc1 to be down", func() bool { return !b.peerState("svc1").Up })
-	// It is the only one, so it gets the call all the same.
+	// It is the only one, so it still gets the call.
 	up := b.core.newCall(outside, served)
 	b.core.send(up.request("INVITE", sdp))
 	b.core.expect("100")
@@ -285,7 +295,7 @@ func TestSilenceToOptionsMeansDown(t *testing.T) {
 	b.core.send(up.ackFailure(b.core.expect("486")))
 }
 
-func TestCallsTellToo(t *testing.T) {
+func TestCallsDecideWhetherAPeerIsUp(t *testing.T) {
 	covers(t, "P5", "P6", "P7")
 	b := setup(t, func(c *bedConfig) { c.peers = 2 })
 	up := b.core.newCall(outside, served)
@@ -303,9 +313,9 @@ func TestCallsTellToo(t *testing.T) {
 	b.over(up2, down2)
 	b.svc.quiet()
 	if s := b.peerState("svc1"); s.RetryAfter.Before(time.Now().Add(30 * time.Second)) {
-		t.Errorf("state = %+v, want a minute's rest", s)
+		t.Errorf("state = %+v, want a Retry-After of a minute", s)
 	}
-	// A transport that fails counts at once.
+	// A transport failure counts at once.
 	a := b.e.groups[1].peers[1].fixed
 	before := a.fails
 	a.bad(time.Now(), "connection refused", 0, b.e.log)
@@ -320,7 +330,7 @@ func TestATransportFailureLeadsToTheNextPeerAtOnce(t *testing.T) {
 		c.peers = 1
 		c.service.Transport = "tcp"
 		c.service.Bind.TCP = c.service.Bind.UDP
-		// Nobody listens on TCP at the agent's port: the connection is refused.
+		// Nothing listens on TCP at the agent's port: the connection is refused.
 	})
 	up := b.core.newCall(outside, served)
 	clock := pace.Start(t)
@@ -359,7 +369,8 @@ func TestSourcesByLongestPrefix(t *testing.T) {
 		groups = append(groups, &group{cfg: &c.Groups[i]})
 	}
 	s := newSources(groups, nil, transport.UDP)
-	for from, want := range map[string]string{"192.0.2.1": "wide", "192.0.2.64": "narrow", "192.0.2.65": "one", "::ffff:192.0.2.65": "one", "192.0.3.1": ""} {
+	for from, want := range map[string]string{"192.0.2.1": "wide", "192.0.2.64": "narrow", "192.0.2.65": "one",
+		"::ffff:192.0.2.65": "one", "192.0.3.1": ""} {
 		got := ""
 		if g := s.group(netip.MustParseAddr(from)); g != nil {
 			got = g.cfg.Name
@@ -370,8 +381,9 @@ func TestSourcesByLongestPrefix(t *testing.T) {
 	}
 	c.Groups = append(c.Groups, mk("again", "192.0.2.0/24"))
 	errs := c.Validate()
-	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "groups[3].allowedSources") || !strings.Contains(errs[0].Error(), "different addresses or ports") {
-		t.Errorf("Validate = %v, want the clash named with its remedy", errs)
+	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "groups[3].allowedSources") ||
+		!strings.Contains(errs[0].Error(), "different addresses or ports") {
+		t.Errorf("Validate = %v, want the conflict and how to fix it", errs)
 	}
 }
 
@@ -421,7 +433,7 @@ func TestOnlyMoreThan100MeansThatAPeerTakesCalls(t *testing.T) {
 	})
 }
 
-func TestAPeerThatSays100AndNoMoreIsLeft(t *testing.T) {
+func TestAPeerThatSendsOnly100FailsOver(t *testing.T) {
 	covers(t, "A18", "P10")
 	b := setup(t, func(c *bedConfig) {
 		c.peers = 2

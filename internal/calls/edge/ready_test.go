@@ -33,7 +33,7 @@ func (b *bed) sampled(name string) string {
 	return out.String()
 }
 
-// TestPeerIsUnknownUntilItAnswers: nobody has heard of the peer yet, and still it gets calls.
+// TestPeerIsUnknownUntilItAnswers checks that a peer without a response so far is unknown, and gets calls.
 func TestPeerIsUnknownUntilItAnswers(t *testing.T) {
 	covers(t, "P20")
 	b := setup(t, func(c *bedConfig) {
@@ -44,7 +44,7 @@ func TestPeerIsUnknownUntilItAnswers(t *testing.T) {
 		t.Errorf("at start: %+v, want unknown and usable", s)
 	}
 	if got := b.sampled("tandem_peer_up"); strings.Contains(got, "peer=svc1 ") {
-		t.Errorf("tandem_peer_up says something of a peer that is unknown:\n%s", got)
+		t.Errorf("tandem_peer_up has a sample of an unknown peer:\n%s", got)
 	}
 	unknown := "group=" + group + " peer=svc1 state=unknown "
 	if got := b.sampled("tandem_peer_addresses"); !strings.Contains(got, unknown+"1") {
@@ -53,7 +53,7 @@ func TestPeerIsUnknownUntilItAnswers(t *testing.T) {
 	o := b.svc.expect("OPTIONS") // left unanswered
 	await(t, "a failure", func() bool { return b.peerState("svc1").Reason != "" })
 	if s := b.peerState("svc1"); !s.Unknown {
-		t.Errorf("after one failure of many that it takes to be down: %+v, want unknown with the reason", s)
+		t.Errorf("after one failure, with many needed for down: %+v, want unknown with the reason", s)
 	}
 	up := b.core.newCall(outside, served)
 	b.core.send(up.request("INVITE", sdp))
@@ -77,12 +77,13 @@ func TestPeerIsUnknownUntilItAnswers(t *testing.T) {
 	}
 }
 
-// TestLeavingAnswersOptionsWith503AndTakesCalls: peers are told to go elsewhere before calls are refused.
+// TestLeavingAnswersOptionsWith503AndTakesCalls checks that peers learn to send calls elsewhere before any is refused.
 func TestLeavingAnswersOptionsWith503AndTakesCalls(t *testing.T) {
 	covers(t, "S20")
 	b := setup(t)
 	b.e.Leave()
-	if m := b.core.ping(); !m.is("503") || m.get("Retry-After") == "" || !strings.Contains(m.get("Warning"), "shutting down") {
+	if m := b.core.ping(); !m.is("503") || m.get("Retry-After") == "" ||
+		!strings.Contains(m.get("Warning"), "shutting down") {
 		t.Errorf("OPTIONS got\n%s", m.raw)
 	}
 	up, down := b.established(b.core, b.svc, outside, served)

@@ -7,7 +7,8 @@ import (
 
 func TestNoNumberIsInTheLogInFull(t *testing.T) {
 	b := setup(t)
-	for _, c := range []struct{ called, status, hidden string }{{"02079460123", "484", "7946…"}, {"+442079469999", "", "+44207946…"}} {
+	for _, c := range []struct{ called, status, hidden string }{{"02079460123", "484", "7946…"},
+		{"+442079469999", "", "+44207946…"}} {
 		up := b.core.newCall(outside, c.called)
 		b.core.send(up.request("INVITE", sdp))
 		for m := b.core.next(patience); ; m = b.core.next(patience) {

@@ -9,24 +9,24 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
-// refer is the subscription that a relayed REFER makes (RFC 3515 §2.4.4). It outlives the call (RFC 5057 §4). The
+// refer is the subscription made by a relayed REFER (RFC 3515 §2.4.4). It can outlive the call (RFC 5057 §4). The
 // call's mutex guards it.
 type refer struct {
-	from  *side     // who sent the REFER and gets the NOTIFYs
-	seq   [2]uint32 // CSeq of the REFER as it came, and as it was passed on
-	first [2]bool   // whether it was the first REFER of its dialog there: Event without id means that one
-	until time.Time // when it ends, unless it is refreshed
+	from  *side     // the side that sent the REFER and gets the NOTIFYs
+	seq   [2]uint32 // CSeq of the REFER as received, and as relayed
+	first [2]bool   // it was the first REFER of its dialog there: Event without id means that one
+	until time.Time // when it expires, unless refreshed
 }
 
-// Bounds of the subscriptions that REFERs make.
+// Limits of subscriptions made by REFERs.
 const (
 	maxRefers    = 16              // in one call
-	referLife    = 3 * time.Minute // until a NOTIFY says how long
+	referLife    = 3 * time.Minute // until a NOTIFY or SUBSCRIBE sets another
 	minReferLife = 32 * time.Second
 	maxReferLife = time.Hour
 )
 
-// extend sets the time that is left, in seconds as a peer wrote them. A value that is no number changes nothing.
+// extend sets the time left, in seconds as written by a peer. A value that is not a number changes nothing.
 func (r *refer) extend(seconds string, now time.Time) {
 	if n, err := strconv.ParseUint(strings.TrimSpace(seconds), 10, 32); err == nil {
 		r.until = now.Add(min(max(time.Duration(n)*time.Second, minReferLife), maxReferLife))
@@ -47,9 +47,9 @@ func replaces(m *sip.Message) bool {
 	return false
 }
 
-// subscribed finds the subscription that a NOTIFY or SUBSCRIBE of side s is about, and the Event value for the other side: an id is the
-// CSeq of the REFER, which differs between the legs (RFC 3515 §2.4.6). r is nil for other event packages. ok is false
-// for an id that no REFER of the call has.
+// subscribed returns the subscription that a NOTIFY or SUBSCRIBE from side s is about, and the Event value for the
+// other side: an id is the CSeq of the REFER, which differs between the legs (RFC 3515 §2.4.6). r is nil for other
+// event packages. ok is false for an id that matches no REFER of the call.
 func (c *call) subscribed(s *side, m *sip.Message) (r *refer, event string, ok bool) {
 	event = m.Get(sip.KindEvent)
 	name, params, _ := strings.Cut(event, ";")
@@ -57,7 +57,7 @@ func (c *call) subscribed(s *side, m *sip.Message) (r *refer, event string, ok b
 		return nil, event, true
 	}
 	notify := m.Method() == sip.NOTIFY
-	here, there := 0, 1 // indexes of seq and first: on the leg that m came by, and on the other
+	here, there := 0, 1 // indexes of seq and first: for the leg on which m arrived, and for the other
 	if notify {
 		here, there = 1, 0
 	}
@@ -87,17 +87,18 @@ func (c *call) subscribed(s *side, m *sip.Message) (r *refer, event string, ok b
 	return r, event, true
 }
 
-// refer notes a REFER of side s that is passed on with the CSeq seq.
+// refer records a REFER from side s that is relayed with the CSeq seq.
 func (c *call) refer(s *side, m *sip.Message, seq uint32) *refer {
 	o := c.other(s)
 	cs, _ := m.CSeq()
-	r := &refer{from: s, seq: [2]uint32{cs.Seq, seq}, first: [2]bool{s.refers == 1, !o.referred}, until: time.Now().Add(referLife)}
+	r := &refer{from: s, seq: [2]uint32{cs.Seq, seq}, first: [2]bool{s.refers == 1, !o.referred},
+		until: time.Now().Add(referLife)}
 	o.referred = true
 	c.refers = append(c.refers, r)
 	return r
 }
 
-// renew takes what the final answer to a REFER, NOTIFY or SUBSCRIBE says of the subscription; res is nil if none came.
+// renew updates the subscription by the final response to a REFER, NOTIFY or SUBSCRIBE; res is nil if none arrived.
 func (r *relay) renew(status int, res *sip.Message) {
 	sub, ok := r.sub, status < 300
 	if sub == nil {
@@ -105,7 +106,7 @@ func (r *relay) renew(status int, res *sip.Message) {
 	}
 	now, ended := time.Now(), false
 	switch r.method {
-	case sip.REFER: // RFC 4488 §4: Refer-Sub: false is no subscription
+	case sip.REFER: // RFC 4488 §4: Refer-Sub: false means no subscription
 		ended = !ok || strings.HasPrefix(strings.ToLower(res.Get(sip.KindReferSub)), "false")
 	case sip.SUBSCRIBE:
 		if ok {
@@ -116,7 +117,8 @@ func (r *relay) renew(status int, res *sip.Message) {
 		state, params, _ := strings.Cut(r.req.Get(sip.KindSubscriptionState), ";")
 		expires, _ := sip.Params(params).Get("expires")
 		sub.extend(expires, now)
-		ended = strings.EqualFold(strings.TrimSpace(state), "terminated") || !ok && (res == nil || !res.Has(sip.KindRetryAfter))
+		ended = strings.EqualFold(strings.TrimSpace(state), "terminated") || !ok &&
+			(res == nil || !res.Has(sip.KindRetryAfter))
 	}
 	c := r.c
 	if i := slices.Index(c.refers, sub); i >= 0 && ended {
@@ -127,7 +129,7 @@ func (r *relay) renew(status int, res *sip.Message) {
 	}
 }
 
-// linger keeps a call that has ended in the tables while a subscription lives.
+// linger keeps an ended call in the table while it has an active subscription.
 func (c *call) linger() {
 	if len(c.refers) == 0 {
 		c.endRefers()
@@ -144,7 +146,7 @@ func (c *call) linger() {
 	c.arm()
 }
 
-// endRefers forgets the subscriptions, and the sides of a call that has ended once their BYE is settled.
+// endRefers removes the subscriptions, and from the table the sides whose BYE has been answered or has failed.
 func (c *call) endRefers() {
 	c.refers = nil
 	if c.lingers {
@@ -159,7 +161,7 @@ func (c *call) endRefers() {
 	}
 }
 
-// unlink takes a side whose BYE is settled out of the table, unless a subscription lives.
+// unlink marks a side as ended and removes it from the table, unless there is an active subscription.
 func (c *call) unlink(s *side) {
 	s.ended = true
 	if len(c.refers) == 0 {

@@ -9,14 +9,14 @@ import (
 
 const sipfrag = "Content-Type: message/sipfrag;version=2.0"
 
-// transferring sets up a call in which REFERs of both sides pass.
+// transferring sets up a call in which REFERs of both sides are relayed.
 func transferring(t *testing.T, opts ...option) (b *bed, up, down *talk) {
 	b = setup(t, append(opts, func(c *bedConfig) { c.service.Refer, c.core.Refer = "relay", "relay" })...)
 	up, down = b.established(b.core, b.svc, outside, served)
 	return b, up, down
 }
 
-// referred passes a REFER and returns its CSeq numbers: where it was sent, and where it arrived.
+// referred sends a REFER from one end to the other and returns its CSeq numbers: as sent, and as received.
 func (b *bed) referred(from, to *talk, extra ...string) (sent, arrived int) {
 	b.t.Helper()
 	from.a.send(from.request("REFER", "", append([]string{"Refer-To: <sip:+442079460777@127.0.0.1>"}, extra...)...))
@@ -27,10 +27,11 @@ func (b *bed) referred(from, to *talk, extra ...string) (sent, arrived int) {
 	return from.cseq, arrived
 }
 
-// notified passes a NOTIFY, checks its Event where it arrives, and answers it.
+// notified sends a NOTIFY from one end to the other, checks its Event as received, and answers it.
 func (b *bed) notified(from, to *talk, event, want, state, answer string) {
 	b.t.Helper()
-	from.a.send(from.request("NOTIFY", "SIP/2.0 100 Trying\r\n", "Event: "+event, "Subscription-State: "+state, sipfrag))
+	from.a.send(from.request("NOTIFY", "SIP/2.0 100 Trying\r\n", "Event: "+event,
+		"Subscription-State: "+state, sipfrag))
 	n := to.a.expect("NOTIFY")
 	if got := n.get("Event"); got != want {
 		b.t.Errorf("Event: %s arrived as %q, want %q", event, got, want)
@@ -47,7 +48,7 @@ func (b *bed) unknown(from *talk, method, event string) {
 	b.t.Helper()
 	from.a.send(from.request(method, "", "Event: "+event, "Subscription-State: active", "Expires: 60"))
 	if m := from.a.expect("481"); m.get("Warning") == "" {
-		b.t.Errorf("481 to %s with %q does not say why:\n%s", method, event, m.raw)
+		b.t.Errorf("481 to %s with %q lacks the reason:\n%s", method, event, m.raw)
 	}
 }
 
@@ -73,8 +74,9 @@ func TestEventOfARelayedReferNamesTheRefersCSeqOfItsLeg(t *testing.T) {
 			// Without id it is the first one, on both legs.
 			b.notified(to, from, "refer", "refer", "active;expires=60", "200 OK")
 			// Odd spellings of the same; other parameters stay.
-			b.notified(to, from, fmt.Sprintf("Refer ; ID=%05d;x=y", got2), fmt.Sprintf("Refer ;id=%d;x=y", sent2), "active", "200 OK")
-			// Refreshed by its subscriber (RFC 3515 §2.4.4), and by nobody else.
+			b.notified(to, from, fmt.Sprintf("Refer ; ID=%05d;x=y", got2), fmt.Sprintf("Refer ;id=%d;x=y", sent2),
+				"active", "200 OK")
+			// Only its subscriber can refresh it (RFC 3515 §2.4.4).
 			from.a.send(from.request("SUBSCRIBE", "", "Event: "+id(sent2), "Expires: 600"))
 			sub := to.a.expect("SUBSCRIBE")
 			if sub.get("Event") != id(got2) || sub.get("Expires") != "600" || sub.contact() == "" {
@@ -91,7 +93,7 @@ func TestEventOfARelayedReferNamesTheRefersCSeqOfItsLeg(t *testing.T) {
 			b.unknown(from, "NOTIFY", id(sent1)) // the wrong way round
 			// Other packages are not translated.
 			b.notified(to, from, "talk;id="+fmt.Sprint(got1), "talk;id="+fmt.Sprint(got1), "active", "200 OK")
-			// What has ended is unknown; the other one lives.
+			// The ended one is unknown; the other one is active.
 			b.notified(to, from, id(got1), id(sent1), "terminated;reason=noresource", "200 OK")
 			b.unknown(to, "NOTIFY", id(got1))
 			b.notified(to, from, id(got2), id(sent2), "Terminated", "200 OK")
@@ -103,8 +105,8 @@ func TestEventOfARelayedReferNamesTheRefersCSeqOfItsLeg(t *testing.T) {
 	}
 }
 
-// A REFER that never reached the other leg does not count there: its NOTIFYs without id would be taken for the
-// refused one's.
+// A REFER that never reached the other leg does not count there: NOTIFYs without id would be taken for those of the
+// refused one.
 func TestEventWithoutIdAfterARefusedRefer(t *testing.T) {
 	covers(t, "D31")
 	b, up, down := transferring(t)
@@ -112,7 +114,7 @@ func TestEventWithoutIdAfterARefusedRefer(t *testing.T) {
 	b.svc.expect("501")
 	sent, _ := b.referred(down, up)
 	b.notified(up, down, "refer", fmt.Sprintf("refer;id=%d", sent), "active", "200 OK")
-	// One that the other side refuses, or for which it makes no subscription (RFC 4488), has none.
+	// A REFER that the other side refuses, or for which it makes no subscription (RFC 4488), has none.
 	for _, answer := range [][]string{{"603 Decline"}, {"202 Accepted", "Refer-Sub: false"}} {
 		b.svc.send(down.request("REFER", "", "Refer-To: <sip:x@127.0.0.1>"))
 		ref := b.core.expect("REFER")
@@ -121,7 +123,7 @@ func TestEventWithoutIdAfterARefusedRefer(t *testing.T) {
 		b.svc.expect(answer[0][:3])
 		b.unknown(up, "NOTIFY", fmt.Sprintf("refer;id=%d", n))
 	}
-	// It came before the REFER's own answer: RFC 3515 §2.4.4 lets it.
+	// A NOTIFY may arrive before the response to the REFER (RFC 3515 §2.4.4).
 	b.svc.send(down.request("REFER", "", "Refer-To: <sip:x@127.0.0.1>"))
 	ref := b.core.expect("REFER")
 	n, _ := ref.cseq()
@@ -143,7 +145,7 @@ func TestTransfersOfACallAreBounded(t *testing.T) {
 		t.Errorf("no Retry-After in\n%s", m.raw)
 	}
 	b.core.quiet()
-	for _, c := range b.e.calls.all() { // as if nothing had been heard of the transfers for long
+	for _, c := range b.e.calls.all() { // as if the transfers had been silent for long
 		c.mu.Lock()
 		for _, r := range c.refers {
 			r.until = time.Now()
@@ -180,7 +182,7 @@ func TestAReferThatTakesOverACallIsRefused(t *testing.T) {
 	b.idle()
 }
 
-// endTransfers ends what REFERs of the agent's call subscribed to, and checks that nothing is left.
+// endTransfers ends the subscriptions of the agent's call, and checks that nothing is left.
 func (b *bed) endTransfers(end *talk) {
 	b.t.Helper()
 	await(b.t, "the call to end", func() bool { return b.e.Calls() == 0 })
@@ -218,7 +220,7 @@ func TestNotifyPassesAfterByeWhileItsSubscriptionLives(t *testing.T) {
 			}
 			await(t, "the call to end", func() bool { return b.e.Calls() == 0 })
 			b.notified(up, down, here, there, "active;expires=60", "200 OK")
-			// The transferor may refresh; nothing else belongs to the dialog now.
+			// The transferor may refresh; the dialog has no other usage now.
 			b.svc.send(down.request("SUBSCRIBE", "", "Event: "+there, "Expires: 60"))
 			b.core.send(up.reply(b.core.expect("SUBSCRIBE"), "200 OK", "", "Expires: 60"))
 			b.svc.expect("200")
@@ -242,7 +244,7 @@ func TestNotifyPassesAfterByeWhileItsSubscriptionLives(t *testing.T) {
 	}
 }
 
-// A BYE may overtake what is under way for the transfer: a REFER's answer, or a NOTIFY's.
+// A BYE may overtake pending responses of the transfer: to a REFER, or to a NOTIFY.
 func TestAByeDoesNotAbortATransferUnderWay(t *testing.T) {
 	covers(t, "D33")
 	b, up, down := transferring(t)

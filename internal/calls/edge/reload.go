@@ -10,7 +10,8 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// headers is how messages are shaped. It is replaced as a whole; a call keeps what it began with.
+// headers holds the rules and profiles that shape messages. It is replaced as a whole; a call keeps what it started
+// with.
 type headers struct {
 	rules    *leg.Rules
 	profiles map[domain.Service]leg.Profile
@@ -27,7 +28,7 @@ func newHeaders(rules *leg.Rules, profiles []leg.Profile) *headers {
 // profile returns the profile of the group's service, nil for the core.
 func (e *Edge) profile(g *group) leg.Profile { return e.headers.Load().profiles[g.service] }
 
-// now returns the group's configuration of which limits and sources hold at present.
+// now returns the group's configuration as of the last reload; only its limits and sources are in effect.
 func (g *group) now() *Group {
 	if live := g.live.Load(); live != nil {
 		return live
@@ -41,9 +42,15 @@ func (g *group) full() bool {
 	return most > 0 && g.calls.Load() >= int64(most)
 }
 
-// Reload takes over limits, sources, certificates and header rules from a valid configuration with the same groups and
-// peers in the same order, or returns an error and changes nothing. Calls that are up are untouched: they keep their
-// header rules, and a source that is withdrawn may still end its calls, but begin no more. One call at a time.
+// fullText is the reason for refusing a call because the group is full.
+func (g *group) fullText() string {
+	return "maximum number of concurrent calls of peer group " + g.cfg.Name + " reached"
+}
+
+// Reload applies limits, sources, certificates and header rules from a valid configuration with the same groups and
+// peers in the same order, or returns an error and changes nothing. Calls in progress are not touched: they keep their
+// header rules, and a withdrawn source can still end its calls but not start new ones. Reload must not be called
+// concurrently.
 func (e *Edge) Reload(cfg Config, rules *leg.Rules, profiles []leg.Profile) error {
 	var commits []func()
 	for _, k := range e.keys {
@@ -72,7 +79,7 @@ func (e *Edge) Reload(cfg Config, rules *leg.Rules, profiles []leg.Profile) erro
 	return nil
 }
 
-// withdraw notes when the sources were withdrawn that are no longer among those of the configuration.
+// withdraw records when sources were withdrawn: those in old that are no longer in left.
 func (g *group) withdraw(old, left []netip.Prefix, now time.Time) {
 	if g.withdrawn == nil {
 		g.withdrawn = map[netip.Prefix]time.Time{}
@@ -87,8 +94,8 @@ func (g *group) withdraw(old, left []netip.Prefix, now time.Time) {
 	}
 }
 
-// begins reports whether requests outside of a call are taken from a flow's other end: it is a source, and not one
-// that is known only for the calls it has. A connection may be older than the present list.
+// begins reports whether requests outside a call are accepted from a flow's remote end: it is an allowed source, not
+// one kept only for its calls in progress. A connection may be older than the current list.
 func (e *Edge) begins(f transport.Flow) bool {
 	po := e.ports[f.Endpoint()]
 	if po == nil {
@@ -96,7 +103,7 @@ func (e *Edge) begins(f transport.Flow) bool {
 	}
 	s := po.sources.Load()
 	if f.Proto() == transport.UDP && !s.withdrawn {
-		return true // the endpoint has looked already
+		return true // the endpoint has checked already
 	}
 	r := s.find(f.Remote().Addr())
 	return r != nil && !r.withdrawn

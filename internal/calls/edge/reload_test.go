@@ -13,7 +13,7 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/ca"
 )
 
-// reload takes over what change makes of the bed's configuration.
+// reload applies the bed's configuration as modified by change.
 func (b *bed) reload(headers leg.Config, change func(*Config)) error {
 	b.t.Helper()
 	cfg := b.e.cfg
@@ -23,10 +23,11 @@ func (b *bed) reload(headers leg.Config, change func(*Config)) error {
 	if len(errs) > 0 {
 		b.t.Fatal(errs)
 	}
-	return b.e.Reload(cfg, rules, []leg.Profile{testProfile{domain.OperatorConnect, rules, nil}, testProfile{domain.Zoom, rules, nil}, testProfile{domain.DirectRouting, rules, nil}})
+	return b.e.Reload(cfg, rules, []leg.Profile{testProfile{domain.OperatorConnect, rules, nil},
+		testProfile{domain.Zoom, rules, nil}, testProfile{domain.DirectRouting, rules, nil}})
 }
 
-// TestReloadLeavesCallsAlone: a source is withdrawn, a limit set and the custom header renamed while a call is up.
+// TestReloadLeavesCallsAlone withdraws a source, sets a limit and renames the custom header during a call.
 func TestReloadLeavesCallsAlone(t *testing.T) {
 	const old, renamed = leg.DefaultCustomSIPHeader, "X-Account-Ref"
 	b := setup(t, func(c *bedConfig) { c.core.AllowedSources = []string{"127.0.0.50/32"} })
@@ -36,11 +37,13 @@ func TestReloadLeavesCallsAlone(t *testing.T) {
 
 	headers := leg.Default()
 	headers.CustomSIPHeader = renamed
-	if err := b.reload(headers, func(c *Config) { c.Groups[0].AllowedSources, c.Groups[1].MaxCalls = nil, 2 }); err != nil {
+	if err := b.reload(headers, func(c *Config) {
+		c.Groups[0].AllowedSources, c.Groups[1].MaxCalls = nil, 2
+	}); err != nil {
 		t.Fatal(err)
 	}
 
-	// The source that was withdrawn begins no more calls; its call goes on and ends well.
+	// The withdrawn source cannot start calls; its call in progress continues and ends normally.
 	before := b.dropped()
 	pbx.send(pbx.newCall(outside, served).request("INVITE", sdp))
 	await(t, "the INVITE of a withdrawn source to be dropped", func() bool { return b.dropped() == before+1 })
@@ -58,17 +61,17 @@ func TestReloadLeavesCallsAlone(t *testing.T) {
 		return seen
 	}
 	if got := info(up, down); got != renamed {
-		t.Errorf("the call that was up lets %q through, want %q: it keeps the header rules it began with", got, renamed)
+		t.Errorf("the call in progress relays %q, want %q: it keeps the header rules it started with", got, renamed)
 	}
 	b.over(up, down)
 	if r := b.record(); r.EndedBy != "near" || r.Status != 200 {
-		t.Errorf("record of the call that was up: %+v", r)
+		t.Errorf("record of the call in progress: %+v", r)
 	}
 
 	// New calls follow the new limits and rules.
 	one, far := b.established(b.core, b.svc, outside, served)
 	if got := info(one, far); got != old {
-		t.Errorf("a new call lets %q through, want %q", got, old)
+		t.Errorf("a new call relays %q, want %q", got, old)
 	}
 	two, farTwo := b.established(b.core, b.svc, outside, served)
 	three := b.core.newCall(outside, served)
@@ -80,8 +83,8 @@ func TestReloadLeavesCallsAlone(t *testing.T) {
 	b.over(one, far)
 }
 
-// TestReloadTakesCertificatesAtOnce: a new certificate is shown on the next connection; with one that cannot be read
-// nothing changes, whatever else is new.
+// TestReloadTakesCertificatesAtOnce checks that a new certificate is presented on the next connection, and that nothing
+// changes, whatever else is new, if one cannot be read.
 func TestReloadTakesCertificatesAtOnce(t *testing.T) {
 	authority, err := ca.New("test")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
-// rescue is deferred, with mu held, where a panic would take the process with it, or leave a call that nobody ends: it ends the call that the panic
-// came in, and no other. An INVITE without a final answer gets 500.
+// rescue is deferred, with mu held, where a panic would end the process or leave a call that never ends. It ends the
+// call in which the panic occurred, and no other. An INVITE without a final response gets 500.
 func (c *call) rescue() {
 	r := recover()
 	if r == nil {
@@ -20,7 +20,7 @@ func (c *call) rescue() {
 	if c.state == over && c.rec == nil {
 		return
 	}
-	defer func() { // what was to end the call may panic over the same thing
+	defer func() { // ending the call may panic for the same reason
 		if r := recover(); r != nil {
 			c.e.panicked(c, r)
 			if c.rec != nil {
@@ -29,19 +29,21 @@ func (c *call) rescue() {
 		}
 	}()
 	if c.state == over {
-		c.abandon() // it came while the call was being ended
+		c.abandon() // the panic occurred while the call was being ended
 		return
 	}
-	c.finish(finish{by: record.Tandem, status: 500, text: "an internal error; the log says more", cause: 41})
+	c.finish(finish{by: record.Tandem, status: 500, text: internalError, cause: causeTemporaryFailure})
 }
 
+// panicked counts and logs a panic.
 func (e *Edge) panicked(c *call, r any) {
 	e.m.panics.Inc()
-	c.log().Error("panic while handling a call; the call was ended", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	c.log().Error("panic while handling a call; the call was ended", "panic", fmt.Sprint(r), "stack",
+		string(debug.Stack()))
 }
 
-// abandon ends a call with as little code as can be, as none of what shapes messages may be relied upon: what is open is answered by bare
-// responses, a far INVITE is canceled, and who sends BYE will hear that there is no such call.
+// abandon ends a call with as little code as possible, because the code that shapes messages cannot be relied on: it
+// answers open requests with bare responses and cancels a far INVITE. A later BYE gets 481.
 func (c *call) abandon() {
 	e := c.e
 	c.state = over
@@ -60,9 +62,9 @@ func (c *call) abandon() {
 		e.respond(c.srv, sip.NewResponse(c.invite, 500, "", c.near.base))
 		c.srv.Handle(nil)
 		if a := c.try; a != nil && a.tx != nil {
-			_ = a.tx.Cancel() // an error says that the final answer has come: a 2xx will be hung up on
+			_ = a.tx.Cancel() // an error means that the final response has arrived; a 2xx gets ACK and BYE
 		}
 	}
 	c.drop()
-	c.close(finish{by: record.Tandem, text: "an internal error; the log says more", cause: 41})
+	c.close(finish{by: record.Tandem, text: internalError, cause: causeTemporaryFailure})
 }

@@ -74,7 +74,7 @@ func TestAPanicEndsItsCallAndNoOther(t *testing.T) {
 		up := b.core.newCall(outside, served)
 		b.core.send(up.request("INVITE", sdp))
 		b.core.expect("100")
-		b.svc.expect("INVITE") // no answer: the second peer gets one, which cannot be made
+		b.svc.expect("INVITE") // no response: the INVITE to the second peer cannot be built
 		f.set(asks(sip.INVITE))
 		b.core.send(up.ackFailure(b.core.expect("500")))
 		b.record()
@@ -88,7 +88,7 @@ func TestAPanicEndsItsCallAndNoOther(t *testing.T) {
 		f.set(func(m *sip.Message) bool { return m.Status() == 200 })
 		b.svc.send(down.reply(inv, "200 OK", sdp))
 		b.core.send(up.ackFailure(b.core.expect("500")))
-		b.svc.send(down.reply(inv, "200 OK", sdp)) // as it has got no ACK
+		b.svc.send(down.reply(inv, "200 OK", sdp)) // it has got no ACK
 		b.svc.expect("ACK")
 		b.svc.send(down.reply(b.svc.expect("BYE"), "200 OK", ""))
 		b.record()
@@ -108,7 +108,7 @@ func TestAPanicEndsItsCallAndNoOther(t *testing.T) {
 		}
 		b.idle()
 		f.set(nothing)
-		b.core.send(up.request("BYE", "")) // no BYE could be made for it
+		b.core.send(up.request("BYE", "")) // no BYE could be built for it
 		b.core.expect("481")
 	})
 }

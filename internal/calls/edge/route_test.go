@@ -43,11 +43,13 @@ func TestWhereRequestsWithinADialogGo(t *testing.T) {
 		{"an address", "sip:x@192.0.2.9:5070", nil, false, "192.0.2.9:5070", udp, false},
 		{"an address without port", "sip:192.0.2.9", nil, false, "192.0.2.9:5060", udp, false},
 		{"over TCP", "sip:x@192.0.2.9;transport=tcp", nil, false, "192.0.2.9:5060", tcp, false},
-		{"over what the group does not speak", "sip:x@192.0.2.9;transport=tls", nil, false, "192.0.2.9:5060", udp, false},
+		{"over what the group does not speak", "sip:x@192.0.2.9;transport=tls", nil, false,
+			"192.0.2.9:5060", udp, false},
 		{"a name not resolved yet", "sip:x@proxy.example.net", nil, false, home.String(), udp, true},
 		{"a name", "sip:x@proxy.example.net", nil, true, "192.0.2.77:5099", udp, false},
 		{"a name that is also where it began", "sip:x@proxy.example.net:5060", nil, true, home.String(), udp, false},
-		{"the topmost Route", "sip:x@192.0.2.9", []string{"<sip:192.0.2.5;lr>", "<sip:192.0.2.6;lr>"}, false, "192.0.2.5:5060", udp, false},
+		{"the topmost Route", "sip:x@192.0.2.9", []string{"<sip:192.0.2.5;lr>", "<sip:192.0.2.6;lr>"}, false,
+			"192.0.2.5:5060", udp, false},
 		{"maddr", "sip:x@elsewhere.test;maddr=192.0.2.8", nil, false, "192.0.2.8:5060", udp, false},
 		{"another scheme", "tel:+4420", nil, false, home.String(), udp, false},
 		{"rubbish", "<<<", nil, false, home.String(), udp, false},
@@ -55,18 +57,21 @@ func TestWhereRequestsWithinADialogGo(t *testing.T) {
 		known = c.known
 		got, vague := e.route(s, c.target, c.routes)
 		if got.Addr.String() != c.want || got.From != c.from || vague != c.vague {
-			t.Errorf("%s: route(%q, %q) = %v, vague %v; want %s, vague %v", c.name, c.target, c.routes, got, vague, c.want, c.vague)
+			t.Errorf("%s: route(%q, %q) = %v, vague %v; want %s, vague %v", c.name, c.target, c.routes, got, vague,
+				c.want, c.vague)
 		}
 	}
-	// The same peer behind NAT: what it cannot be reached at.
+	// The same peer behind NAT: addresses at which it cannot be reached.
 	cfg := *g.cfg
 	cfg.BehindNAT = true
 	behind := &group{cfg: &cfg, proto: g.proto, eps: g.eps, local: g.local}
 	for target, want := range map[string]string{
-		"sip:x@0.0.0.0:5070": "", "sip:x@10.255.255.254:5076": "", "sip:x@172.31.0.1": "", "sip:x@192.168.1.2": "", "sip:x@100.64.3.4": "",
-		"sip:x@127.0.0.1": "", "sip:x@169.254.1.1": "", "sip:x@255.255.255.255": "", "sip:x@224.0.0.1": "", "sip:x@[::]": "", "sip:x@[fd00::1]": "",
-		"sip:x@[::ffff:10.0.0.1]": "", "sip:x@10.0.0.1;transport=tcp": "", "sip:x@y.example;maddr=10.0.0.1": "",
-		"sip:x@172.32.0.1": "172.32.0.1:5060", "sip:x@192.0.2.9:5070": "192.0.2.9:5070", "sip:x@[2001:db8::1]": "[2001:db8::1]:5060",
+		"sip:x@0.0.0.0:5070": "", "sip:x@10.255.255.254:5076": "", "sip:x@172.31.0.1": "", "sip:x@192.168.1.2": "",
+		"sip:x@100.64.3.4": "", "sip:x@127.0.0.1": "", "sip:x@169.254.1.1": "", "sip:x@255.255.255.255": "",
+		"sip:x@224.0.0.1": "", "sip:x@[::]": "", "sip:x@[fd00::1]": "", "sip:x@[::ffff:10.0.0.1]": "",
+		"sip:x@10.0.0.1;transport=tcp": "", "sip:x@y.example;maddr=10.0.0.1": "",
+		"sip:x@172.32.0.1": "172.32.0.1:5060", "sip:x@192.0.2.9:5070": "192.0.2.9:5070",
+		"sip:x@[2001:db8::1]": "[2001:db8::1]:5060",
 	} {
 		for _, routes := range [][]string{nil, {"<" + target + ";lr>"}} {
 			nat := &side{group: behind, home: s.home}
@@ -90,12 +95,12 @@ func TestWhereRequestsWithinADialogGo(t *testing.T) {
 	if got, _ := e.route(nat, "sip:x@192.168.0.1", nil); got.Addr != nat.home.Addr {
 		t.Errorf("route = %v for a Contact in another private network", got)
 	}
-	// What was not resolved is asked for again with the next request.
+	// A name that was not resolved is looked up again with the next request.
 	known = false
 	s.target = "sip:x@proxy.example.net"
 	s.locate(e)
 	if got := s.where(e); got.Addr != home {
-		t.Errorf("where() = %v before the name is known, want where the dialog began", got)
+		t.Errorf("where() = %v before the name is known, want where the dialog started", got)
 	}
 	known = true
 	if got := s.where(e); got.Addr.String() != "192.0.2.77:5099" {

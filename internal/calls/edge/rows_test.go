@@ -13,7 +13,7 @@ const behaviourPage = "../../../docs/sip-behaviour.md"
 
 var rowPattern = regexp.MustCompile(`(?m)^\| ([A-Z]\d+) \|`)
 
-// covers says which rows of docs/sip-behaviour.md a test holds.
+// covers states which rows of docs/sip-behaviour.md a test verifies.
 func covers(t *testing.T, rows ...string) {
 	t.Helper()
 	known := pageRows(t)
@@ -61,10 +61,10 @@ func TestEveryRowOfTheBehaviourPageHasATest(t *testing.T) {
 	}
 	for i, r := range rows {
 		if slices.Contains(rows[:i], r) {
-			t.Errorf("row %s stands twice in %s", r, behaviourPage)
+			t.Errorf("row %s is in %s twice", r, behaviourPage)
 		}
 		if !slices.Contains(covered, r) {
-			t.Errorf("row %s of %s has no test that says covers(t, %q)", r, behaviourPage, r)
+			t.Errorf("row %s of %s has no test with covers(t, %q)", r, behaviourPage, r)
 		}
 	}
 }

@@ -13,10 +13,11 @@ func (b *bed) fromCustomer(from, called string) *talk {
 }
 
 // strangers are lines that assert an identity that is not the customer's.
-var strangers = []string{"P-Asserted-Identity: <sip:" + outside + "@x;user=phone>", "P-Preferred-Identity: <tel:" + outside + ">",
+var strangers = []string{"P-Asserted-Identity: <sip:" + outside + "@x;user=phone>",
+	"P-Preferred-Identity: <tel:" + outside + ">",
 	"Remote-Party-ID: \"Bank\" <sip:" + outside + "@x>;party=calling"}
 
-// innocent checks that a message shows no stranger.
+// innocent checks that a message does not contain the stranger's number.
 func innocent(t *testing.T, m msg) {
 	t.Helper()
 	if strings.Contains(strings.ReplaceAll(m.raw, m.get("To"), ""), outside) {
@@ -115,6 +116,10 @@ func TestNoStrangersIdentityReachesTheCoreInAnswers(t *testing.T) {
 
 func TestAStrangersFromIsReplaced(t *testing.T) {
 	own := "<tel:" + direct + ">"
+	presenting := func(c *bedConfig) {
+		screened(c)
+		c.route.PresentationAccounts = []string{"acme"}
+	}
 	for name, c := range map[string]struct {
 		opt   option
 		lines []string
@@ -124,9 +129,11 @@ func TestAStrangersFromIsReplaced(t *testing.T) {
 		"by the asserted identity": {screened, []string{"P-Asserted-Identity: " + own}, "<sip:" + direct + "@", direct},
 		"hidden where the caller asked for it": {screened, []string{"P-Asserted-Identity: " + own, "Privacy: id"},
 			"\"Anonymous\" <sip:anonymous@anonymous.invalid>", ""},
-		"not of a forwarded call": {screened, []string{"P-Asserted-Identity: " + own, "History-Info: " + own + ";index=1"}, "<sip:" + outside + "@", outside},
-		"not for an account that may present numbers": {func(c *bedConfig) { screened(c); c.route.PresentationAccounts = []string{"acme"} },
-			[]string{"P-Asserted-Identity: " + own}, "<sip:" + outside + "@", outside},
+		"not of a forwarded call": {screened,
+			[]string{"P-Asserted-Identity: " + own, "History-Info: " + own + ";index=1"},
+			"<sip:" + outside + "@", outside},
+		"not for an account that may present numbers": {presenting, []string{"P-Asserted-Identity: " + own},
+			"<sip:" + outside + "@", outside},
 	} {
 		t.Run(name, func(t *testing.T) {
 			covers(t, "H2")
@@ -138,7 +145,8 @@ func TestAStrangersFromIsReplaced(t *testing.T) {
 			if !strings.HasPrefix(inv.get("From"), c.from) {
 				t.Errorf("From = %q, want %q", inv.get("From"), c.from)
 			}
-			if user, _, at := strings.Cut(strings.TrimPrefix(inv.contact(), "sip:"), "@"); at != (c.user != "") || at && user != c.user {
+			user, _, at := strings.Cut(strings.TrimPrefix(inv.contact(), "sip:"), "@")
+			if at != (c.user != "") || at && user != c.user {
 				t.Errorf("Contact = %q, want user %q", inv.contact(), c.user)
 			}
 			if inv.get("P-Asserted-Identity") != own {
@@ -161,7 +169,7 @@ func TestAStrangersFromIsReplaced(t *testing.T) {
 	}
 }
 
-// Nothing about an emergency call changes, and nothing of a service that is not screened.
+// Emergency calls, and calls of a service that is not screened, are not changed.
 func TestWhatIsNotScreenedPasses(t *testing.T) {
 	covers(t, "H1", "H2")
 	for name, prepare := range map[string]func(t *testing.T) (*bed, *talk){

@@ -38,16 +38,16 @@ func (e *Edge) Request(tx *transaction.Server, m *sip.Message) {
 	case sip.INVITE:
 		e.newCall(tx, m, g)
 	case sip.OPTIONS:
-		e.ping(tx, m, g)
+		e.answerOptions(tx, m, g)
 	case sip.BYE, sip.UPDATE, sip.PRACK, sip.INFO, sip.NOTIFY:
-		e.refuse(tx, m, g, 481, "this request belongs into a call and names none: it has no To tag", 0)
+		e.refuse(tx, m, g, 481, "in-dialog request without a To tag", 0)
 	case sip.REFER:
-		e.refuse(tx, m, g, 403, "REFER is taken within a call only", 0)
+		e.refuse(tx, m, g, 403, "REFER is accepted only within a call", 0)
 	default:
 		if m.Method().Known() {
-			e.refuse(tx, m, g, 405, "this gateway carries calls; "+string(m.Method())+" is not for it", 0)
+			e.refuse(tx, m, g, 405, "method "+string(m.Method())+" is not supported: this gateway carries calls", 0)
 		} else {
-			e.refuse(tx, m, g, 501, "this method is not known here; method names are case-sensitive", 0)
+			e.refuse(tx, m, g, 501, "unknown method; method names are case-sensitive", 0)
 		}
 	}
 }
@@ -55,8 +55,8 @@ func (e *Edge) Request(tx *transaction.Server, m *sip.Message) {
 // Ack implements [transaction.User]: an ACK that matches nothing is ignored (RFC 3261 §17).
 func (e *Edge) Ack(*sip.Message, transport.Flow) {}
 
-// ping answers an OPTIONS that asks whether we are there.
-func (e *Edge) ping(tx *transaction.Server, m *sip.Message, g *group) {
+// answerOptions answers an OPTIONS outside a dialog: 200 if new calls are taken.
+func (e *Edge) answerOptions(tx *transaction.Server, m *sip.Message, g *group) {
 	why := e.unready(e.view())
 	if why == "" && e.leaving.Load() {
 		why = "this node is shutting down; send new calls to another"
@@ -65,12 +65,12 @@ func (e *Edge) ping(tx *transaction.Server, m *sip.Message, g *group) {
 		e.refuse(tx, m, g, 503, why, e.limits.Load().RetryAfter)
 		return
 	}
-	e.respond(tx, e.able(tx, m, g))
+	e.respond(tx, e.optionsOK(tx, m, g))
 	g.m.sent(sip.OPTIONS, 200)
 }
 
-// able makes the 200 to an OPTIONS (RFC 3261 §11.2).
-func (e *Edge) able(tx *transaction.Server, m *sip.Message, g *group) *sip.Message {
+// optionsOK builds the 200 to an OPTIONS (RFC 3261 §11.2).
+func (e *Edge) optionsOK(tx *transaction.Server, m *sip.Message, g *group) *sip.Message {
 	res := e.answer(tx, m, 200)
 	l := leg.Leg{Local: g.local[tx.Flow().Proto()], Refer: g.cfg.Refer == referRelay}
 	res.Add(sip.KindAccept, "application/sdp, multipart/mixed")
@@ -84,15 +84,18 @@ func (e *Edge) able(tx *transaction.Server, m *sip.Message, g *group) *sip.Messa
 	return res
 }
 
-// Extensions that work through this gateway because it passes what they need; a Require that names others is refused with 420.
+// extensions are the SIP extensions that work through this gateway because it relays what they need; a Require that
+// names others is refused with 420.
 var extensions = map[string]bool{
-	"100rel": true, "timer": true, "precondition": true, "histinfo": true, "privacy": true, "resource-priority": true, "geolocation-sip": true,
-	"geolocation-http": true, "early-session": true, "ice": true, "sdp-anat": true, "uui": true, "answermode": true, "199": true, "norefersub": true,
+	"100rel": true, "timer": true, "precondition": true, "histinfo": true, "privacy": true, "resource-priority": true,
+	"geolocation-sip": true, "geolocation-http": true, "early-session": true, "ice": true, "sdp-anat": true,
+	"uui": true, "answermode": true, "199": true, "norefersub": true,
 }
 
-const supported = "100rel, timer, precondition, histinfo, privacy, resource-priority, geolocation-sip, geolocation-http, uui, 199"
+const supported = "100rel, timer, precondition, histinfo, privacy, resource-priority, geolocation-sip, " +
+	"geolocation-http, uui, 199"
 
-// unready says why new calls are not taken at all with the index that view shows, "" if they are.
+// unready returns why all new calls are refused, given the current view of the index; "" if they are accepted.
 func (e *Edge) unready(view route.View) string {
 	switch {
 	case e.Draining():
@@ -103,16 +106,17 @@ func (e *Edge) unready(view route.View) string {
 	return ""
 }
 
-// newCall takes an INVITE that is to begin a call.
+// newCall handles an INVITE that starts a call.
 func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 	if n, ok := m.MaxForwards(); ok && n == 0 {
-		e.refuse(tx, m, g, 483, "Max-Forwards is used up: the call goes round in a circle", 0)
+		e.refuse(tx, m, g, 483, "Max-Forwards exhausted; probable routing loop", 0)
 		return
 	}
 	start := time.Now()
 	facts := leg.Facts(m, g.cfg.Name)
 	if en, ok := e.calls.get(baseTag(m.FromTag())); ok && !en.near && en.c.isLoop(m.CallID(), facts.Called) {
-		e.refuse(tx, m, g, 482, "the call came back to this gateway: "+domain.Dialled(facts.Called).Redacted()+" is routed in a circle", 0)
+		e.refuse(tx, m, g, 482, "routing loop: the call to "+domain.Dialled(facts.Called).Redacted()+
+			" came back to this gateway", 0)
 		return
 	}
 	view := e.view()
@@ -124,7 +128,7 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 	// Rows X1 to X8 of docs/sip-behaviour.md: no state of ours refuses an emergency call from a service.
 	urgent := dec.Emergency && dec.Outcome == route.ToCore
 	if m.Has(sip.KindReplaces) && !urgent {
-		e.refuse(tx, m, g, 501, "INVITE with Replaces is not supported: a call cannot be taken over through this gateway yet", 0)
+		e.refuse(tx, m, g, 501, "INVITE with Replaces is not supported: this gateway cannot take over a call yet", 0)
 		return
 	}
 	if why != "" && (!urgent || e.stopping.Load()) {
@@ -145,7 +149,7 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 		c.reject(503, why+e.policy.NotEmergency(facts.Called), e.limits.Load().RetryAfter)
 		return
 	}
-	_ = tx.Trying() // fails only where every later answer would too
+	_ = tx.Trying() // fails only if every later response would too
 	g.m.sent(sip.INVITE, 100)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -176,13 +180,13 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 	c.proceed(start)
 }
 
-// cameFrom is where what came by a flow was sent from.
+// cameFrom returns the source of a flow as a target for requests.
 func cameFrom(f transport.Flow) transport.Target {
 	return transport.Target{From: f.Endpoint(), Addr: f.Remote(), Prefer: f, ServerName: knownAs(f)}
 }
 
-// knownAs is a name that the far side of a TLS connection has proved to have, so that requests back may use the connection, or another one to
-// the same party, although its Contact is an address; empty without TLS.
+// knownAs returns a name that the remote end of a TLS connection has proved by its certificate, so that requests back
+// can use the connection, or another one to the same peer, although its Contact is an address; empty without TLS.
 func knownAs(f transport.Flow) string {
 	names := f.PeerIdentities()
 	if len(names) == 0 || f.VerifiedFor(f.Remote().Addr().String()) {
@@ -191,35 +195,35 @@ func knownAs(f transport.Flow) string {
 	return names[0]
 }
 
-// isLoop tells whether an INVITE that carries this call's far From tag is that call's own INVITE come back for the same number; for another
-// number it is a spiral, and a new call (RFC 3261 §16.3 item 4).
+// isLoop reports whether an INVITE that carries this call's far From tag is the call's own INVITE, returned for the
+// same number; for another number it is a spiral, and a new call (RFC 3261 §16.3 item 4).
 func (c *call) isLoop(callID, called string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.far != nil && c.far.callID == callID && c.rec != nil && c.rec.Called == called
 }
 
-// urgentRequest reports whether a request that has not been taken yet is an emergency call: an INVITE from a service.
+// urgentRequest reports whether a request not yet admitted is an emergency call: an INVITE from a service.
 func (e *Edge) urgentRequest(m *sip.Message, f transport.Flow) bool {
 	g := e.groupOf(f)
 	return m.Method() == sip.INVITE && g != nil && !g.core() && e.policy.Emergency(leg.Facts(m, g.cfg.Name).Called)
 }
 
-// leastEmergency is the least time after which an emergency call is ended for its length: long enough to be a call that
-// both sides have forgotten.
+// leastEmergency is the shortest maximum duration of an emergency call: long enough that only a call both sides have
+// forgotten reaches it.
 const leastEmergency = 24 * time.Hour
 
-// admit takes one more call of a group on, or says why not. An urgent one, an emergency call, is always taken and
-// uses up no rate: what bounds such calls is the number of SIP transactions.
+// admit counts one more call of a group, or returns why the call is refused. An urgent one, an emergency call, is
+// always admitted and does not count towards the rates: only the number of SIP transactions bounds such calls.
 func (e *Edge) admit(g *group, now time.Time, urgent bool) string {
 	switch {
 	case urgent:
 	case e.active.Load() >= int64(e.limits.Load().MaxCalls):
 		return busyAll
 	case g.full():
-		return "peer group " + g.cfg.Name + " has as many calls as it may"
+		return g.fullText()
 	case !g.rate.pass(now):
-		return "peer group " + g.cfg.Name + " may begin no more calls this second"
+		return "call rate limit of peer group " + g.cfg.Name + " exceeded"
 	case !e.rate.pass(now):
 		return busyRate
 	}
@@ -227,7 +231,7 @@ func (e *Edge) admit(g *group, now time.Time, urgent bool) string {
 	return ""
 }
 
-// begin fills in the near leg and the record.
+// begin initialises the near leg and the record.
 func (c *call) begin(tx *transaction.Server, m *sip.Message, g *group, facts *domain.CallFacts) {
 	e, f := c.e, tx.Flow()
 	c.srv, c.invite = tx, m
@@ -235,7 +239,8 @@ func (c *call) begin(tx *transaction.Server, m *sip.Message, g *group, facts *do
 	s.near, s.group, s.callID, s.peer = true, g, m.CallID(), m.FromTag()
 	s.tag = e.newTag()
 	s.base = s.tag
-	s.leg = leg.Leg{Call: &c.dec, Local: g.local[f.Proto()], Remote: leg.Addr{Host: f.Remote().Addr().String()}, Refer: g.cfg.Refer == referRelay}
+	s.leg = leg.Leg{Call: &c.dec, Local: g.local[f.Proto()], Remote: leg.Addr{Host: f.Remote().Addr().String()},
+		Refer: g.cfg.Refer == referRelay}
 	s.from = sip.EscapeHash(m.Get(sip.KindTo)) + ";tag=" + s.tag
 	s.to = sip.EscapeHash(m.Get(sip.KindFrom))
 	if cs, err := m.CSeq(); err == nil {
@@ -263,7 +268,7 @@ func (c *call) begin(tx *transaction.Server, m *sip.Message, g *group, facts *do
 	r.From = record.Side{Group: g.cfg.Name, Addr: f.Remote().String(), CallID: s.callID}
 }
 
-// reject answers an INVITE that does not become a call. The call is in no table yet.
+// reject refuses an INVITE before the call is set up. The call is in no table yet.
 func (c *call) reject(status int, text string, retry time.Duration) {
 	e, tx := c.e, c.srv
 	res := e.answer(tx, c.invite, status)
@@ -278,8 +283,9 @@ func (c *call) reject(status int, text string, retry time.Duration) {
 	r.Status, r.EndedBy, r.Reason, r.End = status, record.Tandem, text, time.Now().UTC()
 	e.m.ended(c, r)
 	if n, ok := e.refused.pass(c.start); ok {
-		c.log().Info("call refused", "group", c.near.group.cfg.Name, "caller", c.dec.Caller, "called", domain.Dialled(r.Called),
-			"status", status, "rule", r.Rule, "reason", domain.Text(text), "more_since_last", n)
+		c.log().Info("call refused", "group", c.near.group.cfg.Name, "caller", c.dec.Caller, "called",
+			domain.Dialled(r.Called), "status", status, "rule", r.Rule, "reason", domain.Text(text),
+			"more_since_last", n)
 	}
 	e.records.Put(r)
 }
@@ -287,29 +293,29 @@ func (c *call) reject(status int, text string, retry time.Duration) {
 // attempt is the far INVITE sent to one address of a peer.
 type attempt struct {
 	e     *Edge
-	call  atomic.Pointer[call] // nil once the attempt was given up or the call is over
+	call  atomic.Pointer[call] // nil once the attempt was abandoned or the call has ended
 	addr  *address
 	far   *side
 	tx    *transaction.Client
 	seq   uint32
-	heard bool // anything, 100 too
-	well  bool // it has said what only a peer says that can take calls
+	heard bool // any response, including 100
+	well  bool // a response showed that the peer takes calls
 	tried int  // index in the record
 }
 
-// home is where the attempt's INVITE went to.
+// home returns where the attempt's INVITE was sent.
 func (a *attempt) home() transport.Target {
 	p := a.addr.peer
 	return transport.Target{From: p.group.eps[p.group.proto], Addr: a.addr.addr, ServerName: p.serverName()}
 }
 
-// release lets go of the call: what comes from now on is hung up on.
+// release detaches the attempt from its call: a later 2xx is acknowledged and gets BYE.
 func (a *attempt) release() {
 	a.call.Store(nil)
 	a.far = nil
 }
 
-// proceed offers the call to the next peer, and ends it when there is none left.
+// proceed sends the call to the next peer, or ends it if none is left.
 func (c *call) proceed(now time.Time) {
 	for c.next < len(c.order) {
 		a := c.order[c.next]
@@ -322,7 +328,8 @@ func (c *call) proceed(now time.Time) {
 	l := c.last
 	switch {
 	case len(c.order) == 0:
-		c.conclude(503, nil, fmt.Sprintf("peer group %s has no peer with a known address", strings.Join(c.dec.Groups, ", ")), record.Tandem)
+		c.conclude(503, nil, fmt.Sprintf("peer group %s has no peer with a known address",
+			strings.Join(c.dec.Groups, ", ")), record.Tandem)
 	case l.msg != nil:
 		c.relayFinal(l.msg)
 	default:
@@ -330,7 +337,7 @@ func (c *call) proceed(now time.Time) {
 	}
 }
 
-// offer sends the far INVITE to one address; false if that failed at once.
+// offer sends the far INVITE to one address. It reports whether the INVITE was sent.
 func (c *call) offer(to *address, now time.Time) bool {
 	e, g := c.e, to.peer.group
 	if c.far != nil {
@@ -339,10 +346,10 @@ func (c *call) offer(to *address, now time.Time) bool {
 		c.far = nil
 	}
 	if g.full() && !c.dec.Emergency {
-		c.last = lastWord{status: 503, text: "peer group " + g.cfg.Name + " has as many calls as it may"}
+		c.last = lastWord{status: 503, text: g.fullText()}
 		return false
 	}
-	a := &attempt{} // apart from the call, which need not live as long as the transaction that holds this
+	a := &attempt{} // not part of the call: the transaction that holds it may outlive the call
 	s := &c.firstFar
 	if c.try != nil {
 		s = &side{}
@@ -371,7 +378,8 @@ func (c *call) offer(to *address, now time.Time) bool {
 	g.calls.Add(1)
 	e.calls.put(s.base, c, false)
 	a.tried = len(c.rec.Tried)
-	c.rec.Tried = append(c.rec.Tried, record.Try{Group: g.cfg.Name, Peer: to.peer.cfg.Name, Addr: to.addr.String(), At: now.UTC(), Result: "open"})
+	c.rec.Tried = append(c.rec.Tried, record.Try{Group: g.cfg.Name, Peer: to.peer.cfg.Name, Addr: to.addr.String(),
+		At: now.UTC(), Result: "open"})
 	c.rec.FarCallID = s.callID
 	tx, err := e.tx.SendWith(m, s.home, a, transaction.Options{Urgent: c.dec.Emergency})
 	if err != nil {
@@ -387,14 +395,16 @@ func (c *call) offer(to *address, now time.Time) bool {
 	return true
 }
 
-// lost notes that an attempt failed below SIP, or by silence.
+// lost records that an attempt failed in the transport or timed out.
 func (c *call) lost(a *attempt, now time.Time, err error) {
 	peer := a.addr.peer
 	t := &c.rec.Tried[a.tried]
-	c.last = lastWord{status: 503, text: fmt.Sprintf("peer %s of group %s could not be reached", peer.cfg.Name, peer.group.cfg.Name)}
+	c.last = lastWord{status: 503, text: fmt.Sprintf("peer %s of group %s could not be reached", peer.cfg.Name,
+		peer.group.cfg.Name)}
 	t.Result = "transport"
 	if err == nil || errors.Is(err, transaction.ErrTimeout) {
-		c.last = lastWord{status: 408, text: fmt.Sprintf("peer %s of group %s did not answer in time", peer.cfg.Name, peer.group.cfg.Name)}
+		c.last = lastWord{status: 408, text: fmt.Sprintf("peer %s of group %s did not answer in time", peer.cfg.Name,
+			peer.group.cfg.Name)}
 		t.Result = "silence"
 	}
 	if local(err) {
@@ -411,53 +421,54 @@ func (c *call) lost(a *attempt, now time.Time, err error) {
 	a.release()
 }
 
-// local reports whether a request failed on this host, which says nothing about the peer.
+// local reports whether a request failed on this host; that says nothing about the peer.
 func local(err error) bool {
-	return errors.Is(err, transport.ErrLocal) || errors.Is(err, transaction.ErrOverload) || errors.Is(err, transaction.ErrClosed)
+	return errors.Is(err, transport.ErrLocal) || errors.Is(err, transaction.ErrOverload) ||
+		errors.Is(err, transaction.ErrClosed)
 }
 
-// localFailure is what the near side hears of a request to a peer that failed on this host, which the log gets too.
+// localFailure logs a request to a peer that failed on this host, and returns what the near side gets.
 func (e *Edge) localFailure(method sip.Method, to string, err error) lastWord {
 	e.log.Warn("SIP request not sent", "method", string(method), "to", to, "error", err)
 	var size *transport.SizeError
 	switch {
 	case errors.As(err, &size): // RFC 3261 §18.1.1, §21.5.7
-		return lastWord{status: 513, text: fmt.Sprintf("%s is too large for %s: %v, and TCP to it cannot be used; "+
-			"shorten it, or let the peer take TCP or TLS", method, to, size)}
+		return lastWord{status: 513, text: fmt.Sprintf("%s to %s is too large: %v, and TCP cannot be used; shorten it "+
+			"or enable TCP or TLS on the peer", method, to, size)}
 	case errors.Is(err, transaction.ErrOverload):
-		return lastWord{status: 503, text: busyAll}
+		return lastWord{status: 503, text: "this gateway is overloaded: maximum number of SIP transactions reached"}
 	}
 	return lastWord{status: 503, text: fmt.Sprintf("%s to %s could not be sent by this gateway", method, to)}
 }
 
-// silent: the peer has not said a word in time. It is left alone, but what it says later is still heard.
+// silent handles a peer that has not responded in time: the attempt is abandoned, but a late response is still handled.
 func (c *call) silent() {
 	a := c.try
 	if a == nil || c.state != trying {
 		return
 	}
 	a.tx.Abandon()
-	_ = a.tx.Cancel() // goes out if the peer wakes up
+	_ = a.tx.Cancel() // is sent if the peer responds after all
 	now := time.Now()
 	c.lost(a, now, nil)
 	c.proceed(now)
 }
 
-// stuck: the peer has said 100 and then nothing in time. The next one gets the call, with the same time.
+// stuck handles a peer that sent 100 and then nothing in time. The next peer gets the call, with the same time limit.
 func (c *call) stuck() {
 	a := c.try
 	if a == nil || c.state != trying {
 		return
 	}
 	if c.next == len(c.order) {
-		a.addr.bad(time.Now(), "nothing but 100 to INVITE", 0, c.e.log)
-		c.giveUp(408, "no peer showed progress in time", 102)
+		a.addr.bad(time.Now(), "only 100 in response to INVITE", 0, c.e.log)
+		c.giveUp(408, "no peer showed progress in time", causeRecoveryOnTimerExpiry)
 		return
 	}
 	c.silent()
 }
 
-// giveUp ends a call that nobody answers.
+// giveUp ends a call that is not answered in time.
 func (c *call) giveUp(status int, text string, cause int) {
 	c.finish(finish{by: record.Tandem, status: status, text: text, cause: cause})
 }
@@ -485,7 +496,7 @@ func (a *attempt) Response(tx *transaction.Client, m *sip.Message) {
 		c.at(atSilence, time.Time{})
 	}
 	switch {
-	case status == 100: // says only that the INVITE has come
+	case status == 100: // says only that the INVITE has arrived
 	case status < 200:
 		a.good(now)
 		c.progress(m, now)
@@ -497,7 +508,7 @@ func (a *attempt) Response(tx *transaction.Client, m *sip.Message) {
 	}
 }
 
-// good notes that the peer takes calls, once for each call offered to it.
+// good records that the peer takes calls, once per attempt.
 func (a *attempt) good(now time.Time) {
 	if !a.well {
 		a.well = true
@@ -527,8 +538,8 @@ func (a *attempt) Failed(_ *transaction.Client, err error) {
 	c.proceed(now)
 }
 
-// late handles what comes from a peer whose call went elsewhere or is over: a 2xx is acknowledged and hung up on (RFC 3261 §13.2.2.4). A
-// CANCEL has been asked for when the attempt was given up.
+// late handles a response from a peer whose call went elsewhere or has ended: a 2xx gets ACK and BYE (RFC 3261
+// §13.2.2.4). The CANCEL was requested when the attempt was abandoned.
 func (a *attempt) late(tx *transaction.Client, m *sip.Message) {
 	if s := m.Status(); s < 200 || s > 299 {
 		return
@@ -536,7 +547,7 @@ func (a *attempt) late(tx *transaction.Client, m *sip.Message) {
 	a.e.hangUpFork(tx, m, a)
 }
 
-// hangUpFork ends the dialog that a 2xx has made on the far side and that nobody wants, from nothing but that 2xx.
+// hangUpFork ends the unwanted dialog that a 2xx made on the far side, from nothing but that 2xx.
 func (e *Edge) hangUpFork(tx *transaction.Client, m *sip.Message, a *attempt) {
 	cs, err := m.CSeq()
 	if err != nil {
@@ -550,7 +561,7 @@ func (e *Edge) hangUpFork(tx *transaction.Client, m *sip.Message, a *attempt) {
 		dest, _ = e.route(s, s.target, s.routes)
 	}
 	if !ok {
-		// The INVITE's Request-URI is no longer at hand, but its To named the same peer.
+		// The INVITE's Request-URI is no longer known, but its To names the same peer.
 		to, err := m.To()
 		if s.target = to.Addr; err != nil {
 			return
@@ -571,19 +582,20 @@ func (e *Edge) hangUpFork(tx *transaction.Client, m *sip.Message, a *attempt) {
 		e.m.sendFailed.Inc()
 	}
 	bye := make(sip.BYE, cs.Seq+1)
-	bye.Add(sip.KindReason, sip.ReasonValue("SIP", 487, "call completed elsewhere or given up"))
+	bye.Add(sip.KindReason, sip.ReasonValue("SIP", 487, "call completed elsewhere or abandoned"))
 	if _, err := e.tx.Send(bye, dest, ignore{}); err != nil {
 		e.m.sendFailed.Inc()
 	}
 }
 
-// ignore is a handler for requests whose answer changes nothing.
+// ignore is a handler for requests whose response changes nothing.
 type ignore struct{}
 
 func (ignore) Response(*transaction.Client, *sip.Message) {}
 func (ignore) Failed(*transaction.Client, error)          {}
 
-// routeSet reads a route set from Record-Route; reversed for the side that sent the request (RFC 3261 §12.1.1, §12.1.2).
+// routeSet returns the route set in Record-Route, reversed for the side that sent the request (RFC 3261 §12.1.1,
+// §12.1.2).
 func routeSet(m *sip.Message, reversed bool) []string {
 	if !m.Has(sip.KindRecordRoute) {
 		return nil
@@ -608,8 +620,8 @@ func routeSet(m *sip.Message, reversed bool) []string {
 	return set
 }
 
-// forkOf returns the image of the dialog on the far leg that a response makes, making it if it is new; nil if there are too many and it is an
-// early one. Who answers is never one too many.
+// forkOf returns the fork of the dialog that a response on the far leg makes, and adds it if it is new. It returns nil
+// if there are too many and the dialog is an early one; a 2xx is never refused.
 func (c *call) forkOf(m *sip.Message) *fork {
 	tag := m.ToTag()
 	for i := range c.forks {
@@ -632,7 +644,8 @@ func (c *call) forkOf(m *sip.Message) *fork {
 	return &c.forks[n]
 }
 
-// learn takes over what a response says about the way to its fork, and has its name looked up, so that it is known when the ACK must go there.
+// learn takes target and route set of a fork from its response, and has the name looked up, so that it is resolved when
+// the ACK must be sent.
 func (f *fork) learn(m *sip.Message, c *call) {
 	uri, ok := m.Target()
 	if !ok && m.Status() < 200 {
@@ -641,15 +654,16 @@ func (f *fork) learn(m *sip.Message, c *call) {
 	f.routes = routeSet(m, true)
 	switch {
 	case !ok:
-		c.e.log.Warn("answer without a usable Contact; requests of the call go where its INVITE went", "call", c.id,
-			"group", c.far.group.cfg.Name, "call_id", c.far.callID)
+		c.e.log.Warn("response without a usable Contact; sending requests of the call where its INVITE went",
+			"call", c.id, "group", c.far.group.cfg.Name, "call_id", c.far.callID)
 	case f.target != uri:
 		f.target = uri
 		_, _ = c.e.route(c.far, f.target, f.routes)
 	}
 }
 
-// progress: 101 to 199. It is relayed, repeated ones too: a reliable one is repeated until its PRACK has come all the way (RFC 3262 §3).
+// progress handles 101 to 199. It relays them, retransmissions included: a reliable one is retransmitted until its
+// PRACK has arrived from end to end (RFC 3262 §3).
 func (c *call) progress(m *sip.Message, now time.Time) {
 	f := c.forkOf(m)
 	if f == nil {
@@ -670,13 +684,13 @@ func (c *call) progress(m *sip.Message, now time.Time) {
 	c.arm()
 }
 
-// success: 2xx.
+// success handles 2xx.
 func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now time.Time) {
 	if c.state == answered {
 		if m.ToTag() != c.far.peer {
 			c.e.hangUpFork(tx, m, a)
 		}
-		c.ackAtOnce(m) // the same again: not yet acknowledged, or its ACK is under way
+		c.ackAtOnce(m) // a retransmission: not yet acknowledged, or its ACK is on the way
 		return
 	}
 	e, s := c.e, c.far
@@ -723,7 +737,7 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 	c.session(m, now)
 	if err := c.srv.RespondReliably(res); err != nil {
 		e.m.sendFailed.Inc()
-		c.log().Debug("SIP answer not sent", "error", err)
+		c.log().Debug("SIP response not sent", "error", err)
 	}
 	near.group.m.sent(sip.INVITE, m.Status())
 	c.ackAtOnce(m)
@@ -742,7 +756,7 @@ func (n *nearInvite) Cancel(_ *transaction.Server, m *sip.Message) {
 	if c.state >= answered {
 		return
 	}
-	c.finish(finish{by: record.Near, status: 487, cancel: m, text: "canceled by the calling side"})
+	c.finish(finish{by: record.Near, status: 487, cancel: m, text: "cancelled by the calling side"})
 }
 
 // Ack implements [transaction.ServerHandler].
@@ -757,8 +771,8 @@ func (n *nearInvite) Ack(tx *transaction.Server, m *sip.Message) {
 	c.acked()
 }
 
-// acked notes that the near 2xx needs no further care: its ACK has come, or the time for it is up. A BYE that waited
-// for this goes out.
+// acked records that the near 2xx has been acknowledged, or that the time for its ACK is up. It sends the BYE that
+// waited for this.
 func (c *call) acked() {
 	c.srv, c.invite = nil, nil
 	if f := c.held; f != nil {
@@ -778,15 +792,17 @@ func (n *nearInvite) Failed(_ *transaction.Server, err error) {
 	switch {
 	case c.state == over:
 	case errors.Is(err, transaction.ErrNoAck):
-		c.finish(finish{by: record.Tandem, text: "the calling side never acknowledged the answer", cause: 102})
+		c.finish(finish{by: record.Tandem, text: "the calling side never acknowledged the answer",
+			cause: causeRecoveryOnTimerExpiry})
 	default:
-		c.finish(finish{by: record.Tandem, text: "the calling side can no longer be reached", cause: 27})
+		c.finish(finish{by: record.Tandem, text: "the calling side can no longer be reached",
+			cause: causeDestinationOutOfOrder})
 	}
 }
 
 // ackAtOnce acknowledges the far 2xx without waiting for the near side's ACK, unless that must carry the answer to an
-// offer in the 2xx (RFC 3261 §13.2.2.4), or the name in Contact is not resolved yet
-// (docs/decisions/0011-ack-at-once.md).
+// offer in the 2xx (RFC 3261 §13.2.2.4) or the name in Contact is not resolved yet. See
+// docs/decisions/0011-ack-at-once.md.
 func (c *call) ackAtOnce(m *sip.Message) {
 	s := c.far
 	if s.acked || !leg.HasSDP(c.invite) && leg.HasSDP(m) {
@@ -797,7 +813,7 @@ func (c *call) ackAtOnce(m *sip.Message) {
 	}
 }
 
-// ackFar acknowledges the far 2xx, with the near ACK's lines and body if it has come.
+// ackFar acknowledges the far 2xx, with the lines and body of the near ACK if that has arrived.
 func (c *call) ackFar(src *sip.Message) {
 	s, a := c.far, c.try
 	s.acked = true
@@ -808,8 +824,9 @@ func (c *call) ackFar(src *sip.Message) {
 	}
 }
 
-// failure: 300 to 699. The next peer gets the call on 408, 503 and 504, as long as nothing but 100 has come (gateway-calls §11), and the one that said so
-// has failed; after a provisional answer 408 and 504 may be the word of somebody behind it, and 503 alone counts.
+// failure handles 300 to 699. On 408, 503 and 504, and as long as only 100 has arrived, the next peer gets the call
+// (gateway-calls §11) and the response counts as a failure of the peer; after another provisional response, 408 and 504
+// may come from a party behind the peer, and only 503 counts.
 func (c *call) failure(a *attempt, m *sip.Message, now time.Time) {
 	status := m.Status()
 	peer := a.addr.peer
@@ -834,7 +851,7 @@ func (c *call) failure(a *attempt, m *sip.Message, now time.Time) {
 	c.relayFinal(m)
 }
 
-// relayFinal passes a failure on to the near side.
+// relayFinal relays a failure to the near side.
 func (c *call) relayFinal(m *sip.Message) {
 	status := m.Status()
 	peer := "the peer"
@@ -843,21 +860,23 @@ func (c *call) relayFinal(m *sip.Message) {
 	}
 	switch {
 	case status < 400:
-		c.conclude(480, nil, fmt.Sprintf("%s redirects the call (%d), and redirects are not followed", peer, status), record.Far)
+		c.conclude(480, nil, fmt.Sprintf("%s redirected the call (%d); redirects are not followed", peer, status),
+			record.Far)
 	case status == 401 || status == 407:
-		c.conclude(500, nil, fmt.Sprintf("%s asks for credentials (%d), and none are configured", peer, status), record.Far)
+		c.conclude(500, nil, fmt.Sprintf("%s requires credentials (%d); none are configured", peer, status),
+			record.Far)
 	default:
 		c.conclude(status, m, "", record.Far)
 	}
 }
 
-// conclude ends a call that was not answered with a final answer of the far side, or of ours.
+// conclude ends an unanswered call with a final response of the far side, or with our own.
 func (c *call) conclude(status int, m *sip.Message, text string, by record.Party) {
 	var res *sip.Message
 	if m != nil {
 		res = c.response(&c.near, c.invite, m, status, c.near.base)
 		if status == 503 {
-			res.Remove(sip.KindRetryAfter) // it speaks of the far side; the near one would take it for us
+			res.Remove(sip.KindRetryAfter) // it is about the far side; the near side would apply it to us
 		}
 		_, cause, t := sip.ReasonCause(m.Get(sip.KindReason))
 		text = t
@@ -868,12 +887,12 @@ func (c *call) conclude(status int, m *sip.Message, text string, by record.Party
 		return
 	}
 	res = c.own(&c.near, c.invite, status, c.near.base, text)
-	c.log().Info("call failed", "group", c.near.group.cfg.Name, "caller", c.dec.Caller, "called", domain.Dialled(c.rec.Called),
-		"status", status, "reason", domain.Text(text))
+	c.log().Info("call failed", "group", c.near.group.cfg.Name, "caller", c.dec.Caller, "called",
+		domain.Dialled(c.rec.Called), "status", status, "reason", domain.Text(text))
 	c.endWith(finish{by: by, text: text}, res, status)
 }
 
-// endWith sends the near INVITE's final answer and ends the call.
+// endWith sends the near INVITE's final response and ends the call.
 func (c *call) endWith(f finish, res *sip.Message, status int) {
 	c.state = over
 	if c.timer != nil {
@@ -891,7 +910,7 @@ func (c *call) endWith(f finish, res *sip.Message, status int) {
 	c.close(f)
 }
 
-// drop takes a call that was not answered out of the tables.
+// drop removes an unanswered call from the tables.
 func (c *call) drop() {
 	c.e.calls.remove(c.near.base)
 	if c.far != nil {
@@ -902,7 +921,7 @@ func (c *call) drop() {
 	}
 }
 
-// abandonSetup answers the near INVITE of a call that is given up, and cancels the far one.
+// abandonSetup ends a call during setup: it answers the near INVITE and cancels the far one.
 func (c *call) abandonSetup(f finish) {
 	status := f.status
 	if status == 0 {
@@ -931,7 +950,7 @@ func (c *call) abandonSetup(f finish) {
 		} else if f.cause != 0 {
 			lines = append(lines, sip.Line(sip.KindReason, sip.ReasonValue("Q.850", f.cause, f.text)))
 		}
-		_ = a.tx.Cancel(lines...) // an error says that the final answer has come: a 2xx will be hung up on
+		_ = a.tx.Cancel(lines...) // an error means that the final response has arrived; a 2xx gets ACK and BYE
 		if t := &c.rec.Tried[a.tried]; t.Result == "open" {
 			t.Result = "canceled"
 		}
@@ -939,7 +958,7 @@ func (c *call) abandonSetup(f finish) {
 	c.drop()
 }
 
-// retryAfter reads Retry-After; 0 if there is none.
+// retryAfter returns the value of Retry-After; 0 if there is none.
 func retryAfter(m *sip.Message) time.Duration {
 	v := m.Get(sip.KindRetryAfter)
 	i := 0

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// table finds the call and side that a tag of ours belongs to. Its parts are locked apart, so that calls do not wait for each other.
+// table maps our tags to calls and sides. Its parts have locks of their own, so that calls do not wait for each other.
 type table struct {
 	seed  maphash.Seed
 	parts [tableParts]tablePart
@@ -16,7 +16,7 @@ const tableParts = 64
 type tablePart struct {
 	mu sync.Mutex // guards m
 	m  map[string]entry
-	_  [40]byte // keeps parts on cache lines of their own
+	_  [40]byte // keeps each part on a cache line of its own
 }
 
 // entry is one leg of a call.

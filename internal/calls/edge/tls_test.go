@@ -17,7 +17,7 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/ca"
 )
 
-// tlsAgent is an agent that speaks TLS: it listens, and takes the first connection for its own.
+// tlsAgent returns an agent that listens on TLS and sends over the first connection that it accepts.
 func tlsAgent(t *testing.T, name string, authority *ca.Authority, cert tls.Certificate) *agent {
 	t.Helper()
 	ln, err := tls.Listen("tcp", "127.0.0.1:0", authority.Server(cert))
@@ -53,7 +53,7 @@ func tlsAgent(t *testing.T, name string, authority *ca.Authority, cert tls.Certi
 	return a
 }
 
-// read takes messages off a stream.
+// read reads messages from a stream.
 func (a *agent) read(c net.Conn) {
 	defer func() { _ = c.Close() }()
 	r := bufio.NewReader(c)
@@ -98,8 +98,8 @@ func issue(t *testing.T, authority *ca.Authority, names ...string) tls.Certifica
 	return c
 }
 
-// tlsBed is a bed whose Operator Connect is one TLS peer, sip.teams.test. Peers that connect must have the name given. It returns the folder and the
-// certificate file of the edge, too.
+// tlsBed returns a bed whose Operator Connect is one TLS peer, sip.teams.test, and the directory and certificate file
+// of the edge. Peers that connect must have the given name.
 func tlsBed(t *testing.T, authority *ca.Authority, connecting string) (b *bed, teams *agent, dir, cert string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -111,7 +111,8 @@ func tlsBed(t *testing.T, authority *ca.Authority, connecting string) (b *bed, t
 	if err := os.WriteFile(roots, authority.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	teams = tlsAgent(t, "teams", authority, issue(t, authority, "sip.teams.test")) // no address: few certificates carry one
+	// no address: few certificates carry one
+	teams = tlsAgent(t, "teams", authority, issue(t, authority, "sip.teams.test"))
 	b = setup(t, func(c *bedConfig) {
 		c.peers = 0
 		c.service.Transport = "tls"
@@ -158,12 +159,13 @@ func TestTLS(t *testing.T) {
 	b, teams, dir, cert := tlsBed(t, authority, "sip.teams.test")
 	at := teams.edge.String()
 
-	// A peer with another name, or another authority, does not get in although its address is allowed.
+	// A peer with another name, or another authority, is refused although its address is allowed.
 	other, err := ca.New("other")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, c := range map[string]tls.Certificate{"another name": issue(t, authority, "sip.elsewhere.test"), "another authority": issue(t, other, "sip.teams.test")} {
+	for name, c := range map[string]tls.Certificate{"another name": issue(t, authority, "sip.elsewhere.test"),
+		"another authority": issue(t, other, "sip.teams.test")} {
 		conn, err := tls.Dial("tcp", at, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{c}})
 		if err == nil {
 			_, _ = conn.Write([]byte("OPTIONS sip:x SIP/2.0\r\nContent-Length: 0\r\n\r\n"))
@@ -171,7 +173,7 @@ func TestTLS(t *testing.T) {
 			_ = conn.Close()
 		}
 		if err == nil {
-			t.Errorf("%s was let in", name)
+			t.Errorf("%s was accepted", name)
 		}
 	}
 
@@ -194,7 +196,7 @@ func TestTLS(t *testing.T) {
 	b.over(down, up)
 	b.idle()
 
-	// A call from there by that connection; requests back use it.
+	// A call from there over that connection; requests back use it.
 	down = teams.newCall(served, outside)
 	down.contact = "<sip:teams@" + teams.addr() + ";transport=tls>"
 	teams.send(down.request("INVITE", sdp))
@@ -208,9 +210,10 @@ func TestTLS(t *testing.T) {
 	b.over(callee, down)
 	b.idle()
 
-	// A renewed certificate is taken up.
+	// A renewed certificate is loaded.
 	k := b.e.keys[0]
-	if _, _, err := ca.WriteFiles(dir, "edge", issue(t, authority, "trunk.example.net", "renewed.example.net", "127.0.0.2")); err != nil {
+	if _, _, err := ca.WriteFiles(dir, "edge", issue(t, authority, "trunk.example.net", "renewed.example.net",
+		"127.0.0.2")); err != nil {
 		t.Fatal(err)
 	}
 	k.Check(time.Now())

@@ -28,18 +28,18 @@ const (
 	referRelay  = "relay"
 )
 
-// checker collects the mistakes of a configuration.
+// checker collects the errors of a configuration.
 type checker struct{ errs []error }
 
 func (k *checker) bad(target, format string, args ...any) {
 	k.errs = append(k.errs, fault.New(fault.Invalid, "InvalidConfiguration", format, args...).At(target))
 }
 
-// Validate fills in the defaults of list elements and returns every mistake as a *fault.Error.
+// Validate fills in the defaults of list elements and returns all errors, each a *fault.Error.
 func (c *Config) Validate() []error {
 	var k checker
 	if !word(c.Node, 16, "") {
-		k.bad("node", "%q is not 1 to 16 letters and digits; they stand in the tags this node makes", c.Node)
+		k.bad("node", "%q is not 1 to 16 letters and digits; the name is part of the tags of this node", c.Node)
 	}
 	k.atLeast("limits.maxCalls", c.Limits.MaxCalls, 1)
 	k.atLeast("limits.maxCallsPerSecond", c.Limits.MaxCallsPerSecond, 1)
@@ -51,7 +51,8 @@ func (c *Config) Validate() []error {
 		v, least, most int
 	}{
 		{"head", m.Head, 1 << 10, 1 << 20}, {"body", m.Body, 1 << 10, 1 << 20}, {"lines", m.Lines, 20, 10_000},
-		{"requestUri", m.RequestURI, 32, 8192}, {"contactUri", m.ContactURI, 32, 8192}, {"userInfo", m.UserInfo, 16, 8192},
+		{"requestUri", m.RequestURI, 32, 8192}, {"contactUri", m.ContactURI, 32, 8192},
+		{"userInfo", m.UserInfo, 16, 8192},
 		{"fromDomain", m.FromDomain, 16, 255}, {"headerName", m.HeaderName, 32, 255}, {"bodyName", m.BodyName, 16, 255},
 		{"optionList", m.OptionList, 32, 8192}, {"optionTag", m.OptionTag, 16, 255},
 	} {
@@ -72,7 +73,7 @@ func (c *Config) Validate() []error {
 		if !word(g.Name, 32, "-_") {
 			k.bad(at+".name", "%q is not 1 to 32 letters, digits, \"-\" or \"_\"", g.Name)
 		} else if j, dup := names[g.Name]; dup {
-			k.bad(at+".name", "%q is the name of groups[%d] already; give each group its own", g.Name, j)
+			k.bad(at+".name", "%q is already the name of groups[%d]; give each group its own name", g.Name, j)
 		}
 		names[g.Name] = i
 		k.group(at, g)
@@ -81,7 +82,7 @@ func (c *Config) Validate() []error {
 	return k.errs
 }
 
-// RouteGroups returns what routing needs to know of the groups; the configuration must be valid.
+// RouteGroups returns what routing needs to know about the groups; the configuration must be valid.
 func (c *Config) RouteGroups() []route.Group {
 	out := make([]route.Group, len(c.Groups))
 	for i := range c.Groups {
@@ -90,7 +91,8 @@ func (c *Config) RouteGroups() []route.Group {
 	return out
 }
 
-// peerNames returns the names of which a certificate shown on a TLS address must carry one: those of all groups there, none if a group asks for none.
+// peerNames returns the names of which a certificate presented on a TLS address must carry one: those of all groups
+// there, none if a group requires none.
 func (c *Config) peerNames(bind string) []string {
 	var names []string
 	for i := range c.Groups {
@@ -111,7 +113,7 @@ func (g *Group) service() domain.Service {
 	return s
 }
 
-// proto is the transport requests to the group are sent over; the configuration must be valid.
+// proto returns the transport of requests to the group; the configuration must be valid.
 func (g *Group) proto() transport.Proto {
 	p, _ := transport.ParseProto(g.Transport)
 	return p
@@ -119,7 +121,7 @@ func (g *Group) proto() transport.Proto {
 
 func (a Addresses) of(p transport.Proto) string { return *a.at(p) }
 
-// at is where the address of a transport is kept.
+// at returns the field that holds the address of a transport.
 func (a *Addresses) at(p transport.Proto) *string {
 	switch p {
 	case transport.UDP:
@@ -142,7 +144,8 @@ func (k *checker) group(at string, g *Group) {
 			for _, s := range domain.Services() {
 				known = append(known, s.String())
 			}
-			k.bad(at+".service", "%q is no service; use one of %s, or leave it out for the operator's core", g.Service, strings.Join(known, ", "))
+			k.bad(at+".service", "%q is not a service; use one of %s, or leave it out for the operator's core",
+				g.Service, strings.Join(known, ", "))
 		} else if !s.Traits().CarriesCalls {
 			k.bad(at+".service", "%s carries no calls in this version; remove the group", s)
 		}
@@ -154,7 +157,8 @@ func (k *checker) group(at string, g *Group) {
 	if err != nil {
 		k.bad(at+".transport", "%v", err)
 	} else if g.Bind.of(p) == "" {
-		k.bad(at+".bind."+p.Param(), "the group sends over %s and needs an address to send from, such as \"192.0.2.1:%d\"", p.Param(), p.DefaultPort())
+		k.bad(at+".bind."+p.Param(), "the group sends over %s and needs an address to send from, such as "+
+			"\"192.0.2.1:%d\"", p.Param(), p.DefaultPort())
 	}
 	for _, p := range protos {
 		bind, path := g.Bind.of(p), at+".bind."+p.Param()
@@ -178,9 +182,9 @@ func (k *checker) group(at string, g *Group) {
 			continue
 		}
 		a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-		*g.Bind.at(p) = a.String() // groups share an address however they write it
+		*g.Bind.at(p) = a.String() // groups share an address however it is written
 		if a.Addr().IsUnspecified() && g.Advertised.of(p) == "" {
-			k.bad(path, "%q names no address that peers could answer to; set advertised.%s as well", bind, p.Param())
+			k.bad(path, "peers cannot send to %q; set advertised.%s as well", bind, p.Param())
 		}
 		switch {
 		case p == transport.TLS:
@@ -188,7 +192,8 @@ func (k *checker) group(at string, g *Group) {
 				k.bad(at+".tls", "bind.tls needs certificateFile and keyFile")
 			}
 		case !a.Addr().IsLoopback() && !g.Insecure:
-			k.bad(path, "SIP over %s beyond loopback is open to reading and forgery; use tls, or say insecure: true if the network is trusted", p.Param())
+			k.bad(path, "SIP over %s beyond loopback can be read and forged; use tls, or set insecure: true if the "+
+				"network is trusted", p.Param())
 		}
 	}
 	switch g.TLS.ClientCertificates {
@@ -199,14 +204,15 @@ func (k *checker) group(at string, g *Group) {
 		k.bad(at+".tls.clientCertificates", "%q is neither require nor optional", g.TLS.ClientCertificates)
 	}
 	if len(g.TLS.PeerNames) > 0 && g.TLS.ClientCertificates == "optional" {
-		k.bad(at+".tls.peerNames", "names cannot be checked when no certificate is required; set clientCertificates to require")
+		k.bad(at+".tls.peerNames", "names cannot be checked when no certificate is required; set clientCertificates "+
+			"to require")
 	}
 	switch g.Refer {
 	case "":
 		g.Refer = referRefuse
 	case referRefuse, referRelay:
 	default:
-		k.bad(at+".refer", "%q is none of refuse, relay", g.Refer)
+		k.bad(at+".refer", "%q is neither refuse nor relay", g.Refer)
 	}
 	g.Numbers.Validate(func(path, format string, args ...any) { k.bad(at+".numbers."+path, format, args...) })
 	k.prefixes(at+".allowedSources", g.AllowedSources)
@@ -225,7 +231,8 @@ func (k *checker) group(at string, g *Group) {
 	for i := range g.Peers {
 		k.peer(fmt.Sprintf("%s.peers[%d]", at, i), &g.Peers[i])
 		if j, dup := seen[g.Peers[i].Name]; dup {
-			k.bad(fmt.Sprintf("%s.peers[%d].name", at, i), "%q is the name of peers[%d] already; give each peer its own", g.Peers[i].Name, j)
+			k.bad(fmt.Sprintf("%s.peers[%d].name", at, i), "%q is already the name of peers[%d]; give each peer its "+
+				"own name", g.Peers[i].Name, j)
 		}
 		seen[g.Peers[i].Name] = i
 	}
@@ -264,10 +271,10 @@ func (k *checker) peer(at string, p *Peer) {
 			k.bad(at+".address", "%q is an IP address; use type ip", p.Address)
 		}
 		if p.Type == typeSRV && port != 0 {
-			k.bad(at+".address", "%q: SRV records hold the port; leave it out, or use type a", p.Address)
+			k.bad(at+".address", "%q: the port comes from the SRV records; leave it out, or use type a", p.Address)
 		}
 	default:
-		k.bad(at+".type", "%q is none of ip, a, srv", p.Type)
+		k.bad(at+".type", "%q is not one of ip, a, srv", p.Type)
 	}
 	if p.CertificateName != "" && !hostname(p.CertificateName) {
 		k.bad(at+".certificateName", "%q is not a host name", p.CertificateName)
@@ -279,12 +286,12 @@ func (k *checker) peer(at string, p *Peer) {
 		k.bad(at+".weight", "must be from 1 to 65535")
 	}
 	if p.Priority < 0 || p.Priority > 65535 {
-		k.bad(at+".priority", "must be from 0, tried first, to 65535")
+		k.bad(at+".priority", "must be from 0 (tried first) to 65535")
 	}
 	k.prefixes(at+".allowedSources", p.AllowedSources)
 }
 
-// shared checks what groups on the same address must not contradict each other in.
+// shared checks that groups on the same address do not contradict each other.
 func (k *checker) shared(c *Config) {
 	type claim struct {
 		proto  transport.Proto
@@ -304,10 +311,12 @@ func (k *checker) shared(c *Config) {
 			if j, ok := owner[key]; ok {
 				o := &c.Groups[j]
 				if g.Advertised.of(p) != o.Advertised.of(p) {
-					k.bad(fmt.Sprintf("groups[%d].advertised.%s", i, p.Param()), "differs from that of groups[%d] on the same address; bind the groups to different addresses or ports", j)
+					k.bad(fmt.Sprintf("groups[%d].advertised.%s", i, p.Param()), "differs from that of groups[%d] on "+
+						"the same address; bind the groups to different addresses or ports", j)
 				}
 				if p == transport.TLS && !g.TLS.same(&o.TLS) {
-					k.bad(fmt.Sprintf("groups[%d].tls", i), "differs from that of groups[%d] on the same address; bind the groups to different addresses or ports", j)
+					k.bad(fmt.Sprintf("groups[%d].tls", i), "differs from that of groups[%d] on the same address; "+
+						"bind the groups to different addresses or ports", j)
 				}
 			} else {
 				owner[key] = i
@@ -315,8 +324,9 @@ func (k *checker) shared(c *Config) {
 			for _, pre := range g.staticSources() {
 				cl := claim{p, bind, pre}
 				if j, ok := sources[cl]; ok && j != i {
-					k.bad(fmt.Sprintf("groups[%d].allowedSources", i), "%s is a source of groups[%d] too, and both listen on %s %s, so that a call could not be told to either; bind the groups to different addresses or ports",
-						pre, j, p.Param(), bind)
+					k.bad(fmt.Sprintf("groups[%d].allowedSources", i), "%s is also a source of groups[%d], and both "+
+						"listen on %s %s, so a call from it could belong to either; bind the groups to different "+
+						"addresses or ports", pre, j, p.Param(), bind)
 					continue
 				}
 				sources[cl] = i
@@ -326,10 +336,11 @@ func (k *checker) shared(c *Config) {
 }
 
 func (t *TLS) same(o *TLS) bool {
-	return t.CertificateFile == o.CertificateFile && t.KeyFile == o.KeyFile && t.RootsFile == o.RootsFile && t.ClientCertificates == o.ClientCertificates
+	return t.CertificateFile == o.CertificateFile && t.KeyFile == o.KeyFile && t.RootsFile == o.RootsFile &&
+		t.ClientCertificates == o.ClientCertificates
 }
 
-// staticSources returns the ranges that the configuration itself allows: those written, and the peers' own addresses.
+// staticSources returns the ranges that the configuration allows: those listed, and the peers' own addresses.
 func (g *Group) staticSources() []netip.Prefix {
 	var out []netip.Prefix
 	add := func(texts []string) {
@@ -371,7 +382,7 @@ func (k *checker) prefixes(at string, texts []string) {
 	}
 }
 
-// hostPort splits "host", "host:port" or "[v6]:port"; without a port it is 0.
+// hostPort splits "host", "host:port" or "[v6]:port"; port is 0 if there is none.
 func hostPort(s string) (host string, port uint16, err error) {
 	if err := domain.CheckBrackets(s); err != nil {
 		if _, whole := netip.ParseAddr(s); whole == nil {
@@ -402,7 +413,7 @@ func hostPort(s string) (host string, port uint16, err error) {
 	return host, port, nil
 }
 
-// hostname tells whether s is a DNS name, or the name of an SRV record.
+// hostname reports whether s is a DNS name, or the name of an SRV record.
 func hostname(s string) bool {
 	if s == "" || len(s) > 255 {
 		return false
@@ -415,12 +426,12 @@ func hostname(s string) bool {
 	return true
 }
 
-// peerName makes a name of an address: the port's colon and a v6 address's would not do in a name.
+// peerName derives a peer name from an address, without the characters that a name cannot contain.
 func peerName(addr string) string {
 	return strings.NewReplacer(":", "-", "[", "", "]", "").Replace(addr)
 }
 
-// word tells whether s is 1 to limit letters, digits and characters of more.
+// word reports whether s is 1 to limit letters, digits and characters of more.
 func word(s string, limit int, more string) bool {
 	if s == "" || len(s) > limit {
 		return false

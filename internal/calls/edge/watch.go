@@ -22,14 +22,14 @@ func parseAddr(s string) (netip.Addr, error) {
 	return a.Unmap(), err
 }
 
-// watch sends OPTIONS to the peers and follows their names in DNS.
+// watch sends OPTIONS to the peers and tracks the addresses of their names.
 type watch struct {
 	e     *Edge
-	due   map[*address]time.Time // when each address that is asked by OPTIONS is asked next
-	known map[*address]bool      // every address the peers have now
+	due   map[*address]time.Time // when to send the next OPTIONS to each address that is probed
+	known map[*address]bool      // all current addresses of the peers
 }
 
-// namesEvery is how often the resolver's memory is looked at for changed addresses.
+// namesEvery is how often the resolver's cache is checked for changed addresses.
 const namesEvery = 500 * time.Millisecond
 
 func newWatch(e *Edge) *watch {
@@ -55,10 +55,10 @@ func (w *watch) run(ctx context.Context) {
 		for a, t := range w.due {
 			if !now.Before(t) {
 				o := &a.peer.group.cfg.Options
-				// A tenth of jitter, so that nodes and peers do not fall into step.
+				// 10 % jitter, so that nodes and peers do not synchronise.
 				t = now.Add(o.Every - o.Every/20 + time.Duration(rand.Int64N(int64(o.Every/10)+1)))
 				w.due[a] = t
-				w.ask(a, now)
+				w.probe(a, now)
 			}
 			if t.Before(soonest) {
 				soonest = t
@@ -68,7 +68,7 @@ func (w *watch) run(ctx context.Context) {
 	}
 }
 
-// names follows the peers' addresses.
+// names updates the peers' addresses from the resolver.
 func (w *watch) names(now time.Time, first bool) {
 	changed := first
 	have := map[*address]bool{}
@@ -85,7 +85,7 @@ func (w *watch) names(now time.Time, first bool) {
 				}
 				changed = true
 				if !g.cfg.Options.Off && !p.cfg.Passive {
-					w.due[a] = now // ask a new address at once
+					w.due[a] = now // probe a new address at once
 				}
 			}
 		}
@@ -102,7 +102,8 @@ func (w *watch) names(now time.Time, first bool) {
 	}
 }
 
-// sourceGrace is how long an address that has gone from a peer's name stays a known source: as long as a call that began there may last.
+// sourceGrace is how long an address that a peer's name no longer has stays a known source: the maximum duration of a
+// call that started there.
 func (e *Edge) sourceGrace() time.Duration {
 	if d := e.cfg.Timers.MaxDuration; d > 0 {
 		return d
@@ -110,11 +111,11 @@ func (e *Edge) sourceGrace() time.Duration {
 	return noMaxGrace
 }
 
-// noMaxGrace is sourceGrace where calls may last for ever.
+// noMaxGrace is sourceGrace if calls have no maximum duration.
 const noMaxGrace = 24 * time.Hour
 
-// ask sends an OPTIONS (direct-routing-sip §3).
-func (w *watch) ask(a *address, now time.Time) {
+// probe sends an OPTIONS to an address (direct-routing-sip §3).
+func (w *watch) probe(a *address, now time.Time) {
 	e, g := w.e, a.peer.group
 	l := leg.Leg{Local: g.local[g.proto], Remote: a.peer.remote(), Refer: g.cfg.Refer == referRelay}
 	uri := leg.Addr{Host: l.Remote.Host, Port: a.addr.Port(), Transport: l.Remote.Transport}.URI("")
@@ -137,7 +138,7 @@ func (w *watch) ask(a *address, now time.Time) {
 	a.mu.Lock()
 	a.asked = now
 	a.mu.Unlock()
-	q := &question{e: e, a: a, at: now}
+	q := &peerProbe{e: e, a: a, at: now}
 	t := transport.Target{From: g.eps[g.proto], Addr: a.addr, ServerName: a.peer.serverName()}
 	q.timer = time.AfterFunc(g.cfg.Options.Timeout, func() {
 		if q.once.CompareAndSwap(false, true) {
@@ -150,8 +151,8 @@ func (w *watch) ask(a *address, now time.Time) {
 	}
 }
 
-// question waits for the answer to an OPTIONS.
-type question struct {
+// peerProbe waits for the response to an OPTIONS that checks a peer.
+type peerProbe struct {
 	e     *Edge
 	a     *address
 	at    time.Time
@@ -159,14 +160,15 @@ type question struct {
 	once  atomic.Bool
 }
 
-// settle is true for whoever decides the question: answer, failure or time-out.
-func (q *question) settle() bool {
+// settle reports whether the caller is the first to decide the probe, by a response, a failure or a timeout.
+func (q *peerProbe) settle() bool {
 	q.timer.Stop()
 	return q.once.CompareAndSwap(false, true)
 }
 
-// Response implements [transaction.ClientHandler]. Whatever the peer answers, it is there; but 408, 503 and 504 say that it cannot take calls.
-func (q *question) Response(_ *transaction.Client, m *sip.Message) {
+// Response implements [transaction.ClientHandler]. Any final response shows that the peer is available, except 408, 503
+// and 504, which say that it cannot take calls.
+func (q *peerProbe) Response(_ *transaction.Client, m *sip.Message) {
 	status := m.Status()
 	q.a.peer.group.m.received(sip.OPTIONS, status)
 	if status < 200 {
@@ -190,7 +192,7 @@ func (q *question) Response(_ *transaction.Client, m *sip.Message) {
 }
 
 // Failed implements [transaction.ClientHandler].
-func (q *question) Failed(_ *transaction.Client, err error) {
+func (q *peerProbe) Failed(_ *transaction.Client, err error) {
 	switch {
 	case !q.settle():
 	case local(err):

@@ -9,8 +9,8 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// Facts reads from an INVITE what routing may know of it. It never fails: what cannot be read is left empty, and the
-// decision says what that means.
+// Facts extracts from an INVITE the facts that routing decides by. It never fails: what cannot be parsed is left empty,
+// and the decision deals with it.
 func Facts(m *sip.Message, peerGroup string) domain.CallFacts {
 	f := domain.CallFacts{PeerGroup: peerGroup}
 	if u, err := m.RURI(); err == nil {
@@ -32,8 +32,8 @@ func Facts(m *sip.Message, peerGroup string) domain.CallFacts {
 	return f
 }
 
-// called returns the number dialled; where the user part is no number it comes back as written, so that the rejection
-// can name it.
+// called returns the dialled number. If the user part is not a number, it returns the user part as written, so that the
+// rejection can quote it.
 func called(u sip.URI) string {
 	if n, ok := u.TelephoneNumber(); ok {
 		return n
@@ -41,7 +41,7 @@ func called(u sip.URI) string {
 	return u.UserOnly()
 }
 
-// context returns a phone-context that is a global prefix, without visual separators; empty for any other.
+// context returns the phone-context without visual separators if it is a global prefix, and "" otherwise.
 func context(u sip.URI) string {
 	v, ok := u.UserParams().Get("phone-context")
 	if !ok {
@@ -58,7 +58,7 @@ func host(u sip.URI) string {
 	return strings.TrimSuffix(strings.ToLower(u.Host), ".")
 }
 
-// party reads one address value.
+// party parses one address value.
 func party(value string) domain.Party {
 	a, err := sip.ParseNameAddr(value)
 	if err != nil {
@@ -69,7 +69,7 @@ func party(value string) domain.Party {
 		return domain.Party{Text: a.Addr}
 	}
 	if n, ok := u.TelephoneNumber(); ok {
-		// A number without "+" is nobody's: only the operator knows what stands before it.
+		// A number without "+" belongs to no account: only the operator knows which prefix is missing.
 		e, _ := domain.ParseE164(n)
 		return domain.Party{Number: e, Text: n, Context: context(u)}
 	}
@@ -79,8 +79,8 @@ func party(value string) domain.Party {
 	return domain.Party{Text: a.Addr}
 }
 
-// history returns the History-Info entries oldest first. They stand in that order as a rule; where the index parameters
-// say otherwise, those count (RFC 7044 §10.3).
+// history returns the History-Info entries, oldest first. That is normally their order in the message; if the index
+// parameters give another order, they take precedence (RFC 7044 §10.3).
 func history(m *sip.Message) []domain.Party {
 	type entry struct {
 		p     domain.Party
@@ -105,7 +105,7 @@ func history(m *sip.Message) []domain.Party {
 	return ps
 }
 
-// indexes reads "1.2.1"; nil if it is no index.
+// indexes parses an index such as "1.2.1". It returns nil if s is not an index.
 func indexes(s string) []int {
 	var l []int
 	for part := range strings.SplitSeq(s, ".") {

@@ -9,48 +9,50 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// Profile is what is special about the messages of one communications service. Implementations hold no state of calls
-// and are safe for concurrent use.
+// Profile adapts messages to one communications service. Implementations hold no call state and are safe for concurrent
+// use.
 //
-// Each method gets a message that is complete but for what the profile adds: start line, hop-by-hop lines, From, To and
-// whatever Rules.Relay let pass. It must leave the tags of From and To, Call-ID, CSeq, Via and the body as they are, and
-// must give the same result for the same message and leg, because retransmissions and tests compare bytes.
+// Each method gets a message that is complete except for what the profile adds: it has its start line, hop-by-hop
+// lines, From, To and everything that Rules.Relay passed on. The method must leave the tags of From and To, Call-ID,
+// CSeq, Via and the body as they are, and must give the same result for the same message and leg, because
+// retransmissions and tests compare bytes.
 type Profile interface {
-	// Service says whose profile it is.
+	// Service returns the service that the profile is for.
 	Service() domain.Service
-	// NeedsOffer tells that the service refuses an INVITE without SDP (a delayed offer), so that the edge can refuse it
-	// with the reason instead.
+	// NeedsOffer reports whether the service refuses an INVITE without SDP (a delayed offer). The edge then refuses
+	// such an INVITE itself and gives the reason.
 	NeedsOffer() bool
-	// ToService shapes a request or answer about to be sent to the service, on a call in either direction.
+	// ToService shapes a request or response about to be sent to the service, on a call in either direction.
 	ToService(m *sip.Message, l *Leg)
-	// ToCore shapes a request or answer of a call of this service about to be sent to the operator's core.
+	// ToCore shapes a request or response about to be sent to the operator's core, on a call of this service.
 	ToCore(m *sip.Message, l *Leg)
-	// Ping shapes an OPTIONS about to be sent to the service outside of any call, or our answer to the service's.
+	// Ping shapes an OPTIONS about to be sent to the service outside a call, or our response to one from the service.
 	Ping(m *sip.Message, l *Leg)
 }
 
-// Named is a profile that writes names of its own into messages towards the service, instead of the advertised one.
+// Named is implemented by a profile that writes host names of its own, not the advertised name, into messages to the
+// service.
 type Named interface {
-	// Names returns them; "*.example.net" stands for names of one label below. The certificate shown to the service's
-	// peers must carry each.
+	// Names returns these names; "*.example.net" means all names one label below example.net. The certificate presented
+	// to the service's peers must contain each of them.
 	Names() []string
 }
 
-// Leg is the leg a message leaves on. The edge fills it once per leg; profiles only read it.
+// Leg is the leg that a message is sent on. The edge fills it once per leg; profiles only read it.
 type Leg struct {
-	// Call is the decision about the call; nil for an OPTIONS outside of a call.
+	// Call is the decision about the call; nil for an OPTIONS outside a call.
 	Call *route.Decision
-	// Local is how we are reached on this leg: the peer group's advertised address. Profiles that have names of their own
-	// take only port and transport from it.
+	// Local is our address on this leg: the peer group's advertised address. Profiles with names of their own take only
+	// port and transport from it.
 	Local Addr
 	// Remote is the peer as configured: its host name where it has one, not the address it resolved to.
 	Remote Addr
-	// Refer tells that REFER is taken from this leg; then Allow names it. Teams transfers by REFER if it does, and by an
-	// INVITE of its own if not (direct-routing-sip §7).
+	// Refer is set when REFER is accepted on this leg; Allow then lists it. Teams transfers by REFER if Allow lists it,
+	// and by an INVITE of its own otherwise (direct-routing-sip §7).
 	Refer bool
 }
 
-// Allow is the Allow value for messages that leave on the leg.
+// Allow returns the Allow value for messages sent on the leg.
 func (l *Leg) Allow() string {
 	if l.Refer {
 		return allowRefer
@@ -65,17 +67,17 @@ type Addr struct {
 	Transport string // udp, tcp or tls in lower case; empty or udp: not written
 }
 
-// URI writes a sip: URI for the address, with the user part if there is one (RFC 3261 §19.1.1: "@" only with a user).
+// URI returns a sip: URI for the address, with the user part if there is one (RFC 3261 §19.1.1: "@" only with a user).
 func (a Addr) URI(user string) string {
 	return string(a.appendURI(make([]byte, 0, 16+len(user)+len(a.Host)+24), user, ""))
 }
 
-// PhoneURI is URI with user=phone: the user part is a telephone number (RFC 3261 §19.1.1).
+// PhoneURI returns the same as URI, with user=phone: the user part is a telephone number (RFC 3261 §19.1.1).
 func (a Addr) PhoneURI(number string) string {
 	return string(a.appendURI(make([]byte, 0, 16+len(number)+len(a.Host)+36), number, ";user=phone"))
 }
 
-// Contact writes a Contact value.
+// Contact returns a Contact value for the address.
 func (a Addr) Contact(user string) string {
 	b := append(make([]byte, 0, 18+len(user)+len(a.Host)+24), '<')
 	return string(append(a.appendURI(b, user, ""), '>'))

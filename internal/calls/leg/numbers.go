@@ -7,9 +7,9 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
-// Renumber writes the numbers in a request as E.164 where the rules of the peer group it came from say how: in the address
-// lines, and in Request-URI, To and From of an INVITE that begins a call; within a call those are the dialog's. The
-// number called in an emergency stays as dialled.
+// Renumber converts the numbers in a request to E.164 by the rules of the peer group that it came from: in the address
+// header lines and, for an INVITE that begins a call, in Request-URI, To and From. Within a call these belong to the
+// dialog and stay as they are. The called number of an emergency call stays as dialled.
 func Renumber(m *sip.Message, rules *route.Numbers, emergency bool) {
 	if rules.None() {
 		return
@@ -43,7 +43,7 @@ func Renumber(m *sip.Message, rules *route.Numbers, emergency bool) {
 	}
 }
 
-// renumber returns the URI's text with its number as E.164, and without the phone-context that then has no meaning.
+// renumber returns the URI with its number in E.164 form and without the phone-context, which has no meaning then.
 func renumber(u sip.URI, rules *route.Numbers) string {
 	raw := u.String()
 	number, ok := u.TelephoneNumber()

@@ -10,20 +10,20 @@ import (
 
 // Config holds the operator's settings for header lines. Every field has a usable zero value.
 type Config struct {
-	// CustomSIPHeader is the name of the operator's custom SIP header, at most 32 characters of [A-Za-z0-9-]. Its value is
-	// provisioned per number and goes to the core only; a line of that name that comes in is removed whatever side it
-	// comes from. Default: X-MS-Operator-Content.
+	// CustomSIPHeader is the name of the operator's custom SIP header, at most 32 characters of [A-Za-z0-9-]. Its value
+	// is provisioned per number and sent to the core only. An incoming line of that name is removed, whichever side
+	// sent it. Default: X-MS-Operator-Content.
 	CustomSIPHeader string `yaml:"customSipHeader"`
 	// Product is the value of X-MS-SBC towards Microsoft: vendor/product/version. Default: Tandem/Tandem/<version>.
 	Product string `yaml:"product"`
-	// Region is the region this node stands in: 1 or 2. It chooses the names put into Contact. Default: 1.
+	// Region is the region of this node: 1 or 2. It selects the names written into Contact. Default: 1.
 	Region int `yaml:"region"`
 }
 
 // DefaultCustomSIPHeader is the custom header's name in a deployment that sets none.
 const DefaultCustomSIPHeader = "X-MS-Operator-Content"
 
-// Rules is a Config made quick to use: the header policy. It is read-only and safe for concurrent use.
+// Rules is the header policy, compiled from a Config. It is read-only and safe for concurrent use.
 type Rules struct {
 	custom  string
 	product string
@@ -42,13 +42,14 @@ func (c *Config) Validate() []error {
 		case len(h) > 32:
 			bad("customSipHeader", "%q has %d characters; at most 32 are allowed", h, len(h))
 		case strings.Trim(h, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") != "":
-			bad("customSipHeader", "%q holds characters other than letters, digits and \"-\"; leave them out", h)
+			bad("customSipHeader", "%q contains characters other than letters, digits and \"-\"; remove them", h)
 		case sip.KindOf(h) != sip.KindOther || reserved(h):
-			bad("customSipHeader", "%q has a meaning of its own in SIP; choose another name, such as %s", h, DefaultCustomSIPHeader)
+			bad("customSipHeader", "%q already has a meaning in SIP; choose another name, such as %s", h,
+				DefaultCustomSIPHeader)
 		}
 	}
 	if len(c.Product) > 128 || strings.IndexFunc(c.Product, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 {
-		bad("product", "write one line of at most 128 printable ASCII characters")
+		bad("product", "must be one line of at most 128 printable ASCII characters")
 	}
 	if c.Region < 0 || c.Region > 2 {
 		bad("region", "%d is not a region; use 1 or 2", c.Region)
@@ -56,17 +57,18 @@ func (c *Config) Validate() []error {
 	return problems
 }
 
-// reserved names are those this gateway and the services give a meaning to.
+// reserved reports whether this gateway or a service gives a meaning to the header name.
 func reserved(name string) bool {
 	return fold(name, HeaderSBC) || fold(name, HeaderTenantID) || fold(name, HeaderFMC)
 }
 
-// Problem makes one configuration problem; path is relative to the Config it is found in.
+// Problem returns a configuration error; path is relative to the Config that holds the field.
 func Problem(path, format string, args ...any) error {
-	return &fault.Error{Kind: fault.Invalid, Code: "InvalidConfiguration", Target: path, Message: fmt.Sprintf(format, args...)}
+	return &fault.Error{Kind: fault.Invalid, Code: "InvalidConfiguration", Target: path,
+		Message: fmt.Sprintf(format, args...)}
 }
 
-// Rules makes the header policy. Version is this program's, for the default product text.
+// Rules compiles the header policy. version is the version of this program, for the default product text.
 func (c *Config) Rules(version string) (*Rules, []error) {
 	if p := c.Validate(); len(p) > 0 {
 		return nil, p
@@ -81,5 +83,5 @@ func (c *Config) Rules(version string) (*Rules, []error) {
 	return r, nil
 }
 
-// Region returns the region this node stands in, 1 or 2.
+// Region returns the region of this node, 1 or 2.
 func (r *Rules) Region() int { return r.region }

@@ -8,11 +8,11 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// Screen takes off a message to the core the asserted identities that a screened customer's call may not carry: each value of
-// P-Asserted-Identity, P-Preferred-Identity and Remote-Party-ID that is a number, but neither the customer's nor the caller that
-// the decision has accepted. From of the INVITE that begins a call is replaced where the decision says so; where the
-// call asks for privacy, by an anonymous one (RFC 3323 §4.1.1.3), as From would show what Privacy hides. The profile
-// comes after.
+// Screen removes from a message to the core the asserted identities that a screened customer's call may not carry: each
+// value of P-Asserted-Identity, P-Preferred-Identity and Remote-Party-ID that is a number, but neither the customer's
+// nor that of the caller whom the decision has accepted. Where the decision says so, it replaces From of the INVITE
+// that begins a call; if the call asks for privacy, by an anonymous From (RFC 3323 §4.1.1.3), because any other would
+// show what Privacy hides. The profile's ToCore follows.
 func Screen(m *sip.Message, l *Leg, view route.View) {
 	d := l.Call
 	for i := 0; i < m.Len(); i++ {
@@ -50,8 +50,8 @@ func Screen(m *sip.Message, l *Leg, view route.View) {
 	m.Set(sip.KindFrom, sip.WithParam(from, "tag", m.FromTag()))
 }
 
-// identity reads an asserted identity. number is set when it is one, or no sip, sips or tel URI that can be read (RFC
-// 3325 §9.1): others may find a number in it. n is empty if it is not E.164.
+// identity parses an asserted identity. number is set when it is a number, and also when it is not a readable sip, sips
+// or tel URI (RFC 3325 §9.1): other systems may find a number in it. n is empty if the number is not E.164.
 func identity(value string) (n domain.E164, number bool) {
 	a, err := sip.ParseNameAddr(value)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// numbers is a view of numbers and the accounts they belong to.
+// numbers is a view of numbers and the accounts that own them.
 type numbers map[domain.E164]string
 
 func (x numbers) Number(n domain.E164) (route.Number, bool) {
@@ -28,7 +28,8 @@ const (
 
 func TestScreen(t *testing.T) {
 	view := numbers{own: "acme", colleague: "acme", rival: "rival"}
-	d := route.Decision{Outcome: route.ToCore, Account: &domain.AccountRouting{Name: "acme"}, Screened: true, Caller: own, Identity: own}
+	d := route.Decision{Outcome: route.ToCore, Account: &domain.AccountRouting{Name: "acme"}, Screened: true,
+		Caller: own, Identity: own}
 	forwarded := d
 	forwarded.Caller = stranger
 	toService := forwarded
@@ -39,24 +40,38 @@ func TestScreen(t *testing.T) {
 		in, out []string
 	}{
 		{"own numbers", d,
-			[]string{"P-Asserted-Identity: \"A, B\" <sip:" + own + "@x;user=phone>,  <tel:" + colleague + ">", "Remote-Party-ID: <sip:" + own + "@x>;party=calling"},
-			[]string{"P-Asserted-Identity: \"A, B\" <sip:" + own + "@x;user=phone>,  <tel:" + colleague + ">", "Remote-Party-ID: <sip:" + own + "@x>;party=calling"}},
+			[]string{"P-Asserted-Identity: \"A, B\" <sip:" + own + "@x;user=phone>,  <tel:" + colleague + ">",
+				"Remote-Party-ID: <sip:" + own + "@x>;party=calling"},
+			[]string{"P-Asserted-Identity: \"A, B\" <sip:" + own + "@x;user=phone>,  <tel:" + colleague + ">",
+				"Remote-Party-ID: <sip:" + own + "@x>;party=calling"}},
 		{"a stranger's", d,
-			[]string{"P-Asserted-Identity: <tel:" + stranger + ">", "p-preferred-identity: <sip:" + stranger + "@x>", "remote-party-id: \"C\" <sip:" + stranger + "@x>;privacy=off", "Subject: x"},
+			[]string{"P-Asserted-Identity: <tel:" + stranger + ">", "p-preferred-identity: <sip:" + stranger + "@x>",
+				"remote-party-id: \"C\" <sip:" + stranger + "@x>;privacy=off",
+				"Subject: x"},
 			[]string{"Subject: x"}},
 		{"another customer's", d, []string{"P-Asserted-Identity: <tel:" + rival + ">"}, nil},
 		{"one of two", d,
-			[]string{"P-Asserted-Identity: <sip:alice@acme.example>, <tel:" + stranger + ">, <tel:" + own + ">", "P-Asserted-Identity: sip:" + stranger + "@x"},
+			[]string{"P-Asserted-Identity: <sip:alice@acme.example>, <tel:" + stranger + ">, <tel:" + own + ">",
+				"P-Asserted-Identity: sip:" + stranger + "@x"},
 			[]string{"P-Asserted-Identity: <sip:alice@acme.example>, <tel:" + own + ">"}},
 		{"hidden in spelling", d,
-			[]string{"P-Asserted-Identity: <sip:%2b1202-555(0111)@x>", "P-Asserted-Identity: <sip:12025550111@x>", "P-Asserted-Identity: <sip:02025550111@x>",
-				"P-Asserted-Identity: <sips:" + stranger + ";ext=1@x>", "P-Asserted-Identity: <sip:" + stranger + "%40y@x>"}, nil},
+			[]string{"P-Asserted-Identity: <sip:%2b1202-555(0111)@x>", "P-Asserted-Identity: <sip:12025550111@x>",
+				"P-Asserted-Identity: <sip:02025550111@x>",
+				"P-Asserted-Identity: <sips:" + stranger + ";ext=1@x>",
+				"P-Asserted-Identity: <sip:" + stranger + "%40y@x>"},
+			nil},
 		{"unreadable", d, []string{"P-Asserted-Identity: <<sip:" + own + "@x>"}, nil},
-		{"no URI that an identity may be", d, []string{"P-Asserted-Identity: <sip:" + stranger + "%@x>", "P-Asserted-Identity: <sip:+1 2025550111@x>",
-			"P-Asserted-Identity: <tel:" + stranger + "%2>", "P-Asserted-Identity: <sip:" + stranger + "@x:y>", "P-Asserted-Identity: <sip:" + stranger + "@>",
-			"P-Asserted-Identity: <" + stranger + ">", "P-Asserted-Identity: <callto:" + stranger + ">", "Remote-Party-ID: sip:" + stranger + "@x y"}, nil},
-		{"the outside caller of a forwarded call", forwarded, []string{"P-Asserted-Identity: <tel:" + stranger + ">"}, []string{"P-Asserted-Identity: <tel:" + stranger + ">"}},
-		{"the caller's number, asserted by the called service", toService, []string{"P-Asserted-Identity: <tel:" + stranger + ">"}, nil},
+		{"not a URI of an identity", d, []string{"P-Asserted-Identity: <sip:" + stranger + "%@x>",
+			"P-Asserted-Identity: <sip:+1 2025550111@x>",
+			"P-Asserted-Identity: <tel:" + stranger + "%2>", "P-Asserted-Identity: <sip:" + stranger + "@x:y>",
+			"P-Asserted-Identity: <sip:" + stranger + "@>",
+			"P-Asserted-Identity: <" + stranger + ">", "P-Asserted-Identity: <callto:" + stranger + ">",
+			"Remote-Party-ID: sip:" + stranger + "@x y"},
+			nil},
+		{"the outside caller of a forwarded call", forwarded, []string{"P-Asserted-Identity: <tel:" + stranger + ">"},
+			[]string{"P-Asserted-Identity: <tel:" + stranger + ">"}},
+		{"the caller's number, asserted by the called service", toService,
+			[]string{"P-Asserted-Identity: <tel:" + stranger + ">"}, nil},
 	} {
 		for _, start := range []string{"INVITE sip:a@b SIP/2.0", "UPDATE sip:a@b SIP/2.0", "SIP/2.0 200 OK"} {
 			m := parse(t, append([]string{start, "From: <sip:x@y>;tag=1"}, c.in...)...)
@@ -70,7 +85,8 @@ func TestScreen(t *testing.T) {
 }
 
 func TestScreenReplacesFrom(t *testing.T) {
-	d := route.Decision{Outcome: route.ToCore, Account: &domain.AccountRouting{Name: "acme"}, Screened: true, Caller: own, Identity: own, From: own}
+	d := route.Decision{Outcome: route.ToCore, Account: &domain.AccountRouting{Name: "acme"}, Screened: true,
+		Caller: own, Identity: own, From: own}
 	l := &leg.Leg{Call: &d, Local: leg.Addr{Host: "gw.example.com"}}
 	const from = "From: \"Your bank\" <sip:" + stranger + "@x;user=phone>;tag=abc;x=y"
 	for privacy, want := range map[string]string{
@@ -89,10 +105,10 @@ func TestScreenReplacesFrom(t *testing.T) {
 			t.Errorf("%s: From = %s, want %s", privacy, f, want)
 		}
 	}
-	// In the call From is the dialog's.
+	// Within the call, From belongs to the dialog.
 	m := parse(t, "INVITE sip:a@b SIP/2.0", from, "To: <sip:c@d>;tag=2")
 	leg.Screen(m, l, numbers{})
 	if f, _ := m.From(); !strings.Contains(f.String(), stranger) {
-		t.Errorf("From within the call = %s, want it left alone", f)
+		t.Errorf("From within the call = %s, want it unchanged", f)
 	}
 }

@@ -10,17 +10,18 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
-// MinSession is the shortest session interval that is accepted, in seconds (RFC 4028 §4).
+// MinSession is the shortest accepted session interval, in seconds (RFC 4028 §4).
 const MinSession = 90
 
-// SessionInterval reads the seconds of a Session-Expires or Min-SE value. ok is false for a malformed value.
+// SessionInterval returns the seconds of a Session-Expires or Min-SE value. ok is false for a malformed value.
 func SessionInterval(value string) (seconds uint64, ok bool) {
 	text, _, _ := strings.Cut(value, ";")
 	n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 32)
 	return n, err == nil
 }
 
-// atLeastMinSession raises an interval below MinSession to it and keeps the parameters. Other values stay as they came.
+// atLeastMinSession raises an interval below MinSession to it and keeps the parameters. It returns other values
+// unchanged.
 func atLeastMinSession(value string) string {
 	if n, ok := SessionInterval(value); !ok || n >= MinSession {
 		return value
@@ -61,7 +62,8 @@ func hasSDP(contentType, disposition, body string, depth int) bool {
 			return false
 		}
 		text, err := io.ReadAll(p)
-		if err == nil && hasSDP(p.Header.Get("Content-Type"), p.Header.Get("Content-Disposition"), string(text), depth-1) {
+		if err == nil && hasSDP(p.Header.Get("Content-Type"), p.Header.Get("Content-Disposition"),
+			string(text), depth-1) {
 			return true
 		}
 	}

@@ -11,7 +11,7 @@ import (
 
 const sdp = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nt=0 0\r\n"
 
-// part writes one part of a multipart body with the boundary b.
+// part returns one part of a multipart body with the boundary b.
 func part(lines, body string) string { return "--b\r\n" + lines + "\r\n" + body + "\r\n" }
 
 func TestHasSDP(t *testing.T) {
@@ -19,18 +19,20 @@ func TestHasSDP(t *testing.T) {
 	offer := part("Content-Type: application/sdp\r\n", sdp)
 	pidf := part("Content-Type: application/pidf+xml\r\nContent-ID: <loc@x>\r\n", "<presence/>")
 	nested := part("Content-Type: multipart/alternative; boundary=\"in ner\"\r\n",
-		"--in ner\r\nContent-Type: text/plain\r\n\r\nhello\r\n--in ner\r\nContent-Type: application/sdp\r\n\r\n"+sdp+"\r\n--in ner--")
+		"--in ner\r\nContent-Type: text/plain\r\n\r\nhello\r\n--in ner\r\nContent-Type: application/sdp\r\n\r\n"+sdp+
+			"\r\n--in ner--")
 	deep := "--b5\r\nContent-Type: application/sdp\r\n\r\n" + sdp + "\r\n--b5--"
 	for _, n := range []string{"b4", "b3", "b2", "b1", "b0"} {
 		inner := "b" + string(n[1]+1)
-		deep = "--" + n + "\r\nContent-Type: multipart/mixed;boundary=" + inner + "\r\n\r\n" + deep + "\r\n--" + n + "--"
+		deep = "--" + n + "\r\nContent-Type: multipart/mixed;boundary=" + inner + "\r\n\r\n" + deep +
+			"\r\n--" + n + "--"
 	}
 	for _, c := range []struct {
 		name, lines, body string
 		want              bool
 	}{
 		{"no body", "", "", false},
-		{"no body, but its type", "Content-Type: application/sdp\r\n", "", false},
+		{"no body, but a type", "Content-Type: application/sdp\r\n", "", false},
 		{"blank body", "Content-Type: application/sdp\r\n", "\r\n", false},
 		{"no type", "", sdp, false},
 		{"SDP", "Content-Type: application/sdp\r\n", sdp, true},
@@ -38,17 +40,22 @@ func TestHasSDP(t *testing.T) {
 		{"folded", "Content-Type:\r\n application/sdp\r\n", sdp, true},
 		{"malformed parameter", "Content-Type: application/sdp;x=\r\n", sdp, true},
 		{"another type", "Content-Type: application/isup;version=itu-t92+\r\n", sdp, false},
-		{"a type that begins alike", "Content-Type: application/sdp-diff\r\n", sdp, false},
+		{"a type with the same beginning", "Content-Type: application/sdp-diff\r\n", sdp, false},
 		{"SDP to be shown", "Content-Type: application/sdp\r\nContent-Disposition: render\r\n", sdp, false},
-		{"SDP for an early session", "Content-Type: application/sdp\r\nContent-Disposition: early-session\r\n", sdp, false},
-		{"SDP for the session, said", "Content-Type: application/sdp\r\nContent-Disposition: Session;handling=optional\r\n", sdp, true},
+		{"SDP for an early session",
+			"Content-Type: application/sdp\r\nContent-Disposition: early-session\r\n", sdp, false},
+		{"SDP for the session, explicitly",
+			"Content-Type: application/sdp\r\nContent-Disposition: Session;handling=optional\r\n", sdp, true},
 		{"multipart with location and SDP", "Content-Type: multipart/mixed;boundary=b\r\n", pidf + offer + end, true},
 		{"multipart, SDP first", "Content-Type: multipart/mixed;boundary=b\r\n", offer + pidf + end, true},
-		{"multipart, odd case, quoted boundary", "Content-Type: MULTIPART/Mixed; Boundary=\"b\"\r\n", "preamble\r\n" + pidf + offer + end, true},
-		{"multipart, part with odd case", "Content-Type: multipart/mixed;boundary=b\r\n", part("CONTENT-type: Application/Sdp;a=b\r\n", sdp) + end, true},
+		{"multipart, odd case, quoted boundary", "Content-Type: MULTIPART/Mixed; Boundary=\"b\"\r\n",
+			"preamble\r\n" + pidf + offer + end, true},
+		{"multipart, part with odd case", "Content-Type: multipart/mixed;boundary=b\r\n",
+			part("CONTENT-type: Application/Sdp;a=b\r\n", sdp) + end, true},
 		{"multipart without SDP", "Content-Type: multipart/mixed;boundary=b\r\n", pidf + end, false},
 		{"multipart, part without type", "Content-Type: multipart/mixed;boundary=b\r\n", part("", sdp) + end, false},
-		{"multipart, SDP part empty", "Content-Type: multipart/mixed;boundary=b\r\n", part("Content-Type: application/sdp\r\n", "") + end, false},
+		{"multipart, SDP part empty", "Content-Type: multipart/mixed;boundary=b\r\n",
+			part("Content-Type: application/sdp\r\n", "") + end, false},
 		{"multipart, SDP part to be shown", "Content-Type: multipart/mixed;boundary=b\r\n",
 			part("Content-Type: application/sdp\r\nContent-Disposition: render\r\n", sdp) + end, false},
 		{"multipart, nested", "Content-Type: multipart/mixed;boundary=b\r\n", pidf + nested + end, true},

@@ -17,13 +17,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Bounds of the pause before writing is tried again after it failed.
+// Bounds of the delay before a failed write is retried.
 const (
 	minBackoff = time.Second
 	maxBackoff = time.Minute
 )
 
-// file is what a book needs of the file it writes; tests let it fail.
+// file is what a book needs from the file it writes to; tests make it fail.
 type file interface {
 	io.WriteCloser
 	Sync() error
@@ -34,7 +34,8 @@ func createFile(path string) (file, error) {
 	return os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 }
 
-// book is one kind of the spool's files, and the queue to them. But for put and the metrics it belongs to the goroutine in Spool.Run.
+// book is one kind of the spool's files, and their queue. Only the goroutine in Spool.Run may use it, except for put
+// and the metrics.
 type book struct {
 	cfg    Config
 	prefix string
@@ -42,27 +43,27 @@ type book struct {
 	log    *slog.Logger
 
 	written, failed, dropped prometheus.Counter
-	down                     atomic.Bool // writing failed, and has not been good since
+	down                     atomic.Bool // writing failed and has not succeeded since
 
 	mu    sync.Mutex // guards queue
 	queue []*Record
-	spare []*Record // the queue's other room
+	spare []*Record // the queue's second buffer
 
 	file    file // nil: none is open
 	w       *bufio.Writer
 	name    string // without partSuffix
 	born    time.Time
 	size    int64     // bytes written
-	safe    int64     // of them, on the disk for good
+	safe    int64     // of them, synced to the disk
 	pending []*Record // written beyond safe
-	line    []byte    // room for one line
+	line    []byte    // buffer for one line
 
 	backoff time.Duration
-	retry   time.Time // nothing is written before; zero while writing is good
-	litter  bool      // a file that failed could not be put in order
+	retry   time.Time // nothing is written before; zero while writes succeed
+	litter  bool      // a file whose write failed could not be repaired
 }
 
-// put queues a record, and tells whether it was the first.
+// put queues a record and reports whether the queue was empty before.
 func (b *book) put(r *Record) (first bool) {
 	b.mu.Lock()
 	n := len(b.queue)
@@ -76,7 +77,7 @@ func (b *book) put(r *Record) (first bool) {
 	return n == 0
 }
 
-// putBack puts records before those that are queued. The newest are dropped if that is too many.
+// putBack puts records at the head of the queue. If the queue is then too long, the newest records are dropped.
 func (b *book) putBack(list []*Record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -89,7 +90,7 @@ func (b *book) putBack(list []*Record) {
 	b.queue = list
 }
 
-// drain writes everything that is queued, unless writing failed just now.
+// drain writes all queued records, unless writing has just failed.
 func (b *book) drain() {
 	if time.Now().Before(b.retry) {
 		return
@@ -108,7 +109,7 @@ func (b *book) drain() {
 	b.spare = list
 }
 
-// tick forces to the disk what was written, and tries again what could not be.
+// tick syncs what was written to the disk and retries what could not be written.
 func (b *book) tick() {
 	if !b.retry.IsZero() {
 		b.drain()
@@ -139,7 +140,7 @@ func (b *book) stop() error {
 	if b.down.Load() {
 		b.queue = nil
 	} else {
-		lost = 0 // put after drain: the next Run's
+		lost = 0 // queued after drain, for the next Run
 	}
 	b.mu.Unlock()
 	if lost > 0 {
@@ -149,9 +150,9 @@ func (b *book) stop() error {
 	return nil
 }
 
-// write appends one line, going on to a new file first where the present one is full or old.
+// write appends one line. If the current file is full or too old, it starts a new one first.
 func (b *book) write(r *Record) error {
-	if len(b.pending) >= b.cfg.QueueRecords { // syncEvery may be long, memory is not
+	if len(b.pending) >= b.cfg.QueueRecords { // syncEvery may be long, memory is limited
 		if err := b.force(); err != nil {
 			return err
 		}
@@ -176,13 +177,13 @@ func (b *book) write(r *Record) error {
 	return nil
 }
 
-// open begins a new file.
+// open starts a new file.
 func (b *book) open() error {
 	if b.litter {
 		b.litter = false
 		if err := b.recover(); err != nil {
 			b.litter = true
-			b.log.Error("call record file left by a failure not put in order", "error", err)
+			b.log.Error("cannot repair call record file after a failed write", "error", err)
 		}
 	}
 	b.born = time.Now()
@@ -196,26 +197,26 @@ func (b *book) open() error {
 	return nil
 }
 
-// force forces what was written to the disk. Only then it counts.
+// force syncs what was written to the disk. Only then does it count as written.
 func (b *book) force() error {
 	if len(b.pending) == 0 {
 		return nil
 	}
 	if err := errors.Join(b.w.Flush(), b.file.Sync()); err != nil {
-		return fmt.Errorf("force call records to the disk: %w", err)
+		return fmt.Errorf("sync call records to disk: %w", err)
 	}
 	b.safe = b.size
 	b.written.Add(float64(len(b.pending)))
 	clear(b.pending)
 	b.pending = b.pending[:0]
 	if b.down.Swap(false) {
-		b.log.Info("call records can be written again")
+		b.log.Info("writing call records again")
 	}
 	b.backoff, b.retry = 0, time.Time{}
 	return nil
 }
 
-// close closes the open file, if there is one, and makes room for the next.
+// close closes the open file, if there is one, and removes files beyond the limits.
 func (b *book) close() error {
 	if b.file == nil {
 		return nil
@@ -233,13 +234,15 @@ func (b *book) close() error {
 	return nil
 }
 
-// fail gives up the open file, keeps what of it is safe, and queues the rest anew, before the records in next, for a later attempt.
+// fail closes the file, keeps its synced part, and re-queues the rest for a later attempt, followed by the records in
+// next.
 func (b *book) fail(err error, next []*Record) {
 	b.backoff = min(max(2*b.backoff, minBackoff), maxBackoff)
 	b.retry = time.Now().Add(b.backoff)
 	b.down.Store(true)
 	if b.file != nil {
-		// Should the cut fail, the lines stay where they are and may be whole: to write them again could bill a call twice.
+		// If the truncation fails, the lines stay in the file and may be complete: writing them again could bill a call
+		// twice.
 		cut := b.file.Truncate(b.safe)
 		closed := b.file.Close()
 		b.file, b.w = nil, nil
@@ -266,10 +269,10 @@ func (b *book) fail(err error, next []*Record) {
 	b.mu.Lock()
 	n := len(b.queue)
 	b.mu.Unlock()
-	b.log.Error("call records not written", "waiting", n, "retry_in", b.backoff, "error", err)
+	b.log.Error("cannot write call records; retrying later", "waiting", n, "retry_in", b.backoff, "error", err)
 }
 
-// recover closes the files that were left open: by an earlier process, or by a failure.
+// recover closes the files that an earlier process or a failure left open.
 func (b *book) recover() error {
 	parts, err := filepath.Glob(filepath.Join(b.cfg.Directory, b.prefix+"*"+fileSuffix+partSuffix))
 	if err != nil {
@@ -282,7 +285,7 @@ func (b *book) recover() error {
 		}
 		whole := int64(strings.LastIndexByte(string(data), '\n') + 1)
 		if whole < int64(len(data)) {
-			b.log.Warn("half-written call record cut off", "file", p)
+			b.log.Warn("removed an incomplete call record", "file", p)
 			if err := os.Truncate(p, whole); err != nil {
 				return fmt.Errorf("recover call records: %w", err)
 			}
@@ -305,11 +308,11 @@ func (b *book) files() ([]string, error) {
 	return files, err
 }
 
-// prune removes the oldest closed files beyond the bounds.
+// prune removes the oldest closed files beyond the limits.
 func (b *book) prune() {
 	files, err := b.files()
 	if err != nil {
-		b.log.Error("list call record files", "error", err)
+		b.log.Error("cannot list call record files", "error", err)
 		return
 	}
 	var total int64
@@ -331,10 +334,10 @@ func (b *book) prune() {
 			continue
 		}
 		if err := os.Remove(f); err != nil {
-			b.log.Error("remove old call record file", "file", f, "error", err)
+			b.log.Error("cannot remove old call record file", "file", f, "error", err)
 			continue
 		}
 		total -= sizes[i]
-		b.log.Warn("old call record file removed", "file", f, "bytes", sizes[i])
+		b.log.Warn("removed old call record file", "file", f, "bytes", sizes[i])
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 var errFull = errors.New("no space left on device")
 
-// disk is a disk that can be full: what is written then gets half as far.
+// disk simulates a disk that can be full: a write then stores half of the data.
 type disk struct {
 	full, torn, noCreate atomic.Bool
 	created              atomic.Int64
@@ -70,8 +70,8 @@ func pass(d time.Duration) {
 }
 
 func counts(s *Spool) string {
-	return fmt.Sprintf("written %v, dropped %v, failed %v, down %v", testutil.ToFloat64(s.calls.written), testutil.ToFloat64(s.calls.dropped),
-		testutil.ToFloat64(s.calls.failed), s.calls.down.Load())
+	return fmt.Sprintf("written %v, dropped %v, failed %v, down %v", testutil.ToFloat64(s.calls.written),
+		testutil.ToFloat64(s.calls.dropped), testutil.ToFloat64(s.calls.failed), s.calls.down.Load())
 }
 
 func TestAFullDiskLosesNoRecordUncounted(t *testing.T) {
@@ -95,13 +95,13 @@ func TestAFullDiskLosesNoRecordUncounted(t *testing.T) {
 				s.Put(&Record{ID: "c"})
 				pass(10 * time.Minute)
 				if got, want := counts(s), "written 1, dropped 0, failed 0, down true"; got != want {
-					t.Errorf("%s, want %s: nothing beyond the first is safe, nothing lost yet", got, want)
+					t.Errorf("%s, want %s: only the first is synced, none is lost yet", got, want)
 				}
 				if n := d.created.Load(); n > 20 {
-					t.Errorf("%d files begun in ten minutes, want ever longer pauses", n)
+					t.Errorf("%d files started in ten minutes, want growing delays", n)
 				}
 				if left, _ := filepath.Glob(filepath.Join(c.Directory, "*")); len(left) != 1 {
-					t.Errorf("%v left by the attempts, want only the file with what was safe", left)
+					t.Errorf("%v left by the attempts, want only the file with the synced record", left)
 				}
 				for _, id := range []string{"d", "e", "f"} {
 					s.Put(&Record{ID: id})
@@ -113,7 +113,7 @@ func TestAFullDiskLosesNoRecordUncounted(t *testing.T) {
 				d.noCreate.Store(false)
 				pass(maxBackoff + 2*time.Second)
 				if got, want := counts(s), "written 5, dropped 1, failed 0, down false"; got != want {
-					t.Errorf("%s, want %s: what waited is written when there is room", got, want)
+					t.Errorf("%s, want %s: the waiting records are written once there is room", got, want)
 				}
 				stop()
 				if got, want := ids(t, s), "a b c d e"; got != want {
@@ -132,7 +132,7 @@ func TestWhatCannotBeWrittenAtTheEndCountsAsFailed(t *testing.T) {
 		s.Put(&Record{ID: "x", Reason: strings.Repeat("r", 200)})
 	}
 	if err := s.calls.stop(); err == nil {
-		t.Error("stop says nothing of records that are lost")
+		t.Error("stop does not report the lost records")
 	}
 	if got, want := counts(s), "written 0, dropped 0, failed 1000, down true"; got != want {
 		t.Errorf("%s, want %s", got, want)
@@ -212,7 +212,7 @@ func TestAFloodOfRefusedCallsLeavesTheRecordsOfCalls(t *testing.T) {
 		t.Errorf("%v records of calls dropped", n)
 	}
 	if n := testutil.ToFloat64(s.refused.dropped); n != 500 {
-		t.Errorf("%v records of refused calls dropped, want the 10 of each 60 beyond the queue", n)
+		t.Errorf("%v records of refused calls dropped, want 10 of each 60, those that exceed the queue", n)
 	}
 	var bytes int64
 	files, err := s.refused.files()

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// AppendJSON appends the record as encoding/json writes it, without line end. It is written by hand because one is written for each call; a test compares the
-// two.
+// AppendJSON appends the record as encoding/json writes it, without a newline. It is hand-written because it runs for
+// each call; a test compares the two.
 func (r *Record) AppendJSON(b []byte) []byte {
 	w := writer{b: b, first: true}
 	w.begin()
@@ -69,7 +69,7 @@ func (r *Record) AppendJSON(b []byte) []byte {
 // MarshalJSON implements json.Marshaler.
 func (r *Record) MarshalJSON() ([]byte, error) { return r.AppendJSON(nil), nil }
 
-// writer writes one JSON object after another.
+// writer builds JSON objects.
 type writer struct {
 	b     []byte
 	first bool
@@ -110,7 +110,7 @@ func (w *writer) intIf(k string, v int) {
 	}
 }
 
-// float writes at most microseconds: more would only be noise.
+// float rounds to microseconds: more digits would be noise.
 func (w *writer) float(k string, v float64) {
 	w.key(k)
 	w.b = strconv.AppendFloat(w.b, float64(int64(v*1e6+.5))/1e6, 'f', -1, 64)
@@ -129,7 +129,7 @@ func (w *writer) timeIf(k string, t time.Time) {
 	}
 }
 
-// appendString writes a JSON string; what is not plain printable ASCII is left to encoding/json.
+// appendString appends a JSON string; anything but plain printable ASCII is left to encoding/json.
 func appendString(b []byte, s string) []byte {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {

@@ -35,7 +35,7 @@ func open(t *testing.T, c Config) *Spool {
 	return s
 }
 
-// run starts the spool and returns what stops it and waits.
+// run starts the spool and returns a function that stops it and waits.
 func run(t *testing.T, s *Spool) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -75,7 +75,8 @@ func lines(t *testing.T, s *Spool) []Record {
 func TestARecordIsOneCompleteLine(t *testing.T) {
 	s := open(t, config(t.TempDir()))
 	stop := run(t, s)
-	s.Put(&Record{ID: "c1", Called: "+442079460123", Caller: "+33140205050", Service: domain.Zoom, Status: 200, EndedBy: Near,
+	s.Put(&Record{ID: "c1", Called: "+442079460123", Caller: "+33140205050", Service: domain.Zoom,
+		Status: 200, EndedBy: Near,
 		Tried: []Try{{Group: "zoom", Peer: "z1", Status: 200, Result: "answered"}}})
 	stop()
 	files, err := s.Files()
@@ -86,7 +87,8 @@ func TestARecordIsOneCompleteLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"id":"c1"`, `"called":"+442079460123"`, `"caller":"+33140205050"`, `"service":"zoomPhoneCloudPeering"`, `"endedBy":"near"`, `"peer":"z1"`} {
+	for _, want := range []string{`"id":"c1"`, `"called":"+442079460123"`, `"caller":"+33140205050"`,
+		`"service":"zoomPhoneCloudPeering"`, `"endedBy":"near"`, `"peer":"z1"`} {
 		if !strings.Contains(string(data), want) {
 			t.Errorf("line %s lacks %s", data, want)
 		}
@@ -96,7 +98,7 @@ func TestARecordIsOneCompleteLine(t *testing.T) {
 	}
 }
 
-// plain is Record without its methods, so that encoding/json writes it by its tags.
+// plain is Record without its methods, so that encoding/json uses its tags.
 type plain Record
 
 func TestTheHandWrittenJSONIsThatOfTheTags(t *testing.T) {
@@ -104,10 +106,14 @@ func TestTheHandWrittenJSONIsThatOfTheTags(t *testing.T) {
 	for _, r := range []*Record{
 		{},
 		{ID: "a", Start: at, End: at},
-		{ID: "c1", Node: "n1", Start: at, Progress: at.Add(time.Millisecond), Answer: at.Add(time.Second), End: at.Add(2 * time.Second), DurationSeconds: 1.25, Direction: "toCore",
-			Service: domain.DirectRouting, Account: "acme", Called: "+442079460123", Caller: "+33140205050", Identity: "+44", IdentitySource: "From", CustomHeader: "c-1", Emergency: true,
-			Rule: "provisioned-service", From: Side{Group: "core", Addr: "127.0.0.1:5060", CallID: "x\"<y>\\z@h"}, FarCallID: "q", Status: 486, EndedBy: Far, Reason: "Besetzt – später &\n", Cause: 17,
-			Tried: []Try{{Group: "g", Peer: "p", Addr: "[::1]:5060", At: at, Status: 503, Result: "refused"}, {Group: "g", Peer: "p2", At: at, Result: "silence"}}},
+		{ID: "c1", Node: "n1", Start: at, Progress: at.Add(time.Millisecond), Answer: at.Add(time.Second),
+			End: at.Add(2 * time.Second), DurationSeconds: 1.25, Direction: "toCore",
+			Service: domain.DirectRouting, Account: "acme", Called: "+442079460123", Caller: "+33140205050",
+			Identity: "+44", IdentitySource: "From", CustomHeader: "c-1", Emergency: true,
+			Rule: "provisioned-service", From: Side{Group: "core", Addr: "127.0.0.1:5060", CallID: "x\"<y>\\z@h"},
+			FarCallID: "q", Status: 486, EndedBy: Far, Reason: "Besetzt – später &\n", Cause: 17,
+			Tried: []Try{{Group: "g", Peer: "p", Addr: "[::1]:5060", At: at, Status: 503, Result: "refused"},
+				{Group: "g", Peer: "p2", At: at, Result: "silence"}}},
 	} {
 		want, err := json.Marshal((*plain)(r))
 		if err != nil {
@@ -184,7 +190,7 @@ func TestAFileLeftOpenByADeadProcessIsClosedWithoutItsHalfLine(t *testing.T) {
 	s := open(t, config(dir))
 	got := lines(t, s)
 	if len(got) != 1 || got[0].ID != "whole" {
-		t.Errorf("records after recovery = %v, want the whole one only", got)
+		t.Errorf("records after recovery = %v, want the complete one only", got)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*.part")); len(left) != 0 {
 		t.Errorf("%v left open", left)

@@ -11,12 +11,13 @@ import (
 )
 
 // BenchmarkApply applies single changes to full pages in which every number has an account and a header value of its
-// own: the dearest case.
+// own: the most expensive case.
 func BenchmarkApply(b *testing.B) {
 	const numbers = 100_000
 	v := newView(0)
 	change := func(i int, header string) domain.Change {
-		return domain.Change{Number: &domain.NumberRouting{Key: 442079460000 + uint64(i), Account: fmt.Sprint("a", i%1000), Services: 2, CustomHeader: header}}
+		return domain.Change{Number: &domain.NumberRouting{Key: 442079460000 + uint64(i),
+			Account: fmt.Sprint("a", i%1000), Services: 2, CustomHeader: header}}
 	}
 	var all []domain.Change
 	for i := range numbers {

@@ -9,45 +9,55 @@ import (
 
 // Config holds the settings of the number index.
 type Config struct {
-	// SnapshotAfterChanges is how many changes may be in the journals before a snapshot is written. Changes; default
-	// 500000; fewer make restarts quicker and write more.
+	// SnapshotAfterChanges is the number of changes in the journals after which a snapshot is written. Default 500000;
+	// a smaller number makes restarts faster and writes more.
 	SnapshotAfterChanges int `yaml:"snapshotAfterChanges"`
 	// SnapshotEvery is the longest time between snapshots while there are changes. Default 15m.
 	SnapshotEvery time.Duration `yaml:"snapshotEvery"`
-	// MaxShrinkPercent bounds what the index may lose when it is loaded from a database that was set back. Percent of its
-	// numbers, 1 to 100; default 50. If it would lose more, and more than maxShrinkNumbers, the old index serves
-	// until an operator runs tandem index accept. Changes that are read one by one have no bound.
+	// MaxShrinkPercent limits the share of its numbers that the index may lose when it is reloaded from a database that
+	// was set back. Percent, 1 to 100; default 50. If it would lose more, and more than maxShrinkNumbers, the old index
+	// serves until an operator runs tandem index accept. There is no limit for changes read from the feed.
 	MaxShrinkPercent int `yaml:"maxShrinkPercent"`
-	// MaxShrinkNumbers is how many numbers the index may lose in any case; see maxShrinkPercent. Numbers; default 100.
+	// MaxShrinkNumbers is the number of numbers that the index may lose in any case; see maxShrinkPercent. Default 100.
 	MaxShrinkNumbers int `yaml:"maxShrinkNumbers"`
 }
 
 // Default returns the settings of a deployment that sets none.
 func Default() Config {
-	return Config{SnapshotAfterChanges: 500_000, SnapshotEvery: 15 * time.Minute, MaxShrinkPercent: 50, MaxShrinkNumbers: 100}
+	return Config{SnapshotAfterChanges: 500_000, SnapshotEvery: 15 * time.Minute, MaxShrinkPercent: 50,
+		MaxShrinkNumbers: 100}
 }
 
 // Validate returns every mistake in the settings, each a *fault.Error whose Target is the field.
 func (c *Config) Validate() []error {
 	var problems []error
 	if c.SnapshotAfterChanges < 0 {
-		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%d is negative; write how many changes may pass between snapshots", c.SnapshotAfterChanges).At("snapshotAfterChanges"))
+		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration",
+			"%d is negative; write the number of changes between snapshots",
+			c.SnapshotAfterChanges).At("snapshotAfterChanges"))
 	}
 	if c.SnapshotEvery < 0 || c.SnapshotEvery > 0 && c.SnapshotEvery < time.Second {
-		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%v is shorter than a second; write a longer time, such as 15m", c.SnapshotEvery).At("snapshotEvery"))
+		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration",
+			"%v is shorter than a second; write a longer time, such as 15m", c.SnapshotEvery).At("snapshotEvery"))
 	}
 	if c.MaxShrinkPercent < 0 || c.MaxShrinkPercent > 100 {
-		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%d is no percentage; write 1 to 100", c.MaxShrinkPercent).At("maxShrinkPercent"))
+		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration",
+			"%d is not a percentage from 1 to 100", c.MaxShrinkPercent).At("maxShrinkPercent"))
 	}
 	if c.MaxShrinkNumbers < 0 {
-		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%d is negative; write a number", c.MaxShrinkNumbers).At("maxShrinkNumbers"))
+		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration",
+			"%d is negative; write a positive number", c.MaxShrinkNumbers).At("maxShrinkNumbers"))
 	}
 	return problems
 }
 
-// withDefaults fills in what is zero.
+// withDefaults returns c with defaults in place of zero values.
 func (c Config) withDefaults() Config {
 	d := Default()
-	return Config{SnapshotAfterChanges: cmp.Or(c.SnapshotAfterChanges, d.SnapshotAfterChanges), SnapshotEvery: cmp.Or(c.SnapshotEvery, d.SnapshotEvery),
-		MaxShrinkPercent: cmp.Or(c.MaxShrinkPercent, d.MaxShrinkPercent), MaxShrinkNumbers: cmp.Or(c.MaxShrinkNumbers, d.MaxShrinkNumbers)}
+	return Config{
+		SnapshotAfterChanges: cmp.Or(c.SnapshotAfterChanges, d.SnapshotAfterChanges),
+		SnapshotEvery:        cmp.Or(c.SnapshotEvery, d.SnapshotEvery),
+		MaxShrinkPercent:     cmp.Or(c.MaxShrinkPercent, d.MaxShrinkPercent),
+		MaxShrinkNumbers:     cmp.Or(c.MaxShrinkNumbers, d.MaxShrinkNumbers),
+	}
 }

@@ -14,20 +14,20 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
 
-// Files are named <kind>-<number>, numbered in one row in the order they were begun: a journal holds what came after
-// every snapshot with a lower number.
+// Files are named <kind>-<number>. All kinds share one sequence of numbers, in the order in which the files were
+// started: a journal holds the changes after every snapshot with a lower number.
 const (
 	snapshotKind = "snapshot"
 	journalKind  = "journal"
-	damagedExt   = ".damaged" // set aside, for whoever looks into it
+	damagedExt   = ".damaged" // set aside, for investigation
 	partExt      = ".part"    // not finished
 	keepShots    = 2          // the newest snapshot and the one before it
 )
 
-// files is the directory an index keeps.
+// files is the directory of an index.
 type files struct {
 	dir    string
-	create func(path string) (journalFile, error) // replaced by tests that let the disk fail
+	create func(path string) (journalFile, error) // replaced by tests that make the disk fail
 	next   uint64                                 // number of the next file
 }
 
@@ -42,7 +42,7 @@ func openFiles(dir string) (*files, error) {
 	}
 	for _, p := range parts {
 		if err := os.Remove(p); err != nil {
-			return nil, fmt.Errorf("remove an unfinished snapshot: %w", err)
+			return nil, fmt.Errorf("remove an incomplete snapshot: %w", err)
 		}
 	}
 	entries, err := os.ReadDir(dir)
@@ -66,13 +66,13 @@ func (f *files) path(kind string, n uint64) string {
 	return filepath.Join(f.dir, fmt.Sprintf("%s-%012d", kind, n))
 }
 
-// take gives out the next number.
+// take returns the next file number.
 func (f *files) take() uint64 {
 	f.next++
 	return f.next - 1
 }
 
-// list returns the numbers of the files of a kind, ascending.
+// list returns the file numbers of a kind, in ascending order.
 func (f *files) list(kind string) ([]uint64, error) {
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {
@@ -92,7 +92,7 @@ func (f *files) list(kind string) ([]uint64, error) {
 	return ns, nil
 }
 
-// newJournal begins a journal.
+// newJournal starts a journal.
 func (f *files) newJournal(j func(journalFile) (*journal, error)) (*journal, error) {
 	path := f.path(journalKind, f.take())
 	file, err := f.create(path)
@@ -111,8 +111,8 @@ func (f *files) newJournal(j func(journalFile) (*journal, error)) (*journal, err
 	return jr, nil
 }
 
-// writeSnapshot writes s as snapshot n: under another name first, synced, then renamed, so that a snapshot is there as a
-// whole or not at all.
+// writeSnapshot writes s as snapshot n: first under another name, then synced and renamed, so that a snapshot exists as
+// a whole or not at all.
 func (f *files) writeSnapshot(s *still, n uint64, sealer Sealer) (size int64, err error) {
 	path := f.path(snapshotKind, n)
 	file, err := f.create(path + partExt)
@@ -140,8 +140,8 @@ func (f *files) writeSnapshot(s *still, n uint64, sealer Sealer) (size int64, er
 	return size, syncDir(f.dir)
 }
 
-// prune removes what no restart needs any more: all but the newest snapshots, and journals begun before the oldest of
-// those kept. The journal being written is never among them: it was begun after the newest snapshot was held.
+// prune removes the files that no restart needs: all but the newest snapshots, and journals older than the oldest of
+// those kept. The journal being written is never among them: it was started after the newest snapshot was taken.
 func (f *files) prune() error {
 	shots, err := f.list(snapshotKind)
 	if err != nil || len(shots) == 0 {
@@ -162,9 +162,10 @@ func (f *files) prune() error {
 	return errors.Join(errs...)
 }
 
-// load reads the newest good snapshot and the journals after it. The view is nil if there is no good snapshot. Files that
-// are damaged are told to report, and snapshots among them set aside.
-func (f *files) load(sealer Sealer, report func(file string, err error)) (v *View, info snapshotInfo, cur feed.Cursor, replayed int, err error) {
+// load reads the newest usable snapshot and the journals after it. The view is nil if there is no usable snapshot. load
+// passes damaged files to report and sets damaged snapshots aside.
+func (f *files) load(sealer Sealer, report func(file string, err error)) (v *View, info snapshotInfo, cur feed.Cursor,
+	replayed int, err error) {
 	shots, err := f.list(snapshotKind)
 	if err != nil {
 		return nil, info, cur, 0, fmt.Errorf("directory of the number index: %w", err)
@@ -187,11 +188,11 @@ func (f *files) load(sealer Sealer, report func(file string, err error)) (v *Vie
 		}
 	}
 	if v == nil {
-		// If none opens, the key is the likelier culprit: leave them for when it is back.
+		// If none can be opened, the key is the more likely cause: keep them until it is available again.
 		return nil, info, cur, 0, nil
 	}
 	for _, path := range damaged {
-		// Set aside, so that it does not count as one of the snapshots kept. It is the operator's to delete.
+		// Set aside, so that it does not count as one of the snapshots kept. The operator may delete it.
 		if err := os.Rename(path, path+damagedExt); err != nil {
 			report(path, err)
 		}
@@ -203,7 +204,7 @@ func (f *files) load(sealer Sealer, report func(file string, err error)) (v *Vie
 	}
 	for _, n := range journals {
 		if n < shot {
-			continue // all of it is in the snapshot, or it belongs to a load before that of the snapshot
+			continue // the snapshot contains it, or it belongs to an earlier load than the snapshot
 		}
 		path := f.path(journalKind, n)
 		err := f.read(path, func(r io.Reader) (err error) {
@@ -212,8 +213,8 @@ func (f *files) load(sealer Sealer, report func(file string, err error)) (v *Vie
 			replayed += more
 			return err
 		})
-		// A journal has no last chunk: its file just ends. Inside a chunk or between two, the next one goes on from there,
-		// or tells that something is missing.
+		// A journal has no last chunk: its file simply ends, inside a chunk or between two. The next journal continues
+		// there, or reports that something is missing.
 		if err == nil || errors.Is(err, errTorn) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
 
-// current waits until the index follows its source, up to the newest position.
+// current waits until the index follows its source and has its newest position.
 func (n *node) current() {
 	n.t.Helper()
 	n.until("level", func(s Status) bool { return s.Current() && s.Position == n.src.position() })
@@ -31,10 +31,10 @@ func (s *memSource) position() feed.Position {
 	return s.head
 }
 
-// noted is what Accept's note is called with.
+// noted is a note function for Accept.
 func noted(*Held) error { return nil }
 
-// large provisions n numbers of contoso.
+// large provisions n numbers for contoso.
 func large(s *memSource, n int) feed.Position {
 	p := s.commit(account("contoso", "contoso"))
 	for i := range n {
@@ -43,8 +43,8 @@ func large(s *memSource, n int) feed.Position {
 	return p
 }
 
-// TestForkAtTheSamePosition: another history that has come to the very position of the index, or beyond it, is noticed
-// while the index runs and when it starts; the index loads the other history, and the old one serves meanwhile.
+// TestForkAtTheSamePosition: another history that has reached exactly the position of the index, or gone beyond it, is
+// detected while the index runs and when it starts; the index loads the other history while the old one serves.
 func TestForkAtTheSamePosition(t *testing.T) {
 	t.Parallel()
 	for _, lost := range []int{1, 5} {
@@ -83,7 +83,7 @@ func TestForkAtTheSamePosition(t *testing.T) {
 	}
 }
 
-// TestOldIndexServesWhileAForkIsLoaded: it answers, is ready, and does not say that it is level.
+// TestOldIndexServesWhileAForkIsLoaded: the old index answers, is ready, and does not report that it is current.
 func TestOldIndexServesWhileAForkIsLoaded(t *testing.T) {
 	t.Parallel()
 	src := newSource()
@@ -100,15 +100,16 @@ func TestOldIndexServesWhileAForkIsLoaded(t *testing.T) {
 	src.become(backup)
 	n.until("a reload", func(s Status) bool { return s.Reloading != "" })
 	if s := n.r.Status(); s.Current() || n.r.Ready() != nil || n.r.View() != old {
-		t.Errorf("during the reload: current %v, ready %v, the old view serves %v; want false, nil, true", s.Current(), n.r.Ready(), n.r.View() == old)
+		t.Errorf("during the reload: current %v, ready %v, the old view serves %v; want false, nil, true", s.Current(),
+			n.r.Ready(), n.r.View() == old)
 	}
 	close(hold)
 	n.current()
 	n.check()
 }
 
-// TestCrashBetweenReloadAndSnapshot: journals of the new history must not be played on the old one's snapshot, at
-// whatever moment the process ends; also if the new history begins at the very place of the first load.
+// TestCrashBetweenReloadAndSnapshot: journals of the new history must not be replayed on the old history's snapshot,
+// whenever the process ends, even if the new history begins at the same place as the first load.
 func TestCrashBetweenReloadAndSnapshot(t *testing.T) {
 	t.Parallel()
 	for _, samePlace := range []bool{false, true} {
@@ -140,19 +141,20 @@ func TestCrashBetweenReloadAndSnapshot(t *testing.T) {
 
 			src.become(backup)
 			n.until("two loads", func(s Status) bool { return src.scanning() == 2 && s.Current() })
-			for i := range 6 { // to the position of the lost history, and past it
+			for i := range 6 { // to the position of the lost history, and beyond it
 				n.wait(src.commit(number(60+i, "newco", "in a journal of the new history")))
 				n.current()
 				crashed := image(t, dir)
-				check(t, open(t, crashed, away(), Config{}).View(), lost.state) // without the database: the last state that is whole
+				// without the database: the last complete state
+				check(t, open(t, crashed, away(), Config{}).View(), lost.state)
 				again := start(t, crashed, src, Config{})
 				again.current()
 				again.check()
 				again.stop()
 			}
 
-			// The lost history is back. What is journalled of it now counts, although journals of the other one lie
-			// before.
+			// The lost history returns. Its new journal entries count, although journals of the other history precede
+			// them.
 			crashed := image(t, dir)
 			src.become(lost)
 			again := start(t, crashed, src, Config{})
@@ -164,8 +166,8 @@ func TestCrashBetweenReloadAndSnapshot(t *testing.T) {
 
 func (d *failing) full() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.room >= 0 }
 
-// TestAnotherDatabase: an index is not replaced by what another database holds, be it empty, full or of a wrong name,
-// until that is accepted; it serves, says why, and is ready with or without a restart.
+// TestAnotherDatabase: an index is not replaced by the content of another database, whether empty, different or nearly
+// the same, until that is accepted; it serves, says why, and is ready with or without a restart.
 func TestAnotherDatabase(t *testing.T) {
 	t.Parallel()
 	for name, other := range map[string]func(*memSource){
@@ -190,11 +192,13 @@ func TestAnotherDatabase(t *testing.T) {
 			look := func() {
 				t.Helper()
 				h := n.held()
-				if h.Database != "d2" || h.Numbers != int64(len(wrong.state.numbers)) || !strings.Contains(h.Reason, "another") {
+				if h.Database != "d2" || h.Numbers != int64(len(wrong.state.numbers)) ||
+					!strings.Contains(h.Reason, "another") {
 					t.Errorf("held back: %+v", h)
 				}
 				if s := n.r.Status(); s.Current() || s.Database != "d1" || n.r.Ready() != nil {
-					t.Errorf("current %v, ready %v, status %+v; want the old index in service", s.Current(), n.r.Ready(), s)
+					t.Errorf("current %v, ready %v, status %+v; want the old index in service",
+						s.Current(), n.r.Ready(), s)
 				}
 				check(t, n.r.View(), mine)
 			}
@@ -205,7 +209,7 @@ func TestAnotherDatabase(t *testing.T) {
 			wrong.state = src.state
 			look()
 
-			// The right one is back: it is followed without a load.
+			// The right database returns: the index follows it without a load.
 			src.become(right)
 			scans := src.scanning()
 			n.current()
@@ -215,7 +219,7 @@ func TestAnotherDatabase(t *testing.T) {
 				t.Errorf("%d loads, want none", src.scanning()-scans)
 			}
 
-			// The wrong one was right after all.
+			// The wrong database was the right one after all.
 			src.become(wrong)
 			n.held()
 			for _, database := range []string{"d1", "d3", ""} {
@@ -241,8 +245,8 @@ func TestAnotherDatabase(t *testing.T) {
 	}
 }
 
-// TestAcceptedWhileTheDatabaseIsAway: what was accepted is loaded when it is back; another database than the one
-// accepted is not.
+// TestAcceptedWhileTheDatabaseIsAway: the accepted database is loaded when it is available again; a third database is
+// not.
 func TestAcceptedWhileTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	src := newSource()
@@ -261,15 +265,17 @@ func TestAcceptedWhileTheDatabaseIsAway(t *testing.T) {
 	}
 	src.become(third)
 	src.set(func() { src.down = nil })
-	n.until("held back from the third", func(s Status) bool { return s.Held != nil && s.Held.Database == "d3" && s.SourceError == "" })
+	n.until("held back from the third", func(s Status) bool {
+		return s.Held != nil && s.Held.Database == "d3" && s.SourceError == ""
+	})
 	check(t, n.r.View(), mine)
 	src.become(wrong)
 	n.current()
 	n.check()
 }
 
-// TestShrinkBound: a database that was set back may take so much away and no more. What the feed says is applied
-// whatever it takes.
+// TestShrinkBound: a database that was set back may remove numbers up to the limit. Changes from the feed are applied,
+// however many numbers they remove.
 func TestShrinkBound(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -277,7 +283,7 @@ func TestShrinkBound(t *testing.T) {
 		cfg        Config
 		held       bool
 	}{
-		{have: 300, left: 150}, // just half
+		{have: 300, left: 150}, // exactly half
 		{have: 300, left: 149, held: true},
 		{have: 300, left: 0, held: true},
 		{have: 100, left: 0}, // no more than 100
@@ -327,10 +333,10 @@ func TestShrinkBound(t *testing.T) {
 		n.current()
 		n.check()
 		if src.scanning() != 1 {
-			t.Errorf("%d loads, want the first alone", src.scanning())
+			t.Errorf("%d loads, want only the first", src.scanning())
 		}
 	})
-	t.Run("a gap", func(t *testing.T) { // entries were pruned: nobody knows what they took away
+	t.Run("a gap", func(t *testing.T) { // entries were pruned: what they removed is unknown
 		t.Parallel()
 		src := newSource()
 		large(src, 300)
@@ -347,7 +353,7 @@ func TestShrinkBound(t *testing.T) {
 	})
 }
 
-// TestNothingToLose: an index without an account takes any database.
+// TestNothingToLose: an index without an account accepts any database.
 func TestNothingToLose(t *testing.T) {
 	t.Parallel()
 	src := newSource()
@@ -362,8 +368,8 @@ func TestNothingToLose(t *testing.T) {
 	n.check()
 }
 
-// format1 is an index that a program before the feed had identities left: seed's, a snapshot and a journal of two
-// changes.
+// format1 returns an index written by a version before the feed had identities: that of seed, a snapshot and a journal
+// of two changes.
 func format1(t *testing.T) (dir string, src *memSource) {
 	t.Helper()
 	dir = t.TempDir()
@@ -377,8 +383,8 @@ func format1(t *testing.T) (dir string, src *memSource) {
 	return dir, src
 }
 
-// TestFormatBeforeIdentities: such an index serves, is followed only after everything was loaded and compared, and is
-// written in the present format then.
+// TestFormatBeforeIdentities: such an index serves, follows the feed only after everything was loaded and compared, and
+// is then written in the present format.
 func TestFormatBeforeIdentities(t *testing.T) {
 	t.Parallel()
 	t.Run("without the database", func(t *testing.T) {
@@ -422,7 +428,7 @@ func TestFormatBeforeIdentities(t *testing.T) {
 		n.held()
 		check(t, n.r.View(), src.state)
 		n.stop()
-		n = start(t, dir, wrong, Config{}) // nothing was made of it meanwhile
+		n = start(t, dir, wrong, Config{}) // not replaced in the meantime
 		n.held()
 		check(t, n.r.View(), src.state)
 		if err := n.r.Accept("d1", noted); err != nil {
@@ -433,8 +439,7 @@ func TestFormatBeforeIdentities(t *testing.T) {
 	})
 }
 
-// TestOtherTopicsAndTheJournal: positions that other topics take stand in no journal, and the journals chain all the
-// same.
+// TestOtherTopicsAndTheJournal: positions used by other topics are in no journal; the journals still form a chain.
 func TestOtherTopicsAndTheJournal(t *testing.T) {
 	t.Parallel()
 	src := newSource()

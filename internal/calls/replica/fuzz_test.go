@@ -16,7 +16,7 @@ type memFile struct{ bytes.Buffer }
 func (*memFile) Sync() error  { return nil }
 func (*memFile) Close() error { return nil }
 
-// samples makes a snapshot file and a journal file with every kind of record.
+// samples returns a snapshot file and a journal file with every kind of record.
 func samples(t testing.TB) (snapshot, journalData []byte, v *View) {
 	t.Helper()
 	src := newSource()
@@ -46,7 +46,7 @@ func samples(t testing.TB) (snapshot, journalData []byte, v *View) {
 	return b.Bytes(), f.Bytes(), v
 }
 
-// lookUp reads everything a view can be asked, to find values that would crash a look-up.
+// lookUp performs every kind of look-up, to find values that would crash one.
 func lookUp(v *View) {
 	t := v.table.Load()
 	for i := range t.slots {
@@ -65,7 +65,7 @@ func lookUp(v *View) {
 	}
 }
 
-// FuzzFiles gives whole files to both readers: they must return errors, never panic, and never take unbounded memory.
+// FuzzFiles passes whole files to both readers: they must return errors, never panic, and never use unbounded memory.
 func FuzzFiles(f *testing.F) {
 	s, j, _ := samples(f)
 	f.Add(s)
@@ -80,14 +80,14 @@ func FuzzFiles(f *testing.F) {
 		}
 		v := newView(0)
 		if _, _, err := replayJournal(bytes.NewReader(b), newSealer(), v, "", feed.Cursor{}); err == nil {
-			t.Error("a journal has no last chunk, so it cannot end well")
+			t.Error("a journal has no last chunk, so reading it must end with an error")
 		}
 		lookUp(v)
 	})
 }
 
-// FuzzRecords gives the plain text of a chunk to the parsers behind the seal: what opens may still be nonsense, if
-// another version wrote it.
+// FuzzRecords passes the plain text of a chunk to the parsers behind the seal: a chunk that opens may still be invalid
+// if another version wrote it.
 func FuzzRecords(f *testing.F) {
 	for _, data := range [][]byte{first(f, true), first(f, false)} {
 		for _, n := range []int{0, 1, len(data) / 2, len(data)} {
@@ -104,10 +104,12 @@ func FuzzRecords(f *testing.F) {
 		}
 		for _, format1 := range []bool{false, true} {
 			v = newView(0)
-			if cur, _, err := replayBatch(b, format1, v, feed.Cursor{Position: 1 << 40}); err == nil && cur.Position < 1<<40 {
+			if cur, _, err := replayBatch(b, format1, v, feed.Cursor{Position: 1 << 40}); err == nil &&
+				cur.Position < 1<<40 {
 				t.Errorf("replayBatch went back to %v", cur)
 			}
-			if _, _, err := replayBatch(b, format1, v, feed.Cursor{}); err != nil && !errors.Is(err, errDamaged) && !errors.Is(err, errMissing) {
+			if _, _, err := replayBatch(b, format1, v, feed.Cursor{}); err != nil && !errors.Is(err, errDamaged) &&
+				!errors.Is(err, errMissing) {
 				t.Errorf("replayBatch = %v, want errDamaged or errMissing", err)
 			}
 			lookUp(v)
@@ -133,7 +135,7 @@ func first(t testing.TB, snapshot bool) []byte {
 	return b
 }
 
-// TestFilesGiveBackTheView: what is written reads back the same, page by page and header by header.
+// TestFilesGiveBackTheView: a written view reads back the same, page by page and header by header.
 func TestFilesGiveBackTheView(t *testing.T) {
 	s, j, want := samples(t)
 	fromShot, info, err := readSnapshot(bytes.NewReader(s), newSealer())
@@ -141,7 +143,8 @@ func TestFilesGiveBackTheView(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.Position != 44 || info.Numbers != want.Numbers() {
-		t.Errorf("the snapshot says position %d and %d numbers, want 44 and %d", info.Position, info.Numbers, want.Numbers())
+		t.Errorf("the snapshot says position %d and %d numbers, want 44 and %d", info.Position,
+			info.Numbers, want.Numbers())
 	}
 	fromJournal := newView(0)
 	cur, n, err := replayJournal(bytes.NewReader(j), newSealer(), fromJournal, "", feed.Cursor{})
@@ -150,14 +153,17 @@ func TestFilesGiveBackTheView(t *testing.T) {
 	}
 	for name, got := range map[string]*View{"snapshot": fromShot, "journal": fromJournal} {
 		if got.Numbers() != want.Numbers() || got.bytes.Load() != want.bytes.Load() {
-			t.Errorf("%s: %d numbers in %d bytes, want %d in %d", name, got.Numbers(), got.bytes.Load(), want.Numbers(), want.bytes.Load())
+			t.Errorf("%s: %d numbers in %d bytes, want %d in %d", name, got.Numbers(), got.bytes.Load(), want.Numbers(),
+				want.bytes.Load())
 		}
 		for i := range uint64(400) {
 			e := domain.E164FromKey(442079460000 - 20 + i)
 			g, gok := got.Number(e)
 			w, wok := want.Number(e)
-			if gok != wok || got.CustomHeader(e) != want.CustomHeader(e) || gok && (g.Services != w.Services || *g.Account != *w.Account) {
-				t.Errorf("%s: %s reads as %+v, %q; want %+v, %q", name, e, g, got.CustomHeader(e), w, want.CustomHeader(e))
+			if gok != wok || got.CustomHeader(e) != want.CustomHeader(e) || gok &&
+				(g.Services != w.Services || *g.Account != *w.Account) {
+				t.Errorf("%s: %s reads as %+v, %q; want %+v, %q", name, e, g, got.CustomHeader(e), w,
+					want.CustomHeader(e))
 			}
 		}
 		for _, l := range []string{"contoso", "fab", "nobody"} {

@@ -14,7 +14,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// model is the index as anyone would write it first.
+// model is the simplest implementation of the index.
 type model struct {
 	accounts map[string]domain.AccountRouting
 	numbers  map[uint64]domain.NumberRouting
@@ -41,7 +41,7 @@ func (m *model) apply(changes []domain.Change) {
 	}
 }
 
-// compare checks every number of the keys and every label against the model.
+// compare compares every number of keys and every label with the model.
 func (m *model) compare(t interface {
 	Helper()
 	Fatalf(string, ...any)
@@ -111,7 +111,7 @@ func drawChange(t *rapid.T, keys []uint64) domain.Change {
 		a := &domain.AccountRouting{Name: name, Enabled: domain.ServiceSet(rapid.Uint8().Draw(t, "enabled") & 0x7e)}
 		a.Deleted = rapid.IntRange(0, 4).Draw(t, "deleted") == 0
 		if !a.Deleted {
-			// Labels are unique in the directory: each account draws from its own half, beta and delta from none.
+			// Labels are unique in the directory: alpha and gamma draw from separate sets, beta and delta have none.
 			switch name {
 			case "alpha":
 				a.Subdomain = rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "label")
@@ -129,11 +129,12 @@ func drawChange(t *rapid.T, keys []uint64) domain.Change {
 	}
 	n.Account = name
 	n.Services = domain.ServiceSet(rapid.Uint8().Draw(t, "services") & 0xfe)
-	n.CustomHeader = rapid.OneOf(rapid.Just(""), rapid.Just("SAME-1"), rapid.StringMatching(`C-00000[0-9]{2}`), rapid.StringMatching(`[A-Za-z0-9_-]{1,100}`)).Draw(t, "header")
+	n.CustomHeader = rapid.OneOf(rapid.Just(""), rapid.Just("SAME-1"), rapid.StringMatching(`C-00000[0-9]{2}`),
+		rapid.StringMatching(`[A-Za-z0-9_-]{1,100}`)).Draw(t, "header")
 	return domain.Change{Number: n}
 }
 
-// TestAgainstModel applies batches of changes to index and model, and compares all look-ups after each.
+// TestAgainstModel applies batches of changes to index and model and compares all look-ups after each.
 func TestAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v, m := newView(0), newModel()
@@ -152,8 +153,8 @@ func TestAgainstModel(t *testing.T) {
 	})
 }
 
-// TestFullPages fills pages to every count and with every mix, so that each of the three forms is passed through both
-// ways.
+// TestFullPages fills and empties pages with every count and mix, so that each of the three forms is used in both
+// directions.
 func TestFullPages(t *testing.T) {
 	v, m := newView(0), newModel()
 	r := rand.New(rand.NewPCG(1, 2))
@@ -168,7 +169,8 @@ func TestFullPages(t *testing.T) {
 		m.apply([]domain.Change{c})
 	}
 	for i, k := range r.Perm(len(keys)) {
-		n := &domain.NumberRouting{Key: keys[k], Account: "block", Services: domain.ServiceSet(0).With(domain.DirectRouting)}
+		n := &domain.NumberRouting{Key: keys[k], Account: "block",
+			Services: domain.ServiceSet(0).With(domain.DirectRouting)}
 		if k >= 200 { // third page: all differ
 			n.Account, n.CustomHeader = fmt.Sprintf("single-%d", k), fmt.Sprintf("C-%07d", k)
 		}
@@ -204,12 +206,16 @@ func TestFullPages(t *testing.T) {
 // TestLabelChangesHands: a label moves from one account to another in either order of the changes.
 func TestLabelChangesHands(t *testing.T) {
 	for name, batch := range map[string][]domain.Change{
-		"released first": {{Account: &domain.AccountRouting{Name: "a", Subdomain: "y"}}, {Account: &domain.AccountRouting{Name: "b", Subdomain: "x"}}},
-		"taken first":    {{Account: &domain.AccountRouting{Name: "b", Subdomain: "x"}}, {Account: &domain.AccountRouting{Name: "a", Subdomain: "y"}}},
-		"owner deleted":  {{Account: &domain.AccountRouting{Name: "a", Deleted: true}}, {Account: &domain.AccountRouting{Name: "b", Subdomain: "x"}}},
+		"released first": {{Account: &domain.AccountRouting{Name: "a", Subdomain: "y"}},
+			{Account: &domain.AccountRouting{Name: "b", Subdomain: "x"}}},
+		"taken first": {{Account: &domain.AccountRouting{Name: "b", Subdomain: "x"}},
+			{Account: &domain.AccountRouting{Name: "a", Subdomain: "y"}}},
+		"owner deleted": {{Account: &domain.AccountRouting{Name: "a", Deleted: true}},
+			{Account: &domain.AccountRouting{Name: "b", Subdomain: "x"}}},
 	} {
 		v := newView(0)
-		if err := v.apply(append([]domain.Change{{Account: &domain.AccountRouting{Name: "a", Subdomain: "x"}}}, batch...), nil); err != nil {
+		if err := v.apply(append([]domain.Change{{Account: &domain.AccountRouting{Name: "a", Subdomain: "x"}}},
+			batch...), nil); err != nil {
 			t.Fatal(err)
 		}
 		if a := v.AccountByLabel("x"); a == nil || a.Name != "b" {
@@ -220,8 +226,9 @@ func TestLabelChangesHands(t *testing.T) {
 
 func TestNonsenseIsRefused(t *testing.T) {
 	for name, c := range map[string]domain.Change{
-		"nothing":     {},
-		"both":        {Account: &domain.AccountRouting{Name: "a"}, Number: &domain.NumberRouting{Key: 12, Account: "a"}},
+		"nothing": {},
+		"both": {Account: &domain.AccountRouting{Name: "a"},
+			Number: &domain.NumberRouting{Key: 12, Account: "a"}},
 		"no name":     {Account: &domain.AccountRouting{}},
 		"no account":  {Number: &domain.NumberRouting{Key: 12}},
 		"no number":   {Number: &domain.NumberRouting{Key: 1, Account: "a"}},
@@ -230,7 +237,8 @@ func TestNonsenseIsRefused(t *testing.T) {
 	} {
 		v := newView(0)
 		bad := 0
-		batch := []domain.Change{{Number: &domain.NumberRouting{Key: 13, Account: "a"}}, c, {Number: &domain.NumberRouting{Key: 14, Account: "a"}}}
+		batch := []domain.Change{{Number: &domain.NumberRouting{Key: 13, Account: "a"}}, c,
+			{Number: &domain.NumberRouting{Key: 14, Account: "a"}}}
 		if err := v.apply(batch, func(error) { bad++ }); err != nil || bad != 1 {
 			t.Errorf("%s: error %v, %d bad changes reported, want none and 1", name, err, bad)
 		}
@@ -240,13 +248,14 @@ func TestNonsenseIsRefused(t *testing.T) {
 	}
 }
 
-// TestReadersNeverSeeHalfAChange runs readers against a writer that keeps an invariant: number and header always name
-// the same generation as their account, and once added, a number is never missing.
+// TestReadersNeverSeeHalfAChange runs readers against a writer that keeps an invariant: account and header always name
+// their number, and once added, a number is never missing.
 func TestReadersNeverSeeHalfAChange(t *testing.T) {
 	v := newView(0)
 	const numbers = 500
 	change := func(i, gen int) domain.Change {
-		return domain.Change{Number: &domain.NumberRouting{Key: 442079460000 + uint64(i), Account: fmt.Sprintf("acc-%d-%d", i, gen%7),
+		return domain.Change{Number: &domain.NumberRouting{Key: 442079460000 + uint64(i),
+			Account:  fmt.Sprintf("acc-%d-%d", i, gen%7),
 			Services: domain.ServiceSet(2 << (gen % 5)), CustomHeader: fmt.Sprintf("H%d-%d", i, gen%3)}}
 	}
 	var all []domain.Change
@@ -289,7 +298,8 @@ func TestReadersNeverSeeHalfAChange(t *testing.T) {
 		}
 		// New pages make the table grow under the readers.
 		for i := range 20 {
-			batch = append(batch, domain.Change{Number: &domain.NumberRouting{Key: 300_000_000_000 + uint64(gen*20+i)*100, Account: "grow"}})
+			batch = append(batch, domain.Change{Number: &domain.NumberRouting{
+				Key: 300_000_000_000 + uint64(gen*20+i)*100, Account: "grow"}})
 		}
 		if err := v.apply(batch, nil); err != nil {
 			t.Fatal(err)

@@ -13,28 +13,28 @@ import (
 
 const (
 	journalMagic   = "TNDMJRN2"
-	journalMagic1  = "TNDMJRN1" // read only: before the feed had identities
+	journalMagic1  = "TNDMJRN1" // read only; from before the feed had identities
 	journalPurpose = "replica/journal"
 )
 
-// A journal holds the feed entries applied after a snapshot was taken, or after the process started: one sealed chunk
-// for each batch, synced before the next batch is read. A chunk holds
+// A journal holds the feed entries applied after a snapshot was taken or after the process started: one sealed chunk
+// for each batch, synced before the next batch is read. A chunk contains
 //
 //	after    8 bytes, the position of the entry before the batch
 //	entries  each: position (8), id (8), time in Unix microseconds (8), length (4), payload
 //
-// A batch too large for a chunk is cut into several; each is a batch of its own. Chunks of the first format have 8
-// bytes more after the position, and no ids.
+// A batch too large for a chunk is split into several batches. Chunks of the first format have 8 more bytes after the
+// position, and no ids.
 
-// journalInfo is what a journal says about itself, in the clear.
+// journalInfo is the description of a journal, stored in the clear.
 type journalInfo struct {
-	// Load is the id of the load from the database that the journal continues. Positions say what follows on what only
-	// within one load: another may be of a history that parted from this one, even if it begins at the same place.
+	// Load is the id of the load from the database that the journal continues. Positions order entries only within one
+	// load: another load may belong to a history that diverged from this one, even if it begins at the same position.
 	Load string    `json:"load"`
 	At   time.Time `json:"at"`
 }
 
-// journalFile is the file under a journal.
+// journalFile is the file of a journal.
 type journalFile interface {
 	io.Writer
 	Sync() error
@@ -61,7 +61,8 @@ func newJournal(f journalFile, load string, at time.Time, s Sealer) (*journal, e
 	return j, j.sync()
 }
 
-// append writes a batch and syncs it: after it returns nil the batch survives whatever happens to process and machine.
+// append writes a batch and syncs it: once it has returned nil, the batch survives a crash of the process or the
+// machine.
 func (j *journal) append(after feed.Position, entries []feed.Entry) error {
 	for len(entries) > 0 {
 		b := binary.LittleEndian.AppendUint64(j.buf[:0], uint64(after))
@@ -98,15 +99,16 @@ func (j *journal) sync() error {
 
 func (j *journal) close() error { return j.f.Close() }
 
-// errMissing is a journal that begins after the position reached: something between is missing.
+// errMissing is returned for a journal that begins after the position reached: changes in between are missing.
 var errMissing = errors.New("changes before the journal are missing")
 
-// errOtherLoad is a journal that continues another load: the process ended before a snapshot of that load was written.
-var errOtherLoad = errors.New("the journal belongs to another load of the index, of which there is no snapshot")
+// errOtherLoad is returned for a journal that continues another load: the process ended before a snapshot of that load
+// was written.
+var errOtherLoad = errors.New("the journal belongs to another load of the index, which has no snapshot")
 
-// replayJournal applies to v what a journal of this load holds beyond cur and returns the cursor reached and the entries
-// applied. The error says why it stopped: errTorn at the end (a journal has no last chunk; its file just ends),
-// errMissing, errOtherLoad, errDamaged.
+// replayJournal applies to v the entries of a journal of this load beyond cur and returns the cursor reached and the
+// number of entries applied. The error says why it stopped: errTorn at the end (a journal has no last chunk; its file
+// simply ends), errMissing, errOtherLoad or errDamaged.
 func replayJournal(r io.Reader, sealer Sealer, v *View, load string, cur feed.Cursor) (feed.Cursor, int, error) {
 	sr, err := newSealedReader(r, journalPurpose, sealer, journalMagic, journalMagic1)
 	if err != nil {
@@ -114,7 +116,7 @@ func replayJournal(r io.Reader, sealer Sealer, v *View, load string, cur feed.Cu
 	}
 	var info journalInfo
 	if err := json.Unmarshal(sr.info, &info); err != nil {
-		return cur, 0, fmt.Errorf("%w: its description does not read", errDamaged)
+		return cur, 0, fmt.Errorf("%w: its description cannot be read", errDamaged)
 	}
 	if info.Load != load {
 		return cur, 0, errOtherLoad
@@ -137,14 +139,14 @@ func replayJournal(r io.Reader, sealer Sealer, v *View, load string, cur feed.Cu
 	}
 }
 
-// replayBatch applies the entries of one chunk beyond cur.
+// replayBatch applies the entries of one chunk that are beyond cur.
 func replayBatch(b []byte, format1 bool, v *View, cur feed.Cursor) (feed.Cursor, int, error) {
 	head, entryHead := 8, 28
 	if format1 {
 		head, entryHead = 16, 20
 	}
 	if len(b) < head {
-		return cur, 0, fmt.Errorf("%w: a short batch", errDamaged)
+		return cur, 0, fmt.Errorf("%w: batch too short", errDamaged)
 	}
 	if after := feed.Position(binary.LittleEndian.Uint64(b)); after > cur.Position {
 		return cur, 0, fmt.Errorf("%w: from %d to %d", errMissing, cur.Position, after)
@@ -152,7 +154,7 @@ func replayBatch(b []byte, format1 bool, v *View, cur feed.Cursor) (feed.Cursor,
 	applied := 0
 	for b = b[head:]; len(b) > 0; {
 		if len(b) < entryHead {
-			return cur, applied, fmt.Errorf("%w: a short entry", errDamaged)
+			return cur, applied, fmt.Errorf("%w: entry too short", errDamaged)
 		}
 		e := feed.Entry{Position: feed.Position(binary.LittleEndian.Uint64(b))}
 		if !format1 {
@@ -161,13 +163,13 @@ func replayBatch(b []byte, format1 bool, v *View, cur feed.Cursor) (feed.Cursor,
 		n := binary.LittleEndian.Uint32(b[entryHead-4:])
 		b = b[entryHead:]
 		if uint64(len(b)) < uint64(n) {
-			return cur, applied, fmt.Errorf("%w: a short entry", errDamaged)
+			return cur, applied, fmt.Errorf("%w: entry too short", errDamaged)
 		}
 		e.Payload, b = b[:n], b[n:]
 		if e.Position <= cur.Position {
 			continue
 		}
-		// Changes that make no sense were reported when they were first met.
+		// Invalid changes were reported when they were first applied.
 		if err := v.applyEntry(e, nil); err != nil {
 			return cur, applied, fmt.Errorf("%w: entry %d: %w", errDamaged, e.Position, err)
 		}

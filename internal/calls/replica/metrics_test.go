@@ -7,7 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestAgeGrowsThoughTheDatabaseWasNeverSeen: an index read from disk gets old too, or nobody would be woken when the database stays away.
+// TestAgeGrowsThoughTheDatabaseWasNeverSeen: the age of an index read from disk grows too; otherwise no alert would
+// fire while the database stays unavailable.
 func TestAgeGrowsThoughTheDatabaseWasNeverSeen(t *testing.T) {
 	age := func(reg *prometheus.Registry) float64 {
 		t.Helper()
@@ -53,6 +54,6 @@ func TestAgeGrowsThoughTheDatabaseWasNeverSeen(t *testing.T) {
 	r.asked = time.Now()
 	r.level(p)
 	if got := age(reg); got > 300 {
-		t.Errorf("age %v though the index is level with the database", got)
+		t.Errorf("age %v although the index is up to date with the database", got)
 	}
 }

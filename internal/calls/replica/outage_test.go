@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// TestFollowsSoonAfterALongOutage: writes are acknowledged as soon as the database is back, so the index must not wait
-// longer than the second a change may take, however long the outage was.
+// TestFollowsSoonAfterALongOutage: writes are acknowledged as soon as the database is available again, so the index
+// must not wait longer than the second that a change may take, however long the outage was.
 func TestFollowsSoonAfterALongOutage(t *testing.T) {
-	dir := t.TempDir() // outside: its removal is no part of the bubble
+	dir := t.TempDir() // outside the bubble: its removal must not be part of it
 	synctest.Test(t, func(t *testing.T) {
 		src := newSource()
 		p := seed(src)
@@ -31,8 +31,8 @@ func TestFollowsSoonAfterALongOutage(t *testing.T) {
 	})
 }
 
-// TestNotCurrentAfterAPause: a process that was stopped for a while says nothing of the database before it has read it
-// again, and what was read before the stop is as old as its question.
+// TestNotCurrentAfterAPause: a process that was paused claims nothing about the database before it has read it again,
+// and a result is as old as the request that led to it.
 func TestNotCurrentAfterAPause(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestNotCurrentAfterAPause(t *testing.T) {
 		n.current()
 		time.Sleep(2 * time.Second) // nothing is read meanwhile: the source is silent
 		if s := n.r.Status(); s.Current() {
-			t.Error("it says that it follows, though nothing was read for longer than its patience")
+			t.Error("the index counts as current although nothing was read for longer than Patience")
 		}
 		n.wait(src.commit(number(1, "contoso", "after")))
 		n.current()
@@ -52,7 +52,8 @@ func TestNotCurrentAfterAPause(t *testing.T) {
 		src.set(func() { src.slow = 3 * time.Second })
 		n.wait(src.commit(number(2, "contoso", "slow")))
 		if s := n.r.Status(); s.Current() || time.Since(s.SyncedAt) < 3*time.Second {
-			t.Errorf("what was asked 3 s ago counts as known now: current %v, level %v ago", s.Current(), time.Since(s.SyncedAt))
+			t.Errorf("the result of a request made 3 s ago counts as current: current %v, synced %v ago", s.Current(),
+				time.Since(s.SyncedAt))
 		}
 		n.stop()
 	})

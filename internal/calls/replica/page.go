@@ -5,29 +5,30 @@ import (
 	"strings"
 )
 
-// pageSize is how many consecutive numbers share a page.
+// pageSize is the number of consecutive numbers in a page.
 const pageSize = 100
 
-// denseFrom is the count of numbers from which a page whose values differ is a plain array: a look-up then reads one
-// line of it, and the array is not larger than bitmap and packed values would be.
+// denseFrom is the count of numbers from which a page with differing values is a plain array: a look-up then reads one
+// cache line of it, and the array is not larger than a bitmap with packed values would be.
 const denseFrom = 84
 
-// A value is what the index holds for a number in four bytes: the account's id in the upper 25 bits, the services in the
-// lower 7 (bit n of a domain.ServiceSet is bit n-1 here; NoService has no bit). Account ids begin at 1, so no value is 0.
+// A value is what the index holds for a number in four bytes: the account's id in the upper 25 bits, the services in
+// the lower 7 (bit n of a domain.ServiceSet is bit n-1 here; NoService has no bit). Account ids start at 1, so no value
+// is 0.
 const (
 	serviceBits = 7
 	maxAccounts = 1<<(32-serviceBits) - 1
 )
 
-// dense is a page whose values differ, with nearly all numbers there. 0 is no number.
+// dense is a page with differing values and nearly all numbers present. 0 means no number.
 type dense [pageSize]uint32
 
-// sparse is any other page: a bitmap of the numbers that are there, and their values in order; one value if all are
-// the same.
+// sparse is any other page: a bitmap of the numbers present, and their values in order, or one value if all are the
+// same.
 type sparse struct {
 	there  bitmap
 	same   uint32   // the value of all, if values is nil
-	values []uint32 // one per number there
+	values []uint32 // one per number present
 }
 
 // bitmap holds one bit per number of a page.
@@ -46,7 +47,7 @@ func (b *bitmap) rank(i int) int {
 	return bits.OnesCount64(b[0]) + bits.OnesCount64(b[1]&(1<<(i-64)-1))
 }
 
-// value returns the value of number i of the page, 0 if it is not there.
+// value returns the value of number i of the page, or 0 if it is not present.
 func (p *sparse) value(i int) uint32 {
 	if !p.there.has(i) {
 		return 0
@@ -57,8 +58,9 @@ func (p *sparse) value(i int) uint32 {
 	return p.values[p.there.rank(i)]
 }
 
-// headers holds the custom header values of a page: bitmap (16 bytes, little-endian), length of the common beginning,
-// length of every rest (or varied), the common beginning, then the rests in order, each after its length if they vary.
+// headers holds the custom header values of a page: bitmap (16 bytes, little-endian), length of the common prefix,
+// length of every rest (or varied), the common prefix, then the rests in order, each preceded by its length if the
+// lengths vary.
 type headers struct{ data string }
 
 const (
@@ -72,7 +74,7 @@ func (h *headers) there() bitmap {
 	return bitmap{le64(h.data), le64(h.data[8:])}
 }
 
-// value returns the header value of number i, empty for none.
+// value returns the header value of number i, or "" if it has none.
 func (h *headers) value(i int) string {
 	there := h.there()
 	if !there.has(i) {
@@ -98,7 +100,7 @@ func (h *headers) value(i int) string {
 	return prefix + rest
 }
 
-// each calls do with every number that has a value, in order, and the two parts of the value.
+// each calls do for every number that has a value, in order, with the two parts of the value.
 func (h *headers) each(do func(i int, prefix, rest string)) {
 	there := h.there()
 	common, size := int(h.data[16]), int(h.data[17])
@@ -116,7 +118,7 @@ func (h *headers) each(do func(i int, prefix, rest string)) {
 	}
 }
 
-// valid tells whether data, read from a file, is what encode makes.
+// valid reports whether data read from a file has the form that buildHeaders makes.
 func (h *headers) valid() bool {
 	d := h.data
 	if len(d) < headersHead {
@@ -142,7 +144,8 @@ func (h *headers) valid() bool {
 }
 
 func le64(s string) uint64 {
-	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 | uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
 func appendLE64(b []byte, v uint64) []byte {
@@ -193,7 +196,7 @@ func (d *draft) read(full *dense, part *sparse, h *headers) {
 	if h == nil {
 		return
 	}
-	// All values in one string, cut up: a page of 100 of them is read for each change to it.
+	// All values share one string: a page of 100 values is read for each change to it.
 	there, b := h.there(), d.buf[:0]
 	var ends [pageSize]int
 	h.each(func(i int, prefix, rest string) {
@@ -209,7 +212,7 @@ func (d *draft) read(full *dense, part *sparse, h *headers) {
 	}
 }
 
-// put sets number i; value 0 takes it away.
+// put sets number i; value 0 removes it.
 func (d *draft) put(i int, value uint32, header string) {
 	d.values[i] = value
 	if value == 0 {
@@ -223,8 +226,8 @@ func (d *draft) put(i int, value uint32, header string) {
 	}
 }
 
-// build makes what can be published: either full or part is set, h may be nil. From gives the memory of a dense page; nil
-// for one of its own.
+// build returns what can be published: either full or part is set, h may be nil. A dense page is taken from the slab
+// from, or allocated if from is nil.
 func (d *draft) build(from *slab) (full *dense, part *sparse, h *headers) {
 	n := d.there.count()
 	same, first := true, uint32(0)

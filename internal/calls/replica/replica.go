@@ -18,27 +18,32 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
 
-// Source is where the index comes from: the provisioning store.
+// Source is the source of the index: the provisioning store.
 type Source interface {
 	feed.Reader
-	// Scan hands over every account and number in pieces, in any order; quickest if numbers come in order. All of it
-	// is the state of the cursor returned, from one consistent read. It stops with the first error of the function.
+	// Scan passes every account and number to apply in pieces, in any order; loading is fastest if numbers arrive in
+	// order. Together they are the state at the cursor returned, from one consistent read. Scan stops at the first
+	// error of apply.
 	Scan(ctx context.Context, apply func([]domain.Change) error) (feed.Cursor, error)
 }
 
 // Reading the source.
 const (
-	readEntries = 1000                   // feed entries read at once
-	retryFirst  = 250 * time.Millisecond // pause after a first failure of the source …
-	retryMost   = time.Second            // … doubled up to this: a change is to be routed by within a second of its return
-	retryDisk   = 30 * time.Second       // pause after a snapshot could not be written
-	readTimeout = 5 * time.Second        // for one read: a source that does not answer is away
+	readEntries = 1000 // feed entries per read
+
+	// The delay after a failure of the source is doubled from retryFirst up to retryMost: calls must use a change
+	// within a second once the source is available again.
+	retryFirst = 250 * time.Millisecond
+	retryMost  = time.Second
+
+	retryDisk   = 30 * time.Second // delay after a snapshot could not be written
+	readTimeout = 5 * time.Second  // for one read: a source that does not answer is unavailable
 )
 
-// Replica keeps a View. Make one with Open; everything but Run may be called from any goroutine.
+// Replica maintains a View. Open creates one. All methods except Run are safe for concurrent use.
 type Replica struct {
-	// Patience is how long after a read of the feed the index counts as current: longer than the source's poll
-	// interval. 0 is without limit. Set it before Run.
+	// Patience is the time after a read of the feed during which the index counts as current; it must be longer than
+	// the source's poll interval. 0 means no limit. Set it before Run.
 	Patience time.Duration
 
 	cfg    Config
@@ -49,101 +54,107 @@ type Replica struct {
 
 	view atomic.Pointer[View]
 
-	// mu is the writing side: it guards the view's writer fields and the following.
-	mu      sync.Mutex
-	files   *files
-	cur     feed.Cursor   // the view is that of this cursor
-	loaded  string        // random id of the last load of everything
-	logged  feed.Position // of the last entry of this load that was given to a journal
-	goal    feed.Position // head of the source when it was first asked; 0 before
-	asked   time.Time     // when the last read of the feed began: what it finds may be as old, if the process was paused
-	journal *journal      // nil until there is something to write
-	changes int           // entries applied since the last snapshot was held
+	// mu is the writer's lock: it guards the view's writer fields and the fields below.
+	mu     sync.Mutex
+	files  *files
+	cur    feed.Cursor   // the view is the state at this cursor
+	loaded string        // random id of the last full load
+	logged feed.Position // of the last entry of this load passed to a journal
+	goal   feed.Position // head of the source when it was first read; 0 before
+	// when the last read of the feed began; its result may be that old if the process was paused
+	asked   time.Time
+	journal *journal // nil until the first write
+	changes int      // entries applied since the last snapshot was taken
 
-	stateMu  sync.Mutex // guards what follows
+	stateMu  sync.Mutex // guards the fields below
 	state    Status
 	accepted string        // identity of the database that an operator accepted; empty for none
 	moved    chan struct{} // closed when state.Position changes, then replaced
 
-	snap chan struct{} // asks for a snapshot; holds one request
+	snap chan struct{} // requests a snapshot; holds one request
 }
 
 // Status is the state of the index.
 type Status struct {
-	Loaded   bool          // there is an index
-	CaughtUp bool          // it has been level with the source since the process started
+	Loaded   bool          // an index is loaded
+	CaughtUp bool          // it has been up to date with the source since the process started
 	Database string        // identity of the database it was loaded from; empty before the feed had identities
-	Position feed.Position // the index is that of this position
+	Position feed.Position // position of the index
 	Head     feed.Position // the newest position seen at the source
-	SyncedAt time.Time     // when it was last known to be level; zero before it was
+	SyncedAt time.Time     // when it was last known to be up to date; zero before that
 	Numbers  int64
 	Bytes    int64
-	// SourceError is why the source cannot be read now; empty if it can.
+	// SourceError says why the source cannot be read at present; empty if it can.
 	SourceError string
-	// Reloading is why everything is being loaded while the old index serves; empty if it is not.
+	// Reloading says why a full load is in progress while the old index serves; empty if there is none.
 	Reloading string
-	// Held is why the old index serves until an operator accepts what the database holds; nil if there is no such
-	// reason.
+	// Held says why the old index serves until an operator accepts the content of the database; nil if it is not held
+	// back.
 	Held *Held
-	// DiskError is why what is applied is not on the disk now; empty if it is.
+	// DiskError says why applied changes are not on disk; empty if they are.
 	DiskError string
 	Snapshot  time.Time // when the newest snapshot was taken; zero if there is none
 
 	until time.Time // the index does not count as current after it; zero for no limit
 }
 
-// Current reports whether the index follows the database: what it holds was verified a moment ago. A process that was
-// paused does not, until it has read the feed again.
+// Current reports whether the index follows the database: its content was verified a moment ago. After a pause of the
+// process it is not current until the feed has been read again.
 func (s Status) Current() bool {
 	return s.Loaded && s.CaughtUp && s.SourceError == "" && s.Reloading == "" && s.Held == nil &&
 		(s.until.IsZero() || time.Now().Before(s.until))
 }
 
-// Held is a load that would replace the index by something that may be wrong.
+// Held describes a load that was held back because it would replace the index by data that may be wrong.
 type Held struct {
 	Reason   string
-	Database string    // identity of the database that was found
-	Numbers  int64     // that it holds
-	Since    time.Time // when that was found
-	why      error     // what made the load necessary
+	Database string    // identity of the database found
+	Numbers  int64     // numbers in that database
+	Since    time.Time // when it was found
+	why      error     // the reason for the load
 }
 
-// Open reads what lies in dir. It returns an error only if the directory cannot be used at all: damaged files are logged
-// and passed over, and without a good snapshot the view is nil until Run has loaded it. Dir must be this replica's alone.
-func Open(cfg Config, dir string, src Source, sealer Sealer, log *slog.Logger, reg prometheus.Registerer) (*Replica, error) {
+// Open reads the index from dir. It returns an error only if the directory cannot be used at all: damaged files are
+// logged and ignored, and without a usable snapshot the view is nil until Run has loaded it. No other replica may use
+// dir.
+func Open(cfg Config, dir string, src Source, sealer Sealer, log *slog.Logger,
+	reg prometheus.Registerer) (*Replica, error) {
 	fs, err := openFiles(dir)
 	if err != nil {
 		return nil, err
 	}
-	r := &Replica{cfg: cfg.withDefaults(), src: src, sealer: sealer, log: log, files: fs, moved: make(chan struct{}), snap: make(chan struct{}, 1)}
+	r := &Replica{cfg: cfg.withDefaults(), src: src, sealer: sealer, log: log, files: fs, moved: make(chan struct{}),
+		snap: make(chan struct{}, 1)}
 	r.m = newMetrics(reg, r)
 	start := time.Now()
 	v, info, cur, replayed, err := fs.load(sealer, func(file string, err error) {
 		if errors.Is(err, errOtherLoad) {
-			log.Warn("a journal of the number index is not used", "file", file, "reason", err)
+			log.Warn("ignoring a journal of the number index", "file", file, "reason", err)
 			return
 		}
 		r.m.damaged.Inc()
-		log.Error("a file of the number index cannot be used; what came before it is", "file", file, "error", err)
+		log.Error("cannot use a file of the number index; using the older files", "file", file, "error", err)
 	})
 	if err != nil {
 		return nil, err
 	}
 	if v == nil {
-		log.Info("there is no snapshot of the number index; it is loaded from the database")
+		log.Info("no snapshot of the number index; loading it from the database")
 		return r, nil
 	}
 	r.view.Store(v)
 	r.cur, r.loaded, r.logged, r.changes = cur, info.Load, cur.Position, replayed
-	r.state = Status{Loaded: true, Database: cur.Database, Position: cur.Position, Head: cur.Position, Snapshot: info.At}
-	log.Info("number index read from disk", "numbers", v.Numbers(), "cursor", cur, "snapshot", info.At, "journaled", replayed, "took", time.Since(start))
+	r.state = Status{Loaded: true, Database: cur.Database, Position: cur.Position, Head: cur.Position,
+		Snapshot: info.At}
+	log.Info("number index read from disk", "numbers", v.Numbers(), "cursor", cur, "snapshot", info.At, "journaled",
+		replayed, "took", time.Since(start))
 	return r, nil
 }
 
-// View returns the index, nil if none was ever loaded. It stays usable when another takes its place.
+// View returns the index, or nil if none was ever loaded. It stays usable when a new one replaces it.
 func (r *Replica) View() *View { return r.view.Load() }
 
-// Route is View for routing: a nil interface if none was ever loaded.
+// Route returns the view for routing, or a nil interface if none was ever loaded.
 func (r *Replica) Route() route.View {
 	if v := r.view.Load(); v != nil {
 		return v
@@ -151,14 +162,15 @@ func (r *Replica) Route() route.View {
 	return nil
 }
 
-// Ready returns nil if calls can be routed by what is provisioned: the index is loaded and level with what the source held
-// at the start, or the source cannot be asked, or holds something that only an operator may accept. Otherwise it says
-// what is waited for.
+// Ready returns nil if calls can be routed by provisioned data: the index is loaded and has reached the source's state
+// at startup, or the source cannot be read, or the index is held back until an operator accepts the database. Otherwise
+// the error says what is missing.
 func (r *Replica) Ready() error {
 	s := r.Status()
 	switch {
 	case !s.Loaded && s.SourceError != "":
-		return fmt.Errorf("the number index is not loaded: no good snapshot, and the database cannot be read: %s", s.SourceError)
+		return fmt.Errorf("the number index is not loaded: no usable snapshot, and the database cannot be read: %s",
+			s.SourceError)
 	case !s.Loaded:
 		return errors.New("the number index is being loaded")
 	case !s.CaughtUp && s.SourceError == "" && s.Held == nil:
@@ -178,7 +190,8 @@ func (r *Replica) Status() Status {
 	return s
 }
 
-// Wait returns nil once the index holds every change up to position p, on the disk too if that works, or ctx's error.
+// Wait returns nil once the index holds every change up to position p, also on disk unless the disk fails, or ctx's
+// error.
 func (r *Replica) Wait(ctx context.Context, p feed.Position) error {
 	for {
 		r.stateMu.Lock()
@@ -195,7 +208,7 @@ func (r *Replica) Wait(ctx context.Context, p feed.Position) error {
 	}
 }
 
-// change changes the state and wakes those who wait for a position.
+// change changes the state and wakes the callers of Wait.
 func (r *Replica) change(do func(*Status)) {
 	r.stateMu.Lock()
 	defer r.stateMu.Unlock()
@@ -207,8 +220,8 @@ func (r *Replica) change(do func(*Status)) {
 	}
 }
 
-// Run keeps the index level with the source until ctx ends, then writes a last snapshot if there is anything new. It
-// returns nil: a source that is away is waited for, a disk that fails is reported and tried again.
+// Run keeps the index up to date with the source until ctx ends, then writes a last snapshot if there are new changes.
+// It always returns nil: it waits for an unavailable source, and reports and retries a failing disk.
 func (r *Replica) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { r.snapshots(ctx) })
@@ -226,18 +239,19 @@ func (r *Replica) Run(ctx context.Context) error {
 	return nil
 }
 
-// Reasons to load everything, besides those of the feed.
+// Reasons for a full load, in addition to those of the feed.
 var (
 	errNoView     = errors.New("there is no index yet")
-	errNoIdentity = errors.New("the index is from a program that kept no identity of the database")
+	errNoIdentity = errors.New("the index was written by a version that did not record the identity of the database")
 )
 
-// errHeld is a load that waits for an operator; Status.Held says why.
-var errHeld = errors.New("what the database holds must be accepted first")
+// errHeld is returned for a load that waits for an operator; Status.Held says why.
+var errHeld = errors.New("the content of the database must be accepted first")
 
-// reason returns which of the reasons to load everything err is; nil if it is none.
+// reason returns the reason for a full load that err wraps, or nil if there is none.
 func reason(err error) error {
-	for _, why := range []error{errNoView, errNoIdentity, errPayload, feed.ErrGap, feed.ErrFork, feed.ErrOtherDatabase} {
+	for _, why := range []error{errNoView, errNoIdentity, errPayload, feed.ErrGap, feed.ErrFork,
+		feed.ErrOtherDatabase} {
 		if errors.Is(err, why) {
 			return why
 		}
@@ -262,7 +276,8 @@ func (r *Replica) follow(ctx context.Context) {
 			r.m.sourceErrors.Inc()
 			r.change(func(s *Status) {
 				if s.SourceError == "" {
-					r.log.Warn("the database cannot be read; calls are routed by the index as it is", "error", err, "position", s.Position)
+					r.log.Warn("cannot read the database; routing calls by the present number index", "error", err,
+						"position", s.Position)
 				}
 				s.SourceError = err.Error()
 			})
@@ -275,7 +290,7 @@ func (r *Replica) follow(ctx context.Context) {
 	}
 }
 
-// step reads what is new and applies it, or waits for it. Where the feed cannot be read on from, it loads everything.
+// step reads and applies new entries, or waits for them. If the feed cannot be continued, it does a full load.
 func (r *Replica) step(ctx context.Context) error {
 	r.mu.Lock()
 	cur := r.cur
@@ -298,7 +313,7 @@ func (r *Replica) step(ctx context.Context) error {
 	return r.src.Wait(ctx, page.Next.Position)
 }
 
-// read returns the next entries, or a reason to load everything. The page's head is set with a reason too.
+// read returns the next entries, or a reason for a full load. The page's head is set in both cases.
 func (r *Replica) read(ctx context.Context, cur feed.Cursor) (page feed.Page, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -318,7 +333,7 @@ func (r *Replica) read(ctx context.Context, cur feed.Cursor) (page feed.Page, er
 	return page, err
 }
 
-// healthy notes that the source was read and continues what the index holds.
+// healthy records that the source was read and continues the index.
 func (r *Replica) healthy(s *Status) {
 	if s.Held != nil {
 		r.log.Info("the database continues the number index again; following it", "database", r.cur.Database)
@@ -330,13 +345,13 @@ func (r *Replica) healthy(s *Status) {
 	}
 }
 
-// level notes that the index holds everything up to head, which was the source's a moment ago.
+// level records that the index holds everything up to head, which was the source's head a moment ago.
 func (r *Replica) level(head feed.Position) {
 	r.change(func(s *Status) {
 		if s.SourceError != "" {
-			r.log.Info("the database can be read again; the index is level with it", "position", head)
+			r.log.Info("database available again; the number index is up to date", "position", head)
 		} else if !s.CaughtUp {
-			r.log.Info("the number index is level with the database", "position", head)
+			r.log.Info("the number index is up to date with the database", "position", head)
 		}
 		r.healthy(s)
 		s.CaughtUp = true
@@ -344,7 +359,7 @@ func (r *Replica) level(head feed.Position) {
 	})
 }
 
-// apply makes a batch visible, then puts it into the journal: calls must not wait for the disk.
+// apply makes a batch visible, then writes it to the journal: calls must not wait for the disk.
 func (r *Replica) apply(page feed.Page) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -369,37 +384,37 @@ func (r *Replica) apply(page feed.Page) error {
 	if r.changes >= r.cfg.SnapshotAfterChanges {
 		r.ask()
 	}
-	// Told last: whoever waits for a position knows that it survives a crash.
+	// Updated last: a position that Wait reports survives a crash.
 	if r.cur == page.Head {
 		r.level(r.cur.Position)
 	} else {
 		r.change(func(s *Status) {
 			r.healthy(s)
 			s.Position, s.Head = r.cur.Position, page.Head.Position
-			s.CaughtUp = s.CaughtUp || s.Position >= r.goal // it may never stand still long enough to be level
+			s.CaughtUp = s.CaughtUp || s.Position >= r.goal // the source may never pause long enough for level
 		})
 	}
 	return nil
 }
 
-// badChange reports changes that make no sense; what they were about stays as it was.
+// badChange reports invalid changes; the accounts and numbers in them stay as they were.
 func (r *Replica) badChange(pos feed.Position) func(error) {
 	return func(err error) {
 		r.m.badChanges.Inc()
-		r.log.Error("a change from the database is left out of the number index", "position", pos, "error", err)
+		r.log.Error("ignoring an invalid change from the database", "position", pos, "error", err)
 	}
 }
 
-// write puts a batch into the journal, beginning one if there is none. The caller holds mu.
+// write appends a batch to the journal, starting one if there is none. The caller holds mu.
 func (r *Replica) write(entries []feed.Entry) error {
 	after := r.logged
-	r.logged = entries[len(entries)-1].Position // also if it fails: the next batch must not seem to follow on after
+	r.logged = entries[len(entries)-1].Position // even on failure: the next batch must not seem to follow after
 	if r.journal == nil {
 		j, err := r.files.newJournal(func(f journalFile) (*journal, error) {
 			return newJournal(f, r.loaded, time.Now().UTC(), r.sealer)
 		})
 		if err != nil {
-			return fmt.Errorf("begin a journal: %w", err)
+			return fmt.Errorf("start a journal: %w", err)
 		}
 		r.journal = j
 	}
@@ -409,35 +424,37 @@ func (r *Replica) write(entries []feed.Entry) error {
 	return nil
 }
 
-// endJournal closes the journal; the next batch begins another. The caller holds mu.
+// endJournal closes the journal; the next batch starts a new one. The caller holds mu.
 func (r *Replica) endJournal() {
 	if r.journal == nil {
 		return
 	}
 	if err := r.journal.close(); err != nil {
-		r.log.Error("close the journal of the number index", "error", err)
+		r.log.Error("cannot close the journal of the number index", "error", err)
 	}
 	r.journal = nil
 }
 
-// diskFailed reports that changes are not on the disk.
+// diskFailed reports that changes are not on disk.
 func (r *Replica) diskFailed(err error) {
 	r.m.diskErrors.Inc()
 	r.change(func(s *Status) {
 		if s.DiskError == "" {
-			r.log.Error("the number index cannot be kept on disk; a restart without the database would route by an older one", "error", err)
+			r.log.Error("cannot write the number index to disk; a restart without the database would use an older one",
+				"error", err)
 		}
 		s.DiskError = err.Error()
 	})
 }
 
-// load loads everything into a new view and puts it in the place of the old one, or holds it back: until an operator
-// has accepted what the database of that identity holds, or the index is continued again.
+// load loads everything into a new view and replaces the old one, or holds the new one back until an operator has
+// accepted the content of that database, or the source continues the old index again.
 func (r *Replica) load(ctx context.Context, why error, database string) error {
 	waiting := false
 	r.change(func(s *Status) {
-		if waiting = s.Held != nil && s.Held.why == why && s.Held.Database == database && r.accepted != database; waiting {
-			s.SourceError = "" // it was read
+		if waiting = s.Held != nil && s.Held.why == why && s.Held.Database == database &&
+			r.accepted != database; waiting {
+			s.SourceError = "" // the source was read
 			return
 		}
 		if s.Loaded && s.Reloading == "" {
@@ -459,7 +476,7 @@ func (r *Replica) load(ctx context.Context, why error, database string) error {
 	}
 	v.slab = nil
 	if reason := r.objection(v, cur); reason != "" {
-		r.log.Error("number index not replaced by what the database holds; if the database is right, run tandem index accept",
+		r.log.Error("keeping the old number index; if the database is right, run tandem index accept",
 			"reason", reason, "database", cur.Database, "numbers", v.Numbers())
 		r.change(func(s *Status) {
 			s.SourceError, s.Reloading = "", ""
@@ -471,35 +488,36 @@ func (r *Replica) load(ctx context.Context, why error, database string) error {
 	r.mu.Lock()
 	r.view.Store(v)
 	r.cur, r.loaded, r.logged = cur, rand.Text(), cur.Position
-	r.changes = max(1, r.changes) // so that a snapshot is due, also at shutdown
-	r.endJournal()                // it went on from another state
+	r.changes = max(1, r.changes) // so that a snapshot is due, even at shutdown
+	r.endJournal()                // it continues another state
 	r.mu.Unlock()
 	r.change(func(s *Status) {
-		s.Held = nil // healthy would log that the index is continued
+		s.Held = nil // or healthy would log that the database continues the index
 		r.healthy(s)
 		s.Loaded, s.CaughtUp = true, true
 		s.Database, s.Position, s.Head, s.SyncedAt = cur.Database, cur.Position, cur.Position, r.asked
 	})
-	r.log.Info("number index loaded from the database", "numbers", v.Numbers(), "cursor", cur, "why", why, "took", time.Since(start))
+	r.log.Info("number index loaded from the database", "numbers", v.Numbers(), "cursor", cur, "why", why, "took",
+		time.Since(start))
 	r.ask()
 	return nil
 }
 
-// objection returns why a view loaded from the source must not take the place of the index before an operator has
-// accepted it; empty if it may.
+// objection returns why a view loaded from the source must not replace the index before an operator has accepted it;
+// empty if it may.
 func (r *Replica) objection(v *View, cur feed.Cursor) string {
 	r.stateMu.Lock()
 	accepted := r.accepted == cur.Database
 	r.stateMu.Unlock()
 	old := r.view.Load()
 	if accepted || old == nil || len(old.names) == 0 {
-		return "" // there is nothing to lose without an account
+		return "" // without an account there is nothing to lose
 	}
 	have, lost := old.Numbers(), old.Numbers()-v.Numbers()
 	if r.cur.Database == "" {
-		lost = old.missing(v) // the database may be any: compare what it holds
+		lost = old.missing(v) // the database is unknown: compare the content
 	} else if r.cur.Database != cur.Database {
-		return "the database is another one than the index was loaded from"
+		return "the index was loaded from another database"
 	}
 	if lost > int64(r.cfg.MaxShrinkNumbers) && lost*100 > have*int64(r.cfg.MaxShrinkPercent) {
 		return fmt.Sprintf("the index would lose %d of its %d numbers", lost, have)
@@ -507,13 +525,14 @@ func (r *Replica) objection(v *View, cur feed.Cursor) string {
 	return ""
 }
 
-// Accept lets the index be replaced by what the database of that identity holds, however much it loses, if note returns
-// nil. The load follows as soon as the database can be read; a restart before it forgets the acceptance. The error is
-// fault.Conflict if the index is not held back from that database, or note's.
+// Accept allows the content of the database with that identity to replace the index, however many numbers it loses, if
+// note returns nil. The load follows as soon as the database can be read; a restart before that cancels the acceptance.
+// The error is fault.Conflict if the index is not held back from that database, or the error of note.
 func (r *Replica) Accept(database string, note func(*Held) error) error {
 	h := r.Status().Held
 	if h == nil || h.Database != database {
-		return fault.New(fault.Conflict, "IndexNotHeld", "the number index is not held back from database %s; look again with tandem index", database)
+		return fault.New(fault.Conflict, "IndexNotHeld",
+			"the number index is not held back from database %s; check with tandem index", database)
 	}
 	if err := note(h); err != nil {
 		return err
@@ -524,15 +543,15 @@ func (r *Replica) Accept(database string, note func(*Held) error) error {
 	return nil
 }
 
-// ask asks for a snapshot.
+// ask requests a snapshot.
 func (r *Replica) ask() {
 	select {
 	case r.snap <- struct{}{}:
-	default: // one is asked for already
+	default: // already requested
 	}
 }
 
-// snapshots writes snapshots when asked and when it is time, until ctx ends.
+// snapshots writes snapshots on request and at intervals, until ctx ends.
 func (r *Replica) snapshots(ctx context.Context) {
 	timer := time.NewTimer(r.cfg.SnapshotEvery)
 	defer timer.Stop()
@@ -555,7 +574,7 @@ func (r *Replica) snapshots(ctx context.Context) {
 	}
 }
 
-// snapshot writes a snapshot of the index as it is now and tells whether that worked. Changes wait while the table is
+// snapshot writes a snapshot of the present index and reports whether that succeeded. Changes wait while the table is
 // copied, not while it is written.
 func (r *Replica) snapshot() bool {
 	start := time.Now()
@@ -564,7 +583,7 @@ func (r *Replica) snapshot() bool {
 	s := v.hold(r.cur, r.loaded, start.UTC())
 	changes := r.changes
 	r.changes = 0
-	r.endJournal() // what comes now goes into one with a higher number than the snapshot
+	r.endJournal() // later changes go into one with a higher number than the snapshot
 	n := r.files.take()
 	r.mu.Unlock()
 	held := time.Since(start)
@@ -578,15 +597,16 @@ func (r *Replica) snapshot() bool {
 		return false
 	}
 	if err := r.files.prune(); err != nil {
-		r.log.Warn("old files of the number index stay", "error", err)
+		r.log.Warn("cannot remove old files of the number index", "error", err)
 	}
 	r.change(func(st *Status) {
 		if st.DiskError != "" {
-			r.log.Info("the number index is on disk again", "position", s.Position)
+			r.log.Info("writing the number index to disk again", "position", s.Position)
 		}
 		st.Snapshot, st.DiskError = s.At, ""
 	})
 	r.m.snapshots.Inc()
-	r.log.Info("snapshot of the number index written", "numbers", s.Numbers, "position", s.Position, "bytes", size, "took", time.Since(start), "heldUp", held)
+	r.log.Info("snapshot of the number index written", "numbers", s.Numbers, "position", s.Position, "bytes", size,
+		"took", time.Since(start), "heldUp", held)
 	return true
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
 
-// image copies the directory as a crash at this moment would leave it.
+// image returns a copy of the directory as a crash at this moment would leave it.
 func image(t testing.TB, dir string) string {
 	t.Helper()
 	to := t.TempDir()
@@ -27,7 +27,7 @@ func image(t testing.TB, dir string) string {
 	return to
 }
 
-// away is a source that nobody can reach.
+// away returns an unreachable source.
 func away() *memSource {
 	s := newSource()
 	s.down = errors.New("connection refused")
@@ -40,7 +40,9 @@ func glob(t testing.TB, dir, pattern string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(pattern, partExt) && filepath.Ext(n) != "" })
+	return slices.DeleteFunc(names, func(n string) bool {
+		return !strings.HasSuffix(pattern, partExt) && filepath.Ext(n) != ""
+	})
 }
 
 func TestLoadAndFollow(t *testing.T) {
@@ -58,18 +60,17 @@ func TestLoadAndFollow(t *testing.T) {
 	if err := n.r.Ready(); err != nil {
 		t.Errorf("Ready = %v", err)
 	}
-	// Positions that other topics take do not keep it from being level.
+	// Positions used by other topics do not prevent it from being up to date.
 	n.wait(src.other(3))
 	if s := n.r.Status(); s.Position != src.head || s.Head != src.head || !s.CaughtUp {
-		t.Errorf("status %+v, want level with %d", s, src.head)
+		t.Errorf("status %+v, want position %d and caught up", s, src.head)
 	}
 	if src.scans != 1 {
 		t.Errorf("%d scans, want 1", src.scans)
 	}
 }
 
-// TestChangesDuringTheFirstLoad: the index is handed out only once it is level with the head of the start, and holds what
-// was changed while it was loaded.
+// TestChangesDuringTheFirstLoad: the index contains the changes made while it was loaded.
 func TestChangesDuringTheFirstLoad(t *testing.T) {
 	src := newSource()
 	seed(src)
@@ -93,7 +94,7 @@ func TestNeverLoaded(t *testing.T) {
 	n := start(t, t.TempDir(), src, Config{})
 	n.until("source error", func(s Status) bool { return s.SourceError != "" })
 	if n.r.View() != nil || n.r.Route() != nil {
-		t.Error("there is a view though nothing was ever loaded")
+		t.Error("there is a view although nothing was ever loaded")
 	}
 	if err := n.r.Ready(); err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("Ready = %v, want what is wrong with the source", err)
@@ -103,11 +104,11 @@ func TestNeverLoaded(t *testing.T) {
 	n.wait(p)
 	n.check()
 	if err := n.r.Ready(); err != nil {
-		t.Errorf("Ready = %v once the source is there", err)
+		t.Errorf("Ready = %v once the source is available", err)
 	}
 }
 
-// TestRestartWithoutSource: killed at any moment, it comes back with the last change it had applied.
+// TestRestartWithoutSource: killed at any moment, it restarts with the last change that it had applied.
 func TestRestartWithoutSource(t *testing.T) {
 	src := newSource()
 	p := seed(src)
@@ -119,25 +120,25 @@ func TestRestartWithoutSource(t *testing.T) {
 		n.wait(src.commit(number(i, "fabrikam", fmt.Sprintf("late-%d", i))))
 		crashed := start(t, image(t, dir), away(), Config{})
 		check(t, crashed.r.View(), src.state)
-		crashed.until("source away", func(s Status) bool { return s.SourceError != "" })
+		crashed.until("source unavailable", func(s Status) bool { return s.SourceError != "" })
 		if err := crashed.r.Ready(); err != nil {
-			t.Errorf("Ready = %v, want ready: the source is away and there is an index", err)
+			t.Errorf("Ready = %v, want ready: the source is unavailable and there is an index", err)
 		}
 		if i%7 == 0 {
 			n.r.snapshot()
 		}
 		crashed.stop()
 	}
-	// After an orderly end there is a snapshot of the last state.
+	// After an orderly shutdown there is a snapshot of the last state.
 	n.stop()
 	r := open(t, dir, away(), Config{})
 	check(t, r.View(), src.state)
 	if r.changes != 0 {
-		t.Errorf("%d entries had to be replayed after an orderly end, want none", r.changes)
+		t.Errorf("%d entries had to be replayed after an orderly shutdown, want none", r.changes)
 	}
 }
 
-// TestSeveralCrashesInARow: each process begins another journal; together they give the whole.
+// TestSeveralCrashesInARow: each process starts a new journal; together they give the complete index.
 func TestSeveralCrashesInARow(t *testing.T) {
 	src := newSource()
 	p := seed(src)
@@ -157,7 +158,7 @@ func TestSeveralCrashesInARow(t *testing.T) {
 	}
 }
 
-// history makes a directory with two snapshots and journals after each, and returns the model after every position.
+// history returns a directory with two snapshots and journals after each, and the model after every position.
 func history(t *testing.T) (dir string, src *memSource, newest string, states []*model) {
 	t.Helper()
 	src = newSource()
@@ -200,7 +201,8 @@ func changesOf(t testing.TB, e feed.Entry) []domain.Change {
 	return c
 }
 
-// damage calls do with copies of a file, each damaged in another way: cut at any length, or with one bit turned.
+// damage calls do for copies of a file, each damaged in a different way: truncated to some length, or with one bit
+// flipped.
 func damage(t *testing.T, path string, seed uint64, do func(what string)) {
 	t.Helper()
 	whole, err := os.ReadFile(path)
@@ -226,7 +228,7 @@ func damage(t *testing.T, path string, seed uint64, do func(what string)) {
 		i, bit := r.IntN(len(b)), r.IntN(8)
 		b[i] ^= 1 << bit
 		write(b)
-		do(fmt.Sprintf("bit %d of byte %d of %d turned", bit, i, len(whole)))
+		do(fmt.Sprintf("bit %d of byte %d of %d flipped", bit, i, len(whole)))
 	}
 	write(append(append([]byte(nil), whole...), 0))
 	do("a byte too long")
@@ -252,7 +254,8 @@ func TestDamagedSnapshot(t *testing.T) {
 	check(t, r.View(), src.state)
 }
 
-// TestBothSnapshotsDamaged: then there is no index, rather than a wrong one, and both files stay for a key that is back.
+// TestBothSnapshotsDamaged: then there is no index rather than a wrong one, and both files stay in case the right key
+// becomes available again.
 func TestBothSnapshotsDamaged(t *testing.T) {
 	dir, src, _, _ := history(t)
 	shots := glob(t, dir, "snapshot-*")
@@ -270,7 +273,7 @@ func TestBothSnapshotsDamaged(t *testing.T) {
 	if n.r.View() != nil {
 		t.Fatal("an index was made of damaged snapshots")
 	}
-	n.until("source away", func(s Status) bool { return s.SourceError != "" })
+	n.until("source unavailable", func(s Status) bool { return s.SourceError != "" })
 	if n.r.Ready() == nil {
 		t.Error("ready without an index")
 	}
@@ -278,13 +281,13 @@ func TestBothSnapshotsDamaged(t *testing.T) {
 		t.Errorf("%d snapshots left, want both: %v", len(left), left)
 	}
 	n.stop()
-	// The database is back: it loads anew.
+	// The database is available again: the index is reloaded.
 	n = start(t, dir, src, Config{})
 	n.wait(src.head)
 	n.check()
 }
 
-// TestDamagedJournal: a journal damaged at any place gives a state that once was, never one that never was.
+// TestDamagedJournal: a journal damaged at any place gives a state that once existed, never any other.
 func TestDamagedJournal(t *testing.T) {
 	dir, _, _, states := history(t)
 	journals := glob(t, dir, "journal-*")
@@ -305,11 +308,11 @@ func TestDamagedJournal(t *testing.T) {
 		check(t, v, states[i])
 	})
 	if len(reached) < 4 {
-		t.Errorf("the damage led to %d states only: the test looks at too little", len(reached))
+		t.Errorf("the damage led to %d states only: the test covers too little", len(reached))
 	}
 }
 
-// TestMissingJournal: with a journal lost between two others, what came after the hole is not applied.
+// TestMissingJournal: if a journal between two others is missing, the changes after the gap are not applied.
 func TestMissingJournal(t *testing.T) {
 	dir, _, newest, _ := history(t)
 	for _, j := range glob(t, dir, "journal-*")[:1] {
@@ -321,13 +324,13 @@ func TestMissingJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := open(t, dir, away(), Config{})
-	// The first snapshot is of the seed; the journal that is left goes on from a later state.
+	// The first snapshot is that of seed; the remaining journal continues a later state.
 	src := newSource()
 	seed(src)
 	check(t, r.View(), src.state)
 }
 
-// TestWrongKey: files sealed with another key are no index and are not set aside.
+// TestWrongKey: files sealed with another key are not used and not set aside.
 func TestWrongKey(t *testing.T) {
 	dir, src, _, _ := history(t)
 	r, err := Open(Config{}, dir, away(), badSealer{}, discard(), nil)
@@ -341,7 +344,7 @@ type badSealer struct{ testSealer }
 
 func (badSealer) Open(string, []byte) ([]byte, error) { return nil, errors.New("wrong key") }
 
-// TestGap: when the feed no longer holds what was missed, everything is loaded anew while the old index serves.
+// TestGap: when the feed no longer holds the missed entries, everything is reloaded while the old index serves.
 func TestGap(t *testing.T) {
 	src := newSource()
 	p := seed(src)
@@ -362,7 +365,7 @@ func TestGap(t *testing.T) {
 		time.Sleep(time.Millisecond) // polls a counter; nothing depends on its length
 	}
 	if n.r.View() != old {
-		t.Error("the old view is gone before the new one is there")
+		t.Error("the old view was removed before the new one was ready")
 	}
 	if got, ok := old.Number("+442079460002"); !ok || got.Account.Name != "contoso" {
 		t.Errorf("the old view no longer answers: %+v", got)
@@ -370,7 +373,7 @@ func TestGap(t *testing.T) {
 	close(hold)
 	n.wait(p)
 	n.check()
-	// The new state is on the disk too, whatever the old journals say.
+	// The new state is on disk too, whatever the old journals say.
 	n.until("a newer snapshot", func(s Status) bool {
 		return s.Snapshot.After(s.SyncedAt.Add(-time.Minute)) && len(glob(t, dir, "snapshot-*")) == 2
 	})
@@ -397,7 +400,7 @@ func TestSetBack(t *testing.T) {
 	n.check()
 }
 
-// TestBadEntries: an entry that cannot be read makes everything be loaded anew; a change that makes no sense is left out.
+// TestBadEntries: an entry that cannot be read triggers a full reload; an invalid change is ignored.
 func TestBadEntries(t *testing.T) {
 	src := newSource()
 	p := seed(src)
@@ -423,10 +426,10 @@ func TestBadEntries(t *testing.T) {
 	}
 }
 
-// failing is a disk with room for so many bytes.
+// failing is a disk with limited space.
 type failing struct {
 	mu    sync.Mutex
-	room  int // -1: no end
+	room  int // bytes left; -1: no limit
 	fails int
 }
 
@@ -461,8 +464,8 @@ func (f *failingFile) Write(b []byte) (int, error) {
 
 func (d *failing) set(room int) { d.mu.Lock(); defer d.mu.Unlock(); d.room = room }
 
-// TestDiskFull: calls go on by what is provisioned, the trouble is told, what was on the disk stays good, and once there
-// is room again so is the rest.
+// TestDiskFull: calls are still routed by provisioned data, the problem is reported, what was on disk stays valid, and
+// once there is space again the rest is written.
 func TestDiskFull(t *testing.T) {
 	src := newSource()
 	p := seed(src)
@@ -472,14 +475,14 @@ func TestDiskFull(t *testing.T) {
 	n.wait(p)
 	n.until("first snapshot", func(s Status) bool { return !s.Snapshot.IsZero() })
 	n.wait(src.commit(number(0, "fabrikam", "on-disk")))
-	disk.set(100) // not enough for a batch, so that it is half written
+	disk.set(100) // not enough for a batch, so that it is written in part
 	n.wait(src.commit(number(1, "fabrikam", "in-memory")))
 	n.check()
 	n.until("the disk's error", func(s Status) bool { return strings.Contains(s.DiskError, "no space left") })
 	if n.r.snapshot() {
 		t.Fatal("a snapshot was written on a full disk")
 	}
-	for _, extra := range []int{0, 300, 900} { // more half-written files
+	for _, extra := range []int{0, 300, 900} { // more incomplete files
 		disk.set(extra)
 		n.wait(src.commit(number(2, "fabrikam", fmt.Sprint("more-", extra))))
 	}
@@ -489,14 +492,14 @@ func TestDiskFull(t *testing.T) {
 	}
 	r := open(t, image(t, dir), away(), Config{})
 	if h := r.View().CustomHeader("+442079460000"); h != "on-disk" {
-		t.Errorf("after a restart the last change that was on the disk reads %q", h)
+		t.Errorf("after a restart, the last change on disk reads %q", h)
 	}
 	if left := glob(t, r.files.dir, "*"+partExt); len(left) > 0 {
-		t.Errorf("unfinished files are left: %v", left)
+		t.Errorf("incomplete files are left: %v", left)
 	}
 	disk.set(-1)
 	if !n.r.snapshot() {
-		t.Fatal("no snapshot though there is room again")
+		t.Fatal("no snapshot although there is space again")
 	}
 	if s := n.r.Status(); s.DiskError != "" {
 		t.Errorf("the disk's error stays: %+v", s)
@@ -506,7 +509,8 @@ func TestDiskFull(t *testing.T) {
 	check(t, open(t, image(t, dir), away(), Config{}).View(), src.state)
 }
 
-// TestSnapshotsAndFilesStayFew: snapshots come after so many changes, and old files go.
+// TestSnapshotsAndFilesStayFew: snapshots are written after the configured number of changes, and old files are
+// removed.
 func TestSnapshotsAndFilesStayFew(t *testing.T) {
 	src := newSource()
 	p := seed(src)
@@ -527,8 +531,8 @@ func TestSnapshotsAndFilesStayFew(t *testing.T) {
 	check(t, open(t, dir, away(), Config{}).View(), src.state)
 }
 
-// TestCrashWhileChangesStream takes images of the directory while changes stream and snapshots are written: each must
-// give the state of its position.
+// TestCrashWhileChangesStream takes images of the directory while changes arrive and snapshots are written: each must
+// give the state at its position.
 func TestCrashWhileChangesStream(t *testing.T) {
 	src := newSource()
 	p := seed(src)
@@ -565,15 +569,15 @@ func TestCrashWhileChangesStream(t *testing.T) {
 	wg.Wait()
 }
 
-// copyDir copies journals, snapshots, and journals once more, which have grown meanwhile: files may come and go, as they
-// might while the image of a disk is taken.
+// copyDir copies journals, then snapshots, then the journals again, which have grown in the meantime: files may appear
+// and disappear, as they may while an image of a disk is taken.
 func copyDir(t testing.TB, from, to string) {
 	t.Helper()
 	entries, err := os.ReadDir(from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, kind := range []string{journalKind, snapshotKind, journalKind} { // a journal once more: it has grown
+	for _, kind := range []string{journalKind, snapshotKind, journalKind} { // journals again: they have grown
 		for _, e := range entries {
 			if !strings.HasPrefix(e.Name(), kind) {
 				continue

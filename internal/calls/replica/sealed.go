@@ -12,39 +12,39 @@ import (
 	"slices"
 )
 
-// Sealer encrypts the key of a file. The purpose binds what is sealed to its place: opening with another purpose fails.
-// Package secret's keyring is one.
+// Sealer encrypts the key of a file. The purpose binds the sealed data to its use: opening it with another purpose
+// fails. The keyring of package secret is a Sealer.
 type Sealer interface {
 	Seal(purpose string, plain []byte) ([]byte, error)
 	Open(purpose string, sealed []byte) ([]byte, error)
 }
 
-// A sealed file is a head, then chunks. The head is
+// A sealed file consists of a head and chunks. The head is
 //
 //	magic   8 bytes, kind and version of the file
 //	length  4 bytes, of what follows
 //	key     2 bytes of length, then the file's AES-256 key sealed by the Sealer
-//	info    what the kind of file says about itself, in the clear
+//	info    description of the file, in the clear
 //
 // and each chunk
 //
 //	length  4 bytes, of the sealed part; the top bit marks the last chunk
 //	sealed  AES-256-GCM; nonce = number of the chunk, associated data = head and length
 //
-// so that a changed, moved, dropped or added byte is found out, and so is a missing end. All integers are little-endian.
+// so that a changed, moved, removed or added byte is detected, and so is a missing end. All integers are little-endian.
 const (
-	chunkBytes = 1 << 20  // of plain text in a snapshot, at most
-	maxChunk   = 16 << 20 // of plain text in any file; a larger length is damage
+	chunkBytes = 1 << 20  // maximum plain text of a chunk in a snapshot
+	maxChunk   = 16 << 20 // maximum plain text of a chunk in any file; a larger length is damage
 	maxHead    = 64 << 10
 	magicBytes = 8
 	lastChunk  = 1 << 31
 	gcmTag     = 16
 )
 
-// errDamaged is what every file is that does not read as it was written.
-var errDamaged = errors.New("the file is damaged or not ours")
+// errDamaged is returned for every file that cannot be read back as it was written.
+var errDamaged = errors.New("the file is damaged or of another kind")
 
-// errTorn is a file that ends too early: for a journal the usual end after a crash.
+// errTorn is returned for a file that ends too early, as a journal usually does after a crash.
 var errTorn = fmt.Errorf("%w: it ends inside a chunk", errDamaged)
 
 // sealedWriter writes a sealed file. It buffers; see flush.
@@ -109,8 +109,8 @@ type sealedReader struct {
 	done  bool
 }
 
-// newSealedReader reads the head, which begins with one of the magics. Whatever is wrong with it is errDamaged, but for
-// errors of r itself.
+// newSealedReader reads the head, which must begin with one of the magics. It returns errDamaged for every problem
+// except errors of r itself.
 func newSealedReader(r io.Reader, purpose string, s Sealer, magics ...string) (*sealedReader, error) {
 	sr := &sealedReader{r: bufio.NewReaderSize(r, 256<<10)}
 	fixed := make([]byte, magicBytes+4)
@@ -118,11 +118,11 @@ func newSealedReader(r io.Reader, purpose string, s Sealer, magics ...string) (*
 		return nil, err
 	}
 	if sr.magic = string(fixed[:magicBytes]); !slices.Contains(magics, sr.magic) {
-		return nil, fmt.Errorf("%w: it is no %s of this version", errDamaged, purpose)
+		return nil, fmt.Errorf("%w: not a %s of this version", errDamaged, purpose)
 	}
 	n := binary.LittleEndian.Uint32(fixed[magicBytes:])
 	if n < 2 || n > maxHead {
-		return nil, fmt.Errorf("%w: a head of %d bytes", errDamaged, n)
+		return nil, fmt.Errorf("%w: head of %d bytes", errDamaged, n)
 	}
 	rest := make([]byte, n)
 	if err := sr.full(rest); err != nil {
@@ -130,11 +130,11 @@ func newSealedReader(r io.Reader, purpose string, s Sealer, magics ...string) (*
 	}
 	k := int(binary.LittleEndian.Uint16(rest))
 	if k > len(rest)-2 {
-		return nil, fmt.Errorf("%w: a key of %d bytes", errDamaged, k)
+		return nil, fmt.Errorf("%w: key of %d bytes", errDamaged, k)
 	}
 	key, err := s.Open(purpose, rest[2:2+k])
 	if err != nil {
-		return nil, fmt.Errorf("%w: its key does not open: %w", errDamaged, err)
+		return nil, fmt.Errorf("%w: its key cannot be opened: %w", errDamaged, err)
 	}
 	if sr.aead, err = newAEAD(key); err != nil {
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
@@ -143,12 +143,12 @@ func newSealedReader(r io.Reader, purpose string, s Sealer, magics ...string) (*
 	return sr, nil
 }
 
-// next returns the next chunk's plain text; it stays valid. io.EOF comes after the last chunk only, errTorn if the file
-// ends before it.
+// next returns the next chunk's plain text, which stays valid. It returns io.EOF only after the last chunk, and errTorn
+// if the file ends before it.
 func (s *sealedReader) next() ([]byte, error) {
 	if s.done {
 		if _, err := s.r.ReadByte(); err != io.EOF {
-			return nil, fmt.Errorf("%w: there is something after its end", errDamaged)
+			return nil, fmt.Errorf("%w: data after its end", errDamaged)
 		}
 		return nil, io.EOF
 	}
@@ -159,7 +159,7 @@ func (s *sealedReader) next() ([]byte, error) {
 	length := binary.LittleEndian.Uint32(l[:])
 	n := length &^ lastChunk
 	if n < gcmTag || n > maxChunk+gcmTag {
-		return nil, fmt.Errorf("%w: a chunk of %d bytes", errDamaged, n)
+		return nil, fmt.Errorf("%w: chunk of %d bytes", errDamaged, n)
 	}
 	sealed := make([]byte, n)
 	if err := s.full(sealed); err != nil {
@@ -167,7 +167,7 @@ func (s *sealedReader) next() ([]byte, error) {
 	}
 	plain, err := s.aead.Open(sealed[:0], nonce(s.chunk), sealed, associated(s.head, length))
 	if err != nil {
-		return nil, fmt.Errorf("%w: chunk %d does not open", errDamaged, s.chunk)
+		return nil, fmt.Errorf("%w: chunk %d cannot be opened", errDamaged, s.chunk)
 	}
 	s.chunk++
 	s.done = length&lastChunk != 0
@@ -190,7 +190,7 @@ func newAEAD(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// nonce: the key is the file's own, so the number of the chunk never repeats under it.
+// nonce returns the nonce of a chunk. Each file has its own key, so no chunk number is used twice with a key.
 func nonce(chunk uint64) []byte {
 	return binary.LittleEndian.AppendUint64(make([]byte, 4, 12), chunk)
 }

@@ -16,9 +16,9 @@ const (
 	snapshotPurpose = "replica/snapshot"
 )
 
-// snapshotInfo is what a snapshot says about itself, in the clear.
+// snapshotInfo is the description of a snapshot, stored in the clear.
 type snapshotInfo struct {
-	// The index is that of this cursor. Programs before the feed had identities wrote its position alone.
+	// The state of the index is that at this cursor. Versions before the feed had identities wrote only its position.
 	feed.Cursor
 	Load     string    `json:"load"`  // id of the last load from the database; empty before the feed had identities
 	At       time.Time `json:"at"`    // when it was taken
@@ -27,15 +27,15 @@ type snapshotInfo struct {
 	Numbers  int64     `json:"numbers"`
 }
 
-// still is the index held still: the table's own copy shares the pages, which never change.
+// still is a frozen state of the index: the copied table shares the pages, which never change.
 type still struct {
 	snapshotInfo
 	table    *table
 	accounts []*domain.AccountRouting // by id; the first is nil
 }
 
-// hold returns the view as it is now. The caller has the writing side to itself; it is held up for the copying of the
-// table only.
+// hold returns the present state of the view. The caller must be the only writer; it waits only while the table is
+// copied.
 func (v *View) hold(cur feed.Cursor, load string, at time.Time) *still {
 	t := v.table.Load()
 	s := &still{table: t.copy(t.used)}
@@ -50,7 +50,7 @@ func (v *View) hold(cur feed.Cursor, load string, at time.Time) *still {
 	return s
 }
 
-// What a snapshot's records begin with.
+// The first byte of a snapshot's records.
 const (
 	recAccount = 1 + iota // id (4), length (4), domain.AccountRouting as JSON
 	recDense              // page (8), 100 values (4 each)
@@ -59,7 +59,7 @@ const (
 	recHeaders            // length (4), as in memory; belongs to the page before it
 )
 
-// writeSnapshot writes a snapshot. Accounts come first, so that whoever reads knows every account a page names.
+// writeSnapshot writes a snapshot. Accounts come first, so that a reader knows every account that a page refers to.
 func writeSnapshot(w io.Writer, s *still, sealer Sealer) (int64, error) {
 	info, err := json.Marshal(s.snapshotInfo)
 	if err != nil {
@@ -140,8 +140,8 @@ func appendValues(b []byte, values []uint32) []byte {
 	return b
 }
 
-// readSnapshot reads a snapshot into a new view. It returns errDamaged for whatever was not written by writeSnapshot: not
-// one byte is believed before its chunk has opened, and the view is not handed out before the last one has.
+// readSnapshot reads a snapshot into a new view. It returns errDamaged for anything that writeSnapshot has not written:
+// it trusts no byte before its chunk has been opened, and returns the view only after the last one has been opened.
 func readSnapshot(r io.Reader, sealer Sealer) (*View, snapshotInfo, error) {
 	var info snapshotInfo
 	sr, err := newSealedReader(r, snapshotPurpose, sealer, snapshotMagic)
@@ -149,21 +149,21 @@ func readSnapshot(r io.Reader, sealer Sealer) (*View, snapshotInfo, error) {
 		return nil, info, err
 	}
 	if err := json.Unmarshal(sr.info, &info); err != nil {
-		return nil, info, fmt.Errorf("%w: its description does not read", errDamaged)
+		return nil, info, fmt.Errorf("%w: its description cannot be read", errDamaged)
 	}
-	// The head is only known to be ours once a chunk has opened; until then it sizes nothing.
+	// The head is authentic only once a chunk has been opened; until then it determines no sizes.
 	first, err := sr.next()
 	if err != nil {
 		return nil, info, err
 	}
 	if info.Pages < 0 || info.Pages > 1<<31 || info.Accounts < 0 || info.Accounts > maxAccounts {
-		return nil, info, fmt.Errorf("%w: its description makes no sense", errDamaged)
+		return nil, info, fmt.Errorf("%w: its description is invalid", errDamaged)
 	}
 	v := newView(info.Pages)
 	v.slab = &slab{}
 	defer func() { v.slab = nil }()
 
-	// One goroutine reads and opens while the other builds.
+	// One goroutine reads and opens chunks while this one builds the view.
 	type chunk struct {
 		plain []byte
 		err   error
@@ -198,13 +198,15 @@ func readSnapshot(r io.Reader, sealer Sealer) (*View, snapshotInfo, error) {
 		}
 	}
 	if v.numbers.Load() != info.Numbers || v.table.Load().used != info.Pages || len(v.names) != info.Accounts {
-		return nil, info, fmt.Errorf("%w: %d numbers, %d pages and %d accounts are not what it says it has", errDamaged, v.numbers.Load(), v.table.Load().used, len(v.names))
+		return nil, info, fmt.Errorf("%w: %d numbers, %d pages and %d accounts do not match its description",
+			errDamaged, v.numbers.Load(), v.table.Load().used, len(v.names))
 	}
 	return v, info, nil
 }
 
-// load applies the records of a chunk of a snapshot of so many pages. Chunks are authentic by now, so what does not fit is a mistake of ours rather than
-// an attack; it is checked all the same, because a bad value would crash a look-up later.
+// load applies the records of a chunk of a snapshot with the given number of pages. The chunk is authentic by now, so
+// an invalid record is a mistake of ours rather than an attack; it is checked nevertheless, because a bad value would
+// crash a look-up later.
 func (v *View) load(b []byte, pages int, last *slot) (*slot, error) {
 	bad := func(what string) (*slot, error) { return nil, fmt.Errorf("%w: %s", errDamaged, what) }
 	t := v.table.Load()
@@ -215,15 +217,16 @@ func (v *View) load(b []byte, pages int, last *slot) (*slot, error) {
 		switch kind {
 		case recAccount:
 			if len(b) < 8 {
-				return bad("a short account")
+				return bad("account record too short")
 			}
 			id, n := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
 			if uint64(len(b)-8) < uint64(n) {
-				return bad("a short account")
+				return bad("account record too short")
 			}
 			a := new(domain.AccountRouting)
-			if err := json.Unmarshal(b[8:8+n], a); err != nil || a.Name == "" || id == 0 || id != max(v.accounts.next, 1) || v.names[a.Name] != 0 {
-				return bad("an account that makes no sense")
+			if err := json.Unmarshal(b[8:8+n], a); err != nil || a.Name == "" || id == 0 ||
+				id != max(v.accounts.next, 1) || v.names[a.Name] != 0 {
+				return bad("invalid account record")
 			}
 			v.names[a.Name], v.accounts.next = id, id+1
 			if a.Deleted {
@@ -237,56 +240,56 @@ func (v *View) load(b []byte, pages int, last *slot) (*slot, error) {
 			b = b[8+n:]
 		case recDense, recSame, recSparse:
 			if len(b) < 8 {
-				return bad("a short page")
+				return bad("page record too short")
 			}
 			page := binary.LittleEndian.Uint64(b)
 			b = b[8:]
 			if page > 999_999_999_999_999/pageSize || t.find(page) != nil || !t.room() {
-				return bad("a page that cannot be")
+				return bad("invalid page record")
 			}
 			var full *dense
 			var part *sparse
 			n := 0
 			if kind == recDense {
 				if len(b) < 4*pageSize {
-					return bad("a short page")
+					return bad("page record too short")
 				}
 				full = v.slab.page(pages - t.used)
 				for i := range full {
 					x := binary.LittleEndian.Uint32(b[4*i:])
 					if x != 0 && !goodValue(x) {
-						return bad("a number of an unknown account")
+						return bad("number of an unknown account")
 					}
 					full[i] = x
 				}
 				n, b = pageCount(full, nil), b[4*pageSize:]
 			} else {
 				if len(b) < 16 {
-					return bad("a short page")
+					return bad("page record too short")
 				}
 				part = &sparse{there: bitmap{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])}}
 				b = b[16:]
 				n = part.there.count()
 				if n == 0 || part.there[1]>>(pageSize-64) != 0 {
-					return bad("a page that cannot be")
+					return bad("invalid page record")
 				}
 				if kind == recSame {
 					if len(b) < 4 {
-						return bad("a short page")
+						return bad("page record too short")
 					}
 					part.same, b = binary.LittleEndian.Uint32(b), b[4:]
 					if !goodValue(part.same) {
-						return bad("a number of an unknown account")
+						return bad("number of an unknown account")
 					}
 				} else {
 					if len(b) < 4*n {
-						return bad("a short page")
+						return bad("page record too short")
 					}
 					part.values = make([]uint32, n)
 					for i := range part.values {
 						part.values[i] = binary.LittleEndian.Uint32(b[4*i:])
 						if !goodValue(part.values[i]) {
-							return bad("a number of an unknown account")
+							return bad("number of an unknown account")
 						}
 					}
 					b = b[4*n:]
@@ -298,21 +301,21 @@ func (v *View) load(b []byte, pages int, last *slot) (*slot, error) {
 			v.bytes.Add(int64(pageBytes(full, part, nil)))
 		case recHeaders:
 			if len(b) < 4 {
-				return bad("short header values")
+				return bad("header record too short or misplaced")
 			}
 			n := binary.LittleEndian.Uint32(b)
 			if uint64(len(b)-4) < uint64(n) || last == nil || last.headers.Load() != nil {
-				return bad("short header values")
+				return bad("header record too short or misplaced")
 			}
 			h := &headers{data: string(b[4 : 4+n])}
 			if !h.valid() {
-				return bad("header values that make no sense")
+				return bad("invalid header record")
 			}
 			last.headers.Store(h)
 			v.bytes.Add(int64(pageBytes(nil, nil, h)))
 			b = b[4+n:]
 		default:
-			return bad("an unknown record")
+			return bad("unknown record")
 		}
 	}
 	return last, nil

@@ -20,31 +20,32 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
 
-// memSource is a provisioning store in memory that can be told to fail.
+// memSource is a provisioning store in memory that can be made to fail.
 type memSource struct {
 	mu       sync.Mutex
 	database string
 	state    *model
 	entries  []feed.Entry
 	head     feed.Position
-	pruned   feed.Position // entries up to here are gone
+	pruned   feed.Position // entries up to here were removed
 	ids      map[feed.Position]int64
-	down     error         // answers everything while set
-	slow     time.Duration // how long the answer to a read is on its way
-	poll     time.Duration // the longest time that Wait waits
+	down     error         // returned by every call while set
+	slow     time.Duration // delay before a read returns its result
+	poll     time.Duration // the longest time that Wait blocks
 	scans    int
 	wake     chan struct{}
 	scanHook func() // called between two pieces of a scan
 }
 
 func newSource() *memSource {
-	return &memSource{database: "d1", state: newModel(), ids: map[feed.Position]int64{}, wake: make(chan struct{}), poll: 20 * time.Millisecond}
+	return &memSource{database: "d1", state: newModel(), ids: map[feed.Position]int64{}, wake: make(chan struct{}),
+		poll: 20 * time.Millisecond}
 }
 
-// lastID gives every entry an id of its own, whatever the source: one source's history differs from another's.
+// lastID gives every entry a unique id across all sources: the histories of two sources differ.
 var lastID atomic.Int64
 
-// cursor is the place at a position. The caller holds mu.
+// cursor returns the cursor at a position. The caller holds mu.
 func (s *memSource) cursor(p feed.Position) feed.Cursor {
 	return feed.Cursor{Database: s.database, Position: p, Entry: s.ids[p]}
 }
@@ -67,10 +68,11 @@ func (s *memSource) commit(changes ...domain.Change) feed.Position {
 func (s *memSource) append(payload []byte) {
 	s.head++
 	s.ids[s.head] = lastID.Add(1)
-	s.entries = append(s.entries, feed.Entry{Position: s.head, ID: s.ids[s.head], Topic: feed.Provisioning, At: time.Now().UTC(), Payload: payload})
+	s.entries = append(s.entries, feed.Entry{Position: s.head, ID: s.ids[s.head], Topic: feed.Provisioning,
+		At: time.Now().UTC(), Payload: payload})
 }
 
-// back returns the source as it was at a position: what a restore of a backup, or a standby that was behind, would be.
+// back returns the source as it was at a position, as after a restore of a backup or a failover to a lagging standby.
 func (s *memSource) back(t testing.TB, to feed.Position) *memSource {
 	t.Helper()
 	old := newSource()
@@ -84,14 +86,15 @@ func (s *memSource) back(t testing.TB, to feed.Position) *memSource {
 	return old
 }
 
-// become makes s the other source, under the feet of whoever reads it.
+// become turns s into the other source while it is being read.
 func (s *memSource) become(o *memSource) {
 	s.set(func() {
-		s.database, s.state, s.entries, s.head, s.pruned, s.ids = o.database, o.state, o.entries, o.head, o.pruned, o.ids
+		s.database, s.state, s.entries, s.head, s.pruned, s.ids = o.database, o.state, o.entries,
+			o.head, o.pruned, o.ids
 	})
 }
 
-// other takes positions for another topic.
+// other uses n positions for another topic.
 func (s *memSource) other(n int) feed.Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,7 +148,8 @@ func (s *memSource) read(topic string, after feed.Cursor, limit int) (feed.Page,
 	if err := after.Verify(feed.State{Head: page.Head, Pruned: s.pruned, Entry: s.ids[after.Position]}); err != nil {
 		return page, err
 	}
-	i, _ := slices.BinarySearchFunc(s.entries, after.Position+1, func(e feed.Entry, p feed.Position) int { return int(e.Position - p) })
+	i, _ := slices.BinarySearchFunc(s.entries, after.Position+1,
+		func(e feed.Entry, p feed.Position) int { return int(e.Position - p) })
 	page.Entries = slices.Clone(s.entries[i:min(len(s.entries), i+limit)])
 	if len(page.Entries) == limit {
 		page.Next = s.cursor(page.Entries[limit-1].Position)
@@ -160,7 +164,7 @@ func (s *memSource) Wait(ctx context.Context, after feed.Position) error {
 	if head > after || down != nil {
 		return down
 	}
-	poll := time.NewTimer(every) // the wake-up may have come between the read and this
+	poll := time.NewTimer(every) // the wake-up may have happened since the read
 	defer poll.Stop()
 	select {
 	case <-wake:
@@ -200,7 +204,7 @@ func (s *memSource) Scan(_ context.Context, apply func([]domain.Change) error) (
 	return at, nil
 }
 
-// testSealer seals with one key for all.
+// testSealer seals everything with one key.
 type testSealer struct{ cipher.AEAD }
 
 func newSealer() testSealer {
@@ -313,7 +317,8 @@ func check(t testing.TB, v *View, m *model) {
 }
 
 func number(i int, account, header string) domain.Change {
-	return domain.Change{Number: &domain.NumberRouting{Key: 442079460000 + uint64(i), Account: account, Services: domain.ServiceSet(0).With(domain.DirectRouting), CustomHeader: header}}
+	return domain.Change{Number: &domain.NumberRouting{Key: 442079460000 + uint64(i), Account: account,
+		Services: domain.ServiceSet(0).With(domain.DirectRouting), CustomHeader: header}}
 }
 
 func gone(i int) domain.Change {
@@ -321,11 +326,11 @@ func gone(i int) domain.Change {
 }
 
 func account(name, label string) domain.Change {
-	return domain.Change{Account: &domain.AccountRouting{Name: name, Subdomain: label, SubdomainLive: label != "", CallScreening: true,
-		Enabled: domain.ServiceSet(0).With(domain.DirectRouting)}}
+	return domain.Change{Account: &domain.AccountRouting{Name: name, Subdomain: label, SubdomainLive: label != "",
+		CallScreening: true, Enabled: domain.ServiceSet(0).With(domain.DirectRouting)}}
 }
 
-// seed provisions three accounts and 260 numbers in three pages, of which one is mixed.
+// seed provisions three accounts and 260 numbers in three pages, one of them mixed.
 func seed(s *memSource) feed.Position {
 	s.commit(account("contoso", "contoso"), account("fabrikam", "fab"))
 	var batch []domain.Change

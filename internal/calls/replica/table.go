@@ -6,12 +6,12 @@ import (
 	"unsafe"
 )
 
-// table finds pages by number: open addressing with linear probing. One writer inserts and swaps pages; any number of
-// readers look up meanwhile. A slot once taken keeps its key for the life of the table.
+// table finds pages by number: open addressing with linear probing. One writer inserts and swaps pages while any number
+// of readers look up. A slot in use keeps its key for the lifetime of the table.
 type table struct {
 	slots []slot
 	shift uint8
-	used  int // slots taken; the writer's
+	used  int // slots in use; for the writer only
 }
 
 // slot is one page. full, part and headers are swapped one at a time: a reader may see a number's new value with its
@@ -25,7 +25,7 @@ type slot struct {
 
 const slotBytes = 32
 
-// newTable makes a table that takes n pages without growing.
+// newTable returns a table with room for n pages.
 func newTable(n int) *table {
 	size := 64
 	for size*2/3 < n {
@@ -36,7 +36,7 @@ func newTable(n int) *table {
 	return t
 }
 
-// find returns the page's slot, nil if it has none.
+// find returns the page's slot, or nil if it has none.
 func (t *table) find(page uint64) *slot {
 	mask := uint64(len(t.slots) - 1)
 	for i := page * 0x9E3779B97F4A7C15 >> t.shift; ; i = (i + 1) & mask {
@@ -50,7 +50,7 @@ func (t *table) find(page uint64) *slot {
 	}
 }
 
-// value returns the value of number i of the page in the slot, 0 if it is not there.
+// value returns the value of number i of the page in the slot, or 0 if it is not present.
 func (s *slot) value(i int) uint32 {
 	for {
 		if p := s.full.Load(); p != nil {
@@ -59,11 +59,11 @@ func (s *slot) value(i int) uint32 {
 		if p := s.part.Load(); p != nil {
 			return p.value(i)
 		}
-		// The writer was between the two stores of publish; the other is set by now.
+		// The writer was between the two stores of publish; the other pointer is set by now.
 	}
 }
 
-// publish swaps the slot's page. The new part is stored before the old one is taken away, so that one is always there.
+// publish swaps the slot's page. It stores the new part before it removes the old one, so that one is always present.
 func (s *slot) publish(full *dense, part *sparse, h *headers) {
 	s.headers.Store(h)
 	if full != nil {
@@ -75,7 +75,7 @@ func (s *slot) publish(full *dense, part *sparse, h *headers) {
 	s.full.Store(nil)
 }
 
-// insert puts a page in that is not there yet. The table must have room.
+// insert inserts a page that is not in the table yet. The table must have room.
 func (t *table) insert(page uint64, full *dense, part *sparse, h *headers) {
 	mask := uint64(len(t.slots) - 1)
 	i := page * 0x9E3779B97F4A7C15 >> t.shift
@@ -88,11 +88,11 @@ func (t *table) insert(page uint64, full *dense, part *sparse, h *headers) {
 	t.used++
 }
 
-// room tells whether one more page may be inserted.
+// room reports whether one more page may be inserted.
 func (t *table) room() bool { return t.used < len(t.slots)*2/3 }
 
-// copy returns the same pages in a table of their own; pages without numbers are left behind. The
-// pages themselves are shared: they never change.
+// copy returns a table with room for n pages and the same pages, except those without numbers. The pages themselves are
+// shared: they never change.
 func (t *table) copy(n int) *table {
 	c := newTable(n)
 	for i := range t.slots {
@@ -110,7 +110,7 @@ func (t *table) copy(n int) *table {
 	return c
 }
 
-// pageBytes is what a page takes on the heap, after the allocator's size classes.
+// pageBytes returns the heap size of a page, by the allocator's size classes.
 func pageBytes(full *dense, part *sparse, h *headers) (n int) {
 	if full != nil {
 		n += 416
@@ -123,7 +123,7 @@ func pageBytes(full *dense, part *sparse, h *headers) (n int) {
 	return n
 }
 
-// sizeClass rounds up to about what the allocator takes.
+// sizeClass rounds n up approximately as the allocator does.
 func sizeClass(n int) int {
 	switch {
 	case n <= 8:

@@ -12,8 +12,8 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
 
-// View is the number index. Reading it never blocks and is safe for any number of goroutines; it goes on changing as the
-// feed is followed, so that two look-ups may see two states. It implements route.View.
+// View is the number index. Reads never block and are safe for concurrent use. The view keeps changing as the feed is
+// followed, so that two look-ups may see different states. It implements route.View.
 type View struct {
 	table    atomic.Pointer[table]
 	accounts accounts
@@ -22,14 +22,14 @@ type View struct {
 	numbers atomic.Int64 // numbers in the index
 	bytes   atomic.Int64 // heap bytes of pages, without the table
 
-	// The writer's; guarded by the replica's mutex, or by having the view to oneself while it is loaded.
+	// For the writer; guarded by the replica's mutex, or not shared yet while the view is loaded.
 	names map[string]uint32 // account name -> id, deleted ones too: numbers may still name them
 	draft draft
 	at    uint64 // page in draft
 	slot  *slot  // its slot; nil if it has none yet
 	dirty bool   // draft differs from what is published
 	open  bool   // draft holds a page
-	slab  *slab  // memory of new pages while everything is loaded; nil afterwards
+	slab  *slab  // memory of new pages during a full load; nil afterwards
 }
 
 var _ route.View = (*View)(nil)
@@ -45,7 +45,7 @@ func (v *View) Number(n domain.E164) (route.Number, bool) {
 	return v.ByKey(n.Key())
 }
 
-// ByKey is Number by domain.E164.Key.
+// ByKey returns the same as Number for a domain.E164.Key.
 func (v *View) ByKey(key uint64) (route.Number, bool) {
 	val := v.value(key)
 	if val == 0 {
@@ -53,7 +53,8 @@ func (v *View) ByKey(key uint64) (route.Number, bool) {
 	}
 	a := v.accounts.get(val >> serviceBits)
 	if a == nil {
-		// The account went, the change that takes the number away is on its way: nobody's number is not provisioned.
+		// The account was deleted and the change that removes the number follows: a number without an account is not
+		// provisioned.
 		return route.Number{}, false
 	}
 	return route.Number{Account: a, Services: domain.ServiceSet(val&(1<<serviceBits-1)) << 1}, true
@@ -89,15 +90,15 @@ func (v *View) AccountByLabel(label string) *domain.AccountRouting {
 	}
 	a := v.accounts.get(id.(uint32))
 	if a == nil || a.Subdomain != label {
-		return nil // it is just changing hands
+		return nil // the label is moving to another account
 	}
 	return a
 }
 
-// Numbers returns how many numbers are in the index.
+// Numbers returns the number of numbers in the index.
 func (v *View) Numbers() int64 { return v.numbers.Load() }
 
-// missing returns how many numbers of the index are not in another.
+// missing returns how many numbers of v are not in the view in.
 func (v *View) missing(in *View) (n int64) {
 	slots := v.table.Load().slots
 	for i := range slots {
@@ -111,7 +112,7 @@ func (v *View) missing(in *View) (n int64) {
 	return n
 }
 
-// Bytes returns about how many bytes of the heap numbers and header values take, without accounts.
+// Bytes returns the approximate heap size of numbers and header values, without accounts.
 func (v *View) Bytes() int64 {
 	return v.bytes.Load() + int64(len(v.table.Load().slots))*slotBytes
 }
@@ -119,15 +120,15 @@ func (v *View) Bytes() int64 {
 // accounts holds the accounts by id, in blocks that never move, so that readers need no lock.
 type accounts struct {
 	blocks atomic.Pointer[[]*accountBlock]
-	next   uint32 // id of the next new account; the writer's. 0 until the first, which gets 1
+	next   uint32 // id of the next new account, for the writer only; 0 before the first, which gets 1
 }
 
 const accountsPerBlock = 1024
 
 type accountBlock [accountsPerBlock]atomic.Pointer[domain.AccountRouting]
 
-// get returns an account by an id that was given out, nil if it was deleted. What is returned is not read here: that
-// would be one more cache miss for each look-up.
+// get returns the account with an id in use, or nil if it was deleted. It does not read the account: that would be one
+// more cache miss for each look-up.
 func (a *accounts) get(id uint32) *domain.AccountRouting {
 	return (*a.blocks.Load())[id/accountsPerBlock][id%accountsPerBlock].Load()
 }
@@ -151,8 +152,8 @@ func (a *accounts) set(id uint32, r *domain.AccountRouting) {
 
 var errAccounts = fmt.Errorf("number index: more than %d accounts", maxAccounts)
 
-// account returns the id of the account of that name, making one up with nothing enabled if it is new: numbers may come
-// before their account.
+// account returns the id of the account of that name. If it is new, it creates one with nothing enabled: numbers may
+// arrive before their account.
 func (v *View) account(name string) (uint32, error) {
 	if id, ok := v.names[name]; ok {
 		return id, nil
@@ -167,14 +168,14 @@ func (v *View) account(name string) (uint32, error) {
 	return id, nil
 }
 
-// errPayload is a feed entry that cannot be read: nobody knows what it would have changed.
+// errPayload is returned for a feed entry that cannot be read: its changes are unknown.
 var errPayload = errors.New("number index: a feed entry cannot be read")
 
-// errChange is a change that nobody can apply.
-var errChange = errors.New("number index: a change makes no sense")
+// errChange is returned for an invalid change.
+var errChange = errors.New("number index: invalid change")
 
-// apply makes changes visible, in order, those to one page together. The caller has the writing side to itself. Changes
-// that make no sense are told to bad and left out, so that one of them does not keep all others away; bad may be nil.
+// apply makes changes visible, in order, those to one page together. The caller must be the only writer. Invalid
+// changes are passed to bad and ignored, so that they do not block all others; bad may be nil.
 func (v *View) apply(changes []domain.Change, bad func(error)) error {
 	defer v.flush()
 	for i := range changes {
@@ -186,7 +187,7 @@ func (v *View) apply(changes []domain.Change, bad func(error)) error {
 		case c.Number != nil && c.Account == nil:
 			err = v.applyNumber(c.Number)
 		default:
-			err = fmt.Errorf("%w: it holds not exactly one of account and number", errChange)
+			err = fmt.Errorf("%w: it must have exactly one of account and number", errChange)
 		}
 		switch {
 		case err == nil:
@@ -201,7 +202,7 @@ func (v *View) apply(changes []domain.Change, bad func(error)) error {
 
 func (v *View) applyAccount(a *domain.AccountRouting) error {
 	if a.Name == "" {
-		return fmt.Errorf("%w: an account without a name", errChange)
+		return fmt.Errorf("%w: account without a name", errChange)
 	}
 	id, err := v.account(a.Name)
 	if err != nil {
@@ -226,15 +227,15 @@ func (v *View) applyAccount(a *domain.AccountRouting) error {
 
 func (v *View) applyNumber(n *domain.NumberRouting) error {
 	if domain.E164FromKey(n.Key) == "" {
-		return fmt.Errorf("%w: %d is no number", errChange, n.Key)
+		return fmt.Errorf("%w: %d is not a number", errChange, n.Key)
 	}
 	val := uint32(0)
 	if !n.Deleted {
 		if n.Account == "" {
-			return fmt.Errorf("%w: a number without an account", errChange)
+			return fmt.Errorf("%w: number without an account", errChange)
 		}
 		if len(n.CustomHeader) > maxHeader {
-			return fmt.Errorf("%w: a custom header value of %d characters", errChange, len(n.CustomHeader))
+			return fmt.Errorf("%w: custom header value of %d characters", errChange, len(n.CustomHeader))
 		}
 		id, err := v.account(n.Account)
 		if err != nil {
@@ -255,7 +256,7 @@ func (v *View) applyNumber(n *domain.NumberRouting) error {
 	return nil
 }
 
-// turnTo makes a page the one in draft.
+// turnTo loads a page into draft.
 func (v *View) turnTo(page uint64) {
 	if v.open && v.at == page {
 		return
@@ -279,7 +280,7 @@ func (v *View) flush() {
 	v.dirty = false
 	from := v.slab
 	if v.slot != nil {
-		from = nil // it replaces a page: the slab is for those that stay
+		from = nil // the page is a replacement: the slab is for pages that stay
 	}
 	full, part, h := v.draft.build(from)
 	size, count := pageBytes(full, part, h), v.draft.there.count()
@@ -295,7 +296,7 @@ func (v *View) flush() {
 	v.numbers.Add(int64(count))
 }
 
-// addPage inserts a page that is not there, in a larger table if need be.
+// addPage inserts a new page, enlarging the table if necessary.
 func (v *View) addPage(page uint64, full *dense, part *sparse, h *headers) {
 	t := v.table.Load()
 	if !t.room() {

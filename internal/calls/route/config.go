@@ -10,67 +10,68 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// Config holds the operator's routing settings. Every field has a usable zero value. Peer groups themselves are
-// configured with the peers; here they are only named.
+// Config holds the operator's routing settings. Every field has a usable zero value. The peer groups themselves are
+// configured with the peers; these settings only refer to them by name.
 type Config struct {
 	// BaseDomain is the deployment's base domain, at most 34 characters, e.g. "gw.example.com". Direct Routing names
-	// are <label>.<region>.<baseDomain>. Default: none; then no call from Direct Routing can be tied to a customer, and
-	// such calls are refused.
+	// are <label>.<region>.<baseDomain>. Default: none; then calls from Direct Routing cannot be assigned to a customer
+	// and are refused.
 	BaseDomain string `yaml:"baseDomain"`
 	// Regions are the DNS labels of the Direct Routing regions, one or two. Default: ["1r1", "1r2"]. Older deployments
 	// used "1-r1" and "1-r2".
 	Regions []string `yaml:"regions"`
-	// PeerGroupToService names, for each peer group of the core, the service that takes calls to numbers that are not
-	// provisioned: usually teamsOperatorConnect for fixed and teamsPhoneMobile for mobile traffic. Default: none; calls
-	// to such numbers are answered 404.
+	// PeerGroupToService gives, for each peer group of the core, the service that receives calls to numbers that are
+	// not provisioned: usually teamsOperatorConnect for fixed and teamsPhoneMobile for mobile traffic. Default: none;
+	// calls to such numbers are answered 404.
 	PeerGroupToService map[string]string `yaml:"peerGroupToService"`
-	// ServiceToPeerGroup names, for each service, the peer group of the core that its calls go to. Default: the core's
+	// ServiceToPeerGroup gives, for each service, the peer group of the core that its calls go to. Default: the core's
 	// only peer group; with more than one, every service that has peers must be listed.
 	ServiceToPeerGroup map[string]string `yaml:"serviceToPeerGroup"`
-	// EmergencyDialStrings are the emergency numbers as dialled: 2 to 6 digits, without "+" and without country code. Calls
-	// to them, with or without "+", go to the core only and are never screened, limited or refused. Test numbers such as 933
-	// are listed here too. Default: ["911", "933"] where countries is empty as well. With peers of a service whose
-	// callers are screened (teamsDirectRouting) there is no default: name the numbers here or in countries.
+	// EmergencyDialStrings are the emergency numbers as dialled: 2 to 6 digits, without "+" and without country code.
+	// Calls to them, with or without "+", go to the core only and are never screened, limited or refused. Test numbers
+	// such as 933 are listed here too. Default: ["911", "933"] if countries is empty too. With peers of a service whose
+	// callers are screened (teamsDirectRouting) there is no default: list the numbers here or their countries in
+	// countries.
 	EmergencyDialStrings []string `yaml:"emergencyDialStrings"`
 	// Countries are ISO 3166 codes ("GB") of the countries whose emergency numbers, as libphonenumber knows them, are
-	// added to emergencyDialStrings. Default: none. "tandem config check" and the log at the start show the whole
+	// added to emergencyDialStrings. Default: none. "tandem config check" and the log at startup show the complete
 	// list.
 	Countries []string `yaml:"countries"`
-	// EmergencyCountryCodes are the country codes (digits only) that may stand before an emergency number, as Zoom sends
-	// it: "+44999" for 44 and 999. Default: every country code that is assigned.
+	// EmergencyCountryCodes are the country codes (digits only) that may precede an emergency number, as Zoom sends it:
+	// "+44999" for 44 and 999. Default: every assigned country code.
 	EmergencyCountryCodes []string `yaml:"emergencyCountryCodes"`
 	// VerificationNumbers are the service-verification numbers (E.164) of each service. A call from the core to one of
 	// them goes to its service; provisioning such a number has no effect on calls. Default: none.
 	VerificationNumbers map[string][]string `yaml:"verificationNumbers"`
 	// MobileControlPoints names the peer groups of the core that are Mobile Control Points: INVITEs from them carry
-	// X-MS-FMC because the control point has just marked them, and do go to Phone System. Default: none; an INVITE from
+	// X-MS-FMC because the control point has just added it, and do go to Phone System. Default: none; an INVITE from
 	// the core that carries X-MS-FMC is never sent to Phone System again.
 	MobileControlPoints []string `yaml:"mobileControlPoints"`
-	// PresentationAccounts names the accounts, as provisioned, whose screened calls may show a number in From that is not theirs
-	// beside their asserted identity (presentation numbers). Default: none; From is then replaced by the asserted
-	// identity.
+	// PresentationAccounts lists the names of the accounts, as provisioned, whose screened calls may show in From a
+	// number that is not theirs, along with their asserted identity (presentation numbers). Default: none; From is then
+	// replaced by the asserted identity.
 	PresentationAccounts []string `yaml:"presentationAccounts"`
 }
 
-// DefaultEmergencyDialStrings are the emergency numbers of a deployment that names none.
+// DefaultEmergencyDialStrings are the emergency numbers of a deployment that sets none.
 var DefaultEmergencyDialStrings = []string{"911", "933"}
 
-// DefaultRegions are the DNS labels of the Direct Routing regions of a deployment that names none.
+// DefaultRegions are the DNS labels of the Direct Routing regions of a deployment that sets none.
 var DefaultRegions = []string{"1r1", "1r2"}
 
-// accountLetters are the characters of an account's name.
+// accountLetters are the characters allowed in an account's name.
 const accountLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-// Group is what routing knows of a configured peer group.
+// Group is what routing knows about a configured peer group.
 type Group struct {
 	Name string
 	// Service is the service its peers belong to; NoService for the operator's core.
 	Service domain.Service
-	// Numbers are the rules for numbers that its peers write.
+	// Numbers are the rules for the numbers that its peers send.
 	Numbers Numbers
 }
 
-// Policy is a Config checked and made quick to use. It is read-only and safe for concurrent use.
+// Policy is a Config, checked and compiled. It is read-only and safe for concurrent use.
 type Policy struct {
 	baseDomain   string // "." + base domain, lower case; empty for none
 	regions      []string
@@ -83,7 +84,7 @@ type Policy struct {
 	presenters   map[string]bool // PresentationAccounts
 }
 
-// group is a peer group calls come from.
+// group is a peer group that calls come from.
 type group struct {
 	name         string
 	service      domain.Service // NoService: core
@@ -92,14 +93,14 @@ type group struct {
 	controlPoint bool
 }
 
-// target is where calls to, and from, a service go.
+// target is where calls to and from a service go.
 type target struct {
 	peers []string // the service's own peer groups
 	core  []string // the core's peer group for its calls
 }
 
 // Default returns the settings of a deployment that sets none. The emergency numbers stay empty, so that a deployment
-// that names some is told from one that names none.
+// that sets some can be told from one that sets none.
 func Default() Config { return Config{Regions: slices.Clone(DefaultRegions)} }
 
 // Validate checks the settings as far as they can be checked without the peer groups; Compile checks the rest. It
@@ -109,8 +110,8 @@ func (c *Config) Validate() []error {
 	return problems
 }
 
-// Compile makes the policy for a set of peer groups, or returns every problem as a *fault.Error whose Target is the field. The order of groups is the
-// order in which a service's groups are tried.
+// Compile returns the policy for a set of peer groups, or every problem as a *fault.Error whose Target is the field.
+// The order of groups is the order in which a service's groups are tried.
 func (c *Config) Compile(groups []Group) (*Policy, []error) {
 	p, problems := c.compile(groups, true)
 	if len(problems) > 0 {
@@ -122,7 +123,8 @@ func (c *Config) Compile(groups []Group) (*Policy, []error) {
 func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 	var problems []error
 	bad := func(path, format string, args ...any) {
-		problems = append(problems, &fault.Error{Kind: fault.Invalid, Code: "InvalidConfiguration", Target: path, Message: fmt.Sprintf(format, args...)})
+		problems = append(problems, &fault.Error{Kind: fault.Invalid, Code: "InvalidConfiguration", Target: path,
+			Message: fmt.Sprintf(format, args...)})
 	}
 	p := &Policy{groups: map[string]*group{}, services: make([]target, len(domain.Services())+1)}
 
@@ -130,7 +132,8 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 	switch {
 	case base == "":
 	case len(base) > 34:
-		bad("baseDomain", "%q has %d characters; at most 34 are allowed, so that customers' names stay within 48", base, len(base))
+		bad("baseDomain", "%q has %d characters; at most 34 are allowed, so that customers' names stay within 48",
+			base, len(base))
 	case !domainName(base):
 		bad("baseDomain", "%q is not a DNS name of at least two labels of letters, digits and inner \"-\"", base)
 	default:
@@ -141,11 +144,11 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 		p.regions = DefaultRegions
 	}
 	if len(p.regions) > 2 {
-		bad("regions", "%d regions; there are at most two", len(p.regions))
+		bad("regions", "%d regions; at most two are allowed", len(p.regions))
 	}
 	for i, r := range p.regions {
 		if !hostLabel(r) {
-			bad(fmt.Sprintf("regions[%d]", i), "%q is not one DNS label", r)
+			bad(fmt.Sprintf("regions[%d]", i), "%q is not a single DNS label", r)
 		}
 		if slices.Contains(p.regions[:i], r) {
 			bad(fmt.Sprintf("regions[%d]", i), "%q is listed twice", r)
@@ -155,7 +158,7 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 	var cores []string
 	for _, g := range groups {
 		if g.Name == "" || p.groups[g.Name] != nil {
-			bad("peerGroups", "peer group %q is named twice or not at all; give each its own name", g.Name)
+			bad("peerGroups", "peer group name %q is empty or used twice; give each group a name of its own", g.Name)
 			continue
 		}
 		p.groups[g.Name] = &group{name: g.Name, service: g.Service, numbers: g.Numbers}
@@ -172,10 +175,12 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 		s, ok := domain.ServiceByName(c.PeerGroupToService[name])
 		switch {
 		case !ok:
-			bad(path, "%q is no service; use one of %s", c.PeerGroupToService[name], serviceNames(func(t *domain.Traits) bool { return t.DefaultFor }))
+			bad(path, "%q is not a service; use one of %s", c.PeerGroupToService[name],
+				serviceNames(func(t *domain.Traits) bool { return t.DefaultFor }))
 			continue
 		case !s.Traits().DefaultFor:
-			bad(path, "%s cannot be a default: it has no calls for numbers that are not provisioned; use one of %s", s, serviceNames(func(t *domain.Traits) bool { return t.DefaultFor }))
+			bad(path, "%s cannot be a default service: it has no calls to unprovisioned numbers; use one of %s", s,
+				serviceNames(func(t *domain.Traits) bool { return t.DefaultFor }))
 			continue
 		case !known:
 			continue
@@ -183,9 +188,10 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 		g := p.groups[name]
 		switch {
 		case g == nil:
-			bad(path, "there is no peer group %q; known are %s", name, list(cores))
+			bad(path, "peer group %q is not configured; peer groups of the core: %s", name, list(cores))
 		case g.service != domain.NoService:
-			bad(path, "peer group %q belongs to %s; a default service is for peer groups of the core", name, g.service)
+			bad(path, "peer group %q belongs to %s; only a peer group of the core has a default service", name,
+				g.service)
 		case len(p.services[s].peers) == 0:
 			bad(path, "%s has no peer group; configure one or name another service", s)
 		default:
@@ -197,7 +203,7 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 		path := "serviceToPeerGroup." + name
 		s, ok := domain.ServiceByName(name)
 		if !ok {
-			bad(path, "%q is no service; use one of %s", name, serviceNames(nil))
+			bad(path, "%q is not a service; use one of %s", name, serviceNames(nil))
 			continue
 		}
 		if !known {
@@ -206,9 +212,9 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 		to := c.ServiceToPeerGroup[name]
 		switch g := p.groups[to]; {
 		case g == nil:
-			bad(path, "there is no peer group %q; known are %s", to, list(cores))
+			bad(path, "peer group %q is not configured; peer groups of the core: %s", to, list(cores))
 		case g.service != domain.NoService:
-			bad(path, "peer group %q belongs to %s; calls of a service go to the core only", to, g.service)
+			bad(path, "peer group %q belongs to %s; a service's calls go to the core only", to, g.service)
 		default:
 			p.services[s].core = []string{to}
 		}
@@ -223,13 +229,14 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 				t.core = cores
 				continue
 			}
-			bad("serviceToPeerGroup", "%s has peers and there are %d peer groups of the core (%s); say which one takes its calls", s, len(cores), list(cores))
+			bad("serviceToPeerGroup", "%s has peers and the core has %d peer groups (%s); choose the one for its calls",
+				s, len(cores), list(cores))
 		}
 		for i, name := range c.MobileControlPoints {
 			path := fmt.Sprintf("mobileControlPoints[%d]", i)
 			switch g := p.groups[name]; {
 			case g == nil:
-				bad(path, "there is no peer group %q; known are %s", name, list(cores))
+				bad(path, "peer group %q is not configured; peer groups of the core: %s", name, list(cores))
 			case g.service != domain.NoService:
 				bad(path, "peer group %q belongs to %s; a Mobile Control Point is part of the core", name, g.service)
 			default:
@@ -244,7 +251,8 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 	}
 	for i, cc := range c.EmergencyCountryCodes {
 		if !digits(cc, 1, 3) || !countryCode(cc) {
-			bad(fmt.Sprintf("emergencyCountryCodes[%d]", i), "%q is not an assigned country code; write its digits only, such as \"44\"", cc)
+			bad(fmt.Sprintf("emergencyCountryCodes[%d]", i),
+				"%q is not an assigned country code; write digits only, such as \"44\"", cc)
 			continue
 		}
 		p.emergencyCC[cc] = true
@@ -255,7 +263,7 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 		path := fmt.Sprintf("presentationAccounts[%d]", i)
 		switch {
 		case len(name) == 0, len(name) > 100, strings.Trim(name, accountLetters) != "":
-			bad(path, "%q is not an account's name: 1 to 100 letters, digits, \"-\" and \"_\"", name)
+			bad(path, "%q is not an account name: 1 to 100 letters, digits, \"-\" and \"_\"", name)
 		case p.presenters[name]:
 			bad(path, "%q is listed twice", name)
 		}
@@ -266,15 +274,15 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 		path := "verificationNumbers." + name
 		s, ok := domain.ServiceByName(name)
 		if !ok {
-			bad(path, "%q is no service; use one of %s", name, serviceNames(nil))
+			bad(path, "%q is not a service; use one of %s", name, serviceNames(nil))
 			continue
 		}
 		if !s.Traits().CarriesCalls {
-			bad(path, "%s carries no calls through this gateway yet; leave its numbers out", s)
+			bad(path, "%s carries no calls through this gateway yet; remove its numbers", s)
 			continue
 		}
 		if known && len(p.services[s].peers) == 0 {
-			bad(path, "%s has no peer group; configure one or leave its numbers out", s)
+			bad(path, "%s has no peer group; configure one or remove its numbers", s)
 		}
 		for i, text := range c.VerificationNumbers[name] {
 			n, err := domain.ParseE164(text)
@@ -283,7 +291,7 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 				continue
 			}
 			if other, dup := p.verification[n]; dup {
-				bad(fmt.Sprintf("%s[%d]", path, i), "%s is listed for %s already", n, other)
+				bad(fmt.Sprintf("%s[%d]", path, i), "%s is already listed for %s", n, other)
 				continue
 			}
 			p.verification[n] = s
@@ -292,8 +300,8 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 	return p, problems
 }
 
-// Label returns the Direct Routing label that a host <label>.<region>.<base domain> names, in lower case. The second
-// result is false for any other host, the carrier trunks' own names among them.
+// Label returns the Direct Routing label that a host <label>.<region>.<base domain> names, in lower case. ok is false
+// for any other host, including the carrier trunks' own names.
 func (p *Policy) Label(host string) (label string, ok bool) {
 	if p.baseDomain == "" {
 		return "", false
@@ -314,10 +322,11 @@ func (p *Policy) Label(host string) (label string, ok bool) {
 	return "", false
 }
 
-// CountryCodes of ITU-T E.164 that have one and two digits; all others have three.
-const twoDigitCodes = "20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 81 82 84 86 90 91 92 93 94 95 98"
+// twoDigitCodes are the country codes of ITU-T E.164 that have two digits; 1 and 7 have one, all others three.
+const twoDigitCodes = "20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 " +
+	"65 66 81 82 84 86 90 91 92 93 94 95 98"
 
-// countryCode tells whether s has the form of an assigned country code: codes are prefix-free, so the leading digits
+// countryCode reports whether s has the form of an assigned country code: codes are prefix-free, so the leading digits
 // decide the length. Three-digit codes that are not assigned today are accepted: they may be tomorrow.
 func countryCode(s string) bool {
 	switch {
@@ -369,7 +378,7 @@ func digits(s string, least, most int) bool {
 	return len(s) >= least && len(s) <= most && strings.Trim(s, "0123456789") == ""
 }
 
-// hostLabel tells whether s is one DNS host label: letters, digits and inner "-" (RFC 1123 §2.1).
+// hostLabel reports whether s is one DNS host label: letters, digits and inner "-" (RFC 1123 §2.1).
 func hostLabel(s string) bool {
 	if len(s) == 0 || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
 		return false

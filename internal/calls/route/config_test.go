@@ -10,7 +10,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// TestConfigProblems: each mistake is reported at its place, all at once, with what to do.
+// TestConfigProblems: all mistakes are reported at once, each at its place and with its remedy.
 func TestConfigProblems(t *testing.T) {
 	c := route.Config{
 		BaseDomain: "this-name-is-longer-than-it-may.example.com",
@@ -35,10 +35,13 @@ func TestConfigProblems(t *testing.T) {
 	_, problems := c.Compile([]route.Group{{Name: "core-a"}, {Name: "core-b"}, {Name: "core-c"}, {Name: "core-a"},
 		{Name: "teams-oc", Service: domain.OperatorConnect}, {Name: "teams-dr", Service: domain.DirectRouting}})
 	want := []string{"baseDomain", "regions", "regions[1]", "regions[2]", "peerGroups",
-		"peerGroupToService.core-a", "peerGroupToService.core-b", "peerGroupToService.core-c", "peerGroupToService.nobody", "peerGroupToService.teams-oc",
-		"serviceToPeerGroup.fax", "serviceToPeerGroup.teamsOperatorConnect", "serviceToPeerGroup", "mobileControlPoints[0]", "mobileControlPoints[1]",
+		"peerGroupToService.core-a", "peerGroupToService.core-b", "peerGroupToService.core-c",
+		"peerGroupToService.nobody", "peerGroupToService.teams-oc",
+		"serviceToPeerGroup.fax", "serviceToPeerGroup.teamsOperatorConnect", "serviceToPeerGroup",
+		"mobileControlPoints[0]", "mobileControlPoints[1]",
 		"emergencyDialStrings[0]", "emergencyCountryCodes[1]",
-		"verificationNumbers.azureCommunicationServices", "verificationNumbers.teamsOperatorConnect[0]", "verificationNumbers.teamsOperatorConnect[2]",
+		"verificationNumbers.azureCommunicationServices", "verificationNumbers.teamsOperatorConnect[0]",
+		"verificationNumbers.teamsOperatorConnect[2]",
 		"verificationNumbers.zoomPhoneCloudPeering"}
 	got := map[string]bool{}
 	for _, err := range problems {

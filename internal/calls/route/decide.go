@@ -2,15 +2,15 @@ package route
 
 import "github.com/tandemgw/tandem/internal/domain"
 
-// Decide says what becomes of a call. View and policy must not be nil: an edge that has never loaded an index decides
-// emergency calls with [NoNumbers] and answers 503 to the others itself (design §2). Decide always returns an outcome
-// and the rule that made it, never panics on odd facts, and is safe for concurrent use.
+// Decide decides where a call goes, or rejects it. view and policy must not be nil: an edge that has never loaded an
+// index decides emergency calls with [NoNumbers] and answers the others with 503 itself (design §2). Decide always
+// returns an outcome and the rule that made it, never panics on odd facts, and is safe for concurrent use.
 func Decide(view View, policy *Policy, facts domain.CallFacts) Decision {
 	d := decision{view: view, p: policy, f: &facts}
 	return d.run()
 }
 
-// Explain is Decide that also returns every rule tried, in order, with what it looked at.
+// Explain decides as Decide does and also returns every rule tried, in order, with the facts it looked at.
 func Explain(view View, policy *Policy, facts domain.CallFacts) Explanation {
 	rec := &recorder{}
 	d := decision{view: view, p: policy, f: &facts, rec: rec}

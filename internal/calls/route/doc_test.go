@@ -44,7 +44,7 @@ func TestDocumentNamesEveryRule(t *testing.T) {
 		return true
 	})
 	for name := range documented {
-		t.Errorf("docs/routing.md has a row for %s, which is no rule", name)
+		t.Errorf("docs/routing.md has a row for %s, which is not a rule", name)
 	}
 	if rules < 16 {
 		t.Errorf("found %d rules in decision.go, want at least 16", rules)

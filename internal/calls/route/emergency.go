@@ -12,14 +12,14 @@ import (
 
 // emergencyTable holds, for each country that libphonenumber knows, the strings that its IsEmergencyNumber accepts: a
 // line "GB 112 999" for each ISO 3166 code. A test compares it with the library, so that neither an update of the
-// library nor a slip here takes a number away unnoticed. Asking the library at each start instead would cost 2.5 MB of
+// library nor a mistake here removes a number unnoticed. Using the library at each start instead would cost 2.5 MB of
 // binary, 5 MB of memory and an eighth of a second for each country.
 //
 //go:embed emergency.txt
 var emergencyTable string
 
 // countryStrings returns the emergency strings of a country by its upper-case ISO 3166 code. known is false for a code
-// that libphonenumber does not have; for a few territories it knows no emergency number.
+// that libphonenumber does not know. For a few territories it knows no emergency number.
 func countryStrings(code string) (dial []string, known bool) {
 	for line := range strings.Lines(emergencyTable) {
 		if f := strings.Fields(line); f[0] == code {
@@ -39,12 +39,14 @@ func countriesWith(dial string) (codes []string) {
 	return codes
 }
 
-// compileEmergency reads the lists of emergency numbers.
+// compileEmergency compiles the lists of emergency numbers.
 func (c *Config) compileEmergency(p *Policy, bad func(path, format string, args ...any)) {
 	for _, s := range domain.Services() {
-		if s.Traits().Screening && len(p.services[s].peers) > 0 && len(c.EmergencyDialStrings) == 0 && len(c.Countries) == 0 {
-			bad("emergencyDialStrings", "callers of %s are screened, so a call to an emergency number that is not named here may be "+
-				"refused; name them, such as [\"112\", \"999\"], or their countries, such as countries: [GB]", s)
+		if s.Traits().Screening && len(p.services[s].peers) > 0 && len(c.EmergencyDialStrings) == 0 &&
+			len(c.Countries) == 0 {
+			bad("emergencyDialStrings", "callers of %s are screened, so a call to an emergency number that is not "+
+				"listed may be refused; list the numbers, such as [\"112\", \"999\"], or their countries, such as "+
+				"countries: [GB]", s)
 		}
 	}
 	p.emergency = map[string]bool{}
@@ -79,11 +81,12 @@ func (c *Config) compileEmergency(p *Policy, bad func(path, format string, args 
 	}
 }
 
-// EmergencyStrings returns the emergency numbers that the policy recognises, as dialled, in order.
+// EmergencyStrings returns the emergency numbers that the policy recognises, as dialled, sorted.
 func (p *Policy) EmergencyStrings() []string { return slices.Sorted(maps.Keys(p.emergency)) }
 
-// Emergency reports whether a dialled number is an emergency number here. The whole of it must be one: "999" and
-// "+999", as Teams may write it, or "+44999", as Zoom does; "+9991234" is a subscriber's. gateway-calls §7.
+// Emergency reports whether a dialled number is an emergency number of this deployment. The whole number must match:
+// "999" and "+999", as Teams may write it, or "+44999", as Zoom does; "+9991234" is a subscriber's number.
+// gateway-calls §7.
 func (p *Policy) Emergency(dialled string) bool {
 	if len(dialled) > p.longestDial+4 {
 		return false
@@ -95,8 +98,8 @@ func (p *Policy) Emergency(dialled string) bool {
 	return plus && p.afterCountryCode(number, func(dial string) bool { return p.emergency[dial] })
 }
 
-// afterCountryCode reports whether number is a country code that may stand before an emergency number, and then a
-// string that is accepted.
+// afterCountryCode reports whether number is a country code that may precede an emergency number, followed by a string
+// that accepted accepts.
 func (p *Policy) afterCountryCode(number string, accepted func(string) bool) bool {
 	for n := 1; n <= 3 && n < len(number); n++ {
 		if cc := number[:n]; countryCode(cc) && (p.emergencyCC == nil || p.emergencyCC[cc]) && accepted(number[n:]) {
@@ -106,8 +109,9 @@ func (p *Policy) afterCountryCode(number string, accepted func(string) bool) boo
 	return false
 }
 
-// NotEmergency returns what to add to the refusal of a call to a number that is an emergency number of some country but
-// not one here: the caller may have needed help, and the list may lack the number. It is empty for other numbers.
+// NotEmergency returns the text to append to the rejection of a call whose number is an emergency number in some
+// country but not in this deployment: the caller may have needed help, and the configured list may be incomplete. It is
+// empty for other numbers.
 func (p *Policy) NotEmergency(dialled string) string {
 	number, plus := strings.CutPrefix(dialled, "+")
 	if len(number) > 8 || p.Emergency(dialled) {
@@ -124,5 +128,5 @@ func (p *Policy) NotEmergency(dialled string) string {
 	case n > 3:
 		where = fmt.Sprintf("%d countries", n)
 	}
-	return "; " + dialled + " is an emergency number in " + where + ", but not an emergency string here"
+	return "; " + dialled + " is an emergency number in " + where + ", but is not configured as one here"
 }

@@ -18,13 +18,13 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// longestEmergencyString is the length up to which strings are tried: the longest that the library accepts are South
+// longestEmergencyString is the maximum length of the strings tried: the longest that the library accepts are South
 // Africa's 10111 and Sweden's 90000.
 const longestEmergencyString = 5
 
-// TestEmergencyTable holds emergency.txt, the golden file with a line for each country, against libphonenumber. An update
-// of the library that takes a number away fails here, and with the tag deep one that adds a number too; either is
-// looked at before -update takes it over.
+// TestEmergencyTable compares emergency.txt, the golden file with a line for each country, with libphonenumber. It
+// fails if an update of the library removes a number and, with build tag deep, if it adds one; review the difference
+// before running it with -update.
 func TestEmergencyTable(t *testing.T) {
 	const file = "emergency.txt"
 	text, err := os.ReadFile(file)
@@ -47,7 +47,8 @@ func TestEmergencyTable(t *testing.T) {
 			case deep || *update: // half a minute, more with the race detector
 				tried = allStrings(longestEmergencyString)
 			case slices.Contains([]string{"AU", "DE", "FR", "GB", "IE", "US", "ZA"}, region):
-				tried = append(allStrings(3), slices.DeleteFunc(slices.Clone(tried), func(s string) bool { return len(s) <= 3 })...)
+				tried = append(allStrings(3),
+					slices.DeleteFunc(slices.Clone(tried), func(s string) bool { return len(s) <= 3 })...)
 			}
 			line := region
 			for _, s := range tried {
@@ -68,11 +69,11 @@ func TestEmergencyTable(t *testing.T) {
 		return
 	}
 	if diff := cmp.Diff(string(text), got); diff != "" {
-		t.Errorf("libphonenumber knows other emergency numbers than emergency.txt (-file +library):\n%s", diff)
+		t.Errorf("emergency numbers of libphonenumber differ from emergency.txt (-file +library):\n%s", diff)
 	}
 }
 
-// allStrings returns every string of 2 to longest digits, the shortest first.
+// allStrings returns every string of 2 to longest digits, shortest first.
 func allStrings(longest int) (all []string) {
 	for length, end := 2, 100; length <= longest; length, end = length+1, end*10 {
 		for n := range end {
@@ -82,7 +83,7 @@ func allStrings(longest int) (all []string) {
 	return all
 }
 
-// compiled compiles settings for a core and peers of a service.
+// compiled compiles settings with a core peer group and a peer group of one service.
 func compiled(t *testing.T, c route.Config, s domain.Service) (*route.Policy, []string) {
 	t.Helper()
 	c.BaseDomain = "gw.example.com"
@@ -98,8 +99,7 @@ func compiled(t *testing.T, c route.Config, s domain.Service) (*route.Policy, []
 	return p, at
 }
 
-// TestEmergencyStrings: the expected lists are those that ../shared/reference names as what libphonenumber knows, and
-// the defaults of the configuration page.
+// TestEmergencyStrings: the expected lists are those of libphonenumber, and the documented defaults.
 func TestEmergencyStrings(t *testing.T) {
 	for _, c := range []struct {
 		explicit, countries, want string
@@ -131,15 +131,16 @@ func TestEmergencyStrings(t *testing.T) {
 func TestCountryWithoutEmergencyNumbers(t *testing.T) {
 	cfg := route.Config{Countries: []string{"GB", "gb", "UK", "XX", "", "GN"}}
 	_, problems := compiled(t, cfg, domain.Zoom)
-	for i, want := range []string{"countries[1]: \"gb\" is not an ISO", "countries[2]: \"UK\" is not an ISO", "countries[3]: \"XX\" is not an ISO",
-		"countries[4]: \"\" is not an ISO", "countries[5]: no emergency number of GN is known; list"} {
+	for i, want := range []string{"countries[1]: \"gb\" is not an ISO", "countries[2]: \"UK\" is not an ISO",
+		"countries[3]: \"XX\" is not an ISO", "countries[4]: \"\" is not an ISO",
+		"countries[5]: no emergency number of GN is known; list"} {
 		if i >= len(problems) || !strings.HasPrefix(problems[i], want) {
 			t.Errorf("problem %d of %q, want %q", i, problems, want)
 		}
 	}
 }
 
-// TestScreeningDemandsEmergencyStrings: only a service whose callers are screened, and that has peers.
+// TestScreeningDemandsEmergencyStrings: only a service that has peers and whose callers are screened requires them.
 func TestScreeningDemandsEmergencyStrings(t *testing.T) {
 	for _, s := range domain.Services() {
 		if !s.Traits().CarriesCalls {
@@ -164,8 +165,8 @@ func TestScreeningDemandsEmergencyStrings(t *testing.T) {
 	}
 }
 
-// TestEmergencyForms: a dial string is the same call with and without "+" and after a country code, for every service
-// and nothing else is.
+// TestEmergencyForms: an emergency number is recognised with and without "+" and after a country code, for every
+// service; no other number is.
 func TestEmergencyForms(t *testing.T) {
 	cfg := route.Config{EmergencyDialStrings: []string{"911", "999", "112"}, EmergencyCountryCodes: []string{"44", "1"}}
 	for _, s := range domain.Services() {
@@ -177,16 +178,19 @@ func TestEmergencyForms(t *testing.T) {
 			t.Fatalf("%s: %v", s, problems)
 		}
 		for called, want := range map[string]bool{
-			"911": true, "+911": true, "112": true, "+112": true, "999": true, "+999": true, "+44999": true, "+1911": true, "+44112": true,
-			"+33112": false, "44999": false, "++911": false, "+": false, "": false, "9": false, "9111": false, "+9111": false, "0911": false,
-			"+1120": false, "+11234567890": false, "+112345678901": false, "+9112345678": false, "+999123456789": false, "+449991": false,
-			"+441": false, "911*": false, "+911 ": false, "*911": false,
+			"911": true, "+911": true, "112": true, "+112": true, "999": true, "+999": true, "+44999": true,
+			"+1911": true, "+44112": true,
+			"+33112": false, "44999": false, "++911": false, "+": false, "": false, "9": false, "9111": false,
+			"+9111": false, "0911": false, "+1120": false, "+11234567890": false, "+112345678901": false,
+			"+9112345678": false, "+999123456789": false, "+449991": false, "+441": false, "911*": false,
+			"+911 ": false, "*911": false,
 		} {
 			if got := p.Emergency(called); got != want {
 				t.Errorf("%s: Emergency(%q) = %v, want %v", s, called, got, want)
 			}
 			for _, view := range []route.View{newWorld(), route.NoNumbers} {
-				d := route.Decide(view, p, domain.CallFacts{PeerGroup: "service", Called: called, Host: "nobody.example.net"})
+				d := route.Decide(view, p, domain.CallFacts{PeerGroup: "service", Called: called,
+					Host: "nobody.example.net"})
 				if d.Emergency != want || want && (d.Outcome != route.ToCore || d.Groups[0] != "core") {
 					t.Errorf("%s: a call to %q gives %+v, want emergency %v", s, called, d, want)
 				}

@@ -14,18 +14,20 @@ func ExampleDecide() {
 		panic(problems)
 	}
 	for _, called := range []string{"+442079460100", "+442079460123"} {
-		d := route.Decide(newWorld(), p, domain.CallFacts{PeerGroup: "core-a", Called: called, From: domain.Party{Number: "+12025550199"}})
+		d := route.Decide(newWorld(), p, domain.CallFacts{PeerGroup: "core-a", Called: called,
+			From: domain.Party{Number: "+12025550199"}})
 		fmt.Printf("%s %s %v %q %d %q\n", d.Outcome, d.Service, d.Groups, d.Header, d.Status, d.Warning)
 	}
 	// Output:
 	// toService teamsDirectRouting [teams] "CT-100" 0 ""
-	// rejected none [] "" 404 "+442079460123 is not provisioned; trunk core-a has no default service"
+	// rejected none [] "" 404 "+442079460123 is not provisioned; peer group core-a has no default service"
 }
 
 func ExampleExplain() {
 	c := route.Config{BaseDomain: "gw.example.com", Countries: []string{"GB"}}
 	p, _ := c.Compile([]route.Group{{Name: "core-a"}, {Name: "teams", Service: domain.DirectRouting}})
-	x := route.Explain(newWorld(), p, domain.CallFacts{PeerGroup: "teams", Called: "+12025550199", HostUnknown: true, From: domain.Party{Number: "+442079460100"}})
+	x := route.Explain(newWorld(), p, domain.CallFacts{PeerGroup: "teams", Called: "+12025550199", HostUnknown: true,
+		From: domain.Party{Number: "+442079460100"}})
 	for _, s := range x.Steps {
 		fmt.Printf("%s: %s\n", s.Rule, s.Text)
 	}
@@ -33,8 +35,8 @@ func ExampleExplain() {
 	// peer-group: the call comes from Microsoft Teams Direct Routing
 	// emergency: not an emergency number
 	// services-to-core: a call from Microsoft Teams Direct Routing goes to the core only
-	// calling-account: no Request-URI host is given: taken to be the name of the caller's own account
-	// calling-identity: +442079460100 in From is the customer's
+	// calling-account: no Request-URI host was given: the caller's own account is assumed
+	// calling-identity: +442079460100 in From belongs to the customer
 	// caller-screening: the caller is a number of account contoso
 	// presented-number: From shows a number of account contoso, or none
 	// custom-header: messages to the core carry the calling number's custom header value

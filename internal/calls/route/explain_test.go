@@ -18,7 +18,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the expected halves of testdata/explain")
 
 // TestExplain decides the calls of testdata/explain, one file each: the call, a line "---", then the decision and every
-// rule tried. The directory and policy they are decided with are newWorld and config.
+// rule tried. Directory and policy are those of newWorld and config.
 func TestExplain(t *testing.T) {
 	files, err := filepath.Glob("testdata/explain/*.txt")
 	if err != nil || len(files) < 40 {
@@ -49,7 +49,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// call reads the first half of a case.
+// call parses the first half of a case.
 func call(t *testing.T, text string) (f domain.CallFacts) {
 	t.Helper()
 	party := func(s string) domain.Party {

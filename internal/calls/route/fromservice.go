@@ -2,30 +2,34 @@ package route
 
 import "github.com/tandemgw/tandem/internal/domain"
 
-// fromService decides a call from a service: to the core and nowhere else, whatever the called number is provisioned
-// for. If it belongs to another service, the core sends it back to us.
+// fromService decides a call from a service: it goes to the core only, whatever the called number is provisioned for.
+// If the number belongs to another service, the core sends the call back to us.
 func (x *decision) fromService(g *group) Decision {
 	x.d.Service, x.d.Rule = g.service, RuleServicesCore
 	t := g.service.Traits()
 	if x.f.Called == "" {
-		return x.reject(RuleCalledNumber, 404, "the Request-URI names no number")
+		return x.reject(RuleCalledNumber, 404, "the Request-URI contains no number")
 	}
 	// gateway-calls §7: recognised before anything that could refuse the call.
 	x.d.Emergency = x.p.Emergency(x.f.Called)
 	if x.rec != nil {
 		if x.d.Emergency {
-			x.rec.add(RuleEmergency, Note, "an emergency number: nothing about the caller refuses this call", Fact{"called", x.f.Called})
+			x.rec.add(RuleEmergency, Note, "an emergency number: the call is not refused because of its caller",
+				Fact{"called", x.f.Called})
 		} else {
 			x.rec.add(RuleEmergency, Continue, "not an emergency number", Fact{"called", x.f.Called})
 		}
-		x.rec.add(RuleServicesCore, Decides, "a call from "+t.Title+" goes to the core only", Fact{"called", x.f.Called})
+		x.rec.add(RuleServicesCore, Decides, "a call from "+t.Title+" goes to the core only",
+			Fact{"called", x.f.Called})
 	}
 	if !t.CarriesCalls && !x.d.Emergency {
-		return x.reject(RuleCarriesCalls, 480, t.Title+" carries no calls through this gateway yet", Fact{"service", g.service.String()})
+		return x.reject(RuleCarriesCalls, 480, t.Title+" carries no calls through this gateway yet",
+			Fact{"service", g.service.String()})
 	}
 	x.d.Groups = x.p.services[g.service].core
 	if len(x.d.Groups) == 0 {
-		return x.reject(RuleTarget, 503, "no peer group of the core takes calls of "+t.Title, Fact{"service", g.service.String()})
+		return x.reject(RuleTarget, 503, "no peer group of the core is configured for calls from "+t.Title,
+			Fact{"service", g.service.String()})
 	}
 
 	x.d.Caller, x.d.IdentitySource = x.caller()
@@ -42,8 +46,8 @@ func (x *decision) fromService(g *group) Decision {
 		}
 		x.presented()
 	}
-	// gateway-calls §2.1: a call to the network, value of the calling number; only ever of the customer whose call
-	// this is, so that no customer is billed for another's call.
+	// gateway-calls §2.1: a call to the network carries the value of the calling number, and only a number of the
+	// call's own customer, so that no customer is billed for another's call.
 	if customers {
 		x.header(x.d.Identity, "calling")
 	} else {
@@ -56,8 +60,8 @@ func (x *decision) fromService(g *group) Decision {
 	return x.d
 }
 
-// caller returns who is calling: the first usable P-Asserted-Identity, else From. A customer's user can write From; the
-// asserted identity is the service's word (RFC 3325).
+// caller returns the caller: the first usable P-Asserted-Identity, else From. A customer's user can choose From; the
+// service vouches for the asserted identity (RFC 3325).
 func (x *decision) caller() (domain.E164, domain.IdentitySource) {
 	for i := range x.f.Asserted {
 		if n := x.f.Asserted[i].Number; n != "" {
@@ -71,7 +75,7 @@ func (x *decision) caller() (domain.E164, domain.IdentitySource) {
 }
 
 // labelledAccount finds the account by the label in the Request-URI's host. ok is false if the call is rejected: the
-// service sends each customer's calls to the customer's own name, so a name that is nobody's cannot be screened.
+// service sends each customer's calls to the customer's own name, so a call to an unknown name cannot be screened.
 func (x *decision) labelledAccount() (r Decision, ok bool) {
 	t := x.d.Service.Traits()
 	refuse := func(text string, facts ...Fact) (Decision, bool) {
@@ -86,19 +90,21 @@ func (x *decision) labelledAccount() (r Decision, ok bool) {
 	if x.f.HostUnknown {
 		num, found := x.numberOf(x.d.Caller)
 		if !found {
-			return refuse("no Request-URI host is given and the caller is not provisioned, so the account is not known")
+			return refuse("no Request-URI host was given and the caller is not provisioned, so the account is unknown")
 		}
 		x.d.Account = num.Account
 		if x.rec != nil {
-			x.rec.add(RuleAccount, Note, "no Request-URI host is given: taken to be the name of the caller's own account", Fact{"account", num.Account.Name})
+			x.rec.add(RuleAccount, Note, "no Request-URI host was given: the caller's own account is assumed",
+				Fact{"account", num.Account.Name})
 		}
 	} else {
 		label, isLabel := x.p.Label(x.f.Host)
 		if x.f.Host == "" {
-			return refuse("the Request-URI names no host, so the account is not known")
+			return refuse("the Request-URI contains no host, so the account is unknown")
 		}
 		if !isLabel {
-			return refuse("the Request-URI host "+x.f.Host+" is not a customer's name of this gateway", Fact{"host", x.f.Host})
+			return refuse("the Request-URI host "+x.f.Host+" is not the name of a customer of this gateway",
+				Fact{"host", x.f.Host})
 		}
 		a := x.view.AccountByLabel(label)
 		if a == nil {
@@ -106,7 +112,8 @@ func (x *decision) labelledAccount() (r Decision, ok bool) {
 		}
 		x.d.Account = a
 		if x.rec != nil {
-			x.rec.add(RuleAccount, Note, "the Request-URI host is the name of account "+a.Name, Fact{"host", x.f.Host}, Fact{"account", a.Name})
+			x.rec.add(RuleAccount, Note, "the Request-URI host is the name of account "+a.Name, Fact{"host", x.f.Host},
+				Fact{"account", a.Name})
 		}
 	}
 	a := x.d.Account
@@ -114,15 +121,16 @@ func (x *decision) labelledAccount() (r Decision, ok bool) {
 		return refuse(t.Title+" is not enabled on account "+a.Name, Fact{"account", a.Name})
 	}
 	if !a.SubdomainLive {
-		return refuse("the Direct Routing label "+a.Subdomain+" of account "+a.Name+" is not provisioned in DNS yet", Fact{"account", a.Name}, Fact{"label", a.Subdomain})
+		return refuse("the Direct Routing label "+a.Subdomain+" of account "+a.Name+" is not provisioned in DNS yet",
+			Fact{"account", a.Name}, Fact{"label", a.Subdomain})
 	}
 	return Decision{}, true
 }
 
-// identity picks the calling identity: the caller if that number is the customer's; else the latest History-Info
-// number that is (a forwarded call carries the outside caller in From), else Referred-By (a transferred one). It
-// returns false, and leaves the caller as identity, if none is. For a service that does not name the account, any
-// customer's number that is provisioned for that service will do, and names the account.
+// identity chooses the calling identity: the caller if that number belongs to the customer, else the latest
+// History-Info number that does (a forwarded call carries the outside caller in From), else Referred-By (a transferred
+// call). If none does, it returns false and leaves the caller as identity. For a service whose calls do not name the
+// account, any number that is provisioned for the service is accepted and determines the account.
 func (x *decision) identity() bool {
 	if x.customers(x.d.Caller, x.d.IdentitySource) {
 		return true
@@ -136,12 +144,13 @@ func (x *decision) identity() bool {
 		return true
 	}
 	if x.rec != nil {
-		x.rec.add(RuleIdentity, Note, "no number of the call is the customer's", Fact{"identity", string(x.d.Identity)}, Fact{"source", x.d.IdentitySource.String()})
+		x.rec.add(RuleIdentity, Note, "no number in the call belongs to the customer",
+			Fact{"identity", string(x.d.Identity)}, Fact{"source", x.d.IdentitySource.String()})
 	}
 	return false
 }
 
-// customers tells whether number n, found in header src, is the customer's, and makes it the identity if so.
+// customers reports whether number n, found in header src, belongs to the customer, and makes it the identity if so.
 func (x *decision) customers(n domain.E164, src domain.IdentitySource) bool {
 	if n == "" {
 		return false
@@ -164,7 +173,8 @@ func (x *decision) customers(n domain.E164, src domain.IdentitySource) bool {
 	}
 	x.d.Identity, x.d.IdentitySource, x.d.Account = n, src, num.Account
 	if x.rec != nil {
-		x.rec.add(RuleIdentity, Note, string(n)+" in "+src.String()+" is the customer's", Fact{"identity", string(n)}, Fact{"account", num.Account.Name})
+		x.rec.add(RuleIdentity, Note, string(n)+" in "+src.String()+" belongs to the customer",
+			Fact{"identity", string(n)}, Fact{"account", num.Account.Name})
 	}
 	return true
 }
@@ -176,8 +186,9 @@ func (x *decision) numberOf(n domain.E164) (Number, bool) {
 	return x.view.Number(n)
 }
 
-// screen refuses a call that shows no number of its customer, if the customer's account asks for it (gateway-calls
-// §3.1). An administrator of the customer's tenant may assign any number to a user; the operator must not carry it.
+// screen rejects a call that shows no number of its customer, if the customer's account has call screening
+// (gateway-calls §3.1). An administrator of the customer's tenant can assign any number to a user; the operator must
+// not carry calls from it.
 func (x *decision) screen(customers bool) (r Decision, ok bool) {
 	a := x.d.Account
 	switch {
@@ -191,23 +202,24 @@ func (x *decision) screen(customers bool) (r Decision, ok bool) {
 		}
 	case !customers:
 		caller := string(x.d.Caller)
-		what := "caller " + caller + " is not"
+		own := " a " + x.d.Service.Traits().Title + " number of account " + a.Name
+		text := "caller " + caller + " is not" + own + ", nor is any number in History-Info or Referred-By"
 		if caller == "" {
-			what = "the caller shows no number, so not"
+			text = "the caller shows no number, and no number in History-Info or Referred-By is" + own
 		}
-		return x.reject(RuleScreening, 403, what+" a "+x.d.Service.Traits().Title+" number of account "+a.Name+", nor is any number in History-Info or Referred-By",
-			Fact{"account", a.Name}, Fact{"caller", caller}), false
+		return x.reject(RuleScreening, 403, text, Fact{"account", a.Name}, Fact{"caller", caller}), false
 	default:
 		if x.rec != nil {
-			x.rec.add(RuleScreening, Continue, "the caller is a number of account "+a.Name, Fact{"account", a.Name}, Fact{"identity", string(x.d.Identity)})
+			x.rec.add(RuleScreening, Continue, "the caller is a number of account "+a.Name, Fact{"account", a.Name},
+				Fact{"identity", string(x.d.Identity)})
 		}
 	}
 	return Decision{}, true
 }
 
-// presented settles the number in From of a screened call. The network shows From, so that a stranger's number there would undo the
-// screening of the asserted identity. It stays where the account may present such numbers, and where the customer
-// forwarded the call: then From is the outside caller's.
+// presented determines the number in From of a screened call. The network shows From, so a foreign number there would
+// defeat the screening of the asserted identity. It stays if the account may present such numbers, and if the customer
+// forwarded the call: From is then the outside caller's.
 func (x *decision) presented() {
 	a, d := x.d.Account, &x.d
 	if d.Emergency || !a.CallScreening {
@@ -223,12 +235,12 @@ func (x *decision) presented() {
 	case !x.f.From.Numeric(), d.Owns(x.view, x.f.From.Number):
 		text = "From shows a number of account " + a.Name + ", or none"
 	case forwarded:
-		text = "From stays: History-Info or Referred-By shows that account " + a.Name + " forwarded the call"
+		text = "From is kept: History-Info or Referred-By shows that account " + a.Name + " forwarded the call"
 	case x.p.presenters[a.Name]:
-		text = "From stays: account " + a.Name + " may present numbers that are not its own"
+		text = "From is kept: account " + a.Name + " may present numbers that are not its own"
 	default:
 		d.From = d.Identity
-		res, text = Note, "From is not a number of account "+a.Name+": the asserted identity replaces it"
+		res, text = Note, "From does not show a number of account "+a.Name+": the asserted identity replaces it"
 	}
 	if x.rec != nil {
 		x.rec.add(RulePresented, res, text, Fact{"from", x.f.From.Text})

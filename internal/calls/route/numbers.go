@@ -8,31 +8,32 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// Numbers says how the numbers that a peer group writes without "+" become E.164: called and calling numbers of its
-// INVITEs alike. Emergency numbers stay as dialled. The zero value changes nothing.
+// Numbers defines how numbers that a peer group sends without "+" are converted to E.164: both called and calling
+// numbers of its INVITEs. Emergency numbers stay as dialled. The zero value changes nothing.
 type Numbers struct {
-	// PhoneContext joins a local number to its phone-context where that is a global prefix (RFC 3966 §5.1.5):
-	// "tel:2079460123;phone-context=+44" is then +442079460123. Default false: the context is ignored.
+	// PhoneContext puts the phone-context before a local number if it is a global prefix (RFC 3966 §5.1.5):
+	// "tel:2079460123;phone-context=+44" becomes +442079460123. Default false: the context is ignored.
 	PhoneContext bool `yaml:"phoneContext"`
-	// Prefixes turn what begins numbers into a country code; the first that fits a number counts. Default none.
+	// Prefixes replace the beginning of numbers by a country code; the first rule that matches a number applies.
+	// Default none.
 	Prefixes []Prefix `yaml:"prefixes"`
 }
 
 // Prefix is one rule of Numbers.
 type Prefix struct {
-	// Prefix is what the number begins with, such as "0" or "00"; at most 15 digits. Empty, the default, fits any
+	// Prefix is the beginning of the number, such as "0" or "00"; at most 15 digits. Empty, the default, matches any
 	// number.
 	Prefix string `yaml:"prefix"`
-	// Digits is how many digits the number has, the prefix included: 1 to 15. Default 0: any. Required with an empty
-	// prefix, or short numbers of the network would become others' numbers.
+	// Digits is the number of digits, including the prefix: 1 to 15. Default 0: any. It is required with an empty
+	// prefix; without it, short numbers of the network would become other subscribers' numbers.
 	Digits int `yaml:"digits"`
-	// Replace takes the prefix's place: "+" and the digits of a country code and perhaps area code, such as "+44";
-	// "+" alone where the number goes on with its country code. Required. What would not be E.164 then is not
-	// changed.
+	// Replace replaces the prefix: "+" and the digits of a country code, possibly with an area code, such as "+44"; "+"
+	// alone if the rest of the number begins with its country code. Required. A number that would not be E.164 then is
+	// not changed.
 	Replace string `yaml:"replace"`
 }
 
-// Validate returns every mistake as path below the rules and text.
+// Validate calls bad for every mistake, with a path relative to the rules and a text.
 func (n *Numbers) Validate(bad func(path, format string, args ...any)) {
 	for i, p := range n.Prefixes {
 		at := fmt.Sprintf("prefixes[%d]", i)
@@ -42,7 +43,8 @@ func (n *Numbers) Validate(bad func(path, format string, args ...any)) {
 		if p.Digits < 0 || p.Digits > domain.MaxDigits || p.Prefix == "" && p.Digits == 0 {
 			bad(at+".digits", "%d is out of range: 1 to %d, or 0 for any with a prefix", p.Digits, domain.MaxDigits)
 		}
-		if rest, plus := strings.CutPrefix(p.Replace, "+"); !plus || rest != "" && (!digits(rest, 1, 12) || rest[0] == '0') {
+		if rest, plus := strings.CutPrefix(p.Replace, "+"); !plus || rest != "" &&
+			(!digits(rest, 1, 12) || rest[0] == '0') {
 			bad(at+".replace", "%q is not \"+\" and a country code such as \"+44\"", p.Replace)
 		}
 	}
@@ -51,7 +53,7 @@ func (n *Numbers) Validate(bad func(path, format string, args ...any)) {
 // None reports whether there are no rules.
 func (n *Numbers) None() bool { return !n.PhoneContext && len(n.Prefixes) == 0 }
 
-// E164 returns a number without "+" as E.164; ok is false where no rule fits or the outcome would not be E.164. context
+// E164 converts a number without "+" to E.164; ok is false if no rule matches or the result would not be E.164. context
 // is its phone-context without visual separators, empty if it has none.
 func (n *Numbers) E164(number, context string) (e domain.E164, ok bool) {
 	if strings.HasPrefix(number, "+") {
@@ -62,7 +64,8 @@ func (n *Numbers) E164(number, context string) (e domain.E164, ok bool) {
 		return e, err == nil
 	}
 	for _, p := range n.Prefixes {
-		if rest, ok := strings.CutPrefix(number, p.Prefix); ok && rest != "" && (p.Digits == 0 || len(number) == p.Digits) {
+		if rest, ok := strings.CutPrefix(number, p.Prefix); ok && rest != "" &&
+			(p.Digits == 0 || len(number) == p.Digits) {
 			e, err := domain.ParseE164(p.Replace + rest)
 			return e, err == nil
 		}
@@ -70,7 +73,7 @@ func (n *Numbers) E164(number, context string) (e domain.E164, ok bool) {
 	return "", false
 }
 
-// numbers reads the facts' numbers by the rules of the group the call came from.
+// numbers converts the facts' numbers by the rules of the peer group that the call came from.
 func (x *decision) numbers(n *Numbers) {
 	if n.None() {
 		return

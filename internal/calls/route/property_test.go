@@ -11,17 +11,19 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// odd are texts that nobody should send and somebody does.
-var odd = []string{"", "+", "999", "+44999", "+911", "911", "112", "anonymous", "reception", "02079460100", "+0", "\"\r\nX: y", "+44207946010012345", "ü"}
+// odd are texts that should not occur and do.
+var odd = []string{"", "+", "999", "+44999", "+911", "911", "112", "anonymous", "reception", "02079460100", "+0",
+	"\"\r\nX: y", "+44207946010012345", "ü"}
 
-// drawNumber draws numbers of the world, neighbours of them, and texts that are none.
+// drawNumber draws numbers of the world, neighbouring numbers, and texts that are not numbers.
 func drawNumber(w *world) *rapid.Generator[string] {
 	var known []string
 	for n := range w.numbers {
 		known = append(known, string(n))
 	}
 	known = append(known, "+442079460900", "+12025550111", "+12025550199", "+442079469999")
-	return rapid.OneOf(rapid.SampledFrom(sorted(known)), rapid.SampledFrom(odd), rapid.StringMatching(`\+[1-9][0-9]{1,14}`))
+	return rapid.OneOf(rapid.SampledFrom(sorted(known)), rapid.SampledFrom(odd),
+		rapid.StringMatching(`\+[1-9][0-9]{1,14}`))
 }
 
 func sorted(s []string) []string {
@@ -49,8 +51,10 @@ func drawFacts(t *rapid.T, w *world) domain.CallFacts {
 	return domain.CallFacts{
 		PeerGroup: rapid.SampledFrom(append(names, "nobody", "")).Draw(t, "group"),
 		Called:    drawNumber(w).Draw(t, "called"),
-		Host: rapid.SampledFrom([]string{"contoso.1r1.gw.example.com", "fab.1r2.gw.example.com", "newco.1r1.gw.example.com", "exco.1r1.gw.example.com",
-			"nobody.1r1.gw.example.com", "1r1.gw.example.com", "gw.example.com", "a.contoso.1r1.gw.example.com", ".1r1.gw.example.com", "127.0.0.1", ""}).Draw(t, "host"),
+		Host: rapid.SampledFrom([]string{"contoso.1r1.gw.example.com", "fab.1r2.gw.example.com",
+			"newco.1r1.gw.example.com", "exco.1r1.gw.example.com", "nobody.1r1.gw.example.com",
+			"1r1.gw.example.com", "gw.example.com", "a.contoso.1r1.gw.example.com",
+			".1r1.gw.example.com", "127.0.0.1", ""}).Draw(t, "host"),
 		HostUnknown: rapid.Bool().Draw(t, "hostUnknown"),
 		Asserted:    rapid.SliceOfN(party, 0, 3).Draw(t, "asserted"),
 		From:        party.Draw(t, "from"),
@@ -61,7 +65,7 @@ func drawFacts(t *rapid.T, w *world) domain.CallFacts {
 	}
 }
 
-// drawWorld makes a directory with the same numbers and labels, the services and switches shuffled.
+// drawWorld makes a directory with the same numbers and labels, with random services and switches.
 func drawWorld(t *rapid.T) *world {
 	w := newWorld()
 	sets := rapid.Map(rapid.Uint8(), func(b uint8) domain.ServiceSet { return domain.ServiceSet(b) & 0x7e })
@@ -80,7 +84,7 @@ func drawWorld(t *rapid.T) *world {
 	return w
 }
 
-// TestEveryCall states what holds for every call whatever its facts and whatever is provisioned.
+// TestEveryCall checks what must hold for every call, whatever its facts and the provisioned numbers.
 func TestEveryCall(t *testing.T) {
 	p := policy(t)
 	serviceOf := map[string]domain.Service{}
@@ -95,14 +99,16 @@ func TestEveryCall(t *testing.T) {
 		fail := func(what string) { t.Fatalf("%s\nfacts:    %+v\ndecision: %+v", what, f, d) }
 
 		if d.Rule == "" {
-			fail("no rule is named")
+			fail("no rule is given")
 		}
 		switch d.Outcome {
 		case route.Rejected:
 			if d.Status < 400 || d.Status > 699 || d.Warning == "" || len(d.Groups) != 0 || d.Header != "" {
 				fail("a rejection needs a status and a reason, and nothing else")
 			}
-			if i := strings.IndexFunc(d.Warning, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }); i >= 0 {
+			if i := strings.IndexFunc(d.Warning, func(r rune) bool {
+				return r < ' ' || r > '~' || r == '"' || r == '\\'
+			}); i >= 0 {
 				fail("the reason does not fit a SIP quoted-string")
 			}
 			if d.Emergency && known && near != domain.NoService {
@@ -122,7 +128,8 @@ func TestEveryCall(t *testing.T) {
 			if !d.Service.Traits().CarriesCalls {
 				fail("a service that carries no calls got one")
 			}
-			if a := d.Account; a != nil && d.Rule == route.RuleProvisioned && (!a.Enabled.Has(d.Service) || d.Service.Traits().Labelled && !a.SubdomainLive) {
+			if a := d.Account; a != nil && d.Rule == route.RuleProvisioned &&
+				(!a.Enabled.Has(d.Service) || d.Service.Traits().Labelled && !a.SubdomainLive) {
 				fail("the account cannot take this call")
 			}
 			if d.Header != "" && d.Header != w.numbers[d.Called].CustomHeader {
@@ -168,7 +175,7 @@ func TestEveryCall(t *testing.T) {
 	})
 }
 
-// TestExplainIsDecide: the explanation and the live call agree on every call, twice over.
+// TestExplainIsDecide: Explain and Decide agree on every call, and a second decision equals the first.
 func TestExplainIsDecide(t *testing.T) {
 	p := policy(t)
 	rapid.Check(t, func(t *rapid.T) {
@@ -203,8 +210,10 @@ func TestDecideAllocations(t *testing.T) {
 	p, w := policy(t), newWorld()
 	caller := domain.Party{Number: "+442079460100"}
 	for name, f := range map[string]domain.CallFacts{
-		"from core":    {PeerGroup: "core-a", Called: "+442079460100", Host: "gw", From: domain.Party{Number: "+12025550199"}},
-		"from service": {PeerGroup: "teams-dr", Called: "+12025550199", Host: "contoso.1r1.gw.example.com", From: caller},
+		"from core": {PeerGroup: "core-a", Called: "+442079460100", Host: "gw",
+			From: domain.Party{Number: "+12025550199"}},
+		"from service": {PeerGroup: "teams-dr", Called: "+12025550199",
+			Host: "contoso.1r1.gw.example.com", From: caller},
 	} {
 		if n := testing.AllocsPerRun(100, func() {
 			if d := route.Decide(w, p, f); d.Outcome == route.Rejected {

@@ -7,8 +7,8 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// decision is one run of the rules. The methods follow the order of the package comment. rec is nil in live calls;
-// explanations' texts are built only where it is not, so that a live call does not pay for them.
+// decision is one run of the rules. The methods follow the order of the package comment. rec is nil in live calls; the
+// texts of an explanation are built only if it is not, so that live calls do not pay for them.
 type decision struct {
 	view View
 	p    *Policy
@@ -24,7 +24,7 @@ func (r *recorder) add(rule Rule, res Result, text string, facts ...Fact) {
 	r.steps = append(r.steps, Step{Rule: rule, Result: res, Text: text, Facts: facts})
 }
 
-// reject ends the run: the call is answered status, and text says which rule refuses it and how to change that.
+// reject ends the run: the call is answered with status, and text says why the rule rejects it and how to change that.
 func (x *decision) reject(rule Rule, status int, text string, facts ...Fact) Decision {
 	text += x.p.NotEmergency(x.f.Called)
 	x.d.Outcome, x.d.Rule, x.d.Status, x.d.Warning = Rejected, rule, status, warningText(text)
@@ -47,7 +47,8 @@ func (x *decision) run() Decision {
 	case core:
 		x.rec.add(RulePeerGroup, Note, "the call comes from the operator's core", Fact{"peerGroup", g.name})
 	default:
-		x.rec.add(RulePeerGroup, Note, "the call comes from "+g.service.Traits().Title, Fact{"peerGroup", g.name}, Fact{"service", g.service.String()})
+		x.rec.add(RulePeerGroup, Note, "the call comes from "+g.service.Traits().Title, Fact{"peerGroup", g.name},
+			Fact{"service", g.service.String()})
 	}
 	x.numbers(&g.numbers)
 	if core {
@@ -56,15 +57,18 @@ func (x *decision) run() Decision {
 	return x.fromService(g)
 }
 
-// fromCore decides a call from the operator's core: the called number does (gateway-calls §2).
+// fromCore decides a call from the operator's core by the called number (gateway-calls §2).
 func (x *decision) fromCore(g *group) Decision {
 	x.d.Caller, x.d.IdentitySource = x.caller()
 	x.d.Identity = x.d.Caller
 
-	// gateway-calls §7: never from the operator's network to the gateway, provisioned or not.
+	// gateway-calls §7: an emergency call never comes from the operator's network, whether the number is provisioned or
+	// not.
 	if x.p.Emergency(x.f.Called) {
 		x.d.Emergency = true
-		return x.reject(RuleEmergency, 403, x.f.Called+" is an emergency number; emergency calls go from a service to the core only", Fact{"called", x.f.Called})
+		return x.reject(RuleEmergency, 403,
+			x.f.Called+" is an emergency number; emergency calls are accepted from a service only, not from the core",
+			Fact{"called", x.f.Called})
 	}
 	if x.rec != nil {
 		x.rec.add(RuleEmergency, Continue, "not an emergency number", Fact{"called", x.f.Called})
@@ -73,11 +77,12 @@ func (x *decision) fromCore(g *group) Decision {
 	n := x.d.Called
 	switch {
 	case x.f.Called == "":
-		return x.reject(RuleCalledNumber, 404, "the Request-URI names no number")
+		return x.reject(RuleCalledNumber, 404, "the Request-URI contains no number")
 	case n == "":
-		// Guessing a country code is how calls reach strangers: say what is missing instead (RFC 3398 §7.2.4.1: an
+		// A guessed country code would send calls to strangers: report what is missing instead (RFC 3398 §7.2.4.1: an
 		// invalid number format is 484).
-		return x.reject(RuleCalledNumber, 484, "the called number "+x.f.Called+" is not in E.164 form (plus sign, country code, number)", Fact{"called", x.f.Called})
+		return x.reject(RuleCalledNumber, 484, "the called number "+x.f.Called+
+			" is not in E.164 form (plus sign, country code, number)", Fact{"called", x.f.Called})
 	}
 	if x.rec != nil {
 		x.rec.add(RuleCalledNumber, Continue, "the called number is in E.164 form", Fact{"called", string(n)})
@@ -86,7 +91,8 @@ func (x *decision) fromCore(g *group) Decision {
 	if s, ok := x.p.verification[n]; ok {
 		x.d.Service, x.d.Rule = s, RuleVerification
 		if x.rec != nil {
-			x.rec.add(RuleVerification, Decides, string(n)+" is a service-verification number of "+s.Traits().Title+"; what is provisioned for it does not matter", Fact{"service", s.String()})
+			x.rec.add(RuleVerification, Decides, string(n)+" is a service-verification number of "+s.Traits().Title+
+				"; its provisioning is ignored", Fact{"service", s.String()})
 		}
 		return x.toService(g)
 	}
@@ -114,7 +120,7 @@ func (x *decision) fromCore(g *group) Decision {
 	return x.toService(g)
 }
 
-// unprovisioned decides a call to a number that no service is enabled on.
+// unprovisioned decides a call to a number on which no service is enabled.
 func (x *decision) unprovisioned(g *group, known bool) Decision {
 	n := string(x.d.Called)
 	what := " is not provisioned"
@@ -129,22 +135,25 @@ func (x *decision) unprovisioned(g *group, known bool) Decision {
 		x.rec.add(RuleProvisioned, Continue, n+what, facts...)
 	}
 	if g.fallback == domain.NoService {
-		return x.reject(RuleDefault, 404, n+what+"; trunk "+g.name+" has no default service")
+		return x.reject(RuleDefault, 404, n+what+"; peer group "+g.name+" has no default service")
 	}
 	x.d.Service, x.d.Rule = g.fallback, RuleDefault
 	if x.rec != nil {
-		x.rec.add(RuleDefault, Decides, "trunk "+g.name+" sends such calls to "+g.fallback.Traits().Title, Fact{"service", g.fallback.String()})
+		x.rec.add(RuleDefault, Decides, "the default service of peer group "+g.name+" is "+g.fallback.Traits().Title,
+			Fact{"service", g.fallback.String()})
 	}
 	return x.toService(g)
 }
 
-// usable checks that account and service of a provisioned number can take the call. ok is false if the call is
+// usable checks that the account and the service of a provisioned number can take the call. ok is false if the call is
 // rejected.
 func (x *decision) usable(a *domain.AccountRouting) (r Decision, ok bool) {
 	n, s := string(x.d.Called), x.d.Service
 	t := s.Traits()
 	if !t.CarriesCalls {
-		return x.reject(RuleCarriesCalls, 480, n+" is provisioned for "+t.Title+", which carries no calls through this gateway yet", Fact{"service", s.String()}), false
+		return x.reject(RuleCarriesCalls, 480,
+			n+" is provisioned for "+t.Title+", which carries no calls through this gateway yet",
+			Fact{"service", s.String()}), false
 	}
 	if x.rec != nil {
 		x.rec.add(RuleCarriesCalls, Continue, t.Title+" carries calls")
@@ -161,10 +170,11 @@ func (x *decision) usable(a *domain.AccountRouting) (r Decision, ok bool) {
 	}
 	switch {
 	case a.Subdomain == "":
-		return x.reject(RuleLabel, 480, "account "+a.Name+" has no Direct Routing label", Fact{"account", a.Name}), false
+		return x.reject(RuleLabel, 480, "account "+a.Name+" has no Direct Routing label", Fact{"account", a.Name}),
+			false
 	case !a.SubdomainLive:
-		return x.reject(RuleLabel, 480, "the Direct Routing label "+a.Subdomain+" of account "+a.Name+" is not provisioned in DNS yet",
-			Fact{"account", a.Name}, Fact{"label", a.Subdomain}), false
+		return x.reject(RuleLabel, 480, "the Direct Routing label "+a.Subdomain+" of account "+a.Name+
+			" is not provisioned in DNS yet", Fact{"account", a.Name}, Fact{"label", a.Subdomain}), false
 	}
 	if x.rec != nil {
 		x.rec.add(RuleLabel, Continue, "the label of account "+a.Name+" is provisioned", Fact{"label", a.Subdomain})
@@ -172,28 +182,32 @@ func (x *decision) usable(a *domain.AccountRouting) (r Decision, ok bool) {
 	return Decision{}, true
 }
 
-// toService finishes a call from the core whose service is known.
+// toService finishes the decision of a call from the core once its service is known.
 func (x *decision) toService(g *group) Decision {
 	s := x.d.Service
 	t := s.Traits()
 	// operator-connect §4, gateway-calls §2: already anchored; sending it again would loop.
 	if x.f.Anchored && t.PhoneSystem && !g.controlPoint {
-		return x.reject(RuleAnchored, 482, "the INVITE carries X-MS-FMC: the call is anchored in Phone System already and must not go to "+t.Title, Fact{"X-MS-FMC", x.f.AnchoredBy})
+		return x.reject(RuleAnchored, 482,
+			"the INVITE carries X-MS-FMC: the call is already anchored in Phone System and must not go to "+t.Title,
+			Fact{"X-MS-FMC", x.f.AnchoredBy})
 	}
 	if x.rec != nil {
 		switch {
 		case !x.f.Anchored:
 			x.rec.add(RuleAnchored, Continue, "no X-MS-FMC: not anchored in Phone System yet")
 		case g.controlPoint:
-			x.rec.add(RuleAnchored, Continue, "X-MS-FMC comes from a Mobile Control Point: this call is to be anchored now", Fact{"X-MS-FMC", x.f.AnchoredBy})
+			x.rec.add(RuleAnchored, Continue,
+				"X-MS-FMC comes from a Mobile Control Point: this call is to be anchored now",
+				Fact{"X-MS-FMC", x.f.AnchoredBy})
 		default:
-			x.rec.add(RuleAnchored, Continue, "X-MS-FMC does not matter to "+t.Title, Fact{"X-MS-FMC", x.f.AnchoredBy})
+			x.rec.add(RuleAnchored, Continue, "X-MS-FMC has no meaning for "+t.Title, Fact{"X-MS-FMC", x.f.AnchoredBy})
 		}
 	}
 	x.d.Screened = t.Screening && x.d.Account != nil && x.d.Account.CallScreening && x.d.Rule != RuleVerification
-	// gateway-calls §2.1: a call from the network, value of the called number, on messages returned for that call.
+	// gateway-calls §2.1: messages returned for a call from the network carry the value of the called number.
 	if x.d.Rule == RuleVerification {
-		x.header("", "called") // what is provisioned for such a number has no effect
+		x.header("", "called") // provisioning of such a number is ignored
 	} else {
 		x.header(x.d.Called, "called")
 	}
@@ -220,7 +234,7 @@ func (x *decision) header(n domain.E164, role string) {
 		return
 	case n == "":
 		if x.rec != nil {
-			x.rec.add(RuleHeader, Note, "no custom header: no "+role+" number of a customer")
+			x.rec.add(RuleHeader, Note, "no custom header: no "+role+" number belongs to the call's customer")
 		}
 		return
 	}
@@ -229,15 +243,16 @@ func (x *decision) header(n domain.E164, role string) {
 		return
 	}
 	if x.d.Header == "" {
-		x.rec.add(RuleHeader, Note, "no custom header: the "+role+" number has no value", Fact{role, string(n)})
+		x.rec.add(RuleHeader, Note, "no custom header: the "+role+" number has none", Fact{role, string(n)})
 		return
 	}
-	x.rec.add(RuleHeader, Note, "messages to the core carry the "+role+" number's custom header value", Fact{role, string(n)}, Fact{"value", x.d.Header})
+	x.rec.add(RuleHeader, Note, "messages to the core carry the "+role+" number's custom header value",
+		Fact{role, string(n)}, Fact{"value", x.d.Header})
 }
 
-// serviceOf picks the service that takes a number's calls: the one that carries calls; without such a one, any, so that
-// the refusal can name it. At most one exclusive service is on a number (design §6), so there is nothing to rank; a set
-// that breaks the rule still gives the same service every time.
+// serviceOf chooses the service that takes a number's calls: the one that carries calls or, if none does, any other, so
+// that the rejection can name it. A number has at most one exclusive service (design §6), so no ranking is needed; a
+// set that breaks the rule still gives the same service every time.
 func serviceOf(set domain.ServiceSet) domain.Service {
 	first := domain.NoService
 	for s := domain.DirectRouting; set>>s != 0; s++ {
@@ -247,7 +262,8 @@ func serviceOf(set domain.ServiceSet) domain.Service {
 		if s.Traits().CarriesCalls {
 			return s
 		}
-		// An exclusive service is the number's main one; a monitoring service beside it is not what refuses the call.
+		// An exclusive service is the number's main one; an additional monitoring service is not the reason for the
+		// rejection.
 		if first == domain.NoService || s.Traits().Exclusive {
 			first = s
 		}
@@ -264,7 +280,8 @@ func serviceList(set domain.ServiceSet) string {
 	return list(names)
 }
 
-// warningText makes a text fit for a SIP quoted-string as it is (RFC 3261 §25.1): facts come from the wire.
+// warningText replaces characters that a SIP quoted-string would have to escape (RFC 3261 §25.1): facts come from the
+// wire.
 func warningText(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == '"' || r == '\\' || r >= 0x7f {

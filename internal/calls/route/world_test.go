@@ -38,7 +38,8 @@ func (w *world) account(name string, a domain.AccountRouting, enabled ...domain.
 }
 
 func (w *world) number(n domain.E164, account, header string, services ...domain.Service) {
-	w.numbers[n] = domain.NumberRouting{Key: n.Key(), Account: account, CustomHeader: header, Services: set(services...)}
+	w.numbers[n] = domain.NumberRouting{Key: n.Key(), Account: account, CustomHeader: header,
+		Services: set(services...)}
 }
 
 func set(services ...domain.Service) (x domain.ServiceSet) {
@@ -48,19 +49,20 @@ func set(services ...domain.Service) (x domain.ServiceSet) {
 	return x
 }
 
-// newWorld is the directory that the cases in testdata/explain are about.
+// newWorld is the directory for the cases in testdata/explain.
 func newWorld() *world {
 	w := &world{accounts: map[string]*domain.AccountRouting{}, numbers: map[domain.E164]domain.NumberRouting{}}
 	// Contoso: Direct Routing, screened.
-	w.account("contoso", domain.AccountRouting{Subdomain: "contoso", SubdomainLive: true, CallScreening: true}, domain.DirectRouting, domain.Zoom)
+	w.account("contoso", domain.AccountRouting{Subdomain: "contoso", SubdomainLive: true, CallScreening: true},
+		domain.DirectRouting, domain.Zoom)
 	w.number("+442079460100", "contoso", "CT-100", domain.DirectRouting)
 	w.number("+442079460101", "contoso", "", domain.DirectRouting)
 	w.number("+442079460102", "contoso", "CT-102", domain.Zoom)
 	w.number("+442079460103", "contoso", "CT-103")                         // no service
 	w.number("+442079460104", "contoso", "CT-104", domain.OperatorConnect) // not enabled on the account
 	// Fabrikam: Direct Routing, not screened.
-	w.account("fabrikam", domain.AccountRouting{Subdomain: "fab", SubdomainLive: true}, domain.DirectRouting, domain.OperatorConnect, domain.PhoneMobile,
-		domain.ACS, domain.CallProtection)
+	w.account("fabrikam", domain.AccountRouting{Subdomain: "fab", SubdomainLive: true}, domain.DirectRouting,
+		domain.OperatorConnect, domain.PhoneMobile, domain.ACS, domain.CallProtection)
 	w.number("+442079460200", "fabrikam", "FK-200", domain.DirectRouting)
 	w.number("+442079460201", "fabrikam", "FK-201", domain.OperatorConnect)
 	w.number("+447700900202", "fabrikam", "FK-202", domain.PhoneMobile)
@@ -68,17 +70,18 @@ func newWorld() *world {
 	w.number("+442079460204", "fabrikam", "FK-204", domain.CallProtection)
 	w.number("+442079460205", "fabrikam", "FK-205", domain.CallProtection, domain.DirectRouting)
 	w.number("+442079460206", "fabrikam", "FK-206", domain.CallProtection, domain.ACS)
-	// Newco: its label is not served yet. Oldco has no label at all.
+	// Newco: its label is not live yet. Oldco has no label at all.
 	w.account("newco", domain.AccountRouting{Subdomain: "newco", CallScreening: true}, domain.DirectRouting)
 	w.number("+442079460300", "newco", "", domain.DirectRouting)
 	w.account("oldco", domain.AccountRouting{CallScreening: true}, domain.DirectRouting)
 	w.number("+442079460400", "oldco", "", domain.DirectRouting)
-	// Proseware shows presentation numbers.
-	w.account("proseware", domain.AccountRouting{Subdomain: "prose", SubdomainLive: true, CallScreening: true}, domain.DirectRouting)
+	// Proseware may show presentation numbers.
+	w.account("proseware", domain.AccountRouting{Subdomain: "prose", SubdomainLive: true, CallScreening: true},
+		domain.DirectRouting)
 	w.number("+442079460500", "proseware", "", domain.DirectRouting)
-	// Exco has given Direct Routing up; the label is still there.
+	// Exco no longer has Direct Routing; its label still exists.
 	w.account("exco", domain.AccountRouting{Subdomain: "exco", SubdomainLive: true, CallScreening: true})
-	// A service-verification number that somebody has provisioned all the same.
+	// A service-verification number that is provisioned nevertheless.
 	w.number("+442079460901", "contoso", "CT-901", domain.DirectRouting)
 	return w
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
-// invite is what a trunk sends: 15 header lines and an SDP offer.
+// invite is a typical INVITE from a trunk: 15 header lines and an SDP offer.
 var invite = strings.ReplaceAll(`INVITE sip:+15551230000@gw.example.net:5060;user=phone SIP/2.0
 Via: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK-524287-1-0
 From: "Front desk" <sip:+442079460123@192.0.2.10:5060>;tag=524287SIPpTag001
@@ -39,7 +39,7 @@ a=fmtp:101 0-16
 a=ptime:20
 `, "\n", "\r\n")
 
-// BenchmarkParse reads a datagram as a transport does: one copy of the bytes, then
+// BenchmarkParse parses a datagram as a transport does: one copy of the bytes, then
 // Parse.
 func BenchmarkParse(b *testing.B) {
 	data := []byte(invite)
@@ -104,8 +104,8 @@ func BenchmarkPrint(b *testing.B) {
 	})
 }
 
-// BenchmarkLeg does a back-to-back user agent's work on one INVITE: read, look at
-// what routing needs, build the far leg's INVITE from it, print.
+// BenchmarkLeg does a back-to-back user agent's work on one INVITE: parse it, get
+// what routing needs, build the outbound leg's INVITE from it, print that.
 func BenchmarkLeg(b *testing.B) {
 	data := []byte(invite)
 	v := &sip.Validator{}
@@ -146,7 +146,7 @@ Content-Length: 0
 
 `, "\n", "\r\n")
 
-// BenchmarkShort reads a short request and makes a response to it.
+// BenchmarkShort parses a short request and makes a response to it.
 func BenchmarkShort(b *testing.B) {
 	data := []byte(ack)
 	v := &sip.Validator{}

@@ -2,20 +2,20 @@ package sip
 
 import "strings"
 
-// NewRequest makes a request with nothing but its start line.
+// NewRequest returns a request that has only a start line.
 func NewRequest(method Method, uri string) *Message {
 	m := &Message{method: method, uri: escapeURI(uri), vers: Version}
 	if method == INVITE {
-		m.lines = make([]Header, 0, 24) // a far leg's INVITE carries what came and what profiles add
+		m.lines = make([]Header, 0, 24) // an outbound leg's INVITE has the received lines and those that profiles add
 	} else {
 		m.lines = make([]Header, 0, 10)
 	}
 	return m
 }
 
-// NewResponse makes the response to a request (RFC 3261 §8.2.6.2): all Via lines,
+// NewResponse returns a response to a request (RFC 3261 §8.2.6.2): all Via lines,
 // From, To, Call-ID and CSeq are copied byte for byte, in their order; toTag is
-// added to a To that has none (leave it empty for 100). An empty reason means the
+// added to a To that has no tag (leave it empty for 100). An empty reason means the
 // usual phrase. A 100 also copies Timestamp (§8.2.6.1).
 func NewResponse(req *Message, status int, reason, toTag string) *Message {
 	if reason == "" {
@@ -30,7 +30,7 @@ func NewResponse(req *Message, status int, reason, toTag string) *Message {
 		case KindVia:
 		case KindFrom, KindTo, KindCallID, KindCSeq:
 			if seen[h.kind] {
-				continue // a doubled line is answered 400, not echoed
+				continue // a repeated line gets 400 and is not echoed
 			}
 			seen[h.kind] = true
 			if h.kind == KindTo && toTag != "" && tagOf(h.value) == "" {
@@ -48,7 +48,7 @@ func NewResponse(req *Message, status int, reason, toTag string) *Message {
 	return m
 }
 
-// NewACK makes the ACK for a non-2xx final response to an INVITE (RFC 3261
+// NewACK returns the ACK for a non-2xx final response to an INVITE (RFC 3261
 // §17.1.1.3): Request-URI, top Via, From, Call-ID, CSeq number and Route of the
 // INVITE as sent, To of the response.
 func NewACK(invite, response *Message) *Message {
@@ -61,7 +61,7 @@ func NewACK(invite, response *Message) *Message {
 	return m
 }
 
-// NewCancel makes the CANCEL of a request as sent (RFC 3261 §9.1): same
+// NewCancel returns the CANCEL for a request as sent (RFC 3261 §9.1): same
 // Request-URI, top Via, From, To, Call-ID, CSeq number and Route.
 func NewCancel(invite *Message) *Message {
 	m := hopRequest(invite, CANCEL)
@@ -70,7 +70,7 @@ func NewCancel(invite *Message) *Message {
 	return m
 }
 
-// hopRequest starts a request that travels with invite to the same next hop.
+// hopRequest returns the beginning of a request to the same next hop as invite.
 func hopRequest(invite *Message, method Method) *Message {
 	m := NewRequest(method, invite.uri)
 	if i := invite.Find(KindVia); i >= 0 {
@@ -95,7 +95,7 @@ func seqOf(m *Message) string {
 	return v[:i]
 }
 
-// Warning makes a Warning value (RFC 3261 §20.43): code (399 is "miscellaneous"),
+// Warning returns a Warning value (RFC 3261 §20.43): code (399 is "miscellaneous"),
 // agent (host or pseudonym), text.
 func Warning(code int, agent, text string) string {
 	if agent == "" {
@@ -104,8 +104,8 @@ func Warning(code int, agent, text string) string {
 	return itoa(code) + " " + agent + " " + Quote(text)
 }
 
-// ReasonValue makes a Reason value (RFC 3326): protocol ("SIP", "Q.850"), cause,
-// and text where it is not empty.
+// ReasonValue returns a Reason value (RFC 3326): protocol ("SIP", "Q.850"), cause,
+// and text if it is not empty.
 func ReasonValue(protocol string, cause int, text string) string {
 	s := protocol + ";cause=" + itoa(cause)
 	if text != "" {
@@ -114,7 +114,7 @@ func ReasonValue(protocol string, cause int, text string) string {
 	return s
 }
 
-// ReasonCause reads a Reason value: its protocol, cause (0 if absent) and text.
+// ReasonCause parses a Reason value: its protocol, cause (0 if absent) and text.
 func ReasonCause(value string) (protocol string, cause int, text string) {
 	protocol, rest, _ := strings.Cut(value, ";")
 	p := Params(rest)

@@ -1,6 +1,6 @@
 package sip
 
-// edited notes that the text as a whole is no longer what came in.
+// edited records that the message no longer equals its original text.
 func (m *Message) edited() { m.raw = "" }
 
 // SetRequestURI changes the Request-URI of a request. White space and line
@@ -10,13 +10,13 @@ func (m *Message) SetRequestURI(uri string) {
 	m.start, m.uri = "", escapeURI(uri)
 }
 
-// SetAt changes the value of line i and keeps its name as it was spelled.
+// SetAt changes the value of line i and keeps the spelling of its name.
 func (m *Message) SetAt(i int, value string) {
 	m.edited()
 	m.lines[i] = m.lines[i].WithValue(value)
 }
 
-// InsertAt puts lines before line i; i = Len puts them at the end.
+// InsertAt inserts lines before line i; i = Len appends them.
 func (m *Message) InsertAt(i int, hs ...Header) {
 	m.edited()
 	n := len(m.lines)
@@ -27,7 +27,7 @@ func (m *Message) InsertAt(i int, hs ...Header) {
 	}
 }
 
-// RemoveAt takes line i out.
+// RemoveAt removes line i.
 func (m *Message) RemoveAt(i int) {
 	m.edited()
 	n := copy(m.lines[i:], m.lines[i+1:]) + i
@@ -35,7 +35,7 @@ func (m *Message) RemoveAt(i int) {
 	m.lines = m.lines[:n]
 }
 
-// Append puts a line at the end.
+// Append adds a line at the end.
 func (m *Message) Append(h Header) {
 	m.edited()
 	m.lines = append(m.lines, h)
@@ -47,8 +47,8 @@ func (m *Message) Add(k Kind, value string) { m.Append(Line(k, value)) }
 // AddName appends a line with the given name.
 func (m *Message) AddName(name, value string) { m.Append(NamedLine(name, value)) }
 
-// Set gives the first line of a kind this value (its name stays as spelled),
-// removes further lines of the kind, and appends a line if there was none.
+// Set sets the value of the first line of a kind (keeping the spelling of its
+// name), removes further lines of that kind, and appends a line if there is none.
 func (m *Message) Set(k Kind, value string) {
 	i := m.Find(k)
 	if i < 0 {
@@ -74,8 +74,8 @@ func (m *Message) SetName(name, value string) {
 	}
 }
 
-// Prepend puts a line before the first line of its kind, or before all lines if
-// there is none: how a Via, Route or Record-Route is pushed.
+// Prepend inserts a line before the first line of its kind, or before all lines if
+// there is none. It pushes a Via, Route or Record-Route.
 func (m *Message) Prepend(k Kind, value string) {
 	i := m.Find(k)
 	if i < 0 {
@@ -84,7 +84,7 @@ func (m *Message) Prepend(k Kind, value string) {
 	m.InsertAt(i, Line(k, value))
 }
 
-// Remove takes all lines of a kind out and returns how many there were.
+// Remove removes all lines of a kind and returns their number.
 func (m *Message) Remove(k Kind) int {
 	return m.removeIf(func(h *Header) bool { return h.kind == k })
 }
@@ -116,7 +116,7 @@ func (m *Message) removeIf(drop func(*Header) bool) (removed int) {
 	return removed
 }
 
-// CopyFrom appends all lines of a kind from another message, byte for byte.
+// CopyFrom appends all lines of the given kinds from src, byte for byte.
 func (m *Message) CopyFrom(src *Message, kinds ...Kind) {
 	m.edited()
 	for _, k := range kinds {
@@ -128,9 +128,9 @@ func (m *Message) CopyFrom(src *Message, kinds ...Kind) {
 	}
 }
 
-// SetBody replaces the body. Content-Type becomes contentType, or goes away with
-// an empty body; Content-Length is kept in step where the message has the line,
-// and added to a message that came without.
+// SetBody replaces the body. Content-Type becomes contentType, and is removed if
+// both contentType and body are empty. Content-Length is updated if the message has
+// the line, and added to a parsed message that lacks it.
 func (m *Message) SetBody(contentType, body string) {
 	m.edited()
 	m.body = body

@@ -34,20 +34,32 @@ body`)
 		old, new string
 	}{
 		{"Request-URI", func(m *Message) { m.SetRequestURI("sip:y@k") }, "sip:x@h.example SIP", "sip:y@k SIP"},
-		{"Request-URI cannot break the line", func(m *Message) { m.SetRequestURI("sip:y k\r\nX: y") }, "sip:x@h.example SIP", "sip:y%20k%0D%0AX:%20y SIP"},
-		{"from tag", func(m *Message) { m.Set(KindFrom, WithParam(m.Get(KindFrom), "tag", "new")) }, `f : "A"  <sip:a@h>;TAG=old;x=1`, `f: "A"  <sip:a@h>;tag=new;x=1`},
-		{"from tag removed", func(m *Message) { m.Set(KindFrom, WithParam(m.Get(KindFrom), "tag", "")) }, `f : "A"  <sip:a@h>;TAG=old;x=1`, `f: "A"  <sip:a@h>;x=1`},
-		{"to tag added", func(m *Message) { m.Set(KindTo, WithParam(m.Get(KindTo), "tag", "t")) }, "t: <sip:x@h>", "t: <sip:x@h>;tag=t"},
-		{"Via pushed", func(m *Message) { m.Prepend(KindVia, "SIP/2.0/TLS z;branch=z9hG4bK0") }, "v:SIP", "Via: SIP/2.0/TLS z;branch=z9hG4bK0\r\nv:SIP"},
-		{"unknown name set, doubles removed", func(m *Message) { m.SetName("X-TWO", "4") }, "X-Two:  2\r\n  folded\r\nx-two: 3\r\n", "X-Two: 4\r\n"},
-		{"unknown name removed", func(m *Message) { m.RemoveName("X-TWO") }, "X-Two:  2\r\n  folded\r\nx-two: 3\r\n", ""},
+		{"Request-URI cannot break the line", func(m *Message) { m.SetRequestURI("sip:y k\r\nX: y") },
+			"sip:x@h.example SIP", "sip:y%20k%0D%0AX:%20y SIP"},
+		{"from tag", func(m *Message) { m.Set(KindFrom, WithParam(m.Get(KindFrom), "tag", "new")) },
+			`f : "A"  <sip:a@h>;TAG=old;x=1`, `f: "A"  <sip:a@h>;tag=new;x=1`},
+		{"from tag removed", func(m *Message) { m.Set(KindFrom, WithParam(m.Get(KindFrom), "tag", "")) },
+			`f : "A"  <sip:a@h>;TAG=old;x=1`, `f: "A"  <sip:a@h>;x=1`},
+		{"to tag added", func(m *Message) { m.Set(KindTo, WithParam(m.Get(KindTo), "tag", "t")) },
+			"t: <sip:x@h>", "t: <sip:x@h>;tag=t"},
+		{"Via pushed", func(m *Message) { m.Prepend(KindVia, "SIP/2.0/TLS z;branch=z9hG4bK0") }, "v:SIP",
+			"Via: SIP/2.0/TLS z;branch=z9hG4bK0\r\nv:SIP"},
+		{"unknown name set, duplicates removed", func(m *Message) { m.SetName("X-TWO", "4") },
+			"X-Two:  2\r\n  folded\r\nx-two: 3\r\n", "X-Two: 4\r\n"},
+		{"unknown name removed", func(m *Message) { m.RemoveName("X-TWO") },
+			"X-Two:  2\r\n  folded\r\nx-two: 3\r\n", ""},
 		{"known removed by compact name", func(m *Message) { m.RemoveName("s") }, "Subject: one\r\n", ""},
 		{"known set keeps the spelling", func(m *Message) { m.Set(KindCallID, "d") }, "i:c", "i: d"},
 		{"line added", func(m *Message) { m.AddName("X-New", "n") }, "x-two: 3\r\n", "x-two: 3\r\nX-New: n\r\n"},
-		{"line inserted", func(m *Message) { m.InsertAt(m.Find(KindSubject), Line(KindDate, "d"), NamedLine("Q", "q")) }, "Subject: one", "Date: d\r\nQ: q\r\nSubject: one"},
-		{"a value cannot make a second line", func(m *Message) { m.Set(KindSubject, "a\r\nX-Evil: b") }, "Subject: one", "Subject: a  X-Evil: b"},
-		{"a name cannot make a second line", func(m *Message) { m.AddName("X: y\r\nX-Evil", "b") }, "x-two: 3\r\n", "x-two: 3\r\nX--y--X-Evil: b\r\n"},
-		{"body replaced", func(m *Message) { m.SetBody("text/plain", "other") }, "x-two: 3\r\n\r\nbody", "x-two: 3\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nother"},
+		{"line inserted",
+			func(m *Message) { m.InsertAt(m.Find(KindSubject), Line(KindDate, "d"), NamedLine("Q", "q")) },
+			"Subject: one", "Date: d\r\nQ: q\r\nSubject: one"},
+		{"a value cannot make a second line", func(m *Message) { m.Set(KindSubject, "a\r\nX-Evil: b") },
+			"Subject: one", "Subject: a  X-Evil: b"},
+		{"a name cannot make a second line", func(m *Message) { m.AddName("X: y\r\nX-Evil", "b") }, "x-two: 3\r\n",
+			"x-two: 3\r\nX--y--X-Evil: b\r\n"},
+		{"body replaced", func(m *Message) { m.SetBody("text/plain", "other") }, "x-two: 3\r\n\r\nbody",
+			"x-two: 3\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nother"},
 		{"nothing to remove", func(m *Message) { m.Remove(KindDate); m.RemoveName("X-None") }, "", ""},
 	}
 	for _, tt := range tests {
@@ -111,7 +123,8 @@ func TestMessagesHoldManyLines(t *testing.T) {
 }
 
 func TestBuildACKAndCANCEL(t *testing.T) {
-	inv := mustParse(t, simple("INVITE", "Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKaaa, SIP/2.0/UDP x;branch=z9hG4bKb",
+	inv := mustParse(t, simple("INVITE",
+		"Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKaaa, SIP/2.0/UDP x;branch=z9hG4bKb",
 		"Route: <sip:p1;lr>", "Require: timer", "Supported: 100rel"))
 	resp := NewResponse(inv, 486, "", "totag")
 	if got, want := NewACK(inv, resp).String(), crlf(`
@@ -151,9 +164,11 @@ Content-Length: 0
 }
 
 func TestResponseDetails(t *testing.T) {
-	req := mustParse(t, simple("INVITE", "To: <sip:a@b;tag=inside>;tag=have", "Timestamp: 54", "v: SIP/2.0/UDP p2;branch=z9hG4bK2"))
+	req := mustParse(t, simple("INVITE", "To: <sip:a@b;tag=inside>;tag=have", "Timestamp: 54",
+		"v: SIP/2.0/UDP p2;branch=z9hG4bK2"))
 	r := NewResponse(req, 200, "Fine\r\nX: y", "other")
-	if r.Get(KindTo) != "<sip:a@b;tag=inside>;tag=have" || r.Has(KindTimestamp) || r.Count(KindVia) != 2 || r.Reason() != "Fine  X: y" {
+	if r.Get(KindTo) != "<sip:a@b;tag=inside>;tag=have" || r.Has(KindTimestamp) || r.Count(KindVia) != 2 ||
+		r.Reason() != "Fine  X: y" {
 		t.Errorf("response\n%s", r)
 	}
 	if r := NewResponse(req, 100, "", ""); !r.Has(KindTimestamp) || r.Reason() != "Trying" {
@@ -161,11 +176,11 @@ func TestResponseDetails(t *testing.T) {
 	}
 	req = mustParse(t, simple("INVITE", "To: <sip:a@b;tag=inside>"))
 	if r := NewResponse(req, 180, "", "new"); r.ToTag() != "new" || r.Get(KindTo) != "<sip:a@b;tag=inside>;tag=new" {
-		t.Errorf("tag of a URI taken for the header's:\n%s", r)
+		t.Errorf("the tag of a URI was taken for the header's:\n%s", r)
 	}
 }
 
-func TestResponseDoesNotRepeatADoubledField(t *testing.T) {
+func TestResponseDoesNotEchoARepeatedField(t *testing.T) {
 	m, p := (&Validator{}).Read(simple("INVITE", "f: <sip:other@b>;tag=2", "i: other"))
 	r := p.Answer(m, "x", "")
 	if r.Count(KindFrom) != 1 || r.Count(KindCallID) != 1 || r.FromTag() != "f1" {
@@ -185,7 +200,8 @@ func TestNewLinesCannotHoldLineBreaks(t *testing.T) {
 }
 
 func TestReasonAndWarningTexts(t *testing.T) {
-	if got, want := Warning(399, "gw.example", "say \"no\" \\ and\r\nstop"), `399 gw.example "say \"no\" \\ and  stop"`; got != want {
+	if got, want := Warning(399, "gw.example", "say \"no\" \\ and\r\nstop"),
+		`399 gw.example "say \"no\" \\ and  stop"`; got != want {
 		t.Errorf("Warning %q, want %q", got, want)
 	}
 	v := ReasonValue("Q.850", 16, `Normal "clearing"`)
@@ -198,7 +214,8 @@ func TestReasonAndWarningTexts(t *testing.T) {
 	if p, c, x := ReasonCause("SIP ; cause=x"); p != "SIP" || c != 0 || x != "" {
 		t.Errorf("ReasonCause = %q %d %q", p, c, x)
 	}
-	for status, want := range map[int]string{404: "Not Found", 499: "Client Error", 698: "Global Failure", 0: "Unknown", 299: "OK"} {
+	for status, want := range map[int]string{404: "Not Found", 499: "Client Error", 698: "Global Failure",
+		0: "Unknown", 299: "OK"} {
 		if got := ReasonPhrase(status); got != want {
 			t.Errorf("ReasonPhrase(%d) = %q", status, got)
 		}
@@ -210,7 +227,7 @@ func TestTokensAreUniqueAndWellFormed(t *testing.T) {
 	for range 5000 {
 		for _, s := range []string{NewTag(), NewBranch(), NewCallID("h.example"), Token("n7-")} {
 			if seen[s] {
-				t.Fatalf("%q made twice", s)
+				t.Fatalf("%q was generated twice", s)
 			}
 			seen[s] = true
 		}
@@ -267,7 +284,8 @@ func TestViaParameters(t *testing.T) {
 	if port, ok := v.RPort(); !ok || port != 4711 {
 		t.Errorf("rport %d %v", port, ok)
 	}
-	if v.Received() != "[2001:db8::9:255]" || v.Branch() != "z9hG4bKas3" || v.Host != "[2001:db8::9:1]" || v.Port != 5061 || !v.Params.Has("alias") {
+	if v.Received() != "[2001:db8::9:255]" || v.Branch() != "z9hG4bKas3" || v.Host != "[2001:db8::9:1]" ||
+		v.Port != 5061 || !v.Params.Has("alias") {
 		t.Errorf("%+v", v)
 	}
 	v, err = ParseVia("SIP/2.0/UDP h;rport")

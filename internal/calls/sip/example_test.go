@@ -19,7 +19,7 @@ var options = wire(
 	"CSeq: 2 OPTIONS",
 )
 
-// A message that breaks a rule is answered with what it deserves and why.
+// A request that breaks a rule gets a response that says why.
 func ExampleProblem_Answer() {
 	v := &sip.Validator{}
 	m, p := v.Read(strings.Replace(options, "2 OPTIONS", "2 INVITE", 1))
@@ -37,7 +37,7 @@ func ExampleProblem_Answer() {
 	// Content-Length: 0
 }
 
-// Editing leaves every other line as it came.
+// Editing leaves every other line as received.
 func ExampleMessage_Prepend() {
 	m, _ := sip.Parse(options, nil)
 	m.Prepend(sip.KindVia, "SIP/2.0/TLS gw.example.net;branch=z9hG4bK78")
@@ -53,7 +53,7 @@ func ExampleMessage_Prepend() {
 	// CSeq: 2 OPTIONS
 }
 
-// Values walks through comma-separated lists over all lines of a field.
+// Values iterates over the comma-separated lists of all lines of a field.
 func ExampleMessage_Values() {
 	m := sip.NewRequest(sip.BYE, "sip:a@b.example")
 	m.Add(sip.KindRoute, `<sip:p1.example;lr>, "Second, of two" <sip:p2.example;lr>`)
@@ -68,7 +68,7 @@ func ExampleMessage_Values() {
 	// sip:p3.example;lr <nil>
 }
 
-// The number to look up is what remains without decoration; the URI keeps it.
+// TelephoneNumber returns the number to look up, without separators and parameters; the URI keeps them.
 func ExampleURI_TelephoneNumber() {
 	u, _ := sip.ParseURI("sip:+1-555-123-0000;rn=+15559990000;npdi@gw.example.net;user=phone")
 	n, _ := u.TelephoneNumber()
@@ -79,7 +79,7 @@ func ExampleURI_TelephoneNumber() {
 	// sip:+1-555-123-0000;rn=+15559990000;npdi@gw.example.net;user=phone
 }
 
-// A Reader cuts a stream into messages and keep-alives.
+// A Reader splits a stream into messages and keep-alives.
 func ExampleReader() {
 	one := strings.Replace(options, "\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n", 1)
 	r := sip.NewReader(strings.NewReader("\r\n\r\n"+one+one), nil)

@@ -6,53 +6,53 @@ import (
 	"strings"
 )
 
-// FrameKind tells what a Reader found on a stream.
+// FrameKind is the kind of unit that a Reader found on a stream.
 type FrameKind uint8
 
 const (
-	// FrameMessage is a message, good or bad (see Frame.Problem).
+	// FrameMessage is a message, valid or not (see Frame.Problem).
 	FrameMessage FrameKind = iota
-	// FramePing is a double CRLF between messages: answer with one CRLF (RFC 5626
-	// §3.5.1).
+	// FramePing is a double CRLF between messages, to be answered with one CRLF
+	// (RFC 5626 §3.5.1).
 	FramePing
 	// FramePong is a single CRLF between messages: the answer to our ping, or
-	// noise (RFC 3261 §7.5).
+	// padding to be ignored (RFC 3261 §7.5).
 	FramePong
 )
 
 // Frame is one unit read from a stream.
 type Frame struct {
 	Kind    FrameKind
-	Message *Message // for FrameMessage; with a Problem, whatever could be read
-	Problem *Problem // why Parse does not accept the message
-	// Lost means that nobody can tell where the next message begins: answer, then
+	Message *Message // for FrameMessage; with a Problem, the part that could be read
+	Problem *Problem // why Parse rejected the message
+	// Lost means that the start of the next message cannot be found: respond, then
 	// close the connection. Next returns only io.EOF from then on.
 	Lost bool
 }
 
-// Reader finds messages on a stream connection (TCP, TLS). Content-Length, which
-// streams must have (RFC 3261 §18.3), tells where a message ends. It reads ahead,
-// so the connection must have no other reader. It holds at most the bytes of one
-// message within the limits, plus 4 KiB. Not for concurrent use.
+// Reader splits a stream connection (TCP, TLS) into messages. Content-Length,
+// mandatory on streams (RFC 3261 §18.3), marks the end of a message. A Reader
+// reads ahead, so the connection must have no other reader. It buffers at most one
+// message within the limits, plus 4 KiB. It is not safe for concurrent use.
 type Reader struct {
 	src    io.Reader
 	limits *Limits
 	lim    Limits
 	buf    []byte
-	r, w   int // buf[r:w] is read and not yet used
-	scan   int // buf[r:r+scan] holds no end of the header section
+	r, w   int // buf[r:w] has been read but not consumed
+	scan   int // buf[r:r+scan] does not contain the end of the header section
 	half   bool
 	lost   bool
 }
 
 const readerStart = 4 << 10
 
-// NewReader returns a Reader on src; nil limits are the defaults.
+// NewReader returns a Reader on src; nil limits mean the defaults.
 func NewReader(src io.Reader, limits *Limits) *Reader {
 	return &Reader{src: src, limits: limits, lim: limits.or()}
 }
 
-// Next reads the next frame. The error is that of the connection: io.EOF between
+// Next returns the next frame. The error is that of the connection: io.EOF between
 // messages, io.ErrUnexpectedEOF inside one.
 func (r *Reader) Next() (Frame, error) {
 	if r.lost {
@@ -71,13 +71,13 @@ func (r *Reader) Next() (Frame, error) {
 	}
 }
 
-// fill reads more bytes behind those that wait.
+// fill reads more bytes into the buffer.
 func (r *Reader) fill() error {
 	switch {
 	case r.r == r.w:
 		r.r, r.w = 0, 0
 		if len(r.buf) > 16*readerStart || r.buf == nil {
-			r.buf = make([]byte, readerStart) // a large message need not hold memory for good
+			r.buf = make([]byte, readerStart) // release the memory of a large message
 		}
 	case r.w == len(r.buf) && r.r > 0:
 		r.w = copy(r.buf, r.buf[r.r:r.w])
@@ -90,7 +90,7 @@ func (r *Reader) fill() error {
 		n, err := r.src.Read(r.buf[r.w:])
 		r.w += n
 		if n > 0 {
-			return nil // an error with data comes again
+			return nil // an error that came with data is returned again
 		}
 		if err != nil {
 			return err
@@ -99,7 +99,7 @@ func (r *Reader) fill() error {
 	return io.ErrNoProgress
 }
 
-// take cuts the next frame off the bytes at hand; ok is false if more are needed.
+// take cuts the next frame from the buffer; ok is false if more bytes are needed.
 func (r *Reader) take() (f Frame, ok bool) {
 	if f, ok, done := r.keepAlive(); done {
 		return f, ok
@@ -110,17 +110,18 @@ func (r *Reader) take() (f Frame, ok bool) {
 		if len(b) <= r.lim.Head {
 			return Frame{}, false
 		}
-		return r.giveUp(b[:r.lim.Head], tooLong(r.lim.Head)), true
+		return r.abandon(b[:r.lim.Head], tooLong(r.lim.Head)), true
 	}
 	if head > r.lim.Head {
-		return r.giveUp(b[:head], tooLong(r.lim.Head)), true
+		return r.abandon(b[:head], tooLong(r.lim.Head)), true
 	}
 	n, p := contentLength(b[:head])
 	if p == nil && n > r.lim.Body {
-		p = &Problem{Status: 513, Field: "Content-Length", Text: "body exceeds " + itoa(r.lim.Body) + " bytes", Clause: "RFC 3261 §21.5.7"}
+		p = &Problem{Status: 513, Field: "Content-Length", Text: "body exceeds " + itoa(r.lim.Body) + " bytes",
+			Clause: "RFC 3261 §21.5.7"}
 	}
 	if p != nil {
-		return r.giveUp(b[:head], p), true
+		return r.abandon(b[:head], p), true
 	}
 	if len(b) < head+n {
 		return Frame{}, false
@@ -135,14 +136,14 @@ func (r *Reader) take() (f Frame, ok bool) {
 	return f, true
 }
 
-// keepAlive takes CRLFs between messages. done is false when a message follows.
+// keepAlive consumes CRLFs between messages. done is false when a message follows.
 func (r *Reader) keepAlive() (f Frame, ok, done bool) {
 	b := r.buf[r.r:r.w]
 	switch {
 	case len(b) == 0:
 		return f, false, true
 	case b[0] == '\n':
-		// Not CRLF, but nothing a message could begin with.
+		// Not a CRLF, but no message can begin with LF either.
 		r.r++
 		return r.keepAlive()
 	case b[0] != '\r':
@@ -150,7 +151,7 @@ func (r *Reader) keepAlive() (f Frame, ok, done bool) {
 	case len(b) == 1:
 		return f, false, true
 	case b[1] != '\n':
-		return f, false, false // Parse will say what it thinks of a bare CR
+		return f, false, false // Parse reports the bare CR
 	case len(b) >= 4 && b[2] == '\r' && b[3] == '\n':
 		r.r += 4
 		r.half = false
@@ -159,7 +160,7 @@ func (r *Reader) keepAlive() (f Frame, ok, done bool) {
 		return f, false, true
 	}
 	r.r += 2
-	if r.half { // the second half of a ping that came in two pieces
+	if r.half { // the second half of a ping that arrived in two pieces
 		r.half = false
 		return Frame{Kind: FramePing}, true, true
 	}
@@ -167,9 +168,9 @@ func (r *Reader) keepAlive() (f Frame, ok, done bool) {
 	return Frame{Kind: FramePong}, true, true
 }
 
-// headEnd returns the index behind the empty line that ends the header section.
-// Lone LFs count as line ends too: Parse then refuses the message, instead of it
-// blocking the connection.
+// headEnd returns the index after the empty line that ends the header section.
+// A lone LF counts as a line end too, so that Parse rejects such a message instead
+// of the message blocking the connection.
 func (r *Reader) headEnd(b []byte) (int, bool) {
 	for i := r.scan; ; {
 		nl := bytes.IndexByte(b[i:], '\n')
@@ -180,7 +181,7 @@ func (r *Reader) headEnd(b []byte) (int, bool) {
 		i += nl + 1
 		switch {
 		case i == len(b) || b[i] == '\r' && i+1 == len(b):
-			r.scan = i - 1 // look at this line end again with more bytes
+			r.scan = i - 1 // check this line end again when more bytes are there
 			return 0, false
 		case b[i] == '\n':
 			return i + 1, true
@@ -190,12 +191,13 @@ func (r *Reader) headEnd(b []byte) (int, bool) {
 	}
 }
 
-// giveUp reports a message whose end cannot be found.
-func (r *Reader) giveUp(head []byte, p *Problem) Frame {
+// abandon returns the frame for a message whose end cannot be found, and marks the
+// stream as lost.
+func (r *Reader) abandon(head []byte, p *Problem) Frame {
 	r.lost = true
 	m, pp := Parse(string(head), r.limits)
 	if pp != nil && pp.Status == 0 {
-		p = pp // not SIP: no answer
+		p = pp // not SIP: no response
 	}
 	if m.status != 0 {
 		q := *p
@@ -206,10 +208,11 @@ func (r *Reader) giveUp(head []byte, p *Problem) Frame {
 }
 
 func tooLong(n int) *Problem {
-	return &Problem{Status: 513, Text: "start line and headers exceed " + itoa(n) + " bytes", Clause: "RFC 3261 §21.5.7"}
+	return &Problem{Status: 513, Text: "start line and headers exceed " + itoa(n) + " bytes",
+		Clause: "RFC 3261 §21.5.7"}
 }
 
-// contentLength finds the body size that a header section announces.
+// contentLength returns the body size announced by a header section.
 func contentLength(head []byte) (n int, p *Problem) {
 	n = -1
 	for i := bytes.IndexByte(head, '\n') + 1; i > 0 && i < len(head); {
@@ -239,12 +242,13 @@ func contentLength(head []byte) (n int, p *Problem) {
 			return 0, bad("Content-Length", "RFC 3261 §20.14", "Content-Length is not a number")
 		}
 		if n >= 0 && n != int(v) {
-			return 0, bad("Content-Length", "RFC 3261 §20.14", "Content-Length lines contradict each other")
+			return 0, bad("Content-Length", "RFC 3261 §20.14", "conflicting Content-Length header fields")
 		}
 		n = int(v)
 	}
 	if n < 0 {
-		return 0, bad("Content-Length", "RFC 3261 §18.3", "Missing Content-Length header field, which streams need")
+		return 0, bad("Content-Length", "RFC 3261 §18.3",
+			"Missing Content-Length header field, required over TCP and TLS")
 	}
 	return n, nil
 }

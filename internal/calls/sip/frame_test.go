@@ -18,7 +18,7 @@ func readAll(t *testing.T, r *Reader) (frames []Frame, err error) {
 		}
 		frames = append(frames, f)
 		if len(frames) > 1000 {
-			t.Fatal("the reader does not end")
+			t.Fatal("the reader does not stop")
 		}
 	}
 }
@@ -53,7 +53,8 @@ func TestReaderFindsMessagesHoweverTheStreamIsCut(t *testing.T) {
 		err            error
 	}{
 		{"two messages back to back", a + b, "msg msg", io.EOF},
-		{"keep-alives between", "\r\n\r\n" + a + "\r\n" + b + "\r\n\r\n\r\n\r\n" + a, "ping msg pong msg ping ping msg", io.EOF},
+		{"keep-alives between", "\r\n\r\n" + a + "\r\n" + b + "\r\n\r\n\r\n\r\n" + a,
+			"ping msg pong msg ping ping msg", io.EOF},
 		{"compact Content-Length", strings.Replace(a, "Content-Length", "l", 1) + b, "msg msg", io.EOF},
 		{"end inside the head", a + b[:50], "msg", io.ErrUnexpectedEOF},
 		{"end inside the body", a[:len(a)-3], "", io.ErrUnexpectedEOF},
@@ -61,13 +62,14 @@ func TestReaderFindsMessagesHoweverTheStreamIsCut(t *testing.T) {
 		{"Content-Length of letters", strings.Replace(b, "\r\n 0", " x", 1) + a, "msg!400#", io.EOF},
 		{"contradicting Content-Lengths", strings.Replace(a, "CSeq", "l: 11\r\nCSeq", 1) + a, "msg!400#", io.EOF},
 		{"body too large", strings.Replace(b, "\r\n 0", " 131073", 1), "msg!513#", io.EOF},
-		{"head too large", strings.Replace(b, "CSeq", "X: "+strings.Repeat("x", 11<<10)+"\r\nCSeq", 1), "msg!513#", io.EOF},
+		{"head too large", strings.Replace(b, "CSeq", "X: "+strings.Repeat("x", 11<<10)+"\r\nCSeq", 1),
+			"msg!513#", io.EOF},
 		{"head without end", strings.TrimSuffix(b, "\r\n") + "X: " + strings.Repeat("x", 11<<10), "msg!513#", io.EOF},
 		{"bad message with a known end", strings.Replace(b, "CSeq:", "CSeq", 1) + a, "msg!400 msg", io.EOF},
 		{"LF line ends", strings.ReplaceAll(b, "\r\n", "\n") + a, "msg!400 msg", io.EOF},
 		{"not SIP", "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" + a, "msg!0#", io.EOF},
 		{"a TLS greeting", "\x16\x03\x01\x00\x05hello\n\n" + a, "msg!0#", io.EOF},
-		{"response without Content-Length", strings.Replace(simple("BYE", "SIP/2.0 200 OK"), "Content-Length: 0\r\n", "", 1), "msg!0#", io.EOF},
+		{"response without Content-Length", simple("BYE", "SIP/2.0 200 OK", "-Content-Length:"), "msg!0#", io.EOF},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -80,7 +82,7 @@ func TestReaderFindsMessagesHoweverTheStreamIsCut(t *testing.T) {
 				frames, err := readAll(t, NewReader(src, nil))
 				got := shape(frames)
 				if how == "byte by byte" {
-					// A ping in two pieces cannot be told from a pong before its second half.
+					// A ping in two pieces looks like a pong until its second half arrives.
 					got = strings.ReplaceAll(got, "pong ping", "ping")
 				}
 				if got != tt.want || !errors.Is(err, tt.err) {

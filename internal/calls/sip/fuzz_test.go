@@ -9,12 +9,14 @@ import (
 var seeds = []string{
 	"", "\r\n", "SIP/2.0 200 OK\r\n\r\n", "a b SIP/2.0\n\n",
 	"ACK sip:a SIP/2.0\r\nv:SIP/2.0/UDP h\r\n;branch=1\r\n\r\n",
-	"OPTIONS sip:a@[::1]:5060;x SIP/2.0\r\nVia : SIP / 2.0 / TCP  h:1 ; branch=z9hG4bKx,SIP/2.0/UDP i\r\nf:\"a\\\"\" <sip:b>;tag=1\r\nTo:<tel:+1-2;ext=3>\r\nCall-ID:c\r\nCSeq:1\r\n OPTIONS\r\nContact:*\r\nl:1\r\n\r\nxy",
+	"OPTIONS sip:a@[::1]:5060;x SIP/2.0\r\nVia : SIP / 2.0 / TCP  h:1 ; branch=z9hG4bKx,SIP/2.0/UDP i\r\n" +
+		"f:\"a\\\"\" <sip:b>;tag=1\r\nTo:<tel:+1-2;ext=3>\r\nCall-ID:c\r\nCSeq:1\r\n OPTIONS\r\n" +
+		"Contact:*\r\nl:1\r\n\r\nxy",
 }
 
-// FuzzParse: nothing crashes; what is accepted prints as it came, splits the same
-// way again, and every problem of a request can be answered with a message that
-// is well-formed itself.
+// FuzzParse checks that nothing crashes, that an accepted message is printed as
+// received and splits the same way again, and that the answer to a request with a
+// problem is well-formed.
 func FuzzParse(f *testing.F) {
 	for _, s := range seeds {
 		f.Add(s)
@@ -55,7 +57,7 @@ func FuzzParse(f *testing.F) {
 			}
 			again, p := v.Read(out)
 			if p != nil || again.String() != out || again.Len() != m.Len() {
-				t.Fatalf("second reading of %q: %v", out, p)
+				t.Fatalf("parsing %q again: %v", out, p)
 			}
 		}
 		if p == nil && m.IsRequest() {
@@ -75,11 +77,12 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// FuzzURI: nothing crashes; an accepted URI keeps its text, equals itself, and its
-// number is a plus and digits or a dial string.
+// FuzzURI checks that nothing crashes, that an accepted URI keeps its text, and that
+// its number is "+" and digits or a dial string.
 func FuzzURI(f *testing.F) {
 	for _, s := range []string{
-		"sip:a@b", "sips:a:b@[::1]:5061;x=%41?a=b&c=d", "tel:+1-555;ext=1;phone-context=x", "sip:+1%2d5;rn=+2;npdi@h;user=phone",
+		"sip:a@b", "sips:a:b@[::1]:5061;x=%41?a=b&c=d", "tel:+1-555;ext=1;phone-context=x",
+		"sip:+1%2d5;rn=+2;npdi@h;user=phone",
 		"sip:@", "urn:service:sos", "sip:*67@h", "tel:(1)", "SIP:a%00b@c.d",
 	} {
 		f.Add(s)
@@ -90,7 +93,7 @@ func FuzzURI(f *testing.F) {
 			return
 		}
 		if u.String() != in {
-			t.Fatalf("%q is not itself: %+v", in, u)
+			t.Fatalf("the text of %q changed: %+v", in, u)
 		}
 		if n, ok := u.TelephoneNumber(); ok {
 			if n == "" || n == "+" || strings.Trim(n, "+0123456789*#") != "" || strings.LastIndexByte(n, '+') > 0 {
@@ -101,7 +104,7 @@ func FuzzURI(f *testing.F) {
 		}
 		for range u.UserParams().All() {
 		}
-		// A URI that was accepted can stand in a request line and in a To.
+		// An accepted URI can be used in a request line and in a To.
 		if u.Scheme != SchemeOther && len(in) <= 256 {
 			m, p := Parse("OPTIONS "+in+" SIP/2.0\r\nTo: <"+in+">\r\n\r\n", nil)
 			if p != nil {
@@ -114,8 +117,8 @@ func FuzzURI(f *testing.F) {
 	})
 }
 
-// FuzzFrame: the reader ends, holds bounded memory, and gives the same frames
-// whether the bytes come at once or in pieces.
+// FuzzFrame checks that the reader stops, that its memory is bounded, and that it
+// returns the same frames whether the bytes arrive at once or in pieces.
 func FuzzFrame(f *testing.F) {
 	for _, s := range seeds {
 		f.Add(s, uint8(3))
@@ -145,8 +148,8 @@ func (r *stepReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// frames lists the messages, leaving keep-alives aside (a ping may come in two
-// pieces and be reported as pong and ping).
+// frames lists the messages without keep-alives (a ping may arrive in two pieces and
+// be reported as pong and ping).
 func frames(t *testing.T, src io.Reader, lim *Limits) (out []string, err error) {
 	r := NewReader(src, lim)
 	for range 1 << 20 {
@@ -166,6 +169,6 @@ func frames(t *testing.T, src io.Reader, lim *Limits) (out []string, err error) 
 		}
 		out = append(out, s)
 	}
-	t.Fatal("the reader does not end")
+	t.Fatal("the reader does not stop")
 	return nil, nil
 }

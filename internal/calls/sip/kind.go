@@ -1,11 +1,11 @@
 package sip
 
-// Kind names a header field that this package knows by number; all compact forms
-// and spellings of one field share it. KindOther stands for every other field,
-// which is found by its name.
+// Kind identifies a known header field; all spellings and compact forms of a field
+// have the same Kind. KindOther is the Kind of every other field, which is found by
+// its name.
 type Kind uint8
 
-// The known header fields. The comment of canonical names the documents.
+// The known header fields. The comment of canonical lists the defining documents.
 const (
 	KindOther Kind = iota
 	KindVia
@@ -101,8 +101,8 @@ const (
 	numKinds
 )
 
-// canonical holds the spelling used for lines made here: RFC 3261 §20 and, by
-// extension, RFC 3262 (RSeq, RAck), 3265/6665, 3311, 3313, 3323, 3325, 3326, 3327,
+// canonical holds the spelling used for lines made by this package: RFC 3261 §20
+// and the extensions RFC 3262 (RSeq, RAck), 3265/6665, 3311, 3313, 3323, 3325, 3326, 3327,
 // 3455/7315, 3515, 3608, 3841, 3891, 3892, 3903, 3911, 4028, 4412, 4488, 4538,
 // 5009, 5502, 5806, 6050, 6086, 6442, 7044, 7433, 7989, 8224, 8262.
 var canonical = [numKinds]string{
@@ -236,8 +236,8 @@ func buildShapes() (t [longestKnown][32][]Kind) {
 	return t
 }
 
-// KindOf tells which known header field a name means. Names compare without
-// regard to case and may be compact forms (RFC 3261 §7.3.1, §7.3.3).
+// KindOf returns the known header field that a name denotes. Names are
+// case-insensitive and may be compact forms (RFC 3261 §7.3.1, §7.3.3).
 func KindOf(name string) Kind {
 	if len(name) == 1 {
 		if c := name[0] | 0x20; c >= 'a' && c <= 'z' {
@@ -249,7 +249,7 @@ func KindOf(name string) Kind {
 		return KindOther
 	}
 	shape := byShape[len(name)][name[0]&31]
-	for _, k := range shape { // nearly always written in the usual way
+	for _, k := range shape { // nearly always in canonical spelling
 		if canonical[k] == name {
 			return k
 		}
@@ -262,7 +262,7 @@ func KindOf(name string) Kind {
 	return KindOther
 }
 
-// String returns the field's usual spelling, "other" for KindOther.
+// String returns the field's canonical spelling, "other" for KindOther.
 func (k Kind) String() string {
 	if k == KindOther || k >= numKinds {
 		return "other"
@@ -270,8 +270,9 @@ func (k Kind) String() string {
 	return canonical[k]
 }
 
-// equalFold compares ASCII texts without regard to case. strings.EqualFold would
-// also equate a few letters outside ASCII (the Kelvin sign with k).
+// equalFold reports whether two ASCII texts are equal, ignoring case.
+// strings.EqualFold would also equate a few letters outside ASCII (the Kelvin sign
+// with k).
 func equalFold(a, b string) bool {
 	if len(a) != len(b) {
 		return false

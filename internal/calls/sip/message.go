@@ -5,16 +5,17 @@ import (
 	"strings"
 )
 
-// Message is one SIP request or response. The zero value is an empty message;
-// Parse, NewRequest and NewResponse make useful ones. A Message must not be
-// copied by value (Clone copies).
+// Message is one SIP request or response. The zero value is an empty message; use
+// Parse, NewRequest or NewResponse to make one. A Message must not be copied by
+// value; use Clone.
 //
-// Any number of goroutines may read a message; editing needs it exclusively.
+// Multiple goroutines may read a message at the same time; editing needs exclusive
+// access.
 type Message struct {
 	_ noCopy
 
-	raw    string // the whole message as it came; "" once edited, or if made here
-	start  string // the start line as it came, without CRLF; "" if made or changed
+	raw    string // the whole message as received; "" once edited or if made here
+	start  string // the start line as received, without CRLF; "" if made or changed
 	method Method // requests only
 	uri    string // requests only
 	vers   string
@@ -23,39 +24,38 @@ type Message struct {
 
 	lines  []Header
 	body   string
-	parsed bool // came from Parse: Content-Length is not added when printing
-
+	parsed bool // made by Parse: Content-Length is not added when printing
 }
 
-// noCopy lets go vet report copies of a Message: they would share lines.
+// noCopy makes go vet report copies of a Message, which would share lines.
 type noCopy struct{}
 
 func (*noCopy) Lock()   {}
 func (*noCopy) Unlock() {}
 
-// Header is one header line. Lines are values: keeping one, or putting it into
-// another message, is safe.
+// Header is one header line. It is a value, which may be kept or put into another
+// message.
 type Header struct {
-	raw     string // the line with its CRLF as it came; the name if made here
+	raw     string // the line with its CRLF as received; the name if made here
 	value   string // without surrounding white space; folds replaced by a space
 	nameLen uint16
 	kind    Kind
 	made    bool
-	control bool // value holds a control character (a tab is one here)
+	control bool // value contains a control character (a tab is one here)
 }
 
-// Line makes a header line of a known kind. A line break in value becomes a
-// space, so that a value can never smuggle in another line.
+// Line returns a header line of a known kind. CR and LF in value become spaces, so
+// that a value cannot inject another line.
 func Line(k Kind, value string) Header {
 	if k == KindOther || k >= numKinds {
-		return NamedLine("", value) // a programmer's slip: still a well-formed line
+		return NamedLine("", value) // a programming error: still a well-formed line
 	}
 	name := canonical[k]
 	return Header{raw: name, value: oneLine(value), nameLen: uint16(len(name)), kind: k, made: true}
 }
 
-// NamedLine makes a header line with the name spelled as given. Name must be a
-// token (RFC 3261 §25.1); characters that could end it are replaced by '-'.
+// NamedLine returns a header line with the name spelled as given. Name must be a
+// token (RFC 3261 §25.1); other characters in it are replaced by '-'.
 func NamedLine(name, value string) Header {
 	name = cleanName(name)
 	return Header{raw: name, value: oneLine(value), nameLen: uint16(len(name)), kind: KindOf(name), made: true}
@@ -64,14 +64,14 @@ func NamedLine(name, value string) Header {
 // Name returns the field name as written in the message.
 func (h Header) Name() string { return h.raw[:h.nameLen] }
 
-// Kind returns which known field the line is, KindOther if none.
+// Kind returns the known field that the line is, KindOther if none.
 func (h Header) Kind() Kind { return h.kind }
 
-// Value returns the field value without the white space around it. Folds (RFC
-// 3261 §7.3.1) are replaced by one space.
+// Value returns the field value without surrounding white space. Each fold (RFC
+// 3261 §7.3.1) is replaced by one space.
 func (h Header) Value() string { return h.value }
 
-// Is tells whether the line is the named field, in whatever case or form.
+// Is reports whether the line is the named field, in any case or form.
 func (h Header) Is(name string) bool {
 	if k := KindOf(name); k != KindOther {
 		return h.kind == k
@@ -79,7 +79,7 @@ func (h Header) Is(name string) bool {
 	return h.kind == KindOther && equalFold(h.Name(), name)
 }
 
-// WithValue returns the line with another value and its name as it was spelled.
+// WithValue returns the line with another value and the same spelling of its name.
 func (h Header) WithValue(value string) Header {
 	return Header{raw: h.Name(), value: oneLine(value), nameLen: h.nameLen, kind: h.kind, made: true}
 }
@@ -132,10 +132,10 @@ func cleanName(n string) string {
 	return string(b)
 }
 
-// IsRequest tells requests from responses.
+// IsRequest reports whether the message is a request.
 func (m *Message) IsRequest() bool { return m.status == 0 }
 
-// IsResponse tells responses from requests.
+// IsResponse reports whether the message is a response.
 func (m *Message) IsResponse() bool { return m.status != 0 }
 
 // Method returns the request's method, "" for a response (see CSeq).
@@ -159,8 +159,8 @@ func (m *Message) Len() int { return len(m.lines) }
 // At returns header line i, 0 ≤ i < Len.
 func (m *Message) At(i int) Header { return m.lines[i] }
 
-// Headers yields every header line with its index, in order. The message must
-// not gain or lose lines meanwhile.
+// Headers yields every header line with its index, in order. No lines may be added
+// or removed during the iteration.
 func (m *Message) Headers() iter.Seq2[int, Header] {
 	return func(yield func(int, Header) bool) {
 		for i := range m.lines {
@@ -201,7 +201,7 @@ func (m *Message) FindNameFrom(name string, i int) int {
 	return -1
 }
 
-// Has tells whether there is a line of that kind.
+// Has reports whether there is a line of that kind.
 func (m *Message) Has(k Kind) bool { return m.Find(k) >= 0 }
 
 // Count returns the number of lines of that kind.
@@ -214,8 +214,8 @@ func (m *Message) Count(k Kind) (n int) {
 	return n
 }
 
-// Get returns the value of the first line of that kind, "" if there is none. The
-// value is the whole line's: see Values for lists.
+// Get returns the value of the first line of that kind, "" if there is none. It is
+// the value of the whole line: see Values for lists.
 func (m *Message) Get(k Kind) string {
 	if i := m.Find(k); i >= 0 {
 		return m.lines[i].value
@@ -224,8 +224,8 @@ func (m *Message) Get(k Kind) string {
 }
 
 // Values yields the comma-separated values of all lines of that kind in order
-// (RFC 3261 §7.3.1). Use it for fields whose grammar is a list only: Date, the
-// authorization fields and others carry commas of their own.
+// (RFC 3261 §7.3.1). Use it only for fields whose grammar is a list: Date, the
+// authorization fields and others have commas of their own.
 func (m *Message) Values(k Kind) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for i := range m.lines {

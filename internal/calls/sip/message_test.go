@@ -41,9 +41,10 @@ a=sendrecv
 `)
 
 func init() {
-	// The body's length, once, so that the text above stays easy to edit.
+	// Compute the body's length here so that the text above stays easy to edit.
 	head, body, _ := strings.Cut(typicalINVITE, "\r\n\r\n")
-	typicalINVITE = strings.Replace(head, "Content-Length: 214", "Content-Length: "+itoa(len(body)), 1) + "\r\n\r\n" + body
+	typicalINVITE = strings.Replace(head, "Content-Length: 214", "Content-Length: "+itoa(len(body)), 1) +
+		"\r\n\r\n" + body
 }
 
 func mustParse(t testing.TB, s string) *Message {
@@ -72,7 +73,8 @@ func TestParseReadsEverythingAndPrintsTheSameBytes(t *testing.T) {
 		t.Errorf("dialog identifiers: %q %q %q", m.CallID(), m.FromTag(), m.ToTag())
 	}
 	v, err := m.TopVia()
-	if err != nil || v.Transport != "UDP" || v.Host != "192.0.2.10" || v.Port != 5060 || v.Branch() != "z9hG4bK-524287-1-0" {
+	if err != nil || v.Transport != "UDP" || v.Host != "192.0.2.10" || v.Port != 5060 ||
+		v.Branch() != "z9hG4bK-524287-1-0" {
 		t.Errorf("TopVia = %+v, %v", v, err)
 	}
 	cs, err := m.CSeq()

@@ -4,7 +4,7 @@ package sip
 // "invite" is an unknown method, not INVITE.
 type Method string
 
-// The methods of the RFCs named beside them.
+// The known methods, with the RFCs that define them.
 const (
 	INVITE    Method = "INVITE"    // RFC 3261
 	ACK       Method = "ACK"       // RFC 3261
@@ -22,7 +22,7 @@ const (
 	PUBLISH   Method = "PUBLISH"   // RFC 3903
 )
 
-// Known tells whether the method is one of the constants of this package.
+// Known reports whether the method is one of the constants of this package.
 func (m Method) Known() bool {
 	switch m {
 	case INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, PRACK, UPDATE, INFO,
@@ -32,7 +32,7 @@ func (m Method) Known() bool {
 	return false
 }
 
-// Version is the protocol version of every message made here.
+// Version is the protocol version of every message made by this package.
 const Version = "SIP/2.0"
 
 var reasons = map[int]string{
@@ -68,7 +68,7 @@ var reasons = map[int]string{
 }
 
 // ReasonPhrase returns the usual reason phrase of a status code (RFC 3261 §21 and
-// the IANA registry), or the name of its class for codes nobody registered.
+// the IANA registry), or the name of its class for unregistered codes.
 func ReasonPhrase(status int) string {
 	if r, ok := reasons[status]; ok {
 		return r

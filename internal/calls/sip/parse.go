@@ -2,19 +2,19 @@ package sip
 
 import "strings"
 
-// parseLines is how many header lines are read without a second allocation.
+// parseLines is the number of header lines parsed without a second allocation.
 const parseLines = 32
 
 // Parse splits a datagram, or one message cut from a stream, into start line,
-// header lines and body. Nil limits are the defaults.
+// header lines and body. Nil limits mean the defaults.
 //
-// It checks what splitting needs: the shape of the start line and of header
-// lines, CRLF line ends, the protocol version, sizes, and Content-Length against
-// the bytes there are (RFC 3261 §18.3: a datagram with too short a body is bad,
-// bytes beyond the body are discarded). Validator.Check does the rest.
+// It checks what is needed to split the message: the form of the start line and
+// header lines, CRLF line ends, the protocol version, sizes, and Content-Length
+// against the bytes received (RFC 3261 §18.3: a datagram with too short a body is
+// rejected, bytes beyond the body are discarded). Validator.Check does the rest.
 //
-// With a problem Parse still returns a message, holding whatever could be read,
-// so that the answer can be built: see Problem.Answer.
+// Along with a problem Parse returns a message with the parts that could be read,
+// so that a response can be built: see Problem.Answer.
 //
 // Empty lines before the start line are skipped (§7.5).
 func Parse(data string, limits *Limits) (*Message, *Problem) {
@@ -36,7 +36,7 @@ func (p *parser) fail(pr *Problem) {
 	}
 }
 
-// bad notes a 400 (for responses: discard, as nothing answers a response).
+// bad records a 400 (for a response: discard, as responses are never answered).
 func (p *parser) bad(field, clause, text string) {
 	if p.problem == nil {
 		p.problem = bad(field, clause, text)
@@ -62,7 +62,8 @@ func (p *parser) run(data string) {
 	}
 	bodyAt := p.headerLines(data, nl+1)
 	if bodyAt > p.lim.Head {
-		p.fail(&Problem{Status: 513, Text: "start line and headers exceed " + itoa(p.lim.Head) + " bytes", Clause: "RFC 3261 §21.5.7"})
+		p.fail(&Problem{Status: 513, Text: "start line and headers exceed " + itoa(p.lim.Head) + " bytes",
+			Clause: "RFC 3261 §21.5.7"})
 	}
 	end := p.cutBody(data, bodyAt)
 	if p.problem == nil {
@@ -72,12 +73,12 @@ func (p *parser) run(data string) {
 	}
 }
 
-// startLine reads Request-Line or Status-Line (RFC 3261 §7.1, §7.2).
+// startLine parses Request-Line or Status-Line (RFC 3261 §7.1, §7.2).
 func (p *parser) startLine(s string) {
 	m := p.m
 	m.start = s
 	if strings.IndexByte(s, '\r') >= 0 {
-		p.bad("", "RFC 3261 §7", "start line holds a bare CR")
+		p.bad("", "RFC 3261 §7", "start line contains a bare CR")
 	}
 	sp := strings.IndexByte(s, ' ')
 	if len(s) >= 4 && equalFold(s[:4], "SIP/") {
@@ -110,22 +111,23 @@ func (p *parser) startLine(s string) {
 	m.uri, m.vers = rest[:last], rest[last+1:]
 	if m.vers != Version && !equalFold(m.vers, Version) {
 		if isVersion(m.vers) {
-			p.fail(&Problem{Status: 505, Text: "only SIP/2.0 is spoken here", Clause: "RFC 3261 §21.5.6"})
+			p.fail(&Problem{Status: 505, Text: "only SIP/2.0 is supported", Clause: "RFC 3261 §21.5.6"})
 		} else {
 			p.noVersion()
 		}
 		return
 	}
 	if len(m.uri) > p.lim.RequestURI {
-		p.fail(&Problem{Status: 414, Text: "Request-URI exceeds " + itoa(p.lim.RequestURI) + " bytes", Clause: "RFC 3261 §21.4.12"})
+		p.fail(&Problem{Status: 414, Text: "Request-URI exceeds " + itoa(p.lim.RequestURI) + " bytes",
+			Clause: "RFC 3261 §21.4.12"})
 	}
 	if m.uri == "" || strings.IndexByte(m.uri, ' ') >= 0 || strings.IndexByte(m.uri, '\t') >= 0 {
-		p.bad("", "RFC 3261 §7.1", "request line must be method, URI and version with one space between")
+		p.bad("", "RFC 3261 §7.1", "request line must be method, URI and version, separated by one space")
 	}
 }
 
-// noVersion is the case of a request line that does not end in "SIP/…": a bad
-// request if it asks for something of SIP, another protocol's otherwise.
+// noVersion handles a request line that does not end in "SIP/…": a bad request if
+// its URI is sip, sips or tel, otherwise a message of another protocol.
 func (p *parser) noVersion() {
 	uri := strings.TrimLeft(p.m.uri, " ")
 	if i := strings.IndexByte(uri, ':'); i > 0 {
@@ -140,28 +142,28 @@ func (p *parser) noVersion() {
 
 func (p *parser) statusLine(s string, sp int) {
 	m := p.m
-	m.status = -1 // a response at any rate, whatever is wrong with it
+	m.status = -1 // a response, whatever else is wrong with it
 	if sp < 0 {
 		p.bad("", "RFC 3261 §7.2", "status line has no status code")
 		return
 	}
 	m.vers = s[:sp]
 	if m.vers != Version && !equalFold(m.vers, Version) {
-		p.bad("", "RFC 3261 §7.2", "response of another SIP version")
+		p.bad("", "RFC 3261 §7.2", "response is not SIP/2.0")
 	}
 	s = s[sp+1:]
-	// §25.1 wants the space even before an empty phrase; many leave it out.
+	// §25.1 requires the space even before an empty phrase; many senders omit it.
 	code, reason, _ := strings.Cut(s, " ")
 	m.reason = reason
 	n, ok := parseUint(code, 999)
 	if !ok || len(code) != 3 || n < 100 || n > 699 {
-		p.bad("", "RFC 3261 §7.2", "status code is not three digits from 100 to 699")
+		p.bad("", "RFC 3261 §7.2", "status code is not a number from 100 to 699")
 		return
 	}
 	m.status = int(n)
 }
 
-// looksSIP tells whether a start line ends like one of SIP.
+// looksSIP reports whether a start line ends in a SIP version.
 func looksSIP(s string) bool {
 	i := strings.LastIndexByte(trim(s), ' ')
 	v := trim(s)[i+1:]
@@ -213,7 +215,7 @@ func knownMethod(s string) Method {
 	return ""
 }
 
-// headerLines reads lines from pos on and returns where the body begins.
+// headerLines parses the lines from pos on and returns the index of the body.
 func (p *parser) headerLines(data string, pos int) int {
 	if pos < len(data) && (data[pos] == ' ' || data[pos] == '\t') {
 		p.bad("", "RFC 3261 §7.1", "start line is folded")
@@ -227,10 +229,11 @@ func (p *parser) headerLines(data string, pos int) int {
 			n := len(lines)
 			h, ok := p.headerLine(raw)
 			if ok && (n < p.lim.Lines || answerKind(h.kind) && n/2 < p.lim.Lines) {
-				lines = append(lines, h) // beyond the limit only what the answer needs, up to as much again
+				lines = append(lines, h) // beyond the limit only what a response needs, up to twice the limit
 			}
 			if n+1 > p.lim.Lines {
-				p.fail(&Problem{Status: 513, Text: "more than " + itoa(p.lim.Lines) + " header lines", Clause: "RFC 3261 §21.5.7"})
+				p.fail(&Problem{Status: 513, Text: "more than " + itoa(p.lim.Lines) + " header lines",
+					Clause: "RFC 3261 §21.5.7"})
 			}
 		}
 		if last {
@@ -240,8 +243,8 @@ func (p *parser) headerLines(data string, pos int) int {
 	}
 }
 
-// cutLine takes one line off, with its line end and folds. last is set by the
-// empty line that ends the header section, and by the end of the data.
+// cutLine cuts off one line with its line end and folds. last is true for the
+// empty line that ends the header section, and at the end of the data.
 func (p *parser) cutLine(s string) (raw string, last bool) {
 	nl := strings.IndexByte(s, '\n')
 	if nl >= 0 && nl <= 1 && (nl == 0 || s[0] == '\r') {
@@ -256,11 +259,11 @@ func (p *parser) cutLine(s string) (raw string, last bool) {
 			return s[:end], false
 		}
 	}
-	p.bad("", "RFC 3261 §7", "header section has no empty line at its end")
+	p.bad("", "RFC 3261 §7", "header section does not end in an empty line")
 	return s, true
 }
 
-// headerLine reads one line with its line end and folds (RFC 3261 §7.3.1).
+// headerLine parses one line with its line end and folds (RFC 3261 §7.3.1).
 func (p *parser) headerLine(raw string) (h Header, ok bool) {
 	line, clean := raw, true
 	if n := len(line); n >= 2 && line[n-2] == '\r' && line[n-1] == '\n' {
@@ -285,12 +288,12 @@ func (p *parser) headerLine(raw string) (h Header, ok bool) {
 		return h, false
 	}
 	value, control := trim(line[c+1:]), false
-	if !printable(value) { // a fold, a tab, or something worse
+	if !printable(value) { // a fold, a tab or another control character
 		var ok bool
 		value, ok = unfold(line[c+1:])
 		if !ok {
 			// A lone CR or LF could be taken for a line end by the next element.
-			p.bad("", "RFC 3261 §7.3.1", "header value holds a bare CR or LF")
+			p.bad("", "RFC 3261 §7.3.1", "header value contains a bare CR or LF")
 			clean = false
 		}
 		value = trim(value)
@@ -298,12 +301,12 @@ func (p *parser) headerLine(raw string) (h Header, ok bool) {
 	}
 	h = Header{raw: raw, value: value, nameLen: uint16(len(name)), kind: k, control: control}
 	if !clean {
-		h = NamedLine(name, h.value) // so that an answer does not repeat the fault
+		h = NamedLine(name, h.value) // so that a response does not repeat the fault
 	}
 	return h, true
 }
 
-// answerKind tells whether a response copies the field (RFC 3261 §8.2.6.2).
+// answerKind reports whether a response copies the field (RFC 3261 §8.2.6.2).
 func answerKind(k Kind) bool {
 	switch k {
 	case KindVia, KindFrom, KindTo, KindCallID, KindCSeq:
@@ -313,7 +316,7 @@ func answerKind(k Kind) bool {
 }
 
 // unfold replaces each fold (CRLF and the white space around it) by one space. ok
-// is false where a CR or LF was not part of a fold; a space stands for it then.
+// is false if a CR or LF is not part of a fold; it is replaced by a space too.
 func unfold(s string) (value string, ok bool) {
 	b := make([]byte, 0, len(s))
 	ok = true
@@ -342,7 +345,7 @@ func unfold(s string) (value string, ok bool) {
 	return string(b), ok
 }
 
-// cutBody sets the body and returns where the message ends (RFC 3261 §18.3).
+// cutBody sets the body and returns the end of the message (RFC 3261 §18.3).
 func (p *parser) cutBody(data string, at int) (end int) {
 	m := p.m
 	n := len(data) - at
@@ -352,7 +355,7 @@ func (p *parser) cutBody(data string, at int) (end int) {
 		case !ok:
 			p.bad("Content-Length", "RFC 3261 §20.14", "Content-Length is not a number")
 		case int(want) > n:
-			p.bad("Content-Length", "RFC 3261 §18.3", "body is shorter than Content-Length says")
+			p.bad("Content-Length", "RFC 3261 §18.3", "body is shorter than Content-Length")
 		default:
 			n = int(want)
 		}

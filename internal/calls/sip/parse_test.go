@@ -7,8 +7,8 @@ import (
 )
 
 // simple returns a small valid request with some lines replaced by name. A whole
-// start line replaces the first, "-Name:" takes a line out, and a name that is not
-// there is appended.
+// start line replaces the first, "-Name:" removes a line, and a line with a new name
+// is appended.
 func simple(method string, replace ...string) string {
 	lines := []string{
 		method + " sip:+15551230000@gw.example.net SIP/2.0",
@@ -41,7 +41,7 @@ func simple(method string, replace ...string) string {
 	return strings.Join(lines, "\r\n") + "\r\n\r\n"
 }
 
-func TestParseNamesWhatIsWrongAndStillReadsTheRest(t *testing.T) {
+func TestParseReportsTheProblemAndReadsTheRest(t *testing.T) {
 	good := simple("OPTIONS")
 	tests := []struct {
 		name   string
@@ -55,7 +55,8 @@ func TestParseNamesWhatIsWrongAndStillReadsTheRest(t *testing.T) {
 		{"no version", strings.Replace(good, " SIP/2.0\r", "\r", 1), 400, "SIP version"},
 		{"other version", strings.Replace(good, " SIP/2.0\r", " SIP/7.1\r", 1), 505, "SIP/2.0"},
 		{"folded start line", strings.Replace(good, " SIP/2.0\r\n", " SIP/2.0\r\n ;x\r\n", 1), 400, "folded"},
-		{"method with an illegal character", strings.Replace(good, "OPTIONS sip", "OPT(IONS sip", 1), 400, "not a token"},
+		{"method with an illegal character", strings.Replace(good, "OPTIONS sip", "OPT(IONS sip", 1),
+			400, "not a token"},
 		{"long Request-URI", strings.Replace(good, "@gw", "@"+strings.Repeat("g", 300)+"gw", 1), 414, "256"},
 		{"line without colon", strings.Replace(good, "Max-Forwards: 70", "Max-Forwards 70", 1), 400, "colon"},
 		{"name with a space inside", strings.Replace(good, "Max-Forwards:", "Max Forwards:", 1), 400, "token"},
@@ -68,8 +69,10 @@ func TestParseNamesWhatIsWrongAndStillReadsTheRest(t *testing.T) {
 		{"cut within a fold", good[:len(good)-2] + " x", 400, "empty line"},
 		{"short body", strings.Replace(good, "Length: 0", "Length: 5", 1) + "abcd", 400, "shorter"},
 		{"negative Content-Length", strings.Replace(good, "Length: 0", "Length: -1", 1), 400, "not a number"},
-		{"huge Content-Length", strings.Replace(good, "Length: 0", "Length: 99999999999999999999999", 1), 400, "not a number"},
-		{"large body", strings.Replace(good, "Content-Length: 0\r\n", "", 1) + strings.Repeat("b", 128<<10+1), 513, "body exceeds"},
+		{"huge Content-Length", strings.Replace(good, "Length: 0", "Length: 99999999999999999999999", 1), 400,
+			"not a number"},
+		{"large body", strings.Replace(good, "Content-Length: 0\r\n", "", 1) + strings.Repeat("b", 128<<10+1), 513,
+			"body exceeds"},
 		{"large head", strings.Replace(good, "Max-F", "X: "+strings.Repeat("x", 10<<10)+"\r\nMax-F", 1), 513, "exceed"},
 		{"many lines", strings.Replace(good, "Call-ID", strings.Repeat("a:\r\n", 250)+"Call-ID", 1), 513, "200"},
 	}
@@ -91,7 +94,7 @@ func TestParseNamesWhatIsWrongAndStillReadsTheRest(t *testing.T) {
 			}
 			if r.Status() != tt.status || r.Get(KindVia) == "" || r.FromTag() != "f1" || r.ToTag() != "tt" ||
 				!strings.HasPrefix(tt.name, "cut") && (r.CallID() != "c1@a.example" || r.Get(KindCSeq) != "7 OPTIONS") {
-				t.Errorf("answer lacks what names the transaction:\n%s", r)
+				t.Errorf("answer lacks a field that identifies the transaction:\n%s", r)
 			}
 			if w := r.Get(KindWarning); !strings.HasPrefix(w, `399 gw.example.net "`) {
 				t.Errorf("Warning = %q", w)
@@ -103,7 +106,7 @@ func TestParseNamesWhatIsWrongAndStillReadsTheRest(t *testing.T) {
 	}
 }
 
-func TestParseDiscardsWhatNobodyCanAnswer(t *testing.T) {
+func TestParseDiscardsWhatCannotBeAnswered(t *testing.T) {
 	resp := simple("OPTIONS", "SIP/2.0 200 OK")
 	ack := simple("ACK")
 	for name, in := range map[string]string{
@@ -129,7 +132,7 @@ func TestParseDiscardsWhatNobodyCanAnswer(t *testing.T) {
 			t.Errorf("%s: answered\n%s", name, r)
 		}
 		if m.IsResponse() && p.Status != 0 {
-			t.Errorf("%s: a response deserves no answer: %v", name, p)
+			t.Errorf("%s: problem of a response has a status: %v", name, p)
 		}
 	}
 }
@@ -211,7 +214,7 @@ func TestLinesOfAFloodAreNotKept(t *testing.T) {
 			t.Errorf("%q: %d lines kept, %v", line, m.Len(), p)
 		}
 	}
-	// What the answer needs is found behind the limit too.
+	// The fields that the answer needs are found beyond the limit too.
 	in := strings.Replace(simple("OPTIONS"), "Via", strings.Repeat("x:\r\n", 600)+"Via", 1)
 	m, p := Parse(in, nil)
 	if p == nil || p.Answer(m, "t", "") == nil || m.CallID() != "c1@a.example" {
@@ -219,7 +222,7 @@ func TestLinesOfAFloodAreNotKept(t *testing.T) {
 	}
 }
 
-func TestEqualFoldIsOfLettersOnly(t *testing.T) {
+func TestEqualFoldAppliesToLettersOnly(t *testing.T) {
 	for _, s := range [][2]string{{"@", "`"}, {"[", "{"}, {"\x00", " "}, {"a", "A\x00"}} {
 		if equalFold(s[0], s[1]) {
 			t.Errorf("%q equals %q", s[0], s[1])
@@ -243,7 +246,7 @@ func TestValuesSplitAtCommasOnlyBetweenValues(t *testing.T) {
 		t.Errorf("Allow values %q", got)
 	}
 	for range m.Values(KindContact) {
-		break // an iterator must bear being left early
+		break // an iterator must allow an early exit
 	}
 	if !m.HasOption(KindAllow, "BYE") || m.HasOption(KindAllow, "REFER") {
 		t.Errorf("HasOption")

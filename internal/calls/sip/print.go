@@ -4,11 +4,11 @@ import "strconv"
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// AppendTo appends the message's wire form to dst and returns the longer slice.
+// AppendTo appends the message's wire form to dst and returns the extended slice.
 //
-// Lines that were not changed print with the bytes they came with. A message made
-// here (NewRequest, NewResponse …) that has no Content-Length line gets one as
-// its last line; a parsed one prints the lines it has (see EnsureContentLength).
+// Unedited lines are printed with their original bytes. A message made by this
+// package (NewRequest, NewResponse and so on) that has no Content-Length line gets
+// one as its last line; a parsed message is printed with the lines it has.
 func (m *Message) AppendTo(dst []byte) []byte {
 	if m.raw != "" {
 		return append(dst, m.raw...)
@@ -33,7 +33,7 @@ func (m *Message) Size() int {
 	return n + len("Content-Length: 1234567\r\n") + 2 + len(m.body)
 }
 
-// Bytes returns the wire form in a slice of its own.
+// Bytes returns the wire form in a new slice.
 func (m *Message) Bytes() []byte { return m.AppendTo(make([]byte, 0, m.Size())) }
 
 func (m *Message) appendHead(dst []byte) []byte {

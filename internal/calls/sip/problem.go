@@ -2,37 +2,43 @@ package sip
 
 import "strings"
 
-// Limits bounds what a message may hold. A zero field means its default, a
-// negative one no limit. The defaults are the documented limits of the published
-// gateway (message 10 KB, SDP body 128 KB and so on). Since a message of 10 KB
-// cannot hold a body of 128 KB, the first is read as the size of the start line
-// and header lines, the second as the size of the body.
+// Limits bounds the sizes in a message. A zero field means its default, a negative
+// one no limit. The defaults are the documented limits of the published gateway
+// (message 10 KB, SDP body 128 KB and so on). Since a message of 10 KB cannot hold
+// a body of 128 KB, the first is taken as the limit for the start line and header
+// lines, the second as the limit for the body.
 type Limits struct {
-	// Head is the bytes of start line and header lines; beyond: 513. 1024 to 1048576, default 10240.
+	// Head is the maximum size of the start line and header lines, in bytes. Larger messages get 513. 1024 to 1048576,
+	// default 10240.
 	Head int `yaml:"head"`
-	// Body is the bytes of the body; beyond: 513. 1024 to 1048576, default 131072.
+	// Body is the maximum size of the body, in bytes. Larger messages get 513. 1024 to 1048576, default 131072.
 	Body int `yaml:"body"`
-	// Lines is the number of header lines; beyond: 513. 20 to 10000, default 200.
+	// Lines is the maximum number of header lines. Messages with more get 513. 20 to 10000, default 200.
 	Lines int `yaml:"lines"`
-	// RequestURI is the bytes of the Request-URI; beyond: 414. 32 to 8192, default 256.
+	// RequestURI is the maximum length of the Request-URI, in bytes. Longer ones get 414. 32 to 8192, default 256.
 	RequestURI int `yaml:"requestUri"`
-	// ContactURI is the bytes of each Contact URI of a request; beyond: 400. 32 to 8192, default 256.
+	// ContactURI is the maximum length of each Contact URI of a request, in bytes. Longer ones get 400. 32 to 8192,
+	// default 256.
 	ContactURI int `yaml:"contactUri"`
-	// UserInfo is the bytes of the user part of Request-URI, From, To, Contact; beyond: 400. 16 to 8192, default 256.
+	// UserInfo is the maximum length of the user part of Request-URI, From, To and Contact, in bytes. Longer ones get
+	// 400. 16 to 8192, default 256.
 	UserInfo int `yaml:"userInfo"`
-	// FromDomain is the bytes of the host of From; beyond: 400. 16 to 255, default 255.
+	// FromDomain is the maximum length of the host of From, in bytes. Longer ones get 400. 16 to 255, default 255.
 	FromDomain int `yaml:"fromDomain"`
-	// HeaderName is the bytes of a header field name of a request; beyond: 400. 32 to 255, default 32.
+	// HeaderName is the maximum length of a header field name of a request, in bytes. Longer ones get 400. 32 to 255,
+	// default 32.
 	HeaderName int `yaml:"headerName"`
-	// BodyName is the bytes of the media type in Content-Type; beyond: 400. 16 to 255, default 64.
+	// BodyName is the maximum length of the media type in Content-Type, in bytes. Longer ones get 400. 16 to 255,
+	// default 64.
 	BodyName int `yaml:"bodyName"`
-	// OptionList is the bytes of the value of Supported, Require, Proxy-Require; beyond: 400. 32 to 8192, default 256.
+	// OptionList is the maximum length of the value of Supported, Require and Proxy-Require, in bytes. Longer ones get
+	// 400. 32 to 8192, default 256.
 	OptionList int `yaml:"optionList"`
-	// OptionTag is the bytes of one option tag; beyond: 400. 16 to 255, default 32.
+	// OptionTag is the maximum length of one option tag, in bytes. Longer ones get 400. 16 to 255, default 32.
 	OptionTag int `yaml:"optionTag"`
 }
 
-// DefaultLimits returns the limits that a nil *Limits means.
+// DefaultLimits returns the limits used for a nil *Limits.
 func DefaultLimits() Limits {
 	return Limits{
 		Head: 10 << 10, Body: 128 << 10, Lines: 200,
@@ -70,18 +76,19 @@ func either(v, def int) int {
 	return v
 }
 
-// Problem says why a message cannot be accepted and which answer it deserves. It
-// is an error.
+// Problem says why a message is rejected and which response to send. It is an
+// error.
 type Problem struct {
-	// Status is the answer a request deserves: 400, 414, 416, 420, 483, 505, 513 …
-	// 0 means that nothing can be answered: discard and log.
+	// Status is the status code for the response to a request: 400, 414, 416, 420,
+	// 483, 505, 513 and so on. 0 means that no response can be sent: discard and log.
 	Status int
-	// Field names the header field at fault, "" for the start line or the whole.
+	// Field names the header field at fault, "" for the start line or the whole
+	// message.
 	Field string
-	// Text says what is wrong, in English, fit for the reason phrase and a Warning.
-	// It quotes no phone numbers.
+	// Text says what is wrong, in English, for the reason phrase and a Warning. It
+	// contains no phone numbers.
 	Text string
-	// Clause is the rule broken, such as "RFC 3261 §8.1.1".
+	// Clause is the rule that is broken, such as "RFC 3261 §8.1.1".
 	Clause string
 	// Unsupported lists option tags for the Unsupported header of a 420.
 	Unsupported []string
@@ -102,11 +109,11 @@ func (p *Problem) Error() string {
 	return b.String()
 }
 
-// Answer builds the response that m deserves (RFC 3261 §8.2.6), with the problem
-// as reason phrase (for 400, as §21.4.1 advises) and as Warning 399 from agent (a
-// host or a pseudonym such as "tandem"). It returns nil where nothing may be
-// answered: responses, ACK, and requests whose Via is missing altogether. Where
-// the Via is there but unreadable, the answer goes to the packet's source.
+// Answer builds the response to m (RFC 3261 §8.2.6), with the problem as reason
+// phrase (for 400, as §21.4.1 advises) and as Warning 399 from agent (a host or a
+// pseudonym such as "tandem"). It returns nil where no response may be sent: for
+// responses, ACK, and requests without a Via. If the Via is present but
+// unreadable, the response goes to the packet's source.
 func (p *Problem) Answer(m *Message, toTag, agent string) *Message {
 	if p.Status == 0 || !m.Answerable() {
 		return nil
@@ -127,8 +134,8 @@ func (p *Problem) Answer(m *Message, toTag, agent string) *Message {
 	return r
 }
 
-// Answerable tells whether a response to m can be built and would find its way:
-// m is a request, not ACK (RFC 3261 §17.1.1.3), and has a Via.
+// Answerable reports whether a response to m can be built and delivered: m is a
+// request, is not ACK (RFC 3261 §17.1.1.3), and has a Via.
 func (m *Message) Answerable() bool {
 	return m != nil && m.IsRequest() && m.method != "" && m.method != ACK && m.Has(KindVia)
 }

@@ -7,27 +7,30 @@ import (
 	"pgregory.net/rapid"
 )
 
-// genMessage draws messages that Parse should accept, with all the liberties the
-// grammar gives: case, compact forms, spacing, folds, lists, bodies.
+// genMessage draws messages that Parse should accept, with all the freedom of the
+// grammar: case, compact forms, spacing, folds, lists, bodies.
 func genMessage(t *rapid.T) string {
 	var b strings.Builder
 	pick := func(label string, s ...string) string { return rapid.SampledFrom(s).Draw(t, label) }
 	sp := func() string { return pick("space", "", " ", "  ", "\t", "\r\n ", " \r\n\t ") }
 	if rapid.Bool().Draw(t, "request") {
 		b.WriteString(pick("method", "INVITE", "BYE", "OPTIONS", "invite", "X-Y!") + " " +
-			pick("uri", "sip:a@b", "tel:+1-555", "sip:+1555;rn=+2@h:5060;x", "sips:h?a=b", "x:y") + " " + pick("version", "SIP/2.0", "sip/2.0"))
+			pick("uri", "sip:a@b", "tel:+1-555", "sip:+1555;rn=+2@h:5060;x", "sips:h?a=b", "x:y") + " " +
+			pick("version", "SIP/2.0", "sip/2.0"))
 	} else {
 		b.WriteString("SIP/2.0 " + pick("code", "100", "200", "699") + pick("reason", "", " ", " OK", "  Très bien "))
 	}
 	b.WriteString("\r\n")
 	for range rapid.IntRange(0, 30).Draw(t, "lines") {
-		name := pick("name", "Via", "v", "VIA", "From", "f", "To", "t", "i", "CSeq", "Contact", "m", "X-Any", "x", "Subject", "s", "Route", "P-Asserted-Identity", "a.b-c!")
+		name := pick("name", "Via", "v", "VIA", "From", "f", "To", "t", "i", "CSeq", "Contact", "m", "X-Any", "x",
+			"Subject", "s", "Route", "P-Asserted-Identity", "a.b-c!")
 		value := rapid.StringMatching(`[ -~é\t]{0,40}`).Draw(t, "value")
 		b.WriteString(name + pick("colon", ":", " :", "\t:", ": ") + sp() + value + sp() + "\r\n")
 	}
 	body := rapid.StringN(0, 50, -1).Draw(t, "body")
 	if rapid.Bool().Draw(t, "length") {
-		b.WriteString(pick("length name", "Content-Length", "l", "CONTENT-LENGTH") + ":" + sp() + itoa(len(body)) + "\r\n")
+		b.WriteString(pick("length name", "Content-Length", "l", "CONTENT-LENGTH") + ":" + sp() +
+			itoa(len(body)) + "\r\n")
 	}
 	return b.String() + "\r\n" + body
 }
@@ -56,7 +59,7 @@ func TestPrintingWhatWasParsedGivesTheSameBytes(t *testing.T) {
 	})
 }
 
-func TestAnEditTouchesOnlyTheLineEdited(t *testing.T) {
+func TestAnEditChangesOnlyThatLine(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := genMessage(t)
 		m, p := Parse(in, nil)
@@ -108,7 +111,8 @@ func TestAnEditTouchesOnlyTheLineEdited(t *testing.T) {
 func TestSplittingAndJoiningValues(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		values := rapid.SliceOfN(rapid.SampledFrom([]string{
-			"<sip:a@b>", `"x, y" <sip:a,b@c>;q=1`, "token", `"\\" <sip:q@r>`, `"a\"," <sip:q@r>;x="1,2"`, "SIP/2.0/UDP h;branch=1",
+			"<sip:a@b>", `"x, y" <sip:a,b@c>;q=1`, "token", `"\\" <sip:q@r>`, `"a\"," <sip:q@r>;x="1,2"`,
+			"SIP/2.0/UDP h;branch=1",
 		}), 1, 6).Draw(t, "values")
 		sep := rapid.SampledFrom([]string{",", ", ", " ,\t"}).Draw(t, "separator")
 		var got []string
@@ -123,8 +127,12 @@ func TestSplittingAndJoiningValues(t *testing.T) {
 
 func TestWithParamSetsThatParameterOnly(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		base := rapid.SampledFrom([]string{"<sip:a@b;tag=uri>", `"q;tag=no" <sip:a@b>`, "sip:a@b", "<sip:a@b>"}).Draw(t, "address")
-		ps := rapid.SliceOfN(rapid.SampledFrom([]string{"x", "y=1", `z=";tag=q"`, "TAG=old", "w = 2"}), 0, 4).Draw(t, "parameters")
+		base := rapid.SampledFrom([]string{
+			"<sip:a@b;tag=uri>", `"q;tag=no" <sip:a@b>`, "sip:a@b", "<sip:a@b>",
+		}).Draw(t, "address")
+		ps := rapid.SliceOfN(rapid.SampledFrom([]string{
+			"x", "y=1", `z=";tag=q"`, "TAG=old", "w = 2",
+		}), 0, 4).Draw(t, "parameters")
 		v := base
 		for _, p := range ps {
 			v += ";" + p
@@ -149,7 +157,7 @@ func TestWithParamSetsThatParameterOnly(t *testing.T) {
 	})
 }
 
-func TestParametersBeginWhereTheSlowWayFindsThem(t *testing.T) {
+func TestParametersBeginWhereTheSlowPathFindsThem(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := rapid.StringMatching(`[a<>;"\\]{0,14}`).Draw(t, "value")
 		if got, want := paramsAt(s), scanTo(s, 0, ';'); got != want {

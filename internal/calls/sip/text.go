@@ -5,8 +5,8 @@ import "strings"
 // Character classes of RFC 3261 §25.1.
 var (
 	tokenChar = charset("-.!%*_+`'~", true)
-	// userChar: unreserved, user-unreserved; escapes are checked apart. "#" is never legal in a URI, but Teams and many
-	// PBXs send it as dialled: it is accepted, and leaves as %23.
+	// userChar: unreserved, user-unreserved; escapes are checked separately. "#" is never legal in a URI, but Teams and
+	// many PBXs send it as dialled: it is accepted, and sent as %23.
 	userChar = charset("-_.!~*'()&=+$,;?/#", true)
 	// passwordChar: unreserved and the marks a password may hold.
 	passwordChar = charset("-_.!~*'()&=+$,", true)
@@ -83,8 +83,8 @@ func hexVal(c byte) int {
 	return -1
 }
 
-// trim removes linear white space (spaces and tabs; folds are gone by now) from
-// both ends.
+// trim removes linear white space (spaces and tabs; folds have been removed before)
+// from both ends.
 func trim(s string) string {
 	for len(s) > 0 && (s[0] == ' ' || s[0] == '\t') {
 		s = s[1:]
@@ -95,10 +95,10 @@ func trim(s string) string {
 	return s
 }
 
-// parseUint reads a decimal number of at most max; ok is false for anything else.
+// parseUint parses a decimal number of at most max; ok is false for anything else.
 func parseUint(s string, max uint64) (n uint64, ok bool) {
 	if s == "" || len(s) > 20 {
-		// Leading zeros beyond 20 digits serve nobody.
+		// Longer than any uint64; there is no use for more leading zeros.
 		return 0, false
 	}
 	for i := 0; i < len(s); i++ {
@@ -115,7 +115,7 @@ func parseUint(s string, max uint64) (n uint64, ok bool) {
 }
 
 // cutValue splits a header value at its first comma outside quoted strings and
-// angle brackets. more tells that there was a comma.
+// angle brackets. more reports whether there was a comma.
 func cutValue(s string) (value, rest string, more bool) {
 	if strings.IndexByte(s, ',') < 0 {
 		return trim(s), "", false
@@ -163,14 +163,14 @@ func quotedEnd(s string, i int) (end int, ok bool) {
 	return len(s), false
 }
 
-// skipQuoted is quotedEnd for scanners that leave judging to others.
+// skipQuoted is quotedEnd for scanners that leave validation to others.
 func skipQuoted(s string, i int) int {
 	end, _ := quotedEnd(s, i)
 	return end
 }
 
 // Unquote returns the text of a quoted-string (RFC 3261 §25.1) without its quotes
-// and backslashes; anything else comes back unchanged.
+// and backslashes; anything else is returned unchanged.
 func Unquote(s string) string {
 	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
 		return s
@@ -208,7 +208,7 @@ func Quote(text string) string {
 
 const upperHex = "0123456789ABCDEF"
 
-// escapeURI percent-escapes what must never stand in a Request-URI: white space, control characters and "#".
+// escapeURI percent-escapes what is never allowed in a Request-URI: white space, control characters and "#".
 func escapeURI(s string) string {
 	for i := 0; i < len(s); i++ {
 		if plainURI[s[i]] {
@@ -228,7 +228,7 @@ func escapeURI(s string) string {
 }
 
 // EscapeHash writes each "#" in the URIs of a header value, one address or a list of them, as %23 (RFC 3986 §2).
-// Display names and header parameters stay.
+// Display names and header parameters are not changed.
 func EscapeHash(v string) string {
 	if strings.IndexByte(v, '#') < 0 {
 		return v
@@ -274,8 +274,8 @@ func Unescape(s string) string {
 	return string(b)
 }
 
-// printable tells whether s holds no control character at all, eight bytes at a
-// step. Tabs count as control characters here; the slow path allows them.
+// printable reports whether s contains no control characters, checking eight bytes
+// at a time. Tabs count as control characters here; the slow path allows them.
 func printable(s string) bool {
 	const (
 		ones = 0x0101010101010101

@@ -5,11 +5,11 @@ import (
 	"sync"
 )
 
-// BranchMagic begins every branch of RFC 3261 (§8.1.1.7).
+// BranchMagic is the magic cookie at the start of every RFC 3261 branch (§8.1.1.7).
 const BranchMagic = "z9hG4bK"
 
-// entropy is a block of random bytes from the operating system, used up piece by
-// piece: one system call serves many identifiers.
+// entropy is a block of random bytes from the operating system, consumed piece by
+// piece so that one system call serves many identifiers.
 type entropy struct {
 	block [480]byte
 	used  int
@@ -39,8 +39,9 @@ func appendRandom(dst []byte) []byte {
 	return dst
 }
 
-// Token returns prefix and 100 random bits as letters and digits: unguessable and
-// unique for all practical purposes (RFC 3261 §19.3 asks 32 bits of a tag).
+// Token returns prefix followed by 100 random bits as letters and digits:
+// unguessable and, for all practical purposes, unique (RFC 3261 §19.3 requires 32
+// bits in a tag).
 func Token(prefix string) string {
 	var buf [64]byte
 	return string(appendRandom(append(buf[:0], prefix...)))

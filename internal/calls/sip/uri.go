@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// Scheme is the kind of a URI.
+// Scheme is the scheme of a URI.
 type Scheme uint8
 
-// The schemes a gateway knows. SchemeOther is any other well-formed one.
+// The known schemes. SchemeOther is any other well-formed one.
 const (
 	SchemeOther Scheme = iota
 	SchemeSIP
@@ -18,13 +18,14 @@ const (
 )
 
 // URI is a parsed sip, sips or tel URI. The fields hold the text as written,
-// escapes and all; the whole text is kept too, so that a URI passes on untouched.
+// escapes included; the whole text is kept too, so that a URI is passed on
+// unchanged.
 type URI struct {
 	Scheme   Scheme
 	raw      string
 	User     string // sip: user part with its own parameters; tel: the subscriber number
 	Password string // sip only, without its colon
-	HasUser  bool   // an '@' was there
+	HasUser  bool   // there is an '@'
 	Host     string // an IPv6 address with its brackets; "" for tel
 	Port     int    // 0 if absent
 	Params   Params // URI parameters
@@ -38,8 +39,8 @@ var (
 	errURI    = errors.New("malformed URI")
 )
 
-// ParseURI reads a URI (RFC 3261 §19.1, §25.1; RFC 3966 §3). Well-formed URIs of
-// other schemes come back with SchemeOther and nothing but their text.
+// ParseURI parses a URI (RFC 3261 §19.1, §25.1; RFC 3966 §3). A well-formed URI of
+// another scheme is returned with SchemeOther and only its text.
 func ParseURI(s string) (URI, error) {
 	u := URI{raw: s}
 	var rest string
@@ -53,7 +54,7 @@ func ParseURI(s string) (URI, error) {
 	default:
 		return u, checkOther(s)
 	}
-	// Neither host, port, URI parameters nor headers may hold '@', so the last one
+	// Host, port, URI parameters and headers must not contain '@', so the last one
 	// ends the user part.
 	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
 		u.HasUser = true
@@ -91,8 +92,8 @@ func ParseURI(s string) (URI, error) {
 	return u, err
 }
 
-// checkOther verifies scheme ":" and that no character that never stands in a
-// URI is there (RFC 3986 §2).
+// checkOther checks that s begins with a scheme and has no character that is never
+// allowed in a URI (RFC 3986 §2).
 func checkOther(s string) error {
 	c := strings.IndexByte(s, ':')
 	if c <= 0 || !isAlpha(s[0]) {
@@ -105,7 +106,7 @@ func checkOther(s string) error {
 	}
 	switch strings.ToLower(s[:c]) {
 	case "sip", "sips", "tel":
-		return errURI // nothing behind the colon
+		return errURI // nothing after the colon
 	}
 	for i := c; i < len(s); i++ {
 		if b := s[i]; b <= ' ' || b >= 0x7f || b == '<' || b == '>' || b == '"' {
@@ -115,7 +116,7 @@ func checkOther(s string) error {
 	return nil
 }
 
-// parseTel reads RFC 3966: number, then ";name[=value]" parameters.
+// parseTel parses a tel URI (RFC 3966): number, then ";name[=value]" parameters.
 func (u URI) parseTel(s string) (URI, error) {
 	u.Scheme = SchemeTel
 	u.User = s
@@ -137,11 +138,11 @@ func (u URI) parseTel(s string) (URI, error) {
 		case c == '-' || c == '.' || c == '(' || c == ')':
 		case c == '*' || c == '#' || hexVal(c) >= 0:
 			if u.User[0] == '+' {
-				return u, errTel // §3: only local numbers hold these
+				return u, errTel // §3: allowed in local numbers only
 			}
 			digits++
 		case c == '%' && allEscaped(u.User[i:min(i+3, len(u.User))], &hostChar):
-			i += 2 // "#" is written so; what else it may be, TelephoneNumber says
+			i += 2 // an escaped "#"; TelephoneNumber rejects other characters
 			digits++
 		default:
 			return u, errTel
@@ -177,7 +178,7 @@ func checkURIHeaders(s string) error {
 	return nil
 }
 
-// splitHostPort reads hostport (RFC 3261 §25.1). White space around the colon is
+// splitHostPort parses hostport (RFC 3261 §25.1). White space around the colon is
 // allowed, as in a Via's sent-by.
 func splitHostPort(s string) (host string, port int, err error) {
 	host = s
@@ -211,7 +212,7 @@ func splitHostPort(s string) (host string, port int, err error) {
 }
 
 // validHost matches host: a name, an IPv4 address or a bracketed IPv6 address.
-// Underscores pass: they are no host names, but many private networks use them.
+// Underscores are accepted: they are illegal, but many private networks use them.
 func validHost(h string) bool {
 	if h == "" || len(h) > 255 {
 		return false
@@ -238,17 +239,17 @@ func validHost(h string) bool {
 // String returns the URI as it was written.
 func (u URI) String() string { return u.raw }
 
-// IsSIP tells sip and sips URIs from others.
+// IsSIP reports whether the URI is a sip or sips URI.
 func (u URI) IsSIP() bool { return u.Scheme == SchemeSIP || u.Scheme == SchemeSIPS }
 
 // Param returns a URI parameter's value with escapes decoded, and whether it is
-// there. Names compare without regard to case (RFC 3261 §19.1.4).
+// present. Names are case-insensitive (RFC 3261 §19.1.4).
 func (u URI) Param(name string) (value string, ok bool) {
 	v, ok := u.Params.Get(name)
 	return Unescape(v), ok
 }
 
-// UserOnly returns the user part up to its first semicolon, decoded: what stands
+// UserOnly returns the user part up to its first semicolon, decoded: the part
 // before the telephone-subscriber parameters of RFC 3966 in a SIP URI.
 func (u URI) UserOnly() string {
 	user, _, _ := strings.Cut(u.User, ";")
@@ -266,11 +267,11 @@ func (u URI) UserParams() Params {
 }
 
 // TelephoneNumber returns the number to look up: "+" and digits for a global
-// number, the dial string ("911") for a local one. Visual separators are taken out,
-// escapes are decoded, and all parameters are left aside (";rn=", ";npdi", ";ext=",
-// ";phone-context=", ";isub=", "verstat" …); the URI's own text keeps them. ok is
-// false where the user part is no telephone number: a blank, escaped or not, is no
-// visual separator. RFC 3966 §3, RFC 3261 §19.1.6.
+// number, the dial string ("911") for a local one. Visual separators are removed,
+// escapes are decoded, and all parameters are ignored (";rn=", ";npdi", ";ext=",
+// ";phone-context=", ";isub=", "verstat" and others); the URI's own text keeps them.
+// ok is false if the user part is not a telephone number. A space, escaped or not,
+// is not a visual separator. RFC 3966 §3, RFC 3261 §19.1.6.
 func (u URI) TelephoneNumber() (number string, ok bool) {
 	if u.Scheme == SchemeOther || u.User == "" {
 		return "", false
@@ -291,7 +292,7 @@ func (u URI) TelephoneNumber() (number string, ok bool) {
 	}
 	user = Unescape(user)
 	if i := strings.IndexByte(user, ';'); i >= 0 {
-		user = user[:i] // an escaped semicolon begins parameters as well
+		user = user[:i] // an escaped semicolon begins parameters too
 	}
 	b := make([]byte, 0, len(user))
 	digits := 0

@@ -14,15 +14,18 @@ func TestParseURI(t *testing.T) {
 	}{
 		{"sip:atlanta.example", SchemeSIP, "", "", "atlanta.example", 0, "", ""},
 		{"SIP:a@b.example:5060", SchemeSIP, "a", "", "b.example", 5060, "", ""},
-		{"sips:a:pw@b.example;transport=tcp?Subject=x&Priority=urgent", SchemeSIPS, "a", "pw", "b.example", 0, "transport=tcp", "Subject=x&Priority=urgent"},
-		{"sip:+1-555-123;isub=4;x=y@h.example;user=phone", SchemeSIP, "+1-555-123;isub=4;x=y", "", "h.example", 0, "user=phone", ""},
+		{"sips:a:pw@b.example;transport=tcp?Subject=x&Priority=urgent", SchemeSIPS, "a", "pw", "b.example", 0,
+			"transport=tcp", "Subject=x&Priority=urgent"},
+		{"sip:+1-555-123;isub=4;x=y@h.example;user=phone", SchemeSIP, "+1-555-123;isub=4;x=y", "", "h.example", 0,
+			"user=phone", ""},
 		{"sip:a@[2001:db8::1]:5070;lr", SchemeSIP, "a", "", "[2001:db8::1]", 5070, "lr", ""},
 		{"sip:[::ffff:192.0.2.1]", SchemeSIP, "", "", "[::ffff:192.0.2.1]", 0, "", ""},
 		{"sip:sips%3Ab%40c.example@d.example", SchemeSIP, "sips%3Ab%40c.example", "", "d.example", 0, "", ""},
 		{"sip:a?b/c;d@h", SchemeSIP, "a?b/c;d", "", "h", 0, "", ""},
 		{"sip:a:@h", SchemeSIP, "a", "", "h", 0, "", ""},
 		{"sip:a@under_score.example", SchemeSIP, "a", "", "under_score.example", 0, "", ""},
-		{"tel:+1(555)123.00-00;ext=12;phone-context=example.com", SchemeTel, "+1(555)123.00-00", "", "", 0, "ext=12;phone-context=example.com", ""},
+		{"tel:+1(555)123.00-00;ext=12;phone-context=example.com", SchemeTel, "+1(555)123.00-00", "", "", 0,
+			"ext=12;phone-context=example.com", ""},
 		{"TEL:911", SchemeTel, "911", "", "", 0, "", ""},
 		{"tel:*67#A;phone-context=+1", SchemeTel, "*67#A", "", "", 0, "phone-context=+1", ""},
 		{"urn:service:sos", SchemeOther, "", "", "", 0, "", ""},
@@ -39,11 +42,16 @@ func TestParseURI(t *testing.T) {
 		}
 	}
 	for _, in := range []string{
-		"", "sip", "sip:", "sips:", "tel:", ":", "a b", "9a:x", "<sip:a@b>", "sip:a@", "sip:@b", "sip:a b@c", "sip:a@b c",
-		"sip:a@b:", "sip:a@b:0", "sip:a@b:65536", "sip:a@b:5060x", "sip:a@b:05060000", "sip:a@b;", "sip:a@b;;x", "sip:a@b;=x", "sip:a@b;x=",
-		"sip:a@b?", "sip:a@b?x", "sip:a@b?=y", "sip:a@b?x=y&", "sip:%@b", "sip:%4@b", "sip:%zz@b", "sip:a@b;x=%4", "sip:a@-b", "sip:a@b..c", "sip:a@.b",
-		"sip:a@[2001:db8::1", "sip:a@2001:db8::1", "sip:a@[2001:db8:::1]", "sip:a@[fe80::1%25eth0]", "sip:a@[192.0.2.1]", "sip:a@[::1]x", "sip:\"a\"@b", "sip:a@b@c d",
-		"tel:", "tel:+", "tel:()-", "tel:12+3", "tel:+1#", "tel:+12a", "tel:hello", "tel:+1;", "tel:+1;=x", "sip:aé@b", "sip:a@b ", "sip:a@b:1 ", "sip:a@ b:1", "sip:a@b\t:1", "sip:a@[::1] :1", "urn:a b", "urn:<x>",
+		"", "sip", "sip:", "sips:", "tel:", ":", "a b", "9a:x", "<sip:a@b>", "sip:a@", "sip:@b",
+		"sip:a b@c", "sip:a@b c",
+		"sip:a@b:", "sip:a@b:0", "sip:a@b:65536", "sip:a@b:5060x", "sip:a@b:05060000", "sip:a@b;", "sip:a@b;;x",
+		"sip:a@b;=x", "sip:a@b;x=",
+		"sip:a@b?", "sip:a@b?x", "sip:a@b?=y", "sip:a@b?x=y&", "sip:%@b", "sip:%4@b", "sip:%zz@b", "sip:a@b;x=%4",
+		"sip:a@-b", "sip:a@b..c", "sip:a@.b",
+		"sip:a@[2001:db8::1", "sip:a@2001:db8::1", "sip:a@[2001:db8:::1]", "sip:a@[fe80::1%25eth0]",
+		"sip:a@[192.0.2.1]", "sip:a@[::1]x", "sip:\"a\"@b", "sip:a@b@c d",
+		"tel:", "tel:+", "tel:()-", "tel:12+3", "tel:+1#", "tel:+12a", "tel:hello", "tel:+1;", "tel:+1;=x", "sip:aé@b",
+		"sip:a@b ", "sip:a@b:1 ", "sip:a@ b:1", "sip:a@b\t:1", "sip:a@[::1] :1", "urn:a b", "urn:<x>",
 	} {
 		if u, err := ParseURI(in); err == nil {
 			t.Errorf("ParseURI(%q) accepted: %+v", in, u)
@@ -51,7 +59,7 @@ func TestParseURI(t *testing.T) {
 	}
 }
 
-func TestTelephoneNumberIgnoresWhatOnlyDecorates(t *testing.T) {
+func TestTelephoneNumberIgnoresSeparatorsAndParameters(t *testing.T) {
 	for in, want := range map[string]string{
 		"sip:+15551230000@h":                                     "+15551230000",
 		"sip:15551230000@h;user=phone":                           "15551230000",
@@ -86,7 +94,8 @@ func TestTelephoneNumberIgnoresWhatOnlyDecorates(t *testing.T) {
 			t.Errorf("text of %q changed: %q", in, u.String())
 		}
 	}
-	for _, in := range []string{"sip:alice@h", "sip:h", "sip:+@h", "sip:++1555@h", "sip:1+555@h", "sip:+1555*2@h", "sip:%00555@h", "urn:service:sos", "sip:+1555a@h", "sip:;rn=5@h"} {
+	for _, in := range []string{"sip:alice@h", "sip:h", "sip:+@h", "sip:++1555@h", "sip:1+555@h", "sip:+1555*2@h",
+		"sip:%00555@h", "urn:service:sos", "sip:+1555a@h", "sip:;rn=5@h"} {
 		u, _ := ParseURI(in)
 		if got, ok := u.TelephoneNumber(); ok {
 			t.Errorf("TelephoneNumber of %q = %q, want none", in, got)
@@ -105,7 +114,7 @@ func TestURIParameters(t *testing.T) {
 		}
 	}
 	if _, ok := u.Param("rn"); ok {
-		t.Error("a user parameter taken for a URI parameter")
+		t.Error("a user parameter was taken for a URI parameter")
 	}
 	if got, ok := u.UserParams().Get("rn"); !ok || got != "+1666" {
 		t.Errorf("UserParams rn = %q %v", got, ok)

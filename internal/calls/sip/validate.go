@@ -3,21 +3,21 @@ package sip
 import "strings"
 
 // Validator checks messages that Parse accepted against RFC 3261. The zero value
-// is ready; any number of goroutines may use it once its fields are set.
+// is ready to use. It is safe for concurrent use once its fields are set.
 //
-// It is strict with what a gateway acts upon (start line, Via, From, To, Call-ID,
-// CSeq, Max-Forwards, Contact, routes, Require, body framing) and leaves every
-// other field alone: what is only passed on is the far side's to judge.
+// It is strict about what a gateway acts on (start line, Via, From, To, Call-ID,
+// CSeq, Max-Forwards, Contact, routes, Require, body framing) and does not check
+// other fields: those that are only passed on are for the far side to check.
 type Validator struct {
 	// Limits bounds sizes; nil means the defaults.
 	Limits *Limits
-	// Understands tells whether an option tag of Require or Proxy-Require is
-	// implemented. Nil: none is, and any Require is answered 420.
+	// Understands reports whether an option tag of Require or Proxy-Require is
+	// supported. Nil: none is, and any Require gets 420.
 	Understands func(tag string) bool
 }
 
-// Check returns the first problem of a message, nil if there is none. A problem
-// of a response always has Status 0: nothing answers a response.
+// Check returns the first problem of a message, nil if there is none. A problem of
+// a response always has Status 0: responses are never answered.
 func (v *Validator) Check(m *Message) *Problem {
 	c := checker{m: m, lim: v.Limits.or()}
 	if m.status != 0 {
@@ -53,9 +53,8 @@ type checker struct {
 	lim Limits
 }
 
-// once lists the fields that may come only once and that a gateway acts upon:
-// two of them could be read differently by the next element (RFC 3261 §7.3.1,
-// RFC 4475 §3.3.8).
+// once lists the fields that a gateway acts on and that may occur only once: the
+// next element could use the other one of two (RFC 3261 §7.3.1, RFC 4475 §3.3.8).
 var once = [numKinds]bool{
 	KindFrom: true, KindTo: true, KindCallID: true, KindCSeq: true,
 	KindMaxForwards: true, KindContentLength: true, KindContentType: true,
@@ -64,17 +63,17 @@ var once = [numKinds]bool{
 	KindRAck: true, KindRSeq: true,
 }
 
-// vital lists the fields without which a response finds neither its transaction
-// nor its dialog, or cannot be acknowledged. Nothing answers a response, so
-// discarding one loses the call: other faults of it are passed on.
+// vital lists the fields needed to match a response with its transaction and
+// dialog or to acknowledge it. A response is never answered, so discarding one
+// loses the call: faults in other fields are passed on.
 var vital = [numKinds]bool{
 	KindVia: true, KindFrom: true, KindTo: true, KindCallID: true, KindCSeq: true,
 	KindContentLength: true, KindRSeq: true, KindContact: true, KindRecordRoute: true,
 }
 
-// common holds for requests and responses: one each of the fields that name
-// transaction and dialog, and lines without control characters; of a response
-// only those that are vital.
+// common runs the checks for both requests and responses: one each of the fields
+// that identify transaction and dialog, and no control characters. In a response
+// it checks only the vital fields.
 func (c *checker) common() *Problem {
 	m := c.m
 	var seen [numKinds]bool
@@ -135,7 +134,7 @@ func (c *checker) via(value string, line int) *Problem {
 			return bad("Via", "RFC 3261 §20.42", "Malformed Via: "+err.Error())
 		}
 		if top && v.Branch() == BranchMagic {
-			return bad("Via", "RFC 3261 §8.1.1.7", "Via branch is the magic cookie and nothing else")
+			return bad("Via", "RFC 3261 §8.1.1.7", "Via branch consists of the magic cookie only")
 		}
 		top = false
 	}
@@ -202,7 +201,7 @@ func (c *checker) requestURI() *Problem {
 	return nil
 }
 
-// request checks what only requests have to keep.
+// request runs the checks for requests only.
 func (c *checker) request() *Problem {
 	m := c.m
 	contacts := 0
@@ -211,7 +210,8 @@ func (c *checker) request() *Problem {
 		switch h.kind {
 		case KindOther:
 			if len(h.Name()) > c.lim.HeaderName {
-				return bad(h.Name()[:c.lim.HeaderName], "size limit", "Header field name exceeds "+itoa(c.lim.HeaderName)+" bytes")
+				return bad(h.Name()[:c.lim.HeaderName], "size limit", "Header field name exceeds "+
+					itoa(c.lim.HeaderName)+" bytes")
 			}
 		case KindMaxForwards:
 			if _, ok := parseUint(h.value, 255); !ok {
@@ -335,13 +335,14 @@ func (v *Validator) extensions(m *Message, lim *Limits) *Problem {
 			var tag string
 			tag, rest, more = cutValue(rest)
 			if tag == "" {
-				continue // an empty Supported is allowed (§25.1), others do no harm
+				continue // an empty Supported is allowed (§25.1), and others are harmless
 			}
 			if !isToken(tag) {
 				return bad(canonical[h.kind], "RFC 3261 §19.2", "Malformed option tag in "+canonical[h.kind])
 			}
 			if len(tag) > lim.OptionTag {
-				return bad(canonical[h.kind], "size limit", "Option tag in "+canonical[h.kind]+" exceeds "+itoa(lim.OptionTag)+" bytes")
+				return bad(canonical[h.kind], "size limit", "Option tag in "+canonical[h.kind]+" exceeds "+
+					itoa(lim.OptionTag)+" bytes")
 			}
 			if h.kind != KindSupported && (v.Understands == nil || !v.Understands(tag)) {
 				unknown = append(unknown, tag)
@@ -357,8 +358,8 @@ func (v *Validator) extensions(m *Message, lim *Limits) *Problem {
 	}
 }
 
-// validCallID is wider than callid: equipment in the field puts more than word
-// characters there, and the value is only compared.
+// validCallID accepts more than callid: deployed equipment uses other characters
+// too, and the value is only compared.
 func validCallID(s string) bool {
 	if s == "" {
 		return false
@@ -371,8 +372,8 @@ func validCallID(s string) bool {
 	return true
 }
 
-// controlsQuoted tells whether the control characters of a value are tabs or
-// stand behind a backslash in a quoted string, the one place RFC 3261 §25.1
+// controlsQuoted reports whether each control character of a value is a tab or
+// follows a backslash in a quoted string, the one place where RFC 3261 §25.1
 // (quoted-pair) allows them.
 func controlsQuoted(s string) bool {
 	quoted := false

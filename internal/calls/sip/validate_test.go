@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestCheckAnswersWhatIsWrong(t *testing.T) {
+func TestCheck(t *testing.T) {
 	v := &Validator{Understands: func(tag string) bool { return tag == "timer" || tag == "100rel" }}
 	long := func(n int) string { return strings.Repeat("x", n) }
 	tests := []struct {
@@ -30,8 +30,9 @@ func TestCheckAnswersWhatIsWrong(t *testing.T) {
 		{"unknown method", simple("FROB"), 0, ""},
 		{"quoted control characters", simple("INVITE", "To: \"a\\\x01b\" <sip:a@b.example>"), 0, ""},
 		{"a tab in a value", simple("INVITE", "X-Tab: a\tb"), 0, ""},
-		{"Via of another protocol below the top", simple("INVITE", "Via: SIP/2.0/UDP a.example;branch=z9hG4bK1, FOO/9/BAR b.example"), 0, ""},
-		{"more Contacts than one", simple("INVITE", "Contact: <sip:a@b.example>, <sip:c@d.example>"), 0, ""},
+		{"Via of another protocol below the top",
+			simple("INVITE", "Via: SIP/2.0/UDP a.example;branch=z9hG4bK1, FOO/9/BAR b.example"), 0, ""},
+		{"more than one Contact", simple("INVITE", "Contact: <sip:a@b.example>, <sip:c@d.example>"), 0, ""},
 
 		{"no Via", simple("INVITE", "-Via:"), 400, "Missing Via"},
 		{"no From", simple("INVITE", "-From:"), 400, "Missing From"},
@@ -53,9 +54,10 @@ func TestCheckAnswersWhatIsWrong(t *testing.T) {
 		{"Call-ID with a space", simple("INVITE", "Call-ID: a b"), 400, "Call-ID"},
 		{"unclosed quote", simple("INVITE", `To: "Jane <sip:a@b.example>`), 400, "quoted string"},
 		{"unclosed bracket", simple("INVITE", `To: <sip:a@b.example`), 400, "brackets"},
-		{"comma in an unquoted display name", simple("INVITE", `From: Doe, Jane <sip:a@b.example>;tag=1`), 400, "display name"},
+		{"comma in an unquoted display name", simple("INVITE", `From: Doe, Jane <sip:a@b.example>;tag=1`), 400,
+			"display name"},
 		{"space inside brackets", simple("INVITE", `To: < sip:a@b.example >`), 400, "To URI"},
-		{"text behind the address", simple("INVITE", `To: <sip:a@b.example> x`), 400, "after the address"},
+		{"text after the address", simple("INVITE", `To: <sip:a@b.example> x`), 400, "after the address"},
 		{"empty parameter", simple("INVITE", `To: <sip:a@b.example>;;x`), 400, "parameter"},
 		{"trailing semicolon", simple("INVITE", `To: <sip:a@b.example>;x;`), 400, "parameter"},
 		{"lone semicolon", simple("INVITE", `To: <sip:a@b.example>;`), 400, "parameter"},
@@ -70,7 +72,8 @@ func TestCheckAnswersWhatIsWrong(t *testing.T) {
 		{"Via with empty parameters", simple("INVITE", "Via: SIP/2.0/UDP 192.0.2.1;;,;,,"), 400, "Via"},
 		{"Via without transport", simple("INVITE", "Via: SIP/2.0 192.0.2.1;branch=z9hG4bKx"), 400, "Via"},
 		{"top Via of another protocol", simple("INVITE", "Via: FOO/9/BAR b.example;branch=z9hG4bKx"), 400, "protocol"},
-		{"Via branch of the cookie alone", simple("INVITE", "Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK"), 400, "cookie"},
+		{"Via branch of the cookie alone", simple("INVITE", "Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK"), 400,
+			"cookie"},
 		{"Via with a bad port", simple("INVITE", "Via: SIP/2.0/UDP 192.0.2.1:x;branch=z9hG4bKx"), 400, "port"},
 		{"Contact with a bare query", simple("INVITE", "Contact: sip:a@b.example?Route=%3Csip:x%3E"), 400, "brackets"},
 		{"Contact with a tel URI", simple("INVITE", "Contact: <tel:+15550001111>"), 400, "not a SIP URI"},
@@ -83,12 +86,14 @@ func TestCheckAnswersWhatIsWrong(t *testing.T) {
 		{"DEL", simple("INVITE", "X-Bell: abcdefgh\x7fb"), 400, "Control character"},
 		{"NUL", simple("INVITE", "X-Bell: abcdefghi\x00"), 400, "Control character"},
 		{"Request-URI in brackets", simple("INVITE", "INVITE <sip:a@b.example> SIP/2.0"), 400, "Request-URI"},
-		{"Request-URI with a headers part", simple("INVITE", "INVITE sip:a@b.example?Subject=x SIP/2.0"), 400, "headers part"},
+		{"Request-URI with a headers part", simple("INVITE", "INVITE sip:a@b.example?Subject=x SIP/2.0"), 400,
+			"headers part"},
 		{"unknown scheme", simple("INVITE", "INVITE news:a.b.c SIP/2.0"), 416, "scheme"},
 		{"unknown scheme with slashes", simple("INVITE", "INVITE soap.beep://192.0.2.103:3002 SIP/2.0"), 416, "scheme"},
 		{"unknown extension", simple("INVITE", "Require: timer, frobnicate", "Proxy-Require: x, y"), 420, "extension"},
 
-		{"long user part of From", simple("INVITE", "From: <sip:"+long(257)+"@b.example>;tag=1"), 400, "User part of From"},
+		{"long user part of From", simple("INVITE", "From: <sip:"+long(257)+"@b.example>;tag=1"), 400,
+			"User part of From"},
 		{"long From host", simple("INVITE", "From: <sip:a@"+long(256)+">;tag=1"), 400, "host"},
 		{"long Contact", simple("INVITE", "Contact: <sip:a@b.example;x="+long(256)+">"), 400, "Contact URI exceeds"},
 		{"long header name", simple("INVITE", "X-"+long(31)+": v"), 400, "name exceeds"},
@@ -151,19 +156,20 @@ func TestCheckDiscardsBadResponses(t *testing.T) {
 			t.Errorf("problem %v of\n%s", p, in)
 		}
 	}
-	// Sizes bound what others ask of us, not what they answer.
+	// Size limits are for requests, not for responses.
 	if _, p := v.Read(simple("INVITE", "SIP/2.0 200 OK", "X-"+strings.Repeat("n", 60)+": v")); p != nil {
 		t.Errorf("response with a long header name refused: %v", p)
 	}
-	// Nothing answers a response: one that can be used is not thrown away for what is only passed on.
-	for _, line := range []string{"Content-Type: application/sdp\r\nContent-Type: application/sdp", "Session-Expires: 90\r\nx: 1800", "Server: a\x01b"} {
+	// A response is never answered: a usable one is not discarded for a fault in a field that is only passed on.
+	for _, line := range []string{"Content-Type: application/sdp\r\nContent-Type: application/sdp",
+		"Session-Expires: 90\r\nx: 1800", "Server: a\x01b"} {
 		if _, p := v.Read(strings.Replace(ok, "From:", line+"\r\nFrom:", 1)); p != nil {
 			t.Errorf("response with %q refused: %v", line, p)
 		}
 	}
 }
 
-func TestPrintableFindsEveryControlCharacterAtEveryPlace(t *testing.T) {
+func TestPrintableFindsEveryControlCharacterAtEveryPosition(t *testing.T) {
 	base := []byte("abcdefghijklmnopqrstuvwxyzé~ {}\xff\x80")
 	if !printable(string(base)) {
 		t.Fatal("clean text refused")

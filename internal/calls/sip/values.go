@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// Errors of the value parsers. The caller knows field and clause.
+// Errors of the value parsers. The caller adds field and clause.
 var (
 	errEmpty    = errors.New("value is empty")
-	errQuote    = errors.New("quoted string has no end")
-	errAngle    = errors.New("angle brackets do not match")
-	errDisplay  = errors.New("display name is neither quoted nor made of tokens")
+	errQuote    = errors.New("unterminated quoted string")
+	errAngle    = errors.New("missing or unbalanced angle brackets")
+	errDisplay  = errors.New("display name must be quoted or consist of tokens")
 	errAfter    = errors.New("unexpected text after the address")
 	errParam    = errors.New("malformed parameter")
-	errVia      = errors.New("not sent-protocol, sent-by and parameters")
+	errVia      = errors.New("expected sent-protocol, sent-by and parameters")
 	errProtocol = errors.New("protocol is not SIP/2.0")
-	errCSeq     = errors.New("not a number below 2^31 and a method")
+	errCSeq     = errors.New("expected a number below 2^31 and a method")
 	errHost     = errors.New("malformed host")
 	errPort     = errors.New("port is not a number from 1 to 65535")
 )
@@ -25,7 +25,7 @@ var (
 // "tag=a73k;x=\"y\"" (RFC 3261 §25.1 generic-param).
 type Params string
 
-// cut takes the first parameter off.
+// cut splits off the first parameter.
 func (p Params) cut() (name, value string, hasValue bool, rest Params) {
 	s := string(p)
 	i := 0
@@ -50,7 +50,7 @@ func (p Params) cut() (name, value string, hasValue bool, rest Params) {
 	return trim(name), trim(value), hasValue, rest
 }
 
-// All yields name and value (as written, quotes and all) of each parameter.
+// All yields name and value (as written, with quotes) of each parameter.
 func (p Params) All() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		for p != "" {
@@ -63,8 +63,8 @@ func (p Params) All() iter.Seq2[string, string] {
 	}
 }
 
-// Get returns the value of the first parameter of that name (case-insensitive),
-// as written; "" also for a parameter without a value.
+// Get returns the value of the first parameter of that name (case-insensitive), as
+// written. It is "" for a parameter without a value too.
 func (p Params) Get(name string) (value string, ok bool) {
 	for p != "" {
 		n, v, _, rest := p.cut()
@@ -76,13 +76,13 @@ func (p Params) Get(name string) (value string, ok bool) {
 	return "", false
 }
 
-// Has tells whether a parameter is there, with or without a value.
+// Has reports whether a parameter is present, with or without a value.
 func (p Params) Has(name string) bool {
 	_, ok := p.Get(name)
 	return ok
 }
 
-// check verifies each parameter: token [= token / host / quoted-string].
+// check checks the syntax of each parameter: token [= token / host / quoted-string].
 func (p Params) check() error {
 	for more := p != ""; more; {
 		semi := p
@@ -92,7 +92,7 @@ func (p Params) check() error {
 		}
 		p, more = rest, rest != "" || strings.HasSuffix(string(semi), ";") && rest == ""
 		if more && rest == "" {
-			return errParam // a semicolon with nothing behind it
+			return errParam // a semicolon with nothing after it
 		}
 	}
 	return nil
@@ -113,7 +113,7 @@ func genericValue(v string) bool {
 	return isToken(v) || paramValue(v)
 }
 
-// paramValue is wider than token: real networks send ':' and '/' in parameters
+// paramValue accepts more than token: real networks send ':' and '/' in parameters
 // of From, To, Contact and Via, and RFC 3261 lets extensions define their own.
 func paramValue(v string) bool {
 	for i := 0; i < len(v); i++ {
@@ -125,9 +125,9 @@ func paramValue(v string) bool {
 	return true
 }
 
-// WithParam returns a header value with its header parameter name set to value,
-// or removed if value is empty. Everything else stays byte for byte; a parameter
-// of a URI inside angle brackets is not touched.
+// WithParam returns a header value with its header parameter name set to value, or
+// removed if value is empty. The rest is kept byte for byte; parameters of a URI
+// inside angle brackets are not touched.
 func WithParam(headerValue, name, value string) string {
 	s := headerValue
 	for i := paramsAt(s); i < len(s); {
@@ -137,7 +137,7 @@ func WithParam(headerValue, name, value string) string {
 		if rest != "" {
 			end = len(s) - len(rest) - 1
 		} else if s[len(s)-1] == ';' && i < len(s)-1 {
-			end = len(s) - 1 // the semicolon with nothing behind it comes next, and is the last
+			end = len(s) - 1 // leave a trailing semicolon for the next round, the last
 		}
 		if equalFold(n, name) {
 			if value == "" {
@@ -176,20 +176,20 @@ func paramsAt(s string) int {
 	if i += j; strings.IndexByte(s[:i], '<') == strings.LastIndexByte(s[:i], '<') {
 		return i
 	}
-	return scanTo(s, 0, ';') // brackets more than once: the slow way sorts it out
+	return scanTo(s, 0, ';') // more than one bracket: take the slow path
 }
 
 // NameAddr is an address with its display name: the value of From, To, Contact,
-// Route, P-Asserted-Identity, Refer-To and their like (RFC 3261 §20.10).
+// Route, P-Asserted-Identity, Refer-To and similar fields (RFC 3261 §20.10).
 type NameAddr struct {
 	Display string // as written, with quotes; Unquote gives the text
 	Addr    string // the URI as written, without angle brackets
 	Params  Params // header parameters
-	Angle   bool   // the URI stood in angle brackets
+	Angle   bool   // the URI is in angle brackets
 }
 
-// ParseNameAddr reads one address value (for lists see Message.Values). It checks
-// display name, brackets and parameters; the URI is checked by URI.
+// ParseNameAddr parses one address value (for lists see Message.Values). It checks
+// the display name and the brackets; the method URI checks the URI.
 func ParseNameAddr(s string) (NameAddr, error) {
 	var a NameAddr
 	s = trim(s)
@@ -207,13 +207,13 @@ func ParseNameAddr(s string) (NameAddr, error) {
 	}
 	lt := strings.IndexByte(s[i:], '<')
 	if lt >= 0 && i == 0 && strings.IndexByte(s[:lt], ';') >= 0 {
-		lt = -1 // no display name holds a semicolon: the bracket stands in a quoted header parameter
+		lt = -1 // a display name has no semicolon: the bracket is in a quoted header parameter
 	}
 	if lt < 0 {
 		if i > 0 {
 			return a, errAngle
 		}
-		// addr-spec: parameters behind it belong to the header (§20.10).
+		// addr-spec: parameters after it belong to the header (§20.10).
 		if j := strings.IndexByte(s, ';'); j >= 0 {
 			a.Addr, rest = trim(s[:j]), s[j:]
 		} else {
@@ -223,7 +223,7 @@ func ParseNameAddr(s string) (NameAddr, error) {
 			return a, errAngle
 		}
 		if strings.IndexByte(a.Addr, ',') >= 0 || strings.IndexByte(a.Addr, '?') >= 0 {
-			return a, errAngle // §20.10: such a URI must stand in brackets
+			return a, errAngle // §20.10: such a URI must be in brackets
 		}
 	} else {
 		lt += i
@@ -253,8 +253,8 @@ func ParseNameAddr(s string) (NameAddr, error) {
 	return a, nil
 }
 
-// displayTokens matches *(token LWS), the unquoted display name. Letters beyond
-// ASCII are let through: much equipment writes names that way.
+// displayTokens matches *(token LWS), the unquoted display name. Non-ASCII letters
+// are accepted: much equipment writes names that way.
 func displayTokens(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; !tokenChar[c] && c != ' ' && c != '\t' && c < 0x80 {
@@ -267,8 +267,8 @@ func displayTokens(s string) bool {
 // URI parses the address.
 func (a NameAddr) URI() (URI, error) { return ParseURI(a.Addr) }
 
-// String returns the value in its usual form; an untouched line prints as it came
-// anyway.
+// String returns the value in its usual form. (An unedited header line is printed
+// as received.)
 func (a NameAddr) String() string {
 	s := a.Addr
 	if a.Angle || a.Display != "" || strings.ContainsAny(a.Addr, ",;?") {
@@ -291,7 +291,7 @@ type Via struct {
 	Params    Params
 }
 
-// ParseVia reads one Via value.
+// ParseVia parses one Via value.
 func ParseVia(s string) (Via, error) {
 	var v Via
 	s = trim(s)
@@ -339,12 +339,12 @@ func ParseVia(s string) (Via, error) {
 // Branch returns the branch parameter.
 func (v Via) Branch() string { b, _ := v.Params.Get("branch"); return b }
 
-// Received returns the received parameter. RFC 5118 §4.5: an IPv6 address may
-// come with or without brackets; it is returned as written.
+// Received returns the received parameter as written. RFC 5118 §4.5: an IPv6
+// address may be with or without brackets.
 func (v Via) Received() string { r, _ := v.Params.Get("received"); return r }
 
-// RPort returns the rport parameter (RFC 3581): ok tells that it is there, port is
-// 0 when it has no value or a bad one.
+// RPort returns the rport parameter (RFC 3581). ok reports whether it is present;
+// port is 0 if it has no value or an invalid one.
 func (v Via) RPort() (port int, ok bool) {
 	s, ok := v.Params.Get("rport")
 	n, _ := parseUint(s, 65535)
@@ -357,7 +357,7 @@ type CSeq struct {
 	Method Method
 }
 
-// ParseCSeq reads a CSeq value.
+// ParseCSeq parses a CSeq value.
 func ParseCSeq(s string) (CSeq, error) {
 	i := 0
 	for i < len(s) && isDigit(s[i]) {
@@ -420,7 +420,7 @@ func (m *Message) CSeq() (CSeq, error) { return ParseCSeq(m.Get(KindCSeq)) }
 // CallID returns the Call-ID value, "" if there is none.
 func (m *Message) CallID() string { return m.Get(KindCallID) }
 
-// FromTag returns the tag of From, ToTag that of To; "" if there is none.
+// FromTag returns the tag of the From line, "" if there is none.
 func (m *Message) FromTag() string { return tagOf(m.Get(KindFrom)) }
 
 // ToTag returns the tag of the To line, "" if there is none.
@@ -442,8 +442,8 @@ func (m *Message) MaxForwards() (n int, ok bool) {
 	return int(v), ok
 }
 
-// HasOption tells whether a list field such as Supported, Require or Allow holds
-// a token, whatever its case.
+// HasOption reports whether a list field such as Supported, Require or Allow
+// contains a token, in any case.
 func (m *Message) HasOption(k Kind, tag string) bool {
 	for v := range m.Values(k) {
 		if equalFold(v, tag) {

@@ -2,7 +2,7 @@ package demo
 
 import "syscall"
 
-// childAttributes keep Ctrl-C from reaching the child past us, and end it when we are killed.
+// childAttributes returns attributes that keep Ctrl-C from the child, and kill it when its parent dies.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -4,5 +4,5 @@ package demo
 
 import "syscall"
 
-// childAttributes keep Ctrl-C from reaching the child past us.
+// childAttributes returns attributes that keep Ctrl-C from the child.
 func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -12,15 +12,14 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/lab"
 )
 
-// Settings are what end-to-end tests change about the demonstration's configuration. The zero value is the
-// demonstration's.
+// Settings changes the demonstration's configuration for end-to-end tests. The zero value changes nothing.
 type Settings struct {
 	Database string // PostgreSQL connection string; SQLite in the data directory if empty
-	// Extra is appended to the configuration file: further top-level keys.
+	// Extra holds further top-level keys of the configuration file.
 	Extra string
-	// FailoverAfter and the like, as YAML lines of calls.timers without indentation; a quick fail-over if empty.
+	// Timers holds the YAML lines of calls.timers, without indentation; a quick failover if empty.
 	Timers string
-	// Limits are YAML lines of calls.limits.
+	// Limits holds the YAML lines of calls.limits, without indentation.
 	Limits string
 	// Node is the node's name; "n1" if empty.
 	Node string
@@ -28,8 +27,8 @@ type Settings struct {
 	Peers map[string][]string
 }
 
-// WriteConfig writes the configuration of a Tandem that stands between the lab's neighbours, and its certificate, to dir.
-// It returns the file's name.
+// WriteConfig writes to dir the configuration of a Tandem between the lab's neighbours, and its certificate. It returns
+// the name of the configuration file.
 func WriteConfig(dir string, l *lab.Lab, s Settings) (string, error) {
 	cert, err := l.Authority.Issue(ca.ServerAndClient, l.Gateway.CertificateNames()...)
 	if err != nil {
@@ -47,11 +46,11 @@ func WriteConfig(dir string, l *lab.Lab, s Settings) (string, error) {
 	return name, os.WriteFile(name, []byte(Config(l, s, certFile, keyFile, roots)), 0o600)
 }
 
-// Config is the text of the configuration file.
+// Config returns the text of the configuration file.
 func Config(l *lab.Lab, s Settings, certFile, keyFile, roots string) string {
 	var b strings.Builder
 	w := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	w("# Tandem between simulated neighbours; every address is on this machine's loopback.")
+	w("# Tandem between simulated neighbours; every address is a loopback address.")
 	w("metrics: {listen: 127.0.0.1:0}")
 	w("manage: {listen: 127.0.0.1:0}")
 	w("provisioning: {listen: 127.0.0.1:0}")
@@ -65,7 +64,7 @@ func Config(l *lab.Lab, s Settings, certFile, keyFile, roots string) string {
 	}
 	timers := s.Timers
 	if timers == "" {
-		timers = "failoverAfter: 700ms # quick, so that nobody waits for the call that fails over"
+		timers = "failoverAfter: 700ms # short, so that the call that fails over takes little time"
 	}
 	w("  timers:")
 	for _, l := range strings.Split(strings.TrimSpace(timers), "\n") {
@@ -80,10 +79,11 @@ func Config(l *lab.Lab, s Settings, certFile, keyFile, roots string) string {
 	w("  routing:")
 	w("    baseDomain: %s", l.Gateway.Base)
 	w("    peerGroupToService: {core-fixed: teamsOperatorConnect, core-mobile: teamsPhoneMobile} # core-transit: none")
-	w("    countries: [GB, US] # 112, 911 and 999 are emergency calls: never screened, limited or refused")
+	w("    countries: [GB, US] # 112, 911 and 999 are emergency numbers: never screened, limited or refused")
 	w("    emergencyDialStrings: [\"933\"] # the test number of the US")
 	w("    serviceToPeerGroup:")
-	for _, x := range []string{"teamsDirectRouting: core-fixed", "teamsOperatorConnect: core-fixed", "teamsPhoneMobile: core-mobile", "zoomPhoneCloudPeering: core-fixed"} {
+	for _, x := range []string{"teamsDirectRouting: core-fixed", "teamsOperatorConnect: core-fixed",
+		"teamsPhoneMobile: core-mobile", "zoomPhoneCloudPeering: core-fixed"} {
 		w("      %s", x)
 	}
 	w("  headers: {customSipHeader: %s}", l.World.CustomHeader)
@@ -129,7 +129,7 @@ func Config(l *lab.Lab, s Settings, certFile, keyFile, roots string) string {
 	return b.String()
 }
 
-// peers writes a group's peers, the first with the best priority.
+// peers writes the peers of a group, in order of priority.
 func (s Settings) peers(w func(string, ...any), group string, usual map[string]string) {
 	w("      peers:")
 	if p, ok := s.Peers[group]; ok {

@@ -16,29 +16,31 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/lab"
 )
 
-// Options are what the command was told.
+// Options configures Run.
 type Options struct {
 	Once       bool
 	JSON       bool
 	Data       string // data directory to use and keep; a temporary one if empty
-	Executable string // the program to start; the running one if empty
+	Executable string // program to start; the running one if empty
 	Stdout     io.Writer
 	Stderr     io.Writer
 }
 
-// ErrFailed is returned when Tandem runs but a call did not come out as it must.
-var ErrFailed = errors.New("not every call came out as the published pages say")
+// ErrFailed is returned when Tandem runs but the result of a call is not the expected one.
+var ErrFailed = errors.New("results differ from the published pages")
 
-// Command is `tandem demo`.
+// Command returns `tandem demo`.
 func Command(stdout, stderr io.Writer) *cobra.Command {
 	o := Options{Stdout: stdout, Stderr: stderr}
 	output := "table"
 	c := &cobra.Command{
 		Use:   "demo",
-		Short: "Start Tandem between simulated neighbours, place calls and show what happened",
-		Long: `Start Tandem between a simulated operator's core, three Teams datacentres, Operator Connect, Teams Phone Mobile and
-Zoom, all on this machine's loopback. Provision three customers over HTTP, place calls both ways for every service and
-check each against the published rules. Everything stays up until Ctrl-C, for you to look at.`,
+		Short: "Run Tandem between simulators, place calls and show the results",
+		Long: `Run Tandem between simulators of an operator's core, three Teams datacentres,
+Operator Connect, Teams Phone Mobile and Zoom, all on loopback. Provision three
+customers over HTTP, place calls in both directions for every service and check
+each against the published rules. Everything keeps running until Ctrl-C, for you
+to explore.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch output {
@@ -46,18 +48,18 @@ check each against the published rules. Everything stays up until Ctrl-C, for yo
 			case "json":
 				o.JSON = true
 			default:
-				return fault.New(fault.Invalid, "InvalidArgument", "--output is %q; it can be table or json", output)
+				return fault.New(fault.Invalid, "InvalidArgument", "--output %q: use table or json", output)
 			}
 			return Run(cmd.Context(), o)
 		},
 	}
-	c.Flags().BoolVar(&o.Once, "once", false, "end after the calls; exit code 0 only if all passed")
+	c.Flags().BoolVar(&o.Once, "once", false, "exit after the calls, with code 0 only if all passed")
 	c.Flags().StringVar(&output, "output", "table", "table, or json: one document")
-	c.Flags().StringVar(&o.Data, "data", "", "data directory to use and keep (default: a temporary one that is removed)")
+	c.Flags().StringVar(&o.Data, "data", "", "data directory to keep (default: temporary, removed)")
 	return c
 }
 
-// Document is what --output json prints.
+// Document is the output of --output json.
 type Document struct {
 	Calls  []lab.Result `json:"calls"`
 	Stages []any        `json:"stages"`
@@ -98,7 +100,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer func() {
-		_ = p.Stop() // what matters has been said by then
+		_ = p.Stop() // the result is printed already
 		_ = l.Close()
 	}()
 	v.started(p, l)
@@ -145,7 +147,7 @@ func Run(ctx context.Context, o Options) error {
 		select {
 		case <-ctx.Done():
 		case <-p.Exited():
-			return fmt.Errorf("tandem ended by itself; its log:\n%s", p.tail(20))
+			return fmt.Errorf("tandem exited unexpectedly; its log:\n%s", p.tail(20))
 		}
 	}
 	if doc.Failed > 0 {
@@ -154,10 +156,11 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// Start starts the neighbours and a Tandem between them. The caller stops both.
-func Start(ctx context.Context, dir, executable string, w *fixtures.World, lo lab.Options, s Settings) (*lab.Lab, *Product, error) {
+// Start starts the neighbours and a Tandem between them. The caller must stop both.
+func Start(ctx context.Context, dir, executable string, w *fixtures.World,
+	lo lab.Options, s Settings) (*lab.Lab, *Product, error) {
 	var last error
-	for range 3 { // a port that was free a moment ago may be somebody else's now
+	for range 3 { // another process may have taken a port since it was found free
 		g, err := lab.Free(w.BaseDomain)
 		if err != nil {
 			return nil, nil, err
@@ -182,7 +185,7 @@ func Start(ctx context.Context, dir, executable string, w *fixtures.World, lo la
 	return nil, nil, last
 }
 
-// WaitReady waits until the demonstration's customers are routed by the edge and the services take calls.
+// WaitReady waits until the edge routes the demonstration's customers and the services accept calls.
 func (p *Product) WaitReady(ctx context.Context, l *lab.Lab) error {
 	for _, c := range l.World.Customers {
 		if !c.Demo {

@@ -35,7 +35,8 @@ func newLab(t *testing.T) *lab.Lab {
 func TestConfigurationIsAcceptedWhole(t *testing.T) {
 	l := newLab(t)
 	dir := t.TempDir()
-	file, err := WriteConfig(dir, l, Settings{Timers: "failoverAfter: 1s\nringTimeout: 5s", Limits: "maxCalls: 100", Node: "n7",
+	file, err := WriteConfig(dir, l, Settings{Timers: "failoverAfter: 1s\nringTimeout: 5s",
+		Limits: "maxCalls: 100", Node: "n7",
 		Peers: map[string][]string{"core-fixed": {"127.0.0.1:5070", "127.0.0.1:5072"}}})
 	if err != nil {
 		t.Fatal(err)
@@ -62,10 +63,14 @@ func TestViewFitsATerminal(t *testing.T) {
 	v.heading()
 	v.provisioned(Provisioned{3, 340, 9})
 	for _, c := range calls {
-		v.call(lab.Result{Name: c.Name, Title: c.Title, LookAt: c.LookAt, From: c.From, To: c.To, Service: c.Service, Direction: c.Direction, Status: 200,
-			Expected: "200 " + c.Expect.Text, Arrived: c.Expect.Arrives, Passed: true, Headers: map[string]string{
-				"Contact": "<sip:+442890180001@nwind.1r1.tandem.example:50630;transport=tls>", "X-MS-TenantID": "0d4a5f7e-2c1b-4d8e-8f3a-9b6c5d4e3f2a",
-				"History-Info": "<sip:+441632960104@sip.pstnhub.microsoft.com;user=phone?Reason=SIP%3Bcause%3D302%3Btext%3D%22Moved%20Temporarily%22>;index=1, <sip:a@b>;index=1.1"},
+		v.call(lab.Result{Name: c.Name, Title: c.Title, LookAt: c.LookAt, From: c.From, To: c.To, Service: c.Service,
+			Direction: c.Direction, Status: 200, Expected: "200 " + c.Expect.Text, Arrived: c.Expect.Arrives,
+			Passed: true,
+			Headers: map[string]string{
+				"Contact":       "<sip:+442890180001@nwind.1r1.tandem.example:50630;transport=tls>",
+				"X-MS-TenantID": "0d4a5f7e-2c1b-4d8e-8f3a-9b6c5d4e3f2a",
+				"History-Info": "<sip:+441632960104@sip.pstnhub.microsoft.com;user=phone" +
+					"?Reason=SIP%3Bcause%3D302%3Btext%3D%22Moved%20Temporarily%22>;index=1, <sip:a@b>;index=1.1"},
 			Problems: []string{strings.Repeat("long ", 40)}})
 	}
 	v.summary(Document{})
@@ -74,16 +79,18 @@ func TestViewFitsATerminal(t *testing.T) {
 			t.Errorf("line %d has %d columns: %s", i+1, n, l)
 		}
 		if l != strings.TrimRight(l, " ") {
-			t.Errorf("line %d ends with blanks", i+1)
+			t.Errorf("line %d ends with spaces", i+1)
 		}
 	}
 }
 
 func TestBodiesFollowTheContract(t *testing.T) {
 	c := fixtures.Customer{Account: "a", TenantID: "t", Subdomain: "s", CallScreening: true, Numbers: []fixtures.Block{
-		{Service: "teamsDirectRouting", First: "+15550100", Count: 2, Header: "H-"}, {Service: "teamsOperatorConnect", First: "+15550200", Count: 1}}}
+		{Service: "teamsDirectRouting", First: "+15550100", Count: 2, Header: "H-"},
+		{Service: "teamsOperatorConnect", First: "+15550200", Count: 1}}}
 	details := Account(c)["serviceDetails"].(map[string]any)
-	if details["teamsTenantId"] != "t" || details["teamsDirectRouting"].(map[string]any)["configuration"].(map[string]any)["subdomain"] != "s" {
+	if details["teamsTenantId"] != "t" ||
+		details["teamsDirectRouting"].(map[string]any)["configuration"].(map[string]any)["subdomain"] != "s" {
 		t.Errorf("account body %v", details)
 	}
 	if _, ok := details["teamsOperatorConnect"].(map[string]any)["configuration"]; ok {

@@ -21,7 +21,7 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/lab"
 )
 
-// apiVersion is the version of the Provisioning API the demo speaks.
+// apiVersion is the version of the Provisioning API that the demonstration uses.
 const apiVersion = "2024-02-29-preview"
 
 // Product is a running Tandem: a child process. Its methods are safe for concurrent use.
@@ -30,7 +30,7 @@ type Product struct {
 	Dir        string // data directory
 	Config     string // configuration file
 	Ready      Ready
-	LogFile    string // everything it logged
+	LogFile    string // log of the process
 
 	cmd    *exec.Cmd
 	exited chan struct{}
@@ -40,7 +40,7 @@ type Product struct {
 	token string
 }
 
-// Ready is the line a started Tandem prints for scripts.
+// Ready is the line that Tandem prints for scripts when it is ready.
 type Ready struct {
 	Ready        bool              `json:"ready"`
 	Provisioning string            `json:"provisioning"`
@@ -52,15 +52,17 @@ type Ready struct {
 // startLimit is how long Tandem may take to become ready.
 const startLimit = 60 * time.Second
 
-// StartProduct starts executable with the configuration file and data directory, and returns when it is ready to serve.
+// StartProduct starts executable with the configuration file and data directory, and returns when it is ready.
 func StartProduct(ctx context.Context, executable, config, dir string, more ...string) (*Product, error) {
-	p := &Product{Executable: executable, Dir: dir, Config: config, LogFile: filepath.Join(dir, "tandem.log"), exited: make(chan struct{})}
+	p := &Product{Executable: executable, Dir: dir, Config: config, LogFile: filepath.Join(dir, "tandem.log"),
+		exited: make(chan struct{})}
 	logFile, err := os.OpenFile(p.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer logFile.Close()
-	p.cmd = exec.Command(executable, append([]string{"serve", "--data", dir, "--config", config, "--output", "json"}, more...)...)
+	p.cmd = exec.Command(executable,
+		append([]string{"serve", "--data", dir, "--config", config, "--output", "json"}, more...)...)
 	p.cmd.Stderr = logFile
 	p.cmd.SysProcAttr = childAttributes()
 	out, err := p.cmd.StdoutPipe()
@@ -79,10 +81,10 @@ func StartProduct(ctx context.Context, executable, config, dir string, more ...s
 			err = json.Unmarshal(line, &p.Ready)
 		}
 		if err == nil && !p.Ready.Ready {
-			err = fmt.Errorf("it said %s", bytes.TrimSpace(line))
+			err = fmt.Errorf("it printed %s", bytes.TrimSpace(line))
 		}
 		ready <- err
-		_, _ = io.Copy(io.Discard, out) // nothing more is said; the pipe must not fill up all the same
+		_, _ = io.Copy(io.Discard, out) // no more output is expected, but the pipe must not fill up
 	}()
 	go func() {
 		<-read // the pipe must be read to its end before Wait
@@ -127,9 +129,9 @@ func (p *Product) Exited() <-chan struct{} { return p.exited }
 // PID returns the process id.
 func (p *Product) PID() int { return p.cmd.Process.Pid }
 
-// Stop asks Tandem to end in good order, and kills it if it takes longer than 20 s. It returns how it ended.
+// Stop asks Tandem to shut down, and kills it if that takes longer than 20 s. It returns how the process ended.
 func (p *Product) Stop() error {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have exited already
 	t := time.NewTimer(20 * time.Second)
 	defer t.Stop()
 	select {
@@ -139,17 +141,17 @@ func (p *Product) Stop() error {
 		return p.err
 	case <-t.C:
 		p.Kill()
-		return errors.New("tandem did not end within 20 s of SIGTERM")
+		return errors.New("tandem did not stop within 20 s of SIGTERM")
 	}
 }
 
 // Kill ends Tandem at once, as a crash would.
 func (p *Product) Kill() {
-	_ = p.cmd.Process.Kill() // it may have ended by itself
+	_ = p.cmd.Process.Kill() // it may have exited already
 	<-p.exited
 }
 
-// Run runs another command of the same program on the data directory and returns what it printed.
+// Run runs another command of the same program and returns its output.
 func (p *Product) Run(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, p.Executable, args...)
 	var stderr bytes.Buffer
@@ -161,7 +163,7 @@ func (p *Product) Run(ctx context.Context, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// Token returns a bearer token of the embedded issuer that may do everything.
+// Token returns a bearer token of the embedded issuer with the role ProvisioningAPI.Admin.
 func (p *Product) Token(ctx context.Context) (string, error) {
 	p.mu.Lock()
 	t := p.token
@@ -180,8 +182,8 @@ func (p *Product) Token(ctx context.Context) (string, error) {
 	return t, nil
 }
 
-// Do sends a request to the Provisioning API and decodes the answer into out, if that is not nil. It returns the HTTP
-// status; an answer of 400 or more is an error too.
+// Do sends a request to the Provisioning API and decodes the answer into out, unless that is nil. It returns the HTTP
+// status, and an error too if the status is 400 or more.
 func (p *Product) Do(ctx context.Context, method, path string, in, out any) (int, error) {
 	token, err := p.Token(ctx)
 	if err != nil {
@@ -199,7 +201,8 @@ func (p *Product) Do(ctx context.Context, method, path string, in, out any) (int
 	if strings.Contains(path, "?") {
 		sep = "&"
 	}
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(p.Ready.Provisioning, "/")+path+sep+"api-version="+apiVersion, body)
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(p.Ready.Provisioning, "/")+path+sep+
+		"api-version="+apiVersion, body)
 	if err != nil {
 		return 0, err
 	}
@@ -225,12 +228,13 @@ func (p *Product) Do(ctx context.Context, method, path string, in, out any) (int
 	return res.StatusCode, nil
 }
 
-// Provisioned counts what Provision did.
+// Provisioned counts the customers and numbers that Provision created, and the requests that it sent.
 type Provisioned struct{ Customers, Numbers, Requests int }
 
-// Provision creates the customers for which pick says true, with their numbers, as a BSS does: one PUT per account,
+// Provision creates the customers for which pick returns true, with their numbers, as a BSS does: one PUT per account,
 // batches of 100 numbers.
-func (p *Product) Provision(ctx context.Context, w *fixtures.World, pick func(fixtures.Customer) bool) (Provisioned, error) {
+func (p *Product) Provision(ctx context.Context, w *fixtures.World,
+	pick func(fixtures.Customer) bool) (Provisioned, error) {
 	var n Provisioned
 	for _, c := range w.Customers {
 		if !pick(c) {
@@ -248,7 +252,8 @@ func (p *Product) Provision(ctx context.Context, w *fixtures.World, pick func(fi
 			}
 			n.Requests++
 			n.Numbers += len(batch)
-			_, err := p.Do(ctx, "POST", "/accounts/"+c.Account+":createOrUpdateNumbers", map[string]any{"numbers": batch}, nil)
+			_, err := p.Do(ctx, "POST", "/accounts/"+c.Account+":createOrUpdateNumbers",
+				map[string]any{"numbers": batch}, nil)
 			batch = nil
 			return err
 		}
@@ -272,7 +277,7 @@ func (p *Product) Provision(ctx context.Context, w *fixtures.World, pick func(fi
 	return n, nil
 }
 
-// Account is the body of PUT /accounts/{name} (provisioning-api §5).
+// Account returns the body of PUT /accounts/{name} (provisioning-api §5).
 func Account(c fixtures.Customer) map[string]any {
 	details := map[string]any{}
 	if c.TenantID != "" {
@@ -289,22 +294,23 @@ func Account(c fixtures.Customer) map[string]any {
 	return map[string]any{"name": c.Account, "serviceDetails": details}
 }
 
-// Number is one item of a batch (provisioning-api §6).
+// Number returns one item of a batch (provisioning-api §6).
 func Number(account string, b fixtures.Block, number string) map[string]any {
 	service := map[string]any{"enabled": true}
 	if b.Service == "teamsOperatorConnect" || b.Service == "teamsPhoneMobile" {
 		service["configuration"] = map[string]any{"usage": "CallingUserAssignment",
 			"choosableCapabilities": []string{"InboundCalling", "OutboundCalling"}, "allowTenantAddressUpdate": true}
 	}
-	n := map[string]any{"telephoneNumber": number, "accountName": account, "serviceDetails": map[string]any{b.Service: service}}
+	n := map[string]any{"telephoneNumber": number, "accountName": account,
+		"serviceDetails": map[string]any{b.Service: service}}
 	if v := b.Value(number); v != "" {
 		n["configuration"] = map[string]any{"customSipHeader": v}
 	}
 	return n
 }
 
-// WaitRouted waits until the number's service is what calls from the core are decided by: until the change has reached the
-// edge, and a Direct Routing name has been provisioned.
+// WaitRouted waits until calls from peer to the number go to service: until the change has reached the edge, and a
+// Direct Routing name has been provisioned.
 func (p *Product) WaitRouted(ctx context.Context, peer, number, service string) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -312,7 +318,8 @@ func (p *Product) WaitRouted(ctx context.Context, peer, number, service string) 
 	defer t.Stop()
 	var last []byte
 	for {
-		out, err := p.Run(ctx, "explain", "--data", p.Dir, "--from", "+442890180001", "--to", number, "--peer", peer, "--output", "json")
+		out, err := p.Run(ctx, "explain", "--data", p.Dir, "--from", "+442890180001", "--to", number, "--peer", peer,
+			"--output", "json")
 		if err == nil && bytes.Contains(out, []byte(`"`+service+`"`)) {
 			return nil
 		}
@@ -325,13 +332,13 @@ func (p *Product) WaitRouted(ctx context.Context, peer, number, service string) 
 		select {
 		case <-t.C:
 		case <-ctx.Done():
-			return fmt.Errorf("calls to %s are not decided by %s yet: %s", number, service, last)
+			return fmt.Errorf("calls to %s do not go to %s yet: %s", number, service, last)
 		}
 	}
 }
 
-// WaitKnown waits until every Teams edge has had OPTIONS from the gateway and the gateway has answered theirs: before
-// that they take no calls.
+// WaitKnown waits until every Teams edge has received OPTIONS from the gateway and the gateway has answered theirs:
+// before that they accept no calls.
 func WaitKnown(ctx context.Context, l *lab.Lab) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -346,12 +353,14 @@ func WaitKnown(ctx context.Context, l *lab.Lab) error {
 		case <-t.C:
 		case <-ctx.Done():
 			if !heard {
-				return errors.New("the gateway sent no OPTIONS that the Teams edges accept; Teams takes no calls before (direct-routing-sip §3)")
+				return errors.New("the gateway sent no OPTIONS that the Teams edges accept; without it, Teams " +
+					"accepts no calls (direct-routing-sip §3)")
 			}
-			return errors.New("the gateway did not answer the OPTIONS of the Teams edges with 200 (direct-routing-sip §3)")
+			return errors.New("the gateway did not answer the OPTIONS of the Teams edges with 200 " +
+				"(direct-routing-sip §3)")
 		}
 	}
 }
 
-// bindError reports whether the start failed because an address was taken.
+// bindError reports whether a start failed because an address was in use.
 func bindError(err error) bool { return strings.Contains(err.Error(), "address already in use") }

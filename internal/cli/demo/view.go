@@ -9,10 +9,10 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/lab"
 )
 
-// width is the terminal the view is made for.
+// width is the maximum number of columns of the view.
 const width = 80
 
-// view tells the story to a person who has never seen Tandem.
+// view prints the demonstration for a reader who has never seen Tandem.
 type view struct {
 	out   io.Writer
 	dir   string
@@ -36,7 +36,7 @@ func wrap(text string, width int) []string {
 	var out []string
 	line := ""
 	for _, word := range strings.Fields(text) {
-		for len([]rune(word)) > width { // header values have no blanks to break at
+		for len([]rune(word)) > width { // header values have no spaces to break at
 			if line != "" {
 				out = append(out, line)
 				line = ""
@@ -73,20 +73,21 @@ func (v *view) heading() {
 func (v *view) started(p *Product, _ *lab.Lab) {
 	v.line("1  Started")
 	v.field("Tandem", fmt.Sprintf("process %d, data in %s", p.PID(), v.dir))
-	v.field("neighbours", "3 core trunks, 5 Teams edges, 1 Zoom edge: simulators that are as strict as the published pages; certificates on both sides of every TLS connection")
+	v.field("neighbours", "3 core trunks, 5 Teams edges, 1 Zoom edge: simulators as strict as the published pages; "+
+		"certificates on both sides of every TLS connection")
 	v.line("")
 }
 
 func (v *view) provisioned(n Provisioned) {
 	v.line("2  Provisioned over HTTP, as a BSS does it")
-	v.field("customers", fmt.Sprintf("northwind (Direct Routing), fabrikam (Operator Connect and Phone Mobile), contoso (Zoom): %d accounts, %d numbers in %d requests",
-		n.Customers, n.Numbers, n.Requests))
+	v.field("customers", fmt.Sprintf("northwind (Direct Routing), fabrikam (Operator Connect and Phone Mobile), "+
+		"contoso (Zoom): %d accounts, %d numbers in %d requests", n.Customers, n.Numbers, n.Requests))
 	v.field("token", "from Tandem's own issuer: tandem token --role ProvisioningAPI.Admin")
 	v.line("")
-	v.line("3  Calls. Below each: what to look at, then what the far side saw (|).")
+	v.line("3  Calls. Below each: what to look at, then what the far side received (|).")
 }
 
-// row is the layout of the table: mark, caller, called, who got it, the answer and how long the whole call took.
+// row is the format of a table row: mark, caller, called, reached, final answer and duration of the whole call.
 const row = "%-5s%-15s%-15s%-13s%-26s%5s"
 
 func (v *view) call(r lab.Result) {
@@ -103,7 +104,7 @@ func (v *view) call(r lab.Result) {
 	}
 	far := r.Arrived
 	if far == "" {
-		far = "nobody"
+		far = "none"
 	}
 	answer := wrap(r.Expected, 25)
 	if !strings.HasPrefix(r.Expected, fmt.Sprint(r.Status)) {
@@ -135,10 +136,10 @@ func (v *view) call(r lab.Result) {
 	}
 }
 
-// groupOf is the heading a call stands under.
+// groupOf returns the heading of a call.
 func groupOf(r lab.Result) string {
 	if r.Status != 200 || strings.HasPrefix(r.Name, "failover") || r.Name == "forwarded" || r.Name == "referred" {
-		return "Rules: screening, forwarding, fail-over, refusals"
+		return "Rules: screening, forwarding, failover, refusals"
 	}
 	if s, ok := domain.ServiceByName(r.Service); ok {
 		return s.Traits().Title
@@ -146,7 +147,7 @@ func groupOf(r lab.Result) string {
 	return r.Service
 }
 
-// telling picks what is worth showing of a call.
+// telling returns the headers of a call that are worth showing.
 func telling(r lab.Result) []string {
 	var out []string
 	pick := func(names ...string) {
@@ -181,16 +182,16 @@ func telling(r lab.Result) []string {
 
 func (v *view) summary(d Document) {
 	v.line("")
-	v.line("4  Result: %d calls, %d as the pages say, %d not", len(d.Calls), d.Passed, d.Failed)
+	v.line("4  Result: %d calls, %d passed, %d failed", len(d.Calls), d.Passed, d.Failed)
 	v.line("")
 }
 
-// hints say what to do while everything is up.
+// hints prints what to try while everything is running.
 func (v *view) hints(p *Product) {
 	me := p.Executable
-	v.line("5  Everything is up until Ctrl-C. Look around in another terminal:")
+	v.line("5  Everything runs until Ctrl-C. Try these in another terminal:")
 	v.line("")
-	v.line("   Why a call goes where it goes (the code that decided it, asked again):")
+	v.line("   Why a call goes where it goes (from the code that routes calls):")
 	v.line("     %s explain --data %s \\", me, p.Dir)
 	v.line("       --from +442890180001 --to +441632960101 --peer core-fixed")
 	v.line("   A customer, as its BSS sees it:")
@@ -203,7 +204,7 @@ func (v *view) hints(p *Product) {
 	v.line("")
 }
 
-// metricsURL is the address of the metrics page.
+// metricsURL returns the URL of the metrics.
 func metricsURL(p *Product) string {
 	u := strings.TrimRight(p.Ready.Metrics, "/")
 	if strings.HasSuffix(u, "/metrics") {

@@ -13,10 +13,10 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// maxDepth bounds nesting: no setting of ours is deeper, and the decoder is recursive.
+// maxDepth bounds nesting: no setting is deeper, and the decoder is recursive.
 const maxDepth = 32
 
-// Document is a document that was read: it remembers where each value stood, so that later checks can point at it.
+// Document is a document that was read. It records the position of each value, so that later checks can point at it.
 type Document struct {
 	source    string
 	positions map[string]position
@@ -27,7 +27,7 @@ type position struct {
 	line, column int
 }
 
-// NewDocument is a document that says nothing, for starting from defaults.
+// NewDocument returns an empty document, for starting from defaults.
 func NewDocument() *Document {
 	return &Document{source: "defaults", positions: map[string]position{}}
 }
@@ -46,7 +46,7 @@ func Decode(source string, text []byte, v any) (*Document, Problems) {
 			continue
 		}
 		if docs++; docs > 1 {
-			d.problem(doc.Body, "", "a second document begins here; keep all settings in one")
+			d.problem(doc.Body, "", "a second document begins here; put all settings into one")
 			break
 		}
 		d.value(doc.Body, reflect.ValueOf(v).Elem(), "", 0)
@@ -54,8 +54,8 @@ func Decode(source string, text []byte, v any) (*Document, Problems) {
 	return d.doc, d.problems
 }
 
-// At returns a problem about the value at path: at its place in the document, or at the place of the nearest value
-// around it that the document has.
+// At returns a problem about the value at path: at its position in the document, or at that of the nearest enclosing
+// value that the document has.
 func (doc *Document) At(path, format string, args ...any) Problem {
 	p := Problem{Source: doc.source, Path: path, Message: fmt.Sprintf(format, args...)}
 	for at := path; ; at = Parent(at) {
@@ -75,7 +75,7 @@ func (doc *Document) Has(path string) bool {
 	return ok
 }
 
-// Parent cuts the last step off a path.
+// Parent returns path without its last step.
 func Parent(path string) string {
 	i := strings.LastIndexAny(path, ".[")
 	if i < 0 {
@@ -91,7 +91,7 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// syntaxProblem turns the parser's error, which draws the line, into one line.
+// syntaxProblem turns the parser's error, which quotes the source over several lines, into a problem of one line.
 func syntaxProblem(source string, err error) Problem {
 	p := Problem{Source: source, Message: err.Error()}
 	var withToken interface {
@@ -191,7 +191,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, depth int) {
 	}
 	switch t.Kind() {
 	case reflect.Struct:
-		d.mapping(n, path, "settings", func(keyNode ast.Node, key string, value ast.Node) {
+		d.mapping(n, path, func(keyNode ast.Node, key string, value ast.Node) {
 			f, ok := fieldByName(v, key)
 			if !ok {
 				d.unknown(keyNode, join(path, key), key, fieldNames(t))
@@ -203,7 +203,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, depth int) {
 		if v.IsNil() {
 			v.Set(reflect.MakeMap(t))
 		}
-		d.mapping(n, path, "keys", func(_ ast.Node, key string, value ast.Node) {
+		d.mapping(n, path, func(_ ast.Node, key string, value ast.Node) {
 			e := reflect.New(t.Elem()).Elem()
 			d.value(value, e, join(path, key), depth+1)
 			v.SetMapIndex(reflect.ValueOf(key).Convert(t.Key()), e)
@@ -217,7 +217,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, depth int) {
 		list := reflect.MakeSlice(t, len(seq.Values), len(seq.Values))
 		for i, item := range seq.Values {
 			if _, null := item.(*ast.NullNode); null {
-				d.problem(item, fmt.Sprintf("%s[%d]", path, i), "empty item; give it a value or take it out")
+				d.problem(item, fmt.Sprintf("%s[%d]", path, i), "empty item; set a value or remove it")
 				continue
 			}
 			d.value(item, list.Index(i), fmt.Sprintf("%s[%d]", path, i), depth+1)
@@ -228,7 +228,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, depth int) {
 		if !ok {
 			return
 		}
-		if err := setScalar(v, s, n); err != nil {
+		if err := setScalar(v, s); err != nil {
 			d.problem(n, path, "%v", err)
 		}
 	}
@@ -239,11 +239,11 @@ func (d *decoder) unknown(n ast.Node, path, key string, known []string) {
 		d.problem(n, path, "unknown key; did you mean %q?", near)
 		return
 	}
-	d.problem(n, path, "unknown key; known here: %s", strings.Join(known, ", "))
+	d.problem(n, path, "unknown key; known keys: %s", strings.Join(known, ", "))
 }
 
 // mapping calls each for every key of n, in order.
-func (d *decoder) mapping(n ast.Node, path, what string, each func(keyNode ast.Node, key string, value ast.Node)) {
+func (d *decoder) mapping(n ast.Node, path string, each func(keyNode ast.Node, key string, value ast.Node)) {
 	var values []*ast.MappingValueNode
 	switch x := n.(type) {
 	case *ast.MappingNode:
@@ -251,7 +251,7 @@ func (d *decoder) mapping(n ast.Node, path, what string, each func(keyNode ast.N
 	case *ast.MappingValueNode:
 		values = []*ast.MappingValueNode{x}
 	default:
-		d.problem(n, path, "want %s (\"key: value\" lines), got %s", what, kindOf(n))
+		d.problem(n, path, "want a mapping (\"key: value\" lines), got %s", kindOf(n))
 		return
 	}
 	seen := map[string]int{}
@@ -275,7 +275,7 @@ func (d *decoder) mapping(n ast.Node, path, what string, each func(keyNode ast.N
 	}
 }
 
-// text returns the text of a scalar as it was written.
+// text returns the text of a scalar as written.
 func (d *decoder) text(n ast.Node, path string, t reflect.Type) (string, bool) {
 	switch x := n.(type) {
 	case *ast.StringNode:
@@ -289,8 +289,8 @@ func (d *decoder) text(n ast.Node, path string, t reflect.Type) (string, bool) {
 	return "", false
 }
 
-// setScalar parses s into v. n tells how the value was written; it is nil for values that come as bare text.
-func setScalar(v reflect.Value, s string, n ast.Node) error {
+// setScalar parses s into v.
+func setScalar(v reflect.Value, s string) error {
 	t := v.Type()
 	wrong := func() error { return fmt.Errorf("want %s, got %q", typeName(t), s) }
 	if t == durationType {
@@ -301,7 +301,7 @@ func setScalar(v reflect.Value, s string, n ast.Node) error {
 		x, err := time.ParseDuration(s)
 		if err != nil {
 			if _, numeric := strconv.ParseFloat(s, 64); numeric == nil {
-				return fmt.Errorf("want a duration, got %q: give it a unit, like %q", s, s+"s")
+				return fmt.Errorf("want a duration, got %q: add a unit, such as %q", s, s+"s")
 			}
 			return wrong()
 		}
@@ -339,7 +339,7 @@ func setScalar(v reflect.Value, s string, n ast.Node) error {
 		}
 		v.SetFloat(x)
 	default:
-		return fmt.Errorf("a setting of type %s cannot be written", t)
+		return fmt.Errorf("settings of type %s are not supported", t)
 	}
 	return nil
 }
@@ -347,7 +347,7 @@ func setScalar(v reflect.Value, s string, n ast.Node) error {
 func typeName(t reflect.Type) string {
 	switch {
 	case t == durationType:
-		return "a duration like \"5s\""
+		return "a duration such as \"5s\""
 	case t.Kind() == reflect.Bool:
 		return "true or false"
 	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Int64:
@@ -357,19 +357,19 @@ func typeName(t reflect.Type) string {
 	case t.Kind() == reflect.Float32 || t.Kind() == reflect.Float64:
 		return "a number"
 	}
-	return "a text"
+	return "a string"
 }
 
 func kindOf(n ast.Node) string {
 	switch n.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:
-		return "settings"
+		return "a mapping"
 	case *ast.SequenceNode:
 		return "a list"
 	case *ast.NullNode:
 		return "nothing"
 	case *ast.StringNode, *ast.LiteralNode:
-		return "a text"
+		return "a string"
 	case *ast.BoolNode:
 		return "true or false"
 	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
@@ -378,7 +378,7 @@ func kindOf(n ast.Node) string {
 	return "something else"
 }
 
-// fieldByName finds the field of struct v with that yaml name, in inlined structs too.
+// fieldByName returns the field of struct v with that yaml name, also from inlined structs.
 func fieldByName(v reflect.Value, name string) (reflect.Value, bool) {
 	t := v.Type()
 	for i := range t.NumField() {
@@ -409,7 +409,7 @@ func fieldNames(t reflect.Type) []string {
 	return names
 }
 
-// fieldKey returns the yaml name of a field, "" when it is not part of the document.
+// fieldKey returns the yaml name of a field, or "" if it is not part of the document, and whether it is inlined.
 func fieldKey(f reflect.StructField) (key string, inline bool) {
 	if !f.IsExported() {
 		return "", false

@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// Masked stands for a secret that is set.
+// Masked replaces a secret that is set.
 const Masked = "[secret]"
 
-// Options says how Encode writes.
+// Options configures Encode.
 type Options struct {
 	// Doc returns the documentation of a field of a struct type, written as comment lines above it. Nil writes none.
 	Doc func(t reflect.Type, field string) string
 	// Mask writes Masked for secrets that are set.
 	Mask bool
-	// Seen is set while a type's documentation is written, so that the second item of a list is not documented again.
+	// seen holds the types already documented, so that the second item of a list is not documented again.
 	seen map[reflect.Type]bool
 }
 
@@ -33,7 +33,7 @@ func Encode(w io.Writer, v any, o Options) error {
 	return e.err
 }
 
-// Tree returns v as maps, lists and scalars under its yaml names, secrets masked: for printing as JSON.
+// Tree returns v as maps, lists and scalars under its yaml names with secrets masked, for printing as JSON.
 func Tree(v any) any { return tree(deref(reflect.ValueOf(v)), false) }
 
 type encoder struct {
@@ -82,7 +82,7 @@ func (e *encoder) structure(v reflect.Value, indent int) {
 	}
 }
 
-// field writes "head value", the value on the following lines where it has several.
+// field writes "head value", with the value on the following lines if it has several.
 func (e *encoder) field(head string, v reflect.Value, indent int, secret bool) {
 	v = deref(v)
 	if s, ok := scalar(v, secret); ok {
@@ -132,7 +132,7 @@ func (e *encoder) item(v reflect.Value, indent int, secret bool) {
 	} else {
 		inner.field("", v, indent+1, secret)
 	}
-	// The dash stands alone above a documented item: a comment may come first.
+	// The dash is alone on its line above a documented item, which may begin with a comment.
 	body := b.String()
 	if first := strings.TrimLeft(body, " "); strings.HasPrefix(first, "#") {
 		e.printf("%s-\n%s", pad, body)
@@ -141,7 +141,7 @@ func (e *encoder) item(v reflect.Value, indent int, secret bool) {
 	}
 }
 
-// flow writes a list of plain values in one line.
+// flow returns a list of plain values in one line, and whether that is possible and short enough.
 func flow(v reflect.Value, secret bool) (string, bool) {
 	items := make([]string, v.Len())
 	for i := range items {
@@ -161,7 +161,7 @@ func sortedKeys(v reflect.Value) []reflect.Value {
 	return keys
 }
 
-// scalar writes a plain value. The second result is false for structs, maps and lists.
+// scalar returns the text of a plain value. The second result is false for structs, maps and lists.
 func scalar(v reflect.Value, secret bool) (string, bool) {
 	switch x := plain(v, secret).(type) {
 	case nil:
@@ -222,7 +222,7 @@ func textMarshaler(v reflect.Value) (encoding.TextMarshaler, bool) {
 	return nil, false
 }
 
-// durationText is a duration without the zero parts that time.Duration prints: "1m", not "1m0s".
+// durationText returns a duration without the zero parts that time.Duration prints: "1m", not "1m0s".
 func durationText(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -234,7 +234,7 @@ func durationText(d time.Duration) string {
 	return s
 }
 
-// bare matches texts that YAML reads back as the same text without quotes.
+// bare matches strings that need no quotes in YAML, unless special matches them too.
 var (
 	bare    = regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9_./+@-]*(:[A-Za-z0-9_./+@-]+)*$`)
 	special = regexp.MustCompile(`(?i)^(true|false|null|yes|no|on|off|y|n)$`)

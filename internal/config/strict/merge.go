@@ -5,11 +5,11 @@ import (
 	"reflect"
 )
 
-// Merge copies the settings of src that differ into dst, both pointers to structs of the same type, where take says so, and
-// returns the paths of what it took and of what differs otherwise, in the order of the document. take gets a path without
-// list indexes, such as "calls.groups.maxCalls". Items of a list whose structs have a field Name belong together by
-// it; a list whose names differ is a difference itself. Lists that dst and src share with other values are not
-// changed.
+// Merge copies the settings of src that differ into dst where take returns true. dst and src are pointers to structs of
+// the same type. Merge returns the paths of the settings that it took and of the other settings that differ, in the
+// order of the document. take gets a path without list indexes, such as "calls.groups.maxCalls". Items of a list whose
+// structs have a field Name are matched by name; a list whose names differ is itself a difference. Lists that dst and
+// src share with other values are not changed.
 func Merge(dst, src any, take func(path string) bool) (taken, left []string) {
 	m := &merger{take: take}
 	m.structure("", "", reflect.ValueOf(dst).Elem(), reflect.ValueOf(src).Elem())
@@ -48,7 +48,7 @@ func (m *merger) value(path, key string, dst, src reflect.Value) {
 	}
 }
 
-// items merges lists of structs with names. Paths have the indexes of src.
+// items merges lists of structs with names. Paths contain the indexes of src.
 func (m *merger) items(path, key string, dst, src reflect.Value) {
 	own := reflect.MakeSlice(dst.Type(), dst.Len(), dst.Len())
 	reflect.Copy(own, dst)

@@ -1,9 +1,9 @@
 // Package strict reads a YAML document into Go structs and reports every mistake at once, each with its line, column,
-// path and a remedy. Nothing is guessed: unknown keys, repeated keys, values of another type, durations without a unit
-// are all mistakes.
+// path and a remedy. It guesses nothing: unknown keys, repeated keys, values of another type and durations without a
+// unit are all mistakes.
 //
-// It also writes structs back as YAML, with the documentation of each field when asked and with secrets masked, and sets
-// single values by path. It knows no setting: package config does.
+// It also writes structs as YAML, optionally with the documentation of each field and with secrets masked, and sets
+// single values by path. It does not define any setting: package config does.
 //
 // Struct fields are named by their yaml tag; fields without one are not part of the document. A field tagged
 // secret:"true" is masked when written. Durations are written with a unit ("5s").
@@ -18,14 +18,15 @@ import (
 
 // Problem is one mistake.
 type Problem struct {
-	Source  string `json:"source"`           // file name, or the option that set the value
-	Line    int    `json:"line,omitempty"`   // from 1; 0 when the source has no lines or the mistake is about something absent
+	Source string `json:"source"` // file name, or the option that set the value
+	// Line counts from 1; 0 if the source has no lines or the mistake is about something absent.
+	Line    int    `json:"line,omitempty"`
 	Column  int    `json:"column,omitempty"` // from 1, in characters
 	Path    string `json:"path,omitempty"`   // e.g. "calls.groups[0].bind"; empty for the whole document
 	Message string `json:"message"`          // what is wrong and how to correct it
 }
 
-// String is the problem in one line, in the form that editors jump to.
+// String returns the problem in one line, in the form that editors can jump to.
 func (p Problem) String() string {
 	var b strings.Builder
 	b.WriteString(p.Source)
@@ -40,10 +41,10 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// Problems is every mistake found, as an error.
+// Problems is a list of mistakes, as an error.
 type Problems []Problem
 
-// Error lists the problems, one to a line.
+// Error returns the problems, one per line.
 func (ps Problems) Error() string {
 	lines := make([]string, len(ps))
 	for i, p := range ps {
@@ -59,7 +60,7 @@ func (ps Problems) Sort() {
 	})
 }
 
-// nearest returns the candidate most like s, if one is like it at all.
+// nearest returns the candidate most similar to s, or "" if none is similar.
 func nearest(s string, candidates []string) string {
 	best, dist := "", 1+len(s)/3
 	for _, c := range candidates {
@@ -70,7 +71,7 @@ func nearest(s string, candidates []string) string {
 	return best
 }
 
-// distance is the Levenshtein distance. Inputs longer than any key of ours are not like one.
+// distance returns the Levenshtein distance of a and b. Inputs longer than any key are not similar to one.
 func distance(a, b string) int {
 	if len(a) > 64 || len(b) > 64 {
 		return 1 << 16

@@ -10,8 +10,8 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// Set applies one "path=value" to v, a pointer to a struct. The value is YAML in one line; a list index one past the end
-// appends. It returns every mistake, and remembers in doc that the value came from source.
+// Set applies one "path=value" to v, a pointer to a struct. The value is YAML in one line; a list index one past the
+// end appends. Set returns every mistake, and records in doc that the value came from source.
 func (doc *Document) Set(source, assignment string, v any) Problems {
 	path, text, ok := strings.Cut(assignment, "=")
 	path = strings.TrimSpace(path)
@@ -19,7 +19,8 @@ func (doc *Document) Set(source, assignment string, v any) Problems {
 		return Problems{{Source: source, Path: path, Message: fmt.Sprintf(format, args...)}}
 	}
 	if !ok || path == "" {
-		return Problems{{Source: source, Message: fmt.Sprintf("%q: want path=value, like log.level=debug", assignment)}}
+		message := fmt.Sprintf("%q: want path=value, such as log.level=debug", assignment)
+		return Problems{{Source: source, Message: message}}
 	}
 	target, set, err := walk(reflect.ValueOf(v).Elem(), path)
 	if err != nil {
@@ -32,11 +33,11 @@ func (doc *Document) Set(source, assignment string, v any) Problems {
 	}
 	scalar := leaf.Kind() != reflect.Struct && leaf.Kind() != reflect.Map && leaf.Kind() != reflect.Slice
 	if scalar || leaf != durationType && reflect.PointerTo(leaf).Implements(unmarshalerType) {
-		// Taken as it stands, so that "#", ":" or "*" in a value need no quoting for YAML on top of the shell's.
+		// Taken verbatim, so that "#", ":" or "*" in a value need no YAML quoting in addition to the shell's.
 		d.value(&ast.StringNode{BaseNode: &ast.BaseNode{}, Value: unquote(text)}, target, path, 0)
 	} else {
 		if leaf.Kind() == reflect.Map {
-			target.SetZero() // a whole map replaces the one before, as a whole list does
+			target.SetZero() // a whole map replaces the previous one, as a whole list does
 		}
 		file, err := parser.ParseBytes([]byte(text), 0, parser.AllowDuplicateMapKey())
 		if err != nil {
@@ -72,7 +73,7 @@ func unquote(s string) string {
 	return s
 }
 
-// walk finds the value at path. Maps hold copies, so set must be called after the value was changed to put it back.
+// walk finds the value at path. Values in maps are copies: call set after changing the value to store it.
 func walk(v reflect.Value, path string) (target reflect.Value, set func(), err error) {
 	set = func() {}
 	at := ""
@@ -87,10 +88,10 @@ func walk(v reflect.Value, path string) (target reflect.Value, set func(), err e
 			index, after, ok := strings.Cut(rest[1:], "]")
 			i, err := strconv.Atoi(index)
 			if !ok || err != nil || i < 0 {
-				return v, nil, fmt.Errorf("want a list index like [0] after %q", at)
+				return v, nil, fmt.Errorf("want a list index such as [0] after %q", at)
 			}
 			if v.Kind() != reflect.Slice {
-				return v, nil, fmt.Errorf("%q is no list", at)
+				return v, nil, fmt.Errorf("%q is not a list", at)
 			}
 			if i > v.Len() {
 				return v, nil, fmt.Errorf("%q has %d items; [%d] would append one", at, v.Len(), v.Len())
@@ -116,7 +117,7 @@ func walk(v reflect.Value, path string) (target reflect.Value, set func(), err e
 				if near := nearest(key, names); near != "" {
 					return v, nil, fmt.Errorf("unknown key %q; did you mean %q?", key, near)
 				}
-				return v, nil, fmt.Errorf("unknown key %q; known here: %s", key, strings.Join(names, ", "))
+				return v, nil, fmt.Errorf("unknown key %q; known keys: %s", key, strings.Join(names, ", "))
 			}
 			v = f
 		case reflect.Map:
@@ -130,7 +131,7 @@ func walk(v reflect.Value, path string) (target reflect.Value, set func(), err e
 			}
 			v, set = e, func() { m.SetMapIndex(k, e); outer() }
 		default:
-			return v, nil, fmt.Errorf("%q holds no further settings", at)
+			return v, nil, fmt.Errorf("%q has no settings below it", at)
 		}
 		at = join(at, key)
 		rest = strings.TrimPrefix(rest[len(key):], ".")

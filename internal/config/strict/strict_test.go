@@ -60,19 +60,19 @@ labels:
 	_, problems := strict.Decode("t.yaml", []byte(text), &s)
 	got := problems.Error()
 	want := `t.yaml:1:7: log.levle: unknown key; did you mean "level"?
-t.yaml:2:7: wait: want a duration, got "5": give it a unit, like "5s"
+t.yaml:2:7: wait: want a duration, got "5": add a unit, such as "5s"
 t.yaml:3:1: wait: given twice, first on line 2; keep one
 t.yaml:4:5: on: want true or false, got "yes"
 t.yaml:5:9: weight: want a whole number from 0 to 255, got "300"
 t.yaml:6:8: ratio: want a number, got "many"
-t.yaml:7:1: unheardOf: unknown key; known here: log, wait, on, weight, ratio, peers, words, labels
+t.yaml:7:1: unheardOf: unknown key; known keys: log, wait, on, weight, ratio, peers, words, labels
 t.yaml:10:14: peers[0].address: "10.0.0.300": ParseAddr("10.0.0.300"): IPv4 field has value >255
 t.yaml:11:15: peers[0].priority: want a whole number, got a list
 t.yaml:12:5: peers[0].name: given twice, first on line 9; keep one
-t.yaml:13:5: peers[1]: want settings ("key: value" lines), got a text
-t.yaml:14:4: peers[2]: empty item; give it a value or take it out
-t.yaml:15:8: words: want a list, got a text; write "- " before each item
-t.yaml:17:6: labels.x: want a text, got settings`
+t.yaml:13:5: peers[1]: want a mapping ("key: value" lines), got a string
+t.yaml:14:4: peers[2]: empty item; set a value or remove it
+t.yaml:15:8: words: want a list, got a string; write "- " before each item
+t.yaml:17:6: labels.x: want a string, got a mapping`
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)
 	}
@@ -81,11 +81,13 @@ t.yaml:17:6: labels.x: want a text, got settings`
 func TestDecodeReadsOverDefaults(t *testing.T) {
 	t.Parallel()
 	s := settings{Wait: time.Second, Weight: 7, Words: []string{"default"}}
-	doc, problems := strict.Decode("t.yaml", []byte("wait: 1m30s\nwords: [112, +44, '#', true]\nweight:\npeers:\n- name: x\n  address: ::1\n"), &s)
+	doc, problems := strict.Decode("t.yaml", []byte("wait: 1m30s\nwords: [112, +44, '#', true]\nweight:\npeers:\n- "+
+		"name: x\n  address: ::1\n"), &s)
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	if s.Wait != 90*time.Second || s.Weight != 7 || !reflect.DeepEqual(s.Words, []string{"112", "+44", "#", "true"}) || s.Peers[0].Address != netip.IPv6Loopback() {
+	if s.Wait != 90*time.Second || s.Weight != 7 || !reflect.DeepEqual(s.Words, []string{"112", "+44", "#", "true"}) ||
+		s.Peers[0].Address != netip.IPv6Loopback() {
 		t.Errorf("decoded %+v", s)
 	}
 	for path, want := range map[string]string{
@@ -107,7 +109,7 @@ func TestSyntaxErrorHasItsPlace(t *testing.T) {
 		"log: &x {level: a}\nwait: *x\n": "t.yaml:1:6: log: anchors and aliases are not supported",
 		"log: !!map {}\n":                "t.yaml:1:6: log: tag \"!!map\" is not supported",
 		"wait: 1s\n---\nwait: 2s\n":      "t.yaml:3:1: a second document begins here",
-		"- a\n":                          "t.yaml:1:1: want settings",
+		"- a\n":                          "t.yaml:1:1: want a mapping",
 	} {
 		_, problems := strict.Decode("t.yaml", []byte(text), &settings{})
 		if len(problems) == 0 || !strings.HasPrefix(problems[0].String(), want) {
@@ -120,13 +122,15 @@ func TestSet(t *testing.T) {
 	t.Parallel()
 	s := settings{Words: []string{"a"}}
 	doc := strict.NewDocument()
-	for _, a := range []string{"log.level=debug", "peers[0].address=192.0.2.1", "peers[0].name=x # y: *z", "words[1]=b", "words[0]=\"q\\\"\"",
-		"labels.k=v", "on=true", "wait=250ms", "peers[1]={name: second, priority: 3}", "peers[1].allow=[::1, 10.0.0.1]"} {
+	for _, a := range []string{"log.level=debug", "peers[0].address=192.0.2.1", "peers[0].name=x # y: *z", "words[1]=b",
+		"words[0]=\"q\\\"\"", "labels.k=v", "on=true", "wait=250ms", "peers[1]={name: second, priority: 3}",
+		"peers[1].allow=[::1, 10.0.0.1]"} {
 		if ps := doc.Set("--set", a, &s); len(ps) > 0 {
 			t.Errorf("Set(%q): %v", a, ps)
 		}
 	}
-	want := settings{Log: common{"debug"}, Wait: 250 * time.Millisecond, On: new(true), Words: []string{`q"`, "b"}, Labels: map[string]string{"k": "v"},
+	want := settings{Log: common{"debug"}, Wait: 250 * time.Millisecond, On: new(true), Words: []string{`q"`, "b"},
+		Labels: map[string]string{"k": "v"},
 		Peers: []peer{{Name: "x # y: *z", Address: netip.MustParseAddr("192.0.2.1")},
 			{Name: "second", Priority: 3, Allow: []netip.Addr{netip.IPv6Loopback(), netip.MustParseAddr("10.0.0.1")}}}}
 	if diff := cmp.Diff(fmt.Sprintf("%+v", deep(want)), fmt.Sprintf("%+v", deep(s))); diff != "" {
@@ -136,13 +140,13 @@ func TestSet(t *testing.T) {
 		t.Errorf("words= left %v, %v", s.Words, ps)
 	}
 	for a, want := range map[string]string{
-		"nonsense":         `--set: "nonsense": want path=value, like log.level=debug`,
+		"nonsense":         `--set: "nonsense": want path=value, such as log.level=debug`,
 		"lgo.level=x":      `--set: lgo.level: unknown key "lgo"; did you mean "log"?`,
-		"wait=5":           `--set: wait: want a duration, got "5": give it a unit, like "5s"`,
+		"wait=5":           `--set: wait: want a duration, got "5": add a unit, such as "5s"`,
 		"peers[7].name=x":  `--set: peers[7].name: "peers" has 2 items; [2] would append one`,
-		"log.level.deep=x": `--set: log.level.deep: "log.level" holds no further settings`,
-		"log[0]=x":         `--set: log[0]: "log" is no list`,
-		"peers[x]=y":       `--set: peers[x]: want a list index like [0] after "peers"`,
+		"log.level.deep=x": `--set: log.level.deep: "log.level" has no settings below it`,
+		"log[0]=x":         `--set: log[0]: "log" is not a list`,
+		"peers[x]=y":       `--set: peers[x]: want a list index such as [0] after "peers"`,
 	} {
 		if got := doc.Set("--set", a, &s).Error(); got != want {
 			t.Errorf("Set(%q) = %q, want %q", a, got, want)
@@ -153,16 +157,20 @@ func TestSet(t *testing.T) {
 	}
 }
 
-// deep makes pointers comparable by printing what they point at.
+// deep makes pointers comparable by printing the values they point to.
 func deep(s settings) any { return strict.Tree(&s) }
 
 func TestEncodeIsReadBack(t *testing.T) {
 	t.Parallel()
 	in := settings{Log: common{"info"}, Wait: 2 * time.Hour, On: new(false), Ratio: 0.5, Weight: 1,
-		Peers:  []peer{{Name: "yes", Secret: "hush", Address: netip.MustParseAddr("::1")}, {Name: "a: b # c", Allow: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}},
+		Peers: []peer{{Name: "yes", Secret: "hush", Address: netip.MustParseAddr("::1")},
+			{Name: "a: b # c", Allow: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}},
 		Words:  []string{"null", "", "12", "-", "*", "[::1]:5060", strings.Repeat("long ", 30)},
 		Labels: map[string]string{"k": "", "a b": "c"}}
-	for _, doc := range []func(reflect.Type, string) string{nil, func(_ reflect.Type, f string) string { return f + " is.\nSecond line.\n" }} {
+	for _, doc := range []func(reflect.Type, string) string{
+		nil,
+		func(_ reflect.Type, f string) string { return f + " is.\nSecond line.\n" },
+	} {
 		var b strings.Builder
 		if err := strict.Encode(&b, &in, strict.Options{Doc: doc}); err != nil {
 			t.Fatal(err)
@@ -176,7 +184,8 @@ func TestEncodeIsReadBack(t *testing.T) {
 		}
 	}
 	var b strings.Builder
-	if err := strict.Encode(&b, &in, strict.Options{Mask: true}); err != nil || strings.Contains(b.String(), "hush") || !strings.Contains(b.String(), strict.Masked) {
+	if err := strict.Encode(&b, &in, strict.Options{Mask: true}); err != nil || strings.Contains(b.String(), "hush") ||
+		!strings.Contains(b.String(), strict.Masked) {
 		t.Errorf("masked: %v\n%s", err, b.String())
 	}
 	if s := fmt.Sprint(strict.Tree(in)); strings.Contains(s, "hush") {
@@ -203,7 +212,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		var again settings
 		if _, ps := strict.Decode("again", []byte(b.String()), &again); len(ps) > 0 {
-			t.Fatalf("what was written is not read back: %v\n%s", ps, b.String())
+			t.Fatalf("the output is not read back: %v\n%s", ps, b.String())
 		}
 		if !reflect.DeepEqual(strict.Tree(s), strict.Tree(again)) {
 			t.Fatalf("read back differs:\n%#v\n%#v", s, again)

@@ -1,10 +1,10 @@
-// Package strictjson reads JSON where what is read decides something: bodies of requests, tokens, key sets. Names count
-// with their case, no object names a member twice, nothing follows the value, and each member has the type it must
-// have.
+// Package strictjson reads JSON strictly, for input on which decisions depend: request bodies, tokens, key sets. Names
+// are case-sensitive, no object has two members of the same name, nothing follows the value, and each member has the
+// required type.
 //
-// encoding/json alone takes the last of two members with one name, ignores their case, puts U+FFFD in place of what
-// is no character, and cannot say which member has the wrong type in words that help. So a text is read into a tree
-// first (Parse) and into the caller's types after (Reader and Object). Errors are *fault.Error of kind Invalid.
+// encoding/json alone takes the last of two members with the same name, ignores case, replaces invalid characters with
+// U+FFFD, and does not say in helpful words which member has the wrong type. The text is therefore read into a tree
+// first (Parse) and then into the caller's types (Reader and Object). Errors are *fault.Error of kind Invalid.
 package strictjson
 
 import (
@@ -26,15 +26,15 @@ import (
 // The error codes, in the contract's error vocabulary. docs/provisioning-errors.md lists them for callers.
 const (
 	CodeInvalidJSON    = "InvalidJson"        // not one JSON value in UTF-8, or nested too deep
-	CodeDuplicateField = "DuplicateField"     // an object names a member twice
-	CodeUnknownField   = "UnknownField"       // a member that the contract does not have
+	CodeDuplicateField = "DuplicateField"     // an object has two members of the same name
+	CodeUnknownField   = "UnknownField"       // a member that is not in the contract
 	CodeMissingField   = "MissingField"       // a required member is missing
 	CodeInvalidType    = "InvalidFieldType"   // a member has the wrong JSON type
-	CodeInvalidValue   = "InvalidFieldValue"  // a string holds a NUL character or half a surrogate pair
-	CodeInvalidBody    = "InvalidRequestBody" // several of the above; details has each
+	CodeInvalidValue   = "InvalidFieldValue"  // a string contains a NUL character or half a surrogate pair
+	CodeInvalidBody    = "InvalidRequestBody" // several of the above; details lists them
 )
 
-// Kinds of JSON values, as they are called in messages.
+// Kinds of JSON values, as named in messages.
 const (
 	KindObject = "an object"
 	KindArray  = "an array"
@@ -87,7 +87,8 @@ func Parse(raw []byte) (*Node, error) {
 		return nil, invalid(CodeInvalidJSON, "", "the body continues after the JSON value, at byte %d", d.InputOffset())
 	}
 	if at := halfCharacter(raw); at >= 0 {
-		return nil, invalid(CodeInvalidValue, "", "the escape at byte %d is one half of a surrogate pair, which is no character", at)
+		return nil, invalid(CodeInvalidValue, "",
+			"the escape at byte %d is one half of a surrogate pair, which is not a character", at)
 	}
 	if n.Kind != KindObject {
 		return nil, invalid(CodeInvalidType, "", "the body is %s; send an object", n.Kind)
@@ -95,10 +96,10 @@ func Parse(raw []byte) (*Node, error) {
 	return n, nil
 }
 
-// halfCharacter returns where in raw, which is JSON, half a surrogate pair is escaped without its other half; -1 if
-// nowhere. The decoder would put U+FFFD in its place, and something else would be stored than was sent.
+// halfCharacter returns the offset in raw, which is JSON, of an escaped half of a surrogate pair without its other
+// half, or -1. The decoder would replace it with U+FFFD, so that the stored text would differ from the text sent.
 func halfCharacter(raw []byte) int {
-	unit := func(at int) rune { // the code unit escaped at at, or 0
+	unit := func(at int) rune { // the code unit escaped at this offset, or 0
 		if at+6 > len(raw) || raw[at] != '\\' || raw[at+1] != 'u' {
 			return 0
 		}
@@ -134,7 +135,7 @@ func readNode(d *json.Decoder, path string, depth int) (*Node, error) {
 	switch v := tok.(type) {
 	case string:
 		if strings.ContainsRune(v, 0) {
-			return nil, invalid(CodeInvalidValue, path, "the string holds a NUL character, which cannot be stored")
+			return nil, invalid(CodeInvalidValue, path, "the string contains a NUL character, which cannot be stored")
 		}
 		return &Node{Kind: KindString, Text: v}, nil
 	case json.Number:
@@ -186,8 +187,8 @@ func readNode(d *json.Decoder, path string, depth int) (*Node, error) {
 	return nil, fmt.Errorf("unexpected %v", tok)
 }
 
-// Join returns the path of a member of the object at path, cut to a length that a message can have: strangers chose
-// the names.
+// Join returns the path of a member of the object at path, cut to a length suitable for a message, because the names
+// come from untrusted input.
 func Join(path, name string) string {
 	if path != "" {
 		path += "."
@@ -206,7 +207,7 @@ func clip(path string) string {
 	return path
 }
 
-// Canonical writes the value so that two values that say the same write the same. A nil node writes nothing.
+// Canonical writes the value in a canonical form: equal values give equal output. A nil node writes nothing.
 func (n *Node) Canonical(w io.Writer) {
 	if n == nil {
 		return
@@ -240,21 +241,21 @@ func (n *Node) Canonical(w io.Writer) {
 	}
 }
 
-// Reader reads a tree into our types and collects what is wrong, each with its path.
+// Reader reads a tree into Go types and collects the problems, each with its path.
 type Reader struct {
 	Problems []fault.Error
 }
 
 const maxProblems = 100
 
-// Add notes a problem.
+// Add records a problem.
 func (r *Reader) Add(f *fault.Error) {
 	if len(r.Problems) < maxProblems {
 		r.Problems = append(r.Problems, *f)
 	}
 }
 
-// Err is nil, the one problem, or one error with all of them as details.
+// Err returns nil, the only problem, or one error with all problems as details.
 func (r *Reader) Err() error {
 	switch len(r.Problems) {
 	case 0:
@@ -262,7 +263,8 @@ func (r *Reader) Err() error {
 	case 1:
 		return &r.Problems[0]
 	}
-	return fault.New(fault.Invalid, CodeInvalidBody, "the body has %d problems; details names each", len(r.Problems)).With(r.Problems...)
+	return fault.New(fault.Invalid, CodeInvalidBody, "the body has %d problems; details lists them",
+		len(r.Problems)).With(r.Problems...)
 }
 
 // Object is an object being read: members are taken out by name, and Done reports what is left.
@@ -281,7 +283,7 @@ func (r *Reader) Object(n *Node, path string) *Object {
 	return &Object{r, path, n, map[string]bool{}}
 }
 
-// Is reports whether n is of a kind; if not, that is a problem.
+// Is reports whether n is of the given kind, and adds a problem if not.
 func (r *Reader) Is(n *Node, kind, path string) bool {
 	if n.Kind == kind {
 		return true
@@ -290,10 +292,10 @@ func (r *Reader) Is(n *Node, kind, path string) bool {
 	return false
 }
 
-// Take returns the member, or nil. A required one that is missing is a problem.
+// Take returns the member, or nil. It adds a problem if a required member is missing.
 func (o *Object) Take(name string, required bool) *Node {
 	if o.n == nil {
-		return nil // its type is the problem already
+		return nil // its type is already reported
 	}
 	o.used[name] = true
 	for _, m := range o.n.Members {
@@ -308,7 +310,7 @@ func (o *Object) Take(name string, required bool) *Node {
 	return nil
 }
 
-// Str returns a string, "" if it is not there.
+// Str returns a string, "" if it is missing.
 func (o *Object) Str(name string, required bool) string {
 	n := o.Take(name, required)
 	if n == nil || !o.r.Is(n, KindString, Join(o.Path, name)) {
@@ -317,13 +319,13 @@ func (o *Object) Str(name string, required bool) string {
 	return n.Text
 }
 
-// Bool returns a boolean, false if it is not there.
+// Bool returns a boolean, false if it is missing.
 func (o *Object) Bool(name string, required bool) bool {
 	n := o.Take(name, required)
 	return n != nil && o.r.Is(n, KindBool, Join(o.Path, name)) && n.Truth
 }
 
-// Strings returns a list that is never nil if the member is there.
+// Strings returns a list of strings, which is not nil if the member is present.
 func (o *Object) Strings(name string, required bool) []string {
 	n := o.Take(name, required)
 	at := Join(o.Path, name)
@@ -339,8 +341,8 @@ func (o *Object) Strings(name string, required bool) []string {
 	return l
 }
 
-// StringOrStrings returns the strings of a member that is one or a list of them (RFC 7519 §4.1.3); nil if it is not
-// there.
+// StringOrStrings returns the strings of a member that is a string or a list of strings (RFC 7519 §4.1.3); nil if it is
+// missing.
 func (o *Object) StringOrStrings(name string) []string {
 	n := o.Take(name, false)
 	if n != nil && n.Kind == KindString {
@@ -349,7 +351,7 @@ func (o *Object) StringOrStrings(name string) []string {
 	return o.Strings(name, false)
 }
 
-// Child returns an object, nil if it is not there.
+// Child returns an object, nil if it is missing.
 func (o *Object) Child(name string, required bool) *Object {
 	n := o.Take(name, required)
 	if n == nil {
@@ -358,7 +360,7 @@ func (o *Object) Child(name string, required bool) *Object {
 	return o.r.Object(n, Join(o.Path, name))
 }
 
-// Ignore takes members that callers may send back and that are not looked at.
+// Ignore accepts members that callers may send back and that have no effect.
 func (o *Object) Ignore(names ...string) {
 	for _, n := range names {
 		o.used[n] = true
@@ -373,7 +375,7 @@ func (o *Object) Done() {
 	for _, m := range o.n.Members {
 		if !o.used[m.Name] {
 			at := Join(o.Path, m.Name)
-			o.r.Add(invalid(CodeUnknownField, at, "%s is not a member that the contract has", at))
+			o.r.Add(invalid(CodeUnknownField, at, "%s is not a member that the contract defines", at))
 		}
 	}
 }

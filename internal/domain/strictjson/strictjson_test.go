@@ -11,8 +11,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/strictjson"
 )
 
-// TestNamesCostNoMoreThanTheirLength: the path of each of many members below a long name must not be a copy of that
-// name.
+// TestNamesCostNoMoreThanTheirLength: the path of each of many members below a long name must not copy that name.
 func TestNamesCostNoMoreThanTheirLength(t *testing.T) {
 	var b strings.Builder
 	fmt.Fprintf(&b, `{"%s":{`, strings.Repeat("n", 256<<10))

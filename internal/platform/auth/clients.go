@@ -23,35 +23,38 @@ type Clients struct {
 	known map[string]knownClient
 }
 
-// knownClient is what is remembered of a client, so that checking a token does not ask the database each time.
+// knownClient is the cached state of a client, so that checking a token does not query the database each time.
 type knownClient struct {
 	revoked bool
 	asked   time.Time
 }
 
 const (
-	clientMemory    = 10 * time.Second // a revoked client's tokens stop working at the latest this much later
+	clientMemory    = 10 * time.Second // a revoked client's tokens stop working after at most this time
 	maxKnownClients = 10_000
 )
 
-// NewClients builds a manager on store.
+// NewClients returns a manager of the clients in store.
 func NewClients(store ClientStore) *Clients {
 	return &Clients{store: store, known: map[string]knownClient{}}
 }
 
-// Create makes a client and returns it with its secret, which is shown this once: only a hash is stored. Errors:
+// Create creates a client and returns it with its secret, which is shown only once: just a hash is stored. Errors:
 // InvalidClientName, InvalidRole, fault.Unavailable.
 func (c *Clients) Create(ctx context.Context, name string, roles []Role) (Client, secret.Text, error) {
 	name = strings.TrimSpace(name)
-	if n := len([]rune(name)); n < 1 || n > 100 || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return Client{}, secret.Text{}, fault.New(fault.Invalid, CodeInvalidClientName, "a client's name has 1 to 100 printable characters").At("name")
+	if n := len([]rune(name)); n < 1 || n > 100 ||
+		strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return Client{}, secret.Text{}, fault.New(fault.Invalid, CodeInvalidClientName,
+			"the name of a client must have 1 to 100 printable characters").At("name")
 	}
 	if len(roles) == 0 {
-		return Client{}, secret.Text{}, fault.New(fault.Invalid, CodeInvalidRole, "a client needs at least one role").At("roles")
+		return Client{}, secret.Text{}, fault.New(fault.Invalid, CodeInvalidRole,
+			"a client needs at least one role").At("roles")
 	}
 	for _, r := range roles {
 		if !slices.Contains(Roles(), r) {
-			_, err := ParseRole(string(r)) // for its words
+			_, err := ParseRole(string(r)) // for its message
 			if err == nil {
 				err = fault.New(fault.Invalid, CodeInvalidRole, "write the role %q in full", string(r)).At("roles")
 			}
@@ -74,7 +77,7 @@ func (c *Clients) Create(ctx context.Context, name string, roles []Role) (Client
 	return cl, secret.New(s), nil
 }
 
-// List returns all clients, revoked ones too, without their secrets' hashes.
+// List returns all clients, including revoked ones, without the hashes of their secrets.
 func (c *Clients) List(ctx context.Context) ([]Client, error) {
 	l, err := c.store.Clients(ctx)
 	for i := range l {
@@ -83,13 +86,14 @@ func (c *Clients) List(ctx context.Context) ([]Client, error) {
 	return l, err
 }
 
-// Revoke stops a client: it gets no more tokens, and those it has stop working within seconds. Revoking twice is no
-// error. Errors: ClientNotFound, fault.Unavailable.
+// Revoke revokes a client: it gets no more tokens, and those it has stop working within seconds. Revoking a client
+// twice is not an error. Errors: ClientNotFound, fault.Unavailable.
 func (c *Clients) Revoke(ctx context.Context, id string) error {
 	id = strings.ToLower(id)
 	err := c.store.RevokeClient(ctx, id, time.Now().UTC().Truncate(time.Microsecond))
 	if fault.Is(err, fault.NotFound) {
-		return fault.New(fault.NotFound, CodeClientNotFound, "there is no client %q; list the clients to see their ids", id).At("id")
+		return fault.New(fault.NotFound, CodeClientNotFound,
+			"there is no client %q; list the clients to see their ids", id).At("id")
 	}
 	if err == nil {
 		c.remember(id, true)
@@ -97,8 +101,8 @@ func (c *Clients) Revoke(ctx context.Context, id string) error {
 	return err
 }
 
-// authenticate returns the client if the secret is its own and it is not revoked; nil if not. The answer takes the same
-// time whether the client exists or not.
+// authenticate returns the client if the secret is correct and the client is not revoked, else nil. It takes the same
+// time whether or not the client exists.
 func (c *Clients) authenticate(ctx context.Context, id, secretText string) (*Client, error) {
 	cl, err := c.store.Client(ctx, strings.ToLower(id))
 	hash := cl.Secret
@@ -114,8 +118,9 @@ func (c *Clients) authenticate(ctx context.Context, id, secretText string) (*Cli
 	return &cl, nil
 }
 
-// revoked reports whether a client is revoked or gone. With the store away it answers from memory, and what it does not
-// remember counts as not revoked: reads may go on, and writes fail for want of the database anyway.
+// revoked reports whether a client is revoked or no longer exists. While the store is unavailable it answers from
+// memory, and a client that it does not remember counts as not revoked: reads may continue, and writes fail without the
+// database anyway.
 func (c *Clients) revoked(ctx context.Context, id string) bool {
 	c.mu.Lock()
 	k, ok := c.known[id]

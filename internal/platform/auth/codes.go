@@ -4,10 +4,10 @@ package auth
 const (
 	CodeMissingToken      = "MissingAuthenticationToken" // no Authorization header, or not a Bearer one
 	CodeInvalidToken      = "InvalidAuthenticationToken" // malformed, wrongly signed, or a claim is wrong
-	CodeExpiredToken      = "ExpiredAuthenticationToken" // was good once
-	CodeIssuerUnavailable = "IssuerUnavailable"          // the token cannot be checked: its issuer's keys were never had
-	CodeInvalidRole       = "InvalidRole"                // management API: a role that does not exist, or none
+	CodeExpiredToken      = "ExpiredAuthenticationToken" // no longer valid
+	CodeIssuerUnavailable = "IssuerUnavailable"          // no keys of the issuer to check the token with
+	CodeInvalidRole       = "InvalidRole"                // management API: no role, or one that does not exist
 	CodeInvalidClientName = "InvalidClientName"          // management API: not 1–100 printable characters
 	CodeClientNotFound    = "ClientNotFound"             // management API: no client has that id
-	CodeNotAClient        = "NotAClient"                 // management API: tokens are made for clients of the embedded issuer only
+	CodeNotAClient        = "NotAClient"                 // management API: not a client of the embedded issuer
 )

@@ -15,68 +15,72 @@ import (
 
 // Config says whose tokens are accepted.
 type Config struct {
-	// Issuers lists the OpenID issuers whose tokens are accepted. Default none: then only the embedded issuer's are.
+	// Issuers lists the OpenID issuers whose tokens are accepted. Default none: only the embedded issuer's tokens are
+	// accepted.
 	Issuers []IssuerConfig `yaml:"issuers"`
-	// Embedded is the issuer that Tandem brings with it, for operators who have none.
+	// Embedded is the issuer that is part of Tandem, for operators without one of their own.
 	Embedded EmbeddedConfig `yaml:"embedded"`
-	// ClockSkew is how far an issuer's clock may differ from ours. Duration, at most 5m; default 1m. Tokens are accepted
-	// that much before their start and after their end.
+	// ClockSkew is how far an issuer's clock may differ from ours. Duration, at most 5m; default 1m. Tokens are
+	// accepted that long before they become valid and after they expire.
 	ClockSkew time.Duration `yaml:"clockSkew"`
-	// KeyRefresh is how often an issuer's keys are fetched again. Duration, at least 1m; default 1h. A key that an issuer
-	// withdrew is refused at the latest this much later.
+	// KeyRefresh is how often an issuer's keys are fetched. Duration, at least 1m; default 1h. A key that an issuer
+	// withdrew is refused after at most this time.
 	KeyRefresh time.Duration `yaml:"keyRefresh"`
-	// MaxKeyAge is how long keys are used while their issuer cannot be reached. Duration; default 168h. Longer rides out
-	// longer outages; shorter bounds the use of a withdrawn key by somebody who can also cut us off from the issuer.
+	// MaxKeyAge is how long keys are used while their issuer cannot be reached. Duration; default 168h. A longer time
+	// survives longer outages; a shorter one limits the use of a withdrawn key by an attacker who can also cut us off
+	// from the issuer.
 	MaxKeyAge time.Duration `yaml:"maxKeyAge"`
-	// TrustRootsFile is a PEM file of certificate authorities trusted for issuers, beside the system's. Path; default none.
+	// TrustRootsFile is a PEM file of certificate authorities trusted for issuers, in addition to the system's. Path;
+	// default none.
 	TrustRootsFile string `yaml:"trustRootsFile"`
 }
 
 // IssuerConfig is one OpenID issuer. Give either entraTenantId or issuer.
 type IssuerConfig struct {
-	// EntraTenantID accepts the tokens of one Microsoft Entra tenant, in both forms that Entra issues (v1 and v2). GUID;
-	// default none. The issuers, the key set and the pinned tenant follow from it.
+	// EntraTenantID accepts the tokens of one Microsoft Entra tenant, in both forms that Entra issues (v1 and v2).
+	// GUID; default none. It determines the issuers, their key sets and the required tenant.
 	EntraTenantID string `yaml:"entraTenantId"`
-	// Issuer is the exact value of the tokens' iss claim. URL; default none. Unless discoveryUrl or keysUrl is given, the
-	// discovery document is read from below it.
+	// Issuer is the exact value of the tokens' iss claim. URL; default none. Unless discoveryUrl or keysUrl is given,
+	// the discovery document is read from below it.
 	Issuer string `yaml:"issuer"`
-	// TenantID is the only value of the tid claim that is accepted. Default: not checked. For entraTenantId it is implied.
+	// TenantID is the only accepted value of the tid claim. Default none: not checked. entraTenantId implies it.
 	TenantID string `yaml:"tenantId"`
-	// Audiences lists the accepted values of the aud claim. Each stands for itself with and without "api://" before it. No
-	// default: at least one is needed, or tokens made for other applications would be accepted.
+	// Audiences lists the accepted values of the aud claim. Each is accepted with and without the prefix "api://". No
+	// default: at least one is required, because otherwise tokens made for other applications would be accepted.
 	Audiences []string `yaml:"audiences"`
-	// Algorithms lists the accepted signature algorithms, of RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512. Default
-	// RS256, PS256 and ES256.
+	// Algorithms lists the accepted signature algorithms, of RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512.
+	// Default RS256, PS256 and ES256.
 	Algorithms []string `yaml:"algorithms"`
-	// DiscoveryURL is where the discovery document is, if it is not below the issuer. URL; default derived from issuer.
+	// DiscoveryURL is the address of the discovery document, if it is not below the issuer. URL; default derived from
+	// issuer.
 	DiscoveryURL string `yaml:"discoveryUrl"`
-	// KeysURL is where the key set is. URL; default: as the discovery document says.
+	// KeysURL is the address of the key set. URL; default: taken from the discovery document.
 	KeysURL string `yaml:"keysUrl"`
-	// LoginURL and StsURL are the base URLs of the Entra cloud, for entraTenantId only. URL; default those of the public
-	// cloud. National clouds have others.
+	// LoginURL is the base URL of the Entra cloud, for entraTenantId only. URL; default that of the public cloud.
+	// National clouds have others.
 	LoginURL string `yaml:"loginUrl"`
-	// StsURL is the base of the issuer of Entra's v1 tokens. URL; default that of the public cloud.
+	// StsURL is the base URL of the issuer of Entra's v1 tokens. URL; default that of the public cloud.
 	StsURL string `yaml:"stsUrl"`
 }
 
 // EmbeddedConfig is the embedded issuer.
 type EmbeddedConfig struct {
-	// Enabled turns the embedded issuer on. Boolean; default true. When off, its token endpoint answers 404 and its tokens
-	// are refused.
+	// Enabled turns the embedded issuer on. Boolean; default true. When off, its token endpoint answers 404 and its
+	// tokens are refused.
 	Enabled bool `yaml:"enabled"`
-	// Issuer is the iss claim of its tokens. URL; default "https://issuer.tandem.invalid", which every deployment may use
-	// for itself. Set it to the API's public URL if others are to find the discovery document from a token.
+	// Issuer is the iss claim of its tokens. URL; default "https://issuer.tandem.invalid", which any deployment may
+	// use. Set it to the API's public URL if others must find the discovery document from a token.
 	Issuer string `yaml:"issuer"`
-	// Audience is the aud claim of its tokens, and with "/.default" appended the scope that clients ask for. Default
+	// Audience is the aud claim of its tokens and, with "/.default" appended, the scope that clients request. Default
 	// "api://tandem-provisioning".
 	Audience string `yaml:"audience"`
-	// TokenLifetime is how long its tokens are good for. Duration, 1m to 24h; default 1h. Revoking a client stops its tokens
-	// within seconds while the database answers.
+	// TokenLifetime is how long its tokens are valid. Duration, 1m to 24h; default 1h. Revoking a client stops its
+	// tokens within seconds while the database is available.
 	TokenLifetime time.Duration `yaml:"tokenLifetime"`
 	// Algorithm is the signature algorithm of new keys: ES256 or RS256. Default ES256.
 	Algorithm string `yaml:"algorithm"`
-	// KeyLifetime is the age at which a signing key is replaced. Duration, at least 24h; default 2160h (90 days). The old
-	// key stays good for checking until every token it signed has run out.
+	// KeyLifetime is the age at which a signing key is replaced. Duration, at least 24h; default 2160h (90 days). The
+	// old key continues to verify tokens until every token it signed has expired.
 	KeyLifetime time.Duration `yaml:"keyLifetime"`
 }
 
@@ -126,16 +130,19 @@ func (c *Config) Validate() []error {
 		between("embedded.tokenLifetime", e.TokenLifetime, time.Minute, 24*time.Hour)
 		between("embedded.keyLifetime", e.KeyLifetime, 24*time.Hour, 10*365*24*time.Hour)
 		if e.Audience == "" || strings.ContainsAny(e.Audience, " \t\r\n") {
-			bad("embedded.audience", "%q is no audience; give a URI without blanks, e.g. api://tandem-provisioning", e.Audience)
+			bad("embedded.audience", "%q is not an audience; give a URI without spaces, e.g. api://tandem-provisioning",
+				e.Audience)
 		}
 		if e.Algorithm != "ES256" && e.Algorithm != "RS256" {
 			bad("embedded.algorithm", "%q is not supported; give ES256 or RS256", e.Algorithm)
 		}
 		if u, err := url.Parse(e.Issuer); err != nil || u.Scheme == "" || u.Host == "" {
-			bad("embedded.issuer", "%q is no absolute URL; give the API's public URL, e.g. https://provapi.example.com", e.Issuer)
+			bad("embedded.issuer", "%q is not an absolute URL; give the API's public URL, "+
+				"e.g. https://provapi.example.com", e.Issuer)
 		}
 	} else if len(c.Issuers) == 0 {
-		bad("issuers", "nobody could sign in: no issuer is configured and the embedded one is off; add an issuer or set embedded.enabled to true")
+		bad("issuers", "no client could sign in: no issuer is configured and the embedded one is off; "+
+			"add an issuer or set embedded.enabled to true")
 	}
 	seen := map[string]int{}
 	if c.Embedded.Enabled {
@@ -148,19 +155,24 @@ func (c *Config) Validate() []error {
 		case s.EntraTenantID == "" && s.Issuer == "":
 			bad(at("issuer"), "neither issuer nor entraTenantId is given; give one of them")
 		case s.EntraTenantID != "" && (s.Issuer != "" || s.TenantID != "" || s.DiscoveryURL != "" || s.KeysURL != ""):
-			bad(at("entraTenantId"), "entraTenantId stands alone: issuer, tenantId, discoveryUrl and keysUrl follow from it; remove them or it")
+			bad(at("entraTenantId"), "entraTenantId cannot be combined with issuer, tenantId, discoveryUrl or "+
+				"keysUrl, which follow from it; remove one or the other")
 		case s.EntraTenantID != "" && !domain.IsGUID(s.EntraTenantID):
-			bad(at("entraTenantId"), "%q is not a tenant GUID; \"common\" and \"organizations\" would let every tenant in", s.EntraTenantID)
+			bad(at("entraTenantId"), "%q is not a tenant GUID; \"common\" and \"organizations\" would accept every "+
+				"tenant", s.EntraTenantID)
 		}
 		if len(s.Audiences) == 0 {
 			bad(at("audiences"), "no audience; list the application ID or ID URI that tokens for this API carry")
 		}
 		for j, a := range s.Algorithms {
 			if !slices.Contains(allAlgorithms, a) {
-				bad(fmt.Sprintf("issuers[%d].algorithms[%d]", i, j), "%q is not supported; give some of %s", a, strings.Join(allAlgorithms, ", "))
+				bad(fmt.Sprintf("issuers[%d].algorithms[%d]", i, j), "%q is not supported; give one of %s", a,
+					strings.Join(allAlgorithms, ", "))
 			}
 		}
-		for _, u := range []struct{ field, value string }{{"discoveryUrl", s.DiscoveryURL}, {"keysUrl", s.KeysURL}, {"loginUrl", s.LoginURL}} {
+		for _, u := range []struct{ field, value string }{
+			{"discoveryUrl", s.DiscoveryURL}, {"keysUrl", s.KeysURL}, {"loginUrl", s.LoginURL},
+		} {
 			if u.value != "" {
 				if err := checkFetchURL(u.value); err != nil {
 					bad(at(u.field), "%v", err)
@@ -174,7 +186,7 @@ func (c *Config) Validate() []error {
 		}
 		for _, e := range s.expand() {
 			if j, ok := seen[e.issuer]; ok && j < 0 {
-				bad(at("issuer"), "%s is the embedded issuer's name too; give that another one in embedded.issuer", e.issuer)
+				bad(at("issuer"), "%s is also the embedded issuer; give that another name in embedded.issuer", e.issuer)
 			} else if ok {
 				bad(at("issuer"), "%s is also issuers[%d]; list its audiences there", e.issuer, j)
 			}
@@ -184,15 +196,16 @@ func (c *Config) Validate() []error {
 	return problems
 }
 
-// checkFetchURL refuses URLs from which a key set must not be fetched: who can change the answer can sign in as anybody.
+// checkFetchURL rejects URLs from which a key set must not be fetched: whoever can change the response can sign in as
+// any client.
 func checkFetchURL(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return fmt.Errorf("%q is no absolute https URL", s)
+		return fmt.Errorf("%q is not an absolute https URL", s)
 	}
 	if u.Scheme == "http" {
 		if a, err := netip.ParseAddr(u.Hostname()); (err != nil || !a.IsLoopback()) && u.Hostname() != "localhost" {
-			return fmt.Errorf("%q is plain HTTP to another machine; keys are fetched by https only", s)
+			return fmt.Errorf("%q is plain HTTP to another machine; use https", s)
 		}
 	}
 	return nil
@@ -208,7 +221,7 @@ type issuerRule struct {
 	keys       string
 }
 
-// expand returns the issuers that s stands for.
+// expand returns the issuers that s describes.
 //
 // Entra's v1 tokens have the issuer https://sts.windows.net/{tenant}/, its v2 tokens
 // https://login.microsoftonline.com/{tenant}/v2.0 (Microsoft identity platform, access tokens: "iss"). Each has its own

@@ -20,20 +20,24 @@ import (
 
 const (
 	maxFormBytes  = 16 << 10
-	maxFailures   = 10          // failed sign-ins from one address, then one more each …
-	failureWindow = time.Minute // … maxFailures-th of this
+	maxFailures   = 10          // failed sign-ins of one address at once; then one every failureWindow/maxFailures
+	failureWindow = time.Minute // in which an address may fail maxFailures times
 	maxSources    = 10_000      // addresses remembered
 )
 
-// issuerPath matches the issuer's own paths, with or without a tenant before them as clients written for Entra send them.
-var issuerPath = regexp.MustCompile(`^(?:/[A-Za-z0-9._-]{1,64})?(/oauth2/v2\.0/token|/v2\.0/\.well-known/openid-configuration|/\.well-known/openid-configuration|/discovery/v2\.0/keys)$`)
+// issuerPath matches the issuer's own paths, optionally below a tenant as clients written for Entra send them.
+var issuerPath = regexp.MustCompile(`^(?:/[A-Za-z0-9._-]{1,64})?` +
+	`(/oauth2/v2\.0/token` +
+	`|/v2\.0/\.well-known/openid-configuration` +
+	`|/\.well-known/openid-configuration` +
+	`|/discovery/v2\.0/keys)$`)
 
 // Serves reports whether path is one of the embedded issuer's.
 func (i *Issuer) Serves(path string) bool { return issuerPath.MatchString(path) }
 
 // ServeFor answers the issuer's paths: /oauth2/v2.0/token, /.well-known/openid-configuration (also below /v2.0) and
-// /discovery/v2.0/keys, each also below one more path segment. source is the address the request really came from, for
-// throttling; base is the absolute URL under which the issuer's paths are seen from outside, for the discovery document.
+// /discovery/v2.0/keys, each also below one more path segment. source is the real source address of the request, for
+// throttling; base is the absolute URL of the issuer's paths as seen by clients, for the discovery document.
 func (i *Issuer) ServeFor(w http.ResponseWriter, r *http.Request, source netip.Addr, base string) {
 	m := issuerPath.FindStringSubmatch(r.URL.Path)
 	if m == nil {
@@ -43,7 +47,7 @@ func (i *Issuer) ServeFor(w http.ResponseWriter, r *http.Request, source netip.A
 	if m[1] == "/oauth2/v2.0/token" {
 		if r.Method != http.MethodPost {
 			w.Header().Set("Allow", http.MethodPost)
-			i.refuse(w, tokenError{http.StatusMethodNotAllowed, "invalid_request", "tokens are asked for with POST"})
+			i.refuse(w, tokenError{http.StatusMethodNotAllowed, "invalid_request", "use POST to request a token"})
 			return
 		}
 		i.token(w, r, source)
@@ -51,7 +55,7 @@ func (i *Issuer) ServeFor(w http.ResponseWriter, r *http.Request, source netip.A
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "this document is read with GET", http.StatusMethodNotAllowed)
+		http.Error(w, "use GET to read this document", http.StatusMethodNotAllowed)
 		return
 	}
 	if m[1] == "/discovery/v2.0/keys" {
@@ -62,18 +66,18 @@ func (i *Issuer) ServeFor(w http.ResponseWriter, r *http.Request, source netip.A
 		}
 		if err != nil {
 			w.Header().Set("Retry-After", "5")
-			http.Error(w, "the keys cannot be read now; try again later", http.StatusServiceUnavailable)
+			http.Error(w, "the keys are not available now; try again later", http.StatusServiceUnavailable)
 			return
 		}
 		w.Header().Set("Content-Type", "application/jwk-set+json")
-		w.Header().Set("Cache-Control", "public, max-age=60") // less than keyPublish, so that nobody misses a new key
-		_, _ = w.Write(doc)                                   // a caller that went away
+		w.Header().Set("Cache-Control", "public, max-age=60") // less than keyPublish, so that new keys are not missed
+		_, _ = w.Write(doc)                                   // fails if the caller disconnected
 		return
 	}
 	i.discovery(w, base)
 }
 
-// discovery answers with the provider metadata (OpenID Connect Discovery 1.0 §3), as far as one grant has any.
+// discovery answers with the provider metadata (OpenID Connect Discovery 1.0 §3) that applies to the one grant.
 func (i *Issuer) discovery(w http.ResponseWriter, base string) {
 	writeJSON(w, http.StatusOK, map[string]any{
 		"issuer":                                i.cfg.Issuer,
@@ -90,7 +94,7 @@ func (i *Issuer) discovery(w http.ResponseWriter, base string) {
 
 func (i *Issuer) scope() string { return i.cfg.Audience + "/.default" }
 
-// tokenError is an error answer of RFC 6749 §5.2.
+// tokenError is an error response (RFC 6749 §5.2).
 type tokenError struct {
 	status            int
 	code, description string
@@ -115,14 +119,15 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	h.Set("Pragma", "no-cache")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a caller that went away
+	_, _ = w.Write(body) // fails if the caller disconnected
 }
 
 // token answers the client-credentials grant (RFC 6749 §4.4).
 func (i *Issuer) token(w http.ResponseWriter, r *http.Request, source netip.Addr) {
 	if wait := i.guard.blocked(source); wait > 0 {
 		w.Header().Set("Retry-After", seconds(wait))
-		i.refuse(w, tokenError{http.StatusTooManyRequests, "temporarily_unavailable", "too many failed sign-ins from this address; wait as long as Retry-After says"})
+		i.refuse(w, tokenError{http.StatusTooManyRequests, "temporarily_unavailable",
+			"too many failed sign-ins from this address; wait for the time in Retry-After"})
 		return
 	}
 	form, id, secretText, bad := readForm(w, r)
@@ -133,10 +138,12 @@ func (i *Issuer) token(w http.ResponseWriter, r *http.Request, source netip.Addr
 	switch form.Get("grant_type") {
 	case "client_credentials":
 	case "":
-		i.refuse(w, tokenError{http.StatusBadRequest, "invalid_request", "grant_type is missing; give client_credentials"})
+		i.refuse(w, tokenError{http.StatusBadRequest, "invalid_request",
+			"grant_type is missing; use client_credentials"})
 		return
 	default:
-		i.refuse(w, tokenError{http.StatusBadRequest, "unsupported_grant_type", "the only grant here is client_credentials"})
+		i.refuse(w, tokenError{http.StatusBadRequest, "unsupported_grant_type",
+			"the only supported grant is client_credentials"})
 		return
 	}
 	client, err := i.clients.authenticate(r.Context(), id, secretText)
@@ -146,16 +153,18 @@ func (i *Issuer) token(w http.ResponseWriter, r *http.Request, source netip.Addr
 	}
 	if client == nil {
 		i.guard.failed(source)
-		from := "unknown" // the socket, or an X-Forwarded-For that cannot be read
+		from := "unknown" // a Unix socket, or an unreadable X-Forwarded-For
 		if source.IsValid() {
 			from = source.String()
 		}
 		i.log.InfoContext(r.Context(), "client sign-in refused", "client", quote(id), "source", from)
-		i.refuse(w, tokenError{http.StatusUnauthorized, "invalid_client", "the client does not exist, is revoked, or its secret is wrong"})
+		i.refuse(w, tokenError{http.StatusUnauthorized, "invalid_client",
+			"the client does not exist, is revoked, or its secret is wrong"})
 		return
 	}
 	if !i.scopeFits(form) {
-		i.refuse(w, tokenError{http.StatusBadRequest, "invalid_scope", "the scope here is " + i.scope() + "; a client's roles come with it"})
+		i.refuse(w, tokenError{http.StatusBadRequest, "invalid_scope",
+			"the only supported scope is " + i.scope() + "; it includes all roles of the client"})
 		return
 	}
 	token, expires, err := i.issue(r.Context(), client.ID, client.Roles)
@@ -173,9 +182,10 @@ func (i *Issuer) token(w http.ResponseWriter, r *http.Request, source netip.Addr
 
 func (i *Issuer) unavailable(w http.ResponseWriter, r *http.Request, err error) {
 	f := fault.As(err)
-	i.log.WarnContext(r.Context(), "a token could not be issued", "error", err)
+	i.log.WarnContext(r.Context(), "cannot issue a token", "error", err)
 	if f.Kind != fault.Unavailable {
-		i.refuse(w, tokenError{http.StatusInternalServerError, "server_error", "no token could be issued for a fault on this side"})
+		i.refuse(w, tokenError{http.StatusInternalServerError, "server_error",
+			"the token cannot be issued because of an internal error"})
 		return
 	}
 	wait := f.RetryAfter
@@ -183,31 +193,34 @@ func (i *Issuer) unavailable(w http.ResponseWriter, r *http.Request, err error) 
 		wait = 5 * time.Second
 	}
 	w.Header().Set("Retry-After", seconds(wait))
-	i.refuse(w, tokenError{http.StatusServiceUnavailable, "temporarily_unavailable", "clients cannot be looked up now; try again later"})
+	i.refuse(w, tokenError{http.StatusServiceUnavailable, "temporarily_unavailable",
+		"the token cannot be issued now; try again later"})
 }
 
 func seconds(d time.Duration) string { return strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))) }
 
-// readForm reads the request and the client's identity (RFC 6749 §2.3.1, §3.2: no parameter twice, one way of
-// authentication only).
+// readForm reads the request's parameters and the client's credentials (RFC 6749 §2.3.1, §3.2: no parameter twice, one
+// authentication method only).
 func readForm(w http.ResponseWriter, r *http.Request) (form url.Values, id, secretText string, bad *tokenError) {
 	fail := func(format string, args ...any) *tokenError {
 		return &tokenError{http.StatusBadRequest, "invalid_request", fmt.Sprintf(format, args...)}
 	}
-	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/x-www-form-urlencoded" {
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
+		t != "application/x-www-form-urlencoded" {
 		return nil, "", "", fail("send the parameters as application/x-www-form-urlencoded")
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 	if err := r.ParseForm(); err != nil {
 		if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
-			return nil, "", "", &tokenError{http.StatusRequestEntityTooLarge, "invalid_request", fmt.Sprintf("the request has more than %d bytes", maxFormBytes)}
+			return nil, "", "", &tokenError{http.StatusRequestEntityTooLarge, "invalid_request",
+				fmt.Sprintf("the request is larger than %d bytes", maxFormBytes)}
 		}
 		return nil, "", "", fail("the body is not a form")
 	}
 	form = r.PostForm
 	for name, values := range form {
 		if len(values) > 1 {
-			return nil, "", "", fail("the parameter %s is there more than once", quote(name))
+			return nil, "", "", fail("the parameter %s appears more than once", quote(name))
 		}
 	}
 	id, secretText = form.Get("client_id"), form.Get("client_secret")
@@ -224,22 +237,25 @@ func readForm(w http.ResponseWriter, r *http.Request) (form url.Values, id, secr
 			return nil, "", "", fail("the client's id and secret in the Authorization header are not form-encoded")
 		}
 		if id != "" && id != basicID {
-			return nil, "", "", fail("client_id in the body is another than in the Authorization header")
+			return nil, "", "", fail("client_id in the body differs from the one in the Authorization header")
 		}
 		id, secretText = basicID, basicSecret
 	case r.Header.Get("Authorization") != "":
-		return nil, "", "", &tokenError{http.StatusUnauthorized, "invalid_client", "clients sign in with Basic or with client_id and client_secret in the body"}
+		return nil, "", "", &tokenError{http.StatusUnauthorized, "invalid_client",
+			"use Basic authentication, or client_id and client_secret in the body"}
 	case form.Has("client_assertion"):
-		return nil, "", "", &tokenError{http.StatusUnauthorized, "invalid_client", "client assertions are not supported; use the client's secret"}
+		return nil, "", "", &tokenError{http.StatusUnauthorized, "invalid_client",
+			"client assertions are not supported; use the client's secret"}
 	}
 	if id == "" || secretText == "" {
-		return nil, "", "", &tokenError{http.StatusUnauthorized, "invalid_client", "client_id or client_secret is missing"}
+		return nil, "", "", &tokenError{http.StatusUnauthorized, "invalid_client",
+			"client_id or client_secret is missing"}
 	}
 	return form, id, secretText, nil
 }
 
-// scopeFits accepts no scope, "<audience>/.default" with or without "api://", and as Entra's v1 endpoint had it
-// resource=<audience>.
+// scopeFits reports whether the request is for the issuer's scope: no scope, "<audience>/.default" with or without
+// "api://", or resource=<audience> as for Entra's v1 endpoint.
 func (i *Issuer) scopeFits(form url.Values) bool {
 	bare := func(s string) string { return strings.TrimPrefix(s, "api://") }
 	for s := range strings.FieldsSeq(form.Get("scope")) {
@@ -250,7 +266,7 @@ func (i *Issuer) scopeFits(form url.Values) bool {
 	return form.Get("resource") == "" || bare(form.Get("resource")) == bare(i.cfg.Audience)
 }
 
-// throttle slows down who guesses secrets: a bucket of failures per address (GCRA), bounded in size.
+// throttle slows down the guessing of secrets: a bucket of failures per address (GCRA), bounded in size.
 type throttle struct {
 	burst time.Duration
 	step  time.Duration
@@ -263,7 +279,7 @@ func newThrottle(failures int, window time.Duration) *throttle {
 	return &throttle{burst: window, step: window / time.Duration(failures), tat: map[netip.Addr]time.Time{}}
 }
 
-// blocked returns how long the address has to wait, 0 if not at all.
+// blocked returns how long the address must wait, 0 if it is not blocked.
 func (t *throttle) blocked(a netip.Addr) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -286,7 +302,7 @@ func (t *throttle) failed(a netip.Addr) {
 			}
 		}
 		if len(t.tat) >= maxSources {
-			clear(t.tat) // a flood from everywhere: forgetting is better than growing
+			clear(t.tat) // a flood from many addresses: forgetting is better than growing
 		}
 	}
 	if t.tat[a].Before(now) {
@@ -295,7 +311,7 @@ func (t *throttle) failed(a netip.Addr) {
 	t.tat[a] = t.tat[a].Add(t.step)
 }
 
-// widen counts an IPv6 customer's whole /64 as one: the host part is theirs to choose.
+// widen maps an IPv6 address to its /64, within which a customer can choose any address.
 func widen(a netip.Addr) netip.Addr {
 	if a.Is6() && !a.Is4In6() {
 		if p, err := a.Prefix(64); err == nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// FuzzVerify: no text but a token that was signed for us is accepted, and every refusal is a fault with one of our codes.
+// FuzzVerify: only a token that was signed for us is accepted, and every refusal is a fault with one of our codes.
 func FuzzVerify(f *testing.F) {
 	key := signingKeys()["p256"]
 	s := newKeySet("https://i.example", nil, nil, "", time.Hour, quiet())
@@ -22,10 +22,12 @@ func FuzzVerify(f *testing.F) {
 	s.keys, s.fetched, s.credit = keys, time.Now(), time.Now().Add(1000*time.Hour) // never fetches
 	cfg := Default()
 	v := verifier(f, cfg, nil, Deps{})
-	v.issuers["https://i.example"] = &trusted{issuerRule{issuer: "https://i.example", audiences: []string{"us"}, algorithms: defaultAlgorithms}, s}
+	v.issuers["https://i.example"] = &trusted{issuerRule{issuer: "https://i.example", audiences: []string{"us"},
+		algorithms: defaultAlgorithms}, s}
 	good := map[string]bool{}
 	for _, c := range []map[string]any{
-		{"iss": "https://i.example", "aud": "us", "sub": "s", "exp": time.Now().Add(100 * time.Hour).Unix(), "roles": []string{"ProvisioningAPI.Read"}},
+		{"iss": "https://i.example", "aud": "us", "sub": "s", "exp": time.Now().Add(100 * time.Hour).Unix(),
+			"roles": []string{"ProvisioningAPI.Read"}},
 		{"iss": "https://i.example", "aud": []string{"us"}, "azp": "s", "exp": time.Now().Add(100 * time.Hour).Unix()},
 	} {
 		tok := sign(f, jwt.SigningMethodES256, key, map[string]any{"kid": "p256"}, c)
@@ -35,13 +37,14 @@ func FuzzVerify(f *testing.F) {
 		good[tok] = true
 		f.Add(tok)
 	}
-	f.Add(sign(f, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, nil, map[string]any{"iss": "https://i.example", "aud": "us", "sub": "s", "exp": 4e9}))
+	f.Add(sign(f, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, nil,
+		map[string]any{"iss": "https://i.example", "aud": "us", "sub": "s", "exp": 4e9}))
 	f.Add("eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJodHRwczovL2kuZXhhbXBsZSJ9.")
 	f.Add("..")
 	f.Fuzz(func(t *testing.T, token string) {
 		p, err := v.Verify(t.Context(), token)
 		if err == nil {
-			// ECDSA signatures have spare bits in base64's last character: what counts is whom the token proves.
+			// ECDSA signatures have spare bits in the last character of base64: what counts is the principal.
 			if p.Issuer != "https://i.example" || p.ClientID != "s" || !p.Expires.After(time.Now()) {
 				t.Fatalf("Verify(%q) proves %+v", token, p)
 			}
@@ -51,7 +54,7 @@ func FuzzVerify(f *testing.F) {
 			t.Fatalf("Verify of a good token = %v", err)
 		}
 		if e := fault.As(err); e.Kind != fault.Unauthenticated && e.Kind != fault.Unavailable || len(e.Message) > 500 {
-			t.Fatalf("Verify(%q) = %v (%v): not a small fault of ours", token, err, e.Kind)
+			t.Fatalf("Verify(%q) = %v (%v): not a short fault of ours", token, err, e.Kind)
 		}
 	})
 }

@@ -10,10 +10,10 @@ import (
 	"strings"
 )
 
-// Client secrets are 256 random bits that we make ourselves, so nothing can be guessed from a dictionary and what
-// protects a stolen hash is the secret's own length. A memory-hard function would add nothing but a way to keep the token
-// endpoint busy. PBKDF2-HMAC-SHA-256 of the standard library with a salt and a modest count is enough, is approved where
-// FIPS 140 is asked for, and the count stands in the hash, so that it can be raised.
+// Client secrets are 256 random bits that are generated here, so a dictionary is of no use and the length of the secret
+// protects a stolen hash. A memory-hard function would only add a way to keep the token endpoint busy.
+// PBKDF2-HMAC-SHA-256 of the standard library with a salt and a modest iteration count is enough and is approved where
+// FIPS 140 is required. The count is part of the hash, so that it can be raised.
 const (
 	secretBytes = 32
 	hashCount   = 10_000
@@ -41,10 +41,11 @@ func hashWith(s string, salt []byte, count int) (string, error) {
 	return hashScheme + "$" + strconv.Itoa(count) + "$" + enc(salt) + "$" + enc(h), nil
 }
 
-// decoy is a well-formed hash of nothing anyone has. Checking against it makes an unknown client take as long as a known one.
+// decoy is a well-formed hash that no secret matches. Checking against it makes an unknown client take as long as a
+// known one.
 var decoy = hashScheme + "$" + strconv.Itoa(hashCount) + "$AAAAAAAAAAAAAAAAAAAAAA$" + strings.Repeat("A", 43)
 
-// checkSecret compares in time that does not depend on the secret. A malformed hash matches nothing.
+// checkSecret reports whether s matches the hash, in time that does not depend on s. A malformed hash matches nothing.
 func checkSecret(hash, s string) bool {
 	part := strings.Split(hash, "$")
 	if len(part) != 4 || part[0] != hashScheme {

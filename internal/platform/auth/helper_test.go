@@ -30,10 +30,10 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/secret"
 )
 
-// memory is the three stores in memory. It can be told to be away.
+// memory implements the three stores in memory. It can be made unavailable.
 type memory struct {
 	mu      sync.Mutex
-	away    bool
+	down    bool
 	clients []Client
 	keys    []SigningKey
 	limits  map[string]int64
@@ -49,17 +49,18 @@ var _ interface {
 func (m *memory) enter() (func(), error) {
 	m.mu.Lock()
 	m.asked++
-	if m.away {
+	if m.down {
 		m.mu.Unlock()
-		return nil, fault.New(fault.Unavailable, "DatabaseUnavailable", "the database is away").After(7 * time.Second)
+		return nil, fault.New(fault.Unavailable, "DatabaseUnavailable", "the database is unavailable").
+			After(7 * time.Second)
 	}
 	return m.mu.Unlock, nil
 }
 
-func (m *memory) setAway(away bool) {
+func (m *memory) setDown(down bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.away = away
+	m.down = down
 }
 
 func (m *memory) AddClient(_ context.Context, c Client) error {
@@ -177,7 +178,7 @@ func keyring(t testing.TB) *secret.Keyring {
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// signingKeys are made once: RSA keys are slow to make.
+// signingKeys are generated once, because RSA keys are slow to generate.
 var signingKeys = sync.OnceValue(func() map[string]crypto.Signer {
 	r1, err1 := rsa.GenerateKey(rand.Reader, 2048)
 	r2, err2 := rsa.GenerateKey(rand.Reader, 2048)
@@ -206,7 +207,7 @@ func mustKeySet(t testing.TB, kids ...string) []byte {
 	return b
 }
 
-// authority is somebody else's OpenID issuer: a TLS server with documents by path that counts what is fetched.
+// authority is an external OpenID issuer: a TLS server that serves documents by path and counts what is fetched.
 type authority struct {
 	*httptest.Server
 	mu      sync.Mutex
@@ -250,7 +251,8 @@ func (a *authority) discovery(path, issuer string) {
 func (a *authority) roots(t testing.TB) string {
 	t.Helper()
 	f := filepath.Join(t.TempDir(), "roots.pem")
-	if err := os.WriteFile(f, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Certificate().Raw}), 0o600); err != nil {
+	if err := os.WriteFile(f, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Certificate().Raw}),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -271,7 +273,7 @@ func verifier(t testing.TB, cfg Config, embedded *Issuer, deps Deps) *Verifier {
 	return v
 }
 
-// sign makes a token. A nil key with method none or a []byte for HS256 makes the forgeries.
+// sign returns a token. A nil key with method none or a []byte for HS256 makes a forgery.
 func sign(t testing.TB, method jwt.SigningMethod, key any, header, claims map[string]any) string {
 	t.Helper()
 	tok := jwt.NewWithClaims(method, jwt.MapClaims(claims))
@@ -316,7 +318,7 @@ var _ io.Writer = writerFunc(nil)
 
 func contains(s, part string) bool { return strings.Contains(s, part) }
 
-// known returns how many keys the set has for an id and algorithm, whatever they signed.
+// known returns the number of keys in the set with an id and algorithm, whatever they signed.
 func (s *keySet) known(ctx context.Context, kid, alg string) (int, error) {
 	n, _, err := s.find(ctx, kid, alg, func(publicKey) bool { return true })
 	return n, err

@@ -27,12 +27,12 @@ import (
 
 // Issuer is the embedded issuer. It is safe for concurrent use.
 //
-// Its keys lie in the store, the private halves sealed, and are shared by all nodes. A key's life:
+// Its keys are in the store, the private halves sealed, and are shared by all nodes. The life cycle of a key:
 //
-//	made ──keyPublish──▶ signs ──a newer key signs──▶ checks only ──keyLinger──▶ deleted
+//	created ──keyPublish──▶ signs ──a newer key signs──▶ only verifies ──linger──▶ deleted
 //
-// A new key is published before it signs, so that every node knows it when the first token made with it arrives. The very
-// first key signs at once, and so does one that is made because the keyring opens none of those stored.
+// A new key is published before it signs, so that every node knows it when the first token signed with it arrives. The
+// very first key signs at once, as does one that is created because the keyring opens none of the stored keys.
 type Issuer struct {
 	cfg     EmbeddedConfig
 	store   KeyStore
@@ -45,7 +45,7 @@ type Issuer struct {
 
 	mu     sync.Mutex // guards what follows
 	signer *signer
-	until  time.Time // when signer must be chosen anew
+	until  time.Time // when signer must be chosen again
 }
 
 type signer struct {
@@ -54,18 +54,20 @@ type signer struct {
 }
 
 const (
-	keyPublish  = 5 * time.Minute  // from making a key to signing with it
-	signerFresh = time.Minute      // how long a chosen signing key is used before the store is asked again
-	keyPoll     = 30 * time.Second // how often other nodes' new keys are looked for
+	keyPublish  = 5 * time.Minute  // from creating a key to signing with it
+	signerFresh = time.Minute      // how long a chosen signing key is used before the store is read again
+	keyPoll     = 30 * time.Second // how often the store is checked for new keys of other nodes
 )
 
-// NewIssuer builds the embedded issuer on the stores. It does not ask them yet, so it can be built while the database is
-// away: tokens are then checked with the keys cached on disk, and none are issued.
+// NewIssuer builds the embedded issuer on the stores. It does not access them yet, so it can be built while the
+// database is unavailable: tokens are then checked with the keys cached on disk, and none are issued.
 func NewIssuer(cfg EmbeddedConfig, keys KeyStore, clients *Clients, deps Deps) (*Issuer, error) {
-	i := &Issuer{cfg: cfg, store: keys, clients: clients, keyring: deps.Keyring, log: deps.Log, guard: newThrottle(maxFailures, failureWindow),
+	i := &Issuer{cfg: cfg, store: keys, clients: clients, keyring: deps.Keyring, log: deps.Log,
+		guard: newThrottle(maxFailures, failureWindow),
 		issued: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tandem_auth_issued_tokens_total",
-			Help: "Requests to the embedded issuer's token endpoint, by outcome: issued, or the error of RFC 6749 section 5.2.",
+			Help: "Requests to the embedded issuer's token endpoint, by outcome: issued, or the error code of " +
+				"RFC 6749 section 5.2.",
 		}, []string{"outcome"})}
 	if deps.Metrics != nil {
 		if err := deps.Metrics.Register(i.issued); err != nil {
@@ -77,26 +79,28 @@ func NewIssuer(cfg EmbeddedConfig, keys KeyStore, clients *Clients, deps Deps) (
 	return i, nil
 }
 
-// trust is what a Verifier knows of the issuer.
+// trust returns what a Verifier needs to check the issuer's tokens.
 func (i *Issuer) trust(maxKeyAge time.Duration) *trusted {
 	i.keys.maxAge = maxKeyAge
-	return &trusted{issuerRule{issuer: i.cfg.Issuer, audiences: []string{i.cfg.Audience}, algorithms: []string{"ES256", "RS256"}}, i.keys}
+	return &trusted{issuerRule{issuer: i.cfg.Issuer, audiences: []string{i.cfg.Audience},
+		algorithms: []string{"ES256", "RS256"}}, i.keys}
 }
 
-// Run looks for other nodes' keys, replaces the signing key when it is old and deletes keys that no token needs any more.
+// Run reads other nodes' keys, replaces the signing key when it is old and deletes keys that no token needs any longer.
 // It blocks until ctx is done and returns nil.
 func (i *Issuer) Run(ctx context.Context) error {
 	tick := time.NewTicker(keyPoll)
 	defer tick.Stop()
-	for away := false; ; {
+	for failing := false; ; {
 		err := i.tend(ctx)
-		if err != nil && !away && ctx.Err() == nil {
-			i.log.Warn("the embedded issuer's keys cannot be read; tokens are checked with those at hand and none are issued", "error", err)
+		if err != nil && !failing && ctx.Err() == nil {
+			i.log.Warn("cannot read the embedded issuer's keys; checking tokens with the known keys and issuing none",
+				"error", err)
 		}
-		if err == nil && away {
-			i.log.Info("the embedded issuer's keys can be read again")
+		if err == nil && failing {
+			i.log.Info("embedded issuer's keys read again")
 		}
-		away = err != nil
+		failing = err != nil
 		select {
 		case <-ctx.Done():
 			return nil
@@ -119,10 +123,11 @@ func (i *Issuer) tend(ctx context.Context) error {
 		if _, err := i.addKey(ctx); err != nil {
 			return err
 		}
-		i.log.Info("the embedded issuer made a new signing key")
+		i.log.Info("created a signing key for the embedded issuer")
 		return i.keys.refresh(ctx)
 	}
-	// A key before the present signer may still be needed by tokens made just before the signer took over on the slowest node.
+	// A key older than the current signer may still be needed by tokens issued just before the signer took over on the
+	// slowest node.
 	linger := i.cfg.TokenLifetime + keyPublish + 2*signerFresh + 5*time.Minute
 	for _, k := range stored {
 		if k.ID == current.ID {
@@ -132,27 +137,28 @@ func (i *Issuer) tend(ctx context.Context) error {
 			if err := i.store.DeleteSigningKey(ctx, k.ID); err != nil {
 				return err
 			}
-			i.log.Info("the embedded issuer deleted a signing key that no token needs any more", "kid", k.ID)
+			i.log.Info("deleted a signing key of the embedded issuer that no token needs any longer", "kid", k.ID)
 		}
 	}
 	return nil
 }
 
-// ours returns the keys that the keyring opens. One that it does not open signs nothing here, but goes on checking: the
-// public halves are not sealed.
+// ours returns the keys that the keyring opens. A key that it does not open cannot sign here but still verifies,
+// because the public halves are not sealed.
 func (i *Issuer) ours(stored []SigningKey) []SigningKey {
 	opens := slices.DeleteFunc(slices.Clone(stored), func(k SigningKey) bool {
 		_, err := i.keyring.Open(signingPlace(k.ID), k.Sealed)
 		return errors.Is(err, secret.ErrNotOpened)
 	})
 	if len(stored) > 0 && len(opens) == 0 {
-		i.log.Error("no signing key opens with this node's keyring, so a new one is made; the keyring was lost, or is not the one of the other nodes: nodes that share a database need the same keyring", "keys", len(stored))
+		i.log.Error("no signing key opens with this node's keyring; creating a new key. The keyring was lost or "+
+			"differs from the other nodes': nodes that share a database need the same keyring", "keys", len(stored))
 	}
 	return opens
 }
 
-// pickSigner returns the newest key that has been published long enough, or the oldest if none has. The keys are ordered
-// by creation.
+// pickSigner returns the newest key that has been published long enough, or the oldest if none has. The keys are
+// ordered by creation.
 func pickSigner(keys []SigningKey, now time.Time) *SigningKey {
 	for n := len(keys) - 1; n >= 0; n-- {
 		if now.Sub(keys[n].Created) >= keyPublish || n == 0 {
@@ -175,9 +181,10 @@ func (i *Issuer) addKey(ctx context.Context) (*SigningKey, error) {
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	}
 	if err != nil {
-		return nil, fault.Wrap(err, "make a signing key")
+		return nil, fault.Wrap(err, "generate a signing key")
 	}
-	k := SigningKey{ID: uuid.NewString(), Algorithm: i.cfg.Algorithm, Created: time.Now().UTC().Truncate(time.Microsecond)}
+	k := SigningKey{ID: uuid.NewString(), Algorithm: i.cfg.Algorithm,
+		Created: time.Now().UTC().Truncate(time.Microsecond)}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err == nil {
 		k.Public, err = encodeKey(k.ID, k.Algorithm, key.Public())
@@ -194,7 +201,7 @@ func (i *Issuer) addKey(ctx context.Context) (*SigningKey, error) {
 	return &k, nil
 }
 
-// publicKeys makes the key set document out of the store: it is to the embedded issuer what fetching is to others.
+// publicKeys builds the key set document from the store. It replaces the fetch that other issuers need.
 func (i *Issuer) publicKeys(ctx context.Context) ([]byte, error) {
 	stored, err := i.store.SigningKeys(ctx)
 	if err != nil {
@@ -234,7 +241,7 @@ func (i *Issuer) signingKey(ctx context.Context) (*signer, error) {
 	ours := i.ours(stored)
 	if len(ours) == 0 {
 		if _, err = i.addKey(ctx); err == nil {
-			stored, err = i.store.SigningKeys(ctx) // another node may have made one too: the oldest signs everywhere
+			stored, err = i.store.SigningKeys(ctx) // another node may have added one too: the oldest signs everywhere
 		}
 		if err == nil {
 			err = i.keys.refresh(ctx)
@@ -246,7 +253,7 @@ func (i *Issuer) signingKey(ctx context.Context) (*signer, error) {
 	}
 	k := pickSigner(ours, time.Now())
 	if k == nil {
-		return nil, fault.Wrap(fmt.Errorf("the key that was just made is gone"), "choose a signing key")
+		return nil, fault.Wrap(errors.New("the key just created is missing"), "choose a signing key")
 	}
 	if i.signer == nil || i.signer.id != k.ID {
 		der, err := i.keyring.Open(signingPlace(k.ID), k.Sealed)
@@ -259,7 +266,7 @@ func (i *Issuer) signingKey(ctx context.Context) (*signer, error) {
 		}
 		s, ok := parsed.(crypto.Signer)
 		if !ok {
-			return nil, fault.Wrap(fmt.Errorf("it is a %T", parsed), "read signing key %s", k.ID)
+			return nil, fault.Wrap(fmt.Errorf("unexpected type %T", parsed), "read signing key %s", k.ID)
 		}
 		i.signer = &signer{k.ID, k.Algorithm, s}
 	}
@@ -267,12 +274,12 @@ func (i *Issuer) signingKey(ctx context.Context) (*signer, error) {
 	return i.signer, nil
 }
 
-// localPrefix begins the client ids of tokens that were issued without a client: by the local administrator.
+// localPrefix begins the client ids of tokens that were issued to the local administrator, without a client.
 const localPrefix = "local:"
 
-// IssueToken issues a token with the given roles to the local administrator, without a client: for "tandem token" and the
-// demo. name says for whom or for what and becomes part of the token's client id. It lasts as long as
-// any token of the issuer. Errors: InvalidRole, fault.Unavailable.
+// IssueToken issues a token with the given roles to the local administrator, without a client: for "tandem token" and
+// the demo. name says what the token is for and becomes part of its client id. The token has the issuer's usual
+// lifetime. Errors: InvalidRole, fault.Unavailable.
 func (i *Issuer) IssueToken(ctx context.Context, name string, roles ...Role) (secret.Text, time.Time, error) {
 	if err := knownRoles(roles); err != nil {
 		return secret.Text{}, time.Time{}, err
@@ -280,14 +287,15 @@ func (i *Issuer) IssueToken(ctx context.Context, name string, roles ...Role) (se
 	return i.issue(ctx, localPrefix+name, roles)
 }
 
-// IssueTokenFor is IssueToken for a caller that has proved itself with a token; caller is its [Principal.ID]. The new token
-// is that client's own, so that revoking the client ends it too. Errors besides: NotAClient if the caller is not a client of
-// this issuer: nothing could end the new token, and with it the caller could get the next, for ever.
+// IssueTokenFor is IssueToken for a caller that authenticated with a token; caller is its [Principal.ID]. The new token
+// belongs to the same client, so that revoking the client revokes it too. It also returns NotAClient if the caller is
+// not a client of this issuer: the new token could not be revoked, and could be used to get the next one, forever.
 func (i *Issuer) IssueTokenFor(ctx context.Context, caller string, roles ...Role) (secret.Text, time.Time, error) {
 	id, ours := strings.CutSuffix(caller, "@"+i.cfg.Issuer)
 	if !ours || strings.HasPrefix(id, localPrefix) {
 		return secret.Text{}, time.Time{}, fault.New(fault.Forbidden, CodeNotAClient,
-			"only a client of the embedded issuer can ask for tokens here, because revoking it ends them; make one with tandem client create, or run tandem token on the gateway itself")
+			"only a client of the embedded issuer can request tokens here, so that they can be revoked; create one "+
+				"with tandem client create, or run tandem token on the gateway itself")
 	}
 	if err := knownRoles(roles); err != nil {
 		return secret.Text{}, time.Time{}, err
@@ -304,7 +312,7 @@ func knownRoles(roles []Role) error {
 	return nil
 }
 
-// accessClaims are the claims of our access tokens (RFC 9068 §2.2).
+// accessClaims are the claims of the embedded issuer's access tokens (RFC 9068 §2.2).
 type accessClaims struct {
 	jwt.RegisteredClaims
 	ClientID string `json:"client_id"`
@@ -322,7 +330,8 @@ func (i *Issuer) issue(ctx context.Context, clientID string, roles []Role) (secr
 	t := jwt.NewWithClaims(jwt.GetSigningMethod(k.alg), accessClaims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer: i.cfg.Issuer, Subject: clientID, Audience: jwt.ClaimStrings{i.cfg.Audience}, ID: uuid.NewString(),
-			IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(expires),
+			IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now),
+			ExpiresAt: jwt.NewNumericDate(expires),
 		},
 		ClientID: clientID, AZP: clientID, Roles: roles,
 	})
@@ -334,7 +343,7 @@ func (i *Issuer) issue(ctx context.Context, clientID string, roles []Role) (secr
 	return secret.New(s), expires, nil
 }
 
-// checkClient refuses tokens of revoked clients.
+// checkClient returns an error if the client is revoked.
 func (i *Issuer) checkClient(ctx context.Context, id string) error {
 	if strings.HasPrefix(id, localPrefix) || !i.clients.revoked(ctx, id) {
 		return nil

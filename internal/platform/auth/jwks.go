@@ -19,10 +19,10 @@ const (
 	maxKeySetBytes = 512 << 10
 	maxKeys        = 200
 	minRSABits     = 2048
-	maxRSABits     = 8192 // checking a signature with a larger key is a way to keep us busy
+	maxRSABits     = 8192 // verifying signatures with larger keys could be used to overload the node
 )
 
-// jwk is a JSON Web Key (RFC 7517), as far as signatures need it.
+// jwk is a JSON Web Key (RFC 7517), with the members that signatures need.
 type jwk struct {
 	Kty string `json:"kty"`
 	Kid string `json:"kid,omitempty"`
@@ -33,11 +33,11 @@ type jwk struct {
 	Crv string `json:"crv,omitempty"`
 	X   string `json:"x,omitempty"`
 	Y   string `json:"y,omitempty"`
-	// Issuer is Entra's note on whom a key of a shared set belongs to. "{tenantid}" stands for any tenant.
+	// Issuer is Entra's extension that names the owner of a key in a shared set. "{tenantid}" stands for any tenant.
 	Issuer string `json:"issuer,omitempty"`
 }
 
-// publicKey is a key that may check signatures.
+// publicKey is a key that may verify signatures.
 type publicKey struct {
 	id     string
 	alg    string // the only algorithm it may be used with; empty if the set does not say
@@ -45,8 +45,8 @@ type publicKey struct {
 	key    crypto.PublicKey
 }
 
-// fits reports whether the key can check signatures of algorithm alg (RFC 7518 §3.1). It ties the algorithm to the key's
-// type, so that no token can choose how its key is read.
+// fits reports whether the key can verify signatures of algorithm alg (RFC 7518 §3.1). It ties the algorithm to the
+// key's type, so that a token cannot choose how its key is interpreted.
 func (k *publicKey) fits(alg string) bool {
 	if k.alg != "" && k.alg != alg {
 		return false
@@ -67,11 +67,11 @@ func (k *publicKey) fits(alg string) bool {
 	return false
 }
 
-// parseKeySet reads a JSON Web Key Set (RFC 7517 §5). Keys of kinds or uses that we do not know are left out, as the RFC
-// asks; broken ones too. A set without one usable key is an error: it must not replace a good one.
+// parseKeySet reads a JSON Web Key Set (RFC 7517 §5). Keys of unknown types or uses are ignored, as the RFC requires,
+// and so are malformed ones. A set without a usable key is an error, so that it does not replace a good one.
 func parseKeySet(raw []byte) ([]publicKey, error) {
 	if len(raw) > maxKeySetBytes {
-		return nil, fmt.Errorf("key set has %d bytes, at most %d are read", len(raw), maxKeySetBytes)
+		return nil, fmt.Errorf("key set has %d bytes, more than the maximum of %d", len(raw), maxKeySetBytes)
 	}
 	doc, err := strictjson.Parse(raw)
 	if err != nil {
@@ -86,7 +86,7 @@ func parseKeySet(raw []byte) ([]publicKey, error) {
 		return nil, fmt.Errorf("key set: %w", err)
 	}
 	if len(list.Items) > maxKeys {
-		return nil, fmt.Errorf("key set has %d keys, at most %d are read", len(list.Items), maxKeys)
+		return nil, fmt.Errorf("key set has %d keys, more than the maximum of %d", len(list.Items), maxKeys)
 	}
 	var keys []publicKey
 	var last error
@@ -128,14 +128,16 @@ func parseKey(n *strictjson.Node) (publicKey, error) {
 			return k, fmt.Errorf("RSA key %q is malformed", j.Kid)
 		}
 		if n.BitLen() < minRSABits || n.BitLen() > maxRSABits {
-			return k, fmt.Errorf("RSA key %q has %d bits; %d to %d are accepted", j.Kid, n.BitLen(), minRSABits, maxRSABits)
+			return k, fmt.Errorf("RSA key %q has %d bits; %d to %d are accepted", j.Kid, n.BitLen(),
+				minRSABits, maxRSABits)
 		}
 		if !e.IsInt64() || e.Int64() < 3 || e.Int64() > 1<<31-1 || e.Int64()%2 == 0 {
 			return k, fmt.Errorf("RSA key %q has a bad exponent", j.Kid)
 		}
 		k.key = &rsa.PublicKey{N: n, E: int(e.Int64())}
 	case "EC":
-		curve := map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()}[j.Crv]
+		curve := map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(),
+			"P-521": elliptic.P521()}[j.Crv]
 		if curve == nil {
 			return k, fmt.Errorf("EC key %q is on curve %q, which is not supported", j.Kid, j.Crv)
 		}
@@ -144,7 +146,8 @@ func parseKey(n *strictjson.Node) (publicKey, error) {
 		if err1 != nil || err2 != nil {
 			return k, fmt.Errorf("EC key %q is malformed", j.Kid)
 		}
-		key, err := ecdsa.ParseUncompressedPublicKey(curve, append(append([]byte{4}, x...), y...)) // checks that it is on the curve
+		// ParseUncompressedPublicKey checks that the point is on the curve.
+		key, err := ecdsa.ParseUncompressedPublicKey(curve, append(append([]byte{4}, x...), y...))
 		if err != nil {
 			return k, fmt.Errorf("EC key %q: %w", j.Kid, err)
 		}

@@ -25,15 +25,15 @@ import (
 
 const (
 	fetchTimeout      = 5 * time.Second  // discovery and key set together
-	fetchPause        = 30 * time.Second // between fetches asked for by tokens that no known key fits: anyone can invent such tokens
-	storePause        = time.Second      // the same where the "issuer" is our own store
-	fetchBurst        = 3                // such fetches at once after a quiet time
-	keepEvery         = time.Hour        // an unchanged set is written to disk again, for its date, this often
+	fetchPause        = 30 * time.Second // between fetches for tokens that fit no known key, which anyone can invent
+	storePause        = time.Second      // the same for the embedded issuer, whose keys are in the store
+	fetchBurst        = 3                // such fetches at once after a quiet period
+	keepEvery         = time.Hour        // how often an unchanged set is written to disk again, to update its date
 	fetchRetry        = time.Minute      // after a failed fetch in the background
 	maxDiscoveryBytes = 64 << 10
 )
 
-// keySet keeps one issuer's keys: in memory for every token, on disk over restarts and outages. It is safe for
+// keySet holds one issuer's keys: in memory for use, and on disk to survive restarts and outages. It is safe for
 // concurrent use.
 type keySet struct {
 	issuer string
@@ -44,19 +44,21 @@ type keySet struct {
 	pause  time.Duration // fetchPause or storePause
 	log    *slog.Logger
 
-	fetching chan struct{} // a semaphore of one: a fetch is under way
+	fetching chan struct{} // a semaphore of one, held during a fetch
 	kept     []byte        // the set as it is on disk; guarded by fetching
 	keptAt   time.Time     // its date there; guarded by fetching
 
 	mu      sync.Mutex // guards what follows
 	keys    []publicKey
-	fetched time.Time // when keys were got from the issuer, also before a restart
-	begun   int       // fetches begun
-	credit  time.Time // fetchBurst pauses after the last fetch that a token may ask for (GCRA)
+	fetched time.Time // when keys were fetched from the issuer, possibly before a restart
+	begun   int       // fetches started
+	credit  time.Time // when tokens may cause fetchBurst fetches again (GCRA)
 }
 
-func newKeySet(issuer string, fetch func(context.Context) ([]byte, error), sealer *secret.Keyring, dir string, maxAge time.Duration, log *slog.Logger) *keySet {
-	s := &keySet{issuer: issuer, fetch: fetch, sealer: sealer, maxAge: maxAge, pause: fetchPause, log: log.With("issuer", issuer), fetching: make(chan struct{}, 1)}
+func newKeySet(issuer string, fetch func(context.Context) ([]byte, error), sealer *secret.Keyring, dir string,
+	maxAge time.Duration, log *slog.Logger) *keySet {
+	s := &keySet{issuer: issuer, fetch: fetch, sealer: sealer, maxAge: maxAge, pause: fetchPause,
+		log: log.With("issuer", issuer), fetching: make(chan struct{}, 1)}
 	if dir != "" && sealer != nil {
 		sum := sha256.Sum256([]byte(issuer))
 		s.path = filepath.Join(dir, hex.EncodeToString(sum[:12])+".keys")
@@ -65,12 +67,13 @@ func newKeySet(issuer string, fetch func(context.Context) ([]byte, error), seale
 	return s
 }
 
-// find looks for a key with this id (any, if it is empty) that may be used with this algorithm and that fits a signature. It
-// returns how many such keys are known, and whether one fits. If none does, whatever the id, the set is fetched again once:
-// an issuer may have replaced its key under the old id. Such fetches are bounded over all callers: fetchBurst times and then
-// once in a pause at most. errNoKeys means that the issuer was never reached (or too long ago), so that nothing can
-// be said about the token.
-func (s *keySet) find(ctx context.Context, kid, alg string, fit func(publicKey) bool) (known int, fits bool, err error) {
+// find looks for a key with this id (any, if kid is empty) that may be used with this algorithm and that fits a
+// signature. It returns the number of known keys with that id and algorithm, and whether one fits. If none fits,
+// whatever the id, the set is fetched again once: an issuer may have replaced a key under the old id. The fetches are
+// limited across all callers: fetchBurst at once, then one per pause. errNoKeys means that the issuer was never
+// reached, or too long ago, so that the token cannot be checked.
+func (s *keySet) find(ctx context.Context, kid, alg string, fit func(publicKey) bool) (known int,
+	fits bool, err error) {
 	found, have := s.pick(kid, alg)
 	if slices.ContainsFunc(found, fit) {
 		return len(found), true, nil
@@ -80,7 +83,7 @@ func (s *keySet) find(ctx context.Context, kid, alg string, fit func(publicKey) 
 			return 0, false, fmt.Errorf("%w: %w", errNoKeys, err)
 		}
 	} else {
-		select { // one that is under way serves this token too
+		select { // a fetch in progress serves this token too
 		case s.fetching <- struct{}{}:
 			<-s.fetching
 		case <-ctx.Done():
@@ -95,7 +98,7 @@ func (s *keySet) find(ctx context.Context, kid, alg string, fit func(publicKey) 
 // errNoKeys is wrapped by find when there is no usable key set.
 var errNoKeys = errors.New("no key set of the issuer")
 
-// pick returns fitting keys, and whether there is a usable set at all.
+// pick returns the matching keys, and whether there is a usable set at all.
 func (s *keySet) pick(kid, alg string) (found []publicKey, have bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,14 +106,15 @@ func (s *keySet) pick(kid, alg string) (found []publicKey, have bool) {
 		return nil, false
 	}
 	for _, k := range s.keys {
-		if (kid == "" || k.id == kid) && k.fits(alg) && (k.issuer == "" || k.issuer == s.issuer || containsTemplate(k.issuer)) {
+		if (kid == "" || k.id == kid) && k.fits(alg) && (k.issuer == "" || k.issuer == s.issuer ||
+			containsTemplate(k.issuer)) {
 			found = append(found, k)
 		}
 	}
 	return found, true
 }
 
-// mayFetch spends one of the fetches that tokens may ask for.
+// mayFetch reports whether a token may cause a fetch now, and counts the fetch.
 func (s *keySet) mayFetch() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,7 +130,7 @@ func (s *keySet) mayFetch() bool {
 	return true
 }
 
-// refresh fetches the set. Callers that come while a fetch is under way wait for the next one, which serves them all.
+// refresh fetches the set. Callers that arrive during a fetch wait for the next one, which serves them all.
 func (s *keySet) refresh(ctx context.Context) error {
 	s.mu.Lock()
 	seen := s.begun
@@ -145,7 +149,7 @@ func (s *keySet) refresh(ctx context.Context) error {
 	s.begun++
 	s.mu.Unlock()
 
-	// The set serves everybody: a caller that gives up must not spoil the fetch for those who wait.
+	// The fetch serves all callers: the cancellation of one must not abort it for the others.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
 	defer cancel()
 	raw, err := s.fetch(ctx)
@@ -166,7 +170,8 @@ func (s *keySet) refresh(ctx context.Context) error {
 	if err := s.save(raw, now); err == nil {
 		s.kept, s.keptAt = raw, now
 	} else {
-		s.log.Warn("the issuer's keys could not be kept on disk; an outage of the issuer during a restart would stop its clients", "error", err)
+		s.log.Warn("cannot save the issuer's keys to disk; after a restart its clients are refused while the issuer "+
+			"is unavailable", "error", err)
 	}
 	return nil
 }
@@ -175,14 +180,15 @@ func (s *keySet) refresh(ctx context.Context) error {
 func (s *keySet) run(ctx context.Context, every time.Duration) {
 	for failed := false; ; {
 		err := s.refresh(ctx)
-		wait := every + time.Duration(rand.Int64N(int64(every/10))) // nodes started together part ways
+		wait := every + time.Duration(rand.Int64N(int64(every/10))) // spreads nodes that started together
 		if err != nil {
 			wait = min(wait, fetchRetry)
 			if !failed && ctx.Err() == nil {
-				s.log.Warn("the issuer's keys could not be fetched; those at hand stay in use", "error", err, "fetched", s.age())
+				s.log.Warn("cannot fetch the issuer's keys; the known keys stay in use", "error", err,
+					"fetched", s.age())
 			}
 		} else if failed {
-			s.log.Info("the issuer's keys could be fetched again")
+			s.log.Info("issuer's keys fetched again")
 		}
 		failed = err != nil
 		select {
@@ -199,7 +205,7 @@ func (s *keySet) age() time.Time {
 	return s.fetched
 }
 
-// keyFile is what is sealed on disk.
+// keyFile is the content of the sealed file on disk.
 type keyFile struct {
 	Issuer  string          `json:"issuer"`
 	Fetched time.Time       `json:"fetched"`
@@ -225,7 +231,7 @@ func (s *keySet) save(raw []byte, at time.Time) error {
 	return secret.WriteFile(s.path, sealed)
 }
 
-// load takes the set from disk. A file that does not open was changed or belongs to another keyring: it is not used.
+// load reads the set from disk. A file that does not open was changed or belongs to another keyring, and is not used.
 func (s *keySet) load() {
 	sealed, err := os.ReadFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -242,14 +248,15 @@ func (s *keySet) load() {
 		}
 	}
 	if err != nil {
-		s.log.Warn("the issuer's keys kept on disk cannot be used; they are fetched again", "file", s.path, "error", err)
+		s.log.Warn("issuer's keys on disk cannot be used; fetching them again", "file", s.path, "error", err)
 		return
 	}
 	s.keys, s.fetched = keys, f.Fetched
 	s.kept, s.keptAt = f.Keys, f.Fetched
 }
 
-// remote returns a fetch for an issuer that is a server: discovery (OpenID Connect Discovery 1.0 §4), then the key set.
+// remote returns a function that fetches the keys of a remote issuer: discovery (OpenID Connect Discovery 1.0 §4), then
+// the key set.
 func remote(client *http.Client, rule issuerRule) func(context.Context) ([]byte, error) {
 	return func(ctx context.Context) ([]byte, error) {
 		url := rule.keys
@@ -271,7 +278,8 @@ func remote(client *http.Client, rule issuerRule) func(context.Context) ([]byte,
 			}
 			// §4.3: the document must be the issuer's own.
 			if issuer != rule.issuer {
-				return nil, fmt.Errorf("discovery document %s is that of issuer %q, not of %q", rule.discovery, issuer, rule.issuer)
+				return nil, fmt.Errorf("discovery document %s is for issuer %q, not for %q", rule.discovery, issuer,
+					rule.issuer)
 			}
 			if err := checkFetchURL(url); err != nil {
 				return nil, fmt.Errorf("discovery document %s: jwks_uri: %w", rule.discovery, err)
@@ -300,7 +308,7 @@ func get(ctx context.Context, client *http.Client, url string, most int64) ([]by
 		return nil, fmt.Errorf("GET %s: %w", url, err)
 	}
 	if int64(len(raw)) > most {
-		return nil, fmt.Errorf("GET %s: the answer has more than %d bytes", url, most)
+		return nil, fmt.Errorf("GET %s: the response has more than %d bytes", url, most)
 	}
 	return raw, nil
 }

@@ -10,37 +10,38 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Limiter allows a number of requests per period, shared by all nodes: the generic cell rate algorithm (ITU-T I.371 annex
-// A) on one stored number, the time at which the limit's bucket would be empty. A full period's worth may come at once.
+// Limiter allows a number of requests per period, shared by all nodes: the generic cell rate algorithm (ITU-T I.371
+// annex A) on one stored number, the time at which the limit's bucket would be empty. The requests of a full period may
+// arrive at once.
 //
-// With the store away every node limits on its own, so that at worst the limit is multiplied by the number of nodes while
-// nothing can be written anyway. It is safe for concurrent use.
+// While the store is unavailable each node limits on its own: at worst the limit is multiplied by the number of nodes,
+// at a time when nothing can be written anyway. Limiter is safe for concurrent use.
 type Limiter struct {
-	store  LimitStore // nil: the only node there is
+	store  LimitStore // nil on a single node
 	key    string
 	period time.Duration
 	step   atomic.Int64 // nanoseconds: period divided by requests
 	log    *slog.Logger
 	asked  *prometheus.CounterVec
 
-	turn chan struct{} // a semaphore of one: this node asks the store one request at a time, so that only nodes race
+	turn chan struct{} // a semaphore of one: requests of this node use the store in turn, so that only nodes race
 
 	mu    sync.Mutex // guards what follows
 	local int64      // the bucket used without a store, microseconds
-	full  int64      // time before which the shared bucket admits nobody, microseconds: asking is useless
-	away  bool
+	full  int64      // until when the shared bucket is known to be full, microseconds
+	down  bool       // the store is unavailable
 }
 
-// limitTimeout bounds the time for the store to answer, lost races against other nodes included.
+// limitTimeout bounds the time spent on the store, including races lost against other nodes.
 const limitTimeout = 2 * time.Second
 
-// NewLimiter builds a limiter of requests per period. key names it in the store; store may be nil where there is one node
-// only.
-func NewLimiter(store LimitStore, key string, requests int, period time.Duration, log *slog.Logger, reg prometheus.Registerer) *Limiter {
+// NewLimiter returns a limiter of requests per period. key names it in the store; store may be nil on a single node.
+func NewLimiter(store LimitStore, key string, requests int, period time.Duration, log *slog.Logger,
+	reg prometheus.Registerer) *Limiter {
 	l := &Limiter{store: store, key: key, period: period, log: log, turn: make(chan struct{}, 1),
 		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name:        "tandem_auth_limit_total",
-			Help:        "Requests asked of the rate limit, by verdict and by where it was decided (shared or local).",
+			Help:        "Requests checked against the rate limit, by verdict and by the limit used (shared or local).",
 			ConstLabels: prometheus.Labels{"limit": key},
 		}, []string{"verdict", "by"})}
 	if reg != nil {
@@ -55,7 +56,7 @@ func (l *Limiter) SetRequests(n int) {
 	l.step.Store(int64(max(l.period/time.Duration(n), time.Microsecond)))
 }
 
-// take is the algorithm. tat and now are microseconds; it returns the new number, or how long to wait.
+// take is the algorithm. tat and now are in microseconds; it returns the new state, or how long to wait.
 func (l *Limiter) take(tat, now int64) (next int64, wait time.Duration) {
 	next = max(tat, now) + time.Duration(l.step.Load()).Microseconds()
 	if over := next - now - l.period.Microseconds(); over > 0 {
@@ -64,7 +65,7 @@ func (l *Limiter) take(tat, now int64) (next int64, wait time.Duration) {
 	return next, 0
 }
 
-// Allow takes one request out of the limit. It returns 0 if the request may go on, else how long to wait.
+// Allow counts a request against the limit. It returns 0 if the request may proceed, else how long to wait.
 func (l *Limiter) Allow(ctx context.Context) time.Duration {
 	wait, by := l.allow(ctx)
 	verdict := "allowed"
@@ -90,7 +91,7 @@ func (l *Limiter) allow(ctx context.Context) (wait time.Duration, by string) {
 	case <-ctx.Done():
 		return l.allowLocal(), "local"
 	}
-	if wait := l.known(); wait > 0 { // learnt by whoever was before
+	if wait := l.known(); wait > 0 { // learnt by an earlier request
 		return wait, "shared"
 	}
 	var err error
@@ -102,7 +103,7 @@ func (l *Limiter) allow(ctx context.Context) (wait time.Duration, by string) {
 		now := time.Now().UnixMicro()
 		from := tat
 		if tat > now+2*l.period.Microseconds() {
-			from = 0 // written by a clock that was far ahead: it must not lock everybody out
+			from = 0 // written with a clock that was far ahead: it must not block all requests
 		}
 		next, wait := l.take(from, now)
 		if wait > 0 {
@@ -118,7 +119,7 @@ func (l *Limiter) allow(ctx context.Context) (wait time.Duration, by string) {
 		}
 		if swapped {
 			l.reachable(true, nil)
-			_ = l.allowLocal() // what went through counts here too, should the store go away now
+			_ = l.allowLocal() // count it locally too, in case the store becomes unavailable
 			return 0, "shared"
 		}
 	}
@@ -128,8 +129,8 @@ func (l *Limiter) allow(ctx context.Context) (wait time.Duration, by string) {
 	return l.allowLocal(), "local"
 }
 
-// known returns how long to wait if it is known that the limit is used up. The stored number only grows, so a known
-// refusal holds: a flood is turned away without the database.
+// known returns how long to wait if the limit is known to be exhausted. The stored number only grows, so a known
+// refusal remains valid: a flood is refused without the database.
 func (l *Limiter) known() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -146,13 +147,13 @@ func (l *Limiter) allowLocal() time.Duration {
 
 func (l *Limiter) reachable(ok bool, err error) {
 	l.mu.Lock()
-	changed := l.away == ok
-	l.away = !ok
+	changed := l.down == ok
+	l.down = !ok
 	l.mu.Unlock()
 	switch {
 	case changed && ok:
-		l.log.Info("the rate limit is shared by all nodes again")
+		l.log.Info("rate-limit store available again; limiting across all nodes")
 	case changed:
-		l.log.Warn("the rate limit cannot be shared for want of the store; this node limits on its own", "error", err)
+		l.log.Warn("rate-limit store unavailable; limiting on this node only", "error", err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// Role is an app role as it stands in a token's roles claim.
+// Role is an app role as it appears in a token's roles claim.
 type Role string
 
 // The Provisioning API's roles are the contract's; the management API's are ours.
@@ -17,8 +17,8 @@ const (
 	RoleWrite  Role = "ProvisioningAPI.Write"  // every write
 	RoleDelete Role = "ProvisioningAPI.Delete" // every delete
 
-	RoleManagementAdmin Role = "Management.Admin" // everything of the management API
-	RoleManagementRead  Role = "Management.Read"  // what changes nothing there
+	RoleManagementAdmin Role = "Management.Admin" // every operation of the management API
+	RoleManagementRead  Role = "Management.Read"  // every read of the management API
 )
 
 // Roles returns every role in a fixed order, the contract's first.
@@ -34,7 +34,8 @@ func ParseRole(s string) (Role, error) {
 			return r, nil
 		}
 	}
-	return "", fault.New(fault.Invalid, CodeInvalidRole, "unknown role %q; the roles are ProvisioningAPI.Admin, .Read, .Write and .Delete, and Management.Admin and .Read", s).At("roles")
+	return "", fault.New(fault.Invalid, CodeInvalidRole, "unknown role %q; the roles are "+
+		"ProvisioningAPI.Admin, .Read, .Write and .Delete, and Management.Admin and .Read", s).At("roles")
 }
 
 // Principal is the identity that a checked token proves. It is read-only.
@@ -43,10 +44,10 @@ type Principal struct {
 	ClientID string // the client application: appid (Entra v1), azp (v2), client_id (RFC 9068), else the subject
 	Subject  string
 	TenantID string // the tid claim; empty for issuers without tenants
-	Roles    []Role // every entry of the roles claim, also those we do not know
+	Roles    []Role // every entry of the roles claim, including unknown ones
 	Expires  time.Time
 }
 
-// ID names the principal uniquely across issuers and stays the same from token to token: for audit rows and for telling
-// one client's repeatable requests from another's.
+// ID identifies the principal uniquely across issuers and is the same for all its tokens. It is used in audit rows and
+// to distinguish the repeatable requests of different clients.
 func (p *Principal) ID() string { return p.ClientID + "@" + p.Issuer }

@@ -12,13 +12,14 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// SourcesConfig says who may talk to a server.
+// SourcesConfig says which addresses may use a server.
 type SourcesConfig struct {
-	// AllowedSources lists the addresses that may use the API, as CIDR prefixes or single addresses. Default empty: every
-	// address may. Others are answered 403.
+	// AllowedSources lists the addresses that may use the API, as CIDR prefixes or single addresses. Default empty:
+	// every address may. Others are answered 403.
 	AllowedSources []string `yaml:"allowedSources"`
-	// TrustedProxies lists the proxies whose X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host are believed, as CIDR
-	// prefixes or single addresses. Default none. Behind a proxy that is not listed every request seems to come from it.
+	// TrustedProxies lists the proxies whose X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host are trusted, as
+	// CIDR prefixes or single addresses. Default none. Requests through a proxy that is not listed appear to come from
+	// the proxy.
 	TrustedProxies []string `yaml:"trustedProxies"`
 }
 
@@ -33,7 +34,8 @@ func (c *SourcesConfig) Parse() (*Sources, []error) {
 	return parseSources(c.AllowedSources, c.TrustedProxies)
 }
 
-// Sources finds the address a request came from and reports whether it may talk to us. It is safe for concurrent use.
+// Sources determines the source address of a request and reports whether it may use a server. It is safe for concurrent
+// use.
 type Sources struct{ now atomic.Pointer[sourceLists] }
 
 type sourceLists struct {
@@ -41,7 +43,7 @@ type sourceLists struct {
 	proxies []netip.Prefix
 }
 
-// Replace takes over the lists of other, also while requests are served.
+// Replace replaces the lists by those of other. It may be called while requests are served.
 func (s *Sources) Replace(other *Sources) { s.now.Store(other.now.Load()) }
 
 func parseSources(allowed, proxies []string) (*Sources, []error) {
@@ -51,7 +53,8 @@ func parseSources(allowed, proxies []string) (*Sources, []error) {
 		for i, text := range list {
 			p, err := domain.ParsePrefix(text)
 			if err != nil {
-				problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%q: %v", text, err).At(fmt.Sprintf("%s[%d]", at, i)))
+				problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%q: %v", text,
+					err).At(fmt.Sprintf("%s[%d]", at, i)))
 				continue
 			}
 			out = append(out, p)
@@ -66,21 +69,21 @@ func within(list []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// IsProxy reports whether a is a proxy whose forwarding headers are believed.
+// IsProxy reports whether a is a proxy whose forwarding headers are trusted.
 func (s *Sources) IsProxy(a netip.Addr) bool { return within(s.now.Load().proxies, a) }
 
-// Permits reports whether a may talk to us.
+// Permits reports whether a may use the server.
 func (s *Sources) Permits(a netip.Addr) bool {
 	l := s.now.Load()
 	return len(l.allowed) == 0 || within(l.allowed, a)
 }
 
-// TrustsPeer reports whether the connection's other end is a proxy whose forwarding headers are believed.
+// TrustsPeer reports whether the other end of the connection is a proxy whose forwarding headers are trusted.
 func (s *Sources) TrustsPeer(r *http.Request) bool { return s.IsProxy(peer(r)) }
 
-// Of returns the address the request really came from: the connection's other end, or behind trusted proxies the
-// right-most address of X-Forwarded-For that is not a trusted proxy. What stands left of it was written by somebody we do
-// not trust. If the header is broken there, the address is invalid and nobody is permitted by a list.
+// Of returns the real source address of the request: the other end of the connection or, behind trusted proxies, the
+// right-most address of X-Forwarded-For that is not a trusted proxy. Addresses to its left come from an untrusted
+// party. If the header is malformed at that point, the address returned is invalid, which no list permits.
 func (s *Sources) Of(r *http.Request) netip.Addr {
 	a, proxies := peer(r), s.now.Load().proxies
 	if !within(proxies, a) {
@@ -105,7 +108,7 @@ func (s *Sources) Of(r *http.Request) netip.Addr {
 	return a
 }
 
-// parseHop reads an address, also with a port or in brackets as some proxies write it.
+// parseHop reads an address, which may have a port or brackets as some proxies write it.
 func parseHop(s string) (netip.Addr, error) {
 	if ap, err := netip.ParseAddrPort(s); err == nil {
 		return ap.Addr().Unmap().WithZone(""), nil

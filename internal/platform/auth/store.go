@@ -8,23 +8,23 @@ import (
 // Client is an API client of the embedded issuer.
 type Client struct {
 	ID      string // GUID, lower case; the key and the token's client id
-	Name    string // for people, 1–100 printable characters; need not be unique
+	Name    string // display name, 1–100 printable characters; need not be unique
 	Roles   []Role
 	Secret  string // hash of the secret, see hash.go; never the secret
 	Created time.Time
-	Creator string    // id of the actor who made it
-	Revoked time.Time // zero while the client may ask for tokens
+	Creator string    // id of the actor that created it
+	Revoked time.Time // zero while the client may get tokens
 }
 
-// ClientStore keeps API clients. Implementations are safe for concurrent use. Times are UTC with microseconds. A database
-// that is away is a fault.Unavailable error; any other failure is fault.Internal. Changes are audited in the transaction
-// that makes them (actor: domain.ActorFrom); the audit row must not hold Secret.
+// ClientStore stores API clients. Implementations are safe for concurrent use. Times are UTC with microseconds. An
+// unavailable database is reported as fault.Unavailable, any other failure as fault.Internal. Changes are audited in
+// the transaction that makes them (actor: domain.ActorFrom); the audit row must not contain Secret.
 type ClientStore interface {
 	// AddClient stores a new client. The id is fresh and random.
 	AddClient(ctx context.Context, c Client) error
 	// Client returns one client, revoked or not; fault.NotFound if there is none.
 	Client(ctx context.Context, id string) (Client, error)
-	// Clients returns all clients, revoked ones too, ordered by creation.
+	// Clients returns all clients, including revoked ones, ordered by creation.
 	Clients(ctx context.Context) ([]Client, error)
 	// RevokeClient sets Revoked if it is not set yet; fault.NotFound if there is no such client.
 	RevokeClient(ctx context.Context, id string, at time.Time) error
@@ -39,18 +39,18 @@ type SigningKey struct {
 	Created   time.Time
 }
 
-// KeyStore keeps the embedded issuer's signing keys. Errors are as for [ClientStore].
+// KeyStore stores the embedded issuer's signing keys. Errors are as for [ClientStore].
 type KeyStore interface {
 	// SigningKeys returns all keys, ordered by creation, then id.
 	SigningKeys(ctx context.Context) ([]SigningKey, error)
 	// AddSigningKey stores a new key. The id is fresh and random.
 	AddSigningKey(ctx context.Context, k SigningKey) error
-	// DeleteSigningKey removes a key; one that does not exist is no error.
+	// DeleteSigningKey removes a key. It is not an error if the key does not exist.
 	DeleteSigningKey(ctx context.Context, id string) error
 }
 
-// LimitStore keeps one number per limit, changed by compare-and-swap: the arithmetic stays here. Losing the numbers does
-// no harm beyond one minute's limit, so durability may be relaxed and they are not audited.
+// LimitStore stores one number per limit, changed by compare-and-swap: the arithmetic is done here. Losing the numbers
+// does no harm beyond one minute's limit, so durability may be relaxed and they are not audited.
 type LimitStore interface {
 	// LimitState returns the number stored under key, or 0.
 	LimitState(ctx context.Context, key string) (int64, error)

@@ -13,7 +13,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// signText signs a token whose header and claims are exactly these texts.
+// signText returns a signed token with exactly this header and these claims.
 func signText(t testing.TB, header, claims string) string {
 	t.Helper()
 	enc := base64.RawURLEncoding.EncodeToString
@@ -25,8 +25,8 @@ func signText(t testing.TB, header, claims string) string {
 	return text + "." + enc(sig)
 }
 
-// TestTokensAreReadStrictly: RFC 7519 §4 has claim names unique and case-sensitive (RFC 7515 §4 the header's), §4.1
-// each claim's type. All these are signed with the issuer's own key.
+// TestTokensAreReadStrictly: claim names are unique and case-sensitive (RFC 7519 §4), so are header parameter names
+// (RFC 7515 §4), and each claim has its type (RFC 7519 §4.1). All these tokens are signed with the issuer's own key.
 func TestTokensAreReadStrictly(t *testing.T) {
 	a := newAuthority(t)
 	issuer := a.URL + "/realm"
@@ -39,7 +39,8 @@ func TestTokensAreReadStrictly(t *testing.T) {
 
 	const header = `{"alg":"ES256","kid":"p256","typ":"JWT"}`
 	now := time.Now().Unix()
-	claims := map[string]string{"iss": `"` + issuer + `"`, "aud": `"us"`, "tid": `"` + tenant + `"`, "sub": `"bss"`, "exp": fmt.Sprint(now + 900), "roles": `["ProvisioningAPI.Read"]`}
+	claims := map[string]string{"iss": `"` + issuer + `"`, "aud": `"us"`, "tid": `"` + tenant + `"`, "sub": `"bss"`,
+		"exp": fmt.Sprint(now + 900), "roles": `["ProvisioningAPI.Read"]`}
 	body := func(changes ...string) string { // name, JSON text; an empty text leaves the member out
 		c := map[string]string{}
 		for k, x := range claims {
@@ -61,7 +62,8 @@ func TestTokensAreReadStrictly(t *testing.T) {
 	for _, tc := range []struct{ name, header, claims, want string }{
 		{"as it should be", header, body(), "accepted"},
 		{"unknown claims of any type", header, with(`"x":{"y":[null,1.5,{"z":true}]},"Nonce":"n"`), "accepted"},
-		{"unknown claims in other cases of known names", header, with(`"AUD":"other","Roles":["ProvisioningAPI.Admin"],"EXP":1,"Tid":"x"`), "accepted"},
+		{"unknown claims in other cases of known names", header,
+			with(`"AUD":"other","Roles":["ProvisioningAPI.Admin"],"EXP":1,"Tid":"x"`), "accepted"},
 		{"exp with a fraction", header, body("exp", fmt.Sprintf("%d.5", now+900)), "accepted"},
 		{"unknown header parameter", `{"alg":"ES256","kid":"p256","x":1}`, body(), "accepted"},
 
@@ -69,7 +71,8 @@ func TestTokensAreReadStrictly(t *testing.T) {
 		{"Tid for tid", header, body("tid", "", "Tid", `"`+tenant+`"`), rejected},
 		{"EXP for exp", header, body("exp", "", "EXP", fmt.Sprint(now+900)), rejected},
 		{"ISS for iss", header, body("iss", "", "ISS", `"`+issuer+`"`), rejected},
-		{"EXP after an exp that has passed", header, `{"exp":1,` + body("exp", "", "EXP", fmt.Sprint(now+900))[1:], expired},
+		{"EXP after an exp that has passed", header, `{"exp":1,` +
+			body("exp", "", "EXP", fmt.Sprint(now+900))[1:], expired},
 		{"two aud", header, with(`"aud":"us"`), rejected},
 		{"two roles", header, with(`"roles":["ProvisioningAPI.Admin"]`), rejected},
 		{"two roles, one with an escaped letter", header, with(`"r\u006fles":["ProvisioningAPI.Admin"]`), rejected},
@@ -127,26 +130,31 @@ func TestTokensAreReadStrictly(t *testing.T) {
 		})
 	}
 	good := signText(t, header, body())
-	for name, token := range map[string]string{"padding": good + "=", "a blank": strings.Replace(good, ".", ". ", 1), "standard alphabet": strings.Replace(good, ".", "+.", 1),
-		"four parts": good + ".", "a line break": good[:10] + "\n" + good[10:]} {
+	for name, token := range map[string]string{
+		"padding":           good + "=",
+		"a space":           strings.Replace(good, ".", ". ", 1),
+		"standard alphabet": strings.Replace(good, ".", "+.", 1),
+		"four parts":        good + ".",
+		"a line break":      good[:10] + "\n" + good[10:],
+	} {
 		if _, err := v.Verify(t.Context(), token); code(err) != rejected {
 			t.Errorf("a token with %s: %v", name, err)
 		}
 	}
 }
 
-// TestDocumentsOfIssuersAreReadStrictly: who can slip a second member into a document must not choose our keys.
+// TestDocumentsOfIssuersAreReadStrictly: adding a second member to a document must not change the keys.
 func TestDocumentsOfIssuersAreReadStrictly(t *testing.T) {
 	keys := string(mustKeySet(t, "p256"))
 	for name, doc := range map[string]string{
-		"KEYS for keys":            strings.Replace(keys, `"keys"`, `"KEYS"`, 1),
-		"two keys":                 `{"keys":[],` + keys[1:],
-		"keys not a list":          `{"keys":{}}`,
-		"keys null":                `{"keys":null}`,
-		"something after the set":  keys + "x",
-		"two members in one key":   strings.Replace(keys, `"kty":"EC"`, `"kty":"EC","x":"","kty":"EC"`, 1),
-		"Kty for kty":              strings.Replace(keys, `"kty"`, `"Kty"`, 1),
-		"a key id that is no text": strings.Replace(keys, `"p256"`, `7`, 1),
+		"KEYS for keys":             strings.Replace(keys, `"keys"`, `"KEYS"`, 1),
+		"two keys":                  `{"keys":[],` + keys[1:],
+		"keys not a list":           `{"keys":{}}`,
+		"keys null":                 `{"keys":null}`,
+		"something after the set":   keys + "x",
+		"two members in one key":    strings.Replace(keys, `"kty":"EC"`, `"kty":"EC","x":"","kty":"EC"`, 1),
+		"Kty for kty":               strings.Replace(keys, `"kty"`, `"Kty"`, 1),
+		"a key id that is a number": strings.Replace(keys, `"p256"`, `7`, 1),
 	} {
 		if k, err := parseKeySet([]byte(doc)); err == nil {
 			t.Errorf("%s: accepted with %d keys", name, len(k))
@@ -160,27 +168,32 @@ func TestDocumentsOfIssuersAreReadStrictly(t *testing.T) {
 	issuer := a.URL + "/realm"
 	a.put("/keys", []byte(keys))
 	for name, tc := range map[string]struct{ doc, want string }{
-		"unknown members":  {`{"issuer":"` + issuer + `","x":[1,{"a":null}],"jwks_uri":"` + a.URL + `/keys"}`, "accepted"},
-		"two issuers":      {`{"issuer":"https://evil.example","issuer":"` + issuer + `","jwks_uri":"` + a.URL + `/keys"}`, CodeIssuerUnavailable},
-		"two jwks_uri":     {`{"issuer":"` + issuer + `","jwks_uri":"https://evil.example/keys","jwks_uri":"` + a.URL + `/keys"}`, CodeIssuerUnavailable},
-		"JWKS_URI":         {`{"issuer":"` + issuer + `","JWKS_URI":"` + a.URL + `/keys"}`, CodeIssuerUnavailable},
-		"Issuer":           {`{"Issuer":"` + issuer + `","jwks_uri":"` + a.URL + `/keys"}`, CodeIssuerUnavailable},
-		"text after it":    {`{"issuer":"` + issuer + `","jwks_uri":"` + a.URL + `/keys"} {}`, CodeIssuerUnavailable},
-		"jwks_uri a list":  {`{"issuer":"` + issuer + `","jwks_uri":["` + a.URL + `/keys"]}`, CodeIssuerUnavailable},
-		"not UTF-8 inside": {`{"issuer":"` + issuer + `","jwks_uri":"` + a.URL + `/keys","x":"` + "\xff" + `"}`, CodeIssuerUnavailable},
+		"unknown members": {`{"issuer":"` + issuer + `","x":[1,{"a":null}],"jwks_uri":"` + a.URL +
+			`/keys"}`, "accepted"},
+		"two issuers": {`{"issuer":"https://evil.example","issuer":"` + issuer + `","jwks_uri":"` + a.URL +
+			`/keys"}`, CodeIssuerUnavailable},
+		"two jwks_uri": {`{"issuer":"` + issuer + `","jwks_uri":"https://evil.example/keys","jwks_uri":"` + a.URL +
+			`/keys"}`, CodeIssuerUnavailable},
+		"JWKS_URI":        {`{"issuer":"` + issuer + `","JWKS_URI":"` + a.URL + `/keys"}`, CodeIssuerUnavailable},
+		"Issuer":          {`{"Issuer":"` + issuer + `","jwks_uri":"` + a.URL + `/keys"}`, CodeIssuerUnavailable},
+		"text after it":   {`{"issuer":"` + issuer + `","jwks_uri":"` + a.URL + `/keys"} {}`, CodeIssuerUnavailable},
+		"jwks_uri a list": {`{"issuer":"` + issuer + `","jwks_uri":["` + a.URL + `/keys"]}`, CodeIssuerUnavailable},
+		"not UTF-8 inside": {`{"issuer":"` + issuer + `","jwks_uri":"` + a.URL + `/keys","x":"` + "\xff" + `"}`,
+			CodeIssuerUnavailable},
 	} {
 		a.put("/realm/.well-known/openid-configuration", []byte(tc.doc))
 		cfg := Default()
 		cfg.TrustRootsFile = a.roots(t)
 		cfg.Issuers = []IssuerConfig{{Issuer: issuer, Audiences: []string{"us"}}}
-		tok := signText(t, `{"alg":"ES256"}`, fmt.Sprintf(`{"iss":%q,"aud":"us","sub":"bss","exp":%d}`, issuer, time.Now().Unix()+900))
+		tok := signText(t, `{"alg":"ES256"}`, fmt.Sprintf(`{"iss":%q,"aud":"us","sub":"bss","exp":%d}`, issuer,
+			time.Now().Unix()+900))
 		if _, err := verifier(t, cfg, nil, Deps{}).Verify(t.Context(), tok); code(err) != tc.want {
 			t.Errorf("%s: Verify = %v, want %s", name, err, tc.want)
 		}
 	}
 }
 
-// rotating is a verifier of one issuer whose key set the test replaces, in a test of faked time.
+// rotating is a verifier of one issuer whose key set the test replaces, in fake time.
 type rotating struct {
 	v       *Verifier
 	mu      sync.Mutex
@@ -194,11 +207,12 @@ func newRotating(t *testing.T, set string) *rotating {
 	r.v = verifier(t, cfg, nil, Deps{})
 	s := newKeySet("https://i.example", nil, nil, "", 24*time.Hour, quiet())
 	s.fetch = r.fetch
-	r.v.issuers["https://i.example"] = &trusted{issuerRule{issuer: "https://i.example", audiences: []string{"us"}, algorithms: defaultAlgorithms}, s}
+	r.v.issuers["https://i.example"] = &trusted{issuerRule{issuer: "https://i.example", audiences: []string{"us"},
+		algorithms: defaultAlgorithms}, s}
 	return r
 }
 
-// TestAnIssuerReplacesItsKey under the same key id, or with none: the next token of the new key makes one fetch.
+// TestAnIssuerReplacesItsKey under the same key id, or without one: the next token of the new key causes one fetch.
 func TestAnIssuerReplacesItsKey(t *testing.T) {
 	signingKeys()
 	for _, kid := range []string{"A", ""} {
@@ -212,7 +226,9 @@ func TestAnIssuerReplacesItsKey(t *testing.T) {
 				if kid != "" {
 					header["kid"] = kid
 				}
-				return sign(t, jwt.SigningMethodRS256, signingKeys()[key], header, map[string]any{"iss": "https://i.example", "aud": "us", "sub": "bss", "exp": time.Now().Add(exp).Unix()})
+				return sign(t, jwt.SigningMethodRS256, signingKeys()[key], header,
+					map[string]any{"iss": "https://i.example", "aud": "us", "sub": "bss",
+						"exp": time.Now().Add(exp).Unix()})
 			}
 			r := newRotating(t, set("rsa1"))
 			check := func(what, tok, want string, most int) {
@@ -234,12 +250,12 @@ func TestAnIssuerReplacesItsKey(t *testing.T) {
 			time.Sleep(time.Hour / 2)
 			before := r.count()
 			for range 500 {
-				check("a token of a stranger's key", token("rsa1", time.Hour), CodeInvalidToken, 1)
+				check("a token of an unknown key", token("rsa1", time.Hour), CodeInvalidToken, 1)
 			}
 			if n := r.count() - before; n > fetchBurst {
 				t.Errorf("key id %q: 500 forged tokens made %d fetches, want at most %d", kid, n, fetchBurst)
 			}
-			// The issuer changes again while somebody forges: the new key counts a pause later.
+			// The issuer changes its key again while tokens are forged: the new key is used one pause later.
 			r.replace(set("rsa1"))
 			time.Sleep(fetchPause)
 			check("a token of the newest key", token("rsa1", time.Hour), "accepted", 1)
@@ -247,14 +263,15 @@ func TestAnIssuerReplacesItsKey(t *testing.T) {
 	}
 }
 
-// TestManyTokensOfANewKeyAtOnce: those that may not fetch wait for the fetch that is under way.
+// TestManyTokensOfANewKeyAtOnce: those that may not fetch wait for the fetch in progress.
 func TestManyTokensOfANewKeyAtOnce(t *testing.T) {
 	signingKeys()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRotating(t, string(mustKeySet(t, "rsa1")))
 		r.v.issuers["https://i.example"].keys.fetch = r.slowly(r.fetch)
 		tok := func(key string) string {
-			return sign(t, jwt.SigningMethodRS256, signingKeys()[key], nil, map[string]any{"iss": "https://i.example", "aud": "us", "sub": "bss", "exp": time.Now().Add(time.Hour).Unix()})
+			return sign(t, jwt.SigningMethodRS256, signingKeys()[key], nil, map[string]any{"iss": "https://i.example",
+				"aud": "us", "sub": "bss", "exp": time.Now().Add(time.Hour).Unix()})
 		}
 		if _, err := r.v.Verify(t.Context(), tok("rsa1")); err != nil {
 			t.Fatal(err)
@@ -271,7 +288,7 @@ func TestManyTokensOfANewKeyAtOnce(t *testing.T) {
 			}
 		})
 		<-first
-		time.Sleep(time.Millisecond) // faked: the fetch is under way
+		time.Sleep(time.Millisecond) // in fake time: the fetch is in progress
 		for range 50 {
 			done.Go(func() {
 				if _, err := r.v.Verify(t.Context(), text); err != nil {
@@ -293,7 +310,7 @@ func (r *rotating) fetch(context.Context) ([]byte, error) {
 	return r.set, nil
 }
 
-// slowly makes fetches that take a second of faked time.
+// slowly returns a fetch that takes a second of fake time.
 func (r *rotating) slowly(fetch func(context.Context) ([]byte, error)) func(context.Context) ([]byte, error) {
 	return func(ctx context.Context) ([]byte, error) {
 		time.Sleep(time.Second)

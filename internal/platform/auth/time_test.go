@@ -14,13 +14,14 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// TestUnknownKeyIDs: a new key is found at once, and a stranger inventing key ids makes one fetch per pause at most.
+// TestUnknownKeyIDs: a new key is found at once, and invented key ids cause at most one fetch per pause.
 func TestUnknownKeyIDs(t *testing.T) {
 	signingKeys()
 	synctest.Test(t, func(t *testing.T) {
 		raw := mustKeySet(t, "rsa1")
 		fetches := 0
-		s := newKeySet("i", func(context.Context) ([]byte, error) { fetches++; return raw, nil }, nil, "", time.Hour*24, quiet())
+		s := newKeySet("i", func(context.Context) ([]byte, error) { fetches++; return raw, nil }, nil, "",
+			time.Hour*24, quiet())
 		find := func(kid string) int {
 			t.Helper()
 			k, err := s.known(t.Context(), kid, "RS256")
@@ -84,7 +85,7 @@ func TestKeysRunOutWithoutTheirIssuer(t *testing.T) {
 			t.Errorf("a key is not used during the outage: %v", err)
 		}
 		if _, err := s.known(t.Context(), "new", "RS256"); err != nil {
-			t.Errorf("an unknown key id during the outage = %v; want that the token is refused, as the set at hand says", err)
+			t.Errorf("an unknown key id during the outage = %v; want no error, because the known set decides", err)
 		}
 		time.Sleep(10 * time.Hour)
 		if _, err := s.known(t.Context(), "rsa1", "RS256"); !errors.Is(err, errNoKeys) {
@@ -93,13 +94,12 @@ func TestKeysRunOutWithoutTheirIssuer(t *testing.T) {
 		setDown(false)
 		time.Sleep(2 * fetchRetry)
 		if k, err := s.known(t.Context(), "rsa1", "RS256"); err != nil || k != 1 {
-			t.Errorf("the issuer is back but its key is not: %v", err)
+			t.Errorf("the issuer is available again but its key is not: %v", err)
 		}
 	})
 }
 
-// TestKeyRotation: at every moment every token that has not expired verifies on a second node, and old keys go.
-// rotateKey makes a new signing key.
+// rotateKey creates a new signing key.
 func rotateKey(ctx context.Context, i *Issuer) error {
 	if _, err := i.addKey(ctx); err != nil {
 		return err
@@ -107,6 +107,7 @@ func rotateKey(ctx context.Context, i *Issuer) error {
 	return i.keys.refresh(ctx)
 }
 
+// TestKeyRotation: at any time every token that has not expired verifies on a second node, and old keys are deleted.
 func TestKeyRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, ring := &memory{}, keyring(t)
@@ -168,16 +169,18 @@ func TestKeyRotation(t *testing.T) {
 			time.Sleep(15 * time.Minute)
 		}
 		if len(kids) < 4 {
-			t.Errorf("%d keys were made in three days with a life of one day and one rotation by hand, want at least 4", len(kids))
+			t.Errorf("%d keys were created in three days with a lifetime of one day and one rotation by hand, "+
+				"want at least 4", len(kids))
 		}
-		if _, err := v1.Verify(t.Context(), live[0].text); code(err) != CodeInvalidToken && code(err) != CodeExpiredToken {
+		if _, err := v1.Verify(t.Context(), live[0].text); code(err) != CodeInvalidToken &&
+			code(err) != CodeExpiredToken {
 			t.Errorf("a token of three days ago = %v", err)
 		}
 	})
 }
 
-// TestNewKeysArePublishedBeforeTheySign: others who check our tokens keep our key set for a while; a key that signed at once
-// would be unknown to them.
+// TestNewKeysArePublishedBeforeTheySign: other systems that verify our tokens cache our key set; a key that signed at
+// once would be unknown to them.
 func TestNewKeysArePublishedBeforeTheySign(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
@@ -231,8 +234,8 @@ func TestIssuerWithoutDatabase(t *testing.T) {
 	if _, err := v.Verify(t.Context(), s.Reveal()); err != nil {
 		t.Fatal(err)
 	}
-	m.setAway(true)
-	i, v = node() // a restart while the database is away
+	m.setDown(true)
+	i, v = node() // a restart while the database is unavailable
 	if _, err := v.Verify(t.Context(), s.Reveal()); err != nil {
 		t.Errorf("Verify after a restart without the database: %v", err)
 	}
@@ -241,7 +244,7 @@ func TestIssuerWithoutDatabase(t *testing.T) {
 	}
 }
 
-// TestALostKeyringStopsNoSignIn: the keys in the store do not open any more; what was issued stays good.
+// TestALostKeyringStopsNoSignIn: the keys in the store no longer open; issued tokens stay valid.
 func TestALostKeyringStopsNoSignIn(t *testing.T) {
 	m, cfg := &memory{}, Default()
 	var log strings.Builder
@@ -268,12 +271,13 @@ func TestALostKeyringStopsNoSignIn(t *testing.T) {
 		}
 	}
 	if !contains(log.String(), "level=ERROR") || !contains(log.String(), "same keyring") {
-		t.Errorf("nobody is told: %s", &log)
+		t.Errorf("the log does not report it: %s", &log)
 	}
 	if err := second.tend(t.Context()); err != nil || len(m.keys) != 2 {
 		t.Errorf("after tending there are %d keys (%v), want 2", len(m.keys), err)
 	}
-	if _, _, err := second.IssueToken(t.Context(), "test", RoleRead); err != nil || strings.Count(log.String(), "level=ERROR") != 1 {
+	if _, _, err := second.IssueToken(t.Context(), "test", RoleRead); err != nil ||
+		strings.Count(log.String(), "level=ERROR") != 1 {
 		t.Errorf("again: %v\n%s", err, &log)
 	}
 	third, v := node(quiet())
@@ -317,29 +321,36 @@ func TestRevokedClientsTokensStop(t *testing.T) {
 			}
 		}
 		if m.asked != asked {
-			t.Errorf("50 checks asked the store %d times, want to be remembered", m.asked-asked)
+			t.Errorf("50 checks asked the store %d times, want the client to be remembered", m.asked-asked)
 		}
 		if err := c2.Revoke(t.Context(), cl.ID); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(clientMemory)
-		if _, err := v.Verify(t.Context(), tok.Reveal()); code(err) != CodeInvalidToken || !contains(err.Error(), "revoked") {
+		if _, err := v.Verify(t.Context(), tok.Reveal()); code(err) != CodeInvalidToken ||
+			!contains(err.Error(), "revoked") {
 			t.Errorf("Verify %v after the client was revoked = %v", clientMemory, err)
 		}
-		m.setAway(true)
+		m.setDown(true)
 		time.Sleep(time.Minute)
 		if _, err := v.Verify(t.Context(), tok.Reveal()); code(err) != CodeInvalidToken {
-			t.Errorf("a revoked client is let in again while the store is away: %v", err)
+			t.Errorf("a revoked client is accepted again while the store is unavailable: %v", err)
 		}
-		m.setAway(false)
-		if err := c1.Revoke(t.Context(), "nobody"); code(err) != CodeClientNotFound {
+		m.setDown(false)
+		if err := c1.Revoke(t.Context(), "unknown"); code(err) != CodeClientNotFound {
 			t.Errorf("Revoke of an unknown client = %v", err)
 		}
 		for _, bad := range []struct {
 			name  string
 			roles []Role
 			want  string
-		}{{"", []Role{RoleRead}, CodeInvalidClientName}, {"a\nb", []Role{RoleRead}, CodeInvalidClientName}, {"a", nil, CodeInvalidRole}, {"a", []Role{"Root"}, CodeInvalidRole}, {"a", []Role{"read"}, CodeInvalidRole}} {
+		}{
+			{"", []Role{RoleRead}, CodeInvalidClientName},
+			{"a\nb", []Role{RoleRead}, CodeInvalidClientName},
+			{"a", nil, CodeInvalidRole},
+			{"a", []Role{"Root"}, CodeInvalidRole},
+			{"a", []Role{"read"}, CodeInvalidRole},
+		} {
 			if _, _, err := c1.Create(t.Context(), bad.name, bad.roles); code(err) != bad.want {
 				t.Errorf("Create(%q, %v) = %v, want %s", bad.name, bad.roles, err, bad.want)
 			}
@@ -378,7 +389,7 @@ func TestLimiterSharedByTwoNodes(t *testing.T) {
 		}
 		time.Sleep(wait)
 		if a.Allow(t.Context()) != 0 {
-			t.Error("still refused after waiting as long as told")
+			t.Error("still refused after waiting for the time returned")
 		}
 		if b.Allow(t.Context()) == 0 {
 			t.Error("the other node does not know of the request just allowed")
@@ -428,7 +439,7 @@ func TestLimiterWithoutStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
 		l := NewLimiter(m, "api", 100, time.Minute, quiet(), nil)
-		m.setAway(true)
+		m.setDown(true)
 		allowed := 0
 		for range 300 {
 			if l.Allow(t.Context()) == 0 {
@@ -438,29 +449,29 @@ func TestLimiterWithoutStore(t *testing.T) {
 		if allowed != 100 {
 			t.Errorf("%d requests allowed locally, want 100", allowed)
 		}
-		m.setAway(false)
+		m.setDown(false)
 		for i := range 100 {
 			if l.Allow(t.Context()) != 0 {
-				t.Fatalf("request %d: the shared limit is not used when the store is back", i+1)
+				t.Fatalf("request %d: the shared limit is not used when the store is available again", i+1)
 			}
 		}
-		m.setAway(true)
+		m.setDown(true)
 		if l.Allow(t.Context()) == 0 {
-			t.Error("what went through the shared limit does not count when the store goes away")
+			t.Error("requests allowed by the shared limit do not count when the store becomes unavailable")
 		}
-		m.setAway(false)
+		m.setDown(false)
 		alone := NewLimiter(nil, "api", 2, time.Minute, quiet(), nil)
 		for i, want := range []bool{true, true, false} {
 			if got := alone.Allow(t.Context()) == 0; got != want {
 				t.Errorf("request %d of a limit of two on a single node: allowed %v, want %v", i+1, got, want)
 			}
 		}
-		// A clock that was a day ahead must not lock everybody out.
+		// A clock that was a day ahead must not block all requests.
 		if _, err := m.SwapLimitState(t.Context(), "k", 0, time.Now().Add(24*time.Hour).UnixMicro()); err != nil {
 			t.Fatal(err)
 		}
 		if NewLimiter(m, "k", 2, time.Minute, quiet(), nil).Allow(t.Context()) != 0 {
-			t.Error("a number far in the future locks everybody out")
+			t.Error("a number far in the future blocks all requests")
 		}
 	})
 }
@@ -481,7 +492,7 @@ func TestThrottleForgetsAndIsBounded(t *testing.T) {
 		}
 		time.Sleep(wait)
 		if g.blocked(a) > 0 {
-			t.Error("still blocked after waiting as long as told")
+			t.Error("still blocked after waiting for the time returned")
 		}
 		g.failed(netip.MustParseAddr("2001:db8::1"))
 		g.failed(netip.MustParseAddr("2001:db8::2"))

@@ -26,15 +26,15 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/secret"
 )
 
-// MaxTokenBytes bounds a bearer token. Entra's have 1–2 KB.
+// MaxTokenBytes is the maximum size of a bearer token. Entra's have 1–2 KB.
 const MaxTokenBytes = 16 << 10
 
-// Deps is what a Verifier and an Issuer stand on.
+// Deps holds the dependencies of a Verifier and an Issuer.
 type Deps struct {
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // may be nil
 	Keyring *secret.Keyring       // seals key sets and signing keys
-	// CacheDir is the directory for key sets; empty keeps them in memory only.
+	// CacheDir is the directory for key sets. If it is empty they are kept in memory only.
 	CacheDir string
 }
 
@@ -53,8 +53,8 @@ type trusted struct {
 	keys *keySet
 }
 
-// NewVerifier builds a verifier for the issuers of cfg, which is valid, and for embedded unless it is nil. It reads cached
-// key sets from disk and talks to nobody yet.
+// NewVerifier returns a verifier for the issuers of cfg, which must be valid, and for embedded unless it is nil. It
+// reads cached key sets from disk and does not use the network yet.
 func NewVerifier(cfg Config, embedded *Issuer, deps Deps) (*Verifier, error) {
 	client, err := httpClient(cfg.TrustRootsFile)
 	if err != nil {
@@ -72,7 +72,8 @@ func NewVerifier(cfg Config, embedded *Issuer, deps Deps) (*Verifier, error) {
 	}
 	for i := range cfg.Issuers {
 		for _, rule := range cfg.Issuers[i].expand() {
-			v.issuers[rule.issuer] = &trusted{rule, newKeySet(rule.issuer, remote(client, rule), deps.Keyring, deps.CacheDir, cfg.MaxKeyAge, deps.Log)}
+			v.issuers[rule.issuer] = &trusted{rule, newKeySet(rule.issuer, remote(client, rule), deps.Keyring,
+				deps.CacheDir, cfg.MaxKeyAge, deps.Log)}
 		}
 	}
 	if embedded != nil {
@@ -87,26 +88,27 @@ func httpClient(rootsFile string) (*http.Client, error) {
 	if rootsFile != "" {
 		pool, err := x509.SystemCertPool()
 		if err != nil {
-			pool = x509.NewCertPool() // the file's authorities alone
+			pool = x509.NewCertPool() // only the file's authorities
 		}
 		pem, err := os.ReadFile(rootsFile)
 		if err != nil {
 			return nil, fmt.Errorf("trust roots for issuers: %w", err)
 		}
 		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("trust roots for issuers: %s holds no PEM certificate", rootsFile)
+			return nil, fmt.Errorf("trust roots for issuers: %s contains no PEM certificate", rootsFile)
 		}
 		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	return &http.Client{Transport: t, Timeout: fetchTimeout, CheckRedirect: func(req *http.Request, via []*http.Request) error {
-		if len(via) > 3 {
-			return errors.New("more than 3 redirects")
-		}
-		return checkFetchURL(req.URL.String())
-	}}, nil
+	return &http.Client{Transport: t, Timeout: fetchTimeout,
+		CheckRedirect: func(req *http.Request, via []*http.Request) error {
+			if len(via) > 3 {
+				return errors.New("more than 3 redirects")
+			}
+			return checkFetchURL(req.URL.String())
+		}}, nil
 }
 
-// Run keeps every issuer's keys fresh. It blocks until ctx is done and returns nil.
+// Run refreshes every issuer's keys. It blocks until ctx is done and returns nil.
 func (v *Verifier) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, t := range v.issuers {
@@ -120,7 +122,7 @@ func (v *Verifier) Run(ctx context.Context) error {
 	return nil
 }
 
-// token is a JSON Web Token (RFC 7519) in the compact form of RFC 7515 §7.1, read and not yet believed.
+// token is a JSON Web Token (RFC 7519) in the compact form of RFC 7515 §7.1, parsed but not verified.
 type token struct {
 	kid, alg  string
 	signed    string // what the signature is over
@@ -133,7 +135,7 @@ type token struct {
 	notBefore, issuedAt     *time.Time
 }
 
-// parseToken reads a token strictly. Unknown claims and header parameters are ignored, but for critical ones.
+// parseToken reads a token strictly. Unknown claims and header parameters are ignored, except for critical ones.
 func parseToken(text string) (*token, error) {
 	parts := strings.Split(text, ".")
 	if len(parts) != 3 {
@@ -170,7 +172,8 @@ func parseToken(text string) (*token, error) {
 	return t, t.readHeader(r.Object(header, ""), &r)
 }
 
-// numericDate reads a NumericDate (RFC 7519 §2): seconds since 1970, perhaps with a fraction. Nil if it is not there.
+// numericDate reads a NumericDate (RFC 7519 §2): seconds since 1970, possibly with a fraction. It returns nil if the
+// claim is missing.
 func numericDate(r *strictjson.Reader, c *strictjson.Object, name string, required bool) *time.Time {
 	n := c.Take(name, required)
 	if n == nil || !r.Is(n, strictjson.KindNumber, name) {
@@ -186,12 +189,11 @@ func numericDate(r *strictjson.Reader, c *strictjson.Object, name string, requir
 	return &at
 }
 
-// readHeader reads what the signature needs. RFC 7515 §4.1.11: a token with a critical extension that we do not know
-// (we know none) is refused, and b64 is one (RFC 7797 §6). RFC 8725 §3.11: a typ that is not an access token's is
-// refused.
+// readHeader reads what the signature needs. It refuses critical extensions, of which none is supported (RFC 7515
+// §4.1.11), b64, which is one (RFC 7797 §6), and a typ that is not an access token's (RFC 8725 §3.11).
 func (t *token) readHeader(h *strictjson.Object, r *strictjson.Reader) error {
 	if h.Take("crit", false) != nil || h.Take("b64", false) != nil {
-		return invalid("it has critical extensions, of which none is known here")
+		return invalid("it has critical extensions, of which none is supported")
 	}
 	if typ := h.Take("typ", false); typ != nil {
 		switch strings.TrimPrefix(strings.ToLower(typ.Text), "application/") {
@@ -207,25 +209,29 @@ func (t *token) readHeader(h *strictjson.Object, r *strictjson.Reader) error {
 	return nil
 }
 
-// Authorization takes the token out of an Authorization header (RFC 6750 §2.1). Errors: fault.Unauthenticated,
+// Authorization returns the token in an Authorization header (RFC 6750 §2.1). Errors: fault.Unauthenticated,
 // MissingAuthenticationToken.
 func Authorization(headers []string) (string, error) {
 	if len(headers) == 0 {
-		return "", fault.New(fault.Unauthenticated, CodeMissingToken, "the request carries no Authorization header; send \"Authorization: Bearer <token>\"")
+		return "", fault.New(fault.Unauthenticated, CodeMissingToken,
+			"the request has no Authorization header; send \"Authorization: Bearer <token>\"")
 	}
 	if len(headers) > 1 {
-		return "", fault.New(fault.Unauthenticated, CodeMissingToken, "the request carries %d Authorization headers; send one", len(headers))
+		return "", fault.New(fault.Unauthenticated, CodeMissingToken,
+			"the request has %d Authorization headers; send one", len(headers))
 	}
 	scheme, token, _ := strings.Cut(headers[0], " ")
 	token = strings.TrimSpace(token)
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return "", fault.New(fault.Unauthenticated, CodeMissingToken, "the Authorization header is not of the form \"Bearer <token>\"")
+		return "", fault.New(fault.Unauthenticated, CodeMissingToken,
+			"the Authorization header is not of the form \"Bearer <token>\"")
 	}
 	return token, nil
 }
 
-// Verify checks a token and returns who it proves. Errors are fault.Unauthenticated (InvalidAuthenticationToken,
-// ExpiredAuthenticationToken) or fault.Unavailable (IssuerUnavailable: nothing can be said about the token now).
+// Verify checks a token and returns the principal that it proves. Errors are fault.Unauthenticated
+// (InvalidAuthenticationToken, ExpiredAuthenticationToken) or fault.Unavailable (IssuerUnavailable: the token cannot be
+// checked now).
 func (v *Verifier) Verify(ctx context.Context, token string) (*Principal, error) {
 	p, err := v.verify(ctx, token)
 	verdict := "accepted"
@@ -236,8 +242,8 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Principal, error)
 	return p, err
 }
 
-// Authenticate takes the token out of a request's Authorization headers, checks it and returns the principal's id and
-// roles: [Authorization] and [Verifier.Verify] for front ends that know nothing of this package.
+// Authenticate checks the token in a request's Authorization headers and returns the principal's id and roles:
+// [Authorization] and [Verifier.Verify] for front ends that do not depend on this package.
 func (v *Verifier) Authenticate(ctx context.Context, authorization []string) (id string, roles []string, err error) {
 	token, err := Authorization(authorization)
 	if err != nil {
@@ -261,19 +267,20 @@ func (v *Verifier) verify(ctx context.Context, text string) (*Principal, error) 
 	if len(text) > MaxTokenBytes {
 		return nil, invalid("it is longer than %d bytes", MaxTokenBytes)
 	}
-	// All that needs no key comes first, so that a token that is refused anyway causes no fetch.
+	// Checks that need no key come first, so that a token that is refused anyway causes no fetch.
 	tok, err := parseToken(text)
 	if f := (*fault.Error)(nil); errors.As(err, &f) && f.Kind == fault.Unauthenticated {
 		return nil, f
 	} else if err != nil {
-		return nil, invalid("it is not a signed JSON Web Token as RFC 7519 has it: %s", clip(err.Error())).Because(err)
+		return nil, invalid("it is not a signed JSON Web Token (RFC 7519): %s", clip(err.Error())).Because(err)
 	}
 	t := v.issuers[tok.issuer]
 	if t == nil {
-		return nil, invalid("its issuer %s is not one that is trusted here", quote(tok.issuer))
+		return nil, invalid("its issuer %s is not trusted", quote(tok.issuer))
 	}
 	if !slices.Contains(t.rule.algorithms, tok.alg) {
-		return nil, invalid("its algorithm %s is not accepted; accepted are %s", quote(tok.alg), strings.Join(t.rule.algorithms, ", "))
+		return nil, invalid("its algorithm %s is not accepted; use one of %s", quote(tok.alg),
+			strings.Join(t.rule.algorithms, ", "))
 	}
 	p, err := v.claimed(t, tok)
 	if err != nil {
@@ -286,7 +293,8 @@ func (v *Verifier) verify(ctx context.Context, text string) (*Principal, error) 
 	switch {
 	case err != nil:
 		return nil, fault.New(fault.Unavailable, CodeIssuerUnavailable,
-			"the token's issuer cannot be reached to check the token; try again later").After(fetchPause).Because(err)
+			"the token cannot be checked because its issuer cannot be reached; try again later").
+			After(fetchPause).Because(err)
 	case known == 0:
 		return nil, invalid("its issuer has no key %s for %s", quote(tok.kid), tok.alg)
 	case !fits:
@@ -300,7 +308,7 @@ func (v *Verifier) verify(ctx context.Context, text string) (*Principal, error) 
 	return p, nil
 }
 
-// claimed returns whom a token would prove if its signature is good: it checks the times (RFC 7519 §4.1), the
+// claimed returns the principal that a token proves if its signature is valid: it checks the times (RFC 7519 §4.1), the
 // audience and the tenant.
 func (v *Verifier) claimed(t *trusted, tok *token) (*Principal, error) {
 	now := time.Now()
@@ -311,9 +319,9 @@ func (v *Verifier) claimed(t *trusted, tok *token) (*Principal, error) {
 	case early(tok.notBefore) || early(tok.issuedAt):
 		return nil, invalid("it is not valid yet; check the clocks")
 	case !slices.ContainsFunc(tok.audience, func(a string) bool { return slices.Contains(t.rule.audiences, a) }):
-		return nil, invalid("it was made for another audience (%s)", quote(strings.Join(tok.audience, " ")))
+		return nil, invalid("it was issued for another audience (%s)", quote(strings.Join(tok.audience, " ")))
 	case t.rule.tenant != "" && strings.ToLower(tok.tenant) != t.rule.tenant:
-		return nil, invalid("it was made by another tenant")
+		return nil, invalid("it was issued by another tenant")
 	}
 	p := &Principal{Issuer: tok.issuer, Subject: tok.subject, TenantID: tok.tenant, Expires: tok.expires}
 	if p.ClientID = cmp.Or(tok.clients...); p.ClientID == "" {
@@ -325,7 +333,7 @@ func (v *Verifier) claimed(t *trusted, tok *token) (*Principal, error) {
 	return p, nil
 }
 
-// clip bounds what an unchecked token can put into an answer and the log.
+// clip bounds the text of an unverified token that goes into a response or the log.
 func clip(s string) string {
 	const most = 200
 	if len(s) > most {
@@ -334,7 +342,7 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s, "�")
 }
 
-// quote shows a piece of an unchecked token.
+// quote quotes a part of an unverified token.
 func quote(s string) string {
 	b, err := json.Marshal(clip(s))
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -32,8 +33,9 @@ func TestVerify(t *testing.T) {
 	v := verifier(t, cfg, nil, Deps{})
 
 	now := time.Now()
-	good := map[string]any{"iss": issuer, "aud": "tandem", "tid": tenant, "sub": "s", "azp": "bss", "roles": []string{"ProvisioningAPI.Read", "Other"},
-		"exp": now.Add(time.Hour).Unix(), "nbf": now.Unix(), "iat": now.Unix()}
+	good := map[string]any{"iss": issuer, "aud": "tandem", "tid": tenant, "sub": "s", "azp": "bss",
+		"roles": []string{"ProvisioningAPI.Read", "Other"},
+		"exp":   now.Add(time.Hour).Unix(), "nbf": now.Unix(), "iat": now.Unix()}
 	claims := func(kv ...any) map[string]any {
 		c := maps.Clone(good)
 		for i := 0; i < len(kv); i += 2 {
@@ -48,7 +50,8 @@ func TestVerify(t *testing.T) {
 	k := signingKeys()
 	kid := func(id string) map[string]any { return map[string]any{"kid": id} }
 	rs := func(c map[string]any) string { return sign(t, jwt.SigningMethodRS256, k["rsa1"], kid("rsa1"), c) }
-	publicPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(k["rsa1"].Public()))})
+	publicPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY",
+		Bytes: must(x509.MarshalPKIXPublicKey(k["rsa1"].Public()))})
 	parts := strings.Split(rs(good), ".")
 
 	for _, tc := range []struct {
@@ -59,7 +62,8 @@ func TestVerify(t *testing.T) {
 		{"PS256 with the same key", sign(t, jwt.SigningMethodPS256, k["rsa1"], kid("rsa1"), good), "accepted", ""},
 		{"ES256", sign(t, jwt.SigningMethodES256, k["p256"], kid("p256"), good), "accepted", ""},
 		{"no key id", sign(t, jwt.SigningMethodRS256, k["rsa1"], nil, good), "accepted", ""},
-		{"access token type", sign(t, jwt.SigningMethodRS256, k["rsa1"], map[string]any{"kid": "rsa1", "typ": "at+JWT"}, good), "accepted", ""},
+		{"access token type", sign(t, jwt.SigningMethodRS256, k["rsa1"], map[string]any{"kid": "rsa1", "typ": "at+JWT"},
+			good), "accepted", ""},
 		{"audience with api://", rs(claims("aud", "api://0f0e")), "accepted", ""},
 		{"audience among others", rs(claims("aud", []string{"x", "api://tandem"})), "accepted", ""},
 		{"tenant in upper case", rs(claims("tid", strings.ToUpper(tenant))), "accepted", ""},
@@ -69,16 +73,23 @@ func TestVerify(t *testing.T) {
 		{"not a token", "abc", CodeInvalidToken, "not a signed JSON Web Token"},
 		{"five parts", "a.b.c.d.e", CodeInvalidToken, "not a signed JSON Web Token"},
 		{"too long", strings.Repeat("a", MaxTokenBytes+1), CodeInvalidToken, "longer than"},
-		{"algorithm none", sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, kid("rsa1"), good), CodeInvalidToken, `algorithm "none" is not accepted`},
-		{"HS256 keyed with the public key", sign(t, jwt.SigningMethodHS256, publicPEM, kid("rsa1"), good), CodeInvalidToken, `algorithm "HS256" is not accepted`},
-		{"algorithm outside the list", sign(t, jwt.SigningMethodES384, k["p384"], kid("p384"), good), CodeInvalidToken, `algorithm "ES384" is not accepted`},
-		{"EC key used as RSA", sign(t, jwt.SigningMethodRS256, k["rsa1"], kid("p256"), good), CodeInvalidToken, `no key "p256" for RS256`},
-		{"unknown key id", sign(t, jwt.SigningMethodRS256, k["rsa2"], kid("rsa2"), good), CodeInvalidToken, `no key "rsa2"`},
-		{"another's key under a known id", sign(t, jwt.SigningMethodRS256, k["rsa2"], kid("rsa1"), good), CodeInvalidToken, "signature is wrong"},
-		{"changed payload", parts[0] + "." + strings.Split(rs(claims("azp", "x")), ".")[1] + "." + parts[2], CodeInvalidToken, "signature is wrong"},
+		{"algorithm none", sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, kid("rsa1"), good),
+			CodeInvalidToken, `algorithm "none" is not accepted`},
+		{"HS256 keyed with the public key", sign(t, jwt.SigningMethodHS256, publicPEM, kid("rsa1"), good),
+			CodeInvalidToken, `algorithm "HS256" is not accepted`},
+		{"algorithm outside the list", sign(t, jwt.SigningMethodES384, k["p384"], kid("p384"), good), CodeInvalidToken,
+			`algorithm "ES384" is not accepted`},
+		{"EC key used as RSA", sign(t, jwt.SigningMethodRS256, k["rsa1"], kid("p256"), good), CodeInvalidToken,
+			`no key "p256" for RS256`},
+		{"unknown key id", sign(t, jwt.SigningMethodRS256, k["rsa2"], kid("rsa2"), good), CodeInvalidToken,
+			`no key "rsa2"`},
+		{"another's key under a known id", sign(t, jwt.SigningMethodRS256, k["rsa2"], kid("rsa1"), good),
+			CodeInvalidToken, "signature is wrong"},
+		{"changed payload", parts[0] + "." + strings.Split(rs(claims("azp", "x")), ".")[1] + "." + parts[2],
+			CodeInvalidToken, "signature is wrong"},
 		{"no signature", parts[0] + "." + parts[1] + ".", CodeInvalidToken, "signature is wrong"},
-		{"other issuer", rs(claims("iss", a.URL+"/other")), CodeInvalidToken, "not one that is trusted"},
-		{"no issuer", rs(claims("iss", nil)), CodeInvalidToken, "not one that is trusted"},
+		{"other issuer", rs(claims("iss", a.URL+"/other")), CodeInvalidToken, "is not trusted"},
+		{"no issuer", rs(claims("iss", nil)), CodeInvalidToken, "is not trusted"},
 		{"other audience", rs(claims("aud", "graph")), CodeInvalidToken, "another audience (\"graph\")"},
 		{"no audience", rs(claims("aud", nil)), CodeInvalidToken, "another audience"},
 		{"audience by prefix", rs(claims("aud", "api://tandem2")), CodeInvalidToken, "another audience"},
@@ -88,12 +99,17 @@ func TestVerify(t *testing.T) {
 		{"no expiry", rs(claims("exp", nil)), CodeInvalidToken, "exp is missing"},
 		{"not yet valid", rs(claims("nbf", now.Add(2*time.Minute).Unix())), CodeInvalidToken, "not valid yet"},
 		{"issued in the future", rs(claims("iat", now.Add(2*time.Minute).Unix())), CodeInvalidToken, "not valid yet"},
-		{"names nobody", rs(claims("sub", nil, "azp", nil)), CodeInvalidToken, "names no client"},
+		{"names no client", rs(claims("sub", nil, "azp", nil)), CodeInvalidToken, "names no client"},
 		{"claim of a wrong type", rs(claims("tid", 7)), CodeInvalidToken, "not a signed JSON Web Token"},
-		{"critical extension", sign(t, jwt.SigningMethodRS256, k["rsa1"], map[string]any{"kid": "rsa1", "crit": []string{"b64"}}, good), CodeInvalidToken, "critical extensions"},
-		{"type of another kind of token", sign(t, jwt.SigningMethodRS256, k["rsa1"], map[string]any{"kid": "rsa1", "typ": "logout+jwt"}, good), CodeInvalidToken, "its type is"},
-		{"key id of a wrong type", sign(t, jwt.SigningMethodRS256, k["rsa1"], map[string]any{"kid": 1}, good), CodeInvalidToken, "kid is a number"},
-		{"key given in the token", sign(t, jwt.SigningMethodRS256, k["rsa2"], map[string]any{"kid": "mine", "jku": a.URL + "/evil", "jwk": map[string]any{"kty": "RSA"}}, good), CodeInvalidToken, `no key "mine"`},
+		{"critical extension", sign(t, jwt.SigningMethodRS256, k["rsa1"],
+			map[string]any{"kid": "rsa1", "crit": []string{"b64"}}, good), CodeInvalidToken, "critical extensions"},
+		{"type of another kind of token", sign(t, jwt.SigningMethodRS256, k["rsa1"],
+			map[string]any{"kid": "rsa1", "typ": "logout+jwt"}, good), CodeInvalidToken, "its type is"},
+		{"key id of a wrong type", sign(t, jwt.SigningMethodRS256, k["rsa1"], map[string]any{"kid": 1}, good),
+			CodeInvalidToken, "kid is a number"},
+		{"key given in the token", sign(t, jwt.SigningMethodRS256, k["rsa2"],
+			map[string]any{"kid": "mine", "jku": a.URL + "/evil", "jwk": map[string]any{"kty": "RSA"}}, good),
+			CodeInvalidToken, `no key "mine"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p, err := v.Verify(t.Context(), tc.token)
@@ -102,11 +118,13 @@ func TestVerify(t *testing.T) {
 			}
 			if err != nil {
 				if f := fault.As(err); f.Kind != fault.Unauthenticated || !contains(f.Message, tc.part) {
-					t.Errorf("Verify = kind %v, message %q; want unauthenticated and %q in it", f.Kind, f.Message, tc.part)
+					t.Errorf("Verify = kind %v, message %q; want unauthenticated and %q in it", f.Kind,
+						f.Message, tc.part)
 				}
 				return
 			}
-			if p.ClientID != "bss" || p.Issuer != issuer || !hasAny(p, RoleRead) || hasAny(p, RoleAdmin, RoleWrite) || p.ID() != "bss@"+issuer {
+			if p.ClientID != "bss" || p.Issuer != issuer || !hasAny(p, RoleRead) || hasAny(p, RoleAdmin, RoleWrite) ||
+				p.ID() != "bss@"+issuer {
 				t.Errorf("principal = %+v", p)
 			}
 		})
@@ -129,21 +147,27 @@ func TestEntraTenantAcceptsBothFormsOfOneTenant(t *testing.T) {
 	a.put("/keys", mustKeySet(t, "rsa1"))
 	cfg := Default()
 	cfg.TrustRootsFile = a.roots(t)
-	cfg.Issuers = []IssuerConfig{{EntraTenantID: strings.ToUpper(tenant), Audiences: []string{"11112222-aaaa"}, LoginURL: a.URL, StsURL: sts}}
+	cfg.Issuers = []IssuerConfig{{EntraTenantID: strings.ToUpper(tenant), Audiences: []string{"11112222-aaaa"},
+		LoginURL: a.URL, StsURL: sts}}
 	v := verifier(t, cfg, nil, Deps{})
 	token := func(iss, aud, tid string, more map[string]any) string {
-		c := map[string]any{"iss": iss, "aud": aud, "tid": tid, "sub": "object id", "exp": time.Now().Add(time.Hour).Unix(), "roles": []string{"ProvisioningAPI.Admin"}}
+		c := map[string]any{"iss": iss, "aud": aud, "tid": tid, "sub": "object id",
+			"exp": time.Now().Add(time.Hour).Unix(), "roles": []string{"ProvisioningAPI.Admin"}}
 		maps.Copy(c, more)
 		return sign(t, jwt.SigningMethodRS256, signingKeys()["rsa1"], map[string]any{"kid": "rsa1"}, c)
 	}
 	for _, tc := range []struct {
 		name, token, want string
 	}{
-		{"version 1: appid and api:// audience", token(v1, "api://11112222-aaaa", tenant, map[string]any{"appid": "app"}), "accepted"},
-		{"version 2: azp and bare audience", token(v2, "11112222-aaaa", tenant, map[string]any{"azp": "app"}), "accepted"},
-		{"version 2 of another tenant", token(strings.Replace(v2, "a7f4", "b7f4", 1), "11112222-aaaa", "b"+tenant[1:], nil), CodeInvalidToken},
+		{"version 1: appid and api:// audience", token(v1, "api://11112222-aaaa", tenant,
+			map[string]any{"appid": "app"}), "accepted"},
+		{"version 2: azp and bare audience", token(v2, "11112222-aaaa", tenant, map[string]any{"azp": "app"}),
+			"accepted"},
+		{"version 2 of another tenant", token(strings.Replace(v2, "a7f4", "b7f4", 1), "11112222-aaaa", "b"+tenant[1:],
+			nil), CodeInvalidToken},
 		{"our issuer, another tenant's tid", token(v2, "11112222-aaaa", "b"+tenant[1:], nil), CodeInvalidToken},
-		{"version 1 without the last slash", token(strings.TrimSuffix(v1, "/"), "11112222-aaaa", tenant, nil), CodeInvalidToken},
+		{"version 1 without the last slash", token(strings.TrimSuffix(v1, "/"), "11112222-aaaa", tenant, nil),
+			CodeInvalidToken},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p, err := v.Verify(t.Context(), tc.token)
@@ -157,15 +181,20 @@ func TestEntraTenantAcceptsBothFormsOfOneTenant(t *testing.T) {
 	}
 	// The public cloud's names, from the defaults.
 	rules := (&IssuerConfig{EntraTenantID: tenant, Audiences: []string{"x"}}).expand()
-	if got := []string{rules[0].issuer, rules[0].discovery, rules[1].issuer, rules[1].discovery}; strings.Join(got, " ") !=
-		"https://sts.windows.net/"+tenant+"/ https://login.microsoftonline.com/"+tenant+"/.well-known/openid-configuration "+
-			"https://login.microsoftonline.com/"+tenant+"/v2.0 https://login.microsoftonline.com/"+tenant+"/v2.0/.well-known/openid-configuration" {
-		t.Errorf("issuers of the public cloud = %q", got)
+	got := []string{rules[0].issuer, rules[0].discovery, rules[1].issuer, rules[1].discovery}
+	want := []string{
+		"https://sts.windows.net/" + tenant + "/",
+		"https://login.microsoftonline.com/" + tenant + "/.well-known/openid-configuration",
+		"https://login.microsoftonline.com/" + tenant + "/v2.0",
+		"https://login.microsoftonline.com/" + tenant + "/v2.0/.well-known/openid-configuration",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("issuers of the public cloud = %q, want %q", got, want)
 	}
 }
 
-// TestIssuerOutage: with the issuer gone tokens are still checked, also after a restart, from the sealed file; what cannot
-// be checked is 503, not 401.
+// TestIssuerOutage: while the issuer is unavailable tokens are still checked with the sealed file, also after a
+// restart; a token that cannot be checked is answered 503, not 401.
 func TestIssuerOutage(t *testing.T) {
 	a := newAuthority(t)
 	issuer := a.URL + "/realm"
@@ -181,7 +210,8 @@ func TestIssuerOutage(t *testing.T) {
 
 	a.down.Store(true)
 	_, err := start(dir).Verify(t.Context(), token)
-	if f := fault.As(err); err == nil || f.Kind != fault.Unavailable || f.Code != CodeIssuerUnavailable || f.RetryAfter <= 0 {
+	if f := fault.As(err); err == nil || f.Kind != fault.Unavailable || f.Code != CodeIssuerUnavailable ||
+		f.RetryAfter <= 0 {
 		t.Fatalf("Verify before the issuer was ever reached = %v; want IssuerUnavailable with a time to wait", err)
 	}
 	a.down.Store(false)
@@ -190,7 +220,7 @@ func TestIssuerOutage(t *testing.T) {
 	}
 	a.Close()
 	if _, err := start(dir).Verify(t.Context(), token); err != nil {
-		t.Errorf("Verify after a restart with the issuer away: %v", err)
+		t.Errorf("Verify after a restart without the issuer: %v", err)
 	}
 
 	files, err := os.ReadDir(dir)
@@ -210,11 +240,12 @@ func TestIssuerOutage(t *testing.T) {
 		t.Fatal(err)
 	}
 	log, text := logged()
-	if _, err := verifier(t, cfg, nil, Deps{Keyring: ring, CacheDir: dir, Log: log}).Verify(t.Context(), token); code(err) != CodeIssuerUnavailable {
+	v := verifier(t, cfg, nil, Deps{Keyring: ring, CacheDir: dir, Log: log})
+	if _, err := v.Verify(t.Context(), token); code(err) != CodeIssuerUnavailable {
 		t.Errorf("Verify with a changed key file = %v; want that it is not used", err)
 	}
 	if !contains(text(), "cannot be used") {
-		t.Errorf("the log does not tell of the changed file: %s", text())
+		t.Errorf("the log does not report the changed file: %s", text())
 	}
 }
 
@@ -225,13 +256,16 @@ func TestDiscoveryIsDistrusted(t *testing.T) {
 		map[string]any{"iss": issuer, "aud": "tandem", "sub": "bss", "exp": time.Now().Add(time.Hour).Unix()})
 	keys := string(mustKeySet(t, "rsa1"))
 	for _, tc := range []struct{ name, document, keys, want string }{
-		{"another issuer's document", `{"issuer":"https://evil.example","jwks_uri":"` + a.URL + `/keys"}`, keys, "is that of issuer"},
+		{"another issuer's document", `{"issuer":"https://evil.example","jwks_uri":"` + a.URL + `/keys"}`, keys,
+			"is for issuer"},
 		{"keys over plain HTTP", `{"issuer":"` + issuer + `","jwks_uri":"http://192.0.2.1/keys"}`, keys, "plain HTTP"},
 		{"no key set named", `{"issuer":"` + issuer + `"}`, keys, "jwks_uri is missing"},
 		{"not JSON", `<html>`, keys, "discovery document"},
 		{"huge document", `{"issuer":"` + strings.Repeat("x", maxDiscoveryBytes) + `"}`, keys, "more than"},
-		{"empty key set", `{"issuer":"` + issuer + `","jwks_uri":"` + a.URL + `/keys"}`, `{"keys":[]}`, "no usable key"},
-		{"huge key set", `{"issuer":"` + issuer + `","jwks_uri":"` + a.URL + `/keys"}`, `{"keys":["` + strings.Repeat("x", maxKeySetBytes) + `"]}`, "more than"},
+		{"empty key set", `{"issuer":"` + issuer + `","jwks_uri":"` + a.URL + `/keys"}`, `{"keys":[]}`,
+			"no usable key"},
+		{"huge key set", `{"issuer":"` + issuer + `","jwks_uri":"` + a.URL + `/keys"}`, `{"keys":["` +
+			strings.Repeat("x", maxKeySetBytes) + `"]}`, "more than"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			a.put("/realm/.well-known/openid-configuration", []byte(tc.document))
@@ -244,21 +278,23 @@ func TestDiscoveryIsDistrusted(t *testing.T) {
 				t.Errorf("Verify = %v; want IssuerUnavailable because of %q", err, tc.want)
 			}
 			if f := fault.As(err); contains(f.Message, "evil") || contains(f.Message, a.URL) {
-				t.Errorf("the public message tells too much: %s", f.Message)
+				t.Errorf("the public message reveals too much: %s", f.Message)
 			}
 		})
 	}
 }
 
-// TestKeysOfOtherIssuersInASharedSet: Entra publishes keys of several issuers in one set and notes whose each is.
+// TestKeysOfOtherIssuersInASharedSet: Entra publishes keys of several issuers in one set and names the owner of each.
 func TestKeysOfOtherIssuersInASharedSet(t *testing.T) {
 	issuer := "https://login.example/" + tenant + "/v2.0"
 	key := func(kid, issuer string) string {
 		k := strings.TrimSuffix(string(must(encodeKey(kid, "", signingKeys()["p256"].Public()))), "}")
 		return k + `,"issuer":"` + issuer + `"}`
 	}
-	set := `{"keys":[` + key("ours", issuer) + "," + key("any", "https://login.example/{tenantid}/v2.0") + "," + key("other", "https://login.example/other/v2.0") + `]}`
-	s := newKeySet(issuer, func(context.Context) ([]byte, error) { return []byte(set), nil }, nil, "", time.Hour, quiet())
+	set := `{"keys":[` + key("ours", issuer) + "," + key("any", "https://login.example/{tenantid}/v2.0") + "," +
+		key("other", "https://login.example/other/v2.0") + `]}`
+	s := newKeySet(issuer, func(context.Context) ([]byte, error) { return []byte(set), nil }, nil, "",
+		time.Hour, quiet())
 	for kid, want := range map[string]int{"ours": 1, "any": 1, "other": 0} {
 		if k, err := s.known(t.Context(), kid, "ES256"); err != nil || k != want {
 			t.Errorf("key %q: %d keys, %v; want %d", kid, k, err, want)
@@ -266,7 +302,7 @@ func TestKeysOfOtherIssuersInASharedSet(t *testing.T) {
 	}
 }
 
-// TestKeySetsAreNotWrittenWithoutNeed: the embedded issuer's set is looked at every half minute.
+// TestKeySetsAreNotWrittenWithoutNeed: the embedded issuer's set is refreshed every half minute.
 func TestKeySetsAreNotWrittenWithoutNeed(t *testing.T) {
 	dir, ring := t.TempDir(), keyring(t)
 	raw := mustKeySet(t, "p256")
@@ -312,11 +348,12 @@ func TestRunBlocksWithoutOtherIssuers(t *testing.T) {
 func TestKeySetsLeaveOutUnusableKeys(t *testing.T) {
 	ec := signingKeys()["p256"].Public().(*ecdsa.PublicKey)
 	good := string(must(encodeKey("good", "", ec)))
+	rsaKey := string(must(encodeKey("x", "", signingKeys()["rsa1"].Public().(*rsa.PublicKey))))
 	for _, tc := range []struct{ name, key string }{
 		{"encryption key", strings.Replace(good, `"sig"`, `"enc"`, 1)},
 		{"symmetric key", `{"kty":"oct","k":"AAAA"}`},
 		{"short RSA key", `{"kty":"RSA","n":"` + strings.Repeat("A", 20) + `8","e":"AQAB"}`},
-		{"even exponent", strings.Replace(string(must(encodeKey("x", "", signingKeys()["rsa1"].Public().(*rsa.PublicKey)))), `"AQAB"`, `"AQAC"`, 1)},
+		{"even exponent", strings.Replace(rsaKey, `"AQAB"`, `"AQAC"`, 1)},
 		{"point off the curve", strings.Replace(good, `"y":"`, `"y":"A`, 1)},
 		{"unknown curve", strings.Replace(good, "P-256", "secp256k1", 1)},
 		{"not an object", `7`},
@@ -327,7 +364,7 @@ func TestKeySetsLeaveOutUnusableKeys(t *testing.T) {
 			}
 			keys, err := parseKeySet([]byte(`{"keys":[` + tc.key + `,` + strings.Replace(good, "good", "g2", 1) + `]}`))
 			if err != nil || len(keys) != 1 || keys[0].id != "g2" {
-				t.Errorf("beside a good key: %v, %v; want the good one alone", keys, err)
+				t.Errorf("next to a good key: %v, %v; want only the good one", keys, err)
 			}
 		})
 	}
@@ -365,20 +402,28 @@ func TestAuthenticate(t *testing.T) {
 	}
 	v := verifier(t, Default(), i, Deps{})
 	id, roles, err := v.Authenticate(t.Context(), []string{"Bearer " + s.Reveal()})
-	if err != nil || id != "local:cli@"+Default().Embedded.Issuer || strings.Join(roles, " ") != "ProvisioningAPI.Read ProvisioningAPI.Write" {
+	if err != nil || id != "local:cli@"+Default().Embedded.Issuer ||
+		strings.Join(roles, " ") != "ProvisioningAPI.Read ProvisioningAPI.Write" {
 		t.Errorf("Authenticate = %q, %q, %v", id, roles, err)
 	}
 	if _, _, err := v.Authenticate(t.Context(), nil); code(err) != CodeMissingToken {
 		t.Errorf("Authenticate without a header = %v", err)
 	}
 	if _, _, err := v.Authenticate(t.Context(), []string{"Bearer x"}); code(err) != CodeInvalidToken {
-		t.Errorf("Authenticate with nonsense = %v", err)
+		t.Errorf("Authenticate with an invalid token = %v", err)
 	}
 }
 
 func TestParseRole(t *testing.T) {
-	for s, want := range map[string]Role{"Read": RoleRead, "admin": RoleAdmin, "ProvisioningAPI.Write": RoleWrite, "Management.Admin": RoleManagementAdmin,
-		"Management.read": "", "": "", "Root": ""} {
+	for s, want := range map[string]Role{
+		"Read":                  RoleRead,
+		"admin":                 RoleAdmin,
+		"ProvisioningAPI.Write": RoleWrite,
+		"Management.Admin":      RoleManagementAdmin,
+		"Management.read":       "",
+		"":                      "",
+		"Root":                  "",
+	} {
 		if r, err := ParseRole(s); r != want || (err == nil) != (want != "") {
 			t.Errorf("ParseRole(%q) = %q, %v; want %q", s, r, err, want)
 		}
@@ -405,13 +450,14 @@ func TestConfigProblemsAreAllReported(t *testing.T) {
 	for _, err := range cfg.Validate() {
 		targets = append(targets, fault.As(err).Target)
 	}
-	want := "clockSkew embedded.audience embedded.algorithm issuers[0].issuer issuers[0].audiences issuers[1].entraTenantId issuers[2].algorithms[1] issuers[2].issuer issuers[4].issuer issuers[5].issuer"
+	want := "clockSkew embedded.audience embedded.algorithm issuers[0].issuer issuers[0].audiences " +
+		"issuers[1].entraTenantId issuers[2].algorithms[1] issuers[2].issuer issuers[4].issuer issuers[5].issuer"
 	if got := strings.Join(targets, " "); got != want {
 		t.Errorf("problems at\n%s, want\n%s", got, want)
 	}
 	cfg = Default()
 	cfg.Embedded.Enabled = false
-	if p := cfg.Validate(); len(p) != 1 || !contains(p[0].Error(), "nobody could sign in") {
+	if p := cfg.Validate(); len(p) != 1 || !contains(p[0].Error(), "no client could sign in") {
 		t.Errorf("without any issuer: %v", p)
 	}
 }

@@ -19,9 +19,9 @@ import (
 //
 // Rows form a chain: each holds the hash of the row before it, and its own hash is SHA-256 over all its fields and that
 // hash, so a row cannot be altered, removed, added or moved without breaking every hash after it. The last hash is also
-// kept in a row of its own (the head), so that rows missing at the end are seen. Whoever can write both the log and the
-// head can cut off the end, or write the whole log anew; against that, note an AuditHead outside this database now and
-// then, and hand it to VerifyAudit.
+// kept in a row of its own (the head), so that rows missing at the end are detected. Whoever can write both the log and
+// the head can cut off the end or rewrite the whole log. To detect that, store an AuditHead outside this database from
+// time to time and pass it to VerifyAudit.
 type AuditRecord struct {
 	Seq     int64 // 1 for the first row, no gaps
 	At      time.Time
@@ -30,15 +30,15 @@ type AuditRecord struct {
 	Target  string // what was changed
 	Items   int64  // how many resources
 	Digest  [32]byte
-	Summary string // JSON for people
+	Summary string // JSON for readers of the log
 	Prev    [32]byte
 	Hash    [32]byte
 
-	unreadable string // what of the stored row is no value of its column's kind
+	unreadable string // which column of the stored row has a value of the wrong type
 }
 
-// sum computes the row's hash. Every field goes in with its length before it, so that no two different rows have the same
-// encoding.
+// sum computes the row's hash. Every string is preceded by its length and all other fields have a fixed length, so that
+// no two different rows have the same encoding.
 func (r *AuditRecord) sum() [32]byte {
 	var b []byte
 	str := func(s string) {
@@ -60,8 +60,8 @@ func (r *AuditRecord) sum() [32]byte {
 	return sha256.Sum256(b)
 }
 
-// Audit appends r to the audit log when the transaction commits. Seq, Prev and Hash are filled in then; At is cut to
-// microseconds.
+// Audit appends r to the audit log when the transaction commits. Seq, Prev and Hash are filled in then; At is
+// truncated to microseconds.
 func (t *Tx) Audit(r AuditRecord) {
 	r.At = r.At.UTC().Truncate(time.Microsecond)
 	for _, f := range []*string{&r.Actor.Kind, &r.Actor.ID, &r.Actor.RequestID, &r.Action, &r.Target, &r.Summary} {
@@ -72,14 +72,15 @@ func (t *Tx) Audit(r AuditRecord) {
 	t.Last(LastAudit, t.appendAudit)
 }
 
-// AuditOf appends a row about what the actor of ctx does: what, as JSON, is its summary, and holds nothing secret.
+// AuditOf appends a row about an action of the actor of ctx. what, as JSON, is its summary and must not contain
+// secrets.
 func (t *Tx) AuditOf(ctx context.Context, action, target string, items int, what any) error {
 	summary, err := json.Marshal(what)
 	if err != nil {
 		return fmt.Errorf("encode for the audit log: %w", err)
 	}
-	t.Audit(AuditRecord{At: time.Now(), Actor: domain.ActorFrom(ctx), Action: action, Target: target, Items: int64(items),
-		Digest: sha256.Sum256(summary), Summary: string(summary)})
+	t.Audit(AuditRecord{At: time.Now(), Actor: domain.ActorFrom(ctx), Action: action, Target: target,
+		Items: int64(items), Digest: sha256.Sum256(summary), Summary: string(summary)})
 	return nil
 }
 
@@ -97,9 +98,12 @@ func (t *Tx) appendAudit(ctx context.Context) error {
 		seq++
 		r.Seq, r.Prev = seq, [32]byte(prev)
 		r.Hash = r.sum()
-		_, err := t.Exec(ctx, `INSERT INTO audit (seq, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, prev, hash)
+		_, err := t.Exec(ctx,
+			`INSERT INTO audit
+				(seq, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, prev, hash)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-			r.Seq, r.At.UnixMicro(), r.Actor.Kind, r.Actor.ID, r.Actor.RequestID, r.Action, r.Target, r.Items, r.Digest[:], r.Summary, r.Prev[:], r.Hash[:])
+			r.Seq, r.At.UnixMicro(), r.Actor.Kind, r.Actor.ID, r.Actor.RequestID, r.Action, r.Target, r.Items,
+			r.Digest[:], r.Summary, r.Prev[:], r.Hash[:])
 		if err != nil {
 			return fmt.Errorf("append to the audit chain: %w", err)
 		}
@@ -111,7 +115,7 @@ func (t *Tx) appendAudit(ctx context.Context) error {
 	return nil
 }
 
-// AuditHead names the last row of the chain at some time.
+// AuditHead names the last row of the chain at some point in time.
 type AuditHead struct {
 	Seq  int64
 	Hash [32]byte
@@ -137,9 +141,9 @@ func ParseAuditHead(s string) (AuditHead, error) {
 
 // AuditReport is the result of VerifyAudit.
 type AuditReport struct {
-	Rows  int64       // rows whose hash was checked and is right
+	Rows  int64       // rows whose hash was checked and is correct
 	Head  AuditHead   // the chain's end
-	Break *AuditBreak // nil if the chain is whole
+	Break *AuditBreak // nil if the chain is intact
 }
 
 // AuditBreak is the first place where the chain is broken.
@@ -148,8 +152,8 @@ type AuditBreak struct {
 	Reason string // what is wrong with it
 }
 
-// VerifyAudit walks the whole chain and reports the first break. Heads noted outside the database earlier, if given, must
-// lie on the chain. It may run while changes are made. An error means that the log could not be read.
+// VerifyAudit checks the whole chain and reports the first break. Heads stored outside the database earlier, if given,
+// must be on the chain. It may run while changes are made. An error means that the log could not be read.
 func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, error) {
 	const page = 500
 	var rep AuditReport
@@ -158,7 +162,8 @@ func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, 
 		var seq any
 		var h []byte
 		var before *int64
-		_, err := tx.QueryRow(ctx, "SELECT seq, hash, (SELECT MIN(seq) FROM audit WHERE seq < 1) FROM audit_head WHERE id = 1", nil, &seq, &h, &before)
+		_, err := tx.QueryRow(ctx, "SELECT seq, hash, (SELECT MIN(seq) FROM audit WHERE seq < 1) "+
+			"FROM audit_head WHERE id = 1", nil, &seq, &h, &before)
 		n, isNumber := seq.(int64)
 		switch {
 		case err != nil:
@@ -186,13 +191,15 @@ func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, 
 		var rows []AuditRecord
 		err := d.View(ctx, func(ctx context.Context, tx *Tx) error {
 			rows = rows[:0]
-			return auditRows(ctx, tx, func(r AuditRecord) { rows = append(rows, r) }, "WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3", rep.Rows, head.Seq, int64(page))
+			return auditRows(ctx, tx, func(r AuditRecord) { rows = append(rows, r) },
+				"WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3", rep.Rows, head.Seq, int64(page))
 		})
 		if err != nil {
 			return rep, err
 		}
 		if len(rows) == 0 {
-			rep.Break = &AuditBreak{rep.Rows + 1, fmt.Sprintf("rows %d to %d are missing at the end", rep.Rows+1, head.Seq)}
+			rep.Break = &AuditBreak{rep.Rows + 1, fmt.Sprintf("rows %d to %d are missing at the end",
+				rep.Rows+1, head.Seq)}
 			break
 		}
 		for i := range rows {
@@ -201,14 +208,15 @@ func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, 
 			case r.Seq != rep.Rows+1:
 				rep.Break = &AuditBreak{rep.Rows + 1, fmt.Sprintf("the row is missing; the next is %d", r.Seq)}
 			case !bytes.Equal(r.Prev[:], prev[:]):
-				rep.Break = &AuditBreak{r.Seq, "it does not follow the row before it (its copy of the previous hash differs)"}
+				rep.Break = &AuditBreak{r.Seq,
+					"it does not follow the row before it (its copy of the previous hash differs)"}
 			case r.unreadable != "":
 				rep.Break = &AuditBreak{r.Seq, "its content was altered (" + r.unreadable + ")"}
 			case r.sum() != r.Hash:
 				rep.Break = &AuditBreak{r.Seq, "its content was altered (its hash differs)"}
 			}
 			if h, ok := want[r.Seq]; ok && rep.Break == nil && h != r.Hash {
-				rep.Break = &AuditBreak{r.Seq, "it is not the row that was noted (the log was written anew)"}
+				rep.Break = &AuditBreak{r.Seq, "it is not the row noted earlier (the log was rewritten)"}
 			}
 			if rep.Break != nil {
 				return rep, nil
@@ -219,22 +227,25 @@ func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, 
 		}
 	}
 	if rep.Break == nil && prev != head.Hash {
-		rep.Break = &AuditBreak{head.Seq, "the chain's head does not name it (its hash differs)"}
+		rep.Break = &AuditBreak{head.Seq, "the chain's head does not match it (the hash differs)"}
 	}
 	for seq := range want {
 		if rep.Break == nil && seq > head.Seq {
-			rep.Break = &AuditBreak{head.Seq + 1, fmt.Sprintf("row %d was noted but the log ends before it", seq)}
+			rep.Break = &AuditBreak{head.Seq + 1,
+				fmt.Sprintf("row %d was noted earlier but the log ends before it", seq)}
 		}
 	}
 	if rep.Break != nil {
 		return rep, nil
 	}
-	// Rows beyond the head: one statement, because changes go on.
+	// Rows beyond the head: one statement, because changes continue meanwhile.
 	err = d.View(ctx, func(ctx context.Context, tx *Tx) error {
 		var last, end int64
-		_, err := tx.QueryRow(ctx, "SELECT h.seq, COALESCE((SELECT MAX(seq) FROM audit), 0) FROM audit_head h WHERE h.id = 1", nil, &end, &last)
+		_, err := tx.QueryRow(ctx, "SELECT h.seq, COALESCE((SELECT MAX(seq) FROM audit), 0) "+
+			"FROM audit_head h WHERE h.id = 1", nil, &end, &last)
 		if err == nil && last != end {
-			rep.Break = &AuditBreak{min(last, end) + 1, fmt.Sprintf("the log ends at row %d but its head names row %d", last, end)}
+			rep.Break = &AuditBreak{min(last, end) + 1,
+				fmt.Sprintf("the log ends at row %d but its head names row %d", last, end)}
 		}
 		return err
 	})
@@ -246,20 +257,21 @@ func auditRows(ctx context.Context, tx *Tx, fn func(AuditRecord), where string, 
 		var r AuditRecord
 		var at, items any // SQLite stores what it is given, whatever the column's type
 		var digest, prev, hash []byte
-		if err := rows.Scan(&r.Seq, &at, &r.Actor.Kind, &r.Actor.ID, &r.Actor.RequestID, &r.Action, &r.Target, &items, &digest, &r.Summary, &prev, &hash); err != nil {
+		if err := rows.Scan(&r.Seq, &at, &r.Actor.Kind, &r.Actor.ID, &r.Actor.RequestID, &r.Action, &r.Target, &items,
+			&digest, &r.Summary, &prev, &hash); err != nil {
 			return err
 		}
 		if n, ok := items.(int64); ok {
 			r.Items = n
 		} else {
-			r.unreadable = "its count is no number"
+			r.unreadable = "its count is not a number"
 		}
 		if t, ok := at.(int64); ok {
 			r.At = time.UnixMicro(t).UTC()
 		} else {
-			r.unreadable = "its time is no number"
+			r.unreadable = "its time is not a number"
 		}
-		// A value of the wrong length cannot be a hash; it stays zero and breaks the chain where it should.
+		// A value of the wrong length cannot be a hash; it stays zero and breaks the chain at this row.
 		for _, f := range []struct {
 			dst *[32]byte
 			src []byte
@@ -270,5 +282,6 @@ func auditRows(ctx context.Context, tx *Tx, fn func(AuditRecord), where string, 
 		}
 		fn(r)
 		return nil
-	}, "SELECT seq, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, prev, hash FROM audit "+where, args...)
+	}, "SELECT seq, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, prev, hash "+
+		"FROM audit "+where, args...)
 }

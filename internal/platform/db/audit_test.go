@@ -14,8 +14,8 @@ import (
 )
 
 func record(i int) db.AuditRecord {
-	return db.AuditRecord{At: time.Now(), Actor: domain.Actor{Kind: "client", ID: "bss", RequestID: fmt.Sprint("r", i)}, Action: "number.put",
-		Target: "acme", Items: int64(i), Digest: [32]byte{byte(i)}, Summary: `{"é":1}`}
+	return db.AuditRecord{At: time.Now(), Actor: domain.Actor{Kind: "client", ID: "bss", RequestID: fmt.Sprint("r", i)},
+		Action: "number.put", Target: "acme", Items: int64(i), Digest: [32]byte{byte(i)}, Summary: `{"é":1}`}
 }
 
 func verify(t *testing.T, d *db.DB, noted ...db.AuditHead) db.AuditReport {
@@ -27,7 +27,7 @@ func verify(t *testing.T, d *db.DB, noted ...db.AuditHead) db.AuditReport {
 	return rep
 }
 
-func TestAuditChainTellsEveryTampering(t *testing.T) {
+func TestAuditChainDetectsEveryTampering(t *testing.T) {
 	t.Parallel()
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
 		if rep := verify(t, d); rep.Break != nil || rep.Rows != 0 {
@@ -59,34 +59,64 @@ func TestAuditChainTellsEveryTampering(t *testing.T) {
 			{"altered summary", []string{"UPDATE audit SET summary = '{}' WHERE seq = 1"}, 1, "altered"},
 			{"altered count", []string{"UPDATE audit SET items = items + 1 WHERE seq = 25"}, 25, "altered"},
 			{"altered time", []string{"UPDATE audit SET at = at + 1 WHERE seq = 12"}, 12, "altered"},
-			{"text moved between fields", []string{"UPDATE audit SET actor_kind = 'clientb', actor_id = 'ss' WHERE seq = 3"}, 3, "altered"},
+			{"text moved between fields", []string{
+				"UPDATE audit SET actor_kind = 'clientb', actor_id = 'ss' WHERE seq = 3",
+			}, 3, "altered"},
 			{"altered hash", []string{"UPDATE audit SET hash = prev WHERE seq = 9"}, 9, "altered"},
 			{"deleted row", []string{"DELETE FROM audit WHERE seq = 13"}, 13, "missing"},
 			{"deleted first row", []string{"DELETE FROM audit WHERE seq = 1"}, 1, "missing"},
-			{"rows exchanged", []string{"UPDATE audit SET seq = -1 WHERE seq = 4", "UPDATE audit SET seq = 4 WHERE seq = 5", "UPDATE audit SET seq = 5 WHERE seq = -1"}, 4, "follow"},
-			{"deleted and closed up", []string{"DELETE FROM audit WHERE seq = 20", "UPDATE audit SET seq = -seq WHERE seq > 20", "UPDATE audit SET seq = -seq - 1 WHERE seq < 0"}, 20, "follow"},
+			{"rows exchanged", []string{
+				"UPDATE audit SET seq = -1 WHERE seq = 4",
+				"UPDATE audit SET seq = 4 WHERE seq = 5",
+				"UPDATE audit SET seq = 5 WHERE seq = -1",
+			}, 4, "follow"},
+			{"deleted and closed up", []string{
+				"DELETE FROM audit WHERE seq = 20",
+				"UPDATE audit SET seq = -seq WHERE seq > 20",
+				"UPDATE audit SET seq = -seq - 1 WHERE seq < 0",
+			}, 20, "follow"},
 			{"cut off at the end", []string{"DELETE FROM audit WHERE seq > 22"}, 23, "missing"},
 			{"everything gone", []string{"DELETE FROM audit"}, 1, "missing"},
-			{"row beyond the head", []string{"INSERT INTO audit SELECT 26, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, hash, hash FROM audit WHERE seq = 25"}, 26, "ends"},
-			{"head's hash replaced", []string{"UPDATE audit_head SET hash = (SELECT hash FROM audit WHERE seq = 24)"}, 25, "head"},
+			{"row beyond the head", []string{
+				"INSERT INTO audit SELECT 26, at, actor_kind, actor_id, request_id, action, target, items, digest, " +
+					"summary, hash, hash FROM audit WHERE seq = 25",
+			}, 26, "ends"},
+			{"head's hash replaced", []string{
+				"UPDATE audit_head SET hash = (SELECT hash FROM audit WHERE seq = 24)",
+			}, 25, "head"},
 			{"head gone", []string{"DELETE FROM audit_head"}, 0, "head"},
-			{"row numbered 0", []string{"INSERT INTO audit SELECT 0, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, prev, hash FROM audit WHERE seq = 1"}, 0, "outside the chain"},
-			{"row numbered below 0", []string{"INSERT INTO audit SELECT -7, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, prev, hash FROM audit WHERE seq = 9"}, -7, "outside the chain"},
-			{"time far beyond any calendar", []string{"UPDATE audit SET at = 9223372036854775807 WHERE seq = 6"}, 6, "altered"},
-			{"time that is text", []string{"sqlite: UPDATE audit SET at = 'yesterday' WHERE seq = 6"}, 6, "time is no number"},
-			{"time that is a fraction", []string{"sqlite: UPDATE audit SET at = at + 0.5 WHERE seq = 1"}, 1, "time is no number"},
-			{"count that is a blob", []string{"sqlite: UPDATE audit SET items = x'00' WHERE seq = 25"}, 25, "count is no number"},
+			{"row numbered 0", []string{
+				"INSERT INTO audit SELECT 0, at, actor_kind, actor_id, request_id, action, target, items, digest, " +
+					"summary, prev, hash FROM audit WHERE seq = 1",
+			}, 0, "outside the chain"},
+			{"row numbered below 0", []string{
+				"INSERT INTO audit SELECT -7, at, actor_kind, actor_id, request_id, action, target, items, digest, " +
+					"summary, prev, hash FROM audit WHERE seq = 9",
+			}, -7, "outside the chain"},
+			{"time far beyond any calendar", []string{
+				"UPDATE audit SET at = 9223372036854775807 WHERE seq = 6",
+			}, 6, "altered"},
+			{"time that is text", []string{
+				"sqlite: UPDATE audit SET at = 'yesterday' WHERE seq = 6",
+			}, 6, "time is not a number"},
+			{"time that is a fraction", []string{
+				"sqlite: UPDATE audit SET at = at + 0.5 WHERE seq = 1",
+			}, 1, "time is not a number"},
+			{"count that is a blob", []string{
+				"sqlite: UPDATE audit SET items = x'00' WHERE seq = 25",
+			}, 25, "count is not a number"},
 			{"head's number that is text", []string{"sqlite: UPDATE audit_head SET seq = 'many'"}, 0, "head"},
 		} {
 			if statement, only := strings.CutPrefix(c.sql[0], "sqlite: "); only {
 				if d.Driver() != db.SQLite {
-					continue // PostgreSQL's columns hold their type only
+					continue // PostgreSQL's columns hold only values of their type
 				}
 				c.sql[0] = statement
 			}
-			// Each tampering is tried inside a copy of the tables, which is put back afterwards.
+			// Each tampering is tried on a copy of the tables, which are restored afterwards.
 			update(t, d, func(ctx context.Context, tx *db.Tx) error {
-				for _, s := range append([]string{"CREATE TABLE save_audit AS SELECT * FROM audit", "CREATE TABLE save_head AS SELECT * FROM audit_head"}, c.sql...) {
+				for _, s := range append([]string{"CREATE TABLE save_audit AS SELECT * FROM audit",
+					"CREATE TABLE save_head AS SELECT * FROM audit_head"}, c.sql...) {
 					if _, err := tx.Exec(ctx, s); err != nil {
 						return fmt.Errorf("%s: %w", s, err)
 					}
@@ -98,7 +128,8 @@ func TestAuditChainTellsEveryTampering(t *testing.T) {
 				t.Errorf("%s: %+v %+v, want a break at row %d that says %q", c.name, rep, rep.Break, c.seq, c.what)
 			}
 			update(t, d, func(ctx context.Context, tx *db.Tx) error {
-				for _, s := range []string{"DELETE FROM audit", "DELETE FROM audit_head", "INSERT INTO audit SELECT * FROM save_audit", "INSERT INTO audit_head SELECT * FROM save_head",
+				for _, s := range []string{"DELETE FROM audit", "DELETE FROM audit_head",
+					"INSERT INTO audit SELECT * FROM save_audit", "INSERT INTO audit_head SELECT * FROM save_head",
 					"DROP TABLE save_audit", "DROP TABLE save_head"} {
 					if _, err := tx.Exec(ctx, s); err != nil {
 						return fmt.Errorf("%s: %w", s, err)
@@ -107,16 +138,17 @@ func TestAuditChainTellsEveryTampering(t *testing.T) {
 				return nil
 			})
 		}
-		// Who cuts off the end and corrects the head is found out by a head noted elsewhere only.
+		// Cutting off the end and correcting the head is only detected with a head noted elsewhere.
 		update(t, d, func(ctx context.Context, tx *db.Tx) error {
-			if _, err := tx.Exec(ctx, "UPDATE audit_head SET seq = 24, hash = (SELECT hash FROM audit WHERE seq = 24)"); err != nil {
+			if _, err := tx.Exec(ctx,
+				"UPDATE audit_head SET seq = 24, hash = (SELECT hash FROM audit WHERE seq = 24)"); err != nil {
 				return err
 			}
 			_, err := tx.Exec(ctx, "DELETE FROM audit WHERE seq = 25")
 			return err
 		})
 		if rep := verify(t, d); rep.Break != nil {
-			t.Errorf("a shortened chain is whole in itself, but: %+v", rep.Break)
+			t.Errorf("a shortened chain is consistent in itself, but: %+v", rep.Break)
 		}
 		if rep := verify(t, d, good.Head); rep.Break == nil || rep.Break.Seq != 25 {
 			t.Errorf("a shortened chain against a noted head: %+v, want a break at row 25", rep.Break)
@@ -148,10 +180,10 @@ func TestAuditChainHoldsUnderConcurrency(t *testing.T) {
 				}
 			})
 		}
-		wg.Go(func() { // verifying meanwhile finds a whole chain, too
+		wg.Go(func() { // verifying meanwhile finds an intact chain too
 			for range 5 {
 				if rep := verify(t, d); rep.Break != nil {
-					t.Errorf("while changes go on: %+v", rep.Break)
+					t.Errorf("during changes: %+v", rep.Break)
 				}
 			}
 		})

@@ -13,21 +13,21 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit/pace"
 )
 
-// wantWithin is how soon callers must hear that the database is unavailable; margin is what a busy test machine may
-// add. Both are of a pace.Clock.
+// wantWithin is how soon callers must be told that the database is unavailable; margin is what a busy test machine may
+// add. Both are measured with a pace.Clock.
 const (
 	wantWithin = 2 * time.Second
 	margin     = 2 * time.Second
 )
 
-// TestPostgresAway goes through a server's absences one after the other, with one handle that is never opened anew.
+// TestPostgresAway goes through a server's outages one after the other, with one handle that is never reopened.
 func TestPostgresAway(t *testing.T) {
 	t.Parallel()
 	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
 	c.CreateDatabase(t, "tandem")
 	c.Stop(t)
 
-	conf := db.Default() // the time-outs of production
+	conf := db.Default() // with the timeouts of production
 	conf.Driver, conf.URL = db.Postgres, c.URL("tandem")
 	clock := pace.Start(t)
 	start := clock.Now()
@@ -58,11 +58,11 @@ func TestPostgresAway(t *testing.T) {
 			t.Fatalf("%s: %v, want Unavailable with a RetryAfter", when, err)
 		}
 		if e := clock.Now() - since; e > wantWithin+margin {
-			t.Errorf("%s: callers heard after %v, want %v", when, e, wantWithin)
+			t.Errorf("%s: callers were told after %v, want %v", when, e, wantWithin)
 		}
 	}
-	// comesBack waits until a write succeeds. Nothing is done but trying.
-	comesBack := func(when string) {
+	// recovers waits until a write succeeds. It does nothing but try.
+	recovers := func(when string) {
 		t.Helper()
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
@@ -78,7 +78,7 @@ func TestPostgresAway(t *testing.T) {
 			select {
 			case <-tick.C:
 			case <-deadline:
-				t.Fatalf("%s: still away: %v", when, err)
+				t.Fatalf("%s: still unavailable: %v", when, err)
 			}
 		}
 		if s := d.Status(); !s.Available {
@@ -92,16 +92,16 @@ func TestPostgresAway(t *testing.T) {
 		t.Errorf("status before the server was seen: %+v", s)
 	}
 	c.Start(t)
-	comesBack("appearing after start") // the schema is made now
+	recovers("appearing after start") // the schema is created now
 
 	c.Kill(t)
 	at = clock.Now()
 	refused("killed", write(), at)
 	c.Start(t)
-	comesBack("restarted after a kill")
+	recovers("restarted after a kill")
 
-	// A handle that nobody watches over, with connections in its pool and one for probes. After a quick restart they are
-	// dead, but the server is there: nobody should notice.
+	// A handle without a Run, with connections in its pool and one for probes. After a quick restart they are dead, but
+	// the server is available: callers should not notice.
 	alone := testkit.Open(t, conf)
 	for when, between := range []func(){func() {}, func() { c.Stop(t); c.Start(t) }, func() { c.Stop(t); c.Start(t) }} {
 		between()
@@ -113,9 +113,9 @@ func TestPostgresAway(t *testing.T) {
 			t.Errorf("first write after %d quick restarts: %v", when, err)
 		}
 	}
-	comesBack("quickly restarted")
+	recovers("quickly restarted")
 
-	// A hung server accepts connections and answers nothing. A statement in progress is cut off, too.
+	// A hung server accepts connections but does not answer. A statement in progress is cancelled too.
 	inside, released := make(chan struct{}), make(chan error, 1)
 	go func() {
 		released <- d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
@@ -135,19 +135,22 @@ func TestPostgresAway(t *testing.T) {
 	at = clock.Now()
 	refused("hung", write(), at)
 	c.Resume(t)
-	comesBack("resumed")
+	recovers("resumed")
 }
 
-func TestWrongPasswordIsNotWaitedFor(t *testing.T) {
+func TestMisconfigurationIsNotRetried(t *testing.T) {
 	t.Parallel()
 	conf := testkit.PostgresConfig(t)
-	for name, url := range map[string]string{"unknown database": replaceDatabase(conf.URL, "no_such_database"), "unknown role": replaceRole(conf.URL)} {
+	for name, url := range map[string]string{
+		"unknown database": replaceDatabase(conf.URL, "no_such_database"),
+		"unknown role":     replaceRole(conf.URL),
+	} {
 		c := conf
 		c.URL = url
 		d, err := db.Open(t.Context(), c, discard, nil)
 		if err == nil {
 			d.Close()
-			t.Errorf("%s: a mistake in the configuration was taken for an absence", name)
+			t.Errorf("%s: a mistake in the configuration was taken for an outage", name)
 		}
 	}
 }
@@ -170,8 +173,9 @@ func TestPanickingCallerLeavesNoConnectionBehind(t *testing.T) {
 	}
 }
 
-// TestPostgresLetsNobodyIn: a server that answers the connections there are and refuses new ones is away like any other.
-func TestPostgresLetsNobodyIn(t *testing.T) {
+// TestPostgresRefusesConnections: a server that answers on existing connections but refuses new ones counts as
+// unavailable.
+func TestPostgresRefusesConnections(t *testing.T) {
 	t.Parallel()
 	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
 	c.CreateDatabase(t, "tandem")

@@ -10,22 +10,23 @@ import (
 // Table describes the rows that a Bulk handles.
 type Table struct {
 	Name    string
-	Columns []string // all that are written; the key first
+	Columns []string // all columns written, the key first
 	Keys    int      // how many of the columns, from the first, are the primary key
-	// Guard is a condition on the present row (named by the table) and the new one (named excluded). A row whose key exists
-	// and for which it does not hold is left as it is. Empty for none.
+	// Guard is a condition on the current row (named by the table) and the new one (named excluded). An existing row
+	// for which it does not hold is left unchanged. Empty for none.
 	Guard string
 }
 
-// Bulk handles many rows at once, each database in its own fastest way. Both ways give the same result.
+// Bulk handles many rows at once, in the fastest way of each database and with the same result.
 type Bulk interface {
-	// Upsert stores n rows, row(i, dst) fills in the values of the i-th in the order of t.Columns. Rows whose key exists
-	// are replaced, if t.Guard allows. It returns how many rows were inserted or replaced. A key must not come twice.
+	// Upsert stores n rows; row(i, dst) fills in the values of the i-th row in the order of t.Columns. Rows whose key
+	// exists are replaced, if t.Guard allows. It returns the number of rows inserted or replaced. The keys must be
+	// distinct.
 	Upsert(ctx context.Context, tx *Tx, t *Table, n int, row func(i int, dst []any)) (int64, error)
 	// Find calls scan for every row of the table whose first key column is among keys; columns are those of t.Columns.
 	// With lock the rows stay locked until the transaction ends. Keys are locked in ascending order.
 	Find(ctx context.Context, tx *Tx, t *Table, keys []string, lock bool, scan func(*sql.Rows) error) error
-	// Delete removes the rows whose first key column is among keys and returns how many there were.
+	// Delete removes the rows whose first key column is among keys and returns how many it removed.
 	Delete(ctx context.Context, tx *Tx, t *Table, keys []string) (int64, error)
 }
 
@@ -34,7 +35,7 @@ var (
 	_ Bulk = postgresBulk{}
 )
 
-// conflict is the clause that turns an INSERT into an upsert.
+// conflict returns the clause that turns an INSERT into an upsert.
 func (t *Table) conflict() string {
 	var b strings.Builder
 	b.WriteString(" ON CONFLICT (")
@@ -57,7 +58,7 @@ func (t *Table) conflict() string {
 	return b.String()
 }
 
-// insertValues is an upsert of n rows by multi-row VALUES. SQLite takes $1 for a name, and looks names up one by one for
+// insertValues returns an upsert of n rows by multi-row VALUES. SQLite takes $1 for a name and looks up the name of
 // each value it binds, so it gets bare question marks.
 func (t *Table) insertValues(n int, numbered bool) string {
 	var b strings.Builder
@@ -86,7 +87,7 @@ func (t *Table) insertValues(n int, numbered bool) string {
 	return b.String()
 }
 
-// upsertValues stores rows by multi-row VALUES of chunk rows.
+// upsertValues stores rows by multi-row VALUES, chunk rows at a time.
 func upsertValues(ctx context.Context, tx *Tx, t *Table, n, chunk int, row func(int, []any)) (int64, error) {
 	numbered := tx.d.cfg.Driver == Postgres
 	var total int64
@@ -122,5 +123,5 @@ func upsertValues(ctx context.Context, tx *Tx, t *Table, n, chunk int, row func(
 	return total, nil
 }
 
-// marks returns "?,?,…" of n parameters, for SQLite.
+// marks returns "?,?,…" for n parameters, for SQLite.
 func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// postgresCopy is from how many rows on COPY into a temporary table is worth its overhead.
+// postgresCopy is the number of rows above which COPY into a temporary table is worth its overhead.
 const postgresCopy = 200
 
 type postgresBulk struct{}
@@ -22,11 +22,12 @@ func (postgresBulk) Upsert(ctx context.Context, tx *Tx, t *Table, n int, row fun
 	}
 	cols := strings.Join(t.Columns, ", ")
 	temp := "tandem_bulk_" + t.Name
-	// The temporary table is a copy of the columns without keys or defaults, and goes with the transaction.
-	if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE "+temp+" ON COMMIT DROP AS SELECT "+cols+" FROM "+t.Name+" WITH NO DATA"); err != nil {
+	// The temporary table copies the columns without keys or defaults, and is dropped with the transaction.
+	if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE "+temp+" ON COMMIT DROP AS "+
+		"SELECT "+cols+" FROM "+t.Name+" WITH NO DATA"); err != nil {
 		return 0, fmt.Errorf("create temporary table: %w", err)
 	}
-	// Rows go in by key, so that two loads of the same keys wait for each other instead of deadlocking.
+	// Rows are inserted in key order, so that two loads of the same keys wait for each other instead of deadlocking.
 	values := make([]any, len(t.Columns))
 	src := pgx.CopyFromSlice(n, func(i int) ([]any, error) {
 		row(i, values)
@@ -43,7 +44,8 @@ func (postgresBulk) Upsert(ctx context.Context, tx *Tx, t *Table, n int, row fun
 	if err != nil {
 		return 0, fmt.Errorf("copy rows: %w", err)
 	}
-	total, err := tx.Exec(ctx, "INSERT INTO "+t.Name+" ("+cols+") SELECT "+cols+" FROM "+temp+" ORDER BY "+strings.Join(t.Columns[:t.Keys], ", ")+t.conflict())
+	total, err := tx.Exec(ctx, "INSERT INTO "+t.Name+" ("+cols+") SELECT "+cols+" FROM "+temp+
+		" ORDER BY "+strings.Join(t.Columns[:t.Keys], ", ")+t.conflict())
 	if err != nil {
 		return 0, err
 	}
@@ -51,7 +53,8 @@ func (postgresBulk) Upsert(ctx context.Context, tx *Tx, t *Table, n int, row fun
 	return total, err
 }
 
-func (postgresBulk) Find(ctx context.Context, tx *Tx, t *Table, keys []string, lock bool, scan func(*sql.Rows) error) error {
+func (postgresBulk) Find(ctx context.Context, tx *Tx, t *Table, keys []string, lock bool,
+	scan func(*sql.Rows) error) error {
 	q := "SELECT " + strings.Join(t.Columns, ", ") + " FROM " + t.Name + " WHERE " + t.Columns[0] + " = ANY($1)"
 	if lock {
 		q += " ORDER BY " + t.Columns[0] + tx.ForUpdate()

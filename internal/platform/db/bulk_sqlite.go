@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// sqliteChunk is how many rows, or keys, go into one statement. Larger ones measured no faster.
+// sqliteChunk is the number of rows or keys in one statement. Larger statements were measured to be no faster.
 const sqliteChunk = 200
 
 type sqliteBulk struct{}

@@ -11,7 +11,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 )
 
-// TestRemoteDatabaseNeedsTLS: the clauses are those of libpq's sslmode; allow and prefer may fall back to plain text.
+// TestRemoteDatabaseNeedsTLS covers the values of libpq's sslmode; allow and prefer may fall back to plain text.
 func TestRemoteDatabaseNeedsTLS(t *testing.T) {
 	for _, key := range []string{"PGHOST", "PGSSLMODE", "PGSERVICE", "PGSSLROOTCERT"} { // os.Getenv is what pgx reads
 		if _, set := os.LookupEnv(key); set {
@@ -57,7 +57,8 @@ func TestRemoteDatabaseNeedsTLS(t *testing.T) {
 		case host != "" && (len(errs) != 1 || fault.As(errs[0]).Target != "url"):
 			t.Errorf("%s: %v, want one mistake at url", url, errs)
 		case host != "":
-			for _, want := range []string{"the connection to " + host + " may be without TLS", "sslmode=verify-full", "insecure: true"} {
+			for _, want := range []string{"the connection to " + host + " may be without TLS", "sslmode=verify-full",
+				"insecure: true"} {
 				if !strings.Contains(fmt.Sprint(errs), want) {
 					t.Errorf("%s: %v does not say %q", url, errs, want)
 				}
@@ -74,11 +75,14 @@ func TestRemoteDatabaseNeedsTLS(t *testing.T) {
 }
 
 func TestConnectionStringMistakes(t *testing.T) {
-	for _, url := range []string{"nonsense", "mysql://db/t", "postgres://u:secret@2001:db8::1:5432/t", "postgres://u:secret@127.0.0.1/t?sslmode=strong", "postgres://u:se cret@127.0.0.1:x/t"} {
+	for _, url := range []string{"nonsense", "mysql://db/t", "postgres://u:secret@2001:db8::1:5432/t",
+		"postgres://u:secret@127.0.0.1/t?sslmode=strong", "postgres://u:se cret@127.0.0.1:x/t"} {
 		c := db.Default()
 		c.Driver, c.URL = db.Postgres, url
 		errs := c.Validate()
-		if len(errs) != 1 || fault.As(errs[0]).Target != "url" || !strings.Contains(fmt.Sprint(errs), "IPv6 address in brackets") || strings.Contains(fmt.Sprint(errs), "cret") {
+		if len(errs) != 1 || fault.As(errs[0]).Target != "url" ||
+			!strings.Contains(fmt.Sprint(errs), "IPv6 address in brackets") ||
+			strings.Contains(fmt.Sprint(errs), "cret") {
 			t.Errorf("%s: %v, want one mistake at url with a remedy and without the text", url, errs)
 		}
 	}
@@ -86,11 +90,13 @@ func TestConnectionStringMistakes(t *testing.T) {
 
 func TestConnectionStringFiles(t *testing.T) {
 	c := db.Default()
-	c.Driver, c.URL = db.Postgres, "postgres://u:secret@db.example/t?sslmode=verify-full&sslrootcert="+filepath.Join(t.TempDir(), "none.pem")
+	c.Driver, c.URL = db.Postgres, "postgres://u:secret@db.example/t?sslmode=verify-full&sslrootcert="+
+		filepath.Join(t.TempDir(), "none.pem")
 	if errs := c.Validate(); len(errs) > 0 {
-		t.Errorf("files of another machine are looked for: %v", errs)
+		t.Errorf("the files of another machine are checked: %v", errs)
 	}
-	if err := c.CheckFiles(); err == nil || fault.As(err).Target != "url" || !strings.Contains(err.Error(), "none.pem: no such file") || strings.Contains(err.Error(), "secret") {
+	if err := c.CheckFiles(); err == nil || fault.As(err).Target != "url" ||
+		!strings.Contains(err.Error(), "none.pem: no such file") || strings.Contains(err.Error(), "secret") {
 		t.Errorf("CheckFiles = %v, want the missing file", err)
 	}
 	for _, url := range []string{"postgres://u@db.example/t?sslmode=verify-full", "postgres://u@127.0.0.1/t"} {

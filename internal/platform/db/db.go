@@ -18,7 +18,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// maxAttempts bounds how often a transaction that loses against others is run.
+// maxAttempts is how often a transaction that conflicts with others is run at most.
 const maxAttempts = 12
 
 // DB is an open database. Its methods are safe for concurrent use.
@@ -34,36 +34,36 @@ type DB struct {
 	lock        *Lock           // SQLite only
 	file        *os.File        // SQLite only; closing it earlier than the pools would drop their locks
 	where       string          // host, port and database, or the file's path
-	node        string          // as Join said; empty: nothing is written
+	node        string          // as given to Join; if empty nothing is written
 
-	probing  chan struct{} // full while a probe asks the server; guards migrated, probe and held
+	probing  chan struct{} // a semaphore of one, held during a probe; guards migrated, probe and held
 	migrated bool
 	probe    *pgx.Conn // kept open between probes; PostgreSQL only
-	held     bool      // probe holds the lock of the node's id, or there is a pooler
+	held     bool      // probe holds the lock on the node's id, or there is a pooler
 
 	writing sync.Mutex // guards session
 	session *pgx.Conn  // on which the node's row is written; PostgreSQL only
 
 	mu     sync.Mutex // guards the fields below
 	epoch  *epoch
-	away   error     // why epoch is nil
-	bad    error     // why writes fail; nil: they do not
+	down   error     // why epoch is nil
+	bad    error     // why writes fail; nil while they succeed
 	since  time.Time // when epoch or bad last began or ended
-	proven time.Time // when a write was last proved to succeed
-	failed time.Time // when a transaction last failed for a fault of the database
-	rival  string    // the session that holds the node's id in our place
+	proven time.Time // when a write check last succeeded
+	failed time.Time // when a transaction last failed because of the database
+	rival  string    // the session that holds the node's id instead of this node
 }
 
-// epoch is a time in which the database answered. Its context ends when it stops doing so, and takes all work in
-// progress with it. A nil *epoch means that the database is away.
+// epoch is a period in which the database is available. Its context ends with it, which cancels all work in progress. A
+// nil *epoch means that the database is unavailable.
 type epoch struct {
 	ctx context.Context
 	end context.CancelCauseFunc
 }
 
-// Open opens the database and brings its schema up to date. PostgreSQL may be away: then Open succeeds, and the schema is
-// looked after when it appears. Errors are those that waiting does not mend: a locked or unreadable file, a wrong
-// password, a database that would not keep its promise.
+// Open opens the database and brings its schema up to date. PostgreSQL may be unavailable: Open then succeeds, and the
+// schema is migrated when the server is available. Open returns only errors that waiting does not fix: a locked or
+// unreadable file, a wrong password, a database that does not guarantee durability.
 func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Registerer) (*DB, error) {
 	if errs := cfg.Validate(); len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -86,12 +86,12 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 // Driver returns SQLite or Postgres.
 func (d *DB) Driver() string { return d.cfg.Driver }
 
-// Bulk returns the way to load many rows.
+// Bulk returns the database's way to load many rows.
 func (d *DB) Bulk() Bulk { return d.bulk }
 
-// Close closes all connections and gives up the file's lock. Transactions in progress fail.
+// Close closes all connections and releases the file's lock. Transactions in progress fail.
 func (d *DB) Close() error {
-	d.markAway(errClosed)
+	d.markUnavailable(errClosed)
 	var errs []error
 	if d.write != nil {
 		errs = append(errs, d.write.Close())
@@ -111,16 +111,16 @@ func (d *DB) Close() error {
 	return errors.Join(errs...)
 }
 
-// View runs fn in a transaction that only reads, and that sees one state of the database throughout: what others commit
-// meanwhile it does not see. fn must use the context it is given; it may run more than once.
+// View runs fn in a read-only transaction that sees one snapshot of the database: it does not see what others commit
+// meanwhile. fn must use the context it is given; it may run more than once.
 func (d *DB) View(ctx context.Context, fn func(context.Context, *Tx) error) error {
 	return d.run(ctx, false, fn)
 }
 
-// Update runs fn in a transaction and commits it if fn returns nil. fn must use the context it is given. It may run more
-// than once, because a transaction that loses against a concurrent one is rolled back and repeated; so it must not act on
-// anything but the transaction. If the connection is lost during the commit the error is fault.Unavailable and nobody
-// knows whether the change was made.
+// Update runs fn in a transaction and commits it if fn returns nil. fn must use the context it is given. It may run
+// more than once, because a transaction that conflicts with a concurrent one is rolled back and repeated; so it must
+// have no effects outside the transaction. If the connection is lost during the commit, the error is fault.Unavailable
+// and it is unknown whether the change was made.
 func (d *DB) Update(ctx context.Context, fn func(context.Context, *Tx) error) error {
 	return d.run(ctx, true, fn)
 }
@@ -130,9 +130,9 @@ func (d *DB) run(ctx context.Context, write bool, fn func(context.Context, *Tx) 
 	for attempt := 1; ; attempt++ {
 		ep := d.current()
 		if ep == nil {
-			// Without a Run, or between two of its probes, the request itself finds out that the database is back.
+			// Without a Run, or between two of its probes, the request itself detects that the database is available.
 			if ep = d.recover(ctx); ep == nil {
-				return d.done(ctx, write, start, errAway)
+				return d.done(ctx, write, start, errUnavailable)
 			}
 		}
 		began, err := d.once(ctx, ep, write, fn)
@@ -146,7 +146,7 @@ func (d *DB) run(ctx context.Context, write bool, fn func(context.Context, *Tx) 
 		switch classify(err) {
 		case again:
 			d.m.retries.Inc()
-			// Up to 1, 2, 4 … 256 ms: long enough for the other to finish, at random so that two losers part.
+			// Up to 1, 2, 4 … 256 ms: long enough for the other to finish, random so that two losers do not meet again.
 			wait := time.Duration(1+rand.Int64N(1<<min(attempt-1, 8)*1000)) * time.Microsecond
 			select {
 			case <-time.After(wait):
@@ -157,10 +157,11 @@ func (d *DB) run(ctx context.Context, write bool, fn func(context.Context, *Tx) 
 			if d.cfg.Driver != Postgres {
 				return d.done(ctx, write, start, err)
 			}
-			// Perhaps only this pooled connection is dead, left over from before a restart of the server. What failed before
-			// it began may be tried again if the server answers a probe; anything else may have been done already.
-			back := d.suspect(ctx, ep, err)
-			if began || !back || attempt > 2 {
+			// Perhaps only this pooled connection is dead, left over from before a restart of the server. A transaction
+			// that failed before it began may be repeated if the server answers a probe; any other may have been
+			// committed already.
+			alive := d.suspect(ctx, ep, err)
+			if began || !alive || attempt > 2 {
 				return d.done(ctx, write, start, err)
 			}
 		default:
@@ -170,14 +171,15 @@ func (d *DB) run(ctx context.Context, write bool, fn func(context.Context, *Tx) 
 }
 
 // once runs one transaction. began is false if it failed before fn ran.
-func (d *DB) once(ctx context.Context, ep *epoch, write bool, fn func(context.Context, *Tx) error) (began bool, err error) {
+func (d *DB) once(ctx context.Context, ep *epoch, write bool,
+	fn func(context.Context, *Tx) error) (began bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ep.ctx, func() { cancel(context.Cause(ep.ctx)) })()
 	defer func() {
-		// A driver reports the end of the context its own way; the cause says that it was the database that went away.
-		if err != nil && ctx.Err() != nil && errors.Is(context.Cause(ctx), errAway) {
-			err = fmt.Errorf("%w: %w", errAway, err)
+		// Drivers report a cancelled context in their own ways; the cause shows that the database became unavailable.
+		if err != nil && ctx.Err() != nil && errors.Is(context.Cause(ctx), errUnavailable) {
+			err = fmt.Errorf("%w: %w", errUnavailable, err)
 		}
 	}()
 	pool := d.read
@@ -222,7 +224,7 @@ func (d *DB) once(ctx context.Context, ep *epoch, write bool, fn func(context.Co
 	return true, nil
 }
 
-// done turns the outcome of a transaction into what callers get, and counts it.
+// done returns the error that callers get for the outcome of a transaction, and counts it.
 func (d *DB) done(ctx context.Context, write bool, start time.Time, err error) error {
 	kind := "read"
 	if write {
@@ -237,17 +239,19 @@ func (d *DB) done(ctx context.Context, write bool, start time.Time, err error) e
 		return err
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return fmt.Errorf("the caller gave up: %w", context.Canceled)
+		return fmt.Errorf("the caller cancelled: %w", context.Canceled)
 	}
 	switch classify(err) {
 	case again:
-		return fault.New(fault.Unavailable, CodeBusy, "too many changes are being made to the same resources; nothing was changed").
-			After(time.Second).Because(fmt.Errorf("lost against concurrent transactions %d times: %w", maxAttempts, err))
+		return fault.New(fault.Unavailable, CodeBusy,
+			"too many concurrent changes to the same resources; nothing was changed").
+			After(time.Second).Because(fmt.Errorf("conflict with concurrent transactions, %d times: %w",
+			maxAttempts, err))
 	case lost:
 		d.m.unavailable.Inc()
 		return unavailable(err, write, 2*time.Second)
 	case broken:
-		if d.node != "" { // else nothing would find out when it works again
+		if d.node != "" { // else nothing would detect that it works again
 			d.note(err, false)
 		}
 		d.m.unavailable.Inc()
@@ -271,26 +275,26 @@ func (d *DB) markReady() *epoch {
 	defer d.mu.Unlock()
 	if d.epoch == nil {
 		ctx, end := context.WithCancelCause(context.Background())
-		d.epoch, d.away, d.since = &epoch{ctx, end}, nil, time.Now()
+		d.epoch, d.down, d.since = &epoch{ctx, end}, nil, time.Now()
 		d.log.Info("database available", "database", d.where)
 	}
 	return d.epoch
 }
 
-// markAway ends the epoch and with it all work in progress, and notes the cause.
-func (d *DB) markAway(cause error) {
+// markUnavailable ends the epoch and with it all work in progress, and records the cause.
+func (d *DB) markUnavailable(cause error) {
 	d.mu.Lock()
-	ep, was := d.epoch, d.away
-	d.epoch, d.away = nil, cause
+	ep, was := d.epoch, d.down
+	d.epoch, d.down = nil, cause
 	if ep != nil {
 		d.since = time.Now()
 	}
 	d.mu.Unlock()
 	if cause != errClosed && (was == nil || was.Error() != cause.Error()) {
-		d.log.Warn("database unavailable: writes are refused until it answers", "database", d.where, "error", cause)
+		d.log.Warn("database unavailable; refusing writes until it answers", "database", d.where, "error", cause)
 	}
 	if ep != nil {
-		ep.end(fmt.Errorf("%w: %w", errAway, cause))
+		ep.end(fmt.Errorf("%w: %w", errUnavailable, cause))
 	}
 }
 
@@ -305,8 +309,8 @@ type Tx struct {
 	audits    []AuditRecord
 }
 
-// Rank is the place of a step among those run at the end of a transaction. Every transaction takes the locks in this
-// order, so they never wait for each other in a circle.
+// Rank orders the steps at the end of a transaction. Every transaction takes their locks in this order, so that
+// transactions never deadlock on them.
 type Rank int
 
 // The ranks.
@@ -316,8 +320,9 @@ const (
 	lastRanks
 )
 
-// Last registers the step of that rank, to be run when fn has returned nil and before the commit. There is one step per
-// rank and transaction; Last reports false, and registers nothing, if there is one already.
+// Last registers fn as the step of that rank, to run when the transaction's function has returned nil and before the
+// commit. There is one step per rank and transaction; Last reports false, and registers nothing, if there is one
+// already.
 func (t *Tx) Last(r Rank, fn func(context.Context) error) bool {
 	if t.last[r] != nil {
 		return false
@@ -376,11 +381,11 @@ func (t *Tx) QueryRow(ctx context.Context, query string, args []any, dst ...any)
 	return err == nil, err
 }
 
-// ForUpdate is the clause that locks the rows of a SELECT against other transactions until this one ends. It is empty on
-// SQLite, where a writing transaction is alone anyway, and in a View.
+// ForUpdate returns the clause that locks the rows of a SELECT against other transactions until this one ends. It is
+// empty on SQLite, where only one transaction writes at a time, and in a View.
 func (t *Tx) ForUpdate() string { return t.locking(" FOR UPDATE") }
 
-// ForShare is the clause that keeps the rows of a SELECT as they are, but lets other transactions do the same.
+// ForShare returns the clause that protects the rows of a SELECT from changes, but lets other transactions do the same.
 func (t *Tx) ForShare() string { return t.locking(" FOR SHARE") }
 
 func (t *Tx) locking(clause string) string {

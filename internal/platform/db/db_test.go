@@ -20,7 +20,7 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
-// scratch makes a table for bulk tests.
+// scratch creates a table for bulk tests.
 func scratch(t *testing.T, d *db.DB) *db.Table {
 	t.Helper()
 	key := "TEXT"
@@ -81,10 +81,11 @@ func TestBulk(t *testing.T) {
 		for _, n := range []int{0, 1, 2, 199, 200, 201, 400, 1003} {
 			rows := make([]row, n)
 			for i := range rows {
-				rows[i] = row{K: fmt.Sprintf("%c%05d", "aB_é-Z"[i%6], i), N: int64(i), S: sql.NullString{String: strings.Repeat("x", 1-min(1, i%3)), Valid: i%3 == 0}}
+				rows[i] = row{K: fmt.Sprintf("%c%05d", "aB_é-Z"[i%6], i), N: int64(i),
+					S: sql.NullString{String: strings.Repeat("x", 1-min(1, i%3)), Valid: i%3 == 0}}
 			}
 			rand.Shuffle(n, func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
-			for range 2 { // the second run replaces every row by itself
+			for range 2 { // the second run replaces every row with itself
 				update(t, d, func(ctx context.Context, tx *db.Tx) error {
 					got, err := upsert(ctx, tx, tab, rows)
 					if err == nil && got != int64(n) {
@@ -199,12 +200,14 @@ func TestConcurrentIncrementsAreAllCounted(t *testing.T) {
 				for i := range 40 {
 					first, second := "a", "b"
 					if w == 0 && i%20 == 0 {
-						first, second = second, first // provokes a deadlock, which must be mended by repeating
+						first, second = second, first // provokes a deadlock, which a repetition must resolve
 					}
 					err := d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
 						for _, k := range []string{first, second} {
 							var n int64
-							if _, err := tx.QueryRow(ctx, "SELECT n FROM scratch WHERE k = $1"+tx.ForUpdate(), []any{k}, &n); err != nil {
+							_, err := tx.QueryRow(ctx, "SELECT n FROM scratch WHERE k = $1"+tx.ForUpdate(),
+								[]any{k}, &n)
+							if err != nil {
 								return err
 							}
 							if _, err := tx.Exec(ctx, "UPDATE scratch SET n = $1 WHERE k = $2", n+1, k); err != nil {
@@ -373,7 +376,7 @@ func TestOneProcessPerFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := db.Open(t.Context(), c, discard, nil); err == nil {
-		t.Error("a file of noise was opened as a database")
+		t.Error("a file of random bytes was opened as a database")
 	}
 }
 
@@ -406,10 +409,10 @@ func TestCancelledCallerGetsItsOwnError(t *testing.T) {
 			return err
 		})
 		if !errors.Is(err, context.Canceled) || fault.Is(err, fault.Unavailable) {
-			t.Errorf("Update of a caller that gave up: %v, want context.Canceled", err)
+			t.Errorf("Update of a caller that cancelled: %v, want context.Canceled", err)
 		}
 		if s := d.Status(); !s.Available || !s.Writable {
-			t.Errorf("the status after a caller gave up: %+v", s)
+			t.Errorf("the status after a caller cancelled: %+v", s)
 		}
 	})
 }
@@ -424,9 +427,11 @@ func TestConfigValidate(t *testing.T) {
 		"postgres, no url":    {func(c *db.Config) { c.Driver = db.Postgres }, "url"},
 		"url of another kind": {func(c *db.Config) { c.Driver, c.URL = db.Postgres, "http://x:secret@y" }, "url"},
 		"sqlite with url":     {func(c *db.Config) { c.URL = "postgres://" }, "url"},
-		"postgres with file":  {func(c *db.Config) { c.Driver, c.URL, c.File = db.Postgres, "postgres://127.0.0.1", "f" }, "file"},
-		"no connections":      {func(c *db.Config) { c.MaxConnections = 0 }, "maxConnections"},
-		"no time":             {func(c *db.Config) { c.ProbeTimeout = 0 }, "probeTimeout"},
+		"postgres with file": {func(c *db.Config) {
+			c.Driver, c.URL, c.File = db.Postgres, "postgres://127.0.0.1", "f"
+		}, "file"},
+		"no connections": {func(c *db.Config) { c.MaxConnections = 0 }, "maxConnections"},
+		"no time":        {func(c *db.Config) { c.ProbeTimeout = 0 }, "probeTimeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conf := db.Default()

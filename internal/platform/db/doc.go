@@ -1,21 +1,21 @@
-// Package db is the ground under every store: it opens SQLite or PostgreSQL, keeps the schema, runs transactions, and
-// offers what differs between the two (bulk loading) behind one interface.
+// Package db is the base of every store: it opens SQLite or PostgreSQL, maintains the schema, runs transactions, and
+// provides what differs between the two (bulk loading) behind one interface.
 //
-// An acknowledged write is a promise, so durability is asserted at start, not hoped for: SQLite in WAL mode with
-// synchronous=FULL, PostgreSQL with synchronous_commit, fsync and full_page_writes on. A database that would break the
-// promise is refused.
+// An acknowledged write must be durable, so the durability settings are checked at the start: SQLite in WAL mode with
+// synchronous=FULL, PostgreSQL with synchronous_commit, fsync and full_page_writes on. A database that does not
+// guarantee durability is refused.
 //
-// PostgreSQL may be away, at start or at any time later. Open then succeeds, View and Update fail at once with
-// fault.Unavailable and a RetryAfter, and work goes on by itself when it is back: nothing needs a restart. Run watches
-// over that; it also finds a server that accepts connections but no longer answers.
+// PostgreSQL may be unavailable at the start or at any time later. Open then succeeds, View and Update fail at once
+// with fault.Unavailable and a RetryAfter, and work resumes when the server is available again: nothing needs a
+// restart. Run monitors the server; it also detects one that accepts connections but no longer answers.
 //
 // Locks that every writer needs (the change feed's counter, the head of the audit chain) are taken at the very end of a
-// transaction: code registers them with Tx.Last, whatever the order of its calls. See audit.go for the audit chain.
+// transaction: code registers them with Tx.Last, in whatever order it calls. See audit.go for the audit chain.
 //
-// Migrations of all rooms live in migrations/, one directory per dialect, in one numbered sequence: a database has one
-// schema version. They are forward-only. Times are Unix microseconds, booleans are integers, documents are JSON text, and
-// keys compare byte by byte on both databases, so that pages are the same.
+// The migrations of all packages are in migrations/, one directory per dialect, in one numbered sequence: a database
+// has one schema version. They are forward-only. Times are Unix microseconds, booleans are integers, documents are JSON
+// text, and keys compare byte by byte on both databases, so that pages are the same.
 //
-// It is the only package that imports SQL drivers and knows no job's tables. It is not an ORM: stores write SQL with
-// $1-style parameters, which both databases take.
+// This is the only package that imports SQL drivers, and it does not depend on any job's tables. It is not an ORM:
+// stores write SQL with $1-style parameters, which both databases accept.
 package db

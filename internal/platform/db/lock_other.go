@@ -17,7 +17,7 @@ func lock(path, what string) (*Lock, error) {
 	return nil, errors.New("lock " + what + ": file locks are supported on Unix systems only")
 }
 
-// Close gives the lock up.
+// Close releases the lock.
 func (l *Lock) Close() error { return nil }
 
 func (l *Lock) room() error { return nil }

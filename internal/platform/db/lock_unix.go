@@ -16,7 +16,7 @@ import (
 // LockFile is the name of the file that LockDir locks.
 const LockFile = "tandem.lock"
 
-// Lock is a lock that one process holds on a file. The operating system gives it up when the process ends, however it
+// Lock is a lock that one process holds on a file. The operating system releases it when the process ends, however it
 // ends, so a lock never has to be removed by hand.
 type Lock struct{ f *os.File }
 
@@ -54,15 +54,15 @@ func lock(path, what string) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
-// Close gives the lock up. The file stays: removing it would let two processes lock two files of the same name.
+// Close releases the lock. The file stays: removing it would let two processes lock two files of the same name.
 func (l *Lock) Close() error {
 	// Closing alone is not enough: a child process that another goroutine is starting holds a copy of the file until it
 	// runs its program, and with it the lock.
 	return errors.Join(syscall.Flock(int(l.f.Fd()), syscall.LOCK_UN), l.f.Close())
 }
 
-// room returns nil if the file system takes another 64 KiB. It uses the lock's open file: opening and closing others
-// costs descriptors that calls may need.
+// room returns nil if the file system has room for another 64 KiB. It uses the lock's open file: opening and closing
+// others needs descriptors that calls may need.
 func (l *Lock) room() error {
 	st, err := l.f.Stat()
 	if err != nil {

@@ -51,11 +51,11 @@ func migrate(ctx context.Context, db *sql.DB, driver string) error {
 	return nil
 }
 
-// errNewer marks a database whose schema this program is too old for.
+// errNewer marks a database whose schema is too new for this program.
 var errNewer = errors.New("the database was upgraded by a newer Tandem")
 
-// compatible returns nil if the newer schema says that programs that know migrations up to known may still use it.
-// What it says counts only if its last migration said it.
+// compatible returns nil if the newer schema says that programs that know migrations up to known may still use it. That
+// counts only if the schema's last migration said it.
 func compatible(ctx context.Context, db *sql.DB, version, known int64) error {
 	var said, oldest int64
 	err := db.QueryRowContext(ctx, "SELECT version, oldest FROM schema_info WHERE id = 1").Scan(&said, &oldest)
@@ -65,6 +65,6 @@ func compatible(ctx context.Context, db *sql.DB, version, known int64) error {
 	case err != nil && classify(err) == lost:
 		return fmt.Errorf("read the schema's version: %w", err)
 	}
-	return fmt.Errorf("%w: its schema is version %d, and this program works with versions up to %d; start the newer program, "+
-		"or restore the backup made before the upgrade", errNewer, version, known)
+	return fmt.Errorf("%w: its schema is version %d, and this program works with versions up to %d; "+
+		"start the newer program, or restore the backup made before the upgrade", errNewer, version, known)
 }

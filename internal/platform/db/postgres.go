@@ -17,8 +17,8 @@ import (
 func (d *DB) openPostgres(ctx context.Context) error {
 	pc, err := pgxpool.ParseConfig(d.cfg.URL)
 	if err != nil {
-		// The parser's text may quote the connection string, password and all.
-		return errors.New("the PostgreSQL connection string cannot be read; want postgres://user@host/database")
+		// The parser's text may quote the connection string, including the password.
+		return errors.New("invalid PostgreSQL connection string; want postgres://user@host/database")
 	}
 	pc.MaxConns = int32(d.cfg.MaxConnections)
 	pc.MaxConnIdleTime = 5 * time.Minute
@@ -29,7 +29,7 @@ func (d *DB) openPostgres(ctx context.Context) error {
 			cc.RuntimeParams[k] = v
 		}
 	}
-	cc.RuntimeParams["synchronous_commit"] = "on" // whatever the role's or the database's default
+	cc.RuntimeParams["synchronous_commit"] = "on" // whatever the default of the role or the database
 	set("application_name", "tandem")
 	set("statement_timeout", ms(d.cfg.StatementTimeout))
 	set("lock_timeout", "5000")
@@ -53,7 +53,7 @@ func (d *DB) openPostgres(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		d.markAway(err)
+		d.markUnavailable(err)
 		return nil
 	}
 	d.markReady()
@@ -62,12 +62,13 @@ func (d *DB) openPostgres(ctx context.Context) error {
 
 func ms(t time.Duration) string { return strconv.FormatInt(t.Milliseconds(), 10) }
 
-// errUnsafe marks a server that would not keep an acknowledged write.
+// errUnsafe marks a server that may lose acknowledged writes.
 var errUnsafe = errors.New("refusing to use a PostgreSQL server that may lose acknowledged writes")
 
 func (d *DB) assertPostgres(ctx context.Context, c *pgx.Conn) error {
 	var commit, fsync, pages string
-	err := c.QueryRow(ctx, "SELECT current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes')").Scan(&commit, &fsync, &pages)
+	err := c.QueryRow(ctx, "SELECT current_setting('synchronous_commit'), current_setting('fsync'), "+
+		"current_setting('full_page_writes')").Scan(&commit, &fsync, &pages)
 	if err != nil {
 		return fmt.Errorf("read the durability settings: %w", err)
 	}
@@ -101,12 +102,13 @@ func (d *DB) closePostgres() {
 func closeConn(c *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	_ = c.Close(ctx) // the connection is given up either way
+	_ = c.Close(ctx) // the connection is dropped either way
 }
 
-// Run watches the database until ctx is done, and returns nil. On PostgreSQL it asks for a sign of life at every
-// ProbeInterval and declares the database unavailable, cutting off all work in progress, if none comes within
-// ProbeTimeout; and available again when one comes. After [DB.Join] it also proves, on both, that writes succeed.
+// Run monitors the database until ctx is done, and returns nil. On PostgreSQL it probes the server at every
+// ProbeInterval. If there is no answer within ProbeTimeout it declares the database unavailable and cancels all work in
+// progress; the next answer makes it available again. After [DB.Join] it also checks, on both databases, that writes
+// succeed.
 func (d *DB) Run(ctx context.Context) error {
 	if d.cfg.Driver != Postgres {
 		d.watchWrites(ctx)
@@ -130,7 +132,7 @@ func (d *DB) Run(ctx context.Context) error {
 		case ep != nil:
 			d.lose(ep, err)
 		default:
-			d.markAway(err) // the reason may be one that waiting does not fix, such as a wrong password after a change
+			d.markUnavailable(err) // waiting may not fix it, for example a password that was changed
 		}
 		select {
 		case <-tick.C:
@@ -140,21 +142,20 @@ func (d *DB) Run(ctx context.Context) error {
 	}
 }
 
-// lose declares the database away, unless it has been away and come back since ep, and drops all pooled connections.
+// lose declares the database unavailable, unless epoch ep has already ended, and drops all pooled connections.
 func (d *DB) lose(ep *epoch, err error) {
 	if ep == nil || d.current() != ep {
 		return
 	}
-	d.markAway(err)
+	d.markUnavailable(err)
 	d.pool.Reset()
 }
 
-// suspect asks the server whether it still answers, after a transaction of epoch ep lost its connection. It reports
-// whether it does.
+// suspect probes the server after a transaction of epoch ep lost its connection. It reports whether the server answers.
 func (d *DB) suspect(ctx context.Context, ep *epoch, cause error) bool {
 	d.pool.Reset() // all connections of the pool are as old as the dead one
-	if errors.Is(cause, errAway) {
-		return false // found out already, by Run or another transaction
+	if errors.Is(cause, errUnavailable) {
+		return false // already detected by Run or another transaction
 	}
 	d.probing <- struct{}{}
 	defer func() { <-d.probing }()
@@ -170,11 +171,12 @@ func (d *DB) suspect(ctx context.Context, ep *epoch, cause error) bool {
 	return true
 }
 
-// joinProbe is how long a caller waits for a probe that another has begun.
+// joinProbe is how long a caller waits for a probe that another caller has begun.
 const joinProbe = 100 * time.Millisecond
 
-// recover asks a database that is away whether it is back. Only one caller at a time asks; the others wait a moment for
-// what it hears, because a server that is back answers at once. It returns nil if it is not back.
+// recover probes a database that is unavailable. Only one caller probes at a time; the others wait briefly for its
+// result, because a server that is available again answers at once. It returns nil if the database is still
+// unavailable.
 func (d *DB) recover(ctx context.Context) *epoch {
 	if d.cfg.Driver != Postgres {
 		return nil
@@ -196,8 +198,8 @@ func (d *DB) recover(ctx context.Context) *epoch {
 	return d.markReady()
 }
 
-// ask asks the server for a sign of life on a connection of its own, and migrates the schema the first time it answers.
-// The caller holds d.probing, or is alone.
+// ask probes the server on a connection of its own, and migrates the schema the first time the server answers. The
+// caller holds d.probing, or is alone.
 func (d *DB) ask(ctx context.Context) error {
 	pctx, cancel := context.WithTimeout(ctx, d.cfg.ProbeTimeout)
 	defer cancel()
@@ -221,10 +223,10 @@ func (d *DB) ask(ctx context.Context) error {
 		}
 		closeConn(d.probe)
 		d.probe = nil
-		// A connection that was there before may be left over from before a restart of the server; one that is silent is
-		// not.
+		// An existing connection may be left over from before a restart of the server: try a new one, unless the
+		// server was silent.
 		if fresh || pctx.Err() != nil {
-			return fmt.Errorf("no sign of life within %v: %w", d.cfg.ProbeTimeout, err)
+			return fmt.Errorf("no answer within %v: %w", d.cfg.ProbeTimeout, err)
 		}
 	}
 	if err := d.claim(pctx); err != nil {
@@ -247,8 +249,9 @@ func (d *DB) ask(ctx context.Context) error {
 }
 
 // Listen waits for PostgreSQL notifications on channel and calls fn with each payload, on one connection outside the
-// pool, until ctx is done or the connection is lost. It calls ready once it listens. On SQLite it waits for ctx: whoever
-// writes is in this process. Notifications sent while nobody listens are lost, so they may only ever shorten a wait.
+// pool, until ctx is done or the connection is lost. It calls ready once it listens. On SQLite it waits for ctx,
+// because all writers are in this process. Notifications sent while nothing listens are lost, so they may only be used
+// to shorten a wait.
 func (d *DB) Listen(ctx context.Context, channel string, ready func(), fn func(payload string)) error {
 	if d.cfg.Driver != Postgres {
 		ready()
@@ -285,8 +288,8 @@ func (t *Tx) Notify(ctx context.Context, channel, payload string) error {
 	return err
 }
 
-// Relax lets this transaction's commit return before it is on disk. It is for data whose loss does no harm, and does
-// nothing on SQLite.
+// Relax lets this transaction's commit return before it is on disk. It is for data that may be lost without harm, and
+// does nothing on SQLite.
 func (t *Tx) Relax(ctx context.Context) error {
 	if t.d.cfg.Driver != Postgres {
 		return nil

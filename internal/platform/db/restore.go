@@ -15,10 +15,12 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// RestoreFile puts a copy of backup, an SQLite database file, in the place of c.File, which is locked meanwhile. The copy is
-// brought to the present schema, checked, and given to prepare before. The file that was there is kept beside it,
-// under the name returned; empty if there was none. An error or a crash leaves it in its place; repeat the call.
-func RestoreFile(ctx context.Context, c Config, backup string, log *slog.Logger, prepare func(*DB) error) (kept string, err error) {
+// RestoreFile replaces c.File with a copy of backup, an SQLite database file. c.File is locked meanwhile. Before the
+// replacement the copy is brought to the current schema, checked, and passed to prepare. The replaced file is kept next
+// to it, under the name returned, which is empty if there was none. If there is an error or a crash it stays in place;
+// repeat the call.
+func RestoreFile(ctx context.Context, c Config, backup string, log *slog.Logger,
+	prepare func(*DB) error) (kept string, err error) {
 	path := c.File
 	l, err := lock(path+".lock", "database file "+path)
 	if err != nil {
@@ -27,10 +29,10 @@ func RestoreFile(ctx context.Context, c Config, backup string, log *slog.Logger,
 	defer l.Close()
 	c.File += ".restoring"
 	for _, end := range []string{"", "-wal", "-shm", ".lock"} {
-		_ = os.Remove(c.File + end) // of an attempt that was cut short
+		_ = os.Remove(c.File + end) // left over from an interrupted attempt
 		defer os.Remove(c.File + end)
 	}
-	// A copy of the files of a database that was killed has its newest changes in the log.
+	// If the files were copied after a crash, the newest changes are in the write-ahead log.
 	for _, end := range []string{"", "-wal"} {
 		if err := copyFile(backup+end, c.File+end); err != nil && (end == "" || !errors.Is(err, fs.ErrNotExist)) {
 			return "", err
@@ -44,7 +46,8 @@ func RestoreFile(ctx context.Context, c Config, backup string, log *slog.Logger,
 		var said string
 		_, err := tx.QueryRow(ctx, "PRAGMA integrity_check(1)", nil, &said)
 		if err == nil && said != "ok" {
-			err = fault.New(fault.Invalid, "InvalidBackup", "the file is damaged (%s); use another backup", strings.ReplaceAll(said, "\n", "; "))
+			err = fault.New(fault.Invalid, "InvalidBackup", "the file is damaged (%s); use another backup",
+				strings.ReplaceAll(said, "\n", "; "))
 		}
 		return err
 	})
@@ -53,7 +56,7 @@ func RestoreFile(ctx context.Context, c Config, backup string, log *slog.Logger,
 	}
 	err = errors.Join(err, d.Close())
 	if st, serr := os.Stat(c.File + "-wal"); err == nil && serr == nil && st.Size() > 0 {
-		err = errors.New("the copy of the backup could not be closed in good order; is another process reading it?")
+		err = errors.New("the copy of the backup could not be closed cleanly; is another process reading it?")
 	}
 	if err != nil {
 		return "", err
@@ -63,11 +66,11 @@ func RestoreFile(ctx context.Context, c Config, backup string, log *slog.Logger,
 	if err = os.Link(path, kept); errors.Is(err, fs.ErrNotExist) {
 		kept = ""
 	} else if err != nil {
-		return "", fmt.Errorf("keep the database that is replaced: %w", err)
+		return "", fmt.Errorf("keep the replaced database: %w", err)
 	} else if err = os.Link(path+"-wal", kept+"-wal"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("keep the database that is replaced: %w", err)
+		return "", fmt.Errorf("keep the replaced database: %w", err)
 	}
-	// SQLite would take the log of the old database for one of the new.
+	// SQLite would apply the log of the old database to the new one.
 	for _, end := range []string{"-wal", "-shm"} {
 		if err := os.Remove(path + end); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return kept, err
@@ -79,7 +82,7 @@ func RestoreFile(ctx context.Context, c Config, backup string, log *slog.Logger,
 	return kept, syncDir(path)
 }
 
-// copyFile copies a file to one that does not exist, for its owner only, and waits for the disk.
+// copyFile copies a file to a new file that only its owner can read, and waits for the disk.
 func copyFile(from, to string) error {
 	in, err := os.Open(from)
 	if err != nil {

@@ -17,26 +17,27 @@ import (
 // openSQLite opens one connection that writes and a pool that reads.
 func (d *DB) openSQLite(ctx context.Context) error {
 	if d.cfg.File == "" {
-		return errors.New("no database file named")
+		return errors.New("no database file configured")
 	}
 	path, err := filepath.Abs(d.cfg.File)
 	if err != nil {
-		return fmt.Errorf("find the database file: %w", err)
+		return fmt.Errorf("resolve the path of the database file: %w", err)
 	}
 	if d.lock, err = lock(path+".lock", "database file "+path); err != nil {
 		return err
 	}
-	// SQLite would create the file by the umask, and its log files with the mode of the file.
+	// SQLite would create the file with the umask's mode. It creates its log files with the mode of the file.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("open the database file: %w", err)
 	}
 	d.file, d.where = f, path
-	// busy_timeout and synchronous belong to a connection, so they go into the DSN: a pragma sent once would hold for
-	// whichever connection of the pool happened to take it. Caches are in KiB, one for each connection.
-	// temp_store stays on disk: a statement's own journal would else hold every page it changes in memory.
+	// busy_timeout and synchronous apply to a connection, so they are set in the DSN: a pragma executed once would
+	// apply to any one connection of the pool. Caches are in KiB, one for each connection. temp_store stays on disk:
+	// otherwise the journal of a statement would hold every page it changes in memory.
 	common := []string{"busy_timeout(5000)", "synchronous(FULL)"}
-	if d.write, err = openSQLiteDB(path, append(common, "cache_size(-16384)", "wal_autocheckpoint(4000)", "journal_size_limit(67108864)"), "immediate"); err != nil {
+	if d.write, err = openSQLiteDB(path, append(common, "cache_size(-16384)", "wal_autocheckpoint(4000)",
+		"journal_size_limit(67108864)"), "immediate"); err != nil {
 		return err
 	}
 	d.write.SetMaxOpenConns(1)
@@ -73,8 +74,8 @@ func openSQLiteDB(path string, pragmas []string, txlock string) (*sql.DB, error)
 	return db, nil
 }
 
-// setWAL switches the file to write-ahead logging, which stays with the file. The switch needs the file for itself for a
-// moment, and reports busy instead of waiting if a backup tool is reading.
+// setWAL switches the file to write-ahead logging, which persists with the file. The switch needs exclusive access to
+// the file for a moment, and reports busy instead of waiting if a backup tool is reading.
 func setWAL(ctx context.Context, db *sql.DB) error {
 	var mode string
 	var err error
@@ -97,7 +98,8 @@ func setWAL(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return fmt.Errorf("switch the database file to write-ahead logging: %w", err)
 	}
-	return fmt.Errorf("switch the database file to write-ahead logging: it stays in mode %q; is it on a network file system?", mode)
+	return fmt.Errorf("switch the database file to write-ahead logging: it stays in mode %q; "+
+		"is it on a network file system?", mode)
 }
 
 // assertSQLite makes sure that a commit is on disk when it returns.
@@ -107,7 +109,8 @@ func assertSQLite(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("read the durability setting: %w", err)
 	}
 	if sync < 2 { // 2 is FULL, 3 is EXTRA
-		return fmt.Errorf("the database does not wait for the disk (synchronous is %d, want 2): refusing to start", sync)
+		return fmt.Errorf("refusing to use the database: commits do not wait for the disk (synchronous is %d, want 2)",
+			sync)
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ func TestWritesAreProvedOnPostgresInDepth(t *testing.T) {
 	t.Parallel()
 	disk := testkit.SmallDisk(t, 250)
 	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true, Parent: disk})
-	conf := db.Default() // the time-outs of production
+	conf := db.Default() // with the timeouts of production
 	conf.Driver, conf.URL = db.Postgres, c.CreateOwned(t, "tandem", "tandem")
 	d := serve(t, conf, "n1")
 	d.works(t, "untouched")
@@ -25,7 +25,7 @@ func TestWritesAreProvedOnPostgresInDepth(t *testing.T) {
 	c.Admin(t, "tandem", "GRANT ALL ON rate_limits TO tandem")
 	d.works(t, "granted again")
 
-	// A privilege that the proof does not look at is found by the first transaction that needs it.
+	// A missing privilege that the check does not cover is found by the first transaction that needs it.
 	c.Admin(t, "tandem", "REVOKE INSERT ON rate_limits FROM tandem")
 	d.refuses(t, "insert revoked")
 	d.fails(t, "insert revoked", "permission denied", true)

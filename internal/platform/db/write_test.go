@@ -20,11 +20,11 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
-// served is a database as a node uses it: joined and watched.
+// served is a database as a node uses it: joined and monitored.
 type served struct {
 	*db.DB
 	reg  *prometheus.Registry
-	stop func() // ends it
+	stop func() // stops Run and closes the database
 }
 
 func serve(t *testing.T, c db.Config, node string) *served {
@@ -51,7 +51,7 @@ func serve(t *testing.T, c db.Config, node string) *served {
 	return s
 }
 
-// until waits until the status is as wanted. The bound is far beyond what is promised: test machines are busy.
+// until waits until the status is as wanted. The limit is far beyond what is promised: test machines are busy.
 func (s *served) until(t *testing.T, what string, ok func(db.Status) bool) db.Status {
 	t.Helper()
 	at := time.Now()
@@ -70,20 +70,26 @@ func (s *served) until(t *testing.T, what string, ok func(db.Status) bool) db.St
 	}
 }
 
-// fails waits until the database takes no writes, for the reason wanted, and looks at the metrics.
+// fails waits until the database accepts no writes, for the reason wanted, and checks the metrics.
 func (s *served) fails(t *testing.T, what, cause string, available bool) {
 	t.Helper()
 	x := s.until(t, what, func(x db.Status) bool { return !x.Writable })
 	if x.Available != available || !strings.Contains(x.Cause, cause) || x.Where == "" || x.Since.IsZero() {
 		t.Errorf("%s: the status is %+v, want available %v and a cause with %q", what, x, available, cause)
 	}
-	want := fmt.Sprintf("# HELP tandem_db_writable 1 while the database takes writes, as a write every 2 s shows.\n# TYPE tandem_db_writable gauge\ntandem_db_writable 0\n"+
-		"# HELP tandem_db_up 1 while the database answers and is not damaged.\n# TYPE tandem_db_up gauge\ntandem_db_up %d\n", map[bool]int{true: 1}[available])
-	if err := testutil.GatherAndCompare(s.reg, strings.NewReader(want), "tandem_db_writable", "tandem_db_up"); err != nil {
+	want := fmt.Sprintf(""+
+		"# HELP tandem_db_writable 1 while the database accepts writes, checked by a write every 2 s.\n"+
+		"# TYPE tandem_db_writable gauge\n"+
+		"tandem_db_writable 0\n"+
+		"# HELP tandem_db_up 1 while the database answers and is not damaged.\n"+
+		"# TYPE tandem_db_up gauge\n"+
+		"tandem_db_up %d\n", map[bool]int{true: 1}[available])
+	err := testutil.GatherAndCompare(s.reg, strings.NewReader(want), "tandem_db_writable", "tandem_db_up")
+	if err != nil {
 		t.Error(err)
 	}
 	if n, err := testutil.GatherAndCount(s.reg, "tandem_db_failing_since_timestamp_seconds"); err != nil || n != 1 {
-		t.Errorf("%s: %d samples say since when it fails (%v)", what, n, err)
+		t.Errorf("%s: %d samples of the time of the failure (%v)", what, n, err)
 	}
 }
 
@@ -94,15 +100,16 @@ func (s *served) works(t *testing.T, what string) {
 		t.Errorf("%s: %+v", what, x)
 	}
 	if n, err := testutil.GatherAndCount(s.reg, "tandem_db_failing_since_timestamp_seconds"); err != nil || n != 0 {
-		t.Errorf("%s: %d samples say since when it fails (%v)", what, n, err)
+		t.Errorf("%s: %d samples of the time of the failure (%v)", what, n, err)
 	}
 }
 
-// refuses makes a change of kind insert and wants it refused with 503 and a time to wait.
+// refuses checks that an insert is refused with Unavailable and a RetryAfter.
 func (s *served) refuses(t *testing.T, what string) {
 	t.Helper()
 	err := s.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
-		_, err := tx.Exec(ctx, "INSERT INTO rate_limits (bucket, state) VALUES ($1, 1)", what+strings.Repeat("x", 100_000))
+		_, err := tx.Exec(ctx, "INSERT INTO rate_limits (bucket, state) VALUES ($1, 1)",
+			what+strings.Repeat("x", 100_000))
 		return err
 	})
 	if f := fault.As(err); f == nil || f.Kind != fault.Unavailable || f.RetryAfter <= 0 {
@@ -117,13 +124,15 @@ func TestWritesAreProvedOnSQLite(t *testing.T) {
 		c := testkit.SQLiteConfig(t)
 		return serve(t, c, "n1"), c.File
 	}
-	for name, bytes := range map[string][2]int64{"header": {0, 16}, "first pages": {0, 8 * 4096}, "every page but the first": {4096, 1 << 30}} {
+	for name, bytes := range map[string][2]int64{"header": {0, 16}, "first pages": {0, 8 * 4096},
+		"every page but the first": {4096, 1 << 30}} {
 		t.Run("damaged "+name, func(t *testing.T) {
 			d, file := setup(t)
 			d.works(t, "untouched")
-			for i := range 200 { // so that the file holds what the log held
+			for i := range 200 { // so that the file contains what the log held
 				update(t, d.DB, func(ctx context.Context, tx *db.Tx) error {
-					_, err := tx.Exec(ctx, "INSERT INTO rate_limits (bucket, state) VALUES ($1, 1)", fmt.Sprint(i, strings.Repeat("y", 100_000)))
+					_, err := tx.Exec(ctx, "INSERT INTO rate_limits (bucket, state) VALUES ($1, 1)",
+						fmt.Sprint(i, strings.Repeat("y", 100_000)))
 					return err
 				})
 			}
@@ -141,7 +150,8 @@ func TestWritesAreProvedOnSQLite(t *testing.T) {
 				t.Fatal(err)
 			}
 			d.fails(t, "damaged", "", false)
-			if x := d.Status(); !strings.Contains(x.Cause, "damaged") && !strings.Contains(x.Cause, "malformed") && !strings.Contains(x.Cause, "not a database") {
+			if x := d.Status(); !strings.Contains(x.Cause, "damaged") && !strings.Contains(x.Cause, "malformed") &&
+				!strings.Contains(x.Cause, "not a database") {
 				t.Errorf("the cause is %q", x.Cause)
 			}
 			d.refuses(t, "damaged")
@@ -160,11 +170,13 @@ func TestWritesAreProvedOnSQLite(t *testing.T) {
 		})
 		d.works(t, "untouched")
 		err := d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
-			_, err := tx.Exec(ctx, "PRAGMA writable_schema = ON; UPDATE sqlite_master SET rootpage = 999999 WHERE name = 'other'; PRAGMA writable_schema = RESET; SELECT * FROM other")
+			_, err := tx.Exec(ctx, "PRAGMA writable_schema = ON; "+
+				"UPDATE sqlite_master SET rootpage = 999999 WHERE name = 'other'; "+
+				"PRAGMA writable_schema = RESET; SELECT * FROM other")
 			return err
 		})
 		if !fault.Is(err, fault.Unavailable) {
-			t.Errorf("a transaction that met damage got %v", err)
+			t.Errorf("a transaction that found damage got %v", err)
 		}
 	})
 	t.Run("removed", func(t *testing.T) {
@@ -197,7 +209,7 @@ func TestWritesAreProvedOnSQLite(t *testing.T) {
 func TestWritesAreProvedOnPostgres(t *testing.T) {
 	t.Parallel()
 	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
-	conf := db.Default() // the time-outs of production
+	conf := db.Default() // with the timeouts of production
 	conf.Driver, conf.URL = db.Postgres, c.CreateOwned(t, "tandem", "tandem")
 	d := serve(t, conf, "n1")
 	d.works(t, "untouched")
@@ -215,10 +227,9 @@ func TestWritesAreProvedOnPostgres(t *testing.T) {
 	d.refuses(t, "everything revoked")
 	c.Admin(t, "tandem", "GRANT ALL ON ALL TABLES IN SCHEMA public TO tandem")
 	d.works(t, "granted")
-
 }
 
-// TestProofsAreFew counts what proves: one row, no feed entry, no audit row, at most one write in two seconds.
+// TestProofsAreFew counts what the write check makes: one row, no feed entry, no audit row, at most one write in 2 s.
 func TestProofsAreFew(t *testing.T) {
 	t.Parallel()
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
@@ -226,9 +237,12 @@ func TestProofsAreFew(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		counting := []string{"CREATE TABLE proofs (id BIGINT)", "CREATE TRIGGER proofs AFTER UPDATE ON nodes BEGIN INSERT INTO proofs VALUES (1); END"}
+		counting := []string{"CREATE TABLE proofs (id BIGINT)",
+			"CREATE TRIGGER proofs AFTER UPDATE ON nodes BEGIN INSERT INTO proofs VALUES (1); END"}
 		if d.Driver() == db.Postgres {
-			counting = []string{counting[0], "CREATE FUNCTION proof() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO proofs VALUES (1); RETURN NEW; END$$",
+			counting = []string{counting[0],
+				"CREATE FUNCTION proof() RETURNS trigger LANGUAGE plpgsql AS " +
+					"$$BEGIN INSERT INTO proofs VALUES (1); RETURN NEW; END$$",
 				"CREATE TRIGGER proofs AFTER UPDATE ON nodes FOR EACH ROW EXECUTE FUNCTION proof()"}
 		}
 		for _, s := range counting {
@@ -244,7 +258,9 @@ func TestProofsAreFew(t *testing.T) {
 		}
 		var rows, feed, audit, written, proofs int64
 		err := d.View(t.Context(), func(ctx context.Context, tx *db.Tx) error {
-			_, err := tx.QueryRow(ctx, "SELECT (SELECT COUNT(*) FROM nodes WHERE id = 'n7'), (SELECT COUNT(*) FROM feed), (SELECT COUNT(*) FROM audit), (SELECT MAX(written) FROM nodes), (SELECT COUNT(*) FROM proofs)",
+			_, err := tx.QueryRow(ctx, "SELECT (SELECT COUNT(*) FROM nodes WHERE id = 'n7'), "+
+				"(SELECT COUNT(*) FROM feed), (SELECT COUNT(*) FROM audit), "+
+				"(SELECT MAX(written) FROM nodes), (SELECT COUNT(*) FROM proofs)",
 				nil, &rows, &feed, &audit, &written, &proofs)
 			return err
 		})
@@ -258,7 +274,7 @@ func TestProofsAreFew(t *testing.T) {
 			t.Errorf("%d writes in %v, want at most %d", proofs, time.Since(began), most)
 		}
 		if !time.UnixMicro(written).After(began) {
-			t.Errorf("nothing was written in Run")
+			t.Errorf("Run wrote nothing")
 		}
 	})
 }
@@ -284,8 +300,8 @@ func TestSecondNodeWithTheSameIDIsRefused(t *testing.T) {
 	}
 }
 
-// TestKilledNodeReturnsWhileWritesHang: the server goes on with the last write of a node that was killed, perhaps for
-// ever (here it waits for a standby that never comes). That must not keep the node from starting again.
+// TestKilledNodeReturnsWhileWritesHang: the server continues with the last write of a node that was killed, possibly
+// forever (here it waits for a standby that does not exist). That must not keep the node from starting again.
 func TestKilledNodeReturnsWhileWritesHang(t *testing.T) {
 	t.Parallel()
 	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
@@ -294,9 +310,9 @@ func TestKilledNodeReturnsWhileWritesHang(t *testing.T) {
 	conf.Driver, conf.URL = db.Postgres, c.URL("tandem")
 	again := testkit.Open(t, conf)
 
-	way, kill := throughSocket(t, filepath.Join(c.Dir, ".s.PGSQL.5432"))
+	via, kill := throughSocket(t, filepath.Join(c.Dir, ".s.PGSQL.5432"))
 	killed := conf
-	killed.URL = strings.Replace(conf.URL, c.Dir, way, 1)
+	killed.URL = strings.Replace(conf.URL, c.Dir, via, 1)
 	killed.ProbeTimeout = time.Minute // its write is not cancelled before it is killed
 	d := serve(t, killed, "n1")
 	d.works(t, "untouched")
@@ -304,7 +320,8 @@ func TestKilledNodeReturnsWhileWritesHang(t *testing.T) {
 	c.Admin(t, "postgres", "SELECT pg_reload_conf()")
 	hanging := func(db.Status) (yes bool) {
 		err := again.View(t.Context(), func(ctx context.Context, tx *db.Tx) error {
-			_, err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep')", nil, &yes)
+			_, err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep')",
+				nil, &yes)
 			return err
 		})
 		if err != nil {
@@ -323,10 +340,10 @@ func TestKilledNodeReturnsWhileWritesHang(t *testing.T) {
 	}
 }
 
-// throughSocket is a directory with a Unix socket that leads to another one, until kill cuts it.
+// throughSocket returns a directory with a Unix socket that forwards to another one, until kill cuts it.
 func throughSocket(t *testing.T, to string) (dir string, kill func()) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tandem-way")
+	dir, err := os.MkdirTemp("", "tandem-socket")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,8 +378,8 @@ func throughSocket(t *testing.T, to string) (dir string, kill func()) {
 	return dir, cancel
 }
 
-// TestNodeIDIsClaimedLater: a node that starts without the database finds out later that its id is taken, says so,
-// and works on. When the other has ended the id is its own.
+// TestNodeIDIsClaimedLater: a node that starts without the database finds out later that its id is taken, reports it,
+// and continues. When the other node has ended, the id is its own.
 func TestNodeIDIsClaimedLater(t *testing.T) {
 	t.Parallel()
 	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
@@ -386,7 +403,8 @@ func TestNodeIDIsClaimedLater(t *testing.T) {
 	if n, err := testutil.GatherAndCount(one.reg, "tandem_node_id_conflict"); err != nil || n != 1 {
 		t.Errorf("conflict metric: %d %v", n, err)
 	}
-	if err := two.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error { tx.Audit(record(1)); return nil }); err != nil {
+	if err := two.Update(t.Context(),
+		func(ctx context.Context, tx *db.Tx) error { tx.Audit(record(1)); return nil }); err != nil {
 		t.Errorf("a write of the node in conflict: %v", err)
 	}
 	holder, rival := two, one
@@ -401,12 +419,12 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name    string
-		info    string // what the newer schema says; empty: nothing
+		info    string // what the newer schema says; empty if it says nothing
 		refused bool
 	}{
 		{"a program that the schema still suits", "UPDATE schema_info SET version = 99, oldest = 3", false},
 		{"a program older than the schema needs", "UPDATE schema_info SET version = 99, oldest = 4", true},
-		{"a schema that says nothing of its last step", "", true},
+		{"a schema that says nothing about its last step", "", true},
 		{"a schema that no longer says anything", "DROP TABLE schema_info", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -416,7 +434,8 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, s := range []string{"INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, TRUE)", c.info} {
+				for _, s := range []string{"INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, TRUE)",
+					c.info} {
 					update(t, d, func(ctx context.Context, tx *db.Tx) error {
 						if s == "" {
 							return nil
@@ -435,7 +454,8 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 				switch {
 				case !c.refused && err != nil:
 					t.Errorf("%s: %v", conf.Driver, err)
-				case c.refused && (err == nil || !strings.Contains(err.Error(), "99") || !strings.Contains(err.Error(), "start the newer program") || strings.Contains(err.Error(), "\n")):
+				case c.refused && (err == nil || !strings.Contains(err.Error(), "99") ||
+					!strings.Contains(err.Error(), "start the newer program") || strings.Contains(err.Error(), "\n")):
 					t.Errorf("%s: %v, want one line with the version and the remedy", conf.Driver, err)
 				}
 			}
@@ -443,7 +463,7 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 	}
 }
 
-// TestNewerSchemaAppearsLater: the server was away at start, so nothing ends; its schema is refused all the same.
+// TestNewerSchemaAppearsLater: the server was unavailable at the start, so the node runs; the schema is still refused.
 func TestNewerSchemaAppearsLater(t *testing.T) {
 	t.Parallel()
 	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
@@ -457,7 +477,9 @@ func TestNewerSchemaAppearsLater(t *testing.T) {
 	c.Stop(t)
 	d := serve(t, conf, "n1")
 	c.Start(t)
-	d.until(t, "the schema is refused", func(x db.Status) bool { return !x.Available && strings.Contains(x.Cause, "start the newer program") })
+	d.until(t, "the schema is refused", func(x db.Status) bool {
+		return !x.Available && strings.Contains(x.Cause, "start the newer program")
+	})
 	c.Admin(t, "tandem", "DELETE FROM goose_db_version WHERE version_id = 99")
 	d.works(t, "the backup was restored")
 }
@@ -468,11 +490,13 @@ func TestLastMigrationNamesItself(t *testing.T) {
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
 		var said, last, oldest int64
 		err := d.View(t.Context(), func(ctx context.Context, tx *db.Tx) error {
-			_, err := tx.QueryRow(ctx, "SELECT version, oldest, (SELECT MAX(version_id) FROM goose_db_version) FROM schema_info WHERE id = 1", nil, &said, &oldest, &last)
+			_, err := tx.QueryRow(ctx, "SELECT version, oldest, (SELECT MAX(version_id) FROM goose_db_version) "+
+				"FROM schema_info WHERE id = 1", nil, &said, &oldest, &last)
 			return err
 		})
 		if err != nil || said != last || oldest > last {
-			t.Errorf("schema_info says version %d, oldest program %d; the last migration is %d (%v)", said, oldest, last, err)
+			t.Errorf("schema_info says version %d, oldest program %d; the last migration is %d (%v)", said,
+				oldest, last, err)
 		}
 	})
 }

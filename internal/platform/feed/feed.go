@@ -1,14 +1,15 @@
-// Package feed is the change feed: an outbox table written in the same transaction as the change it tells of, read by
-// cursor.
+// Package feed is the change feed: an outbox table that is written in the same transaction as the change it reports,
+// and read by cursor.
 //
-// Positions are commit-ordered: they come from a one-row counter that the writing transaction locks last, so a reader
-// that has seen position p will never again find a new entry at or below p. A wake-up (NOTIFY, or a signal inside the
-// process) only shortens the wait; paging by position is the truth.
+// Positions are in commit order: they come from a one-row counter that the writing transaction locks last, so a reader
+// that has seen position p never finds a new entry at or below p later. A notification (NOTIFY, or a signal inside the
+// process) only shortens the wait; readers rely on paging by position.
 //
-// A position alone is no identity: after a failover or a restore that lost transactions it may hold another entry. So
-// databases have an identity, entries a random id, and a reader keeps both in its Cursor, which every Read verifies.
+// A position alone does not identify an entry: after a failover or a restore that lost transactions it may hold another
+// entry. Therefore a database has an identity, an entry has a random id, and a reader keeps both in its Cursor, which
+// every Read verifies.
 //
-// This package is the contract readers use; package feed/outbox stores it.
+// This package is the contract for readers; package feed/outbox implements the storage.
 package feed
 
 import (
@@ -18,7 +19,7 @@ import (
 	"time"
 )
 
-// Position is a place in the feed. Positions start at 1; 0 is "before everything".
+// Position is a place in the feed. Positions start at 1; 0 is before all entries.
 type Position int64
 
 // The topics.
@@ -30,16 +31,16 @@ const (
 // Entry is one committed change.
 type Entry struct {
 	Position Position
-	ID       int64 // random; never the same for two entries, whatever their position
+	ID       int64 // random; never the same for two entries, whatever their positions
 	Topic    string
 	At       time.Time // when the writing transaction took its position; UTC
 	Payload  []byte
 }
 
-// Cursor is a place in the history of one database. Readers keep it whole, on their disk too. The zero Cursor is a
-// place in no database.
+// Cursor is a place in the history of one database. Readers store it completely, on their disks too. The zero Cursor is
+// not a place in any database.
 type Cursor struct {
-	Database string   `json:"database"` // identity of the database: a UUID made with it, and again by each restore
+	Database string   `json:"database"` // identity of the database: a UUID, created with it and by each restore
 	Position Position `json:"position"`
 	Entry    int64    `json:"entry"` // id of the entry at Position; 0 at position 0
 }
@@ -47,25 +48,25 @@ type Cursor struct {
 // String prints the cursor for logs.
 func (c Cursor) String() string { return fmt.Sprintf("%d of database %s", c.Position, c.Database) }
 
-// Errors of Read: the reader must load everything again. Whether that may replace what it has is the reader's decision.
+// Errors of Read: the reader must load everything again. It decides itself whether that may replace what it has.
 var (
 	// ErrGap is returned when entries after the cursor have been pruned.
 	ErrGap = errors.New("feed: entries after this position are no longer kept")
 	// ErrFork is returned when the database was set back, by a restore or by a failover that lost transactions, and
-	// perhaps written to since.
-	ErrFork = errors.New("feed: the database lost entries that were read from it before")
-	// ErrOtherDatabase is returned when the cursor is of a database with another identity.
-	ErrOtherDatabase = errors.New("feed: this is another database than the one read before")
+	// possibly written to since.
+	ErrFork = errors.New("feed: the database lost entries that had been read from it")
+	// ErrOtherDatabase is returned when the cursor belongs to a database with another identity.
+	ErrOtherDatabase = errors.New("feed: the database is not the one that was read before")
 )
 
-// State is what a feed knows of itself and of the place of a cursor, all from one consistent read.
+// State is the state of a feed and of the place of a cursor, from one consistent read.
 type State struct {
 	Head   Cursor   // the newest entry
-	Pruned Position // entries up to here are gone; the id of the last of them is still known
+	Pruned Position // entries up to here were removed; the id of the last of them is still known
 	Entry  int64    // id of the entry at the cursor's position; 0 if there is none
 }
 
-// Verify returns nil if the history that c is a place of continues in a feed of state s, else one of the errors above.
+// Verify returns nil if the history to which c belongs continues in a feed of state s, else one of the errors above.
 // Every Reader uses it.
 func (c Cursor) Verify(s State) error {
 	switch {
@@ -84,18 +85,20 @@ func (c Cursor) Verify(s State) error {
 // Page is what Read found.
 type Page struct {
 	Entries []Entry
-	// Next is the cursor to read on from: that of the last entry, or Head if there are no further entries of the topic.
+	// Next is the cursor from which to continue: that of the last entry, or Head if there are no further entries of the
+	// topic.
 	Next Cursor
-	Head Cursor // the newest entry, of whatever topic. It is set with the errors of this package too
+	Head Cursor // the newest entry of any topic; also set with the errors of this package
 }
 
 // Reader reads a feed. Implementations are safe for concurrent use.
 type Reader interface {
 	// Read verifies after and returns up to limit (1 or more) entries of topic that follow it, in order, all in one
-	// consistent read. The error is ErrGap, ErrFork or ErrOtherDatabase if after is no place in the history of the
-	// database.
+	// consistent read. The error is ErrGap, ErrFork or ErrOtherDatabase if the history of the database does not
+	// continue from after.
 	Read(ctx context.Context, topic string, after Cursor, limit int) (Page, error)
-	// Wait returns nil when an entry after the position may exist, at the latest after the poll interval, or ctx's error.
+	// Wait returns nil when there may be an entry after the position, at the latest after the poll interval, or ctx's
+	// error.
 	Wait(ctx context.Context, after Position) error
 	// Head returns the cursor of the newest entry.
 	Head(ctx context.Context) (Cursor, error)

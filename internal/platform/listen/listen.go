@@ -1,12 +1,12 @@
-// Package listen bounds what an HTTP listener takes, so that clients that open connections and send nothing cannot
-// use up the process's file descriptors, nor keep out clients that have a token.
+// Package listen limits the connections of an HTTP listener, so that clients that open connections and send nothing
+// cannot use up the process's file descriptors, nor keep out clients that have a token.
 //
-// A [Listener] counts connections in all and of each source (an IPv6 source is a /64). A connection is on probation until
-// a request on it authenticates: it is closed after [Probation] without a request, and when the listener or its source is
-// full the one longest without a request makes room for a new one, of the same source if it has any. What net/http
-// answers itself, without a handler, is counted and logged; 417 gets a body in the shape of the APIs' errors.
-// Connections speak HTTP/1.1: Prepare connects a listener with the http.Server that serves it, and front ends call
-// [Authenticated].
+// A [Listener] counts its connections, in total and by source (an IPv6 source is a /64). A connection is on probation
+// until a request on it authenticates. It is closed after [Probation] without a request. When the listener or its
+// source is full, the connection on probation that is longest without a request makes room for a new one; it is one of
+// the same source if there is any. Responses of net/http itself, without a handler, are counted and logged; 417 gets a
+// body in the format of the APIs' errors. Connections speak HTTP/1.1: Prepare connects a listener with the http.Server
+// that serves it, and front ends call [Authenticated].
 package listen
 
 import (
@@ -31,25 +31,26 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Probation is how long a connection may go without a request, or take to send one (with its TLS handshake, headers and
-// body), while no request on it has authenticated.
+// Probation is the maximum time that a connection may take between requests, or to send one (with its TLS handshake,
+// headers and body), while no request on it has authenticated.
 const Probation = 10 * time.Second
 
 const (
-	outsiderShare = 4                // connections of one source outside the allow-list
-	logEvery      = 10 * time.Second // between two log lines of one listener
+	outsiderShare = 4                // maximum connections of one source outside the allow-list
+	logEvery      = 10 * time.Second // minimum time between two log lines of one listener
 )
 
-// Sources says which addresses may use a server. A proxy may use the whole listener: all its clients have its address.
+// Sources says which addresses may use a server. A proxy may use the whole listener, because all its clients have its
+// address.
 type Sources interface {
 	Permits(a netip.Addr) bool
 	IsProxy(a netip.Addr) bool
 }
 
-// Config is what a Listener is made of.
+// Config configures a Listener.
 type Config struct {
-	Name             string      // in metrics and the log
-	Total, PerSource int         // the most connections at one time; 0 is no bound
+	Name             string      // for metrics and the log
+	Total, PerSource int         // maximum number of concurrent connections; 0 for no limit
 	Sources          Sources     // nil permits every address
 	TLS              *tls.Config // nil for none
 	Log              *slog.Logger
@@ -68,15 +69,15 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_http_connections",
 			Help: "Open connections of HTTP listeners."}, []string{"listener"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_http_connection_events_total",
-			Help: "Connections of HTTP listeners: accepted; refused_source and refused_total at a limit; evicted to make " +
-				"room; accept_failed; handshake_failed of TLS; malformed_STATUS, a request that the HTTP server refused with that status."},
-			[]string{"listener", "event"}),
+			Help: "Connections of HTTP listeners: accepted; refused_source and refused_total at a limit; evicted to " +
+				"make room; accept_failed; handshake_failed of TLS; malformed_STATUS, a request that the HTTP server " +
+				"refused with that status."}, []string{"listener", "event"}),
 	}
 	reg.MustRegister(m.open, m.events)
 	return m
 }
 
-// Listener is a bounded net.Listener, for a server that Prepare was called with.
+// Listener is a net.Listener with limits, for a server that Prepare was called with.
 type Listener struct {
 	net.Listener
 	cfg Config
@@ -84,19 +85,19 @@ type Listener struct {
 	mu        sync.Mutex // guards what follows and conn's marked fields
 	open      int
 	sources   map[netip.Addr]int
-	probation list.List // of *conn, the one longest without a request first
+	probation list.List // of *conn; first the one longest without a request
 	logged    time.Time // when a line was last logged
 	unlogged  int       // events since then
 }
 
-// New returns a bounded listener over l, which is TCP's or a Unix socket's.
+// New returns a listener with limits over l, a TCP or Unix socket listener.
 func New(l net.Listener, cfg Config) *Listener {
 	cfg.Total, cfg.PerSource = cmp.Or(cfg.Total, math.MaxInt), cmp.Or(cfg.PerSource, math.MaxInt)
 	return &Listener{Listener: l, cfg: cfg, sources: map[netip.Addr]int{}}
 }
 
-// Accept returns the next connection for which there is room. The only error is that the listener was closed: others,
-// such as too many open files, are waited out.
+// Accept returns the next connection for which there is room. The only error is that the listener was closed: after
+// other errors, such as too many open files, it waits and retries.
 func (l *Listener) Accept() (net.Conn, error) {
 	for pause := time.Duration(0); ; {
 		nc, err := l.Listener.Accept()
@@ -115,7 +116,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		case c == nil:
 			_ = nc.Close() // refused
 		case l.cfg.TLS != nil:
-			return &watched{tls.Server(c, l.cfg.TLS), c}, nil // the first read shakes hands
+			return &watched{tls.Server(c, l.cfg.TLS), c}, nil // the first Read does the handshake
 		default:
 			return &watched{c, c}, nil
 		}
@@ -127,20 +128,20 @@ type socket interface {
 	CloseWrite() error
 }
 
-// conn is a connection that counts.
+// conn is a counted connection.
 type conn struct {
 	socket
 	l        *Listener
 	source   netip.Addr
 	outsider bool
-	handled  atomic.Bool // a handler answers the present request
+	handled  atomic.Bool // a handler answers the current request
 
-	at   *list.Element // in l.probation; nil when that has ended. Guarded by l.mu
+	at   *list.Element // in l.probation; nil after the probation. Guarded by l.mu
 	read time.Time     // the read deadline that the server wants. Guarded by l.mu
 	gone bool          // guarded by l.mu
 }
 
-// admit counts a connection, in the place of one on probation if need be. It returns nil if there is no room.
+// admit counts a new connection, if necessary in place of one on probation. It returns nil if there is no room.
 func (l *Listener) admit(s socket) *conn {
 	c := &conn{socket: s, l: l}
 	share := l.cfg.PerSource
@@ -161,7 +162,7 @@ func (l *Listener) admit(s socket) *conn {
 	if l.sources[c.source] >= share {
 		full, victim = "refused_source", l.oldest(own)
 	} else if l.open >= l.cfg.Total {
-		// A source's own first: a flood from fewer sources than there is room for touches no other source's.
+		// The source's own first, so that a flood from a few sources does not affect the connections of others.
 		if full, victim = "refused_total", l.oldest(own); victim == nil {
 			victim = l.oldest(func(*conn) bool { return true })
 		}
@@ -185,7 +186,8 @@ func (l *Listener) admit(s socket) *conn {
 	return c
 }
 
-// oldest returns the connection on probation that fits and is longest without a request. l.mu is held.
+// oldest returns the connection on probation that is longest without a request among those for which fits is true. l.mu
+// is held.
 func (l *Listener) oldest(fits func(*conn) bool) *conn {
 	for e := l.probation.Front(); e != nil; e = e.Next() {
 		if c := e.Value.(*conn); fits(c) {
@@ -195,9 +197,9 @@ func (l *Listener) oldest(fits func(*conn) bool) *conn {
 	return nil
 }
 
-// count takes a connection into the count (1) or out of it (-1). l.mu is held.
+// count adds a connection to the counts (n is 1) or removes it (n is -1). l.mu is held.
 func (l *Listener) count(c *conn, n int) {
-	if n > 0 && c.source.IsValid() { // whoever may open a Unix socket needs no token
+	if n > 0 && c.source.IsValid() { // a client that may open a Unix socket needs no token
 		c.at = l.probation.PushBack(c)
 	} else if n < 0 && c.gone {
 		return
@@ -212,7 +214,7 @@ func (l *Listener) count(c *conn, n int) {
 	l.cfg.Metrics.open.WithLabelValues(l.cfg.Name).Set(float64(l.open))
 }
 
-// endProbation reports whether the connection was on probation. l.mu is held.
+// endProbation ends the probation and reports whether the connection was on it. l.mu is held.
 func (c *conn) endProbation() bool {
 	was := c.at != nil
 	if was {
@@ -222,7 +224,7 @@ func (c *conn) endProbation() bool {
 	return was
 }
 
-// Close closes the connection, which counts no more.
+// Close closes the connection and removes it from the counts.
 func (c *conn) Close() error {
 	c.l.mu.Lock()
 	c.l.count(c, -1)
@@ -230,7 +232,7 @@ func (c *conn) Close() error {
 	return c.socket.Close()
 }
 
-// SetReadDeadline keeps the deadline within the probation.
+// SetReadDeadline sets the deadline, but not later than the end of the probation.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.l.mu.Lock()
 	defer c.l.mu.Unlock()
@@ -243,14 +245,14 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 
 type connKey struct{}
 
-// Authenticated ends the probation of the connection that a request came by; ctx is the request's. It does nothing for
-// a request that did not come by a Listener.
+// Authenticated ends the probation of the connection that a request arrived on; ctx is the request's. It does nothing
+// for a request that did not arrive through a Listener.
 func Authenticated(ctx context.Context) {
 	if w, ok := ctx.Value(connKey{}).(*watched); ok {
 		w.c.l.mu.Lock()
 		defer w.c.l.mu.Unlock()
 		if w.c.endProbation() {
-			_ = w.c.socket.SetReadDeadline(w.c.read) // a closed one shows when it is read
+			_ = w.c.socket.SetReadDeadline(w.c.read) // the next Read reports a closed connection
 		}
 	}
 }
@@ -290,14 +292,14 @@ func (l *Listener) Prepare(srv *http.Server) {
 	})
 }
 
-// watched is a connection, perhaps with TLS over it, on which what net/http answers without a handler is seen.
+// watched is a connection, possibly with TLS, that detects net/http's responses without a handler.
 type watched struct {
 	socket
 	c *conn
 }
 
-// Read tells a client that speaks plain HTTP to a TLS listener so. Why a handshake failed is logged here: net/http
-// would take it for a malformed request.
+// Read tells a client that uses plain HTTP on a TLS listener about it. The reason for a failed handshake is logged
+// here, because net/http would treat it as a malformed request.
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.socket.Read(p)
 	if t, ok := w.socket.(*tls.Conn); !ok || err == nil || t.ConnectionState().HandshakeComplete {
@@ -305,7 +307,7 @@ func (w *watched) Read(p []byte) (int, error) {
 	}
 	if re := (tls.RecordHeaderError{}); errors.As(err, &re) && re.Conn != nil {
 		const hint = "HTTP/1.0 400 Bad Request\r\n\r\nThis server speaks HTTPS only.\n"
-		_, _ = io.WriteString(re.Conn, hint) // it may be gone
+		_, _ = io.WriteString(re.Conn, hint) // fails if the client disconnected
 	}
 	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
 		w.c.l.note("handshake_failed", "source", w.c.source, "error", err)
@@ -313,10 +315,10 @@ func (w *watched) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
-const expectation = `{"error":{"code":"ExpectationFailed","message":"the only expectation that can be met is ` +
-	`100-continue; leave the header Expect out","target":"Expect"}}`
+const expectation = `{"error":{"code":"ExpectationFailed","message":"the only supported expectation is ` +
+	`100-continue; omit the Expect header","target":"Expect"}}`
 
-// Write writes p, or for a 417 of net/http's own the error that the APIs answer with.
+// Write writes p or, for a 417 of net/http itself, a response in the format of the APIs' errors.
 func (w *watched) Write(p []byte) (int, error) {
 	if len(p) < len("HTTP/1.1 417") || !bytes.HasPrefix(p, []byte("HTTP/1.")) || w.c.handled.Load() {
 		return w.socket.Write(p)
@@ -326,13 +328,16 @@ func (w *watched) Write(p []byte) (int, error) {
 	if status != "417" {
 		return w.socket.Write(p)
 	}
-	_, err := fmt.Fprintf(w.socket, "HTTP/1.1 417 Expectation Failed\r\nContent-Type: application/json\r\n"+
-		"x-ms-error-code: ExpectationFailed\r\nCache-Control: no-store\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
-		len(expectation), expectation)
+	_, err := fmt.Fprintf(w.socket, "HTTP/1.1 417 Expectation Failed\r\n"+
+		"Content-Type: application/json\r\n"+
+		"x-ms-error-code: ExpectationFailed\r\n"+
+		"Cache-Control: no-store\r\n"+
+		"Connection: close\r\n"+
+		"Content-Length: %d\r\n\r\n%s", len(expectation), expectation)
 	return len(p), err
 }
 
-// note counts an event. It logs one every logEvery at most, with how many there were.
+// note counts an event. It logs at most one event per logEvery, with the number of events since the last line.
 func (l *Listener) note(event string, attrs ...any) {
 	l.cfg.Metrics.events.WithLabelValues(l.cfg.Name, event).Inc()
 	l.mu.Lock()

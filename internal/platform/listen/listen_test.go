@@ -28,7 +28,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/listen"
 )
 
-// network is a listener whose clients have whatever address they like. It works in faked time.
+// network is a listener whose clients can have any address. It works in fake time.
 type network struct {
 	taken chan any // a net.Conn or an error
 	done  chan struct{}
@@ -58,7 +58,7 @@ type end struct {
 func (e end) CloseWrite() error    { return nil }
 func (e end) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(e.remote)) }
 
-// bed is a bounded server. Its handler says who asks, and takes requests with "Authorization: good" for authenticated.
+// bed is a server with limits. Its handler echoes the request line, and "Authorization: good" authenticates a request.
 type bed struct {
 	t   *testing.T
 	n   *network
@@ -71,8 +71,9 @@ func newBed(t *testing.T, cfg listen.Config) *bed {
 	cfg.Name, cfg.Metrics = "test", listen.NewMetrics(b.reg)
 	cfg.Log = slog.New(slog.NewTextHandler(&b.log, nil))
 	l := listen.New(b.n, cfg)
-	srv := &http.Server{Handler: http.HandlerFunc(answer), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 4 << 10, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	srv := &http.Server{Handler: http.HandlerFunc(answer), ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 4 << 10,
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	l.Prepare(srv)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
@@ -94,7 +95,7 @@ func answer(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	body, _ := io.ReadAll(r.Body) // what came
+	body, _ := io.ReadAll(r.Body) // as far as it arrived
 	_, _ = fmt.Fprintf(w, "%s %s tls=%v %d", r.Method, r.RequestURI, r.TLS != nil, len(body))
 }
 
@@ -141,7 +142,7 @@ func (c *client) works(request string) bool {
 	return res != nil && res.StatusCode == 200
 }
 
-// closedAfter returns how long the server keeps a connection on which nothing comes.
+// closedAfter returns how long the server keeps a connection on which nothing arrives.
 func (c *client) closedAfter() time.Duration {
 	start := time.Now()
 	_, _ = c.r.ReadByte() // until the end
@@ -188,7 +189,8 @@ func TestTimeBeforeAuthentication(t *testing.T) {
 			t.Errorf("a client that sends its request byte by byte has %v", d)
 		}
 		body := b.dial("192.0.2.1:3")
-		go func() { _, _ = io.WriteString(body, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab") }() // and no more
+		// An incomplete body.
+		go func() { _, _ = io.WriteString(body, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab") }()
 		if d := body.closedAfter(); d > listen.Probation {
 			t.Errorf("a client that does not send its body has %v", d)
 		}
@@ -242,7 +244,8 @@ func TestOneSourceCannotTakeAll(t *testing.T) {
 		if b.count("evicted") < 1900 || b.count("refused_total") != 0 {
 			t.Errorf("evicted %v, refused %v", b.count("evicted"), b.count("refused_total"))
 		}
-		if n := strings.Count(b.log.String(), "\n"); n != 1 || !strings.Contains(b.log.String(), "event=evicted events=1 source=192.0.2.1") {
+		if n := strings.Count(b.log.String(), "\n"); n != 1 ||
+			!strings.Contains(b.log.String(), "event=evicted events=1 source=192.0.2.1") {
 			t.Errorf("the log has %d lines for 2,000 connections at once, want 1:\n%s", n, b.log.String())
 		}
 	})
@@ -273,12 +276,12 @@ func TestManySourcesCannotTakeAll(t *testing.T) {
 				t.Errorf("connection %d that had a good token was closed", i)
 			}
 		}
-		// Connections on which somebody authenticated make no room: then new ones are refused.
+		// Connections on which a client authenticated do not make room: new ones are then refused.
 		for i := range 60 {
 			b.dial(fmt.Sprintf("203.0.113.%d:2", i)).works(goodGet)
 		}
 		if b.dial("192.0.2.1:1").works(plainGet) || b.count("refused_total") == 0 {
-			t.Error("more than the total is open")
+			t.Error("more connections than the total are open")
 		}
 		if n := b.count("open"); n != 50 {
 			t.Errorf("%v connections are open, want 50", n)
@@ -286,7 +289,8 @@ func TestManySourcesCannotTakeAll(t *testing.T) {
 	})
 }
 
-// TestAFloodFromFewerSourcesThanThereIsRoomFor makes room from its own: a slow client of another address is left alone.
+// TestAFloodFromFewerSourcesThanThereIsRoomFor evicts only connections of its own sources: a slow client of another
+// address is not affected.
 func TestAFloodFromFewerSourcesThanThereIsRoomFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t, listen.Config{Total: 50, PerSource: 10})
@@ -298,12 +302,12 @@ func TestAFloodFromFewerSourcesThanThereIsRoomFor(t *testing.T) {
 			b.dial(fmt.Sprintf("192.0.2.%d:%d", i%40, i+1))
 		}
 		if !slow.works(plainGet) {
-			t.Error("it was closed for others")
+			t.Error("it was closed to make room for others")
 		}
 	})
 }
 
-// TestARequestKeepsItsConnectionAheadOfSilentOnes: the one longest without a request gives way.
+// TestARequestKeepsItsConnectionAheadOfSilentOnes: the one longest without a request is evicted.
 func TestARequestKeepsItsConnectionAheadOfSilentOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t, listen.Config{Total: 10})
@@ -330,7 +334,9 @@ func (s sources) IsProxy(a netip.Addr) bool { return s.proxy.Contains(a) }
 
 func TestOutsidersAndProxies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBed(t, listen.Config{Total: 100, PerSource: 10, Sources: sources{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("10.0.0.0/8")}})
+		b := newBed(t, listen.Config{Total: 100, PerSource: 10, Sources: sources{
+			allowed: netip.MustParsePrefix("192.0.2.0/24"), proxy: netip.MustParsePrefix("10.0.0.0/8"),
+		}})
 		for i := range 50 {
 			b.dial(fmt.Sprintf("203.0.113.1:%d", i+1))
 		}
@@ -352,7 +358,7 @@ func TestOutsidersAndProxies(t *testing.T) {
 	})
 }
 
-// TestErrorsOfTheSystemDoNotEndTheListener: such as too many open files.
+// TestErrorsOfTheSystemDoNotEndTheListener, such as too many open files.
 func TestErrorsOfTheSystemDoNotEndTheListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t, listen.Config{})
@@ -368,8 +374,8 @@ func TestErrorsOfTheSystemDoNotEndTheListener(t *testing.T) {
 	})
 }
 
-// TestWhatTheServerAnswersItself: RFC 9112 §3.2 and §6.1, RFC 6585 §5, RFC 9110 §10.1.1 ask for these; no handler is
-// reached.
+// TestWhatTheServerAnswersItself: RFC 9112 §3.2 and §6.1, RFC 6585 §5 and RFC 9110 §10.1.1 require these; no handler is
+// called.
 func TestWhatTheServerAnswersItself(t *testing.T) {
 	for _, tc := range []struct {
 		request string
@@ -398,11 +404,13 @@ func TestWhatTheServerAnswersItself(t *testing.T) {
 					t.Fatalf("%.40q: %v, want %d and the connection closed", tc.request, res, tc.status)
 				}
 				event := fmt.Sprintf("malformed_%d", tc.status)
-				if b.count(event) != 1 || !strings.Contains(b.log.String(), event) || !strings.Contains(b.log.String(), "source=192.0.2.1") {
+				if b.count(event) != 1 || !strings.Contains(b.log.String(), event) ||
+					!strings.Contains(b.log.String(), "source=192.0.2.1") {
 					t.Errorf("%.40q: counted %v, logged %q", tc.request, b.count(event), b.log.String())
 				}
 				body, _ := io.ReadAll(res.Body)
-				if tc.status == 417 && (res.Header.Get("x-ms-error-code") != "ExpectationFailed" || res.Header.Get("Content-Type") != "application/json" ||
+				if tc.status == 417 && (res.Header.Get("x-ms-error-code") != "ExpectationFailed" ||
+					res.Header.Get("Content-Type") != "application/json" ||
 					!strings.HasPrefix(string(body), `{"error":{"code":"ExpectationFailed","message":"`)) {
 					t.Errorf("the answer to another expectation: %v %s", res.Header, body)
 				}
@@ -438,7 +446,8 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), DNSNames: []string{"x"}}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
+		DNSNames: []string{"x"}}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -449,12 +458,15 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	roots.AddCert(leaf)
-	server := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"http/1.1"}}
+	server := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		NextProtos: []string{"http/1.1"}}
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t, listen.Config{Total: 10, TLS: server})
 		secure := func() *client {
 			c := b.dial("192.0.2.1:1")
-			tc := tls.Client(c.Conn, &tls.Config{RootCAs: roots, ServerName: "x", Time: func() time.Time { return template.NotAfter.Add(-time.Hour) }, NextProtos: []string{"h2", "http/1.1"}})
+			tc := tls.Client(c.Conn, &tls.Config{RootCAs: roots, ServerName: "x",
+				Time:       func() time.Time { return template.NotAfter.Add(-time.Hour) },
+				NextProtos: []string{"h2", "http/1.1"}})
 			return &client{t: t, Conn: tc, r: bufio.NewReader(tc)}
 		}
 		c := secure()
@@ -469,7 +481,8 @@ func TestTLS(t *testing.T) {
 		if !c.works(plainGet) {
 			t.Error("a connection that had a good token is closed within a minute")
 		}
-		if res := c.ask("POST / HTTP/1.1\r\nHost: x\r\nExpect: payment\r\n\r\n"); res == nil || res.StatusCode != 417 || b.count("malformed_417") != 1 ||
+		res = c.ask("POST / HTTP/1.1\r\nHost: x\r\nExpect: payment\r\n\r\n")
+		if res == nil || res.StatusCode != 417 || b.count("malformed_417") != 1 ||
 			res.Header.Get("x-ms-error-code") != "ExpectationFailed" {
 			t.Errorf("another expectation over TLS: %v", res)
 		}
@@ -477,22 +490,23 @@ func TestTLS(t *testing.T) {
 			b.dial("192.0.2.2:1")
 		}
 		if !secure().works(goodGet) {
-			t.Error("no answer beside silent connections")
+			t.Error("no answer next to silent connections")
 		}
 		if d := b.dial("192.0.2.2:1").closedAfter(); d != listen.Probation {
 			t.Errorf("a connection without a handshake lasts %v", d)
 		}
-		before := b.count("handshake_failed") // a pipe says otherwise than a socket that it was closed
+		before := b.count("handshake_failed") // a closed pipe returns another error than a closed socket
 		if res := b.dial("192.0.2.3:1").ask(plainGet); res == nil || res.StatusCode != 400 {
 			t.Errorf("plain HTTP to a TLS listener: %v, want 400 in plain text", res)
 		}
 		time.Sleep(time.Minute) // until another line may be logged
 		distrusts := tls.Client(b.dial("192.0.2.4:1").Conn, &tls.Config{ServerName: "y", RootCAs: x509.NewCertPool()})
 		if err := distrusts.Handshake(); err == nil {
-			t.Error("a certificate of nobody's is trusted")
+			t.Error("a certificate from an unknown authority is trusted")
 		}
 		synctest.Wait()
-		if n := b.count("handshake_failed") - before; n != 2 || b.count("malformed_400") != 0 || !strings.Contains(b.log.String(), "tls: bad certificate") {
+		if n := b.count("handshake_failed") - before; n != 2 || b.count("malformed_400") != 0 ||
+			!strings.Contains(b.log.String(), "tls: bad certificate") {
 			t.Errorf("%v of 2 failed handshakes are counted; the log is %s", n, b.log.String())
 		}
 	})

@@ -1,13 +1,14 @@
 package secret_test
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/tandemgw/tandem/internal/platform/secret"
 )
 
 func ExampleKeyring() {
-	ring, err := secret.Ephemeral() // a node opens the one in its data directory with secret.Open
+	ring, err := secret.Ephemeral() // a node opens the keyring in its data directory with secret.Open
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -23,10 +24,10 @@ func ExampleKeyring() {
 
 	// A value copied over another row's does not open.
 	_, err = ring.Open(secret.Place{Table: "signing_keys", Row: "k2", Column: "private"}, sealed)
-	fmt.Println(err)
+	fmt.Println(errors.Is(err, secret.ErrNotOpened))
 	// Output:
 	// private key <nil>
-	// open a value of signing_keys.private: sealed value does not open: changed, from another place, or sealed with a key this keyring lacks
+	// true
 }
 
 func ExampleText() {

@@ -22,11 +22,11 @@ import (
 // Config says where the keyring is.
 type Config struct {
 	// KeyFile is the file that holds the node's key-encryption keys. Path, relative to the data directory; default
-	// "keyring.json". It is made with mode 0600 on the first start. Whoever has it can read every stored secret; without
-	// it no stored secret can be read again: back it up apart from the database.
+	// "keyring.json". It is created with mode 0600 on the first start. Whoever has it can read every stored secret;
+	// without it no stored secret can be read again: back it up separately from the database.
 	KeyFile string `yaml:"keyFile"`
-	// KeyEnvironment names an environment variable that holds the keyring, base64 of the file's content, instead of the
-	// file. Default none. Nodes that share a PostgreSQL database must have the same keyring.
+	// KeyEnvironment names an environment variable that holds the keyring, base64 of the file's content, in place of
+	// the file. Default none. Nodes that share a PostgreSQL database must have the same keyring.
 	KeyEnvironment string `yaml:"keyEnvironment"`
 }
 
@@ -36,7 +36,8 @@ func Default() Config { return Config{KeyFile: "keyring.json"} }
 // Validate returns every problem found.
 func (c *Config) Validate() []error {
 	if c.KeyFile == "" && c.KeyEnvironment == "" {
-		return []error{fault.New(fault.Invalid, "InvalidConfiguration", "no place for the keyring; set keyFile, e.g. to keyring.json").At("keyFile")}
+		return []error{fault.New(fault.Invalid, "InvalidConfiguration",
+			"no file for the keyring; set keyFile, e.g. to keyring.json").At("keyFile")}
 	}
 	return nil
 }
@@ -49,7 +50,7 @@ func (p Place) associatedData() []byte { return fmt.Appendf(nil, "%q/%q/%q", p.T
 // Keyring seals and opens values. It is safe for concurrent use.
 type Keyring struct {
 	path string // empty if the keyring is not kept in a file
-	env  string // the variable it came from; then it cannot be changed here
+	env  string // the variable that holds it; if set, the keyring cannot be changed here
 
 	mu       sync.RWMutex // guards what follows
 	handle   *keyset.Handle
@@ -57,21 +58,24 @@ type Keyring struct {
 	envelope tink.AEAD // a data key per value, for what is stored
 }
 
-// ErrNotOpened is wrapped by errors of [Keyring.Open] and [Keyring.OpenToken]: the value was changed, belongs to another
-// place, or was sealed with a key the keyring does not have.
-var ErrNotOpened = errors.New("sealed value does not open: changed, from another place, or sealed with a key this keyring lacks")
+// ErrNotOpened is wrapped by errors of [Keyring.Open] and [Keyring.OpenToken]: the value was changed, belongs to
+// another place, or was sealed with a key that is not in the keyring.
+var ErrNotOpened = errors.New("sealed value does not open: it was changed, belongs to another place, " +
+	"or was sealed with a key that is not in this keyring")
 
-// Open reads the keyring that cfg names. dir is the data directory; getenv is os.Getenv or a stand-in. A missing file is
-// made, with one new key; a missing or unreadable variable is an error.
+// Open reads the keyring that cfg names. dir is the data directory; getenv is os.Getenv or a replacement. A missing
+// file is created, with one new key; a missing or unreadable variable is an error.
 func Open(dir string, cfg Config, getenv func(string) string) (*Keyring, error) {
 	if cfg.KeyEnvironment != "" {
 		text := getenv(cfg.KeyEnvironment)
 		if text == "" {
-			return nil, fmt.Errorf("keyring: environment variable %s is empty; set it to the base64 of a keyring file", cfg.KeyEnvironment)
+			return nil, fmt.Errorf("keyring: environment variable %s is empty; set it to the base64 of a keyring file",
+				cfg.KeyEnvironment)
 		}
 		raw, err := base64.StdEncoding.DecodeString(text)
 		if err != nil {
-			return nil, fmt.Errorf("keyring: environment variable %s is not base64", cfg.KeyEnvironment) // the cause would quote the content
+			// The cause would quote the content.
+			return nil, fmt.Errorf("keyring: environment variable %s is not base64", cfg.KeyEnvironment)
 		}
 		k, err := parse(raw, "")
 		if err == nil {
@@ -105,7 +109,7 @@ func Open(dir string, cfg Config, getenv func(string) string) (*Keyring, error) 
 	return parse(raw, path)
 }
 
-// readPrivate reads a file that nobody but its owner may read.
+// readPrivate reads a file that only its owner may read.
 func readPrivate(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -117,7 +121,8 @@ func readPrivate(path string) ([]byte, error) {
 		return nil, err
 	}
 	if st.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s has mode %04o and can be read by others; chmod 600 it, and rotate the keyring if others had access", path, st.Mode().Perm())
+		return nil, fmt.Errorf("%s has mode %04o and can be read by other users; chmod 600 it, and rotate the keyring "+
+			"if others had access", path, st.Mode().Perm())
 	}
 	return os.ReadFile(path)
 }
@@ -126,7 +131,7 @@ func readPrivate(path string) ([]byte, error) {
 func Ephemeral() (*Keyring, error) {
 	h, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
 	if err != nil {
-		return nil, fmt.Errorf("keyring: make a key: %w", err)
+		return nil, fmt.Errorf("keyring: create a key: %w", err)
 	}
 	k := &Keyring{}
 	return k, k.use(h)
@@ -135,7 +140,7 @@ func Ephemeral() (*Keyring, error) {
 func parse(raw []byte, path string) (*Keyring, error) {
 	h, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(raw)))
 	if err != nil {
-		return nil, fmt.Errorf("keyring: not a keyring file (a Tink keyset in JSON); restore it from the backup")
+		return nil, errors.New("keyring: not a keyring file (a Tink keyset in JSON); restore it from the backup")
 	}
 	k := &Keyring{path: path}
 	return k, k.use(h)
@@ -151,7 +156,7 @@ func (k *Keyring) use(h *keyset.Handle) error {
 	return nil
 }
 
-// save writes h to the keyring's file, whole or not at all. With create an existing file is left as it is.
+// save writes h to the keyring's file atomically. With create an existing file is left unchanged.
 func (k *Keyring) save(h *keyset.Handle, create bool) error {
 	if k.path == "" {
 		return nil
@@ -163,7 +168,7 @@ func (k *Keyring) save(h *keyset.Handle, create bool) error {
 	put := os.Rename
 	if create {
 		put = func(from, to string) error {
-			defer os.Remove(from) // the second name; nothing is lost if it stays
+			defer os.Remove(from) // the second name; it does no harm if it stays
 			if err := os.Link(from, to); err != nil && !errors.Is(err, fs.ErrExist) {
 				return err
 			}
@@ -176,7 +181,7 @@ func (k *Keyring) save(h *keyset.Handle, create bool) error {
 	return nil
 }
 
-// WriteFile writes data to path with mode 0600, durably and whole or not at all: readers see the old content or the new.
+// WriteFile writes data to path with mode 0600, durably and atomically: readers see the old content or the new.
 func WriteFile(path string, data []byte) error { return writeFile(path, data, os.Rename) }
 
 func writeFile(path string, data []byte, put func(from, to string) error) error {
@@ -188,7 +193,7 @@ func writeFile(path string, data []byte, put func(from, to string) error) error 
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // fails after a rename, as it should
+	defer os.Remove(f.Name()) // fails after a rename, as intended
 	_, err = f.Write(data)
 	if err == nil {
 		err = f.Sync()
@@ -210,8 +215,8 @@ func writeFile(path string, data []byte, put func(from, to string) error) error 
 	return d.Sync() // makes the new name durable
 }
 
-// formatEnvelope is the first byte of a sealed value: what follows is Tink's envelope (length and ciphertext of the data
-// key, ciphertext of the value).
+// formatEnvelope is the first byte of a sealed value: what follows is Tink's envelope (length and ciphertext of the
+// data key, ciphertext of the value).
 const formatEnvelope = 1
 
 // Seal encrypts plain for storing at place.
@@ -237,8 +242,8 @@ func (k *Keyring) Open(place Place, sealed []byte) ([]byte, error) {
 	return nil, fmt.Errorf("open a value of %s.%s: %w", place.Table, place.Column, ErrNotOpened)
 }
 
-// SealToken encrypts plain with the keyring itself, without a data key: for short texts that callers carry and hand back,
-// such as page cursors. The purpose is authenticated: a token opens for the same purpose only.
+// SealToken encrypts plain with the keyring itself, without a data key: for short texts that callers carry and hand
+// back, such as page cursors. The purpose is authenticated: a token opens for the same purpose only.
 func (k *Keyring) SealToken(purpose string, plain []byte) ([]byte, error) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -257,7 +262,7 @@ func (k *Keyring) OpenToken(purpose string, token []byte) ([]byte, error) {
 }
 
 // AddKey adds a new key that opens but does not seal yet, and returns its id. Where nodes share a keyring, add the key
-// everywhere before [Keyring.Promote]s it anywhere.
+// on every node before any node calls [Keyring.Promote].
 func (k *Keyring) AddKey() (uint32, error) {
 	var id uint32
 	err := k.change(func(m *keyset.Manager) (err error) {
@@ -272,7 +277,7 @@ func (k *Keyring) Promote(id uint32) error {
 	return k.change(func(m *keyset.Manager) error { return m.SetPrimary(id) })
 }
 
-// Rotate adds a key and promotes it: what is sealed from now on uses the new key, what was sealed before still opens.
+// Rotate adds a key and promotes it: new values are sealed with the new key, values sealed before still open.
 func (k *Keyring) Rotate() error {
 	return k.change(func(m *keyset.Manager) error {
 		id, err := m.Add(aead.AES256GCMKeyTemplate())
@@ -283,15 +288,16 @@ func (k *Keyring) Rotate() error {
 	})
 }
 
-// Retire removes a key that seals no more. Reseal everything first: what that key sealed never opens again.
+// Retire removes a key that no longer seals. Reseal everything first: what that key sealed never opens again.
 func (k *Keyring) Retire(id uint32) error {
 	return k.change(func(m *keyset.Manager) error { return m.Delete(id) })
 }
 
 func (k *Keyring) change(f func(*keyset.Manager) error) error {
 	if k.env != "" {
-		// A key that seals and is gone with the process would take what it sealed with it.
-		return fmt.Errorf("keyring: it comes from the environment variable %s and cannot be changed here; change a keyring file and set the variable to its base64", k.env)
+		// A new key would be lost with the process, and with it everything that it sealed.
+		return fmt.Errorf("keyring: it comes from the environment variable %s and cannot be changed here; "+
+			"change a keyring file and set the variable to its base64", k.env)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -316,8 +322,8 @@ func (k *Keyring) Primary() uint32 {
 	return k.handle.KeysetInfo().GetPrimaryKeyId()
 }
 
-// Reseal returns sealed under the primary key, and whether that is another value than it was. Use it to walk over stored
-// values after a rotation.
+// Reseal returns the value sealed with the primary key, and whether that differs from sealed. Use it to go through
+// stored values after a rotation.
 func (k *Keyring) Reseal(place Place, sealed []byte) ([]byte, bool, error) {
 	plain, err := k.Open(place, sealed)
 	if err != nil {

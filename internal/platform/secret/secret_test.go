@@ -22,7 +22,8 @@ func TestTextNeverPrints(t *testing.T) {
 	}
 	var printed []string
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%T"} {
-		printed = append(printed, fmt.Sprintf(verb, s), fmt.Sprintf(verb, &s), fmt.Sprintf(verb, wrapper{s}), fmt.Sprintf(verb, []Text{s}))
+		printed = append(printed, fmt.Sprintf(verb, s), fmt.Sprintf(verb, &s), fmt.Sprintf(verb, wrapper{s}),
+			fmt.Sprintf(verb, []Text{s}))
 	}
 	j, err := json.Marshal(wrapper{s})
 	if err != nil {
@@ -68,7 +69,8 @@ func TestSealedValuesOpenAtTheirPlaceOnly(t *testing.T) {
 	if got, err := k.Open(at, sealed); err != nil || string(got) != "private key" {
 		t.Fatalf("Open = %q, %v", got, err)
 	}
-	for _, other := range []Place{{"issuer_keys", "k2", "private"}, {"issuer_keys", "k1", "public"}, {"clients", "k1", "private"}, {`issuer_keys"/"k1`, "private", ""}, {}} {
+	for _, other := range []Place{{"issuer_keys", "k2", "private"}, {"issuer_keys", "k1", "public"},
+		{"clients", "k1", "private"}, {`issuer_keys"/"k1`, "private", ""}, {}} {
 		if _, err := k.Open(other, sealed); !errors.Is(err, ErrNotOpened) {
 			t.Errorf("Open at %v = %v, want ErrNotOpened", other, err)
 		}
@@ -133,11 +135,12 @@ func TestTwoStepRotationAcrossNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := os.ReadFile(k.path) // what is handed to the other nodes before any node seals with the new key
+	raw, err := os.ReadFile(k.path) // this is given to the other nodes before any node seals with the new key
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := Open("", Config{KeyEnvironment: "K"}, func(string) string { return base64.StdEncoding.EncodeToString(raw) })
+	other, err := Open("", Config{KeyEnvironment: "K"},
+		func(string) string { return base64.StdEncoding.EncodeToString(raw) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,10 +185,12 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	if _, err := Open(dir, Default(), os.Getenv); err == nil || !strings.Contains(err.Error(), "not a keyring file") {
 		t.Errorf("Open of a broken file = %v", err)
 	}
-	if _, err := Open(dir, Config{KeyEnvironment: "K"}, func(string) string { return "" }); err == nil || !strings.Contains(err.Error(), "K is empty") {
+	if _, err := Open(dir, Config{KeyEnvironment: "K"}, func(string) string { return "" }); err == nil ||
+		!strings.Contains(err.Error(), "K is empty") {
 		t.Errorf("Open with an empty variable = %v", err)
 	}
-	if _, err := Open(dir, Config{KeyEnvironment: "K"}, func(string) string { return "s3cr3t!" }); err == nil || strings.Contains(err.Error(), "s3cr3t") {
+	if _, err := Open(dir, Config{KeyEnvironment: "K"}, func(string) string { return "s3cr3t!" }); err == nil ||
+		strings.Contains(err.Error(), "s3cr3t") {
 		t.Errorf("Open with a bad variable = %v; must fail without quoting it", err)
 	}
 	if errs := (&Config{}).Validate(); len(errs) != 1 {

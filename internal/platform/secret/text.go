@@ -7,11 +7,11 @@ import (
 	"log/slog"
 )
 
-// hidden is what every printed form of a secret shows.
+// hidden is the printed form of every secret.
 const hidden = "[secret]"
 
-// Text is a secret string that does not print. The zero value is the empty secret. It is copied freely; comparing with
-// == works but is not constant-time, use [Text.Equal].
+// Text is a secret string that does not print. The zero value is the empty secret. It may be copied; comparing with ==
+// works but is not constant-time, use [Text.Equal].
 type Text struct{ v string }
 
 // New wraps s.
@@ -23,7 +23,7 @@ func (t Text) Reveal() string { return t.v }
 // IsZero reports whether the secret is empty.
 func (t Text) IsZero() bool { return t.v == "" }
 
-// Equal compares in time that depends on the lengths only.
+// Equal reports whether t and u are equal, in time that depends only on their lengths.
 func (t Text) Equal(u Text) bool { return subtle.ConstantTimeCompare([]byte(t.v), []byte(u.v)) == 1 }
 
 // String hides the secret.
@@ -32,8 +32,8 @@ func (t Text) String() string { return hidden }
 // GoString hides the secret from %#v.
 func (t Text) GoString() string { return hidden }
 
-// Format hides the secret from every verb, %x and %d included.
-func (t Text) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, hidden) } // nothing to do about a writer that fails
+// Format hides the secret from every verb, including %x and %d. The error of a failing writer is ignored.
+func (t Text) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, hidden) }
 
 // LogValue hides the secret from slog.
 func (t Text) LogValue() slog.Value { return slog.StringValue(hidden) }
@@ -41,7 +41,7 @@ func (t Text) LogValue() slog.Value { return slog.StringValue(hidden) }
 // MarshalText hides the secret from JSON, XML and YAML.
 func (t Text) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 
-// UnmarshalText takes a secret from a configuration file.
+// UnmarshalText reads a secret from a configuration file.
 func (t *Text) UnmarshalText(b []byte) error { t.v = string(b); return nil }
 
 var (

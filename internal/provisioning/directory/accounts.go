@@ -21,14 +21,18 @@ func (d *Directory) Accounts(ctx context.Context, q Query) (Page[domain.Account]
 
 // Account returns the account with that name, its number counts filled in. Errors: AccountNotFound.
 func (d *Directory) Account(ctx context.Context, name string) (domain.Account, error) {
-	return view(ctx, d, func(ctx context.Context, r Reader) (*domain.Account, error) { return mustAccount(ctx, r.Account, name) })
+	return view(ctx, d, func(ctx context.Context, r Reader) (*domain.Account, error) {
+		return mustAccount(ctx, r.Account, name)
+	})
 }
 
-// mustAccount returns the account that get finds. One that it does not find is an error.
-func mustAccount(ctx context.Context, get func(context.Context, string) (*domain.Account, error), name string) (*domain.Account, error) {
+// mustAccount returns the account that get finds, or an error if there is none.
+func mustAccount(ctx context.Context, get func(context.Context, string) (*domain.Account, error),
+	name string) (*domain.Account, error) {
 	a, err := get(ctx, name)
 	if err == nil && a == nil {
-		return nil, fault.New(fault.NotFound, CodeAccountNotFound, "there is no account %q; account names are case-sensitive", name).At("accountName")
+		return nil, fault.New(fault.NotFound, CodeAccountNotFound,
+			"there is no account %q; account names are case-sensitive", name).At("accountName")
 	}
 	return a, err
 }
@@ -56,11 +60,12 @@ func (d *Directory) PutAccount(ctx context.Context, a domain.Account, w Write) (
 	})
 }
 
-// settle builds the account as it will be stored: what the caller may write from a, the rest from old, which may be nil.
+// settle returns the account as it will be stored: what the caller may write from a, the rest from old, which may be
+// nil.
 func settle(a domain.Account, old *domain.Account) domain.Account {
 	n := domain.Account{Name: a.Name, CorrelationID: a.CorrelationID, TeamsTenantID: a.TeamsTenantID,
 		HasServiceDetails: a.HasServiceDetails || a.TeamsTenantID != "" || len(a.Services) > 0,
-		// Nothing is pushed to a back end yet, so what is stored and in the feed is in step (docs/decisions/0003).
+		// Nothing is pushed to a back end yet, so what is stored and in the feed is in sync (docs/decisions/0003).
 		State: domain.ProvisioningState{Status: domain.SyncSynced}}
 	set := func(s domain.Service, det domain.AccountService) {
 		if n.Services == nil {
@@ -94,7 +99,7 @@ func settle(a domain.Account, old *domain.Account) domain.Account {
 	return n
 }
 
-// storeAccount stores n unless it is what old is already.
+// storeAccount stores n unless it equals old.
 func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, action string, n, old *domain.Account) error {
 	r.Account, r.Created = n, old == nil
 	if old != nil {
@@ -113,7 +118,8 @@ func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, action s
 			return err
 		}
 		if owner != "" && owner != n.Name {
-			return conflict(CodeSubdomainTaken, "serviceDetails."+s.String()+".configuration.subdomain", "another account has the subdomain %q; case does not count", l)
+			return conflict(CodeSubdomainTaken, "serviceDetails."+s.String()+".configuration.subdomain",
+				"another account has the subdomain %q (case is ignored); choose another", l)
 		}
 	}
 	n.Modified = now()
@@ -121,11 +127,12 @@ func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, action s
 	if err := tx.PutAccount(ctx, n, old == nil); err != nil {
 		return err
 	}
-	return d.record(ctx, tx, change{action: action, target: n.Name, items: 1, state: n, changes: []domain.Change{{Account: n.Routing()}}})
+	return d.record(ctx, tx, change{action: action, target: n.Name, items: 1, state: n,
+		changes: []domain.Change{{Account: n.Routing()}}})
 }
 
-// DeleteAccount deletes the account; with deleteNumbers its numbers too, in the same transaction however many they are,
-// else it fails with AccountHasNumbers if there are any. Errors: AccountNotFound.
+// DeleteAccount deletes the account. With deleteNumbers it deletes the account's numbers in the same transaction,
+// however many there are; otherwise it fails with AccountHasNumbers if there are any. Errors: AccountNotFound.
 func (d *Directory) DeleteAccount(ctx context.Context, name string, deleteNumbers bool, w Write) (*Result, error) {
 	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
 		// The account stays locked, so no number can be added meanwhile.
@@ -141,7 +148,8 @@ func (d *Directory) DeleteAccount(ctx context.Context, name string, deleteNumber
 			return err
 		}
 		if n > 0 && !deleteNumbers {
-			return fault.New(fault.Invalid, CodeAccountHasNumbers, "the account has %d numbers; delete them first, or with deleteNumbers=true", n)
+			return fault.New(fault.Invalid, CodeAccountHasNumbers, "the account has %d numbers; delete them first, "+
+				"or set deleteNumbers=true", n)
 		}
 		digest := sha256.New()
 		items, after := 1, domain.E164("")
@@ -159,7 +167,7 @@ func (d *Directory) DeleteAccount(ctx context.Context, name string, deleteNumber
 				return err
 			}
 			for _, k := range keys {
-				_, _ = io.WriteString(digest, string(k)+"\n") // a hash takes everything
+				_, _ = io.WriteString(digest, string(k)+"\n") // a hash never fails
 			}
 		}
 		if err := tx.DeleteAccount(ctx, name); err != nil {
@@ -172,7 +180,7 @@ func (d *Directory) DeleteAccount(ctx context.Context, name string, deleteNumber
 	})
 }
 
-// deletions are the feed's entries for numbers that are no more.
+// deletions returns the feed changes for deleted numbers.
 func deletions(ns []domain.E164) []domain.Change {
 	cs := make([]domain.Change, len(ns))
 	for i, n := range ns {
@@ -181,9 +189,10 @@ func deletions(ns []domain.E164) []domain.Change {
 	return cs
 }
 
-// SetAccountService switches a service that the contract has no field for (its trait InContract is false) on or off for
+// SetAccountService enables or disables a service that the contract has no field for (its trait InContract is false) on
 // an account. Management API only. Errors: AccountNotFound, ServiceInContract, UnknownService, ServiceInUse.
-func (d *Directory) SetAccountService(ctx context.Context, account string, s domain.Service, enabled bool) (*Result, error) {
+func (d *Directory) SetAccountService(ctx context.Context, account string, s domain.Service,
+	enabled bool) (*Result, error) {
 	if err := checkManaged(s); err != nil {
 		return nil, err
 	}

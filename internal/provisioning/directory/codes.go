@@ -6,14 +6,14 @@ package directory
 const (
 	// Not found (404).
 
-	CodeAccountNotFound      = "AccountNotFound"               // the account named in the path or by accountName does not exist
+	CodeAccountNotFound      = "AccountNotFound"               // no account with the name in the path or accountName
 	CodeNumberNotFound       = "NumberNotFound"                // the number does not exist, or not on that account
 	CodeRequestNotFound      = "RequestForInformationNotFound" // that tenant has made no request
 	CodeCivicAddressNotFound = "CivicAddressNotFound"          // the account's Teams tenant has no such address
 
 	// Invalid (400): the request as a whole.
 
-	CodeBatchRejected        = "BatchRejected"        // at least one item of a batch is bad; nothing was changed; details says which
+	CodeBatchRejected        = "BatchRejected"        // at least one item is bad; details names them; nothing changed
 	CodeTooManyItems         = "TooManyItems"         // more than 100 items
 	CodeAccountHasNumbers    = "AccountHasNumbers"    // DELETE of an account with numbers, without deleteNumbers=true
 	CodeInvalidPageSize      = "InvalidPageSize"      // Query.Limit or Query.Skip out of range
@@ -21,8 +21,8 @@ const (
 
 	// CodeRepeatabilityMismatch (400): the id was used for another request.
 	CodeRepeatabilityMismatch = "RepeatabilityMismatch"
-	// CodeRepeatabilityExpired (412, Repeatability-Result: rejected): first-sent is older than 24 hours or lies in the
-	// future, so that nobody can tell whether the request has been done.
+	// CodeRepeatabilityExpired (412, Repeatability-Result: rejected): first-sent is older than 24 hours or in the
+	// future, so that it cannot be known whether the request has been executed.
 	CodeRepeatabilityExpired = "RepeatabilityFirstSentOutOfRange"
 	// CodeConditionNotMet (412): If-Match, If-None-Match or If-Unmodified-Since does not hold.
 	CodeConditionNotMet = "ConditionNotMet"
@@ -32,27 +32,27 @@ const (
 	CodeInvalidAccountName        = "InvalidAccountName"          // not 1–100 of letters, digits, "_" and "-"
 	CodeInvalidCorrelationID      = "InvalidCorrelationId"        // longer than 1,024 bytes, or with control characters
 	CodeInvalidTenantID           = "InvalidTenantId"             // not a GUID
-	CodeInvalidSubdomain          = "InvalidSubdomain"            // not a host label of 1–10 characters, or the full name is longer than 48
+	CodeInvalidSubdomain          = "InvalidSubdomain"            // no host label of 1–10, or a full name of over 48
 	CodeInvalidSubdomainToken     = "InvalidSubdomainToken"       // not 1–100 of letters, digits, "=", "_" and "-"
 	CodeInvalidTelephoneNumber    = "InvalidTelephoneNumber"      // not "+" and 2–15 digits, the first not 0
-	CodeAccountNameMismatch       = "AccountNameMismatch"         // an item's accountName differs from the path's account
+	CodeAccountNameMismatch       = "AccountNameMismatch"         // an item's accountName differs from the path's
 	CodeDuplicateNumber           = "DuplicateNumber"             // the number appears earlier in the same batch
 	CodeInvalidCustomSIPHeader    = "InvalidCustomSipHeader"      // not 1–100 of letters, digits, "_" and "-"
 	CodeCustomHeaderUnsupported   = "CustomSipHeaderNotSupported" // no service enabled on the number carries the header
 	CodeInvalidAssignmentStatus   = "InvalidAssignmentStatus"     // neither assigned nor unassigned
 	CodeInvalidTeamsConfiguration = "InvalidTeamsConfiguration"   // usage missing, or a value too long
 	CodeInvalidRelationship       = "InvalidCustomerRelationship" // status or comment too long
-	CodeUnknownService            = "UnknownService"              // a service, or a setting of one, that the resource cannot have
-	CodeServiceNotEnabled         = "ServiceNotEnabledOnAccount"  // the number wants a service that its account has not enabled
+	CodeUnknownService            = "UnknownService"              // a service or setting that the resource cannot have
+	CodeServiceNotEnabled         = "ServiceNotEnabledOnAccount"  // the account has not enabled the number's service
 	CodeServicesExcludeEachOther  = "ServicesExcludeEachOther"    // two services that one number cannot have together
-	CodeServiceInContract         = "ServiceInContract"           // the management API may not set what the Provisioning API sets
+	CodeServiceInContract         = "ServiceInContract"           // set in the Provisioning API, not the management API
 
 	// Conflict (409).
 
 	CodeNumberElsewhere = "NumberAssignedToAnotherAccount" // delete it there first; the answer does not say where
-	CodeServiceInUse    = "ServiceInUse"                   // the service would be disabled while numbers of the account use it
-	CodeSubdomainInUse  = "SubdomainInUse"                 // the subdomain would change while numbers of the account use it
+	CodeServiceInUse    = "ServiceInUse"                   // numbers of the account use the service to be disabled
+	CodeSubdomainInUse  = "SubdomainInUse"                 // numbers of the account use the subdomain to be changed
 	CodeSubdomainTaken  = "SubdomainTaken"                 // another account has that subdomain, in whatever case
-	CodeTenantInUse     = "TeamsTenantIdInUse"             // the tenant would change while numbers of tenant-bound services exist
-	CodeManagedService  = "NumberHasManagedService"        // the number has a service, set in the management API, that excludes the one asked for
+	CodeTenantInUse     = "TeamsTenantIdInUse"             // numbers of tenant-bound services exist
+	CodeManagedService  = "NumberHasManagedService"        // a service set in the management API excludes it
 )

@@ -19,11 +19,11 @@ type Tags struct {
 
 func (t Tags) set() bool { return t.Any || len(t.List) > 0 }
 
-// Condition is what a conditional request asks (RFC 9110 §13.1). The zero value asks nothing.
+// Condition is the condition of a request (RFC 9110 §13.1). The zero value always holds.
 type Condition struct {
 	IfMatch           Tags
 	IfNoneMatch       Tags
-	IfModifiedSince   *time.Time // nil for none: every time is a real condition, also year 1
+	IfModifiedSince   *time.Time // nil for none: every time is a condition, also year 1
 	IfUnmodifiedSince *time.Time
 }
 
@@ -42,8 +42,8 @@ func (c Condition) ForRead(version int64, modified time.Time) Verdict {
 	return c.evaluate(true, version, modified, true)
 }
 
-// ForWrite evaluates the condition for a write; exists tells whether the resource exists now. The published contract
-// takes If-Modified-Since on writes too, where RFC 9110 §13.1.3 would ignore it: the write then fails if the resource
+// ForWrite evaluates the condition for a write; exists reports whether the resource exists now. The published contract
+// applies If-Modified-Since to writes too, where RFC 9110 §13.1.3 would ignore it: the write then fails if the resource
 // exists and was not modified after that time.
 func (c Condition) ForWrite(exists bool, version int64, modified time.Time) Verdict {
 	return c.evaluate(exists, version, modified, false)
@@ -51,7 +51,7 @@ func (c Condition) ForWrite(exists bool, version int64, modified time.Time) Verd
 
 func (c Condition) evaluate(exists bool, version int64, modified time.Time, read bool) Verdict {
 	tag := ETag(version)
-	// HTTP dates have whole seconds: a resource changed within the second named is not modified since it.
+	// HTTP dates have whole seconds: a resource changed within the given second counts as not modified since it.
 	modified = modified.Truncate(time.Second)
 	switch {
 	case c.IfMatch.set():
@@ -87,11 +87,12 @@ func contains(list []string, tag string, weak bool) bool {
 	return slices.ContainsFunc(list, func(t string) bool { return t == tag || weak && t == "W/"+tag })
 }
 
-// check turns a failed condition of a write into the error callers get.
+// check returns the error for a write whose condition does not hold.
 func (c Condition) check(exists bool, version int64, modified time.Time) error {
 	if c.ForWrite(exists, version, modified) == Proceed {
 		return nil
 	}
 	return fault.New(fault.Precondition, CodeConditionNotMet,
-		"a condition of the request (If-Match, If-None-Match, If-Modified-Since or If-Unmodified-Since) does not hold; read the resource again and repeat the change with its new ETag")
+		"a condition of the request (If-Match, If-None-Match, If-Modified-Since or If-Unmodified-Since) does not "+
+			"hold; read the resource again and repeat the change with its new ETag")
 }

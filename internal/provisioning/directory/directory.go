@@ -14,15 +14,15 @@ import (
 
 // Limits of the contract and ours.
 const (
-	// MaxBatch is the most numbers a batch operation takes.
+	// MaxBatch is the maximum size of a batch, in numbers.
 	MaxBatch = 100
-	// MaxPage is the most items a Query may ask for at once.
+	// MaxPage is the maximum size of a page, in items.
 	MaxPage = 500
 	// Repeatable is how long the answer to a repeatable request is kept.
 	Repeatable = 24 * time.Hour
 )
 
-// Directory is the system of record. Build it with New; its methods are safe for concurrent use.
+// Directory is the system of record. Create it with New; its methods are safe for concurrent use.
 type Directory struct {
 	store Store
 	cfg   Config
@@ -32,13 +32,13 @@ type Directory struct {
 
 // Config is the directory's part of the configuration.
 type Config struct {
-	// BaseDomain is the DNS name under which customers' Direct Routing names live: <subdomain>.1r1.<baseDomain>. Default
-	// empty: the length of full names is not checked. With it set, a subdomain whose full name would be longer than the 48
-	// characters that Entra ID takes is refused.
+	// BaseDomain is the DNS name under which customers' Direct Routing names are: <subdomain>.1r1.<baseDomain>. Default
+	// empty: the length of full names is not checked. When it is set, a subdomain whose full name would be longer than
+	// the 48 characters that Entra ID accepts is refused.
 	BaseDomain string `yaml:"baseDomain"`
 }
 
-// New builds a Directory on store. It keeps no goroutine; see Run.
+// New returns a Directory on store. It starts no goroutine; see Run.
 func New(store Store, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Directory {
 	return &Directory{store: store, cfg: cfg, log: log, m: newMetrics(reg)}
 }
@@ -47,8 +47,8 @@ func New(store Store, cfg Config, log *slog.Logger, reg prometheus.Registerer) *
 // id), ascending, byte by byte, and stable.
 type Query struct {
 	Filter filter.Expr // from the resource's filter.Table; nil for everything
-	After  string      // key of the last item of the page before; "" for the start
-	Skip   int         // items to leave out after After
+	After  string      // key of the last item of the previous page; "" for the start
+	Skip   int         // items to skip after After
 	Limit  int         // 1 to MaxPage
 	Count  bool        // fill Page.Total
 }
@@ -56,9 +56,9 @@ type Query struct {
 // Page is one page of a listing.
 type Page[T any] struct {
 	Items []T
-	// Next is the After of the following page; "" if this is the last.
+	// Next is the After of the next page; "" if this is the last.
 	Next string
-	// Total is how many items match the filter, whatever the page; only set if the Query asked for it.
+	// Total is the number of items that match the filter, whatever the page; set only if the Query asked for it.
 	Total int64
 }
 
@@ -66,14 +66,14 @@ type Page[T any] struct {
 type Write struct {
 	Condition Condition
 	Once      *Once
-	// Refused are the items of a batch that the caller found wrong already, by their place: the batch is then rejected, with
-	// them among the details. Their values are not looked at. For operations on batches only.
+	// Refused are the items of a batch that the caller has already found wrong, by index: the batch is then rejected,
+	// with these faults among the details. Their values are ignored. For batch operations only.
 	Refused map[int]fault.Error
 }
 
-// Once makes a write happen at most once (OASIS Repeatable Requests 1.0). The record is stored in the transaction of the
-// change, so every node that shares the database knows it. Only writes that succeed are recorded: one that fails changes
-// nothing, and repeating it tries again.
+// Once makes a write happen at most once (OASIS Repeatable Requests 1.0). The record is stored in the transaction of
+// the change, so every node that shares the database sees it. Only writes that succeed are recorded: one that fails
+// changes nothing, and a repetition tries again.
 type Once struct {
 	// Scope separates callers: the API client's id. The same ID in two scopes is two requests.
 	Scope     string
@@ -82,14 +82,14 @@ type Once struct {
 	// Digest identifies the request itself (method, path, query and body). The same ID with another Digest is refused
 	// with RepeatabilityMismatch.
 	Digest [32]byte
-	// Render turns what the write did into the answer, opaque to the directory. It runs inside the transaction, perhaps
-	// more than once (a transaction may be retried), so it must be quick and free of side effects.
+	// Render turns the result of the write into the answer, which is opaque to the directory. It runs inside the
+	// transaction, perhaps more than once (a transaction may be retried), so it must be quick and free of side effects.
 	Render func(*Result) ([]byte, error)
 }
 
 // Result is what a write did. Which fields are set depends on the operation.
 type Result struct {
-	// Created tells that the resource did not exist before (201 instead of 200).
+	// Created is set when the resource did not exist before (201 instead of 200).
 	Created bool
 	// Account is the stored account: PutAccount and SetAccountService.
 	Account *domain.Account
@@ -102,7 +102,7 @@ type Result struct {
 	Capabilities []string
 	// Position is the feed position of the change; 0 if nothing changed.
 	Position feed.Position
-	// Replayed tells that this request had been done before: only Response is set.
+	// Replayed is set when this request was executed before: only Response is set then.
 	Replayed bool
 	// Response is what Once.Render returned, now or the first time; nil without a Once.
 	Response []byte
@@ -116,7 +116,7 @@ type RelationshipPatch struct {
 	Status, Comment *string
 }
 
-// ImportReport says what an import did.
+// ImportReport is the result of an import.
 type ImportReport struct {
 	Numbers   int // stored, all chunks together
 	Created   int
@@ -125,10 +125,11 @@ type ImportReport struct {
 	Chunks    int
 }
 
-// Validate returns every mistake in the configuration.
+// Validate returns every problem in the configuration.
 func (c *Config) Validate() []error {
 	if c.BaseDomain == "" || hostName(c.BaseDomain) {
 		return nil
 	}
-	return []error{invalid("InvalidConfiguration", "baseDomain", "%q is not a DNS name; use letters, digits, \"-\" and dots, e.g. voice.example.net", c.BaseDomain)}
+	return []error{invalid("InvalidConfiguration", "baseDomain", "%q is not a DNS name; use letters, digits, \"-\" "+
+		"and dots, e.g. voice.example.net", c.BaseDomain)}
 }

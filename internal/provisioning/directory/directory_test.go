@@ -14,21 +14,26 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
-// stamps are the fields that the directory fills in by the clock.
-var stamps = []cmp.Option{cmpopts.IgnoreFields(domain.Account{}, "Version", "Modified"), cmpopts.IgnoreFields(domain.Number{}, "Version", "Modified")}
+// stamps are the fields that the directory sets from the clock.
+var stamps = []cmp.Option{cmpopts.IgnoreFields(domain.Account{}, "Version", "Modified"),
+	cmpopts.IgnoreFields(domain.Number{}, "Version", "Modified")}
 
 func TestAccountComesBackAsItWasPut(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
-		in := domain.Account{Name: "Contoso-1_x", CorrelationID: "crm 4711 – é", HasServiceDetails: true, TeamsTenantID: tenant2,
+		in := domain.Account{Name: "Contoso-1_x", CorrelationID: "crm 4711 – é", HasServiceDetails: true,
+			TeamsTenantID: tenant2,
 			Services: map[domain.Service]domain.AccountService{
-				domain.DirectRouting: {Enabled: true, DirectRouting: &domain.DirectRoutingConfig{CallScreening: true, Subdomain: "Conto-1", Region1Token: "MS=ms1", Region2Token: "MS=ms2"},
+				domain.DirectRouting: {Enabled: true, DirectRouting: &domain.DirectRoutingConfig{CallScreening: true,
+					Subdomain: "Conto-1", Region1Token: "MS=ms1", Region2Token: "MS=ms2"},
 					// Read-only fields are ignored.
 					NumberCount: 99, SubdomainStatus: domain.SubdomainInconsistent},
 				domain.OperatorConnect: {Enabled: true, SyncEnabled: true},
 				domain.Zoom:            {Enabled: false},
 				domain.CallProtection:  {Enabled: true},
 			},
-			State: domain.ProvisioningState{Status: domain.SyncFailed, Errors: []domain.ServiceError{{Code: "x", Message: "y"}}}, Version: 77}
+			State: domain.ProvisioningState{Status: domain.SyncFailed,
+				Errors: []domain.ServiceError{{Code: "x", Message: "y"}}},
+			Version: 77}
 		want := in
 		want.State = domain.ProvisioningState{Status: domain.SyncSynced}
 		want.Services = map[domain.Service]domain.AccountService{}
@@ -55,7 +60,8 @@ func TestAccountComesBackAsItWasPut(t *testing.T) {
 		}
 		// The same again changes nothing: same ETag, no feed entry, no audit row.
 		if r := h.putAccount(in); r.Created || r.Position != 0 || r.Account.Version != got.Version {
-			t.Errorf("PutAccount of the same: created %v, position %d, version %d; want false, 0, %d", r.Created, r.Position, r.Account.Version, got.Version)
+			t.Errorf("PutAccount of the same: created %v, position %d, version %d; want false, 0, %d", r.Created,
+				r.Position, r.Account.Version, got.Version)
 		}
 		// A replacement drops what it does not name.
 		if r := h.putAccount(domain.Account{Name: in.Name}); r.Created || r.Account.Version <= got.Version {
@@ -65,22 +71,26 @@ func TestAccountComesBackAsItWasPut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(domain.Account{Name: in.Name, State: domain.ProvisioningState{Status: domain.SyncSynced}}, got, stamps...); diff != "" {
+		if diff := cmp.Diff(domain.Account{Name: in.Name, State: domain.ProvisioningState{Status: domain.SyncSynced}},
+			got, stamps...); diff != "" {
 			t.Errorf("replaced account differs (-want +got):\n%s", diff)
 		}
 		if _, err := h.Account(t.Context(), "contoso-1_x"); !fault.HasCode(err, directory.CodeAccountNotFound) {
-			t.Errorf("account found by a name in other case: %v", err)
+			t.Errorf("account found by a name in another case: %v", err)
 		}
 		cs, _ := h.changes(0)
 		wantChanges := []domain.Change{
-			{Account: &domain.AccountRouting{Name: in.Name, Enabled: domain.ServiceSet(0).With(domain.DirectRouting).With(domain.OperatorConnect).With(domain.CallProtection),
+			{Account: &domain.AccountRouting{Name: in.Name,
+				Enabled: domain.ServiceSet(0).With(domain.DirectRouting).With(domain.OperatorConnect).With(
+					domain.CallProtection),
 				TenantID: tenant2, Subdomain: "conto-1", SubdomainLive: true, CallScreening: true}},
 			{Account: &domain.AccountRouting{Name: in.Name}},
 		}
 		if diff := cmp.Diff(wantChanges, cs); diff != "" {
 			t.Errorf("feed differs (-want +got):\n%s", diff)
 		}
-		if rows := h.audit(); len(rows) != 2 || rows[0].Action != "account.put" || rows[0].Target != in.Name || rows[0].Items != 1 {
+		if rows := h.audit(); len(rows) != 2 || rows[0].Action != "account.put" || rows[0].Target != in.Name ||
+			rows[0].Items != 1 {
 			t.Errorf("audit log: %+v", rows)
 		}
 	})
@@ -89,11 +99,15 @@ func TestAccountComesBackAsItWasPut(t *testing.T) {
 func TestNumberComesBackAsItWasPut(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
 		h.putAccount(account("acme", domain.OperatorConnect, domain.DirectRouting, domain.Zoom))
-		in := domain.Number{TelephoneNumber: "+442079460123", AccountName: "acme", CustomSIPHeader: "acme_1", HasConfiguration: true,
+		in := domain.Number{TelephoneNumber: "+442079460123", AccountName: "acme", CustomSIPHeader: "acme_1",
+			HasConfiguration: true,
 			Services: map[domain.Service]domain.NumberService{
-				domain.OperatorConnect: {Enabled: true, AssignmentStatus: "assigned", Teams: &domain.TeamsNumberConfig{Usage: "CallingUserAssignment",
-					ChoosableCapabilities: []string{"InboundCalling", "OutboundCalling"}, AdditionalUsages: []string{"ConferenceAssignment"}, CivicAddressID: "c1",
-					LocationID: "l1", AllowTenantAddressUpdate: true, DisplayedCountryCode: "GB", AcquiredCapabilities: []string{"forged"}}},
+				domain.OperatorConnect: {Enabled: true, AssignmentStatus: "assigned",
+					Teams: &domain.TeamsNumberConfig{Usage: "CallingUserAssignment",
+						ChoosableCapabilities: []string{"InboundCalling", "OutboundCalling"},
+						AdditionalUsages:      []string{"ConferenceAssignment"}, CivicAddressID: "c1",
+						LocationID: "l1", AllowTenantAddressUpdate: true, DisplayedCountryCode: "GB",
+						AcquiredCapabilities: []string{"forged"}}},
 				domain.Zoom: {Enabled: false},
 			}}
 		r := h.putNumber(in)
@@ -101,7 +115,8 @@ func TestNumberComesBackAsItWasPut(t *testing.T) {
 		want.State.Status = domain.SyncSynced
 		c := *in.Services[domain.OperatorConnect].Teams
 		c.AcquiredCapabilities = nil
-		want.Services = map[domain.Service]domain.NumberService{domain.OperatorConnect: {Enabled: true, AssignmentStatus: "assigned", Teams: &c}, domain.Zoom: {}}
+		want.Services = map[domain.Service]domain.NumberService{domain.OperatorConnect: {Enabled: true,
+			AssignmentStatus: "assigned", Teams: &c}, domain.Zoom: {}}
 		got, err := h.Number(t.Context(), "acme", in.TelephoneNumber)
 		if err != nil {
 			t.Fatal(err)
@@ -119,14 +134,16 @@ func TestNumberComesBackAsItWasPut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if oc, zoom := a.Services[domain.OperatorConnect].NumberCount, a.Services[domain.Zoom].NumberCount; oc != 1 || zoom != 0 {
+		if oc, zoom := a.Services[domain.OperatorConnect].NumberCount,
+			a.Services[domain.Zoom].NumberCount; oc != 1 || zoom != 0 {
 			t.Errorf("number counts: Operator Connect %d, Zoom %d; want 1 and 0", oc, zoom)
 		}
 		if r := h.putNumber(number("acme", "+442079460123", domain.Zoom)); r.Created {
 			t.Error("a replaced number counts as created")
 		}
 		a, _ = h.Account(t.Context(), "acme")
-		if oc, zoom := a.Services[domain.OperatorConnect].NumberCount, a.Services[domain.Zoom].NumberCount; oc != 0 || zoom != 1 {
+		if oc, zoom := a.Services[domain.OperatorConnect].NumberCount,
+			a.Services[domain.Zoom].NumberCount; oc != 0 || zoom != 1 {
 			t.Errorf("number counts after a change of service: Operator Connect %d, Zoom %d; want 0 and 1", oc, zoom)
 		}
 	})
@@ -175,15 +192,16 @@ func TestListingsPage(t *testing.T) {
 			next    string
 			total   int64
 		}{
-			"all":               {"", directory.Query{Limit: 500, Count: true}, "+44207000", 25, "", 25},
-			"exactly a page":    {"", directory.Query{Limit: 25}, "+44207000", 25, "", 0},
-			"one less":          {"", directory.Query{Limit: 24}, "+44207000", 24, "+44207023", 0},
-			"skip":              {"", directory.Query{Limit: 5, Skip: 7}, "+44207007", 5, "+44207011", 0},
-			"skip beyond":       {"", directory.Query{Limit: 5, Skip: 700, Count: true}, "", 0, "", 25},
-			"of an account":     {"A", directory.Query{Limit: 5, Count: true}, "+44207001", 5, "+44207009", 12},
-			"after a key":       {"A", directory.Query{Limit: 500, After: "+44207009"}, "+44207011", 7, "", 0},
-			"of an empty one":   {"b", directory.Query{Limit: 5, Count: true}, "", 0, "", 0},
-			"after and skipped": {"", directory.Query{Limit: 2, After: "+44207009", Skip: 1}, "+44207011", 2, "+44207012", 0},
+			"all":             {"", directory.Query{Limit: 500, Count: true}, "+44207000", 25, "", 25},
+			"exactly a page":  {"", directory.Query{Limit: 25}, "+44207000", 25, "", 0},
+			"one less":        {"", directory.Query{Limit: 24}, "+44207000", 24, "+44207023", 0},
+			"skip":            {"", directory.Query{Limit: 5, Skip: 7}, "+44207007", 5, "+44207011", 0},
+			"skip beyond":     {"", directory.Query{Limit: 5, Skip: 700, Count: true}, "", 0, "", 25},
+			"of an account":   {"A", directory.Query{Limit: 5, Count: true}, "+44207001", 5, "+44207009", 12},
+			"after a key":     {"A", directory.Query{Limit: 500, After: "+44207009"}, "+44207011", 7, "", 0},
+			"of an empty one": {"b", directory.Query{Limit: 5, Count: true}, "", 0, "", 0},
+			"after and skipped": {"", directory.Query{Limit: 2, After: "+44207009", Skip: 1}, "+44207011", 2,
+				"+44207012", 0},
 		} {
 			p, err := h.Numbers(t.Context(), c.account, c.q)
 			if err != nil {
@@ -195,11 +213,13 @@ func TestListingsPage(t *testing.T) {
 				first = string(p.Items[0].TelephoneNumber)
 			}
 			if first != c.first || len(p.Items) != c.items || p.Next != c.next || p.Total != c.total {
-				t.Errorf("%s: first %q, %d items, next %q, total %d; want %q, %d, %q, %d", name, first, len(p.Items), p.Next, p.Total, c.first, c.items, c.next, c.total)
+				t.Errorf("%s: first %q, %d items, next %q, total %d; want %q, %d, %q, %d", name, first, len(p.Items),
+					p.Next, p.Total, c.first, c.items, c.next, c.total)
 			}
 		}
 		_, err := h.Numbers(t.Context(), "nobody", directory.Query{Limit: 1})
-		wantCode(t, "numbers of an account that is not there", err, fault.NotFound, directory.CodeAccountNotFound, "accountName")
+		wantCode(t, "numbers of an unknown account", err, fault.NotFound,
+			directory.CodeAccountNotFound, "accountName")
 		for _, q := range []directory.Query{{}, {Limit: 501}, {Limit: 1, Skip: -1}} {
 			_, err := h.Accounts(t.Context(), q)
 			wantCode(t, fmt.Sprintf("%+v", q), err, fault.Invalid, directory.CodeInvalidPageSize, "")
@@ -207,23 +227,29 @@ func TestListingsPage(t *testing.T) {
 	})
 }
 
-// TestStrangeKeysAreNotFound asks for what no database may be asked for.
+// TestStrangeKeysAreNotFound uses keys that a database cannot store or query.
 func TestStrangeKeysAreNotFound(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
 		ctx := t.Context()
 		h.putAccount(account("acme", domain.Zoom))
 		for _, s := range []string{"", "a\x00b", "\xff", "%", "'", strings.Repeat("x", 5000)} {
 			_, err := h.Account(ctx, s)
-			wantCode(t, fmt.Sprintf("Account(%.20q)", s), err, fault.NotFound, directory.CodeAccountNotFound, "accountName")
+			wantCode(t, fmt.Sprintf("Account(%.20q)", s), err, fault.NotFound,
+				directory.CodeAccountNotFound, "accountName")
 			_, err = h.Number(ctx, "acme", domain.E164(s))
-			wantCode(t, fmt.Sprintf("Number(%.20q)", s), err, fault.NotFound, directory.CodeNumberNotFound, "telephoneNumber")
+			wantCode(t, fmt.Sprintf("Number(%.20q)", s), err, fault.NotFound, directory.CodeNumberNotFound,
+				"telephoneNumber")
 			_, err = h.DeleteNumber(ctx, "acme", domain.E164(s), directory.Write{})
-			wantCode(t, fmt.Sprintf("DeleteNumber(%.20q)", s), err, fault.NotFound, directory.CodeNumberNotFound, "telephoneNumber")
+			wantCode(t, fmt.Sprintf("DeleteNumber(%.20q)", s), err, fault.NotFound, directory.CodeNumberNotFound,
+				"telephoneNumber")
 			_, err = h.DeleteAccount(ctx, s, true, directory.Write{})
-			wantCode(t, fmt.Sprintf("DeleteAccount(%.20q)", s), err, fault.NotFound, directory.CodeAccountNotFound, "accountName")
+			wantCode(t, fmt.Sprintf("DeleteAccount(%.20q)", s), err, fault.NotFound,
+				directory.CodeAccountNotFound, "accountName")
 			_, err = h.CivicAddress(ctx, "acme", s)
-			wantCode(t, fmt.Sprintf("CivicAddress(%.20q)", s), err, fault.NotFound, directory.CodeCivicAddressNotFound, "civicAddressId")
-			if _, err := h.Accounts(ctx, directory.Query{Limit: 5, After: s}); err != nil && fault.As(err).Kind != fault.Invalid {
+			wantCode(t, fmt.Sprintf("CivicAddress(%.20q)", s), err, fault.NotFound, directory.CodeCivicAddressNotFound,
+				"civicAddressId")
+			if _, err := h.Accounts(ctx, directory.Query{Limit: 5, After: s}); err != nil &&
+				fault.As(err).Kind != fault.Invalid {
 				t.Errorf("Accounts after %.20q: %v", s, err)
 			}
 		}
@@ -260,7 +286,7 @@ func TestDeleteAccount(t *testing.T) {
 		}
 		cs, _ := h.changes(at)
 		if len(cs) != n+1 || cs[n].Account == nil || !cs[n].Account.Deleted {
-			t.Errorf("the feed tells of %d changes, want %d numbers and the account", len(cs), n)
+			t.Errorf("the feed has %d changes, want %d numbers and the account", len(cs), n)
 		}
 		for _, c := range cs[:n] {
 			if c.Number == nil || !c.Number.Deleted {
@@ -269,7 +295,7 @@ func TestDeleteAccount(t *testing.T) {
 		}
 		p, err := h.Numbers(ctx, "", directory.Query{Limit: 10, Count: true})
 		if err != nil || len(p.Items) != 1 || p.Total != 1 {
-			t.Errorf("numbers left: %d, total %d, %v; want that of the other account", len(p.Items), p.Total, err)
+			t.Errorf("numbers remaining: %d, total %d, %v; want that of the other account", len(p.Items), p.Total, err)
 		}
 		rows := h.audit()
 		if r := rows[len(rows)-1]; r.Action != "account.delete" || r.Items != int64(n+1) {
@@ -279,7 +305,7 @@ func TestDeleteAccount(t *testing.T) {
 		wantCode(t, "second DeleteAccount", err, fault.NotFound, directory.CodeAccountNotFound, "accountName")
 		h.putAccount(account("acme"))
 		if a, err := h.Account(ctx, "acme"); err != nil || len(a.Services) != 0 {
-			t.Errorf("account made again: %+v, %v", a, err)
+			t.Errorf("account created again: %+v, %v", a, err)
 		}
 	})
 }
@@ -295,30 +321,34 @@ func TestRepeatability(t *testing.T) {
 				t.Fatal(err)
 			}
 			if r.Replayed != (i > 0) || string(r.Response) != "true" {
-				t.Errorf("time %d: replayed %v, response %s; want the first answer each time", i, r.Replayed, r.Response)
+				t.Errorf("time %d: replayed %v, response %s; want the first answer each time", i,
+					r.Replayed, r.Response)
 			}
 		}
 		if cs, _ := h.changes(0); len(cs) != 1 {
-			t.Errorf("a repeated request was done %d times", len(cs))
+			t.Errorf("a repeated request was executed %d times", len(cs))
 		}
 		other := once("id-1", 2)
 		other.FirstSent = o.FirstSent
 		_, err := h.PutAccount(ctx, a, directory.Write{Once: other})
-		wantCode(t, "same id, other body", err, fault.Invalid, directory.CodeRepeatabilityMismatch, "Repeatability-Request-ID")
+		wantCode(t, "same id, other body", err, fault.Invalid, directory.CodeRepeatabilityMismatch,
+			"Repeatability-Request-ID")
 		other = once("id-1", 1)
 		other.FirstSent = o.FirstSent.Add(time.Second)
 		_, err = h.PutAccount(ctx, a, directory.Write{Once: other})
-		wantCode(t, "same id, other first-sent", err, fault.Invalid, directory.CodeRepeatabilityMismatch, "Repeatability-Request-ID")
+		wantCode(t, "same id, other first-sent", err, fault.Invalid, directory.CodeRepeatabilityMismatch,
+			"Repeatability-Request-ID")
 		other = once("id-1", 2)
 		other.Scope = "another client"
 		if r, err := h.PutAccount(ctx, a, directory.Write{Once: other}); err != nil || r.Replayed {
-			t.Errorf("same id of another client: %+v, %v; want it done", r, err)
+			t.Errorf("same id of another client: %+v, %v; want it executed", r, err)
 		}
 		for _, age := range []time.Duration{25 * time.Hour, -time.Hour} {
 			old := once("id-2", 1)
 			old.FirstSent = time.Now().Add(-age)
 			_, err = h.PutAccount(ctx, a, directory.Write{Once: old})
-			wantCode(t, fmt.Sprintf("first sent %v ago", age), err, fault.Precondition, directory.CodeRepeatabilityExpired, "Repeatability-First-Sent")
+			wantCode(t, fmt.Sprintf("first sent %v ago", age), err, fault.Precondition,
+				directory.CodeRepeatabilityExpired, "Repeatability-First-Sent")
 		}
 		// DELETE: 204 the second time under the same id, else 404.
 		del := once("id-3", 3)
@@ -329,10 +359,11 @@ func TestRepeatability(t *testing.T) {
 		}
 		_, err = h.DeleteAccount(ctx, "acme", false, directory.Write{Once: once("id-4", 3)})
 		wantCode(t, "DeleteAccount under another id", err, fault.NotFound, directory.CodeAccountNotFound, "accountName")
-		// What failed is not remembered: once the account is there the same request succeeds.
+		// A request that failed is not remembered: once the account exists the same request succeeds.
 		h.putAccount(a)
-		if r, err := h.DeleteAccount(ctx, "acme", false, directory.Write{Once: once("id-4", 3)}); err != nil || r.Replayed {
-			t.Errorf("request repeated after it failed: %+v, %v; want it done now", r, err)
+		if r, err := h.DeleteAccount(ctx, "acme", false, directory.Write{Once: once("id-4", 3)}); err != nil ||
+			r.Replayed {
+			t.Errorf("request repeated after it failed: %+v, %v; want it executed now", r, err)
 		}
 	})
 }

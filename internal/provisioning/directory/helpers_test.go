@@ -19,7 +19,7 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
-// house is a directory on a fresh database, and what stands beside it.
+// house is a directory on a new database, with the parts it is made of.
 type house struct {
 	*directory.Directory
 	t     testing.TB
@@ -55,7 +55,8 @@ func account(name string, services ...domain.Service) domain.Account {
 		}
 		d := domain.AccountService{Enabled: true}
 		if s == domain.DirectRouting {
-			d.DirectRouting = &domain.DirectRoutingConfig{CallScreening: true, Subdomain: name, Region1Token: "MS=ms1", Region2Token: "MS=ms2"}
+			d.DirectRouting = &domain.DirectRoutingConfig{CallScreening: true, Subdomain: name, Region1Token: "MS=ms1",
+				Region2Token: "MS=ms2"}
 		}
 		a.Services[s] = d
 	}
@@ -91,7 +92,7 @@ func (h *house) putNumber(n domain.Number) *directory.Result {
 	return r
 }
 
-// wantCode checks that err is a fault of that kind and code, and that its target has the given end.
+// wantCode checks that err is a fault of that kind and code, and that its target ends as given.
 func wantCode(t testing.TB, what string, err error, kind fault.Kind, code, target string) {
 	t.Helper()
 	f := fault.As(err)
@@ -100,7 +101,8 @@ func wantCode(t testing.TB, what string, err error, kind fault.Kind, code, targe
 		return
 	}
 	if f.Kind != kind || f.Code != code || !strings.HasSuffix(f.Target, target) {
-		t.Errorf("%s: kind %v, code %s, target %q (%v); want %v, %s, …%q", what, f.Kind, f.Code, f.Target, err, kind, code, target)
+		t.Errorf("%s: kind %v, code %s, target %q (%v); want %v, %s, …%q", what, f.Kind, f.Code, f.Target, err,
+			kind, code, target)
 	}
 }
 
@@ -126,7 +128,7 @@ func (h *house) changes(after feed.Position) ([]domain.Change, feed.Position) {
 				continue
 			}
 			if e.Position != after+1 {
-				h.t.Fatalf("feed goes from position %d to %d", after, e.Position)
+				h.t.Fatalf("feed skips from position %d to %d", after, e.Position)
 			}
 			after = e.Position
 			var c []domain.Change
@@ -161,7 +163,7 @@ func findNumber(ctx context.Context, h *house, key string) (n domain.Number, err
 	err = h.store.View(ctx, func(ctx context.Context, r directory.Reader) error {
 		ns, err := r.FindNumbers(ctx, []domain.E164{domain.E164(key)})
 		if err == nil && len(ns) == 0 {
-			err = errors.New("there is no such number")
+			err = errors.New("no such number")
 		}
 		if err == nil {
 			n = ns[0]

@@ -17,8 +17,8 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
-// TestLargeAccountIsDeletedInBoundedMemory deletes an account with a million numbers and watches the process' peak of
-// resident memory. The engines run one after the other: the memory is the process'.
+// TestLargeAccountIsDeletedInBoundedMemory deletes an account with a million numbers and measures the process's peak
+// resident memory. The engines run one after the other, because they share the process's memory.
 func TestLargeAccountIsDeletedInBoundedMemory(t *testing.T) {
 	const n, limit = 1_000_000, 48 << 20
 	for _, conf := range []db.Config{testkit.SQLiteConfig(t), testkit.PostgresConfig(t)} {
@@ -68,7 +68,7 @@ func TestLargeAccountIsDeletedInBoundedMemory(t *testing.T) {
 				at = p.Next
 			}
 			if changes != n+1 {
-				t.Errorf("the feed tells of %d deletions, want %d", changes, n+1)
+				t.Errorf("the feed has %d deletions, want %d", changes, n+1)
 			}
 		})
 	}

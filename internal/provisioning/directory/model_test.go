@@ -20,8 +20,8 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
-// model is the directory thought of as two maps, with the rules written down once more as plainly as can be. Services
-// are single letters: O Operator Connect, D Direct Routing, M Phone Mobile, Z Zoom, C Call Protection, A ACS.
+// model is the directory as two maps, with the rules written down a second time as plainly as possible. Services are
+// single letters: O Operator Connect, D Direct Routing, M Phone Mobile, Z Zoom, C Call Protection, A ACS.
 type model struct {
 	accounts map[string]modelAccount
 	numbers  map[string]modelNumber
@@ -33,7 +33,8 @@ type model struct {
 type modelAccount struct{ services, label, tenant string }
 type modelNumber struct{ account, services, header string }
 
-var letters = map[rune]domain.Service{'O': domain.OperatorConnect, 'D': domain.DirectRouting, 'M': domain.PhoneMobile, 'Z': domain.Zoom, 'C': domain.CallProtection, 'A': domain.ACS}
+var letters = map[rune]domain.Service{'O': domain.OperatorConnect, 'D': domain.DirectRouting, 'M': domain.PhoneMobile,
+	'Z': domain.Zoom, 'C': domain.CallProtection, 'A': domain.ACS}
 
 func set(services string) domain.ServiceSet {
 	var x domain.ServiceSet
@@ -52,7 +53,7 @@ func (m *model) uses(account, service string) bool {
 	return false
 }
 
-// together tells whether one number may have these services.
+// together reports whether one number may have these services.
 func together(services string) bool {
 	one := 0
 	for _, l := range "ODMZA" {
@@ -63,7 +64,7 @@ func together(services string) bool {
 	return one <= 1 && !(strings.Contains(services, "C") && strings.ContainsAny(services, "OMZ"))
 }
 
-// putAccount says what must become of a PutAccount: "" for success, or the code. ACS stays as it was.
+// putAccount returns the expected result of a PutAccount: "" for success, or the code. ACS stays as it was.
 func (m *model) putAccount(name string, a modelAccount) string {
 	old, ok := m.accounts[name]
 	if strings.Contains(old.services, "A") {
@@ -98,7 +99,7 @@ func (m *model) putAccount(name string, a modelAccount) string {
 	return ""
 }
 
-// number says what is wrong with a number for an account, "" for nothing, and what would be stored.
+// number returns what is wrong with a number for an account, "" for nothing, and what would be stored.
 func (m *model) number(account, key string, n modelNumber) (string, modelNumber) {
 	old, ok := m.numbers[key]
 	n.account = account
@@ -151,13 +152,14 @@ func TestDirectoryBehavesLikeTheModel(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
 		runs := 0
 		rapid.Check(t, func(rt *rapid.T) {
-			// The rules are the same on both databases; fewer runs show that the statements are. Many more of both:
-			// go test ./internal/provisioning/directory -run Model -rapid.checks 2000
+			// The rules are the same on both databases; fewer runs suffice to check the statements. For many more runs
+			// on both: go test ./internal/provisioning/directory -run Model -rapid.checks 2000
 			if runs++; runs%4 != 0 || h.db.Driver() == db.Postgres && runs%8 != 0 {
 				return
 			}
 			wipe(rt, h.db)
-			m := &model{accounts: map[string]modelAccount{}, numbers: map[string]modelNumber{}, follower: map[string]string{}}
+			m := &model{accounts: map[string]modelAccount{}, numbers: map[string]modelNumber{},
+				follower: map[string]string{}}
 			ctx := context.Background()
 			accountName := rapid.SampledFrom([]string{"a", "A", "b"})
 			key := rapid.SampledFrom([]string{"+4420", "+44201", "+44202", "+1425", "+1"})
@@ -186,15 +188,20 @@ func TestDirectoryBehavesLikeTheModel(t *testing.T) {
 			rt.Repeat(map[string]func(*rapid.T){
 				"put account": func(rt *rapid.T) {
 					name := accountName.Draw(rt, "name")
-					a := modelAccount{services: rapid.SampledFrom([]string{"", "DOMZC", "DOMZC", "DZ", "OC", "Z"}).Draw(rt, "services"), tenant: rapid.SampledFrom([]string{tenant1, strings.ToLower(tenant2)}).Draw(rt, "tenant")}
-					in := domain.Account{Name: name, TeamsTenantID: a.tenant, Services: map[domain.Service]domain.AccountService{}}
+					a := modelAccount{services: rapid.SampledFrom([]string{"", "DOMZC", "DOMZC", "DZ", "OC",
+						"Z"}).Draw(rt, "services"),
+						tenant: rapid.SampledFrom([]string{tenant1, strings.ToLower(tenant2)}).Draw(rt, "tenant")}
+					in := domain.Account{Name: name, TeamsTenantID: a.tenant,
+						Services: map[domain.Service]domain.AccountService{}}
 					for _, l := range a.services {
 						in.Services[letters[l]] = domain.AccountService{Enabled: true}
 					}
 					if strings.Contains(a.services, "D") {
 						a.label = rapid.SampledFrom([]string{"", "l1", "l2"}).Draw(rt, "label")
 						if a.label != "" {
-							in.Services[domain.DirectRouting] = domain.AccountService{Enabled: true, DirectRouting: &domain.DirectRoutingConfig{Subdomain: a.label, Region1Token: "x", Region2Token: "y"}}
+							in.Services[domain.DirectRouting] = domain.AccountService{Enabled: true,
+								DirectRouting: &domain.DirectRoutingConfig{Subdomain: a.label, Region1Token: "x",
+									Region2Token: "y"}}
 						}
 					}
 					want := m.putAccount(name, a)
@@ -205,7 +212,8 @@ func TestDirectoryBehavesLikeTheModel(t *testing.T) {
 					name, all := accountName.Draw(rt, "name"), rapid.Bool().Draw(rt, "deleteNumbers")
 					want := ""
 					_, ok := m.accounts[name]
-					has := slices.ContainsFunc(slices.Collect(maps.Values(m.numbers)), func(n modelNumber) bool { return n.account == name })
+					has := slices.ContainsFunc(slices.Collect(maps.Values(m.numbers)),
+						func(n modelNumber) bool { return n.account == name })
 					switch {
 					case !ok:
 						want = directory.CodeAccountNotFound
@@ -339,7 +347,8 @@ func TestDirectoryBehavesLikeTheModel(t *testing.T) {
 					switch has := strings.Contains(n.services, "A"); {
 					case !ok:
 						want = directory.CodeAccountNotFound
-					case !exists || n.account != name, on && !strings.Contains(a.services, "A"), on && strings.ContainsAny(n.services, "ODMZ"):
+					case !exists || n.account != name, on && !strings.Contains(a.services, "A"), on &&
+						strings.ContainsAny(n.services, "ODMZ"):
 						want = directory.CodeBatchRejected
 					case on != has:
 						n.services = strings.TrimSuffix(n.services, "A")
@@ -358,7 +367,7 @@ func TestDirectoryBehavesLikeTheModel(t *testing.T) {
 	})
 }
 
-// check compares everything that can be seen of the directory with the model.
+// check compares everything visible of the directory with the model.
 func (m *model) check(rt *rapid.T, h *house) {
 	rt.Helper()
 	ctx := context.Background()
@@ -390,16 +399,18 @@ func (m *model) check(rt *rapid.T, h *house) {
 	}
 	truth := map[string]string{}
 	for name, a := range m.accounts {
-		truth["account "+name] = routing(&domain.AccountRouting{Name: name, Enabled: set(a.services), TenantID: a.tenant, Subdomain: a.label, SubdomainLive: a.label != ""})
+		truth["account "+name] = routing(&domain.AccountRouting{Name: name, Enabled: set(a.services),
+			TenantID: a.tenant, Subdomain: a.label, SubdomainLive: a.label != ""})
 	}
 	var keys []string
 	for k, n := range m.numbers {
 		keys = append(keys, k)
-		truth["number "+k] = routing(&domain.NumberRouting{Key: domain.E164(k).Key(), Account: n.account, Services: set(n.services), CustomHeader: n.header})
+		truth["number "+k] = routing(&domain.NumberRouting{Key: domain.E164(k).Key(), Account: n.account,
+			Services: set(n.services), CustomHeader: n.header})
 	}
 	sort.Strings(keys)
 	maps.Copy(want, truth)
-	// Page by page, so that borders are met.
+	// Page by page, to cover page boundaries.
 	q := directory.Query{Limit: 2, Count: true}
 	var order []string
 	for {
@@ -481,7 +492,8 @@ func wipe(rt *rapid.T, d *db.DB) {
 		if d.Driver() == db.Postgres {
 			zero = `'\x` + strings.Repeat("00", 32) + "'"
 		}
-		for _, s := range []string{"DELETE FROM accounts", "DELETE FROM account_counts", "DELETE FROM numbers", "DELETE FROM feed", "UPDATE feed_head SET position = 0, pruned = 0", "DELETE FROM audit",
+		for _, s := range []string{"DELETE FROM accounts", "DELETE FROM account_counts", "DELETE FROM numbers",
+			"DELETE FROM feed", "UPDATE feed_head SET position = 0, pruned = 0", "DELETE FROM audit",
 			"UPDATE audit_head SET seq = 0, hash = " + zero} {
 			if _, err := tx.Exec(ctx, s); err != nil {
 				return err

@@ -14,8 +14,8 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// importChunk is how many numbers an import stores in one transaction. Larger chunks measured hardly faster, and keep
-// other writers waiting.
+// importChunk is how many numbers an import stores in one transaction. Larger chunks were hardly faster when measured,
+// and block other writers longer.
 const importChunk = 5000
 
 // Numbers lists numbers in ascending order of their text: those of one account, which must exist, or those of all
@@ -32,7 +32,7 @@ func (d *Directory) Numbers(ctx context.Context, account string, q Query) (Page[
 		}, func(r Reader, ctx context.Context, q Query) (int64, error) { return r.CountNumbers(ctx, account, q) })
 }
 
-// Number returns a number of the account. A number of another account is not found. Errors: AccountNotFound,
+// Number returns a number of the account. A number of another account counts as not found. Errors: AccountNotFound,
 // NumberNotFound.
 func (d *Directory) Number(ctx context.Context, account string, n domain.E164) (domain.Number, error) {
 	return view(ctx, d, func(ctx context.Context, r Reader) (*domain.Number, error) {
@@ -49,7 +49,8 @@ func findNumber(ctx context.Context, r Reader, n domain.E164, account string) (*
 		return nil, err
 	}
 	if len(ns) == 0 || ns[0].AccountName != account {
-		return nil, fault.New(fault.NotFound, CodeNumberNotFound, "the number does not exist on this account").At("telephoneNumber")
+		return nil, fault.New(fault.NotFound, CodeNumberNotFound,
+			"the number does not exist on this account").At("telephoneNumber")
 	}
 	return &ns[0], nil
 }
@@ -63,7 +64,7 @@ func (d *Directory) PutNumber(ctx context.Context, n domain.Number, w Write) (*R
 			return err
 		}
 		old := cmp.Or(b.old[n.TelephoneNumber], &domain.Number{})
-		exists := old.AccountName == n.AccountName // a number elsewhere does not exist at this place
+		exists := old.AccountName == n.AccountName // a number of another account does not exist here
 		if err := w.Condition.check(exists, old.Version, old.Modified); err != nil {
 			return err
 		}
@@ -97,20 +98,21 @@ func (d *Directory) PutNumbers(ctx context.Context, account string, ns []domain.
 
 func checkBatch(n int) error {
 	if n > MaxBatch {
-		return fault.New(fault.Invalid, CodeTooManyItems, "a request takes at most %d numbers, this one has %d; split it", MaxBatch, n).At("numbers")
+		return fault.New(fault.Invalid, CodeTooManyItems,
+			"a request takes at most %d numbers, this one has %d; split it", MaxBatch, n).At("numbers")
 	}
 	return nil
 }
 
-// batch is numbers to be stored on one account, with what the store holds of them.
+// batch is a set of numbers to be stored on one account, with what the store holds of them.
 type batch struct {
 	account *domain.Account
 	ns      []domain.Number                // as they will be stored
 	old     map[domain.E164]*domain.Number // their present state; those that do not exist are missing
-	seen    map[domain.E164]int            // the first place of each number
+	seen    map[domain.E164]int            // index of the first occurrence of each number
 }
 
-// batch reads what is needed to check and store ns, and holds the account and the numbers until the end of tx.
+// batch reads what is needed to check and store ns, and locks the account and the numbers until the end of tx.
 func (d *Directory) batch(ctx context.Context, tx Tx, account string, ns []domain.Number) (*batch, error) {
 	if err := checkAccountName(account); err != nil {
 		return nil, err.At("accountName")
@@ -119,12 +121,13 @@ func (d *Directory) batch(ctx context.Context, tx Tx, account string, ns []domai
 	if err != nil {
 		return nil, err
 	}
-	b := &batch{account: a, ns: make([]domain.Number, len(ns)), old: make(map[domain.E164]*domain.Number), seen: make(map[domain.E164]int, len(ns))}
+	b := &batch{account: a, ns: make([]domain.Number, len(ns)), old: make(map[domain.E164]*domain.Number),
+		seen: make(map[domain.E164]int, len(ns))}
 	keys := make([]domain.E164, 0, len(ns))
 	for i := range ns {
 		n := ns[i].TelephoneNumber
 		if _, err := domain.ParseE164(string(n)); err != nil {
-			continue // check tells
+			continue // problem reports it
 		}
 		if _, ok := b.seen[n]; !ok {
 			b.seen[n] = i
@@ -144,10 +147,11 @@ func (d *Directory) batch(ctx context.Context, tx Tx, account string, ns []domai
 	return b, nil
 }
 
-// settleNumber builds the number as it will be stored: what the caller may write from n, the rest from old, which may be
-// nil.
+// settleNumber returns the number as it will be stored: what the caller may write from n, the rest from old, which may
+// be nil.
 func settleNumber(n, old *domain.Number) domain.Number {
-	r := domain.Number{TelephoneNumber: n.TelephoneNumber, AccountName: n.AccountName, CustomSIPHeader: n.CustomSIPHeader,
+	r := domain.Number{TelephoneNumber: n.TelephoneNumber, AccountName: n.AccountName,
+		CustomSIPHeader:  n.CustomSIPHeader,
 		HasConfiguration: n.HasConfiguration || n.CustomSIPHeader != "",
 		// As for accounts: see settle.
 		State: domain.ProvisioningState{Status: domain.SyncSynced}}
@@ -165,7 +169,8 @@ func settleNumber(n, old *domain.Number) domain.Number {
 			}
 			c.AcquiredCapabilities, c.AvailableCapabilities = nil, nil
 			if old != nil && old.Services[s].Teams != nil {
-				c.AcquiredCapabilities, c.AvailableCapabilities = old.Services[s].Teams.AcquiredCapabilities, old.Services[s].Teams.AvailableCapabilities
+				c.AcquiredCapabilities, c.AvailableCapabilities = old.Services[s].Teams.AcquiredCapabilities,
+					old.Services[s].Teams.AvailableCapabilities
 			}
 			det.Teams = &c
 		}
@@ -190,7 +195,7 @@ func (b *batch) problem(i int) *fault.Error {
 	n := b.ns[i]
 	old := b.old[n.TelephoneNumber]
 	if old != nil && managed(old) != 0 {
-		// The services that were merged in from old are not the caller's.
+		// The services merged in from old are not the caller's.
 		n.Services = make(map[domain.Service]domain.NumberService, len(n.Services))
 		for s, det := range b.ns[i].Services {
 			if was, ok := old.Services[s]; s.Traits().InContract || !ok || was != det {
@@ -202,12 +207,13 @@ func (b *batch) problem(i int) *fault.Error {
 		return err
 	}
 	if first, ok := b.seen[n.TelephoneNumber]; ok && first != i {
-		return invalid(CodeDuplicateNumber, "telephoneNumber", "the number is in the request more than once; its first place is %d, counted from 0", first)
+		return invalid(CodeDuplicateNumber, "telephoneNumber", "the number is in the request more than once; it "+
+			"first appears at index %d", first)
 	}
 	return nil
 }
 
-// checkAll checks every item but those refused already; first is the place of the first one in the whole sequence.
+// checkAll checks every item except those already refused; first is the index of the first one in the whole sequence.
 func (b *batch) checkAll(first int, refused map[int]fault.Error) error {
 	var details []fault.Error
 	for i := range b.ns {
@@ -227,10 +233,12 @@ func rejected(details []fault.Error, of int) error {
 	if len(details) == 0 {
 		return nil
 	}
-	return fault.New(fault.Invalid, CodeBatchRejected, "%d of %d items cannot be done; nothing was changed; details names each", len(details), of).At("numbers").With(details...)
+	return fault.New(fault.Invalid, CodeBatchRejected,
+		"%d of %d items were refused; nothing was changed; details names each of them", len(details),
+		of).At("numbers").With(details...)
 }
 
-// storeNumbers stores those of a checked batch that differ from what is stored.
+// storeNumbers stores the numbers of a checked batch that differ from what is stored.
 func (d *Directory) storeNumbers(ctx context.Context, tx Tx, action string, b *batch) error {
 	at := now()
 	changed := make([]domain.Number, 0, len(b.ns))
@@ -258,7 +266,8 @@ func (d *Directory) storeNumbers(ctx context.Context, tx Tx, action string, b *b
 		changes[i].Number = &routing[i]
 	}
 	if len(changed) == 1 {
-		return d.record(ctx, tx, change{action: action, target: b.account.Name, items: 1, state: &changed[0], changes: changes})
+		return d.record(ctx, tx, change{action: action, target: b.account.Name, items: 1, state: &changed[0],
+			changes: changes})
 	}
 	digest := sha256.New()
 	enc := json.NewEncoder(digest)
@@ -271,10 +280,12 @@ func (d *Directory) storeNumbers(ctx context.Context, tx Tx, action string, b *b
 	if err != nil {
 		return fmt.Errorf("describe the change: %w", err)
 	}
-	return d.recordDigest(ctx, tx, change{action: action, target: b.account.Name, items: len(changed), changes: changes}, [32]byte(digest.Sum(nil)), string(summary))
+	return d.recordDigest(ctx, tx, change{action: action, target: b.account.Name, items: len(changed),
+		changes: changes}, [32]byte(digest.Sum(nil)), string(summary))
 }
 
-// batchSummary is what an audit row shows of a batch: every number of a contract batch, the ends of a longer one.
+// batchSummary is what an audit row shows of a batch: every number of a contract batch, the first and last number of a
+// longer one.
 type batchSummary struct {
 	Numbers     []domain.E164 `json:"numbers,omitempty"`
 	First, Last domain.E164   `json:",omitempty"`
@@ -337,7 +348,8 @@ func (d *Directory) DeleteNumbers(ctx context.Context, account string, ns []doma
 		details := badNumbers(ns, w.Refused)
 		for i, n := range ns {
 			if _, refused := w.Refused[i]; elsewhere[n] && !refused {
-				details = append(details, *conflict(CodeNumberElsewhere, fmt.Sprintf("numbers[%d].telephoneNumber", i), "the number is assigned to another account"))
+				details = append(details, *conflict(CodeNumberElsewhere, fmt.Sprintf("numbers[%d].telephoneNumber", i),
+					"the number is assigned to another account"))
 			}
 		}
 		if err := rejected(details, len(ns)); err != nil {
@@ -358,13 +370,15 @@ func (d *Directory) deleteNumbers(ctx context.Context, tx Tx, action, account st
 	for i := range ns {
 		keys[i] = ns[i].TelephoneNumber
 	}
-	return d.record(ctx, tx, change{action: action, target: account, items: len(ns), state: summarise(ns), changes: deletions(keys)})
+	return d.record(ctx, tx, change{action: action, target: account, items: len(ns), state: summarise(ns),
+		changes: deletions(keys)})
 }
 
-// SetNumberService switches a service that the contract has no field for on or off for up to MaxBatch numbers of an
+// SetNumberService enables or disables a service that the contract has no field for on up to MaxBatch numbers of an
 // account, all or none. Management API only. Errors: AccountNotFound, ServiceInContract, UnknownService, TooManyItems,
 // BatchRejected.
-func (d *Directory) SetNumberService(ctx context.Context, account string, ns []domain.E164, s domain.Service, enabled bool) (*Result, error) {
+func (d *Directory) SetNumberService(ctx context.Context, account string, ns []domain.E164, s domain.Service,
+	enabled bool) (*Result, error) {
 	if err := checkManaged(s); err != nil {
 		return nil, err
 	}
@@ -390,7 +404,8 @@ func (d *Directory) SetNumberService(ctx context.Context, account string, ns []d
 			at := fmt.Sprintf("numbers[%d].telephoneNumber", i)
 			old := b.old[key]
 			if old == nil || old.AccountName != account {
-				details = append(details, *fault.New(fault.NotFound, CodeNumberNotFound, "the number does not exist on this account").At(at))
+				details = append(details, *fault.New(fault.NotFound, CodeNumberNotFound,
+					"the number does not exist on this account").At(at))
 				continue
 			}
 			if seen[key] {
@@ -404,9 +419,12 @@ func (d *Directory) SetNumberService(ctx context.Context, account string, ns []d
 			if enabled {
 				n.Services[s] = domain.NumberService{Enabled: true}
 				if !a.Enabled().Has(s) {
-					details = append(details, *invalid(CodeServiceNotEnabled, at, "%s is not enabled on the account; enable it there first", s.Traits().Title))
+					details = append(details,
+						*invalid(CodeServiceNotEnabled, at, "%s is not enabled on the account; enable it there first",
+							s.Traits().Title))
 				} else if other := excluded(s, n.Enabled()); other != domain.NoService {
-					details = append(details, *invalid(CodeServicesExcludeEachOther, at, "the number has %s, which excludes %s", other.Traits().Title, s.Traits().Title))
+					details = append(details, *invalid(CodeServicesExcludeEachOther, at,
+						"the number has %s, which excludes %s", other.Traits().Title, s.Traits().Title))
 				}
 			}
 			if len(n.Services) == 0 {
@@ -424,8 +442,10 @@ func (d *Directory) SetNumberService(ctx context.Context, account string, ns []d
 
 // Import creates or replaces any number of numbers of one account, under the same rules as PutNumbers, in chunks of
 // chunk numbers (0 means 5,000). Each chunk is atomic; the first that fails ends the import, and the chunks before it
-// stay. Targets of details count from the first number of the sequence. The report is valid on error too.
-func (d *Directory) Import(ctx context.Context, account string, chunk int, ns iter.Seq[domain.Number]) (ImportReport, error) {
+// stay. Indexes in the targets of details count from the first number of the sequence. The report is valid on error
+// too.
+func (d *Directory) Import(ctx context.Context, account string, chunk int,
+	ns iter.Seq[domain.Number]) (ImportReport, error) {
 	if chunk <= 0 {
 		chunk = importChunk
 	}
@@ -484,14 +504,15 @@ func (d *Directory) Import(ctx context.Context, account string, chunk int, ns it
 	return rep, nil
 }
 
-// badNumbers returns a detail for each item that is refused already or no number.
+// badNumbers returns a detail for each item that is already refused or is not a valid number.
 func badNumbers(ns []domain.E164, refused map[int]fault.Error) []fault.Error {
 	var details []fault.Error
 	for i, n := range ns {
 		if known, ok := refused[i]; ok {
 			details = append(details, known)
 		} else if _, err := domain.ParseE164(string(n)); err != nil {
-			details = append(details, *invalid(CodeInvalidTelephoneNumber, fmt.Sprintf("numbers[%d].telephoneNumber", i), "%s", err.Error()))
+			details = append(details,
+				*invalid(CodeInvalidTelephoneNumber, fmt.Sprintf("numbers[%d].telephoneNumber", i), "%s", err.Error()))
 		}
 	}
 	return details

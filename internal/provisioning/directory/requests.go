@@ -14,7 +14,8 @@ import (
 
 // Requests lists requests for information by tenant id. Errors: InvalidPageSize.
 func (d *Directory) Requests(ctx context.Context, q Query) (Page[domain.RequestForInformation], error) {
-	return list(ctx, d, q, func(r *domain.RequestForInformation) string { return r.TenantID }, Reader.Requests, Reader.CountRequests)
+	return list(ctx, d, q, func(r *domain.RequestForInformation) string { return r.TenantID }, Reader.Requests,
+		Reader.CountRequests)
 }
 
 // Request returns the request for information of a tenant. The case of tenantID does not matter. Errors:
@@ -27,14 +28,15 @@ func (d *Directory) Request(ctx context.Context, tenantID string) (domain.Reques
 
 func mustRequest(ctx context.Context, r Reader, tenantID string) (*domain.RequestForInformation, error) {
 	var q *domain.RequestForInformation
-	if domain.IsGUID(tenantID) { // anything else is nobody's
+	if domain.IsGUID(tenantID) { // anything else is no tenant's id
 		var err error
 		if q, err = r.Request(ctx, strings.ToLower(tenantID)); err != nil {
 			return nil, err
 		}
 	}
 	if q == nil {
-		return nil, fault.New(fault.NotFound, CodeRequestNotFound, "that tenant has made no request for information").At("tenantId")
+		return nil, fault.New(fault.NotFound, CodeRequestNotFound,
+			"that tenant has made no request for information").At("tenantId")
 	}
 	return q, nil
 }
@@ -49,7 +51,8 @@ func (d *Directory) PatchRequest(ctx context.Context, tenantID string, p Relatio
 		fits func(string, int) bool
 	}{{"status", p.Status, maxStatus, text}, {"comment", p.Comment, maxComment, prose}} {
 		if f.v != nil && !f.fits(*f.v, f.max) {
-			return nil, invalid(CodeInvalidRelationship, "customerRelationship."+f.name, "%s has at most %d bytes of UTF-8 without control characters", f.name, f.max)
+			return nil, invalid(CodeInvalidRelationship, "customerRelationship."+f.name, "%s has at most %d bytes of "+
+				"UTF-8 without control characters", f.name, f.max)
 		}
 	}
 	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
@@ -91,8 +94,8 @@ func (d *Directory) PatchRequest(ctx context.Context, tenantID string, p Relatio
 	})
 }
 
-// SaveRequest stores what a tenant asked of this operator: everything of a request for information but the operator's
-// own side, which is kept. r.Relationship is used only if there was no request of that tenant before. Errors:
+// SaveRequest stores a tenant's request to this operator: the whole request for information except the operator's own
+// side, which is kept. r.Relationship is used only if there was no request of that tenant before. Errors:
 // InvalidTenantId.
 func (d *Directory) SaveRequest(ctx context.Context, r domain.RequestForInformation) error {
 	if !domain.IsGUID(r.TenantID) {
@@ -125,14 +128,14 @@ func (d *Directory) SaveRequest(ctx context.Context, r domain.RequestForInformat
 	return err
 }
 
-// clean refuses texts with a NUL, which PostgreSQL cannot store.
+// clean refuses texts that contain a NUL, which PostgreSQL cannot store.
 func clean(v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode: %w", err)
 	}
 	if strings.Contains(string(b), `\u0000`) {
-		return invalid("InvalidText", "", "a text holds a NUL character")
+		return invalid("InvalidText", "", "a text contains a NUL character, which cannot be stored")
 	}
 	return nil
 }
@@ -170,7 +173,8 @@ func (d *Directory) CivicAddress(ctx context.Context, account, id string) (Civic
 			found, err = r.CivicAddress(ctx, tenant, id)
 		}
 		if err == nil && found == nil {
-			err = fault.New(fault.NotFound, CodeCivicAddressNotFound, "the account's Teams tenant has no such civic address").At("civicAddressId")
+			err = fault.New(fault.NotFound, CodeCivicAddressNotFound,
+				"the account's Teams tenant has no such civic address").At("civicAddressId")
 		}
 		return found, err
 	})
@@ -185,7 +189,7 @@ func tenantOf(ctx context.Context, r Reader, account string) (string, error) {
 	return strings.ToLower(a.TeamsTenantID), nil
 }
 
-// SaveCivicAddresses replaces all civic addresses of a Teams tenant. Addresses that stay as they are keep their ETag.
+// SaveCivicAddresses replaces all civic addresses of a Teams tenant. Addresses that do not change keep their ETag.
 // Errors: InvalidTenantId.
 func (d *Directory) SaveCivicAddresses(ctx context.Context, tenantID string, as []domain.CivicAddress) error {
 	if !domain.IsGUID(tenantID) {
@@ -213,7 +217,8 @@ func (d *Directory) SaveCivicAddresses(ctx context.Context, tenantID string, as 
 		if err := tx.ReplaceCivicAddresses(ctx, tenantID, rows); err != nil {
 			return err
 		}
-		return d.record(ctx, tx, change{action: "civicAddresses.save", target: tenantID, items: len(as), state: as, summary: map[string]int{"addresses": len(as)}})
+		return d.record(ctx, tx, change{action: "civicAddresses.save", target: tenantID, items: len(as), state: as,
+			summary: map[string]int{"addresses": len(as)}})
 	})
 	return err
 }
@@ -244,7 +249,8 @@ func (d *Directory) SaveCapabilityPlans(ctx context.Context, tenantID string, ps
 }
 
 // read runs fn for an operation that only reads but may be repeatable.
-func (d *Directory) read(ctx context.Context, w Write, fn func(ctx context.Context, r Reader, res *Result) error) (*Result, error) {
+func (d *Directory) read(ctx context.Context, w Write,
+	fn func(ctx context.Context, r Reader, res *Result) error) (*Result, error) {
 	if w.Once != nil {
 		return d.write(ctx, w, func(ctx context.Context, tx Tx, res *Result) error { return fn(ctx, tx, res) })
 	}
@@ -281,11 +287,12 @@ func plansOf(ctx context.Context, r Reader, account string) ([]domain.Capability
 	return r.CapabilityPlans(ctx, "")
 }
 
-// AvailableCapabilities returns the capabilities that all the given numbers have available, sorted. A number of the
-// account whose back end has told its capabilities counts with those, any other with all that the account's capability
-// plans offer. It takes up to MaxBatch numbers, and writes nothing but the record of w.Once. Errors: AccountNotFound,
-// TooManyItems, BatchRejected.
-func (d *Directory) AvailableCapabilities(ctx context.Context, account string, ns []domain.E164, w Write) (*Result, error) {
+// AvailableCapabilities returns the capabilities that are available to all the given numbers, sorted. For a number of
+// the account whose back end has reported its capabilities these count; for any other number, all that the account's
+// capability plans offer. It accepts up to MaxBatch numbers, and writes nothing but the record of w.Once. Errors:
+// AccountNotFound, TooManyItems, BatchRejected.
+func (d *Directory) AvailableCapabilities(ctx context.Context, account string, ns []domain.E164,
+	w Write) (*Result, error) {
 	if err := checkBatch(len(ns)); err != nil {
 		return nil, err
 	}

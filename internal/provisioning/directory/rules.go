@@ -31,7 +31,7 @@ func conflict(code, target, format string, args ...any) *fault.Error {
 	return fault.New(fault.Conflict, code, format, args...).At(target)
 }
 
-// word tells that s has 1 to max characters, all letters, digits or one of more.
+// word reports whether s has 1 to max characters, all of them letters, digits or in more.
 func word(s string, max int, more string) bool {
 	if len(s) < 1 || len(s) > max {
 		return false
@@ -51,7 +51,7 @@ func alnum(c byte) bool {
 // text reports whether s is UTF-8 of at most max bytes without control characters and line breaks: one line.
 func text(s string, max int) bool { return prose(s, max) && !strings.ContainsAny(s, "\t\n\r") }
 
-// prose is text that may have several lines and tabs. C1 controls (U+0085 is a line break), U+2028 and U+2029 are
+// prose is like text but allows several lines and tabs. C1 controls (U+0085 is a line break), U+2028 and U+2029 are
 // refused too.
 func prose(s string, max int) bool {
 	return len(s) <= max && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
@@ -63,19 +63,22 @@ func checkAccountName(name string) *fault.Error {
 	if word(name, 100, "_-") {
 		return nil
 	}
-	return invalid(CodeInvalidAccountName, "name", "an account name has 1 to 100 characters: letters, digits, \"_\" and \"-\"")
+	return invalid(CodeInvalidAccountName, "name",
+		"an account name has 1 to 100 characters: letters, digits, \"_\" and \"-\"")
 }
 
-// checkAccount checks what can be said of an account by itself.
+// checkAccount checks an account by itself.
 func (d *Directory) checkAccount(a *domain.Account) *fault.Error {
 	if err := checkAccountName(a.Name); err != nil {
 		return err
 	}
 	if !text(a.CorrelationID, maxCorrelation) {
-		return invalid(CodeInvalidCorrelationID, "correlationId", "a correlation id has at most %d bytes of UTF-8 without control characters", maxCorrelation)
+		return invalid(CodeInvalidCorrelationID, "correlationId", "a correlation id has at most %d bytes of UTF-8 "+
+			"without control characters", maxCorrelation)
 	}
 	if a.TeamsTenantID != "" && !domain.IsGUID(a.TeamsTenantID) {
-		return invalid(CodeInvalidTenantID, "serviceDetails.teamsTenantId", "a Teams tenant id is a GUID, e.g. 6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d")
+		return invalid(CodeInvalidTenantID, "serviceDetails.teamsTenantId",
+			"a Teams tenant id is a GUID, e.g. 6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d")
 	}
 	for _, s := range domain.Services() {
 		det, ok := a.Services[s]
@@ -86,7 +89,7 @@ func (d *Directory) checkAccount(a *domain.Account) *fault.Error {
 		tr := s.Traits()
 		switch {
 		case !tr.InContract:
-			return invalid(CodeUnknownService, at, "%s is set in the management API", tr.Title)
+			return invalid(CodeUnknownService, at, "%s is set in the management API; leave it out", tr.Title)
 		case det.DirectRouting != nil && !tr.Labelled:
 			return invalid(CodeUnknownService, at+".configuration", "%s has no configuration on an account", tr.Title)
 		case det.DirectRouting != nil:
@@ -102,12 +105,15 @@ func (d *Directory) checkLabelled(at string, c *domain.DirectRoutingConfig) *fau
 	sub := c.Subdomain
 	switch {
 	case strings.Contains(sub, "_"):
-		return invalid(CodeInvalidSubdomain, at+".subdomain", "a subdomain cannot have \"_\": it becomes part of a DNS host name, which has letters, digits and \"-\" only")
+		return invalid(CodeInvalidSubdomain, at+".subdomain", "a subdomain cannot contain \"_\": it becomes part of "+
+			"a DNS host name, which has only letters, digits and \"-\"")
 	case !word(sub, 10, "-") || sub[0] == '-' || sub[len(sub)-1] == '-':
-		return invalid(CodeInvalidSubdomain, at+".subdomain", "a subdomain has 1 to 10 characters: letters, digits and, not at its ends, \"-\"")
+		return invalid(CodeInvalidSubdomain, at+".subdomain",
+			"a subdomain has 1 to 10 characters: letters, digits and, not at its ends, \"-\"")
 	}
 	if n := len(sub) + len(regionLabel) + len(d.cfg.BaseDomain); d.cfg.BaseDomain != "" && n > maxFQDN {
-		return invalid(CodeInvalidSubdomain, at+".subdomain", "the full name %s%s%s has %d characters, %d more than Microsoft 365 takes; use a shorter subdomain",
+		return invalid(CodeInvalidSubdomain, at+".subdomain",
+			"the full name %s%s%s has %d characters, %d more than Microsoft 365 allows; use a shorter subdomain",
 			sub, regionLabel, d.cfg.BaseDomain, n, n-maxFQDN)
 	}
 	for i, tok := range []string{c.Region1Token, c.Region2Token} {
@@ -119,7 +125,7 @@ func (d *Directory) checkLabelled(at string, c *domain.DirectRoutingConfig) *fau
 	return nil
 }
 
-// checkReplace checks what a new state of an account would do to its numbers. old may be nil.
+// checkReplace checks the effect of an account's new state on its numbers. old may be nil.
 func checkReplace(old, a *domain.Account) *fault.Error {
 	if old == nil {
 		return nil
@@ -132,19 +138,23 @@ func checkReplace(old, a *domain.Account) *fault.Error {
 		tr, at := s.Traits(), "serviceDetails."+s.String()
 		is := a.Services[s]
 		if was.Enabled && !is.Enabled {
-			return conflict(CodeServiceInUse, at+".enabled", "%s cannot be disabled while %d numbers of the account use it; disable it on them first", tr.Title, was.NumberCount)
+			return conflict(CodeServiceInUse, at+".enabled",
+				"%s cannot be disabled while %d numbers of the account use it; disable it on them first", tr.Title,
+				was.NumberCount)
 		}
 		if !strings.EqualFold(label(was), label(is)) {
-			return conflict(CodeSubdomainInUse, at+".configuration.subdomain", "the subdomain cannot change while %d numbers of the account use %s", was.NumberCount, tr.Title)
+			return conflict(CodeSubdomainInUse, at+".configuration.subdomain", "the subdomain cannot change while %d "+
+				"numbers of the account use %s; disable it on them first", was.NumberCount, tr.Title)
 		}
 		if tr.TenantBound && !strings.EqualFold(old.TeamsTenantID, a.TeamsTenantID) {
-			return conflict(CodeTenantInUse, "serviceDetails.teamsTenantId", "the Teams tenant cannot change while %d numbers of the account use %s", was.NumberCount, tr.Title)
+			return conflict(CodeTenantInUse, "serviceDetails.teamsTenantId", "the Teams tenant cannot change while "+
+				"%d numbers of the account use %s; delete them first", was.NumberCount, tr.Title)
 		}
 	}
 	return nil
 }
 
-// label is the subdomain of an account's service, empty for none.
+// label returns the subdomain of an account's service, or "".
 func label(s domain.AccountService) string {
 	if s.DirectRouting == nil {
 		return ""
@@ -153,19 +163,22 @@ func label(s domain.AccountService) string {
 }
 
 // checkNumber checks a number that is to be stored on account a; old is its present state, or nil. It returns the first
-// mistake, its target relative to the number.
+// problem, its target relative to the number.
 func checkNumber(a *domain.Account, n, old *domain.Number) *fault.Error {
 	if _, err := domain.ParseE164(string(n.TelephoneNumber)); err != nil {
 		return invalid(CodeInvalidTelephoneNumber, "telephoneNumber", "%s", err.Error())
 	}
 	if n.AccountName != a.Name {
-		return invalid(CodeAccountNameMismatch, "accountName", "accountName must be %q, the account of the request's path", a.Name)
+		return invalid(CodeAccountNameMismatch, "accountName", "accountName must be %q, the account in the "+
+			"request's path", a.Name)
 	}
 	if n.CustomSIPHeader != "" && !word(n.CustomSIPHeader, 100, "_-") {
-		return invalid(CodeInvalidCustomSIPHeader, "configuration.customSipHeader", "a custom SIP header value has 1 to 100 characters: letters, digits, \"_\" and \"-\"")
+		return invalid(CodeInvalidCustomSIPHeader, "configuration.customSipHeader",
+			"a custom SIP header value has 1 to 100 characters: letters, digits, \"_\" and \"-\"")
 	}
 	if old != nil && old.AccountName != a.Name {
-		return conflict(CodeNumberElsewhere, "telephoneNumber", "the number is assigned to another account; delete it there first")
+		return conflict(CodeNumberElsewhere, "telephoneNumber",
+			"the number is assigned to another account; delete it there first")
 	}
 	for _, s := range domain.Services() {
 		if det, ok := n.Services[s]; ok {
@@ -181,24 +194,28 @@ func checkNumberService(s domain.Service, det domain.NumberService) *fault.Error
 	tr, at := s.Traits(), "serviceDetails."+s.String()
 	switch {
 	case !tr.InContract:
-		return invalid(CodeUnknownService, at, "%s is set in the management API", tr.Title)
+		return invalid(CodeUnknownService, at, "%s is set in the management API; leave it out", tr.Title)
 	case !tr.TenantBound && det.Teams != nil:
 		return invalid(CodeUnknownService, at+".configuration", "%s has no configuration on a number", tr.Title)
 	case !tr.TenantBound && det.AssignmentStatus != "":
 		return invalid(CodeUnknownService, at+".assignmentStatus", "%s has no assignment status", tr.Title)
 	case det.AssignmentStatus != "" && det.AssignmentStatus != "assigned" && det.AssignmentStatus != "unassigned":
-		return invalid(CodeInvalidAssignmentStatus, at+".assignmentStatus", "assignmentStatus is assigned or unassigned")
+		return invalid(CodeInvalidAssignmentStatus, at+".assignmentStatus",
+			"assignmentStatus must be assigned or unassigned")
 	}
 	c := det.Teams
 	if c == nil {
 		return nil
 	}
 	if c.Usage == "" {
-		return invalid(CodeInvalidTeamsConfiguration, at+".configuration.usage", "usage is needed, e.g. CallingUserAssignment")
+		return invalid(CodeInvalidTeamsConfiguration, at+".configuration.usage",
+			"usage is required, e.g. CallingUserAssignment")
 	}
-	for _, f := range []struct{ name, v string }{{"usage", c.Usage}, {"civicAddressId", c.CivicAddressID}, {"locationId", c.LocationID}, {"displayedCountryCode", c.DisplayedCountryCode}} {
+	for _, f := range []struct{ name, v string }{{"usage", c.Usage}, {"civicAddressId", c.CivicAddressID},
+		{"locationId", c.LocationID}, {"displayedCountryCode", c.DisplayedCountryCode}} {
 		if !text(f.v, maxTeamsText) {
-			return invalid(CodeInvalidTeamsConfiguration, at+".configuration."+f.name, "%s has at most %d bytes of UTF-8 without control characters", f.name, maxTeamsText)
+			return invalid(CodeInvalidTeamsConfiguration, at+".configuration."+f.name, "%s has at most %d bytes of "+
+				"UTF-8 without control characters", f.name, maxTeamsText)
 		}
 	}
 	for _, f := range []struct {
@@ -206,11 +223,13 @@ func checkNumberService(s domain.Service, det domain.NumberService) *fault.Error
 		v    []string
 	}{{"choosableCapabilities", c.ChoosableCapabilities}, {"additionalUsages", c.AdditionalUsages}} {
 		if len(f.v) > maxCapabilities {
-			return invalid(CodeInvalidTeamsConfiguration, at+".configuration."+f.name, "%s has at most %d entries", f.name, maxCapabilities)
+			return invalid(CodeInvalidTeamsConfiguration, at+".configuration."+f.name, "%s has at most %d entries",
+				f.name, maxCapabilities)
 		}
 		for _, v := range f.v {
 			if v == "" || !text(v, maxTeamsText) {
-				return invalid(CodeInvalidTeamsConfiguration, at+".configuration."+f.name, "an entry of %s has 1 to %d bytes of UTF-8 without control characters", f.name, maxTeamsText)
+				return invalid(CodeInvalidTeamsConfiguration, at+".configuration."+f.name,
+					"an entry of %s has 1 to %d bytes of UTF-8 without control characters", f.name, maxTeamsText)
 			}
 		}
 	}
@@ -225,30 +244,34 @@ func checkTogether(a *domain.Account, n, old *domain.Number) *fault.Error {
 	for _, s := range want.List() {
 		tr, at := s.Traits(), "serviceDetails."+s.String()
 		if !allowed.Has(s) {
-			return invalid(CodeServiceNotEnabled, at+".enabled", "%s is not enabled on the account; enable it there first", tr.Title)
+			return invalid(CodeServiceNotEnabled, at+".enabled",
+				"%s is not enabled on the account; enable it there first", tr.Title)
 		}
 		if other := excluded(s, want); other != domain.NoService {
-			return invalid(CodeServicesExcludeEachOther, at+".enabled", "a number cannot have %s and %s together", tr.Title, other.Traits().Title)
+			return invalid(CodeServicesExcludeEachOther, at+".enabled",
+				"a number cannot have %s and %s together; choose one", tr.Title, other.Traits().Title)
 		}
 		header = header || tr.CustomHeader != domain.HeaderNever
 	}
 	if old != nil {
-		// Services of the management API stay, whatever a PUT says; so nothing may be asked for that they exclude.
+		// A PUT keeps the services of the management API; so it must not ask for a service that they exclude.
 		for _, m := range managed(old).List() {
 			if other := excluded(m, want); other != domain.NoService {
 				return conflict(CodeManagedService, "serviceDetails."+other.String()+".enabled",
-					"the number has %s, which excludes %s; switch it off in the management API first", m.Traits().Title, other.Traits().Title)
+					"the number has %s, which excludes %s; disable it in the management API first", m.Traits().Title,
+					other.Traits().Title)
 			}
 			header = header || m.Traits().CustomHeader != domain.HeaderNever
 		}
 	}
 	if n.CustomSIPHeader != "" && !header {
-		return invalid(CodeCustomHeaderUnsupported, "configuration.customSipHeader", "no service enabled on the number carries a custom SIP header; leave it out")
+		return invalid(CodeCustomHeaderUnsupported, "configuration.customSipHeader",
+			"no service enabled on the number carries a custom SIP header; leave it out")
 	}
 	return nil
 }
 
-// excluded returns a service of the set that s cannot be together with on one number, or NoService.
+// excluded returns a service of the set that cannot be on one number together with s, or NoService.
 func excluded(s domain.Service, set domain.ServiceSet) domain.Service {
 	for _, o := range set.List() {
 		if o != s && exclude(s, o) {
@@ -274,7 +297,7 @@ func managed(n *domain.Number) domain.ServiceSet {
 	return x
 }
 
-// hostName tells that s is a DNS name of at least two host labels.
+// hostName reports whether s is a DNS name of at least two host labels.
 func hostName(s string) bool {
 	labels := strings.Split(s, ".")
 	for _, l := range labels {

@@ -15,7 +15,7 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
-// sqlite gives a directory for rules that do not depend on the database.
+// sqlite returns a directory for rules that do not depend on the database.
 func sqlite(t *testing.T) *house {
 	t.Parallel()
 	return open(t, testkit.Open(t, testkit.SQLiteConfig(t)))
@@ -26,7 +26,8 @@ func TestBadAccountsAreRefused(t *testing.T) {
 	h.putAccount(account("taken", domain.DirectRouting))
 	dr := func(c domain.DirectRoutingConfig) func(*domain.Account) {
 		return func(a *domain.Account) {
-			a.Services = map[domain.Service]domain.AccountService{domain.DirectRouting: {Enabled: true, DirectRouting: &c}}
+			a.Services = map[domain.Service]domain.AccountService{domain.DirectRouting: {Enabled: true,
+				DirectRouting: &c}}
 		}
 	}
 	sub := func(s string) func(*domain.Account) {
@@ -38,41 +39,69 @@ func TestBadAccountsAreRefused(t *testing.T) {
 		code   string
 		target string
 	}{
-		"empty name":                          {func(a *domain.Account) { a.Name = "" }, fault.Invalid, directory.CodeInvalidAccountName, "name"},
-		"name of 101":                         {func(a *domain.Account) { a.Name = strings.Repeat("a", 101) }, fault.Invalid, directory.CodeInvalidAccountName, "name"},
-		"name with a dot":                     {func(a *domain.Account) { a.Name = "a.b" }, fault.Invalid, directory.CodeInvalidAccountName, "name"},
-		"name with an umlaut":                 {func(a *domain.Account) { a.Name = "ä" }, fault.Invalid, directory.CodeInvalidAccountName, "name"},
-		"correlation id with NUL":             {func(a *domain.Account) { a.CorrelationID = "a\x00" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"correlation id, line feed":           {func(a *domain.Account) { a.CorrelationID = "a\nb" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"correlation id, carriage return":     {func(a *domain.Account) { a.CorrelationID = "a\rb" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"correlation id, tab":                 {func(a *domain.Account) { a.CorrelationID = "a\tb" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"correlation id, escape":              {func(a *domain.Account) { a.CorrelationID = "a\x1bb" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"correlation id, DEL":                 {func(a *domain.Account) { a.CorrelationID = "a\x7fb" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"correlation id, next line":           {func(a *domain.Account) { a.CorrelationID = "a\u0085b" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"correlation id, C1 control":          {func(a *domain.Account) { a.CorrelationID = "a\u009bb" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"correlation id, line separator":      {func(a *domain.Account) { a.CorrelationID = "a\u2028b" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"correlation id, paragraph separator": {func(a *domain.Account) { a.CorrelationID = "a\u2029b" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"correlation id, bad text":            {func(a *domain.Account) { a.CorrelationID = "\xff" }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"correlation id too long":             {func(a *domain.Account) { a.CorrelationID = strings.Repeat("a", 1025) }, fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
-		"tenant is no GUID":                   {func(a *domain.Account) { a.TeamsTenantID = "contoso.onmicrosoft.com" }, fault.Invalid, directory.CodeInvalidTenantID, "teamsTenantId"},
-		"tenant with a bad digit":             {func(a *domain.Account) { a.TeamsTenantID = tenant1[:35] + "g" }, fault.Invalid, directory.CodeInvalidTenantID, "teamsTenantId"},
+		"empty name": {func(a *domain.Account) { a.Name = "" }, fault.Invalid,
+			directory.CodeInvalidAccountName, "name"},
+		"name of 101": {func(a *domain.Account) { a.Name = strings.Repeat("a", 101) },
+			fault.Invalid, directory.CodeInvalidAccountName, "name"},
+		"name with a dot": {func(a *domain.Account) { a.Name = "a.b" }, fault.Invalid,
+			directory.CodeInvalidAccountName, "name"},
+		"name with an umlaut": {func(a *domain.Account) { a.Name = "ä" }, fault.Invalid,
+			directory.CodeInvalidAccountName, "name"},
+		"correlation id with NUL": {func(a *domain.Account) { a.CorrelationID = "a\x00" }, fault.Invalid,
+			directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, line feed": {func(a *domain.Account) { a.CorrelationID = "a\nb" }, fault.Invalid,
+			directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, carriage return": {func(a *domain.Account) { a.CorrelationID = "a\rb" }, fault.Invalid,
+			directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, tab": {func(a *domain.Account) { a.CorrelationID = "a\tb" }, fault.Invalid,
+			directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, escape": {func(a *domain.Account) { a.CorrelationID = "a\x1bb" }, fault.Invalid,
+			directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, DEL": {func(a *domain.Account) { a.CorrelationID = "a\x7fb" }, fault.Invalid,
+			directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, next line": {func(a *domain.Account) { a.CorrelationID = "a\u0085b" }, fault.Invalid,
+			directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, C1 control": {func(a *domain.Account) { a.CorrelationID = "a\u009bb" }, fault.Invalid,
+			directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, line separator": {func(a *domain.Account) { a.CorrelationID = "a\u2028b" }, fault.Invalid,
+			directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, paragraph separator": {func(a *domain.Account) { a.CorrelationID = "a\u2029b" }, fault.Invalid,
+			directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id, bad text": {func(a *domain.Account) { a.CorrelationID = "\xff" }, fault.Invalid,
+			directory.CodeInvalidCorrelationID, "correlationId"},
+		"correlation id too long": {func(a *domain.Account) { a.CorrelationID = strings.Repeat("a", 1025) },
+			fault.Invalid, directory.CodeInvalidCorrelationID, "correlationId"},
+		"tenant is no GUID": {func(a *domain.Account) { a.TeamsTenantID = "contoso.onmicrosoft.com" },
+			fault.Invalid, directory.CodeInvalidTenantID, "teamsTenantId"},
+		"tenant with a bad digit": {func(a *domain.Account) { a.TeamsTenantID = tenant1[:35] + "g" }, fault.Invalid,
+			directory.CodeInvalidTenantID, "teamsTenantId"},
 		"ACS": {func(a *domain.Account) {
 			a.Services = map[domain.Service]domain.AccountService{domain.ACS: {Enabled: true}}
 		}, fault.Invalid, directory.CodeUnknownService, "azureCommunicationServices"},
 		"configuration of Zoom": {func(a *domain.Account) {
-			a.Services = map[domain.Service]domain.AccountService{domain.Zoom: {DirectRouting: &domain.DirectRoutingConfig{}}}
+			a.Services = map[domain.Service]domain.AccountService{
+				domain.Zoom: {DirectRouting: &domain.DirectRoutingConfig{}}}
 		}, fault.Invalid, directory.CodeUnknownService, "zoomPhoneCloudPeering.configuration"},
-		"empty subdomain":         {sub(""), fault.Invalid, directory.CodeInvalidSubdomain, "configuration.subdomain"},
-		"subdomain of 11":         {sub("abcdefghijk"), fault.Invalid, directory.CodeInvalidSubdomain, "configuration.subdomain"},
-		"subdomain with _":        {sub("a_b"), fault.Invalid, directory.CodeInvalidSubdomain, "configuration.subdomain"},
-		"subdomain with a dot":    {sub("a.b"), fault.Invalid, directory.CodeInvalidSubdomain, "configuration.subdomain"},
-		"subdomain starts with -": {sub("-a"), fault.Invalid, directory.CodeInvalidSubdomain, "configuration.subdomain"},
-		"subdomain ends with -":   {sub("a-"), fault.Invalid, directory.CodeInvalidSubdomain, "configuration.subdomain"},
-		"subdomain taken":         {sub("taken"), fault.Conflict, directory.CodeSubdomainTaken, "configuration.subdomain"},
-		"subdomain taken, case":   {sub("TaKeN"), fault.Conflict, directory.CodeSubdomainTaken, "configuration.subdomain"},
-		"empty token":             {dr(domain.DirectRoutingConfig{Subdomain: "a", Region1Token: "a"}), fault.Invalid, directory.CodeInvalidSubdomainToken, "region2Token"},
-		"token with a blank":      {dr(domain.DirectRoutingConfig{Subdomain: "a", Region1Token: "a b", Region2Token: "b"}), fault.Invalid, directory.CodeInvalidSubdomainToken, "region1Token"},
-		"token of 101":            {dr(domain.DirectRoutingConfig{Subdomain: "a", Region1Token: strings.Repeat("a", 101), Region2Token: "b"}), fault.Invalid, directory.CodeInvalidSubdomainToken, "region1Token"},
+		"empty subdomain": {sub(""), fault.Invalid, directory.CodeInvalidSubdomain, "configuration.subdomain"},
+		"subdomain of 11": {sub("abcdefghijk"), fault.Invalid, directory.CodeInvalidSubdomain,
+			"configuration.subdomain"},
+		"subdomain with _": {sub("a_b"), fault.Invalid, directory.CodeInvalidSubdomain,
+			"configuration.subdomain"},
+		"subdomain with a dot": {sub("a.b"), fault.Invalid, directory.CodeInvalidSubdomain,
+			"configuration.subdomain"},
+		"subdomain starts with -": {sub("-a"), fault.Invalid, directory.CodeInvalidSubdomain,
+			"configuration.subdomain"},
+		"subdomain ends with -": {sub("a-"), fault.Invalid, directory.CodeInvalidSubdomain, "configuration.subdomain"},
+		"subdomain taken": {sub("taken"), fault.Conflict, directory.CodeSubdomainTaken,
+			"configuration.subdomain"},
+		"subdomain taken, case": {sub("TaKeN"), fault.Conflict, directory.CodeSubdomainTaken,
+			"configuration.subdomain"},
+		"empty token": {dr(domain.DirectRoutingConfig{Subdomain: "a", Region1Token: "a"}), fault.Invalid,
+			directory.CodeInvalidSubdomainToken, "region2Token"},
+		"token with a space": {dr(domain.DirectRoutingConfig{Subdomain: "a", Region1Token: "a b", Region2Token: "b"}),
+			fault.Invalid, directory.CodeInvalidSubdomainToken, "region1Token"},
+		"token of 101": {dr(domain.DirectRoutingConfig{Subdomain: "a", Region1Token: strings.Repeat("a", 101),
+			Region2Token: "b"}), fault.Invalid, directory.CodeInvalidSubdomainToken, "region1Token"},
 	} {
 		a := account("acme")
 		c.change(&a)
@@ -103,7 +132,8 @@ func TestFullSubdomainNameHasAtMost48Characters(t *testing.T) {
 
 func TestBadNumbersAreRefused(t *testing.T) {
 	h := sqlite(t)
-	h.putAccount(account("acme", domain.OperatorConnect, domain.DirectRouting, domain.PhoneMobile, domain.Zoom, domain.CallProtection))
+	h.putAccount(account("acme", domain.OperatorConnect, domain.DirectRouting, domain.PhoneMobile, domain.Zoom,
+		domain.CallProtection))
 	h.putAccount(account("other", domain.Zoom))
 	h.putNumber(number("other", "+4420700", domain.Zoom))
 	with := func(s domain.Service, d domain.NumberService) func(*domain.Number) {
@@ -119,27 +149,44 @@ func TestBadNumbersAreRefused(t *testing.T) {
 		code   string
 		target string
 	}{
-		"no plus":        {func(n *domain.Number) { n.TelephoneNumber = "4420701" }, fault.Invalid, directory.CodeInvalidTelephoneNumber, "telephoneNumber"},
-		"leading zero":   {func(n *domain.Number) { n.TelephoneNumber = "+0420701" }, fault.Invalid, directory.CodeInvalidTelephoneNumber, "telephoneNumber"},
-		"16 digits":      {func(n *domain.Number) { n.TelephoneNumber = "+1234567890123456" }, fault.Invalid, directory.CodeInvalidTelephoneNumber, "telephoneNumber"},
-		"one digit":      {func(n *domain.Number) { n.TelephoneNumber = "+1" }, fault.Invalid, directory.CodeInvalidTelephoneNumber, "telephoneNumber"},
-		"no account":     {func(n *domain.Number) { n.AccountName = "nobody" }, fault.NotFound, directory.CodeAccountNotFound, "accountName"},
-		"bad account":    {func(n *domain.Number) { n.AccountName = "a b" }, fault.Invalid, directory.CodeInvalidAccountName, "accountName"},
-		"elsewhere":      {func(n *domain.Number) { n.TelephoneNumber = "+4420700" }, fault.Conflict, directory.CodeNumberElsewhere, "telephoneNumber"},
-		"header, blank":  {func(n *domain.Number) { n.CustomSIPHeader = "a b" }, fault.Invalid, directory.CodeInvalidCustomSIPHeader, "customSipHeader"},
-		"header of 101":  {func(n *domain.Number) { n.CustomSIPHeader = strings.Repeat("a", 101) }, fault.Invalid, directory.CodeInvalidCustomSIPHeader, "customSipHeader"},
-		"ACS":            {with(domain.ACS, on), fault.Invalid, directory.CodeUnknownService, "azureCommunicationServices"},
-		"config of Zoom": {with(domain.Zoom, domain.NumberService{Teams: &domain.TeamsNumberConfig{Usage: "x"}}), fault.Invalid, directory.CodeUnknownService, "configuration"},
-		"status of Zoom": {with(domain.Zoom, domain.NumberService{AssignmentStatus: "assigned"}), fault.Invalid, directory.CodeUnknownService, "assignmentStatus"},
+		"no plus": {func(n *domain.Number) { n.TelephoneNumber = "4420701" }, fault.Invalid,
+			directory.CodeInvalidTelephoneNumber, "telephoneNumber"},
+		"leading zero": {func(n *domain.Number) { n.TelephoneNumber = "+0420701" }, fault.Invalid,
+			directory.CodeInvalidTelephoneNumber, "telephoneNumber"},
+		"16 digits": {func(n *domain.Number) { n.TelephoneNumber = "+1234567890123456" }, fault.Invalid,
+			directory.CodeInvalidTelephoneNumber, "telephoneNumber"},
+		"one digit": {func(n *domain.Number) { n.TelephoneNumber = "+1" }, fault.Invalid,
+			directory.CodeInvalidTelephoneNumber, "telephoneNumber"},
+		"no account": {func(n *domain.Number) { n.AccountName = "nobody" }, fault.NotFound,
+			directory.CodeAccountNotFound, "accountName"},
+		"bad account": {func(n *domain.Number) { n.AccountName = "a b" }, fault.Invalid,
+			directory.CodeInvalidAccountName, "accountName"},
+		"elsewhere": {func(n *domain.Number) { n.TelephoneNumber = "+4420700" }, fault.Conflict,
+			directory.CodeNumberElsewhere, "telephoneNumber"},
+		"header, space": {func(n *domain.Number) { n.CustomSIPHeader = "a b" }, fault.Invalid,
+			directory.CodeInvalidCustomSIPHeader, "customSipHeader"},
+		"header of 101": {func(n *domain.Number) { n.CustomSIPHeader = strings.Repeat("a", 101) }, fault.Invalid,
+			directory.CodeInvalidCustomSIPHeader, "customSipHeader"},
+		"ACS": {with(domain.ACS, on), fault.Invalid, directory.CodeUnknownService,
+			"azureCommunicationServices"},
+		"config of Zoom": {with(domain.Zoom, domain.NumberService{Teams: &domain.TeamsNumberConfig{Usage: "x"}}),
+			fault.Invalid, directory.CodeUnknownService, "configuration"},
+		"status of Zoom": {with(domain.Zoom, domain.NumberService{AssignmentStatus: "assigned"}), fault.Invalid,
+			directory.CodeUnknownService, "assignmentStatus"},
 		"bad status": {with(domain.OperatorConnect, domain.NumberService{AssignmentStatus: "Assigned"}), fault.Invalid,
 			directory.CodeInvalidAssignmentStatus, "assignmentStatus"},
-		"no usage":        {teams(domain.TeamsNumberConfig{}), fault.Invalid, directory.CodeInvalidTeamsConfiguration, "usage"},
-		"long usage":      {teams(domain.TeamsNumberConfig{Usage: strings.Repeat("x", 257)}), fault.Invalid, directory.CodeInvalidTeamsConfiguration, "usage"},
-		"usage with NUL":  {teams(domain.TeamsNumberConfig{Usage: "a\x00"}), fault.Invalid, directory.CodeInvalidTeamsConfiguration, "usage"},
-		"bad location":    {teams(domain.TeamsNumberConfig{Usage: "x", LocationID: "\xff"}), fault.Invalid, directory.CodeInvalidTeamsConfiguration, "locationId"},
-		"empty capabilit": {teams(domain.TeamsNumberConfig{Usage: "x", ChoosableCapabilities: []string{""}}), fault.Invalid, directory.CodeInvalidTeamsConfiguration, "choosableCapabilities"},
-		"many usages": {teams(domain.TeamsNumberConfig{Usage: "x", AdditionalUsages: make([]string, 101)}), fault.Invalid,
-			directory.CodeInvalidTeamsConfiguration, "additionalUsages"},
+		"no usage": {teams(domain.TeamsNumberConfig{}), fault.Invalid,
+			directory.CodeInvalidTeamsConfiguration, "usage"},
+		"long usage": {teams(domain.TeamsNumberConfig{Usage: strings.Repeat("x", 257)}), fault.Invalid,
+			directory.CodeInvalidTeamsConfiguration, "usage"},
+		"usage with NUL": {teams(domain.TeamsNumberConfig{Usage: "a\x00"}), fault.Invalid,
+			directory.CodeInvalidTeamsConfiguration, "usage"},
+		"bad location": {teams(domain.TeamsNumberConfig{Usage: "x", LocationID: "\xff"}), fault.Invalid,
+			directory.CodeInvalidTeamsConfiguration, "locationId"},
+		"empty capability": {teams(domain.TeamsNumberConfig{Usage: "x", ChoosableCapabilities: []string{""}}),
+			fault.Invalid, directory.CodeInvalidTeamsConfiguration, "choosableCapabilities"},
+		"many usages": {teams(domain.TeamsNumberConfig{Usage: "x", AdditionalUsages: make([]string, 101)}),
+			fault.Invalid, directory.CodeInvalidTeamsConfiguration, "additionalUsages"},
 	} {
 		n := number("acme", "+4420701")
 		n.Services = map[domain.Service]domain.NumberService{}
@@ -165,15 +212,18 @@ func TestBadNumbersAreRefused(t *testing.T) {
 		if header.ok && err != nil {
 			t.Errorf("custom header with %s: %v", name, err)
 		} else if !header.ok {
-			wantCode(t, "custom header with "+name, err, fault.Invalid, directory.CodeCustomHeaderUnsupported, "customSipHeader")
+			wantCode(t, "custom header with "+name, err, fault.Invalid, directory.CodeCustomHeaderUnsupported,
+				"customSipHeader")
 		}
 	}
 }
 
-// TestServicesTogether tries every pair of services against the published rules, written down here once more.
+// TestServicesTogether tries every pair of services against the published rules, which are written down here a second
+// time.
 func TestServicesTogether(t *testing.T) {
 	h := sqlite(t)
-	contract := []domain.Service{domain.OperatorConnect, domain.DirectRouting, domain.PhoneMobile, domain.Zoom, domain.CallProtection}
+	contract := []domain.Service{domain.OperatorConnect, domain.DirectRouting, domain.PhoneMobile, domain.Zoom,
+		domain.CallProtection}
 	h.putAccount(account("acme", contract...))
 	allowed := map[string]bool{"teamsDirectRouting azureOperatorCallProtection": true}
 	for _, a := range contract {
@@ -188,15 +238,17 @@ func TestServicesTogether(t *testing.T) {
 				}
 				continue
 			}
-			wantCode(t, fmt.Sprintf("%v with %v", a, b), err, fault.Invalid, directory.CodeServicesExcludeEachOther, ".enabled")
+			wantCode(t, fmt.Sprintf("%v with %v", a, b), err, fault.Invalid,
+				directory.CodeServicesExcludeEachOther, ".enabled")
 		}
 		if _, err := h.PutNumber(t.Context(), number("acme", "+4420704", a), directory.Write{}); err != nil {
 			t.Errorf("%v alone: %v", a, err)
 		}
 		h.putAccount(account("plain"))
 		_, err := h.PutNumber(t.Context(), number("plain", "+4420705", a), directory.Write{})
-		wantCode(t, a.String()+" not enabled on the account", err, fault.Invalid, directory.CodeServiceNotEnabled, ".enabled")
-		// Disabled objects may stand beside each other, and need nothing of the account.
+		wantCode(t, a.String()+" not enabled on the account", err, fault.Invalid,
+			directory.CodeServiceNotEnabled, ".enabled")
+		// Disabled services exclude nothing, and need nothing from the account.
 		n := number("plain", "+4420706")
 		n.Services = map[domain.Service]domain.NumberService{}
 		for _, s := range contract {
@@ -218,9 +270,11 @@ func TestWhatNumbersUseIsFrozen(t *testing.T) {
 			return err
 		}
 		moves := map[string]func(*domain.Account){
-			"tenant":      func(a *domain.Account) { a.TeamsTenantID = tenant2 },
-			"subdomain":   func(a *domain.Account) { a.Services[domain.DirectRouting].DirectRouting.Subdomain = "new" },
-			"no config":   func(a *domain.Account) { a.Services[domain.DirectRouting] = domain.AccountService{Enabled: true} },
+			"tenant":    func(a *domain.Account) { a.TeamsTenantID = tenant2 },
+			"subdomain": func(a *domain.Account) { a.Services[domain.DirectRouting].DirectRouting.Subdomain = "new" },
+			"no config": func(a *domain.Account) {
+				a.Services[domain.DirectRouting] = domain.AccountService{Enabled: true}
+			},
 			"no Zoom":     func(a *domain.Account) { delete(a.Services, domain.Zoom) },
 			"Zoom off":    func(a *domain.Account) { a.Services[domain.Zoom] = domain.AccountService{} },
 			"no services": func(a *domain.Account) { a.Services = nil },
@@ -247,19 +301,24 @@ func TestWhatNumbersUseIsFrozen(t *testing.T) {
 				h.putAccount(full)
 			}
 		}
-		if err := change(func(a *domain.Account) { a.Services[domain.DirectRouting].DirectRouting.Subdomain = "ACME" }); err != nil {
+		if err := change(func(a *domain.Account) {
+			a.Services[domain.DirectRouting].DirectRouting.Subdomain = "ACME"
+		}); err != nil {
 			t.Errorf("the subdomain's case alone: %v", err)
 		}
 		h.putNumber(number("acme", "+4420702", domain.OperatorConnect))
 		h.putNumber(number("acme", "+4420703", domain.Zoom))
 		wantCode(t, "tenant", change(moves["tenant"]), fault.Conflict, directory.CodeTenantInUse, "teamsTenantId")
-		wantCode(t, "no Zoom", change(moves["no Zoom"]), fault.Conflict, directory.CodeServiceInUse, "zoomPhoneCloudPeering.enabled")
-		wantCode(t, "Zoom off", change(moves["Zoom off"]), fault.Conflict, directory.CodeServiceInUse, "zoomPhoneCloudPeering.enabled")
+		wantCode(t, "no Zoom", change(moves["no Zoom"]), fault.Conflict, directory.CodeServiceInUse,
+			"zoomPhoneCloudPeering.enabled")
+		wantCode(t, "Zoom off", change(moves["Zoom off"]), fault.Conflict, directory.CodeServiceInUse,
+			"zoomPhoneCloudPeering.enabled")
 		if err := change(func(a *domain.Account) { a.TeamsTenantID = strings.ToUpper(tenant1) }); err != nil {
 			t.Errorf("the tenant's case alone: %v", err)
 		}
-		// Free again once the numbers are gone.
-		if _, err := h.DeleteNumbers(ctx, "acme", []domain.E164{"+4420701", "+4420702", "+4420703"}, directory.Write{}); err != nil {
+		// Not frozen any more once the numbers are gone.
+		if _, err := h.DeleteNumbers(ctx, "acme", []domain.E164{"+4420701", "+4420702", "+4420703"},
+			directory.Write{}); err != nil {
 			t.Fatal(err)
 		}
 		if err := change(moves["no services"]); err != nil {
@@ -315,13 +374,14 @@ func TestBatchIsAllOrNothing(t *testing.T) {
 			t.Errorf("a batch made %d feed entries, want 1", now-at)
 		}
 		rows := h.audit()
-		if last := rows[len(rows)-1]; last.Action != "numbers.put" || last.Items != 100 || last.Target != "acme" || last.Digest == ([32]byte{}) {
+		if last := rows[len(rows)-1]; last.Action != "numbers.put" || last.Items != 100 || last.Target != "acme" ||
+			last.Digest == ([32]byte{}) {
 			t.Errorf("audit row of the batch: %+v", last)
 		}
 		_, err = h.PutNumbers(ctx, "acme", append(ns, number("acme", "+1999", domain.Zoom)), directory.Write{})
 		wantCode(t, "101 numbers", err, fault.Invalid, directory.CodeTooManyItems, "numbers")
 		_, err = h.PutNumbers(ctx, "nobody", ns[:1], directory.Write{})
-		wantCode(t, "a batch for nobody", err, fault.NotFound, directory.CodeAccountNotFound, "accountName")
+		wantCode(t, "a batch for an unknown account", err, fault.NotFound, directory.CodeAccountNotFound, "accountName")
 
 		keys := []domain.E164{"+4420100", "+4420100", "+1777", "+4420101"}
 		_, err = h.DeleteNumbers(ctx, "acme", append(keys, "+4420799", "x"), directory.Write{})
@@ -395,27 +455,32 @@ func TestConditions(t *testing.T) {
 		holds("If-Modified-Since", directory.Condition{IfModifiedSince: since(past)})
 		fails("If-Unmodified-Since of year 1", directory.Condition{IfUnmodifiedSince: new(time.Time)})
 		holds("If-Modified-Since of year 1", directory.Condition{IfModifiedSince: new(time.Time)})
-		holds("If-Match rules over If-Unmodified-Since", directory.Condition{IfMatch: any, IfUnmodifiedSince: since(past)})
-		holds("If-None-Match rules over If-Modified-Since", directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"1"`}}, IfModifiedSince: since(future)})
+		holds("If-Match takes precedence over If-Unmodified-Since",
+			directory.Condition{IfMatch: any, IfUnmodifiedSince: since(past)})
+		holds("If-None-Match takes precedence over If-Modified-Since",
+			directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"1"`}}, IfModifiedSince: since(future)})
 
 		old := tag()
-		if _, err := h.DeleteNumber(ctx, "acme", "+4420700", directory.Write{Condition: match(`"1"`)}); !fault.HasCode(err, directory.CodeConditionNotMet) {
+		if _, err := h.DeleteNumber(ctx, "acme", "+4420700",
+			directory.Write{Condition: match(`"1"`)}); !fault.HasCode(err, directory.CodeConditionNotMet) {
 			t.Errorf("DeleteNumber of an older state: %v", err)
 		}
 		if _, err := h.DeleteNumber(ctx, "acme", "+4420700", directory.Write{Condition: match(old)}); err != nil {
 			t.Errorf("DeleteNumber: %v", err)
 		}
-		holds("made again", directory.Condition{IfNoneMatch: any})
+		holds("created again", directory.Condition{IfNoneMatch: any})
 		if tag() == old {
-			t.Error("a number made again has the ETag it had before")
+			t.Error("a number created again has the ETag it had before")
 		}
 		_, err := h.DeleteNumber(ctx, "acme", "+4420701", directory.Write{})
 		wantCode(t, "DeleteNumber of nothing", err, fault.NotFound, directory.CodeNumberNotFound, "telephoneNumber")
 		_, err = h.DeleteNumber(ctx, "nobody", "+4420701", directory.Write{})
-		wantCode(t, "DeleteNumber of nobody", err, fault.NotFound, directory.CodeAccountNotFound, "accountName")
+		wantCode(t, "DeleteNumber of an unknown account", err, fault.NotFound, directory.CodeAccountNotFound,
+			"accountName")
 		h.putAccount(account("other"))
 		_, err = h.DeleteNumber(ctx, "other", "+4420700", directory.Write{})
-		wantCode(t, "DeleteNumber of another's", err, fault.NotFound, directory.CodeNumberNotFound, "telephoneNumber")
+		wantCode(t, "DeleteNumber of another account's number", err, fault.NotFound, directory.CodeNumberNotFound,
+			"telephoneNumber")
 		_, err = h.PutAccount(ctx, account("acme"), directory.Write{Condition: match(`"1"`)})
 		wantCode(t, "PutAccount of an older state", err, fault.Precondition, directory.CodeConditionNotMet, "")
 		_, err = h.DeleteAccount(ctx, "acme", true, directory.Write{Condition: match(`"1"`)})
@@ -431,19 +496,27 @@ func TestConditionForRead(t *testing.T) {
 		c    directory.Condition
 		want directory.Verdict
 	}{
-		"nothing":                          {directory.Condition{}, directory.Proceed},
-		"If-None-Match":                    {directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"7"`}}}, directory.NotModified},
-		"If-None-Match, weak":              {directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"6"`, `W/"7"`}}}, directory.NotModified},
-		"If-None-Match *":                  {directory.Condition{IfNoneMatch: directory.Tags{Any: true}}, directory.NotModified},
-		"If-None-Match of another":         {directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"6"`}}, IfModifiedSince: since(sec)}, directory.Proceed},
-		"If-Match":                         {directory.Condition{IfMatch: directory.Tags{List: []string{`"7"`}}}, directory.Proceed},
-		"If-Match of another":              {directory.Condition{IfMatch: directory.Tags{List: []string{`"6"`}}}, directory.Failed},
+		"nothing": {directory.Condition{}, directory.Proceed},
+		"If-None-Match": {directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"7"`}}},
+			directory.NotModified},
+		"If-None-Match, weak": {directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"6"`, `W/"7"`}}},
+			directory.NotModified},
+		"If-None-Match *": {directory.Condition{IfNoneMatch: directory.Tags{Any: true}},
+			directory.NotModified},
+		"If-None-Match of another": {directory.Condition{IfNoneMatch: directory.Tags{List: []string{`"6"`}},
+			IfModifiedSince: since(sec)}, directory.Proceed},
+		"If-Match": {directory.Condition{IfMatch: directory.Tags{List: []string{`"7"`}}},
+			directory.Proceed},
+		"If-Match of another": {directory.Condition{IfMatch: directory.Tags{List: []string{`"6"`}}},
+			directory.Failed},
 		"modified within the second named": {directory.Condition{IfModifiedSince: since(sec)}, directory.NotModified},
-		"modified after":                   {directory.Condition{IfModifiedSince: since(sec.Add(-time.Second))}, directory.Proceed},
-		"unmodified since the second":      {directory.Condition{IfUnmodifiedSince: since(sec)}, directory.Proceed},
-		"modified since year 1":            {directory.Condition{IfModifiedSince: new(time.Time)}, directory.Proceed},
-		"unmodified since year 1":          {directory.Condition{IfUnmodifiedSince: new(time.Time)}, directory.Failed},
-		"modified since":                   {directory.Condition{IfUnmodifiedSince: since(sec.Add(-time.Second))}, directory.Failed},
+		"modified after": {directory.Condition{IfModifiedSince: since(sec.Add(-time.Second))},
+			directory.Proceed},
+		"unmodified since the second": {directory.Condition{IfUnmodifiedSince: since(sec)}, directory.Proceed},
+		"modified since year 1":       {directory.Condition{IfModifiedSince: new(time.Time)}, directory.Proceed},
+		"unmodified since year 1":     {directory.Condition{IfUnmodifiedSince: new(time.Time)}, directory.Failed},
+		"modified since": {directory.Condition{IfUnmodifiedSince: since(sec.Add(-time.Second))},
+			directory.Failed},
 	} {
 		if got := c.c.ForRead(7, at); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
@@ -451,8 +524,8 @@ func TestConditionForRead(t *testing.T) {
 	}
 }
 
-// TestRulesHoldAgainstConcurrentChanges lets requests that exclude each other race. Whoever wins, what is stored must
-// obey the rules.
+// TestRulesHoldAgainstConcurrentChanges lets requests that exclude each other race. Whichever wins, the stored state
+// must obey the rules.
 func TestRulesHoldAgainstConcurrentChanges(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
 		ctx := t.Context()
@@ -493,8 +566,9 @@ func TestRulesHoldAgainstConcurrentChanges(t *testing.T) {
 					return err
 				}
 			}
-			if won := expect("one number for two accounts", race(num(a), num(b), num(a), num(b)), directory.CodeNumberElsewhere); won < 1 {
-				t.Error("nobody got the number")
+			if won := expect("one number for two accounts", race(num(a), num(b), num(a), num(b)),
+				directory.CodeNumberElsewhere); won < 1 {
+				t.Error("no account got the number")
 			}
 			n, err := findNumber(ctx, h, key)
 			if err != nil {
@@ -518,7 +592,8 @@ func TestRulesHoldAgainstConcurrentChanges(t *testing.T) {
 					return err
 				}
 			}
-			if won := expect("one subdomain for two accounts", race(label(a), label(b)), directory.CodeSubdomainTaken); won != 1 {
+			if won := expect("one subdomain for two accounts", race(label(a), label(b)),
+				directory.CodeSubdomainTaken); won != 1 {
 				t.Errorf("%d accounts got one subdomain", won)
 			}
 
@@ -531,8 +606,9 @@ func TestRulesHoldAgainstConcurrentChanges(t *testing.T) {
 				_, err := h.PutNumber(ctx, number(c, key+"1", domain.Zoom), directory.Write{})
 				return err
 			})
-			if won := expect("disable and use", errs, directory.CodeServiceInUse, directory.CodeServiceNotEnabled); won != 1 {
-				t.Errorf("disable and use: %v; want exactly one done", errs)
+			if won := expect("disable and use", errs, directory.CodeServiceInUse,
+				directory.CodeServiceNotEnabled); won != 1 {
+				t.Errorf("disable and use: %v; want exactly one to succeed", errs)
 			}
 
 			e := fmt.Sprintf("e%d", round)
@@ -544,10 +620,11 @@ func TestRulesHoldAgainstConcurrentChanges(t *testing.T) {
 				_, err := h.PutNumber(ctx, number(e, key+"2", domain.Zoom), directory.Write{})
 				return err
 			})
-			expect("delete the account and add a number", errs, directory.CodeAccountHasNumbers, directory.CodeAccountNotFound)
+			expect("delete the account and add a number", errs, directory.CodeAccountHasNumbers,
+				directory.CodeAccountNotFound)
 			if _, err := findNumber(ctx, h, key+"2"); err == nil {
 				if _, err := h.Account(ctx, e); err != nil {
-					t.Errorf("a number is left whose account is gone")
+					t.Errorf("a number remains although its account was deleted")
 				}
 			}
 
@@ -597,7 +674,8 @@ func TestManagedServices(t *testing.T) {
 			}
 			return err
 		}
-		wantCode(t, "ACS not enabled on the account", first(on("+4420700")), fault.Invalid, directory.CodeServiceNotEnabled, "numbers[0].telephoneNumber")
+		wantCode(t, "ACS not enabled on the account", first(on("+4420700")), fault.Invalid,
+			directory.CodeServiceNotEnabled, "numbers[0].telephoneNumber")
 		_, err := h.SetAccountService(ctx, "acme", domain.Zoom, true)
 		wantCode(t, "a service of the contract", err, fault.Invalid, directory.CodeServiceInContract, "service")
 		r, err := h.SetAccountService(ctx, "acme", domain.ACS, true)
@@ -605,12 +683,14 @@ func TestManagedServices(t *testing.T) {
 			t.Fatalf("SetAccountService: %+v, %v", r, err)
 		}
 		h.putNumber(number("acme", "+4420702", domain.Zoom))
-		wantCode(t, "a number with Zoom", first(on("+4420700", "+4420702")), fault.Invalid, directory.CodeServicesExcludeEachOther, "numbers[1].telephoneNumber")
-		wantCode(t, "a number that is not there", first(on("+4420700", "+1999")), fault.NotFound, directory.CodeNumberNotFound, "numbers[1].telephoneNumber")
+		wantCode(t, "a number with Zoom", first(on("+4420700", "+4420702")), fault.Invalid,
+			directory.CodeServicesExcludeEachOther, "numbers[1].telephoneNumber")
+		wantCode(t, "an unknown number", first(on("+4420700", "+1999")), fault.NotFound,
+			directory.CodeNumberNotFound, "numbers[1].telephoneNumber")
 		if err := on("+4420700", "+4420701"); err != nil {
 			t.Fatal(err)
 		}
-		// A PUT never clears it, and cannot ask for what it excludes.
+		// A PUT never clears it, and must not ask for a service that it excludes.
 		h.putAccount(account("acme", domain.Zoom, domain.CallProtection))
 		r = h.putNumber(number("acme", "+4420700"))
 		if !r.Numbers[0].Services[domain.ACS].Enabled || r.Position != 0 {
@@ -622,14 +702,17 @@ func TestManagedServices(t *testing.T) {
 			t.Errorf("PutNumber cleared the managed service: %+v", r.Numbers[0])
 		}
 		_, err = h.PutNumber(ctx, number("acme", "+4420700", domain.Zoom), directory.Write{})
-		wantCode(t, "Zoom on a number with ACS", err, fault.Conflict, directory.CodeManagedService, "zoomPhoneCloudPeering.enabled")
+		wantCode(t, "Zoom on a number with ACS", err, fault.Conflict, directory.CodeManagedService,
+			"zoomPhoneCloudPeering.enabled")
 		a, err := h.Account(ctx, "acme")
 		if err != nil || a.Services[domain.ACS].NumberCount != 2 || !a.Services[domain.ACS].Enabled {
 			t.Errorf("account: %+v, %v; want ACS on 2 numbers", a, err)
 		}
 		_, err = h.SetAccountService(ctx, "acme", domain.ACS, false)
-		wantCode(t, "disabling ACS in use", err, fault.Conflict, directory.CodeServiceInUse, "azureCommunicationServices.enabled")
-		if _, err := h.SetNumberService(ctx, "acme", []domain.E164{"+4420700", "+4420701", "+4420702"}, domain.ACS, false); err != nil {
+		wantCode(t, "disabling ACS in use", err, fault.Conflict, directory.CodeServiceInUse,
+			"azureCommunicationServices.enabled")
+		if _, err := h.SetNumberService(ctx, "acme", []domain.E164{"+4420700", "+4420701", "+4420702"}, domain.ACS,
+			false); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := h.SetAccountService(ctx, "acme", domain.ACS, false); err != nil {
@@ -642,7 +725,8 @@ func TestRequestsForInformation(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
 		ctx := t.Context()
 		when := time.Date(2024, 1, 18, 7, 58, 49, 570_000_000, time.UTC)
-		in := domain.RequestForInformation{ID: "r1", TenantID: tenant2, OperatorID: "op", Status: "active", ConsentedOn: when, LastModifiedOn: when, ConsentedCountries: []string{"US", "UK"},
+		in := domain.RequestForInformation{ID: "r1", TenantID: tenant2, OperatorID: "op", Status: "active",
+			ConsentedOn: when, LastModifiedOn: when, ConsentedCountries: []string{"US", "UK"},
 			Contacts: []domain.Contact{{FullName: "Jo Smith", Email: "jo@example.com", CompanySize: "L1_U1"}}}
 		if err := h.SaveRequest(ctx, in); err != nil {
 			t.Fatal(err)
@@ -661,16 +745,22 @@ func TestRequestsForInformation(t *testing.T) {
 			t.Errorf("request differs (-want +got):\n%s", diff)
 		}
 		text := func(s string) *string { return &s }
-		r, err := h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Status: text("AgreementSigned")}, directory.Write{Condition: directory.Condition{IfMatch: directory.Tags{List: []string{directory.ETag(got.Version)}}}})
-		if err != nil || r.Request.Relationship.Status != "AgreementSigned" || r.Request.Relationship.Comment != "" || r.Request.Version <= got.Version {
+		r, err := h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Status: text("AgreementSigned")},
+			directory.Write{Condition: directory.Condition{IfMatch: directory.Tags{List: []string{directory.ETag(
+				got.Version)}}}})
+		if err != nil || r.Request.Relationship.Status != "AgreementSigned" || r.Request.Relationship.Comment != "" ||
+			r.Request.Version <= got.Version {
 			t.Fatalf("PatchRequest: %+v, %v", r, err)
 		}
-		r, err = h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Comment: text("Contract 2024-118")}, directory.Write{})
-		if err != nil || r.Request.Relationship.Status != "AgreementSigned" || r.Request.Relationship.Comment != "Contract 2024-118" {
+		r, err = h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Comment: text("Contract 2024-118")},
+			directory.Write{})
+		if err != nil || r.Request.Relationship.Status != "AgreementSigned" ||
+			r.Request.Relationship.Comment != "Contract 2024-118" {
 			t.Fatalf("PatchRequest of one member changes the other: %+v, %v", r, err)
 		}
 		version := r.Request.Version
-		r, err = h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Comment: text("Contract 2024-118")}, directory.Write{})
+		r, err = h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Comment: text("Contract 2024-118")},
+			directory.Write{})
 		if err != nil || r.Request.Version != version {
 			t.Errorf("PatchRequest of the same: version %d after %d, %v", r.Request.Version, version, err)
 		}
@@ -679,18 +769,23 @@ func TestRequestsForInformation(t *testing.T) {
 		if err := h.SaveRequest(ctx, in); err != nil {
 			t.Fatal(err)
 		}
-		if got, err = h.Request(ctx, strings.ToLower(tenant2)); err != nil || got.Status != "suspended" || got.Relationship.Status != "AgreementSigned" {
+		if got, err = h.Request(ctx, strings.ToLower(tenant2)); err != nil || got.Status != "suspended" ||
+			got.Relationship.Status != "AgreementSigned" {
 			t.Errorf("SaveRequest again: %+v, %v; want the operator's side kept", got, err)
 		}
-		if r, err = h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Clear: true}, directory.Write{}); err != nil || r.Request.Relationship != nil {
+		if r, err = h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Clear: true},
+			directory.Write{}); err != nil || r.Request.Relationship != nil {
 			t.Errorf("PatchRequest with null: %+v, %v", r, err)
 		}
-		for _, bad := range []directory.RelationshipPatch{{Status: text("a\nb")}, {Status: text("a\u0085")}, {Comment: text("a\x1bb")}, {Comment: text("a\u2028b")}} {
-			if _, err := h.PatchRequest(ctx, tenant2, bad, directory.Write{}); !fault.HasCode(err, directory.CodeInvalidRelationship) {
+		for _, bad := range []directory.RelationshipPatch{{Status: text("a\nb")}, {Status: text("a\u0085")},
+			{Comment: text("a\x1bb")}, {Comment: text("a\u2028b")}} {
+			if _, err := h.PatchRequest(ctx, tenant2, bad, directory.Write{}); !fault.HasCode(err,
+				directory.CodeInvalidRelationship) {
 				t.Errorf("PatchRequest with control characters: %v", err)
 			}
 		}
-		if _, err := h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Comment: text("two\r\n\tlines")}, directory.Write{}); err != nil {
+		if _, err := h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Comment: text("two\r\n\tlines")},
+			directory.Write{}); err != nil {
 			t.Errorf("PatchRequest with a comment of two lines: %v", err)
 		}
 		_, err = h.PatchRequest(ctx, tenant2, directory.RelationshipPatch{Comment: text("a\x00")}, directory.Write{})
@@ -718,8 +813,9 @@ func TestOperatorConnectHelpers(t *testing.T) {
 		bare := account("bare")
 		bare.TeamsTenantID = ""
 		h.putAccount(bare)
-		as := []domain.CivicAddress{{ID: "c2", DefaultLocationID: "l2", Country: "GB"}, {ID: "c1", DefaultLocationID: "l1", CityOrTown: "Zürich",
-			Locations: []domain.Location{{ID: "l1", CivicAddressID: "c1", IsDefault: true, ELIN: "1"}}}}
+		as := []domain.CivicAddress{{ID: "c2", DefaultLocationID: "l2", Country: "GB"},
+			{ID: "c1", DefaultLocationID: "l1", CityOrTown: "Zürich",
+				Locations: []domain.Location{{ID: "l1", CivicAddressID: "c1", IsDefault: true, ELIN: "1"}}}}
 		if err := h.SaveCivicAddresses(ctx, strings.ToUpper(tenant1), as); err != nil {
 			t.Fatal(err)
 		}
@@ -735,17 +831,21 @@ func TestOperatorConnectHelpers(t *testing.T) {
 		if err := h.SaveCivicAddresses(ctx, tenant1, as); err != nil {
 			t.Fatal(err)
 		}
-		if again, err := h.CivicAddress(ctx, "acme", "c1"); err != nil || again.Version != c1.Version || !again.Modified.Equal(c1.Modified) {
+		if again, err := h.CivicAddress(ctx, "acme", "c1"); err != nil || again.Version != c1.Version ||
+			!again.Modified.Equal(c1.Modified) {
 			t.Errorf("an address saved unchanged has another ETag: %+v, %v", again, err)
 		}
 		_, err = h.CivicAddress(ctx, "acme", "c3")
 		wantCode(t, "no such address", err, fault.NotFound, directory.CodeCivicAddressNotFound, "civicAddressId")
 		_, err = h.CivicAddress(ctx, "bare", "c1")
-		wantCode(t, "account without a tenant", err, fault.NotFound, directory.CodeCivicAddressNotFound, "civicAddressId")
+		wantCode(t, "account without a tenant", err, fault.NotFound, directory.CodeCivicAddressNotFound,
+			"civicAddressId")
 		if p, err := h.CivicAddresses(ctx, "bare", directory.Query{Limit: 9}); err != nil || len(p.Items) != 0 {
 			t.Errorf("addresses of an account without a tenant: %+v, %v", p, err)
 		}
-		all := []domain.CapabilityPlan{{Name: "b", Usage: "CallingUserAssignment", MandatoryCapabilities: []string{"UserAssignment"}, ChoosableCapabilities: []string{"OutboundCalling"}, SupportsTollFree: true},
+		all := []domain.CapabilityPlan{{Name: "b", Usage: "CallingUserAssignment",
+			MandatoryCapabilities: []string{"UserAssignment"}, ChoosableCapabilities: []string{"OutboundCalling"},
+			SupportsTollFree: true},
 			{Name: "a", Usage: "ConferenceAssignment", ChoosableCapabilities: []string{"ConferenceAssignment"}}}
 		if err := h.SaveCapabilityPlans(ctx, "", all); err != nil {
 			t.Fatal(err)
@@ -762,7 +862,8 @@ func TestOperatorConnectHelpers(t *testing.T) {
 		}
 		o := once("plans", 1)
 		for i := range 2 {
-			if r, err = h.AvailableCapabilities(ctx, "acme", []domain.E164{"+4420700", "+4420701", "+4420700"}, directory.Write{Once: o}); err != nil || r.Replayed != (i > 0) {
+			if r, err = h.AvailableCapabilities(ctx, "acme", []domain.E164{"+4420700", "+4420701", "+4420700"},
+				directory.Write{Once: o}); err != nil || r.Replayed != (i > 0) {
 				t.Fatalf("AvailableCapabilities: %+v, %v", r, err)
 			}
 			if want := []string{"OutboundCalling", "UserAssignment"}; i == 0 && !cmp.Equal(want, r.Capabilities) {
@@ -772,7 +873,7 @@ func TestOperatorConnectHelpers(t *testing.T) {
 		_, err = h.AvailableCapabilities(ctx, "acme", []domain.E164{"x"}, directory.Write{})
 		wantCode(t, "capabilities of a bad number", err, fault.Invalid, directory.CodeBatchRejected, "numbers")
 		_, err = h.CapabilityPlans(ctx, "nobody", directory.Write{})
-		wantCode(t, "plans of nobody", err, fault.NotFound, directory.CodeAccountNotFound, "accountName")
+		wantCode(t, "plans of an unknown account", err, fault.NotFound, directory.CodeAccountNotFound, "accountName")
 	})
 }
 

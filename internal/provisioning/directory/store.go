@@ -8,18 +8,17 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
 
-// Store is the directory's storage. Implementations are safe for concurrent use and report a lost database as
+// Store is the directory's storage. Implementations are safe for concurrent use and report an unavailable database as
 // fault.Unavailable with a RetryAfter.
 type Store interface {
 	// View runs fn on a connection for reading, with a context that fn must use. fn may run more than once.
 	View(ctx context.Context, fn func(context.Context, Reader) error) error
-	// Update runs fn in a transaction and commits if it returns nil. fn must use the context it gets, and may run more than
-	// once: a transaction that loses against a concurrent one is rolled back and repeated.
+	// Update runs fn in a transaction and commits if it returns nil. fn must use the context it gets, and may run more
+	// than once: a transaction that loses against a concurrent one is rolled back and retried.
 	Update(ctx context.Context, fn func(context.Context, Tx) error) error
 }
 
-// Reader is what can be asked of the store. In an Update, what Account and FindNumbers return stays locked until the
-// transaction ends.
+// Reader holds the queries. In an Update, what Account and FindNumbers return stays locked until the transaction ends.
 type Reader interface {
 	// Account returns the account, counts filled in, or nil.
 	Account(ctx context.Context, name string) (*domain.Account, error)
@@ -44,40 +43,40 @@ type Reader interface {
 // Tx is a transaction.
 type Tx interface {
 	Reader
-	// HoldAccount returns the account like Account but locks it less: other transactions may hold it too, none may change
-	// it. It is for changes of the account's numbers.
+	// HoldAccount returns the account like Account but with a weaker lock: other transactions may hold it too, none may
+	// change it. It is for changes of the account's numbers.
 	HoldAccount(ctx context.Context, name string) (*domain.Account, error)
-	// PutAccount stores an account; create tells that Account has not found it.
+	// PutAccount stores an account; create is set when Account has not found it.
 	PutAccount(ctx context.Context, a *domain.Account, create bool) error
 	DeleteAccount(ctx context.Context, name string) error
-	// PutNumbers stores numbers of one account; old holds the present state of those that FindNumbers found. It keeps the
-	// account's counts.
+	// PutNumbers stores numbers of one account; old holds the present state of those that FindNumbers found. It updates
+	// the account's counts.
 	PutNumbers(ctx context.Context, ns []domain.Number, old map[domain.E164]*domain.Number) error
 	// DeleteNumbers deletes numbers that FindNumbers or Numbers has returned in this transaction.
 	DeleteNumbers(ctx context.Context, ns []domain.Number) error
-	// TakeNumbers deletes up to limit numbers of an account after the given one, in order, and returns them; none if there
-	// are no more. It does not keep the account's counts: it is for deleting an account.
+	// TakeNumbers deletes up to limit numbers of an account after the given one, in order, and returns them; none if
+	// there are no more. It does not update the account's counts: it is for deleting an account.
 	TakeNumbers(ctx context.Context, account string, after domain.E164, limit int) ([]domain.E164, error)
 	PutRequest(ctx context.Context, r *domain.RequestForInformation) error
 	ReplaceCivicAddresses(ctx context.Context, tenantID string, as []CivicAddress) error
 	ReplaceCapabilityPlans(ctx context.Context, tenantID string, ps []domain.CapabilityPlan) error
 
-	// Remember claims a repeatability record. If there is one already it is returned and nothing is stored.
+	// Remember claims a repeatability record. If one already exists it is returned and nothing is stored.
 	Remember(ctx context.Context, r *Record) (*Record, error)
 	// Answer stores the answer of a record claimed in this transaction.
 	Answer(ctx context.Context, scope, id string, response []byte) error
-	// Forget removes records made before t and returns how many.
+	// Forget removes records made before t and returns their number.
 	Forget(ctx context.Context, t time.Time) (int64, error)
 
 	// Publish appends changes to the provisioning feed when the transaction commits, as one entry.
 	Publish(ctx context.Context, changes []domain.Change) error
 	// Audit appends an entry to the audit log when the transaction commits.
 	Audit(ctx context.Context, e AuditEntry) error
-	// OnCommit runs fn after the commit with the position of the last feed entry, 0 if none was published.
+	// OnCommit runs fn after the commit with the position of the last feed entry, or 0 if none was published.
 	OnCommit(fn func(feed.Position))
 }
 
-// Record is the memory of a repeatable request.
+// Record is the stored record of a repeatable request.
 type Record struct {
 	Scope, ID string
 	FirstSent time.Time
@@ -86,7 +85,7 @@ type Record struct {
 	Made      time.Time
 }
 
-// AuditEntry is one change as the audit log keeps it.
+// AuditEntry is one change as recorded in the audit log.
 type AuditEntry struct {
 	Actor   domain.Actor
 	At      time.Time
@@ -94,5 +93,5 @@ type AuditEntry struct {
 	Target  string // account name or tenant id
 	Count   int    // resources changed
 	Digest  [32]byte
-	Summary string // JSON for people: the new state, or for many the first and last key
+	Summary string // JSON for readers: the new state, or for a long batch the first and last key
 }

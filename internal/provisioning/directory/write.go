@@ -13,21 +13,22 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
 
-// skew is how far a first-sent time may lie in the future: clocks differ.
+// skew is how far a first-sent time may be in the future, because clocks differ.
 const skew = 5 * time.Minute
 
-// pageChanges is the most changes that go into one feed entry, so that readers handle entries of bounded size.
+// pageChanges is the maximum number of changes in one feed entry. It bounds the entries that readers handle.
 const pageChanges = 1000
 
-// now is the time that goes into rows: they hold microseconds.
+// now returns the time for rows, which hold microseconds.
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// next is the version after old. It follows the clock, so that a resource deleted and made again does not get a version,
-// and with it an ETag, that it has had before.
+// next returns the version after old. It follows the clock, so that a resource that is deleted and created again does
+// not get a version, and with it an ETag, that it had before.
 func next(old int64, at time.Time) int64 { return max(old+1, at.UnixMicro()) }
 
 // write runs fn as one change, at most once if w says so.
-func (d *Directory) write(ctx context.Context, w Write, fn func(ctx context.Context, tx Tx, r *Result) error) (*Result, error) {
+func (d *Directory) write(ctx context.Context, w Write,
+	fn func(ctx context.Context, tx Tx, r *Result) error) (*Result, error) {
 	if err := w.Once.check(); err != nil {
 		return nil, err
 	}
@@ -35,14 +36,16 @@ func (d *Directory) write(ctx context.Context, w Write, fn func(ctx context.Cont
 	err := d.store.Update(ctx, func(ctx context.Context, tx Tx) error {
 		r = &Result{}
 		if w.Once != nil {
-			old, err := tx.Remember(ctx, &Record{Scope: w.Once.Scope, ID: w.Once.ID, FirstSent: w.Once.sent(), Digest: w.Once.Digest, Made: now()})
+			old, err := tx.Remember(ctx, &Record{Scope: w.Once.Scope, ID: w.Once.ID, FirstSent: w.Once.sent(),
+				Digest: w.Once.Digest, Made: now()})
 			if err != nil {
 				return err
 			}
 			if old != nil {
 				if old.Digest != w.Once.Digest || !old.FirstSent.Equal(w.Once.sent()) {
 					return fault.New(fault.Invalid, CodeRepeatabilityMismatch,
-						"Repeatability-Request-ID was used before for another request; use a new id for a new request").At("Repeatability-Request-ID")
+						"Repeatability-Request-ID was used before for another request; use a new id for a new "+
+							"request").At("Repeatability-Request-ID")
 				}
 				r.Replayed, r.Response = true, old.Response
 				return nil
@@ -72,17 +75,19 @@ func (d *Directory) write(ctx context.Context, w Write, fn func(ctx context.Cont
 
 func (o *Once) sent() time.Time { return o.FirstSent.UTC().Truncate(time.Microsecond) }
 
-// check refuses what cannot be remembered, or is too old to be known.
+// check refuses a request that cannot be recorded, or is too old for its record to exist.
 func (o *Once) check() error {
 	if o == nil {
 		return nil
 	}
 	if o.ID == "" || !text(o.ID, 256) || !text(o.Scope, 1024) {
-		return fault.New(fault.Invalid, CodeRepeatabilityInvalid, "Repeatability-Request-ID must have 1 to 256 bytes; use a GUID").At("Repeatability-Request-ID")
+		return fault.New(fault.Invalid, CodeRepeatabilityInvalid,
+			"Repeatability-Request-ID must have 1 to 256 bytes; use a GUID").At("Repeatability-Request-ID")
 	}
 	if age := time.Since(o.FirstSent); age > Repeatable || age < -skew {
 		return fault.New(fault.Precondition, CodeRepeatabilityExpired,
-			"Repeatability-First-Sent must lie within the last 24 hours; send the request as a new one, with a new Repeatability-Request-ID").At("Repeatability-First-Sent")
+			"Repeatability-First-Sent must be within the last 24 hours; send the request as a new one, with a new "+
+				"Repeatability-Request-ID").At("Repeatability-First-Sent")
 	}
 	return nil
 }
@@ -92,7 +97,7 @@ type change struct {
 	action string
 	target string
 	items  int
-	state  any // what the digest is taken over, and the summary shows unless summary is set
+	state  any // input of the digest, and of the summary unless that is set
 	// summary replaces state in the audit row, for batches.
 	summary any
 	changes []domain.Change
@@ -121,7 +126,8 @@ func (d *Directory) recordDigest(ctx context.Context, tx Tx, c change, digest [3
 		}
 		cs = cs[n:]
 	}
-	err := tx.Audit(ctx, AuditEntry{Actor: domain.ActorFrom(ctx), At: now(), Action: c.action, Target: c.target, Count: c.items, Digest: digest, Summary: summary})
+	err := tx.Audit(ctx, AuditEntry{Actor: domain.ActorFrom(ctx), At: now(), Action: c.action, Target: c.target,
+		Count: c.items, Digest: digest, Summary: summary})
 	if err != nil {
 		return err
 	}
@@ -129,15 +135,15 @@ func (d *Directory) recordDigest(ctx context.Context, tx Tx, c change, digest [3
 	return nil
 }
 
-// Run removes records of repeatable requests when their time is over. It blocks until ctx is done and returns nil.
+// Run removes expired records of repeatable requests. It blocks until ctx is done and returns nil.
 func (d *Directory) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
 	for {
 		if n, err := d.forget(ctx); err != nil && !errors.Is(err, context.Canceled) {
-			d.log.Warn("records of repeatable requests not removed; trying again in an hour", "error", err)
+			d.log.Warn("removing expired records of repeatable requests failed; retrying in an hour", "error", err)
 		} else if n > 0 {
-			d.log.Debug("records of repeatable requests removed", "count", n)
+			d.log.Debug("expired records of repeatable requests removed", "count", n)
 		}
 		select {
 		case <-tick.C:
@@ -151,20 +157,22 @@ func (d *Directory) forget(ctx context.Context) (int64, error) {
 	var n int64
 	err := d.store.Update(ctx, func(ctx context.Context, tx Tx) error {
 		var err error
-		// A request may be repeated until a day after it was first sent, which may be skew after it was recorded.
+		// A request may be repeated for a day after it was first sent, which may be skew after it was recorded.
 		n, err = tx.Forget(ctx, now().Add(-Repeatable-2*skew))
 		return err
 	})
 	return n, err
 }
 
-// limits checks a query and returns it with room for one item more, which tells whether another page follows.
+// limits checks a query and returns it with room for one more item, which shows whether another page follows.
 func (q Query) limits() (Query, error) {
 	if !text(q.After, 1024) {
-		return q, fault.New(fault.Invalid, CodeInvalidPageSize, "the listing cannot start after that key")
+		return q, fault.New(fault.Invalid, CodeInvalidPageSize,
+			"the listing cannot start after that key: it is too long, or has control characters")
 	}
 	if q.Limit < 1 || q.Limit > MaxPage || q.Skip < 0 {
-		return q, fault.New(fault.Invalid, CodeInvalidPageSize, "a page has 1 to %d items, and no fewer than 0 can be skipped", MaxPage)
+		return q, fault.New(fault.Invalid, CodeInvalidPageSize, "a page has 1 to %d items, and the number of items "+
+			"to skip must not be negative", MaxPage)
 	}
 	q.Limit++
 	return q, nil
@@ -195,7 +203,7 @@ func list[T any](ctx context.Context, d *Directory, q Query, key func(*T) string
 	return p, err
 }
 
-// view reads one thing.
+// view reads one resource.
 func view[T any](ctx context.Context, d *Directory, get func(context.Context, Reader) (*T, error)) (v T, err error) {
 	err = d.store.View(ctx, func(ctx context.Context, r Reader) error {
 		found, err := get(ctx, r)

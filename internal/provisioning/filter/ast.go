@@ -13,28 +13,29 @@ const (
 type Field struct {
 	Path string // contract spelling, parts joined with "/"
 	Type Type
-	// Lower fields hold values in lower case only (GUID keys); [Parse] lowers what they are compared with.
+	// Lower fields hold lower-case values only (GUID keys); [Parse] lower-cases what they are compared with.
 	Lower bool
 }
 
-// Value is a literal, or what a resource holds in a field.
+// Value is a literal, or the value of a resource's field.
 type Value struct {
 	Type Type
 	Str  string // set if Type is String
 	Bool bool   // set if Type is Bool
 }
 
-// StringValue and BoolValue build values.
+// StringValue returns a string value.
 func StringValue(s string) Value { return Value{Type: String, Str: s} }
 
-// BoolValue builds a boolean value.
+// BoolValue returns a boolean value.
 func BoolValue(b bool) Value { return Value{Type: Bool, Bool: b} }
 
 // Expr is one node of a parsed filter: *Compare, *Prefix, *And, *Or or *Not. Expressions are read-only once parsed and
 // safe for concurrent use.
 type Expr interface{ expr() }
 
-// Compare is "field eq literal", or "field ne literal" if Negated. An absent field equals nothing: eq is false, ne true.
+// Compare is "field eq literal", or "field ne literal" if Negated. An absent field equals nothing: eq is false, ne
+// true.
 type Compare struct {
 	Field   *Field
 	Negated bool

@@ -1,7 +1,7 @@
-// Package filter reads the Provisioning API's filter parameter: a small, typed subset of OData's filter expressions.
+// Package filter parses the Provisioning API's filter parameter: a small, typed subset of OData's filter expressions.
 //
-// The published contract names the parameter and says nothing of its grammar, so this is Tandem's choice (it is in
-// docs/provisioning-api.md for callers):
+// The published contract names the parameter but not its grammar, so this is Tandem's choice (docs/provisioning-api.md
+// describes it for callers):
 //
 //	expr    = term { "or" term }
 //	term    = factor { "and" factor }
@@ -13,13 +13,13 @@
 //	string  = "'" any character, a quote written twice "'"
 //	field   = a path of the listed resource, e.g. serviceDetails/teamsDirectRouting/enabled
 //
-// Keywords and field names are case-sensitive. "and" binds tighter than "or". "not" takes a parenthesis or startswith
-// only, because OData would read "not a eq b" as "(not a) eq b", which nobody means.
+// Keywords and field names are case-sensitive. "and" binds tighter than "or". "not" may only precede a parenthesis or
+// startswith, because OData would read "not a eq b" as "(not a) eq b", which is never intended.
 //
 // A field that a resource does not have equals nothing: eq and startswith are false for it and ne is true. There is no
 // third truth value, so "not" always means the opposite.
 //
-// [Parse] turns text into an [Expr] whose fields are known and whose literals have the right type; the store compiles an
-// Expr to SQL; testkit/filters evaluates one on a domain value: it is the oracle the SQL is tested against. The package
-// does not know storage and holds no HTTP.
+// [Parse] turns text into an [Expr] whose fields are known and whose literals have the right type. The store compiles
+// an Expr to SQL; testkit/filters evaluates one on a domain value and is the oracle that the SQL is tested against. The
+// package contains neither storage nor HTTP.
 package filter

@@ -9,7 +9,8 @@ import (
 )
 
 func ExampleParse() {
-	e, err := filter.Parse(filter.Numbers, "startswith(telephoneNumber,'+4420') and not (serviceDetails/zoomPhoneCloudPeering/enabled eq true)")
+	e, err := filter.Parse(filter.Numbers,
+		"startswith(telephoneNumber,'+4420') and not (serviceDetails/zoomPhoneCloudPeering/enabled eq true)")
 	if err != nil {
 		fmt.Println(err)
 		return

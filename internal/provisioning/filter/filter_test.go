@@ -70,7 +70,8 @@ func TestTenantIDsCompareInLowerCase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !filters.Match(e, filters.OfRequest(&domain.RequestForInformation{TenantID: "a7f4bd5c-cc01-40f4-8baa-2b6bdb272b8a"})) {
+	if !filters.Match(e,
+		filters.OfRequest(&domain.RequestForInformation{TenantID: "a7f4bd5c-cc01-40f4-8baa-2b6bdb272b8a"})) {
 		t.Error("a GUID written in upper case does not match the stored lower case")
 	}
 }
@@ -86,7 +87,8 @@ func TestParseErrorsNameThePosition(t *testing.T) {
 		{"telephoneNumber gt '+1'", "position 17: want eq or ne after telephoneNumber, got \"gt\""},
 		{"telephoneNumber eq true", "position 20: want a string in single quotes"},
 		{"telephoneNumber eq \"+1\"", "position 20: want a string in single quotes"},
-		{"telephoneNumber eq ' 14255550142'", "position 21: a telephone number begins with \"+\", which a URL's query carries as %2B"},
+		{"telephoneNumber eq ' 14255550142'",
+			"position 21: a telephone number begins with \"+\"; write it as %2B in a URL"},
 		{"startswith(telephoneNumber,' 1425')", "position 29: a telephone number begins with"},
 		{"telephoneNumber eq null", "position 20: want a string in single quotes"},
 		{"telephoneNumber eq 'a", "position 20: the string that begins here has no closing quote"},
@@ -114,7 +116,7 @@ func TestParseErrorsNameThePosition(t *testing.T) {
 		{strings.Repeat("not ", 40) + "(accountName eq 'a')", "nested deeper than 32"},
 		{strings.Repeat("name eq 'a' or ", 65), "position 1: \"name\" is not a field"},
 		{strings.Repeat("accountName eq 'a' or ", 65) + "accountName eq 'b'", "more than 64 comparisons"},
-		{strings.Repeat(" ", 3000), "position 1: the expression has 3000 bytes, at most 2048 are read"},
+		{strings.Repeat(" ", 3000), "position 1: the expression has 3000 bytes; at most 2048 are allowed"},
 	} {
 		_, err := filter.Parse(filter.Numbers, tc.filter)
 		var f *fault.Error
@@ -122,30 +124,41 @@ func TestParseErrorsNameThePosition(t *testing.T) {
 			t.Errorf("Parse(%q) = %v, want a fault", tc.filter, err)
 			continue
 		}
-		if f.Kind != fault.Invalid || f.Code != filter.CodeInvalidFilter || f.Target != "filter" || !strings.Contains(f.Message, tc.want) {
-			t.Errorf("Parse(%q) = %v %s %q: %s\nwant %s in the message", tc.filter, f.Kind, f.Code, f.Target, f.Message, tc.want)
+		if f.Kind != fault.Invalid || f.Code != filter.CodeInvalidFilter || f.Target != "filter" ||
+			!strings.Contains(f.Message, tc.want) {
+			t.Errorf("Parse(%q) = %v %s %q: %s\nwant %s in the message", tc.filter, f.Kind, f.Code, f.Target,
+				f.Message, tc.want)
 		}
 	}
 }
 
-// TestRecordsKnowEveryField keeps tables and accessors in step: on a resource with everything set, every field of its
+// TestRecordsKnowEveryField keeps tables and accessors in sync: on a resource with everything set, every field of its
 // table is present and has its declared type.
 func TestRecordsKnowEveryField(t *testing.T) {
-	account := &domain.Account{Name: "a", CorrelationID: "c", TeamsTenantID: "t", State: domain.ProvisioningState{Status: "synced"}, Services: map[domain.Service]domain.AccountService{}}
-	number := &domain.Number{TelephoneNumber: "+15550001", AccountName: "a", CustomSIPHeader: "h", State: domain.ProvisioningState{Status: "synced"}, Services: map[domain.Service]domain.NumberService{}}
+	account := &domain.Account{Name: "a", CorrelationID: "c", TeamsTenantID: "t",
+		State: domain.ProvisioningState{Status: "synced"}, Services: map[domain.Service]domain.AccountService{}}
+	number := &domain.Number{TelephoneNumber: "+15550001", AccountName: "a", CustomSIPHeader: "h",
+		State: domain.ProvisioningState{Status: "synced"}, Services: map[domain.Service]domain.NumberService{}}
 	for _, s := range domain.Services() {
-		account.Services[s] = domain.AccountService{SubdomainStatus: "provisioned", DirectRouting: &domain.DirectRoutingConfig{Subdomain: "s"}}
-		number.Services[s] = domain.NumberService{AssignmentStatus: "assigned", Teams: &domain.TeamsNumberConfig{Usage: "u", CivicAddressID: "c", LocationID: "l", DisplayedCountryCode: "d"}}
+		account.Services[s] = domain.AccountService{SubdomainStatus: "provisioned",
+			DirectRouting: &domain.DirectRoutingConfig{Subdomain: "s"}}
+		number.Services[s] = domain.NumberService{AssignmentStatus: "assigned",
+			Teams: &domain.TeamsNumberConfig{Usage: "u", CivicAddressID: "c", LocationID: "l",
+				DisplayedCountryCode: "d"}}
 	}
-	request := &domain.RequestForInformation{ID: "i", TenantID: "t", AccountName: "a", OperatorID: "o", Status: "active", Relationship: &domain.CustomerRelationship{Status: "s", Comment: "c"},
+	request := &domain.RequestForInformation{ID: "i", TenantID: "t", AccountName: "a", OperatorID: "o",
+		Status: "active", Relationship: &domain.CustomerRelationship{Status: "s", Comment: "c"},
 		State: domain.ProvisioningState{Status: "synced"}}
-	address := &domain.CivicAddress{ID: "i", Country: "c", HouseNumber: "h", HouseNumberSuffix: "s", PreDirectional: "p", StreetName: "s", StreetSuffix: "s", PostDirectional: "p",
-		StateOrProvince: "s", CountyOrDistrict: "c", CityOrTown: "c", CityOrTownAlias: "c", PostalOrZipCode: "p", Description: "d", CompanyName: "c", CompanyID: "c",
-		DefaultLocationID: "d", ValidationStatus: "v", TenantID: "t", PartnerID: "p", Latitude: "l", Longitude: "l"}
+	address := &domain.CivicAddress{ID: "i", Country: "c", HouseNumber: "h", HouseNumberSuffix: "s",
+		PreDirectional: "p", StreetName: "s", StreetSuffix: "s", PostDirectional: "p",
+		StateOrProvince: "s", CountyOrDistrict: "c", CityOrTown: "c", CityOrTownAlias: "c", PostalOrZipCode: "p",
+		Description: "d", CompanyName: "c", CompanyID: "c", DefaultLocationID: "d", ValidationStatus: "v",
+		TenantID: "t", PartnerID: "p", Latitude: "l", Longitude: "l"}
 	for _, tc := range []struct {
 		table  *filter.Table
 		record filters.Record
-	}{{filter.Accounts, filters.OfAccount(account)}, {filter.Numbers, filters.OfNumber(number)}, {filter.Requests, filters.OfRequest(request)}, {filter.CivicAddresses, filters.OfCivicAddress(address)}} {
+	}{{filter.Accounts, filters.OfAccount(account)}, {filter.Numbers, filters.OfNumber(number)},
+		{filter.Requests, filters.OfRequest(request)}, {filter.CivicAddresses, filters.OfCivicAddress(address)}} {
 		for _, f := range tc.table.Fields() {
 			if v, ok := tc.record(f.Path); !ok || v.Type != f.Type {
 				t.Errorf("%s: field %s = %+v, %v; want a value of type %d", tc.table.Resource(), f.Path, v, ok, f.Type)
@@ -178,7 +191,7 @@ func fold(f *filter.Field, s string) string {
 	return s
 }
 
-// genExpr draws any tree the parser could make.
+// genExpr draws any tree that the parser can produce.
 func genExpr(t *rapid.T, table *filter.Table, depth int) filter.Expr {
 	fields := table.Fields()
 	text := rapid.StringMatching(`[ -~é'()]{0,12}`)
@@ -210,11 +223,12 @@ func genExpr(t *rapid.T, table *filter.Table, depth int) filter.Expr {
 
 func TestPrintThenParseIsTheSameTree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		table := rapid.SampledFrom([]*filter.Table{filter.Accounts, filter.Numbers, filter.Requests, filter.CivicAddresses}).Draw(t, "table")
+		table := rapid.SampledFrom([]*filter.Table{filter.Accounts, filter.Numbers, filter.Requests,
+			filter.CivicAddresses}).Draw(t, "table")
 		e := genExpr(t, table, 3)
 		s := filters.Print(e)
 		if len(s) > filter.MaxLength {
-			t.Skip("longer than the parser reads")
+			t.Skip("longer than the parser accepts")
 		}
 		got, err := filter.Parse(table, s)
 		if err != nil {
@@ -230,14 +244,17 @@ func TestPrintThenParseIsTheSameTree(t *testing.T) {
 func TestDeMorgan(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := genExpr(t, filter.Numbers, 2), genExpr(t, filter.Numbers, 2)
-		n := &domain.Number{TelephoneNumber: "+14255550142", AccountName: rapid.SampledFrom([]string{"a", "é", "'"}).Draw(t, "account"), Services: map[domain.Service]domain.NumberService{}}
+		n := &domain.Number{TelephoneNumber: "+14255550142",
+			AccountName: rapid.SampledFrom([]string{"a", "é", "'"}).Draw(t, "account"),
+			Services:    map[domain.Service]domain.NumberService{}}
 		for _, s := range domain.Services() {
 			if rapid.Bool().Draw(t, "has") {
 				n.Services[s] = domain.NumberService{Enabled: rapid.Bool().Draw(t, "enabled")}
 			}
 		}
 		r := filters.OfNumber(n)
-		if filters.Match(&filter.Not{&filter.And{a, b}}, r) != filters.Match(&filter.Or{&filter.Not{a}, &filter.Not{b}}, r) {
+		if filters.Match(&filter.Not{&filter.And{a, b}}, r) !=
+			filters.Match(&filter.Or{&filter.Not{a}, &filter.Not{b}}, r) {
 			t.Fatalf("not (a and b) differs from not a or not b for a=%q b=%q", filters.Print(a), filters.Print(b))
 		}
 		if filters.Match(&filter.Not{a}, r) == filters.Match(a, r) {
@@ -249,7 +266,8 @@ func TestDeMorgan(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"accountName eq 'o''neil'", "not (startswith(telephoneNumber,'+44') or configuration/customSipHeader ne 'x')",
-		"serviceDetails/teamsDirectRouting/enabled eq true and accountName eq 'a'", "((((", "'", "not not not", "startswith(", "accountName eq '\u00e9'",
+		"serviceDetails/teamsDirectRouting/enabled eq true and accountName eq 'a'", "((((", "'", "not not not",
+		"startswith(", "accountName eq '\u00e9'",
 	} {
 		f.Add(s)
 	}
@@ -258,12 +276,13 @@ func FuzzParse(f *testing.F) {
 			e, err := filter.Parse(table, s)
 			if err != nil {
 				var fe *fault.Error
-				if !errors.As(err, &fe) || fe.Code != filter.CodeInvalidFilter || !strings.Contains(fe.Message, "position ") {
+				if !errors.As(err, &fe) || fe.Code != filter.CodeInvalidFilter ||
+					!strings.Contains(fe.Message, "position ") {
 					t.Fatalf("Parse(%q) = %v: not a filter error that names a position", s, err)
 				}
 				continue
 			}
-			// What was accepted has one printed form, and that form is stable.
+			// An accepted filter has one printed form, and that form is stable.
 			p := filters.Print(e)
 			again, err := filter.Parse(table, p)
 			if err != nil && len(p) <= filter.MaxLength {

@@ -8,23 +8,23 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// CodeInvalidFilter is the error code of a filter that cannot be read. The message names the position.
+// CodeInvalidFilter is the error code of a filter that cannot be parsed. The message names the position.
 const CodeInvalidFilter = "InvalidFilter"
 
-// Bounds of an expression. They keep what a stranger may ask the database to do small.
+// Limits of an expression. They bound the work that a caller can cause in the database.
 const (
 	MaxLength   = 2048 // bytes of the whole expression
 	MaxDepth    = 32   // nested parentheses and nots
 	MaxCompares = 64   // comparisons, startswith included
 )
 
-// Parse reads text as a filter on the resource that t describes. Empty text is an error: the caller knows whether the
+// Parse parses text as a filter on the resource that t describes. Empty text is an error: the caller knows whether the
 // parameter was given. Errors are *fault.Error of kind Invalid with code InvalidFilter, target "filter" and a message
 // that names the position, counted in characters from 1.
 func Parse(t *Table, text string) (Expr, error) {
 	p := &parser{table: t, text: text}
 	if len(text) > MaxLength {
-		return nil, p.errorf(0, "the expression has %d bytes, at most %d are read", len(text), MaxLength)
+		return nil, p.errorf(0, "the expression has %d bytes; at most %d are allowed", len(text), MaxLength)
 	}
 	for i, r := range text {
 		if r == utf8.RuneError {
@@ -74,7 +74,7 @@ type parser struct {
 	compares int
 }
 
-// next reads one token. It never fails: what cannot be read becomes a token that no rule accepts.
+// next reads one token. It never fails: text that cannot be read becomes a token that no rule accepts.
 func (p *parser) next() {
 	for p.at < len(p.text) && (p.text[p.at] == ' ' || p.text[p.at] == '\t') {
 		p.at++
@@ -110,7 +110,8 @@ func (p *parser) next() {
 }
 
 func wordByte(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '/' || c == '_' || c == '.' || c == '$' || c == '-'
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '/' || c == '_' || c == '.' ||
+		c == '$' || c == '-'
 }
 
 func (p *parser) quoted(start int) {
@@ -217,7 +218,8 @@ func (p *parser) field() (*Field, error) {
 		case "eq", "ne", "and", "or", "not", "true", "false":
 			return nil, p.unexpected("a field name")
 		}
-		return nil, p.errorf(p.tok.pos, "%q is not a field of %s that can be filtered on", shorten(p.tok.s), p.table.resource)
+		return nil, p.errorf(p.tok.pos, "%q is not a field of %s that can be filtered on", shorten(p.tok.s),
+			p.table.resource)
 	}
 	p.next()
 	return f, nil
@@ -293,10 +295,11 @@ func (p *parser) prefix() (Expr, error) {
 	return e, nil
 }
 
-// plus catches what would otherwise quietly match nothing: a "+" written raw in a URL's query arrives as a blank.
+// plus catches a mistake that would otherwise silently match nothing: a "+" written raw in a URL's query arrives as a
+// space.
 func (p *parser) plus(f *Field) error {
 	if p.tok.kind == text && f.Path == "telephoneNumber" && strings.HasPrefix(p.tok.s, " ") {
-		return p.errorf(p.tok.pos+1, "a telephone number begins with \"+\", which a URL's query carries as %%2B")
+		return p.errorf(p.tok.pos+1, "a telephone number begins with \"+\"; write it as %%2B in a URL")
 	}
 	return nil
 }
@@ -316,12 +319,13 @@ func (p *parser) unexpected(want string) error {
 	case text:
 		got = "a string"
 	case unfinished:
-		return p.errorf(p.tok.pos, "the string that begins here has no closing quote (a quote inside a string is written twice)")
+		return p.errorf(p.tok.pos, "the string that begins here has no closing quote (write a quote inside a "+
+			"string twice)")
 	}
 	return p.errorf(p.tok.pos, "want %s, got %s", want, got)
 }
 
-// shorten keeps error messages small whatever was sent.
+// shorten keeps error messages short whatever was sent.
 func shorten(s string) string {
 	const most = 60
 	if len(s) <= most {
@@ -332,5 +336,6 @@ func shorten(s string) string {
 
 func (p *parser) errorf(offset int, format string, args ...any) error {
 	pos := utf8.RuneCountInString(p.text[:offset]) + 1
-	return fault.New(fault.Invalid, CodeInvalidFilter, "filter: position %d: %s", pos, fmt.Sprintf(format, args...)).At("filter")
+	return fault.New(fault.Invalid, CodeInvalidFilter, "filter: position %d: %s", pos,
+		fmt.Sprintf(format, args...)).At("filter")
 }

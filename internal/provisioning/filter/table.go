@@ -13,7 +13,7 @@ type Table struct {
 	fields   map[string]*Field
 }
 
-// Resource is the plural name of what the table describes, for messages.
+// Resource returns the plural name of the resource that the table describes, for messages.
 func (t *Table) Resource() string { return t.resource }
 
 // Field returns the field with the given path, or nil.
@@ -31,13 +31,16 @@ func (t *Table) Fields() []*Field {
 
 // The tables of the four resources that can be listed. Fields that are lists or numbers cannot be filtered on.
 var (
-	Accounts       = accountTable()
-	Numbers        = numberTable()
-	Requests       = newTable("requests for information", "id tenantId/lower accountName productContext operatorId status customerRelationship/status customerRelationship/comment serviceProvisioningStatus")
-	CivicAddresses = newTable("civic addresses", "id country houseNumber houseNumberSuffix preDirectional streetName streetSuffix postDirectional stateOrProvince countyOrDistrict cityOrTown cityOrTownAlias postalOrZipCode description companyName companyId defaultLocationId validationStatus tenantId partnerId latitude longitude")
+	Accounts = accountTable()
+	Numbers  = numberTable()
+	Requests = newTable("requests for information", "id tenantId/lower accountName productContext operatorId "+
+		"status customerRelationship/status customerRelationship/comment serviceProvisioningStatus")
+	CivicAddresses = newTable("civic addresses", "id country houseNumber houseNumberSuffix preDirectional streetName "+
+		"streetSuffix postDirectional stateOrProvince countyOrDistrict cityOrTown cityOrTownAlias postalOrZipCode "+
+		"description companyName companyId defaultLocationId validationStatus tenantId partnerId latitude longitude")
 )
 
-// newTable reads a list of paths; "/bool" and "/lower" at a path's end are its attributes.
+// newTable parses a list of paths; "/bool" and "/lower" at a path's end are its attributes.
 func newTable(resource string, paths string) *Table {
 	t := &Table{resource: resource, fields: map[string]*Field{}}
 	for path := range strings.FieldsSeq(paths) {
@@ -88,8 +91,9 @@ func numberTable() *Table {
 		at := "serviceDetails/" + s.String()
 		t.add(at + "/enabled/bool")
 		if tr.TenantBound {
-			for _, f := range []string{"assignmentStatus", "configuration/usage", "configuration/civicAddressId", "configuration/locationId",
-				"configuration/displayedCountryCode", "configuration/allowTenantAddressUpdate/bool"} {
+			for _, f := range []string{"assignmentStatus", "configuration/usage", "configuration/civicAddressId",
+				"configuration/locationId", "configuration/displayedCountryCode",
+				"configuration/allowTenantAddressUpdate/bool"} {
 				t.add(at + "/" + f)
 			}
 		}

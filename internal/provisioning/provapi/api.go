@@ -24,7 +24,7 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
-// Directory is what the API stands on: the operations of *directory.Directory that it calls.
+// Directory is the part of *directory.Directory that the API calls.
 type Directory interface {
 	Accounts(ctx context.Context, q directory.Query) (directory.Page[domain.Account], error)
 	Account(ctx context.Context, name string) (domain.Account, error)
@@ -38,47 +38,50 @@ type Directory interface {
 	DeleteNumbers(ctx context.Context, account string, ns []domain.E164, w directory.Write) (*directory.Result, error)
 	Requests(ctx context.Context, q directory.Query) (directory.Page[domain.RequestForInformation], error)
 	Request(ctx context.Context, tenantID string) (domain.RequestForInformation, error)
-	PatchRequest(ctx context.Context, tenantID string, p directory.RelationshipPatch, w directory.Write) (*directory.Result, error)
-	CivicAddresses(ctx context.Context, account string, q directory.Query) (directory.Page[directory.CivicAddress], error)
+	PatchRequest(ctx context.Context, tenantID string, p directory.RelationshipPatch,
+		w directory.Write) (*directory.Result, error)
+	CivicAddresses(ctx context.Context, account string,
+		q directory.Query) (directory.Page[directory.CivicAddress], error)
 	CivicAddress(ctx context.Context, account, id string) (directory.CivicAddress, error)
 	CapabilityPlans(ctx context.Context, account string, w directory.Write) (*directory.Result, error)
-	AvailableCapabilities(ctx context.Context, account string, ns []domain.E164, w directory.Write) (*directory.Result, error)
+	AvailableCapabilities(ctx context.Context, account string, ns []domain.E164,
+		w directory.Write) (*directory.Result, error)
 }
 
 var _ Directory = (*directory.Directory)(nil)
 
-// Authenticator finds out who asks from a request's Authorization headers: a stable id of the client, and the roles it
-// has. Its errors are faults of kind Unauthenticated or Unavailable.
+// Authenticator identifies the caller by a request's Authorization headers: it returns a stable id of the client and
+// the client's roles. Its errors are faults of kind Unauthenticated or Unavailable.
 type Authenticator interface {
 	Authenticate(ctx context.Context, authorization []string) (id string, roles []string, err error)
 }
 
-// Sources finds the address a request came from and tells whether it may use the API.
+// Sources determines the address a request came from and reports whether it may use the API.
 type Sources interface {
 	Of(r *http.Request) netip.Addr
 	Permits(a netip.Addr) bool
-	// TrustsPeer reports whether the connection's other end is a proxy whose forwarding headers are believed.
+	// TrustsPeer reports whether the connection's other end is a proxy whose forwarding headers are trusted.
 	TrustsPeer(r *http.Request) bool
 }
 
-// Limiter takes one request out of the rate limit: 0 if it may go on, else how long to wait.
+// Limiter counts one request against the rate limit. Allow returns 0 if the request may proceed, else how long to wait.
 type Limiter interface {
 	Allow(ctx context.Context) time.Duration
 }
 
-// Issuer is the embedded token issuer, whose paths are served beside the API's.
+// Issuer is the embedded token issuer, whose paths are served alongside the API's.
 type Issuer interface {
 	Serves(path string) bool
 	ServeFor(w http.ResponseWriter, r *http.Request, source netip.Addr, base string)
 }
 
-// Sealer makes texts that callers carry and hand back unchanged: page cursors.
+// Sealer seals texts that callers keep and send back unchanged: page cursors.
 type Sealer interface {
 	SealToken(purpose string, plain []byte) ([]byte, error)
 	OpenToken(purpose string, token []byte) ([]byte, error)
 }
 
-// Deps is what an API stands on. All but Issuer and Metrics are needed.
+// Deps are the dependencies of an API. All but Issuer and Metrics are required.
 type Deps struct {
 	Directory     Directory
 	Authenticator Authenticator
@@ -99,7 +102,7 @@ type API struct {
 	m    *metrics
 }
 
-// New builds an API. cfg is valid.
+// New returns an API. cfg must be valid.
 func New(cfg Config, deps Deps) (*API, error) {
 	m, err := newMetrics(deps.Metrics)
 	if err != nil {
@@ -109,9 +112,9 @@ func New(cfg Config, deps Deps) (*API, error) {
 	return &API{cfg: cfg, deps: deps, dir: deps.Directory, log: deps.Log, m: m}, nil
 }
 
-// Caller is who asks.
+// Caller identifies the caller of a request.
 type Caller struct {
-	ID    string // stable over time and different from everybody else's
+	ID    string // stable over time and unique
 	Roles []string
 }
 
@@ -119,32 +122,32 @@ func (c *Caller) may(role string) bool {
 	return slices.Contains(c.Roles, role) || slices.Contains(c.Roles, roleAdmin)
 }
 
-// mayAny reports whether there is an operation that the caller may do.
+// mayAny reports whether the caller may use any operation.
 func (c *Caller) mayAny() bool {
 	return slices.ContainsFunc([]string{roleRead, roleWrite, roleDelete}, c.may)
 }
 
 type trustedKey struct{}
 
-// Trusted marks a request's context as coming from caller, who was authenticated otherwise: by the permissions of a Unix
-// socket. Token, source list and rate limit do not apply to it; roles do.
+// Trusted marks a request's context as coming from caller, who was authenticated by other means: the permissions of a
+// Unix socket. Token, source list and rate limit do not apply to it; roles do.
 func Trusted(ctx context.Context, caller Caller) context.Context {
 	return context.WithValue(ctx, trustedKey{}, &caller)
 }
 
-// Bounds that are not configurable.
+// Limits that are not configurable.
 const (
 	maxURIBytes    = 8 << 10
-	maxHeaderBytes = 32 << 10 // of all headers; a token takes up to 16 KiB of it
+	maxHeaderBytes = 32 << 10 // all headers together; a token takes up to 16 KiB of it
 
-	// wholeAccount is the time for deleting an account with its numbers: one transaction, however many they are (some
-	// 100,000 a second).
+	// wholeAccount is the time limit for deleting an account with its numbers: one transaction, however many there are
+	// (about 100,000 a second).
 	wholeAccount = 5 * time.Minute
-	writeGrace   = 30 * time.Second // for the caller to take the answer
+	writeGrace   = 30 * time.Second // for the caller to read the answer
 )
 
-// NewServer returns an HTTP server for the API with bounds on headers and on how slowly a client may send and read. The
-// caller sets TLS, and serves it on its listener.
+// NewServer returns an HTTP server for the API with limits on the size of headers and on how slowly a client may send
+// and read. The caller sets TLS and serves it on its listener.
 func (a *API) NewServer() *http.Server {
 	return &http.Server{
 		Handler:           a,
@@ -157,7 +160,7 @@ func (a *API) NewServer() *http.Server {
 	}
 }
 
-// call is one request on its way.
+// call is one request in progress.
 type call struct {
 	r         *http.Request
 	requestID string
@@ -172,18 +175,18 @@ type call struct {
 	once      *directory.Once // nil unless the request is repeatable; Render is not set
 }
 
-// response is an answer on its way.
+// response is an answer before it is written.
 type response struct {
 	status int
 	header http.Header
 	body   []byte
-	fault  *fault.Error // what the log says; nil for success
+	fault  *fault.Error // for the log; nil on success
 }
 
 func jsonResponse(status int, v any) *response {
 	body, err := encode(v)
 	if err != nil {
-		panic(fmt.Sprintf("provapi: render %T: %v", v, err)) // our own types: a programmer's mistake
+		panic(fmt.Sprintf("provapi: render %T: %v", v, err)) // our own types: a programming error
 	}
 	return &response{status: status, header: http.Header{"Content-Type": {"application/json"}}, body: body}
 }
@@ -200,7 +203,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	res := a.answer(w, c)
 	res.header.Set("Cache-Control", "no-store")
-	// The contract's id is a UUID: another is taken, and stands in the log, but does not come back.
+	// The contract's id is a UUID. Any other id is accepted and logged, but not echoed.
 	if id := r.Header.Get("x-ms-client-request-id"); domain.IsGUID(id) {
 		res.header.Set("x-ms-client-request-id", id)
 	}
@@ -215,7 +218,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.record(c, res, time.Since(start), werr)
 }
 
-// answer handles the request and recovers from a panic in doing so.
+// answer handles the request and recovers from a panic.
 func (a *API) answer(w http.ResponseWriter, c *call) (res *response) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -223,7 +226,7 @@ func (a *API) answer(w http.ResponseWriter, c *call) (res *response) {
 				panic(p)
 			}
 			a.m.panics.Inc()
-			// The stack has no argument values in it that could be a number or a secret.
+			// The stack contains no argument values that could be a number or a secret.
 			err := fault.Wrap(fmt.Errorf("panic: %v\n%s", p, debug.Stack()), "handle a request")
 			res = answerFault(c, err)
 		}
@@ -238,14 +241,14 @@ func (a *API) answer(w http.ResponseWriter, c *call) (res *response) {
 func (a *API) fail(c *call, err error) *response {
 	res := answerFault(c, err)
 	if res.status == http.StatusMethodNotAllowed {
-		_, _, allow, _ := find(c.r.Method, c.r.URL.EscapedPath()) // failed the same way before
+		_, _, allow, _ := find(c.r.Method, c.r.URL.EscapedPath()) // fails as it did before
 		res.header.Set("Allow", strings.Join(allow, ", "))
 	}
 	return res
 }
 
-// handle goes through the gates in order: address, identity, any role at all, rate, path, role, then the request itself.
-// Who is not let in learns nothing of what exists, and does not spend the limit of those who are.
+// handle passes the gates in order: address, identity, any role at all, rate limit, path, role, then the request
+// itself. Unauthenticated callers learn nothing about existing resources and do not use up the rate limit.
 func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 	if trusted, ok := c.r.Context().Value(trustedKey{}).(*Caller); ok {
 		c.caller, c.kind = trusted, "administrator"
@@ -254,7 +257,8 @@ func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 			return nil, err
 		}
 		if len(c.r.RequestURI) > maxURIBytes {
-			return nil, fault.New(fault.Invalid, CodeURITooLong, "the request's URI has more than %d bytes", maxURIBytes)
+			return nil, fault.New(fault.Invalid, CodeURITooLong,
+				"the request URI is longer than %d bytes; shorten the filter", maxURIBytes)
 		}
 		id, roles, err := a.deps.Authenticator.Authenticate(c.r.Context(), c.r.Header.Values("Authorization"))
 		if err != nil {
@@ -262,11 +266,13 @@ func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 		}
 		c.caller = &Caller{id, roles}
 		if !c.caller.mayAny() {
-			return nil, fault.New(fault.Forbidden, CodeMissingRole, "the token has none of the roles %s, %s, %s and %s", roleAdmin, roleRead, roleWrite, roleDelete)
+			return nil, fault.New(fault.Forbidden, CodeMissingRole, "the token has none of the roles %s, %s, %s "+
+				"and %s; have one of them granted", roleAdmin, roleRead, roleWrite, roleDelete)
 		}
 		if wait := a.deps.Limiter.Allow(c.r.Context()); wait > 0 {
 			return nil, fault.New(fault.Limited, CodeTooManyRequests,
-				"more than %d requests a minute over all clients; wait as long as Retry-After says (a batch of 100 numbers counts once)", a.cfg.RequestsPerMinute).After(wait)
+				"rate limit of %d requests a minute over all clients exceeded; wait for the time in Retry-After "+
+					"(a batch of 100 numbers counts as one request)", a.cfg.RequestsPerMinute).After(wait)
 		}
 	}
 	op, vars, _, err := find(c.r.Method, c.r.URL.EscapedPath())
@@ -275,7 +281,8 @@ func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 	}
 	c.op, c.vars = op, vars
 	if !c.caller.may(op.role) {
-		return nil, fault.New(fault.Forbidden, CodeMissingRole, "this operation needs the role %s or %s, which the token does not have", op.role, roleAdmin)
+		return nil, fault.New(fault.Forbidden, CodeMissingRole, "this operation needs the role %s or %s, which the "+
+			"token lacks; have it granted", op.role, roleAdmin)
 	}
 	if err := c.readQuery(); err != nil {
 		return nil, err
@@ -295,7 +302,8 @@ func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 	limit := a.cfg.RequestTimeout
 	if c.query["deleteNumbers"] == "true" && limit < wholeAccount {
 		limit = wholeAccount
-		// The connection must last as long. Where the writer cannot say so (a test's recorder) there is no deadline either.
+		// The connection must stay open as long. A writer that does not support deadlines (a test's recorder) has none
+		// to extend.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit + writeGrace))
 	}
 	ctx, cancel := context.WithTimeout(c.r.Context(), limit)
@@ -308,10 +316,11 @@ func (a *API) permitted(c *call) error {
 	if a.deps.Sources.Permits(c.source) {
 		return nil
 	}
-	return fault.New(fault.Forbidden, CodeSourceNotAllowed, "requests from %v are not allowed here; ask the operator to add the address to the allow-list", c.source)
+	return fault.New(fault.Forbidden, CodeSourceNotAllowed, "requests from %v are not allowed; ask the operator "+
+		"to add the address to the allow-list", c.source)
 }
 
-// base is the absolute URL that paths are appended to.
+// base returns the absolute URL that paths are appended to.
 func (a *API) base(r *http.Request) string {
 	if a.cfg.PublicURL != "" {
 		return a.cfg.PublicURL
@@ -339,11 +348,11 @@ func lastOf(values []string) string {
 
 func newRequestID() string {
 	b := make([]byte, 16)
-	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
+	_, _ = rand.Read(b) // never fails: crypto/rand crashes the process instead
 	return hex.EncodeToString(b)
 }
 
-// record writes the access log and the metrics. The path is not logged as sent: it may hold a telephone number.
+// record writes the access log and the metrics. The path is not logged as sent: it may contain a telephone number.
 func (a *API) record(c *call, res *response, took time.Duration, werr error) {
 	op := "none"
 	if c.op != nil {
@@ -392,10 +401,10 @@ func (c *call) from() string {
 	case c.r.Context().Value(trustedKey{}) != nil:
 		return "socket"
 	}
-	return "unknown" // X-Forwarded-For cannot be read
+	return "unknown" // malformed X-Forwarded-For
 }
 
-// clip bounds what strangers can put into the log.
+// clip limits how much text from a caller goes into logs and messages.
 func clip(s string) string {
 	const most = 100
 	if len(s) > most {
@@ -404,7 +413,7 @@ func clip(s string) string {
 	return s
 }
 
-// encode writes JSON as the contract's examples have it: no HTML escaping, no trailing newline.
+// encode returns v as JSON in the form of the contract's examples: no HTML escaping, no trailing newline.
 func encode(v any) ([]byte, error) {
 	var b strings.Builder
 	e := json.NewEncoder(&b)

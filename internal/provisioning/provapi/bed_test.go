@@ -55,7 +55,7 @@ type bed struct {
 	tokens  map[auth.Role]string
 }
 
-// options change what a bed is made of.
+// options change the parts of a bed.
 type options struct {
 	config  func(*provapi.Config)
 	sources auth.SourcesConfig
@@ -103,8 +103,10 @@ func newBed(t testing.TB, d *db.DB, o options) *bed {
 	if len(problems) > 0 {
 		t.Fatal(errors.Join(problems...))
 	}
-	b := &bed{t: t, dir: dir, auth: s.Auth(), issuer: issuer, clients: clients, keyring: ring, limiter: &switchLimiter{}, log: log, tokens: map[auth.Role]string{}}
-	apiDeps := provapi.Deps{Directory: dir, Authenticator: v, Sources: sources, Limiter: b.limiter, Issuer: issuer, Sealer: ring, Log: logger}
+	b := &bed{t: t, dir: dir, auth: s.Auth(), issuer: issuer, clients: clients, keyring: ring,
+		limiter: &switchLimiter{}, log: log, tokens: map[auth.Role]string{}}
+	apiDeps := provapi.Deps{Directory: dir, Authenticator: v, Sources: sources, Limiter: b.limiter, Issuer: issuer,
+		Sealer: ring, Log: logger}
 	if o.deps != nil {
 		o.deps(&apiDeps)
 	}
@@ -172,14 +174,14 @@ type exchange struct {
 // header is a request header given to do; "!Name" leaves one out that do would set.
 type header map[string]string
 
-// do sends a request as the Admin, unless the headers say otherwise, and checks the answer against both documents. A path
-// without api-version gets it.
+// do sends a request as the Admin, unless the headers say otherwise, and checks the answer against both documents. A
+// path without api-version gets it.
 func (b *bed) do(method, target, body string, headers ...header) *exchange {
 	b.t.Helper()
 	return b.send(true, method, target, body, headers...)
 }
 
-// raw sends a request as it is.
+// raw sends a request unchanged.
 func (b *bed) raw(method, target, body string, headers ...header) *exchange {
 	b.t.Helper()
 	return b.send(false, method, target, body, headers...)
@@ -254,7 +256,7 @@ func (e *exchange) object() map[string]any {
 	e.t.Helper()
 	var v map[string]any
 	if err := json.Unmarshal(e.body, &v); err != nil {
-		e.t.Fatalf("%s %s answered %d with a body that is no object: %q", e.method, e.target, e.status, e.body)
+		e.t.Fatalf("%s %s answered %d with a body that is not an object: %q", e.method, e.target, e.status, e.body)
 	}
 	return v
 }
@@ -283,7 +285,7 @@ func (e *exchange) next() string {
 	return u.RequestURI()
 }
 
-// The documents everything is validated against.
+// The documents that everything is validated against.
 
 const sharedSpecs = "../../../../shared/specs/"
 
@@ -359,7 +361,8 @@ func validateResponse(t testing.TB, r *http.Request, e *exchange) {
 	if e.status >= 400 && r.Method != http.MethodHead {
 		er := e.error()
 		if er.Code == "" || er.Message == "" || e.header.Get("x-ms-error-code") != er.Code {
-			t.Errorf("%s %s: error answer %d has code %q in the body, %q in x-ms-error-code, message %q", e.method, e.target, e.status, er.Code, e.header.Get("x-ms-error-code"), er.Message)
+			t.Errorf("%s %s: error answer %d has code %q in the body, %q in x-ms-error-code, message %q", e.method,
+				e.target, e.status, er.Code, e.header.Get("x-ms-error-code"), er.Message)
 		}
 		seen.code(er.Code, e.status)
 		for _, d := range er.Details {
@@ -378,8 +381,9 @@ func validateResponse(t testing.TB, r *http.Request, e *exchange) {
 			continue // 304 is RFC 9110's, and has no body
 		}
 		in := &openapi3filter.ResponseValidationInput{
-			RequestValidationInput: &openapi3filter.RequestValidationInput{Request: r, PathParams: params, Route: route},
-			Status:                 e.status, Header: e.header,
+			RequestValidationInput: &openapi3filter.RequestValidationInput{Request: r,
+				PathParams: params, Route: route},
+			Status: e.status, Header: e.header,
 			Options: &openapi3filter.Options{IncludeResponseStatus: true, MultiError: true},
 		}
 		in.SetBodyBytes(e.body)
@@ -390,13 +394,14 @@ func validateResponse(t testing.TB, r *http.Request, e *exchange) {
 			t.Errorf("%s %s: 204 with a body", e.method, e.target)
 		}
 		if err := openapi3filter.ValidateResponse(t.Context(), in); err != nil {
-			t.Errorf("%s %s: the answer %d does not fit the %s document: %v\n%s", e.method, e.target, e.status, d.name, err, e.body)
+			t.Errorf("%s %s: the answer %d does not fit the %s document: %v\n%s", e.method, e.target, e.status,
+				d.name, err, e.body)
 		}
 	}
 }
 
-// validateRequest checks that a request which must succeed is one the documents allow, so that the tests speak the
-// contract and not just what the code takes.
+// validateRequest checks that a request which must succeed is one that the documents allow, so that the tests follow
+// the contract and not just what the code accepts.
 func validateRequest(t testing.TB, method, target, body string, h header) {
 	t.Helper()
 	for _, d := range documents() {
@@ -416,7 +421,8 @@ func validateRequest(t testing.TB, method, target, body string, h header) {
 		}
 		err := openapi3filter.ValidateRequest(t.Context(), &openapi3filter.RequestValidationInput{
 			Request: r, PathParams: params, Route: route,
-			Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, MultiError: true},
+			Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc,
+				MultiError: true},
 		})
 		if err != nil {
 			t.Errorf("%s %s: the request does not fit the %s document: %v", method, target, d.name, err)
@@ -434,7 +440,8 @@ type exercised struct {
 	mu       sync.Mutex
 	statuses map[string]map[int]bool
 	codes    map[string]map[int]bool // statuses by code
-	outage   bool                    // PostgreSQL was there to be taken away: without it some statuses are not exercised
+	// PostgreSQL was available to be stopped: without it some statuses are not exercised
+	outage bool
 }
 
 func (x *exercised) status(op string, status int) {
@@ -462,8 +469,9 @@ const coverageFile = "../../../docs/verification.md"
 func TestMain(m *testing.M) {
 	flag.Parse()
 	code := m.Run()
-	whole := flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" && flag.Lookup("test.list").Value.String() == "" &&
-		flag.Lookup("test.fuzz").Value.String() == "" && !testing.Short()
+	whole := flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" &&
+		flag.Lookup("test.list").Value.String() == "" && flag.Lookup("test.fuzz").Value.String() == "" &&
+		!testing.Short()
 	if code == 0 && whole && seen.outage {
 		if err := errors.Join(checkCodes(), checkCoverage()); err != nil {
 			fmt.Println("FAIL:", err)
@@ -473,8 +481,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// The table stands between these two lines.
-const coverageBegin, coverageEnd = "<!-- operations: made by go test ./internal/provisioning/provapi -update -->\n", "<!-- end of operations -->\n"
+// The table is between these two lines.
+const coverageBegin, coverageEnd = "<!-- operations: made by go test ./internal/provisioning/provapi -update -->\n",
+	"<!-- end of operations -->\n"
 
 // checkCoverage compares what was exercised with the table in docs, or writes it.
 func checkCoverage() error {
@@ -486,7 +495,8 @@ func checkCoverage() error {
 	})
 	for _, o := range ops {
 		statuses := slices.Sorted(maps.Keys(seen.statuses[o.op.OperationID]))
-		fmt.Fprintf(&b, "| `%s` | %s `%s` | %s |\n", o.op.OperationID, o.method, o.path, strings.Trim(fmt.Sprint(statuses), "[]"))
+		fmt.Fprintf(&b, "| `%s` | %s `%s` | %s |\n", o.op.OperationID, o.method, o.path,
+			strings.Trim(fmt.Sprint(statuses), "[]"))
 	}
 	fmt.Fprintf(&b, "\nError codes exercised: %d.\n", len(seen.codes))
 	page, err := os.ReadFile(coverageFile)
@@ -497,11 +507,13 @@ func checkCoverage() error {
 	have, after, ok2 := strings.Cut(rest, coverageEnd)
 	switch {
 	case !ok || !ok2:
-		return fmt.Errorf("%s has no place for the table: want the lines %q and %q", coverageFile, coverageBegin, coverageEnd)
+		return fmt.Errorf("%s has no place for the table: want the lines %q and %q", coverageFile,
+			coverageBegin, coverageEnd)
 	case *update:
 		return os.WriteFile(coverageFile, []byte(before+coverageBegin+b.String()+coverageEnd+after), 0o644)
 	case have != b.String():
-		return fmt.Errorf("%s is not what the tests exercised; run go test ./internal/provisioning/provapi -update\n%s", coverageFile, b.String())
+		return fmt.Errorf("%s is not what the tests exercised; run go test ./internal/provisioning/provapi "+
+			"-update\n%s", coverageFile, b.String())
 	}
 	return nil
 }
@@ -523,7 +535,8 @@ func account(name string, services ...string) string {
 }
 
 func number(acc, num, service string) string {
-	return `{"telephoneNumber":"` + num + `","accountName":"` + acc + `","serviceDetails":{"` + service + `":{"enabled":true}}}`
+	return `{"telephoneNumber":"` + num + `","accountName":"` + acc + `","serviceDetails":{"` + service +
+		`":{"enabled":true}}}`
 }
 
 func batchOf(items ...string) string { return `{"numbers":[` + strings.Join(items, ",") + `]}` }
@@ -533,16 +546,25 @@ func (b *bed) seed() {
 	b.t.Helper()
 	at := time.Date(2024, 1, 18, 7, 58, 49, 570_000_000, time.UTC)
 	err := errors.Join(
-		b.dir.SaveRequest(b.t.Context(), domain.RequestForInformation{ID: "214b3a0e-fb7c-481f-9f38-fcb7eab5fad3", TenantID: tenant, OperatorID: "75f9fed4-d8e9-4c90-bc28-523cfdb83244",
+		b.dir.SaveRequest(b.t.Context(), domain.RequestForInformation{ID: "214b3a0e-fb7c-481f-9f38-fcb7eab5fad3",
+			TenantID: tenant, OperatorID: "75f9fed4-d8e9-4c90-bc28-523cfdb83244",
 			Status: "active", ConsentedOn: at, LastModifiedOn: at, ConsentedCountries: []string{"US", "UK"},
-			Contacts: []domain.Contact{{FullName: "John Smith", Email: "johnsmith@commsgw.operator.com", TelephoneNumber: "+15105850321", CompanyName: "operator", CompanySize: "L1_U1"}},
-			State:    domain.ProvisioningState{Status: domain.SyncSynced}}),
-		b.dir.SaveCivicAddresses(b.t.Context(), tenant, []domain.CivicAddress{{ID: "ebfee340-a791-11ed-9bfa-ed8bb5c41be4", Country: "US", HouseNumber: "11600", StreetName: "Sunrise Valley",
-			StateOrProvince: "VA", CityOrTown: "Reston", PostalOrZipCode: "20191", CompanyName: "contoso", DefaultLocationID: "653c9fed-f8a7-4a6c-917b-b5b1ad4d45f7",
-			ValidationStatus: "validated", TenantID: tenant,
-			Locations: []domain.Location{{ID: "653c9fed-f8a7-4a6c-917b-b5b1ad4d45f7", CivicAddressID: "ebfee340-a791-11ed-9bfa-ed8bb5c41be4", IsDefault: true, Description: "911"}}}}),
-		b.dir.SaveCapabilityPlans(b.t.Context(), tenant, []domain.CapabilityPlan{{Name: "capability-plan", OfferTypes: []string{"Calling"}, Usage: "CallingUserAssignment",
-			MandatoryCapabilities: []string{"UserAssignment"}, ChoosableCapabilities: []string{"UserAssignment"}, SupportsTollFree: true}}),
+			Contacts: []domain.Contact{{FullName: "John Smith", Email: "johnsmith@commsgw.operator.com",
+				TelephoneNumber: "+15105850321", CompanyName: "operator", CompanySize: "L1_U1"}},
+			State: domain.ProvisioningState{Status: domain.SyncSynced}}),
+		b.dir.SaveCivicAddresses(b.t.Context(), tenant,
+			[]domain.CivicAddress{{ID: "ebfee340-a791-11ed-9bfa-ed8bb5c41be4", Country: "US", HouseNumber: "11600",
+				StreetName:      "Sunrise Valley",
+				StateOrProvince: "VA", CityOrTown: "Reston", PostalOrZipCode: "20191", CompanyName: "contoso",
+				DefaultLocationID: "653c9fed-f8a7-4a6c-917b-b5b1ad4d45f7",
+				ValidationStatus:  "validated", TenantID: tenant,
+				Locations: []domain.Location{{ID: "653c9fed-f8a7-4a6c-917b-b5b1ad4d45f7",
+					CivicAddressID: "ebfee340-a791-11ed-9bfa-ed8bb5c41be4", IsDefault: true, Description: "911"}}}}),
+		b.dir.SaveCapabilityPlans(b.t.Context(), tenant,
+			[]domain.CapabilityPlan{{Name: "capability-plan", OfferTypes: []string{"Calling"},
+				Usage:                 "CallingUserAssignment",
+				MandatoryCapabilities: []string{"UserAssignment"}, ChoosableCapabilities: []string{"UserAssignment"},
+				SupportsTollFree: true}}),
 	)
 	if err != nil {
 		b.t.Fatal(err)

@@ -9,19 +9,19 @@ import (
 
 // Config is the Provisioning API's part of the configuration.
 type Config struct {
-	// PublicURL is the URL under which callers see the API, e.g. https://provapi.example.com. Default empty: taken from each
-	// request. It begins the nextLink of listings and the embedded issuer's discovery document; set it behind a proxy that
-	// is not in trustedProxies.
+	// PublicURL is the URL under which callers reach the API, e.g. https://provapi.example.com. Default empty: taken
+	// from each request. It is the prefix of nextLink in listings and of the URLs in the embedded issuer's discovery
+	// document; set it behind a proxy that is not in trustedProxies.
 	PublicURL string `yaml:"publicUrl"`
-	// RequestsPerMinute is the rate limit over all clients together, shared by all nodes; a batch counts once. Number, 1 to
-	// 1000000; default 100. Who exceeds it gets 429 with Retry-After.
+	// RequestsPerMinute is the rate limit of all clients together, shared by all nodes; a batch counts as one request.
+	// Number, 1 to 1000000; default 100. Requests above it are answered 429 with Retry-After.
 	RequestsPerMinute int `yaml:"requestsPerMinute"`
-	// MaxBodyBytes bounds a request's body. Bytes, 64 KiB to 64 MiB; default 1048576. Larger ones are answered 413. A batch of
-	// 100 numbers with every field set needs about 200 KiB.
+	// MaxBodyBytes is the maximum size of a request body. Bytes, 64 KiB to 64 MiB; default 1048576. Larger bodies are
+	// answered 413. A batch of 100 numbers with every field set needs about 200 KiB.
 	MaxBodyBytes int64 `yaml:"maxBodyBytes"`
-	// RequestTimeout is how long a request may take. Duration, 1s to 5m; default 10s. What takes longer is answered 503; a
-	// write is then either done or not, which repeatability headers let the caller find out. Deleting an account together
-	// with its numbers may take 5m in any case.
+	// RequestTimeout is the maximum duration of a request. Duration, 1s to 5m; default 10s. A request that takes longer
+	// is answered 503; a write may then have been made or not: repeating it with its repeatability headers shows which.
+	// Deleting an account together with its numbers may always take 5m.
 	RequestTimeout time.Duration `yaml:"requestTimeout"`
 }
 
@@ -37,8 +37,9 @@ func (c *Config) Validate() []error {
 		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", format, args...).At(target))
 	}
 	if c.PublicURL != "" {
-		if u, err := url.Parse(c.PublicURL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "" {
-			bad("publicUrl", "%q is no absolute URL; write e.g. https://provapi.example.com", c.PublicURL)
+		if u, err := url.Parse(c.PublicURL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" ||
+			u.RawQuery != "" || u.Fragment != "" {
+			bad("publicUrl", "%q is not an absolute URL; write e.g. https://provapi.example.com", c.PublicURL)
 		}
 	}
 	if c.RequestsPerMinute < 1 || c.RequestsPerMinute > 1_000_000 {

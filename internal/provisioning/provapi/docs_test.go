@@ -44,17 +44,19 @@ func documentedCodes() (here, elsewhere map[string]int, err error) {
 	return here, elsewhere, nil
 }
 
-// TestErrorCodesAreDocumented: the page lists exactly the codes there are in the packages that make them.
+// TestErrorCodesAreDocumented: the page lists exactly the codes that the packages declare.
 func TestErrorCodesAreDocumented(t *testing.T) {
 	here, elsewhere, err := documentedCodes()
 	if err != nil {
 		t.Fatal(err)
 	}
 	inCode := map[string]string{}
-	for _, dir := range []string{".", "../directory", "../filter", "../../platform/auth", "../../platform/db", "../../domain/strictjson"} {
+	for _, dir := range []string{".", "../directory", "../filter", "../../platform/auth", "../../platform/db",
+		"../../domain/strictjson"} {
 		for name, value := range codeConstants(t, dir) {
 			if other, ok := inCode[value]; ok {
-				t.Errorf("code %s is declared by %s and by %s/%s: two mistakes must not share a code", value, other, dir, name)
+				t.Errorf("code %s is declared by %s and by %s/%s: two mistakes must not share a code", value,
+					other, dir, name)
 			}
 			inCode[value] = dir + "/" + name
 		}
@@ -72,7 +74,7 @@ func TestErrorCodesAreDocumented(t *testing.T) {
 	for _, m := range []map[string]int{here, elsewhere} {
 		for code := range m {
 			if inCode[code] == "" {
-				t.Errorf("%s lists %s, which no package makes", errorsFile, code)
+				t.Errorf("%s lists %s, which no package declares", errorsFile, code)
 			}
 		}
 	}
@@ -115,7 +117,7 @@ func codeConstants(t *testing.T, dir string) map[string]string {
 	return out
 }
 
-// checkCodes compares what all tests saw with the page: every code was provoked, with the status it is listed with.
+// checkCodes compares what all tests saw with the page: every code was provoked, with the status that the page lists.
 func checkCodes() error {
 	here, _, err := documentedCodes()
 	if err != nil {
@@ -134,7 +136,7 @@ func checkCodes() error {
 	return nil
 }
 
-// TestFilterFieldsAreDocumented keeps the guide's list of fields.
+// TestFilterFieldsAreDocumented checks the guide's list of fields.
 func TestFilterFieldsAreDocumented(t *testing.T) {
 	const guide = "../../../docs/provisioning-api.md"
 	raw, err := os.ReadFile(guide)

@@ -16,20 +16,20 @@ import (
 // The error codes of this package, as they appear in error.code and x-ms-error-code. docs/provisioning-errors.md lists
 // them for callers, with strictjson's, the directory's, the filter's and those of token checking.
 const (
-	// The request line (400 where not said otherwise).
+	// The request line and headers (400 unless noted otherwise).
 
 	CodeMissingAPIVersion     = "MissingApiVersionParameter"     // no api-version
-	CodeUnsupportedAPIVersion = "UnsupportedApiVersionValue"     // one that is not served here; the message lists those that are
+	CodeUnsupportedAPIVersion = "UnsupportedApiVersionValue"     // not supported; the message lists those that are
 	CodeUnknownParameter      = "UnknownQueryParameter"          // a query parameter that the operation does not have
-	CodeInvalidParameter      = "InvalidQueryParameterValue"     // not a number, out of range, not true or false, or given twice
+	CodeInvalidParameter      = "InvalidQueryParameterValue"     // not a number, out of range, no boolean, or repeated
 	CodeInvalidContinuation   = "InvalidContinuation"            // a nextLink that was changed, or is another listing's
 	CodeResourceNotFound      = "ResourceNotFound"               // 404: no such path
 	CodeMethodNotAllowed      = "UnsupportedHttpVerb"            // 405: the path exists and has other methods
 	CodeURITooLong            = "RequestUriTooLong"              // 414
-	CodeInvalidURI            = "InvalidUri"                     // broken percent-encoding
+	CodeInvalidURI            = "InvalidUri"                     // invalid percent-encoding
 	CodeNumberMismatch        = "TelephoneNumberMismatch"        // telephoneNumber in the body differs from the path's
-	CodeInvalidHeader         = "InvalidHeaderValue"             // a header of the contract that cannot be read
-	CodeConditionUnsupported  = "ConditionalHeadersNotSupported" // If-Match and the like on an operation that has no ETag
+	CodeInvalidHeader         = "InvalidHeaderValue"             // a header of the contract that cannot be parsed
+	CodeConditionUnsupported  = "ConditionalHeadersNotSupported" // If-Match and the like where there is no ETag
 	CodeUnsupportedMediaType  = "UnsupportedMediaType"           // 415: the body's type or encoding
 	CodeBodyTooLarge          = "RequestBodyTooLarge"            // 413
 
@@ -38,19 +38,19 @@ const (
 	CodeMissingBody    = "MissingRequestBody"    // the operation needs a body
 	CodeUnexpectedBody = "UnexpectedRequestBody" // the operation takes none
 
-	// Who asks, and how often.
+	// The caller, and the rate limit.
 
-	CodeMissingRole      = "MissingRole"             // 403: the token lacks the role that the message names, or has none
+	CodeMissingRole      = "MissingRole"             // 403: the token lacks the role named in the message
 	CodeSourceNotAllowed = "SourceAddressNotAllowed" // 403: the source address is not on the allow-list
 	CodeTooManyRequests  = "TooManyRequests"         // 429, with Retry-After
 
-	// Ours.
+	// Faults on our side.
 
 	CodeInternal = "InternalError"   // 500; the message names the request id to look for in the log
-	CodeTimeout  = "RequestTimedOut" // 503: it took too long; a write may or may not have happened
+	CodeTimeout  = "RequestTimedOut" // 503: a write may or may not have been made
 )
 
-// statusOf is the one mapping from faults to HTTP statuses.
+// statusOf returns the HTTP status of a fault. It is the only such mapping.
 func statusOf(f *fault.Error) int {
 	switch f.Code {
 	case CodeMethodNotAllowed:
@@ -61,10 +61,15 @@ func statusOf(f *fault.Error) int {
 		return http.StatusUnsupportedMediaType
 	}
 	return cmp.Or(map[fault.Kind]int{
-		fault.Invalid: http.StatusBadRequest, fault.Unauthenticated: http.StatusUnauthorized, fault.Forbidden: http.StatusForbidden,
-		fault.NotFound: http.StatusNotFound, fault.Conflict: http.StatusConflict, fault.Precondition: http.StatusPreconditionFailed,
-		fault.TooLarge: http.StatusRequestEntityTooLarge, fault.Limited: http.StatusTooManyRequests,
-		fault.Unavailable: http.StatusServiceUnavailable,
+		fault.Invalid:         http.StatusBadRequest,
+		fault.Unauthenticated: http.StatusUnauthorized,
+		fault.Forbidden:       http.StatusForbidden,
+		fault.NotFound:        http.StatusNotFound,
+		fault.Conflict:        http.StatusConflict,
+		fault.Precondition:    http.StatusPreconditionFailed,
+		fault.TooLarge:        http.StatusRequestEntityTooLarge,
+		fault.Limited:         http.StatusTooManyRequests,
+		fault.Unavailable:     http.StatusServiceUnavailable,
 	}[f.Kind], http.StatusInternalServerError)
 }
 
@@ -84,20 +89,22 @@ func errorOf(f *fault.Error) errorJSON {
 	return e
 }
 
-// defaultRetry is Retry-After where nothing better is known.
+// defaultRetry is the Retry-After of faults that do not carry one.
 const defaultRetry = 5 * time.Second
 
 // answerFault renders an error.
 func answerFault(c *call, err error) *response {
 	f := fault.As(err)
 	if f.Kind == fault.Internal && errors.Is(err, context.DeadlineExceeded) {
-		f = fault.New(fault.Unavailable, CodeTimeout, "the request took too long; repeat it with the same repeatability headers to learn whether it was done").Because(err)
+		f = fault.New(fault.Unavailable, CodeTimeout, "the request timed out; repeat it with the same "+
+			"repeatability headers to learn whether it was done").Because(err)
 	}
 	status := statusOf(f)
 	e := errorOf(f)
 	if status == http.StatusInternalServerError {
-		// Whatever it says of itself, the caller learns where to look and no more.
-		e = errorJSON{Code: CodeInternal, Message: "the request failed for a fault on this side; the operator finds it in the log as request " + c.requestID}
+		// The caller is told where to look, not what failed.
+		e = errorJSON{Code: CodeInternal, Message: "internal error; the operator finds it in the log under the " +
+			"request id " + c.requestID}
 	}
 	r := jsonResponse(status, struct {
 		Error errorJSON `json:"error"`
@@ -126,7 +133,7 @@ func answerFault(c *call, err error) *response {
 	return r
 }
 
-// challenge is RFC 6750 §3: without a token no error is named.
+// challenge returns the WWW-Authenticate header (RFC 6750 §3). It names no error if there was no token.
 func challenge(f *fault.Error) string {
 	const realm = `Bearer realm="provisioning"`
 	if f.Code == "MissingAuthenticationToken" {

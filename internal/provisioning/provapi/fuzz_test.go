@@ -28,28 +28,38 @@ func digestOf(n *strictjson.Node) [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// FuzzBody: reading a body never fails but with a fault of ours, agrees with encoding/json on what JSON is, and what was
-// read and rendered is read again as the same thing.
+// FuzzBody: reading a body fails only with a fault of ours, agrees with encoding/json on what JSON is, and what was
+// read and rendered reads back as the same thing.
 func FuzzBody(f *testing.F) {
 	for _, s := range []string{
-		`{"name":"acme","correlationId":"x","serviceDetails":{"teamsTenantId":"a7f4bd5c-cc01-40f4-8baa-2b6bdb272b8a","teamsDirectRouting":{"enabled":true,"syncEnabled":false,"configuration":{"callScreening":true,"subdomain":"a","subdomainTokens":{"region1Token":"1","region2Token":"2"}}}}}`,
-		`{"telephoneNumber":"+14255550142","accountName":"acme","serviceDetails":{"teamsOperatorConnect":{"enabled":true,"assignmentStatus":"assigned","configuration":{"usage":"u","choosableCapabilities":["a"],"additionalUsages":[],"allowTenantAddressUpdate":true}}},"configuration":{"customSipHeader":"h"}}`,
-		`{"numbers":[{"telephoneNumber":"+14255550142"},7,{}]}`, `{"customerRelationship":{"status":null,"comment":"c"}}`, `{"customerRelationship":null}`,
-		`{"a":1,"a":2}`, `[1,]`, `{"a":}`, `{"a":"\u0000"}`, `{"a":"\ud800"}`, "{} {}", `{"a":[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]}`, `{"n":1e999,"m":-0}`, "",
+		`{"name":"acme","correlationId":"x","serviceDetails":{"teamsTenantId":"a7f4bd5c-cc01-40f4-8baa-2b6bdb272b8a",` +
+			`"teamsDirectRouting":{"enabled":true,"syncEnabled":false,"configuration":{"callScreening":true,` +
+			`"subdomain":"a","subdomainTokens":{"region1Token":"1","region2Token":"2"}}}}}`,
+		`{"telephoneNumber":"+14255550142","accountName":"acme","serviceDetails":{"teamsOperatorConnect":` +
+			`{"enabled":true,"assignmentStatus":"assigned","configuration":{"usage":"u",` +
+			`"choosableCapabilities":["a"],"additionalUsages":[],"allowTenantAddressUpdate":true}}},` +
+			`"configuration":{"customSipHeader":"h"}}`,
+		`{"numbers":[{"telephoneNumber":"+14255550142"},7,{}]}`,
+		`{"customerRelationship":{"status":null,"comment":"c"}}`, `{"customerRelationship":null}`,
+		`{"a":1,"a":2}`, `[1,]`, `{"a":}`, `{"a":"\u0000"}`, `{"a":"\ud800"}`, "{} {}",
+		`{"a":[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]}`, `{"n":1e999,"m":-0}`,
+		"",
 	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if !utf8.Valid(raw) {
-			t.Skip("refused before")
+			t.Skip("not UTF-8: refused earlier")
 		}
 		n, err := strictjson.Parse(raw)
 		var problem *fault.Error
 		if err != nil {
-			if !errors.As(err, &problem) || problem.Kind != fault.Invalid || len(problem.Message)+len(problem.Target) > 2000 {
+			if !errors.As(err, &problem) || problem.Kind != fault.Invalid ||
+				len(problem.Message)+len(problem.Target) > 2000 {
 				t.Fatalf("strictjson.Parse(%q) = %v: not a small fault of kind invalid", raw, err)
 			}
-			if problem.Code == strictjson.CodeInvalidJSON && json.Valid(raw) && !strings.Contains(problem.Message, "nested deeper") {
+			if problem.Code == strictjson.CodeInvalidJSON && json.Valid(raw) &&
+				!strings.Contains(problem.Message, "nested deeper") {
 				t.Fatalf("strictjson.Parse(%q) = %v, but it is JSON", raw, err)
 			}
 			return
@@ -70,7 +80,7 @@ func FuzzBody(f *testing.F) {
 		}
 		m, err := strictjson.Parse(again)
 		if err != nil || digestOf(m) != digestOf(n) {
-			t.Fatalf("%q and %q say the same but have other digests (%v)", raw, again, err)
+			t.Fatalf("%q and %q mean the same but have different digests (%v)", raw, again, err)
 		}
 		var r reader
 		if a := r.account(n); r.Err() == nil {
@@ -119,7 +129,7 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
-// FuzzContinuation: no text that we did not seal opens.
+// FuzzContinuation: a text that we did not seal does not open.
 func FuzzContinuation(f *testing.F) {
 	ring, err := secret.Ephemeral()
 	if err != nil {
@@ -137,12 +147,14 @@ func FuzzContinuation(f *testing.F) {
 	if cur, err := a.readCursor(c(text)); err != nil || cur.After != "acme" {
 		f.Fatalf("our own cursor does not open: %v", err)
 	}
-	for _, plain := range []string{`{"a":"","s":10}`, `{"a":"x","s":0}`, `{"a":"x","s":501}`, `{"a":"x","s":1,"l":-1}`, `x`} {
+	for _, plain := range []string{`{"a":"","s":10}`, `{"a":"x","s":0}`, `{"a":"x","s":501}`,
+		`{"a":"x","s":1,"l":-1}`, `x`} {
 		bad, err := ring.SealToken(cursorPurpose(c("")), []byte(plain))
 		if err != nil {
 			f.Fatal(err)
 		}
-		if _, err := a.readCursor(c(base64.RawURLEncoding.EncodeToString(bad))); !fault.HasCode(err, CodeInvalidContinuation) {
+		if _, err := a.readCursor(c(base64.RawURLEncoding.EncodeToString(bad))); !fault.HasCode(err,
+			CodeInvalidContinuation) {
 			f.Errorf("the cursor %s = %v, want InvalidContinuation", plain, err)
 		}
 	}
@@ -174,7 +186,8 @@ func FuzzRequest(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	api, err := New(Default(), Deps{Authenticator: anybody{}, Sources: anywhere{}, Limiter: anywhere{}, Sealer: ring, Log: slog.New(slog.DiscardHandler)})
+	api, err := New(Default(), Deps{Authenticator: anyCaller{}, Sources: anywhere{}, Limiter: anywhere{}, Sealer: ring,
+		Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -184,20 +197,22 @@ func FuzzRequest(f *testing.F) {
 			t.Skip("net/http refuses it before us")
 		}
 		r.RequestURI = target
-		r.Header["If-Match"], r.Header["If-Unmodified-Since"], r.Header["X-Ms-Client-Request-Id"] = []string{tags}, []string{date}, []string{id}
+		r.Header["If-Match"], r.Header["If-Unmodified-Since"] = []string{tags}, []string{date}
+		r.Header["X-Ms-Client-Request-Id"] = []string{id}
 		r.Header["Repeatability-Request-Id"], r.Header["Repeatability-First-Sent"] = []string{id}, []string{date}
 		w := httptest.NewRecorder()
 		api.ServeHTTP(w, r)
-		// There is no directory behind: requests that come through to it panic and are answered 500.
-		if w.Code < 400 || w.Header().Get("x-ms-error-code") == "" || r.Method != http.MethodHead && !json.Valid(w.Body.Bytes()) {
+		// There is no directory behind it: requests that would reach one panic and are answered 500.
+		if w.Code < 400 || w.Header().Get("x-ms-error-code") == "" ||
+			r.Method != http.MethodHead && !json.Valid(w.Body.Bytes()) {
 			t.Fatalf("%s %s answered %d %q", method, target, w.Code, w.Body)
 		}
 	})
 }
 
-type anybody struct{}
+type anyCaller struct{}
 
-func (anybody) Authenticate(_ context.Context, _ []string) (string, []string, error) {
+func (anyCaller) Authenticate(_ context.Context, _ []string) (string, []string, error) {
 	return "x", []string{roleAdmin}, nil
 }
 

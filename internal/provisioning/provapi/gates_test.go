@@ -36,7 +36,8 @@ func (b *bed) clientToken(roles ...auth.Role) string {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {c.ID}, "client_secret": {s.Reveal()}, "scope": {"api://tandem-provisioning/.default"}}
+	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {c.ID}, "client_secret": {s.Reveal()},
+		"scope": {"api://tandem-provisioning/.default"}}
 	r := httptest.NewRequest("POST", "http://provapi.test/oauth2/v2.0/token", strings.NewReader(form.Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	w := httptest.NewRecorder()
@@ -53,18 +54,24 @@ func (b *bed) clientToken(roles ...auth.Role) string {
 	return body.Token
 }
 
-// TestRoles: which role may do what, for every operation. The matrix is written from the contract (GET Read, PUT and PATCH
-// Write, DELETE Delete) and design decisions for the actions, not from the code's table.
+// TestRoles: which role may do what, for every operation. The matrix is written from the contract (GET Read, PUT and
+// PATCH Write, DELETE Delete) and design decisions for the actions, not from the code's table.
 func TestRoles(t *testing.T) {
 	b := onSQLite(t, options{})
 	matrix := map[string]string{
-		"GET /accounts": "Read", "GET /accounts/acme": "Read", "PUT /accounts/acme": "Write", "DELETE /accounts/acme": "Delete",
+		"GET /accounts": "Read", "GET /accounts/acme": "Read", "PUT /accounts/acme": "Write",
+		"DELETE /accounts/acme":                     "Delete",
 		"POST /accounts/acme:createOrUpdateNumbers": "Write", "POST /accounts/acme:deleteNumbers": "Delete",
-		"POST /accounts/acme:getTeamsCapabilityPlans": "Read", "POST /accounts/acme:getTeamsAvailableCapabilities": "Read",
-		"GET /accounts/acme/numbers": "Read", "GET /accounts/acme/numbers/+14255550142": "Read", "PUT /accounts/acme/numbers/+14255550142": "Write",
-		"DELETE /accounts/acme/numbers/+14255550142": "Delete", "GET /accounts/acme/teamsCivicAddresses": "Read", "GET /accounts/acme/teamsCivicAddresses/x": "Read",
-		"GET /numbers": "Read", "GET /teamsRequestsForInformation": "Read", "GET /teamsRequestsForInformation/" + tenant: "Read",
-		"PATCH /teamsRequestsForInformation/" + tenant: "Write", "DELETE /accounts/acme?deleteNumbers=true": "Delete", "HEAD /accounts": "Read",
+		"POST /accounts/acme:getTeamsCapabilityPlans":       "Read",
+		"POST /accounts/acme:getTeamsAvailableCapabilities": "Read",
+		"GET /accounts/acme/numbers":                        "Read", "GET /accounts/acme/numbers/+14255550142": "Read",
+		"PUT /accounts/acme/numbers/+14255550142":    "Write",
+		"DELETE /accounts/acme/numbers/+14255550142": "Delete", "GET /accounts/acme/teamsCivicAddresses": "Read",
+		"GET /accounts/acme/teamsCivicAddresses/x": "Read",
+		"GET /numbers": "Read", "GET /teamsRequestsForInformation": "Read",
+		"GET /teamsRequestsForInformation/" + tenant:   "Read",
+		"PATCH /teamsRequestsForInformation/" + tenant: "Write", "DELETE /accounts/acme?deleteNumbers=true": "Delete",
+		"HEAD /accounts": "Read",
 	}
 	if len(matrix) < 18 {
 		t.Fatal("the matrix does not hold every operation")
@@ -81,7 +88,8 @@ func TestRoles(t *testing.T) {
 			if e.status == 403 && method != "HEAD" {
 				e.fails(403, "MissingRole")
 				if !strings.Contains(e.error().Message, "ProvisioningAPI."+needs) {
-					t.Errorf("%s with role %s: the message does not name the role needed: %s", op, role, e.error().Message)
+					t.Errorf("%s with role %s: the message does not name the role needed: %s", op, role,
+						e.error().Message)
 				}
 				if h := e.header.Get("WWW-Authenticate"); !strings.Contains(h, "insufficient_scope") {
 					t.Errorf("%s: WWW-Authenticate %q", op, h)
@@ -89,7 +97,8 @@ func TestRoles(t *testing.T) {
 			}
 		}
 	}
-	for _, r := range []string{"ProvisioningAPI.Admin", "ProvisioningAPI.Read", "ProvisioningAPI.Write", "ProvisioningAPI.Delete"} {
+	for _, r := range []string{"ProvisioningAPI.Admin", "ProvisioningAPI.Read", "ProvisioningAPI.Write",
+		"ProvisioningAPI.Delete"} {
 		if _, err := auth.ParseRole(r); err != nil {
 			t.Errorf("the issuer does not know the role %s", r)
 		}
@@ -107,15 +116,17 @@ func TestIdentity(t *testing.T) {
 		{"none", "", "MissingAuthenticationToken", `Bearer realm="provisioning"`},
 		{"basic", "Basic eDp5", "MissingAuthenticationToken", `Bearer realm="provisioning"`},
 		{"nonsense", "Bearer abc", "InvalidAuthenticationToken", `Bearer realm="provisioning", error="invalid_token"`},
-		{"changed", "Bearer " + tok[:len(tok)-4] + "AAAA", "InvalidAuthenticationToken", `Bearer realm="provisioning", error="invalid_token"`},
+		{"changed", "Bearer " + tok[:len(tok)-4] + "AAAA", "InvalidAuthenticationToken",
+			`Bearer realm="provisioning", error="invalid_token"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			h := header{"Authorization": tc.authorization}
 			if tc.authorization == "" {
 				h = header{"!Authorization": ""}
 			}
-			// Whoever is not known learns nothing of what exists: neither path, nor version, nor account.
-			for _, path := range []string{"/accounts/acme?" + version, "/accounts/nobody", "/nothing", "/accounts?api-version=1"} {
+			// An unauthenticated caller learns nothing about what exists: neither path, nor version, nor account.
+			for _, path := range []string{"/accounts/acme?" + version, "/accounts/nobody", "/nothing",
+				"/accounts?api-version=1"} {
 				e := b.raw("GET", path, "", h).fails(401, tc.code)
 				if got := e.header.Get("WWW-Authenticate"); got != tc.challenge {
 					t.Errorf("WWW-Authenticate %q, want %q", got, tc.challenge)
@@ -125,16 +136,19 @@ func TestIdentity(t *testing.T) {
 	}
 	b.raw("GET", "/accounts", "").fails(400, "MissingApiVersionParameter")
 	b.raw("GET", "/accounts?api-version=", "").fails(400, "MissingApiVersionParameter")
-	b.raw("GET", "/accounts?api-version=2024-02-29-preview&api-version=2024-02-29-preview", "").fails(400, "InvalidQueryParameterValue")
+	b.raw("GET", "/accounts?api-version=2024-02-29-preview&api-version=2024-02-29-preview", "").fails(400,
+		"InvalidQueryParameterValue")
 	for _, v := range []string{"2023-10-01", "2024-01-30-preview", "2024-02-29-Preview", "latest"} {
-		if e := b.raw("GET", "/accounts?api-version="+v, "").fails(400, "UnsupportedApiVersionValue"); !strings.Contains(e.error().Message, "2024-02-29-preview") {
+		if e := b.raw("GET", "/accounts?api-version="+v, "").fails(400,
+			"UnsupportedApiVersionValue"); !strings.Contains(e.error().Message, "2024-02-29-preview") {
 			t.Errorf("the answer to version %s does not name those supported: %s", v, e.body)
 		}
 	}
 }
 
 func TestExpiredAndUncheckableTokens(t *testing.T) {
-	for code, kind := range map[string]fault.Kind{"ExpiredAuthenticationToken": fault.Unauthenticated, "IssuerUnavailable": fault.Unavailable} {
+	for code, kind := range map[string]fault.Kind{"ExpiredAuthenticationToken": fault.Unauthenticated,
+		"IssuerUnavailable": fault.Unavailable} {
 		b := onSQLite(t, options{deps: func(d *provapi.Deps) {
 			d.Authenticator = authenticator(func() (string, []string, error) {
 				return "", nil, fault.New(kind, code, "no").After(9 * time.Second)
@@ -153,7 +167,8 @@ type authenticator func() (string, []string, error)
 func (a authenticator) Authenticate(context.Context, []string) (string, []string, error) { return a() }
 
 func TestSourceAddresses(t *testing.T) {
-	b := onSQLite(t, options{sources: auth.SourcesConfig{AllowedSources: []string{"192.0.2.0/24"}, TrustedProxies: []string{"10.0.0.1"}}})
+	b := onSQLite(t, options{sources: auth.SourcesConfig{AllowedSources: []string{"192.0.2.0/24"},
+		TrustedProxies: []string{"10.0.0.1"}}})
 	from := func(addr, forwarded string) header {
 		h := header{"RemoteAddr": addr}
 		if forwarded != "" {
@@ -167,16 +182,20 @@ func TestSourceAddresses(t *testing.T) {
 	b.do("GET", "/accounts", "", from("203.0.113.7:1", "192.0.2.7")).fails(403, "SourceAddressNotAllowed")
 	b.do("GET", "/accounts", "", from("10.0.0.1:1", "192.0.2.7, 203.0.113.7")).fails(403, "SourceAddressNotAllowed")
 	b.do("GET", "/accounts", "", from("10.0.0.1:1", "rubbish")).fails(403, "SourceAddressNotAllowed")
-	// The token endpoint stands behind the same list.
+	// The token endpoint is behind the same list.
 	b.raw("POST", "/oauth2/v2.0/token", "", from("203.0.113.7:1", "")).fails(403, "SourceAddressNotAllowed")
-	if e := b.raw("GET", "/.well-known/openid-configuration", "", from("192.0.2.7:1", "")).want(200); !strings.Contains(string(e.body), `"https://provapi.example.com/oauth2/v2.0/token"`) {
+	if e := b.raw("GET", "/.well-known/openid-configuration", "",
+		from("192.0.2.7:1", "")).want(200); !strings.Contains(string(e.body),
+		`"https://provapi.example.com/oauth2/v2.0/token"`) {
 		t.Errorf("discovery document: %s", e.body)
 	}
 }
 
-// TestNextLinkFollowsTheCaller: without a configured URL links lead to where the request went, proxies considered.
+// TestNextLinkFollowsTheCaller: without a configured URL, links point to where the request was sent, taking proxies
+// into account.
 func TestNextLinkFollowsTheCaller(t *testing.T) {
-	b := onSQLite(t, options{config: func(c *provapi.Config) { c.PublicURL = "" }, sources: auth.SourcesConfig{TrustedProxies: []string{"10.0.0.1"}}})
+	b := onSQLite(t, options{config: func(c *provapi.Config) { c.PublicURL = "" },
+		sources: auth.SourcesConfig{TrustedProxies: []string{"10.0.0.1"}}})
 	for i := range 3 {
 		b.do("PUT", fmt.Sprintf("/accounts/a%d", i), fmt.Sprintf(`{"name":"a%d"}`, i)).want(201)
 	}
@@ -186,7 +205,8 @@ func TestNextLinkFollowsTheCaller(t *testing.T) {
 	}{
 		{header{}, "http://provapi.test/accounts?"},
 		{header{"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example"}, "http://provapi.test/accounts?"},
-		{header{"RemoteAddr": "10.0.0.1:1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "gw.example.com"}, "https://gw.example.com/accounts?"},
+		{header{"RemoteAddr": "10.0.0.1:1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "gw.example.com"},
+			"https://gw.example.com/accounts?"},
 	} {
 		e := b.do("GET", "/accounts?maxpagesize=1", "", tc.h).want(200)
 		if link := e.object()["nextLink"].(string); !strings.HasPrefix(link, tc.want) {
@@ -222,7 +242,7 @@ func TestRateLimit(t *testing.T) {
 	b.do("POST", "/accounts/acme:createOrUpdateNumbers", batchOf(items...)).want(200) // counts once
 	b.do("GET", "/accounts", "", header{"Authorization": "Bearer x"}).fails(401, "InvalidAuthenticationToken")
 	b.do("GET", "/accounts", "").want(200)
-	b.do("GET", "/nothing", "").fails(404, "ResourceNotFound") // counts: the caller is known
+	b.do("GET", "/nothing", "").fails(404, "ResourceNotFound") // counts: the caller is authenticated
 	b.do("GET", "/accounts", "", header{"Authorization": "Bearer " + b.tokens[auth.RoleRead]}).want(200)
 	b.do("GET", "/accounts", "").want(200)
 	e := b.do("GET", "/accounts", "").fails(429, "TooManyRequests")
@@ -230,16 +250,17 @@ func TestRateLimit(t *testing.T) {
 		t.Errorf("429 with Retry-After %q", e.header.Get("Retry-After"))
 	}
 	// The limit is over all clients together.
-	b.do("GET", "/accounts", "", header{"Authorization": "Bearer " + b.tokens[auth.RoleRead]}).fails(429, "TooManyRequests")
+	b.do("GET", "/accounts", "", header{"Authorization": "Bearer " + b.tokens[auth.RoleRead]}).fails(429,
+		"TooManyRequests")
 	// Another node that shares the store knows it too.
 	l := auth.NewLimiter(b.auth, "provapi", 5, time.Hour, slog.New(slog.DiscardHandler), nil)
 	if l.Allow(t.Context()) == 0 {
-		t.Error("another node allows what is used up here")
+		t.Error("another node allows a request although the limit is used up here")
 	}
 }
 
-// TestRateLimitIsSharedByNodes: however many nodes and requests at once, what is decided by the shared number is right to
-// the request. (A node that had no answer in time decides by itself; on a very busy machine that happens.)
+// TestRateLimitIsSharedByNodes: however many nodes and concurrent requests there are, the shared limit is exact to the
+// request. (A node that gets no answer in time decides by itself; that happens on a very busy machine.)
 func TestRateLimitIsSharedByNodes(t *testing.T) {
 	onEngines(t, func(b *bed) {
 		var wg sync.WaitGroup
@@ -279,7 +300,7 @@ func TestRateLimitIsSharedByNodes(t *testing.T) {
 	})
 }
 
-// TestTrustedCallers: who comes over the socket needs no token, has no address and no limit, but only its roles.
+// TestTrustedCallers: a caller on the socket needs no token, has no address and no limit, but only its roles.
 func TestTrustedCallers(t *testing.T) {
 	b := onSQLite(t, options{sources: auth.SourcesConfig{AllowedSources: []string{"192.0.2.0/24"}}})
 	b.limiter.l = auth.NewLimiter(nil, "x", 1, time.Hour, slog.New(slog.DiscardHandler), nil)
@@ -287,21 +308,23 @@ func TestTrustedCallers(t *testing.T) {
 		r := httptest.NewRequest("GET", "http://unix/accounts?"+version, nil)
 		r.RemoteAddr = "@"
 		w := httptest.NewRecorder()
-		b.api.ServeHTTP(w, r.WithContext(provapi.Trusted(r.Context(), provapi.Caller{ID: "root", Roles: []string{"ProvisioningAPI.Read"}})))
+		b.api.ServeHTTP(w, r.WithContext(provapi.Trusted(r.Context(),
+			provapi.Caller{ID: "root", Roles: []string{"ProvisioningAPI.Read"}})))
 		if w.Code != 200 {
 			t.Errorf("a trusted caller got %d %s", w.Code, w.Body)
 		}
 	}
 	r := httptest.NewRequest("DELETE", "http://unix/accounts/x?"+version, nil)
 	w := httptest.NewRecorder()
-	b.api.ServeHTTP(w, r.WithContext(provapi.Trusted(r.Context(), provapi.Caller{ID: "root", Roles: []string{"ProvisioningAPI.Read"}})))
+	b.api.ServeHTTP(w, r.WithContext(provapi.Trusted(r.Context(),
+		provapi.Caller{ID: "root", Roles: []string{"ProvisioningAPI.Read"}})))
 	if w.Code != 403 {
 		t.Errorf("a trusted caller without the role got %d", w.Code)
 	}
 }
 
-// TestWithoutDatabase: with PostgreSQL gone every operation answers 503 with Retry-After, and quickly; when it is back all
-// is well without a restart.
+// TestWithoutDatabase: while PostgreSQL is down every operation answers 503 with Retry-After, and quickly; once it is
+// available again the API recovers without a restart.
 func TestWithoutDatabase(t *testing.T) {
 	c := testkit.NewCluster(t, testkit.ClusterOptions{})
 	seen.outage = true
@@ -321,13 +344,19 @@ func TestWithoutDatabase(t *testing.T) {
 	c.Kill(t)
 	clock := pace.Start(t)
 	for _, op := range []struct{ method, path, body string }{
-		{"GET", "/accounts", ""}, {"GET", "/accounts/acme", ""}, {"PUT", "/accounts/acme", account("acme")}, {"DELETE", "/accounts/acme", ""},
-		{"POST", "/accounts/acme:createOrUpdateNumbers", batchOf(number("acme", "+14255550142", "zoomPhoneCloudPeering"))},
+		{"GET", "/accounts", ""}, {"GET", "/accounts/acme", ""}, {"PUT", "/accounts/acme", account("acme")},
+		{"DELETE", "/accounts/acme", ""},
+		{"POST", "/accounts/acme:createOrUpdateNumbers",
+			batchOf(number("acme", "+14255550142", "zoomPhoneCloudPeering"))},
 		{"POST", "/accounts/acme:deleteNumbers", batchOf(`{"telephoneNumber":"+14255550142"}`)},
-		{"POST", "/accounts/acme:getTeamsCapabilityPlans", ""}, {"POST", "/accounts/acme:getTeamsAvailableCapabilities", batchOf(`{"telephoneNumber":"+14255550142"}`)},
-		{"GET", "/accounts/acme/numbers", ""}, {"GET", "/accounts/acme/numbers/+14255550142", ""}, {"PUT", "/accounts/acme/numbers/+14255550142", number("acme", "+14255550142", "zoomPhoneCloudPeering")},
-		{"DELETE", "/accounts/acme/numbers/+14255550142", ""}, {"GET", "/accounts/acme/teamsCivicAddresses", ""}, {"GET", "/accounts/acme/teamsCivicAddresses/x", ""},
-		{"GET", "/numbers", ""}, {"GET", "/teamsRequestsForInformation", ""}, {"GET", "/teamsRequestsForInformation/" + tenant, ""},
+		{"POST", "/accounts/acme:getTeamsCapabilityPlans", ""}, {"POST", "/accounts/acme:getTeamsAvailableCapabilities",
+			batchOf(`{"telephoneNumber":"+14255550142"}`)},
+		{"GET", "/accounts/acme/numbers", ""}, {"GET", "/accounts/acme/numbers/+14255550142", ""},
+		{"PUT", "/accounts/acme/numbers/+14255550142", number("acme", "+14255550142", "zoomPhoneCloudPeering")},
+		{"DELETE", "/accounts/acme/numbers/+14255550142", ""}, {"GET", "/accounts/acme/teamsCivicAddresses", ""},
+		{"GET", "/accounts/acme/teamsCivicAddresses/x", ""},
+		{"GET", "/numbers", ""}, {"GET", "/teamsRequestsForInformation", ""},
+		{"GET", "/teamsRequestsForInformation/" + tenant, ""},
 		{"PATCH", "/teamsRequestsForInformation/" + tenant, `{"customerRelationship":{"status":"x"}}`},
 	} {
 		start := clock.Now()
@@ -342,7 +371,7 @@ func TestWithoutDatabase(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	// What is wrong by itself is said so, database or not.
+	// A request that is wrong by itself is refused as such, with or without a database.
 	b.do("PUT", "/accounts/acme", "{}").fails(400, "MissingField")
 	c.Start(t)
 	deadline, tick := time.After(2*time.Minute), time.Tick(50*time.Millisecond)
@@ -350,13 +379,13 @@ func TestWithoutDatabase(t *testing.T) {
 		select {
 		case <-tick:
 		case <-deadline:
-			t.Fatal("the API does not recover when the database is back")
+			t.Fatal("the API does not recover when the database is available again")
 		}
 	}
 	b.do("PUT", "/accounts/acme", account("acme")).want(200)
 }
 
-// TestWithHangingDatabase: a database that takes connections and answers nothing must not hang the API.
+// TestWithHangingDatabase: a database that accepts connections but never answers must not hang the API.
 func TestWithHangingDatabase(t *testing.T) {
 	c := testkit.NewCluster(t, testkit.ClusterOptions{})
 	c.CreateDatabase(t, "provapi")
@@ -379,8 +408,10 @@ func TestWithHangingDatabase(t *testing.T) {
 		e := b.do("GET", "/accounts/acme", "")
 		took := clock.Now() - start
 		t.Logf("request %d: %d %s after %v", i+1, e.status, e.error().Code, took)
-		if e.status != 503 || e.header.Get("Retry-After") == "" || took > 12*time.Second || i > 0 && took > 3*time.Second {
-			t.Errorf("request %d answered %d after %v with Retry-After %q; want 503, the first within the request's time, the others at once", i+1, e.status, took, e.header.Get("Retry-After"))
+		if e.status != 503 || e.header.Get("Retry-After") == "" || took > 12*time.Second ||
+			i > 0 && took > 3*time.Second {
+			t.Errorf("request %d answered %d after %v with Retry-After %q; want 503, the first within the request's "+
+				"time, the others at once", i+1, e.status, took, e.header.Get("Retry-After"))
 		}
 	}
 }
@@ -392,12 +423,13 @@ type strangeDirectory struct {
 	deleted func(ctx context.Context)
 }
 
-func (s strangeDirectory) DeleteAccount(ctx context.Context, _ string, _ bool, _ directory.Write) (*directory.Result, error) {
+func (s strangeDirectory) DeleteAccount(ctx context.Context, _ string, _ bool,
+	_ directory.Write) (*directory.Result, error) {
 	s.deleted(ctx)
 	return &directory.Result{}, nil
 }
 
-// TestTimeForARequest: everything is bounded, and deleting an account with all its numbers has longer.
+// TestTimeForARequest: every request has a time limit, and deleting an account with all its numbers has a longer one.
 func TestTimeForARequest(t *testing.T) {
 	var left time.Duration
 	note := func(ctx context.Context) {
@@ -410,14 +442,17 @@ func TestTimeForARequest(t *testing.T) {
 	b := onSQLite(t, options{
 		config: func(c *provapi.Config) { c.RequestTimeout = 20 * time.Second },
 		deps: func(d *provapi.Deps) {
-			d.Directory = strangeDirectory{Directory: d.Directory, deleted: note, account: func(ctx context.Context) (domain.Account, error) {
-				note(ctx)
-				return domain.Account{Name: "acme"}, nil
-			}}
+			d.Directory = strangeDirectory{Directory: d.Directory, deleted: note,
+				account: func(ctx context.Context) (domain.Account, error) {
+					note(ctx)
+					return domain.Account{Name: "acme"}, nil
+				}}
 		},
 	})
-	for path, most := range map[string]time.Duration{"GET /accounts/acme": 20 * time.Second, "DELETE /accounts/acme": 20 * time.Second,
-		"DELETE /accounts/acme?deleteNumbers=false": 20 * time.Second, "DELETE /accounts/acme?deleteNumbers=true": 5 * time.Minute} {
+	for path, most := range map[string]time.Duration{"GET /accounts/acme": 20 * time.Second,
+		"DELETE /accounts/acme":                     20 * time.Second,
+		"DELETE /accounts/acme?deleteNumbers=false": 20 * time.Second,
+		"DELETE /accounts/acme?deleteNumbers=true":  5 * time.Minute} {
 		method, target, _ := strings.Cut(path, " ")
 		left = 0
 		if e := b.do(method, target, ""); e.status >= 300 || left > most || left < most-10*time.Second {
@@ -435,7 +470,8 @@ func TestOurOwnFaults(t *testing.T) {
 	b := onSQLite(t, options{
 		config: func(c *provapi.Config) { c.RequestTimeout = time.Second },
 		deps: func(d *provapi.Deps) {
-			d.Directory = strangeDirectory{Directory: d.Directory, account: func(ctx context.Context) (domain.Account, error) { return account(ctx) }}
+			d.Directory = strangeDirectory{Directory: d.Directory,
+				account: func(ctx context.Context) (domain.Account, error) { return account(ctx) }}
 		},
 	})
 	account = func(context.Context) (domain.Account, error) { panic("secret detail") }
@@ -445,14 +481,14 @@ func TestOurOwnFaults(t *testing.T) {
 		t.Errorf("the answer to a panic: %s", e.body)
 	}
 	if !strings.Contains(b.log.String(), "secret detail") || !strings.Contains(b.log.String(), id) {
-		t.Errorf("the log does not tell of the panic and the request: %s", b.log)
+		t.Errorf("the log does not name the panic and the request: %s", b.log)
 	}
-	b.do("GET", "/accounts", "").want(200) // the server goes on
+	b.do("GET", "/accounts", "").want(200) // the server still works
 	account = func(context.Context) (domain.Account, error) {
 		return domain.Account{}, fault.Wrap(fmt.Errorf("disk on fire"), "read account")
 	}
 	if e := b.do("GET", "/accounts/acme", "").fails(500, "InternalError"); strings.Contains(string(e.body), "fire") {
-		t.Errorf("the answer tells an inner detail: %s", e.body)
+		t.Errorf("the answer reveals an internal detail: %s", e.body)
 	}
 	account = func(ctx context.Context) (domain.Account, error) {
 		<-ctx.Done()
@@ -472,10 +508,12 @@ func TestOurOwnFaults(t *testing.T) {
 func TestLogsHoldNoNumbers(t *testing.T) {
 	b := onSQLite(t, options{})
 	b.do("PUT", "/accounts/acme", account("acme", "zoomPhoneCloudPeering")).want(201)
-	b.do("PUT", "/accounts/acme/numbers/%2B442079460123", number("acme", "+442079460123", "zoomPhoneCloudPeering")).want(201)
+	b.do("PUT", "/accounts/acme/numbers/%2B442079460123",
+		number("acme", "+442079460123", "zoomPhoneCloudPeering")).want(201)
 	b.do("GET", "/accounts/acme/numbers/+442079460123", "").want(200)
 	b.do("GET", "/numbers?filter="+url.QueryEscape("telephoneNumber eq '+442079460123'"), "").want(200)
-	b.do("PUT", "/accounts/acme/numbers/+442079460123", number("acme", "+442079460123", "teamsDirectRouting")).fails(400, "ServiceNotEnabledOnAccount")
+	b.do("PUT", "/accounts/acme/numbers/+442079460123",
+		number("acme", "+442079460123", "teamsDirectRouting")).fails(400, "ServiceNotEnabledOnAccount")
 	b.do("POST", "/accounts/acme:deleteNumbers", batchOf(`{"telephoneNumber":"+442079460123"}`)).want(204)
 	b.do("GET", "/accounts/acme/numbers/442079460123", "").fails(400, "InvalidTelephoneNumber")
 	log := b.log.String()
@@ -490,12 +528,14 @@ func TestLogsHoldNoNumbers(t *testing.T) {
 	}
 }
 
-// TestClientRequestIDs: the contract's is a UUID. Another one is taken and logged but does not come back, or the
-// answer would break the contract.
+// TestClientRequestIDs: the contract's id is a UUID. Another one is accepted and logged but not echoed, or the answer
+// would break the contract.
 func TestClientRequestIDs(t *testing.T) {
 	b := onSQLite(t, options{})
-	for id, echoed := range map[string]bool{"6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d": true, "6F1C9B1E-7A55-4A43-9D0E-0A5F6A1F2C3D": true, "order-4711": false,
-		"6f1c9b1e7a554a439d0e0a5f6a1f2c3d": false, "{6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d}": false, "6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3g": false} {
+	for id, echoed := range map[string]bool{"6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d": true,
+		"6F1C9B1E-7A55-4A43-9D0E-0A5F6A1F2C3D": true, "order-4711": false,
+		"6f1c9b1e7a554a439d0e0a5f6a1f2c3d": false, "{6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d}": false,
+		"6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3g": false} {
 		for _, e := range []*exchange{b.do("GET", "/accounts", "", header{"x-ms-client-request-id": id}).want(200),
 			b.do("GET", "/accounts/nobody", "", header{"x-ms-client-request-id": id}).want(404)} {
 			if got := e.header.Get("x-ms-client-request-id"); (got == id) != echoed || !echoed && got != "" {
@@ -508,7 +548,7 @@ func TestClientRequestIDs(t *testing.T) {
 	}
 }
 
-// TestOverTheWire: what only a real connection shows.
+// TestOverTheWire: behaviour that only a real connection shows.
 func TestOverTheWire(t *testing.T) {
 	b := onSQLite(t, options{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -549,25 +589,33 @@ func TestOverTheWire(t *testing.T) {
 	}
 	b.do("PUT", "/accounts/acme", account("acme", "zoomPhoneCloudPeering")).want(201)
 	num := number("acme", "+14255550142", "zoomPhoneCloudPeering")
-	if res := talk("PUT" + head("/accounts/acme/numbers/+14255550142?"+version) + fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(num), num)); res.StatusCode != 201 {
+	if res := talk("PUT" + head("/accounts/acme/numbers/+14255550142?"+version) +
+		fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(num),
+			num)); res.StatusCode != 201 {
 		t.Errorf("PUT with a raw plus sign: %s", res.Status)
 	}
 	// A body in chunks, its length unknown.
-	if res := talk("PUT" + head("/accounts/acme/numbers/%2b14255550142?"+version) + fmt.Sprintf("Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(num), num)); res.StatusCode != 200 {
+	if res := talk("PUT" + head("/accounts/acme/numbers/%2b14255550142?"+version) +
+		fmt.Sprintf("Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n",
+			len(num), num)); res.StatusCode != 200 {
 		t.Errorf("PUT in chunks: %s", res.Status)
 	}
 	res := talk("HEAD" + head("/accounts/acme?"+version) + "\r\n")
 	body, _ := io.ReadAll(res.Body)
 	if res.StatusCode != 200 || len(body) != 0 || res.Header.Get("ETag") == "" || res.ContentLength <= 0 {
-		t.Errorf("HEAD: %s, %d bytes, ETag %q, Content-Length %d", res.Status, len(body), res.Header.Get("ETag"), res.ContentLength)
+		t.Errorf("HEAD: %s, %d bytes, ETag %q, Content-Length %d", res.Status, len(body), res.Header.Get("ETag"),
+			res.ContentLength)
 	}
-	if res := talk("GET" + head("/accounts?"+version) + "X: " + strings.Repeat("x", 64<<10) + "\r\n\r\n"); res.StatusCode != 431 {
+	if res := talk("GET" + head("/accounts?"+version) + "X: " + strings.Repeat("x", 64<<10) +
+		"\r\n\r\n"); res.StatusCode != 431 {
 		t.Errorf("64 KiB of headers: %s, want 431", res.Status)
 	}
-	if res := talk("PUT" + head("/accounts/acme?"+version) + "Content-Type: application/json\r\nContent-Length: 99999999\r\n\r\n"); res.StatusCode != 413 {
+	if res := talk("PUT" + head("/accounts/acme?"+version) +
+		"Content-Type: application/json\r\nContent-Length: 99999999\r\n\r\n"); res.StatusCode != 413 {
 		t.Errorf("a body announced as 100 MB: %s, want 413 before it is sent", res.Status)
 	}
-	if res := talk("DELETE" + head("/accounts/acme/numbers/+14255550142?"+version) + "\r\n"); res.StatusCode != 204 || res.Header.Get("Content-Length") != "" {
+	if res := talk("DELETE" + head("/accounts/acme/numbers/+14255550142?"+version) + "\r\n"); res.StatusCode != 204 ||
+		res.Header.Get("Content-Length") != "" {
 		t.Errorf("DELETE: %s, Content-Length %q", res.Status, res.Header.Get("Content-Length"))
 	}
 }

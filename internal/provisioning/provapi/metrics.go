@@ -12,7 +12,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tandem_provapi_requests_total",
-			Help: "Requests to the Provisioning API, by operation (none: no operation was reached) and HTTP status.",
+			Help: "Requests to the Provisioning API, by operation (none: refused before it was known) and HTTP status.",
 		}, []string{"operation", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tandem_provapi_request_seconds",
@@ -21,7 +21,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}, []string{"operation"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tandem_provapi_panics_total",
-			Help: "Panics while handling requests. Each is a fault of ours and in the log.",
+			Help: "Panics while handling requests. Each is a bug in Tandem, and its stack is in the log.",
 		}),
 	}
 	if reg == nil {

@@ -19,7 +19,9 @@ func (c *call) read(version int64, modified time.Time, v any) (*response, error)
 	case directory.NotModified:
 		return &response{status: http.StatusNotModified, header: http.Header{"Etag": {tag}}}, nil
 	case directory.Failed:
-		return nil, fault.New(fault.Precondition, directory.CodeConditionNotMet, "a condition of the request (If-Match or If-Unmodified-Since) does not hold; the resource was changed")
+		return nil, fault.New(fault.Precondition, directory.CodeConditionNotMet, "a condition of the request "+
+			"(If-Match or If-Unmodified-Since) does not hold: the resource has changed; read it again without the "+
+			"condition")
 	}
 	r := jsonResponse(http.StatusOK, v)
 	r.header.Set("ETag", tag)
@@ -29,7 +31,7 @@ func (c *call) read(version int64, modified time.Time, v any) (*response, error)
 	return r, nil
 }
 
-// kept is an answer as it is stored for the repetition of its request.
+// kept is an answer as stored for a repetition of its request.
 type kept struct {
 	Status int    `json:"status"`
 	ETag   string `json:"etag,omitempty"`
@@ -56,8 +58,9 @@ func restore(raw []byte) (*response, error) {
 	return r, nil
 }
 
-// write does a change, at most once if the request is repeatable, and renders what it did.
-func (c *call) write(do func(ctx context.Context, w directory.Write) (*directory.Result, error), render func(*directory.Result) *response) (*response, error) {
+// write makes a change, at most once if the request is repeatable, and renders the result.
+func (c *call) write(do func(ctx context.Context, w directory.Write) (*directory.Result, error),
+	render func(*directory.Result) *response) (*response, error) {
 	w := directory.Write{Condition: c.cond}
 	if c.once != nil {
 		once := *c.once
@@ -115,7 +118,8 @@ func (a *API) putAccount(c *call) (*response, error) {
 		return nil, err
 	}
 	if acc.Name != c.vars.account {
-		return nil, invalid(directory.CodeAccountNameMismatch, "name", "name in the body is %q, but the path names %q; they must be equal, case included", clip(acc.Name), c.vars.account)
+		return nil, invalid(directory.CodeAccountNameMismatch, "name", "name in the body is %q, but the path names "+
+			"%q; they must be equal, case included", clip(acc.Name), c.vars.account)
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
 		return a.dir.PutAccount(ctx, acc, w)
@@ -134,11 +138,12 @@ func (a *API) deleteAccount(c *call) (*response, error) {
 	}, noContent)
 }
 
-// listNumbers lists the numbers of the path's account, of all accounts if it names none.
+// listNumbers lists the numbers of the path's account, or of all accounts if the path names none.
 func (a *API) listNumbers(c *call) (*response, error) {
-	return list(a, c, filter.Numbers, func(ctx context.Context, q directory.Query) (directory.Page[domain.Number], error) {
-		return a.dir.Numbers(ctx, c.vars.account, q)
-	}, renderNumber)
+	return list(a, c, filter.Numbers,
+		func(ctx context.Context, q directory.Query) (directory.Page[domain.Number], error) {
+			return a.dir.Numbers(ctx, c.vars.account, q)
+		}, renderNumber)
 }
 
 func (a *API) getNumber(c *call) (*response, error) {
@@ -156,10 +161,13 @@ func (a *API) putNumber(c *call) (*response, error) {
 		return nil, err
 	}
 	if num.AccountName != c.vars.account {
-		return nil, invalid(directory.CodeAccountNameMismatch, "accountName", "accountName in the body is %q, but the path names %q; they must be equal, case included", clip(num.AccountName), c.vars.account)
+		return nil, invalid(directory.CodeAccountNameMismatch, "accountName",
+			"accountName in the body is %q, but the path names %q; they must be equal, case included",
+			clip(num.AccountName), c.vars.account)
 	}
 	if num.TelephoneNumber != c.number() {
-		return nil, invalid(CodeNumberMismatch, "telephoneNumber", "telephoneNumber in the body is not the number in the path; they must be equal")
+		return nil, invalid(CodeNumberMismatch, "telephoneNumber",
+			"telephoneNumber in the body is not the number in the path; they must be equal")
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
 		return a.dir.PutNumber(ctx, num, w)
@@ -224,9 +232,10 @@ func (a *API) availableCapabilities(c *call) (*response, error) {
 }
 
 func (a *API) listCivicAddresses(c *call) (*response, error) {
-	return list(a, c, filter.CivicAddresses, func(ctx context.Context, q directory.Query) (directory.Page[directory.CivicAddress], error) {
-		return a.dir.CivicAddresses(ctx, c.vars.account, q)
-	}, renderAddress)
+	return list(a, c, filter.CivicAddresses,
+		func(ctx context.Context, q directory.Query) (directory.Page[directory.CivicAddress], error) {
+			return a.dir.CivicAddresses(ctx, c.vars.account, q)
+		}, renderAddress)
 }
 
 func (a *API) getCivicAddress(c *call) (*response, error) {

@@ -12,19 +12,19 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
 )
 
-// continuation is the query parameter of a nextLink. It carries a sealed cursor: callers follow the link as it is.
+// continuation is the query parameter of a nextLink. It carries a sealed cursor: callers follow the link unchanged.
 const continuation = "continuation"
 
-// Page sizes. The newest contract document gives no numbers; these are of the version before it.
+// Page sizes. The newest contract document gives no numbers; these are from the version before it.
 const (
 	defaultPage = 200
 	maxPage     = directory.MaxPage
 )
 
-// cursor is where a listing goes on, and all that was asked of it. It is sealed for the listing's path, so that one that
-// was changed, or comes from elsewhere, does not open.
+// cursor is the position of a listing and all its parameters. It is sealed for the listing's path, so that a cursor
+// that was changed or belongs to another listing does not open.
 type cursor struct {
-	After  string `json:"a"`           // key of the last item given
+	After  string `json:"a"`           // key of the last item returned
 	Size   int    `json:"s"`           // items per page
 	Left   int    `json:"l,omitempty"` // items left of top; 0 means no top was given
 	Filter string `json:"f,omitempty"`
@@ -35,7 +35,7 @@ func cursorPurpose(c *call) string {
 	return "page " + c.op.path + " " + strconv.Quote(c.vars.account)
 }
 
-// listing reads the list parameters or the cursor.
+// listing returns the query and the cursor, from the list parameters or from a continuation.
 func (a *API) listing(c *call, table *filter.Table) (directory.Query, cursor, error) {
 	cur, err := a.readCursor(c)
 	if err != nil {
@@ -62,7 +62,7 @@ func (a *API) listing(c *call, table *filter.Table) (directory.Query, cursor, er
 		}
 		cur = cursor{Size: min(size, maxPage), Filter: c.query["filter"], Count: q.Count}
 		if _, given := c.query["filter"]; given && cur.Filter == "" {
-			_, err := filter.Parse(table, "") // for its words
+			_, err := filter.Parse(table, "") // for its error
 			return q, cur, err
 		}
 		if hasTop {
@@ -88,9 +88,11 @@ func (a *API) readCursor(c *call) (cur cursor, err error) {
 	if !given {
 		return cur, nil
 	}
-	bad := invalid(CodeInvalidContinuation, continuation, "the link does not continue this listing; follow nextLink exactly as it was given, or begin again")
+	bad := invalid(CodeInvalidContinuation, continuation,
+		"the link does not continue this listing; follow nextLink exactly as given, or start again")
 	if len(c.query) > 1 {
-		return cur, invalid(CodeInvalidContinuation, continuation, "a nextLink holds all that was asked of the listing; follow it without further parameters")
+		return cur, invalid(CodeInvalidContinuation, continuation,
+			"nextLink already holds all parameters of the listing; follow it without adding any")
 	}
 	sealed, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
@@ -100,19 +102,21 @@ func (a *API) readCursor(c *call) (cur cursor, err error) {
 	if err != nil {
 		return cur, bad.Because(err)
 	}
-	if err := json.Unmarshal(plain, &cur); err != nil || cur.Size < 1 || cur.Size > maxPage || cur.Left < 0 || cur.After == "" {
+	if err := json.Unmarshal(plain, &cur); err != nil || cur.Size < 1 || cur.Size > maxPage || cur.Left < 0 ||
+		cur.After == "" {
 		return cur, bad.Because(err)
 	}
 	return cur, nil
 }
 
 // list answers a listing.
-func list[T any](a *API, c *call, table *filter.Table, fetch func(context.Context, directory.Query) (directory.Page[T], error), render func(*T) any) (*response, error) {
+func list[T any](a *API, c *call, table *filter.Table,
+	fetch func(context.Context, directory.Query) (directory.Page[T], error), render func(*T) any) (*response, error) {
 	q, cur, err := a.listing(c, table)
 	if err != nil {
 		return nil, err
 	}
-	none := q.Limit == 0 // top=0: nothing but perhaps the count
+	none := q.Limit == 0 // top=0: no items, only the count if asked for
 	if none {
 		q.Limit = 1
 	}

@@ -18,20 +18,23 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
-// readQuery reads and checks the query: api-version, then that the operation has every parameter and none is there twice.
+// readQuery parses and checks the query: the api-version, then that the operation has every parameter and none is
+// repeated.
 func (c *call) readQuery() error {
 	q, err := url.ParseQuery(c.r.URL.RawQuery)
 	if err != nil {
-		return invalid(CodeInvalidURI, "", "the query cannot be read: it has a broken percent-encoding or a semicolon")
+		return invalid(CodeInvalidURI, "", "the query has an invalid percent-encoding or a semicolon")
 	}
 	v := q["api-version"]
 	switch {
 	case len(v) == 0 || len(v) == 1 && v[0] == "":
-		return invalid(CodeMissingAPIVersion, "api-version", "the query parameter api-version is missing; give api-version=%s", Version)
+		return invalid(CodeMissingAPIVersion, "api-version", "the query parameter api-version is missing; add "+
+			"api-version=%s", Version)
 	case len(v) > 1:
-		return invalid(CodeInvalidParameter, "api-version", "api-version is given %d times", len(v))
+		return invalid(CodeInvalidParameter, "api-version", "api-version is given %d times; give it once", len(v))
 	case !slices.Contains(versions, v[0]):
-		return invalid(CodeUnsupportedAPIVersion, "api-version", "api-version %q is not served here; supported: %s", clip(v[0]), strings.Join(versions, ", "))
+		return invalid(CodeUnsupportedAPIVersion, "api-version", "api-version %q is not supported; use one of %s",
+			clip(v[0]), strings.Join(versions, ", "))
 	}
 	c.query = map[string]string{}
 	names := make([]string, 0, len(q))
@@ -44,21 +47,23 @@ func (c *call) readQuery() error {
 			continue
 		}
 		if !slices.Contains(c.op.query, name) {
-			hint := "it takes none but api-version"
-			if known := slices.DeleteFunc(slices.Clone(c.op.query), func(s string) bool { return s == continuation }); len(known) > 0 {
+			hint := "it takes only api-version"
+			if known := slices.DeleteFunc(slices.Clone(c.op.query),
+				func(s string) bool { return s == continuation }); len(known) > 0 {
 				hint = "it takes api-version, " + strings.Join(known, ", ")
 			}
-			return invalid(CodeUnknownParameter, clip(name), "this operation has no query parameter %q; %s", clip(name), hint)
+			return invalid(CodeUnknownParameter, clip(name), "this operation has no query parameter %q; %s",
+				clip(name), hint)
 		}
 		if len(q[name]) > 1 {
-			return invalid(CodeInvalidParameter, name, "%s is given %d times", name, len(q[name]))
+			return invalid(CodeInvalidParameter, name, "%s is given %d times; give it once", name, len(q[name]))
 		}
 		c.query[name] = q[name][0]
 	}
 	return nil
 }
 
-// integer reads an int32 parameter.
+// integer parses an int32 parameter.
 func (c *call) integer(name string, least int) (n int, given bool, err error) {
 	s, given := c.query[name]
 	if !given {
@@ -66,7 +71,8 @@ func (c *call) integer(name string, least int) (n int, given bool, err error) {
 	}
 	v, err := strconv.ParseInt(s, 10, 32)
 	if err != nil || v < int64(least) || strings.HasPrefix(s, "+") {
-		return 0, true, invalid(CodeInvalidParameter, name, "%s is %q; give a whole number from %d to 2147483647", name, clip(s), least)
+		return 0, true, invalid(CodeInvalidParameter, name, "%s is %q; give a whole number from %d to 2147483647",
+			name, clip(s), least)
 	}
 	return int(v), true, nil
 }
@@ -82,12 +88,12 @@ func (c *call) boolean(name string) (bool, error) {
 	return false, invalid(CodeInvalidParameter, name, "%s is %q; give true or false", name, clip(s))
 }
 
-// validOpaque bounds ids of the caller's choice: 1 to 128 visible ASCII characters.
+// validOpaque reports whether s may be an id chosen by the caller: 1 to 128 visible ASCII characters.
 func validOpaque(s string) bool {
 	return len(s) >= 1 && len(s) <= 128 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// header returns a header that may be there once.
+// header returns the value of a header that may appear once.
 func (c *call) header(name string) (value string, given bool, err error) {
 	l := c.r.Header.Values(name)
 	switch len(l) {
@@ -96,11 +102,11 @@ func (c *call) header(name string) (value string, given bool, err error) {
 	case 1:
 		return strings.TrimSpace(l[0]), true, nil
 	}
-	return "", true, invalid(CodeInvalidHeader, name, "the header %s is there %d times", name, len(l))
+	return "", true, invalid(CodeInvalidHeader, name, "the header %s appears %d times; send it once", name, len(l))
 }
 
-// date reads a header with a time; nil if it is not there. The contract's document shows RFC 3339, its type's default
-// encoding and RFC 9110 are HTTP dates: both are read.
+// date parses a header with a time, or returns nil if it is absent. The contract's document shows RFC 3339, while its
+// type's default encoding and RFC 9110 use HTTP dates: both are accepted.
 func (c *call) date(name string) (*time.Time, error) {
 	s, given, err := c.header(name)
 	if err != nil || !given {
@@ -123,18 +129,21 @@ func parseDate(s string) (time.Time, error) {
 
 var conditionHeaders = []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"}
 
-// readHeaders reads the client's request id and the conditions (RFC 9110 §13.1). A condition that cannot be read is
-// refused: going on without it could overwrite what the caller wanted to protect.
+// readHeaders reads the client's request id and the conditions (RFC 9110 §13.1). A condition that cannot be parsed is
+// refused: ignoring it could overwrite what the caller wanted to protect.
 func (c *call) readHeaders() error {
 	if id, given, err := c.header("x-ms-client-request-id"); err != nil || given && !validOpaque(id) {
-		return invalid(CodeInvalidHeader, "x-ms-client-request-id", "x-ms-client-request-id is not one id of 1 to 128 visible characters; send a GUID")
+		return invalid(CodeInvalidHeader, "x-ms-client-request-id",
+			"x-ms-client-request-id must be one id of 1 to 128 visible characters; send a GUID")
 	}
 	if !c.op.conditional {
-		// A listing or an action has no entity tag. Conditions on a read are idle then; on a write they were meant to protect.
+		// A listing or an action has no entity tag. A condition on a read then has no effect; one on a write was meant
+		// to protect something.
 		if c.op.method != http.MethodGet {
 			for _, h := range conditionHeaders {
 				if len(c.r.Header.Values(h)) > 0 {
-					return invalid(CodeConditionUnsupported, h, "%s is not possible here: the operation has no entity tag to compare with", h)
+					return invalid(CodeConditionUnsupported, h, "%s is not supported: the operation has no "+
+						"entity tag to compare with; leave it out", h)
 				}
 			}
 		}
@@ -154,7 +163,7 @@ func (c *call) readHeaders() error {
 	return err
 }
 
-// tags reads a list of entity tags (RFC 9110 §8.8.3): "*", or quoted texts, weak ones with W/ before them.
+// tags parses a list of entity tags (RFC 9110 §8.8.3): "*", or quoted strings, weak ones prefixed with W/.
 func (c *call) tags(name string) (directory.Tags, error) {
 	values := c.r.Header.Values(name)
 	if len(values) == 0 {
@@ -164,7 +173,8 @@ func (c *call) tags(name string) (directory.Tags, error) {
 	if s == "*" {
 		return directory.Tags{Any: true}, nil
 	}
-	bad := invalid(CodeInvalidHeader, name, "%s is neither * nor a list of entity tags in double quotes, e.g. \"7\"", name)
+	bad := invalid(CodeInvalidHeader, name, "%s is neither * nor a list of entity tags in double quotes, e.g. \"7\"",
+		name)
 	var t directory.Tags
 	for s != "" {
 		if s[0] == ',' || s[0] == ' ' || s[0] == '\t' {
@@ -192,10 +202,10 @@ func (c *call) tags(name string) (directory.Tags, error) {
 	return t, nil
 }
 
-// readBody reads the body that the operation takes, or sees to it that there is none: a body where none belongs would be
-// dropped silently.
+// readBody reads the body if the operation takes one, and refuses any other body, which would otherwise be dropped
+// silently.
 func (c *call) readBody(w http.ResponseWriter, most int64) error {
-	tooLarge := fault.New(fault.TooLarge, CodeBodyTooLarge, "the body has more than %d bytes", most)
+	tooLarge := fault.New(fault.TooLarge, CodeBodyTooLarge, "the body is larger than %d bytes; send less at once", most)
 	if c.r.ContentLength > most {
 		return tooLarge
 	}
@@ -209,12 +219,12 @@ func (c *call) readBody(w http.ResponseWriter, most int64) error {
 		if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
 			return tooLarge
 		}
-		return invalid(strictjson.CodeInvalidJSON, "", "the body could not be read to its end")
+		return invalid(strictjson.CodeInvalidJSON, "", "the body could not be read completely")
 	}
 	if c.op.body == noBody {
-		// Generated clients send an empty object where there is nothing to say.
+		// Generated clients send an empty object where the body has no content.
 		if s := strings.TrimSpace(string(raw)); s != "" && s != "{}" {
-			return invalid(CodeUnexpectedBody, "", "this operation takes no body")
+			return invalid(CodeUnexpectedBody, "", "this operation takes no body; leave it out")
 		}
 		return nil
 	}
@@ -225,27 +235,30 @@ func (c *call) readBody(w http.ResponseWriter, most int64) error {
 	return err
 }
 
-// checkMediaType lets through application/json, and for a merge patch application/merge-patch+json too (RFC 7396;
-// generated clients send the former).
+// checkMediaType accepts application/json, and for a merge patch also application/merge-patch+json (RFC 7396; generated
+// clients send the former).
 func (c *call) checkMediaType() error {
 	want := []string{"application/json"}
 	if c.op.body == patchBody {
 		want = []string{"application/merge-patch+json", "application/json"}
 	}
 	if enc := c.r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return fault.New(fault.Invalid, CodeUnsupportedMediaType, "a body with Content-Encoding %q is not read; send it plain", clip(enc)).At("Content-Encoding")
+		return fault.New(fault.Invalid, CodeUnsupportedMediaType,
+			"Content-Encoding %q is not supported; send the body uncompressed", clip(enc)).At("Content-Encoding")
 	}
 	t, params, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
-	if err != nil || !slices.Contains(want, t) || params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") {
-		return fault.New(fault.Invalid, CodeUnsupportedMediaType, "Content-Type is %q; send the body as %s", clip(c.r.Header.Get("Content-Type")), strings.Join(want, " or ")).At("Content-Type")
+	if err != nil || !slices.Contains(want, t) || params["charset"] != "" &&
+		!strings.EqualFold(params["charset"], "utf-8") {
+		return fault.New(fault.Invalid, CodeUnsupportedMediaType, "Content-Type is %q; send the body as %s",
+			clip(c.r.Header.Get("Content-Type")), strings.Join(want, " or ")).At("Content-Type")
 	}
 	return nil
 }
 
-// readRepeatability reads the pair of headers that makes a request repeatable (OASIS Repeatable Requests 1.0 §2). They come
-// together; a pair that cannot be honoured is 412 with Repeatability-Result: rejected (whether first-sent is in range is
-// the directory's to say, which keeps the answers). On a read, which is repeatable as it
-// is, they are not looked at.
+// readRepeatability reads the two headers that make a request repeatable (OASIS Repeatable Requests 1.0 §2). Both must
+// be sent; a pair that cannot be honoured is answered 412 with Repeatability-Result: rejected. The directory, which
+// keeps the answers, checks whether first-sent is in range. The headers are ignored on reads, which are repeatable
+// anyway.
 func (c *call) readRepeatability() error {
 	if !c.op.repeatable {
 		return nil
@@ -259,9 +272,10 @@ func (c *call) readRepeatability() error {
 	case len(ids) == 0 && len(sents) == 0:
 		return nil
 	case len(ids) != 1 || !validOpaque(ids[0]):
-		return refuse(idName, "%s is not there once with 1 to 128 visible characters; it and %s come together", idName, sentName)
+		return refuse(idName, "%s must appear once, with 1 to 128 visible characters, together with %s",
+			idName, sentName)
 	case len(sents) != 1:
-		return refuse(sentName, "%s is not there once; it and %s come together", sentName, idName)
+		return refuse(sentName, "%s must appear once, together with %s", sentName, idName)
 	}
 	sent, err := parseDate(strings.TrimSpace(sents[0]))
 	if err != nil {
@@ -271,8 +285,8 @@ func (c *call) readRepeatability() error {
 	return nil
 }
 
-// digest identifies the request: method, operation, names, parameters and body. The body counts by what it says, not by
-// how it is written: a client that builds it again may order it otherwise. Conditions count too.
+// digest identifies the request: method, operation, names, parameters, conditions and body. The body counts by its
+// content, not its spelling: a client that builds it again may order members differently.
 func (c *call) digest() [sha256.Size]byte {
 	h := sha256.New()
 	put := func(parts ...string) {

@@ -9,10 +9,10 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
-// The contract's objects: read from bodies, and rendered. Reading checks shape only (members, types, what is required);
-// what values are good is the directory's to say.
+// The contract's objects, parsed from bodies and rendered. Parsing checks only the shape (members, types, what is
+// required); the directory checks the values.
 
-// reader reads a body into the domain's types.
+// reader parses a body into domain types.
 type reader struct{ strictjson.Reader }
 
 var stateFields = []string{"serviceProvisioningStatus", "serviceProvisioningErrors"}
@@ -45,7 +45,8 @@ func (r *reader) accountService(t *domain.Traits, o *strictjson.Object) domain.A
 	if t.Labelled {
 		o.Ignore("subdomainStatus")
 		if c := o.Child("configuration", false); c != nil {
-			d := &domain.DirectRoutingConfig{CallScreening: c.Bool("callScreening", true), Subdomain: c.Str("subdomain", true)}
+			d := &domain.DirectRoutingConfig{CallScreening: c.Bool("callScreening", true),
+				Subdomain: c.Str("subdomain", true)}
 			if t := c.Child("subdomainTokens", true); t != nil {
 				d.Region1Token, d.Region2Token = t.Str("region1Token", true), t.Str("region2Token", true)
 				t.Done()
@@ -58,7 +59,7 @@ func (r *reader) accountService(t *domain.Traits, o *strictjson.Object) domain.A
 	return s
 }
 
-// contractServices are the services of the contract, in the order in which examples and documents have them.
+// contractServices are the services of the contract, in the order of its examples and documents.
 var contractServices = func() (l []domain.Service) {
 	for _, s := range domain.Services() {
 		if s.Traits().InContract {
@@ -70,8 +71,9 @@ var contractServices = func() (l []domain.Service) {
 
 func (r *reader) number(n *strictjson.Node, path string) domain.Number {
 	o := r.Object(n, path)
-	// Not parsed here: a bad number is the directory's to refuse, with its own code.
-	num := domain.Number{TelephoneNumber: domain.E164(o.Str("telephoneNumber", true)), AccountName: o.Str("accountName", true)}
+	// Not parsed here: the directory refuses a bad number with its own code.
+	num := domain.Number{TelephoneNumber: domain.E164(o.Str("telephoneNumber", true)),
+		AccountName: o.Str("accountName", true)}
 	o.Ignore(stateFields...)
 	if d := o.Child("serviceDetails", true); d != nil {
 		num.Services = map[domain.Service]domain.NumberService{}
@@ -99,8 +101,9 @@ func (r *reader) numberService(t *domain.Traits, o *strictjson.Object) domain.Nu
 			s.Teams = &domain.TeamsNumberConfig{
 				Usage: c.Str("usage", true), ChoosableCapabilities: c.Strings("choosableCapabilities", true),
 				AdditionalUsages: c.Strings("additionalUsages", false), CivicAddressID: c.Str("civicAddressId", false),
-				LocationID: c.Str("locationId", false), AllowTenantAddressUpdate: c.Bool("allowTenantAddressUpdate", false),
-				DisplayedCountryCode: c.Str("displayedCountryCode", false),
+				LocationID:               c.Str("locationId", false),
+				AllowTenantAddressUpdate: c.Bool("allowTenantAddressUpdate", false),
+				DisplayedCountryCode:     c.Str("displayedCountryCode", false),
 			}
 			c.Ignore("acquiredCapabilities", "availableCapabilities")
 			c.Done()
@@ -110,9 +113,10 @@ func (r *reader) numberService(t *domain.Traits, o *strictjson.Object) domain.Nu
 	return s
 }
 
-// batch reads {"numbers": […]} and hands each item to read. Items with a wrong shape are refused, by their place: the directory
-// rejects the batch with them and with those that break its rules, one detail per bad item.
-func batch[T any](n *strictjson.Node, read func(r *reader, n *strictjson.Node, path string) T) (items []T, refused map[int]fault.Error, err error) {
+// batch parses {"numbers": […]} and passes each item to read. It returns items of the wrong shape in refused, by index:
+// the directory rejects the batch with one detail for each of them and for each item that breaks its rules.
+func batch[T any](n *strictjson.Node, read func(r *reader, n *strictjson.Node, path string) T) (items []T,
+	refused map[int]fault.Error, err error) {
 	var r reader
 	o := r.Object(n, "")
 	list := o.Take("numbers", true)
@@ -121,7 +125,8 @@ func batch[T any](n *strictjson.Node, read func(r *reader, n *strictjson.Node, p
 		return nil, nil, r.Err()
 	}
 	if len(list.Items) > directory.MaxBatch {
-		return nil, nil, invalid(directory.CodeTooManyItems, "numbers", "the batch has %d numbers; at most %d go into one request", len(list.Items), directory.MaxBatch)
+		return nil, nil, invalid(directory.CodeTooManyItems, "numbers",
+			"the batch has %d numbers; send at most %d in one request", len(list.Items), directory.MaxBatch)
 	}
 	items = make([]T, 0, len(list.Items))
 	for i, item := range list.Items {
@@ -137,7 +142,7 @@ func batch[T any](n *strictjson.Node, read func(r *reader, n *strictjson.Node, p
 	return items, refused, nil
 }
 
-// identifier reads {"telephoneNumber": …}.
+// identifier parses {"telephoneNumber": …}.
 func identifier(r *reader, n *strictjson.Node, path string) domain.E164 {
 	o := r.Object(n, path)
 	s := o.Str("telephoneNumber", true)
@@ -145,13 +150,14 @@ func identifier(r *reader, n *strictjson.Node, path string) domain.E164 {
 	return domain.E164(s)
 }
 
-// relationship reads a merge patch of a request for information (RFC 7396): null removes. Everything but
+// relationship parses a merge patch of a request for information (RFC 7396): null removes a member. Everything but
 // customerRelationship is read-only.
 func (r *reader) relationship(n *strictjson.Node) directory.RelationshipPatch {
 	var p directory.RelationshipPatch
 	o := r.Object(n, "")
 	o.Ignore(stateFields...)
-	o.Ignore("id", "tenantId", "accountName", "productContext", "operatorId", "status", "consentedOn", "lastModifiedOn", "consentedCountries", "contacts")
+	o.Ignore("id", "tenantId", "accountName", "productContext", "operatorId", "status", "consentedOn", "lastModifiedOn",
+		"consentedCountries", "contacts")
 	v := o.Take("customerRelationship", false)
 	o.Done()
 	switch {
@@ -167,7 +173,7 @@ func (r *reader) relationship(n *strictjson.Node) directory.RelationshipPatch {
 	return p
 }
 
-// filled returns a string that may be left out but not be empty: the domain has "" for one that is left out.
+// filled returns a string member that may be absent but not empty: the domain represents an absent one as "".
 func (r *reader) filled(o *strictjson.Object, name, code string) string {
 	v := o.Take(name, false)
 	at := strictjson.Join(o.Path, name)
@@ -175,12 +181,12 @@ func (r *reader) filled(o *strictjson.Object, name, code string) string {
 		return ""
 	}
 	if v.Text == "" {
-		r.Add(invalid(code, at, "%s is empty; leave it out to have none", name))
+		r.Add(invalid(code, at, "%s is empty; leave the member out instead", name))
 	}
 	return v.Text
 }
 
-// patched returns nil for a member that is not there, a pointer to "" for null.
+// patched returns nil for an absent member and a pointer to "" for null.
 func (r *reader) patched(o *strictjson.Object, name string) *string {
 	v := o.Take(name, false)
 	switch {
@@ -194,7 +200,7 @@ func (r *reader) patched(o *strictjson.Object, name string) *string {
 	return &v.Text
 }
 
-// What follows renders.
+// Rendering.
 
 type stateJSON struct {
 	Status domain.SyncStatus `json:"serviceProvisioningStatus"`
@@ -260,11 +266,12 @@ func renderAccount(a *domain.Account) any {
 		if t.Labelled {
 			x.SubdomainStatus = d.SubdomainStatus
 			if x.SubdomainStatus == "" {
-				x.SubdomainStatus = domain.SubdomainNotProvisioned // required in answers
+				x.SubdomainStatus = domain.SubdomainNotProvisioned // required in responses
 			}
 		}
 		if c := d.DirectRouting; c != nil {
-			x.Configuration = &directRoutingJSON{c.CallScreening, c.Subdomain, tokensJSON{c.Region1Token, c.Region2Token}}
+			x.Configuration = &directRoutingJSON{c.CallScreening, c.Subdomain,
+				tokensJSON{c.Region1Token, c.Region2Token}}
 		}
 		j.ServiceDetails[t.Name] = x
 	}
@@ -289,7 +296,7 @@ type numberServiceJSON struct {
 	Configuration    *teamsJSON `json:"configuration,omitempty"`
 }
 
-// teamsJSON leaves out what has its default, as the published examples do.
+// teamsJSON omits members that have their default, as the published examples do.
 type teamsJSON struct {
 	Usage                    string   `json:"usage"`
 	ChoosableCapabilities    []string `json:"choosableCapabilities"`
@@ -303,7 +310,8 @@ type teamsJSON struct {
 }
 
 func renderNumber(n *domain.Number) any {
-	j := numberJSON{TelephoneNumber: n.TelephoneNumber, AccountName: n.AccountName, ServiceDetails: map[string]any{}, stateJSON: stateOf(n.State)}
+	j := numberJSON{TelephoneNumber: n.TelephoneNumber, AccountName: n.AccountName, ServiceDetails: map[string]any{},
+		stateJSON: stateOf(n.State)}
 	for _, s := range contractServices {
 		d, ok := n.Services[s]
 		if !ok {
@@ -311,7 +319,8 @@ func renderNumber(n *domain.Number) any {
 		}
 		x := numberServiceJSON{Enabled: d.Enabled, AssignmentStatus: d.AssignmentStatus}
 		if c := d.Teams; c != nil {
-			x.Configuration = &teamsJSON{c.Usage, notNil(c.ChoosableCapabilities), c.AcquiredCapabilities, c.AvailableCapabilities, c.AdditionalUsages,
+			x.Configuration = &teamsJSON{c.Usage, notNil(c.ChoosableCapabilities), c.AcquiredCapabilities,
+				c.AvailableCapabilities, c.AdditionalUsages,
 				c.CivicAddressID, c.LocationID, c.AllowTenantAddressUpdate, c.DisplayedCountryCode}
 		}
 		j.ServiceDetails[s.String()] = x
@@ -350,7 +359,7 @@ type relationshipJSON struct {
 	Comment        string `json:"comment,omitempty"`
 }
 
-// when writes a time as the published examples have it.
+// when formats a time as in the published examples.
 func when(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -359,8 +368,10 @@ func when(t time.Time) string {
 }
 
 func renderRequest(q *domain.RequestForInformation) any {
-	j := requestJSON{ID: q.ID, TenantID: q.TenantID, AccountName: q.AccountName, ProductContext: "teams", OperatorID: q.OperatorID, Status: q.Status,
-		ConsentedOn: when(q.ConsentedOn), LastModifiedOn: when(q.LastModifiedOn), ConsentedCountries: q.ConsentedCountries, Contacts: q.Contacts,
+	j := requestJSON{ID: q.ID, TenantID: q.TenantID, AccountName: q.AccountName, ProductContext: "teams",
+		OperatorID: q.OperatorID, Status: q.Status,
+		ConsentedOn: when(q.ConsentedOn), LastModifiedOn: when(q.LastModifiedOn),
+		ConsentedCountries: q.ConsentedCountries, Contacts: q.Contacts,
 		stateJSON: stateOf(q.State)}
 	if c := q.Relationship; c != nil {
 		j.CustomerRelationship = &relationshipJSON{c.Status, when(c.LastModifiedOn), c.Comment}

@@ -14,7 +14,7 @@ import (
 // Version is the api-version served here.
 const Version = "2024-02-29-preview"
 
-// Versions lists the api-versions served, for messages.
+// versions lists the api-versions served, for messages.
 var versions = []string{Version}
 
 // The roles of the contract (Provisioning API documentation, app roles).
@@ -39,7 +39,7 @@ type operation struct {
 	id     string
 	method string
 	path   string // as in the contract
-	role   string // needed, unless the caller is Admin
+	role   string // required, unless the caller is Admin
 	body   bodyKind
 	// conditional operations take If-Match and the like, repeatable ones the Repeatability headers.
 	conditional, repeatable bool
@@ -49,39 +49,66 @@ type operation struct {
 
 var listQuery = []string{"top", "skip", "maxpagesize", "filter", "countRecords", continuation}
 
-// operations is the table of all there is: method, path, role, what may come with it, and what does it. The contract names
-// roles for GET, PUT, PATCH and DELETE; those of the POST actions are our choice (docs/provisioning-api.md).
+// operations is the table of all operations: method, path, role, what a request may carry, and the method that handles
+// it. The contract names roles for GET, PUT, PATCH and DELETE; those of the POST actions are our choice
+// (docs/provisioning-api.md).
 var operations = []operation{
-	{id: "Accounts_list", method: http.MethodGet, path: "/accounts", role: roleRead, query: listQuery, do: (*API).listAccounts},
-	{id: "Accounts_get", method: http.MethodGet, path: "/accounts/{accountName}", role: roleRead, conditional: true, do: (*API).getAccount},
-	{id: "Accounts_createOrReplace", method: http.MethodPut, path: "/accounts/{accountName}", role: roleWrite, body: jsonBody, conditional: true, repeatable: true, do: (*API).putAccount},
-	{id: "Accounts_delete", method: http.MethodDelete, path: "/accounts/{accountName}", role: roleDelete, conditional: true, repeatable: true, query: []string{"deleteNumbers"}, do: (*API).deleteAccount},
-	{id: "Accounts_createOrUpdateNumbers", method: http.MethodPost, path: "/accounts/{accountName}:createOrUpdateNumbers", role: roleWrite, body: jsonBody, repeatable: true, do: (*API).putNumbers},
-	{id: "Accounts_deleteNumbers", method: http.MethodPost, path: "/accounts/{accountName}:deleteNumbers", role: roleDelete, body: jsonBody, repeatable: true, do: (*API).deleteNumbers},
-	{id: "Accounts_getTeamsCapabilityPlans", method: http.MethodPost, path: "/accounts/{accountName}:getTeamsCapabilityPlans", role: roleRead, repeatable: true, do: (*API).capabilityPlans},
-	{id: "Accounts_getTeamsAvailableCapabilities", method: http.MethodPost, path: "/accounts/{accountName}:getTeamsAvailableCapabilities", role: roleRead, body: jsonBody, repeatable: true, do: (*API).availableCapabilities},
-	{id: "Accounts_listNumbers", method: http.MethodGet, path: "/accounts/{accountName}/numbers", role: roleRead, query: listQuery, do: (*API).listNumbers},
-	{id: "Accounts_getNumber", method: http.MethodGet, path: "/accounts/{accountName}/numbers/{telephoneNumber}", role: roleRead, conditional: true, do: (*API).getNumber},
-	{id: "Accounts_createOrReplaceNumber", method: http.MethodPut, path: "/accounts/{accountName}/numbers/{telephoneNumber}", role: roleWrite, body: jsonBody, conditional: true, repeatable: true, do: (*API).putNumber},
-	{id: "Accounts_deleteNumber", method: http.MethodDelete, path: "/accounts/{accountName}/numbers/{telephoneNumber}", role: roleDelete, conditional: true, repeatable: true, do: (*API).deleteNumber},
-	{id: "Accounts_listTeamsCivicAddresses", method: http.MethodGet, path: "/accounts/{accountName}/teamsCivicAddresses", role: roleRead, query: listQuery, do: (*API).listCivicAddresses},
-	{id: "Accounts_getTeamsCivicAddress", method: http.MethodGet, path: "/accounts/{accountName}/teamsCivicAddresses/{civicAddressId}", role: roleRead, conditional: true, do: (*API).getCivicAddress},
-	{id: "listNumbers", method: http.MethodGet, path: "/numbers", role: roleRead, query: listQuery, do: (*API).listNumbers},
-	{id: "TeamsRequestsForInformation_list", method: http.MethodGet, path: "/teamsRequestsForInformation", role: roleRead, query: listQuery, do: (*API).listRequests},
-	{id: "TeamsRequestsForInformation_getRequestForInformation", method: http.MethodGet, path: "/teamsRequestsForInformation/{tenantId}", role: roleRead, conditional: true, do: (*API).getRequest},
-	{id: "TeamsRequestsForInformation_createOrUpdateRequestForInformation", method: http.MethodPatch, path: "/teamsRequestsForInformation/{tenantId}", role: roleWrite, body: patchBody, conditional: true, repeatable: true, do: (*API).patchRequest},
+	{id: "Accounts_list", method: http.MethodGet, path: "/accounts", role: roleRead, query: listQuery,
+		do: (*API).listAccounts},
+	{id: "Accounts_get", method: http.MethodGet, path: "/accounts/{accountName}", role: roleRead, conditional: true,
+		do: (*API).getAccount},
+	{id: "Accounts_createOrReplace", method: http.MethodPut, path: "/accounts/{accountName}", role: roleWrite,
+		body: jsonBody, conditional: true, repeatable: true, do: (*API).putAccount},
+	{id: "Accounts_delete", method: http.MethodDelete, path: "/accounts/{accountName}", role: roleDelete,
+		conditional: true, repeatable: true, query: []string{"deleteNumbers"}, do: (*API).deleteAccount},
+	{id: "Accounts_createOrUpdateNumbers", method: http.MethodPost,
+		path: "/accounts/{accountName}:createOrUpdateNumbers", role: roleWrite, body: jsonBody, repeatable: true,
+		do: (*API).putNumbers},
+	{id: "Accounts_deleteNumbers", method: http.MethodPost, path: "/accounts/{accountName}:deleteNumbers",
+		role: roleDelete, body: jsonBody, repeatable: true, do: (*API).deleteNumbers},
+	{id: "Accounts_getTeamsCapabilityPlans", method: http.MethodPost,
+		path: "/accounts/{accountName}:getTeamsCapabilityPlans", role: roleRead, repeatable: true,
+		do: (*API).capabilityPlans},
+	{id: "Accounts_getTeamsAvailableCapabilities", method: http.MethodPost,
+		path: "/accounts/{accountName}:getTeamsAvailableCapabilities", role: roleRead, body: jsonBody, repeatable: true,
+		do: (*API).availableCapabilities},
+	{id: "Accounts_listNumbers", method: http.MethodGet, path: "/accounts/{accountName}/numbers", role: roleRead,
+		query: listQuery, do: (*API).listNumbers},
+	{id: "Accounts_getNumber", method: http.MethodGet, path: "/accounts/{accountName}/numbers/{telephoneNumber}",
+		role: roleRead, conditional: true, do: (*API).getNumber},
+	{id: "Accounts_createOrReplaceNumber", method: http.MethodPut,
+		path: "/accounts/{accountName}/numbers/{telephoneNumber}", role: roleWrite, body: jsonBody, conditional: true,
+		repeatable: true, do: (*API).putNumber},
+	{id: "Accounts_deleteNumber", method: http.MethodDelete, path: "/accounts/{accountName}/numbers/{telephoneNumber}",
+		role: roleDelete, conditional: true, repeatable: true, do: (*API).deleteNumber},
+	{id: "Accounts_listTeamsCivicAddresses", method: http.MethodGet,
+		path: "/accounts/{accountName}/teamsCivicAddresses", role: roleRead, query: listQuery,
+		do: (*API).listCivicAddresses},
+	{id: "Accounts_getTeamsCivicAddress", method: http.MethodGet,
+		path: "/accounts/{accountName}/teamsCivicAddresses/{civicAddressId}", role: roleRead, conditional: true,
+		do: (*API).getCivicAddress},
+	{id: "listNumbers", method: http.MethodGet, path: "/numbers", role: roleRead, query: listQuery,
+		do: (*API).listNumbers},
+	{id: "TeamsRequestsForInformation_list", method: http.MethodGet, path: "/teamsRequestsForInformation",
+		role: roleRead, query: listQuery, do: (*API).listRequests},
+	{id: "TeamsRequestsForInformation_getRequestForInformation", method: http.MethodGet,
+		path: "/teamsRequestsForInformation/{tenantId}", role: roleRead, conditional: true, do: (*API).getRequest},
+	{id: "TeamsRequestsForInformation_createOrUpdateRequestForInformation", method: http.MethodPatch,
+		path: "/teamsRequestsForInformation/{tenantId}", role: roleWrite, body: patchBody, conditional: true,
+		repeatable: true, do: (*API).patchRequest},
 }
 
-// pathVars are the parts of a path that name things, decoded, never empty where the path has them, and checked by
-// checkNames.
+// pathVars are the names in a path, decoded and checked by checkNames. A name that the path has is never empty.
 type pathVars struct {
 	account, number, address, tenant string
 }
 
-// match finds the operations of a path and its variables. The path is as sent, still percent-encoded: segments are split
-// first and decoded after, so that an encoded slash stays inside its segment, and "+" is itself, raw or as %2B.
+// match returns the pattern of a path and its variables. escaped is the path as sent, still percent-encoded: segments
+// are split first and decoded afterwards, so that an encoded slash stays inside its segment and "+" stands for itself,
+// raw or as %2B.
 func match(escaped string) (pattern string, v pathVars, err error) {
-	unknown := fault.New(fault.NotFound, CodeResourceNotFound, "there is nothing at this path; see docs/provisioning-api.md for the paths there are")
+	unknown := fault.New(fault.NotFound, CodeResourceNotFound,
+		"there is no resource at this path; see docs/provisioning-api.md")
 	raw := strings.Split(escaped, "/")
 	if raw[0] != "" || len(raw) < 2 || len(raw) > 5 {
 		return "", v, unknown
@@ -89,7 +116,7 @@ func match(escaped string) (pattern string, v pathVars, err error) {
 	segs := make([]string, len(raw)-1)
 	for i, s := range raw[1:] {
 		if segs[i], err = url.PathUnescape(s); err != nil {
-			return "", v, invalid(CodeInvalidURI, "", "the path has a broken percent-encoding")
+			return "", v, invalid(CodeInvalidURI, "", "the path has an invalid percent-encoding")
 		}
 		if segs[i] == "" {
 			return "", v, unknown
@@ -99,7 +126,7 @@ func match(escaped string) (pattern string, v pathVars, err error) {
 	case segs[0] == "accounts" && len(segs) == 1:
 		return "/accounts", v, nil
 	case segs[0] == "accounts" && len(segs) == 2:
-		// An account's name has no colon: what follows the last one is an action.
+		// An account name has no colon: what follows the last one is an action.
 		i := strings.LastIndexByte(segs[1], ':')
 		if i < 0 {
 			v.account = segs[1]
@@ -134,8 +161,8 @@ func match(escaped string) (pattern string, v pathVars, err error) {
 	return "", v, unknown
 }
 
-// find returns the operation for a method and path. allow lists the path's methods if it exists. HEAD is served wherever
-// GET is (RFC 9110 §9.1): net/http leaves the body out.
+// find returns the operation for a method and path. allow lists the path's methods if it exists. HEAD is served
+// wherever GET is (RFC 9110 §9.1): net/http leaves the body out.
 func find(method, escaped string) (op *operation, v pathVars, allow []string, err error) {
 	pattern, v, err := match(escaped)
 	if err != nil {
@@ -155,29 +182,33 @@ func find(method, escaped string) (op *operation, v pathVars, allow []string, er
 		}
 	}
 	if op == nil {
-		return nil, v, allow, fault.New(fault.Invalid, CodeMethodNotAllowed, "%s is not possible here; %s is", method, strings.Join(allow, ", "))
+		return nil, v, allow, fault.New(fault.Invalid, CodeMethodNotAllowed,
+			"%s is not allowed on this path; use %s", method, strings.Join(allow, " or "))
 	}
 	return op, v, allow, nil
 }
 
-// checkNames checks the path's names but for that of a civic address, which is the tenant's to choose. What is wrong
-// in a path can never exist, which 400 says better than 404.
+// checkNames checks the names in the path except the id of a civic address, which the tenant chooses. A malformed name
+// can never exist, and 400 says so better than 404.
 func (c *call) checkNames() error {
 	v := &c.vars
 	if len(v.account) > 100 || strings.ContainsFunc(v.account, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '_' || r == '-')
 	}) {
-		return invalid(directory.CodeInvalidAccountName, "accountName", "the account name in the path is not 1 to 100 letters, digits, \"_\" and \"-\"")
+		return invalid(directory.CodeInvalidAccountName, "accountName",
+			"the account name in the path is not 1 to 100 letters, digits, \"_\" and \"-\"")
 	}
 	if _, err := domain.ParseE164(v.number); err != nil && v.number != "" {
-		return invalid(directory.CodeInvalidTelephoneNumber, "telephoneNumber", "the telephone number in the path: %v", err)
+		return invalid(directory.CodeInvalidTelephoneNumber, "telephoneNumber",
+			"the telephone number in the path: %v", err)
 	}
 	if v.tenant != "" && !domain.IsGUID(v.tenant) {
-		return invalid(directory.CodeInvalidTenantID, "tenantId", "the tenant id in the path is not a GUID such as 6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d")
+		return invalid(directory.CodeInvalidTenantID, "tenantId",
+			"the tenant id in the path is not a GUID such as 6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d")
 	}
 	v.tenant = strings.ToLower(v.tenant)
 	return nil
 }
 
-// number is the path's telephone number, which was checked.
+// number returns the path's telephone number, which checkNames has checked.
 func (c *call) number() domain.E164 { return domain.E164(c.vars.number) }

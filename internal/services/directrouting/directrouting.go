@@ -1,11 +1,11 @@
-// Package directrouting is all that is special about Microsoft Teams Direct Routing.
+// Package directrouting holds what is specific to Microsoft Teams Direct Routing.
 //
 // Teams learns which customer a message belongs to from the host name in its Contact, so the profile writes the
-// customer's own name, <label>.<region>.<base domain>, into the Contact of every message towards Teams, in whatever
-// direction the call was set up (gateway-calls §3.1, §3.2; direct-routing-sip §4). OPTIONS carry the carrier trunk's
-// name, <region>.<base domain>, instead (direct-routing-sip §3).
+// customer's own name, <label>.<region>.<base domain>, into the Contact of every message to Teams, whichever side began
+// the call (gateway-calls §3.1, §3.2; direct-routing-sip §4). OPTIONS carry the carrier trunk's name, <region>.<base
+// domain>, instead (direct-routing-sip §3).
 //
-// Routing rules, such as screening, are calls/route's; this package changes messages only.
+// Routing rules, such as screening, are in calls/route; this package changes messages only.
 package directrouting
 
 import (
@@ -27,15 +27,17 @@ var (
 	_ leg.Named   = (*Profile)(nil)
 )
 
-// New returns the profile. Base domain and regions are those that routing uses; the region the node stands in, from the
-// rules, picks the label.
+// New returns the profile. Base domain and regions are those that routing uses; the region of this node, from the
+// rules, selects the region's label.
 func New(rules *leg.Rules, baseDomain string, regions []string) (*Profile, error) {
 	base := strings.ToLower(strings.TrimSuffix(baseDomain, "."))
 	if base == "" {
-		return nil, leg.Problem("baseDomain", "Direct Routing has peers and needs a base domain: customers' names are <label>.<region>.<baseDomain>")
+		return nil, leg.Problem("baseDomain",
+			"Direct Routing has peers and needs a base domain: customers' names are <label>.<region>.<baseDomain>")
 	}
 	if rules.Region() > len(regions) {
-		return nil, leg.Problem("region", "this node stands in region %d and %d are named in regions; name it there", rules.Region(), len(regions))
+		return nil, leg.Problem("region", "this node is in region %d, but regions lists %d; add its region there",
+			rules.Region(), len(regions))
 	}
 	return &Profile{rules: rules, trunk: strings.ToLower(regions[rules.Region()-1]) + "." + base}, nil
 }
@@ -43,22 +45,23 @@ func New(rules *leg.Rules, baseDomain string, regions []string) (*Profile, error
 // Service returns domain.DirectRouting.
 func (p *Profile) Service() domain.Service { return domain.DirectRouting }
 
-// NeedsOffer is true. gateway-calls §3.2: Teams does not support a delayed offer.
+// NeedsOffer returns true. gateway-calls §3.2: Teams does not support a delayed offer.
 func (p *Profile) NeedsOffer() bool { return true }
 
-// ToService writes the customer's name into Contact and From, the peer's into Request-URI and To, and tells Teams who we
-// are and which methods we take.
+// ToService writes the customer's name into Contact and From, the peer's into Request-URI and To, and tells Teams who
+// we are and which methods we accept.
 func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
-	p.rules.Outwards(m)
+	p.rules.StripForService(m)
 	us := p.name(l)
 	leg.Address(m, us, l.Remote)
 	p.rules.Identify(m, us, l)
 }
 
-// ToCore shapes as for any service.
-func (p *Profile) ToCore(m *sip.Message, l *leg.Leg) { p.rules.Inwards(m, l) }
+// ToCore shapes the message as for any service.
+func (p *Profile) ToCore(m *sip.Message, l *leg.Leg) { p.rules.ShapeForCore(m, l) }
 
-// Ping names the carrier trunk: one healthy trunk stands for all customers' names under it (direct-routing-sip §3).
+// Ping writes the carrier trunk's name: one healthy trunk stands for all customers' names below it (direct-routing-sip
+// §3).
 func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
 	us := leg.Addr{Host: p.trunk, Port: l.Local.Port, Transport: l.Local.Transport}
 	if m.IsRequest() {
@@ -70,8 +73,8 @@ func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
 // Names returns the carrier trunk's name and the pattern of the customers' names below it.
 func (p *Profile) Names() []string { return []string{p.trunk, "*." + p.trunk} }
 
-// name is how the customer of the call is named in the region the message leaves from. A call without one (an emergency
-// call that named nobody) goes under the carrier trunk's name.
+// name returns the name of the call's customer in the region of this node. A call without a customer (an emergency call
+// that names none) uses the carrier trunk's name.
 func (p *Profile) name(l *leg.Leg) leg.Addr {
 	a := leg.Addr{Host: p.trunk, Port: l.Local.Port, Transport: l.Local.Transport}
 	if l.Call != nil && l.Call.Account != nil && l.Call.Account.Subdomain != "" {

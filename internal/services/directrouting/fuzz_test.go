@@ -14,9 +14,9 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit/legtest"
 )
 
-// FuzzShape gives any message that the parser and validator take to facts, relay and both directions of the profile. What
-// comes out must be a message again, with our Contact where there is one, the custom header towards the core only, and
-// the body untouched.
+// FuzzShape passes any message that the parser and validator accept to facts, relay and both directions of the profile.
+// The result must again be a valid message, with our Contact where there is one, the custom header towards the core
+// only, and the body unchanged.
 func FuzzShape(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -36,8 +36,10 @@ func FuzzShape(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	call := &route.Decision{Service: domain.DirectRouting, Header: "CT-100", Account: &domain.AccountRouting{Subdomain: "contoso"}}
-	l := &leg.Leg{Call: call, Local: leg.Addr{Host: "r1.gw.example.com", Port: 5060}, Remote: leg.Addr{Host: "peer.example.net", Port: 5060}}
+	call := &route.Decision{Service: domain.DirectRouting, Header: "CT-100",
+		Account: &domain.AccountRouting{Subdomain: "contoso"}}
+	l := &leg.Leg{Call: call, Local: leg.Addr{Host: "r1.gw.example.com", Port: 5060},
+		Remote: leg.Addr{Host: "peer.example.net", Port: 5060}}
 	f.Fuzz(func(t *testing.T, raw string) {
 		var check sip.Validator
 		src, problem := check.Read(raw)
@@ -62,7 +64,9 @@ func FuzzShape(f *testing.F) {
 			} else {
 				p.ToService(dst, l)
 			}
-			back, problem := sip.Parse(dst.String(), &sip.Limits{Head: -1, Body: -1, Lines: -1, RequestURI: -1, ContactURI: -1, UserInfo: -1, FromDomain: -1, HeaderName: -1, BodyName: -1, OptionList: -1, OptionTag: -1})
+			back, problem := sip.Parse(dst.String(), &sip.Limits{Head: -1, Body: -1, Lines: -1, RequestURI: -1,
+				ContactURI: -1, UserInfo: -1, FromDomain: -1, HeaderName: -1, BodyName: -1,
+				OptionList: -1, OptionTag: -1})
 			if problem != nil {
 				t.Fatalf("%q became %q: %v", raw, dst, problem)
 			}

@@ -1,8 +1,8 @@
-// Package operatorconnect is all that is special about Microsoft Operator Connect.
+// Package operatorconnect holds what is specific to Microsoft Operator Connect.
 //
-// Phone System finds the tenant from the number, which was uploaded beforehand, so that no customer's name is needed:
-// Contact names the trunk in this region, the peer group's advertised name. Microsoft's SIP specification for this
-// service is not public; what is here is what its public pages say (gateway-calls §4, operator-connect §5).
+// Phone System finds the tenant by the number, which was uploaded beforehand, so no customer's name is needed: Contact
+// holds the name of the trunk in this region, the peer group's advertised name. Microsoft's SIP specification for this
+// service is not public; this package follows the public pages (gateway-calls §4, operator-connect §5).
 package operatorconnect
 
 import (
@@ -22,20 +22,22 @@ func New(rules *leg.Rules) *Profile { return &Profile{rules: rules} }
 // Service returns domain.OperatorConnect.
 func (p *Profile) Service() domain.Service { return domain.OperatorConnect }
 
-// NeedsOffer is true. operator-connect §5: the same interface as Direct Routing, which does not support a delayed offer.
+// NeedsOffer returns true. operator-connect §5: the same interface as Direct Routing, which does not support a delayed
+// offer.
 func (p *Profile) NeedsOffer() bool { return true }
 
-// ToService writes the addresses of the trunk and says who we are.
+// ToService writes the addresses of the trunk and tells Phone System who we are.
 func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
-	p.rules.Outwards(m)
+	p.rules.StripForService(m)
 	leg.Address(m, l.Local, l.Remote)
 	p.rules.Identify(m, l.Local, l)
 }
 
-// ToCore shapes as for any service. X-MS-TenantID passes: it is the operator's key for rating (gateway-calls §2.2).
-func (p *Profile) ToCore(m *sip.Message, l *leg.Leg) { p.rules.Inwards(m, l) }
+// ToCore shapes the message as for any service. X-MS-TenantID passes: the operator uses it for rating (gateway-calls
+// §2.2).
+func (p *Profile) ToCore(m *sip.Message, l *leg.Leg) { p.rules.ShapeForCore(m, l) }
 
-// Ping names the trunk.
+// Ping writes the trunk's name.
 func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
 	if m.IsRequest() {
 		leg.AddressPing(m, l.Local)

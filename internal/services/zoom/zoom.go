@@ -1,8 +1,9 @@
-// Package zoom is all that is special about Zoom Phone Cloud Peering.
+// Package zoom holds what is specific to Zoom Phone Cloud Peering.
 //
 // Zoom reads and writes the caller as P-Asserted-Identity, so other headers that name the caller are converted to it in
-// both directions (gateway-calls §2.2, §6). Contact names the peer group's advertised name, which must not be one that
-// faces the operator (gateway-calls §1.1). Zoom's SIP specification is not public; what is here is what public pages say.
+// both directions (gateway-calls §2.2, §6). Contact holds the peer group's advertised name, which must differ from the
+// names used towards the operator (gateway-calls §1.1). Zoom's SIP specification is not public; this package follows
+// public pages.
 package zoom
 
 import (
@@ -24,12 +25,13 @@ func New(rules *leg.Rules) *Profile { return &Profile{rules: rules} }
 // Service returns domain.Zoom.
 func (p *Profile) Service() domain.Service { return domain.Zoom }
 
-// NeedsOffer is true. operator-connect §7: early offer.
+// NeedsOffer returns true. operator-connect §7: early offer.
 func (p *Profile) NeedsOffer() bool { return true }
 
-// ToService writes our name for Zoom and asserts the caller. X-MS-FMC means nothing to Zoom and is taken off.
+// ToService writes the name by which Zoom knows us and asserts the caller. It removes X-MS-FMC, which has no meaning
+// for Zoom.
 func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
-	p.rules.Outwards(m)
+	p.rules.StripForService(m)
 	m.RemoveName(leg.HeaderFMC)
 	leg.Address(m, l.Local, l.Remote)
 	assertIdentity(m, l.Local.Host)
@@ -37,13 +39,13 @@ func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
 	leg.SetAllow(m, l.Allow())
 }
 
-// ToCore asserts the caller and shapes as for any service.
+// ToCore asserts the caller and shapes the message as for any service.
 func (p *Profile) ToCore(m *sip.Message, l *leg.Leg) {
 	assertIdentity(m, l.Local.Host)
-	p.rules.Inwards(m, l)
+	p.rules.ShapeForCore(m, l)
 }
 
-// Ping names us as Zoom knows us.
+// Ping writes the name by which Zoom knows us.
 func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
 	if m.IsRequest() {
 		leg.AddressPing(m, l.Local)
@@ -52,10 +54,10 @@ func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
 	leg.SetAllow(m, l.Allow())
 }
 
-// assertIdentity gives an INVITE that begins a call a P-Asserted-Identity, if it has none: from P-Preferred-Identity,
-// else Remote-Party-ID of the calling party, else From. The headers converted are taken off. The host is ours: the
-// number is what is asserted, and another network's host would tell its topology. An INVITE that names no number stays
-// without.
+// assertIdentity adds a P-Asserted-Identity to an INVITE that begins a call, if it has none: from P-Preferred-Identity,
+// else from Remote-Party-ID of the calling party, else from From. It removes the headers that it converts. The host is
+// ours: only the number is asserted, and another network's host would reveal its topology. An INVITE that contains no
+// number gets none.
 func assertIdentity(m *sip.Message, host string) {
 	if !leg.Initial(m) {
 		return
@@ -110,7 +112,7 @@ func assertIdentity(m *sip.Message, host string) {
 		}
 		m.Add(sip.KindPAssertedIdentity, value)
 	}
-	// What Remote-Party-ID hid stays hidden, whichever header the number comes from (RFC 3325 §7, RFC 3323 §4.2).
+	// What Remote-Party-ID hid stays hidden, whichever header the number was taken from (RFC 3325 §7, RFC 3323 §4.2).
 	switch v := m.Get(sip.KindPrivacy); {
 	case !private || hasPrivacy(v, "id") || hasPrivacy(v, "none"):
 	case v == "":
@@ -120,7 +122,7 @@ func assertIdentity(m *sip.Message, host string) {
 	}
 }
 
-// hasPrivacy tells whether a Privacy header names a kind of privacy.
+// hasPrivacy reports whether a Privacy value lists a kind of privacy.
 func hasPrivacy(value, kind string) bool {
 	for v := range strings.SplitSeq(value, ";") {
 		if strings.EqualFold(strings.TrimSpace(v), kind) {

@@ -1,8 +1,8 @@
-// Package ca makes certificates for demonstrations, labs and tests: one authority, and from it certificates for the
-// gateway (with the wildcard names that customers' sub-domains need) and for the simulated services.
+// Package ca makes certificates for demonstrations, labs and tests: one authority, and certificates signed by it for
+// the gateway (with the wildcard names that customers' subdomains need) and for the simulated services.
 //
-// It is not a certificate authority for anything reachable: keys are made fresh, kept in memory or in files of the lab,
-// and nothing is ever revoked.
+// It is not a certificate authority for anything reachable: keys are generated for each run, kept in memory or in files
+// of the lab, and nothing is ever revoked.
 package ca
 
 import (
@@ -27,7 +27,7 @@ type Authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// New makes an authority with a key of its own, valid for a year.
+// New makes an authority with its own key, valid for a year.
 func New(name string) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -60,7 +60,7 @@ func serial() *big.Int {
 // Usage says what a certificate may be used for.
 type Usage int
 
-// The usages. Microsoft's own certificates carry ServerOnly since 2026 although they are shown by clients as well
+// The usages. Microsoft's own certificates are ServerOnly since 2026 although clients present them as well
 // (direct-routing-sip §2).
 const (
 	ServerAndClient Usage = iota
@@ -72,7 +72,7 @@ func (a *Authority) Issue(u Usage, names ...string) (tls.Certificate, error) {
 	return a.IssueFor(u, time.Now().Add(-time.Hour), time.Now().AddDate(0, 6, 0), names...)
 }
 
-// IssueFor is Issue of a certificate that is valid in a given time.
+// IssueFor is like Issue, for a certificate that is valid during the given time.
 func (a *Authority) IssueFor(u Usage, from, until time.Time, names ...string) (tls.Certificate, error) {
 	if len(names) == 0 {
 		return tls.Certificate{}, fmt.Errorf("issue certificate: no names")
@@ -107,7 +107,7 @@ func (a *Authority) IssueFor(u Usage, from, until time.Time, names ...string) (t
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
 }
 
-// Pool returns a pool that trusts the authority and nobody else.
+// Pool returns a pool that trusts only this authority.
 func (a *Authority) Pool() *x509.CertPool {
 	p := x509.NewCertPool()
 	p.AddCert(a.cert)
@@ -133,30 +133,32 @@ func WriteFiles(dir, name string, c tls.Certificate) (certFile, keyFile string, 
 	if err := os.WriteFile(certFile, chain, 0o644); err != nil {
 		return "", "", fmt.Errorf("write certificate %s: %w", name, err)
 	}
-	if err := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600); err != nil {
+	if err := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
+		0o600); err != nil {
 		return "", "", fmt.Errorf("write key of %s: %w", name, err)
 	}
 	return certFile, keyFile, nil
 }
 
-// Server returns the TLS settings of a server that shows cert and demands a certificate of this authority from every
-// client, whatever its extended key usage says.
+// Server returns the TLS settings of a server that presents cert and requires a certificate of this authority from
+// every client, whatever its extended key usage.
 func (a *Authority) Server(cert tls.Certificate) *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert,
+	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert},
+		ClientAuth:       tls.RequireAnyClientCert,
 		VerifyConnection: func(s tls.ConnectionState) error { return a.verify(s, "") }}
 }
 
-// Client returns the TLS settings of a client that shows cert and accepts servers with a certificate of this authority
-// that covers name.
+// Client returns the TLS settings of a client that presents cert and accepts servers with a certificate of this
+// authority that covers name.
 func (a *Authority) Client(cert tls.Certificate, name string) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, ServerName: name,
-		InsecureSkipVerify: true, // verified below: the server may be reached by another address than its name
+		InsecureSkipVerify: true, // verified below: the server may be reached by an address other than its name
 		VerifyConnection:   func(s tls.ConnectionState) error { return a.verify(s, name) }}
 }
 
 func (a *Authority) verify(s tls.ConnectionState, name string) error {
 	if len(s.PeerCertificates) == 0 {
-		return fmt.Errorf("the peer showed no certificate")
+		return fmt.Errorf("the peer presented no certificate")
 	}
 	inter := x509.NewCertPool()
 	for _, c := range s.PeerCertificates[1:] {

@@ -18,7 +18,8 @@ func TestIssuedCertificatesCoverOneLabelOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]bool{"nwind.1r1.gw.example": true, "1r1.gw.example": true, "127.0.0.1": true, "a.b.1r1.gw.example": false, "gw.example": false} {
+	for name, want := range map[string]bool{"nwind.1r1.gw.example": true, "1r1.gw.example": true, "127.0.0.1": true,
+		"a.b.1r1.gw.example": false, "gw.example": false} {
 		_, err := c.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: a.Pool()})
 		if (err == nil) != want {
 			t.Errorf("verify %s: %v, want ok %v", name, err, want)

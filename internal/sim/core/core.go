@@ -1,9 +1,9 @@
-// Package core simulates an operator's core network: a neighbour that sends calls into the gateway over a trunk and
-// takes calls from it, over UDP, TCP or TLS.
+// Package core simulates an operator's core network: a neighbour that sends calls to the gateway over a trunk and
+// accepts calls from it, over UDP, TCP or TLS.
 //
 // It does what gateway-calls §2 says a core does: E.164 with "+" in Request-URI, From and P-Asserted-Identity, calls to
-// the gateway without any knowledge of tenants, OPTIONS both ways. It refuses called numbers that are not E.164 and not
-// an emergency string. It is not a switch: every call it gets is handled by a ua.Script.
+// the gateway without any knowledge of tenants, OPTIONS both ways. It refuses called numbers that are neither E.164 nor
+// an emergency string. It is not a switch: every incoming call is handled by a ua.Script.
 package core
 
 import (
@@ -18,14 +18,14 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/ua"
 )
 
-// Config says what the core is.
+// Config configures a core.
 type Config struct {
 	Name          string // peer name, "core" if empty
 	UDP, TCP, TLS string // addresses to listen on; UDP on a free port of 127.0.0.1 if all are empty
 	ServerTLS     *tls.Config
 	ClientTLS     *tls.Config
 	Domain        string   // host in From and P-Asserted-Identity; "core.example" if empty
-	Emergency     []string // called strings taken without "+"; 911, 933, 112 and 999 if empty
+	Emergency     []string // called strings accepted without "+"; 911, 933, 112 and 999 if empty
 	Resolve       func(host string, port int) (string, error)
 	Loss          *ua.Loss
 	Keep          int
@@ -35,7 +35,7 @@ type Config struct {
 // Network is a running core. It is safe for concurrent use.
 type Network struct {
 	*ua.Agent
-	Script ua.Script // what it does with calls it gets
+	Script ua.Script // what it does with incoming calls
 	cfg    Config
 }
 
@@ -54,8 +54,9 @@ func New(cfg Config) (*Network, error) {
 		cfg.Emergency = []string{"911", "933", "112", "999"}
 	}
 	n := &Network{cfg: cfg}
-	a, err := ua.New(ua.Config{Name: cfg.Name, UDP: cfg.UDP, TCP: cfg.TCP, TLS: cfg.TLS, ServerTLS: cfg.ServerTLS, ClientTLS: cfg.ClientTLS,
-		Resolve: cfg.Resolve, Invite: n.invite, Loss: cfg.Loss, Keep: cfg.Keep, Log: cfg.Log})
+	a, err := ua.New(ua.Config{Name: cfg.Name, UDP: cfg.UDP, TCP: cfg.TCP, TLS: cfg.TLS, ServerTLS: cfg.ServerTLS,
+		ClientTLS: cfg.ClientTLS,
+		Resolve:   cfg.Resolve, Invite: n.invite, Loss: cfg.Loss, Keep: cfg.Keep, Log: cfg.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +70,7 @@ func (n *Network) invite(ctx context.Context, in *ua.Incoming) {
 		_ = in.Reply(484, "Address Incomplete", ua.Answer{}) // the gateway's own timers deal with loss
 		return
 	}
-	_, _ = in.Play(ctx, n.Script.For(called)) // what went wrong shows in the log of messages
+	_, _ = in.Play(ctx, n.Script.For(called)) // failures are visible in the log of messages
 }
 
 func (n *Network) accepts(called string) bool {
@@ -77,7 +78,8 @@ func (n *Network) accepts(called string) bool {
 		return true
 	}
 	for _, e := range n.cfg.Emergency {
-		if called == e || strings.HasPrefix(called, "+") && strings.HasSuffix(called, e) { // Zoom's form (gateway-calls §7)
+		// Zoom's form (gateway-calls §7)
+		if called == e || strings.HasPrefix(called, "+") && strings.HasSuffix(called, e) {
 			return true
 		}
 	}
@@ -86,12 +88,12 @@ func (n *Network) accepts(called string) bool {
 
 // Call is a call from the core into the gateway.
 type Call struct {
-	Transport   string // udp, tcp or tls; what the core listens on first if empty
+	Transport   string // udp, tcp or tls; the first that the core listens on if empty
 	Destination string // socket address of the gateway
 	Host        string // host of the Request-URI; the destination if empty
 	From, To    string // E.164; From may be "" for an anonymous caller with the number in Asserted only
 	Asserted    string // number in P-Asserted-Identity; From if empty, none if "-"
-	URI         string // whole Request-URI in place of the usual one (tel: form, number portability parameters …)
+	URI         string // whole Request-URI instead of the usual one (tel: form, number portability parameters …)
 	Headers     []ua.Header
 	Body        string // session description; a plain one if empty, none if "-"
 }
@@ -123,7 +125,8 @@ func (n *Network) Request(c Call) ua.Request {
 		c.Asserted = c.From
 	}
 	if c.Asserted != "-" && c.Asserted != "" {
-		headers = append(headers, ua.Header{Name: "P-Asserted-Identity", Value: fmt.Sprintf("<sip:%s@%s;user=phone>", c.Asserted, n.cfg.Domain)})
+		headers = append(headers, ua.Header{Name: "P-Asserted-Identity", Value: fmt.Sprintf("<sip:%s@%s;user=phone>",
+			c.Asserted, n.cfg.Domain)})
 	}
 	headers = append(headers, c.Headers...)
 	switch c.Body {
@@ -140,13 +143,14 @@ func (n *Network) Request(c Call) ua.Request {
 		To: fmt.Sprintf("<sip:%s@%s;user=phone>", c.To, c.Host), Headers: headers, Body: c.Body}
 }
 
-// Ping sends OPTIONS to the gateway and returns the answer.
+// Ping sends OPTIONS to the gateway and returns the response.
 func (n *Network) Ping(ctx context.Context, transport, destination string) (*ua.Message, error) {
 	if transport == "" {
 		transport = "udp"
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return n.Do(ctx, ua.Request{Method: "OPTIONS", Transport: transport, Destination: destination, URI: "sip:" + destination,
+	return n.Do(ctx, ua.Request{Method: "OPTIONS", Transport: transport, Destination: destination,
+		URI:  "sip:" + destination,
 		From: "<sip:" + n.cfg.Domain + ">", To: "<sip:" + destination + ">"})
 }

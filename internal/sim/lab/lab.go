@@ -1,9 +1,9 @@
-// Package lab puts the simulated neighbours of a gateway together: three trunks of an operator's core network, three
-// Teams edges for Direct Routing, one each for Operator Connect and Teams Phone Mobile, and a Zoom edge, with one
-// certificate authority for all of them. It plays calls described by internal/sim/fixtures between them through a gateway and says
-// what came of them.
+// Package lab runs the simulated neighbours of a gateway: three trunks of an operator's core network, three Teams edges
+// for Direct Routing, one each for Operator Connect and Teams Phone Mobile, and a Zoom edge, with one certificate
+// authority for all of them. It plays the calls of internal/sim/fixtures between them through a gateway and reports the
+// results.
 //
-// It knows a gateway only by the addresses and names it is reached at: any gateway can be put in the middle.
+// It knows the gateway only by its addresses and names: any gateway can be put in the middle.
 package lab
 
 import (
@@ -26,7 +26,7 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/zoom"
 )
 
-// Gateway is where the gateway in the middle listens for each neighbour: socket addresses, and the names it goes by.
+// Gateway is where the gateway in the middle listens for each neighbour: its socket addresses and its names.
 type Gateway struct {
 	Base string // base domain; customers are <label>.1r1.<base>
 	// CoreFixed and CoreTransit listen on UDP, CoreMobile on TCP, the others on TLS.
@@ -34,22 +34,24 @@ type Gateway struct {
 	DirectRouting, OperatorConnect, Mobile, Zoom string
 }
 
-// Names the gateway goes by towards each service, and the host names its certificate must cover.
+// The names of the gateway towards each service.
 func (g Gateway) directRouting() string   { return "1r1." + g.Base }
 func (g Gateway) operatorConnect() string { return "oc." + g.Base }
 func (g Gateway) mobile() string          { return "tpm." + g.Base }
 func (g Gateway) zoom() string            { return "zoom." + g.Base }
 
-// CertificateNames are the names a gateway's certificate must cover in this lab.
+// CertificateNames returns the names that a gateway's certificate must cover in this lab.
 func (g Gateway) CertificateNames() []string {
-	return []string{g.directRouting(), "*." + g.directRouting(), g.operatorConnect(), g.mobile(), g.zoom(), "core." + g.Base, "127.0.0.1"}
+	return []string{g.directRouting(), "*." + g.directRouting(), g.operatorConnect(), g.mobile(), g.zoom(),
+		"core." + g.Base, "127.0.0.1"}
 }
 
-// Free finds loopback addresses for the gateway and fills them in. They are only free until somebody else takes them:
-// whoever starts the gateway must be ready to try again.
+// Free returns a Gateway with free loopback addresses. They are free only until another process takes them: be ready to
+// retry when the gateway does not start.
 func Free(base string) (Gateway, error) {
 	g := Gateway{Base: base}
-	for _, to := range []*string{&g.CoreFixed, &g.CoreMobile, &g.CoreTransit, &g.DirectRouting, &g.OperatorConnect, &g.Mobile, &g.Zoom} {
+	for _, to := range []*string{&g.CoreFixed, &g.CoreMobile, &g.CoreTransit, &g.DirectRouting, &g.OperatorConnect,
+		&g.Mobile, &g.Zoom} {
 		a, err := FreeAddress("127.0.0.1")
 		if err != nil {
 			return g, err
@@ -59,15 +61,14 @@ func Free(base string) (Gateway, error) {
 	return g, nil
 }
 
-// issued remembers which ports this process has given out, so that none is given out twice.
+// issued holds the ports that FreeAddress has returned, so that it returns none of them twice.
 var issued struct {
 	mu    sync.Mutex
 	ports map[int]bool
 }
 
-// FreeAddress finds an address of host, a loopback IP, that nobody listens on, for UDP and TCP alike. Its port lies below
-// the range from which the system takes ports for outgoing connections (32768 and up on Linux): a port from that range
-// could be somebody's connection by the time it is listened on.
+// FreeAddress returns an address of host, a loopback IP, that is free for UDP and TCP. Its port is below the range of
+// ports for outgoing connections (32768 and up on Linux), so that no connection takes it before a listener does.
 func FreeAddress(host string) (string, error) {
 	issued.mu.Lock()
 	defer issued.mu.Unlock()
@@ -100,7 +101,7 @@ func FreeAddress(host string) (string, error) {
 	return "", fmt.Errorf("find a free loopback port: %w", last)
 }
 
-// Lab is the running neighbours. It is safe for concurrent use, as far as the calls played at one time go to different
+// Lab is the set of running neighbours. It is safe for concurrent use if calls played at the same time go to different
 // numbers.
 type Lab struct {
 	World     *fixtures.World
@@ -111,10 +112,10 @@ type Lab struct {
 	Zoom      map[string]*zoom.Edge
 }
 
-// Options are what a lab can be told. The zero value is usable.
+// Options configures a lab. The zero value is usable.
 type Options struct {
 	PingEvery time.Duration // how often services send OPTIONS; 60 s if 0
-	Loss      *ua.Loss      // packets lost at the fixed core's UDP socket
+	Loss      *ua.Loss      // packet loss at the fixed core's UDP socket
 	Keep      int           // messages kept per neighbour
 	Log       *slog.Logger
 }
@@ -125,7 +126,8 @@ func Start(w *fixtures.World, g Gateway, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{World: w, Authority: a, Gateway: g, Cores: map[string]*core.Network{}, Teams: map[string]*teams.Proxy{}, Zoom: map[string]*zoom.Edge{}}
+	l := &Lab{World: w, Authority: a, Gateway: g, Cores: map[string]*core.Network{}, Teams: map[string]*teams.Proxy{},
+		Zoom: map[string]*zoom.Edge{}}
 	if err := l.start(o); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -171,14 +173,16 @@ func (l *Lab) start(o Options) error {
 		{"oc-1", "oc.pstnhub.microsoft.com", g.operatorConnect(), g.OperatorConnect, teams.OperatorConnect},
 		{"tpm-1", "tpm.pstnhub.microsoft.com", g.mobile(), g.Mobile, teams.PhoneMobile},
 	} {
-		p, err := teams.New(teams.Config{Cloud: cloud, Interface: t.kind, Host: t.host, Authority: l.Authority, Gateway: t.gateway,
-			Resolve: l.resolver(t.addr), Forbidden: forbidden, PingEvery: o.PingEvery, Keep: o.Keep, Log: o.Log})
+		p, err := teams.New(teams.Config{Cloud: cloud, Interface: t.kind, Host: t.host, Authority: l.Authority,
+			Gateway: t.gateway, Resolve: l.resolver(t.addr), Forbidden: forbidden, PingEvery: o.PingEvery,
+			Keep: o.Keep, Log: o.Log})
 		if err != nil {
 			return err
 		}
 		l.Teams[t.name] = p
 	}
-	z, err := zoom.New(zoom.Config{Authority: l.Authority, Gateway: g.zoom(), Resolve: l.resolver(g.Zoom), Forbidden: forbidden, Keep: o.Keep, Log: o.Log})
+	z, err := zoom.New(zoom.Config{Authority: l.Authority, Gateway: g.zoom(), Resolve: l.resolver(g.Zoom),
+		Forbidden: forbidden, Keep: o.Keep, Log: o.Log})
 	if err != nil {
 		return err
 	}
@@ -193,7 +197,7 @@ func (l *Lab) start(o Options) error {
 	return nil
 }
 
-// resolver stands in for DNS: every name of the gateway's leads to addr.
+// resolver replaces DNS: every name of the gateway resolves to addr.
 func (l *Lab) resolver(addr string) func(string, int) (string, error) {
 	return func(host string, _ int) (string, error) {
 		if !strings.HasSuffix(strings.ToLower(host), "."+l.Gateway.Base) {
@@ -230,7 +234,7 @@ func (l *Lab) Script(name string) *ua.Script {
 	return s
 }
 
-// Place has a fixture's neighbour place the call and leaves the rest to the caller.
+// Place has a fixture's neighbour place the call. The caller handles the rest.
 func (l *Lab) Place(ctx context.Context, f fixtures.Call) (*ua.Call, error) { return l.place(ctx, f) }
 
 // agent returns the user agent and the script of a neighbour.
@@ -262,7 +266,7 @@ func (l *Lab) Neighbours() []string {
 	return out
 }
 
-// Violations returns what the gateway did against the services' rules so far, in words.
+// Violations returns descriptions of the gateway's violations of the services' rules so far.
 func (l *Lab) Violations() []string {
 	var out []string
 	for _, n := range []string{"teams-1", "teams-2", "teams-3", "oc-1", "tpm-1"} {
@@ -271,7 +275,7 @@ func (l *Lab) Violations() []string {
 	return append(out, l.Zoom["zoom-1"].Violations()...)
 }
 
-// Calls returns how many calls are up at all neighbours together.
+// Calls returns the number of calls that are up at all neighbours together.
 func (l *Lab) Calls() int {
 	n := 0
 	for _, name := range l.Neighbours() {
@@ -281,8 +285,8 @@ func (l *Lab) Calls() int {
 	return n
 }
 
-// Known reports whether every Teams edge has had OPTIONS from the gateway: before that it takes no calls. The second
-// result is false while the gateway has not answered theirs.
+// Known reports whether every Teams edge has received OPTIONS from the gateway, before which it accepts no calls, and
+// whether the gateway has answered theirs.
 func (l *Lab) Known() (heard, answered bool) {
 	g := l.Gateway
 	heard, answered = true, true

@@ -12,8 +12,10 @@ func message(lines string) *ua.Message { return ua.ParseMessage(lines) }
 
 func TestChecksFindWhatIsWrong(t *testing.T) {
 	sent := message("INVITE sip:a SIP/2.0\r\nIdentity: x\r\nIdentity: y\r\n\r\nv=0\r\n")
-	good := message("INVITE sip:+15550100@h;user=phone SIP/2.0\r\nm: <sip:+15550199@Nwind.1r1.gw:5063>\r\nX-MS-SBC: T\r\nIdentity: x\r\nIdentity: y\r\n\r\nv=0\r\n")
-	bad := message("INVITE sip:15550100@h SIP/2.0\r\nm: <sip:+15550198@127.0.0.1>\r\nX-Custom: v\r\nIdentity: x\r\n\r\nv=1\r\n")
+	good := message("INVITE sip:+15550100@h;user=phone SIP/2.0\r\nm: <sip:+15550199@Nwind.1r1.gw:5063>\r\n" +
+		"X-MS-SBC: T\r\nIdentity: x\r\nIdentity: y\r\n\r\nv=0\r\n")
+	bad := message("INVITE sip:15550100@h SIP/2.0\r\nm: <sip:+15550198@127.0.0.1>\r\nX-Custom: v\r\n" +
+		"Identity: x\r\n\r\nv=1\r\n")
 	for _, c := range []fixtures.Check{
 		{Header: "Request-URI", Number: "+15550100"},
 		{Header: "Request-URI", Match: ";user=phone"},
@@ -58,14 +60,14 @@ func TestLabStartsAndStops(t *testing.T) {
 		}
 	}
 	if heard, _ := l.Known(); heard {
-		t.Error("Known says that OPTIONS came; there is no gateway")
+		t.Error("Known reports OPTIONS, but there is no gateway")
 	}
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
-// Nobody listens where the gateway should be: a call must come out as failed, with the reason.
+// TestAMissingGatewayIsAFailure checks that a call fails with the reason if there is no gateway.
 func TestAMissingGatewayIsAFailure(t *testing.T) {
 	w, calls, err := fixtures.Load()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/zoom"
 )
 
-// Result is what came of one call. Its JSON form is the demonstration's.
+// Result is the result of one call. Its JSON form is part of the demonstration's output.
 type Result struct {
 	Name      string            `json:"name"`
 	From      string            `json:"from"`
@@ -25,7 +25,7 @@ type Result struct {
 	Service   string            `json:"service"`
 	Expected  string            `json:"expected"`
 	Status    int               `json:"status"`
-	Headers   map[string]string `json:"headers"` // what the far side saw; answers to the caller as "200 <name>"
+	Headers   map[string]string `json:"headers"` // what the far side saw; of responses to the caller as "200 <name>"
 	Passed    bool              `json:"passed"`
 	Title     string            `json:"title"`
 	Arrived   string            `json:"arrived,omitempty"` // the neighbour that got the call
@@ -35,18 +35,18 @@ type Result struct {
 	Took      time.Duration     `json:"-"`
 }
 
-// limit is how long one call may take to be set up or ended.
+// limit is how long the setup and the end of one call may take.
 const limit = 20 * time.Second
 
-// Interesting are the headers a Result shows.
-var interesting = []string{"From", "To", "Contact", "P-Asserted-Identity", "Privacy", "History-Info", "Referred-By", "X-MS-SBC", "X-MS-TenantID", "X-MS-FMC",
-	"X-TO-CARRIER-ACCOUNT", "Identity"}
+// interesting are the headers that a Result shows.
+var interesting = []string{"From", "To", "Contact", "P-Asserted-Identity", "Privacy", "History-Info", "Referred-By",
+	"X-MS-SBC", "X-MS-TenantID", "X-MS-FMC", "X-TO-CARRIER-ACCOUNT", "Identity"}
 
-// Play places one call and checks everything its fixture says. Calls played at the same time must go to different
+// Play places one call and checks all expectations of its fixture. Calls played at the same time must go to different
 // numbers.
 func (l *Lab) Play(ctx context.Context, f fixtures.Call) Result {
-	r := Result{Name: f.Name, Title: f.Title, From: f.From, To: f.To, Direction: f.Direction, Service: f.Service, LookAt: f.LookAt,
-		Expected: expected(f), Headers: map[string]string{}}
+	r := Result{Name: f.Name, Title: f.Title, From: f.From, To: f.To, Direction: f.Direction, Service: f.Service,
+		LookAt: f.LookAt, Expected: expected(f), Headers: map[string]string{}}
 	start := time.Now()
 	l.play(ctx, f, &r)
 	r.Took = time.Since(start)
@@ -72,7 +72,7 @@ func (l *Lab) play(ctx context.Context, f fixtures.Call, r *Result) {
 	for name, b := range f.Behaviour {
 		_, script := l.agent(name)
 		if script == nil {
-			r.problem("fixture names no neighbour of this lab: %s", name)
+			r.problem("fixture names an unknown neighbour: %s", name)
 			return
 		}
 		script.Set(f.To, b)
@@ -95,11 +95,14 @@ func (l *Lab) play(ctx context.Context, f fixtures.Call, r *Result) {
 		r.Warning = strings.TrimSpace(r.Warning + " " + w)
 	}
 	if want := f.Expect.Status; r.Status != want && (want > 0 || r.Status/100 != -want) {
-		r.problem("the caller got %q %s, want %s (%s)", strings.TrimPrefix(final.StartLine(), "SIP/2.0 "), r.Warning, r.Expected, f.Expect.Clause)
+		r.problem("the caller got %q %s, want %s (%s)", strings.TrimPrefix(final.StartLine(), "SIP/2.0 "), r.Warning,
+			r.Expected, f.Expect.Clause)
 	}
 	l.arrivals(ctx, f, r, call, begin)
-	if f.Expect.Warning != "" && (!strings.Contains(r.Warning, f.Expect.Warning) || !strings.Contains(r.Warning, "399 ")) {
-		r.problem("Warning is %q, want code 399 and a text with %q (design: every rejection towards a known peer says why)", r.Warning, f.Expect.Warning)
+	if f.Expect.Warning != "" && (!strings.Contains(r.Warning, f.Expect.Warning) ||
+		!strings.Contains(r.Warning, "399 ")) {
+		r.problem("Warning is %q, want code 399 and a text with %q (design: every rejection towards a known peer "+
+			"gives the reason)", r.Warning, f.Expect.Warning)
 	}
 	l.answers(f, r, call)
 	if z, ok := l.Zoom[f.Neighbour]; ok {
@@ -110,14 +113,15 @@ func (l *Lab) play(ctx context.Context, f fixtures.Call, r *Result) {
 	}
 }
 
-// arrivals checks where the call went and what stood on it there, and ends it.
+// arrivals checks where the call went and the INVITE that arrived there, and ends the call.
 func (l *Lab) arrivals(ctx context.Context, f fixtures.Call, r *Result, call *ua.Call, begin time.Time) {
 	got := map[string]*ua.Message{}
 	number := calledNumber(f)
 	for _, name := range l.Neighbours() {
 		a, _ := l.agent(name)
 		for _, m := range a.Log().Messages(func(m *ua.Message) bool {
-			return ua.IsNewCall(m) && !m.At.Before(begin) && strings.Contains(ua.ParseAddress(m.RequestURI()).User, number)
+			return ua.IsNewCall(m) && !m.At.Before(begin) &&
+				strings.Contains(ua.ParseAddress(m.RequestURI()).User, number)
 		}) {
 			if got[name] == nil {
 				got[name] = m
@@ -141,7 +145,7 @@ func (l *Lab) arrivals(ctx context.Context, f fixtures.Call, r *Result, call *ua
 	if far == nil {
 		r.problem("the call did not reach %s (%s)", f.Expect.Arrives, f.Expect.Clause)
 		if r.Status == 200 {
-			_, _ = call.Bye(ctx) // it went wrong already
+			_, _ = call.Bye(ctx) // the call has already failed
 		}
 		return
 	}
@@ -162,7 +166,7 @@ func (l *Lab) arrivals(ctx context.Context, f fixtures.Call, r *Result, call *ua
 	}
 }
 
-// end ends an answered call from the side the fixture says and checks that the other side heard of it.
+// end ends an answered call from the fixture's side and checks that the other side gets the BYE.
 func (l *Lab) end(ctx context.Context, f fixtures.Call, r *Result, call *ua.Call, far *ua.Message) {
 	agent, _ := l.agent(f.Expect.Arrives)
 	if f.HangUp == "callee" {
@@ -217,13 +221,14 @@ func (l *Lab) answers(f fixtures.Call, r *Result, call *ua.Call) {
 				}
 			}
 			if len(tags) != b.Forks {
-				r.problem("%d phones rang, the caller saw %d (direct-routing-sip §4: multi-tag early dialogs)", b.Forks, len(tags))
+				r.problem("%d phones rang, the caller saw %d (direct-routing-sip §4: multi-tag early dialogs)",
+					b.Forks, len(tags))
 			}
 		}
 	}
 }
 
-// calledNumber is what the Request-URI's user part must contain on the far side.
+// calledNumber returns what the Request-URI's user part must contain on the far side.
 func calledNumber(f fixtures.Call) string { return strings.TrimPrefix(f.To, "+") }
 
 // place has the fixture's neighbour place the call.
@@ -239,7 +244,8 @@ func (l *Lab) place(ctx context.Context, f fixtures.Call) (*ua.Call, error) {
 func (l *Lab) request(f fixtures.Call) (*ua.Agent, ua.Request, error) {
 	if c, ok := l.Cores[f.Neighbour]; ok {
 		x := core.Call{From: f.From, To: f.To, Asserted: f.Asserted, URI: f.URI, Headers: f.Headers}
-		x.Destination = map[string]string{"core-fixed": l.Gateway.CoreFixed, "core-mobile": l.Gateway.CoreMobile, "core-transit": l.Gateway.CoreTransit}[f.Neighbour]
+		x.Destination = map[string]string{"core-fixed": l.Gateway.CoreFixed, "core-mobile": l.Gateway.CoreMobile,
+			"core-transit": l.Gateway.CoreTransit}[f.Neighbour]
 		if f.NoOffer {
 			x.Body = "-"
 		}
@@ -251,7 +257,8 @@ func (l *Lab) request(f fixtures.Call) (*ua.Agent, ua.Request, error) {
 			trunk = l.trunk(f)
 		}
 		_, port, _ := strings.Cut(l.addressOf(f.Neighbour), ":")
-		x := teams.Call{From: f.From, To: f.To, Trunk: trunk + ":" + port, Private: f.Private, ForwardedBy: f.ForwardedBy, ReferredBy: f.ReferredBy, Headers: f.Headers}
+		x := teams.Call{From: f.From, To: f.To, Trunk: trunk + ":" + port, Private: f.Private,
+			ForwardedBy: f.ForwardedBy, ReferredBy: f.ReferredBy, Headers: f.Headers}
 		x.NoAsserted = f.Asserted == "-"
 		if !x.NoAsserted {
 			x.Asserted = f.Asserted
@@ -261,13 +268,14 @@ func (l *Lab) request(f fixtures.Call) (*ua.Agent, ua.Request, error) {
 	}
 	if z, ok := l.Zoom[f.Neighbour]; ok {
 		_, port, _ := strings.Cut(l.Gateway.Zoom, ":")
-		req, err := z.Request(zoom.Call{From: f.From, To: f.To, Host: l.Gateway.zoom() + ":" + port, Headers: f.Headers})
+		req, err := z.Request(zoom.Call{From: f.From, To: f.To, Host: l.Gateway.zoom() + ":" + port,
+			Headers: f.Headers})
 		return z.Agent, req, err
 	}
-	return nil, ua.Request{}, fmt.Errorf("no neighbour called %q", f.Neighbour)
+	return nil, ua.Request{}, fmt.Errorf("unknown neighbour %q", f.Neighbour)
 }
 
-// addressOf returns where the gateway listens for a service's edge.
+// addressOf returns the address at which the gateway listens for a service's edge.
 func (l *Lab) addressOf(neighbour string) string {
 	switch {
 	case strings.HasPrefix(neighbour, "oc"):
@@ -278,7 +286,7 @@ func (l *Lab) addressOf(neighbour string) string {
 	return l.Gateway.DirectRouting
 }
 
-// trunk is the name of the gateway a Teams edge dials for a caller: the customer's for Direct Routing.
+// trunk returns the name of the gateway that a Teams edge dials for a caller: the customer's for Direct Routing.
 func (l *Lab) trunk(f fixtures.Call) string {
 	switch {
 	case strings.HasPrefix(f.Neighbour, "oc"):
@@ -296,7 +304,7 @@ func (l *Lab) trunk(f fixtures.Call) string {
 	return l.Gateway.directRouting()
 }
 
-// check returns what is wrong about one header of m, or "". Sent is what the caller sent, for headers that must be kept.
+// check returns what is wrong with one header of m, or "". sent is what the caller sent, for headers that must be kept.
 func check(c fixtures.Check, m, sent *ua.Message) string {
 	values := m.Values(c.Header)
 	switch strings.ToLower(c.Header) {
@@ -351,7 +359,7 @@ func check(c fixtures.Check, m, sent *ua.Message) string {
 			want = sent.Body()
 		}
 		if want == "" || joined != want {
-			return wrong("it kept as sent: " + strconv.Quote(want))
+			return wrong("it as sent: " + strconv.Quote(want))
 		}
 	}
 	return ""

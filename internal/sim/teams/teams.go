@@ -3,12 +3,12 @@
 //
 // It is as strict as the public pages say the real one is (direct-routing-sip §§1–7, gateway-calls §§3–5,
 // operator-connect §§4–5), because a gateway that is only tested against a lenient peer fails on its first day. Each
-// refusal names the rule in its reason phrase, and Violations lists what the real edge would not refuse but what the
-// rules forbid all the same.
+// refusal names the rule in its reason phrase, and Violations lists what the rules forbid but the real edge would not
+// refuse.
 //
-// A Cloud is what several edges share: tenants, their domains and their numbers. A Proxy is one edge (sip, sip2 or sip3)
-// on a real TLS port. Operator Connect's and Phone Mobile's own SIP profiles are not public: only what public pages say
-// of them is checked. It is not the media side: session descriptions are looked at, not used.
+// A Cloud holds what several edges share: tenants, their domains and their numbers. A Proxy is one edge (sip, sip2 or
+// sip3) on a real TLS port. The SIP profiles of Operator Connect and Phone Mobile are not public: only what public
+// pages say about them is checked. There is no media side: session descriptions are checked, not used.
 package teams
 
 import (
@@ -27,7 +27,7 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/ua"
 )
 
-// Interface is the programme a proxy serves.
+// Interface is the programme that a proxy serves.
 type Interface int
 
 // The interfaces.
@@ -37,7 +37,7 @@ const (
 	PhoneMobile
 )
 
-// Cloud is what Microsoft 365 knows. It is safe for concurrent use.
+// Cloud holds what Microsoft 365 knows. It is safe for concurrent use.
 type Cloud struct {
 	mu      sync.Mutex // guards the fields below
 	domains map[string]string
@@ -56,7 +56,7 @@ func (c *Cloud) AddTenant(id string, domains ...string) {
 	}
 }
 
-// AddNumber gives a tenant's user a number.
+// AddNumber assigns numbers to users of a tenant.
 func (c *Cloud) AddNumber(tenant string, numbers ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,7 +75,8 @@ func (c *Cloud) TenantOf(number string) string {
 	return c.numbers[number]
 }
 
-// lookup finds a tenant as direct-routing-sip §4 rules 2 to 4 say: the whole name, then the name less its first label.
+// lookup finds a tenant as direct-routing-sip §4 rules 2 to 4 say: by the whole name, then by the name without its
+// first label.
 func (c *Cloud) lookup(host string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -87,7 +88,7 @@ func (c *Cloud) lookup(host string) string {
 	return c.domains[parent]
 }
 
-// Config says what a proxy is.
+// Config configures a proxy.
 type Config struct {
 	Cloud     *Cloud
 	Interface Interface
@@ -96,13 +97,14 @@ type Config struct {
 	Authority *ca.Authority
 	// Gateway is the name the gateway's certificate must cover when the proxy opens a connection to it.
 	Gateway string
-	// Resolve stands in for DNS: where the gateway's names lead.
+	// Resolve replaces DNS for the gateway's names.
 	Resolve func(host string, port int) (string, error)
 	// Forbidden are names of headers that must never reach a service, such as the operator's custom header.
 	Forbidden []string
-	// Trusting proxies take calls from a gateway that has not sent OPTIONS yet. The real one does not (gateway-calls §3.2).
+	// Trusting is set if the proxy accepts calls from a gateway that has not sent OPTIONS yet. The real one does not
+	// (gateway-calls §3.2).
 	Trusting bool
-	// PingEvery is how often the proxy sends OPTIONS to a gateway it has heard OPTIONS from: 60 s if 0.
+	// PingEvery is how often the proxy sends OPTIONS to a gateway that has sent OPTIONS to it: 60 s if 0.
 	PingEvery time.Duration
 	Keep      int
 	Log       *slog.Logger
@@ -121,7 +123,7 @@ type Proxy struct {
 	mu         sync.Mutex // guards the fields below
 	violations []string
 	gateways   map[string]*gateway // by host:port of the Contact in the gateway's OPTIONS
-	options    ua.Reply            // answer to OPTIONS other than 200
+	options    ua.Reply            // response to OPTIONS if not 200
 	stopped    bool
 }
 
@@ -157,8 +159,9 @@ func New(cfg Config) (*Proxy, error) {
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	client := cfg.Authority.Client(cert, cfg.Gateway)
 	client.MaxVersion = tls.VersionTLS13
-	a, err := ua.New(ua.Config{Name: cfg.Host, TLS: cfg.Listen, ServerTLS: cfg.Authority.Server(cert), ClientTLS: client,
-		Resolve: cfg.Resolve, Invite: p.invite, Request: p.request, InDialog: p.inDialog, Keep: cfg.Keep, Log: cfg.Log})
+	a, err := ua.New(ua.Config{Name: cfg.Host, TLS: cfg.Listen, ServerTLS: cfg.Authority.Server(cert),
+		ClientTLS: client, Resolve: cfg.Resolve, Invite: p.invite, Request: p.request, InDialog: p.inDialog,
+		Keep: cfg.Keep, Log: cfg.Log})
 	if err != nil {
 		p.cancel()
 		return nil, err
@@ -186,7 +189,7 @@ func (p *Proxy) Close() error {
 // Host returns the proxy's own name.
 func (p *Proxy) Host() string { return p.cfg.Host }
 
-// Violations returns what the gateway did against the rules, in words, in order.
+// Violations returns descriptions of the gateway's violations of the rules, in order.
 func (p *Proxy) Violations() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -199,7 +202,8 @@ func (p *Proxy) violation(format string, args ...any) {
 	p.violations = append(p.violations, fmt.Sprintf(format, args...))
 }
 
-// AnswerOptions makes the proxy answer OPTIONS with the status instead of 200; 0 for silence, 200 to go back.
+// AnswerOptions makes the proxy answer OPTIONS with the status instead of 200. 0 means silence; 200 restores the
+// default.
 func (p *Proxy) AnswerOptions(status int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -212,8 +216,8 @@ func (p *Proxy) AnswerOptions(status int) {
 	}
 }
 
-// Knows reports whether the proxy has heard OPTIONS from a gateway of that name, and whether the gateway has answered
-// the proxy's own.
+// Knows reports whether the proxy has received OPTIONS from a gateway of that name, and whether the gateway has
+// answered the proxy's own.
 func (p *Proxy) Knows(host string) (heard, answered bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -239,14 +243,14 @@ func (p *Proxy) invite(ctx context.Context, in *ua.Incoming) {
 	}
 	b := p.Script.For(ua.ParseAddress(in.Invite.RequestURI()).User)
 	b.Headers = append(b.Headers, ua.Header{Name: "Allow", Value: ua.Allow})
-	_, _ = in.Play(ctx, b) // what went wrong shows in the log of messages
+	_, _ = in.Play(ctx, b) // failures are visible in the log of messages
 }
 
 // check applies the rules for a call from the gateway.
 func (p *Proxy) check(m *ua.Message) *refusal {
 	for _, h := range p.cfg.Forbidden {
 		if m.Has(h) {
-			p.violation("header %s came to %s: it is for the operator's core only (gateway-calls §2.1)", h, p.cfg.Host)
+			p.violation("header %s reached %s: it is for the operator's core only (gateway-calls §2.1)", h, p.cfg.Host)
 		}
 	}
 	contacts := m.Values("Contact")
@@ -262,7 +266,7 @@ func (p *Proxy) check(m *ua.Message) *refusal {
 	case net.ParseIP(strings.Trim(contact.Host, "[]")) != nil: // §3 and field pain 1
 		return &refusal{403, "Forbidden: IP address in Contact (direct-routing-sip 3)"}
 	}
-	// §4 rule 1: the certificate of this very connection must cover the Contact's name.
+	// §4 rule 1: the certificate of this connection must cover the Contact's name.
 	cert := p.PeerCertificate(m.Remote)
 	if cert == nil {
 		return &refusal{403, "Forbidden: no certificate"}
@@ -278,8 +282,9 @@ func (p *Proxy) check(m *ua.Message) *refusal {
 	if !p.cfg.Trusting && !p.heard(contact.Host) {
 		return &refusal{403, "Forbidden: no OPTIONS from this SBC yet (gateway-calls 3.2)"}
 	}
-	if p.cfg.Interface == PhoneMobile && m.Has("X-MS-FMC") { // already anchored: never back to Teams (direct-routing-sip §9)
-		return &refusal{482, "Loop Detected: X-MS-FMC came back (operator-connect 4)"}
+	// An anchored call must not return to Teams (direct-routing-sip §9).
+	if p.cfg.Interface == PhoneMobile && m.Has("X-MS-FMC") {
+		return &refusal{482, "Loop Detected: X-MS-FMC in a call to Teams (operator-connect 4)"}
 	}
 	if r := p.tenant(contact, uri); r != nil {
 		return r
@@ -287,13 +292,14 @@ func (p *Proxy) check(m *ua.Message) *refusal {
 	if strings.Contains(contact.URI, "@") && contact.User == "" {
 		return &refusal{400, "Bad Request: empty user in Contact (gateway-calls 3.2)"}
 	}
-	if _, err := domain.ParseE164(from.User); err != nil && from.User != "anonymous" { // a withheld number is no number
+	if _, err := domain.ParseE164(from.User); err != nil && from.User != "anonymous" { // a withheld number is allowed
 		return &refusal{400, "Bad Request: From is not E.164 with + (direct-routing-sip 4)"}
 	}
 	if m.Has("Replaces") { // §4
 		return &refusal{403, "Forbidden: INVITE with Replaces (direct-routing-sip 4)"}
 	}
-	if !strings.HasPrefix(m.Body(), "v=0") && !strings.HasPrefix(strings.ToLower(m.Header("Content-Type")), "multipart/") {
+	if !strings.HasPrefix(m.Body(), "v=0") &&
+		!strings.HasPrefix(strings.ToLower(m.Header("Content-Type")), "multipart/") {
 		return &refusal{488, "Not Acceptable Here: delayed offer (direct-routing-sip 4)"}
 	}
 	if r := p.strictSDP(m); r != nil {
@@ -314,13 +320,13 @@ func (p *Proxy) check(m *ua.Message) *refusal {
 	return nil
 }
 
-// tenant finds whose call it is: by Contact for Direct Routing, by number for the others.
+// tenant checks that the call belongs to a tenant: by Contact for Direct Routing, by number for the others.
 func (p *Proxy) tenant(contact, uri ua.Address) *refusal {
 	number := uri.User
 	if p.cfg.Interface == DirectRouting {
 		tenant := p.cfg.Cloud.lookup(contact.Host)
 		if tenant == "" {
-			return &refusal{403, "Forbidden: " + contact.Host + " is no tenant's domain (direct-routing-sip 4)"}
+			return &refusal{403, "Forbidden: " + contact.Host + " is not a tenant's domain (direct-routing-sip 4)"}
 		}
 		if !strings.HasPrefix(number, "+") {
 			return &refusal{404, "Not Found: number without + (direct-routing-sip 4)"}
@@ -334,12 +340,13 @@ func (p *Proxy) tenant(contact, uri ua.Address) *refusal {
 		return &refusal{404, "Not Found: number without + (operator-connect 5)"}
 	}
 	if p.cfg.Cloud.TenantOf(number) == "" {
-		return &refusal{404, "Not Found: number was never uploaded (gateway-calls 4)"}
+		return &refusal{404, "Not Found: number was not uploaded (gateway-calls 4)"}
 	}
 	return nil
 }
 
-// strictSDP looks at a= lines: attribute names and no blanks (gateway-calls §3.1, "strict a= lines").
+// strictSDP checks the lines of a session description: an a= line has a name and no space before it (gateway-calls
+// §3.1, "strict a= lines").
 func (p *Proxy) strictSDP(m *ua.Message) *refusal {
 	if !strings.HasPrefix(strings.ToLower(m.Header("Content-Type")), "application/sdp") {
 		return nil
@@ -352,8 +359,8 @@ func (p *Proxy) strictSDP(m *ua.Message) *refusal {
 	return nil
 }
 
-// heard reports whether OPTIONS came from the name itself, or from the trunk above it: a carrier sends them with its
-// trunk's name, and they count for all customers below (direct-routing-sip §3).
+// heard reports whether OPTIONS came from the name itself or from the trunk above it: a carrier sends them with its
+// trunk's name, and they count for all its customers (direct-routing-sip §3).
 func (p *Proxy) heard(host string) bool {
 	_, parent, _ := strings.Cut(host, ".")
 	a, _ := p.Knows(host)
@@ -364,16 +371,18 @@ func (p *Proxy) heard(host string) bool {
 func (p *Proxy) inDialog(_ *ua.Call, m *ua.Message) ua.Reply {
 	for _, h := range p.cfg.Forbidden {
 		if m.Has(h) {
-			p.violation("header %s came to %s on %s: it is for the operator's core only (gateway-calls §2.1)", h, p.cfg.Host, m.Method())
+			p.violation("header %s reached %s on %s: it is for the operator's core only (gateway-calls §2.1)", h,
+				p.cfg.Host, m.Method())
 		}
 	}
 	return ua.Reply{}
 }
 
-// request answers what is outside a dialog: OPTIONS.
+// request answers requests outside a dialog: OPTIONS.
 func (p *Proxy) request(m *ua.Message) ua.Reply {
 	if m.Method() != "OPTIONS" {
-		return ua.Reply{Status: 405, Reason: "Method Not Allowed", Headers: []ua.Header{{Name: "Allow", Value: ua.Allow}}}
+		return ua.Reply{Status: 405, Reason: "Method Not Allowed",
+			Headers: []ua.Header{{Name: "Allow", Value: ua.Allow}}}
 	}
 	p.mu.Lock()
 	fault := p.options
@@ -392,13 +401,15 @@ func (p *Proxy) request(m *ua.Message) ua.Reply {
 		return ua.Reply{Status: 403, Reason: "Forbidden: no FQDN in Contact (direct-routing-sip 3)"}
 	}
 	if cert := p.PeerCertificate(m.Remote); cert == nil || cert.VerifyHostname(c.Host) != nil {
-		return ua.Reply{Status: 403, Reason: "Forbidden: certificate does not cover " + c.Host + " (direct-routing-sip 4)"}
+		return ua.Reply{Status: 403, Reason: "Forbidden: certificate does not cover " + c.Host +
+			" (direct-routing-sip 4)"}
 	}
 	p.learn(c)
 	return ua.Reply{Status: 200, Reason: "OK", Headers: []ua.Header{{Name: "Allow", Value: ua.Allow}}}
 }
 
-// learn remembers a gateway and starts to ping it: the proxy pings only those it has heard from (direct-routing-sip §3).
+// learn records a gateway and starts to ping it: the proxy pings only gateways that have sent OPTIONS
+// (direct-routing-sip §3).
 func (p *Proxy) learn(c ua.Address) {
 	key := net.JoinHostPort(strings.ToLower(c.Host), strconv.Itoa(c.Port))
 	p.mu.Lock()
@@ -446,7 +457,7 @@ type Call struct {
 	// ForwardedBy lists the numbers that forwarded the call, oldest first: they become History-Info (§5).
 	ForwardedBy []string
 	ReferredBy  string // number in Referred-By
-	// NoAsserted leaves P-Asserted-Identity out, as a trunk without ForwardPai does.
+	// NoAsserted omits P-Asserted-Identity, as a trunk without ForwardPai does.
 	NoAsserted bool
 	Asserted   string // number in P-Asserted-Identity if it is not From
 	FMC        string // X-MS-FMC; APP on Phone Mobile if empty
@@ -469,12 +480,12 @@ func (p *Proxy) Request(c Call) (ua.Request, error) {
 	if h, s, err := net.SplitHostPort(c.Trunk); err == nil {
 		n, err := strconv.Atoi(s)
 		if err != nil {
-			return ua.Request{}, fmt.Errorf("place call: trunk %q: port is no number", c.Trunk)
+			return ua.Request{}, fmt.Errorf("place call: trunk %q: port is not a number", c.Trunk)
 		}
 		host, port = h, n
 	}
 	if p.cfg.Resolve == nil {
-		return ua.Request{}, fmt.Errorf("place call: %s has no way to resolve %s", p.cfg.Host, host)
+		return ua.Request{}, fmt.Errorf("place call: %s has no resolver for %s", p.cfg.Host, host)
 	}
 	dest, err := p.cfg.Resolve(host, port)
 	if err != nil {
@@ -490,13 +501,16 @@ func (p *Proxy) Request(c Call) (ua.Request, error) {
 		c.Asserted = c.From
 	}
 	if !c.NoAsserted {
-		headers = append(headers, ua.Header{Name: "P-Asserted-Identity", Value: fmt.Sprintf("<tel:%s>, <sip:user%s@tenant.example>", c.Asserted, tail(c.Asserted))})
+		headers = append(headers,
+			ua.Header{Name: "P-Asserted-Identity", Value: fmt.Sprintf("<tel:%s>, <sip:user%s@tenant.example>",
+				c.Asserted, tail(c.Asserted))})
 	}
 	if len(c.ForwardedBy) > 0 {
 		headers = append(headers, ua.Header{Name: "History-Info", Value: p.history(c.ForwardedBy, c.To)})
 	}
 	if c.ReferredBy != "" {
-		headers = append(headers, ua.Header{Name: "Referred-By", Value: fmt.Sprintf("<sip:%s@%s;user=phone>", c.ReferredBy, p.cfg.Host)})
+		headers = append(headers,
+			ua.Header{Name: "Referred-By", Value: fmt.Sprintf("<sip:%s@%s;user=phone>", c.ReferredBy, p.cfg.Host)})
 	}
 	if p.cfg.Interface != DirectRouting {
 		headers = append(headers, ua.Header{Name: "X-MS-TenantID", Value: p.cfg.Cloud.TenantOf(c.From)})
@@ -512,11 +526,12 @@ func (p *Proxy) Request(c Call) (ua.Request, error) {
 	if c.Body == "" {
 		c.Body = ua.SDP("Microsoft", 1)
 	}
-	return ua.Request{Transport: "tls", Destination: dest, URI: fmt.Sprintf("sip:%s@%s:%d;user=phone;transport=tls", c.To, host, port),
+	return ua.Request{Transport: "tls", Destination: dest,
+		URI:  fmt.Sprintf("sip:%s@%s:%d;user=phone;transport=tls", c.To, host, port),
 		From: from, To: fmt.Sprintf("<sip:%s@%s:%d;user=phone>", c.To, host, port), Headers: headers, Body: c.Body}, nil
 }
 
-// history writes History-Info: one entry per number that forwarded, the last entry is where the call goes now
+// history writes History-Info: one entry per number that forwarded; the last entry is where the call goes now
 // (RFC 4244, direct-routing-sip §5).
 func (p *Proxy) history(numbers []string, to string) string {
 	var out []string
@@ -525,7 +540,8 @@ func (p *Proxy) history(numbers []string, to string) string {
 		if i > 0 {
 			index += ".1"
 		}
-		out = append(out, fmt.Sprintf("<sip:%s@%s;user=phone?Reason=SIP%%3Bcause%%3D302%%3Btext%%3D%%22Moved%%20Temporarily%%22>;index=%s", n, p.cfg.Host, index))
+		reason := "SIP%3Bcause%3D302%3Btext%3D%22Moved%20Temporarily%22"
+		out = append(out, fmt.Sprintf("<sip:%s@%s;user=phone?Reason=%s>;index=%s", n, p.cfg.Host, reason, index))
 	}
 	return strings.Join(append(out, fmt.Sprintf("<sip:%s@%s;user=phone>;index=%s.1", to, p.cfg.Host, index)), ", ")
 }

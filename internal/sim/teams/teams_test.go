@@ -48,7 +48,8 @@ func start(t *testing.T, cfg teams.Config, names ...string) *lab {
 	if l.proxy, err = teams.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	if l.gw, err = core.New(core.Config{TLS: "127.0.0.1:0", ServerTLS: authority.Server(cert), ClientTLS: authority.Client(cert, l.proxy.Host())}); err != nil {
+	if l.gw, err = core.New(core.Config{TLS: "127.0.0.1:0", ServerTLS: authority.Server(cert),
+		ClientTLS: authority.Client(cert, l.proxy.Host())}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -66,7 +67,8 @@ func (l *lab) options(t *testing.T, contact string) *ua.Message {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	m, err := l.gw.Do(ctx, ua.Request{Method: "OPTIONS", Transport: "tls", Destination: l.proxy.Addr("tls"), URI: "sip:" + l.proxy.Host() + ":5061",
+	m, err := l.gw.Do(ctx, ua.Request{Method: "OPTIONS", Transport: "tls", Destination: l.proxy.Addr("tls"),
+		URI:  "sip:" + l.proxy.Host() + ":5061",
 		From: "<sip:" + region + ">", To: "<sip:" + l.proxy.Host() + ">", Contact: contact})
 	if err != nil {
 		t.Fatal(err)
@@ -75,10 +77,13 @@ func (l *lab) options(t *testing.T, contact string) *ua.Message {
 }
 
 func good(l *lab) ua.Request {
-	return ua.Request{Transport: "tls", Destination: l.proxy.Addr("tls"), URI: "sip:" + number + "@" + l.proxy.Host() + ":5061;user=phone;transport=tls",
-		From: "<sip:+15550199@nwind." + region + ";user=phone>", To: "<sip:" + number + "@" + l.proxy.Host() + ";user=phone>",
+	return ua.Request{Transport: "tls", Destination: l.proxy.Addr("tls"),
+		URI:     "sip:" + number + "@" + l.proxy.Host() + ":5061;user=phone;transport=tls",
+		From:    "<sip:+15550199@nwind." + region + ";user=phone>",
+		To:      "<sip:" + number + "@" + l.proxy.Host() + ";user=phone>",
 		Contact: "<sip:+15550199@nwind." + region + ":5063;transport=tls>",
-		Headers: []ua.Header{{Name: "Allow", Value: ua.Allow}, {Name: "X-MS-SBC", Value: "Tandem/tandem/1"}}, Body: ua.SDP("gw", 1)}
+		Headers: []ua.Header{{Name: "Allow", Value: ua.Allow}, {Name: "X-MS-SBC", Value: "Tandem/tandem/1"}},
+		Body:    ua.SDP("gw", 1)}
 }
 
 func (l *lab) invite(t *testing.T, r ua.Request) *ua.Message {
@@ -112,7 +117,9 @@ func TestDirectRoutingIsStrict(t *testing.T) {
 	// Teams pings back only now, and to the name and port of the Contact.
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	back, err := l.gw.Log().Wait(ctx, func(m *ua.Message) bool { return !m.Sent && m.IsRequest() && m.Method() == "OPTIONS" })
+	back, err := l.gw.Log().Wait(ctx, func(m *ua.Message) bool {
+		return !m.Sent && m.IsRequest() && m.Method() == "OPTIONS"
+	})
 	if err != nil {
 		t.Fatal("Teams sent no OPTIONS after it got one")
 	}
@@ -125,16 +132,24 @@ func TestDirectRoutingIsStrict(t *testing.T) {
 		want   int
 	}{
 		{"good", func(*ua.Request) {}, 200},
-		{"IP address in Contact", func(r *ua.Request) { r.Contact = "<sip:+15550199@127.0.0.1:5063;transport=tls>" }, 403},
+		{"IP address in Contact", func(r *ua.Request) {
+			r.Contact = "<sip:+15550199@127.0.0.1:5063;transport=tls>"
+		}, 403},
 		{"no Contact", func(r *ua.Request) { r.Contact = "-" }, 403},
-		{"Contact of no customer", func(r *ua.Request) { r.Contact = "<sip:+15550199@nobody.other.example:5063>" }, 403},
-		{"name that belongs to the carrier", func(r *ua.Request) { r.Contact = "<sip:+15550199@ghost." + region + ":5063>" }, 404},
+		{"Contact of no customer", func(r *ua.Request) {
+			r.Contact = "<sip:+15550199@nobody.other.example:5063>"
+		}, 403},
+		{"name that belongs to the carrier", func(r *ua.Request) {
+			r.Contact = "<sip:+15550199@ghost." + region + ":5063>"
+		}, 404},
 		{"only the first Contact counts", func(r *ua.Request) {
 			r.Contact = "<sip:+15550199@127.0.0.1>, <sip:+15550199@nwind." + region + ">"
 		}, 403},
-		{"name the certificate does not cover", func(r *ua.Request) { r.Contact = "<sip:+15550199@a.nwind." + region + ":5063>" }, 403},
+		{"name the certificate does not cover", func(r *ua.Request) {
+			r.Contact = "<sip:+15550199@a.nwind." + region + ":5063>"
+		}, 403},
 		{"number without plus", func(r *ua.Request) { r.URI = strings.Replace(r.URI, "+", "", 1) }, 404},
-		{"number of nobody", func(r *ua.Request) { r.URI = strings.Replace(r.URI, number, "+15550177", 1) }, 404},
+		{"unassigned number", func(r *ua.Request) { r.URI = strings.Replace(r.URI, number, "+15550177", 1) }, 404},
 		{"From without plus", func(r *ua.Request) { r.From = "<sip:15550199@nwind." + region + ">" }, 400},
 		{"sips", func(r *ua.Request) { r.URI = "sips" + strings.TrimPrefix(r.URI, "sip") }, 416},
 		{"delayed offer", func(r *ua.Request) { r.Body = "" }, 488},
@@ -160,7 +175,8 @@ func TestDirectRoutingIsStrict(t *testing.T) {
 	r := good(l)
 	r.Headers = []ua.Header{{Name: "x-ms-operator-content", Value: "secret"}}
 	l.invite(t, r)
-	if v := strings.Join(l.proxy.Violations(), "\n"); !strings.Contains(v, "X-MS-Operator-Content") || !strings.Contains(v, "X-MS-SBC") || !strings.Contains(v, "NOTIFY") {
+	if v := strings.Join(l.proxy.Violations(), "\n"); !strings.Contains(v, "X-MS-Operator-Content") ||
+		!strings.Contains(v, "X-MS-SBC") || !strings.Contains(v, "NOTIFY") {
 		t.Errorf("violations %q, want the custom header, X-MS-SBC and NOTIFY among them", v)
 	}
 }
@@ -217,13 +233,23 @@ func TestCallsFromTeams(t *testing.T) {
 		none []string
 	}{
 		{"Direct Routing", teams.DirectRouting, teams.Call{}, map[string]string{
-			"From": "<sip:" + number + "@sip.pstnhub.microsoft.com;user=phone>;tag=", "P-Asserted-Identity": "<tel:" + number + ">, <sip:"}, []string{"X-MS-TenantID", "X-MS-FMC", "Privacy"}},
+			"From":                "<sip:" + number + "@sip.pstnhub.microsoft.com;user=phone>;tag=",
+			"P-Asserted-Identity": "<tel:" + number + ">, <sip:",
+		}, []string{"X-MS-TenantID", "X-MS-FMC", "Privacy"}},
 		{"hidden number", teams.DirectRouting, teams.Call{Private: true}, map[string]string{
-			"From": `"Anonymous" <sip:anonymous@anonymous.invalid>`, "P-Asserted-Identity": "<tel:" + number + ">", "Privacy": "id"}, nil},
-		{"forwarded", teams.DirectRouting, teams.Call{ForwardedBy: []string{"+15550101", number}, ReferredBy: number}, map[string]string{
-			"History-Info": "<sip:+15550101@sip.pstnhub.microsoft.com;user=phone?Reason=SIP%3Bcause%3D302", "Referred-By": "<sip:" + number + "@"}, nil},
-		{"Operator Connect", teams.OperatorConnect, teams.Call{}, map[string]string{"X-MS-TenantID": "tenant-1"}, []string{"X-MS-FMC"}},
-		{"Phone Mobile", teams.PhoneMobile, teams.Call{}, map[string]string{"X-MS-TenantID": "tenant-1", "X-MS-FMC": "APP"}, nil},
+			"From":                `"Anonymous" <sip:anonymous@anonymous.invalid>`,
+			"P-Asserted-Identity": "<tel:" + number + ">",
+			"Privacy":             "id",
+		}, nil},
+		{"forwarded", teams.DirectRouting, teams.Call{ForwardedBy: []string{"+15550101", number}, ReferredBy: number},
+			map[string]string{
+				"History-Info": "<sip:+15550101@sip.pstnhub.microsoft.com;user=phone?Reason=SIP%3Bcause%3D302",
+				"Referred-By":  "<sip:" + number + "@",
+			}, nil},
+		{"Operator Connect", teams.OperatorConnect, teams.Call{}, map[string]string{"X-MS-TenantID": "tenant-1"},
+			[]string{"X-MS-FMC"}},
+		{"Phone Mobile", teams.PhoneMobile, teams.Call{},
+			map[string]string{"X-MS-TenantID": "tenant-1", "X-MS-FMC": "APP"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := start(t, teams.Config{Interface: c.kind})
@@ -239,7 +265,8 @@ func TestCallsFromTeams(t *testing.T) {
 				t.Fatalf("Wait = %v, %v, want 200", m, err)
 			}
 			got := l.gw.Log().Received("INVITE")[0]
-			if want := fmt.Sprintf("sip:+15550199@nwind.%s:5063;user=phone;transport=tls", region); got.RequestURI() != want {
+			want := fmt.Sprintf("sip:+15550199@nwind.%s:5063;user=phone;transport=tls", region)
+			if got.RequestURI() != want {
 				t.Errorf("Request-URI %s, want %s", got.RequestURI(), want)
 			}
 			for h, want := range c.want {
@@ -267,7 +294,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// A lab of its own: a client may still send on a connection that its server is just dropping.
+// TestForks has its own lab: a client may still send on a connection that its server is just dropping.
 func TestForks(t *testing.T) {
 	l := start(t, teams.Config{Trusting: true})
 	l.proxy.Script.Default(ua.Behaviour{Forks: 4, EarlyMedia: true})

@@ -8,32 +8,35 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// Behaviour is what an agent does with a call it gets. The zero value rings once and answers.
+// Behaviour is what an agent does with an incoming call. The zero value rings once and answers.
 type Behaviour struct {
-	Silent bool          `yaml:"silent"` // not a single answer
+	Silent bool          `yaml:"silent"` // send no response at all
 	Delay  time.Duration `yaml:"delay"`  // wait before anything but 100 is sent
 
 	Status     int           `yaml:"status"`      // refuse with this status instead of answering
 	Reason     string        `yaml:"reason"`      // reason phrase of the refusal
 	RetryAfter time.Duration `yaml:"retry_after"` // Retry-After of the refusal, whole seconds; none if 0
-	Drop       bool          `yaml:"drop"`        // cut the TCP or TLS connection after the refusal, or instead of a lost answer
+	// close the TCP or TLS connection after the refusal, or instead of the lost final response
+	Drop bool `yaml:"drop"`
 
 	NoRinging  bool          `yaml:"no_ringing"`  // no 180
-	Forks      int           `yaml:"forks"`       // how many early dialogs, each with a To tag of its own; 1 if 0
+	Forks      int           `yaml:"forks"`       // number of early dialogs, each with its own To tag; 1 if 0
 	EarlyMedia bool          `yaml:"early_media"` // 183 with a session description, after the 180s
 	Ring       time.Duration `yaml:"ring"`        // how long it rings before the answer or the refusal
-	NoAnswer   bool          `yaml:"no_answer"`   // ring until the caller gives up
-	LostAnswer bool          `yaml:"lost_answer"` // ring, then say nothing more: the final answer is lost
+	NoAnswer   bool          `yaml:"no_answer"`   // ring until the caller cancels
+	LostAnswer bool          `yaml:"lost_answer"` // ring, then send nothing more: the final response is lost
 	HangUp     time.Duration `yaml:"hang_up"`     // send BYE this long after the answer; never if 0
 
-	Headers []Header `yaml:"-"` // put on every answer but 100
+	Headers []Header `yaml:"-"` // added to every response except 100
 	Body    string   `yaml:"-"` // session description of 183 and 200; a plain one if empty
 }
 
-// Reasons are the phrases of the statuses the simulators use.
-var reasons = map[int]string{302: "Moved Temporarily", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 408: "Request Timeout", 410: "Gone", 416: "Unsupported URI Scheme",
-	480: "Temporarily Unavailable", 482: "Loop Detected", 484: "Address Incomplete", 486: "Busy Here", 487: "Request Terminated", 488: "Not Acceptable Here",
-	500: "Server Internal Error", 503: "Service Unavailable", 504: "Server Time-out", 603: "Decline"}
+// reasons are the phrases of the statuses that the simulators use.
+var reasons = map[int]string{302: "Moved Temporarily", 400: "Bad Request", 403: "Forbidden", 404: "Not Found",
+	408: "Request Timeout", 410: "Gone", 416: "Unsupported URI Scheme", 480: "Temporarily Unavailable",
+	482: "Loop Detected", 484: "Address Incomplete", 486: "Busy Here", 487: "Request Terminated",
+	488: "Not Acceptable Here", 500: "Server Internal Error", 503: "Service Unavailable", 504: "Server Time-out",
+	603: "Decline"}
 
 // ReasonPhrase returns the usual phrase of a status.
 func ReasonPhrase(status int) string {
@@ -43,8 +46,8 @@ func ReasonPhrase(status int) string {
 	return "Status " + strconv.Itoa(status)
 }
 
-// Play does with the call what b says. It returns the call if it was answered, and nil otherwise. It returns once the
-// answer is acknowledged; a hang-up set in b follows by itself.
+// Play handles the call as b says. It returns the call once the answer is acknowledged, and nil if the call was not
+// answered. A hang-up set in b follows by itself.
 func (in *Incoming) Play(ctx context.Context, b Behaviour) (*Call, error) {
 	if b.Silent {
 		return nil, nil
@@ -118,7 +121,7 @@ func (in *Incoming) Play(ctx context.Context, b Behaviour) (*Call, error) {
 		defer t.Stop()
 		select {
 		case <-t.C:
-			_, _ = c.Bye(ctx) // whoever asked for it looks at the log
+			_, _ = c.Bye(ctx) // the result is visible in the log
 		case <-c.ended:
 		case <-ctx.Done():
 		}
@@ -126,7 +129,7 @@ func (in *Incoming) Play(ctx context.Context, b Behaviour) (*Call, error) {
 	return c, nil
 }
 
-// pause waits; false means that the call is over.
+// pause waits. It reports whether the call still exists.
 func (in *Incoming) pause(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return true
@@ -146,12 +149,13 @@ func (in *Incoming) pause(ctx context.Context, d time.Duration) bool {
 // SDP returns a plain session description (G.711, RFC 4733 events) with a version, which grows with every change of the
 // session (RFC 3264 §8).
 func SDP(name string, version int) string {
-	return "v=0\r\no=" + user(name) + " 4711 " + strconv.Itoa(version) + " IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n" +
-		"m=audio 16384 RTP/AVP 8 0 101\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n" +
-		"a=fmtp:101 0-16\r\na=ptime:20\r\na=sendrecv\r\n"
+	return "v=0\r\no=" + user(name) + " 4711 " + strconv.Itoa(version) +
+		" IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n" +
+		"m=audio 16384 RTP/AVP 8 0 101\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\n" +
+		"a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=ptime:20\r\na=sendrecv\r\n"
 }
 
-// user makes a name fit for SDP's o= line.
+// user makes a name valid in SDP's o= line.
 func user(name string) string {
 	b := []byte(name)
 	for i, c := range b {

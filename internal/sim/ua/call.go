@@ -22,9 +22,9 @@ type Call struct {
 	outgoing  bool
 	invite    *Message
 
-	answered chan struct{} // closed with the final answer to the INVITE
+	answered chan struct{} // closed by the final response to the INVITE
 	acked    chan struct{} // incoming: closed by the ACK of our 2xx
-	ended    chan struct{} // closed when the dialog is over or never came to be
+	ended    chan struct{} // closed when the dialog has ended or was never established
 
 	mu        sync.Mutex // guards the fields below
 	req       *sip.Request
@@ -39,7 +39,7 @@ type Call struct {
 	err       error
 	ack       *sip.Request
 	body      string // our last session description
-	byeFrom   string // "local" or "remote" once a BYE went or came
+	byeFrom   string // "local" or "remote" once a BYE was sent or received
 }
 
 // ID returns the Call-ID.
@@ -48,39 +48,39 @@ func (c *Call) ID() string { return c.id }
 // Invite returns the INVITE that started the call.
 func (c *Call) Invite() *Message { return c.invite }
 
-// Ended is closed when the call is over.
+// Ended returns a channel that is closed when the call has ended.
 func (c *Call) Ended() <-chan struct{} { return c.ended }
 
-// Confirmed is closed, for an incoming call, when the ACK of the answer has come.
+// Confirmed returns a channel that is closed when the ACK of the answer of an incoming call has arrived.
 func (c *Call) Confirmed() <-chan struct{} { return c.acked }
 
-// EndedBy says who ended the call: "local", "remote", or "" if it is up or ended without a BYE.
+// EndedBy returns which side ended the call: "local", "remote", or "" if it is up or ended without a BYE.
 func (c *Call) EndedBy() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.byeFrom
 }
 
-// RemoteTarget returns the URI in-dialog requests go to.
+// RemoteTarget returns the URI to which in-dialog requests go.
 func (c *Call) RemoteTarget() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.target
 }
 
-// Messages returns everything of this call that the agent saw, in order.
+// Messages returns all messages of this call that the agent saw, in order.
 func (c *Call) Messages() []*Message {
 	return c.a.log.Messages(func(m *Message) bool { return m.CallID() == c.id })
 }
 
-// Responses returns the received answers to the method, in wire order.
+// Responses returns the received responses to the method, in wire order.
 func (c *Call) Responses(method string) []*Message {
 	return c.a.log.Messages(func(m *Message) bool {
 		return !m.Sent && m.CallID() == c.id && !m.IsRequest() && m.Method() == method
 	})
 }
 
-// Response returns the first received answer to the INVITE with the status, or nil.
+// Response returns the first received response to the INVITE with the status, or nil.
 func (c *Call) Response(status int) *Message {
 	for _, m := range c.Responses("INVITE") {
 		if m.Status() == status {
@@ -90,7 +90,7 @@ func (c *Call) Response(status int) *Message {
 	return nil
 }
 
-// WaitResponse waits for an answer to the INVITE with the status.
+// WaitResponse waits for a response to the INVITE with the status.
 func (c *Call) WaitResponse(ctx context.Context, status int) (*Message, error) {
 	m, err := c.a.log.Wait(ctx, func(m *Message) bool {
 		return !m.Sent && m.CallID() == c.id && m.Method() == "INVITE" && m.Status() == status
@@ -101,8 +101,8 @@ func (c *Call) WaitResponse(ctx context.Context, status int) (*Message, error) {
 	return m, nil
 }
 
-// Call sends an INVITE. It returns as soon as the INVITE is out; Call.Wait tells how it ends. A 2xx is acknowledged at
-// once and again with each retransmission (RFC 3261 §13.2.2.4).
+// Call sends an INVITE. It returns as soon as the INVITE is sent; Call.Wait returns the outcome. A 2xx is acknowledged
+// at once and again after each retransmission (RFC 3261 §13.2.2.4).
 func (a *Agent) Call(ctx context.Context, r Request) (*Call, error) {
 	if r.Transport == "" {
 		r.Transport = "udp"
@@ -117,9 +117,9 @@ func (a *Agent) Call(ctx context.Context, r Request) (*Call, error) {
 		return nil, err
 	}
 	m := ParseMessage(text)
-	cseq, _ := strconv.Atoi(strings.Fields(m.Header("CSeq") + " 0")[0]) // whoever overrides CSeq writes a number
-	c := &Call{a: a, id: m.CallID(), localTag: tag, transport: r.Transport, dest: r.Destination, outgoing: true, invite: m, req: req,
-		local: r.From + ";tag=" + tag, remote: r.To, target: r.URI, cseq: cseq, body: r.Body,
+	cseq, _ := strconv.Atoi(strings.Fields(m.Header("CSeq") + " 0")[0]) // a test that overrides CSeq writes a number
+	c := &Call{a: a, id: m.CallID(), localTag: tag, transport: r.Transport, dest: r.Destination, outgoing: true,
+		invite: m, req: req, local: r.From + ";tag=" + tag, remote: r.To, target: r.URI, cseq: cseq, body: r.Body,
 		answered: make(chan struct{}), acked: make(chan struct{}), ended: make(chan struct{})}
 	a.register(c)
 	a.sent(req, r.Transport, r.Destination)
@@ -139,7 +139,7 @@ func (a *Agent) Call(ctx context.Context, r Request) (*Call, error) {
 	return c, nil
 }
 
-// watch follows the INVITE transaction to its final answer.
+// watch follows the INVITE transaction to its final response.
 func (c *Call) watch(tx sip.ClientTransaction) {
 	for {
 		select {
@@ -158,10 +158,10 @@ func (c *Call) watch(tx sip.ClientTransaction) {
 				c.finish(m, err)
 				return
 			}
-			// sipgo hands repeated 2xx to this hook: each must be acknowledged anew.
+			// sipgo passes retransmitted 2xx to this hook: each must be acknowledged again.
 			tx.OnRetransmission(func(r *sip.Response) {
 				if ParseAddress(ParseMessage(r.String()).Header("To")).Tag == c.tagOfRemote() {
-					_ = c.resendAck() // the next repetition tries again
+					_ = c.resendAck() // the next retransmission retries
 				}
 			})
 			c.finish(m, nil)
@@ -177,7 +177,8 @@ func (c *Call) watch(tx sip.ClientTransaction) {
 	}
 }
 
-// early learns the remote target of an early dialog, so that the call can be changed or cancelled before it is answered.
+// early learns the remote target of an early dialog, so that the call can be changed or cancelled before it is
+// answered.
 func (c *Call) early(m *Message) {
 	if tag := ParseAddress(m.Header("To")).Tag; tag != "" && m.Has("Contact") {
 		c.mu.Lock()
@@ -207,7 +208,7 @@ func (c *Call) tagOfRemote() string {
 	return c.remoteTag
 }
 
-// finish sets how the INVITE ended: with the final response m, or with err, which is not nil if there is no response.
+// finish records how the INVITE ended: with the final response m, or with err, which is not nil if there is none.
 func (c *Call) finish(m *Message, err error) {
 	c.mu.Lock()
 	c.final, c.err = m, err
@@ -233,7 +234,7 @@ func (c *Call) end(by string) {
 	c.mu.Unlock()
 }
 
-// Wait returns the final answer to the INVITE. A refusal is no error: look at its status.
+// Wait returns the final response to the INVITE. A refusal is not an error: check its status.
 func (c *Call) Wait(ctx context.Context) (*Message, error) {
 	select {
 	case <-c.answered:
@@ -256,7 +257,7 @@ func (c *Call) inDialog(method string, r Request) (*sip.Request, string, string,
 	c.mu.Unlock()
 
 	next := target
-	if len(routes) > 0 { // loose routing only (RFC 3261 §12.2.1.1): nobody speaks the strict kind any more
+	if len(routes) > 0 { // loose routing only (RFC 3261 §12.2.1.1): strict routers are no longer in use
 		next = ParseAddress(routes[0]).URI
 	}
 	transport, dest, err := c.a.address(ParseAddress("<"+next+">"), c.transport)
@@ -278,7 +279,8 @@ func (c *Call) inDialog(method string, r Request) (*sip.Request, string, string,
 		usual = append(usual, Header{"Contact", c.contact()})
 	}
 	usual = append(usual, Header{"User-Agent", c.a.cfg.Name})
-	req, err := c.a.build(compose(method+" "+target+" SIP/2.0", usual, r.Headers, r.ContentType, r.Body), transport, dest)
+	req, err := c.a.build(compose(method+" "+target+" SIP/2.0", usual, r.Headers, r.ContentType, r.Body),
+		transport, dest)
 	return req, transport, dest, err
 }
 
@@ -311,8 +313,8 @@ func (c *Call) resendAck() error {
 	return c.a.client.WriteRequest(req.Clone(), asIs)
 }
 
-// Cancel sends a CANCEL for an INVITE that has no final answer yet (RFC 3261 §9.1) and returns its answer. The outcome of
-// the call comes from Wait.
+// Cancel sends a CANCEL for an INVITE that has no final response yet (RFC 3261 §9.1) and returns the response to the
+// CANCEL. Wait returns the outcome of the call.
 func (c *Call) Cancel(ctx context.Context) (*Message, error) {
 	if !c.outgoing {
 		return nil, errors.New("only the caller can cancel")
@@ -333,15 +335,15 @@ func (c *Call) Cancel(ctx context.Context) (*Message, error) {
 	return c.a.do(ctx, req, c.transport, c.dest)
 }
 
-// Bye ends the call and returns the answer to the BYE.
+// Bye ends the call and returns the response to the BYE.
 func (c *Call) Bye(ctx context.Context, headers ...Header) (*Message, error) {
 	m, err := c.Send(ctx, "BYE", Request{Headers: headers})
 	c.end("local")
 	return m, err
 }
 
-// Reinvite changes the session: an INVITE inside the dialog with the body given, acknowledged if it is answered with 2xx.
-// It returns the final answer.
+// Reinvite changes the session with an INVITE inside the dialog with the given body. It acknowledges a 2xx and returns
+// the final response.
 func (c *Call) Reinvite(ctx context.Context, body string, headers ...Header) (*Message, error) {
 	m, err := c.Send(ctx, "INVITE", Request{Body: body, Headers: headers})
 	if err != nil || m.Status() < 200 || m.Status() > 299 {
@@ -355,7 +357,8 @@ func (c *Call) Reinvite(ctx context.Context, body string, headers ...Header) (*M
 	return m, c.sendAck()
 }
 
-// Send sends a request inside the dialog and returns its final answer. Only Headers, ContentType and Body of r count.
+// Send sends a request inside the dialog and returns its final response. It uses only Headers, ContentType and Body of
+// r.
 func (c *Call) Send(ctx context.Context, method string, r Request) (*Message, error) {
 	req, transport, dest, err := c.inDialog(method, r)
 	if err != nil {
@@ -383,10 +386,10 @@ func (a *Agent) dialog(m *Message) *Call {
 	return a.calls[m.CallID()+" "+ParseAddress(m.Header("To")).Tag]
 }
 
-// answerRetry is the first interval at which an unacknowledged 2xx is sent again; it doubles up to answerRetryMax, and
-// after answerGiveUp the call is given up (RFC 3261 §13.3.1.4, T1, T2 and 64·T1).
+// answerRetry is the first interval at which an unacknowledged 2xx is retransmitted; it doubles up to answerRetryMax.
+// After answerTimeout the call is abandoned (RFC 3261 §13.3.1.4, T1, T2 and 64·T1).
 const (
 	answerRetry    = 500 * time.Millisecond
 	answerRetryMax = 4 * time.Second
-	answerGiveUp   = 32 * time.Second
+	answerTimeout  = 32 * time.Second
 )

@@ -10,7 +10,7 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// Incoming is a call that has come in and is not answered yet.
+// Incoming is an incoming call that is not answered yet.
 type Incoming struct {
 	Invite *Message
 
@@ -21,26 +21,26 @@ type Incoming struct {
 	tag       string
 	cancelled chan struct{}
 	once      sync.Once
-	refused   bool // a final answer other than 2xx went out; only the handler's goroutine touches it
+	refused   bool // a final response other than 2xx was sent; only the handler's goroutine uses it
 }
 
-// Cancelled is closed when the caller sends CANCEL. The stack then answers 487 by itself.
+// Cancelled returns a channel that is closed when the caller sends CANCEL. The stack then answers 487 by itself.
 func (in *Incoming) Cancelled() <-chan struct{} { return in.cancelled }
 
-// Answer is what Reply puts into an answer.
+// Answer is the content of a response.
 type Answer struct {
-	Tag     string // To tag; the call's own if empty. Others make forked early dialogs.
+	Tag     string // To tag; the call's own if empty. Others create forked early dialogs.
 	Body    string
 	Headers []Header
 	Contact string // Contact value; the agent's own if empty, none if "-"
 }
 
-// Reply sends a provisional answer, or refuses the call.
+// Reply sends a provisional response, or refuses the call.
 func (in *Incoming) Reply(status int, reason string, x Answer) error {
 	return in.respond(in.response(status, reason, x))
 }
 
-// response builds an answer. It never touches the request the stack holds: the stack reads it at the same time.
+// response builds a response. It never changes the request that the stack holds: the stack reads it at the same time.
 func (in *Incoming) response(status int, reason string, x Answer) *sip.Response {
 	var body []byte
 	if x.Body != "" {
@@ -79,19 +79,21 @@ func (in *Incoming) respond(res *sip.Response) error {
 	return nil
 }
 
-// Accept answers with 200 and waits for the ACK, repeating the 200 as RFC 3261 §13.3.1.4 asks.
+// Accept answers with 200 and waits for the ACK, retransmitting the 200 as RFC 3261 §13.3.1.4 requires.
 func (in *Incoming) Accept(ctx context.Context, x Answer) (*Call, error) {
 	if x.Tag == "" {
 		x.Tag = in.tag
 	}
 	m := in.Invite
-	c := &Call{a: in.a, id: m.CallID(), localTag: x.Tag, transport: in.transport, dest: m.Remote, invite: m, body: x.Body,
-		local: m.Header("To") + ";tag=" + x.Tag, remote: m.Header("From"), remoteTag: ParseAddress(m.Header("From")).Tag,
-		target:   ParseAddress(m.Header("Contact")).URI,
-		answered: make(chan struct{}), acked: make(chan struct{}), ended: make(chan struct{})}
+	c := &Call{a: in.a, id: m.CallID(), localTag: x.Tag, transport: in.transport, dest: m.Remote,
+		invite: m, body: x.Body,
+		local: m.Header("To") + ";tag=" + x.Tag, remote: m.Header("From"),
+		remoteTag: ParseAddress(m.Header("From")).Tag,
+		target:    ParseAddress(m.Header("Contact")).URI,
+		answered:  make(chan struct{}), acked: make(chan struct{}), ended: make(chan struct{})}
 	c.routes = append(c.routes, m.Values("Record-Route")...)
 	close(c.answered)
-	in.a.register(c) // before the answer goes out: the ACK may overtake our next line
+	in.a.register(c) // before the response is sent: the ACK may arrive before the next line runs
 	res := in.response(200, "OK", x)
 	c.final = ParseMessage(res.String())
 	if err := in.respond(res); err != nil {
@@ -101,8 +103,8 @@ func (in *Incoming) Accept(ctx context.Context, x Answer) (*Call, error) {
 	interval := answerRetry
 	repeat := time.NewTimer(interval)
 	defer repeat.Stop()
-	giveUp := time.NewTimer(answerGiveUp)
-	defer giveUp.Stop()
+	timeout := time.NewTimer(answerTimeout)
+	defer timeout.Stop()
 	for {
 		select {
 		case <-c.acked:
@@ -112,13 +114,13 @@ func (in *Incoming) Accept(ctx context.Context, x Answer) (*Call, error) {
 		case <-repeat.C:
 			if err := in.tx.Respond(res); err != nil {
 				c.end("")
-				return nil, fmt.Errorf("%s: repeat 200: %w", in.a.cfg.Name, err)
+				return nil, fmt.Errorf("%s: retransmit 200: %w", in.a.cfg.Name, err)
 			}
 			interval = min(2*interval, answerRetryMax)
 			repeat.Reset(interval)
-		case <-giveUp.C:
+		case <-timeout.C:
 			c.end("")
-			return nil, fmt.Errorf("%s: no ACK within %v", in.a.cfg.Name, answerGiveUp)
+			return nil, fmt.Errorf("%s: no ACK within %v", in.a.cfg.Name, answerTimeout)
 		case <-ctx.Done():
 			c.end("")
 			return nil, ctx.Err()
@@ -142,7 +144,8 @@ func (a *Agent) onInvite(req *sip.Request, tx sip.ServerTransaction) {
 		a.onReinvite(req, tx, m)
 		return
 	}
-	in := &Incoming{Invite: m, a: a, req: req, tx: tx, transport: m.Transport, tag: sip.GenerateTagN(10), cancelled: make(chan struct{})}
+	in := &Incoming{Invite: m, a: a, req: req, tx: tx, transport: m.Transport, tag: sip.GenerateTagN(10),
+		cancelled: make(chan struct{})}
 	if !tx.OnCancel(func(*sip.Request) { in.once.Do(func() { close(in.cancelled) }) }) {
 		return
 	}
@@ -152,7 +155,8 @@ func (a *Agent) onInvite(req *sip.Request, tx sip.ServerTransaction) {
 	}
 	a.cfg.Invite(a.ctx, in)
 	if in.refused {
-		// Over TCP and TLS the stack forgets the transaction when this function returns. Let a final answer's ACK find it.
+		// Over TCP and TLS the stack drops the transaction when this function returns, but the ACK of a refusal needs
+		// it.
 		a.linger(tx, m.Transport)
 	}
 }
@@ -176,7 +180,8 @@ func (a *Agent) onReinvite(req *sip.Request, tx sip.ServerTransaction, m *Messag
 	c := a.dialog(m)
 	in := &Incoming{Invite: m, a: a, req: req, tx: tx, transport: m.Transport, tag: ParseAddress(m.Header("To")).Tag}
 	if c == nil {
-		_ = in.respond(sip.NewResponseFromRequest(req, 481, "Call/Transaction Does Not Exist", nil)) // repeated requests get it again
+		// If it is lost, the retransmitted request gets it again.
+		_ = in.respond(sip.NewResponseFromRequest(req, 481, "Call/Transaction Does Not Exist", nil))
 		return
 	}
 	if m.Has("Contact") {
@@ -208,16 +213,16 @@ func (a *Agent) onReinvite(req *sip.Request, tx sip.ServerTransaction, m *Messag
 	a.linger(tx, m.Transport)
 }
 
-// awaitAck repeats the 2xx of a re-INVITE until its ACK has come.
+// awaitAck retransmits the 2xx of a re-INVITE until its ACK arrives.
 func (a *Agent) awaitAck(in *Incoming, res *sip.Response, c *Call) {
-	ctx, cancel := context.WithTimeout(a.ctx, answerGiveUp)
+	ctx, cancel := context.WithTimeout(a.ctx, answerTimeout)
 	defer cancel()
 	number := in.Invite.Header("CSeq")
 	n, _ := strconv.Atoi(firstField(number))
 	got := make(chan struct{})
 	go func() {
 		defer close(got)
-		_, _ = a.log.Wait(ctx, func(m *Message) bool { // ends with ctx if no ACK comes
+		_, _ = a.log.Wait(ctx, func(m *Message) bool { // ends with ctx if no ACK arrives
 			if m.Sent || m.CallID() != c.id || !m.IsRequest() || m.Method() != "ACK" {
 				return false
 			}
@@ -237,7 +242,7 @@ func (a *Agent) awaitAck(in *Incoming, res *sip.Response, c *Call) {
 			<-got
 			return
 		case <-t.C:
-			_ = in.tx.Respond(res) // the next repetition tries again
+			_ = in.tx.Respond(res) // the next retransmission retries
 			interval = min(2*interval, answerRetryMax)
 			t.Reset(interval)
 		}
@@ -276,13 +281,13 @@ func (a *Agent) onBye(req *sip.Request, tx sip.ServerTransaction) {
 	}
 	res := sip.NewResponseFromRequest(req, status, reason, nil)
 	a.sent(res, m.Transport, m.Remote)
-	_ = tx.Respond(res) // a lost answer makes the other side ask again
+	_ = tx.Respond(res) // if it is lost, the other side retransmits its request
 	if c != nil {
 		c.end("remote")
 	}
 }
 
-// onRequest takes every other method.
+// onRequest handles every other method.
 func (a *Agent) onRequest(req *sip.Request, tx sip.ServerTransaction) {
 	m := a.message(req)
 	r := Reply{}
@@ -320,8 +325,8 @@ func (a *Agent) onRequest(req *sip.Request, tx sip.ServerTransaction) {
 		res.AppendHeader(sip.NewHeader(h.Name, h.Value))
 	}
 	a.sent(res, m.Transport, m.Remote)
-	_ = tx.Respond(res) // a lost answer makes the other side ask again
+	_ = tx.Respond(res) // if it is lost, the other side retransmits its request
 }
 
-// Allow lists what the agents understand. NOTIFY must be there for Teams (direct-routing-sip §7).
+// Allow lists the methods that the agents support. Teams requires NOTIFY (direct-routing-sip §7).
 const Allow = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, NOTIFY, PRACK, UPDATE"

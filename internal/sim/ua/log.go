@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Log is what an agent sent and received, in the order of its sockets. It is safe for concurrent use and keeps the last
-// messages only (Config.Keep).
+// Log holds what an agent sent and received, in the order of its sockets. It is safe for concurrent use and keeps only
+// the last messages (Config.Keep).
 type Log struct {
 	mu      sync.Mutex // guards the fields below
 	keep    int
@@ -26,7 +26,7 @@ func (l *Log) add(m *Message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.all = append(l.all, m)
-	if len(l.all) > l.keep+l.keep/4 { // trimmed in steps, so that a long run costs no copy per message
+	if len(l.all) > l.keep+l.keep/4 { // trimmed in steps, so that a long run does not copy for each message
 		l.dropped += len(l.all) - l.keep
 		l.all = append([]*Message(nil), l.all[len(l.all)-l.keep:]...)
 	}
@@ -34,7 +34,7 @@ func (l *Log) add(m *Message) {
 	l.changed = make(chan struct{})
 }
 
-// Messages returns the messages kept for which match says true, oldest first; all of them if match is nil.
+// Messages returns the kept messages for which match returns true, oldest first; all of them if match is nil.
 func (l *Log) Messages(match func(*Message) bool) []*Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -47,16 +47,16 @@ func (l *Log) Messages(match func(*Message) bool) []*Message {
 	return out
 }
 
-// Received returns the received requests of the method, or with method "" all received messages.
+// Received returns the received requests with the method; all received messages if method is "".
 func (l *Log) Received(method string) []*Message {
 	return l.Messages(func(m *Message) bool {
 		return !m.Sent && (method == "" || m.IsRequest() && m.Method() == method)
 	})
 }
 
-// Wait returns the first message, past or still to come, for which match says true.
+// Wait returns the first message, past or future, for which match returns true.
 func (l *Log) Wait(ctx context.Context, match func(*Message) bool) (*Message, error) {
-	next := 0 // messages before this position, counted from the start of time, have been looked at
+	next := 0 // messages before this position, counted from the first one ever, have been checked
 	for {
 		l.mu.Lock()
 		ch := l.changed
@@ -77,7 +77,7 @@ func (l *Log) Wait(ctx context.Context, match func(*Message) bool) (*Message, er
 	}
 }
 
-// Reset forgets everything.
+// Reset removes all messages.
 func (l *Log) Reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -8,23 +8,25 @@ import (
 
 // Message is one SIP message as it was on the wire. It is read-only and safe for concurrent use.
 type Message struct {
-	At        time.Time // when it was read from, or handed to, the socket
+	At        time.Time // when it was read from, or written to, the socket
 	Sent      bool      // true for what the agent sent, false for what it received
 	Transport string    // udp, tcp or tls
 	Remote    string    // the other side's socket address
-	Raw       string    // every byte, as read; of sent messages the bytes as written first (retransmissions are not repeated)
+	// Raw holds every byte as read; of a sent message, the bytes as first written (retransmissions are not recorded).
+	Raw string
 
 	start   string
 	headers []Header
 	body    string
 }
 
-// Header is one header line: the name as it was written, the value with folding undone and outer blanks taken off.
+// Header is one header line: the name as written, the value unfolded and without surrounding white space.
 type Header struct{ Name, Value string }
 
 // compact maps the one-letter header names of RFC 3261 §7.3.3, RFC 3515 and RFC 3892 to their long form.
 var compact = map[string]string{
-	"i": "call-id", "m": "contact", "e": "content-encoding", "l": "content-length", "c": "content-type", "f": "from", "s": "subject",
+	"i": "call-id", "m": "contact", "e": "content-encoding", "l": "content-length", "c": "content-type",
+	"f": "from", "s": "subject",
 	"k": "supported", "t": "to", "v": "via", "r": "refer-to", "b": "referred-by",
 }
 
@@ -36,8 +38,8 @@ func canonical(name string) string {
 	return n
 }
 
-// ParseMessage takes a message apart. It never fails: what it cannot understand it leaves out, because it is used to look
-// at what another program sent, however wrong; Raw keeps it all.
+// ParseMessage parses a message. It never fails: it skips what it cannot parse, because it is used to inspect what
+// another program sent, however wrong; Raw keeps everything.
 func ParseMessage(raw string) *Message {
 	m := &Message{Raw: raw}
 	head, body, found := strings.Cut(raw, "\r\n\r\n")
@@ -71,7 +73,7 @@ func (m *Message) StartLine() string { return m.start }
 // IsRequest reports whether the message is a request.
 func (m *Message) IsRequest() bool { return !strings.HasPrefix(m.start, "SIP/2.0 ") }
 
-// Method returns a request's method, and of a response the method in its CSeq.
+// Method returns a request's method, or the method in a response's CSeq.
 func (m *Message) Method() string {
 	if m.IsRequest() {
 		method, _, _ := strings.Cut(m.start, " ")
@@ -102,11 +104,12 @@ func (m *Message) Status() int {
 	if len(f) < 2 {
 		return 0
 	}
-	n, _ := strconv.Atoi(f[1]) // a code that is no number counts as none
+	n, _ := strconv.Atoi(f[1]) // a code that is not a number counts as none
 	return n
 }
 
-// Header returns the first value of the header, "" if it is absent. Names compare without case; compact forms count.
+// Header returns the first value of the header, "" if it is absent. Names are case-insensitive and may be compact
+// forms.
 func (m *Message) Header(name string) string {
 	if v := m.Values(name); len(v) > 0 {
 		return v[0]
@@ -149,8 +152,8 @@ type Address struct {
 	Tag    string // the header's tag parameter
 }
 
-// ParseAddress reads the first address of a header value (name-addr or addr-spec) or a bare URI. Like ParseMessage it
-// does its best and never fails.
+// ParseAddress parses the first address of a header value (name-addr or addr-spec) or a bare URI. Like ParseMessage it
+// never fails.
 func ParseAddress(value string) Address {
 	var a Address
 	uri, rest := value, ""
@@ -201,7 +204,7 @@ func ParseAddress(value string) Address {
 	return a
 }
 
-// Param returns the URI parameter's value and whether it is there.
+// Param returns the URI parameter's value and whether it is present.
 func (a Address) Param(name string) (string, bool) {
 	for _, p := range strings.Split(a.Params, ";") {
 		k, v, _ := strings.Cut(p, "=")
@@ -212,11 +215,11 @@ func (a Address) Param(name string) (string, bool) {
 	return "", false
 }
 
-// framer cuts a byte stream into messages by Content-Length (RFC 3261 §18.3). It exists for the record only: what the
-// agent acts on is cut by the SIP stack.
+// framer splits a byte stream into messages by Content-Length (RFC 3261 §18.3). It is only for the log: the messages
+// that the agent acts on are framed by the SIP stack.
 type framer struct{ buf []byte }
 
-// maxPending bounds what a framer keeps of a message whose end does not come.
+// maxPending limits what a framer keeps of an incomplete message.
 const maxPending = 1 << 20
 
 func (f *framer) push(data []byte, emit func(string)) {

@@ -6,22 +6,22 @@ import (
 	"sync"
 )
 
-// Script says which Behaviour a simulator has, for all calls and for single called numbers. The zero value answers
-// everything. It is safe for concurrent use and may be changed while calls arrive.
+// Script holds the Behaviour of a simulator, for all calls and for single called numbers. The zero value answers every
+// call. It is safe for concurrent use and may be changed while calls arrive.
 type Script struct {
 	mu     sync.Mutex // guards the fields below
 	all    Behaviour
 	number map[string]Behaviour
 }
 
-// Default sets the behaviour for calls to numbers that have none of their own.
+// Default sets the behaviour for calls to numbers without their own.
 func (s *Script) Default(b Behaviour) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all = b
 }
 
-// Set gives a called number a behaviour of its own.
+// Set sets the behaviour for one called number.
 func (s *Script) Set(number string, b Behaviour) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -31,14 +31,14 @@ func (s *Script) Set(number string, b Behaviour) {
 	s.number[number] = b
 }
 
-// Unset takes a called number's own behaviour away.
+// Unset removes the behaviour of one called number.
 func (s *Script) Unset(number string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.number, number)
 }
 
-// Clear forgets everything that was set.
+// Clear resets s to the zero value.
 func (s *Script) Clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,7 +55,7 @@ func (s *Script) For(number string) Behaviour {
 	return s.all
 }
 
-// WaitInvite waits for the first INVITE, past or still to come, that starts a call to the number.
+// WaitInvite waits for the first INVITE, past or future, that starts a call to the number.
 func (l *Log) WaitInvite(ctx context.Context, number string) (*Message, error) {
 	m, err := l.Wait(ctx, func(m *Message) bool { return IsNewCall(m) && ParseAddress(m.RequestURI()).User == number })
 	if err != nil {

@@ -1,12 +1,12 @@
-// Package ua is a small SIP user agent for the simulators: it places calls, takes calls, changes and ends them, and
+// Package ua is a small SIP user agent for the simulators: it places calls, accepts calls, changes and ends them, and
 // keeps every message it saw.
 //
-// It is a thin layer on sipgo's transports and transactions, so that our own SIP core is never tested with itself. It is
-// not a telephone: it knows no media beyond passing bodies on, and does only what a test tells it to, including wrong
-// things (silence, lost answers, forked ringing, refusals, packets thrown away).
+// It is a thin layer on sipgo's transports and transactions, so that our own SIP core is never tested with itself. It
+// is not a telephone: it has no media beyond passing bodies on, and does only what a test tells it to, including wrong
+// things (silence, lost answers, forked ringing, refusals, dropped packets).
 //
-// An Agent owns its sockets. A Call is one dialog, placed with Agent.Call or taken from an Incoming. A Behaviour is what
-// an agent does with a call it gets, as data. A Log holds what was on the wire.
+// An Agent owns its sockets. A Call is one dialog, placed with Agent.Call or taken from an Incoming. A Behaviour is
+// what an agent does with an incoming call, as data. A Log holds what was on the wire.
 package ua
 
 import (
@@ -28,44 +28,44 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// Config says what an agent is. The zero value of every field but the addresses is usable; at least one address must be
-// set.
+// Config configures an agent. The zero value of every field except the addresses is usable; at least one address must
+// be set.
 type Config struct {
-	Name string // what the agent calls itself in User-Agent and Server; "sim" if empty
+	Name string // the agent's name in User-Agent and Server; "sim" if empty
 
-	// Addresses to listen on, host:port, port 0 for a free one; "" for none. TCP may be "udp": the port UDP has.
+	// Addresses to listen on, host:port, port 0 for a free one; "" for none. TCP may be "udp": the same port as UDP.
 	UDP, TCP, TLS string
 
 	ServerTLS *tls.Config // needed with TLS: how to answer handshakes
 	ClientTLS *tls.Config // needed to send over TLS: how to open connections
 
-	// Resolve turns the host and port of a URI into a socket address, in place of DNS. It is not asked for IP addresses.
-	// Without it only IP addresses can be reached.
+	// Resolve turns the host and port of a URI into a socket address, in place of DNS. It is not called for IP
+	// addresses. Without it only IP addresses can be reached.
 	Resolve func(host string, port int) (string, error)
 
-	// ContactHost is the host put into Contact where a call names none; the listening IP address if empty.
+	// ContactHost is the host in Contact if a call names none; the listening IP address if empty.
 	ContactHost string
 
-	// Invite handles a new call in a goroutine of its own. Returning without a final answer leaves the caller in silence.
-	// Without it calls are refused with 480.
+	// Invite handles a new call in its own goroutine. If it returns without a final response, the caller gets none.
+	// Without Invite calls are refused with 480.
 	Invite func(ctx context.Context, in *Incoming)
 
 	// Request handles other requests outside a dialog. Without it OPTIONS gets 200 and everything else 405.
 	Request func(req *Message) Reply
 
-	// InDialog handles requests inside a dialog but for ACK, BYE and CANCEL. A zero Reply means "the usual": 200, with the
-	// agent's session description for a re-INVITE.
+	// InDialog handles requests inside a dialog except ACK, BYE and CANCEL. A zero Reply means the default: 200, with
+	// the agent's session description for a re-INVITE.
 	InDialog func(c *Call, req *Message) Reply
 
-	Loss *Loss // packets thrown away at the UDP socket; nil for none
+	Loss *Loss // packets dropped at the UDP socket; nil for none
 
-	Keep int          // how many messages the Log keeps; 20,000 if 0
+	Keep int          // number of messages the Log keeps; 20,000 if 0
 	Log  *slog.Logger // the SIP stack's own log; discarded if nil
 }
 
-// Loss throws away UDP packets, each way on its own. The same seed throws away the same packets of the same sequence.
+// Loss drops UDP packets, independently in each direction. The same seed drops the same packets of the same sequence.
 type Loss struct {
-	In, Out float64 // share thrown away, 0 to 1
+	In, Out float64 // share dropped, 0 to 1
 	Seed    uint64
 }
 
@@ -102,7 +102,7 @@ type Agent struct {
 	closed bool
 }
 
-// global sets sipgo's package-wide knobs. They are the same for every agent, so setting them once is safe.
+// global sets sipgo's package-wide settings. They are the same for every agent, so setting them once is safe.
 var global sync.Once
 
 // New binds the agent's sockets and starts serving. Close must be called.
@@ -118,8 +118,8 @@ func New(cfg Config) (*Agent, error) {
 		sip.UDPMTUSize = 65_535
 		sip.SetDefaultLogger(slog.New(slog.DiscardHandler))
 	})
-	a := &Agent{cfg: cfg, log: newLog(cfg.Keep), calls: map[string]*Call{}, conns: map[string]*acceptedConn{}, frames: map[string]*framer{},
-		addrs: map[string]net.Addr{}}
+	a := &Agent{cfg: cfg, log: newLog(cfg.Keep), calls: map[string]*Call{}, conns: map[string]*acceptedConn{},
+		frames: map[string]*framer{}, addrs: map[string]net.Addr{}}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	client := cfg.ClientTLS
 	if client == nil {
@@ -128,7 +128,8 @@ func New(cfg Config) (*Agent, error) {
 	u, err := sipgo.NewUA(
 		sipgo.WithUserAgent(cfg.Name),
 		sipgo.WithUserAgenTLSConfig(client),
-		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerLogger(cfg.Log), sip.WithTransportLayerReadFilter(a.capture)),
+		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerLogger(cfg.Log),
+			sip.WithTransportLayerReadFilter(a.capture)),
 		sipgo.WithUserAgentTransactionLayerOptions(sip.WithTransactionLayerLogger(cfg.Log)),
 	)
 	if err != nil {
@@ -157,8 +158,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	return a.Close()
 }
 
-// Close ends every call without a word, closes all sockets and waits until nothing of the agent runs. It may be called
-// more than once.
+// Close drops every call without sending BYE, closes all sockets and waits until all goroutines of the agent have
+// ended. It may be called more than once.
 func (a *Agent) Close() error {
 	a.mu.Lock()
 	done := a.closed
@@ -175,7 +176,7 @@ func (a *Agent) Close() error {
 		}
 	}
 	a.DropConnections()
-	// What the stack still held open is of no interest: the far side sees the sockets close.
+	// The stack's own connections do not matter: the far side sees the sockets close.
 	_ = a.ua.Close()
 	a.work.Wait()
 	return err
@@ -184,7 +185,7 @@ func (a *Agent) Close() error {
 // Log returns what the agent sent and received.
 func (a *Agent) Log() *Log { return a.log }
 
-// Addr returns the address the agent listens on for udp, tcp or tls; "" if it does not.
+// Addr returns the address on which the agent listens for udp, tcp or tls; "" if it does not.
 func (a *Agent) Addr(network string) string {
 	if x, ok := a.addrs[network]; ok {
 		return x.String()
@@ -192,7 +193,7 @@ func (a *Agent) Addr(network string) string {
 	return ""
 }
 
-// Calls returns how many dialogs are up or being set up.
+// Calls returns the number of dialogs that are up or being set up.
 func (a *Agent) Calls() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -211,8 +212,8 @@ func (a *Agent) Dialog(callID string) *Call {
 	return nil
 }
 
-// PeerCertificate returns the certificate that the client at the remote address of an incoming TLS connection showed, or
-// nil.
+// PeerCertificate returns the certificate that the client at the remote address of an incoming TLS connection
+// presented, or nil.
 func (a *Agent) PeerCertificate(remote string) *x509.Certificate {
 	a.mu.Lock()
 	c := a.conns[remote]
@@ -230,7 +231,7 @@ func (a *Agent) PeerCertificate(remote string) *x509.Certificate {
 	return nil
 }
 
-// Thrown returns how many UDP packets were thrown away because of Config.Loss.
+// Thrown returns the number of UDP packets dropped because of Config.Loss.
 func (a *Agent) Thrown() int {
 	if a.packets == nil {
 		return 0
@@ -240,7 +241,7 @@ func (a *Agent) Thrown() int {
 	return a.packets.thrown
 }
 
-// DropConnections closes every TCP and TLS connection others opened to the agent.
+// DropConnections closes every incoming TCP and TLS connection.
 func (a *Agent) DropConnections() {
 	a.mu.Lock()
 	conns := make([]*acceptedConn, 0, len(a.conns))
@@ -249,7 +250,7 @@ func (a *Agent) DropConnections() {
 	}
 	a.mu.Unlock()
 	for _, c := range conns {
-		_ = c.Close() // it may have gone in the meantime
+		_ = c.Close() // it may have been closed in the meantime
 	}
 }
 
@@ -259,7 +260,7 @@ func (a *Agent) DropConnection(remote string) {
 	c := a.conns[remote]
 	a.mu.Unlock()
 	if c != nil {
-		_ = c.Close() // it may have gone in the meantime
+		_ = c.Close() // it may have been closed in the meantime
 	}
 }
 
@@ -267,7 +268,7 @@ func (a *Agent) listen() error {
 	if a.cfg.UDP == "" && a.cfg.TCP == "" && a.cfg.TLS == "" {
 		return fmt.Errorf("start %s: no address to listen on", a.cfg.Name)
 	}
-	// All sockets are bound before the first of them is served: from then on the addresses are read by many.
+	// All sockets are bound before the first of them is served: from then on several goroutines read the addresses.
 	var serve []func()
 	if a.cfg.UDP != "" {
 		c, err := a.packetSocket()
@@ -318,8 +319,7 @@ func (a *Agent) listen() error {
 	return nil
 }
 
-// packetSocket binds UDP. With TCP on the same port it binds both, trying again when the free UDP port it was given is
-// somebody's TCP port.
+// packetSocket binds UDP. With TCP on the same port it binds both, and retries if the free UDP port is in use for TCP.
 func (a *Agent) packetSocket() (net.PacketConn, error) {
 	for try := 0; ; try++ {
 		c, err := net.ListenPacket("udp", a.cfg.UDP)
@@ -344,7 +344,7 @@ func (a *Agent) streamSocket(addr string) (net.Listener, error) {
 	return net.Listen("tcp", addr)
 }
 
-// capture sees all bytes before the stack does.
+// capture records all received bytes before the stack handles them.
 func (a *Agent) capture(info sip.TransportReadProps, data []byte) ([]byte, error) {
 	network := strings.ToLower(info.Transport)
 	remote := info.RemoteAddr.String()
@@ -412,10 +412,11 @@ func (a *Agent) contact(transport, user string) string {
 
 // via returns a Via value with a new branch.
 func (a *Agent) via(transport string) string {
-	return fmt.Sprintf("SIP/2.0/%s %s;branch=%s;rport", strings.ToUpper(transport), a.Addr(transport), sip.GenerateBranchN(16))
+	return fmt.Sprintf("SIP/2.0/%s %s;branch=%s;rport", strings.ToUpper(transport), a.Addr(transport),
+		sip.GenerateBranchN(16))
 }
 
-// build makes a request for the stack out of its text.
+// build makes a request for the stack from its text.
 func (a *Agent) build(text, transport, dest string) (*sip.Request, error) {
 	m, err := sip.ParseMessage([]byte(text))
 	if err != nil {
@@ -428,7 +429,7 @@ func (a *Agent) build(text, transport, dest string) (*sip.Request, error) {
 	req.SetTransport(strings.ToUpper(transport))
 	req.SetDestination(dest)
 	if transport == "udp" {
-		// Send from the listening socket, so that answers and the far side's source check see one address.
+		// Send from the listening socket, so that responses and the far side's source check use the same address.
 		if u, ok := a.addrs["udp"].(*net.UDPAddr); ok {
 			req.Laddr = sip.Addr{IP: u.IP, Port: u.Port}
 		}
@@ -452,7 +453,7 @@ type Request struct {
 	Body        string
 }
 
-// text writes a request. headers override the usual lines.
+// text writes a request. r.Headers override the usual lines.
 func (r Request) text(a *Agent, method, tag string) string {
 	usual := []Header{
 		{"Via", a.via(r.Transport)},
@@ -501,7 +502,7 @@ func compose(start string, usual, extra []Header, contentType, body string) stri
 	return b.String()
 }
 
-// Do sends a request outside any dialog and returns its final answer. ACK, CANCEL and INVITE are not for it.
+// Do sends a request outside any dialog and returns its final response. It is not for ACK, CANCEL and INVITE.
 func (a *Agent) Do(ctx context.Context, r Request) (*Message, error) {
 	if r.Transport == "" {
 		r.Transport = "udp"
@@ -558,10 +559,10 @@ func cause(tx sip.ClientTransaction) error {
 	return sip.ErrTransactionTerminated
 }
 
-// ErrClosed is what calls get when their agent is closed under them.
+// ErrClosed is returned for calls and requests whose agent is closed.
 var ErrClosed = errors.New("user agent closed")
 
-// begin counts one piece of work in, unless the agent is closed.
+// begin adds one to a.work, unless the agent is closed.
 func (a *Agent) begin() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -614,7 +615,7 @@ func (p *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	return p.PacketConn.WriteTo(b, addr)
 }
 
-// listener keeps track of what it accepts, so that certificates can be looked at and connections cut.
+// listener keeps track of the connections it accepts, so that certificates can be checked and connections closed.
 type listener struct {
 	net.Listener
 	agent *Agent

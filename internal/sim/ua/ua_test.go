@@ -41,7 +41,8 @@ func pair(t *testing.T, cfg func(*Config)) (caller, callee *Agent, s *Script) {
 }
 
 func invite(callee *Agent, transport string) Request {
-	return Request{Transport: transport, Destination: callee.Addr(transport), URI: "sip:+15550100@" + callee.Addr(transport) + ";transport=" + transport,
+	return Request{Transport: transport, Destination: callee.Addr(transport),
+		URI:  "sip:+15550100@" + callee.Addr(transport) + ";transport=" + transport,
 		From: "<sip:+15550199@caller.example>", To: "<sip:+15550100@callee.example>", Body: SDP("caller", 1)}
 }
 
@@ -143,11 +144,13 @@ func TestRefusals(t *testing.T) {
 			if final.Header("Retry-After") != "1" {
 				t.Errorf("Retry-After = %q, want 1", final.Header("Retry-After"))
 			}
-			ack, err := callee.Log().Wait(ctx, func(m *Message) bool { return !m.Sent && m.Method() == "ACK" && m.CallID() == c.ID() })
+			ack, err := callee.Log().Wait(ctx, func(m *Message) bool {
+				return !m.Sent && m.Method() == "ACK" && m.CallID() == c.ID()
+			})
 			if err != nil {
 				t.Errorf("%d over %s was not acknowledged: %v", status, transport, err)
 			} else if ack.Transport != transport {
-				t.Errorf("ACK came over %s, want %s", ack.Transport, transport)
+				t.Errorf("ACK arrived over %s, want %s", ack.Transport, transport)
 			}
 		}
 	}
@@ -186,7 +189,7 @@ func TestSilenceAndLostAnswerGiveNoFinalAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Three transmissions prove that nothing came back in between (RFC 3261 timer A: 0, 0.5 s, 1.5 s).
+	// Three transmissions prove that there was no response in between (RFC 3261 timer A: 0, 0.5 s, 1.5 s).
 	seen := 0
 	if _, err := callee.Log().Wait(ctx, func(m *Message) bool {
 		if IsNewCall(m) && m.CallID() == c.ID() {
@@ -206,19 +209,22 @@ func TestDialogsOfOthersGet481(t *testing.T) {
 	caller, callee, _ := pair(t, nil)
 	ctx := within(t)
 	for _, method := range []string{"BYE", "INFO"} {
-		m, err := caller.Do(ctx, Request{Method: method, Destination: callee.Addr("udp"), URI: "sip:x@" + callee.Addr("udp"),
+		m, err := caller.Do(ctx, Request{Method: method, Destination: callee.Addr("udp"),
+			URI:  "sip:x@" + callee.Addr("udp"),
 			From: "<sip:a@caller.example>", To: "<sip:b@callee.example>;tag=unknown"})
 		if err != nil || m.Status() != 481 {
 			t.Errorf("%s outside a dialog = %v, %v, want 481", method, m, err)
 		}
 	}
-	if m, err := caller.Do(ctx, Request{Method: "OPTIONS", Destination: callee.Addr("udp"), URI: "sip:" + callee.Addr("udp"),
-		From: "<sip:a@caller.example>", To: "<sip:b@callee.example>"}); err != nil || m.Status() != 200 {
+	m, err := caller.Do(ctx, Request{Method: "OPTIONS", Destination: callee.Addr("udp"),
+		URI:  "sip:" + callee.Addr("udp"),
+		From: "<sip:a@caller.example>", To: "<sip:b@callee.example>"})
+	if err != nil || m.Status() != 200 {
 		t.Errorf("OPTIONS = %v, %v, want 200", m, err)
 	}
 }
 
-// A loss of a fifth of all packets each way must not break a call: retransmissions mend it.
+// TestCallsSurviveLoss checks that retransmissions keep calls working when a fifth of all packets is lost each way.
 func TestCallsSurviveLoss(t *testing.T) {
 	t.Parallel()
 	caller, callee, _ := pair(t, func(c *Config) { c.Loss = &Loss{In: 0.2, Out: 0.2, Seed: 7} })
@@ -282,19 +288,23 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 		}
 	}
 	if _, err := caller.Call(ctx, invite(callee, "udp")); err == nil {
-		t.Error("Call on a closed agent worked")
+		t.Error("Call on a closed agent succeeded")
 	}
 }
 
 func TestParseAddress(t *testing.T) {
 	for in, want := range map[string]Address{
-		`"A, B" <sip:+15550100;npdi@h.example:5063;user=phone;transport=tls?X=y>;tag=7`: {Scheme: "sip", User: "+15550100", Host: "h.example", Port: 5063,
-			Params: "user=phone;transport=tls", URI: "sip:+15550100;npdi@h.example:5063;user=phone;transport=tls?X=y", Tag: "7"},
-		"<tel:+15550100;ext=3>, <sip:a@b>":   {Scheme: "tel", User: "+15550100", Params: "ext=3", URI: "tel:+15550100;ext=3"},
-		"<sip:h.example;transport=tls>":      {Scheme: "sip", Host: "h.example", Params: "transport=tls", URI: "sip:h.example;transport=tls"},
-		"<sip:[2001:db8::1]>":                {Scheme: "sip", Host: "[2001:db8::1]", URI: "sip:[2001:db8::1]"},
-		"sip:+15550100@127.0.0.1;user=phone": {Scheme: "sip", User: "+15550100", Host: "127.0.0.1", Params: "user=phone", URI: "sip:+15550100@127.0.0.1;user=phone"},
-		"":                                   {},
+		`"A, B" <sip:+15550100;npdi@h.example:5063;user=phone;transport=tls?X=y>;tag=7`: {Scheme: "sip",
+			User: "+15550100", Host: "h.example", Port: 5063, Params: "user=phone;transport=tls",
+			URI: "sip:+15550100;npdi@h.example:5063;user=phone;transport=tls?X=y", Tag: "7"},
+		"<tel:+15550100;ext=3>, <sip:a@b>": {Scheme: "tel", User: "+15550100", Params: "ext=3",
+			URI: "tel:+15550100;ext=3"},
+		"<sip:h.example;transport=tls>": {Scheme: "sip", Host: "h.example", Params: "transport=tls",
+			URI: "sip:h.example;transport=tls"},
+		"<sip:[2001:db8::1]>": {Scheme: "sip", Host: "[2001:db8::1]", URI: "sip:[2001:db8::1]"},
+		"sip:+15550100@127.0.0.1;user=phone": {Scheme: "sip", User: "+15550100", Host: "127.0.0.1",
+			Params: "user=phone", URI: "sip:+15550100@127.0.0.1;user=phone"},
+		"": {},
 	} {
 		if got := ParseAddress(in); got != want {
 			t.Errorf("ParseAddress(%q) =\n %+v, want\n %+v", in, got, want)
@@ -318,8 +328,8 @@ func TestFramerCutsStreamsAnywhere(t *testing.T) {
 	}
 }
 
-// deadTransaction ended without a response and names no error: so does sipgo's for a moment when it is terminated,
-// because it closes Done before it stores the error.
+// deadTransaction has ended without a response or an error, like sipgo's for a moment when it is terminated, because it
+// closes Done before it stores the error.
 type deadTransaction struct{ sip.ClientTransaction }
 
 func (deadTransaction) Responses() <-chan *sip.Response { return nil }
@@ -350,7 +360,7 @@ func TestTransactionThatEndsWithoutAnswer(t *testing.T) {
 	}
 }
 
-// An agent that is closed while calls and requests wait for an answer tells each of them.
+// TestCloseWhileRequestsWait checks that calls and requests that wait for a response fail when their agent is closed.
 func TestCloseWhileRequestsWait(t *testing.T) {
 	for range 20 {
 		_, callee, s := pair(t, func(c *Config) { c.Request = func(*Message) Reply { return Reply{} } })
@@ -372,14 +382,15 @@ func TestCloseWhileRequestsWait(t *testing.T) {
 				}
 			})
 			wg.Go(func() {
-				m, err := caller.Do(ctx, Request{Method: "OPTIONS", Transport: transport, Destination: callee.Addr(transport),
-					URI: "sip:" + callee.Addr(transport), From: "<sip:a@caller.example>", To: "<sip:b@callee.example>"})
+				m, err := caller.Do(ctx, Request{Method: "OPTIONS", Transport: transport,
+					Destination: callee.Addr(transport), URI: "sip:" + callee.Addr(transport),
+					From: "<sip:a@caller.example>", To: "<sip:b@callee.example>"})
 				if m != nil || err == nil {
 					t.Errorf("Do() = %v, %v, want no message and an error", m, err)
 				}
 			})
 		}
-		for _, method := range []string{"INVITE", "OPTIONS"} { // both are out before the agent is closed
+		for _, method := range []string{"INVITE", "OPTIONS"} { // both are sent before the agent is closed
 			for n := range 2 {
 				seen := 0
 				if _, err := callee.Log().Wait(ctx, func(m *Message) bool {

@@ -1,9 +1,9 @@
 // Package zoom simulates Zoom Phone's edge for cloud peering as a gateway sees it.
 //
 // Zoom's reference guide is not public. The simulator checks what public pages say (operator-connect §7, gateway-calls
-// §6): TLS with certificates both ways, E.164 with "+", the caller's number in P-Asserted-Identity, an offer in the first
-// INVITE, 180 without and 183 with a session description, calls only to numbers that were uploaded. Violations lists what
-// breaks a rule without being refused.
+// §6): TLS with certificates both ways, E.164 with "+", the caller's number in P-Asserted-Identity, an offer in the
+// first INVITE, 180 without and 183 with a session description, calls only to numbers that were uploaded. Violations
+// lists what breaks a rule without being refused.
 package zoom
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/ua"
 )
 
-// Config says what the edge is.
+// Config configures an edge.
 type Config struct {
 	Host      string // its own name; "us01peer01.zoom.example" if empty
 	Listen    string // 127.0.0.1:0 if empty
@@ -39,7 +39,7 @@ type Edge struct {
 	mu         sync.Mutex // guards the fields below
 	numbers    map[string]string
 	violations []string
-	options    int // answer to OPTIONS: 0 means 200, -1 silence
+	options    int // response to OPTIONS: 0 means 200, -1 silence
 }
 
 // New starts an edge.
@@ -58,8 +58,9 @@ func New(cfg Config) (*Edge, error) {
 		return nil, err
 	}
 	e := &Edge{cfg: cfg, numbers: map[string]string{}}
-	a, err := ua.New(ua.Config{Name: cfg.Host, TLS: cfg.Listen, ServerTLS: cfg.Authority.Server(cert), ClientTLS: cfg.Authority.Client(cert, cfg.Gateway),
-		Resolve: cfg.Resolve, Invite: e.invite, Request: e.request, InDialog: e.inDialog, Keep: cfg.Keep, Log: cfg.Log})
+	a, err := ua.New(ua.Config{Name: cfg.Host, TLS: cfg.Listen, ServerTLS: cfg.Authority.Server(cert),
+		ClientTLS: cfg.Authority.Client(cert, cfg.Gateway), Resolve: cfg.Resolve,
+		Invite: e.invite, Request: e.request, InDialog: e.inDialog, Keep: cfg.Keep, Log: cfg.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func New(cfg Config) (*Edge, error) {
 	return e, nil
 }
 
-// AddNumber uploads numbers with their billing reference, which Zoom sends back as X-TO-CARRIER-ACCOUNT.
+// AddNumber uploads numbers with their billing reference, which Zoom returns as X-TO-CARRIER-ACCOUNT.
 func (e *Edge) AddNumber(billing string, numbers ...string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -76,7 +77,7 @@ func (e *Edge) AddNumber(billing string, numbers ...string) {
 	}
 }
 
-// Violations returns what the gateway did against the rules, in words, in order.
+// Violations returns descriptions of the gateway's violations of the rules, in order.
 func (e *Edge) Violations() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -89,7 +90,8 @@ func (e *Edge) violation(format string, args ...any) {
 	e.violations = append(e.violations, fmt.Sprintf(format, args...))
 }
 
-// AnswerOptions makes the edge answer OPTIONS with the status instead of 200; 0 for silence, 200 to go back.
+// AnswerOptions makes the edge answer OPTIONS with the status instead of 200. 0 means silence; 200 restores the
+// default.
 func (e *Edge) AnswerOptions(status int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -105,7 +107,8 @@ func (e *Edge) AnswerOptions(status int) {
 
 func (e *Edge) request(m *ua.Message) ua.Reply {
 	if m.Method() != "OPTIONS" {
-		return ua.Reply{Status: 405, Reason: "Method Not Allowed", Headers: []ua.Header{{Name: "Allow", Value: ua.Allow}}}
+		return ua.Reply{Status: 405, Reason: "Method Not Allowed",
+			Headers: []ua.Header{{Name: "Allow", Value: ua.Allow}}}
 	}
 	e.mu.Lock()
 	status := e.options
@@ -127,7 +130,8 @@ func (e *Edge) inDialog(_ *ua.Call, m *ua.Message) ua.Reply {
 func (e *Edge) forbidden(m *ua.Message) {
 	for _, h := range e.cfg.Forbidden {
 		if m.Has(h) {
-			e.violation("header %s came to %s on %s: it is for the operator's core only (gateway-calls §2.1)", h, e.cfg.Host, m.Method())
+			e.violation("header %s reached %s on %s: it is for the operator's core only (gateway-calls §2.1)", h,
+				e.cfg.Host, m.Method())
 		}
 	}
 }
@@ -138,7 +142,8 @@ func (e *Edge) invite(ctx context.Context, in *ua.Incoming) {
 		_ = in.Reply(status, reason, ua.Answer{}) // the gateway's own timers deal with a lost connection
 		return
 	}
-	_, _ = in.Play(ctx, e.Script.For(ua.ParseAddress(in.Invite.RequestURI()).User)) // what went wrong shows in the log of messages
+	// Failures are visible in the log of messages.
+	_, _ = in.Play(ctx, e.Script.For(ua.ParseAddress(in.Invite.RequestURI()).User))
 }
 
 // check applies the rules for a call from the gateway.
@@ -152,7 +157,7 @@ func (e *Edge) check(m *ua.Message) (int, string) {
 	_, known := e.numbers[number]
 	e.mu.Unlock()
 	if !known {
-		return 404, "Not Found: number was never uploaded (gateway-calls 2)"
+		return 404, "Not Found: number was not uploaded (gateway-calls 2)"
 	}
 	identity := ua.ParseAddress(m.Header("P-Asserted-Identity")).User
 	if _, err := domain.ParseE164(identity); err != nil {
@@ -176,7 +181,7 @@ type Call struct {
 	Body        string
 }
 
-// Place sends the INVITE of a call from Zoom. Judge looks at what came back.
+// Place sends the INVITE of a call from Zoom. Judge checks the responses.
 func (e *Edge) Place(ctx context.Context, c Call) (*ua.Call, error) {
 	r, err := e.Request(c)
 	if err != nil {
@@ -189,7 +194,7 @@ func (e *Edge) Place(ctx context.Context, c Call) (*ua.Call, error) {
 func (e *Edge) Request(c Call) (ua.Request, error) {
 	if c.Destination == "" {
 		if e.cfg.Resolve == nil {
-			return ua.Request{}, fmt.Errorf("place call: %s has no way to resolve %s", e.cfg.Host, c.Host)
+			return ua.Request{}, fmt.Errorf("place call: %s has no resolver for %s", e.cfg.Host, c.Host)
 		}
 		a := ua.ParseAddress("sip:" + c.Host)
 		d, err := e.cfg.Resolve(a.Host, a.Port)
@@ -216,20 +221,22 @@ func (e *Edge) Request(c Call) (ua.Request, error) {
 		headers = append(headers, ua.Header{Name: "X-TO-CARRIER-ACCOUNT", Value: billing})
 	}
 	headers = append(headers, c.Headers...)
-	return ua.Request{Transport: "tls", Destination: c.Destination, URI: fmt.Sprintf("sip:%s@%s;user=phone;transport=tls", c.To, c.Host),
-		From: fmt.Sprintf("<sip:%s@%s;user=phone>", c.From, e.cfg.Host), To: fmt.Sprintf("<sip:%s@%s;user=phone>", c.To, c.Host),
+	return ua.Request{Transport: "tls", Destination: c.Destination,
+		URI:     fmt.Sprintf("sip:%s@%s;user=phone;transport=tls", c.To, c.Host),
+		From:    fmt.Sprintf("<sip:%s@%s;user=phone>", c.From, e.cfg.Host),
+		To:      fmt.Sprintf("<sip:%s@%s;user=phone>", c.To, c.Host),
 		Headers: headers, Body: c.Body}, nil
 }
 
-// Judge looks at the ringing a call from Zoom got and adds what breaks the rules to Violations: 180 must come without and
-// 183 with a session description (gateway-calls §6).
+// Judge checks the responses to a call from Zoom and adds what breaks the rules to Violations: 180 must come without
+// and 183 with a session description (gateway-calls §6).
 func (e *Edge) Judge(c *ua.Call) {
 	for _, m := range c.Responses("INVITE") {
 		switch {
 		case m.Status() == 180 && m.Body() != "":
-			e.violation("180 with a session description came to %s (gateway-calls §6)", e.cfg.Host)
+			e.violation("180 with a session description reached %s (gateway-calls §6)", e.cfg.Host)
 		case m.Status() == 183 && m.Body() == "":
-			e.violation("183 without a session description came to %s (gateway-calls §6)", e.cfg.Host)
+			e.violation("183 without a session description reached %s (gateway-calls §6)", e.cfg.Host)
 		}
 		e.forbidden(m)
 	}

@@ -21,7 +21,8 @@ func TestZoomIsStrictOnIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	edge, err := zoom.New(zoom.Config{Authority: authority, Gateway: "zoom.gw.example", Forbidden: []string{"X-MS-Operator-Content"}})
+	edge, err := zoom.New(zoom.Config{Authority: authority, Gateway: "zoom.gw.example",
+		Forbidden: []string{"X-MS-Operator-Content"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +31,8 @@ func TestZoomIsStrictOnIdentity(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	gw, err := core.New(core.Config{TLS: "127.0.0.1:0", ServerTLS: authority.Server(cert), ClientTLS: authority.Client(cert, "us01peer01.zoom.example")})
+	gw, err := core.New(core.Config{TLS: "127.0.0.1:0", ServerTLS: authority.Server(cert),
+		ClientTLS: authority.Client(cert, "us01peer01.zoom.example")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +76,8 @@ func TestZoomIsStrictOnIdentity(t *testing.T) {
 		}
 	}
 
-	out, err := edge.Place(ctx, zoom.Call{From: "+15550100", To: "+15550199", Host: "zoom.gw.example", Destination: gw.Addr("tls")})
+	out, err := edge.Place(ctx, zoom.Call{From: "+15550100", To: "+15550199", Host: "zoom.gw.example",
+		Destination: gw.Addr("tls")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,12 +89,14 @@ func TestZoomIsStrictOnIdentity(t *testing.T) {
 		t.Errorf("violations %q, want none", v)
 	}
 	got := gw.Log().Received("INVITE")[0]
-	if got.Header("X-TO-CARRIER-ACCOUNT") != "crm-4711" || !strings.HasPrefix(got.Header("P-Asserted-Identity"), "<sip:+15550100@") {
+	if got.Header("X-TO-CARRIER-ACCOUNT") != "crm-4711" ||
+		!strings.HasPrefix(got.Header("P-Asserted-Identity"), "<sip:+15550100@") {
 		t.Errorf("INVITE from Zoom lacks its identity:\n%s", got.Raw)
 	}
 
 	gw.Script.Default(ua.Behaviour{Headers: []ua.Header{{Name: "X-MS-Operator-Content", Value: "x"}}})
-	bad, err := edge.Place(ctx, zoom.Call{From: "+15550100", To: "+15550198", Host: "zoom.gw.example", Destination: gw.Addr("tls")})
+	bad, err := edge.Place(ctx, zoom.Call{From: "+15550100", To: "+15550198", Host: "zoom.gw.example",
+		Destination: gw.Addr("tls")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,6 +105,6 @@ func TestZoomIsStrictOnIdentity(t *testing.T) {
 	}
 	edge.Judge(bad)
 	if v := edge.Violations(); len(v) == 0 {
-		t.Error("the custom header on an answer towards Zoom was not noticed")
+		t.Error("the custom header on a response to Zoom was not noticed")
 	}
 }

@@ -11,10 +11,11 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
-const accountColumns = "name, correlation_id, has_details, tenant_id, present, enabled, sync_enabled, details, status, errors, version, modified"
+const accountColumns = "name, correlation_id, has_details, tenant_id, present, enabled, sync_enabled, details, " +
+	"status, errors, version, modified"
 
-// accountService is what of an account's service object has no column: a member of the details document, by the
-// contract's service name.
+// accountService is the part of an account's service object that has no column: a member of the details document, by
+// the contract's service name.
 type accountService struct {
 	Configuration   *domain.DirectRoutingConfig `json:"configuration,omitempty"`
 	SubdomainStatus domain.SubdomainStatus      `json:"subdomainStatus,omitempty"`
@@ -24,7 +25,8 @@ func scanAccount(rows interface{ Scan(...any) error }) (domain.Account, error) {
 	var a domain.Account
 	var has, present, enabled, sync, modified int64
 	var details, errs string
-	if err := rows.Scan(&a.Name, &a.CorrelationID, &has, &a.TeamsTenantID, &present, &enabled, &sync, &details, &a.State.Status, &errs, &a.Version, &modified); err != nil {
+	if err := rows.Scan(&a.Name, &a.CorrelationID, &has, &a.TeamsTenantID, &present, &enabled, &sync, &details,
+		&a.State.Status, &errs, &a.Version, &modified); err != nil {
 		return a, err
 	}
 	a.HasServiceDetails, a.Modified = has != 0, micro(modified)
@@ -39,8 +41,9 @@ func scanAccount(rows interface{ Scan(...any) error }) (domain.Account, error) {
 	}
 	for _, s := range domain.ServiceSet(present).List() {
 		m := more[s.String()]
-		a.Services[s] = domain.AccountService{Enabled: domain.ServiceSet(enabled).Has(s), SyncEnabled: domain.ServiceSet(sync).Has(s),
-			DirectRouting: m.Configuration, SubdomainStatus: m.SubdomainStatus}
+		a.Services[s] = domain.AccountService{Enabled: domain.ServiceSet(enabled).Has(s),
+			SyncEnabled: domain.ServiceSet(sync).Has(s), DirectRouting: m.Configuration,
+			SubdomainStatus: m.SubdomainStatus}
 	}
 	var err error
 	a.State.Errors, err = decodeErrors(errs)
@@ -78,7 +81,7 @@ func (t *transaction) account(ctx context.Context, name, lock string) (*domain.A
 
 var countsTable = db.Table{Name: "account_counts", Columns: []string{"account", "service", "n"}, Keys: 2}
 
-// fillCounts fills in how many numbers the accounts have by service.
+// fillCounts sets the number counts of the accounts, by service.
 func (t *transaction) fillCounts(ctx context.Context, as []domain.Account) error {
 	at := make(map[string]int, len(as))
 	names := make([]string, len(as))
@@ -140,7 +143,7 @@ func (t *transaction) SubdomainOwner(ctx context.Context, label string) (string,
 	var name string
 	_, err := t.tx.QueryRow(ctx, "SELECT name FROM accounts WHERE subdomain_key = $1", []any{label}, &name)
 	if err != nil {
-		return "", fmt.Errorf("look a subdomain up: %w", err)
+		return "", fmt.Errorf("look up a subdomain: %w", err)
 	}
 	return name, nil
 }
@@ -177,12 +180,14 @@ func (t *transaction) PutAccount(ctx context.Context, a *domain.Account, create 
 	if a.HasServiceDetails {
 		has = 1
 	}
-	args := []any{a.Name, a.CorrelationID, has, a.TeamsTenantID, strings.ToLower(a.TeamsTenantID), bits(present), bits(a.Enabled()), bits(sync),
-		subdomain, details, string(a.State.Status), errs, a.Version, micros(a.Modified)}
-	q := `UPDATE accounts SET correlation_id = $2, has_details = $3, tenant_id = $4, tenant_key = $5, present = $6, enabled = $7, sync_enabled = $8,
-		subdomain_key = $9, details = $10, status = $11, errors = $12, version = $13, modified = $14 WHERE name = $1`
+	args := []any{a.Name, a.CorrelationID, has, a.TeamsTenantID, strings.ToLower(a.TeamsTenantID), bits(present),
+		bits(a.Enabled()), bits(sync), subdomain, details, string(a.State.Status), errs, a.Version, micros(a.Modified)}
+	q := `UPDATE accounts SET correlation_id = $2, has_details = $3, tenant_id = $4, tenant_key = $5, present = $6,
+		enabled = $7, sync_enabled = $8, subdomain_key = $9, details = $10, status = $11, errors = $12, version = $13,
+		modified = $14 WHERE name = $1`
 	if create {
-		q = `INSERT INTO accounts (name, correlation_id, has_details, tenant_id, tenant_key, present, enabled, sync_enabled, subdomain_key, details, status, errors, version, modified)
+		q = `INSERT INTO accounts (name, correlation_id, has_details, tenant_id, tenant_key, present, enabled,
+			sync_enabled, subdomain_key, details, status, errors, version, modified)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
 	}
 	n, err := t.tx.Exec(ctx, q, args...)

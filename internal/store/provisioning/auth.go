@@ -12,8 +12,8 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 )
 
-// Auth keeps the access data of the APIs: clients, signing keys and the state of rate limits. It is safe for concurrent
-// use.
+// Auth stores the access data of the APIs: clients, signing keys and the state of rate limits. It is safe for
+// concurrent use.
 type Auth struct{ d *db.DB }
 
 var (
@@ -144,7 +144,8 @@ func (a *Auth) SigningKeys(ctx context.Context) ([]auth.SigningKey, error) {
 // AddSigningKey implements auth.KeyStore.
 func (a *Auth) AddSigningKey(ctx context.Context, k auth.SigningKey) error {
 	return a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		_, err := tx.Exec(ctx, "INSERT INTO signing_keys (id, algorithm, public, sealed, created) VALUES ($1, $2, $3, $4, $5)", k.ID, k.Algorithm, k.Public, k.Sealed, micros(k.Created))
+		_, err := tx.Exec(ctx, "INSERT INTO signing_keys (id, algorithm, public, sealed, created) VALUES ($1, $2, "+
+			"$3, $4, $5)", k.ID, k.Algorithm, k.Public, k.Sealed, micros(k.Created))
 		if err != nil {
 			return fmt.Errorf("store signing key: %w", err)
 		}
@@ -184,15 +185,17 @@ func (a *Auth) LimitState(ctx context.Context, key string) (int64, error) {
 func (a *Auth) SwapLimitState(ctx context.Context, key string, old, new int64) (bool, error) {
 	var n int64
 	err := a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		// Losing the number in a crash does no harm, so the commit need not wait for the disk.
+		// Losing the state in a crash does no harm, so the commit need not wait for the disk.
 		if err := tx.Relax(ctx); err != nil {
 			return err
 		}
 		var err error
-		if n, err = tx.Exec(ctx, "UPDATE rate_limits SET state = $1 WHERE bucket = $2 AND state = $3", new, key, old); err != nil || n == 1 || old != 0 {
+		n, err = tx.Exec(ctx, "UPDATE rate_limits SET state = $1 WHERE bucket = $2 AND state = $3", new, key, old)
+		if err != nil || n == 1 || old != 0 {
 			return err
 		}
-		n, err = tx.Exec(ctx, "INSERT INTO rate_limits (bucket, state) VALUES ($1, $2) ON CONFLICT (bucket) DO NOTHING", key, new)
+		n, err = tx.Exec(ctx, "INSERT INTO rate_limits (bucket, state) VALUES ($1, $2) ON CONFLICT (bucket) DO "+
+			"NOTHING", key, new)
 		return err
 	})
 	return n == 1, err

@@ -11,11 +11,11 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
 )
 
-// column says how a filter's field is stored.
+// column describes how a filter's field is stored.
 type column struct {
 	// text is an SQL expression for a string field; absent values are NULL or ''.
 	text string
-	// key tells that text is an indexed column compared byte by byte.
+	// key is set when text is an indexed column compared byte by byte.
 	key bool
 	// present and value are conditions for a boolean field: that the resource has it, and that it is true.
 	present, value string
@@ -24,7 +24,7 @@ type column struct {
 }
 
 // compiler turns a filter into SQL with parameters. Every expression it makes is true or false, never NULL, so that
-// "not" means the opposite, as in the oracle of the tests, testkit/filters.
+// "not" means the opposite, as in the tests' oracle, testkit/filters.
 type compiler struct {
 	driver string
 	field  func(path string) column
@@ -36,7 +36,7 @@ func (c *compiler) param(v any) string {
 	return "$" + strconv.Itoa(len(c.args))
 }
 
-// where builds a WHERE clause of the conditions and the filter.
+// where returns a WHERE clause of the conditions and the filter, "" if there are none.
 func (c *compiler) where(e filter.Expr, conds ...string) string {
 	if e != nil {
 		conds = append(conds, c.expr(e))
@@ -80,7 +80,7 @@ func (c *compiler) expr(e filter.Expr) string {
 func (c *compiler) equal(col column, v filter.Value) string {
 	if v.Type == filter.Bool {
 		if col.json != nil {
-			// SQLite reads a JSON boolean as 1 or 0, PostgreSQL as text.
+			// SQLite returns a JSON boolean as 1 or 0, PostgreSQL as text.
 			want := map[bool]string{false: "0", true: "1"}[v.Bool]
 			if c.driver == db.Postgres {
 				want = "'" + strconv.FormatBool(v.Bool) + "'"
@@ -108,7 +108,7 @@ func (c *compiler) prefix(col column, p string) string {
 	case p == "":
 		return "(COALESCE(" + c.text(col) + ", '') <> '')"
 	case col.key && ascii(p):
-		// A range, so that the index is used. The character after the last one of p ends it.
+		// A range, so that the index is used. It ends before p with its last character incremented.
 		end := p[:len(p)-1] + string(p[len(p)-1]+1)
 		return "(" + col.text + " >= " + c.param(p) + " AND " + col.text + " < " + c.param(end) + ")"
 	}
@@ -116,7 +116,7 @@ func (c *compiler) prefix(col column, p string) string {
 	return "(substr(COALESCE(" + c.text(col) + ", ''), 1, " + n + ") = " + c.param(p) + ")"
 }
 
-// text is the SQL expression of a string field.
+// text returns the SQL expression of a string field.
 func (c *compiler) text(col column) string {
 	if col.json != nil {
 		return c.path(col.json)
@@ -124,7 +124,7 @@ func (c *compiler) text(col column) string {
 	return col.text
 }
 
-// path reads a value of the details document. The names are ours, never the caller's.
+// path returns the SQL expression of a value in the details document. The names are ours, never the caller's.
 func (c *compiler) path(names []string) string {
 	if c.driver == db.Postgres {
 		return "(NULLIF(details, '')::jsonb #>> '{" + strings.Join(names, ",") + "}')"
@@ -132,7 +132,7 @@ func (c *compiler) path(names []string) string {
 	return "json_extract(NULLIF(details, ''), '$." + strings.Join(names, ".") + "')"
 }
 
-// storable tells that a stored text can be equal to s at all. PostgreSQL refuses other parameters.
+// storable reports whether a stored text can equal s at all. PostgreSQL refuses other parameters.
 func storable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
 func ascii(s string) bool {
@@ -148,7 +148,7 @@ func bit(name string, s domain.Service) string {
 	return "((" + name + " & " + strconv.Itoa(1<<s) + ") <> 0)"
 }
 
-// serviceColumn finds a field below serviceDetails.
+// serviceColumn returns the column of a field below serviceDetails.
 func serviceColumn(path string) column {
 	name, field, _ := strings.Cut(strings.TrimPrefix(path, "serviceDetails/"), "/")
 	s, ok := domain.ServiceByName(name)

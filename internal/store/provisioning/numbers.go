@@ -13,20 +13,22 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
-var numberColumns = []string{"number", "account", "present", "enabled", "has_config", "custom_header", "details", "status", "errors", "version", "modified"}
+var numberColumns = []string{"number", "account", "present", "enabled", "has_config", "custom_header", "details",
+	"status", "errors", "version", "modified"}
 
-const numberList = "number, account, present, enabled, has_config, custom_header, details, status, errors, version, modified"
+const numberList = "number, account, present, enabled, has_config, custom_header, details, status, errors, version, " +
+	"modified"
 
 var (
 	// changedNumbers are rows that exist and are locked by the transaction.
 	changedNumbers = db.Table{Name: "numbers", Columns: numberColumns, Keys: 1}
-	// newNumbers are rows that did not exist when the transaction looked. If one does now, it is left alone, and the
-	// missing row in the count tells.
+	// newNumbers are rows that did not exist when the transaction looked. If one exists by now it is left alone, and
+	// the row missing from the count shows it.
 	newNumbers = db.Table{Name: "numbers", Columns: numberColumns, Keys: 1, Guard: "1=0"}
 )
 
-// numberService is what of a number's service object has no column: a member of the details document, by the contract's
-// service name.
+// numberService is the part of a number's service object that has no column: a member of the details document, by the
+// contract's service name.
 type numberService struct {
 	AssignmentStatus string                    `json:"assignmentStatus,omitempty"`
 	Configuration    *domain.TeamsNumberConfig `json:"configuration,omitempty"`
@@ -36,7 +38,8 @@ func scanNumber(rows interface{ Scan(...any) error }) (domain.Number, error) {
 	var n domain.Number
 	var present, enabled, has, modified int64
 	var details, errs string
-	if err := rows.Scan(&n.TelephoneNumber, &n.AccountName, &present, &enabled, &has, &n.CustomSIPHeader, &details, &n.State.Status, &errs, &n.Version, &modified); err != nil {
+	if err := rows.Scan(&n.TelephoneNumber, &n.AccountName, &present, &enabled, &has, &n.CustomSIPHeader, &details,
+		&n.State.Status, &errs, &n.Version, &modified); err != nil {
 		return n, err
 	}
 	n.HasConfiguration, n.Modified = has != 0, micro(modified)
@@ -61,7 +64,7 @@ func scanNumber(rows interface{ Scan(...any) error }) (domain.Number, error) {
 	return n, err
 }
 
-// numberRow fills in the values of n in the order of numberColumns.
+// numberRow sets dst to the values of n in the order of numberColumns.
 func numberRow(n *domain.Number, dst []any) error {
 	var present domain.ServiceSet
 	var more map[string]numberService
@@ -89,7 +92,8 @@ func numberRow(n *domain.Number, dst []any) error {
 	if n.HasConfiguration {
 		has = 1
 	}
-	dst[0], dst[1], dst[2], dst[3], dst[4], dst[5] = string(n.TelephoneNumber), n.AccountName, bits(present), bits(n.Enabled()), has, n.CustomSIPHeader
+	dst[0], dst[1], dst[2], dst[3], dst[4], dst[5] = string(n.TelephoneNumber), n.AccountName, bits(present),
+		bits(n.Enabled()), has, n.CustomSIPHeader
 	dst[6], dst[7], dst[8], dst[9], dst[10] = details, string(n.State.Status), errs, n.Version, micros(n.Modified)
 	return nil
 }
@@ -142,9 +146,10 @@ func (t *transaction) CountNumbers(ctx context.Context, account string, q direct
 		conds = append(conds, "account = "+c.param(account))
 	}
 	if q.Filter == nil {
-		// The counts by account make the plain question cheap, however many numbers there are.
+		// The counts by account make the unfiltered count cheap, however many numbers there are.
 		conds = append(conds, "service = 0")
-		return t.count(ctx, "SELECT CAST(COALESCE(SUM(n), 0) AS BIGINT) FROM account_counts"+c.where(nil, conds...), c.args)
+		return t.count(ctx, "SELECT CAST(COALESCE(SUM(n), 0) AS BIGINT) FROM account_counts"+
+			c.where(nil, conds...), c.args)
 	}
 	return t.count(ctx, "SELECT COUNT(*) FROM numbers"+c.where(q.Filter, conds...), c.args)
 }
@@ -183,7 +188,7 @@ func (t *transaction) PutNumbers(ctx context.Context, ns []domain.Number, old ma
 			return failed
 		}
 		if got != int64(len(part.ns)) {
-			return db.ErrRetry // someone stored one of them after we had looked
+			return db.ErrRetry // another transaction stored one of them after we looked
 		}
 	}
 	return t.addCounts(ctx, ns[0].AccountName, &delta)
@@ -211,19 +216,22 @@ func (t *transaction) DeleteNumbers(ctx context.Context, ns []domain.Number) err
 }
 
 // TakeNumbers implements directory.Tx.
-func (t *transaction) TakeNumbers(ctx context.Context, account string, after domain.E164, limit int) ([]domain.E164, error) {
+func (t *transaction) TakeNumbers(ctx context.Context, account string, after domain.E164,
+	limit int) ([]domain.E164, error) {
 	var keys []domain.E164
 	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
 		var k domain.E164
 		err := rows.Scan(&k)
 		keys = append(keys, k)
 		return err
-	}, "SELECT number FROM numbers WHERE account = $1 AND number > $2 ORDER BY number LIMIT $3", account, string(after), int64(limit))
+	}, "SELECT number FROM numbers WHERE account = $1 AND number > $2 ORDER BY number LIMIT $3", account,
+		string(after), int64(limit))
 	if err != nil || len(keys) == 0 {
 		return nil, wrap(err, "delete numbers")
 	}
-	// The account is locked, so the range holds the same numbers still.
-	n, err := t.tx.Exec(ctx, "DELETE FROM numbers WHERE account = $1 AND number > $2 AND number <= $3", account, string(after), string(keys[len(keys)-1]))
+	// The account is locked, so the range still contains the same numbers.
+	n, err := t.tx.Exec(ctx, "DELETE FROM numbers WHERE account = $1 AND number > $2 AND number <= $3", account,
+		string(after), string(keys[len(keys)-1]))
 	if err == nil && n != int64(len(keys)) {
 		err = db.ErrRetry
 	}
@@ -237,7 +245,7 @@ func wrap(err error, what string) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// counts holds a change of an account's counts by service; the first is that of all numbers.
+// counts is a change of an account's counts by service; index 0 counts all numbers.
 type counts [16]int64
 
 func (c *counts) add(n *domain.Number, sign int64) {
@@ -254,16 +262,17 @@ func (t *transaction) addCounts(ctx context.Context, account string, delta *coun
 		if n == 0 {
 			continue
 		}
-		_, err := t.tx.Exec(ctx, "INSERT INTO account_counts (account, service, n) VALUES ($1, $2, $3) ON CONFLICT (account, service) DO UPDATE SET n = account_counts.n + excluded.n",
+		_, err := t.tx.Exec(ctx, "INSERT INTO account_counts (account, service, n) VALUES ($1, $2, $3) ON CONFLICT "+
+			"(account, service) DO UPDATE SET n = account_counts.n + excluded.n",
 			account, int64(s), n)
 		if err != nil {
-			return fmt.Errorf("keep number counts: %w", err)
+			return fmt.Errorf("update number counts: %w", err)
 		}
 	}
 	return nil
 }
 
-// encodeChanges writes a feed entry. Numbers are written by hand: an import writes tens of thousands a second.
+// encodeChanges encodes a feed entry. Numbers are encoded by hand: an import writes tens of thousands a second.
 func encodeChanges(cs []domain.Change) ([]byte, error) {
 	b := make([]byte, 0, 16+96*len(cs))
 	b = append(b, '[')
@@ -304,7 +313,7 @@ func encodeChanges(cs []domain.Change) ([]byte, error) {
 	return append(b, ']'), nil
 }
 
-// plain tells that s can stand in a JSON string as it is.
+// plain reports whether s can be in a JSON string without escaping.
 func plain(s string) bool {
 	return !slices.ContainsFunc([]byte(s), func(c byte) bool {
 		return c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&'

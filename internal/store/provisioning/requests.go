@@ -10,7 +10,7 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
-// linkedAccount is the account that has a request's tenant now; with several, the first by name.
+// linkedAccount selects the account that has a request's tenant now; of several, the first by name.
 const linkedAccount = "COALESCE((SELECT MIN(a.name) FROM accounts a WHERE a.tenant_key = requests.tenant_id), '')"
 
 const requestColumns = "tenant_id, " + linkedAccount + ", details, status, errors, version"
@@ -37,7 +37,8 @@ func scanRequest(rows *sql.Rows) (domain.RequestForInformation, error) {
 	if err := decode(details, &d); err != nil {
 		return r, fmt.Errorf("request for information: %w", err)
 	}
-	r.ID, r.OperatorID, r.Status, r.ConsentedOn, r.LastModifiedOn = d.ID, d.OperatorID, d.Status, d.ConsentedOn, d.LastModifiedOn
+	r.ID, r.OperatorID, r.Status = d.ID, d.OperatorID, d.Status
+	r.ConsentedOn, r.LastModifiedOn = d.ConsentedOn, d.LastModifiedOn
 	r.ConsentedCountries, r.Contacts, r.Relationship = d.ConsentedCountries, d.Contacts, d.Relationship
 	var err error
 	r.State.Errors, err = decodeErrors(errs)
@@ -86,7 +87,8 @@ func (t *transaction) CountRequests(ctx context.Context, q directory.Query) (int
 
 // PutRequest implements directory.Tx.
 func (t *transaction) PutRequest(ctx context.Context, r *domain.RequestForInformation) error {
-	details, err := encode(requestDetails{r.ID, r.OperatorID, r.Status, r.ConsentedOn, r.LastModifiedOn, r.ConsentedCountries, r.Contacts, r.Relationship})
+	details, err := encode(requestDetails{r.ID, r.OperatorID, r.Status, r.ConsentedOn, r.LastModifiedOn,
+		r.ConsentedCountries, r.Contacts, r.Relationship})
 	if err != nil {
 		return err
 	}
@@ -94,8 +96,10 @@ func (t *transaction) PutRequest(ctx context.Context, r *domain.RequestForInform
 	if err != nil {
 		return err
 	}
-	_, err = t.tx.Exec(ctx, `INSERT INTO requests (tenant_id, details, status, errors, version) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (tenant_id) DO UPDATE SET details = excluded.details, status = excluded.status, errors = excluded.errors, version = excluded.version`,
+	_, err = t.tx.Exec(ctx,
+		`INSERT INTO requests (tenant_id, details, status, errors, version) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (tenant_id) DO UPDATE SET details = excluded.details, status = excluded.status,
+		errors = excluded.errors, version = excluded.version`,
 		r.TenantID, details, string(r.State.Status), errs, r.Version)
 	if err != nil {
 		return fmt.Errorf("store request for information: %w", err)
@@ -129,7 +133,8 @@ func (t *transaction) CivicAddress(ctx context.Context, tenantID, id string) (*d
 }
 
 // CivicAddresses implements directory.Reader.
-func (t *transaction) CivicAddresses(ctx context.Context, tenantID string, q directory.Query) ([]directory.CivicAddress, error) {
+func (t *transaction) CivicAddresses(ctx context.Context, tenantID string,
+	q directory.Query) ([]directory.CivicAddress, error) {
 	c := compiler{driver: t.s.d.Driver(), field: civicField}
 	where := c.where(q.Filter, "tenant_id = "+c.param(tenantID), "id > "+c.param(q.After))
 	var as []directory.CivicAddress
@@ -147,7 +152,8 @@ func (t *transaction) CivicAddresses(ctx context.Context, tenantID string, q dir
 // CountCivicAddresses implements directory.Reader.
 func (t *transaction) CountCivicAddresses(ctx context.Context, tenantID string, q directory.Query) (int64, error) {
 	c := compiler{driver: t.s.d.Driver(), field: civicField}
-	return t.count(ctx, "SELECT COUNT(*) FROM civic_addresses"+c.where(q.Filter, "tenant_id = "+c.param(tenantID)), c.args)
+	return t.count(ctx, "SELECT COUNT(*) FROM civic_addresses"+c.where(q.Filter, "tenant_id = "+c.param(tenantID)),
+		c.args)
 }
 
 // ReplaceCivicAddresses implements directory.Tx.
@@ -160,7 +166,8 @@ func (t *transaction) ReplaceCivicAddresses(ctx context.Context, tenantID string
 		if err != nil {
 			return err
 		}
-		if _, err := t.tx.Exec(ctx, "INSERT INTO civic_addresses (tenant_id, id, details, version, modified) VALUES ($1, $2, $3, $4, $5)",
+		if _, err := t.tx.Exec(ctx, "INSERT INTO civic_addresses (tenant_id, id, details, version, modified) VALUES "+
+			"($1, $2, $3, $4, $5)",
 			tenantID, as[i].ID, details, as[i].Version, micros(as[i].Modified)); err != nil {
 			return fmt.Errorf("replace civic addresses: %w", err)
 		}
@@ -197,7 +204,8 @@ func (t *transaction) ReplaceCapabilityPlans(ctx context.Context, tenantID strin
 		if err != nil {
 			return err
 		}
-		if _, err := t.tx.Exec(ctx, "INSERT INTO capability_plans (tenant_id, place, details) VALUES ($1, $2, $3)", tenantID, int64(i), details); err != nil {
+		if _, err := t.tx.Exec(ctx, "INSERT INTO capability_plans (tenant_id, place, details) VALUES ($1, $2, $3)",
+			tenantID, int64(i), details); err != nil {
 			return fmt.Errorf("replace capability plans: %w", err)
 		}
 	}

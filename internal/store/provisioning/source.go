@@ -18,7 +18,7 @@ const (
 	scanNumbers  = 10_000
 )
 
-// Source is what a call replica starts from and follows: the change feed, and a scan of the whole present state.
+// Source is what a call replica loads from and follows: the change feed, and a scan of the whole present state.
 type Source struct {
 	feed.Reader
 	d *db.DB
@@ -27,14 +27,14 @@ type Source struct {
 // Source returns the replica's source on this store.
 func (s *Store) Source() *Source { return &Source{s.feed, s.d} }
 
-// Scan calls fn with the whole state in pages, accounts first, and returns the cursor of that state. All of it comes from
-// one consistent read, so every change after the cursor is in the feed and none of them is in the pages. fn must not
-// keep the slice.
+// Scan calls fn with the whole state in pages, accounts first, and returns the cursor of that state. All of it comes
+// from one consistent read, so every change after the cursor is in the feed and none of them is in the pages. fn must
+// not keep the slice.
 func (s *Source) Scan(ctx context.Context, fn func([]domain.Change) error) (at feed.Cursor, err error) {
 	begun := false
 	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
 		if begun {
-			return errors.New("the scan was interrupted") // what fn got so far is of another state
+			return errors.New("the scan was interrupted") // the pages that fn got so far belong to another state
 		}
 		begun = true
 
@@ -86,7 +86,8 @@ func scanAllNumbers(ctx context.Context, tx *db.Tx, fn func([]domain.Change) err
 			n.Key, n.Services = domain.E164(last).Key(), domain.ServiceSet(enabled)
 			page = append(page, domain.Change{Number: n})
 			return nil
-		}, "SELECT number, account, enabled, custom_header FROM numbers WHERE number > $1 ORDER BY number LIMIT $2", last, int64(scanNumbers))
+		}, "SELECT number, account, enabled, custom_header FROM numbers WHERE number > $1 ORDER BY number LIMIT $2",
+			last, int64(scanNumbers))
 		if err != nil || len(page) == 0 {
 			return err
 		}

@@ -1,7 +1,7 @@
 // Package provisioning stores customers, numbers and requests for information, the access data of the Provisioning API,
-// and what replicas load, on both databases with the same statements.
+// and the data that replicas load, on both databases with the same statements.
 //
-// It holds queries, no rules: those are in provisioning/directory and platform/auth, whose storage interfaces it
+// It contains queries but no rules: those are in provisioning/directory and platform/auth, whose storage interfaces it
 // implements (Store and Auth). Source is what a call replica loads from and follows.
 //
 // Keys compare byte by byte. Listings start after a key; only a caller's own skip becomes an OFFSET.
@@ -62,7 +62,8 @@ func (t *transaction) Publish(ctx context.Context, changes []domain.Change) erro
 
 // Audit implements directory.Tx.
 func (t *transaction) Audit(_ context.Context, e directory.AuditEntry) error {
-	t.tx.Audit(db.AuditRecord{At: e.At, Actor: e.Actor, Action: e.Action, Target: e.Target, Items: int64(e.Count), Digest: e.Digest, Summary: e.Summary})
+	t.tx.Audit(db.AuditRecord{At: e.At, Actor: e.Actor, Action: e.Action, Target: e.Target, Items: int64(e.Count),
+		Digest: e.Digest, Summary: e.Summary})
 	return nil
 }
 
@@ -80,7 +81,8 @@ func (t *transaction) OnCommit(fn func(feed.Position)) {
 // Remember implements directory.Tx.
 func (t *transaction) Remember(ctx context.Context, r *directory.Record) (*directory.Record, error) {
 	// On PostgreSQL this waits for a concurrent transaction that has claimed the same record.
-	n, err := t.tx.Exec(ctx, "INSERT INTO repeatability (scope, id, first_sent, digest, response, made) VALUES ($1, $2, $3, $4, NULL, $5) ON CONFLICT (scope, id) DO NOTHING",
+	n, err := t.tx.Exec(ctx, "INSERT INTO repeatability (scope, id, first_sent, digest, response, made) VALUES ($1, "+
+		"$2, $3, $4, NULL, $5) ON CONFLICT (scope, id) DO NOTHING",
 		r.Scope, r.ID, r.FirstSent.UnixMicro(), r.Digest[:], r.Made.UnixMicro())
 	if err != nil {
 		return nil, fmt.Errorf("claim a repeatable request: %w", err)
@@ -91,12 +93,13 @@ func (t *transaction) Remember(ctx context.Context, r *directory.Record) (*direc
 	old := directory.Record{Scope: r.Scope, ID: r.ID}
 	var first, made int64
 	var digest []byte
-	ok, err := t.tx.QueryRow(ctx, "SELECT first_sent, digest, response, made FROM repeatability WHERE scope = $1 AND id = $2", []any{r.Scope, r.ID}, &first, &digest, &old.Response, &made)
+	ok, err := t.tx.QueryRow(ctx, "SELECT first_sent, digest, response, made FROM repeatability WHERE scope = $1 AND "+
+		"id = $2", []any{r.Scope, r.ID}, &first, &digest, &old.Response, &made)
 	if err != nil {
 		return nil, fmt.Errorf("read a repeatable request: %w", err)
 	}
 	if !ok || len(digest) != 32 {
-		return nil, db.ErrRetry // removed in this moment: claim it anew
+		return nil, db.ErrRetry // removed in the meantime: claim it again
 	}
 	old.FirstSent, old.Made, old.Digest = micro(first), micro(made), [32]byte(digest)
 	return &old, nil
@@ -125,7 +128,7 @@ func (t *transaction) Forget(ctx context.Context, before time.Time) (int64, erro
 
 func micro(us int64) time.Time { return time.UnixMicro(us).UTC() }
 
-// micros is the stored form of a time; the zero time is 0.
+// micros returns the stored form of a time; the zero time is 0.
 func micros(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -148,7 +151,7 @@ func decode(s string, v any) error {
 	return nil
 }
 
-// encodeErrors stores the list of serviceProvisioningErrors; nearly always there are none.
+// encodeErrors encodes the list of serviceProvisioningErrors, which is nearly always empty.
 func encodeErrors(es []domain.ServiceError) (string, error) {
 	if len(es) == 0 {
 		return "", nil
@@ -164,5 +167,5 @@ func decodeErrors(s string) ([]domain.ServiceError, error) {
 	return es, decode(s, &es)
 }
 
-// bits is a set of services as it is stored.
+// bits returns the stored form of a set of services.
 func bits(x domain.ServiceSet) int64 { return int64(x) }

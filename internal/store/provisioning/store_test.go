@@ -45,7 +45,7 @@ func must[T any](t testing.TB) func(v T, err error) T {
 	}
 }
 
-// world is a mixed population: every kind of value a filter can ask for, and its absence.
+// world is a mixed population: every kind of value that a filter can select, and its absence.
 type world struct {
 	accounts []domain.Account
 	numbers  []domain.Number
@@ -62,15 +62,18 @@ func populate(t *testing.T, dir *directory.Directory) world {
 	pick := func(s ...string) string { return s[r.IntN(len(s))] }
 	var w world
 	for i := range 24 {
-		a := domain.Account{Name: fmt.Sprintf("%s%02d", pick("acme", "Acme", "b_", "c-"), i), CorrelationID: pick("", "crm 1", "CRM 1", "it's", "100%_", "żółw"), HasServiceDetails: true,
+		a := domain.Account{Name: fmt.Sprintf("%s%02d", pick("acme", "Acme", "b_", "c-"), i),
+			CorrelationID: pick("", "crm 1", "CRM 1", "it's", "100%_", "żółw"), HasServiceDetails: true,
 			TeamsTenantID: pick("", tenant, strings.ToUpper(tenant))}
 		for _, s := range domain.Services() {
 			if !s.Traits().InContract || r.IntN(2) == 0 {
 				continue
 			}
-			d := domain.AccountService{Enabled: r.IntN(3) > 0, SyncEnabled: s != domain.CallProtection && r.IntN(2) == 0}
+			d := domain.AccountService{Enabled: r.IntN(3) > 0,
+				SyncEnabled: s != domain.CallProtection && r.IntN(2) == 0}
 			if s == domain.DirectRouting && r.IntN(3) > 0 {
-				d.DirectRouting = &domain.DirectRoutingConfig{CallScreening: r.IntN(2) == 0, Subdomain: fmt.Sprintf("%s%d", pick("sub", "Sub", "x-"), i), Region1Token: "a", Region2Token: "b"}
+				d.DirectRouting = &domain.DirectRoutingConfig{CallScreening: r.IntN(2) == 0,
+					Subdomain: fmt.Sprintf("%s%d", pick("sub", "Sub", "x-"), i), Region1Token: "a", Region2Token: "b"}
 			}
 			if a.Services == nil {
 				a.Services = map[domain.Service]domain.AccountService{}
@@ -80,7 +83,8 @@ func populate(t *testing.T, dir *directory.Directory) world {
 		must[*directory.Result](t)(dir.PutAccount(ctx, a, directory.Write{}))
 		var batch []domain.Number
 		for j := range 12 {
-			n := domain.Number{TelephoneNumber: domain.E164(fmt.Sprintf("+%s%02d%02d", pick("4420", "4930", "1425"), i, j)), AccountName: a.Name}
+			n := domain.Number{TelephoneNumber: domain.E164(fmt.Sprintf("+%s%02d%02d", pick("4420", "4930", "1425"), i,
+				j)), AccountName: a.Name}
 			for _, s := range domain.Services() {
 				if !s.Traits().InContract || r.IntN(3) > 0 {
 					continue
@@ -89,8 +93,11 @@ func populate(t *testing.T, dir *directory.Directory) world {
 				if s.Traits().TenantBound {
 					d.AssignmentStatus = pick("", "assigned", "unassigned")
 					if r.IntN(2) == 0 {
-						d.Teams = &domain.TeamsNumberConfig{Usage: pick("CallingUserAssignment", "ConferenceAssignment"), ChoosableCapabilities: []string{}, CivicAddressID: pick("", "c1", `c"2`),
-							LocationID: pick("", "l1"), DisplayedCountryCode: pick("", "GB"), AllowTenantAddressUpdate: r.IntN(2) == 0}
+						d.Teams = &domain.TeamsNumberConfig{Usage: pick("CallingUserAssignment",
+							"ConferenceAssignment"), ChoosableCapabilities: []string{},
+							CivicAddressID: pick("", "c1", `c"2`),
+							LocationID:     pick("", "l1"), DisplayedCountryCode: pick("", "GB"),
+							AllowTenantAddressUpdate: r.IntN(2) == 0}
 					}
 				}
 				if n.Services == nil {
@@ -114,39 +121,46 @@ func populate(t *testing.T, dir *directory.Directory) world {
 		must[*directory.Result](t)(dir.PutNumbers(ctx, a.Name, batch, directory.Write{}))
 	}
 	for i := range 12 {
-		q := domain.RequestForInformation{ID: pick("", "r1", "r2"), TenantID: fmt.Sprintf("%08x%s", i*0x10000001, tenant[8:]), OperatorID: pick("", "op"), Status: pick("active", "suspended", "removed")}
+		q := domain.RequestForInformation{ID: pick("", "r1", "r2"), TenantID: fmt.Sprintf("%08x%s", i*0x10000001,
+			tenant[8:]), OperatorID: pick("", "op"), Status: pick("active", "suspended", "removed")}
 		if i == 0 {
 			q.TenantID = tenant
 		}
 		if r.IntN(2) == 0 {
-			q.Relationship = &domain.CustomerRelationship{Status: pick("", "AgreementSigned"), Comment: pick("", "it's 100%", "ok")}
+			q.Relationship = &domain.CustomerRelationship{Status: pick("", "AgreementSigned"),
+				Comment: pick("", "it's 100%", "ok")}
 		}
 		if err := dir.SaveRequest(ctx, q); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for i := range 12 {
-		w.civic = append(w.civic, domain.CivicAddress{ID: fmt.Sprintf("c%02d", i), DefaultLocationID: pick("l1", "l2"), Country: pick("", "GB", "US"), HouseNumber: pick("", "1", "10"),
-			StreetName: pick("", "Marsh Lane", "marsh lane"), ValidationStatus: pick("", "validated", "notValidated"), CompanyName: pick("", "O'Neill"), Latitude: pick("", "51.5"), TenantID: tenant})
+		w.civic = append(w.civic, domain.CivicAddress{ID: fmt.Sprintf("c%02d", i), DefaultLocationID: pick("l1", "l2"),
+			Country: pick("", "GB", "US"), HouseNumber: pick("", "1", "10"),
+			StreetName: pick("", "Marsh Lane", "marsh lane"), ValidationStatus: pick("", "validated", "notValidated"),
+			CompanyName: pick("", "O'Neill"), Latitude: pick("", "51.5"), TenantID: tenant})
 	}
 	if err := dir.SaveCivicAddresses(ctx, tenant, w.civic); err != nil {
 		t.Fatal(err)
 	}
 	w.accounts = must[directory.Page[domain.Account]](t)(dir.Accounts(ctx, directory.Query{Limit: 500})).Items
 	w.numbers = must[directory.Page[domain.Number]](t)(dir.Numbers(ctx, "", directory.Query{Limit: 500})).Items
-	w.requests = must[directory.Page[domain.RequestForInformation]](t)(dir.Requests(ctx, directory.Query{Limit: 500})).Items
+	w.requests = must[directory.Page[domain.RequestForInformation]](t)(dir.Requests(ctx,
+		directory.Query{Limit: 500})).Items
 	if len(w.accounts) != 24 || len(w.numbers) != 288 || len(w.requests) != 12 {
 		t.Fatalf("%d accounts, %d numbers, %d requests", len(w.accounts), len(w.numbers), len(w.requests))
 	}
 	return w
 }
 
-// literals are what fields are compared with: values that occur, values that do not, and texts that would break out of a
-// badly made statement.
-var literals = []string{"", "acme00", "Acme", "b_", "crm 1", "it's", "100%_", "%", "_", "żółw", "ż", tenant, strings.ToUpper(tenant), tenant[:3], "+4420", "+", "+442", "h1", "h", "synced", "pending",
-	"assigned", "CallingUserAssignment", "c1", `c"2`, "l1", "GB", "provisioned", "notProvisioned", "sub", "Sub", "active", "AgreementSigned", "teams", "a' OR '1'='1", "x\x00", "\xff", "validated", "c0", "1"}
+// literals are the values that fields are compared with: values that occur, values that do not, and texts that would
+// break out of a badly built statement.
+var literals = []string{"", "acme00", "Acme", "b_", "crm 1", "it's", "100%_", "%", "_", "żółw", "ż", tenant,
+	strings.ToUpper(tenant), tenant[:3], "+4420", "+", "+442", "h1", "h", "synced", "pending",
+	"assigned", "CallingUserAssignment", "c1", `c"2`, "l1", "GB", "provisioned", "notProvisioned", "sub", "Sub",
+	"active", "AgreementSigned", "teams", "a' OR '1'='1", "x\x00", "\xff", "validated", "c0", "1"}
 
-// expression makes a random filter over a table's fields.
+// expression returns a random filter over a table's fields.
 func expression(r *rand.Rand, fields []*filter.Field, depth int) filter.Expr {
 	if depth > 0 {
 		switch r.IntN(4) {
@@ -172,8 +186,8 @@ func expression(r *rand.Rand, fields []*filter.Field, depth int) filter.Expr {
 	return &filter.Compare{Field: f, Negated: r.IntN(2) == 0, Value: filter.StringValue(lit)}
 }
 
-// TestFiltersMeanWhatMatchSays compares what the databases find with what filters.Match says of each resource, for
-// every field of every table by itself and for random combinations.
+// TestFiltersMeanWhatMatchSays compares the resources that the databases find with those that filters.Match selects,
+// for every field of every table by itself and for random combinations.
 func TestFiltersMeanWhatMatchSays(t *testing.T) {
 	t.Parallel()
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
@@ -204,18 +218,22 @@ func TestFiltersMeanWhatMatchSays(t *testing.T) {
 					return keys(p.Items, func(a *domain.Account) string { return a.Name }), p.Total, err
 				}, func(f *filter.Field) []string { return occurring(f, w.accounts, filters.OfAccount) }},
 			{filter.Numbers, func(e filter.Expr) []string {
-				return matching(e, w.numbers, filters.OfNumber, func(n *domain.Number) string { return string(n.TelephoneNumber) })
+				return matching(e, w.numbers, filters.OfNumber,
+					func(n *domain.Number) string { return string(n.TelephoneNumber) })
 			},
 				func(e filter.Expr) ([]string, int64, error) {
 					p, err := dir.Numbers(ctx, "", query(e))
-					return keys(p.Items, func(n *domain.Number) string { return string(n.TelephoneNumber) }), p.Total, err
+					return keys(p.Items, func(n *domain.Number) string { return string(n.TelephoneNumber) }), p.Total,
+						err
 				}, func(f *filter.Field) []string { return occurring(f, w.numbers, filters.OfNumber) }},
 			{filter.Requests, func(e filter.Expr) []string {
-				return matching(e, w.requests, filters.OfRequest, func(q *domain.RequestForInformation) string { return q.TenantID })
+				return matching(e, w.requests, filters.OfRequest,
+					func(q *domain.RequestForInformation) string { return q.TenantID })
 			},
 				func(e filter.Expr) ([]string, int64, error) {
 					p, err := dir.Requests(ctx, query(e))
-					return keys(p.Items, func(q *domain.RequestForInformation) string { return q.TenantID }), p.Total, err
+					return keys(p.Items, func(q *domain.RequestForInformation) string { return q.TenantID }), p.Total,
+						err
 				}, func(f *filter.Field) []string { return occurring(f, w.requests, filters.OfRequest) }},
 			{filter.CivicAddresses, func(e filter.Expr) []string {
 				return matching(e, w.civic, filters.OfCivicAddress, func(c *domain.CivicAddress) string { return c.ID })
@@ -244,7 +262,8 @@ func TestFiltersMeanWhatMatchSays(t *testing.T) {
 					if f.Lower {
 						lit = strings.ToLower(lit)
 					}
-					es = append(es, &filter.Compare{Field: f, Value: filter.StringValue(lit)}, &filter.Prefix{Field: f, Prefix: lit})
+					es = append(es, &filter.Compare{Field: f, Value: filter.StringValue(lit)},
+						&filter.Prefix{Field: f, Prefix: lit})
 				}
 				es = append(es, &filter.Compare{Field: f, Negated: true, Value: filter.StringValue(lits[0])})
 			}
@@ -260,14 +279,16 @@ func TestFiltersMeanWhatMatchSays(t *testing.T) {
 					continue
 				}
 				if !slices.Equal(want, got) || total != int64(len(want)) {
-					t.Errorf("%s: %s: found %d (counted %d), want %d:\n%s", res.table.Resource(), filters.Print(e), len(got), total, len(want), cmp.Diff(want, got))
+					t.Errorf("%s: %s: found %d (counted %d), want %d:\n%s", res.table.Resource(), filters.Print(e),
+						len(got), total, len(want), cmp.Diff(want, got))
 				}
 				if len(want) > 0 {
 					hits++
 				}
 			}
 			if hits*4 < len(es) {
-				t.Errorf("%s: only %d of %d filters find anything: the test sees too little", res.table.Resource(), hits, len(es))
+				t.Errorf("%s: only %d of %d filters find anything: the test covers too little",
+					res.table.Resource(), hits, len(es))
 			}
 		}
 	})
@@ -302,7 +323,7 @@ func keys[T any](items []T, key func(*T) string) []string {
 	return s
 }
 
-// state is what a replica knows.
+// state is a replica's knowledge.
 type state struct {
 	accounts map[string]domain.AccountRouting
 	numbers  map[uint64]domain.NumberRouting
@@ -332,11 +353,13 @@ func TestScanAndFeedTogetherGiveTheState(t *testing.T) {
 		ctx := t.Context()
 		const accounts = 5
 		for i := range accounts {
-			must[*directory.Result](t)(dir.PutAccount(ctx, domain.Account{Name: fmt.Sprint("a", i), Services: map[domain.Service]domain.AccountService{domain.Zoom: {Enabled: true}}}, directory.Write{}))
+			must[*directory.Result](t)(dir.PutAccount(ctx, domain.Account{Name: fmt.Sprint("a", i),
+				Services: map[domain.Service]domain.AccountService{domain.Zoom: {Enabled: true}}}, directory.Write{}))
 		}
 		must[directory.ImportReport](t)(dir.Import(ctx, "a0", 0, func(yield func(domain.Number) bool) {
 			for i := range 12_000 { // more than a page of the scan
-				if !yield(domain.Number{TelephoneNumber: domain.E164(fmt.Sprintf("+4420%05d", i)), AccountName: "a0", CustomSIPHeader: "h"}) {
+				if !yield(domain.Number{TelephoneNumber: domain.E164(fmt.Sprintf("+4420%05d", i)), AccountName: "a0",
+					CustomSIPHeader: "h"}) {
 					return
 				}
 			}
@@ -355,7 +378,8 @@ func TestScanAndFeedTogetherGiveTheState(t *testing.T) {
 					return
 				default:
 				}
-				n := domain.Number{TelephoneNumber: domain.E164(fmt.Sprintf("+4420%05d", r.IntN(12_000))), AccountName: "a0", CustomSIPHeader: fmt.Sprint("h", i)}
+				n := domain.Number{TelephoneNumber: domain.E164(fmt.Sprintf("+4420%05d", r.IntN(12_000))),
+					AccountName: "a0", CustomSIPHeader: fmt.Sprint("h", i)}
 				var err error
 				if r.IntN(2) == 0 {
 					_, err = dir.PutNumber(ctx, n, directory.Write{})
@@ -418,7 +442,8 @@ func TestScanAndFeedTogetherGiveTheState(t *testing.T) {
 				break
 			}
 		}
-		for _, a := range must[directory.Page[domain.Account]](t)(dir.Accounts(ctx, directory.Query{Limit: 500})).Items {
+		for _, a := range must[directory.Page[domain.Account]](t)(dir.Accounts(ctx,
+			directory.Query{Limit: 500})).Items {
 			want.accounts[a.Name] = *a.Routing()
 		}
 		if diff := cmp.Diff(want.accounts, got.accounts); diff != "" {
@@ -428,8 +453,8 @@ func TestScanAndFeedTogetherGiveTheState(t *testing.T) {
 			t.Errorf("numbers differ (-stored +replica):\n%s", diff)
 		}
 		t.Logf("%d numbers, %d feed entries followed after the scan", len(got.numbers), followed)
-		sorry := errors.New("sorry")
-		if _, err := src.Scan(ctx, func([]domain.Change) error { return sorry }); !errors.Is(err, sorry) {
+		failed := errors.New("failed")
+		if _, err := src.Scan(ctx, func([]domain.Change) error { return failed }); !errors.Is(err, failed) {
 			t.Errorf("Scan with a failing reader: %v", err)
 		}
 	})
@@ -443,8 +468,10 @@ func TestAccessData(t *testing.T) {
 		ctx := domain.WithActor(t.Context(), domain.Actor{Kind: "administrator", ID: "root"})
 		at := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
 		in := []auth.Client{
-			{ID: "c2", Name: "BSS", Roles: []auth.Role{auth.RoleRead, auth.RoleWrite}, Secret: "hash-of-a-secret", Created: at, Creator: "root"},
-			{ID: "c1", Name: "Other", Roles: []auth.Role{auth.RoleAdmin}, Secret: "x", Created: at.Add(time.Second), Creator: "root"},
+			{ID: "c2", Name: "BSS", Roles: []auth.Role{auth.RoleRead, auth.RoleWrite}, Secret: "hash-of-a-secret",
+				Created: at, Creator: "root"},
+			{ID: "c1", Name: "Other", Roles: []auth.Role{auth.RoleAdmin}, Secret: "x", Created: at.Add(time.Second),
+				Creator: "root"},
 		}
 		for _, c := range in {
 			if err := a.AddClient(ctx, c); err != nil {
@@ -469,12 +496,14 @@ func TestAccessData(t *testing.T) {
 			t.Errorf("client, %v (-want +got):\n%s", err, diff)
 		}
 		if _, err := a.Client(ctx, "c3"); !fault.Is(err, fault.NotFound) {
-			t.Errorf("Client of nobody: %v", err)
+			t.Errorf("Client with an unknown id: %v", err)
 		}
 		if err := a.RevokeClient(ctx, "c3", at); !fault.Is(err, fault.NotFound) {
-			t.Errorf("RevokeClient of nobody: %v", err)
+			t.Errorf("RevokeClient with an unknown id: %v", err)
 		}
-		keys := []auth.SigningKey{{ID: "k2", Algorithm: "ES256", Public: []byte(`{}`), Sealed: []byte{0, 1, 255}, Created: at}, {ID: "k1", Algorithm: "RS256", Public: []byte(`{}`), Sealed: []byte{2}, Created: at.Add(1000)}}
+		keys := []auth.SigningKey{{ID: "k2", Algorithm: "ES256", Public: []byte(`{}`), Sealed: []byte{0, 1, 255},
+			Created: at}, {ID: "k1", Algorithm: "RS256", Public: []byte(`{}`), Sealed: []byte{2},
+			Created: at.Add(1000)}}
 		for _, k := range keys {
 			if err := a.AddSigningKey(ctx, k); err != nil {
 				t.Fatal(err)
@@ -498,7 +527,8 @@ func TestAccessData(t *testing.T) {
 				t.Errorf("the audit log holds a secret's hash: %s", r.Summary)
 			}
 		}
-		want := []string{"client.create c2 by root", "client.create c1 by root", "client.revoke c2 by root", "signingKey.create k2 by root", "signingKey.create k1 by root", "signingKey.delete k2 by root"}
+		want := []string{"client.create c2 by root", "client.create c1 by root", "client.revoke c2 by root",
+			"signingKey.create k2 by root", "signingKey.create k1 by root", "signingKey.delete k2 by root"}
 		if diff := cmp.Diff(want, actions); diff != "" {
 			t.Errorf("audit (-want +got):\n%s", diff)
 		}

@@ -1,8 +1,8 @@
-// Package dialog keeps the state of SIP dialogs (RFC 3261 §12): who the two sides are, how requests find their way, and which sequence numbers
-// were used. It builds requests inside a dialog and checks those that arrive.
+// Package dialog keeps the state of SIP dialogs (RFC 3261 §12): the two sides, the route set, and the sequence numbers
+// in use. It builds requests inside a dialog and checks those that arrive.
 //
-// It is the dialog layer of tests that run the transaction layer by itself; the edge keeps the dialogs of a call with
-// the call. It sends nothing, keeps no table of dialogs, and knows no calls. A forked INVITE makes several early
+// It is the dialog layer of tests that run the transaction layer alone; the edge keeps the dialogs of a call with the
+// call. It sends nothing, has no table of dialogs, and knows nothing about calls. A forked INVITE creates several early
 // dialogs; a [Forks] holds them.
 //
 // Nothing here is safe for concurrent use.
@@ -25,22 +25,22 @@ type ID struct {
 	Remote string // their tag; empty from an RFC 2543 implementation
 }
 
-// OfRequest returns the dialog a received request belongs to: our tag is in To.
+// OfRequest returns the dialog to which a received request belongs: our tag is in To.
 func OfRequest(m *sip.Message) ID {
 	return ID{CallID: m.CallID(), Local: m.ToTag(), Remote: m.FromTag()}
 }
 
-// OfResponse returns the dialog a received response belongs to: our tag is in From.
+// OfResponse returns the dialog to which a received response belongs: our tag is in From.
 func OfResponse(m *sip.Message) ID {
 	return ID{CallID: m.CallID(), Local: m.FromTag(), Remote: m.ToTag()}
 }
 
-// Dialog is one dialog as seen from our side. Its texts are copies: it keeps no message alive.
+// Dialog is one dialog as seen from our side. Its strings are copies: it keeps no message alive.
 type Dialog struct {
 	id        ID
 	local     string // From of our requests, with our tag
 	remote    string // To of our requests, with their tag
-	target    string // remote target: the Request-URI of our requests, where the route set does not say otherwise
+	target    string // remote target: the Request-URI of our requests, unless the route set says otherwise
 	routes    []string
 	confirmed bool
 	localSeq  uint32
@@ -48,11 +48,11 @@ type Dialog struct {
 	hasRemote bool // remoteSeq is set
 }
 
-// maxRoutes bounds a route set: nobody's network has so many proxies.
+// maxRoutes limits a route set: no network has so many proxies.
 const maxRoutes = 32
 
-// Answering makes the dialog of a received INVITE (or other request that makes one) at the side that answers it (§12.1.1). tag is our To tag. The dialog
-// is early until Confirm.
+// Answering creates the dialog of a received INVITE (or other request that creates one) at the side that answers it
+// (§12.1.1). tag is our To tag. The dialog is early until Confirm.
 func Answering(req *sip.Message, tag string) (*Dialog, error) {
 	cs, err := req.CSeq()
 	if err != nil {
@@ -74,7 +74,8 @@ func Answering(req *sip.Message, tag string) (*Dialog, error) {
 	return d, nil
 }
 
-// Calling makes the dialog of an INVITE (or other request that makes one) at the side that sent it, from a response with a To tag (§12.1.2). It is confirmed if the response is a 2xx, else early.
+// Calling creates the dialog of an INVITE (or other request that creates one) at the side that sent it, from a response
+// with a To tag (§12.1.2). It is confirmed if the response is a 2xx, otherwise early.
 func Calling(req, res *sip.Message) (*Dialog, error) {
 	cs, err := req.CSeq()
 	if err != nil {
@@ -85,7 +86,7 @@ func Calling(req, res *sip.Message) (*Dialog, error) {
 		local:    req.Get(sip.KindFrom),
 		remote:   res.Get(sip.KindTo),
 		localSeq: cs.Seq,
-		// Until a response with Contact says better, requests go where the INVITE went.
+		// Until there is a response with Contact, requests go where the INVITE went.
 		target: req.RequestURI(),
 	}
 	if err := d.learn(res); err != nil {
@@ -95,7 +96,8 @@ func Calling(req, res *sip.Message) (*Dialog, error) {
 	return d, nil
 }
 
-// learn takes route set and remote target from a response to the request that made the dialog. A 2xx settles both (§13.2.2.4); provisional responses without Contact leave the target.
+// learn takes the route set and the remote target from a response to the request that created the dialog. A 2xx sets
+// both (§13.2.2.4); provisional responses without Contact leave the target unchanged.
 func (d *Dialog) learn(res *sip.Message) error {
 	ok := res.Status()/100 == 2
 	if res.Has(sip.KindContact) {
@@ -103,7 +105,7 @@ func (d *Dialog) learn(res *sip.Message) error {
 			return err
 		}
 	} else if ok {
-		return errors.New("2xx that makes a dialog has no Contact (RFC 3261 §12.1.1)")
+		return errors.New("2xx that creates a dialog has no Contact (RFC 3261 §12.1.1)")
 	}
 	r, err := routes(res)
 	if err != nil {
@@ -115,7 +117,7 @@ func (d *Dialog) learn(res *sip.Message) error {
 	return nil
 }
 
-// setTarget takes the remote target from Contact.
+// setTarget sets the remote target from Contact.
 func (d *Dialog) setTarget(m *sip.Message) error {
 	uri, ok := m.Target()
 	if !ok {
@@ -140,7 +142,7 @@ func routes(m *sip.Message) ([]string, error) {
 	return out, nil
 }
 
-// detach copies all texts into one string of the dialog's own, so that it does not keep the messages it was made from.
+// detach copies all strings into one of the dialog's own, so that it does not keep alive the messages it was made from.
 func (d *Dialog) detach() {
 	fields := []*string{&d.id.CallID, &d.id.Local, &d.id.Remote, &d.local, &d.remote, &d.target}
 	for i := range d.routes {
@@ -173,25 +175,27 @@ func (d *Dialog) Target() string { return d.target }
 // Routes returns the route set in the order of the Route lines. The caller must not change it.
 func (d *Dialog) Routes() []string { return d.routes }
 
-// NextHop returns the URI that a request of the dialog must be sent to: the first route, else the remote target (§12.2.1.1, §8.1.2).
+// NextHop returns the URI to which a request of the dialog must be sent: the first route, or the remote target if there
+// is none (§12.2.1.1, §8.1.2).
 func (d *Dialog) NextHop() string {
 	if len(d.routes) == 0 {
 		return d.target
 	}
-	a, _ := sip.ParseNameAddr(d.routes[0]) // read once before
+	a, _ := sip.ParseNameAddr(d.routes[0]) // parsed before without an error
 	return a.Addr
 }
 
-// LocalSeq returns the sequence number of the latest request we sent, RemoteSeq that of the latest we received (0 if none was).
+// LocalSeq returns the sequence number of the latest request that we sent, 0 if there is none.
 func (d *Dialog) LocalSeq() uint32 { return d.localSeq }
 
-// RemoteSeq: see LocalSeq.
+// RemoteSeq returns the sequence number of the latest request that we received, 0 if there is none.
 func (d *Dialog) RemoteSeq() uint32 { return d.remoteSeq }
 
-// Confirm makes an early dialog a confirmed one, at the side that answered with a 2xx.
+// Confirm confirms an early dialog at the side that answered with a 2xx.
 func (d *Dialog) Confirm() { d.confirmed = true }
 
-// Answered takes over what a response, provisional or 2xx, to the request that made this dialog says (§12.1.2, §13.2.2.4). An error leaves the dialog as it was.
+// Answered updates the dialog from a response, provisional or 2xx, to the request that created it (§12.1.2, §13.2.2.4).
+// An error leaves the dialog unchanged.
 func (d *Dialog) Answered(res *sip.Message) error {
 	was := *d
 	if err := d.learn(res); err != nil {
@@ -202,8 +206,9 @@ func (d *Dialog) Answered(res *sip.Message) error {
 	return nil
 }
 
-// Refresh takes a new remote target from a target refresh request or the 2xx to ours: re-INVITE and UPDATE (§12.2). Without Contact, or with one that cannot
-// be read, it changes nothing and returns false. The route set never changes.
+// Refresh sets the remote target from a target refresh request, or from the 2xx to one of ours: re-INVITE and UPDATE
+// (§12.2). It reports whether the message has a valid Contact; without one it changes nothing. The route set never
+// changes.
 func (d *Dialog) Refresh(m *sip.Message) bool {
 	if !m.Has(sip.KindContact) || d.setTarget(m) != nil {
 		return false
@@ -212,8 +217,9 @@ func (d *Dialog) Refresh(m *sip.Message) bool {
 	return true
 }
 
-// Receive checks a request of the dialog and takes note of its sequence number (§12.2.2). A request whose number is not above all before it is out of
-// order: the problem's answer is 500. ACK and CANCEL carry their INVITE's number and pass.
+// Receive checks a request of the dialog and records its sequence number (§12.2.2). A request whose number is not
+// higher than all previous ones is out of order: the problem's status is 500. ACK and CANCEL carry their INVITE's
+// number and pass.
 func (d *Dialog) Receive(req *sip.Message) *sip.Problem {
 	if req.Method() == sip.ACK || req.Method() == sip.CANCEL {
 		return nil
@@ -224,14 +230,15 @@ func (d *Dialog) Receive(req *sip.Message) *sip.Problem {
 	}
 	if d.hasRemote && cs.Seq <= d.remoteSeq {
 		return &sip.Problem{Status: 500, Field: "CSeq", Clause: "RFC 3261 §12.2.2",
-			Text: "CSeq " + strconv.Itoa(int(cs.Seq)) + " is not above " + strconv.Itoa(int(d.remoteSeq)) + ", the latest of this dialog"}
+			Text: "CSeq " + strconv.Itoa(int(cs.Seq)) + " is not higher than " + strconv.Itoa(int(d.remoteSeq)) +
+				", the latest in this dialog"}
 	}
 	d.remoteSeq, d.hasRemote = cs.Seq, true
 	return nil
 }
 
-// Request makes the next request of the dialog, with Max-Forwards, Route, From, To, Call-ID and CSeq (§12.2.1.1). It is not for ACK and CANCEL. Via
-// is the transaction layer's, Contact and the rest the caller's.
+// Request makes the next request of the dialog, with Max-Forwards, Route, From, To, Call-ID and CSeq (§12.2.1.1). It is
+// not for ACK and CANCEL. The transaction layer adds Via, the caller Contact and the rest.
 func (d *Dialog) Request(method sip.Method) *sip.Message {
 	d.localSeq++
 	return d.request(method, d.localSeq)
@@ -244,7 +251,8 @@ func (d *Dialog) request(method sip.Method, seq uint32) *sip.Message {
 	uri, route := d.target, d.routes
 	strict := len(route) > 0 && !loose(route[0])
 	if strict {
-		// The first proxy is a strict router of RFC 2543: it is addressed itself, the target goes to the end (§12.2.1.1).
+		// The first proxy is a strict router of RFC 2543: it becomes the Request-URI, and the target the last route
+		// (§12.2.1.1).
 		a, _ := sip.ParseNameAddr(route[0])
 		uri, route = a.Addr, route[1:]
 	}

@@ -68,7 +68,8 @@ func TestAnswering(t *testing.T) {
 	want(t, "target", d.Target(), "sip:ann@192.0.2.2:5070;transport=udp")
 	want(t, "remote sequence number", d.RemoteSeq(), 314159)
 	want(t, "confirmed", d.Confirmed(), false)
-	if got := d.Routes(); !slices.Equal(got, []string{"<sip:p2.example.net;lr>", "<sip:p1.example.net;lr>", "<sip:p0.example.net;lr;x=1>"}) {
+	routes := []string{"<sip:p2.example.net;lr>", "<sip:p1.example.net;lr>", "<sip:p0.example.net;lr;x=1>"}
+	if got := d.Routes(); !slices.Equal(got, routes) {
 		t.Errorf("route set = %q, want the Record-Route values in their order", got)
 	}
 	want(t, "next hop", d.NextHop(), "sip:p2.example.net;lr")
@@ -83,7 +84,7 @@ func TestAnswering(t *testing.T) {
 	want(t, "CSeq of the next request", d.Request(sip.INFO).Get(sip.KindCSeq), "2 INFO")
 }
 
-// §12.1.2: the caller's route set is the response's, backwards.
+// §12.1.2: the caller's route set is the response's in reverse order.
 func TestCalling(t *testing.T) {
 	req := parse(t, invite)
 	d, err := dialog.Calling(req, parse(t, response(183, "ms1", "<sip:early@192.0.2.9>", "<sip:a;lr>, <sip:b;lr>")))
@@ -93,9 +94,9 @@ func TestCalling(t *testing.T) {
 	want(t, "ID", d.ID(), dialog.ID{CallID: "c1@core", Local: "far", Remote: "ms1"})
 	want(t, "confirmed", d.Confirmed(), false)
 	if got := d.Routes(); !slices.Equal(got, []string{"<sip:b;lr>", "<sip:a;lr>"}) {
-		t.Errorf("route set = %q, want it backwards", got)
+		t.Errorf("route set = %q, want it in reverse order", got)
 	}
-	// §13.2.2.4: the 2xx settles route set and target anew.
+	// §13.2.2.4: the 2xx sets the route set and the target again.
 	if err := d.Answered(parse(t, response(200, "ms1", "<sip:late@192.0.2.9>", "<sip:c;lr>"))); err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +111,8 @@ func TestCalling(t *testing.T) {
 
 // §12.2.1.1: a strict router gets the request addressed to itself.
 func TestStrictRouter(t *testing.T) {
-	d, err := dialog.Calling(parse(t, invite), parse(t, response(200, "ms1", "<sip:end@192.0.2.9>", "<sip:loose;lr>", "<sip:strict.example.net>")))
+	d, err := dialog.Calling(parse(t, invite),
+		parse(t, response(200, "ms1", "<sip:end@192.0.2.9>", "<sip:loose;lr>", "<sip:strict.example.net>")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +128,7 @@ func TestStrictRouter(t *testing.T) {
 	want(t, "next hop", d.NextHop(), "sip:strict.example.net")
 }
 
-// §12.2.2: numbers must rise; ACK and CANCEL carry their INVITE's.
+// §12.2.2: numbers must increase; ACK and CANCEL carry their INVITE's.
 func TestReceive(t *testing.T) {
 	d, err := dialog.Answering(parse(t, invite), "mine")
 	if err != nil {
@@ -139,7 +141,7 @@ func TestReceive(t *testing.T) {
 		{"314158 INFO", 500},
 		{"314159 INFO", 500},
 		{"314159 ACK", 0},
-		{"314165 INFO", 0}, // gaps are fine
+		{"314165 INFO", 0}, // gaps are allowed
 		{"314164 UPDATE", 500},
 		{"314165 CANCEL", 0},
 		{"314166 BYE", 0},
@@ -158,7 +160,7 @@ func TestReceive(t *testing.T) {
 	}
 }
 
-// A dialog that we began has no remote sequence number until a request comes (§12.1.2).
+// A dialog that we began has no remote sequence number until a request arrives (§12.1.2).
 func TestFirstRemoteSequenceNumber(t *testing.T) {
 	d, err := dialog.Calling(parse(t, invite), parse(t, response(200, "ms1", "<sip:end@192.0.2.9>")))
 	if err != nil {
@@ -195,10 +197,10 @@ func TestBadInput(t *testing.T) {
 	noContact := parse(t, invite)
 	noContact.Remove(sip.KindContact)
 	if _, err := dialog.Answering(noContact, "x"); err == nil {
-		t.Error("an INVITE without Contact made a dialog")
+		t.Error("an INVITE without Contact created a dialog")
 	}
 	if _, err := dialog.Calling(req, parse(t, response(200, "a", ""))); err == nil {
-		t.Error("a 2xx without Contact made a dialog")
+		t.Error("a 2xx without Contact created a dialog")
 	}
 	if d, err := dialog.Calling(req, parse(t, response(180, "a", ""))); err != nil || d.Target() != req.RequestURI() {
 		t.Errorf("a 180 without Contact: %v, want an early dialog whose target is the INVITE's Request-URI", err)
@@ -208,25 +210,27 @@ func TestBadInput(t *testing.T) {
 		many.Add(sip.KindRecordRoute, fmt.Sprintf("<sip:p%d;lr>", i))
 	}
 	if _, err := dialog.Answering(many, "x"); err == nil {
-		t.Error("a route set of 43 was taken")
+		t.Error("a route set of 43 was accepted")
 	}
 	d, err := dialog.Calling(req, parse(t, response(180, "a", "<sip:first@192.0.2.9>")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Answered(parse(t, response(200, "a", "<<"))); err == nil || d.Confirmed() || d.Target() != "sip:first@192.0.2.9" {
-		t.Errorf("a broken 2xx: err %v, target %s: want an error and the dialog as it was", err, d.Target())
+	if err := d.Answered(parse(t, response(200, "a", "<<"))); err == nil || d.Confirmed() ||
+		d.Target() != "sip:first@192.0.2.9" {
+		t.Errorf("a broken 2xx: err %v, target %s: want an error and the dialog unchanged", err, d.Target())
 	}
 }
 
-// §12.1, §13.2.2: Teams rings each client with a To tag of its own.
+// §12.1, §13.2.2: Teams rings each client with its own To tag.
 func TestForks(t *testing.T) {
 	f := dialog.NewForks(parse(t, invite))
 	step := func(status int, tag, contact string, wantDialog, wantFresh bool) *dialog.Dialog {
 		t.Helper()
 		d, fresh, err := f.Response(parse(t, response(status, tag, contact)))
 		if err != nil || (d != nil) != wantDialog || fresh != wantFresh {
-			t.Errorf("Response(%d, tag %q) = %v, fresh %v, %v; want a dialog: %v, fresh: %v", status, tag, d, fresh, err, wantDialog, wantFresh)
+			t.Errorf("Response(%d, tag %q) = %v, fresh %v, %v; want a dialog: %v, fresh: %v", status, tag, d, fresh,
+				err, wantDialog, wantFresh)
 		}
 		return d
 	}
@@ -235,7 +239,7 @@ func TestForks(t *testing.T) {
 	a := step(180, "a", "<sip:a@192.0.2.9>", true, true)
 	b := step(180, "b", "<sip:b@192.0.2.9>", true, true)
 	if step(183, "a", "<sip:a2@192.0.2.9>", true, false) != a {
-		t.Error("the same tag made another dialog")
+		t.Error("the same tag created another dialog")
 	}
 	want(t, "target of a", a.Target(), "sip:a2@192.0.2.9")
 	step(486, "c", "", false, false)
@@ -252,11 +256,11 @@ func TestForks(t *testing.T) {
 	f.Release()
 	want(t, "dialogs kept", len(f.All()), 1)
 	if _, _, err := f.Response(parse(t, response(200, "late", "<sip:c@192.0.2.9>"))); err == nil {
-		t.Error("a fork after Release made a dialog")
+		t.Error("a fork after Release created a dialog")
 	}
 	for i := range 20 {
-		_, _, err := dialog.NewForks(parse(t, invite)).Response(parse(t, response(180, fmt.Sprint(i), "<sip:x@192.0.2.9>")))
-		if err != nil {
+		res := parse(t, response(180, fmt.Sprint(i), "<sip:x@192.0.2.9>"))
+		if _, _, err := dialog.NewForks(parse(t, invite)).Response(res); err != nil {
 			t.Error(err)
 		}
 	}
@@ -274,7 +278,8 @@ func TestForksAreBounded(t *testing.T) {
 }
 
 func TestIDs(t *testing.T) {
-	want(t, "OfResponse", dialog.OfResponse(parse(t, response(200, "theirs", ""))), dialog.ID{CallID: "c1@core", Local: "far", Remote: "theirs"})
+	want(t, "OfResponse", dialog.OfResponse(parse(t, response(200, "theirs", ""))),
+		dialog.ID{CallID: "c1@core", Local: "far", Remote: "theirs"})
 	m := parse(t, invite)
 	m.Set(sip.KindTo, sip.WithParam(m.Get(sip.KindTo), "tag", "ours"))
 	want(t, "OfRequest", dialog.OfRequest(m), dialog.ID{CallID: "c1@core", Local: "ours", Remote: "far"})

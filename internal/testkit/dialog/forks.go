@@ -7,21 +7,22 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
-// maxForks bounds the dialogs of one INVITE.
+// maxForks limits the dialogs of one INVITE.
 const maxForks = 16
 
-// Forks holds the dialogs that the responses to one INVITE of ours make, each by its own To tag: a proxy on the way may ring several phones
-// (RFC 3261 §12.1, §13.2.2). The zero value is not usable; see [NewForks].
+// Forks holds the dialogs created by the responses to one INVITE of ours, each with its own To tag: a proxy on the path
+// may ring several phones (RFC 3261 §12.1, §13.2.2). The zero value is not usable; see [NewForks].
 type Forks struct {
 	invite *sip.Message
 	all    []*Dialog
 }
 
-// NewForks starts with no dialog. It keeps the INVITE until [Forks.Release].
+// NewForks returns a Forks without dialogs. It keeps the INVITE until [Forks.Release].
 func NewForks(invite *sip.Message) *Forks { return &Forks{invite: invite} }
 
-// Response finds or makes the dialog of a response. fresh tells that it is a new one. A 100, or a provisional response without To tag, makes none: d is nil without
-// an error. An error says why the response cannot make a dialog; a 2xx must then be acknowledged all the same.
+// Response finds or creates the dialog of a response; fresh reports whether it is new. A 100, or a provisional response
+// without To tag, creates none: d is nil without an error. An error says why the response cannot create a dialog; a 2xx
+// must be acknowledged nevertheless.
 func (f *Forks) Response(res *sip.Message) (d *Dialog, fresh bool, err error) {
 	status := res.Status()
 	tag := res.ToTag()
@@ -31,7 +32,7 @@ func (f *Forks) Response(res *sip.Message) (d *Dialog, fresh bool, err error) {
 	for _, d = range f.all {
 		if d.id.Remote == tag {
 			if d.confirmed {
-				return d, false, nil // a 2xx that came again, or a provisional response that was overtaken
+				return d, false, nil // a retransmitted 2xx, or a provisional response that was overtaken
 			}
 			if err := d.Answered(res); err != nil {
 				return d, false, err
@@ -40,7 +41,7 @@ func (f *Forks) Response(res *sip.Message) (d *Dialog, fresh bool, err error) {
 		}
 	}
 	if f.invite == nil {
-		return nil, false, errors.New("a new fork answers though the INVITE is settled")
+		return nil, false, errors.New("a new fork answers although the INVITE is complete")
 	}
 	if len(f.all) == maxForks {
 		return nil, false, fmt.Errorf("more than %d forks answer one INVITE", maxForks)
@@ -52,11 +53,11 @@ func (f *Forks) Response(res *sip.Message) (d *Dialog, fresh bool, err error) {
 	return d, true, nil
 }
 
-// All returns the dialogs in the order in which they were made. The caller must not change it.
+// All returns the dialogs in the order in which they were created. The caller must not change it.
 func (f *Forks) All() []*Dialog { return f.all }
 
-// Keep drops all dialogs but one: the INVITE is settled.
+// Keep drops all dialogs except d, once the INVITE is complete.
 func (f *Forks) Keep(d *Dialog) { f.all = append(f.all[:0:0], d) }
 
-// Release lets go of the INVITE, once no further fork can answer: 64×T1 after the first 2xx.
+// Release drops the INVITE, once no further fork can answer: 64×T1 after the first 2xx.
 func (f *Forks) Release() { f.invite = nil }

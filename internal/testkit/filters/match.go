@@ -1,4 +1,4 @@
-// Package filters evaluates and prints filter expressions: the oracle that the SQL of filters is tested against.
+// Package filters evaluates and prints filter expressions. It is the oracle against which the SQL of filters is tested.
 //
 // It is imported by tests only.
 package filters
@@ -137,7 +137,7 @@ func OfRequest(q *domain.RequestForInformation) Record {
 		case "accountName":
 			return optional(q.AccountName)
 		case "productContext":
-			return filter.StringValue("teams"), true // the contract knows no other
+			return filter.StringValue("teams"), true // the contract has no other
 		case "operatorId":
 			return optional(q.OperatorID)
 		case "status":

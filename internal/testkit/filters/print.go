@@ -7,13 +7,13 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
 )
 
-// Print writes e in the one form that [filter.Parse] reads back as the same tree. Print(nil) is empty.
+// Print writes e in the form that [filter.Parse] parses to the same tree. Print(nil) is empty.
 func Print(e filter.Expr) string {
 	switch e := e.(type) {
 	case nil:
 		return ""
 	case *filter.Or:
-		return Print(e.Left) + " or " + group(e.Right, isOr(e.Right)) // operators are read left to right
+		return Print(e.Left) + " or " + group(e.Right, isOr(e.Right)) // operators associate to the left
 	case *filter.And:
 		return group(e.Left, isOr(e.Left)) + " and " + group(e.Right, isOr(e.Right) || isAnd(e.Right))
 	case *filter.Not:

@@ -1,6 +1,6 @@
-// Package legtest runs a service's profile over messages kept in files, the way the edge would: for tests of profiles
-// only. A case is one file: settings, a line "---", the message as it came in on one leg, a line "---", the message as it
-// must leave on the other. The expected half is written by hand from the services' published rules.
+// Package legtest runs a service's profile over messages in files, as the edge would. It is for tests of profiles only.
+// A case is one file: settings, a line "---", the message as received on one leg, a line "---", the message as it must
+// be sent on the other. The expected part is written by hand from the services' published rules.
 package legtest
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// Rules are the header rules of every case: the default custom header, product "Tandem/Tandem/1.0", region 1.
+// Rules returns the header rules of every case: the default custom header, product "Tandem/Tandem/1.0", region 1.
 func Rules(t testing.TB) *leg.Rules {
 	t.Helper()
 	c := leg.Default()
@@ -32,11 +32,11 @@ func Rules(t testing.TB) *leg.Rules {
 // Run runs the cases of a folder. Settings, one "name: value" per line ("#" begins a comment):
 //
 //	to       service, core or ping
-//	local    our address on the leg the message leaves on: host:port;transport
-//	remote   the peer's address there, likewise
+//	local    our address on the leg on which the message is sent: host:port;transport
+//	remote   the peer's address there, in the same form
 //	label    the account's Direct Routing label
 //	header   the decision's custom header value
-//	refer    yes if REFER is taken from that leg
+//	refer    yes if REFER is accepted from that leg
 func Run(t *testing.T, dir string, p leg.Profile) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.txt"))
@@ -82,13 +82,13 @@ func Run(t *testing.T, dir string, p leg.Profile) {
 			if back, problem := sip.Parse(dst.String(), nil); problem != nil {
 				t.Errorf("message out does not parse: %v", problem)
 			} else if back.Body() != src.Body() {
-				t.Errorf("body = %q, want it untouched: %q", back.Body(), src.Body())
+				t.Errorf("body = %q, want it unchanged: %q", back.Body(), src.Body())
 			}
 		})
 	}
 }
 
-// cross makes the message for the other leg as the edge does: hop-by-hop lines of its own, then what passes.
+// cross makes the message for the other leg as the edge does: its own hop-by-hop lines, then what is passed on.
 func cross(rules *leg.Rules, src *sip.Message) *sip.Message {
 	req := src
 	if src.IsResponse() {

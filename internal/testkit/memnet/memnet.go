@@ -1,7 +1,8 @@
-// Package memnet is a network in memory for tests: nodes that send each other SIP messages with delay, loss, duplication and reordering. It works
-// inside testing/synctest bubbles, where hours of retransmission take no time.
+// Package memnet is a network in memory for tests: its nodes send each other SIP messages with delay, loss, duplication
+// and reordering. It works inside testing/synctest bubbles, where hours of retransmission take no time.
 //
-// It stands in for transport.Stack below a transaction layer. It is not for production, and knows nothing of real sockets or TLS.
+// It replaces transport.Stack below a transaction layer. It is not for production, and has neither real sockets nor
+// TLS.
 package memnet
 
 import (
@@ -16,11 +17,11 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// Config says how bad the network is. Faults strike UDP only; over TCP and TLS messages arrive once and in order.
+// Config configures the network's faults. They affect UDP only; over TCP and TLS messages arrive once and in order.
 type Config struct {
 	// Delay is the time a message takes. Default 0: it arrives at once, but never inside Send.
 	Delay time.Duration
-	// Jitter adds up to so much to the delay, so that messages overtake each other.
+	// Jitter is the maximum random addition to the delay, which lets messages overtake each other.
 	Jitter time.Duration
 	// Loss and Duplicate are probabilities, 0 to 1.
 	Loss, Duplicate float64
@@ -81,7 +82,7 @@ func New(cfg Config) *Net {
 	return n
 }
 
-// Close stops the network and waits for the handler that runs.
+// Close stops the network and waits for a running handler.
 func (n *Net) Close() {
 	n.mu.Lock()
 	if !n.closed {
@@ -92,7 +93,7 @@ func (n *Net) Close() {
 	n.done.Wait()
 }
 
-// Trace has f called for each message sent, lost ones included, while a lock is held.
+// Trace sets a function that is called for each message sent, including lost ones, while a lock is held.
 func (n *Net) Trace(f func(from, to netip.AddrPort, b []byte)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -106,7 +107,7 @@ func (n *Net) SetFaults(loss, duplicate float64) {
 	n.cfg.Loss, n.cfg.Duplicate = loss, duplicate
 }
 
-// Node is one address with one protocol. It has the methods that a transaction layer needs of its transport.
+// Node is one address with one protocol. It has the methods that a transaction layer needs from its transport.
 type Node struct {
 	net *Net
 	ep  *transport.Endpoint
@@ -116,9 +117,10 @@ type Node struct {
 	down    map[netip.AddrPort]bool             // far sides that refuse connections
 }
 
-// Node puts a node on the network. cfg.Bind is its address. h gets its messages; several nodes may share one.
+// Node adds a node to the network. cfg.Bind is its address. h gets its messages; several nodes may share one.
 func (n *Net) Node(cfg transport.EndpointConfig, h transport.Handler) *Node {
-	node := &Node{net: n, ep: transport.Detached(cfg), h: h, waiters: map[transport.Waiter]netip.AddrPort{}, down: map[netip.AddrPort]bool{}}
+	node := &Node{net: n, ep: transport.Detached(cfg), h: h, waiters: map[transport.Waiter]netip.AddrPort{},
+		down: map[netip.AddrPort]bool{}}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.nodes[place{cfg.Proto, cfg.Bind}] = node
@@ -128,21 +130,21 @@ func (n *Net) Node(cfg transport.EndpointConfig, h transport.Handler) *Node {
 // Endpoint returns the node's endpoint, for targets.
 func (d *Node) Endpoint() *transport.Endpoint { return d.ep }
 
-// SetHandler gives the node its handler, where that could not be made before the node.
+// SetHandler sets the node's handler if it could not be made before the node.
 func (d *Node) SetHandler(h transport.Handler) {
 	d.net.mu.Lock()
 	defer d.net.mu.Unlock()
 	d.h = h
 }
 
-// Refuse makes connections from this node to addr fail, or work again.
+// Refuse sets whether connections from this node to addr are refused.
 func (d *Node) Refuse(addr netip.AddrPort, refuse bool) {
 	d.net.mu.Lock()
 	defer d.net.mu.Unlock()
 	d.down[addr] = refuse
 }
 
-// Break tells whoever waits for an answer over a connection from this node to addr that the connection is lost.
+// Break reports a lost connection to everything that waits for a response over a connection from this node to addr.
 func (d *Node) Break(addr netip.AddrPort) {
 	d.net.mu.Lock()
 	defer d.net.mu.Unlock()
@@ -165,7 +167,7 @@ func (d *Node) failLocked(w transport.Waiter, addr netip.AddrPort, established b
 // Send implements transaction.Transport.
 func (d *Node) Send(b []byte, t transport.Target, w transport.Waiter) (transport.Flow, error) {
 	if t.From == nil || !t.Addr.IsValid() {
-		return transport.Flow{}, errors.New("memnet: the target is not complete")
+		return transport.Flow{}, errors.New("memnet: the target is incomplete")
 	}
 	n := d.net
 	n.mu.Lock()
@@ -199,7 +201,7 @@ func (d *Node) Reply(b []byte, f transport.Flow, _ transport.Waiter) error {
 	return nil
 }
 
-// post puts a message on its way. n.mu is held.
+// post sends a message. n.mu is held.
 func (n *Net) post(b []byte, proto transport.Proto, from, to netip.AddrPort) {
 	if n.trace != nil {
 		n.trace(from, to, b)

@@ -1,5 +1,5 @@
-// Package pace measures time as a test's process gets to use it, so that a bound on how long something takes holds on a
-// loaded machine: moments in which the process does not run do not count.
+// Package pace measures the time in which a test's process runs, so that a limit on how long something takes holds on a
+// loaded machine: times at which the process does not run do not count.
 //
 // It is imported by tests only.
 package pace
@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// tick is how often the clock looks at the time; of a longer silence it counts no more than two ticks.
+// tick is how often the clock reads the time; of a longer pause it counts only two ticks.
 const tick = 5 * time.Millisecond
 
 // Clock counts the time in which the process runs. It is safe for concurrent use.

@@ -11,8 +11,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// ErrNotFound says that the name servers answered, and that the name has no records of the kind asked for. Any other error of a
-// [DNS] means that nothing is known: the caller keeps what it had.
+// ErrNotFound is returned when the name servers answered and the name has no records of the requested type. After any
+// other error of a [DNS] nothing is known, and the caller keeps its old answer.
 var ErrNotFound = errors.New("no such DNS record")
 
 // SRV is one SRV record.
@@ -22,20 +22,21 @@ type SRV struct {
 	Priority, Weight uint16
 }
 
-// DNS is what the resolver needs from a name server client. Implementations are safe for concurrent use. Both return the time to
-// live of the answer, and [ErrNotFound] (with the time to live of that fact, 0 if unknown) when the name has no such record.
+// DNS is the name server client that the resolver needs. Implementations must be safe for concurrent use. Both methods
+// return the time to live of the answer, and [ErrNotFound] (with the time to live of the negative answer, 0 if unknown)
+// when the name has no such record.
 type DNS interface {
 	LookupSRV(ctx context.Context, name string) ([]SRV, time.Duration, error)
-	// LookupAddr returns IPv4 addresses first; with v6 false it asks for IPv4 only.
+	// LookupAddr returns IPv4 addresses first; with v6 false it returns only those.
 	LookupAddr(ctx context.Context, host string, v6 bool) ([]netip.Addr, time.Duration, error)
 }
 
-// Servers is a [DNS] client that asks the given name servers ("address:port") in order, going on to the next when one does not
-// answer, answers SERVFAIL or REFUSED. It asks over UDP and repeats over TCP when the answer was cut short.
+// Servers is a [DNS] client that queries the given name servers in order, trying the next when one does not answer or
+// answers with an error such as SERVFAIL or REFUSED. It queries over UDP, and again over TCP if an answer is truncated.
 type Servers struct {
 	// Addrs lists recursive name servers as "host:port".
 	Addrs []string
-	// Timeout bounds one question to one server; 0 means 2 s.
+	// Timeout bounds one query to one server; 0 means 2 s.
 	Timeout time.Duration
 }
 
@@ -113,7 +114,7 @@ func lower(have time.Duration, ttl uint32) time.Duration {
 	return have
 }
 
-// negative is how long a "no such record" may be believed (RFC 2308 §5).
+// negative returns how long a "no such record" answer may be cached (RFC 2308 §5).
 func negative(m *dns.Msg) time.Duration {
 	for _, rr := range m.Ns {
 		if soa, ok := rr.(*dns.SOA); ok {
@@ -160,18 +161,19 @@ func exchange(ctx context.Context, q *dns.Msg, addr, network string, timeout tim
 	if err != nil {
 		return nil, err
 	}
-	if len(m.Question) != 1 || !equalName(m.Question[0].Name, q.Question[0].Name) || m.Question[0].Qtype != q.Question[0].Qtype {
-		return nil, errors.New("the answer is to another question")
+	if len(m.Question) != 1 || !equalName(m.Question[0].Name, q.Question[0].Name) ||
+		m.Question[0].Qtype != q.Question[0].Qtype {
+		return nil, errors.New("the answer is not for this query")
 	}
 	return m, nil
 }
 
 func equalName(a, b string) bool { return canonical(a) == canonical(b) }
 
-// System is a [DNS] client on the operating system's resolver, which keeps times to live to itself.
+// System is a [DNS] client that uses the operating system's resolver, which does not report times to live.
 type System struct{}
 
-// systemTTL is how long an answer of the operating system's resolver is believed.
+// systemTTL is the time to live assumed for an answer of the operating system's resolver.
 const systemTTL = 30 * time.Second
 
 var _ DNS = (*System)(nil)

@@ -51,9 +51,11 @@ func TestServers(t *testing.T) {
 		m := new(dns.Msg).SetReply(q)
 		switch name := q.Question[0].Name; {
 		case name == "_sip._tls.core.example.net." && q.Question[0].Qtype == dns.TypeSRV:
-			m.Answer = append(m.Answer, rr(t, name+" 300 IN SRV 10 20 5061 A.example.net."), rr(t, name+" 200 IN SRV 20 5 5062 b.example.net."))
+			m.Answer = append(m.Answer, rr(t, name+" 300 IN SRV 10 20 5061 A.example.net."),
+				rr(t, name+" 200 IN SRV 20 5 5062 b.example.net."))
 		case name == "a.example.net." && q.Question[0].Qtype == dns.TypeA:
-			m.Answer = append(m.Answer, rr(t, "a.example.net. 60 IN CNAME c.example.net."), rr(t, "c.example.net. 90 IN A 192.0.2.1"))
+			m.Answer = append(m.Answer, rr(t, "a.example.net. 60 IN CNAME c.example.net."),
+				rr(t, "c.example.net. 90 IN A 192.0.2.1"))
 		case name == "b.example.net." && q.Question[0].Qtype == dns.TypeA:
 			if w.LocalAddr().Network() == "udp" {
 				m.Truncated = true
@@ -84,7 +86,9 @@ func TestServers(t *testing.T) {
 	c := &resolve.Servers{Addrs: []string{broken, silent.LocalAddr().String(), good}, Timeout: 200 * time.Millisecond}
 
 	srvs, ttl, err := c.LookupSRV(t.Context(), "_sip._tls.core.example.net")
-	if err != nil || len(srvs) != 2 || srvs[0] != (resolve.SRV{Host: "a.example.net", Port: 5061, Priority: 10, Weight: 20}) || ttl != 200*time.Second {
+	if err != nil || len(srvs) != 2 ||
+		srvs[0] != (resolve.SRV{Host: "a.example.net", Port: 5061, Priority: 10, Weight: 20}) ||
+		ttl != 200*time.Second {
 		t.Errorf("LookupSRV = %v, %v, %v", srvs, ttl, err)
 	}
 	addrs, ttl, err := c.LookupAddr(t.Context(), "a.example.net", true)
@@ -95,11 +99,13 @@ func TestServers(t *testing.T) {
 	if err != nil || len(addrs) != 10 || overTCP.Load() != 1 {
 		t.Errorf("a cut answer = %v, %v; want ten addresses over TCP", addrs, err)
 	}
-	if _, ttl, err = c.LookupSRV(t.Context(), "_sip._udp.none.example.net"); !errors.Is(err, resolve.ErrNotFound) || ttl != 30*time.Second {
+	if _, ttl, err = c.LookupSRV(t.Context(), "_sip._udp.none.example.net"); !errors.Is(err, resolve.ErrNotFound) ||
+		ttl != 30*time.Second {
 		t.Errorf("a name that does not exist = %v, %v; want ErrNotFound for 30 s (RFC 2308)", ttl, err)
 	}
 	all := &resolve.Servers{Addrs: []string{broken}, Timeout: 200 * time.Millisecond}
-	if _, _, err = all.LookupAddr(t.Context(), "a.example.net", false); err == nil || errors.Is(err, resolve.ErrNotFound) || !strings.Contains(err.Error(), "SERVFAIL") {
+	if _, _, err = all.LookupAddr(t.Context(), "a.example.net", false); err == nil ||
+		errors.Is(err, resolve.ErrNotFound) || !strings.Contains(err.Error(), "SERVFAIL") {
 		t.Errorf("with broken name servers: %v, want an error that is not ErrNotFound", err)
 	}
 	if _, _, err = new(resolve.Servers).LookupAddr(t.Context(), "a.example.net", false); err == nil {
@@ -112,7 +118,8 @@ func TestServers(t *testing.T) {
 	}
 	defer r.Close()
 	got, err := r.Resolve(t.Context(), resolve.Query{Host: "core.example.net", Proto: transport.TLS})
-	if err != nil || len(got) != 11 || got[0].Addr.String() != "192.0.2.1:5061" || got[1].Addr.String() != "192.0.2.10:5062" {
+	if err != nil || len(got) != 11 || got[0].Addr.String() != "192.0.2.1:5061" ||
+		got[1].Addr.String() != "192.0.2.10:5062" {
 		t.Errorf("Resolve = %v, %v", show(got), err)
 	}
 }

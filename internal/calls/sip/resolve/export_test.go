@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Resolve is Lookup that waits, until ctx ends, for a first answer. Its error says why there is none.
+// Resolve is Lookup that waits for a first answer until ctx ends. Its error says why there is none.
 func (r *Resolver) Resolve(ctx context.Context, q Query) ([]Target, error) {
 	n, err := normal(q)
 	if err != nil {

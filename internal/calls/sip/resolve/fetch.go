@@ -12,11 +12,11 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// fetch asks the name servers for everything one query needs. What cannot be learnt now is taken from old, the answer it is to
-// replace, so that one host or one transport that fails does not spoil the rest.
+// fetch gets all records that one query needs from the name servers. Records that are unavailable now are taken from
+// old, the answer to be replaced, so that one host or transport that fails does not affect the others.
 func (r *Resolver) fetch(ctx context.Context, q Query, old []srvSet) ([]srvSet, time.Duration, error) {
 	if q.Port != 0 && q.SRV == "" {
-		// RFC 3263 §4.2: with a port there is no SRV look-up.
+		// RFC 3263 §4.2: no SRV look-up with a port.
 		return r.addresses(ctx, first(q), q.Host, q.Port, old)
 	}
 	protos := []transport.Proto{q.Proto}
@@ -55,7 +55,7 @@ func (r *Resolver) fetch(ctx context.Context, q Query, old []srvSet) ([]srvSet, 
 	switch {
 	case len(sets) > 0:
 		if failed != nil {
-			ttl = min(ttl, retryAfter) // part of it is missing or old: ask again soon
+			ttl = min(ttl, retryAfter) // part of it is missing or old: retry soon
 		}
 		return sets, ttl, nil
 	case failed != nil:
@@ -77,8 +77,8 @@ func setOf(sets []srvSet, p transport.Proto) []srvHost {
 	return nil
 }
 
-// srvNames are the SRV records that stand for a transport. "_sip._tls" is not in RFC 3263, but is what Microsoft's and many
-// operators' networks publish, so it is asked for when there is no "_sips._tcp".
+// srvNames returns the names of the SRV records for a transport. "_sip._tls" is not in RFC 3263, but Microsoft's and
+// many operators' networks publish it, so it is queried when there is no "_sips._tcp".
 func srvNames(q Query, p transport.Proto) []string {
 	switch {
 	case q.SRV != "":
@@ -111,7 +111,7 @@ func (r *Resolver) srv(ctx context.Context, q Query, p transport.Proto) ([]SRV, 
 	return nil, neg, ErrNotFound
 }
 
-// hosts finds the addresses of SRV targets, several at a time.
+// hosts returns the SRV targets with their addresses, looked up several at a time.
 func (r *Resolver) hosts(ctx context.Context, srvs []SRV, old []srvHost) ([]srvHost, time.Duration, error) {
 	type result struct {
 		addrs []netip.Addr
@@ -122,7 +122,7 @@ func (r *Resolver) hosts(ctx context.Context, srvs []SRV, old []srvHost) ([]srvH
 	sem := make(chan struct{}, 8)
 	var wg sync.WaitGroup
 	for i, s := range srvs {
-		if s.Host == "" { // the target "." says that the service is not offered (RFC 2782)
+		if s.Host == "" { // the target "." means that the service is not offered (RFC 2782)
 			res[i].err = ErrNotFound
 			continue
 		}
@@ -160,7 +160,7 @@ func (r *Resolver) hosts(ctx context.Context, srvs []SRV, old []srvHost) ([]srvH
 	case failed != nil:
 		return nil, 0, failed
 	}
-	return nil, 0, fmt.Errorf("no host of the SRV set has an address: %w", ErrNotFound)
+	return nil, 0, fmt.Errorf("no target of the SRV records has an address: %w", ErrNotFound)
 }
 
 func addrsOf(old []srvHost, host string) []netip.Addr {
@@ -172,8 +172,9 @@ func addrsOf(old []srvHost, host string) []netip.Addr {
 	return nil
 }
 
-// addresses is the answer made of a host's addresses alone.
-func (r *Resolver) addresses(ctx context.Context, p transport.Proto, host string, port uint16, _ []srvSet) ([]srvSet, time.Duration, error) {
+// addresses returns the answer made from a host's addresses alone.
+func (r *Resolver) addresses(ctx context.Context, p transport.Proto, host string, port uint16,
+	_ []srvSet) ([]srvSet, time.Duration, error) {
 	addrs, ttl, err := r.dns.LookupAddr(ctx, host, r.cfg.IPv6)
 	if err != nil {
 		return nil, ttl, err

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics counts, and is the resolver's prometheus.Collector.
+// metrics holds the resolver's counters and is its prometheus.Collector.
 type metrics struct {
 	*counters
 	entries func() int
@@ -18,9 +18,11 @@ type counters struct {
 
 var (
 	descLookups = prometheus.NewDesc("tandem_sip_dns_lookups_total",
-		"Look-ups of SIP targets in memory, by result: fresh, stale (records past their time to live) or missing.", []string{"result"}, nil)
+		"Look-ups of SIP targets in memory, by result: fresh, stale (records past their time to live) or missing.",
+		[]string{"result"}, nil)
 	descRefreshes = prometheus.NewDesc("tandem_sip_dns_refreshes_total",
-		"Background refreshes from the name servers, by result: ok, failed or skipped (too many at one time).", []string{"result"}, nil)
+		"Background refreshes from the name servers, by result: ok, failed or skipped (too many at once).",
+		[]string{"result"}, nil)
 	descEvicted = prometheus.NewDesc("tandem_sip_dns_evicted_total", "Cache entries dropped to make room.", nil, nil)
 	descEntries = prometheus.NewDesc("tandem_sip_dns_entries", "Queries held in the cache.", nil, nil)
 )

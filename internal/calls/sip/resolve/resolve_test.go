@@ -17,7 +17,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// zone is a DNS client on a table that tests change.
+// zone is a DNS client that answers from a table, which tests change.
 type zone struct {
 	mu    sync.Mutex
 	srv   map[string][]resolve.SRV
@@ -29,7 +29,8 @@ type zone struct {
 }
 
 func newZone() *zone {
-	return &zone{srv: map[string][]resolve.SRV{}, addr: map[string][]string{}, bad: map[string]bool{}, asked: map[string]int{}, ttl: time.Minute}
+	return &zone{srv: map[string][]resolve.SRV{}, addr: map[string][]string{}, bad: map[string]bool{},
+		asked: map[string]int{}, ttl: time.Minute}
 }
 
 func (z *zone) begin(ctx context.Context, name string) error {
@@ -103,17 +104,19 @@ func show(ts []resolve.Target) string {
 	return strings.Join(out, " ")
 }
 
-// RFC 3263 §4.1 and §4.2: which records are asked for, and what comes of them.
+// RFC 3263 §4.1 and §4.2: which records are queried, and the targets made from them.
 func TestRules(t *testing.T) {
 	z := newZone()
 	z.srv["_sip._udp.both.example.net"] = []resolve.SRV{{Host: "u.example.net", Port: 5070}}
 	z.srv["_sip._tcp.both.example.net"] = []resolve.SRV{{Host: "t.example.net", Port: 5071}}
 	z.srv["_sips._tcp.both.example.net"] = []resolve.SRV{{Host: "s.example.net", Port: 5072}}
 	z.srv["_sip._tls.gw.example.net"] = []resolve.SRV{{Host: "s.example.net", Port: 5073}}
-	z.srv["_sip._tls.core.example.net"] = []resolve.SRV{{Host: "s.example.net", Port: 5074, Priority: 2}, {Host: "u.example.net", Port: 5074, Priority: 1}}
+	z.srv["_sip._tls.core.example.net"] = []resolve.SRV{{Host: "s.example.net", Port: 5074, Priority: 2},
+		{Host: "u.example.net", Port: 5074, Priority: 1}}
 	z.srv["_sip._udp.off.example.net"] = []resolve.SRV{{Host: ""}}
 	for host, addrs := range map[string][]string{
-		"u.example.net": {"192.0.2.1"}, "t.example.net": {"192.0.2.2"}, "s.example.net": {"192.0.2.3", "192.0.2.4", "2001:db8::3"},
+		"u.example.net": {"192.0.2.1"}, "t.example.net": {"192.0.2.2"},
+		"s.example.net":     {"192.0.2.3", "192.0.2.4", "2001:db8::3"},
 		"plain.example.net": {"192.0.2.9", "192.0.2.8"}, "both.example.net": {"192.0.2.99"},
 	} {
 		z.addr[host] = addrs
@@ -127,25 +130,33 @@ func TestRules(t *testing.T) {
 	}{
 		{"numeric address", resolve.Query{Host: "192.0.2.7"}, "udp:192.0.2.7:5060"},
 		{"numeric address, TLS", resolve.Query{Host: "192.0.2.7", Proto: transport.TLS}, "tls:192.0.2.7:5061"},
-		{"numeric address, port, TCP", resolve.Query{Host: "192.0.2.7", Port: 5099, Proto: transport.TCP}, "tcp:192.0.2.7:5099"},
+		{"numeric address, port, TCP", resolve.Query{Host: "192.0.2.7", Port: 5099, Proto: transport.TCP},
+			"tcp:192.0.2.7:5099"},
 		{"IPv6 in brackets", resolve.Query{Host: "[2001:db8::7]"}, "udp:[2001:db8::7]:5060"},
 		{"sips", resolve.Query{Host: "192.0.2.7", Secure: true}, "tls:192.0.2.7:5061"},
-		{"sips with transport=tcp is TLS", resolve.Query{Host: "192.0.2.7", Secure: true, Proto: transport.TCP}, "tls:192.0.2.7:5061"},
+		{"sips with transport=tcp is TLS", resolve.Query{Host: "192.0.2.7", Secure: true, Proto: transport.TCP},
+			"tls:192.0.2.7:5061"},
 		{"sips over UDP", resolve.Query{Host: "192.0.2.7", Secure: true, Proto: transport.UDP}, ""},
 		{"a port: addresses only", resolve.Query{Host: "both.example.net", Port: 5066}, "udp:192.0.2.99:5066"},
-		{"no port, no transport: SRV of each", resolve.Query{Host: "both.example.net"}, "udp:192.0.2.1:5070 tcp:192.0.2.2:5071"},
+		{"no port, no transport: SRV of each", resolve.Query{Host: "both.example.net"},
+			"udp:192.0.2.1:5070 tcp:192.0.2.2:5071"},
 		{"no port, TCP", resolve.Query{Host: "both.example.net", Proto: transport.TCP}, "tcp:192.0.2.2:5071"},
-		{"no port, TLS: _sips._tcp", resolve.Query{Host: "both.example.net", Proto: transport.TLS}, "tls:192.0.2.3:5072 tls:192.0.2.4:5072"},
-		{"no port, TLS: _sip._tls", resolve.Query{Host: "GW.example.net.", Proto: transport.TLS}, "tls:192.0.2.3:5073 tls:192.0.2.4:5073"},
-		{"no SRV: addresses at the default port", resolve.Query{Host: "plain.example.net"}, "udp:192.0.2.9:5060 udp:192.0.2.8:5060"},
-		{"no SRV, TLS", resolve.Query{Host: "plain.example.net", Proto: transport.TLS}, "tls:192.0.2.9:5061 tls:192.0.2.8:5061"},
-		{"an SRV name, priorities in order", resolve.Query{SRV: "_sip._tls.core.example.net", Host: "core.example.net", Proto: transport.TLS}, "tls:192.0.2.1:5074 tls:192.0.2.3:5074 tls:192.0.2.4:5074"},
+		{"no port, TLS: _sips._tcp", resolve.Query{Host: "both.example.net", Proto: transport.TLS},
+			"tls:192.0.2.3:5072 tls:192.0.2.4:5072"},
+		{"no port, TLS: _sip._tls", resolve.Query{Host: "GW.example.net.", Proto: transport.TLS},
+			"tls:192.0.2.3:5073 tls:192.0.2.4:5073"},
+		{"no SRV: addresses at the default port", resolve.Query{Host: "plain.example.net"},
+			"udp:192.0.2.9:5060 udp:192.0.2.8:5060"},
+		{"no SRV, TLS", resolve.Query{Host: "plain.example.net", Proto: transport.TLS},
+			"tls:192.0.2.9:5061 tls:192.0.2.8:5061"},
+		{"an SRV name, priorities in order", resolve.Query{SRV: "_sip._tls.core.example.net", Host: "core.example.net",
+			Proto: transport.TLS}, "tls:192.0.2.1:5074 tls:192.0.2.3:5074 tls:192.0.2.4:5074"},
 		{"an SRV name without transport", resolve.Query{SRV: "_sip._tls.core.example.net"}, ""},
 		{"an SRV name that is not there", resolve.Query{SRV: "_sip._tls.no.example.net", Proto: transport.TLS}, ""},
 		{"a service that is not offered", resolve.Query{Host: "off.example.net", Proto: transport.UDP}, ""},
 		{"nothing at all", resolve.Query{Host: "none.example.net"}, ""},
 		{"no name", resolve.Query{}, ""},
-		{"an endless name", resolve.Query{Host: strings.Repeat("a.", 200)}, ""},
+		{"a name that is too long", resolve.Query{Host: strings.Repeat("a.", 200)}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := r.Resolve(t.Context(), c.q)
@@ -154,19 +165,20 @@ func TestRules(t *testing.T) {
 			}
 			for _, x := range got {
 				if c.q.Host != "" && x.Name != strings.Trim(strings.ToLower(strings.TrimSuffix(c.q.Host, ".")), "[]") {
-					t.Errorf("target's certificate name is %q, want the name that was asked for (RFC 5922 §4)", x.Name)
+					t.Errorf("target's certificate name is %q, want the name in the query (RFC 5922 §4)", x.Name)
 				}
 			}
 		})
 	}
 	six := newResolver(t, resolve.Config{IPv6: true}, z)
 	defer six.Close()
-	if got, _ := six.Resolve(t.Context(), resolve.Query{Host: "gw.example.net", Proto: transport.TLS}); show(got) != "tls:192.0.2.3:5073 tls:192.0.2.4:5073 tls:[2001:db8::3]:5073" {
+	got, _ := six.Resolve(t.Context(), resolve.Query{Host: "gw.example.net", Proto: transport.TLS})
+	if show(got) != "tls:192.0.2.3:5073 tls:192.0.2.4:5073 tls:[2001:db8::3]:5073" {
 		t.Errorf("with IPv6: %s", show(got))
 	}
 }
 
-// RFC 2782: within a priority each record comes first as often as its weight says, and every record comes once.
+// RFC 2782: within a priority each record is first as often as its weight says, and every record occurs once.
 func TestWeights(t *testing.T) {
 	z := newZone()
 	weights := map[string]uint16{"a": 10, "b": 30, "c": 60, "z": 0}
@@ -174,7 +186,8 @@ func TestWeights(t *testing.T) {
 		z.srv["_sip._udp.w"] = append(z.srv["_sip._udp.w"], resolve.SRV{Host: h, Port: 5060, Priority: 5, Weight: w})
 		z.addr[h] = []string{"192.0.2." + fmt.Sprint(h[0])}
 	}
-	z.srv["_sip._udp.w"] = append(z.srv["_sip._udp.w"], resolve.SRV{Host: "last", Port: 5060, Priority: 9, Weight: 1000})
+	z.srv["_sip._udp.w"] = append(z.srv["_sip._udp.w"],
+		resolve.SRV{Host: "last", Port: 5060, Priority: 9, Weight: 1000})
 	z.addr["last"] = []string{"192.0.2.200"}
 	r := newResolver(t, resolve.Config{}, z)
 	defer r.Close()
@@ -202,7 +215,7 @@ func TestWeights(t *testing.T) {
 	}
 }
 
-// Lookup never waits; the answer of the first one comes in the background.
+// Lookup never blocks; the first one fetches its answer in the background.
 func TestLookupDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := newZone()
@@ -220,23 +233,25 @@ func TestLookupDoesNotWait(t *testing.T) {
 			t.Errorf("Lookup = %s, %v", show(got), ok)
 		}
 		if z.asked["h"] != 1 {
-			t.Errorf("asked %d times, want once", z.asked["h"])
+			t.Errorf("queried %d times, want once", z.asked["h"])
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		begun = time.Now()
-		if _, err := r.Resolve(ctx, resolve.Query{Host: "slow", Port: 1}); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) != 100*time.Millisecond {
+		if _, err := r.Resolve(ctx, resolve.Query{Host: "slow", Port: 1}); !errors.Is(err, context.DeadlineExceeded) ||
+			time.Since(begun) != 100*time.Millisecond {
 			t.Errorf("Resolve = %v after %v, want the deadline", err, time.Since(begun))
 		}
 		r.Close()
 	})
 }
 
-// Records are refreshed ahead of their end while they are used, and stay in use while the name servers are away.
+// Records in use are refreshed before they expire, and stay in use while the name servers are unavailable.
 func TestRefreshAndOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := newZone()
-		z.srv["_sip._udp.h"] = []resolve.SRV{{Host: "a", Port: 5060, Priority: 1, Weight: 1}, {Host: "b", Port: 5060, Priority: 2, Weight: 1}}
+		z.srv["_sip._udp.h"] = []resolve.SRV{{Host: "a", Port: 5060, Priority: 1, Weight: 1},
+			{Host: "b", Port: 5060, Priority: 2, Weight: 1}}
 		z.addr["a"], z.addr["b"] = []string{"192.0.2.1"}, []string{"192.0.2.2"}
 		r := newResolver(t, resolve.Config{}, z)
 		q := resolve.Query{Host: "h", Proto: transport.UDP}
@@ -244,7 +259,7 @@ func TestRefreshAndOutage(t *testing.T) {
 			t.Helper()
 			got, ok := r.Lookup(q)
 			if !ok {
-				t.Fatal("nothing is known any more")
+				t.Fatal("there is no answer any more")
 			}
 			synctest.Wait()
 			return show(got)
@@ -256,9 +271,9 @@ func TestRefreshAndOutage(t *testing.T) {
 		time.Sleep(40 * time.Second)
 		look()
 		if z.asked["a"] != 1 {
-			t.Errorf("asked %d times within the time to live", z.asked["a"])
+			t.Errorf("queried %d times within the time to live", z.asked["a"])
 		}
-		time.Sleep(10 * time.Second) // four fifths of the minute are over
+		time.Sleep(10 * time.Second) // past four fifths of the minute
 		z.change(func() { z.addr["a"] = []string{"192.0.2.11"} })
 		if got := look(); got != both {
 			t.Errorf("got %s, want the old answer while the new one is fetched", got)
@@ -266,14 +281,14 @@ func TestRefreshAndOutage(t *testing.T) {
 		if got := look(); got != "udp:192.0.2.11:5060 udp:192.0.2.2:5060" {
 			t.Errorf("got %s, want the new address", got)
 		}
-		// One server of the set fails: its old address stays, the others are not touched (field pain 12).
+		// One server of the set fails: its old address stays, the others are not affected (field-pains 12).
 		time.Sleep(50 * time.Second)
 		z.change(func() { z.bad["a"] = true; z.addr["b"] = []string{"192.0.2.22"} })
 		look()
 		if got := look(); got != "udp:192.0.2.11:5060 udp:192.0.2.22:5060" {
 			t.Errorf("got %s with one name failing, want its old address beside the other's new one", got)
 		}
-		// All name servers are away for a week.
+		// All name servers are unavailable for a week.
 		z.change(func() { z.bad["*"] = true })
 		for range 7 * 24 {
 			time.Sleep(time.Hour)
@@ -291,7 +306,7 @@ func TestRefreshAndOutage(t *testing.T) {
 	})
 }
 
-// A name that the name servers no longer know is used for the grace time, then no more.
+// A name that no longer exists is used for the grace time only.
 func TestGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := newZone()
@@ -319,13 +334,13 @@ func TestGone(t *testing.T) {
 		r.Lookup(q)
 		synctest.Wait()
 		if got, _ := r.Lookup(q); show(got) != "udp:192.0.2.2:5060" {
-			t.Errorf("got %s once it is back", show(got))
+			t.Errorf("got %s once the name exists again", show(got))
 		}
 		r.Close()
 	})
 }
 
-// A failing name is not asked for at each look-up.
+// A name that fails is not queried at each look-up.
 func TestFailuresAreSpaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := newZone()
@@ -336,7 +351,7 @@ func TestFailuresAreSpaced(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		if z.asked["h"] < 2 || z.asked["h"] > 3 {
-			t.Errorf("asked %d times in 10 s, want every 5 s", z.asked["h"])
+			t.Errorf("queried %d times in 10 s, want every 5 s", z.asked["h"])
 		}
 		r.Close()
 	})
@@ -357,10 +372,10 @@ func TestCacheIsBounded(t *testing.T) {
 			synctest.Wait()
 		}
 		if z.asked["h0"] != 1 {
-			t.Errorf("the name in use was asked for %d times: it was thrown out", z.asked["h0"])
+			t.Errorf("the name in use was queried %d times: it was evicted", z.asked["h0"])
 		}
 		if _, ok := r.Lookup(resolve.Query{Host: "h50", Port: 1}); ok {
-			t.Error("a name not used for long is still there")
+			t.Error("a name not used for long is still in the cache")
 		}
 		r.Close()
 	})
@@ -378,6 +393,6 @@ func TestRefreshesAreBounded(t *testing.T) {
 		if len(z.asked) != 4 {
 			t.Errorf("%d look-ups run, want 4", len(z.asked))
 		}
-		r.Close() // ends them
+		r.Close() // cancels them
 	})
 }

@@ -17,14 +17,15 @@ import (
 
 // Config sets the bounds of a [Resolver]. The zero value is usable.
 type Config struct {
-	// IPv6 also asks for AAAA records. Default false: IPv4 only.
+	// IPv6 turns on queries for AAAA records. Default false: IPv4 only.
 	IPv6 bool
-	// MaxEntries bounds the cache, in queries; the least recently used one goes. 0 means 10,000.
+	// MaxEntries bounds the queries in the cache; above it the least recently used one is dropped. 0 means 10,000.
 	MaxEntries int
-	// Grace is how long a good answer outlives name servers that say that the name no longer exists, so that a slip in a
-	// zone does not stop calls at once; 0 means 10 min. While name servers do not answer at all, an answer stays for ever.
+	// Grace is how long a good answer stays in use after the name servers say that the name no longer exists, so that a
+	// mistake in a zone does not stop calls at once; 0 means 10 min. While the name servers do not answer at all, an
+	// answer is kept forever.
 	Grace time.Duration
-	// MaxRefreshes bounds the refreshes that run at one time; 0 means 64. Above it a look-up does not start another.
+	// MaxRefreshes bounds the refreshes that run at once; 0 means 64. Above it a look-up does not start another.
 	MaxRefreshes int
 }
 
@@ -41,18 +42,18 @@ func set[T int | time.Duration](v *T, def T) {
 	}
 }
 
-// What no deployment has had a reason to set.
+// Values that no deployment has needed to change.
 const (
-	minTTL          = time.Second // clamp the records' time to live
+	minTTL          = time.Second // bounds of a record's time to live
 	maxTTL          = 24 * time.Hour
 	retryAfter      = 5 * time.Second  // pause after a refresh that failed
-	refreshDeadline = 10 * time.Second // of one background refresh, all its questions together
+	refreshDeadline = 10 * time.Second // for one background refresh with all its queries
 )
 
 // anyProto are the transports to try, in order, when a sip URI names none and has no port.
 var anyProto = []transport.Proto{transport.UDP, transport.TCP}
 
-// Records of one answer that are used; the rest is left aside, so that an odd zone cannot fill memory.
+// Maximum number of records used of one answer; the rest is ignored, so that an unusual zone cannot fill memory.
 const (
 	maxSRV   = 64
 	maxAddrs = 16
@@ -65,7 +66,7 @@ type Resolver struct {
 	log *slog.Logger
 	m   metrics
 
-	ctx    context.Context // of the refreshes; ended by Close
+	ctx    context.Context // of the refreshes; cancelled by Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
@@ -76,13 +77,13 @@ type Resolver struct {
 	closed   bool
 }
 
-// entry is what is known about one query.
+// entry is the cached answer to one query.
 type entry struct {
 	key    Query
 	at     *list.Element
-	sets   []srvSet // nil until the first good answer
-	fresh  time.Time
-	soon   time.Time     // when to refresh ahead of fresh
+	sets   []srvSet      // nil until the first good answer
+	fresh  time.Time     // when the time to live ends
+	soon   time.Time     // when to refresh, ahead of fresh
 	gone   time.Time     // since when the name servers say that it does not exist
 	retry  time.Time     // no refresh before this, after a failure
 	err    error         // of the latest refresh
@@ -102,7 +103,7 @@ type srvHost struct {
 	addrs            []netip.Addr
 }
 
-// New makes a resolver. Its metrics go to reg unless that is nil.
+// New returns a resolver. Its metrics are registered with reg unless that is nil.
 func New(cfg Config, dns DNS, log *slog.Logger, reg prometheus.Registerer) (*Resolver, error) {
 	if dns == nil {
 		return nil, errors.New("resolver needs a DNS client")
@@ -119,7 +120,7 @@ func New(cfg Config, dns DNS, log *slog.Logger, reg prometheus.Registerer) (*Res
 	return r, nil
 }
 
-// Close ends the refreshes and waits for them. Lookup still answers from memory afterwards.
+// Close cancels the refreshes and waits for them to end. Lookup still answers from memory afterwards.
 func (r *Resolver) Close() {
 	r.mu.Lock()
 	r.closed = true
@@ -128,8 +129,8 @@ func (r *Resolver) Close() {
 	r.wg.Wait()
 }
 
-// Lookup returns all targets of a query in the order to try them, from memory. It never waits. When nothing is known yet it
-// returns false, and the answer is fetched in the background; a later Lookup will have it. Each call draws the order anew.
+// Lookup returns all targets of a query from memory, in the order in which to try them. It never blocks. If there is no
+// answer yet it returns false and fetches one in the background, for a later Lookup. Each call draws a new order.
 func (r *Resolver) Lookup(q Query) ([]Target, bool) {
 	q, err := normal(q)
 	if err != nil {
@@ -158,7 +159,7 @@ func (r *Resolver) Lookup(q Query) ([]Target, bool) {
 	return r.order(q, sets), true
 }
 
-// normal checks a query and gives it the one form that is the cache's key.
+// normal validates a query and returns its canonical form, the key of the cache.
 func normal(q Query) (Query, error) {
 	q.Host, q.SRV = canonical(q.Host), canonical(q.SRV)
 	switch {
@@ -179,7 +180,7 @@ func normal(q Query) (Query, error) {
 	return q, nil
 }
 
-// first is the transport to use when nothing names one and there is nothing to find out (RFC 3263 §4.1).
+// first returns the transport to use without a look-up: the query's, or UDP if it names none (RFC 3263 §4.1).
 func first(q Query) transport.Proto {
 	if q.Proto != transport.Unspecified {
 		return q.Proto
@@ -192,7 +193,7 @@ func (r *Resolver) numeric(q Query) ([]Target, bool) {
 		return nil, false
 	}
 	if c := q.Host[len(q.Host)-1]; (c < '0' || c > '9') && (c < 'a' || c > 'f') && c != ':' {
-		return nil, false // no address ends so: spare the parser
+		return nil, false // no address ends like this: skip the parser
 	}
 	a, err := netip.ParseAddr(q.Host)
 	if err != nil {
@@ -206,7 +207,7 @@ func (r *Resolver) numeric(q Query) ([]Target, bool) {
 	return []Target{{Proto: p, Addr: netip.AddrPortFrom(a.Unmap(), port), Name: q.Host, Host: q.Host}}, true
 }
 
-// touch returns the entry of a query, making it when it is new. r.mu is held.
+// touch returns the entry of a query, creating it if it is new. r.mu is held.
 func (r *Resolver) touch(q Query) *entry {
 	if e := r.entries[q]; e != nil {
 		r.used.MoveToFront(e.at)
@@ -230,7 +231,7 @@ func (e *entry) usable(now time.Time, grace time.Duration) []srvSet {
 	return e.sets
 }
 
-// refresh starts a refresh of e unless one runs, one failed just now, or too many run. r.mu is held.
+// refresh starts a refresh of e unless one is running, one has just failed, or too many are running. r.mu is held.
 func (r *Resolver) refresh(e *entry, now time.Time) {
 	if e.asking != nil || r.closed || now.Before(e.retry) {
 		return
@@ -276,11 +277,12 @@ func (r *Resolver) store(e *entry, sets []srvSet, ttl time.Duration, err error) 
 	}
 	e.retry = now.Add(pause)
 	if r.log != nil && r.ctx.Err() == nil {
-		r.log.Warn("DNS look-up failed", "host", e.key.Host, "srv", e.key.SRV, "kept_old_answer", e.sets != nil, "retry_in", pause, "err", err)
+		r.log.Warn("DNS look-up failed", "host", e.key.Host, "srv", e.key.SRV, "kept_old_answer", e.sets != nil,
+			"retry_in", pause, "err", err)
 	}
 }
 
-// order flattens the sets into targets: transports in the order they were found in, SRV order inside.
+// order flattens the sets into targets: transports in the order of the sets, SRV order within each.
 func (r *Resolver) order(q Query, sets []srvSet) []Target {
 	n := 0
 	for _, s := range sets {

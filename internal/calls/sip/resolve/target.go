@@ -8,14 +8,14 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// Query says what to resolve: the parts of a SIP URI that RFC 3263 looks at, or a whole SRV record name.
+// Query says what to resolve: the parts of a SIP URI that RFC 3263 uses, or a whole SRV record name.
 type Query struct {
 	// Host is a domain name or a numeric address (IPv6 with or without brackets). With SRV set it is the name the far
 	// side's certificate is checked against, and may be empty.
 	Host string
-	// Port is the port written in the URI; 0 means none is written, so that SRV records are asked for.
+	// Port is the port written in the URI; 0 means that there is none, so that SRV records are queried.
 	Port uint16
-	// Proto is the transport that is asked for; Unspecified lets the resolver choose.
+	// Proto is the requested transport; Unspecified lets the resolver choose.
 	Proto transport.Proto
 	// Secure is true for a sips URI: only TLS targets are returned.
 	Secure bool
@@ -24,7 +24,7 @@ type Query struct {
 	SRV string
 }
 
-// Target is one place a request may be sent to.
+// Target is one destination for a request.
 type Target struct {
 	Proto transport.Proto
 	Addr  netip.AddrPort
@@ -33,11 +33,11 @@ type Target struct {
 	Name string
 	// Host is the host whose address this is: the SRV record's target, or Name.
 	Host string
-	// Priority and Weight are those of the SRV record; both are 0 where there was none.
+	// Priority and Weight are those of the SRV record; both are 0 if there is none.
 	Priority, Weight uint16
 }
 
-// canonical lower-cases a host, and takes off brackets and the final dot.
+// canonical lower-cases a host and removes its brackets and final dot.
 func canonical(host string) string {
 	host = strings.TrimSuffix(host, ".")
 	if len(host) > 1 && host[0] == '[' && host[len(host)-1] == ']' {
@@ -46,8 +46,8 @@ func canonical(host string) string {
 	return strings.ToLower(host)
 }
 
-// pick is the order in which RFC 2782 has the targets of one SRV set tried: lower priority first, and within one
-// priority a draw without replacement, each record's chance in proportion to its weight.
+// pick returns the targets of one SRV set in the order of RFC 2782: the lowest priority value first, and within one
+// priority a random draw without replacement, each record's chance in proportion to its weight.
 func pick(in []srvHost) []srvHost {
 	out := make([]srvHost, 0, len(in))
 	for lo := 0; lo < len(in); {
@@ -61,8 +61,8 @@ func pick(in []srvHost) []srvHost {
 	return out
 }
 
-// draw appends the records of one priority to out in a weighted random order. Weight-0 records stand first in the running
-// sum (RFC 2782), so that they keep a very small chance while any weighted record is left.
+// draw appends the records of one priority to out in a weighted random order. Weight-0 records come first in the
+// running sum (RFC 2782), so that they keep a very small chance while any weighted record is left.
 func draw(out, same []srvHost) []srvHost {
 	if len(same) == 1 {
 		return append(out, same[0])

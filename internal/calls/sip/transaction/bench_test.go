@@ -13,11 +13,12 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// BenchmarkCallUDP has one layer call another over loopback: INVITE, 100, 180, 200, ACK, BYE, 200, each sent and received by this process, so that one call costs
-// what a back-to-back user agent's 14 messages cost, less its own work. cpu-s/1000 is the processor time, kernel included, of 1,000 calls.
+// BenchmarkCallUDP makes calls from one layer to another over loopback: INVITE, 100, 180, 200, ACK, BYE, 200, each sent
+// and received by this process, so that one call costs as much as the 14 messages of a back-to-back user agent, without
+// its own work. cpu-s/1000 is the processor time, kernel included, of 1,000 calls.
 func BenchmarkCallUDP(b *testing.B) { benchCalls(b, 0) }
 
-// BenchmarkCallUDPAt1000 is the same at 1,000 calls/s, where waking up costs more than working.
+// BenchmarkCallUDPAt1000 is the same at 1,000 calls/s, where wake-ups cost more than the work itself.
 func BenchmarkCallUDPAt1000(b *testing.B) { benchCalls(b, 1000) }
 
 func benchCalls(b *testing.B, rate int) {
@@ -28,7 +29,8 @@ func benchCalls(b *testing.B, rate int) {
 	b.ResetTimer()
 	for i := range b.N {
 		if rate > 0 {
-			time.Sleep(time.Until(start.Add(time.Duration(i) * time.Second / time.Duration(rate)))) // the pace of the load, not a wait for anything
+			// paces the load; it does not wait for anything
+			time.Sleep(time.Until(start.Add(time.Duration(i) * time.Second / time.Duration(rate))))
 		}
 		window <- struct{}{}
 		c := &benchCall{near: near, target: target, window: window, id: "bench-" + strconv.Itoa(i)}
@@ -45,14 +47,17 @@ func benchCalls(b *testing.B, rate int) {
 	runtime.GC()
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
-	b.ReportMetric(float64(mem.HeapAlloc)/float64(b.N), "heap-B/call") // what lingers of a call at both ends
+	b.ReportMetric(float64(mem.HeapAlloc)/float64(b.N), "heap-B/call") // what remains of a call at both ends
 	b.ReportMetric((cpu()-begun).Seconds()/float64(b.N)*1000, "cpu-s/1000")
 	if n := near.layer.Metrics().Retransmissions.Load() + far.layer.Metrics().Retransmissions.Load(); n > 0 {
 		b.ReportMetric(float64(n), "retransmissions")
 	}
 }
 
-const benchSDP = "v=0\r\no=user1 53655765 2353687637 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 6000 RTP/AVP 8 0 101\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-15\r\na=ptime:20\r\na=sendrecv\r\n"
+const benchSDP = "v=0\r\no=user1 53655765 2353687637 IN IP4 127.0.0.1\r\ns=-\r\n" +
+	"c=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 6000 RTP/AVP 8 0 101\r\n" +
+	"a=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n" +
+	"a=fmtp:101 0-15\r\na=ptime:20\r\na=sendrecv\r\n"
 
 func cpu() time.Duration {
 	var u syscall.Rusage
@@ -71,7 +76,8 @@ func newBenchNode(b *testing.B) *benchNode {
 		b.Fatal(err)
 	}
 	n := &benchNode{}
-	if n.ep, err = stack.Listen(transport.EndpointConfig{Proto: transport.UDP, Bind: netip.MustParseAddrPort("127.0.0.1:0")}); err != nil {
+	if n.ep, err = stack.Listen(transport.EndpointConfig{Proto: transport.UDP,
+		Bind: netip.MustParseAddrPort("127.0.0.1:0")}); err != nil {
 		b.Fatal(err)
 	}
 	if n.layer, err = transaction.New(transaction.Config{MaxTransactions: 1 << 30}, stack, n, nil, nil); err != nil {

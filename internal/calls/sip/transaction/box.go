@@ -19,16 +19,16 @@ type event struct {
 	err  error
 }
 
-// box keeps a transaction's callbacks in order and one at a time, without a goroutine: whoever finds nobody at it makes the callbacks, its own and those that
-// others add meanwhile. The transaction's mutex guards it.
+// box keeps a transaction's callbacks in order and one at a time, without a goroutine of its own: the first caller
+// makes the callbacks, its own and those that others add meanwhile. The transaction's mutex guards it.
 type box struct {
-	queue *[]event // nil while nobody makes callbacks
+	queue *[]event // nil while no goroutine makes callbacks
 }
 
-// noEvents is the queue of one that makes callbacks while no others wait. It is never written to.
+// noEvents is the queue while callbacks are made and no others wait. It is never written to.
 var noEvents []event
 
-// put adds an event and reports whether the caller is now the one to make the callbacks.
+// put adds an event and reports whether the caller must now make the callbacks.
 func (b *box) put(e event) bool {
 	switch b.queue {
 	case nil:
@@ -42,7 +42,7 @@ func (b *box) put(e event) bool {
 	return false
 }
 
-// next returns the next event, or ends the caller's turn.
+// next returns the next event; if there is none it ends the caller's turn and returns false.
 func (b *box) next() (event, bool) {
 	if len(*b.queue) == 0 {
 		b.queue = nil
@@ -53,7 +53,8 @@ func (b *box) next() (event, bool) {
 	return e, true
 }
 
-// post makes the callback for e now or leaves it to who is at it. c.mu is held, and given up.
+// post makes the callback for e now or leaves it to the goroutine that is making callbacks. c.mu is held on entry and
+// released on return.
 func (c *Client) post(e event) {
 	if c.h == nil {
 		c.mu.Unlock()

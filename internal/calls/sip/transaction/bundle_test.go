@@ -21,7 +21,7 @@ var (
 	farAddr  = netip.MustParseAddrPort("192.0.2.2:5060")
 )
 
-// bundle is a layer under test, near, and a far side that the test plays by hand.
+// bundle is a layer under test, near, and a far side controlled by the test.
 type bundle struct {
 	t     *testing.T
 	net   *memnet.Net
@@ -32,10 +32,10 @@ type bundle struct {
 	start time.Time
 
 	mu     sync.Mutex
-	heard  []heard // what far got
+	heard  []heard // what far received
 	events []string
 	tx     *transaction.Server
-	// onRequest, if set, is what near's user does with a request.
+	// onRequest, if set, is called by near's user for a request.
 	onRequest func(tx *transaction.Server, req *sip.Message)
 	noHandler bool
 }
@@ -46,7 +46,7 @@ type heard struct {
 	flow transport.Flow
 }
 
-// inBubble runs a test with time faked.
+// inBubble runs a test in fake time.
 func inBubble(t *testing.T, proto transport.Proto, cfg transaction.Config, f func(b *bundle)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -73,7 +73,7 @@ func (b farSide) Receive(m *sip.Message, p *sip.Problem, f transport.Flow) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if p != nil {
-		b.t.Errorf("far side got a message with a problem: %v\n%s", p, m)
+		b.t.Errorf("the far side received an invalid message: %v\n%s", p, m)
 	}
 	b.heard = append(b.heard, heard{time.Since(b.start), m, f})
 }
@@ -117,7 +117,7 @@ func (b *bundle) note(format string, args ...any) {
 	b.events = append(b.events, strings.TrimSpace(fmt.Sprintf(format, args...)))
 }
 
-// at lets faked time pass until d after the start, and everything due then happen.
+// at advances fake time to d after the start and waits for everything due by then.
 func (b *bundle) at(d time.Duration) {
 	b.t.Helper()
 	if w := d - time.Since(b.start); w > 0 {
@@ -126,10 +126,11 @@ func (b *bundle) at(d time.Duration) {
 	synctest.Wait()
 }
 
-// settle lets everything happen that is due now.
+// settle waits for everything that is due now.
 func (b *bundle) settle() { synctest.Wait() }
 
-// times returns when far got messages whose start line begins with prefix, rounded down to 100 ms: timers may be a tick late.
+// times returns when far received messages whose start line begins with prefix, rounded down to 100 ms: timers may be a
+// tick late.
 func (b *bundle) times(prefix string) (out []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -137,7 +138,7 @@ func (b *bundle) times(prefix string) (out []string) {
 		if strings.HasPrefix(h.m.StartLine(), prefix) {
 			late := h.at % (100 * time.Millisecond)
 			if late > 20*time.Millisecond {
-				b.t.Errorf("%q was heard at %v, which is not within 20 ms after a multiple of 100 ms", prefix, h.at)
+				b.t.Errorf("%q arrived at %v, which is not within 20 ms after a multiple of 100 ms", prefix, h.at)
 			}
 			out = append(out, h.at.Truncate(100*time.Millisecond).String())
 		}
@@ -148,7 +149,7 @@ func (b *bundle) times(prefix string) (out []string) {
 func (b *bundle) wantTimes(prefix string, want ...string) {
 	b.t.Helper()
 	if got := b.times(prefix); !slices.Equal(got, want) {
-		b.t.Errorf("far heard %q at %v, want %v", prefix, got, want)
+		b.t.Errorf("far received %q at %v, want %v", prefix, got, want)
 	}
 }
 
@@ -157,7 +158,7 @@ func (b *bundle) wantEvents(want ...string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !slices.Equal(b.events, want) {
-		b.t.Errorf("the user heard\n %q, want\n %q", b.events, want)
+		b.t.Errorf("the user's events are\n %q, want\n %q", b.events, want)
 	}
 }
 
@@ -171,7 +172,7 @@ func (b *bundle) wantLive(n int) {
 	}
 }
 
-// last returns the latest message far heard whose start line begins with prefix.
+// last returns the latest message received by far whose start line begins with prefix.
 func (b *bundle) last(prefix string) *sip.Message {
 	b.t.Helper()
 	b.mu.Lock()
@@ -181,11 +182,11 @@ func (b *bundle) last(prefix string) *sip.Message {
 			return h.m
 		}
 	}
-	b.t.Fatalf("far heard no %q", prefix)
+	b.t.Fatalf("far received no %q", prefix)
 	return nil
 }
 
-// target is far, seen from near.
+// target returns the target of far, from near.
 func (b *bundle) target() transport.Target {
 	return transport.Target{From: b.node.Endpoint(), Addr: farAddr}
 }
@@ -200,7 +201,7 @@ func (b *bundle) say(text string) {
 	synctest.Wait()
 }
 
-// answer sends far's response to a request that it heard.
+// answer sends far's response to a request that it received.
 func (b *bundle) answer(req *sip.Message, status int, tag string) {
 	b.t.Helper()
 	res := sip.NewResponse(req, status, "", tag)
@@ -221,7 +222,7 @@ func newRequest(method sip.Method, lines ...sip.Header) *sip.Message {
 	return m
 }
 
-// farRequest is the text of a request from far.
+// farRequest returns the text of a request from far.
 func (b *bundle) farRequest(method, branch string) string {
 	return method + " sip:+442079460123@192.0.2.1 SIP/2.0\n" +
 		"Via: SIP/2.0/" + b.proto.String() + " 192.0.2.2:5060;branch=" + branch + "\n" +
@@ -234,7 +235,7 @@ func (b *bundle) farRequest(method, branch string) string {
 		"Content-Length: 0\n\n"
 }
 
-// respond has near's user answer the latest request.
+// respond makes near's user answer the latest request.
 func (b *bundle) respond(status int, reliably bool) error {
 	b.mu.Lock()
 	tx := b.tx

@@ -12,16 +12,19 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// ClientHandler is told what becomes of a request. See the package comment for how its methods are called.
+// ClientHandler receives the outcome of a request. The package comment says how its methods are called.
 type ClientHandler interface {
-	// Response gets every provisional response, also repeated ones (but a non-INVITE's final once), and for an INVITE every 2xx: those of several forks, and repeated
-	// ones too until the user has acknowledged that fork's with [Client.Ack]. A final other than 2xx comes once and is acknowledged by the layer.
+	// Response gets every provisional response, including repeated ones, and the final response: for a request other
+	// than INVITE once; for an INVITE every 2xx, those of several forks and repeated ones too, until the user has
+	// acknowledged that fork's with [Client.Ack]. A final response other than 2xx to an INVITE is passed once and
+	// acknowledged by the layer.
 	Response(tx *Client, res *sip.Message)
-	// Failed says that there will be no final response: [ErrTimeout], or a *[transport.ConnError]. It comes at most once, and never after a final response.
+	// Failed reports that there will be no final response: [ErrTimeout], or a *[transport.ConnError]. It is called at
+	// most once, and never after a final response.
 	Failed(tx *Client, err error)
 }
 
-// Options are the rarer wishes for a request.
+// Options holds the optional settings of a request.
 type Options struct {
 	// Urgent lets the request use the room above MaxTransactions.
 	Urgent bool
@@ -31,9 +34,9 @@ type clientState uint8
 
 const (
 	calling    clientState = iota // INVITE sent / Trying: no response yet
-	proceeding                    // a provisional response came
-	completed                     // a final came; repeated ones are absorbed
-	accepted                      // INVITE: a 2xx came; more may follow (RFC 6026 §7.2)
+	proceeding                    // a provisional response arrived
+	completed                     // a final response arrived; repeated ones are absorbed
+	accepted                      // INVITE: a 2xx arrived; more may follow (RFC 6026 §7.2)
 	terminated
 )
 
@@ -55,34 +58,35 @@ type Client struct {
 	cancel   cancelState
 	invite   bool
 	isCancel bool  // a CANCEL, made by the layer
-	retried  bool  // once sent again after its connection was lost
+	retried  bool  // sent again after its connection was lost
 	large    bool  // over TCP only because it is too large for UDP
-	stopped  bool  // Abandon
+	stopped  bool  // Abandon was called
 	status   int16 // of the latest response
 	h        ClientHandler
 	box      box
 	t        timer
 	flow     transport.Flow
-	again    time.Duration // when to retransmit; 0: not
-	until    time.Duration // when the state's time is over; 0: never
+	again    time.Duration // when to retransmit; 0: never
+	until    time.Duration // when the state ends; 0: never
 	acks     []sentAck
 }
 
-// work is what a transaction needs only while it has something to send. Most transactions held only absorb, for half a minute: they must be small.
+// work holds what a transaction needs only while it has something to send. Most transactions held only absorb
+// retransmissions, for half a minute: they must be small.
 type work struct {
 	req      *sip.Message
 	wire     []byte // what to retransmit: the request, later the ACK
 	target   transport.Target
 	small    *transport.Endpoint // the UDP endpoint to fall back to, if large
 	interval time.Duration
-	why      []sip.Header // of the CANCEL to be sent
+	why      []sip.Header // extra lines of the CANCEL to be sent
 }
 
 type cancelState uint8
 
 const (
 	noCancel   cancelState = iota
-	wantCancel             // as soon as a provisional response comes
+	wantCancel             // as soon as a provisional response arrives
 	cancelSent
 )
 
@@ -92,7 +96,7 @@ type sentAck struct {
 	wire []byte
 	from *transport.Endpoint
 	addr netip.AddrPort
-	full *transport.Target // nil for UDP, where endpoint and address say all
+	full *transport.Target // nil for UDP, where endpoint and address are enough
 }
 
 func (a *sentAck) target() transport.Target {
@@ -102,9 +106,10 @@ func (a *sentAck) target() transport.Target {
 	return transport.Target{From: a.from, Addr: a.addr}
 }
 
-// Send sends a request of any method but ACK and CANCEL, in a new client transaction. The layer puts the Via on top, and owns req from then on: neither
-// side may change it. h is not nil. An error means that nothing was sent, and h will not be called; otherwise h may be called before Send has returned.
-// No callback is ever made from inside Send or any other method.
+// Send sends a request of any method but ACK and CANCEL in a new client transaction. The layer adds the Via on top and
+// owns req from then on: the caller must not change it. h must not be nil. An error means that nothing was sent and
+// that h will not be called; otherwise h may be called before Send has returned. No callback is made from inside Send
+// or any other method.
 func (l *Layer) Send(req *sip.Message, t transport.Target, h ClientHandler) (*Client, error) {
 	return l.SendWith(req, t, h, Options{})
 }
@@ -113,7 +118,7 @@ func (l *Layer) Send(req *sip.Message, t transport.Target, h ClientHandler) (*Cl
 func (l *Layer) SendWith(req *sip.Message, t transport.Target, h ClientHandler, o Options) (*Client, error) {
 	switch {
 	case req.Method() == sip.ACK || req.Method() == sip.CANCEL || !req.IsRequest():
-		return nil, fmt.Errorf("send %s: not a request that has a transaction of its own", req.Method())
+		return nil, fmt.Errorf("send %s: not a request with a transaction of its own", req.Method())
 	case t.From == nil:
 		return nil, errors.New("send SIP request: the target names no endpoint")
 	case l.closed.Load():
@@ -127,7 +132,8 @@ func (l *Layer) SendWith(req *sip.Message, t transport.Target, h ClientHandler, 
 		l.m.Overload.Add(1)
 		return nil, ErrOverload
 	}
-	c := &Client{layer: l, h: h, branch: sip.NewBranch(), invite: req.Method() == sip.INVITE, work: &work{req: req, target: t}}
+	c := &Client{layer: l, h: h, branch: sip.NewBranch(), invite: req.Method() == sip.INVITE,
+		work: &work{req: req, target: t}}
 	c.t.owner = c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -137,13 +143,15 @@ func (l *Layer) SendWith(req *sip.Message, t transport.Target, h ClientHandler, 
 	return c, nil
 }
 
-// begin puts the transaction into the table and sends the request. c.mu is held.
+// begin adds the transaction to the table and sends the request. c.mu is held.
 func (c *Client) begin() error {
 	l := c.layer
 	c.req.Prepend(sip.KindVia, c.target.Via(c.branch))
 	c.wire = c.req.Bytes()
-	if large := c.target.From.Large(); len(c.wire) > transport.MaxDatagram && large != nil && !l.refusesLarge(c.target) {
-		// RFC 3261 §18.1.1: what may not fit the path's MTU goes over TCP, the Via with it; over UDP after all if TCP is not to be had.
+	if large := c.target.From.Large(); len(c.wire) > transport.MaxDatagram && large != nil &&
+		!l.refusesLarge(c.target) {
+		// RFC 3261 §18.1.1: a request that may exceed the path MTU goes over TCP, with a Via for TCP; if TCP is
+		// unavailable it goes over UDP after all.
 		c.large, c.small = true, c.target.From
 		c.encodeFor(large)
 	}
@@ -171,7 +179,7 @@ func (c *Client) begin() error {
 	return nil
 }
 
-// encodeFor makes the request leave from another endpoint: its Via changes. c.mu is held.
+// encodeFor changes the request's endpoint, and its Via accordingly. c.mu is held.
 func (c *Client) encodeFor(ep *transport.Endpoint) {
 	c.target.From = ep
 	if i := c.req.Find(sip.KindVia); i >= 0 {
@@ -180,7 +188,7 @@ func (c *Client) encodeFor(ep *transport.Endpoint) {
 	c.wire = c.req.Bytes()
 }
 
-// send hands the request to the transport. c.mu is held.
+// send passes the request to the transport. c.mu is held.
 func (c *Client) send() error {
 	f, err := c.layer.tp.Send(c.wire, c.target, c)
 	if err == nil {
@@ -206,21 +214,22 @@ func (c *Client) arm() {
 	c.schedule()
 }
 
-// largePatience is how long a request that is only over TCP for its size waits for the connection.
+// largePatience is how long a request that uses TCP only because of its size waits for the connection.
 const largePatience = time.Second
 
-// schedule puts the earlier of both times on the wheel. c.mu is held.
+// schedule sets the timer to the earlier of both times. c.mu is held.
 func (c *Client) schedule() { c.layer.wheel.plan(&c.t, c.until, c.again) }
 
-// Cancel cancels an INVITE (RFC 3261 §9.1), with the given lines, such as Reason, in the CANCEL. It is sent once a provisional response has come. The INVITE still
-// gets its final response, 487 as a rule, or a 2xx that crossed; without one, Failed comes 64×T1 after the CANCEL. It returns [ErrDone] when
-// there is a final response. A second call does nothing.
+// Cancel cancels an INVITE (RFC 3261 §9.1), with the given lines, such as Reason, in the CANCEL. The CANCEL is sent
+// once a provisional response has arrived. The INVITE still gets its final response, normally 487, or a 2xx that
+// crossed the CANCEL; without one, Failed is called 64×T1 after the CANCEL. Cancel returns [ErrDone] if there is a
+// final response. A second call does nothing.
 func (c *Client) Cancel(lines ...sip.Header) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case !c.invite:
-		return errors.New("only INVITE can be cancelled (RFC 3261 §9.1)")
+		return errors.New("only an INVITE can be cancelled (RFC 3261 §9.1)")
 	case c.state > proceeding:
 		return ErrDone
 	case c.cancel != noCancel:
@@ -234,8 +243,8 @@ func (c *Client) Cancel(lines ...sip.Header) error {
 	return nil
 }
 
-// Abandon stops the retransmission of an INVITE to a target that does not answer. Responses that come after all are still handed up, until
-// timer B ends the transaction with Failed. Where a provisional response has come it does nothing.
+// Abandon stops the retransmission of an INVITE to a target that does not answer. Late responses are still passed to
+// the handler, until timer B ends the transaction with Failed. After a provisional response Abandon does nothing.
 func (c *Client) Abandon() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -245,12 +254,12 @@ func (c *Client) Abandon() {
 	}
 }
 
-// sendCancel sends the CANCEL in a transaction of its own, of which nothing is handed up. c.mu is held.
+// sendCancel sends the CANCEL in a transaction of its own, without a handler. c.mu is held.
 func (c *Client) sendCancel() {
 	l := c.layer
 	c.cancel = cancelSent
 	req := sip.NewCancel(c.req)
-	req.Remove(sip.KindVia) // begin puts the same one on
+	req.Remove(sip.KindVia) // begin adds the same one
 	for _, h := range c.why {
 		req.Append(h)
 	}
@@ -261,19 +270,19 @@ func (c *Client) sendCancel() {
 		l.log.Warn("CANCEL not sent", "target", c.target.String(), "call_id", req.CallID(), "err", err)
 	}
 	k.mu.Unlock()
-	c.until = l.wheel.now() + 64*l.cfg.T1 // RFC 3261 §9.1: then consider it cancelled
+	c.until = l.wheel.now() + 64*l.cfg.T1 // RFC 3261 §9.1: then it counts as cancelled
 	c.schedule()
 }
 
-// sameWay is the target of what must travel like the request itself. c.mu is held.
+// sameWay returns the target for messages that must take the same path as the request. c.mu is held.
 func (c *Client) sameWay() transport.Target {
 	t := c.target
 	t.Prefer = c.flow
 	return t
 }
 
-// Ack sends the user's ACK for a 2xx to t, with a Via of its own, and remembers it: when the same fork's 2xx comes again, the ACK is sent again, and the
-// user hears nothing of it. The layer owns ack from then on.
+// Ack sends the user's ACK for a 2xx to t, with a Via of its own, and remembers it: when the same fork's 2xx is
+// repeated, the layer sends the ACK again without calling the user. The layer owns ack from then on.
 func (c *Client) Ack(ack *sip.Message, t transport.Target) error {
 	if t.From == nil {
 		return errors.New("send ACK: the target names no endpoint")
@@ -289,7 +298,7 @@ func (c *Client) Ack(ack *sip.Message, t transport.Target) error {
 		if i := c.ackOf(a.tag); i >= 0 {
 			c.acks[i] = a
 		} else if len(c.acks) < maxForks {
-			c.acks = append(c.acks[:len(c.acks):len(c.acks)], a) // one is the rule
+			c.acks = append(c.acks[:len(c.acks):len(c.acks)], a) // normally there is one
 		}
 	}
 	_, err := c.layer.tp.Send(a.wire, t, nil)
@@ -325,7 +334,7 @@ func (l *Layer) response(m *sip.Message, f transport.Flow) {
 	}
 	t.mu.Unlock()
 	if c == nil || m.Count(sip.KindVia) != 1 || strings.IndexByte(m.Get(sip.KindVia), ',') >= 0 {
-		// Nobody waits for it; or it has several Vias, so it was never for us (§8.1.3.3).
+		// It matches no transaction, or has several Vias, so it is not for us (§8.1.3.3).
 		l.m.StrayResponses.Add(1)
 		return
 	}
@@ -352,7 +361,7 @@ func (c *Client) receive(m *sip.Message, f transport.Flow, method sip.Method) {
 		return
 	case c.state == accepted:
 		if status < 200 || status > 299 {
-			// A final of another branch behind a 2xx: absorbed (RFC 6026 §7.2).
+			// A final response of another branch after a 2xx: absorbed (RFC 6026 §7.2).
 			c.mu.Unlock()
 			l.m.Absorbed.Add(1)
 			return
@@ -386,13 +395,13 @@ func (c *Client) receive(m *sip.Message, f transport.Flow, method sip.Method) {
 	c.post(event{kind: evResponse, msg: m})
 }
 
-// provisional: c.mu is held.
+// provisional handles a 1xx. c.mu is held.
 func (c *Client) provisional() {
 	first := c.state == calling
 	c.state = proceeding
 	switch {
 	case c.invite && first:
-		// §17.1.1.2: no retransmission and no time-out from now on; how long it may ring is the user's business.
+		// §17.1.1.2: no retransmission and no time-out from now on; the user limits how long it may ring.
 		c.again, c.until, c.wire = 0, 0, nil
 		c.schedule()
 		if c.cancel == wantCancel {
@@ -403,7 +412,7 @@ func (c *Client) provisional() {
 	}
 }
 
-// succeed: a 2xx to an INVITE. c.mu is held.
+// succeed handles a 2xx to an INVITE. c.mu is held.
 func (c *Client) succeed() {
 	l := c.layer
 	c.state = accepted
@@ -413,7 +422,7 @@ func (c *Client) succeed() {
 	c.schedule()
 }
 
-// acknowledge: a final of 300 to 699 to an INVITE. c.mu is held.
+// acknowledge handles a final response of 300 to 699 to an INVITE. c.mu is held.
 func (c *Client) acknowledge(res *sip.Message) {
 	l := c.layer
 	ack := sip.NewACK(c.req, res)
@@ -433,7 +442,7 @@ func (c *Client) acknowledge(res *sip.Message) {
 	c.schedule()
 }
 
-// finish: a final to anything but an INVITE. c.mu is held.
+// finish handles a final response to a request other than INVITE. c.mu is held.
 func (c *Client) finish() {
 	l := c.layer
 	reliable := c.target.Proto().Reliable()
@@ -448,10 +457,10 @@ func (c *Client) finish() {
 	c.schedule()
 }
 
-// release lets go of what is not needed after a final response. c.mu is held.
+// release drops what is not needed after a final response. c.mu is held.
 func (c *Client) release() { c.work = nil }
 
-// absorb: a final response came again.
+// absorb handles a repeated final response.
 func (c *Client) absorb(status int) {
 	l := c.layer
 	l.m.Absorbed.Add(1)
@@ -464,7 +473,7 @@ func (c *Client) absorb(status int) {
 	}
 }
 
-// expire is the wheel's call.
+// expire is called by the wheel.
 func (c *Client) expire() {
 	l := c.layer
 	if l.closed.Load() {
@@ -486,16 +495,16 @@ func (c *Client) expire() {
 			return
 		}
 	default:
-		c.schedule() // it was moved while it fired
+		c.schedule() // it was moved while it was firing
 	}
 	c.mu.Unlock()
 }
 
-// retransmit: timer A or E. It returns true if it gave c.mu up. c.mu is held.
+// retransmit handles timer A or E. It returns true if it released c.mu. c.mu is held on entry.
 func (c *Client) retransmit(now time.Duration) bool {
 	l := c.layer
 	if c.large {
-		// The TCP connection is not up yet.
+		// The TCP connection is not open yet.
 		if c.state != calling || c.flow.Established() {
 			c.again = 0
 			c.schedule()
@@ -511,7 +520,7 @@ func (c *Client) retransmit(now time.Duration) bool {
 	}
 	l.m.Retransmissions.Add(1)
 	if err := c.send(); err != nil {
-		// The network may come back before timer B or F.
+		// The network may be available again before timer B or F.
 		l.m.SendFailed.Add(1)
 	}
 	if c.invite {
@@ -534,7 +543,8 @@ func (c *Client) SendFailed(err error) {
 	}
 	c.mu.Lock()
 	if c.state != calling {
-		// There was an answer, so the request arrived; the final one may come by another connection (RFC 3261 §18.2.2).
+		// There was a response, so the request arrived; the final response may use another connection (RFC 3261
+		// §18.2.2).
 		c.mu.Unlock()
 		return
 	}
@@ -548,8 +558,8 @@ func (c *Client) SendFailed(err error) {
 		}
 		c.arm()
 	case established && !c.retried:
-		// A connection that was up died under the request, perhaps before it arrived. Send it again by a new one: the branch is the same, so the far side
-		// takes it for a retransmission if it knows it.
+		// An open connection was lost, perhaps before the request arrived. Send the request again over a new one: the
+		// branch is the same, so the far side treats it as a retransmission if it has it.
 		c.retried = true
 		c.target.Prefer = transport.Flow{}
 		l.m.Resent.Add(1)
@@ -564,10 +574,10 @@ func (c *Client) SendFailed(err error) {
 	c.mu.Unlock()
 }
 
-// Unreachable implements transport.Handler: an ICMP error fails the request that the datagram quoted in it belongs
-// to, while it has no response (RFC 3261 §18.4). Nobody who has not seen the request knows its branch.
+// Unreachable implements transport.Handler: an ICMP error fails the request quoted in it, as long as that has no
+// response (RFC 3261 §18.4). The branch, which cannot be guessed, protects against forged errors.
 func (l *Layer) Unreachable(sent string, to netip.AddrPort, err error) {
-	m, _ := sip.Parse(sent, nil) // cut short as a rule
+	m, _ := sip.Parse(sent, nil) // normally truncated
 	v, verr := m.TopVia()
 	if l.closed.Load() || verr != nil || !m.IsRequest() || m.Method() == sip.CANCEL {
 		return
@@ -588,7 +598,8 @@ func (l *Layer) Unreachable(sent string, to netip.AddrPort, err error) {
 	c.fail(&transport.ConnError{Proto: transport.UDP, Remote: to, Err: err})
 }
 
-// fallBack sends a large request over UDP after all, and remembers for a while that the far side takes no TCP. c.mu is held.
+// fallBack sends a large request over UDP after all, and remembers for a while that the far side accepts no TCP. c.mu
+// is held.
 func (c *Client) fallBack() error {
 	l := c.layer
 	l.m.LargeFallbacks.Add(1)
@@ -599,13 +610,13 @@ func (c *Client) fallBack() error {
 	return c.send()
 }
 
-// fail ends the transaction and tells the user. c.mu is held, and given up.
+// fail ends the transaction and tells the user. c.mu is held on entry and released on return.
 func (c *Client) fail(err error) {
 	c.end()
 	c.post(event{kind: evFailed, err: err})
 }
 
-// end takes the transaction out of the tables. c.mu is held.
+// end removes the transaction from the tables. c.mu is held.
 func (c *Client) end() {
 	l := c.layer
 	if c.state == terminated {
@@ -630,7 +641,7 @@ func (c *Client) end() {
 	l.live.Add(-1)
 }
 
-// noLargeFor is how long a far side that took no TCP connection gets large requests over UDP at once.
+// noLargeFor is how long large requests to a far side that accepted no TCP connection go over UDP at once.
 const noLargeFor = 5 * time.Minute
 
 func (l *Layer) refusesLarge(t transport.Target) bool {
@@ -644,7 +655,7 @@ func (l *Layer) noteNoLarge(t transport.Target) {
 	l.largeMu.Lock()
 	defer l.largeMu.Unlock()
 	if len(l.noLarge) >= 1000 {
-		clear(l.noLarge) // far more than there are peers
+		clear(l.noLarge) // far more than the number of peers
 	}
 	l.noLarge[t.Addr.String()] = time.Now()
 }

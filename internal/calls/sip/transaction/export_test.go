@@ -8,7 +8,7 @@ import (
 // Branch returns the branch of the request's Via.
 func (c *Client) Branch() string { return c.branch }
 
-// Flow returns the flow of the latest response, before that the one the request was sent by.
+// Flow returns the flow of the latest response, or that of the request before there is one.
 func (c *Client) Flow() transport.Flow {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,12 +11,13 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// sink is a transport that sends nothing but checks that what is to be sent can be read.
+// sink is a transport that sends nothing but checks that each message can be parsed.
 type sink struct{ t *testing.T }
 
 func (s sink) check(b []byte) {
-	if m, p := sip.Parse(string(b), &sip.Limits{Head: -1, Body: -1, Lines: -1, RequestURI: -1, ContactURI: -1, UserInfo: -1, FromDomain: -1, HeaderName: -1, BodyName: -1, OptionList: -1, OptionTag: -1}); p != nil {
-		s.t.Errorf("sent what cannot be read: %v\n%s", p, m)
+	if m, p := sip.Parse(string(b), &sip.Limits{Head: -1, Body: -1, Lines: -1, RequestURI: -1, ContactURI: -1,
+		UserInfo: -1, FromDomain: -1, HeaderName: -1, BodyName: -1, OptionList: -1, OptionTag: -1}); p != nil {
+		s.t.Errorf("sent a message that cannot be parsed: %v\n%s", p, m)
 	}
 }
 
@@ -42,7 +43,8 @@ func (e eager) Request(tx *transaction.Server, req *sip.Message) {
 	} else if strings.Contains(req.CallID(), "ring") {
 		return
 	}
-	if err := tx.RespondReliably(sip.NewResponse(req, status, "", tx.Tag())); err != nil && !errors.Is(err, transaction.ErrDone) {
+	if err := tx.RespondReliably(sip.NewResponse(req, status, "", tx.Tag())); err != nil &&
+		!errors.Is(err, transaction.ErrDone) {
 		e.t.Errorf("respond: %v", err)
 	}
 }
@@ -59,10 +61,12 @@ func (e eagerHandler) Cancel(tx *transaction.Server, _ *sip.Message) {
 }
 func (e eagerHandler) Failed(*transaction.Server, error) {}
 
-// FuzzReceive feeds the layer sequences of datagrams, split at NUL bytes: nothing may panic, and whatever it sends must be readable.
+// FuzzReceive passes sequences of datagrams, split at NUL bytes, to the layer: nothing may panic, and every message
+// that it sends must be valid.
 func FuzzReceive(f *testing.F) {
 	for _, seq := range [][]string{
-		{"INVITE", "INVITE", "ACK"}, {"INVITE", "CANCEL", "ACK"}, {"OPTIONS", "OPTIONS"}, {"CANCEL"}, {"ACK"}, {"BYE", "INVITE"},
+		{"INVITE", "INVITE", "ACK"}, {"INVITE", "CANCEL", "ACK"}, {"OPTIONS", "OPTIONS"}, {"CANCEL"}, {"ACK"},
+		{"BYE", "INVITE"},
 	} {
 		for _, id := range []string{"call", "busy", "ring"} {
 			var text []string
@@ -72,7 +76,8 @@ func FuzzReceive(f *testing.F) {
 			f.Add(strings.ReplaceAll(strings.Join(text, "\x00"), "\n", "\r\n"))
 		}
 	}
-	f.Add("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=a\r\nTo: <sip:c@d>;tag=b\r\nCall-ID: x\r\nCSeq: 7 INVITE\r\n\r\n")
+	f.Add("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=a\r\n" +
+		"To: <sip:c@d>;tag=b\r\nCall-ID: x\r\nCSeq: 7 INVITE\r\n\r\n")
 	ep := transport.Detached(transport.EndpointConfig{Proto: udp, Bind: nearAddr})
 	f.Fuzz(func(t *testing.T, text string) {
 		l, err := transaction.New(transaction.Config{}, sink{t}, eager{t}, nil, nil)
@@ -80,7 +85,8 @@ func FuzzReceive(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		c, err := l.Send(newRequest(sip.INVITE), transport.Target{From: ep, Addr: netip.MustParseAddrPort("192.0.2.2:5060")}, client{&bundle{t: t}})
+		c, err := l.Send(newRequest(sip.INVITE),
+			transport.Target{From: ep, Addr: netip.MustParseAddrPort("192.0.2.2:5060")}, client{&bundle{t: t}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit/dialog"
 )
 
-// rig is our transport and transaction layer on real sockets, beside an agent on an independent SIP stack (sipgo).
+// rig is our transport and transaction layer on real sockets, with an agent on an independent SIP stack (sipgo).
 type rig struct {
 	t        *testing.T
 	proto    transport.Proto
@@ -70,7 +70,9 @@ func newRig(t *testing.T, proto transport.Proto) *rig {
 	if err := r.stack.Start(r.layer); err != nil {
 		t.Fatal(err)
 	}
-	agent := ua.Config{Name: "agent", Invite: func(ctx context.Context, in *ua.Incoming) { _, _ = in.Play(ctx, r.script.For("")) }}
+	agent := ua.Config{Name: "agent", Invite: func(ctx context.Context, in *ua.Incoming) {
+		_, _ = in.Play(ctx, r.script.For(""))
+	}}
 	switch proto {
 	case transport.UDP:
 		agent.UDP = "127.0.0.1:0"
@@ -79,7 +81,8 @@ func newRig(t *testing.T, proto transport.Proto) *rig {
 	case transport.TLS:
 		agent.TLS = "127.0.0.1:0"
 		agent.ServerTLS = authority.Server(theirs)
-		agent.ClientTLS = &tls.Config{RootCAs: authority.Pool(), Certificates: []tls.Certificate{theirs}, MinVersion: tls.VersionTLS12}
+		agent.ClientTLS = &tls.Config{RootCAs: authority.Pool(), Certificates: []tls.Certificate{theirs},
+			MinVersion: tls.VersionTLS12}
 	}
 	if r.agent, err = ua.New(agent); err != nil {
 		t.Fatal(err)
@@ -113,7 +116,7 @@ func (r *rig) next() *inbound {
 	case in := <-r.requests:
 		return in
 	case <-time.After(time.Minute):
-		r.t.Fatal("no request came")
+		r.t.Fatal("no request arrived")
 		return nil
 	}
 }
@@ -130,7 +133,7 @@ func (r *rig) request(method sip.Method, callID string) *sip.Message {
 	return m
 }
 
-// collector is a ClientHandler for a goroutine that waits.
+// collector is a ClientHandler for a waiting goroutine.
 type collector struct {
 	t   *testing.T
 	got chan *sip.Message
@@ -170,7 +173,7 @@ func eachProto(t *testing.T, f func(t *testing.T, r *rig)) {
 	}
 }
 
-// We call an independent stack: answer, hang up, refusal, cancellation, over each transport.
+// We call an independent stack: answer, hang-up, refusal, cancellation, over each transport.
 func TestWeCallSipgo(t *testing.T) {
 	eachProto(t, func(t *testing.T, r *rig) {
 		r.script.Default(ua.Behaviour{Forks: 3})
@@ -193,7 +196,9 @@ func TestWeCallSipgo(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if _, err := r.agent.Log().Wait(ctx, func(m *ua.Message) bool { return !m.Sent && m.IsRequest() && m.Method() == "ACK" }); err != nil {
+		if _, err := r.agent.Log().Wait(ctx, func(m *ua.Message) bool {
+			return !m.Sent && m.IsRequest() && m.Method() == "ACK"
+		}); err != nil {
 			t.Fatalf("the agent got no ACK: %v", err)
 		}
 		c = newCollector(t)
@@ -212,7 +217,9 @@ func TestWeCallSipgo(t *testing.T) {
 		if got := c.until(200).Status(); got != 486 {
 			t.Errorf("refused call ended with %d", got)
 		}
-		if _, err := r.agent.Log().Wait(ctx, func(m *ua.Message) bool { return !m.Sent && m.Method() == "ACK" && m.CallID() == "refused" }); err != nil {
+		if _, err := r.agent.Log().Wait(ctx, func(m *ua.Message) bool {
+			return !m.Sent && m.Method() == "ACK" && m.CallID() == "refused"
+		}); err != nil {
 			t.Errorf("the 486 was not acknowledged: %v", err)
 		}
 
@@ -249,15 +256,17 @@ func (s serverSide) Failed(_ *transaction.Server, err error) {
 	s.t.Errorf("server transaction failed: %v", err)
 }
 
-// An independent stack calls us: answer, hang up by either side, cancellation, over each transport.
+// An independent stack calls us: answer, hang-up by either side, cancellation, over each transport.
 func TestSipgoCallsUs(t *testing.T) {
 	eachProto(t, func(t *testing.T, r *rig) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		dest := r.ep.Local().String()
 		call := func() (*ua.Call, *inbound) {
-			c, err := r.agent.Call(ctx, ua.Request{Transport: r.proto.Param(), Destination: dest, URI: "sip:+15550100@" + dest + ";transport=" + r.proto.Param(),
-				From: "<sip:+15550199@agent.example.net>", To: "<sip:+15550100@gw.example.net>", Body: ua.SDP("agent", 1)})
+			c, err := r.agent.Call(ctx, ua.Request{Transport: r.proto.Param(), Destination: dest,
+				URI:  "sip:+15550100@" + dest + ";transport=" + r.proto.Param(),
+				From: "<sip:+15550199@agent.example.net>", To: "<sip:+15550100@gw.example.net>",
+				Body: ua.SDP("agent", 1)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -301,7 +310,7 @@ func TestSipgoCallsUs(t *testing.T) {
 			t.Errorf("the agent's BYE: %v", err)
 		}
 
-		// Field pain 5: we hang up by the connection the far side made.
+		// field-pains 5: we hang up over the connection that the far side made.
 		c, in = call()
 		answer(in)
 		if _, err := c.Wait(ctx); err != nil {
@@ -331,7 +340,7 @@ func TestSipgoCallsUs(t *testing.T) {
 		}
 		go func() { _, _ = c.Cancel(ctx) }()
 		if x := r.next(); x.tx != in.tx || x.req != nil {
-			t.Fatal("the CANCEL was not told")
+			t.Fatal("the CANCEL was not passed to the user")
 		}
 		if err := in.tx.Respond(sip.NewResponse(in.req, 487, "", in.tx.Tag())); err != nil {
 			t.Fatal(err)
@@ -339,8 +348,10 @@ func TestSipgoCallsUs(t *testing.T) {
 		if m, err := c.Wait(ctx); err != nil || m.Status() != 487 {
 			t.Errorf("the cancelled call: %v, %v", m, err)
 		}
-		for _, m := range r.agent.Log().Messages(func(m *ua.Message) bool { return strings.HasPrefix(m.StartLine(), "SIP/2.0 400") }) {
-			t.Errorf("a 400 went over the wire:\n%v", m)
+		for _, m := range r.agent.Log().Messages(func(m *ua.Message) bool {
+			return strings.HasPrefix(m.StartLine(), "SIP/2.0 400")
+		}) {
+			t.Errorf("a 400 was sent:\n%v", m)
 		}
 	})
 }

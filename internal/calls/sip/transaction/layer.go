@@ -17,7 +17,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// Transport is what the layer needs below it; *[transport.Stack] is one. See there for what the methods promise.
+// Transport is the transport below the layer; *[transport.Stack] implements it and documents the methods.
 type Transport interface {
 	Send(b []byte, t transport.Target, w transport.Waiter) (transport.Flow, error)
 	Forget(f transport.Flow, w transport.Waiter)
@@ -26,51 +26,55 @@ type Transport interface {
 
 var _ Transport = (*transport.Stack)(nil)
 
-// User is the transaction user: what lies above the layer. See the package comment for how its methods are called.
+// User is the transaction user above the layer. The package comment says how its methods are called.
 type User interface {
-	// Request gets a new request, of any method but ACK and CANCEL. It, or something later, must answer with tx.Respond or end it with tx.Drop; it should call tx.Handle first.
+	// Request gets a new request, of any method but ACK and CANCEL. It should call tx.Handle first. The request must be
+	// answered with tx.Respond or ended with tx.Drop, in Request or later.
 	Request(tx *Server, req *sip.Message)
-	// Ack gets an ACK that belongs to no transaction here: that of a 2xx not sent with RespondReliably, or a stray. There is nothing to answer.
+	// Ack gets an ACK that matches no transaction: the ACK of a 2xx not sent with RespondReliably, or a stray. ACK has
+	// no response.
 	Ack(ack *sip.Message, f transport.Flow)
 }
 
-// Errors that the layer returns or hands to Failed.
+// Errors that the layer returns or passes to Failed.
 var (
-	// ErrTimeout: no final response came in time (timers B and F, RFC 3261 §17.1). Treat it as a 408.
+	// ErrTimeout means that no final response arrived in time (timers B and F, RFC 3261 §17.1). Treat it as a 408.
 	ErrTimeout = errors.New("no response in time")
-	// ErrNoAck: the final response was never acknowledged (timer H, or §13.3.1.4 for a 2xx).
+	// ErrNoAck means that the final response was never acknowledged (timer H, or §13.3.1.4 for a 2xx).
 	ErrNoAck = errors.New("no ACK in time")
-	// ErrOverload: the layer holds as many transactions as it may.
+	// ErrOverload means that the layer holds the maximum number of transactions.
 	ErrOverload = errors.New("too many SIP transactions")
-	// ErrClosed: the layer is closed.
+	// ErrClosed means that the layer is closed.
 	ErrClosed = errors.New("SIP transaction layer is closed")
-	// ErrDone: the transaction has had its final response, or is over.
-	ErrDone = errors.New("SIP transaction has its final response")
+	// ErrDone means that the transaction has had its final response or has ended.
+	ErrDone = errors.New("SIP transaction already has its final response")
 )
 
-// Config sets the layer's timers and bounds. The zero value has RFC 3261's values.
+// Config sets the layer's timers and bounds. The zero value means the values of RFC 3261.
 type Config struct {
-	// T1 is the estimate of the round-trip time, 0 means 500 ms; T2 the longest interval between retransmissions, 0 means 4 s; T4 how
-	// long a message may stay in the network, 0 means 5 s (RFC 3261 §17.1.1.1, table 4). Time-outs are 64×T1.
+	// T1 is the estimated round-trip time, 0 means 500 ms; T2 the longest interval between retransmissions, 0 means 4
+	// s; T4 how long a message may stay in the network, 0 means 5 s (RFC 3261 §17.1.1.1, table 4). Time-outs are 64×T1.
 	T1, T2, T4 time.Duration
-	// Trying is how long an INVITE may wait for the user's first response before the layer sends 100; 0 means 200 ms (§17.2.1).
+	// Trying is how long an INVITE may wait for the user's first response before the layer sends 100; 0 means 200 ms
+	// (§17.2.1).
 	Trying time.Duration
-	// MaxTransactions bounds the transactions held, those that only absorb retransmissions included. Above it new requests get 503 with
-	// Retry-After, and Send returns ErrOverload; requests inside dialogs, so that calls can end, and urgent ones get
-	// an eighth more. 0 means 500,000.
+	// MaxTransactions bounds the transactions held, including those that only absorb retransmissions. Above it new
+	// requests get 503 with Retry-After, and Send returns ErrOverload. For requests inside dialogs, so that calls can
+	// end, and for urgent ones the bound is one eighth higher. 0 means 500,000.
 	MaxTransactions int
-	// RetryAfter is the Retry-After of a 503, in full seconds; 0 means 5 s.
+	// RetryAfter is the Retry-After of a 503, in whole seconds; 0 means 5 s.
 	RetryAfter time.Duration
-	// Urgent reports whether a new request may use the room above MaxTransactions as well, as one inside a dialog
-	// may. It is asked only of requests that would be refused, from many goroutines at once. Nil: no request may.
+	// Urgent reports whether a new request may use the room above MaxTransactions, as one inside a dialog may. It is
+	// called only for requests that would be refused, and must be safe for concurrent use. Nil: no request may.
 	Urgent func(req *sip.Message, f transport.Flow) bool
-	// Validator checks each message; nil: a zero sip.Validator.
+	// Validator checks each message; nil means a zero sip.Validator.
 	Validator *sip.Validator
-	// Agent is the host or pseudonym in the Warning of answers made here; empty means "tandem".
+	// Agent is the host or pseudonym in the Warning of responses made here; empty means "tandem".
 	Agent string
-	// NewTag makes To tags for answers made here and for [Server.Tag]; nil means sip.NewTag.
+	// NewTag makes To tags for responses made here and for [Server.Tag]; nil means sip.NewTag.
 	NewTag func() string
-	// AllowMerged hands requests that came a second time by another path to the user, instead of answering 482 (§8.2.2.2).
+	// AllowMerged passes requests that arrive a second time by another path to the user instead of answering 482
+	// (§8.2.2.2).
 	AllowMerged bool
 }
 
@@ -102,7 +106,8 @@ func set[T int | time.Duration](v *T, def T) {
 // shards is the number of independently locked parts of each table. A power of two.
 const shards = 32
 
-// Layer is the transaction layer. Make it with [New]. Its methods are safe for concurrent use. It is the transport's handler.
+// Layer is the transaction layer. Use [New] to make one. Its methods are safe for concurrent use. It is the handler of
+// the transport.
 type Layer struct {
 	cfg   Config
 	tp    Transport
@@ -114,7 +119,7 @@ type Layer struct {
 	seed1, seed2 maphash.Seed
 	retryAfter   atomic.Int64 // nanoseconds; Config.RetryAfter at first
 	live         atomic.Int64 // transactions in the tables
-	pending      atomic.Int64 // of them, those without a final response
+	pending      atomic.Int64 // of these, those without a final response
 	closed       atomic.Bool
 
 	tables [shards]table
@@ -128,18 +133,20 @@ type table struct {
 	mu      sync.Mutex // guards the maps
 	servers map[key]*Server
 	merged  map[uint64]*Server // by From tag, Call-ID and CSeq: RFC 3261 §8.2.2.2
-	acks    map[uint64]*Server // 2xx answers that wait for their ACK, by dialog and CSeq number
+	acks    map[uint64]*Server // 2xx responses that wait for their ACK, by dialog and CSeq number
 	clients map[string]*Client
 	cancels map[string]*Client // CANCEL shares its INVITE's branch
 }
 
-// key is a keyed hash of what identifies a transaction: 128 bits, with keys nobody outside knows, so it needs no comparing of the text. The lesser tables, of
-// merged requests and ACKs, have 64: among 100,000 entries one request in 10^14 meets a wrong one.
+// key is a keyed hash of what identifies a transaction: 128 bits with secret keys, so that the text need not be
+// compared. The smaller tables, of merged requests and ACKs, use 64 bits: among 100,000 entries one request in 10^14
+// matches a wrong one.
 type key struct{ a, b uint64 }
 
 var _ transport.Handler = (*Layer)(nil)
 
-// New makes a layer on tp. Hand it to the transport's Start. Its metrics go to reg unless that is nil; a nil log discards.
+// New returns a layer on tp. Pass it to the transport's Start. Its metrics are registered with reg unless that is nil;
+// a nil log discards.
 func New(cfg Config, tp Transport, user User, log *slog.Logger, reg prometheus.Registerer) (*Layer, error) {
 	if tp == nil || user == nil {
 		return nil, errors.New("transaction layer needs a transport and a user")
@@ -147,7 +154,8 @@ func New(cfg Config, tp Transport, user User, log *slog.Logger, reg prometheus.R
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	l := &Layer{cfg: cfg.withDefaults(), tp: tp, user: user, log: log, seed1: maphash.MakeSeed(), seed2: maphash.MakeSeed(), noLarge: map[string]time.Time{}}
+	l := &Layer{cfg: cfg.withDefaults(), tp: tp, user: user, log: log, seed1: maphash.MakeSeed(),
+		seed2: maphash.MakeSeed(), noLarge: map[string]time.Time{}}
 	l.retryAfter.Store(int64(l.cfg.RetryAfter))
 	l.m = &Metrics{layer: l}
 	if reg != nil {
@@ -170,13 +178,13 @@ func (l *Layer) SetRetryAfter(d time.Duration) { l.retryAfter.Store(int64(d)) }
 // Metrics returns the layer's counters.
 func (l *Layer) Metrics() *Metrics { return l.m }
 
-// Live returns the number of transactions held, Pending the number of those without a final response.
+// Live returns the number of transactions held.
 func (l *Layer) Live() int { return int(l.live.Load()) }
 
-// Pending: see Live.
+// Pending returns the number of transactions held that have no final response yet.
 func (l *Layer) Pending() int { return int(l.pending.Load()) }
 
-// Idle waits until every transaction has its final response, or ctx ends.
+// Idle waits until every transaction has its final response or ctx ends.
 func (l *Layer) Idle(ctx context.Context) error {
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
@@ -184,13 +192,13 @@ func (l *Layer) Idle(ctx context.Context) error {
 		select {
 		case <-t.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%d SIP transactions are unfinished: %w", l.Pending(), ctx.Err())
+			return fmt.Errorf("%d SIP transactions have no final response: %w", l.Pending(), ctx.Err())
 		}
 	}
 	return nil
 }
 
-// Close stops all timers and waits for the callbacks they run. Nothing is sent, and no handler called, from then on.
+// Close stops all timers and waits for the callbacks they run. After that nothing is sent and no handler is called.
 func (l *Layer) Close() {
 	l.closed.Store(true)
 	l.wheel.close()
@@ -236,7 +244,7 @@ func (l *Layer) Receive(m *sip.Message, p *sip.Problem, f transport.Flow) {
 	}
 }
 
-// refuse answers a message that breaks the rules, where it may be answered.
+// refuse answers an invalid message if a response is allowed.
 func (l *Layer) refuse(m *sip.Message, p *sip.Problem, f transport.Flow) {
 	var answer *sip.Message
 	if m != nil {
@@ -244,11 +252,13 @@ func (l *Layer) refuse(m *sip.Message, p *sip.Problem, f transport.Flow) {
 	}
 	if answer == nil {
 		l.m.Discarded.Add(1)
-		l.log.Warn("SIP message discarded", "flow", f.String(), "call_id", callID(m), "field", p.Field, "problem", p.Text, "clause", p.Clause)
+		l.log.Warn("SIP message discarded", "flow", f.String(), "call_id", callID(m), "field", p.Field, "problem",
+			p.Text, "clause", p.Clause)
 		return
 	}
 	l.m.Invalid.Add(1)
-	l.log.Warn("SIP request refused", "flow", f.String(), "call_id", m.CallID(), "status", p.Status, "field", p.Field, "problem", p.Text, "clause", p.Clause)
+	l.log.Warn("SIP request refused", "flow", f.String(), "call_id", m.CallID(), "status", p.Status, "field", p.Field,
+		"problem", p.Text, "clause", p.Clause)
 	l.Reply(answer, f)
 }
 
@@ -260,7 +270,8 @@ func callID(m *sip.Message) string {
 	return m.CallID()
 }
 
-// Reply sends a response without a transaction (RFC 3261 §8.2.7): the same request, coming again, must get the same answer.
+// Reply sends a response without a transaction (RFC 3261 §8.2.7). If the request is repeated it must get the same
+// response.
 func (l *Layer) Reply(res *sip.Message, f transport.Flow) {
 	buf := buffers.Get().(*[]byte)
 	*buf = res.AppendTo((*buf)[:0])
@@ -273,7 +284,7 @@ func (l *Layer) Reply(res *sip.Message, f transport.Flow) {
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
 
-// overloaded answers 503 if the request is one too many.
+// overloaded reports whether the request exceeds the bound, and answers it with 503 if it does.
 func (l *Layer) overloaded(m *sip.Message, f transport.Flow, inDialog bool) bool {
 	live, most := l.live.Load(), int64(l.cfg.MaxTransactions)
 	if live < most || live < withSpare(most) && (inDialog || l.cfg.Urgent != nil && l.cfg.Urgent(m, f)) {
@@ -287,5 +298,5 @@ func (l *Layer) overloaded(m *sip.Message, f transport.Flow, inDialog bool) bool
 	return true
 }
 
-// withSpare is the bound for what must not be refused while there is any room at all: an eighth more.
+// withSpare returns the bound for requests inside dialogs and urgent ones: one eighth higher.
 func withSpare(bound int64) int64 { return bound + bound/8 }

@@ -14,8 +14,9 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit/memnet"
 )
 
-// TestLossyNetwork has two layers make calls over a network that loses, doubles and reorders, and checks what must hold however bad
-// it is: each request is handed over once, each call ends the same way at both ends, each 2xx is acknowledged once, nothing is left behind.
+// TestLossyNetwork makes calls between two layers over a network that loses, duplicates and reorders messages, and
+// checks what must hold however bad it is: each request is passed to the user once, each call ends the same way at both
+// ends, each 2xx is acknowledged once, and no transaction is left.
 func TestLossyNetwork(t *testing.T) {
 	for seed := range uint64(25) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
@@ -56,7 +57,7 @@ func lossy(t *testing.T, seed uint64) {
 		}
 		time.Sleep(time.Duration(rnd.IntN(40)) * time.Millisecond)
 	}
-	time.Sleep(3 * time.Minute) // longer than a call, with every timer of RFC 3261 behind it
+	time.Sleep(3 * time.Minute) // longer than a call with every timer of RFC 3261
 	synctest.Wait()
 	callee.mu.Lock()
 	defer callee.mu.Unlock()
@@ -64,15 +65,16 @@ func lossy(t *testing.T, seed uint64) {
 		c.mu.Lock()
 		k := callee.calls[c.id]
 		if k == nil {
-			// With a quarter lost both ways, an INVITE's seven attempts all lost are possible, once in ten thousand.
+			// With a quarter lost, all seven attempts of an INVITE may be lost, once in ten thousand.
 			if c.failed == nil {
-				t.Errorf("%s: the callee never heard of a call that ended with %d", c.id, c.final)
+				t.Errorf("%s: the callee never received a call that ended with %d", c.id, c.final)
 			}
 			c.mu.Unlock()
 			continue
 		}
 		if k.invites != 1 || k.byes > 1 || k.cancels > 1 || k.acks > 1 {
-			t.Errorf("%s: callee was told %d INVITE, %d BYE, %d CANCEL, %d ACK: want each once at most", c.id, k.invites, k.byes, k.cancels, k.acks)
+			t.Errorf("%s: callee was passed %d INVITE, %d BYE, %d CANCEL, %d ACK: want each at most once", c.id,
+				k.invites, k.byes, k.cancels, k.acks)
 		}
 		if c.failed == nil && k.failed == nil {
 			if c.final != k.final {
@@ -82,11 +84,11 @@ func lossy(t *testing.T, seed uint64) {
 				t.Errorf("%s: 2xx was acknowledged %d times", c.id, k.acks)
 			}
 			if k.final == 200 && c.byeFinal == 200 && k.byes != 1 {
-				t.Errorf("%s: BYE was answered and handed over %d times", c.id, k.byes)
+				t.Errorf("%s: BYE was answered but passed to the user %d times", c.id, k.byes)
 			}
 		}
 		if c.finals > 1 && c.final != 200 {
-			t.Errorf("%s: %d finals were handed up, want 1", c.id, c.finals)
+			t.Errorf("%s: %d final responses were passed to the user, want 1", c.id, c.finals)
 		}
 		c.mu.Unlock()
 	}
@@ -141,7 +143,7 @@ func (c *callerCall) Response(tx *transaction.Client, res *sip.Message) {
 	case res.Status() >= 200:
 		c.finals++
 		if c.final != 0 && c.final != res.Status() {
-			c.t.Errorf("%s: a second final %d came behind %d", c.id, res.Status(), c.final)
+			c.t.Errorf("%s: a second final response %d arrived after %d", c.id, res.Status(), c.final)
 		}
 		first := c.final == 0
 		c.final = res.Status()
@@ -167,11 +169,11 @@ func (c *callerCall) Failed(_ *transaction.Client, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.failed = err; c.final != 0 && c.byeFinal != 0 {
-		c.t.Errorf("%s: failed with %v behind its finals", c.id, err)
+		c.t.Errorf("%s: failed with %v after its final responses", c.id, err)
 	}
 }
 
-// callee2 is the caller's user: nobody calls it.
+// callee2 is the caller's user: it gets no calls.
 type callee2 struct{ t *testing.T }
 
 func (c *callee2) Request(tx *transaction.Server, req *sip.Message) {

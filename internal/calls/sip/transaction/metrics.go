@@ -8,33 +8,37 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics are the layer's counters, and a prometheus.Collector.
+// Metrics holds the layer's counters and is a prometheus.Collector.
 type Metrics struct {
 	layer *Layer
 
-	Clients         atomic.Uint64 // client transactions begun
-	Servers         atomic.Uint64 // server transactions begun
+	Clients         atomic.Uint64 // client transactions started
+	Servers         atomic.Uint64 // server transactions started
 	Retransmissions atomic.Uint64 // by us
-	Absorbed        atomic.Uint64 // messages that were repetitions by the far side
-	Timeouts        atomic.Uint64 // transactions that ended without final response or ACK
-	AutoTrying      atomic.Uint64 // 100s sent because the user took long
-	Invalid         atomic.Uint64 // requests answered because they break the rules
-	Discarded       atomic.Uint64 // messages that break the rules and cannot be answered
+	Absorbed        atomic.Uint64 // retransmissions by the far side
+	Timeouts        atomic.Uint64 // transactions that ended without a final response or ACK
+	AutoTrying      atomic.Uint64 // 100s sent because the user had not responded in time
+	Invalid         atomic.Uint64 // invalid requests that were answered
+	Discarded       atomic.Uint64 // invalid messages that cannot be answered
 	StrayResponses  atomic.Uint64
 	StrayCancels    atomic.Uint64 // answered 481
-	UnmatchedAcks   atomic.Uint64 // handed to the user outside a transaction
+	UnmatchedAcks   atomic.Uint64 // passed to the user outside a transaction
 	Merged          atomic.Uint64 // answered 482
 	Overload        atomic.Uint64 // refused with 503 or ErrOverload
 	SendFailed      atomic.Uint64
-	Resent          atomic.Uint64 // requests sent again because their connection died
-	LargeFallbacks  atomic.Uint64 // large requests that went over UDP after all
+	Resent          atomic.Uint64 // requests sent again because their connection was lost
+	LargeFallbacks  atomic.Uint64 // large requests sent over UDP because TCP was unavailable
 	Panics          atomic.Uint64 // in callbacks
 }
 
 var (
-	descTx     = prometheus.NewDesc("tandem_sip_transactions_total", "SIP transactions begun, by side.", []string{"side"}, nil)
-	descEvents = prometheus.NewDesc("tandem_sip_transaction_events_total", "What happened in the SIP transaction layer, by event.", []string{"event"}, nil)
-	descLive   = prometheus.NewDesc("tandem_sip_transactions", "SIP transactions held: pending have no final response yet, lingering absorb retransmissions.", []string{"state"}, nil)
+	descTx = prometheus.NewDesc("tandem_sip_transactions_total",
+		"SIP transactions started, by side.", []string{"side"}, nil)
+	descEvents = prometheus.NewDesc("tandem_sip_transaction_events_total",
+		"SIP transaction layer events, by event.", []string{"event"}, nil)
+	descLive = prometheus.NewDesc("tandem_sip_transactions",
+		"SIP transactions held: pending have no final response yet, lingering absorb retransmissions.",
+		[]string{"state"}, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -68,7 +72,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descLive, prometheus.GaugeValue, float64(live-pending), "lingering")
 }
 
-// recovered is deferred around callbacks: one call's fault must not take the others with it.
+// recovered is deferred around callbacks, so that a fault in one call does not end the others.
 func (l *Layer) recovered() {
 	if r := recover(); r != nil {
 		l.m.Panics.Add(1)

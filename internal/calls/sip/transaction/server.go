@@ -11,14 +11,16 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// ServerHandler is told what happens to a request after [User].Request. See the package comment for how its methods are called.
+// ServerHandler receives what happens to a request after [User].Request. The package comment says how its methods are
+// called.
 type ServerHandler interface {
-	// Cancel: the far side cancels the INVITE, and has its 200 for that. The user should answer the INVITE with 487. It comes at most once, and
-	// not after a final response.
+	// Cancel is called when the far side cancels the INVITE; the layer has answered the CANCEL with 200. The user
+	// should answer the INVITE with 487. It is called at most once, and not after a final response.
 	Cancel(tx *Server, cancel *sip.Message)
-	// Ack: the far side has our 2xx sent with [Server.RespondReliably]. It comes at most once.
+	// Ack is called when the far side acknowledges a 2xx sent with [Server.RespondReliably]. It is called at most once.
 	Ack(tx *Server, ack *sip.Message)
-	// Failed: our final response to an INVITE was never acknowledged ([ErrNoAck]), or a response could not be delivered (*[transport.ConnError]). It comes at most once.
+	// Failed is called when our final response to an INVITE was never acknowledged ([ErrNoAck]) or a response could not
+	// be delivered (*[transport.ConnError]). It is called at most once.
 	Failed(tx *Server, err error)
 }
 
@@ -27,8 +29,8 @@ type serverState uint8
 const (
 	waiting    serverState = iota // Trying, or Proceeding: no final response yet
 	sAccepted                     // INVITE: we sent a 2xx (RFC 6026 §7.1)
-	sCompleted                    // we sent another final
-	confirmed                     // INVITE: and have its ACK
+	sCompleted                    // we sent another final response
+	confirmed                     // INVITE: and received its ACK
 	sEnded
 )
 
@@ -53,8 +55,8 @@ type Server struct {
 	cancelled bool
 	status    int16
 	interval  time.Duration
-	again     time.Duration // when to repeat the response, or to send 100; 0: not
-	until     time.Duration // when the state's time is over; 0: never
+	again     time.Duration // when to repeat the response, or to send 100; 0: never
+	until     time.Duration // when the state ends; 0: never
 	h         ServerHandler
 	t         timer
 	box       box
@@ -65,18 +67,18 @@ type Server struct {
 	ackKey    uint64
 }
 
-// Flow returns where the request came from. It suits [transport.Target].Prefer.
+// Flow returns the flow of the request, for use as [transport.Target].Prefer.
 func (s *Server) Flow() transport.Flow { return s.flow }
 
-// Handle says who is told what comes later. Without a handler the layer answers a CANCEL's INVITE with 487 by itself.
+// Handle sets the handler for later events. Without one the layer answers a cancelled INVITE with 487 by itself.
 func (s *Server) Handle(h ServerHandler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.h = h
 }
 
-// Tag returns the To tag of this transaction's responses, making it when it is asked for first. A user that brings tags of its own
-// need not use it: the tag of the first response that carries one is taken over.
+// Tag returns the To tag of this transaction's responses; the first call makes it. A user with tags of its own need not
+// use it: the tag of the first response that carries one is adopted.
 func (s *Server) Tag() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,25 +92,28 @@ func (s *Server) tagLocked() string {
 	return s.tag
 }
 
-// Respond sends a response, provisional or final. After the final one it returns [ErrDone] and sends nothing. Another error means that the response could not
-// be sent now; a final one counts as sent all the same, and is repeated as the rules say.
+// Respond sends a response, provisional or final. After the final one it returns [ErrDone] and sends nothing. Any other
+// error means that the response could not be sent now; a final response counts as sent nevertheless, and is repeated
+// according to the rules.
 //
-// A 2xx to an INVITE is sent once: retransmitting it is the user's business then (RFC 6026 §7.1); [Server.RespondReliably] does it.
+// A 2xx to an INVITE is sent once: the user must retransmit it (RFC 6026 §7.1), or use [Server.RespondReliably].
 func (s *Server) Respond(res *sip.Message) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.respond(res, false)
 }
 
-// RespondReliably sends a 2xx to an INVITE and repeats it until its ACK comes, which goes to the handler's Ack; without one, Failed with
-// [ErrNoAck] comes after 64×T1 (RFC 3261 §13.3.1.4). Over TCP and TLS too: the ACK is from end to end. Other responses are sent as Respond does.
+// RespondReliably sends a 2xx to an INVITE and repeats it until its ACK arrives, which is passed to the handler's Ack;
+// without one, Failed is called with [ErrNoAck] after 64×T1 (RFC 3261 §13.3.1.4). It does so over TCP and TLS too,
+// because the ACK is end to end. Other responses are sent as by Respond.
 func (s *Server) RespondReliably(res *sip.Message) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.respond(res, s.invite && res.Status()/100 == 2)
 }
 
-// Drop ends a transaction that has no final response yet without one, for a far side that is to get nothing. The request, coming again, is a new one.
+// Drop ends a transaction without a final response, for a far side that is to get no answer. If the request is repeated
+// it is a new one.
 func (s *Server) Drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,7 +122,7 @@ func (s *Server) Drop() {
 	}
 }
 
-// Trying sends 100 at once, for users that know the answer will take a while.
+// Trying sends 100 at once, for users that know that the response will take a while.
 func (s *Server) Trying() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +135,7 @@ func (s *Server) Trying() error {
 	return s.respond(sip.NewResponse(s.req, 100, "", ""), false)
 }
 
-// respond: s.mu is held.
+// respond implements Respond and RespondReliably. s.mu is held.
 func (s *Server) respond(res *sip.Message, reliably bool) error {
 	l := s.layer
 	status := res.Status()
@@ -147,7 +152,7 @@ func (s *Server) respond(res *sip.Message, reliably bool) error {
 	}
 	s.status = int16(status)
 	if reliably {
-		s.awaitAck() // before it is sent: the ACK may be here before we are back
+		s.awaitAck() // before sending: the ACK may arrive before Reply returns
 	}
 	keep := status < 200 || reliably || !s.invite || status >= 300
 	var err error
@@ -175,7 +180,7 @@ func (s *Server) respond(res *sip.Message, reliably bool) error {
 	return err
 }
 
-// waiter is who is told when a final response cannot be delivered by a new connection.
+// waiter returns the Waiter to call if a final response cannot be delivered over a new connection.
 func (s *Server) waiter(status int) transport.Waiter {
 	if status < 200 || s.h == nil {
 		return nil
@@ -191,7 +196,7 @@ func (s *Server) final(status int, reliably bool) {
 	l.pending.Add(-1)
 	s.again = 0
 	if status >= 300 {
-		s.dropMerged() // a proxy that forks one after the other tries its next branch now
+		s.dropMerged() // a proxy that forks sequentially tries its next branch now
 	}
 	switch {
 	case s.invite && status < 300:
@@ -219,14 +224,14 @@ func (s *Server) final(status int, reliably bool) {
 	}
 	s.req = nil
 	if s.invite {
-		s.tag = strings.Clone(s.tag) // for the answer to a CANCEL; without the text it was cut from
+		s.tag = strings.Clone(s.tag) // for the response to a CANCEL; does not keep its message alive
 	} else {
 		s.tag = ""
 	}
 	s.schedule()
 }
 
-// awaitAck files the transaction under what an ACK for its 2xx will carry. s.mu is held.
+// awaitAck adds the transaction to the table of those that wait for the ACK of their 2xx. s.mu is held.
 func (s *Server) awaitAck() {
 	l := s.layer
 	cs, _ := s.req.CSeq() // checked on receipt
@@ -237,7 +242,7 @@ func (s *Server) awaitAck() {
 	t.mu.Unlock()
 }
 
-// acked: s.mu is held.
+// acked stops the repetition of a 2xx. s.mu is held.
 func (s *Server) acked() {
 	if s.state != sAccepted {
 		return
@@ -246,10 +251,10 @@ func (s *Server) acked() {
 	s.schedule()
 }
 
-// schedule puts the earlier of both times on the wheel. s.mu is held.
+// schedule sets the timer to the earlier of both times. s.mu is held.
 func (s *Server) schedule() { s.layer.wheel.plan(&s.t, s.until, s.again) }
 
-// expire is the wheel's call.
+// expire is called by the wheel.
 func (s *Server) expire() {
 	l := s.layer
 	if l.closed.Load() {
@@ -270,12 +275,12 @@ func (s *Server) expire() {
 	case s.again != 0 && now >= s.again:
 		s.repeat(now)
 	default:
-		s.schedule() // it was moved while it fired
+		s.schedule() // it was moved while it was firing
 	}
 	s.mu.Unlock()
 }
 
-// repeat: timer G, the repetition of a 2xx, or the automatic 100. s.mu is held.
+// repeat handles timer G, the repetition of a 2xx, and the automatic 100. s.mu is held.
 func (s *Server) repeat(now time.Duration) {
 	l := s.layer
 	if s.state == waiting {
@@ -300,7 +305,7 @@ func (s *Server) SendFailed(err error) {
 	}
 	s.mu.Lock()
 	if s.state == sEnded || s.again != 0 && s.state == sAccepted {
-		// A 2xx that is repeated anyway gets another chance.
+		// The 2xx will be repeated anyway.
 		s.mu.Unlock()
 		return
 	}
@@ -308,14 +313,14 @@ func (s *Server) SendFailed(err error) {
 	s.post(event{kind: evFailed, err: err})
 }
 
-// endKeeping is end that leaves the handler, for a last callback. s.mu is held.
+// endKeeping is end, but keeps the handler for a last callback. s.mu is held.
 func (s *Server) endKeeping() {
 	h := s.h
 	s.end()
 	s.h = h
 }
 
-// end takes the transaction out of the tables. s.mu is held.
+// end removes the transaction from the tables. s.mu is held.
 func (s *Server) end() {
 	l := s.layer
 	if s.state == sEnded {
@@ -360,15 +365,18 @@ func (l *Layer) ackKey(callID, remoteTag, localTag string, seq uint32) uint64 {
 	return l.hash(l.seed1, "ack", callID, remoteTag, localTag, strconv.Itoa(int(seq)))
 }
 
-// serverKey is what a request is matched by (RFC 3261 §17.2.3), with the given method in the place of its own. A branch without the magic cookie is from an RFC 2543 client:
-// then the Request-URI, tags, Call-ID, CSeq and the whole top Via count. The To tag does not: the ACK has one the INVITE had not, and nothing else is told apart by it.
+// serverKey returns the key by which a request is matched (RFC 3261 §17.2.3), with the given method in place of its
+// own. A branch without the magic cookie is from an RFC 2543 client: then the Request-URI, From tag, Call-ID, CSeq and
+// the whole top Via count. The To tag does not: the ACK has one and the INVITE has none, and it distinguishes nothing
+// else.
 func (l *Layer) serverKey(m *sip.Message, v sip.Via, method sip.Method, seq uint32) key {
 	branch := v.Branch()
 	if len(branch) > len(sip.BranchMagic) && branch[:len(sip.BranchMagic)] == sip.BranchMagic {
-		// Host names compare without regard to case, but a client repeats its own Via letter for letter.
+		// Host names are case-insensitive, but a client repeats its own Via unchanged.
 		return l.key(branch, v.Host, strconv.Itoa(v.Port), string(method))
 	}
-	return l.key("2543", m.RequestURI(), m.FromTag(), m.CallID(), strconv.Itoa(int(seq)), m.First(sip.KindVia), string(method))
+	return l.key("2543", m.RequestURI(), m.FromTag(), m.CallID(), strconv.Itoa(int(seq)),
+		m.First(sip.KindVia), string(method))
 }
 
 // request handles a request that passed all checks.
@@ -376,7 +384,7 @@ func (l *Layer) request(m *sip.Message, f transport.Flow) {
 	v, err := m.TopVia()
 	cs, err2 := m.CSeq()
 	if err != nil || err2 != nil {
-		l.m.Discarded.Add(1) // the validator let it through, so it is not for us to explain
+		l.m.Discarded.Add(1) // the validator accepted it, so there is no explanation to give
 		return
 	}
 	switch m.Method() {
@@ -389,7 +397,7 @@ func (l *Layer) request(m *sip.Message, f transport.Flow) {
 	}
 }
 
-// open finds the transaction of a request, or makes it.
+// open finds the transaction of a request, or starts one.
 func (l *Layer) open(m *sip.Message, v sip.Via, cs sip.CSeq, f transport.Flow) {
 	k := l.serverKey(m, v, m.Method(), cs.Seq)
 	t := l.at(k)
@@ -406,11 +414,12 @@ func (l *Layer) open(m *sip.Message, v sip.Via, cs sip.CSeq, f transport.Flow) {
 	}
 	s := &Server{layer: l, key: k, flow: f, invite: m.Method() == sip.INVITE, req: m}
 	s.t.owner = s
-	s.box.queue = &noEvents // until Request returns, what else comes waits
+	s.box.queue = &noEvents // other events wait until Request returns
 	if !inDialog && !l.cfg.AllowMerged && !l.fileMerged(s, m, cs) {
 		l.m.Merged.Add(1)
 		res := sip.NewResponse(m, 482, "", l.cfg.NewTag())
-		res.Add(sip.KindWarning, sip.Warning(399, l.cfg.Agent, "the same request came by another path before (RFC 3261 section 8.2.2.2)"))
+		res.Add(sip.KindWarning, sip.Warning(399, l.cfg.Agent,
+			"merged request: it has already arrived by another path (RFC 3261 section 8.2.2.2)"))
 		l.Reply(res, f)
 		return
 	}
@@ -419,7 +428,7 @@ func (l *Layer) open(m *sip.Message, v sip.Via, cs sip.CSeq, f transport.Flow) {
 		t.servers[k] = s
 	}
 	t.mu.Unlock()
-	if old != nil { // two flows brought it at one moment
+	if old != nil { // it arrived on two flows at the same moment
 		s.dropMerged()
 		old.repeated()
 		return
@@ -438,15 +447,16 @@ func (l *Layer) open(m *sip.Message, v sip.Via, cs sip.CSeq, f transport.Flow) {
 	s.deliver(event{kind: evRequest, msg: m})
 }
 
-// fileMerged files a request outside a dialog under what a copy of it by another path would have too. It returns false if such a one is there. The
-// user part of the Request-URI counts: behind a gateway's address are many user agents, and a proxy may fork one request to two of them. Its host
-// does not: two paths may name us differently.
+// fileMerged adds a request outside a dialog to the table of requests that may be merged. It returns false if a copy
+// that arrived by another path is there. The user part of the Request-URI counts: a gateway's address serves many user
+// agents, and a proxy may fork one request to two of them. The host does not: two paths may use different names of
+// ours.
 func (l *Layer) fileMerged(s *Server, m *sip.Message, cs sip.CSeq) bool {
-	whom := m.RequestURI()
+	callee := m.RequestURI()
 	if u, err := m.RURI(); err == nil && u.User != "" {
-		whom = u.User
+		callee = u.User
 	}
-	k := l.hash(l.seed1, "merged", whom, m.FromTag(), m.CallID(), strconv.Itoa(int(cs.Seq)), string(cs.Method))
+	k := l.hash(l.seed1, "merged", callee, m.FromTag(), m.CallID(), strconv.Itoa(int(cs.Seq)), string(cs.Method))
 	t := l.half(k)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -458,13 +468,14 @@ func (l *Layer) fileMerged(s *Server, m *sip.Message, cs sip.CSeq) bool {
 	return true
 }
 
-// repeated: the request came again.
+// repeated handles a retransmission of the request.
 func (s *Server) repeated() {
 	l := s.layer
 	l.m.Absorbed.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// In accepted and confirmed it is absorbed (RFC 6026 §7.1, RFC 3261 §17.2.1); before the first response there is nothing to repeat.
+	// It is absorbed in accepted and confirmed (RFC 6026 §7.1, RFC 3261 §17.2.1); before the first response there is
+	// nothing to repeat.
 	if s.wire == nil || s.state == sAccepted || s.state == confirmed || s.state == sEnded {
 		return
 	}
@@ -473,7 +484,7 @@ func (s *Server) repeated() {
 	}
 }
 
-// inviteOf returns the INVITE's transaction that an ACK or CANCEL may belong to, nil if there is none.
+// inviteOf returns the transaction of the INVITE to which an ACK or CANCEL may belong, nil if there is none.
 func (l *Layer) inviteOf(m *sip.Message, v sip.Via, seq uint32) *Server {
 	k := l.serverKey(m, v, sip.INVITE, seq)
 	t := l.at(k)
@@ -482,8 +493,7 @@ func (l *Layer) inviteOf(m *sip.Message, v sip.Via, seq uint32) *Server {
 	return t.servers[k]
 }
 
-// ack finds what an ACK belongs to: the INVITE whose non-2xx final it acknowledges (§17.2.3), the 2xx that waits for
-// it, or neither.
+// ack handles an ACK: of an INVITE's non-2xx final response (§17.2.3), of a 2xx that waits for it, or of neither.
 func (l *Layer) ack(m *sip.Message, v sip.Via, seq uint32, f transport.Flow) {
 	s := l.inviteOf(m, v, seq)
 	if s != nil && s.confirm() {
@@ -512,7 +522,7 @@ func (l *Layer) ack(m *sip.Message, v sip.Via, seq uint32, f transport.Flow) {
 	s.post(event{kind: evAck, msg: m})
 }
 
-// confirm takes the ACK of a non-2xx final. It returns false when the transaction has none to be acknowledged.
+// confirm handles the ACK of a non-2xx final response. It returns false if the transaction has none to acknowledge.
 func (s *Server) confirm() bool {
 	l := s.layer
 	s.mu.Lock()
@@ -539,7 +549,7 @@ func (s *Server) confirm() bool {
 	return true
 }
 
-// cancelRequest answers a CANCEL (RFC 3261 §9.2). It needs no transaction: the same CANCEL gets the same answer.
+// cancelRequest answers a CANCEL (RFC 3261 §9.2). It needs no transaction: the same CANCEL gets the same response.
 func (l *Layer) cancelRequest(m *sip.Message, v sip.Via, seq uint32, f transport.Flow) {
 	s := l.inviteOf(m, v, seq)
 	if s == nil {
@@ -560,7 +570,8 @@ func (l *Layer) cancelRequest(m *sip.Message, v sip.Via, seq uint32, f transport
 	s.post(event{kind: evCancel, msg: m})
 }
 
-// post makes the callback for e now or leaves it to who is at it. s.mu is held, and given up.
+// post makes the callback for e now or leaves it to the goroutine that is making callbacks. s.mu is held on entry and
+// released on return.
 func (s *Server) post(e event) {
 	mine := s.box.put(e)
 	s.mu.Unlock()
@@ -588,7 +599,7 @@ func (s *Server) call(e event) {
 	s.mu.Lock()
 	h := s.h
 	if e.kind == evAck {
-		s.h = nil // it was the last; do not keep a call alive for timer L
+		s.h = nil // it was the last event; do not keep a call alive for timer L
 	}
 	if h == nil && e.kind == evCancel && s.state == waiting {
 		_ = s.respond(sip.NewResponse(s.req, 487, "", s.tagLocked()), false) // counted
@@ -607,7 +618,8 @@ func (s *Server) call(e event) {
 	}
 }
 
-// request hands the request over. A user that panics over it has not taken charge of it: it is answered, or it would stay for ever.
+// request passes the request to the user. If the user panics, the layer answers the request: otherwise the transaction
+// would stay forever.
 func (s *Server) request(m *sip.Message) {
 	fine := false
 	defer func() {

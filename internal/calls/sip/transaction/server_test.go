@@ -16,14 +16,14 @@ import (
 
 const branch = "z9hG4bK-far-1"
 
-// TestServer holds the paths of both server machines, timers first. clause names the rule.
+// TestServer covers the paths of both server state machines, timers first. clause names the rule.
 func TestServer(t *testing.T) {
 	for _, c := range []struct {
 		name, clause string
 		proto        transport.Proto
 		run          func(b *bundle)
 	}{
-		{"a user that takes its time gets a 100 sent for it after 200 ms", "RFC 3261 §17.2.1", udp, func(b *bundle) {
+		{"a 100 is sent if the user has not responded after 200 ms", "RFC 3261 §17.2.1", udp, func(b *bundle) {
 			b.say(b.farRequest("INVITE", branch))
 			b.at(5 * time.Second)
 			b.wantTimes("SIP/2.0 100", "200ms")
@@ -31,7 +31,7 @@ func TestServer(t *testing.T) {
 				b.t.Errorf("the 100 has To tag %q, want none", to)
 			}
 		}},
-		{"no 100 is sent behind the user's answer", "RFC 3261 §17.2.1", udp, func(b *bundle) {
+		{"no 100 is sent after the user's response", "RFC 3261 §17.2.1", udp, func(b *bundle) {
 			b.say(b.farRequest("INVITE", branch))
 			b.mustRespond(180, false)
 			b.at(5 * time.Second)
@@ -60,7 +60,8 @@ func TestServer(t *testing.T) {
 			b.at(31900 * time.Millisecond)
 			b.wantEvents("request INVITE")
 			b.at(33 * time.Second)
-			b.wantTimes("SIP/2.0 486", "0s", "500ms", "1.5s", "3.5s", "7.5s", "11.5s", "15.5s", "19.5s", "23.5s", "27.5s", "31.5s")
+			b.wantTimes("SIP/2.0 486", "0s", "500ms", "1.5s", "3.5s", "7.5s", "11.5s", "15.5s", "19.5s", "23.5s",
+				"27.5s", "31.5s")
 			b.wantEvents("request INVITE", "failed: no ACK in time")
 			b.wantLive(0)
 		}},
@@ -71,22 +72,24 @@ func TestServer(t *testing.T) {
 			b.wantTimes("SIP/2.0 486", "0s")
 			b.wantEvents("request INVITE", "failed: no ACK in time")
 		}},
-		{"the ACK ends the repetition; what comes again is absorbed for timer I", "RFC 3261 §17.2.1, §17.2.3", udp, func(b *bundle) {
-			b.say(b.farRequest("INVITE", branch))
-			b.mustRespond(486, false)
-			b.at(600 * time.Millisecond)
-			ack := strings.Replace(b.farRequest("ACK", branch), "To: <sip:+442079460123@192.0.2.1>", "To: "+b.last("SIP/2.0 486").Get(sip.KindTo), 1)
-			b.say(ack)
-			b.say(ack)
-			b.say(b.farRequest("INVITE", branch))
-			b.at(5500 * time.Millisecond)
-			b.wantLive(1)
-			b.at(5700 * time.Millisecond)
-			b.wantLive(0)
-			b.at(40 * time.Second)
-			b.wantTimes("SIP/2.0 486", "0s", "500ms")
-			b.wantEvents("request INVITE")
-		}},
+		{"the ACK ends the repetition; retransmissions are absorbed for timer I", "RFC 3261 §17.2.1, §17.2.3", udp,
+			func(b *bundle) {
+				b.say(b.farRequest("INVITE", branch))
+				b.mustRespond(486, false)
+				b.at(600 * time.Millisecond)
+				ack := strings.Replace(b.farRequest("ACK", branch), "To: <sip:+442079460123@192.0.2.1>",
+					"To: "+b.last("SIP/2.0 486").Get(sip.KindTo), 1)
+				b.say(ack)
+				b.say(ack)
+				b.say(b.farRequest("INVITE", branch))
+				b.at(5500 * time.Millisecond)
+				b.wantLive(1)
+				b.at(5700 * time.Millisecond)
+				b.wantLive(0)
+				b.at(40 * time.Second)
+				b.wantTimes("SIP/2.0 486", "0s", "500ms")
+				b.wantEvents("request INVITE")
+			}},
 		{"over TCP timer I is zero", "RFC 3261 §17.2.1", tcp, func(b *bundle) {
 			b.say(b.farRequest("INVITE", branch))
 			b.mustRespond(486, false)
@@ -112,39 +115,41 @@ func TestServer(t *testing.T) {
 			b.wantTimes("SIP/2.0 200", "0s")
 			b.wantEvents("request INVITE")
 		}},
-		{"the ACK of a 2xx the user looks after goes to the user", "RFC 6026 §7.1", udp, func(b *bundle) {
+		{"the ACK of a 2xx that the user retransmits goes to the user", "RFC 6026 §7.1", udp, func(b *bundle) {
 			b.say(b.farRequest("INVITE", branch))
 			b.mustRespond(200, false)
-			b.say(strings.Replace(b.farRequest("ACK", "z9hG4bK-far-2"), "@192.0.2.1>\nCall", "@192.0.2.1>;tag=tt\nCall", 1))
+			b.say(tagged(b.farRequest("ACK", "z9hG4bK-far-2"), "tt"))
 			b.wantEvents("request INVITE", "stray ack tt")
 		}},
-		{"a reliable 2xx is repeated until its ACK, which is handed over once", "RFC 3261 §13.3.1.4", udp, func(b *bundle) {
+		{"a reliable 2xx is repeated until its ACK, which is passed to the user once", "RFC 3261 §13.3.1.4", udp,
+			func(b *bundle) {
+				b.say(b.farRequest("INVITE", branch))
+				b.mustRespond(200, true)
+				tag := b.last("SIP/2.0 200").ToTag()
+				b.at(1 * time.Second)
+				b.say(b.farRequest("INVITE", branch)) // absorbed: RFC 6026 §7.1
+				b.at(1600 * time.Millisecond)
+				ack := tagged(b.farRequest("ACK", "z9hG4bK-far-2"), tag)
+				b.say(ack)
+				b.say(ack)
+				b.at(40 * time.Second)
+				b.wantTimes("SIP/2.0 200", "0s", "500ms", "1.5s")
+				b.wantEvents("request INVITE", "ack "+tag)
+				b.wantLive(0)
+			}},
+		{"an ACK with the INVITE's own branch is accepted too", "common fault of far sides", udp, func(b *bundle) {
 			b.say(b.farRequest("INVITE", branch))
 			b.mustRespond(200, true)
 			tag := b.last("SIP/2.0 200").ToTag()
-			b.at(1 * time.Second)
-			b.say(b.farRequest("INVITE", branch)) // absorbed: RFC 6026 §7.1
-			b.at(1600 * time.Millisecond)
-			ack := strings.Replace(b.farRequest("ACK", "z9hG4bK-far-2"), "@192.0.2.1>\nCall", "@192.0.2.1>;tag="+tag+"\nCall", 1)
-			b.say(ack)
-			b.say(ack)
-			b.at(40 * time.Second)
-			b.wantTimes("SIP/2.0 200", "0s", "500ms", "1.5s")
-			b.wantEvents("request INVITE", "ack "+tag)
-			b.wantLive(0)
-		}},
-		{"an ACK with the INVITE's own branch is taken too", "common fault of far sides", udp, func(b *bundle) {
-			b.say(b.farRequest("INVITE", branch))
-			b.mustRespond(200, true)
-			tag := b.last("SIP/2.0 200").ToTag()
-			b.say(strings.Replace(b.farRequest("ACK", branch), "@192.0.2.1>\nCall", "@192.0.2.1>;tag="+tag+"\nCall", 1))
+			b.say(tagged(b.farRequest("ACK", branch), tag))
 			b.wantEvents("request INVITE", "ack "+tag)
 		}},
 		{"a reliable 2xx without ACK fails after 64×T1", "RFC 3261 §13.3.1.4", udp, func(b *bundle) {
 			b.say(b.farRequest("INVITE", branch))
 			b.mustRespond(200, true)
 			b.at(33 * time.Second)
-			b.wantTimes("SIP/2.0 200", "0s", "500ms", "1.5s", "3.5s", "7.5s", "11.5s", "15.5s", "19.5s", "23.5s", "27.5s", "31.5s")
+			b.wantTimes("SIP/2.0 200", "0s", "500ms", "1.5s", "3.5s", "7.5s", "11.5s", "15.5s", "19.5s", "23.5s",
+				"27.5s", "31.5s")
 			b.wantEvents("request INVITE", "failed: no ACK in time")
 			b.wantLive(0)
 		}},
@@ -166,22 +171,23 @@ func TestServer(t *testing.T) {
 			}
 			b.wantTimes("SIP/2.0", "0s")
 		}},
-		{"CANCEL is answered here, told once, with the tag of the INVITE's answers", "RFC 3261 §9.2", udp, func(b *bundle) {
-			b.say(b.farRequest("INVITE", branch))
-			b.mustRespond(180, false)
-			b.say(b.farRequest("CANCEL", branch))
-			b.say(b.farRequest("CANCEL", branch))
-			ok := b.last("SIP/2.0 200")
-			if ok.Get(sip.KindCSeq) != "3 CANCEL" || ok.ToTag() != b.last("SIP/2.0 180").ToTag() {
-				b.t.Errorf("answer to CANCEL has wrong CSeq or To tag:\n%s", ok)
-			}
-			b.wantTimes("SIP/2.0 200", "0s", "0s")
-			b.wantEvents("request INVITE", "cancel")
-			b.mustRespond(487, false)
-			b.say(b.farRequest("CANCEL", branch))
-			b.wantEvents("request INVITE", "cancel")
-			b.wantTimes("SIP/2.0 200", "0s", "0s", "0s")
-		}},
+		{"CANCEL is answered by the layer with the tag of the INVITE's responses, and reported once",
+			"RFC 3261 §9.2", udp, func(b *bundle) {
+				b.say(b.farRequest("INVITE", branch))
+				b.mustRespond(180, false)
+				b.say(b.farRequest("CANCEL", branch))
+				b.say(b.farRequest("CANCEL", branch))
+				ok := b.last("SIP/2.0 200")
+				if ok.Get(sip.KindCSeq) != "3 CANCEL" || ok.ToTag() != b.last("SIP/2.0 180").ToTag() {
+					b.t.Errorf("answer to CANCEL has wrong CSeq or To tag:\n%s", ok)
+				}
+				b.wantTimes("SIP/2.0 200", "0s", "0s")
+				b.wantEvents("request INVITE", "cancel")
+				b.mustRespond(487, false)
+				b.say(b.farRequest("CANCEL", branch))
+				b.wantEvents("request INVITE", "cancel")
+				b.wantTimes("SIP/2.0 200", "0s", "0s", "0s")
+			}},
 		{"CANCEL after a 2xx changes nothing", "RFC 3261 §9.2", udp, func(b *bundle) {
 			b.say(b.farRequest("INVITE", branch))
 			b.mustRespond(200, true)
@@ -189,19 +195,19 @@ func TestServer(t *testing.T) {
 			b.wantEvents("request INVITE")
 			b.wantTimes("SIP/2.0 200", "0s", "0s")
 		}},
-		{"CANCEL of nothing gets 481", "RFC 3261 §9.2", udp, func(b *bundle) {
-			b.say(b.farRequest("CANCEL", "z9hG4bK-nobody"))
+		{"CANCEL that matches nothing gets 481", "RFC 3261 §9.2", udp, func(b *bundle) {
+			b.say(b.farRequest("CANCEL", "z9hG4bK-unknown"))
 			b.wantTimes("SIP/2.0 481", "0s")
 			b.wantEvents()
 			b.wantLive(0)
 		}},
-		{"CANCEL of an INVITE nobody looks after makes the layer answer 487", "RFC 3261 §9.2", udp, func(b *bundle) {
+		{"CANCEL of an INVITE without a handler makes the layer answer 487", "RFC 3261 §9.2", udp, func(b *bundle) {
 			b.noHandler = true
 			b.say(b.farRequest("INVITE", branch))
 			b.say(b.farRequest("CANCEL", branch))
 			b.wantTimes("SIP/2.0 487", "0s")
 		}},
-		{"a request that came by another path too gets 482", "RFC 3261 §8.2.2.2", udp, func(b *bundle) {
+		{"a request that arrived by another path too gets 482", "RFC 3261 §8.2.2.2", udp, func(b *bundle) {
 			b.say(b.farRequest("INVITE", branch))
 			b.say(b.farRequest("INVITE", "z9hG4bK-other-path"))
 			b.wantTimes("SIP/2.0 482", "0s")
@@ -213,14 +219,15 @@ func TestServer(t *testing.T) {
 			b.wantTimes("SIP/2.0 482", "0s", "0s")
 			b.wantEvents("request INVITE")
 		}},
-		{"a second branch after a refusal is a new request", "RFC 3261 §8.2.2.2: ongoing transactions", udp, func(b *bundle) {
-			b.say(b.farRequest("INVITE", branch))
-			b.mustRespond(486, false)
-			b.say(b.farRequest("INVITE", "z9hG4bK-next-branch"))
-			b.wantTimes("SIP/2.0 482")
-			b.wantEvents("request INVITE", "request INVITE")
-		}},
-		{"a fork to another number is no merged request", "RFC 3261 §8.2.2.2, §16.7", udp, func(b *bundle) {
+		{"a second branch after a refusal is a new request", "RFC 3261 §8.2.2.2: ongoing transactions", udp,
+			func(b *bundle) {
+				b.say(b.farRequest("INVITE", branch))
+				b.mustRespond(486, false)
+				b.say(b.farRequest("INVITE", "z9hG4bK-next-branch"))
+				b.wantTimes("SIP/2.0 482")
+				b.wantEvents("request INVITE", "request INVITE")
+			}},
+		{"a fork to another number is not a merged request", "RFC 3261 §8.2.2.2, §16.7", udp, func(b *bundle) {
 			b.say(b.farRequest("INVITE", branch))
 			other := b.farRequest("INVITE", "z9hG4bK-other-number")
 			uri := strings.Fields(other)[1]
@@ -228,50 +235,54 @@ func TestServer(t *testing.T) {
 			b.wantTimes("SIP/2.0 482")
 			b.wantEvents("request INVITE", "request INVITE")
 		}},
-		{"an invalid request is answered without a transaction, an invalid ACK is not", "RFC 3261 §8.2, §17.1.1.3", udp, func(b *bundle) {
-			b.say(strings.Replace(b.farRequest("INVITE", branch), "CSeq: 3 INVITE", "CSeq: 3 BYE", 1))
-			b.say(strings.Replace(b.farRequest("ACK", branch), "CSeq: 3 ACK", "CSeq: 3 BYE", 1))
-			b.say("NONSENSE\r\n\r\n")
-			b.wantTimes("SIP/2.0", "0s")
-			res := b.last("SIP/2.0 400")
-			if !strings.Contains(res.Get(sip.KindWarning), "CSeq") {
-				b.t.Errorf("the 400's Warning %q does not name CSeq", res.Get(sip.KindWarning))
-			}
-			b.wantEvents()
-			b.wantLive(0)
-			if m := b.layer.Metrics(); m.Invalid.Load() != 1 || m.Discarded.Load() != 2 {
-				b.t.Errorf("counted %d invalid and %d discarded, want 1 and 2", m.Invalid.Load(), m.Discarded.Load())
-			}
-		}},
-		{"an RFC 2543 client's INVITE and ACK are matched without the magic cookie", "RFC 3261 §17.2.3", udp, func(b *bundle) {
-			b.say(b.farRequest("INVITE", "1"))
-			b.say(b.farRequest("INVITE", "1"))
-			b.wantEvents("request INVITE")
-			b.mustRespond(404, false)
-			b.say(strings.Replace(b.farRequest("ACK", "1"), "@192.0.2.1>\nCall", "@192.0.2.1>;tag="+b.last("SIP/2.0 404").ToTag()+"\nCall", 1))
-			b.at(10 * time.Second)
-			b.wantTimes("SIP/2.0 404", "0s")
-			b.wantLive(0)
-			// Another call with the same branch is another transaction.
-			b.say(strings.Replace(b.farRequest("INVITE", "1"), "call-2@", "call-3@", 1))
-			b.wantEvents("request INVITE", "request INVITE")
-		}},
-		{"a repeated request waits in trying, then gets the latest provisional, then the final until timer J", "RFC 3261 §17.2.2", udp, func(b *bundle) {
-			b.say(b.farRequest("OPTIONS", branch))
-			b.say(b.farRequest("OPTIONS", branch))
-			b.wantTimes("SIP/2.0")
-			b.mustRespond(182, false)
-			b.say(b.farRequest("OPTIONS", branch))
-			b.wantTimes("SIP/2.0 182", "0s", "0s")
-			b.mustRespond(200, false)
-			b.at(31 * time.Second)
-			b.say(b.farRequest("OPTIONS", branch))
-			b.wantTimes("SIP/2.0 200", "0s", "31s")
-			b.wantLive(1)
-			b.at(33 * time.Second)
-			b.wantLive(0)
-			b.wantEvents("request OPTIONS")
-		}},
+		{"an invalid request is answered without a transaction, an invalid ACK is not", "RFC 3261 §8.2, §17.1.1.3", udp,
+			func(b *bundle) {
+				b.say(strings.Replace(b.farRequest("INVITE", branch), "CSeq: 3 INVITE", "CSeq: 3 BYE", 1))
+				b.say(strings.Replace(b.farRequest("ACK", branch), "CSeq: 3 ACK", "CSeq: 3 BYE", 1))
+				b.say("NONSENSE\r\n\r\n")
+				b.wantTimes("SIP/2.0", "0s")
+				res := b.last("SIP/2.0 400")
+				if !strings.Contains(res.Get(sip.KindWarning), "CSeq") {
+					b.t.Errorf("the 400's Warning %q does not name CSeq", res.Get(sip.KindWarning))
+				}
+				b.wantEvents()
+				b.wantLive(0)
+				if m := b.layer.Metrics(); m.Invalid.Load() != 1 || m.Discarded.Load() != 2 {
+					b.t.Errorf("counted %d invalid and %d discarded, want 1 and 2", m.Invalid.Load(),
+						m.Discarded.Load())
+				}
+			}},
+		{"an RFC 2543 client's INVITE and ACK are matched without the magic cookie", "RFC 3261 §17.2.3", udp,
+			func(b *bundle) {
+				b.say(b.farRequest("INVITE", "1"))
+				b.say(b.farRequest("INVITE", "1"))
+				b.wantEvents("request INVITE")
+				b.mustRespond(404, false)
+				b.say(tagged(b.farRequest("ACK", "1"), b.last("SIP/2.0 404").ToTag()))
+				b.at(10 * time.Second)
+				b.wantTimes("SIP/2.0 404", "0s")
+				b.wantLive(0)
+				// Another call with the same branch is another transaction.
+				b.say(strings.Replace(b.farRequest("INVITE", "1"), "call-2@", "call-3@", 1))
+				b.wantEvents("request INVITE", "request INVITE")
+			}},
+		{"a repeated request waits in trying, then gets the latest provisional, then the final until timer J",
+			"RFC 3261 §17.2.2", udp, func(b *bundle) {
+				b.say(b.farRequest("OPTIONS", branch))
+				b.say(b.farRequest("OPTIONS", branch))
+				b.wantTimes("SIP/2.0")
+				b.mustRespond(182, false)
+				b.say(b.farRequest("OPTIONS", branch))
+				b.wantTimes("SIP/2.0 182", "0s", "0s")
+				b.mustRespond(200, false)
+				b.at(31 * time.Second)
+				b.say(b.farRequest("OPTIONS", branch))
+				b.wantTimes("SIP/2.0 200", "0s", "31s")
+				b.wantLive(1)
+				b.at(33 * time.Second)
+				b.wantLive(0)
+				b.wantEvents("request OPTIONS")
+			}},
 		{"over TCP timer J is zero", "RFC 3261 §17.2.2", tcp, func(b *bundle) {
 			b.say(b.farRequest("OPTIONS", branch))
 			b.mustRespond(200, false)
@@ -284,10 +295,11 @@ func TestServer(t *testing.T) {
 		}},
 		{"same branch, other sent-by: another transaction", "RFC 3261 §17.2.3", udp, func(b *bundle) {
 			b.say(b.farRequest("OPTIONS", branch))
-			b.say(strings.NewReplacer("SIP/2.0/UDP 192.0.2.2:5060", "SIP/2.0/UDP 192.0.2.2:5062", "call-2", "call-3").Replace(b.farRequest("OPTIONS", branch)))
+			b.say(strings.NewReplacer("SIP/2.0/UDP 192.0.2.2:5060", "SIP/2.0/UDP 192.0.2.2:5062",
+				"call-2", "call-3").Replace(b.farRequest("OPTIONS", branch)))
 			b.wantEvents("request OPTIONS", "request OPTIONS")
 		}},
-		{"a dropped request is never answered and leaves nothing behind", "our rule", udp, func(b *bundle) {
+		{"a dropped request is never answered and leaves no transaction", "our rule", udp, func(b *bundle) {
 			b.onRequest = func(s *transaction.Server, _ *sip.Message) { s.Drop() }
 			b.say(b.farRequest("INVITE", branch))
 			b.at(5 * time.Second)
@@ -299,8 +311,8 @@ func TestServer(t *testing.T) {
 				b.t.Errorf("%d transactions are left, %d of them unanswered", live, pending)
 			}
 		}},
-		{"Idle waits for the answer to every request", "our rule", udp, func(b *bundle) {
-			b.say(strings.Replace(b.farRequest("BYE", "z9hG4bK-bye"), "@192.0.2.1>\nCall", "@192.0.2.1>;tag=t\nCall", 1))
+		{"Idle waits for the final response to every request", "our rule", udp, func(b *bundle) {
+			b.say(tagged(b.farRequest("BYE", "z9hG4bK-bye"), "t"))
 			b.wantEvents("request BYE")
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
@@ -312,7 +324,7 @@ func TestServer(t *testing.T) {
 				b.t.Errorf("Idle = %v after the last answer, want nil", err)
 			}
 		}},
-		{"a panic in the user's callback is survived, counted and answered", "our rule", udp, func(b *bundle) {
+		{"a panic in the user's callback is recovered, counted and answered", "our rule", udp, func(b *bundle) {
 			b.onRequest = func(*transaction.Server, *sip.Message) { panic("on purpose") }
 			b.say(b.farRequest("OPTIONS", branch))
 			b.wantTimes("SIP/2.0 500", "0s")
@@ -328,7 +340,7 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// TestOverload: above the bound new requests get 503, those of dialogs a little longer not, and nothing is sent.
+// TestOverload: above the bound new requests get 503 and none are sent; requests inside dialogs have a higher bound.
 func TestOverload(t *testing.T) {
 	inBubble(t, udp, transaction.Config{MaxTransactions: 8, RetryAfter: 1500 * time.Millisecond}, func(b *bundle) {
 		for i := range 8 {
@@ -337,12 +349,13 @@ func TestOverload(t *testing.T) {
 		b.wantTimes("SIP/2.0")
 		b.say(strings.Replace(b.farRequest("OPTIONS", "z9hG4bK-more"), "call-2", "more", 1))
 		if got := b.last("SIP/2.0 503").Get(sip.KindRetryAfter); got != "2" {
-			t.Errorf("Retry-After = %q, want 2: full seconds, rounded up", got)
+			t.Errorf("Retry-After = %q, want 2: whole seconds, rounded up", got)
 		}
-		if _, err := b.layer.Send(newRequest(sip.INVITE), b.target(), client{b}); !errors.Is(err, transaction.ErrOverload) {
+		_, err := b.layer.Send(newRequest(sip.INVITE), b.target(), client{b})
+		if !errors.Is(err, transaction.ErrOverload) {
 			t.Errorf("Send = %v, want ErrOverload", err)
 		}
-		inDialog := strings.Replace(b.farRequest("BYE", "z9hG4bK-bye"), "@192.0.2.1>\nCall", "@192.0.2.1>;tag=t\nCall", 1)
+		inDialog := tagged(b.farRequest("BYE", "z9hG4bK-bye"), "t")
 		b.say(inDialog)
 		if got := b.events[len(b.events)-1]; got != "request BYE" {
 			t.Errorf("last event is %q, want the BYE of a dialog", got)
@@ -353,7 +366,7 @@ func TestOverload(t *testing.T) {
 	})
 }
 
-// TestOverloadLeavesRoomForUrgentRequests: both ways, as for requests inside dialogs, and no further.
+// TestOverloadLeavesRoomForUrgentRequests: in both directions, with the same bound as requests inside dialogs.
 func TestOverloadLeavesRoomForUrgentRequests(t *testing.T) {
 	urgent := func(m *sip.Message, _ transport.Flow) bool { return strings.HasPrefix(m.CallID(), "urgent") }
 	inBubble(t, udp, transaction.Config{MaxTransactions: 16, Urgent: urgent}, func(b *bundle) {
@@ -366,10 +379,12 @@ func TestOverloadLeavesRoomForUrgentRequests(t *testing.T) {
 		if got := b.events[len(b.events)-1]; got != "request INVITE" {
 			t.Errorf("last event is %q, want the urgent INVITE", got)
 		}
-		if _, err := b.layer.Send(newRequest(sip.INVITE), b.target(), client{b}); !errors.Is(err, transaction.ErrOverload) {
+		_, err := b.layer.Send(newRequest(sip.INVITE), b.target(), client{b})
+		if !errors.Is(err, transaction.ErrOverload) {
 			t.Errorf("Send = %v, want ErrOverload", err)
 		}
-		if _, err := b.layer.SendWith(newRequest(sip.INVITE), b.target(), client{b}, transaction.Options{Urgent: true}); err != nil {
+		if _, err := b.layer.SendWith(newRequest(sip.INVITE), b.target(), client{b},
+			transaction.Options{Urgent: true}); err != nil {
 			t.Errorf("SendWith an urgent request = %v, want nil", err)
 		}
 		b.say(strings.Replace(b.farRequest("INVITE", "z9hG4bK-urgent2"), "call-2", "urgent2", 1))
@@ -378,7 +393,8 @@ func TestOverloadLeavesRoomForUrgentRequests(t *testing.T) {
 	})
 }
 
-// TestCallbackOrder: what comes while the user is busy with the same transaction waits, in order, and no other transaction waits with it.
+// TestCallbackOrder: events that arrive while the user handles one of the same transaction wait, in order; other
+// transactions do not wait.
 func TestCallbackOrder(t *testing.T) {
 	inBubble(t, udp, transaction.Config{}, func(b *bundle) {
 		enter, leave := make(chan struct{}), make(chan struct{})
@@ -389,7 +405,7 @@ func TestCallbackOrder(t *testing.T) {
 				b.note("request done")
 			}
 		}
-		// The network's one goroutine would be held up in Request, so the CANCEL comes by another.
+		// Request would block the network's only goroutine, so use others.
 		go b.layer.Receive(parse(t, b.farRequest("INVITE", branch)), nil, b.node.Endpoint().Arrive(nil, farAddr))
 		<-enter
 		b.layer.Receive(parse(t, b.farRequest("CANCEL", branch)), nil, b.node.Endpoint().Arrive(nil, farAddr))
@@ -399,6 +415,11 @@ func TestCallbackOrder(t *testing.T) {
 		synctest.Wait()
 		b.wantEvents("request INVITE", "request OPTIONS", "request done", "cancel")
 	})
+}
+
+// tagged adds a To tag to the text of a request from far.
+func tagged(request, tag string) string {
+	return strings.Replace(request, "@192.0.2.1>\nCall", "@192.0.2.1>;tag="+tag+"\nCall", 1)
 }
 
 func parse(t *testing.T, text string) *sip.Message {

@@ -12,23 +12,26 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// An ICMP error fails the request it quotes, at once; nothing else (RFC 3261 §8.1.3.1, §18.4).
+// An ICMP error fails the request that it quotes, at once, and no other (RFC 3261 §8.1.3.1, §18.4).
 func TestUnreachable(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		quote  func(wire string) string // what the ICMP error holds of the request
+		quote  func(wire string) string // the part of the request in the ICMP error
 		to     netip.AddrPort
-		answer int // that came before
+		answer int // received before
 		fails  bool
 	}{
 		{name: "the whole request", to: farAddr, fails: true},
 		{name: "its first 150 bytes", quote: func(w string) string { return w[:150] }, to: farAddr, fails: true},
-		{name: "too little to know it by", quote: func(w string) string { return w[:40] }, to: farAddr},
+		{name: "too little to identify it", quote: func(w string) string { return w[:40] }, to: farAddr},
 		{name: "nothing", quote: func(string) string { return "" }, to: farAddr},
-		{name: "another branch", quote: func(w string) string { return strings.Replace(w, "branch=z9hG4bK", "branch=z9hG4bKx", 1) }, to: farAddr},
+		{name: "another branch",
+			quote: func(w string) string { return strings.Replace(w, "branch=z9hG4bK", "branch=z9hG4bKx", 1) },
+			to:    farAddr},
 		{name: "another port", to: netip.AddrPortFrom(farAddr.Addr(), 5061)},
 		{name: "another host", to: nearAddr},
-		{name: "a CANCEL", quote: func(w string) string { return strings.Replace(w, "INVITE", "CANCEL", 1) }, to: farAddr},
+		{name: "a CANCEL", quote: func(w string) string { return strings.Replace(w, "INVITE", "CANCEL", 1) },
+			to: farAddr},
 		{name: "a request that has an answer", to: farAddr, answer: 100},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -45,7 +48,7 @@ func TestUnreachable(t *testing.T) {
 					t.Fatal(err)
 				}
 				wire := req.String()
-				time.Sleep(100 * time.Millisecond) // faked
+				time.Sleep(100 * time.Millisecond) // fake time
 				if c.answer != 0 {
 					b.mu.Lock()
 					h := b.heard[0]

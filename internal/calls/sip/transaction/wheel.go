@@ -9,10 +9,12 @@ import (
 // tick is the wheel's precision. A timer fires up to one tick late, never early.
 const tick = 10 * time.Millisecond
 
-// slots is the wheel's circumference, about 41 s: longer than 64×T1, so that a timer is nearly always visited once. A power of two.
+// slots is the number of slots of the wheel, about 41 s: longer than 64×T1, so that a timer is nearly always visited
+// once. A power of two.
 const slots = 4096
 
-// wheel is a timing wheel: to set, move and stop a timer costs a few pointer writes, whatever their number, and one goroutine serves all.
+// wheel is a timing wheel: setting, moving or stopping a timer takes a few pointer writes, whatever the number of
+// timers, and one goroutine serves all of them.
 type wheel struct {
 	start time.Time
 	stop  chan struct{}
@@ -23,11 +25,11 @@ type wheel struct {
 	slot   [slots]*timer
 	used   [slots / 64]uint64 // which slots are not empty
 	count  int
-	passed int64 // all ticks up to this one have been served
-	until  int64 // the tick the goroutine sleeps to
+	passed int64 // all ticks up to this one have been handled
+	until  int64 // the tick until which the goroutine sleeps
 }
 
-// timer is a place on the wheel, part of what it wakes.
+// timer is an entry of the wheel, embedded in its owner.
 type timer struct {
 	next, prev *timer
 	tick       int64 // 0: not on the wheel
@@ -51,10 +53,10 @@ func (w *wheel) close() {
 	w.done.Wait()
 }
 
-// now is the time on the wheel's own clock, which is monotonic.
+// now returns the time of the wheel's own clock, which is monotonic.
 func (w *wheel) now() time.Duration { return time.Since(w.start) }
 
-// plan makes t fire at the earlier of two times, in place of any time before; 0 is never.
+// plan makes t fire at the earlier of two times, replacing any time set before; 0 means never.
 func (w *wheel) plan(t *timer, a, b time.Duration) {
 	switch {
 	case a == 0 && b == 0:
@@ -66,7 +68,7 @@ func (w *wheel) plan(t *timer, a, b time.Duration) {
 	}
 }
 
-// set makes t fire at the given time, in place of any time before.
+// set makes t fire at the given time, replacing any time set before.
 func (w *wheel) set(t *timer, at time.Duration) {
 	n := int64((at + tick - 1) / tick)
 	w.mu.Lock()
@@ -95,7 +97,7 @@ func (w *wheel) set(t *timer, at time.Duration) {
 	}
 }
 
-// clear takes t off the wheel. It may be about to fire all the same: its owner checks.
+// clear removes t from the wheel. It may still fire if it is already due: its owner checks.
 func (w *wheel) clear(t *timer) {
 	w.mu.Lock()
 	if t.tick != 0 {
@@ -152,7 +154,7 @@ func (w *wheel) run() {
 			w.passed = n
 			for t := w.slot[n&(slots-1)]; t != nil; {
 				next := t.next
-				if t.tick <= n { // else a later round
+				if t.tick <= n { // otherwise it is for a later round
 					w.unlink(t)
 					due = append(due, t)
 				}

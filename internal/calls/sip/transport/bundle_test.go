@@ -22,7 +22,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// TestMain checks that closed stacks leave no goroutine behind.
+// TestMain checks that no goroutine of a closed stack is left.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
@@ -49,7 +49,7 @@ func ours(within time.Duration) string {
 		if len(left) == 0 || time.Now().After(deadline) {
 			return strings.Join(left, "\n\n")
 		}
-		time.Sleep(10 * time.Millisecond) // polls; nothing depends on its length
+		time.Sleep(10 * time.Millisecond) // polling; nothing depends on the interval
 	}
 }
 
@@ -69,7 +69,7 @@ type unreached struct {
 	err  error
 }
 
-// recorder is a handler that keeps what it gets.
+// recorder is a handler that keeps what it is passed.
 type recorder struct {
 	got  chan received
 	lost chan unreached
@@ -93,7 +93,7 @@ func (r *recorder) next(t *testing.T) received {
 	case g := <-r.got:
 		return g
 	case <-time.After(patience):
-		t.Fatal("no message came")
+		t.Fatal("no message arrived")
 		panic("unreachable")
 	}
 }
@@ -102,7 +102,7 @@ func (r *recorder) none(t *testing.T) {
 	t.Helper()
 	select {
 	case g := <-r.got:
-		t.Fatalf("a message came that should not:\n%s", g.m)
+		t.Fatalf("unexpected message:\n%s", g.m)
 	case <-time.After(50 * time.Millisecond):
 	}
 }
@@ -145,7 +145,8 @@ func (n *node) listen(cfg transport.EndpointConfig) *transport.Endpoint {
 
 // request is the text of a request with the given Via value.
 func request(via, callID string) string {
-	return "OPTIONS sip:gw.example.net SIP/2.0\r\nVia: " + via + "\r\nMax-Forwards: 70\r\nFrom: <sip:a@example.net>;tag=a\r\n" +
+	return "OPTIONS sip:gw.example.net SIP/2.0\r\nVia: " + via +
+		"\r\nMax-Forwards: 70\r\nFrom: <sip:a@example.net>;tag=a\r\n" +
 		"To: <sip:gw.example.net>\r\nCall-ID: " + callID + "\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
 }
 
@@ -156,7 +157,7 @@ func answer(t *testing.T, n *node, g received) {
 	}
 }
 
-// waiter is a transport.Waiter that keeps what it is told.
+// waiter is a transport.Waiter that keeps its errors.
 type waiter chan error
 
 func (w waiter) SendFailed(err error) { w <- err }
@@ -192,7 +193,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !f(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("not so after %v: %s", patience, what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		runtime.Gosched()
 	}
@@ -211,8 +212,11 @@ func newAuthority(t *testing.T, name string) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -240,8 +244,11 @@ func (a *authority) issue(t *testing.T, usage []x509.ExtKeyUsage, names ...strin
 		t.Fatal(err)
 	}
 	serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
-	tmpl := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: names[0]}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: usage, KeyUsage: x509.KeyUsageDigitalSignature}
+	tmpl := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: names[0]},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: usage, KeyUsage: x509.KeyUsageDigitalSignature,
+	}
 	for _, n := range names {
 		if ip := net.ParseIP(n); ip != nil {
 			tmpl.IPAddresses = append(tmpl.IPAddresses, ip)
@@ -256,7 +263,7 @@ func (a *authority) issue(t *testing.T, usage []x509.ExtKeyUsage, names ...strin
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// keyring makes a keyring; pairs are identity, certificate.
+// keyring returns a keyring with certs, by identity.
 func keyring(t *testing.T, certs map[string]tls.Certificate) *transport.Keyring {
 	t.Helper()
 	k := transport.NewKeyring()

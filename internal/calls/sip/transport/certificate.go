@@ -13,37 +13,36 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// How often the files of certificates are looked at, and how long before its end a certificate is warned about.
+// How often certificate files are checked, and how long before its expiry a certificate is warned about.
 const (
 	certificateCheckEvery = 10 * time.Second
 	certificateWarning    = 30 * 24 * time.Hour
 )
 
-// CertificatePaths are the PEM files of a certificate, its key, and the authorities of the far side; empty for none.
+// CertificatePaths names the PEM files of a certificate, its key, and the authorities of the far side; empty for none.
 type CertificatePaths struct{ Certificate, Key, Roots string }
 
 // FileIdentity is the identity in [CertificateFiles.Keys].
 const FileIdentity = "file"
 
-// CertificateFiles keeps a certificate and the authorities beside it in step with their files, so that a renewal
-// needs no restart. A renewal that cannot be used is refused, and those before stay. Its methods are safe for
-// concurrent use.
+// CertificateFiles keeps a certificate and its authorities up to date with their files, so that a renewal needs no
+// restart. A renewal that cannot be used is refused, and the previous certificate and authorities stay in use. Its
+// methods are safe for concurrent use.
 type CertificateFiles struct {
-	Keys  *Keyring // with the certificate in use
+	Keys  *Keyring // contains the certificate in use
 	names []string
 	log   *slog.Logger
 	pool  atomic.Pointer[x509.CertPool] // nil: the system's
 	paths atomic.Pointer[CertificatePaths]
 
-	mu      sync.Mutex   // guards the fields below, and changes of those above
+	mu      sync.Mutex   // guards the fields below, and changes to those above
 	seen    [3]time.Time // when the files in use were written
-	refused string       // why those there now are not used
-	warned  time.Time    // of the coming end
+	refused string       // why the present files are not used
+	warned  time.Time    // of the coming expiry
 }
 
-// OpenCertificateFiles reads the files; the certificate must carry each of names. A certificate that far sides may
-// refuse for its dates or names is used all the same, and logged: a part that restarts must not stay down because of
-// it.
+// OpenCertificateFiles reads the files; the certificate must carry each of names. A certificate that peers may refuse
+// for its dates or names is used nevertheless, and logged: a component that restarts must not stay down because of it.
 func OpenCertificateFiles(p CertificatePaths, names []string, log *slog.Logger) (*CertificateFiles, error) {
 	c := &CertificateFiles{Keys: NewKeyring(), names: names, log: log}
 	commit, err := c.Read(p)
@@ -52,13 +51,13 @@ func OpenCertificateFiles(p CertificatePaths, names []string, log *slog.Logger) 
 	}
 	commit()
 	if err != nil {
-		log.Error("certificate used although it may be refused", "file", p.Certificate, "error", err)
+		log.Error("using a certificate that peers may refuse", "file", p.Certificate, "error", err)
 	}
 	c.Check(time.Now())
 	return c, nil
 }
 
-// Read reads other files. commit puts them into use; it is nil where the error keeps them from being used.
+// Read reads other files. commit puts them into use; it is nil if an error prevents their use.
 func (c *CertificateFiles) Read(p CertificatePaths) (commit func(), err error) {
 	take, err := c.read(p)
 	if take == nil {
@@ -71,7 +70,7 @@ func (c *CertificateFiles) Read(p CertificatePaths) (commit func(), err error) {
 	}, err
 }
 
-// read is Read whose take needs c.mu.
+// read is Read, but take must be called with c.mu held.
 func (c *CertificateFiles) read(p CertificatePaths) (take func(), err error) {
 	seen := p.written()
 	var pool *x509.CertPool
@@ -85,7 +84,7 @@ func (c *CertificateFiles) read(p CertificatePaths) (take func(), err error) {
 		return nil, err
 	}
 	return func() {
-		_ = c.Keys.Put(FileIdentity, pair) // it is whole
+		_ = c.Keys.Put(FileIdentity, pair) // it is complete
 		c.pool.Store(pool)
 		c.paths.Store(&p)
 		c.seen = seen
@@ -102,8 +101,8 @@ func (p *CertificatePaths) written() (at [3]time.Time) {
 	return at
 }
 
-// Check takes up files that have changed, or logs once why not: they are tried again, as they may become valid. Once
-// a day it logs that the certificate in use ends soon.
+// Check puts changed files into use, or logs once why it does not: they are tried again, as they may become valid. Once
+// a day it logs that the certificate in use expires soon.
 func (c *CertificateFiles) Check(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -117,17 +116,19 @@ func (c *CertificateFiles) Check(now time.Time) {
 			c.log.Info("certificate renewed", "file", p.Certificate)
 		case err.Error() != c.refused:
 			c.refused = err.Error()
-			c.log.Error("renewed certificate refused; the one before stays in use", "file", p.Certificate, "error", err)
+			c.log.Error("renewed certificate refused; the previous one stays in use", "file", p.Certificate,
+				"error", err)
 		}
 	}
 	end := c.Certificate().Leaf.NotAfter
 	if left := end.Sub(now); left <= certificateWarning && now.Sub(c.warned) >= 24*time.Hour {
 		c.warned = now
-		what := "certificate ends soon; renew it"
+		what := "certificate expires soon; renew it"
 		if left < 0 {
 			what = "certificate has expired; renew it"
 		}
-		c.log.Warn(what, "file", p.Certificate, "until", end.UTC().Format(time.DateTime), "days_left", int(left.Hours()/24))
+		c.log.Warn(what, "file", p.Certificate, "until", end.UTC().Format(time.DateTime),
+			"days_left", int(left.Hours()/24))
 	}
 }
 
@@ -154,16 +155,16 @@ func (c *CertificateFiles) Roots() *x509.CertPool { return c.pool.Load() }
 // Path returns the certificate's file.
 func (c *CertificateFiles) Path() string { return c.paths.Load().Certificate }
 
-// The codes of mistakes in files.
+// Error codes for certificate files.
 const (
 	codeInvalid     = "InvalidCertificate"
 	CodeNotValidNow = "CertificateNotValidNow" // it has expired, or is not valid yet by this machine's clock
 )
 
-// LoadCertificate reads the PEM files of a certificate, followed by its chain, and of its key, and checks that they can be
-// shown at a time: that they belong together, that the certificate is valid, and that it carries each of names. An error
-// is a *fault.Error that says how to correct it; its Target is certificateFile or keyFile. With an error about
-// validity, which has the code CodeNotValidNow, or about names the pair is returned all the same.
+// LoadCertificate reads the PEM files of a certificate, followed by its chain, and of its key, and checks that they can
+// be presented at time now: that they belong together, that the certificate is valid, and that it carries each of
+// names. An error is a *fault.Error that says how to correct it; its Target is certificateFile or keyFile. The pair is
+// also returned with an error about validity, which has the code CodeNotValidNow, or about names.
 func LoadCertificate(certFile, keyFile string, names []string, now time.Time) (tls.Certificate, error) {
 	var pair tls.Certificate
 	code := codeInvalid
@@ -172,19 +173,23 @@ func LoadCertificate(certFile, keyFile string, names []string, now time.Time) (t
 	}
 	chain, err := os.ReadFile(certFile)
 	if err != nil {
-		return bad("certificateFile", "the certificate cannot be read (%v); correct the path or the file's permissions", err)
+		return bad("certificateFile",
+			"the certificate cannot be read (%v); correct the path or the file's permissions", err)
 	}
 	key, err := os.ReadFile(keyFile)
 	if err != nil {
-		return bad("keyFile", "the private key cannot be read (%v); correct the path or the file's permissions", err)
+		return bad("keyFile",
+			"the private key cannot be read (%v); correct the path or the file's permissions", err)
 	}
 
 	if !x509.NewCertPool().AppendCertsFromPEM(chain) {
-		return bad("certificateFile", "%s holds no certificate in PEM form that can be read; write the certificate there, followed by its chain", certFile)
+		return bad("certificateFile", "%s holds no certificate in PEM form that can be read; "+
+			"write the certificate there, followed by its chain", certFile)
 	}
 	loaded, err := tls.X509KeyPair(chain, key)
 	if err != nil {
-		return bad("keyFile", "%s is not the private key of the certificate in %s (%v); install both files of one certificate", keyFile, certFile, err)
+		return bad("keyFile", "%s is not the private key of the certificate in %s (%v); "+
+			"install both files of one certificate", keyFile, certFile, err)
 	}
 
 	pair = loaded
@@ -193,32 +198,37 @@ func LoadCertificate(certFile, keyFile string, names []string, now time.Time) (t
 	code = CodeNotValidNow
 	switch {
 	case now.After(leaf.NotAfter):
-		return bad("certificateFile", "the certificate in %s expired on %s; install a renewed one", certFile, leaf.NotAfter.UTC().Format(form))
+		return bad("certificateFile", "the certificate in %s expired on %s; install a renewed one",
+			certFile, leaf.NotAfter.UTC().Format(form))
 	case now.Before(leaf.NotBefore):
-		return bad("certificateFile", "the certificate in %s is not valid before %s; install one that is valid now, or correct this machine's clock",
+		return bad("certificateFile", "the certificate in %s is not valid before %s; "+
+			"install one that is valid now, or correct this machine's clock",
 			certFile, leaf.NotBefore.UTC().Format(form))
 	}
 	code = codeInvalid
 	for _, n := range names {
 		if !certCovers(leaf, n) {
-			return bad("certificateFile", "the certificate in %s is for %s and does not cover %s, which is advertised to peers; install one that does, or advertise "+
-				"a name that it covers", certFile, describe(leaf), n)
+			return bad("certificateFile", "the certificate in %s is for %s and does not cover %s, "+
+				"which is advertised to peers; install one that does, or advertise a name that it covers",
+				certFile, describe(leaf), n)
 		}
 	}
 	return pair, nil
 }
 
-// LoadRoots reads a PEM file of authorities, of which it must hold at least one. An error is a *fault.Error whose
-// Target is rootsFile.
+// LoadRoots reads a PEM file of authorities, which must hold at least one. An error is a *fault.Error whose Target is
+// rootsFile.
 func LoadRoots(file string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(file)
 	pool := x509.NewCertPool()
 	switch {
 	case err != nil:
-		err = fault.New(fault.Invalid, codeInvalid, "the authorities cannot be read (%v); correct the path or the file's permissions", err).At("rootsFile")
+		err = fault.New(fault.Invalid, codeInvalid,
+			"the authorities cannot be read (%v); correct the path or the file's permissions", err).At("rootsFile")
 	case !pool.AppendCertsFromPEM(text):
-		err = fault.New(fault.Invalid, codeInvalid, "%s holds no certificate in PEM form that can be read, so that nothing would be trusted; "+
-			"write the trusted authorities there", file).At("rootsFile")
+		err = fault.New(fault.Invalid, codeInvalid,
+			"%s holds no certificate in PEM form that can be read, so that nothing would be trusted; "+
+				"write the trusted authorities there", file).At("rootsFile")
 	}
 	return pool, err
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/ca"
 )
 
-// TestLoadCertificate holds what must be true of a certificate that is shown. Names are those of RFC 5922 §7.
+// TestLoadCertificate checks the requirements for a certificate to present. Names are those of RFC 5922 §7.
 func TestLoadCertificate(t *testing.T) {
 	authority, err := ca.New("test")
 	if err != nil {
@@ -45,8 +45,10 @@ func TestLoadCertificate(t *testing.T) {
 		text      string
 	}{
 		{cert, key, nil, 0, "", ""},
-		{cert, key, []string{"sbc.example.net", "SBC.example.NET.", "a.customers.example.net", "*.customers.example.net", "192.0.2.1"}, 0, "", ""},
-		{cert, key, []string{"sbc.example.net", "sbc2.example.net"}, 0, "certificateFile", "does not cover sbc2.example.net"},
+		{cert, key, []string{"sbc.example.net", "SBC.example.NET.", "a.customers.example.net",
+			"*.customers.example.net", "192.0.2.1"}, 0, "", ""},
+		{cert, key, []string{"sbc.example.net", "sbc2.example.net"}, 0, "certificateFile",
+			"does not cover sbc2.example.net"},
 		{cert, key, []string{"a.b.customers.example.net"}, 0, "certificateFile", "does not cover a.b.customers"},
 		{cert, key, []string{"*.example.com"}, 0, "certificateFile", "does not cover *.example.com"},
 		{cert, key, []string{"192.0.2.2"}, 0, "certificateFile", "does not cover 192.0.2.2"},
@@ -65,11 +67,13 @@ func TestLoadCertificate(t *testing.T) {
 			continue
 		}
 		if err == nil || fault.As(err).Target != c.target || !strings.Contains(err.Error(), c.text) {
-			t.Errorf("LoadCertificate(%s, %s, %v) = %v, want one at %s with %q", c.cert, c.key, c.names, err, c.target, c.text)
+			t.Errorf("LoadCertificate(%s, %s, %v) = %v, want one at %s with %q", c.cert, c.key, c.names, err,
+				c.target, c.text)
 		}
-		// What peers refuse for its dates or names can be shown; what does not fit cannot.
+		// A certificate that peers refuse for its dates or names is usable; one that does not match its key is not.
 		if usable := strings.Contains(c.text, "cover") || c.at != 0; (pair.Leaf != nil) != usable {
-			t.Errorf("LoadCertificate(%s, %s, %v) returned a pair: %v, want %v", c.cert, c.key, c.names, pair.Leaf != nil, usable)
+			t.Errorf("LoadCertificate(%s, %s, %v) returned a pair: %v, want %v", c.cert, c.key, c.names,
+				pair.Leaf != nil, usable)
 		}
 	}
 }
@@ -90,17 +94,19 @@ func TestLoadRoots(t *testing.T) {
 			t.Fatal(err)
 		}
 		pool, err := transport.LoadRoots(file)
-		if want == "" && (err != nil || !pool.Equal(authority.Pool())) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+		if want == "" && (err != nil || !pool.Equal(authority.Pool())) || want != "" &&
+			(err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("LoadRoots of %q = %v, want %q", text, err, want)
 		}
 	}
-	if _, err := transport.LoadRoots(file + ".none"); err == nil || fault.As(err).Target != "rootsFile" || !strings.Contains(err.Error(), "no such file") {
+	if _, err := transport.LoadRoots(file + ".none"); err == nil || fault.As(err).Target != "rootsFile" ||
+		!strings.Contains(err.Error(), "no such file") {
 		t.Errorf("LoadRoots of a missing file = %v", err)
 	}
 }
 
-// TestCertificateFiles: a renewal that far sides would refuse is not taken up; each is logged once at ERROR, and one
-// that becomes valid is taken up without another change of the files. A coming end is warned about once a day.
+// TestCertificateFiles: a renewal that peers would refuse is not used; each is logged once at ERROR, and one that
+// becomes valid is used without another change of the files. A coming expiry is warned about once a day.
 func TestCertificateFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		authority, err := ca.New("test")
@@ -138,7 +144,8 @@ func TestCertificateFiles(t *testing.T) {
 		paths.Roots = write("roots.pem", string(authority.PEM()))
 
 		log := &lockedBuilder{}
-		c, err := transport.OpenCertificateFiles(paths, []string{"gw.example.net"}, slog.New(slog.NewTextHandler(log, nil)))
+		c, err := transport.OpenCertificateFiles(paths, []string{"gw.example.net"},
+			slog.New(slog.NewTextHandler(log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,14 +154,14 @@ func TestCertificateFiles(t *testing.T) {
 		go func() { defer close(done); c.Watch(ctx) }()
 		logged := func(what string, after time.Duration, want int) {
 			t.Helper()
-			time.Sleep(after) // by the bubble's clock
+			time.Sleep(after) // by the fake clock
 			synctest.Wait()
 			if n := strings.Count(log.String(), what); n != want {
 				t.Errorf("%q is logged %d times, want %d:\n%s", what, n, want, log.String())
 			}
 		}
-		logged("certificate ends soon", 12*time.Hour, 1)
-		logged("certificate ends soon", 13*time.Hour, 2)
+		logged("certificate expires soon", 12*time.Hour, 1)
+		logged("certificate expires soon", 13*time.Hour, 2)
 		logged("days_left=28", 0, 1)
 
 		first, roots := c.Certificate(), c.Roots()
@@ -167,22 +174,24 @@ func TestCertificateFiles(t *testing.T) {
 			{func() { write("gw.key", "broken") }, "is not the private key"},
 			{func() { write("gw.crt", "") }, "holds no certificate"},
 			{func() { _ = os.Remove(filepath.Join(dir, "gw.crt")) }, "no such file"},
-			{func() { install(-day, 90*day, "gw.example.net"); write("roots.pem", "") }, "roots.pem holds no certificate"},
-			{func() { write("roots.pem", string(authority.PEM())); install(30*time.Hour, 90*day, "gw.example.net") }, "is not valid before"},
+			{func() { install(-day, 90*day, "gw.example.net"); write("roots.pem", "") },
+				"roots.pem holds no certificate"},
+			{func() { write("roots.pem", string(authority.PEM())); install(30*time.Hour, 90*day, "gw.example.net") },
+				"is not valid before"},
 		} {
 			bad.install()
 			logged(bad.want, time.Minute, 1)
 			logged("level=ERROR", time.Minute, i+1)
 			if c.Certificate() != first || c.Roots() != roots {
-				t.Errorf("renewal %d was taken up", i)
+				t.Errorf("renewal %d was used", i)
 			}
 		}
 		if commit, err := c.Read(paths); commit != nil || err == nil {
-			t.Error("Read returned a certificate of the future beside one in use")
+			t.Error("Read returned a certificate that is not yet valid although one is in use")
 		}
 		logged("certificate renewed", 6*time.Hour, 1)
 		if c.Certificate() == first || c.Roots() == roots {
-			t.Error("the certificate was not taken up when it became valid")
+			t.Error("the certificate was not used when it became valid")
 		}
 		logged("level=ERROR", time.Hour, 7)
 		cancel()

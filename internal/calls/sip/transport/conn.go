@@ -31,18 +31,18 @@ type conn struct {
 	ep      *Endpoint
 	remote  netip.AddrPort
 	inbound bool
-	tag     any // what Accept gave
-	// identity is the local certificate's key; set before the connection opens.
+	tag     any // as returned by Accept
+	// identity is the key of the local certificate; set before the connection opens.
 	identity string
-	// keys are its places in stack.byKey; guarded by stack.mu.
+	// keys are its keys in stack.byKey; guarded by stack.mu.
 	keys []connKey
 
 	state atomic.Uint32
 	leaf  atomic.Pointer[x509.Certificate]
 
-	mu      sync.Mutex // guards the fields below, and serialises writes
+	mu      sync.Mutex // guards the fields below and serialises writes
 	out     *outQueue  // the TCP side
-	nc      net.Conn   // what to write to: out, or the TLS connection over it
+	nc      net.Conn   // what is written to: out, or the TLS connection over it
 	pending []pendingMessage
 	queued  int // bytes in pending
 	waiters map[Waiter]struct{}
@@ -87,7 +87,7 @@ func (c *conn) fits(identity, name string) bool {
 	return certCovers(leaf, name)
 }
 
-// send writes a message, or keeps it until the connection is open. watch keeps w interested after that.
+// send writes a message, or queues it until the connection is open. With watch, w is also told of a later loss.
 func (c *conn) send(b []byte, w Waiter, watch bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -96,11 +96,11 @@ func (c *conn) send(b []byte, w Waiter, watch bool) error {
 		if !watch || w == nil {
 			return ErrClosed
 		}
-		go w.SendFailed(c.ended) // it ended after it was chosen: w is told as if it had waited
+		go w.SendFailed(c.ended) // it closed after it was chosen: tell w as if it had waited
 		return nil
 	case connecting:
 		if c.queued+len(b) > c.stack.cfg.MaxQueueBytes {
-			return fmt.Errorf("%d bytes wait for the connection: %w", c.queued, ErrSlowPeer)
+			return fmt.Errorf("%d bytes queued until the connection is open: %w", c.queued, ErrSlowPeer)
 		}
 		c.queued += len(b)
 		c.pending = append(c.pending, pendingMessage{append([]byte(nil), b...), w, watch})
@@ -129,7 +129,7 @@ func (c *conn) forget(w Waiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.waiters, w)
-	// What was not sent yet is not to be sent any more: the request has been given up.
+	// Drop what has not been sent yet: the request has been abandoned.
 	c.pending = slices.DeleteFunc(c.pending, func(p pendingMessage) bool {
 		if p.w == w {
 			c.queued -= len(p.b)
@@ -138,7 +138,7 @@ func (c *conn) forget(w Waiter) {
 	})
 }
 
-// opened puts the connection to use and writes what waits.
+// opened marks the connection as open and writes the queued messages.
 func (c *conn) opened(out *outQueue, nc net.Conn) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,7 +158,7 @@ func (c *conn) opened(out *outQueue, nc net.Conn) error {
 				c.stack.m.sent(c.ep.cfg.Proto, len(p.b))
 			}
 		}
-		// On failure all of them are told by close.
+		// On failure close tells all of them.
 		if p.w != nil && (p.watch || failed != nil) {
 			c.watch(p.w)
 		}
@@ -167,7 +167,7 @@ func (c *conn) opened(out *outQueue, nc net.Conn) error {
 	return failed
 }
 
-// close ends the connection and tells whoever waits on it. It may be called more than once.
+// close closes the connection and tells its waiters. It may be called more than once.
 func (c *conn) close(cause error) {
 	c.mu.Lock()
 	was := c.state.Swap(closed)
@@ -190,7 +190,7 @@ func (c *conn) close(cause error) {
 	nc := c.nc
 	c.mu.Unlock()
 	if nc != nil {
-		_ = nc.Close() // TLS says goodbye first; there is nothing to do about an error
+		_ = nc.Close() // TLS sends close_notify first; an error changes nothing
 	}
 	c.stack.remove(c)
 	m := c.stack.m
@@ -201,15 +201,16 @@ func (c *conn) close(cause error) {
 	}
 	level := c.stack.log.Debug
 	if was != open && !errors.Is(cause, ErrClosed) {
-		level = c.stack.log.Warn // a handshake that failed is what people search for days
+		level = c.stack.log.Warn // failed handshakes are hard to diagnose without a log line
 	}
-	level("SIP connection ended", "endpoint", c.ep.cfg.Name, "remote", c.remote.String(), "inbound", c.inbound, "had_been_open", was == open, "err", cause)
+	level("SIP connection ended", "endpoint", c.ep.cfg.Name, "remote", c.remote.String(), "inbound", c.inbound,
+		"had_been_open", was == open, "err", cause)
 	for _, w := range waiters {
 		w.SendFailed(err)
 	}
 }
 
-// serve runs an incoming connection from its handshake to its end.
+// serve runs an incoming connection from its handshake until it closes.
 func (c *conn) serve(nc *net.TCPConn) {
 	out := c.tune(nc)
 	stop := context.AfterFunc(c.stack.ctx, func() { _ = nc.Close() })
@@ -228,7 +229,7 @@ func (c *conn) serve(nc *net.TCPConn) {
 	default:
 		c.stack.m.ConnsRefused.Add(1)
 		_ = nc.Close()
-		c.close(fmt.Errorf("%d TLS handshakes run: %w", cap(c.stack.handshakes), ErrTooManyConnections))
+		c.close(fmt.Errorf("%d TLS handshakes are running: %w", cap(c.stack.handshakes), ErrTooManyConnections))
 		return
 	}
 	var identity string
@@ -247,11 +248,13 @@ func (c *conn) serve(nc *net.TCPConn) {
 	c.read(tc)
 }
 
-// localErrors are reasons on this host for which a connection cannot be made.
-var localErrors = []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,
-	syscall.EADDRINUSE, syscall.EPERM, syscall.EACCES, syscall.ENETDOWN}
+// localErrors are the errors of a failed connection attempt whose cause is on this host.
+var localErrors = []syscall.Errno{
+	syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,
+	syscall.EADDRINUSE, syscall.EPERM, syscall.EACCES, syscall.ENETDOWN,
+}
 
-// dial makes an outgoing connection and runs it to its end.
+// dial makes an outgoing connection and runs it until it closes.
 func (c *conn) dial(to []netip.AddrPort, names []string) {
 	var nc *net.TCPConn
 	var err error
@@ -319,22 +322,23 @@ func (c *conn) handshake(tc *tls.Conn) error {
 	return nil
 }
 
-// tune sets the socket's options and wraps it in its write queue.
+// tune sets the socket options and wraps the connection in its write queue.
 func (c *conn) tune(nc *net.TCPConn) *outQueue {
-	_ = nc.SetNoDelay(true) // Go's default; said because it matters
-	_ = nc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3})
+	_ = nc.SetNoDelay(true) // Go's default; explicit because it matters
+	_ = nc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second,
+		Interval: 10 * time.Second, Count: 3})
 	setUserTimeout(nc, c.stack.cfg.WriteTimeout)
 	return newOutQueue(nc, c.stack, c.stack.cfg.MaxQueueBytes)
 }
 
-// read runs the connection until it ends.
+// read reads from the connection until it closes.
 func (c *conn) read(src net.Conn) {
 	in := &deadlined{Conn: src, c: c}
 	if c.inbound || c.stack.cfg.KeepAlive < 0 {
 		c.close(c.readAll(in))
 		return
 	}
-	// Pings keep the path through firewalls and NATs open; TCP's own keep-alive notices a far side that is gone.
+	// Pings keep the path through firewalls and NATs open; TCP's own keep-alive detects a far side that has vanished.
 	done := make(chan struct{})
 	c.stack.wg.Go(func() {
 		t := time.NewTicker(c.stack.cfg.KeepAlive)
@@ -355,7 +359,7 @@ func (c *conn) read(src net.Conn) {
 	c.close(err)
 }
 
-// control writes what is no message: keep-alives.
+// control writes a keep-alive.
 func (c *conn) control(s string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -377,7 +381,7 @@ func (c *conn) readAll(in *deadlined) error {
 				err = ErrIdle
 				s.m.ConnsIdle.Add(1)
 			} else if errors.Is(err, io.EOF) {
-				err = fmt.Errorf("closed by the far side: %w", err)
+				err = fmt.Errorf("closed by the peer: %w", err)
 			}
 			return err
 		}
@@ -404,7 +408,8 @@ func (c *conn) readAll(in *deadlined) error {
 	}
 }
 
-// linger lets the answer to the last message reach the far side: a socket closed with unread input resets the connection, and takes the answer with it.
+// linger lets the answer to the last message reach the far side: closing a socket with unread input resets the
+// connection and discards the answer.
 func (c *conn) linger(in *deadlined) {
 	if in.Conn.SetReadDeadline(time.Now().Add(2*time.Second)) != nil {
 		return
@@ -423,7 +428,7 @@ func (c *conn) linger(in *deadlined) {
 	}
 }
 
-// request prepares a request's Via, and the way of its response.
+// request stamps a request's Via and sets where its response goes.
 func (c *conn) request(m *sip.Message, f *Flow) {
 	v, ok := stampVia(m, c.remote)
 	if !ok {
@@ -431,22 +436,22 @@ func (c *conn) request(m *sip.Message, f *Flow) {
 	}
 	f.replyPort = v.port(c.ep.cfg.Proto)
 	if v.name != "" {
-		host := strings.Clone(v.name) // not the whole message with it
+		host := strings.Clone(v.name) // does not keep the whole message alive
 		f.host = &host
 	}
-	// RFC 5923: a certificate proves that the far side may speak for the port it names; on plain TCP nothing does.
+	// RFC 5923: a certificate proves that the far side may use the port it names; on plain TCP there is no proof.
 	if c.inbound && v.alias && c.leaf.Load() != nil {
 		c.stack.alias(c, f.replyPort)
 	}
 }
 
-// deadlined reads from a connection with the deadline of the moment: idle between messages, shorter inside one, so that nobody holds a
-// connection with a byte a minute.
+// deadlined reads from a connection with the deadline for its state: the idle time-out between messages, a shorter one
+// inside a message, so that a peer cannot hold a connection with one byte per minute.
 type deadlined struct {
 	net.Conn
 	c     *conn
-	begun time.Time // when the message being read began
-	n     int       // bytes since took
+	begun time.Time // when the current message began
+	n     int       // bytes read since the last call of took
 }
 
 func (d *deadlined) Read(p []byte) (int, error) {

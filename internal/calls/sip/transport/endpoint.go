@@ -17,28 +17,31 @@ type EndpointConfig struct {
 	Name string
 	// Proto is UDP, TCP or TLS. Required.
 	Proto Proto
-	// Bind is the local address and port; port 0 takes a free one. Required.
+	// Bind is the local address and port; port 0 chooses a free one. Required.
 	Bind netip.AddrPort
-	// Advertised is the "host" or "host:port" that stands in Via lines, where the far side sees us under another address than Bind's, or
-	// wants a name. Empty: Bind's. Without a port, Bind's port is added unless it is the protocol's default.
+	// Advertised is the "host" or "host:port" written in Via lines, for a far side that sees us under an address other
+	// than Bind's or needs a name. Empty: Bind's. Without a port, Bind's port is added unless it is the protocol's
+	// default.
 	Advertised string
-	// Accept says whether a source is known. It is asked for each datagram and each connection that comes in, before anything is parsed; what
-	// it turns down is dropped unanswered and counted. tag, a pointer say, comes back from [Flow.Tag] of whatever comes by that flow; it must be
-	// comparable. Connections that we make have none: Accept is not asked about them. It must be fast and safe for concurrent use. Nil: all are known.
+	// Accept reports whether a source is known. It is called for each incoming datagram and connection, before anything
+	// is parsed; those it rejects are dropped without an answer, and counted. tag, for example a pointer, is returned
+	// by [Flow.Tag] for every message of that flow; it must be comparable. Connections that we make have no tag: Accept
+	// is not called for them. It must be fast and safe for concurrent use. Nil: all sources are known.
 	Accept func(ep *Endpoint, src netip.AddrPort) (tag any, ok bool)
-	// TLS is needed for TLS, and only there.
+	// TLS is required for TLS, and only then.
 	TLS *TLSConfig
-	// Large is the TCP endpoint of the same peer group that takes the requests which do not fit a datagram (RFC 3261 §18.1.1). Only for UDP; nil:
-	// they go over UDP all the same.
+	// Large is the TCP endpoint of the same peer group for requests that do not fit a datagram (RFC 3261 §18.1.1). Only
+	// for UDP; nil: they are sent over UDP nevertheless.
 	Large *Endpoint
-	// Readers is the number of UDP sockets that share the port, each with its reader; the kernel gives each source address and port to one
-	// of them, so order holds. 0 means 2. Only for UDP.
+	// Readers is the number of UDP sockets that share the port, each with its reader; the kernel assigns each source
+	// address and port to one of them, so that order is kept. 0 means 2. Only for UDP.
 	Readers int
-	// BufferBytes is the size asked for the UDP sockets' receive buffers; 0 means 4 MiB. The kernel caps it at net.core.rmem_max.
+	// BufferBytes is the requested size of the UDP sockets' receive buffers; 0 means 4 MiB. The kernel caps it at
+	// net.core.rmem_max.
 	BufferBytes int
 }
 
-// MaxDatagram is the size above which requests should leave UDP, as the path's MTU is not known (RFC 3261 §18.1.1).
+// MaxDatagram is the size above which requests should not use UDP, as the path MTU is unknown (RFC 3261 §18.1.1).
 const MaxDatagram = 1300
 
 // Endpoint is one local address with one protocol. See [Stack.Listen].
@@ -60,7 +63,7 @@ func newEndpoint(s *Stack, cfg EndpointConfig) (*Endpoint, error) {
 	switch cfg.Proto {
 	case UDP:
 		if cfg.Large != nil && cfg.Large.cfg.Proto != TCP {
-			return nil, errors.New("large messages can go to a TCP endpoint only")
+			return nil, errors.New("the endpoint for large messages must be a TCP endpoint")
 		}
 		if ep.udp, err = listenUDP(cfg); err != nil {
 			return nil, err
@@ -73,7 +76,7 @@ func newEndpoint(s *Stack, cfg EndpointConfig) (*Endpoint, error) {
 		fallthrough
 	case TCP:
 		if cfg.Large != nil {
-			return nil, errors.New("an endpoint for large messages is for UDP only")
+			return nil, errors.New("only a UDP endpoint can have an endpoint for large messages")
 		}
 		if ep.ln, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(cfg.Bind)); err != nil {
 			return nil, err
@@ -86,7 +89,7 @@ func newEndpoint(s *Stack, cfg EndpointConfig) (*Endpoint, error) {
 	return ep, nil
 }
 
-// sentBy is the host and port that stand in our Via lines.
+// sentBy returns the host and port for our Via lines.
 func sentBy(advertised string, local netip.AddrPort, p Proto) string {
 	if advertised == "" {
 		return local.String()
@@ -106,7 +109,7 @@ func sentBy(advertised string, local netip.AddrPort, p Proto) string {
 // Proto returns the protocol.
 func (e *Endpoint) Proto() Proto { return e.cfg.Proto }
 
-// Local returns the address and port that are bound.
+// Local returns the bound address and port.
 func (e *Endpoint) Local() netip.AddrPort { return e.local }
 
 // SentBy returns the "host:port" of the endpoint's Via lines, which a Contact may use too.
@@ -115,8 +118,8 @@ func (e *Endpoint) SentBy() string { return e.by }
 // Large returns the endpoint for requests that do not fit a datagram, nil if there is none.
 func (e *Endpoint) Large() *Endpoint { return e.cfg.Large }
 
-// Via returns the Via value for a request that leaves for t with this branch: rport is asked for (RFC 3581 §3), and on TLS the reuse of the
-// connection (RFC 5923 §5).
+// Via returns the Via value for a request to t with this branch. It requests rport (RFC 3581 §3), and on TLS the reuse
+// of the connection (RFC 5923 §5).
 func (t Target) Via(branch string) string {
 	by := t.From.by
 	switch t.From.cfg.Proto {
@@ -138,7 +141,7 @@ func (e *Endpoint) known(src netip.AddrPort) (tag any, ok bool) {
 	return tag, ok
 }
 
-// start begins to read. The stack's mutex is held.
+// start starts reading. The stack's mutex is held.
 func (e *Endpoint) start() {
 	if e.udp != nil {
 		e.udp.start(e)
@@ -149,17 +152,17 @@ func (e *Endpoint) start() {
 
 func (e *Endpoint) acceptLoop() {
 	s := e.stack
-	var refused time.Time // when a refusal was logged last
+	var refused time.Time // when a refusal was last logged
 	for pause := time.Duration(0); ; {
 		nc, err := e.ln.AcceptTCP()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			// Out of file descriptors, most likely: wait, and go on.
+			// Probably out of file descriptors: wait and retry.
 			s.m.AcceptErrors.Add(1)
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.log.Error("cannot take SIP connection", "endpoint", e.cfg.Name, "err", err, "pause", pause)
+			s.log.Error("cannot accept SIP connection", "endpoint", e.cfg.Name, "err", err, "pause", pause)
 			select {
 			case <-time.After(pause):
 				continue
@@ -181,7 +184,8 @@ func (e *Endpoint) acceptLoop() {
 			s.m.ConnsRefused.Add(1)
 			if now := time.Now(); now.Sub(refused) >= time.Second {
 				refused = now // a flood must not fill the log
-				s.log.Warn("SIP connection refused", "endpoint", e.cfg.Name, "source", remote.Addr().String(), "err", err)
+				s.log.Warn("SIP connection refused", "endpoint", e.cfg.Name, "source",
+					remote.Addr().String(), "err", err)
 			}
 			_ = nc.Close()
 			continue

@@ -9,29 +9,30 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
-// Handler takes what a [Stack] receives.
+// Handler handles what a [Stack] receives.
 type Handler interface {
-	// Receive gets one message, on the goroutine that read it. Messages of one flow come one at a time and in the order of arrival, so
-	// Receive must not block: while it runs, nothing else is read from that flow. p is not nil when the message breaks
-	// the rules of [sip.Parse]; m then holds what could be read, enough for p.Answer, or is nil when nothing could.
+	// Receive gets one message, on the goroutine that read it. Messages of one flow are passed one at a time and in the
+	// order of arrival, so Receive must not block: while it runs, nothing else is read from that flow. p is not nil if
+	// [sip.Parse] rejects the message; m then holds what could be read, enough for p.Answer, or is nil if nothing could
+	// be read.
 	Receive(m *sip.Message, p *sip.Problem, f Flow)
-	// Unreachable gets the beginning of a datagram that an ICMP error came back for: its destination cannot be reached
-	// (RFC 3261 §18.4). It runs on the goroutine that reads the socket and must not block.
+	// Unreachable gets the beginning of a datagram for which an ICMP error was received: its destination cannot be
+	// reached (RFC 3261 §18.4). It runs on the goroutine that reads the socket and must not block.
 	Unreachable(sent string, to netip.AddrPort, err error)
 }
 
-// Waiter is told when a request that was accepted by [Stack.Send] has been lost.
+// Waiter is called when a request accepted by [Stack.Send] is lost.
 type Waiter interface {
-	// SendFailed is called at most once for each Send, from another goroutine than the one that called Send: when the connection could not be
-	// made, or when it ended before [Stack.Forget]. The error is a *[ConnError]. It must not block.
+	// SendFailed is called at most once for each Send, on a goroutine other than the one that called Send, when the
+	// connection could not be made or closed before [Stack.Forget]. The error is a *[ConnError]. It must not block.
 	SendFailed(err error)
 }
 
-// ConnError says that a connection could not be made, or ended.
+// ConnError reports that a connection could not be made, or was lost.
 type ConnError struct {
 	Proto  Proto
 	Remote netip.AddrPort
-	// Established is true when the connection had been up: what was written last may or may not have arrived.
+	// Established reports whether the connection had been open: the last messages may or may not have arrived.
 	Established bool
 	Err         error
 }
@@ -48,27 +49,27 @@ func (e *ConnError) Error() string {
 // Unwrap returns the cause.
 func (e *ConnError) Unwrap() error { return e.Err }
 
-// Errors of Send and Reply; they come wrapped with the particulars.
+// Errors of Send and Reply, wrapped with details.
 var (
-	// ErrClosed: the stack, or the connection, has been closed.
+	// ErrClosed is returned when the stack or the connection is closed.
 	ErrClosed = errors.New("closed")
-	// ErrTooManyConnections: a bound of [Config] on connections is reached.
+	// ErrTooManyConnections is returned when a bound of [Config] on connections is reached.
 	ErrTooManyConnections = errors.New("too many connections")
-	// ErrSlowPeer: the far side does not take what is sent to it; its connection has been closed.
+	// ErrSlowPeer is returned when the far side does not read what is sent to it; its connection has been closed.
 	ErrSlowPeer = errors.New("peer does not read what is sent to it")
-	// ErrLocal: the message failed on this host (its size, a bound of ours, resources), which says nothing about the
-	// far side.
-	ErrLocal = errors.New("not sent by this host")
-	// ErrIdle: nothing came for the idle time-out.
-	ErrIdle = errors.New("idle")
-	// ErrNotReusable: the preferred flow is gone or belongs to another identity.
+	// ErrLocal is returned when the cause is on this host (the message size, a bound of ours, resources); it says
+	// nothing about the far side.
+	ErrLocal = errors.New("local error")
+	// ErrIdle is returned when nothing was received for the idle time-out.
+	ErrIdle = errors.New("idle time-out")
+	// ErrNotReusable is returned when the preferred flow is closed or belongs to another identity.
 	ErrNotReusable = errors.New("flow cannot be used for this target")
 )
 
-// SizeError says that a message does not fit a UDP datagram. Send and Reply wrap it together with [ErrLocal].
+// SizeError reports that a message does not fit a UDP datagram. Send and Reply wrap it together with [ErrLocal].
 type SizeError struct{ Bytes int }
 
-// MaxUDP is the most bytes that a UDP datagram over IPv4 holds (RFC 768, RFC 791).
+// MaxUDP is the maximum payload of a UDP datagram over IPv4, in bytes (RFC 768, RFC 791).
 const MaxUDP = 65507
 
 // Error implements error.
@@ -76,19 +77,21 @@ func (e *SizeError) Error() string {
 	return fmt.Sprintf("%d bytes do not fit a UDP datagram (at most %d)", e.Bytes, MaxUDP)
 }
 
-// Target says where a request goes, from where, and as whom.
+// Target says where a request goes, from which endpoint, and with which identity.
 type Target struct {
-	// From is the endpoint to send from: it decides protocol, local address, advertised name and trust. Required.
+	// From is the endpoint to send from: it sets protocol, local address, advertised name and trust. Required.
 	From *Endpoint
 	// Addr is the far side's address and port. Required unless Prefer is usable.
 	Addr netip.AddrPort
-	// ServerName is the name the far side's TLS certificate must carry, and is sent as SNI. Empty: the address itself must be in
-	// the certificate. TLS only.
+	// ServerName is the name the far side's TLS certificate must carry, and is sent as SNI. Empty: the address itself
+	// must be in the certificate. TLS only.
 	ServerName string
-	// Identity is the key in the endpoint's [Keyring] of the certificate to show. Empty: the endpoint's default. TLS only.
+	// Identity is the key in the endpoint's [Keyring] of the certificate to present. Empty: the endpoint's default. TLS
+	// only.
 	Identity string
-	// Prefer is a flow to use if it is still up, such as the one the dialog's requests came by. It is used only if it belongs to From,
-	// shows the same identity, and its far side is verified for ServerName; otherwise Addr is used.
+	// Prefer is a flow to use if it is still open, such as the one on which the dialog's requests arrived. It is used
+	// only if it belongs to From, has the same identity, and its far side is verified for ServerName; otherwise Addr is
+	// used.
 	Prefer Flow
 }
 
@@ -100,7 +103,7 @@ func (t Target) Proto() Proto {
 	return t.From.cfg.Proto
 }
 
-// String names the target for logs.
+// String returns the target as written in logs.
 func (t Target) String() string {
 	s := t.Proto().Param() + ":" + t.Addr.String()
 	if t.ServerName != "" {
@@ -109,20 +112,22 @@ func (t Target) String() string {
 	return s
 }
 
-// Flow is where a message came from or went to: an endpoint and a remote address, and for TCP and TLS one connection. It is a value and may be
-// kept as long as one likes; the zero Flow is no flow.
+// Flow is the path of a message: an endpoint and a remote address, and for TCP and TLS one connection. It is a value
+// and may be kept for any length of time; the zero Flow is no flow.
 type Flow struct {
 	ep     *Endpoint
 	conn   *conn
 	remote netip.AddrPort
 	tag    any
-	// host is the Via's sent-by host where that is a name, for the last resort of RFC 3261 §18.2.2. Streams only; else nil.
+	// host is the Via's sent-by host if that is a name, for the last resort of RFC 3261 §18.2.2. Streams only; else
+	// nil.
 	host *string
-	// replyPort is the port of remote's address that a response to the request which came by this flow goes to: over UDP always, else when conn is gone.
+	// replyPort is the port at remote's address to which a response to this flow's request goes: always over UDP,
+	// otherwise if conn is closed.
 	replyPort uint16
 }
 
-// flowOf is the flow between an endpoint and an address, or of one connection.
+// flowOf returns the flow between an endpoint and an address, or of one connection.
 func flowOf(ep *Endpoint, c *conn, remote netip.AddrPort, tag any) Flow {
 	return Flow{ep: ep, conn: c, remote: remote, tag: tag, replyPort: remote.Port()}
 }
@@ -141,7 +146,7 @@ func (f Flow) Proto() Proto {
 // Remote returns the far side's address and port as seen here.
 func (f Flow) Remote() netip.AddrPort { return f.remote }
 
-// Tag returns what the endpoint's Accept hook gave for the source; nil on a connection that we made.
+// Tag returns what the endpoint's Accept hook returned for the source; nil on a connection that we made.
 func (f Flow) Tag() any { return f.tag }
 
 // Established reports whether the flow's connection has been made: always true for UDP.
@@ -167,13 +172,13 @@ func (f Flow) PeerIdentities() []string {
 	return identities(c)
 }
 
-// VerifiedFor reports whether the far side showed a verified certificate that carries the name. False without TLS.
+// VerifiedFor reports whether the far side presented a verified certificate with the name. It is false without TLS.
 func (f Flow) VerifiedFor(name string) bool {
 	c := f.PeerCertificate()
 	return c != nil && certCovers(c, name)
 }
 
-// String names the flow for logs.
+// String returns the flow as written in logs.
 func (f Flow) String() string {
 	if f.ep == nil {
 		return "no flow"
@@ -181,13 +186,14 @@ func (f Flow) String() string {
 	return f.Proto().Param() + ":" + f.remote.String()
 }
 
-// Detached makes an endpoint that has no sockets and belongs to no stack. It serves those who carry the messages some other way, such as
-// a network in memory: package memnet. Flows and targets can name it, a Stack cannot use it.
+// Detached returns an endpoint that has no sockets and belongs to no stack, for transports other than Stack, such as
+// the in-memory network of package memnet. Flows and targets can name it; a Stack cannot use it.
 func Detached(cfg EndpointConfig) *Endpoint {
 	return &Endpoint{cfg: cfg, local: cfg.Bind, by: sentBy(cfg.Advertised, cfg.Bind, cfg.Proto)}
 }
 
-// Arrive makes the flow of a message that reached a detached endpoint from src, and stamps a request's Via as a Stack does.
+// Arrive returns the flow of a message that reached a detached endpoint from src, and stamps a request's Via as a Stack
+// does.
 func (e *Endpoint) Arrive(m *sip.Message, src netip.AddrPort) Flow {
 	f := flowOf(e, nil, src, nil)
 	if m != nil && m.IsRequest() {
@@ -198,5 +204,5 @@ func (e *Endpoint) Arrive(m *sip.Message, src netip.AddrPort) Flow {
 	return f
 }
 
-// ReplyTo returns the address a response along f goes to.
+// ReplyTo returns the address to which a response along f goes.
 func (f Flow) ReplyTo() netip.AddrPort { return netip.AddrPortFrom(f.remote.Addr(), f.replyPort) }

@@ -13,7 +13,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// closedPort returns an address of this host at which nobody listens.
+// closedPort returns an address of this host without a listener.
 func closedPort(t *testing.T, ip string) netip.AddrPort {
 	t.Helper()
 	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(ip)})
@@ -25,14 +25,14 @@ func closedPort(t *testing.T, ip string) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
-// A closed port is reported with the datagram that it is about (RFC 3261 §18.4), and no other datagram is lost to the
-// error.
+// A closed port is reported with the datagram sent to it (RFC 3261 §18.4), and no other datagram is lost by the error.
 func TestPortUnreachable(t *testing.T) {
 	for _, ip := range []string{"127.0.0.1", "::1"} {
 		t.Run(ip, func(t *testing.T) {
 			n, far := newNode(t, transport.Config{}), newNode(t, transport.Config{})
 			bind := netip.AddrPortFrom(netip.MustParseAddr(ip), 0)
-			ep, alive := n.listen(transport.EndpointConfig{Proto: transport.UDP, Bind: bind}), far.listen(transport.EndpointConfig{Proto: transport.UDP, Bind: bind})
+			ep := n.listen(transport.EndpointConfig{Proto: transport.UDP, Bind: bind})
+			alive := far.listen(transport.EndpointConfig{Proto: transport.UDP, Bind: bind})
 			const count = 200
 			want := map[string]netip.AddrPort{}
 			var dead []netip.AddrPort
@@ -52,8 +52,8 @@ func TestPortUnreachable(t *testing.T) {
 				}
 				far.next(t)
 			}
-			// The kernel bounds the rate of ICMP errors; each that it sends is reported once, and the first ones are
-			// among them.
+			// The kernel limits the rate of ICMP errors; each one that it sends is reported once, and the first ones
+			// are among them.
 			for got := 0; got == 0 || n.Metrics().Unreachable.Load() > uint64(got); got++ {
 				select {
 				case u := <-n.lost:
@@ -70,10 +70,11 @@ func TestPortUnreachable(t *testing.T) {
 	}
 }
 
-// What does not fit a datagram says so, with its size, and is a local error; so is a bound of ours.
+// A message that does not fit a datagram is a local error with its size; reaching a bound of ours is a local error too.
 func TestLocalErrors(t *testing.T) {
 	n := newNode(t, transport.Config{MaxConns: 1})
-	udp, tcp := n.listen(transport.EndpointConfig{Proto: transport.UDP}), n.listen(transport.EndpointConfig{Proto: transport.TCP})
+	udp := n.listen(transport.EndpointConfig{Proto: transport.UDP})
+	tcp := n.listen(transport.EndpointConfig{Proto: transport.TCP})
 	for _, size := range []int{transport.MaxUDP + 1, 200_000} {
 		_, err := n.Send(make([]byte, size), transport.Target{From: udp, Addr: closedPort(t, "127.0.0.1")}, nil)
 		var s *transport.SizeError

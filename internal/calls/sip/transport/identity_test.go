@@ -17,8 +17,8 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 )
 
-// issueSAN makes a certificate with a common name and alternative names written as in openssl: URI:…, DNS:…, IP:…,
-// email:….
+// issueSAN returns a certificate with a common name and alternative names in the notation of openssl: URI:…, DNS:…,
+// IP:…, email:….
 func (a *authority) issueSAN(t *testing.T, cn string, alt ...string) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -26,8 +26,11 @@ func (a *authority) issueSAN(t *testing.T, cn string, alt ...string) tls.Certifi
 		t.Fatal(err)
 	}
 	serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
-	tmpl := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: cn}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: bothAuth, KeyUsage: x509.KeyUsageDigitalSignature}
+	tmpl := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: cn},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: bothAuth, KeyUsage: x509.KeyUsageDigitalSignature,
+	}
 	for _, s := range alt {
 		kind, value, _ := strings.Cut(s, ":")
 		switch kind {
@@ -52,8 +55,8 @@ func (a *authority) issueSAN(t *testing.T, cn string, alt ...string) tls.Certifi
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// Whom a certificate names (RFC 5922 §7.1, §7.2), both ways: shown by a far side that we connect to, and by one that
-// connects to us.
+// Which identities a certificate has (RFC 5922 §7.1, §7.2), both ways: presented by a far side that we connect to, and
+// by one that connects to us.
 func TestCertificateIdentities(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	const core = "core.example.net"
@@ -66,23 +69,26 @@ func TestCertificateIdentities(t *testing.T) {
 	}{
 		{"a DNS name", "x", []string{"DNS:" + core}, core, true},
 		{"a sip URI alone", "Some Org", []string{"URI:sip:" + core}, core, true},
-		{"a sip URI beside another DNS name", "Some Org", []string{"URI:sip:" + core, "DNS:sip1.carrier.example"}, core, true},
-		{"a DNS name beside a sip URI of another domain does not count", "x", []string{"URI:sip:other.example", "DNS:" + core}, core, false},
+		{"a sip URI beside another DNS name", "Some Org",
+			[]string{"URI:sip:" + core, "DNS:sip1.carrier.example"}, core, true},
+		{"a DNS name beside a sip URI of another domain does not count", "x",
+			[]string{"URI:sip:other.example", "DNS:" + core}, core, false},
 		{"the second of two sip URIs", "x", []string{"URI:sip:other.example", "URI:sip:" + core}, core, true},
-		{"schemes and hosts without regard to case", "x", []string{"URI:SIP:Core.EXAMPLE.net"}, core, true},
+		{"schemes and hosts are case-insensitive", "x", []string{"URI:SIP:Core.EXAMPLE.net"}, core, true},
 		{"a sip URI with port and parameter", "x", []string{"URI:sip:" + core + ":5061;transport=tls"}, core, true},
 		{"a final dot", "x", []string{"URI:sip:" + core + "."}, core, true},
 		{"a sip URI with a user names a person", "x", []string{"URI:sip:admin@" + core}, core, false},
 		{"a user's URI does not hide the DNS name", "x", []string{"URI:sip:admin@" + core, "DNS:" + core}, core, true},
-		{"sips is no domain identity", "x", []string{"URI:sips:" + core}, core, false},
+		{"sips is not a domain identity", "x", []string{"URI:sips:" + core}, core, false},
 		{"nor is https", "x", []string{"URI:https://" + core + "/"}, core, false},
-		{"another scheme does not hide the DNS name", "x", []string{"URI:https://w.example/", "DNS:" + core}, core, true},
+		{"another scheme does not hide the DNS name", "x",
+			[]string{"URI:https://w.example/", "DNS:" + core}, core, true},
 		{"no wildcard in a sip URI", "x", []string{"URI:sip:*.example.net"}, core, false},
 		{"a wildcard in a DNS name, as Microsoft's", "x", []string{"DNS:*.example.net"}, core, true},
 		{"a pattern of ours with a sip URI", "x", []string{"URI:sip:" + core}, "*.example.net", true},
 		{"a pattern stands for one label", "x", []string{"URI:sip:a." + core}, "*.example.net", false},
 		{"a longer name", "x", []string{"URI:sip:" + core + ".evil.example"}, core, false},
-		{"the common name where there is no alternative name", core, nil, core, true},
+		{"the common name if there is no alternative name", core, nil, core, true},
 		{"a common name with a wildcard", "*.example.net", nil, core, true},
 		{"not the common name beside a DNS name", core, []string{"DNS:other.example"}, core, false},
 		{"not the common name beside a URI", core, []string{"URI:https://w.example/"}, core, false},
@@ -96,8 +102,10 @@ func TestCertificateIdentities(t *testing.T) {
 			cert := one("far", ca.issueSAN(t, c.cn, c.alt...))
 			gw := one("gw", ca.issue(t, bothAuth, "gw.example.net"))
 			for way, pair := range map[string]struct{ from, to *site }{
-				"we connect":   {newSite(t, ca, transport.TLSConfig{Identity: "gw"}, gw), newSite(t, ca, transport.TLSConfig{Identity: "far"}, cert)},
-				"they connect": {newSite(t, ca, transport.TLSConfig{Identity: "far"}, cert), newSite(t, ca, transport.TLSConfig{Identity: "gw", PeerNames: []string{c.want}}, gw)},
+				"we connect": {newSite(t, ca, transport.TLSConfig{Identity: "gw"}, gw),
+					newSite(t, ca, transport.TLSConfig{Identity: "far"}, cert)},
+				"they connect": {newSite(t, ca, transport.TLSConfig{Identity: "far"}, cert),
+					newSite(t, ca, transport.TLSConfig{Identity: "gw", PeerNames: []string{c.want}}, gw)},
 			} {
 				name := c.want
 				if way == "they connect" {
@@ -115,7 +123,7 @@ func TestCertificateIdentities(t *testing.T) {
 	}
 }
 
-// A certificate of ours that has its name in a sip URI is found by that name, and by its DNS names.
+// A certificate of ours with its name in a sip URI is found by that name and by its DNS names.
 func TestServerNameFindsSIPURI(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	k := keyring(t, one("us", ca.issueSAN(t, "x", "URI:sip:sbc.example.net", "DNS:host.example.net")))
@@ -125,6 +133,6 @@ func TestServerNameFindsSIPURI(t *testing.T) {
 		}
 	}
 	if id, _ := k.ForName("x"); id != "" {
-		t.Errorf("the common name beside alternative names is found")
+		t.Errorf("the common name is found although there are alternative names")
 	}
 }

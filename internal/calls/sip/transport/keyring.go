@@ -12,8 +12,9 @@ import (
 	"sync/atomic"
 )
 
-// Keyring holds the certificates an endpoint may show, each under a key of the caller's choice, its identity. It is safe for
-// concurrent use, and may change while connections are made: the next handshake shows the new certificate, connections that are up stay.
+// Keyring holds the certificates that an endpoint may present, each under a key of the caller's choice, its identity.
+// It is safe for concurrent use, and may change while connections are made: the next handshake presents the new
+// certificate, open connections stay.
 type Keyring struct {
 	mu  sync.Mutex // serialises writers
 	now atomic.Pointer[keys]
@@ -22,7 +23,7 @@ type Keyring struct {
 // keys is one immutable state of a keyring.
 type keys struct {
 	byID   map[string]*tls.Certificate
-	byName map[string]string // lower-case name, perhaps "*.x" -> identity
+	byName map[string]string // lower-case name, possibly "*.x" -> identity
 }
 
 // NewKeyring returns an empty keyring.
@@ -52,10 +53,10 @@ func (k *Keyring) Put(identity string, cert tls.Certificate) error {
 	n := &keys{byID: map[string]*tls.Certificate{}, byName: map[string]string{}}
 	maps.Copy(n.byID, k.now.Load().byID)
 	n.byID[identity] = &cert
-	// The order of identities decides between two certificates for one name: the same every time.
+	// The order of identities decides between two certificates for one name, so that the choice is always the same.
 	for _, id := range slices.Backward(slices.Sorted(maps.Keys(n.byID))) {
 		leaf := n.byID[id].Leaf
-		for _, name := range slices.Concat(identities(leaf), leaf.DNSNames) { // a client may ask for either
+		for _, name := range slices.Concat(identities(leaf), leaf.DNSNames) { // a client may request either
 			n.byName[strings.ToLower(name)] = id
 		}
 	}
@@ -66,8 +67,8 @@ func (k *Keyring) Put(identity string, cert tls.Certificate) error {
 // Get returns the certificate of an identity, nil if there is none.
 func (k *Keyring) Get(identity string) *tls.Certificate { return k.now.Load().byID[identity] }
 
-// ForName returns the certificate for a server name (SNI): one that carries the very name before a wildcard, which stands for exactly one
-// label (RFC 2818 §3.1). It returns "" and nil if there is none.
+// ForName returns the certificate for a server name (SNI): one with exactly that name in preference to a wildcard,
+// which matches exactly one label (RFC 2818 §3.1). It returns "" and nil if there is none.
 func (k *Keyring) ForName(name string) (identity string, cert *tls.Certificate) {
 	s := k.now.Load()
 	name = strings.ToLower(strings.TrimSuffix(name, "."))

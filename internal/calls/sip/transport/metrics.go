@@ -6,26 +6,26 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics are the stack's counters, and a prometheus.Collector.
+// Metrics holds the stack's counters and is a prometheus.Collector.
 type Metrics struct {
 	stack *Stack
 
 	// MessagesIn, MessagesOut, BytesIn and BytesOut count by Proto.
 	MessagesIn, MessagesOut, BytesIn, BytesOut [TLS + 1]atomic.Uint64
 
-	UnknownSource    atomic.Uint64 // datagrams and connections that Accept turned down
+	UnknownSource    atomic.Uint64 // datagrams and connections that Accept rejected
 	KeepAlives       atomic.Uint64 // CRLF pings and pongs received, and blank datagrams
 	ConnsAccepted    atomic.Uint64
 	ConnsDialled     atomic.Uint64
 	ConnsClosed      atomic.Uint64 // after having been open
-	ConnsFailed      atomic.Uint64 // never came up
-	ConnsRefused     atomic.Uint64 // over a bound
-	ConnsPerSource   atomic.Uint64 // of these, over the bound of one source
-	ConnsIdle        atomic.Uint64 // closed for idleness
+	ConnsFailed      atomic.Uint64 // never opened
+	ConnsRefused     atomic.Uint64 // above a bound
+	ConnsPerSource   atomic.Uint64 // of these, above the bound of one source
+	ConnsIdle        atomic.Uint64 // closed after the idle time-out
 	HandshakesFailed atomic.Uint64
 	SlowPeers        atomic.Uint64 // connections closed because the far side did not read
-	ReuseRefused     atomic.Uint64 // a connection at hand belonged to another identity
-	ReplyFallbacks   atomic.Uint64 // responses whose connection was gone
+	ReuseRefused     atomic.Uint64 // an available connection belonged to another identity
+	ReplyFallbacks   atomic.Uint64 // responses whose connection had closed
 	SendErrors       atomic.Uint64
 	ReadErrors       atomic.Uint64
 	AcceptErrors     atomic.Uint64
@@ -44,10 +44,13 @@ func (m *Metrics) sent(p Proto, n int) {
 }
 
 var (
-	descMessages = prometheus.NewDesc("tandem_sip_messages_total", "SIP messages, by transport and direction.", []string{"transport", "direction"}, nil)
-	descBytes    = prometheus.NewDesc("tandem_sip_bytes_total", "Bytes of SIP messages, by transport and direction.", []string{"transport", "direction"}, nil)
-	descEvents   = prometheus.NewDesc("tandem_sip_transport_events_total", "What happened on SIP sockets, by event.", []string{"event"}, nil)
-	descConns    = prometheus.NewDesc("tandem_sip_connections", "TCP and TLS connections.", nil, nil)
+	descMessages = prometheus.NewDesc("tandem_sip_messages_total", "SIP messages, by transport and direction.",
+		[]string{"transport", "direction"}, nil)
+	descBytes = prometheus.NewDesc("tandem_sip_bytes_total", "Bytes of SIP messages, by transport and direction.",
+		[]string{"transport", "direction"}, nil)
+	descEvents = prometheus.NewDesc("tandem_sip_transport_events_total", "SIP transport events, by event.",
+		[]string{"event"}, nil)
+	descConns = prometheus.NewDesc("tandem_sip_connections", "TCP and TLS connections.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -76,7 +79,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		{"unknown_source", &m.UnknownSource}, {"keep_alive", &m.KeepAlives},
 		{"connection_accepted", &m.ConnsAccepted}, {"connection_dialled", &m.ConnsDialled},
 		{"connection_closed", &m.ConnsClosed}, {"connection_failed", &m.ConnsFailed},
-		{"connection_refused", &m.ConnsRefused}, {"connection_refused_source", &m.ConnsPerSource}, {"connection_idle", &m.ConnsIdle},
+		{"connection_refused", &m.ConnsRefused}, {"connection_refused_source", &m.ConnsPerSource},
+		{"connection_idle", &m.ConnsIdle},
 		{"handshake_failed", &m.HandshakesFailed}, {"slow_peer", &m.SlowPeers},
 		{"reuse_refused", &m.ReuseRefused}, {"reply_fallback", &m.ReplyFallbacks},
 		{"send_error", &m.SendErrors}, {"read_error", &m.ReadErrors},

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// outQueue is a TCP connection whose Write never waits. What the kernel does not take at once is written by a goroutine that lives while there
-// is a rest. A far side that leaves more than the bound unread, or takes nothing for the write time-out, loses the connection.
+// outQueue is a TCP connection whose Write never blocks. Data that the kernel does not accept at once is queued and
+// written by a goroutine that runs while the queue is not empty. If the far side leaves more than the bound unread, or
+// accepts nothing for the write time-out, the connection is closed.
 type outQueue struct {
 	*net.TCPConn
 	raw   syscall.RawConn
@@ -18,8 +19,8 @@ type outQueue struct {
 	max   int
 
 	mu       sync.Mutex // guards the fields below
-	buf      []byte     // not yet given to the flusher
-	inHand   int        // bytes the flusher is writing
+	buf      []byte     // not yet passed to the flusher
+	inHand   int        // bytes that the flusher is writing
 	flushing bool
 	err      error
 }
@@ -30,7 +31,7 @@ func newOutQueue(nc *net.TCPConn, s *Stack, max int) *outQueue {
 	return q
 }
 
-// Write implements io.Writer. An error means that the connection is of no more use.
+// Write implements io.Writer. After an error the connection is unusable.
 func (q *outQueue) Write(p []byte) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -49,7 +50,7 @@ func (q *outQueue) Write(p []byte) (int, error) {
 	}
 	if len(q.buf)+q.inHand+len(rest) > q.max {
 		q.stack.m.SlowPeers.Add(1)
-		return 0, q.fail(fmt.Errorf("%d bytes wait: %w", len(q.buf)+q.inHand, ErrSlowPeer))
+		return 0, q.fail(fmt.Errorf("%d bytes queued: %w", len(q.buf)+q.inHand, ErrSlowPeer))
 	}
 	q.buf = append(q.buf, rest...)
 	if !q.flushing {
@@ -59,11 +60,11 @@ func (q *outQueue) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// try writes what the kernel takes now.
+// try writes what the kernel accepts at once.
 func (q *outQueue) try(p []byte) (n int, err error) {
 	werr := q.raw.Write(func(fd uintptr) bool {
 		n, err = syscall.Write(int(fd), p)
-		return true // whatever came of it: do not wait
+		return true // whatever the result: do not wait
 	})
 	switch {
 	case werr != nil:
@@ -76,7 +77,7 @@ func (q *outQueue) try(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// fail notes why the connection is of no more use, and closes it; its reader cleans up. q.mu is held.
+// fail records why the connection is unusable and closes it; its reader cleans up. q.mu is held.
 func (q *outQueue) fail(err error) error {
 	q.err = err
 	_ = q.TCPConn.Close()
@@ -101,7 +102,7 @@ func (q *outQueue) flush() {
 	q.flushing = false
 }
 
-// writeAll writes b, giving the far side the write time-out for each piece.
+// writeAll writes b in pieces, with the write time-out for each.
 func (q *outQueue) writeAll(b []byte) error {
 	for len(b) > 0 {
 		piece := b[:min(len(b), 64<<10)]

@@ -6,11 +6,11 @@ import (
 )
 
 // Proto is the transport protocol of a SIP message (RFC 3261 §18, the token of a Via header).
-// The zero value means "not chosen yet".
+// The zero value is Unspecified.
 type Proto uint8
 
 const (
-	// Unspecified is the zero value: nobody has chosen a protocol yet.
+	// Unspecified is the zero value: no protocol has been chosen yet.
 	Unspecified Proto = iota
 	// UDP is plain SIP over UDP.
 	UDP
@@ -20,7 +20,7 @@ const (
 	TLS
 )
 
-// ParseProto reads a protocol token as it stands in a Via header or a transport parameter. Case does not matter.
+// ParseProto parses a protocol token of a Via header or a transport parameter, ignoring case.
 func ParseProto(s string) (Proto, error) {
 	switch {
 	case strings.EqualFold(s, "udp"):
@@ -30,7 +30,7 @@ func ParseProto(s string) (Proto, error) {
 	case strings.EqualFold(s, "tls"):
 		return TLS, nil
 	}
-	return Unspecified, fmt.Errorf("SIP transport %q is not spoken here: use udp, tcp or tls", s)
+	return Unspecified, fmt.Errorf("SIP transport %q is not supported: use udp, tcp or tls", s)
 }
 
 // String returns the token used in a Via header.
@@ -59,10 +59,11 @@ func (p Proto) Param() string {
 	return ""
 }
 
-// Reliable reports whether the protocol delivers or tells, so that transactions need not retransmit (RFC 3261 §17).
+// Reliable reports whether the protocol delivers or reports failure, so that transactions need not retransmit (RFC 3261
+// §17).
 func (p Proto) Reliable() bool { return p == TCP || p == TLS }
 
-// DefaultPort is the port used where none is written: 5061 for TLS, 5060 otherwise (RFC 3261 §19.1.2).
+// DefaultPort returns the port used if none is written: 5061 for TLS, 5060 otherwise (RFC 3261 §19.1.2).
 func (p Proto) DefaultPort() uint16 {
 	if p == TLS {
 		return 5061

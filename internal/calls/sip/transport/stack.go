@@ -19,16 +19,17 @@ import (
 type Config struct {
 	// Limits bounds the messages that are read; nil means the defaults of package sip.
 	Limits *sip.Limits
-	// MaxConns bounds TCP and TLS connections, both ways together; 0 means 20,000.
+	// MaxConns bounds the TCP and TLS connections, incoming and outgoing together; 0 means 20,000.
 	MaxConns int
-	// MaxConnsPerSource bounds those that one address may open to us; 0 means 1,000.
+	// MaxConnsPerSource bounds the connections that one address may open to us; 0 means 1,000.
 	MaxConnsPerSource int
-	// MaxHandshakes bounds the TLS handshakes of incoming connections that run at one time; 0 means 200.
+	// MaxHandshakes bounds the TLS handshakes of incoming connections that run at once; 0 means 200.
 	MaxHandshakes int
-	// MaxQueueBytes bounds what waits to be written on one connection, while it is being made or while the far side is slow. Above it the
-	// connection is closed. 0 means 1 MiB.
+	// MaxQueueBytes bounds the bytes that wait to be written on one connection, while it is being made or while the far
+	// side is slow. Above it the connection is closed. 0 means 1 MiB.
 	MaxQueueBytes int
-	// IdleTimeout closes a connection on which nothing was received for so long; 0 means 10 min. Peers that send OPTIONS or CRLF keep it up.
+	// IdleTimeout is how long a connection may receive nothing before it is closed; 0 means 10 min. Peers that send
+	// OPTIONS or CRLF keep their connections open.
 	IdleTimeout time.Duration
 	// HandshakeTimeout bounds a TLS handshake; 0 means 5 s.
 	HandshakeTimeout time.Duration
@@ -36,12 +37,13 @@ type Config struct {
 	DialTimeout time.Duration
 	// MessageTimeout bounds the time between the first and last byte of one message; 0 means 30 s.
 	MessageTimeout time.Duration
-	// WriteTimeout is how long the far side may take nothing while there is something to write; 0 means 20 s.
+	// WriteTimeout is how long the far side may accept no data while there is some to write; 0 means 20 s.
 	WriteTimeout time.Duration
-	// KeepAlive is the interval of the double-CRLF pings (RFC 5626 §3.5.1) sent on connections we opened; 0 means 2 min, negative none.
+	// KeepAlive is the interval of the double-CRLF pings (RFC 5626 §3.5.1) sent on connections that we opened; 0 means
+	// 2 min, a negative value none.
 	KeepAlive time.Duration
-	// SentBy finds the addresses of a Via's sent-by name, for responses whose connection is gone (RFC 3261 §18.2.2, RFC 3263 §5). It must
-	// not block. Nil: only the address the request came from is tried.
+	// SentBy returns the addresses of a Via's sent-by name, for responses whose connection has closed (RFC 3261
+	// §18.2.2, RFC 3263 §5). It must not block. Nil: only the source address of the request is tried.
 	SentBy func(host string, port uint16, proto Proto) []netip.AddrPort
 }
 
@@ -67,14 +69,14 @@ func set[T int | time.Duration](v *T, def T) {
 	}
 }
 
-// Stack is all endpoints of a node with their connections. Its life: [New], [Stack.Listen] for each endpoint, [Stack.Start], then
-// [Stack.Close]. Its methods are safe for concurrent use.
+// Stack holds all endpoints of a node with their connections. Life cycle: [New], [Stack.Listen] for each endpoint,
+// [Stack.Start], then [Stack.Close]. Its methods are safe for concurrent use.
 type Stack struct {
 	cfg Config
 	log *slog.Logger
 	m   *Metrics
 
-	ctx        context.Context // of dialling; ended by Close
+	ctx        context.Context // of dialling; cancelled by Close
 	cancel     context.CancelFunc
 	wg         sync.WaitGroup // every goroutine of the stack
 	handler    Handler
@@ -84,13 +86,13 @@ type Stack struct {
 	endpoints []*Endpoint
 	conns     map[*conn]struct{}
 	perSource map[netip.Addr]int
-	byKey     map[connKey]*conn // connections to use for requests
+	byKey     map[connKey]*conn // connections that requests may use
 	started   bool
 	closed    bool
 }
 
-// connKey is what must be equal for a connection to be used again. A far side that we connected to was verified for name; one that
-// connected to us is found with name empty and checked at each use.
+// connKey holds what must be equal for a connection to be reused. A far side that we connected to was verified for
+// name; one that connected to us is found under aliasName and checked at each use.
 type connKey struct {
 	ep       *Endpoint
 	remote   netip.AddrPort
@@ -98,12 +100,13 @@ type connKey struct {
 	name     string
 }
 
-// New makes a stack without endpoints. Its metrics go to reg unless that is nil; a nil log discards.
+// New returns a stack without endpoints. Its metrics are registered with reg unless that is nil; a nil log discards.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Stack, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Stack{cfg: cfg.withDefaults(), log: log, conns: map[*conn]struct{}{}, perSource: map[netip.Addr]int{}, byKey: map[connKey]*conn{}}
+	s := &Stack{cfg: cfg.withDefaults(), log: log, conns: map[*conn]struct{}{}, perSource: map[netip.Addr]int{},
+		byKey: map[connKey]*conn{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.handshakes = make(chan struct{}, s.cfg.MaxHandshakes)
 	s.m = &Metrics{stack: s}
@@ -119,7 +122,8 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Stack, error
 // Metrics returns the stack's counters.
 func (s *Stack) Metrics() *Metrics { return s.m }
 
-// Listen opens an endpoint. What it receives waits in the socket until Start. The error says which address could not be had.
+// Listen opens an endpoint. Messages that arrive before Start wait in the socket. The error names the address that
+// could not be opened.
 func (s *Stack) Listen(cfg EndpointConfig) (*Endpoint, error) {
 	ep, err := newEndpoint(s, cfg)
 	if err != nil {
@@ -138,7 +142,7 @@ func (s *Stack) Listen(cfg EndpointConfig) (*Endpoint, error) {
 	return ep, nil
 }
 
-// Start begins to read on all endpoints, and on those opened later, giving what comes to h.
+// Start starts reading on all endpoints, and on those opened later, passing messages to h.
 func (s *Stack) Start(h Handler) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,7 +152,7 @@ func (s *Stack) Start(h Handler) error {
 	case s.closed:
 		return ErrClosed
 	case s.started:
-		return errors.New("transport was started before")
+		return errors.New("transport is already started")
 	}
 	s.handler, s.started = h, true
 	for _, ep := range s.endpoints {
@@ -157,7 +161,7 @@ func (s *Stack) Start(h Handler) error {
 	return nil
 }
 
-// Close closes everything and waits until no goroutine of the stack is left. It must not be called from the handler.
+// Close closes all sockets and waits for all goroutines of the stack to end. It must not be called from the handler.
 func (s *Stack) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -176,9 +180,9 @@ func (s *Stack) Close() {
 	s.wg.Wait()
 }
 
-// Send sends an encoded request, which must carry the Via line of t.From (see [Endpoint.Via]). It copies b and does not block. An error means that nothing was
-// sent and nothing will be. Otherwise it returns the flow used; with a reliable protocol w, if not nil, is told when the
-// request is lost with its connection, until Forget.
+// Send sends an encoded request, which must carry the Via line of t.From (see [Endpoint.Via]). It copies b and does not
+// block. An error means that nothing was sent and nothing will be. Otherwise it returns the flow used; with a reliable
+// protocol w, if not nil, is called if the request is lost with its connection before Forget.
 func (s *Stack) Send(b []byte, t Target, w Waiter) (Flow, error) {
 	if t.From == nil {
 		return Flow{}, errors.New("send: the target names no endpoint")
@@ -208,16 +212,17 @@ func (s *Stack) Send(b []byte, t Target, w Waiter) (Flow, error) {
 	return flowOf(t.From, c, c.remote, c.tag), nil
 }
 
-// Forget ends the interest of w in the connection of f: the request has been answered or given up. If it still waits for the connection to be
-// made, it is not sent any more.
+// Forget releases w from the connection of f: the request has been answered or abandoned. If the request still waits
+// for the connection to be made, it is not sent.
 func (s *Stack) Forget(f Flow, w Waiter) {
 	if f.conn != nil && w != nil {
 		f.conn.forget(w)
 	}
 }
 
-// Reply sends an encoded response along the flow its request came by. It copies b and does not block. If the connection is gone, a new
-// one is made to the address in the request's Via (RFC 3261 §18.2.2); w, if not nil, is told when that fails.
+// Reply sends an encoded response along the flow of its request. It copies b and does not block. If the connection has
+// closed, a new one is made to the address in the request's Via (RFC 3261 §18.2.2); w, if not nil, is called if that
+// fails.
 func (s *Stack) Reply(b []byte, f Flow, w Waiter) error {
 	if f.ep == nil {
 		return errors.New("reply: no flow")
@@ -245,7 +250,7 @@ func (s *Stack) Reply(b []byte, f Flow, w Waiter) error {
 	return nil
 }
 
-// connFor returns the connection for a target: the preferred one, one that is up, or a new one.
+// connFor returns the connection for a target: the preferred one, an open one, or a new one.
 func (s *Stack) connFor(t Target) (*conn, error) {
 	identity := t.identity()
 	if c := t.Prefer.conn; c != nil && t.Prefer.ep == t.From && c.alive() {
@@ -277,7 +282,7 @@ func (t Target) identity() string {
 	return t.From.cfg.TLS.Identity
 }
 
-// connBack returns a connection for a response whose own is gone.
+// connBack returns a connection for a response whose own connection has closed.
 func (s *Stack) connBack(f Flow) (*conn, error) {
 	reply, host := f.ReplyTo(), ""
 	if f.host != nil {
@@ -287,7 +292,7 @@ func (s *Stack) connBack(f Flow) (*conn, error) {
 	to := []netip.AddrPort{reply}
 	var names []string
 	if f.ep.cfg.Proto == TLS {
-		// The far side must be the one that sent the request: whom the Via names, or who showed the same names before.
+		// The far side must be the sender of the request: the host in the Via, or one with the same certificate names.
 		key.name = "reply to " + host
 		if host != "" {
 			names = append(names, host)
@@ -309,7 +314,7 @@ func (s *Stack) connBack(f Flow) (*conn, error) {
 	return s.get(key, to, names)
 }
 
-// get returns the connection under a key, or begins to make one to the first of the addresses that takes it.
+// get returns the connection under a key, or starts making one to the first of the addresses that accepts it.
 func (s *Stack) get(key connKey, to []netip.AddrPort, names []string) (*conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -320,7 +325,7 @@ func (s *Stack) get(key connKey, to []netip.AddrPort, names []string) (*conn, er
 		delete(s.byKey, key)
 	}
 	if key.name != "" || key.ep.cfg.Proto == TCP {
-		// One that the far side opened and offered for reuse.
+		// A connection that the far side opened and offered for reuse.
 		alias := key
 		alias.name = aliasName
 		if c := s.byKey[alias]; c != nil && c.alive() {
@@ -348,7 +353,7 @@ func (s *Stack) get(key connKey, to []netip.AddrPort, names []string) (*conn, er
 	return c, nil
 }
 
-// aliasName stands in a connKey for "opened by the far side"; it is no host name.
+// aliasName is the name in a connKey of a connection opened by the far side; it is not a host name.
 const aliasName = "\x00alias"
 
 // alias makes a connection that the far side opened usable for requests to port of its address (RFC 5923).
@@ -360,14 +365,14 @@ func (s *Stack) alias(c *conn, port uint16) {
 		return
 	}
 	if len(c.keys) >= 4 {
-		return // a far side that claims many ports gets no more table space
+		return // bounds the table space of a far side that claims many ports
 	}
-	// The newest wins: an older one may be half dead.
+	// The newest connection wins: an older one may be half-open.
 	c.keys = append(c.keys, key)
 	s.byKey[key] = c
 }
 
-// admit counts an incoming connection, or refuses it.
+// admit registers an incoming connection, or refuses it.
 func (s *Stack) admit(c *conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -386,7 +391,7 @@ func (s *Stack) admit(c *conn) error {
 	return nil
 }
 
-// remove takes a closed connection out of the tables.
+// remove removes a closed connection from the tables.
 func (s *Stack) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -407,21 +412,21 @@ func (s *Stack) remove(c *conn) {
 	}
 }
 
-// deliver hands a message to the handler, surviving its panics.
+// deliver passes a message to the handler and recovers from its panics.
 func (s *Stack) deliver(m *sip.Message, p *sip.Problem, f Flow, size int) {
 	defer s.recovered("panic while handling a SIP message", f)
 	s.m.received(f.ep.cfg.Proto, size)
 	s.handler.Receive(m, p, f)
 }
 
-// unreachable hands an ICMP error to the handler, surviving its panics.
+// unreachable passes an ICMP error to the handler and recovers from its panics.
 func (s *Stack) unreachable(sent []byte, to netip.AddrPort, err error) {
 	defer s.recovered("panic while handling an ICMP error", to)
 	s.m.Unreachable.Add(1)
 	s.handler.Unreachable(string(sent), to, err)
 }
 
-// recovered survives a panic of the handler.
+// recovered recovers from a panic of the handler, counts and logs it.
 func (s *Stack) recovered(what string, flow fmt.Stringer) {
 	if r := recover(); r != nil {
 		s.m.Panics.Add(1)

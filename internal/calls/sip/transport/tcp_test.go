@@ -24,13 +24,15 @@ func dialTCP(t *testing.T, to *transport.Endpoint) net.Conn {
 	return c
 }
 
-// RFC 3261 §18.3: Content-Length frames messages, wherever the packets' borders are.
+// RFC 3261 §18.3: Content-Length frames messages, wherever the packet boundaries are.
 func TestFramingAcrossPackets(t *testing.T) {
 	n := newNode(t, transport.Config{})
 	ep := n.listen(transport.EndpointConfig{Proto: transport.TCP})
-	withBody := strings.Replace(request("SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1", "body"), "Content-Length: 0\r\n\r\n", "Content-Length: 12\r\n\r\nOPTIONS sip:", 1)
+	withBody := strings.Replace(request("SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1", "body"), "Content-Length: 0\r\n\r\n",
+		"Content-Length: 12\r\n\r\nOPTIONS sip:", 1)
 	c := dialTCP(t, ep)
-	text := request("SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1", "one") + withBody + "\r\n" + request("SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1", "three")
+	text := request("SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1", "one") + withBody + "\r\n" +
+		request("SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1", "three")
 	for i := range len(text) { // byte by byte
 		if _, err := c.Write([]byte{text[i]}); err != nil {
 			t.Fatal(err)
@@ -75,7 +77,8 @@ func TestKeepAliveIsSent(t *testing.T) {
 	defer peer.Close()
 	n := newNode(t, transport.Config{KeepAlive: 20 * time.Millisecond})
 	ep := n.listen(transport.EndpointConfig{Proto: transport.TCP})
-	if _, err := n.Send([]byte("x"), transport.Target{From: ep, Addr: peer.Addr().(*net.TCPAddr).AddrPort()}, nil); err != nil {
+	target := transport.Target{From: ep, Addr: peer.Addr().(*net.TCPAddr).AddrPort()}
+	if _, err := n.Send([]byte("x"), target, nil); err != nil {
 		t.Fatal(err)
 	}
 	c, err := peer.Accept()
@@ -86,7 +89,7 @@ func TestKeepAliveIsSent(t *testing.T) {
 	read(t, c, "x\r\n\r\n\r\n\r\n")
 }
 
-// Field pain 5: an answer goes back by the connection its request came by, whatever the Via says.
+// field-pains 5: an answer is sent over the connection of its request, whatever the Via says.
 func TestResponseOnTheSameConnection(t *testing.T) {
 	n := newNode(t, transport.Config{})
 	ep := n.listen(transport.EndpointConfig{Proto: transport.TCP})
@@ -98,7 +101,8 @@ func TestResponseOnTheSameConnection(t *testing.T) {
 	}
 }
 
-// Field pain 5, RFC 3261 §18.2.2: when the connection is gone the answer goes to the sent-by port of the address the request came from.
+// field-pains 5, RFC 3261 §18.2.2: if the connection has closed, the answer goes to the source address of the request
+// at the sent-by port.
 func TestResponseAfterConnectionLoss(t *testing.T) {
 	n := newNode(t, transport.Config{})
 	ep := n.listen(transport.EndpointConfig{Proto: transport.TCP})
@@ -111,9 +115,9 @@ func TestResponseAfterConnectionLoss(t *testing.T) {
 	_, _ = fmt.Fprint(c, request("SIP/2.0/TCP 127.0.0.1:"+port(back)+";branch=z9hG4bK1", "c1"))
 	g := n.next(t)
 	_ = c.Close()
-	eventually(t, "the connection is known to be gone", func() bool { return !g.f.Alive() })
+	eventually(t, "the connection is closed", func() bool { return !g.f.Alive() })
 	answer(t, n, g)
-	answer(t, n, g) // a second one uses the same new connection
+	answer(t, n, g) // the second one uses the same new connection
 	nc, err := back.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +140,7 @@ func TestResponseToTheSentByName(t *testing.T) {
 	defer back.Close()
 	n := newNode(t, transport.Config{SentBy: func(host string, _ uint16, _ transport.Proto) []netip.AddrPort {
 		if host != "pbx.example.net" {
-			t.Errorf("asked for %q", host)
+			t.Errorf("SentBy was called for %q", host)
 		}
 		return []netip.AddrPort{back.Addr().(*net.TCPAddr).AddrPort()}
 	}})
@@ -148,7 +152,7 @@ func TestResponseToTheSentByName(t *testing.T) {
 	_, _ = fmt.Fprint(c, request("SIP/2.0/TCP pbx.example.net:"+deadPort+";branch=z9hG4bK1", "c1"))
 	g := n.next(t)
 	_ = c.Close()
-	eventually(t, "the connection is known to be gone", func() bool { return !g.f.Alive() })
+	eventually(t, "the connection is closed", func() bool { return !g.f.Alive() })
 	answer(t, n, g)
 	nc, err := back.Accept()
 	if err != nil {
@@ -184,7 +188,8 @@ func TestRequestsShareAConnection(t *testing.T) {
 	}
 }
 
-// Field pain 5 (sipgo#361): a BYE to a far side that connected to us goes by its connection if the target prefers that flow, without it by a new one.
+// field-pains 5 (sipgo#361): a BYE to a far side that connected to us uses its connection if the target prefers that
+// flow, and a new one if that is closed.
 func TestRequestByTheFarSidesConnection(t *testing.T) {
 	a, b := newNode(t, transport.Config{}), newNode(t, transport.Config{})
 	from := a.listen(transport.EndpointConfig{Proto: transport.TCP})
@@ -205,9 +210,9 @@ func TestRequestByTheFarSidesConnection(t *testing.T) {
 	if got := b.Metrics().ConnsDialled.Load(); got != 0 {
 		t.Errorf("%d connections were made, want none", got)
 	}
-	// When it is gone, the address serves.
+	// When it is closed, the address is used.
 	a.Close()
-	eventually(t, "the flow is dead", func() bool { return !g.f.Alive() })
+	eventually(t, "the flow is closed", func() bool { return !g.f.Alive() })
 	w := make(waiter, 1)
 	if _, err := b.Send([]byte("x"), back, w); err != nil {
 		t.Fatal(err)
@@ -218,19 +223,19 @@ func TestRequestByTheFarSidesConnection(t *testing.T) {
 	}
 }
 
-// A connection may fail between the moment it is chosen and the moment the request is given to it. The sender hears
-// of it as of any connection that could not be made, whatever came first.
+// A connection may fail between being chosen and being given the request. The sender is told as for any connection that
+// could not be made, whichever happens first.
 func TestConnectionFailsBeforeItIsUsed(t *testing.T) {
 	n := newNode(t, transport.Config{})
 	ep := n.listen(transport.EndpointConfig{Proto: transport.TCP})
-	target := transport.Target{From: ep, Addr: netip.MustParseAddrPort("127.0.0.1:1")} // nobody listens there
+	target := transport.Target{From: ep, Addr: netip.MustParseAddrPort("127.0.0.1:1")} // without a listener
 	var senders sync.WaitGroup
 	for range 8 {
 		senders.Go(func() {
 			for range 500 {
 				w := make(waiter, 1)
 				if _, err := n.Send([]byte("x"), target, w); err != nil {
-					t.Errorf("Send = %v, want the failure told to the waiter", err)
+					t.Errorf("Send = %v, want the failure reported to the waiter", err)
 					return
 				}
 				var ce *transport.ConnError
@@ -244,8 +249,8 @@ func TestConnectionFailsBeforeItIsUsed(t *testing.T) {
 	senders.Wait()
 }
 
-// RFC 5923: "alias" makes a connection that the far side opened usable for requests to the port it names; not on TCP,
-// where nothing proves that the far side may speak for that port.
+// RFC 5923: "alias" makes a connection opened by the far side usable for requests to the port it names; not on TCP,
+// where there is no proof that the far side may use that port.
 func TestAliasOverTCP(t *testing.T) {
 	n := newNode(t, transport.Config{})
 	ep := n.listen(transport.EndpointConfig{Proto: transport.TCP})
@@ -257,7 +262,8 @@ func TestAliasOverTCP(t *testing.T) {
 	c := dialTCP(t, ep)
 	_, _ = fmt.Fprint(c, request("SIP/2.0/TCP 127.0.0.1:"+port(back)+";alias;branch=z9hG4bK1", "c1"))
 	n.next(t)
-	if _, err := n.Send([]byte("request\r\n\r\n"), transport.Target{From: ep, Addr: back.Addr().(*net.TCPAddr).AddrPort()}, nil); err != nil {
+	target := transport.Target{From: ep, Addr: back.Addr().(*net.TCPAddr).AddrPort()}
+	if _, err := n.Send([]byte("request\r\n\r\n"), target, nil); err != nil {
 		t.Fatal(err)
 	}
 	nc, err := back.Accept()
@@ -298,12 +304,12 @@ func TestWaiters(t *testing.T) {
 	}
 	select {
 	case err := <-forgotten:
-		t.Errorf("the one that was forgotten was told %v", err)
+		t.Errorf("the forgotten waiter was told %v", err)
 	default:
 	}
 }
 
-// A far side that does not read loses its connection; nobody waits for it, and memory stays bounded.
+// A far side that does not read loses its connection; Send does not wait for it, and memory stays bounded.
 func TestSlowPeer(t *testing.T) {
 	peer, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -346,7 +352,7 @@ func TestSlowPeer(t *testing.T) {
 	}
 }
 
-// A far side that takes nothing for the write time-out is given up too, though little waits.
+// A far side that accepts nothing for the write time-out is disconnected too, even with little data queued.
 func TestStuckPeer(t *testing.T) {
 	peer, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -374,28 +380,30 @@ func TestConnectionBounds(t *testing.T) {
 		ep := n.listen(transport.EndpointConfig{Proto: transport.TCP})
 		first := dialTCP(t, ep)
 		dialTCP(t, ep)
-		eventually(t, "two are in", func() bool { return n.Metrics().ConnsAccepted.Load() == 2 })
+		eventually(t, "two are accepted", func() bool { return n.Metrics().ConnsAccepted.Load() == 2 })
 		closedSoon(t, dialTCP(t, ep))
 		_ = first.Close()
-		eventually(t, "one is gone", func() bool { return n.Metrics().ConnsClosed.Load() == 1 })
+		eventually(t, "one is closed", func() bool { return n.Metrics().ConnsClosed.Load() == 1 })
 		c := dialTCP(t, ep)
 		_, _ = c.Write([]byte("\r\n\r\n"))
 		read(t, c, "\r\n")
 	})
-	t.Run("in all", func(t *testing.T) {
+	t.Run("in total", func(t *testing.T) {
 		n := newNode(t, transport.Config{MaxConns: 1})
 		ep := n.listen(transport.EndpointConfig{Proto: transport.TCP})
 		dialTCP(t, ep)
-		eventually(t, "one is in", func() bool { return n.Metrics().ConnsAccepted.Load() == 1 })
+		eventually(t, "one is accepted", func() bool { return n.Metrics().ConnsAccepted.Load() == 1 })
 		closedSoon(t, dialTCP(t, ep))
-		if _, err := n.Send([]byte("x"), transport.Target{From: ep, Addr: ep.Local()}, nil); !errors.Is(err, transport.ErrTooManyConnections) {
+		_, err := n.Send([]byte("x"), transport.Target{From: ep, Addr: ep.Local()}, nil)
+		if !errors.Is(err, transport.ErrTooManyConnections) {
 			t.Errorf("Send = %v, want ErrTooManyConnections", err)
 		}
 	})
 	t.Run("unknown source", func(t *testing.T) {
 		n := newNode(t, transport.Config{})
-		ep := n.listen(transport.EndpointConfig{Proto: transport.TCP, Accept: func(*transport.Endpoint, netip.AddrPort) (any, bool) { return nil, false }})
-		if c, err := net.Dial("tcp", ep.Local().String()); err == nil { // else the reset was quicker
+		ep := n.listen(transport.EndpointConfig{Proto: transport.TCP,
+			Accept: func(*transport.Endpoint, netip.AddrPort) (any, bool) { return nil, false }})
+		if c, err := net.Dial("tcp", ep.Local().String()); err == nil { // else the reset was faster
 			closedSoon(t, c)
 		}
 		eventually(t, "it is counted", func() bool { return n.Metrics().UnknownSource.Load() == 1 })
@@ -452,18 +460,20 @@ func TestClose(t *testing.T) {
 		closedSoon(t, nc)
 	}
 	closedSoon(t, c)
-	if _, err := n.Send([]byte("x"), transport.Target{From: ep, Addr: ep.Local()}, nil); !errors.Is(err, transport.ErrClosed) {
+	_, err := n.Send([]byte("x"), transport.Target{From: ep, Addr: ep.Local()}, nil)
+	if !errors.Is(err, transport.ErrClosed) {
 		t.Errorf("Send after Close = %v, want ErrClosed", err)
 	}
-	n.Close() // a second one does no harm
+	n.Close() // a second call is harmless
 }
 
-// A stream whose message borders are lost is answered and closed.
-func TestLostBorders(t *testing.T) {
+// A stream whose message boundaries are lost is answered and closed.
+func TestLostBoundaries(t *testing.T) {
 	n := newNode(t, transport.Config{})
 	ep := n.listen(transport.EndpointConfig{Proto: transport.TCP})
 	c := dialTCP(t, ep)
-	_, _ = fmt.Fprint(c, strings.Replace(request("SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1", "c1"), "Content-Length: 0", "Content-Length: lots", 1))
+	_, _ = fmt.Fprint(c, strings.Replace(request("SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1", "c1"), "Content-Length: 0",
+		"Content-Length: lots", 1))
 	g := n.next(t)
 	if g.p == nil || g.p.Status != 400 {
 		t.Errorf("problem = %v, want a 400", g.p)
@@ -481,8 +491,8 @@ func (a answering) Receive(m *sip.Message, p *sip.Problem, f transport.Flow) {
 	}
 }
 
-// The answer arrives though more was on its way to us.
-func TestLostBordersAreAnswered(t *testing.T) {
+// The answer arrives although more data was on its way to us.
+func TestLostBoundariesAreAnswered(t *testing.T) {
 	s, err := transport.New(transport.Config{}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -496,7 +506,8 @@ func TestLostBordersAreAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := dialTCP(t, ep)
-	_, _ = fmt.Fprint(c, strings.Replace(request("SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1", "c1"), "Content-Length: 0", "Content-Length: lots", 1)+strings.Repeat("x", 100_000))
+	_, _ = fmt.Fprint(c, strings.Replace(request("SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1", "c1"), "Content-Length: 0",
+		"Content-Length: lots", 1)+strings.Repeat("x", 100_000))
 	if got := read(t, c, "\r\n\r\n"); !strings.HasPrefix(got, "SIP/2.0 400") {
 		t.Errorf("answer = %q", got)
 	}

@@ -16,23 +16,26 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
-// TLSConfig says how an endpoint proves itself and whom it believes. Both directions are mutual TLS.
+// TLSConfig says how an endpoint identifies itself and whom it trusts. Both directions are mutual TLS.
 type TLSConfig struct {
-	// Keys holds the certificates to show. Required.
+	// Keys holds the certificates to present. Required.
 	Keys *Keyring
-	// Identity is the certificate to show when the far side names none that we have (SNI), and on outgoing connections whose target names none.
+	// Identity is the key of the certificate to present when the far side requests none that we have (SNI), and on
+	// outgoing connections whose target names none.
 	Identity string
-	// Roots returns the authorities that are believed; it is asked at each handshake, so it may change. Nil, or a nil pool: the system's.
+	// Roots returns the trusted authorities; it is called at each handshake, so they may change. Nil, or a nil pool:
+	// the system's.
 	Roots func() *x509.CertPool
-	// PeerNames, when not empty, are the names of which a far side's certificate must carry at least one (RFC 5922
-	// §7.1): "sbc.example.net", or "*.example.net" for any one label in its place. On outgoing connections the
-	// target's ServerName is one more. Empty: every certificate that the roots vouch for may connect to us.
+	// PeerNames, if not empty, are the names of which a far side's certificate must carry at least one (RFC 5922 §7.1):
+	// "sbc.example.net", or "*.example.net" for any one label in place of the star. On outgoing connections the
+	// target's ServerName is one more. Empty: every far side with a certificate from the roots may connect to us.
 	PeerNames []string
-	// Anonymous lets far sides connect that show no certificate. One that is shown is verified all the same. Default false: mutual TLS.
+	// Anonymous lets far sides connect without a certificate. A certificate that is presented is still verified.
+	// Default false: mutual TLS.
 	Anonymous bool
 }
 
-// suites are those the gateway offers for TLS 1.2 (facts: gateway-calls, section 10); TLS 1.3's are fixed in Go.
+// suites are the cipher suites offered for TLS 1.2 (gateway-calls §10); those of TLS 1.3 are fixed in Go.
 var suites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
 	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
@@ -54,7 +57,7 @@ func (c *TLSConfig) base() *tls.Config {
 	t := &tls.Config{
 		MinVersion:             tls.VersionTLS12,
 		CipherSuites:           suites,
-		SessionTicketsDisabled: true, // a resumed session would carry one identity's verdict over to another
+		SessionTicketsDisabled: true, // a resumed session would reuse the verification for another identity
 		Renegotiation:          tls.RenegotiateNever,
 	}
 	return t
@@ -67,7 +70,7 @@ func (c *TLSConfig) roots() *x509.CertPool {
 	return c.Roots()
 }
 
-// server returns the configuration of one incoming connection. chosen receives the identity that was shown.
+// server returns the configuration of one incoming connection. chosen receives the identity that was presented.
 func (c *TLSConfig) server(chosen *string) *tls.Config {
 	t := c.base()
 	t.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -90,18 +93,18 @@ func (c *TLSConfig) server(chosen *string) *tls.Config {
 			if c.Anonymous {
 				return nil
 			}
-			return errors.New("peer shows no certificate")
+			return errors.New("peer presented no certificate")
 		}
 		return c.verify(s.PeerCertificates, c.PeerNames)
 	}
 	return t
 }
 
-// client returns the configuration of one outgoing connection. Of names, one must be in the far side's certificate.
+// client returns the configuration of one outgoing connection. The far side's certificate must carry one of names.
 func (c *TLSConfig) client(identity, sni string, names []string) (*tls.Config, error) {
 	t := c.base()
 	if _, err := netip.ParseAddr(sni); err != nil {
-		t.ServerName = sni // RFC 6066 §3: an address is no server name
+		t.ServerName = sni // RFC 6066 §3: an address is not a server name
 	}
 	if identity != "" && c.Keys.Get(identity) == nil {
 		return nil, fmt.Errorf("no certificate %q in the keyring", identity)
@@ -110,17 +113,17 @@ func (c *TLSConfig) client(identity, sni string, names []string) (*tls.Config, e
 		if cert := c.Keys.Get(identity); cert != nil {
 			return cert, nil
 		}
-		return &tls.Certificate{}, nil // show none
+		return &tls.Certificate{}, nil // present none
 	}
-	t.InsecureSkipVerify = true // VerifyConnection below does it, by names and uses of ours
+	t.InsecureSkipVerify = true // VerifyConnection below verifies, by our rules for names and usages
 	names = append(names[:len(names):len(names)], c.PeerNames...)
 	t.VerifyConnection = func(s tls.ConnectionState) error { return c.verify(s.PeerCertificates, names) }
 	return t, nil
 }
 
-// verify checks a chain against the roots and the leaf against the names. A certificate for server authentication is good for a client
-// too: since 2026 public authorities issue none for client authentication any more, and Microsoft's SIP proxies show server
-// certificates on the connections they make.
+// verify checks a chain against the roots and the leaf against the names. A certificate for server authentication is
+// accepted from a client too: since 2026 public authorities no longer issue any for client authentication, and
+// Microsoft's SIP proxies present server certificates on the connections they make.
 func (c *TLSConfig) verify(chain []*x509.Certificate, names []string) error {
 	opts := x509.VerifyOptions{
 		Roots:         c.roots(),
@@ -174,9 +177,9 @@ func identities(c *x509.Certificate) []string {
 
 var subjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 
-// certCovers reports whether a certificate carries a name: a host name, an address, or a pattern "*.example.net"
-// which any name with one label in the place of the star satisfies. A DNS name or common name of the certificate may
-// be such a pattern too (RFC 2818 §3.1, as Microsoft's are); a sip URI cannot (RFC 5922 §7.2).
+// certCovers reports whether a certificate carries a name: a host name, an address, or a pattern "*.example.net",
+// which matches any name with one label in place of the star. A DNS name or common name of the certificate may be such
+// a pattern too (RFC 2818 §3.1, as Microsoft's are); a sip URI cannot (RFC 5922 §7.2).
 func certCovers(c *x509.Certificate, name string) bool {
 	if ip := net.ParseIP(strings.Trim(name, "[]")); ip != nil {
 		return c.VerifyHostname(ip.String()) == nil

@@ -29,12 +29,12 @@ func newSite(t *testing.T, ca *authority, cfg transport.TLSConfig, certs map[str
 	return &site{n, n.listen(transport.EndpointConfig{Proto: transport.TLS, TLS: &cfg}), cfg.Keys}
 }
 
-// to is the target of b's endpoint, from a, under a name.
+// to returns the target of b's endpoint from s, under a name.
 func (s *site) to(b *site, name string) transport.Target {
 	return transport.Target{From: s.ep, Addr: b.ep.Local(), ServerName: name}
 }
 
-// send sends an OPTIONS and returns what becomes of it: the message as received, or why it failed.
+// send sends an OPTIONS and returns its outcome: the message as received, or why it failed.
 func (s *site) send(t *testing.T, b *site, target transport.Target, id string) (received, error) {
 	t.Helper()
 	w := make(waiter, 1)
@@ -50,7 +50,7 @@ func (s *site) send(t *testing.T, b *site, target transport.Target, id string) (
 	case err := <-w:
 		return received{}, err
 	case <-time.After(patience):
-		t.Fatal("neither message nor failure")
+		t.Fatal("neither a message nor a failure")
 		panic("unreachable")
 	}
 }
@@ -80,39 +80,59 @@ func TestMutualTLS(t *testing.T) {
 		as     string // the name we want
 		fails  string // part of the error, "" for success
 	}{
-		{name: "both sides prove themselves", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
-			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "sbc.example.net")), as: "sbc.example.net"},
-		{name: "a client certificate for server authentication only is taken", ours: transport.TLSConfig{Identity: "gw"},
-			mine: one("gw", ca.issue(t, serverAuth, "sip.pstnhub.microsoft.com")), theirs: transport.TLSConfig{Identity: "sbc"},
-			cert: one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net"},
+		{name: "both sides present certificates", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "sbc.example.net")),
+			as: "sbc.example.net"},
+		{name: "a client certificate for server authentication only is accepted",
+			ours:   transport.TLSConfig{Identity: "gw"},
+			mine:   one("gw", ca.issue(t, serverAuth, "sip.pstnhub.microsoft.com")),
+			theirs: transport.TLSConfig{Identity: "sbc"},
+			cert:   one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net"},
 		{name: "a client certificate for something else is refused", ours: transport.TLSConfig{Identity: "gw"},
 			mine: one("gw", ca.issue(t, codeSigning, "gw.example.net")), theirs: transport.TLSConfig{Identity: "sbc"},
-			cert: one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net", fails: "bad certificate"},
+			cert: one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net",
+			fails: "bad certificate"},
 		{name: "a client without certificate is refused", mine: gw, theirs: transport.TLSConfig{Identity: "sbc"},
 			cert: one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net", fails: "certificate"},
-		{name: "a client without certificate is taken where that is allowed", mine: gw, theirs: transport.TLSConfig{Identity: "sbc", Anonymous: true},
-			cert: one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net"},
+		{name: "a client without certificate is accepted where that is allowed", mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc", Anonymous: true},
+			cert:   one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net"},
 		{name: "a client certificate of another authority is refused", ours: transport.TLSConfig{Identity: "gw"},
-			mine: one("gw", stranger.issue(t, bothAuth, "gw.example.net")), theirs: transport.TLSConfig{Identity: "sbc"},
-			cert: one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net", fails: "bad certificate"},
-		{name: "a server certificate of another authority is refused", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
-			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", stranger.issue(t, bothAuth, "sbc.example.net")), as: "sbc.example.net", fails: "unknown authority"},
+			mine:   one("gw", stranger.issue(t, bothAuth, "gw.example.net")),
+			theirs: transport.TLSConfig{Identity: "sbc"},
+			cert:   one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net",
+			fails: "bad certificate"},
+		{name: "a server certificate of another authority is refused",
+			ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc"},
+			cert:   one("sbc", stranger.issue(t, bothAuth, "sbc.example.net")), as: "sbc.example.net",
+			fails: "unknown authority"},
 		{name: "a server certificate with another name is refused", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
-			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "other.example.net")), as: "sbc.example.net", fails: "none of the names sbc.example.net"},
-		{name: "a wildcard stands for one label", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
-			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "*.1r1.example.net")), as: "c1.1r1.example.net"},
+			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "other.example.net")),
+			as: "sbc.example.net", fails: "none of the names sbc.example.net"},
+		{name: "a wildcard matches one label", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "*.1r1.example.net")),
+			as: "c1.1r1.example.net"},
 		{name: "and not for two", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
-			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "*.example.net")), as: "c1.1r1.example.net", fails: "none of the names"},
-		{name: "an address may stand in the certificate", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "*.example.net")),
+			as: "c1.1r1.example.net", fails: "none of the names"},
+		{name: "the certificate may carry the address", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
 			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "127.0.0.1")), as: ""},
-		{name: "without a name the address must", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
-			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "sbc.example.net")), as: "", fails: "none of the names"},
-		{name: "names allowed besides count", ours: transport.TLSConfig{Identity: "gw", PeerNames: []string{"*.pstnhub.example.net"}}, mine: gw,
-			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "sip2.pstnhub.example.net")), as: "sip.example.net"},
+		{name: "without a name it must carry the address", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "sbc.example.net")),
+			as: "", fails: "none of the names"},
+		{name: "names in PeerNames are accepted too",
+			ours:   transport.TLSConfig{Identity: "gw", PeerNames: []string{"*.pstnhub.example.net"}},
+			mine:   gw,
+			theirs: transport.TLSConfig{Identity: "sbc"},
+			cert:   one("sbc", ca.issue(t, bothAuth, "sip2.pstnhub.example.net")), as: "sip.example.net"},
 		{name: "a client must carry an allowed name", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
-			theirs: transport.TLSConfig{Identity: "sbc", PeerNames: []string{"core.example.net"}}, cert: one("sbc", ca.issue(t, bothAuth, "sbc.example.net")), as: "sbc.example.net", fails: "bad certificate"},
-		{name: "a client that carries an allowed name is taken", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
-			theirs: transport.TLSConfig{Identity: "sbc", PeerNames: []string{"core.example.net", "*.example.net"}}, cert: one("sbc", ca.issue(t, bothAuth, "sbc.example.net")), as: "sbc.example.net"},
+			theirs: transport.TLSConfig{Identity: "sbc", PeerNames: []string{"core.example.net"}},
+			cert:   one("sbc", ca.issue(t, bothAuth, "sbc.example.net")), as: "sbc.example.net",
+			fails: "bad certificate"},
+		{name: "a client that carries an allowed name is accepted", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc", PeerNames: []string{"core.example.net", "*.example.net"}},
+			cert:   one("sbc", ca.issue(t, bothAuth, "sbc.example.net")), as: "sbc.example.net"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := newSite(t, ca, c.ours, c.mine), newSite(t, ca, c.theirs, c.cert)
@@ -121,7 +141,7 @@ func TestMutualTLS(t *testing.T) {
 			case c.fails == "" && err != nil:
 				t.Errorf("refused: %v", err)
 			case c.fails != "" && err == nil:
-				t.Error("taken, want refused")
+				t.Error("accepted, want refused")
 			case c.fails != "" && !strings.Contains(err.Error(), c.fails):
 				t.Errorf("refused with %q, want %q in it", err, c.fails)
 			}
@@ -133,14 +153,17 @@ func TestMutualTLS(t *testing.T) {
 	}
 }
 
-// The certificate shown is the one for the name asked for, and what is known of the flow says so.
+// The certificate presented is the one for the requested server name, and the flow has its identity.
 func TestServerNameChoosesCertificate(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	a := newSite(t, ca, transport.TLSConfig{Identity: "sbc"}, one("sbc", ca.issue(t, bothAuth, "sbc.example.net")))
 	b := newSite(t, ca, transport.TLSConfig{Identity: "base"}, map[string]tls.Certificate{
-		"base": ca.issue(t, bothAuth, "gw.example.net"), "r1": ca.issue(t, bothAuth, "1r1.example.net", "*.1r1.example.net"), "c7": ca.issue(t, bothAuth, "c7.1r1.example.net"),
+		"base": ca.issue(t, bothAuth, "gw.example.net"),
+		"r1":   ca.issue(t, bothAuth, "1r1.example.net", "*.1r1.example.net"),
+		"c7":   ca.issue(t, bothAuth, "c7.1r1.example.net"),
 	})
-	for name, want := range map[string]string{"gw.example.net": "base", "c1.1r1.example.net": "r1", "1r1.example.net": "r1", "c7.1r1.example.net": "c7", "C7.1R1.example.net": "c7"} {
+	for name, want := range map[string]string{"gw.example.net": "base", "c1.1r1.example.net": "r1",
+		"1r1.example.net": "r1", "c7.1r1.example.net": "c7", "C7.1R1.example.net": "c7"} {
 		g := a.sends(t, b, a.to(b, name), name)
 		if g.f.Identity() != want {
 			t.Errorf("name %s was served with identity %q, want %q", name, g.f.Identity(), want)
@@ -151,7 +174,7 @@ func TestServerNameChoosesCertificate(t *testing.T) {
 	}
 }
 
-// A renewed certificate is shown to whoever connects next; who is connected stays.
+// A renewed certificate is presented on the next connections; open connections stay.
 func TestCertificateReload(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	a := newSite(t, ca, transport.TLSConfig{Identity: "sbc"}, one("sbc", ca.issue(t, bothAuth, "sbc.example.net")))
@@ -174,19 +197,21 @@ func TestCertificateReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the connection is up", f.Established)
+	eventually(t, "the connection is open", f.Established)
 	if got := f.PeerCertificate(); string(got.Raw) != string(second.Certificate[0]) {
-		t.Error("a new connection was not shown the new certificate")
+		t.Error("the new certificate was not presented on a new connection")
 	}
 }
 
-// Field pain 4 (opensips#1651): a connection made under one tenant's certificate is never used for another tenant, nor one to a far side under one name for another name.
+// field-pains 4 (opensips#1651): a connection made with one tenant's certificate is never used for another tenant, nor
+// one made to a far side under one name for another name.
 func TestTenantsDoNotShareConnections(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	a := newSite(t, ca, transport.TLSConfig{Identity: "c1"}, map[string]tls.Certificate{
 		"c1": ca.issue(t, bothAuth, "c1.1r1.example.net"), "c2": ca.issue(t, bothAuth, "c2.1r1.example.net"),
 	})
-	b := newSite(t, ca, transport.TLSConfig{Identity: "sip"}, one("sip", ca.issue(t, bothAuth, "sip.example.org", "sip2.example.org")))
+	b := newSite(t, ca, transport.TLSConfig{Identity: "sip"},
+		one("sip", ca.issue(t, bothAuth, "sip.example.org", "sip2.example.org")))
 	as := func(identity, name string) transport.Target {
 		target := a.to(b, name)
 		target.Identity = identity
@@ -212,28 +237,29 @@ func TestTenantsDoNotShareConnections(t *testing.T) {
 	wrong := as("c2", "sip.example.org")
 	wrong.Prefer = mine
 	if g := a.sends(t, b, wrong, "wrong flow"); !g.f.VerifiedFor("c2.1r1.example.net") {
-		t.Error("tenant c2's request went by tenant c1's connection")
+		t.Error("tenant c2's request used tenant c1's connection")
 	}
 	wrong = as("c1", "evil.example.org")
 	wrong.Prefer = mine
 	if _, err := a.send(t, b, wrong, "wrong name"); err == nil {
-		t.Error("a request for evil.example.org went by a connection verified for sip.example.org")
+		t.Error("a request for evil.example.org used a connection verified for sip.example.org")
 	}
 	if got := a.Metrics().ReuseRefused.Load(); got != 2 {
 		t.Errorf("%d refused reuses counted, want 2", got)
 	}
-	wrong = as("nobody", "sip.example.org")
+	wrong = as("unknown", "sip.example.org")
 	if _, err := a.send(t, b, wrong, "no such identity"); err == nil {
 		t.Error("an identity that is not in the keyring was used")
 	}
 }
 
-// Two endpoints with different trust share nothing, even towards one address.
+// Two endpoints with different trust roots share no connections, even to one address.
 func TestEndpointsDoNotShareConnections(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	certs := one("gw", ca.issue(t, bothAuth, "gw.example.net"))
 	a := newSite(t, ca, transport.TLSConfig{Identity: "gw"}, certs)
-	second := a.listen(transport.EndpointConfig{Proto: transport.TLS, TLS: &transport.TLSConfig{Identity: "gw", Keys: keyring(t, certs), Roots: newAuthority(t, "other").roots}})
+	second := a.listen(transport.EndpointConfig{Proto: transport.TLS, TLS: &transport.TLSConfig{Identity: "gw",
+		Keys: keyring(t, certs), Roots: newAuthority(t, "other").roots}})
 	b := newSite(t, ca, transport.TLSConfig{Identity: "sbc"}, one("sbc", ca.issue(t, bothAuth, "sbc.example.net")))
 	a.sends(t, b, a.to(b, "sbc.example.net"), "first")
 	target := a.to(b, "sbc.example.net")
@@ -243,10 +269,12 @@ func TestEndpointsDoNotShareConnections(t *testing.T) {
 	}
 }
 
-// RFC 5923: the connection a far side opened carries requests to the port it named, if its certificate covers the name they are for and our identity on it is the right one.
+// RFC 5923: a connection opened by the far side carries requests to the port it named, if its certificate covers the
+// name they are for and our identity on it is the right one.
 func TestAliasOverTLS(t *testing.T) {
 	ca := newAuthority(t, "ca")
-	a := newSite(t, ca, transport.TLSConfig{Identity: "teams"}, one("teams", ca.issue(t, serverAuth, "sip.example.org")))
+	a := newSite(t, ca, transport.TLSConfig{Identity: "teams"},
+		one("teams", ca.issue(t, serverAuth, "sip.example.org")))
 	b := newSite(t, ca, transport.TLSConfig{Identity: "gw"}, map[string]tls.Certificate{
 		"gw": ca.issue(t, bothAuth, "gw.example.net"), "c1": ca.issue(t, bothAuth, "c1.example.net"),
 	})
@@ -265,39 +293,44 @@ func TestAliasOverTLS(t *testing.T) {
 	}
 	back = transport.Target{From: b.ep, Addr: a.ep.Local(), ServerName: "evil.example.org"}
 	if _, err := b.send(t, a, back, "evil"); err == nil {
-		t.Error("a request for another name went by the far side's connection")
+		t.Error("a request for another name used the far side's connection")
 	}
-	// Another port than the one it named is another far side.
+	// A port other than the one it named is another far side.
 	back = transport.Target{From: b.ep, Addr: netip.AddrPortFrom(a.ep.Local().Addr(), 1), ServerName: "sip.example.org"}
 	if _, err := b.send(t, a, back, "other port"); err == nil {
-		t.Error("a request to another port went by the connection")
+		t.Error("a request to another port used the connection")
 	}
 }
 
-// Field pain 5 with TLS: the answer finds its way when the connection is gone, but only to whom the request was from.
+// field-pains 5 with TLS: the answer arrives after the connection has closed, but only at the sender of the request.
 func TestResponseAfterTLSConnectionLoss(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	for _, c := range []struct {
 		name  string
-		cert  tls.Certificate // of whoever listens at the Via's port
+		cert  tls.Certificate // of the listener at the Via's port
 		fails bool
 	}{
 		{"the same far side", ca.issue(t, bothAuth, "sbc.example.net"), false},
-		{"somebody else", ca.issue(t, bothAuth, "thief.example.net"), true},
+		{"another far side", ca.issue(t, bothAuth, "thief.example.net"), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			gw := newSite(t, ca, transport.TLSConfig{Identity: "gw"}, one("gw", ca.issue(t, bothAuth, "gw.example.net")))
+			gw := newSite(t, ca, transport.TLSConfig{Identity: "gw"},
+				one("gw", ca.issue(t, bothAuth, "gw.example.net")))
 			listener := newSite(t, ca, transport.TLSConfig{Identity: "sbc"}, one("sbc", c.cert))
-			caller := newSite(t, ca, transport.TLSConfig{Identity: "sbc"}, one("sbc", ca.issue(t, bothAuth, "sbc.example.net")))
+			caller := newSite(t, ca, transport.TLSConfig{Identity: "sbc"},
+				one("sbc", ca.issue(t, bothAuth, "sbc.example.net")))
 			target := caller.to(gw, "gw.example.net")
-			if _, err := caller.Send([]byte(request(fmt.Sprintf("SIP/2.0/TLS sbc.example.net:%d;branch=z9hG4bK1", listener.ep.Local().Port()), "c1")), target, nil); err != nil {
+			if _, err := caller.Send([]byte(request(fmt.Sprintf("SIP/2.0/TLS sbc.example.net:%d;branch=z9hG4bK1",
+				listener.ep.Local().Port()), "c1")), target, nil); err != nil {
 				t.Fatal(err)
 			}
 			g := gw.next(t)
 			caller.Close()
-			eventually(t, "the connection is known to be gone", func() bool { return !g.f.Alive() })
+			eventually(t, "the connection is closed", func() bool { return !g.f.Alive() })
 			w := make(waiter, 1)
-			if err := gw.Reply([]byte("SIP/2.0 200 OK\r\nVia: SIP/2.0/TLS sbc.example.net;branch=z9hG4bK1\r\nFrom: <sip:a@x>;tag=a\r\nTo: <sip:b@x>;tag=b\r\nCall-ID: c1\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"), g.f, w); err != nil {
+			if err := gw.Reply([]byte("SIP/2.0 200 OK\r\nVia: SIP/2.0/TLS sbc.example.net;branch=z9hG4bK1\r\n"+
+				"From: <sip:a@x>;tag=a\r\nTo: <sip:b@x>;tag=b\r\nCall-ID: c1\r\nCSeq: 1 OPTIONS\r\n"+
+				"Content-Length: 0\r\n\r\n"), g.f, w); err != nil {
 				t.Fatal(err)
 			}
 			if c.fails {
@@ -325,8 +358,10 @@ func TestTLSVersionAndSuites(t *testing.T) {
 		{"TLS 1.3", &tls.Config{MinVersion: tls.VersionTLS13}, false},
 		{"TLS 1.2 with AES-GCM", &tls.Config{MaxVersion: tls.VersionTLS12}, false},
 		{"TLS 1.1", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, true},
-		{"TLS 1.2 with ChaCha20 only", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256}}, true},
-		{"TLS 1.2 with AES-CBC", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256}}, true},
+		{"TLS 1.2 with ChaCha20 only", &tls.Config{MaxVersion: tls.VersionTLS12,
+			CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256}}, true},
+		{"TLS 1.2 with AES-CBC", &tls.Config{MaxVersion: tls.VersionTLS12,
+			CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256}}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.cfg.Certificates, c.cfg.RootCAs, c.cfg.ServerName = []tls.Certificate{client}, ca.pool, "gw.example.net"
@@ -341,11 +376,12 @@ func TestTLSVersionAndSuites(t *testing.T) {
 	}
 }
 
-// A far side that connects and says nothing is let go after the handshake's time.
+// A far side that connects and sends nothing is disconnected after the handshake time-out.
 func TestHandshakeTimeout(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	n := newNode(t, transport.Config{HandshakeTimeout: 50 * time.Millisecond})
-	ep := n.listen(transport.EndpointConfig{Proto: transport.TLS, TLS: &transport.TLSConfig{Identity: "gw", Keys: keyring(t, one("gw", ca.issue(t, bothAuth, "gw.example.net"))), Roots: ca.roots}})
+	ep := n.listen(transport.EndpointConfig{Proto: transport.TLS, TLS: &transport.TLSConfig{Identity: "gw",
+		Keys: keyring(t, one("gw", ca.issue(t, bothAuth, "gw.example.net"))), Roots: ca.roots}})
 	closedSoon(t, dialTCP(t, ep))
 	eventually(t, "it is counted", func() bool { return n.Metrics().HandshakesFailed.Load() == 1 })
 }
@@ -353,11 +389,12 @@ func TestHandshakeTimeout(t *testing.T) {
 func TestKeyringMistakes(t *testing.T) {
 	k := transport.NewKeyring()
 	if err := k.Put("x", tls.Certificate{}); err == nil {
-		t.Error("an empty certificate was taken")
+		t.Error("an empty certificate was accepted")
 	}
 	n := newNode(t, transport.Config{})
-	for _, cfg := range []*transport.TLSConfig{nil, {}, {Keys: k, Identity: "nobody"}} {
-		if _, err := n.Listen(transport.EndpointConfig{Name: "edge", Proto: transport.TLS, Bind: loopback, TLS: cfg}); err == nil {
+	for _, cfg := range []*transport.TLSConfig{nil, {}, {Keys: k, Identity: "unknown"}} {
+		if _, err := n.Listen(transport.EndpointConfig{Name: "edge", Proto: transport.TLS, Bind: loopback,
+			TLS: cfg}); err == nil {
 			t.Errorf("an endpoint opened with TLS configuration %+v", cfg)
 		}
 	}

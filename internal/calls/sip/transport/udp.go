@@ -22,8 +22,8 @@ func listenUDP(cfg EndpointConfig) (*udpPort, error) {
 	if !reusePort {
 		n = 1
 	}
-	// Sharing must be with ourselves only: another program that shares the port too would take half of our messages. So find out
-	// first whether it is free for one that does not share.
+	// Share the port only among our own sockets: another program that shared it would get some of our messages. So test
+	// first whether the port is free for a socket that does not share.
 	first, err := openUDP(cfg.Bind, false)
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (u *udpPort) close() {
 	}
 }
 
-// send writes one datagram. All that goes to one address goes through one socket, so that order holds on the way out too.
+// send writes one datagram. All datagrams to one address go through one socket, so that their order is kept.
 func (u *udpPort) send(b []byte, to netip.AddrPort) error {
 	if !to.IsValid() || to.Port() == 0 {
 		return errors.New("no address to send to")
@@ -96,15 +96,15 @@ func datagram(ep *Endpoint, b []byte, src netip.AddrPort) {
 	flow := flowOf(ep, nil, src, tag)
 	if m != nil && m.IsRequest() {
 		if v, ok := stampVia(m, src); ok && !v.rport {
-			// RFC 3261 §18.2.2: to the source address, at the port of sent-by. A maddr is not followed: it would let any peer
-			// have our answers sent to a third party.
+			// RFC 3261 §18.2.2: to the source address, at the port of sent-by. A maddr is ignored: it would let any
+			// peer direct our answers to a third party.
 			flow.replyPort = v.port(UDP)
 		}
 	}
 	s.deliver(m, p, flow, len(b))
 }
 
-// blank tells keep-alives, which hold nothing but line ends or zeros, from messages.
+// blank reports whether a datagram is a keep-alive, which consists of line ends or zeros only.
 func blank(b []byte) bool {
 	for _, c := range b {
 		if c != '\r' && c != '\n' && c != 0 {

@@ -25,7 +25,7 @@ func udpPeer(t *testing.T, to *transport.Endpoint) *net.UDPConn {
 	return c
 }
 
-// RFC 3261 §18.2.1, §18.2.2 and RFC 3581: what the top Via gets, and where the answer goes.
+// RFC 3261 §18.2.1, §18.2.2 and RFC 3581: what is added to the top Via, and where the answer goes.
 func TestViaOverUDP(t *testing.T) {
 	n := newNode(t, transport.Config{})
 	ep := n.listen(transport.EndpointConfig{Proto: transport.UDP})
@@ -41,13 +41,28 @@ func TestViaOverUDP(t *testing.T) {
 		name, via, want string
 		at              net.Conn
 	}{
-		{"rport asked for", "SIP/2.0/UDP 127.0.0.1:9;rport;branch=z9hG4bK1", fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:9;rport=%d;branch=z9hG4bK1;received=127.0.0.1", port), peer},
-		{"no rport, the very address: untouched, answer to sent-by's port", fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;branch=z9hG4bK1", otherPort), fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;branch=z9hG4bK1", otherPort), other},
-		{"a name: received, answer to sent-by's port", fmt.Sprintf("SIP/2.0/UDP pbx.example.net:%d;branch=z9hG4bK1", otherPort), fmt.Sprintf("SIP/2.0/UDP pbx.example.net:%d;branch=z9hG4bK1;received=127.0.0.1", otherPort), other},
-		{"another address: received, the packet is believed", fmt.Sprintf("SIP/2.0/UDP 10.1.2.3:%d;branch=z9hG4bK1", otherPort), fmt.Sprintf("SIP/2.0/UDP 10.1.2.3:%d;branch=z9hG4bK1;received=127.0.0.1", otherPort), other},
-		{"a received that came in is overwritten", fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;received=10.9.9.9;branch=z9hG4bK1", otherPort), fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;received=127.0.0.1;branch=z9hG4bK1", otherPort), other},
-		{"maddr is not followed", fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;maddr=10.9.9.9;branch=z9hG4bK1", otherPort), fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;maddr=10.9.9.9;branch=z9hG4bK1", otherPort), other},
-		{"only the first of several values", "SIP/2.0/UDP 127.0.0.1:9;rport;branch=z9hG4bK1, SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK0;rport", fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:9;rport=%d;branch=z9hG4bK1;received=127.0.0.1, SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK0;rport", port), peer},
+		{"rport requested",
+			"SIP/2.0/UDP 127.0.0.1:9;rport;branch=z9hG4bK1",
+			fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:9;rport=%d;branch=z9hG4bK1;received=127.0.0.1", port), peer},
+		{"no rport, the source address: unchanged, answer to sent-by's port",
+			fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;branch=z9hG4bK1", otherPort),
+			fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;branch=z9hG4bK1", otherPort), other},
+		{"a name: received, answer to sent-by's port",
+			fmt.Sprintf("SIP/2.0/UDP pbx.example.net:%d;branch=z9hG4bK1", otherPort),
+			fmt.Sprintf("SIP/2.0/UDP pbx.example.net:%d;branch=z9hG4bK1;received=127.0.0.1", otherPort), other},
+		{"another address: received with the packet's source",
+			fmt.Sprintf("SIP/2.0/UDP 10.1.2.3:%d;branch=z9hG4bK1", otherPort),
+			fmt.Sprintf("SIP/2.0/UDP 10.1.2.3:%d;branch=z9hG4bK1;received=127.0.0.1", otherPort), other},
+		{"a received parameter in the message is overwritten",
+			fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;received=10.9.9.9;branch=z9hG4bK1", otherPort),
+			fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;received=127.0.0.1;branch=z9hG4bK1", otherPort), other},
+		{"maddr is not followed",
+			fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;maddr=10.9.9.9;branch=z9hG4bK1", otherPort),
+			fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:%d;maddr=10.9.9.9;branch=z9hG4bK1", otherPort), other},
+		{"only the first of several values",
+			"SIP/2.0/UDP 127.0.0.1:9;rport;branch=z9hG4bK1, SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK0;rport",
+			fmt.Sprintf("SIP/2.0/UDP 127.0.0.1:9;rport=%d;branch=z9hG4bK1;received=127.0.0.1, "+
+				"SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK0;rport", port), peer},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := peer.Write([]byte(request(c.via, "c1"))); err != nil {
@@ -65,7 +80,7 @@ func TestViaOverUDP(t *testing.T) {
 	}
 }
 
-// Order holds for each source, however many readers share the port (field pain a: reordered 180 and 200).
+// Order is kept for each source, however many readers share the port (field-pains (a): reordered 180 and 200).
 func TestOrderOverUDP(t *testing.T) {
 	n := newNode(t, transport.Config{})
 	ep := n.listen(transport.EndpointConfig{Proto: transport.UDP, Readers: 4})
@@ -74,7 +89,8 @@ func TestOrderOverUDP(t *testing.T) {
 		peer := udpPeer(t, ep)
 		go func() {
 			for i := range each {
-				_, _ = peer.Write([]byte(request("SIP/2.0/UDP 127.0.0.1:9;branch=z9hG4bK1", fmt.Sprintf("%d-%d", s, i))))
+				_, _ = peer.Write([]byte(request("SIP/2.0/UDP 127.0.0.1:9;branch=z9hG4bK1",
+					fmt.Sprintf("%d-%d", s, i))))
 			}
 		}()
 	}
@@ -82,14 +98,14 @@ func TestOrderOverUDP(t *testing.T) {
 	for range sources * each {
 		s, i, _ := strings.Cut(n.next(t).m.CallID(), "-")
 		if got, _ := strconv.Atoi(i); got != next[s] {
-			t.Fatalf("source %s: message %d came when %d was due", s, got, next[s])
+			t.Fatalf("source %s: got message %d, want %d", s, got, next[s])
 		}
 		next[s]++
 	}
 }
 
-// Datagrams sent at the same time to addresses of both families, IPv4-mapped and with a zone too, each reach their own
-// address, whole and in order.
+// Datagrams sent at the same time to addresses of both families, including IPv4-mapped ones and one with a zone, each
+// reach their own address, complete and in order.
 func TestDatagramsReachTheirAddress(t *testing.T) {
 	const each = 50 // fewer than the smallest receive buffer holds
 	n := newNode(t, transport.Config{})
@@ -128,9 +144,10 @@ func TestDatagramsReachTheirAddress(t *testing.T) {
 func TestUnknownSourcesGetNothing(t *testing.T) {
 	n := newNode(t, transport.Config{})
 	var allowed atomic.Pointer[netip.AddrPort]
-	ep := n.listen(transport.EndpointConfig{Proto: transport.UDP, Readers: 1, Accept: func(ep *transport.Endpoint, src netip.AddrPort) (any, bool) {
-		return "group of " + ep.Name(), src == *allowed.Load()
-	}})
+	ep := n.listen(transport.EndpointConfig{Proto: transport.UDP, Readers: 1,
+		Accept: func(ep *transport.Endpoint, src netip.AddrPort) (any, bool) {
+			return "group of " + ep.Name(), src == *allowed.Load()
+		}})
 	stranger := udpPeer(t, ep)
 	friend := udpPeer(t, ep)
 	friendly := friend.LocalAddr().(*net.UDPAddr).AddrPort()
@@ -142,7 +159,8 @@ func TestUnknownSourcesGetNothing(t *testing.T) {
 	if g.m.CallID() != "friend" || g.f.Tag() != "group of UDP" {
 		t.Errorf("got %s with tag %v, want the friend's and its tag", g.m.CallID(), g.f.Tag())
 	}
-	eventually(t, "two messages of unknown sources are counted", func() bool { return n.Metrics().UnknownSource.Load() == 2 })
+	eventually(t, "two messages of unknown sources are counted",
+		func() bool { return n.Metrics().UnknownSource.Load() == 2 })
 	n.none(t)
 	_ = stranger.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	if k, err := stranger.Read(make([]byte, 100)); err == nil {
@@ -157,13 +175,15 @@ func TestBadDatagrams(t *testing.T) {
 	for _, blank := range []string{"", "\r\n\r\n", "\x00\x00\x00\x00"} {
 		_, _ = peer.Write([]byte(blank))
 	}
-	_, _ = peer.Write([]byte("OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;rport;branch=z9hG4bK1\r\nNo colon here\r\n\r\n"))
+	_, _ = peer.Write([]byte("OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;rport;branch=z9hG4bK1\r\n" +
+		"No colon here\r\n\r\n"))
 	g := n.next(t)
 	if g.p == nil || g.p.Status != 400 || g.p.Answer(g.m, "t", "gw") == nil {
 		t.Errorf("problem = %v, want one that can be answered with 400", g.p)
 	}
 	eventually(t, "blank datagrams are counted", func() bool { return n.Metrics().KeepAlives.Load() == 3 })
-	if _, err := n.Send(make([]byte, 70_000), transport.Target{From: ep, Addr: peer.LocalAddr().(*net.UDPAddr).AddrPort()}, nil); err == nil {
+	if _, err := n.Send(make([]byte, 70_000),
+		transport.Target{From: ep, Addr: peer.LocalAddr().(*net.UDPAddr).AddrPort()}, nil); err == nil {
 		t.Error("70,000 bytes were sent in a datagram")
 	}
 }
@@ -197,19 +217,20 @@ func TestHandlerPanicIsSurvived(t *testing.T) {
 	_, _ = peer.Write([]byte(request("SIP/2.0/UDP 127.0.0.1;rport;branch=z9hG4bK1", "bang")))
 	_, _ = peer.Write([]byte(request("SIP/2.0/UDP 127.0.0.1;rport;branch=z9hG4bK2", "after")))
 	if got := r.next(t).m.CallID(); got != "after" {
-		t.Errorf("got %s, want what came after the panic", got)
+		t.Errorf("got %s, want the message after the panic", got)
 	}
 	if got := s.Metrics().Panics.Load(); got != 1 {
 		t.Errorf("%d panics counted, want 1", got)
 	}
 }
 
-// Sharing the port must stay among ourselves: a second program must fail to bind, and we must fail where one is.
+// Only our own sockets share a port: another program must fail to bind it, and we must fail if another has it.
 func TestPortIsOurs(t *testing.T) {
 	n := newNode(t, transport.Config{})
 	ep := n.listen(transport.EndpointConfig{Proto: transport.UDP})
-	if _, err := n.Listen(transport.EndpointConfig{Name: "second", Proto: transport.UDP, Bind: ep.Local()}); err == nil {
-		t.Error("a second endpoint took the same UDP port")
+	_, err := n.Listen(transport.EndpointConfig{Name: "second", Proto: transport.UDP, Bind: ep.Local()})
+	if err == nil {
+		t.Error("a second endpoint bound the same UDP port")
 	} else if !strings.Contains(err.Error(), "second") {
 		t.Errorf("error %q does not name the endpoint", err)
 	}

@@ -17,20 +17,20 @@ import (
 
 const reusePort = true
 
-// batch is how many datagrams one system call may bring.
+// batch is the maximum number of datagrams read by one system call.
 const batch = 16
 
-// udpSock is one UDP socket. It waits in the runtime's poller and reads with recvmmsg. (A reader that sleeps in the system
-// call itself, on a thread of its own, was tried: at a thousand calls a second it took more than twice the processor
-// time.) The system calls never wait, so they are raw: the scheduler is not told of them. Telling it wakes the runtime's
-// monitor thread whenever a message finds the process asleep, which took a quarter of the processor time of a call.
+// udpSock is one UDP socket. It waits in the runtime's poller and reads with recvmmsg. (A reader that blocked in the
+// system call, on its own thread, took more than twice the processor time at a thousand calls per second.) The system
+// calls never block, so they are raw: the scheduler is not informed of them. Informing it wakes the runtime's monitor
+// thread whenever a message arrives while the process is idle, which took a quarter of the processor time of a call.
 type udpSock struct {
 	c     *net.UDPConn
 	raw   syscall.RawConn
 	local netip.AddrPort
 }
 
-// openUDP opens a socket; share lets others of ours have the same port.
+// openUDP opens a socket; share lets other sockets of ours use the same port.
 func openUDP(bind netip.AddrPort, share bool) (*udpSock, error) {
 	var lc net.ListenConfig
 	if share {
@@ -68,7 +68,7 @@ func openUDP(bind netip.AddrPort, share bool) (*udpSock, error) {
 	return s, nil
 }
 
-// setBuffers asks for socket buffers of a size; the kernel may give less.
+// setBuffers requests socket buffers of a size; the kernel may grant less.
 func (s *udpSock) setBuffers(size int) {
 	_ = s.c.SetReadBuffer(size)
 	_ = s.c.SetWriteBuffer(size)
@@ -76,7 +76,7 @@ func (s *udpSock) setBuffers(size int) {
 
 func (s *udpSock) close() { _ = s.c.Close() }
 
-// send writes one datagram. It waits only if the socket's send buffer is full.
+// send writes one datagram. It blocks only if the socket's send buffer is full.
 func (s *udpSock) send(b []byte, to netip.AddrPort) (err error) {
 	for range 4 {
 		if err = s.write(b, to); err == nil {
@@ -85,8 +85,8 @@ func (s *udpSock) send(b []byte, to netip.AddrPort) (err error) {
 		if errors.Is(err, net.ErrClosed) {
 			return ErrClosed
 		}
-		// With IP_RECVERR the ICMP error of an earlier datagram, to anyone, fails the next system call, and only that
-		// one.
+		// With IP_RECVERR the ICMP error of an earlier datagram to any address fails the next system call, and only
+		// that one.
 		_ = s.c.SetReadDeadline(past) // the reader, which holds no locks, reads the error queue
 	}
 	return err
@@ -118,7 +118,7 @@ var outgoings = sync.Pool{New: func() any {
 // write sends one datagram as WriteToUDPAddrPort does, by a raw system call.
 func (s *udpSock) write(b []byte, to netip.AddrPort) error {
 	if to.Addr().Zone() != "" {
-		_, err := s.c.WriteToUDPAddrPort(b, to) // it knows the interfaces by name
+		_, err := s.c.WriteToUDPAddrPort(b, to) // it resolves interface names
 		return err
 	}
 	d := outgoings.Get().(*outgoing)
@@ -136,8 +136,8 @@ func (s *udpSock) write(b []byte, to netip.AddrPort) error {
 // past is a deadline that wakes the reader.
 var past = time.Unix(1, 0)
 
-// icmp hands each datagram of ours that an ICMP error came back for to f, with the address it went to (ip(7),
-// IP_RECVERR). It returns how many errors the socket held.
+// icmp reads the socket's error queue (ip(7), IP_RECVERR). For each ICMP error it calls f with the datagram of ours
+// that the error quotes and its destination. It returns the number of errors that were queued.
 func (s *udpSock) icmp(f func(sent []byte, to netip.AddrPort, err error)) (n int) {
 	buf, oob := make([]byte, 1500), make([]byte, 512)
 	for ; ; n++ {
@@ -169,9 +169,9 @@ func (s *udpSock) icmp(f func(sent []byte, to netip.AddrPort, err error)) (n int
 	}
 }
 
-// unreachable reports whether an error is an ICMP error that RFC 3261 §18.4 calls fatal: host, network, port or protocol
-// unreachable, or a parameter problem. "Too big" is not: the kernel has learned the path's MTU and fragments from now
-// on.
+// unreachable reports whether an error is an ICMP error that RFC 3261 §18.4 calls fatal: host, network, port or
+// protocol unreachable, or a parameter problem. "Too big" is not: the kernel has learned the path MTU and fragments
+// from now on.
 func unreachable(e *unix.SockExtendedErr) bool {
 	switch e.Origin {
 	case unix.SO_EE_ORIGIN_ICMP:
@@ -189,8 +189,8 @@ type mmsghdr struct {
 	_   [4]byte
 }
 
-// read hands each datagram to f, in order, until the socket is closed, and ICMP errors to lost. b is valid during the
-// call only. failed is called for other errors of the socket.
+// read passes each datagram to f, in order, until the socket is closed, and ICMP errors to lost. b is valid only during
+// the call. failed is called for other errors of the socket.
 func (s *udpSock) read(f func(b []byte, src netip.AddrPort), lost func([]byte, netip.AddrPort, error), failed func()) {
 	var (
 		hdrs  [batch]mmsghdr
@@ -211,7 +211,8 @@ func (s *udpSock) read(f func(b []byte, src netip.AddrPort), lost func([]byte, n
 	receive := func(fd uintptr) bool {
 		for {
 			var r uintptr
-			r, _, errno = unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&hdrs)), batch, unix.MSG_DONTWAIT, 0, 0)
+			r, _, errno = unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&hdrs)), batch,
+				unix.MSG_DONTWAIT, 0, 0)
 			n = int(r)
 			if errno != unix.EINTR {
 				return errno != unix.EAGAIN // else wait in the poller
@@ -223,7 +224,7 @@ func (s *udpSock) read(f func(b []byte, src netip.AddrPort), lost func([]byte, n
 			hdrs[i].hdr.Namelen = uint32(unsafe.Sizeof(names[i]))
 		}
 		if err := s.raw.Read(receive); errors.Is(err, os.ErrDeadlineExceeded) {
-			_ = s.c.SetReadDeadline(time.Time{}) // before the queue is read: what comes later sets it again
+			_ = s.c.SetReadDeadline(time.Time{}) // before the queue is read: later errors set it again
 			s.icmp(lost)
 			continue
 		} else if err != nil {
@@ -241,7 +242,7 @@ func (s *udpSock) read(f func(b []byte, src netip.AddrPort), lost func([]byte, n
 	}
 }
 
-// source reads a socket address of either family.
+// source returns the address and port in a socket address of either family.
 func source(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
 	if sa.Family == unix.AF_INET {
@@ -251,7 +252,7 @@ func source(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port)
 }
 
-// setSockaddr makes sa the socket address of to, and returns its size. It is the inverse of source.
+// setSockaddr stores to in sa and returns the size of the socket address. It is the inverse of source.
 func setSockaddr(sa *unix.RawSockaddrInet6, to netip.AddrPort) uintptr {
 	*sa = unix.RawSockaddrInet6{}
 	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], to.Port())

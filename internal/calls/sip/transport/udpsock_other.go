@@ -8,7 +8,7 @@ import (
 	"net/netip"
 )
 
-// Elsewhere one socket of the standard library per port serves.
+// On other systems each port has one socket of the standard library.
 const reusePort = false
 
 type udpSock struct {

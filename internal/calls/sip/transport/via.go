@@ -8,15 +8,15 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
-// viaInfo is what the transport needs to know of a request's top Via.
+// viaInfo is what the transport needs from a request's top Via.
 type viaInfo struct {
-	sentPort uint16 // 0: none written
+	sentPort uint16 // 0: none
 	name     string // the sent-by host if it is a name
 	rport    bool
 	alias    bool
 }
 
-// port is the port that a response goes to where the source's is not used.
+// port returns the port for a response that does not go to the source port.
 func (v viaInfo) port(p Proto) uint16 {
 	if v.sentPort != 0 {
 		return v.sentPort
@@ -24,9 +24,9 @@ func (v viaInfo) port(p Proto) uint16 {
 	return p.DefaultPort()
 }
 
-// stampVia adds received and rport to a request's top Via: received when its host is not the very address the request came from, or
-// when rport is asked for; rport, when it is asked for (RFC 3261 §18.2.1, RFC 3581 §4). It returns false for a Via that cannot be read:
-// then the answer can only go where the request came from.
+// stampVia adds received and rport to a request's top Via: received if its host is not the source address of the
+// request or if rport is requested, rport if it is requested (RFC 3261 §18.2.1, RFC 3581 §4). It returns false for a
+// Via that cannot be parsed: then the answer can only go to the source of the request.
 func stampVia(m *sip.Message, src netip.AddrPort) (viaInfo, bool) {
 	i := m.Find(sip.KindVia)
 	if i < 0 {
@@ -50,7 +50,7 @@ func stampVia(m *sip.Message, src netip.AddrPort) (viaInfo, bool) {
 	if v.Params != "" {
 		_, info.rport = v.RPort()
 		info.alias = v.Params.Has("alias")
-		// A received that came in is not ours: believe the packet, not the text.
+		// A received parameter in the message is not ours: trust the packet's source, not the text.
 		received = received || info.rport || v.Params.Has("received")
 	}
 	if !received {
@@ -69,7 +69,7 @@ func stampVia(m *sip.Message, src netip.AddrPort) (viaInfo, bool) {
 	return info, true
 }
 
-// parseHost reads a Via host that may be an address; names are told apart without the cost of a parser's error.
+// parseHost parses a Via host that may be an address. It recognises names without the cost of a parser error.
 func parseHost(h string) (netip.Addr, bool) {
 	if h == "" {
 		return netip.Addr{}, false

@@ -1,12 +1,12 @@
-// Package outbox stores the change feed in the database: it is what package feed's readers read.
+// Package outbox stores the change feed in the database, for the readers of package feed.
 //
-// Writers call Append inside their transaction. The counter that gives positions is locked when everything else in the
-// transaction is done, so that positions are in the order of commits and writers wait for each other as briefly as can be.
-// Waiting readers are woken by a commit in this process, on PostgreSQL by NOTIFY from other processes too, and by a poll
-// in any case; a wake-up is never more than a hint.
+// Writers call Append inside their transaction. The counter that assigns positions is locked when everything else in
+// the transaction is done, so that positions are in commit order and writers wait for each other as briefly as
+// possible. Waiting readers are woken by a commit in this process, on PostgreSQL by NOTIFY from other processes too,
+// and in any case by a poll; a notification is never more than a hint.
 //
-// It holds no cursors: each reader keeps its own. Entries are kept for Config.Keep and then pruned; a reader that comes
-// later gets feed.ErrGap and loads everything again.
+// It stores no cursors: each reader keeps its own. Entries are kept for Config.Keep and then pruned; a reader that
+// comes later gets feed.ErrGap and loads everything again.
 package outbox
 
 import (
@@ -34,15 +34,15 @@ import (
 // channel is PostgreSQL's notification channel. The payload is the newest position.
 const channel = "tandem_feed"
 
-// spill is how many bytes of entries a transaction gathers in memory before it stores them ahead of their turn.
+// spill is the size of the entries that a transaction collects in memory before it stores them early.
 const spill = 1 << 20
 
 // Config is the feed's part of the configuration.
 type Config struct {
-	// Poll is how often a waiting reader looks for new entries without having been woken. Default 250ms. Longer delays
-	// changes where PostgreSQL's NOTIFY is not to be had (PgBouncer in transaction mode).
+	// Poll is how often a waiting reader checks for new entries without a notification. Default 250ms. A longer
+	// interval delays changes where PostgreSQL's NOTIFY is not available (PgBouncer in transaction mode).
 	Poll time.Duration `yaml:"poll"`
-	// Keep is how long entries are kept for readers that were stopped. Default 168h. A reader that was stopped for
+	// Keep is how long entries are kept for readers that are stopped. Default 168h. A reader that was stopped for
 	// longer loads everything again.
 	Keep time.Duration `yaml:"keep"`
 }
@@ -54,10 +54,12 @@ func Default() Config { return Config{Poll: 250 * time.Millisecond, Keep: 7 * 24
 func (c *Config) Validate() []error {
 	var errs []error
 	if c.Poll < 10*time.Millisecond || c.Poll > time.Minute {
-		errs = append(errs, fault.New(fault.Invalid, "InvalidConfiguration", "%v is out of range; use 10ms to 1m", c.Poll).At("poll"))
+		errs = append(errs, fault.New(fault.Invalid, "InvalidConfiguration", "%v is out of range; use 10ms to 1m",
+			c.Poll).At("poll"))
 	}
 	if c.Keep < time.Minute {
-		errs = append(errs, fault.New(fault.Invalid, "InvalidConfiguration", "%v is too short; use at least 1m", c.Keep).At("keep"))
+		errs = append(errs, fault.New(fault.Invalid, "InvalidConfiguration", "%v is too short; use at least 1m",
+			c.Keep).At("keep"))
 	}
 	return errs
 }
@@ -67,10 +69,10 @@ type Outbox struct {
 	d    *db.DB
 	cfg  Config
 	log  *slog.Logger
-	head atomic.Int64 // newest position known here; may lag behind the truth
+	head atomic.Int64 // newest position known here; may lag behind the database
 
 	mu   sync.Mutex
-	wake chan struct{} // closed and replaced at each wake-up; guarded by mu
+	wake chan struct{} // closed and replaced at each notification; guarded by mu
 
 	entries prometheus.Counter
 	listens prometheus.Gauge
@@ -81,8 +83,10 @@ var _ feed.Reader = (*Outbox)(nil)
 // New returns the feed stored in d.
 func New(d *db.DB, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Outbox {
 	o := &Outbox{d: d, cfg: cfg, log: log, wake: make(chan struct{}),
-		entries: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_feed_entries_total", Help: "Entries appended to the change feed by this process."}),
-		listens: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_feed_listening", Help: "1 while wake-ups from other processes arrive (always on SQLite)."}),
+		entries: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_feed_entries_total",
+			Help: "Entries appended to the change feed by this process."}),
+		listens: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_feed_listening",
+			Help: "1 while notifications from other processes are received (always on SQLite)."}),
 	}
 	if reg != nil {
 		reg.MustRegister(o.entries, o.listens)
@@ -90,15 +94,15 @@ func New(d *db.DB, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Out
 	return o
 }
 
-// Batch gathers the entries of one transaction. It is made by Begin, used inside the transaction only, and not safe for
-// concurrent use.
+// Batch collects the entries of one transaction. It is created by Begin, used only inside the transaction, and not safe
+// for concurrent use.
 type Batch struct {
 	o       *Outbox
 	tx      *db.Tx
 	entries []entry
 	bytes   int
-	staged  int64 // entries stored ahead under negative positions
-	stage   int64 // the first of these positions; they go down from it
+	staged  int64 // entries stored early under negative positions
+	stage   int64 // the first of these positions; the others follow it
 	last    feed.Position
 }
 
@@ -109,8 +113,8 @@ type entry struct {
 	payload []byte
 }
 
-// newID makes the id of an entry. It comes from the kernel at each call: the state of a generator in this process
-// would be copied with a snapshot of the machine, and both copies would give the same ids to different entries.
+// newID returns the id of an entry. It comes from the kernel at each call: a generator's state in this process would be
+// copied with a snapshot of the machine, and both copies would give the same ids to different entries.
 func newID() int64 {
 	var b [8]byte
 	crand.Read(b[:]) // never fails
@@ -126,7 +130,7 @@ func (o *Outbox) Begin(tx *db.Tx) *Batch {
 }
 
 // Append adds an entry to the feed. Entries get consecutive positions in the order of the calls, at the end of the
-// transaction. However many there are, only about a MiB of them is held in memory.
+// transaction. However many there are, only about one MiB of them is held in memory.
 func (b *Batch) Append(ctx context.Context, topic string, payload []byte) error {
 	b.entries = append(b.entries, entry{topic, time.Now().UnixMicro(), newID(), payload})
 	b.bytes += len(payload)
@@ -134,8 +138,8 @@ func (b *Batch) Append(ctx context.Context, topic string, payload []byte) error 
 		return nil
 	}
 	if b.staged == 0 {
-		// Readers ask for positions above zero, so these rows are out of their sight until they are renumbered. Room for
-		// 2^20 entries above a random place of 2^42 keeps transactions apart; should two meet, the key's uniqueness tells.
+		// Readers ask for positions above zero, so they do not see these rows until they are renumbered. Room for 2^20
+		// entries above one of 2^42 random places keeps transactions apart; if two collide, the unique key fails.
 		b.stage = -((1 + rand.Int64N(1<<42)) << 20)
 	}
 	if err := b.insert(ctx, b.stage+b.staged); err != nil {
@@ -169,7 +173,8 @@ func (b *Batch) finish(ctx context.Context) error {
 		return nil
 	}
 	var head int64
-	ok, err := b.tx.QueryRow(ctx, "UPDATE feed_head SET position = position + $1 WHERE id = 1 RETURNING position", []any{n}, &head)
+	ok, err := b.tx.QueryRow(ctx, "UPDATE feed_head SET position = position + $1 WHERE id = 1 RETURNING position",
+		[]any{n}, &head)
 	if err != nil {
 		return fmt.Errorf("take feed positions: %w", err)
 	}
@@ -178,7 +183,8 @@ func (b *Batch) finish(ctx context.Context) error {
 	}
 	first := head - n + 1
 	if b.staged > 0 {
-		if _, err := b.tx.Exec(ctx, "UPDATE feed SET position = position - $1 + $2 WHERE position >= $1 AND position < $3", b.stage, first, b.stage+b.staged); err != nil {
+		if _, err := b.tx.Exec(ctx, "UPDATE feed SET position = position - $1 + $2 "+
+			"WHERE position >= $1 AND position < $3", b.stage, first, b.stage+b.staged); err != nil {
 			return fmt.Errorf("append to the feed: %w", err)
 		}
 	}
@@ -196,7 +202,7 @@ func (b *Batch) committed() {
 	}
 }
 
-// woken notes that there are entries up to head and wakes all who wait.
+// woken records that there are entries up to head and wakes all waiting readers.
 func (o *Outbox) woken(head int64) {
 	for {
 		old := o.head.Load()
@@ -234,8 +240,8 @@ func (o *Outbox) Read(ctx context.Context, topic string, after feed.Cursor, limi
 			e.At = time.UnixMicro(at).UTC()
 			page.Entries = append(page.Entries, e)
 			return nil
-		}, "SELECT position, entry, topic, at, payload FROM feed WHERE position > $1 AND topic = $2 ORDER BY position LIMIT $3",
-			int64(after.Position), topic, int64(limit))
+		}, "SELECT position, entry, topic, at, payload FROM feed WHERE position > $1 AND topic = $2 "+
+			"ORDER BY position LIMIT $3", int64(after.Position), topic, int64(limit))
 		if n := len(page.Entries); n > 0 && n == limit {
 			last := page.Entries[n-1]
 			page.Next = feed.Cursor{Database: s.Head.Database, Position: last.Position, Entry: last.ID}
@@ -246,7 +252,7 @@ func (o *Outbox) Read(ctx context.Context, topic string, after feed.Cursor, limi
 		return feed.Page{}, err
 	}
 	if head := int64(page.Head.Position); head < known {
-		o.head.CompareAndSwap(known, head) // the entries beyond it were lost: or Wait would go on believing in them
+		o.head.CompareAndSwap(known, head) // the entries beyond it were lost: Wait must not expect them
 	}
 	return page, misplaced
 }
@@ -258,7 +264,8 @@ func state(ctx context.Context, tx *db.Tx, at feed.Position) (feed.State, error)
 	var prunedEntry int64
 	ok, err := tx.QueryRow(ctx, `SELECT h.database, h.position, h.pruned, h.pruned_entry,
 			(SELECT entry FROM feed WHERE position = h.position), (SELECT entry FROM feed WHERE position = $1)
-		FROM feed_head h WHERE h.id = 1`, []any{int64(at)}, &s.Head.Database, &s.Head.Position, &s.Pruned, &prunedEntry, &head, &here)
+		FROM feed_head h WHERE h.id = 1`,
+		[]any{int64(at)}, &s.Head.Database, &s.Head.Position, &s.Pruned, &prunedEntry, &head, &here)
 	if err != nil {
 		return s, fmt.Errorf("read the state of the feed: %w", err)
 	}
@@ -275,7 +282,7 @@ func state(ctx context.Context, tx *db.Tx, at feed.Position) (feed.State, error)
 	return s, nil
 }
 
-// Wait implements feed.Reader. It asks nothing of the database, so it works while that is away.
+// Wait implements feed.Reader. It does not use the database, so it works while that is unavailable.
 func (o *Outbox) Wait(ctx context.Context, after feed.Position) error {
 	o.mu.Lock()
 	wake := o.wake
@@ -301,14 +308,15 @@ func (o *Outbox) Head(ctx context.Context) (head feed.Cursor, err error) {
 	return head, err
 }
 
-// HeadIn returns the cursor of the newest entry as tx sees it: what else tx reads is the state of that cursor.
+// HeadIn returns the cursor of the newest entry as tx sees it: everything else that tx reads is the state at that
+// cursor.
 func HeadIn(ctx context.Context, tx *db.Tx) (feed.Cursor, error) {
 	s, err := state(ctx, tx, 0)
 	return s.Head, err
 }
 
 // Stamp gives the database a new identity and returns it, with an audit row in the same transaction. It is for a
-// database that was restored: readers of the one before must not take it for that one.
+// restored database: readers of the previous database must not mistake it for that one.
 func (o *Outbox) Stamp(ctx context.Context) (identity string, err error) {
 	err = o.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		head, err := HeadIn(ctx, tx)
@@ -316,7 +324,8 @@ func (o *Outbox) Stamp(ctx context.Context) (identity string, err error) {
 			return err
 		}
 		if head.Position == 0 {
-			return fault.New(fault.Invalid, "EmptyDatabase", "no change was ever written to this database: it is not the one to restore")
+			return fault.New(fault.Invalid, "EmptyDatabase",
+				"no change was ever written to this database; it is not the one to restore")
 		}
 		identity = uuid.NewString()
 		if _, err := tx.Exec(ctx, "UPDATE feed_head SET database = $1 WHERE id = 1", identity); err != nil {
@@ -328,7 +337,7 @@ func (o *Outbox) Stamp(ctx context.Context) (identity string, err error) {
 	return identity, err
 }
 
-// Prune removes entries made before t and returns how many. It takes few at a time, so that writers hardly wait.
+// Prune removes entries created before t and returns how many. It removes few at a time, so that writers hardly wait.
 func (o *Outbox) Prune(ctx context.Context, t time.Time) (int64, error) {
 	const step = 1000
 	var total int64
@@ -336,8 +345,8 @@ func (o *Outbox) Prune(ctx context.Context, t time.Time) (int64, error) {
 		var n int64
 		err := o.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 			n = 0
-			// The newest entry made before t, at most step further than what is pruned already. Times may run backwards a
-			// little between nodes; positions do not.
+			// The newest entry created before t, at most step positions beyond those pruned already. Times may go
+			// backwards a little between nodes; positions do not.
 			var upto, entry int64
 			ok, err := tx.QueryRow(ctx, `SELECT position, entry FROM feed WHERE at < $1 AND position > 0
 					AND position <= (SELECT pruned FROM feed_head WHERE id = 1) + $2 ORDER BY position DESC LIMIT 1`,
@@ -349,7 +358,8 @@ func (o *Outbox) Prune(ctx context.Context, t time.Time) (int64, error) {
 				return err
 			}
 			tx.Last(db.LastFeed, func(ctx context.Context) error {
-				_, err := tx.Exec(ctx, "UPDATE feed_head SET pruned = $1, pruned_entry = $2 WHERE id = 1 AND pruned < $1", upto, entry)
+				_, err := tx.Exec(ctx, "UPDATE feed_head SET pruned = $1, pruned_entry = $2 "+
+					"WHERE id = 1 AND pruned < $1", upto, entry)
 				return err
 			})
 			return nil
@@ -364,15 +374,15 @@ func (o *Outbox) Prune(ctx context.Context, t time.Time) (int64, error) {
 	}
 }
 
-// Run listens for wake-ups from other processes and prunes old entries, until ctx is done; then it returns nil. It
-// outlives the loss of the database.
+// Run listens for notifications from other processes and prunes old entries, until ctx is done; then it returns nil. It
+// continues while the database is unavailable.
 func (o *Outbox) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			err := o.d.Listen(ctx, channel, func() {
 				o.listens.Set(1)
-				o.woken(0) // something may have come while nobody listened
+				o.woken(0) // entries may have been added before it listened
 			}, func(payload string) {
 				if head, err := strconv.ParseInt(payload, 10, 64); err == nil {
 					o.woken(head)
@@ -380,7 +390,7 @@ func (o *Outbox) Run(ctx context.Context) error {
 			})
 			o.listens.Set(0)
 			if err != nil {
-				o.log.Debug("feed wake-ups lost: readers poll until they are back", "error", err)
+				o.log.Debug("feed notifications lost; readers poll until they resume", "error", err)
 			}
 			pause(ctx, time.Second)
 		}
@@ -388,7 +398,7 @@ func (o *Outbox) Run(ctx context.Context) error {
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			if n, err := o.Prune(ctx, time.Now().Add(-o.cfg.Keep)); err != nil {
-				o.log.Warn("feed not pruned; trying again in ten minutes", "error", err)
+				o.log.Warn("feed not pruned; retrying in ten minutes", "error", err)
 			} else if n > 0 {
 				o.log.Info("feed pruned", "entries", n)
 			}

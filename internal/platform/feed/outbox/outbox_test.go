@@ -29,7 +29,7 @@ var discard = slog.New(slog.DiscardHandler)
 
 func open(d *db.DB) *outbox.Outbox { return outbox.New(d, outbox.Default(), discard, nil) }
 
-// start is the place before everything in o's database.
+// start returns the place before all entries of o's database.
 func start(t testing.TB, o *outbox.Outbox) feed.Cursor {
 	t.Helper()
 	head, err := o.Head(t.Context())
@@ -92,13 +92,15 @@ func TestEntriesComeBackInOrder(t *testing.T) {
 			}
 			for i, e := range p.Entries {
 				got = append(got, string(e.Payload))
-				if e.Position != after.Position+1+feed.Position(i) || e.Topic != "t" || time.Since(e.At) > time.Minute || ids[e.ID] {
+				if e.Position != after.Position+1+feed.Position(i) || e.Topic != "t" ||
+					time.Since(e.At) > time.Minute || ids[e.ID] {
 					t.Errorf("entry %d after %v: %+v", i, after, e)
 				}
 				ids[e.ID] = true
 			}
 			last := p.Entries[len(p.Entries)-1]
-			if want := (feed.Cursor{Database: after.Database, Position: last.Position, Entry: last.ID}); p.Next != want {
+			if want := (feed.Cursor{Database: after.Database, Position: last.Position,
+				Entry: last.ID}); p.Next != want {
 				t.Errorf("the page ends at %v, want %v", p.Next, want)
 			}
 			after = p.Next
@@ -106,8 +108,9 @@ func TestEntriesComeBackInOrder(t *testing.T) {
 		if want := "[1 2 3 4 5 6 7 8 9]"; fmt.Sprint(got) != want {
 			t.Errorf("read %v, want %s", got, want)
 		}
-		// A reader of another topic does not stay behind: its next place is the head.
-		if p, err := o.Read(t.Context(), "other", start(t, o), 10); err != nil || len(p.Entries) != 0 || p.Next != after || p.Head != after {
+		// A reader of another topic does not fall behind: its next place is the head.
+		if p, err := o.Read(t.Context(), "other", start(t, o), 10); err != nil || len(p.Entries) != 0 ||
+			p.Next != after || p.Head != after {
 			t.Errorf("another topic: %+v, %v", p, err)
 		}
 		if h, err := o.Head(t.Context()); err != nil || h != after || h.Position != 9 {
@@ -116,8 +119,8 @@ func TestEntriesComeBackInOrder(t *testing.T) {
 	})
 }
 
-// TestReadersMissNothing runs writers of which some roll back and some are slow, and a reader that always goes on from
-// the last position it saw: it must see every entry once, in the order of positions, without a hole.
+// TestReadersMissNothing runs writers, some of which roll back and some of which are slow, and a reader that always
+// continues from the last position it saw: it must see every entry once, in the order of positions, without a gap.
 func TestReadersMissNothing(t *testing.T) {
 	t.Parallel()
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
@@ -209,7 +212,7 @@ func TestLargeTransactionsKeepTheirOrder(t *testing.T) {
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
 		o := open(d)
 		appendTo(t, d, o, "first")
-		// 5 MiB in one transaction, many times what is held in memory, with a small rest.
+		// 5 MiB in one transaction, many times what is held in memory, with a small remainder.
 		const n = 83
 		err := d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
 			b := o.Begin(tx)
@@ -254,7 +257,7 @@ func places(t *testing.T, o *outbox.Outbox) []feed.Cursor {
 	}
 }
 
-// reads checks what Read answers to a cursor.
+// reads checks what Read returns for a cursor.
 func reads(t *testing.T, o *outbox.Outbox, after feed.Cursor, want error) {
 	t.Helper()
 	p, err := o.Read(t.Context(), "t", after, 10)
@@ -285,7 +288,7 @@ func TestPruneLeavesAGapThatReadersSee(t *testing.T) {
 		for after, want := range []error{feed.ErrGap, feed.ErrGap, feed.ErrGap, nil, nil, nil} {
 			reads(t, o, at[after], want)
 		}
-		// The id at the place of pruning is still known: another history is told from this one there too.
+		// The id at the place of pruning is still known: another history is detected there too.
 		other := at[3]
 		other.Entry++
 		reads(t, o, other, feed.ErrFork)
@@ -309,8 +312,8 @@ func TestPruneLeavesAGapThatReadersSee(t *testing.T) {
 	})
 }
 
-// TestReadVerifiesThePlace forks a history at every position, and asks with the places of the lost one and of another
-// database: what both share is continued from, everything else is refused, before and after pruning.
+// TestReadVerifiesThePlace forks a history at every position, and reads from the places of the lost history and of
+// another database: reading continues from shared places, all others are refused, before and after pruning.
 func TestReadVerifiesThePlace(t *testing.T) {
 	t.Parallel()
 	const length = 4
@@ -342,7 +345,7 @@ func TestReadVerifiesThePlace(t *testing.T) {
 					appendTo(t, d, o, fmt.Sprint("new", i))
 					check()
 				}
-				// Pruned up to the first entry of the new history: nothing of the old one can be continued from.
+				// Pruned up to the first entry of the new history: reading cannot continue from the old one.
 				update(t, d, fmt.Sprintf("UPDATE feed SET at = 0 WHERE position <= %d", at+1))
 				if _, err := o.Prune(t.Context(), time.UnixMicro(1)); err != nil {
 					t.Fatal(err)
@@ -372,8 +375,8 @@ func with(t *testing.T, c db.Config, fn func(*db.DB, *outbox.Outbox)) {
 	}
 }
 
-// TestStampMakesAnotherDatabase: after a restore no place known before is one of the database's, and the audit log says
-// so.
+// TestStampMakesAnotherDatabase: after a restore no place known before belongs to the database, which the audit log
+// records.
 func TestStampMakesAnotherDatabase(t *testing.T) {
 	t.Parallel()
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
@@ -391,7 +394,8 @@ func TestStampMakesAnotherDatabase(t *testing.T) {
 		}
 		rows := testkit.AuditLog(t, d)
 		for _, r := range rows {
-			if r.Action != "database.restore" || r.Target != identity || r.Actor.ID != "local:test" || !strings.Contains(r.Summary, before[0].Database) {
+			if r.Action != "database.restore" || r.Target != identity || r.Actor.ID != "local:test" ||
+				!strings.Contains(r.Summary, before[0].Database) {
 				t.Errorf("audit row %+v", r)
 			}
 		}
@@ -404,7 +408,7 @@ func TestStampMakesAnotherDatabase(t *testing.T) {
 	})
 }
 
-// TestMigrationGivesIdentities upgrades a database of the first schema that has entries, two of them pruned.
+// TestMigrationGivesIdentities upgrades a database with the first schema that has entries, two of them pruned.
 func TestMigrationGivesIdentities(t *testing.T) {
 	t.Parallel()
 	testkit.Configs(t, func(t *testing.T, c db.Config) {
@@ -416,12 +420,15 @@ func TestMigrationGivesIdentities(t *testing.T) {
 			if c.Driver == db.Postgres {
 				update(t, d, "DROP SCHEMA public CASCADE")
 				update(t, d, "CREATE SCHEMA public")
-				update(t, d, "CREATE TABLE goose_db_version (id INT PRIMARY KEY GENERATED BY DEFAULT AS IDENTITY, version_id BIGINT NOT NULL, is_applied BOOLEAN NOT NULL, tstamp TIMESTAMP NOT NULL DEFAULT now())")
+				update(t, d, "CREATE TABLE goose_db_version (id INT PRIMARY KEY GENERATED BY DEFAULT AS IDENTITY, "+
+					"version_id BIGINT NOT NULL, is_applied BOOLEAN NOT NULL, tstamp TIMESTAMP NOT NULL DEFAULT now())")
 			} else {
 				for _, name := range tables(t, d) {
 					update(t, d, "DROP TABLE "+name)
 				}
-				update(t, d, "CREATE TABLE goose_db_version (id INTEGER PRIMARY KEY AUTOINCREMENT, version_id INTEGER NOT NULL, is_applied INTEGER NOT NULL, tstamp TIMESTAMP DEFAULT (datetime('now')))")
+				update(t, d, "CREATE TABLE goose_db_version (id INTEGER PRIMARY KEY AUTOINCREMENT, "+
+					"version_id INTEGER NOT NULL, is_applied INTEGER NOT NULL, "+
+					"tstamp TIMESTAMP DEFAULT (datetime('now')))")
 			}
 			schema := regexp.MustCompile("(?m)--.*$").ReplaceAllString(string(file), "")
 			for statement := range strings.SplitSeq(schema, ";") {
@@ -430,7 +437,8 @@ func TestMigrationGivesIdentities(t *testing.T) {
 				}
 			}
 			update(t, d, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (0, '1'), (1, '1')")
-			update(t, d, "INSERT INTO feed (position, topic, at, payload) VALUES (3, 't', 5, 'three'), (4, 't', 6, 'four'), (5, 't', 7, 'five')")
+			update(t, d, "INSERT INTO feed (position, topic, at, payload) "+
+				"VALUES (3, 't', 5, 'three'), (4, 't', 6, 'four'), (5, 't', 7, 'five')")
 			update(t, d, "UPDATE feed_head SET position = 5, pruned = 2")
 		})
 		var identities []string
@@ -446,7 +454,7 @@ func TestMigrationGivesIdentities(t *testing.T) {
 				identities = append(identities, head.Database)
 				p, err := o.Read(t.Context(), "t", feed.Cursor{Database: head.Database, Position: 2}, 10)
 				if err != nil || len(p.Entries) != 3 || p.Next != head {
-					t.Fatalf("entries of before: %+v, %v", p, err)
+					t.Fatalf("entries from before the upgrade: %+v, %v", p, err)
 				}
 				for i, want := range []string{"three", "four", "five"} {
 					if e := p.Entries[i]; string(e.Payload) != want || e.ID == 0 || e.At.UnixMicro() != int64(5+i) {
@@ -462,7 +470,7 @@ func TestMigrationGivesIdentities(t *testing.T) {
 			})
 		}
 		if identities[0] == identities[1] {
-			t.Error("two databases upgraded apart have the same identity")
+			t.Error("two databases upgraded separately have the same identity")
 		}
 	})
 }
@@ -482,8 +490,8 @@ func tables(t *testing.T, d *db.DB) (names []string) {
 	return names
 }
 
-// TestEntriesOfTheVersionBeforeHaveIDs: nodes are upgraded one after the other, and those of the version before name no
-// entry id.
+// TestEntriesOfTheVersionBeforeHaveIDs: nodes are upgraded one after the other, and those of the previous version set
+// no entry id.
 func TestEntriesOfTheVersionBeforeHaveIDs(t *testing.T) {
 	t.Parallel()
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
@@ -513,7 +521,7 @@ func update(t *testing.T, d *db.DB, statement string) {
 	}
 }
 
-// TestWaitAsksNothingOfTheDatabase waits by fake time, without any database.
+// TestWaitAsksNothingOfTheDatabase waits in fake time, without a database.
 func TestWaitAsksNothingOfTheDatabase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := outbox.New(nil, outbox.Default(), discard, nil)
@@ -524,13 +532,13 @@ func TestWaitAsksNothingOfTheDatabase(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if err := o.Wait(ctx, 0); !errors.Is(err, context.Canceled) {
-			t.Errorf("Wait of a caller that gave up: %v", err)
+			t.Errorf("Wait of a caller that cancelled: %v", err)
 		}
 	})
 }
 
-// TestCommitWakesReaders uses a poll interval so long that only a wake-up can end the wait in time: of a commit in the
-// same process, and on PostgreSQL of one in another (here, over another handle).
+// TestCommitWakesReaders uses a poll interval so long that only a notification can end the wait in time: of a commit in
+// the same process, and on PostgreSQL of one in another (here, over another handle).
 func TestCommitWakesReaders(t *testing.T) {
 	t.Parallel()
 	conf := outbox.Default()
@@ -584,8 +592,7 @@ func TestCommitWakesReaders(t *testing.T) {
 	})
 }
 
-// TestWaitAfterEntriesWereLost: a reader that had not read the lost entries waits for new ones and does not ask in a
-// loop.
+// TestWaitAfterEntriesWereLost: a reader that had not read the lost entries waits for new ones and does not loop.
 func TestWaitAfterEntriesWereLost(t *testing.T) {
 	t.Parallel()
 	conf := outbox.Default()
@@ -597,7 +604,7 @@ func TestWaitAfterEntriesWereLost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		appendTo(t, d, o, "b", "c") // this process knows of them; the reader has not read them
+		appendTo(t, d, o, "b", "c") // this process knows them; the reader has not read them
 		update(t, d, "DELETE FROM feed WHERE position > 1")
 		update(t, d, "UPDATE feed_head SET position = 1")
 
@@ -613,7 +620,7 @@ func TestWaitAfterEntriesWereLost(t *testing.T) {
 	})
 }
 
-func TestReadSaysThatTheDatabaseIsAway(t *testing.T) {
+func TestReadReportsThatTheDatabaseIsUnavailable(t *testing.T) {
 	t.Parallel()
 	c := db.Default()
 	c.Driver, c.URL = db.Postgres, "postgres://postgres@/nothing?host="+t.TempDir()

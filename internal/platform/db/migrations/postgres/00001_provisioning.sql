@@ -1,13 +1,13 @@
 -- +goose Up
--- Accounts, numbers and requests for information. Columns that listings filter on or rules look up stand alone; the rest
--- of a resource is in "details". Bit n of a services column stands for service n of domain.Service.
+-- Accounts, numbers and requests for information. Columns that listings filter on or rules look up are separate; the
+-- rest of a resource is in "details". Bit n of a services column stands for service n of domain.Service.
 CREATE TABLE accounts (
 	name           TEXT COLLATE "C" NOT NULL PRIMARY KEY,
 	correlation_id TEXT NOT NULL,
 	has_details    BIGINT NOT NULL,
 	tenant_id      TEXT NOT NULL,
 	tenant_key     TEXT COLLATE "C" NOT NULL, -- tenant_id in lower case
-	present        BIGINT NOT NULL, -- services the account has an object for
+	present        BIGINT NOT NULL, -- services for which the account has an object
 	enabled        BIGINT NOT NULL,
 	sync_enabled   BIGINT NOT NULL,
 	subdomain_key  TEXT COLLATE "C" UNIQUE,   -- Direct Routing label in lower case
@@ -83,7 +83,7 @@ CREATE INDEX repeatability_made ON repeatability (made);
 CREATE TABLE feed_head (
 	id       BIGINT NOT NULL PRIMARY KEY,
 	position BIGINT NOT NULL,
-	pruned   BIGINT NOT NULL -- entries up to here are gone
+	pruned   BIGINT NOT NULL -- entries up to here were removed
 );
 INSERT INTO feed_head (id, position, pruned) VALUES (1, 0, 0);
 CREATE TABLE feed (
@@ -93,13 +93,14 @@ CREATE TABLE feed (
 	payload  BYTEA NOT NULL
 );
 
--- The audit chain. The head keeps the last row's hash, so that rows missing at the end are seen.
+-- The audit chain. The head keeps the last row's hash, so that rows missing at the end are detected.
 CREATE TABLE audit_head (
 	id   BIGINT NOT NULL PRIMARY KEY,
 	seq  BIGINT NOT NULL,
 	hash BYTEA NOT NULL
 );
-INSERT INTO audit_head (id, seq, hash) VALUES (1, 0, '\x0000000000000000000000000000000000000000000000000000000000000000');
+INSERT INTO audit_head (id, seq, hash)
+	VALUES (1, 0, '\x0000000000000000000000000000000000000000000000000000000000000000');
 CREATE TABLE audit (
 	seq        BIGINT NOT NULL PRIMARY KEY,
 	at         BIGINT NOT NULL,
@@ -119,11 +120,11 @@ CREATE TABLE audit (
 CREATE TABLE api_clients (
 	id      TEXT COLLATE "C" NOT NULL PRIMARY KEY,
 	name    TEXT NOT NULL,
-	roles   TEXT NOT NULL, -- separated by blanks
+	roles   TEXT NOT NULL, -- separated by spaces
 	secret  TEXT NOT NULL, -- hash
 	created BIGINT NOT NULL,
 	creator TEXT NOT NULL,
-	revoked BIGINT NOT NULL -- 0 while in force
+	revoked BIGINT NOT NULL -- 0 while not revoked
 );
 CREATE TABLE signing_keys (
 	id        TEXT COLLATE "C" NOT NULL PRIMARY KEY,
@@ -133,8 +134,7 @@ CREATE TABLE signing_keys (
 	created   BIGINT NOT NULL
 );
 
--- The state of shared rate limits, one number each. It may
--- be lost in a crash, so it is not worth waiting for the disk.
+-- The state of shared rate limits, one number each. It may be lost in a crash, so it is not worth waiting for the disk.
 CREATE UNLOGGED TABLE rate_limits (
 	bucket TEXT COLLATE "C" NOT NULL PRIMARY KEY,
 	state  BIGINT NOT NULL

@@ -1,5 +1,5 @@
 -- +goose Up
--- One row for each node that serves. The node writes it every few seconds, to prove that the database takes writes.
+-- One row for each running node. The node writes it every few seconds to check that the database accepts writes.
 CREATE TABLE nodes (
 	id      TEXT NOT NULL PRIMARY KEY,
 	written BIGINT NOT NULL
