@@ -115,21 +115,19 @@ func Stop(tb testing.TB, p *demo.Product) {
 	if err := p.Stop(); err != nil {
 		tb.Errorf("stop tandem: %v", err)
 	}
-	CheckLog(tb, p)
+	CheckLog(tb, p.LogFile)
 }
 
-// CheckLog fails the test if the program's log contains a data race or a panic.
-func CheckLog(tb testing.TB, p *demo.Product) {
+// CheckLog fails the test if the program's log, a file, contains a data race or a panic, recovered or not.
+func CheckLog(tb testing.TB, log string) {
 	tb.Helper()
-	b, err := os.ReadFile(p.LogFile)
+	b, err := os.ReadFile(log)
 	if err != nil {
 		tb.Error(err)
-		return
 	}
-	for _, bad := range []string{"WARNING: DATA RACE", "panic:", "fatal error:", "recovered from"} {
+	for _, bad := range []string{"WARNING: DATA RACE", "panic:", "fatal error:", `"panic":`, " panic="} {
 		if i := strings.Index(string(b), bad); i >= 0 {
-			tb.Errorf("tandem's log contains %q:\n%s", bad, string(b[i:min(len(b), i+4000)]))
-			return
+			tb.Errorf("tandem's log contains %q:\n%s", bad, b[i:min(len(b), i+4000)])
 		}
 	}
 }
