@@ -26,10 +26,11 @@ func TestLoggerRedactsByDefault(t *testing.T) {
 		log.With("by", number).Info("call to +442079460123", "to", number, "uri", "sip:+442079460123@x",
 			"error", errors.New("no +442079460123"), "dialled", domain.Dialled("020-7946-0123"),
 			"text", domain.Text("not 020-7946-0123"), "names", []string{"acme-02079460123"})
-		if got := strings.Contains(b.String(), "0123"); got == c.hidden {
+		_, attrs, _ := strings.Cut(b.String(), "level") // after the time, which may contain any digits
+		if got := strings.Contains(attrs, "0123"); got == c.hidden {
 			t.Errorf("numbers=%s format=%s: %s", c.numbers, c.format, b.String())
 		}
-		if n := strings.Count(b.String(), "0123"); !c.hidden && n != 8 {
+		if n := strings.Count(attrs, "0123"); !c.hidden && n != 8 {
 			t.Errorf("full log shows %d of 8 numbers: %s", n, b.String())
 		}
 	}
@@ -50,7 +51,7 @@ func TestIdentifiersStayWhole(t *testing.T) {
 	}
 	b.Reset()
 	log.Info("x", "call_id", "+15551239987@192.0.2.1")
-	if strings.Contains(b.String(), "9987") {
+	if _, attrs, ok := strings.Cut(b.String(), `"level"`); !ok || strings.Contains(attrs, "9987") { // after the time
 		t.Errorf("a number is in %s", &b)
 	}
 }

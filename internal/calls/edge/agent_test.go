@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,8 +25,10 @@ type agent struct {
 	in   chan msg
 	// options, if set, is the status for all OPTIONS; the test then does not see them.
 	options atomic.Pointer[string]
-	// repeats lets retransmissions through; without it a message with the bytes of an earlier one is dropped.
+	// repeats lets retransmissions through; without it a message with the bytes of an earlier one is dropped: on a
+	// loaded machine requests, and 2xx on any transport, may be retransmitted.
 	repeats bool
+	seen    sync.Map // raw messages received
 	// A TLS agent has these instead of conn: where it listens, and the connection it uses.
 	listener net.Listener
 	stream   func() net.Conn
@@ -55,7 +58,6 @@ func newAgentAt(t *testing.T, name, ip string, repeats bool) *agent {
 	t.Cleanup(func() { _ = conn.Close() })
 	go func() {
 		buf := make([]byte, 65536)
-		seen := map[string]bool{}
 		for {
 			n, src, err := conn.ReadFromUDPAddrPort(buf)
 			if err != nil {
@@ -63,11 +65,8 @@ func newAgentAt(t *testing.T, name, ip string, repeats bool) *agent {
 				return
 			}
 			raw := string(buf[:n])
-			if !a.repeats && seen[raw] {
+			if a.repeated(raw) {
 				continue
-			}
-			if !a.repeats {
-				seen[raw] = true
 			}
 			m := parseMsg(raw)
 			if status := a.options.Load(); status != nil && m.is("OPTIONS") {
@@ -78,6 +77,15 @@ func newAgentAt(t *testing.T, name, ip string, repeats bool) *agent {
 		}
 	}()
 	return a
+}
+
+// repeated reports whether the message was received before and must be dropped.
+func (a *agent) repeated(raw string) bool {
+	if a.repeats {
+		return false
+	}
+	_, before := a.seen.LoadOrStore(raw, true)
+	return before
 }
 
 func (a *agent) addr() string {

@@ -85,7 +85,9 @@ func (a *agent) read(c net.Conn) {
 		if _, err := io.ReadFull(r, body); err != nil {
 			return
 		}
-		a.in <- parseMsg(strings.Join(lines, "\r\n") + "\r\n\r\n" + string(body))
+		if raw := strings.Join(lines, "\r\n") + "\r\n\r\n" + string(body); !a.repeated(raw) {
+			a.in <- parseMsg(raw)
+		}
 	}
 }
 
