@@ -384,7 +384,7 @@ func measure(p *plan, changes int, lookups time.Duration) error {
 		time.Sleep(10 * time.Millisecond) // until the first snapshot is on disk; no figure depends on it
 	}
 	mem := heap() - before - accounts
-	numbers, estimate := r.Status().Numbers, r.View().Bytes()
+	numbers, estimate := r.Status().Numbers, r.Status().Bytes
 	run.stop()
 	size := dirSize(dir)
 	r = nil
@@ -401,7 +401,7 @@ func measure(p *plan, changes int, lookups time.Duration) error {
 		return err
 	}
 	load := time.Since(start)
-	if r.View() == nil || r.Status().Numbers != numbers {
+	if r.Route() == nil || r.Status().Numbers != numbers {
 		cancel()
 		return fmt.Errorf("the snapshot yielded %+v, want %d numbers", r.Status(), numbers)
 	}
@@ -412,7 +412,7 @@ func measure(p *plan, changes int, lookups time.Duration) error {
 		return err
 	}
 	level := time.Since(start)
-	v := r.View()
+	v := r.Route().(*replica.View)
 	ns, text := lookUp(p, lookups, func(key uint64) bool { _, ok := v.ByKey(key); return ok },
 		func(n domain.E164) bool { _, ok := v.Number(n); return ok })
 	hdr, _ := lookUp(p, lookups/4, func(key uint64) bool { return v.CustomHeader(domain.E164FromKey(key)) != "" }, nil)
@@ -456,7 +456,16 @@ func running(r *replica.Replica) runner {
 func wait(r *replica.Replica, p feed.Position) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	return r.Wait(ctx, p)
+	for {
+		if s := r.Status(); s.Loaded && s.Position >= p {
+			return nil
+		}
+		select {
+		case <-time.After(100 * time.Microsecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func dirSize(dir string) (n int64) {

@@ -95,6 +95,7 @@ type bed struct {
 	more    []*agent // its further peers
 	zoom    *agent
 	log     *syncBuffer
+	reg     *prometheus.Registry // of the layers below the edge too
 	stop    context.CancelFunc
 	stopped chan error
 
@@ -204,7 +205,8 @@ func setup(t *testing.T, opts ...option) *bed {
 	if !bc.serial {
 		t.Parallel()
 	}
-	b := &bed{t: t, begun: time.Now(), log: &syncBuffer{}, got: make(chan *record.Record, 4096), view: testIndex()}
+	b := &bed{t: t, begun: time.Now(), log: &syncBuffer{}, got: make(chan *record.Record, 4096), view: testIndex(),
+		reg: prometheus.NewRegistry()}
 	b.core, b.zoom = newAgent(t, "core", bc.repeats), newAgent(t, "zoom", bc.repeats)
 	bc.core.Peers = append(bc.core.Peers, Peer{Name: "c1", Address: b.core.addr(), Passive: bc.passive == "c1"})
 	bc.zoom.Peers = append(bc.zoom.Peers, Peer{Name: "z1", Address: b.zoom.addr()})
@@ -240,7 +242,7 @@ func setup(t *testing.T, opts ...option) *bed {
 			defer b.mu.Unlock()
 			return b.view
 		},
-		Records: b, Resolver: bc.resolver, Log: log, Registerer: prometheus.NewRegistry(), Transaction: bc.tx})
+		Records: b, Resolver: bc.resolver, Log: log, Registerer: b.reg, Transaction: bc.tx})
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
@@ -268,8 +270,9 @@ func setup(t *testing.T, opts ...option) *bed {
 				t.Errorf("Run: %v", err)
 			}
 		}
-		if n := e.tx.Metrics().Panics.Load() + e.tp.Metrics().Panics.Load(); n != 0 {
-			t.Errorf("%d panics; see the log:\n%s", n, b.log.String())
+		n := b.events("tandem_sip_transaction_events_total", "panic")
+		if n += b.events("tandem_sip_transport_events_total", "panic"); n != 0 {
+			t.Errorf("%v panics; see the log:\n%s", n, b.log.String())
 		}
 		if n := e.calls.len(); n != 0 {
 			t.Errorf("%d legs are left after the end", n)

@@ -45,7 +45,7 @@ func TestMemoryOfEndedCalls(t *testing.T) {
 		b.call(b.core, b.svc, outside, served)
 	}
 	b.forget()
-	before, live := heap(), b.e.tx.Live()
+	before, live := heap(), b.transactions()
 	begun := time.Now()
 	for range calls {
 		b.call(b.core, b.svc, outside, served)
@@ -60,7 +60,7 @@ func TestMemoryOfEndedCalls(t *testing.T) {
 	}
 	each := float64(after-before) / calls
 	t.Logf("%d calls in %v; %.0f bytes and %.1f transactions left of each", calls, took, each,
-		float64(b.e.tx.Live()-live)/calls)
+		float64(b.transactions()-live)/calls)
 	if each > 3500 {
 		t.Errorf("%.0f bytes are left of each ended call, want at most 3500", each)
 	}

@@ -425,9 +425,7 @@ func (e *Edge) groupOf(f transport.Flow) *group {
 	case g == nil:
 		// A connection that we opened: its remote end has proved the name that we connected to, which need not be
 		// among those of peers that connect to us.
-		if po := e.ports[f.Endpoint()]; po != nil {
-			return po.sources.Load().group(f.Remote().Addr())
-		}
+		return e.ports[f.Endpoint()].sources.Load().group(f.Remote().Addr())
 	case f.Proto() != transport.TLS, len(g.cfg.TLS.PeerNames) == 0,
 		slices.ContainsFunc(g.cfg.TLS.PeerNames, f.VerifiedFor):
 		return g

@@ -79,7 +79,9 @@ func TestConnectionsPerSource(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF && !strings.Contains(err.Error(), "reset") {
 		t.Errorf("the connection over the bound: %v, want it closed", err)
 	}
-	await(t, "the refusals to be counted", func() bool { return b.e.tp.Metrics().ConnsPerSource.Load() == 2 })
+	await(t, "the refusals to be counted", func() bool {
+		return b.events("tandem_sip_transport_events_total", "connection_refused_source") == 2
+	})
 	if log := b.log.String(); !strings.Contains(log, "SIP connection refused") ||
 		!strings.Contains(log, "from this source: 2 are open") {
 		t.Errorf("the log does not name the refusal:\n%s", log)

@@ -97,11 +97,7 @@ func (g *group) withdraw(old, left []netip.Prefix, now time.Time) {
 // begins reports whether requests outside a call are accepted from a flow's remote end: it is an allowed source, not
 // one kept only for its calls in progress. A connection may be older than the current list.
 func (e *Edge) begins(f transport.Flow) bool {
-	po := e.ports[f.Endpoint()]
-	if po == nil {
-		return true
-	}
-	s := po.sources.Load()
+	s := e.ports[f.Endpoint()].sources.Load()
 	if f.Proto() == transport.UDP && !s.withdrawn {
 		return true // the endpoint has checked already
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/route"
+	"github.com/tandemgw/tandem/internal/calls/sip"
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
@@ -101,14 +102,14 @@ func TestScreenReplacesFrom(t *testing.T) {
 		}
 		m := parse(t, lines...)
 		leg.Screen(m, l, numbers{})
-		if f, _ := m.From(); f.String() != want {
+		if f, _ := sip.ParseNameAddr(m.Get(sip.KindFrom)); f.String() != want {
 			t.Errorf("%s: From = %s, want %s", privacy, f, want)
 		}
 	}
 	// Within the call, From belongs to the dialog.
 	m := parse(t, "INVITE sip:a@b SIP/2.0", from, "To: <sip:c@d>;tag=2")
 	leg.Screen(m, l, numbers{})
-	if f, _ := m.From(); !strings.Contains(f.String(), stranger) {
+	if f, _ := sip.ParseNameAddr(m.Get(sip.KindFrom)); !strings.Contains(f.String(), stranger) {
 		t.Errorf("From within the call = %s, want it unchanged", f)
 	}
 }

@@ -188,10 +188,3 @@ func (s *Spool) Run(ctx context.Context) error {
 		}
 	}
 }
-
-// Files returns the closed files: those of calls, then those of refused calls, each oldest first.
-func (s *Spool) Files() ([]string, error) {
-	calls, err := s.calls.files()
-	refused, err2 := s.refused.files()
-	return append(calls, refused...), errors.Join(err, err2)
-}

@@ -68,8 +68,7 @@ type Replica struct {
 
 	stateMu  sync.Mutex // guards the fields below
 	state    Status
-	accepted string        // identity of the database that an operator accepted; empty for none
-	moved    chan struct{} // closed when state.Position changes, then replaced
+	accepted string // identity of the database that an operator accepted; empty for none
 
 	snap chan struct{} // requests a snapshot; holds one request
 }
@@ -123,7 +122,7 @@ func Open(cfg Config, dir string, src Source, sealer Sealer, log *slog.Logger,
 	if err != nil {
 		return nil, err
 	}
-	r := &Replica{cfg: cfg.withDefaults(), src: src, sealer: sealer, log: log, files: fs, moved: make(chan struct{}),
+	r := &Replica{cfg: cfg.withDefaults(), src: src, sealer: sealer, log: log, files: fs,
 		snap: make(chan struct{}, 1)}
 	r.m = newMetrics(reg, r)
 	start := time.Now()
@@ -151,10 +150,8 @@ func Open(cfg Config, dir string, src Source, sealer Sealer, log *slog.Logger,
 	return r, nil
 }
 
-// View returns the index, or nil if none was ever loaded. It stays usable when a new one replaces it.
-func (r *Replica) View() *View { return r.view.Load() }
-
-// Route returns the view for routing, or a nil interface if none was ever loaded.
+// Route returns the index for routing, a *View, or a nil interface if none was ever loaded. It stays usable when a new
+// one replaces it.
 func (r *Replica) Route() route.View {
 	if v := r.view.Load(); v != nil {
 		return v
@@ -190,34 +187,11 @@ func (r *Replica) Status() Status {
 	return s
 }
 
-// Wait returns nil once the index holds every change up to position p, also on disk unless the disk fails, or ctx's
-// error.
-func (r *Replica) Wait(ctx context.Context, p feed.Position) error {
-	for {
-		r.stateMu.Lock()
-		done, moved := r.state.Loaded && r.state.Position >= p, r.moved
-		r.stateMu.Unlock()
-		if done {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// change changes the state and wakes the callers of Wait.
+// change changes the state.
 func (r *Replica) change(do func(*Status)) {
 	r.stateMu.Lock()
 	defer r.stateMu.Unlock()
-	before := r.state
 	do(&r.state)
-	if r.state.Position != before.Position || r.state.Loaded != before.Loaded {
-		close(r.moved)
-		r.moved = make(chan struct{})
-	}
 }
 
 // Run keeps the index up to date with the source until ctx ends, then writes a last snapshot if there are new changes.

@@ -275,11 +275,7 @@ func open(t testing.TB, dir string, src *memSource, cfg Config) *Replica {
 // wait waits until the replica holds position p.
 func (n *node) wait(p feed.Position) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if err := n.r.Wait(ctx, p); err != nil {
-		n.t.Fatalf("position %d not reached: %v; status %+v", p, err, n.r.Status())
-	}
+	n.until(fmt.Sprintf("position %d", p), func(s Status) bool { return s.Loaded && s.Position >= p })
 }
 
 // until waits for a status.

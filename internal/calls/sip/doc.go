@@ -31,7 +31,10 @@
 //
 // # Reading and answering
 //
-//	m, p := validator.Read(string(datagram)) // Parse and Check
+//	m, p := sip.Parse(string(datagram), limits)
+//	if p == nil {
+//		p = validator.Check(m)
+//	}
 //	if p != nil {
 //		if answer := p.Answer(m, sip.NewTag(), "gw.example.net"); answer != nil {
 //			send(answer.AppendTo(nil))

@@ -72,12 +72,3 @@ func (m *Message) appendStart(dst []byte) []byte {
 	}
 	return append(dst, '\r', '\n')
 }
-
-// StartLine returns the start line as it is printed, without its CRLF.
-func (m *Message) StartLine() string {
-	if m.start != "" {
-		return m.start
-	}
-	b := m.appendStart(nil)
-	return string(b[:len(b)-2])
-}

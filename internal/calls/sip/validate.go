@@ -39,15 +39,6 @@ func (v *Validator) Check(m *Message) *Problem {
 	return v.extensions(m, &c.lim)
 }
 
-// Read is Parse and Check in one: it returns the first problem of either.
-func (v *Validator) Read(data string) (*Message, *Problem) {
-	m, p := Parse(data, v.Limits)
-	if p == nil {
-		p = v.Check(m)
-	}
-	return m, p
-}
-
 type checker struct {
 	m   *Message
 	lim Limits

@@ -339,10 +339,6 @@ func ParseVia(s string) (Via, error) {
 // Branch returns the branch parameter.
 func (v Via) Branch() string { b, _ := v.Params.Get("branch"); return b }
 
-// Received returns the received parameter as written. RFC 5118 §4.5: an IPv6
-// address may be with or without brackets.
-func (v Via) Received() string { r, _ := v.Params.Get("received"); return r }
-
 // RPort returns the rport parameter (RFC 3581). ok reports whether it is present;
 // port is 0 if it has no value or an invalid one.
 func (v Via) RPort() (port int, ok bool) {
@@ -382,9 +378,6 @@ func (c CSeq) String() string { return itoa(int(c.Seq)) + " " + string(c.Method)
 
 // TopVia parses the first Via value.
 func (m *Message) TopVia() (Via, error) { return ParseVia(m.First(KindVia)) }
-
-// From parses the From line.
-func (m *Message) From() (NameAddr, error) { return ParseNameAddr(m.Get(KindFrom)) }
 
 // To parses the To line.
 func (m *Message) To() (NameAddr, error) { return ParseNameAddr(m.Get(KindTo)) }

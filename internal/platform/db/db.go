@@ -345,9 +345,6 @@ func (t *Tx) finish(ctx context.Context) error {
 	return nil
 }
 
-// DB returns the database the transaction runs on.
-func (t *Tx) DB() *DB { return t.d }
-
 // Exec runs a statement and returns how many rows it changed.
 func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
 	r, err := t.tx.ExecContext(ctx, query, args...)

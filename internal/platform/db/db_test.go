@@ -67,8 +67,8 @@ func all(t *testing.T, d *db.DB) []row {
 	return rows
 }
 
-func upsert(ctx context.Context, tx *db.Tx, tab *db.Table, rows []row) (int64, error) {
-	return tx.DB().Bulk().Upsert(ctx, tx, tab, len(rows), func(i int, dst []any) {
+func upsert(ctx context.Context, d *db.DB, tx *db.Tx, tab *db.Table, rows []row) (int64, error) {
+	return d.Bulk().Upsert(ctx, tx, tab, len(rows), func(i int, dst []any) {
 		dst[0], dst[1], dst[2] = rows[i].K, rows[i].N, rows[i].S
 	})
 }
@@ -87,7 +87,7 @@ func TestBulk(t *testing.T) {
 			rand.Shuffle(n, func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
 			for range 2 { // the second run replaces every row with itself
 				update(t, d, func(ctx context.Context, tx *db.Tx) error {
-					got, err := upsert(ctx, tx, tab, rows)
+					got, err := upsert(ctx, d, tx, tab, rows)
 					if err == nil && got != int64(n) {
 						t.Errorf("Upsert of %d rows reports %d", n, got)
 					}
@@ -140,9 +140,12 @@ func TestBulkGuardLeavesRowsAlone(t *testing.T) {
 				old = append(old, row{K: fmt.Sprintf("%d-%05d", n, i), N: 5})
 				new = append(new, row{K: fmt.Sprintf("%d-%05d", n, i), N: int64(5 + i%2)})
 			}
-			update(t, d, func(ctx context.Context, tx *db.Tx) error { _, err := upsert(ctx, tx, tab, old); return err })
 			update(t, d, func(ctx context.Context, tx *db.Tx) error {
-				got, err := upsert(ctx, tx, tab, new)
+				_, err := upsert(ctx, d, tx, tab, old)
+				return err
+			})
+			update(t, d, func(ctx context.Context, tx *db.Tx) error {
+				got, err := upsert(ctx, d, tx, tab, new)
 				if err == nil && got != int64(n/2) {
 					t.Errorf("guarded Upsert of %d rows wrote %d, want %d", n, got, n/2)
 				}

@@ -38,8 +38,8 @@ func TestTextNeverPrints(t *testing.T) {
 			t.Errorf("the secret shows in %q", p)
 		}
 	}
-	if s.Reveal() != value || !s.Equal(New(value)) || s.Equal(New("other")) || s.IsZero() || !(Text{}).IsZero() {
-		t.Error("Reveal, Equal or IsZero is wrong")
+	if s.Reveal() != value || s.IsZero() || !(Text{}).IsZero() {
+		t.Error("Reveal or IsZero is wrong")
 	}
 	var u Text
 	if err := json.Unmarshal([]byte(`"from file"`), &u); err != nil || u.Reveal() != "from file" {

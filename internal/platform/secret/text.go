@@ -1,7 +1,6 @@
 package secret
 
 import (
-	"crypto/subtle"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,8 +9,8 @@ import (
 // hidden is the printed form of every secret.
 const hidden = "[secret]"
 
-// Text is a secret string that does not print. The zero value is the empty secret. It may be copied; comparing with ==
-// works but is not constant-time, use [Text.Equal].
+// Text is a secret string that does not print. The zero value is the empty secret. It may be copied. Comparing with ==
+// works but is not constant-time.
 type Text struct{ v string }
 
 // New wraps s.
@@ -22,9 +21,6 @@ func (t Text) Reveal() string { return t.v }
 
 // IsZero reports whether the secret is empty.
 func (t Text) IsZero() bool { return t.v == "" }
-
-// Equal reports whether t and u are equal, in time that depends only on their lengths.
-func (t Text) Equal(u Text) bool { return subtle.ConstantTimeCompare([]byte(t.v), []byte(u.v)) == 1 }
 
 // String hides the secret.
 func (t Text) String() string { return hidden }

@@ -124,12 +124,3 @@ type ImportReport struct {
 	Unchanged int
 	Chunks    int
 }
-
-// Validate returns every problem in the configuration.
-func (c *Config) Validate() []error {
-	if c.BaseDomain == "" || hostName(c.BaseDomain) {
-		return nil
-	}
-	return []error{invalid("InvalidConfiguration", "baseDomain", "%q is not a DNS name; use letters, digits, \"-\" "+
-		"and dots, e.g. voice.example.net", c.BaseDomain)}
-}

@@ -296,14 +296,3 @@ func managed(n *domain.Number) domain.ServiceSet {
 	}
 	return x
 }
-
-// hostName reports whether s is a DNS name of at least two host labels.
-func hostName(s string) bool {
-	labels := strings.Split(s, ".")
-	for _, l := range labels {
-		if !word(l, 63, "-") || l[0] == '-' || l[len(l)-1] == '-' {
-			return false
-		}
-	}
-	return len(labels) > 1 && len(s) <= 253
-}

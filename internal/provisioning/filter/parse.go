@@ -212,14 +212,14 @@ func (p *parser) field() (*Field, error) {
 	if p.tok.kind != word {
 		return nil, p.unexpected("a field name")
 	}
-	f := p.table.Field(p.tok.s)
+	f := p.table.Fields[p.tok.s]
 	if f == nil {
 		switch p.tok.s {
 		case "eq", "ne", "and", "or", "not", "true", "false":
 			return nil, p.unexpected("a field name")
 		}
 		return nil, p.errorf(p.tok.pos, "%q is not a field of %s that can be filtered on", shorten(p.tok.s),
-			p.table.resource)
+			p.table.Resource)
 	}
 	p.next()
 	return f, nil

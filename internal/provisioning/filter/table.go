@@ -1,7 +1,6 @@
 package filter
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/tandemgw/tandem/internal/domain"
@@ -9,24 +8,8 @@ import (
 
 // Table is the list of filterable fields of one resource. Tables are read-only.
 type Table struct {
-	resource string // for messages, e.g. "accounts"
-	fields   map[string]*Field
-}
-
-// Resource returns the plural name of the resource that the table describes, for messages.
-func (t *Table) Resource() string { return t.resource }
-
-// Field returns the field with the given path, or nil.
-func (t *Table) Field(path string) *Field { return t.fields[path] }
-
-// Fields returns every field, ordered by path.
-func (t *Table) Fields() []*Field {
-	l := make([]*Field, 0, len(t.fields))
-	for _, f := range t.fields {
-		l = append(l, f)
-	}
-	slices.SortFunc(l, func(a, b *Field) int { return strings.Compare(a.Path, b.Path) })
-	return l
+	Resource string            // plural name, for messages, e.g. "accounts"
+	Fields   map[string]*Field // by path
 }
 
 // The tables of the four resources that can be listed. Fields that are lists or numbers cannot be filtered on.
@@ -42,7 +25,7 @@ var (
 
 // newTable parses a list of paths; "/bool" and "/lower" at a path's end are its attributes.
 func newTable(resource string, paths string) *Table {
-	t := &Table{resource: resource, fields: map[string]*Field{}}
+	t := &Table{Resource: resource, Fields: map[string]*Field{}}
 	for path := range strings.FieldsSeq(paths) {
 		t.add(path)
 	}
@@ -58,7 +41,7 @@ func (t *Table) add(path string) {
 		path, f.Lower = p, true
 	}
 	f.Path = path
-	t.fields[path] = f
+	t.Fields[path] = f
 }
 
 func accountTable() *Table {

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
+	"github.com/tandemgw/tandem/internal/testkit/filters"
 )
 
 const errorsFile = "../../../docs/provisioning-errors.md"
@@ -146,21 +147,21 @@ func TestFilterFieldsAreDocumented(t *testing.T) {
 	lines := strings.SplitAfter(string(raw), "\n")
 	for _, table := range []*filter.Table{filter.Accounts, filter.Numbers, filter.Requests, filter.CivicAddresses} {
 		var fields []string
-		for _, f := range table.Fields() {
+		for _, f := range filters.Fields(table) {
 			s := "`" + f.Path + "`"
 			if f.Type == filter.Bool {
 				s += " (boolean)"
 			}
 			fields = append(fields, s)
 		}
-		prefix := "| " + table.Resource() + " | "
+		prefix := "| " + table.Resource + " | "
 		i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, prefix) })
 		if i < 0 {
-			t.Fatalf("%s has no line for %s", guide, table.Resource())
+			t.Fatalf("%s has no line for %s", guide, table.Resource)
 		}
 		want := prefix + strings.Join(fields, ", ") + " |\n"
 		if lines[i] != want && !*update {
-			t.Errorf("%s: the fields of %s are\n%swant\n%s", guide, table.Resource(), lines[i], want)
+			t.Errorf("%s: the fields of %s are\n%swant\n%s", guide, table.Resource, lines[i], want)
 		}
 		lines[i] = want
 	}

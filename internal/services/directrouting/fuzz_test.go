@@ -42,8 +42,8 @@ func FuzzShape(f *testing.F) {
 		Remote: leg.Addr{Host: "peer.example.net", Port: 5060}}
 	f.Fuzz(func(t *testing.T, raw string) {
 		var check sip.Validator
-		src, problem := check.Read(raw)
-		if problem != nil {
+		src, problem := sip.Parse(raw, nil)
+		if problem != nil || check.Check(src) != nil {
 			return
 		}
 		leg.Facts(src, "group")

@@ -55,7 +55,7 @@ func (c *compiler) limit(q directory.Query) string {
 	return s
 }
 
-const never, always = "1=0", "1=1"
+const never = "1=0"
 
 func (c *compiler) expr(e filter.Expr) string {
 	switch e := e.(type) {

@@ -245,7 +245,7 @@ func TestFiltersMeanWhatMatchSays(t *testing.T) {
 		}
 		for i, res := range resources {
 			r := rand.New(rand.NewPCG(3, uint64(i)))
-			fields := res.table.Fields()
+			fields := filters.Fields(res.table)
 			var es []filter.Expr
 			for _, f := range fields {
 				if f.Type == filter.Bool {
@@ -275,11 +275,11 @@ func TestFiltersMeanWhatMatchSays(t *testing.T) {
 				want := res.want(e)
 				got, total, err := res.got(e)
 				if err != nil {
-					t.Errorf("%s: %s: %v", res.table.Resource(), filters.Print(e), err)
+					t.Errorf("%s: %s: %v", res.table.Resource, filters.Print(e), err)
 					continue
 				}
 				if !slices.Equal(want, got) || total != int64(len(want)) {
-					t.Errorf("%s: %s: found %d (counted %d), want %d:\n%s", res.table.Resource(), filters.Print(e),
+					t.Errorf("%s: %s: found %d (counted %d), want %d:\n%s", res.table.Resource, filters.Print(e),
 						len(got), total, len(want), cmp.Diff(want, got))
 				}
 				if len(want) > 0 {
@@ -288,7 +288,7 @@ func TestFiltersMeanWhatMatchSays(t *testing.T) {
 			}
 			if hits*4 < len(es) {
 				t.Errorf("%s: only %d of %d filters find anything: the test covers too little",
-					res.table.Resource(), hits, len(es))
+					res.table.Resource, hits, len(es))
 			}
 		}
 	})

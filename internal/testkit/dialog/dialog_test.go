@@ -74,7 +74,7 @@ func TestAnswering(t *testing.T) {
 	}
 	want(t, "next hop", d.NextHop(), "sip:p2.example.net;lr")
 	bye := d.Request(sip.BYE)
-	want(t, "BYE", bye.StartLine(), "BYE sip:ann@192.0.2.2:5070;transport=udp SIP/2.0")
+	want(t, "BYE", bye.RequestURI(), "sip:ann@192.0.2.2:5070;transport=udp")
 	want(t, "From", bye.Get(sip.KindFrom), "<sip:+442079460123@gw.example.net>;tag=mine")
 	want(t, "To", bye.Get(sip.KindTo), `"Ann, A." <sip:+442079460999@core.example.net>;tag=far;x=y`)
 	want(t, "CSeq", bye.Get(sip.KindCSeq), "1 BYE")
@@ -102,7 +102,7 @@ func TestCalling(t *testing.T) {
 	}
 	want(t, "confirmed", d.Confirmed(), true)
 	ack := d.Ack(314159)
-	want(t, "ACK", ack.StartLine(), "ACK sip:late@192.0.2.9 SIP/2.0")
+	want(t, "ACK", ack.RequestURI(), "sip:late@192.0.2.9")
 	want(t, "ACK's CSeq", ack.Get(sip.KindCSeq), "314159 ACK")
 	want(t, "ACK's Route", ack.Get(sip.KindRoute), "<sip:c;lr>")
 	want(t, "ACK's To tag", ack.ToTag(), "ms1")

@@ -129,13 +129,19 @@ func (b *bundle) at(d time.Duration) {
 // settle waits for everything that is due now.
 func (b *bundle) settle() { synctest.Wait() }
 
+// startLine returns the start line of a message.
+func startLine(m *sip.Message) string {
+	line, _, _ := strings.Cut(m.String(), "\r\n")
+	return line
+}
+
 // times returns when far received messages whose start line begins with prefix, rounded down to 100 ms: timers may be a
 // tick late.
 func (b *bundle) times(prefix string) (out []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, h := range b.heard {
-		if strings.HasPrefix(h.m.StartLine(), prefix) {
+		if strings.HasPrefix(startLine(h.m), prefix) {
 			late := h.at % (100 * time.Millisecond)
 			if late > 20*time.Millisecond {
 				b.t.Errorf("%q arrived at %v, which is not within 20 ms after a multiple of 100 ms", prefix, h.at)
@@ -178,7 +184,7 @@ func (b *bundle) last(prefix string) *sip.Message {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, h := range slices.Backward(b.heard) {
-		if strings.HasPrefix(h.m.StartLine(), prefix) {
+		if strings.HasPrefix(startLine(h.m), prefix) {
 			return h.m
 		}
 	}

@@ -21,3 +21,9 @@ func (s *Server) Request() *sip.Message {
 	defer s.mu.Unlock()
 	return s.req
 }
+
+// Metrics returns the layer's counters.
+func (l *Layer) Metrics() *Metrics { return l.m }
+
+// Live returns the number of transactions held.
+func (l *Layer) Live() int { return int(l.live.Load()) }

@@ -175,12 +175,6 @@ func New(cfg Config, tp Transport, user User, log *slog.Logger, reg prometheus.R
 // SetRetryAfter changes the Retry-After of a 503; see Config.
 func (l *Layer) SetRetryAfter(d time.Duration) { l.retryAfter.Store(int64(d)) }
 
-// Metrics returns the layer's counters.
-func (l *Layer) Metrics() *Metrics { return l.m }
-
-// Live returns the number of transactions held.
-func (l *Layer) Live() int { return int(l.live.Load()) }
-
 // Pending returns the number of transactions held that have no final response yet.
 func (l *Layer) Pending() int { return int(l.pending.Load()) }
 

@@ -16,3 +16,6 @@ func (f Flow) Identity() string {
 
 // Name returns the configured name.
 func (e *Endpoint) Name() string { return e.cfg.Name }
+
+// Metrics returns the stack's counters.
+func (s *Stack) Metrics() *Metrics { return s.m }

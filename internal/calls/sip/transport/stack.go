@@ -119,9 +119,6 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Stack, error
 	return s, nil
 }
 
-// Metrics returns the stack's counters.
-func (s *Stack) Metrics() *Metrics { return s.m }
-
 // Listen opens an endpoint. Messages that arrive before Start wait in the socket. The error names the address that
 // could not be opened.
 func (s *Stack) Listen(cfg EndpointConfig) (*Endpoint, error) {
