@@ -36,13 +36,14 @@ test-stress: ## run the tests beside busy processes, with one processor each (un
 ci-empty: ## run .ci/run in a fresh Debian 12 root without caches (as root; half an hour)
 	@scripts/ci-empty.sh
 
-lint: .cache/bin/staticcheck ## check formatting, width, go vet, staticcheck and that generated files are up to date
+lint: .cache/bin/staticcheck ## check formatting, width, vet, staticcheck, unused code, generated files up to date
 	@out=$$(gofmt -l $$(find . -name "*.go" -not -path "./.cache/*")); \
 	[ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
 	@scripts/width.sh
 	go vet ./...
 	go vet -tags deep ./...
 	.cache/bin/staticcheck -tags deep ./...
+	go test -C tools -count=1 . # nothing is unused, except what scripts/unused.txt names
 	@scripts/generated.sh
 
 generate: ## regenerate generated code and documents
