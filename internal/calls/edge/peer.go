@@ -190,7 +190,6 @@ type address struct {
 	since        time.Time  // time of the last change
 	reason       string     // of the last failure
 	answered     time.Time  // last response to OPTIONS
-	asked        time.Time  // last OPTIONS
 	roundTrip    time.Duration
 }
 

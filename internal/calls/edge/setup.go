@@ -295,7 +295,6 @@ type attempt struct {
 	e     *Edge
 	call  atomic.Pointer[call] // nil once the attempt was abandoned or the call has ended
 	addr  *address
-	far   *side
 	tx    *transaction.Client
 	seq   uint32
 	heard bool // any response, including 100
@@ -312,7 +311,6 @@ func (a *attempt) home() transport.Target {
 // release detaches the attempt from its call: a later 2xx is acknowledged and gets BYE.
 func (a *attempt) release() {
 	a.call.Store(nil)
-	a.far = nil
 }
 
 // proceed sends the call to the next peer, or ends it if none is left.
@@ -349,12 +347,11 @@ func (c *call) offer(to *address, now time.Time) bool {
 		c.last = lastWord{status: 503, text: g.fullText()}
 		return false
 	}
-	a := &attempt{} // not part of the call: the transaction that holds it may outlive the call
+	a := &attempt{e: e, addr: to} // not part of the call: the transaction that holds it may outlive the call
 	s := &c.firstFar
 	if c.try != nil {
 		s = &side{}
 	}
-	a.e, a.addr, a.far = e, to, s
 	*s = side{group: g, addr: to, callID: sip.NewCallID(""), tag: e.newTag(), home: a.home()}
 	s.base = s.tag
 	s.dest = s.home

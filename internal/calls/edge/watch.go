@@ -135,9 +135,6 @@ func (w *watch) probe(a *address, now time.Time) {
 		leg.SetContact(m, l.Local)
 		leg.SetAllow(m, l.Allow())
 	}
-	a.mu.Lock()
-	a.asked = now
-	a.mu.Unlock()
 	q := &peerProbe{e: e, a: a, at: now}
 	t := transport.Target{From: g.eps[g.proto], Addr: a.addr, ServerName: a.peer.serverName()}
 	q.timer = time.AfterFunc(g.cfg.Options.Timeout, func() {

@@ -93,7 +93,6 @@ const (
 // goroutine for each call would cost more than the writing.
 type Spool struct {
 	cfg            Config
-	log            *slog.Logger
 	wake           chan struct{} // has a token while something is queued
 	calls, refused *book
 }
@@ -107,7 +106,7 @@ func NewSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool, 
 	if err := os.MkdirAll(cfg.Directory, 0o700); err != nil {
 		return nil, fmt.Errorf("create the call record directory: %w", err)
 	}
-	s := &Spool{cfg: cfg, log: log, wake: make(chan struct{}, 1)}
+	s := &Spool{cfg: cfg, wake: make(chan struct{}, 1)}
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
