@@ -165,7 +165,7 @@ func TestEmergencyCallsFromTheCoreAreRefused(t *testing.T) {
 	b := setup(t, screened)
 	for _, called := range []string{"911", "+911", "+1911", "112"} {
 		m := b.refusal(b.core.newCall(outside, called), "403", sdp)
-		if w := m.get("Warning"); !strings.Contains(w, "to the core only") {
+		if w := m.get("Warning"); !strings.Contains(w, "from a service only") {
 			t.Errorf("Warning = %q", w)
 		}
 	}
