@@ -287,7 +287,7 @@ func TestAReloadAppliesTheManagementURLsAccess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := build(t.Context(), cfg, "test", quiet())
+	n, err := build(t.Context(), cfg, "test", quiet(), serving)
 	if err != nil {
 		t.Fatal(err)
 	}

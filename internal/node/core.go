@@ -9,11 +9,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/config"
@@ -27,12 +24,8 @@ import (
 	store "github.com/tandemgw/tandem/internal/store/provisioning"
 )
 
-// core is what a server and the offline commands have in common: the locked data directory and everything that depends
-// on the database. It does not listen.
+// core is what depends on the database and what its users share.
 type core struct {
-	cfg       *config.Loaded
-	log       *slog.Logger
-	lock      *db.Lock
 	keyring   *secret.Keyring
 	db        *db.DB
 	feed      *outbox.Outbox
@@ -43,44 +36,52 @@ type core struct {
 	verifier  *auth.Verifier
 }
 
-// openCore locks the data directory and opens its contents. It returns only errors that waiting does not fix; a
-// PostgreSQL server that is unavailable is no error.
-func openCore(ctx context.Context, cfg *config.Loaded, serving bool, log *slog.Logger,
-	reg prometheus.Registerer) (_ *core, err error) {
-	c := &core{cfg: cfg, log: log}
-	defer func() {
-		if err != nil {
-			c.close()
-		}
-	}()
-	if !serving { // before anything is created there
-		if err := checkUse(cfg); err != nil {
-			return nil, err
-		}
-		if err := checkDatabase(cfg); err != nil {
-			return nil, err
+// buildData locks the data directory.
+func (n *node) buildData(_ context.Context, r *role) error {
+	if !n.purpose.serves { // before anything is created there
+		if err := checkUse(n.cfg); err != nil {
+			return err
 		}
 	}
-	if err := makeDataDir(cfg.Data, log); err != nil {
-		return nil, err
-	}
-	if c.lock, err = db.LockDir(cfg.Data); err != nil {
-		return nil, err
-	}
-	if serving {
-		if err := noteUse(cfg); err != nil {
-			return nil, err
+	if !n.purpose.creates {
+		if err := checkDatabase(n.cfg); err != nil {
+			return err
 		}
 	}
+	if err := makeDataDir(n.cfg.Data, n.log); err != nil {
+		return err
+	}
+	lock, err := db.LockDir(n.cfg.Data)
+	if err != nil {
+		return err
+	}
+	r.close = func() { _ = lock.Close() } // the operating system releases it with the process
+	if n.purpose.serves {
+		return noteUse(n.cfg)
+	}
+	return nil
+}
+
+// buildCore opens the contents of the data directory and the database. It returns only errors that waiting does not
+// fix; a PostgreSQL server that is unavailable is no error.
+func (n *node) buildCore(ctx context.Context, r *role) (err error) {
+	cfg, log, reg := n.cfg, n.log, n.metrics.process
+	c := &core{}
+	n.core = c
 	if c.keyring, err = secret.Open(cfg.Data, cfg.Secrets, cfg.Source.Getenv); err != nil {
-		return nil, fmt.Errorf("keyring: %w", err)
+		return fmt.Errorf("keyring: %w", err)
 	}
 	if c.db, err = db.Open(ctx, cfg.Database, log.With("part", "database"), reg); err != nil {
-		return nil, fmt.Errorf("database: %w", err)
+		return fmt.Errorf("database: %w", err)
 	}
-	if serving {
+	r.close = func() {
+		if err := c.db.Close(); err != nil {
+			log.Warn("database closed with an error", "error", err)
+		}
+	}
+	if n.purpose.serves {
 		if err := c.db.Join(ctx, cfg.Calls.Edge.Node); err != nil {
-			return nil, fmt.Errorf("database: %w", err)
+			return fmt.Errorf("database: %w", err)
 		}
 	}
 	c.feed = outbox.New(c.db, cfg.Feed, log.With("part", "feed"), reg)
@@ -91,24 +92,42 @@ func openCore(ctx context.Context, cfg *config.Loaded, serving bool, log *slog.L
 	c.clients = auth.NewClients(c.store.Auth())
 	if cfg.Auth.Embedded.Enabled {
 		if c.issuer, err = auth.NewIssuer(cfg.Auth.Embedded, c.store.Auth(), c.clients, deps); err != nil {
-			return nil, fmt.Errorf("embedded issuer: %w", err)
+			return fmt.Errorf("embedded issuer: %w", err)
 		}
 	}
 	if c.verifier, err = auth.NewVerifier(cfg.Auth, c.issuer, deps); err != nil {
-		return nil, fmt.Errorf("auth: %w", err)
+		return fmt.Errorf("auth: %w", err)
 	}
-	return c, nil
-}
 
-// close releases everything, the lock last.
-func (c *core) close() {
-	if c.db != nil {
-		if err := c.db.Close(); err != nil {
-			c.log.Warn("database closed with an error", "error", err)
+	r.parts = []part{running("database", c.db.Run), running("feed", c.feed.Run)}
+	if len(cfg.Auth.Issuers) > 0 {
+		r.parts = append(r.parts, running("auth", c.verifier.Run))
+	}
+	if c.issuer != nil && cfg.Has(config.RoleAPI) {
+		r.parts = append(r.parts, running("issuer", c.issuer.Run))
+	}
+	r.ready = n.databaseReady
+	r.health = func(h *api.Health) { h.Database = c.database() }
+	r.started = func(*Ready) {
+		if host, err := cfg.Database.PlaintextHost(); err == nil && host != "" {
+			log.Warn("insecure: the database connection may not use TLS; anyone on the network can read and change "+
+				"customer data", "setting", "database.insecure", "host", host)
 		}
 	}
-	if c.lock != nil {
-		_ = c.lock.Close() // the operating system releases it with the process
+	return nil
+}
+
+// databaseReady says whether the database accepts writes, and whether the node's id is its own.
+func (n *node) databaseReady(r *readiness) {
+	if s := n.core.db.Status(); !s.Writable {
+		what := map[bool]string{true: "accepts no writes", false: "unavailable"}[s.Available]
+		say := r.blocked
+		if r.static {
+			say = r.warn
+		}
+		say("database %s: %s since %s: %s", s.Where, what, s.Since.UTC().Format(time.RFC3339), s.Cause)
+	} else if s.Rival != "" {
+		r.warn("node id %q is held by %s: give each node its own id (calls.node)", n.cfg.Calls.Edge.Node, s.Rival)
 	}
 }
 
@@ -189,21 +208,6 @@ func checkUse(cfg *config.Loaded) error {
 			cmp.Or(last.Config, "FILE, or --set"))
 	}
 	return nil
-}
-
-// keyringSealer seals the keys of the replica's files with the node's keyring.
-type keyringSealer struct{ k *secret.Keyring }
-
-func (s keyringSealer) place(purpose string) secret.Place {
-	return secret.Place{Table: "replica", Row: purpose, Column: "key"}
-}
-
-func (s keyringSealer) Seal(purpose string, plain []byte) ([]byte, error) {
-	return s.k.Seal(s.place(purpose), plain)
-}
-
-func (s keyringSealer) Open(purpose string, sealed []byte) ([]byte, error) {
-	return s.k.Open(s.place(purpose), sealed)
 }
 
 var errNoIssuer = fault.New(fault.Conflict, "EmbeddedIssuerOff", "the embedded issuer is disabled "+
@@ -319,6 +323,3 @@ func (c *core) database() *api.Database {
 	return &api.Database{Engine: c.db.Driver(), Location: s.Where, Available: s.Available, Writable: s.Writable,
 		Since: s.Since.UTC(), Error: s.Cause}
 }
-
-// replicaDir returns the directory in which the number index keeps its files.
-func replicaDir(cfg *config.Loaded) string { return filepath.Join(cfg.Data, "index") }

@@ -3,13 +3,14 @@
 // asked to stop.
 //
 // It holds no business rules. Main functions: Serve, which is "tandem serve"; Offline, which serves the commands when
-// no server runs. Only package cli and cmd/tandem may import it.
+// no server runs; Restore. They differ in the roles that they build (role.go). Only package cli and cmd/tandem may
+// import it.
 //
 // # Life of a process
 //
-//	lock the data directory ─▶ build ─▶ open every part in order ─▶ ready ─▶ (first signal) drain ─▶ cut
-//	          │                  │               │
-//	          └──────────────────┴───────────────┴─▶ any error here ends the process
+//	lock the data directory ─▶ build each role ─▶ open every part in order ─▶ ready ─▶ (first signal) drain ─▶ cut
+//	          │                       │                    │
+//	          └───────────────────────┴────────────────────┴─▶ any error here ends the process
 //
 // Afterwards a part that fails is restarted on its own, with growing pauses (supervisor). No part that the edge needs
 // depends on the database: the replica serves what it has, from memory or from disk.

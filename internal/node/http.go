@@ -117,6 +117,43 @@ func (h *httpServer) watchCertificate(reg prometheus.Registerer) {
 	}))
 }
 
+// started logs where the server listens, and returns its URL.
+func (h *httpServer) started() string {
+	h.log.Info("listening", "for", h.name, "url", h.url())
+	if h.cfg.Insecure && h.cfg.CertificateFile == "" && !isLoopback(h.addr) {
+		h.log.Warn("insecure: plain HTTP is reachable from other machines; anyone on the network can read tokens "+
+			"and phone numbers", "setting", h.name+".insecure", "address", h.addr.String())
+	}
+	return h.url()
+}
+
+// reload checks the settings that can change while the server runs, and returns the function that applies them. It does
+// nothing for a server that is off.
+func (h *httpServer) reload(cfg *config.Listener, access *auth.SourcesConfig, perMinute int) (func(), error) {
+	if h == nil {
+		return func() {}, nil
+	}
+	renew := func() {}
+	if c := h.cert.Load(); c != nil {
+		var err error
+		if renew, err = c.Read(cfg.CertificatePaths()); err != nil {
+			return nil, err
+		}
+	}
+	if h.sources == nil {
+		return renew, nil
+	}
+	sources, errs := access.Parse()
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return func() {
+		renew()
+		h.sources.Replace(sources)
+		h.limiter.SetRequests(perMinute)
+	}, nil
+}
+
 // drain accepts no new requests and waits until those in progress have finished.
 func (h *httpServer) drain(ctx context.Context) error { return h.srv.Shutdown(ctx) }
 

@@ -8,8 +8,6 @@ import (
 	"strconv"
 
 	"github.com/tandemgw/tandem/internal/domain"
-	"github.com/tandemgw/tandem/internal/platform/auth"
-	"github.com/tandemgw/tandem/internal/provisioning/provapi"
 )
 
 type localUserKey struct{}
@@ -37,12 +35,4 @@ func localActor(r *http.Request) domain.Actor {
 		return domain.Actor{Kind: "administrator", ID: id}
 	}
 	return domain.Actor{Kind: "administrator", ID: "local"}
-}
-
-// trusted serves the Provisioning API, as an administrator, to every user that may open the Unix socket.
-func trusted(p http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		caller := provapi.Caller{ID: localActor(r).ID, Roles: []string{string(auth.RoleAdmin)}}
-		p.ServeHTTP(w, r.WithContext(provapi.Trusted(r.Context(), caller)))
-	})
 }

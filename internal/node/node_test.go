@@ -18,7 +18,7 @@ func buildNode(t *testing.T, set ...string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := build(t.Context(), cfg, "test", quiet())
+	n, err := build(t.Context(), cfg, "test", quiet(), serving)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,12 +33,12 @@ func TestEdgeIsRebuiltOnTheSamePorts(t *testing.T) {
 	n := buildNode(t)
 	var first []string
 	for round := range 3 {
-		run, err := n.openEdge(t.Context())
+		run, err := n.calls.open(t.Context())
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		var got []string
-		for _, l := range n.edge.Load().Listening() {
+		for _, l := range n.calls.edge().Listening() {
 			got = append(got, l.Transport+" "+l.Address.String())
 		}
 		if round == 0 {
@@ -57,7 +57,7 @@ func TestEdgeIsRebuiltOnTheSamePorts(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Errorf("round %d: %v", round, err)
 		}
-		if n.edge.Load() != nil {
+		if n.calls.edge() != nil {
 			t.Error("an edge that has ended is still in use")
 		}
 	}
@@ -70,21 +70,21 @@ func TestDrainingOutlivesARestartOfTheEdge(t *testing.T) {
 	if err := n.drain(t.Context(), true); err == nil {
 		t.Error("a node without a running edge reports that it drains")
 	}
-	if _, err := n.openEdge(t.Context()); err != nil {
+	if _, err := n.calls.open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.drain(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
 	end(t, n)
-	run, err := n.openEdge(t.Context())
+	run, err := n.calls.open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !n.edge.Load().Draining() {
+	if !n.calls.edge().Draining() {
 		t.Error("the edge accepts calls again after a restart")
 	}
-	if err := n.drain(t.Context(), false); err != nil || n.edge.Load().Draining() {
+	if err := n.drain(t.Context(), false); err != nil || n.calls.edge().Draining() {
 		t.Errorf("drain --off: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -97,7 +97,7 @@ func end(t *testing.T, n *node) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := n.edge.Load().Run(ctx); err != nil {
+	if err := n.calls.edge().Run(ctx); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -153,7 +153,7 @@ func TestInsecureIsRepeatedAtStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := build(t.Context(), cfg, "test", newLogger(&b, cfg.Log))
+	n, err := build(t.Context(), cfg, "test", newLogger(&b, cfg.Log), serving)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -140,7 +140,7 @@ func TestDrainIsAudited(t *testing.T) {
 	}
 	eventually(t, "the database is unavailable", func() bool { return !n.core.db.Status().Available })
 	put(`{"draining":true}`)
-	if !n.edge.Load().Draining() {
+	if !n.calls.edge().Draining() {
 		t.Error("the node does not drain without its database")
 	}
 	if err := os.Rename(file+".away", file); err != nil {
@@ -188,7 +188,7 @@ func TestPeersAreNeverUpBeforeTheyAnswer(t *testing.T) {
 		`options: {every: 1s, timeout: 500ms, downAfter: 2, upAfter: 1}, peers: [{name: a, address: "`+unused+`"}]}`)
 	states := map[string]bool{}
 	eventually(t, "the peer is down", func() bool {
-		p := n.peers()[0].Peers[0]
+		p := n.calls.peers()[0].Peers[0]
 		states[p.State] = true
 		if p.State == "up" {
 			t.Fatalf("a peer that has never answered is up: %+v", p)

@@ -96,45 +96,24 @@ func (n *node) apply() (config.Changes, error) {
 	if err != nil {
 		return changes, err
 	}
-	rules, profiles, errs := live.Profiles(n.version)
-	sources, more := live.Provisioning.Sources.Parse()
-	managers, evenMore := live.Manage.Sources.Parse()
-	if errs = append(append(errs, more...), evenMore...); len(errs) > 0 {
-		return changes, errors.Join(errs...)
-	}
-	var commits []func()
-	for h, cfg := range map[*httpServer]*config.Listener{n.provisioningHTTP: &live.Provisioning.Listener,
-		n.manageHTTP: &live.Manage.Listener, n.metricsHTTP: &live.Metrics} {
-		if h == nil || h.cert.Load() == nil {
+	commits := []func(){func() { n.reloads.live = live }}
+	for _, r := range n.roles {
+		if r.reload == nil {
 			continue
 		}
-		commit, err := h.cert.Load().Read(cfg.CertificatePaths())
+		commit, err := r.reload(live)
 		if err != nil {
 			return changes, err
 		}
 		commits = append(commits, commit)
-	}
-	if e := n.edge.Load(); e != nil {
-		if err := e.Reload(live.Calls.Edge, rules, profiles); err != nil {
-			return changes, err
-		}
 	}
 
 	// From here on nothing fails.
 	for _, commit := range commits {
 		commit()
 	}
-	n.rules, n.profiles, n.reloads.live = rules, profiles, live
 	if h, ok := n.log.Handler().(leveled); ok {
 		h.set(live.Log)
-	}
-	if h := n.provisioningHTTP; h != nil {
-		h.sources.Replace(sources)
-		h.limiter.SetRequests(live.Provisioning.API.RequestsPerMinute)
-	}
-	if h := n.manageHTTP; h != nil {
-		h.sources.Replace(managers)
-		h.limiter.SetRequests(live.Manage.RequestsPerMinute)
 	}
 	return changes, nil
 }

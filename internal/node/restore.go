@@ -24,21 +24,13 @@ func Restore(ctx context.Context, cfg *config.Loaded, backup string,
 			"a PostgreSQL database is restored with its own tools (pg_restore, psql); do that first, then run tandem "+
 				"restore without a file")
 	}
-	err = checkUse(cfg)
-	if err == nil && backup == "" {
-		err = checkDatabase(cfg)
-	}
-	if err == nil {
-		err = makeDataDir(cfg.Data, log)
-	}
+	p := restoring
+	p.creates = backup != ""
+	n, err := build(ctx, cfg, "", log, p)
 	if err != nil {
 		return "", "", err
 	}
-	l, err := db.LockDir(cfg.Data)
-	if err != nil {
-		return "", "", err
-	}
-	defer l.Close()
+	defer n.close()
 	ctx = domain.WithActor(ctx, domain.Actor{Kind: "administrator", ID: localUser(uint32(os.Getuid()))})
 	stamp := func(d *db.DB) (err error) {
 		identity, err = outbox.New(d, cfg.Feed, log, nil).Stamp(ctx)

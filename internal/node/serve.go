@@ -10,10 +10,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/tandemgw/tandem/internal/config"
-	"github.com/tandemgw/tandem/internal/manage"
 )
 
 // Options configures Serve.
@@ -55,7 +52,7 @@ const readyPoll = 20 * time.Millisecond
 func Serve(ctx context.Context, o Options) error {
 	log := newLogger(o.Log, o.Config.Log)
 	o.Log.form.Store(&o.Config.Log)
-	n, err := build(ctx, o.Config, o.Version, log)
+	n, err := build(ctx, o.Config, o.Version, log, serving)
 	if err != nil {
 		return err
 	}
@@ -88,7 +85,7 @@ func Serve(ctx context.Context, o Options) error {
 // load balancers and peers need that long to notice. Closing cut ends the wait.
 func (n *node) leave(cut <-chan struct{}) {
 	n.leaving.Store(true)
-	if e := n.edge.Load(); e != nil {
+	if e := n.calls.edge(); e != nil {
 		e.Leave()
 	}
 	n.log.Info("shutting down; not ready, still accepting calls and requests", "for", n.cfg.Shutdown.LameDuck)
@@ -105,7 +102,7 @@ func (n *node) announce(ctx context.Context, tell func(Ready)) {
 	said := ""
 	for {
 		x := n.readiness("")
-		if x.ready {
+		if x.ready() {
 			break
 		}
 		if why := fmt.Sprint(x.reasons); why != said {
@@ -122,32 +119,8 @@ func (n *node) announce(ctx context.Context, tell func(Ready)) {
 	debug.FreeOSMemory()
 	n.log.Info("ready", "after", time.Since(n.started).Round(time.Millisecond))
 	if tell != nil {
-		tell(n.ready())
+		tell(n.at)
 	}
-}
-
-func (n *node) ready() Ready {
-	r := Ready{Ready: true}
-	if h := n.provisioningHTTP; h != nil {
-		r.Provisioning = h.url()
-	}
-	if h := n.manageHTTP; h != nil {
-		r.Management = h.url()
-	}
-	if h := n.metricsHTTP; h != nil {
-		r.Metrics = h.url() + "/metrics"
-	}
-	for _, l := range n.listening {
-		switch a := l.Address.String(); {
-		case l.Transport == "udp" && r.SIP.UDP == "":
-			r.SIP.UDP = a
-		case l.Transport == "tcp" && r.SIP.TCP == "":
-			r.SIP.TCP = a
-		case l.Transport == "tls" && r.SIP.TLS == "":
-			r.SIP.TLS = a
-		}
-	}
-	return r
 }
 
 // quietLogger returns the logger of commands: warnings and errors, unless the configuration asks for more.
@@ -162,25 +135,12 @@ func quietLogger(cfg *config.Loaded, to io.Writer) *slog.Logger {
 // Offline opens a data directory that no server uses, for one command, and returns both APIs as the Unix socket would
 // serve them, except operations that need a running node. The returned function releases the directory.
 func Offline(ctx context.Context, cfg *config.Loaded, version string, logTo io.Writer) (http.Handler, func(), error) {
-	log := quietLogger(cfg, logTo)
-	c, err := openCore(ctx, cfg, false, log, prometheus.NewRegistry())
+	n, err := build(ctx, cfg, version, quietLogger(cfg, logTo), command)
 	if err != nil {
 		return nil, nil, err
 	}
-	n := &node{version: version, cfg: cfg, log: log, metrics: newRegistries(), core: c, started: time.Now()}
-	if err := n.buildProvisioning(); err != nil {
-		c.close()
-		return nil, nil, err
-	}
-	m := manage.New(manage.Jobs{
-		Clients: c.listClients, NewClient: c.newClient, Revoke: c.clients.Revoke, NewToken: c.newToken,
-		VerifyAudit: c.verifyAudit,
-	}, log, n.metrics.process)
-	mux := http.NewServeMux()
-	mux.Handle("/manage/", m.Local(localActor))
-	mux.Handle("/", n.trustedProvisioning)
-	me := localUser(uint32(os.Getuid()))
+	local, me := n.local(), localUser(uint32(os.Getuid()))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), localUserKey{}, me)))
-	}), c.close, nil
+		local.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), localUserKey{}, me)))
+	}), n.close, nil
 }

@@ -39,6 +39,13 @@ type part struct {
 	// drain, if set, stops the part from accepting new work and returns when its current work is done or ctx has ended.
 	// The part keeps running.
 	drain func(ctx context.Context) error
+	// needed is set if the role of the part is not ready while the part does not run.
+	needed bool
+}
+
+// running returns a part that needs nothing to run.
+func running(name string, run func(context.Context) error) part {
+	return part{name: name, open: func(context.Context) (func(context.Context) error, error) { return run, nil }}
 }
 
 // partState is the state of one part, for health and the management API.
@@ -101,8 +108,8 @@ func (s *supervisor) set(i int, running bool, why error) {
 	s.up.WithLabelValues(s.parts[i].name).Set(v)
 }
 
-// running is a set of parts that were opened and started, in their order.
-type running struct {
+// runningParts is a set of parts that were opened and started, in their order.
+type runningParts struct {
 	s     *supervisor
 	parts []started
 }
@@ -114,7 +121,7 @@ type started struct {
 
 // end cancels the parts in reverse order, each when the ones that may need it have ended; when limit fires it cancels
 // the rest at once. It reports whether all have ended by then.
-func (r *running) end(limit <-chan time.Time) bool {
+func (r *runningParts) end(limit <-chan time.Time) bool {
 	late := false
 	for i := len(r.parts) - 1; i >= 0; i-- {
 		p := r.parts[i]
@@ -143,8 +150,8 @@ func (r *running) end(limit <-chan time.Time) bool {
 
 // start opens every part in order and runs them. If one cannot be opened, it stops those before it and returns an error
 // that names it. The parts' context is not ctx: they run until stop.
-func (s *supervisor) start(ctx context.Context) (*running, error) {
-	r := &running{s: s}
+func (s *supervisor) start(ctx context.Context) (*runningParts, error) {
+	r := &runningParts{s: s}
 	for i, p := range s.parts {
 		run, err := s.open(ctx, i)
 		if err != nil {
@@ -226,7 +233,7 @@ func (s *supervisor) keep(ctx context.Context, i int, run func(context.Context) 
 // stop ends the parts in two stages. First it drains every part that can be drained, for at most drainFor, unless cut
 // is closed; then it cancels them, the last one started first, and waits for at most cutFor. It returns an error if a
 // part did not end in time.
-func (r *running) stop(cut <-chan struct{}, drainFor, cutFor time.Duration) error {
+func (r *runningParts) stop(cut <-chan struct{}, drainFor, cutFor time.Duration) error {
 	drainCtx, cancelDrain := context.WithTimeout(context.Background(), drainFor)
 	defer cancelDrain()
 	drained := make(chan struct{})

@@ -47,36 +47,37 @@ func (g *group) fullText() string {
 	return "maximum number of concurrent calls of peer group " + g.cfg.Name + " reached"
 }
 
-// Reload applies limits, sources, certificates and header rules from a valid configuration with the same groups and
-// peers in the same order, or returns an error and changes nothing. Calls in progress are not touched: they keep their
-// header rules, and a withdrawn source can still end its calls but not start new ones. Reload must not be called
-// concurrently.
-func (e *Edge) Reload(cfg Config, rules *leg.Rules, profiles []leg.Profile) error {
+// Reload prepares limits, sources, certificates and header rules from a valid configuration with the same groups and
+// peers in the same order, and returns the function that applies them; an error changes nothing. Calls in progress are
+// not touched: they keep their header rules, and a withdrawn source can still end its calls but not start new ones.
+// Neither Reload nor the function may be called concurrently.
+func (e *Edge) Reload(cfg Config, rules *leg.Rules, profiles []leg.Profile) (apply func(), err error) {
 	var commits []func()
 	for _, k := range e.keys {
 		commit, err := k.Read(cfg.Groups[k.group].TLS.paths())
 		if err != nil {
-			return err
+			return nil, err
 		}
 		commits = append(commits, commit)
 	}
-	for _, commit := range commits {
-		commit()
-	}
-	e.headers.Store(newHeaders(rules, profiles))
-	e.limits.Store(&cfg.Limits)
-	e.tx.SetRetryAfter(cfg.Limits.RetryAfter)
-	e.rate.limit(cfg.Limits.MaxCallsPerSecond)
-	for i, g := range e.groups {
-		live := &cfg.Groups[i]
-		g.rate.limit(live.MaxCallsPerSecond)
-		e.sourcesMu.Lock()
-		g.withdraw(g.now().staticSources(), live.staticSources(), time.Now())
-		e.sourcesMu.Unlock()
-		g.live.Store(live)
-	}
-	e.rebuildSources()
-	return nil
+	return func() {
+		for _, commit := range commits {
+			commit()
+		}
+		e.headers.Store(newHeaders(rules, profiles))
+		e.limits.Store(&cfg.Limits)
+		e.tx.SetRetryAfter(cfg.Limits.RetryAfter)
+		e.rate.limit(cfg.Limits.MaxCallsPerSecond)
+		for i, g := range e.groups {
+			live := &cfg.Groups[i]
+			g.rate.limit(live.MaxCallsPerSecond)
+			e.sourcesMu.Lock()
+			g.withdraw(g.now().staticSources(), live.staticSources(), time.Now())
+			e.sourcesMu.Unlock()
+			g.live.Store(live)
+		}
+		e.rebuildSources()
+	}, nil
 }
 
 // withdraw records when sources were withdrawn: those in old that are no longer in left.

@@ -23,8 +23,12 @@ func (b *bed) reload(headers leg.Config, change func(*Config)) error {
 	if len(errs) > 0 {
 		b.t.Fatal(errs)
 	}
-	return b.e.Reload(cfg, rules, []leg.Profile{testProfile{domain.OperatorConnect, rules, nil},
+	apply, err := b.e.Reload(cfg, rules, []leg.Profile{testProfile{domain.OperatorConnect, rules, nil},
 		testProfile{domain.Zoom, rules, nil}, testProfile{domain.DirectRouting, rules, nil}})
+	if err == nil {
+		apply()
+	}
+	return err
 }
 
 // TestReloadLeavesCallsAlone withdraws a source, sets a limit and renames the custom header during a call.

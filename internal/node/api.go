@@ -1,0 +1,76 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/platform/auth"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/listen"
+	"github.com/tandemgw/tandem/internal/provisioning/provapi"
+)
+
+// buildAPI makes the role api: the Provisioning API, for its URL and for the Unix socket.
+func (n *node) buildAPI(_ context.Context, r *role) error {
+	cfg := &n.cfg.Provisioning
+	log := n.log.With("part", "provisioning")
+	sources, errs := cfg.Sources.Parse()
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	// On SQLite there is one process: counting in memory is exact and saves a write for each request.
+	var limits auth.LimitStore
+	if n.cfg.Database.Driver != db.SQLite {
+		limits = n.core.store.Auth()
+	}
+	limiter := auth.NewLimiter(limits, "provapi", cfg.API.RequestsPerMinute, time.Minute, log, n.metrics.process)
+	deps := provapi.Deps{
+		Directory: n.core.directory, Authenticator: authenticator{n.core.verifier}, Sources: sources,
+		Sealer: n.core.keyring, Log: log, Metrics: n.metrics.process, Limiter: limiter,
+	}
+	if n.core.issuer != nil {
+		deps.Issuer = n.core.issuer
+	}
+	p, err := provapi.New(cfg.API, deps)
+	if err != nil {
+		return fmt.Errorf("provisioning API: %w", err)
+	}
+	n.trustedProvisioning = trusted(p)
+	if cfg.Listen == config.Off {
+		return nil
+	}
+	h := &httpServer{name: "provisioning", cfg: n.bounds.Provisioning.Listener, server: p.NewServer, log: log,
+		sources: sources, limiter: limiter, metrics: n.http}
+	h.watchCertificate(n.metrics.process)
+	r.parts = []part{{name: h.name, open: h.open, drain: h.drain, needed: true}}
+	r.started = func(at *Ready) { at.Provisioning = h.started() }
+	r.reload = func(next *config.Loaded) (func(), error) {
+		p := &next.Provisioning
+		return h.reload(&p.Listener, &p.Sources, p.API.RequestsPerMinute)
+	}
+	n.provisioningHTTP = h
+	return nil
+}
+
+// authenticator checks tokens and marks the connection that carried a valid one as authenticated.
+type authenticator struct{ *auth.Verifier }
+
+func (a authenticator) Authenticate(ctx context.Context,
+	authorization []string) (id string, roles []string, err error) {
+	if id, roles, err = a.Verifier.Authenticate(ctx, authorization); err == nil {
+		listen.Authenticated(ctx)
+	}
+	return id, roles, err
+}
+
+// trusted serves the Provisioning API, as an administrator, to every user that may open the Unix socket.
+func trusted(p http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		caller := provapi.Caller{ID: localActor(r).ID, Roles: []string{string(auth.RoleAdmin)}}
+		p.ServeHTTP(w, r.WithContext(provapi.Trusted(r.Context(), caller)))
+	})
+}

@@ -1,0 +1,316 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/calls/edge"
+	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/record"
+	"github.com/tandemgw/tandem/internal/calls/replica"
+	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/manage"
+	"github.com/tandemgw/tandem/internal/platform/secret"
+)
+
+// calls is the role edge: the SIP edge with what it depends on.
+type calls struct {
+	n        *node
+	groups   []edge.Group
+	rules    *leg.Rules // these two: guarded by reloads.mu once parts run
+	profiles []leg.Profile
+	resolver *resolve.Resolver
+	replica  *replica.Replica
+	records  *record.Spool
+	running  atomic.Pointer[edge.Edge] // nil during a restart
+
+	listening []edge.Listening // as bound at the start
+}
+
+// edge returns the running edge; nil without the role and during a restart.
+func (c *calls) edge() *edge.Edge {
+	if c == nil {
+		return nil
+	}
+	return c.running.Load()
+}
+
+// buildEdge makes what the edge depends on; the edge itself is built when its part is opened.
+func (n *node) buildEdge(_ context.Context, r *role) (err error) {
+	cfg := &n.cfg.Calls
+	c := &calls{n: n, groups: cfg.Edge.Groups}
+	n.calls = c
+	if len(n.cfg.Generated) > 0 {
+		certificate, key := n.cfg.Path(config.GeneratedCertificate), n.cfg.Path(config.GeneratedKey)
+		if err := ensureLoopbackCertificate(certificate, key, n.log); err != nil {
+			return fmt.Errorf("loopback certificate: %w", err)
+		}
+	}
+	var errs []error
+	if c.rules, c.profiles, errs = n.cfg.Profiles(n.version); len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	var dns resolve.DNS = &resolve.System{}
+	if len(cfg.DNS.Servers) > 0 {
+		dns = &resolve.Servers{Addrs: cfg.DNS.Servers, Timeout: cfg.DNS.Timeout}
+	}
+	if c.resolver, err = resolve.New(resolve.Config{IPv6: cfg.DNS.IPv6}, dns, n.log.With("part", "dns"),
+		n.metrics.process); err != nil {
+		return fmt.Errorf("calls.dns: %w", err)
+	}
+	r.close = c.resolver.Close
+	c.replica, err = replica.Open(cfg.Index, replicaDir(n.cfg), n.core.store.Source(), keyringSealer{n.core.keyring},
+		n.log.With("part", "index"), n.metrics.process)
+	if err != nil {
+		return fmt.Errorf("number index: %w", err)
+	}
+	c.replica.Patience = n.cfg.Feed.Poll + time.Second
+	if c.records, err = record.NewSpool(cfg.Records, n.log.With("part", "records"), n.metrics.process); err != nil {
+		return fmt.Errorf("call records: %w", err)
+	}
+	r.static = true
+	r.parts = []part{running("index", c.replica.Run), running("records", c.records.Run),
+		{name: "edge", open: c.open, drain: c.drain, needed: true}}
+	r.ready, r.health, r.started, r.reload = c.ready, c.health, c.started, c.reload
+	return nil
+}
+
+func (c *calls) open(context.Context) (func(context.Context) error, error) {
+	n := c.n
+	n.reloads.mu.Lock()
+	defer n.reloads.mu.Unlock()
+	cfg := n.reloads.live.Calls.Edge
+	if c.listening != nil {
+		// A restart uses the same ports again.
+		cfg.Groups = rebound(cfg.Groups, c.listening)
+	}
+	e, err := edge.New(cfg, edge.Deps{
+		Policy: n.cfg.Policy, Rules: c.rules, Profiles: c.profiles, View: c.replica.Route, Records: c.records,
+		Resolver: c.resolver, Log: n.log.With("part", "edge"), Registerer: n.metrics.fresh("edge"),
+		Transport: transport.Config{MaxConns: n.sipConnections},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if c.listening == nil {
+		c.listening = e.Listening()
+	}
+	e.SetDraining(n.draining.Load())
+	c.running.Store(e)
+	return func(ctx context.Context) error {
+		defer c.running.Store(nil)
+		return e.Run(ctx)
+	}, nil
+}
+
+// rebound returns groups with the addresses that are in use, where a free port was configured.
+func rebound(groups []edge.Group, listening []edge.Listening) []edge.Group {
+	out := slices.Clone(groups)
+	for i := range out {
+		for _, l := range listening {
+			if !slices.Contains(l.Groups, out[i].Name) {
+				continue
+			}
+			switch l.Transport {
+			case "udp":
+				out[i].Bind.UDP = l.Address.String()
+			case "tcp":
+				out[i].Bind.TCP = l.Address.String()
+			case "tls":
+				out[i].Bind.TLS = l.Address.String()
+			}
+		}
+	}
+	return out
+}
+
+func (c *calls) drain(ctx context.Context) error {
+	if e := c.edge(); e != nil {
+		return e.Drain(ctx)
+	}
+	return nil
+}
+
+func (c *calls) ready(r *readiness) {
+	if e := c.edge(); e == nil {
+		r.blocked("edge: restarting")
+	} else if err := e.Ready(); err != nil && !c.n.draining.Load() {
+		r.blocked("edge: %v", err)
+	}
+	if err := c.replica.Ready(); err != nil {
+		r.blocked("index: %v", err)
+	}
+	if h := c.replica.Status().Held; h != nil {
+		r.warn("index: %s; the old index is used until tandem index accept", h.Reason)
+	}
+	for _, g := range c.peers() {
+		// A peer in the state unknown is tried.
+		usable := func(p api.Peer) bool { return p.State != peerDown }
+		if len(g.Peers) > 0 && !slices.ContainsFunc(g.Peers, usable) {
+			r.warn("peer group %s: every peer is down; calls to it fail", g.Name)
+		}
+	}
+}
+
+func (c *calls) health(h *api.Health) {
+	s := c.replica.Status()
+	h.Replica = &api.Replica{Loaded: s.Loaded, Current: s.Current(), Database: s.Database,
+		Position: int64(s.Position), Head: int64(s.Head),
+		Numbers: s.Numbers, Bytes: s.Bytes, Error: cmp.Or(s.SourceError, s.Reloading)}
+	if x := s.Held; x != nil {
+		h.Replica.Held = &api.HeldIndex{Reason: x.Reason, Database: x.Database, Numbers: x.Numbers,
+			Since: x.Since.UTC()}
+	}
+	if !s.SyncedAt.IsZero() {
+		at := s.SyncedAt.UTC()
+		h.Replica.Synced = &at
+	}
+	if e := c.edge(); e != nil {
+		h.Calls = &api.Calls{Active: e.Calls()}
+	}
+}
+
+func (c *calls) started(at *Ready) {
+	log, insecure := c.n.log, map[string]bool{}
+	for _, g := range c.groups {
+		insecure[g.Name] = g.Insecure
+	}
+	for _, l := range c.listening {
+		a := l.Address.String()
+		log.Info("listening", "for", "sip", "transport", l.Transport, "address", a, "advertised", l.Advertised,
+			"groups", strings.Join(l.Groups, ","))
+		switch {
+		case l.Transport == "udp" && at.SIP.UDP == "":
+			at.SIP.UDP = a
+		case l.Transport == "tcp" && at.SIP.TCP == "":
+			at.SIP.TCP = a
+		case l.Transport == "tls" && at.SIP.TLS == "":
+			at.SIP.TLS = a
+		}
+		for _, name := range l.Groups {
+			if l.Transport != "tls" && insecure[name] && !l.Address.Addr().IsLoopback() {
+				log.Warn("insecure: SIP without TLS is reachable from other machines; anyone on the network can "+
+					"read and forge calls", "group", name, "transport", l.Transport, "address", a)
+			}
+		}
+	}
+	log.Info("emergency numbers in effect; calls to them are never screened, limited or refused",
+		"numbers", strings.Join(c.n.cfg.Policy.EmergencyStrings(), " "))
+	for _, name := range c.n.cfg.Generated {
+		log.Info("peer group uses the self-signed loopback certificate; other machines do not trust it",
+			"group", name)
+	}
+}
+
+func (c *calls) reload(next *config.Loaded) (func(), error) {
+	rules, profiles, errs := next.Profiles(c.n.version)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	apply := func() {}
+	if e := c.edge(); e != nil {
+		var err error
+		if apply, err = e.Reload(next.Calls.Edge, rules, profiles); err != nil {
+			return nil, err
+		}
+	}
+	return func() {
+		apply()
+		c.rules, c.profiles = rules, profiles
+	}, nil
+}
+
+// explainer explains calls with the index and the policy of the edge.
+func (c *calls) explainer() *manage.Explainer {
+	groups := map[string]string{}
+	for _, g := range c.groups {
+		for _, p := range g.Peers {
+			groups[p.Name] = g.Name
+		}
+	}
+	for _, g := range c.groups {
+		groups[g.Name] = g.Name // a group takes precedence over a peer of the same name
+	}
+	return &manage.Explainer{View: c.replica.Route, Policy: c.n.cfg.Policy, Groups: groups,
+		Position: func() int64 { return int64(c.replica.Status().Position) }}
+}
+
+// acceptIndex allows the number index to be replaced from a database, after writing that to the audit log.
+func (c *calls) acceptIndex(ctx context.Context, database string) error {
+	return c.replica.Accept(database, func(h *replica.Held) error {
+		return c.n.core.audit(ctx, "index.accept", c.n.cfg.Calls.Edge.Node, 1,
+			map[string]any{"database": database, "numbers": h.Numbers, "reason": h.Reason})
+	})
+}
+
+const peerDown = "down"
+
+func (c *calls) peers() []api.PeerGroup {
+	groups := make([]api.PeerGroup, len(c.groups))
+	byName := map[string]*api.PeerGroup{}
+	priority := map[string]int{}
+	for i, g := range c.groups {
+		groups[i] = api.PeerGroup{Name: g.Name, Service: cmp.Or(g.Service, "core"), Listen: []string{},
+			Peers: []api.Peer{}}
+		byName[g.Name] = &groups[i]
+		for _, p := range g.Peers {
+			priority[g.Name+"/"+p.Name] = p.Priority
+		}
+	}
+	e := c.edge()
+	if e == nil {
+		return groups
+	}
+	for _, l := range e.Listening() {
+		for _, name := range l.Groups {
+			byName[name].Listen = append(byName[name].Listen, l.Transport+" "+l.Address.String())
+		}
+	}
+	for _, p := range e.Peers() {
+		g := byName[p.Group]
+		if g == nil {
+			continue
+		}
+		w := api.Peer{Name: p.Peer, Address: p.Address, Priority: priority[p.Group+"/"+p.Peer], State: peerDown,
+			Reason: p.Reason}
+		switch {
+		case p.RetryAfter.After(time.Now()): // calls go elsewhere until then
+		case p.Unknown:
+			w.State = "unknown"
+		case p.Up:
+			w.State, w.Reason = "up", ""
+		}
+		if !p.Since.IsZero() {
+			w.Since = &p.Since
+		}
+		g.Peers = append(g.Peers, w)
+	}
+	return groups
+}
+
+// keyringSealer seals the keys of the replica's files with the node's keyring.
+type keyringSealer struct{ k *secret.Keyring }
+
+func (s keyringSealer) place(purpose string) secret.Place {
+	return secret.Place{Table: "replica", Row: purpose, Column: "key"}
+}
+
+func (s keyringSealer) Seal(purpose string, plain []byte) ([]byte, error) {
+	return s.k.Seal(s.place(purpose), plain)
+}
+
+func (s keyringSealer) Open(purpose string, sealed []byte) ([]byte, error) {
+	return s.k.Open(s.place(purpose), sealed)
+}
+
+// replicaDir returns the directory in which the number index keeps its files.
+func replicaDir(cfg *config.Loaded) string { return cfg.Path("index") }

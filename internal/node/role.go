@@ -1,0 +1,122 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/config"
+)
+
+// role is what a process does in one of its roles: built, but not running. A function that is not set does nothing.
+type role struct {
+	name string // as in the configuration; empty for what belongs to no role
+	// static is set if the role serves while the database accepts no writes: a node that has it stays ready then.
+	static bool
+	parts  []part // in the order in which they start
+	// ready adds the reasons why the role cannot serve, and warnings. Parts that do not run are added by the node.
+	ready func(*readiness)
+	// health adds what the management API shows about the role.
+	health func(*api.Health)
+	// started logs what listens where, and every insecure setting, and enters the addresses. It is called once, when
+	// all parts run.
+	started func(*Ready)
+	// reload checks what next changes in the role, and returns the function that applies it. That must not fail.
+	reload func(next *config.Loaded) (apply func(), err error)
+	// close releases what building the role acquired, also if building failed.
+	close func()
+}
+
+// builder builds one role. The registry of roles is in the purposes below.
+type builder struct {
+	name  string // of the role; empty for what belongs to no role
+	build func(n *node, ctx context.Context, r *role) error
+}
+
+var (
+	dataRole   = builder{"", (*node).buildData}
+	coreRole   = builder{"", (*node).buildCore}
+	workerRole = builder{config.RoleWorker, (*node).buildWorker}
+	edgeRole   = builder{config.RoleEdge, (*node).buildEdge}
+	apiRole    = builder{config.RoleAPI, (*node).buildAPI}
+	manageRole = builder{"", (*node).buildManage}
+)
+
+// purpose is what a process is built for.
+type purpose struct {
+	serves  bool // its parts will run; else it does the work of one command
+	creates bool // the database need not exist yet
+	// roles are in the order in which their parts start. They stop in reverse order, so that the edge stops before the
+	// records and the database that it writes to. Of a process that serves, only the configured roles are built.
+	roles []builder
+}
+
+var (
+	serving   = purpose{true, true, []builder{dataRole, coreRole, workerRole, edgeRole, apiRole, manageRole}}
+	command   = purpose{false, false, []builder{dataRole, coreRole, apiRole, manageRole}}
+	restoring = purpose{false, false, []builder{dataRole}}
+)
+
+// readiness says whether the node can serve now.
+//
+// The edge does not depend on the database: a node with the role edge stays ready without one, with a warning. HTTP
+// load balancers ask for the role api alone (/readyz?role=api), which is unready while the database accepts no writes.
+type readiness struct {
+	static   bool     // one of the roles serves while the database accepts no writes
+	reasons  []string // why the node is not ready
+	warnings []string // problems that do not make it unready
+}
+
+func (r *readiness) ready() bool { return len(r.reasons) == 0 }
+
+func (r *readiness) blocked(format string, args ...any) {
+	r.reasons = append(r.reasons, fmt.Sprintf(format, args...))
+}
+
+func (r *readiness) warn(format string, args ...any) {
+	r.warnings = append(r.warnings, fmt.Sprintf(format, args...))
+}
+
+// readiness returns the readiness of one role, or of the whole node if name is empty.
+func (n *node) readiness(name string) *readiness {
+	asked := func(r *role) bool { return name == "" || r.name == name }
+	r := &readiness{static: slices.ContainsFunc(n.roles, func(r *role) bool { return asked(r) && r.static })}
+	switch {
+	case n.leaving.Load():
+		r.blocked("shutting down")
+	case n.draining.Load():
+		r.blocked("draining: new calls are refused")
+	}
+	states := n.supervisor.state()
+	for _, x := range n.roles {
+		if x.ready != nil && (asked(x) || x.name == "") {
+			x.ready(r)
+		}
+		for _, p := range x.parts {
+			s := states[0]
+			states = states[1:]
+			switch why := orStarting(s.Error); {
+			case s.Running || !asked(x):
+			case p.needed && !n.draining.Load():
+				r.blocked("%s: %s", s.Name, why)
+			default:
+				r.warn("%s: %s", s.Name, why)
+			}
+		}
+	}
+	return r
+}
+
+func orStarting(why string) string {
+	if why == "" {
+		return "not started yet"
+	}
+	return why
+}
+
+// buildWorker makes the periodic maintenance of the database.
+func (n *node) buildWorker(_ context.Context, r *role) error {
+	r.parts = []part{running("directory", n.core.directory.Run)}
+	return nil
+}
