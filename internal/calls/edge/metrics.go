@@ -10,8 +10,8 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip"
 )
 
-// metrics are the edge's metrics. Label values are bounded: groups, peers, services, methods and classes, never a
-// number or a reason text.
+// metrics are the edge's metrics. Label values are bounded: groups, peers, services, rules, methods and classes, never
+// a number or a reason text.
 type metrics struct {
 	e         *Edge
 	ended_    *prometheus.CounterVec
@@ -47,9 +47,9 @@ func newMetrics(e *Edge) *metrics {
 	return &metrics{
 		e: e,
 		ended_: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_calls_total",
-			Help: "Ended calls, by direction, service and outcome (answered, busy, canceled, noAnswer, refused: by " +
-				"the called side, rejected: by this gateway, failed)."},
-			[]string{"direction", "service", "outcome"}),
+			Help: "Ended calls, by direction, service, outcome (answered, busy, canceled, noAnswer, refused: by the " +
+				"called side, rejected: by this gateway, failed) and routing rule that decided, as in tandem explain."},
+			[]string{"direction", "service", "outcome", "rule"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tandem_call_duration_seconds",
 			Help:    "Duration of answered calls, from answer to end.",
 			Buckets: []float64{1, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400}}, []string{"direction", "service"}),
@@ -173,7 +173,7 @@ func (m *metrics) ended(c *call, r *record.Record) {
 	case r.EndedBy == record.Far && s < 500 || s >= 600:
 		outcome = "refused"
 	}
-	m.ended_.WithLabelValues(r.Direction, r.Service.String(), outcome).Inc()
+	m.ended_.WithLabelValues(r.Direction, r.Service.String(), outcome, r.Rule).Inc()
 }
 
 // groupMetrics are the counters of one group, looked up once: label lookups cost too much per message.
