@@ -1,10 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
+	"context"
 	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tandemgw/tandem/internal/cli/child"
 )
 
 // running are the process groups to end with the benchmark.
@@ -133,32 +134,16 @@ func (s *sut) startTandem(log io.Writer) error {
 	if err := os.WriteFile(file, fmt.Appendf(nil, tandemConfig, s.core, s.uas, s.service, s.uac), 0o644); err != nil {
 		return err
 	}
-	r, w, err := os.Pipe()
+	p, err := child.Start(log, []string{s.o.binary}, "--config", file, "--data", filepath.Join(s.o.dir, "data"))
 	if err != nil {
 		return err
 	}
-	p := s.o.binary
-	c := exec.Command(p, "serve", "--config", file, "--data", filepath.Join(s.o.dir, "data"), "--output", "json")
-	c.Stdout, c.Stderr = w, log
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := c.Start(); err != nil {
-		return err
-	}
-	_ = w.Close() // the child has it
+	s.pgid = p.PID()
 	running.mu.Lock()
-	running.groups = append(running.groups, c.Process.Pid)
+	running.groups = append(running.groups, s.pgid)
 	running.mu.Unlock()
-	go func() { _ = c.Wait() }() // so that it does not remain a zombie
-	s.pgid = c.Process.Pid
-	line, err := bufio.NewReader(r).ReadBytes('\n')
-	if err != nil {
-		return errors.New("the process ended before it was ready")
-	}
-	var ready struct{ Ready bool }
-	if err := json.Unmarshal(line, &ready); err != nil || !ready.Ready {
-		return fmt.Errorf("expected a line that reports readiness, got %q", line)
-	}
-	return nil
+	_, err = p.Ready(context.Background())
+	return err
 }
 
 func (s *sut) startKamailio(log io.Writer) error {

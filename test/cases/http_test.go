@@ -25,11 +25,8 @@ const apiVersion = "api-version=2024-02-29-preview"
 func TestCase20CorrelationIDControls(t *testing.T) {
 	t.Parallel()
 	l := start(t)
-	token, err := l.prog.Token(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	url := strings.TrimRight(l.prog.Ready.Provisioning, "/") + "/accounts/uni?" + apiVersion
+	token := l.prog.Token
+	url := l.prog.Ready.Provisioning + "/accounts/uni?" + apiVersion
 	try := func(name, id string, want int) {
 		t.Run(name, func(t *testing.T) {
 			body := `{"name":"uni","correlationId":"` + id +

@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/cli/demo"
 	"github.com/tandemgw/tandem/test/rig"
 )
@@ -106,23 +106,22 @@ func (l *lab) seed() {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
 	defer cancel()
-	put := func(path string, body any) {
-		l.t.Helper()
-		if _, err := l.prog.Do(ctx, http.MethodPut, path, body, nil); err != nil {
-			l.t.Fatal(err)
-		}
+	account := &client.Account{Name: "acme", ServiceDetails: &client.AccountServices{
+		TeamsTenantID:        "6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d",
+		TeamsOperatorConnect: &client.AccountService{Enabled: true},
+		TeamsDirectRouting: &client.DirectRoutingAccount{Enabled: true, Configuration: &client.DirectRoutingConfig{
+			CallScreening: true, Subdomain: "acme",
+			SubdomainTokens: client.SubdomainTokens{Region1Token: "MS=ms1", Region2Token: "MS=ms2"}}}}}
+	_, err := l.prog.API.PutAccount(ctx, account, client.Condition{})
+	if err == nil {
+		err = l.prog.API.CreateOrUpdateNumbers(ctx, "acme", []client.Number{
+			{TelephoneNumber: ocNumber, AccountName: "acme",
+				ServiceDetails: client.NumberServices{TeamsOperatorConnect: &client.TeamsNumber{Enabled: true}}},
+			{TelephoneNumber: drNumber, AccountName: "acme",
+				ServiceDetails: client.NumberServices{TeamsDirectRouting: &client.NumberService{Enabled: true}}}})
 	}
-	type object = map[string]any
-	put("/accounts/acme", object{"name": "acme", "serviceDetails": object{
-		"teamsTenantId":        "6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d",
-		"teamsOperatorConnect": object{"enabled": true, "syncEnabled": false},
-		"teamsDirectRouting": object{"enabled": true, "syncEnabled": false, "configuration": object{
-			"callScreening": true, "subdomain": "acme",
-			"subdomainTokens": object{"region1Token": "MS=ms1", "region2Token": "MS=ms2"}}},
-	}})
-	for number, service := range map[string]string{ocNumber: "teamsOperatorConnect", drNumber: "teamsDirectRouting"} {
-		put("/accounts/acme/numbers/"+number, object{"telephoneNumber": number, "accountName": "acme",
-			"serviceDetails": object{service: object{"enabled": true}}})
+	if err != nil {
+		l.t.Fatal(err)
 	}
 	l.settle(l.core, l.net+"10:5060", ocNumber, l.oc)
 	l.settle(l.core, l.net+"10:5060", drNumber, l.dr)

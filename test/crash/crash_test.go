@@ -3,7 +3,6 @@
 package crash_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -21,12 +20,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tandemgw/tandem/internal/cli/child"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed"
@@ -83,10 +82,9 @@ type witness struct {
 	set   []string
 	base  string // of the Provisioning API
 	token string
-	cmd   *exec.Cmd
-	ended chan struct{} // closed when cmd has ended
-	log   bytes.Buffer  // of the current process; read after it has ended
-	heads []string      // of the audit chain, recorded in earlier rounds
+	p     *child.Process
+	log   bytes.Buffer // of the current process; read after it has ended
+	heads []string     // of the audit chain, recorded in earlier rounds
 
 	groups []*group // of all rounds
 	acks   int
@@ -427,44 +425,21 @@ func apply(state map[string]string, cs []domain.Change) {
 // start runs the program and waits until it reports that it is ready.
 func (w *witness) start() {
 	w.t.Helper()
-	args := []string{"serve", "--data", w.dir, "--free-ports", "--output", "json", "--set",
-		"provisioning.requestsPerMinute=1000000"}
+	args := []string{"--data", w.dir, "--free-ports", "--set", "provisioning.requestsPerMinute=1000000"}
 	for _, s := range w.set {
 		args = append(args, "--set", s)
 	}
 	w.log.Reset()
-	w.cmd = exec.Command(w.bin, args...)
-	w.cmd.Stderr = &w.log
-	out, err := w.cmd.StdoutPipe()
+	p, err := child.Start(&w.log, []string{w.bin}, args...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := w.cmd.Start(); err != nil {
-		w.t.Fatal(err)
-	}
-	r := bufio.NewReader(out)
-	line, err := r.ReadBytes('\n')
-	var ready struct {
-		Ready        bool
-		Provisioning string
-	}
-	if err == nil {
-		err = json.Unmarshal(line, &ready)
-	}
-	cmd, ended := w.cmd, make(chan struct{})
-	w.ended = ended
-	go func() {
-		_, _ = io.Copy(io.Discard, r) // until the program closes it
-		_ = cmd.Wait()                // killed or stopped, both on purpose
-		close(ended)
-	}()
-	w.t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended
-		<-ended
-	})
-	if err != nil || !ready.Ready {
+	w.p = p
+	w.t.Cleanup(p.Kill)
+	ready, err := p.Ready(w.t.Context())
+	if err != nil {
 		w.kill()
-		w.t.Fatalf("tandem does not become ready: %v %s\n%s", err, line, w.log.String())
+		w.t.Fatalf("%v\n%s", err, w.log.String())
 	}
 	w.base = ready.Provisioning
 	tok, err := exec.Command(w.bin, "token", "--data", w.dir, "--role", "ProvisioningAPI.Admin").Output()
@@ -492,19 +467,13 @@ func (w *witness) back() {
 	}
 }
 
-func (w *witness) kill() {
-	if err := w.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		w.t.Fatalf("kill tandem: %v", err)
-	}
-	<-w.ended
-}
+func (w *witness) kill() { w.p.Kill() }
 
 func (w *witness) stop() {
 	w.t.Helper()
-	if err := w.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := w.p.Stop(time.Minute); err != nil {
 		w.t.Fatalf("stop tandem: %v", err)
 	}
-	<-w.ended
 }
 
 // tail returns the end of the program's log. It kills the program first, because the program writes to the log until

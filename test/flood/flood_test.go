@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/cli/demo"
 	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/lab"
@@ -106,10 +107,6 @@ func TestSilentConnections(t *testing.T) {
 	if err := p.WaitReady(ctx, l); err != nil {
 		t.Fatal(err)
 	}
-	token, err := p.Token(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var targets []string
 	for i := range 10 { // most go to the API
 		u := p.Ready.Provisioning
@@ -163,7 +160,7 @@ func TestSilentConnections(t *testing.T) {
 			}
 		}
 		for range 10 {
-			ask(p.Ready.Provisioning+"/accounts?api-version=2024-02-29-preview", token)
+			ask(p.Ready.Provisioning+"/accounts?api-version=2024-02-29-preview", p.Token)
 			ask(p.Ready.Management+"/manage/v1/health", "")
 			ask(ready, "")
 		}
@@ -177,8 +174,8 @@ func TestSilentConnections(t *testing.T) {
 				t.Errorf("call %s: %s", c.Name, strings.Join(r.Problems, "; "))
 			}
 		}
-		if out, err := p.Run(ctx, "status", "--data", p.Dir); err != nil {
-			t.Errorf("status over the socket: %v %s", err, out)
+		if h, err := p.Manage.Health(ctx); err != nil || h.Status != api.StatusReady {
+			t.Errorf("health over the socket: %+v %v", h, err)
 		}
 		m, err := rig.ReadMetrics(ctx, p)
 		if err != nil {

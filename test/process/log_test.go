@@ -58,7 +58,7 @@ func TestNumbersInTheLog(t *testing.T) {
 			if _, err := s.local.Account(t.Context(), "tel-15551239987"); !client.IsNotFound(err) {
 				t.Fatal(err)
 			}
-			c, err := net.Dial("udp", s.ready.SIP["udp"])
+			c, err := net.Dial("udp", s.ready.SIP.UDP)
 			if err != nil {
 				t.Fatal(err)
 			}

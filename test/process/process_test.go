@@ -3,7 +3,6 @@ package process
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/cli/child"
 	"github.com/tandemgw/tandem/internal/node"
 	"github.com/tandemgw/tandem/test/rig"
 )
@@ -26,16 +26,12 @@ const patience = 30 * time.Second
 
 // server is a running "tandem serve" whose standard error is a pipe.
 type server struct {
-	cmd    *exec.Cmd
-	data   string
-	log    *os.File      // the reader's end
-	lines  *bufio.Reader // of log
-	local  *client.Client
-	exited chan struct{} // closed when it has ended
-	ready  struct {
-		Provisioning, Metrics string
-		SIP                   map[string]string
-	}
+	*child.Process
+	data  string
+	log   *os.File      // the reader's end
+	lines *bufio.Reader // of log
+	local *client.Client
+	ready node.Ready
 }
 
 // start starts a server and waits until it is ready. Nothing reads its log.
@@ -45,39 +41,32 @@ func start(t *testing.T, args ...string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{data: t.TempDir(), log: r, lines: bufio.NewReader(r), exited: make(chan struct{})}
-	s.cmd = exec.Command(rig.Binary(t), append([]string{"serve", "--data", s.data, "--free-ports", "--output", "json",
+	s := &server{data: t.TempDir(), log: r, lines: bufio.NewReader(r)}
+	s.Process, err = child.Start(w, []string{rig.Binary(t)}, append([]string{"--data", s.data, "--free-ports",
 		"--set", "shutdown.drain=1s", "--set", "shutdown.cut=5s"}, args...)...)
-	s.cmd.Stderr = w
-	out, err := s.cmd.StdoutPipe()
+	_ = w.Close() // the child has its own copy
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	_ = w.Close() // the child has its own copy
-	line, err := bufio.NewReader(out).ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &s.ready)
-	}
-	go func() {
-		_ = s.cmd.Wait() // the exit code is read from its state
-		close(s.exited)
-	}()
 	t.Cleanup(func() {
-		_ = s.cmd.Process.Kill() // it has ended, unless the test failed
-		<-s.exited
+		s.Kill()      // it has ended, unless the test failed
 		_ = r.Close() // the test may have closed it
 	})
-	if err != nil {
-		t.Fatalf("serve printed %q: %v", line, err)
-	}
-	if s.local, err = client.NewSocket(filepath.Join(s.data, node.SocketName),
-		client.Options{Attempts: 1}); err != nil {
+	if s.ready, err = s.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	s.local = socket(t, s.data)
 	return s
+}
+
+// socket returns a client of the socket in a data directory.
+func socket(t *testing.T, data string) *client.Client {
+	t.Helper()
+	c, err := client.NewSocket(filepath.Join(data, node.SocketName), client.Options{Attempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // chatter makes the server log more than a pipe holds (64 KiB): a line for each request, and lines about SIP from an
@@ -86,7 +75,7 @@ func (s *server) chatter(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	stranger, err := net.Dial("udp", s.ready.SIP["udp"])
+	stranger, err := net.Dial("udp", s.ready.SIP.UDP)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,16 +98,8 @@ func (s *server) chatter(t *testing.T) {
 // shutdown.cut, a second for the log, and what a busy machine needs.
 func (s *server) end(t *testing.T) {
 	t.Helper()
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-s.exited:
-	case <-time.After(7*time.Second + patience):
-		t.Fatal("the server did not end after SIGTERM")
-	}
-	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("the server ended with %v", s.cmd.ProcessState)
+	if err := s.Stop(7*time.Second + patience); err != nil {
+		t.Errorf("the server ended with %v", err)
 	}
 }
 
@@ -153,41 +134,42 @@ func TestStandardOutputThatNothingReadsStopsNothing(t *testing.T) {
 	defer r.Close()
 	fill(t, w)
 	data := t.TempDir()
-	s := &server{data: data, exited: make(chan struct{})}
-	s.cmd = exec.Command(rig.Binary(t), "serve", "--data", data, "--free-ports", "--set", "shutdown.drain=1s", "--set",
+	cmd := exec.Command(rig.Binary(t), "serve", "--data", data, "--free-ports", "--set", "shutdown.drain=1s", "--set",
 		"shutdown.cut=5s")
-	s.cmd.Stdout, s.cmd.Stderr = w, w
-	if err := s.cmd.Start(); err != nil {
+	cmd.Stdout, cmd.Stderr = w, w
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	_ = w.Close() // the child has its own copy
-	go func() {
-		_ = s.cmd.Wait() // the exit code is read from its state
-		close(s.exited)
-	}()
-	t.Cleanup(func() {
-		_ = s.cmd.Process.Kill() // it has ended, unless the test failed
-		<-s.exited
-	})
-	c, err := client.NewSocket(filepath.Join(data, node.SocketName), client.Options{Attempts: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
 	limit, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		if h, err := c.Health(limit); err == nil && h.Status == "ready" {
-			break
-		}
+	c := socket(t, data)
+	for ready := false; !ready; {
+		h, err := c.Health(limit)
+		ready = err == nil && h.Status == "ready"
 		select {
 		case <-tick.C:
 		case <-limit.Done():
+			_ = cmd.Process.Kill()
 			t.Fatal("the server does not become ready")
 		}
 	}
-	s.end(t)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-exited:
+		if err != nil {
+			t.Errorf("the server ended with %v", err)
+		}
+	case <-time.After(7*time.Second + patience):
+		_ = cmd.Process.Kill()
+		t.Error("the server did not end after SIGTERM")
+	}
 }
 
 // fill writes to a pipe until it is full.

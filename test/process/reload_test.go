@@ -89,7 +89,7 @@ func TestHangUpReloads(t *testing.T) {
 	s := start(t, "--config", f.name)
 	hangUp := func() {
 		t.Helper()
-		if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		if err := s.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
 	}

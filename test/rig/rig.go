@@ -137,11 +137,7 @@ type Metrics map[string]float64
 
 // ReadMetrics reads the program's metrics.
 func ReadMetrics(ctx context.Context, p *demo.Product) (Metrics, error) {
-	url := strings.TrimRight(p.Ready.Metrics, "/")
-	if !strings.HasSuffix(url, "/metrics") {
-		url += "/metrics"
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Ready.Metrics, nil)
 	if err != nil {
 		return nil, err
 	}

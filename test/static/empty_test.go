@@ -4,6 +4,7 @@ package static
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"net/textproto"
@@ -125,10 +126,10 @@ func (s *site) refusesCalls(t *testing.T) {
 			t.Errorf("/readyz?role=%s without an index: %v; want 503 that names the index", role, a)
 		}
 	}
-	select {
-	case <-s.n.ready:
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.n.Ready(ended); err == nil {
 		t.Error("it reports that it is ready without an index")
-	default:
 	}
 	h, err := s.local.Health(t.Context())
 	if err != nil {

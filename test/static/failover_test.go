@@ -55,7 +55,7 @@ func TestFailoverThatLosesTransactions(t *testing.T) {
 			}
 			write("lost", c.lost)
 			paused.waitRoutes(t, want)
-			if err := paused.n.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			if err := paused.n.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}
 			primary.Kill(t)
@@ -72,7 +72,7 @@ func TestFailoverThatLosesTransactions(t *testing.T) {
 			head := feedHead(t, standby)
 
 			woken := time.Now()
-			if err := paused.n.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			if err := paused.n.Signal(syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
 			paused.levelOnlyWhenRight(t, want, head, woken)

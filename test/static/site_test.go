@@ -3,9 +3,7 @@
 package static
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,12 +13,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/cli/child"
 	"github.com/tandemgw/tandem/internal/testkit"
 	"github.com/tandemgw/tandem/test/rig"
 )
@@ -47,16 +45,8 @@ type site struct {
 
 	stderr *os.File // where the program logs; the test's log file if nil
 
-	n     *node
+	n     *child.Process
 	local *client.Client // management API and Provisioning API over the socket
-}
-
-// node is a running process.
-type node struct {
-	cmd    *exec.Cmd
-	ready  chan struct{} // closed when it has reported that it is ready
-	exited chan struct{} // closed when it has ended
-	err    error         // how it ended, once exited is closed
 }
 
 const baseDomain = "gw.example.com"
@@ -183,32 +173,14 @@ func (s *site) launch(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	n := &node{ready: make(chan struct{}), exited: make(chan struct{})}
-	n.cmd = hurried(context.Background(), rig.Binary(t), "serve", "--data", s.dir, "--config", s.config,
-		"--output", "json")
-	n.cmd.Stderr = log
+	var to io.Writer = log
 	if s.stderr != nil {
-		n.cmd.Stderr = s.stderr
+		to = s.stderr
 	}
-	n.cmd.SysProcAttr = childAttributes()
-	out, err := n.cmd.StdoutPipe()
+	s.n, err = child.Start(to, hurried(t.Context(), rig.Binary(t)).Args, "--data", s.dir, "--config", s.config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(n.exited)
-		line, err := bufio.NewReader(out).ReadBytes('\n')
-		var said struct{ Ready bool }
-		if err == nil && json.Unmarshal(line, &said) == nil && said.Ready {
-			close(n.ready)
-		}
-		_, _ = io.Copy(io.Discard, out) // until it ends
-		n.err = n.cmd.Wait()
-	}()
-	s.n = n
 }
 
 // start starts the process and waits until it reports that it is ready.
@@ -222,36 +194,25 @@ func (s *site) start(t *testing.T) time.Duration {
 
 func (s *site) waitReady(t *testing.T) {
 	t.Helper()
-	select {
-	case <-s.n.ready:
-	case <-s.n.exited:
-		err := s.n.err
-		s.n = nil
-		t.Fatalf("tandem ended: %v", err)
-	case <-time.After(time.Minute):
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := s.n.Ready(ctx); err != nil {
 		s.kill() // the next subtest needs its data directory
-		t.Fatal("tandem is not ready after a minute")
+		t.Fatal(err)
 	}
 }
 
 // kill ends the process as a crash would (SIGKILL, by its id).
 func (s *site) kill() {
-	_ = s.n.cmd.Process.Kill() // it may have ended by itself
-	<-s.n.exited
+	s.n.Kill()
 	s.n = nil
 }
 
 // stop shuts the process down with SIGTERM.
 func (s *site) stop(t *testing.T) {
 	t.Helper()
-	_ = s.n.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
-	select {
-	case <-s.n.exited:
-	case <-time.After(time.Minute):
-		t.Fatal("tandem did not end within a minute after SIGTERM")
-	}
-	if s.n.err != nil {
-		t.Errorf("tandem ended with %v", s.n.err)
+	if err := s.n.Stop(time.Minute); err != nil {
+		t.Errorf("tandem ended with %v", err)
 	}
 	s.n = nil
 }

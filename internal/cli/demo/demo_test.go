@@ -88,19 +88,17 @@ func TestBodiesFollowTheContract(t *testing.T) {
 	c := fixtures.Customer{Account: "a", TenantID: "t", Subdomain: "s", CallScreening: true, Numbers: []fixtures.Block{
 		{Service: "teamsDirectRouting", First: "+15550100", Count: 2, Header: "H-"},
 		{Service: "teamsOperatorConnect", First: "+15550200", Count: 1}}}
-	details := Account(c)["serviceDetails"].(map[string]any)
-	if details["teamsTenantId"] != "t" ||
-		details["teamsDirectRouting"].(map[string]any)["configuration"].(map[string]any)["subdomain"] != "s" {
-		t.Errorf("account body %v", details)
-	}
-	if _, ok := details["teamsOperatorConnect"].(map[string]any)["configuration"]; ok {
-		t.Error("Operator Connect has no configuration on an account")
+	d := Account(c).ServiceDetails
+	if d.TeamsTenantID != "t" || d.TeamsDirectRouting.Configuration.Subdomain != "s" ||
+		!d.TeamsDirectRouting.Configuration.CallScreening || !d.TeamsOperatorConnect.Enabled {
+		t.Errorf("account %+v", d)
 	}
 	n := Number("a", c.Numbers[0], "+15550101")
-	if n["configuration"].(map[string]any)["customSipHeader"] != "H-0101" {
-		t.Errorf("number body %v, want the custom header H-0101", n)
+	if n.Configuration.CustomSIPHeader != "H-0101" || !n.ServiceDetails.TeamsDirectRouting.Enabled {
+		t.Errorf("number %+v, want the custom header H-0101", n)
 	}
-	if n := Number("a", c.Numbers[1], "+15550200"); n["configuration"] != nil {
-		t.Errorf("number body %v, want no custom header", n)
+	if n := Number("a", c.Numbers[1], "+15550200"); n.Configuration != nil ||
+		n.ServiceDetails.TeamsDirectRouting != nil {
+		t.Errorf("number %+v, want no custom header and no Direct Routing", n)
 	}
 }

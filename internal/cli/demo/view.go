@@ -5,6 +5,9 @@ import (
 	"io"
 	"strings"
 
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/sim/lab"
 )
@@ -22,9 +25,9 @@ type view struct {
 func (v *view) line(format string, args ...any) { fmt.Fprintf(v.out, format+"\n", args...) }
 
 // field prints a label and a text that is wrapped under itself.
-func (v *view) field(label, text string) {
+func (v *view) field(label, value string) {
 	const indent = 14
-	for i, l := range wrap(text, width-indent-1) {
+	for i, l := range wrap(value, width-indent-1) {
 		if i > 0 {
 			label = ""
 		}
@@ -32,29 +35,13 @@ func (v *view) field(label, text string) {
 	}
 }
 
-func wrap(text string, width int) []string {
-	var out []string
-	line := ""
-	for _, word := range strings.Fields(text) {
-		for len([]rune(word)) > width { // header values have no spaces to break at
-			if line != "" {
-				out = append(out, line)
-				line = ""
-			}
-			r := []rune(word)
-			out = append(out, string(r[:width]))
-			word = string(r[width:])
-		}
-		if line != "" && len([]rune(line))+1+len([]rune(word)) > width {
-			out = append(out, line)
-			line = ""
-		}
-		if line != "" {
-			line += " "
-		}
-		line += word
+// wrap returns the lines of a text. Only words that are too long are split: header values have no spaces to break at.
+func wrap(s string, width int) []string {
+	lines := strings.Split(text.WrapSoft(s, width), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
 	}
-	return append(out, line)
+	return lines
 }
 
 func (v *view) heading() {
@@ -114,11 +101,11 @@ func (v *view) call(r lab.Result) {
 	for _, l := range answer[1:] {
 		v.line("%s", strings.TrimRight(fmt.Sprintf(" "+row, "", "", "", "", l, ""), " "))
 	}
-	text := r.Title
+	title := r.Title
 	if r.LookAt != "" {
-		text += ": " + r.LookAt
+		title += ": " + r.LookAt
 	}
-	for _, l := range wrap(text, width-7) {
+	for _, l := range wrap(title, width-7) {
 		v.line("      %s", l)
 	}
 	for _, h := range telling(r) {
@@ -197,18 +184,9 @@ func (v *view) hints(p *Product) {
 	v.line("   A customer, as its BSS sees it:")
 	v.line("     curl -sH \"Authorization: Bearer $(%s token \\", me)
 	v.line("       --data %s --role ProvisioningAPI.Read)\" \\", p.Dir)
-	v.line("       '%s/accounts/northwind?api-version=%s'", strings.TrimRight(p.Ready.Provisioning, "/"), apiVersion)
-	v.line("   Metrics:        curl -s %s", metricsURL(p))
+	v.line("       '%s/accounts/northwind?api-version=%s'", p.Ready.Provisioning, client.APIVersion)
+	v.line("   Metrics:        curl -s %s", p.Ready.Metrics)
 	v.line("   Configuration:  %s", p.Config)
 	v.line("   Log:            tail -f %s", p.LogFile)
 	v.line("")
-}
-
-// metricsURL returns the URL of the metrics.
-func metricsURL(p *Product) string {
-	u := strings.TrimRight(p.Ready.Metrics, "/")
-	if strings.HasSuffix(u, "/metrics") {
-		return u
-	}
-	return u + "/metrics"
 }
