@@ -49,6 +49,9 @@ type Options struct {
 	// MaxWait is the longest pause before a retry: if the server asks for more, the request is not retried and its
 	// answer is the result. 0 means one minute.
 	MaxWait time.Duration
+	// Waiting is called before each pause, with the error of the last attempt. If it returns false, the request is not
+	// retried and that error is its result. Nil allows every retry.
+	Waiting func(err error, pause time.Duration) bool
 	// UserAgent identifies the caller in the server's log. Empty means "tandem-client".
 	UserAgent string
 }
@@ -254,6 +257,9 @@ func (c *Client) do(ctx context.Context, r request, out any) (*response, error) 
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
 			return nil, err
 		}
+		if wait > 0 && c.o.Waiting != nil && !c.o.Waiting(err, wait) {
+			return nil, err
+		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
@@ -346,11 +352,14 @@ func retryAfter(s string) time.Duration {
 	return 0
 }
 
+// maxBackoff is the longest pause before a retry that the server did not ask for.
+const maxBackoff = 10 * time.Second
+
 // pause returns how long to wait before a retry, and whether one makes sense.
 func (c *Client) pause(err error, attempt int) (time.Duration, bool) {
-	backoff := time.Duration(float64(200*time.Millisecond) * math.Pow(2, float64(attempt-1)) * (0.8 +
+	backoff := time.Duration(float64(200*time.Millisecond) * math.Pow(2, float64(min(attempt, 10)-1)) * (0.8 +
 		0.4*mathrand.Float64()))
-	backoff = min(backoff, c.o.MaxWait)
+	backoff = min(backoff, maxBackoff, c.o.MaxWait)
 	var e *Error
 	if !errors.As(err, &e) {
 		var netErr net.Error

@@ -6,13 +6,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -36,6 +36,7 @@ type Program struct {
 	Cut <-chan struct{}
 
 	log, out *node.Output // Stderr and Stdout while serve runs; nil for other commands
+	mistake  error        // an unknown subcommand
 }
 
 // The exit codes, documented in docs/cli.md.
@@ -60,7 +61,7 @@ func Run(ctx context.Context, p Program) int {
 	root.SetArgs(p.Args)
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
-	err := root.ExecuteContext(ctx)
+	err := errors.Join(root.ExecuteContext(ctx), p.mistake)
 	var mistakes strict.Problems
 	switch {
 	case errors.As(err, &mistakes): // each begins with its position
@@ -137,9 +138,25 @@ func newRoot(p *Program) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "tandem",
 		Short:         "Tandem connects an operator's voice network to cloud calling services",
+		Version:       p.Version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate(versionLine(p))
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ",
+		fmt.Sprintf(".FlagUsagesWrapped %d ", screenWidth)))
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if cmd.HasParent() && !cmd.Runnable() && cmd.Flags().NArg() > 0 {
+			p.mistake = usageError{fmt.Errorf("unknown command %q for %q; see %[2]s --help", cmd.Flags().Arg(0),
+				cmd.CommandPath())}
+			return
+		}
+		wrapped := &page{width: screenWidth}
+		wrapped.line("%s", cmp.Or(cmd.Long, cmd.Short))
+		cmd.Long = wrapped.String()
+		help(cmd, args)
+	})
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	t := &target{p: p}
 	f := root.PersistentFlags()
@@ -154,16 +171,35 @@ func newRoot(p *Program) *cobra.Command {
 		"bearer token for --url (default $TANDEM_TOKEN)")
 	f.BoolVar(&t.insecure, "insecure", false, "send the token over plain http:// to another machine")
 	f.StringVar(&t.output, "output", "text", "text or json")
+	f.DurationVar(&t.wait, "wait", 0, "how long to wait for a busy or unavailable server (default: not at all)")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if t.output != "text" && t.output != "json" {
 			return usageError{fmt.Errorf("--output %q: use text or json", t.output)}
 		}
 		return nil
 	}
-	root.AddCommand(newServe(t), newDemo(t), newConfig(t), newStatus(t), newPeers(t), newDrain(t), newReload(t),
-		newIndex(t), newRestore(t), newExplain(t), newAccount(t), newNumber(t), newClient(t), newToken(t),
-		newAudit(t), newVersion(t))
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(
+		newAccount(t),
+		newAudit(t),
+		newAuth(t),
+		newClient(t),
+		newConfig(t),
+		newDemo(t),
+		newDrain(t),
+		newExplain(t),
+		newIndex(t),
+		newMan(t),
+		newNumber(t),
+		newPeers(t),
+		newReload(t),
+		newRestore(t),
+		newServe(t),
+		newStatus(t),
+		newToken(t),
+		newVersion(t),
+	)
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"},
+		cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
 	return root
 }
 
@@ -172,21 +208,12 @@ func newDemo(t *target) *cobra.Command {
 	return demo.Command(t.p.Stdout, t.p.Stderr)
 }
 
-func newVersion(t *target) *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			goVersion := "unknown"
-			if b, ok := debug.ReadBuildInfo(); ok {
-				goVersion = b.GoVersion
-			}
-			if t.output == "json" {
-				return printJSON(t.p.Stdout, map[string]string{"version": t.p.Version, "go": goVersion})
-			}
-			_, err := fmt.Fprintf(t.p.Stdout, "tandem %s (%s)\n", t.p.Version, goVersion)
-			return err
-		},
+// exactArgs is cobra.ExactArgs with a usage error that names the arguments.
+func exactArgs(n int, names string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usageError{fmt.Errorf("%s needs %s; got %d arguments", cmd.CommandPath(), names, len(args))}
+		}
+		return nil
 	}
 }

@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/config"
@@ -34,7 +38,7 @@ func TestHelpShowsTheDefaultDataDirectory(t *testing.T) {
 		t.Fatalf("exit code %d", code)
 	}
 	want := "(default $TANDEM_DATA, else " + config.DefaultData([]string{"HOME=/home/ada"}) + ")"
-	if !strings.Contains(out.String(), want) {
+	if !strings.Contains(strings.Join(strings.Fields(out.String()), " "), want) {
 		t.Errorf("the help does not contain %s:\n%s", want, &out)
 	}
 }
@@ -54,6 +58,65 @@ func TestEveryCommandIsComplete(t *testing.T) {
 	for line := range strings.Lines(ref) {
 		if flag, usage, ok := strings.Cut(line, "` | "); ok && strings.TrimSpace(strings.Trim(usage, "|\n ")) == "" {
 			t.Errorf("flag without a description: %s", flag)
+		}
+	}
+}
+
+// TestEntraManifest: the four application roles are those of the Provisioning API's tokens; those of people are the
+// same with the suffix User. Entra wants each id once.
+func TestEntraManifest(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	if code := Run(t.Context(), Program{Args: []string{"auth", "entra", "--output", "json"}, Stdout: &out,
+		Stderr: io.Discard}); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	var m struct {
+		API      struct{ RequestedAccessTokenVersion int }
+		AppRoles []struct {
+			AllowedMemberTypes []string
+			ID, Value          string
+			IsEnabled          bool
+		}
+	}
+	if err := json.Unmarshal([]byte(out.String()), &m); err != nil {
+		t.Fatal(err)
+	}
+	got, ids := map[string][]string{}, map[string]bool{}
+	for _, r := range m.AppRoles {
+		kind := strings.Join(r.AllowedMemberTypes, " ")
+		got[kind] = append(got[kind], r.Value)
+		if _, err := uuid.Parse(r.ID); err != nil || ids[r.ID] || !r.IsEnabled {
+			t.Errorf("role %+v: %v", r, err)
+		}
+		ids[r.ID] = true
+	}
+	want := map[string][]string{
+		"Application": {"ProvisioningAPI.Admin", "ProvisioningAPI.Read", "ProvisioningAPI.Write",
+			"ProvisioningAPI.Delete"},
+		"User": {"ProvisioningAPI.AdminUser", "ProvisioningAPI.ReadUser", "ProvisioningAPI.WriteUser",
+			"ProvisioningAPI.DeleteUser"}}
+	if diff := cmp.Diff(want, got); diff != "" || m.API.RequestedAccessTokenVersion != 2 {
+		t.Errorf("token version %d, roles (-want +got):\n%s", m.API.RequestedAccessTokenVersion, diff)
+	}
+}
+
+// TestUnknownSubcommands: a misspelled command is an error at every level, and prints no help on standard output.
+func TestUnknownSubcommands(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"foo"}, {"number", "foo"}, {"number", "foo", "--output", "json"}, {"index", "foo"},
+		{"client", "--output", "json", "foo"}, {"status", "foo"}} {
+		var out, errs strings.Builder
+		code := Run(t.Context(), Program{Args: args, Stdout: &out, Stderr: &errs})
+		if code != exitUsage || out.Len() > 0 || !strings.Contains(errs.String(), `unknown command "foo"`) {
+			t.Errorf("tandem %s: exit code %d, %q, %q", strings.Join(args, " "), code, out.String(), errs.String())
+		}
+	}
+	for _, args := range [][]string{{"number"}, {"number", "--help"}, {"help", "number"}, {"--version"}} {
+		var out strings.Builder
+		code := Run(t.Context(), Program{Version: "v1", Args: args, Stdout: &out, Stderr: io.Discard})
+		if code != exitOK || out.Len() == 0 {
+			t.Errorf("tandem %s: exit code %d, %q", strings.Join(args, " "), code, out.String())
 		}
 	}
 }
@@ -85,32 +148,16 @@ func TestErrorsBecomeExitCodes(t *testing.T) {
 	}
 }
 
-func TestGridIsReadableWithoutATerminal(t *testing.T) {
+func TestTableIsOneLinePerRowWithoutATerminal(t *testing.T) {
 	t.Parallel()
 	g := &grid{head: []string{"a", "long head"}}
 	g.add("x", 1)
-	g.add("longer", "")
-	var b strings.Builder
-	if err := g.write(&b); err != nil {
-		t.Fatal(err)
-	}
-	want := "A       LONG HEAD\nx       1\nlonger  \n"
-	if b.String() != want {
-		t.Errorf("grid:\n%q, want\n%q", b.String(), want)
-	}
-}
-
-func TestGridFitsATerminal(t *testing.T) {
-	t.Parallel()
-	g := &grid{head: []string{"rule", "result", "why"}}
-	g.add("provisioned-service", "decides",
-		strings.Repeat("+442079460123 is provisioned for Microsoft Teams Direct Routing ", 3))
-	total := 1
-	for _, c := range g.widths() {
-		total += c.WidthMax + 3
-	}
-	if total > tableWidth {
-		t.Errorf("the table is %d columns wide", total)
+	g.add("longer", strings.Repeat("word ", 50)+"end")
+	var p page
+	p.table(g)
+	want := "A       LONG HEAD\nx       1\nlonger  " + strings.Repeat("word ", 50) + "end\n"
+	if p.String() != want {
+		t.Errorf("table:\n%q, want\n%q", p.String(), want)
 	}
 }
 
@@ -134,23 +181,42 @@ func TestBatchesAreOfOneAccountAndFit(t *testing.T) {
 	}
 }
 
+// TestFilesAreReadStrictly: what is wrong is named in words, with its place, and an absent member is not an empty one.
 func TestFilesAreReadStrictly(t *testing.T) {
 	t.Parallel()
-	for in, want := range map[string]int{
-		`{"telephoneNumber":"+15550100"}`:                                   1,
-		`[{"telephoneNumber":"+15550100"},{"telephoneNumber":"+15550101"}]`: 2,
-		`{"telephonNumber":"+15550100"}`:                                    -1,
-		`nonsense`:                                                          -1,
+	const good = `{"telephoneNumber":"+15550100","accountName":"a","serviceDetails":{}}`
+	service := func(details string) string {
+		return strings.Replace(good, "{}", `{"teamsDirectRouting":`+details+`}`, 1)
+	}
+	for _, c := range [][2]string{
+		{good, ""},
+		{"[" + good + "," + good + "]", ""},
+		{`[]`, ""},
+		{service(`{"enabled":false}`), ""},
+		{"{\n\n\"accountName\" \"a\"}", "line 3: invalid character"},
+		{good + `x`, "after top-level value"},
+		{`"+15550100"`, "the body is a string; send an object"},
+		{`{"accountName":"a","serviceDetails":{}}`, "f.json: telephoneNumber is missing"},
+		{service(`{}`), "serviceDetails.teamsDirectRouting.enabled is missing"},
+		{service(`{"enabled":"yes"}`),
+			"serviceDetails.teamsDirectRouting.enabled is a string, but must be a boolean"},
+		{"[" + good + `,{"telephoneNumber":15550100,"accountName":"a","serviceDetails":{}}]`,
+			"[1].telephoneNumber is a number, but must be a string"},
+		{`{"telephonNumber":"+15550100","accountName":null,"serviceDetails":[]}`,
+			"f.json: telephoneNumber is missing\nf.json: accountName is null, but must be a string\n" +
+				"f.json: serviceDetails is an array, but must be an object\nf.json: telephonNumber is not a member"},
+		{`{"telephoneNumber":"1","telephoneNumber":"2"}`, "telephoneNumber appears twice"},
 	} {
-		got, err := readNumbers(strings.NewReader(in), "-")
-		if (err != nil) != (want < 0) || err == nil && len(got) != want {
-			t.Errorf("readNumbers(%s) = %d numbers, %v", in, len(got), err)
+		in, want := c[0], c[1]
+		_, err := decode[client.Number]("f.json", []byte(in))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("decode(%s): %v, want %s", in, err, want)
 		}
 		if err != nil && exitCode(err) != exitUsage {
-			t.Errorf("readNumbers(%s): exit code %d", in, exitCode(err))
+			t.Errorf("decode(%s): exit code %d", in, exitCode(err))
 		}
 	}
-	if _, err := readNumbers(io.NopCloser(nil), "/no/such/file"); exitCode(err) != exitUsage {
+	if _, err := readFile[client.Number](&target{}, nil, "/no/such/file"); exitCode(err) != exitUsage {
 		t.Errorf("a file that does not exist: %v", err)
 	}
 }

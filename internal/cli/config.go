@@ -2,11 +2,8 @@ package cli
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"strings"
 
-	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	"github.com/tandemgw/tandem/internal/config"
@@ -22,6 +19,16 @@ type checkReport struct {
 }
 
 func newConfig(t *target) *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Check, show and document the configuration"}
+	cmd.AddCommand(configCheck(t), configShow(t),
+		&cobra.Command{
+			Use: "example", Short: "Print a configuration file with every field documented", Args: cobra.NoArgs,
+			RunE: func(*cobra.Command, []string) error { return config.WriteExample(t.p.Stdout) },
+		})
+	return cmd
+}
+
+func configCheck(t *target) *cobra.Command {
 	var offline bool
 	check := &cobra.Command{
 		Use:   "check",
@@ -33,50 +40,40 @@ set, for the configuration of another machine.`,
 		RunE: func(*cobra.Command, []string) error {
 			l, err := t.load(config.Source{Machine: !offline})
 			var mistakes strict.Problems
-			if t.output == "json" && (err == nil || errors.As(err, &mistakes)) {
-				report := checkReport{Valid: err == nil, Problems: append(strict.Problems{}, mistakes...),
-					EmergencyStrings: []string{}}
-				if l != nil {
-					report.EmergencyStrings = l.Policy.EmergencyStrings()
-				}
-				if jerr := printJSON(t.p.Stdout, report); jerr != nil {
-					return jerr
-				}
-			}
-			if err != nil || t.output == "json" {
+			if err != nil && (t.output != "json" || !errors.As(err, &mistakes)) {
 				return err
 			}
-			fmt.Fprintln(t.p.Stdout, "the configuration is valid")
-			numbers := "emergency calls: " + strings.Join(l.Policy.EmergencyStrings(), " ") +
-				" (also with +, and after + and a country code)"
-			for line := range strings.Lines(text.WrapSoft(numbers, tableWidth)) {
-				fmt.Fprintln(t.p.Stdout, strings.TrimSpace(line))
+			report := checkReport{Valid: err == nil, Problems: append(strict.Problems{}, mistakes...),
+				EmergencyStrings: []string{}}
+			if l != nil {
+				report.EmergencyStrings = l.Policy.EmergencyStrings()
 			}
-			return nil
+			return errors.Join(show(t, report, printCheck), err)
 		},
 	}
 	check.Flags().BoolVar(&offline, "offline", false,
 		"skip checks that need the machine's files and environment")
-	cmd := &cobra.Command{Use: "config", Short: "Check, show and document the configuration"}
-	cmd.AddCommand(check,
-		&cobra.Command{
-			Use:   "show",
-			Short: "Print the effective configuration with secrets masked",
-			Args:  cobra.NoArgs,
-			RunE: func(*cobra.Command, []string) error {
-				l, err := t.load(config.Source{})
-				if err != nil {
-					return err
-				}
-				return show(t, l.Tree(), func(w io.Writer, _ any) error { return l.WriteShown(w) })
-			},
+	return check
+}
+
+// printCheck prints the report on a valid configuration.
+func printCheck(p *page, r checkReport) {
+	p.line("the configuration is valid")
+	p.line("emergency calls: %s (also with +, and after + and a country code)", strings.Join(r.EmergencyStrings, " "))
+}
+
+func configShow(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use: "show", Short: "Print the effective configuration with secrets masked", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			l, err := t.load(config.Source{})
+			if err != nil {
+				return err
+			}
+			if t.output == "json" {
+				return printJSON(t.p.Stdout, l.Tree())
+			}
+			return l.WriteShown(t.p.Stdout)
 		},
-		&cobra.Command{
-			Use:   "example",
-			Short: "Print a configuration file with every field documented",
-			Args:  cobra.NoArgs,
-			RunE:  func(*cobra.Command, []string) error { return config.WriteExample(t.p.Stdout) },
-		},
-	)
-	return cmd
+	}
 }

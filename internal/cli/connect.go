@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math"
 	"net"
 	"net/http"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,6 +32,8 @@ type target struct {
 	token      string
 	insecure   bool
 	output     string
+	wait       time.Duration // how long a command may wait for a server that is busy or unavailable
+	again      bool          // a request was repeated because its connection broke
 }
 
 // An offline command runs in this process, on the locked data directory, if no server runs there.
@@ -67,7 +72,8 @@ func (t *target) dataDir() (string, error) {
 // connect returns a client of a running Tandem: at --url, else at the socket in the data directory. With offline, if no
 // server runs there, it returns a client of this process.
 func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, done func(), err error) {
-	o := client.Options{UserAgent: "tandem/" + t.p.Version, Insecure: t.insecure}
+	o := client.Options{UserAgent: "tandem/" + t.p.Version, Insecure: t.insecure, Attempts: math.MaxInt,
+		MaxWait: t.wait, Waiting: t.waiting}
 	if t.token != "" && t.url == "" {
 		// The socket needs no token: the command would run with an administrator's rights instead of the token's.
 		return nil, nil, usageError{errors.New("--token (or TANDEM_TOKEN) needs --url: the data directory's socket " +
@@ -98,9 +104,15 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 	if err == nil {
 		return c, func() {}, nil
 	}
-	if !offline {
-		return nil, nil, fault.New(fault.Unavailable, "NotRunning", "tandem serve is not running on %s (%v); start "+
-			"it, or name another directory with --data or another machine with --url", dir, cause(err))
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, nil, fault.New(fault.Forbidden, "SocketNotPermitted", "only root and the user that runs tandem "+
+			"serve may open %s; run the command as that user (sudo -u USER tandem …), or use --url and "+
+			"--token", socket)
+	case !offline:
+		return nil, nil, fault.New(fault.Unavailable, "NotRunning", "tandem serve is not running on %s (%s: %v); "+
+			"start it, or name another directory with --data or another machine with --url", dir, node.SocketName,
+			cause(err))
 	}
 	l, err := t.load(config.Source{})
 	if err != nil {
@@ -122,29 +134,47 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 	return c, closeNode, nil
 }
 
-// run returns the RunE of a command that calls Tandem with the client from connect.
-func (t *target) run(offline bool,
-	do func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error {
+// finding is an error about a result that is printed nevertheless: the result of a check.
+type finding struct{ error }
+
+// waiting reports whether the command may wait that long after err. It tells the user what it waits for.
+func (t *target) waiting(err error, pause time.Duration) bool {
+	if !t.again && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)) {
+		t.again = true // the server closed the connection while the command began to use it
+		return true
+	}
+	if pause > t.wait {
+		fmt.Fprintf(t.p.Stderr, "tandem: not repeated; --wait %v or more would wait and repeat the request\n",
+			max(time.Minute, pause.Round(time.Second)))
+		return false
+	}
+	t.wait -= pause
+	fmt.Fprintf(t.p.Stderr, "tandem: %v; waiting %v before the next attempt\n", err, pause.Round(time.Millisecond))
+	return true
+}
+
+// run makes cmd call Tandem with the client from connect and print the result: with text, or as JSON if the user asked
+// for that or text is nil. A result that comes with a finding is printed too.
+func run[T any](t *target, offline bool, cmd *cobra.Command,
+	call func(ctx context.Context, c *client.Client, args []string) (T, error), text func(*page, T)) *cobra.Command {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, done, err := t.connect(cmd.Context(), offline)
 		if err != nil {
 			return err
 		}
 		defer done()
-		return do(cmd.Context(), c, args)
-	}
-}
-
-// ask returns the RunE of a command that gets a value from Tandem and shows it.
-func ask[T any](t *target, offline bool, do func(ctx context.Context, c *client.Client, args []string) (T, error),
-	text func(io.Writer, T) error) func(*cobra.Command, []string) error {
-	return t.run(offline, func(ctx context.Context, c *client.Client, args []string) error {
-		v, err := do(ctx, c, args)
-		if err != nil {
-			return err
+		v, err := call(cmd.Context(), c, args)
+		if t.url != "" && errors.Is(err, syscall.ECONNREFUSED) {
+			err = fault.New(fault.Unavailable, "NotRunning", "nothing listens at %s (connection refused): start "+
+				"tandem serve there, or name the address that it prints, manage.listen or provisioning.listen of its "+
+				"configuration", t.url)
 		}
-		return show(t, v, text)
-	})
+		if err == nil || errors.As(err, new(finding)) {
+			err = errors.Join(show(t, v, text), err)
+		}
+		return err
+	}
+	return cmd
 }
 
 // cause returns the system's error in a network error.

@@ -8,13 +8,12 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/mattn/go-isatty"
 )
 
-// tableWidth is the maximum width of tables on a terminal.
-const tableWidth = 80
+// screenWidth is the width of a terminal in columns. Help and tables fit it; only a word that is longer does not.
+const screenWidth = 80
 
 // printJSON writes v as one indented document.
 func printJSON(w io.Writer, v any) error {
@@ -24,15 +23,63 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
+// nothing is the result of a command that prints nothing.
+type nothing struct{}
+
 // show prints v as text, or as JSON if the user asked for that or text is nil.
-func show[T any](t *target, v T, text func(io.Writer, T) error) error {
+func show[T any](t *target, v T, text func(*page, T)) error {
+	if _, ok := any(v).(nothing); ok {
+		return nil
+	}
 	if t.output == "json" || text == nil {
 		return printJSON(t.p.Stdout, v)
 	}
-	return text(t.p.Stdout, v)
+	p := &page{}
+	if f, ok := t.p.Stdout.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+		p.width = screenWidth
+	}
+	text(p, v)
+	_, err := io.WriteString(t.p.Stdout, p.String())
+	return err
 }
 
-// grid is rows under a heading.
+// page collects the text that a command prints. On a terminal it wraps lines between words. Elsewhere it does not, so
+// that each row of a table is one line; scripts should not parse them but use --output json.
+type page struct {
+	strings.Builder
+	width int // in columns; 0 for no limit
+}
+
+// line adds a line of text.
+func (p *page) line(format string, args ...any) { p.field("", format, args...) }
+
+// field adds a label and a text. The further lines of the text stand below its first.
+func (p *page) field(label, format string, args ...any) {
+	for line := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
+		for _, l := range p.wrap(line, p.width-len(label)) {
+			p.WriteString(strings.TrimRight(label+l, " ") + "\n")
+			label = strings.Repeat(" ", len(label))
+		}
+	}
+}
+
+// wrap returns the lines of s, which have at most width columns unless a word is longer. Without a limit it is one.
+func (p *page) wrap(s string, width int) []string {
+	if p.width == 0 {
+		return []string{s}
+	}
+	return strings.Split(text.WrapSoft(s, max(width, longestWord(s))), "\n")
+}
+
+func longestWord(s string) int {
+	longest := 0
+	for w := range strings.FieldsSeq(s) {
+		longest = max(longest, len([]rune(w)))
+	}
+	return longest
+}
+
+// grid is the rows of a table under a heading.
 type grid struct {
 	head []string
 	rows [][]string
@@ -46,70 +93,87 @@ func (g *grid) add(cells ...any) {
 	g.rows = append(g.rows, row)
 }
 
-// write draws a table on a terminal; elsewhere it writes columns separated by spaces. Scripts should not parse them but
-// use --output json.
-func (g *grid) write(w io.Writer) error {
-	if terminal(w) {
-		t := table.NewWriter()
-		t.SetStyle(table.StyleRounded)
-		t.Style().Format.Header = text.FormatDefault
-		t.AppendHeader(cells(g.head))
-		for _, r := range g.rows {
-			t.AppendRow(cells(r))
-		}
-		t.SetColumnConfigs(g.widths())
-		_, err := fmt.Fprintln(w, t.Render())
-		return err
+// table adds a table. If its columns do not fit the page, each row becomes a record of one line per column.
+func (p *page) table(g *grid) {
+	widths, ok := g.fit(p.width)
+	if !ok {
+		p.records(g)
+		return
 	}
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	const gap = 2
+	tw := tabwriter.NewWriter(p, 0, 0, gap, ' ', 0)
 	fmt.Fprintln(tw, strings.ToUpper(strings.Join(g.head, "\t")))
 	for _, r := range g.rows {
-		fmt.Fprintln(tw, strings.Join(r, "\t"))
+		cells := make([][]string, len(r))
+		height := 1
+		for i, c := range r {
+			cells[i] = p.wrap(c, widths[i])
+			height = max(height, len(cells[i]))
+		}
+		for n := range height {
+			line := make([]string, len(cells))
+			for i, c := range cells {
+				if n < len(c) {
+					line[i] = strings.TrimRight(c[n], " ")
+				}
+			}
+			fmt.Fprintln(tw, strings.Join(line, "\t"))
+		}
 	}
-	return tw.Flush()
+	_ = tw.Flush() // a page takes everything
 }
 
-// widths returns column widths with which the table fits: it narrows the widest column first.
-func (g *grid) widths() []table.ColumnConfig {
-	width := make([]int, len(g.head))
-	total := 1
-	for i := range g.head {
-		width[i] = len([]rune(g.head[i]))
+// fit returns column widths with which the table has at most the given width. It narrows columns of text only, the
+// widest first, never below the longest word. It returns false if the table does not fit.
+func (g *grid) fit(width int) ([]int, bool) {
+	const leastText = 20 // narrower text is hard to read
+	widths, least := make([]int, len(g.head)), make([]int, len(g.head))
+	total := -2
+	for i, h := range g.head {
+		widths[i], least[i] = len([]rune(h)), len([]rune(h))
 		for _, r := range g.rows {
-			width[i] = max(width[i], len([]rune(r[i])))
+			widths[i] = max(widths[i], len([]rune(r[i])))
+			least[i] = max(least[i], longestWord(r[i]))
 		}
-		total += width[i] + 3
+		least[i] = max(least[i], min(widths[i], leastText))
+		total += widths[i] + 2
 	}
-	for total > tableWidth {
-		widest := 0
-		for i := range width {
-			if width[i] > width[widest] {
+	for ; width > 0 && total > width; total-- {
+		widest := -1
+		for i, w := range widths {
+			if w > least[i] && (widest < 0 || w > widths[widest]) {
 				widest = i
 			}
 		}
-		if width[widest] <= 10 {
-			break
+		if widest < 0 {
+			return nil, false
 		}
-		cut := min(total-tableWidth, width[widest]-10)
-		width[widest] -= cut
-		total -= cut
+		widths[widest]--
 	}
-	configs := make([]table.ColumnConfig, len(width))
-	for i := range configs {
-		configs[i] = table.ColumnConfig{Number: i + 1, WidthMax: width[i], WidthMaxEnforcer: text.WrapSoft}
-	}
-	return configs
+	return widths, true
 }
 
-func cells(row []string) table.Row {
-	out := make(table.Row, len(row))
-	for i, c := range row {
-		out[i] = c
+// records adds each row as a record: a line for each column that is not empty.
+func (p *page) records(g *grid) {
+	label := 0
+	for _, h := range g.head {
+		label = max(label, len(h))
 	}
-	return out
+	for i, r := range g.rows {
+		if i > 0 {
+			p.line("")
+		}
+		for n, c := range r {
+			if c != "" {
+				p.field(fmt.Sprintf("%-*s  ", label, g.head[n]), "%s", c)
+			}
+		}
+	}
 }
 
-func terminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && isatty.IsTerminal(f.Fd())
+func either[T any](b bool, yes, no T) T {
+	if b {
+		return yes
+	}
+	return no
 }

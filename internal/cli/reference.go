@@ -4,9 +4,11 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
 	"github.com/spf13/pflag"
 )
 
@@ -17,11 +19,32 @@ import (
 //go:embed reference.md
 var referenceHead string
 
+// documented returns the commands as they are documented: without defaults that depend on the machine.
+func documented(version string) *cobra.Command {
+	root := newRoot(&Program{Version: version, Stdout: io.Discard, Stderr: io.Discard})
+	root.PersistentFlags().Lookup("data").Usage = "data directory (default $TANDEM_DATA, else /var/lib/tandem for root)"
+	root.InitDefaultHelpFlag()
+	root.DisableAutoGenTag = true
+	return root
+}
+
+// newMan returns the command that writes the manual pages; packages are built with it.
+func newMan(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use: "man DIR", Short: "Write a manual page for each command", Args: exactArgs(1, "DIR"), Hidden: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := os.MkdirAll(args[0], 0o755); err != nil {
+				return err
+			}
+			header := &doc.GenManHeader{Section: "1", Source: "Tandem " + t.p.Version, Manual: "Tandem"}
+			return doc.GenManTree(documented(t.p.Version), header, args[0])
+		},
+	}
+}
+
 // Reference returns the content of docs/cli.md.
 func Reference() string {
-	p := &Program{Version: "dev", Stdout: io.Discard, Stderr: io.Discard, Env: []string{"TANDEM_DATA="}}
-	root := newRoot(p)
-	root.InitDefaultHelpFlag()
+	root := documented("dev")
 	var b strings.Builder
 	b.WriteString(referenceHead)
 	writeFlags(&b, root.PersistentFlags())
@@ -59,7 +82,7 @@ func Reference() string {
 func writeFlags(b *strings.Builder, fs *pflag.FlagSet) {
 	b.WriteString("| Flag | Meaning |\n|---|---|\n")
 	fs.VisitAll(func(f *pflag.Flag) {
-		if f.Hidden || f.Name == "help" {
+		if f.Hidden || f.Name == "help" || f.Name == "version" {
 			return
 		}
 		kind := f.Value.Type()
@@ -71,10 +94,6 @@ func writeFlags(b *strings.Builder, fs *pflag.FlagSet) {
 		default:
 			name += " VALUE"
 		}
-		usage := f.Usage
-		if f.Name == "data" && strings.Contains(usage, "$TANDEM_DATA") {
-			usage = "data directory (see above)" // the default depends on the machine
-		}
-		fmt.Fprintf(b, "| `%s` | %s |\n", name, strings.ReplaceAll(usage, "|", "\\|"))
+		fmt.Fprintf(b, "| `%s` | %s |\n", name, strings.ReplaceAll(f.Usage, "|", "\\|"))
 	})
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"sync"
@@ -74,6 +75,8 @@ func sayReady(t *target, r node.Ready) {
 		}
 		return
 	}
+	p := &page{}
+	p.line("Tandem is ready. Press Ctrl-C to stop.")
 	g := &grid{head: []string{"what", "where"}}
 	for _, x := range [][2]string{{"Provisioning API", r.Provisioning}, {"management API", r.Management},
 		{"metrics", r.Metrics}, {"SIP over UDP", r.SIP.UDP}, {"SIP over TCP", r.SIP.TCP},
@@ -82,6 +85,6 @@ func sayReady(t *target, r node.Ready) {
 			g.add(x[0], x[1])
 		}
 	}
-	_, _ = fmt.Fprintln(t.p.Stdout, "Tandem is ready. Press Ctrl-C to stop.")
-	_ = g.write(t.p.Stdout) // Stdout may be closed
+	p.table(g)
+	_, _ = io.WriteString(t.p.Stdout, p.String()) // Stdout may be closed
 }

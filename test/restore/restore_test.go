@@ -108,7 +108,8 @@ func (o *operator) put(numbers ...string) {
 
 func (o *operator) account() {
 	o.t.Helper()
-	o.must(`{"name":"northwind","serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true}}}`, "account", "put", "-")
+	o.must(`{"name":"northwind","serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true,"syncEnabled":false}}}`,
+		"account", "put", "-")
 }
 
 // routed reports whether a running Tandem knows a number.

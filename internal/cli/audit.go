@@ -1,0 +1,42 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
+)
+
+func newAudit(t *target) *cobra.Command {
+	cmd := &cobra.Command{Use: "audit", Short: "The hash-chained log of changes"}
+	cmd.AddCommand(auditVerify(t))
+	return cmd
+}
+
+func auditVerify(t *target) *cobra.Command {
+	var heads []string
+	cmd := run(t, offlineToo, &cobra.Command{
+		Use:   "verify",
+		Short: "Verify the hash chain of the audit log",
+		Long: `Verify the hash chain of the audit log, and print its head. Keep the head
+elsewhere: a later check with --head shows that no row before it was removed or
+rewritten.`,
+		Args: cobra.NoArgs,
+	}, func(ctx context.Context, c *client.Client, _ []string) (*api.AuditReport, error) {
+		r, err := c.VerifyAudit(ctx, heads...)
+		if err == nil && !r.OK {
+			err = finding{fmt.Errorf("the hash chain is broken at row %d: %s (the %d rows before it are intact)",
+				r.BrokenAt, r.Reason, r.Rows)}
+		}
+		return r, err
+	}, func(p *page, r *api.AuditReport) {
+		if r.OK {
+			p.line("the hash chain is intact: %d rows, head %s", r.Rows, r.Head)
+		}
+	})
+	cmd.Flags().StringArrayVar(&heads, "head", nil, "head printed by an earlier check (repeatable)")
+	return cmd
+}

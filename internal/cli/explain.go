@@ -1,0 +1,67 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
+)
+
+func newExplain(t *target) *cobra.Command {
+	var q api.Question
+	cmd := run(t, online, &cobra.Command{
+		Use:   "explain --from A --to B --peer P",
+		Short: "Show where a call would go, and every rule that was tried",
+		Long: `Show where a call would go, and every rule that was tried.
+
+The running node answers with the code that routes calls and the index that it
+uses now. Write numbers as dialled (+442079460123, 999) or as sip: or tel: URIs.
+The host of the Request-URI names the customer of a Direct Routing call; without
+--host it is the customer of the calling number.`,
+		Example: "  tandem explain --from +15550100 --to +442079460123 --peer core",
+		Args:    cobra.NoArgs,
+	}, func(ctx context.Context, c *client.Client, _ []string) (*api.Explanation, error) {
+		return c.Explain(ctx, q)
+	}, printExplanation)
+	f := cmd.Flags()
+	f.StringVar(&q.From, "from", "", "calling number (required)")
+	f.StringVar(&q.To, "to", "", "called number or dial string (required)")
+	f.StringVar(&q.Peer, "peer", "", "peer or peer group that sends the call (required)")
+	f.StringVar(&q.Host, "host", "", "host of the Request-URI (default: the caller's)")
+	f.StringArrayVar(&q.Asserted, "asserted", nil, "P-Asserted-Identity (repeatable)")
+	f.StringArrayVar(&q.History, "history", nil, "History-Info entry, oldest first (repeatable)")
+	f.StringVar(&q.ReferredBy, "referred-by", "", "Referred-By")
+	f.StringVar(&q.AnchoredBy, "anchored-by", "", "X-MS-FMC")
+	for _, name := range []string{"from", "to", "peer"} {
+		_ = cmd.MarkFlagRequired(name) // fails only for an undefined flag
+	}
+	return cmd
+}
+
+func printExplanation(p *page, e *api.Explanation) {
+	p.line("%s (rule %s)", e.Text, e.Rule)
+	for _, x := range [][2]string{{"customer", e.Account}, {"called", e.Called}, {"caller", e.Caller},
+		{"identity", e.Identity + either(e.IdentitySource == "", "", " from "+e.IdentitySource)},
+		{"custom header", e.Header}, {"emergency", either(e.Emergency, "yes", "")}} {
+		if x[1] != "" {
+			p.field(fmt.Sprintf("  %-14s ", x[0]), "%s", x[1])
+		}
+	}
+	g := &grid{head: []string{"rule", "result", "why"}}
+	for _, s := range e.Steps {
+		why := s.Text
+		var facts []string
+		for _, f := range s.Facts {
+			facts = append(facts, f.Name+"="+f.Value)
+		}
+		if len(facts) > 0 {
+			why += " (" + strings.Join(facts, ", ") + ")"
+		}
+		g.add(s.Rule, s.Result, why)
+	}
+	p.table(g)
+}

@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
+)
+
+const (
+	someUUID = "0d4a5f7e-2c1b-4d8e-8f3a-9b6c5d4e3f2a"
+	ipv6     = "[2001:db8:85a3:1234:5678:8a2e:1370:7334]:5061"
+	reason   = "no answer to OPTIONS within 2 s: dial tcp [2001:db8:85a3:1234:5678:8a2e:1370:7334]:5061: connect: " +
+		"connection timed out; the certificate of the peer could not be verified either"
+)
+
+// checkScreen fails the test unless every line of text fits a terminal and every word of it is one of the words given.
+func checkScreen(t *testing.T, name, text string, words ...string) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		if n := len([]rune(strings.TrimRight(line, "\n"))); n > 80 {
+			t.Errorf("%s: %d columns: %s", name, n, line)
+		}
+	}
+	has := map[string]bool{}
+	for w := range strings.FieldsSeq(text) {
+		has[w] = true
+	}
+	for _, w := range words {
+		for x := range strings.FieldsSeq(w) {
+			if !has[x] {
+				t.Errorf("%s: the word %q is missing or split:\n%s", name, x, text)
+			}
+		}
+	}
+}
+
+// TestHelpFitsATerminal checks the help of every command.
+func TestHelpFitsATerminal(t *testing.T) {
+	t.Parallel()
+	run := func(args ...string) string {
+		var out strings.Builder
+		p := Program{Version: "v1.2.3", Args: args, Env: []string{"HOME=/home/operations"}, Stdout: &out,
+			Stderr: io.Discard}
+		if code := Run(t.Context(), p); code != 0 {
+			t.Errorf("tandem %s: exit code %d", strings.Join(args, " "), code)
+		}
+		return out.String()
+	}
+	root := newRoot(&Program{Stdout: io.Discard, Stderr: io.Discard})
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		path := strings.Fields(c.CommandPath())[1:]
+		checkScreen(t, c.CommandPath()+" --help", run(append(path, "--help")...), either(c.Long == "", c.Short, ""))
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(root)
+}
+
+// TestTablesFitATerminal prints what each command prints, with long values: UUIDs, IPv6 addresses, reasons.
+func TestTablesFitATerminal(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	check := func(name string, print func(*page), words ...string) {
+		t.Helper()
+		p := &page{width: screenWidth}
+		print(p)
+		checkScreen(t, name, p.String(), words...)
+	}
+
+	health := &api.Health{Status: api.StatusNotReady, Reasons: []string{reason}, Version: "v1.2.3-45-gabcdef0",
+		Node: "edge-frankfurt-1", Roles: []string{"api", "edge", "worker"}, Started: now,
+		Database: &api.Database{Engine: "postgres", Location: ipv6 + "/tandem", Since: now},
+		Replica:  &api.Replica{Error: reason, Held: &api.HeldIndex{Reason: reason, Database: someUUID, Since: now}},
+		Parts: []api.Part{{Name: "provisioning", Since: now, Restarts: 12345, Error: reason},
+			{Name: "edge", Running: true, Since: now}}}
+	check("status", func(p *page) { printHealth(p, health) }, reason, "12345", "edge-frankfurt-1,")
+	health.Replica.Database = someUUID
+	check("index", func(p *page) { printIndex(p, health.Replica) }, someUUID, reason)
+
+	peers := api.PeerGroupList{Groups: []api.PeerGroup{
+		{Name: "operator-connect-frankfurt", Service: "teamsOperatorConnect",
+			Listen: []string{"tls " + ipv6, "udp " + ipv6},
+			Peers: []api.Peer{{Name: "oc-europe-west-1", Address: ipv6, State: "down", Reason: reason},
+				{Name: "oc-europe-west-2", Address: "192.0.2.17:5061", State: "up"}}},
+		{Name: "none", Service: "core", Listen: []string{"udp 192.0.2.1:5060"}}}}
+	check("peers", func(p *page) { printPeers(p, peers) }, "operator-connect-frankfurt:", ipv6, reason,
+		"oc-europe-west-2")
+
+	explanation := &api.Explanation{
+		Text: "to Microsoft Teams Operator Connect via peer group operator-connect-frankfurt, " +
+			"then operator-connect-amsterdam, then operator-connect-london",
+		Rule: "number-service", Account: "northwind",
+		Called: "+442079460123", Identity: "+442079460123", IdentitySource: "P-Asserted-Identity",
+		Steps: []api.Step{{Rule: "provisioned-service-of-the-number", Result: "decides", Text: reason,
+			Facts: []api.Fact{{Name: "number", Value: "+442079460123"}, {Name: "account", Value: someUUID}}}}}
+	check("explain", func(p *page) { printExplanation(p, explanation) }, explanation.Text, reason,
+		"provisioned-service-of-the-number", "account="+someUUID+")")
+
+	services := client.NumberServices{TeamsDirectRouting: &client.NumberService{Enabled: true},
+		AzureOperatorCallProtection: &client.NumberService{Enabled: true}}
+	numbers := []*client.Number{{TelephoneNumber: "+442079460123",
+		AccountName:    "an-account-with-a-name-of-forty-characters",
+		ServiceDetails: services, Configuration: &client.NumberConfiguration{CustomSIPHeader: someUUID}}}
+	check("number list", func(p *page) { printNumbers(p, numbers) }, someUUID, "+442079460123", numbers[0].AccountName,
+		"azureOperatorCallProtection teamsDirectRouting")
+	accounts := []*client.Account{{Name: "northwind", CorrelationID: someUUID, ServiceDetails: &client.AccountServices{
+		TeamsTenantID: someUUID, TeamsOperatorConnect: &client.AccountService{Enabled: true, NumberCount: 1_000_000}}}}
+	check("account list", func(p *page) { printAccounts(p, accounts) }, "northwind", someUUID,
+		"teamsOperatorConnect", "1000000")
+
+	clients := api.ClientList{Clients: []api.Client{{
+		ID: someUUID, Name: "the operator's BSS in production", Created: now,
+		Roles: []string{"ProvisioningAPI.Admin", "ProvisioningAPI.Read", "Management.Read"}, Revoked: &now}}}
+	check("client list", func(p *page) { printClients(p, clients) }, someUUID, "ProvisioningAPI.Admin Management.Read")
+	reloaded := &api.Reloaded{Applied: []string{"calls.groups[0].maxCalls"},
+		Restart: []string{"calls.groups[17].peers[3].tls.certificateFile", strings.Repeat("x", 70)}}
+	check("reload", func(p *page) { printReloaded(p, reloaded) }, reloaded.Applied[0], reloaded.Restart[0])
+	check("auth entra", func(p *page) { printEntra(p, entraManifest()) }, `"ProvisioningAPI.DeleteUser",`)
+	check("config check", func(p *page) {
+		printCheck(p, checkReport{Valid: true, EmergencyStrings: strings.Fields(strings.Repeat("112 ", 60))})
+	})
+}

@@ -1,0 +1,24 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
+)
+
+func newToken(t *target) *cobra.Command {
+	var roles []string
+	cmd := run(t, offlineToo, &cobra.Command{
+		Use:   "token --role ROLE",
+		Short: "Print a bearer token of the embedded issuer, and nothing else",
+		Long:  "Print a bearer token of the embedded issuer, and nothing else.\n" + rolesHelp,
+		Args:  cobra.NoArgs,
+	}, func(ctx context.Context, c *client.Client, _ []string) (*api.Token, error) {
+		return c.CreateToken(ctx, api.NewToken{Roles: roles})
+	}, func(p *page, tok *api.Token) { p.line("%s", tok.AccessToken) })
+	roleFlag(cmd, &roles, "role (repeatable)")
+	return cmd
+}
