@@ -100,6 +100,30 @@ func TestBusyServerIsAskedAgainAfterTheTimeItNames(t *testing.T) {
 	})
 }
 
+// TestWaitingDecidesAboutRetries: it learns the reason and the length of each pause, and ends the attempts.
+func TestWaitingDecidesAboutRetries(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		busy := answer{status: 429, header: map[string]string{"Retry-After": "7"}}
+		s := &script{answers: []answer{busy, busy, busy}}
+		var pauses []time.Duration
+		c := newClient(t, s, client.Options{Attempts: 100, Waiting: func(err error, pause time.Duration) bool {
+			var e *client.Error
+			if !errors.As(err, &e) || e.Status != 429 {
+				t.Errorf("waiting after %v, want the answer 429", err)
+			}
+			pauses = append(pauses, pause)
+			return len(pauses) < 3
+		}})
+		if _, err := c.Account(t.Context(), "a"); err == nil {
+			t.Error("no error")
+		}
+		if want := []time.Duration{7e9, 7e9, 7e9}; !slices.Equal(pauses, want) || len(s.got) != 3 {
+			t.Errorf("pauses %v and %d requests, want %v and 3", pauses, len(s.got), want)
+		}
+	})
+}
+
 // TestEveryConditionIsSent: every value that is set counts, also Go's zero values. An empty ETag, such as that of an
 // account from a list, must not become an unconditional write: the server refuses it.
 func TestEveryConditionIsSent(t *testing.T) {

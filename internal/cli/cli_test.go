@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -98,6 +101,78 @@ func TestEntraManifest(t *testing.T) {
 			"ProvisioningAPI.DeleteUser"}}
 	if diff := cmp.Diff(want, got); diff != "" || m.API.RequestedAccessTokenVersion != 2 {
 		t.Errorf("token version %d, roles (-want +got):\n%s", m.API.RequestedAccessTokenVersion, diff)
+	}
+}
+
+// TestCommandsWaitOnlyIfAsked: without --wait a busy server is an error at once, with a hint; with it the command
+// repeats the request until the time is used up, and says what it waits for.
+func TestCommandsWaitOnlyIfAsked(t *testing.T) {
+	t.Parallel()
+	requests := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests++; requests < 3 {
+			w.Header().Set("Retry-After", "0")
+			w.Header().Set("x-ms-error-code", "TooManyRequests")
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
+		_, _ = io.WriteString(w, `{"name":"a"}`)
+	}))
+	defer server.Close()
+	run := func(args ...string) (code int, errs string) {
+		var b strings.Builder
+		args = append([]string{"account", "show", "a", "--url", server.URL}, args...)
+		code = Run(t.Context(), Program{Args: args, Stdout: io.Discard, Stderr: &b})
+		return code, b.String()
+	}
+	if code, errs := run(); code != exitUnavailable || requests != 1 || !strings.Contains(errs, "--wait 1m0s or more") {
+		t.Errorf("without --wait: exit code %d after %d requests: %s", code, requests, errs)
+	}
+	if code, errs := run("--wait", "1h"); code != exitOK || requests != 3 ||
+		strings.Count(errs, "TooManyRequests; waiting ") != 1 {
+		t.Errorf("with --wait: exit code %d after %d requests: %s", code, requests, errs)
+	}
+}
+
+// TestUnreachableServersAreExplained: the error names the place and the remedy.
+func TestUnreachableServersAreExplained(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close() // its port refuses connections now
+	dir, url := t.TempDir(), "http://"+l.Addr().String()
+	for _, c := range []struct {
+		args []string
+		code int
+		want []string
+	}{
+		{[]string{"status", "--data", dir}, exitUnavailable,
+			[]string{"tandem serve is not running on " + dir, "manage.sock", "no such file", "start it", "--data"}},
+		{[]string{"status", "--url", url}, exitUnavailable,
+			[]string{"nothing listens at " + url, "tandem serve", "manage.listen"}},
+	} {
+		checkError(t, c.args, c.code, c.want...)
+	}
+	if os.Geteuid() != 0 { // root may open everything
+		if err := os.Chmod(dir, 0); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = os.Chmod(dir, 0o700) }() // so that it can be removed
+		checkError(t, []string{"account", "list", "--data", dir}, exitRefused, dir+"/manage.sock", "sudo -u")
+	}
+}
+
+// checkError runs a command that must fail with an exit code and an error that contains each text.
+func checkError(t *testing.T, args []string, want int, texts ...string) {
+	t.Helper()
+	var errs strings.Builder
+	code := Run(t.Context(), Program{Args: args, Stdout: io.Discard, Stderr: &errs})
+	for _, text := range texts {
+		if code != want || !strings.Contains(errs.String(), text) {
+			t.Errorf("tandem %s: exit code %d, %s; want %d and %q", strings.Join(args, " "), code, &errs, want, text)
+		}
 	}
 }
 
