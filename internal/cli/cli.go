@@ -203,9 +203,24 @@ func newRoot(p *Program) *cobra.Command {
 	return root
 }
 
-// newDemo returns the command of the demonstration, which has its own simulators.
 func newDemo(t *target) *cobra.Command {
-	return demo.Command(t.p.Stdout, t.p.Stderr)
+	var once bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Run Tandem between simulators, place calls and show the results",
+		Long: `Run Tandem between simulators of an operator's core, three Teams datacentres,
+Operator Connect, Teams Phone Mobile and Zoom, all on loopback. Provision three
+customers over HTTP, place calls in both directions for every service and check
+each against the published rules. Everything keeps running until Ctrl-C, for you
+to explore. The data directory is a temporary one, unless --data names one.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return demo.Run(cmd.Context(), demo.Options{Once: once, JSON: t.output == "json", Data: t.data,
+				Stdout: t.p.Stdout})
+		},
+	}
+	cmd.Flags().BoolVar(&once, "once", false, "exit after the calls, with code 0 only if all passed")
+	return cmd
 }
 
 // exactArgs is cobra.ExactArgs with a usage error that names the arguments.

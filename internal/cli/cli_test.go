@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/config"
@@ -58,11 +60,18 @@ func TestEveryCommandIsComplete(t *testing.T) {
 			t.Errorf("%s is not in the reference", want)
 		}
 	}
-	for line := range strings.Lines(ref) {
-		if flag, usage, ok := strings.Cut(line, "` | "); ok && strings.TrimSpace(strings.Trim(usage, "|\n ")) == "" {
-			t.Errorf("flag without a description: %s", flag)
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Usage == "" {
+				t.Errorf("%s: flag without a description: %s", c.CommandPath(), f.Name)
+			}
+		})
+		for _, sub := range c.Commands() {
+			walk(sub)
 		}
 	}
+	walk(documented("dev"))
 }
 
 // TestEntraManifest: the four application roles are those of the Provisioning API's tokens; those of people are the

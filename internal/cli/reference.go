@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
-	"github.com/spf13/pflag"
 )
 
 //go:generate go run ./docgen
@@ -23,7 +22,6 @@ var referenceHead string
 func documented(version string) *cobra.Command {
 	root := newRoot(&Program{Version: version, Stdout: io.Discard, Stderr: io.Discard})
 	root.PersistentFlags().Lookup("data").Usage = "data directory (default $TANDEM_DATA, else /var/lib/tandem for root)"
-	root.InitDefaultHelpFlag()
 	root.DisableAutoGenTag = true
 	return root
 }
@@ -47,7 +45,7 @@ func Reference() string {
 	root := documented("dev")
 	var b strings.Builder
 	b.WriteString(referenceHead)
-	writeFlags(&b, root.PersistentFlags())
+	b.WriteString(root.PersistentFlags().FlagUsagesWrapped(screenWidth))
 	var walk func(*cobra.Command)
 	walk = func(c *cobra.Command) {
 		if c.Hidden || c.Name() == "help" || c.Name() == "completion" {
@@ -66,9 +64,8 @@ func Reference() string {
 			if c.Example != "" {
 				fmt.Fprintf(&b, "\nFor example:\n\n    %s\n", strings.TrimSpace(c.Example))
 			}
-			if c.LocalNonPersistentFlags().HasAvailableFlags() {
-				b.WriteString("\n")
-				writeFlags(&b, c.LocalNonPersistentFlags())
+			if flags := c.LocalNonPersistentFlags(); flags.HasAvailableFlags() {
+				b.WriteString("\nFlags:\n\n" + flags.FlagUsagesWrapped(screenWidth))
 			}
 		}
 		for _, sub := range c.Commands() {
@@ -77,23 +74,4 @@ func Reference() string {
 	}
 	walk(root)
 	return b.String()
-}
-
-func writeFlags(b *strings.Builder, fs *pflag.FlagSet) {
-	b.WriteString("| Flag | Meaning |\n|---|---|\n")
-	fs.VisitAll(func(f *pflag.Flag) {
-		if f.Hidden || f.Name == "help" || f.Name == "version" {
-			return
-		}
-		kind := f.Value.Type()
-		name := "--" + f.Name
-		switch kind {
-		case "bool":
-		case "stringSlice", "stringArray":
-			name += " VALUE…"
-		default:
-			name += " VALUE"
-		}
-		fmt.Fprintf(b, "| `%s` | %s |\n", name, strings.ReplaceAll(f.Usage, "|", "\\|"))
-	})
 }

@@ -125,7 +125,7 @@ func TestTablesFitATerminal(t *testing.T) {
 	reloaded := &api.Reloaded{Applied: []string{"calls.groups[0].maxCalls"},
 		Restart: []string{"calls.groups[17].peers[3].tls.certificateFile", strings.Repeat("x", 70)}}
 	check("reload", func(p *page) { printReloaded(p, reloaded) }, reloaded.Applied[0], reloaded.Restart[0])
-	check("auth entra", func(p *page) { printEntra(p, entraManifest()) }, `"ProvisioningAPI.DeleteUser",`)
+	checkScreen(t, "auth entra", entraSteps+entraManifest)
 	check("config check", func(p *page) {
 		printCheck(p, checkReport{Valid: true, EmergencyStrings: strings.Fields(strings.Repeat("112 ", 60))})
 	})

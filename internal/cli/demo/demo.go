@@ -9,9 +9,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/spf13/cobra"
-
-	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/lab"
 )
@@ -23,46 +20,14 @@ type Options struct {
 	Data       string // data directory to use and keep; a temporary one if empty
 	Executable string // program to start; the running one if empty
 	Stdout     io.Writer
-	Stderr     io.Writer
 }
 
 // ErrFailed is returned when Tandem runs but the result of a call is not the expected one.
 var ErrFailed = errors.New("results differ from the published pages")
 
-// Command returns `tandem demo`.
-func Command(stdout, stderr io.Writer) *cobra.Command {
-	o := Options{Stdout: stdout, Stderr: stderr}
-	output := "table"
-	c := &cobra.Command{
-		Use:   "demo",
-		Short: "Run Tandem between simulators, place calls and show the results",
-		Long: `Run Tandem between simulators of an operator's core, three Teams datacentres,
-Operator Connect, Teams Phone Mobile and Zoom, all on loopback. Provision three
-customers over HTTP, place calls in both directions for every service and check
-each against the published rules. Everything keeps running until Ctrl-C, for you
-to explore.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch output {
-			case "table", "text":
-			case "json":
-				o.JSON = true
-			default:
-				return fault.New(fault.Invalid, "InvalidArgument", "--output %q: use table or json", output)
-			}
-			return Run(cmd.Context(), o)
-		},
-	}
-	c.Flags().BoolVar(&o.Once, "once", false, "exit after the calls, with code 0 only if all passed")
-	c.Flags().StringVar(&output, "output", "table", "table, or json: one document")
-	c.Flags().StringVar(&o.Data, "data", "", "data directory to keep (default: temporary, removed)")
-	return c
-}
-
 // Document is the output of --output json.
 type Document struct {
 	Calls  []lab.Result `json:"calls"`
-	Stages []any        `json:"stages"`
 	Passed int          `json:"passed"`
 	Failed int          `json:"failed"`
 }
@@ -113,7 +78,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	v.provisioned(n)
 
-	doc := Document{Calls: []lab.Result{}, Stages: []any{}}
+	doc := Document{Calls: []lab.Result{}}
 	for _, c := range calls {
 		if !c.Demo {
 			continue

@@ -171,50 +171,50 @@ func Number(account string, b fixtures.Block, number string) client.Number {
 // WaitRouted waits until calls from peer to the number go to service: until the change has reached the edge, and a
 // Direct Routing name has been provisioned.
 func (p *Product) WaitRouted(ctx context.Context, peer, number, service string) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	t := time.NewTicker(50 * time.Millisecond)
-	defer t.Stop()
-	last := ""
-	for {
+	return poll(ctx, func(ctx context.Context) error {
 		e, err := p.Manage.Explain(ctx, api.Question{From: "+442890180001", To: number, Peer: peer})
-		if err == nil && e.Service == service {
-			return nil
+		if err == nil && e.Service != service {
+			err = fmt.Errorf("they go %s", e.Text)
 		}
-		if ctx.Err() == nil {
-			if last = fmt.Sprint(err); err == nil {
-				last = "they go " + e.Text
-			}
+		if err != nil {
+			return fmt.Errorf("calls to %s do not go to %s yet: %w", number, service, err)
 		}
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return fmt.Errorf("calls to %s do not go to %s yet: %s", number, service, last)
-		}
-	}
+		return nil
+	})
 }
 
 // WaitKnown waits until every Teams edge has received OPTIONS from the gateway and the gateway has answered theirs:
 // before that they accept no calls.
 func WaitKnown(ctx context.Context, l *lab.Lab) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	return poll(ctx, func(context.Context) error {
+		heard, answered := l.Known()
+		if !heard {
+			return errors.New("the gateway sent no OPTIONS that the Teams edges accept; without it, Teams accepts no " +
+				"calls (direct-routing-sip §3)")
+		}
+		if !answered {
+			return errors.New("the gateway did not answer the OPTIONS of the Teams edges with 200 " +
+				"(direct-routing-sip §3)")
+		}
+		return nil
+	})
+}
+
+// poll waits until check returns nil. After 20 seconds it returns the error of the last check.
+func poll(ctx context.Context, check func(context.Context) error) error {
+	limit, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	t := time.NewTicker(20 * time.Millisecond)
+	t := time.NewTicker(50 * time.Millisecond)
 	defer t.Stop()
 	for {
-		heard, answered := l.Known()
-		if heard && answered {
+		err := check(ctx)
+		if err == nil {
 			return nil
 		}
 		select {
 		case <-t.C:
-		case <-ctx.Done():
-			if !heard {
-				return errors.New("the gateway sent no OPTIONS that the Teams edges accept; without it, Teams " +
-					"accepts no calls (direct-routing-sip §3)")
-			}
-			return errors.New("the gateway did not answer the OPTIONS of the Teams edges with 200 " +
-				"(direct-routing-sip §3)")
+		case <-limit.Done():
+			return err
 		}
 	}
 }

@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
+)
+
+func newStatus(t *target) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show whether Tandem is ready, and the state of each part", Args: cobra.NoArgs,
+	}
+	return run(t, online, cmd, func(ctx context.Context, c *client.Client, _ []string) (*api.Health, error) {
+		h, err := c.Health(ctx)
+		if err == nil && h.Status != api.StatusReady {
+			err = finding{errors.New("tandem is not ready")}
+		}
+		return h, err
+	}, printHealth)
+}
+
+func printHealth(p *page, h *api.Health) {
+	p.line("%s  (node %s, version %s, up %s, roles %s)", h.Status, h.Node, h.Version, age(h.Started),
+		strings.Join(h.Roles, ","))
+	for _, r := range h.Reasons {
+		p.field("  ! ", "%s", r)
+	}
+	if d := h.Database; d != nil {
+		failing := either(d.Available, "accepts no writes", "unavailable") + " for " + age(d.Since)
+		p.field("database  ", "%s, %s\n%s", d.Engine, either(d.Writable, "available", failing), d.Location)
+	}
+	if r := h.Replica; r != nil {
+		p.field("index     ", "%d numbers, position %d of %d, %s", r.Numbers, r.Position, r.Head, indexState(r))
+	}
+	if h.Calls != nil {
+		p.field("calls     ", "%d", h.Calls.Active)
+	}
+	g := &grid{head: []string{"part", "state", "for", "restarts", "why"}}
+	for _, x := range h.Parts {
+		g.add(x.Name, either(x.Running, "running", "waiting"), age(x.Since), x.Restarts, x.Error)
+	}
+	p.table(g)
+}
+
+func age(t time.Time) string {
+	if d := time.Since(t); d >= time.Minute {
+		return d.Round(time.Minute).String()[:len(d.Round(time.Minute).String())-2]
+	}
+	return time.Since(t).Round(time.Second).String()
+}
+
+func newDrain(t *target) *cobra.Command {
+	var off bool
+	cmd := run(t, online,
+		&cobra.Command{Use: "drain", Short: "Refuse new calls; calls in progress continue", Args: cobra.NoArgs},
+		func(ctx context.Context, c *client.Client, _ []string) (api.Drain, error) {
+			return api.Drain{Draining: !off}, c.SetDrain(ctx, !off)
+		}, func(p *page, d api.Drain) {
+			p.line("%s", either(d.Draining, "draining: new calls are refused; see tandem status",
+				"accepting calls again"))
+		})
+	cmd.Flags().BoolVar(&off, "off", false, "accept calls again")
+	return cmd
+}
+
+func newReload(t *target) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "reload",
+		Short: "Apply configuration changes that need no restart",
+		Long: `Read the configuration again and apply the changes that need no restart.
+
+The running process reads and checks its own configuration: the file, options
+and environment that it was started with. With any mistake nothing changes, and
+every mistake is printed. Otherwise certificates, log levels, limits, header
+rules and lists of allowed sources take effect at once, without affecting calls
+in progress, and the changes that need a restart are listed. SIGHUP does the
+same and writes the result to the log.`,
+		Args: cobra.NoArgs,
+	}
+	return run(t, online, cmd, func(ctx context.Context, c *client.Client, _ []string) (*api.Reloaded, error) {
+		return c.Reload(ctx)
+	}, printReloaded)
+}
+
+func printReloaded(p *page, r *api.Reloaded) {
+	if len(r.Applied)+len(r.Restart) == 0 {
+		p.line("no setting has changed; certificates were reloaded")
+		return
+	}
+	g := &grid{head: []string{"setting", "state"}}
+	for _, s := range r.Applied {
+		g.add(s, "applied")
+	}
+	for _, s := range r.Restart {
+		g.add(s, "needs a restart")
+	}
+	p.table(g)
+}
