@@ -13,7 +13,6 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/domain/fault"
-	"github.com/tandemgw/tandem/internal/platform/secret"
 )
 
 // report records a mistake at a path, reportAll the errors of a package's check, below a prefix.
@@ -119,10 +118,8 @@ func (l *Loaded) checkMachine(profiles []leg.Profile, bad report, badAll reportA
 			bad("auth.trustRootsFile", "%s", fault.As(err).Message)
 		}
 	}
-	if l.Secrets.KeyEnvironment != "" {
-		if _, err := secret.Open("", l.Secrets, l.Source.Getenv); err != nil {
-			bad("secrets.keyEnvironment", "%v", err)
-		}
+	if err := l.Secrets.CheckEnvironment(l.Source.Getenv); err != nil {
+		bad("secrets.keyEnvironment", "%v", err)
 	}
 	badAll("database", problem(l.Database.CheckFiles()))
 }

@@ -34,6 +34,7 @@ type core struct {
 	clients   *auth.Clients
 	issuer    *auth.Issuer // nil when disabled
 	verifier  *auth.Verifier
+	rotation  *secret.Rotation
 }
 
 // buildData locks the data directory.
@@ -98,6 +99,10 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 	if c.verifier, err = auth.NewVerifier(cfg.Auth, c.issuer, deps); err != nil {
 		return fmt.Errorf("auth: %w", err)
 	}
+	c.rotation = n.newRotation()
+	if n.purpose.serves {
+		n.sealLocal(c.rotation.SealLocal)
+	}
 
 	r.parts = []part{running("database", c.db.Run), running("feed", c.feed.Run)}
 	if len(cfg.Auth.Issuers) > 0 {
@@ -107,6 +112,10 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 		r.parts = append(r.parts, running("issuer", c.issuer.Run))
 	}
 	r.ready = n.databaseReady
+	r.reload = func(*config.Loaded) (func(), error) {
+		apply, err := c.rotation.Reload(context.WithoutCancel(ctx))
+		return func() { n.sealLocal(apply) }, err
+	}
 	r.health = func(h *api.Health) { h.Database = c.database() }
 	r.started = func(*Ready) {
 		if host, err := cfg.Database.PlaintextHost(); err == nil && host != "" {

@@ -19,7 +19,6 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/manage"
-	"github.com/tandemgw/tandem/internal/platform/secret"
 )
 
 // calls is the role edge: the SIP edge with what it depends on.
@@ -68,7 +67,7 @@ func (n *node) buildEdge(_ context.Context, r *role) (err error) {
 		return fmt.Errorf("calls.dns: %w", err)
 	}
 	r.close = c.resolver.Close
-	c.replica, err = replica.Open(cfg.Index, replicaDir(n.cfg), n.core.store.Source(), keyringSealer{n.core.keyring},
+	c.replica, err = replica.Open(cfg.Index, n.cfg.Path(indexDir), n.core.store.Source(), keyringSealer{n.core.keyring},
 		n.log.With("part", "index"), n.metrics.process)
 	if err != nil {
 		return fmt.Errorf("number index: %w", err)
@@ -296,21 +295,3 @@ func (c *calls) peers() []api.PeerGroup {
 	}
 	return groups
 }
-
-// keyringSealer seals the keys of the replica's files with the node's keyring.
-type keyringSealer struct{ k *secret.Keyring }
-
-func (s keyringSealer) place(purpose string) secret.Place {
-	return secret.Place{Table: "replica", Row: purpose, Column: "key"}
-}
-
-func (s keyringSealer) Seal(purpose string, plain []byte) ([]byte, error) {
-	return s.k.Seal(s.place(purpose), plain)
-}
-
-func (s keyringSealer) Open(purpose string, sealed []byte) ([]byte, error) {
-	return s.k.Open(s.place(purpose), sealed)
-}
-
-// replicaDir returns the directory in which the number index keeps its files.
-func replicaDir(cfg *config.Loaded) string { return cfg.Path("index") }

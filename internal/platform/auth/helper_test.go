@@ -132,6 +132,20 @@ func (m *memory) AddSigningKey(_ context.Context, k SigningKey) error {
 	return nil
 }
 
+func (m *memory) SealSigningKey(_ context.Context, id string, sealed []byte) error {
+	leave, err := m.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	for i := range m.keys {
+		if m.keys[i].ID == id {
+			m.keys[i].Sealed = sealed
+		}
+	}
+	return nil
+}
+
 func (m *memory) DeleteSigningKey(_ context.Context, id string) error {
 	leave, err := m.enter()
 	if err != nil {

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -170,6 +171,24 @@ func pickSigner(keys []SigningKey, now time.Time) *SigningKey {
 
 func signingPlace(id string) secret.Place {
 	return secret.Place{Table: "signing_keys", Row: id, Column: "private"}
+}
+
+// EachSigningKey passes every private key in the store to see, and stores what it returns; see [secret.Holder].
+func EachSigningKey(ctx context.Context, store KeyStore, see secret.See) error {
+	keys, err := store.SigningKeys(ctx)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		again, err := see(signingPlace(k.ID), k.Sealed)
+		if err == nil && !bytes.Equal(again, k.Sealed) {
+			err = store.SealSigningKey(ctx, k.ID, again)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (i *Issuer) addKey(ctx context.Context) (*SigningKey, error) {

@@ -45,6 +45,8 @@ type KeyStore interface {
 	SigningKeys(ctx context.Context) ([]SigningKey, error)
 	// AddSigningKey stores a new key. The id is fresh and random.
 	AddSigningKey(ctx context.Context, k SigningKey) error
+	// SealSigningKey replaces the sealed private key. It is not an error if the key does not exist.
+	SealSigningKey(ctx context.Context, id string, sealed []byte) error
 	// DeleteSigningKey removes a key. It is not an error if the key does not exist.
 	DeleteSigningKey(ctx context.Context, id string) error
 }

@@ -53,6 +53,7 @@ type Keyring struct {
 	env  string // the variable that holds it; if set, the keyring cannot be changed here
 
 	mu       sync.RWMutex // guards what follows
+	raw      []byte       // content of the file as it was last read or written
 	handle   *keyset.Handle
 	direct   tink.AEAD // the keyset itself, for short-lived tokens
 	envelope tink.AEAD // a data key per value, for what is stored
@@ -67,21 +68,7 @@ var ErrNotOpened = errors.New("sealed value does not open: it was changed, belon
 // file is created, with one new key; a missing or unreadable variable is an error.
 func Open(dir string, cfg Config, getenv func(string) string) (*Keyring, error) {
 	if cfg.KeyEnvironment != "" {
-		text := getenv(cfg.KeyEnvironment)
-		if text == "" {
-			return nil, fmt.Errorf("keyring: environment variable %s is empty; set it to the base64 of a keyring file",
-				cfg.KeyEnvironment)
-		}
-		raw, err := base64.StdEncoding.DecodeString(text)
-		if err != nil {
-			// The cause would quote the content.
-			return nil, fmt.Errorf("keyring: environment variable %s is not base64", cfg.KeyEnvironment)
-		}
-		k, err := parse(raw, "")
-		if err == nil {
-			k.env = cfg.KeyEnvironment
-		}
-		return k, err
+		return fromEnvironment(cfg.KeyEnvironment, getenv)
 	}
 	path := cfg.KeyFile
 	if !filepath.IsAbs(path) {
@@ -89,24 +76,59 @@ func Open(dir string, cfg Config, getenv func(string) string) (*Keyring, error) 
 	}
 	raw, err := readPrivate(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		k, err := Ephemeral()
-		if err != nil {
-			return nil, err
+		if err = create(path); err == nil {
+			raw, err = readPrivate(path)
 		}
-		k.path = path
-		// Link, not rename: if two processes start at once, one keyring wins and both use it.
-		if err := k.save(k.handle, true); err != nil {
-			return nil, err
-		}
-		if raw, err = readPrivate(path); err != nil {
-			return nil, fmt.Errorf("keyring: %w", err)
-		}
-		return parse(raw, path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("keyring: %w", err)
 	}
 	return parse(raw, path)
+}
+
+// CheckEnvironment returns an error if the variable that holds the keyring, if there is one, holds none.
+func (c *Config) CheckEnvironment(getenv func(string) string) (err error) {
+	if c.KeyEnvironment != "" {
+		_, err = fromEnvironment(c.KeyEnvironment, getenv)
+	}
+	return err
+}
+
+func fromEnvironment(name string, getenv func(string) string) (*Keyring, error) {
+	text := getenv(name)
+	if text == "" {
+		return nil, fmt.Errorf("keyring: environment variable %s is empty; set it to the base64 of a keyring file",
+			name)
+	}
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		// The cause would quote the content.
+		return nil, fmt.Errorf("keyring: environment variable %s is not base64", name)
+	}
+	k, err := parse(raw, "")
+	if err == nil {
+		k.env = name
+	}
+	return k, err
+}
+
+// create writes a keyring with one new key, unless the file exists already.
+func create(path string) error {
+	k, err := Ephemeral()
+	if err != nil {
+		return err
+	}
+	raw, err := encode(k.handle)
+	if err != nil {
+		return err
+	}
+	// Link, not rename: if two processes start at once, one keyring wins and both use it.
+	return writeFile(path, raw, func(from, to string) error {
+		if err := os.Link(from, to); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return nil
+	})
 }
 
 // readPrivate reads a file that only its owner may read.
@@ -142,8 +164,16 @@ func parse(raw []byte, path string) (*Keyring, error) {
 	if err != nil {
 		return nil, errors.New("keyring: not a keyring file (a Tink keyset in JSON); restore it from the backup")
 	}
-	k := &Keyring{path: path}
+	k := &Keyring{path: path, raw: raw}
 	return k, k.use(h)
+}
+
+func encode(h *keyset.Handle) ([]byte, error) {
+	var buf bytes.Buffer
+	if err := insecurecleartextkeyset.Write(h, keyset.NewJSONWriter(&buf)); err != nil {
+		return nil, fmt.Errorf("keyring: %w", err)
+	}
+	return buf.Bytes(), nil
 }
 
 func (k *Keyring) use(h *keyset.Handle) error {
@@ -153,31 +183,6 @@ func (k *Keyring) use(h *keyset.Handle) error {
 	}
 	k.handle, k.direct = h, direct
 	k.envelope = aead.NewKMSEnvelopeAEAD2(aead.AES256GCMKeyTemplate(), direct)
-	return nil
-}
-
-// save writes h to the keyring's file atomically. With create an existing file is left unchanged.
-func (k *Keyring) save(h *keyset.Handle, create bool) error {
-	if k.path == "" {
-		return nil
-	}
-	var buf bytes.Buffer
-	if err := insecurecleartextkeyset.Write(h, keyset.NewJSONWriter(&buf)); err != nil {
-		return fmt.Errorf("keyring: %w", err)
-	}
-	put := os.Rename
-	if create {
-		put = func(from, to string) error {
-			defer os.Remove(from) // the second name; it does no harm if it stays
-			if err := os.Link(from, to); err != nil && !errors.Is(err, fs.ErrExist) {
-				return err
-			}
-			return nil
-		}
-	}
-	if err := writeFile(k.path, buf.Bytes(), put); err != nil {
-		return fmt.Errorf("keyring: %w", err)
-	}
 	return nil
 }
 
@@ -261,46 +266,48 @@ func (k *Keyring) OpenToken(purpose string, token []byte) ([]byte, error) {
 	return plain, nil
 }
 
-// AddKey adds a new key that opens but does not seal yet, and returns its id. Where nodes share a keyring, add the key
-// on every node before any node calls [Keyring.Promote].
-func (k *Keyring) AddKey() (uint32, error) {
-	var id uint32
-	err := k.change(func(m *keyset.Manager) (err error) {
+// addKey adds a new key that opens but does not seal yet, and returns its id.
+func (k *Keyring) addKey() (id uint32, err error) {
+	err = k.change(func(m *keyset.Manager) (err error) {
 		id, err = m.Add(aead.AES256GCMKeyTemplate())
 		return err
 	})
 	return id, err
 }
 
-// Promote makes the key with the given id the one that seals.
-func (k *Keyring) Promote(id uint32) error {
+// promote makes the key with the given id the one that seals.
+func (k *Keyring) promote(id uint32) error {
 	return k.change(func(m *keyset.Manager) error { return m.SetPrimary(id) })
 }
 
-// Rotate adds a key and promotes it: new values are sealed with the new key, values sealed before still open.
-func (k *Keyring) Rotate() error {
+// retire removes keys. What they sealed never opens again.
+func (k *Keyring) retire(ids []uint32) error {
 	return k.change(func(m *keyset.Manager) error {
-		id, err := m.Add(aead.AES256GCMKeyTemplate())
-		if err != nil {
-			return err
+		for _, id := range ids {
+			if err := m.Delete(id); err != nil {
+				return err
+			}
 		}
-		return m.SetPrimary(id)
+		return nil
 	})
-}
-
-// Retire removes a key that no longer seals. Reseal everything first: what that key sealed never opens again.
-func (k *Keyring) Retire(id uint32) error {
-	return k.change(func(m *keyset.Manager) error { return m.Delete(id) })
 }
 
 func (k *Keyring) change(f func(*keyset.Manager) error) error {
 	if k.env != "" {
 		// A new key would be lost with the process, and with it everything that it sealed.
-		return fmt.Errorf("keyring: it comes from the environment variable %s and cannot be changed here; "+
-			"change a keyring file and set the variable to its base64", k.env)
+		return fault.New(fault.Conflict, "KeyringFixed", "the keyring comes from the environment variable %s and "+
+			"cannot be changed by a running program; follow the runbook, Rotate the keyring", k.env)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	raw, err := readPrivate(k.path)
+	if err != nil {
+		return fmt.Errorf("keyring: %w", err)
+	}
+	if !bytes.Equal(raw, k.raw) {
+		return fault.New(fault.Conflict, "KeyringChanged", "%s was changed by another program; run tandem reload, "+
+			"then try again", k.path)
+	}
 	m := keyset.NewManagerFromHandle(k.handle)
 	if err := f(m); err != nil {
 		return fmt.Errorf("keyring: %w", err)
@@ -309,29 +316,43 @@ func (k *Keyring) change(f func(*keyset.Manager) error) error {
 	if err != nil {
 		return fmt.Errorf("keyring: %w", err)
 	}
-	if err := k.save(h, false); err != nil {
+	if k.raw, err = encode(h); err != nil {
 		return err
+	}
+	if err := WriteFile(k.path, k.raw); err != nil {
+		return fmt.Errorf("keyring: %w", err)
 	}
 	return k.use(h)
 }
 
-// Primary returns the id of the key that seals.
-func (k *Keyring) Primary() uint32 {
+// keys returns the id of the key that seals, those of the older keys, and those of the keys that were added since.
+func (k *Keyring) keys() (primary uint32, older, added []uint32) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	return k.handle.KeysetInfo().GetPrimaryKeyId()
+	info := k.handle.KeysetInfo()
+	for _, x := range info.GetKeyInfo() { // in the order in which they were added
+		switch id := x.GetKeyId(); {
+		case id == info.GetPrimaryKeyId():
+			primary = id
+		case primary == 0:
+			older = append(older, id)
+		default:
+			added = append(added, id)
+		}
+	}
+	return primary, older, added
 }
 
-// Reseal returns the value sealed with the primary key, and whether that differs from sealed. Use it to go through
-// stored values after a rotation.
-func (k *Keyring) Reseal(place Place, sealed []byte) ([]byte, bool, error) {
+// reseal returns the value sealed with the primary key, and whether that differs from sealed.
+func (k *Keyring) reseal(place Place, sealed []byte) ([]byte, bool, error) {
 	plain, err := k.Open(place, sealed)
 	if err != nil {
 		return nil, false, err
 	}
+	primary, _, _ := k.keys()
 	// Tink: 4 bytes length of the encrypted data key, then its ciphertext: a byte 1 and the id of the key that made it.
 	const header = 1 + 4 + 1
-	if len(sealed) >= header+4 && sealed[header-1] == 1 && binary.BigEndian.Uint32(sealed[header:]) == k.Primary() {
+	if len(sealed) >= header+4 && sealed[header-1] == 1 && binary.BigEndian.Uint32(sealed[header:]) == primary {
 		return sealed, false, nil
 	}
 	s, err := k.Seal(place, plain)

@@ -153,6 +153,20 @@ func (a *Auth) AddSigningKey(ctx context.Context, k auth.SigningKey) error {
 	})
 }
 
+// SealSigningKey implements auth.KeyStore.
+func (a *Auth) SealSigningKey(ctx context.Context, id string, sealed []byte) error {
+	return a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		n, err := tx.Exec(ctx, "UPDATE signing_keys SET sealed = $1 WHERE id = $2", sealed, id)
+		if err != nil {
+			return fmt.Errorf("seal signing key: %w", err)
+		}
+		if n == 0 {
+			return nil
+		}
+		return tx.AuditOf(ctx, "signingKey.seal", id, 1, map[string]any{})
+	})
+}
+
 // DeleteSigningKey implements auth.KeyStore.
 func (a *Auth) DeleteSigningKey(ctx context.Context, id string) error {
 	return a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {

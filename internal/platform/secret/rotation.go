@@ -1,0 +1,226 @@
+package secret
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// Holder keeps values that the keyring sealed.
+type Holder struct {
+	Name  string // what the values are, for people
+	Local bool   // they are this node's, not shared by all nodes
+	// Each passes every value to see, with its place. If see returns another value, Each stores that one in its place.
+	Each func(ctx context.Context, see See) error
+}
+
+// See is given a sealed value and where it is stored, and returns it, or the same secret sealed again.
+type See func(at Place, sealed []byte) (again []byte, err error)
+
+// Held counts the values of a holder by the key that sealed them.
+type Held struct {
+	Name       string
+	Primary    int // sealed with the primary key
+	Older      int // sealed with an older key of the keyring
+	Unreadable int // sealed with another keyring, or changed
+}
+
+// Keys is the state of a keyring and of what it sealed.
+type Keys struct {
+	Primary uint32   // id of the key that seals
+	Older   []uint32 // keys that only open, oldest first
+	Added   []uint32 // keys that do not seal yet
+	Held    []Held
+}
+
+// older counts the values that need an older key.
+func (k *Keys) older() (n int) {
+	for _, h := range k.Held {
+		n += h.Older
+	}
+	return n
+}
+
+// Rotation replaces the key of a keyring. Its methods are safe for concurrent use.
+//
+//	┌─▶ primary key ──Rotate──▶ new key added ──(shared: on every node, Rotate again)──▶ new key is primary
+//	│                                                                                           │
+//	└────── older keys removed ◀──Prune── nothing needs an older key ◀── values sealed again ◀──┘
+//
+// Each step is durable before the next begins, and Rotate continues at the step that was not completed: older keys
+// open everything until Prune removes them.
+type Rotation struct {
+	Keyring *Keyring
+	Holders []Holder
+	// Shared is set if other nodes may have copies of the keyring: each must have a new key before one of them seals
+	// with it.
+	Shared bool
+	// Audit writes to the audit log, before another key seals or keys are removed.
+	Audit func(ctx context.Context, action, target string, items int, what any) error
+	// Seen is told every new count.
+	Seen func(Keys)
+
+	mu sync.Mutex // one operation at a time
+}
+
+// Keys counts what the keyring sealed.
+func (r *Rotation) Keys(ctx context.Context) (Keys, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.walk(ctx, r.Keyring, r.Holders, false)
+}
+
+// SealLocal seals this node's own values with the primary key, which another node's rotation may have replaced.
+func (r *Rotation) SealLocal(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, err := r.walk(ctx, r.Keyring, r.local(), true)
+	return err
+}
+
+func (r *Rotation) local() (local []Holder) {
+	for _, h := range r.Holders {
+		if h.Local {
+			local = append(local, h)
+		}
+	}
+	return local
+}
+
+// walk counts the values of the holders by key, after sealing them again with the primary key if again is set.
+func (r *Rotation) walk(ctx context.Context, k *Keyring, holders []Holder, again bool) (s Keys, err error) {
+	s.Primary, s.Older, s.Added = k.keys()
+	for _, h := range holders {
+		held := Held{Name: h.Name}
+		err := h.Each(ctx, func(at Place, sealed []byte) ([]byte, error) {
+			now, old, err := k.reseal(at, sealed)
+			switch {
+			case errors.Is(err, ErrNotOpened):
+				held.Unreadable++
+				return sealed, nil
+			case err != nil:
+				return nil, err
+			case old && !again:
+				held.Older++
+				return sealed, nil
+			}
+			held.Primary++
+			return now, nil
+		})
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", h.Name, err)
+		}
+		s.Held = append(s.Held, held)
+	}
+	if r.Seen != nil {
+		r.Seen(s)
+	}
+	return s, nil
+}
+
+// Rotate adds a key, makes it the primary one and seals everything again with it. If a rotation was not completed it
+// completes that one instead. The key of a shared keyring becomes the primary one only if distributed says that every
+// node has it; until then it is in Added. The error is fault.Conflict if the keyring cannot be changed here.
+func (r *Rotation) Rotate(ctx context.Context, distributed bool) (Keys, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, err := r.walk(ctx, r.Keyring, r.Holders, false)
+	if err != nil {
+		return s, err
+	}
+	if len(s.Added) == 0 && s.older() == 0 {
+		id, err := r.Keyring.addKey()
+		if err != nil {
+			return s, err
+		}
+		s.Added = []uint32{id}
+		if err := r.Audit(ctx, "secret.add", fmt.Sprint(id), 1, map[string]any{"primary": s.Primary}); err != nil {
+			return s, err
+		}
+	}
+	if n := len(s.Added); n > 0 && (distributed || !r.Shared) {
+		id := s.Added[n-1]
+		if err := r.Audit(ctx, "secret.rotate", fmt.Sprint(id), 1, map[string]any{"before": s.Primary}); err != nil {
+			return s, err
+		}
+		if err := r.Keyring.promote(id); err != nil {
+			return s, err
+		}
+	}
+	return r.walk(ctx, r.Keyring, r.Holders, true)
+}
+
+// Prune removes the older keys. The error is fault.Conflict if a value still needs one.
+func (r *Rotation) Prune(ctx context.Context) (Keys, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, err := r.walk(ctx, r.Keyring, r.Holders, false)
+	if err != nil || len(s.Older) == 0 {
+		return s, err
+	}
+	if n := s.older(); n > 0 {
+		return s, fault.New(fault.Conflict, "KeysInUse", "%d values on this node are still sealed with older keys; "+
+			"run tandem secret rotate, then try again", n)
+	}
+	if err := r.Audit(ctx, "secret.prune", fmt.Sprint(s.Primary), len(s.Older),
+		map[string]any{"removed": s.Older}); err != nil {
+		return s, err
+	}
+	if err := r.Keyring.retire(s.Older); err != nil {
+		return s, err
+	}
+	return r.walk(ctx, r.Keyring, r.Holders, false)
+}
+
+// Reload reads the keyring's file again, in case another node's was copied over it, and returns the function that uses
+// it and seals this node's values with its primary key. A file that opens less than the keyring in use is refused.
+func (r *Rotation) Reload(ctx context.Context) (apply func(context.Context) error, err error) {
+	k := r.Keyring
+	if k.path == "" {
+		return func(context.Context) error { return nil }, nil
+	}
+	raw, err := readPrivate(k.path)
+	if err != nil {
+		return nil, fmt.Errorf("keyring: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k.mu.RLock()
+	before := k.raw
+	k.mu.RUnlock()
+	if bytes.Equal(raw, before) {
+		return func(context.Context) error { return nil }, nil
+	}
+	next, err := parse(raw, k.path)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range r.Holders {
+		err := h.Each(ctx, func(at Place, sealed []byte) ([]byte, error) {
+			if _, err := k.Open(at, sealed); err != nil {
+				return sealed, nil
+			}
+			_, err := next.Open(at, sealed)
+			return sealed, err
+		})
+		if err != nil {
+			return nil, fault.New(fault.Conflict, "KeyringLacksKey", "%s lacks a key that is in use here (%s: %v); "+
+				"copy the keyring of the node where tandem secret rotate ran last", k.path, h.Name, err)
+		}
+	}
+	return func(ctx context.Context) error {
+		k.mu.Lock()
+		if bytes.Equal(k.raw, before) { // else a rotation came first
+			k.raw, err = raw, k.use(next.handle)
+		}
+		k.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		return r.SealLocal(ctx)
+	}, nil
+}
