@@ -2,14 +2,18 @@
 package internal_test
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/tandemgw/tandem/internal/services"
 )
 
 const module = "github.com/tandemgw/tandem/"
@@ -17,9 +21,11 @@ const module = "github.com/tandemgw/tandem/"
 // rule forbids imports. It applies to a package whose path below the module matches from and does not match not. Each
 // import, of ours or of a library, that matches deny and none of allow is a violation.
 type rule struct {
-	from  []string // path prefixes of the importing package
-	not   []string // prefixes of importing packages exempt
-	deny  []string // prefixes of forbidden imports; ours start with "internal/" or another directory of the module
+	from []string // path prefixes of the importing package
+	not  []string // prefixes of importing packages exempt
+	// deny are prefixes of forbidden imports; ours start with "internal/" or another directory of the module. "x/*" is
+	// what lies below x.
+	deny  []string
 	allow []string // exceptions to deny
 	why   string
 }
@@ -47,9 +53,12 @@ func rules() []rule {
 			why: "domain imports the standard library only"},
 		rule{from: []string{"internal/services"}, deny: []string{"internal/"},
 			allow: []string{"internal/domain", "internal/calls/leg", "internal/provisioning/provisioner",
-				"internal/calls/sip", "internal/outside", "@self"},
-			why: "a service package holds everything specific to one service and imports the contract packages only, " +
-				"never another service"},
+				"internal/calls/sip", "internal/outside", "internal/services/internal", "@self"},
+			why: "a service package holds everything specific to one service and imports the contract packages and " +
+				"what services share (services/internal), never another service"},
+		rule{from: []string{""}, not: []string{"internal/services", "internal/node", "bench", "test"},
+			deny: []string{"internal/services/*"},
+			why:  "product code knows the list of services and their traits, not a single service"},
 		rule{from: []string{"internal/store"}, deny: []string{"internal/"},
 			allow: []string{"internal/domain", "internal/platform", "@job", "@self"},
 			why:   "store/<job> imports its job and platform, never a sibling"},
@@ -132,6 +141,8 @@ func TestRulesBite(t *testing.T) {
 		{"internal/calls/edge", "github.com/emiago/sipgo/sip"},
 		{"internal/services/zoom", module + "internal/services/acs"},
 		{"internal/services/zoom", module + "internal/calls/edge"},
+		{"internal/services/zoom", module + "internal/services"},
+		{"internal/config", module + "internal/services/zoom"},
 		{"internal/store/provisioning", module + "internal/calls/replica"},
 		{"internal/store/provisioning", module + "internal/store/tenants"},
 		{"internal/platform/db", module + "internal/provisioning/directory"},
@@ -150,6 +161,9 @@ func TestRulesBite(t *testing.T) {
 		{"internal/calls/edge", module + "internal/calls/sip/transaction"},
 		{"internal/calls/replica", module + "internal/platform/feed"},
 		{"internal/services/zoom", module + "internal/calls/leg"},
+		{"internal/services/zoom", module + "internal/services/internal/phonesystem"},
+		{"internal/services", module + "internal/services/zoom"},
+		{"internal/config", module + "internal/services"},
 		{"internal/store/provisioning", module + "internal/provisioning/directory"},
 		{"internal/node", module + "internal/services/zoom"},
 		{"internal/cli/demo", module + "internal/sim/teams"},
@@ -172,6 +186,8 @@ func violations(pkg, imp string) []string {
 		for _, d := range r.deny {
 			if lib, ok := strings.CutPrefix(d, "*"); ok {
 				denied = denied || third && (lib == "." || under(imp, lib))
+			} else if dir, ok := strings.CutSuffix(d, "/*"); ok {
+				denied = denied || isOurs && ours != dir && under(ours, dir)
 			} else {
 				denied = denied || isOurs && under(ours, d)
 			}
@@ -212,6 +228,59 @@ func anyPrefix(p string, prefixes []string) bool {
 func under(p, dir string) bool {
 	dir = strings.TrimSuffix(dir, "/")
 	return p == dir || strings.HasPrefix(p, dir+"/")
+}
+
+// TestNoServiceByName reports comparisons with the name of a service in product code. What differs by service is a
+// trait or a contract. Simulators and the demo play the services and their customers, so they know them.
+func TestNoServiceByName(t *testing.T) {
+	names := map[string]bool{}
+	for _, s := range services.All().Services() {
+		names[strconv.Quote(s.String())] = true
+	}
+	compared := 0
+	for _, dir := range []string{"../cmd", "../client", "../internal"} {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if d.IsDir() && slices.Contains([]string{"services", "sim", "testkit", "demo", "testdata"}, d.Name()) {
+				return filepath.SkipDir
+			}
+			if d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return nil
+			}
+			files := token.NewFileSet()
+			f, err := parser.ParseFile(files, path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				var with []ast.Expr
+				switch n := n.(type) {
+				case *ast.BinaryExpr:
+					with = []ast.Expr{n.X, n.Y}
+				case *ast.CaseClause:
+					with = n.List
+				}
+				for _, e := range with {
+					if l, ok := e.(*ast.BasicLit); ok {
+						compared++
+						if names[l.Value] {
+							t.Errorf("%s: comparison with service %s; use a trait", files.Position(l.Pos()), l.Value)
+						}
+					}
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if compared < 500 {
+		t.Fatalf("only %d comparisons were checked: the walk does not cover the tree", compared)
+	}
 }
 
 // TestPackageComments checks that every package has a package comment, which says what the package is for and what it

@@ -21,6 +21,8 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/operatorconnect"
 	store "github.com/tandemgw/tandem/internal/store/provisioning"
 )
 
@@ -115,11 +117,11 @@ func provision(o *options) error {
 		return err
 	}
 	defer func() { _ = d.Close() }()
-	st := store.New(d, outbox.New(d, cfg.Feed, log, nil))
+	st := store.New(d, outbox.New(d, cfg.Feed, log, nil), services.All().Services())
 	dir := directory.New(st, directory.Config{}, log, nil)
 	account := domain.Account{Name: "bench", HasServiceDetails: true,
 		TeamsTenantID: "00000000-0000-4000-8000-000000000001",
-		Services:      map[domain.Service]domain.AccountService{domain.OperatorConnect: {Enabled: true}}}
+		Services:      map[domain.Service]domain.AccountService{operatorconnect.Service: {Enabled: true}}}
 	if _, err := dir.PutAccount(ctx, account, directory.Write{}); err != nil {
 		return err
 	}
@@ -127,7 +129,7 @@ func provision(o *options) error {
 		for i := range o.numbers {
 			n := domain.Number{TelephoneNumber: domain.E164(o.number(i)), AccountName: "bench", HasConfiguration: true,
 				CustomSIPHeader: value(i),
-				Services:        map[domain.Service]domain.NumberService{domain.OperatorConnect: {Enabled: true}}}
+				Services:        map[domain.Service]domain.NumberService{operatorconnect.Service: {Enabled: true}}}
 			if !yield(n) {
 				return
 			}

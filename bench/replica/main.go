@@ -140,7 +140,7 @@ func (p *plan) number(i int, key uint64, block int, names []string) domain.Numbe
 		a = i
 	}
 	a %= accountCount
-	n := domain.NumberRouting{Key: key, Account: names[a], Services: domain.ServiceSet(0).With(domain.Service(1 + a%4))}
+	n := domain.NumberRouting{Key: key, Account: names[a], Services: 1 << (1 + a%4)}
 	switch p.headers {
 	case "same":
 		n.CustomHeader = "A-" + strconv.Itoa(a)

@@ -9,6 +9,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/edge"
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/config/strict"
+	"github.com/tandemgw/tandem/internal/services"
 )
 
 // sample returns the configuration of the example: the defaults and, where a default would show nothing, a small
@@ -41,7 +42,7 @@ func sample() Config {
 			AllowedSources: []string{"203.0.113.0/24"},
 			Peers:          []edge.Peer{{Name: "oc", Address: "oc.example.net", Weight: 1}}},
 	}
-	c.Calls.Edge.Validate() // sets the defaults of list items
+	c.Calls.Edge.Validate(services.All().Services()) // sets the defaults of list items
 	return c
 }
 

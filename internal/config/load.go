@@ -20,6 +20,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/services"
 )
 
 // Source says where a configuration comes from.
@@ -300,16 +301,17 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	}
 	badAll("calls.index", l.Calls.Index.Validate())
 	badAll("calls.records", l.Calls.Records.Validate())
+	list := services.All().Services()
 	var profiles []leg.Profile
-	if errs := l.Calls.Edge.Validate(); len(errs) > 0 || withoutGroups {
+	if errs := l.Calls.Edge.Validate(list); len(errs) > 0 || withoutGroups {
 		badAll("calls", errs)
-		badAll("calls.routing", l.Calls.Routing.Validate())
+		badAll("calls.routing", l.Calls.Routing.Validate(list))
 		badAll("calls.headers", l.Calls.Headers.Validate())
 	} else {
 		_, profiles, errs = l.Profiles("")
 		badAll("calls", errs)
 
-		policy, errs := l.Calls.Routing.Compile(l.Calls.Edge.RouteGroups())
+		policy, errs := l.Calls.Routing.Compile(list, l.Calls.Edge.RouteGroups(list))
 		badAll("calls.routing", errs)
 		l.Policy = policy
 	}

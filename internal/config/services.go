@@ -4,23 +4,8 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/domain"
-	"github.com/tandemgw/tandem/internal/services/directrouting"
-	"github.com/tandemgw/tandem/internal/services/operatorconnect"
-	"github.com/tandemgw/tandem/internal/services/phonemobile"
-	"github.com/tandemgw/tandem/internal/services/zoom"
+	"github.com/tandemgw/tandem/internal/services"
 )
-
-// services lists the services that carry calls. A profile is built only if a peer group needs it.
-var services = map[domain.Service]func(rules *leg.Rules, routing *route.Config) (leg.Profile, error){
-	domain.DirectRouting: func(r *leg.Rules, c *route.Config) (leg.Profile, error) {
-		return directrouting.New(r, c.BaseDomain, c.Regions)
-	},
-	domain.OperatorConnect: func(r *leg.Rules, _ *route.Config) (leg.Profile, error) {
-		return operatorconnect.New(r), nil
-	},
-	domain.PhoneMobile: func(r *leg.Rules, _ *route.Config) (leg.Profile, error) { return phonemobile.New(r), nil },
-	domain.Zoom:        func(r *leg.Rules, _ *route.Config) (leg.Profile, error) { return zoom.New(r), nil },
-}
 
 // Profiles builds the header rules and the call profiles of the services that the peer groups belong to. version is
 // that of the program. Errors are mistakes in the configuration; their targets are below calls.
@@ -29,24 +14,15 @@ func (c *Config) Profiles(version string) (*leg.Rules, []leg.Profile, []error) {
 	if len(errs) > 0 {
 		return nil, nil, below("headers", errs)
 	}
-	routing := c.Calls.Routing
-	if len(routing.Regions) == 0 {
-		routing.Regions = route.DefaultRegions
+	names := leg.Names{BaseDomain: c.Calls.Routing.BaseDomain, Regions: c.Calls.Routing.Regions}
+	if len(names.Regions) == 0 {
+		names.Regions = route.DefaultRegions
 	}
-	var list []leg.Profile
-	seen := domain.ServiceSet(0)
-	for _, g := range c.Calls.Edge.RouteGroups() {
-		build := services[g.Service]
-		if build == nil || seen.Has(g.Service) {
-			continue
-		}
-		seen = seen.With(g.Service)
-		p, err := build(rules, &routing)
-		if err != nil {
-			errs = append(errs, below("routing", []error{err})...)
-			continue
-		}
-		list = append(list, p)
+	list := services.All()
+	var wanted domain.ServiceSet
+	for _, g := range c.Calls.Edge.RouteGroups(list.Services()) {
+		wanted = wanted.With(g.Service)
 	}
-	return rules, list, errs
+	profiles, errs := list.Profiles(wanted, rules, names)
+	return rules, profiles, below("routing", errs)
 }

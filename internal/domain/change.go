@@ -33,7 +33,10 @@ type NumberRouting struct {
 // Routing returns the part of the account that routing needs.
 func (a *Account) Routing() *AccountRouting {
 	r := &AccountRouting{Name: a.Name, Enabled: a.Enabled(), TenantID: a.TeamsTenantID}
-	if d, ok := a.Services[DirectRouting]; ok && d.DirectRouting != nil {
+	for _, d := range a.Services {
+		if d.DirectRouting == nil {
+			continue // only one service has it
+		}
 		r.Subdomain = lower(d.DirectRouting.Subdomain)
 		r.SubdomainLive = d.SubdomainStatus == SubdomainProvisioned
 		r.CallScreening = d.DirectRouting.CallScreening

@@ -1,21 +1,21 @@
 package domain
 
-// Service is a communications service a number can use. The values are small, stable integers: they are stored in
-// snapshots of the number index.
-type Service uint8
-
-// The services. NoService is the zero value. The first five are in the published contract; ACS is set in the management
-// API only.
-const (
-	NoService       Service = iota
-	DirectRouting           // Microsoft Teams Direct Routing
-	OperatorConnect         // Microsoft Teams Operator Connect
-	PhoneMobile             // Microsoft Teams Phone Mobile
-	Zoom                    // Zoom Phone Cloud Peering
-	CallProtection          // Azure Operator Call Protection
-	ACS                     // Azure Communication Services
-	serviceEnd
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
 )
+
+// Service is a communications service a number can use. It carries its traits, so that the packages that use them need
+// no table of services. Services are comparable, and each is made once, by NewService; the zero value is NoService.
+type Service struct{ traits *Traits }
+
+// NoService is the absence of a service.
+var NoService Service
+
+// MaxServiceID is the largest ID of a service: the last bit of a ServiceSet.
+const MaxServiceID = 31
 
 // HeaderRule says where the operator's custom SIP header is sent for a service.
 type HeaderRule uint8
@@ -31,15 +31,16 @@ const (
 // Traits describes in data what is specific to a service. Packages use the traits; none compares a Service with a
 // constant to decide behaviour.
 type Traits struct {
-	Service Service
+	// ID is a small, stable integer of 1 to MaxServiceID: it is stored, and so never changes and is never used again.
+	ID uint8
 	// Name is the property name in the Provisioning API's serviceDetails.
 	Name string
 	// Title is the service's display name.
 	Title string
 	// Exclusive services exclude each other on one number.
 	Exclusive bool
-	// ExcludedBy lists further services that may not be on the same number.
-	ExcludedBy []Service
+	// ExcludedBy lists the names of further services that may not be on the same number.
+	ExcludedBy []string
 	// InContract is false for services the published contract has no field for.
 	InContract bool
 	// Syncable services have a back end that flow-through can push to (syncEnabled has meaning).
@@ -64,79 +65,70 @@ type Traits struct {
 	PhoneSystem bool
 }
 
-var traits = [serviceEnd]Traits{
-	DirectRouting: {Service: DirectRouting, Name: "teamsDirectRouting", Title: "Microsoft Teams Direct Routing",
-		Exclusive: true, InContract: true, SyncFlag: true, CustomHeader: HeaderTowardsCore, CarriesCalls: true,
-		Screening: true, Labelled: true, PhoneSystem: true},
-	OperatorConnect: {Service: OperatorConnect, Name: "teamsOperatorConnect", Title: "Operator Connect",
-		Exclusive: true, InContract: true, SyncFlag: true, Syncable: true, TenantBound: true,
-		CustomHeader: HeaderTowardsCore, CarriesCalls: true, DefaultFor: true, PhoneSystem: true},
-	PhoneMobile: {Service: PhoneMobile, Name: "teamsPhoneMobile", Title: "Teams Phone Mobile",
-		Exclusive: true, InContract: true, SyncFlag: true, Syncable: true, TenantBound: true,
-		CarriesCalls: true, DefaultFor: true, PhoneSystem: true},
-	Zoom: {Service: Zoom, Name: "zoomPhoneCloudPeering", Title: "Zoom Phone Cloud Peering",
-		Exclusive: true, InContract: true, SyncFlag: true, CustomHeader: HeaderTowardsCore, CarriesCalls: true},
-	CallProtection: {Service: CallProtection, Name: "azureOperatorCallProtection",
-		Title: "Azure Operator Call Protection", InContract: true, Syncable: true,
-		ExcludedBy: []Service{OperatorConnect, PhoneMobile, Zoom}},
-	ACS: {Service: ACS, Name: "azureCommunicationServices", Title: "Azure Communication Services", Exclusive: true,
-		CustomHeader: HeaderTowardsCore},
+// NewService returns a service with these traits. It panics if the ID does not fit into a ServiceSet or the name is
+// empty: both are mistakes in the program.
+func NewService(t Traits) Service {
+	if t.ID == 0 || t.ID > MaxServiceID || t.Name == "" {
+		panic(fmt.Sprintf("service %q has ID %d, want a name and an ID of 1 to %d", t.Name, t.ID, MaxServiceID))
+	}
+	return Service{&t}
 }
 
-// Traits returns the service's traits. NoService and unknown values have zero traits.
+// noTraits are those of NoService.
+var noTraits Traits
+
+// Traits returns the service's traits, which are read-only. NoService has zero traits.
 func (s Service) Traits() *Traits {
-	if s >= serviceEnd {
-		s = NoService
+	if s.traits == nil {
+		return &noTraits
 	}
-	return &traits[s]
+	return s.traits
 }
+
+// ID returns the service's ID; 0 for NoService.
+func (s Service) ID() uint8 { return s.Traits().ID }
 
 // String returns the contract's property name, or "none".
 func (s Service) String() string {
-	if t := s.Traits(); t.Name != "" {
-		return t.Name
+	if s == NoService {
+		return "none"
 	}
-	return "none"
+	return s.traits.Name
 }
 
 // MarshalText writes the contract's property name.
 func (s Service) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// ServiceByName finds a service by the contract's property name. The second result is false for unknown names.
-func ServiceByName(name string) (Service, bool) {
-	for i := DirectRouting; i < serviceEnd; i++ {
-		if traits[i].Name == name {
-			return i, true
+// InOrder returns the services that are keys of m, in the order of their IDs.
+func InOrder[V any](m map[Service]V) []Service {
+	return slices.SortedFunc(maps.Keys(m), func(a, b Service) int { return cmp.Compare(a.ID(), b.ID()) })
+}
+
+// Services is a list of services in the order of their IDs, without repetitions. It is read-only and safe for
+// concurrent use.
+type Services []Service
+
+// ByName finds a service by the contract's property name. The second result is false for unknown names.
+func (l Services) ByName(name string) (Service, bool) {
+	for _, s := range l {
+		if s.Traits().Name == name {
+			return s, true
 		}
 	}
 	return NoService, false
 }
 
-// Services returns every service in a fixed order.
-func Services() []Service {
-	s := make([]Service, 0, serviceEnd-1)
-	for i := DirectRouting; i < serviceEnd; i++ {
-		s = append(s, i)
-	}
-	return s
+// In returns the services of the list that are in the set.
+func (l Services) In(x ServiceSet) []Service {
+	return slices.DeleteFunc(slices.Clone(l), func(s Service) bool { return !x.Has(s) })
 }
 
-// ServiceSet is a set of services, one bit each (bit n = Service n).
-type ServiceSet uint8
+// ServiceSet is a set of services: bit n stands for the service with ID n. This form is also the stored one, in
+// databases, feed entries and the files of the number index.
+type ServiceSet uint32
 
 // Has reports whether s is in the set.
-func (x ServiceSet) Has(s Service) bool { return x&(1<<s) != 0 }
+func (x ServiceSet) Has(s Service) bool { return x&(1<<s.ID()) != 0 }
 
 // With returns the set with s added.
-func (x ServiceSet) With(s Service) ServiceSet { return x | 1<<s }
-
-// List returns the set's members in their fixed order.
-func (x ServiceSet) List() []Service {
-	var l []Service
-	for s := DirectRouting; s < serviceEnd; s++ {
-		if x.Has(s) {
-			l = append(l, s)
-		}
-	}
-	return l
-}
+func (x ServiceSet) With(s Service) ServiceSet { return x | 1<<s.ID() }

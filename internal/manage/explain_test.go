@@ -9,6 +9,8 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/manage"
+	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
 )
 
 // index is a view of one account with two numbers.
@@ -17,7 +19,7 @@ type index struct{ account domain.AccountRouting }
 func (x *index) Number(n domain.E164) (route.Number, bool) {
 	switch n {
 	case "+442079460123", "+442079460124":
-		return route.Number{Account: &x.account, Services: domain.ServiceSet(0).With(domain.DirectRouting)}, true
+		return route.Number{Account: &x.account, Services: domain.ServiceSet(0).With(directrouting.Service)}, true
 	}
 	return route.Number{}, false
 }
@@ -40,11 +42,12 @@ func explainer(t *testing.T) *manage.Explainer {
 	t.Helper()
 	cfg := route.Default()
 	cfg.BaseDomain, cfg.EmergencyDialStrings = "gw.example.com", []string{"911", "933"}
-	policy, errs := cfg.Compile([]route.Group{{Name: "core"}, {Name: "teams", Service: domain.DirectRouting}})
+	policy, errs := cfg.Compile(services.All().Services(),
+		[]route.Group{{Name: "core"}, {Name: "teams", Service: directrouting.Service}})
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	view := &index{domain.AccountRouting{Name: "contoso", Enabled: domain.ServiceSet(0).With(domain.DirectRouting),
+	view := &index{domain.AccountRouting{Name: "contoso", Enabled: domain.ServiceSet(0).With(directrouting.Service),
 		Subdomain: "contoso", SubdomainLive: true, CallScreening: true}}
 	return &manage.Explainer{View: func() route.View { return view },
 		Position: func() int64 { return 42 }, Policy: policy,

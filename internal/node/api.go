@@ -12,6 +12,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/listen"
 	"github.com/tandemgw/tandem/internal/provisioning/provapi"
+	"github.com/tandemgw/tandem/internal/services"
 )
 
 // buildAPI makes the role api: the Provisioning API, for its URL and for the Unix socket.
@@ -29,7 +30,8 @@ func (n *node) buildAPI(_ context.Context, r *role) error {
 	}
 	limiter := auth.NewLimiter(limits, "provapi", cfg.API.RequestsPerMinute, time.Minute, log, n.metrics.process)
 	deps := provapi.Deps{
-		Directory: n.core.directory, Authenticator: authenticator{n.core.verifier}, Sources: sources,
+		Services: services.All().Services(), Directory: n.core.directory,
+		Authenticator: authenticator{n.core.verifier}, Sources: sources,
 		Sealer: n.core.keyring, Log: log, Metrics: n.metrics.process, Limiter: limiter,
 	}
 	if n.core.issuer != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
 	"github.com/tandemgw/tandem/internal/platform/secret"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/services"
 	store "github.com/tandemgw/tandem/internal/store/provisioning"
 )
 
@@ -86,7 +87,7 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 		}
 	}
 	c.feed = outbox.New(c.db, cfg.Feed, log.With("part", "feed"), reg)
-	c.store = store.New(c.db, c.feed)
+	c.store = store.New(c.db, c.feed, services.All().Services())
 	c.directory = directory.New(c.store, directory.Config{BaseDomain: cfg.Calls.Routing.BaseDomain},
 		log.With("part", "directory"), reg)
 	deps := auth.Deps{Log: log.With("part", "auth"), Metrics: reg, Keyring: c.keyring, CacheDir: cfg.Path("keysets")}

@@ -8,6 +8,10 @@ import (
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/operatorconnect"
+	"github.com/tandemgw/tandem/internal/services/phonemobile"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 )
 
 // The tenants of the lab's customers. Names are those that Microsoft's documentation uses for examples; numbers are
@@ -36,10 +40,11 @@ func labCustomers() []labCustomer {
 	dr := domain.AccountService{Enabled: true, DirectRouting: &domain.DirectRoutingConfig{CallScreening: true,
 		Subdomain: "contoso", Region1Token: "MS=ms10000001", Region2Token: "MS=ms10000002"}}
 	return []labCustomer{
-		{account("contoso", labContoso, domain.DirectRouting, dr), domain.DirectRouting, 442079460100, 50, true},
-		{account("fabrikam", labFabrikam, domain.OperatorConnect, on), domain.OperatorConnect, 441632960000, 50, true},
-		{account("northwind", labNorthwind, domain.PhoneMobile, on), domain.PhoneMobile, 447700900000, 20, false},
-		{account("adventure-works", "", domain.Zoom, on), domain.Zoom, 441184960000, 20, true},
+		{account("contoso", labContoso, directrouting.Service, dr), directrouting.Service, 442079460100, 50, true},
+		{account("fabrikam", labFabrikam, operatorconnect.Service, on), operatorconnect.Service, 441632960000, 50,
+			true},
+		{account("northwind", labNorthwind, phonemobile.Service, on), phonemobile.Service, 447700900000, 20, false},
+		{account("adventure-works", "", zoom.Service, on), zoom.Service, 441184960000, 20, true},
 	}
 }
 

@@ -30,6 +30,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed"
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
+	"github.com/tandemgw/tandem/internal/services"
 	"github.com/tandemgw/tandem/internal/store/provisioning"
 	"github.com/tandemgw/tandem/internal/testkit"
 	"github.com/tandemgw/tandem/test/rig"
@@ -392,7 +393,7 @@ func (w *witness) inspect(conf db.Config) {
 		}
 	}
 	scanned := map[string]string{}
-	if _, err := provisioning.New(d, o).Source().Scan(ctx,
+	if _, err := provisioning.New(d, o, services.All().Services()).Source().Scan(ctx,
 		func(cs []domain.Change) error { apply(scanned, cs); return nil }); err != nil {
 		w.t.Fatal(err)
 	}

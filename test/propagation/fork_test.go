@@ -13,6 +13,9 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 	"github.com/tandemgw/tandem/internal/store/provisioning"
 	"github.com/tandemgw/tandem/internal/testkit"
 )
@@ -34,7 +37,7 @@ func openBase(t *testing.T, c db.Config) *base {
 	}
 	t.Cleanup(func() { _ = d.Close() }) // a successful test has closed it already
 	o := outbox.New(d, outbox.Default(), log, nil)
-	st := provisioning.New(d, o)
+	st := provisioning.New(d, o, services.All().Services())
 	return &base{d, o, st, directory.New(st, directory.Config{BaseDomain: "gw.example.com"}, log, nil)}
 }
 
@@ -53,7 +56,7 @@ func (b *base) seed(t *testing.T, each int) {
 	}
 	var batch []domain.Number
 	for i := range each {
-		batch = append(batch, number(i, "contoso", domain.DirectRouting, fmt.Sprintf("S-%d", i)))
+		batch = append(batch, number(i, "contoso", directrouting.Service, fmt.Sprintf("S-%d", i)))
 	}
 	b.must(b.dir.PutNumbers(t.Context(), "contoso", batch, directory.Write{}))(t)
 }
@@ -74,12 +77,13 @@ func (b *base) write(t *testing.T, history string, i int) feed.Position {
 	ctx := t.Context()
 	switch {
 	case i%3 == 2 && history == "old": // deletes a number that the other history keeps
-		return b.must(b.dir.DeleteNumber(ctx, "contoso", number(i-2, "", 0, "").TelephoneNumber, directory.Write{}))(t)
+		return b.must(b.dir.DeleteNumber(ctx, "contoso", number(i-2, "", domain.NoService, "").TelephoneNumber,
+			directory.Write{}))(t)
 	case i%3 == 1:
-		return b.must(b.dir.PutNumber(ctx, number(100+10*i+len(history), "fabrikam", domain.Zoom, ""),
+		return b.must(b.dir.PutNumber(ctx, number(100+10*i+len(history), "fabrikam", zoom.Service, ""),
 			directory.Write{}))(t)
 	default:
-		return b.must(b.dir.PutNumber(ctx, number(30+i, "contoso", domain.DirectRouting,
+		return b.must(b.dir.PutNumber(ctx, number(30+i, "contoso", directrouting.Service,
 			fmt.Sprintf("%s-%d", history, i)), directory.Write{}))(t)
 	}
 }

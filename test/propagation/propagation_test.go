@@ -23,6 +23,9 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 	"github.com/tandemgw/tandem/internal/store/provisioning"
 	"github.com/tandemgw/tandem/internal/testkit"
 )
@@ -119,9 +122,9 @@ func run(t *testing.T, parts ...func(context.Context) error) (stop func()) {
 
 func account(name, label string, screening bool) domain.Account {
 	return domain.Account{Name: name, HasServiceDetails: true, Services: map[domain.Service]domain.AccountService{
-		domain.DirectRouting: {Enabled: true, DirectRouting: &domain.DirectRoutingConfig{CallScreening: screening,
+		directrouting.Service: {Enabled: true, DirectRouting: &domain.DirectRoutingConfig{CallScreening: screening,
 			Subdomain: label, Region1Token: "MS=ms1", Region2Token: "MS=ms2"}},
-		domain.Zoom: {Enabled: true},
+		zoom.Service: {Enabled: true},
 	}}
 }
 
@@ -178,7 +181,7 @@ func TestPropagation(t *testing.T) {
 		ctx := context.Background()
 		log := slog.New(slog.DiscardHandler)
 		o := outbox.New(d, outbox.Default(), log, nil)
-		st := provisioning.New(d, o)
+		st := provisioning.New(d, o, services.All().Services())
 		dir := directory.New(st, directory.Config{BaseDomain: "gw.example.com"}, log, nil)
 		run(t, d.Run, o.Run)
 
@@ -195,7 +198,7 @@ func TestPropagation(t *testing.T) {
 		for i := range 3 {
 			var batch []domain.Number
 			for j := range 100 {
-				batch = append(batch, number(i*100+j, accounts[i%2], domain.DirectRouting, fmt.Sprintf("C-%d", j)))
+				batch = append(batch, number(i*100+j, accounts[i%2], directrouting.Service, fmt.Sprintf("C-%d", j)))
 			}
 			must(dir.PutNumbers(ctx, accounts[i%2], batch, directory.Write{}))
 		}
@@ -227,9 +230,9 @@ func TestPropagation(t *testing.T) {
 					continue
 				}
 			case 1:
-				res, err = dir.PutNumber(ctx, number(n, owner, domain.Zoom, ""), directory.Write{})
+				res, err = dir.PutNumber(ctx, number(n, owner, zoom.Service, ""), directory.Write{})
 			default:
-				res, err = dir.PutNumber(ctx, number(n, owner, domain.DirectRouting, fmt.Sprintf("W-%d", i)),
+				res, err = dir.PutNumber(ctx, number(n, owner, directrouting.Service, fmt.Sprintf("W-%d", i)),
 					directory.Write{})
 			}
 			last = max(last, must(res, err))

@@ -20,6 +20,10 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
 	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/operatorconnect"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 )
 
 // Numbers of the tests.
@@ -50,14 +54,14 @@ func (x index) AccountByLabel(label string) *domain.AccountRouting {
 }
 
 var account = &domain.AccountRouting{Name: "acme",
-	Enabled:   domain.ServiceSet(0).With(domain.OperatorConnect).With(domain.DirectRouting).With(domain.Zoom),
+	Enabled:   domain.ServiceSet(0).With(operatorconnect.Service).With(directrouting.Service).With(zoom.Service),
 	Subdomain: "acme", SubdomainLive: true, CallScreening: true}
 
 func testIndex() index {
 	n := func(s domain.Service) route.Number {
 		return route.Number{Account: account, Services: domain.ServiceSet(0).With(s)}
 	}
-	return index{served: n(domain.OperatorConnect), direct: n(domain.DirectRouting), open_: n(domain.Zoom)}
+	return index{served: n(operatorconnect.Service), direct: n(directrouting.Service), open_: n(zoom.Service)}
 }
 
 // testProfile stands in for a service's profile: it names the service on what goes to it, and the custom header on what
@@ -83,7 +87,7 @@ func (p testProfile) ToCore(m *sip.Message, l *leg.Leg) {
 	p.rules.ShapeForCore(m, l)
 }
 func (p testProfile) Ping(m *sip.Message, l *leg.Leg) { p.rules.Identify(m, l.Local, l) }
-func (p testProfile) NeedsOffer() bool                { return p.service != domain.Zoom }
+func (p testProfile) NeedsOffer() bool                { return p.service != zoom.Service }
 
 // bed is an edge with its neighbours.
 type bed struct {
@@ -220,10 +224,10 @@ func setup(t *testing.T, opts ...option) *bed {
 			b.more = append(b.more, a)
 		}
 	}
-	if errs := bc.cfg.Validate(); len(errs) > 0 {
+	if errs := bc.cfg.Validate(services.All().Services()); len(errs) > 0 {
 		t.Fatalf("configuration: %v", errors.Join(errs...))
 	}
-	policy, errs := bc.route.Compile(bc.cfg.RouteGroups())
+	policy, errs := bc.route.Compile(services.All().Services(), bc.cfg.RouteGroups(services.All().Services()))
 	if len(errs) > 0 {
 		t.Fatalf("routing: %v", errors.Join(errs...))
 	}
@@ -235,8 +239,8 @@ func setup(t *testing.T, opts ...option) *bed {
 	level := slog.LevelDebug
 	log := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: level}))
 	e, err := New(bc.cfg, Deps{Policy: policy, Rules: rules,
-		Profiles: []leg.Profile{testProfile{domain.OperatorConnect, rules, bc.hook},
-			testProfile{domain.Zoom, rules, nil}, testProfile{domain.DirectRouting, rules, nil}},
+		Profiles: []leg.Profile{testProfile{operatorconnect.Service, rules, bc.hook},
+			testProfile{zoom.Service, rules, nil}, testProfile{directrouting.Service, rules, nil}},
 		View: func() route.View {
 			b.mu.Lock()
 			defer b.mu.Unlock()

@@ -100,11 +100,11 @@ type port struct {
 // New checks the configuration, binds all addresses and returns an edge that does not read from them yet. An error
 // names what failed.
 func New(cfg Config, d Deps) (*Edge, error) {
-	if errs := cfg.Validate(); len(errs) > 0 {
-		return nil, errors.Join(errs...)
-	}
 	if d.Policy == nil || d.Rules == nil || d.View == nil {
 		return nil, errors.New("edge needs a routing policy, header rules and a view of the number index")
+	}
+	if errs := cfg.Validate(d.Policy.Services()); len(errs) > 0 {
+		return nil, errors.Join(errs...)
 	}
 	e := &Edge{cfg: cfg, log: d.Log, policy: d.Policy, view: d.View, records: d.Records,
 		byName: map[string]*group{}, ports: map[*transport.Endpoint]*port{},
@@ -179,7 +179,8 @@ func (e *Edge) listen() error {
 	open := map[string]*transport.Endpoint{}
 	for i := range e.cfg.Groups {
 		cfg := &e.cfg.Groups[i]
-		g := &group{index: i, cfg: cfg, service: cfg.service(), proto: cfg.proto(), silence: cfg.FailoverAfter}
+		g := &group{index: i, cfg: cfg, proto: cfg.proto(), silence: cfg.FailoverAfter}
+		g.service, _ = e.policy.Services().ByName(cfg.Service)
 		set(&g.silence, e.cfg.Timers.FailoverAfter)
 		g.rate.limit(cfg.MaxCallsPerSecond)
 		if !g.core() {

@@ -38,7 +38,7 @@ func (c *Config) CertificateNames(bind string, profiles []leg.Profile) []string 
 			names = append(names, host)
 		}
 		for _, p := range profiles {
-			if n, ok := p.(leg.Named); ok && p.Service() == g.service() {
+			if n, ok := p.(leg.Named); ok && p.Service().String() == g.Service {
 				names = append(names, n.Names()...)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/services"
 )
 
 // The bounds of message parts are configuration (row S8).
@@ -104,7 +105,7 @@ func TestLimitsAndNumbersAreChecked(t *testing.T) {
 		"groups[0].numbers.prefixes[5].replace", "groups[0].numbers.prefixes[6].replace",
 		"groups[0].numbers.prefixes[7].replace"}
 	var got []string
-	for _, err := range c.Validate() {
+	for _, err := range c.Validate(services.All().Services()) {
 		got = append(got, err.(*fault.Error).Target)
 	}
 	if !slices.Equal(got, want) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+	"github.com/tandemgw/tandem/internal/services"
 	"github.com/tandemgw/tandem/internal/testkit/pace"
 )
 
@@ -361,7 +362,7 @@ func TestSourcesByLongestPrefix(t *testing.T) {
 	}
 	c := Default()
 	c.Groups = []Group{mk("wide", "192.0.2.0/24"), mk("narrow", "192.0.2.64/26"), mk("one", "192.0.2.65")}
-	if errs := c.Validate(); len(errs) > 0 {
+	if errs := c.Validate(services.All().Services()); len(errs) > 0 {
 		t.Fatalf("Validate: %v", errs)
 	}
 	var groups []*group
@@ -380,7 +381,7 @@ func TestSourcesByLongestPrefix(t *testing.T) {
 		}
 	}
 	c.Groups = append(c.Groups, mk("again", "192.0.2.0/24"))
-	errs := c.Validate()
+	errs := c.Validate(services.All().Services())
 	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "groups[3].allowedSources") ||
 		!strings.Contains(errs[0].Error(), "different addresses or ports") {
 		t.Errorf("Validate = %v, want the conflict and how to fix it", errs)

@@ -9,7 +9,9 @@ import (
 	"testing"
 
 	"github.com/tandemgw/tandem/internal/calls/leg"
-	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/operatorconnect"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 	"github.com/tandemgw/tandem/internal/sim/ca"
 )
 
@@ -23,8 +25,8 @@ func (b *bed) reload(headers leg.Config, change func(*Config)) error {
 	if len(errs) > 0 {
 		b.t.Fatal(errs)
 	}
-	apply, err := b.e.Reload(cfg, rules, []leg.Profile{testProfile{domain.OperatorConnect, rules, nil},
-		testProfile{domain.Zoom, rules, nil}, testProfile{domain.DirectRouting, rules, nil}})
+	apply, err := b.e.Reload(cfg, rules, []leg.Profile{testProfile{operatorconnect.Service, rules, nil},
+		testProfile{zoom.Service, rules, nil}, testProfile{directrouting.Service, rules, nil}})
 	if err == nil {
 		apply()
 	}

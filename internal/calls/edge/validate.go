@@ -29,15 +29,19 @@ const (
 )
 
 // checker collects the errors of a configuration.
-type checker struct{ errs []error }
+type checker struct {
+	services domain.Services
+	errs     []error
+}
 
 func (k *checker) bad(target, format string, args ...any) {
 	k.errs = append(k.errs, fault.New(fault.Invalid, "InvalidConfiguration", format, args...).At(target))
 }
 
-// Validate fills in the defaults of list elements and returns all errors, each a *fault.Error.
-func (c *Config) Validate() []error {
-	var k checker
+// Validate fills in the defaults of list elements and returns all errors, each a *fault.Error. services are those that
+// a group may belong to.
+func (c *Config) Validate(services domain.Services) []error {
+	k := checker{services: services}
 	if !word(c.Node, 16, "") {
 		k.bad("node", "%q is not 1 to 16 letters and digits; the name is part of the tags of this node", c.Node)
 	}
@@ -83,10 +87,12 @@ func (c *Config) Validate() []error {
 }
 
 // RouteGroups returns what routing needs to know about the groups; the configuration must be valid.
-func (c *Config) RouteGroups() []route.Group {
+func (c *Config) RouteGroups(services domain.Services) []route.Group {
 	out := make([]route.Group, len(c.Groups))
 	for i := range c.Groups {
-		out[i] = route.Group{Name: c.Groups[i].Name, Service: c.Groups[i].service(), Numbers: c.Groups[i].Numbers}
+		g := &c.Groups[i]
+		out[i] = route.Group{Name: g.Name, Numbers: g.Numbers}
+		out[i].Service, _ = services.ByName(g.Service)
 	}
 	return out
 }
@@ -106,11 +112,6 @@ func (c *Config) peerNames(bind string) []string {
 		}
 	}
 	return names
-}
-
-func (g *Group) service() domain.Service {
-	s, _ := domain.ServiceByName(g.Service)
-	return s
 }
 
 // proto returns the transport of requests to the group; the configuration must be valid.
@@ -138,10 +139,10 @@ var protos = [...]transport.Proto{transport.UDP, transport.TCP, transport.TLS}
 
 func (k *checker) group(at string, g *Group) {
 	if g.Service != "" {
-		s, ok := domain.ServiceByName(g.Service)
+		s, ok := k.services.ByName(g.Service)
 		if !ok {
 			var known []string
-			for _, s := range domain.Services() {
+			for _, s := range k.services {
 				known = append(known, s.String())
 			}
 			k.bad(at+".service", "%q is not a service; use one of %s, or leave it out for the operator's core",

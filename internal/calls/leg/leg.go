@@ -30,6 +30,12 @@ type Profile interface {
 	Ping(m *sip.Message, l *Leg)
 }
 
+// Names are the names of the deployment from which a profile may form its own, as configured for routing.
+type Names struct {
+	BaseDomain string   // may be empty
+	Regions    []string // DNS labels of the Direct Routing regions
+}
+
 // Named is implemented by a profile that writes host names of its own, not the advertised name, into messages to the
 // service.
 type Named interface {

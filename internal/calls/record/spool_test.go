@@ -15,7 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -75,7 +76,7 @@ func lines(t *testing.T, s *Spool) []Record {
 func TestARecordIsOneCompleteLine(t *testing.T) {
 	s := open(t, config(t.TempDir()))
 	stop := run(t, s)
-	s.Put(&Record{ID: "c1", Called: "+442079460123", Caller: "+33140205050", Service: domain.Zoom,
+	s.Put(&Record{ID: "c1", Called: "+442079460123", Caller: "+33140205050", Service: zoom.Service,
 		Status: 200, EndedBy: Near,
 		Tried: []Try{{Group: "zoom", Peer: "z1", Status: 200, Result: "answered"}}})
 	stop()
@@ -108,7 +109,7 @@ func TestTheHandWrittenJSONIsThatOfTheTags(t *testing.T) {
 		{ID: "a", Start: at, End: at},
 		{ID: "c1", Node: "n1", Start: at, Progress: at.Add(time.Millisecond), Answer: at.Add(time.Second),
 			End: at.Add(2 * time.Second), DurationSeconds: 1.25, Direction: "toCore",
-			Service: domain.DirectRouting, Account: "acme", Called: "+442079460123", Caller: "+33140205050",
+			Service: directrouting.Service, Account: "acme", Called: "+442079460123", Caller: "+33140205050",
 			Identity: "+44", IdentitySource: "From", CustomHeader: "c-1", Emergency: true,
 			Rule: "provisioned-service", From: Side{Group: "core", Addr: "127.0.0.1:5060", CallID: "x\"<y>\\z@h"},
 			FarCallID: "q", Status: 486, EndedBy: Far, Reason: "Besetzt – später &\n", Cause: 17,

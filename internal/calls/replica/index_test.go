@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
 )
 
 // model is the simplest implementation of the index.
@@ -170,7 +171,7 @@ func TestFullPages(t *testing.T) {
 	}
 	for i, k := range r.Perm(len(keys)) {
 		n := &domain.NumberRouting{Key: keys[k], Account: "block",
-			Services: domain.ServiceSet(0).With(domain.DirectRouting)}
+			Services: domain.ServiceSet(0).With(directrouting.Service)}
 		if k >= 200 { // third page: all differ
 			n.Account, n.CustomHeader = fmt.Sprintf("single-%d", k), fmt.Sprintf("C-%07d", k)
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/platform/feed"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
 )
 
 // memSource is a provisioning store in memory that can be made to fail.
@@ -314,7 +315,7 @@ func check(t testing.TB, v *View, m *model) {
 
 func number(i int, account, header string) domain.Change {
 	return domain.Change{Number: &domain.NumberRouting{Key: 442079460000 + uint64(i), Account: account,
-		Services: domain.ServiceSet(0).With(domain.DirectRouting), CustomHeader: header}}
+		Services: domain.ServiceSet(0).With(directrouting.Service), CustomHeader: header}}
 }
 
 func gone(i int) domain.Change {
@@ -323,7 +324,7 @@ func gone(i int) domain.Change {
 
 func account(name, label string) domain.Change {
 	return domain.Change{Account: &domain.AccountRouting{Name: name, Subdomain: label, SubdomainLive: label != "",
-		CallScreening: true, Enabled: domain.ServiceSet(0).With(domain.DirectRouting)}}
+		CallScreening: true, Enabled: domain.ServiceSet(0).With(directrouting.Service)}}
 }
 
 // seed provisions three accounts and 260 numbers in three pages, one of them mixed.

@@ -75,8 +75,9 @@ type Group struct {
 type Policy struct {
 	baseDomain   string // "." + base domain, lower case; empty for none
 	regions      []string
+	known        domain.Services
 	groups       map[string]*group
-	services     []target // by Service
+	services     []target // by a service's ID
 	emergency    map[string]bool
 	emergencyCC  map[string]bool // nil: every assigned country code
 	longestDial  int
@@ -103,30 +104,33 @@ type target struct {
 // that sets some can be told from one that sets none.
 func Default() Config { return Config{Regions: slices.Clone(DefaultRegions)} }
 
-// Validate checks the settings as far as they can be checked without the peer groups; Compile checks the rest. It
-// returns every problem as a *fault.Error whose Target is the field.
-func (c *Config) Validate() []error {
-	_, problems := c.compile(nil, false)
+// Validate checks the settings as far as they can be checked without the peer groups; Compile checks the rest. known
+// are the services that the settings may name. It returns every problem as a *fault.Error whose Target is the field.
+func (c *Config) Validate(known domain.Services) []error {
+	_, problems := c.compile(known, nil, false)
 	return problems
 }
 
-// Compile returns the policy for a set of peer groups, or every problem as a *fault.Error whose Target is the field.
-// The order of groups is the order in which a service's groups are tried.
-func (c *Config) Compile(groups []Group) (*Policy, []error) {
-	p, problems := c.compile(groups, true)
+// Compile returns the policy for the known services and a set of peer groups, or every problem as a *fault.Error whose
+// Target is the field. The order of groups is the order in which a service's groups are tried.
+func (c *Config) Compile(known domain.Services, groups []Group) (*Policy, []error) {
+	p, problems := c.compile(known, groups, true)
 	if len(problems) > 0 {
 		return nil, problems
 	}
 	return p, nil
 }
 
-func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
+// Services returns the services that the policy knows.
+func (p *Policy) Services() domain.Services { return p.known }
+
+func (c *Config) compile(known domain.Services, groups []Group, complete bool) (*Policy, []error) {
 	var problems []error
 	bad := func(path, format string, args ...any) {
 		problems = append(problems, &fault.Error{Kind: fault.Invalid, Code: "InvalidConfiguration", Target: path,
 			Message: fmt.Sprintf(format, args...)})
 	}
-	p := &Policy{groups: map[string]*group{}, services: make([]target, len(domain.Services())+1)}
+	p := &Policy{groups: map[string]*group{}, known: known, services: make([]target, domain.MaxServiceID+1)}
 
 	base := strings.ToLower(strings.TrimSuffix(c.BaseDomain, "."))
 	switch {
@@ -166,23 +170,23 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 			cores = append(cores, g.Name)
 			continue
 		}
-		t := &p.services[g.Service]
+		t := &p.services[g.Service.ID()]
 		t.peers = append(t.peers, g.Name)
 	}
 
 	for _, name := range slices.Sorted(maps.Keys(c.PeerGroupToService)) {
 		path := "peerGroupToService." + name
-		s, ok := domain.ServiceByName(c.PeerGroupToService[name])
+		s, ok := known.ByName(c.PeerGroupToService[name])
 		switch {
 		case !ok:
 			bad(path, "%q is not a service; use one of %s", c.PeerGroupToService[name],
-				serviceNames(func(t *domain.Traits) bool { return t.DefaultFor }))
+				serviceNames(known, func(t *domain.Traits) bool { return t.DefaultFor }))
 			continue
 		case !s.Traits().DefaultFor:
 			bad(path, "%s cannot be a default service: it has no calls to unprovisioned numbers; use one of %s", s,
-				serviceNames(func(t *domain.Traits) bool { return t.DefaultFor }))
+				serviceNames(known, func(t *domain.Traits) bool { return t.DefaultFor }))
 			continue
-		case !known:
+		case !complete:
 			continue
 		}
 		g := p.groups[name]
@@ -192,7 +196,7 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 		case g.service != domain.NoService:
 			bad(path, "peer group %q belongs to %s; only a peer group of the core has a default service", name,
 				g.service)
-		case len(p.services[s].peers) == 0:
+		case len(p.services[s.ID()].peers) == 0:
 			bad(path, "%s has no peer group; configure one or name another service", s)
 		default:
 			g.fallback = s
@@ -201,12 +205,12 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 
 	for _, name := range slices.Sorted(maps.Keys(c.ServiceToPeerGroup)) {
 		path := "serviceToPeerGroup." + name
-		s, ok := domain.ServiceByName(name)
+		s, ok := known.ByName(name)
 		if !ok {
-			bad(path, "%q is not a service; use one of %s", name, serviceNames(nil))
+			bad(path, "%q is not a service; use one of %s", name, serviceNames(known, nil))
 			continue
 		}
-		if !known {
+		if !complete {
 			continue
 		}
 		to := c.ServiceToPeerGroup[name]
@@ -216,12 +220,12 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 		case g.service != domain.NoService:
 			bad(path, "peer group %q belongs to %s; a service's calls go to the core only", to, g.service)
 		default:
-			p.services[s].core = []string{to}
+			p.services[s.ID()].core = []string{to}
 		}
 	}
-	if known {
-		for _, s := range domain.Services() {
-			t := &p.services[s]
+	if complete {
+		for _, s := range known {
+			t := &p.services[s.ID()]
 			if len(t.peers) == 0 || len(t.core) > 0 || c.ServiceToPeerGroup[s.String()] != "" {
 				continue
 			}
@@ -272,16 +276,16 @@ func (c *Config) compile(groups []Group, known bool) (*Policy, []error) {
 	p.verification = map[domain.E164]domain.Service{}
 	for _, name := range slices.Sorted(maps.Keys(c.VerificationNumbers)) {
 		path := "verificationNumbers." + name
-		s, ok := domain.ServiceByName(name)
+		s, ok := known.ByName(name)
 		if !ok {
-			bad(path, "%q is not a service; use one of %s", name, serviceNames(nil))
+			bad(path, "%q is not a service; use one of %s", name, serviceNames(known, nil))
 			continue
 		}
 		if !s.Traits().CarriesCalls {
 			bad(path, "%s carries no calls through this gateway yet; remove its numbers", s)
 			continue
 		}
-		if known && len(p.services[s].peers) == 0 {
+		if complete && len(p.services[s.ID()].peers) == 0 {
 			bad(path, "%s has no peer group; configure one or remove its numbers", s)
 		}
 		for i, text := range c.VerificationNumbers[name] {
@@ -341,9 +345,9 @@ func countryCode(s string) bool {
 	return two && len(s) == 2 || !two && len(s) == 3
 }
 
-func serviceNames(want func(*domain.Traits) bool) string {
+func serviceNames(known domain.Services, want func(*domain.Traits) bool) string {
 	var names []string
-	for _, s := range domain.Services() {
+	for _, s := range known {
 		if want == nil || want(s.Traits()) {
 			names = append(names, s.String())
 		}

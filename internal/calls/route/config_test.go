@@ -8,6 +8,10 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/operatorconnect"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 )
 
 // TestConfigProblems: all mistakes are reported at once, each at its place and with its remedy.
@@ -32,8 +36,9 @@ func TestConfigProblems(t *testing.T) {
 		},
 		MobileControlPoints: []string{"teams-oc", "nobody"},
 	}
-	_, problems := c.Compile([]route.Group{{Name: "core-a"}, {Name: "core-b"}, {Name: "core-c"}, {Name: "core-a"},
-		{Name: "teams-oc", Service: domain.OperatorConnect}, {Name: "teams-dr", Service: domain.DirectRouting}})
+	_, problems := c.Compile(services.All().Services(), []route.Group{{Name: "core-a"}, {Name: "core-b"},
+		{Name: "core-c"}, {Name: "core-a"},
+		{Name: "teams-oc", Service: operatorconnect.Service}, {Name: "teams-dr", Service: directrouting.Service}})
 	want := []string{"baseDomain", "regions", "regions[1]", "regions[2]", "peerGroups",
 		"peerGroupToService.core-a", "peerGroupToService.core-b", "peerGroupToService.core-c",
 		"peerGroupToService.nobody", "peerGroupToService.teams-oc",
@@ -64,11 +69,12 @@ func TestConfigProblems(t *testing.T) {
 
 func TestConfigDefaults(t *testing.T) {
 	for name, c := range map[string]route.Config{"zero": {}, "default": route.Default()} {
-		if problems := c.Validate(); len(problems) > 0 {
+		if problems := c.Validate(services.All().Services()); len(problems) > 0 {
 			t.Errorf("%s: Validate = %v, want none", name, problems)
 		}
 		// One core group needs no mapping.
-		p, problems := c.Compile([]route.Group{{Name: "core"}, {Name: "zoom", Service: domain.Zoom}})
+		p, problems := c.Compile(services.All().Services(),
+			[]route.Group{{Name: "core"}, {Name: "zoom", Service: zoom.Service}})
 		if len(problems) > 0 {
 			t.Fatalf("%s: Compile = %v, want none", name, problems)
 		}
@@ -81,7 +87,7 @@ func TestConfigDefaults(t *testing.T) {
 
 func TestLabel(t *testing.T) {
 	c := route.Config{BaseDomain: "GW.example.com.", Regions: []string{"1-r1"}}
-	p, problems := c.Compile(nil)
+	p, problems := c.Compile(services.All().Services(), nil)
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -103,5 +109,27 @@ func TestLabel(t *testing.T) {
 		if got, ok := p.Label(host); got != want || ok != (want != "") {
 			t.Errorf("Label(%q) = %q, %v, want %q", host, got, ok, want)
 		}
+	}
+}
+
+// TestServiceOfALaterVersion: a number whose only service is unknown here is refused, not sent to the default service
+// of the peer group.
+func TestServiceOfALaterVersion(t *testing.T) {
+	w, p := newWorld(), policy(t)
+	later := domain.NewService(domain.Traits{ID: domain.MaxServiceID, Name: "later"})
+	w.account("ahead", domain.AccountRouting{}, later, operatorconnect.Service)
+	w.number("+442079460800", "ahead", "", later)
+	w.number("+442079460801", "ahead", "", later, operatorconnect.Service)
+	facts := domain.CallFacts{PeerGroup: "core-fixed", Called: "+442079460899"}
+	if d := route.Decide(w, p, facts); d.Rule != route.RuleDefault {
+		t.Fatalf("an unknown number is decided by %s; this test needs a default service", d.Rule)
+	}
+	facts.Called = "+442079460800"
+	if d := route.Decide(w, p, facts); d.Outcome != route.Rejected || d.Rule != route.RuleCarriesCalls {
+		t.Errorf("the number is %v by %s: %+v", d.Outcome, d.Rule, d)
+	}
+	facts.Called = "+442079460801"
+	if d := route.Decide(w, p, facts); d.Service != operatorconnect.Service {
+		t.Errorf("the number with Operator Connect too goes to %s by %s", d.Service, d.Rule)
 	}
 }

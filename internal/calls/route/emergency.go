@@ -6,8 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-
-	"github.com/tandemgw/tandem/internal/domain"
 )
 
 // emergencyTable holds, for each country that libphonenumber knows, the strings that its IsEmergencyNumber accepts: a
@@ -41,8 +39,8 @@ func countriesWith(dial string) (codes []string) {
 
 // compileEmergency compiles the lists of emergency numbers.
 func (c *Config) compileEmergency(p *Policy, bad func(path, format string, args ...any)) {
-	for _, s := range domain.Services() {
-		if s.Traits().Screening && len(p.services[s].peers) > 0 && len(c.EmergencyDialStrings) == 0 &&
+	for _, s := range p.known {
+		if s.Traits().Screening && len(p.services[s.ID()].peers) > 0 && len(c.EmergencyDialStrings) == 0 &&
 			len(c.Countries) == 0 {
 			bad("emergencyDialStrings", "callers of %s are screened, so a call to an emergency number that is not "+
 				"listed may be refused; list the numbers, such as [\"112\", \"999\"], or their countries, such as "+

@@ -16,6 +16,8 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 )
 
 // longestEmergencyString is the maximum length of the strings tried: the longest that the library accepts are South
@@ -87,7 +89,7 @@ func allStrings(longest int) (all []string) {
 func compiled(t *testing.T, c route.Config, s domain.Service) (*route.Policy, []string) {
 	t.Helper()
 	c.BaseDomain = "gw.example.com"
-	p, problems := c.Compile([]route.Group{{Name: "core"}, {Name: "service", Service: s}})
+	p, problems := c.Compile(services.All().Services(), []route.Group{{Name: "core"}, {Name: "service", Service: s}})
 	var at []string
 	for _, err := range problems {
 		var f *fault.Error
@@ -117,7 +119,7 @@ func TestEmergencyStrings(t *testing.T) {
 		{"", "ZA", "10111 10177 112"}, // the police answer 10111
 	} {
 		cfg := route.Config{EmergencyDialStrings: strings.Fields(c.explicit), Countries: strings.Fields(c.countries)}
-		p, problems := compiled(t, cfg, domain.Zoom)
+		p, problems := compiled(t, cfg, zoom.Service)
 		if p == nil {
 			t.Errorf("%q and %q: %v", c.explicit, c.countries, problems)
 			continue
@@ -130,7 +132,7 @@ func TestEmergencyStrings(t *testing.T) {
 
 func TestCountryWithoutEmergencyNumbers(t *testing.T) {
 	cfg := route.Config{Countries: []string{"GB", "gb", "UK", "XX", "", "GN"}}
-	_, problems := compiled(t, cfg, domain.Zoom)
+	_, problems := compiled(t, cfg, zoom.Service)
 	for i, want := range []string{"countries[1]: \"gb\" is not an ISO", "countries[2]: \"UK\" is not an ISO",
 		"countries[3]: \"XX\" is not an ISO", "countries[4]: \"\" is not an ISO",
 		"countries[5]: no emergency number of GN is known; list"} {
@@ -142,7 +144,7 @@ func TestCountryWithoutEmergencyNumbers(t *testing.T) {
 
 // TestScreeningDemandsEmergencyStrings: only a service that has peers and whose callers are screened requires them.
 func TestScreeningDemandsEmergencyStrings(t *testing.T) {
-	for _, s := range domain.Services() {
+	for _, s := range services.All().Services() {
 		if !s.Traits().CarriesCalls {
 			continue
 		}
@@ -160,7 +162,7 @@ func TestScreeningDemandsEmergencyStrings(t *testing.T) {
 		}
 	}
 	c := route.Default()
-	if problems := c.Validate(); len(problems) > 0 {
+	if problems := c.Validate(services.All().Services()); len(problems) > 0 {
 		t.Errorf("without peers: %v, want no problem", problems)
 	}
 }
@@ -169,7 +171,7 @@ func TestScreeningDemandsEmergencyStrings(t *testing.T) {
 // service; no other number is.
 func TestEmergencyForms(t *testing.T) {
 	cfg := route.Config{EmergencyDialStrings: []string{"911", "999", "112"}, EmergencyCountryCodes: []string{"44", "1"}}
-	for _, s := range domain.Services() {
+	for _, s := range services.All().Services() {
 		if !s.Traits().CarriesCalls {
 			continue
 		}

@@ -5,11 +5,14 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
 )
 
 func ExampleDecide() {
 	c := route.Config{BaseDomain: "gw.example.com", Countries: []string{"GB"}}
-	p, problems := c.Compile([]route.Group{{Name: "core-a"}, {Name: "teams", Service: domain.DirectRouting}})
+	p, problems := c.Compile(services.All().Services(),
+		[]route.Group{{Name: "core-a"}, {Name: "teams", Service: directrouting.Service}})
 	if len(problems) > 0 {
 		panic(problems)
 	}
@@ -25,7 +28,8 @@ func ExampleDecide() {
 
 func ExampleExplain() {
 	c := route.Config{BaseDomain: "gw.example.com", Countries: []string{"GB"}}
-	p, _ := c.Compile([]route.Group{{Name: "core-a"}, {Name: "teams", Service: domain.DirectRouting}})
+	p, _ := c.Compile(services.All().Services(),
+		[]route.Group{{Name: "core-a"}, {Name: "teams", Service: directrouting.Service}})
 	x := route.Explain(newWorld(), p, domain.CallFacts{PeerGroup: "teams", Called: "+12025550199", HostUnknown: true,
 		From: domain.Party{Number: "+442079460100"}})
 	for _, s := range x.Steps {

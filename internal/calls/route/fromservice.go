@@ -26,7 +26,7 @@ func (x *decision) fromService(g *group) Decision {
 		return x.reject(RuleCarriesCalls, 480, t.Title+" carries no calls through this gateway yet",
 			Fact{"service", g.service.String()})
 	}
-	x.d.Groups = x.p.services[g.service].core
+	x.d.Groups = x.p.services[g.service.ID()].core
 	if len(x.d.Groups) == 0 {
 		return x.reject(RuleTarget, 503, "no peer group of the core is configured for calls from "+t.Title,
 			Fact{"service", g.service.String()})

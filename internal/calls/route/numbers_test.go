@@ -5,6 +5,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/services"
 )
 
 // The rules of a peer group convert its numbers to E.164, and explanations say so.
@@ -18,7 +19,7 @@ func TestNumbersOfAPeerGroup(t *testing.T) {
 		}
 	}
 	c := config()
-	p, problems := c.Compile(gs)
+	p, problems := c.Compile(services.All().Services(), gs)
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}

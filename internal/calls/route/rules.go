@@ -104,7 +104,12 @@ func (x *decision) fromCore(g *group) Decision {
 	num, provisioned := x.view.Number(n)
 	if provisioned {
 		x.d.Account = num.Account
-		s = serviceOf(num.Services)
+		s = x.p.serviceOf(num.Services)
+	}
+	if s == domain.NoService && num.Services != 0 {
+		// A later version provisioned it: the default service would be a wrong one.
+		return x.reject(RuleCarriesCalls, 480, string(n)+" has a service that this version does not know; upgrade "+
+			"this node", Fact{"account", num.Account.Name})
 	}
 	if s == domain.NoService {
 		return x.unprovisioned(g, provisioned)
@@ -112,7 +117,7 @@ func (x *decision) fromCore(g *group) Decision {
 	x.d.Service, x.d.Rule = s, RuleProvisioned
 	if x.rec != nil {
 		x.rec.add(RuleProvisioned, Decides, string(n)+" is provisioned for "+s.Traits().Title,
-			Fact{"account", num.Account.Name}, Fact{"services", serviceList(num.Services)})
+			Fact{"account", num.Account.Name}, Fact{"services", serviceNames(x.p.known.In(num.Services), nil)})
 	}
 	if r, ok := x.usable(num.Account); !ok {
 		return r
@@ -160,7 +165,7 @@ func (x *decision) usable(a *domain.AccountRouting) (r Decision, ok bool) {
 	}
 	if !a.Enabled.Has(s) {
 		return x.reject(RuleEnabled, 480, n+" is provisioned for "+t.Title+", which is not enabled on account "+a.Name,
-			Fact{"account", a.Name}, Fact{"accountServices", serviceList(a.Enabled)}), false
+			Fact{"account", a.Name}, Fact{"accountServices", serviceNames(x.p.known.In(a.Enabled), nil)}), false
 	}
 	if x.rec != nil {
 		x.rec.add(RuleEnabled, Continue, t.Title+" is enabled on account "+a.Name, Fact{"account", a.Name})
@@ -212,7 +217,7 @@ func (x *decision) toService(g *group) Decision {
 		x.header(x.d.Called, "called")
 	}
 
-	x.d.Groups = x.p.services[s].peers
+	x.d.Groups = x.p.services[s.ID()].peers
 	if len(x.d.Groups) == 0 {
 		return x.reject(RuleTarget, 503, "no peer group is configured for "+t.Title, Fact{"service", s.String()})
 	}
@@ -253,9 +258,9 @@ func (x *decision) header(n domain.E164, role string) {
 // serviceOf chooses the service that takes a number's calls: the one that carries calls or, if none does, any other, so
 // that the rejection can name it. A number has at most one exclusive service (design §6), so no ranking is needed; a
 // set that breaks the rule still gives the same service every time.
-func serviceOf(set domain.ServiceSet) domain.Service {
+func (p *Policy) serviceOf(set domain.ServiceSet) domain.Service {
 	first := domain.NoService
-	for s := domain.DirectRouting; set>>s != 0; s++ {
+	for _, s := range p.known {
 		if !set.Has(s) {
 			continue
 		}
@@ -269,15 +274,6 @@ func serviceOf(set domain.ServiceSet) domain.Service {
 		}
 	}
 	return first
-}
-
-func serviceList(set domain.ServiceSet) string {
-	l := set.List()
-	names := make([]string, len(l))
-	for i, s := range l {
-		names[i] = s.String()
-	}
-	return list(names)
 }
 
 // warningText replaces characters that a SIP quoted-string would have to escape (RFC 3261 §25.1): facts come from the

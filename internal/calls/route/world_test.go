@@ -5,6 +5,13 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/acs"
+	"github.com/tandemgw/tandem/internal/services/callprotection"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/operatorconnect"
+	"github.com/tandemgw/tandem/internal/services/phonemobile"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 )
 
 // world is a small directory kept in maps: the test's own View.
@@ -54,35 +61,35 @@ func newWorld() *world {
 	w := &world{accounts: map[string]*domain.AccountRouting{}, numbers: map[domain.E164]domain.NumberRouting{}}
 	// Contoso: Direct Routing, screened.
 	w.account("contoso", domain.AccountRouting{Subdomain: "contoso", SubdomainLive: true, CallScreening: true},
-		domain.DirectRouting, domain.Zoom)
-	w.number("+442079460100", "contoso", "CT-100", domain.DirectRouting)
-	w.number("+442079460101", "contoso", "", domain.DirectRouting)
-	w.number("+442079460102", "contoso", "CT-102", domain.Zoom)
-	w.number("+442079460103", "contoso", "CT-103")                         // no service
-	w.number("+442079460104", "contoso", "CT-104", domain.OperatorConnect) // not enabled on the account
+		directrouting.Service, zoom.Service)
+	w.number("+442079460100", "contoso", "CT-100", directrouting.Service)
+	w.number("+442079460101", "contoso", "", directrouting.Service)
+	w.number("+442079460102", "contoso", "CT-102", zoom.Service)
+	w.number("+442079460103", "contoso", "CT-103")                          // no service
+	w.number("+442079460104", "contoso", "CT-104", operatorconnect.Service) // not enabled on the account
 	// Fabrikam: Direct Routing, not screened.
-	w.account("fabrikam", domain.AccountRouting{Subdomain: "fab", SubdomainLive: true}, domain.DirectRouting,
-		domain.OperatorConnect, domain.PhoneMobile, domain.ACS, domain.CallProtection)
-	w.number("+442079460200", "fabrikam", "FK-200", domain.DirectRouting)
-	w.number("+442079460201", "fabrikam", "FK-201", domain.OperatorConnect)
-	w.number("+447700900202", "fabrikam", "FK-202", domain.PhoneMobile)
-	w.number("+442079460203", "fabrikam", "FK-203", domain.ACS)
-	w.number("+442079460204", "fabrikam", "FK-204", domain.CallProtection)
-	w.number("+442079460205", "fabrikam", "FK-205", domain.CallProtection, domain.DirectRouting)
-	w.number("+442079460206", "fabrikam", "FK-206", domain.CallProtection, domain.ACS)
+	w.account("fabrikam", domain.AccountRouting{Subdomain: "fab", SubdomainLive: true}, directrouting.Service,
+		operatorconnect.Service, phonemobile.Service, acs.Service, callprotection.Service)
+	w.number("+442079460200", "fabrikam", "FK-200", directrouting.Service)
+	w.number("+442079460201", "fabrikam", "FK-201", operatorconnect.Service)
+	w.number("+447700900202", "fabrikam", "FK-202", phonemobile.Service)
+	w.number("+442079460203", "fabrikam", "FK-203", acs.Service)
+	w.number("+442079460204", "fabrikam", "FK-204", callprotection.Service)
+	w.number("+442079460205", "fabrikam", "FK-205", callprotection.Service, directrouting.Service)
+	w.number("+442079460206", "fabrikam", "FK-206", callprotection.Service, acs.Service)
 	// Newco: its label is not live yet. Oldco has no label at all.
-	w.account("newco", domain.AccountRouting{Subdomain: "newco", CallScreening: true}, domain.DirectRouting)
-	w.number("+442079460300", "newco", "", domain.DirectRouting)
-	w.account("oldco", domain.AccountRouting{CallScreening: true}, domain.DirectRouting)
-	w.number("+442079460400", "oldco", "", domain.DirectRouting)
+	w.account("newco", domain.AccountRouting{Subdomain: "newco", CallScreening: true}, directrouting.Service)
+	w.number("+442079460300", "newco", "", directrouting.Service)
+	w.account("oldco", domain.AccountRouting{CallScreening: true}, directrouting.Service)
+	w.number("+442079460400", "oldco", "", directrouting.Service)
 	// Proseware may show presentation numbers.
 	w.account("proseware", domain.AccountRouting{Subdomain: "prose", SubdomainLive: true, CallScreening: true},
-		domain.DirectRouting)
-	w.number("+442079460500", "proseware", "", domain.DirectRouting)
+		directrouting.Service)
+	w.number("+442079460500", "proseware", "", directrouting.Service)
 	// Exco no longer has Direct Routing; its label still exists.
 	w.account("exco", domain.AccountRouting{Subdomain: "exco", SubdomainLive: true, CallScreening: true})
 	// A service-verification number that is provisioned nevertheless.
-	w.number("+442079460901", "contoso", "CT-901", domain.DirectRouting)
+	w.number("+442079460901", "contoso", "CT-901", directrouting.Service)
 	return w
 }
 
@@ -114,18 +121,19 @@ func groups() []route.Group {
 	return []route.Group{
 		{Name: "core-a"}, // no default service
 		{Name: "core-fixed"}, {Name: "core-mobile"}, {Name: "mcp"},
-		{Name: "teams-dr", Service: domain.DirectRouting},
-		{Name: "teams-oc", Service: domain.OperatorConnect}, {Name: "teams-oc-backup", Service: domain.OperatorConnect},
-		{Name: "teams-tpm", Service: domain.PhoneMobile},
-		{Name: "zoom", Service: domain.Zoom},
-		{Name: "acs", Service: domain.ACS},
+		{Name: "teams-dr", Service: directrouting.Service},
+		{Name: "teams-oc", Service: operatorconnect.Service},
+		{Name: "teams-oc-backup", Service: operatorconnect.Service},
+		{Name: "teams-tpm", Service: phonemobile.Service},
+		{Name: "zoom", Service: zoom.Service},
+		{Name: "acs", Service: acs.Service},
 	}
 }
 
 func policy(t testing.TB) *route.Policy {
 	t.Helper()
 	c := config()
-	p, problems := c.Compile(groups())
+	p, problems := c.Compile(services.All().Services(), groups())
 	for _, err := range problems {
 		t.Errorf("Compile: %v", err)
 	}

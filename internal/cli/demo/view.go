@@ -8,7 +8,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/tandemgw/tandem/client"
-	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/services"
 	"github.com/tandemgw/tandem/internal/sim/lab"
 )
 
@@ -128,7 +128,7 @@ func groupOf(r lab.Result) string {
 	if r.Status != 200 || strings.HasPrefix(r.Name, "failover") || r.Name == "forwarded" || r.Name == "referred" {
 		return "Rules: screening, forwarding, failover, refusals"
 	}
-	if s, ok := domain.ServiceByName(r.Service); ok {
+	if s, ok := services.All().Services().ByName(r.Service); ok {
 		return s.Traits().Title
 	}
 	return r.Service

@@ -108,7 +108,7 @@ func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, action s
 			return nil
 		}
 	}
-	for _, s := range domain.Services() {
+	for _, s := range domain.InOrder(n.Services) {
 		l := strings.ToLower(label(n.Services[s]))
 		if l == "" {
 			continue
@@ -222,12 +222,11 @@ func (d *Directory) SetAccountService(ctx context.Context, account string, s dom
 
 // checkManaged refuses services that the management API may not set.
 func checkManaged(s domain.Service) error {
-	tr := s.Traits()
-	if tr.Service == domain.NoService {
+	if s == domain.NoService {
 		return invalid(CodeUnknownService, "service", "there is no such communications service")
 	}
-	if tr.InContract {
-		return invalid(CodeServiceInContract, "service", "%s is set in the Provisioning API", tr.Title)
+	if s.Traits().InContract {
+		return invalid(CodeServiceInContract, "service", "%s is set in the Provisioning API", s.Traits().Title)
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
@@ -23,12 +25,12 @@ func BenchmarkImport(b *testing.B) {
 	for name, open := range engines {
 		b.Run(name, func(b *testing.B) {
 			h := open(b)
-			h.putAccount(account("acme", domain.DirectRouting, domain.Zoom))
+			h.putAccount(account("acme", directrouting.Service, zoom.Service))
 			next := uint64(10_000_000_000)
 			load := func(b *testing.B, from uint64, header string) {
 				rep, err := h.Import(b.Context(), "acme", 0, func(yield func(domain.Number) bool) {
 					for i := range uint64(b.N) {
-						n := number("acme", "+"+strconv.FormatUint(from+i, 10), domain.DirectRouting)
+						n := number("acme", "+"+strconv.FormatUint(from+i, 10), directrouting.Service)
 						n.CustomSIPHeader = header
 						if !yield(n) {
 							return
@@ -55,10 +57,10 @@ func BenchmarkDeleteAccount(b *testing.B) {
 	for name, open := range engines {
 		b.Run(name, func(b *testing.B) {
 			h := open(b)
-			h.putAccount(account("acme", domain.Zoom))
+			h.putAccount(account("acme", zoom.Service))
 			_, err := h.Import(b.Context(), "acme", 0, func(yield func(domain.Number) bool) {
 				for i := range uint64(b.N) {
-					if !yield(number("acme", "+"+strconv.FormatUint(10_000_000_000+i, 10), domain.Zoom)) {
+					if !yield(number("acme", "+"+strconv.FormatUint(10_000_000_000+i, 10), zoom.Service)) {
 						return
 					}
 				}

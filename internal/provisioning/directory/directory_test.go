@@ -12,6 +12,10 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/services/callprotection"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/operatorconnect"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 )
 
 // stamps are the fields that the directory sets from the clock.
@@ -23,13 +27,13 @@ func TestAccountComesBackAsItWasPut(t *testing.T) {
 		in := domain.Account{Name: "Contoso-1_x", CorrelationID: "crm 4711 – é", HasServiceDetails: true,
 			TeamsTenantID: tenant2,
 			Services: map[domain.Service]domain.AccountService{
-				domain.DirectRouting: {Enabled: true, DirectRouting: &domain.DirectRoutingConfig{CallScreening: true,
+				directrouting.Service: {Enabled: true, DirectRouting: &domain.DirectRoutingConfig{CallScreening: true,
 					Subdomain: "Conto-1", Region1Token: "MS=ms1", Region2Token: "MS=ms2"},
 					// Read-only fields are ignored.
 					NumberCount: 99, SubdomainStatus: domain.SubdomainInconsistent},
-				domain.OperatorConnect: {Enabled: true, SyncEnabled: true},
-				domain.Zoom:            {Enabled: false},
-				domain.CallProtection:  {Enabled: true},
+				operatorconnect.Service: {Enabled: true, SyncEnabled: true},
+				zoom.Service:            {Enabled: false},
+				callprotection.Service:  {Enabled: true},
 			},
 			State: domain.ProvisioningState{Status: domain.SyncFailed,
 				Errors: []domain.ServiceError{{Code: "x", Message: "y"}}},
@@ -39,7 +43,7 @@ func TestAccountComesBackAsItWasPut(t *testing.T) {
 		want.Services = map[domain.Service]domain.AccountService{}
 		for s, d := range in.Services {
 			d.NumberCount = 0
-			if s == domain.DirectRouting {
+			if s == directrouting.Service {
 				d.SubdomainStatus = domain.SubdomainProvisioned
 			}
 			want.Services[s] = d
@@ -81,8 +85,8 @@ func TestAccountComesBackAsItWasPut(t *testing.T) {
 		cs, _ := h.changes(0)
 		wantChanges := []domain.Change{
 			{Account: &domain.AccountRouting{Name: in.Name,
-				Enabled: domain.ServiceSet(0).With(domain.DirectRouting).With(domain.OperatorConnect).With(
-					domain.CallProtection),
+				Enabled: domain.ServiceSet(0).With(directrouting.Service).With(operatorconnect.Service).With(
+					callprotection.Service),
 				TenantID: tenant2, Subdomain: "conto-1", SubdomainLive: true, CallScreening: true}},
 			{Account: &domain.AccountRouting{Name: in.Name}},
 		}
@@ -98,25 +102,25 @@ func TestAccountComesBackAsItWasPut(t *testing.T) {
 
 func TestNumberComesBackAsItWasPut(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
-		h.putAccount(account("acme", domain.OperatorConnect, domain.DirectRouting, domain.Zoom))
+		h.putAccount(account("acme", operatorconnect.Service, directrouting.Service, zoom.Service))
 		in := domain.Number{TelephoneNumber: "+442079460123", AccountName: "acme", CustomSIPHeader: "acme_1",
 			HasConfiguration: true,
 			Services: map[domain.Service]domain.NumberService{
-				domain.OperatorConnect: {Enabled: true, AssignmentStatus: "assigned",
+				operatorconnect.Service: {Enabled: true, AssignmentStatus: "assigned",
 					Teams: &domain.TeamsNumberConfig{Usage: "CallingUserAssignment",
 						ChoosableCapabilities: []string{"InboundCalling", "OutboundCalling"},
 						AdditionalUsages:      []string{"ConferenceAssignment"}, CivicAddressID: "c1",
 						LocationID: "l1", AllowTenantAddressUpdate: true, DisplayedCountryCode: "GB",
 						AcquiredCapabilities: []string{"forged"}}},
-				domain.Zoom: {Enabled: false},
+				zoom.Service: {Enabled: false},
 			}}
 		r := h.putNumber(in)
 		want := in
 		want.State.Status = domain.SyncSynced
-		c := *in.Services[domain.OperatorConnect].Teams
+		c := *in.Services[operatorconnect.Service].Teams
 		c.AcquiredCapabilities = nil
-		want.Services = map[domain.Service]domain.NumberService{domain.OperatorConnect: {Enabled: true,
-			AssignmentStatus: "assigned", Teams: &c}, domain.Zoom: {}}
+		want.Services = map[domain.Service]domain.NumberService{operatorconnect.Service: {Enabled: true,
+			AssignmentStatus: "assigned", Teams: &c}, zoom.Service: {}}
 		got, err := h.Number(t.Context(), "acme", in.TelephoneNumber)
 		if err != nil {
 			t.Fatal(err)
@@ -134,16 +138,16 @@ func TestNumberComesBackAsItWasPut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if oc, zoom := a.Services[domain.OperatorConnect].NumberCount,
-			a.Services[domain.Zoom].NumberCount; oc != 1 || zoom != 0 {
+		if oc, zoom := a.Services[operatorconnect.Service].NumberCount,
+			a.Services[zoom.Service].NumberCount; oc != 1 || zoom != 0 {
 			t.Errorf("number counts: Operator Connect %d, Zoom %d; want 1 and 0", oc, zoom)
 		}
-		if r := h.putNumber(number("acme", "+442079460123", domain.Zoom)); r.Created {
+		if r := h.putNumber(number("acme", "+442079460123", zoom.Service)); r.Created {
 			t.Error("a replaced number counts as created")
 		}
 		a, _ = h.Account(t.Context(), "acme")
-		if oc, zoom := a.Services[domain.OperatorConnect].NumberCount,
-			a.Services[domain.Zoom].NumberCount; oc != 0 || zoom != 1 {
+		if oc, zoom := a.Services[operatorconnect.Service].NumberCount,
+			a.Services[zoom.Service].NumberCount; oc != 0 || zoom != 1 {
 			t.Errorf("number counts after a change of service: Operator Connect %d, Zoom %d; want 0 and 1", oc, zoom)
 		}
 	})
@@ -154,7 +158,7 @@ func TestListingsPage(t *testing.T) {
 		// Names whose order depends on the collation.
 		names := []string{"-x", "A", "B", "Z9", "_u", "a", "a-1", "a1", "b"}
 		for i := range names {
-			h.putAccount(account(names[len(names)-1-i], domain.Zoom))
+			h.putAccount(account(names[len(names)-1-i], zoom.Service))
 		}
 		var got []string
 		q := directory.Query{Limit: 2, Count: true}
@@ -179,7 +183,7 @@ func TestListingsPage(t *testing.T) {
 		}
 		var ns []domain.Number
 		for i := range 25 {
-			ns = append(ns, number(names[i%2], fmt.Sprintf("+4420%d", 7000+i), domain.Zoom))
+			ns = append(ns, number(names[i%2], fmt.Sprintf("+4420%d", 7000+i), zoom.Service))
 		}
 		for _, n := range ns {
 			h.putNumber(n)
@@ -231,7 +235,7 @@ func TestListingsPage(t *testing.T) {
 func TestStrangeKeysAreNotFound(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
 		ctx := t.Context()
-		h.putAccount(account("acme", domain.Zoom))
+		h.putAccount(account("acme", zoom.Service))
 		for _, s := range []string{"", "a\x00b", "\xff", "%", "'", strings.Repeat("x", 5000)} {
 			_, err := h.Account(ctx, s)
 			wantCode(t, fmt.Sprintf("Account(%.20q)", s), err, fault.NotFound,
@@ -264,13 +268,13 @@ func TestStrangeKeysAreNotFound(t *testing.T) {
 func TestDeleteAccount(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
 		ctx := t.Context()
-		h.putAccount(account("acme", domain.Zoom))
-		h.putAccount(account("other", domain.Zoom))
-		h.putNumber(number("other", "+4420700", domain.Zoom))
+		h.putAccount(account("acme", zoom.Service))
+		h.putAccount(account("other", zoom.Service))
+		h.putNumber(number("other", "+4420700", zoom.Service))
 		n := 4500 // more than two pages of a deletion
 		rep, err := h.Import(ctx, "acme", 2000, func(yield func(domain.Number) bool) {
 			for i := range n {
-				if !yield(number("acme", fmt.Sprintf("+4930%06d", i), domain.Zoom)) {
+				if !yield(number("acme", fmt.Sprintf("+4930%06d", i), zoom.Service)) {
 					return
 				}
 			}
@@ -313,7 +317,7 @@ func TestDeleteAccount(t *testing.T) {
 func TestRepeatability(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
 		ctx := t.Context()
-		a := account("acme", domain.Zoom)
+		a := account("acme", zoom.Service)
 		o := once("id-1", 1)
 		for i := range 3 {
 			r, err := h.PutAccount(ctx, a, directory.Write{Once: o})

@@ -15,6 +15,8 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
 	"github.com/tandemgw/tandem/internal/store/provisioning"
 	"github.com/tandemgw/tandem/internal/testkit"
 )
@@ -31,7 +33,7 @@ type house struct {
 func open(t testing.TB, d *db.DB) *house {
 	log := slog.New(slog.DiscardHandler)
 	o := outbox.New(d, outbox.Default(), log, nil)
-	s := provisioning.New(d, o)
+	s := provisioning.New(d, o, services.All().Services())
 	return &house{directory.New(s, directory.Config{BaseDomain: "voice.example.net"}, log, nil), t, d, o, s}
 }
 
@@ -54,7 +56,7 @@ func account(name string, services ...domain.Service) domain.Account {
 			a.Services = map[domain.Service]domain.AccountService{}
 		}
 		d := domain.AccountService{Enabled: true}
-		if s == domain.DirectRouting {
+		if s == directrouting.Service {
 			d.DirectRouting = &domain.DirectRoutingConfig{CallScreening: true, Subdomain: name, Region1Token: "MS=ms1",
 				Region2Token: "MS=ms2"}
 		}

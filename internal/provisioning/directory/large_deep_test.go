@@ -14,6 +14,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
@@ -24,10 +25,10 @@ func TestLargeAccountIsDeletedInBoundedMemory(t *testing.T) {
 	for _, conf := range []db.Config{testkit.SQLiteConfig(t), testkit.PostgresConfig(t)} {
 		t.Run(conf.Driver, func(t *testing.T) {
 			h := open(t, testkit.Open(t, conf))
-			h.putAccount(account("acme", domain.Zoom))
+			h.putAccount(account("acme", zoom.Service))
 			_, err := h.Import(t.Context(), "acme", 0, func(yield func(domain.Number) bool) {
 				for i := range uint64(n) {
-					if !yield(number("acme", "+"+strconv.FormatUint(10_000_000_000+i, 10), domain.Zoom)) {
+					if !yield(number("acme", "+"+strconv.FormatUint(10_000_000_000+i, 10), zoom.Service)) {
 						return
 					}
 				}

@@ -18,6 +18,12 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/services/acs"
+	"github.com/tandemgw/tandem/internal/services/callprotection"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/operatorconnect"
+	"github.com/tandemgw/tandem/internal/services/phonemobile"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 )
 
 // model is the directory as two maps, with the rules written down a second time as plainly as possible. Services are
@@ -33,8 +39,9 @@ type model struct {
 type modelAccount struct{ services, label, tenant string }
 type modelNumber struct{ account, services, header string }
 
-var letters = map[rune]domain.Service{'O': domain.OperatorConnect, 'D': domain.DirectRouting, 'M': domain.PhoneMobile,
-	'Z': domain.Zoom, 'C': domain.CallProtection, 'A': domain.ACS}
+var letters = map[rune]domain.Service{'O': operatorconnect.Service, 'D': directrouting.Service,
+	'M': phonemobile.Service,
+	'Z': zoom.Service, 'C': callprotection.Service, 'A': acs.Service}
 
 func set(services string) domain.ServiceSet {
 	var x domain.ServiceSet
@@ -199,7 +206,7 @@ func TestDirectoryBehavesLikeTheModel(t *testing.T) {
 					if strings.Contains(a.services, "D") {
 						a.label = rapid.SampledFrom([]string{"", "l1", "l2"}).Draw(rt, "label")
 						if a.label != "" {
-							in.Services[domain.DirectRouting] = domain.AccountService{Enabled: true,
+							in.Services[directrouting.Service] = domain.AccountService{Enabled: true,
 								DirectRouting: &domain.DirectRoutingConfig{Subdomain: a.label, Region1Token: "x",
 									Region2Token: "y"}}
 						}
@@ -336,7 +343,7 @@ func TestDirectoryBehavesLikeTheModel(t *testing.T) {
 						m.accounts[name] = a
 						m.changes++
 					}
-					_, err := h.SetAccountService(ctx, name, domain.ACS, on)
+					_, err := h.SetAccountService(ctx, name, acs.Service, on)
 					outcome("SetAccountService", want, err)
 				},
 				"set ACS on a number": func(rt *rapid.T) {
@@ -358,7 +365,7 @@ func TestDirectoryBehavesLikeTheModel(t *testing.T) {
 						m.numbers[k] = n
 						m.changes++
 					}
-					_, err := h.SetNumberService(ctx, name, []domain.E164{domain.E164(k)}, domain.ACS, on)
+					_, err := h.SetNumberService(ctx, name, []domain.E164{domain.E164(k)}, acs.Service, on)
 					outcome("SetNumberService", want, err)
 				},
 				"": func(rt *rapid.T) { m.check(rt, h) },

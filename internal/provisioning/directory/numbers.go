@@ -194,7 +194,7 @@ func settleNumber(n, old *domain.Number) domain.Number {
 func (b *batch) problem(i int) *fault.Error {
 	n := b.ns[i]
 	old := b.old[n.TelephoneNumber]
-	if old != nil && managed(old) != 0 {
+	if old != nil && len(managed(old)) > 0 {
 		// The services merged in from old are not the caller's.
 		n.Services = make(map[domain.Service]domain.NumberService, len(n.Services))
 		for s, det := range b.ns[i].Services {
@@ -422,7 +422,7 @@ func (d *Directory) SetNumberService(ctx context.Context, account string, ns []d
 					details = append(details,
 						*invalid(CodeServiceNotEnabled, at, "%s is not enabled on the account; enable it there first",
 							s.Traits().Title))
-				} else if other := excluded(s, n.Enabled()); other != domain.NoService {
+				} else if other := excluded(s, enabledOn(&n)); other != domain.NoService {
 					details = append(details, *invalid(CodeServicesExcludeEachOther, at,
 						"the number has %s, which excludes %s", other.Traits().Title, s.Traits().Title))
 				}

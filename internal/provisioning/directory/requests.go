@@ -341,7 +341,7 @@ func (d *Directory) AvailableCapabilities(ctx context.Context, account string, n
 
 func available(n *domain.Number) []string {
 	var caps []string
-	for _, s := range domain.Services() {
+	for _, s := range domain.InOrder(n.Services) {
 		if c := n.Services[s].Teams; c != nil {
 			caps = append(caps, c.AvailableCapabilities...)
 		}

@@ -80,11 +80,8 @@ func (d *Directory) checkAccount(a *domain.Account) *fault.Error {
 		return invalid(CodeInvalidTenantID, "serviceDetails.teamsTenantId",
 			"a Teams tenant id is a GUID, e.g. 6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d")
 	}
-	for _, s := range domain.Services() {
-		det, ok := a.Services[s]
-		if !ok {
-			continue
-		}
+	for _, s := range domain.InOrder(a.Services) {
+		det := a.Services[s]
 		at := "serviceDetails." + s.String()
 		tr := s.Traits()
 		switch {
@@ -130,7 +127,7 @@ func checkReplace(old, a *domain.Account) *fault.Error {
 	if old == nil {
 		return nil
 	}
-	for _, s := range domain.Services() {
+	for _, s := range domain.InOrder(old.Services) {
 		was := old.Services[s]
 		if was.NumberCount == 0 {
 			continue
@@ -180,11 +177,9 @@ func checkNumber(a *domain.Account, n, old *domain.Number) *fault.Error {
 		return conflict(CodeNumberElsewhere, "telephoneNumber",
 			"the number is assigned to another account; delete it there first")
 	}
-	for _, s := range domain.Services() {
-		if det, ok := n.Services[s]; ok {
-			if err := checkNumberService(s, det); err != nil {
-				return err
-			}
+	for _, s := range domain.InOrder(n.Services) {
+		if err := checkNumberService(s, n.Services[s]); err != nil {
+			return err
 		}
 	}
 	return checkTogether(a, n, old)
@@ -238,10 +233,10 @@ func checkNumberService(s domain.Service, det domain.NumberService) *fault.Error
 
 // checkTogether checks the services of a number against its account and each other.
 func checkTogether(a *domain.Account, n, old *domain.Number) *fault.Error {
-	want := n.Enabled()
+	want := enabledOn(n)
 	allowed := a.Enabled()
-	header := want == 0
-	for _, s := range want.List() {
+	header := len(want) == 0
+	for _, s := range want {
 		tr, at := s.Traits(), "serviceDetails."+s.String()
 		if !allowed.Has(s) {
 			return invalid(CodeServiceNotEnabled, at+".enabled",
@@ -255,7 +250,7 @@ func checkTogether(a *domain.Account, n, old *domain.Number) *fault.Error {
 	}
 	if old != nil {
 		// A PUT keeps the services of the management API; so it must not ask for a service that they exclude.
-		for _, m := range managed(old).List() {
+		for _, m := range managed(old) {
 			if other := excluded(m, want); other != domain.NoService {
 				return conflict(CodeManagedService, "serviceDetails."+other.String()+".enabled",
 					"the number has %s, which excludes %s; disable it in the management API first", m.Traits().Title,
@@ -271,9 +266,9 @@ func checkTogether(a *domain.Account, n, old *domain.Number) *fault.Error {
 	return nil
 }
 
-// excluded returns a service of the set that cannot be on one number together with s, or NoService.
-func excluded(s domain.Service, set domain.ServiceSet) domain.Service {
-	for _, o := range set.List() {
+// excluded returns a service of the list that cannot be on one number together with s, or NoService.
+func excluded(s domain.Service, list []domain.Service) domain.Service {
+	for _, o := range list {
 		if o != s && exclude(s, o) {
 			return o
 		}
@@ -283,16 +278,16 @@ func excluded(s domain.Service, set domain.ServiceSet) domain.Service {
 
 func exclude(a, b domain.Service) bool {
 	ta, tb := a.Traits(), b.Traits()
-	return ta.Exclusive && tb.Exclusive || slices.Contains(ta.ExcludedBy, b) || slices.Contains(tb.ExcludedBy, a)
+	return ta.Exclusive && tb.Exclusive || slices.Contains(ta.ExcludedBy, tb.Name) ||
+		slices.Contains(tb.ExcludedBy, ta.Name)
+}
+
+// enabledOn returns the services enabled on a number, in order.
+func enabledOn(n *domain.Number) []domain.Service {
+	return slices.DeleteFunc(domain.InOrder(n.Services), func(s domain.Service) bool { return !n.Services[s].Enabled })
 }
 
 // managed returns the services enabled on a number that the contract has no field for.
-func managed(n *domain.Number) domain.ServiceSet {
-	var x domain.ServiceSet
-	for _, s := range n.Enabled().List() {
-		if !s.Traits().InContract {
-			x = x.With(s)
-		}
-	}
-	return x
+func managed(n *domain.Number) []domain.Service {
+	return slices.DeleteFunc(enabledOn(n), func(s domain.Service) bool { return s.Traits().InContract })
 }

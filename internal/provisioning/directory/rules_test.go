@@ -12,6 +12,12 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/services/acs"
+	"github.com/tandemgw/tandem/internal/services/callprotection"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/operatorconnect"
+	"github.com/tandemgw/tandem/internal/services/phonemobile"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
@@ -23,10 +29,10 @@ func sqlite(t *testing.T) *house {
 
 func TestBadAccountsAreRefused(t *testing.T) {
 	h := sqlite(t)
-	h.putAccount(account("taken", domain.DirectRouting))
+	h.putAccount(account("taken", directrouting.Service))
 	dr := func(c domain.DirectRoutingConfig) func(*domain.Account) {
 		return func(a *domain.Account) {
-			a.Services = map[domain.Service]domain.AccountService{domain.DirectRouting: {Enabled: true,
+			a.Services = map[domain.Service]domain.AccountService{directrouting.Service: {Enabled: true,
 				DirectRouting: &c}}
 		}
 	}
@@ -76,11 +82,11 @@ func TestBadAccountsAreRefused(t *testing.T) {
 		"tenant with a bad digit": {func(a *domain.Account) { a.TeamsTenantID = tenant1[:35] + "g" }, fault.Invalid,
 			directory.CodeInvalidTenantID, "teamsTenantId"},
 		"ACS": {func(a *domain.Account) {
-			a.Services = map[domain.Service]domain.AccountService{domain.ACS: {Enabled: true}}
+			a.Services = map[domain.Service]domain.AccountService{acs.Service: {Enabled: true}}
 		}, fault.Invalid, directory.CodeUnknownService, "azureCommunicationServices"},
 		"configuration of Zoom": {func(a *domain.Account) {
 			a.Services = map[domain.Service]domain.AccountService{
-				domain.Zoom: {DirectRouting: &domain.DirectRoutingConfig{}}}
+				zoom.Service: {DirectRouting: &domain.DirectRoutingConfig{}}}
 		}, fault.Invalid, directory.CodeUnknownService, "zoomPhoneCloudPeering.configuration"},
 		"empty subdomain": {sub(""), fault.Invalid, directory.CodeInvalidSubdomain, "configuration.subdomain"},
 		"subdomain of 11": {sub("abcdefghijk"), fault.Invalid, directory.CodeInvalidSubdomain,
@@ -124,23 +130,23 @@ func TestFullSubdomainNameHasAtMost48Characters(t *testing.T) {
 	// <10 characters> + .1r1. + base
 	base := strings.Repeat("a", 29) + ".net"
 	h.Directory = directory.New(h.store, directory.Config{BaseDomain: base}, nil, nil)
-	h.putAccount(account("abcdefghij", domain.DirectRouting)) // 48
+	h.putAccount(account("abcdefghij", directrouting.Service)) // 48
 	h.Directory = directory.New(h.store, directory.Config{BaseDomain: "a" + base}, nil, nil)
-	_, err := h.PutAccount(t.Context(), account("bcdefghijk", domain.DirectRouting), directory.Write{})
+	_, err := h.PutAccount(t.Context(), account("bcdefghijk", directrouting.Service), directory.Write{})
 	wantCode(t, "a full name of 49", err, fault.Invalid, directory.CodeInvalidSubdomain, "subdomain")
 }
 
 func TestBadNumbersAreRefused(t *testing.T) {
 	h := sqlite(t)
-	h.putAccount(account("acme", domain.OperatorConnect, domain.DirectRouting, domain.PhoneMobile, domain.Zoom,
-		domain.CallProtection))
-	h.putAccount(account("other", domain.Zoom))
-	h.putNumber(number("other", "+4420700", domain.Zoom))
+	h.putAccount(account("acme", operatorconnect.Service, directrouting.Service, phonemobile.Service, zoom.Service,
+		callprotection.Service))
+	h.putAccount(account("other", zoom.Service))
+	h.putNumber(number("other", "+4420700", zoom.Service))
 	with := func(s domain.Service, d domain.NumberService) func(*domain.Number) {
 		return func(n *domain.Number) { n.Services[s] = d }
 	}
 	teams := func(c domain.TeamsNumberConfig) func(*domain.Number) {
-		return with(domain.OperatorConnect, domain.NumberService{Enabled: true, Teams: &c})
+		return with(operatorconnect.Service, domain.NumberService{Enabled: true, Teams: &c})
 	}
 	on := domain.NumberService{Enabled: true}
 	for name, c := range map[string]struct {
@@ -167,13 +173,13 @@ func TestBadNumbersAreRefused(t *testing.T) {
 			directory.CodeInvalidCustomSIPHeader, "customSipHeader"},
 		"header of 101": {func(n *domain.Number) { n.CustomSIPHeader = strings.Repeat("a", 101) }, fault.Invalid,
 			directory.CodeInvalidCustomSIPHeader, "customSipHeader"},
-		"ACS": {with(domain.ACS, on), fault.Invalid, directory.CodeUnknownService,
+		"ACS": {with(acs.Service, on), fault.Invalid, directory.CodeUnknownService,
 			"azureCommunicationServices"},
-		"config of Zoom": {with(domain.Zoom, domain.NumberService{Teams: &domain.TeamsNumberConfig{Usage: "x"}}),
+		"config of Zoom": {with(zoom.Service, domain.NumberService{Teams: &domain.TeamsNumberConfig{Usage: "x"}}),
 			fault.Invalid, directory.CodeUnknownService, "configuration"},
-		"status of Zoom": {with(domain.Zoom, domain.NumberService{AssignmentStatus: "assigned"}), fault.Invalid,
+		"status of Zoom": {with(zoom.Service, domain.NumberService{AssignmentStatus: "assigned"}), fault.Invalid,
 			directory.CodeUnknownService, "assignmentStatus"},
-		"bad status": {with(domain.OperatorConnect, domain.NumberService{AssignmentStatus: "Assigned"}), fault.Invalid,
+		"bad status": {with(operatorconnect.Service, domain.NumberService{AssignmentStatus: "Assigned"}), fault.Invalid,
 			directory.CodeInvalidAssignmentStatus, "assignmentStatus"},
 		"no usage": {teams(domain.TeamsNumberConfig{}), fault.Invalid,
 			directory.CodeInvalidTeamsConfiguration, "usage"},
@@ -199,12 +205,12 @@ func TestBadNumbersAreRefused(t *testing.T) {
 		ok       bool
 	}{
 		"no service":                {nil, true},
-		"Zoom":                      {[]domain.Service{domain.Zoom}, true},
-		"Phone Mobile":              {[]domain.Service{domain.PhoneMobile}, false},
-		"Call Protection":           {[]domain.Service{domain.CallProtection}, false},
-		"Direct Routing with it":    {[]domain.Service{domain.DirectRouting, domain.CallProtection}, true},
-		"Operator Connect":          {[]domain.Service{domain.OperatorConnect}, true},
-		"Direct Routing on its own": {[]domain.Service{domain.DirectRouting}, true},
+		"Zoom":                      {[]domain.Service{zoom.Service}, true},
+		"Phone Mobile":              {[]domain.Service{phonemobile.Service}, false},
+		"Call Protection":           {[]domain.Service{callprotection.Service}, false},
+		"Direct Routing with it":    {[]domain.Service{directrouting.Service, callprotection.Service}, true},
+		"Operator Connect":          {[]domain.Service{operatorconnect.Service}, true},
+		"Direct Routing on its own": {[]domain.Service{directrouting.Service}, true},
 	} {
 		n := number("acme", "+4420702", header.services...)
 		n.CustomSIPHeader = "x"
@@ -222,8 +228,8 @@ func TestBadNumbersAreRefused(t *testing.T) {
 // time.
 func TestServicesTogether(t *testing.T) {
 	h := sqlite(t)
-	contract := []domain.Service{domain.OperatorConnect, domain.DirectRouting, domain.PhoneMobile, domain.Zoom,
-		domain.CallProtection}
+	contract := []domain.Service{operatorconnect.Service, directrouting.Service, phonemobile.Service, zoom.Service,
+		callprotection.Service}
 	h.putAccount(account("acme", contract...))
 	allowed := map[string]bool{"teamsDirectRouting azureOperatorCallProtection": true}
 	for _, a := range contract {
@@ -261,22 +267,22 @@ func TestServicesTogether(t *testing.T) {
 func TestWhatNumbersUseIsFrozen(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
 		ctx := t.Context()
-		full := account("acme", domain.OperatorConnect, domain.DirectRouting, domain.Zoom)
+		full := account("acme", operatorconnect.Service, directrouting.Service, zoom.Service)
 		h.putAccount(full)
 		change := func(fn func(*domain.Account)) error {
-			a := account("acme", domain.OperatorConnect, domain.DirectRouting, domain.Zoom)
+			a := account("acme", operatorconnect.Service, directrouting.Service, zoom.Service)
 			fn(&a)
 			_, err := h.PutAccount(ctx, a, directory.Write{})
 			return err
 		}
 		moves := map[string]func(*domain.Account){
 			"tenant":    func(a *domain.Account) { a.TeamsTenantID = tenant2 },
-			"subdomain": func(a *domain.Account) { a.Services[domain.DirectRouting].DirectRouting.Subdomain = "new" },
+			"subdomain": func(a *domain.Account) { a.Services[directrouting.Service].DirectRouting.Subdomain = "new" },
 			"no config": func(a *domain.Account) {
-				a.Services[domain.DirectRouting] = domain.AccountService{Enabled: true}
+				a.Services[directrouting.Service] = domain.AccountService{Enabled: true}
 			},
-			"no Zoom":     func(a *domain.Account) { delete(a.Services, domain.Zoom) },
-			"Zoom off":    func(a *domain.Account) { a.Services[domain.Zoom] = domain.AccountService{} },
+			"no Zoom":     func(a *domain.Account) { delete(a.Services, zoom.Service) },
+			"Zoom off":    func(a *domain.Account) { a.Services[zoom.Service] = domain.AccountService{} },
 			"no services": func(a *domain.Account) { a.Services = nil },
 		}
 		for name, fn := range moves { // no number uses anything: all may change
@@ -286,7 +292,7 @@ func TestWhatNumbersUseIsFrozen(t *testing.T) {
 			h.putAccount(full)
 		}
 		h.putNumber(number("acme", "+4420700")) // uses nothing
-		h.putNumber(number("acme", "+4420701", domain.DirectRouting))
+		h.putNumber(number("acme", "+4420701", directrouting.Service))
 		for name, fn := range moves {
 			err := change(fn)
 			switch name {
@@ -302,12 +308,12 @@ func TestWhatNumbersUseIsFrozen(t *testing.T) {
 			}
 		}
 		if err := change(func(a *domain.Account) {
-			a.Services[domain.DirectRouting].DirectRouting.Subdomain = "ACME"
+			a.Services[directrouting.Service].DirectRouting.Subdomain = "ACME"
 		}); err != nil {
 			t.Errorf("the subdomain's case alone: %v", err)
 		}
-		h.putNumber(number("acme", "+4420702", domain.OperatorConnect))
-		h.putNumber(number("acme", "+4420703", domain.Zoom))
+		h.putNumber(number("acme", "+4420702", operatorconnect.Service))
+		h.putNumber(number("acme", "+4420703", zoom.Service))
 		wantCode(t, "tenant", change(moves["tenant"]), fault.Conflict, directory.CodeTenantInUse, "teamsTenantId")
 		wantCode(t, "no Zoom", change(moves["no Zoom"]), fault.Conflict, directory.CodeServiceInUse,
 			"zoomPhoneCloudPeering.enabled")
@@ -330,20 +336,20 @@ func TestWhatNumbersUseIsFrozen(t *testing.T) {
 func TestBatchIsAllOrNothing(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
 		ctx := t.Context()
-		h.putAccount(account("acme", domain.Zoom, domain.OperatorConnect))
-		h.putAccount(account("other", domain.Zoom))
-		h.putNumber(number("other", "+4420799", domain.Zoom))
+		h.putAccount(account("acme", zoom.Service, operatorconnect.Service))
+		h.putAccount(account("other", zoom.Service))
+		h.putNumber(number("other", "+4420799", zoom.Service))
 		var ns []domain.Number
 		for i := range 100 {
-			ns = append(ns, number("acme", fmt.Sprintf("+4420%d", 100+i), domain.Zoom))
+			ns = append(ns, number("acme", fmt.Sprintf("+4420%d", 100+i), zoom.Service))
 		}
 		_, at := h.changes(0)
 		bad := append([]domain.Number(nil), ns...)
 		bad[3].TelephoneNumber = "020"
 		bad[17].AccountName = "other"
-		bad[18] = number("acme", "+4420799", domain.Zoom)
+		bad[18] = number("acme", "+4420799", zoom.Service)
 		bad[40].TelephoneNumber = bad[39].TelephoneNumber
-		bad[99] = number("acme", "+4420999", domain.Zoom, domain.OperatorConnect)
+		bad[99] = number("acme", "+4420999", zoom.Service, operatorconnect.Service)
 		_, err := h.PutNumbers(ctx, "acme", bad, directory.Write{})
 		wantCode(t, "a batch with bad items", err, fault.Invalid, directory.CodeBatchRejected, "numbers")
 		var got []string
@@ -378,7 +384,7 @@ func TestBatchIsAllOrNothing(t *testing.T) {
 			last.Digest == ([32]byte{}) {
 			t.Errorf("audit row of the batch: %+v", last)
 		}
-		_, err = h.PutNumbers(ctx, "acme", append(ns, number("acme", "+1999", domain.Zoom)), directory.Write{})
+		_, err = h.PutNumbers(ctx, "acme", append(ns, number("acme", "+1999", zoom.Service)), directory.Write{})
 		wantCode(t, "101 numbers", err, fault.Invalid, directory.CodeTooManyItems, "numbers")
 		_, err = h.PutNumbers(ctx, "nobody", ns[:1], directory.Write{})
 		wantCode(t, "a batch for an unknown account", err, fault.NotFound, directory.CodeAccountNotFound, "accountName")
@@ -404,7 +410,7 @@ func TestBatchIsAllOrNothing(t *testing.T) {
 func TestConditions(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
 		ctx := t.Context()
-		h.putAccount(account("acme", domain.Zoom))
+		h.putAccount(account("acme", zoom.Service))
 		tag := func() string {
 			n, err := h.Number(ctx, "acme", "+4420700")
 			if err != nil {
@@ -414,7 +420,7 @@ func TestConditions(t *testing.T) {
 		}
 		header := 0
 		put := func(c directory.Condition) error {
-			n := number("acme", "+4420700", domain.Zoom)
+			n := number("acme", "+4420700", zoom.Service)
 			header++
 			n.CustomSIPHeader = fmt.Sprint(header)
 			_, err := h.PutNumber(ctx, n, directory.Write{Condition: c})
@@ -557,12 +563,12 @@ func TestRulesHoldAgainstConcurrentChanges(t *testing.T) {
 		}
 		for round := range 6 {
 			a, b := fmt.Sprintf("a%d", round), fmt.Sprintf("b%d", round)
-			h.putAccount(account(a, domain.Zoom))
-			h.putAccount(account(b, domain.Zoom))
+			h.putAccount(account(a, zoom.Service))
+			h.putAccount(account(b, zoom.Service))
 			key := fmt.Sprintf("+44207%02d", round)
 			num := func(acct string) func() error {
 				return func() error {
-					_, err := h.PutNumber(ctx, number(acct, key, domain.Zoom), directory.Write{})
+					_, err := h.PutNumber(ctx, number(acct, key, zoom.Service), directory.Write{})
 					return err
 				}
 			}
@@ -579,15 +585,16 @@ func TestRulesHoldAgainstConcurrentChanges(t *testing.T) {
 				if n.AccountName == acct {
 					want = 1
 				}
-				if got, _ := h.Account(ctx, acct); got.Services[domain.Zoom].NumberCount != want {
-					t.Errorf("account %s counts %d numbers, want %d", acct, got.Services[domain.Zoom].NumberCount, want)
+				if got, _ := h.Account(ctx, acct); got.Services[zoom.Service].NumberCount != want {
+					t.Errorf("account %s counts %d numbers, want %d", acct, got.Services[zoom.Service].NumberCount,
+						want)
 				}
 			}
 
 			label := func(acct string) func() error {
 				return func() error {
-					x := account(acct, domain.Zoom, domain.DirectRouting)
-					x.Services[domain.DirectRouting].DirectRouting.Subdomain = fmt.Sprintf("Same%d", round)
+					x := account(acct, zoom.Service, directrouting.Service)
+					x.Services[directrouting.Service].DirectRouting.Subdomain = fmt.Sprintf("Same%d", round)
 					_, err := h.PutAccount(ctx, x, directory.Write{})
 					return err
 				}
@@ -598,12 +605,12 @@ func TestRulesHoldAgainstConcurrentChanges(t *testing.T) {
 			}
 
 			c := fmt.Sprintf("c%d", round)
-			h.putAccount(account(c, domain.Zoom))
+			h.putAccount(account(c, zoom.Service))
 			errs := race(func() error { // disable the service
 				_, err := h.PutAccount(ctx, account(c), directory.Write{})
 				return err
 			}, func() error { // while a number starts to use it
-				_, err := h.PutNumber(ctx, number(c, key+"1", domain.Zoom), directory.Write{})
+				_, err := h.PutNumber(ctx, number(c, key+"1", zoom.Service), directory.Write{})
 				return err
 			})
 			if won := expect("disable and use", errs, directory.CodeServiceInUse,
@@ -612,12 +619,12 @@ func TestRulesHoldAgainstConcurrentChanges(t *testing.T) {
 			}
 
 			e := fmt.Sprintf("e%d", round)
-			h.putAccount(account(e, domain.Zoom))
+			h.putAccount(account(e, zoom.Service))
 			errs = race(func() error {
 				_, err := h.DeleteAccount(ctx, e, false, directory.Write{})
 				return err
 			}, func() error {
-				_, err := h.PutNumber(ctx, number(e, key+"2", domain.Zoom), directory.Write{})
+				_, err := h.PutNumber(ctx, number(e, key+"2", zoom.Service), directory.Write{})
 				return err
 			})
 			expect("delete the account and add a number", errs, directory.CodeAccountHasNumbers,
@@ -632,7 +639,7 @@ func TestRulesHoldAgainstConcurrentChanges(t *testing.T) {
 			var done []bool
 			var mu sync.Mutex
 			same := func() error {
-				x := account(fmt.Sprintf("d%d", round), domain.Zoom)
+				x := account(fmt.Sprintf("d%d", round), zoom.Service)
 				r, err := h.PutAccount(ctx, x, directory.Write{Once: o})
 				if err == nil {
 					mu.Lock()
@@ -660,12 +667,12 @@ func TestRulesHoldAgainstConcurrentChanges(t *testing.T) {
 func TestManagedServices(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
 		ctx := t.Context()
-		h.putAccount(account("acme", domain.Zoom, domain.CallProtection))
+		h.putAccount(account("acme", zoom.Service, callprotection.Service))
 		for _, n := range []string{"+4420700", "+4420701", "+4420702"} {
 			h.putNumber(number("acme", n))
 		}
 		on := func(keys ...domain.E164) error {
-			_, err := h.SetNumberService(ctx, "acme", keys, domain.ACS, true)
+			_, err := h.SetNumberService(ctx, "acme", keys, acs.Service, true)
 			return err
 		}
 		first := func(err error) error {
@@ -676,13 +683,13 @@ func TestManagedServices(t *testing.T) {
 		}
 		wantCode(t, "ACS not enabled on the account", first(on("+4420700")), fault.Invalid,
 			directory.CodeServiceNotEnabled, "numbers[0].telephoneNumber")
-		_, err := h.SetAccountService(ctx, "acme", domain.Zoom, true)
+		_, err := h.SetAccountService(ctx, "acme", zoom.Service, true)
 		wantCode(t, "a service of the contract", err, fault.Invalid, directory.CodeServiceInContract, "service")
-		r, err := h.SetAccountService(ctx, "acme", domain.ACS, true)
-		if err != nil || !r.Account.Services[domain.ACS].Enabled {
+		r, err := h.SetAccountService(ctx, "acme", acs.Service, true)
+		if err != nil || !r.Account.Services[acs.Service].Enabled {
 			t.Fatalf("SetAccountService: %+v, %v", r, err)
 		}
-		h.putNumber(number("acme", "+4420702", domain.Zoom))
+		h.putNumber(number("acme", "+4420702", zoom.Service))
 		wantCode(t, "a number with Zoom", first(on("+4420700", "+4420702")), fault.Invalid,
 			directory.CodeServicesExcludeEachOther, "numbers[1].telephoneNumber")
 		wantCode(t, "an unknown number", first(on("+4420700", "+1999")), fault.NotFound,
@@ -691,31 +698,31 @@ func TestManagedServices(t *testing.T) {
 			t.Fatal(err)
 		}
 		// A PUT never clears it, and must not ask for a service that it excludes.
-		h.putAccount(account("acme", domain.Zoom, domain.CallProtection))
+		h.putAccount(account("acme", zoom.Service, callprotection.Service))
 		r = h.putNumber(number("acme", "+4420700"))
-		if !r.Numbers[0].Services[domain.ACS].Enabled || r.Position != 0 {
+		if !r.Numbers[0].Services[acs.Service].Enabled || r.Position != 0 {
 			t.Errorf("PutNumber cleared the managed service: %+v", r.Numbers[0])
 		}
-		x := number("acme", "+4420700", domain.CallProtection)
+		x := number("acme", "+4420700", callprotection.Service)
 		x.CustomSIPHeader = "carried-by-acs"
-		if r = h.putNumber(x); !r.Numbers[0].Services[domain.ACS].Enabled {
+		if r = h.putNumber(x); !r.Numbers[0].Services[acs.Service].Enabled {
 			t.Errorf("PutNumber cleared the managed service: %+v", r.Numbers[0])
 		}
-		_, err = h.PutNumber(ctx, number("acme", "+4420700", domain.Zoom), directory.Write{})
+		_, err = h.PutNumber(ctx, number("acme", "+4420700", zoom.Service), directory.Write{})
 		wantCode(t, "Zoom on a number with ACS", err, fault.Conflict, directory.CodeManagedService,
 			"zoomPhoneCloudPeering.enabled")
 		a, err := h.Account(ctx, "acme")
-		if err != nil || a.Services[domain.ACS].NumberCount != 2 || !a.Services[domain.ACS].Enabled {
+		if err != nil || a.Services[acs.Service].NumberCount != 2 || !a.Services[acs.Service].Enabled {
 			t.Errorf("account: %+v, %v; want ACS on 2 numbers", a, err)
 		}
-		_, err = h.SetAccountService(ctx, "acme", domain.ACS, false)
+		_, err = h.SetAccountService(ctx, "acme", acs.Service, false)
 		wantCode(t, "disabling ACS in use", err, fault.Conflict, directory.CodeServiceInUse,
 			"azureCommunicationServices.enabled")
-		if _, err := h.SetNumberService(ctx, "acme", []domain.E164{"+4420700", "+4420701", "+4420702"}, domain.ACS,
+		if _, err := h.SetNumberService(ctx, "acme", []domain.E164{"+4420700", "+4420701", "+4420702"}, acs.Service,
 			false); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.SetAccountService(ctx, "acme", domain.ACS, false); err != nil {
+		if _, err := h.SetAccountService(ctx, "acme", acs.Service, false); err != nil {
 			t.Errorf("disabling ACS: %v", err)
 		}
 	})
@@ -731,7 +738,7 @@ func TestRequestsForInformation(t *testing.T) {
 		if err := h.SaveRequest(ctx, in); err != nil {
 			t.Fatal(err)
 		}
-		a := account("acme", domain.OperatorConnect)
+		a := account("acme", operatorconnect.Service)
 		a.TeamsTenantID = tenant2
 		h.putAccount(a)
 		got, err := h.Request(ctx, tenant2)
@@ -809,7 +816,7 @@ func TestRequestsForInformation(t *testing.T) {
 func TestOperatorConnectHelpers(t *testing.T) {
 	each(t, func(t *testing.T, h *house) {
 		ctx := t.Context()
-		h.putAccount(account("acme", domain.OperatorConnect)) // tenant1
+		h.putAccount(account("acme", operatorconnect.Service)) // tenant1
 		bare := account("bare")
 		bare.TeamsTenantID = ""
 		h.putAccount(bare)
@@ -890,10 +897,10 @@ func TestAuditNamesTheActor(t *testing.T) {
 
 func TestImportStopsAtTheFirstBadChunk(t *testing.T) {
 	h := sqlite(t)
-	h.putAccount(account("acme", domain.Zoom))
+	h.putAccount(account("acme", zoom.Service))
 	rep, err := h.Import(t.Context(), "acme", 10, func(yield func(domain.Number) bool) {
 		for i := range 35 {
-			n := number("acme", fmt.Sprintf("+4420%d", 1000+i), domain.Zoom)
+			n := number("acme", fmt.Sprintf("+4420%d", 1000+i), zoom.Service)
 			if i == 25 {
 				n.TelephoneNumber = "x"
 			}

@@ -9,7 +9,7 @@ import (
 )
 
 func ExampleParse() {
-	e, err := filter.Parse(filter.Numbers,
+	e, err := filter.Parse(numbers,
 		"startswith(telephoneNumber,'+4420') and not (serviceDetails/zoomPhoneCloudPeering/enabled eq true)")
 	if err != nil {
 		fmt.Println(err)
@@ -18,7 +18,7 @@ func ExampleParse() {
 	n := &domain.Number{TelephoneNumber: "+442079460123"}
 	fmt.Println(filters.Match(e, filters.OfNumber(n)))
 
-	_, err = filter.Parse(filter.Numbers, "telephoneNumber gt '+44'")
+	_, err = filter.Parse(numbers, "telephoneNumber gt '+44'")
 	fmt.Println(err)
 	// Output:
 	// true

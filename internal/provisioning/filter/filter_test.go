@@ -12,7 +12,16 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
+	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/operatorconnect"
 	"github.com/tandemgw/tandem/internal/testkit/filters"
+)
+
+// The tables whose fields depend on the services.
+var (
+	accounts = filter.Accounts(services.All().Services())
+	numbers  = filter.Numbers(services.All().Services())
 )
 
 func TestParseAndMatch(t *testing.T) {
@@ -20,8 +29,8 @@ func TestParseAndMatch(t *testing.T) {
 		TelephoneNumber: "+14255550142",
 		AccountName:     "o'neil",
 		Services: map[domain.Service]domain.NumberService{
-			domain.DirectRouting: {Enabled: true},
-			domain.OperatorConnect: {Enabled: false, AssignmentStatus: "unassigned",
+			directrouting.Service: {Enabled: true},
+			operatorconnect.Service: {Enabled: false, AssignmentStatus: "unassigned",
 				Teams: &domain.TeamsNumberConfig{Usage: "CallingUserAssignment", AllowTenantAddressUpdate: true}},
 		},
 		HasConfiguration: true,
@@ -54,7 +63,7 @@ func TestParseAndMatch(t *testing.T) {
 		{"serviceDetails/teamsOperatorConnect/configuration/allowTenantAddressUpdate eq true", true},
 		{"serviceDetails/teamsOperatorConnect/assignmentStatus eq 'unassigned'", true},
 	} {
-		e, err := filter.Parse(filter.Numbers, tc.filter)
+		e, err := filter.Parse(numbers, tc.filter)
 		if err != nil {
 			t.Errorf("Parse(%q): %v", tc.filter, err)
 			continue
@@ -118,7 +127,7 @@ func TestParseErrorsNameThePosition(t *testing.T) {
 		{strings.Repeat("accountName eq 'a' or ", 65) + "accountName eq 'b'", "more than 64 comparisons"},
 		{strings.Repeat(" ", 3000), "position 1: the expression has 3000 bytes; at most 2048 are allowed"},
 	} {
-		_, err := filter.Parse(filter.Numbers, tc.filter)
+		_, err := filter.Parse(numbers, tc.filter)
 		var f *fault.Error
 		if !errors.As(err, &f) {
 			t.Errorf("Parse(%q) = %v, want a fault", tc.filter, err)
@@ -139,7 +148,7 @@ func TestRecordsKnowEveryField(t *testing.T) {
 		State: domain.ProvisioningState{Status: "synced"}, Services: map[domain.Service]domain.AccountService{}}
 	number := &domain.Number{TelephoneNumber: "+15550001", AccountName: "a", CustomSIPHeader: "h",
 		State: domain.ProvisioningState{Status: "synced"}, Services: map[domain.Service]domain.NumberService{}}
-	for _, s := range domain.Services() {
+	for _, s := range services.All().Services() {
 		account.Services[s] = domain.AccountService{SubdomainStatus: "provisioned",
 			DirectRouting: &domain.DirectRoutingConfig{Subdomain: "s"}}
 		number.Services[s] = domain.NumberService{AssignmentStatus: "assigned",
@@ -157,7 +166,7 @@ func TestRecordsKnowEveryField(t *testing.T) {
 	for _, tc := range []struct {
 		table  *filter.Table
 		record filters.Record
-	}{{filter.Accounts, filters.OfAccount(account)}, {filter.Numbers, filters.OfNumber(number)},
+	}{{accounts, filters.OfAccount(account)}, {numbers, filters.OfNumber(number)},
 		{filter.Requests, filters.OfRequest(request)}, {filter.CivicAddresses, filters.OfCivicAddress(address)}} {
 		for _, f := range filters.Fields(tc.table) {
 			if v, ok := tc.record(f.Path); !ok || v.Type != f.Type {
@@ -168,10 +177,10 @@ func TestRecordsKnowEveryField(t *testing.T) {
 			t.Errorf("%s has a field called nonsense", tc.table.Resource)
 		}
 	}
-	if got, want := len(filters.Fields(filter.Accounts)), 4+5+4+3; got != want {
-		t.Errorf("accounts have %d fields, want %d: %v", got, want, paths(filter.Accounts))
+	if got, want := len(filters.Fields(accounts)), 4+5+4+3; got != want {
+		t.Errorf("accounts have %d fields, want %d: %v", got, want, paths(accounts))
 	}
-	if f := filter.Accounts.Fields["serviceDetails/azureOperatorCallProtection/syncEnabled"]; f != nil {
+	if f := accounts.Fields["serviceDetails/azureOperatorCallProtection/syncEnabled"]; f != nil {
 		t.Error("Call Protection has no syncEnabled in the contract, but can be filtered by it")
 	}
 }
@@ -223,7 +232,7 @@ func genExpr(t *rapid.T, table *filter.Table, depth int) filter.Expr {
 
 func TestPrintThenParseIsTheSameTree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		table := rapid.SampledFrom([]*filter.Table{filter.Accounts, filter.Numbers, filter.Requests,
+		table := rapid.SampledFrom([]*filter.Table{accounts, numbers, filter.Requests,
 			filter.CivicAddresses}).Draw(t, "table")
 		e := genExpr(t, table, 3)
 		s := filters.Print(e)
@@ -243,11 +252,11 @@ func TestPrintThenParseIsTheSameTree(t *testing.T) {
 // TestDeMorgan: with no third truth value, the classic equivalences hold on every record, absent fields included.
 func TestDeMorgan(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		a, b := genExpr(t, filter.Numbers, 2), genExpr(t, filter.Numbers, 2)
+		a, b := genExpr(t, numbers, 2), genExpr(t, numbers, 2)
 		n := &domain.Number{TelephoneNumber: "+14255550142",
 			AccountName: rapid.SampledFrom([]string{"a", "é", "'"}).Draw(t, "account"),
 			Services:    map[domain.Service]domain.NumberService{}}
-		for _, s := range domain.Services() {
+		for _, s := range services.All().Services() {
 			if rapid.Bool().Draw(t, "has") {
 				n.Services[s] = domain.NumberService{Enabled: rapid.Bool().Draw(t, "enabled")}
 			}
@@ -272,7 +281,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		for _, table := range []*filter.Table{filter.Accounts, filter.Numbers, filter.Requests, filter.CivicAddresses} {
+		for _, table := range []*filter.Table{accounts, numbers, filter.Requests, filter.CivicAddresses} {
 			e, err := filter.Parse(table, s)
 			if err != nil {
 				var fe *fault.Error

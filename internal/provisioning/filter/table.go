@@ -12,10 +12,9 @@ type Table struct {
 	Fields   map[string]*Field // by path
 }
 
-// The tables of the four resources that can be listed. Fields that are lists or numbers cannot be filtered on.
+// The tables of two of the four resources that can be listed; Accounts and Numbers return those of the others. Fields
+// that are lists or numbers cannot be filtered on.
 var (
-	Accounts = accountTable()
-	Numbers  = numberTable()
 	Requests = newTable("requests for information", "id tenantId/lower accountName productContext operatorId "+
 		"status customerRelationship/status customerRelationship/comment serviceProvisioningStatus")
 	CivicAddresses = newTable("civic addresses", "id country houseNumber houseNumberSuffix preDirectional streetName "+
@@ -44,9 +43,10 @@ func (t *Table) add(path string) {
 	t.Fields[path] = f
 }
 
-func accountTable() *Table {
+// Accounts returns the table of accounts, with the fields of those of the services that are in the contract.
+func Accounts(services domain.Services) *Table {
 	t := newTable("accounts", "name correlationId serviceDetails/teamsTenantId serviceProvisioningStatus")
-	for _, s := range domain.Services() {
+	for _, s := range services {
 		if !s.Traits().InContract {
 			continue
 		}
@@ -64,9 +64,10 @@ func accountTable() *Table {
 	return t
 }
 
-func numberTable() *Table {
+// Numbers returns the table of numbers, with the fields of those of the services that are in the contract.
+func Numbers(services domain.Services) *Table {
 	t := newTable("numbers", "telephoneNumber accountName configuration/customSipHeader serviceProvisioningStatus")
-	for _, s := range domain.Services() {
+	for _, s := range services {
 		tr := s.Traits()
 		if !tr.InContract {
 			continue

@@ -22,6 +22,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/domain/strictjson"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/provisioning/filter"
 )
 
 // Directory is the part of *directory.Directory that the API calls.
@@ -83,6 +84,7 @@ type Sealer interface {
 
 // Deps are the dependencies of an API. All but Issuer and Metrics are required.
 type Deps struct {
+	Services      domain.Services // of which those in the contract are served
 	Directory     Directory
 	Authenticator Authenticator
 	Sources       Sources
@@ -100,6 +102,8 @@ type API struct {
 	dir  Directory
 	log  *slog.Logger
 	m    *metrics
+
+	accounts, numbers *filter.Table
 }
 
 // New returns an API. cfg must be valid.
@@ -109,7 +113,8 @@ func New(cfg Config, deps Deps) (*API, error) {
 		return nil, err
 	}
 	cfg.PublicURL = strings.TrimSuffix(cfg.PublicURL, "/")
-	return &API{cfg: cfg, deps: deps, dir: deps.Directory, log: deps.Log, m: m}, nil
+	return &API{cfg: cfg, deps: deps, dir: deps.Directory, log: deps.Log, m: m,
+		accounts: filter.Accounts(deps.Services), numbers: filter.Numbers(deps.Services)}, nil
 }
 
 // Caller identifies the caller of a request.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/services/acs"
 )
 
 // bad is a request that is refused, with the code and target that name what is wrong with it.
@@ -412,10 +413,10 @@ func TestBadInput(t *testing.T) {
 		}
 		b.do("PUT", acc+"/numbers/+14255550199",
 			`{"telephoneNumber":"+14255550199","accountName":"acme","serviceDetails":{}}`).want(201)
-		if _, err := b.dir.SetAccountService(b.t.Context(), "acme", domain.ACS, true); err != nil {
+		if _, err := b.dir.SetAccountService(b.t.Context(), "acme", acs.Service, true); err != nil {
 			b.t.Fatal(err)
 		}
-		if _, err := b.dir.SetNumberService(b.t.Context(), "acme", []domain.E164{"+14255550199"}, domain.ACS,
+		if _, err := b.dir.SetNumberService(b.t.Context(), "acme", []domain.E164{"+14255550199"}, acs.Service,
 			true); err != nil {
 			b.t.Fatal(err)
 		}

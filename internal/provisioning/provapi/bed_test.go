@@ -35,6 +35,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/secret"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 	"github.com/tandemgw/tandem/internal/provisioning/provapi"
+	"github.com/tandemgw/tandem/internal/services"
 	store "github.com/tandemgw/tandem/internal/store/provisioning"
 	"github.com/tandemgw/tandem/internal/testkit"
 )
@@ -79,7 +80,7 @@ func newBed(t testing.TB, d *db.DB, o options) *bed {
 	log := &logBuffer{}
 	logger := slog.New(slog.NewJSONHandler(log, nil))
 	ob := outbox.New(d, outbox.Default(), logger, nil)
-	s := store.New(d, ob)
+	s := store.New(d, ob, services.All().Services())
 	dir := directory.New(s, directory.Config{}, logger, nil)
 	ring := o.keyring
 	if ring == nil {
@@ -105,7 +106,8 @@ func newBed(t testing.TB, d *db.DB, o options) *bed {
 	}
 	b := &bed{t: t, dir: dir, auth: s.Auth(), issuer: issuer, clients: clients, keyring: ring,
 		limiter: &switchLimiter{}, log: log, tokens: map[auth.Role]string{}}
-	apiDeps := provapi.Deps{Directory: dir, Authenticator: v, Sources: sources, Limiter: b.limiter, Issuer: issuer,
+	apiDeps := provapi.Deps{Services: services.All().Services(), Directory: dir, Authenticator: v, Sources: sources,
+		Limiter: b.limiter, Issuer: issuer,
 		Sealer: ring, Log: logger}
 	if o.deps != nil {
 		o.deps(&apiDeps)

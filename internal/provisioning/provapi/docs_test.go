@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
+	"github.com/tandemgw/tandem/internal/services"
 	"github.com/tandemgw/tandem/internal/testkit/filters"
 )
 
@@ -145,7 +146,8 @@ func TestFilterFieldsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.SplitAfter(string(raw), "\n")
-	for _, table := range []*filter.Table{filter.Accounts, filter.Numbers, filter.Requests, filter.CivicAddresses} {
+	for _, table := range []*filter.Table{filter.Accounts(services.All().Services()),
+		filter.Numbers(services.All().Services()), filter.Requests, filter.CivicAddresses} {
 		var fields []string
 		for _, f := range filters.Fields(table) {
 			s := "`" + f.Path + "`"

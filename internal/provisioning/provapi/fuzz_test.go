@@ -20,6 +20,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/strictjson"
 	"github.com/tandemgw/tandem/internal/platform/secret"
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
+	"github.com/tandemgw/tandem/internal/services"
 )
 
 func digestOf(n *strictjson.Node) [32]byte {
@@ -82,13 +83,14 @@ func FuzzBody(f *testing.F) {
 		if err != nil || digestOf(m) != digestOf(n) {
 			t.Fatalf("%q and %q mean the same but have different digests (%v)", raw, again, err)
 		}
-		var r reader
+		known := services.All().Services()
+		r := reader{services: known}
 		if a := r.account(n); r.Err() == nil {
 			out, err := encode(renderAccount(&a))
 			if err != nil {
 				t.Fatal(err)
 			}
-			var r2 reader
+			r2 := reader{services: known}
 			m, err := strictjson.Parse(out)
 			if err != nil {
 				t.Fatalf("the rendered account %s cannot be read: %v", out, err)
@@ -102,13 +104,13 @@ func FuzzBody(f *testing.F) {
 				t.Fatalf("account %s came back as %s (%v)", out, again, err)
 			}
 		}
-		r = reader{}
+		r = reader{services: known}
 		if a := r.number(n, ""); r.Err() == nil {
 			out, err := encode(renderNumber(&a))
 			if err != nil {
 				t.Fatal(err)
 			}
-			var r2 reader
+			r2 := reader{services: known}
 			m, err := strictjson.Parse(out)
 			if err != nil {
 				t.Fatalf("the rendered number %s cannot be read: %v", out, err)
@@ -122,10 +124,10 @@ func FuzzBody(f *testing.F) {
 				t.Fatalf("number %s came back as %s (%v)", out, again, err)
 			}
 		}
-		r = reader{}
+		r = reader{services: known}
 		r.relationship(n)
-		_, _, _ = batch(n, identifier) // any outcome but a panic
-		_, _, _ = batch(n, (*reader).number)
+		_, _, _ = batch(n, known, identifier) // any outcome but a panic
+		_, _, _ = batch(n, known, (*reader).number)
 	})
 }
 
@@ -168,7 +170,7 @@ func FuzzContinuation(f *testing.F) {
 		if _, err := a.readCursor(c(s)); !fault.HasCode(err, CodeInvalidContinuation) {
 			t.Fatalf("readCursor(%q) = %v, want InvalidContinuation", s, err)
 		}
-		_, _ = filter.Parse(filter.Accounts, s)
+		_, _ = filter.Parse(filter.Accounts(services.All().Services()), s)
 	})
 }
 

@@ -100,7 +100,7 @@ func noContent(*directory.Result) *response {
 }
 
 func (a *API) listAccounts(c *call) (*response, error) {
-	return list(a, c, filter.Accounts, a.dir.Accounts, renderAccount)
+	return list(a, c, a.accounts, a.dir.Accounts, renderAccount)
 }
 
 func (a *API) getAccount(c *call) (*response, error) {
@@ -112,7 +112,7 @@ func (a *API) getAccount(c *call) (*response, error) {
 }
 
 func (a *API) putAccount(c *call) (*response, error) {
-	var r reader
+	r := reader{services: a.deps.Services}
 	acc := r.account(c.body)
 	if err := r.Err(); err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func (a *API) deleteAccount(c *call) (*response, error) {
 
 // listNumbers lists the numbers of the path's account, or of all accounts if the path names none.
 func (a *API) listNumbers(c *call) (*response, error) {
-	return list(a, c, filter.Numbers,
+	return list(a, c, a.numbers,
 		func(ctx context.Context, q directory.Query) (directory.Page[domain.Number], error) {
 			return a.dir.Numbers(ctx, c.vars.account, q)
 		}, renderNumber)
@@ -155,7 +155,7 @@ func (a *API) getNumber(c *call) (*response, error) {
 }
 
 func (a *API) putNumber(c *call) (*response, error) {
-	var r reader
+	r := reader{services: a.deps.Services}
 	num := r.number(c.body, "")
 	if err := r.Err(); err != nil {
 		return nil, err
@@ -183,7 +183,7 @@ func (a *API) deleteNumber(c *call) (*response, error) {
 }
 
 func (a *API) putNumbers(c *call) (*response, error) {
-	ns, refused, err := batch(c.body, (*reader).number)
+	ns, refused, err := batch(c.body, a.deps.Services, (*reader).number)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +200,7 @@ func (a *API) putNumbers(c *call) (*response, error) {
 }
 
 func (a *API) deleteNumbers(c *call) (*response, error) {
-	ns, refused, err := batch(c.body, identifier)
+	ns, refused, err := batch(c.body, a.deps.Services, identifier)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +219,7 @@ func (a *API) capabilityPlans(c *call) (*response, error) {
 }
 
 func (a *API) availableCapabilities(c *call) (*response, error) {
-	ns, refused, err := batch(c.body, identifier)
+	ns, refused, err := batch(c.body, a.deps.Services, identifier)
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +259,7 @@ func (a *API) getRequest(c *call) (*response, error) {
 }
 
 func (a *API) patchRequest(c *call) (*response, error) {
-	var r reader
+	r := reader{services: a.deps.Services}
 	p := r.relationship(c.body)
 	if err := r.Err(); err != nil {
 		return nil, err

@@ -13,7 +13,10 @@ import (
 // required); the directory checks the values.
 
 // reader parses a body into domain types.
-type reader struct{ strictjson.Reader }
+type reader struct {
+	strictjson.Reader
+	services domain.Services // of which those in the contract can be in a body
+}
 
 var stateFields = []string{"serviceProvisioningStatus", "serviceProvisioningErrors"}
 
@@ -25,8 +28,8 @@ func (r *reader) account(n *strictjson.Node) domain.Account {
 		a.HasServiceDetails = true
 		a.TeamsTenantID = r.filled(d, "teamsTenantId", directory.CodeInvalidTenantID)
 		a.Services = map[domain.Service]domain.AccountService{}
-		for _, s := range contractServices {
-			if x := d.Child(s.String(), false); x != nil {
+		for _, s := range r.services {
+			if x := child(d, s); x != nil {
 				a.Services[s] = r.accountService(s.Traits(), x)
 			}
 		}
@@ -59,15 +62,13 @@ func (r *reader) accountService(t *domain.Traits, o *strictjson.Object) domain.A
 	return s
 }
 
-// contractServices are the services of the contract, in the order of its examples and documents.
-var contractServices = func() (l []domain.Service) {
-	for _, s := range domain.Services() {
-		if s.Traits().InContract {
-			l = append(l, s)
-		}
+// child returns the object of a service, or nil if it is absent or the contract has no field for the service.
+func child(d *strictjson.Object, s domain.Service) *strictjson.Object {
+	if !s.Traits().InContract {
+		return nil
 	}
-	return l
-}()
+	return d.Child(s.String(), false)
+}
 
 func (r *reader) number(n *strictjson.Node, path string) domain.Number {
 	o := r.Object(n, path)
@@ -77,8 +78,8 @@ func (r *reader) number(n *strictjson.Node, path string) domain.Number {
 	o.Ignore(stateFields...)
 	if d := o.Child("serviceDetails", true); d != nil {
 		num.Services = map[domain.Service]domain.NumberService{}
-		for _, s := range contractServices {
-			if x := d.Child(s.String(), false); x != nil {
+		for _, s := range r.services {
+			if x := child(d, s); x != nil {
 				num.Services[s] = r.numberService(s.Traits(), x)
 			}
 		}
@@ -115,9 +116,9 @@ func (r *reader) numberService(t *domain.Traits, o *strictjson.Object) domain.Nu
 
 // batch parses {"numbers": […]} and passes each item to read. It returns items of the wrong shape in refused, by index:
 // the directory rejects the batch with one detail for each of them and for each item that breaks its rules.
-func batch[T any](n *strictjson.Node, read func(r *reader, n *strictjson.Node, path string) T) (items []T,
-	refused map[int]fault.Error, err error) {
-	var r reader
+func batch[T any](n *strictjson.Node, services domain.Services,
+	read func(r *reader, n *strictjson.Node, path string) T) (items []T, refused map[int]fault.Error, err error) {
+	r := reader{services: services}
 	o := r.Object(n, "")
 	list := o.Take("numbers", true)
 	o.Done()
@@ -130,7 +131,7 @@ func batch[T any](n *strictjson.Node, read func(r *reader, n *strictjson.Node, p
 	}
 	items = make([]T, 0, len(list.Items))
 	for i, item := range list.Items {
-		var r reader
+		r := reader{services: services}
 		items = append(items, read(&r, item, strictjson.Index("numbers", i)))
 		if len(r.Problems) > 0 {
 			if refused == nil {
@@ -253,12 +254,11 @@ func renderAccount(a *domain.Account) any {
 	if a.TeamsTenantID != "" {
 		j.ServiceDetails["teamsTenantId"] = a.TeamsTenantID
 	}
-	for _, s := range contractServices {
-		d, ok := a.Services[s]
-		if !ok {
+	for s, d := range a.Services {
+		t := s.Traits()
+		if !t.InContract {
 			continue
 		}
-		t := s.Traits()
 		x := accountServiceJSON{Enabled: d.Enabled, NumberCount: d.NumberCount}
 		if t.SyncFlag {
 			x.SyncEnabled = &d.SyncEnabled
@@ -312,9 +312,8 @@ type teamsJSON struct {
 func renderNumber(n *domain.Number) any {
 	j := numberJSON{TelephoneNumber: n.TelephoneNumber, AccountName: n.AccountName, ServiceDetails: map[string]any{},
 		stateJSON: stateOf(n.State)}
-	for _, s := range contractServices {
-		d, ok := n.Services[s]
-		if !ok {
+	for s, d := range n.Services {
+		if !s.Traits().InContract {
 			continue
 		}
 		x := numberServiceJSON{Enabled: d.Enabled, AssignmentStatus: d.AssignmentStatus}

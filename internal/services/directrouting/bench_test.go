@@ -22,12 +22,12 @@ const benchInvite = "INVITE sip:+442079460100@gw.example.com;user=phone SIP/2.0\
 // BenchmarkInvite measures the cost of a call from the core here: facts, relay, shaping.
 func BenchmarkInvite(b *testing.B) {
 	rules := legtest.Rules(b)
-	p, err := directrouting.New(rules, "gw.example.com", []string{"1r1"})
+	p, err := directrouting.New(rules, leg.Names{BaseDomain: "gw.example.com", Regions: []string{"1r1"}})
 	if err != nil {
 		b.Fatal(err)
 	}
 	l := &leg.Leg{
-		Call: &route.Decision{Service: domain.DirectRouting,
+		Call: &route.Decision{Service: directrouting.Service,
 			Account: &domain.AccountRouting{Subdomain: "contoso"}},
 		Local:  leg.Addr{Host: "x", Port: 5063, Transport: "tls"},
 		Remote: leg.Addr{Host: "sip.pstnhub.microsoft.com", Port: 5061, Transport: "tls"},

@@ -16,6 +16,14 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
+// ID is the service's ID, which is stored.
+const ID = 1
+
+// Service is Microsoft Teams Direct Routing.
+var Service = domain.NewService(domain.Traits{ID: ID, Name: "teamsDirectRouting",
+	Title: "Microsoft Teams Direct Routing", Exclusive: true, InContract: true, SyncFlag: true,
+	CustomHeader: domain.HeaderTowardsCore, CarriesCalls: true, Screening: true, Labelled: true, PhoneSystem: true})
+
 // Profile shapes messages for Direct Routing.
 type Profile struct {
 	rules *leg.Rules
@@ -27,23 +35,22 @@ var (
 	_ leg.Named   = (*Profile)(nil)
 )
 
-// New returns the profile. Base domain and regions are those that routing uses; the region of this node, from the
-// rules, selects the region's label.
-func New(rules *leg.Rules, baseDomain string, regions []string) (*Profile, error) {
-	base := strings.ToLower(strings.TrimSuffix(baseDomain, "."))
+// New returns the profile. The region of this node, from the rules, selects the region's label.
+func New(rules *leg.Rules, names leg.Names) (leg.Profile, error) {
+	base := strings.ToLower(strings.TrimSuffix(names.BaseDomain, "."))
 	if base == "" {
 		return nil, leg.Problem("baseDomain",
 			"Direct Routing has peers and needs a base domain: customers' names are <label>.<region>.<baseDomain>")
 	}
-	if rules.Region() > len(regions) {
+	if rules.Region() > len(names.Regions) {
 		return nil, leg.Problem("region", "this node is in region %d, but regions lists %d; add its region there",
-			rules.Region(), len(regions))
+			rules.Region(), len(names.Regions))
 	}
-	return &Profile{rules: rules, trunk: strings.ToLower(regions[rules.Region()-1]) + "." + base}, nil
+	return &Profile{rules: rules, trunk: strings.ToLower(names.Regions[rules.Region()-1]) + "." + base}, nil
 }
 
-// Service returns domain.DirectRouting.
-func (p *Profile) Service() domain.Service { return domain.DirectRouting }
+// Service returns Service.
+func (p *Profile) Service() domain.Service { return Service }
 
 // NeedsOffer returns true. gateway-calls §3.2: Teams does not support a delayed offer.
 func (p *Profile) NeedsOffer() bool { return true }

@@ -3,12 +3,14 @@ package directrouting_test
 import (
 	"testing"
 
+	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/services/directrouting"
 	"github.com/tandemgw/tandem/internal/testkit/legtest"
 )
 
 func TestMessages(t *testing.T) {
-	p, err := directrouting.New(legtest.Rules(t), "GW.example.com.", []string{"1r1", "1r2"})
+	p, err := directrouting.New(legtest.Rules(t),
+		leg.Names{BaseDomain: "GW.example.com.", Regions: []string{"1r1", "1r2"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -16,10 +18,10 @@ func TestMessages(t *testing.T) {
 }
 
 func TestNewNeedsNames(t *testing.T) {
-	if _, err := directrouting.New(legtest.Rules(t), "", []string{"1r1"}); err == nil {
+	if _, err := directrouting.New(legtest.Rules(t), leg.Names{Regions: []string{"1r1"}}); err == nil {
 		t.Error("New without a base domain: no error")
 	}
-	if _, err := directrouting.New(legtest.Rules(t), "gw.example.com", nil); err == nil {
+	if _, err := directrouting.New(legtest.Rules(t), leg.Names{BaseDomain: "gw.example.com"}); err == nil {
 		t.Error("New without this node's region: no error")
 	}
 }

@@ -32,11 +32,11 @@ func FuzzShape(f *testing.F) {
 	}
 	f.Add(benchInvite)
 	rules := legtest.Rules(f)
-	p, err := directrouting.New(rules, "gw.example.com", []string{"1r1"})
+	p, err := directrouting.New(rules, leg.Names{BaseDomain: "gw.example.com", Regions: []string{"1r1"}})
 	if err != nil {
 		f.Fatal(err)
 	}
-	call := &route.Decision{Service: domain.DirectRouting, Header: "CT-100",
+	call := &route.Decision{Service: directrouting.Service, Header: "CT-100",
 		Account: &domain.AccountRouting{Subdomain: "contoso"}}
 	l := &leg.Leg{Call: call, Local: leg.Addr{Host: "r1.gw.example.com", Port: 5060},
 		Remote: leg.Addr{Host: "peer.example.net", Port: 5060}}

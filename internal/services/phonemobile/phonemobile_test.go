@@ -7,4 +7,4 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit/legtest"
 )
 
-func TestMessages(t *testing.T) { legtest.Run(t, "testdata", phonemobile.New(legtest.Rules(t))) }
+func TestMessages(t *testing.T) { legtest.Run(t, "testdata", legtest.Profile(t, phonemobile.New)) }

@@ -14,16 +14,23 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
+// ID is the service's ID, which is stored.
+const ID = 4
+
+// Service is Zoom Phone Cloud Peering.
+var Service = domain.NewService(domain.Traits{ID: ID, Name: "zoomPhoneCloudPeering", Title: "Zoom Phone Cloud Peering",
+	Exclusive: true, InContract: true, SyncFlag: true, CustomHeader: domain.HeaderTowardsCore, CarriesCalls: true})
+
 // Profile shapes messages for Zoom.
 type Profile struct{ rules *leg.Rules }
 
 var _ leg.Profile = (*Profile)(nil)
 
-// New returns the profile.
-func New(rules *leg.Rules) *Profile { return &Profile{rules: rules} }
+// New returns the profile. It never fails.
+func New(rules *leg.Rules, _ leg.Names) (leg.Profile, error) { return &Profile{rules: rules}, nil }
 
-// Service returns domain.Zoom.
-func (p *Profile) Service() domain.Service { return domain.Zoom }
+// Service returns Service.
+func (p *Profile) Service() domain.Service { return Service }
 
 // NeedsOffer returns true. operator-connect §7: early offer.
 func (p *Profile) NeedsOffer() bool { return true }

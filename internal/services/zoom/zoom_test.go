@@ -7,12 +7,11 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/calls/sip"
-	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/services/zoom"
 	"github.com/tandemgw/tandem/internal/testkit/legtest"
 )
 
-func TestMessages(t *testing.T) { legtest.Run(t, "testdata", zoom.New(legtest.Rules(t))) }
+func TestMessages(t *testing.T) { legtest.Run(t, "testdata", legtest.Profile(t, zoom.New)) }
 
 func TestAWithheldNumberStaysWithheld(t *testing.T) {
 	rpid := "Remote-Party-ID: <sip:+442079460111@core>;party=calling;privacy="
@@ -42,7 +41,7 @@ func TestAWithheldNumberStaysWithheld(t *testing.T) {
 			if problem != nil {
 				t.Fatal(problem)
 			}
-			zoom.New(legtest.Rules(t)).ToService(m, &leg.Leg{Call: &route.Decision{Service: domain.Zoom},
+			legtest.Profile(t, zoom.New).ToService(m, &leg.Leg{Call: &route.Decision{Service: zoom.Service},
 				Local: leg.Addr{Host: "r1.gw"}, Remote: leg.Addr{Host: "zoom"}})
 			if got := m.Get(sip.KindPrivacy); got != c.want {
 				t.Errorf("Privacy = %q, want %q:\n%s", got, c.want, m)

@@ -21,7 +21,7 @@ type accountService struct {
 	SubdomainStatus domain.SubdomainStatus      `json:"subdomainStatus,omitempty"`
 }
 
-func scanAccount(rows interface{ Scan(...any) error }) (domain.Account, error) {
+func (s *Store) scanAccount(rows interface{ Scan(...any) error }) (domain.Account, error) {
 	var a domain.Account
 	var has, present, enabled, sync, modified int64
 	var details, errs string
@@ -39,7 +39,7 @@ func scanAccount(rows interface{ Scan(...any) error }) (domain.Account, error) {
 	if present != 0 {
 		a.Services = make(map[domain.Service]domain.AccountService)
 	}
-	for _, s := range domain.ServiceSet(present).List() {
+	for _, s := range s.services.In(domain.ServiceSet(present)) {
 		m := more[s.String()]
 		a.Services[s] = domain.AccountService{Enabled: domain.ServiceSet(enabled).Has(s),
 			SyncEnabled: domain.ServiceSet(sync).Has(s), DirectRouting: m.Configuration,
@@ -66,7 +66,7 @@ func (t *transaction) account(ctx context.Context, name, lock string) (*domain.A
 	}
 	var found []domain.Account
 	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
-		a, err := scanAccount(rows)
+		a, err := t.s.scanAccount(rows)
 		found = append(found, a)
 		return err
 	}, "SELECT "+accountColumns+" FROM accounts WHERE name = $1"+lock, name)
@@ -96,9 +96,11 @@ func (t *transaction) fillCounts(ctx context.Context, as []domain.Account) error
 			return err
 		}
 		a := &as[at[name]]
-		if d, ok := a.Services[domain.Service(service)]; ok {
-			d.NumberCount = n
-			a.Services[domain.Service(service)] = d
+		for s, d := range a.Services {
+			if int64(s.ID()) == service {
+				d.NumberCount = n
+				a.Services[s] = d
+			}
 		}
 		return nil
 	})
@@ -110,11 +112,11 @@ func (t *transaction) fillCounts(ctx context.Context, as []domain.Account) error
 
 // Accounts implements directory.Reader.
 func (t *transaction) Accounts(ctx context.Context, q directory.Query) ([]domain.Account, error) {
-	c := compiler{driver: t.s.d.Driver(), field: accountField}
+	c := compiler{driver: t.s.d.Driver(), field: t.s.accountField}
 	where := c.where(q.Filter, "name > "+c.param(q.After))
 	var as []domain.Account
 	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
-		a, err := scanAccount(rows)
+		a, err := t.s.scanAccount(rows)
 		as = append(as, a)
 		return err
 	}, "SELECT "+accountColumns+" FROM accounts"+where+" ORDER BY name"+c.limit(q), c.args...)
@@ -126,7 +128,7 @@ func (t *transaction) Accounts(ctx context.Context, q directory.Query) ([]domain
 
 // CountAccounts implements directory.Reader.
 func (t *transaction) CountAccounts(ctx context.Context, q directory.Query) (int64, error) {
-	c := compiler{driver: t.s.d.Driver(), field: accountField}
+	c := compiler{driver: t.s.d.Driver(), field: t.s.accountField}
 	return t.count(ctx, "SELECT COUNT(*) FROM accounts"+c.where(q.Filter), c.args)
 }
 

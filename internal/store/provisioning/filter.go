@@ -145,26 +145,26 @@ func ascii(s string) bool {
 }
 
 func bit(name string, s domain.Service) string {
-	return "((" + name + " & " + strconv.Itoa(1<<s) + ") <> 0)"
+	return "((" + name + " & " + strconv.FormatInt(bits(domain.ServiceSet(0).With(s)), 10) + ") <> 0)"
 }
 
 // serviceColumn returns the column of a field below serviceDetails.
-func serviceColumn(path string) column {
+func (s *Store) serviceColumn(path string) column {
 	name, field, _ := strings.Cut(strings.TrimPrefix(path, "serviceDetails/"), "/")
-	s, ok := domain.ServiceByName(name)
+	x, ok := s.services.ByName(name)
 	if !ok {
 		return column{text: "NULL"}
 	}
 	switch field {
 	case "enabled":
-		return column{present: bit("present", s), value: bit("enabled", s)}
+		return column{present: bit("present", x), value: bit("enabled", x)}
 	case "syncEnabled":
-		return column{present: bit("present", s), value: bit("sync_enabled", s)}
+		return column{present: bit("present", x), value: bit("sync_enabled", x)}
 	}
 	return column{json: append([]string{name}, strings.Split(field, "/")...)}
 }
 
-func accountField(path string) column {
+func (s *Store) accountField(path string) column {
 	switch path {
 	case "name":
 		return column{text: "name", key: true}
@@ -175,10 +175,10 @@ func accountField(path string) column {
 	case "serviceProvisioningStatus":
 		return column{text: "status"}
 	}
-	return serviceColumn(path)
+	return s.serviceColumn(path)
 }
 
-func numberField(path string) column {
+func (s *Store) numberField(path string) column {
 	switch path {
 	case "telephoneNumber":
 		return column{text: "number", key: true}
@@ -189,7 +189,7 @@ func numberField(path string) column {
 	case "serviceProvisioningStatus":
 		return column{text: "status"}
 	}
-	return serviceColumn(path)
+	return s.serviceColumn(path)
 }
 
 func requestField(path string) column {

@@ -34,7 +34,7 @@ type numberService struct {
 	Configuration    *domain.TeamsNumberConfig `json:"configuration,omitempty"`
 }
 
-func scanNumber(rows interface{ Scan(...any) error }) (domain.Number, error) {
+func (s *Store) scanNumber(rows interface{ Scan(...any) error }) (domain.Number, error) {
 	var n domain.Number
 	var present, enabled, has, modified int64
 	var details, errs string
@@ -52,7 +52,7 @@ func scanNumber(rows interface{ Scan(...any) error }) (domain.Number, error) {
 	if present != 0 {
 		n.Services = make(map[domain.Service]domain.NumberService)
 	}
-	for _, s := range domain.ServiceSet(present).List() {
+	for _, s := range s.services.In(domain.ServiceSet(present)) {
 		d := domain.NumberService{Enabled: domain.ServiceSet(enabled).Has(s)}
 		if m, ok := more[s.String()]; ok {
 			d.AssignmentStatus, d.Teams = m.AssignmentStatus, m.Configuration
@@ -108,7 +108,7 @@ func (t *transaction) FindNumbers(ctx context.Context, ns []domain.E164) ([]doma
 	}
 	var found []domain.Number
 	err := t.s.d.Bulk().Find(ctx, t.tx, &changedNumbers, keys, true, func(rows *sql.Rows) error {
-		n, err := scanNumber(rows)
+		n, err := t.s.scanNumber(rows)
 		found = append(found, n)
 		return err
 	})
@@ -120,7 +120,7 @@ func (t *transaction) FindNumbers(ctx context.Context, ns []domain.E164) ([]doma
 
 // Numbers implements directory.Reader.
 func (t *transaction) Numbers(ctx context.Context, account string, q directory.Query) ([]domain.Number, error) {
-	c := compiler{driver: t.s.d.Driver(), field: numberField}
+	c := compiler{driver: t.s.d.Driver(), field: t.s.numberField}
 	conds := []string{"number > " + c.param(q.After)}
 	if account != "" {
 		conds = append(conds, "account = "+c.param(account))
@@ -128,7 +128,7 @@ func (t *transaction) Numbers(ctx context.Context, account string, q directory.Q
 	where := c.where(q.Filter, conds...)
 	var ns []domain.Number
 	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
-		n, err := scanNumber(rows)
+		n, err := t.s.scanNumber(rows)
 		ns = append(ns, n)
 		return err
 	}, "SELECT "+numberList+" FROM numbers"+where+" ORDER BY number"+c.limit(q), c.args...)
@@ -140,7 +140,7 @@ func (t *transaction) Numbers(ctx context.Context, account string, q directory.Q
 
 // CountNumbers implements directory.Reader.
 func (t *transaction) CountNumbers(ctx context.Context, account string, q directory.Query) (int64, error) {
-	c := compiler{driver: t.s.d.Driver(), field: numberField}
+	c := compiler{driver: t.s.d.Driver(), field: t.s.numberField}
 	var conds []string
 	if account != "" {
 		conds = append(conds, "account = "+c.param(account))
@@ -245,14 +245,14 @@ func wrap(err error, what string) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// counts is a change of an account's counts by service; index 0 counts all numbers.
-type counts [16]int64
+// counts is a change of an account's counts by the service's ID; index 0 counts all numbers.
+type counts [domain.MaxServiceID + 1]int64
 
 func (c *counts) add(n *domain.Number, sign int64) {
 	c[0] += sign
 	for s, d := range n.Services {
 		if d.Enabled {
-			c[s] += sign
+			c[s.ID()] += sign
 		}
 	}
 }

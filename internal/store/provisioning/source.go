@@ -21,18 +21,18 @@ const (
 // Source is what a call replica loads from and follows: the change feed, and a scan of the whole present state.
 type Source struct {
 	feed.Reader
-	d *db.DB
+	s *Store
 }
 
 // Source returns the replica's source on this store.
-func (s *Store) Source() *Source { return &Source{s.feed, s.d} }
+func (s *Store) Source() *Source { return &Source{s.feed, s} }
 
 // Scan calls fn with the whole state in pages, accounts first, and returns the cursor of that state. All of it comes
 // from one consistent read, so every change after the cursor is in the feed and none of them is in the pages. fn must
 // not keep the slice.
 func (s *Source) Scan(ctx context.Context, fn func([]domain.Change) error) (at feed.Cursor, err error) {
 	begun := false
-	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+	err = s.s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
 		if begun {
 			return errors.New("the scan was interrupted") // the pages that fn got so far belong to another state
 		}
@@ -42,7 +42,7 @@ func (s *Source) Scan(ctx context.Context, fn func([]domain.Change) error) (at f
 		if err != nil {
 			return err
 		}
-		if err := scanAllAccounts(ctx, tx, fn); err != nil {
+		if err := s.s.scanAllAccounts(ctx, tx, fn); err != nil {
 			return fmt.Errorf("scan accounts: %w", err)
 		}
 		if err := scanAllNumbers(ctx, tx, fn); err != nil {
@@ -53,12 +53,12 @@ func (s *Source) Scan(ctx context.Context, fn func([]domain.Change) error) (at f
 	return at, err
 }
 
-func scanAllAccounts(ctx context.Context, tx *db.Tx, fn func([]domain.Change) error) error {
+func (s *Store) scanAllAccounts(ctx context.Context, tx *db.Tx, fn func([]domain.Change) error) error {
 	page := make([]domain.Change, 0, scanAccounts)
 	for after := ""; ; after = page[len(page)-1].Account.Name {
 		page = page[:0]
 		err := tx.Query(ctx, func(rows *sql.Rows) error {
-			a, err := scanAccount(rows)
+			a, err := s.scanAccount(rows)
 			page = append(page, domain.Change{Account: a.Routing()})
 			return err
 		}, "SELECT "+accountColumns+" FROM accounts WHERE name > $1 ORDER BY name LIMIT $2", after, int64(scanAccounts))

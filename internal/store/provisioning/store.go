@@ -22,14 +22,15 @@ import (
 
 // Store implements directory.Store. It is safe for concurrent use.
 type Store struct {
-	d    *db.DB
-	feed *outbox.Outbox
+	d        *db.DB
+	feed     *outbox.Outbox
+	services domain.Services
 }
 
 var _ directory.Store = (*Store)(nil)
 
-// New returns the store on d, whose change feed is o.
-func New(d *db.DB, o *outbox.Outbox) *Store { return &Store{d, o} }
+// New returns the store on d, whose change feed is o. services are those that accounts and numbers can have.
+func New(d *db.DB, o *outbox.Outbox, services domain.Services) *Store { return &Store{d, o, services} }
 
 // View implements directory.Store.
 func (s *Store) View(ctx context.Context, fn func(context.Context, directory.Reader) error) error {

@@ -23,6 +23,10 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
+	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/callprotection"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
+	"github.com/tandemgw/tandem/internal/services/zoom"
 	"github.com/tandemgw/tandem/internal/store/provisioning"
 	"github.com/tandemgw/tandem/internal/testkit"
 	"github.com/tandemgw/tandem/internal/testkit/filters"
@@ -31,7 +35,7 @@ import (
 var discard = slog.New(slog.DiscardHandler)
 
 func open(d *db.DB) (*provisioning.Store, *directory.Directory) {
-	s := provisioning.New(d, outbox.New(d, outbox.Default(), discard, nil))
+	s := provisioning.New(d, outbox.New(d, outbox.Default(), discard, nil), services.All().Services())
 	return s, directory.New(s, directory.Config{}, discard, nil)
 }
 
@@ -65,13 +69,13 @@ func populate(t *testing.T, dir *directory.Directory) world {
 		a := domain.Account{Name: fmt.Sprintf("%s%02d", pick("acme", "Acme", "b_", "c-"), i),
 			CorrelationID: pick("", "crm 1", "CRM 1", "it's", "100%_", "żółw"), HasServiceDetails: true,
 			TeamsTenantID: pick("", tenant, strings.ToUpper(tenant))}
-		for _, s := range domain.Services() {
+		for _, s := range services.All().Services() {
 			if !s.Traits().InContract || r.IntN(2) == 0 {
 				continue
 			}
 			d := domain.AccountService{Enabled: r.IntN(3) > 0,
-				SyncEnabled: s != domain.CallProtection && r.IntN(2) == 0}
-			if s == domain.DirectRouting && r.IntN(3) > 0 {
+				SyncEnabled: s != callprotection.Service && r.IntN(2) == 0}
+			if s == directrouting.Service && r.IntN(3) > 0 {
 				d.DirectRouting = &domain.DirectRoutingConfig{CallScreening: r.IntN(2) == 0,
 					Subdomain: fmt.Sprintf("%s%d", pick("sub", "Sub", "x-"), i), Region1Token: "a", Region2Token: "b"}
 			}
@@ -85,7 +89,7 @@ func populate(t *testing.T, dir *directory.Directory) world {
 		for j := range 12 {
 			n := domain.Number{TelephoneNumber: domain.E164(fmt.Sprintf("+%s%02d%02d", pick("4420", "4930", "1425"), i,
 				j)), AccountName: a.Name}
-			for _, s := range domain.Services() {
+			for _, s := range services.All().Services() {
 				if !s.Traits().InContract || r.IntN(3) > 0 {
 					continue
 				}
@@ -106,7 +110,7 @@ func populate(t *testing.T, dir *directory.Directory) world {
 				n.Services[s] = d
 			}
 			// At most one service is on, and only one that the account has.
-			for _, s := range a.Enabled().List() {
+			for _, s := range services.All().Services().In(a.Enabled()) {
 				if d, ok := n.Services[s]; ok && r.IntN(2) == 0 {
 					d.Enabled = true
 					n.Services[s] = d
@@ -210,14 +214,14 @@ func TestFiltersMeanWhatMatchSays(t *testing.T) {
 		}
 		query := func(e filter.Expr) directory.Query { return directory.Query{Filter: e, Limit: 500, Count: true} }
 		resources := []resource{
-			{filter.Accounts, func(e filter.Expr) []string {
+			{filter.Accounts(services.All().Services()), func(e filter.Expr) []string {
 				return matching(e, w.accounts, filters.OfAccount, func(a *domain.Account) string { return a.Name })
 			},
 				func(e filter.Expr) ([]string, int64, error) {
 					p, err := dir.Accounts(ctx, query(e))
 					return keys(p.Items, func(a *domain.Account) string { return a.Name }), p.Total, err
 				}, func(f *filter.Field) []string { return occurring(f, w.accounts, filters.OfAccount) }},
-			{filter.Numbers, func(e filter.Expr) []string {
+			{filter.Numbers(services.All().Services()), func(e filter.Expr) []string {
 				return matching(e, w.numbers, filters.OfNumber,
 					func(n *domain.Number) string { return string(n.TelephoneNumber) })
 			},
@@ -354,7 +358,7 @@ func TestScanAndFeedTogetherGiveTheState(t *testing.T) {
 		const accounts = 5
 		for i := range accounts {
 			must[*directory.Result](t)(dir.PutAccount(ctx, domain.Account{Name: fmt.Sprint("a", i),
-				Services: map[domain.Service]domain.AccountService{domain.Zoom: {Enabled: true}}}, directory.Write{}))
+				Services: map[domain.Service]domain.AccountService{zoom.Service: {Enabled: true}}}, directory.Write{}))
 		}
 		must[directory.ImportReport](t)(dir.Import(ctx, "a0", 0, func(yield func(domain.Number) bool) {
 			for i := range 12_000 { // more than a page of the scan

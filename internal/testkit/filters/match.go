@@ -8,6 +8,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
+	"github.com/tandemgw/tandem/internal/services"
 )
 
 // Record is what an expression is evaluated on: it returns a field's value by path, and false if the resource does not
@@ -221,6 +222,6 @@ func serviceField(path string) (domain.Service, string, bool) {
 	if !ok {
 		return domain.NoService, "", false
 	}
-	s, ok := domain.ServiceByName(name)
+	s, ok := services.All().Services().ByName(name)
 	return s, field, ok
 }

@@ -29,6 +29,17 @@ func Rules(t testing.TB) *leg.Rules {
 	return r
 }
 
+// Profile returns the profile that a service's constructor makes of Rules, for base domain gw.example.com and regions
+// 1r1 and 1r2.
+func Profile(t testing.TB, build func(*leg.Rules, leg.Names) (leg.Profile, error)) leg.Profile {
+	t.Helper()
+	p, err := build(Rules(t), leg.Names{BaseDomain: "gw.example.com", Regions: []string{"1r1", "1r2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // Run runs the cases of a folder. Settings, one "name: value" per line ("#" begins a comment):
 //
 //	to       service, core or ping
