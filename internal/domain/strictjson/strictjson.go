@@ -91,7 +91,7 @@ func Parse(raw []byte) (*Node, error) {
 			"the escape at byte %d is one half of a surrogate pair, which is not a character", at)
 	}
 	if n.Kind != KindObject {
-		return nil, invalid(CodeInvalidType, "", "the body is %s; send an object", n.Kind)
+		return nil, invalid(CodeInvalidType, "", "the body must be an object, not %s", n.Kind)
 	}
 	return n, nil
 }
@@ -288,7 +288,7 @@ func (r *Reader) Is(n *Node, kind, path string) bool {
 	if n.Kind == kind {
 		return true
 	}
-	r.Add(invalid(CodeInvalidType, path, "%s is %s, but must be %s", cmp.Or(path, "the body"), n.Kind, kind))
+	r.Add(invalid(CodeInvalidType, path, "%s must be %s, not %s", cmp.Or(path, "the body"), kind, n.Kind))
 	return false
 }
 

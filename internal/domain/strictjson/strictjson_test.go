@@ -38,3 +38,39 @@ func TestLongPathsAreCutInMessages(t *testing.T) {
 		t.Errorf("%v, want DuplicateField at the first 300 bytes of the path", err)
 	}
 }
+
+// TestTypeErrorsAreInWords: they name the member, its place, the type that it must have and the one that it has.
+func TestTypeErrorsAreInWords(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"numbers":[{},{},{},{"telephoneNumber":442079460123}]}`: "numbers[3].telephoneNumber must be a string, " +
+			"not a number",
+		`{"numbers":{}}`:                      "numbers must be an array, not an object",
+		`{"numbers":[null]}`:                  "numbers[0] must be an object, not null",
+		`{"numbers":[{"enabled":"true"}]}`:    "numbers[0].enabled must be a boolean, not a string",
+		`{"numbers":[{"roles":[["x"]]}]}`:     "numbers[0].roles[0] must be a string, not an array",
+		`{"numbers":[{"roles":true}]}`:        "numbers[0].roles must be an array, not a boolean",
+		`{"numbers":[{"detail":"a number"}]}`: "numbers[0].detail must be an object, not a string",
+		`[]`:                                  "the body must be an object, not an array",
+		`7`:                                   "the body must be an object, not a number",
+	} {
+		n, err := strictjson.Parse([]byte(body))
+		if err == nil {
+			var r strictjson.Reader
+			list := r.Object(n, "").Take("numbers", true)
+			if r.Is(list, strictjson.KindArray, "numbers") {
+				for i, item := range list.Items {
+					o := r.Object(item, strictjson.Index("numbers", i))
+					o.Str("telephoneNumber", false)
+					o.Bool("enabled", false)
+					o.Strings("roles", false)
+					o.Child("detail", false)
+				}
+			}
+			err = r.Err()
+		}
+		var f *fault.Error
+		if !errors.As(err, &f) || f.Code != strictjson.CodeInvalidType || f.Message != want {
+			t.Errorf("%s: %v, want %s", body, err, want)
+		}
+	}
+}
