@@ -175,7 +175,7 @@ func TestNewClientIsNeverMadeTwice(t *testing.T) {
 	t.Parallel()
 	s := &script{answers: []answer{{status: 503}}}
 	if _, err := newClient(t, s, client.Options{}).CreateClient(t.Context(),
-		api.NewClient{Name: "n", Roles: []string{"r"}}); err == nil || len(s.got) != 1 {
+		api.ClientRequest{Name: "n", Roles: []string{"r"}}); err == nil || len(s.got) != 1 {
 		t.Errorf("CreateClient: %v after %d requests, want an error after 1", err, len(s.got))
 	}
 }
@@ -199,6 +199,44 @@ func TestErrorSaysWhatTheServerSaid(t *testing.T) {
 	}
 	if e.RequestID != s.got[0].Header.Get("x-ms-client-request-id") {
 		t.Errorf("request id %q", e.RequestID)
+	}
+}
+
+// TestProblemDocuments: errors of the management API (RFC 9457) are reported like those of the Provisioning API.
+func TestProblemDocuments(t *testing.T) {
+	t.Parallel()
+	s := &script{answers: []answer{{status: 400, body: `{"type":"about:blank","title":"Bad Request","status":400,
+		"code":"InvalidRequestBody","detail":"the body has 2 problems","details":[
+			{"code":"MissingField","detail":"to is missing","target":"to"}]}`}}}
+	_, err := newClient(t, s, client.Options{}).Explain(t.Context(), api.Question{From: "+1", Peer: "core"})
+	const want = "InvalidRequestBody: the body has 2 problems\n  MissingField (to): to is missing"
+	var e *client.Error
+	if !errors.As(err, &e) || e.Status != 400 || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if got := s.got[0]; got.URL.String() != "https://api.example.com/manage/v1/explain" ||
+		got.Header.Get("Content-Type") != "application/json" || s.bodies[0] != `{"from":"+1","peer":"core","to":""}` {
+		t.Errorf("sent %s %v %s", got.URL, got.Header, s.bodies[0])
+	}
+}
+
+func TestClientsFollowsTheCursor(t *testing.T) {
+	t.Parallel()
+	s := &script{answers: []answer{{status: 200, body: `{"clients":[{"id":"1"},{"id":"2"}],"next":"a b"}`},
+		{status: 200, body: `{"clients":[{"id":"3"}]}`}}}
+	l, err := newClient(t, s, client.Options{}).Clients(t.Context())
+	if err != nil || len(l) != 3 || l[2].ID != "3" || s.got[0].URL.RawQuery != "" ||
+		s.got[1].URL.Query().Get("cursor") != "a b" {
+		t.Errorf("Clients = %+v, %v; asked %v", l, err, s.got)
+	}
+}
+
+// TestAManagementAnswerThatIsNotJSON: a page of a proxy, for example, is an error and not an empty answer.
+func TestAManagementAnswerThatIsNotJSON(t *testing.T) {
+	t.Parallel()
+	s := &script{answers: []answer{{status: 200, body: "<html>"}}}
+	if h, err := newClient(t, s, client.Options{}).Health(t.Context()); err == nil {
+		t.Errorf("Health = %+v", h)
 	}
 }
 
@@ -311,7 +349,7 @@ func TestSocket(t *testing.T) {
 			if r.URL.Path != "/manage/v1/health" {
 				t.Errorf("path %s", r.URL.Path)
 			}
-			_ = json.NewEncoder(w).Encode(api.Health{Status: api.StatusReady, Node: "n1"})
+			_ = json.NewEncoder(w).Encode(api.Health{Status: api.HealthStatusReady, Node: "n1"})
 		})}}
 	srv.Start()
 	defer srv.Close()

@@ -1,33 +1,36 @@
 package client
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
-	"net/url"
 
 	api "github.com/tandemgw/tandem/api/manage"
 )
 
 // Health returns the state of the node.
 func (c *Client) Health(ctx context.Context) (*api.Health, error) {
-	return manage[api.Health](ctx, c, http.MethodGet, "/health", nil)
+	return read[api.Health](c.manage().GetHealth(ctx))
 }
 
 // SetDrain stops (true) or resumes (false) accepting new calls.
 func (c *Client) SetDrain(ctx context.Context, draining bool) error {
-	_, err := manage[api.Drain](ctx, c, http.MethodPut, "/drain", api.Drain{Draining: draining})
+	_, err := c.manage().SetDrain(ctx, &api.SetDrainParams{}, api.Drain{Draining: draining})
 	return err
 }
 
 // Reload makes the node read its configuration again, and returns which changed settings are in effect and which need a
 // restart. If the configuration has mistakes nothing changes, and the error lists them as details.
 func (c *Client) Reload(ctx context.Context) (*api.Reloaded, error) {
-	return manage[api.Reloaded](ctx, c, http.MethodPost, "/reload", nil)
+	return read[api.Reloaded](c.manage().Reload(ctx))
 }
 
 // Peers returns the peer groups and the state of their peers.
 func (c *Client) Peers(ctx context.Context) ([]api.PeerGroup, error) {
-	l, err := manage[api.PeerGroupList](ctx, c, http.MethodGet, "/peers", nil)
+	l, err := read[api.PeerGroupList](c.manage().ListPeers(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -37,53 +40,87 @@ func (c *Client) Peers(ctx context.Context) ([]api.PeerGroup, error) {
 // AcceptIndex allows the node to replace its number index with the contents of the database with that identity, which
 // is Health.Replica.Held.Database of an index that is held back.
 func (c *Client) AcceptIndex(ctx context.Context, database string) error {
-	_, err := c.do(ctx, request{method: http.MethodPost, path: "/manage/v1/index/accept",
-		body: api.IndexAcceptance{Database: database}}, nil)
+	_, err := c.manage().AcceptIndex(ctx, api.IndexAcceptance{Database: database})
 	return err
 }
 
 // Explain returns where a call would go and every rule that was tried.
 func (c *Client) Explain(ctx context.Context, q api.Question) (*api.Explanation, error) {
-	return manage[api.Explanation](ctx, c, http.MethodPost, "/explain", q)
+	return read[api.Explanation](c.manage().ExplainCall(ctx, q))
 }
 
-// Clients returns the API clients of the embedded issuer.
-func (c *Client) Clients(ctx context.Context) ([]api.Client, error) {
-	l, err := manage[api.ClientList](ctx, c, http.MethodGet, "/clients", nil)
-	if err != nil {
-		return nil, err
+// Clients returns all API clients of the embedded issuer.
+func (c *Client) Clients(ctx context.Context) (all []api.Client, err error) {
+	for next := (api.ListClientsParams{}); ; {
+		l, err := read[api.ClientList](c.manage().ListClients(ctx, &next))
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, l.Clients...); l.Next == "" {
+			return all, nil
+		}
+		next.Cursor = &l.Next
 	}
-	return l.Clients, nil
 }
 
 // CreateClient creates an API client. The secret in the result is never shown again. The request is not retried when
 // the answer is lost: check Clients and revoke what is not wanted.
-func (c *Client) CreateClient(ctx context.Context, n api.NewClient) (*api.CreatedClient, error) {
+func (c *Client) CreateClient(ctx context.Context, r api.ClientRequest) (*api.CreatedClient, error) {
 	once := *c
 	once.o.Attempts = 1
-	return manage[api.CreatedClient](ctx, &once, http.MethodPost, "/clients", n)
+	return read[api.CreatedClient](once.manage().CreateClient(ctx, r))
 }
 
 // RevokeClient revokes an API client.
 func (c *Client) RevokeClient(ctx context.Context, id string) error {
-	_, err := c.do(ctx, request{method: http.MethodDelete, path: "/manage/v1/clients/" + url.PathEscape(id)}, nil)
+	_, err := c.manage().RevokeClient(ctx, id)
 	return err
 }
 
 // CreateToken creates a bearer token of the embedded issuer.
-func (c *Client) CreateToken(ctx context.Context, n api.NewToken) (*api.Token, error) {
-	return manage[api.Token](ctx, c, http.MethodPost, "/tokens", n)
+func (c *Client) CreateToken(ctx context.Context, r api.TokenRequest) (*api.Token, error) {
+	return read[api.Token](c.manage().CreateToken(ctx, r))
 }
 
 // VerifyAudit checks the audit log's hash chain, and that it still contains the heads that earlier checks returned.
 func (c *Client) VerifyAudit(ctx context.Context, heads ...string) (*api.AuditReport, error) {
-	return manage[api.AuditReport](ctx, c, http.MethodPost, "/audit/verify", api.AuditQuestion{Heads: heads})
+	return read[api.AuditReport](c.manage().VerifyAudit(ctx, api.AuditQuestion{Heads: heads}))
 }
 
-func manage[T any](ctx context.Context, c *Client, method, path string, body any) (*T, error) {
-	var out T
-	if _, err := c.do(ctx, request{method: method, path: "/manage/v1" + path, body: body}, &out); err != nil {
+// manage returns the client generated from the contract, which sends its requests through c.
+func (c *Client) manage() *api.Caller {
+	return &api.Caller{Server: c.base.String() + "/", Client: doer{c}}
+}
+
+// doer sends the requests of the generated client with tokens and retries. An answer other than success is an error.
+type doer struct{ c *Client }
+
+// Do implements api.HttpRequestDoer.
+func (d doer) Do(r *http.Request) (*http.Response, error) {
+	w := wire{method: r.Method, url: r.URL.String(), header: r.Header}
+	if r.Body != nil {
+		var err error
+		if w.body, err = io.ReadAll(r.Body); err != nil {
+			return nil, err
+		}
+	}
+	resp, err := d.c.send(r.Context(), w)
+	if err != nil {
 		return nil, err
 	}
-	return &out, nil
+	return &http.Response{StatusCode: resp.status, Header: resp.header, Request: r,
+		Body: io.NopCloser(bytes.NewReader(resp.body))}, nil
+}
+
+// read reads the answer that a method of the generated client returned.
+func read[T any](resp *http.Response, err error) (*T, error) {
+	if err != nil {
+		return nil, err
+	}
+	var v T
+	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
+		return nil, fmt.Errorf("%s %s: the answer does not match the contract: %w", resp.Request.Method,
+			resp.Request.URL.Path, err)
+	}
+	return &v, nil
 }

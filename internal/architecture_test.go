@@ -32,10 +32,14 @@ type rule struct {
 
 var jobs = []string{"internal/provisioning", "internal/calls", "internal/tenants", "internal/channels"}
 
+// fronts are the jobs' HTTP front ends.
+var fronts = []string{"internal/provisioning/provapi"}
+
 // jobRule allows a job its own packages, domain, and the two platform packages that jobs may use.
 func jobRule(job string) rule {
 	return rule{
 		from:  []string{job},
+		not:   fronts,
 		deny:  []string{"internal/"},
 		allow: []string{job, "internal/domain", "internal/platform/flow", "internal/platform/feed"},
 		why: "a job imports domain, its own packages, platform/flow and platform/feed; it declares anything else it " +
@@ -49,6 +53,16 @@ func rules() []rule {
 		rs = append(rs, jobRule(j))
 	}
 	return append(rs,
+		rule{from: fronts, deny: []string{"internal/"},
+			allow: []string{"internal/provisioning", "internal/domain", "internal/platform/flow",
+				"internal/platform/feed", "internal/platform/web"},
+			why: "a job's HTTP front end imports what its job may, and platform/web"},
+		rule{from: []string{"internal/platform/listen"}, deny: []string{"internal/"},
+			allow: []string{"internal/domain", "internal/platform/listen"},
+			why:   "platform/listen knows connections only; platform/web and the front ends are above it"},
+		rule{from: []string{""}, not: []string{"api"},
+			deny: []string{"*github.com/oapi-codegen"},
+			why:  "only generated code imports its run-time library"},
 		rule{from: []string{"internal/domain"}, deny: []string{"internal/", "*."}, allow: []string{"internal/domain"},
 			why: "domain imports the standard library only"},
 		rule{from: []string{"internal/services"}, deny: []string{"internal/"},
@@ -148,6 +162,10 @@ func TestRulesBite(t *testing.T) {
 		{"internal/platform/db", module + "internal/provisioning/directory"},
 		{"internal/provisioning/directory", "github.com/jackc/pgx/v5"},
 		{"internal/manage", module + "internal/store/provisioning"},
+		{"internal/calls/edge", module + "internal/platform/web"},
+		{"internal/provisioning/provapi", module + "internal/platform/auth"},
+		{"internal/platform/listen", module + "internal/platform/web"},
+		{"internal/manage", "github.com/oapi-codegen/runtime"},
 		{"internal/cli", module + "internal/sim/teams"},
 		{"internal/sim/teams", module + "internal/calls/sip"},
 		{"client", module + "internal/domain"},
@@ -166,6 +184,8 @@ func TestRulesBite(t *testing.T) {
 		{"internal/config", module + "internal/services"},
 		{"internal/store/provisioning", module + "internal/provisioning/directory"},
 		{"internal/node", module + "internal/services/zoom"},
+		{"internal/provisioning/provapi", module + "internal/platform/web"},
+		{"internal/calls/explain", module + "api/manage"},
 		{"internal/cli/demo", module + "internal/sim/teams"},
 	} {
 		if v := violations(c.pkg, c.imp); len(v) != 0 {

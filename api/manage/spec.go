@@ -4,6 +4,8 @@ package manage
 
 import _ "embed"
 
+//go:generate go tool -modfile=../../tools/go.mod oapi-codegen -config codegen.yaml v1.yaml
+
 // V1 is the OpenAPI 3.0.3 document of version 1, as YAML.
 //
 //go:embed v1.yaml

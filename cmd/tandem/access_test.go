@@ -34,7 +34,7 @@ func TestRevokingAClientEndsTheTokensItMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask := api.NewToken{Roles: []string{"Management.Admin"}}
+	ask := api.TokenRequest{Roles: []string{"Management.Admin"}}
 	second, err := first.CreateToken(t.Context(), ask)
 	if err != nil {
 		t.Fatalf("a client cannot create a token: %v", err)

@@ -227,7 +227,7 @@ func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h, err := m.Health(t.Context()); err != nil || h.Status != api.StatusReady {
+	if h, err := m.Health(t.Context()); err != nil || h.Status != api.HealthStatusReady {
 		t.Errorf("health over the URL: %+v %v", h, err)
 	}
 	if err := m.SetDrain(t.Context(), true); !errors.As(err, &e) || e.Status != http.StatusForbidden {

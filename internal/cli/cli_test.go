@@ -279,16 +279,16 @@ func TestFilesAreReadStrictly(t *testing.T) {
 		{service(`{"enabled":false}`), ""},
 		{"{\n\n\"accountName\" \"a\"}", "line 3: invalid character"},
 		{good + `x`, "after top-level value"},
-		{`"+15550100"`, "the body is a string; send an object"},
+		{`"+15550100"`, "the body must be an object, not a string"},
 		{`{"accountName":"a","serviceDetails":{}}`, "f.json: telephoneNumber is missing"},
 		{service(`{}`), "serviceDetails.teamsDirectRouting.enabled is missing"},
 		{service(`{"enabled":"yes"}`),
-			"serviceDetails.teamsDirectRouting.enabled is a string, but must be a boolean"},
+			"serviceDetails.teamsDirectRouting.enabled must be a boolean, not a string"},
 		{"[" + good + `,{"telephoneNumber":15550100,"accountName":"a","serviceDetails":{}}]`,
-			"[1].telephoneNumber is a number, but must be a string"},
+			"[1].telephoneNumber must be a string, not a number"},
 		{`{"telephonNumber":"+15550100","accountName":null,"serviceDetails":[]}`,
-			"f.json: telephoneNumber is missing\nf.json: accountName is null, but must be a string\n" +
-				"f.json: serviceDetails is an array, but must be an object\nf.json: telephonNumber is not a member"},
+			"f.json: telephoneNumber is missing\nf.json: accountName must be a string, not null\n" +
+				"f.json: serviceDetails must be an object, not an array\nf.json: telephonNumber is not a member"},
 		{`{"telephoneNumber":"1","telephoneNumber":"2"}`, "telephoneNumber appears twice"},
 	} {
 		in, want := c[0], c[1]

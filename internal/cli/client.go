@@ -36,7 +36,7 @@ func clientCreate(t *target) *cobra.Command {
 		Long:  "Create a client; its secret is shown once.\n" + rolesHelp,
 		Args:  exactArgs(1, "NAME"),
 	}, func(ctx context.Context, c *client.Client, args []string) (*api.CreatedClient, error) {
-		return c.CreateClient(ctx, api.NewClient{Name: args[0], Roles: roles})
+		return c.CreateClient(ctx, api.ClientRequest{Name: args[0], Roles: roles})
 	}, func(p *page, x *api.CreatedClient) {
 		p.line("client id      %s", x.Client.ID)
 		p.line("client secret  %s", x.Secret)
@@ -59,7 +59,7 @@ func printClients(p *page, l api.ClientList) {
 	g := &grid{head: []string{"id", "name", "roles", "created", "revoked"}}
 	for _, x := range l.Clients {
 		revoked := ""
-		if x.Revoked != nil {
+		if !x.Revoked.IsZero() {
 			revoked = x.Revoked.UTC().Format(time.DateOnly)
 		}
 		g.add(x.ID, x.Name, strings.Join(x.Roles, " "), x.Created.UTC().Format(time.DateOnly), revoked)

@@ -50,7 +50,7 @@ func readIndex(ctx context.Context, c *client.Client) (*api.Replica, error) {
 		return nil, err
 	}
 	if h.Replica == nil {
-		return nil, fault.New(fault.NotFound, "NotOnThisNode",
+		return nil, fault.New(fault.Conflict, "NotOnThisNode",
 			"this node does not have the role edge; use a node that has it")
 	}
 	return h.Replica, nil

@@ -18,7 +18,7 @@ func newStatus(t *target) *cobra.Command {
 	}
 	return run(t, online, cmd, func(ctx context.Context, c *client.Client, _ []string) (*api.Health, error) {
 		h, err := c.Health(ctx)
-		if err == nil && h.Status != api.StatusReady {
+		if err == nil && h.Status != api.HealthStatusReady {
 			err = finding{errors.New("tandem is not ready")}
 		}
 		return h, err

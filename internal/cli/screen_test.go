@@ -77,7 +77,7 @@ func TestTablesFitATerminal(t *testing.T) {
 		checkScreen(t, name, p.String(), words...)
 	}
 
-	health := &api.Health{Status: api.StatusNotReady, Reasons: []string{reason}, Version: "v1.2.3-45-gabcdef0",
+	health := &api.Health{Status: api.HealthStatusNotReady, Reasons: []string{reason}, Version: "v1.2.3-45-gabcdef0",
 		Node: "edge-frankfurt-1", Roles: []string{"api", "edge", "worker"}, Started: now,
 		Database: &api.Database{Engine: "postgres", Location: ipv6 + "/tandem", Since: now},
 		Replica:  &api.Replica{Error: reason, Held: &api.HeldIndex{Reason: reason, Database: someUUID, Since: now}},
@@ -120,7 +120,7 @@ func TestTablesFitATerminal(t *testing.T) {
 
 	clients := api.ClientList{Clients: []api.Client{{
 		ID: someUUID, Name: "the operator's BSS in production", Created: now,
-		Roles: []string{"ProvisioningAPI.Admin", "ProvisioningAPI.Read", "Management.Read"}, Revoked: &now}}}
+		Roles: []string{"ProvisioningAPI.Admin", "ProvisioningAPI.Read", "Management.Read"}, Revoked: now}}}
 	check("client list", func(p *page) { printClients(p, clients) }, someUUID, "ProvisioningAPI.Admin Management.Read")
 	reloaded := &api.Reloaded{Applied: []string{"calls.groups[0].maxCalls"},
 		Restart: []string{"calls.groups[17].peers[3].tls.certificateFile", strings.Repeat("x", 70)}}

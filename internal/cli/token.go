@@ -17,7 +17,7 @@ func newToken(t *target) *cobra.Command {
 		Long:  "Print a bearer token of the embedded issuer, and nothing else.\n" + rolesHelp,
 		Args:  cobra.NoArgs,
 	}, func(ctx context.Context, c *client.Client, _ []string) (*api.Token, error) {
-		return c.CreateToken(ctx, api.NewToken{Roles: roles})
+		return c.CreateToken(ctx, api.TokenRequest{Roles: roles})
 	}, func(p *page, tok *api.Token) { p.line("%s", tok.AccessToken) })
 	roleFlag(cmd, &roles, "role (repeatable)")
 	return cmd

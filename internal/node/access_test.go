@@ -18,6 +18,7 @@ func TestTokensAreInTheAuditLogUnderTheirUser(t *testing.T) {
 	n := buildNode(t)
 	r := httptest.NewRequestWithContext(context.WithValue(t.Context(), localUserKey{}, "local:ada.l"), http.MethodPost,
 		"/manage/v1/tokens", strings.NewReader(`{"roles":["ProvisioningAPI.Read","Management.Admin"]}`))
+	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	n.local().ServeHTTP(w, r)
 	var tok api.Token
@@ -26,6 +27,7 @@ func TestTokensAreInTheAuditLogUnderTheirUser(t *testing.T) {
 	}
 	r = httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/manage/v1/clients",
 		strings.NewReader(`{"name":"bss","roles":["ProvisioningAPI.Read"]}`))
+	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Authorization", "Bearer "+tok.AccessToken)
 	w = httptest.NewRecorder()
 	n.manageHTTP.handler.ServeHTTP(w, r)

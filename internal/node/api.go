@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -37,16 +36,13 @@ func (n *node) buildAPI(_ context.Context, r *role) error {
 	if n.core.issuer != nil {
 		deps.Issuer = n.core.issuer
 	}
-	p, err := provapi.New(cfg.API, deps)
-	if err != nil {
-		return fmt.Errorf("provisioning API: %w", err)
-	}
+	p := provapi.New(cfg.API, deps)
 	n.trustedProvisioning = trusted(p)
 	if cfg.Listen == config.Off {
 		return nil
 	}
-	h := &httpServer{name: "provisioning", cfg: n.bounds.Provisioning.Listener, server: p.NewServer, log: log,
-		sources: sources, limiter: limiter, metrics: n.http}
+	h := &httpServer{name: "provisioning", cfg: n.bounds.Provisioning.Listener, handler: p, write: p.WriteTimeout(),
+		faults: provapi.Faults, log: log, sources: sources, limiter: limiter, metrics: n.http}
 	h.watchCertificate(n.metrics.process)
 	r.parts = []part{{name: h.name, open: h.open, drain: h.drain, needed: true}}
 	r.started = func(at *Ready) { at.Provisioning = h.started() }

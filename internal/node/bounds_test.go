@@ -20,7 +20,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/manage"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/listen"
 )
@@ -46,7 +48,7 @@ func TestTheManagementURLHasAnAllowListAndALimit(t *testing.T) {
 		{out, "GET /healthz", false, 403, "SourceAddressNotAllowed"},
 		{out, "GET /none", false, 403, "SourceAddressNotAllowed"},
 		{in, "GET /healthz", false, 200, ""},
-		{in, "OPTIONS *", false, 404, "NotFound"},
+		{in, "OPTIONS *", false, 401, "MissingAuthenticationToken"},
 		{in, "GET /manage/v1/clients", false, 401, "MissingAuthenticationToken"},
 		{in, "GET /manage/v1/clients", true, 200, ""},
 		{in, "GET /manage/v1/clients", true, 200, ""},
@@ -62,15 +64,14 @@ func TestTheManagementURLHasAnAllowListAndALimit(t *testing.T) {
 		}
 		w := httptest.NewRecorder()
 		n.manageHTTP.handler.ServeHTTP(w, r)
-		if w.Code != x.status || w.Header().Get("x-ms-error-code") != x.code ||
-			(w.Header().Get("Retry-After") != "") != (x.status == 429) ||
+		if w.Code != x.status || (w.Header().Get("Retry-After") != "") != (x.status == 429) ||
 			(w.Header().Get("WWW-Authenticate") != "") != (x.status == 401) {
 			t.Errorf("%s from %s with a token: %v = %d %v %s, want %d %s", x.request, x.from, x.token, w.Code,
 				w.Header(), w.Body, x.status, x.code)
 		}
-		var e api.ErrorBody
-		if err := json.Unmarshal(w.Body.Bytes(), &e); x.code != "" &&
-			(err != nil || e.Error.Code != x.code || e.Error.Message == "") {
+		var p api.Problem
+		if err := json.Unmarshal(w.Body.Bytes(), &p); x.code != "" &&
+			(err != nil || p.Code != x.code || p.Detail == "") {
 			t.Errorf("%s from %s: the body is %s", x.request, x.from, w.Body)
 		}
 	}
@@ -146,7 +147,8 @@ func TestTheEndOfHTTPCertificatesIsExposed(t *testing.T) {
 	}
 	reg := prometheus.NewRegistry()
 	h := &httpServer{name: "manage", log: quiet(), metrics: listen.NewMetrics(reg), handler: http.NotFoundHandler(),
-		cfg: config.Listener{Listen: "127.0.0.1:0", CertificateFile: cert, KeyFile: key}}
+		faults: manage.Problems,
+		cfg:    config.Listener{Listen: "127.0.0.1:0", CertificateFile: cert, KeyFile: key}}
 	h.watchCertificate(reg)
 	run, err := h.open(t.Context())
 	if err != nil {
@@ -218,7 +220,7 @@ func TestConnectionsOfTheAPI(t *testing.T) {
 		if err != nil {
 			return 0, "", true
 		}
-		var e api.ErrorBody
+		var e struct{ Error client.ErrorDetail }
 		_ = json.NewDecoder(res.Body).Decode(&e) // a body that is not an error leaves e empty
 		if h := res.Header.Get("x-ms-error-code"); h != e.Error.Code {
 			t.Errorf("%.30q: code %q in the header, %q in the body", request, h, e.Error.Code)
@@ -302,11 +304,11 @@ func TestAReloadAppliesTheManagementURLsAccess(t *testing.T) {
 	if s := status(); s != 403 {
 		t.Errorf("a source outside the list is answered %d", s)
 	}
-	if ch, err := n.reload(t.Context()); err != nil || len(ch.Applied)+len(ch.Restart) > 0 {
+	if ch, err := reload(t.Context(), n); err != nil || len(ch.Applied)+len(ch.Restart) > 0 {
 		t.Errorf("a reload of the same file: %+v, %v", ch, err)
 	}
 	write("manage: {allowedSources: [198.51.100.0/24], requestsPerMinute: 5, maxConnections: 80000}\n")
-	ch, err := n.reload(t.Context())
+	ch, err := reload(t.Context(), n)
 	if err != nil || strings.Join(ch.Applied, " ") != "manage.allowedSources manage.requestsPerMinute" ||
 		strings.Join(ch.Restart, " ") != "manage.maxConnections" {
 		t.Errorf("reload: %+v, %v", ch, err)

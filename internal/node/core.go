@@ -9,12 +9,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/config"
-	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
@@ -220,86 +218,6 @@ func checkUse(cfg *config.Loaded) error {
 	return nil
 }
 
-var errNoIssuer = fault.New(fault.Conflict, "EmbeddedIssuerOff", "the embedded issuer is disabled "+
-	"(auth.embedded.enabled); get clients and tokens from your own issuer")
-
-func (c *core) listClients(ctx context.Context) ([]api.Client, error) {
-	l, err := c.clients.List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]api.Client, len(l))
-	for i, x := range l {
-		out[i] = wireClient(x)
-	}
-	return out, nil
-}
-
-func wireClient(c auth.Client) api.Client {
-	out := api.Client{ID: c.ID, Name: c.Name, Created: c.Created, Roles: make([]string, len(c.Roles))}
-	for i, r := range c.Roles {
-		out.Roles[i] = string(r)
-	}
-	if !c.Revoked.IsZero() {
-		out.Revoked = &c.Revoked
-	}
-	return out
-}
-
-func parseRoles(names []string) ([]auth.Role, error) {
-	roles := make([]auth.Role, len(names))
-	for i, n := range names {
-		r, err := auth.ParseRole(n)
-		if err != nil {
-			return nil, err
-		}
-		roles[i] = r
-	}
-	return roles, nil
-}
-
-func (c *core) newClient(ctx context.Context, n api.NewClient) (*api.CreatedClient, error) {
-	if c.issuer == nil {
-		return nil, errNoIssuer
-	}
-	roles, err := parseRoles(n.Roles)
-	if err != nil {
-		return nil, err
-	}
-	cl, text, err := c.clients.Create(ctx, n.Name, roles)
-	if err != nil {
-		return nil, err
-	}
-	return &api.CreatedClient{Client: wireClient(cl), Secret: text.Reveal()}, nil
-}
-
-func (c *core) newToken(ctx context.Context, names []string) (*api.Token, error) {
-	if c.issuer == nil {
-		return nil, errNoIssuer
-	}
-	roles, err := parseRoles(names)
-	if err != nil {
-		return nil, err
-	}
-	actor := domain.ActorFrom(ctx)
-	var text secret.Text
-	var expires time.Time
-	if actor.Kind == "client" { // over the URL
-		text, expires, err = c.issuer.IssueTokenFor(ctx, actor.ID, roles...)
-	} else { // the audit log attributes the token's writes to its user too
-		text, expires, err = c.issuer.IssueToken(ctx, strings.TrimPrefix(actor.ID, "local:"), roles...)
-	}
-	if err != nil {
-		return nil, err
-	}
-	// A token that the audit log does not record is not issued.
-	if err := c.audit(ctx, "token.issue", actor.ID, 1,
-		map[string]any{"roles": roles, "expires": expires.UTC()}); err != nil {
-		return nil, err
-	}
-	return &api.Token{AccessToken: text.Reveal(), ExpiresIn: int(time.Until(expires).Round(time.Second).Seconds())}, nil
-}
-
 // audit writes a row about what the actor in ctx did.
 func (c *core) audit(ctx context.Context, action, target string, items int, what any) error {
 	return c.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
@@ -307,29 +225,9 @@ func (c *core) audit(ctx context.Context, action, target string, items int, what
 	})
 }
 
-func (c *core) verifyAudit(ctx context.Context, heads []string) (*api.AuditReport, error) {
-	noted := make([]db.AuditHead, len(heads))
-	for i, h := range heads {
-		var err error
-		if noted[i], err = db.ParseAuditHead(h); err != nil {
-			return nil, fault.New(fault.Invalid, "InvalidAuditHead",
-				"%q is not a head printed by tandem audit verify: %v", h, err).At(fmt.Sprintf("heads[%d]", i))
-		}
-	}
-	r, err := c.db.VerifyAudit(ctx, noted...)
-	if err != nil {
-		return nil, err
-	}
-	out := &api.AuditReport{OK: r.Break == nil, Rows: r.Rows, Head: r.Head.String()}
-	if r.Break != nil {
-		out.BrokenAt, out.Reason = r.Break.Seq, r.Break.Reason
-	}
-	return out, nil
-}
-
 // database returns the state of the database for health.
 func (c *core) database() *api.Database {
 	s := c.db.Status()
-	return &api.Database{Engine: c.db.Driver(), Location: s.Where, Available: s.Available, Writable: s.Writable,
-		Since: s.Since.UTC(), Error: s.Cause}
+	return &api.Database{Engine: api.DatabaseEngine(c.db.Driver()), Location: s.Where,
+		Available: s.Available, Writable: s.Writable, Since: s.Since.UTC(), Error: s.Cause}
 }

@@ -12,17 +12,18 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/calls/edge"
+	"github.com/tandemgw/tandem/internal/calls/explain"
 	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/record"
 	"github.com/tandemgw/tandem/internal/calls/replica"
 	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/config"
-	"github.com/tandemgw/tandem/internal/manage"
 )
 
 // calls is the role edge: the SIP edge with what it depends on.
 type calls struct {
+	*explain.Explainer
 	n        *node
 	groups   []edge.Group
 	rules    *leg.Rules // these two: guarded by reloads.mu once parts run
@@ -72,6 +73,8 @@ func (n *node) buildEdge(_ context.Context, r *role) (err error) {
 	if err != nil {
 		return fmt.Errorf("number index: %w", err)
 	}
+	c.Explainer = &explain.Explainer{View: c.replica.Route, Policy: n.cfg.Policy, Groups: c.groupNames(),
+		Position: func() int64 { return int64(c.replica.Status().Position) }}
 	c.replica.Patience = n.cfg.Feed.Poll + time.Second
 	if c.records, err = record.NewSpool(cfg.Records, n.log.With("part", "records"), n.metrics.process); err != nil {
 		return fmt.Errorf("call records: %w", err)
@@ -153,7 +156,7 @@ func (c *calls) ready(r *readiness) {
 	}
 	for _, g := range c.peers() {
 		// A peer in the state unknown is tried.
-		usable := func(p api.Peer) bool { return p.State != peerDown }
+		usable := func(p api.Peer) bool { return p.State != api.PeerStateDown }
 		if len(g.Peers) > 0 && !slices.ContainsFunc(g.Peers, usable) {
 			r.warn("peer group %s: every peer is down; calls to it fail", g.Name)
 		}
@@ -164,14 +167,10 @@ func (c *calls) health(h *api.Health) {
 	s := c.replica.Status()
 	h.Replica = &api.Replica{Loaded: s.Loaded, Current: s.Current(), Database: s.Database,
 		Position: int64(s.Position), Head: int64(s.Head),
-		Numbers: s.Numbers, Bytes: s.Bytes, Error: cmp.Or(s.SourceError, s.Reloading)}
+		Numbers: s.Numbers, Bytes: s.Bytes, Error: cmp.Or(s.SourceError, s.Reloading), Synced: s.SyncedAt.UTC()}
 	if x := s.Held; x != nil {
 		h.Replica.Held = &api.HeldIndex{Reason: x.Reason, Database: x.Database, Numbers: x.Numbers,
 			Since: x.Since.UTC()}
-	}
-	if !s.SyncedAt.IsZero() {
-		at := s.SyncedAt.UTC()
-		h.Replica.Synced = &at
 	}
 	if e := c.edge(); e != nil {
 		h.Calls = &api.Calls{Active: e.Calls()}
@@ -228,8 +227,8 @@ func (c *calls) reload(next *config.Loaded) (func(), error) {
 	}, nil
 }
 
-// explainer explains calls with the index and the policy of the edge.
-func (c *calls) explainer() *manage.Explainer {
+// groupNames maps the names of peer groups, and of peers, to the name of the group.
+func (c *calls) groupNames() map[string]string {
 	groups := map[string]string{}
 	for _, g := range c.groups {
 		for _, p := range g.Peers {
@@ -239,19 +238,23 @@ func (c *calls) explainer() *manage.Explainer {
 	for _, g := range c.groups {
 		groups[g.Name] = g.Name // a group takes precedence over a peer of the same name
 	}
-	return &manage.Explainer{View: c.replica.Route, Policy: c.n.cfg.Policy, Groups: groups,
-		Position: func() int64 { return int64(c.replica.Status().Position) }}
+	return groups
 }
 
-// acceptIndex allows the number index to be replaced from a database, after writing that to the audit log.
-func (c *calls) acceptIndex(ctx context.Context, database string) error {
-	return c.replica.Accept(database, func(h *replica.Held) error {
+// AcceptIndex implements the operation acceptIndex of the management API. It writes to the audit log first.
+func (c *calls) AcceptIndex(ctx context.Context,
+	r api.AcceptIndexRequestObject) (api.AcceptIndexResponseObject, error) {
+	database := r.Body.Database
+	return api.AcceptIndex202Response{}, c.replica.Accept(database, func(h *replica.Held) error {
 		return c.n.core.audit(ctx, "index.accept", c.n.cfg.Calls.Edge.Node, 1,
 			map[string]any{"database": database, "numbers": h.Numbers, "reason": h.Reason})
 	})
 }
 
-const peerDown = "down"
+// ListPeers implements the operation listPeers of the management API.
+func (c *calls) ListPeers(context.Context, api.ListPeersRequestObject) (api.ListPeersResponseObject, error) {
+	return api.ListPeers200JSONResponse{Groups: c.peers()}, nil
+}
 
 func (c *calls) peers() []api.PeerGroup {
 	groups := make([]api.PeerGroup, len(c.groups))
@@ -279,17 +282,14 @@ func (c *calls) peers() []api.PeerGroup {
 		if g == nil {
 			continue
 		}
-		w := api.Peer{Name: p.Peer, Address: p.Address, Priority: priority[p.Group+"/"+p.Peer], State: peerDown,
-			Reason: p.Reason}
+		w := api.Peer{Name: p.Peer, Address: p.Address, Priority: priority[p.Group+"/"+p.Peer], Since: p.Since,
+			State: api.PeerStateDown, Reason: p.Reason}
 		switch {
 		case p.RetryAfter.After(time.Now()): // calls go elsewhere until then
 		case p.Unknown:
-			w.State = "unknown"
+			w.State = api.PeerStateUnknown
 		case p.Up:
-			w.State, w.Reason = "up", ""
-		}
-		if !p.Since.IsZero() {
-			w.Since = &p.Since
+			w.State, w.Reason = api.PeerStateUp, ""
 		}
 		g.Peers = append(g.Peers, w)
 	}

@@ -22,6 +22,8 @@ import (
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/listen"
+	"github.com/tandemgw/tandem/internal/platform/web"
+	"github.com/tandemgw/tandem/internal/provisioning/provapi"
 )
 
 // httpServer is a part that runs an HTTP server.
@@ -29,9 +31,9 @@ type httpServer struct {
 	name    string
 	cfg     config.Listener
 	handler http.Handler
+	write   time.Duration // time limit for handling a request and sending the answer
+	faults  web.Faults    // of the API
 	log     *slog.Logger
-	// server makes the server; nil makes one with the default limits around handler.
-	server  func() *http.Server
 	sources *auth.Sources // nil permits every address
 	limiter *auth.Limiter // nil for none
 	metrics *listen.Metrics
@@ -65,13 +67,9 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 		return nil, fmt.Errorf("%w (is another process using it? see %s.listen)", err, h.name)
 	}
 	h.addr = l.Addr()
-	if h.server != nil {
-		h.srv = h.server()
-	} else {
-		h.srv = newHTTPServer(h.handler, h.log)
-	}
+	h.srv = web.NewServer(h.handler, h.write, h.log)
 	bounds := listen.Config{Name: h.name, Total: h.cfg.MaxConnections, PerSource: h.cfg.MaxConnectionsPerSource,
-		Log: h.log, Metrics: h.metrics}
+		Expectation: h.faults.Expectation(), Log: h.log, Metrics: h.metrics}
 	if h.sources != nil {
 		bounds.Sources = h.sources
 	}
@@ -157,18 +155,6 @@ func (h *httpServer) reload(cfg *config.Listener, access *auth.SourcesConfig, pe
 // drain accepts no new requests and waits until those in progress have finished.
 func (h *httpServer) drain(ctx context.Context) error { return h.srv.Shutdown(ctx) }
 
-func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           handler,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       time.Minute,
-		WriteTimeout:      5 * time.Minute,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-	}
-}
-
 // serveHTTP returns a function that serves until its context ends. A server that was shut down before that has not
 // failed.
 func serveHTTP(srv *http.Server, l *listen.Listener) func(context.Context) error {
@@ -207,10 +193,10 @@ func (s *socketServer) open(context.Context) (func(context.Context) error, error
 	if err != nil {
 		return nil, err
 	}
-	srv := newHTTPServer(s.handler, s.log)
+	srv := web.NewServer(s.handler, 0, s.log) // no limit: verifying a long audit log takes a long time
 	srv.ConnContext = withPeer
-	srv.WriteTimeout = 0 // verifying a long audit log takes a long time
-	bounds := listen.Config{Name: "socket", Total: socketConnections, Log: s.log, Metrics: s.metrics}
+	bounds := listen.Config{Name: "socket", Total: socketConnections, Log: s.log, Metrics: s.metrics,
+		Expectation: provapi.Faults.Expectation()}
 	run := serveHTTP(srv, listen.New(l, bounds))
 	return func(ctx context.Context) error {
 		defer func() { _ = os.Remove(s.path) }() // fails if the directory was removed

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/manage"
 	"github.com/tandemgw/tandem/internal/platform/listen"
 )
 
@@ -72,8 +73,9 @@ func TestHTTPServerServesTLSDrainsAndKeepsItsPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	entered, release := make(chan struct{}), make(chan struct{})
-	h := &httpServer{name: "x", log: quiet(), metrics: listen.NewMetrics(prometheus.NewRegistry()),
-		cfg: config.Listener{Listen: "127.0.0.1:0", CertificateFile: cert, KeyFile: key},
+	h := &httpServer{name: "x", log: quiet(), faults: manage.Problems,
+		metrics: listen.NewMetrics(prometheus.NewRegistry()),
+		cfg:     config.Listener{Listen: "127.0.0.1:0", CertificateFile: cert, KeyFile: key},
 		handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/slow" {
 				close(entered)

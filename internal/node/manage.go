@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -14,45 +16,48 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/manage"
 	"github.com/tandemgw/tandem/internal/platform/auth"
-	"github.com/tandemgw/tandem/internal/provisioning/provapi"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/web"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
 // buildManage makes what every process serves, whatever its roles: the management API, metrics and the Unix socket. Of
 // an offline command only the handler of the socket is used.
 func (n *node) buildManage(_ context.Context, r *role) error {
-	jobs := manage.Jobs{
-		Clients:     n.core.listClients,
-		NewClient:   n.core.newClient,
-		Revoke:      n.core.clients.Revoke,
-		NewToken:    n.core.newToken,
-		VerifyAudit: n.core.verifyAudit,
+	ops := manage.Operations{
+		NodeOperations: n, CallsOperations: manage.NotHere(config.RoleEdge, n.cfg.Calls.Edge.Node),
+		AccessOperations: &auth.Operations{Clients: n.core.clients, Issuer: n.core.issuer, Sealer: n.core.keyring,
+			Audit: n.core.audit},
+		AuditOperations: db.Operations{DB: n.core.db},
 	}
-	if n.purpose.serves {
-		jobs.Health, jobs.Drain, jobs.Reload = n.health, n.drain, n.reload
+	switch {
+	case !n.purpose.serves:
+		ops.NodeOperations, ops.CallsOperations = manage.NotRunning, manage.NotRunning
+	case n.calls != nil:
+		ops.CallsOperations = n.calls
 	}
-	if n.calls != nil {
-		jobs.Explain, jobs.Peers, jobs.AcceptIndex = n.calls.explainer().Explain, n.calls.peers, n.calls.acceptIndex
-	}
-	n.manage = manage.New(jobs, n.log.With("part", "manage"), n.metrics.process)
+	health := http.NewServeMux()
+	n.mountHealth(health)
+	log := n.log.With("part", "manage")
+	n.manage = manage.New(ops, health, log, n.metrics.process)
 	if n.cfg.Manage.Listen != config.Off {
-		cfg, log := &n.cfg.Manage, n.log.With("part", "manage")
+		cfg := &n.cfg.Manage
 		sources, errs := cfg.Sources.Parse()
 		if len(errs) > 0 {
 			return errors.Join(errs...)
 		}
-		mux := http.NewServeMux()
-		n.mountHealth(mux)
 		limiter := auth.NewLimiter(nil, "manage", cfg.RequestsPerMinute, time.Minute, log, n.metrics.process)
-		handler := n.manage.Remote(mux, permit(sources), n.identify(limiter))
-		n.manageHTTP = &httpServer{name: "manage", cfg: n.bounds.Manage.Listener, handler: handler, log: log,
+		n.manageHTTP = &httpServer{name: "manage", cfg: n.bounds.Manage.Listener, write: longestAnswer,
+			faults: manage.Problems, handler: n.manage.Remote(permit(sources), n.identify(limiter)), log: log,
 			sources: sources, limiter: limiter, metrics: n.http}
 	}
 	if n.cfg.Metrics.Listen != config.Off {
-		mux := http.NewServeMux()
+		mux, log := http.NewServeMux(), n.log.With("part", "metrics")
 		n.mountHealth(mux)
 		mux.Handle("/metrics", promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
-		n.metricsHTTP = &httpServer{name: "metrics", cfg: n.bounds.Metrics, handler: mux,
-			log: n.log.With("part", "metrics"), metrics: n.http}
+		front := web.NewFront("metrics", "metrics", manage.Problems, log, n.metrics.process)
+		n.metricsHTTP = &httpServer{name: "metrics", cfg: n.bounds.Metrics, write: longestAnswer,
+			faults: manage.Problems, handler: front.Handler(web.Probe(mux)), log: log, metrics: n.http}
 	}
 	for _, h := range []*httpServer{n.manageHTTP, n.metricsHTTP} {
 		if h != nil {
@@ -84,15 +89,20 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 	return nil
 }
 
+// longestAnswer is the time limit for handling a request to the management URL or to the metrics: verifying a long
+// audit log takes minutes.
+const longestAnswer = 5 * time.Minute
+
 // local returns the handler of the Unix socket: both APIs, for every user that may open it.
 func (n *node) local() http.Handler {
-	mux := http.NewServeMux()
-	n.mountHealth(mux)
-	mux.Handle("/manage/", n.manage.Local(localActor))
+	mux, operations := http.NewServeMux(), n.manage.Local(localActor)
+	for _, path := range []string{"/manage/", "/healthz", "/readyz"} {
+		mux.Handle(path, operations)
+	}
 	if n.trustedProvisioning != nil {
 		mux.Handle("/", n.trustedProvisioning)
 	} else {
-		mux.Handle("/", n.manage.Local(localActor))
+		mux.Handle("/", operations)
 	}
 	return mux
 }
@@ -100,8 +110,10 @@ func (n *node) local() http.Handler {
 // permit checks the address that a request to the management URL comes from.
 func permit(sources *auth.Sources) func(*http.Request) error {
 	return func(r *http.Request) error {
-		if from := sources.Of(r); !sources.Permits(from) {
-			return fault.New(fault.Forbidden, provapi.CodeSourceNotAllowed,
+		from := sources.Of(r)
+		web.Of(r).Add("source", from)
+		if !sources.Permits(from) {
+			return fault.New(fault.Forbidden, web.CodeSourceNotAllowed,
 				"requests from %v are not allowed; add the address to manage.allowedSources", from)
 		}
 		return nil
@@ -117,12 +129,39 @@ func (n *node) identify(limiter *auth.Limiter) manage.Identify {
 			return domain.Actor{}, nil, err
 		}
 		if wait := limiter.Allow(r.Context()); wait > 0 {
-			return domain.Actor{}, nil, fault.New(fault.Limited, provapi.CodeTooManyRequests,
+			return domain.Actor{}, nil, fault.New(fault.Limited, web.CodeTooManyRequests,
 				"rate limit of this node exceeded (manage.requestsPerMinute, over all clients); retry after the "+
 					"time in Retry-After").After(wait)
 		}
 		return domain.Actor{Kind: "client", ID: id}, roles, nil
 	}
+}
+
+// drainTag returns the entity tag of the draining state.
+func drainTag(on bool) string { return strconv.Quote(strconv.FormatBool(on)) }
+
+// GetDrain implements the operation getDrain.
+func (n *node) GetDrain(context.Context, api.GetDrainRequestObject) (api.GetDrainResponseObject, error) {
+	on := n.draining.Load()
+	return api.GetDrain200JSONResponse{Body: api.Drain{Draining: on},
+		Headers: api.GetDrain200ResponseHeaders{ETag: drainTag(on)}}, nil
+}
+
+// SetDrain implements the operation setDrain.
+func (n *node) SetDrain(ctx context.Context, r api.SetDrainRequestObject) (api.SetDrainResponseObject, error) {
+	if r.Params.IfMatch != nil {
+		anyTag, tags, err := web.ParseTags(*r.Params.IfMatch, "If-Match")
+		if err != nil {
+			return nil, err
+		}
+		if !anyTag && !slices.Contains(tags, drainTag(n.draining.Load())) {
+			return nil, fault.New(fault.Precondition, directory.CodeConditionNotMet,
+				"the state changed since it was read; read it again").At("If-Match")
+		}
+	}
+	on := r.Body.Draining
+	return api.SetDrain200JSONResponse{Body: api.Drain{Draining: on},
+		Headers: api.SetDrain200ResponseHeaders{ETag: drainTag(on)}}, n.drain(ctx, on)
 }
 
 // drain stops or resumes accepting new calls, for the management API. It works without the database; then only the log

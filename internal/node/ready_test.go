@@ -158,7 +158,7 @@ func TestWhatWasDoneIsAuditedThoughTheClientLeft(t *testing.T) {
 	if err := n.drain(ctx, true); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.reload(ctx); err != nil {
+	if _, err := reload(ctx, n); err != nil {
 		t.Fatal(err)
 	}
 	var rows []string
@@ -186,7 +186,7 @@ func TestPeersAreNeverUpBeforeTheyAnswer(t *testing.T) {
 	}
 	n := runNode(t, `calls.groups[0]={name: core, transport: tcp, bind: {tcp: "127.0.0.1:0"}, `+
 		`options: {every: 1s, timeout: 500ms, downAfter: 2, upAfter: 1}, peers: [{name: a, address: "`+unused+`"}]}`)
-	states := map[string]bool{}
+	states := map[api.PeerState]bool{}
 	eventually(t, "the peer is down", func() bool {
 		p := n.calls.peers()[0].Peers[0]
 		states[p.State] = true

@@ -45,7 +45,7 @@ func (n *node) reloadOn(signals <-chan os.Signal) (stop func()) {
 		for {
 			select {
 			case <-signals:
-				_, _ = n.reload(ctx) // the result was logged
+				_, _ = n.Reload(ctx, api.ReloadRequestObject{}) // the result was logged
 			case <-ctx.Done():
 				return
 			}
@@ -54,9 +54,9 @@ func (n *node) reloadOn(signals <-chan os.Signal) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// reload reads the configuration again and applies the settings that can change while the process runs. With any
-// mistake it changes nothing. SIGHUP and the management API share it.
-func (n *node) reload(ctx context.Context) (*api.Reloaded, error) {
+// Reload reads the configuration again and applies the settings that can change while the process runs. With any
+// mistake it changes nothing. SIGHUP and the operation reload of the management API share it.
+func (n *node) Reload(ctx context.Context, _ api.ReloadRequestObject) (api.ReloadResponseObject, error) {
 	n.reloads.mu.Lock()
 	defer n.reloads.mu.Unlock()
 	changes, err := n.apply()
@@ -73,7 +73,7 @@ func (n *node) reload(ctx context.Context) (*api.Reloaded, error) {
 	}
 	n.reloads.ok.Set(1)
 	n.reloads.at.SetToCurrentTime()
-	out := &api.Reloaded{Applied: append([]string{}, changes.Applied...),
+	out := api.Reload200JSONResponse{Applied: append([]string{}, changes.Applied...),
 		Restart: append([]string{}, changes.Restart...)}
 	n.log.Info("configuration reloaded", "applied", out.Applied, "needs_restart", out.Restart)
 	n.auditDone(ctx, "config.reload", "configuration", len(out.Applied), out)

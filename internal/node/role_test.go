@@ -66,8 +66,9 @@ func TestANewRoleIsOneBuilder(t *testing.T) {
 	if got := reasons("dns"); got != "" {
 		t.Errorf("the role is not ready: %s", got)
 	}
-	if h := n.health(t.Context()); !slices.Contains(h.Reasons, "zone served") {
-		t.Errorf("the health has %v", h.Reasons)
+	h, err := n.GetHealth(t.Context(), api.GetHealthRequestObject{})
+	if err != nil || !slices.Contains(h.(api.GetHealth200JSONResponse).Reasons, "zone served") {
+		t.Errorf("the health has %+v, %v", h, err)
 	}
 	if err := running.stop(nil, time.Second, 5*time.Second); err != nil {
 		t.Error(err)

@@ -173,7 +173,7 @@ func TestTheKeyringOfTwoNodes(t *testing.T) {
 		if err := secret.WriteFile(b.cfg.Path("keyring.json"), read(a)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.reload(ctx); err != nil {
+		if _, err := reload(ctx, b); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -174,7 +174,7 @@ func TestSilentConnections(t *testing.T) {
 				t.Errorf("call %s: %s", c.Name, strings.Join(r.Problems, "; "))
 			}
 		}
-		if h, err := p.Manage.Health(ctx); err != nil || h.Status != api.StatusReady {
+		if h, err := p.Manage.Health(ctx); err != nil || h.Status != api.HealthStatusReady {
 			t.Errorf("health over the socket: %+v %v", h, err)
 		}
 		m, err := rig.ReadMetrics(ctx, p)

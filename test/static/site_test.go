@@ -308,7 +308,7 @@ func (s *site) readyz(ctx context.Context, role string) (answer, error) {
 // token creates a bearer token with the role Admin.
 func (s *site) token(t *testing.T) string {
 	t.Helper()
-	tok, err := s.local.CreateToken(t.Context(), api.NewToken{Roles: []string{"ProvisioningAPI.Admin"}})
+	tok, err := s.local.CreateToken(t.Context(), api.TokenRequest{Roles: []string{"ProvisioningAPI.Admin"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ func (p *Product) connect(ctx context.Context) (err error) {
 	if p.Manage, err = client.NewSocket(filepath.Join(p.Dir, node.SocketName), client.Options{}); err != nil {
 		return err
 	}
-	token, err := p.Manage.CreateToken(ctx, api.NewToken{Roles: []string{"ProvisioningAPI.Admin"}})
+	token, err := p.Manage.CreateToken(ctx, api.TokenRequest{Roles: []string{"ProvisioningAPI.Admin"}})
 	if err != nil {
 		return err
 	}

@@ -40,26 +40,13 @@ func NewClients(store ClientStore) *Clients {
 }
 
 // Create creates a client and returns it with its secret, which is shown only once: just a hash is stored. Errors:
-// InvalidClientName, InvalidRole, fault.Unavailable.
+// InvalidClientName, fault.Unavailable.
 func (c *Clients) Create(ctx context.Context, name string, roles []Role) (Client, secret.Text, error) {
 	name = strings.TrimSpace(name)
 	if n := len([]rune(name)); n < 1 || n > 100 ||
 		strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return Client{}, secret.Text{}, fault.New(fault.Invalid, CodeInvalidClientName,
 			"the name of a client must have 1 to 100 printable characters").At("name")
-	}
-	if len(roles) == 0 {
-		return Client{}, secret.Text{}, fault.New(fault.Invalid, CodeInvalidRole,
-			"a client needs at least one role").At("roles")
-	}
-	for _, r := range roles {
-		if !slices.Contains(Roles(), r) {
-			_, err := ParseRole(string(r)) // for its message
-			if err == nil {
-				err = fault.New(fault.Invalid, CodeInvalidRole, "write the role %q in full", string(r)).At("roles")
-			}
-			return Client{}, secret.Text{}, err
-		}
 	}
 	s := newSecret()
 	hash, err := hashSecret(s)
@@ -77,9 +64,10 @@ func (c *Clients) Create(ctx context.Context, name string, roles []Role) (Client
 	return cl, secret.New(s), nil
 }
 
-// List returns all clients, including revoked ones, without the hashes of their secrets.
-func (c *Clients) List(ctx context.Context) ([]Client, error) {
-	l, err := c.store.Clients(ctx)
+// List returns at most limit clients, including revoked ones, in the order in which they were created, without the
+// hashes of their secrets: those that follow the client with the id after, or the first ones if that is empty.
+func (c *Clients) List(ctx context.Context, after string, limit int) ([]Client, error) {
+	l, err := c.store.Clients(ctx, after, limit)
 	for i := range l {
 		l[i].Secret = ""
 	}

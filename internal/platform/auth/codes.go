@@ -2,7 +2,6 @@ package auth
 
 // Error codes of this package's faults, in the contract's error vocabulary.
 const (
-	CodeMissingToken      = "MissingAuthenticationToken" // no Authorization header, or not a Bearer one
 	CodeInvalidToken      = "InvalidAuthenticationToken" // malformed, wrongly signed, or a claim is wrong
 	CodeExpiredToken      = "ExpiredAuthenticationToken" // no longer valid
 	CodeIssuerUnavailable = "IssuerUnavailable"          // no keys of the issuer to check the token with

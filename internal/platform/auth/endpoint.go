@@ -1,21 +1,19 @@
 package auth
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"mime"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/web"
 )
 
 const (
@@ -109,23 +107,15 @@ func (i *Issuer) refuse(w http.ResponseWriter, e tokenError) {
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		status, body = http.StatusInternalServerError, []byte(`{"error":"server_error"}`)
-	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store") // RFC 6749 §5.1
-	h.Set("Pragma", "no-cache")
-	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	_, _ = w.Write(body) // fails if the caller disconnected
+	w.Header().Set("Cache-Control", "no-store") // RFC 6749 §5.1
+	w.Header().Set("Pragma", "no-cache")
+	web.WriteJSON(w, status, "", v)
 }
 
 // token answers the client-credentials grant (RFC 6749 §4.4).
 func (i *Issuer) token(w http.ResponseWriter, r *http.Request, source netip.Addr) {
 	if wait := i.guard.blocked(source); wait > 0 {
-		w.Header().Set("Retry-After", seconds(wait))
+		web.RetryAfter(w.Header(), wait)
 		i.refuse(w, tokenError{http.StatusTooManyRequests, "temporarily_unavailable",
 			"too many failed sign-ins from this address; wait for the time in Retry-After"})
 		return
@@ -192,12 +182,10 @@ func (i *Issuer) unavailable(w http.ResponseWriter, r *http.Request, err error) 
 	if wait <= 0 {
 		wait = 5 * time.Second
 	}
-	w.Header().Set("Retry-After", seconds(wait))
+	web.RetryAfter(w.Header(), wait)
 	i.refuse(w, tokenError{http.StatusServiceUnavailable, "temporarily_unavailable",
 		"the token cannot be issued now; try again later"})
 }
-
-func seconds(d time.Duration) string { return strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))) }
 
 // readForm reads the request's parameters and the client's credentials (RFC 6749 §2.3.1, §3.2: no parameter twice, one
 // authentication method only).

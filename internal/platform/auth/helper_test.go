@@ -87,13 +87,14 @@ func (m *memory) Client(_ context.Context, id string) (Client, error) {
 	return Client{}, fault.New(fault.NotFound, CodeClientNotFound, "no such client")
 }
 
-func (m *memory) Clients(context.Context) ([]Client, error) {
+func (m *memory) Clients(_ context.Context, after string, limit int) ([]Client, error) {
 	leave, err := m.enter()
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	return slices.Clone(m.clients), nil
+	at := 1 + slices.IndexFunc(m.clients, func(c Client) bool { return c.ID == after }) // they are in order
+	return slices.Clone(m.clients[at:min(at+limit, len(m.clients))]), nil
 }
 
 func (m *memory) RevokeClient(_ context.Context, id string, at time.Time) error {

@@ -24,8 +24,9 @@ type ClientStore interface {
 	AddClient(ctx context.Context, c Client) error
 	// Client returns one client, revoked or not; fault.NotFound if there is none.
 	Client(ctx context.Context, id string) (Client, error)
-	// Clients returns all clients, including revoked ones, ordered by creation.
-	Clients(ctx context.Context) ([]Client, error)
+	// Clients returns at most limit clients, including revoked ones, in the order of Created and ID: those that follow
+	// the client with the id after, or the first ones if that is empty.
+	Clients(ctx context.Context, after string, limit int) ([]Client, error)
 	// RevokeClient sets Revoked if it is not set yet; fault.NotFound if there is no such client.
 	RevokeClient(ctx context.Context, id string, at time.Time) error
 }

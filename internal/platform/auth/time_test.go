@@ -340,19 +340,9 @@ func TestRevokedClientsTokensStop(t *testing.T) {
 		if err := c1.Revoke(t.Context(), "unknown"); code(err) != CodeClientNotFound {
 			t.Errorf("Revoke of an unknown client = %v", err)
 		}
-		for _, bad := range []struct {
-			name  string
-			roles []Role
-			want  string
-		}{
-			{"", []Role{RoleRead}, CodeInvalidClientName},
-			{"a\nb", []Role{RoleRead}, CodeInvalidClientName},
-			{"a", nil, CodeInvalidRole},
-			{"a", []Role{"Root"}, CodeInvalidRole},
-			{"a", []Role{"read"}, CodeInvalidRole},
-		} {
-			if _, _, err := c1.Create(t.Context(), bad.name, bad.roles); code(err) != bad.want {
-				t.Errorf("Create(%q, %v) = %v, want %s", bad.name, bad.roles, err, bad.want)
+		for _, name := range []string{"", "a\nb"} {
+			if _, _, err := c1.Create(t.Context(), name, []Role{RoleRead}); code(err) != CodeInvalidClientName {
+				t.Errorf("Create(%q) = %v, want %s", name, err, CodeInvalidClientName)
 			}
 		}
 	})

@@ -24,6 +24,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/domain/strictjson"
 	"github.com/tandemgw/tandem/internal/platform/secret"
+	"github.com/tandemgw/tandem/internal/platform/web"
 )
 
 // MaxTokenBytes is the maximum size of a bearer token. Entra's have 1–2 KB.
@@ -223,17 +224,17 @@ func (t *token) readHeader(h *strictjson.Object, r *strictjson.Reader) error {
 // MissingAuthenticationToken.
 func Authorization(headers []string) (string, error) {
 	if len(headers) == 0 {
-		return "", fault.New(fault.Unauthenticated, CodeMissingToken,
+		return "", fault.New(fault.Unauthenticated, web.CodeMissingToken,
 			"the request has no Authorization header; send \"Authorization: Bearer <token>\"")
 	}
 	if len(headers) > 1 {
-		return "", fault.New(fault.Unauthenticated, CodeMissingToken,
+		return "", fault.New(fault.Unauthenticated, web.CodeMissingToken,
 			"the request has %d Authorization headers; send one", len(headers))
 	}
 	scheme, token, _ := strings.Cut(headers[0], " ")
 	token = strings.TrimSpace(token)
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return "", fault.New(fault.Unauthenticated, CodeMissingToken,
+		return "", fault.New(fault.Unauthenticated, web.CodeMissingToken,
 			"the Authorization header is not of the form \"Bearer <token>\"")
 	}
 	return token, nil

@@ -4,9 +4,9 @@
 // A [Listener] counts its connections, in total and by source (an IPv6 source is a /64). A connection is on probation
 // until a request on it authenticates. It is closed after [Probation] without a request. When the listener or its
 // source is full, the connection on probation that is longest without a request makes room for a new one; it is one of
-// the same source if there is any. Responses of net/http itself, without a handler, are counted and logged; 417 gets a
-// body in the format of the APIs' errors. Connections speak HTTP/1.1: Prepare connects a listener with the http.Server
-// that serves it, and front ends call [Authenticated].
+// the same source if there is any. Responses of net/http itself, without a handler, are counted and logged; 417 is
+// replaced by one in the format of the API's errors. Connections speak HTTP/1.1: Prepare connects a listener with the
+// http.Server that serves it, and front ends call [Authenticated].
 package listen
 
 import (
@@ -16,7 +16,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -52,6 +51,7 @@ type Config struct {
 	Name             string      // for metrics and the log
 	Total, PerSource int         // maximum number of concurrent connections; 0 for no limit
 	Sources          Sources     // nil permits every address
+	Expectation      []byte      // the whole response to an unsupported Expect header; nil leaves it to net/http
 	TLS              *tls.Config // nil for none
 	Log              *slog.Logger
 	Metrics          *Metrics
@@ -315,25 +315,17 @@ func (w *watched) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
-const expectation = `{"error":{"code":"ExpectationFailed","message":"the only supported expectation is ` +
-	`100-continue; omit the Expect header","target":"Expect"}}`
-
-// Write writes p or, for a 417 of net/http itself, a response in the format of the APIs' errors.
+// Write writes p or, instead of a 417 of net/http itself, the configured response.
 func (w *watched) Write(p []byte) (int, error) {
 	if len(p) < len("HTTP/1.1 417") || !bytes.HasPrefix(p, []byte("HTTP/1.")) || w.c.handled.Load() {
 		return w.socket.Write(p)
 	}
 	status := string(p[len("HTTP/1.1 "):len("HTTP/1.1 417")])
 	w.c.l.note("malformed_"+status, "source", w.c.source)
-	if status != "417" {
+	if status != "417" || w.c.l.cfg.Expectation == nil {
 		return w.socket.Write(p)
 	}
-	_, err := fmt.Fprintf(w.socket, "HTTP/1.1 417 Expectation Failed\r\n"+
-		"Content-Type: application/json\r\n"+
-		"x-ms-error-code: ExpectationFailed\r\n"+
-		"Cache-Control: no-store\r\n"+
-		"Connection: close\r\n"+
-		"Content-Length: %d\r\n\r\n%s", len(expectation), expectation)
+	_, err := w.socket.Write(w.c.l.cfg.Expectation)
 	return len(p), err
 }
 

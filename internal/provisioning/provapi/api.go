@@ -2,15 +2,9 @@ package provapi
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +15,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/domain/strictjson"
+	"github.com/tandemgw/tandem/internal/platform/web"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
 )
@@ -76,12 +71,6 @@ type Issuer interface {
 	ServeFor(w http.ResponseWriter, r *http.Request, source netip.Addr, base string)
 }
 
-// Sealer seals texts that callers keep and send back unchanged: page cursors.
-type Sealer interface {
-	SealToken(purpose string, plain []byte) ([]byte, error)
-	OpenToken(purpose string, token []byte) ([]byte, error)
-}
-
 // Deps are the dependencies of an API. All but Issuer and Metrics are required.
 type Deps struct {
 	Services      domain.Services // of which those in the contract are served
@@ -90,31 +79,28 @@ type Deps struct {
 	Sources       Sources
 	Limiter       Limiter
 	Issuer        Issuer // nil for none
-	Sealer        Sealer
+	Sealer        web.Sealer
 	Log           *slog.Logger
 	Metrics       prometheus.Registerer
 }
 
 // API serves the Provisioning API. It is safe for concurrent use.
 type API struct {
+	http.Handler
 	cfg  Config
 	deps Deps
 	dir  Directory
-	log  *slog.Logger
-	m    *metrics
 
 	accounts, numbers *filter.Table
 }
 
 // New returns an API. cfg must be valid.
-func New(cfg Config, deps Deps) (*API, error) {
-	m, err := newMetrics(deps.Metrics)
-	if err != nil {
-		return nil, err
-	}
+func New(cfg Config, deps Deps) *API {
 	cfg.PublicURL = strings.TrimSuffix(cfg.PublicURL, "/")
-	return &API{cfg: cfg, deps: deps, dir: deps.Directory, log: deps.Log, m: m,
-		accounts: filter.Accounts(deps.Services), numbers: filter.Numbers(deps.Services)}, nil
+	a := &API{cfg: cfg, deps: deps, dir: deps.Directory,
+		accounts: filter.Accounts(deps.Services), numbers: filter.Numbers(deps.Services)}
+	a.Handler = web.NewFront("provapi", "provisioning", Faults, deps.Log, deps.Metrics).Handler(a.serve)
+	return a
 }
 
 // Caller identifies the caller of a request.
@@ -142,8 +128,7 @@ func Trusted(ctx context.Context, caller Caller) context.Context {
 
 // Limits that are not configurable.
 const (
-	maxURIBytes    = 8 << 10
-	maxHeaderBytes = 32 << 10 // all headers together; a token takes up to 16 KiB of it
+	maxURIBytes = 8 << 10
 
 	// wholeAccount is the time limit for deleting an account with its numbers: one transaction, however many there are
 	// (about 100,000 a second).
@@ -151,33 +136,22 @@ const (
 	writeGrace   = 30 * time.Second // for the caller to read the answer
 )
 
-// NewServer returns an HTTP server for the API with limits on the size of headers and on how slowly a client may send
-// and read. The caller sets TLS and serves it on its listener.
-func (a *API) NewServer() *http.Server {
-	return &http.Server{
-		Handler:           a,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      a.cfg.RequestTimeout + writeGrace,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
-	}
-}
+// WriteTimeout returns the time limit for handling a request and sending the answer, for web.NewServer.
+func (a *API) WriteTimeout() time.Duration { return a.cfg.RequestTimeout + writeGrace }
 
 // call is one request in progress.
 type call struct {
-	r         *http.Request
-	requestID string
-	op        *operation // nil until the path is known
-	vars      pathVars
-	query     map[string]string
-	caller    *Caller // nil until known
-	kind      string  // of the caller, for the audit log
-	source    netip.Addr
-	body      *strictjson.Node // nil if the operation takes none
-	cond      directory.Condition
-	once      *directory.Once // nil unless the request is repeatable; Render is not set
+	r      *http.Request
+	x      *web.Exchange
+	op     *operation // nil until the path is known
+	vars   pathVars
+	query  map[string]string
+	caller *Caller // nil until known
+	kind   string  // of the caller, for the audit log
+	source netip.Addr
+	body   *strictjson.Node // nil if the operation takes none
+	cond   directory.Condition
+	once   *directory.Once // nil unless the request is repeatable; Render is not set
 }
 
 // response is an answer before it is written.
@@ -185,32 +159,26 @@ type response struct {
 	status int
 	header http.Header
 	body   []byte
-	fault  *fault.Error // for the log; nil on success
 }
 
 func jsonResponse(status int, v any) *response {
-	body, err := encode(v)
-	if err != nil {
-		panic(fmt.Sprintf("provapi: render %T: %v", v, err)) // our own types: a programming error
-	}
-	return &response{status: status, header: http.Header{"Content-Type": {"application/json"}}, body: body}
+	return &response{status: status, header: http.Header{"Content-Type": {"application/json"}}, body: web.Encode(v)}
 }
 
-// ServeHTTP answers one request.
-func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	start := time.Now()
-	c := &call{r: r, kind: "client", requestID: newRequestID(), source: a.deps.Sources.Of(r)}
-	w.Header().Set("x-ms-request-id", c.requestID)
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+// serve answers one request.
+func (a *API) serve(w http.ResponseWriter, r *http.Request) error {
+	c := &call{r: r, x: web.Of(r), kind: "client", source: a.deps.Sources.Of(r)}
+	c.x.Add("source", c.from())
 	if a.deps.Issuer != nil && a.deps.Issuer.Serves(r.URL.Path) && a.permitted(c) == nil {
+		c.x.Operation = "issuer"
 		a.deps.Issuer.ServeFor(w, r, c.source, a.base(r))
-		return
+		return nil
 	}
-	res := a.answer(w, c)
-	res.header.Set("Cache-Control", "no-store")
-	// The contract's id is a UUID. Any other id is accepted and logged, but not echoed.
-	if id := r.Header.Get("x-ms-client-request-id"); domain.IsGUID(id) {
-		res.header.Set("x-ms-client-request-id", id)
+	w.Header().Set("Cache-Control", "no-store")
+	defer c.describe()
+	res, err := a.handle(w, c)
+	if err != nil {
+		return timedOut(err)
 	}
 	for k, v := range res.header {
 		w.Header()[k] = v
@@ -219,37 +187,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(res.body)))
 	}
 	w.WriteHeader(res.status)
-	_, werr := w.Write(res.body) // writes nothing for HEAD, 204 and 304
-	a.record(c, res, time.Since(start), werr)
-}
-
-// answer handles the request and recovers from a panic.
-func (a *API) answer(w http.ResponseWriter, c *call) (res *response) {
-	defer func() {
-		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
-				panic(p)
-			}
-			a.m.panics.Inc()
-			// The stack contains no argument values that could be a number or a secret.
-			err := fault.Wrap(fmt.Errorf("panic: %v\n%s", p, debug.Stack()), "handle a request")
-			res = answerFault(c, err)
-		}
-	}()
-	res, err := a.handle(w, c)
-	if err != nil {
-		return a.fail(c, err)
-	}
-	return res
-}
-
-func (a *API) fail(c *call, err error) *response {
-	res := answerFault(c, err)
-	if res.status == http.StatusMethodNotAllowed {
-		_, _, allow, _ := find(c.r.Method, c.r.URL.EscapedPath()) // fails as it did before
-		res.header.Set("Allow", strings.Join(allow, ", "))
-	}
-	return res
+	_, _ = w.Write(res.body) // writes nothing for HEAD, 204 and 304; an error is logged with the request
+	return nil
 }
 
 // handle passes the gates in order: address, identity, any role at all, rate limit, path, role, then the request
@@ -262,7 +201,7 @@ func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 			return nil, err
 		}
 		if len(c.r.RequestURI) > maxURIBytes {
-			return nil, fault.New(fault.Invalid, CodeURITooLong,
+			return nil, fault.New(fault.Invalid, web.CodeURITooLong,
 				"the request URI is longer than %d bytes; shorten the filter", maxURIBytes)
 		}
 		id, roles, err := a.deps.Authenticator.Authenticate(c.r.Context(), c.r.Header.Values("Authorization"))
@@ -271,23 +210,26 @@ func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 		}
 		c.caller = &Caller{id, roles}
 		if !c.caller.mayAny() {
-			return nil, fault.New(fault.Forbidden, CodeMissingRole, "the token has none of the roles %s, %s, %s "+
+			return nil, fault.New(fault.Forbidden, web.CodeMissingRole, "the token has none of the roles %s, %s, %s "+
 				"and %s; have one of them granted", roleAdmin, roleRead, roleWrite, roleDelete)
 		}
 		if wait := a.deps.Limiter.Allow(c.r.Context()); wait > 0 {
-			return nil, fault.New(fault.Limited, CodeTooManyRequests,
+			return nil, fault.New(fault.Limited, web.CodeTooManyRequests,
 				"rate limit of %d requests a minute over all clients exceeded; wait for the time in Retry-After "+
 					"(a batch of 100 numbers counts as one request)", a.cfg.RequestsPerMinute).After(wait)
 		}
 	}
-	op, vars, _, err := find(c.r.Method, c.r.URL.EscapedPath())
+	op, vars, allow, err := find(c.r.Method, c.r.URL.EscapedPath())
 	if err != nil {
+		if len(allow) > 0 {
+			w.Header().Set("Allow", strings.Join(allow, ", "))
+		}
 		return nil, err
 	}
-	c.op, c.vars = op, vars
+	c.op, c.vars, c.x.Operation = op, vars, op.id
 	if !c.caller.may(op.role) {
-		return nil, fault.New(fault.Forbidden, CodeMissingRole, "this operation needs the role %s or %s, which the "+
-			"token lacks; have it granted", op.role, roleAdmin)
+		return nil, fault.New(fault.Forbidden, web.CodeMissingRole, "this operation needs the role %s or %s, which "+
+			"the token lacks; have it granted", op.role, roleAdmin)
 	}
 	if err := c.readQuery(); err != nil {
 		return nil, err
@@ -295,7 +237,7 @@ func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 	if err := c.readHeaders(); err != nil {
 		return nil, err
 	}
-	if err := c.readBody(w, a.cfg.MaxBodyBytes); err != nil {
+	if c.body, err = (web.Body{Most: a.cfg.MaxBodyBytes, Types: op.body}).Read(w, c.r); err != nil {
 		return nil, err
 	}
 	if err := c.readRepeatability(); err != nil {
@@ -313,7 +255,7 @@ func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 	}
 	ctx, cancel := context.WithTimeout(c.r.Context(), limit)
 	defer cancel()
-	c.r = c.r.WithContext(domain.WithActor(ctx, domain.Actor{Kind: c.kind, ID: c.caller.ID, RequestID: c.requestID}))
+	c.r = c.r.WithContext(domain.WithActor(ctx, domain.Actor{Kind: c.kind, ID: c.caller.ID, RequestID: c.x.ID}))
 	return op.do(a, c)
 }
 
@@ -321,7 +263,7 @@ func (a *API) permitted(c *call) error {
 	if a.deps.Sources.Permits(c.source) {
 		return nil
 	}
-	return fault.New(fault.Forbidden, CodeSourceNotAllowed, "requests from %v are not allowed; ask the operator "+
+	return fault.New(fault.Forbidden, web.CodeSourceNotAllowed, "requests from %v are not allowed; ask the operator "+
 		"to add the address to the allow-list", c.source)
 }
 
@@ -351,51 +293,17 @@ func lastOf(values []string) string {
 	return strings.TrimSpace(l[len(l)-1])
 }
 
-func newRequestID() string {
-	b := make([]byte, 16)
-	_, _ = rand.Read(b) // never fails: crypto/rand crashes the process instead
-	return hex.EncodeToString(b)
-}
-
-// record writes the access log and the metrics. The path is not logged as sent: it may contain a telephone number.
-func (a *API) record(c *call, res *response, took time.Duration, werr error) {
-	op := "none"
-	if c.op != nil {
-		op = c.op.id
-	}
-	a.m.requests.WithLabelValues(op, strconv.Itoa(res.status)).Inc()
-	a.m.seconds.WithLabelValues(op).Observe(took.Seconds())
-	attrs := []slog.Attr{
-		slog.String("request", c.requestID), slog.String("operation", op), slog.Int("status", res.status),
-		slog.Duration("took", took), slog.String("source", c.from()),
-	}
+// describe adds to the log line who called and what it was about.
+func (c *call) describe() {
 	if c.caller != nil {
-		attrs = append(attrs, slog.String("client", c.caller.ID))
+		c.x.Add("client", c.caller.ID)
 	}
 	if c.vars.account != "" {
-		attrs = append(attrs, slog.String("account", clip(c.vars.account)))
+		c.x.Add("account", web.Clip(c.vars.account))
 	}
 	if n, err := domain.ParseE164(c.vars.number); err == nil {
-		attrs = append(attrs, slog.Any("number", n))
+		c.x.Add("number", n)
 	}
-	if id := c.r.Header.Get("x-ms-client-request-id"); id != "" && validOpaque(id) {
-		attrs = append(attrs, slog.String("clientRequest", id))
-	}
-	level := slog.LevelInfo
-	if res.fault != nil {
-		attrs = append(attrs, slog.String("code", res.fault.Code))
-		if res.status >= 500 {
-			level = slog.LevelError
-			if res.status == http.StatusServiceUnavailable || errors.Is(res.fault, context.Canceled) {
-				level = slog.LevelWarn
-			}
-			attrs = append(attrs, slog.Any("error", res.fault))
-		}
-	}
-	if werr != nil {
-		attrs = append(attrs, slog.Any("write", werr))
-	}
-	a.log.LogAttrs(c.r.Context(), level, "provisioning request", attrs...)
 }
 
 // from names the source for the log.
@@ -407,24 +315,4 @@ func (c *call) from() string {
 		return "socket"
 	}
 	return "unknown" // malformed X-Forwarded-For
-}
-
-// clip limits how much text from a caller goes into logs and messages.
-func clip(s string) string {
-	const most = 100
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
-}
-
-// encode returns v as JSON in the form of the contract's examples: no HTML escaping, no trailing newline.
-func encode(v any) ([]byte, error) {
-	var b strings.Builder
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return []byte(strings.TrimSuffix(b.String(), "\n")), nil
 }

@@ -117,9 +117,7 @@ func newBed(t testing.TB, d *db.DB, o options) *bed {
 	if o.config != nil {
 		o.config(&apiCfg)
 	}
-	if b.api, err = provapi.New(apiCfg, apiDeps); err != nil {
-		t.Fatal(err)
-	}
+	b.api = provapi.New(apiCfg, apiDeps)
 	for _, r := range auth.Roles() {
 		tok, _, err := issuer.IssueToken(t.Context(), "test", r)
 		if err != nil {

@@ -54,7 +54,7 @@ func TestErrorCodesAreDocumented(t *testing.T) {
 	}
 	inCode := map[string]string{}
 	for _, dir := range []string{".", "../directory", "../filter", "../../platform/auth", "../../platform/db",
-		"../../domain/strictjson"} {
+		"../../platform/web", "../../domain/strictjson"} {
 		for name, value := range codeConstants(t, dir) {
 			if other, ok := inCode[value]; ok {
 				t.Errorf("code %s is declared by %s and by %s/%s: two mistakes must not share a code", value,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/web"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
 )
@@ -119,7 +120,7 @@ func (a *API) putAccount(c *call) (*response, error) {
 	}
 	if acc.Name != c.vars.account {
 		return nil, invalid(directory.CodeAccountNameMismatch, "name", "name in the body is %q, but the path names "+
-			"%q; they must be equal, case included", clip(acc.Name), c.vars.account)
+			"%q; they must be equal, case included", web.Clip(acc.Name), c.vars.account)
 	}
 	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
 		return a.dir.PutAccount(ctx, acc, w)
@@ -163,7 +164,7 @@ func (a *API) putNumber(c *call) (*response, error) {
 	if num.AccountName != c.vars.account {
 		return nil, invalid(directory.CodeAccountNameMismatch, "accountName",
 			"accountName in the body is %q, but the path names %q; they must be equal, case included",
-			clip(num.AccountName), c.vars.account)
+			web.Clip(num.AccountName), c.vars.account)
 	}
 	if num.TelephoneNumber != c.number() {
 		return nil, invalid(CodeNumberMismatch, "telephoneNumber",

@@ -2,12 +2,11 @@ package provapi
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"strconv"
 
+	"github.com/tandemgw/tandem/internal/platform/web"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
 )
@@ -88,22 +87,14 @@ func (a *API) readCursor(c *call) (cur cursor, err error) {
 	if !given {
 		return cur, nil
 	}
-	bad := invalid(CodeInvalidContinuation, continuation,
+	bad := invalid(web.CodeInvalidContinuation, continuation,
 		"the link does not continue this listing; follow nextLink exactly as given, or start again")
 	if len(c.query) > 1 {
-		return cur, invalid(CodeInvalidContinuation, continuation,
+		return cur, invalid(web.CodeInvalidContinuation, continuation,
 			"nextLink already holds all parameters of the listing; follow it without adding any")
 	}
-	sealed, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil {
-		return cur, bad
-	}
-	plain, err := a.deps.Sealer.OpenToken(cursorPurpose(c), sealed)
-	if err != nil {
-		return cur, bad.Because(err)
-	}
-	if err := json.Unmarshal(plain, &cur); err != nil || cur.Size < 1 || cur.Size > maxPage || cur.Left < 0 ||
-		cur.After == "" {
+	if err := web.OpenCursor(a.deps.Sealer, cursorPurpose(c), text, &cur); err != nil || cur.Size < 1 ||
+		cur.Size > maxPage || cur.Left < 0 || cur.After == "" {
 		return cur, bad.Because(err)
 	}
 	return cur, nil
@@ -152,14 +143,7 @@ func list[T any](a *API, c *call, table *filter.Table,
 }
 
 func (a *API) nextLink(c *call, cur cursor) (string, error) {
-	plain, err := json.Marshal(cur)
-	if err != nil {
-		return "", err
-	}
-	sealed, err := a.deps.Sealer.SealToken(cursorPurpose(c), plain)
-	if err != nil {
-		return "", err
-	}
+	sealed, err := web.SealCursor(a.deps.Sealer, cursorPurpose(c), cur)
 	return a.base(c.r) + c.r.URL.EscapedPath() + "?api-version=" + url.QueryEscape(Version) + "&" + continuation + "=" +
-		base64.RawURLEncoding.EncodeToString(sealed), nil
+		sealed, err
 }

@@ -2,10 +2,7 @@ package provapi
 
 import (
 	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,7 +11,7 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
-	"github.com/tandemgw/tandem/internal/domain/strictjson"
+	"github.com/tandemgw/tandem/internal/platform/web"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
@@ -23,7 +20,7 @@ import (
 func (c *call) readQuery() error {
 	q, err := url.ParseQuery(c.r.URL.RawQuery)
 	if err != nil {
-		return invalid(CodeInvalidURI, "", "the query has an invalid percent-encoding or a semicolon")
+		return invalid(web.CodeInvalidURI, "", "the query has an invalid percent-encoding or a semicolon")
 	}
 	v := q["api-version"]
 	switch {
@@ -31,10 +28,10 @@ func (c *call) readQuery() error {
 		return invalid(CodeMissingAPIVersion, "api-version", "the query parameter api-version is missing; add "+
 			"api-version=%s", Version)
 	case len(v) > 1:
-		return invalid(CodeInvalidParameter, "api-version", "api-version is given %d times; give it once", len(v))
+		return invalid(web.CodeInvalidParameter, "api-version", "api-version is given %d times; give it once", len(v))
 	case !slices.Contains(versions, v[0]):
 		return invalid(CodeUnsupportedAPIVersion, "api-version", "api-version %q is not supported; use one of %s",
-			clip(v[0]), strings.Join(versions, ", "))
+			web.Clip(v[0]), strings.Join(versions, ", "))
 	}
 	c.query = map[string]string{}
 	names := make([]string, 0, len(q))
@@ -52,11 +49,11 @@ func (c *call) readQuery() error {
 				func(s string) bool { return s == continuation }); len(known) > 0 {
 				hint = "it takes api-version, " + strings.Join(known, ", ")
 			}
-			return invalid(CodeUnknownParameter, clip(name), "this operation has no query parameter %q; %s",
-				clip(name), hint)
+			return invalid(web.CodeUnknownParameter, web.Clip(name), "this operation has no query parameter %q; %s",
+				web.Clip(name), hint)
 		}
 		if len(q[name]) > 1 {
-			return invalid(CodeInvalidParameter, name, "%s is given %d times; give it once", name, len(q[name]))
+			return invalid(web.CodeInvalidParameter, name, "%s is given %d times; give it once", name, len(q[name]))
 		}
 		c.query[name] = q[name][0]
 	}
@@ -71,8 +68,8 @@ func (c *call) integer(name string, least int) (n int, given bool, err error) {
 	}
 	v, err := strconv.ParseInt(s, 10, 32)
 	if err != nil || v < int64(least) || strings.HasPrefix(s, "+") {
-		return 0, true, invalid(CodeInvalidParameter, name, "%s is %q; give a whole number from %d to 2147483647",
-			name, clip(s), least)
+		return 0, true, invalid(web.CodeInvalidParameter, name, "%s is %q; give a whole number from %d to 2147483647",
+			name, web.Clip(s), least)
 	}
 	return int(v), true, nil
 }
@@ -85,12 +82,7 @@ func (c *call) boolean(name string) (bool, error) {
 	case s == "true":
 		return true, nil
 	}
-	return false, invalid(CodeInvalidParameter, name, "%s is %q; give true or false", name, clip(s))
-}
-
-// validOpaque reports whether s may be an id chosen by the caller: 1 to 128 visible ASCII characters.
-func validOpaque(s string) bool {
-	return len(s) >= 1 && len(s) <= 128 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+	return false, invalid(web.CodeInvalidParameter, name, "%s is %q; give true or false", name, web.Clip(s))
 }
 
 // header returns the value of a header that may appear once.
@@ -102,7 +94,7 @@ func (c *call) header(name string) (value string, given bool, err error) {
 	case 1:
 		return strings.TrimSpace(l[0]), true, nil
 	}
-	return "", true, invalid(CodeInvalidHeader, name, "the header %s appears %d times; send it once", name, len(l))
+	return "", true, invalid(web.CodeInvalidHeader, name, "the header %s appears %d times; send it once", name, len(l))
 }
 
 // date parses a header with a time, or returns nil if it is absent. The contract's document shows RFC 3339, while its
@@ -114,7 +106,8 @@ func (c *call) date(name string) (*time.Time, error) {
 	}
 	t, err := parseDate(s)
 	if err != nil {
-		return nil, invalid(CodeInvalidHeader, name, "%s is not a date; write e.g. Tue, 05 Mar 2024 10:00:00 GMT", name)
+		return nil, invalid(web.CodeInvalidHeader, name,
+			"%s is not a date; write e.g. Tue, 05 Mar 2024 10:00:00 GMT", name)
 	}
 	return &t, nil
 }
@@ -132,8 +125,8 @@ var conditionHeaders = []string{"If-Match", "If-None-Match", "If-Modified-Since"
 // readHeaders reads the client's request id and the conditions (RFC 9110 §13.1). A condition that cannot be parsed is
 // refused: ignoring it could overwrite what the caller wanted to protect.
 func (c *call) readHeaders() error {
-	if id, given, err := c.header("x-ms-client-request-id"); err != nil || given && !validOpaque(id) {
-		return invalid(CodeInvalidHeader, "x-ms-client-request-id",
+	if id, given, err := c.header("x-ms-client-request-id"); err != nil || given && !web.Opaque(id) {
+		return invalid(web.CodeInvalidHeader, "x-ms-client-request-id",
 			"x-ms-client-request-id must be one id of 1 to 128 visible characters; send a GUID")
 	}
 	if !c.op.conditional {
@@ -163,96 +156,14 @@ func (c *call) readHeaders() error {
 	return err
 }
 
-// tags parses a list of entity tags (RFC 9110 §8.8.3): "*", or quoted strings, weak ones prefixed with W/.
+// tags parses a list of entity tags.
 func (c *call) tags(name string) (directory.Tags, error) {
 	values := c.r.Header.Values(name)
 	if len(values) == 0 {
 		return directory.Tags{}, nil
 	}
-	s := strings.TrimSpace(strings.Join(values, ","))
-	if s == "*" {
-		return directory.Tags{Any: true}, nil
-	}
-	bad := invalid(CodeInvalidHeader, name, "%s is neither * nor a list of entity tags in double quotes, e.g. \"7\"",
-		name)
-	var t directory.Tags
-	for s != "" {
-		if s[0] == ',' || s[0] == ' ' || s[0] == '\t' {
-			s = s[1:]
-			continue
-		}
-		start := strings.TrimPrefix(s, "W/")
-		if start == "" || start[0] != '"' {
-			return directory.Tags{}, bad
-		}
-		end := strings.IndexByte(start[1:], '"')
-		if end < 0 {
-			return directory.Tags{}, bad
-		}
-		n := len(s) - len(start) + end + 2
-		t.List = append(t.List, s[:n])
-		s = strings.TrimLeft(s[n:], " \t")
-		if s != "" && s[0] != ',' {
-			return directory.Tags{}, bad
-		}
-	}
-	if len(t.List) == 0 {
-		return directory.Tags{}, bad
-	}
-	return t, nil
-}
-
-// readBody reads the body if the operation takes one, and refuses any other body, which would otherwise be dropped
-// silently.
-func (c *call) readBody(w http.ResponseWriter, most int64) error {
-	tooLarge := fault.New(fault.TooLarge, CodeBodyTooLarge, "the body is larger than %d bytes; send less at once", most)
-	if c.r.ContentLength > most {
-		return tooLarge
-	}
-	if c.op.body != noBody && c.r.ContentLength != 0 {
-		if err := c.checkMediaType(); err != nil {
-			return err
-		}
-	}
-	raw, err := io.ReadAll(http.MaxBytesReader(w, c.r.Body, most))
-	if err != nil {
-		if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
-			return tooLarge
-		}
-		return invalid(strictjson.CodeInvalidJSON, "", "the body could not be read completely")
-	}
-	if c.op.body == noBody {
-		// Generated clients send an empty object where the body has no content.
-		if s := strings.TrimSpace(string(raw)); s != "" && s != "{}" {
-			return invalid(CodeUnexpectedBody, "", "this operation takes no body; leave it out")
-		}
-		return nil
-	}
-	if len(raw) == 0 {
-		return invalid(CodeMissingBody, "", "the body is missing; send one JSON object")
-	}
-	c.body, err = strictjson.Parse(raw)
-	return err
-}
-
-// checkMediaType accepts application/json, and for a merge patch also application/merge-patch+json (RFC 7396; generated
-// clients send the former).
-func (c *call) checkMediaType() error {
-	want := []string{"application/json"}
-	if c.op.body == patchBody {
-		want = []string{"application/merge-patch+json", "application/json"}
-	}
-	if enc := c.r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return fault.New(fault.Invalid, CodeUnsupportedMediaType,
-			"Content-Encoding %q is not supported; send the body uncompressed", clip(enc)).At("Content-Encoding")
-	}
-	t, params, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
-	if err != nil || !slices.Contains(want, t) || params["charset"] != "" &&
-		!strings.EqualFold(params["charset"], "utf-8") {
-		return fault.New(fault.Invalid, CodeUnsupportedMediaType, "Content-Type is %q; send the body as %s",
-			clip(c.r.Header.Get("Content-Type")), strings.Join(want, " or ")).At("Content-Type")
-	}
-	return nil
+	anyTag, list, err := web.ParseTags(strings.Join(values, ","), name)
+	return directory.Tags{Any: anyTag, List: list}, err
 }
 
 // readRepeatability reads the two headers that make a request repeatable (OASIS Repeatable Requests 1.0 §2). Both must
@@ -271,7 +182,7 @@ func (c *call) readRepeatability() error {
 	switch {
 	case len(ids) == 0 && len(sents) == 0:
 		return nil
-	case len(ids) != 1 || !validOpaque(ids[0]):
+	case len(ids) != 1 || !web.Opaque(ids[0]):
 		return refuse(idName, "%s must appear once, with 1 to 128 visible characters, together with %s",
 			idName, sentName)
 	case len(sents) != 1:

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/web"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
@@ -25,22 +26,19 @@ const (
 	roleDelete = "ProvisioningAPI.Delete"
 )
 
-// bodyKind says what body an operation takes.
-type bodyKind uint8
-
-const (
-	noBody bodyKind = iota
-	jsonBody
-	patchBody // a merge patch
+// The bodies that operations take. Generated clients send a merge patch (RFC 7396) as application/json.
+var (
+	jsonBody  = []string{"application/json"}
+	patchBody = []string{"application/merge-patch+json", "application/json"}
 )
 
 // operation is one of the contract's operations.
 type operation struct {
 	id     string
 	method string
-	path   string // as in the contract
-	role   string // required, unless the caller is Admin
-	body   bodyKind
+	path   string   // as in the contract
+	role   string   // required, unless the caller is Admin
+	body   []string // media types of the body it takes
 	// conditional operations take If-Match and the like, repeatable ones the Repeatability headers.
 	conditional, repeatable bool
 	query                   []string // parameters besides api-version
@@ -107,7 +105,7 @@ type pathVars struct {
 // are split first and decoded afterwards, so that an encoded slash stays inside its segment and "+" stands for itself,
 // raw or as %2B.
 func match(escaped string) (pattern string, v pathVars, err error) {
-	unknown := fault.New(fault.NotFound, CodeResourceNotFound,
+	unknown := fault.New(fault.NotFound, web.CodeResourceNotFound,
 		"there is no resource at this path; see docs/provisioning-api.md")
 	raw := strings.Split(escaped, "/")
 	if raw[0] != "" || len(raw) < 2 || len(raw) > 5 {
@@ -116,7 +114,7 @@ func match(escaped string) (pattern string, v pathVars, err error) {
 	segs := make([]string, len(raw)-1)
 	for i, s := range raw[1:] {
 		if segs[i], err = url.PathUnescape(s); err != nil {
-			return "", v, invalid(CodeInvalidURI, "", "the path has an invalid percent-encoding")
+			return "", v, invalid(web.CodeInvalidURI, "", "the path has an invalid percent-encoding")
 		}
 		if segs[i] == "" {
 			return "", v, unknown
@@ -182,7 +180,7 @@ func find(method, escaped string) (op *operation, v pathVars, allow []string, er
 		}
 	}
 	if op == nil {
-		return nil, v, allow, fault.New(fault.Invalid, CodeMethodNotAllowed,
+		return nil, v, allow, fault.New(fault.Invalid, web.CodeMethodNotAllowed,
 			"%s is not allowed on this path; use %s", method, strings.Join(allow, " or "))
 	}
 	return op, v, allow, nil

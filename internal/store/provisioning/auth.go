@@ -91,11 +91,12 @@ func clients(ctx context.Context, tx *db.Tx, dst *[]auth.Client, where string, a
 }
 
 // Clients implements auth.ClientStore.
-func (a *Auth) Clients(ctx context.Context) ([]auth.Client, error) {
+func (a *Auth) Clients(ctx context.Context, after string, limit int) ([]auth.Client, error) {
 	var found []auth.Client
 	err := a.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
 		found = found[:0]
-		return clients(ctx, tx, &found, " ORDER BY created, id")
+		return clients(ctx, tx, &found, " WHERE $1 = '' OR (created, id) > "+
+			"(SELECT created, id FROM api_clients WHERE id = $1) ORDER BY created, id LIMIT $2", after, int64(limit))
 	})
 	return found, err
 }

@@ -485,9 +485,17 @@ func TestAccessData(t *testing.T) {
 		if err := a.AddClient(ctx, in[0]); err == nil {
 			t.Error("a client was added twice")
 		}
-		got, err := a.Clients(ctx)
-		if diff := cmp.Diff(in, got); err != nil || diff != "" {
-			t.Errorf("clients, %v (-want +got):\n%s", err, diff)
+		in = append(in, auth.Client{ID: "c5", Name: "Same time", Roles: []auth.Role{auth.RoleAdmin}, Secret: "y",
+			Created: in[1].Created, Creator: "root"})
+		if err := a.AddClient(ctx, in[2]); err != nil {
+			t.Fatal(err)
+		}
+		for i, after := range []string{"", "c2", "c1", "c5"} {
+			want := slices.Concat(nil, in[i:min(i+2, len(in))])
+			got, err := a.Clients(ctx, after, 2)
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("clients after %q, %v (-want +got):\n%s", after, err, diff)
+			}
 		}
 		for _, when := range []time.Time{at.Add(time.Hour), at.Add(2 * time.Hour)} {
 			if err := a.RevokeClient(ctx, "c2", when); err != nil {
@@ -531,8 +539,9 @@ func TestAccessData(t *testing.T) {
 				t.Errorf("the audit log holds a secret's hash: %s", r.Summary)
 			}
 		}
-		want := []string{"client.create c2 by root", "client.create c1 by root", "client.revoke c2 by root",
-			"signingKey.create k2 by root", "signingKey.create k1 by root", "signingKey.delete k2 by root"}
+		want := []string{"client.create c2 by root", "client.create c1 by root", "client.create c5 by root",
+			"client.revoke c2 by root", "signingKey.create k2 by root", "signingKey.create k1 by root",
+			"signingKey.delete k2 by root"}
 		if diff := cmp.Diff(want, actions); diff != "" {
 			t.Errorf("audit (-want +got):\n%s", diff)
 		}

@@ -1,14 +1,14 @@
-package manage_test
+package explain_test
 
 import (
 	"strings"
 	"testing"
 
 	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/calls/explain"
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
-	"github.com/tandemgw/tandem/internal/manage"
 	"github.com/tandemgw/tandem/internal/services"
 	"github.com/tandemgw/tandem/internal/services/directrouting"
 )
@@ -38,7 +38,7 @@ func (x *index) AccountByLabel(label string) *domain.AccountRouting {
 	return nil
 }
 
-func explainer(t *testing.T) *manage.Explainer {
+func explainer(t *testing.T) *explain.Explainer {
 	t.Helper()
 	cfg := route.Default()
 	cfg.BaseDomain, cfg.EmergencyDialStrings = "gw.example.com", []string{"911", "933"}
@@ -49,9 +49,18 @@ func explainer(t *testing.T) *manage.Explainer {
 	}
 	view := &index{domain.AccountRouting{Name: "contoso", Enabled: domain.ServiceSet(0).With(directrouting.Service),
 		Subdomain: "contoso", SubdomainLive: true, CallScreening: true}}
-	return &manage.Explainer{View: func() route.View { return view },
+	return &explain.Explainer{View: func() route.View { return view },
 		Position: func() int64 { return 42 }, Policy: policy,
 		Groups: map[string]string{"core": "core", "teams": "teams", "sip3": "teams"}}
+}
+
+func ask(t *testing.T, x *explain.Explainer, q api.Question) (api.ExplainCall200JSONResponse, error) {
+	t.Helper()
+	r, err := x.ExplainCall(t.Context(), api.ExplainCallRequestObject{Body: &q})
+	if err != nil {
+		return api.ExplainCall200JSONResponse{}, err
+	}
+	return r.(api.ExplainCall200JSONResponse), nil
 }
 
 func TestExplain(t *testing.T) {
@@ -88,7 +97,7 @@ func TestExplain(t *testing.T) {
 			api.Explanation{Outcome: "rejected", Service: "teamsDirectRouting", Account: "contoso", Called: "+15550100",
 				SIPStatus: 403}},
 	} {
-		got, err := x.Explain(t.Context(), c.q)
+		got, err := ask(t, x, c.q)
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
@@ -121,22 +130,22 @@ func TestExplainRefusesInvalidQuestions(t *testing.T) {
 		{api.Question{From: "+15550100", To: "+15550100", Peer: "core", AnchoredBy: "MO\r\nX: y"},
 			"InvalidQuestion", "anchoredBy"},
 	} {
-		_, err := x.Explain(t.Context(), c.q)
+		_, err := ask(t, x, c.q)
 		f := fault.As(err)
 		if err == nil || f.Code != c.code || f.Target != c.target {
 			t.Errorf("Explain(%+v): %v, want %s at %s", c.q, err, c.code, c.target)
 		}
 	}
 	x.View = func() route.View { return nil }
-	_, err := x.Explain(t.Context(), api.Question{From: "+15550100", To: "+15550101", Peer: "core"})
+	_, err := ask(t, x, api.Question{From: "+15550100", To: "+15550101", Peer: "core"})
 	if !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "503") {
 		t.Errorf("without an index: %v", err)
 	}
-	ex, err := x.Explain(t.Context(), api.Question{From: "+15550100", To: "+911", Peer: "teams"})
+	ex, err := ask(t, x, api.Question{From: "+15550100", To: "+911", Peer: "teams"})
 	if err != nil || ex.Outcome != "toCore" || !ex.Emergency {
 		t.Errorf("an emergency call without an index: %+v, %v, want one to the core", ex, err)
 	}
-	_, err = x.Explain(t.Context(), api.Question{From: "+15550100", To: "911", Peer: "core"})
+	_, err = ask(t, x, api.Question{From: "+15550100", To: "911", Peer: "core"})
 	if !fault.Is(err, fault.Unavailable) {
 		t.Errorf("911 from the core without an index: %v, want unavailable", err)
 	}

@@ -1,4 +1,7 @@
-package manage
+// Package explain answers the management API's question where a call would go, with the code of live calls: it builds
+// the INVITE that the question describes, extracts its facts as the edge does, and makes the same decision over the
+// same index. It neither places calls nor knows the state of peers.
+package explain
 
 import (
 	"context"
@@ -13,12 +16,11 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// Explainer answers explainCall with the code of live calls: it builds the INVITE that the question describes, extracts
-// its facts as the edge does, and makes the same decision over the same index.
+// Explainer answers questions. It is safe for concurrent use.
 type Explainer struct {
 	// View returns the number index that calls use now, or nil if none was ever loaded.
 	View func() route.View
-	// Position returns the change feed position of that index. Nil omits it.
+	// Position returns the change feed position of that index.
 	Position func() int64
 	Policy   *route.Policy
 	// Groups maps the names of peer groups, and of peers, to the name of the group.
@@ -28,8 +30,11 @@ type Explainer struct {
 // anywhere is the host of numbers in questions without a host. It never reaches the decision.
 const anywhere = "anywhere.invalid"
 
-// Explain returns where the call of question q would be routed, and why. Errors are *fault.Error.
-func (x *Explainer) Explain(_ context.Context, q api.Question) (*api.Explanation, error) {
+// ExplainCall returns where the call of the question would be routed, and why: the operation explainCall of the
+// management API (api/manage/v1.yaml). Errors are *fault.Error.
+func (x *Explainer) ExplainCall(_ context.Context,
+	r api.ExplainCallRequestObject) (api.ExplainCallResponseObject, error) {
+	q := *r.Body
 	group, ok := x.Groups[q.Peer]
 	if !ok {
 		return nil, fault.New(fault.NotFound, "UnknownPeer",
@@ -50,9 +55,7 @@ func (x *Explainer) Explain(_ context.Context, q api.Question) (*api.Explanation
 			"this node has not loaded a number index yet; calls are answered 503")
 	}
 	out := answer(ex)
-	if x.Position != nil {
-		out.Position = x.Position()
-	}
+	out.Position = x.Position()
 	return out, nil
 }
 
@@ -124,10 +127,10 @@ func uri(target, text, host string) (string, error) {
 }
 
 // answer converts an explanation to that of the API contract.
-func answer(ex route.Explanation) *api.Explanation {
+func answer(ex route.Explanation) api.ExplainCall200JSONResponse {
 	d := ex.Decision
-	out := &api.Explanation{
-		Outcome: d.Outcome.String(), Rule: string(d.Rule), Groups: d.Groups,
+	out := api.ExplainCall200JSONResponse{
+		Outcome: api.ExplanationOutcome(d.Outcome.String()), Rule: string(d.Rule), Groups: d.Groups,
 		Called: string(d.Called), Identity: string(d.Identity), Caller: string(d.Caller), Header: d.Header,
 		Emergency: d.Emergency, SIPStatus: d.Status, Steps: []api.Step{},
 	}

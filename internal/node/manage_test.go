@@ -1,0 +1,112 @@
+package node
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/config"
+)
+
+// ask sends a request over the Unix socket's handler. The header is a name and a value, or empty.
+func ask(t *testing.T, h http.Handler, method, path, body string, header ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if len(header) == 2 {
+		r.Header[header[0]] = []string{header[1]}
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// reload reloads the configuration as the management API does.
+func reload(ctx context.Context, n *node) (api.Reload200JSONResponse, error) {
+	r, err := n.Reload(ctx, api.ReloadRequestObject{})
+	out, _ := r.(api.Reload200JSONResponse) // nil with an error
+	return out, err
+}
+
+// TestDrainingChangesOnlyFromTheStateThatWasRead: two administrators cannot undo each other's change unknowingly.
+func TestDrainingChangesOnlyFromTheStateThatWasRead(t *testing.T) {
+	t.Parallel()
+	n := buildNode(t)
+	if _, err := n.calls.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer end(t, n)
+	h := n.local()
+	const path, on, off = "/manage/v1/drain", `{"draining":true}`, `{"draining":false}`
+	read := ask(t, h, "GET", path, "")
+	accepting := read.Header().Get("ETag")
+	if read.Code != 200 || !strings.Contains(read.Body.String(), off) || accepting == "" {
+		t.Fatalf("getDrain: %d %v %s", read.Code, read.Header(), read.Body)
+	}
+	w := ask(t, h, "PUT", path, on, "If-Match", accepting)
+	draining := w.Header().Get("ETag")
+	if w.Code != 200 || draining == accepting || draining == "" {
+		t.Fatalf("setDrain: %d %v %s", w.Code, w.Header(), w.Body)
+	}
+	for _, x := range []struct {
+		tag    string
+		status int
+		code   string
+	}{{accepting, 412, "ConditionNotMet"}, {"W/" + draining, 412, "ConditionNotMet"}, {"", 400, "InvalidHeaderValue"},
+		{"true", 400, "InvalidHeaderValue"}} {
+		w := ask(t, h, "PUT", path, off, "If-Match", x.tag)
+		if w.Code != x.status || !strings.Contains(w.Body.String(), x.code) || !n.draining.Load() {
+			t.Errorf("If-Match: %s: %d %s, want %d %s", x.tag, w.Code, w.Body, x.status, x.code)
+		}
+	}
+	if got := ask(t, h, "GET", path, "").Header().Get("ETag"); got != draining {
+		t.Errorf("ETag %s, want %s", got, draining)
+	}
+	if w := ask(t, h, "PUT", path, off, "If-Match", draining); w.Code != 200 || n.draining.Load() {
+		t.Errorf("with the current tag: %d %s", w.Code, w.Body)
+	}
+	if w := ask(t, h, "PUT", path, on, "If-Match", "*"); w.Code != 200 || !n.draining.Load() {
+		t.Errorf("with *: %d %s", w.Code, w.Body)
+	}
+}
+
+// TestAbsentJobsSaySo: on a node without the edge, and in an offline command.
+func TestAbsentJobsSaySo(t *testing.T) {
+	t.Parallel()
+	n := buildNode(t, `roles=["api"]`, "calls.node=n7", "database.driver=postgres",
+		"database.url=postgres://127.0.0.1:1/none") // it does not answer
+	for _, x := range [][3]string{{"GET", "peers", ""}, {"POST", "index/accept", `{"database":"d"}`},
+		{"POST", "explain", `{"from":"+1","to":"+2","peer":"core"}`}} {
+		w := ask(t, n.local(), x[0], "/manage/v1/"+x[1], x[2])
+		if w.Code != 409 || !strings.Contains(w.Body.String(), `"code":"NotOnThisNode"`) ||
+			!strings.Contains(w.Body.String(), "node n7 does not have the role edge") {
+			t.Errorf("%s: %d %s", x[1], w.Code, w.Body)
+		}
+	}
+	used := buildNode(t)
+	used.close()
+	cfg, err := config.Load(config.Source{Data: used.cfg.Data, Env: os.Environ()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, closeAll, err := Offline(t.Context(), cfg, "test", os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll()
+	for _, path := range []string{"health", "peers"} {
+		w := ask(t, h, "GET", "/manage/v1/"+path, "")
+		if w.Code != 503 || !strings.Contains(w.Body.String(), "NotRunning") {
+			t.Errorf("%s without a server: %d %s", path, w.Code, w.Body)
+		}
+	}
+	if w := ask(t, h, "GET", "/manage/v1/clients", ""); w.Code != 200 || w.Body.String() != "{\"clients\":[]}\n" {
+		t.Errorf("clients without a server: %d %s", w.Code, w.Body)
+	}
+}

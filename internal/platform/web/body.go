@@ -1,0 +1,150 @@
+package web
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/domain/strictjson"
+)
+
+// Body says what body an operation takes.
+type Body struct {
+	Most     int64    // maximum size in bytes
+	Types    []string // media types, one JSON object each; none: the operation takes no body
+	Optional bool
+}
+
+// Read reads the body strictly. It returns nil without an error if there is none and none is needed. Afterwards r.Body
+// can be read once more. A body that the operation does not take is refused: it would be dropped silently.
+func (b Body) Read(w http.ResponseWriter, r *http.Request) (*strictjson.Node, error) {
+	tooLarge := fault.New(fault.TooLarge, CodeBodyTooLarge, "the body is larger than %d bytes; send less at once",
+		b.Most)
+	if r.ContentLength > b.Most {
+		return nil, tooLarge
+	}
+	later := r.ContentLength < 0 && b.Optional // sent in chunks, and perhaps empty
+	if len(b.Types) > 0 && r.ContentLength != 0 && !later {
+		if err := b.checkMediaType(r.Header); err != nil {
+			return nil, err
+		}
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, b.Most))
+	if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
+		return nil, tooLarge
+	}
+	if err != nil {
+		return nil, fault.New(fault.Invalid, strictjson.CodeInvalidJSON, "the body could not be read completely")
+	}
+	r.Body = io.NopCloser(bytes.NewReader(raw))
+	switch {
+	case len(b.Types) == 0:
+		// Generated clients send an empty object where the body has no content.
+		if s := strings.TrimSpace(string(raw)); s != "" && s != "{}" {
+			return nil, fault.New(fault.Invalid, CodeUnexpectedBody, "this operation takes no body; leave it out")
+		}
+		return nil, nil
+	case len(raw) == 0 && b.Optional:
+		return nil, nil
+	case len(raw) == 0:
+		return nil, fault.New(fault.Invalid, CodeMissingBody, "the body is missing; send one JSON object")
+	}
+	if later {
+		if err := b.checkMediaType(r.Header); err != nil {
+			return nil, err
+		}
+	}
+	return strictjson.Parse(raw)
+}
+
+func (b Body) checkMediaType(h http.Header) error {
+	if enc := h.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		return fault.New(fault.Invalid, CodeUnsupportedMediaType,
+			"Content-Encoding %q is not supported; send the body uncompressed", Clip(enc)).At("Content-Encoding")
+	}
+	t, params, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil || !slices.Contains(b.Types, t) || params["charset"] != "" &&
+		!strings.EqualFold(params["charset"], "utf-8") {
+		return fault.New(fault.Invalid, CodeUnsupportedMediaType, "Content-Type is %q; send the body as %s",
+			Clip(h.Get("Content-Type")), strings.Join(b.Types, " or ")).At("Content-Type")
+	}
+	return nil
+}
+
+// ParseTags parses the value of the header name, If-Match or If-None-Match (RFC 9110 §13.1): "*", or a list of entity
+// tags (§8.8.3), which are returned with their quotes and W/. A condition that cannot be parsed is refused: ignoring it
+// could overwrite what the caller wanted to protect.
+func ParseTags(s, name string) (anyTag bool, list []string, err error) {
+	s = strings.TrimSpace(s)
+	if s == "*" {
+		return true, nil, nil
+	}
+	bad := fault.New(fault.Invalid, CodeInvalidHeader,
+		"%s is neither * nor a list of entity tags in double quotes, e.g. \"7\"", name).At(name)
+	for s != "" {
+		if s[0] == ',' || s[0] == ' ' || s[0] == '\t' {
+			s = s[1:]
+			continue
+		}
+		start := strings.TrimPrefix(s, "W/")
+		if start == "" || start[0] != '"' {
+			return false, nil, bad
+		}
+		end := strings.IndexByte(start[1:], '"')
+		if end < 0 {
+			return false, nil, bad
+		}
+		n := len(s) - len(start) + end + 2
+		list = append(list, s[:n])
+		s = strings.TrimLeft(s[n:], " \t")
+		if s != "" && s[0] != ',' {
+			return false, nil, bad
+		}
+	}
+	if len(list) == 0 {
+		return false, nil, bad
+	}
+	return false, list, nil
+}
+
+// Sealer seals texts that callers keep and send back unchanged.
+type Sealer interface {
+	SealToken(purpose string, plain []byte) ([]byte, error)
+	OpenToken(purpose string, token []byte) ([]byte, error)
+}
+
+// SealCursor returns v, the position in a listing, as an opaque text. Purpose names the listing: a cursor of another
+// one does not open.
+func SealCursor(s Sealer, purpose string, v any) (string, error) {
+	sealed, err := s.SealToken(purpose, Encode(v))
+	return base64.RawURLEncoding.EncodeToString(sealed), err
+}
+
+// OpenCursor is the inverse of SealCursor. It fails if the text was changed or is another listing's.
+func OpenCursor(s Sealer, purpose, text string, v any) error {
+	sealed, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return err
+	}
+	plain, err := s.OpenToken(purpose, sealed)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(plain, v)
+}
+
+// Clip limits how much text from a caller goes into logs and messages.
+func Clip(s string) string {
+	const most = 100
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}
