@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -300,6 +301,48 @@ func TestNoServiceByName(t *testing.T) {
 	}
 	if compared < 500 {
 		t.Fatalf("only %d comparisons were checked: the walk does not cover the tree", compared)
+	}
+}
+
+// TestConfigBuildsNoObjects: package config checks settings and leaves building to node. It calls no function of ours
+// that builds something, except faults and the YAML document.
+func TestConfigBuildsNoObjects(t *testing.T) {
+	files, err := filepath.Glob("config/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	builds := regexp.MustCompile(`^(New|Open|Parse|Compile|Build|Rules|Profiles?)([A-Z]|$)`)
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		may := map[string]bool{} // packages by name: whether config may build what is theirs
+		for _, im := range f.Imports {
+			p := strings.Trim(im.Path.Value, `"`)
+			may[p[strings.LastIndex(p, "/")+1:]] = !strings.HasPrefix(p, module) ||
+				strings.HasPrefix(p, module+"internal/config/") || p == module+"internal/domain/fault"
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			fun, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || !builds.MatchString(fun.Sel.Name) {
+				return true
+			}
+			if pkg, ok := fun.X.(*ast.Ident); ok && may[pkg.Name] {
+				return true
+			}
+			t.Errorf("%s: %s builds an object; config checks settings, node builds", fset.Position(call.Pos()),
+				fun.Sel.Name)
+			return true
+		})
 	}
 }
 

@@ -46,7 +46,7 @@ set, for the configuration of another machine.`,
 			report := checkReport{Valid: err == nil, Problems: append(strict.Problems{}, mistakes...),
 				EmergencyStrings: []string{}}
 			if l != nil {
-				report.EmergencyStrings = l.Policy.EmergencyStrings()
+				report.EmergencyStrings = l.Calls.Routing.EmergencyStrings()
 			}
 			return errors.Join(show(t, report, printCheck), err)
 		},

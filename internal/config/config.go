@@ -1,5 +1,6 @@
 // Package config is the configuration file: it combines the Config types of all packages into one strict YAML document,
-// reads it, checks everything at once, and shows and documents it.
+// reads it, checks everything at once, and shows and documents it. It builds no objects: package node does, and the
+// check of what objects need is that of the package that owns them.
 //
 // Packages own their settings, defaults, documentation and checks; this package adds those of the process as a whole:
 // the data directory, roles, HTTP listeners, logging and shutdown. Package strict reads and writes YAML. Main type:

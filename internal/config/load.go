@@ -15,7 +15,6 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/edge"
 	"github.com/tandemgw/tandem/internal/calls/leg"
-	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/config/strict"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -51,8 +50,6 @@ type Loaded struct {
 	Source Source
 	// Generated lists the peer groups, by name, that use the generated loopback certificate because they name none.
 	Generated []string
-	// Policy is the compiled routing policy.
-	Policy *route.Policy
 }
 
 // DefaultData returns the data directory of a process for which none is configured.
@@ -301,23 +298,25 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	}
 	badAll("calls.index", l.Calls.Index.Validate())
 	badAll("calls.records", l.Calls.Records.Validate())
-	list := services.All().Services()
-	var profiles []leg.Profile
-	if errs := l.Calls.Edge.Validate(list); len(errs) > 0 || withoutGroups {
+	list := services.All()
+	offered := list.Services()
+	var hosts map[string][]string // of the services' certificates
+	if errs := l.Calls.Edge.Validate(offered); len(errs) > 0 || withoutGroups {
 		badAll("calls", errs)
-		badAll("calls.routing", l.Calls.Routing.Validate(list))
+		badAll("calls.routing", l.Calls.Routing.Validate(offered))
 		badAll("calls.headers", l.Calls.Headers.Validate())
 	} else {
-		_, profiles, errs = l.Profiles("")
-		badAll("calls", errs)
-
-		policy, errs := l.Calls.Routing.Compile(list, l.Calls.Edge.RouteGroups(list))
-		badAll("calls.routing", errs)
-		l.Policy = policy
+		errs := l.Calls.Headers.Validate()
+		badAll("calls.headers", errs)
+		if len(errs) == 0 {
+			hosts, errs = list.Check(l.Calls.Edge.Services(offered), &l.Calls.Headers, leg.NamesOf(&l.Calls.Routing))
+			badAll("calls.routing", errs)
+		}
+		badAll("calls.routing", l.Calls.Routing.Check(offered, l.Calls.Edge.RouteGroups(offered)))
 	}
 	l.checkSockets(bad)
 	if l.Source.Machine {
-		l.checkMachine(profiles, bad, badAll)
+		l.checkMachine(hosts, bad, badAll)
 	}
 	return ps
 }
@@ -329,19 +328,6 @@ func describe(err error) (path, text string) {
 		return f.Target, f.Message
 	}
 	return "", err.Error()
-}
-
-// below puts a step before the target of each error.
-func below(step string, errs []error) []error {
-	out := make([]error, len(errs))
-	for i, err := range errs {
-		path, text := describe(err)
-		if path != "" {
-			path = "." + path
-		}
-		out[i] = fault.New(fault.Invalid, "InvalidConfiguration", "%s", text).At(step + path)
-	}
-	return out
 }
 
 // problems returns every mistake as a *fault.Error whose Target is the field.

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
@@ -95,7 +94,7 @@ func (l *Loaded) checkSockets(bad report) {
 
 // checkMachine reports files and environment variables that the configuration names and that cannot be used now. It
 // changes nothing.
-func (l *Loaded) checkMachine(profiles []leg.Profile, bad report, badAll reportAll) {
+func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll reportAll) {
 	now := time.Now()
 	if l.Source.Starting {
 		all := badAll
@@ -111,7 +110,7 @@ func (l *Loaded) checkMachine(profiles []leg.Profile, bad report, badAll reportA
 		}
 	})
 	if l.Has(RoleEdge) {
-		badAll("calls", l.Calls.Edge.CheckFiles(profiles, l.Generated, now))
+		badAll("calls", l.Calls.Edge.CheckFiles(hosts, l.Generated, now))
 	}
 	if f := l.Auth.TrustRootsFile; f != "" {
 		if _, err := transport.LoadRoots(f); err != nil {

@@ -16,9 +16,11 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/record"
 	"github.com/tandemgw/tandem/internal/calls/replica"
+	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/services"
 )
 
 // calls is the role edge: the SIP edge with what it depends on.
@@ -26,6 +28,7 @@ type calls struct {
 	*explain.Explainer
 	n        *node
 	groups   []edge.Group
+	policy   *route.Policy
 	rules    *leg.Rules // these two: guarded by reloads.mu once parts run
 	profiles []leg.Profile
 	resolver *resolve.Resolver
@@ -55,9 +58,13 @@ func (n *node) buildEdge(_ context.Context, r *role) (err error) {
 			return fmt.Errorf("loopback certificate: %w", err)
 		}
 	}
+	known := services.All().Services()
 	var errs []error
-	if c.rules, c.profiles, errs = n.cfg.Profiles(n.version); len(errs) > 0 {
+	if c.policy, errs = cfg.Routing.Compile(known, cfg.Edge.RouteGroups(known)); len(errs) > 0 {
 		return errors.Join(errs...)
+	}
+	if c.rules, c.profiles, err = n.headers(cfg); err != nil {
+		return err
 	}
 	var dns resolve.DNS = &resolve.System{}
 	if len(cfg.DNS.Servers) > 0 {
@@ -73,7 +80,7 @@ func (n *node) buildEdge(_ context.Context, r *role) (err error) {
 	if err != nil {
 		return fmt.Errorf("number index: %w", err)
 	}
-	c.Explainer = &explain.Explainer{View: c.replica.Route, Policy: n.cfg.Policy, Groups: c.groupNames(),
+	c.Explainer = &explain.Explainer{View: c.replica.Route, Policy: c.policy, Groups: c.groupNames(),
 		Position: func() int64 { return int64(c.replica.Status().Position) }}
 	c.replica.Patience = n.cfg.Feed.Poll + time.Second
 	if c.records, err = record.NewSpool(cfg.Records, n.log.With("part", "records"), n.metrics.process); err != nil {
@@ -86,6 +93,17 @@ func (n *node) buildEdge(_ context.Context, r *role) (err error) {
 	return nil
 }
 
+// headers builds the header rules, and the call profiles of the services that peer groups belong to.
+func (n *node) headers(cfg *config.Calls) (*leg.Rules, []leg.Profile, error) {
+	rules, errs := cfg.Headers.Rules(n.version)
+	if len(errs) > 0 {
+		return nil, nil, errors.Join(errs...)
+	}
+	list := services.All()
+	profiles, errs := list.Profiles(cfg.Edge.Services(list.Services()), rules, leg.NamesOf(&cfg.Routing))
+	return rules, profiles, errors.Join(errs...)
+}
+
 func (c *calls) open(context.Context) (func(context.Context) error, error) {
 	n := c.n
 	n.reloads.mu.Lock()
@@ -96,7 +114,7 @@ func (c *calls) open(context.Context) (func(context.Context) error, error) {
 		cfg.Groups = rebound(cfg.Groups, c.listening)
 	}
 	e, err := edge.New(cfg, edge.Deps{
-		Policy: n.cfg.Policy, Rules: c.rules, Profiles: c.profiles, View: c.replica.Route, Records: c.records,
+		Policy: c.policy, Rules: c.rules, Profiles: c.profiles, View: c.replica.Route, Records: c.records,
 		Resolver: c.resolver, Log: n.log.With("part", "edge"), Registerer: n.metrics.fresh("edge"),
 		Transport: transport.Config{MaxConns: n.sipConnections},
 	})
@@ -202,7 +220,7 @@ func (c *calls) started(at *Ready) {
 		}
 	}
 	log.Info("emergency numbers in effect; calls to them are never screened, limited or refused",
-		"numbers", strings.Join(c.n.cfg.Policy.EmergencyStrings(), " "))
+		"numbers", strings.Join(c.n.cfg.Calls.Routing.EmergencyStrings(), " "))
 	for _, name := range c.n.cfg.Generated {
 		log.Info("peer group uses the self-signed loopback certificate; other machines do not trust it",
 			"group", name)
@@ -210,13 +228,12 @@ func (c *calls) started(at *Ready) {
 }
 
 func (c *calls) reload(next *config.Loaded) (func(), error) {
-	rules, profiles, errs := next.Profiles(c.n.version)
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	rules, profiles, err := c.n.headers(&next.Calls)
+	if err != nil {
+		return nil, err
 	}
 	apply := func() {}
 	if e := c.edge(); e != nil {
-		var err error
 		if apply, err = e.Reload(next.Calls.Edge, rules, profiles); err != nil {
 			return nil, err
 		}

@@ -243,7 +243,8 @@ func (e *Edge) open(cfg *Group, p transport.Proto, g *group) (*transport.Endpoin
 		ec.Large = g.eps[transport.TCP]
 	}
 	if p == transport.TLS {
-		names := e.cfg.CertificateNames(cfg.Bind.TLS, slices.Collect(maps.Values(e.headers.Load().profiles)))
+		profiles := slices.Collect(maps.Values(e.headers.Load().profiles))
+		names := e.cfg.CertificateNames(cfg.Bind.TLS, leg.HostNames(profiles))
 		files, err := transport.OpenCertificateFiles(cfg.TLS.paths(), names, e.log)
 		if err != nil {
 			return nil, fmt.Errorf("peer group %s: %w", cfg.Name, err)

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
@@ -24,9 +23,9 @@ func (t *TLS) paths() transport.CertificatePaths {
 }
 
 // CertificateNames returns the names under which a TLS address is advertised to peers, which its certificate must
-// carry: those in advertised, and those written by the services' profiles. Addresses are left out: a peer that gets an
+// carry: those in advertised, and those of the services, by leg.HostNames. Addresses are left out: a peer that gets an
 // address is told the expected name by other means.
-func (c *Config) CertificateNames(bind string, profiles []leg.Profile) []string {
+func (c *Config) CertificateNames(bind string, hosts map[string][]string) []string {
 	var names []string
 	for i := range c.Groups {
 		g := &c.Groups[i]
@@ -37,18 +36,14 @@ func (c *Config) CertificateNames(bind string, profiles []leg.Profile) []string 
 		if _, ipErr := netip.ParseAddr(host); err == nil && ipErr != nil {
 			names = append(names, host)
 		}
-		for _, p := range profiles {
-			if n, ok := p.(leg.Named); ok && p.Service().String() == g.Service {
-				names = append(names, n.Names()...)
-			}
-		}
+		names = append(names, hosts[g.Service]...)
 	}
 	return names
 }
 
-// CheckFiles returns an error for each file of the TLS addresses that is not usable at the time now; skip names groups
-// whose files are created later. Error targets are below groups.
-func (c *Config) CheckFiles(profiles []leg.Profile, skip []string, now time.Time) []error {
+// CheckFiles returns an error for each file of the TLS addresses that is not usable at the time now. hosts are those of
+// CertificateNames; skip names groups whose files are created later. Error targets are below groups.
+func (c *Config) CheckFiles(hosts map[string][]string, skip []string, now time.Time) []error {
 	var k checker
 	for i := range c.Groups {
 		g := &c.Groups[i]
@@ -56,7 +51,7 @@ func (c *Config) CheckFiles(profiles []leg.Profile, skip []string, now time.Time
 			continue
 		}
 		_, certificate := transport.LoadCertificate(g.TLS.CertificateFile, g.TLS.KeyFile,
-			c.CertificateNames(g.Bind.TLS, profiles), now)
+			c.CertificateNames(g.Bind.TLS, hosts), now)
 		var roots error
 		if g.TLS.RootsFile != "" {
 			_, roots = transport.LoadRoots(g.TLS.RootsFile)

@@ -97,6 +97,14 @@ func (c *Config) RouteGroups(services domain.Services) []route.Group {
 	return out
 }
 
+// Services returns the services that the groups belong to; the configuration must be valid.
+func (c *Config) Services(known domain.Services) (set domain.ServiceSet) {
+	for _, g := range c.RouteGroups(known) {
+		set = set.With(g.Service)
+	}
+	return set
+}
+
 // peerNames returns the names of which a certificate presented on a TLS address must carry one: those of all groups
 // there, none if a group requires none.
 func (c *Config) peerNames(bind string) []string {

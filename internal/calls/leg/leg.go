@@ -30,10 +30,18 @@ type Profile interface {
 	Ping(m *sip.Message, l *Leg)
 }
 
-// Names are the names of the deployment from which a profile may form its own, as configured for routing.
+// Names are the names of the deployment from which a profile may form its own.
 type Names struct {
 	BaseDomain string   // may be empty
 	Regions    []string // DNS labels of the Direct Routing regions
+}
+
+// NamesOf returns the names that are configured for routing.
+func NamesOf(c *route.Config) Names {
+	if len(c.Regions) == 0 {
+		return Names{c.BaseDomain, route.DefaultRegions}
+	}
+	return Names{c.BaseDomain, c.Regions}
 }
 
 // Named is implemented by a profile that writes host names of its own, not the advertised name, into messages to the
@@ -42,6 +50,17 @@ type Named interface {
 	// Names returns these names; "*.example.net" means all names one label below example.net. The certificate presented
 	// to the service's peers must contain each of them.
 	Names() []string
+}
+
+// HostNames returns the names that profiles write into messages, by service; see Named.
+func HostNames(profiles []Profile) map[string][]string {
+	hosts := map[string][]string{}
+	for _, p := range profiles {
+		if n, ok := p.(Named); ok {
+			hosts[p.Service().String()] = n.Names()
+		}
+	}
+	return hosts
 }
 
 // Leg is the leg that a message is sent on. The edge fills it once per leg; profiles only read it.

@@ -104,10 +104,16 @@ type target struct {
 // that sets some can be told from one that sets none.
 func Default() Config { return Config{Regions: slices.Clone(DefaultRegions)} }
 
-// Validate checks the settings as far as they can be checked without the peer groups; Compile checks the rest. known
+// Validate checks the settings as far as they can be checked without the peer groups; Check checks the rest. known
 // are the services that the settings may name. It returns every problem as a *fault.Error whose Target is the field.
 func (c *Config) Validate(known domain.Services) []error {
 	_, problems := c.compile(known, nil, false)
+	return problems
+}
+
+// Check is Validate with the peer groups: everything that Compile refuses.
+func (c *Config) Check(known domain.Services, groups []Group) []error {
+	_, problems := c.compile(known, groups, true)
 	return problems
 }
 

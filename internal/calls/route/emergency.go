@@ -79,8 +79,12 @@ func (c *Config) compileEmergency(p *Policy, bad func(path, format string, args 
 	}
 }
 
-// EmergencyStrings returns the emergency numbers that the policy recognises, as dialled, sorted.
-func (p *Policy) EmergencyStrings() []string { return slices.Sorted(maps.Keys(p.emergency)) }
+// EmergencyStrings returns the emergency numbers of a valid configuration, as dialled, sorted.
+func (c *Config) EmergencyStrings() []string {
+	p := &Policy{}
+	c.compileEmergency(p, func(string, string, ...any) {}) // the problems were reported
+	return slices.Sorted(maps.Keys(p.emergency))
+}
 
 // Emergency reports whether a dialled number is an emergency number of this deployment. The whole number must match:
 // "999" and "+999", as Teams may write it, or "+44999", as Zoom does; "+9991234" is a subscriber's number.

@@ -124,7 +124,7 @@ func TestEmergencyStrings(t *testing.T) {
 			t.Errorf("%q and %q: %v", c.explicit, c.countries, problems)
 			continue
 		}
-		if got := strings.Join(p.EmergencyStrings(), " "); got != c.want {
+		if got := strings.Join(cfg.EmergencyStrings(), " "); got != c.want {
 			t.Errorf("emergencyDialStrings %q, countries %q: %q, want %q", c.explicit, c.countries, got, c.want)
 		}
 	}
