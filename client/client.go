@@ -3,9 +3,13 @@
 // tools; the command line uses it too.
 //
 // A Client is made for a base URL with New, or for the management socket in a data directory with NewSocket. Requests
-// that are safe to repeat (all of them except CreateClient: writes carry repeatability headers) are retried when the
-// server is busy, unavailable or limits the rate, after the time it asks for. Lists are iterators that fetch page by
-// page.
+// that are safe to repeat (all of them except CreateClient: writes carry repeatability headers) are repeated:
+//
+//   - after the time that the server asks for with Retry-After, when it is busy, unavailable or limits the rate;
+//   - 60 s after a timeout, a failed connection or another 5xx, on a new connection, for which the server's name is
+//     looked up again: by then its DNS record may lead to another region.
+//
+// Lists are iterators that fetch page by page.
 //
 // Errors that the server reports are *Error. A Client is safe for concurrent use.
 package client
@@ -51,7 +55,7 @@ type Options struct {
 	// Attempts is the maximum number of attempts for one request. 0 means 5; 1 never retries.
 	Attempts int
 	// MaxWait is the longest pause before a retry: if the server asks for more, the request is not retried and its
-	// answer is the result. 0 means one minute.
+	// answer is the result; after a timeout or a 5xx the pause is no longer than this. 0 means one minute.
 	MaxWait time.Duration
 	// Waiting is called before each pause, with the error of the last attempt. If it returns false, the request is not
 	// retried and that error is its result. Nil allows every retry.
@@ -75,8 +79,9 @@ func (t StaticToken) Token(context.Context, string) (string, error) { return str
 
 // Client is a client of one server. Create it with New or NewSocket.
 type Client struct {
-	base *url.URL
-	o    Options
+	base  *url.URL
+	o     Options
+	local bool // a socket: no name to look up, so failures are retried soon
 }
 
 // New returns a client of the server at baseURL, such as "https://api.example.com" (what tandem serve prints as
@@ -95,7 +100,8 @@ func New(baseURL string, o Options) (*Client, error) {
 			"with Options.Insecure (--insecure)", u.Redacted())
 	}
 	if o.HTTPClient == nil {
-		o.HTTPClient = &http.Client{Timeout: time.Minute}
+		o.HTTPClient = &http.Client{Timeout: time.Minute,
+			Transport: http.DefaultTransport.(*http.Transport).Clone()} // its connections are closed after failures
 	}
 	if o.Attempts <= 0 {
 		o.Attempts = 5
@@ -128,7 +134,12 @@ func NewSocket(path string, o Options) (*Client, error) {
 			},
 		}}
 	}
-	return New("http://localhost", o)
+	c, err := New("http://localhost", o)
+	if err != nil {
+		return nil, err
+	}
+	c.local = true
+	return c, nil
 }
 
 // Reachable returns nil if the server answers at all, whatever it says. It makes one attempt only.
@@ -273,7 +284,7 @@ func (c *Client) send(ctx context.Context, w wire) (*response, error) {
 		if err == nil {
 			return resp, nil
 		}
-		wait, again := c.pause(err, attempt)
+		wait, again := c.pause(ctx, w, err, attempt)
 		var e *Error
 		if errors.As(err, &e) && e.Status == http.StatusUnauthorized && refused == "" && token != "" {
 			refused, wait, again = token, 0, true // once more with another token
@@ -376,31 +387,41 @@ func retryAfter(s string) time.Duration {
 	return 0
 }
 
-// maxBackoff is the longest pause before a retry that the server did not ask for.
+// maxBackoff is the longest pause before a retry of a request that a server on this machine or a busy one did not carry
+// out.
 const maxBackoff = 10 * time.Second
 
+// moved is how long after a timeout or a 5xx a request is repeated: the time to live of the server's DNS record, which
+// may lead to another region by then (provisioning-api §3.6).
+const moved = time.Minute
+
 // pause returns how long to wait before a retry, and whether one makes sense.
-func (c *Client) pause(err error, attempt int) (time.Duration, bool) {
+func (c *Client) pause(ctx context.Context, w wire, err error, attempt int) (time.Duration, bool) {
 	backoff := time.Duration(float64(200*time.Millisecond) * math.Pow(2, float64(min(attempt, 10)-1)) * (0.8 +
 		0.4*mathrand.Float64()))
 	backoff = min(backoff, maxBackoff, c.o.MaxWait)
 	var e *Error
-	if !errors.As(err, &e) {
-		var netErr net.Error
-		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-			return 0, false
-		}
-		return backoff, errors.As(err, &netErr) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+	var failed net.Error
+	answered := errors.As(err, &e)
+	switch {
+	case ctx.Err() != nil || !answered && !errors.As(err, &failed) && !errors.Is(err, io.ErrUnexpectedEOF) &&
+		!errors.Is(err, io.EOF):
+		return 0, false
+	case answered && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout:
+		return 0, false
+	case answered && e.RetryAfter > 0:
+		return max(backoff, e.RetryAfter), e.RetryAfter <= c.o.MaxWait
+	case answered && e.Status < 500 || c.local:
+		return backoff, !answered || e.Status != http.StatusInternalServerError
 	}
-	switch e.Status {
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout,
-		http.StatusRequestTimeout:
-		if e.RetryAfter > c.o.MaxWait {
-			return 0, false
-		}
-		return max(backoff, e.RetryAfter), true
-	}
-	return 0, false
+	c.o.HTTPClient.CloseIdleConnections() // so that the name is looked up again
+	return min(moved, c.o.MaxWait), w.repeatable()
+}
+
+// repeatable reports whether a request that may have been executed can be sent again without harm: it is idempotent
+// (RFC 9110 §9.2.2), or the server recognises the repetition.
+func (w wire) repeatable() bool {
+	return w.method != http.MethodPost && w.method != http.MethodPatch || w.header.Get("Repeatability-Request-ID") != ""
 }
 
 func newUUID() string {

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -120,6 +122,114 @@ func TestWaitingDecidesAboutRetries(t *testing.T) {
 		}
 		if want := []time.Duration{7e9, 7e9, 7e9}; !slices.Equal(pauses, want) || len(s.got) != 3 {
 			t.Errorf("pauses %v and %d requests, want %v and 3", pauses, len(s.got), want)
+		}
+	})
+}
+
+// TestFailureIsRepeatedAfterAMinuteOnANewConnection: the name of a gateway with two regions has a time to live of 60 s,
+// and clients look it up again and repeat 60 s after a timeout or a 5xx (provisioning-api §3.6). A second lookup means
+// a second connection.
+func TestFailureIsRepeatedAfterAMinuteOnANewConnection(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer string        // of the first region; empty: it never answers
+		after  time.Duration // from the first request to its repetition
+	}{
+		"a timeout":            {"", 30*time.Second + time.Minute},
+		"a lost connection":    {"close", time.Minute},
+		"500":                  {"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n", time.Minute},
+		"503 without a time":   {"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", time.Minute},
+		"503 with Retry-After": {"HTTP/1.1 503 X\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", 7 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			regions := &regions{first: c.answer, connect: make(chan struct{}, 9)}
+			hc := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: regions.dial}}
+			defer hc.CloseIdleConnections()
+			gateway, err := client.New("http://localhost", client.Options{HTTPClient: hc})
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			_, err = gateway.PutAccount(t.Context(), &client.Account{Name: "contoso"}, client.Condition{})
+			if took := time.Since(start); err != nil || took != c.after {
+				t.Errorf("%s: repeated after %v (%v), want %v", name, took, err, c.after)
+			}
+			if n := len(regions.connect); name != "503 with Retry-After" && n != 2 {
+				t.Errorf("%s: %d connections, want 2: the name is looked up for each", name, n)
+			}
+		})
+	}
+}
+
+// regions is a server in two regions, connected to by pipes: the first answers as given, the second creates an account.
+type regions struct {
+	first   string
+	connect chan struct{} // one value for each connection
+	asked   atomic.Int32
+}
+
+func (s *regions) dial(context.Context, string, string) (net.Conn, error) {
+	s.connect <- struct{}{}
+	here, there := net.Pipe()
+	go func() {
+		defer there.Close()
+		in := bufio.NewReader(there)
+		for {
+			r, err := http.ReadRequest(in)
+			if err != nil {
+				return // the client has closed the connection
+			}
+			_, _ = io.Copy(io.Discard, r.Body)
+			answer := "HTTP/1.1 201 Created\r\nContent-Length: 18\r\n\r\n{\"name\":\"contoso\"}"
+			if s.asked.Add(1) == 1 {
+				answer = s.first
+			}
+			switch answer {
+			case "close":
+				return
+			case "":
+				continue
+			}
+			if _, err := io.WriteString(there, answer); err != nil {
+				return
+			}
+		}
+	}()
+	return here, nil
+}
+
+// TestRepetitionIsSafeAndBounded: what may have been executed is sent again only if that does no harm, and never
+// beyond the caller's deadline.
+func TestRepetitionIsSafeAndBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answers: []answer{{status: 500}}}
+		if _, err := newClient(t, s, client.Options{}).CreateToken(t.Context(), api.TokenRequest{}); err == nil ||
+			len(s.got) != 1 {
+			t.Errorf("a POST without a repeatability id: %v after %d requests, want an error after 1", err, len(s.got))
+		}
+
+		s = &script{answers: []answer{{status: 500}}}
+		ctx, cancel := context.WithTimeout(t.Context(), 59*time.Second)
+		defer cancel()
+		start := time.Now()
+		if _, err := newClient(t, s, client.Options{}).Account(ctx, "a"); err == nil || time.Since(start) != 0 {
+			t.Errorf("with less than a minute left: %v after %v, want the answer at once", err, time.Since(start))
+		}
+
+		s = &script{answers: []answer{{status: 500}, {status: 200, body: "{}"}}}
+		start = time.Now()
+		if _, err := newClient(t, s, client.Options{MaxWait: 5 * time.Second}).Account(t.Context(), "a"); err != nil ||
+			time.Since(start) != 5*time.Second {
+			t.Errorf("with MaxWait 5 s: %v after %v", err, time.Since(start))
+		}
+
+		s = &script{answers: []answer{{err: context.Canceled}}}
+		ctx, cancel = context.WithCancel(t.Context())
+		cancel()
+		if _, err := newClient(t, s, client.Options{}).Account(ctx, "a"); !errors.Is(err, context.Canceled) ||
+			len(s.got) > 1 {
+			t.Errorf("cancelled: %v after %d requests", err, len(s.got))
 		}
 	})
 }
