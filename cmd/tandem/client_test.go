@@ -17,7 +17,7 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 	p := serve(t, data, "--lab")
 	c := provisioningClient(t, p, token(t, data, "Admin"))
 	ctx := t.Context()
-	const tenant = "3f8a0d2c-5b1e-4c7a-9d60-1a2b3c4d5e02" // fabrikam's, in the lab
+	const tenant = "0d4a5f7e-2c1b-4d8e-8f3a-9b6c5d4e3f2a" // fabrikam's, in the lab
 
 	// Accounts.
 	a, err := c.PutAccount(ctx, &client.Account{Name: "wingtip", CorrelationID: "crm-1",
@@ -48,14 +48,14 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 		}
 		names = append(names, x.Name)
 	}
-	if !slices.Equal(names, []string{"adventure-works", "contoso", "fabrikam", "northwind", "wingtip"}) {
+	if !slices.Equal(names, []string{"contoso", "fabrikam", "northwind", "wingtip"}) {
 		t.Errorf("Accounts = %v", names)
 	}
 
 	// Numbers: a full batch, read page by page, one by one, deleted.
 	var batch []client.Number
 	for i := range client.MaxBatch {
-		batch = append(batch, client.Number{TelephoneNumber: fmt.Sprintf("+4420794602%02d", i), AccountName: "wingtip",
+		batch = append(batch, client.Number{TelephoneNumber: fmt.Sprintf("+4420794603%02d", i), AccountName: "wingtip",
 			ServiceDetails: client.NumberServices{ZoomPhoneCloudPeering: &client.NumberService{Enabled: true}}})
 	}
 	if err := c.CreateOrUpdateNumbers(ctx, "wingtip", batch); err != nil {
@@ -75,7 +75,7 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 		t.Errorf("Numbers: %d, in order %v", len(seen), slices.IsSorted(seen))
 	}
 	filtered := 0
-	for n, err := range c.Numbers(ctx, "", client.List{Filter: "startswith(telephoneNumber,'+442079460205')"}) {
+	for n, err := range c.Numbers(ctx, "", client.List{Filter: "startswith(telephoneNumber,'+442079460305')"}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,20 +86,20 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 	if filtered != 1 {
 		t.Errorf("Numbers with a filter: %d, want 1", filtered)
 	}
-	n, err := c.PutNumber(ctx, &client.Number{TelephoneNumber: "+442079460205", AccountName: "wingtip",
+	n, err := c.PutNumber(ctx, &client.Number{TelephoneNumber: "+442079460305", AccountName: "wingtip",
 		Configuration:  &client.NumberConfiguration{CustomSIPHeader: "desk-5"},
 		ServiceDetails: client.NumberServices{ZoomPhoneCloudPeering: &client.NumberService{Enabled: true}}},
 		client.Condition{IfUnmodifiedSince: new(time.Now().Add(time.Minute))})
 	if err != nil || n.Configuration.CustomSIPHeader != "desk-5" {
 		t.Errorf("PutNumber = %+v, %v", n, err)
 	}
-	if n, err = c.Number(ctx, "wingtip", "+442079460205"); err != nil || n.ETag == "" || n.Configuration == nil {
+	if n, err = c.Number(ctx, "wingtip", "+442079460305"); err != nil || n.ETag == "" || n.Configuration == nil {
 		t.Errorf("Number = %+v, %v", n, err)
 	}
-	if err := c.DeleteNumber(ctx, "wingtip", "+442079460205", client.Condition{IfMatch: new(n.ETag)}); err != nil {
+	if err := c.DeleteNumber(ctx, "wingtip", "+442079460305", client.Condition{IfMatch: new(n.ETag)}); err != nil {
 		t.Errorf("DeleteNumber: %v", err)
 	}
-	if err := c.DeleteNumbers(ctx, "wingtip", []string{"+442079460205", "+442079460206"}); err != nil {
+	if err := c.DeleteNumbers(ctx, "wingtip", []string{"+442079460305", "+442079460306"}); err != nil {
 		t.Errorf("DeleteNumbers: %v", err)
 	}
 	if err := c.DeleteAccount(ctx, "wingtip", false, client.Condition{}); !client.HasCode(err, "AccountHasNumbers") {
@@ -114,7 +114,7 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 	if err != nil || len(plans) != 2 || plans[0].Usage == "" {
 		t.Errorf("CapabilityPlans = %+v, %v", plans, err)
 	}
-	if caps, err := c.AvailableCapabilities(ctx, "fabrikam", []string{"+441632960000", "+441632960001"}); err != nil ||
+	if caps, err := c.AvailableCapabilities(ctx, "fabrikam", []string{"+442079460100", "+442079460101"}); err != nil ||
 		len(caps) == 0 {
 		t.Errorf("AvailableCapabilities = %v, %v", caps, err)
 	}

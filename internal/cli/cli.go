@@ -188,6 +188,7 @@ func newRoot(p *Program) *cobra.Command {
 		newDrain(t),
 		newExplain(t),
 		newIndex(t),
+		newLab(t),
 		newMan(t),
 		newNumber(t),
 		newPeers(t),

@@ -22,7 +22,7 @@ The running node answers with the code that routes calls and the index that it
 uses now. Write numbers as dialled (+442079460123, 999) or as sip: or tel: URIs.
 The host of the Request-URI names the customer of a Direct Routing call; without
 --host it is the customer of the calling number.`,
-		Example: "  tandem explain --from +15550100 --to +442079460123 --peer core",
+		Example: "  tandem explain --from +15550100 --to +442079460123 --peer core-fixed",
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, c *client.Client, _ []string) (*api.Explanation, error) {
 		return c.Explain(ctx, q)

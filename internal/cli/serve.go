@@ -1,16 +1,18 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tandemgw/tandem/internal/cli/demo"
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/node"
 )
@@ -27,31 +29,56 @@ Without a configuration it keeps its data in SQLite in the data directory and
 listens on loopback only. The first SIGTERM or Ctrl-C drains: calls in progress
 continue, new ones are refused. The second one ends the remaining calls.
 
---lab adds sample customers, numbers, requests for information and addresses if
-there are no accounts yet.`,
+--lab starts simulators of an operator's core, Teams, Operator Connect, Teams
+Phone Mobile and Zoom beside it, with a configuration that connects them, adds
+sample customers if there are no accounts yet, and prints what to try. It is for
+trials and tests, not for production.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			reload := outlive(t.p)
+			o := node.Options{Version: t.p.Version, Log: t.p.log, Cut: t.p.Cut, Reload: reload}
+			ctx, fail := context.WithCancelCause(cmd.Context())
+			defer fail(nil)
+			prepare := func() error { return nil }
+			if lab {
+				var peers *demo.Lab
+				if peers, err = startLab(t, freePorts); err != nil {
+					return err
+				}
+				defer func() { err = errors.Join(err, peers.Close()) }()
+				o.Seed, prepare, freePorts = peers.Seed, func() error { return peers.Open(ctx) }, false
+			}
 			for i, r := range roles {
 				if i == 0 {
 					t.set = append(t.set, "roles=")
 				}
 				t.set = append(t.set, fmt.Sprintf("roles[%d]=%s", i, r))
 			}
-			cfg, err := t.load(config.Source{FreePorts: freePorts, Machine: true, Starting: true})
-			if err != nil {
+			if o.Config, err = t.load(config.Source{FreePorts: freePorts, Machine: true, Starting: true}); err != nil {
 				return err
 			}
-			var once sync.Once
-			return node.Serve(cmd.Context(), node.Options{
-				Config: cfg, Version: t.p.Version, Log: t.p.log, Lab: lab, Cut: t.p.Cut, Reload: reload,
-				Ready: func(r node.Ready) { once.Do(func() { sayReady(t, r) }) },
-			})
+			o.Ready = func(r node.Ready) {
+				if err := prepare(); err != nil {
+					fail(fmt.Errorf("prepare the lab: %w", err))
+					return
+				}
+				sayReady(t, r)
+				if lab && t.output == "text" {
+					demo.Hints(t.p.Stdout, os.Args[0], o.Config.Data, r.Provisioning)
+				}
+			}
+			if err := node.Serve(ctx, o); err != nil {
+				return err
+			}
+			if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+				return cause
+			}
+			return nil
 		},
 	}
 	cmd.Flags().StringSliceVar(&roles, "roles", nil, "run only these roles: api, edge, worker (default all)")
 	cmd.Flags().BoolVar(&freePorts, "free-ports", false, "listen on free loopback ports, not the configured ones")
-	cmd.Flags().BoolVar(&lab, "lab", false, "add sample data if there is none")
+	cmd.Flags().BoolVar(&lab, "lab", false, "add simulated peers and sample customers; not for production")
 	return cmd
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
 // Options configures Serve.
@@ -18,8 +19,8 @@ type Options struct {
 	Config  *config.Loaded
 	Version string
 	Log     *Output // where log lines go; the caller closes it
-	// Lab adds sample data if there is no account yet.
-	Lab bool
+	// Seed, if not nil, is called before anything runs, to add sample data.
+	Seed func(context.Context, *directory.Directory) error
 	// Ready is called once, when the process is ready.
 	Ready func(Ready)
 	// Reload receives a value when the configuration is to be reloaded. Nil never does.
@@ -58,9 +59,9 @@ func Serve(ctx context.Context, o Options) error {
 	}
 	defer n.close()
 	n.metrics.process.MustRegister(o.Log.dropped)
-	if o.Lab {
-		if err := seedLab(ctx, n.core.directory, log); err != nil {
-			return fmt.Errorf("add the lab's sample data: %w", err)
+	if o.Seed != nil {
+		if err := o.Seed(ctx, n.core.directory); err != nil {
+			return fmt.Errorf("add sample data: %w", err)
 		}
 	}
 	r, err := n.supervisor.start(ctx)

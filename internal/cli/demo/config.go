@@ -25,6 +25,8 @@ type Settings struct {
 	Node string
 	// Peers replaces the peers of groups, by group name: addresses, in order of priority.
 	Peers map[string][]string
+	// DefaultPorts leaves the HTTP listeners at their default addresses instead of free ones.
+	DefaultPorts bool
 }
 
 // WriteConfig writes to dir the configuration of a Tandem between the lab's neighbours, and its certificate. It returns
@@ -50,10 +52,12 @@ func WriteConfig(dir string, l *lab.Lab, s Settings) (string, error) {
 func Config(l *lab.Lab, s Settings, certFile, keyFile, roots string) string {
 	var b strings.Builder
 	w := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	w("# Tandem between simulated neighbours; every address is a loopback address.")
-	w("metrics: {listen: 127.0.0.1:0}")
-	w("manage: {listen: 127.0.0.1:0}")
-	w("provisioning: {listen: 127.0.0.1:0}")
+	w("# Tandem between simulated neighbours, not for production; every address is a loopback address.")
+	if !s.DefaultPorts {
+		w("metrics: {listen: 127.0.0.1:0}")
+		w("manage: {listen: 127.0.0.1:0}")
+		w("provisioning: {listen: 127.0.0.1:0}")
+	}
 	w("shutdown: {drain: 2s, cut: 5s}")
 	if s.Extra != "" {
 		w("%s", strings.TrimRight(s.Extra, "\n"))

@@ -46,6 +46,13 @@ func (g Gateway) CertificateNames() []string {
 		"core." + g.Base, "127.0.0.1"}
 }
 
+// Usual returns a Gateway with the same loopback addresses every time: SIP's default ports and those above them.
+func Usual(base string) Gateway {
+	return Gateway{Base: base, CoreFixed: "127.0.0.1:5060", CoreMobile: "127.0.0.1:5062", CoreTransit: "127.0.0.1:5064",
+		DirectRouting: "127.0.0.1:5061", OperatorConnect: "127.0.0.1:5063", Mobile: "127.0.0.1:5065",
+		Zoom: "127.0.0.1:5067"}
+}
+
 // Free returns a Gateway with free loopback addresses. They are free only until another process takes them: be ready to
 // retry when the gateway does not start.
 func Free(base string) (Gateway, error) {
@@ -110,6 +117,9 @@ type Lab struct {
 	Cores     map[string]*core.Network
 	Teams     map[string]*teams.Proxy
 	Zoom      map[string]*zoom.Edge
+
+	directory func(number string) (n, account any)
+	control   func() error // ends the control
 }
 
 // Options configures a lab. The zero value is usable.
@@ -118,6 +128,12 @@ type Options struct {
 	Loss      *ua.Loss      // packet loss at the fixed core's UDP socket
 	Keep      int           // messages kept per neighbour
 	Log       *slog.Logger
+	// Directory, if not nil, returns a number of the gateway's directory and its account, as values that marshal to the
+	// JSON of the Provisioning API; nil if there is none. The services then know every number that is provisioned for
+	// them, as if its customer had set it up there, in addition to the world's.
+	Directory func(number string) (n, account any)
+	// Control, if not empty, is a directory through which other processes place calls with TryAt.
+	Control string
 }
 
 // Start starts every neighbour and fills Microsoft's and Zoom's inventories from the world.
@@ -127,8 +143,12 @@ func Start(w *fixtures.World, g Gateway, o Options) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{World: w, Authority: a, Gateway: g, Cores: map[string]*core.Network{}, Teams: map[string]*teams.Proxy{},
-		Zoom: map[string]*zoom.Edge{}}
-	if err := l.start(o); err != nil {
+		Zoom: map[string]*zoom.Edge{}, directory: o.Directory}
+	err = l.start(o)
+	if err == nil && o.Control != "" {
+		l.control, err = l.serve(o.Control)
+	}
+	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
@@ -149,7 +169,7 @@ func (l *Lab) start(o Options) error {
 		l.Cores[name] = n
 	}
 
-	cloud := &teams.Cloud{}
+	cloud := &teams.Cloud{Ask: l.tenantOf}
 	// The carrier's own tenant holds the trunk's name (gateway-calls §3.1); it has no numbers.
 	cloud.AddTenant("carrier", g.directRouting())
 	for _, c := range l.World.Customers {
@@ -182,7 +202,7 @@ func (l *Lab) start(o Options) error {
 		l.Teams[t.name] = p
 	}
 	z, err := zoom.New(zoom.Config{Authority: l.Authority, Gateway: g.zoom(), Resolve: l.resolver(g.Zoom),
-		Forbidden: forbidden, Keep: o.Keep, Log: o.Log})
+		Ask: l.billing, Forbidden: forbidden, Keep: o.Keep, Log: o.Log})
 	if err != nil {
 		return err
 	}
@@ -195,6 +215,26 @@ func (l *Lab) start(o Options) error {
 	}
 	l.Zoom["zoom-1"] = z
 	return nil
+}
+
+// tenantOf returns the tenant of a number that is provisioned for a service of Teams, and the tenant's domain.
+func (l *Lab) tenantOf(number string) (tenant, domain string) {
+	e := l.entry(number)
+	if !strings.HasPrefix(e.service, "teams") {
+		return "", ""
+	}
+	if e.label != "" {
+		domain = e.label + "." + l.Gateway.directRouting()
+	}
+	return e.tenant, domain
+}
+
+// billing returns the billing reference of a number that is provisioned for Zoom.
+func (l *Lab) billing(number string) string {
+	if e := l.entry(number); e.service == "zoomPhoneCloudPeering" {
+		return e.account
+	}
+	return ""
 }
 
 // resolver replaces DNS: every name of the gateway resolves to addr.
@@ -210,6 +250,9 @@ func (l *Lab) resolver(addr string) func(string, int) (string, error) {
 // Close stops every neighbour.
 func (l *Lab) Close() error {
 	var err error
+	if l.control != nil {
+		err = l.control()
+	}
 	for _, c := range l.Cores {
 		err = errors.Join(err, c.Close())
 	}

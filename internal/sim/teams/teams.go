@@ -39,6 +39,10 @@ const (
 
 // Cloud holds what Microsoft 365 knows. It is safe for concurrent use.
 type Cloud struct {
+	// Ask, if not nil, is asked first for the tenant of a number, and for one of the tenant's domains, which may be
+	// empty. It returns "" for a number that it does not know.
+	Ask func(number string) (tenant, domain string)
+
 	mu      sync.Mutex // guards the fields below
 	domains map[string]string
 	numbers map[string]string
@@ -70,6 +74,14 @@ func (c *Cloud) AddNumber(tenant string, numbers ...string) {
 
 // TenantOf returns the tenant that has the number, or "".
 func (c *Cloud) TenantOf(number string) string {
+	if c.Ask != nil {
+		if tenant, domain := c.Ask(number); tenant != "" {
+			if domain != "" {
+				c.AddTenant(tenant, domain)
+			}
+			return tenant
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.numbers[number]
@@ -323,6 +335,7 @@ func (p *Proxy) check(m *ua.Message) *refusal {
 // tenant checks that the call belongs to a tenant: by Contact for Direct Routing, by number for the others.
 func (p *Proxy) tenant(contact, uri ua.Address) *refusal {
 	number := uri.User
+	owner := p.cfg.Cloud.TenantOf(number) // before the domain: it may be learned with the number
 	if p.cfg.Interface == DirectRouting {
 		tenant := p.cfg.Cloud.lookup(contact.Host)
 		if tenant == "" {
@@ -331,7 +344,7 @@ func (p *Proxy) tenant(contact, uri ua.Address) *refusal {
 		if !strings.HasPrefix(number, "+") {
 			return &refusal{404, "Not Found: number without + (direct-routing-sip 4)"}
 		}
-		if p.cfg.Cloud.TenantOf(number) != tenant {
+		if owner != tenant {
 			return &refusal{404, "Not Found: number is not in this tenant (direct-routing-sip 4)"}
 		}
 		return nil
@@ -339,7 +352,7 @@ func (p *Proxy) tenant(contact, uri ua.Address) *refusal {
 	if !strings.HasPrefix(number, "+") {
 		return &refusal{404, "Not Found: number without + (operator-connect 5)"}
 	}
-	if p.cfg.Cloud.TenantOf(number) == "" {
+	if owner == "" {
 		return &refusal{404, "Not Found: number was not uploaded (gateway-calls 4)"}
 	}
 	return nil

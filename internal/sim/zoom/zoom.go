@@ -26,8 +26,10 @@ type Config struct {
 	Gateway   string // the name the gateway's certificate must cover
 	Resolve   func(host string, port int) (string, error)
 	Forbidden []string // headers that must never arrive
-	Keep      int
-	Log       *slog.Logger
+	// Ask, if not nil, returns the billing reference of a number that AddNumber was not called for, or "".
+	Ask  func(number string) string
+	Keep int
+	Log  *slog.Logger
 }
 
 // Edge is a running Zoom edge. It is safe for concurrent use.
@@ -75,6 +77,17 @@ func (e *Edge) AddNumber(billing string, numbers ...string) {
 	for _, n := range numbers {
 		e.numbers[n] = billing
 	}
+}
+
+// billing returns the billing reference of an uploaded number, or "".
+func (e *Edge) billing(number string) string {
+	e.mu.Lock()
+	billing := e.numbers[number]
+	e.mu.Unlock()
+	if billing == "" && e.cfg.Ask != nil {
+		return e.cfg.Ask(number)
+	}
+	return billing
 }
 
 // Violations returns descriptions of the gateway's violations of the rules, in order.
@@ -153,10 +166,7 @@ func (e *Edge) check(m *ua.Message) (int, string) {
 	if _, err := domain.ParseE164(number); err != nil {
 		return 400, "Bad Request: called number is not E.164 with + (operator-connect 7)"
 	}
-	e.mu.Lock()
-	_, known := e.numbers[number]
-	e.mu.Unlock()
-	if !known {
+	if e.billing(number) == "" {
 		return 404, "Not Found: number was not uploaded (gateway-calls 2)"
 	}
 	identity := ua.ParseAddress(m.Header("P-Asserted-Identity")).User
@@ -206,9 +216,7 @@ func (e *Edge) Request(c Call) (ua.Request, error) {
 	if c.Host == "" {
 		c.Host = c.Destination
 	}
-	e.mu.Lock()
-	billing := e.numbers[c.From]
-	e.mu.Unlock()
+	billing := e.billing(c.From)
 	if c.Body == "" {
 		c.Body = ua.SDP("zoom", 1)
 	}

@@ -1,0 +1,152 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/sim/fixtures"
+	"github.com/tandemgw/tandem/internal/sim/lab"
+)
+
+// Lab is the simulated neighbours of a Tandem in the same process: of "tandem serve --lab". Life cycle: StartLab, then
+// Tandem is started with ConfigFile and Seed, then Open; at the end Close.
+type Lab struct {
+	ConfigFile string // configuration of the Tandem in the middle
+	api        *client.Client
+	lab        *lab.Lab
+}
+
+// labDir returns where a lab keeps its files, below the data directory.
+func labDir(data string) string { return filepath.Join(data, "lab") }
+
+// StartLab starts the neighbours and writes the configuration of a Tandem between them below its data directory. api is
+// a client of that Tandem, which need not run yet.
+func StartLab(data string, freePorts bool, api *client.Client) (*Lab, error) {
+	world, _, err := fixtures.Load()
+	if err != nil {
+		return nil, err
+	}
+	g := lab.Usual(world.BaseDomain)
+	if freePorts {
+		if g, err = lab.Free(world.BaseDomain); err != nil {
+			return nil, err
+		}
+	}
+	dir := labDir(data)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	x := &Lab{api: api}
+	if x.lab, err = lab.Start(world, g, lab.Options{Directory: x.find, Control: dir}); err != nil {
+		return nil, err
+	}
+	if x.ConfigFile, err = WriteConfig(dir, x.lab, Settings{DefaultPorts: !freePorts}); err != nil {
+		return nil, errors.Join(err, x.Close())
+	}
+	return x, nil
+}
+
+// Close stops the neighbours.
+func (x *Lab) Close() error { return x.lab.Close() }
+
+// find returns a number of the directory and its account; nothing if they cannot be read.
+func (x *Lab) find(number string) (n, account any) {
+	ctx := context.Background()
+	for n, err := range x.api.Numbers(ctx, "", client.List{Filter: "telephoneNumber eq '" + number + "'"}) {
+		if err != nil {
+			break
+		}
+		if a, err := x.api.Account(ctx, n.AccountName); err == nil {
+			return n, a
+		}
+	}
+	return nil, nil
+}
+
+// Seed adds what only services deliver to a directory that has no accounts.
+func (x *Lab) Seed(ctx context.Context, d *directory.Directory) error {
+	ctx = domain.WithActor(ctx, domain.Actor{Kind: "system", ID: "lab"})
+	page, err := d.Accounts(ctx, directory.Query{Limit: 1})
+	if err != nil || len(page.Items) > 0 {
+		return err
+	}
+	s := x.lab.World.Samples()
+	for _, r := range s.Requests {
+		err = errors.Join(err, d.SaveRequest(ctx, r))
+	}
+	return errors.Join(err, d.SaveCivicAddresses(ctx, s.Tenant, s.Addresses),
+		d.SaveCapabilityPlans(ctx, s.Tenant, s.Plans))
+}
+
+// Open provisions the demonstration's customers, unless there are accounts, and waits until calls pass.
+func (x *Lab) Open(ctx context.Context) error {
+	for _, err := range x.api.Accounts(ctx, client.List{Top: 1}) {
+		if err != nil {
+			return err
+		}
+		return WaitKnown(ctx, x.lab)
+	}
+	tandem := &Product{API: x.api}
+	if _, err := tandem.Provision(ctx, x.lab.World, func(c fixtures.Customer) bool { return c.Demo }); err != nil {
+		return err
+	}
+	return WaitKnown(ctx, x.lab)
+}
+
+const hints = `
+LAB: peers are simulated, customers are samples. Not for production.
+
+  northwind  Direct Routing      +441632960100 to +441632960199
+  fabrikam   Operator Connect    +442079460100 to +442079460219
+             Teams Phone Mobile  +447700900100 to +447700900159
+  contoso    Zoom Phone          +12025550100 to +12025550159
+
+Any other number is one of the telephone network. Try in another terminal:
+
+  export TANDEM_DATA='%[2]s'
+  # A call from the core to a Teams user, and one the other way
+  %[1]s lab call --from +442890180001 --to +441632960101
+  %[1]s lab call --from +441632960101 --to +442890180001
+  # Why a call goes where it goes, from the code that routes calls
+  %[1]s explain --from +442890180001 --to +441632960101 \
+    --peer core-fixed
+  # Which peers answer, and the state of every part
+  %[1]s peers
+  %[1]s status
+  # A customer as its BSS sees it
+  TOKEN=$(%[1]s token --role ProvisioningAPI.Read)
+  curl -s -H "Authorization: Bearer $TOKEN" \
+    '%[3]s/accounts/northwind?api-version=2024-02-29-preview'
+`
+
+// Hints prints what a lab is and what to try. program is how Tandem was called, data its data directory, api the URL of
+// its Provisioning API.
+func Hints(w io.Writer, program, data, api string) {
+	_, _ = fmt.Fprintf(w, hints, program, strings.ReplaceAll(data, "'", `'\''`), api) // w may be closed
+}
+
+// Trial is the outcome of a call that TryCall placed.
+type Trial = lab.Trial
+
+// TryCall has the lab that runs on a data directory place a call. via names the peer that places it; if it is empty the
+// calling number decides. Errors: NotRunning, InvalidArgument.
+func TryCall(ctx context.Context, data, from, to, via string) (*Trial, error) {
+	t, err := lab.TryAt(ctx, labDir(data), lab.Question{From: from, To: to, Via: via})
+	if errors.Is(err, lab.ErrNotRunning) {
+		return nil, fault.New(fault.Unavailable, "NotRunning", "no lab is running on %s; start one with "+
+			"tandem serve --lab, or name its data directory with --data", data)
+	}
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "InvalidArgument", "%v", err)
+	}
+	return t, nil
+}
