@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs .ci/run on a machine that has none of the packages: a Debian 12 root made by debootstrap, with git, make, Go and
-# Node, as the README states. It gets the host's network, settings of apt and of Go's module proxy, toolchains and a
+# Runs .ci/run on a machine that has none of the packages: a Debian 12 root made by debootstrap, with git, make and Go,
+# as the README states. It gets the host's network, settings of apt and of Go's module proxy, toolchains and a
 # clone of HEAD, but no cache. Must run as root; needs about 8 GB in TMPDIR. Everything is removed at the end, also
 # after a failure: mounts and processes live in their own namespaces.
 set -euo pipefail
@@ -69,7 +69,6 @@ awk -v s=$suite '$2 ~ "^" s {print "deb", $1, $2, $3}' <<<"$targets" | grep -v '
 apt-config dump | grep -E '^Acquire::(https?::|Check-|ForceIPv|Retries)' >"$root/etc/apt/apt.conf.d/00host" || true
 cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
 cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
-cp "$(command -v node)" "$root/usr/local/bin/node"
 mkdir -p "$root/usr/local/go"
 chroot "$root" apt-get update -q >/dev/null
 
