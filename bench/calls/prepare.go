@@ -23,7 +23,8 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 	"github.com/tandemgw/tandem/internal/services"
 	"github.com/tandemgw/tandem/internal/services/operatorconnect"
-	store "github.com/tandemgw/tandem/internal/store/provisioning"
+	"github.com/tandemgw/tandem/internal/store"
+	"github.com/tandemgw/tandem/internal/store/provisioning"
 )
 
 //go:embed uac.xml
@@ -112,12 +113,12 @@ func provision(o *options) error {
 	}
 	defer func() { _ = lock.Close() }()
 	log := slog.New(slog.DiscardHandler)
-	d, err := db.Open(ctx, cfg.Database, log, nil)
+	d, err := db.Open(ctx, cfg.Database, log, nil, store.Schemas()...)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = d.Close() }()
-	st := store.New(d, outbox.New(d, cfg.Feed, log, nil), services.All().Services())
+	st := provisioning.New(d, outbox.New(d, cfg.Feed, log, nil), services.All().Services())
 	dir := directory.New(st, directory.Config{}, log, nil)
 	account := domain.Account{Name: "bench", HasServiceDetails: true,
 		TeamsTenantID: "00000000-0000-4000-8000-000000000001",

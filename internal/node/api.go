@@ -25,7 +25,7 @@ func (n *node) buildAPI(_ context.Context, r *role) error {
 	// On SQLite there is one process: counting in memory is exact and saves a write for each request.
 	var limits auth.LimitStore
 	if n.cfg.Database.Driver != db.SQLite {
-		limits = n.core.store.Auth()
+		limits = n.core.access
 	}
 	limiter := auth.NewLimiter(limits, "provapi", cfg.API.RequestsPerMinute, time.Minute, log, n.metrics.process)
 	deps := provapi.Deps{

@@ -20,7 +20,9 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/secret"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 	"github.com/tandemgw/tandem/internal/services"
-	store "github.com/tandemgw/tandem/internal/store/provisioning"
+	"github.com/tandemgw/tandem/internal/store"
+	authstore "github.com/tandemgw/tandem/internal/store/auth"
+	"github.com/tandemgw/tandem/internal/store/provisioning"
 )
 
 // core is what depends on the database and what its users share.
@@ -28,7 +30,8 @@ type core struct {
 	keyring   *secret.Keyring
 	db        *db.DB
 	feed      *outbox.Outbox
-	store     *store.Store
+	store     *provisioning.Store
+	access    *authstore.Store
 	directory *directory.Directory
 	clients   *auth.Clients
 	issuer    *auth.Issuer // nil when disabled
@@ -71,7 +74,7 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 	if c.keyring, err = secret.Open(cfg.Data, cfg.Secrets, cfg.Source.Getenv); err != nil {
 		return fmt.Errorf("keyring: %w", err)
 	}
-	if c.db, err = db.Open(ctx, cfg.Database, log.With("part", "database"), reg); err != nil {
+	if c.db, err = db.Open(ctx, cfg.Database, log.With("part", "database"), reg, store.Schemas()...); err != nil {
 		return fmt.Errorf("database: %w", err)
 	}
 	r.close = func() {
@@ -85,13 +88,13 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 		}
 	}
 	c.feed = outbox.New(c.db, cfg.Feed, log.With("part", "feed"), reg)
-	c.store = store.New(c.db, c.feed, services.All().Services())
+	c.store, c.access = provisioning.New(c.db, c.feed, services.All().Services()), authstore.New(c.db)
 	c.directory = directory.New(c.store, directory.Config{BaseDomain: cfg.Calls.Routing.BaseDomain},
 		log.With("part", "directory"), reg)
 	deps := auth.Deps{Log: log.With("part", "auth"), Metrics: reg, Keyring: c.keyring, CacheDir: cfg.Path("keysets")}
-	c.clients = auth.NewClients(c.store.Auth())
+	c.clients = auth.NewClients(c.access)
 	if cfg.Auth.Embedded.Enabled {
-		if c.issuer, err = auth.NewIssuer(cfg.Auth.Embedded, c.store.Auth(), c.clients, deps); err != nil {
+		if c.issuer, err = auth.NewIssuer(cfg.Auth.Embedded, c.access, c.clients, deps); err != nil {
 			return fmt.Errorf("embedded issuer: %w", err)
 		}
 	}

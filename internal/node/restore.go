@@ -10,6 +10,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
+	"github.com/tandemgw/tandem/internal/store"
 )
 
 // Restore gives the database a new identity, so that edges keep their index until an operator accepts the restored
@@ -37,10 +38,10 @@ func Restore(ctx context.Context, cfg *config.Loaded, backup string,
 		return err
 	}
 	if backup != "" {
-		replaced, err = db.RestoreFile(ctx, cfg.Database, backup, log, stamp)
+		replaced, err = db.RestoreFile(ctx, cfg.Database, backup, log, stamp, store.Schemas()...)
 		return identity, replaced, err
 	}
-	d, err := db.Open(ctx, cfg.Database, log, nil)
+	d, err := db.Open(ctx, cfg.Database, log, nil, store.Schemas()...)
 	if err != nil {
 		return "", "", err
 	}

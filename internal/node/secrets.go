@@ -33,7 +33,7 @@ func (n *node) newRotation() *secret.Rotation {
 		Audit:   c.audit,
 		Holders: []secret.Holder{
 			{Name: "signing keys", Each: func(ctx context.Context, see secret.See) error {
-				return auth.EachSigningKey(ctx, c.store.Auth(), see)
+				return auth.EachSigningKey(ctx, c.access, see)
 			}},
 			{Name: "key sets of issuers", Local: true, Each: c.verifier.EachKeySet},
 			{Name: "number index", Local: true, Each: func(_ context.Context, see secret.See) error {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/store"
 )
 
 // SQLiteConfig returns the configuration of a new SQLite database for one test.
@@ -21,13 +22,13 @@ func SQLiteConfig(t testing.TB) db.Config {
 	return c
 }
 
-// PostgresConfig returns the configuration of a new database with the schema on the shared cluster. Timeouts are long
+// PostgresConfig returns the configuration of a new database with all schemas on the shared cluster. Timeouts are long
 // because test machines are busy.
 func PostgresConfig(t testing.TB) db.Config {
 	t.Helper()
 	c := patient("")
 	c.URL = sharedCluster(t).fromTemplate(t, schema(t), func(url string) error {
-		d, err := db.Open(context.Background(), patient(url), slog.New(slog.DiscardHandler), nil)
+		d, err := db.Open(context.Background(), patient(url), slog.New(slog.DiscardHandler), nil, store.Schemas()...)
 		if err != nil {
 			return err
 		}
@@ -44,11 +45,11 @@ func patient(url string) db.Config {
 	return c
 }
 
-// Open opens a database for one test and closes it afterwards.
+// Open opens a database, with the schemas of all packages, for one test and closes it afterwards.
 func Open(t testing.TB, c db.Config) *db.DB {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	d, err := db.Open(t.Context(), c, log, nil)
+	d, err := db.Open(t.Context(), c, log, nil, store.Schemas()...)
 	if err != nil {
 		t.Fatalf("open the database: %v", err)
 	}
@@ -95,14 +96,14 @@ func Clone(t testing.TB, c db.Config) db.Config {
 	return c
 }
 
-// Configs runs fn as a parallel subtest for each kind of database, with the configuration of a new one that has the
-// schema and is not open.
+// Configs runs fn as a parallel subtest for each kind of database, with the configuration of a new one that has all
+// schemas and is not open.
 func Configs(t *testing.T, fn func(t *testing.T, c db.Config)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
 		c := SQLiteConfig(t)
-		d, err := db.Open(t.Context(), c, slog.New(slog.DiscardHandler), nil)
+		d, err := db.Open(t.Context(), c, slog.New(slog.DiscardHandler), nil, store.Schemas()...)
 		if err != nil {
 			t.Fatalf("open the database: %v", err)
 		}
@@ -117,11 +118,11 @@ func Configs(t *testing.T, fn func(t *testing.T, c db.Config)) {
 	})
 }
 
-// schema returns the migrations of PostgreSQL, which identify templates.
+// schema returns all migrations of PostgreSQL, which identify templates.
 func schema(t testing.TB) string {
 	t.Helper()
 	_, here, _, _ := runtime.Caller(0)
-	files, err := filepath.Glob(filepath.Join(filepath.Dir(here), "../platform/db/migrations/postgres/*.sql"))
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(here), "../*/*/migrations/postgres/*.sql"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no migrations beside %s (%v)", here, err)
 	}
@@ -131,7 +132,7 @@ func schema(t testing.TB) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(&all, "%s %d %s", filepath.Base(f), len(b), b)
+		fmt.Fprintf(&all, "%s %d %s", f, len(b), b)
 	}
 	return all.String()
 }

@@ -23,10 +23,11 @@ const maxAttempts = 12
 
 // DB is an open database. Its methods are safe for concurrent use.
 type DB struct {
-	cfg  Config
-	log  *slog.Logger
-	m    metrics
-	bulk Bulk
+	cfg     Config
+	schemas []Schema // besides platform
+	log     *slog.Logger
+	m       metrics
+	bulk    Bulk
 
 	write, read *sql.DB         // the same pool on PostgreSQL
 	pool        *pgxpool.Pool   // PostgreSQL only
@@ -61,14 +62,16 @@ type epoch struct {
 	end context.CancelCauseFunc
 }
 
-// Open opens the database and brings its schema up to date. PostgreSQL may be unavailable: Open then succeeds, and the
-// schema is migrated when the server is available. Open returns only errors that waiting does not fix: a locked or
-// unreadable file, a wrong password, a database that does not guarantee durability.
-func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Registerer) (*DB, error) {
+// Open opens the database and brings its schemas up to date: that of this package and the given ones. PostgreSQL may be
+// unavailable: Open then succeeds, and the schemas are migrated when the server is available. Open returns only errors
+// that waiting does not fix: a locked or unreadable file, a wrong password, a database that does not guarantee
+// durability or was upgraded by a newer program.
+func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Registerer,
+	schemas ...Schema) (*DB, error) {
 	if errs := cfg.Validate(); len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	d := &DB{cfg: cfg, log: log, probing: make(chan struct{}, 1), since: time.Now()}
+	d := &DB{cfg: cfg, schemas: schemas, log: log, probing: make(chan struct{}, 1), since: time.Now()}
 	d.m = newMetrics(reg, d.Status)
 	var err error
 	if cfg.Driver == SQLite {
@@ -391,3 +394,14 @@ func (t *Tx) locking(clause string) string {
 	}
 	return ""
 }
+
+// Micros returns the stored form of a time, in Unix microseconds; that of the zero time is 0.
+func Micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// Time returns the time with that stored form, in UTC.
+func Time(us int64) time.Time { return time.UnixMicro(us).UTC() }

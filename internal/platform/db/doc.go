@@ -12,9 +12,10 @@
 // Locks that every writer needs (the change feed's counter, the head of the audit chain) are taken at the very end of a
 // transaction: code registers them with Tx.Last, in whatever order it calls. See audit.go for the audit chain.
 //
-// The migrations of all packages are in migrations/, one directory per dialect, in one numbered sequence: a database
-// has one schema version. They are forward-only. Times are Unix microseconds, booleans are integers, documents are JSON
-// text, and keys compare byte by byte on both databases, so that pages are the same.
+// Each package that stores something has migrations of its own, a [Schema], in migrations/ with one directory per
+// dialect; those of this package create the change feed, the audit log and the list of nodes. They are forward-only.
+// Times are Unix microseconds, booleans are integers, documents are JSON text, and keys compare byte by byte on both
+// databases, so that pages are the same.
 //
 // This is the only package that imports SQL drivers, and it does not depend on any job's tables. It is not an ORM:
 // stores write SQL with $1-style parameters, which both databases accept.

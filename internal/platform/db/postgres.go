@@ -241,7 +241,7 @@ func (d *DB) ask(ctx context.Context) error {
 	mc.RuntimeParams["lock_timeout"] = "0"
 	db := stdlib.OpenDB(*mc)
 	defer db.Close()
-	if err := migrate(ctx, db, Postgres); err != nil {
+	if err := migrate(ctx, db, Postgres, d.schemas); err != nil {
 		return err
 	}
 	d.migrated = true

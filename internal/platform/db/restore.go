@@ -16,11 +16,11 @@ import (
 )
 
 // RestoreFile replaces c.File with a copy of backup, an SQLite database file. c.File is locked meanwhile. Before the
-// replacement the copy is brought to the current schema, checked, and passed to prepare. The replaced file is kept next
-// to it, under the name returned, which is empty if there was none. If there is an error or a crash it stays in place;
-// repeat the call.
-func RestoreFile(ctx context.Context, c Config, backup string, log *slog.Logger,
-	prepare func(*DB) error) (kept string, err error) {
+// replacement the copy is brought to the current schemas, checked, and passed to prepare. The replaced file is kept
+// next to it, under the name returned, which is empty if there was none. If there is an error or a crash it stays in
+// place; repeat the call.
+func RestoreFile(ctx context.Context, c Config, backup string, log *slog.Logger, prepare func(*DB) error,
+	schemas ...Schema) (kept string, err error) {
 	path := c.File
 	l, err := lock(path+".lock", "database file "+path)
 	if err != nil {
@@ -38,7 +38,7 @@ func RestoreFile(ctx context.Context, c Config, backup string, log *slog.Logger,
 			return "", err
 		}
 	}
-	d, err := Open(ctx, c, log, nil)
+	d, err := Open(ctx, c, log, nil, schemas...)
 	if err != nil {
 		return "", err
 	}

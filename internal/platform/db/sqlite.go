@@ -53,7 +53,7 @@ func (d *DB) openSQLite(ctx context.Context) error {
 		return err
 	}
 	d.bulk = sqliteBulk{}
-	if err := migrate(ctx, d.write, SQLite); err != nil {
+	if err := migrate(ctx, d.write, SQLite, d.schemas); err != nil {
 		return err
 	}
 	d.markReady()

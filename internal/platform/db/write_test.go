@@ -17,6 +17,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/store"
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
@@ -31,7 +32,7 @@ func serve(t *testing.T, c db.Config, node string) *served {
 	t.Helper()
 	s := &served{reg: prometheus.NewRegistry()}
 	var err error
-	if s.DB, err = db.Open(t.Context(), c, discard, s.reg); err != nil {
+	if s.DB, err = db.Open(t.Context(), c, discard, s.reg, store.Schemas()...); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Join(t.Context(), node); err != nil {
@@ -415,31 +416,42 @@ func TestNodeIDIsClaimedLater(t *testing.T) {
 	rival.until(t, "the id is free", func(x db.Status) bool { return x.Rival == "" })
 }
 
+// TestNewerSchemaIsRefused opens databases in which a newer program has run a migration: of the platform, of another
+// package, or of a package that this program lacks. It is named in a refusal.
 func TestNewerSchemaIsRefused(t *testing.T) {
 	t.Parallel()
+	const (
+		ours    = "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, TRUE)"
+		theirs  = "INSERT INTO goose_provisioning (version_id, is_applied) VALUES (99, TRUE)"
+		says    = "UPDATE schemas SET version = 99, oldest = "
+		another = "INSERT INTO schemas (package, version, oldest) VALUES ('unknown', 99, "
+	)
 	for _, c := range []struct {
 		name    string
-		info    string // what the newer schema says; empty if it says nothing
-		refused bool
+		newer   []string
+		refused string // package; empty if the database is used
 	}{
-		{"a program that the schema still suits", "UPDATE schema_info SET version = 99, oldest = 3", false},
-		{"a program older than the schema needs", "UPDATE schema_info SET version = 99, oldest = 4", true},
-		{"a schema that says nothing about its last step", "", true},
-		{"a schema that no longer says anything", "DROP TABLE schema_info", true},
+		{"a program that the schema still suits", []string{ours, says + "4 WHERE package = 'platform'"}, ""},
+		{"a program older than the schema needs", []string{ours, says + "5 WHERE package = 'platform'"}, "platform"},
+		{"a schema that says nothing about its last step", []string{ours}, "platform"},
+		{"a schema that no longer says anything", []string{ours, "DROP VIEW schema_info", "DROP TABLE schemas"},
+			"platform"},
+		{"a package that the program still suits", []string{theirs, says + "1 WHERE package = 'provisioning'"}, ""},
+		{"a package that needs a newer program", []string{theirs, says + "2 WHERE package = 'provisioning'"},
+			"provisioning"},
+		{"a package that says nothing about its last step", []string{theirs}, "provisioning"},
+		{"a new package that the program may lack", []string{another + "0)"}, ""},
+		{"a new package that the program needs", []string{another + "1)"}, "unknown"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			for _, conf := range []db.Config{testkit.SQLiteConfig(t), testkit.PostgresConfig(t)} {
+			testkit.Configs(t, func(t *testing.T, conf db.Config) {
 				d, err := db.Open(t.Context(), conf, discard, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, s := range []string{"INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, TRUE)",
-					c.info} {
+				for _, s := range c.newer {
 					update(t, d, func(ctx context.Context, tx *db.Tx) error {
-						if s == "" {
-							return nil
-						}
 						_, err := tx.Exec(ctx, s)
 						return err
 					})
@@ -447,18 +459,18 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 				if err := d.Close(); err != nil {
 					t.Fatal(err)
 				}
-				d, err = db.Open(t.Context(), conf, discard, nil)
+				d, err = db.Open(t.Context(), conf, discard, nil, store.Schemas()...)
 				if err == nil {
 					_ = d.Close()
 				}
 				switch {
-				case !c.refused && err != nil:
-					t.Errorf("%s: %v", conf.Driver, err)
-				case c.refused && (err == nil || !strings.Contains(err.Error(), "99") ||
+				case c.refused == "" && err != nil:
+					t.Error(err)
+				case c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused+" is version 99") ||
 					!strings.Contains(err.Error(), "start the newer program") || strings.Contains(err.Error(), "\n")):
-					t.Errorf("%s: %v, want one line with the version and the remedy", conf.Driver, err)
+					t.Errorf("%v, want one line with the package, the version and the remedy", err)
 				}
-			}
+			})
 		})
 	}
 }
@@ -482,21 +494,4 @@ func TestNewerSchemaAppearsLater(t *testing.T) {
 	})
 	c.Admin(t, "tandem", "DELETE FROM goose_db_version WHERE version_id = 99")
 	d.works(t, "the backup was restored")
-}
-
-// TestLastMigrationNamesItself: every migration says in schema_info which programs may use the result.
-func TestLastMigrationNamesItself(t *testing.T) {
-	t.Parallel()
-	testkit.Engines(t, func(t *testing.T, d *db.DB) {
-		var said, last, oldest int64
-		err := d.View(t.Context(), func(ctx context.Context, tx *db.Tx) error {
-			_, err := tx.QueryRow(ctx, "SELECT version, oldest, (SELECT MAX(version_id) FROM goose_db_version) "+
-				"FROM schema_info WHERE id = 1", nil, &said, &oldest, &last)
-			return err
-		})
-		if err != nil || said != last || oldest > last {
-			t.Errorf("schema_info says version %d, oldest program %d; the last migration is %d (%v)", said,
-				oldest, last, err)
-		}
-	})
 }

@@ -36,6 +36,7 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 	"github.com/tandemgw/tandem/internal/provisioning/provapi"
 	"github.com/tandemgw/tandem/internal/services"
+	authstore "github.com/tandemgw/tandem/internal/store/auth"
 	store "github.com/tandemgw/tandem/internal/store/provisioning"
 	"github.com/tandemgw/tandem/internal/testkit"
 )
@@ -47,7 +48,7 @@ type bed struct {
 	t       testing.TB
 	api     *provapi.API
 	dir     *directory.Directory
-	auth    *store.Auth
+	auth    *authstore.Store
 	issuer  *auth.Issuer
 	clients *auth.Clients
 	keyring *secret.Keyring
@@ -80,7 +81,7 @@ func newBed(t testing.TB, d *db.DB, o options) *bed {
 	log := &logBuffer{}
 	logger := slog.New(slog.NewJSONHandler(log, nil))
 	ob := outbox.New(d, outbox.Default(), logger, nil)
-	s := store.New(d, ob, services.All().Services())
+	s, access := store.New(d, ob, services.All().Services()), authstore.New(d)
 	dir := directory.New(s, directory.Config{}, logger, nil)
 	ring := o.keyring
 	if ring == nil {
@@ -91,8 +92,8 @@ func newBed(t testing.TB, d *db.DB, o options) *bed {
 	}
 	cfg := auth.Default()
 	deps := auth.Deps{Log: logger, Keyring: ring}
-	clients := auth.NewClients(s.Auth())
-	issuer, err := auth.NewIssuer(cfg.Embedded, s.Auth(), clients, deps)
+	clients := auth.NewClients(access)
+	issuer, err := auth.NewIssuer(cfg.Embedded, access, clients, deps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func newBed(t testing.TB, d *db.DB, o options) *bed {
 	if len(problems) > 0 {
 		t.Fatal(errors.Join(problems...))
 	}
-	b := &bed{t: t, dir: dir, auth: s.Auth(), issuer: issuer, clients: clients, keyring: ring,
+	b := &bed{t: t, dir: dir, auth: access, issuer: issuer, clients: clients, keyring: ring,
 		limiter: &switchLimiter{}, log: log, tokens: map[auth.Role]string{}}
 	apiDeps := provapi.Deps{Services: services.All().Services(), Directory: dir, Authenticator: v, Sources: sources,
 		Limiter: b.limiter, Issuer: issuer,

@@ -29,7 +29,7 @@ func (s *Store) scanAccount(rows interface{ Scan(...any) error }) (domain.Accoun
 		&a.State.Status, &errs, &a.Version, &modified); err != nil {
 		return a, err
 	}
-	a.HasServiceDetails, a.Modified = has != 0, micro(modified)
+	a.HasServiceDetails, a.Modified = has != 0, db.Time(modified)
 	var more map[string]accountService
 	if details != "" {
 		if err := decode(details, &more); err != nil {
@@ -182,8 +182,9 @@ func (t *transaction) PutAccount(ctx context.Context, a *domain.Account, create 
 	if a.HasServiceDetails {
 		has = 1
 	}
-	args := []any{a.Name, a.CorrelationID, has, a.TeamsTenantID, strings.ToLower(a.TeamsTenantID), bits(present),
-		bits(a.Enabled()), bits(sync), subdomain, details, string(a.State.Status), errs, a.Version, micros(a.Modified)}
+	args := []any{a.Name, a.CorrelationID, has, a.TeamsTenantID, strings.ToLower(a.TeamsTenantID),
+		bits(present), bits(a.Enabled()), bits(sync), subdomain, details, string(a.State.Status), errs, a.Version,
+		db.Micros(a.Modified)}
 	q := `UPDATE accounts SET correlation_id = $2, has_details = $3, tenant_id = $4, tenant_key = $5, present = $6,
 		enabled = $7, sync_enabled = $8, subdomain_key = $9, details = $10, status = $11, errors = $12, version = $13,
 		modified = $14 WHERE name = $1`

@@ -42,7 +42,7 @@ func (s *Store) scanNumber(rows interface{ Scan(...any) error }) (domain.Number,
 		&n.State.Status, &errs, &n.Version, &modified); err != nil {
 		return n, err
 	}
-	n.HasConfiguration, n.Modified = has != 0, micro(modified)
+	n.HasConfiguration, n.Modified = has != 0, db.Time(modified)
 	var more map[string]numberService
 	if details != "" {
 		if err := decode(details, &more); err != nil {
@@ -94,7 +94,7 @@ func numberRow(n *domain.Number, dst []any) error {
 	}
 	dst[0], dst[1], dst[2], dst[3], dst[4], dst[5] = string(n.TelephoneNumber), n.AccountName, bits(present),
 		bits(n.Enabled()), has, n.CustomSIPHeader
-	dst[6], dst[7], dst[8], dst[9], dst[10] = details, string(n.State.Status), errs, n.Version, micros(n.Modified)
+	dst[6], dst[7], dst[8], dst[9], dst[10] = details, string(n.State.Status), errs, n.Version, db.Micros(n.Modified)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
@@ -114,7 +115,7 @@ func scanCivic(rows *sql.Rows) (directory.CivicAddress, error) {
 	if err := rows.Scan(&details, &a.Version, &modified); err != nil {
 		return a, err
 	}
-	a.Modified = micro(modified)
+	a.Modified = db.Time(modified)
 	return a, decode(details, &a.CivicAddress)
 }
 
@@ -168,7 +169,7 @@ func (t *transaction) ReplaceCivicAddresses(ctx context.Context, tenantID string
 		}
 		if _, err := t.tx.Exec(ctx, "INSERT INTO civic_addresses (tenant_id, id, details, version, modified) VALUES "+
 			"($1, $2, $3, $4, $5)",
-			tenantID, as[i].ID, details, as[i].Version, micros(as[i].Modified)); err != nil {
+			tenantID, as[i].ID, details, as[i].Version, db.Micros(as[i].Modified)); err != nil {
 			return fmt.Errorf("replace civic addresses: %w", err)
 		}
 	}

@@ -1,14 +1,15 @@
-// Package provisioning stores customers, numbers and requests for information, the access data of the Provisioning API,
-// and the data that replicas load, on both databases with the same statements.
+// Package provisioning stores customers, numbers and requests for information, and the data that replicas load, on both
+// databases with the same statements.
 //
-// It contains queries but no rules: those are in provisioning/directory and platform/auth, whose storage interfaces it
-// implements (Store and Auth). Source is what a call replica loads from and follows.
+// It contains queries but no rules: those are in provisioning/directory, whose storage interface it implements (Store).
+// Source is what a call replica loads from and follows.
 //
 // Keys compare byte by byte. Listings start after a key; only a caller's own skip becomes an OFFSET.
 package provisioning
 
 import (
 	"context"
+	"embed"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -19,6 +20,12 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
+
+//go:embed migrations
+var migrations embed.FS
+
+// Schema returns the migrations of this package.
+func Schema() db.Schema { return db.Schema{Package: "provisioning", Files: migrations} }
 
 // Store implements directory.Store. It is safe for concurrent use.
 type Store struct {
@@ -102,7 +109,7 @@ func (t *transaction) Remember(ctx context.Context, r *directory.Record) (*direc
 	if !ok || len(digest) != 32 {
 		return nil, db.ErrRetry // removed in the meantime: claim it again
 	}
-	old.FirstSent, old.Made, old.Digest = micro(first), micro(made), [32]byte(digest)
+	old.FirstSent, old.Made, old.Digest = db.Time(first), db.Time(made), [32]byte(digest)
 	return &old, nil
 }
 
@@ -125,16 +132,6 @@ func (t *transaction) Forget(ctx context.Context, before time.Time) (int64, erro
 		return 0, fmt.Errorf("remove records of repeatable requests: %w", err)
 	}
 	return n, nil
-}
-
-func micro(us int64) time.Time { return time.UnixMicro(us).UTC() }
-
-// micros returns the stored form of a time; the zero time is 0.
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
 }
 
 func encode(v any) (string, error) {

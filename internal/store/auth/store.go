@@ -1,8 +1,11 @@
-package provisioning
+// Package auth stores the access data of the APIs: clients, signing keys and the state of rate limits, on both
+// databases with the same statements. The rules are in platform/auth, whose storage interfaces it implements.
+package auth
 
 import (
 	"context"
 	"database/sql"
+	"embed"
 	"fmt"
 	"strings"
 	"time"
@@ -12,18 +15,23 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 )
 
-// Auth stores the access data of the APIs: clients, signing keys and the state of rate limits. It is safe for
-// concurrent use.
-type Auth struct{ d *db.DB }
+//go:embed migrations
+var migrations embed.FS
+
+// Schema returns the migrations of this package.
+func Schema() db.Schema { return db.Schema{Package: "auth", Files: migrations} }
+
+// Store stores access data. It is safe for concurrent use.
+type Store struct{ d *db.DB }
 
 var (
-	_ auth.ClientStore = (*Auth)(nil)
-	_ auth.KeyStore    = (*Auth)(nil)
-	_ auth.LimitStore  = (*Auth)(nil)
+	_ auth.ClientStore = (*Store)(nil)
+	_ auth.KeyStore    = (*Store)(nil)
+	_ auth.LimitStore  = (*Store)(nil)
 )
 
-// Auth returns the store of access data.
-func (s *Store) Auth() *Auth { return &Auth{s.d} }
+// New returns the store on d.
+func New(d *db.DB) *Store { return &Store{d} }
 
 const clientColumns = "id, name, roles, secret, created, creator, revoked"
 
@@ -37,22 +45,22 @@ func scanClient(rows *sql.Rows) (auth.Client, error) {
 	for r := range strings.FieldsSeq(roles) {
 		c.Roles = append(c.Roles, auth.Role(r))
 	}
-	c.Created = micro(created)
+	c.Created = db.Time(created)
 	if revoked != 0 {
-		c.Revoked = micro(revoked)
+		c.Revoked = db.Time(revoked)
 	}
 	return c, nil
 }
 
 // AddClient implements auth.ClientStore.
-func (a *Auth) AddClient(ctx context.Context, c auth.Client) error {
+func (s *Store) AddClient(ctx context.Context, c auth.Client) error {
 	roles := make([]string, len(c.Roles))
 	for i, r := range c.Roles {
 		roles[i] = string(r)
 	}
-	return a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		_, err := tx.Exec(ctx, "INSERT INTO api_clients ("+clientColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7)",
-			c.ID, c.Name, strings.Join(roles, " "), c.Secret, micros(c.Created), c.Creator, micros(c.Revoked))
+			c.ID, c.Name, strings.Join(roles, " "), c.Secret, db.Micros(c.Created), c.Creator, db.Micros(c.Revoked))
 		if err != nil {
 			return fmt.Errorf("store client: %w", err)
 		}
@@ -61,9 +69,9 @@ func (a *Auth) AddClient(ctx context.Context, c auth.Client) error {
 }
 
 // Client implements auth.ClientStore.
-func (a *Auth) Client(ctx context.Context, id string) (auth.Client, error) {
+func (s *Store) Client(ctx context.Context, id string) (auth.Client, error) {
 	var found []auth.Client
-	err := a.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+	err := s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
 		found = found[:0]
 		return clients(ctx, tx, &found, " WHERE id = $1", id)
 	})
@@ -91,9 +99,9 @@ func clients(ctx context.Context, tx *db.Tx, dst *[]auth.Client, where string, a
 }
 
 // Clients implements auth.ClientStore.
-func (a *Auth) Clients(ctx context.Context, after string, limit int) ([]auth.Client, error) {
+func (s *Store) Clients(ctx context.Context, after string, limit int) ([]auth.Client, error) {
 	var found []auth.Client
-	err := a.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+	err := s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
 		found = found[:0]
 		return clients(ctx, tx, &found, " WHERE $1 = '' OR (created, id) > "+
 			"(SELECT created, id FROM api_clients WHERE id = $1) ORDER BY created, id LIMIT $2", after, int64(limit))
@@ -102,8 +110,8 @@ func (a *Auth) Clients(ctx context.Context, after string, limit int) ([]auth.Cli
 }
 
 // RevokeClient implements auth.ClientStore.
-func (a *Auth) RevokeClient(ctx context.Context, id string, at time.Time) error {
-	return a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+func (s *Store) RevokeClient(ctx context.Context, id string, at time.Time) error {
+	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		var revoked int64
 		ok, err := tx.QueryRow(ctx, "SELECT revoked FROM api_clients WHERE id = $1"+tx.ForUpdate(), []any{id}, &revoked)
 		switch {
@@ -114,7 +122,7 @@ func (a *Auth) RevokeClient(ctx context.Context, id string, at time.Time) error 
 		case revoked != 0:
 			return nil
 		}
-		if _, err := tx.Exec(ctx, "UPDATE api_clients SET revoked = $1 WHERE id = $2", micros(at), id); err != nil {
+		if _, err := tx.Exec(ctx, "UPDATE api_clients SET revoked = $1 WHERE id = $2", db.Micros(at), id); err != nil {
 			return fmt.Errorf("revoke client: %w", err)
 		}
 		return tx.AuditOf(ctx, "client.revoke", id, 1, map[string]any{"revoked": at.UTC()})
@@ -122,15 +130,15 @@ func (a *Auth) RevokeClient(ctx context.Context, id string, at time.Time) error 
 }
 
 // SigningKeys implements auth.KeyStore.
-func (a *Auth) SigningKeys(ctx context.Context) ([]auth.SigningKey, error) {
+func (s *Store) SigningKeys(ctx context.Context) ([]auth.SigningKey, error) {
 	var keys []auth.SigningKey
-	err := a.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+	err := s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
 		keys = keys[:0]
 		err := tx.Query(ctx, func(rows *sql.Rows) error {
 			var k auth.SigningKey
 			var created int64
 			err := rows.Scan(&k.ID, &k.Algorithm, &k.Public, &k.Sealed, &created)
-			k.Created = micro(created)
+			k.Created = db.Time(created)
 			keys = append(keys, k)
 			return err
 		}, "SELECT id, algorithm, public, sealed, created FROM signing_keys ORDER BY created, id")
@@ -143,10 +151,10 @@ func (a *Auth) SigningKeys(ctx context.Context) ([]auth.SigningKey, error) {
 }
 
 // AddSigningKey implements auth.KeyStore.
-func (a *Auth) AddSigningKey(ctx context.Context, k auth.SigningKey) error {
-	return a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+func (s *Store) AddSigningKey(ctx context.Context, k auth.SigningKey) error {
+	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		_, err := tx.Exec(ctx, "INSERT INTO signing_keys (id, algorithm, public, sealed, created) VALUES ($1, $2, "+
-			"$3, $4, $5)", k.ID, k.Algorithm, k.Public, k.Sealed, micros(k.Created))
+			"$3, $4, $5)", k.ID, k.Algorithm, k.Public, k.Sealed, db.Micros(k.Created))
 		if err != nil {
 			return fmt.Errorf("store signing key: %w", err)
 		}
@@ -155,8 +163,8 @@ func (a *Auth) AddSigningKey(ctx context.Context, k auth.SigningKey) error {
 }
 
 // SealSigningKey implements auth.KeyStore.
-func (a *Auth) SealSigningKey(ctx context.Context, id string, sealed []byte) error {
-	return a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+func (s *Store) SealSigningKey(ctx context.Context, id string, sealed []byte) error {
+	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		n, err := tx.Exec(ctx, "UPDATE signing_keys SET sealed = $1 WHERE id = $2", sealed, id)
 		if err != nil {
 			return fmt.Errorf("seal signing key: %w", err)
@@ -169,8 +177,8 @@ func (a *Auth) SealSigningKey(ctx context.Context, id string, sealed []byte) err
 }
 
 // DeleteSigningKey implements auth.KeyStore.
-func (a *Auth) DeleteSigningKey(ctx context.Context, id string) error {
-	return a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+func (s *Store) DeleteSigningKey(ctx context.Context, id string) error {
+	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		n, err := tx.Exec(ctx, "DELETE FROM signing_keys WHERE id = $1", id)
 		if err != nil {
 			return fmt.Errorf("delete signing key: %w", err)
@@ -183,9 +191,9 @@ func (a *Auth) DeleteSigningKey(ctx context.Context, id string) error {
 }
 
 // LimitState implements auth.LimitStore.
-func (a *Auth) LimitState(ctx context.Context, key string) (int64, error) {
+func (s *Store) LimitState(ctx context.Context, key string) (int64, error) {
 	var state int64
-	err := a.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+	err := s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
 		state = 0
 		_, err := tx.QueryRow(ctx, "SELECT state FROM rate_limits WHERE bucket = $1", []any{key}, &state)
 		if err != nil {
@@ -197,9 +205,9 @@ func (a *Auth) LimitState(ctx context.Context, key string) (int64, error) {
 }
 
 // SwapLimitState implements auth.LimitStore.
-func (a *Auth) SwapLimitState(ctx context.Context, key string, old, new int64) (bool, error) {
+func (s *Store) SwapLimitState(ctx context.Context, key string, old, new int64) (bool, error) {
 	var n int64
-	err := a.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+	err := s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		// Losing the state in a crash does no harm, so the commit need not wait for the disk.
 		if err := tx.Relax(ctx); err != nil {
 			return err

@@ -1,0 +1,4 @@
+package db
+
+// Migrate is what Open does to the schemas.
+var Migrate = migrate

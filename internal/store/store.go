@@ -1,0 +1,15 @@
+// Package store lists what the packages below it, and others, keep in the database. Each of them stores the data of one
+// job; this package stores nothing itself.
+package store
+
+import (
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/store/auth"
+	"github.com/tandemgw/tandem/internal/store/provisioning"
+)
+
+// Schemas returns the schemas of all packages besides platform/db, for [db.Open]. A new package that stores something
+// is added here.
+func Schemas() []db.Schema {
+	return []db.Schema{provisioning.Schema(), auth.Schema()}
+}
