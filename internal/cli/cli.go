@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -222,6 +223,27 @@ to explore. The data directory is a temporary one, unless --data names one.`,
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "exit after the calls, with code 0 only if all passed")
 	return cmd
+}
+
+func newVersion(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := map[string]string{"version": t.p.Version, "go": goVersion()}
+			return show(t, v, func(p *page, _ map[string]string) { p.WriteString(versionLine(t.p)) })
+		},
+	}
+}
+
+// versionLine is what tandem version and tandem --version print.
+func versionLine(p *Program) string { return "tandem " + p.Version + " (" + goVersion() + ")\n" }
+
+// goVersion returns the version of Go that built the program.
+func goVersion() string {
+	if b, ok := debug.ReadBuildInfo(); ok {
+		return b.GoVersion
+	}
+	return "unknown"
 }
 
 // exactArgs is cobra.ExactArgs with a usage error that names the arguments.
