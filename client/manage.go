@@ -82,6 +82,11 @@ func (c *Client) CreateToken(ctx context.Context, r api.TokenRequest) (*api.Toke
 	return read[api.Token](c.manage().CreateToken(ctx, r))
 }
 
+// CheckToken returns which checks a bearer token passes.
+func (c *Client) CheckToken(ctx context.Context, token string) (*api.TokenReport, error) {
+	return read[api.TokenReport](c.manage().CheckToken(ctx, api.TokenQuestion{Token: token}))
+}
+
 // VerifyAudit checks the audit log's hash chain, and that it still contains the heads that earlier checks returned.
 func (c *Client) VerifyAudit(ctx context.Context, heads ...string) (*api.AuditReport, error) {
 	return read[api.AuditReport](c.manage().VerifyAudit(ctx, api.AuditQuestion{Heads: heads}))

@@ -47,6 +47,27 @@ const (
 	PeerStateUp      PeerState = "up"
 )
 
+// Defines values for TokenCheckName.
+const (
+	TokenCheckNameAlgorithm  TokenCheckName = "algorithm"
+	TokenCheckNameAudience   TokenCheckName = "audience"
+	TokenCheckNameClient     TokenCheckName = "client"
+	TokenCheckNameFormat     TokenCheckName = "format"
+	TokenCheckNameIssuer     TokenCheckName = "issuer"
+	TokenCheckNameRevocation TokenCheckName = "revocation"
+	TokenCheckNameRoles      TokenCheckName = "roles"
+	TokenCheckNameSignature  TokenCheckName = "signature"
+	TokenCheckNameTenant     TokenCheckName = "tenant"
+	TokenCheckNameTime       TokenCheckName = "time"
+)
+
+// Defines values for TokenCheckResult.
+const (
+	TokenCheckResultFailed     TokenCheckResult = "failed"
+	TokenCheckResultNotReached TokenCheckResult = "notReached"
+	TokenCheckResultOK         TokenCheckResult = "ok"
+)
+
 // AuditQuestion defines model for AuditQuestion.
 type AuditQuestion struct {
 	// Heads heads returned by earlier checks
@@ -150,6 +171,9 @@ type Explanation struct {
 	IdentitySource string             `json:"identitySource,omitempty,omitzero"`
 	Outcome        ExplanationOutcome `json:"outcome"`
 
+	// PeerGroups those groups with their peers and the state of each
+	PeerGroups []PeerGroup `json:"peerGroups,omitempty,omitzero"`
+
 	// Position change feed position of the index that was used
 	Position int64 `json:"position,omitempty,omitzero"`
 
@@ -176,10 +200,15 @@ type Fact struct {
 
 // Health defines model for Health.
 type Health struct {
-	Calls    *Calls    `json:"calls,omitempty"`
-	Database *Database `json:"database,omitempty"`
-	Node     string    `json:"node"`
-	Parts    []Part    `json:"parts"`
+	// BaseDomain domain of the deployment; absent if none is configured
+	BaseDomain string    `json:"baseDomain,omitempty,omitzero"`
+	Calls      *Calls    `json:"calls,omitempty"`
+	Database   *Database `json:"database,omitempty"`
+	Node       string    `json:"node"`
+	Parts      []Part    `json:"parts"`
+
+	// Provisioning what a client of the Provisioning API needs to know; absent without the role api
+	Provisioning *Provisioning `json:"provisioning,omitempty"`
 
 	// Reasons why it is not ready, or what is wrong although it is ready
 	Reasons []string  `json:"reasons"`
@@ -210,6 +239,18 @@ type HeldIndex struct {
 type IndexAcceptance struct {
 	// Database identity of the database to accept, from `held`
 	Database string `json:"database"`
+}
+
+// Issuer an issuer whose tokens are accepted
+type Issuer struct {
+	// Name its iss claim, or the Entra tenant
+	Name string `json:"name"`
+
+	// Scope scope to request: an accepted audience with /.default
+	Scope string `json:"scope,omitempty,omitzero"`
+
+	// TokenURL where clients get tokens; absent if only the issuer's discovery says
+	TokenURL string `json:"tokenUrl,omitempty,omitzero"`
 }
 
 // Part defines model for Part.
@@ -288,7 +329,20 @@ type ProblemDetail struct {
 	Target string `json:"target,omitempty,omitzero"`
 }
 
-// Question defines model for Question.
+// Provisioning what a client of the Provisioning API needs to know; absent without the role api
+type Provisioning struct {
+	// AllowedSources addresses that may call it; all if empty
+	AllowedSources []string `json:"allowedSources"`
+
+	// APIVersions accepted values of api-version
+	APIVersions []string `json:"apiVersions"`
+	Issuers     []Issuer `json:"issuers"`
+
+	// URL where it is served: the public URL, else the listener's; absent if nowhere
+	URL string `json:"url,omitempty,omitzero"`
+}
+
+// Question a call. Numbers may contain visual separators: spaces, hyphens, dots, parentheses (RFC 3966 §5.1.1)
 type Question struct {
 	// AnchoredBy value of X-MS-FMC
 	AnchoredBy string `json:"anchoredBy,omitempty,omitzero"`
@@ -367,6 +421,35 @@ type Token struct {
 	ExpiresIn   int    `json:"expiresIn"`
 }
 
+// TokenCheck defines model for TokenCheck.
+type TokenCheck struct {
+	// Detail what was found, or why the check fails
+	Detail string         `json:"detail,omitempty,omitzero"`
+	Name   TokenCheckName `json:"name"`
+
+	// Remedy what to do if it fails
+	Remedy string           `json:"remedy,omitempty,omitzero"`
+	Result TokenCheckResult `json:"result"`
+}
+
+// TokenCheckName defines model for TokenCheck.Name.
+type TokenCheckName string
+
+// TokenCheckResult defines model for TokenCheck.Result.
+type TokenCheckResult string
+
+// TokenQuestion defines model for TokenQuestion.
+type TokenQuestion struct {
+	Token string `json:"token"`
+}
+
+// TokenReport defines model for TokenReport.
+type TokenReport struct {
+	// Checks in their order
+	Checks []TokenCheck `json:"checks"`
+	OK     bool         `json:"ok"`
+}
+
 // TokenRequest defines model for TokenRequest.
 type TokenRequest struct {
 	Roles []string `json:"roles"`
@@ -410,6 +493,9 @@ type AcceptIndexJSONRequestBody = IndexAcceptance
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenRequest
+
+// CheckTokenJSONRequestBody defines body for CheckToken for application/json ContentType.
+type CheckTokenJSONRequestBody = TokenQuestion
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -656,6 +742,28 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /manage/v1/tokens (the `CreateToken` operationId).
 	CreateToken(ctx context.Context, body CreateTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckTokenWithBody Which checks a bearer token passes, and what to do about the one that fails
+	//
+	// The token is verified by the code that verifies the tokens of requests, with this node's configuration and keys,
+	// and then must carry a role of Tandem's APIs. It is not logged, not stored and not part of the answer, except for
+	// claims that say why a check fails.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/tokens/check (the `CheckToken` operationId).
+	CheckTokenWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckToken Which checks a bearer token passes, and what to do about the one that fails
+	//
+	// The token is verified by the code that verifies the tokens of requests, with this node's configuration and keys,
+	// and then must carry a role of Tandem's APIs. It is not logged, not stored and not part of the answer, except for
+	// claims that say why a check fails.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/tokens/check (the `CheckToken` operationId).
+	CheckToken(ctx context.Context, body CheckTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // VerifyAuditWithBody Check the audit log's hash chain
@@ -1000,6 +1108,48 @@ func (c *Caller) CreateTokenWithBody(ctx context.Context, contentType string, bo
 // Corresponds with POST /manage/v1/tokens (the `CreateToken` operationId).
 func (c *Caller) CreateToken(ctx context.Context, body CreateTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreateTokenRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckTokenWithBody Which checks a bearer token passes, and what to do about the one that fails
+//
+// The token is verified by the code that verifies the tokens of requests, with this node's configuration and keys,
+// and then must carry a role of Tandem's APIs. It is not logged, not stored and not part of the answer, except for
+// claims that say why a check fails.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/tokens/check (the `CheckToken` operationId).
+func (c *Caller) CheckTokenWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckTokenRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckToken Which checks a bearer token passes, and what to do about the one that fails
+//
+// The token is verified by the code that verifies the tokens of requests, with this node's configuration and keys,
+// and then must carry a role of Tandem's APIs. It is not logged, not stored and not part of the answer, except for
+// claims that say why a check fails.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/tokens/check (the `CheckToken` operationId).
+func (c *Caller) CheckToken(ctx context.Context, body CheckTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckTokenRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1473,6 +1623,46 @@ func NewCreateTokenRequestWithBody(server string, contentType string, body io.Re
 	return req, nil
 }
 
+// NewCheckTokenRequest calls the generic CheckToken builder with application/json body
+func NewCheckTokenRequest(server string, body CheckTokenJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCheckTokenRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCheckTokenRequestWithBody constructs an http.Request for the CheckToken method, with any body, and a specified content type
+func NewCheckTokenRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tokens/check")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 func (c *Caller) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -1526,6 +1716,9 @@ type ServerInterface interface {
 	// CreateToken Create a bearer token of the embedded issuer
 	// (POST /manage/v1/tokens)
 	CreateToken(w http.ResponseWriter, r *http.Request)
+	// CheckToken Which checks a bearer token passes, and what to do about the one that fails
+	// (POST /manage/v1/tokens/check)
+	CheckToken(w http.ResponseWriter, r *http.Request)
 }
 
 // AuditOperations are the operations with the tag audit.
@@ -1539,6 +1732,7 @@ type AccessOperations interface {
 	CreateClient(ctx context.Context, request CreateClientRequestObject) (CreateClientResponseObject, error)
 	RevokeClient(ctx context.Context, request RevokeClientRequestObject) (RevokeClientResponseObject, error)
 	CreateToken(ctx context.Context, request CreateTokenRequestObject) (CreateTokenResponseObject, error)
+	CheckToken(ctx context.Context, request CheckTokenRequestObject) (CheckTokenResponseObject, error)
 }
 
 // NodeOperations are the operations with the tag node.
@@ -1616,6 +1810,11 @@ func (a Absent) Reload(context.Context, ReloadRequestObject) (ReloadResponseObje
 
 // CreateToken returns Err.
 func (a Absent) CreateToken(context.Context, CreateTokenRequestObject) (CreateTokenResponseObject, error) {
+	return nil, a.Err
+}
+
+// CheckToken returns Err.
+func (a Absent) CheckToken(context.Context, CheckTokenRequestObject) (CheckTokenResponseObject, error) {
 	return nil, a.Err
 }
 
@@ -1867,6 +2066,20 @@ func (siw *ServerInterfaceWrapper) CreateToken(w http.ResponseWriter, r *http.Re
 	handler.ServeHTTP(w, r)
 }
 
+// CheckToken operation middleware
+func (siw *ServerInterfaceWrapper) CheckToken(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CheckToken(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 type UnescapedCookieParamError struct {
 	ParamName string
 	Err       error
@@ -1998,6 +2211,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/clients", wrapper.CreateClient)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/manage/v1/clients/{clientId}", wrapper.RevokeClient)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tokens", wrapper.CreateToken)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tokens/check", wrapper.CheckToken)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/audit/verify", wrapper.VerifyAudit)
 
 	return m
@@ -2505,6 +2719,47 @@ func (response CreateTokendefaultApplicationProblemPlusJSONResponse) VisitCreate
 	return err
 }
 
+type CheckTokenRequestObject struct {
+	Body *CheckTokenJSONRequestBody
+}
+
+type CheckTokenResponseObject interface {
+	VisitCheckTokenResponse(w http.ResponseWriter) error
+}
+
+type CheckToken200JSONResponse TokenReport
+
+func (response CheckToken200JSONResponse) VisitCheckTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckTokendefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response CheckTokendefaultApplicationProblemPlusJSONResponse) VisitCheckTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// VerifyAudit Check the audit log's hash chain
@@ -2543,6 +2798,9 @@ type StrictServerInterface interface {
 	// CreateToken Create a bearer token of the embedded issuer
 	// (POST /manage/v1/tokens)
 	CreateToken(ctx context.Context, request CreateTokenRequestObject) (CreateTokenResponseObject, error)
+	// CheckToken Which checks a bearer token passes, and what to do about the one that fails
+	// (POST /manage/v1/tokens/check)
+	CheckToken(ctx context.Context, request CheckTokenRequestObject) (CheckTokenResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error)
@@ -2916,6 +3174,37 @@ func (sh *strictHandler) CreateToken(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(CreateTokenResponseObject); ok {
 		if err := validResponse.VisitCreateTokenResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CheckToken operation middleware
+func (sh *strictHandler) CheckToken(w http.ResponseWriter, r *http.Request) {
+	var request CheckTokenRequestObject
+
+	var body CheckTokenJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CheckToken(ctx, request.(CheckTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CheckToken")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CheckTokenResponseObject); ok {
+		if err := validResponse.VisitCheckTokenResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -263,6 +263,28 @@ func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
 	if out := must(t, data, "status"); !strings.HasPrefix(out, "ready ") || !strings.Contains(out, "edge") {
 		t.Errorf("status:\n%s", out)
 	}
+	status := strings.Join(strings.Fields(must(t, data, "status")), " ")
+	for _, want := range []string{"domain gw.example.com", "API " + p.ready.Provisioning + ", api-version " +
+		client.APIVersion + ", allowed sources: all", "scope api://tandem-provisioning/.default, from " +
+		p.ready.Provisioning + "/oauth2/v2.0/token"} {
+		if !strings.Contains(status, want) {
+			t.Errorf("status does not show %q:\n%s", want, status)
+		}
+	}
+	out = must(t, data, "explain", "--from", "+1 (555) 0100", "--to", "+44 20 7946-0123", "--peer", "core")
+	if !strings.Contains(out, "of teams at 127.0.0.1:9: unknown") || !strings.Contains(out, "called         "+number) {
+		t.Errorf("explain does not name the peers of the group:\n%s", out)
+	}
+	tok := token(t, data, "Read")
+	if out := must(t, data, "auth", "try", "--token", tok); !strings.Contains(out, "ProvisioningAPI.Read") {
+		t.Errorf("auth try of a valid token:\n%s", out)
+	}
+	forgedToken := tok[:len(tok)-10] + "AAAAAAAAA" + tok[len(tok)-1:]
+	out, errs, code := command(t, data, "auth", "try", "--token", forgedToken)
+	if code != 4 || !strings.Contains(out, "signature   failed") || !strings.Contains(out, "remedy: ") ||
+		strings.Contains(out+errs+p.log.String(), forgedToken) {
+		t.Errorf("auth try of a forged token: exit code %d, %s\n%s", code, errs, out)
+	}
 	if out := must(t, data, "peers"); !strings.Contains(out, "teamsDirectRouting") {
 		t.Errorf("peers:\n%s", out)
 	}

@@ -1,15 +1,21 @@
 package cli
 
 import (
+	"context"
 	_ "embed"
 	"encoding/json"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
 func newAuth(t *target) *cobra.Command {
-	cmd := &cobra.Command{Use: "auth", Short: "Issuers of bearer tokens: Microsoft Entra"}
-	cmd.AddCommand(authEntra(t))
+	cmd := &cobra.Command{Use: "auth", Short: "Bearer tokens: Microsoft Entra, which check fails"}
+	cmd.AddCommand(authEntra(t), authTry(t))
 	return cmd
 }
 
@@ -37,5 +43,48 @@ and user roles for people. --output json prints only the manifest.`,
 				p.WriteString(entraSteps + entraManifest)
 			})
 		},
+	}
+}
+
+func authTry(t *target) *cobra.Command {
+	var token string
+	cmd := &cobra.Command{
+		Use:   "try",
+		Short: "Show which check of a bearer token fails, and the remedy",
+		Long: `Show which check of a bearer token fails, and the remedy. This node verifies the
+token as it verifies the tokens of requests. It is not logged.
+
+Without --token the token is read from standard input, where the list of
+processes does not show it. The exit code is 4 if a check fails.`,
+		Example: "  tandem token --role ProvisioningAPI.Read | tandem auth try",
+		Args:    cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&token, "token", "-", "token to check; - is standard input")
+	return run(t, offlineToo, cmd, func(ctx context.Context, c *client.Client, _ []string) (*api.TokenReport, error) {
+		if token == "-" {
+			text, err := readInput(t, cmd.InOrStdin(), "-")
+			if err != nil {
+				return nil, err
+			}
+			token = string(text)
+		}
+		r, err := c.CheckToken(ctx, strings.TrimSpace(token))
+		if err == nil && !r.OK {
+			err = finding{fault.New(fault.Unauthenticated, "TokenRefused", "requests with this token are refused")}
+		}
+		return r, err
+	}, printTokenReport)
+}
+
+func printTokenReport(p *page, r *api.TokenReport) {
+	g := &grid{head: []string{"check", "result", "detail"}}
+	for _, c := range r.Checks {
+		g.add(c.Name, either(c.Result == api.TokenCheckResultNotReached, "not reached", string(c.Result)), c.Detail)
+	}
+	p.table(g)
+	for _, c := range r.Checks {
+		if c.Remedy != "" {
+			p.field("remedy: ", "%s", c.Remedy)
+		}
 	}
 }

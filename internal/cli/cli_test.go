@@ -279,7 +279,7 @@ func TestFilesAreReadStrictly(t *testing.T) {
 		{service(`{"enabled":false}`), ""},
 		{"{\n\n\"accountName\" \"a\"}", "line 3: invalid character"},
 		{good + `x`, "after top-level value"},
-		{`"+15550100"`, "the body must be an object, not a string"},
+		{`"+15550100"`, "f.json: the body must be an object, not a string"},
 		{`{"accountName":"a","serviceDetails":{}}`, "f.json: telephoneNumber is missing"},
 		{service(`{}`), "serviceDetails.teamsDirectRouting.enabled is missing"},
 		{service(`{"enabled":"yes"}`),
@@ -290,6 +290,7 @@ func TestFilesAreReadStrictly(t *testing.T) {
 			"f.json: telephoneNumber is missing\nf.json: accountName must be a string, not null\n" +
 				"f.json: serviceDetails must be an object, not an array\nf.json: telephonNumber is not a member"},
 		{`{"telephoneNumber":"1","telephoneNumber":"2"}`, "telephoneNumber appears twice"},
+		{"[" + good + `,{"a":1,"a":2}]`, "f.json: [1]: the member a appears twice"},
 	} {
 		in, want := c[0], c[1]
 		_, err := decode[client.Number]("f.json", []byte(in))

@@ -137,6 +137,8 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 // finding is an error about a result that is printed nevertheless: the result of a check.
 type finding struct{ error }
 
+func (f finding) Unwrap() error { return f.error }
+
 // waiting reports whether the command may wait that long after err. It tells the user what it waits for.
 func (t *target) waiting(err error, pause time.Duration) bool {
 	if !t.again && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)) {

@@ -19,7 +19,8 @@ func newExplain(t *target) *cobra.Command {
 		Long: `Show where a call would go, and every rule that was tried.
 
 The running node answers with the code that routes calls and the index that it
-uses now. Write numbers as dialled (+442079460123, 999) or as sip: or tel: URIs.
+uses now. Write numbers as dialled (+442079460123, "+44 20 7946-0123", 999) or
+as sip: or tel: URIs.
 The host of the Request-URI names the customer of a Direct Routing call; without
 --host it is the customer of the calling number.`,
 		Example: "  tandem explain --from +15550100 --to +442079460123 --peer core-fixed",
@@ -49,6 +50,12 @@ func printExplanation(p *page, e *api.Explanation) {
 		{"custom header", e.Header}, {"emergency", either(e.Emergency, "yes", "")}} {
 		if x[1] != "" {
 			p.field(fmt.Sprintf("  %-14s ", x[0]), "%s", x[1])
+		}
+	}
+	for _, x := range e.PeerGroups {
+		for _, y := range x.Peers {
+			p.field(fmt.Sprintf("  %-14s ", "peer"), "%s of %s at %s: %s %s", y.Name, x.Name, y.Address, y.State,
+				y.Reason)
 		}
 	}
 	g := &grid{head: []string{"rule", "result", "why"}}

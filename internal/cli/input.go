@@ -12,25 +12,33 @@ import (
 
 	"github.com/mattn/go-isatty"
 
+	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/domain/strictjson"
 )
 
 // readFile reads the JSON of a file, one value or a list; "-" is standard input.
 func readFile[T any](t *target, stdin io.Reader, file string) ([]T, error) {
-	var text []byte
-	var err error
+	text, err := readInput(t, stdin, file)
+	if err != nil {
+		return nil, err
+	}
+	return decode[T](file, text)
+}
+
+// readInput reads a file; "-" is standard input. It tells a user at a terminal what it waits for.
+func readInput(t *target, stdin io.Reader, file string) (text []byte, err error) {
 	if file != "-" {
 		text, err = os.ReadFile(file)
 	} else {
 		if f, ok := stdin.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
-			fmt.Fprintln(t.p.Stderr, "tandem: waiting for JSON on standard input; end it with Ctrl-D")
+			fmt.Fprintln(t.p.Stderr, "tandem: waiting for input; end it with Ctrl-D")
 		}
 		text, err = io.ReadAll(stdin)
 	}
 	if err != nil {
 		return nil, usageError{err}
 	}
-	return decode[T](file, text)
+	return text, nil
 }
 
 // decode reads the JSON text of a file: one value or a list. It reports every member that is missing, unknown or of
@@ -48,19 +56,16 @@ func decode[T any](file string, text []byte) ([]T, error) {
 	}
 
 	var r strictjson.Reader
-	values := make([]T, len(items))
 	for i, item := range items {
 		path := either(list, strictjson.Index("", i), "")
 		n, err := strictjson.Parse(item)
-		if err == nil {
-			match(&r, n, reflect.TypeFor[T](), path)
-		}
-		if err == nil && len(r.Problems) == 0 {
-			err = json.Unmarshal(item, &values[i])
-		}
 		if err != nil {
-			return nil, usageError{fmt.Errorf("%s %s: %w", file, path, err)}
+			f := fault.As(err)
+			f.Message = strings.TrimPrefix(path+": "+f.Message, ": ")
+			r.Add(f)
+			continue
 		}
+		match(&r, n, reflect.TypeFor[T](), path)
 	}
 	var problems []error
 	for _, p := range r.Problems {
@@ -68,6 +73,12 @@ func decode[T any](file string, text []byte) ([]T, error) {
 	}
 	if len(problems) > 0 {
 		return nil, usageError{errors.Join(problems...)}
+	}
+	values := make([]T, len(items))
+	for i, item := range items {
+		if err := json.Unmarshal(item, &values[i]); err != nil {
+			return nil, usageError{fmt.Errorf("%s: %w", file, err)}
+		}
 	}
 	return values, nil
 }

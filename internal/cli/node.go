@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -40,6 +41,15 @@ func printHealth(p *page, h *api.Health) {
 	}
 	if h.Calls != nil {
 		p.field("calls     ", "%d", h.Calls.Active)
+	}
+	p.field("domain    ", "%s", cmp.Or(h.BaseDomain, "none (calls.routing.baseDomain)"))
+	if x := h.Provisioning; x != nil {
+		p.field("API       ", "%s, api-version %s, allowed sources: %s", cmp.Or(x.URL, "not served over HTTP"),
+			strings.Join(x.APIVersions, " "), cmp.Or(strings.Join(x.AllowedSources, " "), "all"))
+		for _, i := range x.Issuers {
+			p.field("tokens    ", "of %s, scope %s, from\n%s", i.Name, i.Scope,
+				cmp.Or(i.TokenURL, "the token endpoint in its discovery document"))
+		}
 	}
 	g := &grid{head: []string{"part", "state", "for", "restarts", "why"}}
 	for _, x := range h.Parts {

@@ -19,11 +19,12 @@ const (
 		"connection timed out; the certificate of the peer could not be verified either"
 )
 
-// checkScreen fails the test unless every line of text fits a terminal and every word of it is one of the words given.
+// checkScreen fails the test unless every line of text that has more than one word fits a terminal, and the words given
+// are in it unbroken.
 func checkScreen(t *testing.T, name, text string, words ...string) {
 	t.Helper()
 	for line := range strings.Lines(text) {
-		if n := len([]rune(strings.TrimRight(line, "\n"))); n > 80 {
+		if n := len([]rune(strings.TrimRight(line, "\n"))); n > 80 && len(strings.Fields(line)) > 1 {
 			t.Errorf("%s: %d columns: %s", name, n, line)
 		}
 	}
@@ -84,6 +85,14 @@ func TestTablesFitATerminal(t *testing.T) {
 		Parts: []api.Part{{Name: "provisioning", Since: now, Restarts: 12345, Error: reason},
 			{Name: "edge", Running: true, Since: now}}}
 	check("status", func(p *page) { printHealth(p, health) }, reason, "12345", "edge-frankfurt-1,")
+	health.BaseDomain = "frankfurt.gateway.example.com"
+	health.Provisioning = &api.Provisioning{URL: "https://" + ipv6, APIVersions: []string{"2024-02-29-preview"},
+		AllowedSources: strings.Fields(strings.Repeat("2001:db8:85a3:1234::/64 ", 9)),
+		Issuers: []api.Issuer{{Name: someUUID, Scope: "api://" + someUUID + "/.default",
+			TokenURL: "https://login.microsoftonline.com/" + someUUID + "/oauth2/v2.0/token"},
+			{Name: "https://issuer.example.com/realms/an-operator", Scope: "api://tandem-provisioning/.default"}}}
+	check("status", func(p *page) { printHealth(p, health) }, health.BaseDomain, "https://"+ipv6+",",
+		health.Provisioning.Issuers[0].Scope+",")
 	health.Replica.Database = someUUID
 	check("index", func(p *page) { printIndex(p, health.Replica) }, someUUID, reason)
 
@@ -101,6 +110,7 @@ func TestTablesFitATerminal(t *testing.T) {
 			"then operator-connect-amsterdam, then operator-connect-london",
 		Rule: "number-service", Account: "northwind",
 		Called: "+442079460123", Identity: "+442079460123", IdentitySource: "P-Asserted-Identity",
+		PeerGroups: peers.Groups,
 		Steps: []api.Step{{Rule: "provisioned-service-of-the-number", Result: "decides", Text: reason,
 			Facts: []api.Fact{{Name: "number", Value: "+442079460123"}, {Name: "account", Value: someUUID}}}}}
 	check("explain", func(p *page) { printExplanation(p, explanation) }, explanation.Text, reason,
@@ -125,6 +135,9 @@ func TestTablesFitATerminal(t *testing.T) {
 	reloaded := &api.Reloaded{Applied: []string{"calls.groups[0].maxCalls"},
 		Restart: []string{"calls.groups[17].peers[3].tls.certificateFile", strings.Repeat("x", 70)}}
 	check("reload", func(p *page) { printReloaded(p, reloaded) }, reloaded.Applied[0], reloaded.Restart[0])
+	report := &api.TokenReport{Checks: []api.TokenCheck{{Name: "issuer", Result: "ok", Detail: reason},
+		{Name: "revocation", Result: "failed", Detail: reason, Remedy: reason}, {Name: "roles", Result: "notReached"}}}
+	check("auth try", func(p *page) { printTokenReport(p, report) }, "revocation", "not reached", "remedy: "+reason)
 	checkScreen(t, "auth entra", entraSteps+entraManifest)
 	check("config check", func(p *page) {
 		printCheck(p, checkReport{Valid: true, EmergencyStrings: strings.Fields(strings.Repeat("112 ", 60))})

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -99,7 +100,9 @@ func (j *job) GetHealth(context.Context, api.GetHealthRequestObject) (api.GetHea
 			Since: now},
 		Replica: &api.Replica{Loaded: true, Database: "d1", Position: 7, Head: 7, Current: true, Synced: now,
 			Held: &api.HeldIndex{Reason: "another database", Database: "d2", Numbers: 1, Since: now}},
-		Calls: &api.Calls{Active: 3}}, nil
+		Calls: &api.Calls{Active: 3}, BaseDomain: "gw.example.com",
+		Provisioning: &api.Provisioning{APIVersions: []string{"v"}, AllowedSources: []string{},
+			Issuers: []api.Issuer{{Name: "i"}}}}, nil
 }
 
 func (j *job) GetDrain(context.Context, api.GetDrainRequestObject) (api.GetDrainResponseObject, error) {
@@ -173,6 +176,12 @@ func (j *job) CreateToken(_ context.Context, r api.CreateTokenRequestObject) (ap
 	return api.CreateToken200JSONResponse{AccessToken: strings.Join(r.Body.Roles, "+"), ExpiresIn: 60}, nil
 }
 
+func (j *job) CheckToken(_ context.Context, r api.CheckTokenRequestObject) (api.CheckTokenResponseObject, error) {
+	j.did = append(j.did, "check")
+	return api.CheckToken200JSONResponse{Checks: []api.TokenCheck{{Name: "format", Result: "failed",
+		Detail: strconv.Itoa(len(r.Body.Token)), Remedy: "send a token"}}}, nil
+}
+
 func (j *job) VerifyAudit(_ context.Context, r api.VerifyAuditRequestObject) (api.VerifyAuditResponseObject, error) {
 	var heads []string
 	if r.Body != nil {
@@ -238,6 +247,8 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"POST", "/manage/v1/tokens", `{"roles":["a"]}`, 200, `"expiresIn":60`, false},
 		{"POST", "/manage/v1/tokens", `{"roles":["a"],"lifetime":59}`, 400, "UnknownField", true},
 		{"POST", "/manage/v1/tokens", `{"roles":[]}`, 400, "InvalidFieldValue", true},
+		{"POST", "/manage/v1/tokens/check", `{"token":"abc"}`, 200, `"detail":"3"`, false},
+		{"POST", "/manage/v1/tokens/check", `{"token":""}`, 400, "InvalidFieldValue", true},
 		{"POST", "/manage/v1/audit/verify", "", 200, `"brokenAt":5`, false},
 		{"POST", "/manage/v1/audit/verify", `{"heads":["7:ab"]}`, 200, `differs7:ab`, false},
 		{"POST", "/manage/v1/audit/verify", `{"head":"7:ab"}`, 400, "UnknownField", true},
@@ -258,7 +269,7 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		}
 	}
 	if got := strings.Join(j.did, "; "); got != "drain; reload; accept d2 by local; explain; client bss by local; "+
-		"revoke 7; token; verify; verify" {
+		"revoke 7; token; check; verify; verify" {
 		t.Errorf("jobs did: %s", got)
 	}
 }
@@ -279,7 +290,8 @@ func TestRolesDetermineThePermissions(t *testing.T) {
 		"verifyAudit": true}
 	bodies := map[string]string{"setDrain": `{"draining":false}`, "acceptIndex": `{"database":"d2"}`,
 		"explainCall":  `{"from":"+15550100","to":"+15550101","peer":"core"}`,
-		"createClient": `{"name":"n","roles":["r"]}`, "createToken": `{"roles":["r"]}`}
+		"createClient": `{"name":"n","roles":["r"]}`, "createToken": `{"roles":["r"]}`,
+		"checkToken": `{"token":"t"}`}
 	for path, item := range c.doc.Paths.Map() {
 		path = strings.ReplaceAll(path, "{clientId}", "1")
 		for method, op := range item.Operations() {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"time"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
@@ -36,6 +38,13 @@ func (n *node) buildAPI(_ context.Context, r *role) error {
 	if n.core.issuer != nil {
 		deps.Issuer = n.core.issuer
 	}
+	var url atomic.Value // a string
+	url.Store(cfg.API.PublicURL)
+	r.health = func(h *api.Health) {
+		at := url.Load().(string)
+		h.Provisioning = &api.Provisioning{URL: at, APIVersions: []string{provapi.Version},
+			AllowedSources: sources.Allowed(), Issuers: n.cfg.Auth.Describe(at)}
+	}
 	p := provapi.New(cfg.API, deps)
 	n.trustedProvisioning = trusted(p)
 	if cfg.Listen == config.Off {
@@ -45,7 +54,10 @@ func (n *node) buildAPI(_ context.Context, r *role) error {
 		faults: provapi.Faults, log: log, sources: sources, limiter: limiter, metrics: n.http}
 	h.watchCertificate(n.metrics.process)
 	r.parts = []part{{name: h.name, open: h.open, drain: h.drain, needed: true}}
-	r.started = func(at *Ready) { at.Provisioning = h.started() }
+	r.started = func(at *Ready) {
+		at.Provisioning = h.started()
+		url.CompareAndSwap("", at.Provisioning)
+	}
 	r.reload = func(next *config.Loaded) (func(), error) {
 		p := &next.Provisioning
 		return h.reload(&p.Listener, &p.Sources, p.API.RequestsPerMinute)

@@ -81,7 +81,7 @@ func (n *node) buildEdge(_ context.Context, r *role) (err error) {
 		return fmt.Errorf("number index: %w", err)
 	}
 	c.Explainer = &explain.Explainer{View: c.replica.Route, Policy: c.policy, Groups: c.groupNames(),
-		Position: func() int64 { return int64(c.replica.Status().Position) }}
+		Peers: c.peers, Position: func() int64 { return int64(c.replica.Status().Position) }}
 	c.replica.Patience = n.cfg.Feed.Poll + time.Second
 	if c.records, err = record.NewSpool(cfg.Records, n.log.With("part", "records"), n.metrics.process); err != nil {
 		return fmt.Errorf("call records: %w", err)

@@ -16,7 +16,8 @@ func (n *node) GetHealth(context.Context, api.GetHealthRequestObject) (api.GetHe
 	r := n.readiness("")
 	h := api.Health{Status: api.HealthStatusReady, Reasons: append(append([]string{}, r.reasons...), r.warnings...),
 		Version: n.version, Node: n.cfg.Calls.Edge.Node,
-		Roles: n.cfg.Roles, Started: n.started.UTC(), Parts: []api.Part{}}
+		Roles: n.cfg.Roles, Started: n.started.UTC(), Parts: []api.Part{},
+		BaseDomain: n.cfg.Calls.Routing.BaseDomain}
 	switch {
 	case n.leaving.Load() || n.draining.Load():
 		h.Status = api.HealthStatusDraining

@@ -26,8 +26,8 @@ import (
 func (n *node) buildManage(_ context.Context, r *role) error {
 	ops := manage.Operations{
 		NodeOperations: n, CallsOperations: manage.NotHere(config.RoleEdge, n.cfg.Calls.Edge.Node),
-		AccessOperations: &auth.Operations{Clients: n.core.clients, Issuer: n.core.issuer, Sealer: n.core.keyring,
-			Audit: n.core.audit},
+		AccessOperations: &auth.Operations{Clients: n.core.clients, Issuer: n.core.issuer,
+			Verifier: n.core.verifier, Sealer: n.core.keyring, Audit: n.core.audit},
 		AuditOperations: db.Operations{DB: n.core.db},
 	}
 	switch {

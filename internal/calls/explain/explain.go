@@ -1,12 +1,14 @@
 // Package explain answers the management API's question where a call would go, with the code of live calls: it builds
 // the INVITE that the question describes, extracts its facts as the edge does, and makes the same decision over the
-// same index. It neither places calls nor knows the state of peers.
+// same index. It places no calls.
 package explain
 
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"unicode"
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/calls/leg"
@@ -25,6 +27,8 @@ type Explainer struct {
 	Policy   *route.Policy
 	// Groups maps the names of peer groups, and of peers, to the name of the group.
 	Groups map[string]string
+	// Peers returns the peer groups with the present state of their peers.
+	Peers func() []api.PeerGroup
 }
 
 // anywhere is the host of numbers in questions without a host. It never reaches the decision.
@@ -56,6 +60,12 @@ func (x *Explainer) ExplainCall(_ context.Context,
 	}
 	out := answer(ex)
 	out.Position = x.Position()
+	states := x.Peers()
+	for _, name := range out.Groups {
+		if i := slices.IndexFunc(states, func(g api.PeerGroup) bool { return g.Name == name }); i >= 0 {
+			out.PeerGroups = append(out.PeerGroups, states[i])
+		}
+	}
 	return out, nil
 }
 
@@ -109,11 +119,18 @@ func (x *Explainer) facts(q api.Question, group string) (domain.CallFacts, error
 	return f, nil
 }
 
-// uri returns a URI for text, which is a number, a dial string or a URI.
+// separator reports whether a character separates the digits of a number for human readers: a space or a visual
+// separator (RFC 3966 §5.1.1).
+func separator(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune("-.()", r) }
+
+// uri returns a URI for text, which is a number, a dial string or a URI. A number may contain separators.
 func uri(target, text, host string) (string, error) {
 	u := strings.TrimSpace(text)
 	if scheme, _, ok := strings.Cut(u, ":"); !ok ||
 		!(strings.EqualFold(scheme, "sip") || strings.EqualFold(scheme, "sips") || strings.EqualFold(scheme, "tel")) {
+		if bare := strings.Join(strings.FieldsFunc(u, separator), ""); strings.Trim(bare, "+0123456789*#") == "" {
+			u = bare
+		}
 		u = "sip:" + u + "@" + host
 	}
 	if strings.ContainsAny(u, "<>\r\n \t\"") {

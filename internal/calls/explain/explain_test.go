@@ -51,7 +51,10 @@ func explainer(t *testing.T) *explain.Explainer {
 		Subdomain: "contoso", SubdomainLive: true, CallScreening: true}}
 	return &explain.Explainer{View: func() route.View { return view },
 		Position: func() int64 { return 42 }, Policy: policy,
-		Groups: map[string]string{"core": "core", "teams": "teams", "sip3": "teams"}}
+		Groups: map[string]string{"core": "core", "teams": "teams", "sip3": "teams"},
+		Peers: func() []api.PeerGroup {
+			return []api.PeerGroup{{Name: "core"}, {Name: "teams", Peers: []api.Peer{{Name: "sip3", State: "down"}}}}
+		}}
 }
 
 func ask(t *testing.T, x *explain.Explainer, q api.Question) (api.ExplainCall200JSONResponse, error) {
@@ -111,6 +114,29 @@ func TestExplain(t *testing.T) {
 		if len(got.Steps) == 0 || got.Position != 42 || got.Text == "" || got.Rule == "" {
 			t.Errorf("%s: incomplete: %+v", c.name, got)
 		}
+	}
+}
+
+// TestNumbersMayHaveSeparators: people write numbers with spaces and the visual separators of RFC 3966 §5.1.1.
+func TestNumbersMayHaveSeparators(t *testing.T) {
+	t.Parallel()
+	x := explainer(t)
+	for _, to := range []string{"+44 20 7946-0123", "+44 (20) 7946.0123", " +44-20-7946-0123 ",
+		"+44\u00a020\u00a079460123", "tel:+44-20-7946-0123"} {
+		got, err := ask(t, x, api.Question{From: "+1 (555) 0100", To: to, Peer: "core"})
+		if err != nil || got.Called != "+442079460123" || got.Identity != "+15550100" {
+			t.Errorf("to %q: %+v, %v; want +442079460123 from +15550100", to, got, err)
+		}
+	}
+}
+
+// TestPeersOfTheChosenGroupsAreNamed: with their state; other groups are not.
+func TestPeersOfTheChosenGroupsAreNamed(t *testing.T) {
+	t.Parallel()
+	got, err := ask(t, explainer(t), api.Question{From: "+15550100", To: "+442079460123", Peer: "core"})
+	if err != nil || len(got.PeerGroups) != 1 || got.PeerGroups[0].Name != "teams" ||
+		got.PeerGroups[0].Peers[0].State != api.PeerStateDown {
+		t.Errorf("%+v, %v; want group teams with the peer sip3, which is down", got.PeerGroups, err)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	api "github.com/tandemgw/tandem/api/manage"
 )
 
 // TestTryNamesTheCheckThatFails breaks one thing at a time. The checks before it pass, those after it are not reached,
@@ -42,7 +44,11 @@ func TestTryNamesTheCheckThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for _, c := range []struct{ token, failed, detail string }{
+	for _, c := range []struct {
+		token  string
+		failed api.TokenCheckName
+		detail string
+	}{
 		{with("tid", tenant), "", ""},
 		{"Bearer " + with("tid", tenant), "format", "not a signed JSON Web Token"},
 		{strings.Repeat("a", MaxTokenBytes+1), "format", "longer than"},
@@ -61,25 +67,35 @@ func TestTryNamesTheCheckThatFails(t *testing.T) {
 		{with("roles", []string{"Other"}), "roles", "Other"},
 		{with("roles", []string{}), "roles", "none"},
 	} {
-		state := CheckOK
-		results := v.Try(t.Context(), c.token)
+		state := api.TokenCheckResultOK
+		answer, err := (&Operations{Verifier: v}).CheckToken(t.Context(),
+			api.CheckTokenRequestObject{Body: &api.TokenQuestion{Token: c.token}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		report := answer.(api.CheckToken200JSONResponse)
+		results := report.Checks
+		if report.OK != (c.failed == "") {
+			t.Errorf("%s: the report says ok=%v", c.failed, report.OK)
+		}
 		if len(results) != len(checks) {
 			t.Fatalf("%d results, want %d: %+v", len(results), len(checks), results)
 		}
 		for n, r := range results {
 			want := state
 			if r.Name == c.failed {
-				want, state = CheckFailed, CheckNotReached
+				want, state = api.TokenCheckResultFailed, api.TokenCheckResultNotReached
 			}
-			if r.Name != checks[n].name || r.Result != want || (r.Remedy != "") != (want == CheckFailed) ||
-				want == CheckFailed && !strings.Contains(r.Detail, c.detail) {
+			if r.Name != checks[n].name || r.Result != want ||
+				(r.Remedy != "") != (want == api.TokenCheckResultFailed) ||
+				want == api.TokenCheckResultFailed && !strings.Contains(r.Detail, c.detail) {
 				t.Errorf("%s: %+v, want %s", c.failed, r, want)
 			}
 			if strings.Contains(r.Detail+r.Remedy, c.token) {
 				t.Errorf("%s: the result contains the token: %+v", c.failed, r)
 			}
 		}
-		if c.failed != "" && state != CheckNotReached {
+		if c.failed != "" && state != api.TokenCheckResultNotReached {
 			t.Errorf("no check %q: %+v", c.failed, results)
 		}
 	}

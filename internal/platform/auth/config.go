@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
@@ -209,6 +210,30 @@ func checkFetchURL(s string) error {
 		}
 	}
 	return nil
+}
+
+// Describe returns what clients need to get tokens that are accepted. base is the URL of the API, or empty.
+func (c *Config) Describe(base string) []api.Issuer {
+	issuers := []api.Issuer{}
+	for _, s := range c.Issuers {
+		x := api.Issuer{Name: cmp.Or(s.Issuer, s.EntraTenantID), Scope: s.Audiences[0] + "/.default"}
+		if s.EntraTenantID != "" {
+			x.TokenURL = strings.TrimSuffix(cmp.Or(s.LoginURL, defaultLoginURL), "/") + "/" + s.EntraTenantID +
+				"/oauth2/v2.0/token"
+			if domain.IsGUID(s.Audiences[0]) {
+				x.Scope = "api://" + x.Scope
+			}
+		}
+		issuers = append(issuers, x)
+	}
+	if e := c.Embedded; e.Enabled {
+		x := api.Issuer{Name: e.Issuer, Scope: e.Audience + "/.default"}
+		if base != "" {
+			x.TokenURL = base + "/oauth2/v2.0/token"
+		}
+		issuers = append(issuers, x)
+	}
+	return issuers
 }
 
 // issuerRule is one accepted value of the iss claim.

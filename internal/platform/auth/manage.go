@@ -15,9 +15,10 @@ import (
 
 // Operations implements the management API's operations on clients and tokens (api/manage/v1.yaml).
 type Operations struct {
-	Clients *Clients
-	Issuer  *Issuer    // nil while the embedded issuer is disabled
-	Sealer  web.Sealer // of cursors
+	Clients  *Clients
+	Issuer   *Issuer // nil while the embedded issuer is disabled
+	Verifier *Verifier
+	Sealer   web.Sealer // of cursors
 	// Audit writes a row about an action of the actor in ctx.
 	Audit func(ctx context.Context, action, target string, items int, what any) error
 }

@@ -43,6 +43,15 @@ type sourceLists struct {
 	proxies []netip.Prefix
 }
 
+// Allowed returns the prefixes that may use a server; empty for every address.
+func (s *Sources) Allowed() []string {
+	allowed := []string{}
+	for _, p := range s.now.Load().allowed {
+		allowed = append(allowed, p.String())
+	}
+	return allowed
+}
+
 // Replace replaces the lists by those of other. It may be called while requests are served.
 func (s *Sources) Replace(other *Sources) { s.now.Store(other.now.Load()) }
 

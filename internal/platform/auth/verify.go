@@ -21,6 +21,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/domain/strictjson"
 	"github.com/tandemgw/tandem/internal/platform/secret"
@@ -244,7 +245,7 @@ func Authorization(headers []string) (string, error) {
 // (InvalidAuthenticationToken, ExpiredAuthenticationToken) or fault.Unavailable (IssuerUnavailable: the token cannot be
 // checked now).
 func (v *Verifier) Verify(ctx context.Context, token string) (*Principal, error) {
-	p, err := v.verify(ctx, token, func(string, string) {})
+	p, err := v.verify(ctx, token, func(api.TokenCheckName, string) {})
 	verdict := "accepted"
 	if err != nil {
 		verdict = fault.As(err).Code
@@ -276,7 +277,8 @@ func invalid(format string, args ...any) *fault.Error {
 
 // verify is Verify without the metric. It calls passed after each check, in the order of checks, with the check's name
 // and what it found.
-func (v *Verifier) verify(ctx context.Context, text string, passed func(check, found string)) (*Principal, error) {
+func (v *Verifier) verify(ctx context.Context, text string,
+	passed func(check api.TokenCheckName, found string)) (*Principal, error) {
 	if len(text) > MaxTokenBytes {
 		return nil, invalid("it is longer than %d bytes", MaxTokenBytes)
 	}
@@ -287,17 +289,17 @@ func (v *Verifier) verify(ctx context.Context, text string, passed func(check, f
 	} else if err != nil {
 		return nil, invalid("it is not a signed JSON Web Token (RFC 7519): %s", clip(err.Error())).Because(err)
 	}
-	passed(checkFormat, "a signed JSON Web Token")
+	passed("format", "a signed JSON Web Token")
 	t := v.issuers[tok.issuer]
 	if t == nil {
 		return nil, invalid("its issuer %s is not trusted", quote(tok.issuer))
 	}
-	passed(checkIssuer, tok.issuer)
+	passed("issuer", tok.issuer)
 	if !slices.Contains(t.rule.algorithms, tok.alg) {
 		return nil, invalid("its algorithm %s is not accepted; use one of %s", quote(tok.alg),
 			strings.Join(t.rule.algorithms, ", "))
 	}
-	passed(checkAlgorithm, tok.alg)
+	passed("algorithm", tok.alg)
 	p, err := v.claimed(t, tok, passed)
 	if err != nil {
 		return nil, err
@@ -316,19 +318,20 @@ func (v *Verifier) verify(ctx context.Context, text string, passed func(check, f
 	case !fits:
 		return nil, invalid("its signature is wrong")
 	}
-	passed(checkSignature, "made with a key of the issuer")
+	passed("signature", "made with a key of the issuer")
 	if v.embedded != nil && tok.issuer == v.embedded.cfg.Issuer {
 		if err := v.embedded.checkClient(ctx, p.ClientID); err != nil {
 			return nil, err
 		}
 	}
-	passed(checkRevocation, "not revoked")
+	passed("revocation", "not revoked")
 	return p, nil
 }
 
 // claimed returns the principal that a token proves if its signature is valid: it checks the times (RFC 7519 §4.1), the
 // audience and the tenant.
-func (v *Verifier) claimed(t *trusted, tok *token, passed func(check, found string)) (*Principal, error) {
+func (v *Verifier) claimed(t *trusted, tok *token,
+	passed func(check api.TokenCheckName, found string)) (*Principal, error) {
 	now := time.Now()
 	early := func(at *time.Time) bool { return at != nil && now.Add(v.skew).Before(*at) }
 	switch {
@@ -337,20 +340,20 @@ func (v *Verifier) claimed(t *trusted, tok *token, passed func(check, found stri
 	case early(tok.notBefore) || early(tok.issuedAt):
 		return nil, invalid("it is not valid yet; check the clocks")
 	}
-	passed(checkTime, "valid until "+tok.expires.UTC().Format(time.RFC3339))
+	passed("time", "valid until "+tok.expires.UTC().Format(time.RFC3339))
 	if !slices.ContainsFunc(tok.audience, func(a string) bool { return slices.Contains(t.rule.audiences, a) }) {
 		return nil, invalid("it was issued for another audience (%s)", quote(strings.Join(tok.audience, " ")))
 	}
-	passed(checkAudience, clip(strings.Join(tok.audience, " ")))
+	passed("audience", clip(strings.Join(tok.audience, " ")))
 	if t.rule.tenant != "" && strings.ToLower(tok.tenant) != t.rule.tenant {
 		return nil, invalid("it was issued by another tenant")
 	}
-	passed(checkTenant, clip(tok.tenant))
+	passed("tenant", clip(tok.tenant))
 	p := &Principal{Issuer: tok.issuer, Subject: tok.subject, TenantID: tok.tenant, Expires: tok.expires}
 	if p.ClientID = cmp.Or(tok.clients...); p.ClientID == "" {
 		return nil, invalid("it names no client: appid, azp, client_id and sub are all missing")
 	}
-	passed(checkClient, clip(p.ClientID))
+	passed("client", clip(p.ClientID))
 	for _, r := range tok.roles {
 		p.Roles = append(p.Roles, Role(r))
 	}
