@@ -20,9 +20,9 @@ import (
 // Lab is the simulated neighbours of a Tandem in the same process: of "tandem serve --lab". Life cycle: StartLab, then
 // Tandem is started with ConfigFile and Seed, then Open; at the end Close.
 type Lab struct {
+	*lab.Lab
 	ConfigFile string // configuration of the Tandem in the middle
 	api        *client.Client
-	lab        *lab.Lab
 }
 
 // labDir returns where a lab keeps its files, below the data directory.
@@ -35,28 +35,26 @@ func StartLab(data string, freePorts bool, api *client.Client) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := lab.Usual(world.BaseDomain)
-	if freePorts {
-		if g, err = lab.Free(world.BaseDomain); err != nil {
-			return nil, err
-		}
-	}
 	dir := labDir(data)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	g := lab.Usual(world.BaseDomain)
+	if freePorts {
+		g, err = lab.Free(world.BaseDomain)
+	}
 	x := &Lab{api: api}
-	if x.lab, err = lab.Start(world, g, lab.Options{Directory: x.find, Control: dir}); err != nil {
+	if err == nil {
+		x.Lab, err = lab.Start(world, g, lab.Options{Directory: x.find, Control: dir})
+	}
+	if err != nil {
 		return nil, err
 	}
-	if x.ConfigFile, err = WriteConfig(dir, x.lab, Settings{DefaultPorts: !freePorts}); err != nil {
+	if x.ConfigFile, err = WriteConfig(dir, x.Lab, Settings{DefaultPorts: !freePorts}); err != nil {
 		return nil, errors.Join(err, x.Close())
 	}
 	return x, nil
 }
-
-// Close stops the neighbours.
-func (x *Lab) Close() error { return x.lab.Close() }
 
 // find returns a number of the directory and its account; nothing if they cannot be read.
 func (x *Lab) find(number string) (n, account any) {
@@ -79,7 +77,7 @@ func (x *Lab) Seed(ctx context.Context, d *directory.Directory) error {
 	if err != nil || len(page.Items) > 0 {
 		return err
 	}
-	s := x.lab.World.Samples()
+	s := x.World.Samples()
 	for _, r := range s.Requests {
 		err = errors.Join(err, d.SaveRequest(ctx, r))
 	}
@@ -93,13 +91,13 @@ func (x *Lab) Open(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return WaitKnown(ctx, x.lab)
+		return WaitKnown(ctx, x.Lab)
 	}
 	tandem := &Product{API: x.api}
-	if _, err := tandem.Provision(ctx, x.lab.World, func(c fixtures.Customer) bool { return c.Demo }); err != nil {
+	if _, err := tandem.Provision(ctx, x.World, func(c fixtures.Customer) bool { return c.Demo }); err != nil {
 		return err
 	}
-	return WaitKnown(ctx, x.lab)
+	return WaitKnown(ctx, x.Lab)
 }
 
 const hints = `
