@@ -141,7 +141,8 @@ func (l *Lab) arrival(t *Trial, begin time.Time) *ua.Message {
 	t.Headers = []ua.Header{{Name: "Request-URI", Value: far.RequestURI()}}
 	for _, h := range append([]string{l.World.CustomHeader}, interesting...) {
 		if far.Has(h) {
-			t.Headers = append(t.Headers, ua.Header{Name: h, Value: strings.Join(far.Values(h), ", ")})
+			value, _, _ := strings.Cut(strings.Join(far.Values(h), ", "), ";tag=") // says nothing to a reader
+			t.Headers = append(t.Headers, ua.Header{Name: h, Value: value})
 		}
 	}
 	return far
