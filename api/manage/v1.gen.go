@@ -253,6 +253,25 @@ type Issuer struct {
 	TokenURL string `json:"tokenUrl,omitempty,omitzero"`
 }
 
+// Keyring defines model for Keyring.
+type Keyring struct {
+	// Added ids of the keys that do not encrypt yet
+	Added []int64 `json:"added,omitempty,omitzero"`
+
+	// Older ids of the keys that only decrypt, oldest first
+	Older []int64 `json:"older,omitempty,omitzero"`
+
+	// Primary id of the key that encrypts
+	Primary int64          `json:"primary"`
+	Values  []SealedValues `json:"values"`
+}
+
+// KeyringRotation defines model for KeyringRotation.
+type KeyringRotation struct {
+	// Distributed every node has the key that was added
+	Distributed bool `json:"distributed"`
+}
+
 // Part defines model for Part.
 type Part struct {
 	// Error why it is not running
@@ -407,6 +426,19 @@ type Replica struct {
 	Synced time.Time `json:"synced,omitempty,omitzero"`
 }
 
+// SealedValues how many values of a kind are stored, by the key that encrypted them
+type SealedValues struct {
+	// Name the kind, such as signing keys
+	Name string `json:"name"`
+
+	// Older to be encrypted again
+	Older   int `json:"older"`
+	Primary int `json:"primary"`
+
+	// Unreadable of another keyring, or changed
+	Unreadable int `json:"unreadable"`
+}
+
 // Step defines model for Step.
 type Step struct {
 	Facts  []Fact `json:"facts,omitempty,omitzero"`
@@ -490,6 +522,9 @@ type ExplainCallJSONRequestBody = Question
 
 // AcceptIndexJSONRequestBody defines body for AcceptIndex for application/json ContentType.
 type AcceptIndexJSONRequestBody = IndexAcceptance
+
+// RotateKeyringJSONRequestBody defines body for RotateKeyring for application/json ContentType.
+type RotateKeyringJSONRequestBody = KeyringRotation
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenRequest
@@ -705,6 +740,47 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /manage/v1/index/accept (the `AcceptIndex` operationId).
 	AcceptIndex(ctx context.Context, body AcceptIndexJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetKeyring Keys of the keyring, and how many stored values each kind needs
+	//
+	// The values are those in the database and those on this node. Keys themselves are never shown.
+	//
+	// Corresponds with GET /manage/v1/keyring (the `GetKeyring` operationId).
+	GetKeyring(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PruneKeyring Remove the older keys
+	//
+	// 409 `KeysInUse` while a value in the database or on this node is encrypted with one; otherwise as rotateKeyring.
+	// Cursors from before the rotation are refused afterwards. The audit log has it (`secret.prune`).
+	//
+	// Corresponds with POST /manage/v1/keyring/prune (the `PruneKeyring` operationId).
+	PruneKeyring(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RotateKeyringWithBody Replace the key and encrypt everything stored again
+	//
+	// Adds a key, makes it the primary one and encrypts again every stored value with it. If an earlier rotation was
+	// not completed this completes it instead. On PostgreSQL, where nodes have copies of one keyring, the key that was
+	// added becomes the primary one only with `distributed`. Older keys stay until pruneKeyring. 409 `KeyringFixed` if
+	// the keyring comes from an environment variable, `KeyringChanged` if its file was replaced since the last reload.
+	// Added keys and the change of the primary key are in the audit log (`secret.add`, `secret.rotate`).
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/keyring/rotate (the `RotateKeyring` operationId).
+	RotateKeyringWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RotateKeyring Replace the key and encrypt everything stored again
+	//
+	// Adds a key, makes it the primary one and encrypts again every stored value with it. If an earlier rotation was
+	// not completed this completes it instead. On PostgreSQL, where nodes have copies of one keyring, the key that was
+	// added becomes the primary one only with `distributed`. Older keys stay until pruneKeyring. 409 `KeyringFixed` if
+	// the keyring comes from an environment variable, `KeyringChanged` if its file was replaced since the last reload.
+	// Added keys and the change of the primary key are in the audit log (`secret.add`, `secret.rotate`).
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/keyring/rotate (the `RotateKeyring` operationId).
+	RotateKeyring(ctx context.Context, body RotateKeyringJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListPeers Peer groups, their peers and whether they answer
 	//
@@ -1031,6 +1107,87 @@ func (c *Caller) AcceptIndexWithBody(ctx context.Context, contentType string, bo
 // Corresponds with POST /manage/v1/index/accept (the `AcceptIndex` operationId).
 func (c *Caller) AcceptIndex(ctx context.Context, body AcceptIndexJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAcceptIndexRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetKeyring Keys of the keyring, and how many stored values each kind needs
+//
+// The values are those in the database and those on this node. Keys themselves are never shown.
+//
+// Corresponds with GET /manage/v1/keyring (the `GetKeyring` operationId).
+func (c *Caller) GetKeyring(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetKeyringRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PruneKeyring Remove the older keys
+//
+// 409 `KeysInUse` while a value in the database or on this node is encrypted with one; otherwise as rotateKeyring.
+// Cursors from before the rotation are refused afterwards. The audit log has it (`secret.prune`).
+//
+// Corresponds with POST /manage/v1/keyring/prune (the `PruneKeyring` operationId).
+func (c *Caller) PruneKeyring(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPruneKeyringRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RotateKeyringWithBody Replace the key and encrypt everything stored again
+//
+// Adds a key, makes it the primary one and encrypts again every stored value with it. If an earlier rotation was
+// not completed this completes it instead. On PostgreSQL, where nodes have copies of one keyring, the key that was
+// added becomes the primary one only with `distributed`. Older keys stay until pruneKeyring. 409 `KeyringFixed` if
+// the keyring comes from an environment variable, `KeyringChanged` if its file was replaced since the last reload.
+// Added keys and the change of the primary key are in the audit log (`secret.add`, `secret.rotate`).
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/keyring/rotate (the `RotateKeyring` operationId).
+func (c *Caller) RotateKeyringWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateKeyringRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RotateKeyring Replace the key and encrypt everything stored again
+//
+// Adds a key, makes it the primary one and encrypts again every stored value with it. If an earlier rotation was
+// not completed this completes it instead. On PostgreSQL, where nodes have copies of one keyring, the key that was
+// added becomes the primary one only with `distributed`. Older keys stay until pruneKeyring. 409 `KeyringFixed` if
+// the keyring comes from an environment variable, `KeyringChanged` if its file was replaced since the last reload.
+// Added keys and the change of the primary key are in the audit log (`secret.add`, `secret.rotate`).
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/keyring/rotate (the `RotateKeyring` operationId).
+func (c *Caller) RotateKeyring(ctx context.Context, body RotateKeyringJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateKeyringRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1529,6 +1686,100 @@ func NewAcceptIndexRequestWithBody(server string, contentType string, body io.Re
 	return req, nil
 }
 
+// NewGetKeyringRequest constructs an http.Request for the GetKeyring method
+func NewGetKeyringRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/keyring")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPruneKeyringRequest constructs an http.Request for the PruneKeyring method
+func NewPruneKeyringRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/keyring/prune")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRotateKeyringRequest calls the generic RotateKeyring builder with application/json body
+func NewRotateKeyringRequest(server string, body RotateKeyringJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRotateKeyringRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewRotateKeyringRequestWithBody constructs an http.Request for the RotateKeyring method, with any body, and a specified content type
+func NewRotateKeyringRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/keyring/rotate")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListPeersRequest constructs an http.Request for the ListPeers method
 func NewListPeersRequest(server string) (*http.Request, error) {
 	var err error
@@ -1707,6 +1958,15 @@ type ServerInterface interface {
 	// AcceptIndex Allow the number index to be replaced from the database
 	// (POST /manage/v1/index/accept)
 	AcceptIndex(w http.ResponseWriter, r *http.Request)
+	// GetKeyring Keys of the keyring, and how many stored values each kind needs
+	// (GET /manage/v1/keyring)
+	GetKeyring(w http.ResponseWriter, r *http.Request)
+	// PruneKeyring Remove the older keys
+	// (POST /manage/v1/keyring/prune)
+	PruneKeyring(w http.ResponseWriter, r *http.Request)
+	// RotateKeyring Replace the key and encrypt everything stored again
+	// (POST /manage/v1/keyring/rotate)
+	RotateKeyring(w http.ResponseWriter, r *http.Request)
 	// ListPeers Peer groups, their peers and whether they answer
 	// (GET /manage/v1/peers)
 	ListPeers(w http.ResponseWriter, r *http.Request)
@@ -1748,6 +2008,13 @@ type CallsOperations interface {
 	ExplainCall(ctx context.Context, request ExplainCallRequestObject) (ExplainCallResponseObject, error)
 	AcceptIndex(ctx context.Context, request AcceptIndexRequestObject) (AcceptIndexResponseObject, error)
 	ListPeers(ctx context.Context, request ListPeersRequestObject) (ListPeersResponseObject, error)
+}
+
+// SecretsOperations are the operations with the tag secrets.
+type SecretsOperations interface {
+	GetKeyring(ctx context.Context, request GetKeyringRequestObject) (GetKeyringResponseObject, error)
+	PruneKeyring(ctx context.Context, request PruneKeyringRequestObject) (PruneKeyringResponseObject, error)
+	RotateKeyring(ctx context.Context, request RotateKeyringRequestObject) (RotateKeyringResponseObject, error)
 }
 
 // Absent answers every operation with Err. It stands for a job that a node does not have.
@@ -1795,6 +2062,21 @@ func (a Absent) GetHealth(context.Context, GetHealthRequestObject) (GetHealthRes
 
 // AcceptIndex returns Err.
 func (a Absent) AcceptIndex(context.Context, AcceptIndexRequestObject) (AcceptIndexResponseObject, error) {
+	return nil, a.Err
+}
+
+// GetKeyring returns Err.
+func (a Absent) GetKeyring(context.Context, GetKeyringRequestObject) (GetKeyringResponseObject, error) {
+	return nil, a.Err
+}
+
+// PruneKeyring returns Err.
+func (a Absent) PruneKeyring(context.Context, PruneKeyringRequestObject) (PruneKeyringResponseObject, error) {
+	return nil, a.Err
+}
+
+// RotateKeyring returns Err.
+func (a Absent) RotateKeyring(context.Context, RotateKeyringRequestObject) (RotateKeyringResponseObject, error) {
 	return nil, a.Err
 }
 
@@ -2024,6 +2306,48 @@ func (siw *ServerInterfaceWrapper) AcceptIndex(w http.ResponseWriter, r *http.Re
 	handler.ServeHTTP(w, r)
 }
 
+// GetKeyring operation middleware
+func (siw *ServerInterfaceWrapper) GetKeyring(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetKeyring(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PruneKeyring operation middleware
+func (siw *ServerInterfaceWrapper) PruneKeyring(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PruneKeyring(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RotateKeyring operation middleware
+func (siw *ServerInterfaceWrapper) RotateKeyring(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RotateKeyring(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListPeers operation middleware
 func (siw *ServerInterfaceWrapper) ListPeers(w http.ResponseWriter, r *http.Request) {
 
@@ -2212,6 +2536,9 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/manage/v1/clients/{clientId}", wrapper.RevokeClient)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tokens", wrapper.CreateToken)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tokens/check", wrapper.CheckToken)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/keyring", wrapper.GetKeyring)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/keyring/rotate", wrapper.RotateKeyring)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/keyring/prune", wrapper.PruneKeyring)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/audit/verify", wrapper.VerifyAudit)
 
 	return m
@@ -2598,6 +2925,127 @@ func (response AcceptIndexdefaultApplicationProblemPlusJSONResponse) VisitAccept
 	return err
 }
 
+type GetKeyringRequestObject struct {
+}
+
+type GetKeyringResponseObject interface {
+	VisitGetKeyringResponse(w http.ResponseWriter) error
+}
+
+type GetKeyring200JSONResponse Keyring
+
+func (response GetKeyring200JSONResponse) VisitGetKeyringResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetKeyringdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetKeyringdefaultApplicationProblemPlusJSONResponse) VisitGetKeyringResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PruneKeyringRequestObject struct {
+}
+
+type PruneKeyringResponseObject interface {
+	VisitPruneKeyringResponse(w http.ResponseWriter) error
+}
+
+type PruneKeyring200JSONResponse Keyring
+
+func (response PruneKeyring200JSONResponse) VisitPruneKeyringResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PruneKeyringdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response PruneKeyringdefaultApplicationProblemPlusJSONResponse) VisitPruneKeyringResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateKeyringRequestObject struct {
+	Body *RotateKeyringJSONRequestBody
+}
+
+type RotateKeyringResponseObject interface {
+	VisitRotateKeyringResponse(w http.ResponseWriter) error
+}
+
+type RotateKeyring200JSONResponse Keyring
+
+func (response RotateKeyring200JSONResponse) VisitRotateKeyringResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateKeyringdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response RotateKeyringdefaultApplicationProblemPlusJSONResponse) VisitRotateKeyringResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListPeersRequestObject struct {
 }
 
@@ -2789,6 +3237,15 @@ type StrictServerInterface interface {
 	// AcceptIndex Allow the number index to be replaced from the database
 	// (POST /manage/v1/index/accept)
 	AcceptIndex(ctx context.Context, request AcceptIndexRequestObject) (AcceptIndexResponseObject, error)
+	// GetKeyring Keys of the keyring, and how many stored values each kind needs
+	// (GET /manage/v1/keyring)
+	GetKeyring(ctx context.Context, request GetKeyringRequestObject) (GetKeyringResponseObject, error)
+	// PruneKeyring Remove the older keys
+	// (POST /manage/v1/keyring/prune)
+	PruneKeyring(ctx context.Context, request PruneKeyringRequestObject) (PruneKeyringResponseObject, error)
+	// RotateKeyring Replace the key and encrypt everything stored again
+	// (POST /manage/v1/keyring/rotate)
+	RotateKeyring(ctx context.Context, request RotateKeyringRequestObject) (RotateKeyringResponseObject, error)
 	// ListPeers Peer groups, their peers and whether they answer
 	// (GET /manage/v1/peers)
 	ListPeers(ctx context.Context, request ListPeersRequestObject) (ListPeersResponseObject, error)
@@ -3095,6 +3552,88 @@ func (sh *strictHandler) AcceptIndex(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(AcceptIndexResponseObject); ok {
 		if err := validResponse.VisitAcceptIndexResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetKeyring operation middleware
+func (sh *strictHandler) GetKeyring(w http.ResponseWriter, r *http.Request) {
+	var request GetKeyringRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetKeyring(ctx, request.(GetKeyringRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetKeyring")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetKeyringResponseObject); ok {
+		if err := validResponse.VisitGetKeyringResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PruneKeyring operation middleware
+func (sh *strictHandler) PruneKeyring(w http.ResponseWriter, r *http.Request) {
+	var request PruneKeyringRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PruneKeyring(ctx, request.(PruneKeyringRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PruneKeyring")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PruneKeyringResponseObject); ok {
+		if err := validResponse.VisitPruneKeyringResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RotateKeyring operation middleware
+func (sh *strictHandler) RotateKeyring(w http.ResponseWriter, r *http.Request) {
+	var request RotateKeyringRequestObject
+
+	var body RotateKeyringJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RotateKeyring(ctx, request.(RotateKeyringRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RotateKeyring")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RotateKeyringResponseObject); ok {
+		if err := validResponse.VisitRotateKeyringResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -195,6 +195,7 @@ func newRoot(p *Program) *cobra.Command {
 		newPeers(t),
 		newReload(t),
 		newRestore(t),
+		newSecret(t),
 		newServe(t),
 		newStatus(t),
 		newToken(t),

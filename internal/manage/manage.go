@@ -40,6 +40,7 @@ type Operations struct {
 	api.CallsOperations
 	api.AccessOperations
 	api.AuditOperations
+	api.SecretsOperations
 }
 
 var _ api.StrictServerInterface = Operations{}

@@ -28,7 +28,7 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 		NodeOperations: n, CallsOperations: manage.NotHere(config.RoleEdge, n.cfg.Calls.Edge.Node),
 		AccessOperations: &auth.Operations{Clients: n.core.clients, Issuer: n.core.issuer,
 			Verifier: n.core.verifier, Sealer: n.core.keyring, Audit: n.core.audit},
-		AuditOperations: db.Operations{DB: n.core.db},
+		AuditOperations: db.Operations{DB: n.core.db}, SecretsOperations: n.core.rotation,
 	}
 	switch {
 	case !n.purpose.serves:

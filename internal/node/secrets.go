@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/calls/replica"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
@@ -45,10 +46,10 @@ func (n *node) newRotation() *secret.Rotation {
 				return replica.EachKey(n.cfg.Path(indexDir), sealer, key)
 			}},
 		},
-		Seen: func(k secret.Keys) {
+		Seen: func(k api.Keyring) {
 			primary.Reset()
-			primary.WithLabelValues(strconv.FormatUint(uint64(k.Primary), 10)).Set(1)
-			for _, h := range k.Held {
+			primary.WithLabelValues(strconv.FormatInt(k.Primary, 10)).Set(1)
+			for _, h := range k.Values {
 				values.WithLabelValues(h.Name, "primary").Set(float64(h.Primary))
 				values.WithLabelValues(h.Name, "older").Set(float64(h.Older))
 				values.WithLabelValues(h.Name, "unreadable").Set(float64(h.Unreadable))

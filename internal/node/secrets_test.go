@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/platform/auth"
@@ -37,12 +38,12 @@ func accepts(t *testing.T, n *node, when string, authorization []string) {
 }
 
 // allPrimary checks that every kind of value is there and sealed with the primary key.
-func allPrimary(t *testing.T, when string, k secret.Keys, err error) {
+func allPrimary(t *testing.T, when string, k api.Keyring, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatalf("%s: %v", when, err)
 	}
-	for _, h := range k.Held {
+	for _, h := range k.Values {
 		if h.Primary == 0 || h.Older > 0 || h.Unreadable > 0 {
 			t.Errorf("%s: %+v, want every value sealed with the primary key", when, h)
 		}
@@ -186,12 +187,12 @@ func TestTheKeyringOfTwoNodes(t *testing.T) {
 	}
 	each("key added")
 	distribute()
-	if k, err = a.core.rotation.Rotate(ctx, true); err != nil || len(k.Older) != 1 || k.Held[0].Primary != 1 {
+	if k, err = a.core.rotation.Rotate(ctx, true); err != nil || len(k.Older) != 1 || k.Values[0].Primary != 1 {
 		t.Fatalf("the second rotate: %+v, %v", k, err)
 	}
 	each("one node seals with the new key")
 	distribute()
-	if k, err = b.core.rotation.Keys(ctx); err != nil || k.Held[0].Older+k.Held[1].Older > 0 {
+	if k, err = b.core.rotation.Keys(ctx); err != nil || k.Values[0].Older+k.Values[1].Older > 0 {
 		t.Errorf("on the other node: %+v, %v", k, err)
 	}
 	if k, err = a.core.rotation.Prune(ctx); err != nil || len(k.Older) > 0 {
@@ -199,7 +200,7 @@ func TestTheKeyringOfTwoNodes(t *testing.T) {
 	}
 	distribute()
 	each("old key removed")
-	if k, err := b.core.rotation.Keys(ctx); err != nil || k.Held[0].Unreadable+k.Held[1].Unreadable > 0 ||
+	if k, err := b.core.rotation.Keys(ctx); err != nil || k.Values[0].Unreadable+k.Values[1].Unreadable > 0 ||
 		len(k.Older) > 0 {
 		t.Errorf("on the other node: %+v, %v", k, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -267,24 +268,25 @@ func (k *Keyring) OpenToken(purpose string, token []byte) ([]byte, error) {
 }
 
 // addKey adds a new key that opens but does not seal yet, and returns its id.
-func (k *Keyring) addKey() (id uint32, err error) {
-	err = k.change(func(m *keyset.Manager) (err error) {
-		id, err = m.Add(aead.AES256GCMKeyTemplate())
+func (k *Keyring) addKey() (id int64, err error) {
+	err = k.change(func(m *keyset.Manager) error {
+		added, err := m.Add(aead.AES256GCMKeyTemplate())
+		id = int64(added)
 		return err
 	})
 	return id, err
 }
 
 // promote makes the key with the given id the one that seals.
-func (k *Keyring) promote(id uint32) error {
-	return k.change(func(m *keyset.Manager) error { return m.SetPrimary(id) })
+func (k *Keyring) promote(id int64) error {
+	return k.change(func(m *keyset.Manager) error { return m.SetPrimary(uint32(id)) })
 }
 
 // retire removes keys. What they sealed never opens again.
-func (k *Keyring) retire(ids []uint32) error {
+func (k *Keyring) retire(ids []int64) error {
 	return k.change(func(m *keyset.Manager) error {
 		for _, id := range ids {
-			if err := m.Delete(id); err != nil {
+			if err := m.Delete(uint32(id)); err != nil {
 				return err
 			}
 		}
@@ -325,22 +327,22 @@ func (k *Keyring) change(f func(*keyset.Manager) error) error {
 	return k.use(h)
 }
 
-// keys returns the id of the key that seals, those of the older keys, and those of the keys that were added since.
-func (k *Keyring) keys() (primary uint32, older, added []uint32) {
+// state returns the ids of the keys.
+func (k *Keyring) state() (s api.Keyring) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	info := k.handle.KeysetInfo()
 	for _, x := range info.GetKeyInfo() { // in the order in which they were added
-		switch id := x.GetKeyId(); {
-		case id == info.GetPrimaryKeyId():
-			primary = id
-		case primary == 0:
-			older = append(older, id)
+		switch id := int64(x.GetKeyId()); {
+		case x.GetKeyId() == info.GetPrimaryKeyId():
+			s.Primary = id
+		case s.Primary == 0:
+			s.Older = append(s.Older, id)
 		default:
-			added = append(added, id)
+			s.Added = append(s.Added, id)
 		}
 	}
-	return primary, older, added
+	return s
 }
 
 // reseal returns the value sealed with the primary key, and whether that differs from sealed.
@@ -349,10 +351,10 @@ func (k *Keyring) reseal(place Place, sealed []byte) ([]byte, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
-	primary, _, _ := k.keys()
 	// Tink: 4 bytes length of the encrypted data key, then its ciphertext: a byte 1 and the id of the key that made it.
 	const header = 1 + 4 + 1
-	if len(sealed) >= header+4 && sealed[header-1] == 1 && binary.BigEndian.Uint32(sealed[header:]) == primary {
+	if len(sealed) >= header+4 && sealed[header-1] == 1 &&
+		int64(binary.BigEndian.Uint32(sealed[header:])) == k.state().Primary {
 		return sealed, false, nil
 	}
 	s, err := k.Seal(place, plain)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -21,26 +22,10 @@ type Holder struct {
 // See is given a sealed value and where it is stored, and returns it, or the same secret sealed again.
 type See func(at Place, sealed []byte) (again []byte, err error)
 
-// Held counts the values of a holder by the key that sealed them.
-type Held struct {
-	Name       string
-	Primary    int // sealed with the primary key
-	Older      int // sealed with an older key of the keyring
-	Unreadable int // sealed with another keyring, or changed
-}
-
-// Keys is the state of a keyring and of what it sealed.
-type Keys struct {
-	Primary uint32   // id of the key that seals
-	Older   []uint32 // keys that only open, oldest first
-	Added   []uint32 // keys that do not seal yet
-	Held    []Held
-}
-
 // older counts the values that need an older key.
-func (k *Keys) older() (n int) {
-	for _, h := range k.Held {
-		n += h.Older
+func older(k api.Keyring) (n int) {
+	for _, v := range k.Values {
+		n += v.Older
 	}
 	return n
 }
@@ -62,13 +47,13 @@ type Rotation struct {
 	// Audit writes to the audit log, before another key seals or keys are removed.
 	Audit func(ctx context.Context, action, target string, items int, what any) error
 	// Seen is told every new count.
-	Seen func(Keys)
+	Seen func(api.Keyring)
 
 	mu sync.Mutex // one operation at a time
 }
 
 // Keys counts what the keyring sealed.
-func (r *Rotation) Keys(ctx context.Context) (Keys, error) {
+func (r *Rotation) Keys(ctx context.Context) (api.Keyring, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.walk(ctx, r.Keyring, r.Holders, false)
@@ -92,10 +77,10 @@ func (r *Rotation) local() (local []Holder) {
 }
 
 // walk counts the values of the holders by key, after sealing them again with the primary key if again is set.
-func (r *Rotation) walk(ctx context.Context, k *Keyring, holders []Holder, again bool) (s Keys, err error) {
-	s.Primary, s.Older, s.Added = k.keys()
+func (r *Rotation) walk(ctx context.Context, k *Keyring, holders []Holder, again bool) (s api.Keyring, err error) {
+	s = k.state()
 	for _, h := range holders {
-		held := Held{Name: h.Name}
+		held := api.SealedValues{Name: h.Name}
 		err := h.Each(ctx, func(at Place, sealed []byte) ([]byte, error) {
 			now, old, err := k.reseal(at, sealed)
 			switch {
@@ -114,7 +99,7 @@ func (r *Rotation) walk(ctx context.Context, k *Keyring, holders []Holder, again
 		if err != nil {
 			return s, fmt.Errorf("%s: %w", h.Name, err)
 		}
-		s.Held = append(s.Held, held)
+		s.Values = append(s.Values, held)
 	}
 	if r.Seen != nil {
 		r.Seen(s)
@@ -125,19 +110,19 @@ func (r *Rotation) walk(ctx context.Context, k *Keyring, holders []Holder, again
 // Rotate adds a key, makes it the primary one and seals everything again with it. If a rotation was not completed it
 // completes that one instead. The key of a shared keyring becomes the primary one only if distributed says that every
 // node has it; until then it is in Added. The error is fault.Conflict if the keyring cannot be changed here.
-func (r *Rotation) Rotate(ctx context.Context, distributed bool) (Keys, error) {
+func (r *Rotation) Rotate(ctx context.Context, distributed bool) (api.Keyring, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s, err := r.walk(ctx, r.Keyring, r.Holders, false)
 	if err != nil {
 		return s, err
 	}
-	if len(s.Added) == 0 && s.older() == 0 {
+	if len(s.Added) == 0 && older(s) == 0 {
 		id, err := r.Keyring.addKey()
 		if err != nil {
 			return s, err
 		}
-		s.Added = []uint32{id}
+		s.Added = []int64{id}
 		if err := r.Audit(ctx, "secret.add", fmt.Sprint(id), 1, map[string]any{"primary": s.Primary}); err != nil {
 			return s, err
 		}
@@ -155,14 +140,14 @@ func (r *Rotation) Rotate(ctx context.Context, distributed bool) (Keys, error) {
 }
 
 // Prune removes the older keys. The error is fault.Conflict if a value still needs one.
-func (r *Rotation) Prune(ctx context.Context) (Keys, error) {
+func (r *Rotation) Prune(ctx context.Context) (api.Keyring, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s, err := r.walk(ctx, r.Keyring, r.Holders, false)
 	if err != nil || len(s.Older) == 0 {
 		return s, err
 	}
-	if n := s.older(); n > 0 {
+	if n := older(s); n > 0 {
 		return s, fault.New(fault.Conflict, "KeysInUse", "%d values on this node are still sealed with older keys; "+
 			"run tandem secret rotate, then try again", n)
 	}

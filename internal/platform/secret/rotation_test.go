@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -95,8 +96,10 @@ func (w *world) readable() {
 	}
 }
 
-func held(k Keys) string {
-	return fmt.Sprintf("%d keys added, %d older, %+v", len(k.Added), len(k.Older), k.Held)
+func held(k api.Keyring) string {
+	v := k.Values[0]
+	return fmt.Sprintf("%d keys added, %d older; values: %d primary, %d older, %d unreadable", len(k.Added),
+		len(k.Older), v.Primary, v.Older, v.Unreadable)
 }
 
 // TestRotationContinuesAfterDeathAtAnyPoint ends the process before each effect of a rotation and of removing the old
@@ -104,7 +107,7 @@ func held(k Keys) string {
 func TestRotationContinuesAfterDeathAtAnyPoint(t *testing.T) {
 	for left := 0; ; left++ {
 		w := newWorld(t)
-		first, _, _ := open(t, w.dir).keys()
+		first := open(t, w.dir).state().Primary
 		w.left = left
 		_, err := w.rotation().Rotate(t.Context(), false)
 		if err == nil {
@@ -120,13 +123,13 @@ func TestRotationContinuesAfterDeathAtAnyPoint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.Primary == first || s.older() > 0 {
+		if s.Primary == first || older(s) > 0 {
 			if s, err = w.rotation().Rotate(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
 		}
 		w.readable()
-		if s.Primary == first || s.older() > 0 || s.Held[0].Primary != 5 {
+		if s.Primary == first || older(s) > 0 || s.Values[0].Primary != 5 {
 			t.Errorf("killed before effect %d, rotated again: %s", left, held(s))
 		}
 		if s, err = w.rotation().Prune(t.Context()); err != nil || len(s.Older)+len(s.Added) > 0 {
@@ -150,17 +153,17 @@ func TestOldKeysStayWhileTheyAreNeeded(t *testing.T) {
 	w := newWorld(t)
 	old := open(t, w.dir)
 	r := w.rotation()
-	if s, err := r.Rotate(t.Context(), false); err != nil || held(s) != "0 keys added, 1 older, "+
-		"[{Name:values Primary:5 Older:0 Unreadable:0}]" {
+	if s, err := r.Rotate(t.Context(), false); err != nil || held(s) != "0 keys added, 1 older; "+
+		"values: 5 primary, 0 older, 0 unreadable" {
 		t.Fatalf("Rotate: %s, %v", held(s), err)
 	}
 	w.add(old, 1)
-	if s, err := r.Prune(t.Context()); !fault.HasCode(err, "KeysInUse") || len(s.Older) != 1 || s.Held[0].Older != 1 {
+	if s, err := r.Prune(t.Context()); !fault.HasCode(err, "KeysInUse") || len(s.Older) != 1 || s.Values[0].Older != 1 {
 		t.Fatalf("Prune with a value in use: %s, %v", held(s), err)
 	}
 	// Rotating completes what is left; it adds no further key.
-	before, _, _ := r.Keyring.keys()
-	if s, err := r.Rotate(t.Context(), false); err != nil || s.Primary != before || s.older() > 0 {
+	before := r.Keyring.state().Primary
+	if s, err := r.Rotate(t.Context(), false); err != nil || s.Primary != before || older(s) > 0 {
 		t.Errorf("Rotate again: %s, %v", held(s), err)
 	}
 	unreadable, err := open(t, t.TempDir()).Seal(w.place("5"), []byte("5"))
@@ -168,7 +171,7 @@ func TestOldKeysStayWhileTheyAreNeeded(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.values["5"] = unreadable
-	if s, err := r.Prune(t.Context()); err != nil || len(s.Older) > 0 || s.Held[0].Unreadable != 1 {
+	if s, err := r.Prune(t.Context()); err != nil || len(s.Older) > 0 || s.Values[0].Unreadable != 1 {
 		t.Errorf("Prune with a value of another keyring: %s, %v", held(s), err)
 	}
 	if _, err := old.Open(w.place("0"), w.values["0"]); !errors.Is(err, ErrNotOpened) {
@@ -234,7 +237,7 @@ func TestRotationOfASharedKeyring(t *testing.T) {
 	reload()
 	each("both do")
 	if s, err := rb.Keys(t.Context()); err != nil || held(s) !=
-		"0 keys added, 1 older, [{Name:values Primary:3 Older:0 Unreadable:0}]" {
+		"0 keys added, 1 older; values: 3 primary, 0 older, 0 unreadable" {
 		t.Errorf("a reload left %s, %v", held(s), err)
 	}
 
@@ -273,7 +276,7 @@ func TestReloadRefusesAKeyringThatOpensLess(t *testing.T) {
 	if err := WriteFile(w.dir+"/keyring.json", own); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := r.Rotate(t.Context(), false); err != nil || s.Held[0].Primary != 5 {
+	if s, err := r.Rotate(t.Context(), false); err != nil || s.Values[0].Primary != 5 {
 		t.Errorf("Rotate: %s, %v", held(s), err)
 	}
 }
@@ -308,7 +311,7 @@ func TestAKeyringInTheEnvironmentIsNotChanged(t *testing.T) {
 	if r.Keyring, err = Open("", Config{KeyEnvironment: "K"}, func(string) string { return raw }); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := r.Rotate(t.Context(), false); err != nil || s.Held[0].Primary != 6 {
+	if s, err := r.Rotate(t.Context(), false); err != nil || s.Values[0].Primary != 6 {
 		t.Errorf("Rotate with the new variable: %s, %v", held(s), err)
 	}
 }
