@@ -16,7 +16,6 @@ package client
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -24,7 +23,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	mathrand "math/rand/v2"
 	"net"
@@ -230,13 +228,6 @@ type request struct {
 	contentType  string
 }
 
-// wire is a request as it is sent.
-type wire struct {
-	method, url string
-	header      http.Header
-	body        []byte
-}
-
 // response is a successful answer.
 type response struct {
 	status int
@@ -249,39 +240,23 @@ const maxAnswerBytes = 64 << 20
 
 // do sends a request, with retries if necessary, and decodes the answer into out unless that is nil.
 func (c *Client) do(ctx context.Context, r request, out any) (*response, error) {
-	w := wire{method: r.method, url: c.base.String() + r.path, header: r.header.Clone()}
-	if len(r.query) > 0 {
-		w.url += "?" + r.query.Encode()
-	}
+	var body []byte
 	if r.body != nil {
 		var err error
-		if w.body, err = json.Marshal(r.body); err != nil {
+		if body, err = json.Marshal(r.body); err != nil {
 			return nil, fmt.Errorf("%s %s: %w", r.method, r.path, err)
 		}
-		if w.header == nil {
-			w.header = http.Header{}
-		}
-		w.header.Set("Content-Type", cmp.Or(r.contentType, "application/json"))
 	}
-	resp, err := c.send(ctx, w)
-	if err != nil {
-		return nil, err
-	}
-	if out != nil && len(resp.body) > 0 {
-		if err := json.Unmarshal(resp.body, out); err != nil {
-			return nil, fmt.Errorf("%s %s: the answer does not match the contract: %w", r.method, r.path, err)
-		}
-	}
-	return resp, nil
-}
-
-// send sends a request, with retries if necessary.
-func (c *Client) send(ctx context.Context, w wire) (*response, error) {
 	requestID := newUUID()
 	refused := ""
 	for attempt := 1; ; attempt++ {
-		resp, token, err := c.try(ctx, w, requestID, refused)
+		resp, token, err := c.try(ctx, r, body, requestID, refused)
 		if err == nil {
+			if out != nil && len(resp.body) > 0 {
+				if err := json.Unmarshal(resp.body, out); err != nil {
+					return nil, fmt.Errorf("%s %s: the answer does not match the contract: %w", r.method, r.path, err)
+				}
+			}
 			return resp, nil
 		}
 		wait, again := c.pause(ctx, w, err, attempt)
@@ -309,15 +284,29 @@ func (c *Client) send(ctx context.Context, w wire) (*response, error) {
 }
 
 // try sends a request once.
-func (c *Client) try(ctx context.Context, w wire, requestID, refused string) (*response, string, error) {
-	req, err := http.NewRequestWithContext(ctx, w.method, w.url, bytes.NewReader(w.body))
+func (c *Client) try(ctx context.Context, r request, body []byte, requestID, refused string) (*response,
+	string, error) {
+	u := c.base.String() + r.path
+	if len(r.query) > 0 {
+		u += "?" + r.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, u, bytes.NewReader(body))
 	if err != nil {
 		return nil, "", err
 	}
-	maps.Copy(req.Header, w.header)
+	for k, v := range r.header {
+		req.Header[k] = v
+	}
 	req.Header.Set("User-Agent", c.o.UserAgent)
 	req.Header.Set("x-ms-client-request-id", requestID)
 	req.Header.Set("Accept", "application/json, application/problem+json")
+	if body != nil {
+		ct := r.contentType
+		if ct == "" {
+			ct = "application/json"
+		}
+		req.Header.Set("Content-Type", ct)
+	}
 	token := ""
 	if c.o.Tokens != nil {
 		if token, err = c.o.Tokens.Token(ctx, refused); err != nil {
@@ -336,11 +325,10 @@ func (c *Client) try(ctx context.Context, w wire, requestID, refused string) (*r
 	defer func() { _ = resp.Body.Close() }() // already read
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
 	if err != nil {
-		return nil, token, fmt.Errorf("%s %s: read the answer: %w", w.method, req.URL.Path, err)
+		return nil, token, fmt.Errorf("%s %s: read the answer: %w", r.method, r.path, err)
 	}
 	if len(text) > maxAnswerBytes {
-		return nil, token, fmt.Errorf("%s %s: the answer is larger than %d bytes", w.method, req.URL.Path,
-			maxAnswerBytes)
+		return nil, token, fmt.Errorf("%s %s: the answer is larger than %d bytes", r.method, r.path, maxAnswerBytes)
 	}
 	if resp.StatusCode/100 == 2 || resp.StatusCode == http.StatusNotModified {
 		return &response{resp.StatusCode, resp.Header, text}, token, nil

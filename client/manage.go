@@ -111,23 +111,22 @@ func (c *Client) VerifyAudit(ctx context.Context, heads ...string) (*api.AuditRe
 }
 
 // manage returns the client generated from the contract, which sends its requests through c.
-func (c *Client) manage() *api.Caller {
-	return &api.Caller{Server: c.base.String() + "/", Client: doer{c}}
-}
+func (c *Client) manage() *api.Caller { return &api.Caller{Server: "/", Client: doer{c}} }
 
 // doer sends the requests of the generated client with tokens and retries. An answer other than success is an error.
 type doer struct{ c *Client }
 
-// Do implements api.HttpRequestDoer.
+// Do implements api.HttpRequestDoer. The URL of r has no host.
 func (d doer) Do(r *http.Request) (*http.Response, error) {
-	w := wire{method: r.Method, url: r.URL.String(), header: r.Header}
+	req := request{method: r.Method, path: r.URL.EscapedPath(), query: r.URL.Query(), header: r.Header}
 	if r.Body != nil {
-		var err error
-		if w.body, err = io.ReadAll(r.Body); err != nil {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
 			return nil, err
 		}
+		req.body = json.RawMessage(body)
 	}
-	resp, err := d.c.send(r.Context(), w)
+	resp, err := d.c.do(r.Context(), req, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -130,9 +130,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, identify Identify
 	}
 	op := contract[pattern]
 	x.Operation, x.Quiet = op.ID, slices.Contains(op.Roles, RoleRead)
-	if !slices.Contains(roles, RoleAdmin) && !slices.ContainsFunc(op.Roles, func(role string) bool {
-		return slices.Contains(roles, role)
-	}) {
+	granted := func(role string) bool { return slices.Contains(roles, role) }
+	if !granted(RoleAdmin) && !slices.ContainsFunc(op.Roles, granted) {
 		return fault.New(fault.Forbidden, web.CodeMissingRole, "this operation needs the role %s; the token has %s",
 			strings.Join(op.Roles, " or "), cmp.Or(strings.Join(roles, ", "), "none"))
 	}

@@ -147,7 +147,7 @@ func (n *node) GetDrain(context.Context, api.GetDrainRequestObject) (api.GetDrai
 		Headers: api.GetDrain200ResponseHeaders{ETag: drainTag(on)}}, nil
 }
 
-// SetDrain implements the operation setDrain.
+// SetDrain implements the operation setDrain. It works without the database; then only the log names the actor.
 func (n *node) SetDrain(ctx context.Context, r api.SetDrainRequestObject) (api.SetDrainResponseObject, error) {
 	if r.Params.IfMatch != nil {
 		anyTag, tags, err := web.ParseTags(*r.Params.IfMatch, "If-Match")
@@ -159,28 +159,17 @@ func (n *node) SetDrain(ctx context.Context, r api.SetDrainRequestObject) (api.S
 				"the state changed since it was read; read it again").At("If-Match")
 		}
 	}
-	on := r.Body.Draining
-	return api.SetDrain200JSONResponse{Body: api.Drain{Draining: on},
-		Headers: api.SetDrain200ResponseHeaders{ETag: drainTag(on)}}, n.drain(ctx, on)
-}
-
-// drain stops or resumes accepting new calls, for the management API. It works without the database; then only the log
-// names the actor.
-func (n *node) drain(ctx context.Context, on bool) error {
-	e := n.calls.edge()
+	e, on := n.calls.edge(), r.Body.Draining
 	if e == nil {
-		return fault.New(fault.Conflict, "NoEdge", "no SIP edge is running on this node")
+		return nil, fault.New(fault.Conflict, "NoEdge", "no SIP edge is running on this node")
 	}
-	if n.draining.Swap(on) == on {
-		return nil
+	if n.draining.Swap(on) != on {
+		e.SetDraining(on)
+		action := map[bool]string{true: "node.drain", false: "node.undrain"}[on]
+		n.auditDone(ctx, action, n.cfg.Calls.Edge.Node, 1, r.Body)
 	}
-	e.SetDraining(on)
-	action := "node.undrain"
-	if on {
-		action = "node.drain"
-	}
-	n.auditDone(ctx, action, n.cfg.Calls.Edge.Node, 1, api.Drain{Draining: on})
-	return nil
+	return api.SetDrain200JSONResponse{Body: *r.Body,
+		Headers: api.SetDrain200ResponseHeaders{ETag: drainTag(on)}}, nil
 }
 
 // auditDone writes an audit row about a completed action, even when the client has disconnected. Draining and renewing

@@ -34,6 +34,12 @@ func reload(ctx context.Context, n *node) (api.Reload200JSONResponse, error) {
 	return out, err
 }
 
+// drain changes the draining state as the management API does.
+func drain(ctx context.Context, n *node, on bool) error {
+	_, err := n.SetDrain(ctx, api.SetDrainRequestObject{Body: &api.Drain{Draining: on}})
+	return err
+}
+
 // TestDrainingChangesOnlyFromTheStateThatWasRead: two administrators cannot undo each other's change unknowingly.
 func TestDrainingChangesOnlyFromTheStateThatWasRead(t *testing.T) {
 	t.Parallel()

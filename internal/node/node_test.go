@@ -67,13 +67,13 @@ func TestEdgeIsRebuiltOnTheSamePorts(t *testing.T) {
 func TestDrainingOutlivesARestartOfTheEdge(t *testing.T) {
 	t.Parallel()
 	n := buildNode(t)
-	if err := n.drain(t.Context(), true); err == nil {
+	if err := drain(t.Context(), n, true); err == nil {
 		t.Error("a node without a running edge reports that it drains")
 	}
 	if _, err := n.calls.open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.drain(t.Context(), true); err != nil {
+	if err := drain(t.Context(), n, true); err != nil {
 		t.Fatal(err)
 	}
 	end(t, n)
@@ -84,7 +84,7 @@ func TestDrainingOutlivesARestartOfTheEdge(t *testing.T) {
 	if !n.calls.edge().Draining() {
 		t.Error("the edge accepts calls again after a restart")
 	}
-	if err := n.drain(t.Context(), false); err != nil || n.calls.edge().Draining() {
+	if err := drain(t.Context(), n, false); err != nil || n.calls.edge().Draining() {
 		t.Errorf("drain --off: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -132,7 +132,7 @@ func TestReadinessSaysWhy(t *testing.T) {
 	if code, body := ask("/readyz"); code != 200 || !strings.Contains(body, `"reasons":[]`) {
 		t.Errorf("readyz of a running node: %d %s", code, body)
 	}
-	if err := n.drain(t.Context(), true); err != nil {
+	if err := drain(t.Context(), n, true); err != nil {
 		t.Fatal(err)
 	}
 	if code, body := ask("/readyz?role=edge"); code != 503 || !strings.Contains(body, "draining") {

@@ -155,7 +155,7 @@ func TestWhatWasDoneIsAuditedThoughTheClientLeft(t *testing.T) {
 	n := runNode(t)
 	ctx, leave := context.WithCancel(domain.WithActor(t.Context(), domain.Actor{Kind: "client", ID: "gone"}))
 	leave()
-	if err := n.drain(ctx, true); err != nil {
+	if err := drain(ctx, n, true); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := reload(ctx, n); err != nil {

@@ -64,16 +64,6 @@ func (c *Clients) Create(ctx context.Context, name string, roles []Role) (Client
 	return cl, secret.New(s), nil
 }
 
-// List returns at most limit clients, including revoked ones, in the order in which they were created, without the
-// hashes of their secrets: those that follow the client with the id after, or the first ones if that is empty.
-func (c *Clients) List(ctx context.Context, after string, limit int) ([]Client, error) {
-	l, err := c.store.Clients(ctx, after, limit)
-	for i := range l {
-		l[i].Secret = ""
-	}
-	return l, err
-}
-
 // Revoke revokes a client: it gets no more tokens, and those it has stop working within seconds. Revoking a client
 // twice is not an error. Errors: ClientNotFound, fault.Unavailable.
 func (c *Clients) Revoke(ctx context.Context, id string) error {

@@ -41,7 +41,7 @@ func (o *Operations) ListClients(ctx context.Context,
 				"listing; use next of the page before exactly as given, or start again").At("cursor").Because(err)
 		}
 	}
-	l, err := o.Clients.List(ctx, after, limit+1)
+	l, err := o.Clients.store.Clients(ctx, after, limit+1)
 	if err != nil {
 		return nil, err
 	}
@@ -59,6 +59,7 @@ func (o *Operations) ListClients(ctx context.Context,
 	return page, nil
 }
 
+// wire returns a client as the contract has it: without the hash of its secret.
 func wire(c Client) api.Client {
 	out := api.Client{ID: c.ID, Name: c.Name, Created: c.Created, Revoked: c.Revoked,
 		Roles: make([]string, len(c.Roles))}

@@ -14,7 +14,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -203,7 +202,7 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func newRequestID() string {
 	b := make([]byte, 16)
 	_, _ = rand.Read(b) // never fails: crypto/rand crashes the process instead
-	return hex.EncodeToString(b)
+	return fmt.Sprintf("%x", b)
 }
 
 // Opaque reports whether s may be an id chosen by a caller: 1 to 128 visible ASCII characters.
