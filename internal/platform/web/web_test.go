@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,10 +25,30 @@ var faults = web.Faults{Realm: "tandem", Render: func(_ http.Header, status int,
 	return "application/fault+json", []any{status, f.Code, f.Message, f.Details}
 }}
 
+// lockedBuffer is a log that is read while a handler may write to it.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// take returns what was written since the last time.
+func (l *lockedBuffer) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.b.Reset()
+	return l.b.String()
+}
+
 // TestEachRequestHasAnAnswerALogLineAndMetrics: whatever the handler does.
 func TestEachRequestHasAnAnswerALogLineAndMetrics(t *testing.T) {
 	t.Parallel()
-	var log bytes.Buffer
+	var log lockedBuffer
 	reg := prometheus.NewRegistry()
 	front := web.NewFront("x", "example", faults, slog.New(slog.NewTextHandler(&log, nil)), reg)
 	h := front.Handler(func(w http.ResponseWriter, r *http.Request) error {
@@ -75,7 +96,7 @@ func TestEachRequestHasAnAnswerALogLineAndMetrics(t *testing.T) {
 			400},
 		{"late", "", "", "", "ERROR", 200},
 	} {
-		log.Reset()
+		log.take()
 		res, err := srv.Client().Get(srv.URL + "/" + x.path)
 		if err != nil {
 			t.Fatal(err)
@@ -90,7 +111,7 @@ func TestEachRequestHasAnAnswerALogLineAndMetrics(t *testing.T) {
 			x.header != "" && res.Header.Get(x.header) != x.value || strings.Contains(string(body), "secret path") {
 			t.Errorf("%s: %d %v %s", x.path, res.StatusCode, res.Header, body)
 		}
-		line := log.String() // written before the answer's last byte: a handler that returned has logged
+		line := log.take() // written before the answer's last byte: a handler that returned has logged
 		if x.level == "" && line != "" || x.level != "" && (!strings.Contains(line, "level="+x.level) ||
 			!strings.Contains(line, `msg="example request" request=`+id+" operation="+x.path)) {
 			t.Errorf("%s: log %s", x.path, line)
