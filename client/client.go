@@ -16,6 +16,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -23,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	mathrand "math/rand/v2"
 	"net"
@@ -259,7 +261,7 @@ func (c *Client) do(ctx context.Context, r request, out any) (*response, error) 
 			}
 			return resp, nil
 		}
-		wait, again := c.pause(ctx, w, err, attempt)
+		wait, again := c.pause(ctx, r, err, attempt)
 		var e *Error
 		if errors.As(err, &e) && e.Status == http.StatusUnauthorized && refused == "" && token != "" {
 			refused, wait, again = token, 0, true // once more with another token
@@ -294,18 +296,12 @@ func (c *Client) try(ctx context.Context, r request, body []byte, requestID, ref
 	if err != nil {
 		return nil, "", err
 	}
-	for k, v := range r.header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, r.header)
 	req.Header.Set("User-Agent", c.o.UserAgent)
 	req.Header.Set("x-ms-client-request-id", requestID)
 	req.Header.Set("Accept", "application/json, application/problem+json")
 	if body != nil {
-		ct := r.contentType
-		if ct == "" {
-			ct = "application/json"
-		}
-		req.Header.Set("Content-Type", ct)
+		req.Header.Set("Content-Type", cmp.Or(r.contentType, "application/json"))
 	}
 	token := ""
 	if c.o.Tokens != nil {
@@ -384,7 +380,7 @@ const maxBackoff = 10 * time.Second
 const moved = time.Minute
 
 // pause returns how long to wait before a retry, and whether one makes sense.
-func (c *Client) pause(ctx context.Context, w wire, err error, attempt int) (time.Duration, bool) {
+func (c *Client) pause(ctx context.Context, r request, err error, attempt int) (time.Duration, bool) {
 	backoff := time.Duration(float64(200*time.Millisecond) * math.Pow(2, float64(min(attempt, 10)-1)) * (0.8 +
 		0.4*mathrand.Float64()))
 	backoff = min(backoff, maxBackoff, c.o.MaxWait)
@@ -403,13 +399,13 @@ func (c *Client) pause(ctx context.Context, w wire, err error, attempt int) (tim
 		return backoff, !answered || e.Status != http.StatusInternalServerError
 	}
 	c.o.HTTPClient.CloseIdleConnections() // so that the name is looked up again
-	return min(moved, c.o.MaxWait), w.repeatable()
+	return min(moved, c.o.MaxWait), r.repeatable()
 }
 
 // repeatable reports whether a request that may have been executed can be sent again without harm: it is idempotent
 // (RFC 9110 §9.2.2), or the server recognises the repetition.
-func (w wire) repeatable() bool {
-	return w.method != http.MethodPost && w.method != http.MethodPatch || w.header.Get("Repeatability-Request-ID") != ""
+func (r request) repeatable() bool {
+	return r.method != http.MethodPost && r.method != http.MethodPatch || r.header.Get("Repeatability-Request-ID") != ""
 }
 
 func newUUID() string {
