@@ -141,7 +141,7 @@ func (f finding) Unwrap() error { return f.error }
 
 // waiting reports whether the command may wait that long after err. It tells the user what it waits for.
 func (t *target) waiting(err error, pause time.Duration) bool {
-	if !t.again && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)) {
+	if !t.again && pause < time.Second && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)) {
 		t.again = true // the server closed the connection while the command began to use it
 		return true
 	}

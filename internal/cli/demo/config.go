@@ -1,12 +1,16 @@
 package demo
 
 import (
+	"bytes"
+	_ "embed"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
+	"text/template"
 
 	"github.com/tandemgw/tandem/internal/sim/ca"
 	"github.com/tandemgw/tandem/internal/sim/lab"
@@ -14,7 +18,6 @@ import (
 
 // Settings changes the demonstration's configuration for end-to-end tests. The zero value changes nothing.
 type Settings struct {
-	Database string // PostgreSQL connection string; SQLite in the data directory if empty
 	// Extra holds further top-level keys of the configuration file.
 	Extra string
 	// Timers holds the YAML lines of calls.timers, without indentation; a quick failover if empty.
@@ -29,126 +32,87 @@ type Settings struct {
 	DefaultPorts bool
 }
 
+//go:embed config.tmpl
+var configText string
+
+var configTemplate = template.Must(template.New("").Funcs(template.FuncMap{
+	"indent": func(lines string) string { return strings.ReplaceAll(strings.TrimSpace(lines), "\n", "\n    ") },
+}).Parse(configText))
+
+// configData is what the template of the configuration file needs.
+type configData struct {
+	Settings
+	Lab                     *lab.Lab
+	Certificate, Key, Roots string // files
+	Groups                  []group
+}
+
+// group is a peer group. A group of the core has a transport, any other a service and TLS.
+type group struct {
+	Name, Transport, Service string
+	Bind, Advertised         string
+	Peers                    map[string]string // addresses by name; usual ones, in order of priority by name
+}
+
+type peer struct{ Name, Address string }
+
+// Order returns the peers of a group in order of priority.
+func (d *configData) Order(g group) (peers []peer) {
+	for i, address := range d.Settings.Peers[g.Name] {
+		peers = append(peers, peer{fmt.Sprintf("%s-%d", g.Name, i+1), address})
+	}
+	if peers != nil {
+		return peers
+	}
+	for _, name := range slices.Sorted(maps.Keys(g.Peers)) {
+		peers = append(peers, peer{name, g.Peers[name]})
+	}
+	return peers
+}
+
 // WriteConfig writes to dir the configuration of a Tandem between the lab's neighbours, and its certificate. It returns
 // the name of the configuration file.
 func WriteConfig(dir string, l *lab.Lab, s Settings) (string, error) {
+	d := &configData{Settings: s, Lab: l, Roots: filepath.Join(dir, "roots.pem"), Groups: groups(l)}
 	cert, err := l.Authority.Issue(ca.ServerAndClient, l.Gateway.CertificateNames()...)
 	if err != nil {
 		return "", err
 	}
-	certFile, keyFile, err := ca.WriteFiles(dir, "edge", cert)
-	if err != nil {
+	if d.Certificate, d.Key, err = ca.WriteFiles(dir, "edge", cert); err != nil {
 		return "", err
 	}
-	roots := filepath.Join(dir, "roots.pem")
-	if err := os.WriteFile(roots, l.Authority.PEM(), 0o644); err != nil {
+	if err := os.WriteFile(d.Roots, l.Authority.PEM(), 0o644); err != nil {
+		return "", err
+	}
+	var b bytes.Buffer
+	if err := configTemplate.Execute(&b, d); err != nil {
 		return "", err
 	}
 	name := filepath.Join(dir, "tandem.yaml")
-	return name, os.WriteFile(name, []byte(Config(l, s, certFile, keyFile, roots)), 0o600)
+	return name, os.WriteFile(name, b.Bytes(), 0o600)
 }
 
-// Config returns the text of the configuration file.
-func Config(l *lab.Lab, s Settings, certFile, keyFile, roots string) string {
-	var b strings.Builder
-	w := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	w("# Tandem between simulated neighbours, not for production; every address is a loopback address.")
-	if !s.DefaultPorts {
-		w("metrics: {listen: 127.0.0.1:0}")
-		w("manage: {listen: 127.0.0.1:0}")
-		w("provisioning: {listen: 127.0.0.1:0}")
+// groups returns the peer groups of a Tandem between the lab's neighbours.
+func groups(l *lab.Lab) []group {
+	core := func(name, transport, bind string) group {
+		return group{Name: name, Transport: transport, Bind: bind,
+			Peers: map[string]string{name: l.Cores[name].Addr(transport)}}
 	}
-	w("shutdown: {drain: 2s, cut: 5s}")
-	if s.Extra != "" {
-		w("%s", strings.TrimRight(s.Extra, "\n"))
+	service := func(name, service, bind, advertised string, peers map[string]string) group {
+		_, port, _ := net.SplitHostPort(bind)
+		return group{Name: name, Service: service, Bind: bind, Advertised: net.JoinHostPort(advertised, port),
+			Peers: peers}
 	}
-	w("calls:")
-	if s.Node != "" {
-		w("  node: %s", s.Node)
-	}
-	timers := s.Timers
-	if timers == "" {
-		timers = "failoverAfter: 700ms # short, so that the call that fails over takes little time"
-	}
-	w("  timers:")
-	for _, l := range strings.Split(strings.TrimSpace(timers), "\n") {
-		w("    %s", strings.TrimSpace(l))
-	}
-	if s.Limits != "" {
-		w("  limits:")
-		for _, l := range strings.Split(strings.TrimSpace(s.Limits), "\n") {
-			w("    %s", strings.TrimSpace(l))
-		}
-	}
-	w("  routing:")
-	w("    baseDomain: %s", l.Gateway.Base)
-	w("    peerGroupToService: {core-fixed: teamsOperatorConnect, core-mobile: teamsPhoneMobile} # core-transit: none")
-	w("    countries: [GB, US] # 112, 911 and 999 are emergency numbers: never screened, limited or refused")
-	w("    emergencyDialStrings: [\"933\"] # the test number of the US")
-	w("    serviceToPeerGroup:")
-	for _, x := range []string{"teamsDirectRouting: core-fixed", "teamsOperatorConnect: core-fixed",
-		"teamsPhoneMobile: core-mobile", "zoomPhoneCloudPeering: core-fixed"} {
-		w("      %s", x)
-	}
-	w("  headers: {customSipHeader: %s}", l.World.CustomHeader)
-	w("  groups:")
-	g := l.Gateway
-	for _, x := range []struct{ name, transport, bind, peer string }{
-		{"core-fixed", "udp", g.CoreFixed, l.Cores["core-fixed"].Addr("udp")},
-		{"core-mobile", "tcp", g.CoreMobile, l.Cores["core-mobile"].Addr("tcp")},
-		{"core-transit", "udp", g.CoreTransit, l.Cores["core-transit"].Addr("udp")},
-	} {
-		w("    - name: %s", x.name)
-		w("      transport: %s", x.transport)
-		if x.transport == "udp" {
-			w("      bind: {udp: %q, tcp: %q}", x.bind, x.bind)
-		} else {
-			w("      bind: {tcp: %q}", x.bind)
-		}
-		w("      allowedSources: [127.0.0.1/32]")
-		w("      options: {every: 2s, timeout: 2s}")
-		s.peers(w, x.name, map[string]string{x.name: x.peer})
-	}
-	names := g.CertificateNames()
-	for _, x := range []struct {
-		name, service, bind, advertised string
-		peers                           map[string]string
-	}{
-		{"direct-routing", "teamsDirectRouting", g.DirectRouting, names[0], edges(l, "teams-")},
-		{"operator-connect", "teamsOperatorConnect", g.OperatorConnect, names[2], edges(l, "oc-")},
-		{"phone-mobile", "teamsPhoneMobile", g.Mobile, names[3], edges(l, "tpm-")},
-		{"zoom", "zoomPhoneCloudPeering", g.Zoom, names[4], map[string]string{"zoom-1": l.Zoom["zoom-1"].Addr("tls")}},
-	} {
-		_, port, _ := net.SplitHostPort(x.bind)
-		w("    - name: %s", x.name)
-		w("      service: %s", x.service)
-		w("      transport: tls")
-		w("      bind: {tls: %q}", x.bind)
-		w("      advertised: {tls: %q}", net.JoinHostPort(x.advertised, port))
-		w("      allowedSources: [127.0.0.1/32]")
-		w("      tls: {certificateFile: %q, keyFile: %q, rootsFile: %q}", certFile, keyFile, roots)
-		w("      options: {every: 2s, timeout: 2s}")
-		s.peers(w, x.name, x.peers)
-	}
-	return b.String()
-}
-
-// peers writes the peers of a group, in order of priority.
-func (s Settings) peers(w func(string, ...any), group string, usual map[string]string) {
-	w("      peers:")
-	if p, ok := s.Peers[group]; ok {
-		for i, a := range p {
-			w("        - {name: %s-%d, address: %q, priority: %d}", group, i+1, a, i)
-		}
-		return
-	}
-	var names []string
-	for n := range usual {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	for i, n := range names {
-		w("        - {name: %s, address: %q, priority: %d}", n, usual[n], i)
+	g, names := l.Gateway, l.Gateway.CertificateNames()
+	return []group{
+		core("core-fixed", "udp", g.CoreFixed),
+		core("core-mobile", "tcp", g.CoreMobile),
+		core("core-transit", "udp", g.CoreTransit),
+		service("direct-routing", "teamsDirectRouting", g.DirectRouting, names[0], edges(l, "teams-")),
+		service("operator-connect", "teamsOperatorConnect", g.OperatorConnect, names[2], edges(l, "oc-")),
+		service("phone-mobile", "teamsPhoneMobile", g.Mobile, names[3], edges(l, "tpm-")),
+		service("zoom", "zoomPhoneCloudPeering", g.Zoom, names[4],
+			map[string]string{"zoom-1": l.Zoom["zoom-1"].Addr("tls")}),
 	}
 }
 
