@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"io/fs"
 	"math"
 	"net"
-	"net/http"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -36,11 +34,10 @@ type target struct {
 	again      bool          // a request was repeated because its connection broke
 }
 
-// An offline command runs in this process, on the locked data directory, if no server runs there.
+// An offline command serves the socket itself, on the locked data directory, if no server runs there.
 const (
 	online        = false
 	offlineToo    = true
-	apiTimeout    = 5 * time.Minute
 	socketTimeout = 5 * time.Second
 )
 
@@ -70,7 +67,7 @@ func (t *target) dataDir() (string, error) {
 }
 
 // connect returns a client of a running Tandem: at --url, else at the socket in the data directory. With offline, if no
-// server runs there, it returns a client of this process.
+// server runs there, this process serves the socket until done is called.
 func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, done func(), err error) {
 	o := client.Options{UserAgent: "tandem/" + t.p.Version, Insecure: t.insecure, Attempts: math.MaxInt,
 		MaxWait: t.wait, Waiting: t.waiting}
@@ -118,7 +115,7 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 	if err != nil {
 		return nil, nil, err
 	}
-	h, closeNode, err := node.Offline(ctx, l, t.p.Version, t.p.Stderr)
+	stop, err := node.Offline(ctx, l, t.p.Version, t.p.Stderr)
 	if fault.HasCode(err, "NoDatabase") {
 		return nil, nil, err
 	}
@@ -126,12 +123,7 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 		return nil, nil, fault.New(fault.Unavailable, "DataDirectory", "tandem serve is not reachable on %s, and the "+
 			"command failed to run without it: %v", dir, err)
 	}
-	o.HTTPClient = &http.Client{Transport: handlerTransport{h}, Timeout: apiTimeout}
-	if c, err = client.New("http://localhost", o); err != nil {
-		closeNode()
-		return nil, nil, err
-	}
-	return c, closeNode, nil
+	return c, stop, nil
 }
 
 // finding is an error about a result that is printed nevertheless: the result of a check.
@@ -186,46 +178,4 @@ func cause(err error) error {
 		return op.Err
 	}
 	return err
-}
-
-// handlerTransport sends requests to a handler in this process.
-type handlerTransport struct{ h http.Handler }
-
-func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	w := &answer{header: http.Header{}}
-	in := r.Clone(r.Context())
-	in.RequestURI = r.URL.RequestURI()
-	in.RemoteAddr = "127.0.0.1:0"
-	in.Host = r.URL.Host
-	if in.Body == nil {
-		in.Body = http.NoBody
-	}
-	t.h.ServeHTTP(w, in)
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	return &http.Response{
-		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: w.header,
-		Body: io.NopCloser(&w.body), ContentLength: int64(w.body.Len()), Request: r,
-	}, nil
-}
-
-type answer struct {
-	status int
-	header http.Header
-	body   bytes.Buffer
-}
-
-func (a *answer) Header() http.Header { return a.header }
-
-func (a *answer) WriteHeader(status int) {
-	if a.status == 0 {
-		a.status = status
-	}
-}
-
-func (a *answer) Write(b []byte) (int, error) {
-	a.WriteHeader(http.StatusOK)
-	return a.body.Write(b)
 }

@@ -123,34 +123,31 @@ func (p *page) table(g *grid) {
 	_ = tw.Flush() // a page takes everything
 }
 
-// fit returns column widths with which the table has at most the given width. It narrows columns of text only, the
-// widest first, never below the longest word. It returns false if the table does not fit.
+// fit returns column widths with which the table has at most the given width. It narrows the widest column only, to the
+// longest word or 20 columns at least. It returns false if the table does not fit.
 func (g *grid) fit(width int) ([]int, bool) {
-	const leastText = 20 // narrower text is hard to read
-	widths, least := make([]int, len(g.head)), make([]int, len(g.head))
-	total := -2
+	const gap, leastText = 2, 20
+	widths, total, widest := make([]int, len(g.head)), -gap, 0
 	for i, h := range g.head {
-		widths[i], least[i] = len([]rune(h)), len([]rune(h))
+		widths[i] = len([]rune(h))
 		for _, r := range g.rows {
 			widths[i] = max(widths[i], len([]rune(r[i])))
-			least[i] = max(least[i], longestWord(r[i]))
 		}
-		least[i] = max(least[i], min(widths[i], leastText))
-		total += widths[i] + 2
+		if widths[i] > widths[widest] {
+			widest = i
+		}
+		total += widths[i] + gap
 	}
-	for ; width > 0 && total > width; total-- {
-		widest := -1
-		for i, w := range widths {
-			if w > least[i] && (widest < 0 || w > widths[widest]) {
-				widest = i
-			}
-		}
-		if widest < 0 {
+	if width == 0 || total <= width {
+		return widths, true
+	}
+	widths[widest] -= total - width
+	for _, r := range g.rows {
+		if longestWord(r[widest]) > widths[widest] {
 			return nil, false
 		}
-		widths[widest]--
 	}
-	return widths, true
+	return widths, widths[widest] >= leastText
 }
 
 // records adds each row as a record: a line for each column that is not empty.

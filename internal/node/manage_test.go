@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/config"
 )
 
@@ -101,18 +102,22 @@ func TestAbsentJobsSaySo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, closeAll, err := Offline(t.Context(), cfg, "test", os.Stderr)
+	stop, err := Offline(t.Context(), cfg, "test", os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAll()
-	for _, path := range []string{"health", "peers"} {
-		w := ask(t, h, "GET", "/manage/v1/"+path, "")
-		if w.Code != 503 || !strings.Contains(w.Body.String(), "NotRunning") {
-			t.Errorf("%s without a server: %d %s", path, w.Code, w.Body)
-		}
+	defer stop()
+	c, err := client.NewSocket(cfg.Path(SocketName), client.Options{Attempts: 1})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if w := ask(t, h, "GET", "/manage/v1/clients", ""); w.Code != 200 || w.Body.String() != "{\"clients\":[]}\n" {
-		t.Errorf("clients without a server: %d %s", w.Code, w.Body)
+	if _, err := c.Health(t.Context()); !client.HasCode(err, "NotRunning") {
+		t.Errorf("health without a server: %v", err)
+	}
+	if _, err := c.Peers(t.Context()); !client.HasCode(err, "NotRunning") {
+		t.Errorf("peers without a server: %v", err)
+	}
+	if l, err := c.Clients(t.Context()); err != nil || len(l) > 0 {
+		t.Errorf("clients without a server: %v, %v", l, err)
 	}
 }

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/config"
@@ -133,15 +133,26 @@ func quietLogger(cfg *config.Loaded, to io.Writer) *slog.Logger {
 	return newLogger(to, quiet)
 }
 
-// Offline opens a data directory that no server uses, for one command, and returns both APIs as the Unix socket would
-// serve them, except operations that need a running node. The returned function releases the directory.
-func Offline(ctx context.Context, cfg *config.Loaded, version string, logTo io.Writer) (http.Handler, func(), error) {
+// Offline serves the Unix socket in a data directory that no server uses, for one command: both APIs as a server would
+// serve them, except operations that need a running node. It returns when the socket accepts connections; stop ends it
+// and releases the directory.
+func Offline(ctx context.Context, cfg *config.Loaded, version string, logTo io.Writer) (stop func(), err error) {
 	n, err := build(ctx, cfg, version, quietLogger(cfg, logTo), command)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	local, me := n.local(), localUser(uint32(os.Getuid()))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		local.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), localUserKey{}, me)))
-	}), n.close, nil
+	s := &socketServer{path: cfg.Path(SocketName), handler: n.local(), log: n.log, metrics: n.http}
+	run, err := s.open(ctx)
+	if err != nil {
+		n.close()
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var served sync.WaitGroup
+	served.Go(func() { _ = run(ctx) }) // the command gets the error of its request
+	return func() {
+		cancel()
+		served.Wait()
+		n.close()
+	}, nil
 }
