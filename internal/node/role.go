@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -96,7 +97,7 @@ func (n *node) readiness(name string) *readiness {
 		for _, p := range x.parts {
 			s := states[0]
 			states = states[1:]
-			switch why := orStarting(s.Error); {
+			switch why := cmp.Or(s.Error, "not started yet"); {
 			case s.Running || !asked(x):
 			case p.needed && !n.draining.Load():
 				r.blocked("%s: %s", s.Name, why)
@@ -106,13 +107,6 @@ func (n *node) readiness(name string) *readiness {
 		}
 	}
 	return r
-}
-
-func orStarting(why string) string {
-	if why == "" {
-		return "not started yet"
-	}
-	return why
 }
 
 // buildWorker makes the periodic maintenance of the database.

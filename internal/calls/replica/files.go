@@ -114,6 +114,7 @@ func (f *files) newJournal(j func(journalFile) (*journal, error)) (*journal, err
 
 // write writes a file: first under another name, then synced and renamed, so that it exists as a whole or not at all.
 func (f *files) write(path string, do func(io.Writer) error) (err error) {
+	_ = os.Remove(path + partExt) // of a process that died; there is usually none
 	file, err := f.create(path + partExt)
 	if err != nil {
 		return err

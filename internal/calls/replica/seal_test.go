@@ -129,6 +129,9 @@ func TestFilesOfAKilledProcessAreSealedAgain(t *testing.T) {
 			t.Errorf("%s changed on a full disk: %v", name, err)
 		}
 	}
+	if err := os.WriteFile(last+partExt, []byte("of a process that died"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := EachKey(dir, s, s.see); err != nil {
 		t.Fatal(err)
 	}

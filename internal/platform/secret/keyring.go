@@ -318,12 +318,13 @@ func (k *Keyring) change(f func(*keyset.Manager) error) error {
 	if err != nil {
 		return fmt.Errorf("keyring: %w", err)
 	}
-	if k.raw, err = encode(h); err != nil {
+	if raw, err = encode(h); err != nil {
 		return err
 	}
-	if err := WriteFile(k.path, k.raw); err != nil {
+	if err := WriteFile(k.path, raw); err != nil {
 		return fmt.Errorf("keyring: %w", err)
 	}
+	k.raw = raw
 	return k.use(h)
 }
 

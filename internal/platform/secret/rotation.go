@@ -56,33 +56,29 @@ type Rotation struct {
 func (r *Rotation) Keys(ctx context.Context) (api.Keyring, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.walk(ctx, r.Keyring, r.Holders, false)
+	return r.walk(ctx, all, false)
 }
 
 // SealLocal seals this node's own values with the primary key, which another node's rotation may have replaced.
 func (r *Rotation) SealLocal(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, err := r.walk(ctx, r.Keyring, r.local(), true)
+	_, err := r.walk(ctx, func(h Holder) bool { return h.Local }, true)
 	return err
 }
 
-func (r *Rotation) local() (local []Holder) {
-	for _, h := range r.Holders {
-		if h.Local {
-			local = append(local, h)
-		}
-	}
-	return local
-}
+func all(Holder) bool { return true }
 
-// walk counts the values of the holders by key, after sealing them again with the primary key if again is set.
-func (r *Rotation) walk(ctx context.Context, k *Keyring, holders []Holder, again bool) (s api.Keyring, err error) {
-	s = k.state()
-	for _, h := range holders {
+// walk counts the values of some holders by key, after sealing them again with the primary key if again is set.
+func (r *Rotation) walk(ctx context.Context, of func(Holder) bool, again bool) (api.Keyring, error) {
+	s := r.Keyring.state()
+	for _, h := range r.Holders {
+		if !of(h) {
+			continue
+		}
 		held := api.SealedValues{Name: h.Name}
 		err := h.Each(ctx, func(at Place, sealed []byte) ([]byte, error) {
-			now, old, err := k.reseal(at, sealed)
+			now, old, err := r.Keyring.reseal(at, sealed)
 			switch {
 			case errors.Is(err, ErrNotOpened):
 				held.Unreadable++
@@ -113,7 +109,7 @@ func (r *Rotation) walk(ctx context.Context, k *Keyring, holders []Holder, again
 func (r *Rotation) Rotate(ctx context.Context, distributed bool) (api.Keyring, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s, err := r.walk(ctx, r.Keyring, r.Holders, false)
+	s, err := r.walk(ctx, all, false)
 	if err != nil {
 		return s, err
 	}
@@ -136,14 +132,14 @@ func (r *Rotation) Rotate(ctx context.Context, distributed bool) (api.Keyring, e
 			return s, err
 		}
 	}
-	return r.walk(ctx, r.Keyring, r.Holders, true)
+	return r.walk(ctx, all, true)
 }
 
 // Prune removes the older keys. The error is fault.Conflict if a value still needs one.
 func (r *Rotation) Prune(ctx context.Context) (api.Keyring, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s, err := r.walk(ctx, r.Keyring, r.Holders, false)
+	s, err := r.walk(ctx, all, false)
 	if err != nil || len(s.Older) == 0 {
 		return s, err
 	}
@@ -158,7 +154,7 @@ func (r *Rotation) Prune(ctx context.Context) (api.Keyring, error) {
 	if err := r.Keyring.retire(s.Older); err != nil {
 		return s, err
 	}
-	return r.walk(ctx, r.Keyring, r.Holders, false)
+	return r.walk(ctx, all, false)
 }
 
 // Reload reads the keyring's file again, in case another node's was copied over it, and returns the function that uses

@@ -281,6 +281,30 @@ func TestReloadRefusesAKeyringThatOpensLess(t *testing.T) {
 	}
 }
 
+// TestAKeyThatCouldNotBeWrittenIsNotUsed: a failing disk changes nothing, and the next attempt succeeds.
+func TestAKeyThatCouldNotBeWrittenIsNotUsed(t *testing.T) {
+	w := newWorld(t)
+	r := w.rotation()
+	before := r.Keyring.state()
+	path := r.Keyring.path
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r.Keyring.path = fmt.Sprintf("/proc/self/fd/%d", f.Fd()) // Linux: readable, in a directory without room for files
+	if _, err := r.Rotate(t.Context(), false); err == nil {
+		t.Error("a rotation that could not be written succeeded")
+	}
+	r.Keyring.path = path
+	if k := r.Keyring.state(); k.Primary != before.Primary || len(k.Added) > 0 {
+		t.Errorf("keys %+v, before %+v", k, before)
+	}
+	if s, err := r.Rotate(t.Context(), false); err != nil || s.Primary == before.Primary {
+		t.Errorf("the next attempt: %s, %v", held(s), err)
+	}
+}
+
 // TestAKeyringInTheEnvironmentIsNotChanged: a new key would be lost with the process.
 func TestAKeyringInTheEnvironmentIsNotChanged(t *testing.T) {
 	w := newWorld(t)
