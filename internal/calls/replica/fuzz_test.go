@@ -48,7 +48,7 @@ func samples(t testing.TB) (snapshot, journalData []byte, v *View) {
 
 // lookUp performs every kind of look-up, to find values that would crash one.
 func lookUp(v *View) {
-	t := v.table.Load()
+	t := v.content.Load().table
 	for i := range t.slots {
 		k := t.slots[i].key.Load()
 		if k == 0 {
@@ -95,15 +95,14 @@ func FuzzRecords(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		v := newView(64)
-		v.slab = &slab{}
-		if _, err := v.load(b, 64, nil); err == nil {
-			lookUp(v)
-		} else if !errors.Is(err, errDamaged) {
-			t.Errorf("load = %v, want errDamaged", err)
-		}
 		for _, format1 := range []bool{false, true} {
-			v = newView(0)
+			l := newLoader(snapshotInfo{Pages: 64, Accounts: 64, IDs: 64}, format1)
+			if err := l.load(b); err == nil {
+				lookUp(l.done())
+			} else if !errors.Is(err, errDamaged) {
+				t.Errorf("load = %v, want errDamaged", err)
+			}
+			v := newView(0)
 			if cur, _, err := replayBatch(b, format1, v, feed.Cursor{Position: 1 << 40}); err == nil &&
 				cur.Position < 1<<40 {
 				t.Errorf("replayBatch went back to %v", cur)

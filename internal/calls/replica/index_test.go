@@ -42,6 +42,19 @@ func (m *model) apply(changes []domain.Change) {
 	}
 }
 
+// forget removes the deleted accounts that no number names.
+func (m *model) forget() {
+	named := map[string]bool{}
+	for _, n := range m.numbers {
+		named[n.Account] = true
+	}
+	for name, a := range m.accounts {
+		if a.Deleted && !named[name] {
+			delete(m.accounts, name)
+		}
+	}
+}
+
 // compare compares every number of keys and every label with the model.
 func (m *model) compare(t interface {
 	Helper()
@@ -150,6 +163,11 @@ func TestAgainstModel(t *testing.T) {
 			}
 			m.apply(batch)
 			m.compare(t, v, few, testLabels)
+			if rapid.Bool().Draw(t, "sweep") {
+				v.sweep()
+				m.forget()
+				m.compare(t, v, few, testLabels)
+			}
 		}
 	})
 }
@@ -182,8 +200,8 @@ func TestFullPages(t *testing.T) {
 	}
 	m.compare(t, v, keys, nil)
 	forms := map[string]bool{}
-	for i := range v.table.Load().slots {
-		s := &v.table.Load().slots[i]
+	for i := range v.content.Load().table.slots {
+		s := &v.content.Load().table.slots[i]
 		switch p := s.part.Load(); {
 		case s.key.Load() == 0:
 		case s.full.Load() != nil:

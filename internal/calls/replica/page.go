@@ -12,13 +12,8 @@ const pageSize = 100
 // cache line of it, and the array is not larger than a bitmap with packed values would be.
 const denseFrom = 84
 
-// A value is what the index holds for a number in four bytes: the account's id in the upper 25 bits, the services in
-// the lower 7 (bit n of a domain.ServiceSet is bit n-1 here; NoService has no bit). Account ids start at 1, so no value
-// is 0.
-const (
-	serviceBits = 7
-	maxAccounts = 1<<(32-serviceBits) - 1
-)
+// A value is what the index holds for a number in four bytes: the id of a pair of account and services (see pairs). Ids
+// start at 1, so no value is 0.
 
 // dense is a page with differing values and nearly all numbers present. 0 means no number.
 type dense [pageSize]uint32

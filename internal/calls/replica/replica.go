@@ -471,6 +471,7 @@ func (r *Replica) load(ctx context.Context, why error, database string) error {
 		return fmt.Errorf("read all accounts and numbers: %w", err)
 	}
 	v.slab = nil
+	v.ids.settle()
 	if reason := r.objection(v, cur); reason != "" {
 		r.log.Error("keeping the old number index; if the database is right, run tandem index accept",
 			"reason", reason, "database", cur.Database, "numbers", v.Numbers())

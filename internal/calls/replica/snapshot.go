@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	snapshotMagic   = "TNDMIDX1"
+	snapshotMagic   = "TNDMIDX2"
+	snapshotMagic1  = "TNDMIDX1" // read only; from when the values of numbers were no pairs
 	snapshotPurpose = "replica/snapshot"
 )
 
@@ -24,6 +25,7 @@ type snapshotInfo struct {
 	At       time.Time `json:"at"`    // when it was taken
 	Pages    int       `json:"pages"` // for sizing the table
 	Accounts int       `json:"accounts"`
+	IDs      uint32    `json:"ids"` // ids of pairs are below it; 0 in the first format
 	Numbers  int64     `json:"numbers"`
 }
 
@@ -31,28 +33,47 @@ type snapshotInfo struct {
 type still struct {
 	snapshotInfo
 	table    *table
-	accounts []*domain.AccountRouting // by id; the first is nil
+	accounts []stillAccount
 }
+
+// stillAccount is an account with its pairs, the first of which has its id. The first format has no pairs: accounts
+// have the ids from 1 in order, and the value of a number is its account's id in the upper 25 bits and its services,
+// without bit 0, in the lower 7.
+type stillAccount struct {
+	*domain.AccountRouting
+	Pairs []stillPair `json:"pairs"`
+}
+
+type stillPair struct {
+	ID       uint32 `json:"id"`
+	Services uint32 `json:"services"` // as in pair
+}
+
+const serviceBits1 = 7
 
 // hold returns the present state of the view. The caller must be the only writer; it waits only while the table is
 // copied.
 func (v *View) hold(cur feed.Cursor, load string, at time.Time) *still {
-	t := v.table.Load()
-	s := &still{table: t.copy(t.used)}
-	s.accounts = make([]*domain.AccountRouting, max(v.accounts.next, 1))
-	for name, id := range v.names {
-		if s.accounts[id] = v.accounts.get(id); s.accounts[id] == nil {
-			s.accounts[id] = &domain.AccountRouting{Name: name, Deleted: true}
+	t := v.content.Load().table
+	s := &still{table: t.copy(t.used), accounts: make([]stillAccount, 0, len(v.names))}
+	for name, account := range v.names {
+		a := stillAccount{AccountRouting: v.pair(account).account.Load()}
+		if a.AccountRouting == nil {
+			a.AccountRouting = &domain.AccountRouting{Name: name, Deleted: true}
 		}
+		for id := account; id != 0; id = v.pair(id).next {
+			a.Pairs = append(a.Pairs, stillPair{id, v.pair(id).services})
+		}
+		s.accounts = append(s.accounts, a)
 	}
-	s.snapshotInfo = snapshotInfo{Cursor: cur, Load: load, At: at, Pages: s.table.used, Accounts: len(s.accounts) - 1,
-		Numbers: v.numbers.Load()}
+	s.snapshotInfo = snapshotInfo{Cursor: cur, Load: load, At: at, Pages: s.table.used, Accounts: len(s.accounts),
+		IDs: v.ids.next, Numbers: v.numbers.Load()}
 	return s
 }
 
 // The first byte of a snapshot's records.
 const (
-	recAccount = 1 + iota // id (4), length (4), domain.AccountRouting as JSON
+	recAccount = 1 + iota // id (4), length (4), stillAccount as JSON
 	recDense              // page (8), 100 values (4 each)
 	recSame               // page (8), bitmap (16), value (4)
 	recSparse             // page (8), bitmap (16), values (4 each)
@@ -78,10 +99,7 @@ func writeSnapshot(w io.Writer, s *still, sealer Sealer) (int64, error) {
 		buf = buf[:0]
 		return err
 	}
-	for id, a := range s.accounts {
-		if a == nil {
-			continue
-		}
+	for _, a := range s.accounts {
 		j, err := json.Marshal(a)
 		if err != nil {
 			return 0, err
@@ -92,7 +110,7 @@ func writeSnapshot(w io.Writer, s *still, sealer Sealer) (int64, error) {
 		if err := room(len(j) + 9); err != nil {
 			return 0, err
 		}
-		buf = binary.LittleEndian.AppendUint32(append(buf, recAccount), uint32(id))
+		buf = binary.LittleEndian.AppendUint32(append(buf, recAccount), a.Pairs[0].ID)
 		buf = append(binary.LittleEndian.AppendUint32(buf, uint32(len(j))), j...)
 	}
 	for i := range s.table.slots {
@@ -144,7 +162,7 @@ func appendValues(b []byte, values []uint32) []byte {
 // it trusts no byte before its chunk has been opened, and returns the view only after the last one has been opened.
 func readSnapshot(r io.Reader, sealer Sealer) (*View, snapshotInfo, error) {
 	var info snapshotInfo
-	sr, err := newSealedReader(r, snapshotPurpose, sealer, snapshotMagic)
+	sr, err := newSealedReader(r, snapshotPurpose, sealer, snapshotMagic, snapshotMagic1)
 	if err != nil {
 		return nil, info, err
 	}
@@ -156,12 +174,10 @@ func readSnapshot(r io.Reader, sealer Sealer) (*View, snapshotInfo, error) {
 	if err != nil {
 		return nil, info, err
 	}
-	if info.Pages < 0 || info.Pages > 1<<31 || info.Accounts < 0 || info.Accounts > maxAccounts {
+	if info.Pages < 0 || info.Pages > 1<<31 || info.Accounts < 0 || info.Accounts > maxPairs || info.IDs > maxPairs {
 		return nil, info, fmt.Errorf("%w: its description is invalid", errDamaged)
 	}
-	v := newView(info.Pages)
-	v.slab = &slab{}
-	defer func() { v.slab = nil }()
+	l := newLoader(info, sr.magic == snapshotMagic1)
 
 	// One goroutine reads and opens chunks while this one builds the view.
 	type chunk struct {
@@ -185,7 +201,6 @@ func readSnapshot(r io.Reader, sealer Sealer) (*View, snapshotInfo, error) {
 			c.plain, c.err = sr.next()
 		}
 	}()
-	var last *slot
 	for c := range chunks {
 		if c.err == io.EOF {
 			break
@@ -193,24 +208,106 @@ func readSnapshot(r io.Reader, sealer Sealer) (*View, snapshotInfo, error) {
 		if c.err != nil {
 			return nil, info, c.err
 		}
-		if last, err = v.load(c.plain, info.Pages, last); err != nil {
+		if err = l.load(c.plain); err != nil {
 			return nil, info, err
 		}
 	}
-	if v.numbers.Load() != info.Numbers || v.table.Load().used != info.Pages || len(v.names) != info.Accounts {
+	v := l.done()
+	if v.numbers.Load() != info.Numbers || v.content.Load().table.used != info.Pages || len(v.names) != info.Accounts {
 		return nil, info, fmt.Errorf("%w: %d numbers, %d pages and %d accounts do not match its description",
-			errDamaged, v.numbers.Load(), v.table.Load().used, len(v.names))
+			errDamaged, v.numbers.Load(), v.content.Load().table.used, len(v.names))
 	}
 	return v, info, nil
 }
 
-// load applies the records of a chunk of a snapshot with the given number of pages. The chunk is authentic by now, so
-// an invalid record is a mistake of ours rather than an attack; it is checked nevertheless, because a bad value would
-// crash a look-up later.
-func (v *View) load(b []byte, pages int, last *slot) (*slot, error) {
-	bad := func(what string) (*slot, error) { return nil, fmt.Errorf("%w: %s", errDamaged, what) }
-	t := v.table.Load()
-	goodValue := func(x uint32) bool { return x>>serviceBits >= 1 && x>>serviceBits < v.accounts.next }
+// loader builds a view from the records of a snapshot.
+type loader struct {
+	v       *View
+	info    snapshotInfo
+	format1 bool
+	ids     []byte // by id: unused, or one of the constants
+	last    *slot
+}
+
+// What is known of an id.
+const (
+	unused       = iota
+	withAccount  // but no number may have it
+	withServices // numbers may have it
+)
+
+func newLoader(info snapshotInfo, format1 bool) *loader {
+	if format1 {
+		info.IDs = uint32(info.Accounts) + 1
+	}
+	l := &loader{v: newView(info.Pages), info: info, format1: format1, ids: make([]byte, info.IDs)}
+	l.v.slab = &slab{}
+	l.v.reserve(max(info.IDs, 1))
+	return l
+}
+
+// done returns the view when all chunks were loaded.
+func (l *loader) done() *View {
+	for id := uint32(1); id < l.info.IDs; id++ {
+		if l.ids[id] == unused {
+			l.v.ids.free = append(l.v.ids.free, id)
+		}
+	}
+	l.v.slab = nil
+	l.v.ids.settle()
+	return l.v
+}
+
+// account adds an account with its pairs, and reports whether they are valid.
+func (l *loader) account(id uint32, a stillAccount) bool {
+	if l.format1 {
+		a.Pairs = []stillPair{{ID: id}}
+	}
+	if a.AccountRouting == nil || a.Name == "" || l.v.names[a.Name] != 0 || len(a.Pairs) == 0 || a.Pairs[0].ID != id {
+		return false
+	}
+	routing := a.AccountRouting
+	if a.Deleted {
+		routing = nil
+	} else if a.Subdomain != "" {
+		l.v.labels.Store(a.Subdomain, id)
+	}
+	for i, p := range a.Pairs {
+		if p.ID == 0 || p.ID >= l.info.IDs || l.ids[p.ID] != unused {
+			return false
+		}
+		l.ids[p.ID] = withAccount
+		if p.Services != 0 {
+			l.ids[p.ID] = withServices
+		}
+		l.v.take(p.ID, routing, p.Services)
+		if i > 0 {
+			l.v.link(id, p.ID)
+		}
+	}
+	l.v.names[a.Name] = id
+	return true
+}
+
+// value returns the id of the pair that a number's value stands for. ok is false if there is no such pair.
+func (l *loader) value(x uint32) (id uint32, ok bool) {
+	if !l.format1 {
+		return x, x < l.info.IDs && l.ids[x] == withServices
+	}
+	account, set := x>>serviceBits1, x&(1<<serviceBits1-1)
+	if account == 0 || account >= l.info.IDs || l.ids[account] == unused {
+		return 0, false
+	}
+	id, err := l.v.pairOf(account, domain.ServiceSet(set)<<1)
+	return id, err == nil
+}
+
+// load applies the records of a chunk. The chunk is authentic by now, so an invalid record is a mistake of ours rather
+// than an attack; it is checked nevertheless, because a bad value would crash a look-up later.
+func (l *loader) load(b []byte) error {
+	bad := func(what string) error { return fmt.Errorf("%w: %s", errDamaged, what) }
+	v := l.v
+	t := v.content.Load().table
 	for len(b) > 0 {
 		kind := b[0]
 		b = b[1:]
@@ -223,19 +320,9 @@ func (v *View) load(b []byte, pages int, last *slot) (*slot, error) {
 			if uint64(len(b)-8) < uint64(n) {
 				return bad("account record too short")
 			}
-			a := new(domain.AccountRouting)
-			if err := json.Unmarshal(b[8:8+n], a); err != nil || a.Name == "" || id == 0 ||
-				id != max(v.accounts.next, 1) || v.names[a.Name] != 0 {
+			var a stillAccount
+			if json.Unmarshal(b[8:8+n], &a) != nil || !l.account(id, a) {
 				return bad("invalid account record")
-			}
-			v.names[a.Name], v.accounts.next = id, id+1
-			if a.Deleted {
-				v.accounts.set(id, nil)
-			} else {
-				v.accounts.set(id, a)
-				if a.Subdomain != "" {
-					v.labels.Store(a.Subdomain, id)
-				}
 			}
 			b = b[8+n:]
 		case recDense, recSame, recSparse:
@@ -254,13 +341,16 @@ func (v *View) load(b []byte, pages int, last *slot) (*slot, error) {
 				if len(b) < 4*pageSize {
 					return bad("page record too short")
 				}
-				full = v.slab.page(pages - t.used)
+				full = v.slab.page(l.info.Pages - t.used)
 				for i := range full {
 					x := binary.LittleEndian.Uint32(b[4*i:])
-					if x != 0 && !goodValue(x) {
+					if x == 0 {
+						continue
+					}
+					var ok bool
+					if full[i], ok = l.value(x); !ok {
 						return bad("number of an unknown account")
 					}
-					full[i] = x
 				}
 				n, b = pageCount(full, nil), b[4*pageSize:]
 			} else {
@@ -277,18 +367,19 @@ func (v *View) load(b []byte, pages int, last *slot) (*slot, error) {
 					if len(b) < 4 {
 						return bad("page record too short")
 					}
-					part.same, b = binary.LittleEndian.Uint32(b), b[4:]
-					if !goodValue(part.same) {
+					var ok bool
+					if part.same, ok = l.value(binary.LittleEndian.Uint32(b)); !ok {
 						return bad("number of an unknown account")
 					}
+					b = b[4:]
 				} else {
 					if len(b) < 4*n {
 						return bad("page record too short")
 					}
 					part.values = make([]uint32, n)
 					for i := range part.values {
-						part.values[i] = binary.LittleEndian.Uint32(b[4*i:])
-						if !goodValue(part.values[i]) {
+						var ok bool
+						if part.values[i], ok = l.value(binary.LittleEndian.Uint32(b[4*i:])); !ok {
 							return bad("number of an unknown account")
 						}
 					}
@@ -296,7 +387,7 @@ func (v *View) load(b []byte, pages int, last *slot) (*slot, error) {
 				}
 			}
 			t.insert(page, full, part, nil)
-			last = t.find(page)
+			l.last = t.find(page)
 			v.numbers.Add(int64(n))
 			v.bytes.Add(int64(pageBytes(full, part, nil)))
 		case recHeaders:
@@ -304,19 +395,19 @@ func (v *View) load(b []byte, pages int, last *slot) (*slot, error) {
 				return bad("header record too short or misplaced")
 			}
 			n := binary.LittleEndian.Uint32(b)
-			if uint64(len(b)-4) < uint64(n) || last == nil || last.headers.Load() != nil {
+			if uint64(len(b)-4) < uint64(n) || l.last == nil || l.last.headers.Load() != nil {
 				return bad("header record too short or misplaced")
 			}
 			h := &headers{data: string(b[4 : 4+n])}
 			if !h.valid() {
 				return bad("invalid header record")
 			}
-			last.headers.Store(h)
+			l.last.headers.Store(h)
 			v.bytes.Add(int64(pageBytes(nil, nil, h)))
 			b = b[4+n:]
 		default:
 			return bad("unknown record")
 		}
 	}
-	return last, nil
+	return nil
 }

@@ -50,6 +50,15 @@ func (t *table) find(page uint64) *slot {
 	}
 }
 
+// value returns the value of a number by its domain.E164.Key, or 0 if it is not present.
+func (t *table) value(key uint64) uint32 {
+	s := t.find(key / pageSize)
+	if s == nil {
+		return 0
+	}
+	return s.value(int(key % pageSize))
+}
+
 // value returns the value of number i of the page in the slot, or 0 if it is not present.
 func (s *slot) value(i int) uint32 {
 	for {

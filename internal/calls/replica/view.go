@@ -15,15 +15,15 @@ import (
 // View is the number index. Reads never block and are safe for concurrent use. The view keeps changing as the feed is
 // followed, so that two look-ups may see different states. It implements route.View.
 type View struct {
-	table    atomic.Pointer[table]
-	accounts accounts
-	labels   sync.Map // Direct Routing label (string) -> account id (uint32)
+	content atomic.Pointer[content]
+	labels  sync.Map // Direct Routing label (string) -> account id (uint32)
 
 	numbers atomic.Int64 // numbers in the index
 	bytes   atomic.Int64 // heap bytes of pages, without the table
 
 	// For the writer; guarded by the replica's mutex, or not shared yet while the view is loaded.
-	names map[string]uint32 // account name -> id, deleted ones too: numbers may still name them
+	ids   ids
+	names map[string]uint32 // account name -> id, those of deleted accounts too while numbers may still name them
 	draft draft
 	at    uint64 // page in draft
 	slot  *slot  // its slot; nil if it has none yet
@@ -35,8 +35,8 @@ type View struct {
 var _ route.View = (*View)(nil)
 
 func newView(pages int) *View {
-	v := &View{names: map[string]uint32{}}
-	v.table.Store(newTable(pages))
+	v := &View{names: map[string]uint32{}, ids: ids{next: 1, sweepAt: firstSweep}}
+	v.content.Store(&content{table: newTable(pages)})
 	return v
 }
 
@@ -47,31 +47,31 @@ func (v *View) Number(n domain.E164) (route.Number, bool) {
 
 // ByKey returns the same as Number for a domain.E164.Key.
 func (v *View) ByKey(key uint64) (route.Number, bool) {
-	val := v.value(key)
-	if val == 0 {
-		return route.Number{}, false
-	}
-	a := v.accounts.get(val >> serviceBits)
-	if a == nil {
-		// The account was deleted and the change that removes the number follows: a number without an account is not
+	for {
+		c := v.content.Load()
+		id := c.table.value(key)
+		if id == 0 {
+			return route.Number{}, false
+		}
+		if int(id/pairsPerBlock) >= len(c.pairs) {
+			continue // the pair is new since c was loaded
+		}
+		// The account itself is not read: that would be one more cache miss for each look-up.
+		p := &c.pairs[id/pairsPerBlock][id%pairsPerBlock]
+		n := route.Number{Account: p.account.Load(), Services: domain.ServiceSet(p.services &^ taken)}
+		if n.Account == nil && (v.content.Load() != c || c.table.value(key) != id) {
+			continue // the number left the account before that was deleted
+		}
+		// Without an account, it was deleted and the change that removes the number follows: the number is not
 		// provisioned.
-		return route.Number{}, false
+		return n, n.Account != nil
 	}
-	return route.Number{Account: a, Services: domain.ServiceSet(val&(1<<serviceBits-1)) << 1}, true
-}
-
-func (v *View) value(key uint64) uint32 {
-	s := v.table.Load().find(key / pageSize)
-	if s == nil {
-		return 0
-	}
-	return s.value(int(key % pageSize))
 }
 
 // CustomHeader implements route.View.
 func (v *View) CustomHeader(n domain.E164) string {
 	key := n.Key()
-	s := v.table.Load().find(key / pageSize)
+	s := v.content.Load().table.find(key / pageSize)
 	if s == nil {
 		return ""
 	}
@@ -88,7 +88,7 @@ func (v *View) AccountByLabel(label string) *domain.AccountRouting {
 	if !ok {
 		return nil
 	}
-	a := v.accounts.get(id.(uint32))
+	a := v.pair(id.(uint32)).account.Load()
 	if a == nil || a.Subdomain != label {
 		return nil // the label is moving to another account
 	}
@@ -100,11 +100,11 @@ func (v *View) Numbers() int64 { return v.numbers.Load() }
 
 // missing returns how many numbers of v are not in the view in.
 func (v *View) missing(in *View) (n int64) {
-	slots := v.table.Load().slots
+	slots, other := v.content.Load().table.slots, in.content.Load().table
 	for i := range slots {
 		key := slots[i].key.Load()
 		for j := range uint64(pageSize) {
-			if key > 0 && slots[i].value(int(j)) != 0 && in.value((key-1)*pageSize+j) == 0 {
+			if key > 0 && slots[i].value(int(j)) != 0 && other.value((key-1)*pageSize+j) == 0 {
 				n++
 			}
 		}
@@ -114,58 +114,7 @@ func (v *View) missing(in *View) (n int64) {
 
 // Bytes returns the approximate heap size of numbers and header values, without accounts.
 func (v *View) Bytes() int64 {
-	return v.bytes.Load() + int64(len(v.table.Load().slots))*slotBytes
-}
-
-// accounts holds the accounts by id, in blocks that never move, so that readers need no lock.
-type accounts struct {
-	blocks atomic.Pointer[[]*accountBlock]
-	next   uint32 // id of the next new account, for the writer only; 0 before the first, which gets 1
-}
-
-const accountsPerBlock = 1024
-
-type accountBlock [accountsPerBlock]atomic.Pointer[domain.AccountRouting]
-
-// get returns the account with an id in use, or nil if it was deleted. It does not read the account: that would be one
-// more cache miss for each look-up.
-func (a *accounts) get(id uint32) *domain.AccountRouting {
-	return (*a.blocks.Load())[id/accountsPerBlock][id%accountsPerBlock].Load()
-}
-
-func (a *accounts) set(id uint32, r *domain.AccountRouting) {
-	blocks := a.blocks.Load()
-	if blocks == nil || int(id/accountsPerBlock) >= len(*blocks) {
-		var more []*accountBlock
-		if blocks != nil {
-			more = append(more, *blocks...)
-		}
-		for int(id/accountsPerBlock) >= len(more) {
-			more = append(more, new(accountBlock))
-		}
-		(*more[id/accountsPerBlock])[id%accountsPerBlock].Store(r)
-		a.blocks.Store(&more)
-		return
-	}
-	(*blocks)[id/accountsPerBlock][id%accountsPerBlock].Store(r)
-}
-
-var errAccounts = fmt.Errorf("number index: more than %d accounts", maxAccounts)
-
-// account returns the id of the account of that name. If it is new, it creates one with nothing enabled: numbers may
-// arrive before their account.
-func (v *View) account(name string) (uint32, error) {
-	if id, ok := v.names[name]; ok {
-		return id, nil
-	}
-	id := max(v.accounts.next, 1)
-	if id > maxAccounts {
-		return 0, errAccounts
-	}
-	v.accounts.next = id + 1
-	v.accounts.set(id, &domain.AccountRouting{Name: name})
-	v.names[name] = id
-	return id, nil
+	return v.bytes.Load() + int64(len(v.content.Load().table.slots))*slotBytes
 }
 
 // errPayload is returned for a feed entry that cannot be read: its changes are unknown.
@@ -177,6 +126,9 @@ var errChange = errors.New("number index: invalid change")
 // apply makes changes visible, in order, those to one page together. The caller must be the only writer. Invalid
 // changes are passed to bad and ignored, so that they do not block all others; bad may be nil.
 func (v *View) apply(changes []domain.Change, bad func(error)) error {
+	if v.slab == nil && v.ids.used() > v.ids.sweepAt { // nothing is unused during a full load
+		v.sweep()
+	}
 	defer v.flush()
 	for i := range changes {
 		c := &changes[i]
@@ -208,13 +160,13 @@ func (v *View) applyAccount(a *domain.AccountRouting) error {
 	if err != nil {
 		return err
 	}
-	old, label := v.accounts.get(id), ""
+	old, label := v.pair(id).account.Load(), ""
 	if a.Deleted {
-		v.accounts.set(id, nil)
+		v.setAccount(id, nil)
 	} else {
 		r := *a
 		label = r.Subdomain
-		v.accounts.set(id, &r)
+		v.setAccount(id, &r)
 	}
 	if label != "" {
 		v.labels.Store(label, id)
@@ -241,7 +193,9 @@ func (v *View) applyNumber(n *domain.NumberRouting) error {
 		if err != nil {
 			return err
 		}
-		val = id<<serviceBits | uint32(n.Services>>1)
+		if val, err = v.pairOf(id, n.Services); err != nil {
+			return err
+		}
 	}
 	v.turnTo(n.Key / pageSize)
 	i := int(n.Key % pageSize)
@@ -263,7 +217,7 @@ func (v *View) turnTo(page uint64) {
 	}
 	v.flush()
 	v.at, v.open = page, true
-	v.slot = v.table.Load().find(page)
+	v.slot = v.content.Load().table.find(page)
 	if v.slot == nil {
 		v.draft.read(nil, nil, nil)
 		return
@@ -298,12 +252,12 @@ func (v *View) flush() {
 
 // addPage inserts a new page, enlarging the table if necessary.
 func (v *View) addPage(page uint64, full *dense, part *sparse, h *headers) {
-	t := v.table.Load()
+	t := v.content.Load().table
 	if !t.room() {
 		t = t.copy(t.used + t.used/2 + 64)
 		// Readers that hold the old table miss this page until they load the new one: they are as old as the view was.
 		t.insert(page, full, part, h)
-		v.table.Store(t)
+		v.content.Store(&content{t, v.content.Load().pairs})
 		return
 	}
 	t.insert(page, full, part, h)

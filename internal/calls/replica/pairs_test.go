@@ -1,0 +1,228 @@
+package replica
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/platform/feed"
+)
+
+// sets is a number with a set of services.
+func sets(i int, account string, set domain.ServiceSet) domain.Change {
+	return domain.Change{Number: &domain.NumberRouting{Key: 442079460000 + uint64(i), Account: account, Services: set}}
+}
+
+func apply(t testing.TB, v *View, changes ...domain.Change) {
+	t.Helper()
+	if err := v.apply(changes, func(err error) { t.Fatal(err) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// again returns a view as it comes back from a snapshot.
+func again(t testing.TB, v *View) *View {
+	t.Helper()
+	var b bytes.Buffer
+	if _, err := writeSnapshot(&b, v.hold(feed.Cursor{}, "", time.Time{}), newSealer()); err != nil {
+		t.Fatal(err)
+	}
+	back, _, err := readSnapshot(&b, newSealer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return back
+}
+
+// manyAccounts provisions four numbers for each account, each with another set of services, then changes every account.
+func manyAccounts(t *testing.T, accounts int) {
+	set := func(i int) domain.ServiceSet { return 2<<(i%4*2) | 1<<31 }
+	name := func(i int) string { return fmt.Sprintf("customer-%d", i) }
+	v := newView(0)
+	for i := range accounts {
+		apply(t, v, sets(4*i, name(i), set(0)), sets(4*i+1, name(i), set(1)), sets(4*i+2, name(i), set(2)),
+			sets(4*i+3, name(i), set(3)))
+	}
+	check := func(v *View, tenant string) {
+		t.Helper()
+		for i := range 4 * accounts {
+			n, ok := v.ByKey(442079460000 + uint64(i))
+			if !ok || n.Account.Name != name(i/4) || n.Account.TenantID != tenant || n.Services != set(i) {
+				t.Fatalf("number %d reads as %+v, %v; want account %s, tenant %q and services %b", i, n, ok, name(i/4),
+					tenant, set(i))
+			}
+		}
+		if got := v.ids.used(); got != 4*accounts {
+			t.Errorf("%d pairs, want %d", got, 4*accounts)
+		}
+	}
+	check(v, "")
+	for i := range accounts {
+		apply(t, v, domain.Change{Account: &domain.AccountRouting{Name: name(i), TenantID: "t"}})
+	}
+	v.sweep() // finds nothing: all pairs are in use
+	check(v, "t")
+	check(again(t, v), "t")
+}
+
+func TestFourSetsOfServicesPerAccount(t *testing.T) { manyAccounts(t, 2000) }
+
+// TestPairsAreUsedAgain: accounts come and go, and a number goes through many sets of services; the ids stay few.
+func TestPairsAreUsedAgain(t *testing.T) {
+	v, m := newView(0), newModel()
+	step := func(changes ...domain.Change) {
+		apply(t, v, changes...)
+		m.apply(changes)
+	}
+	var keys []uint64
+	for i := range 100 {
+		keys = append(keys, 442079460000+uint64(i))
+	}
+	const each, rounds = firstSweep / 4, 6
+	for round := range rounds {
+		for i := range each {
+			name := fmt.Sprintf("account-%d-%d", round, i)
+			step(sets(i%100, name, 2), sets(i%100, name, domain.ServiceSet(2*i)), account(name, ""))
+			if i >= 100 { // its number went to another account just before
+				gone := fmt.Sprintf("account-%d-%d", round, i-100)
+				step(domain.Change{Account: &domain.AccountRouting{Name: gone, Deleted: true}})
+				delete(m.accounts, gone)
+			}
+		}
+		m.compare(t, v, keys, nil)
+		if round == 3 {
+			v = again(t, v)
+			m.compare(t, v, keys, nil)
+		}
+	}
+	if got := int(v.ids.next); got > 2*firstSweep {
+		t.Errorf("%d ids for %d accounts that came and went, want at most %d", got, rounds*each, 2*firstSweep)
+	}
+	v.sweep()
+	if got := len(v.names); got > (rounds+1)*100 {
+		t.Errorf("%d accounts are left, want those that were not deleted", got)
+	}
+}
+
+// TestALookUpInProgressKeepsItsPairs: a look-up that has read a number's id before the id is used again still finds the
+// account and the services that the number had.
+func TestALookUpInProgressKeepsItsPairs(t *testing.T) {
+	v := newView(0)
+	apply(t, v, sets(1, "before", 1<<3))
+	c := v.content.Load()
+	id := c.table.value(442079460001)
+	apply(t, v, sets(1, "after", 1<<4), domain.Change{Account: &domain.AccountRouting{Name: "before", Deleted: true}})
+	v.sweep()
+	for i := range 3 {
+		apply(t, v, sets(10+i, fmt.Sprintf("other-%d", i), 1<<5))
+	}
+	if a := v.pair(id).account.Load(); a == nil || !strings.HasPrefix(a.Name, "other-") {
+		t.Fatalf("id %d is one of %+v, want it used again", id, a)
+	}
+	old := &c.pairs[id/pairsPerBlock][id%pairsPerBlock]
+	if old.services != 1<<3|taken || old.account.Load() != nil {
+		t.Errorf("the look-up in progress finds services %b of %+v, want those of the deleted account", old.services,
+			old.account.Load())
+	}
+	if got := c.table.value(442079460001); got == id {
+		t.Errorf("the number still has id %d of the deleted account", id)
+	}
+}
+
+// TestReadersNeverSeeAnotherAccount: ids are used again for other accounts as fast as possible, while readers look up
+// numbers that belong to an account of their own and have services that go with it.
+func TestReadersNeverSeeAnotherAccount(t *testing.T) {
+	const numbers = 8
+	v := newView(0)
+	change := func(i, gen int) domain.Change {
+		return sets(i, fmt.Sprintf("acc-%d-%d", i, gen), domain.ServiceSet(2*(gen*numbers+i+1)))
+	}
+	for i := range numbers {
+		apply(t, v, change(i, 0))
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for g := range 3 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(3, uint64(g)))
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				i := r.IntN(numbers)
+				n, ok := v.ByKey(442079460000 + uint64(i))
+				var of, gen int
+				if ok {
+					_, _ = fmt.Sscanf(strings.ReplaceAll(n.Account.Name, "-", " "), "acc %d %d", &of, &gen)
+				}
+				if !ok || of != i || n.Services != domain.ServiceSet(2*(gen*numbers+i+1)) {
+					t.Errorf("number %d reads as %+v, found %v", i, n, ok)
+					return
+				}
+			}
+		})
+	}
+	for gen := range 1000 {
+		i := gen % numbers
+		apply(t, v, change(i, gen))
+		for _, old := range []int{gen - numbers, 0} {
+			if old >= 0 && old != gen {
+				name := fmt.Sprintf("acc-%d-%d", i, old)
+				apply(t, v, domain.Change{Account: &domain.AccountRouting{Name: name, Deleted: true}})
+			}
+		}
+		v.sweep()
+	}
+	close(stop)
+	wg.Wait()
+	if got := v.ids.next; got > 4*numbers {
+		t.Errorf("%d ids, want few: they were used again", got)
+	}
+}
+
+// beforePairs provisions what the files in testdata/format2 hold; between is called when their snapshot is taken.
+func beforePairs(src *memSource, between func()) {
+	src.commit(account("contoso", "contoso"), account("fabrikam", "fab"), account("gone", "gone"))
+	for i := range 320 {
+		who, set := []string{"contoso", "fabrikam", "newco"}[i/7%3], domain.ServiceSet(2<<(i%6))
+		switch {
+		case i < 100: // a page of one value
+			who, set = "contoso", 1<<1|1<<5
+		case i >= 300: // a page that is nearly empty
+			who = "gone"
+		}
+		src.commit(sets(i, who, set))
+	}
+	src.commit(sets(90, "contoso", 0), number(91, "fabrikam", "H-1"), number(120, "newco", "H-2"), gone(92), gone(130))
+	src.commit(domain.Change{Account: &domain.AccountRouting{Name: "gone", Deleted: true}})
+	between()
+	src.commit(account("newco", ""), sets(7, "fabrikam", 1<<6), gone(200))
+	src.commit(sets(299, "late", 0xfe&^0x80))
+}
+
+// TestFormatBeforePairs: a snapshot whose values are no pairs, and the journal after it, read as what they held when a
+// version before pairs wrote them; they are then written in the present format.
+func TestFormatBeforePairs(t *testing.T) {
+	t.Parallel()
+	src := newSource()
+	beforePairs(src, func() {})
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "format2"))); err != nil {
+		t.Fatal(err)
+	}
+	v := open(t, dir, away(), Config{}).View()
+	check(t, v, src.state)
+	v = again(t, v)
+	check(t, v, src.state)
+	v.sweep()
+	check(t, v, src.state)
+}
