@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -28,9 +30,9 @@ type Lab struct {
 // labDir returns where a lab keeps its files, below the data directory.
 func labDir(data string) string { return filepath.Join(data, "lab") }
 
-// StartLab starts the neighbours and writes the configuration of a Tandem between them below its data directory. api is
-// a client of that Tandem, which need not run yet.
-func StartLab(data string, freePorts bool, api *client.Client) (*Lab, error) {
+// StartLab starts the neighbours and writes the configuration of a Tandem between them below its data directory. c is a
+// client of that Tandem, which need not run yet.
+func StartLab(data string, freePorts bool, c *client.Client) (*Lab, error) {
 	world, _, err := fixtures.Load()
 	if err != nil {
 		return nil, err
@@ -43,7 +45,7 @@ func StartLab(data string, freePorts bool, api *client.Client) (*Lab, error) {
 	if freePorts {
 		g, err = lab.Free(world.BaseDomain)
 	}
-	x := &Lab{api: api}
+	x := &Lab{api: c}
 	if err == nil {
 		x.Lab, err = lab.Start(world, g, lab.Options{Directory: x.find, Control: dir})
 	}
@@ -56,16 +58,27 @@ func StartLab(data string, freePorts bool, api *client.Client) (*Lab, error) {
 	return x, nil
 }
 
-// find returns a number of the directory and its account; nothing if they cannot be read.
+// find returns a number of the directory and its account, once the number index has them; nothing if they cannot be
+// read.
 func (x *Lab) find(number string) (n, account any) {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
 	for n, err := range x.api.Numbers(ctx, "", client.List{Filter: "telephoneNumber eq '" + number + "'"}) {
 		if err != nil {
 			break
 		}
-		if a, err := x.api.Account(ctx, n.AccountName); err == nil {
-			return n, a
+		a, err := x.api.Account(ctx, n.AccountName)
+		if err != nil {
+			break
 		}
+		_ = poll(ctx, func(ctx context.Context) error { // if it fails, the call shows that the number is not known
+			e, err := x.api.Explain(ctx, api.Question{From: number, To: number, Peer: "core-transit"})
+			if err == nil && e.Account == "" {
+				err = errors.New("not in the number index yet")
+			}
+			return err
+		})
+		return n, a
 	}
 	return nil, nil
 }
@@ -93,11 +106,11 @@ func (x *Lab) Open(ctx context.Context) error {
 		}
 		return WaitKnown(ctx, x.Lab)
 	}
-	tandem := &Product{API: x.api}
+	tandem := &Product{API: x.api, Manage: x.api}
 	if _, err := tandem.Provision(ctx, x.World, func(c fixtures.Customer) bool { return c.Demo }); err != nil {
 		return err
 	}
-	return WaitKnown(ctx, x.Lab)
+	return tandem.WaitReady(ctx, x.Lab)
 }
 
 const hints = `
@@ -126,10 +139,10 @@ Any other number is one of the telephone network. Try in another terminal:
     '%[3]s/accounts/northwind?api-version=2024-02-29-preview'
 `
 
-// Hints prints what a lab is and what to try. program is how Tandem was called, data its data directory, api the URL of
+// Hints prints what a lab is and what to try. program is how Tandem was called, data its data directory, url that of
 // its Provisioning API.
-func Hints(w io.Writer, program, data, api string) {
-	_, _ = fmt.Fprintf(w, hints, program, strings.ReplaceAll(data, "'", `'\''`), api) // w may be closed
+func Hints(w io.Writer, program, data, url string) {
+	_, _ = fmt.Fprintf(w, hints, program, strings.ReplaceAll(data, "'", `'\''`), url) // w may be closed
 }
 
 // Trial is the outcome of a call that TryCall placed.

@@ -83,7 +83,9 @@ func TryAt(ctx context.Context, dir string, q Question) (*Trial, error) {
 		return nil, err
 	}
 	res, err := http.DefaultClient.Do(r)
-	if err != nil {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	} else if err != nil {
 		return nil, errors.Join(ErrNotRunning, err)
 	}
 	defer res.Body.Close()

@@ -129,8 +129,9 @@ type Options struct {
 	Keep      int           // messages kept per neighbour
 	Log       *slog.Logger
 	// Directory, if not nil, returns a number of the gateway's directory and its account, as values that marshal to the
-	// JSON of the Provisioning API; nil if there is none. The services then know every number that is provisioned for
-	// them, as if its customer had set it up there, in addition to the world's.
+	// JSON of the Provisioning API; nil if there is none. It may wait until the gateway routes calls by them. The
+	// services then know every number that is provisioned for them, as if its customer had set it up there, in addition
+	// to the world's.
 	Directory func(number string) (n, account any)
 	// Control, if not empty, is a directory through which other processes place calls with TryAt.
 	Control string

@@ -82,6 +82,7 @@ func (l *Lab) Try(ctx context.Context, q Question) (*Trial, error) {
 	defer cancel()
 	f := fixtures.Call{From: q.From, To: q.To, Neighbour: q.Via}
 	caller := l.entry(q.From)
+	_ = l.entry(q.To) // may wait until the gateway knows it
 	if f.Neighbour == "" {
 		f.Neighbour = callers[caller.service]
 	}
