@@ -228,6 +228,7 @@ type request struct {
 	header       http.Header
 	body         any // marshalled as JSON unless nil
 	contentType  string
+	stream       func(io.Reader) error // reads the answer while it arrives; nil reads all of it
 }
 
 // response is a successful answer.
@@ -266,7 +267,7 @@ func (c *Client) do(ctx context.Context, r request, out any) (*response, error) 
 		if errors.As(err, &e) && e.Status == http.StatusUnauthorized && refused == "" && token != "" {
 			refused, wait, again = token, 0, true // once more with another token
 		}
-		if !again || attempt >= c.o.Attempts {
+		if !again || attempt >= c.o.Attempts || r.stream != nil && wait > 0 { // Events repeats streams
 			return nil, err
 		}
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
@@ -299,7 +300,7 @@ func (c *Client) try(ctx context.Context, r request, body []byte, requestID, ref
 	maps.Copy(req.Header, r.header)
 	req.Header.Set("User-Agent", c.o.UserAgent)
 	req.Header.Set("x-ms-client-request-id", requestID)
-	req.Header.Set("Accept", "application/json, application/problem+json")
+	req.Header.Set("Accept", cmp.Or(r.header.Get("Accept"), "application/json, application/problem+json"))
 	if body != nil {
 		req.Header.Set("Content-Type", cmp.Or(r.contentType, "application/json"))
 	}
@@ -314,11 +315,18 @@ func (c *Client) try(ctx context.Context, r request, body []byte, requestID, ref
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := c.o.HTTPClient.Do(req)
+	hc := *c.o.HTTPClient
+	if r.stream != nil {
+		hc.Timeout = 0
+	}
+	resp, err := hc.Do(req)
 	if err != nil {
 		return nil, token, err
 	}
 	defer func() { _ = resp.Body.Close() }() // already read
+	if r.stream != nil && resp.StatusCode == http.StatusOK {
+		return nil, token, r.stream(resp.Body)
+	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
 	if err != nil {
 		return nil, token, fmt.Errorf("%s %s: read the answer: %w", r.method, r.path, err)

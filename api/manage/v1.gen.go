@@ -68,6 +68,14 @@ const (
 	TokenCheckResultOK         TokenCheckResult = "ok"
 )
 
+// Actor defines model for Actor.
+type Actor struct {
+	ID string `json:"id"`
+
+	// Kind administrator, client or system
+	Kind string `json:"kind"`
+}
+
 // AuditQuestion defines model for AuditQuestion.
 type AuditQuestion struct {
 	// Heads heads returned by earlier checks
@@ -149,6 +157,35 @@ type DatabaseEngine string
 // Drain defines model for Drain.
 type Drain struct {
 	Draining bool `json:"draining"`
+}
+
+// Event defines model for Event.
+type Event struct {
+	Actor *Actor `json:"actor,omitempty"`
+
+	// Data further members of some kinds
+	Data map[string]interface{} `json:"data,omitempty,omitzero"`
+
+	// ID the place in the stream, as in the field `id` of the stream
+	ID string `json:"id"`
+
+	// Items how many resources changed; a batch of numbers is one event
+	Items int64 `json:"items,omitempty,omitzero"`
+
+	// Kind What happened. `stream.start` begins a stream without Last-Event-ID. The others are the actions of the audit
+	// log: `account.put`, `account.setService`, `account.delete`, `number.put`, `number.delete`, `numbers.put`,
+	// `numbers.delete`, `numbers.import`, `numbers.setService`, `request.save`, `request.patch`,
+	// `civicAddresses.save`, `capabilityPlans.save`, `index.accept`, `node.drain`, `node.undrain`,
+	// `config.reload`; restricted: `client.create`, `client.revoke`, `signingKey.create`, `signingKey.seal`,
+	// `signingKey.delete`, `secret.rotate`, `token.issue`.
+	Kind string `json:"kind"`
+
+	// Restricted only Management.Admin receives it
+	Restricted bool `json:"restricted,omitempty,omitzero"`
+
+	// Subject what it happened to: the name of an account (also for its numbers), the id of a Teams tenant, an API client, a key or a node
+	Subject string    `json:"subject"`
+	Time    time.Time `json:"time"`
 }
 
 // Explanation defines model for Explanation.
@@ -508,6 +545,12 @@ type SetDrainParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// FollowEventsParams defines parameters for FollowEvents.
+type FollowEventsParams struct {
+	// LastEventID the last `id` that was received, unchanged
+	LastEventID string `json:"Last-Event-ID,omitempty,omitzero"`
+}
+
 // VerifyAuditJSONRequestBody defines body for VerifyAudit for application/json ContentType.
 type VerifyAuditJSONRequestBody = AuditQuestion
 
@@ -689,6 +732,30 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /manage/v1/drain (the `SetDrain` operationId).
 	SetDrain(ctx context.Context, params *SetDrainParams, body SetDrainJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FollowEvents Follow what changes, as server-sent events
+	//
+	// Events that are marked `restricted` are only for Management.Admin.
+	//
+	// The answer is a stream in the format text/event-stream of the HTML standard. It does not end by itself, except
+	// after an hour, when the node shuts down, and when a client takes longer than 10 seconds to take what was sent to
+	// it: a client reconnects then, and sends the last `id` that it received as `Last-Event-ID`. The stream continues
+	// with the first event after it, on any node of the deployment. Events are in the order in which the changes were
+	// committed, and none is left out. A block with an `id` but no `data` only moves the place to resume from. A
+	// comment is sent every 15 seconds if nothing else is, so a client can tell a silent stream from a lost one.
+	//
+	// Without `Last-Event-ID` the stream begins with an event of kind `stream.start`, whose `id` is the place at that
+	// moment. A client that keeps a copy of the state reads it after that event, and then applies what follows.
+	//
+	// 410 `resync`: the stream does not continue after that id, because the events were removed (they are kept for
+	// 24 hours, and at most 1,000,000 of them), or the database was replaced or set back. Read the state again, as
+	// after a start. 503 `TooManyStreams`: the node serves 64 streams at once.
+	//
+	// Clients ignore kinds and members that they do not know: new ones are no change of the contract. Health, counters
+	// and other levels are not events (see getHealth and the metrics).
+	//
+	// Corresponds with GET /manage/v1/events (the `FollowEvents` operationId).
+	FollowEvents(ctx context.Context, params *FollowEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ExplainCallWithBody Where a call would go, and every rule that was tried
 	//
@@ -1006,6 +1073,40 @@ func (c *Caller) SetDrainWithBody(ctx context.Context, params *SetDrainParams, c
 // Corresponds with PUT /manage/v1/drain (the `SetDrain` operationId).
 func (c *Caller) SetDrain(ctx context.Context, params *SetDrainParams, body SetDrainJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetDrainRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FollowEvents Follow what changes, as server-sent events
+//
+// Events that are marked `restricted` are only for Management.Admin.
+//
+// The answer is a stream in the format text/event-stream of the HTML standard. It does not end by itself, except
+// after an hour, when the node shuts down, and when a client takes longer than 10 seconds to take what was sent to
+// it: a client reconnects then, and sends the last `id` that it received as `Last-Event-ID`. The stream continues
+// with the first event after it, on any node of the deployment. Events are in the order in which the changes were
+// committed, and none is left out. A block with an `id` but no `data` only moves the place to resume from. A
+// comment is sent every 15 seconds if nothing else is, so a client can tell a silent stream from a lost one.
+//
+// Without `Last-Event-ID` the stream begins with an event of kind `stream.start`, whose `id` is the place at that
+// moment. A client that keeps a copy of the state reads it after that event, and then applies what follows.
+//
+// 410 `resync`: the stream does not continue after that id, because the events were removed (they are kept for
+// 24 hours, and at most 1,000,000 of them), or the database was replaced or set back. Read the state again, as
+// after a start. 503 `TooManyStreams`: the node serves 64 streams at once.
+//
+// Clients ignore kinds and members that they do not know: new ones are no change of the contract. Health, counters
+// and other levels are not events (see getHealth and the metrics).
+//
+// Corresponds with GET /manage/v1/events (the `FollowEvents` operationId).
+func (c *Caller) FollowEvents(ctx context.Context, params *FollowEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFollowEventsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1579,6 +1680,46 @@ func NewSetDrainRequestWithBody(server string, params *SetDrainParams, contentTy
 	return req, nil
 }
 
+// NewFollowEventsRequest constructs an http.Request for the FollowEvents method
+func NewFollowEventsRequest(server string, params *FollowEventsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/events")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Last-Event-ID", params.LastEventID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Last-Event-ID", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewExplainCallRequest calls the generic ExplainCall builder with application/json body
 func NewExplainCallRequest(server string, body ExplainCallJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -1949,6 +2090,9 @@ type ServerInterface interface {
 	// SetDrain Stop or resume accepting new calls
 	// (PUT /manage/v1/drain)
 	SetDrain(w http.ResponseWriter, r *http.Request, params SetDrainParams)
+	// FollowEvents Follow what changes, as server-sent events
+	// (GET /manage/v1/events)
+	FollowEvents(w http.ResponseWriter, r *http.Request, params FollowEventsParams)
 	// ExplainCall Where a call would go, and every rule that was tried
 	// (POST /manage/v1/explain)
 	ExplainCall(w http.ResponseWriter, r *http.Request)
@@ -2003,6 +2147,11 @@ type NodeOperations interface {
 	Reload(ctx context.Context, request ReloadRequestObject) (ReloadResponseObject, error)
 }
 
+// EventsOperations are the operations with the tag events.
+type EventsOperations interface {
+	FollowEvents(ctx context.Context, request FollowEventsRequestObject) (FollowEventsResponseObject, error)
+}
+
 // CallsOperations are the operations with the tag calls.
 type CallsOperations interface {
 	ExplainCall(ctx context.Context, request ExplainCallRequestObject) (ExplainCallResponseObject, error)
@@ -2047,6 +2196,11 @@ func (a Absent) GetDrain(context.Context, GetDrainRequestObject) (GetDrainRespon
 
 // SetDrain returns Err.
 func (a Absent) SetDrain(context.Context, SetDrainRequestObject) (SetDrainResponseObject, error) {
+	return nil, a.Err
+}
+
+// FollowEvents returns Err.
+func (a Absent) FollowEvents(context.Context, FollowEventsRequestObject) (FollowEventsResponseObject, error) {
 	return nil, a.Err
 }
 
@@ -2255,6 +2409,47 @@ func (siw *ServerInterfaceWrapper) SetDrain(w http.ResponseWriter, r *http.Reque
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.SetDrain(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// FollowEvents operation middleware
+func (siw *ServerInterfaceWrapper) FollowEvents(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params FollowEventsParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Last-Event-ID" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Last-Event-ID")]; found {
+		var LastEventID string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Last-Event-ID", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Last-Event-ID", valueList[0], &LastEventID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Last-Event-ID", Err: err})
+			return
+		}
+
+		params.LastEventID = LastEventID
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.FollowEvents(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -2529,6 +2724,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/manage/v1/drain", wrapper.SetDrain)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/reload", wrapper.Reload)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/peers", wrapper.ListPeers)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/events", wrapper.FollowEvents)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/index/accept", wrapper.AcceptIndex)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/explain", wrapper.ExplainCall)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/clients", wrapper.ListClients)
@@ -2797,6 +2993,76 @@ type SetDraindefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response SetDraindefaultApplicationProblemPlusJSONResponse) VisitSetDrainResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FollowEventsRequestObject struct {
+	Params FollowEventsParams
+}
+
+type FollowEventsResponseObject interface {
+	VisitFollowEventsResponse(w http.ResponseWriter) error
+}
+
+type FollowEvents200TextEventStreamResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response FollowEvents200TextEventStreamResponse) VisitFollowEventsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/event-stream")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type FollowEventsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response FollowEventsdefaultApplicationProblemPlusJSONResponse) VisitFollowEventsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -3228,6 +3494,9 @@ type StrictServerInterface interface {
 	// SetDrain Stop or resume accepting new calls
 	// (PUT /manage/v1/drain)
 	SetDrain(ctx context.Context, request SetDrainRequestObject) (SetDrainResponseObject, error)
+	// FollowEvents Follow what changes, as server-sent events
+	// (GET /manage/v1/events)
+	FollowEvents(ctx context.Context, request FollowEventsRequestObject) (FollowEventsResponseObject, error)
 	// ExplainCall Where a call would go, and every rule that was tried
 	// (POST /manage/v1/explain)
 	ExplainCall(ctx context.Context, request ExplainCallRequestObject) (ExplainCallResponseObject, error)
@@ -3466,6 +3735,32 @@ func (sh *strictHandler) SetDrain(w http.ResponseWriter, r *http.Request, params
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(SetDrainResponseObject); ok {
 		if err := validResponse.VisitSetDrainResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// FollowEvents operation middleware
+func (sh *strictHandler) FollowEvents(w http.ResponseWriter, r *http.Request, params FollowEventsParams) {
+	var request FollowEventsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.FollowEvents(ctx, request.(FollowEventsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FollowEvents")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(FollowEventsResponseObject); ok {
+		if err := validResponse.VisitFollowEventsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

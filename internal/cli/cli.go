@@ -187,6 +187,7 @@ func newRoot(p *Program) *cobra.Command {
 		newConfig(t),
 		newDemo(t),
 		newDrain(t),
+		newEvents(t),
 		newExplain(t),
 		newIndex(t),
 		newLab(t),

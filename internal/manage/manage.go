@@ -9,6 +9,7 @@ package manage
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -37,6 +38,7 @@ const (
 // answer of NotHere or NotRunning.
 type Operations struct {
 	api.NodeOperations
+	api.EventsOperations
 	api.CallsOperations
 	api.AccessOperations
 	api.AuditOperations
@@ -139,6 +141,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, identify Identify
 		return err
 	}
 	who.RequestID = x.ID
-	s.api.ServeHTTP(w, r.WithContext(domain.WithActor(r.Context(), who)))
+	ctx := context.WithValue(domain.WithActor(r.Context(), who), adminKey{}, slices.Contains(roles, RoleAdmin))
+	s.api.ServeHTTP(w, r.WithContext(ctx))
 	return nil
 }

@@ -79,6 +79,7 @@ func (c *contract) do(method, path, body string, badRequest bool, headers ...str
 	}
 	w := httptest.NewRecorder()
 	c.http.ServeHTTP(w, newRequest())
+	openapi3filter.RegisterBodyDecoder("text/event-stream", firstEvent)
 	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: w.Code, Header: w.Header(),
 		Body:    io.NopCloser(bytes.NewReader(w.Body.Bytes())),
 		Options: &openapi3filter.Options{IncludeResponseStatus: true}}
@@ -86,6 +87,16 @@ func (c *contract) do(method, path, body string, badRequest bool, headers ...str
 		c.t.Errorf("%s %s: the answer %d does not match the contract: %v\n%s", method, path, w.Code, err, w.Body)
 	}
 	return w
+}
+
+// firstEvent decodes the data of the first event of a stream.
+func firstEvent(body io.Reader, _ http.Header, _ *openapi3.SchemaRef, _ openapi3filter.EncodingFn) (v any, err error) {
+	text, err := io.ReadAll(body)
+	if err == nil {
+		_, data, _ := strings.Cut(string(text), "data: ")
+		err = json.Unmarshal([]byte(data), &v)
+	}
+	return v, err
 }
 
 // job implements every operation and notes what was done.
@@ -120,6 +131,12 @@ func (j *job) SetDrain(_ context.Context, r api.SetDrainRequestObject) (api.SetD
 func (j *job) Reload(context.Context, api.ReloadRequestObject) (api.ReloadResponseObject, error) {
 	j.did = append(j.did, "reload")
 	return api.Reload200JSONResponse{Applied: []string{"log.level"}, Restart: []string{}}, nil
+}
+
+func (j *job) FollowEvents(context.Context, api.FollowEventsRequestObject) (api.FollowEventsResponseObject, error) {
+	return api.FollowEvents200TextEventStreamResponse{Body: strings.NewReader(`id: 7
+data: {"id":"7","time":"2026-11-21T07:00:00Z","kind":"numbers.put","subject":"a","items":3,"actor":{"kind":"client",` +
+		`"id":"c"},"data":{"x":1},"restricted":true}` + "\n\n")}, nil
 }
 
 func (j *job) ListPeers(context.Context, api.ListPeersRequestObject) (api.ListPeersResponseObject, error) {
@@ -218,7 +235,7 @@ func newServer(t *testing.T, ops manage.Operations, log io.Writer) *manage.Serve
 }
 
 // all binds every operation to j.
-func all(j *job) manage.Operations { return manage.Operations{j, j, j, j, j} }
+func all(j *job) manage.Operations { return manage.Operations{j, j, j, j, j, j} }
 
 func TestEveryOperationMatchesTheContract(t *testing.T) {
 	t.Parallel()
@@ -237,6 +254,7 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"GET", "/manage/v1/drain", "", 200, `{"draining":false}`, false},
 		{"POST", "/manage/v1/reload", "", 200, `{"applied":["log.level"],"restart":[]}`, false},
 		{"GET", "/manage/v1/peers", "", 200, `"state":"up"`, false},
+		{"GET", "/manage/v1/events", "", 200, `"kind":"numbers.put"`, false},
 		{"POST", "/manage/v1/index/accept", `{"database":"d2"}`, 202, "", false},
 		{"POST", "/manage/v1/index/accept", `{"database":"other"}`, 409, "IndexNotHeld", false},
 		{"POST", "/manage/v1/index/accept", `{}`, 400, "MissingField", true},
@@ -307,8 +325,8 @@ func TestRolesDetermineThePermissions(t *testing.T) {
 			return domain.Actor{Kind: "client", ID: "c"}, []string{role}, nil
 		})
 	c := newContract(t, h)
-	read := map[string]bool{"getHealth": true, "getDrain": true, "listPeers": true, "explainCall": true,
-		"verifyAudit": true, "getKeyring": true}
+	read := map[string]bool{"getHealth": true, "getDrain": true, "listPeers": true, "followEvents": true,
+		"explainCall": true, "verifyAudit": true, "getKeyring": true}
 	bodies := map[string]string{"setDrain": `{"draining":false}`, "acceptIndex": `{"database":"d2"}`,
 		"explainCall":  `{"from":"+15550100","to":"+15550101","peer":"core"}`,
 		"createClient": `{"name":"n","roles":["r"]}`, "createToken": `{"roles":["r"]}`,

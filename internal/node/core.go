@@ -16,6 +16,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/events"
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
 	"github.com/tandemgw/tandem/internal/platform/secret"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
@@ -30,6 +31,7 @@ type core struct {
 	keyring   *secret.Keyring
 	db        *db.DB
 	feed      *outbox.Outbox
+	events    *events.Log
 	store     *provisioning.Store
 	access    *authstore.Store
 	directory *directory.Directory
@@ -82,6 +84,7 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 			log.Warn("database closed with an error", "error", err)
 		}
 	}
+	c.events = events.New(c.db, log.With("part", "feed"), reg)
 	if n.purpose.serves {
 		if err := c.db.Join(ctx, cfg.Calls.Edge.Node); err != nil {
 			return fmt.Errorf("database: %w", err)
@@ -106,7 +109,7 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 		n.sealLocal(c.rotation.SealLocal)
 	}
 
-	r.parts = []part{running("database", c.db.Run), running("feed", c.feed.Run)}
+	r.parts = []part{running("database", c.db.Run), running("feed", c.feed.Run), running("events", c.events.Run)}
 	if len(cfg.Auth.Issuers) > 0 {
 		r.parts = append(r.parts, running("auth", c.verifier.Run))
 	}

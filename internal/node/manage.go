@@ -24,8 +24,10 @@ import (
 // buildManage makes what every process serves, whatever its roles: the management API, metrics and the Unix socket. Of
 // an offline command only the handler of the socket is used.
 func (n *node) buildManage(_ context.Context, r *role) error {
+	streams := manage.NewStreams(n.core.events, n.metrics.process)
 	ops := manage.Operations{
-		NodeOperations: n, CallsOperations: manage.NotHere(config.RoleEdge, n.cfg.Calls.Edge.Node),
+		NodeOperations: n, EventsOperations: streams,
+		CallsOperations: manage.NotHere(config.RoleEdge, n.cfg.Calls.Edge.Node),
 		AccessOperations: &auth.Operations{Clients: n.core.clients, Issuer: n.core.issuer,
 			Verifier: n.core.verifier, Sealer: n.core.keyring, Audit: n.core.audit},
 		AuditOperations: db.Operations{DB: n.core.db}, SecretsOperations: n.core.rotation,
@@ -33,6 +35,7 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 	switch {
 	case !n.purpose.serves:
 		ops.NodeOperations, ops.CallsOperations = manage.NotRunning, manage.NotRunning
+		ops.EventsOperations = manage.NotRunning
 	case n.calls != nil:
 		ops.CallsOperations = n.calls
 	}
@@ -65,9 +68,10 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 			r.parts = append(r.parts, part{name: h.name, open: h.open}) // needed most while the rest drains
 		}
 	}
-	socket := &socketServer{path: n.cfg.Path(SocketName), handler: n.local(), log: n.log.With("part", "socket"),
-		metrics: n.http}
-	r.parts = append(r.parts, part{name: "socket", open: socket.open})
+	path := n.cfg.Path(SocketName)
+	server := &socketServer{path: path, handler: n.local(), log: n.log.With("part", "socket"), metrics: n.http}
+	// Streams are drained on all listeners.
+	r.parts = append(r.parts, part{name: "socket", open: server.open, drain: streams.Drain})
 
 	r.started = func(at *Ready) {
 		if h := n.manageHTTP; h != nil {
@@ -76,7 +80,7 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 		if h := n.metricsHTTP; h != nil {
 			at.Metrics = h.started() + "/metrics"
 		}
-		n.log.Info("listening", "for", "management socket", "path", socket.path)
+		n.log.Info("listening", "for", "management socket", "path", path)
 	}
 	r.reload = func(next *config.Loaded) (func(), error) {
 		manage, err := n.manageHTTP.reload(&next.Manage.Listener, &next.Manage.Sources, next.Manage.RequestsPerMinute)

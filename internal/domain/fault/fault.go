@@ -23,6 +23,7 @@ const (
 	Unauthenticated             // no identity, or one that could not be verified
 	Forbidden                   // the identity is known but not allowed to do this
 	NotFound                    // the named resource does not exist
+	Gone                        // it existed, but is no longer kept: start again without it
 	Conflict                    // the request conflicts with the current state
 	Precondition                // the condition of a header is not met
 	TooLarge                    // a limit on size or count was exceeded
@@ -30,8 +31,8 @@ const (
 	Unavailable                 // a dependency is unavailable: retry after RetryAfter
 )
 
-var kindNames = [...]string{"internal", "invalid", "unauthenticated", "forbidden", "notFound", "conflict",
-	"precondition", "tooLarge", "limited", "unavailable"}
+var kindNames = [...]string{"internal", "invalid", "unauthenticated", "forbidden", "notFound", "gone",
+	"conflict", "precondition", "tooLarge", "limited", "unavailable"}
 
 // String returns the kind's name in lower camel case, for logs and metrics.
 func (k Kind) String() string {

@@ -84,6 +84,10 @@ func (t *Tx) AuditOf(ctx context.Context, action, target string, items int, what
 	return nil
 }
 
+// OnAudit makes fn run at the end of each transaction that appends to the audit log, for each row that it appends. An
+// error rolls the transaction back. OnAudit is called at most once, before the database is used.
+func (d *DB) OnAudit(fn func(context.Context, *Tx, *AuditRecord) error) { d.audited = fn }
+
 func (t *Tx) appendAudit(ctx context.Context) error {
 	var seq int64
 	var prev []byte

@@ -28,6 +28,7 @@ type DB struct {
 	log     *slog.Logger
 	m       metrics
 	bulk    Bulk
+	audited func(context.Context, *Tx, *AuditRecord) error // nil for none
 
 	write, read *sql.DB         // the same pool on PostgreSQL
 	pool        *pgxpool.Pool   // PostgreSQL only
@@ -308,6 +309,7 @@ type Tx struct {
 	tx        *sql.Tx
 	write     bool
 	last      [lastRanks]func(context.Context) error
+	once      map[any]any
 	committed []func()
 	audits    []AuditRecord
 }
@@ -318,8 +320,9 @@ type Rank int
 
 // The ranks.
 const (
-	LastFeed  Rank = iota // the change feed's counter
-	LastAudit             // the audit chain's head
+	LastFeed   Rank = iota // the change feed's counter
+	LastEvents             // the event log's counter
+	LastAudit              // the audit chain's head
 	lastRanks
 )
 
@@ -334,10 +337,31 @@ func (t *Tx) Last(r Rank, fn func(context.Context) error) bool {
 	return true
 }
 
+// Once returns what fn returned when Once was first called with this key in the transaction.
+func (t *Tx) Once(key any, fn func() any) any {
+	v, ok := t.once[key]
+	if !ok {
+		if t.once == nil {
+			t.once = map[any]any{}
+		}
+		v = fn()
+		t.once[key] = v
+	}
+	return v
+}
+
 // OnCommit registers fn to be run after the commit. It must not block.
 func (t *Tx) OnCommit(fn func()) { t.committed = append(t.committed, fn) }
 
 func (t *Tx) finish(ctx context.Context) error {
+	for i := range t.audits {
+		if t.d.audited == nil {
+			break
+		}
+		if err := t.d.audited(ctx, t, &t.audits[i]); err != nil {
+			return err
+		}
+	}
 	for _, fn := range t.last {
 		if fn != nil {
 			if err := fn(ctx); err != nil {

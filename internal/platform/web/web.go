@@ -193,10 +193,7 @@ func (w *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Flush sends what was written so far, for streams.
-func (w *recorder) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() } // a recorder of tests may not
-
-// Unwrap is for http.ResponseController.
+// Unwrap is for http.ResponseController, which also reports whether a flush failed.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func newRequestID() string {

@@ -63,7 +63,7 @@ func TestEachRequestHasAnAnswerALogLineAndMetrics(t *testing.T) {
 			panic("bug")
 		case "late":
 			_, _ = io.WriteString(w, "half of")
-			w.(http.Flusher).Flush()
+			_ = http.NewResponseController(w).Flush()
 			return errors.New("the other half")
 		case "secret":
 			return errors.New("disk: secret path")
@@ -134,7 +134,6 @@ func TestStreamsAreFlushed(t *testing.T) {
 	w := httptest.NewRecorder()
 	front.Handler(func(w http.ResponseWriter, _ *http.Request) error {
 		_, _ = io.WriteString(w, "event")
-		w.(http.Flusher).Flush()
 		return http.NewResponseController(w).Flush()
 	}).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
 	if !w.Flushed || w.Body.String() != "event" {

@@ -1,4 +1,5 @@
-// Package outbox stores the change feed in the database, for the readers of package feed.
+// Package outbox stores the change feed in the database, for the readers of package feed. Other logs with the same
+// properties, each in a table of its own, are stored by the same code (see In).
 //
 // Writers call Append inside their transaction. The counter that assigns positions is locked when everything else in
 // the transaction is done, so that positions are in commit order and writers wait for each other as briefly as
@@ -10,6 +11,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	crand "crypto/rand"
 	"database/sql"
@@ -17,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -31,8 +34,19 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
 
+// Table says where the entries are stored: in the table of that name, with the counter in the table NAME_head.
+type Table struct {
+	Name  string
+	Title string  // for metrics and the log
+	Rank  db.Rank // when a transaction takes its positions
+	Max   int64   // maximum number of entries kept, whatever their age; 0 for no limit
+}
+
+// changeFeed is the table of the change feed. Its counter holds the database's identity too.
+var changeFeed = Table{Name: "feed", Title: "change feed", Rank: db.LastFeed}
+
 // channel is PostgreSQL's notification channel. The payload is the newest position.
-const channel = "tandem_feed"
+func (t Table) channel() string { return "tandem_" + t.Name }
 
 // spill is the size of the entries that a transaction collects in memory before it stores them early.
 const spill = 1 << 20
@@ -67,6 +81,7 @@ func (c *Config) Validate() []error {
 // Outbox is the stored feed. Its methods are safe for concurrent use.
 type Outbox struct {
 	d    *db.DB
+	at   Table
 	cfg  Config
 	log  *slog.Logger
 	head atomic.Int64 // newest position known here; may lag behind the database
@@ -80,13 +95,18 @@ type Outbox struct {
 
 var _ feed.Reader = (*Outbox)(nil)
 
-// New returns the feed stored in d.
+// New returns the change feed stored in d.
 func New(d *db.DB, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Outbox {
-	o := &Outbox{d: d, cfg: cfg, log: log, wake: make(chan struct{}),
-		entries: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_feed_entries_total",
-			Help: "Entries appended to the change feed by this process."}),
-		listens: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_feed_listening",
-			Help: "1 while notifications from other processes are received (always on SQLite)."}),
+	return In(d, changeFeed, cfg, log, reg)
+}
+
+// In returns a feed of its own, with positions of its own, stored in another table of d.
+func In(d *db.DB, at Table, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Outbox {
+	o := &Outbox{d: d, at: at, cfg: cfg, log: log, wake: make(chan struct{}),
+		entries: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_" + at.Name + "_entries_total",
+			Help: "Entries appended to the " + at.Title + " by this process."}),
+		listens: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_" + at.Name + "_listening",
+			Help: "1 while notifications of the " + at.Title + " arrive from other processes (always on SQLite)."}),
 	}
 	if reg != nil {
 		reg.MustRegister(o.entries, o.listens)
@@ -94,8 +114,8 @@ func New(d *db.DB, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Out
 	return o
 }
 
-// Batch collects the entries of one transaction. It is created by Begin, used only inside the transaction, and not safe
-// for concurrent use.
+// Batch collects the entries of one transaction. It is used only inside the transaction, and not safe for concurrent
+// use.
 type Batch struct {
 	o       *Outbox
 	tx      *db.Tx
@@ -121,12 +141,14 @@ func newID() int64 {
 	return int64(binary.BigEndian.Uint64(b[:]))
 }
 
-// Begin prepares tx for appending. It is called at most once per transaction.
+// Begin returns the batch of tx.
 func (o *Outbox) Begin(tx *db.Tx) *Batch {
-	b := &Batch{o: o, tx: tx}
-	tx.Last(db.LastFeed, b.finish)
-	tx.OnCommit(b.committed)
-	return b
+	return tx.Once(o, func() any {
+		b := &Batch{o: o, tx: tx}
+		tx.Last(o.at.Rank, b.finish)
+		tx.OnCommit(b.committed)
+		return b
+	}).(*Batch)
 }
 
 // Append adds an entry to the feed. Entries get consecutive positions in the order of the calls, at the end of the
@@ -158,10 +180,10 @@ func (b *Batch) Position() feed.Position { return b.last }
 
 func (b *Batch) insert(ctx context.Context, first int64) error {
 	for i, e := range b.entries {
-		_, err := b.tx.Exec(ctx, "INSERT INTO feed (position, topic, at, payload, entry) VALUES ($1, $2, $3, $4, $5)",
-			first+int64(i), e.topic, e.at, e.payload, e.id)
+		_, err := b.tx.Exec(ctx, "INSERT INTO "+b.o.at.Name+" (position, topic, at, payload, entry) "+
+			"VALUES ($1, $2, $3, $4, $5)", first+int64(i), e.topic, e.at, e.payload, e.id)
 		if err != nil {
-			return fmt.Errorf("append to the feed: %w", err)
+			return fmt.Errorf("append to the %s: %w", b.o.at.Title, err)
 		}
 	}
 	return nil
@@ -173,26 +195,26 @@ func (b *Batch) finish(ctx context.Context) error {
 		return nil
 	}
 	var head int64
-	ok, err := b.tx.QueryRow(ctx, "UPDATE feed_head SET position = position + $1 WHERE id = 1 RETURNING position",
-		[]any{n}, &head)
+	ok, err := b.tx.QueryRow(ctx, "UPDATE "+b.o.at.Name+"_head SET position = position + $1 WHERE id = 1 "+
+		"RETURNING position", []any{n}, &head)
 	if err != nil {
-		return fmt.Errorf("take feed positions: %w", err)
+		return fmt.Errorf("take positions in the %s: %w", b.o.at.Title, err)
 	}
 	if !ok {
-		return errors.New("take feed positions: the counter is missing")
+		return fmt.Errorf("take positions in the %s: the counter is missing", b.o.at.Title)
 	}
 	first := head - n + 1
 	if b.staged > 0 {
-		if _, err := b.tx.Exec(ctx, "UPDATE feed SET position = position - $1 + $2 "+
+		if _, err := b.tx.Exec(ctx, "UPDATE "+b.o.at.Name+" SET position = position - $1 + $2 "+
 			"WHERE position >= $1 AND position < $3", b.stage, first, b.stage+b.staged); err != nil {
-			return fmt.Errorf("append to the feed: %w", err)
+			return fmt.Errorf("append to the %s: %w", b.o.at.Title, err)
 		}
 	}
 	if err := b.insert(ctx, first+b.staged); err != nil {
 		return err
 	}
 	b.last = feed.Position(head)
-	return b.tx.Notify(ctx, channel, strconv.FormatInt(head, 10))
+	return b.tx.Notify(ctx, b.o.at.channel(), strconv.FormatInt(head, 10))
 }
 
 func (b *Batch) committed() {
@@ -222,7 +244,7 @@ func (o *Outbox) Read(ctx context.Context, topic string, after feed.Cursor, limi
 	var misplaced error
 	known := o.head.Load()
 	err := o.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		s, err := state(ctx, tx, after.Position)
+		s, err := state(ctx, tx, o.at.Name, after.Position)
 		if err != nil {
 			return err
 		}
@@ -240,7 +262,7 @@ func (o *Outbox) Read(ctx context.Context, topic string, after feed.Cursor, limi
 			e.At = time.UnixMicro(at).UTC()
 			page.Entries = append(page.Entries, e)
 			return nil
-		}, "SELECT position, entry, topic, at, payload FROM feed WHERE position > $1 AND topic = $2 "+
+		}, "SELECT position, entry, topic, at, payload FROM "+o.at.Name+" WHERE position > $1 AND topic = $2 "+
 			"ORDER BY position LIMIT $3", int64(after.Position), topic, int64(limit))
 		if n := len(page.Entries); n > 0 && n == limit {
 			last := page.Entries[n-1]
@@ -251,26 +273,25 @@ func (o *Outbox) Read(ctx context.Context, topic string, after feed.Cursor, limi
 	if err != nil {
 		return feed.Page{}, err
 	}
-	if head := int64(page.Head.Position); head < known {
-		o.head.CompareAndSwap(known, head) // the entries beyond it were lost: Wait must not expect them
-	}
+	// If the head is lower than the one known, the entries beyond it were lost: Wait must not expect them.
+	o.head.CompareAndSwap(known, int64(page.Head.Position))
 	return page, misplaced
 }
 
-// state reads the feed's state, with the id of the entry at a position, in one statement.
-func state(ctx context.Context, tx *db.Tx, at feed.Position) (feed.State, error) {
+// state reads the state of the feed in a table, with the id of the entry at a position, in one statement.
+func state(ctx context.Context, tx *db.Tx, table string, at feed.Position) (feed.State, error) {
 	var s feed.State
 	var head, here sql.NullInt64
 	var prunedEntry int64
-	ok, err := tx.QueryRow(ctx, `SELECT h.database, h.position, h.pruned, h.pruned_entry,
-			(SELECT entry FROM feed WHERE position = h.position), (SELECT entry FROM feed WHERE position = $1)
-		FROM feed_head h WHERE h.id = 1`,
+	ok, err := tx.QueryRow(ctx, `SELECT f.database, h.position, h.pruned, h.pruned_entry,
+			(SELECT entry FROM `+table+` WHERE position = h.position), (SELECT entry FROM `+table+` WHERE position = $1)
+		FROM `+table+`_head h, feed_head f WHERE h.id = 1 AND f.id = 1`,
 		[]any{int64(at)}, &s.Head.Database, &s.Head.Position, &s.Pruned, &prunedEntry, &head, &here)
 	if err != nil {
-		return s, fmt.Errorf("read the state of the feed: %w", err)
+		return s, fmt.Errorf("read the state of the %s: %w", table, err)
 	}
 	if !ok {
-		return s, errors.New("read the state of the feed: its counter is missing")
+		return s, fmt.Errorf("read the state of the %s: its counter is missing", table)
 	}
 	s.Head.Entry, s.Entry = head.Int64, here.Int64
 	if s.Head.Position == s.Pruned {
@@ -302,16 +323,17 @@ func (o *Outbox) Wait(ctx context.Context, after feed.Position) error {
 // Head implements feed.Reader.
 func (o *Outbox) Head(ctx context.Context) (head feed.Cursor, err error) {
 	err = o.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		head, err = HeadIn(ctx, tx)
+		s, err := state(ctx, tx, o.at.Name, 0)
+		head = s.Head
 		return err
 	})
 	return head, err
 }
 
-// HeadIn returns the cursor of the newest entry as tx sees it: everything else that tx reads is the state at that
-// cursor.
+// HeadIn returns the cursor of the newest entry of the change feed as tx sees it: everything else that tx reads is the
+// state at that cursor.
 func HeadIn(ctx context.Context, tx *db.Tx) (feed.Cursor, error) {
-	s, err := state(ctx, tx, 0)
+	s, err := state(ctx, tx, changeFeed.Name, 0)
 	return s.Head, err
 }
 
@@ -337,28 +359,32 @@ func (o *Outbox) Stamp(ctx context.Context) (identity string, err error) {
 	return identity, err
 }
 
-// Prune removes entries created before t and returns how many. It removes few at a time, so that writers hardly wait.
+// Prune removes entries created before t, and the oldest of more entries than the table's Max, and returns how many. It
+// removes few at a time, so that writers hardly wait.
 func (o *Outbox) Prune(ctx context.Context, t time.Time) (int64, error) {
 	const step = 1000
+	most := cmp.Or(o.at.Max, math.MaxInt64)
 	var total int64
 	for {
 		var n int64
 		err := o.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 			n = 0
-			// The newest entry created before t, at most step positions beyond those pruned already. Times may go
-			// backwards a little between nodes; positions do not.
+			// The newest entry to remove, at most step positions beyond those pruned already. Times may go backwards a
+			// little between nodes; positions do not.
 			var upto, entry int64
-			ok, err := tx.QueryRow(ctx, `SELECT position, entry FROM feed WHERE at < $1 AND position > 0
-					AND position <= (SELECT pruned FROM feed_head WHERE id = 1) + $2 ORDER BY position DESC LIMIT 1`,
-				[]any{t.UnixMicro(), int64(step)}, &upto, &entry)
+			ok, err := tx.QueryRow(ctx, `SELECT e.position, e.entry FROM `+o.at.Name+` e, `+o.at.Name+`_head h
+				WHERE h.id = 1 AND (e.at < $1 OR e.position <= h.position - $2)
+					AND e.position > 0 AND e.position <= h.pruned + $3 ORDER BY e.position DESC LIMIT 1`,
+				[]any{t.UnixMicro(), most, int64(step)}, &upto, &entry)
 			if err != nil || !ok {
 				return err
 			}
-			if n, err = tx.Exec(ctx, "DELETE FROM feed WHERE position > 0 AND position <= $1", upto); err != nil {
+			if n, err = tx.Exec(ctx, "DELETE FROM "+o.at.Name+" WHERE position > 0 AND position <= $1",
+				upto); err != nil {
 				return err
 			}
-			tx.Last(db.LastFeed, func(ctx context.Context) error {
-				_, err := tx.Exec(ctx, "UPDATE feed_head SET pruned = $1, pruned_entry = $2 "+
+			tx.Last(o.at.Rank, func(ctx context.Context) error {
+				_, err := tx.Exec(ctx, "UPDATE "+o.at.Name+"_head SET pruned = $1, pruned_entry = $2 "+
 					"WHERE id = 1 AND pruned < $1", upto, entry)
 				return err
 			})
@@ -366,7 +392,7 @@ func (o *Outbox) Prune(ctx context.Context, t time.Time) (int64, error) {
 		})
 		total += n
 		if err != nil {
-			return total, fmt.Errorf("prune the feed: %w", err)
+			return total, fmt.Errorf("prune the %s: %w", o.at.Title, err)
 		}
 		if n == 0 {
 			return total, nil
@@ -380,7 +406,7 @@ func (o *Outbox) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			err := o.d.Listen(ctx, channel, func() {
+			err := o.d.Listen(ctx, o.at.channel(), func() {
 				o.listens.Set(1)
 				o.woken(0) // entries may have been added before it listened
 			}, func(payload string) {
@@ -390,7 +416,7 @@ func (o *Outbox) Run(ctx context.Context) error {
 			})
 			o.listens.Set(0)
 			if err != nil {
-				o.log.Debug("feed notifications lost; readers poll until they resume", "error", err)
+				o.log.Debug("notifications lost; readers poll until they resume", "of", o.at.Title, "error", err)
 			}
 			pause(ctx, time.Second)
 		}
@@ -398,11 +424,11 @@ func (o *Outbox) Run(ctx context.Context) error {
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			if n, err := o.Prune(ctx, time.Now().Add(-o.cfg.Keep)); err != nil {
-				o.log.Warn("feed not pruned; retrying in ten minutes", "error", err)
+				o.log.Warn(o.at.Title+" not pruned; retrying in a minute", "error", err)
 			} else if n > 0 {
-				o.log.Info("feed pruned", "entries", n)
+				o.log.Debug(o.at.Title+" pruned", "entries", n)
 			}
-			pause(ctx, 10*time.Minute)
+			pause(ctx, time.Minute)
 		}
 	})
 	wg.Wait()

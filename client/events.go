@@ -1,0 +1,120 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"time"
+
+	api "github.com/tandemgw/tandem/api/manage"
+)
+
+const (
+	eventSilence  = 45 * time.Second // longest silence of an event stream; the server sends something every 15 seconds
+	maxEventBytes = 1 << 20          // longest line of a stream
+)
+
+// Errors of readEvents.
+var (
+	errStopped = errors.New("client: the reader has stopped")
+	errLost    = errors.New("client: the event stream ended")
+)
+
+// Events returns the events after the one with the ID since, in order, until ctx is done. With an empty since it begins
+// with an event of kind "stream.start", whose ID is the present place; state that is read after that event is complete
+// up to the events that follow it.
+//
+// After a lost connection the sequence continues on a new one without leaving out or repeating an event; to continue in
+// another process, store the ID of the last event. The sequence ends with an error if the server refuses the request,
+// or cannot be reached at first. An *Error with the code "resync" means that events after since are missing: read the
+// state again, as after a start.
+func (c *Client) Events(ctx context.Context, since string) iter.Seq2[api.Event, error] {
+	return func(yield func(api.Event, error) bool) {
+		connected := false
+		for attempt := 1; ; attempt++ {
+			r := request{method: http.MethodGet, path: "/manage/v1/events", header: http.Header{}}
+			r.header.Set("Accept", "text/event-stream, application/problem+json")
+			if since != "" {
+				r.header.Set("Last-Event-ID", since)
+			}
+			open, cancel := context.WithCancel(ctx)
+			silence := time.AfterFunc(eventSilence, cancel)
+			r.stream = func(body io.Reader) error {
+				connected, attempt = true, 0
+				return readEvents(body, &since, yield, func() { silence.Reset(eventSilence) })
+			}
+			_, err := c.do(open, r, nil)
+			lost := errors.Is(err, errLost) || open.Err() != nil
+			cancel()
+			wait, again := c.pause(ctx, r, err, attempt)
+			switch {
+			case errors.Is(err, errStopped) || ctx.Err() != nil:
+				return
+			case connected && lost:
+				wait = 200 * time.Millisecond
+			case !again || !connected && (attempt >= c.o.Attempts || c.o.Waiting != nil && !c.o.Waiting(err, wait)):
+				yield(api.Event{}, err)
+				return
+			}
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// readEvents parses a stream (HTML standard, section 9.2.6) and passes events on. It calls alive for each line. since
+// is always the last id of a complete block.
+func readEvents(r io.Reader, since *string, yield func(api.Event, error) bool, alive func()) error {
+	s := bufio.NewScanner(r)
+	s.Buffer(nil, maxEventBytes)
+	afterCR := false
+	s.Split(func(p []byte, _ bool) (int, []byte, error) {
+		if afterCR && len(p) > 0 && p[0] == '\n' { // the second half of CR LF
+			afterCR = false
+			return 1, nil, nil
+		}
+		i := bytes.IndexAny(p, "\r\n")
+		if i < 0 {
+			return 0, nil, nil // an incomplete line at the end is dropped
+		}
+		afterCR = p[i] == '\r'
+		return i + 1, p[:i], nil
+	})
+	id, data := *since, []byte(nil)
+	for s.Scan() {
+		alive()
+		name, value, _ := bytes.Cut(bytes.TrimPrefix(s.Bytes(), []byte("\ufeff")), []byte(":"))
+		value = bytes.TrimPrefix(value, []byte(" "))
+		switch {
+		case len(s.Bytes()) == 0:
+			*since = id
+			if len(data) == 0 {
+				continue
+			}
+			var e api.Event
+			if err := json.Unmarshal(data, &e); err != nil {
+				return fmt.Errorf("event %s does not match the contract: %w", id, err)
+			}
+			data = nil
+			if !yield(e, nil) {
+				return errStopped
+			}
+		case string(name) == "id" && !bytes.ContainsRune(value, 0):
+			id = string(value)
+		case string(name) == "data" && len(data) < maxEventBytes:
+			data = append(append(data, value...), '\n')
+		}
+	}
+	if errors.Is(s.Err(), bufio.ErrTooLong) {
+		return fmt.Errorf("an event after %s is longer than %d bytes", *since, maxEventBytes)
+	}
+	return errLost
+}

@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
+)
+
+func newEvents(t *target) *cobra.Command {
+	var since string
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Follow what changes: accounts, numbers, requests, clients, nodes",
+		Long: `Follow what changes: accounts, numbers, requests, clients, nodes.
+
+Each change is printed when it has been made, on whichever node, until the
+command is interrupted; it then prints the id to continue from. If events after
+--since are no longer kept (24 hours), or the database was replaced, the command
+fails with the code resync. With --output json each line is one event.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&since, "since", "", "id of the last event that was seen (default: from now on)")
+	return run(t, online, cmd, func(ctx context.Context, c *client.Client, _ []string) (nothing, error) {
+		for e, err := range c.Events(ctx, since) {
+			if err != nil {
+				return nothing{}, err
+			}
+			since = e.ID
+			if t.output == "json" {
+				err = json.NewEncoder(t.p.Stdout).Encode(e)
+			} else {
+				_, err = fmt.Fprintln(t.p.Stdout, eventLine(e))
+			}
+			if err != nil {
+				return nothing{}, err
+			}
+		}
+		fmt.Fprintf(t.p.Stderr, "to continue: tandem events --since \\\n  %s\n", since)
+		return nothing{}, nil
+	}, nil)
+}
+
+// eventLine describes an event, with its time in UTC. What does not fit a terminal is on a second line.
+func eventLine(e api.Event) string {
+	line := fmt.Sprintf("%s  %-20s %s", e.Time.UTC().Format("15:04:05"), e.Kind, e.Subject)
+	if e.Items > 1 {
+		line += fmt.Sprintf(" (%d)", e.Items)
+	}
+	if e.Actor != nil {
+		by := " by " + e.Actor.Kind + " " + e.Actor.ID
+		line += either(len(line+by) > screenWidth, "\n         ", "") + by
+	}
+	return line
+}
