@@ -93,6 +93,9 @@ type Listener struct {
 // New returns a listener with limits over l, a TCP or Unix socket listener.
 func New(l net.Listener, cfg Config) *Listener {
 	cfg.Total, cfg.PerSource = cmp.Or(cfg.Total, math.MaxInt), cmp.Or(cfg.PerSource, math.MaxInt)
+	for _, event := range []string{"refused_source", "refused_total", "evicted", "accept_failed"} {
+		cfg.Metrics.events.WithLabelValues(cfg.Name, event) // alerts must see the first event as an increase from 0
+	}
 	return &Listener{Listener: l, cfg: cfg, sources: map[netip.Addr]int{}}
 }
 
