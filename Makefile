@@ -10,7 +10,7 @@ ARGS    ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-deep test-stress ci-empty lint generate fuzz \
-	bench-calls bench-replica bench-bulk setup clean
+	bench-calls bench-replica bench-bulk package setup clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,8 +25,8 @@ test: ## run the tests with the race detector (under 10 minutes on two cores; PK
 	@scripts/need.sh build test
 	$(REQUIRE) go test -race -vet=off -timeout 9m $(PKG) # make lint vets
 
-test-deep: ## run the long suites too: fault matrices, soaks, load, crashes (an hour)
-	@scripts/need.sh build test
+test-deep: ## run the long suites too: faults, soaks, load, crashes, packages (over an hour; packages as root)
+	@scripts/need.sh build test deep
 	$(REQUIRE) go test -tags deep -vet=off -p 1 -timeout 60m $(PKG) # -p 1: the load tests need the machine
 
 test-stress: ## run the tests beside busy processes, with one processor each (under an hour)
@@ -64,6 +64,9 @@ bench-bulk: ## measure bulk loads into both databases; last line "bulk: sqlite=â
 	@scripts/need.sh test
 	@bench/bulk/run $(ARGS)
 
+package: .cache/bin/nfpm ## build the Debian package dist/tandem_VERSION_ARCH.deb
+	@scripts/package.sh
+
 setup: ## install the Debian packages that tests and benchmarks need (not as root: only list them)
 	@scripts/need.sh build test bench
 
@@ -74,3 +77,8 @@ clean: ## remove what was built
 .cache/bin/staticcheck: tools/go.mod
 	@mkdir -p .cache/bin
 	go build -C tools -o ../.cache/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+
+# Of its own module: CI does not need it, nor the many modules that it is built from.
+.cache/bin/nfpm: tools/package/go.mod
+	@mkdir -p .cache/bin
+	go build -C tools/package -o ../../.cache/bin/nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm

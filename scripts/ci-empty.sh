@@ -5,23 +5,11 @@
 # after a failure: mounts and processes live in their own namespaces.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-suite=bookworm
+. scripts/root.sh
 
 inside() { # root directory; runs inside the namespaces
 	local root=$1
-	mount -t proc proc "$root/proc"
-	mount --rbind --make-rslave /sys "$root/sys"
-	mount -t tmpfs tmpfs "$root/dev"
-	mkdir "$root/dev/shm" "$root/dev/pts"
-	mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
-	mount -t devpts -o ptmxmode=0666 devpts "$root/dev/pts"
-	ln -s pts/ptmx "$root/dev/ptmx"
-	ln -s /proc/self/fd "$root/dev/fd"
-	local d
-	for d in null zero full random urandom tty; do
-		touch "$root/dev/$d"
-		mount --bind "/dev/$d" "$root/dev/$d"
-	done
+	mount_root "$root"
 	mount --bind "$(go env GOROOT)" "$root/usr/local/go"
 	mount -o remount,bind,ro "$root/usr/local/go"
 
@@ -56,21 +44,8 @@ trap 'exit 130' INT TERM HUP
 chmod 755 "$root"
 
 echo "== debootstrap ($(date +%H:%M:%S))"
-# The mirror and the proxy of the host's apt.
-targets=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Identifier: Packages' | sort -u)
-mirror=$(awk -v s=$suite '$2 == s && $3 == "main" {print $1; exit}' <<<"$targets")
-[ -n "$mirror" ] || { echo "ci-empty.sh: apt on this machine has no source for $suite main" >&2; exit 1; }
-proxy=$(apt-config shell p Acquire::http::Proxy)
-[ -z "$proxy" ] || { eval "$proxy"; export http_proxy=$p; }
-debootstrap --variant=minbase --include=git,make,ca-certificates "$suite" "$root" "$mirror" >"$root.log" 2>&1 ||
-	{ tail -20 "$root.log" >&2; rm -f "$root.log"; exit 1; }
-rm -f "$root.log"
-awk -v s=$suite '$2 ~ "^" s {print "deb", $1, $2, $3}' <<<"$targets" | grep -v ' non-free' >"$root/etc/apt/sources.list"
-apt-config dump | grep -E '^Acquire::(https?::|Check-|ForceIPv|Retries)' >"$root/etc/apt/apt.conf.d/00host" || true
-cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
-cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+make_root "$root" git,make,ca-certificates
 mkdir -p "$root/usr/local/go"
-chroot "$root" apt-get update -q >/dev/null
 
 git clone -q --no-hardlinks . "$root/src"
 echo "== .ci/run of $(git rev-parse --short HEAD) ($(date +%H:%M:%S))"
