@@ -34,7 +34,7 @@ func runbook(t *testing.T) []alert {
 	t.Helper()
 	_, section, _ := strings.Cut(read(t, "../docs/runbook.md"), "\n## Alerts worth waking for\n")
 	section, _, _ = strings.Cut(section, "\n## ")
-	row := regexp.MustCompile("^\\| (\\w+) \\| `(.+?)`(?: for (\\d+) minutes?)? \\| .+ \\|$")
+	row := regexp.MustCompile("^\\| (\\w+) \\| `(.+?)`(?: for (\\d+) (minute|hour|day)s?)? \\| .+ \\|$")
 	var as []alert
 	for l := range strings.Lines(section) {
 		l = strings.TrimSpace(l)
@@ -43,11 +43,11 @@ func runbook(t *testing.T) []alert {
 		}
 		m := row.FindStringSubmatch(l)
 		if m == nil {
-			t.Fatalf("docs/runbook.md: %q is not: | Alert | `expression` for N minutes | why |", l)
+			t.Fatalf("docs/runbook.md: %q is not: | Alert | `expression` for N minutes, hours or days | why |", l)
 		}
 		a := alert{name: m[1], expr: strings.ReplaceAll(m[2], `\|`, "|")}
 		if m[3] != "" {
-			a.wait = m[3] + "m"
+			a.wait = m[3] + m[4][:1]
 		}
 		as = append(as, a)
 	}
@@ -80,7 +80,7 @@ func TestEveryAlertOfTheRunbookIsARule(t *testing.T) {
 			if r.Annotations["summary"] == "" {
 				t.Errorf("%s has no summary", r.Alert)
 			}
-			if !strings.Contains(tests, "{eval_time: 15m, alertname: "+r.Alert+"}") ||
+			if !strings.Contains(tests, ", alertname: "+r.Alert+"}\n") ||
 				!strings.Contains(tests, "alertname: "+r.Alert+"\n        exp_alerts:") {
 				t.Errorf("testdata/tandem.rules.test.yml does not test %s, both healthy and firing", r.Alert)
 			}

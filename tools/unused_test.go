@@ -127,8 +127,16 @@ func unreferenced(t *testing.T) []string {
 			visit(i)
 		}
 	}
+	embedded := map[*types.TypeName]bool{} // in a struct, which then has its methods
 	for _, p := range program {
 		visit(p.Types)
+		for _, o := range p.TypesInfo.Defs {
+			if f, ok := o.(*types.Var); ok && f.Embedded() {
+				if n := named(f.Type()); n != nil {
+					embedded[n.Obj()] = true
+				}
+			}
+		}
 		for _, x := range p.TypesInfo.Types {
 			if x.IsType() {
 				declared(x.Type)
@@ -160,23 +168,16 @@ func unreferenced(t *testing.T) []string {
 				switch o := o.(type) {
 				case *types.Func:
 					if r := o.Signature().Recv(); r != nil {
-						x := r.Type()
-						if ptr, ok := x.(*types.Pointer); ok {
-							x = ptr.Elem()
-						}
-						if types.IsInterface(x) {
-							return true
-						}
+						x := named(r.Type())
 						// errors.Is and the like look for these by interfaces that are declared inside functions.
-						if slices.Contains([]string{"Unwrap", "Is", "As"}, o.Name()) ||
+						if x == nil || types.IsInterface(x) ||
+							slices.Contains([]string{"Unwrap", "Is", "As"}, o.Name()) ||
 							slices.ContainsFunc(interfaces[o.Name()], func(i *types.Interface) bool {
-								return types.Implements(types.NewPointer(x), i)
+								return types.Implements(types.NewPointer(x), i) || embedded[x.Obj()] && declares(i, o)
 							}) {
 							return true
 						}
-						if named, ok := x.(*types.Named); ok {
-							name += named.Obj().Name() + "."
-						}
+						name += x.Obj().Name() + "."
 					}
 					out = append(out, name+o.Name())
 				case *types.TypeName, *types.Var:
@@ -189,4 +190,25 @@ func unreferenced(t *testing.T) []string {
 		}
 	}
 	return out
+}
+
+// named returns the type, or the one that it points to, without type arguments; nil if it has no name.
+func named(t types.Type) *types.Named {
+	if p, ok := t.(*types.Pointer); ok {
+		t = p.Elem()
+	}
+	if n, ok := t.(*types.Named); ok {
+		return n.Origin()
+	}
+	return nil
+}
+
+// declares reports whether the interface has a method of that name and signature.
+func declares(i *types.Interface, f *types.Func) bool {
+	for m := range i.Methods() {
+		if m.Name() == f.Name() && types.Identical(m.Signature(), f.Signature()) {
+			return true
+		}
+	}
+	return false
 }
