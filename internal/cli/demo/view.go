@@ -1,6 +1,7 @@
 package demo
 
 import (
+	_ "embed"
 	"fmt"
 	"io"
 	"strings"
@@ -44,18 +45,10 @@ func wrap(s string, width int) []string {
 	return lines
 }
 
-func (v *view) heading() {
-	v.line("Tandem: one gateway between an operator's core network and cloud calling")
-	v.line("%s", strings.Repeat("=", 72))
-	v.line("")
-	v.line("   operator's core             Tandem                    services")
-	v.line("")
-	v.line("   core-fixed   (UDP) --+                +--(TLS)-- teams-1, -2, -3")
-	v.line("   core-mobile  (TCP) --+-- SIP edge  ---+--(TLS)-- oc-1   Operator Connect")
-	v.line("   core-transit (UDP) --+   number index +--(TLS)-- tpm-1  Phone Mobile")
-	v.line("   BSS         (HTTP) ----- directory    +--(TLS)-- zoom-1 Zoom")
-	v.line("")
-}
+//go:embed heading.txt
+var headingText string
+
+func (v *view) heading() { fmt.Fprint(v.out, headingText) }
 
 func (v *view) started(p *Product, _ *lab.Lab) {
 	v.line("1  Started")
@@ -173,20 +166,11 @@ func (v *view) summary(d Document) {
 	v.line("")
 }
 
+//go:embed hints.txt
+var hintsText string
+
 // hints prints what to try while everything is running.
 func (v *view) hints(p *Product) {
-	me := p.Executable
-	v.line("5  Everything runs until Ctrl-C. Try these in another terminal:")
-	v.line("")
-	v.line("   Why a call goes where it goes (from the code that routes calls):")
-	v.line("     %s explain --data %s \\", me, p.Dir)
-	v.line("       --from +442890180001 --to +441632960101 --peer core-fixed")
-	v.line("   A customer, as its BSS sees it:")
-	v.line("     curl -sH \"Authorization: Bearer $(%s token \\", me)
-	v.line("       --data %s --role ProvisioningAPI.Read)\" \\", p.Dir)
-	v.line("       '%s/accounts/northwind?api-version=%s'", p.Ready.Provisioning, client.APIVersion)
-	v.line("   Metrics:        curl -s %s", p.Ready.Metrics)
-	v.line("   Configuration:  %s", p.Config)
-	v.line("   Log:            tail -f %s", p.LogFile)
-	v.line("")
+	fmt.Fprintf(v.out, hintsText, p.Executable, p.Dir, p.Ready.Provisioning, client.APIVersion, p.Ready.Metrics,
+		p.Config, p.LogFile)
 }
