@@ -44,6 +44,7 @@ func readInput(t *target, stdin io.Reader, file string) (text []byte, err error)
 // decode reads the JSON text of a file: one value or a list. It reports every member that is missing, unknown or of
 // another type than T has. A member is required unless its tag says omitempty.
 func decode[T any](file string, text []byte) ([]T, error) {
+	file = either(file == "-", "standard input", file)
 	err := json.Unmarshal(text, new(json.RawMessage))
 	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
 		line := 1 + bytes.Count(text[:syntax.Offset], []byte("\n"))
