@@ -134,7 +134,7 @@ func TestTheKeyringIsRotatedWhileTheNodeRuns(t *testing.T) {
 func TestTheKeyringOfTwoNodes(t *testing.T) {
 	t.Parallel()
 	database := testkit.PostgresConfig(t)
-	start := func(name string, keyring []byte) *node {
+	start := func(name string, keyring []byte, p purpose) *node {
 		t.Helper()
 		dir := t.TempDir()
 		if keyring != nil {
@@ -147,7 +147,7 @@ func TestTheKeyringOfTwoNodes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, err := build(t.Context(), cfg, "test", quiet(), serving)
+		n, err := build(t.Context(), cfg, "test", quiet(), p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,8 +162,8 @@ func TestTheKeyringOfTwoNodes(t *testing.T) {
 		}
 		return raw
 	}
-	a := start("n1", nil)
-	b := start("n2", read(a))
+	a := start("n1", nil, serving)
+	b := start("n2", read(a), serving)
 	ctx := domain.WithActor(t.Context(), domain.Actor{Kind: "administrator", ID: "local:ada.l"})
 	each := func(when string) {
 		t.Helper()
@@ -204,6 +204,13 @@ func TestTheKeyringOfTwoNodes(t *testing.T) {
 		len(k.Older) > 0 {
 		t.Errorf("on the other node: %+v, %v", k, err)
 	}
+
+	// As with a keyring in the environment: a command changes a copy in a directory of its own while the nodes run.
+	c := start("n1", read(a), command)
+	if k, err := c.core.rotation.Rotate(ctx, false); err != nil || len(k.Added) != 1 || k.Values[0].Primary == 0 {
+		t.Errorf("rotate in a directory of its own: %+v, %v", k, err)
+	}
+	each("a copy of the keyring has another key")
 }
 
 // seed adds an account with 100 numbers.
