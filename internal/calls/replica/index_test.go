@@ -122,7 +122,7 @@ var (
 func drawChange(t *rapid.T, keys []uint64) domain.Change {
 	name := rapid.SampledFrom([]string{"alpha", "beta", "gamma", "delta"}).Draw(t, "account")
 	if rapid.IntRange(0, 19).Draw(t, "what") == 0 {
-		a := &domain.AccountRouting{Name: name, Enabled: domain.ServiceSet(rapid.Uint8().Draw(t, "enabled") & 0x7e)}
+		a := &domain.AccountRouting{Name: name, Enabled: domain.ServiceSet(rapid.Uint32().Draw(t, "enabled") &^ 1)}
 		a.Deleted = rapid.IntRange(0, 4).Draw(t, "deleted") == 0
 		if !a.Deleted {
 			// Labels are unique in the directory: alpha and gamma draw from separate sets, beta and delta have none.
@@ -142,7 +142,7 @@ func drawChange(t *rapid.T, keys []uint64) domain.Change {
 		return domain.Change{Number: n}
 	}
 	n.Account = name
-	n.Services = domain.ServiceSet(rapid.Uint8().Draw(t, "services") & 0xfe)
+	n.Services = domain.ServiceSet(rapid.Uint32().Draw(t, "services") &^ 1)
 	n.CustomHeader = rapid.OneOf(rapid.Just(""), rapid.Just("SAME-1"), rapid.StringMatching(`C-00000[0-9]{2}`),
 		rapid.StringMatching(`[A-Za-z0-9_-]{1,100}`)).Draw(t, "header")
 	return domain.Change{Number: n}
