@@ -125,7 +125,10 @@ func (c *checker) query(known map[string]*schema, raw string) error {
 	if err != nil {
 		return fault.New(fault.Invalid, CodeInvalidURI, "the query has an invalid percent-encoding or a semicolon")
 	}
-	for _, name := range slices.Sorted(maps.Keys(q)) { // the same request gets the same answer
+	for _, name := range slices.Sorted(maps.Keys(q)) { // the same request gets the same answer: the first error
+		if len(c.Problems) > 0 {
+			break
+		}
 		s, ok := known[name]
 		switch {
 		case !ok:

@@ -12,6 +12,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -118,6 +119,7 @@ func (f *Front) Handler(serve func(w http.ResponseWriter, r *http.Request) error
 		if Opaque(id) {
 			x.Add("clientRequest", id)
 		}
+		w.status = cmp.Or(w.status, http.StatusOK) // net/http sends the header of an answer without a body
 		f.record(r, w, time.Since(start))
 		if x.fault != nil && w.late {
 			panic(http.ErrAbortHandler) // the caller must not take what it has for the whole answer

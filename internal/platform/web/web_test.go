@@ -59,6 +59,9 @@ func TestEachRequestHasAnAnswerALogLineAndMetrics(t *testing.T) {
 			x.Quiet = true
 			_, err := io.WriteString(w, "fine")
 			return err
+		case "empty":
+			x.Quiet = true
+			return nil
 		case "panic":
 			panic("bug")
 		case "late":
@@ -85,6 +88,7 @@ func TestEachRequestHasAnAnswerALogLineAndMetrics(t *testing.T) {
 		status                           int
 	}{
 		{"quiet", "fine", "Content-Type", "text/plain; charset=utf-8", "", 200},
+		{"empty", "", "Content-Length", "0", "", 200},
 		{"panic", "InternalError", "Content-Type", "application/fault+json", "ERROR", 500},
 		{"secret", "InternalError", "", "", "ERROR", 500},
 		{"busy", `[503,"Busy","wait",null]`, "Retry-After", "5",
@@ -117,7 +121,7 @@ func TestEachRequestHasAnAnswerALogLineAndMetrics(t *testing.T) {
 			t.Errorf("%s: log %s", x.path, line)
 		}
 	}
-	if n, err := testutil.GatherAndCount(reg, "tandem_x_requests_total"); err != nil || n != 9 {
+	if n, err := testutil.GatherAndCount(reg, "tandem_x_requests_total"); err != nil || n != 10 {
 		t.Errorf("%d series of requests, %v", n, err)
 	}
 	if err := testutil.GatherAndCompare(reg, strings.NewReader("# HELP tandem_x_panics_total Panics while handling "+
@@ -204,6 +208,7 @@ func TestContract(t *testing.T) {
 		{"n=1", `{}`, "InvalidQueryParameterValue (n): n must be a whole number (2 to 9)"},
 		{"n=2&n=3", `{}`, "InvalidQueryParameterValue (n): n is given 2 times; give it once"},
 		{"n=+3", `{}`, "InvalidQueryParameterValue (n): n must be a whole number (2 to 9)"},
+		{"A=1&N=3&n=0", `{}`, `UnknownQueryParameter (A): this operation has no query parameter "A"`},
 		{"N=3", `{}`, `UnknownQueryParameter (N): this operation has no query parameter "N"`},
 		{"n=%zz", `{}`, "InvalidUri: the query has an invalid percent-encoding or a semicolon"},
 		{"", `{"parts":[]}`, "MissingField (name): name is missing"},
