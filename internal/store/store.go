@@ -5,6 +5,7 @@ package store
 import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/events"
+	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/store/auth"
 	"github.com/tandemgw/tandem/internal/store/provisioning"
 )
@@ -12,5 +13,5 @@ import (
 // Schemas returns the schemas of all packages besides platform/db, for [db.Open]. A new package that stores something
 // is added here.
 func Schemas() []db.Schema {
-	return []db.Schema{events.Schema(), provisioning.Schema(), auth.Schema()}
+	return []db.Schema{events.Schema(), flow.Schema(), provisioning.Schema(), auth.Schema()}
 }

@@ -409,6 +409,9 @@ func (t *Tx) QueryRow(ctx context.Context, query string, args []any, dst ...any)
 // empty on SQLite, where only one transaction writes at a time, and in a View.
 func (t *Tx) ForUpdate() string { return t.locking(" FOR UPDATE") }
 
+// SkipLocked is ForUpdate for a SELECT that leaves out rows that another transaction has locked, instead of waiting.
+func (t *Tx) SkipLocked() string { return t.locking(" FOR UPDATE SKIP LOCKED") }
+
 // ForShare returns the clause that protects the rows of a SELECT from changes, but lets other transactions do the same.
 func (t *Tx) ForShare() string { return t.locking(" FOR SHARE") }
 

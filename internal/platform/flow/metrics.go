@@ -1,0 +1,61 @@
+package flow
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tandemgw/tandem/internal/platform/db"
+)
+
+type metrics struct {
+	keys, overdue *prometheus.GaugeVec
+	runs          *prometheus.CounterVec
+	seconds       *prometheus.HistogramVec
+	lost          prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	m := metrics{
+		keys: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_work_keys",
+			Help: "Keys in the work queue, of all nodes, counted every 15 s."}, []string{"kind", "state"}),
+		overdue: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_work_overdue_seconds",
+			Help: "For how long the oldest queued key has been due."}, []string{"kind"}),
+		runs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_work_runs_total",
+			Help: "Runs that ended on this node: done, again, failed, limited, waiting, parked, stopped (shutdown), " +
+				"lost (another worker has taken over)."}, []string{"kind", "result"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tandem_work_run_seconds",
+			Help:    "Duration of runs.",
+			Buckets: []float64{.01, .05, .1, .5, 1, 5, 10, 30, 60, 120, 300}}, []string{"kind"}),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_work_leases_lost_total",
+			Help: "Leases lost, and with them all runs in progress: the database did not answer in time."}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.keys, m.overdue, m.runs, m.seconds, m.lost)
+	}
+	return m
+}
+
+// measure sets the gauges every 15 s. While the table cannot be read they keep their values.
+func (q *Queue) measure(ctx context.Context) {
+	for ; ctx.Err() == nil; sleep(ctx, 15*time.Second) {
+		_ = q.d.View(ctx, func(ctx context.Context, tx *db.Tx) error { // the database counts its failures
+			q.m.keys.Reset()
+			q.m.overdue.Reset()
+			return tx.Query(ctx, func(rows *sql.Rows) error {
+				var kind, state string
+				var n, due int64
+				if err := rows.Scan(&kind, &state, &n, &due); err != nil {
+					return err
+				}
+				q.m.keys.WithLabelValues(kind, state).Set(float64(n))
+				if state == Queued {
+					q.m.overdue.WithLabelValues(kind).Set(max(0, time.Since(time.UnixMicro(due)).Seconds()))
+				}
+				return nil
+			}, "SELECT kind, state, COUNT(*), MIN(due) FROM work GROUP BY kind, state")
+		})
+	}
+}

@@ -1,0 +1,326 @@
+package flow
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/db"
+)
+
+// Times of a lease. Runs have deadAt minus giveUp to end before another worker takes their keys over.
+const (
+	tickEvery = 500 * time.Millisecond // between renewals, and looks for work and for dead workers
+	giveUp    = 2 * time.Second        // after the last renewal began, the worker cancels its runs
+	deadAt    = 3 * time.Second        // after a beat was first seen, its worker is dead unless the beat has changed
+)
+
+const (
+	runTimeout = 5 * time.Minute // bounds one run; larger jobs are several keys, or runs that end with Result.Again
+	sweepEvery = 5 * time.Minute // about how often rows that are not at their desired state are enqueued
+)
+
+// Run runs keys of the given kinds until ctx is done, and returns nil. It then cancels the runs, waits for them to end
+// and queues their keys again. It is called once at a time. Keys of other kinds stay queued for nodes that know them.
+func (q *Queue) Run(ctx context.Context, kinds []*Kind) error {
+	if len(kinds) == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { q.measure(ctx) })
+	for _, k := range kinds {
+		wg.Go(func() { q.sweep(ctx, k) })
+	}
+	for failing := false; ctx.Err() == nil; sleep(ctx, time.Second) {
+		l := &lease{Queue: q, kinds: kinds, id: uuid.NewString()}
+		if err := l.join(ctx); err == nil {
+			failing = false
+			l.work(ctx)
+		} else if !failing && ctx.Err() == nil {
+			failing = true
+			q.log.Warn("no lease stored: this node does no work; trying again every second", "error", err)
+		}
+	}
+	return nil
+}
+
+// Drain stops the worker from starting runs. It returns when those in progress have ended, or with ctx's error.
+func (q *Queue) Drain(ctx context.Context) error {
+	q.claiming.Lock()
+	for q.active.Load() > 0 && ctx.Err() == nil {
+		sleep(ctx, 50*time.Millisecond)
+	}
+	return ctx.Err()
+}
+
+// lease is the time during which a worker owns keys.
+type lease struct {
+	*Queue
+	kinds []*Kind
+	id    string
+	life  context.Context      // ends when the lease is lost
+	runs  context.Context      // of life; the worker's shutdown ends it too
+	token int64                // of the last claim
+	seen  map[string]time.Time // when the present beats of other workers were first seen
+}
+
+// work runs keys until ctx is done or the lease is lost. It leaves no run behind.
+func (l *lease) work(ctx context.Context) {
+	life, lose := context.WithCancel(context.WithoutCancel(ctx))
+	defer lose()
+	runs, stop := context.WithCancel(life)
+	defer context.AfterFunc(ctx, stop)()
+	defer context.AfterFunc(runs, l.wakeWorker)()
+	l.life, l.runs = life, runs
+	for last := time.Now(); runs.Err() == nil || l.active.Load() > 0; {
+		began := time.Now()
+		if err := l.tick(last.Add(giveUp)); err == nil {
+			last = began
+		} else if life.Err() == nil { // also because it may have claimed keys
+			l.m.lost.Inc()
+			l.log.Warn("lease lost; all runs are cancelled", "worker", l.id, "error", err)
+			lose()
+		}
+		select {
+		case <-l.wake:
+		case <-time.After(tickEvery):
+		}
+	}
+}
+
+// join stores the lease and queues the keys whose owner has none. On SQLite all other leases are those of dead workers:
+// only one process uses the file.
+func (l *lease) join(ctx context.Context) error {
+	return l.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		if l.d.Driver() == db.SQLite {
+			if _, err := tx.Exec(ctx, "DELETE FROM workers"); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.Exec(ctx, "INSERT INTO workers (id, beat) VALUES ($1, 1)", l.id); err != nil {
+			return err
+		}
+		return l.free(ctx, tx)
+	})
+}
+
+// free queues the keys whose owner has no lease. It waits for no lock: a worker that hangs inside a transaction must
+// not stop the others. What it skips is found by a later tick.
+func (l *lease) free(ctx context.Context, tx *db.Tx) error {
+	gone, err := column(ctx, tx, "SELECT DISTINCT owner FROM work "+
+		"WHERE state = 'running' AND owner NOT IN (SELECT id FROM workers)")
+	if err != nil {
+		return err
+	}
+	for _, id := range gone { // by name: whoever owns a key meanwhile has a lease that the query above did not see
+		n, err := tx.Exec(ctx, `UPDATE work SET state = 'queued', owner = '', due = $1, since = $1 FROM
+			(SELECT kind, id FROM work WHERE state = 'running' AND owner = $2`+tx.SkipLocked()+`) AS lost
+			WHERE work.kind = lost.kind AND work.id = lost.id`, time.Now().UnixMicro(), id)
+		if err != nil {
+			return err
+		}
+		tx.OnCommit(func() { l.log.Warn("a worker ended; its keys are queued again", "worker", id, "keys", n) })
+	}
+	return nil
+}
+
+// column returns the only column of a query.
+func column(ctx context.Context, tx *db.Tx, query string, args ...any) (all []string, err error) {
+	err = tx.Query(ctx, func(rows *sql.Rows) error {
+		var s string
+		err := rows.Scan(&s)
+		all = append(all, s)
+		return err
+	}, query, args...)
+	return all, err
+}
+
+// tick renews the lease, ends those of dead workers and starts runs, in one transaction that fails at limit. On SQLite
+// it only starts runs, and may take longer: nobody can take over, and a large import must not end the runs.
+func (l *lease) tick(limit time.Time) error {
+	starting := l.runs.Err() == nil && l.claiming.TryLock()
+	if starting {
+		defer l.claiming.Unlock()
+	}
+	ctx := l.life
+	if l.d.Driver() != db.SQLite {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, limit)
+		defer cancel()
+	}
+	l.token++
+	claimed := map[*Kind][]*Run{}
+	err := l.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		clear(claimed)
+		if l.d.Driver() != db.SQLite {
+			if err := l.beat(ctx, tx); err != nil {
+				return fmt.Errorf("renew the lease: %w", err)
+			}
+		}
+		for _, k := range l.kinds {
+			n := int64(cmp.Or(k.Workers, 4)) - k.active.Load()
+			if !starting || n <= 0 || k.Limit.held() > 0 {
+				continue
+			}
+			runs, err := l.claim(ctx, tx, k, n)
+			if err != nil {
+				return fmt.Errorf("claim work of kind %s: %w", k.Name, err)
+			}
+			claimed[k] = runs
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for k, runs := range claimed {
+		for _, r := range runs {
+			l.active.Add(1)
+			k.active.Add(1)
+			go func() {
+				l.run(k, r)
+				k.active.Add(-1)
+				l.active.Add(-1)
+				l.wakeWorker()
+			}()
+		}
+	}
+	return nil
+}
+
+// beat renews the lease and ends those of dead workers. The lock on the lease's row makes whoever takes this worker for
+// dead see all keys that it has claimed.
+func (l *lease) beat(ctx context.Context, tx *db.Tx) error {
+	n, err := tx.Exec(ctx, "UPDATE workers SET beat = beat + 1 WHERE id = $1", l.id)
+	if err != nil || n == 0 {
+		return cmp.Or(err, ErrLost)
+	}
+	before := time.Now()
+	others, err := column(ctx, tx, "SELECT id || ' ' || beat FROM workers WHERE id <> $1", l.id)
+	if err != nil {
+		return err
+	}
+	after, seen := time.Now(), map[string]time.Time{}
+	for _, other := range others {
+		first, ok := l.seen[other]
+		if !ok {
+			first = after
+		}
+		seen[other] = first
+		if before.Sub(first) < deadAt {
+			continue
+		}
+		_, err := tx.Exec(ctx, "DELETE FROM workers WHERE id = (SELECT id FROM workers WHERE id || ' ' || beat = $1"+
+			tx.SkipLocked()+")", other)
+		if err != nil {
+			return err
+		}
+	}
+	l.seen = seen
+	return l.free(ctx, tx)
+}
+
+// claim takes up to n keys of kind k that are due.
+func (l *lease) claim(ctx context.Context, tx *db.Tx, k *Kind, n int64) ([]*Run, error) {
+	var runs []*Run
+	err := tx.Query(ctx, func(rows *sql.Rows) error {
+		r := &Run{Key: Key{Kind: k.Name}, q: l.Queue, owner: l.id, token: l.token}
+		runs = append(runs, r)
+		return rows.Scan(&r.ID, &r.generation, &r.Attempt, &r.reason)
+	}, `WITH ready AS MATERIALIZED (SELECT kind, id FROM work WHERE state = 'queued' AND kind = $1 AND due <= $2
+			ORDER BY due LIMIT $3`+tx.SkipLocked()+`)
+		UPDATE work SET state = 'running', owner = $4, token = $5, due = $6, since = $2, attempts = attempts + 1
+		FROM ready WHERE work.kind = ready.kind AND work.id = ready.id
+		RETURNING work.id, work.generation, work.attempts, work.reason`,
+		k.Name, time.Now().UnixMicro(), n, l.id, l.token, int64(never))
+	return runs, err
+}
+
+// levels are the levels at which results are logged; others are not.
+var levels = map[string]slog.Level{"failed": slog.LevelWarn, "limited": slog.LevelWarn, "lost": slog.LevelWarn,
+	"parked": slog.LevelError, "waiting": slog.LevelInfo}
+
+// run runs one key and stores the outcome, for as long as the lease lasts.
+func (l *lease) run(k *Kind, r *Run) {
+	log := l.log.With("kind", r.Kind, "id", r.ID, "attempt", r.Attempt)
+	began := time.Now()
+	res, err := l.reconcile(k, r, log)
+	stopping := l.runs.Err() != nil
+	k.Limit.hold(err)
+	l.m.seconds.WithLabelValues(k.Name).Observe(time.Since(began).Seconds())
+
+	var o outcome
+	failed := ErrLost
+	for l.life.Err() == nil {
+		failed = l.d.Update(l.life, func(ctx context.Context, tx *db.Tx) (err2 error) {
+			o, err2 = r.finish(ctx, tx, res, err, stopping)
+			return err2
+		})
+		if failed == nil || errors.Is(failed, ErrLost) {
+			break
+		}
+		log.Warn("outcome of a run not stored; trying again while the lease lasts", "error", failed)
+		sleep(l.life, time.Second)
+	}
+	if failed != nil {
+		o = outcome{result: "lost"}
+	}
+	l.m.runs.WithLabelValues(k.Name, o.result).Inc()
+	if level, ok := levels[o.result]; ok {
+		log.Log(l.life, level, "work "+o.result, "reason", o.Reason, "next", o.Due.UTC(), "error", err)
+	}
+}
+
+// reconcile calls the kind's function and turns a panic into an error.
+func (l *lease) reconcile(k *Kind, r *Run, log *slog.Logger) (res Result, err error) {
+	if r.Attempt > maxFailures {
+		return res, fault.New(fault.Invalid, "WorkerEnded", "the process or its lease ended during too many runs; "+
+			"last failure: %s", cmp.Or(r.reason, "none"))
+	}
+	ctx, cancel := context.WithTimeout(l.runs, runTimeout)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			log.Error("panic in a run; it counts as a failure", "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return k.Reconcile(ctx, r)
+}
+
+// sweep enqueues the rows of a kind that are not at their desired state, at the start and from time to time. Keys that
+// exist stay as they are, waiting and parked ones too.
+func (q *Queue) sweep(ctx context.Context, k *Kind) {
+	const page = 500
+	for after := ""; ctx.Err() == nil; {
+		ids, err := k.List(ctx, after, page)
+		if err == nil {
+			err = q.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+				return q.insert(ctx, tx, k.Name, time.Time{}, ids, "NOTHING")
+			})
+		}
+		switch {
+		case err != nil && ctx.Err() == nil:
+			q.log.Warn("rows that are not at their desired state not enqueued; trying again in 10 s", "kind", k.Name,
+				"error", err)
+			sleep(ctx, 10*time.Second)
+		case len(ids) < page:
+			after = ""
+			sleep(ctx, time.Duration(float64(sweepEvery)*(0.75+0.5*rand.Float64())))
+		default:
+			after = ids[len(ids)-1]
+		}
+	}
+}
