@@ -110,6 +110,26 @@ func (c *Client) VerifyAudit(ctx context.Context, heads ...string) (*api.AuditRe
 	return read[api.AuditReport](c.manage().VerifyAudit(ctx, api.AuditQuestion{Heads: heads}))
 }
 
+// Work returns the work on outside systems that is not done, of the kind and state in q, or of any.
+func (c *Client) Work(ctx context.Context, q api.ListWorkParams) ([]api.Work, error) {
+	for all := []api.Work{}; ; {
+		l, err := read[api.WorkList](c.manage().ListWork(ctx, &q))
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, l.Work...); l.Next == "" {
+			return all, nil
+		}
+		q.Cursor = &l.Next
+	}
+}
+
+// RunWork makes work run at once: Retry if it is parked or queued, Resume if it waits for a person.
+func (c *Client) RunWork(ctx context.Context, kind, id string, action api.RunWorkParamsAction) error {
+	_, err := c.manage().RunWork(ctx, kind, id, action)
+	return err
+}
+
 // manage returns the client generated from the contract, which sends its requests through c.
 func (c *Client) manage() *api.Caller { return &api.Caller{Server: "/", Client: doer{c}} }
 

@@ -68,6 +68,20 @@ const (
 	TokenCheckResultOK         TokenCheckResult = "ok"
 )
 
+// Defines values for WorkState.
+const (
+	WorkStateParked  WorkState = "parked"
+	WorkStateQueued  WorkState = "queued"
+	WorkStateRunning WorkState = "running"
+	WorkStateWaiting WorkState = "waiting"
+)
+
+// Defines values for RunWorkParamsAction.
+const (
+	RunWorkParamsActionResume RunWorkParamsAction = "resume"
+	RunWorkParamsActionRetry  RunWorkParamsAction = "retry"
+)
+
 // Actor defines model for Actor.
 type Actor struct {
 	ID string `json:"id"`
@@ -176,14 +190,16 @@ type Event struct {
 	// log: `account.put`, `account.setService`, `account.delete`, `number.put`, `number.delete`, `numbers.put`,
 	// `numbers.delete`, `numbers.import`, `numbers.setService`, `request.save`, `request.patch`,
 	// `civicAddresses.save`, `capabilityPlans.save`, `index.accept`, `node.drain`, `node.undrain`,
-	// `config.reload`; restricted: `client.create`, `client.revoke`, `signingKey.create`, `signingKey.seal`,
-	// `signingKey.delete`, `secret.rotate`, `token.issue`.
+	// `config.reload`, `work.retry`, `work.resume`; restricted: `client.create`, `client.revoke`,
+	// `signingKey.create`, `signingKey.seal`, `signingKey.delete`, `secret.rotate`, `token.issue`. Work on outside
+	// systems also has `work.running` for each step of a run (`data.step`), and `work.done`, `work.queued`,
+	// `work.waiting` and `work.parked` for its end.
 	Kind string `json:"kind"`
 
 	// Restricted only Management.Admin receives it
 	Restricted bool `json:"restricted,omitempty,omitzero"`
 
-	// Subject what it happened to: the name of an account (also for its numbers), the id of a Teams tenant, an API client, a key or a node
+	// Subject what it happened to: the name of an account (also for its numbers), the id of a Teams tenant, an API client, a key or a node, or kind/id of work
 	Subject string    `json:"subject"`
 	Time    time.Time `json:"time"`
 }
@@ -524,6 +540,36 @@ type TokenRequest struct {
 	Roles []string `json:"roles"`
 }
 
+// Work defines model for Work.
+type Work struct {
+	// Attempts runs since the last change or success
+	Attempts int `json:"attempts"`
+
+	// Due not run before; only of queued work
+	Due time.Time `json:"due,omitempty,omitzero"`
+
+	// ID names a row of that kind
+	ID   string `json:"id"`
+	Kind string `json:"kind"`
+
+	// Reason of the state, or of the last failure
+	Reason string `json:"reason,omitempty,omitzero"`
+
+	// Since of the state
+	Since time.Time `json:"since"`
+	State WorkState `json:"state"`
+}
+
+// WorkList defines model for WorkList.
+type WorkList struct {
+	// Next cursor of the next page; absent on the last one
+	Next string `json:"next,omitempty,omitzero"`
+	Work []Work `json:"work"`
+}
+
+// WorkState defines model for WorkState.
+type WorkState string
+
 // IfMatch defines model for IfMatch.
 type IfMatch = string
 
@@ -550,6 +596,24 @@ type FollowEventsParams struct {
 	// LastEventID the last `id` that was received, unchanged
 	LastEventID string `json:"Last-Event-ID,omitempty,omitzero"`
 }
+
+// ListWorkParams defines parameters for ListWork.
+type ListWorkParams struct {
+	// Kind only work of this kind
+	Kind *string `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// State only work in this state
+	State *WorkState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Limit items per page
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before, unchanged
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// RunWorkParamsAction defines parameters for RunWork.
+type RunWorkParamsAction string
 
 // VerifyAuditJSONRequestBody defines body for VerifyAudit for application/json ContentType.
 type VerifyAuditJSONRequestBody = AuditQuestion
@@ -907,6 +971,23 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /manage/v1/tokens/check (the `CheckToken` operationId).
 	CheckToken(ctx context.Context, body CheckTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListWork Work that is queued, running, waiting for a person or parked
+	//
+	// Work brings a row of Tandem, named by kind and id, and the outside systems to the desired state. Work that is
+	// done is not listed. The list is that of all nodes.
+	//
+	// Corresponds with GET /manage/v1/work (the `ListWork` operationId).
+	ListWork(ctx context.Context, params *ListWorkParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RunWork Run work at once
+	//
+	// `retry` is for work that is parked or queued, also before its time; `resume` for work that waits for a person.
+	// 409 `WorkState` if the work is in another state, 404 `WorkNotFound` if there is none. It is in the audit log
+	// (`work.retry`, `work.resume`) with the state, attempts and reason before.
+	//
+	// Corresponds with POST /manage/v1/work/{kind}/{id}/{action} (the `RunWork` operationId).
+	RunWork(ctx context.Context, kind string, id string, action RunWorkParamsAction, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // VerifyAuditWithBody Check the audit log's hash chain
@@ -1408,6 +1489,43 @@ func (c *Caller) CheckTokenWithBody(ctx context.Context, contentType string, bod
 // Corresponds with POST /manage/v1/tokens/check (the `CheckToken` operationId).
 func (c *Caller) CheckToken(ctx context.Context, body CheckTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCheckTokenRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListWork Work that is queued, running, waiting for a person or parked
+//
+// Work brings a row of Tandem, named by kind and id, and the outside systems to the desired state. Work that is
+// done is not listed. The list is that of all nodes.
+//
+// Corresponds with GET /manage/v1/work (the `ListWork` operationId).
+func (c *Caller) ListWork(ctx context.Context, params *ListWorkParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListWorkRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RunWork Run work at once
+//
+// `retry` is for work that is parked or queued, also before its time; `resume` for work that waits for a person.
+// 409 `WorkState` if the work is in another state, 404 `WorkNotFound` if there is none. It is in the audit log
+// (`work.retry`, `work.resume`) with the state, attempts and reason before.
+//
+// Corresponds with POST /manage/v1/work/{kind}/{id}/{action} (the `RunWork` operationId).
+func (c *Caller) RunWork(ctx context.Context, kind string, id string, action RunWorkParamsAction, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRunWorkRequest(c.Server, kind, id, action)
 	if err != nil {
 		return nil, err
 	}
@@ -2055,6 +2173,144 @@ func NewCheckTokenRequestWithBody(server string, contentType string, body io.Rea
 	return req, nil
 }
 
+// NewListWorkRequest constructs an http.Request for the ListWork method
+func NewListWorkRequest(server string, params *ListWorkParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/work")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRunWorkRequest constructs an http.Request for the RunWork method
+func NewRunWorkRequest(server string, kind string, id string, action RunWorkParamsAction) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "kind", kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "action", action, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/work/%s/%s/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 func (c *Caller) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -2123,6 +2379,12 @@ type ServerInterface interface {
 	// CheckToken Which checks a bearer token passes, and what to do about the one that fails
 	// (POST /manage/v1/tokens/check)
 	CheckToken(w http.ResponseWriter, r *http.Request)
+	// ListWork Work that is queued, running, waiting for a person or parked
+	// (GET /manage/v1/work)
+	ListWork(w http.ResponseWriter, r *http.Request, params ListWorkParams)
+	// RunWork Run work at once
+	// (POST /manage/v1/work/{kind}/{id}/{action})
+	RunWork(w http.ResponseWriter, r *http.Request, kind string, id string, action RunWorkParamsAction)
 }
 
 // AuditOperations are the operations with the tag audit.
@@ -2164,6 +2426,12 @@ type SecretsOperations interface {
 	GetKeyring(ctx context.Context, request GetKeyringRequestObject) (GetKeyringResponseObject, error)
 	PruneKeyring(ctx context.Context, request PruneKeyringRequestObject) (PruneKeyringResponseObject, error)
 	RotateKeyring(ctx context.Context, request RotateKeyringRequestObject) (RotateKeyringResponseObject, error)
+}
+
+// WorkOperations are the operations with the tag work.
+type WorkOperations interface {
+	ListWork(ctx context.Context, request ListWorkRequestObject) (ListWorkResponseObject, error)
+	RunWork(ctx context.Context, request RunWorkRequestObject) (RunWorkResponseObject, error)
 }
 
 // Absent answers every operation with Err. It stands for a job that a node does not have.
@@ -2251,6 +2519,16 @@ func (a Absent) CreateToken(context.Context, CreateTokenRequestObject) (CreateTo
 
 // CheckToken returns Err.
 func (a Absent) CheckToken(context.Context, CheckTokenRequestObject) (CheckTokenResponseObject, error) {
+	return nil, a.Err
+}
+
+// ListWork returns Err.
+func (a Absent) ListWork(context.Context, ListWorkRequestObject) (ListWorkResponseObject, error) {
+	return nil, a.Err
+}
+
+// RunWork returns Err.
+func (a Absent) RunWork(context.Context, RunWorkRequestObject) (RunWorkResponseObject, error) {
 	return nil, a.Err
 }
 
@@ -2599,6 +2877,122 @@ func (siw *ServerInterfaceWrapper) CheckToken(w http.ResponseWriter, r *http.Req
 	handler.ServeHTTP(w, r)
 }
 
+// ListWork operation middleware
+func (siw *ServerInterfaceWrapper) ListWork(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListWorkParams
+
+	// ------------- Optional query parameter "kind" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "kind", r.URL.Query(), &params.Kind, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "kind"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "kind", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListWork(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RunWork operation middleware
+func (siw *ServerInterfaceWrapper) RunWork(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "kind" -------------
+	var kind string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "kind", r.PathValue("kind"), &kind, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "kind", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "action" -------------
+	var action RunWorkParamsAction
+
+	err = runtime.BindStyledParameterWithOptions("simple", "action", r.PathValue("action"), &action, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "action", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RunWork(w, r, kind, id, action)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 type UnescapedCookieParamError struct {
 	ParamName string
 	Err       error
@@ -2735,6 +3129,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/keyring", wrapper.GetKeyring)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/keyring/rotate", wrapper.RotateKeyring)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/keyring/prune", wrapper.PruneKeyring)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/work", wrapper.ListWork)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/work/{kind}/{id}/{action}", wrapper.RunWork)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/audit/verify", wrapper.VerifyAudit)
 
 	return m
@@ -3474,6 +3870,84 @@ func (response CheckTokendefaultApplicationProblemPlusJSONResponse) VisitCheckTo
 	return err
 }
 
+type ListWorkRequestObject struct {
+	Params ListWorkParams
+}
+
+type ListWorkResponseObject interface {
+	VisitListWorkResponse(w http.ResponseWriter) error
+}
+
+type ListWork200JSONResponse WorkList
+
+func (response ListWork200JSONResponse) VisitListWorkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListWorkdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ListWorkdefaultApplicationProblemPlusJSONResponse) VisitListWorkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RunWorkRequestObject struct {
+	Kind   string              `json:"kind"`
+	ID     string              `json:"id"`
+	Action RunWorkParamsAction `json:"action"`
+}
+
+type RunWorkResponseObject interface {
+	VisitRunWorkResponse(w http.ResponseWriter) error
+}
+
+type RunWork204Response struct {
+}
+
+func (response RunWork204Response) VisitRunWorkResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RunWorkdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response RunWorkdefaultApplicationProblemPlusJSONResponse) VisitRunWorkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// VerifyAudit Check the audit log's hash chain
@@ -3527,6 +4001,12 @@ type StrictServerInterface interface {
 	// CheckToken Which checks a bearer token passes, and what to do about the one that fails
 	// (POST /manage/v1/tokens/check)
 	CheckToken(ctx context.Context, request CheckTokenRequestObject) (CheckTokenResponseObject, error)
+	// ListWork Work that is queued, running, waiting for a person or parked
+	// (GET /manage/v1/work)
+	ListWork(ctx context.Context, request ListWorkRequestObject) (ListWorkResponseObject, error)
+	// RunWork Run work at once
+	// (POST /manage/v1/work/{kind}/{id}/{action})
+	RunWork(ctx context.Context, request RunWorkRequestObject) (RunWorkResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error)
@@ -4039,6 +4519,60 @@ func (sh *strictHandler) CheckToken(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(CheckTokenResponseObject); ok {
 		if err := validResponse.VisitCheckTokenResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListWork operation middleware
+func (sh *strictHandler) ListWork(w http.ResponseWriter, r *http.Request, params ListWorkParams) {
+	var request ListWorkRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListWork(ctx, request.(ListWorkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListWork")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListWorkResponseObject); ok {
+		if err := validResponse.VisitListWorkResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RunWork operation middleware
+func (sh *strictHandler) RunWork(w http.ResponseWriter, r *http.Request, kind string, id string, action RunWorkParamsAction) {
+	var request RunWorkRequestObject
+
+	request.Kind = kind
+	request.ID = id
+	request.Action = action
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RunWork(ctx, request.(RunWorkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RunWork")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RunWorkResponseObject); ok {
+		if err := validResponse.VisitRunWorkResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -201,6 +201,7 @@ func newRoot(p *Program) *cobra.Command {
 		newStatus(t),
 		newToken(t),
 		newVersion(t),
+		newWork(t),
 	)
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"},
 		cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag

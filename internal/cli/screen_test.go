@@ -132,6 +132,9 @@ func TestTablesFitATerminal(t *testing.T) {
 		ID: someUUID, Name: "the operator's BSS in production", Created: now,
 		Roles: []string{"ProvisioningAPI.Admin", "ProvisioningAPI.Read", "Management.Read"}, Revoked: now}}}
 	check("client list", func(p *page) { printClients(p, clients) }, someUUID, "ProvisioningAPI.Admin Management.Read")
+	work := api.WorkList{Work: []api.Work{{Kind: "operator-connect-number", ID: someUUID, State: api.WorkStateQueued,
+		Attempts: 19, Due: now, Since: now, Reason: reason}}}
+	check("work list", func(p *page) { printWork(p, work) }, someUUID, reason)
 	reloaded := &api.Reloaded{Applied: []string{"calls.groups[0].maxCalls"},
 		Restart: []string{"calls.groups[17].peers[3].tls.certificateFile", strings.Repeat("x", 70)}}
 	check("reload", func(p *page) { printReloaded(p, reloaded) }, reloaded.Applied[0], reloaded.Restart[0])

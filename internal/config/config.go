@@ -132,8 +132,8 @@ type Log struct {
 	// Level is the minimum level of logged lines: "debug", "info", "warn" or "error". Default "info".
 	Level string `yaml:"level"`
 	// Levels overrides level for single parts of the process: "auth", "database", "directory", "dns", "edge", "feed",
-	// "index", "manage", "metrics", "provisioning", "records" or "socket", as in the attribute part of a line. Default
-	// none. Example: {edge: debug}.
+	// "index", "manage", "metrics", "provisioning", "records", "socket" or "work", as in the attribute part of a line.
+	// Default none. Example: {edge: debug}.
 	Levels map[string]string `yaml:"levels"`
 	// Format is "text" (key=value) or "json", one object per line. Default "text".
 	Format string `yaml:"format"`
@@ -169,7 +169,7 @@ func Roles() []string { return []string{RoleAPI, RoleEdge, RoleWorker} }
 // LogParts returns the names of the parts of the process in log.levels and in the attribute part of log lines.
 func LogParts() []string {
 	return []string{"auth", "database", "directory", "dns", "edge", "feed", "index", "manage", "metrics",
-		"provisioning", "records", "socket"}
+		"provisioning", "records", "socket", "work"}
 }
 
 // Off is the value of Listen that disables a listener.

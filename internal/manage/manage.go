@@ -43,6 +43,7 @@ type Operations struct {
 	api.AccessOperations
 	api.AuditOperations
 	api.SecretsOperations
+	api.WorkOperations
 }
 
 var _ api.StrictServerInterface = Operations{}

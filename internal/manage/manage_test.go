@@ -229,6 +229,17 @@ func (j *job) PruneKeyring(context.Context, api.PruneKeyringRequestObject) (api.
 	return api.PruneKeyring200JSONResponse{Primary: 8, Values: []api.SealedValues{}}, nil
 }
 
+func (j *job) ListWork(_ context.Context, r api.ListWorkRequestObject) (api.ListWorkResponseObject, error) {
+	state := *cmp.Or(r.Params.State, new(api.WorkStateWaiting))
+	return api.ListWork200JSONResponse{Work: []api.Work{{Kind: "tenant", ID: "1", State: state, Attempts: 2, Due: now,
+		Since: now, Reason: "consent"}}, Next: *cmp.Or(r.Params.Cursor, new(""))}, nil
+}
+
+func (j *job) RunWork(_ context.Context, r api.RunWorkRequestObject) (api.RunWorkResponseObject, error) {
+	j.did = append(j.did, string(r.Action)+" "+r.Kind+" "+r.ID)
+	return api.RunWork204Response{}, nil
+}
+
 func local(*http.Request) domain.Actor { return domain.Actor{Kind: "administrator", ID: "local"} }
 
 func newServer(t *testing.T, ops manage.Operations, log io.Writer) *manage.Server {
@@ -237,7 +248,7 @@ func newServer(t *testing.T, ops manage.Operations, log io.Writer) *manage.Serve
 }
 
 // all binds every operation to j.
-func all(j *job) manage.Operations { return manage.Operations{j, j, j, j, j, j} }
+func all(j *job) manage.Operations { return manage.Operations{j, j, j, j, j, j, j} }
 
 func TestEveryOperationMatchesTheContract(t *testing.T) {
 	t.Parallel()
@@ -293,6 +304,11 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"POST", "/manage/v1/audit/verify", "", 200, `"brokenAt":5`, false},
 		{"POST", "/manage/v1/audit/verify", `{"heads":["7:ab"]}`, 200, `differs7:ab`, false},
 		{"POST", "/manage/v1/audit/verify", `{"head":"7:ab"}`, 400, "UnknownField", true},
+		{"GET", "/manage/v1/work", "", 200, `"reason":"consent"`, false},
+		{"GET", "/manage/v1/work?kind=tenant&state=parked&limit=7&cursor=c", "", 200, `"state":"parked"`, false},
+		{"GET", "/manage/v1/work?state=lost", "", 400, "state must be one of queued, running, waiting, parked", true},
+		{"GET", "/manage/v1/work?limit=501", "", 400, "InvalidQueryParameterValue", true},
+		{"POST", "/manage/v1/work/tenant/a%2Fb/retry", "", 204, "", false},
 	} {
 		w := c.do(x.method, x.path, x.body, x.bad)
 		if w.Code != x.status || !strings.Contains(w.Body.String(), x.answer) {
@@ -311,10 +327,13 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		}
 	}
 	if got := strings.Join(j.did, "; "); got != "drain; reload; accept d2 by local; explain; client bss by local; "+
-		"revoke 7; token; check; rotate false; rotate true; prune; verify; verify" {
+		"revoke 7; token; check; rotate false; rotate true; prune; verify; verify; retry tenant a/b" {
 		t.Errorf("jobs did: %s", got)
 	}
 }
+
+// parameters fills in the parameters of paths.
+var parameters = strings.NewReplacer("{clientId}", "1", "{kind}", "tenant", "{id}", "1", "{action}", "retry")
 
 func TestRolesDetermineThePermissions(t *testing.T) {
 	t.Parallel()
@@ -329,13 +348,13 @@ func TestRolesDetermineThePermissions(t *testing.T) {
 		})
 	c := newContract(t, h)
 	read := map[string]bool{"getHealth": true, "getDrain": true, "listPeers": true, "followEvents": true,
-		"explainCall": true, "verifyAudit": true, "getKeyring": true}
+		"explainCall": true, "verifyAudit": true, "getKeyring": true, "listWork": true}
 	bodies := map[string]string{"setDrain": `{"draining":false}`, "acceptIndex": `{"database":"d2"}`,
 		"explainCall":  `{"from":"+15550100","to":"+15550101","peer":"core"}`,
 		"createClient": `{"name":"n","roles":["r"]}`, "createToken": `{"roles":["r"]}`,
 		"checkToken": `{"token":"t"}`, "rotateKeyring": `{"distributed":true}`}
 	for path, item := range c.doc.Paths.Map() {
-		path = strings.ReplaceAll(path, "{clientId}", "1")
+		path = parameters.Replace(path)
 		for method, op := range item.Operations() {
 			for role, want := range map[string]bool{"": false, "Management.Admin": true,
 				"Management.Read": read[op.OperationID], "ProvisioningAPI.Admin": false} {
@@ -402,7 +421,7 @@ func TestLaxRequestsAreRefused(t *testing.T) {
 	const isJSON = "application/json"
 	bodies := 0
 	for path, item := range c.doc.Paths.Map() {
-		path = strings.ReplaceAll(path, "{clientId}", "1")
+		path = parameters.Replace(path)
 		for method, op := range item.Operations() {
 			id := op.OperationID
 			send(id, method, path+"?none=1", isJSON, "", 400, "UnknownQueryParameter", "none")
@@ -510,8 +529,9 @@ func TestOnlyKnownKeywords(t *testing.T) {
 	var check func(at string, s *openapi3.Schema)
 	check = func(at string, s *openapi3.Schema) {
 		known := openapi3.Schema{Type: s.Type, Properties: s.Properties, Required: s.Required,
-			Items: s.Items, MinLength: s.MinLength, MaxLength: s.MaxLength, MinItems: s.MinItems, MaxItems: s.MaxItems,
-			Min: s.Min, Max: s.Max, Description: s.Description, Default: s.Default, Extensions: s.Extensions,
+			Items: s.Items, Enum: s.Enum, MinLength: s.MinLength, MaxLength: s.MaxLength, MinItems: s.MinItems,
+			MaxItems: s.MaxItems,
+			Min:      s.Min, Max: s.Max, Description: s.Description, Default: s.Default, Extensions: s.Extensions,
 			AdditionalProperties: s.AdditionalProperties}
 		want, err1 := json.Marshal(s)
 		got, err2 := json.Marshal(&known)

@@ -18,6 +18,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/events"
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
+	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/platform/secret"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 	"github.com/tandemgw/tandem/internal/services"
@@ -39,6 +40,7 @@ type core struct {
 	issuer    *auth.Issuer // nil when disabled
 	verifier  *auth.Verifier
 	rotation  *secret.Rotation
+	work      *flow.Queue
 }
 
 // buildData locks the data directory.
@@ -104,6 +106,7 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 	if c.verifier, err = auth.NewVerifier(cfg.Auth, c.issuer, deps); err != nil {
 		return fmt.Errorf("auth: %w", err)
 	}
+	c.work = flow.New(c.db, c.progress, log.With("part", "work"), reg)
 	c.rotation = n.newRotation()
 	if n.purpose.serves {
 		n.sealLocal(c.rotation.SealLocal)
@@ -129,6 +132,15 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 		}
 	}
 	return nil
+}
+
+// progress makes an event of what becomes of work. Reasons are left out: they may quote outside services.
+func (c *core) progress(ctx context.Context, tx *db.Tx, i flow.Item) error {
+	e := api.Event{Kind: "work." + cmp.Or(i.State, "done"), Subject: i.Kind + "/" + i.ID}
+	if i.State == flow.Running {
+		e.Data = map[string]any{"step": i.Reason}
+	}
+	return c.events.Append(ctx, tx, e)
 }
 
 // databaseReady says whether the database accepts writes, and whether the node's id is its own.

@@ -17,6 +17,7 @@ import (
 	"github.com/tandemgw/tandem/internal/manage"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/platform/web"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
@@ -31,6 +32,7 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 		AccessOperations: &auth.Operations{Clients: n.core.clients, Issuer: n.core.issuer,
 			Verifier: n.core.verifier, Sealer: n.core.keyring, Audit: n.core.audit},
 		AuditOperations: db.Operations{DB: n.core.db}, SecretsOperations: n.core.rotation,
+		WorkOperations: flow.Operations{Queue: n.core.work, Sealer: n.core.keyring},
 	}
 	switch {
 	case !n.purpose.serves:

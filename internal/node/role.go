@@ -8,6 +8,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/platform/flow"
 )
 
 // role is what a process does in one of its roles: built, but not running. A function that is not set does nothing.
@@ -109,8 +110,11 @@ func (n *node) readiness(name string) *readiness {
 	return r
 }
 
-// buildWorker makes the periodic maintenance of the database.
+// buildWorker makes the periodic maintenance of the database, and runs work on outside systems.
 func (n *node) buildWorker(_ context.Context, r *role) error {
-	r.parts = []part{running("directory", n.core.directory.Run)}
+	var kinds []*flow.Kind // of the jobs; none has any yet
+	work := running("work", func(ctx context.Context) error { return n.core.work.Run(ctx, kinds) })
+	work.drain = n.core.work.Drain
+	r.parts = []part{running("directory", n.core.directory.Run), work}
 	return nil
 }

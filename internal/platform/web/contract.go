@@ -19,7 +19,7 @@ import (
 // Contract is an OpenAPI 3.0.3 document, as far as requests are checked against it before generated code reads them:
 // generated decoders ignore case, repeated and unknown members, bounds and what follows the body.
 //
-// Of a schema it knows type, properties, required, items, $ref and the bounds of lengths and integers. Objects
+// Of a schema it knows type, properties, required, items, $ref, enum and the bounds of lengths and integers. Objects
 // are closed, whether or not additionalProperties says so. Of parameters it checks those in the query. The key is a
 // pattern of http.ServeMux such as "GET /manage/v1/health".
 type Contract map[string]*Operation
@@ -42,6 +42,7 @@ type schema struct {
 	Properties map[string]*schema `yaml:"properties"`
 	Required   []string           `yaml:"required"`
 	Items      *schema            `yaml:"items"`
+	Enum       []string           `yaml:"enum"`
 	MinLength  *int               `yaml:"minLength"`
 	MaxLength  *int               `yaml:"maxLength"`
 	MinItems   *int               `yaml:"minItems"`
@@ -176,6 +177,9 @@ func (c *checker) value(n *strictjson.Node, s *schema, at string) {
 			return
 		}
 		c.length(utf8.RuneCountInString(n.Text), s.MinLength, s.MaxLength, "characters", at)
+		if s.Enum != nil && !slices.Contains(s.Enum, n.Text) {
+			c.invalid(at, "must be one of %s", strings.Join(s.Enum, ", "))
+		}
 	case "boolean":
 		c.Is(n, strictjson.KindBool, at)
 	case "integer":

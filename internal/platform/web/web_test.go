@@ -185,7 +185,7 @@ components:
       required: [name, parts]
       properties:
         name: {type: string, minLength: 2, maxLength: 3}
-        kind: {type: string}
+        kind: {type: string, enum: [a, b]}
         size: {type: integer, minimum: -1}
         on: {type: boolean}
         parts: {type: array, maxItems: 2, items: {$ref: "#/components/schemas/Part"}}
@@ -214,6 +214,7 @@ func TestContract(t *testing.T) {
 		{"", `{"parts":[]}`, "MissingField (name): name is missing"},
 		{"", `{"name":"a","parts":[]}`, "InvalidFieldValue (name): name must have 2 to 3 characters"},
 		{"", `{"name":"abcd","parts":[]}`, "InvalidFieldValue (name): name must have 2 to 3 characters"},
+		{"", `{"name":"ab","parts":[],"kind":"c"}`, "InvalidFieldValue (kind): kind must be one of a, b"},
 		{"", `{"name":7,"parts":[]}`, "InvalidFieldType (name): name must be a string, not a number"},
 		{"", `{"name":"ab","parts":[],"size":-2}`,
 			"InvalidFieldValue (size): size must be a whole number (at least -1)"},
