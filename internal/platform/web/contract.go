@@ -126,10 +126,7 @@ func (c *checker) query(known map[string]*schema, raw string) error {
 	if err != nil {
 		return fault.New(fault.Invalid, CodeInvalidURI, "the query has an invalid percent-encoding or a semicolon")
 	}
-	for _, name := range slices.Sorted(maps.Keys(q)) { // the same request gets the same answer: the first error
-		if len(c.Problems) > 0 {
-			break
-		}
+	for _, name := range slices.Sorted(maps.Keys(q)) { // the same request gets the same answer
 		s, ok := known[name]
 		switch {
 		case !ok:
@@ -143,6 +140,7 @@ func (c *checker) query(known map[string]*schema, raw string) error {
 			c.value(&strictjson.Node{Kind: strictjson.KindString, Text: q[name][0]}, s, name)
 		}
 	}
+	c.Problems = c.Problems[:min(1, len(c.Problems))] // several would be reported as problems of the body
 	return c.Err()
 }
 
