@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -47,7 +48,7 @@ fails with the code resync. With --output json each line is one event.`,
 
 // eventLine describes an event, with its time in UTC. What does not fit a terminal is on a second line.
 func eventLine(e api.Event) string {
-	line := fmt.Sprintf("%s  %-20s %s", e.Time.UTC().Format("15:04:05"), e.Kind, e.Subject)
+	line := strings.TrimRight(fmt.Sprintf("%s  %-20s %s", e.Time.UTC().Format("15:04:05"), e.Kind, e.Subject), " ")
 	if e.Items > 1 {
 		line += fmt.Sprintf(" (%d)", e.Items)
 	}

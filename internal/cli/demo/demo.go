@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
 
@@ -70,14 +71,25 @@ func Run(ctx context.Context, o Options) error {
 		_ = l.Close()
 	}()
 	v.started(p, l)
+	arrived, stop := iter.Pull2(p.Manage.Events(ctx, ""))
+	defer stop()
+	event, err, _ := arrived() // the beginning of the stream
+	if err != nil {
+		return fmt.Errorf("follow events: %w", err)
+	}
 	n, err := p.Provision(ctx, world, func(c fixtures.Customer) bool { return c.Demo })
 	if err != nil {
 		return fmt.Errorf("provision: %w", err)
 	}
+	for event.Kind != "account.put" {
+		if event, err, _ = arrived(); err != nil {
+			return fmt.Errorf("follow events: %w", err)
+		}
+	}
 	if err := p.WaitReady(ctx, l); err != nil {
 		return err
 	}
-	v.provisioned(n)
+	v.provisioned(n, event)
 
 	doc := Document{Calls: []lab.Result{}, Stages: []any{}}
 	for _, c := range calls {

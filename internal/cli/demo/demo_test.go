@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/lab"
@@ -61,7 +62,8 @@ func TestViewFitsATerminal(t *testing.T) {
 	var b bytes.Buffer
 	v := &view{out: &b, dir: "/tmp/tandem-demo-1234567890"}
 	v.heading()
-	v.provisioned(Provisioned{3, 340, 9})
+	v.provisioned(Provisioned{3, 340, 9}, api.Event{Kind: "account.put", Subject: "northwind",
+		Actor: &api.Actor{ID: "local:administrator"}})
 	for _, c := range calls {
 		v.call(lab.Result{Name: c.Name, Title: c.Title, LookAt: c.LookAt, From: c.From, To: c.To, Service: c.Service,
 			Direction: c.Direction, Status: 200, Expected: "200 " + c.Expect.Text, Arrived: c.Expect.Arrives,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/text"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/services"
 	"github.com/tandemgw/tandem/internal/sim/lab"
@@ -58,10 +59,12 @@ func (v *view) started(p *Product, _ *lab.Lab) {
 	v.line("")
 }
 
-func (v *view) provisioned(n Provisioned) {
+func (v *view) provisioned(n Provisioned, first api.Event) {
 	v.line("2  Provisioned over HTTP, as a BSS does it")
 	v.field("customers", fmt.Sprintf("northwind (Direct Routing), fabrikam (Operator Connect and Phone Mobile), "+
 		"contoso (Zoom): %d accounts, %d numbers in %d requests", n.Customers, n.Numbers, n.Requests))
+	v.field("events", fmt.Sprintf("%s %s by %s: the first that arrived, as tandem events shows it", first.Kind,
+		first.Subject, first.Actor.ID))
 	v.field("token", "from Tandem's own issuer: tandem token --role ProvisioningAPI.Admin")
 	v.line("")
 	v.line("3  Calls. Below each: what to look at, then what the far side received (|).")
