@@ -423,6 +423,11 @@ func TestLabSeedsOnlyAnEmptyDirectory(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	p := serve(t, data, "--lab")
+	if _, errs, code := command(t, data, "serve", "--lab", "--free-ports"); code != 5 ||
+		!strings.Contains(errs, "tandem serve is running on") {
+		t.Errorf("a second lab on the same data: exit code %d, %s", code, errs)
+	}
+	must(t, data, "lab", "call", "--from", "+442890180001", "--to", "+441632960101")
 	must(t, data, "account", "delete", "contoso", "--delete-numbers")
 	if code := p.wait(); code != 0 {
 		t.Fatalf("exit code %d", code)

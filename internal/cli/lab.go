@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/cli/demo"
+	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/node"
 )
 
@@ -60,7 +62,7 @@ func printTrial(p *page, r *demo.Trial) {
 }
 
 // startLab starts the simulated peers of serve --lab and makes t use the configuration of a Tandem between them.
-func startLab(t *target, freePorts bool) (*demo.Lab, error) {
+func startLab(ctx context.Context, t *target, freePorts bool) (*demo.Lab, error) {
 	if t.configFile != "" {
 		return nil, usageError{errors.New("--lab has a configuration of its own; omit --config and TANDEM_CONFIG")}
 	}
@@ -68,11 +70,15 @@ func startLab(t *target, freePorts bool) (*demo.Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	api, err := client.NewSocket(filepath.Join(dir, node.SocketName), client.Options{UserAgent: "tandem-lab"})
+	c, err := client.NewSocket(filepath.Join(dir, node.SocketName), client.Options{UserAgent: "tandem-lab"})
 	if err != nil {
 		return nil, err
 	}
-	l, err := demo.StartLab(dir, freePorts, api)
+	if c.Reachable(ctx) == nil { // a second lab would write over the first one's files
+		return nil, fault.New(fault.Conflict, "InUse", "tandem serve is running on %s; stop it, or use another "+
+			"directory", dir)
+	}
+	l, err := demo.StartLab(dir, freePorts, c)
 	if err != nil {
 		return nil, fmt.Errorf("start the lab: %w", err)
 	}

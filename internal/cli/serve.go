@@ -42,7 +42,7 @@ trials and tests, not for production.`,
 			prepare := func() error { return nil }
 			if lab {
 				var peers *demo.Lab
-				if peers, err = startLab(t, freePorts); err != nil {
+				if peers, err = startLab(ctx, t, freePorts); err != nil {
 					return err
 				}
 				defer func() { err = errors.Join(err, peers.Close()) }()

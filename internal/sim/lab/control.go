@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -94,7 +93,7 @@ func TryAt(ctx context.Context, dir string, q Question) (*Trial, error) {
 		return nil, err
 	}
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("place the call: %s", strings.TrimSpace(string(b)))
+		return nil, errors.New(strings.TrimSpace(string(b)))
 	}
 	t := new(Trial)
 	return t, json.Unmarshal(b, t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,6 +89,9 @@ func (l *Lab) Try(ctx context.Context, q Question) (*Trial, error) {
 	}
 	if f.Neighbour == "" {
 		f.Neighbour = "core-fixed"
+	}
+	if names := slices.Sorted(slices.Values(l.Neighbours())); !slices.Contains(names, f.Neighbour) {
+		return nil, fmt.Errorf("no peer is called %q; there are %s", f.Neighbour, strings.Join(names, ", "))
 	}
 	if _, ok := l.Teams[f.Neighbour]; ok && caller.label != "" && strings.HasPrefix(f.Neighbour, "teams-") {
 		f.Trunk = caller.label + "." + l.Gateway.directRouting()

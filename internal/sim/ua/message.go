@@ -21,7 +21,10 @@ type Message struct {
 }
 
 // Header is one header line: the name as written, the value unfolded and without surrounding white space.
-type Header struct{ Name, Value string }
+type Header struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
 
 // compact maps the one-letter header names of RFC 3261 §7.3.3, RFC 3515 and RFC 3892 to their long form.
 var compact = map[string]string{
