@@ -641,8 +641,13 @@ func TestRunbookNamesMetricsThatExist(t *testing.T) {
 		_, exposed = get(t, p.ready.Metrics)
 		return strings.Contains(exposed, "# TYPE tandem_peer_up ")
 	})
-	// The first exists while the database fails, the second from the first call on; their packages test that.
-	exposed += "# TYPE tandem_db_failing_since_timestamp_seconds # TYPE tandem_calls_total "
+	// These exist while the database fails, or from the first call, event stream or kind of work on; their packages
+	// test that.
+	for _, name := range []string{"tandem_db_failing_since_timestamp_seconds", "tandem_calls_total",
+		"tandem_manage_event_streams_ended_total", "tandem_work_keys", "tandem_work_overdue_seconds",
+		"tandem_work_runs_total"} {
+		exposed += "# TYPE " + name + " "
+	}
 	names := regexp.MustCompile(`tandem_[a-z_]+(\{event="[a-z_]+"\})?`).FindAllString(string(text), -1)
 	if len(names) < 5 {
 		t.Fatalf("the runbook names only %d metrics", len(names))
