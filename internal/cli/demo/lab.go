@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -113,36 +114,13 @@ func (x *Lab) Open(ctx context.Context) error {
 	return tandem.WaitReady(ctx, x.Lab)
 }
 
-const hints = `
-LAB: peers are simulated, customers are samples. Not for production.
-
-  northwind  Direct Routing      +441632960100 to +441632960199
-  fabrikam   Operator Connect    +442079460100 to +442079460219
-             Teams Phone Mobile  +447700900100 to +447700900159
-  contoso    Zoom Phone          +12025550100 to +12025550159
-
-Any other number is one of the telephone network. Try in another terminal:
-
-  export TANDEM_DATA='%[2]s'
-  # A call from the core to a Teams user, and one the other way
-  %[1]s lab call --from +442890180001 --to +441632960101
-  %[1]s lab call --from +441632960101 --to +442890180001
-  # Why a call goes where it goes, from the code that routes calls
-  %[1]s explain --from +442890180001 --to +441632960101 \
-    --peer core-fixed
-  # Which peers answer, and the state of every part
-  %[1]s peers
-  %[1]s status
-  # A customer as its BSS sees it
-  TOKEN=$(%[1]s token --role ProvisioningAPI.Read)
-  curl -s -H "Authorization: Bearer $TOKEN" \
-    '%[3]s/accounts/northwind?api-version=2024-02-29-preview'
-`
+//go:embed lab.txt
+var labHints string
 
 // Hints prints what a lab is and what to try. program is how Tandem was called, data its data directory, url that of
 // its Provisioning API.
 func Hints(w io.Writer, program, data, url string) {
-	_, _ = fmt.Fprintf(w, hints, program, strings.ReplaceAll(data, "'", `'\''`), url) // w may be closed
+	_, _ = fmt.Fprintf(w, labHints, program, strings.ReplaceAll(data, "'", `'\''`), url) // w may be closed
 }
 
 // Trial is the outcome of a call that TryCall placed.
