@@ -77,16 +77,17 @@ func readEvents(r io.Reader, since *string, yield func(api.Event, error) bool, a
 	s.Buffer(nil, maxEventBytes)
 	afterCR := false
 	s.Split(func(p []byte, _ bool) (int, []byte, error) {
+		skip := 0
 		if afterCR && len(p) > 0 && p[0] == '\n' { // the second half of CR LF
-			afterCR = false
-			return 1, nil, nil
+			skip = 1
 		}
-		i := bytes.IndexAny(p, "\r\n")
-		if i < 0 {
+		n := bytes.IndexAny(p[skip:], "\r\n")
+		if n < 0 {
 			return 0, nil, nil // an incomplete line at the end is dropped
 		}
-		afterCR = p[i] == '\r'
-		return i + 1, p[:i], nil
+		end := skip + n
+		afterCR = p[end] == '\r'
+		return end + 1, p[skip:end], nil
 	})
 	id, data := *since, []byte(nil)
 	for s.Scan() {
