@@ -264,14 +264,18 @@ func emptied(t *testing.T, w *World) {
 // swept empties the queue beside a worker.
 func swept(t *testing.T, w *World) {
 	w.Sweep = true
+	var works atomic.Bool
+	w.Act = func(context.Context, *Node, *flow.Run) (flow.Result, error) {
+		if !works.Load() {
+			return flow.Result{}, errors.New("broken")
+		}
+		return flow.Result{}, nil
+	}
 	w.NewNode().Start()
 	time.Sleep(time.Second)
-	w.Act = func(context.Context, *Node, *flow.Run) (flow.Result, error) {
-		return flow.Result{}, errors.New("broken")
-	}
 	w.Change(keys(20)...)
 	time.Sleep(time.Minute)
-	w.Act = nil
+	works.Store(true)
 	w.empty()
 	t.Logf("settled %v after the queue was emptied", w.Settle(7*time.Minute))
 }
