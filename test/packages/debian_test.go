@@ -400,7 +400,8 @@ func TestDebianPackage(t *testing.T) {
 	if uid, want := s.proc(t, "status", "Uid:"), d.run("id", "-u", "tandem"); !strings.HasPrefix(uid, want+" ") {
 		t.Errorf("uids %s, want the user tandem, %s", uid, want)
 	}
-	d.write("root/account.json", `{"name":"acme","serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true}}}`, 0o600)
+	const account = `{"name":"acme","serviceDetails":{"zoomPhoneCloudPeering":{"enabled":true,"syncEnabled":false}}}`
+	d.write("root/account.json", account, 0o600)
 	d.run("tandem", "account", "put", "/root/account.json")
 
 	// An upgrade keeps a changed configuration and leaves the process alone; it is restarted by systemd only.
