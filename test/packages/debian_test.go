@@ -236,10 +236,7 @@ func (d *debian) start() *service {
 	if err := s.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	d.t.Cleanup(func() {
-		_ = s.cmd.Process.Kill() // ends the namespaces; it may have exited already
-		_ = s.cmd.Wait()
-	})
+	d.t.Cleanup(func() { kill(s.cmd) })
 	deadline := time.Now().Add(time.Minute)
 	for {
 		out, err := d.try("tandem", "status")
@@ -251,23 +248,29 @@ func (d *debian) start() *service {
 		}
 		time.Sleep(100 * time.Millisecond) // between two looks at the state
 	}
-	s.pid = child(d.t, s.cmd.Process.Pid)
+	s.pid = child(s.cmd.Process.Pid)
 	return s
 }
 
 // child returns the process at the end of a chain of only children.
-func child(t *testing.T, pid int) int {
-	t.Helper()
+func child(pid int) int {
 	for {
-		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-		if err != nil {
-			t.Fatal(err)
-		}
+		raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)) // empty if it has ended
 		next, err := strconv.Atoi(strings.TrimSpace(string(raw)))
 		if err != nil {
 			return pid
 		}
 		pid = next
+	}
+}
+
+// kill ends a command that runs a program in namespaces, if it still runs. The program goes first: it has changed its
+// user, so that the end of its parent does not kill it any more.
+func kill(c *exec.Cmd) {
+	if c.ProcessState == nil {
+		_ = syscall.Kill(child(c.Process.Pid), syscall.SIGKILL)
+		_ = c.Process.Kill() // it may have ended already
+		_ = c.Wait()
 	}
 }
 
@@ -581,16 +584,16 @@ func TestTheImageRuns(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { kill(c) })
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil || !strings.Contains(line, "ready") {
-		_ = c.Wait()
 		t.Fatalf("serve printed %q, %v\n%s", line, err, log.String())
 	}
 	status, err := run("status").CombinedOutput()
 	if err != nil || !strings.Contains(string(status), "version 1.2.3") {
 		t.Errorf("tandem status: %v\n%s", err, status)
 	}
-	if err := syscall.Kill(child(t, c.Process.Pid), syscall.SIGTERM); err != nil {
+	if err := syscall.Kill(child(c.Process.Pid), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Wait(); err != nil {
