@@ -56,10 +56,7 @@ func (m *model) forget() {
 }
 
 // compare compares every number of keys and every label with the model.
-func (m *model) compare(t interface {
-	Helper()
-	Fatalf(string, ...any)
-}, v *View, keys []uint64, labels []string) {
+func (m *model) compare(t failer, v *View, keys []uint64, labels []string) {
 	t.Helper()
 	count := 0
 	for _, k := range keys {

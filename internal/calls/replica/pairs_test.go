@@ -2,7 +2,10 @@ package replica
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -10,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/platform/feed"
@@ -20,23 +25,29 @@ func sets(i int, account string, set domain.ServiceSet) domain.Change {
 	return domain.Change{Number: &domain.NumberRouting{Key: 442079460000 + uint64(i), Account: account, Services: set}}
 }
 
-func apply(t testing.TB, v *View, changes ...domain.Change) {
+// failer is a test, or one try of a property.
+type failer interface {
+	Helper()
+	Fatalf(string, ...any)
+}
+
+func apply(t failer, v *View, changes ...domain.Change) {
 	t.Helper()
-	if err := v.apply(changes, func(err error) { t.Fatal(err) }); err != nil {
-		t.Fatal(err)
+	if err := v.apply(changes, func(err error) { t.Fatalf("%v", err) }); err != nil {
+		t.Fatalf("%v", err)
 	}
 }
 
 // again returns a view as it comes back from a snapshot.
-func again(t testing.TB, v *View) *View {
+func again(t failer, v *View) *View {
 	t.Helper()
 	var b bytes.Buffer
-	if _, err := writeSnapshot(&b, v.hold(feed.Cursor{}, "", time.Time{}), newSealer()); err != nil {
-		t.Fatal(err)
+	if _, err := writeSnapshot(&b, v.hold(feed.Cursor{Database: "d1"}, "", time.Time{}), newSealer()); err != nil {
+		t.Fatalf("%v", err)
 	}
 	back, _, err := readSnapshot(&b, newSealer())
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v", err)
 	}
 	return back
 }
@@ -225,4 +236,187 @@ func TestFormatBeforePairs(t *testing.T) {
 	check(t, v, src.state)
 	v.sweep()
 	check(t, v, src.state)
+}
+
+// TestChangesOfOneEntryAreSeenInTheirOrder: a number that moves away before its account is deleted, or deleted and
+// created again, is seen with its new account or not at all, also between two changes of one entry.
+func TestChangesOfOneEntryAreSeenInTheirOrder(t *testing.T) {
+	deleted := domain.Change{Account: &domain.AccountRouting{Name: "old", Deleted: true}}
+	created := domain.Change{Account: &domain.AccountRouting{Name: "old", TenantID: "of another customer"}}
+	for name, c := range map[string]struct {
+		entry []domain.Change
+		want  string
+	}{
+		"moved, then deleted":   {[]domain.Change{sets(1, "new", 2), deleted}, "new"},
+		"moved, then created":   {[]domain.Change{sets(1, "new", 2), deleted, created}, "new"},
+		"removed, then created": {[]domain.Change{gone(1), deleted, created}, ""},
+	} {
+		v := newView(0)
+		apply(t, v, account("old", ""), sets(1, "old", 2), account("new", ""))
+		looked := false
+		err := v.apply(append(c.entry, domain.Change{}), func(error) { // called at the empty change
+			looked = true
+			n, ok := v.ByKey(442079460001)
+			if ok != (c.want != "") || ok && n.Account.Name != c.want {
+				t.Errorf("%s: the number reads as %+v, %v; want account %q", name, n, ok, c.want)
+			}
+		})
+		if err != nil || !looked {
+			t.Errorf("%s: error %v, looked up %v", name, err, looked)
+		}
+	}
+}
+
+// checkIDs checks that each id is free or belongs to one account, and that the pairs of an account are those its numbers
+// have.
+func checkIDs(t failer, v *View) {
+	t.Helper()
+	owner := map[uint32]string{}
+	own := func(id uint32, name string) {
+		if id == 0 || id >= v.ids.next || owner[id] != "" {
+			t.Fatalf("id %d of %s: below %d, and already one of %q", id, name, v.ids.next, owner[id])
+		}
+		owner[id] = name
+	}
+	for name, account := range v.names {
+		chain := map[uint32]bool{}
+		for id := account; id != 0; id = v.pair(id).next {
+			own(id, "account "+name)
+			p := v.pair(id)
+			if p.account.Load() != v.pair(account).account.Load() || p.services != 0 && chain[p.services] {
+				t.Fatalf("account %s has pair %d of %+v with services %b, twice %v", name, id, p.account.Load(),
+					p.services, chain[p.services])
+			}
+			chain[p.services] = true
+		}
+	}
+	for _, id := range v.ids.free {
+		own(id, "free")
+	}
+	if len(owner) != int(v.ids.next)-1 {
+		t.Fatalf("%d ids are free or of an account, want all %d", len(owner), v.ids.next-1)
+	}
+	slots := v.content.Load().table.slots
+	for i := range slots {
+		for j := range pageSize {
+			if slots[i].key.Load() == 0 {
+				break
+			}
+			if id := slots[i].value(j); id != 0 && (owner[id] == "free" || v.pair(id).services == 0) {
+				t.Fatalf("a number has id %d, which is free or has no services: %q", id, owner[id])
+			}
+		}
+	}
+}
+
+// TestPairsAgainstModel: few numbers go through many sets of services of accounts that are deleted and created again,
+// with ids made available and snapshots read at any moment.
+func TestPairsAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v, m := newView(0), newModel()
+		keys := testKeys[:rapid.IntRange(1, 130).Draw(t, "keys")]
+		accounts := []string{"alpha", "beta", "gamma"}
+		for step := range rapid.IntRange(1, 40).Draw(t, "steps") {
+			name := rapid.SampledFrom(accounts).Draw(t, "account")
+			var entry []domain.Change
+			switch rapid.IntRange(0, 5).Draw(t, "what") {
+			case 0: // as DELETE of an account with its numbers does
+				for _, k := range keys {
+					if m.numbers[k].Account == name {
+						entry = append(entry, domain.Change{Number: &domain.NumberRouting{Key: k, Deleted: true}})
+					}
+				}
+				entry = append(entry, domain.Change{Account: &domain.AccountRouting{Name: name, Deleted: true}})
+				if rapid.Bool().Draw(t, "created again") {
+					entry = append(entry, domain.Change{Account: &domain.AccountRouting{Name: name,
+						TenantID: fmt.Sprint("tenant-", step)}})
+				}
+			case 1:
+				v.sweep()
+				m.forget()
+			case 2:
+				v = again(t, v)
+			default:
+				for range rapid.IntRange(1, 30).Draw(t, "numbers") {
+					entry = append(entry, domain.Change{Number: &domain.NumberRouting{
+						Key: rapid.SampledFrom(keys).Draw(t, "key"), Account: name,
+						Services: domain.ServiceSet(rapid.IntRange(0, 9).Draw(t, "services")) << 1}})
+				}
+			}
+			apply(t, v, entry...)
+			m.apply(entry)
+			m.compare(t, v, keys, nil)
+			checkIDs(t, v)
+		}
+	})
+}
+
+// TestFilesCutAnywhere: a snapshot without its last byte or any more is refused, and a journal gives the state after
+// one of its batches.
+func TestFilesCutAnywhere(t *testing.T) {
+	v, m := newView(0), newModel()
+	f := &memFile{}
+	j, err := newJournal(f, "load", time.Time{}, newSealer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := map[feed.Position]*model{0: m}
+	ends := []int{f.Len()} // of the journal after each batch
+	for p := feed.Position(1); p <= 12; p++ {
+		changes := []domain.Change{sets(int(p)%3, fmt.Sprint("account-", p%2), domain.ServiceSet(p)<<1)}
+		if p%5 == 0 {
+			changes = []domain.Change{gone(0), gone(1), gone(2),
+				{Account: &domain.AccountRouting{Name: "account-1", Deleted: true}}, account("account-1", "")}
+		}
+		apply(t, v, changes...)
+		payload, err := json.Marshal(changes)
+		if err == nil {
+			err = j.append(p-1, []feed.Entry{{Position: p, ID: int64(p), Payload: payload}})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		m = &model{maps.Clone(m.accounts), maps.Clone(m.numbers)}
+		m.apply(changes)
+		states[p], ends = m, append(ends, f.Len())
+	}
+	keys := []uint64{442079460000, 442079460001, 442079460002}
+	for n := range f.Len() + 1 {
+		back := newView(0)
+		cur, _, err := replayJournal(bytes.NewReader(f.Bytes()[:n]), newSealer(), back, "load", feed.Cursor{})
+		whole := 0
+		for whole+1 < len(ends) && ends[whole+1] <= n {
+			whole++
+		}
+		if !errors.Is(err, errTorn) || cur.Position != feed.Position(whole) {
+			t.Fatalf("a journal cut at %d: position %d, %v; want %d and %v", n, cur.Position, err, whole, errTorn)
+		}
+		states[cur.Position].compare(t, back, keys, nil)
+		checkIDs(t, back)
+	}
+
+	var b bytes.Buffer
+	if _, err := writeSnapshot(&b, v.hold(feed.Cursor{Database: "d1"}, "load", time.Time{}), newSealer()); err != nil {
+		t.Fatal(err)
+	}
+	for n := range b.Len() {
+		if back, _, err := readSnapshot(bytes.NewReader(b.Bytes()[:n]), newSealer()); back != nil ||
+			!errors.Is(err, errDamaged) {
+			t.Fatalf("a snapshot cut at %d of %d: %v, %v; want %v", n, b.Len(), back, err, errDamaged)
+		}
+	}
+}
+
+// TestEmptyPagesTakeNoMemory: pages that come and go leave nothing in the estimate.
+func TestEmptyPagesTakeNoMemory(t *testing.T) {
+	v := newView(0)
+	apply(t, v, sets(1, "stays", 2))
+	before := v.bytes.Load()
+	for i := range 1000 {
+		apply(t, v, sets(100*i+100, "goes", 2), gone(100*i+100))
+	}
+	v.sweep()
+	if got := v.bytes.Load(); got != before {
+		t.Errorf("%d bytes of pages after 1000 came and went, want %d", got, before)
+	}
 }

@@ -119,11 +119,12 @@ func (t *table) copy(n int) *table {
 	return c
 }
 
-// pageBytes returns the heap size of a page, by the allocator's size classes.
+// pageBytes returns the heap size of a page, by the allocator's size classes; 0 for one without numbers, which the next
+// copy of the table omits.
 func pageBytes(full *dense, part *sparse, h *headers) (n int) {
 	if full != nil {
 		n += 416
-	} else if part != nil {
+	} else if part != nil && part.there != (bitmap{}) {
 		n += 48 + sizeClass(4*len(part.values))
 	}
 	if h != nil {

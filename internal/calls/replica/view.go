@@ -160,6 +160,7 @@ func (v *View) applyAccount(a *domain.AccountRouting) error {
 	if err != nil {
 		return err
 	}
+	v.flush() // numbers that leave the account first are seen to leave it first
 	old, label := v.pair(id).account.Load(), ""
 	if a.Deleted {
 		v.setAccount(id, nil)
