@@ -456,7 +456,7 @@ type Replica struct {
 	// Current whether it follows the feed now; false while the database is unavailable
 	Current bool `json:"current"`
 
-	// Database identity of the database it was loaded from; absent if an older version stored no identity
+	// Database identity of the database it was loaded from; absent if no index is loaded
 	Database string `json:"database,omitempty,omitzero"`
 
 	// Error why it does not follow the feed

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -368,75 +369,41 @@ func TestNothingToLose(t *testing.T) {
 	n.check()
 }
 
-// format1 returns an index written by a version before the feed had identities: that of seed, a snapshot and a journal
-// of two changes.
-func format1(t *testing.T) (dir string, src *memSource) {
-	t.Helper()
-	dir = t.TempDir()
+// TestFormatBeforeIdentities: an index that does not say from which database it is, is refused: without the database
+// there is no index rather than one of another database, and with it everything is loaded and written again.
+func TestFormatBeforeIdentities(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "format1"))); err != nil {
 		t.Fatal(err)
 	}
-	src = newSource()
+	n := start(t, dir, away(), Config{})
+	n.until("source error", func(s Status) bool { return s.SourceError != "" })
+	if n.r.View() != nil || n.r.Ready() == nil {
+		t.Fatalf("the index is used: view %v, ready %v", n.r.View(), n.r.Ready())
+	}
+	n.stop()
+	src := newSource()
 	seed(src)
-	src.commit(number(5, "fabrikam", "NEW-1"), gone(6))
-	src.commit(number(259, "newco", ""))
-	return dir, src
-}
+	src.commit(number(5, "fabrikam", "of the new index"))
+	n = start(t, dir, src, Config{})
+	n.current()
+	n.check()
+	n.stop()
+	check(t, open(t, dir, away(), Config{}).View(), src.state)
 
-// TestFormatBeforeIdentities: such an index serves, follows the feed only after everything was loaded and compared, and
-// is then written in the present format.
-func TestFormatBeforeIdentities(t *testing.T) {
-	t.Parallel()
-	t.Run("without the database", func(t *testing.T) {
-		dir, src := format1(t)
-		n := start(t, dir, away(), Config{})
-		n.until("source error", func(s Status) bool { return s.SourceError != "" })
-		check(t, n.r.View(), src.state)
-		if err := n.r.Ready(); err != nil {
-			t.Errorf("Ready = %v", err)
-		}
-	})
-	t.Run("the same", func(t *testing.T) {
-		dir, src := format1(t)
-		n := start(t, dir, src, Config{})
-		n.current()
-		n.check()
-		n.stop()
-		n = start(t, dir, src, Config{})
-		n.current()
-		if src.scanning() != 1 {
-			t.Errorf("%d loads, want one: it is accepted once", src.scanning())
-		}
-	})
-	t.Run("within the bound", func(t *testing.T) {
-		dir, src := format1(t)
-		for i := range 100 {
-			src.commit(gone(i))
-		}
-		n := start(t, dir, src, Config{})
-		n.current()
-		n.check()
-	})
-	t.Run("another database with as many numbers", func(t *testing.T) {
-		dir, src := format1(t)
-		wrong := newSource()
-		wrong.commit(account("contoso", "contoso"))
-		for i := range 300 {
-			wrong.commit(number(5000+i, "contoso", ""))
-		}
-		n := start(t, dir, wrong, Config{})
-		n.held()
-		check(t, n.r.View(), src.state)
-		n.stop()
-		n = start(t, dir, wrong, Config{}) // not replaced in the meantime
-		n.held()
-		check(t, n.r.View(), src.state)
-		if err := n.r.Accept("d1", noted); err != nil {
-			t.Fatal(err)
-		}
-		n.current()
-		n.check()
-	})
+	// Nor is a journal of that time, if it is all that follows a snapshot.
+	old, err := os.ReadFile(filepath.Join("testdata", "format1", "journal-000000000002"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := newView(0)
+	cur := feed.Cursor{Database: "d1"}
+	if got, applied, err := replayJournal(bytes.NewReader(old), newSealer(), v, "", cur); !errors.Is(err, errDamaged) ||
+		got != cur || applied != 0 || v.Numbers() != 0 {
+		t.Errorf("a journal of the first format: cursor %v, %d entries, %v; want none and %v", got, applied, err,
+			errDamaged)
+	}
 }
 
 // TestOtherTopicsAndTheJournal: positions used by other topics are in no journal; the journals still form a chain.

@@ -103,11 +103,11 @@ func FuzzRecords(f *testing.F) {
 				t.Errorf("load = %v, want errDamaged", err)
 			}
 			v := newView(0)
-			if cur, _, err := replayBatch(b, format1, v, feed.Cursor{Position: 1 << 40}); err == nil &&
+			if cur, _, err := replayBatch(b, v, feed.Cursor{Position: 1 << 40}); err == nil &&
 				cur.Position < 1<<40 {
 				t.Errorf("replayBatch went back to %v", cur)
 			}
-			if _, _, err := replayBatch(b, format1, v, feed.Cursor{}); err != nil && !errors.Is(err, errDamaged) &&
+			if _, _, err := replayBatch(b, v, feed.Cursor{}); err != nil && !errors.Is(err, errDamaged) &&
 				!errors.Is(err, errMissing) {
 				t.Errorf("replayBatch = %v, want errDamaged or errMissing", err)
 			}

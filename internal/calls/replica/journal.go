@@ -13,7 +13,6 @@ import (
 
 const (
 	journalMagic   = "TNDMJRN2"
-	journalMagic1  = "TNDMJRN1" // read only; from before the feed had identities
 	journalPurpose = "replica/journal"
 )
 
@@ -23,8 +22,7 @@ const (
 //	after    8 bytes, the position of the entry before the batch
 //	entries  each: position (8), id (8), time in Unix microseconds (8), length (4), payload
 //
-// A batch too large for a chunk is split into several batches. Chunks of the first format have 8 more bytes after the
-// position, and no ids.
+// A batch too large for a chunk is split into several batches.
 
 // journalInfo is the description of a journal, stored in the clear.
 type journalInfo struct {
@@ -110,7 +108,7 @@ var errOtherLoad = errors.New("the journal belongs to another load of the index,
 // number of entries applied. The error says why it stopped: errTorn at the end (a journal has no last chunk; its file
 // simply ends), errMissing, errOtherLoad or errDamaged.
 func replayJournal(r io.Reader, sealer Sealer, v *View, load string, cur feed.Cursor) (feed.Cursor, int, error) {
-	sr, err := newSealedReader(r, journalPurpose, sealer, journalMagic, journalMagic1)
+	sr, err := newSealedReader(r, journalPurpose, sealer, journalMagic)
 	if err != nil {
 		return cur, 0, err
 	}
@@ -131,7 +129,7 @@ func replayJournal(r io.Reader, sealer Sealer, v *View, load string, cur feed.Cu
 			return cur, applied, err
 		}
 		n := 0
-		cur, n, err = replayBatch(b, sr.magic == journalMagic1, v, cur)
+		cur, n, err = replayBatch(b, v, cur)
 		applied += n
 		if err != nil {
 			return cur, applied, err
@@ -140,33 +138,17 @@ func replayJournal(r io.Reader, sealer Sealer, v *View, load string, cur feed.Cu
 }
 
 // replayBatch applies the entries of one chunk that are beyond cur.
-func replayBatch(b []byte, format1 bool, v *View, cur feed.Cursor) (feed.Cursor, int, error) {
-	head, entryHead := 8, 28
-	if format1 {
-		head, entryHead = 16, 20
-	}
-	if len(b) < head {
-		return cur, 0, fmt.Errorf("%w: batch too short", errDamaged)
-	}
-	if after := feed.Position(binary.LittleEndian.Uint64(b)); after > cur.Position {
+func replayBatch(b []byte, v *View, cur feed.Cursor) (feed.Cursor, int, error) {
+	r := fields{left: b}
+	if after := feed.Position(r.uint64()); after > cur.Position {
 		return cur, 0, fmt.Errorf("%w: from %d to %d", errMissing, cur.Position, after)
 	}
 	applied := 0
-	for b = b[head:]; len(b) > 0; {
-		if len(b) < entryHead {
-			return cur, applied, fmt.Errorf("%w: entry too short", errDamaged)
-		}
-		e := feed.Entry{Position: feed.Position(binary.LittleEndian.Uint64(b))}
-		if !format1 {
-			e.ID = int64(binary.LittleEndian.Uint64(b[8:]))
-		}
-		n := binary.LittleEndian.Uint32(b[entryHead-4:])
-		b = b[entryHead:]
-		if uint64(len(b)) < uint64(n) {
-			return cur, applied, fmt.Errorf("%w: entry too short", errDamaged)
-		}
-		e.Payload, b = b[:n], b[n:]
-		if e.Position <= cur.Position {
+	for !r.short && len(r.left) > 0 {
+		e := feed.Entry{Position: feed.Position(r.uint64()), ID: int64(r.uint64())}
+		r.uint64() // its time
+		e.Payload = r.take(r.uint32())
+		if r.short || e.Position <= cur.Position {
 			continue
 		}
 		// Invalid changes were reported when they were first applied.
@@ -176,5 +158,38 @@ func replayBatch(b []byte, format1 bool, v *View, cur feed.Cursor) (feed.Cursor,
 		cur.Position, cur.Entry = e.Position, e.ID
 		applied++
 	}
+	if r.short {
+		return cur, applied, fmt.Errorf("%w: entry too short", errDamaged)
+	}
 	return cur, applied, nil
+}
+
+// fields reads the fields of records. short is set, and zeros are returned, once one is missing.
+type fields struct {
+	left  []byte
+	short bool
+}
+
+func (r *fields) take(n uint32) []byte {
+	if uint64(len(r.left)) < uint64(n) {
+		r.short, r.left = true, nil
+		return nil
+	}
+	b := r.left[:n]
+	r.left = r.left[n:]
+	return b
+}
+
+func (r *fields) uint32() uint32 {
+	if b := r.take(4); b != nil {
+		return binary.LittleEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (r *fields) uint64() uint64 {
+	if b := r.take(8); b != nil {
+		return binary.LittleEndian.Uint64(b)
+	}
+	return 0
 }

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"strings"
 )
@@ -33,6 +34,11 @@ func (b *bitmap) has(i int) bool { return b[i>>6]>>(i&63)&1 != 0 }
 func (b *bitmap) set(i int)      { b[i>>6] |= 1 << (i & 63) }
 func (b *bitmap) clear(i int)    { b[i>>6] &^= 1 << (i & 63) }
 func (b *bitmap) count() int     { return bits.OnesCount64(b[0]) + bits.OnesCount64(b[1]) }
+
+// append appends the bitmap, as in headers and files.
+func (b *bitmap) append(to []byte) []byte {
+	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(to, b[0]), b[1])
+}
 
 // rank counts the bits below i.
 func (b *bitmap) rank(i int) int {
@@ -141,10 +147,6 @@ func (h *headers) valid() bool {
 func le64(s string) uint64 {
 	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
-}
-
-func appendLE64(b []byte, v uint64) []byte {
-	return append(b, byte(v), byte(v>>8), byte(v>>16), byte(v>>24), byte(v>>32), byte(v>>40), byte(v>>48), byte(v>>56))
 }
 
 // draft is a page being changed.
@@ -287,7 +289,7 @@ func (d *draft) buildHeaders() *headers {
 	if each != varied {
 		each -= len(common)
 	}
-	b := appendLE64(appendLE64(d.buf[:0], there[0]), there[1])
+	b := there.append(d.buf[:0])
 	b = append(append(b, byte(len(common)), byte(each)), common...)
 	for _, s := range d.headers {
 		if s == "" {

@@ -117,13 +117,6 @@ func (v *View) pairOf(account uint32, set domain.ServiceSet) (uint32, error) {
 	return id, err
 }
 
-// setAccount replaces the account in all its pairs.
-func (v *View) setAccount(account uint32, r *domain.AccountRouting) {
-	for id := account; id != 0; id = v.pair(id).next {
-		v.pair(id).account.Store(r)
-	}
-}
-
 // account returns the id of the account of that name. If it is new, it creates one with nothing enabled: numbers may
 // arrive before their account.
 func (v *View) account(name string) (uint32, error) {

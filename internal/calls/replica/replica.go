@@ -79,7 +79,7 @@ type Replica struct {
 type Status struct {
 	Loaded   bool          // an index is loaded
 	CaughtUp bool          // it has been up to date with the source since the process started
-	Database string        // identity of the database it was loaded from; empty before the feed had identities
+	Database string        // identity of the database it was loaded from
 	Position feed.Position // position of the index
 	Head     feed.Position // the newest position seen at the source
 	SyncedAt time.Time     // when it was last known to be up to date; zero before that
@@ -215,19 +215,15 @@ func (r *Replica) Run(ctx context.Context) error {
 	return nil
 }
 
-// Reasons for a full load, in addition to those of the feed.
-var (
-	errNoView     = errors.New("there is no index yet")
-	errNoIdentity = errors.New("the index was written by a version that did not record the identity of the database")
-)
+// errNoView is a reason for a full load, in addition to those of the feed.
+var errNoView = errors.New("there is no index yet")
 
 // errHeld is returned for a load that waits for an operator; Status.Held says why.
 var errHeld = errors.New("the content of the database must be accepted first")
 
 // reason returns the reason for a full load that err wraps, or nil if there is none.
 func reason(err error) error {
-	for _, why := range []error{errNoView, errNoIdentity, errPayload, feed.ErrGap, feed.ErrFork,
-		feed.ErrOtherDatabase} {
+	for _, why := range []error{errNoView, errPayload, feed.ErrGap, feed.ErrFork, feed.ErrOtherDatabase} {
 		if errors.Is(err, why) {
 			return why
 		}
@@ -293,14 +289,11 @@ func (r *Replica) step(ctx context.Context) error {
 func (r *Replica) read(ctx context.Context, cur feed.Cursor) (page feed.Page, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	if r.view.Load() == nil || cur.Database == "" {
+	if r.view.Load() == nil {
 		if page.Head, err = r.src.Head(ctx); err != nil {
 			return page, err
 		}
-		if r.view.Load() == nil {
-			return page, errNoView
-		}
-		return page, errNoIdentity
+		return page, errNoView
 	}
 	page, err = r.src.Read(ctx, feed.Provisioning, cur, readEntries)
 	if err == nil && r.goal == 0 {
@@ -510,12 +503,10 @@ func (r *Replica) objection(v *View, cur feed.Cursor) string {
 	if accepted || old == nil || len(old.names) == 0 {
 		return "" // without an account there is nothing to lose
 	}
-	have, lost := old.Numbers(), old.Numbers()-v.Numbers()
-	if r.cur.Database == "" {
-		lost = old.missing(v) // the database is unknown: compare the content
-	} else if r.cur.Database != cur.Database {
+	if r.cur.Database != cur.Database {
 		return "the index was loaded from another database"
 	}
+	have, lost := old.Numbers(), old.Numbers()-v.Numbers()
 	if lost > int64(r.cfg.MaxShrinkNumbers) && lost*100 > have*int64(r.cfg.MaxShrinkPercent) {
 		return fmt.Sprintf("the index would lose %d of its %d numbers", lost, have)
 	}

@@ -3,6 +3,7 @@ package replica
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -19,14 +20,13 @@ const (
 
 // snapshotInfo is the description of a snapshot, stored in the clear.
 type snapshotInfo struct {
-	// The state of the index is that at this cursor. Versions before the feed had identities wrote only its position.
-	feed.Cursor
-	Load     string    `json:"load"`  // id of the last load from the database; empty before the feed had identities
-	At       time.Time `json:"at"`    // when it was taken
-	Pages    int       `json:"pages"` // for sizing the table
-	Accounts int       `json:"accounts"`
-	IDs      uint32    `json:"ids"` // ids of pairs are below it; 0 in the first format
-	Numbers  int64     `json:"numbers"`
+	feed.Cursor           // the state of the index is that at this cursor
+	Load        string    `json:"load"`  // id of the last load from the database
+	At          time.Time `json:"at"`    // when it was taken
+	Pages       int       `json:"pages"` // for sizing the table
+	Accounts    int       `json:"accounts"`
+	IDs         uint32    `json:"ids"` // ids of pairs are below it; 0 in the format before
+	Numbers     int64     `json:"numbers"`
 }
 
 // still is a frozen state of the index: the copied table shares the pages, which never change.
@@ -36,7 +36,7 @@ type still struct {
 	accounts []stillAccount
 }
 
-// stillAccount is an account with its pairs, the first of which has its id. The first format has no pairs: accounts
+// stillAccount is an account with its pairs, the first of which has its id. The format before has no pairs: accounts
 // have the ids from 1 in order, and the value of a number is its account's id in the upper 25 bits and its services,
 // without bit 0, in the lower 7.
 type stillAccount struct {
@@ -127,18 +127,17 @@ func writeSnapshot(w io.Writer, s *still, sealer Sealer) (int64, error) {
 		if err := room(need); err != nil {
 			return 0, err
 		}
-		switch {
-		case full != nil:
+		if full != nil {
 			buf = binary.LittleEndian.AppendUint64(append(buf, recDense), key-1)
 			buf = appendValues(buf, full[:])
-		case part.values == nil:
-			buf = binary.LittleEndian.AppendUint64(append(buf, recSame), key-1)
-			buf = appendLE64(appendLE64(buf, part.there[0]), part.there[1])
-			buf = binary.LittleEndian.AppendUint32(buf, part.same)
-		default:
-			buf = binary.LittleEndian.AppendUint64(append(buf, recSparse), key-1)
-			buf = appendLE64(appendLE64(buf, part.there[0]), part.there[1])
-			buf = appendValues(buf, part.values)
+		} else {
+			kind, values := byte(recSparse), part.values
+			if values == nil {
+				kind, values = recSame, []uint32{part.same}
+			}
+			buf = binary.LittleEndian.AppendUint64(append(buf, kind), key-1)
+			buf = part.there.append(buf)
+			buf = appendValues(buf, values)
 		}
 		if h != nil {
 			buf = binary.LittleEndian.AppendUint32(append(buf, recHeaders), uint32(len(h.data)))
@@ -176,6 +175,9 @@ func readSnapshot(r io.Reader, sealer Sealer) (*View, snapshotInfo, error) {
 	}
 	if info.Pages < 0 || info.Pages > 1<<31 || info.Accounts < 0 || info.Accounts > maxPairs || info.IDs > maxPairs {
 		return nil, info, fmt.Errorf("%w: its description is invalid", errDamaged)
+	}
+	if info.Database == "" {
+		return nil, info, fmt.Errorf("%w: an early version wrote it, which did not record its database", errDamaged)
 	}
 	l := newLoader(info, sr.magic == snapshotMagic1)
 
@@ -305,109 +307,88 @@ func (l *loader) value(x uint32) (id uint32, ok bool) {
 // load applies the records of a chunk. The chunk is authentic by now, so an invalid record is a mistake of ours rather
 // than an attack; it is checked nevertheless, because a bad value would crash a look-up later.
 func (l *loader) load(b []byte) error {
-	bad := func(what string) error { return fmt.Errorf("%w: %s", errDamaged, what) }
-	v := l.v
-	t := v.content.Load().table
-	for len(b) > 0 {
-		kind := b[0]
-		b = b[1:]
-		switch kind {
+	for r := (fields{left: b}); len(r.left) > 0; {
+		var err error
+		switch kind := r.take(1)[0]; kind {
 		case recAccount:
-			if len(b) < 8 {
-				return bad("account record too short")
-			}
-			id, n := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
-			if uint64(len(b)-8) < uint64(n) {
-				return bad("account record too short")
-			}
+			id := r.uint32()
 			var a stillAccount
-			if json.Unmarshal(b[8:8+n], &a) != nil || !l.account(id, a) {
-				return bad("invalid account record")
+			if json.Unmarshal(r.take(r.uint32()), &a) != nil || !l.account(id, a) {
+				err = errors.New("invalid account record")
 			}
-			b = b[8+n:]
 		case recDense, recSame, recSparse:
-			if len(b) < 8 {
-				return bad("page record too short")
-			}
-			page := binary.LittleEndian.Uint64(b)
-			b = b[8:]
-			if page > 999_999_999_999_999/pageSize || t.find(page) != nil || !t.room() {
-				return bad("invalid page record")
-			}
-			var full *dense
-			var part *sparse
-			n := 0
-			if kind == recDense {
-				if len(b) < 4*pageSize {
-					return bad("page record too short")
-				}
-				full = v.slab.page(l.info.Pages - t.used)
-				for i := range full {
-					x := binary.LittleEndian.Uint32(b[4*i:])
-					if x == 0 {
-						continue
-					}
-					var ok bool
-					if full[i], ok = l.value(x); !ok {
-						return bad("number of an unknown account")
-					}
-				}
-				n, b = pageCount(full, nil), b[4*pageSize:]
-			} else {
-				if len(b) < 16 {
-					return bad("page record too short")
-				}
-				part = &sparse{there: bitmap{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])}}
-				b = b[16:]
-				n = part.there.count()
-				if n == 0 || part.there[1]>>(pageSize-64) != 0 {
-					return bad("invalid page record")
-				}
-				if kind == recSame {
-					if len(b) < 4 {
-						return bad("page record too short")
-					}
-					var ok bool
-					if part.same, ok = l.value(binary.LittleEndian.Uint32(b)); !ok {
-						return bad("number of an unknown account")
-					}
-					b = b[4:]
-				} else {
-					if len(b) < 4*n {
-						return bad("page record too short")
-					}
-					part.values = make([]uint32, n)
-					for i := range part.values {
-						var ok bool
-						if part.values[i], ok = l.value(binary.LittleEndian.Uint32(b[4*i:])); !ok {
-							return bad("number of an unknown account")
-						}
-					}
-					b = b[4*n:]
-				}
-			}
-			t.insert(page, full, part, nil)
-			l.last = t.find(page)
-			v.numbers.Add(int64(n))
-			v.bytes.Add(int64(pageBytes(full, part, nil)))
+			err = l.page(kind, &r)
 		case recHeaders:
-			if len(b) < 4 {
-				return bad("header record too short or misplaced")
-			}
-			n := binary.LittleEndian.Uint32(b)
-			if uint64(len(b)-4) < uint64(n) || l.last == nil || l.last.headers.Load() != nil {
-				return bad("header record too short or misplaced")
-			}
-			h := &headers{data: string(b[4 : 4+n])}
-			if !h.valid() {
-				return bad("invalid header record")
+			h := &headers{data: string(r.take(r.uint32()))}
+			if l.last == nil || l.last.headers.Load() != nil || !h.valid() {
+				err = errors.New("invalid or misplaced header record")
+				break
 			}
 			l.last.headers.Store(h)
-			v.bytes.Add(int64(pageBytes(nil, nil, h)))
-			b = b[4+n:]
+			l.v.bytes.Add(int64(pageBytes(nil, nil, h)))
 		default:
-			return bad("unknown record")
+			err = errors.New("unknown record")
+		}
+		if r.short {
+			err = errors.New("record too short")
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", errDamaged, err)
 		}
 	}
+	return nil
+}
+
+// page adds the page of a record.
+func (l *loader) page(kind byte, r *fields) error {
+	v := l.v
+	t := v.content.Load().table
+	page := r.uint64()
+	if page > 999_999_999_999_999/pageSize || t.find(page) != nil || !t.room() {
+		return errors.New("invalid page record")
+	}
+	var full *dense
+	var part *sparse
+	var values []uint32
+	n := 0
+	if kind == recDense {
+		full = v.slab.page(l.info.Pages - t.used)
+		values = full[:]
+	} else {
+		part = &sparse{there: bitmap{r.uint64(), r.uint64()}}
+		n = part.there.count()
+		if n == 0 || part.there[1]>>(pageSize-64) != 0 {
+			return errors.New("invalid page record")
+		}
+		values = make([]uint32, 1)
+		if kind == recSparse {
+			values = make([]uint32, n)
+			part.values = values
+		}
+	}
+	b := r.take(uint32(4 * len(values)))
+	for i := range values {
+		if r.short {
+			return nil // load reports it
+		}
+		x := binary.LittleEndian.Uint32(b[4*i:])
+		if x == 0 && full != nil {
+			continue
+		}
+		var ok bool
+		if values[i], ok = l.value(x); !ok {
+			return errors.New("number of an unknown account")
+		}
+	}
+	if kind == recSame {
+		part.same = values[0]
+	}
+	if full != nil {
+		n = pageCount(full, nil)
+	}
+	t.insert(page, full, part, nil)
+	l.last = t.find(page)
+	v.numbers.Add(int64(n))
+	v.bytes.Add(int64(pageBytes(full, part, nil)))
 	return nil
 }

@@ -98,20 +98,6 @@ func (v *View) AccountByLabel(label string) *domain.AccountRouting {
 // Numbers returns the number of numbers in the index.
 func (v *View) Numbers() int64 { return v.numbers.Load() }
 
-// missing returns how many numbers of v are not in the view in.
-func (v *View) missing(in *View) (n int64) {
-	slots, other := v.content.Load().table.slots, in.content.Load().table
-	for i := range slots {
-		key := slots[i].key.Load()
-		for j := range uint64(pageSize) {
-			if key > 0 && slots[i].value(int(j)) != 0 && other.value((key-1)*pageSize+j) == 0 {
-				n++
-			}
-		}
-	}
-	return n
-}
-
 // Bytes returns the approximate heap size of numbers and header values, without accounts.
 func (v *View) Bytes() int64 {
 	return v.bytes.Load() + int64(len(v.content.Load().table.slots))*slotBytes
@@ -162,12 +148,13 @@ func (v *View) applyAccount(a *domain.AccountRouting) error {
 	}
 	v.flush() // numbers that leave the account first are seen to leave it first
 	old, label := v.pair(id).account.Load(), ""
-	if a.Deleted {
-		v.setAccount(id, nil)
-	} else {
-		r := *a
-		label = r.Subdomain
-		v.setAccount(id, &r)
+	var now *domain.AccountRouting // nil if it was deleted
+	if !a.Deleted {
+		now, label = new(domain.AccountRouting), a.Subdomain
+		*now = *a
+	}
+	for p := id; p != 0; p = v.pair(p).next {
+		v.pair(p).account.Store(now)
 	}
 	if label != "" {
 		v.labels.Store(label, id)
