@@ -267,8 +267,8 @@ func TestChangesOfOneEntryAreSeenInTheirOrder(t *testing.T) {
 	}
 }
 
-// checkIDs checks that each id is free or belongs to one account, and that the pairs of an account are those its numbers
-// have.
+// checkIDs checks that each id is free or one of one account, that no account has a set of services twice, and that
+// numbers have no free id.
 func checkIDs(t failer, v *View) {
 	t.Helper()
 	owner := map[uint32]string{}
