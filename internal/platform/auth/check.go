@@ -51,15 +51,11 @@ func (v *Verifier) try(ctx context.Context, token string) []api.TokenCheck {
 	if p, err := v.verify(ctx, token, passed); err != nil {
 		failed = fault.As(err).Message
 	} else {
-		var roles []string
-		for _, r := range p.Roles {
-			roles = append(roles, string(r))
-		}
 		if slices.ContainsFunc(p.Roles, func(r Role) bool { return slices.Contains(Roles(), r) }) {
-			passed("roles", clip(strings.Join(roles, " ")))
+			passed("roles", clip(strings.Join(p.Roles, " ")))
 		} else {
 			failed = "the token carries no role of Tandem's APIs, but: " +
-				clip(cmp.Or(strings.Join(roles, " "), "none"))
+				clip(cmp.Or(strings.Join(p.Roles, " "), "none"))
 		}
 	}
 	for _, c := range checks[len(results):] {

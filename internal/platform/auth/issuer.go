@@ -300,7 +300,7 @@ const localPrefix = "local:"
 // the demo. name says what the token is for and becomes part of its client id. The token has the issuer's usual
 // lifetime. Errors: InvalidRole, fault.Unavailable.
 func (i *Issuer) IssueToken(ctx context.Context, name string, roles ...Role) (secret.Text, time.Time, error) {
-	if err := knownRoles(roles); err != nil {
+	if _, err := parseRoles(roles); err != nil {
 		return secret.Text{}, time.Time{}, err
 	}
 	return i.issue(ctx, localPrefix+name, roles)
@@ -316,19 +316,10 @@ func (i *Issuer) IssueTokenFor(ctx context.Context, caller string, roles ...Role
 			"only a client of the embedded issuer can request tokens here, so that they can be revoked; create one "+
 				"with tandem client create, or run tandem token on the gateway itself")
 	}
-	if err := knownRoles(roles); err != nil {
+	if _, err := parseRoles(roles); err != nil {
 		return secret.Text{}, time.Time{}, err
 	}
 	return i.issue(ctx, id, roles)
-}
-
-func knownRoles(roles []Role) error {
-	for _, r := range roles {
-		if !slices.Contains(Roles(), r) {
-			return fault.New(fault.Invalid, CodeInvalidRole, "unknown role %q", string(r)).At("roles")
-		}
-	}
-	return nil
 }
 
 // accessClaims are the claims of the embedded issuer's access tokens (RFC 9068 §2.2).

@@ -61,12 +61,7 @@ func (o *Operations) ListClients(ctx context.Context,
 
 // wire returns a client as the contract has it: without the hash of its secret.
 func wire(c Client) api.Client {
-	out := api.Client{ID: c.ID, Name: c.Name, Created: c.Created, Revoked: c.Revoked,
-		Roles: make([]string, len(c.Roles))}
-	for i, r := range c.Roles {
-		out.Roles[i] = string(r)
-	}
-	return out
+	return api.Client{ID: c.ID, Name: c.Name, Created: c.Created, Revoked: c.Revoked, Roles: c.Roles}
 }
 
 func parseRoles(names []string) ([]Role, error) {

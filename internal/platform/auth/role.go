@@ -8,7 +8,7 @@ import (
 )
 
 // Role is an app role as it appears in a token's roles claim.
-type Role string
+type Role = string
 
 // The Provisioning API's roles are the contract's; the management API's are ours.
 const (
@@ -29,8 +29,8 @@ func Roles() []Role {
 // ParseRole reads a role by its full name, or one of the contract's by its last part ("Read", "read").
 func ParseRole(s string) (Role, error) {
 	for _, r := range Roles() {
-		short, ours := strings.CutPrefix(string(r), "ProvisioningAPI.")
-		if s == string(r) || ours && strings.EqualFold(s, short) {
+		short, ours := strings.CutPrefix(r, "ProvisioningAPI.")
+		if s == r || ours && strings.EqualFold(s, short) {
 			return r, nil
 		}
 	}
@@ -42,8 +42,6 @@ func ParseRole(s string) (Role, error) {
 type Principal struct {
 	Issuer   string
 	ClientID string // the client application: appid (Entra v1), azp (v2), client_id (RFC 9068), else the subject
-	Subject  string
-	TenantID string // the tid claim; empty for issuers without tenants
 	Roles    []Role // every entry of the roles claim, including unknown ones
 	Expires  time.Time
 }

@@ -31,7 +31,22 @@ func (c *SourcesConfig) Validate() []error {
 
 // Parse reads the lists. Problems are *fault.Error with the field as target.
 func (c *SourcesConfig) Parse() (*Sources, []error) {
-	return parseSources(c.AllowedSources, c.TrustedProxies)
+	var s Sources
+	var problems []error
+	read := func(list []string, at string) (out []netip.Prefix) {
+		for i, text := range list {
+			p, err := domain.ParsePrefix(text)
+			if err != nil {
+				problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%q: %v", text,
+					err).At(fmt.Sprintf("%s[%d]", at, i)))
+				continue
+			}
+			out = append(out, p)
+		}
+		return out
+	}
+	s.now.Store(&sourceLists{read(c.AllowedSources, "allowedSources"), read(c.TrustedProxies, "trustedProxies")})
+	return &s, problems
 }
 
 // Sources determines the source address of a request and reports whether it may use a server. It is safe for concurrent
@@ -54,25 +69,6 @@ func (s *Sources) Allowed() []string {
 
 // Replace replaces the lists by those of other. It may be called while requests are served.
 func (s *Sources) Replace(other *Sources) { s.now.Store(other.now.Load()) }
-
-func parseSources(allowed, proxies []string) (*Sources, []error) {
-	var s Sources
-	var problems []error
-	read := func(list []string, at string) (out []netip.Prefix) {
-		for i, text := range list {
-			p, err := domain.ParsePrefix(text)
-			if err != nil {
-				problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%q: %v", text,
-					err).At(fmt.Sprintf("%s[%d]", at, i)))
-				continue
-			}
-			out = append(out, p)
-		}
-		return out
-	}
-	s.now.Store(&sourceLists{read(allowed, "allowedSources"), read(proxies, "trustedProxies")})
-	return &s, problems
-}
 
 func within(list []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })

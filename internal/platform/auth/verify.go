@@ -140,11 +140,11 @@ type token struct {
 	signed    string // what the signature is over
 	signature []byte
 
-	issuer, subject, tenant string
-	clients                 []string // appid (Entra v1), azp (v2, OpenID Connect), client_id (RFC 9068), sub
-	audience, roles         []string
-	expires                 time.Time
-	notBefore, issuedAt     *time.Time
+	issuer, tenant      string
+	clients             []string // appid (Entra v1), azp (v2, OpenID Connect), client_id (RFC 9068), sub
+	audience, roles     []string
+	expires             time.Time
+	notBefore, issuedAt *time.Time
 }
 
 // parseToken reads a token strictly. Unknown claims and header parameters are ignored, except for critical ones.
@@ -171,8 +171,8 @@ func parseToken(text string) (*token, error) {
 	}
 	var r strictjson.Reader
 	c := r.Object(claims, "")
-	t.issuer, t.subject, t.tenant = c.Str("iss", false), c.Str("sub", false), c.Str("tid", false)
-	t.clients = []string{c.Str("appid", false), c.Str("azp", false), c.Str("client_id", false), t.subject}
+	t.issuer, t.tenant = c.Str("iss", false), c.Str("tid", false)
+	t.clients = []string{c.Str("appid", false), c.Str("azp", false), c.Str("client_id", false), c.Str("sub", false)}
 	t.audience, t.roles = c.StringOrStrings("aud"), c.StringOrStrings("roles")
 	if at := numericDate(&r, c, "exp", true); at != nil {
 		t.expires = *at
@@ -265,10 +265,7 @@ func (v *Verifier) Authenticate(ctx context.Context, authorization []string) (id
 	if err != nil {
 		return "", nil, err
 	}
-	for _, r := range p.Roles {
-		roles = append(roles, string(r))
-	}
-	return p.ID(), roles, nil
+	return p.ID(), p.Roles, nil
 }
 
 func invalid(format string, args ...any) *fault.Error {
@@ -349,14 +346,11 @@ func (v *Verifier) claimed(t *trusted, tok *token,
 		return nil, invalid("it was issued by another tenant")
 	}
 	passed("tenant", clip(tok.tenant))
-	p := &Principal{Issuer: tok.issuer, Subject: tok.subject, TenantID: tok.tenant, Expires: tok.expires}
-	if p.ClientID = cmp.Or(tok.clients...); p.ClientID == "" {
+	p := &Principal{Issuer: tok.issuer, ClientID: cmp.Or(tok.clients...), Roles: tok.roles, Expires: tok.expires}
+	if p.ClientID == "" {
 		return nil, invalid("it names no client: appid, azp, client_id and sub are all missing")
 	}
 	passed("client", clip(p.ClientID))
-	for _, r := range tok.roles {
-		p.Roles = append(p.Roles, Role(r))
-	}
 	return p, nil
 }
 

@@ -42,9 +42,7 @@ func scanClient(rows *sql.Rows) (auth.Client, error) {
 	if err := rows.Scan(&c.ID, &c.Name, &roles, &c.Secret, &created, &c.Creator, &revoked); err != nil {
 		return c, err
 	}
-	for r := range strings.FieldsSeq(roles) {
-		c.Roles = append(c.Roles, auth.Role(r))
-	}
+	c.Roles = strings.Fields(roles)
 	c.Created = db.Time(created)
 	if revoked != 0 {
 		c.Revoked = db.Time(revoked)
@@ -54,17 +52,13 @@ func scanClient(rows *sql.Rows) (auth.Client, error) {
 
 // AddClient implements auth.ClientStore.
 func (s *Store) AddClient(ctx context.Context, c auth.Client) error {
-	roles := make([]string, len(c.Roles))
-	for i, r := range c.Roles {
-		roles[i] = string(r)
-	}
 	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		_, err := tx.Exec(ctx, "INSERT INTO api_clients ("+clientColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7)",
-			c.ID, c.Name, strings.Join(roles, " "), c.Secret, db.Micros(c.Created), c.Creator, db.Micros(c.Revoked))
+			c.ID, c.Name, strings.Join(c.Roles, " "), c.Secret, db.Micros(c.Created), c.Creator, db.Micros(c.Revoked))
 		if err != nil {
 			return fmt.Errorf("store client: %w", err)
 		}
-		return tx.AuditOf(ctx, "client.create", c.ID, 1, map[string]any{"name": c.Name, "roles": roles})
+		return tx.AuditOf(ctx, "client.create", c.ID, 1, map[string]any{"name": c.Name, "roles": c.Roles})
 	})
 }
 
@@ -164,29 +158,25 @@ func (s *Store) AddSigningKey(ctx context.Context, k auth.SigningKey) error {
 
 // SealSigningKey implements auth.KeyStore.
 func (s *Store) SealSigningKey(ctx context.Context, id string, sealed []byte) error {
-	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		n, err := tx.Exec(ctx, "UPDATE signing_keys SET sealed = $1 WHERE id = $2", sealed, id)
-		if err != nil {
-			return fmt.Errorf("seal signing key: %w", err)
-		}
-		if n == 0 {
-			return nil
-		}
-		return tx.AuditOf(ctx, "signingKey.seal", id, 1, map[string]any{})
-	})
+	return s.change(ctx, "signingKey.seal", id, "UPDATE signing_keys SET sealed = $2 WHERE id = $1", sealed)
 }
 
 // DeleteSigningKey implements auth.KeyStore.
 func (s *Store) DeleteSigningKey(ctx context.Context, id string) error {
+	return s.change(ctx, "signingKey.delete", id, "DELETE FROM signing_keys WHERE id = $1")
+}
+
+// change runs a statement on the signing key $1, and audits it as action if the key exists.
+func (s *Store) change(ctx context.Context, action, id, statement string, args ...any) error {
 	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		n, err := tx.Exec(ctx, "DELETE FROM signing_keys WHERE id = $1", id)
+		n, err := tx.Exec(ctx, statement, append([]any{id}, args...)...)
 		if err != nil {
-			return fmt.Errorf("delete signing key: %w", err)
+			return fmt.Errorf("%s: %w", action, err)
 		}
 		if n == 0 {
 			return nil
 		}
-		return tx.AuditOf(ctx, "signingKey.delete", id, 1, map[string]any{})
+		return tx.AuditOf(ctx, action, id, 1, map[string]any{})
 	})
 }
 
