@@ -18,15 +18,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"math"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -36,6 +34,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 
 	api "github.com/tandemgw/tandem/api/manage"
 )
@@ -228,7 +228,8 @@ type request struct {
 	header       http.Header
 	body         any // marshalled as JSON unless nil
 	contentType  string
-	stream       func(io.Reader) error // reads the answer while it arrives; nil reads all of it
+	// stream reads the answer while it arrives, and calls alive when something arrived. Nil reads all of it.
+	stream func(body io.Reader, alive func()) error
 }
 
 // response is a successful answer.
@@ -250,7 +251,7 @@ func (c *Client) do(ctx context.Context, r request, out any) (*response, error) 
 			return nil, fmt.Errorf("%s %s: %w", r.method, r.path, err)
 		}
 	}
-	requestID := newUUID()
+	requestID := uuid.NewString()
 	refused := ""
 	for attempt := 1; ; attempt++ {
 		resp, token, err := c.try(ctx, r, body, requestID, refused)
@@ -267,10 +268,10 @@ func (c *Client) do(ctx context.Context, r request, out any) (*response, error) 
 		if errors.As(err, &e) && e.Status == http.StatusUnauthorized && refused == "" && token != "" {
 			refused, wait, again = token, 0, true // once more with another token
 		}
-		if !again || attempt >= c.o.Attempts || r.stream != nil && wait > 0 { // Events repeats streams
+		if !again || attempt >= c.o.Attempts {
 			return nil, err
 		}
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
+		if deadline, ok := ctx.Deadline(); ok && r.stream == nil && time.Until(deadline) < wait {
 			return nil, err
 		}
 		if wait > 0 && c.o.Waiting != nil && !c.o.Waiting(err, wait) {
@@ -289,6 +290,15 @@ func (c *Client) do(ctx context.Context, r request, out any) (*response, error) 
 // try sends a request once.
 func (c *Client) try(ctx context.Context, r request, body []byte, requestID, refused string) (*response,
 	string, error) {
+	alive := func() {}
+	if r.stream != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		silence := time.AfterFunc(eventSilence, cancel)
+		defer silence.Stop()
+		alive = func() { silence.Reset(eventSilence) }
+	}
 	u := c.base.String() + r.path
 	if len(r.query) > 0 {
 		u += "?" + r.query.Encode()
@@ -325,7 +335,7 @@ func (c *Client) try(ctx context.Context, r request, body []byte, requestID, ref
 	}
 	defer func() { _ = resp.Body.Close() }() // already read
 	if r.stream != nil && resp.StatusCode == http.StatusOK {
-		return nil, token, r.stream(resp.Body)
+		return nil, token, r.stream(resp.Body, alive)
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
 	if err != nil {
@@ -390,7 +400,7 @@ const moved = time.Minute
 // pause returns how long to wait before a retry, and whether one makes sense.
 func (c *Client) pause(ctx context.Context, r request, err error, attempt int) (time.Duration, bool) {
 	backoff := time.Duration(float64(200*time.Millisecond) * math.Pow(2, float64(min(attempt, 10)-1)) * (0.8 +
-		0.4*mathrand.Float64()))
+		0.4*rand.Float64()))
 	backoff = min(backoff, maxBackoff, c.o.MaxWait)
 	var e *Error
 	var failed net.Error
@@ -414,12 +424,4 @@ func (c *Client) pause(ctx context.Context, r request, err error, attempt int) (
 // (RFC 9110 §9.2.2), or the server recognises the repetition.
 func (r request) repeatable() bool {
 	return r.method != http.MethodPost && r.method != http.MethodPatch || r.header.Get("Repeatability-Request-ID") != ""
-}
-
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	h := hex.EncodeToString(b[:])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"net/http"
 	"time"
 
@@ -36,34 +37,27 @@ var (
 // state again, as after a start.
 func (c *Client) Events(ctx context.Context, since string) iter.Seq2[api.Event, error] {
 	return func(yield func(api.Event, error) bool) {
-		connected := false
-		for attempt := 1; ; attempt++ {
-			r := request{method: http.MethodGet, path: "/manage/v1/events", header: http.Header{}}
-			r.header.Set("Accept", "text/event-stream, application/problem+json")
+		reader := *c
+		r := request{method: http.MethodGet, path: "/manage/v1/events", header: http.Header{}}
+		r.header.Set("Accept", "text/event-stream, application/problem+json")
+		r.stream = func(body io.Reader, alive func()) error {
+			reader.o.Attempts, reader.o.Waiting = math.MaxInt, nil // the server was reached: do not give up any more
+			return readEvents(body, &since, yield, alive)
+		}
+		for {
 			if since != "" {
 				r.header.Set("Last-Event-ID", since)
 			}
-			open, cancel := context.WithCancel(ctx)
-			silence := time.AfterFunc(eventSilence, cancel)
-			r.stream = func(body io.Reader) error {
-				connected, attempt = true, 0
-				return readEvents(body, &since, yield, func() { silence.Reset(eventSilence) })
-			}
-			_, err := c.do(open, r, nil)
-			lost := errors.Is(err, errLost) || open.Err() != nil
-			cancel()
-			wait, again := c.pause(ctx, r, err, attempt)
+			_, err := reader.do(ctx, r, nil)
 			switch {
 			case errors.Is(err, errStopped) || ctx.Err() != nil:
 				return
-			case connected && lost:
-				wait = 200 * time.Millisecond
-			case !again || !connected && (attempt >= c.o.Attempts || c.o.Waiting != nil && !c.o.Waiting(err, wait)):
+			case !errors.Is(err, errLost):
 				yield(api.Event{}, err)
 				return
 			}
 			select {
-			case <-time.After(wait):
+			case <-time.After(200 * time.Millisecond):
 			case <-ctx.Done():
 			}
 		}

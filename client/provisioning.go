@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // MaxBatch is the maximum size of a CreateOrUpdateNumbers or DeleteNumbers, in numbers.
@@ -82,7 +84,7 @@ func resource[T any](ctx context.Context, c *Client, r request, tag func(*T) *st
 // Requests 1.0).
 func repeatable(d Condition) http.Header {
 	h := http.Header{}
-	h.Set("Repeatability-Request-ID", newUUID())
+	h.Set("Repeatability-Request-ID", uuid.NewString())
 	h.Set("Repeatability-First-Sent", time.Now().UTC().Format(http.TimeFormat))
 	d.set(h)
 	return h
@@ -153,38 +155,31 @@ func (c *Client) DeleteNumber(ctx context.Context, account, number string, d Con
 	return err
 }
 
-// CreateOrUpdateNumbers creates or replaces up to MaxBatch numbers of an account: all of them or, on an error, none.
-// The error's Details name what is wrong with each number.
-func (c *Client) CreateOrUpdateNumbers(ctx context.Context, account string, numbers []Number) error {
-	body := struct {
-		Numbers []Number `json:"numbers"`
-	}{numbers}
-	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":createOrUpdateNumbers",
-		query: version(), header: repeatable(Condition{}), body: body}, nil)
+// act carries out an action of an account.
+func (c *Client) act(ctx context.Context, account, action string, body, out any) error {
+	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":" + action, query: version(),
+		header: repeatable(Condition{}), body: body}, out)
 	return err
 }
 
-type identifiers struct {
-	Numbers []identifier `json:"numbers"`
+// CreateOrUpdateNumbers creates or replaces up to MaxBatch numbers of an account: all of them or, on an error, none.
+// The error's Details name what is wrong with each number.
+func (c *Client) CreateOrUpdateNumbers(ctx context.Context, account string, numbers []Number) error {
+	return c.act(ctx, account, "createOrUpdateNumbers", map[string]any{"numbers": numbers}, nil)
 }
 
-type identifier struct {
-	TelephoneNumber string `json:"telephoneNumber"`
-}
-
-func identify(numbers []string) identifiers {
-	l := identifiers{Numbers: make([]identifier, len(numbers))}
+// identify returns the body that names numbers.
+func identify(numbers []string) any {
+	list := make([]map[string]string, len(numbers))
 	for i, n := range numbers {
-		l.Numbers[i].TelephoneNumber = n
+		list[i] = map[string]string{"telephoneNumber": n}
 	}
-	return l
+	return map[string]any{"numbers": list}
 }
 
 // DeleteNumbers deletes up to MaxBatch numbers of an account; numbers that do not exist are ignored.
 func (c *Client) DeleteNumbers(ctx context.Context, account string, numbers []string) error {
-	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":deleteNumbers",
-		query: version(), header: repeatable(Condition{}), body: identify(numbers)}, nil)
-	return err
+	return c.act(ctx, account, "deleteNumbers", identify(numbers), nil)
 }
 
 // CapabilityPlans returns the account's Operator Connect capability plans.
@@ -192,8 +187,7 @@ func (c *Client) CapabilityPlans(ctx context.Context, account string) ([]Capabil
 	var out struct {
 		CapabilityPlans []CapabilityPlan `json:"capabilityPlans"`
 	}
-	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":getTeamsCapabilityPlans",
-		query: version(), header: repeatable(Condition{})}, &out)
+	err := c.act(ctx, account, "getTeamsCapabilityPlans", nil, &out)
 	return out.CapabilityPlans, err
 }
 
@@ -202,8 +196,7 @@ func (c *Client) AvailableCapabilities(ctx context.Context, account string, numb
 	var out struct {
 		AvailableCapabilities []string `json:"availableCapabilities"`
 	}
-	_, err := c.do(ctx, request{method: http.MethodPost, path: accountPath(account) + ":getTeamsAvailableCapabilities",
-		query: version(), header: repeatable(Condition{}), body: identify(numbers)}, &out)
+	err := c.act(ctx, account, "getTeamsAvailableCapabilities", identify(numbers), &out)
 	return out.AvailableCapabilities, err
 }
 
@@ -232,9 +225,7 @@ func (c *Client) Request(ctx context.Context, tenantID string) (*RequestForInfor
 func (c *Client) UpdateRequest(ctx context.Context, tenantID string, rel CustomerRelationship,
 	d Condition) (*RequestForInformation, error) {
 	rel.LastModifiedOn = nil
-	body := struct {
-		CustomerRelationship CustomerRelationship `json:"customerRelationship"`
-	}{rel}
+	body := map[string]any{"customerRelationship": rel}
 	return resource(ctx, c, request{method: http.MethodPatch,
 		path: "/teamsRequestsForInformation/" + url.PathEscape(tenantID), header: repeatable(d), body: body,
 		contentType: "application/merge-patch+json"}, requestTag)
