@@ -14,14 +14,13 @@ import (
 )
 
 func newAccount(t *target) *cobra.Command {
-	cmd := &cobra.Command{Use: "account", Short: "Customers: list, show, put, delete"}
-	cmd.AddCommand(accountList(t), accountShow(t), accountPut(t), accountDelete(t))
-	return cmd
+	return group("account", "Customers: list, show, put, delete", accountList(t), accountShow(t), accountPut(t),
+		accountDelete(t))
 }
 
 func accountList(t *target) *cobra.Command {
 	var which client.List
-	cmd := run(t, offlineToo, &cobra.Command{Use: "list", Short: "List the accounts", Args: cobra.NoArgs},
+	cmd := run(t, offlineToo, &cobra.Command{Use: "list", Short: "List the accounts"},
 		func(ctx context.Context, c *client.Client, _ []string) ([]*client.Account, error) {
 			return collect(c.Accounts(ctx, which))
 		}, printAccounts)
@@ -40,7 +39,7 @@ func printAccounts(p *page, accounts []*client.Account) {
 
 func accountShow(t *target) *cobra.Command {
 	return run(t, offlineToo,
-		&cobra.Command{Use: "show NAME", Short: "Print an account as JSON", Args: exactArgs(1, "NAME")},
+		&cobra.Command{Use: "show NAME", Short: "Print an account as JSON"},
 		func(ctx context.Context, c *client.Client, args []string) (*client.Account, error) {
 			return c.Account(ctx, args[0])
 		}, nil)
@@ -50,7 +49,6 @@ func accountPut(t *target) *cobra.Command {
 	var accounts []client.Account
 	cmd := &cobra.Command{
 		Use: "put FILE", Short: "Create or replace an account from a JSON file (\"-\": stdin)",
-		Args: exactArgs(1, "FILE"),
 		PreRunE: func(cmd *cobra.Command, args []string) (err error) {
 			accounts, err = readFile[client.Account](t, cmd.InOrStdin(), args[0])
 			if err == nil && len(accounts) != 1 {
@@ -67,7 +65,7 @@ func accountPut(t *target) *cobra.Command {
 func accountDelete(t *target) *cobra.Command {
 	var deleteNumbers bool
 	cmd := run(t, offlineToo,
-		&cobra.Command{Use: "delete NAME", Short: "Delete an account", Args: exactArgs(1, "NAME")},
+		&cobra.Command{Use: "delete NAME", Short: "Delete an account"},
 		func(ctx context.Context, c *client.Client, args []string) (nothing, error) {
 			return nothing{}, c.DeleteAccount(ctx, args[0], deleteNumbers, client.Condition{})
 		}, nil)

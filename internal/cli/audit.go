@@ -11,9 +11,7 @@ import (
 )
 
 func newAudit(t *target) *cobra.Command {
-	cmd := &cobra.Command{Use: "audit", Short: "The hash-chained log of changes"}
-	cmd.AddCommand(auditVerify(t))
-	return cmd
+	return group("audit", "The hash-chained log of changes", auditVerify(t))
 }
 
 func auditVerify(t *target) *cobra.Command {
@@ -21,10 +19,6 @@ func auditVerify(t *target) *cobra.Command {
 	cmd := run(t, offlineToo, &cobra.Command{
 		Use:   "verify",
 		Short: "Verify the hash chain of the audit log",
-		Long: `Verify the hash chain of the audit log, and print its head. Keep the head
-elsewhere: a later check with --head shows that no row before it was removed or
-rewritten.`,
-		Args: cobra.NoArgs,
 	}, func(ctx context.Context, c *client.Client, _ []string) (*api.AuditReport, error) {
 		r, err := c.VerifyAudit(ctx, heads...)
 		if err == nil && !r.OK {

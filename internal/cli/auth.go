@@ -14,9 +14,7 @@ import (
 )
 
 func newAuth(t *target) *cobra.Command {
-	cmd := &cobra.Command{Use: "auth", Short: "Bearer tokens: Microsoft Entra, which check fails"}
-	cmd.AddCommand(authEntra(t), authTry(t))
-	return cmd
+	return group("auth", "Bearer tokens: Microsoft Entra, which check fails", authEntra(t), authTry(t))
 }
 
 // entraManifest is the Provisioning API as an application of Microsoft Entra, in the form that Microsoft Graph takes.
@@ -34,10 +32,6 @@ func authEntra(t *target) *cobra.Command {
 	return &cobra.Command{
 		Use:   "entra",
 		Short: "Print how to register the API and a BSS client in Entra",
-		Long: `Print how to register the Provisioning API and a BSS client in Microsoft Entra:
-the steps, and the manifest of the API with its application roles for programs
-and user roles for people. --output json prints only the manifest.`,
-		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return show(t, json.RawMessage(entraManifest), func(p *page, _ json.RawMessage) {
 				p.WriteString(entraSteps + entraManifest)
@@ -49,15 +43,9 @@ and user roles for people. --output json prints only the manifest.`,
 func authTry(t *target) *cobra.Command {
 	var token string
 	cmd := &cobra.Command{
-		Use:   "try",
-		Short: "Show which check of a bearer token fails, and the remedy",
-		Long: `Show which check of a bearer token fails, and the remedy. This node verifies the
-token as it verifies the tokens of requests. It is not logged.
-
-Without --token the token is read from standard input, where the list of
-processes does not show it. The exit code is 4 if a check fails.`,
+		Use:     "try",
+		Short:   "Show which check of a bearer token fails, and the remedy",
 		Example: "  tandem token --role ProvisioningAPI.Read | tandem auth try",
-		Args:    cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&token, "token", "-", "token to check; - is standard input")
 	return run(t, offlineToo, cmd, func(ctx context.Context, c *client.Client, _ []string) (*api.TokenReport, error) {

@@ -8,6 +8,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ import (
 	"github.com/tandemgw/tandem/internal/config/strict"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/node"
+	"github.com/tandemgw/tandem/internal/platform/web"
 )
 
 // Program is the environment of one run of the command line.
@@ -68,7 +70,9 @@ func Run(ctx context.Context, p Program) int {
 	case errors.As(err, &mistakes): // each begins with its position
 		fmt.Fprintln(p.Stderr, mistakes)
 	case err != nil:
-		fmt.Fprintf(p.Stderr, "tandem: %v\n", err)
+		out := newPage(p.Stderr)
+		out.line("tandem: %v", err)
+		fmt.Fprint(p.Stderr, out)
 	}
 	if p.log != nil {
 		p.out.Close()
@@ -99,20 +103,8 @@ func exitCode(err error) int {
 		return exitUsage // cobra has no type for these
 	}
 	var f *fault.Error
-	if !errors.As(err, &f) {
-		return exitFailure
-	}
-	switch f.Kind {
-	case fault.Invalid, fault.TooLarge:
-		return exitUsage
-	case fault.NotFound:
-		return exitNotFound
-	case fault.Unauthenticated, fault.Forbidden:
-		return exitRefused
-	case fault.Conflict, fault.Precondition:
-		return exitConflict
-	case fault.Unavailable, fault.Limited:
-		return exitUnavailable
+	if errors.As(err, &f) {
+		return exitCodeOf(web.Status(f))
 	}
 	return exitFailure
 }
@@ -162,17 +154,17 @@ func newRoot(p *Program) *cobra.Command {
 	t := &target{p: p}
 	f := root.PersistentFlags()
 	without := append(slices.Clone(p.Env), "TANDEM_DATA=")
-	f.StringVar(&t.data, "data", "", "directory (default $TANDEM_DATA, else "+config.DefaultData(without)+")")
+	f.StringVar(&t.data, "data", "", "data in `DIR` (default $TANDEM_DATA, else "+config.DefaultData(without)+")")
 	f.StringVar(&t.configFile, "config", config.Lookup(p.Env, "TANDEM_CONFIG"),
-		"configuration file (default $TANDEM_CONFIG, else none)")
-	f.StringArrayVar(&t.set, "set", nil, "override a setting, as path=value (repeatable)")
+		"configuration `FILE` (default $TANDEM_CONFIG, else none)")
+	f.StringArrayVar(&t.set, "set", nil, "override a setting, as `PATH=VALUE` (repeatable)")
 	f.StringVar(&t.url, "url", config.Lookup(p.Env, "TANDEM_URL"),
-		"URL to use instead of the socket (default $TANDEM_URL)")
+		"`URL` to use instead of the socket (default $TANDEM_URL)")
 	f.StringVar(&t.token, "token", config.Lookup(p.Env, "TANDEM_TOKEN"),
-		"bearer token for --url (default $TANDEM_TOKEN)")
+		"bearer `TOKEN` for --url (default $TANDEM_TOKEN)")
 	f.BoolVar(&t.insecure, "insecure", false, "send the token over plain http:// to another machine")
-	f.StringVar(&t.output, "output", "text", "text or json")
-	f.DurationVar(&t.wait, "wait", 0, "how long to wait for a busy or unavailable server (default: not at all)")
+	f.StringVar(&t.output, "output", "text", "output `FORMAT`: text or json")
+	f.DurationVar(&t.wait, "wait", 0, "longest `TIME` to wait for a busy or unavailable server (default: not at all)")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if t.output != "text" && t.output != "json" {
 			return usageError{fmt.Errorf("--output %q: use text or json", t.output)}
@@ -203,9 +195,58 @@ func newRoot(p *Program) *cobra.Command {
 		newVersion(t),
 		newWork(t),
 	)
+	complete(root)
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"},
 		cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
 	return root
+}
+
+// helpTexts holds the long help of the commands that have one, in files named after them.
+//
+//go:embed help
+var helpTexts embed.FS
+
+// complete gives cmd and the commands below it their long help, and a check of their arguments: the words after the
+// name in Use.
+func complete(cmd *cobra.Command) {
+	names := strings.Fields(cmd.CommandPath())[1:]
+	text, _ := helpTexts.ReadFile("help/" + strings.Join(names, "-") + ".txt") // most need none
+	cmd.Long = strings.TrimSpace(string(text))
+	if cmd.Runnable() && cmd.Args == nil {
+		wanted, _, _ := strings.Cut(strings.TrimPrefix(cmd.Use, cmd.Name()), " --")
+		cmd.Args = cobra.NoArgs
+		if names := strings.Fields(wanted); len(names) > 0 {
+			cmd.Args = exactly(names)
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		complete(sub)
+	}
+}
+
+// exactly is cobra.ExactArgs with a usage error that names the arguments.
+func exactly(names []string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return usageError{fmt.Errorf("%s needs %s; got %d", strings.TrimPrefix(cmd.CommandPath(), "tandem "),
+				strings.Join(names, " and "), len(args))}
+		}
+		return nil
+	}
+}
+
+// group returns a command that only has subcommands.
+func group(name, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: name, Short: short}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
+// require marks flags of cmd as required.
+func require(cmd *cobra.Command, flags ...string) {
+	for _, name := range flags {
+		_ = cmd.MarkFlagRequired(name) // fails only for an undefined flag
+	}
 }
 
 func newDemo(t *target) *cobra.Command {
@@ -213,12 +254,6 @@ func newDemo(t *target) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run Tandem between simulators, place calls and show the results",
-		Long: `Run Tandem between simulators of an operator's core, three Teams datacentres,
-Operator Connect, Teams Phone Mobile and Zoom, all on loopback. Provision three
-customers over HTTP, place calls in both directions for every service and check
-each against the published rules. Everything keeps running until Ctrl-C, for you
-to explore. The data directory is a temporary one, unless --data names one.`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return demo.Run(cmd.Context(), demo.Options{Once: once, JSON: t.output == "json", Data: t.data,
 				Stdout: t.p.Stdout})
@@ -230,7 +265,7 @@ to explore. The data directory is a temporary one, unless --data names one.`,
 
 func newVersion(t *target) *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version",
 		RunE: func(*cobra.Command, []string) error {
 			v := map[string]string{"version": t.p.Version, "go": goVersion()}
 			return show(t, v, func(p *page, _ map[string]string) { p.WriteString(versionLine(t.p)) })
@@ -247,14 +282,4 @@ func goVersion() string {
 		return b.GoVersion
 	}
 	return "unknown"
-}
-
-// exactArgs is cobra.ExactArgs with a usage error that names the arguments.
-func exactArgs(n int, names string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usageError{fmt.Errorf("%s needs %s; got %d arguments", cmd.CommandPath(), names, len(args))}
-		}
-		return nil
-	}
 }

@@ -11,21 +11,14 @@ import (
 	"github.com/tandemgw/tandem/client"
 )
 
-// rolesHelp lists the roles in the help of commands with the flag --role.
-const rolesHelp = `
-Roles: ProvisioningAPI.Admin, ProvisioningAPI.Read, ProvisioningAPI.Write,
-ProvisioningAPI.Delete, Management.Admin, Management.Read.`
-
 // roleFlag adds the flag --role, which is required.
 func roleFlag(cmd *cobra.Command, roles *[]string, usage string) {
 	cmd.Flags().StringSliceVar(roles, "role", nil, usage)
-	_ = cmd.MarkFlagRequired("role") // fails only for an undefined flag
+	require(cmd, "role")
 }
 
 func newClient(t *target) *cobra.Command {
-	cmd := &cobra.Command{Use: "client", Short: "API clients of the embedded issuer"}
-	cmd.AddCommand(clientCreate(t), clientList(t), clientRevoke(t))
-	return cmd
+	return group("client", "API clients of the embedded issuer", clientCreate(t), clientList(t), clientRevoke(t))
 }
 
 func clientCreate(t *target) *cobra.Command {
@@ -33,8 +26,6 @@ func clientCreate(t *target) *cobra.Command {
 	cmd := run(t, offlineToo, &cobra.Command{
 		Use:   "create NAME --role ROLE",
 		Short: "Create a client; its secret is shown once",
-		Long:  "Create a client; its secret is shown once.\n" + rolesHelp,
-		Args:  exactArgs(1, "NAME"),
 	}, func(ctx context.Context, c *client.Client, args []string) (*api.CreatedClient, error) {
 		return c.CreateClient(ctx, api.ClientRequest{Name: args[0], Roles: roles})
 	}, func(p *page, x *api.CreatedClient) {
@@ -48,7 +39,7 @@ func clientCreate(t *target) *cobra.Command {
 }
 
 func clientList(t *target) *cobra.Command {
-	return run(t, offlineToo, &cobra.Command{Use: "list", Short: "List the clients", Args: cobra.NoArgs},
+	return run(t, offlineToo, &cobra.Command{Use: "list", Short: "List the clients"},
 		func(ctx context.Context, c *client.Client, _ []string) (api.ClientList, error) {
 			l, err := c.Clients(ctx)
 			return api.ClientList{Clients: l}, err
@@ -68,9 +59,7 @@ func printClients(p *page, l api.ClientList) {
 }
 
 func clientRevoke(t *target) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "revoke ID", Short: "Revoke a client: it gets no further tokens", Args: exactArgs(1, "ID"),
-	}
+	cmd := &cobra.Command{Use: "revoke ID", Short: "Revoke a client: it gets no further tokens"}
 	return run(t, offlineToo, cmd, func(ctx context.Context, c *client.Client, args []string) (nothing, error) {
 		return nothing{}, c.RevokeClient(ctx, args[0])
 	}, nil)

@@ -19,13 +19,11 @@ type checkReport struct {
 }
 
 func newConfig(t *target) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check, show and document the configuration"}
-	cmd.AddCommand(configCheck(t), configShow(t),
+	return group("config", "Check, show and document the configuration", configCheck(t), configShow(t),
 		&cobra.Command{
-			Use: "example", Short: "Print a configuration file with every field documented", Args: cobra.NoArgs,
+			Use: "example", Short: "Print a configuration file with every field documented",
 			RunE: func(*cobra.Command, []string) error { return config.WriteExample(t.p.Stdout) },
 		})
-	return cmd
 }
 
 func configCheck(t *target) *cobra.Command {
@@ -33,10 +31,6 @@ func configCheck(t *target) *cobra.Command {
 	check := &cobra.Command{
 		Use:   "check",
 		Short: "Report every mistake in the configuration",
-		Long: `Report every mistake in the configuration. The certificates, keys, authorities
-and environment variables that it names are checked too, unless --offline is
-set, for the configuration of another machine.`,
-		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			l, err := t.load(config.Source{Machine: !offline})
 			var mistakes strict.Problems
@@ -64,7 +58,7 @@ func printCheck(p *page, r checkReport) {
 
 func configShow(t *target) *cobra.Command {
 	return &cobra.Command{
-		Use: "show", Short: "Print the effective configuration with secrets masked", Args: cobra.NoArgs,
+		Use: "show", Short: "Print the effective configuration with secrets masked",
 		RunE: func(*cobra.Command, []string) error {
 			l, err := t.load(config.Source{})
 			if err != nil {

@@ -14,17 +14,7 @@ import (
 
 func newEvents(t *target) *cobra.Command {
 	var since string
-	cmd := &cobra.Command{
-		Use:   "events",
-		Short: "Follow what changes: accounts, numbers, requests, clients, nodes",
-		Long: `Follow what changes: accounts, numbers, requests, clients, nodes.
-
-Each change is printed when it has been made, on whichever node, until the
-command is interrupted; it then prints the id to continue from. If events after
---since are no longer kept (24 hours), or the database was replaced, the command
-fails with the code resync. With --output json each line is one event.`,
-		Args: cobra.NoArgs,
-	}
+	cmd := &cobra.Command{Use: "events", Short: "Follow what changes: accounts, numbers, requests, clients, nodes"}
 	cmd.Flags().StringVar(&since, "since", "", "id of the last event that was seen (default: from now on)")
 	return run(t, online, cmd, func(ctx context.Context, c *client.Client, _ []string) (nothing, error) {
 		for e, err := range c.Events(ctx, since) {

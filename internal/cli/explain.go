@@ -14,17 +14,9 @@ import (
 func newExplain(t *target) *cobra.Command {
 	var q api.Question
 	cmd := run(t, online, &cobra.Command{
-		Use:   "explain --from A --to B --peer P",
-		Short: "Show where a call would go, and every rule that was tried",
-		Long: `Show where a call would go, and every rule that was tried.
-
-The running node answers with the code that routes calls and the index that it
-uses now. Write numbers as dialled (+442079460123, "+44 20 7946-0123", 999) or
-as sip: or tel: URIs.
-The host of the Request-URI names the customer of a Direct Routing call; without
---host it is the customer of the calling number.`,
+		Use:     "explain --from A --to B --peer P",
+		Short:   "Show where a call would go, and every rule that was tried",
 		Example: "  tandem explain --from +15550100 --to +442079460123 --peer core-fixed",
-		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, c *client.Client, _ []string) (*api.Explanation, error) {
 		return c.Explain(ctx, q)
 	}, printExplanation)
@@ -37,9 +29,7 @@ The host of the Request-URI names the customer of a Direct Routing call; without
 	f.StringArrayVar(&q.History, "history", nil, "History-Info entry, oldest first (repeatable)")
 	f.StringVar(&q.ReferredBy, "referred-by", "", "Referred-By")
 	f.StringVar(&q.AnchoredBy, "anchored-by", "", "X-MS-FMC")
-	for _, name := range []string{"from", "to", "peer"} {
-		_ = cmd.MarkFlagRequired(name) // fails only for an undefined flag
-	}
+	require(cmd, "from", "to", "peer")
 	return cmd
 }
 

@@ -13,7 +13,7 @@ import (
 
 func newIndex(t *target) *cobra.Command {
 	cmd := run(t, online,
-		&cobra.Command{Use: "index", Short: "Show the number index that calls are routed by", Args: cobra.NoArgs},
+		&cobra.Command{Use: "index", Short: "Show the number index that calls are routed by"},
 		func(ctx context.Context, c *client.Client, _ []string) (*api.Replica, error) {
 			return readIndex(ctx, c)
 		},
@@ -26,13 +26,6 @@ func indexAccept(t *target) *cobra.Command {
 	return run(t, online, &cobra.Command{
 		Use:   "accept",
 		Short: "Replace a held-back index with the content of the database",
-		Long: `Replace a held-back index with the content of the database.
-
-The old index is held back when the database is not the one that it was loaded
-from, as after tandem restore, or when it would lose too many numbers. Check
-with tandem index first. Accepting applies to this node only: repeat it on each
-edge.`,
-		Args: cobra.NoArgs,
 	}, func(ctx context.Context, c *client.Client, _ []string) (*api.Replica, error) {
 		r, err := readIndex(ctx, c)
 		if err != nil {

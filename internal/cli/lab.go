@@ -16,18 +16,11 @@ import (
 )
 
 func newLab(t *target) *cobra.Command {
-	cmd := &cobra.Command{Use: "lab", Short: "Try calls in a running tandem serve --lab"}
 	var from, to, via string
 	call := &cobra.Command{
-		Use:   "call --from A --to B",
-		Short: "Place a call in a lab and show how it arrives",
-		Long: `Place a call between the simulated peers of "tandem serve --lab", through
-Tandem, and end it when it is answered. Show the answer, the peer that the call
-reached and what that peer received. A number of a customer calls from its
-service, any other number from the operator's core. The exit code is 1 if the
-call is not answered.`,
+		Use:     "call --from A --to B",
+		Short:   "Place a call in a lab and show how it arrives",
 		Example: "  tandem lab call --from +442890180001 --to +441632960101",
-		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := t.dataDir()
 			if err != nil {
@@ -47,11 +40,8 @@ call is not answered.`,
 	f.StringVar(&from, "from", "", "calling number (required)")
 	f.StringVar(&to, "to", "", "called number (required)")
 	f.StringVar(&via, "via", "", "peer that places the call (default: the caller's)")
-	for _, name := range []string{"from", "to"} {
-		_ = call.MarkFlagRequired(name) // fails only for an undefined flag
-	}
-	cmd.AddCommand(call)
-	return cmd
+	require(call, "from", "to")
+	return group("lab", "Try calls in a running tandem serve --lab", call)
 }
 
 func printTrial(p *page, r *demo.Trial) {

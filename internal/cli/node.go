@@ -14,9 +14,7 @@ import (
 )
 
 func newStatus(t *target) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "status", Short: "Show whether Tandem is ready, and the state of each part", Args: cobra.NoArgs,
-	}
+	cmd := &cobra.Command{Use: "status", Short: "Show whether Tandem is ready, and the state of each part"}
 	return run(t, online, cmd, func(ctx context.Context, c *client.Client, _ []string) (*api.Health, error) {
 		h, err := c.Health(ctx)
 		if err == nil && h.Status != api.HealthStatusReady {
@@ -68,7 +66,7 @@ func age(t time.Time) string {
 func newDrain(t *target) *cobra.Command {
 	var off bool
 	cmd := run(t, online,
-		&cobra.Command{Use: "drain", Short: "Refuse new calls; calls in progress continue", Args: cobra.NoArgs},
+		&cobra.Command{Use: "drain", Short: "Refuse new calls; calls in progress continue"},
 		func(ctx context.Context, c *client.Client, _ []string) (api.Drain, error) {
 			return api.Drain{Draining: !off}, c.SetDrain(ctx, !off)
 		}, func(p *page, d api.Drain) {
@@ -80,19 +78,7 @@ func newDrain(t *target) *cobra.Command {
 }
 
 func newReload(t *target) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "reload",
-		Short: "Apply configuration changes that need no restart",
-		Long: `Read the configuration again and apply the changes that need no restart.
-
-The running process reads and checks its own configuration: the file, options
-and environment that it was started with. With any mistake nothing changes, and
-every mistake is printed. Otherwise certificates, log levels, limits, header
-rules and lists of allowed sources take effect at once, without affecting calls
-in progress, and the changes that need a restart are listed. SIGHUP does the
-same and writes the result to the log.`,
-		Args: cobra.NoArgs,
-	}
+	cmd := &cobra.Command{Use: "reload", Short: "Apply configuration changes that need no restart"}
 	return run(t, online, cmd, func(ctx context.Context, c *client.Client, _ []string) (*api.Reloaded, error) {
 		return c.Reload(ctx)
 	}, printReloaded)

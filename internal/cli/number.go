@@ -12,15 +12,14 @@ import (
 )
 
 func newNumber(t *target) *cobra.Command {
-	cmd := &cobra.Command{Use: "number", Short: "Numbers: list, show, put, delete"}
-	cmd.AddCommand(numberList(t), numberShow(t), numberPut(t), numberDelete(t))
-	return cmd
+	return group("number", "Numbers: list, show, put, delete", numberList(t), numberShow(t), numberPut(t),
+		numberDelete(t))
 }
 
 func numberList(t *target) *cobra.Command {
 	var which client.List
 	var account string
-	cmd := run(t, offlineToo, &cobra.Command{Use: "list", Short: "List the numbers", Args: cobra.NoArgs},
+	cmd := run(t, offlineToo, &cobra.Command{Use: "list", Short: "List the numbers"},
 		func(ctx context.Context, c *client.Client, _ []string) ([]*client.Number, error) {
 			return collect(c.Numbers(ctx, account, which))
 		}, printNumbers)
@@ -43,9 +42,7 @@ func printNumbers(p *page, numbers []*client.Number) {
 }
 
 func numberShow(t *target) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "show NUMBER", Short: "Print a number of any account as JSON", Args: exactArgs(1, "NUMBER"),
-	}
+	cmd := &cobra.Command{Use: "show NUMBER", Short: "Print a number of any account as JSON"}
 	return run(t, offlineToo, cmd, func(ctx context.Context, c *client.Client, args []string) (*client.Number, error) {
 		filter := "telephoneNumber eq '" + strings.ReplaceAll(args[0], "'", "''") + "'"
 		for n, err := range c.Numbers(ctx, "", client.List{Filter: filter}) {
@@ -60,7 +57,6 @@ func numberPut(t *target) *cobra.Command {
 	var numbers []client.Number
 	cmd := &cobra.Command{
 		Use: "put FILE", Short: "Create or replace numbers from JSON, one or a list (\"-\": stdin)",
-		Args: exactArgs(1, "FILE"),
 		PreRunE: func(cmd *cobra.Command, args []string) (err error) {
 			numbers, err = readFile[client.Number](t, cmd.InOrStdin(), args[0])
 			return err
@@ -79,10 +75,7 @@ func numberPut(t *target) *cobra.Command {
 }
 
 func numberDelete(t *target) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "delete ACCOUNT NUMBER", Short: "Delete a number of an account",
-		Args: exactArgs(2, "ACCOUNT and NUMBER"),
-	}
+	cmd := &cobra.Command{Use: "delete ACCOUNT NUMBER", Short: "Delete a number of an account"}
 	return run(t, offlineToo, cmd, func(ctx context.Context, c *client.Client, args []string) (nothing, error) {
 		return nothing{}, c.DeleteNumber(ctx, args[0], args[1], client.Condition{})
 	}, nil)

@@ -12,7 +12,7 @@ import (
 
 func newPeers(t *target) *cobra.Command {
 	return run(t, online,
-		&cobra.Command{Use: "peers", Short: "Show the peer groups and the state of their peers", Args: cobra.NoArgs},
+		&cobra.Command{Use: "peers", Short: "Show the peer groups and the state of their peers"},
 		func(ctx context.Context, c *client.Client, _ []string) (api.PeerGroupList, error) {
 			groups, err := c.Peers(ctx)
 			return api.PeerGroupList{Groups: groups}, err

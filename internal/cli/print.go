@@ -34,10 +34,7 @@ func show[T any](t *target, v T, text func(*page, T)) error {
 	if t.output == "json" || text == nil {
 		return printJSON(t.p.Stdout, v)
 	}
-	p := &page{}
-	if f, ok := t.p.Stdout.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
-		p.width = screenWidth
-	}
+	p := newPage(t.p.Stdout)
 	text(p, v)
 	_, err := io.WriteString(t.p.Stdout, p.String())
 	return err
@@ -48,6 +45,14 @@ func show[T any](t *target, v T, text func(*page, T)) error {
 type page struct {
 	strings.Builder
 	width int // in columns; 0 for no limit
+}
+
+// newPage returns a page to be written to w.
+func newPage(w io.Writer) *page {
+	if f, ok := w.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+		return &page{width: screenWidth}
+	}
+	return &page{}
 }
 
 // line adds a line of text.
@@ -101,7 +106,8 @@ func (p *page) table(g *grid) {
 		return
 	}
 	const gap = 2
-	tw := tabwriter.NewWriter(p, 0, 0, gap, ' ', 0)
+	var b strings.Builder
+	tw := tabwriter.NewWriter(&b, 0, 0, gap, ' ', 0)
 	fmt.Fprintln(tw, strings.ToUpper(strings.Join(g.head, "\t")))
 	for _, r := range g.rows {
 		cells := make([][]string, len(r))
@@ -120,7 +126,10 @@ func (p *page) table(g *grid) {
 			fmt.Fprintln(tw, strings.Join(line, "\t"))
 		}
 	}
-	_ = tw.Flush() // a page takes everything
+	_ = tw.Flush() // a builder takes everything
+	for line := range strings.Lines(b.String()) {
+		p.WriteString(strings.TrimRight(line, " \n") + "\n") // empty cells at the end
+	}
 }
 
 // fit returns column widths with which the table has at most the given width. It narrows the widest column only, to the

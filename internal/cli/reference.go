@@ -21,7 +21,7 @@ var referenceHead string
 // documented returns the commands as they are documented: without defaults that depend on the machine.
 func documented(version string) *cobra.Command {
 	root := newRoot(&Program{Version: version, Stdout: io.Discard, Stderr: io.Discard})
-	root.PersistentFlags().Lookup("data").Usage = "data directory (default $TANDEM_DATA, else /var/lib/tandem for root)"
+	root.PersistentFlags().Lookup("data").Usage = "data in `DIR` (default $TANDEM_DATA, else /var/lib/tandem for root)"
 	root.DisableAutoGenTag = true
 	return root
 }
@@ -29,7 +29,7 @@ func documented(version string) *cobra.Command {
 // newMan returns the command that writes the manual pages; packages are built with it.
 func newMan(t *target) *cobra.Command {
 	return &cobra.Command{
-		Use: "man DIR", Short: "Write a manual page for each command", Args: exactArgs(1, "DIR"), Hidden: true,
+		Use: "man DIR", Short: "Write a manual page for each command", Hidden: true,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err

@@ -13,15 +13,7 @@ func newRestore(t *target) *cobra.Command {
 	return &cobra.Command{
 		Use:   "restore [FILE]",
 		Short: "Restore a backup of the database, or mark a restored database",
-		Long: `Replace the SQLite database with the backup in FILE, and give it a new identity.
-The previous database is kept beside it. Without FILE the database must have
-been restored already, as PostgreSQL is with its own tools; it only gets the new
-identity. Edges do not follow a restored database: each routes by its old index
-until tandem index accept is run there.
-
-Stop Tandem on the data directory first. Run the command as the same user as
-Tandem.`,
-		Args: cobra.MaximumNArgs(1),
+		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := t.load(config.Source{})
 			if err != nil {

@@ -27,6 +27,9 @@ func checkScreen(t *testing.T, name, text string, words ...string) {
 		if n := len([]rune(strings.TrimRight(line, "\n"))); n > 80 && len(strings.Fields(line)) > 1 {
 			t.Errorf("%s: %d columns: %s", name, n, line)
 		}
+		if strings.HasSuffix(line, " \n") {
+			t.Errorf("%s: a line ends with spaces: %q", name, line)
+		}
 	}
 	has := map[string]bool{}
 	for w := range strings.FieldsSeq(text) {
@@ -65,6 +68,17 @@ func TestHelpFitsATerminal(t *testing.T) {
 		}
 	}
 	walk(root)
+
+	files, err := helpTexts.ReadDir("help")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		path := strings.ReplaceAll(strings.TrimSuffix(f.Name(), ".txt"), "-", " ")
+		if c, rest, err := root.Find(strings.Fields(path)); err != nil || len(rest) > 0 || c.Long == "" {
+			t.Errorf("help/%s is of no command", f.Name())
+		}
+	}
 }
 
 // TestTablesFitATerminal prints what each command prints, with long values: UUIDs, IPv6 addresses, reasons.

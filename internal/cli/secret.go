@@ -12,16 +12,14 @@ import (
 )
 
 func newSecret(t *target) *cobra.Command {
-	cmd := &cobra.Command{Use: "secret", Short: "The keyring, which encrypts stored secrets"}
-	cmd.AddCommand(secretStatus(t), secretRotate(t), secretPrune(t))
-	return cmd
+	return group("secret", "The keyring, which encrypts stored secrets", secretStatus(t), secretRotate(t),
+		secretPrune(t))
 }
 
 func secretStatus(t *target) *cobra.Command {
 	return run(t, offlineToo, &cobra.Command{
 		Use:   "status",
 		Short: "Show the keys, and how many values need an older one",
-		Args:  cobra.NoArgs,
 	}, func(ctx context.Context, c *client.Client, _ []string) (*api.Keyring, error) {
 		return c.Keyring(ctx)
 	}, printKeyring)
@@ -32,15 +30,6 @@ func secretRotate(t *target) *cobra.Command {
 	cmd := run(t, offlineToo, &cobra.Command{
 		Use:   "rotate",
 		Short: "Replace the key and encrypt everything stored again",
-		Long: `Replace the key of the keyring and encrypt everything stored again with the new
-one. Nothing stops meanwhile, and older keys stay until "tandem secret prune".
-After an interruption run the command again: it continues.
-
-Nodes that share a PostgreSQL database have copies of one keyring. The command
-then only adds a key. Copy the keyring file to the other nodes, run "tandem
-reload" on each, then run the command with --distributed. The runbook has all
-steps, also for a keyring in an environment variable.`,
-		Args: cobra.NoArgs,
 	}, func(ctx context.Context, c *client.Client, _ []string) (*api.Keyring, error) {
 		return c.RotateKeyring(ctx, api.KeyringRotation{Distributed: distributed})
 	}, printKeyring)
@@ -52,7 +41,6 @@ func secretPrune(t *target) *cobra.Command {
 	return run(t, offlineToo, &cobra.Command{
 		Use:   "prune",
 		Short: "Remove the older keys, once nothing needs them",
-		Args:  cobra.NoArgs,
 	}, func(ctx context.Context, c *client.Client, _ []string) (*api.Keyring, error) {
 		return c.PruneKeyring(ctx)
 	}, printKeyring)

@@ -23,17 +23,6 @@ func newServe(t *target) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run Tandem until SIGTERM or Ctrl-C",
-		Long: `Run Tandem: the Provisioning API, the SIP edge and the management API.
-
-Without a configuration it keeps its data in SQLite in the data directory and
-listens on loopback only. The first SIGTERM or Ctrl-C drains: calls in progress
-continue, new ones are refused. The second one ends the remaining calls.
-
---lab starts simulators of an operator's core, Teams, Operator Connect, Teams
-Phone Mobile and Zoom beside it, with a configuration that connects them, adds
-sample customers if there are no accounts yet, and prints what to try. It is for
-trials and tests, not for production.`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			reload := outlive(t.p)
 			o := node.Options{Version: t.p.Version, Log: t.p.log, Cut: t.p.Cut, Reload: reload}

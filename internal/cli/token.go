@@ -14,8 +14,6 @@ func newToken(t *target) *cobra.Command {
 	cmd := run(t, offlineToo, &cobra.Command{
 		Use:   "token --role ROLE",
 		Short: "Print a bearer token of the embedded issuer, and nothing else",
-		Long:  "Print a bearer token of the embedded issuer, and nothing else.\n" + rolesHelp,
-		Args:  cobra.NoArgs,
 	}, func(ctx context.Context, c *client.Client, _ []string) (*api.Token, error) {
 		return c.CreateToken(ctx, api.TokenRequest{Roles: roles})
 	}, func(p *page, tok *api.Token) { p.line("%s", tok.AccessToken) })

@@ -11,15 +11,14 @@ import (
 )
 
 func newWork(t *target) *cobra.Command {
-	cmd := &cobra.Command{Use: "work", Short: "Work on outside systems that is not done"}
-	cmd.AddCommand(workList(t), workRun(t, api.RunWorkParamsActionRetry, "Run work at once that is parked or queued"),
+	return group("work", "Work on outside systems that is not done", workList(t),
+		workRun(t, api.RunWorkParamsActionRetry, "Run work at once that is parked or queued"),
 		workRun(t, api.RunWorkParamsActionResume, "Run work at once that waits for a person"))
-	return cmd
 }
 
 func workList(t *target) *cobra.Command {
 	var kind, state string
-	cmd := run(t, online, &cobra.Command{Use: "list", Short: "List work that is not done", Args: cobra.NoArgs},
+	cmd := run(t, online, &cobra.Command{Use: "list", Short: "List work that is not done"},
 		func(ctx context.Context, c *client.Client, _ []string) (api.WorkList, error) {
 			var q api.ListWorkParams
 			if kind != "" {
@@ -49,7 +48,7 @@ func printWork(p *page, l api.WorkList) {
 }
 
 func workRun(t *target, action api.RunWorkParamsAction, short string) *cobra.Command {
-	cmd := &cobra.Command{Use: string(action) + " KIND ID", Short: short, Args: exactArgs(2, "KIND ID")}
+	cmd := &cobra.Command{Use: string(action) + " KIND ID", Short: short}
 	return run(t, online, cmd, func(ctx context.Context, c *client.Client, args []string) (nothing, error) {
 		return nothing{}, c.RunWork(ctx, args[0], args[1], action)
 	}, nil)

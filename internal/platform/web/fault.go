@@ -70,6 +70,11 @@ var statusByKind = map[fault.Kind]int{
 	fault.Unavailable:     http.StatusServiceUnavailable,
 }
 
+// Status returns the HTTP status of the answer to a fault.
+func Status(f *fault.Error) int {
+	return cmp.Or(statusByCode[f.Code], statusByKind[f.Kind], http.StatusInternalServerError)
+}
+
 // defaultRetry is the Retry-After of faults that do not carry one.
 const defaultRetry = 5 * time.Second
 
@@ -82,7 +87,7 @@ func (f *Front) Fail(w http.ResponseWriter, r *http.Request, err error) {
 		rec.late = true
 		return
 	}
-	status := cmp.Or(statusByCode[shown.Code], statusByKind[shown.Kind], http.StatusInternalServerError)
+	status := Status(shown)
 	if status == http.StatusInternalServerError {
 		// The caller is told where to look, not what failed.
 		shown = fault.New(fault.Internal, CodeInternal, "internal error; the operator finds it in the log under the "+
