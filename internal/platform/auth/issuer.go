@@ -44,6 +44,8 @@ type Issuer struct {
 	guard   *throttle
 	issued  *prometheus.CounterVec
 
+	adding sync.Mutex // held by ensure: callers that find no key at the same time create one
+
 	mu     sync.Mutex // guards what follows
 	signer *signer
 	until  time.Time // when signer must be chosen again
@@ -114,19 +116,17 @@ func (i *Issuer) tend(ctx context.Context) error {
 	if err := i.keys.refresh(ctx); err != nil {
 		return err
 	}
-	stored, err := i.store.SigningKeys(ctx)
+	stored, added, err := i.ensure(ctx, func(stored []SigningKey) bool {
+		ours := i.ours(stored)
+		return len(ours) > 0 && time.Since(ours[len(ours)-1].Created) <= i.cfg.KeyLifetime
+	})
 	if err != nil {
 		return err
 	}
-	ours := i.ours(stored)
-	current := pickSigner(ours, time.Now())
-	if current == nil || time.Since(ours[len(ours)-1].Created) > i.cfg.KeyLifetime {
-		if _, err := i.addKey(ctx); err != nil {
-			return err
-		}
-		i.log.Info("created a signing key for the embedded issuer")
+	if added {
 		return i.keys.refresh(ctx)
 	}
+	current := pickSigner(i.ours(stored), time.Now())
 	// A key older than the current signer may still be needed by tokens issued just before the signer took over on the
 	// slowest node.
 	linger := i.cfg.TokenLifetime + keyPublish + 2*signerFresh + 5*time.Minute
@@ -191,7 +191,24 @@ func EachSigningKey(ctx context.Context, store KeyStore, see secret.See) error {
 	return nil
 }
 
-func (i *Issuer) addKey(ctx context.Context) (*SigningKey, error) {
+// ensure returns the stored keys, and creates one first unless they are enough.
+func (i *Issuer) ensure(ctx context.Context, enough func([]SigningKey) bool) (stored []SigningKey, added bool,
+	err error) {
+	i.adding.Lock()
+	defer i.adding.Unlock()
+	stored, err = i.store.SigningKeys(ctx)
+	if err != nil || enough(stored) {
+		return stored, false, err
+	}
+	if err := i.addKey(ctx); err != nil {
+		return nil, false, err
+	}
+	i.log.Info("created a signing key for the embedded issuer")
+	stored, err = i.store.SigningKeys(ctx) // another node may have added one too: the oldest signs everywhere
+	return stored, true, err
+}
+
+func (i *Issuer) addKey(ctx context.Context) error {
 	var key crypto.Signer
 	var err error
 	if i.cfg.Algorithm == "RS256" {
@@ -200,7 +217,7 @@ func (i *Issuer) addKey(ctx context.Context) (*SigningKey, error) {
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	}
 	if err != nil {
-		return nil, fault.Wrap(err, "generate a signing key")
+		return fault.Wrap(err, "generate a signing key")
 	}
 	k := SigningKey{ID: uuid.NewString(), Algorithm: i.cfg.Algorithm,
 		Created: time.Now().UTC().Truncate(time.Microsecond)}
@@ -212,26 +229,16 @@ func (i *Issuer) addKey(ctx context.Context) (*SigningKey, error) {
 		k.Sealed, err = i.keyring.Seal(signingPlace(k.ID), der)
 	}
 	if err != nil {
-		return nil, fault.Wrap(err, "store a signing key")
+		return fault.Wrap(err, "store a signing key")
 	}
-	if err := i.store.AddSigningKey(ctx, k); err != nil {
-		return nil, err
-	}
-	return &k, nil
+	return i.store.AddSigningKey(ctx, k)
 }
 
 // publicKeys builds the key set document from the store. It replaces the fetch that other issuers need.
 func (i *Issuer) publicKeys(ctx context.Context) ([]byte, error) {
-	stored, err := i.store.SigningKeys(ctx)
+	stored, _, err := i.ensure(ctx, func(stored []SigningKey) bool { return len(stored) > 0 })
 	if err != nil {
 		return nil, err
-	}
-	if len(stored) == 0 {
-		k, err := i.addKey(ctx)
-		if err != nil {
-			return nil, err
-		}
-		stored = []SigningKey{*k}
 	}
 	return keySetDocument(stored)
 }
@@ -253,24 +260,14 @@ func (i *Issuer) signingKey(ctx context.Context) (*signer, error) {
 	if i.signer != nil && time.Now().Before(i.until) {
 		return i.signer, nil
 	}
-	stored, err := i.store.SigningKeys(ctx)
+	stored, added, err := i.ensure(ctx, func(stored []SigningKey) bool { return len(i.ours(stored)) > 0 })
+	if err == nil && added {
+		err = i.keys.refresh(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
-	ours := i.ours(stored)
-	if len(ours) == 0 {
-		if _, err = i.addKey(ctx); err == nil {
-			stored, err = i.store.SigningKeys(ctx) // another node may have added one too: the oldest signs everywhere
-		}
-		if err == nil {
-			err = i.keys.refresh(ctx)
-		}
-		if err != nil {
-			return nil, err
-		}
-		ours = i.ours(stored)
-	}
-	k := pickSigner(ours, time.Now())
+	k := pickSigner(i.ours(stored), time.Now())
 	if k == nil {
 		return nil, fault.Wrap(errors.New("the key just created is missing"), "choose a signing key")
 	}

@@ -101,7 +101,7 @@ func TestKeysRunOutWithoutTheirIssuer(t *testing.T) {
 
 // rotateKey creates a new signing key.
 func rotateKey(ctx context.Context, i *Issuer) error {
-	if _, err := i.addKey(ctx); err != nil {
+	if err := i.addKey(ctx); err != nil {
 		return err
 	}
 	return i.keys.refresh(ctx)
@@ -214,6 +214,33 @@ func TestNewKeysArePublishedBeforeTheySign(t *testing.T) {
 			t.Errorf("the old key still signs %v after the new one was made", keyPublish+signerFresh)
 		}
 	})
+}
+
+// TestANodeCreatesOneFirstKey: the first token may be asked for while the node starts.
+func TestANodeCreatesOneFirstKey(t *testing.T) {
+	for range 100 {
+		m := &memory{}
+		i, err := NewIssuer(Default().Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: keyring(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for _, f := range []func() error{
+			func() error { return i.tend(t.Context()) },
+			func() error { return i.keys.refresh(t.Context()) },
+			func() error { _, _, err := i.IssueToken(t.Context(), "test", RoleRead); return err },
+		} {
+			wg.Go(func() {
+				if err := f(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if len(m.keys) != 1 {
+			t.Fatalf("%d signing keys, want 1", len(m.keys))
+		}
+	}
 }
 
 func TestIssuerWithoutDatabase(t *testing.T) {
