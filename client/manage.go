@@ -87,22 +87,12 @@ func (c *Client) CheckToken(ctx context.Context, token string) (*api.TokenReport
 	return read[api.TokenReport](c.manage().CheckToken(ctx, api.TokenQuestion{Token: token}))
 }
 
-// Keyring returns the keys of the keyring, and how many stored values each of them encrypted.
-func (c *Client) Keyring(ctx context.Context) (*api.Keyring, error) {
-	return read[api.Keyring](c.manage().GetKeyring(ctx))
-}
-
-// RotateKeyring replaces the key of the keyring and encrypts everything stored again. The request is not retried when
-// the answer is lost, because that would replace the key once more.
+// RotateKeyring replaces the key of the keyring and encrypts the database's values again. The request is not retried
+// when the answer is lost, because that would replace the key once more.
 func (c *Client) RotateKeyring(ctx context.Context, r api.KeyringRotation) (*api.Keyring, error) {
 	once := *c
 	once.o.Attempts = 1
 	return read[api.Keyring](once.manage().RotateKeyring(ctx, r))
-}
-
-// PruneKeyring removes the older keys of the keyring.
-func (c *Client) PruneKeyring(ctx context.Context) (*api.Keyring, error) {
-	return read[api.Keyring](c.manage().PruneKeyring(ctx))
 }
 
 // VerifyAudit checks the audit log's hash chain, and that it still contains the heads that earlier checks returned.

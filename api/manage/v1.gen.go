@@ -308,15 +308,17 @@ type Issuer struct {
 
 // Keyring defines model for Keyring.
 type Keyring struct {
-	// Added ids of the keys that do not encrypt yet
-	Added []int64 `json:"added,omitempty,omitzero"`
-
-	// Older ids of the keys that only decrypt, oldest first
-	Older []int64 `json:"older,omitempty,omitzero"`
+	// Added id of the new key, while it does not encrypt yet
+	Added int64 `json:"added,omitempty,omitzero"`
 
 	// Primary id of the key that encrypts
-	Primary int64          `json:"primary"`
-	Values  []SealedValues `json:"values"`
+	Primary int64 `json:"primary"`
+
+	// Sealed values in the database that were encrypted again with the primary key
+	Sealed int `json:"sealed"`
+
+	// Unreadable values in the database of another keyring, or changed
+	Unreadable int `json:"unreadable"`
 }
 
 // KeyringRotation defines model for KeyringRotation.
@@ -477,19 +479,6 @@ type Replica struct {
 
 	// Synced when it was last known to be complete
 	Synced time.Time `json:"synced,omitempty,omitzero"`
-}
-
-// SealedValues how many values of a kind are stored, by the key that encrypted them
-type SealedValues struct {
-	// Name the kind, such as signing keys
-	Name string `json:"name"`
-
-	// Older to be encrypted again
-	Older   int `json:"older"`
-	Primary int `json:"primary"`
-
-	// Unreadable of another keyring, or changed
-	Unreadable int `json:"unreadable"`
 }
 
 // Step defines model for Step.
@@ -872,41 +861,28 @@ type ClientInterface interface {
 	// Corresponds with POST /manage/v1/index/accept (the `AcceptIndex` operationId).
 	AcceptIndex(ctx context.Context, body AcceptIndexJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetKeyring Keys of the keyring, and how many stored values each kind needs
+	// RotateKeyringWithBody Replace the key and encrypt the database's values again
 	//
-	// The values are those in the database and those on this node. Keys themselves are never shown.
-	//
-	// Corresponds with GET /manage/v1/keyring (the `GetKeyring` operationId).
-	GetKeyring(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// PruneKeyring Remove the older keys
-	//
-	// 409 `KeysInUse` while a value in the database or on this node is encrypted with one; otherwise as rotateKeyring.
-	// Cursors from before the rotation are refused afterwards. The audit log has it (`secret.prune`).
-	//
-	// Corresponds with POST /manage/v1/keyring/prune (the `PruneKeyring` operationId).
-	PruneKeyring(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// RotateKeyringWithBody Replace the key and encrypt everything stored again
-	//
-	// Adds a key, makes it the primary one and encrypts again every stored value with it. If an earlier rotation was
-	// not completed this completes it instead. On PostgreSQL, where nodes have copies of one keyring, the key that was
-	// added becomes the primary one only with `distributed`. Older keys stay until pruneKeyring. 409 `KeyringFixed` if
-	// the keyring comes from an environment variable, `KeyringChanged` if its file was replaced since the last reload.
-	// Added keys and the change of the primary key are in the audit log (`secret.add`, `secret.rotate`).
+	// Adds a key, makes it the primary one and encrypts every secret in the database again with it. A key that was
+	// added but is not used yet takes the place of a new one, so that an interrupted rotation continues. Where nodes
+	// have copies of one keyring (PostgreSQL), the first request only adds the key, and one with `distributed` uses
+	// it; a further one with `distributed` encrypts the values again without another key. Older keys stay and decrypt
+	// what they encrypted. 409 `KeyringFixed` if the keyring comes from an environment variable, `KeyringChanged` if
+	// its file was replaced since the node's start. The audit log has `secret.add` and `secret.rotate`.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /manage/v1/keyring/rotate (the `RotateKeyring` operationId).
 	RotateKeyringWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// RotateKeyring Replace the key and encrypt everything stored again
+	// RotateKeyring Replace the key and encrypt the database's values again
 	//
-	// Adds a key, makes it the primary one and encrypts again every stored value with it. If an earlier rotation was
-	// not completed this completes it instead. On PostgreSQL, where nodes have copies of one keyring, the key that was
-	// added becomes the primary one only with `distributed`. Older keys stay until pruneKeyring. 409 `KeyringFixed` if
-	// the keyring comes from an environment variable, `KeyringChanged` if its file was replaced since the last reload.
-	// Added keys and the change of the primary key are in the audit log (`secret.add`, `secret.rotate`).
+	// Adds a key, makes it the primary one and encrypts every secret in the database again with it. A key that was
+	// added but is not used yet takes the place of a new one, so that an interrupted rotation continues. Where nodes
+	// have copies of one keyring (PostgreSQL), the first request only adds the key, and one with `distributed` uses
+	// it; a further one with `distributed` encrypts the values again without another key. Older keys stay and decrypt
+	// what they encrypted. 409 `KeyringFixed` if the keyring comes from an environment variable, `KeyringChanged` if
+	// its file was replaced since the node's start. The audit log has `secret.add` and `secret.rotate`.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1299,48 +1275,14 @@ func (c *Caller) AcceptIndex(ctx context.Context, body AcceptIndexJSONRequestBod
 	return c.Client.Do(req)
 }
 
-// GetKeyring Keys of the keyring, and how many stored values each kind needs
+// RotateKeyringWithBody Replace the key and encrypt the database's values again
 //
-// The values are those in the database and those on this node. Keys themselves are never shown.
-//
-// Corresponds with GET /manage/v1/keyring (the `GetKeyring` operationId).
-func (c *Caller) GetKeyring(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetKeyringRequest(c.Server)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// PruneKeyring Remove the older keys
-//
-// 409 `KeysInUse` while a value in the database or on this node is encrypted with one; otherwise as rotateKeyring.
-// Cursors from before the rotation are refused afterwards. The audit log has it (`secret.prune`).
-//
-// Corresponds with POST /manage/v1/keyring/prune (the `PruneKeyring` operationId).
-func (c *Caller) PruneKeyring(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPruneKeyringRequest(c.Server)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// RotateKeyringWithBody Replace the key and encrypt everything stored again
-//
-// Adds a key, makes it the primary one and encrypts again every stored value with it. If an earlier rotation was
-// not completed this completes it instead. On PostgreSQL, where nodes have copies of one keyring, the key that was
-// added becomes the primary one only with `distributed`. Older keys stay until pruneKeyring. 409 `KeyringFixed` if
-// the keyring comes from an environment variable, `KeyringChanged` if its file was replaced since the last reload.
-// Added keys and the change of the primary key are in the audit log (`secret.add`, `secret.rotate`).
+// Adds a key, makes it the primary one and encrypts every secret in the database again with it. A key that was
+// added but is not used yet takes the place of a new one, so that an interrupted rotation continues. Where nodes
+// have copies of one keyring (PostgreSQL), the first request only adds the key, and one with `distributed` uses
+// it; a further one with `distributed` encrypts the values again without another key. Older keys stay and decrypt
+// what they encrypted. 409 `KeyringFixed` if the keyring comes from an environment variable, `KeyringChanged` if
+// its file was replaced since the node's start. The audit log has `secret.add` and `secret.rotate`.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1357,13 +1299,14 @@ func (c *Caller) RotateKeyringWithBody(ctx context.Context, contentType string, 
 	return c.Client.Do(req)
 }
 
-// RotateKeyring Replace the key and encrypt everything stored again
+// RotateKeyring Replace the key and encrypt the database's values again
 //
-// Adds a key, makes it the primary one and encrypts again every stored value with it. If an earlier rotation was
-// not completed this completes it instead. On PostgreSQL, where nodes have copies of one keyring, the key that was
-// added becomes the primary one only with `distributed`. Older keys stay until pruneKeyring. 409 `KeyringFixed` if
-// the keyring comes from an environment variable, `KeyringChanged` if its file was replaced since the last reload.
-// Added keys and the change of the primary key are in the audit log (`secret.add`, `secret.rotate`).
+// Adds a key, makes it the primary one and encrypts every secret in the database again with it. A key that was
+// added but is not used yet takes the place of a new one, so that an interrupted rotation continues. Where nodes
+// have copies of one keyring (PostgreSQL), the first request only adds the key, and one with `distributed` uses
+// it; a further one with `distributed` encrypts the values again without another key. Older keys stay and decrypt
+// what they encrypted. 409 `KeyringFixed` if the keyring comes from an environment variable, `KeyringChanged` if
+// its file was replaced since the node's start. The audit log has `secret.add` and `secret.rotate`.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1945,60 +1888,6 @@ func NewAcceptIndexRequestWithBody(server string, contentType string, body io.Re
 	return req, nil
 }
 
-// NewGetKeyringRequest constructs an http.Request for the GetKeyring method
-func NewGetKeyringRequest(server string) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/manage/v1/keyring")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewPruneKeyringRequest constructs an http.Request for the PruneKeyring method
-func NewPruneKeyringRequest(server string) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/manage/v1/keyring/prune")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
 // NewRotateKeyringRequest calls the generic RotateKeyring builder with application/json body
 func NewRotateKeyringRequest(server string, body RotateKeyringJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -2358,13 +2247,7 @@ type ServerInterface interface {
 	// AcceptIndex Allow the number index to be replaced from the database
 	// (POST /manage/v1/index/accept)
 	AcceptIndex(w http.ResponseWriter, r *http.Request)
-	// GetKeyring Keys of the keyring, and how many stored values each kind needs
-	// (GET /manage/v1/keyring)
-	GetKeyring(w http.ResponseWriter, r *http.Request)
-	// PruneKeyring Remove the older keys
-	// (POST /manage/v1/keyring/prune)
-	PruneKeyring(w http.ResponseWriter, r *http.Request)
-	// RotateKeyring Replace the key and encrypt everything stored again
+	// RotateKeyring Replace the key and encrypt the database's values again
 	// (POST /manage/v1/keyring/rotate)
 	RotateKeyring(w http.ResponseWriter, r *http.Request)
 	// ListPeers Peer groups, their peers and whether they answer
@@ -2423,8 +2306,6 @@ type CallsOperations interface {
 
 // SecretsOperations are the operations with the tag secrets.
 type SecretsOperations interface {
-	GetKeyring(ctx context.Context, request GetKeyringRequestObject) (GetKeyringResponseObject, error)
-	PruneKeyring(ctx context.Context, request PruneKeyringRequestObject) (PruneKeyringResponseObject, error)
 	RotateKeyring(ctx context.Context, request RotateKeyringRequestObject) (RotateKeyringResponseObject, error)
 }
 
@@ -2484,16 +2365,6 @@ func (a Absent) GetHealth(context.Context, GetHealthRequestObject) (GetHealthRes
 
 // AcceptIndex returns Err.
 func (a Absent) AcceptIndex(context.Context, AcceptIndexRequestObject) (AcceptIndexResponseObject, error) {
-	return nil, a.Err
-}
-
-// GetKeyring returns Err.
-func (a Absent) GetKeyring(context.Context, GetKeyringRequestObject) (GetKeyringResponseObject, error) {
-	return nil, a.Err
-}
-
-// PruneKeyring returns Err.
-func (a Absent) PruneKeyring(context.Context, PruneKeyringRequestObject) (PruneKeyringResponseObject, error) {
 	return nil, a.Err
 }
 
@@ -2770,34 +2641,6 @@ func (siw *ServerInterfaceWrapper) AcceptIndex(w http.ResponseWriter, r *http.Re
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.AcceptIndex(w, r)
-	}))
-
-	for _, middleware := range siw.HandlerMiddlewares {
-		handler = middleware(handler)
-	}
-
-	handler.ServeHTTP(w, r)
-}
-
-// GetKeyring operation middleware
-func (siw *ServerInterfaceWrapper) GetKeyring(w http.ResponseWriter, r *http.Request) {
-
-	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.GetKeyring(w, r)
-	}))
-
-	for _, middleware := range siw.HandlerMiddlewares {
-		handler = middleware(handler)
-	}
-
-	handler.ServeHTTP(w, r)
-}
-
-// PruneKeyring operation middleware
-func (siw *ServerInterfaceWrapper) PruneKeyring(w http.ResponseWriter, r *http.Request) {
-
-	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.PruneKeyring(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3126,9 +2969,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/manage/v1/clients/{clientId}", wrapper.RevokeClient)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tokens", wrapper.CreateToken)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tokens/check", wrapper.CheckToken)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/keyring", wrapper.GetKeyring)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/keyring/rotate", wrapper.RotateKeyring)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/keyring/prune", wrapper.PruneKeyring)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/work", wrapper.ListWork)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/work/{kind}/{id}/{action}", wrapper.RunWork)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/audit/verify", wrapper.VerifyAudit)
@@ -3587,86 +3428,6 @@ func (response AcceptIndexdefaultApplicationProblemPlusJSONResponse) VisitAccept
 	return err
 }
 
-type GetKeyringRequestObject struct {
-}
-
-type GetKeyringResponseObject interface {
-	VisitGetKeyringResponse(w http.ResponseWriter) error
-}
-
-type GetKeyring200JSONResponse Keyring
-
-func (response GetKeyring200JSONResponse) VisitGetKeyringResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetKeyringdefaultApplicationProblemPlusJSONResponse struct {
-	Body       Problem
-	Headers    RefusedResponseHeaders
-	StatusCode int
-}
-
-func (response GetKeyringdefaultApplicationProblemPlusJSONResponse) VisitGetKeyringResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type PruneKeyringRequestObject struct {
-}
-
-type PruneKeyringResponseObject interface {
-	VisitPruneKeyringResponse(w http.ResponseWriter) error
-}
-
-type PruneKeyring200JSONResponse Keyring
-
-func (response PruneKeyring200JSONResponse) VisitPruneKeyringResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type PruneKeyringdefaultApplicationProblemPlusJSONResponse struct {
-	Body       Problem
-	Headers    RefusedResponseHeaders
-	StatusCode int
-}
-
-func (response PruneKeyringdefaultApplicationProblemPlusJSONResponse) VisitPruneKeyringResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
 type RotateKeyringRequestObject struct {
 	Body *RotateKeyringJSONRequestBody
 }
@@ -3980,13 +3741,7 @@ type StrictServerInterface interface {
 	// AcceptIndex Allow the number index to be replaced from the database
 	// (POST /manage/v1/index/accept)
 	AcceptIndex(ctx context.Context, request AcceptIndexRequestObject) (AcceptIndexResponseObject, error)
-	// GetKeyring Keys of the keyring, and how many stored values each kind needs
-	// (GET /manage/v1/keyring)
-	GetKeyring(ctx context.Context, request GetKeyringRequestObject) (GetKeyringResponseObject, error)
-	// PruneKeyring Remove the older keys
-	// (POST /manage/v1/keyring/prune)
-	PruneKeyring(ctx context.Context, request PruneKeyringRequestObject) (PruneKeyringResponseObject, error)
-	// RotateKeyring Replace the key and encrypt everything stored again
+	// RotateKeyring Replace the key and encrypt the database's values again
 	// (POST /manage/v1/keyring/rotate)
 	RotateKeyring(ctx context.Context, request RotateKeyringRequestObject) (RotateKeyringResponseObject, error)
 	// ListPeers Peer groups, their peers and whether they answer
@@ -4327,54 +4082,6 @@ func (sh *strictHandler) AcceptIndex(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(AcceptIndexResponseObject); ok {
 		if err := validResponse.VisitAcceptIndexResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// GetKeyring operation middleware
-func (sh *strictHandler) GetKeyring(w http.ResponseWriter, r *http.Request) {
-	var request GetKeyringRequestObject
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.GetKeyring(ctx, request.(GetKeyringRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "GetKeyring")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(GetKeyringResponseObject); ok {
-		if err := validResponse.VisitGetKeyringResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// PruneKeyring operation middleware
-func (sh *strictHandler) PruneKeyring(w http.ResponseWriter, r *http.Request) {
-	var request PruneKeyringRequestObject
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.PruneKeyring(ctx, request.(PruneKeyringRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "PruneKeyring")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(PruneKeyringResponseObject); ok {
-		if err := validResponse.VisitPruneKeyringResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

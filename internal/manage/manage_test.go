@@ -215,20 +215,10 @@ func (j *job) VerifyAudit(_ context.Context, r api.VerifyAuditRequestObject) (ap
 	return api.VerifyAudit200JSONResponse{Rows: 10, BrokenAt: 5, Reason: "hash differs" + strings.Join(heads, ",")}, nil
 }
 
-func (j *job) GetKeyring(context.Context, api.GetKeyringRequestObject) (api.GetKeyringResponseObject, error) {
-	return api.GetKeyring200JSONResponse{Primary: 7, Added: []int64{8}, Older: []int64{5, 6},
-		Values: []api.SealedValues{{Name: "signing keys", Primary: 1, Older: 2, Unreadable: 3}}}, nil
-}
-
 func (j *job) RotateKeyring(_ context.Context,
 	r api.RotateKeyringRequestObject) (api.RotateKeyringResponseObject, error) {
 	j.did = append(j.did, fmt.Sprint("rotate ", r.Body != nil && r.Body.Distributed))
-	return api.RotateKeyring200JSONResponse{Primary: 8, Values: []api.SealedValues{}}, nil
-}
-
-func (j *job) PruneKeyring(context.Context, api.PruneKeyringRequestObject) (api.PruneKeyringResponseObject, error) {
-	j.did = append(j.did, "prune")
-	return api.PruneKeyring200JSONResponse{Primary: 8, Values: []api.SealedValues{}}, nil
+	return api.RotateKeyring200JSONResponse{Primary: 8, Sealed: 2, Unreadable: 3}, nil
 }
 
 func (j *job) ListWork(_ context.Context, r api.ListWorkRequestObject) (api.ListWorkResponseObject, error) {
@@ -298,11 +288,9 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"POST", "/manage/v1/tokens", `{"roles":[]}`, 400, "InvalidFieldValue", true},
 		{"POST", "/manage/v1/tokens/check", `{"token":"abc"}`, 200, `"detail":"3"`, false},
 		{"POST", "/manage/v1/tokens/check", `{"token":""}`, 400, "InvalidFieldValue", true},
-		{"GET", "/manage/v1/keyring", "", 200, `"older":[5,6]`, false},
 		{"POST", "/manage/v1/keyring/rotate", "", 200, `"primary":8`, false},
-		{"POST", "/manage/v1/keyring/rotate", `{"distributed":true}`, 200, `"values":[]`, false},
+		{"POST", "/manage/v1/keyring/rotate", `{"distributed":true}`, 200, `"sealed":2`, false},
 		{"POST", "/manage/v1/keyring/rotate", `{}`, 400, "MissingField", true},
-		{"POST", "/manage/v1/keyring/prune", "", 200, `"primary":8`, false},
 		{"POST", "/manage/v1/audit/verify", "", 200, `"brokenAt":5`, false},
 		{"POST", "/manage/v1/audit/verify", `{"heads":["7:ab"]}`, 200, `differs7:ab`, false},
 		{"POST", "/manage/v1/audit/verify", `{"head":"7:ab"}`, 400, "UnknownField", true},
@@ -329,7 +317,7 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		}
 	}
 	if got := strings.Join(j.did, "; "); got != "drain; reload; accept d2 by local; explain; client bss by local; "+
-		"revoke 7; token; check; rotate false; rotate true; prune; verify; verify; retry tenant a/b" {
+		"revoke 7; token; check; rotate false; rotate true; verify; verify; retry tenant a/b" {
 		t.Errorf("jobs did: %s", got)
 	}
 }
@@ -350,7 +338,7 @@ func TestRolesDetermineThePermissions(t *testing.T) {
 		})
 	c := newContract(t, h)
 	read := map[string]bool{"getHealth": true, "getDrain": true, "listPeers": true, "followEvents": true,
-		"explainCall": true, "verifyAudit": true, "getKeyring": true, "listWork": true}
+		"explainCall": true, "verifyAudit": true, "listWork": true}
 	bodies := map[string]string{"setDrain": `{"draining":false}`, "acceptIndex": `{"database":"d2"}`,
 		"explainCall":  `{"from":"+15550100","to":"+15550101","peer":"core"}`,
 		"createClient": `{"name":"n","roles":["r"]}`, "createToken": `{"roles":["r"]}`,

@@ -39,7 +39,6 @@ type core struct {
 	clients   *auth.Clients
 	issuer    *auth.Issuer // nil when disabled
 	verifier  *auth.Verifier
-	rotation  *secret.Rotation
 	work      *flow.Queue
 }
 
@@ -107,10 +106,6 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 		return fmt.Errorf("auth: %w", err)
 	}
 	c.work = flow.New(c.db, c.progress, log.With("part", "work"), reg)
-	c.rotation = n.newRotation()
-	if n.purpose.serves {
-		n.sealLocal(c.rotation.SealLocal)
-	}
 
 	r.parts = []part{running("database", c.db.Run), running("feed", c.feed.Run), running("events", c.events.Run)}
 	if len(cfg.Auth.Issuers) > 0 {
@@ -120,10 +115,6 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 		r.parts = append(r.parts, running("issuer", c.issuer.Run))
 	}
 	r.ready = n.databaseReady
-	r.reload = func(*config.Loaded) (func(), error) {
-		apply, err := c.rotation.Reload(context.WithoutCancel(ctx))
-		return func() { n.sealLocal(apply) }, err
-	}
 	r.health = func(h *api.Health) { h.Database = c.database() }
 	r.started = func(*Ready) {
 		if host, err := cfg.Database.PlaintextHost(); err == nil && host != "" {

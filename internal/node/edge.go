@@ -75,7 +75,7 @@ func (n *node) buildEdge(_ context.Context, r *role) (err error) {
 		return fmt.Errorf("calls.dns: %w", err)
 	}
 	r.close = c.resolver.Close
-	c.replica, err = replica.Open(cfg.Index, n.cfg.Path(indexDir), n.core.store.Source(), keyringSealer{n.core.keyring},
+	c.replica, err = replica.Open(cfg.Index, n.cfg.Path("index"), n.core.store.Source(), keyringSealer{n.core.keyring},
 		n.log.With("part", "index"), n.metrics.process)
 	if err != nil {
 		return fmt.Errorf("number index: %w", err)

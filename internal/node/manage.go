@@ -31,7 +31,7 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 		CallsOperations: manage.NotHere(config.RoleEdge, n.cfg.Calls.Edge.Node),
 		AccessOperations: &auth.Operations{Clients: n.core.clients, Issuer: n.core.issuer,
 			Verifier: n.core.verifier, Sealer: n.core.keyring, Audit: n.core.audit},
-		AuditOperations: db.Operations{DB: n.core.db}, SecretsOperations: n.core.rotation,
+		AuditOperations: db.Operations{DB: n.core.db}, SecretsOperations: n.core.rotation(),
 		WorkOperations: flow.Operations{Queue: n.core.work, Sealer: n.core.keyring},
 	}
 	switch {

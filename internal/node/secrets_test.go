@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -37,17 +36,20 @@ func accepts(t *testing.T, n *node, when string, authorization []string) {
 	}
 }
 
-// allPrimary checks that every kind of value is there and sealed with the primary key.
-func allPrimary(t *testing.T, when string, k api.Keyring, err error) {
+// rotate rotates the keyring, as an administrator.
+func rotate(t *testing.T, n *node, distributed bool) api.Keyring {
 	t.Helper()
+	ctx := domain.WithActor(t.Context(), domain.Actor{Kind: "administrator", ID: "local:ada.l"})
+	answer, err := n.core.rotation().RotateKeyring(ctx,
+		api.RotateKeyringRequestObject{Body: &api.KeyringRotation{Distributed: distributed}})
 	if err != nil {
-		t.Fatalf("%s: %v", when, err)
+		t.Fatal(err)
 	}
-	for _, h := range k.Values {
-		if h.Primary == 0 || h.Older > 0 || h.Unreadable > 0 {
-			t.Errorf("%s: %+v, want every value sealed with the primary key", when, h)
-		}
+	k := api.Keyring(answer.(api.RotateKeyring200JSONResponse))
+	if k.Unreadable > 0 || k.Added == 0 && k.Sealed == 0 {
+		t.Errorf("%+v, want every signing key sealed again", k)
 	}
+	return k
 }
 
 // TestTheKeyringIsRotatedWhileTheNodeRuns: tokens, the signing key and the index outlive the old key, also a restart.
@@ -72,18 +74,7 @@ func TestTheKeyringIsRotatedWhileTheNodeRuns(t *testing.T) {
 		sets, _ := filepath.Glob(cfg.Path("keysets/*.keys"))
 		return len(index) > 0 && len(sets) > 0
 	})
-	first, err := n.core.rotation.Keys(t.Context())
-	allPrimary(t, "at the start", first, err)
-
-	ctx := domain.WithActor(t.Context(), domain.Actor{Kind: "administrator", ID: "local:ada.l"})
-	k, err := n.core.rotation.Rotate(ctx, false)
-	allPrimary(t, "rotated", k, err)
-	if k.Primary == first.Primary || len(k.Older) != 1 || k.Older[0] != first.Primary {
-		t.Errorf("keys %+v, before %+v", k, first)
-	}
-	if k, err = n.core.rotation.Prune(ctx); err != nil || len(k.Older) > 0 {
-		t.Errorf("pruned: %+v, %v", k, err)
-	}
+	rotate(t, n, false)
 	accepts(t, n, "a token from before the rotation", before)
 	accepts(t, n, "a new token", issue(t, n))
 	var rows []string
@@ -92,28 +83,9 @@ func TestTheKeyringIsRotatedWhileTheNodeRuns(t *testing.T) {
 			rows = append(rows, r.Action)
 		}
 	}
-	if got := strings.Join(rows, " "); got != "secret.add secret.rotate signingKey.seal secret.prune" {
+	if got := strings.Join(rows, " "); got != "secret.add secret.rotate signingKey.seal" {
 		t.Errorf("the audit log has %s", got)
 	}
-	want := map[string]bool{fmt.Sprintf(`tandem_secret_primary_key{key="%d"} 1`, k.Primary): true,
-		`tandem_secret_values{key="older",values="number index"} 0`: true}
-	families, err := n.metrics.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		for _, m := range f.Metric {
-			var labels []string
-			for _, l := range m.Label {
-				labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
-			}
-			delete(want, fmt.Sprintf("%s{%s} %v", f.GetName(), strings.Join(labels, ","), m.Gauge.GetValue()))
-		}
-	}
-	if len(want) > 0 {
-		t.Errorf("missing metrics: %v", want)
-	}
-
 	if err := running.stop(nil, time.Second, 5*time.Second); err != nil {
 		t.Fatal(err)
 	}
@@ -129,8 +101,7 @@ func TestTheKeyringIsRotatedWhileTheNodeRuns(t *testing.T) {
 	accepts(t, again, "a token from before the rotation, after a restart", before)
 }
 
-// TestTheKeyringOfTwoNodes follows the runbook on PostgreSQL: each node can sign and check tokens after every step, and
-// a reload takes the keyring over.
+// TestTheKeyringOfTwoNodes follows the runbook on PostgreSQL: each node can sign and check tokens after every step.
 func TestTheKeyringOfTwoNodes(t *testing.T) {
 	t.Parallel()
 	database := testkit.PostgresConfig(t)
@@ -154,61 +125,40 @@ func TestTheKeyringOfTwoNodes(t *testing.T) {
 		t.Cleanup(n.close)
 		return n
 	}
-	read := func(n *node) []byte {
+	a := start("n1", nil, serving)
+	ring := func() []byte {
 		t.Helper()
-		raw, err := os.ReadFile(n.cfg.Path("keyring.json"))
+		raw, err := os.ReadFile(a.cfg.Path("keyring.json"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return raw
 	}
-	a := start("n1", nil, serving)
-	b := start("n2", read(a), serving)
-	ctx := domain.WithActor(t.Context(), domain.Actor{Kind: "administrator", ID: "local:ada.l"})
+	b := start("n2", ring(), serving)
 	each := func(when string) {
 		t.Helper()
 		for _, x := range [][2]*node{{a, b}, {b, a}} {
 			accepts(t, x[1], when, issue(t, x[0]))
 		}
 	}
-	distribute := func() {
-		t.Helper()
-		if err := secret.WriteFile(b.cfg.Path("keyring.json"), read(a)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := reload(ctx, b); err != nil {
-			t.Fatal(err)
-		}
-	}
 	each("at the start")
-	k, err := a.core.rotation.Rotate(ctx, false)
-	if err != nil || len(k.Added) != 1 || len(k.Older) > 0 {
-		t.Fatalf("the first rotate: %+v, %v; want a key that does not seal yet", k, err)
+	if k := rotate(t, a, false); k.Added == 0 {
+		t.Fatalf("the first rotate: %+v; want a key that does not seal yet", k)
 	}
 	each("key added")
-	distribute()
-	if k, err = a.core.rotation.Rotate(ctx, true); err != nil || len(k.Older) != 1 || k.Values[0].Primary != 1 {
-		t.Fatalf("the second rotate: %+v, %v", k, err)
+	b = start("n3", ring(), serving) // as after a restart
+	each("key on both nodes")
+	if k := rotate(t, a, true); k.Added != 0 || k.Sealed != 1 {
+		t.Fatalf("the second rotate: %+v", k)
 	}
 	each("one node seals with the new key")
-	distribute()
-	if k, err = b.core.rotation.Keys(ctx); err != nil || k.Values[0].Older+k.Values[1].Older > 0 {
-		t.Errorf("on the other node: %+v, %v", k, err)
-	}
-	if k, err = a.core.rotation.Prune(ctx); err != nil || len(k.Older) > 0 {
-		t.Fatalf("prune: %+v, %v", k, err)
-	}
-	distribute()
-	each("old key removed")
-	if k, err := b.core.rotation.Keys(ctx); err != nil || k.Values[0].Unreadable+k.Values[1].Unreadable > 0 ||
-		len(k.Older) > 0 {
-		t.Errorf("on the other node: %+v, %v", k, err)
-	}
+	b = start("n4", ring(), serving)
+	each("both nodes seal with it")
 
 	// As with a keyring in the environment: a command changes a copy in a directory of its own while the nodes run.
-	c := start("n1", read(a), command)
-	if k, err := c.core.rotation.Rotate(ctx, false); err != nil || len(k.Added) != 1 || k.Values[0].Primary == 0 {
-		t.Errorf("rotate in a directory of its own: %+v, %v", k, err)
+	c := start("n1", ring(), command)
+	if k := rotate(t, c, false); k.Added == 0 {
+		t.Errorf("rotate in a directory of its own: %+v", k)
 	}
 	each("a copy of the keyring has another key")
 }
@@ -254,11 +204,7 @@ func TestTheKeyringIsRotatedOffline(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := issue(t, n)
-	k, err := n.core.rotation.Rotate(domain.WithActor(t.Context(), domain.Actor{Kind: "administrator", ID: "x"}), false)
-	allPrimary(t, "rotated", k, err)
-	if _, err := n.core.rotation.Prune(t.Context()); err != nil {
-		t.Error(err)
-	}
+	rotate(t, n, false)
 	n.close()
 	if n, err = build(t.Context(), cfg, "test", quiet(), serving); err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -112,19 +111,20 @@ func (f *files) newJournal(j func(journalFile) (*journal, error)) (*journal, err
 	return jr, nil
 }
 
-// write writes a file: first under another name, then synced and renamed, so that it exists as a whole or not at all.
-func (f *files) write(path string, do func(io.Writer) error) (err error) {
-	_ = os.Remove(path + partExt) // of a process that died; there is usually none
+// writeSnapshot writes s as snapshot n: first under another name, then synced and renamed, so that a snapshot exists as
+// a whole or not at all.
+func (f *files) writeSnapshot(s *still, n uint64, sealer Sealer) (size int64, err error) {
+	path := f.path(snapshotKind, n)
 	file, err := f.create(path + partExt)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() {
 		if err != nil {
 			_ = os.Remove(path + partExt) // openFiles tries again
 		}
 	}()
-	err = do(file)
+	size, err = writeSnapshot(file, s, sealer)
 	if err == nil {
 		err = file.Sync()
 	}
@@ -132,42 +132,12 @@ func (f *files) write(path string, do func(io.Writer) error) (err error) {
 		err = cerr
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err = os.Rename(path+partExt, path); err != nil {
-		return err
+		return 0, err
 	}
-	return syncDir(f.dir)
-}
-
-// eachKey passes the sealed key of every file that can be opened to see, with its purpose. If see returns another one,
-// eachKey calls before and writes the file again with a new key.
-func (f *files) eachKey(sealer Sealer, see SeeKey, before func()) error {
-	for kind, purpose := range map[string]string{snapshotKind: snapshotPurpose, journalKind: journalPurpose} {
-		ns, err := f.list(kind)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("directory of the number index: %w", err)
-		}
-		for _, n := range ns {
-			path := f.path(kind, n)
-			err := f.read(path, func(r io.Reader) error {
-				sr, err := newSealedReader(r, purpose, sealer)
-				if err != nil {
-					return nil // load reports it
-				}
-				again, err := see(purpose, sr.key)
-				if err != nil || bytes.Equal(again, sr.key) {
-					return err
-				}
-				before()
-				return f.write(path, func(w io.Writer) error { return sr.sealAgain(w, purpose, sealer) })
-			})
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("%s: %w", path, err)
-			}
-		}
-	}
-	return nil
+	return size, syncDir(f.dir)
 }
 
 // prune removes the files that no restart needs: all but the newest snapshots, and journals older than the oldest of

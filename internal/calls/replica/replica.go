@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -72,7 +71,6 @@ type Replica struct {
 	accepted string // identity of the database that an operator accepted; empty for none
 
 	snap chan struct{} // requests a snapshot; holds one request
-	disk sync.Mutex    // held while a file is written as a whole
 }
 
 // Status is the state of the index.
@@ -404,26 +402,6 @@ func (r *Replica) endJournal() {
 	r.journal = nil
 }
 
-// SeeKey is given the sealed key of a file and its purpose, and returns it, or the same key sealed again.
-type SeeKey func(purpose string, sealed []byte) (again []byte, err error)
-
-// EachKey passes the key of each of the index's files to see, and writes the file again with a new key of the Sealer if
-// see returns another. It reads and writes as much as the index has on disk, while changes are applied as usual.
-func (r *Replica) EachKey(see SeeKey) error {
-	r.disk.Lock()
-	defer r.disk.Unlock()
-	return r.files.eachKey(r.sealer, see, func() {
-		r.mu.Lock()
-		r.endJournal() // later changes go into a new one
-		r.mu.Unlock()
-	})
-}
-
-// EachKey does the same as [Replica.EachKey] for an index that no Replica uses.
-func EachKey(dir string, sealer Sealer, see SeeKey) error {
-	return (&files{dir: dir, create: createFile}).eachKey(sealer, see, func() {})
-}
-
 // diskFailed reports that changes are not on disk.
 func (r *Replica) diskFailed(err error) {
 	r.m.diskErrors.Inc()
@@ -576,13 +554,7 @@ func (r *Replica) snapshot() bool {
 	r.mu.Unlock()
 	held := time.Since(start)
 
-	r.disk.Lock()
-	defer r.disk.Unlock()
-	var size int64
-	err := r.files.write(r.files.path(snapshotKind, n), func(w io.Writer) (err error) {
-		size, err = writeSnapshot(w, s, r.sealer)
-		return err
-	})
+	size, err := r.files.writeSnapshot(s, n, r.sealer)
 	if err != nil {
 		r.mu.Lock()
 		r.changes += changes

@@ -104,21 +104,20 @@ type sealedReader struct {
 	magic string
 	aead  cipher.AEAD
 	head  []byte
-	key   []byte // sealed
 	info  []byte
 	chunk uint64
 	done  bool
 }
 
-// newSealedReader reads the head, which must begin with one of the magics if there are any. It returns errDamaged for
-// every problem except errors of r itself.
+// newSealedReader reads the head, which must begin with one of the magics. It returns errDamaged for every problem
+// except errors of r itself.
 func newSealedReader(r io.Reader, purpose string, s Sealer, magics ...string) (*sealedReader, error) {
 	sr := &sealedReader{r: bufio.NewReaderSize(r, 256<<10)}
 	fixed := make([]byte, magicBytes+4)
 	if err := sr.full(fixed); err != nil {
 		return nil, err
 	}
-	if sr.magic = string(fixed[:magicBytes]); len(magics) > 0 && !slices.Contains(magics, sr.magic) {
+	if sr.magic = string(fixed[:magicBytes]); !slices.Contains(magics, sr.magic) {
 		return nil, fmt.Errorf("%w: not a %s of this version", errDamaged, purpose)
 	}
 	n := binary.LittleEndian.Uint32(fixed[magicBytes:])
@@ -133,8 +132,7 @@ func newSealedReader(r io.Reader, purpose string, s Sealer, magics ...string) (*
 	if k > len(rest)-2 {
 		return nil, fmt.Errorf("%w: key of %d bytes", errDamaged, k)
 	}
-	sr.key = rest[2 : 2+k]
-	key, err := s.Open(purpose, sr.key)
+	key, err := s.Open(purpose, rest[2:2+k])
 	if err != nil {
 		return nil, fmt.Errorf("%w: its key cannot be opened: %w", errDamaged, err)
 	}
@@ -180,22 +178,6 @@ func (s *sealedReader) full(b []byte) error {
 	_, err := io.ReadFull(s.r, b)
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return errTorn
-	}
-	return err
-}
-
-// sealAgain copies the rest of r to w with a new key, which s seals. A journal may end inside a chunk.
-func (s *sealedReader) sealAgain(w io.Writer, purpose string, sealer Sealer) error {
-	sw, err := newSealedWriter(w, s.magic, purpose, s.info, sealer)
-	for err == nil {
-		var plain []byte
-		plain, err = s.next()
-		if errors.Is(err, io.EOF) || errors.Is(err, errTorn) && purpose == journalPurpose {
-			return sw.flush()
-		}
-		if err == nil {
-			err = sw.write(plain, s.done)
-		}
 	}
 	return err
 }

@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -173,22 +172,29 @@ func signingPlace(id string) secret.Place {
 	return secret.Place{Table: "signing_keys", Row: id, Column: "private"}
 }
 
-// EachSigningKey passes every private key in the store to see, and stores what it returns; see [secret.Holder].
-func EachSigningKey(ctx context.Context, store KeyStore, see secret.See) error {
+// SealAgain seals every private key in the store with the keyring's present key. It returns how many it sealed, and how
+// many the keyring does not open; those it leaves as they are.
+func SealAgain(ctx context.Context, store KeyStore, ring *secret.Keyring) (sealed, unreadable int, err error) {
 	keys, err := store.SigningKeys(ctx)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	for _, k := range keys {
-		again, err := see(signingPlace(k.ID), k.Sealed)
-		if err == nil && !bytes.Equal(again, k.Sealed) {
+		plain, err := ring.Open(signingPlace(k.ID), k.Sealed)
+		if err != nil {
+			unreadable++
+			continue
+		}
+		again, err := ring.Seal(signingPlace(k.ID), plain)
+		if err == nil {
 			err = store.SealSigningKey(ctx, k.ID, again)
 		}
 		if err != nil {
-			return err
+			return sealed, unreadable, err
 		}
+		sealed++
 	}
-	return nil
+	return sealed, unreadable, nil
 }
 
 // ensure returns the stored keys, and creates one first unless they are enough.

@@ -231,24 +231,6 @@ func (s *keySet) save(raw []byte, at time.Time) error {
 	return secret.WriteFile(s.path, sealed)
 }
 
-// eachSealed passes the file to see, and writes what it returns.
-func (s *keySet) eachSealed(see secret.See) error {
-	s.fetching <- struct{}{}
-	defer func() { <-s.fetching }()
-	sealed, err := os.ReadFile(s.path)
-	if s.path == "" || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	again, err := see(s.place(), sealed)
-	if err != nil || bytes.Equal(again, sealed) {
-		return err
-	}
-	return secret.WriteFile(s.path, again)
-}
-
 // load reads the set from disk. A file that does not open was changed or belongs to another keyring, and is not used.
 func (s *keySet) load() {
 	sealed, err := os.ReadFile(s.path)

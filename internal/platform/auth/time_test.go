@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -240,6 +241,41 @@ func TestANodeCreatesOneFirstKey(t *testing.T) {
 		if len(m.keys) != 1 {
 			t.Fatalf("%d signing keys, want 1", len(m.keys))
 		}
+	}
+}
+
+// TestSealAgain: every private key that the keyring opens needs the present key only; others stay as they are.
+func TestSealAgain(t *testing.T) {
+	m, ring := &memory{}, keyring(t)
+	i, err := NewIssuer(Default().Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: ring})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := i.addKey(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i.keyring = keyring(t)
+	if err := i.addKey(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before, err := m.SigningKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sealed, unreadable, err := SealAgain(t.Context(), m, ring); err != nil || sealed != 2 || unreadable != 1 {
+		t.Errorf("SealAgain: %d sealed, %d unreadable, %v", sealed, unreadable, err)
+	}
+	for n, k := range m.keys {
+		changed, ours := !bytes.Equal(k.Sealed, before[n].Sealed), n < 2
+		if _, err := ring.Open(signingPlace(k.ID), k.Sealed); changed != ours || (err == nil) != ours {
+			t.Errorf("key %d: changed %v, %v", n, changed, err)
+		}
+	}
+	m.setDown(true)
+	if _, _, err := SealAgain(t.Context(), m, ring); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("without the database: %v", err)
 	}
 }
 

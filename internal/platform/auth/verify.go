@@ -110,16 +110,6 @@ func httpClient(rootsFile string) (*http.Client, error) {
 		}}, nil
 }
 
-// EachKeySet passes every key set on disk to see, and stores what it returns; see [secret.Holder].
-func (v *Verifier) EachKeySet(_ context.Context, see secret.See) error {
-	for _, t := range v.issuers {
-		if err := t.keys.eachSealed(see); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Run refreshes every issuer's keys. It blocks until ctx is done and returns nil.
 func (v *Verifier) Run(ctx context.Context) error {
 	var wg sync.WaitGroup

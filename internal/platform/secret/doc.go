@@ -6,8 +6,8 @@
 // [Keyring] is the node's key-encryption key, a Tink AES256-GCM keyset. [Keyring.Seal] creates a new data key for every
 // value, encrypts the value with it and the data key with the keyring (envelope encryption), and binds both to the
 // [Place] where the value is stored: a sealed value moved to another row, or to another column of the same row, does
-// not open. A [Rotation] adds a key, makes it the one that seals and seals everything again; older keys open what they
-// sealed until they are removed.
+// not open. A [Rotation] adds a key, makes it the one that seals and seals the database's values again; older keys open
+// what they sealed.
 //
 // The keyring is in a file of mode 0600 in the data directory, or in an environment variable where nodes share one
 // database and therefore one keyring. The package stores nothing else and does not depend on its users.

@@ -3,7 +3,6 @@ package secret
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +15,6 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
-	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -267,31 +265,18 @@ func (k *Keyring) OpenToken(purpose string, token []byte) ([]byte, error) {
 	return plain, nil
 }
 
-// addKey adds a new key that opens but does not seal yet, and returns its id.
-func (k *Keyring) addKey() (id int64, err error) {
+// add adds a new key that opens but does not seal yet, and returns its id.
+func (k *Keyring) add() (id uint32, err error) {
 	err = k.change(func(m *keyset.Manager) error {
-		added, err := m.Add(aead.AES256GCMKeyTemplate())
-		id = int64(added)
+		id, err = m.Add(aead.AES256GCMKeyTemplate())
 		return err
 	})
 	return id, err
 }
 
 // promote makes the key with the given id the one that seals.
-func (k *Keyring) promote(id int64) error {
-	return k.change(func(m *keyset.Manager) error { return m.SetPrimary(uint32(id)) })
-}
-
-// retire removes keys. What they sealed never opens again.
-func (k *Keyring) retire(ids []int64) error {
-	return k.change(func(m *keyset.Manager) error {
-		for _, id := range ids {
-			if err := m.Delete(uint32(id)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+func (k *Keyring) promote(id uint32) error {
+	return k.change(func(m *keyset.Manager) error { return m.SetPrimary(id) })
 }
 
 func (k *Keyring) change(f func(*keyset.Manager) error) error {
@@ -307,8 +292,8 @@ func (k *Keyring) change(f func(*keyset.Manager) error) error {
 		return fmt.Errorf("keyring: %w", err)
 	}
 	if !bytes.Equal(raw, k.raw) {
-		return fault.New(fault.Conflict, "KeyringChanged", "%s was changed by another program; run tandem reload, "+
-			"then try again", k.path)
+		return fault.New(fault.Conflict, "KeyringChanged", "%s was changed by another program; restart this "+
+			"node, then try again", k.path)
 	}
 	m := keyset.NewManagerFromHandle(k.handle)
 	if err := f(m); err != nil {
@@ -328,36 +313,11 @@ func (k *Keyring) change(f func(*keyset.Manager) error) error {
 	return k.use(h)
 }
 
-// state returns the ids of the keys.
-func (k *Keyring) state() (s api.Keyring) {
+// ids returns the ids of the key that seals and of the key that was added last.
+func (k *Keyring) ids() (primary, newest uint32) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	info := k.handle.KeysetInfo()
-	for _, x := range info.GetKeyInfo() { // in the order in which they were added
-		switch id := int64(x.GetKeyId()); {
-		case x.GetKeyId() == info.GetPrimaryKeyId():
-			s.Primary = id
-		case s.Primary == 0:
-			s.Older = append(s.Older, id)
-		default:
-			s.Added = append(s.Added, id)
-		}
-	}
-	return s
-}
-
-// reseal returns the value sealed with the primary key, and whether that differs from sealed.
-func (k *Keyring) reseal(place Place, sealed []byte) ([]byte, bool, error) {
-	plain, err := k.Open(place, sealed)
-	if err != nil {
-		return nil, false, err
-	}
-	// Tink: 4 bytes length of the encrypted data key, then its ciphertext: a byte 1 and the id of the key that made it.
-	const header = 1 + 4 + 1
-	if len(sealed) >= header+4 && sealed[header-1] == 1 &&
-		int64(binary.BigEndian.Uint32(sealed[header:])) == k.state().Primary {
-		return sealed, false, nil
-	}
-	s, err := k.Seal(place, plain)
-	return s, err == nil, err
+	keys := info.GetKeyInfo() // in the order in which they were added
+	return info.GetPrimaryKeyId(), keys[len(keys)-1].GetKeyId()
 }

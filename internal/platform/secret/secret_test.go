@@ -130,13 +130,13 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 func TestTwoProcessesStartingAtOnceShareOneKeyring(t *testing.T) {
 	dir := t.TempDir()
 	var wg sync.WaitGroup
-	ids := make([]int64, 8)
+	ids := make([]uint32, 8)
 	for i := range ids {
 		wg.Go(func() {
 			if k, err := Open(dir, Default(), os.Getenv); err != nil {
 				t.Error(err)
 			} else {
-				ids[i] = k.state().Primary
+				ids[i], _ = k.ids()
 			}
 		})
 	}
