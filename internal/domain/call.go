@@ -69,6 +69,3 @@ func (s IdentitySource) String() string {
 	}
 	return "none"
 }
-
-// MarshalText writes the header's name, or "none".
-func (s IdentitySource) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

@@ -1,5 +1,7 @@
 package domain
 
+import "strings"
+
 // Change is one entry of the provisioning change feed as its readers see it: the complete new routing state of one
 // account or number. A reader therefore never has to query the database, and applying an entry twice is harmless.
 // Exactly one of Account and Number is set.
@@ -37,7 +39,7 @@ func (a *Account) Routing() *AccountRouting {
 		if d.DirectRouting == nil {
 			continue // only one service has it
 		}
-		r.Subdomain = lower(d.DirectRouting.Subdomain)
+		r.Subdomain = strings.ToLower(d.DirectRouting.Subdomain)
 		r.SubdomainLive = d.SubdomainStatus == SubdomainProvisioned
 		r.CallScreening = d.DirectRouting.CallScreening
 	}
@@ -48,14 +50,4 @@ func (a *Account) Routing() *AccountRouting {
 func (n *Number) Routing() *NumberRouting {
 	return &NumberRouting{Key: n.TelephoneNumber.Key(), Account: n.AccountName, Services: n.Enabled(),
 		CustomHeader: n.CustomSIPHeader}
-}
-
-func lower(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-	return string(b)
 }

@@ -4,6 +4,7 @@
 package explain
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -71,40 +72,28 @@ func (x *Explainer) ExplainCall(_ context.Context,
 
 func (x *Explainer) facts(q api.Question, group string) (domain.CallFacts, error) {
 	var none domain.CallFacts
-	host := q.Host
-	if host == "" {
-		host = anywhere
-	}
-	to, err := uri("to", q.To, host)
+	to, err := uri("to", q.To, cmp.Or(q.Host, anywhere))
 	if err != nil {
 		return none, err
 	}
 	m := sip.NewRequest(sip.INVITE, to)
-	add := func(target, name, value, suffix string) error {
-		u, err := uri(target, value, anywhere)
-		if err != nil {
-			return err
-		}
+	add := func(target, name, value, suffix string) {
+		u, bad := uri(target, value, anywhere)
+		err = cmp.Or(err, bad)
 		m.AddName(name, "<"+u+">"+suffix)
-		return nil
 	}
-	if err := add("from", "From", q.From, ";tag=explain"); err != nil {
-		return none, err
-	}
+	add("from", "From", q.From, ";tag=explain")
 	for i, v := range q.Asserted {
-		if err := add(fmt.Sprintf("asserted[%d]", i), "P-Asserted-Identity", v, ""); err != nil {
-			return none, err
-		}
+		add(fmt.Sprintf("asserted[%d]", i), "P-Asserted-Identity", v, "")
 	}
 	for i, v := range q.History {
-		if err := add(fmt.Sprintf("history[%d]", i), "History-Info", v, fmt.Sprintf(";index=1.%d", i+1)); err != nil {
-			return none, err
-		}
+		add(fmt.Sprintf("history[%d]", i), "History-Info", v, fmt.Sprintf(";index=1.%d", i+1))
 	}
 	if q.ReferredBy != "" {
-		if err := add("referredBy", "Referred-By", q.ReferredBy, ""); err != nil {
-			return none, err
-		}
+		add("referredBy", "Referred-By", q.ReferredBy, "")
+	}
+	if err != nil {
+		return none, err
 	}
 	if q.AnchoredBy != "" {
 		if strings.ContainsAny(q.AnchoredBy, "\r\n") {

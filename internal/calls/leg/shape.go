@@ -125,19 +125,8 @@ func rewriteAddr(m *sip.Message, k sip.Kind, a Addr) {
 		strings.HasSuffix(strings.ToLower(strings.TrimSuffix(u.Host, ".")), ".invalid") {
 		return
 	}
-	var b strings.Builder
-	if n.Display != "" {
-		b.WriteString(n.Display)
-		b.WriteByte(' ')
-	}
-	b.WriteByte('<')
-	b.WriteString(rewrite(u, a))
-	b.WriteByte('>')
-	if n.Params != "" {
-		b.WriteByte(';')
-		b.WriteString(string(n.Params))
-	}
-	m.SetAt(i, b.String())
+	n.Addr, n.Angle = rewrite(u, a), true
+	m.SetAt(i, n.String())
 }
 
 // hopParams are URI parameters that describe how to reach the URI's host (RFC 3261 §19.1.1, RFC 5626, RFC 5627); with

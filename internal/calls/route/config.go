@@ -59,8 +59,8 @@ var DefaultEmergencyDialStrings = []string{"911", "933"}
 // DefaultRegions are the DNS labels of the Direct Routing regions of a deployment that sets none.
 var DefaultRegions = []string{"1r1", "1r2"}
 
-// accountLetters are the characters allowed in an account's name.
-const accountLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+// labelLetters are the characters allowed in a DNS host label, and with "_" in an account's name.
+const labelLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-"
 
 // Group is what routing knows about a configured peer group.
 type Group struct {
@@ -272,7 +272,7 @@ func (c *Config) compile(known domain.Services, groups []Group, complete bool) (
 	for i, name := range c.PresentationAccounts {
 		path := fmt.Sprintf("presentationAccounts[%d]", i)
 		switch {
-		case len(name) == 0, len(name) > 100, strings.Trim(name, accountLetters) != "":
+		case len(name) == 0, len(name) > 100, strings.Trim(name, labelLetters+"_") != "":
 			bad(path, "%q is not an account name: 1 to 100 letters, digits, \"-\" and \"_\"", name)
 		case p.presenters[name]:
 			bad(path, "%q is listed twice", name)
@@ -313,23 +313,12 @@ func (c *Config) compile(known domain.Services, groups []Group, complete bool) (
 // Label returns the Direct Routing label that a host <label>.<region>.<base domain> names, in lower case. ok is false
 // for any other host, including the carrier trunks' own names.
 func (p *Policy) Label(host string) (label string, ok bool) {
-	if p.baseDomain == "" {
+	rest, ok := strings.CutSuffix(strings.ToLower(host), p.baseDomain)
+	label, region, _ := strings.Cut(rest, ".")
+	if !ok || p.baseDomain == "" || !hostLabel(label) || !slices.Contains(p.regions, region) {
 		return "", false
 	}
-	rest, ok := cutSuffixFold(host, p.baseDomain)
-	if !ok {
-		return "", false
-	}
-	label, region, ok := strings.Cut(rest, ".")
-	if !ok || !hostLabel(label) {
-		return "", false
-	}
-	for _, r := range p.regions {
-		if strings.EqualFold(r, region) {
-			return strings.ToLower(label), true
-		}
-	}
-	return "", false
+	return label, true
 }
 
 // twoDigitCodes are the country codes of ITU-T E.164 that have two digits; 1 and 7 have one, all others three.
@@ -376,39 +365,16 @@ func lowerAll(in []string) []string {
 	return out
 }
 
-func cutSuffixFold(s, suffix string) (string, bool) {
-	i := len(s) - len(suffix)
-	if i < 0 || !strings.EqualFold(s[i:], suffix) {
-		return "", false
-	}
-	return s[:i], true
-}
-
 func digits(s string, least, most int) bool {
 	return len(s) >= least && len(s) <= most && strings.Trim(s, "0123456789") == ""
 }
 
 // hostLabel reports whether s is one DNS host label: letters, digits and inner "-" (RFC 1123 §2.1).
 func hostLabel(s string) bool {
-	if len(s) == 0 || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
-		return false
-	}
-	for i := 0; i < len(s); i++ {
-		c := s[i] | 0x20
-		if !(c >= 'a' && c <= 'z' || s[i] >= '0' && s[i] <= '9' || s[i] == '-') {
-			return false
-		}
-	}
-	return true
+	return len(s) > 0 && len(s) <= 63 && s[0] != '-' && s[len(s)-1] != '-' && strings.Trim(s, labelLetters) == ""
 }
 
 func domainName(s string) bool {
-	n := 0
-	for l := range strings.SplitSeq(s, ".") {
-		if !hostLabel(l) {
-			return false
-		}
-		n++
-	}
-	return n >= 2
+	labels := strings.Split(s, ".")
+	return len(labels) >= 2 && !slices.ContainsFunc(labels, func(l string) bool { return !hostLabel(l) })
 }

@@ -52,9 +52,6 @@ func (o Outcome) String() string {
 	return outcomes[0]
 }
 
-// MarshalText returns the same text as String.
-func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
-
 // Rule names a rule of the decision. The names are stable: they appear in metrics, records and explanations.
 type Rule string
 
@@ -136,20 +133,19 @@ const (
 
 // Fact is one fact that a rule looked at.
 type Fact struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
+	Name, Value string
 }
 
 // Step is one rule tried: one row of an explanation.
 type Step struct {
-	Rule   Rule   `json:"rule"`
-	Result Result `json:"result"`
-	Text   string `json:"text"` // one sentence for the reader
-	Facts  []Fact `json:"facts,omitempty"`
+	Rule   Rule
+	Result Result
+	Text   string // one sentence for the reader
+	Facts  []Fact
 }
 
 // Explanation is a decision together with the rules that led to it.
 type Explanation struct {
-	Decision Decision `json:"-"`
-	Steps    []Step   `json:"steps"`
+	Decision Decision
+	Steps    []Step
 }

@@ -21,7 +21,7 @@ type accountService struct {
 	SubdomainStatus domain.SubdomainStatus      `json:"subdomainStatus,omitempty"`
 }
 
-func (s *Store) scanAccount(rows interface{ Scan(...any) error }) (domain.Account, error) {
+func (s *Store) scanAccount(rows *sql.Rows) (domain.Account, error) {
 	var a domain.Account
 	var has, present, enabled, sync, modified int64
 	var details, errs string
@@ -64,17 +64,10 @@ func (t *transaction) account(ctx context.Context, name, lock string) (*domain.A
 	if !storable(name) {
 		return nil, nil
 	}
-	var found []domain.Account
-	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
-		a, err := t.s.scanAccount(rows)
-		found = append(found, a)
-		return err
-	}, "SELECT "+accountColumns+" FROM accounts WHERE name = $1"+lock, name)
-	if err != nil {
-		return nil, fmt.Errorf("read account: %w", err)
-	}
-	if len(found) == 0 {
-		return nil, nil
+	found, err := list(ctx, t.tx, "read account", t.s.scanAccount,
+		"SELECT "+accountColumns+" FROM accounts WHERE name = $1"+lock, name)
+	if err != nil || len(found) == 0 {
+		return nil, err
 	}
 	return &found[0], t.fillCounts(ctx, found)
 }
@@ -104,24 +97,17 @@ func (t *transaction) fillCounts(ctx context.Context, as []domain.Account) error
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("read number counts: %w", err)
-	}
-	return nil
+	return wrap(err, "read number counts")
 }
 
 // Accounts implements directory.Reader.
 func (t *transaction) Accounts(ctx context.Context, q directory.Query) ([]domain.Account, error) {
 	c := compiler{driver: t.s.d.Driver(), field: t.s.accountField}
 	where := c.where(q.Filter, "name > "+c.param(q.After))
-	var as []domain.Account
-	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
-		a, err := t.s.scanAccount(rows)
-		as = append(as, a)
-		return err
-	}, "SELECT "+accountColumns+" FROM accounts"+where+" ORDER BY name"+c.limit(q), c.args...)
+	query := "SELECT " + accountColumns + " FROM accounts" + where + " ORDER BY name" + c.limit(q)
+	as, err := list(ctx, t.tx, "list accounts", t.s.scanAccount, query, c.args...)
 	if err != nil {
-		return nil, fmt.Errorf("list accounts: %w", err)
+		return nil, err
 	}
 	return as, t.fillCounts(ctx, as)
 }
@@ -134,20 +120,15 @@ func (t *transaction) CountAccounts(ctx context.Context, q directory.Query) (int
 
 func (t *transaction) count(ctx context.Context, query string, args []any) (int64, error) {
 	var n int64
-	if _, err := t.tx.QueryRow(ctx, query, args, &n); err != nil {
-		return 0, fmt.Errorf("count: %w", err)
-	}
-	return n, nil
+	_, err := t.tx.QueryRow(ctx, query, args, &n)
+	return n, wrap(err, "count")
 }
 
 // SubdomainOwner implements directory.Reader.
 func (t *transaction) SubdomainOwner(ctx context.Context, label string) (string, error) {
 	var name string
 	_, err := t.tx.QueryRow(ctx, "SELECT name FROM accounts WHERE subdomain_key = $1", []any{label}, &name)
-	if err != nil {
-		return "", fmt.Errorf("look up a subdomain: %w", err)
-	}
-	return name, nil
+	return name, wrap(err, "look up a subdomain")
 }
 
 // PutAccount implements directory.Tx.
@@ -208,8 +189,6 @@ func (t *transaction) DeleteAccount(ctx context.Context, name string) error {
 	if _, err := t.tx.Exec(ctx, "DELETE FROM account_counts WHERE account = $1", name); err != nil {
 		return fmt.Errorf("delete account: %w", err)
 	}
-	if _, err := t.tx.Exec(ctx, "DELETE FROM accounts WHERE name = $1", name); err != nil {
-		return fmt.Errorf("delete account: %w", err)
-	}
-	return nil
+	_, err := t.tx.Exec(ctx, "DELETE FROM accounts WHERE name = $1", name)
+	return wrap(err, "delete account")
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/platform/db"
@@ -16,10 +17,9 @@ import (
 var numberColumns = []string{"number", "account", "present", "enabled", "has_config", "custom_header", "details",
 	"status", "errors", "version", "modified"}
 
-const numberList = "number, account, present, enabled, has_config, custom_header, details, status, errors, version, " +
-	"modified"
-
 var (
+	numberList = strings.Join(numberColumns, ", ")
+
 	// changedNumbers are rows that exist and are locked by the transaction.
 	changedNumbers = db.Table{Name: "numbers", Columns: numberColumns, Keys: 1}
 	// newNumbers are rows that did not exist when the transaction looked. If one exists by now it is left alone, and
@@ -34,7 +34,7 @@ type numberService struct {
 	Configuration    *domain.TeamsNumberConfig `json:"configuration,omitempty"`
 }
 
-func (s *Store) scanNumber(rows interface{ Scan(...any) error }) (domain.Number, error) {
+func (s *Store) scanNumber(rows *sql.Rows) (domain.Number, error) {
 	var n domain.Number
 	var present, enabled, has, modified int64
 	var details, errs string
@@ -112,10 +112,7 @@ func (t *transaction) FindNumbers(ctx context.Context, ns []domain.E164) ([]doma
 		found = append(found, n)
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("find numbers: %w", err)
-	}
-	return found, nil
+	return found, wrap(err, "find numbers")
 }
 
 // Numbers implements directory.Reader.
@@ -126,16 +123,8 @@ func (t *transaction) Numbers(ctx context.Context, account string, q directory.Q
 		conds = append(conds, "account = "+c.param(account))
 	}
 	where := c.where(q.Filter, conds...)
-	var ns []domain.Number
-	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
-		n, err := t.s.scanNumber(rows)
-		ns = append(ns, n)
-		return err
-	}, "SELECT "+numberList+" FROM numbers"+where+" ORDER BY number"+c.limit(q), c.args...)
-	if err != nil {
-		return nil, fmt.Errorf("list numbers: %w", err)
-	}
-	return ns, nil
+	query := "SELECT " + numberList + " FROM numbers" + where + " ORDER BY number" + c.limit(q)
+	return list(ctx, t.tx, "list numbers", t.s.scanNumber, query, c.args...)
 }
 
 // CountNumbers implements directory.Reader.
@@ -218,16 +207,13 @@ func (t *transaction) DeleteNumbers(ctx context.Context, ns []domain.Number) err
 // TakeNumbers implements directory.Tx.
 func (t *transaction) TakeNumbers(ctx context.Context, account string, after domain.E164,
 	limit int) ([]domain.E164, error) {
-	var keys []domain.E164
-	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
-		var k domain.E164
-		err := rows.Scan(&k)
-		keys = append(keys, k)
-		return err
+	keys, err := list(ctx, t.tx, "delete numbers", func(rows *sql.Rows) (k domain.E164, err error) {
+		err = rows.Scan(&k)
+		return k, err
 	}, "SELECT number FROM numbers WHERE account = $1 AND number > $2 ORDER BY number LIMIT $3", account,
 		string(after), int64(limit))
 	if err != nil || len(keys) == 0 {
-		return nil, wrap(err, "delete numbers")
+		return nil, err
 	}
 	// The account is locked, so the range still contains the same numbers.
 	n, err := t.tx.Exec(ctx, "DELETE FROM numbers WHERE account = $1 AND number > $2 AND number <= $3", account,
@@ -236,13 +222,6 @@ func (t *transaction) TakeNumbers(ctx context.Context, account string, after dom
 		err = db.ErrRetry
 	}
 	return keys, wrap(err, "delete numbers")
-}
-
-func wrap(err error, what string) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", what, err)
 }
 
 // counts is a change of an account's counts by the service's ID; index 0 counts all numbers.

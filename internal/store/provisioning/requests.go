@@ -48,36 +48,20 @@ func scanRequest(rows *sql.Rows) (domain.RequestForInformation, error) {
 
 // Request implements directory.Reader.
 func (t *transaction) Request(ctx context.Context, tenantID string) (*domain.RequestForInformation, error) {
-	var found *domain.RequestForInformation
 	lock := t.tx.ForUpdate()
 	if lock != "" {
 		lock += " OF requests"
 	}
-	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
-		r, err := scanRequest(rows)
-		found = &r
-		return err
-	}, "SELECT "+requestColumns+" FROM requests WHERE tenant_id = $1"+lock, tenantID)
-	if err != nil {
-		return nil, fmt.Errorf("read request for information: %w", err)
-	}
-	return found, nil
+	return only(list(ctx, t.tx, "read request for information", scanRequest,
+		"SELECT "+requestColumns+" FROM requests WHERE tenant_id = $1"+lock, tenantID))
 }
 
 // Requests implements directory.Reader.
 func (t *transaction) Requests(ctx context.Context, q directory.Query) ([]domain.RequestForInformation, error) {
 	c := compiler{driver: t.s.d.Driver(), field: requestField}
 	where := c.where(q.Filter, "tenant_id > "+c.param(q.After))
-	var rs []domain.RequestForInformation
-	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
-		r, err := scanRequest(rows)
-		rs = append(rs, r)
-		return err
-	}, "SELECT "+requestColumns+" FROM requests"+where+" ORDER BY tenant_id"+c.limit(q), c.args...)
-	if err != nil {
-		return nil, fmt.Errorf("list requests for information: %w", err)
-	}
-	return rs, nil
+	query := "SELECT " + requestColumns + " FROM requests" + where + " ORDER BY tenant_id" + c.limit(q)
+	return list(ctx, t.tx, "list requests for information", scanRequest, query, c.args...)
 }
 
 // CountRequests implements directory.Reader.
@@ -102,35 +86,25 @@ func (t *transaction) PutRequest(ctx context.Context, r *domain.RequestForInform
 		ON CONFLICT (tenant_id) DO UPDATE SET details = excluded.details, status = excluded.status,
 		errors = excluded.errors, version = excluded.version`,
 		r.TenantID, details, string(r.State.Status), errs, r.Version)
-	if err != nil {
-		return fmt.Errorf("store request for information: %w", err)
-	}
-	return nil
+	return wrap(err, "store request for information")
 }
 
 func scanCivic(rows *sql.Rows) (directory.CivicAddress, error) {
 	var a directory.CivicAddress
 	var details string
 	var modified int64
-	if err := rows.Scan(&details, &a.Version, &modified); err != nil {
-		return a, err
+	err := rows.Scan(&details, &a.Version, &modified)
+	if err == nil {
+		err = decode(details, &a.CivicAddress)
 	}
 	a.Modified = db.Time(modified)
-	return a, decode(details, &a.CivicAddress)
+	return a, err
 }
 
 // CivicAddress implements directory.Reader.
 func (t *transaction) CivicAddress(ctx context.Context, tenantID, id string) (*directory.CivicAddress, error) {
-	var found *directory.CivicAddress
-	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
-		a, err := scanCivic(rows)
-		found = &a
-		return err
-	}, "SELECT details, version, modified FROM civic_addresses WHERE tenant_id = $1 AND id = $2", tenantID, id)
-	if err != nil {
-		return nil, fmt.Errorf("read civic address: %w", err)
-	}
-	return found, nil
+	return only(list(ctx, t.tx, "read civic address", scanCivic,
+		"SELECT details, version, modified FROM civic_addresses WHERE tenant_id = $1 AND id = $2", tenantID, id))
 }
 
 // CivicAddresses implements directory.Reader.
@@ -138,16 +112,8 @@ func (t *transaction) CivicAddresses(ctx context.Context, tenantID string,
 	q directory.Query) ([]directory.CivicAddress, error) {
 	c := compiler{driver: t.s.d.Driver(), field: civicField}
 	where := c.where(q.Filter, "tenant_id = "+c.param(tenantID), "id > "+c.param(q.After))
-	var as []directory.CivicAddress
-	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
-		a, err := scanCivic(rows)
-		as = append(as, a)
-		return err
-	}, "SELECT details, version, modified FROM civic_addresses"+where+" ORDER BY id"+c.limit(q), c.args...)
-	if err != nil {
-		return nil, fmt.Errorf("list civic addresses: %w", err)
-	}
-	return as, nil
+	query := "SELECT details, version, modified FROM civic_addresses" + where + " ORDER BY id" + c.limit(q)
+	return list(ctx, t.tx, "list civic addresses", scanCivic, query, c.args...)
 }
 
 // CountCivicAddresses implements directory.Reader.
@@ -178,21 +144,13 @@ func (t *transaction) ReplaceCivicAddresses(ctx context.Context, tenantID string
 
 // CapabilityPlans implements directory.Reader.
 func (t *transaction) CapabilityPlans(ctx context.Context, tenantID string) ([]domain.CapabilityPlan, error) {
-	var ps []domain.CapabilityPlan
-	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
+	return list(ctx, t.tx, "read capability plans", func(rows *sql.Rows) (p domain.CapabilityPlan, err error) {
 		var details string
-		if err := rows.Scan(&details); err != nil {
-			return err
+		if err = rows.Scan(&details); err == nil {
+			err = decode(details, &p)
 		}
-		var p domain.CapabilityPlan
-		err := decode(details, &p)
-		ps = append(ps, p)
-		return err
+		return p, err
 	}, "SELECT details FROM capability_plans WHERE tenant_id = $1 ORDER BY place", tenantID)
-	if err != nil {
-		return nil, fmt.Errorf("read capability plans: %w", err)
-	}
-	return ps, nil
 }
 
 // ReplaceCapabilityPlans implements directory.Tx.

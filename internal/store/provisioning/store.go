@@ -9,6 +9,7 @@ package provisioning
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"encoding/json"
 	"fmt"
@@ -119,34 +120,50 @@ func (t *transaction) Answer(ctx context.Context, scope, id string, response []b
 		response = []byte{}
 	}
 	_, err := t.tx.Exec(ctx, "UPDATE repeatability SET response = $1 WHERE scope = $2 AND id = $3", response, scope, id)
-	if err != nil {
-		return fmt.Errorf("store the answer of a repeatable request: %w", err)
-	}
-	return nil
+	return wrap(err, "store the answer of a repeatable request")
 }
 
 // Forget implements directory.Tx.
 func (t *transaction) Forget(ctx context.Context, before time.Time) (int64, error) {
 	n, err := t.tx.Exec(ctx, "DELETE FROM repeatability WHERE made < $1", before.UnixMicro())
-	if err != nil {
-		return 0, fmt.Errorf("remove records of repeatable requests: %w", err)
+	return n, wrap(err, "remove records of repeatable requests")
+}
+
+// list returns the rows that a query finds. what says in errors what it was for.
+func list[T any](ctx context.Context, tx *db.Tx, what string, scan func(*sql.Rows) (T, error), query string,
+	args ...any) ([]T, error) {
+	var all []T
+	err := tx.Query(ctx, func(rows *sql.Rows) error {
+		x, err := scan(rows)
+		all = append(all, x)
+		return err
+	}, query, args...)
+	return all, wrap(err, what)
+}
+
+// only returns the row that list found by its key, or nil if it found none.
+func only[T any](found []T, err error) (*T, error) {
+	if err != nil || len(found) == 0 {
+		return nil, err
 	}
-	return n, nil
+	return &found[0], nil
+}
+
+// wrap says in an error what failed.
+func wrap(err error, what string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 func encode(v any) (string, error) {
 	b, err := json.Marshal(v)
-	if err != nil {
-		return "", fmt.Errorf("encode for the database: %w", err)
-	}
-	return string(b), nil
+	return string(b), wrap(err, "encode for the database")
 }
 
 func decode(s string, v any) error {
-	if err := json.Unmarshal([]byte(s), v); err != nil {
-		return fmt.Errorf("decode from the database: %w", err)
-	}
-	return nil
+	return wrap(json.Unmarshal([]byte(s), v), "decode from the database")
 }
 
 // encodeErrors encodes the list of serviceProvisioningErrors, which is nearly always empty.
@@ -162,7 +179,8 @@ func decodeErrors(s string) ([]domain.ServiceError, error) {
 		return nil, nil
 	}
 	var es []domain.ServiceError
-	return es, decode(s, &es)
+	err := decode(s, &es)
+	return es, err
 }
 
 // bits returns the stored form of a set of services.
