@@ -335,6 +335,10 @@ func (c *Client) try(ctx context.Context, r request, body []byte, requestID, ref
 	}
 	defer func() { _ = resp.Body.Close() }() // already read
 	if r.stream != nil && resp.StatusCode == http.StatusOK {
+		if t := resp.Header.Get("Content-Type"); !strings.HasPrefix(t, eventStream) {
+			return nil, token, fmt.Errorf("%s %s: the answer is of type %q, not %s; is this the server?",
+				r.method, r.path, t, eventStream)
+		}
 		return nil, token, r.stream(resp.Body, alive)
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))

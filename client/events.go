@@ -19,6 +19,7 @@ import (
 const (
 	eventSilence  = 45 * time.Second // longest silence of an event stream; the server sends something every 15 seconds
 	maxEventBytes = 1 << 20          // longest line of a stream
+	eventStream   = "text/event-stream"
 )
 
 // Errors of readEvents.
@@ -39,7 +40,7 @@ func (c *Client) Events(ctx context.Context, since string) iter.Seq2[api.Event, 
 	return func(yield func(api.Event, error) bool) {
 		reader := *c
 		r := request{method: http.MethodGet, path: "/manage/v1/events", header: http.Header{}}
-		r.header.Set("Accept", "text/event-stream, application/problem+json")
+		r.header.Set("Accept", eventStream+", application/problem+json")
 		r.stream = func(body io.Reader, alive func()) error {
 			reader.o.Attempts, reader.o.Waiting = math.MaxInt, nil // the server was reached: do not give up any more
 			return readEvents(body, &since, yield, alive)

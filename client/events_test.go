@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -63,27 +64,36 @@ func TestEventStreamFormat(t *testing.T) {
 func TestEventsThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	for name, stream := range map[string]string{
+		"a page":       "<!DOCTYPE html>\n<title>Sign in to the network</title>\n",
 		"not JSON":     "id: 1\ndata: {\n\n",
 		"a long line":  "data: " + strings.Repeat("x", 2<<20) + "\n\n",
 		"a long event": strings.Repeat("data: "+strings.Repeat("x", 1<<19)+"\n", 5) + "\n",
 	} {
 		requests := 0
+		ctx, stop := context.WithCancel(t.Context())
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			requests++
+			if requests++; requests == 2 {
+				stop()
+			}
+			if name != "a page" { // whose type the server detects
+				w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+			}
 			_, _ = io.WriteString(w, stream)
 		}))
 		c, err := client.New(s.URL, client.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		for e, err := range c.Events(t.Context(), "") {
-			if err == nil {
+		var last error
+		for e, err := range c.Events(ctx, "") {
+			if last = err; err == nil {
 				t.Errorf("%s: event %+v", name, e)
 			}
 		}
-		if requests != 1 {
-			t.Errorf("%s: %d requests", name, requests)
+		if requests != 1 || last == nil {
+			t.Errorf("%s: %d requests, error %v", name, requests, last)
 		}
+		stop()
 		s.Close()
 	}
 }
