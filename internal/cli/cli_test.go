@@ -143,6 +143,39 @@ func TestCommandsWaitOnlyIfAsked(t *testing.T) {
 	}
 }
 
+// TestEventsSayWhereToContinue: whenever the command ends, unless there is no place to continue from.
+func TestEventsSayWhereToContinue(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		since, stream, code string
+		want                string // after --since in the output; empty for no such output
+	}{
+		{"", "id: 7\ndata: {\"id\":\"7\",\"kind\":\"account.put\"}\n\n", "MissingToken", "7"},
+		{"7", "", "MissingToken", "7"},
+		{"", "", "MissingToken", ""},
+		{"7", "", "resync", ""},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if c.stream != "" && r.Header.Get("Last-Event-ID") == c.since {
+				w.Header().Set("Content-Type", "text/event-stream")
+				_, _ = io.WriteString(w, c.stream)
+				return
+			}
+			w.Header().Set("x-ms-error-code", c.code)
+			w.WriteHeader(http.StatusBadRequest)
+		}))
+		var errs strings.Builder
+		code := Run(t.Context(), Program{Args: []string{"events", "--url", server.URL, "--since", c.since},
+			Stdout: io.Discard, Stderr: &errs})
+		_, place, said := strings.Cut(errs.String(), "tandem events --since \\\n  ")
+		place, _, _ = strings.Cut(place, "\n")
+		if code == exitOK || said != (c.want != "") || place != c.want {
+			t.Errorf("%+v: exit code %d, continue from %q: %s", c, code, place, &errs)
+		}
+		server.Close()
+	}
+}
+
 // TestUnreachableServersAreExplained: the error names the place and the remedy.
 func TestUnreachableServersAreExplained(t *testing.T) {
 	t.Parallel()

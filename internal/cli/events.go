@@ -16,12 +16,16 @@ func newEvents(t *target) *cobra.Command {
 	var since string
 	cmd := &cobra.Command{Use: "events", Short: "Follow what changes: accounts, numbers, requests, clients, nodes"}
 	cmd.Flags().StringVar(&since, "since", "", "id of the last event that was seen (default: from now on)")
-	return run(t, online, cmd, func(ctx context.Context, c *client.Client, _ []string) (nothing, error) {
+	return run(t, online, cmd, func(ctx context.Context, c *client.Client, _ []string) (_ nothing, err error) {
+		defer func() {
+			if since != "" && !client.HasCode(err, "resync") {
+				fmt.Fprintf(t.p.Stderr, "to continue: tandem events --since \\\n  %s\n", since)
+			}
+		}()
 		for e, err := range c.Events(ctx, since) {
 			if err != nil {
 				return nothing{}, err
 			}
-			since = e.ID
 			if t.output == "json" {
 				err = json.NewEncoder(t.p.Stdout).Encode(e)
 			} else {
@@ -30,8 +34,8 @@ func newEvents(t *target) *cobra.Command {
 			if err != nil {
 				return nothing{}, err
 			}
+			since = e.ID
 		}
-		fmt.Fprintf(t.p.Stderr, "to continue: tandem events --since \\\n  %s\n", since)
 		return nothing{}, nil
 	}, nil)
 }
