@@ -58,7 +58,7 @@ func printHealth(p *page, h *api.Health) {
 
 func age(t time.Time) string {
 	if d := time.Since(t); d >= time.Minute {
-		return d.Round(time.Minute).String()[:len(d.Round(time.Minute).String())-2]
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	}
 	return time.Since(t).Round(time.Second).String()
 }

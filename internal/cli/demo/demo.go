@@ -16,11 +16,10 @@ import (
 
 // Options configures Run.
 type Options struct {
-	Once       bool
-	JSON       bool
-	Data       string // data directory to use and keep; a temporary one if empty
-	Executable string // program to start; the running one if empty
-	Stdout     io.Writer
+	Once   bool
+	JSON   bool
+	Data   string // data directory to use and keep; a temporary one if empty
+	Stdout io.Writer
 }
 
 // ErrFailed is returned when Tandem runs but the result of a call is not the expected one.
@@ -40,10 +39,9 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if o.Executable == "" {
-		if o.Executable, err = os.Executable(); err != nil {
-			return fmt.Errorf("find the program to start: %w", err)
-		}
+	executable, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the program to start: %w", err)
 	}
 	dir := o.Data
 	if dir == "" {
@@ -62,7 +60,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	v.heading()
 
-	l, p, err := Start(ctx, dir, o.Executable, world, lab.Options{}, Settings{})
+	l, p, err := Start(ctx, dir, executable, world, lab.Options{}, Settings{})
 	if err != nil {
 		return err
 	}
@@ -70,7 +68,7 @@ func Run(ctx context.Context, o Options) error {
 		_ = p.Stop() // the result is printed already
 		_ = l.Close()
 	}()
-	v.started(p, l)
+	v.started(p)
 	arrived, stop := iter.Pull2(p.Manage.Events(ctx, ""))
 	defer stop()
 	event, err, _ := arrived() // the beginning of the stream

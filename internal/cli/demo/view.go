@@ -51,7 +51,7 @@ var headingText string
 
 func (v *view) heading() { fmt.Fprint(v.out, headingText) }
 
-func (v *view) started(p *Product, _ *lab.Lab) {
+func (v *view) started(p *Product) {
 	v.line("1  Started")
 	v.field("Tandem", fmt.Sprintf("process %d, data in %s", p.PID(), v.dir))
 	v.field("neighbours", "3 core trunks, 5 Teams edges, 1 Zoom edge: simulators as strict as the published pages; "+

@@ -1,8 +1,10 @@
 package auth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"mime"
 	"net/http"
 	"net/netip"
@@ -11,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/web"
@@ -48,7 +52,9 @@ func (i *Issuer) ServeFor(w http.ResponseWriter, r *http.Request, source netip.A
 			i.refuse(w, tokenError{http.StatusMethodNotAllowed, "invalid_request", "use POST to request a token"})
 			return
 		}
-		i.token(w, r, source)
+		if bad := i.token(w, r, source); bad != nil {
+			i.refuse(w, *bad)
+		}
 		return
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -112,34 +118,29 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	web.WriteJSON(w, status, "", v)
 }
 
-// token answers the client-credentials grant (RFC 6749 §4.4).
-func (i *Issuer) token(w http.ResponseWriter, r *http.Request, source netip.Addr) {
+// token answers the client-credentials grant (RFC 6749 §4.4), or returns why it refuses.
+func (i *Issuer) token(w http.ResponseWriter, r *http.Request, source netip.Addr) *tokenError {
 	if wait := i.guard.blocked(source); wait > 0 {
 		web.RetryAfter(w.Header(), wait)
-		i.refuse(w, tokenError{http.StatusTooManyRequests, "temporarily_unavailable",
-			"too many failed sign-ins from this address; wait for the time in Retry-After"})
-		return
+		return &tokenError{http.StatusTooManyRequests, "temporarily_unavailable",
+			"too many failed sign-ins from this address; wait for the time in Retry-After"}
 	}
 	form, id, secretText, bad := readForm(w, r)
 	if bad != nil {
-		i.refuse(w, *bad)
-		return
+		return bad
 	}
 	switch form.Get("grant_type") {
 	case "client_credentials":
 	case "":
-		i.refuse(w, tokenError{http.StatusBadRequest, "invalid_request",
-			"grant_type is missing; use client_credentials"})
-		return
+		return &tokenError{http.StatusBadRequest, "invalid_request",
+			"grant_type is missing; use client_credentials"}
 	default:
-		i.refuse(w, tokenError{http.StatusBadRequest, "unsupported_grant_type",
-			"the only supported grant is client_credentials"})
-		return
+		return &tokenError{http.StatusBadRequest, "unsupported_grant_type",
+			"the only supported grant is client_credentials"}
 	}
 	client, err := i.clients.authenticate(r.Context(), id, secretText)
 	if err != nil {
-		i.unavailable(w, r, err)
-		return
+		return i.unavailable(w, r, err)
 	}
 	if client == nil {
 		i.guard.failed(source)
@@ -148,19 +149,16 @@ func (i *Issuer) token(w http.ResponseWriter, r *http.Request, source netip.Addr
 			from = source.String()
 		}
 		i.log.InfoContext(r.Context(), "client sign-in refused", "client", quote(id), "source", from)
-		i.refuse(w, tokenError{http.StatusUnauthorized, "invalid_client",
-			"the client does not exist, is revoked, or its secret is wrong"})
-		return
+		return &tokenError{http.StatusUnauthorized, "invalid_client",
+			"the client does not exist, is revoked, or its secret is wrong"}
 	}
 	if !i.scopeFits(form) {
-		i.refuse(w, tokenError{http.StatusBadRequest, "invalid_scope",
-			"the only supported scope is " + i.scope() + "; it includes all roles of the client"})
-		return
+		return &tokenError{http.StatusBadRequest, "invalid_scope",
+			"the only supported scope is " + i.scope() + "; it includes all roles of the client"}
 	}
 	token, expires, err := i.issue(r.Context(), client.ID, client.Roles)
 	if err != nil {
-		i.unavailable(w, r, err)
-		return
+		return i.unavailable(w, r, err)
 	}
 	i.issued.WithLabelValues("issued").Inc()
 	writeJSON(w, http.StatusOK, map[string]any{
@@ -168,23 +166,19 @@ func (i *Issuer) token(w http.ResponseWriter, r *http.Request, source netip.Addr
 		"expires_in":   int(time.Until(expires).Seconds()),
 		"access_token": token.Reveal(),
 	})
+	return nil
 }
 
-func (i *Issuer) unavailable(w http.ResponseWriter, r *http.Request, err error) {
+func (i *Issuer) unavailable(w http.ResponseWriter, r *http.Request, err error) *tokenError {
 	f := fault.As(err)
 	i.log.WarnContext(r.Context(), "cannot issue a token", "error", err)
 	if f.Kind != fault.Unavailable {
-		i.refuse(w, tokenError{http.StatusInternalServerError, "server_error",
-			"the token cannot be issued because of an internal error"})
-		return
+		return &tokenError{http.StatusInternalServerError, "server_error",
+			"the token cannot be issued because of an internal error"}
 	}
-	wait := f.RetryAfter
-	if wait <= 0 {
-		wait = 5 * time.Second
-	}
-	web.RetryAfter(w.Header(), wait)
-	i.refuse(w, tokenError{http.StatusServiceUnavailable, "temporarily_unavailable",
-		"the token cannot be issued now; try again later"})
+	web.RetryAfter(w.Header(), cmp.Or(f.RetryAfter, 5*time.Second))
+	return &tokenError{http.StatusServiceUnavailable, "temporarily_unavailable",
+		"the token cannot be issued now; try again later"}
 }
 
 // readForm reads the request's parameters and the client's credentials (RFC 6749 §2.3.1, §3.2: no parameter twice, one
@@ -254,49 +248,47 @@ func (i *Issuer) scopeFits(form url.Values) bool {
 	return form.Get("resource") == "" || bare(form.Get("resource")) == bare(i.cfg.Audience)
 }
 
-// throttle slows down the guessing of secrets: a bucket of failures per address (GCRA), bounded in size.
+// throttle slows down the guessing of secrets: it limits failures per address, and is bounded in size.
 type throttle struct {
-	burst time.Duration
-	step  time.Duration
+	failures int           // that are free
+	step     time.Duration // after which another one is
 
-	mu  sync.Mutex // guards tat
-	tat map[netip.Addr]time.Time
+	mu      sync.Mutex // guards sources
+	sources map[netip.Addr]*rate.Limiter
 }
 
 func newThrottle(failures int, window time.Duration) *throttle {
-	return &throttle{burst: window, step: window / time.Duration(failures), tat: map[netip.Addr]time.Time{}}
+	return &throttle{failures: failures, step: window / time.Duration(failures),
+		sources: map[netip.Addr]*rate.Limiter{}}
 }
 
 // blocked returns how long the address must wait, 0 if it is not blocked.
 func (t *throttle) blocked(a netip.Addr) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	tat, ok := t.tat[widen(a)]
-	if !ok {
+	l := t.sources[widen(a)]
+	if l == nil {
 		return 0
 	}
-	return max(0, time.Until(tat)-t.burst+t.step)
+	wait := time.Duration((1 - l.Tokens()) * float64(t.step))
+	return max(0, wait.Round(time.Millisecond))
 }
 
 func (t *throttle) failed(a netip.Addr) {
 	a = widen(a)
-	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.tat) >= maxSources {
-		for k, v := range t.tat {
-			if v.Before(now) {
-				delete(t.tat, k)
-			}
-		}
-		if len(t.tat) >= maxSources {
-			clear(t.tat) // a flood from many addresses: forgetting is better than growing
+	if len(t.sources) >= maxSources {
+		full := float64(t.failures)
+		maps.DeleteFunc(t.sources, func(_ netip.Addr, l *rate.Limiter) bool { return l.Tokens() >= full })
+		if len(t.sources) >= maxSources {
+			clear(t.sources) // a flood from many addresses: forgetting is better than growing
 		}
 	}
-	if t.tat[a].Before(now) {
-		t.tat[a] = now
+	if t.sources[a] == nil {
+		t.sources[a] = rate.NewLimiter(rate.Every(t.step), t.failures)
 	}
-	t.tat[a] = t.tat[a].Add(t.step)
+	t.sources[a].Reserve() // also beyond the limit: sign-ins that began together
 }
 
 // widen maps an IPv6 address to its /64, within which a customer can choose any address.

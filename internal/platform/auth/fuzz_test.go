@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"golang.org/x/time/rate"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
@@ -19,7 +20,7 @@ func FuzzVerify(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	s.keys, s.fetched, s.credit = keys, time.Now(), time.Now().Add(1000*time.Hour) // never fetches
+	s.keys, s.fetched, s.fetches = keys, time.Now(), rate.NewLimiter(0, 0) // never fetches
 	cfg := Default()
 	v := verifier(f, cfg, nil, Deps{})
 	v.issuers["https://i.example"] = &trusted{issuerRule{issuer: "https://i.example", audiences: []string{"us"},

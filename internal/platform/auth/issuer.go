@@ -20,6 +20,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"golang.org/x/time/rate"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/secret"
@@ -66,18 +68,13 @@ const (
 func NewIssuer(cfg EmbeddedConfig, keys KeyStore, clients *Clients, deps Deps) (*Issuer, error) {
 	i := &Issuer{cfg: cfg, store: keys, clients: clients, keyring: deps.Keyring, log: deps.Log,
 		guard: newThrottle(maxFailures, failureWindow),
-		issued: prometheus.NewCounterVec(prometheus.CounterOpts{
+		issued: promauto.With(deps.Metrics).NewCounterVec(prometheus.CounterOpts{
 			Name: "tandem_auth_issued_tokens_total",
 			Help: "Requests to the embedded issuer's token endpoint, by outcome: issued, or the error code of " +
 				"RFC 6749 section 5.2.",
 		}, []string{"outcome"})}
-	if deps.Metrics != nil {
-		if err := deps.Metrics.Register(i.issued); err != nil {
-			return nil, err
-		}
-	}
 	i.keys = newKeySet(cfg.Issuer, i.publicKeys, deps.Keyring, deps.CacheDir, Default().MaxKeyAge, deps.Log)
-	i.keys.pause = storePause
+	i.keys.fetches.SetLimit(rate.Every(storePause))
 	return i, nil
 }
 

@@ -19,6 +19,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/tandemgw/tandem/internal/domain/strictjson"
 	"github.com/tandemgw/tandem/internal/platform/secret"
 )
@@ -41,9 +43,9 @@ type keySet struct {
 	sealer *secret.Keyring
 	path   string // of the file; empty for none
 	maxAge time.Duration
-	pause  time.Duration // fetchPause or storePause
 	log    *slog.Logger
 
+	fetches  *rate.Limiter // of fetches for tokens that fit no known key
 	fetching chan struct{} // a semaphore of one, held during a fetch
 	kept     []byte        // the set as it is on disk; guarded by fetching
 	keptAt   time.Time     // its date there; guarded by fetching
@@ -52,13 +54,13 @@ type keySet struct {
 	keys    []publicKey
 	fetched time.Time // when keys were fetched from the issuer, possibly before a restart
 	begun   int       // fetches started
-	credit  time.Time // when tokens may cause fetchBurst fetches again (GCRA)
 }
 
 func newKeySet(issuer string, fetch func(context.Context) ([]byte, error), sealer *secret.Keyring, dir string,
 	maxAge time.Duration, log *slog.Logger) *keySet {
-	s := &keySet{issuer: issuer, fetch: fetch, sealer: sealer, maxAge: maxAge, pause: fetchPause,
-		log: log.With("issuer", issuer), fetching: make(chan struct{}, 1)}
+	s := &keySet{issuer: issuer, fetch: fetch, sealer: sealer, maxAge: maxAge,
+		fetches: rate.NewLimiter(rate.Every(fetchPause), fetchBurst), log: log.With("issuer", issuer),
+		fetching: make(chan struct{}, 1)}
 	if dir != "" && sealer != nil {
 		sum := sha256.Sum256([]byte(issuer))
 		s.path = filepath.Join(dir, hex.EncodeToString(sum[:12])+".keys")
@@ -78,7 +80,7 @@ func (s *keySet) find(ctx context.Context, kid, alg string, fit func(publicKey) 
 	if slices.ContainsFunc(found, fit) {
 		return len(found), true, nil
 	}
-	if s.mayFetch() {
+	if s.fetches.Allow() {
 		if err := s.refresh(ctx); err != nil && !have {
 			return 0, false, fmt.Errorf("%w: %w", errNoKeys, err)
 		}
@@ -112,22 +114,6 @@ func (s *keySet) pick(kid, alg string) (found []publicKey, have bool) {
 		}
 	}
 	return found, true
-}
-
-// mayFetch reports whether a token may cause a fetch now, and counts the fetch.
-func (s *keySet) mayFetch() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	next := s.credit
-	if next.Before(now) {
-		next = now
-	}
-	if next = next.Add(s.pause); next.Sub(now) > fetchBurst*s.pause {
-		return false
-	}
-	s.credit = next
-	return true
 }
 
 // refresh fetches the set. Callers that arrive during a fetch wait for the next one, which serves them all.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // Limiter allows a number of requests per period, shared by all nodes: the generic cell rate algorithm (ITU-T I.371
@@ -39,14 +40,11 @@ const limitTimeout = 2 * time.Second
 func NewLimiter(store LimitStore, key string, requests int, period time.Duration, log *slog.Logger,
 	reg prometheus.Registerer) *Limiter {
 	l := &Limiter{store: store, key: key, period: period, log: log, turn: make(chan struct{}, 1),
-		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
+		asked: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
 			Name:        "tandem_auth_limit_total",
 			Help:        "Requests checked against the rate limit, by verdict and by the limit used (shared or local).",
 			ConstLabels: prometheus.Labels{"limit": key},
 		}, []string{"verdict", "by"})}
-	if reg != nil {
-		reg.MustRegister(l.asked)
-	}
 	l.SetRequests(requests)
 	return l
 }

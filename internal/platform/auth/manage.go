@@ -35,11 +35,8 @@ const (
 func (o *Operations) ListClients(ctx context.Context,
 	r api.ListClientsRequestObject) (api.ListClientsResponseObject, error) {
 	limit, after := *cmp.Or(r.Params.Limit, new(defaultPage)), ""
-	if text := r.Params.Cursor; text != nil {
-		if err := web.OpenCursor(o.Sealer, clientsCursor, *text, &after); err != nil {
-			return nil, fault.New(fault.Invalid, web.CodeInvalidContinuation, "the cursor does not continue this "+
-				"listing; use next of the page before exactly as given, or start again").At("cursor").Because(err)
-		}
+	if err := web.OpenPage(o.Sealer, clientsCursor, r.Params.Cursor, &after); err != nil {
+		return nil, err
 	}
 	l, err := o.Clients.store.Clients(ctx, after, limit+1)
 	if err != nil {

@@ -556,8 +556,8 @@ func TestThrottleForgetsAndIsBounded(t *testing.T) {
 		for i := range 3 * maxSources {
 			g.failed(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
 		}
-		if len(g.tat) > maxSources {
-			t.Errorf("%d addresses are remembered, want at most %d", len(g.tat), maxSources)
+		if len(g.sources) > maxSources {
+			t.Errorf("%d addresses are remembered, want at most %d", len(g.sources), maxSources)
 		}
 	})
 }

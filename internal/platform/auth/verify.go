@@ -20,6 +20,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -63,15 +64,10 @@ func NewVerifier(cfg Config, embedded *Issuer, deps Deps) (*Verifier, error) {
 		return nil, err
 	}
 	v := &Verifier{issuers: map[string]*trusted{}, embedded: embedded, skew: cfg.ClockSkew, refresh: cfg.KeyRefresh,
-		checked: prometheus.NewCounterVec(prometheus.CounterOpts{
+		checked: promauto.With(deps.Metrics).NewCounterVec(prometheus.CounterOpts{
 			Name: "tandem_auth_tokens_total",
 			Help: "Bearer tokens checked, by verdict: accepted, or the error code.",
 		}, []string{"verdict"})}
-	if deps.Metrics != nil {
-		if err := deps.Metrics.Register(v.checked); err != nil {
-			return nil, err
-		}
-	}
 	for i := range cfg.Issuers {
 		for _, rule := range cfg.Issuers[i].expand() {
 			v.issuers[rule.issuer] = &trusted{rule, newKeySet(rule.issuer, remote(client, rule), deps.Keyring,

@@ -5,7 +5,6 @@ import (
 	"context"
 
 	api "github.com/tandemgw/tandem/api/manage"
-	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/web"
 )
 
@@ -20,11 +19,8 @@ const workCursor = "page work"
 // ListWork implements the operation listWork.
 func (o Operations) ListWork(ctx context.Context, r api.ListWorkRequestObject) (api.ListWorkResponseObject, error) {
 	limit, after := *cmp.Or(r.Params.Limit, new(200)), Key{}
-	if text := r.Params.Cursor; text != nil {
-		if err := web.OpenCursor(o.Sealer, workCursor, *text, &after); err != nil {
-			return nil, fault.New(fault.Invalid, web.CodeInvalidContinuation, "the cursor does not continue this "+
-				"listing; use next of the page before exactly as given, or start again").At("cursor").Because(err)
-		}
+	if err := web.OpenPage(o.Sealer, workCursor, r.Params.Cursor, &after); err != nil {
+		return nil, err
 	}
 	l, err := o.Queue.List(ctx, *cmp.Or(r.Params.Kind, new("")),
 		string(*cmp.Or(r.Params.State, new(api.WorkState("")))), after, limit+1)

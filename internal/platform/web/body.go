@@ -30,12 +30,6 @@ func (b Body) Read(w http.ResponseWriter, r *http.Request) (*strictjson.Node, er
 	if r.ContentLength > b.Most {
 		return nil, tooLarge
 	}
-	later := r.ContentLength < 0 && b.Optional // sent in chunks, and perhaps empty
-	if len(b.Types) > 0 && r.ContentLength != 0 && !later {
-		if err := b.checkMediaType(r.Header); err != nil {
-			return nil, err
-		}
-	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, b.Most))
 	if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
 		return nil, tooLarge
@@ -56,10 +50,8 @@ func (b Body) Read(w http.ResponseWriter, r *http.Request) (*strictjson.Node, er
 	case len(raw) == 0:
 		return nil, fault.New(fault.Invalid, CodeMissingBody, "the body is missing; send one JSON object")
 	}
-	if later {
-		if err := b.checkMediaType(r.Header); err != nil {
-			return nil, err
-		}
+	if err := b.checkMediaType(r.Header); err != nil {
+		return nil, err
 	}
 	return strictjson.Parse(raw)
 }
@@ -125,6 +117,19 @@ type Sealer interface {
 func SealCursor(s Sealer, purpose string, v any) (string, error) {
 	sealed, err := s.SealToken(purpose, Encode(v))
 	return base64.RawURLEncoding.EncodeToString(sealed), err
+}
+
+// OpenPage reads the cursor that continues a listing of the management API, nil for its first page, into after.
+// Errors: InvalidContinuation.
+func OpenPage(s Sealer, purpose string, cursor *string, after any) error {
+	if cursor == nil {
+		return nil
+	}
+	if err := OpenCursor(s, purpose, *cursor, after); err != nil {
+		return fault.New(fault.Invalid, CodeInvalidContinuation, "the cursor does not continue this listing; use next "+
+			"of the page before exactly as given, or start again").At("cursor").Because(err)
+	}
+	return nil
 }
 
 // OpenCursor is the inverse of SealCursor. It fails if the text was changed or is another listing's.
