@@ -14,7 +14,8 @@ import (
 func Facts(m *sip.Message, peerGroup string) domain.CallFacts {
 	f := domain.CallFacts{PeerGroup: peerGroup}
 	if u, err := m.RURI(); err == nil {
-		f.Called, f.CalledContext, f.Host = called(u), context(u), host(u)
+		f.Called, f.CalledContext = called(u), context(u)
+		f.Host = strings.TrimSuffix(strings.ToLower(u.Host), ".")
 	}
 	f.From = party(m.Get(sip.KindFrom))
 	for v := range m.Values(sip.KindPAssertedIdentity) {
@@ -52,10 +53,6 @@ func context(u sip.URI) string {
 		return n
 	}
 	return ""
-}
-
-func host(u sip.URI) string {
-	return strings.TrimSuffix(strings.ToLower(u.Host), ".")
 }
 
 // party parses one address value.

@@ -1,6 +1,7 @@
 package leg
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -73,14 +74,8 @@ func (c *Config) Rules(version string) (*Rules, []error) {
 	if p := c.Validate(); len(p) > 0 {
 		return nil, p
 	}
-	r := &Rules{custom: c.CustomSIPHeader, product: c.Product, region: max(c.Region, 1)}
-	if r.custom == "" {
-		r.custom = DefaultCustomSIPHeader
-	}
-	if r.product == "" {
-		r.product = "Tandem/Tandem/" + version
-	}
-	return r, nil
+	return &Rules{custom: cmp.Or(c.CustomSIPHeader, DefaultCustomSIPHeader),
+		product: cmp.Or(c.Product, "Tandem/Tandem/"+version), region: max(c.Region, 1)}, nil
 }
 
 // Region returns the region of this node, 1 or 2.

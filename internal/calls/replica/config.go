@@ -31,22 +31,21 @@ func Default() Config {
 // Validate returns every mistake in the settings, each a *fault.Error whose Target is the field.
 func (c *Config) Validate() []error {
 	var problems []error
+	bad := func(field, format string, args ...any) {
+		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", format, args...).At(field))
+	}
 	if c.SnapshotAfterChanges < 0 {
-		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration",
-			"%d is negative; write the number of changes between snapshots",
-			c.SnapshotAfterChanges).At("snapshotAfterChanges"))
+		bad("snapshotAfterChanges", "%d is negative; write the number of changes between snapshots",
+			c.SnapshotAfterChanges)
 	}
 	if c.SnapshotEvery < 0 || c.SnapshotEvery > 0 && c.SnapshotEvery < time.Second {
-		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration",
-			"%v is shorter than a second; write a longer time, such as 15m", c.SnapshotEvery).At("snapshotEvery"))
+		bad("snapshotEvery", "%v is shorter than a second; write a longer time, such as 15m", c.SnapshotEvery)
 	}
 	if c.MaxShrinkPercent < 0 || c.MaxShrinkPercent > 100 {
-		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration",
-			"%d is not a percentage from 1 to 100", c.MaxShrinkPercent).At("maxShrinkPercent"))
+		bad("maxShrinkPercent", "%d is not a percentage from 1 to 100", c.MaxShrinkPercent)
 	}
 	if c.MaxShrinkNumbers < 0 {
-		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration",
-			"%d is negative; write a positive number", c.MaxShrinkNumbers).At("maxShrinkNumbers"))
+		bad("maxShrinkNumbers", "%d is negative; write a positive number", c.MaxShrinkNumbers)
 	}
 	return problems
 }

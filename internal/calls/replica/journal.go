@@ -95,8 +95,6 @@ func (j *journal) sync() error {
 	return j.f.Sync()
 }
 
-func (j *journal) close() error { return j.f.Close() }
-
 // errMissing is returned for a journal that begins after the position reached: changes in between are missing.
 var errMissing = errors.New("changes before the journal are missing")
 

@@ -72,7 +72,7 @@ const (
 )
 
 func (h *headers) there() bitmap {
-	return bitmap{le64(h.data), le64(h.data[8:])}
+	return bitmap{binary.LittleEndian.Uint64([]byte(h.data[:8])), binary.LittleEndian.Uint64([]byte(h.data[8:16]))}
 }
 
 // value returns the header value of number i, or "" if it has none.
@@ -142,11 +142,6 @@ func (h *headers) valid() bool {
 		rest = rest[1+int(rest[0]):]
 	}
 	return rest == ""
-}
-
-func le64(s string) uint64 {
-	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
-		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
 // draft is a page being changed.

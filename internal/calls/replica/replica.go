@@ -201,10 +201,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	wg.Go(func() { r.snapshots(ctx) })
 	r.follow(ctx)
 	wg.Wait()
-	r.mu.Lock()
-	due := r.changes > 0 && r.view.Load() != nil
-	r.mu.Unlock()
-	if due {
+	if r.due() {
 		r.snapshot()
 	}
 	r.mu.Lock()
@@ -396,7 +393,7 @@ func (r *Replica) endJournal() {
 	if r.journal == nil {
 		return
 	}
-	if err := r.journal.close(); err != nil {
+	if err := r.journal.f.Close(); err != nil {
 		r.log.Error("cannot close the journal of the number index", "error", err)
 	}
 	r.journal = nil
@@ -517,23 +514,26 @@ func (r *Replica) ask() {
 	}
 }
 
+// due reports whether there are changes since the last snapshot.
+func (r *Replica) due() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changes > 0 && r.view.Load() != nil
+}
+
 // snapshots writes snapshots on request and at intervals, until ctx ends.
 func (r *Replica) snapshots(ctx context.Context) {
 	timer := time.NewTimer(r.cfg.SnapshotEvery)
 	defer timer.Stop()
 	for {
-		asked := r.snap
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-		case <-asked:
+		case <-r.snap:
 		}
 		next := r.cfg.SnapshotEvery
-		r.mu.Lock()
-		due := r.changes > 0 && r.view.Load() != nil
-		r.mu.Unlock()
-		if due && !r.snapshot() {
+		if r.due() && !r.snapshot() {
 			next = min(next, retryDisk)
 		}
 		timer.Reset(next)

@@ -119,29 +119,16 @@ func (t *table) copy(n int) *table {
 	return c
 }
 
-// pageBytes returns the heap size of a page, by the allocator's size classes; 0 for one without numbers, which the next
-// copy of the table omits.
+// pageBytes returns the approximate heap size of a page; 0 for one without numbers, which the next copy of the table
+// omits.
 func pageBytes(full *dense, part *sparse, h *headers) (n int) {
 	if full != nil {
-		n += 416
+		n += 416 // the allocator's size class
 	} else if part != nil && part.there != (bitmap{}) {
-		n += 48 + sizeClass(4*len(part.values))
+		n += 48 + 4*len(part.values)
 	}
 	if h != nil {
-		n += 16 + sizeClass(len(h.data))
+		n += 16 + len(h.data)
 	}
 	return n
-}
-
-// sizeClass rounds n up approximately as the allocator does.
-func sizeClass(n int) int {
-	switch {
-	case n <= 8:
-		return n
-	case n <= 128:
-		return (n + 15) &^ 15
-	case n <= 512:
-		return (n + 31) &^ 31
-	}
-	return (n + 127) &^ 127
 }

@@ -180,6 +180,20 @@ func (c *Config) compile(known domain.Services, groups []Group, complete bool) (
 		t.peers = append(t.peers, g.Name)
 	}
 
+	// core returns a peer group of the core, or nil if it has reported why name is none.
+	core := func(path, name, only string) *group {
+		g := p.groups[name]
+		switch {
+		case g == nil:
+			bad(path, "peer group %q is not configured; peer groups of the core: %s", name, list(cores))
+		case g.service != domain.NoService:
+			bad(path, "peer group %q belongs to %s; %s", name, g.service, only)
+		default:
+			return g
+		}
+		return nil
+	}
+
 	for _, name := range slices.Sorted(maps.Keys(c.PeerGroupToService)) {
 		path := "peerGroupToService." + name
 		s, ok := known.ByName(c.PeerGroupToService[name])
@@ -195,13 +209,9 @@ func (c *Config) compile(known domain.Services, groups []Group, complete bool) (
 		case !complete:
 			continue
 		}
-		g := p.groups[name]
+		g := core(path, name, "only a peer group of the core has a default service")
 		switch {
 		case g == nil:
-			bad(path, "peer group %q is not configured; peer groups of the core: %s", name, list(cores))
-		case g.service != domain.NoService:
-			bad(path, "peer group %q belongs to %s; only a peer group of the core has a default service", name,
-				g.service)
 		case len(p.services[s.ID()].peers) == 0:
 			bad(path, "%s has no peer group; configure one or name another service", s)
 		default:
@@ -219,14 +229,8 @@ func (c *Config) compile(known domain.Services, groups []Group, complete bool) (
 		if !complete {
 			continue
 		}
-		to := c.ServiceToPeerGroup[name]
-		switch g := p.groups[to]; {
-		case g == nil:
-			bad(path, "peer group %q is not configured; peer groups of the core: %s", to, list(cores))
-		case g.service != domain.NoService:
-			bad(path, "peer group %q belongs to %s; a service's calls go to the core only", to, g.service)
-		default:
-			p.services[s.ID()].core = []string{to}
+		if g := core(path, c.ServiceToPeerGroup[name], "a service's calls go to the core only"); g != nil {
+			p.services[s.ID()].core = []string{g.name}
 		}
 	}
 	if complete {
@@ -244,12 +248,7 @@ func (c *Config) compile(known domain.Services, groups []Group, complete bool) (
 		}
 		for i, name := range c.MobileControlPoints {
 			path := fmt.Sprintf("mobileControlPoints[%d]", i)
-			switch g := p.groups[name]; {
-			case g == nil:
-				bad(path, "peer group %q is not configured; peer groups of the core: %s", name, list(cores))
-			case g.service != domain.NoService:
-				bad(path, "peer group %q belongs to %s; a Mobile Control Point is part of the core", name, g.service)
-			default:
+			if g := core(path, name, "a Mobile Control Point is part of the core"); g != nil {
 				g.controlPoint = true
 			}
 		}

@@ -70,7 +70,7 @@ func (p *Profile) ToCore(m *sip.Message, l *leg.Leg) { p.rules.ShapeForCore(m, l
 // Ping writes the carrier trunk's name: one healthy trunk stands for all customers' names below it (direct-routing-sip
 // §3).
 func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
-	us := leg.Addr{Host: p.trunk, Port: l.Local.Port, Transport: l.Local.Transport}
+	us := p.name(l)
 	if m.IsRequest() {
 		leg.AddressPing(m, us)
 	}
@@ -80,8 +80,8 @@ func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
 // Names returns the carrier trunk's name and the pattern of the customers' names below it.
 func (p *Profile) Names() []string { return []string{p.trunk, "*." + p.trunk} }
 
-// name returns the name of the call's customer in the region of this node. A call without a customer (an emergency call
-// that names none) uses the carrier trunk's name.
+// name returns the name of the call's customer in the region of this node. OPTIONS, and a call without a customer (an
+// emergency call that names none), use the carrier trunk's name.
 func (p *Profile) name(l *leg.Leg) leg.Addr {
 	a := leg.Addr{Host: p.trunk, Port: l.Local.Port, Transport: l.Local.Transport}
 	if l.Call != nil && l.Call.Account != nil && l.Call.Account.Subdomain != "" {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/platform/db"
@@ -38,29 +37,23 @@ func (s *Source) Scan(ctx context.Context, fn func([]domain.Change) error) (at f
 		}
 		begun = true
 
-		at, err = outbox.HeadIn(ctx, tx)
-		if err != nil {
+		if at, err = outbox.HeadIn(ctx, tx); err != nil {
 			return err
 		}
 		if err := s.s.scanAllAccounts(ctx, tx, fn); err != nil {
-			return fmt.Errorf("scan accounts: %w", err)
+			return err
 		}
-		if err := scanAllNumbers(ctx, tx, fn); err != nil {
-			return fmt.Errorf("scan numbers: %w", err)
-		}
-		return nil
+		return wrap(scanAllNumbers(ctx, tx, fn), "scan numbers")
 	})
 	return at, err
 }
 
 func (s *Store) scanAllAccounts(ctx context.Context, tx *db.Tx, fn func([]domain.Change) error) error {
-	page := make([]domain.Change, 0, scanAccounts)
-	for after := ""; ; after = page[len(page)-1].Account.Name {
-		page = page[:0]
-		err := tx.Query(ctx, func(rows *sql.Rows) error {
+	for after := ""; ; {
+		page, err := list(ctx, tx, "scan accounts", func(rows *sql.Rows) (domain.Change, error) {
 			a, err := s.scanAccount(rows)
-			page = append(page, domain.Change{Account: a.Routing()})
-			return err
+			after = a.Name
+			return domain.Change{Account: a.Routing()}, err
 		}, "SELECT "+accountColumns+" FROM accounts WHERE name > $1 ORDER BY name LIMIT $2", after, int64(scanAccounts))
 		if err != nil || len(page) == 0 {
 			return err
