@@ -534,7 +534,7 @@ type Work struct {
 	// Attempts runs since the last change or success
 	Attempts int `json:"attempts"`
 
-	// Due not run before; only of queued work
+	// Due not run before; absent if it runs at once or does not run
 	Due time.Time `json:"due,omitempty,omitzero"`
 
 	// ID names a row of that kind

@@ -40,22 +40,32 @@ func newMetrics(reg prometheus.Registerer) metrics {
 
 // measure sets the gauges every 15 s. While the table cannot be read they keep their values.
 func (q *Queue) measure(ctx context.Context) {
+	type group struct {
+		kind, state string
+		n, due      int64
+	}
 	for ; ctx.Err() == nil; sleep(ctx, 15*time.Second) {
-		_ = q.d.View(ctx, func(ctx context.Context, tx *db.Tx) error { // the database counts its failures
-			q.m.keys.Reset()
-			q.m.overdue.Reset()
+		var groups []group
+		err := q.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+			groups = nil
 			return tx.Query(ctx, func(rows *sql.Rows) error {
-				var kind, state string
-				var n, due int64
-				if err := rows.Scan(&kind, &state, &n, &due); err != nil {
-					return err
-				}
-				q.m.keys.WithLabelValues(kind, state).Set(float64(n))
-				if state == Queued {
-					q.m.overdue.WithLabelValues(kind).Set(max(0, time.Since(time.UnixMicro(due)).Seconds()))
-				}
-				return nil
-			}, "SELECT kind, state, COUNT(*), MIN(due) FROM work GROUP BY kind, state")
+				var g group
+				err := rows.Scan(&g.kind, &g.state, &g.n, &g.due)
+				groups = append(groups, g)
+				return err
+			}, "SELECT kind, state, COUNT(*), MIN(CASE due WHEN 0 THEN since ELSE due END) FROM work "+
+				"GROUP BY kind, state")
 		})
+		if err != nil {
+			continue // the database counts its failures
+		}
+		q.m.keys.Reset() // late, so that a scrape during the query does not miss a series and end an alert
+		q.m.overdue.Reset()
+		for _, g := range groups {
+			q.m.keys.WithLabelValues(g.kind, g.state).Set(float64(g.n))
+			if g.state == Queued {
+				q.m.overdue.WithLabelValues(g.kind).Set(max(0, time.Since(time.UnixMicro(g.due)).Seconds()))
+			}
+		}
 	}
 }

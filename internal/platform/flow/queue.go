@@ -9,7 +9,6 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,13 +43,33 @@ type Item struct {
 	Key
 	State    string
 	Attempts int       // runs since the last change or success
-	Due      time.Time // zero unless queued
+	Due      time.Time // zero unless queued for later
 	Since    time.Time // of the state; only in lists
 	Reason   string    // of the state, or of the last failure; as progress of a running key, the step
 }
 
-// never is the due time of keys that do not run by themselves.
-const never = math.MaxInt64
+// Due times that are not Unix microseconds. A key that is to run at once has no time, so that it does not wait if the
+// clock of the node that enqueued it is ahead.
+const (
+	atOnce = 0
+	never  = math.MaxInt64 // the key does not run by itself
+)
+
+// stored returns the due time as it is stored, 0 for the zero time.
+func stored(due time.Time) int64 {
+	if due.IsZero() {
+		return atOnce
+	}
+	return due.UnixMicro()
+}
+
+// parsed is the inverse of stored.
+func parsed(due int64) time.Time {
+	if due == atOnce {
+		return time.Time{}
+	}
+	return time.UnixMicro(due).UTC()
+}
 
 // Database is the part of db.DB that is used. Tests put something between, to end a worker at each step.
 type Database interface {
@@ -67,8 +86,8 @@ type Queue struct {
 	log      *slog.Logger
 	m        metrics
 	wake     chan struct{} // makes the worker look for keys
-	active   atomic.Int64  // runs in progress
-	claiming sync.Mutex    // held while runs are started, and from Drain on
+	active   atomic.Int64  // runs in progress; one more while keys are claimed
+	draining atomic.Bool   // Drain was called
 }
 
 // New returns the queue stored in d. Progress is called in the transaction of each step and end of a run.
@@ -92,7 +111,7 @@ func (q *Queue) Enqueue(ctx context.Context, tx *db.Tx, kind string, notBefore t
 	return q.insert(ctx, tx, kind, notBefore, ids, `UPDATE SET generation = work.generation + 1,
 		due = CASE WHEN excluded.due < work.due THEN excluded.due ELSE work.due END,
 		state = CASE work.state WHEN 'running' THEN 'running' ELSE 'queued' END,
-		since = CASE work.state WHEN 'running' THEN work.since ELSE excluded.since END,
+		since = CASE WHEN work.state = 'running' OR work.due = 0 THEN work.since ELSE excluded.since END,
 		attempts = CASE work.state WHEN 'running' THEN work.attempts ELSE 0 END,
 		reason = CASE work.state WHEN 'running' THEN work.reason ELSE '' END`)
 }
@@ -100,10 +119,13 @@ func (q *Queue) Enqueue(ctx context.Context, tx *db.Tx, kind string, notBefore t
 // insert adds keys; conflict is what is done with those that exist.
 func (q *Queue) insert(ctx context.Context, tx *db.Tx, kind string, notBefore time.Time, ids []string,
 	conflict string) error {
-	now := time.Now().UnixMicro()
+	now := time.Now()
+	if !notBefore.After(now) {
+		notBefore = time.Time{}
+	}
 	ids = slices.Compact(slices.Sorted(slices.Values(ids))) // transactions lock keys in the same order
 	for chunk := range slices.Chunk(ids, 200) {
-		args := []any{kind, max(now, notBefore.UnixMicro()), now}
+		args := []any{kind, stored(notBefore), now.UnixMicro()}
 		var rows strings.Builder
 		for _, id := range chunk {
 			if id == "" || len(id) > 200 {
@@ -133,7 +155,7 @@ func (q *Queue) List(ctx context.Context, kind, state string, after Key, limit i
 			err := rows.Scan(&i.Kind, &i.ID, &i.State, &i.Attempts, &due, &since, &i.Reason)
 			i.Since = time.UnixMicro(since).UTC()
 			if i.State == Queued {
-				i.Due = time.UnixMicro(due).UTC()
+				i.Due = parsed(due)
 			}
 			items = append(items, i)
 			return err

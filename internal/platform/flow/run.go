@@ -108,7 +108,7 @@ func (r *Run) outcome(attempt int, res Result, err error, stopping bool) outcome
 	i.Attempts, i.Reason = attempt, clip(err.Error())
 	switch {
 	case stopping && f.Kind != fault.Invalid:
-		i.Attempts, i.Due, i.Reason = attempt-1, now, r.reason
+		i.Attempts, i.Reason = attempt-1, r.reason
 		return outcome{"stopped", i}
 	case f.Kind == fault.Limited && after > 0:
 		i.Attempts, i.Due = attempt-1, now.Add(after)
@@ -132,13 +132,13 @@ func (r *Run) finish(ctx context.Context, tx *db.Tx, res Result, err error, stop
 	o := r.outcome(r.Attempt, res, err, stopping)
 	if generation != r.generation {
 		o = r.outcome(1, res, err, stopping)
-		if change := time.UnixMicro(due); o.State != Queued || o.result == "again" && change.Before(o.Due) {
-			o.Item = Item{Key: r.Key, State: Queued, Due: change}
+		if o.State != Queued || o.result == "again" && due < stored(o.Due) {
+			o.Item = Item{Key: r.Key, State: Queued, Due: parsed(due)}
 		}
 	}
 	due = never
 	if o.State == Queued {
-		due = o.Due.UnixMicro()
+		due = stored(o.Due)
 	}
 	statement := "UPDATE work SET state = $3, due = $4, attempts = $5, reason = $6, since = $7, owner = '' " +
 		"WHERE kind = $1 AND id = $2"

@@ -48,17 +48,25 @@ func (q *Queue) Run(ctx context.Context, kinds []*Kind) error {
 		if err := l.join(ctx); err == nil {
 			failing = false
 			l.work(ctx)
+			limit, cancel := context.WithTimeout(ctx, deadAt)
+			_ = q.idle(limit) // a run that ignores the end of its context does not keep this node from a new lease
+			cancel()
 		} else if !failing && ctx.Err() == nil {
 			failing = true
 			q.log.Warn("no lease stored: this node does no work; trying again every second", "error", err)
 		}
 	}
-	return nil
+	return q.idle(context.WithoutCancel(ctx))
 }
 
 // Drain stops the worker from starting runs. It returns when those in progress have ended, or with ctx's error.
 func (q *Queue) Drain(ctx context.Context) error {
-	q.claiming.Lock()
+	q.draining.Store(true)
+	return q.idle(ctx)
+}
+
+// idle waits until no run is in progress. It returns ctx's error if that takes too long.
+func (q *Queue) idle(ctx context.Context) error {
 	for q.active.Load() > 0 && ctx.Err() == nil {
 		sleep(ctx, 50*time.Millisecond)
 	}
@@ -76,7 +84,7 @@ type lease struct {
 	seen  map[string]time.Time // when the present beats of other workers were first seen
 }
 
-// work runs keys until ctx is done or the lease is lost. It leaves no run behind.
+// work runs keys until ctx is done and its runs have ended, or the lease is lost.
 func (l *lease) work(ctx context.Context) {
 	life, lose := context.WithCancel(context.WithoutCancel(ctx))
 	defer lose()
@@ -86,13 +94,12 @@ func (l *lease) work(ctx context.Context) {
 	l.life, l.runs = life, runs
 	for last := time.Now(); runs.Err() == nil || l.active.Load() > 0; {
 		began := time.Now()
-		if err := l.tick(last.Add(giveUp)); err == nil {
-			last = began
-		} else if life.Err() == nil { // also because it may have claimed keys
+		if err := l.tick(last.Add(giveUp)); err != nil { // whatever the reason: it may have claimed keys
 			l.m.lost.Inc()
 			l.log.Warn("lease lost; all runs are cancelled", "worker", l.id, "error", err)
-			lose()
+			return
 		}
+		last = began
 		select {
 		case <-l.wake:
 		case <-time.After(tickEvery):
@@ -125,7 +132,7 @@ func (l *lease) free(ctx context.Context, tx *db.Tx) error {
 		return err
 	}
 	for _, id := range gone { // by name: whoever owns a key meanwhile has a lease that the query above did not see
-		n, err := tx.Exec(ctx, `UPDATE work SET state = 'queued', owner = '', due = $1, since = $1 FROM
+		n, err := tx.Exec(ctx, `UPDATE work SET state = 'queued', owner = '', due = 0, since = $1 FROM
 			(SELECT kind, id FROM work WHERE state = 'running' AND owner = $2`+tx.SkipLocked()+`) AS lost
 			WHERE work.kind = lost.kind AND work.id = lost.id`, time.Now().UnixMicro(), id)
 		if err != nil {
@@ -150,9 +157,12 @@ func column(ctx context.Context, tx *db.Tx, query string, args ...any) (all []st
 // tick renews the lease, ends those of dead workers and starts runs, in one transaction that fails at limit. On SQLite
 // it only starts runs, and may take longer: nobody can take over, and a large import must not end the runs.
 func (l *lease) tick(limit time.Time) error {
-	starting := l.runs.Err() == nil && l.claiming.TryLock()
+	l.active.Add(1) // before the look at draining: Drain waits for a claim that it does not prevent
+	starting := l.runs.Err() == nil && !l.draining.Load()
 	if starting {
-		defer l.claiming.Unlock()
+		defer l.active.Add(-1)
+	} else {
+		l.active.Add(-1)
 	}
 	ctx := l.life
 	if l.d.Driver() != db.SQLite {
@@ -240,7 +250,7 @@ func (l *lease) claim(ctx context.Context, tx *db.Tx, k *Kind, n int64) ([]*Run,
 		runs = append(runs, r)
 		return rows.Scan(&r.ID, &r.generation, &r.Attempt, &r.reason)
 	}, `WITH ready AS MATERIALIZED (SELECT kind, id FROM work WHERE state = 'queued' AND kind = $1 AND due <= $2
-			ORDER BY due LIMIT $3`+tx.SkipLocked()+`)
+			ORDER BY due, since LIMIT $3`+tx.SkipLocked()+`)
 		UPDATE work SET state = 'running', owner = $4, token = $5, due = $6, since = $2, attempts = attempts + 1
 		FROM ready WHERE work.kind = ready.kind AND work.id = ready.id
 		RETURNING work.id, work.generation, work.attempts, work.reason`,
@@ -291,13 +301,16 @@ func (l *lease) reconcile(k *Kind, r *Run, log *slog.Logger) (res Result, err er
 	}
 	ctx, cancel := context.WithTimeout(l.runs, runTimeout)
 	defer cancel()
-	defer func() {
-		if p := recover(); p != nil {
-			log.Error("panic in a run; it counts as a failure", "panic", p, "stack", string(debug.Stack()))
-			err = fmt.Errorf("panic: %v", p)
-		}
-	}()
+	defer caught(log, &err)
 	return k.Reconcile(ctx, r)
+}
+
+// caught turns a panic of a job's function into an error. It is deferred.
+func caught(log *slog.Logger, err *error) {
+	if p := recover(); p != nil {
+		log.Error("panic in a run or a sweep; it counts as a failure", "panic", p, "stack", string(debug.Stack()))
+		*err = fmt.Errorf("panic: %v", p)
+	}
 }
 
 // sweep enqueues the rows of a kind that are not at their desired state, at the start and from time to time. Keys that
@@ -305,12 +318,7 @@ func (l *lease) reconcile(k *Kind, r *Run, log *slog.Logger) (res Result, err er
 func (q *Queue) sweep(ctx context.Context, k *Kind) {
 	const page = 500
 	for after := ""; ctx.Err() == nil; {
-		ids, err := k.List(ctx, after, page)
-		if err == nil {
-			err = q.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-				return q.insert(ctx, tx, k.Name, time.Time{}, ids, "NOTHING")
-			})
-		}
+		ids, err := q.sweepPage(ctx, k, after, page)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			q.log.Warn("rows that are not at their desired state not enqueued; trying again in 10 s", "kind", k.Name,
@@ -323,4 +331,16 @@ func (q *Queue) sweep(ctx context.Context, k *Kind) {
 			after = ids[len(ids)-1]
 		}
 	}
+}
+
+// sweepPage enqueues one page of a kind's list and returns it.
+func (q *Queue) sweepPage(ctx context.Context, k *Kind, after string, limit int) (ids []string, err error) {
+	defer caught(q.log.With("kind", k.Name), &err)
+	ids, err = k.List(ctx, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	return ids, q.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		return q.insert(ctx, tx, k.Name, time.Time{}, ids, "NOTHING")
+	})
 }

@@ -40,6 +40,8 @@ func Exercise(t *testing.T, config func(testing.TB) db.Config) {
 		"a key is not run before its time":                  notBefore,
 		"a rate limit is shared and Retry-After honoured":   limits,
 		"a drain waits for runs and starts none":            drains,
+		"a drain ends in time while writes wait":            drainsBusy,
+		"a panic of the sweep ends nothing":                 sweepPanics,
 		"a stop releases runs at once":                      stops,
 		"progress is told in the transaction":               progress,
 		"keys are listed in pages":                          lists,
@@ -50,6 +52,20 @@ func Exercise(t *testing.T, config func(testing.TB) db.Config) {
 			bubble(t, config(t), run)
 		})
 	}
+	t.Run("a clock that is ahead delays nothing", func(t *testing.T) {
+		t.Parallel()
+		c := config(t)
+		// Outside of the bubble it is decades later than inside.
+		if !t.Run("change", func(t *testing.T) { NewWorld(t, testkit.Open(t, c)).Change("x") }) {
+			return
+		}
+		bubble(t, c, func(t *testing.T, w *World) {
+			w.NewNode().Start()
+			if w.until("x", ""); w.Runs("x") != 1 {
+				t.Errorf("%d runs, want 1", w.Runs("x"))
+			}
+		})
+	})
 }
 
 // ExerciseTwoNodes runs the part of the suite for databases that several nodes may use.
@@ -60,6 +76,7 @@ func ExerciseTwoNodes(t *testing.T, config func(testing.TB) db.Config) {
 		"two nodes share the work":                        twoNodes,
 		"a worker that hangs stops before another begins": hangs,
 		"a worker that lost its key commits nothing":      fenced,
+		"a run that never ends stops no other for ever":   stuck,
 		"a short loss of the database ends no run":        shortCut,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -292,11 +309,11 @@ func (w *World) empty() {
 	})
 }
 
-// until waits until a thing's key is in a state.
+// until waits until a thing's key is in a state, or done if state is empty.
 func (w *World) until(id, state string) flow.Item {
 	w.t.Helper()
 	for began := time.Now(); time.Since(began) < 4*time.Hour; time.Sleep(500 * time.Millisecond) {
-		if i, ok := w.Item(id); ok && i.State == state {
+		if i, _ := w.Item(id); i.State == state {
 			return i
 		}
 	}
@@ -605,6 +622,73 @@ func drains(t *testing.T, w *World) {
 	n.Stop()
 	w.NewNode().Start()
 	w.Settle(time.Second)
+}
+
+// drainsBusy drains while a long transaction, such as an import, occupies the only writer of SQLite.
+func drainsBusy(t *testing.T, w *World) {
+	n := w.NewNode().Start()
+	time.Sleep(time.Second)
+	imported := make(chan struct{})
+	var importing sync.WaitGroup
+	importing.Go(func() {
+		w.update(func(context.Context, *db.Tx) error {
+			<-imported
+			return nil
+		})
+	})
+	time.Sleep(2 * time.Second)
+	drained := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	go func() { drained <- n.Queue.Drain(ctx) }()
+	time.Sleep(2 * time.Second)
+	select {
+	case <-drained:
+	default:
+		t.Error("Drain continues a second after its time")
+	}
+	close(imported)
+	importing.Wait()
+}
+
+func sweepPanics(t *testing.T, w *World) {
+	w.Sweep = true
+	w.Change("x")
+	w.empty()
+	n := w.NewNode()
+	list, first := n.Kind.List, true
+	n.Kind.List = func(ctx context.Context, after string, limit int) ([]string, error) {
+		if first {
+			first = false
+			panic("a mistake")
+		}
+		return list(ctx, after, limit)
+	}
+	n.Start()
+	w.Settle(15 * time.Second)
+}
+
+// stuck has a run that ignores the end of its context when its worker loses the lease.
+func stuck(t *testing.T, w *World) {
+	began, end := make(chan struct{}), make(chan struct{})
+	n := w.NewNode()
+	w.Act = func(_ context.Context, n *Node, run *flow.Run) (flow.Result, error) {
+		if run.ID == "stuck" && run.Attempt == 1 {
+			close(began)
+			n.leave(run.ID) // two runs of it are expected
+			<-end
+		}
+		return flow.Result{}, nil
+	}
+	n.Start()
+	w.Change("stuck")
+	<-began
+	restore := n.Cut()
+	time.Sleep(5 * time.Second)
+	restore()
+	w.Change("other")
+	w.Settle(2 * Recovery)
+	close(end)
 }
 
 func stops(t *testing.T, w *World) {

@@ -5,7 +5,7 @@ CREATE TABLE work (
 	id         TEXT COLLATE "C" NOT NULL,
 	generation BIGINT NOT NULL, -- grows with each change
 	state      TEXT COLLATE "C" NOT NULL, -- queued, running, waiting, parked
-	due        BIGINT NOT NULL, -- not run before; the largest number for keys that do not run by themselves
+	due        BIGINT NOT NULL, -- not run before; 0: at once; the largest number: not by itself
 	attempts   BIGINT NOT NULL, -- runs since the last change or success
 	reason     TEXT NOT NULL,
 	since      BIGINT NOT NULL, -- of the state
@@ -13,7 +13,7 @@ CREATE TABLE work (
 	token      BIGINT NOT NULL, -- of the claim, unique for the owner
 	PRIMARY KEY (kind, id)
 );
-CREATE INDEX work_due ON work (state, kind, due);
+CREATE INDEX work_due ON work (state, kind, due, since);
 
 -- The leases of workers. A worker increases its beat as long as it lives.
 CREATE TABLE workers (
