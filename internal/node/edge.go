@@ -25,6 +25,8 @@ import (
 
 // calls is the role edge: the SIP edge with what it depends on.
 type calls struct {
+	*explain.Explainer // implements the operation explainCall of the management API
+
 	n        *node
 	groups   []edge.Group
 	policy   *route.Policy
@@ -33,7 +35,6 @@ type calls struct {
 	resolver *resolve.Resolver
 	replica  *replica.Replica
 	records  *record.Spool
-	explain  *explain.Explainer
 	running  atomic.Pointer[edge.Edge] // nil during a restart
 
 	listening []edge.Listening // as bound at the start
@@ -80,7 +81,7 @@ func (n *node) buildEdge(_ context.Context, r *role) (err error) {
 	if err != nil {
 		return fmt.Errorf("number index: %w", err)
 	}
-	c.explain = &explain.Explainer{View: c.replica.Route, Policy: c.policy, Groups: c.groupNames(),
+	c.Explainer = &explain.Explainer{View: c.replica.Route, Policy: c.policy, Groups: c.groupNames(),
 		Peers: c.peers, Position: func() int64 { return int64(c.replica.Status().Position) }}
 	c.replica.Patience = n.cfg.Feed.Poll + time.Second
 	if c.records, err = record.NewSpool(cfg.Records, n.log.With("part", "records"), n.metrics.process); err != nil {
@@ -266,12 +267,6 @@ func (c *calls) AcceptIndex(ctx context.Context,
 		return c.n.core.audit(ctx, "index.accept", c.n.cfg.Calls.Edge.Node, 1,
 			map[string]any{"database": database, "numbers": h.Numbers, "reason": h.Reason})
 	})
-}
-
-// ExplainCall implements the operation explainCall of the management API.
-func (c *calls) ExplainCall(ctx context.Context,
-	r api.ExplainCallRequestObject) (api.ExplainCallResponseObject, error) {
-	return c.explain.ExplainCall(ctx, r)
 }
 
 // ListPeers implements the operation listPeers of the management API.

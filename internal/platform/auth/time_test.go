@@ -244,6 +244,23 @@ func TestANodeCreatesOneFirstKey(t *testing.T) {
 	}
 }
 
+// TestARoleInShortIsIssuedInFull: a token carries what the APIs compare.
+func TestARoleInShortIsIssuedInFull(t *testing.T) {
+	m, cfg := &memory{}, Default()
+	i, err := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: keyring(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _, err := i.IssueToken(t.Context(), "test", "read")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := verifier(t, cfg, i, Deps{}).Verify(t.Context(), text.Reveal()); err != nil ||
+		len(p.Roles) != 1 || p.Roles[0] != RoleRead {
+		t.Errorf("roles %+v, %v; want %s", p, err, RoleRead)
+	}
+}
+
 // TestSealAgain: every private key that the keyring opens needs the present key only; others stay as they are.
 func TestSealAgain(t *testing.T) {
 	m, ring := &memory{}, keyring(t)
