@@ -263,11 +263,12 @@ func (c *Client) do(ctx context.Context, r request, out any) (*response, error) 
 			}
 			return resp, nil
 		}
-		wait, again := c.pause(ctx, r, err, attempt)
 		var e *Error
 		if errors.As(err, &e) && e.Status == http.StatusUnauthorized && refused == "" && token != "" {
-			refused, wait, again = token, 0, true // once more with another token
+			refused = token
+			continue // once more with another token, which harms nothing: the request was not carried out
 		}
+		wait, again := c.pause(ctx, r, err, attempt)
 		if !again || attempt >= c.o.Attempts {
 			return nil, err
 		}

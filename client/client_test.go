@@ -409,6 +409,11 @@ func TestRefusedTokenIsReplacedOnce(t *testing.T) {
 		if s.got[1].Header.Get("Authorization") != "Bearer new" {
 			t.Errorf("second attempt with %q", s.got[1].Header.Get("Authorization"))
 		}
+		s, k = &script{answers: []answer{{status: 401}, {status: 201, body: "{}"}}}, &tokens{}
+		if _, err := newClient(t, s, client.Options{Tokens: k}).CreateClient(t.Context(),
+			api.ClientRequest{}); err != nil { // it was not carried out, so it may be sent again
+			t.Errorf("CreateClient with a token that was refused: %v", err)
+		}
 		s = &script{answers: []answer{{status: 401}}}
 		if _, err := newClient(t, s, client.Options{Tokens: client.StaticToken("only")}).Account(t.Context(),
 			"a"); !client.HasCode(err, "TokenRefused") || len(s.got) != 1 {
@@ -443,6 +448,39 @@ func TestCredentialsKeepTheirTokenWhileItIsGood(t *testing.T) {
 		}
 		if s.bodies[0] != "client_id=id&client_secret=se%26cret&grant_type=client_credentials&scope=api%2F.default" {
 			t.Errorf("asked with %s", s.bodies[0])
+		}
+	})
+}
+
+// TestTokenEndpointIsAskedAgain: it is treated like the API when it is busy or fails, but what it refuses is no answer
+// of the API.
+func TestTokenEndpointIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, x := range []struct {
+			first answer
+			after time.Duration
+		}{
+			{answer{status: 503, header: map[string]string{"Retry-After": "7"},
+				body: `{"error":"temporarily_unavailable"}`}, 7 * time.Second},
+			{answer{status: 502, body: "<html>"}, time.Minute},
+			{answer{err: io.ErrUnexpectedEOF}, time.Minute},
+		} {
+			issuer := &script{answers: []answer{x.first, {status: 200, body: `{"access_token":"t","expires_in":3600}`}}}
+			s := &script{answers: []answer{{status: 200, body: "{}"}}}
+			start := time.Now()
+			if _, err := newClient(t, s, client.Options{Tokens: &client.Credentials{TokenURL: "https://issuer.example",
+				HTTPClient: &http.Client{Transport: issuer}}}).Account(t.Context(), "a"); err != nil ||
+				time.Since(start) != x.after {
+				t.Errorf("%+v: %v after %v, want success after %v", x.first, err, time.Since(start), x.after)
+			}
+		}
+
+		issuer := &script{answers: []answer{{status: 404, body: `{"error":"invalid_request"}`}}}
+		_, err := newClient(t, &script{}, client.Options{Tokens: &client.Credentials{TokenURL: "https://issuer.example",
+			HTTPClient: &http.Client{Transport: issuer}}}).Account(t.Context(), "a")
+		if err == nil || client.IsNotFound(err) {
+			t.Errorf("a wrong token URL: %v, which must not mean that there is no account", err)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,6 +57,7 @@ func (c *Credentials) Token(ctx context.Context, refused string) (string, error)
 	}
 	resp, err := h.Do(req)
 	if err != nil {
+		h.CloseIdleConnections() // so that the name is looked up again
 		return "", err
 	}
 	defer func() { _ = resp.Body.Close() }() // already read
@@ -69,7 +71,14 @@ func (c *Credentials) Token(ctx context.Context, refused string) (string, error)
 		Error       string `json:"error"`
 		Description string `json:"error_description"`
 	}
-	if err := json.Unmarshal(text, &answer); err != nil {
+	err = json.Unmarshal(text, &answer)
+	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests { // the Client repeats it
+		h.CloseIdleConnections()
+		return "", fmt.Errorf("the token endpoint answered %d %w", resp.StatusCode, &Error{Status: resp.StatusCode,
+			Code: cmp.Or(answer.Error, http.StatusText(resp.StatusCode)), Message: answer.Description,
+			RetryAfter: retryAfter(resp.Header.Get("Retry-After"))})
+	}
+	if err != nil {
 		return "", fmt.Errorf("the token endpoint answered %d with a body that is not JSON", resp.StatusCode)
 	}
 	if answer.Error != "" {
