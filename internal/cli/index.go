@@ -28,10 +28,13 @@ func indexAccept(t *target) *cobra.Command {
 		Short: "Replace a held-back index with the content of the database",
 	}, func(ctx context.Context, c *client.Client, _ []string) (*api.Replica, error) {
 		r, err := readIndex(ctx, c)
+		if err == nil && r.Held == nil {
+			err = fault.New(fault.Conflict, "IndexNotHeld", "no number index is held back; see tandem index")
+		}
 		if err != nil {
 			return nil, err
 		}
-		return r, c.AcceptIndex(ctx, cmp.Or(r.Held, &api.HeldIndex{Database: "none"}).Database)
+		return r, c.AcceptIndex(ctx, r.Held.Database)
 	}, func(p *page, _ *api.Replica) {
 		p.line("accepted; loading this node's index from the database (see tandem index)")
 	})
