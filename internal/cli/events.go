@@ -18,7 +18,7 @@ func newEvents(t *target) *cobra.Command {
 	cmd.Flags().StringVar(&since, "since", "", "id of the last event that was seen (default: from now on)")
 	return run(t, online, cmd, func(ctx context.Context, c *client.Client, _ []string) (_ nothing, err error) {
 		defer func() {
-			if since != "" && !client.HasCode(err, "resync") {
+			if since != "" && !client.HasCode(err, "resync") && !client.HasCode(err, "InvalidEventID") {
 				fmt.Fprintf(t.p.Stderr, "to continue: tandem events --since \\\n  %s\n", since)
 			}
 		}()
