@@ -37,54 +37,36 @@ var (
 
 // conflict returns the clause that turns an INSERT into an upsert.
 func (t *Table) conflict() string {
-	var b strings.Builder
-	b.WriteString(" ON CONFLICT (")
-	b.WriteString(strings.Join(t.Columns[:t.Keys], ", "))
-	b.WriteString(") DO ")
-	if t.Keys == len(t.Columns) {
-		b.WriteString("NOTHING")
-		return b.String()
+	clause := " ON CONFLICT (" + strings.Join(t.Columns[:t.Keys], ", ") + ") DO "
+	var set []string
+	for _, c := range t.Columns[t.Keys:] {
+		set = append(set, c+" = excluded."+c)
 	}
-	b.WriteString("UPDATE SET ")
-	for i, c := range t.Columns[t.Keys:] {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(c + " = excluded." + c)
+	if set == nil {
+		return clause + "NOTHING"
 	}
+	clause += "UPDATE SET " + strings.Join(set, ", ")
 	if t.Guard != "" {
-		b.WriteString(" WHERE " + t.Guard)
+		clause += " WHERE " + t.Guard
 	}
-	return b.String()
+	return clause
 }
 
 // insertValues returns an upsert of n rows by multi-row VALUES. SQLite takes $1 for a name and looks up the name of
 // each value it binds, so it gets bare question marks.
 func (t *Table) insertValues(n int, numbered bool) string {
-	var b strings.Builder
-	b.WriteString("INSERT INTO " + t.Name + " (" + strings.Join(t.Columns, ", ") + ") VALUES ")
-	p := 0
-	for i := range n {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteByte('(')
-		for j := range t.Columns {
-			if j > 0 {
-				b.WriteByte(',')
+	rows := strings.Repeat(", ("+marks(len(t.Columns))+")", n)[2:]
+	if numbered {
+		var b strings.Builder
+		for i, text := range strings.Split(rows, "?") {
+			if i > 0 {
+				b.WriteString("$" + strconv.Itoa(i))
 			}
-			if !numbered {
-				b.WriteByte('?')
-				continue
-			}
-			p++
-			b.WriteByte('$')
-			b.WriteString(strconv.Itoa(p))
+			b.WriteString(text)
 		}
-		b.WriteByte(')')
+		rows = b.String()
 	}
-	b.WriteString(t.conflict())
-	return b.String()
+	return "INSERT INTO " + t.Name + " (" + strings.Join(t.Columns, ", ") + ") VALUES " + rows + t.conflict()
 }
 
 // upsertValues stores rows by multi-row VALUES, chunk rows at a time.

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"strings"
 )
 
@@ -32,18 +33,16 @@ func (sqliteBulk) Delete(ctx context.Context, tx *Tx, t *Table, keys []string) (
 	return total, err
 }
 
+// eachChunk calls fn with the keys, as many at once as one statement takes.
 func eachChunk(keys []string, fn func([]any) error) error {
-	args := make([]any, 0, min(len(keys), sqliteChunk))
-	for len(keys) > 0 {
-		k := min(len(keys), sqliteChunk)
-		args = args[:0]
-		for _, s := range keys[:k] {
-			args = append(args, s)
+	for chunk := range slices.Chunk(keys, sqliteChunk) {
+		args := make([]any, len(chunk))
+		for i, key := range chunk {
+			args[i] = key
 		}
 		if err := fn(args); err != nil {
 			return err
 		}
-		keys = keys[k:]
 	}
 	return nil
 }
