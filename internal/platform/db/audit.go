@@ -1,7 +1,6 @@
 package db
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -161,28 +160,27 @@ type AuditBreak struct {
 func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, error) {
 	const page = 500
 	var rep AuditReport
-	var head AuditHead
+	broken := func(seq int64, format string, args ...any) (AuditReport, error) {
+		rep.Break = &AuditBreak{seq, fmt.Sprintf(format, args...)}
+		return rep, nil
+	}
+	var end any
+	var hash []byte
+	var before *int64
 	err := d.View(ctx, func(ctx context.Context, tx *Tx) error {
-		var seq any
-		var h []byte
-		var before *int64
 		_, err := tx.QueryRow(ctx, "SELECT seq, hash, (SELECT MIN(seq) FROM audit WHERE seq < 1) "+
-			"FROM audit_head WHERE id = 1", nil, &seq, &h, &before)
-		n, isNumber := seq.(int64)
-		switch {
-		case err != nil:
-			return err
-		case !isNumber || len(h) != 32:
-			rep.Break = &AuditBreak{0, "the chain's head is missing or damaged"}
-		case before != nil:
-			rep.Break = &AuditBreak{*before, "it was added outside the chain, which begins with row 1"}
-		default:
-			head = AuditHead{n, [32]byte(h)}
-		}
-		return nil
+			"FROM audit_head WHERE id = 1", nil, &end, &hash, &before)
+		return err
 	})
-	if err != nil || rep.Break != nil {
+	if err != nil {
 		return rep, err
+	}
+	last, isNumber := end.(int64)
+	switch {
+	case !isNumber || len(hash) != 32:
+		return broken(0, "the chain's head is missing or damaged")
+	case before != nil:
+		return broken(*before, "it was added outside the chain, which begins with row 1")
 	}
 	want := make(map[int64][32]byte, len(noted))
 	for _, n := range noted {
@@ -190,80 +188,65 @@ func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, 
 			want[n.Seq] = n.Hash
 		}
 	}
-	var prev [32]byte
-	for rep.Break == nil && rep.Rows < head.Seq {
+	for rep.Rows < last {
 		var rows []AuditRecord
-		err := d.View(ctx, func(ctx context.Context, tx *Tx) error {
-			rows = rows[:0]
-			return auditRows(ctx, tx, func(r AuditRecord) { rows = append(rows, r) },
-				"WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3", rep.Rows, head.Seq, int64(page))
+		err := d.View(ctx, func(ctx context.Context, tx *Tx) (err error) {
+			rows, err = auditRows(ctx, tx, "WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3", rep.Rows, last,
+				int64(page))
+			return err
 		})
 		if err != nil {
 			return rep, err
 		}
 		if len(rows) == 0 {
-			rep.Break = &AuditBreak{rep.Rows + 1, fmt.Sprintf("rows %d to %d are missing at the end",
-				rep.Rows+1, head.Seq)}
-			break
+			return broken(rep.Rows+1, "rows %d to %d are missing at the end", rep.Rows+1, last)
 		}
 		for i := range rows {
 			r := &rows[i]
-			switch {
+			switch h, ok := want[r.Seq]; {
 			case r.Seq != rep.Rows+1:
-				rep.Break = &AuditBreak{rep.Rows + 1, fmt.Sprintf("the row is missing; the next is %d", r.Seq)}
-			case !bytes.Equal(r.Prev[:], prev[:]):
-				rep.Break = &AuditBreak{r.Seq,
-					"it does not follow the row before it (its copy of the previous hash differs)"}
+				return broken(rep.Rows+1, "the row is missing; the next is %d", r.Seq)
+			case r.Prev != rep.Head.Hash:
+				return broken(r.Seq, "it does not follow the row before it (its copy of the previous hash differs)")
 			case r.unreadable != "":
-				rep.Break = &AuditBreak{r.Seq, "its content was altered (" + r.unreadable + ")"}
+				return broken(r.Seq, "its content was altered (%s)", r.unreadable)
 			case r.sum() != r.Hash:
-				rep.Break = &AuditBreak{r.Seq, "its content was altered (its hash differs)"}
+				return broken(r.Seq, "its content was altered (its hash differs)")
+			case ok && h != r.Hash:
+				return broken(r.Seq, "it is not the row noted earlier (the log was rewritten)")
 			}
-			if h, ok := want[r.Seq]; ok && rep.Break == nil && h != r.Hash {
-				rep.Break = &AuditBreak{r.Seq, "it is not the row noted earlier (the log was rewritten)"}
-			}
-			if rep.Break != nil {
-				return rep, nil
-			}
-			prev = r.Hash
 			rep.Rows++
 			rep.Head = AuditHead{r.Seq, r.Hash}
 		}
 	}
-	if rep.Break == nil && prev != head.Hash {
-		rep.Break = &AuditBreak{head.Seq, "the chain's head does not match it (the hash differs)"}
+	if rep.Head.Hash != [32]byte(hash) {
+		return broken(last, "the chain's head does not match it (the hash differs)")
 	}
 	for seq := range want {
-		if rep.Break == nil && seq > head.Seq {
-			rep.Break = &AuditBreak{head.Seq + 1,
-				fmt.Sprintf("row %d was noted earlier but the log ends before it", seq)}
+		if seq > last {
+			return broken(last+1, "row %d was noted earlier but the log ends before it", seq)
 		}
-	}
-	if rep.Break != nil {
-		return rep, nil
 	}
 	// Rows beyond the head: one statement, because changes continue meanwhile.
+	var named, stored int64
 	err = d.View(ctx, func(ctx context.Context, tx *Tx) error {
-		var last, end int64
 		_, err := tx.QueryRow(ctx, "SELECT h.seq, COALESCE((SELECT MAX(seq) FROM audit), 0) "+
-			"FROM audit_head h WHERE h.id = 1", nil, &end, &last)
-		if err == nil && last != end {
-			rep.Break = &AuditBreak{min(last, end) + 1,
-				fmt.Sprintf("the log ends at row %d but its head names row %d", last, end)}
-		}
+			"FROM audit_head h WHERE h.id = 1", nil, &named, &stored)
 		return err
 	})
+	if err == nil && stored != named {
+		return broken(min(stored, named)+1, "the log ends at row %d but its head names row %d", stored, named)
+	}
 	return rep, err
 }
 
-func auditRows(ctx context.Context, tx *Tx, fn func(AuditRecord), where string, args ...any) error {
-	return tx.Query(ctx, func(rows *sql.Rows) error {
-		var r AuditRecord
+func auditRows(ctx context.Context, tx *Tx, where string, args ...any) ([]AuditRecord, error) {
+	return Rows(ctx, tx, func(rows *sql.Rows) (r AuditRecord, err error) {
 		var at, items any // SQLite stores what it is given, whatever the column's type
 		var digest, prev, hash []byte
 		if err := rows.Scan(&r.Seq, &at, &r.Actor.Kind, &r.Actor.ID, &r.Actor.RequestID, &r.Action, &r.Target, &items,
 			&digest, &r.Summary, &prev, &hash); err != nil {
-			return err
+			return r, err
 		}
 		if n, ok := items.(int64); ok {
 			r.Items = n
@@ -284,8 +267,7 @@ func auditRows(ctx context.Context, tx *Tx, fn func(AuditRecord), where string, 
 				*f.dst = [32]byte(f.src)
 			}
 		}
-		fn(r)
-		return nil
+		return r, nil
 	}, "SELECT seq, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, prev, hash "+
 		"FROM audit "+where, args...)
 }

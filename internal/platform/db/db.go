@@ -396,6 +396,17 @@ func (t *Tx) Query(ctx context.Context, scan func(*sql.Rows) error, query string
 	return rows.Err()
 }
 
+// Rows returns the rows that a query finds, as scan reads them.
+func Rows[T any](ctx context.Context, t *Tx, scan func(*sql.Rows) (T, error), query string, args ...any) ([]T, error) {
+	var all []T
+	err := t.Query(ctx, func(rows *sql.Rows) error {
+		x, err := scan(rows)
+		all = append(all, x)
+		return err
+	}, query, args...)
+	return all, err
+}
+
 // QueryRow runs a query for at most one row. It reports false if there is none.
 func (t *Tx) QueryRow(ctx context.Context, query string, args []any, dst ...any) (bool, error) {
 	err := t.tx.QueryRowContext(ctx, query, args...).Scan(dst...)

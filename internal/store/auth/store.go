@@ -64,11 +64,7 @@ func (s *Store) AddClient(ctx context.Context, c auth.Client) error {
 
 // Client implements auth.ClientStore.
 func (s *Store) Client(ctx context.Context, id string) (auth.Client, error) {
-	var found []auth.Client
-	err := s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		found = found[:0]
-		return clients(ctx, tx, &found, " WHERE id = $1", id)
-	})
+	found, err := s.clients(ctx, " WHERE id = $1", id)
 	if err != nil {
 		return auth.Client{}, err
 	}
@@ -80,27 +76,26 @@ func (s *Store) Client(ctx context.Context, id string) (auth.Client, error) {
 
 func noClient() error { return fault.New(fault.NotFound, "ClientNotFound", "there is no such client") }
 
-func clients(ctx context.Context, tx *db.Tx, dst *[]auth.Client, where string, args ...any) error {
-	err := tx.Query(ctx, func(rows *sql.Rows) error {
-		c, err := scanClient(rows)
-		*dst = append(*dst, c)
-		return err
-	}, "SELECT "+clientColumns+" FROM api_clients"+where, args...)
-	if err != nil {
-		return fmt.Errorf("read clients: %w", err)
-	}
-	return nil
-}
-
 // Clients implements auth.ClientStore.
 func (s *Store) Clients(ctx context.Context, after string, limit int) ([]auth.Client, error) {
-	var found []auth.Client
-	err := s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		found = found[:0]
-		return clients(ctx, tx, &found, " WHERE $1 = '' OR (created, id) > "+
-			"(SELECT created, id FROM api_clients WHERE id = $1) ORDER BY created, id LIMIT $2", after, int64(limit))
+	return s.clients(ctx, " WHERE $1 = '' OR (created, id) > "+
+		"(SELECT created, id FROM api_clients WHERE id = $1) ORDER BY created, id LIMIT $2", after, int64(limit))
+}
+
+func (s *Store) clients(ctx context.Context, where string, args ...any) ([]auth.Client, error) {
+	return list(ctx, s, "read clients", scanClient, "SELECT "+clientColumns+" FROM api_clients"+where, args...)
+}
+
+// list returns the rows that a query finds. what says in errors what it was for.
+func list[T any](ctx context.Context, s *Store, what string, scan func(*sql.Rows) (T, error), query string,
+	args ...any) (all []T, err error) {
+	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+		if all, err = db.Rows(ctx, tx, scan, query, args...); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
 	})
-	return found, err
+	return all, err
 }
 
 // RevokeClient implements auth.ClientStore.
@@ -125,23 +120,12 @@ func (s *Store) RevokeClient(ctx context.Context, id string, at time.Time) error
 
 // SigningKeys implements auth.KeyStore.
 func (s *Store) SigningKeys(ctx context.Context) ([]auth.SigningKey, error) {
-	var keys []auth.SigningKey
-	err := s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		keys = keys[:0]
-		err := tx.Query(ctx, func(rows *sql.Rows) error {
-			var k auth.SigningKey
-			var created int64
-			err := rows.Scan(&k.ID, &k.Algorithm, &k.Public, &k.Sealed, &created)
-			k.Created = db.Time(created)
-			keys = append(keys, k)
-			return err
-		}, "SELECT id, algorithm, public, sealed, created FROM signing_keys ORDER BY created, id")
-		if err != nil {
-			return fmt.Errorf("read signing keys: %w", err)
-		}
-		return nil
-	})
-	return keys, err
+	return list(ctx, s, "read signing keys", func(rows *sql.Rows) (k auth.SigningKey, err error) {
+		var created int64
+		err = rows.Scan(&k.ID, &k.Algorithm, &k.Public, &k.Sealed, &created)
+		k.Created = db.Time(created)
+		return k, err
+	}, "SELECT id, algorithm, public, sealed, created FROM signing_keys ORDER BY created, id")
 }
 
 // AddSigningKey implements auth.KeyStore.
@@ -158,18 +142,18 @@ func (s *Store) AddSigningKey(ctx context.Context, k auth.SigningKey) error {
 
 // SealSigningKey implements auth.KeyStore.
 func (s *Store) SealSigningKey(ctx context.Context, id string, sealed []byte) error {
-	return s.change(ctx, "signingKey.seal", id, "UPDATE signing_keys SET sealed = $2 WHERE id = $1", sealed)
+	return s.changeKey(ctx, "signingKey.seal", id, "UPDATE signing_keys SET sealed = $2 WHERE id = $1", id, sealed)
 }
 
 // DeleteSigningKey implements auth.KeyStore.
 func (s *Store) DeleteSigningKey(ctx context.Context, id string) error {
-	return s.change(ctx, "signingKey.delete", id, "DELETE FROM signing_keys WHERE id = $1")
+	return s.changeKey(ctx, "signingKey.delete", id, "DELETE FROM signing_keys WHERE id = $1", id)
 }
 
-// change runs a statement on the signing key $1, and audits it as action if the key exists.
-func (s *Store) change(ctx context.Context, action, id, statement string, args ...any) error {
+// changeKey runs a statement that changes a signing key, with an audit row if the key exists.
+func (s *Store) changeKey(ctx context.Context, action, id, statement string, args ...any) error {
 	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		n, err := tx.Exec(ctx, statement, append([]any{id}, args...)...)
+		n, err := tx.Exec(ctx, statement, args...)
 		if err != nil {
 			return fmt.Errorf("%s: %w", action, err)
 		}

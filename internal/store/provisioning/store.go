@@ -42,19 +42,18 @@ func New(d *db.DB, o *outbox.Outbox, services domain.Services) *Store { return &
 
 // View implements directory.Store.
 func (s *Store) View(ctx context.Context, fn func(context.Context, directory.Reader) error) error {
-	return s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error { return fn(ctx, &transaction{s: s, tx: tx}) })
+	return s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error { return fn(ctx, &transaction{s, tx}) })
 }
 
 // Update implements directory.Store.
 func (s *Store) Update(ctx context.Context, fn func(context.Context, directory.Tx) error) error {
-	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error { return fn(ctx, &transaction{s: s, tx: tx}) })
+	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error { return fn(ctx, &transaction{s, tx}) })
 }
 
 // transaction implements directory.Tx.
 type transaction struct {
-	s     *Store
-	tx    *db.Tx
-	batch *outbox.Batch // nil until the first Publish
+	s  *Store
+	tx *db.Tx
 }
 
 // Publish implements directory.Tx.
@@ -63,10 +62,7 @@ func (t *transaction) Publish(ctx context.Context, changes []domain.Change) erro
 	if err != nil {
 		return err
 	}
-	if t.batch == nil {
-		t.batch = t.s.feed.Begin(t.tx)
-	}
-	return t.batch.Append(ctx, feed.Provisioning, payload)
+	return t.s.feed.Begin(t.tx).Append(ctx, feed.Provisioning, payload)
 }
 
 // Audit implements directory.Tx.
@@ -78,13 +74,8 @@ func (t *transaction) Audit(_ context.Context, e directory.AuditEntry) error {
 
 // OnCommit implements directory.Tx.
 func (t *transaction) OnCommit(fn func(feed.Position)) {
-	t.tx.OnCommit(func() {
-		var p feed.Position
-		if t.batch != nil {
-			p = t.batch.Position()
-		}
-		fn(p)
-	})
+	b := t.s.feed.Begin(t.tx)
+	t.tx.OnCommit(func() { fn(b.Position()) })
 }
 
 // Remember implements directory.Tx.
@@ -132,12 +123,7 @@ func (t *transaction) Forget(ctx context.Context, before time.Time) (int64, erro
 // list returns the rows that a query finds. what says in errors what it was for.
 func list[T any](ctx context.Context, tx *db.Tx, what string, scan func(*sql.Rows) (T, error), query string,
 	args ...any) ([]T, error) {
-	var all []T
-	err := tx.Query(ctx, func(rows *sql.Rows) error {
-		x, err := scan(rows)
-		all = append(all, x)
-		return err
-	}, query, args...)
+	all, err := db.Rows(ctx, tx, scan, query, args...)
 	return all, wrap(err, what)
 }
 
