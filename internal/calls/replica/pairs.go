@@ -148,9 +148,15 @@ func (v *View) sweep() {
 
 	used := make([]bool, v.ids.next)
 	for i := range c.table.slots {
-		for j := range pageSize {
-			if s := &c.table.slots[i]; s.key.Load() != 0 {
-				used[s.value(j)] = true
+		s := &c.table.slots[i]
+		if full := s.full.Load(); full != nil {
+			for _, id := range full {
+				used[id] = true
+			}
+		} else if part := s.part.Load(); part != nil {
+			used[part.same] = true // or id 0
+			for _, id := range part.values {
+				used[id] = true
 			}
 		}
 	}

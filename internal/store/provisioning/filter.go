@@ -107,7 +107,7 @@ func (c *compiler) prefix(col column, p string) string {
 		return never
 	case p == "":
 		return "(COALESCE(" + c.text(col) + ", '') <> '')"
-	case col.key && ascii(p):
+	case col.key && !strings.ContainsFunc(p, func(r rune) bool { return r >= 0x7f }):
 		// A range, so that the index is used. It ends before p with its last character incremented.
 		end := p[:len(p)-1] + string(p[len(p)-1]+1)
 		return "(" + col.text + " >= " + c.param(p) + " AND " + col.text + " < " + c.param(end) + ")"
@@ -134,15 +134,6 @@ func (c *compiler) path(names []string) string {
 
 // storable reports whether a stored text can equal s at all. PostgreSQL refuses other parameters.
 func storable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
-
-func ascii(s string) bool {
-	for i := range len(s) {
-		if s[i] >= 0x7f {
-			return false
-		}
-	}
-	return true
-}
 
 func bit(name string, s domain.Service) string {
 	return "((" + name + " & " + strconv.FormatInt(bits(domain.ServiceSet(0).With(s)), 10) + ") <> 0)"
