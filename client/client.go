@@ -81,6 +81,7 @@ func (t StaticToken) Token(context.Context, string) (string, error) { return str
 type Client struct {
 	base  *url.URL
 	o     Options
+	once  bool // requests that may have been carried out are not repeated
 	local bool // a socket: no name to look up, so failures are retried soon
 }
 
@@ -264,12 +265,13 @@ func (c *Client) do(ctx context.Context, r request, out any) (*response, error) 
 			return resp, nil
 		}
 		var e *Error
-		if errors.As(err, &e) && e.Status == http.StatusUnauthorized && refused == "" && token != "" {
+		if errors.As(err, &e) && e.Status == http.StatusUnauthorized && refused == "" && token != "" &&
+			attempt < c.o.Attempts {
 			refused = token
 			continue // once more with another token, which harms nothing: the request was not carried out
 		}
 		wait, again := c.pause(ctx, r, err, attempt)
-		if !again || attempt >= c.o.Attempts {
+		if !again || c.once || attempt >= c.o.Attempts {
 			return nil, err
 		}
 		if deadline, ok := ctx.Deadline(); ok && r.stream == nil && time.Until(deadline) < wait {
@@ -293,10 +295,10 @@ func (c *Client) try(ctx context.Context, r request, body []byte, requestID, ref
 	string, error) {
 	alive := func() {}
 	if r.stream != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(ctx)
-		defer cancel()
-		silence := time.AfterFunc(eventSilence, cancel)
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+		silence := time.AfterFunc(eventSilence, func() { cancel(errSilent) })
 		defer silence.Stop()
 		alive = func() { silence.Reset(eventSilence) }
 	}

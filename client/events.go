@@ -26,6 +26,7 @@ const (
 var (
 	errStopped = errors.New("client: the reader has stopped")
 	errLost    = errors.New("client: the event stream ended")
+	errSilent  = fmt.Errorf("client: nothing arrived for %v", eventSilence)
 )
 
 // Events returns the events after the one with the ID since, in order, until ctx is done. With an empty since it begins

@@ -67,7 +67,7 @@ func (c *Client) Clients(ctx context.Context) (all []api.Client, err error) {
 // the answer is lost: check Clients and revoke what is not wanted.
 func (c *Client) CreateClient(ctx context.Context, r api.ClientRequest) (*api.CreatedClient, error) {
 	once := *c
-	once.o.Attempts = 1
+	once.once = true
 	return read[api.CreatedClient](once.manage().CreateClient(ctx, r))
 }
 
@@ -91,7 +91,7 @@ func (c *Client) CheckToken(ctx context.Context, token string) (*api.TokenReport
 // when the answer is lost, because that would replace the key once more.
 func (c *Client) RotateKeyring(ctx context.Context, r api.KeyringRotation) (*api.Keyring, error) {
 	once := *c
-	once.o.Attempts = 1
+	once.once = true
 	return read[api.Keyring](once.manage().RotateKeyring(ctx, r))
 }
 
