@@ -76,8 +76,8 @@ func accountDelete(t *target) *cobra.Command {
 
 // listFlags defines the flags of a list command; example is an example of a filter.
 func listFlags(cmd *cobra.Command, l *client.List, example string) {
-	cmd.Flags().StringVar(&l.Filter, "filter", "", "filter, such as \""+example+"\"")
-	cmd.Flags().IntVar(&l.Top, "top", 0, "maximum number to list (default all)")
+	cmd.Flags().StringVar(&l.Filter, "filter", "", "`FILTER`, such as \""+example+"\"")
+	cmd.Flags().IntVar(&l.Top, "top", 0, "maximum `COUNT` of items (default all)")
 }
 
 // collect returns the items of a list, or its error.

@@ -31,6 +31,6 @@ func auditVerify(t *target) *cobra.Command {
 			p.line("the hash chain is intact: %d rows, head %s", r.Rows, r.Head)
 		}
 	})
-	cmd.Flags().StringArrayVar(&heads, "head", nil, "head printed by an earlier check (repeatable)")
+	cmd.Flags().StringArrayVar(&heads, "head", nil, "`HEAD` printed by an earlier check (repeatable)")
 	return cmd
 }

@@ -14,7 +14,7 @@ import (
 )
 
 func newAuth(t *target) *cobra.Command {
-	return group("auth", "Bearer tokens: Microsoft Entra, which check fails", authEntra(t), authTry(t))
+	return group("auth", "Bearer tokens: set up Microsoft Entra, check a token", authEntra(t), authTry(t))
 }
 
 // entraManifest is the Provisioning API as an application of Microsoft Entra, in the form that Microsoft Graph takes.
@@ -47,7 +47,7 @@ func authTry(t *target) *cobra.Command {
 		Short:   "Show which check of a bearer token fails, and the remedy",
 		Example: "  tandem token --role ProvisioningAPI.Read | tandem auth try",
 	}
-	cmd.Flags().StringVar(&token, "token", "-", "token to check; - is standard input")
+	cmd.Flags().StringVar(&token, "token", "-", "`TOKEN` to check; - is standard input")
 	return run(t, offlineToo, cmd, func(ctx context.Context, c *client.Client, _ []string) (*api.TokenReport, error) {
 		if token == "-" {
 			text, err := readInput(t, cmd.InOrStdin(), "-")

@@ -66,14 +66,14 @@ func Run(ctx context.Context, p Program) int {
 	root.SetErr(p.Stderr)
 	err := errors.Join(root.ExecuteContext(ctx), p.mistake)
 	var mistakes strict.Problems
+	out := newPage(p.Stderr)
 	switch {
 	case errors.As(err, &mistakes): // each begins with its position
-		fmt.Fprintln(p.Stderr, mistakes)
+		out.line("%v", mistakes)
 	case err != nil:
-		out := newPage(p.Stderr)
 		out.line("tandem: %v", err)
-		fmt.Fprint(p.Stderr, out)
 	}
+	fmt.Fprint(p.Stderr, out)
 	if p.log != nil {
 		p.out.Close()
 		p.log.Close()

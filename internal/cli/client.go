@@ -34,7 +34,7 @@ func clientCreate(t *target) *cobra.Command {
 		p.field("roles          ", "%s", strings.Join(x.Client.Roles, ", "))
 		p.line("The secret is not shown again.")
 	})
-	roleFlag(cmd, &roles, "role of its tokens (repeatable)")
+	roleFlag(cmd, &roles, "`ROLE` of its tokens (repeatable)")
 	return cmd
 }
 

@@ -15,7 +15,7 @@ import (
 func newEvents(t *target) *cobra.Command {
 	var since string
 	cmd := &cobra.Command{Use: "events", Short: "Follow what changes: accounts, numbers, requests, clients, nodes"}
-	cmd.Flags().StringVar(&since, "since", "", "id of the last event that was seen (default: from now on)")
+	cmd.Flags().StringVar(&since, "since", "", "`ID` of the last event that was seen (default: from now on)")
 	return run(t, online, cmd, func(ctx context.Context, c *client.Client, _ []string) (_ nothing, err error) {
 		defer func() {
 			if since != "" && !client.HasCode(err, "resync") && !client.HasCode(err, "InvalidEventID") {

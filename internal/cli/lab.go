@@ -37,9 +37,9 @@ func newLab(t *target) *cobra.Command {
 		},
 	}
 	f := call.Flags()
-	f.StringVar(&from, "from", "", "calling number (required)")
-	f.StringVar(&to, "to", "", "called number (required)")
-	f.StringVar(&via, "via", "", "peer that places the call (default: the caller's)")
+	f.StringVar(&from, "from", "", "calling `NUMBER` (required)")
+	f.StringVar(&to, "to", "", "called `NUMBER` (required)")
+	f.StringVar(&via, "via", "", "`PEER` that places the call (default: the caller's)")
 	require(call, "from", "to")
 	return group("lab", "Try calls in a running tandem serve --lab", call)
 }

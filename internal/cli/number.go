@@ -24,7 +24,7 @@ func numberList(t *target) *cobra.Command {
 			return collect(c.Numbers(ctx, account, which))
 		}, printNumbers)
 	listFlags(cmd, &which, "startswith(telephoneNumber,'+4420')")
-	cmd.Flags().StringVar(&account, "account", "", "only this account's (default all)")
+	cmd.Flags().StringVar(&account, "account", "", "only this `ACCOUNT` (default all)")
 	return cmd
 }
 

@@ -17,6 +17,6 @@ func newToken(t *target) *cobra.Command {
 	}, func(ctx context.Context, c *client.Client, _ []string) (*api.Token, error) {
 		return c.CreateToken(ctx, api.TokenRequest{Roles: roles})
 	}, func(p *page, tok *api.Token) { p.line("%s", tok.AccessToken) })
-	roleFlag(cmd, &roles, "role (repeatable)")
+	roleFlag(cmd, &roles, "`ROLE` of the token (repeatable)")
 	return cmd
 }

@@ -30,8 +30,8 @@ func workList(t *target) *cobra.Command {
 			l, err := c.Work(ctx, q)
 			return api.WorkList{Work: l}, err
 		}, printWork)
-	cmd.Flags().StringVar(&kind, "kind", "", "only this kind")
-	cmd.Flags().StringVar(&state, "state", "", "only queued, running, waiting or parked")
+	cmd.Flags().StringVar(&kind, "kind", "", "only this `KIND`")
+	cmd.Flags().StringVar(&state, "state", "", "only this `STATE`: queued, running, waiting, parked")
 	return cmd
 }
 

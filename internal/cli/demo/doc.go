@@ -5,5 +5,6 @@
 // other, so the demonstration shows what an operator gets: it has no special access. What each call must look like on
 // the far side is in internal/sim/fixtures, which were written from the published pages.
 //
-// Main type: Product, a running Tandem, which end-to-end tests use too. Main function: Command, the command.
+// Main type: Product, a running Tandem, which end-to-end tests use too. Main functions: Run, the demonstration, and
+// StartLab, the simulators of tandem serve --lab.
 package demo
