@@ -1,11 +1,13 @@
 package directory_test
 
 import (
+	"log/slog"
 	"strconv"
 	"testing"
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/events"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 	"github.com/tandemgw/tandem/internal/services/directrouting"
 	"github.com/tandemgw/tandem/internal/services/zoom"
@@ -14,8 +16,15 @@ import (
 
 // engines open a directory for a benchmark.
 var engines = map[string]func(b *testing.B) *house{
-	db.SQLite:   func(b *testing.B) *house { return open(b, testkit.Open(b, testkit.SQLiteConfig(b))) },
-	db.Postgres: func(b *testing.B) *house { return open(b, testkit.Open(b, testkit.PostgresConfig(b))) },
+	db.SQLite:   func(b *testing.B) *house { return openWithEvents(b, testkit.SQLiteConfig(b)) },
+	db.Postgres: func(b *testing.B) *house { return openWithEvents(b, testkit.PostgresConfig(b)) },
+}
+
+// openWithEvents opens a database that also writes events, as a server does.
+func openWithEvents(b *testing.B, c db.Config) *house {
+	d := testkit.Open(b, c)
+	events.New(d, slog.New(slog.DiscardHandler), nil)
+	return open(b, d)
 }
 
 // BenchmarkImport loads numbers through the directory: rules, rows, feed and audit log, in chunks of 5,000, each a
