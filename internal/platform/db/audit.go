@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -131,12 +132,10 @@ func (h AuditHead) String() string { return fmt.Sprintf("%d:%x", h.Seq, h.Hash) 
 func ParseAuditHead(s string) (AuditHead, error) {
 	var h AuditHead
 	var text string
-	if _, err := fmt.Sscanf(s, "%d:%s", &h.Seq, &text); err != nil {
-		return h, fmt.Errorf("not an audit head; want <row>:<64 hexadecimal digits>")
-	}
-	b, err := hex.DecodeString(text)
-	if err != nil || len(b) != 32 || h.Seq < 0 {
-		return h, fmt.Errorf("not an audit head; want <row>:<64 hexadecimal digits>")
+	_, err := fmt.Sscanf(s, "%d:%s", &h.Seq, &text)
+	b, err2 := hex.DecodeString(text)
+	if errors.Join(err, err2) != nil || len(b) != 32 || h.Seq < 0 {
+		return h, errors.New("not an audit head; want <row>:<64 hexadecimal digits>")
 	}
 	h.Hash = [32]byte(b)
 	return h, nil
@@ -158,7 +157,6 @@ type AuditBreak struct {
 // VerifyAudit checks the whole chain and reports the first break. Heads stored outside the database earlier, if given,
 // must be on the chain. It may run while changes are made. An error means that the log could not be read.
 func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, error) {
-	const page = 500
 	var rep AuditReport
 	broken := func(seq int64, format string, args ...any) (AuditReport, error) {
 		rep.Break = &AuditBreak{seq, fmt.Sprintf(format, args...)}
@@ -191,8 +189,9 @@ func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, 
 	for rep.Rows < last {
 		var rows []AuditRecord
 		err := d.View(ctx, func(ctx context.Context, tx *Tx) (err error) {
-			rows, err = auditRows(ctx, tx, "WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3", rep.Rows, last,
-				int64(page))
+			rows, err = Rows(ctx, tx, scanAudit, "SELECT seq, at, actor_kind, actor_id, request_id, action, target, "+
+				"items, digest, summary, prev, hash FROM audit WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT 500",
+				rep.Rows, last)
 			return err
 		})
 		if err != nil {
@@ -240,34 +239,31 @@ func (d *DB) VerifyAudit(ctx context.Context, noted ...AuditHead) (AuditReport, 
 	return rep, err
 }
 
-func auditRows(ctx context.Context, tx *Tx, where string, args ...any) ([]AuditRecord, error) {
-	return Rows(ctx, tx, func(rows *sql.Rows) (r AuditRecord, err error) {
-		var at, items any // SQLite stores what it is given, whatever the column's type
-		var digest, prev, hash []byte
-		if err := rows.Scan(&r.Seq, &at, &r.Actor.Kind, &r.Actor.ID, &r.Actor.RequestID, &r.Action, &r.Target, &items,
-			&digest, &r.Summary, &prev, &hash); err != nil {
-			return r, err
+func scanAudit(rows *sql.Rows) (r AuditRecord, err error) {
+	var at, items any // SQLite stores what it is given, whatever the column's type
+	var digest, prev, hash []byte
+	if err := rows.Scan(&r.Seq, &at, &r.Actor.Kind, &r.Actor.ID, &r.Actor.RequestID, &r.Action, &r.Target, &items,
+		&digest, &r.Summary, &prev, &hash); err != nil {
+		return r, err
+	}
+	if n, ok := items.(int64); ok {
+		r.Items = n
+	} else {
+		r.unreadable = "its count is not a number"
+	}
+	if t, ok := at.(int64); ok {
+		r.At = Time(t)
+	} else {
+		r.unreadable = "its time is not a number"
+	}
+	// A value of the wrong length cannot be a hash; it stays zero and breaks the chain at this row.
+	for _, f := range []struct {
+		dst *[32]byte
+		src []byte
+	}{{&r.Digest, digest}, {&r.Prev, prev}, {&r.Hash, hash}} {
+		if len(f.src) == 32 {
+			*f.dst = [32]byte(f.src)
 		}
-		if n, ok := items.(int64); ok {
-			r.Items = n
-		} else {
-			r.unreadable = "its count is not a number"
-		}
-		if t, ok := at.(int64); ok {
-			r.At = time.UnixMicro(t).UTC()
-		} else {
-			r.unreadable = "its time is not a number"
-		}
-		// A value of the wrong length cannot be a hash; it stays zero and breaks the chain at this row.
-		for _, f := range []struct {
-			dst *[32]byte
-			src []byte
-		}{{&r.Digest, digest}, {&r.Prev, prev}, {&r.Hash, hash}} {
-			if len(f.src) == 32 {
-				*f.dst = [32]byte(f.src)
-			}
-		}
-		return r, nil
-	}, "SELECT seq, at, actor_kind, actor_id, request_id, action, target, items, digest, summary, prev, hash "+
-		"FROM audit "+where, args...)
+	}
+	return r, nil
 }

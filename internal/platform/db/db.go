@@ -28,7 +28,7 @@ type DB struct {
 	log     *slog.Logger
 	m       metrics
 	bulk    Bulk
-	audited func(context.Context, *Tx, *AuditRecord) error // nil for none
+	audited func(context.Context, *Tx, *AuditRecord) error // see OnAudit
 
 	write, read *sql.DB         // the same pool on PostgreSQL
 	pool        *pgxpool.Pool   // PostgreSQL only
@@ -72,7 +72,8 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	if errs := cfg.Validate(); len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	d := &DB{cfg: cfg, schemas: schemas, log: log, probing: make(chan struct{}, 1), since: time.Now()}
+	d := &DB{cfg: cfg, schemas: schemas, log: log, probing: make(chan struct{}, 1), since: time.Now(),
+		audited: func(context.Context, *Tx, *AuditRecord) error { return nil }}
 	d.m = newMetrics(reg, d.Status)
 	var err error
 	if cfg.Driver == SQLite {
@@ -355,9 +356,6 @@ func (t *Tx) OnCommit(fn func()) { t.committed = append(t.committed, fn) }
 
 func (t *Tx) finish(ctx context.Context) error {
 	for i := range t.audits {
-		if t.d.audited == nil {
-			break
-		}
 		if err := t.d.audited(ctx, t, &t.audits[i]); err != nil {
 			return err
 		}
