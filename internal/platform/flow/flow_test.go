@@ -27,7 +27,7 @@ func TestConformance(t *testing.T) {
 	for name, config := range map[string]func(testing.TB) db.Config{
 		db.SQLite: testkit.SQLiteConfig, db.Postgres: testkit.PostgresConfig,
 	} {
-		t.Run(name, func(t *testing.T) { flowtest.Exercise(t, config) })
+		t.Run(name, func(t *testing.T) { flowtest.Exercise(t, config, pointStep) })
 	}
 }
 

@@ -3,6 +3,7 @@
 package flow_test
 
 const (
-	killRounds    = 2 // how often processes are killed on each database
-	interleavings = 4 // how many are drawn on each database
+	killRounds    = 1 // how often processes are killed on each database
+	interleavings = 1 // how many are drawn on each database
+	pointStep     = 4 // from one point at which a run is interrupted to the next
 )
