@@ -47,6 +47,7 @@ type Run struct {
 	Key
 	Attempt int // 1 for the first run since the last change or success
 
+	kind              *Kind
 	q                 *Queue
 	owner, reason     string
 	token, generation int64

@@ -138,7 +138,9 @@ func (l *lease) free(ctx context.Context, tx *db.Tx) error {
 		if err != nil {
 			return err
 		}
-		tx.OnCommit(func() { l.log.Warn("a worker ended; its keys are queued again", "worker", id, "keys", n) })
+		if n > 0 { // else a transaction of a worker that hangs still locks them
+			tx.OnCommit(func() { l.log.Warn("a worker ended; its keys are queued again", "worker", id, "keys", n) })
+		}
 	}
 	return nil
 }
@@ -171,9 +173,9 @@ func (l *lease) tick(limit time.Time) error {
 		defer cancel()
 	}
 	l.token++
-	claimed := map[*Kind][]*Run{}
+	var claimed []*Run
 	err := l.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		clear(claimed)
+		claimed = nil
 		if l.d.Driver() != db.SQLite {
 			if err := l.beat(ctx, tx); err != nil {
 				return fmt.Errorf("renew the lease: %w", err)
@@ -188,24 +190,22 @@ func (l *lease) tick(limit time.Time) error {
 			if err != nil {
 				return fmt.Errorf("claim work of kind %s: %w", k.Name, err)
 			}
-			claimed[k] = runs
+			claimed = append(claimed, runs...)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for k, runs := range claimed {
-		for _, r := range runs {
-			l.active.Add(1)
-			k.active.Add(1)
-			go func() {
-				l.run(k, r)
-				k.active.Add(-1)
-				l.active.Add(-1)
-				l.wakeWorker()
-			}()
-		}
+	for _, r := range claimed {
+		l.active.Add(1)
+		r.kind.active.Add(1)
+		go func() {
+			l.run(r)
+			r.kind.active.Add(-1)
+			l.active.Add(-1)
+			l.wakeWorker()
+		}()
 	}
 	return nil
 }
@@ -246,7 +246,7 @@ func (l *lease) beat(ctx context.Context, tx *db.Tx) error {
 func (l *lease) claim(ctx context.Context, tx *db.Tx, k *Kind, n int64) ([]*Run, error) {
 	var runs []*Run
 	err := tx.Query(ctx, func(rows *sql.Rows) error {
-		r := &Run{Key: Key{Kind: k.Name}, q: l.Queue, owner: l.id, token: l.token}
+		r := &Run{Key: Key{Kind: k.Name}, kind: k, q: l.Queue, owner: l.id, token: l.token}
 		runs = append(runs, r)
 		return rows.Scan(&r.ID, &r.generation, &r.Attempt, &r.reason)
 	}, `WITH ready AS MATERIALIZED (SELECT kind, id FROM work WHERE state = 'queued' AND kind = $1 AND due <= $2
@@ -263,13 +263,13 @@ var levels = map[string]slog.Level{"failed": slog.LevelWarn, "limited": slog.Lev
 	"parked": slog.LevelError, "waiting": slog.LevelInfo}
 
 // run runs one key and stores the outcome, for as long as the lease lasts.
-func (l *lease) run(k *Kind, r *Run) {
+func (l *lease) run(r *Run) {
 	log := l.log.With("kind", r.Kind, "id", r.ID, "attempt", r.Attempt)
 	began := time.Now()
-	res, err := l.reconcile(k, r, log)
+	res, err := l.reconcile(r, log)
 	stopping := l.runs.Err() != nil
-	k.Limit.hold(err)
-	l.m.seconds.WithLabelValues(k.Name).Observe(time.Since(began).Seconds())
+	r.kind.Limit.hold(err)
+	l.m.seconds.WithLabelValues(r.Kind).Observe(time.Since(began).Seconds())
 
 	var o outcome
 	failed := ErrLost
@@ -287,14 +287,14 @@ func (l *lease) run(k *Kind, r *Run) {
 	if failed != nil {
 		o = outcome{result: "lost"}
 	}
-	l.m.runs.WithLabelValues(k.Name, o.result).Inc()
+	l.m.runs.WithLabelValues(r.Kind, o.result).Inc()
 	if level, ok := levels[o.result]; ok {
 		log.Log(l.life, level, "work "+o.result, "reason", o.Reason, "next", o.Due.UTC(), "error", err)
 	}
 }
 
 // reconcile calls the kind's function and turns a panic into an error.
-func (l *lease) reconcile(k *Kind, r *Run, log *slog.Logger) (res Result, err error) {
+func (l *lease) reconcile(r *Run, log *slog.Logger) (res Result, err error) {
 	if r.Attempt > maxFailures {
 		return res, fault.New(fault.Invalid, "WorkerEnded", "the process or its lease ended during too many runs; "+
 			"last failure: %s", cmp.Or(r.reason, "none"))
@@ -302,7 +302,7 @@ func (l *lease) reconcile(k *Kind, r *Run, log *slog.Logger) (res Result, err er
 	ctx, cancel := context.WithTimeout(l.runs, runTimeout)
 	defer cancel()
 	defer caught(log, &err)
-	return k.Reconcile(ctx, r)
+	return r.kind.Reconcile(ctx, r)
 }
 
 // caught turns a panic of a job's function into an error. It is deferred.
