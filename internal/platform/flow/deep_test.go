@@ -15,6 +15,7 @@ import (
 const (
 	killRounds    = 100 // how often processes are killed on each database
 	interleavings = 300 // how many are drawn on each database
+	steps         = 30  // of an interleaving, on average
 	pointStep     = 1   // from one point at which a run is interrupted to the next
 )
 

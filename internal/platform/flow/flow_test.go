@@ -1,6 +1,7 @@
 package flow_test
 
 import (
+	"errors"
 	"flag"
 	"log"
 	"log/slog"
@@ -16,7 +17,9 @@ import (
 var discard = slog.New(slog.DiscardHandler)
 
 func TestMain(m *testing.M) {
-	if err := flag.Set("rapid.checks", strconv.Itoa(interleavings)); err != nil {
+	err := errors.Join(flag.Set("rapid.checks", strconv.Itoa(interleavings)),
+		flag.Set("rapid.steps", strconv.Itoa(steps)))
+	if err != nil {
 		log.Fatal(err)
 	}
 	os.Exit(m.Run())
