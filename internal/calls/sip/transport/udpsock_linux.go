@@ -78,7 +78,7 @@ func (s *udpSock) close() { _ = s.c.Close() }
 
 // send writes one datagram. It blocks only if the socket's send buffer is full.
 func (s *udpSock) send(b []byte, to netip.AddrPort) (err error) {
-	for range 4 {
+	for range 64 {
 		if err = s.write(b, to); err == nil {
 			return nil
 		}
@@ -86,7 +86,7 @@ func (s *udpSock) send(b []byte, to netip.AddrPort) (err error) {
 			return ErrClosed
 		}
 		// With IP_RECVERR the ICMP error of an earlier datagram to any address fails the next system call, and only
-		// that one.
+		// that one. While the error queue holds more of them, each that is read from it fails another one.
 		_ = s.c.SetReadDeadline(past) // the reader, which holds no locks, reads the error queue
 	}
 	return err
