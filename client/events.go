@@ -43,7 +43,7 @@ func (c *Client) Events(ctx context.Context, since string) iter.Seq2[api.Event, 
 		r := request{method: http.MethodGet, path: "/manage/v1/events", header: http.Header{}}
 		r.header.Set("Accept", eventStream+", application/problem+json")
 		r.stream = func(body io.Reader, alive func()) error {
-			reader.o.Attempts, reader.o.Waiting = math.MaxInt, nil // the server was reached: do not give up any more
+			reader.o.Attempts, reader.o.Waiting = math.MaxInt, nil // reached once: reconnect without limit
 			return readEvents(body, &since, yield, alive)
 		}
 		for {

@@ -78,7 +78,7 @@ func ExerciseTwoNodes(t *testing.T, config func(testing.TB) db.Config) {
 		"two nodes share the work":                        twoNodes,
 		"a worker that hangs stops before another begins": hangs,
 		"a worker that lost its key commits nothing":      fenced,
-		"a run that never ends stops no other for ever":   stuck,
+		"a run that never ends does not block the others": stuck,
 		"a short loss of the database ends no run":        shortCut,
 	} {
 		t.Run(name, func(t *testing.T) {
