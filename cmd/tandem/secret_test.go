@@ -38,7 +38,7 @@ func TestTheKeyringIsRotatedByCommand(t *testing.T) {
 	}
 	first := rotate(t, data)
 	works("rotated")
-	if out := must(t, data, "secret", "rotate"); !strings.Contains(out, "encrypted    1 secrets in the database") {
+	if out := must(t, data, "secret", "rotate"); !strings.Contains(out, "encrypted    secrets in the database: 1") {
 		t.Errorf("rotate prints:\n%s", out)
 	}
 	works("rotated again")

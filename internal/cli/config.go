@@ -58,7 +58,7 @@ func printCheck(p *page, r checkReport) {
 
 func configShow(t *target) *cobra.Command {
 	return &cobra.Command{
-		Use: "show", Short: "Print the effective configuration with secrets masked",
+		Use: "show", Short: "Print the configuration of --config and --set, secrets masked",
 		RunE: func(*cobra.Command, []string) error {
 			l, err := t.load(config.Source{})
 			if err != nil {

@@ -71,7 +71,7 @@ func numberPut(t *target) *cobra.Command {
 			done += len(chunk)
 		}
 		return map[string]int{"numbers": done}, nil
-	}, func(p *page, done map[string]int) { p.line("%d numbers stored", done["numbers"]) })
+	}, func(p *page, done map[string]int) { p.line("numbers stored: %d", done["numbers"]) })
 }
 
 func numberDelete(t *target) *cobra.Command {

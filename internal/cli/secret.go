@@ -32,8 +32,8 @@ func printKeyring(p *page, k *api.Keyring) {
 		p.line("Copy the keyring to every other node and restart it. Then run tandem secret rotate --distributed here.")
 		return
 	}
-	p.line("encrypted    %d secrets in the database", k.Sealed)
+	p.line("encrypted    secrets in the database: %d", k.Sealed)
 	if k.Unreadable > 0 {
-		p.line("unreadable   %d secrets, encrypted with another keyring or changed", k.Unreadable)
+		p.line("unreadable   secrets encrypted with another keyring, or changed: %d", k.Unreadable)
 	}
 }

@@ -137,7 +137,7 @@ type token struct {
 func parseToken(text string) (*token, error) {
 	parts := strings.Split(text, ".")
 	if len(parts) != 3 {
-		return nil, fmt.Errorf("it has %d parts, not 3", len(parts))
+		return nil, fmt.Errorf("the number of its parts is %d, not 3", len(parts))
 	}
 	var raw [3][]byte
 	for i, p := range parts {

@@ -149,7 +149,7 @@ func (d *Directory) DeleteAccount(ctx context.Context, name string, deleteNumber
 		}
 		if n > 0 && !deleteNumbers {
 			return fault.New(fault.Invalid, CodeAccountHasNumbers, "the account has %d numbers; delete them first, "+
-				"or set deleteNumbers=true", n)
+				"or set deleteNumbers=true (tandem account delete: --delete-numbers)", n)
 		}
 		digest := sha256.New()
 		items, after := 1, domain.E164("")
