@@ -290,12 +290,12 @@ func (s *side) again(e *Edge, m *sip.Message, failed netip.AddrPort) *sip.Messag
 	} else {
 		s.dead = append(s.dead, failed)
 		_, all, _ := e.routes(s, s.target, s.routes)
-		i := slices.IndexFunc(all, func(t resolve.Target) bool { return !slices.Contains(s.dead, t.Addr) })
+		i := slices.IndexFunc(all, func(a netip.AddrPort) bool { return !slices.Contains(s.dead, a) })
 		if i < 0 {
 			s.locate(e)
 			return nil
 		}
-		s.dest.Addr = all[i].Addr
+		s.dest.Addr = all[i]
 	}
 	m = m.Clone()
 	m.Remove(sip.KindVia)
@@ -335,7 +335,7 @@ func (e *Edge) route(s *side, target string, routes []string) (_ transport.Targe
 }
 
 // routes is like route, but also returns all addresses of the name; none if there is no name.
-func (e *Edge) routes(s *side, target string, routes []string) (_ transport.Target, all []resolve.Target, vague bool) {
+func (e *Edge) routes(s *side, target string, routes []string) (_ transport.Target, all []netip.AddrPort, vague bool) {
 	next := target
 	if len(routes) > 0 {
 		a, err := sip.ParseNameAddr(routes[0])
@@ -375,19 +375,16 @@ func (e *Edge) routes(s *side, target string, routes []string) (_ transport.Targ
 		t.Addr = netip.AddrPortFrom(addr, port)
 		return t, nil, false // over TLS, verify the name known already: few certificates carry addresses
 	}
-	targets, ok := e.find(resolve.Query{Host: host, Port: uint16(u.Port), Proto: proto})
-	if !ok || len(targets) == 0 {
+	all, ok := e.find(resolve.Query{Host: host, Port: uint16(u.Port), Proto: proto})
+	if !ok || len(all) == 0 {
 		return s.home, nil, true
 	}
-	t.Addr = targets[0].Addr
-	for _, x := range targets {
-		if x.Addr == s.home.Addr {
-			t.Addr = x.Addr
-			break
-		}
+	t.Addr = all[0]
+	if slices.Contains(all, s.home.Addr) {
+		t.Addr = s.home.Addr
 	}
 	t.ServerName = host
-	return t, targets, false
+	return t, all, false
 }
 
 // confined lists ranges whose addresses are valid in one network only, or name no host.

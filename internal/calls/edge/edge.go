@@ -115,7 +115,7 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	if e.records == nil {
 		e.records = record.Discard{}
 	}
-	e.find = func(resolve.Query) ([]resolve.Target, bool) { return nil, false }
+	e.find = func(resolve.Query) ([]netip.AddrPort, bool) { return nil, false }
 	if d.Resolver != nil {
 		e.find = d.Resolver.Lookup
 	}
@@ -137,12 +137,9 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	}
 	set(&tpc.MaxConnsPerSource, cfg.Limits.ConnectionsPerSource)
 	if tpc.SentBy == nil && d.Resolver != nil {
-		tpc.SentBy = func(host string, port uint16, proto transport.Proto) (out []netip.AddrPort) {
-			targets, _ := e.find(resolve.Query{Host: host, Port: port, Proto: proto})
-			for _, t := range targets {
-				out = append(out, t.Addr)
-			}
-			return out
+		tpc.SentBy = func(host string, port uint16, proto transport.Proto) []netip.AddrPort {
+			addrs, _ := e.find(resolve.Query{Host: host, Port: port, Proto: proto})
+			return addrs
 		}
 	}
 	var err error

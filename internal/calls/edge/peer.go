@@ -39,7 +39,7 @@ type group struct {
 func (g *group) core() bool { return g.service == domain.NoService }
 
 // lookup returns the addresses of a query from memory, as [resolve.Resolver.Lookup] does.
-type lookup func(resolve.Query) ([]resolve.Target, bool)
+type lookup func(resolve.Query) ([]netip.AddrPort, bool)
 
 // peer is the state of one configured peer.
 type peer struct {
@@ -101,12 +101,9 @@ func (p *peer) addresses(find lookup, dst []*address) []*address {
 	if p.fixed != nil {
 		return append(dst, p.fixed)
 	}
-	targets, ok := find(p.query)
-	if !ok {
-		return dst
-	}
-	for _, t := range targets {
-		dst = append(dst, p.at(t.Addr))
+	addrs, _ := find(p.query)
+	for _, a := range addrs {
+		dst = append(dst, p.at(a))
 	}
 	return dst
 }

@@ -29,7 +29,7 @@ func planGroup(peers ...Peer) *group {
 	return g
 }
 
-func noDNS(resolve.Query) ([]resolve.Target, bool) { return nil, false }
+func noDNS(resolve.Query) ([]netip.AddrPort, bool) { return nil, false }
 
 func order(list []*address) string {
 	var names []string
@@ -66,15 +66,15 @@ func TestAllAddressesOfANameComeBeforeTheNextPeer(t *testing.T) {
 	g := planGroup(Peer{Name: "one", Address: "sip.example.net:5061", Priority: 0},
 		Peer{Name: "two", Address: "sip2.example.net", Priority: 1},
 		Peer{Name: "three", Address: "192.0.2.30:5060", Priority: 2})
-	find := func(q resolve.Query) ([]resolve.Target, bool) {
+	find := func(q resolve.Query) ([]netip.AddrPort, bool) {
 		switch q.Host {
 		case "sip.example.net":
 			if q.Port != 5061 {
 				t.Errorf("query %+v for a peer with a port", q)
 			}
-			return []resolve.Target{{Addr: addr("192.0.2.10:5061")}, {Addr: addr("192.0.2.11:5061")}}, true
+			return []netip.AddrPort{addr("192.0.2.10:5061"), addr("192.0.2.11:5061")}, true
 		case "sip2.example.net":
-			return []resolve.Target{{Addr: addr("192.0.2.20:5070")}, {Addr: addr("192.0.2.11:5061")}}, true
+			return []netip.AddrPort{addr("192.0.2.20:5070"), addr("192.0.2.11:5061")}, true
 		}
 		return nil, false
 	}
@@ -112,7 +112,7 @@ func TestAnAddressThatLeavesItsNameStaysAKnownSource(t *testing.T) {
 	one, two := netip.MustParseAddrPort("192.0.2.10:5061"), netip.MustParseAddrPort("192.0.2.20:5061")
 	now := time.Now()
 	has := one
-	find := func(resolve.Query) ([]resolve.Target, bool) { return []resolve.Target{{Addr: has}}, true }
+	find := func(resolve.Query) ([]netip.AddrPort, bool) { return []netip.AddrPort{has}, true }
 	g := planGroup(Peer{Name: "one", Address: "sip.example.net:5061"})
 	other := planGroup(Peer{Name: "other", Address: "192.0.2.30:5061", AllowedSources: []string{"192.0.2.40"}})
 	e := &Edge{cfg: Config{Timers: Timers{MaxDuration: time.Hour}}, groups: []*group{g}, find: find,

@@ -17,7 +17,7 @@ func TestWhereRequestsWithinADialogGo(t *testing.T) {
 	udp, tcp := g.eps[transport.UDP], g.eps[transport.TCP]
 	home := netip.MustParseAddrPort("192.0.2.1:5060")
 	known := false
-	e := &Edge{find: func(q resolve.Query) ([]resolve.Target, bool) {
+	e := &Edge{find: func(q resolve.Query) ([]netip.AddrPort, bool) {
 		if !known || q.Host != "proxy.example.net" {
 			return nil, false
 		}
@@ -25,9 +25,9 @@ func TestWhereRequestsWithinADialogGo(t *testing.T) {
 		if port == 0 {
 			port = 5099 // as an SRV record would say
 		}
-		list := []resolve.Target{{Addr: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.77"), port)}}
+		list := []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("192.0.2.77"), port)}
 		if port == 5060 {
-			list = append(list, resolve.Target{Addr: home})
+			list = append(list, home)
 		}
 		return list, true
 	}}

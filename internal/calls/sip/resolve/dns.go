@@ -1,11 +1,13 @@
 package resolve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -77,8 +79,9 @@ func (s *Servers) LookupAddr(ctx context.Context, host string, v6 bool) ([]netip
 			failed = err
 			continue
 		}
-		n := len(out)
+		n, least := len(out), ttl
 		for _, rr := range m.Answer {
+			least = lower(least, rr.Header().Ttl)
 			switch r := rr.(type) {
 			case *dns.A:
 				if a, ok := netip.AddrFromSlice(r.A.To4()); ok {
@@ -90,12 +93,10 @@ func (s *Servers) LookupAddr(ctx context.Context, host string, v6 bool) ([]netip
 				}
 			}
 		}
-		if len(out) == n {
+		if len(out) > n {
+			ttl = least
+		} else {
 			neg = negative(m)
-			continue
-		}
-		for _, rr := range m.Answer {
-			ttl = lower(ttl, rr.Header().Ttl)
 		}
 	}
 	switch {
@@ -126,10 +127,7 @@ func negative(m *dns.Msg) time.Duration {
 
 // ask returns an answer with code NOERROR or NXDOMAIN, or an error.
 func (s *Servers) ask(ctx context.Context, name string, kind uint16) (*dns.Msg, error) {
-	timeout := s.Timeout
-	if timeout <= 0 {
-		timeout = 2 * time.Second
-	}
+	timeout := cmp.Or(s.Timeout, 2*time.Second)
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), kind)
 	q.SetEdns0(1232, false)
 	if len(s.Addrs) == 0 {
@@ -161,14 +159,12 @@ func exchange(ctx context.Context, q *dns.Msg, addr, network string, timeout tim
 	if err != nil {
 		return nil, err
 	}
-	if len(m.Question) != 1 || !equalName(m.Question[0].Name, q.Question[0].Name) ||
+	if len(m.Question) != 1 || canonical(m.Question[0].Name) != canonical(q.Question[0].Name) ||
 		m.Question[0].Qtype != q.Question[0].Qtype {
 		return nil, errors.New("the answer is not for this query")
 	}
 	return m, nil
 }
-
-func equalName(a, b string) bool { return canonical(a) == canonical(b) }
 
 // System is a [DNS] client that uses the operating system's resolver, which does not report times to live.
 type System struct{}
@@ -201,16 +197,11 @@ func (*System) LookupAddr(ctx context.Context, host string, v6 bool) ([]netip.Ad
 	if err != nil {
 		return nil, systemTTL, notFound(err)
 	}
-	v4 := make([]netip.Addr, 0, len(out))
-	var rest []netip.Addr
-	for _, a := range out {
-		if a = a.Unmap(); a.Is4() {
-			v4 = append(v4, a)
-		} else {
-			rest = append(rest, a)
-		}
+	for i, a := range out {
+		out[i] = a.Unmap()
 	}
-	return append(v4, rest...), systemTTL, nil
+	slices.SortStableFunc(out, func(a, b netip.Addr) int { return cmp.Compare(a.BitLen(), b.BitLen()) })
+	return out, systemTTL, nil
 }
 
 func notFound(err error) error {

@@ -118,8 +118,8 @@ func TestServers(t *testing.T) {
 	}
 	defer r.Close()
 	got, err := r.Resolve(t.Context(), resolve.Query{Host: "core.example.net", Proto: transport.TLS})
-	if err != nil || len(got) != 11 || got[0].Addr.String() != "192.0.2.1:5061" ||
-		got[1].Addr.String() != "192.0.2.10:5062" {
+	if err != nil || len(got) != 11 || got[0].String() != "192.0.2.1:5061" ||
+		got[1].String() != "192.0.2.10:5062" {
 		t.Errorf("Resolve = %v, %v", show(got), err)
 	}
 }

@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 )
 
-// Resolve is Lookup that waits for a first answer until ctx ends. Its error says why there is none.
-func (r *Resolver) Resolve(ctx context.Context, q Query) ([]Target, error) {
-	n, err := normal(q)
-	if err != nil {
-		return nil, err
+// Resolve is Lookup that waits for a first answer until ctx ends.
+func (r *Resolver) Resolve(ctx context.Context, q Query) ([]netip.AddrPort, error) {
+	n, ok := normal(q)
+	if !ok {
+		return nil, errors.New("the query makes no sense")
 	}
 	if t, ok := r.Lookup(n); ok {
 		return t, nil
@@ -31,11 +32,5 @@ func (r *Resolver) Resolve(ctx context.Context, q Query) ([]Target, error) {
 	if t, ok := r.Lookup(n); ok {
 		return t, nil
 	}
-	r.mu.Lock()
-	err = e.err
-	r.mu.Unlock()
-	if err == nil {
-		err = errors.New("too many look-ups are running, or the resolver is closed")
-	}
-	return nil, fmt.Errorf("resolve %s: %w", n.Host, err)
+	return nil, fmt.Errorf("resolve %s: no answer", n.Host)
 }

@@ -8,11 +8,8 @@ import (
 
 // metrics holds the resolver's counters and is its prometheus.Collector.
 type metrics struct {
-	*counters
-	entries func() int
-}
+	resolver *Resolver
 
-type counters struct {
 	hit, stale, miss, ok, failed, skipped, evicted atomic.Uint64
 }
 
@@ -27,24 +24,11 @@ var (
 	descEntries = prometheus.NewDesc("tandem_sip_dns_entries", "Queries held in the cache.", nil, nil)
 )
 
-func newMetrics(r *Resolver) metrics {
-	return metrics{counters: &counters{}, entries: func() int {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return len(r.entries)
-	}}
-}
-
 // Describe implements prometheus.Collector.
-func (m metrics) Describe(ch chan<- *prometheus.Desc) {
-	ch <- descLookups
-	ch <- descRefreshes
-	ch <- descEvicted
-	ch <- descEntries
-}
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
 
 // Collect implements prometheus.Collector.
-func (m metrics) Collect(ch chan<- prometheus.Metric) {
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	count := func(d *prometheus.Desc, v *atomic.Uint64, label ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v.Load()), label...)
 	}
@@ -55,5 +39,8 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	count(descRefreshes, &m.failed, "failed")
 	count(descRefreshes, &m.skipped, "skipped")
 	count(descEvicted, &m.evicted)
-	ch <- prometheus.MustNewConstMetric(descEntries, prometheus.GaugeValue, float64(m.entries()))
+	m.resolver.mu.Lock()
+	n := len(m.resolver.entries)
+	m.resolver.mu.Unlock()
+	ch <- prometheus.MustNewConstMetric(descEntries, prometheus.GaugeValue, float64(n))
 }

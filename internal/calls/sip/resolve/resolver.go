@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -30,16 +31,10 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	set(&c.MaxEntries, 10_000)
-	set(&c.Grace, 10*time.Minute)
-	set(&c.MaxRefreshes, 64)
+	c.MaxEntries = cmp.Or(c.MaxEntries, 10_000)
+	c.Grace = cmp.Or(c.Grace, 10*time.Minute)
+	c.MaxRefreshes = cmp.Or(c.MaxRefreshes, 64)
 	return c
-}
-
-func set[T int | time.Duration](v *T, def T) {
-	if *v <= 0 {
-		*v = def
-	}
 }
 
 // Values that no deployment has needed to change.
@@ -49,9 +44,6 @@ const (
 	retryAfter      = 5 * time.Second  // pause after a refresh that failed
 	refreshDeadline = 10 * time.Second // for one background refresh with all its queries
 )
-
-// anyProto are the transports to try, in order, when a sip URI names none and has no port.
-var anyProto = []transport.Proto{transport.UDP, transport.TCP}
 
 // Maximum number of records used of one answer; the rest is ignored, so that an unusual zone cannot fill memory.
 const (
@@ -81,21 +73,15 @@ type Resolver struct {
 type entry struct {
 	key    Query
 	at     *list.Element
-	sets   []srvSet      // nil until the first good answer
+	hosts  []srvHost     // sorted by priority; nil until the first good answer
 	fresh  time.Time     // when the time to live ends
 	soon   time.Time     // when to refresh, ahead of fresh
 	gone   time.Time     // since when the name servers say that it does not exist
 	retry  time.Time     // no refresh before this, after a failure
-	err    error         // of the latest refresh
 	asking chan struct{} // not nil while a refresh runs; closed at its end
 }
 
-// srvSet is the hosts of one transport.
-type srvSet struct {
-	proto transport.Proto
-	hosts []srvHost // sorted by priority
-}
-
+// srvHost is the target of an SRV record, or the host of the query, with its addresses.
 type srvHost struct {
 	host             string
 	port             uint16
@@ -110,9 +96,9 @@ func New(cfg Config, dns DNS, log *slog.Logger, reg prometheus.Registerer) (*Res
 	}
 	r := &Resolver{cfg: cfg.withDefaults(), dns: dns, log: log, entries: map[Query]*entry{}, used: list.New()}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	r.m = newMetrics(r)
+	r.m.resolver = r
 	if reg != nil {
-		if err := reg.Register(r.m); err != nil {
+		if err := reg.Register(&r.m); err != nil {
 			r.cancel()
 			return nil, fmt.Errorf("register resolver metrics: %w", err)
 		}
@@ -129,15 +115,15 @@ func (r *Resolver) Close() {
 	r.wg.Wait()
 }
 
-// Lookup returns all targets of a query from memory, in the order in which to try them. It never blocks. If there is no
-// answer yet it returns false and fetches one in the background, for a later Lookup. Each call draws a new order.
-func (r *Resolver) Lookup(q Query) ([]Target, bool) {
-	q, err := normal(q)
-	if err != nil {
+// Lookup returns all addresses for a query from memory, in the order in which to try them. It never blocks. If there is
+// no answer yet it returns false and fetches one in the background, for a later Lookup. Each call draws a new order.
+func (r *Resolver) Lookup(q Query) ([]netip.AddrPort, bool) {
+	q, ok := normal(q)
+	if !ok {
 		return nil, false
 	}
-	if t, ok := r.numeric(q); ok {
-		return t, true
+	if a, ok := numeric(q); ok {
+		return []netip.AddrPort{a}, true
 	}
 	now := time.Now()
 	r.mu.Lock()
@@ -145,10 +131,10 @@ func (r *Resolver) Lookup(q Query) ([]Target, bool) {
 	if !now.Before(e.soon) {
 		r.refresh(e, now)
 	}
-	sets, fresh := e.usable(now, r.cfg.Grace), now.Before(e.fresh)
+	hosts, fresh := e.usable(now, r.cfg.Grace), now.Before(e.fresh)
 	r.mu.Unlock()
 	switch {
-	case sets == nil:
+	case hosts == nil:
 		r.m.miss.Add(1)
 		return nil, false
 	case fresh:
@@ -156,55 +142,26 @@ func (r *Resolver) Lookup(q Query) ([]Target, bool) {
 	default:
 		r.m.stale.Add(1)
 	}
-	return r.order(q, sets), true
+	return order(hosts), true
 }
 
-// normal validates a query and returns its canonical form, the key of the cache.
-func normal(q Query) (Query, error) {
+// normal returns the canonical form of a query, the key of the cache; ok is false if the query makes no sense.
+func normal(q Query) (_ Query, ok bool) {
 	q.Host, q.SRV = canonical(q.Host), canonical(q.SRV)
-	switch {
-	case q.Host == "" && q.SRV == "":
-		return q, errors.New("resolve: the query has neither a host nor an SRV name")
-	case len(q.Host) > 253 || len(q.SRV) > 253:
-		return q, errors.New("resolve: the name is longer than 253 characters")
-	case q.Secure && q.Proto != transport.TLS && q.Proto != transport.Unspecified:
-		if q.Proto == transport.UDP {
-			return q, errors.New("resolve: a sips URI cannot use UDP (RFC 3261 §26.2.2)")
-		}
-	case q.SRV != "" && q.Proto == transport.Unspecified:
-		return q, fmt.Errorf("resolve: SRV name %s needs a transport", q.SRV)
-	}
-	if q.Secure {
-		q.Proto = transport.TLS // sips with transport=tcp is TLS over TCP (RFC 3261 §26.2.2)
-	}
-	return q, nil
+	return q, (q.Host != "" || q.SRV != "") && len(q.Host) <= 253 && len(q.SRV) <= 253 &&
+		q.Proto != transport.Unspecified
 }
 
-// first returns the transport to use without a look-up: the query's, or UDP if it names none (RFC 3263 §4.1).
-func first(q Query) transport.Proto {
-	if q.Proto != transport.Unspecified {
-		return q.Proto
-	}
-	return transport.UDP
-}
-
-func (r *Resolver) numeric(q Query) ([]Target, bool) {
-	if q.SRV != "" || q.Host == "" {
-		return nil, false
+// numeric returns the address of a query for one.
+func numeric(q Query) (_ netip.AddrPort, ok bool) {
+	if q.SRV != "" {
+		return netip.AddrPort{}, false
 	}
 	if c := q.Host[len(q.Host)-1]; (c < '0' || c > '9') && (c < 'a' || c > 'f') && c != ':' {
-		return nil, false // no address ends like this: skip the parser
+		return netip.AddrPort{}, false // no address ends like this: skip the parser
 	}
 	a, err := netip.ParseAddr(q.Host)
-	if err != nil {
-		return nil, false
-	}
-	p := first(q)
-	port := q.Port
-	if port == 0 {
-		port = p.DefaultPort()
-	}
-	return []Target{{Proto: p, Addr: netip.AddrPortFrom(a.Unmap(), port), Name: q.Host, Host: q.Host}}, true
+	return netip.AddrPortFrom(a.Unmap(), cmp.Or(q.Port, q.Proto.DefaultPort())), err == nil
 }
 
 // touch returns the entry of a query, creating it if it is new. r.mu is held.
@@ -224,11 +181,11 @@ func (r *Resolver) touch(q Query) *entry {
 	return e
 }
 
-func (e *entry) usable(now time.Time, grace time.Duration) []srvSet {
+func (e *entry) usable(now time.Time, grace time.Duration) []srvHost {
 	if !e.gone.IsZero() && now.Sub(e.gone) > grace {
 		return nil
 	}
-	return e.sets
+	return e.hosts
 }
 
 // refresh starts a refresh of e unless one is running, one has just failed, or too many are running. r.mu is held.
@@ -242,26 +199,25 @@ func (r *Resolver) refresh(e *entry, now time.Time) {
 	}
 	r.inflight++
 	e.asking = make(chan struct{})
-	old := e.sets
+	old := e.hosts
 	r.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(r.ctx, refreshDeadline)
 		defer cancel()
-		sets, ttl, err := r.fetch(ctx, e.key, old)
-		r.store(e, sets, ttl, err)
+		hosts, ttl, err := r.fetch(ctx, e.key, old)
+		r.store(e, hosts, ttl, err)
 	})
 }
 
-func (r *Resolver) store(e *entry, sets []srvSet, ttl time.Duration, err error) {
+func (r *Resolver) store(e *entry, hosts []srvHost, ttl time.Duration, err error) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.inflight--
 	close(e.asking)
 	e.asking = nil
-	e.err = err
 	if err == nil {
 		ttl = min(max(ttl, minTTL), maxTTL)
-		e.sets, e.gone, e.retry = sets, time.Time{}, time.Time{}
+		e.hosts, e.gone, e.retry = hosts, time.Time{}, time.Time{}
 		e.fresh = now.Add(ttl)
 		e.soon = now.Add(ttl * 4 / 5) // ahead of time, so that a name in use does not go stale
 		r.m.ok.Add(1)
@@ -277,30 +233,17 @@ func (r *Resolver) store(e *entry, sets []srvSet, ttl time.Duration, err error) 
 	}
 	e.retry = now.Add(pause)
 	if r.log != nil && r.ctx.Err() == nil {
-		r.log.Warn("DNS look-up failed", "host", e.key.Host, "srv", e.key.SRV, "kept_old_answer", e.sets != nil,
+		r.log.Warn("DNS look-up failed", "host", e.key.Host, "srv", e.key.SRV, "kept_old_answer", e.hosts != nil,
 			"retry_in", pause, "err", err)
 	}
 }
 
-// order flattens the sets into targets: transports in the order of the sets, SRV order within each.
-func (r *Resolver) order(q Query, sets []srvSet) []Target {
-	n := 0
-	for _, s := range sets {
-		for _, h := range s.hosts {
-			n += len(h.addrs)
-		}
-	}
-	out := make([]Target, 0, n)
-	for _, s := range sets {
-		for _, h := range pick(s.hosts) {
-			name := q.Host
-			if name == "" {
-				name = h.host
-			}
-			for _, a := range h.addrs {
-				out = append(out, Target{Proto: s.proto, Addr: netip.AddrPortFrom(a, h.port), Name: name, Host: h.host,
-					Priority: h.priority, Weight: h.weight})
-			}
+// order returns the addresses of all hosts, in SRV order.
+func order(hosts []srvHost) []netip.AddrPort {
+	out := make([]netip.AddrPort, 0, 2*len(hosts))
+	for _, h := range pick(hosts) {
+		for _, a := range h.addrs {
+			out = append(out, netip.AddrPortFrom(a, h.port))
 		}
 	}
 	return out

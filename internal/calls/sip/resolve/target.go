@@ -1,8 +1,9 @@
 package resolve
 
 import (
+	"cmp"
 	"math/rand/v2"
-	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
@@ -10,31 +11,16 @@ import (
 
 // Query says what to resolve: the parts of a SIP URI that RFC 3263 uses, or a whole SRV record name.
 type Query struct {
-	// Host is a domain name or a numeric address (IPv6 with or without brackets). With SRV set it is the name the far
-	// side's certificate is checked against, and may be empty.
+	// Host is a domain name or a numeric address (IPv6 with or without brackets). With SRV set it is only logged, and
+	// may be empty.
 	Host string
 	// Port is the port written in the URI; 0 means that there is none, so that SRV records are queried.
 	Port uint16
-	// Proto is the requested transport; Unspecified lets the resolver choose.
+	// Proto is the transport. Required.
 	Proto transport.Proto
-	// Secure is true for a sips URI: only TLS targets are returned.
-	Secure bool
 	// SRV, when not empty, is the full name of an SRV record ("_sip._tls.core.example.net") that is used instead of the
-	// names RFC 3263 would build. Proto must be set with it.
+	// names RFC 3263 would build.
 	SRV string
-}
-
-// Target is one destination for a request.
-type Target struct {
-	Proto transport.Proto
-	Addr  netip.AddrPort
-	// Name is the host part the query was for. It is the name a TLS certificate must carry (RFC 5922 §4), not the
-	// host that an SRV record pointed to.
-	Name string
-	// Host is the host whose address this is: the SRV record's target, or Name.
-	Host string
-	// Priority and Weight are those of the SRV record; both are 0 if there is none.
-	Priority, Weight uint16
 }
 
 // canonical lower-cases a host and removes its brackets and final dot.
@@ -46,7 +32,7 @@ func canonical(host string) string {
 	return strings.ToLower(host)
 }
 
-// pick returns the targets of one SRV set in the order of RFC 2782: the lowest priority value first, and within one
+// pick returns the hosts of one answer in the order of RFC 2782: the lowest priority value first, and within one
 // priority a random draw without replacement, each record's chance in proportion to its weight.
 func pick(in []srvHost) []srvHost {
 	out := make([]srvHost, 0, len(in))
@@ -67,17 +53,8 @@ func draw(out, same []srvHost) []srvHost {
 	if len(same) == 1 {
 		return append(out, same[0])
 	}
-	rest := make([]srvHost, 0, len(same))
-	for _, s := range same {
-		if s.weight == 0 {
-			rest = append(rest, s)
-		}
-	}
-	for _, s := range same {
-		if s.weight != 0 {
-			rest = append(rest, s)
-		}
-	}
+	rest := slices.Clone(same)
+	slices.SortStableFunc(rest, func(a, b srvHost) int { return cmp.Compare(a.weight, b.weight) })
 	var sum uint32
 	for _, s := range rest {
 		sum += uint32(s.weight)
@@ -99,7 +76,7 @@ func draw(out, same []srvHost) []srvHost {
 		}
 		out = append(out, rest[i])
 		sum -= uint32(rest[i].weight)
-		rest = append(rest[:i], rest[i+1:]...)
+		rest = slices.Delete(rest, i, i+1)
 	}
 	return out
 }
