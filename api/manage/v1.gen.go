@@ -187,13 +187,12 @@ type Event struct {
 	Items int64 `json:"items,omitempty,omitzero"`
 
 	// Kind What happened. `stream.start` begins a stream without Last-Event-ID. The others are the actions of the audit
-	// log: `account.put`, `account.setService`, `account.delete`, `number.put`, `number.delete`, `numbers.put`,
-	// `numbers.delete`, `numbers.import`, `numbers.setService`, `request.save`, `request.patch`,
-	// `civicAddresses.save`, `capabilityPlans.save`, `index.accept`, `node.drain`, `node.undrain`,
-	// `config.reload`, `work.retry`, `work.resume`; restricted: `client.create`, `client.revoke`,
-	// `signingKey.create`, `signingKey.seal`, `signingKey.delete`, `secret.rotate`, `token.issue`. Work on outside
-	// systems also has `work.running` for each step of a run (`data.step`), and `work.done`, `work.queued`,
-	// `work.waiting` and `work.parked` for its end.
+	// log: `account.put`, `account.delete`, `number.put`, `number.delete`, `numbers.put`, `numbers.delete`,
+	// `numbers.import`, `request.save`, `request.patch`, `civicAddresses.save`, `capabilityPlans.save`,
+	// `index.accept`, `node.drain`, `node.undrain`, `config.reload`, `work.retry`, `work.resume`; restricted:
+	// `client.create`, `client.revoke`, `signingKey.create`, `signingKey.seal`, `signingKey.delete`,
+	// `secret.rotate`, `token.issue`. Work on outside systems also has `work.running` for each step of a run
+	// (`data.step`), and `work.done`, `work.queued`, `work.waiting` and `work.parked` for its end.
 	Kind string `json:"kind"`
 
 	// Restricted only Management.Admin receives it

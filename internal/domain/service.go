@@ -41,7 +41,7 @@ type Traits struct {
 	Exclusive bool
 	// ExcludedBy lists the names of further services that may not be on the same number.
 	ExcludedBy []string
-	// InContract is false for services the published contract has no field for.
+	// InContract is false for services the published contract has no field for; they cannot be provisioned yet.
 	InContract bool
 	// Syncable services have a back end that flow-through can push to (syncEnabled has meaning).
 	Syncable bool

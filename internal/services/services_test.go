@@ -98,7 +98,7 @@ func TestTenMoreServices(t *testing.T) {
 		st := provisioning.New(d, o, known)
 		dir := directory.New(st, directory.Config{BaseDomain: "gw.example.com"}, log, nil)
 		number := func(s domain.Service) domain.E164 { return domain.E164FromKey(442079460100 + uint64(s.ID())) }
-		provision(t, dir, known, number)
+		provision(t, st, dir, known, number)
 
 		a, err := dir.Account(ctx, "acme")
 		if err != nil {
@@ -154,7 +154,8 @@ func TestTenMoreServices(t *testing.T) {
 }
 
 // provision puts an account that has every service, and a number of each.
-func provision(t *testing.T, dir *directory.Directory, known domain.Services, number func(domain.Service) domain.E164) {
+func provision(t *testing.T, st *provisioning.Store, dir *directory.Directory, known domain.Services,
+	number func(domain.Service) domain.E164) {
 	t.Helper()
 	a := domain.Account{Name: "acme", TeamsTenantID: "6f1c9b1e-7a55-4a43-9d0e-0a5f6a1f2c3d",
 		Services: map[domain.Service]domain.AccountService{}}
@@ -178,16 +179,42 @@ func provision(t *testing.T, dir *directory.Directory, known domain.Services, nu
 		if _, err := dir.PutNumber(t.Context(), n, directory.Write{}); err != nil {
 			t.Fatalf("number of %s: %v", s, err)
 		}
-		if s.Traits().InContract {
-			continue
-		}
-		if _, err := dir.SetAccountService(t.Context(), "acme", s, true); err != nil {
-			t.Fatalf("%s on the account: %v", s, err)
-		}
-		if _, err := dir.SetNumberService(t.Context(), "acme", []domain.E164{number(s)}, s, true); err != nil {
-			t.Fatalf("%s on the number: %v", s, err)
-		}
 	}
+	if err := st.Update(t.Context(), func(ctx context.Context, tx directory.Tx) error {
+		return enable(ctx, tx, slices.DeleteFunc(slices.Clone(known), func(s domain.Service) bool {
+			return s.Traits().InContract
+		}), number)
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// enable stores services that cannot be provisioned yet on the account and a number of each, as the directory would.
+func enable(ctx context.Context, tx directory.Tx, ss domain.Services, number func(domain.Service) domain.E164) error {
+	a, err := tx.Account(ctx, "acme")
+	if err != nil {
+		return err
+	}
+	var keys []domain.E164
+	service := map[domain.E164]domain.Service{}
+	for _, s := range ss {
+		a.Services[s] = domain.AccountService{Enabled: true}
+		keys = append(keys, number(s))
+		service[number(s)] = s
+	}
+	found, err := tx.FindNumbers(ctx, keys)
+	if err != nil {
+		return err
+	}
+	changes := []domain.Change{{Account: a.Routing()}}
+	old := map[domain.E164]*domain.Number{}
+	ns := slices.Clone(found)
+	for i := range ns {
+		old[ns[i].TelephoneNumber] = &found[i]
+		ns[i].Services = map[domain.Service]domain.NumberService{service[ns[i].TelephoneNumber]: {Enabled: true}}
+		changes = append(changes, domain.Change{Number: ns[i].Routing()})
+	}
+	return errors.Join(tx.PutAccount(ctx, a, false), tx.PutNumbers(ctx, ns, old), tx.Publish(ctx, changes))
 }
 
 // routed checks that a call from the core to the number of each service goes to the peer group of that service, or is

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"maps"
 	"reflect"
 	"strings"
 
@@ -37,8 +36,8 @@ func mustAccount(ctx context.Context, get func(context.Context, string) (*domain
 	return a, err
 }
 
-// PutAccount creates or replaces the account a.Name. Read-only fields of a are ignored, and services that the contract
-// has no field for are kept. Errors: the rules on accounts in codes.go.
+// PutAccount creates or replaces the account a.Name. Read-only fields of a are ignored. Errors: the rules on accounts
+// in codes.go.
 func (d *Directory) PutAccount(ctx context.Context, a domain.Account, w Write) (*Result, error) {
 	if err := d.checkAccount(&a); err != nil {
 		return nil, err
@@ -56,7 +55,7 @@ func (d *Directory) PutAccount(ctx context.Context, a domain.Account, w Write) (
 		if err := checkReplace(old, &n); err != nil {
 			return err
 		}
-		return d.storeAccount(ctx, tx, r, "account.put", &n, old)
+		return d.storeAccount(ctx, tx, r, &n, old)
 	})
 }
 
@@ -67,14 +66,12 @@ func settle(a domain.Account, old *domain.Account) domain.Account {
 		HasServiceDetails: a.HasServiceDetails || a.TeamsTenantID != "" || len(a.Services) > 0,
 		// Nothing is pushed to a back end yet, so what is stored and in the feed is in sync (docs/decisions/0003).
 		State: domain.ProvisioningState{Status: domain.SyncSynced}}
-	set := func(s domain.Service, det domain.AccountService) {
-		if n.Services == nil {
-			n.Services = make(map[domain.Service]domain.AccountService)
-		}
-		n.Services[s] = det
+	if len(a.Services) > 0 {
+		n.Services = make(map[domain.Service]domain.AccountService, len(a.Services))
 	}
+	was := cmp.Or(old, &domain.Account{})
 	for s, det := range a.Services {
-		det.NumberCount, det.SubdomainStatus = 0, ""
+		det.NumberCount, det.SubdomainStatus = was.Services[s].NumberCount, ""
 		if s.Traits().Labelled {
 			det.SubdomainStatus = domain.SubdomainNotProvisioned
 			if det.DirectRouting != nil {
@@ -83,24 +80,13 @@ func settle(a domain.Account, old *domain.Account) domain.Account {
 				det.DirectRouting, det.SubdomainStatus = &c, domain.SubdomainProvisioned
 			}
 		}
-		set(s, det)
-	}
-	if old == nil {
-		return n
-	}
-	for s, was := range old.Services {
-		if det, ok := n.Services[s]; ok {
-			det.NumberCount = was.NumberCount
-			n.Services[s] = det
-		} else if !s.Traits().InContract {
-			set(s, was)
-		}
+		n.Services[s] = det
 	}
 	return n
 }
 
 // storeAccount stores n unless it equals old.
-func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, action string, n, old *domain.Account) error {
+func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, n, old *domain.Account) error {
 	r.Account, r.Created = n, old == nil
 	if old != nil {
 		n.Version, n.Modified = old.Version, old.Modified
@@ -127,7 +113,7 @@ func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, action s
 	if err := tx.PutAccount(ctx, n, old == nil); err != nil {
 		return err
 	}
-	return d.record(ctx, tx, change{action: action, target: n.Name, items: 1, state: n,
+	return d.record(ctx, tx, change{action: "account.put", target: n.Name, items: 1, state: n,
 		changes: []domain.Change{{Account: n.Routing()}}})
 }
 
@@ -187,46 +173,4 @@ func deletions(ns []domain.E164) []domain.Change {
 		cs[i].Number = &domain.NumberRouting{Key: n.Key(), Deleted: true}
 	}
 	return cs
-}
-
-// SetAccountService enables or disables a service that the contract has no field for (its trait InContract is false) on
-// an account. Management API only. Errors: AccountNotFound, ServiceInContract, UnknownService, ServiceInUse.
-func (d *Directory) SetAccountService(ctx context.Context, account string, s domain.Service,
-	enabled bool) (*Result, error) {
-	if err := checkManaged(s); err != nil {
-		return nil, err
-	}
-	return d.write(ctx, Write{}, func(ctx context.Context, tx Tx, r *Result) error {
-		old, err := mustAccount(ctx, tx.Account, account)
-		if err != nil {
-			return err
-		}
-		n := *old
-		n.Services = make(map[domain.Service]domain.AccountService, len(old.Services)+1)
-		maps.Copy(n.Services, old.Services)
-		det := n.Services[s]
-		det.Enabled = enabled
-		n.Services[s] = det
-		if !enabled {
-			delete(n.Services, s)
-		}
-		if len(n.Services) == 0 {
-			n.Services = nil
-		}
-		if err := checkReplace(old, &n); err != nil {
-			return err
-		}
-		return d.storeAccount(ctx, tx, r, "account.setService", &n, old)
-	})
-}
-
-// checkManaged refuses services that the management API may not set.
-func checkManaged(s domain.Service) error {
-	if s == domain.NoService {
-		return invalid(CodeUnknownService, "service", "there is no such communications service")
-	}
-	if s.Traits().InContract {
-		return invalid(CodeServiceInContract, "service", "%s is set in the Provisioning API", s.Traits().Title)
-	}
-	return nil
 }

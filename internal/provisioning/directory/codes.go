@@ -45,7 +45,6 @@ const (
 	CodeUnknownService            = "UnknownService"              // a service or setting that the resource cannot have
 	CodeServiceNotEnabled         = "ServiceNotEnabledOnAccount"  // the account has not enabled the number's service
 	CodeServicesExcludeEachOther  = "ServicesExcludeEachOther"    // two services that one number cannot have together
-	CodeServiceInContract         = "ServiceInContract"           // set in the Provisioning API, not the management API
 
 	// Conflict (409).
 
@@ -54,5 +53,4 @@ const (
 	CodeSubdomainInUse  = "SubdomainInUse"                 // numbers of the account use the subdomain to be changed
 	CodeSubdomainTaken  = "SubdomainTaken"                 // another account has that subdomain, in whatever case
 	CodeTenantInUse     = "TeamsTenantIdInUse"             // numbers of tenant-bound services exist
-	CodeManagedService  = "NumberHasManagedService"        // a service set in the management API excludes it
 )

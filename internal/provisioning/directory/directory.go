@@ -91,9 +91,9 @@ type Once struct {
 type Result struct {
 	// Created is set when the resource did not exist before (201 instead of 200).
 	Created bool
-	// Account is the stored account: PutAccount and SetAccountService.
+	// Account is the stored account: PutAccount.
 	Account *domain.Account
-	// Numbers holds the stored numbers in the order of the request: PutNumber (one), PutNumbers, SetNumberService.
+	// Numbers holds the stored numbers in the order of the request: PutNumber (one), PutNumbers.
 	Numbers []domain.Number
 	// Request is the stored request for information: PatchRequest.
 	Request *domain.RequestForInformation

@@ -18,7 +18,6 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
-	"github.com/tandemgw/tandem/internal/services/acs"
 	"github.com/tandemgw/tandem/internal/services/callprotection"
 	"github.com/tandemgw/tandem/internal/services/directrouting"
 	"github.com/tandemgw/tandem/internal/services/operatorconnect"
@@ -27,7 +26,7 @@ import (
 )
 
 // model is the directory as two maps, with the rules written down a second time as plainly as possible. Services are
-// single letters: O Operator Connect, D Direct Routing, M Phone Mobile, Z Zoom, C Call Protection, A ACS.
+// single letters: O Operator Connect, D Direct Routing, M Phone Mobile, Z Zoom, C Call Protection.
 type model struct {
 	accounts map[string]modelAccount
 	numbers  map[string]modelNumber
@@ -41,7 +40,7 @@ type modelNumber struct{ account, services, header string }
 
 var letters = map[rune]domain.Service{'O': operatorconnect.Service, 'D': directrouting.Service,
 	'M': phonemobile.Service,
-	'Z': zoom.Service, 'C': callprotection.Service, 'A': acs.Service}
+	'Z': zoom.Service, 'C': callprotection.Service}
 
 func set(services string) domain.ServiceSet {
 	var x domain.ServiceSet
@@ -63,7 +62,7 @@ func (m *model) uses(account, service string) bool {
 // together reports whether one number may have these services.
 func together(services string) bool {
 	one := 0
-	for _, l := range "ODMZA" {
+	for _, l := range "ODMZ" {
 		if strings.ContainsRune(services, l) {
 			one++
 		}
@@ -71,12 +70,9 @@ func together(services string) bool {
 	return one <= 1 && !(strings.Contains(services, "C") && strings.ContainsAny(services, "OMZ"))
 }
 
-// putAccount returns the expected result of a PutAccount: "" for success, or the code. ACS stays as it was.
+// putAccount returns the expected result of a PutAccount: "" for success, or the code.
 func (m *model) putAccount(name string, a modelAccount) string {
 	old, ok := m.accounts[name]
-	if strings.Contains(old.services, "A") {
-		a.services += "A"
-	}
 	if ok {
 		for _, l := range "DOMZC" { // in the order of the services' numbers
 			if !m.uses(name, string(l)) {
@@ -124,17 +120,9 @@ func (m *model) number(account, key string, n modelNumber) (string, modelNumber)
 			return directory.CodeServicesExcludeEachOther, n
 		}
 	}
-	all := n.services
-	if strings.Contains(old.services, "A") {
-		all += "A"
-		if strings.ContainsAny(n.services, "ODMZ") {
-			return directory.CodeManagedService, n
-		}
-	}
-	if n.header != "" && n.services != "" && !strings.ContainsAny(all, "ODZA") {
+	if n.header != "" && n.services != "" && !strings.ContainsAny(n.services, "ODZ") {
 		return directory.CodeCustomHeaderUnsupported, n
 	}
-	n.services = all
 	return "", n
 }
 
@@ -325,48 +313,6 @@ func TestDirectoryBehavesLikeTheModel(t *testing.T) {
 					}
 					_, err := h.DeleteNumbers(ctx, name, in, directory.Write{})
 					outcome("DeleteNumbers", want, err)
-				},
-				"set ACS": func(rt *rapid.T) {
-					name, on := accountName.Draw(rt, "account"), rapid.Bool().Draw(rt, "on")
-					a, ok := m.accounts[name]
-					want := ""
-					switch has := strings.Contains(a.services, "A"); {
-					case !ok:
-						want = directory.CodeAccountNotFound
-					case !on && m.uses(name, "A"):
-						want = directory.CodeServiceInUse
-					case on != has:
-						a.services = strings.TrimSuffix(a.services, "A")
-						if on {
-							a.services += "A"
-						}
-						m.accounts[name] = a
-						m.changes++
-					}
-					_, err := h.SetAccountService(ctx, name, acs.Service, on)
-					outcome("SetAccountService", want, err)
-				},
-				"set ACS on a number": func(rt *rapid.T) {
-					name, k, on := accountName.Draw(rt, "account"), key.Draw(rt, "number"), rapid.Bool().Draw(rt, "on")
-					a, ok := m.accounts[name]
-					n, exists := m.numbers[k]
-					want := ""
-					switch has := strings.Contains(n.services, "A"); {
-					case !ok:
-						want = directory.CodeAccountNotFound
-					case !exists || n.account != name, on && !strings.Contains(a.services, "A"), on &&
-						strings.ContainsAny(n.services, "ODMZ"):
-						want = directory.CodeBatchRejected
-					case on != has:
-						n.services = strings.TrimSuffix(n.services, "A")
-						if on {
-							n.services += "A"
-						}
-						m.numbers[k] = n
-						m.changes++
-					}
-					_, err := h.SetNumberService(ctx, name, []domain.E164{domain.E164(k)}, acs.Service, on)
-					outcome("SetNumberService", want, err)
 				},
 				"": func(rt *rapid.T) { m.check(rt, h) },
 			})

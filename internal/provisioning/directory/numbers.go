@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
-	"maps"
 	"reflect"
 
 	"github.com/tandemgw/tandem/internal/domain"
@@ -55,8 +54,8 @@ func findNumber(ctx context.Context, r Reader, n domain.E164, account string) (*
 	return &ns[0], nil
 }
 
-// PutNumber creates or replaces a number of the account n.AccountName. Read-only fields of n are ignored, and services
-// that the contract has no field for are kept. Errors: the rules on numbers in codes.go.
+// PutNumber creates or replaces a number of the account n.AccountName. Read-only fields of n are ignored. Errors: the
+// rules on numbers in codes.go.
 func (d *Directory) PutNumber(ctx context.Context, n domain.Number, w Write) (*Result, error) {
 	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
 		b, err := d.batch(ctx, tx, n.AccountName, []domain.Number{n})
@@ -176,34 +175,13 @@ func settleNumber(n, old *domain.Number) domain.Number {
 		}
 		r.Services[s] = det
 	}
-	if old == nil {
-		return r
-	}
-	for s, det := range old.Services {
-		if _, ok := r.Services[s]; !ok && !s.Traits().InContract {
-			if r.Services == nil {
-				r.Services = make(map[domain.Service]domain.NumberService)
-			}
-			r.Services[s] = det
-		}
-	}
 	return r
 }
 
 // problem returns what is wrong with item i, with a target relative to it.
 func (b *batch) problem(i int) *fault.Error {
-	n := b.ns[i]
-	old := b.old[n.TelephoneNumber]
-	if old != nil && len(managed(old)) > 0 {
-		// The services merged in from old are not the caller's.
-		n.Services = make(map[domain.Service]domain.NumberService, len(n.Services))
-		for s, det := range b.ns[i].Services {
-			if was, ok := old.Services[s]; s.Traits().InContract || !ok || was != det {
-				n.Services[s] = det
-			}
-		}
-	}
-	if err := checkNumber(b.account, &n, old); err != nil {
+	n := &b.ns[i]
+	if err := checkNumber(b.account, n, b.old[n.TelephoneNumber]); err != nil {
 		return err
 	}
 	if first, ok := b.seen[n.TelephoneNumber]; ok && first != i {
@@ -372,72 +350,6 @@ func (d *Directory) deleteNumbers(ctx context.Context, tx Tx, action, account st
 	}
 	return d.record(ctx, tx, change{action: action, target: account, items: len(ns), state: summarise(ns),
 		changes: deletions(keys)})
-}
-
-// SetNumberService enables or disables a service that the contract has no field for on up to MaxBatch numbers of an
-// account, all or none. Management API only. Errors: AccountNotFound, ServiceInContract, UnknownService, TooManyItems,
-// BatchRejected.
-func (d *Directory) SetNumberService(ctx context.Context, account string, ns []domain.E164, s domain.Service,
-	enabled bool) (*Result, error) {
-	if err := checkManaged(s); err != nil {
-		return nil, err
-	}
-	if err := checkBatch(len(ns)); err != nil {
-		return nil, err
-	}
-	return d.write(ctx, Write{}, func(ctx context.Context, tx Tx, r *Result) error {
-		a, err := mustAccount(ctx, tx.HoldAccount, account)
-		if err != nil {
-			return err
-		}
-		found, err := tx.FindNumbers(ctx, ns)
-		if err != nil {
-			return err
-		}
-		b := &batch{account: a, old: make(map[domain.E164]*domain.Number)}
-		for i := range found {
-			b.old[found[i].TelephoneNumber] = &found[i]
-		}
-		var details []fault.Error
-		seen := make(map[domain.E164]bool)
-		for i, key := range ns {
-			at := fmt.Sprintf("numbers[%d].telephoneNumber", i)
-			old := b.old[key]
-			if old == nil || old.AccountName != account {
-				details = append(details, *fault.New(fault.NotFound, CodeNumberNotFound,
-					"the number does not exist on this account").At(at))
-				continue
-			}
-			if seen[key] {
-				continue
-			}
-			seen[key] = true
-			n := *old
-			n.Services = make(map[domain.Service]domain.NumberService, len(old.Services)+1)
-			maps.Copy(n.Services, old.Services)
-			delete(n.Services, s)
-			if enabled {
-				n.Services[s] = domain.NumberService{Enabled: true}
-				if !a.Enabled().Has(s) {
-					details = append(details,
-						*invalid(CodeServiceNotEnabled, at, "%s is not enabled on the account; enable it there first",
-							s.Traits().Title))
-				} else if other := excluded(s, enabledOn(&n)); other != domain.NoService {
-					details = append(details, *invalid(CodeServicesExcludeEachOther, at,
-						"the number has %s, which excludes %s", other.Traits().Title, s.Traits().Title))
-				}
-			}
-			if len(n.Services) == 0 {
-				n.Services = nil
-			}
-			b.ns = append(b.ns, n)
-		}
-		if err := rejected(details, len(ns)); err != nil {
-			return err
-		}
-		r.Numbers = b.ns
-		return d.storeNumbers(ctx, tx, "numbers.setService", b)
-	})
 }
 
 // Import creates or replaces any number of numbers of one account, under the same rules as PutNumbers, in chunks of

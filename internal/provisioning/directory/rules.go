@@ -86,7 +86,7 @@ func (d *Directory) checkAccount(a *domain.Account) *fault.Error {
 		tr := s.Traits()
 		switch {
 		case !tr.InContract:
-			return invalid(CodeUnknownService, at, "%s is set in the management API; leave it out", tr.Title)
+			return invalid(CodeUnknownService, at, "%s cannot be provisioned yet; leave it out", tr.Title)
 		case det.DirectRouting != nil && !tr.Labelled:
 			return invalid(CodeUnknownService, at+".configuration", "%s has no configuration on an account", tr.Title)
 		case det.DirectRouting != nil:
@@ -182,14 +182,14 @@ func checkNumber(a *domain.Account, n, old *domain.Number) *fault.Error {
 			return err
 		}
 	}
-	return checkTogether(a, n, old)
+	return checkTogether(a, n)
 }
 
 func checkNumberService(s domain.Service, det domain.NumberService) *fault.Error {
 	tr, at := s.Traits(), "serviceDetails."+s.String()
 	switch {
 	case !tr.InContract:
-		return invalid(CodeUnknownService, at, "%s is set in the management API; leave it out", tr.Title)
+		return invalid(CodeUnknownService, at, "%s cannot be provisioned yet; leave it out", tr.Title)
 	case !tr.TenantBound && det.Teams != nil:
 		return invalid(CodeUnknownService, at+".configuration", "%s has no configuration on a number", tr.Title)
 	case !tr.TenantBound && det.AssignmentStatus != "":
@@ -232,7 +232,7 @@ func checkNumberService(s domain.Service, det domain.NumberService) *fault.Error
 }
 
 // checkTogether checks the services of a number against its account and each other.
-func checkTogether(a *domain.Account, n, old *domain.Number) *fault.Error {
+func checkTogether(a *domain.Account, n *domain.Number) *fault.Error {
 	want := enabledOn(n)
 	allowed := a.Enabled()
 	header := len(want) == 0
@@ -247,17 +247,6 @@ func checkTogether(a *domain.Account, n, old *domain.Number) *fault.Error {
 				"a number cannot have %s and %s together; choose one", tr.Title, other.Traits().Title)
 		}
 		header = header || tr.CustomHeader != domain.HeaderNever
-	}
-	if old != nil {
-		// A PUT keeps the services of the management API; so it must not ask for a service that they exclude.
-		for _, m := range managed(old) {
-			if other := excluded(m, want); other != domain.NoService {
-				return conflict(CodeManagedService, "serviceDetails."+other.String()+".enabled",
-					"the number has %s, which excludes %s; disable it in the management API first", m.Traits().Title,
-					other.Traits().Title)
-			}
-			header = header || m.Traits().CustomHeader != domain.HeaderNever
-		}
 	}
 	if n.CustomSIPHeader != "" && !header {
 		return invalid(CodeCustomHeaderUnsupported, "configuration.customSipHeader",
@@ -285,9 +274,4 @@ func exclude(a, b domain.Service) bool {
 // enabledOn returns the services enabled on a number, in order.
 func enabledOn(n *domain.Number) []domain.Service {
 	return slices.DeleteFunc(domain.InOrder(n.Services), func(s domain.Service) bool { return !n.Services[s].Enabled })
-}
-
-// managed returns the services enabled on a number that the contract has no field for.
-func managed(n *domain.Number) []domain.Service {
-	return slices.DeleteFunc(enabledOn(n), func(s domain.Service) bool { return s.Traits().InContract })
 }

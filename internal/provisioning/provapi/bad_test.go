@@ -5,9 +5,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-
-	"github.com/tandemgw/tandem/internal/domain"
-	"github.com/tandemgw/tandem/internal/services/acs"
 )
 
 // bad is a request that is refused, with the code and target that name what is wrong with it.
@@ -342,9 +339,6 @@ func TestBadInput(t *testing.T) {
 			numberWith(oc(`"configuration":{"usage":"x","choosableCapabilities":[],"allowTenantAddressUpdate":"no"}`),
 				""), nil, 400, "InvalidFieldType",
 			"serviceDetails.teamsOperatorConnect.configuration.allowTenantAddressUpdate"},
-		{"service of the management API excludes", "PUT", acc + "/numbers/+14255550199",
-			`{"telephoneNumber":"+14255550199","accountName":"acme","serviceDetails":{` + zoom + `}}`, nil, 409,
-			"NumberHasManagedService", "serviceDetails.zoomPhoneCloudPeering.enabled"},
 
 		// Batches.
 		{"no numbers", "POST", upsert, `{}`, nil, 400, "MissingField", "numbers"},
@@ -410,15 +404,6 @@ func TestBadInput(t *testing.T) {
 			"azureOperatorCallProtection"} {
 			n := fmt.Sprintf("+1425555010%d", i)
 			b.do("PUT", acc+"/numbers/"+n, number("acme", n, s)).want(201)
-		}
-		b.do("PUT", acc+"/numbers/+14255550199",
-			`{"telephoneNumber":"+14255550199","accountName":"acme","serviceDetails":{}}`).want(201)
-		if _, err := b.dir.SetAccountService(b.t.Context(), "acme", acs.Service, true); err != nil {
-			b.t.Fatal(err)
-		}
-		if _, err := b.dir.SetNumberService(b.t.Context(), "acme", []domain.E164{"+14255550199"}, acs.Service,
-			true); err != nil {
-			b.t.Fatal(err)
 		}
 		state := func() string {
 			return string(b.do("GET", "/accounts", "").want(200).body) +

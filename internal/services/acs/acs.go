@@ -9,6 +9,6 @@ import "github.com/tandemgw/tandem/internal/domain"
 // ID is the service's ID, which is stored.
 const ID = 6
 
-// Service is Azure Communication Services. The published contract has no field for it: the management API sets it.
+// Service is Azure Communication Services. The published contract has no field for it, so it cannot be provisioned yet.
 var Service = domain.NewService(domain.Traits{ID: ID, Name: "azureCommunicationServices",
 	Title: "Azure Communication Services", Exclusive: true, CustomHeader: domain.HeaderTowardsCore})
