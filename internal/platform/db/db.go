@@ -27,7 +27,6 @@ type DB struct {
 	schemas []Schema // besides platform
 	log     *slog.Logger
 	m       metrics
-	bulk    Bulk
 	audited func(context.Context, *Tx, *AuditRecord) error // see OnAudit
 
 	write, read *sql.DB         // the same pool on PostgreSQL
@@ -90,9 +89,6 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 
 // Driver returns SQLite or Postgres.
 func (d *DB) Driver() string { return d.cfg.Driver }
-
-// Bulk returns the database's way to load many rows.
-func (d *DB) Bulk() Bulk { return d.bulk }
 
 // Close closes all connections and releases the file's lock. Transactions in progress fail.
 func (d *DB) Close() error {

@@ -67,8 +67,8 @@ func all(t *testing.T, d *db.DB) []row {
 	return rows
 }
 
-func upsert(ctx context.Context, d *db.DB, tx *db.Tx, tab *db.Table, rows []row) (int64, error) {
-	return d.Bulk().Upsert(ctx, tx, tab, len(rows), func(i int, dst []any) {
+func upsert(ctx context.Context, tx *db.Tx, tab *db.Table, rows []row) (int64, error) {
+	return tx.Upsert(ctx, tab, len(rows), func(i int, dst []any) {
 		dst[0], dst[1], dst[2] = rows[i].K, rows[i].N, rows[i].S
 	})
 }
@@ -87,7 +87,7 @@ func TestBulk(t *testing.T) {
 			rand.Shuffle(n, func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
 			for range 2 { // the second run replaces every row with itself
 				update(t, d, func(ctx context.Context, tx *db.Tx) error {
-					got, err := upsert(ctx, d, tx, tab, rows)
+					got, err := upsert(ctx, tx, tab, rows)
 					if err == nil && got != int64(n) {
 						t.Errorf("Upsert of %d rows reports %d", n, got)
 					}
@@ -105,7 +105,7 @@ func TestBulk(t *testing.T) {
 			}
 			found := map[string]int64{}
 			update(t, d, func(ctx context.Context, tx *db.Tx) error {
-				return d.Bulk().Find(ctx, tx, tab, keys, true, func(r *sql.Rows) error {
+				return tx.Find(ctx, tab, keys, true, func(r *sql.Rows) error {
 					var x row
 					err := r.Scan(&x.K, &x.N, &x.S)
 					found[x.K] = x.N
@@ -116,7 +116,7 @@ func TestBulk(t *testing.T) {
 				t.Errorf("Find of %d rows found %d", n, len(found))
 			}
 			update(t, d, func(ctx context.Context, tx *db.Tx) error {
-				got, err := d.Bulk().Delete(ctx, tx, tab, keys)
+				got, err := tx.Delete(ctx, tab, keys)
 				if err == nil && got != int64(n) {
 					t.Errorf("Delete of %d rows reports %d", n, got)
 				}
@@ -141,11 +141,11 @@ func TestBulkGuardLeavesRowsAlone(t *testing.T) {
 				new = append(new, row{K: fmt.Sprintf("%d-%05d", n, i), N: int64(5 + i%2)})
 			}
 			update(t, d, func(ctx context.Context, tx *db.Tx) error {
-				_, err := upsert(ctx, d, tx, tab, old)
+				_, err := upsert(ctx, tx, tab, old)
 				return err
 			})
 			update(t, d, func(ctx context.Context, tx *db.Tx) error {
-				got, err := upsert(ctx, d, tx, tab, new)
+				got, err := upsert(ctx, tx, tab, new)
 				if err == nil && got != int64(n/2) {
 					t.Errorf("guarded Upsert of %d rows wrote %d, want %d", n, got, n/2)
 				}

@@ -44,7 +44,6 @@ func (d *DB) openPostgres(ctx context.Context) error {
 	d.write = stdlib.OpenDBFromPool(d.pool)
 	d.write.SetMaxOpenConns(d.cfg.MaxConnections)
 	d.read = d.write
-	d.bulk = postgresBulk{}
 
 	if err := d.ask(ctx); err != nil {
 		if misconfigured(err) || errors.Is(err, errUnsafe) || errors.Is(err, errNewer) {

@@ -52,7 +52,6 @@ func (d *DB) openSQLite(ctx context.Context) error {
 	if err := assertSQLite(ctx, d.write); err != nil {
 		return err
 	}
-	d.bulk = sqliteBulk{}
 	if err := migrate(ctx, d.write, SQLite, d.schemas); err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func (t *transaction) fillCounts(ctx context.Context, as []domain.Account) error
 		at[as[i].Name] = i
 		names[i] = as[i].Name
 	}
-	err := t.s.d.Bulk().Find(ctx, t.tx, &countsTable, names, false, func(rows *sql.Rows) error {
+	err := t.tx.Find(ctx, &countsTable, names, false, func(rows *sql.Rows) error {
 		var name string
 		var service, n int64
 		if err := rows.Scan(&name, &service, &n); err != nil {

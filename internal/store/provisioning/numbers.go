@@ -107,7 +107,7 @@ func (t *transaction) FindNumbers(ctx context.Context, ns []domain.E164) ([]doma
 		}
 	}
 	var found []domain.Number
-	err := t.s.d.Bulk().Find(ctx, t.tx, &changedNumbers, keys, true, func(rows *sql.Rows) error {
+	err := t.tx.Find(ctx, &changedNumbers, keys, true, func(rows *sql.Rows) error {
 		n, err := t.s.scanNumber(rows)
 		found = append(found, n)
 		return err
@@ -165,7 +165,7 @@ func (t *transaction) PutNumbers(ctx context.Context, ns []domain.Number, old ma
 		ns    []*domain.Number
 	}{{&changedNumbers, changed}, {&newNumbers, fresh}} {
 		var failed error
-		got, err := t.s.d.Bulk().Upsert(ctx, t.tx, part.table, len(part.ns), func(i int, dst []any) {
+		got, err := t.tx.Upsert(ctx, part.table, len(part.ns), func(i int, dst []any) {
 			if err := numberRow(part.ns[i], dst); err != nil {
 				failed = err
 			}
@@ -194,7 +194,7 @@ func (t *transaction) DeleteNumbers(ctx context.Context, ns []domain.Number) err
 		keys[i] = string(ns[i].TelephoneNumber)
 		delta.add(&ns[i], -1)
 	}
-	n, err := t.s.d.Bulk().Delete(ctx, t.tx, &changedNumbers, keys)
+	n, err := t.tx.Delete(ctx, &changedNumbers, keys)
 	if err != nil {
 		return fmt.Errorf("delete numbers: %w", err)
 	}
