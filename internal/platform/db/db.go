@@ -149,9 +149,7 @@ func (d *DB) run(ctx context.Context, write bool, fn func(context.Context, *Tx) 
 			d.m.retries.Inc()
 			// Up to 1, 2, 4 … 256 ms: long enough for the other to finish, random so that two losers do not meet again.
 			wait := time.Duration(1+rand.Int64N(1<<min(attempt-1, 8)*1000)) * time.Microsecond
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
+			if !Sleep(ctx, wait) {
 				return d.done(ctx, write, start, err)
 			}
 		case lost:
@@ -324,14 +322,11 @@ const (
 )
 
 // Last registers fn as the step of that rank, to run when the transaction's function has returned nil and before the
-// commit. There is one step per rank and transaction; Last reports false, and registers nothing, if there is one
-// already.
-func (t *Tx) Last(r Rank, fn func(context.Context) error) bool {
-	if t.last[r] != nil {
-		return false
+// commit. There is one step per rank and transaction; Last registers nothing if there is one already.
+func (t *Tx) Last(r Rank, fn func(context.Context) error) {
+	if t.last[r] == nil {
+		t.last[r] = fn
 	}
-	t.last[r] = fn
-	return true
 }
 
 // Once returns what fn returned when Once was first called with this key in the transaction.
@@ -401,6 +396,12 @@ func Rows[T any](ctx context.Context, t *Tx, scan func(*sql.Rows) (T, error), qu
 	return all, err
 }
 
+// Column reads the only column of a row, for Rows.
+func Column[T any](rows *sql.Rows) (x T, err error) {
+	err = rows.Scan(&x)
+	return x, err
+}
+
 // QueryRow runs a query for at most one row. It reports false if there is none.
 func (t *Tx) QueryRow(ctx context.Context, query string, args []any, dst ...any) (bool, error) {
 	err := t.tx.QueryRowContext(ctx, query, args...).Scan(dst...)
@@ -425,6 +426,16 @@ func (t *Tx) locking(clause string) string {
 		return clause
 	}
 	return ""
+}
+
+// Sleep waits for d. It reports whether d has passed before ctx ended.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // Micros returns the stored form of a time, in Unix microseconds; that of the zero time is 0.

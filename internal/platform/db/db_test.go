@@ -283,9 +283,7 @@ func TestLastStepsRunInTheirOrder(t *testing.T) {
 		tx.OnCommit(func() { got = append(got, "commit") })
 		tx.Last(db.LastAudit, step("audit"))
 		tx.Last(db.LastFeed, step("feed"))
-		if tx.Last(db.LastFeed, step("again")) {
-			t.Error("a second step of one rank was taken")
-		}
+		tx.Last(db.LastFeed, step("again")) // not taken: there is one of this rank
 		got = append(got, "body")
 		return nil
 	})

@@ -79,12 +79,8 @@ func setWAL(ctx context.Context, db *sql.DB) error {
 	var mode string
 	var err error
 	for attempt := range 20 {
-		if attempt > 0 {
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		if attempt > 0 && !Sleep(ctx, 100*time.Millisecond) {
+			return ctx.Err()
 		}
 		err = db.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&mode)
 		if err == nil && strings.EqualFold(mode, "wal") {

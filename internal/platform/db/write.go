@@ -69,10 +69,7 @@ func (d *DB) Join(ctx context.Context, node string) error {
 			return fmt.Errorf("node id %q is held on this database by %s; give each node an id of its own "+
 				"(calls.node), or stop the other node", node, rival)
 		}
-		select {
-		case <-time.After(writeEvery):
-		case <-ctx.Done():
-		}
+		Sleep(ctx, writeEvery)
 	}
 }
 

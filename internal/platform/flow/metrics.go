@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/tandemgw/tandem/internal/platform/db"
 )
@@ -18,24 +19,21 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
-	m := metrics{
-		keys: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_work_keys",
+	f := promauto.With(reg)
+	return metrics{
+		keys: f.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_work_keys",
 			Help: "Keys in the work queue, of all nodes, counted every 15 s."}, []string{"kind", "state"}),
-		overdue: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_work_overdue_seconds",
+		overdue: f.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_work_overdue_seconds",
 			Help: "For how long the oldest queued key has been due."}, []string{"kind"}),
-		runs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_work_runs_total",
+		runs: f.NewCounterVec(prometheus.CounterOpts{Name: "tandem_work_runs_total",
 			Help: "Runs that ended on this node: done, again, failed, limited, waiting, parked, stopped (shutdown), " +
 				"lost (another worker has taken over)."}, []string{"kind", "result"}),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tandem_work_run_seconds",
+		seconds: f.NewHistogramVec(prometheus.HistogramOpts{Name: "tandem_work_run_seconds",
 			Help:    "Duration of runs.",
 			Buckets: []float64{.01, .05, .1, .5, 1, 5, 10, 30, 60, 120, 300}}, []string{"kind"}),
-		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_work_leases_lost_total",
+		lost: f.NewCounter(prometheus.CounterOpts{Name: "tandem_work_leases_lost_total",
 			Help: "Leases lost, and with them all runs in progress: the database did not answer in time."}),
 	}
-	if reg != nil {
-		reg.MustRegister(m.keys, m.overdue, m.runs, m.seconds, m.lost)
-	}
-	return m
 }
 
 // measure sets the gauges every 15 s. While the table cannot be read they keep their values.
@@ -44,17 +42,15 @@ func (q *Queue) measure(ctx context.Context) {
 		kind, state string
 		n, due      int64
 	}
-	for ; ctx.Err() == nil; sleep(ctx, 15*time.Second) {
+	for ; ctx.Err() == nil; db.Sleep(ctx, 15*time.Second) {
 		var groups []group
-		err := q.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-			groups = nil
-			return tx.Query(ctx, func(rows *sql.Rows) error {
-				var g group
-				err := rows.Scan(&g.kind, &g.state, &g.n, &g.due)
-				groups = append(groups, g)
-				return err
+		err := q.d.View(ctx, func(ctx context.Context, tx *db.Tx) (err error) {
+			groups, err = db.Rows(ctx, tx, func(rows *sql.Rows) (g group, err error) {
+				err = rows.Scan(&g.kind, &g.state, &g.n, &g.due)
+				return g, err
 			}, "SELECT kind, state, COUNT(*), MIN(CASE due WHEN 0 THEN since ELSE due END) FROM work "+
 				"GROUP BY kind, state")
+			return err
 		})
 		if err != nil {
 			continue // the database counts its failures

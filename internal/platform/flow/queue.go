@@ -147,21 +147,19 @@ func (q *Queue) insert(ctx context.Context, tx *db.Tx, kind string, notBefore ti
 // List returns up to limit keys greater than after, in ascending order. An empty kind or state selects any.
 func (q *Queue) List(ctx context.Context, kind, state string, after Key, limit int) ([]Item, error) {
 	var items []Item
-	err := q.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		items = nil
-		return tx.Query(ctx, func(rows *sql.Rows) error {
-			var i Item
+	err := q.d.View(ctx, func(ctx context.Context, tx *db.Tx) (err error) {
+		items, err = db.Rows(ctx, tx, func(rows *sql.Rows) (i Item, err error) {
 			var due, since int64
-			err := rows.Scan(&i.Kind, &i.ID, &i.State, &i.Attempts, &due, &since, &i.Reason)
+			err = rows.Scan(&i.Kind, &i.ID, &i.State, &i.Attempts, &due, &since, &i.Reason)
 			i.Since = time.UnixMicro(since).UTC()
 			if i.State == Queued {
 				i.Due = parsed(due)
 			}
-			items = append(items, i)
-			return err
+			return i, err
 		}, "SELECT kind, id, state, attempts, due, since, reason FROM work WHERE (kind, id) > ($1, $2) "+
 			"AND ($3 = '' OR kind = $3) AND ($4 = '' OR state = $4) ORDER BY kind, id LIMIT $5",
 			after.Kind, after.ID, kind, state, int64(limit))
+		return err
 	})
 	return items, err
 }

@@ -182,7 +182,7 @@ func (l *Limit) Wait(ctx context.Context) error {
 		if wait > 5*time.Second {
 			return fault.New(fault.Limited, "OutsideLimit", "rate limit of the outside service exhausted").After(wait)
 		}
-		sleep(ctx, wait)
+		db.Sleep(ctx, wait)
 	}
 	return ctx.Err()
 }
@@ -202,12 +202,4 @@ func (l *Limit) held() time.Duration {
 		return 0
 	}
 	return max(0, time.Until(time.UnixMicro(l.until.Load())))
-}
-
-// sleep waits for d or the end of ctx.
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }

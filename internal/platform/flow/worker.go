@@ -43,7 +43,7 @@ func (q *Queue) Run(ctx context.Context, kinds []*Kind) error {
 	for _, k := range kinds {
 		wg.Go(func() { q.sweep(ctx, k) })
 	}
-	for failing := false; ctx.Err() == nil; sleep(ctx, time.Second) {
+	for failing := false; ctx.Err() == nil; db.Sleep(ctx, time.Second) {
 		l := &lease{Queue: q, kinds: kinds, id: uuid.NewString()}
 		if err := l.join(ctx); err == nil {
 			failing = false
@@ -68,7 +68,7 @@ func (q *Queue) Drain(ctx context.Context) error {
 // idle waits until no run is in progress. It returns ctx's error if that takes too long.
 func (q *Queue) idle(ctx context.Context) error {
 	for q.active.Load() > 0 && ctx.Err() == nil {
-		sleep(ctx, 50*time.Millisecond)
+		db.Sleep(ctx, 50*time.Millisecond)
 	}
 	return ctx.Err()
 }
@@ -126,7 +126,7 @@ func (l *lease) join(ctx context.Context) error {
 // free queues the keys whose owner has no lease. It waits for no lock: a worker that hangs inside a transaction must
 // not stop the others. What it skips is found by a later tick.
 func (l *lease) free(ctx context.Context, tx *db.Tx) error {
-	gone, err := column(ctx, tx, "SELECT DISTINCT owner FROM work "+
+	gone, err := db.Rows(ctx, tx, db.Column[string], "SELECT DISTINCT owner FROM work "+
 		"WHERE state = 'running' AND owner NOT IN (SELECT id FROM workers)")
 	if err != nil {
 		return err
@@ -143,17 +143,6 @@ func (l *lease) free(ctx context.Context, tx *db.Tx) error {
 		}
 	}
 	return nil
-}
-
-// column returns the only column of a query.
-func column(ctx context.Context, tx *db.Tx, query string, args ...any) (all []string, err error) {
-	err = tx.Query(ctx, func(rows *sql.Rows) error {
-		var s string
-		err := rows.Scan(&s)
-		all = append(all, s)
-		return err
-	}, query, args...)
-	return all, err
 }
 
 // tick renews the lease, ends those of dead workers and starts runs, in one transaction that fails at limit. On SQLite
@@ -218,7 +207,7 @@ func (l *lease) beat(ctx context.Context, tx *db.Tx) error {
 		return cmp.Or(err, ErrLost)
 	}
 	before := time.Now()
-	others, err := column(ctx, tx, "SELECT id || ' ' || beat FROM workers WHERE id <> $1", l.id)
+	others, err := db.Rows(ctx, tx, db.Column[string], "SELECT id || ' ' || beat FROM workers WHERE id <> $1", l.id)
 	if err != nil {
 		return err
 	}
@@ -244,18 +233,15 @@ func (l *lease) beat(ctx context.Context, tx *db.Tx) error {
 
 // claim takes up to n keys of kind k that are due.
 func (l *lease) claim(ctx context.Context, tx *db.Tx, k *Kind, n int64) ([]*Run, error) {
-	var runs []*Run
-	err := tx.Query(ctx, func(rows *sql.Rows) error {
+	return db.Rows(ctx, tx, func(rows *sql.Rows) (*Run, error) {
 		r := &Run{Key: Key{Kind: k.Name}, kind: k, q: l.Queue, owner: l.id, token: l.token}
-		runs = append(runs, r)
-		return rows.Scan(&r.ID, &r.generation, &r.Attempt, &r.reason)
+		return r, rows.Scan(&r.ID, &r.generation, &r.Attempt, &r.reason)
 	}, `WITH ready AS MATERIALIZED (SELECT kind, id FROM work WHERE state = 'queued' AND kind = $1 AND due <= $2
 			ORDER BY due, since LIMIT $3`+tx.SkipLocked()+`)
 		UPDATE work SET state = 'running', owner = $4, token = $5, due = $6, since = $2, attempts = attempts + 1
 		FROM ready WHERE work.kind = ready.kind AND work.id = ready.id
 		RETURNING work.id, work.generation, work.attempts, work.reason`,
 		k.Name, time.Now().UnixMicro(), n, l.id, l.token, int64(never))
-	return runs, err
 }
 
 // levels are the levels at which results are logged; others are not.
@@ -282,7 +268,7 @@ func (l *lease) run(r *Run) {
 			break
 		}
 		log.Warn("outcome of a run not stored; trying again while the lease lasts", "error", failed)
-		sleep(l.life, time.Second)
+		db.Sleep(l.life, time.Second)
 	}
 	if failed != nil {
 		o = outcome{result: "lost"}
@@ -323,10 +309,10 @@ func (q *Queue) sweep(ctx context.Context, k *Kind) {
 		case err != nil && ctx.Err() == nil:
 			q.log.Warn("rows that are not at their desired state not enqueued; trying again in 10 s", "kind", k.Name,
 				"error", err)
-			sleep(ctx, 10*time.Second)
+			db.Sleep(ctx, 10*time.Second)
 		case len(ids) < page:
 			after = ""
-			sleep(ctx, time.Duration(float64(sweepEvery)*(0.75+0.5*rand.Float64())))
+			db.Sleep(ctx, time.Duration(float64(sweepEvery)*(0.75+0.5*rand.Float64())))
 		default:
 			after = ids[len(ids)-1]
 		}

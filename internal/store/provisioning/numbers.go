@@ -207,11 +207,8 @@ func (t *transaction) DeleteNumbers(ctx context.Context, ns []domain.Number) err
 // TakeNumbers implements directory.Tx.
 func (t *transaction) TakeNumbers(ctx context.Context, account string, after domain.E164,
 	limit int) ([]domain.E164, error) {
-	keys, err := list(ctx, t.tx, "delete numbers", func(rows *sql.Rows) (k domain.E164, err error) {
-		err = rows.Scan(&k)
-		return k, err
-	}, "SELECT number FROM numbers WHERE account = $1 AND number > $2 ORDER BY number LIMIT $3", account,
-		string(after), int64(limit))
+	keys, err := list(ctx, t.tx, "delete numbers", db.Column[domain.E164], "SELECT number FROM numbers "+
+		"WHERE account = $1 AND number > $2 ORDER BY number LIMIT $3", account, string(after), int64(limit))
 	if err != nil || len(keys) == 0 {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
@@ -102,16 +103,13 @@ func New(d *db.DB, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Out
 
 // In returns a feed of its own, with positions of its own, stored in another table of d.
 func In(d *db.DB, at Table, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Outbox {
-	o := &Outbox{d: d, at: at, cfg: cfg, log: log, wake: make(chan struct{}),
-		entries: prometheus.NewCounter(prometheus.CounterOpts{Name: "tandem_" + at.Name + "_entries_total",
+	f := promauto.With(reg)
+	return &Outbox{d: d, at: at, cfg: cfg, log: log, wake: make(chan struct{}),
+		entries: f.NewCounter(prometheus.CounterOpts{Name: "tandem_" + at.Name + "_entries_total",
 			Help: "Entries appended to the " + at.Title + " by this process."}),
-		listens: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tandem_" + at.Name + "_listening",
+		listens: f.NewGauge(prometheus.GaugeOpts{Name: "tandem_" + at.Name + "_listening",
 			Help: "1 while notifications of the " + at.Title + " arrive from other processes (always on SQLite)."}),
 	}
-	if reg != nil {
-		reg.MustRegister(o.entries, o.listens)
-	}
-	return o
 }
 
 // Batch collects the entries of one transaction. It is used only inside the transaction, and not safe for concurrent
@@ -418,7 +416,7 @@ func (o *Outbox) Run(ctx context.Context) error {
 			if err != nil {
 				o.log.Debug("notifications lost; readers poll until they resume", "of", o.at.Title, "error", err)
 			}
-			pause(ctx, time.Second)
+			db.Sleep(ctx, time.Second)
 		}
 	})
 	wg.Go(func() {
@@ -428,16 +426,9 @@ func (o *Outbox) Run(ctx context.Context) error {
 			} else if n > 0 {
 				o.log.Debug(o.at.Title+" pruned", "entries", n)
 			}
-			pause(ctx, time.Minute)
+			db.Sleep(ctx, time.Minute)
 		}
 	})
 	wg.Wait()
 	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }
