@@ -213,7 +213,9 @@ func (s *supervisor) keep(ctx context.Context, i int, run func(context.Context) 
 			pause := jitter(wait)
 			s.log.Error("part failed; restarting", "part", name, "error", err, "in", pause.Round(time.Millisecond))
 			s.set(i, false, err)
-			if !sleep(ctx, pause) {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
 				return
 			}
 			wait = min(2*wait, maxBackoff)
@@ -274,14 +276,4 @@ func (r *runningParts) stop(cut <-chan struct{}, drainFor, cutFor time.Duration)
 
 func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
-}
-
-// sleep waits for d. It reports whether d has passed before ctx ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
@@ -92,14 +93,14 @@ func (f *files) list(kind string) ([]uint64, error) {
 	return ns, nil
 }
 
-// newJournal starts a journal.
-func (f *files) newJournal(j func(journalFile) (*journal, error)) (*journal, error) {
+// newJournal starts a journal that continues a load.
+func (f *files) newJournal(load string, sealer Sealer) (*journal, error) {
 	path := f.path(journalKind, f.take())
 	file, err := f.create(path)
 	if err != nil {
 		return nil, err
 	}
-	jr, err := j(file)
+	j, err := newJournal(file, load, time.Now().UTC(), sealer)
 	if err == nil {
 		err = syncDir(f.dir)
 	}
@@ -108,7 +109,7 @@ func (f *files) newJournal(j func(journalFile) (*journal, error)) (*journal, err
 		_ = os.Remove(path) // it holds no change yet
 		return nil, err
 	}
-	return jr, nil
+	return j, nil
 }
 
 // writeSnapshot writes s as snapshot n: first under another name, then synced and renamed, so that a snapshot exists as

@@ -374,9 +374,7 @@ func (r *Replica) write(entries []feed.Entry) error {
 	after := r.logged
 	r.logged = entries[len(entries)-1].Position // even on failure: the next batch must not seem to follow after
 	if r.journal == nil {
-		j, err := r.files.newJournal(func(f journalFile) (*journal, error) {
-			return newJournal(f, r.loaded, time.Now().UTC(), r.sealer)
-		})
+		j, err := r.files.newJournal(r.loaded, r.sealer)
 		if err != nil {
 			return fmt.Errorf("start a journal: %w", err)
 		}
