@@ -64,10 +64,14 @@ func configShow(t *target) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if t.output == "json" {
-				return printJSON(t.p.Stdout, l.Tree())
+			if t.output != "json" {
+				return l.WriteShown(t.p.Stdout)
 			}
-			return l.WriteShown(t.p.Stdout)
+			tree, err := l.Tree()
+			if err != nil {
+				return err
+			}
+			return printJSON(t.p.Stdout, tree)
 		},
 	}
 }

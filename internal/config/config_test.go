@@ -120,8 +120,10 @@ func TestExampleIsValidAndComplete(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the output of config show is refused:\n%v", err)
 	}
-	if diff := cmp.Diff(l.Tree(), again2.Tree()); diff != "" {
-		t.Errorf("config show does not read back to the same settings:\n%s", diff)
+	want, err := l.Tree()
+	got, err2 := again2.Tree()
+	if diff := cmp.Diff(want, got); diff != "" || err != nil || err2 != nil {
+		t.Errorf("config show does not read back to the same settings: %v, %v\n%s", err, err2, diff)
 	}
 	for _, line := range strings.Split(b.String(), "\n") {
 		if len([]rune(line)) > 120 {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jedib0t/go-pretty/v6/text"
+
 	"github.com/tandemgw/tandem/internal/calls/edge"
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/config/strict"
@@ -57,29 +59,7 @@ func FieldDoc(t reflect.Type, field string) string {
 			doc = key + " " + rest
 		}
 	}
-	return wrap(doc, 104)
-}
-
-func wrap(text string, width int) string {
-	var b strings.Builder
-	for i, p := range strings.Split(text, "\n\n") {
-		if i > 0 {
-			b.WriteString("\n\n")
-		}
-		column := 0
-		for _, word := range strings.Fields(p) {
-			if column > 0 && column+1+len(word) > width {
-				b.WriteByte('\n')
-				column = 0
-			} else if column > 0 {
-				b.WriteByte(' ')
-				column++
-			}
-			b.WriteString(word)
-			column += len(word)
-		}
-	}
-	return b.String()
+	return text.WrapSoft(doc, 104)
 }
 
 // WriteExample writes a complete, valid configuration file with the documentation of every field.
@@ -103,4 +83,4 @@ func (l *Loaded) WriteShown(w io.Writer) error {
 }
 
 // Tree returns the effective configuration with secrets masked, for printing as JSON.
-func (l *Loaded) Tree() any { return strict.Tree(&l.Config) }
+func (l *Loaded) Tree() (any, error) { return strict.Tree(&l.Config) }

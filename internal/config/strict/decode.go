@@ -2,12 +2,14 @@ package strict
 
 import (
 	"encoding"
+	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
@@ -93,25 +95,14 @@ func join(path, key string) string {
 
 // syntaxProblem turns the parser's error, which quotes the source over several lines, into a problem of one line.
 func syntaxProblem(source string, err error) Problem {
-	p := Problem{Source: source, Message: err.Error()}
-	var withToken interface {
-		GetToken() *token.Token
-		GetMessage() string
-	}
-	if e, ok := err.(interface {
-		GetToken() *token.Token
-		GetMessage() string
-	}); ok {
-		withToken = e
-	}
-	if withToken == nil {
-		p.Message, _, _ = strings.Cut(p.Message, "\n")
+	p := Problem{Source: source}
+	e, ok := errors.AsType[yaml.Error](err)
+	if !ok {
+		p.Message, _, _ = strings.Cut(err.Error(), "\n")
 		return p
 	}
-	p.Message = "not YAML: " + withToken.GetMessage()
-	if t := withToken.GetToken(); t != nil && t.Position != nil {
-		p.Line, p.Column = t.Position.Line, t.Position.Column
-	}
+	p.Message = "not YAML: " + e.GetMessage()
+	p.Line, p.Column = placeOf(e.GetToken())
 	return p
 }
 
@@ -133,13 +124,14 @@ func place(n ast.Node) (line, column int) {
 	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) > 0 && !m.IsFlowStyle {
 		n = m.Values[0].Key // the mapping's own token is a colon
 	}
-	if m, ok := n.(*ast.MappingValueNode); ok {
-		n = m.Key
+	return placeOf(n.GetToken())
+}
+
+func placeOf(t *token.Token) (line, column int) {
+	if t == nil || t.Position == nil {
+		return 0, 0
 	}
-	if t := n.GetToken(); t != nil && t.Position != nil {
-		return t.Position.Line, t.Position.Column
-	}
-	return 0, 0
+	return t.Position.Line, t.Position.Column
 }
 
 func (d *decoder) seen(n ast.Node, path string) {
@@ -192,9 +184,9 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, depth int) {
 	switch t.Kind() {
 	case reflect.Struct:
 		d.mapping(n, path, func(keyNode ast.Node, key string, value ast.Node) {
-			f, ok := fieldByName(v, key)
-			if !ok {
-				d.unknown(keyNode, join(path, key), key, fieldNames(t))
+			f, hint := lookup(v, key)
+			if hint != "" {
+				d.problem(keyNode, join(path, key), "unknown key; %s", hint)
 				return
 			}
 			d.value(value, f, join(path, key), depth+1)
@@ -234,30 +226,17 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, depth int) {
 	}
 }
 
-func (d *decoder) unknown(n ast.Node, path, key string, known []string) {
-	if near := nearest(key, known); near != "" {
-		d.problem(n, path, "unknown key; did you mean %q?", near)
-		return
-	}
-	d.problem(n, path, "unknown key; known keys: %s", strings.Join(known, ", "))
-}
-
 // mapping calls each for every key of n, in order.
 func (d *decoder) mapping(n ast.Node, path string, each func(keyNode ast.Node, key string, value ast.Node)) {
-	var values []*ast.MappingValueNode
-	switch x := n.(type) {
-	case *ast.MappingNode:
-		values = x.Values
-	case *ast.MappingValueNode:
-		values = []*ast.MappingValueNode{x}
-	default:
+	m, ok := n.(*ast.MappingNode)
+	if !ok {
 		d.problem(n, path, "want a mapping (\"key: value\" lines), got %s", kindOf(n))
 		return
 	}
 	seen := map[string]int{}
-	for _, kv := range values {
-		if kv.Key == nil || kv.Key.IsMergeKey() {
-			d.problem(kv, path, "merge keys are not supported; write the values out")
+	for _, kv := range m.Values {
+		if kv.Key.IsMergeKey() {
+			d.problem(kv.Key, path, "merge keys are not supported; write the values out")
 			continue
 		}
 		key := kv.Key.GetToken().Value
@@ -312,14 +291,10 @@ func setScalar(v reflect.Value, s string) error {
 	case reflect.String:
 		v.SetString(s)
 	case reflect.Bool:
-		switch s {
-		case "true":
-			v.SetBool(true)
-		case "false":
-			v.SetBool(false)
-		default:
+		if s != "true" && s != "false" {
 			return wrong()
 		}
+		v.SetBool(s == "true")
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		x, err := strconv.ParseInt(strings.ReplaceAll(s, "_", ""), 10, t.Bits())
 		if err != nil {
@@ -362,7 +337,7 @@ func typeName(t reflect.Type) string {
 
 func kindOf(n ast.Node) string {
 	switch n.(type) {
-	case *ast.MappingNode, *ast.MappingValueNode:
+	case *ast.MappingNode:
 		return "a mapping"
 	case *ast.SequenceNode:
 		return "a list"
@@ -378,48 +353,40 @@ func kindOf(n ast.Node) string {
 	return "something else"
 }
 
-// fieldByName returns the field of struct v with that yaml name, also from inlined structs.
-func fieldByName(v reflect.Value, name string) (reflect.Value, bool) {
-	t := v.Type()
-	for i := range t.NumField() {
-		key, inline := fieldKey(t.Field(i))
-		if inline {
-			if f, ok := fieldByName(v.Field(i), name); ok {
-				return f, true
-			}
-			continue
-		}
-		if key != "" && key == name {
-			return v.Field(i), true
-		}
-	}
-	return reflect.Value{}, false
+// setting is a field of a struct that is part of the document.
+type setting struct {
+	key   string // its yaml name
+	value reflect.Value
+	field reflect.StructField
+	owner reflect.Type // the struct that declares it
 }
 
-func fieldNames(t reflect.Type) []string {
-	var names []string
-	for i := range t.NumField() {
-		key, inline := fieldKey(t.Field(i))
-		if inline {
-			names = append(names, fieldNames(t.Field(i).Type)...)
-		} else if key != "" {
-			names = append(names, key)
+// settings returns the settings of struct v in order, with those of an inlined struct in its place.
+func settings(v reflect.Value) (all []setting) {
+	for f, x := range v.Fields() {
+		key, rest, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case !f.IsExported() || key == "-":
+		case x.Kind() == reflect.Struct && (rest == "inline" || f.Anonymous && key == ""):
+			all = append(all, settings(x)...)
+		case key != "":
+			all = append(all, setting{key, x, f, v.Type()})
 		}
 	}
-	return names
+	return all
 }
 
-// fieldKey returns the yaml name of a field, or "" if it is not part of the document, and whether it is inlined.
-func fieldKey(f reflect.StructField) (key string, inline bool) {
-	if !f.IsExported() {
-		return "", false
+// lookup returns the setting of struct v with that name or, if there is none, a hint to what was meant.
+func lookup(v reflect.Value, key string) (_ reflect.Value, hint string) {
+	var known []string
+	for _, s := range settings(v) {
+		if s.key == key {
+			return s.value, ""
+		}
+		known = append(known, s.key)
 	}
-	key, rest, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-	if key == "-" {
-		return "", false
+	if near := nearest(key, known); near != "" {
+		return v, fmt.Sprintf("did you mean %q?", near)
 	}
-	if f.Type.Kind() == reflect.Struct && (rest == "inline" || f.Anonymous && key == "") {
-		return "", true
-	}
-	return key, false
+	return v, "known keys: " + strings.Join(known, ", ")
 }

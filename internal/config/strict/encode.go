@@ -1,6 +1,7 @@
 package strict
 
 import (
+	"bytes"
 	"encoding"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/goccy/go-yaml"
 )
 
 // Masked replaces a secret that is set.
@@ -21,31 +24,34 @@ type Options struct {
 	Doc func(t reflect.Type, field string) string
 	// Mask writes Masked for secrets that are set.
 	Mask bool
-	// seen holds the types already documented, so that the second item of a list is not documented again.
-	seen map[reflect.Type]bool
 }
 
 // Encode writes v, a struct or pointer to one, as a YAML document.
 func Encode(w io.Writer, v any, o Options) error {
-	o.seen = map[reflect.Type]bool{}
-	e := &encoder{w: w, o: o}
+	e := &encoder{o: o, documented: map[docKey]bool{}}
 	e.structure(deref(reflect.ValueOf(v)), 0)
-	return e.err
+	_, err := io.WriteString(w, e.String())
+	return err
 }
 
 // Tree returns v as maps, lists and scalars under its yaml names with secrets masked, for printing as JSON.
-func Tree(v any) any { return tree(deref(reflect.ValueOf(v)), false) }
-
-type encoder struct {
-	w   io.Writer
-	o   Options
-	err error
+func Tree(v any) (tree any, err error) {
+	var b bytes.Buffer
+	_ = Encode(&b, v, Options{Mask: true}) // a buffer takes everything
+	err = yaml.Unmarshal(b.Bytes(), &tree)
+	return tree, err
 }
 
-func (e *encoder) printf(format string, args ...any) {
-	if e.err == nil {
-		_, e.err = fmt.Fprintf(e.w, format, args...)
-	}
+type encoder struct {
+	strings.Builder
+	o Options
+	// documented holds the fields already documented, so that the second item of a list is not documented again.
+	documented map[docKey]bool
+}
+
+type docKey struct {
+	owner reflect.Type
+	field string
 }
 
 func deref(v reflect.Value) reflect.Value {
@@ -56,29 +62,18 @@ func deref(v reflect.Value) reflect.Value {
 }
 
 func (e *encoder) structure(v reflect.Value, indent int) {
-	t := v.Type()
-	document := e.o.Doc != nil && !e.o.seen[t]
-	e.o.seen[t] = true
 	pad := strings.Repeat("  ", indent)
-	for i := range t.NumField() {
-		f := t.Field(i)
-		key, inline := fieldKey(f)
-		if inline {
-			e.structure(v.Field(i), indent)
-			continue
-		}
-		if key == "" {
-			continue
-		}
-		if document {
+	for i, s := range settings(v) {
+		if key := (docKey{s.owner, s.field.Name}); e.o.Doc != nil && !e.documented[key] {
+			e.documented[key] = true
 			if indent == 0 && i > 0 {
-				e.printf("\n")
+				e.WriteString("\n")
 			}
-			for line := range strings.Lines(e.o.Doc(t, f.Name)) {
-				e.printf("%s", strings.TrimRight(pad+"# "+line, " \n")+"\n")
+			for line := range strings.Lines(e.o.Doc(s.owner, s.field.Name)) {
+				e.WriteString(strings.TrimRight(pad+"# "+line, " \n") + "\n")
 			}
 		}
-		e.field(pad+key+":", v.Field(i), indent, e.o.Mask && f.Tag.Get("secret") == "true")
+		e.field(pad+s.key+":", s.value, indent, e.o.Mask && s.field.Tag.Get("secret") == "true")
 	}
 }
 
@@ -86,32 +81,33 @@ func (e *encoder) structure(v reflect.Value, indent int) {
 func (e *encoder) field(head string, v reflect.Value, indent int, secret bool) {
 	v = deref(v)
 	if s, ok := scalar(v, secret); ok {
-		e.printf("%s\n", strings.TrimRight(head+" "+s, " "))
+		fmt.Fprintf(e, "%s\n", strings.TrimRight(head+" "+s, " "))
 		return
 	}
 	switch v.Kind() {
 	case reflect.Struct:
-		e.printf("%s\n", head)
+		fmt.Fprintf(e, "%s\n", head)
 		e.structure(v, indent+1)
 	case reflect.Map:
 		if v.Len() == 0 {
-			e.printf("%s {}\n", head)
+			fmt.Fprintf(e, "%s {}\n", head)
 			return
 		}
-		e.printf("%s\n", head)
-		for _, k := range sortedKeys(v) {
+		fmt.Fprintf(e, "%s\n", head)
+		byName := func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) }
+		for _, k := range slices.SortedFunc(slices.Values(v.MapKeys()), byName) {
 			e.field(strings.Repeat("  ", indent+1)+quote(k.String())+":", v.MapIndex(k), indent+1, secret)
 		}
 	case reflect.Slice:
 		if v.Len() == 0 {
-			e.printf("%s []\n", head)
+			fmt.Fprintf(e, "%s []\n", head)
 			return
 		}
 		if items, ok := flow(v, secret); ok {
-			e.printf("%s [%s]\n", head, items)
+			fmt.Fprintf(e, "%s [%s]\n", head, items)
 			return
 		}
-		e.printf("%s\n", head)
+		fmt.Fprintf(e, "%s\n", head)
 		for i := range v.Len() {
 			e.item(deref(v.Index(i)), indent+1, secret)
 		}
@@ -122,22 +118,21 @@ func (e *encoder) field(head string, v reflect.Value, indent int, secret bool) {
 func (e *encoder) item(v reflect.Value, indent int, secret bool) {
 	pad := strings.Repeat("  ", indent)
 	if s, ok := scalar(v, secret); ok {
-		e.printf("%s- %s\n", pad, s)
+		fmt.Fprintf(e, "%s- %s\n", pad, s)
 		return
 	}
-	var b strings.Builder
-	inner := &encoder{w: &b, o: e.o}
+	inner := &encoder{o: e.o, documented: e.documented}
 	if v.Kind() == reflect.Struct {
 		inner.structure(v, indent+1)
 	} else {
 		inner.field("", v, indent+1, secret)
 	}
 	// The dash is alone on its line above a documented item, which may begin with a comment.
-	body := b.String()
+	body := inner.String()
 	if first := strings.TrimLeft(body, " "); strings.HasPrefix(first, "#") {
-		e.printf("%s-\n%s", pad, body)
+		fmt.Fprintf(e, "%s-\n%s", pad, body)
 	} else {
-		e.printf("%s- %s", pad, first)
+		fmt.Fprintf(e, "%s- %s", pad, first)
 	}
 }
 
@@ -155,60 +150,36 @@ func flow(v reflect.Value, secret bool) (string, bool) {
 	return s, len(s) <= 90
 }
 
-func sortedKeys(v reflect.Value) []reflect.Value {
-	keys := v.MapKeys()
-	slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
-	return keys
-}
-
-// scalar returns the text of a plain value. The second result is false for structs, maps and lists.
+// scalar returns the text of a plain value, empty for a nil pointer. The second result is false for structs, maps and
+// lists.
 func scalar(v reflect.Value, secret bool) (string, bool) {
-	switch x := plain(v, secret).(type) {
-	case nil:
-		return "", v.Kind() == reflect.Pointer
-	case string:
-		return quote(x), true
-	case time.Duration:
-		return durationText(x), true
+	text := ""
+	switch m, marshals := textMarshaler(v); {
+	case v.Kind() == reflect.Pointer:
+		return "", true // deref leaves nil pointers only
+	case v.Type() == durationType:
+		return durationText(time.Duration(v.Int())), true
+	case marshals:
+		if b, err := m.MarshalText(); err == nil {
+			text = string(b)
+		}
+	case v.Kind() == reflect.String:
+		text = v.String()
+	case v.Kind() == reflect.Bool:
+		return fmt.Sprint(v.Bool()), true
+	case v.CanInt():
+		return fmt.Sprint(v.Int()), true
+	case v.CanUint():
+		return fmt.Sprint(v.Uint()), true
+	case v.CanFloat():
+		return fmt.Sprint(v.Float()), true
 	default:
-		return fmt.Sprint(x), true
+		return "", false
 	}
-}
-
-// plain returns a scalar's value as a basic type or time.Duration, and nil for structs, maps, lists and nil pointers.
-func plain(v reflect.Value, secret bool) any {
-	if v.Kind() == reflect.Pointer {
-		return nil // deref leaves nil pointers only
+	if secret && text != "" {
+		text = Masked
 	}
-	if secret && v.Kind() == reflect.String && v.Len() > 0 {
-		return Masked
-	}
-	if v.Type() == durationType {
-		return time.Duration(v.Int())
-	}
-	if m, ok := textMarshaler(v); ok {
-		b, err := m.MarshalText()
-		if err != nil {
-			return ""
-		}
-		if secret && len(b) > 0 {
-			return Masked
-		}
-		return string(b)
-	}
-	switch v.Kind() {
-	case reflect.String:
-		return v.String()
-	case reflect.Bool:
-		return v.Bool()
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		return v.Int()
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		return v.Uint()
-	case reflect.Float32, reflect.Float64:
-		return v.Float()
-	}
-	return nil
+	return quote(text), true
 }
 
 func textMarshaler(v reflect.Value) (encoding.TextMarshaler, bool) {
@@ -245,47 +216,4 @@ func quote(s string) string {
 		return s
 	}
 	return strconv.Quote(s)
-}
-
-func tree(v reflect.Value, secret bool) any {
-	v = deref(v)
-	switch x := plain(v, secret).(type) {
-	case nil:
-	case time.Duration:
-		return durationText(x)
-	default:
-		return x
-	}
-	switch v.Kind() {
-	case reflect.Struct:
-		m := map[string]any{}
-		addFields(m, v)
-		return m
-	case reflect.Map:
-		m := map[string]any{}
-		for _, k := range v.MapKeys() {
-			m[k.String()] = tree(v.MapIndex(k), secret)
-		}
-		return m
-	case reflect.Slice:
-		l := make([]any, v.Len())
-		for i := range l {
-			l[i] = tree(v.Index(i), secret)
-		}
-		return l
-	}
-	return nil
-}
-
-func addFields(m map[string]any, v reflect.Value) {
-	t := v.Type()
-	for i := range t.NumField() {
-		f := t.Field(i)
-		key, inline := fieldKey(f)
-		if inline {
-			addFields(m, v.Field(i))
-		} else if key != "" {
-			m[key] = tree(v.Field(i), f.Tag.Get("secret") == "true")
-		}
-	}
 }

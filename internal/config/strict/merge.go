@@ -22,21 +22,17 @@ type merger struct {
 }
 
 func (m *merger) structure(path, key string, dst, src reflect.Value) {
-	for i := range dst.NumField() {
-		name, inline := fieldKey(dst.Type().Field(i))
-		switch {
-		case inline:
-			m.structure(path, key, dst.Field(i), src.Field(i))
-		case name != "":
-			m.value(join(path, name), join(key, name), dst.Field(i), src.Field(i))
-		}
+	from := settings(src)
+	for i, s := range settings(dst) {
+		m.value(join(path, s.key), join(key, s.key), s.value, from[i].value)
 	}
 }
 
 func (m *merger) value(path, key string, dst, src reflect.Value) {
+	_, plain := scalar(dst, false)
 	switch {
 	case reflect.DeepEqual(dst.Interface(), src.Interface()), dst.Kind() == reflect.Slice && dst.Len()+src.Len() == 0:
-	case dst.Kind() == reflect.Struct && plain(dst, false) == nil:
+	case dst.Kind() == reflect.Struct && !plain:
 		m.structure(path, key, dst, src)
 	case named(dst.Type()):
 		m.items(path, key, dst, src)

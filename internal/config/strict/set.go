@@ -111,13 +111,9 @@ func walk(v reflect.Value, path string) (target reflect.Value, set func(), err e
 		}
 		switch v.Kind() {
 		case reflect.Struct:
-			f, ok := fieldByName(v, key)
-			if !ok {
-				names := fieldNames(v.Type())
-				if near := nearest(key, names); near != "" {
-					return v, nil, fmt.Errorf("unknown key %q; did you mean %q?", key, near)
-				}
-				return v, nil, fmt.Errorf("unknown key %q; known keys: %s", key, strings.Join(names, ", "))
+			f, hint := lookup(v, key)
+			if hint != "" {
+				return v, nil, fmt.Errorf("unknown key %q; %s", key, hint)
 			}
 			v = f
 		case reflect.Map:

@@ -133,7 +133,7 @@ func TestSet(t *testing.T) {
 		Labels: map[string]string{"k": "v"},
 		Peers: []peer{{Name: "x # y: *z", Address: netip.MustParseAddr("192.0.2.1")},
 			{Name: "second", Priority: 3, Allow: []netip.Addr{netip.IPv6Loopback(), netip.MustParseAddr("10.0.0.1")}}}}
-	if diff := cmp.Diff(fmt.Sprintf("%+v", deep(want)), fmt.Sprintf("%+v", deep(s))); diff != "" {
+	if diff := cmp.Diff(fmt.Sprintf("%+v", deep(t, want)), fmt.Sprintf("%+v", deep(t, s))); diff != "" {
 		t.Errorf("settings (-want +got):\n%s", diff)
 	}
 	if ps := doc.Set("--set", "words=", &s); len(ps) > 0 || len(s.Words) != 0 {
@@ -158,7 +158,14 @@ func TestSet(t *testing.T) {
 }
 
 // deep makes pointers comparable by printing the values they point to.
-func deep(s settings) any { return strict.Tree(&s) }
+func deep(t *testing.T, s settings) any {
+	t.Helper()
+	tree, err := strict.Tree(&s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
 
 func TestEncodeIsReadBack(t *testing.T) {
 	t.Parallel()
@@ -179,7 +186,7 @@ func TestEncodeIsReadBack(t *testing.T) {
 		if _, ps := strict.Decode("out", []byte(b.String()), &out); len(ps) > 0 {
 			t.Fatalf("%v\n%s", ps, b.String())
 		}
-		if diff := cmp.Diff(deep(in), deep(out)); diff != "" || out.Peers[0].Secret != "hush" {
+		if diff := cmp.Diff(deep(t, in), deep(t, out)); diff != "" || out.Peers[0].Secret != "hush" {
 			t.Errorf("read back (-want +got):\n%s\n%s", diff, b.String())
 		}
 	}
@@ -188,7 +195,7 @@ func TestEncodeIsReadBack(t *testing.T) {
 		!strings.Contains(b.String(), strict.Masked) {
 		t.Errorf("masked: %v\n%s", err, b.String())
 	}
-	if s := fmt.Sprint(strict.Tree(in)); strings.Contains(s, "hush") {
+	if s := fmt.Sprint(deep(t, in)); strings.Contains(s, "hush") {
 		t.Errorf("Tree shows the secret: %s", s)
 	}
 }
@@ -214,7 +221,7 @@ func FuzzDecode(f *testing.F) {
 		if _, ps := strict.Decode("again", []byte(b.String()), &again); len(ps) > 0 {
 			t.Fatalf("the output is not read back: %v\n%s", ps, b.String())
 		}
-		if !reflect.DeepEqual(strict.Tree(s), strict.Tree(again)) {
+		if !reflect.DeepEqual(deep(t, s), deep(t, again)) {
 			t.Fatalf("read back differs:\n%#v\n%#v", s, again)
 		}
 	})
