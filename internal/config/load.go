@@ -37,8 +37,6 @@ type Source struct {
 	Starting bool
 	// FreePorts uses a free loopback port for every listener instead of the configured address.
 	FreePorts bool
-	// Adjust changes the configuration after it was read and before it is checked; for tests and the demonstration.
-	Adjust func(*Config)
 }
 
 // Getenv returns the value of an environment variable; empty if it is not set.
@@ -106,9 +104,6 @@ func Load(src Source) (*Loaded, error) {
 	if src.Data != "" {
 		l.Data = src.Data
 	}
-	if src.Adjust != nil {
-		src.Adjust(&l.Config)
-	}
 	if len(l.Calls.Edge.Groups) == 0 && l.Has(RoleEdge) {
 		l.Calls.Edge.Groups = []edge.Group{loopbackGroup()}
 	}
@@ -168,11 +163,10 @@ func within(path, around string) bool {
 
 // child returns the first step below around on the way to path, which is below it.
 func child(around, path string) string {
-	rest := strings.TrimPrefix(path[len(around):], ".")
-	if i := strings.IndexAny(rest[min(1, len(rest)):], ".["); i >= 0 {
-		rest = rest[:i+1]
+	for strict.Parent(path) != around {
+		path = strict.Parent(path)
 	}
-	return path[:len(path)-len(strings.TrimPrefix(path[len(around):], "."))] + rest
+	return path
 }
 
 // Has reports whether the process runs the role.

@@ -113,11 +113,11 @@ func TestTheKeyringOfTwoNodes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		cfg, err := config.Load(config.Source{Data: dir, FreePorts: true, Env: os.Environ(),
-			Adjust: func(c *config.Config) { c.Database, c.Calls.Edge.Node = database, name }})
+		cfg, err := config.Load(config.Source{Data: dir, FreePorts: true, Env: os.Environ()})
 		if err != nil {
 			t.Fatal(err)
 		}
+		cfg.Database, cfg.Calls.Edge.Node = database, name
 		n, err := build(t.Context(), cfg, "test", quiet(), p)
 		if err != nil {
 			t.Fatal(err)
