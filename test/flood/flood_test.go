@@ -91,7 +91,7 @@ func TestSilentConnections(t *testing.T) {
 	if err := os.WriteFile(limited, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	l, p, err := demo.Start(ctx, t.TempDir(), limited, world, lab.Options{}, demo.Settings{})
+	l, p, err := demo.Start(ctx, t.TempDir(), limited, world, lab.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,6 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/tandemgw/tandem/client"
-	"github.com/tandemgw/tandem/internal/cli/demo"
 	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/lab"
 	"github.com/tandemgw/tandem/test/rig"
@@ -170,7 +169,7 @@ func TestDashboardAndRulesWorkOnTheDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, tandem := rig.Start(t, lab.Options{}, demo.Settings{})
+	l, tandem := rig.Start(t, lab.Options{})
 	at, err := url.Parse(tandem.Ready.Metrics)
 	if err != nil {
 		t.Fatal(err)

@@ -80,9 +80,10 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Start starts the neighbours and the program between them, and provisions every customer of the world. At the end of
-// the test it stops both and checks that the program's log contains no data race and no panic.
-func Start(tb testing.TB, lo lab.Options, s demo.Settings) (*lab.Lab, *demo.Product) {
+// Start starts the neighbours and the program between them, with the settings in set ("path=value"), and provisions
+// every customer of the world. At the end of the test it stops both and checks that the program's log contains no data
+// race and no panic.
+func Start(tb testing.TB, lo lab.Options, set ...string) (*lab.Lab, *demo.Product) {
 	tb.Helper()
 	world, _, err := fixtures.Load()
 	if err != nil {
@@ -90,7 +91,7 @@ func Start(tb testing.TB, lo lab.Options, s demo.Settings) (*lab.Lab, *demo.Prod
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	l, p, err := demo.Start(ctx, tb.TempDir(), Binary(tb), world, lo, s)
+	l, p, err := demo.Start(ctx, tb.TempDir(), Binary(tb), world, lo, set...)
 	if err != nil {
 		tb.Fatal(err)
 	}

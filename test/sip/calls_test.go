@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandemgw/tandem/internal/cli/demo"
 	"github.com/tandemgw/tandem/internal/sim/core"
 	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/lab"
@@ -22,7 +21,7 @@ import (
 func TestCalls(t *testing.T) {
 	t.Parallel()
 	l, p := rig.Start(t, lab.Options{PingEvery: time.Second},
-		demo.Settings{Timers: "failoverAfter: 2s\nringTimeout: 3s"})
+		"calls.timers.failoverAfter=2s", "calls.timers.ringTimeout=3s")
 	before := rig.Quiet(t, p, 10*time.Second)
 	_, calls, err := fixtures.Load()
 	if err != nil {

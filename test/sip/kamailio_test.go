@@ -105,11 +105,11 @@ func TestKamailioOverTLS(t *testing.T) {
 	tlsAddr, udpAddr := freeAddress(t, "127.0.0.1"), freeAddress(t, "127.0.0.1")
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	peer := []string{tlsAddr}
-	l, p, err := demo.Start(ctx, t.TempDir(), rig.Binary(t), world, lab.Options{},
-		demo.Settings{Timers: "failoverAfter: 2s\nringTimeout: 5s",
-			Peers: map[string][]string{"direct-routing": peer, "operator-connect": peer,
-				"phone-mobile": peer, "zoom": peer}})
+	set := []string{"calls.timers.failoverAfter=2s", "calls.timers.ringTimeout=5s"}
+	for i := 3; i <= 6; i++ { // the groups of the services
+		set = append(set, fmt.Sprintf("calls.groups[%d].peers=[{name: kamailio-%[1]d, address: %q}]", i, tlsAddr))
+	}
+	l, p, err := demo.Start(ctx, t.TempDir(), rig.Binary(t), world, lab.Options{}, set...)
 	if err != nil {
 		t.Fatal(err)
 	}

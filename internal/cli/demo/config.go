@@ -3,7 +3,6 @@ package demo
 import (
 	"bytes"
 	_ "embed"
-	"fmt"
 	"maps"
 	"net"
 	"os"
@@ -16,33 +15,15 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/lab"
 )
 
-// Settings changes the demonstration's configuration for end-to-end tests. The zero value changes nothing.
-type Settings struct {
-	// Extra holds further top-level keys of the configuration file.
-	Extra string
-	// Timers holds the YAML lines of calls.timers, without indentation; a quick failover if empty.
-	Timers string
-	// Limits holds the YAML lines of calls.limits, without indentation.
-	Limits string
-	// Node is the node's name; "n1" if empty.
-	Node string
-	// Peers replaces the peers of groups, by group name: addresses, in order of priority.
-	Peers map[string][]string
-	// DefaultPorts leaves the HTTP listeners at their default addresses instead of free ones.
-	DefaultPorts bool
-}
-
 //go:embed config.tmpl
 var configText string
 
-var configTemplate = template.Must(template.New("").Funcs(template.FuncMap{
-	"indent": func(lines string) string { return strings.ReplaceAll(strings.TrimSpace(lines), "\n", "\n    ") },
-}).Parse(configText))
+var configTemplate = template.Must(template.New("").Parse(configText))
 
 // configData is what the template of the configuration file needs.
 type configData struct {
-	Settings
 	Lab                     *lab.Lab
+	FreePorts               bool   // free ports for the HTTP listeners instead of the default ones
 	Certificate, Key, Roots string // files
 	Groups                  []group
 }
@@ -51,29 +32,15 @@ type configData struct {
 type group struct {
 	Name, Transport, Service string
 	Bind, Advertised         string
-	Peers                    map[string]string // addresses by name; usual ones, in order of priority by name
+	Peers                    []peer // in order of priority
 }
 
 type peer struct{ Name, Address string }
 
-// Order returns the peers of a group in order of priority.
-func (d *configData) Order(g group) (peers []peer) {
-	for i, address := range d.Settings.Peers[g.Name] {
-		peers = append(peers, peer{fmt.Sprintf("%s-%d", g.Name, i+1), address})
-	}
-	if peers != nil {
-		return peers
-	}
-	for _, name := range slices.Sorted(maps.Keys(g.Peers)) {
-		peers = append(peers, peer{name, g.Peers[name]})
-	}
-	return peers
-}
-
 // WriteConfig writes to dir the configuration of a Tandem between the lab's neighbours, and its certificate. It returns
-// the name of the configuration file.
-func WriteConfig(dir string, l *lab.Lab, s Settings) (string, error) {
-	d := &configData{Settings: s, Lab: l, Roots: filepath.Join(dir, "roots.pem"), Groups: groups(l)}
+// the name of the configuration file. With freePorts the HTTP listeners use free ports instead of the default ones.
+func WriteConfig(dir string, l *lab.Lab, freePorts bool) (string, error) {
+	d := &configData{Lab: l, FreePorts: freePorts, Roots: filepath.Join(dir, "roots.pem"), Groups: groups(l)}
 	cert, err := l.Authority.Issue(ca.ServerAndClient, l.Gateway.CertificateNames()...)
 	if err != nil {
 		return "", err
@@ -96,9 +63,9 @@ func WriteConfig(dir string, l *lab.Lab, s Settings) (string, error) {
 func groups(l *lab.Lab) []group {
 	core := func(name, transport, bind string) group {
 		return group{Name: name, Transport: transport, Bind: bind,
-			Peers: map[string]string{name: l.Cores[name].Addr(transport)}}
+			Peers: []peer{{name, l.Cores[name].Addr(transport)}}}
 	}
-	service := func(name, service, bind, advertised string, peers map[string]string) group {
+	service := func(name, service, bind, advertised string, peers []peer) group {
 		_, port, _ := net.SplitHostPort(bind)
 		return group{Name: name, Service: service, Bind: bind, Advertised: net.JoinHostPort(advertised, port),
 			Peers: peers}
@@ -112,17 +79,16 @@ func groups(l *lab.Lab) []group {
 		service("operator-connect", "teamsOperatorConnect", g.OperatorConnect, names[2], edges(l, "oc-")),
 		service("phone-mobile", "teamsPhoneMobile", g.Mobile, names[3], edges(l, "tpm-")),
 		service("zoom", "zoomPhoneCloudPeering", g.Zoom, names[4],
-			map[string]string{"zoom-1": l.Zoom["zoom-1"].Addr("tls")}),
+			[]peer{{"zoom-1", l.Zoom["zoom-1"].Addr("tls")}}),
 	}
 }
 
-// edges returns the addresses of the Teams edges whose names begin with prefix.
-func edges(l *lab.Lab, prefix string) map[string]string {
-	out := map[string]string{}
-	for name, t := range l.Teams {
+// edges returns the Teams edges whose names begin with prefix, in the order of their names.
+func edges(l *lab.Lab, prefix string) (peers []peer) {
+	for _, name := range slices.Sorted(maps.Keys(l.Teams)) {
 		if strings.HasPrefix(name, prefix) {
-			out[name] = t.Addr("tls")
+			peers = append(peers, peer{name, l.Teams[name].Addr("tls")})
 		}
 	}
-	return out
+	return peers
 }

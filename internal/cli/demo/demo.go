@@ -60,7 +60,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	v.heading()
 
-	l, p, err := Start(ctx, dir, executable, world, lab.Options{}, Settings{})
+	l, p, err := Start(ctx, dir, executable, world, lab.Options{})
 	if err != nil {
 		return err
 	}
@@ -132,9 +132,10 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// Start starts the neighbours and a Tandem between them. The caller must stop both.
+// Start starts the neighbours and a Tandem between them, with the settings in set ("path=value"). The caller must stop
+// both.
 func Start(ctx context.Context, dir, executable string, w *fixtures.World,
-	lo lab.Options, s Settings) (*lab.Lab, *Product, error) {
+	lo lab.Options, set ...string) (*lab.Lab, *Product, error) {
 	var last error
 	for range 3 { // another process may have taken a port since it was found free
 		g, err := lab.Free(w.BaseDomain)
@@ -145,11 +146,11 @@ func Start(ctx context.Context, dir, executable string, w *fixtures.World,
 		if err != nil {
 			return nil, nil, err
 		}
-		config, err := WriteConfig(dir, l, s)
+		config, err := WriteConfig(dir, l, true)
 		if err != nil {
 			return nil, nil, errors.Join(err, l.Close())
 		}
-		p, err := StartProduct(ctx, executable, config, dir)
+		p, err := StartProduct(ctx, executable, config, dir, set...)
 		if err == nil {
 			return l, p, nil
 		}

@@ -36,9 +36,7 @@ func newLab(t *testing.T) *lab.Lab {
 func TestConfigurationIsAcceptedWhole(t *testing.T) {
 	l := newLab(t)
 	dir := t.TempDir()
-	file, err := WriteConfig(dir, l, Settings{Timers: "failoverAfter: 1s\nringTimeout: 5s",
-		Limits: "maxCalls: 100", Node: "n7",
-		Peers: map[string][]string{"core-fixed": {"127.0.0.1:5070", "127.0.0.1:5072"}}})
+	file, err := WriteConfig(dir, l, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,8 +47,8 @@ func TestConfigurationIsAcceptedWhole(t *testing.T) {
 	if n := len(c.Calls.Edge.Groups); n != 7 {
 		t.Errorf("%d peer groups, want 7", n)
 	}
-	if p := c.Calls.Edge.Groups[0].Peers; len(p) != 2 || p[1].Priority != 1 {
-		t.Errorf("peers of core-fixed %+v, want the two given, in order", p)
+	if p := c.Calls.Edge.Groups[3].Peers; len(p) < 2 || p[0].Name >= p[1].Name || p[1].Priority != 1 {
+		t.Errorf("peers of direct-routing %+v, want several, in the order of their names", p)
 	}
 }
 

@@ -53,7 +53,7 @@ func StartLab(data string, freePorts bool, c *client.Client) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	if x.ConfigFile, err = WriteConfig(dir, x.Lab, Settings{DefaultPorts: !freePorts}); err != nil {
+	if x.ConfigFile, err = WriteConfig(dir, x.Lab, freePorts); err != nil {
 		return nil, errors.Join(err, x.Close())
 	}
 	return x, nil

@@ -37,15 +37,20 @@ const (
 	stopLimit  = 20 * time.Second
 )
 
-// StartProduct starts executable with the configuration file and data directory, and returns when it is ready.
-func StartProduct(ctx context.Context, executable, config, dir string) (*Product, error) {
+// StartProduct starts executable with the configuration file and data directory, and the settings in set
+// ("path=value"). It returns when it is ready.
+func StartProduct(ctx context.Context, executable, config, dir string, set ...string) (*Product, error) {
 	p := &Product{Executable: executable, Dir: dir, Config: config, LogFile: filepath.Join(dir, "tandem.log")}
 	log, err := os.OpenFile(p.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close() // the child has its own copy
-	p.Process, err = child.Start(log, []string{executable}, "--data", dir, "--config", config)
+	args := []string{"--data", dir, "--config", config}
+	for _, s := range set {
+		args = append(args, "--set", s)
+	}
+	p.Process, err = child.Start(log, []string{executable}, args...)
 	if err != nil {
 		return nil, err
 	}
