@@ -28,12 +28,14 @@ func (v *view) line(format string, args ...any) { fmt.Fprintf(v.out, format+"\n"
 
 // field prints a label and a text that is wrapped under itself.
 func (v *view) field(label, value string) {
-	const indent = 14
-	for i, l := range wrap(value, width-indent-1) {
-		if i > 0 {
-			label = ""
-		}
-		v.line("   %-*s%s", indent-3, label, l)
+	v.lines(fmt.Sprintf("   %-11s", label), strings.Repeat(" ", 14), value)
+}
+
+// lines prints a text that is wrapped: its first line after first, the others after next.
+func (v *view) lines(first, next, text string) {
+	for _, l := range wrap(text, width-1-len(next)) {
+		v.line("%s%s", first, l)
+		first = next
 	}
 }
 
@@ -101,21 +103,13 @@ func (v *view) call(r lab.Result) {
 	if r.LookAt != "" {
 		title += ": " + r.LookAt
 	}
-	for _, l := range wrap(title, width-7) {
-		v.line("      %s", l)
-	}
+	const pad = "      "
+	v.lines(pad, pad, title)
 	for _, h := range telling(r) {
-		for i, l := range wrap(h, width-11) {
-			if i > 0 {
-				l = "  " + l
-			}
-			v.line("      | %s", l)
-		}
+		v.lines(pad+"| ", pad+"|   ", h)
 	}
 	for _, p := range r.Problems {
-		for _, l := range wrap("PROBLEM: "+p, width-7) {
-			v.line("      %s", l)
-		}
+		v.lines(pad, pad, "PROBLEM: "+p)
 	}
 }
 
