@@ -1,7 +1,6 @@
 package strict
 
 import (
-	"encoding"
 	"errors"
 	"fmt"
 	"reflect"
@@ -139,10 +138,7 @@ func (d *decoder) seen(n ast.Node, path string) {
 	d.doc.positions[path] = position{d.doc.source, line, column}
 }
 
-var (
-	durationType    = reflect.TypeFor[time.Duration]()
-	unmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
-)
+var durationType = reflect.TypeFor[time.Duration]()
 
 // value reads n into v.
 func (d *decoder) value(n ast.Node, v reflect.Value, path string, depth int) {
@@ -164,23 +160,6 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, depth int) {
 		d.seen(n, path)
 	}
 	t := v.Type()
-	if t.Kind() == reflect.Pointer {
-		if v.IsNil() {
-			v.Set(reflect.New(t.Elem()))
-		}
-		d.value(n, v.Elem(), path, depth+1)
-		return
-	}
-	if t != durationType && reflect.PointerTo(t).Implements(unmarshalerType) {
-		s, ok := d.text(n, path, t)
-		if !ok {
-			return
-		}
-		if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(s)); err != nil {
-			d.problem(n, path, "%q: %v", s, err)
-		}
-		return
-	}
 	switch t.Kind() {
 	case reflect.Struct:
 		d.mapping(n, path, func(keyNode ast.Node, key string, value ast.Node) {
@@ -301,18 +280,6 @@ func setScalar(v reflect.Value, s string) error {
 			return wrong()
 		}
 		v.SetInt(x)
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		x, err := strconv.ParseUint(strings.ReplaceAll(s, "_", ""), 10, t.Bits())
-		if err != nil {
-			return wrong()
-		}
-		v.SetUint(x)
-	case reflect.Float32, reflect.Float64:
-		x, err := strconv.ParseFloat(s, t.Bits())
-		if err != nil {
-			return wrong()
-		}
-		v.SetFloat(x)
 	default:
 		return fmt.Errorf("settings of type %s are not supported", t)
 	}
@@ -327,10 +294,6 @@ func typeName(t reflect.Type) string {
 		return "true or false"
 	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Int64:
 		return "a whole number"
-	case t.Kind() >= reflect.Uint && t.Kind() <= reflect.Uint64:
-		return fmt.Sprintf("a whole number from 0 to %d", ^uint64(0)>>(64-t.Bits()))
-	case t.Kind() == reflect.Float32 || t.Kind() == reflect.Float64:
-		return "a number"
 	}
 	return "a string"
 }

@@ -2,7 +2,6 @@ package strict
 
 import (
 	"bytes"
-	"encoding"
 	"fmt"
 	"io"
 	"reflect"
@@ -26,15 +25,16 @@ type Options struct {
 	Mask bool
 }
 
-// Encode writes v, a struct or pointer to one, as a YAML document.
+// Encode writes v, a pointer to a struct, as a YAML document.
 func Encode(w io.Writer, v any, o Options) error {
 	e := &encoder{o: o, documented: map[docKey]bool{}}
-	e.structure(deref(reflect.ValueOf(v)), 0)
+	e.structure(reflect.ValueOf(v).Elem(), 0)
 	_, err := io.WriteString(w, e.String())
 	return err
 }
 
-// Tree returns v as maps, lists and scalars under its yaml names with secrets masked, for printing as JSON.
+// Tree returns v, a pointer to a struct, as maps, lists and scalars under its yaml names with secrets masked, for
+// printing as JSON.
 func Tree(v any) (tree any, err error) {
 	var b bytes.Buffer
 	_ = Encode(&b, v, Options{Mask: true}) // a buffer takes everything
@@ -52,13 +52,6 @@ type encoder struct {
 type docKey struct {
 	owner reflect.Type
 	field string
-}
-
-func deref(v reflect.Value) reflect.Value {
-	for v.Kind() == reflect.Pointer && !v.IsNil() {
-		v = v.Elem()
-	}
-	return v
 }
 
 func (e *encoder) structure(v reflect.Value, indent int) {
@@ -79,7 +72,6 @@ func (e *encoder) structure(v reflect.Value, indent int) {
 
 // field writes "head value", with the value on the following lines if it has several.
 func (e *encoder) field(head string, v reflect.Value, indent int, secret bool) {
-	v = deref(v)
 	if s, ok := scalar(v, secret); ok {
 		fmt.Fprintf(e, "%s\n", strings.TrimRight(head+" "+s, " "))
 		return
@@ -109,12 +101,12 @@ func (e *encoder) field(head string, v reflect.Value, indent int, secret bool) {
 		}
 		fmt.Fprintf(e, "%s\n", head)
 		for i := range v.Len() {
-			e.item(deref(v.Index(i)), indent+1, secret)
+			e.item(v.Index(i), indent+1, secret)
 		}
 	}
 }
 
-// item writes one list item: its first line after "- ", the others under it.
+// item writes one list item, a scalar or a struct: its first line after "- ", the others under it.
 func (e *encoder) item(v reflect.Value, indent int, secret bool) {
 	pad := strings.Repeat("  ", indent)
 	if s, ok := scalar(v, secret); ok {
@@ -122,11 +114,7 @@ func (e *encoder) item(v reflect.Value, indent int, secret bool) {
 		return
 	}
 	inner := &encoder{o: e.o, documented: e.documented}
-	if v.Kind() == reflect.Struct {
-		inner.structure(v, indent+1)
-	} else {
-		inner.field("", v, indent+1, secret)
-	}
+	inner.structure(v, indent+1)
 	// The dash is alone on its line above a documented item, which may begin with a comment.
 	body := inner.String()
 	if first := strings.TrimLeft(body, " "); strings.HasPrefix(first, "#") {
@@ -140,7 +128,7 @@ func (e *encoder) item(v reflect.Value, indent int, secret bool) {
 func flow(v reflect.Value, secret bool) (string, bool) {
 	items := make([]string, v.Len())
 	for i := range items {
-		s, ok := scalar(deref(v.Index(i)), secret)
+		s, ok := scalar(v.Index(i), secret)
 		if !ok {
 			return "", false
 		}
@@ -150,47 +138,19 @@ func flow(v reflect.Value, secret bool) (string, bool) {
 	return s, len(s) <= 90
 }
 
-// scalar returns the text of a plain value, empty for a nil pointer. The second result is false for structs, maps and
-// lists.
+// scalar returns the text of a plain value. The second result is false for structs, maps and lists.
 func scalar(v reflect.Value, secret bool) (string, bool) {
-	text := ""
-	switch m, marshals := textMarshaler(v); {
-	case v.Kind() == reflect.Pointer:
-		return "", true // deref leaves nil pointers only
+	switch {
 	case v.Type() == durationType:
 		return durationText(time.Duration(v.Int())), true
-	case marshals:
-		if b, err := m.MarshalText(); err == nil {
-			text = string(b)
-		}
+	case v.Kind() == reflect.String && v.Len() > 0 && secret:
+		return quote(Masked), true
 	case v.Kind() == reflect.String:
-		text = v.String()
-	case v.Kind() == reflect.Bool:
-		return fmt.Sprint(v.Bool()), true
-	case v.CanInt():
-		return fmt.Sprint(v.Int()), true
-	case v.CanUint():
-		return fmt.Sprint(v.Uint()), true
-	case v.CanFloat():
-		return fmt.Sprint(v.Float()), true
-	default:
+		return quote(v.String()), true
+	case v.Kind() == reflect.Struct || v.Kind() == reflect.Map || v.Kind() == reflect.Slice:
 		return "", false
 	}
-	if secret && text != "" {
-		text = Masked
-	}
-	return quote(text), true
-}
-
-func textMarshaler(v reflect.Value) (encoding.TextMarshaler, bool) {
-	if m, ok := v.Interface().(encoding.TextMarshaler); ok {
-		return m, true
-	}
-	if v.CanAddr() {
-		m, ok := v.Addr().Interface().(encoding.TextMarshaler)
-		return m, ok
-	}
-	return nil, false
+	return fmt.Sprint(v), true
 }
 
 // durationText returns a duration without the zero parts that time.Duration prints: "1m", not "1m0s".

@@ -29,10 +29,9 @@ func (m *merger) structure(path, key string, dst, src reflect.Value) {
 }
 
 func (m *merger) value(path, key string, dst, src reflect.Value) {
-	_, plain := scalar(dst, false)
 	switch {
 	case reflect.DeepEqual(dst.Interface(), src.Interface()), dst.Kind() == reflect.Slice && dst.Len()+src.Len() == 0:
-	case dst.Kind() == reflect.Struct && !plain:
+	case dst.Kind() == reflect.Struct:
 		m.structure(path, key, dst, src)
 	case named(dst.Type()):
 		m.items(path, key, dst, src)

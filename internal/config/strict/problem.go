@@ -5,8 +5,9 @@
 // It also writes structs as YAML, optionally with the documentation of each field and with secrets masked, and sets
 // single values by path. It does not define any setting: package config does.
 //
-// Struct fields are named by their yaml tag; fields without one are not part of the document. A field tagged
-// secret:"true" is masked when written. Durations are written with a unit ("5s").
+// Settings are strings, booleans, integers and durations, and structs, lists and maps of those. Struct fields are named
+// by their yaml tag; fields without one are not part of the document. A field tagged secret:"true" is masked when
+// written. Durations are written with a unit ("5s").
 package strict
 
 import (

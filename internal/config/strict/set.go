@@ -27,16 +27,11 @@ func (doc *Document) Set(source, assignment string, v any) Problems {
 		return fail("%v", err)
 	}
 	d := &decoder{doc: &Document{source: source, positions: map[string]position{}}}
-	leaf := target.Type()
-	for leaf.Kind() == reflect.Pointer {
-		leaf = leaf.Elem()
-	}
-	scalar := leaf.Kind() != reflect.Struct && leaf.Kind() != reflect.Map && leaf.Kind() != reflect.Slice
-	if scalar || leaf != durationType && reflect.PointerTo(leaf).Implements(unmarshalerType) {
+	if k := target.Kind(); k != reflect.Struct && k != reflect.Map && k != reflect.Slice {
 		// Taken verbatim, so that "#", ":" or "*" in a value need no YAML quoting in addition to the shell's.
 		d.value(&ast.StringNode{BaseNode: &ast.BaseNode{}, Value: unquote(text)}, target, path, 0)
 	} else {
-		if leaf.Kind() == reflect.Map {
+		if target.Kind() == reflect.Map {
 			target.SetZero() // a whole map replaces the previous one, as a whole list does
 		}
 		file, err := parser.ParseBytes([]byte(text), 0, parser.AllowDuplicateMapKey())
@@ -78,12 +73,6 @@ func walk(v reflect.Value, path string) (target reflect.Value, set func(), err e
 	set = func() {}
 	at := ""
 	for rest := path; rest != ""; {
-		for v.Kind() == reflect.Pointer {
-			if v.IsNil() {
-				v.Set(reflect.New(v.Type().Elem()))
-			}
-			v = v.Elem()
-		}
 		if rest[0] == '[' {
 			index, after, ok := strings.Cut(rest[1:], "]")
 			i, err := strconv.Atoi(index)
