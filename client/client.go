@@ -212,14 +212,14 @@ func (e *Error) Error() string {
 
 // HasCode reports whether err is an Error with that code.
 func HasCode(err error, code string) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Code == code
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Code == code
 }
 
 // IsNotFound reports whether err means that the named resource does not exist.
 func IsNotFound(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Status == http.StatusNotFound
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Status == http.StatusNotFound
 }
 
 // request is one request before it is sent.
@@ -264,9 +264,8 @@ func (c *Client) do(ctx context.Context, r request, out any) (*response, error) 
 			}
 			return resp, nil
 		}
-		var e *Error
-		if errors.As(err, &e) && e.Status == http.StatusUnauthorized && refused == "" && token != "" &&
-			attempt < c.o.Attempts {
+		if e, ok := errors.AsType[*Error](err); ok && e.Status == http.StatusUnauthorized && refused == "" &&
+			token != "" && attempt < c.o.Attempts {
 			refused = token
 			continue // once more with another token, which harms nothing: the request was not carried out
 		}
@@ -280,11 +279,9 @@ func (c *Client) do(ctx context.Context, r request, out any) (*response, error) 
 		if wait > 0 && c.o.Waiting != nil && !c.o.Waiting(err, wait) {
 			return nil, err
 		}
-		timer := time.NewTimer(wait)
 		select {
-		case <-timer.C:
+		case <-time.After(wait):
 		case <-ctx.Done():
-			timer.Stop()
 			return nil, err
 		}
 	}
@@ -409,11 +406,10 @@ func (c *Client) pause(ctx context.Context, r request, err error, attempt int) (
 	backoff := time.Duration(float64(200*time.Millisecond) * math.Pow(2, float64(min(attempt, 10)-1)) * (0.8 +
 		0.4*rand.Float64()))
 	backoff = min(backoff, maxBackoff, c.o.MaxWait)
-	var e *Error
-	var failed net.Error
-	answered := errors.As(err, &e)
+	e, answered := errors.AsType[*Error](err)
+	_, failed := errors.AsType[net.Error](err)
 	switch {
-	case ctx.Err() != nil || !answered && !errors.As(err, &failed) && !errors.Is(err, io.ErrUnexpectedEOF) &&
+	case ctx.Err() != nil || !answered && !failed && !errors.Is(err, io.ErrUnexpectedEOF) &&
 		!errors.Is(err, io.EOF):
 		return 0, false
 	case answered && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout:

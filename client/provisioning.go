@@ -25,7 +25,7 @@ type List struct {
 }
 
 func (l List) query() url.Values {
-	q := url.Values{"api-version": {APIVersion}}
+	q := version()
 	if l.Filter != "" {
 		q.Set("filter", l.Filter)
 	}
