@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -191,10 +192,7 @@ func (l *Loaded) paths() {
 	if d, err := filepath.Abs(l.Data); err == nil && l.Data != "" {
 		l.Data = d
 	}
-	if l.Calls.Records.Directory == "" {
-		l.Calls.Records.Directory = "calls"
-	}
-	l.Calls.Records.Directory = l.Path(l.Calls.Records.Directory)
+	l.Calls.Records.Directory = l.Path(cmp.Or(l.Calls.Records.Directory, "calls"))
 	if l.Database.Driver == db.SQLite && l.Database.File == "" {
 		l.Database.File = "tandem.db"
 	}
@@ -218,14 +216,13 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	var bad report = func(path, format string, args ...any) { ps = append(ps, doc.At(path, format, args...)) }
 	var badAll reportAll = func(prefix string, errs []error) {
 		for _, err := range errs {
-			path, text := describe(err)
+			f, ok := errors.AsType[*fault.Error](err)
 			switch {
-			case path == "":
-				path = prefix
-			case prefix != "":
-				path = prefix + "." + path
+			case ok:
+				bad(strings.TrimSuffix(prefix+"."+f.Target, "."), "%s", f.Message)
+			case err != nil:
+				bad(prefix, "%v", err)
 			}
-			bad(path, "%s", text)
 		}
 	}
 
@@ -313,15 +310,6 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 		l.checkMachine(hosts, bad, badAll)
 	}
 	return ps
-}
-
-// describe splits an error of a package's check into the path it is about and its text.
-func describe(err error) (path, text string) {
-	var f *fault.Error
-	if errors.As(err, &f) {
-		return f.Target, f.Message
-	}
-	return "", err.Error()
 }
 
 // problems returns every mistake as a *fault.Error whose Target is the field.

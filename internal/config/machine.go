@@ -14,7 +14,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// report records a mistake at a path, reportAll the errors of a package's check, below a prefix.
+// report records a mistake at a path, reportAll the errors of a package's check, below a prefix; a nil error is none.
 type (
 	report    func(path, format string, args ...any)
 	reportAll func(prefix string, errs []error)
@@ -106,7 +106,7 @@ func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll repo
 	l.eachHTTP(func(path string, x *Listener) {
 		if x.CertificateFile != "" && x.KeyFile != "" {
 			_, err := transport.LoadCertificate(x.CertificateFile, x.KeyFile, nil, now)
-			badAll(path, problem(err))
+			badAll(path, []error{err})
 		}
 	})
 	if l.Has(RoleEdge) {
@@ -120,13 +120,5 @@ func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll repo
 	if err := l.Secrets.CheckEnvironment(l.Source.Getenv); err != nil {
 		bad("secrets.keyEnvironment", "%v", err)
 	}
-	badAll("database", problem(l.Database.CheckFiles()))
-}
-
-// problem returns err as a list, which is empty if err is nil.
-func problem(err error) []error {
-	if err == nil {
-		return nil
-	}
-	return []error{err}
+	badAll("database", []error{l.Database.CheckFiles()})
 }
