@@ -22,9 +22,6 @@ type Options struct {
 	Stdout io.Writer
 }
 
-// ErrFailed is returned when Tandem runs but the result of a call is not the expected one.
-var ErrFailed = errors.New("results differ from the published pages")
-
 // Document is the output of --output json.
 type Document struct {
 	Calls  []lab.Result `json:"calls"`
@@ -33,7 +30,7 @@ type Document struct {
 	Failed int          `json:"failed"`
 }
 
-// Run runs the demonstration. It returns ErrFailed if a call failed, and another error if it could not be run.
+// Run runs the demonstration. It returns an error if a call failed or the demonstration could not be run.
 func Run(ctx context.Context, o Options) error {
 	world, calls, err := fixtures.Load()
 	if err != nil {
@@ -127,7 +124,8 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}
 	if doc.Failed > 0 {
-		return fmt.Errorf("%d of %d calls failed: %w", doc.Failed, len(doc.Calls), ErrFailed)
+		return fmt.Errorf("%d of %d calls failed: results differ from the published pages", doc.Failed,
+			len(doc.Calls))
 	}
 	return nil
 }
