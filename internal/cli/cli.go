@@ -14,7 +14,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"runtime/debug"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -65,12 +65,10 @@ func Run(ctx context.Context, p Program) int {
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
 	err := errors.Join(root.ExecuteContext(ctx), p.mistake)
-	var mistakes strict.Problems
 	out := newPage(p.Stderr)
-	switch {
-	case errors.As(err, &mistakes): // each begins with its position
-		out.line("%v", mistakes)
-	case err != nil:
+	if mistakes, ok := errors.AsType[strict.Problems](err); ok {
+		out.line("%v", mistakes) // each begins with its position
+	} else if err != nil {
 		out.line("tandem: %v", err)
 	}
 	fmt.Fprint(p.Stderr, out)
@@ -86,24 +84,20 @@ func exitCode(err error) int {
 	if err == nil {
 		return exitOK
 	}
-	var usage usageError
-	if errors.As(err, &usage) {
+	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
 	}
-	var remote *client.Error
-	if errors.As(err, &remote) {
+	if remote, ok := errors.AsType[*client.Error](err); ok {
 		return exitCodeOf(remote.Status)
 	}
-	var request *url.Error
-	if errors.As(err, &request) {
+	if _, ok := errors.AsType[*url.Error](err); ok {
 		return exitUnavailable // no server answered
 	}
 	if strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag") ||
 		strings.HasPrefix(err.Error(), "unknown flag") {
 		return exitUsage // cobra has no type for these
 	}
-	var f *fault.Error
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
 		return exitCodeOf(web.Status(f))
 	}
 	return exitFailure
@@ -267,19 +261,11 @@ func newVersion(t *target) *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version",
 		RunE: func(*cobra.Command, []string) error {
-			v := map[string]string{"version": t.p.Version, "go": goVersion()}
+			v := map[string]string{"version": t.p.Version, "go": runtime.Version()}
 			return show(t, v, func(p *page, _ map[string]string) { p.WriteString(versionLine(t.p)) })
 		},
 	}
 }
 
 // versionLine is what tandem version and tandem --version print.
-func versionLine(p *Program) string { return "tandem " + p.Version + " (" + goVersion() + ")\n" }
-
-// goVersion returns the version of Go that built the program.
-func goVersion() string {
-	if b, ok := debug.ReadBuildInfo(); ok {
-		return b.GoVersion
-	}
-	return "unknown"
-}
+func versionLine(p *Program) string { return "tandem " + p.Version + " (" + runtime.Version() + ")\n" }

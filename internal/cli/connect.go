@@ -173,8 +173,7 @@ func run[T any](t *target, offline bool, cmd *cobra.Command,
 
 // cause returns the system's error in a network error.
 func cause(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Err
 	}
 	return err

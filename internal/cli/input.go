@@ -46,7 +46,7 @@ func readInput(t *target, stdin io.Reader, file string) (text []byte, err error)
 func decode[T any](file string, text []byte) ([]T, error) {
 	file = either(file == "-", "standard input", file)
 	err := json.Unmarshal(text, new(json.RawMessage))
-	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		line := 1 + bytes.Count(text[:syntax.Offset], []byte("\n"))
 		return nil, usageError{fmt.Errorf("%s, line %d: %w", file, line, err)}
 	}
