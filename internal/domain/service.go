@@ -17,17 +17,6 @@ var NoService Service
 // MaxServiceID is the largest ID of a service: the last bit of a ServiceSet.
 const MaxServiceID = 31
 
-// HeaderRule says where the operator's custom SIP header is sent for a service.
-type HeaderRule uint8
-
-// The header rules. See gateway-calls §2.1.
-const (
-	HeaderNever HeaderRule = iota // the service has no custom header
-	// HeaderTowardsCore puts it on every message of the call that goes to the operator's core, never towards the
-	// service.
-	HeaderTowardsCore
-)
-
 // Traits describes in data what is specific to a service. Packages use the traits; none compares a Service with a
 // constant to decide behaviour.
 type Traits struct {
@@ -43,14 +32,13 @@ type Traits struct {
 	ExcludedBy []string
 	// InContract is false for services the published contract has no field for; they cannot be provisioned yet.
 	InContract bool
-	// Syncable services have a back end that flow-through can push to (syncEnabled has meaning).
-	Syncable bool
 	// SyncFlag services have syncEnabled in the contract's account object, meaningful or not.
 	SyncFlag bool
 	// TenantBound services tie numbers to the account's Teams tenant: teamsTenantId is frozen while such numbers exist.
 	TenantBound bool
-	// CustomHeader says where the number's custom header value goes.
-	CustomHeader HeaderRule
+	// CustomHeader services have the operator's custom SIP header on every message of a call that goes to the
+	// operator's core, never towards the service (gateway-calls §2.1).
+	CustomHeader bool
 	// CarriesCalls is false while calls to a number of this service are refused.
 	CarriesCalls bool
 	// Screening services have their calling numbers checked against the account when the account asks for it.
@@ -116,6 +104,11 @@ func (l Services) ByName(name string) (Service, bool) {
 		}
 	}
 	return NoService, false
+}
+
+// InContract returns the services of the list that are in the published contract.
+func (l Services) InContract() Services {
+	return slices.DeleteFunc(slices.Clone(l), func(s Service) bool { return !s.Traits().InContract })
 }
 
 // In returns the services of the list that are in the set.

@@ -70,7 +70,7 @@ func tenMore() services.List {
 		id := list[len(list)-1].Service.ID() + 1
 		s := domain.NewService(domain.Traits{ID: id, Name: fmt.Sprintf("service%d", id),
 			Title: fmt.Sprintf("Service %d", id), Exclusive: true, InContract: i%2 == 0,
-			CustomHeader: domain.HeaderTowardsCore, CarriesCalls: true})
+			CustomHeader: true, CarriesCalls: true})
 		list = append(list, services.Definition{Service: s,
 			Profile: func(*leg.Rules, leg.Names) (leg.Profile, error) { return nil, errors.New("not needed") }})
 	}

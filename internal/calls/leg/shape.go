@@ -207,7 +207,7 @@ func (r *Rules) ShapeForCore(m *sip.Message, l *Leg) {
 	SetContact(m, l.Local)
 	SetAllow(m, l.Allow())
 	m.RemoveName(r.custom)
-	if l.Call == nil || l.Call.Header == "" || l.Call.Service.Traits().CustomHeader != domain.HeaderTowardsCore {
+	if l.Call == nil || l.Call.Header == "" || !l.Call.Service.Traits().CustomHeader {
 		return
 	}
 	m.AddName(r.custom, l.Call.Header)

@@ -157,7 +157,7 @@ func TestEveryCall(t *testing.T) {
 				fail("one customer's header on another's call")
 			}
 		}
-		if d.Header != "" && d.Service.Traits().CustomHeader == domain.HeaderNever {
+		if d.Header != "" && !d.Service.Traits().CustomHeader {
 			fail("this service has no custom header")
 		}
 		if len(d.Groups) == 0 {

@@ -232,7 +232,7 @@ func (x *decision) toService(g *group) Decision {
 func (x *decision) header(n domain.E164, role string) {
 	t := x.d.Service.Traits()
 	switch {
-	case t.CustomHeader == domain.HeaderNever:
+	case !t.CustomHeader:
 		if x.rec != nil {
 			x.rec.add(RuleHeader, Note, t.Title+" has no custom header")
 		}

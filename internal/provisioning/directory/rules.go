@@ -246,7 +246,7 @@ func checkTogether(a *domain.Account, n *domain.Number) *fault.Error {
 			return invalid(CodeServicesExcludeEachOther, at+".enabled",
 				"a number cannot have %s and %s together; choose one", tr.Title, other.Traits().Title)
 		}
-		header = header || tr.CustomHeader != domain.HeaderNever
+		header = header || tr.CustomHeader
 	}
 	if n.CustomSIPHeader != "" && !header {
 		return invalid(CodeCustomHeaderUnsupported, "configuration.customSipHeader",

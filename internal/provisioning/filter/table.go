@@ -22,43 +22,38 @@ var (
 		"description companyName companyId defaultLocationId validationStatus tenantId partnerId latitude longitude")
 )
 
-// newTable parses a list of paths; "/bool" and "/lower" at a path's end are its attributes.
 func newTable(resource string, paths string) *Table {
 	t := &Table{Resource: resource, Fields: map[string]*Field{}}
-	for path := range strings.FieldsSeq(paths) {
-		t.add(path)
-	}
+	t.add("", paths)
 	return t
 }
 
-func (t *Table) add(path string) {
-	f := &Field{Type: String}
-	if p, ok := strings.CutSuffix(path, "/bool"); ok {
-		path, f.Type = p, Bool
+// add parses a list of paths below another one; "/bool" and "/lower" at a path's end are its attributes.
+func (t *Table) add(below, paths string) {
+	for path := range strings.FieldsSeq(paths) {
+		f := &Field{Type: String}
+		if p, ok := strings.CutSuffix(path, "/bool"); ok {
+			path, f.Type = p, Bool
+		}
+		if p, ok := strings.CutSuffix(path, "/lower"); ok {
+			path, f.Lower = p, true
+		}
+		f.Path = below + path
+		t.Fields[f.Path] = f
 	}
-	if p, ok := strings.CutSuffix(path, "/lower"); ok {
-		path, f.Lower = p, true
-	}
-	f.Path = path
-	t.Fields[path] = f
 }
 
 // Accounts returns the table of accounts, with the fields of those of the services that are in the contract.
 func Accounts(services domain.Services) *Table {
 	t := newTable("accounts", "name correlationId serviceDetails/teamsTenantId serviceProvisioningStatus")
-	for _, s := range services {
-		if !s.Traits().InContract {
-			continue
-		}
-		at := "serviceDetails/" + s.String()
-		t.add(at + "/enabled/bool")
+	for _, s := range services.InContract() {
+		at := "serviceDetails/" + s.String() + "/"
+		t.add(at, "enabled/bool")
 		if s.Traits().SyncFlag {
-			t.add(at + "/syncEnabled/bool")
+			t.add(at, "syncEnabled/bool")
 		}
 		if s.Traits().Labelled {
-			t.add(at + "/subdomainStatus")
-			t.add(at + "/configuration/callScreening/bool")
-			t.add(at + "/configuration/subdomain")
+			t.add(at, "subdomainStatus configuration/callScreening/bool configuration/subdomain")
 		}
 	}
 	return t
@@ -67,19 +62,12 @@ func Accounts(services domain.Services) *Table {
 // Numbers returns the table of numbers, with the fields of those of the services that are in the contract.
 func Numbers(services domain.Services) *Table {
 	t := newTable("numbers", "telephoneNumber accountName configuration/customSipHeader serviceProvisioningStatus")
-	for _, s := range services {
-		tr := s.Traits()
-		if !tr.InContract {
-			continue
-		}
-		at := "serviceDetails/" + s.String()
-		t.add(at + "/enabled/bool")
-		if tr.TenantBound {
-			for _, f := range []string{"assignmentStatus", "configuration/usage", "configuration/civicAddressId",
-				"configuration/locationId", "configuration/displayedCountryCode",
-				"configuration/allowTenantAddressUpdate/bool"} {
-				t.add(at + "/" + f)
-			}
+	for _, s := range services.InContract() {
+		at := "serviceDetails/" + s.String() + "/"
+		t.add(at, "enabled/bool")
+		if s.Traits().TenantBound {
+			t.add(at, "assignmentStatus configuration/usage configuration/civicAddressId configuration/locationId "+
+				"configuration/displayedCountryCode configuration/allowTenantAddressUpdate/bool")
 		}
 	}
 	return t

@@ -11,4 +11,4 @@ const ID = 6
 
 // Service is Azure Communication Services. The published contract has no field for it, so it cannot be provisioned yet.
 var Service = domain.NewService(domain.Traits{ID: ID, Name: "azureCommunicationServices",
-	Title: "Azure Communication Services", Exclusive: true, CustomHeader: domain.HeaderTowardsCore})
+	Title: "Azure Communication Services", Exclusive: true, CustomHeader: true})

@@ -12,5 +12,5 @@ const ID = 5
 
 // Service is Azure Operator Call Protection.
 var Service = domain.NewService(domain.Traits{ID: ID, Name: "azureOperatorCallProtection",
-	Title: "Azure Operator Call Protection", InContract: true, Syncable: true,
+	Title: "Azure Operator Call Protection", InContract: true,
 	ExcludedBy: []string{"teamsOperatorConnect", "teamsPhoneMobile", "zoomPhoneCloudPeering"}})

@@ -19,7 +19,7 @@ const ID = 4
 
 // Service is Zoom Phone Cloud Peering.
 var Service = domain.NewService(domain.Traits{ID: ID, Name: "zoomPhoneCloudPeering", Title: "Zoom Phone Cloud Peering",
-	Exclusive: true, InContract: true, SyncFlag: true, CustomHeader: domain.HeaderTowardsCore, CarriesCalls: true})
+	Exclusive: true, InContract: true, SyncFlag: true, CustomHeader: true, CarriesCalls: true})
 
 // Profile shapes messages for Zoom.
 type Profile struct{ rules *leg.Rules }
