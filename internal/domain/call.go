@@ -63,9 +63,4 @@ const (
 var identitySources = [...]string{"none", "P-Asserted-Identity", "From", "History-Info", "Referred-By"}
 
 // String returns the header's name, or "none".
-func (s IdentitySource) String() string {
-	if int(s) < len(identitySources) {
-		return identitySources[s]
-	}
-	return "none"
-}
+func (s IdentitySource) String() string { return identitySources[s] }

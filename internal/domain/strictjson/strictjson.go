@@ -144,47 +144,41 @@ func readNode(d *json.Decoder, path string, depth int) (*Node, error) {
 		return &Node{Kind: KindBool, Truth: v}, nil
 	case nil:
 		return &Node{Kind: KindNull}, nil
-	case json.Delim:
-		switch v {
-		case '[':
-			n := &Node{Kind: KindArray}
-			for i := 0; d.More(); i++ {
-				item, err := readNode(d, Index(path, i), depth+1)
-				if err != nil {
-					return nil, err
-				}
-				n.Items = append(n.Items, item)
-			}
-			_, err := d.Token()
-			return n, err
-		case '{':
-			n := &Node{Kind: KindObject}
-			seen := map[string]bool{}
-			for d.More() {
-				tok, err := d.Token()
-				if err != nil {
-					return nil, err
-				}
-				name, ok := tok.(string)
-				if !ok {
-					return nil, fmt.Errorf("a member's name is not a string")
-				}
-				at := Join(path, name)
-				if seen[name] {
-					return nil, invalid(CodeDuplicateField, at, "the member %s appears twice", at)
-				}
-				seen[name] = true
-				value, err := readNode(d, at, depth+1)
-				if err != nil {
-					return nil, err
-				}
-				n.Members = append(n.Members, Member{name, value})
-			}
-			_, err := d.Token()
-			return n, err
-		}
 	}
-	return nil, fmt.Errorf("unexpected %v", tok)
+	if tok == json.Delim('[') {
+		n := &Node{Kind: KindArray}
+		for i := 0; d.More(); i++ {
+			item, err := readNode(d, Index(path, i), depth+1)
+			if err != nil {
+				return nil, err
+			}
+			n.Items = append(n.Items, item)
+		}
+		_, err := d.Token()
+		return n, err
+	}
+
+	n := &Node{Kind: KindObject}
+	seen := map[string]bool{}
+	for d.More() {
+		tok, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		name, _ := tok.(string) // the decoder accepts nothing else
+		at := Join(path, name)
+		if seen[name] {
+			return nil, invalid(CodeDuplicateField, at, "the member %s appears twice", at)
+		}
+		seen[name] = true
+		value, err := readNode(d, at, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		n.Members = append(n.Members, Member{name, value})
+	}
+	_, err = d.Token()
+	return n, err
 }
 
 // Join returns the path of a member of the object at path, cut to a length suitable for a message, because the names

@@ -137,28 +137,22 @@ func (p *parser) quoted(start int) {
 func (p *parser) is(keyword string) bool { return p.tok.kind == word && p.tok.s == keyword }
 
 func (p *parser) or(depth int) (Expr, error) {
-	l, err := p.and(depth)
-	for err == nil && p.is("or") {
-		p.next()
-		var r Expr
-		if r, err = p.and(depth); err == nil {
-			l = &Or{l, r}
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return l, nil
+	return p.chain("or", depth, p.and, func(l, r Expr) Expr { return &Or{l, r} })
 }
 
 func (p *parser) and(depth int) (Expr, error) {
-	l, err := p.factor(depth)
-	for err == nil && p.is("and") {
+	return p.chain("and", depth, p.factor, func(l, r Expr) Expr { return &And{l, r} })
+}
+
+// chain parses one or more operands with the keyword between them.
+func (p *parser) chain(keyword string, depth int, operand func(depth int) (Expr, error),
+	join func(l, r Expr) Expr) (Expr, error) {
+	l, err := operand(depth)
+	for err == nil && p.is(keyword) {
 		p.next()
 		var r Expr
-		if r, err = p.factor(depth); err == nil {
-			l = &And{l, r}
-		}
+		r, err = operand(depth)
+		l = join(l, r)
 	}
 	if err != nil {
 		return nil, err
