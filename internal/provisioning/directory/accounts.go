@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"fmt"
 	"io"
 	"reflect"
 	"strings"
@@ -51,16 +50,16 @@ func (d *Directory) PutAccount(ctx context.Context, a domain.Account, w Write) (
 		if err := w.Condition.check(old != nil, was.Version, was.Modified); err != nil {
 			return err
 		}
-		n := settle(a, old)
-		if err := checkReplace(old, &n); err != nil {
+		n := settle(a, was)
+		if err := checkReplace(was, &n); err != nil {
 			return err
 		}
 		return d.storeAccount(ctx, tx, r, &n, old)
 	})
 }
 
-// settle returns the account as it will be stored: what the caller may write from a, the rest from old, which may be
-// nil.
+// settle returns the account as it will be stored: what the caller may write from a, the rest from old, which is empty
+// for a new account.
 func settle(a domain.Account, old *domain.Account) domain.Account {
 	n := domain.Account{Name: a.Name, CorrelationID: a.CorrelationID, TeamsTenantID: a.TeamsTenantID,
 		HasServiceDetails: a.HasServiceDetails || a.TeamsTenantID != "" || len(a.Services) > 0,
@@ -69,9 +68,8 @@ func settle(a domain.Account, old *domain.Account) domain.Account {
 	if len(a.Services) > 0 {
 		n.Services = make(map[domain.Service]domain.AccountService, len(a.Services))
 	}
-	was := cmp.Or(old, &domain.Account{})
 	for s, det := range a.Services {
-		det.NumberCount, det.SubdomainStatus = was.Services[s].NumberCount, ""
+		det.NumberCount, det.SubdomainStatus = old.Services[s].NumberCount, ""
 		if s.Traits().Labelled {
 			det.SubdomainStatus = domain.SubdomainNotProvisioned
 			if det.DirectRouting != nil {
@@ -160,9 +158,9 @@ func (d *Directory) DeleteAccount(ctx context.Context, name string, deleteNumber
 			return err
 		}
 		_, _ = io.WriteString(digest, name+"\n")
-		return d.recordDigest(ctx, tx, change{action: "account.delete", target: name, items: items,
-			changes: []domain.Change{{Account: &domain.AccountRouting{Name: name, Deleted: true}}}},
-			[32]byte(digest.Sum(nil)), fmt.Sprintf(`{"numbers":%d}`, items-1))
+		return d.record(ctx, tx, change{action: "account.delete", target: name, items: items,
+			digest: [32]byte(digest.Sum(nil)), summary: map[string]int{"numbers": items - 1},
+			changes: []domain.Change{{Account: &domain.AccountRouting{Name: name, Deleted: true}}}})
 	})
 }
 

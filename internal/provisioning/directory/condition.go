@@ -42,13 +42,6 @@ func (c Condition) ForRead(version int64, modified time.Time) Verdict {
 	return c.evaluate(true, version, modified, true)
 }
 
-// ForWrite evaluates the condition for a write; exists reports whether the resource exists now. The published contract
-// applies If-Modified-Since to writes too, where RFC 9110 §13.1.3 would ignore it: the write then fails if the resource
-// exists and was not modified after that time.
-func (c Condition) ForWrite(exists bool, version int64, modified time.Time) Verdict {
-	return c.evaluate(exists, version, modified, false)
-}
-
 func (c Condition) evaluate(exists bool, version int64, modified time.Time, read bool) Verdict {
 	tag := ETag(version)
 	// HTTP dates have whole seconds: a resource changed within the given second counts as not modified since it.
@@ -64,32 +57,31 @@ func (c Condition) evaluate(exists bool, version int64, modified time.Time, read
 			return Failed
 		}
 	}
+	unchanged := false
 	switch {
 	case c.IfNoneMatch.set():
-		if exists && (c.IfNoneMatch.Any || contains(c.IfNoneMatch.List, tag, true)) {
-			if read {
-				return NotModified
-			}
-			return Failed
-		}
+		unchanged = c.IfNoneMatch.Any || contains(c.IfNoneMatch.List, tag, true)
 	case c.IfModifiedSince != nil:
-		if exists && !modified.After(*c.IfModifiedSince) {
-			if read {
-				return NotModified
-			}
-			return Failed
-		}
+		unchanged = !modified.After(*c.IfModifiedSince)
 	}
-	return Proceed
+	switch {
+	case !exists || !unchanged:
+		return Proceed
+	case read:
+		return NotModified
+	}
+	return Failed
 }
 
 func contains(list []string, tag string, weak bool) bool {
 	return slices.ContainsFunc(list, func(t string) bool { return t == tag || weak && t == "W/"+tag })
 }
 
-// check returns the error for a write whose condition does not hold.
+// check evaluates the condition for a write, and returns an error if it does not hold; exists reports whether the
+// resource exists now. The published contract applies If-Modified-Since to writes too, where RFC 9110 §13.1.3 would
+// ignore it: the write then fails if the resource exists and was not modified after that time.
 func (c Condition) check(exists bool, version int64, modified time.Time) error {
-	if c.ForWrite(exists, version, modified) == Proceed {
+	if c.evaluate(exists, version, modified, false) == Proceed {
 		return nil
 	}
 	return fault.New(fault.Precondition, CodeConditionNotMet,

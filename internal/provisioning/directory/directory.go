@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -27,7 +28,8 @@ type Directory struct {
 	store Store
 	cfg   Config
 	log   *slog.Logger
-	m     metrics
+
+	changes *prometheus.CounterVec // by action
 }
 
 // Config is the directory's part of the configuration.
@@ -40,7 +42,12 @@ type Config struct {
 
 // New returns a Directory on store. It starts no goroutine; see Run.
 func New(store Store, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Directory {
-	return &Directory{store: store, cfg: cfg, log: log, m: newMetrics(reg)}
+	return &Directory{store: store, cfg: cfg, log: log,
+		changes: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
+			Name: "tandem_directory_changes_total",
+			Help: "Accounts, numbers and requests for information changed, by action. Writes that change nothing are " +
+				"not counted.",
+		}, []string{"action"})}
 }
 
 // Query selects a page of a listing. Listings are ordered by their key (account name, number, tenant id, civic address

@@ -79,7 +79,7 @@ func (d *Directory) PutNumber(ctx context.Context, n domain.Number, w Write) (*R
 // BatchRejected with one detail per bad item; a detail's target is numbers[i] followed by the field. Errors:
 // AccountNotFound, TooManyItems, BatchRejected.
 func (d *Directory) PutNumbers(ctx context.Context, account string, ns []domain.Number, w Write) (*Result, error) {
-	if err := checkBatch(len(ns)); err != nil {
+	if err := CheckBatch(len(ns)); err != nil {
 		return nil, err
 	}
 	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
@@ -95,10 +95,11 @@ func (d *Directory) PutNumbers(ctx context.Context, account string, ns []domain.
 	})
 }
 
-func checkBatch(n int) error {
+// CheckBatch refuses batches of more than MaxBatch numbers.
+func CheckBatch(n int) error {
 	if n > MaxBatch {
-		return fault.New(fault.Invalid, CodeTooManyItems,
-			"a request takes at most %d numbers, this one has %d; split it", MaxBatch, n).At("numbers")
+		return invalid(CodeTooManyItems, "numbers", "the batch has %d numbers; send at most %d in one request", n,
+			MaxBatch)
 	}
 	return nil
 }
@@ -149,6 +150,7 @@ func (d *Directory) batch(ctx context.Context, tx Tx, account string, ns []domai
 // settleNumber returns the number as it will be stored: what the caller may write from n, the rest from old, which may
 // be nil.
 func settleNumber(n, old *domain.Number) domain.Number {
+	old = cmp.Or(old, &domain.Number{})
 	r := domain.Number{TelephoneNumber: n.TelephoneNumber, AccountName: n.AccountName,
 		CustomSIPHeader:  n.CustomSIPHeader,
 		HasConfiguration: n.HasConfiguration || n.CustomSIPHeader != "",
@@ -166,11 +168,8 @@ func settleNumber(n, old *domain.Number) domain.Number {
 			if len(c.AdditionalUsages) == 0 {
 				c.AdditionalUsages = nil
 			}
-			c.AcquiredCapabilities, c.AvailableCapabilities = nil, nil
-			if old != nil && old.Services[s].Teams != nil {
-				c.AcquiredCapabilities, c.AvailableCapabilities = old.Services[s].Teams.AcquiredCapabilities,
-					old.Services[s].Teams.AvailableCapabilities
-			}
+			was := cmp.Or(old.Services[s].Teams, &domain.TeamsNumberConfig{})
+			c.AcquiredCapabilities, c.AvailableCapabilities = was.AcquiredCapabilities, was.AvailableCapabilities
 			det.Teams = &c
 		}
 		r.Services[s] = det
@@ -254,12 +253,8 @@ func (d *Directory) storeNumbers(ctx context.Context, tx Tx, action string, b *b
 			return fmt.Errorf("describe the change: %w", err)
 		}
 	}
-	summary, err := json.Marshal(summarise(changed))
-	if err != nil {
-		return fmt.Errorf("describe the change: %w", err)
-	}
-	return d.recordDigest(ctx, tx, change{action: action, target: b.account.Name, items: len(changed),
-		changes: changes}, [32]byte(digest.Sum(nil)), string(summary))
+	return d.record(ctx, tx, change{action: action, target: b.account.Name, items: len(changed),
+		digest: [32]byte(digest.Sum(nil)), summary: summarise(changed), changes: changes})
 }
 
 // batchSummary is what an audit row shows of a batch: every number of a contract batch, the first and last number of a
@@ -300,22 +295,14 @@ func (d *Directory) DeleteNumber(ctx context.Context, account string, n domain.E
 // DeleteNumbers deletes up to MaxBatch numbers of one account, all or none. Numbers that do not exist are ignored; a
 // number of another account is refused. Errors: AccountNotFound, TooManyItems, BatchRejected.
 func (d *Directory) DeleteNumbers(ctx context.Context, account string, ns []domain.E164, w Write) (*Result, error) {
-	if err := checkBatch(len(ns)); err != nil {
+	if err := CheckBatch(len(ns)); err != nil {
 		return nil, err
 	}
 	return d.write(ctx, w, func(ctx context.Context, tx Tx, r *Result) error {
 		if _, err := mustAccount(ctx, tx.HoldAccount, account); err != nil {
 			return err
 		}
-		keys := make([]domain.E164, 0, len(ns))
-		seen := make(map[domain.E164]bool, len(ns))
-		for _, n := range ns {
-			if _, err := domain.ParseE164(string(n)); err == nil && !seen[n] {
-				seen[n] = true
-				keys = append(keys, n)
-			}
-		}
-		found, err := tx.FindNumbers(ctx, keys)
+		found, err := tx.FindNumbers(ctx, distinct(ns))
 		if err != nil {
 			return err
 		}
@@ -364,7 +351,7 @@ func (d *Directory) Import(ctx context.Context, account string, chunk int,
 	var rep ImportReport
 	part := make([]domain.Number, 0, chunk)
 	flush := func() error {
-		var step ImportReport
+		var after ImportReport
 		_, err := d.write(ctx, Write{}, func(ctx context.Context, tx Tx, r *Result) error {
 			b, err := d.batch(ctx, tx, account, part)
 			if err != nil {
@@ -376,29 +363,25 @@ func (d *Directory) Import(ctx context.Context, account string, chunk int,
 			if err := d.storeNumbers(ctx, tx, "numbers.import", b); err != nil {
 				return err
 			}
-			step = ImportReport{Numbers: len(part), Chunks: 1}
+			after = rep
+			after.Numbers += len(part)
+			after.Chunks++
 			for i := range b.ns {
 				switch old := b.old[b.ns[i].TelephoneNumber]; {
 				case old == nil:
-					step.Created++
+					after.Created++
 				case old.Version == b.ns[i].Version:
-					step.Unchanged++
+					after.Unchanged++
 				default:
-					step.Updated++
+					after.Updated++
 				}
 			}
 			return nil
 		})
-		if err != nil {
-			return err
+		if err == nil {
+			rep, part = after, part[:0]
 		}
-		rep.Numbers += step.Numbers
-		rep.Created += step.Created
-		rep.Updated += step.Updated
-		rep.Unchanged += step.Unchanged
-		rep.Chunks++
-		part = part[:0]
-		return nil
+		return err
 	}
 	for n := range ns {
 		part = append(part, n)

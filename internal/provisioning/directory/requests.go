@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -67,10 +68,7 @@ func (d *Directory) PatchRequest(ctx context.Context, tenantID string, p Relatio
 		at := now()
 		var rel *domain.CustomerRelationship
 		if !p.Clear {
-			var was domain.CustomerRelationship
-			if q.Relationship != nil {
-				was = *q.Relationship
-			}
+			was := *cmp.Or(q.Relationship, &domain.CustomerRelationship{})
 			is := was
 			if p.Status != nil {
 				is.Status = *p.Status
@@ -98,10 +96,7 @@ func (d *Directory) PatchRequest(ctx context.Context, tenantID string, p Relatio
 // side, which is kept. r.Relationship is used only if there was no request of that tenant before. Errors:
 // InvalidTenantId.
 func (d *Directory) SaveRequest(ctx context.Context, r domain.RequestForInformation) error {
-	if !domain.IsGUID(r.TenantID) {
-		return invalid(CodeInvalidTenantID, "tenantId", "a Teams tenant id is a GUID")
-	}
-	if err := clean(r); err != nil {
+	if err := checkSaved(r.TenantID, r); err != nil {
 		return err
 	}
 	_, err := d.write(ctx, Write{}, func(ctx context.Context, tx Tx, _ *Result) error {
@@ -126,6 +121,14 @@ func (d *Directory) SaveRequest(ctx context.Context, r domain.RequestForInformat
 		return d.record(ctx, tx, change{action: "request.save", target: q.TenantID, items: 1, state: q})
 	})
 	return err
+}
+
+// checkSaved checks what is to be stored of a tenant.
+func checkSaved(tenantID string, v any) error {
+	if !domain.IsGUID(tenantID) {
+		return invalid(CodeInvalidTenantID, "tenantId", "a Teams tenant id is a GUID")
+	}
+	return clean(v)
 }
 
 // clean refuses texts that contain a NUL, which PostgreSQL cannot store.
@@ -192,10 +195,7 @@ func tenantOf(ctx context.Context, r Reader, account string) (string, error) {
 // SaveCivicAddresses replaces all civic addresses of a Teams tenant. Addresses that do not change keep their ETag.
 // Errors: InvalidTenantId.
 func (d *Directory) SaveCivicAddresses(ctx context.Context, tenantID string, as []domain.CivicAddress) error {
-	if !domain.IsGUID(tenantID) {
-		return invalid(CodeInvalidTenantID, "tenantId", "a Teams tenant id is a GUID")
-	}
-	if err := clean(as); err != nil {
+	if err := checkSaved(tenantID, as); err != nil {
 		return err
 	}
 	tenantID = strings.ToLower(tenantID)
@@ -293,7 +293,7 @@ func plansOf(ctx context.Context, r Reader, account string) ([]domain.Capability
 // AccountNotFound, TooManyItems, BatchRejected.
 func (d *Directory) AvailableCapabilities(ctx context.Context, account string, ns []domain.E164,
 	w Write) (*Result, error) {
-	if err := checkBatch(len(ns)); err != nil {
+	if err := CheckBatch(len(ns)); err != nil {
 		return nil, err
 	}
 	if err := rejected(badNumbers(ns, w.Refused), len(ns)); err != nil {
@@ -312,29 +312,22 @@ func (d *Directory) AvailableCapabilities(ctx context.Context, account string, n
 		if err != nil {
 			return err
 		}
-		common := map[string]int{} // how many numbers have it
-		told := 0
+		var each [][]string
 		for i := range found {
 			if caps := available(&found[i]); found[i].AccountName == account && len(caps) > 0 {
-				told++
-				for _, c := range distinct(caps) {
-					common[c]++
-				}
+				each = append(each, caps)
 			}
 		}
-		distinctNumbers := len(distinct(ns))
-		if told < distinctNumbers {
-			for _, c := range distinct(offered) {
-				common[c] += distinctNumbers - told
-			}
+		if len(each) < len(distinct(ns)) {
+			each = append(each, offered) // by all the others
 		}
-		res.Capabilities = []string{}
-		for c, n := range common {
-			if n == distinctNumbers {
-				res.Capabilities = append(res.Capabilities, c)
+		for i, caps := range each {
+			if i == 0 {
+				res.Capabilities = distinct(caps)
 			}
+			res.Capabilities = slices.DeleteFunc(res.Capabilities,
+				func(c string) bool { return !slices.Contains(caps, c) })
 		}
-		slices.Sort(res.Capabilities)
 		return nil
 	})
 }

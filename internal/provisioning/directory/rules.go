@@ -122,11 +122,8 @@ func (d *Directory) checkLabelled(at string, c *domain.DirectRoutingConfig) *fau
 	return nil
 }
 
-// checkReplace checks the effect of an account's new state on its numbers. old may be nil.
+// checkReplace checks the effect of an account's new state on its numbers.
 func checkReplace(old, a *domain.Account) *fault.Error {
-	if old == nil {
-		return nil
-	}
 	for _, s := range domain.InOrder(old.Services) {
 		was := old.Services[s]
 		if was.NumberCount == 0 {

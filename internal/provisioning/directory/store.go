@@ -71,7 +71,7 @@ type Tx interface {
 	// Publish appends changes to the provisioning feed when the transaction commits, as one entry.
 	Publish(ctx context.Context, changes []domain.Change) error
 	// Audit appends an entry to the audit log when the transaction commits.
-	Audit(ctx context.Context, e AuditEntry) error
+	Audit(e AuditEntry)
 	// OnCommit runs fn after the commit with the position of the last feed entry, or 0 if none was published.
 	OnCommit(fn func(feed.Position))
 }

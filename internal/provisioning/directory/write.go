@@ -1,11 +1,13 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/domain"
@@ -97,8 +99,9 @@ type change struct {
 	action string
 	target string
 	items  int
-	state  any // input of the digest, and of the summary unless that is set
-	// summary replaces state in the audit row, for batches.
+	state  any // input of the digest and of the summary, unless these are set
+	// digest and summary replace state in the audit row, for batches.
+	digest  [32]byte
 	summary any
 	changes []domain.Change
 }
@@ -106,32 +109,21 @@ type change struct {
 // record appends the change to the feed and the audit log.
 func (d *Directory) record(ctx context.Context, tx Tx, c change) error {
 	state, err := json.Marshal(c.state)
+	summary := state
+	if err == nil && c.summary != nil {
+		summary, err = json.Marshal(c.summary)
+	}
 	if err != nil {
 		return fmt.Errorf("describe the change: %w", err)
 	}
-	summary := state
-	if c.summary != nil {
-		if summary, err = json.Marshal(c.summary); err != nil {
-			return fmt.Errorf("describe the change: %w", err)
-		}
-	}
-	return d.recordDigest(ctx, tx, c, sha256.Sum256(state), string(summary))
-}
-
-func (d *Directory) recordDigest(ctx context.Context, tx Tx, c change, digest [32]byte, summary string) error {
-	for cs := c.changes; len(cs) > 0; {
-		n := min(len(cs), pageChanges)
-		if err := tx.Publish(ctx, cs[:n]); err != nil {
+	for part := range slices.Chunk(c.changes, pageChanges) {
+		if err := tx.Publish(ctx, part); err != nil {
 			return err
 		}
-		cs = cs[n:]
 	}
-	err := tx.Audit(ctx, AuditEntry{Actor: domain.ActorFrom(ctx), At: now(), Action: c.action, Target: c.target,
-		Count: c.items, Digest: digest, Summary: summary})
-	if err != nil {
-		return err
-	}
-	tx.OnCommit(func(feed.Position) { d.m.changes.WithLabelValues(c.action).Add(float64(c.items)) })
+	tx.Audit(AuditEntry{Actor: domain.ActorFrom(ctx), At: now(), Action: c.action, Target: c.target, Count: c.items,
+		Digest: cmp.Or(c.digest, sha256.Sum256(state)), Summary: string(summary)})
+	tx.OnCommit(func(feed.Position) { d.changes.WithLabelValues(c.action).Add(float64(c.items)) })
 	return nil
 }
 

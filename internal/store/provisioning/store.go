@@ -66,10 +66,9 @@ func (t *transaction) Publish(ctx context.Context, changes []domain.Change) erro
 }
 
 // Audit implements directory.Tx.
-func (t *transaction) Audit(_ context.Context, e directory.AuditEntry) error {
+func (t *transaction) Audit(e directory.AuditEntry) {
 	t.tx.Audit(db.AuditRecord{At: e.At, Actor: e.Actor, Action: e.Action, Target: e.Target, Items: int64(e.Count),
 		Digest: e.Digest, Summary: e.Summary})
-	return nil
 }
 
 // OnCommit implements directory.Tx.
