@@ -21,32 +21,6 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
 )
 
-// Directory is the part of *directory.Directory that the API calls.
-type Directory interface {
-	Accounts(ctx context.Context, q directory.Query) (directory.Page[domain.Account], error)
-	Account(ctx context.Context, name string) (domain.Account, error)
-	PutAccount(ctx context.Context, a domain.Account, w directory.Write) (*directory.Result, error)
-	DeleteAccount(ctx context.Context, name string, deleteNumbers bool, w directory.Write) (*directory.Result, error)
-	Numbers(ctx context.Context, account string, q directory.Query) (directory.Page[domain.Number], error)
-	Number(ctx context.Context, account string, n domain.E164) (domain.Number, error)
-	PutNumber(ctx context.Context, n domain.Number, w directory.Write) (*directory.Result, error)
-	DeleteNumber(ctx context.Context, account string, n domain.E164, w directory.Write) (*directory.Result, error)
-	PutNumbers(ctx context.Context, account string, ns []domain.Number, w directory.Write) (*directory.Result, error)
-	DeleteNumbers(ctx context.Context, account string, ns []domain.E164, w directory.Write) (*directory.Result, error)
-	Requests(ctx context.Context, q directory.Query) (directory.Page[domain.RequestForInformation], error)
-	Request(ctx context.Context, tenantID string) (domain.RequestForInformation, error)
-	PatchRequest(ctx context.Context, tenantID string, p directory.RelationshipPatch,
-		w directory.Write) (*directory.Result, error)
-	CivicAddresses(ctx context.Context, account string,
-		q directory.Query) (directory.Page[directory.CivicAddress], error)
-	CivicAddress(ctx context.Context, account, id string) (directory.CivicAddress, error)
-	CapabilityPlans(ctx context.Context, account string, w directory.Write) (*directory.Result, error)
-	AvailableCapabilities(ctx context.Context, account string, ns []domain.E164,
-		w directory.Write) (*directory.Result, error)
-}
-
-var _ Directory = (*directory.Directory)(nil)
-
 // Authenticator identifies the caller by a request's Authorization headers: it returns a stable id of the client and
 // the client's roles. Its errors are faults of kind Unauthenticated or Unavailable.
 type Authenticator interface {
@@ -75,7 +49,7 @@ type Issuer interface {
 // Deps are the dependencies of an API. All but Issuer and Metrics are required.
 type Deps struct {
 	Services      domain.Services // of which those in the contract are served
-	Directory     Directory
+	Directory     *directory.Directory
 	Authenticator Authenticator
 	Sources       Sources
 	Limiter       Limiter
@@ -88,9 +62,10 @@ type Deps struct {
 // API serves the Provisioning API. It is safe for concurrent use.
 type API struct {
 	http.Handler
-	cfg  Config
-	deps Deps
-	dir  Directory
+	cfg      Config
+	deps     Deps
+	dir      *directory.Directory
+	services domain.Services // those in the contract
 
 	accounts, numbers *filter.Table
 }
@@ -98,7 +73,7 @@ type API struct {
 // New returns an API. cfg must be valid.
 func New(cfg Config, deps Deps) *API {
 	cfg.PublicURL = strings.TrimSuffix(cfg.PublicURL, "/")
-	a := &API{cfg: cfg, deps: deps, dir: deps.Directory,
+	a := &API{cfg: cfg, deps: deps, dir: deps.Directory, services: deps.Services.InContract(),
 		accounts: filter.Accounts(deps.Services), numbers: filter.Numbers(deps.Services)}
 	a.Handler = web.NewFront("provapi", "provisioning", Faults, deps.Log, deps.Metrics).Handler(a.serve)
 	return a
@@ -150,9 +125,10 @@ type call struct {
 	caller *Caller // nil until known
 	kind   string  // of the caller, for the audit log
 	source netip.Addr
-	body   *strictjson.Node // nil if the operation takes none
-	cond   directory.Condition
-	once   *directory.Once // nil unless the request is repeatable; Render is not set
+	body   *strictjson.Node                  // nil if the operation takes none
+	render func(*directory.Result) *response // makes the answer of a write
+
+	carried directory.Write // what the request carries besides its body; write sets Once.Render
 }
 
 // response is an answer before it is written.
@@ -230,20 +206,14 @@ func (a *API) handle(w http.ResponseWriter, c *call) (*response, error) {
 		return nil, fault.New(fault.Forbidden, web.CodeMissingRole, "this operation needs the role %s or %s, which "+
 			"the token lacks; have it granted", op.role, roleAdmin)
 	}
-	if err := c.readQuery(); err != nil {
-		return nil, err
+	readBody := func() (err error) {
+		c.body, err = web.Body{Most: a.cfg.MaxBodyBytes, Types: op.body}.Read(w, c.r)
+		return err
 	}
-	if err := c.readHeaders(); err != nil {
-		return nil, err
-	}
-	if c.body, err = (web.Body{Most: a.cfg.MaxBodyBytes, Types: op.body}).Read(w, c.r); err != nil {
-		return nil, err
-	}
-	if err := c.readRepeatability(); err != nil {
-		return nil, err
-	}
-	if err := c.checkNames(); err != nil {
-		return nil, err
+	for _, read := range []func() error{c.readQuery, c.readHeaders, readBody, c.readRepeatability, c.checkNames} {
+		if err := read(); err != nil {
+			return nil, err
+		}
 	}
 	limit := a.cfg.RequestTimeout
 	if c.query["deleteNumbers"] == "true" && limit < wholeAccount {

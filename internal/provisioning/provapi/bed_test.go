@@ -63,6 +63,7 @@ type options struct {
 	sources auth.SourcesConfig
 	keyring *secret.Keyring // default a new one
 	deps    func(*provapi.Deps)
+	store   func(directory.Store) directory.Store
 }
 
 // onEngines runs fn with a bed on each database.
@@ -82,7 +83,11 @@ func newBed(t testing.TB, d *db.DB, o options) *bed {
 	logger := slog.New(slog.NewJSONHandler(log, nil))
 	ob := outbox.New(d, outbox.Default(), logger, nil)
 	s, access := store.New(d, ob, services.All().Services()), authstore.New(d)
-	dir := directory.New(s, directory.Config{}, logger, nil)
+	var under directory.Store = s
+	if o.store != nil {
+		under = o.store(s)
+	}
+	dir := directory.New(under, directory.Config{}, logger, nil)
 	ring := o.keyring
 	if ring == nil {
 		var err error

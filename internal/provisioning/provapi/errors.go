@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/web"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
@@ -21,16 +22,9 @@ const (
 	CodeTimeout               = "RequestTimedOut"                // 503: a write may or may not have been made
 )
 
-// errorJSON is the contract's Error object.
-type errorJSON struct {
-	Code    string      `json:"code"`
-	Message string      `json:"message"`
-	Target  string      `json:"target,omitempty"`
-	Details []errorJSON `json:"details,omitempty"`
-}
-
-func errorOf(f *fault.Error) errorJSON {
-	e := errorJSON{Code: f.Code, Message: f.Message, Target: f.Target}
+// errorOf returns the contract's Error object.
+func errorOf(f *fault.Error) domain.ServiceError {
+	e := domain.ServiceError{Code: f.Code, Message: f.Message, Target: f.Target}
 	for i := range f.Details {
 		e.Details = append(e.Details, errorOf(&f.Details[i]))
 	}
@@ -45,7 +39,7 @@ var Faults = web.Faults{Realm: "provisioning", Render: func(h http.Header, _ int
 		h.Set("Repeatability-Result", "rejected")
 	}
 	return "application/json", struct {
-		Error errorJSON `json:"error"`
+		Error domain.ServiceError `json:"error"`
 	}{errorOf(f)}
 }}
 

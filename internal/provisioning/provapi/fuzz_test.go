@@ -84,7 +84,7 @@ func FuzzBody(f *testing.F) {
 		if err != nil || digestOf(m) != digestOf(n) {
 			t.Fatalf("%q and %q mean the same but have different digests (%v)", raw, again, err)
 		}
-		known := services.All().Services()
+		known := services.All().Services().InContract()
 		r := reader{services: known}
 		if a := r.account(n); r.Err() == nil {
 			out := web.Encode(renderAccount(&a))
@@ -119,8 +119,8 @@ func FuzzBody(f *testing.F) {
 		}
 		r = reader{services: known}
 		r.relationship(n)
-		_, _, _ = batch(n, known, identifier) // any outcome but a panic
-		_, _, _ = batch(n, known, (*reader).number)
+		_, _ = batch(&API{services: known}, &call{body: n}, identifier) // any outcome but a panic
+		_, _ = batch(&API{services: known}, &call{body: n}, (*reader).number)
 	})
 }
 

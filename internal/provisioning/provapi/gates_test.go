@@ -19,7 +19,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
@@ -417,44 +416,47 @@ func TestWithHangingDatabase(t *testing.T) {
 	}
 }
 
-// strangeDirectory misbehaves on demand.
-type strangeDirectory struct {
-	provapi.Directory
-	account func(ctx context.Context) (domain.Account, error)
-	deleted func(ctx context.Context)
+// strangeStore misbehaves on demand: before is called first in each transaction, and its error is the transaction's.
+type strangeStore struct {
+	directory.Store
+	before func(ctx context.Context) error
 }
 
-func (s strangeDirectory) DeleteAccount(ctx context.Context, _ string, _ bool,
-	_ directory.Write) (*directory.Result, error) {
-	s.deleted(ctx)
-	return &directory.Result{}, nil
+func (s strangeStore) View(ctx context.Context, fn func(context.Context, directory.Reader) error) error {
+	if err := s.before(ctx); err != nil {
+		return err
+	}
+	return s.Store.View(ctx, fn)
+}
+
+func (s strangeStore) Update(ctx context.Context, fn func(context.Context, directory.Tx) error) error {
+	if err := s.before(ctx); err != nil {
+		return err
+	}
+	return s.Store.Update(ctx, fn)
 }
 
 // TestTimeForARequest: every request has a time limit, and deleting an account with all its numbers has a longer one.
 func TestTimeForARequest(t *testing.T) {
 	var left time.Duration
-	note := func(ctx context.Context) {
+	note := func(ctx context.Context) error {
 		at, ok := ctx.Deadline()
 		if !ok {
 			t.Error("a request without a deadline")
 		}
 		left = time.Until(at)
+		return nil
 	}
 	b := onSQLite(t, options{
 		config: func(c *provapi.Config) { c.RequestTimeout = 20 * time.Second },
-		deps: func(d *provapi.Deps) {
-			d.Directory = strangeDirectory{Directory: d.Directory, deleted: note,
-				account: func(ctx context.Context) (domain.Account, error) {
-					note(ctx)
-					return domain.Account{Name: "acme"}, nil
-				}}
-		},
+		store:  func(s directory.Store) directory.Store { return strangeStore{s, note} },
 	})
 	for path, most := range map[string]time.Duration{"GET /accounts/acme": 20 * time.Second,
 		"DELETE /accounts/acme":                     20 * time.Second,
 		"DELETE /accounts/acme?deleteNumbers=false": 20 * time.Second,
 		"DELETE /accounts/acme?deleteNumbers=true":  5 * time.Minute} {
 		method, target, _ := strings.Cut(path, " ")
+		b.do("PUT", "/accounts/acme", account("acme"))
 		left = 0
 		if e := b.do(method, target, ""); e.status >= 300 || left > most || left < most-10*time.Second {
 			t.Errorf("%s answered %d and had %v, want %v", path, e.status, left, most)
@@ -462,20 +464,15 @@ func TestTimeForARequest(t *testing.T) {
 	}
 }
 
-func (s strangeDirectory) Account(ctx context.Context, _ string) (domain.Account, error) {
-	return s.account(ctx)
-}
-
 func TestOurOwnFaults(t *testing.T) {
-	var account func(ctx context.Context) (domain.Account, error)
+	var before func(ctx context.Context) error
 	b := onSQLite(t, options{
 		config: func(c *provapi.Config) { c.RequestTimeout = time.Second },
-		deps: func(d *provapi.Deps) {
-			d.Directory = strangeDirectory{Directory: d.Directory,
-				account: func(ctx context.Context) (domain.Account, error) { return account(ctx) }}
+		store: func(s directory.Store) directory.Store {
+			return strangeStore{s, func(ctx context.Context) error { return before(ctx) }}
 		},
 	})
-	account = func(context.Context) (domain.Account, error) { panic("secret detail") }
+	before = func(context.Context) error { panic("secret detail") }
 	e := b.do("GET", "/accounts/acme", "").fails(500, "InternalError")
 	id := e.header.Get("x-ms-request-id")
 	if id == "" || !strings.Contains(e.error().Message, id) || strings.Contains(string(e.body), "secret detail") {
@@ -484,22 +481,21 @@ func TestOurOwnFaults(t *testing.T) {
 	if !strings.Contains(b.log.String(), "secret detail") || !strings.Contains(b.log.String(), id) {
 		t.Errorf("the log does not name the panic and the request: %s", b.log)
 	}
+	before = func(context.Context) error { return nil }
 	b.do("GET", "/accounts", "").want(200) // the server still works
-	account = func(context.Context) (domain.Account, error) {
-		return domain.Account{}, fault.Wrap(fmt.Errorf("disk on fire"), "read account")
-	}
+	before = func(context.Context) error { return fault.Wrap(fmt.Errorf("disk on fire"), "read account") }
 	if e := b.do("GET", "/accounts/acme", "").fails(500, "InternalError"); strings.Contains(string(e.body), "fire") {
 		t.Errorf("the answer reveals an internal detail: %s", e.body)
 	}
-	account = func(ctx context.Context) (domain.Account, error) {
+	before = func(ctx context.Context) error {
 		<-ctx.Done()
-		return domain.Account{}, fault.Wrap(ctx.Err(), "read account")
+		return fault.Wrap(ctx.Err(), "read account")
 	}
 	if e := b.do("GET", "/accounts/acme", "").fails(503, "RequestTimedOut"); e.header.Get("Retry-After") == "" {
 		t.Error("a request that timed out has no Retry-After")
 	}
-	account = func(context.Context) (domain.Account, error) {
-		return domain.Account{}, fault.New(fault.Unavailable, "TooManyConflicts", "busy").After(1500 * time.Millisecond)
+	before = func(context.Context) error {
+		return fault.New(fault.Unavailable, "TooManyConflicts", "busy").After(1500 * time.Millisecond)
 	}
 	if e := b.do("GET", "/accounts/acme", "").fails(503, "TooManyConflicts"); e.header.Get("Retry-After") != "2" {
 		t.Errorf("Retry-After %q, want 2: rounded up", e.header.Get("Retry-After"))
@@ -635,5 +631,3 @@ func TestConfigProblems(t *testing.T) {
 		t.Errorf("problems at %s", got)
 	}
 }
-
-var _ provapi.Directory = (*directory.Directory)(nil)

@@ -13,10 +13,14 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/filter"
 )
 
-// read answers a conditional read of one resource (RFC 9110 §13.2.2).
-func (c *call) read(version int64, modified time.Time, v any) (*response, error) {
+// read answers a conditional read of one resource (RFC 9110 §13.2.2). v is its rendered form, err the error of finding
+// it.
+func (c *call) read(v any, version int64, modified time.Time, err error) (*response, error) {
+	if err != nil {
+		return nil, err
+	}
 	tag := directory.ETag(version)
-	switch c.cond.ForRead(version, modified) {
+	switch c.carried.Condition.ForRead(version, modified) {
 	case directory.NotModified:
 		return &response{status: http.StatusNotModified, header: http.Header{"Etag": {tag}}}, nil
 	case directory.Failed:
@@ -24,8 +28,7 @@ func (c *call) read(version int64, modified time.Time, v any) (*response, error)
 			"(If-Match or If-Unmodified-Since) does not hold: the resource has changed; read it again without the "+
 			"condition")
 	}
-	r := jsonResponse(http.StatusOK, v)
-	r.header.Set("ETag", tag)
+	r := tagged(http.StatusOK, version, v)
 	if !modified.IsZero() {
 		r.header.Set("Last-Modified", modified.UTC().Format(http.TimeFormat))
 	}
@@ -59,21 +62,22 @@ func restore(raw []byte) (*response, error) {
 	return r, nil
 }
 
-// write makes a change, at most once if the request is repeatable, and renders the result.
-func (c *call) write(do func(ctx context.Context, w directory.Write) (*directory.Result, error),
-	render func(*directory.Result) *response) (*response, error) {
-	w := directory.Write{Condition: c.cond}
-	if c.once != nil {
-		once := *c.once
-		once.Render = func(res *directory.Result) ([]byte, error) { return render(res).keep() }
-		w.Once = &once
+// write returns what the request carries besides its body. render makes the answer of the write's result.
+func (c *call) write(render func(*directory.Result) *response) directory.Write {
+	c.render = render
+	if c.carried.Once != nil {
+		c.carried.Once.Render = func(res *directory.Result) ([]byte, error) { return render(res).keep() }
 	}
-	res, err := do(c.r.Context(), w)
+	return c.carried
+}
+
+// written answers the write that was made with what write returned; a repeated one as it was answered the first time.
+func (c *call) written(res *directory.Result, err error) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.once == nil {
-		return render(res), nil
+	if c.carried.Once == nil {
+		return c.render(res), nil
 	}
 	r, err := restore(res.Response)
 	if err != nil {
@@ -106,14 +110,11 @@ func (a *API) listAccounts(c *call) (*response, error) {
 
 func (a *API) getAccount(c *call) (*response, error) {
 	acc, err := a.dir.Account(c.r.Context(), c.vars.account)
-	if err != nil {
-		return nil, err
-	}
-	return c.read(acc.Version, acc.Modified, renderAccount(&acc))
+	return c.read(renderAccount(&acc), acc.Version, acc.Modified, err)
 }
 
 func (a *API) putAccount(c *call) (*response, error) {
-	r := reader{services: a.deps.Services}
+	r := reader{services: a.services}
 	acc := r.account(c.body)
 	if err := r.Err(); err != nil {
 		return nil, err
@@ -122,11 +123,9 @@ func (a *API) putAccount(c *call) (*response, error) {
 		return nil, invalid(directory.CodeAccountNameMismatch, "name", "name in the body is %q, but the path names "+
 			"%q; they must be equal, case included", web.Clip(acc.Name), c.vars.account)
 	}
-	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
-		return a.dir.PutAccount(ctx, acc, w)
-	}, func(res *directory.Result) *response {
+	return c.written(a.dir.PutAccount(c.r.Context(), acc, c.write(func(res *directory.Result) *response {
 		return tagged(created(res.Created), res.Account.Version, renderAccount(res.Account))
-	})
+	})))
 }
 
 func (a *API) deleteAccount(c *call) (*response, error) {
@@ -134,9 +133,7 @@ func (a *API) deleteAccount(c *call) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
-		return a.dir.DeleteAccount(ctx, c.vars.account, numbers, w)
-	}, noContent)
+	return c.written(a.dir.DeleteAccount(c.r.Context(), c.vars.account, numbers, c.write(noContent)))
 }
 
 // listNumbers lists the numbers of the path's account, or of all accounts if the path names none.
@@ -149,14 +146,11 @@ func (a *API) listNumbers(c *call) (*response, error) {
 
 func (a *API) getNumber(c *call) (*response, error) {
 	num, err := a.dir.Number(c.r.Context(), c.vars.account, c.number())
-	if err != nil {
-		return nil, err
-	}
-	return c.read(num.Version, num.Modified, renderNumber(&num))
+	return c.read(renderNumber(&num), num.Version, num.Modified, err)
 }
 
 func (a *API) putNumber(c *call) (*response, error) {
-	r := reader{services: a.deps.Services}
+	r := reader{services: a.services}
 	num := r.number(c.body, "")
 	if err := r.Err(); err != nil {
 		return nil, err
@@ -170,66 +164,54 @@ func (a *API) putNumber(c *call) (*response, error) {
 		return nil, invalid(CodeNumberMismatch, "telephoneNumber",
 			"telephoneNumber in the body is not the number in the path; they must be equal")
 	}
-	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
-		return a.dir.PutNumber(ctx, num, w)
-	}, func(res *directory.Result) *response {
+	return c.written(a.dir.PutNumber(c.r.Context(), num, c.write(func(res *directory.Result) *response {
 		return tagged(created(res.Created), res.Numbers[0].Version, renderNumber(&res.Numbers[0]))
-	})
+	})))
 }
 
 func (a *API) deleteNumber(c *call) (*response, error) {
-	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
-		return a.dir.DeleteNumber(ctx, c.vars.account, c.number(), w)
-	}, noContent)
+	return c.written(a.dir.DeleteNumber(c.r.Context(), c.vars.account, c.number(), c.write(noContent)))
 }
 
 func (a *API) putNumbers(c *call) (*response, error) {
-	ns, refused, err := batch(c.body, a.deps.Services, (*reader).number)
+	ns, err := batch(a, c, (*reader).number)
 	if err != nil {
 		return nil, err
 	}
-	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
-		w.Refused = refused
-		return a.dir.PutNumbers(ctx, c.vars.account, ns, w)
-	}, func(res *directory.Result) *response {
-		out := make([]any, 0, len(res.Numbers))
-		for i := range res.Numbers {
-			out = append(out, renderNumber(&res.Numbers[i]))
-		}
-		return jsonResponse(http.StatusOK, map[string]any{"numbers": out})
-	})
+	return c.written(a.dir.PutNumbers(c.r.Context(), c.vars.account, ns,
+		c.write(func(res *directory.Result) *response {
+			out := make([]any, 0, len(res.Numbers))
+			for i := range res.Numbers {
+				out = append(out, renderNumber(&res.Numbers[i]))
+			}
+			return jsonResponse(http.StatusOK, map[string]any{"numbers": out})
+		})))
 }
 
 func (a *API) deleteNumbers(c *call) (*response, error) {
-	ns, refused, err := batch(c.body, a.deps.Services, identifier)
+	ns, err := batch(a, c, identifier)
 	if err != nil {
 		return nil, err
 	}
-	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
-		w.Refused = refused
-		return a.dir.DeleteNumbers(ctx, c.vars.account, ns, w)
-	}, noContent)
+	return c.written(a.dir.DeleteNumbers(c.r.Context(), c.vars.account, ns, c.write(noContent)))
 }
 
 func (a *API) capabilityPlans(c *call) (*response, error) {
-	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
-		return a.dir.CapabilityPlans(ctx, c.vars.account, w)
-	}, func(res *directory.Result) *response {
-		return jsonResponse(http.StatusOK, map[string]any{"capabilityPlans": notNil(res.Plans)})
-	})
+	return c.written(a.dir.CapabilityPlans(c.r.Context(), c.vars.account,
+		c.write(func(res *directory.Result) *response {
+			return jsonResponse(http.StatusOK, map[string]any{"capabilityPlans": notNil(res.Plans)})
+		})))
 }
 
 func (a *API) availableCapabilities(c *call) (*response, error) {
-	ns, refused, err := batch(c.body, a.deps.Services, identifier)
+	ns, err := batch(a, c, identifier)
 	if err != nil {
 		return nil, err
 	}
-	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
-		w.Refused = refused
-		return a.dir.AvailableCapabilities(ctx, c.vars.account, ns, w)
-	}, func(res *directory.Result) *response {
-		return jsonResponse(http.StatusOK, map[string]any{"availableCapabilities": notNil(res.Capabilities)})
-	})
+	return c.written(a.dir.AvailableCapabilities(c.r.Context(), c.vars.account, ns,
+		c.write(func(res *directory.Result) *response {
+			return jsonResponse(http.StatusOK, map[string]any{"availableCapabilities": notNil(res.Capabilities)})
+		})))
 }
 
 func (a *API) listCivicAddresses(c *call) (*response, error) {
@@ -241,10 +223,7 @@ func (a *API) listCivicAddresses(c *call) (*response, error) {
 
 func (a *API) getCivicAddress(c *call) (*response, error) {
 	addr, err := a.dir.CivicAddress(c.r.Context(), c.vars.account, c.vars.address)
-	if err != nil {
-		return nil, err
-	}
-	return c.read(addr.Version, addr.Modified, renderAddress(&addr))
+	return c.read(renderAddress(&addr), addr.Version, addr.Modified, err)
 }
 
 func (a *API) listRequests(c *call) (*response, error) {
@@ -253,21 +232,16 @@ func (a *API) listRequests(c *call) (*response, error) {
 
 func (a *API) getRequest(c *call) (*response, error) {
 	q, err := a.dir.Request(c.r.Context(), c.vars.tenant)
-	if err != nil {
-		return nil, err
-	}
-	return c.read(q.Version, q.LastModifiedOn, renderRequest(&q))
+	return c.read(renderRequest(&q), q.Version, q.LastModifiedOn, err)
 }
 
 func (a *API) patchRequest(c *call) (*response, error) {
-	r := reader{services: a.deps.Services}
+	r := reader{services: a.services}
 	p := r.relationship(c.body)
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
-	return c.write(func(ctx context.Context, w directory.Write) (*directory.Result, error) {
-		return a.dir.PatchRequest(ctx, c.vars.tenant, p, w)
-	}, func(res *directory.Result) *response {
+	return c.written(a.dir.PatchRequest(c.r.Context(), c.vars.tenant, p, c.write(func(res *directory.Result) *response {
 		return tagged(http.StatusOK, res.Request.Version, renderRequest(res.Request))
-	})
+	})))
 }

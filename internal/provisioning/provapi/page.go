@@ -1,6 +1,7 @@
 package provapi
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -42,35 +43,24 @@ func (a *API) listing(c *call, table *filter.Table) (directory.Query, cursor, er
 	}
 	q := directory.Query{After: cur.After, Count: cur.Count}
 	if _, more := c.query[continuation]; !more {
-		top, hasTop, err := c.integer("top", 0)
-		if err != nil {
+		var top, size int
+		var errs [4]error
+		top, errs[0] = c.integer("top", 0, -1)
+		q.Skip, errs[1] = c.integer("skip", 0, 0)
+		size, errs[2] = c.integer("maxpagesize", 1, defaultPage)
+		q.Count, errs[3] = c.boolean("countRecords")
+		if err := cmp.Or(errs[:]...); err != nil {
 			return q, cur, err
-		}
-		if q.Skip, _, err = c.integer("skip", 0); err != nil {
-			return q, cur, err
-		}
-		size, given, err := c.integer("maxpagesize", 1)
-		if err != nil {
-			return q, cur, err
-		}
-		if q.Count, err = c.boolean("countRecords"); err != nil {
-			return q, cur, err
-		}
-		if !given {
-			size = defaultPage
 		}
 		cur = cursor{Size: min(size, maxPage), Filter: c.query["filter"], Count: q.Count}
-		if _, given := c.query["filter"]; given && cur.Filter == "" {
-			_, err := filter.Parse(table, "") // for its error
-			return q, cur, err
-		}
-		if hasTop {
-			if cur.Left = top; top == 0 {
-				cur.Size = 0
-			}
+		switch {
+		case top > 0:
+			cur.Left = top
+		case top == 0:
+			cur.Size = 0
 		}
 	}
-	if cur.Filter != "" {
+	if _, given := c.query["filter"]; given || cur.Filter != "" { // Parse refuses an empty one
 		if q.Filter, err = filter.Parse(table, cur.Filter); err != nil {
 			return q, cur, err
 		}

@@ -1,8 +1,10 @@
 package provapi
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -29,17 +31,12 @@ func (c *call) readQuery() error {
 			"api-version=%s", Version)
 	case len(v) > 1:
 		return invalid(web.CodeInvalidParameter, "api-version", "api-version is given %d times; give it once", len(v))
-	case !slices.Contains(versions, v[0]):
+	case v[0] != Version:
 		return invalid(CodeUnsupportedAPIVersion, "api-version", "api-version %q is not supported; use one of %s",
-			web.Clip(v[0]), strings.Join(versions, ", "))
+			web.Clip(v[0]), Version)
 	}
 	c.query = map[string]string{}
-	names := make([]string, 0, len(q))
-	for name := range q {
-		names = append(names, name)
-	}
-	slices.Sort(names) // the same request gets the same answer
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(q)) { // the same request gets the same answer
 		if name == "api-version" {
 			continue
 		}
@@ -60,18 +57,18 @@ func (c *call) readQuery() error {
 	return nil
 }
 
-// integer parses an int32 parameter.
-func (c *call) integer(name string, least int) (n int, given bool, err error) {
+// integer parses an int32 parameter, which is otherwise if it is absent.
+func (c *call) integer(name string, least, otherwise int) (int, error) {
 	s, given := c.query[name]
 	if !given {
-		return 0, false, nil
+		return otherwise, nil
 	}
 	v, err := strconv.ParseInt(s, 10, 32)
 	if err != nil || v < int64(least) || strings.HasPrefix(s, "+") {
-		return 0, true, invalid(web.CodeInvalidParameter, name, "%s is %q; give a whole number from %d to 2147483647",
+		return 0, invalid(web.CodeInvalidParameter, name, "%s is %q; give a whole number from %d to 2147483647",
 			name, web.Clip(s), least)
 	}
-	return int(v), true, nil
+	return int(v), nil
 }
 
 func (c *call) boolean(name string) (bool, error) {
@@ -142,18 +139,13 @@ func (c *call) readHeaders() error {
 		}
 		return nil
 	}
-	var err error
-	if c.cond.IfMatch, err = c.tags("If-Match"); err != nil {
-		return err
-	}
-	if c.cond.IfNoneMatch, err = c.tags("If-None-Match"); err != nil {
-		return err
-	}
-	if c.cond.IfModifiedSince, err = c.date("If-Modified-Since"); err != nil {
-		return err
-	}
-	c.cond.IfUnmodifiedSince, err = c.date("If-Unmodified-Since")
-	return err
+	var errs [4]error
+	cond := &c.carried.Condition
+	cond.IfMatch, errs[0] = c.tags("If-Match")
+	cond.IfNoneMatch, errs[1] = c.tags("If-None-Match")
+	cond.IfModifiedSince, errs[2] = c.date("If-Modified-Since")
+	cond.IfUnmodifiedSince, errs[3] = c.date("If-Unmodified-Since")
+	return cmp.Or(errs[:]...)
 }
 
 // tags parses a list of entity tags.
@@ -171,7 +163,7 @@ func (c *call) tags(name string) (directory.Tags, error) {
 // keeps the answers, checks whether first-sent is in range. The headers are ignored on reads, which are repeatable
 // anyway.
 func (c *call) readRepeatability() error {
-	if !c.op.repeatable {
+	if c.op.method == http.MethodGet {
 		return nil
 	}
 	const idName, sentName = "Repeatability-Request-ID", "Repeatability-First-Sent"
@@ -192,7 +184,7 @@ func (c *call) readRepeatability() error {
 	if err != nil {
 		return refuse(sentName, "%s is not a date; write e.g. Tue, 05 Mar 2024 10:00:00 GMT", sentName)
 	}
-	c.once = &directory.Once{Scope: c.caller.ID, ID: ids[0], FirstSent: sent, Digest: c.digest()}
+	c.carried.Once = &directory.Once{Scope: c.caller.ID, ID: ids[0], FirstSent: sent, Digest: c.digest()}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package provapi
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/domain"
@@ -15,7 +16,7 @@ import (
 // reader parses a body into domain types.
 type reader struct {
 	strictjson.Reader
-	services domain.Services // of which those in the contract can be in a body
+	services domain.Services // those that can be in a body
 }
 
 var stateFields = []string{"serviceProvisioningStatus", "serviceProvisioningErrors"}
@@ -29,7 +30,7 @@ func (r *reader) account(n *strictjson.Node) domain.Account {
 		a.TeamsTenantID = r.filled(d, "teamsTenantId", directory.CodeInvalidTenantID)
 		a.Services = map[domain.Service]domain.AccountService{}
 		for _, s := range r.services {
-			if x := child(d, s); x != nil {
+			if x := d.Child(s.String(), false); x != nil {
 				a.Services[s] = r.accountService(s.Traits(), x)
 			}
 		}
@@ -62,14 +63,6 @@ func (r *reader) accountService(t *domain.Traits, o *strictjson.Object) domain.A
 	return s
 }
 
-// child returns the object of a service, or nil if it is absent or the contract has no field for the service.
-func child(d *strictjson.Object, s domain.Service) *strictjson.Object {
-	if !s.Traits().InContract {
-		return nil
-	}
-	return d.Child(s.String(), false)
-}
-
 func (r *reader) number(n *strictjson.Node, path string) domain.Number {
 	o := r.Object(n, path)
 	// Not parsed here: the directory refuses a bad number with its own code.
@@ -79,7 +72,7 @@ func (r *reader) number(n *strictjson.Node, path string) domain.Number {
 	if d := o.Child("serviceDetails", true); d != nil {
 		num.Services = map[domain.Service]domain.NumberService{}
 		for _, s := range r.services {
-			if x := child(d, s); x != nil {
+			if x := d.Child(s.String(), false); x != nil {
 				num.Services[s] = r.numberService(s.Traits(), x)
 			}
 		}
@@ -114,33 +107,29 @@ func (r *reader) numberService(t *domain.Traits, o *strictjson.Object) domain.Nu
 	return s
 }
 
-// batch parses {"numbers": […]} and passes each item to read. It returns items of the wrong shape in refused, by index:
-// the directory rejects the batch with one detail for each of them and for each item that breaks its rules.
-func batch[T any](n *strictjson.Node, services domain.Services,
-	read func(r *reader, n *strictjson.Node, path string) T) (items []T, refused map[int]fault.Error, err error) {
-	r := reader{services: services}
-	o := r.Object(n, "")
+// batch parses {"numbers": […]} and passes each item to read. Items of the wrong shape are refused in c.carried: the
+// directory rejects the batch with one detail for each of them and for each item that breaks its rules.
+func batch[T any](a *API, c *call, read func(r *reader, n *strictjson.Node, path string) T) ([]T, error) {
+	var r reader
+	o := r.Object(c.body, "")
 	list := o.Take("numbers", true)
 	o.Done()
 	if list == nil || !r.Is(list, strictjson.KindArray, "numbers") || len(r.Problems) > 0 {
-		return nil, nil, r.Err()
+		return nil, r.Err()
 	}
-	if len(list.Items) > directory.MaxBatch {
-		return nil, nil, invalid(directory.CodeTooManyItems, "numbers",
-			"the batch has %d numbers; send at most %d in one request", len(list.Items), directory.MaxBatch)
+	if err := directory.CheckBatch(len(list.Items)); err != nil {
+		return nil, err
 	}
-	items = make([]T, 0, len(list.Items))
+	items := make([]T, 0, len(list.Items))
+	c.carried.Refused = make(map[int]fault.Error)
 	for i, item := range list.Items {
-		r := reader{services: services}
+		r := reader{services: a.services}
 		items = append(items, read(&r, item, strictjson.Index("numbers", i)))
 		if len(r.Problems) > 0 {
-			if refused == nil {
-				refused = make(map[int]fault.Error)
-			}
-			refused[i] = r.Problems[0]
+			c.carried.Refused[i] = r.Problems[0]
 		}
 	}
-	return items, refused, nil
+	return items, nil
 }
 
 // identifier parses {"telephoneNumber": …}.
@@ -204,19 +193,12 @@ func (r *reader) patched(o *strictjson.Object, name string) *string {
 // Rendering.
 
 type stateJSON struct {
-	Status domain.SyncStatus `json:"serviceProvisioningStatus"`
-	Errors []errorJSON       `json:"serviceProvisioningErrors"`
+	Status domain.SyncStatus     `json:"serviceProvisioningStatus"`
+	Errors []domain.ServiceError `json:"serviceProvisioningErrors"`
 }
 
 func stateOf(s domain.ProvisioningState) stateJSON {
-	return stateJSON{s.Status, serviceErrors(s.Errors, []errorJSON{})}
-}
-
-func serviceErrors(in []domain.ServiceError, out []errorJSON) []errorJSON {
-	for _, e := range in {
-		out = append(out, errorJSON{e.Code, e.Message, e.Target, serviceErrors(e.Details, nil)})
-	}
-	return out
+	return stateJSON{s.Status, notNil(s.Errors)}
 }
 
 type accountJSON struct {
@@ -235,14 +217,9 @@ type accountServiceJSON struct {
 }
 
 type directRoutingJSON struct {
-	CallScreening   bool       `json:"callScreening"`
-	Subdomain       string     `json:"subdomain"`
-	SubdomainTokens tokensJSON `json:"subdomainTokens"`
-}
-
-type tokensJSON struct {
-	Region1 string `json:"region1Token"`
-	Region2 string `json:"region2Token"`
+	CallScreening   bool              `json:"callScreening"`
+	Subdomain       string            `json:"subdomain"`
+	SubdomainTokens map[string]string `json:"subdomainTokens"`
 }
 
 func renderAccount(a *domain.Account) any {
@@ -264,14 +241,11 @@ func renderAccount(a *domain.Account) any {
 			x.SyncEnabled = &d.SyncEnabled
 		}
 		if t.Labelled {
-			x.SubdomainStatus = d.SubdomainStatus
-			if x.SubdomainStatus == "" {
-				x.SubdomainStatus = domain.SubdomainNotProvisioned // required in responses
-			}
+			x.SubdomainStatus = cmp.Or(d.SubdomainStatus, domain.SubdomainNotProvisioned) // required in responses
 		}
 		if c := d.DirectRouting; c != nil {
 			x.Configuration = &directRoutingJSON{c.CallScreening, c.Subdomain,
-				tokensJSON{c.Region1Token, c.Region2Token}}
+				map[string]string{"region1Token": c.Region1Token, "region2Token": c.Region2Token}}
 		}
 		j.ServiceDetails[t.Name] = x
 	}
@@ -296,7 +270,7 @@ type numberServiceJSON struct {
 	Configuration    *teamsJSON `json:"configuration,omitempty"`
 }
 
-// teamsJSON omits members that have their default, as the published examples do.
+// teamsJSON is domain.TeamsNumberConfig without the members that have their default, as in the published examples.
 type teamsJSON struct {
 	Usage                    string   `json:"usage"`
 	ChoosableCapabilities    []string `json:"choosableCapabilities"`
@@ -316,13 +290,7 @@ func renderNumber(n *domain.Number) any {
 		if !s.Traits().InContract {
 			continue
 		}
-		x := numberServiceJSON{Enabled: d.Enabled, AssignmentStatus: d.AssignmentStatus}
-		if c := d.Teams; c != nil {
-			x.Configuration = &teamsJSON{c.Usage, notNil(c.ChoosableCapabilities), c.AcquiredCapabilities,
-				c.AvailableCapabilities, c.AdditionalUsages,
-				c.CivicAddressID, c.LocationID, c.AllowTenantAddressUpdate, c.DisplayedCountryCode}
-		}
-		j.ServiceDetails[s.String()] = x
+		j.ServiceDetails[s.String()] = numberServiceJSON{d.Enabled, d.AssignmentStatus, (*teamsJSON)(d.Teams)}
 	}
 	if n.HasConfiguration || n.CustomSIPHeader != "" {
 		j.Configuration = &configurationJSON{n.CustomSIPHeader}

@@ -3,7 +3,6 @@ package provapi
 import (
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/tandemgw/tandem/internal/domain"
@@ -14,9 +13,6 @@ import (
 
 // Version is the api-version served here.
 const Version = "2024-02-29-preview"
-
-// versions lists the api-versions served, for messages.
-var versions = []string{Version}
 
 // The roles of the contract (Provisioning API documentation, app roles).
 const (
@@ -39,10 +35,10 @@ type operation struct {
 	path   string   // as in the contract
 	role   string   // required, unless the caller is Admin
 	body   []string // media types of the body it takes
-	// conditional operations take If-Match and the like, repeatable ones the Repeatability headers.
-	conditional, repeatable bool
-	query                   []string // parameters besides api-version
-	do                      func(*API, *call) (*response, error)
+	// conditional operations take If-Match and the like. All that write are repeatable.
+	conditional bool
+	query       []string // parameters besides api-version
+	do          func(*API, *call) (*response, error)
 }
 
 var listQuery = []string{"top", "skip", "maxpagesize", "filter", "countRecords", continuation}
@@ -56,19 +52,17 @@ var operations = []operation{
 	{id: "Accounts_get", method: http.MethodGet, path: "/accounts/{accountName}", role: roleRead, conditional: true,
 		do: (*API).getAccount},
 	{id: "Accounts_createOrReplace", method: http.MethodPut, path: "/accounts/{accountName}", role: roleWrite,
-		body: jsonBody, conditional: true, repeatable: true, do: (*API).putAccount},
+		body: jsonBody, conditional: true, do: (*API).putAccount},
 	{id: "Accounts_delete", method: http.MethodDelete, path: "/accounts/{accountName}", role: roleDelete,
-		conditional: true, repeatable: true, query: []string{"deleteNumbers"}, do: (*API).deleteAccount},
+		conditional: true, query: []string{"deleteNumbers"}, do: (*API).deleteAccount},
 	{id: "Accounts_createOrUpdateNumbers", method: http.MethodPost,
-		path: "/accounts/{accountName}:createOrUpdateNumbers", role: roleWrite, body: jsonBody, repeatable: true,
-		do: (*API).putNumbers},
+		path: "/accounts/{accountName}:createOrUpdateNumbers", role: roleWrite, body: jsonBody, do: (*API).putNumbers},
 	{id: "Accounts_deleteNumbers", method: http.MethodPost, path: "/accounts/{accountName}:deleteNumbers",
-		role: roleDelete, body: jsonBody, repeatable: true, do: (*API).deleteNumbers},
+		role: roleDelete, body: jsonBody, do: (*API).deleteNumbers},
 	{id: "Accounts_getTeamsCapabilityPlans", method: http.MethodPost,
-		path: "/accounts/{accountName}:getTeamsCapabilityPlans", role: roleRead, repeatable: true,
-		do: (*API).capabilityPlans},
+		path: "/accounts/{accountName}:getTeamsCapabilityPlans", role: roleRead, do: (*API).capabilityPlans},
 	{id: "Accounts_getTeamsAvailableCapabilities", method: http.MethodPost,
-		path: "/accounts/{accountName}:getTeamsAvailableCapabilities", role: roleRead, body: jsonBody, repeatable: true,
+		path: "/accounts/{accountName}:getTeamsAvailableCapabilities", role: roleRead, body: jsonBody,
 		do: (*API).availableCapabilities},
 	{id: "Accounts_listNumbers", method: http.MethodGet, path: "/accounts/{accountName}/numbers", role: roleRead,
 		query: listQuery, do: (*API).listNumbers},
@@ -76,9 +70,9 @@ var operations = []operation{
 		role: roleRead, conditional: true, do: (*API).getNumber},
 	{id: "Accounts_createOrReplaceNumber", method: http.MethodPut,
 		path: "/accounts/{accountName}/numbers/{telephoneNumber}", role: roleWrite, body: jsonBody, conditional: true,
-		repeatable: true, do: (*API).putNumber},
+		do: (*API).putNumber},
 	{id: "Accounts_deleteNumber", method: http.MethodDelete, path: "/accounts/{accountName}/numbers/{telephoneNumber}",
-		role: roleDelete, conditional: true, repeatable: true, do: (*API).deleteNumber},
+		role: roleDelete, conditional: true, do: (*API).deleteNumber},
 	{id: "Accounts_listTeamsCivicAddresses", method: http.MethodGet,
 		path: "/accounts/{accountName}/teamsCivicAddresses", role: roleRead, query: listQuery,
 		do: (*API).listCivicAddresses},
@@ -93,7 +87,7 @@ var operations = []operation{
 		path: "/teamsRequestsForInformation/{tenantId}", role: roleRead, conditional: true, do: (*API).getRequest},
 	{id: "TeamsRequestsForInformation_createOrUpdateRequestForInformation", method: http.MethodPatch,
 		path: "/teamsRequestsForInformation/{tenantId}", role: roleWrite, body: patchBody, conditional: true,
-		repeatable: true, do: (*API).patchRequest},
+		do: (*API).patchRequest},
 }
 
 // pathVars are the names in a path, decoded and checked by checkNames. A name that the path has is never empty.
@@ -101,77 +95,69 @@ type pathVars struct {
 	account, number, address, tenant string
 }
 
-// match returns the pattern of a path and its variables. escaped is the path as sent, still percent-encoded: segments
-// are split first and decoded afterwards, so that an encoded slash stays inside its segment and "+" stands for itself,
-// raw or as %2B.
-func match(escaped string) (pattern string, v pathVars, err error) {
-	unknown := fault.New(fault.NotFound, web.CodeResourceNotFound,
-		"there is no resource at this path; see docs/provisioning-api.md")
-	raw := strings.Split(escaped, "/")
-	if raw[0] != "" || len(raw) < 2 || len(raw) > 5 {
-		return "", v, unknown
+// split returns the segments of a path, nil if it has none or too many. escaped is the path as sent, still
+// percent-encoded: segments are split first and decoded afterwards, so that an encoded slash stays inside its segment
+// and "+" stands for itself, raw or as %2B.
+func split(escaped string) ([]string, error) {
+	segs := strings.Split(escaped, "/")
+	if segs[0] != "" || len(segs) > 5 {
+		return nil, nil
 	}
-	segs := make([]string, len(raw)-1)
-	for i, s := range raw[1:] {
+	segs = segs[1:]
+	for i, s := range segs {
+		if s == "" {
+			return nil, nil
+		}
+		var err error
 		if segs[i], err = url.PathUnescape(s); err != nil {
-			return "", v, invalid(web.CodeInvalidURI, "", "the path has an invalid percent-encoding")
-		}
-		if segs[i] == "" {
-			return "", v, unknown
+			return nil, invalid(web.CodeInvalidURI, "", "the path has an invalid percent-encoding")
 		}
 	}
-	switch {
-	case segs[0] == "accounts" && len(segs) == 1:
-		return "/accounts", v, nil
-	case segs[0] == "accounts" && len(segs) == 2:
-		// An account name has no colon: what follows the last one is an action.
-		i := strings.LastIndexByte(segs[1], ':')
-		if i < 0 {
-			v.account = segs[1]
-			return "/accounts/{accountName}", v, nil
-		}
-		v.account = segs[1][:i]
-		pattern = "/accounts/{accountName}" + segs[1][i:]
-		if !slices.ContainsFunc(operations, func(o operation) bool { return o.path == pattern }) || v.account == "" {
-			return "", v, unknown
-		}
-		return pattern, v, nil
-	case segs[0] == "accounts" && segs[2] == "numbers" && len(segs) == 3:
-		v.account = segs[1]
-		return "/accounts/{accountName}/numbers", v, nil
-	case segs[0] == "accounts" && segs[2] == "numbers" && len(segs) == 4:
-		v.account, v.number = segs[1], segs[3]
-		return "/accounts/{accountName}/numbers/{telephoneNumber}", v, nil
-	case segs[0] == "accounts" && segs[2] == "teamsCivicAddresses" && len(segs) == 3:
-		v.account = segs[1]
-		return "/accounts/{accountName}/teamsCivicAddresses", v, nil
-	case segs[0] == "accounts" && segs[2] == "teamsCivicAddresses" && len(segs) == 4:
-		v.account, v.address = segs[1], segs[3]
-		return "/accounts/{accountName}/teamsCivicAddresses/{civicAddressId}", v, nil
-	case segs[0] == "numbers" && len(segs) == 1:
-		return "/numbers", v, nil
-	case segs[0] == "teamsRequestsForInformation" && len(segs) == 1:
-		return "/teamsRequestsForInformation", v, nil
-	case segs[0] == "teamsRequestsForInformation" && len(segs) == 2:
-		v.tenant = segs[1]
-		return "/teamsRequestsForInformation/{tenantId}", v, nil
+	return segs, nil
+}
+
+// match reports whether a path is the operation's, and returns its variables.
+func (o *operation) match(segs []string) (v pathVars, ok bool) {
+	pattern := strings.Split(o.path, "/")[1:]
+	if len(segs) != len(pattern) {
+		return v, false
 	}
-	return "", v, unknown
+	for i, seg := range segs {
+		action, isAccount := strings.CutPrefix(pattern[i], "{accountName}")
+		switch {
+		case isAccount:
+			// An account name has no colon: what follows the last one is an action.
+			v.account, ok = strings.CutSuffix(seg, action)
+			if !ok || v.account == "" || action == "" && i == len(segs)-1 && strings.Contains(seg, ":") {
+				return v, false
+			}
+		case pattern[i] == "{telephoneNumber}":
+			v.number = seg
+		case pattern[i] == "{civicAddressId}":
+			v.address = seg
+		case pattern[i] == "{tenantId}":
+			v.tenant = seg
+		case pattern[i] != seg:
+			return v, false
+		}
+	}
+	return v, true
 }
 
 // find returns the operation for a method and path. allow lists the path's methods if it exists. HEAD is served
 // wherever GET is (RFC 9110 §9.1): net/http leaves the body out.
 func find(method, escaped string) (op *operation, v pathVars, allow []string, err error) {
-	pattern, v, err := match(escaped)
+	segs, err := split(escaped)
 	if err != nil {
 		return nil, v, nil, err
 	}
 	for i := range operations {
 		o := &operations[i]
-		if o.path != pattern {
+		vars, ok := o.match(segs)
+		if !ok {
 			continue
 		}
-		allow = append(allow, o.method)
+		v, allow = vars, append(allow, o.method)
 		if o.method == http.MethodGet {
 			allow = append(allow, http.MethodHead)
 		}
@@ -179,7 +165,11 @@ func find(method, escaped string) (op *operation, v pathVars, allow []string, er
 			op = o
 		}
 	}
-	if op == nil {
+	switch {
+	case allow == nil:
+		return nil, v, nil, fault.New(fault.NotFound, web.CodeResourceNotFound,
+			"there is no resource at this path; see docs/provisioning-api.md")
+	case op == nil:
 		return nil, v, allow, fault.New(fault.Invalid, web.CodeMethodNotAllowed,
 			"%s is not allowed on this path; use %s", method, strings.Join(allow, " or "))
 	}
