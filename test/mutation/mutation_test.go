@@ -43,7 +43,7 @@ var mutations = []mutation{
 	{"the custom header does not reach the core", "internal/calls/leg/shape.go",
 		`m.AddName(r.custom, l.Call.Header)`, `_ = m`,
 		[]string{"direct-routing-in", "direct-routing-out", "operator-connect-out", "zoom-in"}, true},
-	{"the custom header goes to the service", "internal/services/directrouting/directrouting.go",
+	{"the custom header goes to the service", "internal/services/internal/phonesystem/phonesystem.go",
 		"p.rules.StripForService(m)\n",
 		"p.rules.StripForService(m)\n\tdefer m.AddName(\"X-MS-Operator-Content\", \"leaked\")\n",
 		[]string{"direct-routing-in"}, false},

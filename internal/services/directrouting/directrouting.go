@@ -12,8 +12,8 @@ import (
 	"strings"
 
 	"github.com/tandemgw/tandem/internal/calls/leg"
-	"github.com/tandemgw/tandem/internal/calls/sip"
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/services/internal/phonesystem"
 )
 
 // ID is the service's ID, which is stored.
@@ -26,14 +26,11 @@ var Service = domain.NewService(domain.Traits{ID: ID, Name: "teamsDirectRouting"
 
 // Profile shapes messages for Direct Routing.
 type Profile struct {
-	rules *leg.Rules
+	*phonesystem.Profile
 	trunk string // carrier trunk's name: <region>.<base domain>
 }
 
-var (
-	_ leg.Profile = (*Profile)(nil)
-	_ leg.Named   = (*Profile)(nil)
-)
+var _ leg.Named = (*Profile)(nil)
 
 // New returns the profile. The region of this node, from the rules, selects the region's label.
 func New(rules *leg.Rules, names leg.Names) (leg.Profile, error) {
@@ -46,42 +43,17 @@ func New(rules *leg.Rules, names leg.Names) (leg.Profile, error) {
 		return nil, leg.Problem("region", "this node is in region %d, but regions lists %d; add its region there",
 			rules.Region(), len(names.Regions))
 	}
-	return &Profile{rules: rules, trunk: strings.ToLower(names.Regions[rules.Region()-1]) + "." + base}, nil
-}
-
-// Service returns Service.
-func (p *Profile) Service() domain.Service { return Service }
-
-// NeedsOffer returns true. gateway-calls §3.2: Teams does not support a delayed offer.
-func (p *Profile) NeedsOffer() bool { return true }
-
-// ToService writes the customer's name into Contact and From, the peer's into Request-URI and To, and tells Teams who
-// we are and which methods we accept.
-func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
-	p.rules.StripForService(m)
-	us := p.name(l)
-	leg.Address(m, us, l.Remote)
-	p.rules.Identify(m, us, l)
-}
-
-// ToCore shapes the message as for any service.
-func (p *Profile) ToCore(m *sip.Message, l *leg.Leg) { p.rules.ShapeForCore(m, l) }
-
-// Ping writes the carrier trunk's name: one healthy trunk stands for all customers' names below it (direct-routing-sip
-// §3).
-func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
-	us := p.name(l)
-	if m.IsRequest() {
-		leg.AddressPing(m, us)
-	}
-	p.rules.Identify(m, us, l)
+	p := &Profile{trunk: strings.ToLower(names.Regions[rules.Region()-1]) + "." + base}
+	p.Profile = phonesystem.New(Service, rules, p.name)
+	return p, nil
 }
 
 // Names returns the carrier trunk's name and the pattern of the customers' names below it.
 func (p *Profile) Names() []string { return []string{p.trunk, "*." + p.trunk} }
 
 // name returns the name of the call's customer in the region of this node. OPTIONS, and a call without a customer (an
-// emergency call that names none), use the carrier trunk's name.
+// emergency call that names none), use the carrier trunk's name: one healthy trunk stands for all customers' names
+// below it (direct-routing-sip §3).
 func (p *Profile) name(l *leg.Leg) leg.Addr {
 	a := leg.Addr{Host: p.trunk, Port: l.Local.Port, Transport: l.Local.Transport}
 	if l.Call != nil && l.Call.Account != nil && l.Call.Account.Subdomain != "" {

@@ -1,10 +1,11 @@
-// Package phonesystem is the common part of the services whose trunk ends in Microsoft Phone System under the
-// operator's own name: Operator Connect and Teams Phone Mobile.
+// Package phonesystem is the common part of the services whose trunk ends in Microsoft Phone System: Operator Connect
+// and Teams Phone Mobile, whose trunk has the operator's own name, and Direct Routing, which has names of its own.
 //
-// Phone System finds the tenant by the number, which was uploaded beforehand, so no customer's name is needed: Contact
-// holds the name of the trunk in this region, the peer group's advertised name. X-MS-FMC and X-MS-TenantID pass in both
-// directions where calls/route lets them. Microsoft's SIP specification for these services is not public; this package
-// follows the public pages (gateway-calls §2.2, §4, §5; operator-connect §4, §5).
+// Under the operator's own name, Phone System finds the tenant by the number, which was uploaded beforehand, so no
+// customer's name is needed: Contact holds the name of the trunk in this region, the peer group's advertised name.
+// X-MS-FMC and X-MS-TenantID pass in both directions where calls/route lets them. Microsoft's SIP specification for
+// these services is not public; this package follows the public pages (gateway-calls §2.2, §4, §5; operator-connect §4,
+// §5).
 package phonesystem
 
 import (
@@ -17,36 +18,44 @@ import (
 type Profile struct {
 	service domain.Service
 	rules   *leg.Rules
+	name    func(*leg.Leg) leg.Addr
 }
 
 var _ leg.Profile = (*Profile)(nil)
 
-// New returns the profile of a service.
-func New(service domain.Service, rules *leg.Rules) *Profile { return &Profile{service, rules} }
+// New returns the profile of a service. name returns the address under which Phone System knows us on a leg.
+func New(service domain.Service, rules *leg.Rules, name func(*leg.Leg) leg.Addr) *Profile {
+	return &Profile{service, rules, name}
+}
+
+// Trunk returns the address of the trunk: the name for New of a service that has no other.
+func Trunk(l *leg.Leg) leg.Addr { return l.Local }
 
 // Service returns the service that the profile was made for.
 func (p *Profile) Service() domain.Service { return p.service }
 
-// NeedsOffer returns true. operator-connect §5: the same interface as Direct Routing, which does not support a delayed
-// offer.
+// NeedsOffer returns true. gateway-calls §3.2: Teams does not support a delayed offer. operator-connect §5: the other
+// services have the same interface as Direct Routing.
 func (p *Profile) NeedsOffer() bool { return true }
 
-// ToService writes the addresses of the trunk and tells Phone System who we are. X-MS-FMC stays as the Mobile Control
-// Point wrote it.
+// ToService writes our name into Contact and From, the peer's into Request-URI and To, and tells Phone System who we
+// are and which methods we accept. X-MS-FMC stays as the Mobile Control Point wrote it.
 func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
 	p.rules.StripForService(m)
-	leg.Address(m, l.Local, l.Remote)
-	p.rules.Identify(m, l.Local, l)
+	us := p.name(l)
+	leg.Address(m, us, l.Remote)
+	p.rules.Identify(m, us, l)
 }
 
 // ToCore shapes the message as for any service; X-MS-FMC and X-MS-TenantID pass. The operator uses the latter for
 // rating (gateway-calls §2.2).
 func (p *Profile) ToCore(m *sip.Message, l *leg.Leg) { p.rules.ShapeForCore(m, l) }
 
-// Ping writes the trunk's name.
+// Ping writes our name.
 func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
+	us := p.name(l)
 	if m.IsRequest() {
-		leg.AddressPing(m, l.Local)
+		leg.AddressPing(m, us)
 	}
-	p.rules.Identify(m, l.Local, l)
+	p.rules.Identify(m, us, l)
 }
