@@ -132,20 +132,16 @@ func create(path string) error {
 
 // readPrivate reads a file that only its owner may read.
 func readPrivate(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	raw, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if st.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s has mode %04o and can be read by other users; chmod 600 it, and rotate the keyring "+
+	st, err := os.Stat(path)
+	if err == nil && st.Mode().Perm()&0o077 != 0 {
+		err = fmt.Errorf("%s has mode %04o and can be read by other users; chmod 600 it, and rotate the keyring "+
 			"if others had access", path, st.Mode().Perm())
 	}
-	return os.ReadFile(path)
+	return raw, err
 }
 
 // Ephemeral returns a keyring with one new key that lives in memory only.
