@@ -21,17 +21,12 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/domain/strictjson"
+	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/web"
 )
 
 // maxBodyBytes bounds request bodies; the largest sensible one is far smaller.
 const maxBodyBytes = 64 << 10
-
-// The roles in tokens. Management.Admin includes Management.Read.
-const (
-	RoleAdmin = "Management.Admin"
-	RoleRead  = "Management.Read"
-)
 
 // Operations are the operations of the contract, by the job that implements them. They are safe for concurrent use, and
 // return *fault.Error for errors that the caller can fix. A job that this node does not have is an api.Absent with the
@@ -100,7 +95,9 @@ func New(ops Operations, health *http.ServeMux, log *slog.Logger, reg prometheus
 // request, for the audit log.
 func (s *Server) Local(who func(*http.Request) domain.Actor) http.Handler {
 	return s.Remote(func(*http.Request) error { return nil },
-		func(r *http.Request) (domain.Actor, []string, error) { return who(r), []string{RoleAdmin}, nil })
+		func(r *http.Request) (domain.Actor, []string, error) {
+			return who(r), []string{auth.RoleManagementAdmin}, nil
+		})
 }
 
 // Remote returns the handler for a URL. permit checks the source address of every request; then identify returns who
@@ -132,9 +129,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, identify Identify
 		return err
 	}
 	op := contract[pattern]
-	x.Operation, x.Quiet = op.ID, slices.Contains(op.Roles, RoleRead)
+	x.Operation, x.Quiet = op.ID, slices.Contains(op.Roles, auth.RoleManagementRead)
 	granted := func(role string) bool { return slices.Contains(roles, role) }
-	if !granted(RoleAdmin) && !slices.ContainsFunc(op.Roles, granted) {
+	admin := granted(auth.RoleManagementAdmin)
+	if !admin && !slices.ContainsFunc(op.Roles, granted) {
 		return fault.New(fault.Forbidden, web.CodeMissingRole, "this operation needs the role %s; the token has %s",
 			strings.Join(op.Roles, " or "), cmp.Or(strings.Join(roles, ", "), "none"))
 	}
@@ -142,7 +140,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, identify Identify
 		return err
 	}
 	who.RequestID = x.ID
-	ctx := context.WithValue(domain.WithActor(r.Context(), who), adminKey{}, slices.Contains(roles, RoleAdmin))
+	ctx := context.WithValue(domain.WithActor(r.Context(), who), adminKey{}, admin)
 	s.api.ServeHTTP(w, r.WithContext(ctx))
 	return nil
 }
