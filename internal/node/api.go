@@ -11,7 +11,6 @@ import (
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
-	"github.com/tandemgw/tandem/internal/platform/listen"
 	"github.com/tandemgw/tandem/internal/provisioning/provapi"
 	"github.com/tandemgw/tandem/internal/services"
 )
@@ -32,7 +31,7 @@ func (n *node) buildAPI(_ context.Context, r *role) error {
 	limiter := auth.NewLimiter(limits, "provapi", cfg.API.RequestsPerMinute, time.Minute, log, n.metrics.process)
 	deps := provapi.Deps{
 		Services: services.All().Services(), Directory: n.core.directory,
-		Authenticator: authenticator{n.core.verifier}, Sources: sources,
+		Authenticator: n.core.verifier, Sources: sources,
 		Sealer: n.core.keyring, Log: log, Metrics: n.metrics.process, Limiter: limiter,
 	}
 	if n.core.issuer != nil {
@@ -66,21 +65,10 @@ func (n *node) buildAPI(_ context.Context, r *role) error {
 	return nil
 }
 
-// authenticator checks tokens and marks the connection that carried a valid one as authenticated.
-type authenticator struct{ *auth.Verifier }
-
-func (a authenticator) Authenticate(ctx context.Context,
-	authorization []string) (id string, roles []string, err error) {
-	if id, roles, err = a.Verifier.Authenticate(ctx, authorization); err == nil {
-		listen.Authenticated(ctx)
-	}
-	return id, roles, err
-}
-
 // trusted serves the Provisioning API, as an administrator, to every user that may open the Unix socket.
 func trusted(p http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		caller := provapi.Caller{ID: localActor(r).ID, Roles: []string{string(auth.RoleAdmin)}}
+		caller := provapi.Caller{ID: localActor(r).ID, Roles: []string{auth.RoleAdmin}}
 		p.ServeHTTP(w, r.WithContext(provapi.Trusted(r.Context(), caller)))
 	})
 }

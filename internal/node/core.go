@@ -98,9 +98,7 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 	deps := auth.Deps{Log: log.With("part", "auth"), Metrics: reg, Keyring: c.keyring, CacheDir: cfg.Path("keysets")}
 	c.clients = auth.NewClients(c.access)
 	if cfg.Auth.Embedded.Enabled {
-		if c.issuer, err = auth.NewIssuer(cfg.Auth.Embedded, c.access, c.clients, deps); err != nil {
-			return fmt.Errorf("embedded issuer: %w", err)
-		}
+		c.issuer = auth.NewIssuer(cfg.Auth.Embedded, c.access, c.clients, deps)
 	}
 	if c.verifier, err = auth.NewVerifier(cfg.Auth, c.issuer, deps); err != nil {
 		return fmt.Errorf("auth: %w", err)

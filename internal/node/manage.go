@@ -130,7 +130,7 @@ func permit(sources *auth.Sources) func(*http.Request) error {
 // limit.
 func (n *node) identify(limiter *auth.Limiter) manage.Identify {
 	return func(r *http.Request) (domain.Actor, []string, error) {
-		id, roles, err := authenticator{n.core.verifier}.Authenticate(r.Context(), r.Header.Values("Authorization"))
+		id, roles, err := n.core.verifier.Authenticate(r.Context(), r.Header.Values("Authorization"))
 		if err != nil {
 			return domain.Actor{}, nil, err
 		}

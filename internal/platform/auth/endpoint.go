@@ -293,10 +293,7 @@ func (t *throttle) failed(a netip.Addr) {
 
 // widen maps an IPv6 address to its /64, within which a customer can choose any address.
 func widen(a netip.Addr) netip.Addr {
-	if a.Is6() && !a.Is4In6() {
-		if p, err := a.Prefix(64); err == nil {
-			return p.Addr()
-		}
-	}
-	return a.Unmap().WithZone("")
+	a = a.Unmap()
+	p, _ := a.Prefix(min(a.BitLen(), 64)) // an address has that many
+	return p.Addr()
 }

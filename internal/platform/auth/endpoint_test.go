@@ -16,10 +16,7 @@ func newIssuer(t *testing.T) (*Issuer, *memory, func() string) {
 	t.Helper()
 	m := &memory{}
 	log, text := logged()
-	i, err := NewIssuer(Default().Embedded, m, NewClients(m), Deps{Log: log, Keyring: keyring(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	i := NewIssuer(Default().Embedded, m, NewClients(m), Deps{Log: log, Keyring: keyring(t)})
 	return i, m, text
 }
 
@@ -249,10 +246,7 @@ func TestDiscoveryAndKeysLeadToTheToken(t *testing.T) {
 func TestRS256Issuer(t *testing.T) {
 	m, cfg := &memory{}, Default()
 	cfg.Embedded.Algorithm = "RS256"
-	i, err := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: keyring(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	i := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: keyring(t)})
 	tok, _, err := i.IssueToken(t.Context(), "cli", RoleRead)
 	if err != nil {
 		t.Fatal(err)

@@ -65,7 +65,7 @@ const (
 
 // NewIssuer builds the embedded issuer on the stores. It does not access them yet, so it can be built while the
 // database is unavailable: tokens are then checked with the keys cached on disk, and none are issued.
-func NewIssuer(cfg EmbeddedConfig, keys KeyStore, clients *Clients, deps Deps) (*Issuer, error) {
+func NewIssuer(cfg EmbeddedConfig, keys KeyStore, clients *Clients, deps Deps) *Issuer {
 	i := &Issuer{cfg: cfg, store: keys, clients: clients, keyring: deps.Keyring, log: deps.Log,
 		guard: newThrottle(maxFailures, failureWindow),
 		issued: promauto.With(deps.Metrics).NewCounterVec(prometheus.CounterOpts{
@@ -75,7 +75,7 @@ func NewIssuer(cfg EmbeddedConfig, keys KeyStore, clients *Clients, deps Deps) (
 		}, []string{"outcome"})}
 	i.keys = newKeySet(cfg.Issuer, i.publicKeys, deps.Keyring, deps.CacheDir, Default().MaxKeyAge, deps.Log)
 	i.keys.fetches.SetLimit(rate.Every(storePause))
-	return i, nil
+	return i
 }
 
 // trust returns what a Verifier needs to check the issuer's tokens.
@@ -247,13 +247,11 @@ func (i *Issuer) publicKeys(ctx context.Context) ([]byte, error) {
 }
 
 func keySetDocument(keys []SigningKey) ([]byte, error) {
-	set := struct {
-		Keys []json.RawMessage `json:"keys"`
-	}{[]json.RawMessage{}}
-	for _, k := range keys {
-		set.Keys = append(set.Keys, k.Public)
+	public := make([]json.RawMessage, len(keys))
+	for i, k := range keys {
+		public[i] = k.Public
 	}
-	return json.Marshal(set)
+	return json.Marshal(map[string]any{"keys": public})
 }
 
 // signingKey returns the key that signs now.

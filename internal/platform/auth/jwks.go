@@ -55,17 +55,14 @@ func (k *publicKey) fits(alg string) bool {
 	case *rsa.PublicKey:
 		return alg[:2] == "RS" || alg[:2] == "PS"
 	case *ecdsa.PublicKey:
-		switch key.Curve {
-		case elliptic.P256():
-			return alg == "ES256"
-		case elliptic.P384():
-			return alg == "ES384"
-		case elliptic.P521():
-			return alg == "ES512"
-		}
+		return alg == curveAlgorithm[key.Curve]
 	}
 	return false
 }
+
+// curveAlgorithm maps the curves that are supported to their algorithm.
+var curveAlgorithm = map[elliptic.Curve]string{elliptic.P256(): "ES256", elliptic.P384(): "ES384",
+	elliptic.P521(): "ES512"}
 
 // parseKeySet reads a JSON Web Key Set (RFC 7517 §5). Keys of unknown types or uses are ignored, as the RFC requires,
 // and so are malformed ones. A set without a usable key is an error, so that it does not replace a good one.
@@ -122,9 +119,8 @@ func parseKey(n *strictjson.Node) (publicKey, error) {
 	}
 	switch j.Kty {
 	case "RSA":
-		n, err1 := number(j.N)
-		e, err2 := number(j.E)
-		if err1 != nil || err2 != nil {
+		n, e := number(j.N), number(j.E)
+		if n == nil || e == nil {
 			return k, fmt.Errorf("RSA key %q is malformed", j.Kid)
 		}
 		if n.BitLen() < minRSABits || n.BitLen() > maxRSABits {
@@ -141,13 +137,16 @@ func parseKey(n *strictjson.Node) (publicKey, error) {
 		if curve == nil {
 			return k, fmt.Errorf("EC key %q is on curve %q, which is not supported", j.Kid, j.Crv)
 		}
-		x, err1 := coordinate(j.X, curve)
-		y, err2 := coordinate(j.Y, curve)
-		if err1 != nil || err2 != nil {
-			return k, fmt.Errorf("EC key %q is malformed", j.Kid)
+		point := []byte{4}
+		for _, s := range []string{j.X, j.Y} {
+			b, err := base64.RawURLEncoding.DecodeString(s)
+			if err != nil || len(b) != (curve.Params().BitSize+7)/8 { // the curve's full length (RFC 7518 §6.2.1.2)
+				return k, fmt.Errorf("EC key %q is malformed", j.Kid)
+			}
+			point = append(point, b...)
 		}
 		// ParseUncompressedPublicKey checks that the point is on the curve.
-		key, err := ecdsa.ParseUncompressedPublicKey(curve, append(append([]byte{4}, x...), y...))
+		key, err := ecdsa.ParseUncompressedPublicKey(curve, point)
 		if err != nil {
 			return k, fmt.Errorf("EC key %q: %w", j.Kid, err)
 		}
@@ -158,21 +157,13 @@ func parseKey(n *strictjson.Node) (publicKey, error) {
 	return k, nil
 }
 
-func number(s string) (*big.Int, error) {
+// number reads a number (RFC 7518 §2). It returns nil if it is malformed.
+func number(s string) *big.Int {
 	b, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil || len(b) == 0 || len(b) > maxRSABits/8+1 {
-		return nil, errors.New("not a number")
+		return nil
 	}
-	return new(big.Int).SetBytes(b), nil
-}
-
-// coordinate reads one coordinate, which has the curve's full length (RFC 7518 §6.2.1.2).
-func coordinate(s string, c elliptic.Curve) ([]byte, error) {
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	if err != nil || len(b) != (c.Params().BitSize+7)/8 {
-		return nil, errors.New("not a coordinate")
-	}
-	return b, nil
+	return new(big.Int).SetBytes(b)
 }
 
 // encodeKey writes a public key as a JSON Web Key for signatures.

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -109,7 +110,7 @@ func (s *keySet) pick(kid, alg string) (found []publicKey, have bool) {
 	}
 	for _, k := range s.keys {
 		if (kid == "" || k.id == kid) && k.fits(alg) && (k.issuer == "" || k.issuer == s.issuer ||
-			containsTemplate(k.issuer)) {
+			strings.Contains(k.issuer, "{tenantid}")) {
 			found = append(found, k)
 		}
 	}

@@ -115,10 +115,7 @@ func TestKeyRotation(t *testing.T) {
 		cfg := Default()
 		cfg.Embedded.KeyLifetime = 24 * time.Hour
 		node := func() (*Issuer, *Verifier) {
-			i, err := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: ring})
-			if err != nil {
-				t.Fatal(err)
-			}
+			i := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: ring})
 			return i, verifier(t, cfg, i, Deps{})
 		}
 		i1, v1 := node()
@@ -185,10 +182,7 @@ func TestKeyRotation(t *testing.T) {
 func TestNewKeysArePublishedBeforeTheySign(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
-		i, err := NewIssuer(Default().Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: keyring(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		i := NewIssuer(Default().Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: keyring(t)})
 		kid := func() string {
 			t.Helper()
 			s, _, err := i.IssueToken(t.Context(), "test", RoleRead)
@@ -221,10 +215,7 @@ func TestNewKeysArePublishedBeforeTheySign(t *testing.T) {
 func TestANodeCreatesOneFirstKey(t *testing.T) {
 	for range 100 {
 		m := &memory{}
-		i, err := NewIssuer(Default().Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: keyring(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		i := NewIssuer(Default().Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: keyring(t)})
 		var wg sync.WaitGroup
 		for _, f := range []func() error{
 			func() error { return i.tend(t.Context()) },
@@ -247,10 +238,7 @@ func TestANodeCreatesOneFirstKey(t *testing.T) {
 // TestARoleInShortIsIssuedInFull: a token carries what the APIs compare.
 func TestARoleInShortIsIssuedInFull(t *testing.T) {
 	m, cfg := &memory{}, Default()
-	i, err := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: keyring(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	i := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: keyring(t)})
 	text, _, err := i.IssueToken(t.Context(), "test", "read")
 	if err != nil {
 		t.Fatal(err)
@@ -264,10 +252,7 @@ func TestARoleInShortIsIssuedInFull(t *testing.T) {
 // TestSealAgain: every private key that the keyring opens needs the present key only; others stay as they are.
 func TestSealAgain(t *testing.T) {
 	m, ring := &memory{}, keyring(t)
-	i, err := NewIssuer(Default().Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: ring})
-	if err != nil {
-		t.Fatal(err)
-	}
+	i := NewIssuer(Default().Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: ring})
 	for range 2 {
 		if err := i.addKey(t.Context()); err != nil {
 			t.Fatal(err)
@@ -300,10 +285,7 @@ func TestIssuerWithoutDatabase(t *testing.T) {
 	m, ring, dir := &memory{}, keyring(t), t.TempDir()
 	cfg := Default()
 	node := func() (*Issuer, *Verifier) {
-		i, err := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: ring, CacheDir: dir})
-		if err != nil {
-			t.Fatal(err)
-		}
+		i := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: quiet(), Keyring: ring, CacheDir: dir})
 		return i, verifier(t, cfg, i, Deps{})
 	}
 	i, v := node()
@@ -329,10 +311,7 @@ func TestALostKeyringStopsNoSignIn(t *testing.T) {
 	m, cfg := &memory{}, Default()
 	var log strings.Builder
 	node := func(l *slog.Logger) (*Issuer, *Verifier) {
-		i, err := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: l, Keyring: keyring(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		i := NewIssuer(cfg.Embedded, m, NewClients(m), Deps{Log: l, Keyring: keyring(t)})
 		return i, verifier(t, cfg, i, Deps{})
 	}
 	first, _ := node(quiet())
@@ -375,10 +354,7 @@ func TestRevokedClientsTokensStop(t *testing.T) {
 		cfg := Default()
 		// Two nodes share the store; the client is revoked on the other.
 		c1, c2 := NewClients(m), NewClients(m)
-		i, err := NewIssuer(cfg.Embedded, m, c1, Deps{Log: quiet(), Keyring: keyring(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		i := NewIssuer(cfg.Embedded, m, c1, Deps{Log: quiet(), Keyring: keyring(t)})
 		v := verifier(t, cfg, i, Deps{})
 		cl, secretText, err := c1.Create(t.Context(), " BSS ", []Role{RoleWrite, RoleRead, RoleRead})
 		if err != nil || cl.Name != "BSS" || len(cl.Roles) != 2 || cl.Secret != "" {

@@ -25,6 +25,7 @@ import (
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/domain/strictjson"
+	"github.com/tandemgw/tandem/internal/platform/listen"
 	"github.com/tandemgw/tandem/internal/platform/secret"
 	"github.com/tandemgw/tandem/internal/platform/web"
 )
@@ -130,7 +131,7 @@ type token struct {
 	clients             []string // appid (Entra v1), azp (v2, OpenID Connect), client_id (RFC 9068), sub
 	audience, roles     []string
 	expires             time.Time
-	notBefore, issuedAt *time.Time
+	notBefore, issuedAt time.Time // zero if missing
 }
 
 // parseToken reads a token strictly. Unknown claims and header parameters are ignored, except for critical ones.
@@ -160,9 +161,7 @@ func parseToken(text string) (*token, error) {
 	t.issuer, t.tenant = c.Str("iss", false), c.Str("tid", false)
 	t.clients = []string{c.Str("appid", false), c.Str("azp", false), c.Str("client_id", false), c.Str("sub", false)}
 	t.audience, t.roles = c.StringOrStrings("aud"), c.StringOrStrings("roles")
-	if at := numericDate(&r, c, "exp", true); at != nil {
-		t.expires = *at
-	}
+	t.expires = numericDate(&r, c, "exp", true)
 	t.notBefore, t.issuedAt = numericDate(&r, c, "nbf", false), numericDate(&r, c, "iat", false)
 	if err := r.Err(); err != nil {
 		return nil, fmt.Errorf("claims: %w", err)
@@ -170,21 +169,20 @@ func parseToken(text string) (*token, error) {
 	return t, t.readHeader(r.Object(header, ""), &r)
 }
 
-// numericDate reads a NumericDate (RFC 7519 §2): seconds since 1970, possibly with a fraction. It returns nil if the
-// claim is missing.
-func numericDate(r *strictjson.Reader, c *strictjson.Object, name string, required bool) *time.Time {
+// numericDate reads a NumericDate (RFC 7519 §2): seconds since 1970, possibly with a fraction. It returns the zero time
+// if the claim is missing.
+func numericDate(r *strictjson.Reader, c *strictjson.Object, name string, required bool) time.Time {
 	n := c.Take(name, required)
 	if n == nil || !r.Is(n, strictjson.KindNumber, name) {
-		return nil
+		return time.Time{}
 	}
 	const year10000 = 253402300800
 	s, err := strconv.ParseFloat(n.Text, 64)
 	if err != nil || s < 0 || s >= year10000 {
 		r.Add(fault.New(fault.Invalid, strictjson.CodeInvalidValue, "%s is not a time in seconds since 1970", name))
-		return nil
+		return time.Time{}
 	}
-	at := time.UnixMicro(int64(s * 1e6))
-	return &at
+	return time.UnixMicro(int64(s * 1e6))
 }
 
 // readHeader reads what the signature needs. It refuses critical extensions, of which none is supported (RFC 7515
@@ -241,7 +239,8 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Principal, error)
 }
 
 // Authenticate checks the token in a request's Authorization headers and returns the principal's id and roles:
-// [Authorization] and [Verifier.Verify] for front ends that do not depend on this package.
+// [Authorization] and [Verifier.Verify] for front ends that do not depend on this package. It marks the connection that
+// carried a valid token as authenticated; ctx is the request's.
 func (v *Verifier) Authenticate(ctx context.Context, authorization []string) (id string, roles []string, err error) {
 	token, err := Authorization(authorization)
 	if err != nil {
@@ -251,6 +250,7 @@ func (v *Verifier) Authenticate(ctx context.Context, authorization []string) (id
 	if err != nil {
 		return "", nil, err
 	}
+	listen.Authenticated(ctx)
 	return p.ID(), p.Roles, nil
 }
 
@@ -316,7 +316,7 @@ func (v *Verifier) verify(ctx context.Context, text string,
 func (v *Verifier) claimed(t *trusted, tok *token,
 	passed func(check api.TokenCheckName, found string)) (*Principal, error) {
 	now := time.Now()
-	early := func(at *time.Time) bool { return at != nil && now.Add(v.skew).Before(*at) }
+	early := func(at time.Time) bool { return now.Add(v.skew).Before(at) }
 	switch {
 	case !now.Add(-v.skew).Before(tok.expires):
 		return nil, fault.New(fault.Unauthenticated, CodeExpiredToken, "the bearer token has expired; get a new one")
@@ -351,11 +351,6 @@ func clip(s string) string {
 
 // quote quotes a part of an unverified token.
 func quote(s string) string {
-	b, err := json.Marshal(clip(s))
-	if err != nil {
-		return "?"
-	}
+	b, _ := json.Marshal(clip(s)) // a string does not fail
 	return string(b)
 }
-
-func containsTemplate(issuer string) bool { return strings.Contains(issuer, "{tenantid}") }

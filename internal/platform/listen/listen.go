@@ -6,7 +6,7 @@
 // source is full, the connection on probation that is longest without a request makes room for a new one; it is one of
 // the same source if there is any. Responses of net/http itself, without a handler, are counted and logged; 417 is
 // replaced by one in the format of the API's errors. Connections speak HTTP/1.1: Prepare connects a listener with the
-// http.Server that serves it, and front ends call [Authenticated].
+// http.Server that serves it, and package auth calls [Authenticated].
 package listen
 
 import (

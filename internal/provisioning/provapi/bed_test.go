@@ -98,10 +98,7 @@ func newBed(t testing.TB, d *db.DB, o options) *bed {
 	cfg := auth.Default()
 	deps := auth.Deps{Log: logger, Keyring: ring}
 	clients := auth.NewClients(access)
-	issuer, err := auth.NewIssuer(cfg.Embedded, access, clients, deps)
-	if err != nil {
-		t.Fatal(err)
-	}
+	issuer := auth.NewIssuer(cfg.Embedded, access, clients, deps)
 	v, err := auth.NewVerifier(cfg, issuer, deps)
 	if err != nil {
 		t.Fatal(err)
