@@ -28,11 +28,11 @@ func (n *node) buildAPI(_ context.Context, r *role) error {
 	if n.cfg.Database.Driver != db.SQLite {
 		limits = n.core.access
 	}
-	limiter := auth.NewLimiter(limits, "provapi", cfg.API.RequestsPerMinute, time.Minute, log, n.metrics.process)
+	limiter := auth.NewLimiter(limits, "provapi", cfg.API.RequestsPerMinute, time.Minute, log, n.metrics)
 	deps := provapi.Deps{
 		Services: services.All().Services(), Directory: n.core.directory,
 		Authenticator: n.core.verifier, Sources: sources,
-		Sealer: n.core.keyring, Log: log, Metrics: n.metrics.process, Limiter: limiter,
+		Sealer: n.core.keyring, Log: log, Metrics: n.metrics, Limiter: limiter,
 	}
 	if n.core.issuer != nil {
 		deps.Issuer = n.core.issuer
@@ -51,7 +51,7 @@ func (n *node) buildAPI(_ context.Context, r *role) error {
 	}
 	h := &httpServer{name: "provisioning", cfg: n.bounds.Provisioning.Listener, handler: p, write: p.WriteTimeout(),
 		faults: provapi.Faults, log: log, sources: sources, limiter: limiter, metrics: n.http}
-	h.watchCertificate(n.metrics.process)
+	h.watchCertificate(n.metrics)
 	r.parts = []part{{name: h.name, open: h.open, drain: h.drain, needed: true}}
 	r.started = func(at *Ready) {
 		at.Provisioning = h.started()

@@ -9,7 +9,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"log/slog"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -35,15 +34,10 @@ func ensureLoopbackCertificate(certFile, keyFile string, log *slog.Logger) error
 	if err != nil {
 		return err
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	if err != nil {
-		return err
-	}
 	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: "localhost", Organization: []string{"Tandem loopback certificate"}},
-		NotBefore:    now.Add(-time.Hour), NotAfter: now.Add(loopbackCertificateLife),
+	template := &x509.Certificate{ // it gets a random serial number
+		Subject:   pkix.Name{CommonName: "localhost", Organization: []string{"Tandem loopback certificate"}},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(loopbackCertificateLife),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames:    []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},

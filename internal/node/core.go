@@ -71,7 +71,7 @@ func (n *node) buildData(_ context.Context, r *role) error {
 // buildCore opens the contents of the data directory and the database. It returns only errors that waiting does not
 // fix; a PostgreSQL server that is unavailable is no error.
 func (n *node) buildCore(ctx context.Context, r *role) (err error) {
-	cfg, log, reg := n.cfg, n.log, n.metrics.process
+	cfg, log, reg := n.cfg, n.log, n.metrics
 	c := &core{}
 	n.core = c
 	if c.keyring, err = secret.Open(cfg.Data, cfg.Secrets, cfg.Source.Getenv); err != nil {

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/calls/edge"
 	"github.com/tandemgw/tandem/internal/calls/explain"
@@ -36,6 +38,9 @@ type calls struct {
 	replica  *replica.Replica
 	records  *record.Spool
 	running  atomic.Pointer[edge.Edge] // nil during a restart
+	// metrics are those of the edge that was built last. Each has a registry of its own, because a collector cannot be
+	// registered twice.
+	metrics atomic.Pointer[prometheus.Registry]
 
 	listening []edge.Listening // as bound at the start
 }
@@ -72,19 +77,19 @@ func (n *node) buildEdge(_ context.Context, r *role) (err error) {
 		dns = &resolve.Servers{Addrs: cfg.DNS.Servers, Timeout: cfg.DNS.Timeout}
 	}
 	if c.resolver, err = resolve.New(resolve.Config{IPv6: cfg.DNS.IPv6}, dns, n.log.With("part", "dns"),
-		n.metrics.process); err != nil {
+		n.metrics); err != nil {
 		return fmt.Errorf("calls.dns: %w", err)
 	}
 	r.close = c.resolver.Close
 	c.replica, err = replica.Open(cfg.Index, n.cfg.Path("index"), n.core.store.Source(), keyringSealer{n.core.keyring},
-		n.log.With("part", "index"), n.metrics.process)
+		n.log.With("part", "index"), n.metrics)
 	if err != nil {
 		return fmt.Errorf("number index: %w", err)
 	}
 	c.Explainer = &explain.Explainer{View: c.replica.Route, Policy: c.policy, Groups: c.groupNames(),
 		Peers: c.peers, Position: func() int64 { return int64(c.replica.Status().Position) }}
 	c.replica.Patience = n.cfg.Feed.Poll + time.Second
-	if c.records, err = record.NewSpool(cfg.Records, n.log.With("part", "records"), n.metrics.process); err != nil {
+	if c.records, err = record.NewSpool(cfg.Records, n.log.With("part", "records"), n.metrics); err != nil {
 		return fmt.Errorf("call records: %w", err)
 	}
 	r.static = true
@@ -114,9 +119,10 @@ func (c *calls) open(context.Context) (func(context.Context) error, error) {
 		// A restart uses the same ports again.
 		cfg.Groups = rebound(cfg.Groups, c.listening)
 	}
+	c.metrics.Store(prometheus.NewRegistry())
 	e, err := edge.New(cfg, edge.Deps{
 		Policy: c.policy, Rules: c.rules, Profiles: c.profiles, View: c.replica.Route, Records: c.records,
-		Resolver: c.resolver, Log: n.log.With("part", "edge"), Registerer: n.metrics.fresh("edge"),
+		Resolver: c.resolver, Log: n.log.With("part", "edge"), Registerer: c.metrics.Load(),
 		Transport: transport.Config{MaxConns: n.sipConnections},
 	})
 	if err != nil {
@@ -141,14 +147,8 @@ func rebound(groups []edge.Group, listening []edge.Listening) []edge.Group {
 			if !slices.Contains(l.Groups, out[i].Name) {
 				continue
 			}
-			switch l.Transport {
-			case "udp":
-				out[i].Bind.UDP = l.Address.String()
-			case "tcp":
-				out[i].Bind.TCP = l.Address.String()
-			case "tls":
-				out[i].Bind.TLS = l.Address.String()
-			}
+			bind := &out[i].Bind
+			*map[string]*string{"udp": &bind.UDP, "tcp": &bind.TCP, "tls": &bind.TLS}[l.Transport] = l.Address.String()
 		}
 	}
 	return out
@@ -198,6 +198,7 @@ func (c *calls) health(h *api.Health) {
 
 func (c *calls) started(at *Ready) {
 	log, insecure := c.n.log, map[string]bool{}
+	first := map[string]*string{"udp": &at.SIP.UDP, "tcp": &at.SIP.TCP, "tls": &at.SIP.TLS}
 	for _, g := range c.groups {
 		insecure[g.Name] = g.Insecure
 	}
@@ -205,14 +206,7 @@ func (c *calls) started(at *Ready) {
 		a := l.Address.String()
 		log.Info("listening", "for", "sip", "transport", l.Transport, "address", a, "advertised", l.Advertised,
 			"groups", strings.Join(l.Groups, ","))
-		switch {
-		case l.Transport == "udp" && at.SIP.UDP == "":
-			at.SIP.UDP = a
-		case l.Transport == "tcp" && at.SIP.TCP == "":
-			at.SIP.TCP = a
-		case l.Transport == "tls" && at.SIP.TLS == "":
-			at.SIP.TLS = a
-		}
+		*first[l.Transport] = cmp.Or(*first[l.Transport], a)
 		for _, name := range l.Groups {
 			if l.Transport != "tls" && insecure[name] && !l.Address.Addr().IsLoopback() {
 				log.Warn("insecure: SIP without TLS is reachable from other machines; anyone on the network can "+

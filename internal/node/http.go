@@ -40,7 +40,7 @@ type httpServer struct {
 
 	cert atomic.Pointer[transport.CertificateFiles] // in use; nil without TLS and until it is opened
 
-	addr net.Addr // where it listens, once opened; a restart uses the same port again
+	addr *net.TCPAddr // where it listens, once opened; a restart uses the same port again
 	srv  *http.Server
 }
 
@@ -51,7 +51,7 @@ func (h *httpServer) url() string {
 		scheme = "https"
 	}
 	host, port, _ := net.SplitHostPort(h.addr.String())
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+	if h.addr.IP.IsUnspecified() {
 		host = "127.0.0.1"
 	}
 	return scheme + "://" + net.JoinHostPort(host, port)
@@ -66,7 +66,7 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 	if err != nil {
 		return nil, fmt.Errorf("%w (is another process using it? see %s.listen)", err, h.name)
 	}
-	h.addr = l.Addr()
+	h.addr = l.Addr().(*net.TCPAddr)
 	h.srv = web.NewServer(h.handler, h.write, h.log)
 	bounds := listen.Config{Name: h.name, Total: h.cfg.MaxConnections, PerSource: h.cfg.MaxConnectionsPerSource,
 		Expectation: h.faults.Expectation(), Log: h.log, Metrics: h.metrics}
@@ -118,7 +118,7 @@ func (h *httpServer) watchCertificate(reg prometheus.Registerer) {
 // started logs where the server listens, and returns its URL.
 func (h *httpServer) started() string {
 	h.log.Info("listening", "for", h.name, "url", h.url())
-	if h.cfg.Insecure && h.cfg.CertificateFile == "" && !isLoopback(h.addr) {
+	if h.cfg.Insecure && h.cfg.CertificateFile == "" && !h.addr.IP.IsLoopback() {
 		h.log.Warn("insecure: plain HTTP is reachable from other machines; anyone on the network can read tokens "+
 			"and phone numbers", "setting", h.name+".insecure", "address", h.addr.String())
 	}
@@ -177,29 +177,23 @@ func serveHTTP(srv *http.Server, l *listen.Listener) func(context.Context) error
 	}
 }
 
-// socketServer is a part that serves the Unix socket in the data directory.
-type socketServer struct {
-	path    string
-	handler http.Handler
-	log     *slog.Logger
-	metrics *listen.Metrics
-}
-
 // SocketName is the name of the management socket in the data directory.
 const SocketName = "manage.sock"
 
-func (s *socketServer) open(context.Context) (func(context.Context) error, error) {
-	l, err := listenSocket(s.path)
+// openSocket listens on the Unix socket in the data directory and returns the function that serves it.
+func openSocket(path string, handler http.Handler, log *slog.Logger,
+	metrics *listen.Metrics) (func(context.Context) error, error) {
+	l, err := listenSocket(path)
 	if err != nil {
 		return nil, err
 	}
-	srv := web.NewServer(s.handler, 0, s.log) // no limit: verifying a long audit log takes a long time
+	srv := web.NewServer(handler, 0, log) // no limit: verifying a long audit log takes a long time
 	srv.ConnContext = withPeer
-	bounds := listen.Config{Name: "socket", Total: socketConnections, Log: s.log, Metrics: s.metrics,
+	bounds := listen.Config{Name: "socket", Total: socketConnections, Log: log, Metrics: metrics,
 		Expectation: provapi.Faults.Expectation()}
 	run := serveHTTP(srv, listen.New(l, bounds))
 	return func(ctx context.Context) error {
-		defer func() { _ = os.Remove(s.path) }() // fails if the directory was removed
+		defer func() { _ = os.Remove(path) }() // fails if the directory was removed
 		return run(ctx)
 	}, nil
 }

@@ -31,15 +31,17 @@ func TestSocketIsPrivateAndReachableHoweverLongItsPath(t *testing.T) {
 		if err := os.WriteFile(path, nil, 0o600); err != nil { // left behind by a process that died
 			t.Fatal(err)
 		}
-		s := &socketServer{path: path, log: quiet(), metrics: listen.NewMetrics(prometheus.NewRegistry()),
-			handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if got, want := localActor(r), localUser(uint32(os.Getuid())); got.Kind != "administrator" ||
-					got.ID != want {
-					t.Errorf("the request comes from %+v, want %s", got, want)
-				}
-				_, _ = io.WriteString(w, `{"status":"ready","node":"here"}`)
-			})}
-		sup := newSupervisor(quiet(), prometheus.NewRegistry(), part{name: "socket", open: s.open})
+		handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if got, want := localActor(r), localUser(uint32(os.Getuid())); got.Kind != "administrator" ||
+				got.ID != want {
+				t.Errorf("the request comes from %+v, want %s", got, want)
+			}
+			_, _ = io.WriteString(w, `{"status":"ready","node":"here"}`)
+		})
+		open := func(context.Context) (func(context.Context) error, error) {
+			return openSocket(path, handler, quiet(), listen.NewMetrics(prometheus.NewRegistry()))
+		}
+		sup := newSupervisor(quiet(), prometheus.NewRegistry(), part{name: "socket", open: open})
 		r, err := sup.start(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -29,10 +29,7 @@ func newLogger(w io.Writer, c config.Log) *slog.Logger {
 	} else {
 		h = slog.NewTextHandler(w, o)
 	}
-	if full {
-		h = fullNumbers{h}
-	}
-	l := leveled{Handler: h, levels: new(levels)}
+	l := leveled{Handler: h, levels: new(levels), full: full}
 	l.set(c)
 	return slog.New(l)
 }
@@ -61,6 +58,7 @@ type leveled struct {
 	slog.Handler
 	*levels
 	part string
+	full bool // the number types of package domain are printed unredacted: their own LogValue would redact them
 }
 
 func (h leveled) Enabled(_ context.Context, level slog.Level) bool {
@@ -72,10 +70,25 @@ func (h leveled) Enabled(_ context.Context, level slog.Level) bool {
 	return level >= least
 }
 
+func (h leveled) Handle(ctx context.Context, r slog.Record) error {
+	if h.full {
+		out := slog.NewRecord(r.Time, r.Level, r.Message, r.PC)
+		r.Attrs(func(a slog.Attr) bool {
+			out.AddAttrs(whole(a))
+			return true
+		})
+		r = out
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
 func (h leveled) WithAttrs(as []slog.Attr) slog.Handler {
-	for _, a := range as {
+	for i, a := range as {
 		if a.Key == "part" {
 			h.part = a.Value.String()
+		}
+		if h.full {
+			as[i] = whole(a) // the slice is the handler's
 		}
 	}
 	h.Handler = h.Handler.WithAttrs(as)
@@ -87,30 +100,7 @@ func (h leveled) WithGroup(name string) slog.Handler {
 	return h
 }
 
-// fullNumbers prints the number types of package domain unredacted: their own LogValue would redact them.
-type fullNumbers struct{ slog.Handler }
-
-func (h fullNumbers) Handle(ctx context.Context, r slog.Record) error {
-	out := slog.NewRecord(r.Time, r.Level, r.Message, r.PC)
-	r.Attrs(func(a slog.Attr) bool {
-		out.AddAttrs(whole(a))
-		return true
-	})
-	return h.Handler.Handle(ctx, out)
-}
-
-func (h fullNumbers) WithAttrs(as []slog.Attr) slog.Handler {
-	out := make([]slog.Attr, len(as))
-	for i, a := range as {
-		out[i] = whole(a)
-	}
-	return fullNumbers{h.Handler.WithAttrs(out)}
-}
-
-func (h fullNumbers) WithGroup(name string) slog.Handler {
-	return fullNumbers{h.Handler.WithGroup(name)}
-}
-
+// whole returns an attribute that prints a number in full.
 func whole(a slog.Attr) slog.Attr {
 	switch v := a.Value.Any().(type) {
 	case domain.E164:

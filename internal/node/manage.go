@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	api "github.com/tandemgw/tandem/api/manage"
@@ -25,7 +26,7 @@ import (
 // buildManage makes what every process serves, whatever its roles: the management API, metrics and the Unix socket. Of
 // an offline command only the handler of the socket is used.
 func (n *node) buildManage(_ context.Context, r *role) error {
-	streams := manage.NewStreams(n.core.events, n.metrics.process)
+	streams := manage.NewStreams(n.core.events, n.metrics)
 	ops := manage.Operations{
 		NodeOperations: n, EventsOperations: streams,
 		CallsOperations: manage.NotHere(config.RoleEdge, n.cfg.Calls.Edge.Node),
@@ -44,14 +45,14 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 	health := http.NewServeMux()
 	n.mountHealth(health)
 	log := n.log.With("part", "manage")
-	n.manage = manage.New(ops, health, log, n.metrics.process)
+	n.manage = manage.New(ops, health, log, n.metrics)
 	if n.cfg.Manage.Listen != config.Off {
 		cfg := &n.cfg.Manage
 		sources, errs := cfg.Sources.Parse()
 		if len(errs) > 0 {
 			return errors.Join(errs...)
 		}
-		limiter := auth.NewLimiter(nil, "manage", cfg.RequestsPerMinute, time.Minute, log, n.metrics.process)
+		limiter := auth.NewLimiter(nil, "manage", cfg.RequestsPerMinute, time.Minute, log, n.metrics)
 		n.manageHTTP = &httpServer{name: "manage", cfg: n.bounds.Manage.Listener, write: longestAnswer,
 			faults: manage.Problems, handler: n.manage.Remote(permit(sources), n.identify(limiter)), log: log,
 			sources: sources, limiter: limiter, metrics: n.http}
@@ -59,21 +60,24 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 	if n.cfg.Metrics.Listen != config.Off {
 		mux, log := http.NewServeMux(), n.log.With("part", "metrics")
 		n.mountHealth(mux)
-		mux.Handle("/metrics", promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
-		front := web.NewFront("metrics", "metrics", manage.Problems, log, n.metrics.process)
+		mux.Handle("/metrics", promhttp.HandlerFor(prometheus.GathererFunc(n.gather),
+			promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+		front := web.NewFront("metrics", "metrics", manage.Problems, log, n.metrics)
 		n.metricsHTTP = &httpServer{name: "metrics", cfg: n.bounds.Metrics, write: longestAnswer,
 			faults: manage.Problems, handler: front.Handler(web.Probe(mux)), log: log, metrics: n.http}
 	}
 	for _, h := range []*httpServer{n.manageHTTP, n.metricsHTTP} {
 		if h != nil {
-			h.watchCertificate(n.metrics.process)
+			h.watchCertificate(n.metrics)
 			r.parts = append(r.parts, part{name: h.name, open: h.open}) // needed most while the rest drains
 		}
 	}
-	path := n.cfg.Path(SocketName)
-	server := &socketServer{path: path, handler: n.local(), log: n.log.With("part", "socket"), metrics: n.http}
+	path, handler, socketLog := n.cfg.Path(SocketName), n.local(), n.log.With("part", "socket")
+	socket := func(context.Context) (func(context.Context) error, error) {
+		return openSocket(path, handler, socketLog, n.http)
+	}
 	// Streams are drained on all listeners.
-	r.parts = append(r.parts, part{name: "socket", open: server.open, drain: streams.Drain})
+	r.parts = append(r.parts, part{name: "socket", open: socket, drain: streams.Drain})
 
 	r.started = func(at *Ready) {
 		if h := n.manageHTTP; h != nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"net"
 	"net/http"
 	"runtime"
 	"slices"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/manage"
@@ -26,7 +26,7 @@ type node struct {
 	version string
 	cfg     *config.Loaded
 	log     *slog.Logger
-	metrics *registries
+	metrics *prometheus.Registry // of all parts but the edge
 	started time.Time
 
 	http           *listen.Metrics
@@ -51,14 +51,14 @@ type node struct {
 
 // build makes everything that can be made before anything runs.
 func build(ctx context.Context, cfg *config.Loaded, version string, log *slog.Logger, p purpose) (_ *node, err error) {
-	n := &node{purpose: p, version: version, cfg: cfg, log: log, metrics: newRegistries(), started: time.Now(),
+	n := &node{purpose: p, version: version, cfg: cfg, log: log, metrics: prometheus.NewRegistry(), started: time.Now(),
 		bounds: cfg.Config}
 	defer func() {
 		if err != nil {
 			n.close()
 		}
 	}()
-	reg := n.metrics.process
+	reg := n.metrics
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_build_info",
 		Help: "1, with the version as a label."}, []string{"version", "go"})
@@ -88,6 +88,15 @@ func build(ctx context.Context, cfg *config.Loaded, version string, log *slog.Lo
 	return n, nil
 }
 
+// gather returns the metrics of the process and of its edge.
+func (n *node) gather() ([]*dto.MetricFamily, error) {
+	all := prometheus.Gatherers{n.metrics}
+	if c := n.calls; c != nil && c.metrics.Load() != nil {
+		all = append(all, c.metrics.Load())
+	}
+	return all.Gather()
+}
+
 // close releases what build acquired, after the parts have stopped.
 func (n *node) close() {
 	for _, r := range slices.Backward(n.roles) {
@@ -110,9 +119,4 @@ func (n *node) logStart() {
 	if n.cfg.Log.Numbers == "full" {
 		n.log.Warn("log.numbers is full: phone numbers are logged unredacted")
 	}
-}
-
-func isLoopback(a net.Addr) bool {
-	t, ok := a.(*net.TCPAddr)
-	return ok && t.IP.IsLoopback()
 }

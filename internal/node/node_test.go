@@ -47,7 +47,7 @@ func TestEdgeIsRebuiltOnTheSamePorts(t *testing.T) {
 		if strings.Join(got, ",") != strings.Join(first, ",") || len(got) != 3 {
 			t.Errorf("round %d listens on %v, before on %v", round, got, first)
 		}
-		if _, err := n.metrics.Gather(); err != nil {
+		if _, err := n.gather(); err != nil {
 			t.Errorf("round %d: metrics: %v", round, err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

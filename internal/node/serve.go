@@ -58,7 +58,7 @@ func Serve(ctx context.Context, o Options) error {
 		return err
 	}
 	defer n.close()
-	n.metrics.process.MustRegister(o.Log.dropped)
+	n.metrics.MustRegister(o.Log.dropped)
 	if o.Seed != nil {
 		if err := o.Seed(ctx, n.core.directory); err != nil {
 			return fmt.Errorf("add sample data: %w", err)
@@ -141,8 +141,7 @@ func Offline(ctx context.Context, cfg *config.Loaded, version string, logTo io.W
 	if err != nil {
 		return nil, err
 	}
-	s := &socketServer{path: cfg.Path(SocketName), handler: n.local(), log: n.log, metrics: n.http}
-	run, err := s.open(ctx)
+	run, err := openSocket(cfg.Path(SocketName), n.local(), n.log, n.http)
 	if err != nil {
 		n.close()
 		return nil, err
