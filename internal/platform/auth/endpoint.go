@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	maxFormBytes  = 16 << 10
-	maxFailures   = 10          // failed sign-ins of one address at once; then one every failureWindow/maxFailures
-	failureWindow = time.Minute // in which an address may fail maxFailures times
-	maxSources    = 10_000      // addresses remembered
+	maxFormBytes = 16 << 10
+	maxFailures  = 10              // failed sign-ins of one address at once
+	failureStep  = 6 * time.Second // after which it may fail once more
+	maxSources   = 10_000          // addresses remembered
 )
 
 // issuerPath matches the issuer's own paths, optionally below a tenant as clients written for Entra send them.
@@ -250,16 +250,8 @@ func (i *Issuer) scopeFits(form url.Values) bool {
 
 // throttle slows down the guessing of secrets: it limits failures per address, and is bounded in size.
 type throttle struct {
-	failures int           // that are free
-	step     time.Duration // after which another one is
-
 	mu      sync.Mutex // guards sources
 	sources map[netip.Addr]*rate.Limiter
-}
-
-func newThrottle(failures int, window time.Duration) *throttle {
-	return &throttle{failures: failures, step: window / time.Duration(failures),
-		sources: map[netip.Addr]*rate.Limiter{}}
 }
 
 // blocked returns how long the address must wait, 0 if it is not blocked.
@@ -270,7 +262,7 @@ func (t *throttle) blocked(a netip.Addr) time.Duration {
 	if l == nil {
 		return 0
 	}
-	wait := time.Duration((1 - l.Tokens()) * float64(t.step))
+	wait := time.Duration((1 - l.Tokens()) * float64(failureStep))
 	return max(0, wait.Round(time.Millisecond))
 }
 
@@ -279,14 +271,13 @@ func (t *throttle) failed(a netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.sources) >= maxSources {
-		full := float64(t.failures)
-		maps.DeleteFunc(t.sources, func(_ netip.Addr, l *rate.Limiter) bool { return l.Tokens() >= full })
+		maps.DeleteFunc(t.sources, func(_ netip.Addr, l *rate.Limiter) bool { return l.Tokens() >= maxFailures })
 		if len(t.sources) >= maxSources {
 			clear(t.sources) // a flood from many addresses: forgetting is better than growing
 		}
 	}
 	if t.sources[a] == nil {
-		t.sources[a] = rate.NewLimiter(rate.Every(t.step), t.failures)
+		t.sources[a] = rate.NewLimiter(rate.Every(failureStep), maxFailures)
 	}
 	t.sources[a].Reserve() // also beyond the limit: sign-ins that began together
 }

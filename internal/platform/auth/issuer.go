@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -42,7 +43,7 @@ type Issuer struct {
 	keyring *secret.Keyring
 	log     *slog.Logger
 	keys    *keySet // the public halves, cached on disk like any issuer's
-	guard   *throttle
+	guard   throttle
 	issued  *prometheus.CounterVec
 
 	adding sync.Mutex // held by ensure: callers that find no key at the same time create one
@@ -67,7 +68,7 @@ const (
 // database is unavailable: tokens are then checked with the keys cached on disk, and none are issued.
 func NewIssuer(cfg EmbeddedConfig, keys KeyStore, clients *Clients, deps Deps) *Issuer {
 	i := &Issuer{cfg: cfg, store: keys, clients: clients, keyring: deps.Keyring, log: deps.Log,
-		guard: newThrottle(maxFailures, failureWindow),
+		guard: throttle{sources: map[netip.Addr]*rate.Limiter{}},
 		issued: promauto.With(deps.Metrics).NewCounterVec(prometheus.CounterOpts{
 			Name: "tandem_auth_issued_tokens_total",
 			Help: "Requests to the embedded issuer's token endpoint, by outcome: issued, or the error code of " +
@@ -76,13 +77,6 @@ func NewIssuer(cfg EmbeddedConfig, keys KeyStore, clients *Clients, deps Deps) *
 	i.keys = newKeySet(cfg.Issuer, i.publicKeys, deps.Keyring, deps.CacheDir, Default().MaxKeyAge, deps.Log)
 	i.keys.fetches.SetLimit(rate.Every(storePause))
 	return i
-}
-
-// trust returns what a Verifier needs to check the issuer's tokens.
-func (i *Issuer) trust(maxKeyAge time.Duration) *trusted {
-	i.keys.maxAge = maxKeyAge
-	return &trusted{issuerRule{issuer: i.cfg.Issuer, audiences: []string{i.cfg.Audience},
-		algorithms: []string{"ES256", "RS256"}}, i.keys}
 }
 
 // Run reads other nodes' keys, replaces the signing key when it is old and deletes keys that no token needs any longer.
@@ -347,12 +341,4 @@ func (i *Issuer) issue(ctx context.Context, clientID string, roles []Role) (secr
 		return secret.Text{}, time.Time{}, fault.Wrap(err, "sign a token")
 	}
 	return secret.New(s), expires, nil
-}
-
-// checkClient returns an error if the client is revoked.
-func (i *Issuer) checkClient(ctx context.Context, id string) error {
-	if strings.HasPrefix(id, localPrefix) || !i.clients.revoked(ctx, id) {
-		return nil
-	}
-	return invalid("its client has been revoked")
 }

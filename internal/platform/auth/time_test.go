@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -524,9 +526,9 @@ func TestLimiterWithoutStore(t *testing.T) {
 
 func TestThrottleForgetsAndIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newThrottle(3, time.Minute)
+		g := throttle{sources: map[netip.Addr]*rate.Limiter{}}
 		a := netip.MustParseAddr("192.0.2.1")
-		for range 3 {
+		for range maxFailures {
 			if g.blocked(a) > 0 {
 				t.Fatal("blocked too early")
 			}
@@ -534,16 +536,16 @@ func TestThrottleForgetsAndIsBounded(t *testing.T) {
 		}
 		wait := g.blocked(a)
 		if wait <= 0 || g.blocked(netip.MustParseAddr("192.0.2.2")) > 0 {
-			t.Fatal("not blocked after three failures, or the neighbour is")
+			t.Fatalf("not blocked after %d failures, or the neighbour is", maxFailures)
 		}
 		time.Sleep(wait)
 		if g.blocked(a) > 0 {
 			t.Error("still blocked after waiting for the time returned")
 		}
-		g.failed(netip.MustParseAddr("2001:db8::1"))
-		g.failed(netip.MustParseAddr("2001:db8::2"))
-		g.failed(netip.MustParseAddr("2001:db8::3"))
-		if g.blocked(netip.MustParseAddr("2001:db8::4")) == 0 || g.blocked(netip.MustParseAddr("2001:db8:0:1::1")) > 0 {
+		for i := range byte(maxFailures) {
+			g.failed(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: i}))
+		}
+		if g.blocked(netip.MustParseAddr("2001:db8::f")) == 0 || g.blocked(netip.MustParseAddr("2001:db8:0:1::1")) > 0 {
 			t.Error("an IPv6 /64 is not counted as one")
 		}
 		for i := range 3 * maxSources {

@@ -76,7 +76,9 @@ func NewVerifier(cfg Config, embedded *Issuer, deps Deps) (*Verifier, error) {
 		}
 	}
 	if embedded != nil {
-		v.issuers[embedded.cfg.Issuer] = embedded.trust(cfg.MaxKeyAge)
+		embedded.keys.maxAge = cfg.MaxKeyAge
+		v.issuers[embedded.cfg.Issuer] = &trusted{issuerRule{issuer: embedded.cfg.Issuer,
+			audiences: []string{embedded.cfg.Audience}, algorithms: []string{"ES256", "RS256"}}, embedded.keys}
 	}
 	return v, nil
 }
@@ -302,10 +304,9 @@ func (v *Verifier) verify(ctx context.Context, text string,
 		return nil, invalid("its signature is wrong")
 	}
 	passed("signature", "made with a key of the issuer")
-	if v.embedded != nil && tok.issuer == v.embedded.cfg.Issuer {
-		if err := v.embedded.checkClient(ctx, p.ClientID); err != nil {
-			return nil, err
-		}
+	if v.embedded != nil && tok.issuer == v.embedded.cfg.Issuer && !strings.HasPrefix(p.ClientID, localPrefix) &&
+		v.embedded.clients.revoked(ctx, p.ClientID) {
+		return nil, invalid("its client has been revoked")
 	}
 	passed("revocation", "not revoked")
 	return p, nil
