@@ -113,7 +113,11 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 		r.parts = append(r.parts, running("issuer", c.issuer.Run))
 	}
 	r.ready = n.databaseReady
-	r.health = func(h *api.Health) { h.Database = c.database() }
+	r.health = func(h *api.Health) {
+		s := c.db.Status()
+		h.Database = &api.Database{Engine: api.DatabaseEngine(c.db.Driver()), Location: s.Where,
+			Available: s.Available, Writable: s.Writable, Since: s.Since.UTC(), Error: s.Cause}
+	}
 	r.started = func(*Ready) {
 		if host, err := cfg.Database.PlaintextHost(); err == nil && host != "" {
 			log.Warn("insecure: the database connection may not use TLS; anyone on the network can read and change "+
@@ -149,21 +153,18 @@ func (n *node) databaseReady(r *readiness) {
 // makeDataDir creates the data directory, accessible to its owner only: it holds keys. An existing one is not changed.
 func makeDataDir(dir string, log *slog.Logger) error {
 	st, err := os.Stat(dir)
-	if err == nil && !st.IsDir() {
-		return fmt.Errorf("data directory %s is a file; name a directory with --data", dir)
-	}
-	if err == nil {
-		if st.Mode().Perm()&0o077 != 0 {
-			log.Warn("data directory is accessible to other users; it holds keys and call records: chmod 700 it",
-				"data", dir, "mode", st.Mode().Perm().String())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("data directory: %w (name another with --data)", err)
 		}
-		return nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	case err != nil:
 		return fmt.Errorf("data directory: %w", err)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("data directory: %w (name another with --data)", err)
+	case !st.IsDir():
+		return fmt.Errorf("data directory %s is a file; name a directory with --data", dir)
+	case st.Mode().Perm()&0o077 != 0:
+		log.Warn("data directory is accessible to other users; it holds keys and call records: chmod 700 it",
+			"data", dir, "mode", st.Mode().Perm().String())
 	}
 	return nil
 }
@@ -230,11 +231,4 @@ func (c *core) audit(ctx context.Context, action, target string, items int, what
 	return c.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		return tx.AuditOf(ctx, action, target, items, what)
 	})
-}
-
-// database returns the state of the database for health.
-func (c *core) database() *api.Database {
-	s := c.db.Status()
-	return &api.Database{Engine: api.DatabaseEngine(c.db.Driver()), Location: s.Where,
-		Available: s.Available, Writable: s.Writable, Since: s.Since.UTC(), Error: s.Cause}
 }

@@ -39,9 +39,8 @@ func (r *reloads) init(cfg *config.Loaded, reg prometheus.Registerer) {
 func (n *node) reloadOn(signals <-chan os.Signal) (stop func()) {
 	ctx, cancel := context.WithCancel(domain.WithActor(context.Background(),
 		domain.Actor{Kind: "system", ID: "SIGHUP"}))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	var loop sync.WaitGroup
+	loop.Go(func() {
 		for {
 			select {
 			case <-signals:
@@ -50,8 +49,8 @@ func (n *node) reloadOn(signals <-chan os.Signal) (stop func()) {
 				return
 			}
 		}
-	}()
-	return func() { cancel(); <-done }
+	})
+	return func() { cancel(); loop.Wait() }
 }
 
 // Reload reads the configuration again and applies the settings that can change while the process runs. With any
@@ -82,8 +81,7 @@ func (n *node) Reload(ctx context.Context, _ api.ReloadRequestObject) (api.Reloa
 
 // mistakes returns the problems in err, the error of a reload.
 func mistakes(err error) strict.Problems {
-	var ps strict.Problems
-	if errors.As(err, &ps) {
+	if ps, ok := errors.AsType[strict.Problems](err); ok {
 		return ps
 	}
 	return strict.Problems{{Source: "reload", Message: err.Error()}}

@@ -210,7 +210,7 @@ func (s *supervisor) keep(ctx context.Context, i int, run func(context.Context) 
 			wait = firstBackoff
 		}
 		for {
-			pause := jitter(wait)
+			pause := time.Duration(float64(wait) * (0.8 + 0.4*rand.Float64()))
 			s.log.Error("part failed; restarting", "part", name, "error", err, "in", pause.Round(time.Millisecond))
 			s.set(i, false, err)
 			select {
@@ -272,8 +272,4 @@ func (r *runningParts) stop(cut <-chan struct{}, drainFor, cutFor time.Duration)
 		}
 	}
 	return fmt.Errorf("parts did not stop within %v: %v", cutFor, late)
-}
-
-func jitter(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
 }
