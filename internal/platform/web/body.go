@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -78,33 +79,18 @@ func ParseTags(s, name string) (anyTag bool, list []string, err error) {
 	if s == "*" {
 		return true, nil, nil
 	}
-	bad := fault.New(fault.Invalid, CodeInvalidHeader,
-		"%s is neither * nor a list of entity tags in double quotes, e.g. \"7\"", name).At(name)
-	for s != "" {
-		if s[0] == ',' || s[0] == ' ' || s[0] == '\t' {
-			s = s[1:]
-			continue
-		}
-		start := strings.TrimPrefix(s, "W/")
-		if start == "" || start[0] != '"' {
-			return false, nil, bad
-		}
-		end := strings.IndexByte(start[1:], '"')
-		if end < 0 {
-			return false, nil, bad
-		}
-		n := len(s) - len(start) + end + 2
-		list = append(list, s[:n])
-		s = strings.TrimLeft(s[n:], " \t")
-		if s != "" && s[0] != ',' {
-			return false, nil, bad
-		}
+	if !entityTags.MatchString(s) {
+		return false, nil, fault.New(fault.Invalid, CodeInvalidHeader,
+			"%s is neither * nor a list of entity tags in double quotes, e.g. \"7\"", name).At(name)
 	}
-	if len(list) == 0 {
-		return false, nil, bad
-	}
-	return false, list, nil
+	return false, entityTag.FindAllString(s, -1), nil
 }
+
+// An entity tag (RFC 9110 §8.8.3), and a list of them, which may have empty elements (§5.6.1).
+var (
+	entityTag  = regexp.MustCompile(`(?:W/)?"[^"]*"`)
+	entityTags = regexp.MustCompile(`^[, \t]*(?:(?:W/)?"[^"]*"[ \t]*(?:,[, \t]*|$))+$`)
+)
 
 // Sealer seals texts that callers keep and send back unchanged.
 type Sealer interface {
