@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/http"
@@ -31,8 +32,6 @@ func localUser(uid uint32) string {
 
 // localActor returns who sent a request over the Unix socket.
 func localActor(r *http.Request) domain.Actor {
-	if id, ok := r.Context().Value(localUserKey{}).(string); ok {
-		return domain.Actor{Kind: "administrator", ID: id}
-	}
-	return domain.Actor{Kind: "administrator", ID: "local"}
+	id, _ := r.Context().Value(localUserKey{}).(string)
+	return domain.Actor{Kind: "administrator", ID: cmp.Or(id, "local")}
 }
