@@ -48,15 +48,13 @@ func (v *Verifier) try(ctx context.Context, token string) []api.TokenCheck {
 		results = append(results, api.TokenCheck{Name: check, Result: api.TokenCheckResultOK, Detail: found})
 	}
 	failed := ""
-	if p, err := v.verify(ctx, token, passed); err != nil {
+	switch p, err := v.verify(ctx, token, passed); {
+	case err != nil:
 		failed = fault.As(err).Message
-	} else {
-		if slices.ContainsFunc(p.Roles, func(r Role) bool { return slices.Contains(Roles(), r) }) {
-			passed("roles", clip(strings.Join(p.Roles, " ")))
-		} else {
-			failed = "the token carries no role of Tandem's APIs, but: " +
-				clip(cmp.Or(strings.Join(p.Roles, " "), "none"))
-		}
+	case slices.ContainsFunc(p.Roles, func(r Role) bool { return slices.Contains(Roles(), r) }):
+		passed("roles", clip(strings.Join(p.Roles, " ")))
+	default:
+		failed = "the token carries no role of Tandem's APIs, but: " + clip(cmp.Or(strings.Join(p.Roles, " "), "none"))
 	}
 	for _, c := range checks[len(results):] {
 		result := api.TokenCheck{Name: c.name, Result: api.TokenCheckResultNotReached}

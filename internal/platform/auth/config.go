@@ -174,16 +174,12 @@ func (c *Config) Validate() []error {
 		for _, u := range []struct{ field, value string }{
 			{"discoveryUrl", s.DiscoveryURL}, {"keysUrl", s.KeysURL}, {"loginUrl", s.LoginURL},
 		} {
-			if u.value != "" {
-				if err := checkFetchURL(u.value); err != nil {
-					bad(at(u.field), "%v", err)
-				}
+			if err := checkFetchURL(u.value); err != nil && u.value != "" {
+				bad(at(u.field), "%v", err)
 			}
 		}
-		if s.Issuer != "" && s.DiscoveryURL == "" && s.KeysURL == "" {
-			if err := checkFetchURL(s.Issuer); err != nil {
-				bad(at("issuer"), "%v; or give discoveryUrl or keysUrl", err)
-			}
+		if err := checkFetchURL(s.Issuer); err != nil && s.Issuer != "" && s.DiscoveryURL == "" && s.KeysURL == "" {
+			bad(at("issuer"), "%v; or give discoveryUrl or keysUrl", err)
 		}
 		for _, e := range s.expand() {
 			if j, ok := seen[e.issuer]; ok && j < 0 {

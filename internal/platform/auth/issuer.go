@@ -82,8 +82,6 @@ func NewIssuer(cfg EmbeddedConfig, keys KeyStore, clients *Clients, deps Deps) *
 // Run reads other nodes' keys, replaces the signing key when it is old and deletes keys that no token needs any longer.
 // It blocks until ctx is done and returns nil.
 func (i *Issuer) Run(ctx context.Context) error {
-	tick := time.NewTicker(keyPoll)
-	defer tick.Stop()
 	for failing := false; ; {
 		err := i.tend(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
@@ -97,7 +95,7 @@ func (i *Issuer) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(keyPoll):
 		}
 	}
 }

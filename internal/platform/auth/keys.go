@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -48,13 +49,13 @@ type keySet struct {
 
 	fetches  *rate.Limiter // of fetches for tokens that fit no known key
 	fetching chan struct{} // a semaphore of one, held during a fetch
+	begun    atomic.Int64  // fetches started; written while fetching is held
 	kept     []byte        // the set as it is on disk; guarded by fetching
 	keptAt   time.Time     // its date there; guarded by fetching
 
 	mu      sync.Mutex // guards what follows
 	keys    []publicKey
 	fetched time.Time // when keys were fetched from the issuer, possibly before a restart
-	begun   int       // fetches started
 }
 
 func newKeySet(issuer string, fetch func(context.Context) ([]byte, error), sealer *secret.Keyring, dir string,
@@ -119,22 +120,17 @@ func (s *keySet) pick(kid, alg string) (found []publicKey, have bool) {
 
 // refresh fetches the set. Callers that arrive during a fetch wait for the next one, which serves them all.
 func (s *keySet) refresh(ctx context.Context) error {
-	s.mu.Lock()
-	seen := s.begun
-	s.mu.Unlock()
+	seen := s.begun.Load()
 	select {
 	case s.fetching <- struct{}{}:
 		defer func() { <-s.fetching }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	s.mu.Lock()
-	if s.begun > seen {
-		s.mu.Unlock()
+	if s.begun.Load() > seen {
 		return nil
 	}
-	s.begun++
-	s.mu.Unlock()
+	s.begun.Add(1)
 
 	// The fetch serves all callers: the cancellation of one must not abort it for the others.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)

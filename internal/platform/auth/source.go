@@ -96,9 +96,8 @@ func (s *Sources) Of(r *http.Request) netip.Addr {
 	}
 	// Several header lines are one list, in order (RFC 9110 §5.3).
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(hops) - 1; i >= 0; i-- {
-		hop := strings.TrimSpace(hops[i])
-		if hop == "" {
+	for _, hop := range slices.Backward(hops) {
+		if hop = strings.TrimSpace(hop); hop == "" {
 			continue
 		}
 		next, err := parseHop(hop)
