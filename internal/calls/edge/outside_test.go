@@ -51,7 +51,7 @@ func TestOwnConnectionsAreNotLoggedAsUnknownSources(t *testing.T) {
 	m.Add(sip.KindMaxForwards, "70")
 	m.Add(sip.KindFrom, "<sip:us@127.0.0.2>;tag="+b.e.newTag())
 	m.Add(sip.KindTo, "<sip:them@127.0.0.77>")
-	m.Add(sip.KindCallID, sip.NewCallID(""))
+	m.Add(sip.KindCallID, sip.NewCallID())
 	m.Add(sip.KindCSeq, "1 OPTIONS")
 	to := transport.Target{From: g.eps[transport.TCP], Addr: ln.Addr().(*net.TCPAddr).AddrPort()}
 	if _, err := b.e.tx.Send(m, to,

@@ -352,7 +352,7 @@ func (c *call) offer(to *address, now time.Time) bool {
 	if c.try != nil {
 		s = &side{}
 	}
-	*s = side{group: g, addr: to, callID: sip.NewCallID(""), tag: e.newTag(), home: a.home()}
+	*s = side{group: g, addr: to, callID: sip.NewCallID(), tag: e.newTag(), home: a.home()}
 	s.base = s.tag
 	s.dest = s.home
 	s.leg = leg.Leg{Call: &c.dec, Local: g.local[g.proto], Remote: to.peer.remote(), Refer: g.cfg.Refer == referRelay}

@@ -123,7 +123,7 @@ func (w *watch) probe(a *address, now time.Time) {
 	m.Add(sip.KindMaxForwards, itoa(maxForwards))
 	m.Add(sip.KindFrom, "<"+l.Local.URI("")+">;tag="+e.newTag())
 	m.Add(sip.KindTo, "<"+leg.Addr{Host: l.Remote.Host}.URI("")+">")
-	m.Add(sip.KindCallID, sip.NewCallID(""))
+	m.Add(sip.KindCallID, sip.NewCallID())
 	m.Add(sip.KindCSeq, "1 OPTIONS")
 	m.Add(sip.KindAccept, "application/sdp")
 	if e.named {

@@ -123,7 +123,7 @@ func BenchmarkLeg(b *testing.B) {
 		out.Add(sip.KindVia, "SIP/2.0/UDP 192.0.2.1:5060;branch="+sip.NewBranch())
 		out.Add(sip.KindFrom, "<"+from.Addr+">;tag="+sip.NewTag())
 		out.Add(sip.KindTo, "<sip:"+number+"@svc.example.net>")
-		out.Add(sip.KindCallID, sip.NewCallID(""))
+		out.Add(sip.KindCallID, sip.NewCallID())
 		out.Add(sip.KindCSeq, "1 INVITE")
 		out.Add(sip.KindMaxForwards, "69")
 		out.Add(sip.KindContact, "<sip:gw@t1.gw.example.net:5060>")

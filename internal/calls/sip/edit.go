@@ -1,5 +1,7 @@
 package sip
 
+import "slices"
+
 // edited records that the message no longer equals its original text.
 func (m *Message) edited() { m.raw = "" }
 
@@ -19,20 +21,13 @@ func (m *Message) SetAt(i int, value string) {
 // InsertAt inserts lines before line i; i = Len appends them.
 func (m *Message) InsertAt(i int, hs ...Header) {
 	m.edited()
-	n := len(m.lines)
-	m.lines = append(m.lines, hs...)
-	if i < n {
-		copy(m.lines[i+len(hs):], m.lines[i:n])
-		copy(m.lines[i:], hs)
-	}
+	m.lines = slices.Insert(m.lines, i, hs...)
 }
 
 // RemoveAt removes line i.
 func (m *Message) RemoveAt(i int) {
 	m.edited()
-	n := copy(m.lines[i:], m.lines[i+1:]) + i
-	m.lines[n] = Header{}
-	m.lines = m.lines[:n]
+	m.lines = slices.Delete(m.lines, i, i+1)
 }
 
 // Append adds a line at the end.
@@ -84,36 +79,25 @@ func (m *Message) Prepend(k Kind, value string) {
 	m.InsertAt(i, Line(k, value))
 }
 
-// Remove removes all lines of a kind and returns their number.
-func (m *Message) Remove(k Kind) int {
-	return m.removeIf(func(h *Header) bool { return h.kind == k })
+// Remove removes all lines of a kind.
+func (m *Message) Remove(k Kind) {
+	m.removeIf(func(h Header) bool { return h.kind == k })
 }
 
 // RemoveName is Remove for a field given by name.
-func (m *Message) RemoveName(name string) int {
+func (m *Message) RemoveName(name string) {
 	if k := KindOf(name); k != KindOther {
-		return m.Remove(k)
+		m.Remove(k)
+		return
 	}
-	return m.removeIf(func(h *Header) bool {
-		return h.kind == KindOther && equalFold(h.raw[:h.nameLen], name)
-	})
+	m.removeIf(func(h Header) bool { return h.kind == KindOther && equalFold(h.Name(), name) })
 }
 
-func (m *Message) removeIf(drop func(*Header) bool) (removed int) {
-	kept := m.lines[:0]
-	for i := range m.lines {
-		if drop(&m.lines[i]) {
-			removed++
-			continue
-		}
-		kept = append(kept, m.lines[i])
-	}
-	if removed > 0 {
+func (m *Message) removeIf(drop func(Header) bool) {
+	n := len(m.lines)
+	if m.lines = slices.DeleteFunc(m.lines, drop); len(m.lines) < n {
 		m.edited()
-		clear(m.lines[len(kept):])
-		m.lines = kept
 	}
-	return removed
 }
 
 // CopyFrom appends all lines of the given kinds from src, byte for byte.

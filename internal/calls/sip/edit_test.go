@@ -225,7 +225,7 @@ func TestReasonAndWarningTexts(t *testing.T) {
 func TestTokensAreUniqueAndWellFormed(t *testing.T) {
 	seen := map[string]bool{}
 	for range 5000 {
-		for _, s := range []string{NewTag(), NewBranch(), NewCallID("h.example"), Token("n7-")} {
+		for _, s := range []string{NewTag(), NewBranch(), NewCallID(), Token("n7-")} {
 			if seen[s] {
 				t.Fatalf("%q was generated twice", s)
 			}
@@ -235,7 +235,7 @@ func TestTokensAreUniqueAndWellFormed(t *testing.T) {
 	if b := NewBranch(); !strings.HasPrefix(b, BranchMagic) || !isToken(b) || len(b) < 20 {
 		t.Errorf("branch %q", b)
 	}
-	if c := NewCallID("h.example"); !validCallID(c) || !strings.HasSuffix(c, "@h.example") {
+	if c := NewCallID(); !validCallID(c) || len(c) < 20 {
 		t.Errorf("Call-ID %q", c)
 	}
 	if a := testing.AllocsPerRun(100, func() { NewTag() }); a > 1 {

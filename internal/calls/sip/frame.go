@@ -117,8 +117,7 @@ func (r *Reader) take() (f Frame, ok bool) {
 	}
 	n, p := contentLength(b[:head])
 	if p == nil && n > r.lim.Body {
-		p = &Problem{Status: 513, Field: "Content-Length", Text: "body exceeds " + itoa(r.lim.Body) + " bytes",
-			Clause: "RFC 3261 §21.5.7"}
+		p = tooLarge("Content-Length", "body exceeds "+itoa(r.lim.Body)+" bytes")
 	}
 	if p != nil {
 		return r.abandon(b[:head], p), true
@@ -207,10 +206,7 @@ func (r *Reader) abandon(head []byte, p *Problem) Frame {
 	return Frame{Message: m, Problem: p, Lost: true}
 }
 
-func tooLong(n int) *Problem {
-	return &Problem{Status: 513, Text: "start line and headers exceed " + itoa(n) + " bytes",
-		Clause: "RFC 3261 §21.5.7"}
-}
+func tooLong(n int) *Problem { return tooLarge("", "start line and headers exceed "+itoa(n)+" bytes") }
 
 // contentLength returns the body size announced by a header section.
 func contentLength(head []byte) (n int, p *Problem) {

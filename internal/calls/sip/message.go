@@ -2,6 +2,7 @@ package sip
 
 import (
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -162,13 +163,7 @@ func (m *Message) At(i int) Header { return m.lines[i] }
 // Headers yields every header line with its index, in order. No lines may be added
 // or removed during the iteration.
 func (m *Message) Headers() iter.Seq2[int, Header] {
-	return func(yield func(int, Header) bool) {
-		for i := range m.lines {
-			if !yield(i, m.lines[i]) {
-				return
-			}
-		}
-	}
+	return slices.All(m.lines)
 }
 
 // Find returns the index of the first line of a kind, or -1.

@@ -23,14 +23,7 @@ const (
 )
 
 // Known reports whether the method is one of the constants of this package.
-func (m Method) Known() bool {
-	switch m {
-	case INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, PRACK, UPDATE, INFO,
-		SUBSCRIBE, NOTIFY, REFER, MESSAGE, PUBLISH:
-		return true
-	}
-	return false
-}
+func (m Method) Known() bool { return knownMethod(string(m)) != "" }
 
 // Version is the protocol version of every message made by this package.
 const Version = "SIP/2.0"

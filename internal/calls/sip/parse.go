@@ -62,8 +62,7 @@ func (p *parser) run(data string) {
 	}
 	bodyAt := p.headerLines(data, nl+1)
 	if bodyAt > p.lim.Head {
-		p.fail(&Problem{Status: 513, Text: "start line and headers exceed " + itoa(p.lim.Head) + " bytes",
-			Clause: "RFC 3261 §21.5.7"})
+		p.fail(tooLong(p.lim.Head))
 	}
 	end := p.cutBody(data, bodyAt)
 	if p.problem == nil {
@@ -232,8 +231,7 @@ func (p *parser) headerLines(data string, pos int) int {
 				lines = append(lines, h) // beyond the limit only what a response needs, up to twice the limit
 			}
 			if n+1 > p.lim.Lines {
-				p.fail(&Problem{Status: 513, Text: "more than " + itoa(p.lim.Lines) + " header lines",
-					Clause: "RFC 3261 §21.5.7"})
+				p.fail(tooLarge("", "more than "+itoa(p.lim.Lines)+" header lines"))
 			}
 		}
 		if last {
@@ -361,7 +359,7 @@ func (p *parser) cutBody(data string, at int) (end int) {
 		}
 	}
 	if n > p.lim.Body {
-		p.fail(&Problem{Status: 513, Text: "body exceeds " + itoa(p.lim.Body) + " bytes", Clause: "RFC 3261 §21.5.7"})
+		p.fail(tooLarge("", "body exceeds "+itoa(p.lim.Body)+" bytes"))
 		return at
 	}
 	m.body = data[at : at+n]

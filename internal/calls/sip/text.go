@@ -4,17 +4,17 @@ import "strings"
 
 // Character classes of RFC 3261 §25.1.
 var (
-	tokenChar = charset("-.!%*_+`'~", true)
+	tokenChar = charset("-.!%*_+`'~")
 	// userChar: unreserved, user-unreserved; escapes are checked separately. "#" is never legal in a URI, but Teams and
 	// many PBXs send it as dialled: it is accepted, and sent as %23.
-	userChar = charset("-_.!~*'()&=+$,;?/#", true)
+	userChar = charset("-_.!~*'()&=+$,;?/#")
 	// passwordChar: unreserved and the marks a password may hold.
-	passwordChar = charset("-_.!~*'()&=+$,", true)
+	passwordChar = charset("-_.!~*'()&=+$,")
 	// paramChar: paramchar of a URI parameter, and "#" as in userChar.
-	paramChar = charset("-_.!~*'()[]/:&+$#", true)
+	paramChar = charset("-_.!~*'()[]/:&+$#")
 	// uriHeaderChar: hname/hvalue of a URI's header part.
-	uriHeaderChar = charset("-_.!~*'()[]/?:+$", true)
-	hostChar      = charset("-.", true)
+	uriHeaderChar = charset("-_.!~*'()[]/?:+$")
+	hostChar      = charset("-.")
 	// plainURI is what is written unescaped in a Request-URI.
 	plainURI = func() (t [256]bool) {
 		for c := range t {
@@ -24,14 +24,13 @@ var (
 	}()
 )
 
-func charset(extra string, alnum bool) (t [256]bool) {
-	if alnum {
-		for c := '0'; c <= '9'; c++ {
-			t[c] = true
-		}
-		for c := 'a'; c <= 'z'; c++ {
-			t[c], t[c-32] = true, true
-		}
+// charset returns the set of letters, digits and extra.
+func charset(extra string) (t [256]bool) {
+	for c := '0'; c <= '9'; c++ {
+		t[c] = true
+	}
+	for c := 'a'; c <= 'z'; c++ {
+		t[c], t[c-32] = true, true
 	}
 	for i := 0; i < len(extra); i++ {
 		t[extra[i]] = true
@@ -189,22 +188,10 @@ func Unquote(s string) string {
 	return string(b)
 }
 
+var quoting = strings.NewReplacer(`"`, `\"`, `\`, `\\`, "\r", " ", "\n", " ")
+
 // Quote returns text as a quoted-string. Line breaks become spaces.
-func Quote(text string) string {
-	b := make([]byte, 0, len(text)+2)
-	b = append(b, '"')
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; c {
-		case '"', '\\':
-			b = append(b, '\\', c)
-		case '\r', '\n':
-			b = append(b, ' ')
-		default:
-			b = append(b, c)
-		}
-	}
-	return string(append(b, '"'))
-}
+func Quote(text string) string { return `"` + quoting.Replace(text) + `"` }
 
 const upperHex = "0123456789ABCDEF"
 

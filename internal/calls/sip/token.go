@@ -53,12 +53,5 @@ func NewTag() string { return Token("") }
 // NewBranch returns a Via branch with the magic cookie.
 func NewBranch() string { return Token(BranchMagic) }
 
-// NewCallID returns a Call-ID; host may be empty.
-func NewCallID(host string) string {
-	if host == "" {
-		return Token("")
-	}
-	var buf [128]byte
-	b := append(appendRandom(buf[:0]), '@')
-	return string(append(b, host...))
-}
+// NewCallID returns a Call-ID.
+func NewCallID() string { return Token("") }
