@@ -378,7 +378,7 @@ func (c *call) offer(to *address, now time.Time) bool {
 	c.rec.Tried = append(c.rec.Tried, record.Try{Group: g.cfg.Name, Peer: to.peer.cfg.Name, Addr: to.addr.String(),
 		At: now.UTC(), Result: "open"})
 	c.rec.FarCallID = s.callID
-	tx, err := e.tx.SendWith(m, s.home, a, transaction.Options{Urgent: c.dec.Emergency})
+	tx, err := e.tx.SendWith(m, s.home, a, c.dec.Emergency)
 	if err != nil {
 		c.lost(a, now, err)
 		return false

@@ -24,12 +24,6 @@ type ClientHandler interface {
 	Failed(tx *Client, err error)
 }
 
-// Options holds the optional settings of a request.
-type Options struct {
-	// Urgent lets the request use the room above MaxTransactions.
-	Urgent bool
-}
-
 type clientState uint8
 
 const (
@@ -111,11 +105,11 @@ func (a *sentAck) target() transport.Target {
 // that h will not be called; otherwise h may be called before Send has returned. No callback is made from inside Send
 // or any other method.
 func (l *Layer) Send(req *sip.Message, t transport.Target, h ClientHandler) (*Client, error) {
-	return l.SendWith(req, t, h, Options{})
+	return l.SendWith(req, t, h, false)
 }
 
-// SendWith is [Layer.Send] with options.
-func (l *Layer) SendWith(req *sip.Message, t transport.Target, h ClientHandler, o Options) (*Client, error) {
+// SendWith is [Layer.Send]; an urgent request may use the room above MaxTransactions.
+func (l *Layer) SendWith(req *sip.Message, t transport.Target, h ClientHandler, urgent bool) (*Client, error) {
 	switch {
 	case req.Method() == sip.ACK || req.Method() == sip.CANCEL || !req.IsRequest():
 		return nil, fmt.Errorf("send %s: not a request with a transaction of its own", req.Method())
@@ -125,7 +119,7 @@ func (l *Layer) SendWith(req *sip.Message, t transport.Target, h ClientHandler, 
 		return nil, ErrClosed
 	}
 	bound := int64(l.cfg.MaxTransactions)
-	if req.ToTag() != "" || o.Urgent {
+	if req.ToTag() != "" || urgent {
 		bound = withSpare(bound)
 	}
 	if l.live.Load() >= bound {
@@ -416,7 +410,7 @@ func (c *Client) provisional() {
 func (c *Client) succeed() {
 	l := c.layer
 	c.state = accepted
-	c.release()
+	c.work = nil
 	l.pending.Add(-1)
 	c.again, c.until = 0, l.wheel.now()+64*l.cfg.T1 // timer M
 	c.schedule()
@@ -446,7 +440,7 @@ func (c *Client) acknowledge(res *sip.Message) {
 func (c *Client) finish() {
 	l := c.layer
 	reliable := c.target.Proto().Reliable()
-	c.release()
+	c.work = nil
 	c.state = completed
 	l.pending.Add(-1)
 	if reliable {
@@ -456,9 +450,6 @@ func (c *Client) finish() {
 	c.again, c.until = 0, l.wheel.now()+l.cfg.T4 // timer K
 	c.schedule()
 }
-
-// release drops what is not needed after a final response. c.mu is held.
-func (c *Client) release() { c.work = nil }
 
 // absorb handles a repeated final response.
 func (c *Client) absorb(status int) {
@@ -627,7 +618,7 @@ func (c *Client) end() {
 		l.tp.Forget(c.flow, c)
 	}
 	c.state = terminated
-	c.release()
+	c.work = nil
 	c.acks = nil
 	l.wheel.clear(&c.t)
 	t := l.ofBranch(c.branch)

@@ -1,6 +1,7 @@
 package transaction
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,9 +56,6 @@ type Config struct {
 	// T1 is the estimated round-trip time, 0 means 500 ms; T2 the longest interval between retransmissions, 0 means 4
 	// s; T4 how long a message may stay in the network, 0 means 5 s (RFC 3261 §17.1.1.1, table 4). Time-outs are 64×T1.
 	T1, T2, T4 time.Duration
-	// Trying is how long an INVITE may wait for the user's first response before the layer sends 100; 0 means 200 ms
-	// (§17.2.1).
-	Trying time.Duration
 	// MaxTransactions bounds the transactions held, including those that only absorb retransmissions. Above it new
 	// requests get 503 with Retry-After, and Send returns ErrOverload. For requests inside dialogs, so that calls can
 	// end, and for urgent ones the bound is one eighth higher. 0 means 500,000.
@@ -69,27 +67,18 @@ type Config struct {
 	Urgent func(req *sip.Message, f transport.Flow) bool
 	// Validator checks each message; nil means a zero sip.Validator.
 	Validator *sip.Validator
-	// Agent is the host or pseudonym in the Warning of responses made here; empty means "tandem".
-	Agent string
 	// NewTag makes To tags for responses made here and for [Server.Tag]; nil means sip.NewTag.
 	NewTag func() string
-	// AllowMerged passes requests that arrive a second time by another path to the user instead of answering 482
-	// (§8.2.2.2).
-	AllowMerged bool
 }
 
 func (c Config) withDefaults() Config {
-	set(&c.T1, 500*time.Millisecond)
-	set(&c.T2, 4*time.Second)
-	set(&c.T4, 5*time.Second)
-	set(&c.Trying, 200*time.Millisecond)
-	set(&c.MaxTransactions, 500_000)
-	set(&c.RetryAfter, 5*time.Second)
+	c.T1 = cmp.Or(c.T1, 500*time.Millisecond)
+	c.T2 = cmp.Or(c.T2, 4*time.Second)
+	c.T4 = cmp.Or(c.T4, 5*time.Second)
+	c.MaxTransactions = cmp.Or(c.MaxTransactions, 500_000)
+	c.RetryAfter = cmp.Or(c.RetryAfter, 5*time.Second)
 	if c.Validator == nil {
 		c.Validator = &sip.Validator{}
-	}
-	if c.Agent == "" {
-		c.Agent = "tandem"
 	}
 	if c.NewTag == nil {
 		c.NewTag = sip.NewTag
@@ -97,11 +86,11 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-func set[T int | time.Duration](v *T, def T) {
-	if *v <= 0 {
-		*v = def
-	}
-}
+// trying is how long an INVITE may wait for the user's first response before the layer sends 100 (§17.2.1).
+const trying = 200 * time.Millisecond
+
+// agent is the pseudonym in the Warning of responses made here.
+const agent = "tandem"
 
 // shards is the number of independently locked parts of each table. A power of two.
 const shards = 32
@@ -225,7 +214,7 @@ func (l *Layer) Receive(m *sip.Message, p *sip.Problem, f transport.Flow) {
 	if l.closed.Load() {
 		return
 	}
-	if p == nil && m != nil {
+	if p == nil {
 		p = l.cfg.Validator.Check(m)
 	}
 	switch {
@@ -240,13 +229,10 @@ func (l *Layer) Receive(m *sip.Message, p *sip.Problem, f transport.Flow) {
 
 // refuse answers an invalid message if a response is allowed.
 func (l *Layer) refuse(m *sip.Message, p *sip.Problem, f transport.Flow) {
-	var answer *sip.Message
-	if m != nil {
-		answer = p.Answer(m, l.cfg.NewTag(), l.cfg.Agent)
-	}
+	answer := p.Answer(m, l.cfg.NewTag(), agent)
 	if answer == nil {
 		l.m.Discarded.Add(1)
-		l.log.Warn("SIP message discarded", "flow", f.String(), "call_id", callID(m), "field", p.Field, "problem",
+		l.log.Warn("SIP message discarded", "flow", f.String(), "call_id", m.CallID(), "field", p.Field, "problem",
 			p.Text, "clause", p.Clause)
 		return
 	}
@@ -254,14 +240,6 @@ func (l *Layer) refuse(m *sip.Message, p *sip.Problem, f transport.Flow) {
 	l.log.Warn("SIP request refused", "flow", f.String(), "call_id", m.CallID(), "status", p.Status, "field", p.Field,
 		"problem", p.Text, "clause", p.Clause)
 	l.Reply(answer, f)
-}
-
-// callID returns the message's Call-ID, "" if it has none.
-func callID(m *sip.Message) string {
-	if m == nil {
-		return ""
-	}
-	return m.CallID()
 }
 
 // Reply sends a response without a transaction (RFC 3261 §8.2.7). If the request is repeated it must get the same
@@ -287,7 +265,7 @@ func (l *Layer) overloaded(m *sip.Message, f transport.Flow, inDialog bool) bool
 	l.m.Overload.Add(1)
 	res := sip.NewResponse(m, 503, "", l.cfg.NewTag())
 	res.Add(sip.KindRetryAfter, strconv.Itoa(int((time.Duration(l.retryAfter.Load())+time.Second-1)/time.Second)))
-	res.Add(sip.KindWarning, sip.Warning(399, l.cfg.Agent, "maximum number of SIP transactions reached"))
+	res.Add(sip.KindWarning, sip.Warning(399, agent, "maximum number of SIP transactions reached"))
 	l.Reply(res, f)
 	return true
 }

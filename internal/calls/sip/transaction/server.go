@@ -242,15 +242,6 @@ func (s *Server) awaitAck() {
 	t.mu.Unlock()
 }
 
-// acked stops the repetition of a 2xx. s.mu is held.
-func (s *Server) acked() {
-	if s.state != sAccepted {
-		return
-	}
-	s.again, s.wire = 0, nil
-	s.schedule()
-}
-
 // schedule sets the timer to the earlier of both times. s.mu is held.
 func (s *Server) schedule() { s.layer.wheel.plan(&s.t, s.until, s.again) }
 
@@ -415,10 +406,10 @@ func (l *Layer) open(m *sip.Message, v sip.Via, cs sip.CSeq, f transport.Flow) {
 	s := &Server{layer: l, key: k, flow: f, invite: m.Method() == sip.INVITE, req: m}
 	s.t.owner = s
 	s.box.queue = &noEvents // other events wait until Request returns
-	if !inDialog && !l.cfg.AllowMerged && !l.fileMerged(s, m, cs) {
+	if !inDialog && !l.fileMerged(s, m, cs) {
 		l.m.Merged.Add(1)
 		res := sip.NewResponse(m, 482, "", l.cfg.NewTag())
-		res.Add(sip.KindWarning, sip.Warning(399, l.cfg.Agent,
+		res.Add(sip.KindWarning, sip.Warning(399, agent,
 			"merged request: it has already arrived by another path (RFC 3261 section 8.2.2.2)"))
 		l.Reply(res, f)
 		return
@@ -439,7 +430,7 @@ func (l *Layer) open(m *sip.Message, v sip.Via, cs sip.CSeq, f transport.Flow) {
 	if s.invite {
 		s.mu.Lock()
 		if s.state == waiting && s.status == 0 {
-			s.again = l.wheel.now() + l.cfg.Trying
+			s.again = l.wheel.now() + trying
 			s.schedule()
 		}
 		s.mu.Unlock()
@@ -518,7 +509,8 @@ func (l *Layer) ack(m *sip.Message, v sip.Via, seq uint32, f transport.Flow) {
 		l.m.Absorbed.Add(1)
 		return
 	}
-	s.acked()
+	s.again, s.wire = 0, nil // it is no longer repeated
+	s.schedule()
 	s.post(event{kind: evAck, msg: m})
 }
 

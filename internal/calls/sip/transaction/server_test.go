@@ -383,8 +383,7 @@ func TestOverloadLeavesRoomForUrgentRequests(t *testing.T) {
 		if !errors.Is(err, transaction.ErrOverload) {
 			t.Errorf("Send = %v, want ErrOverload", err)
 		}
-		if _, err := b.layer.SendWith(newRequest(sip.INVITE), b.target(), client{b},
-			transaction.Options{Urgent: true}); err != nil {
+		if _, err := b.layer.SendWith(newRequest(sip.INVITE), b.target(), client{b}, true); err != nil {
 			t.Errorf("SendWith an urgent request = %v, want nil", err)
 		}
 		b.say(strings.Replace(b.farRequest("INVITE", "z9hG4bK-urgent2"), "call-2", "urgent2", 1))

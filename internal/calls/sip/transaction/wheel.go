@@ -18,6 +18,7 @@ const slots = 4096
 type wheel struct {
 	start time.Time
 	stop  chan struct{}
+	once  sync.Once // of closing stop
 	wake  chan struct{}
 	done  sync.WaitGroup
 
@@ -43,13 +44,7 @@ func newWheel() *wheel {
 }
 
 func (w *wheel) close() {
-	w.mu.Lock()
-	select {
-	case <-w.stop:
-	default:
-		close(w.stop)
-	}
-	w.mu.Unlock()
+	w.once.Do(func() { close(w.stop) })
 	w.done.Wait()
 }
 

@@ -59,13 +59,7 @@ const (
 	closed
 )
 
-func newConn(s *Stack, ep *Endpoint, remote netip.AddrPort, inbound bool) *conn {
-	return &conn{stack: s, ep: ep, remote: remote, inbound: inbound}
-}
-
 func (c *conn) alive() bool { return c.state.Load() != closed }
-
-func (c *conn) peerCert() *x509.Certificate { return c.leaf.Load() }
 
 // fits reports whether a request for name may use the connection.
 func (c *conn) fits(name string) bool {
@@ -239,7 +233,7 @@ func (c *conn) dial(to []netip.AddrPort, names []string) {
 	var nc *net.TCPConn
 	var err error
 	for _, addr := range to {
-		d := net.Dialer{Timeout: c.stack.cfg.DialTimeout}
+		d := net.Dialer{Timeout: dialTimeout}
 		if a := c.ep.cfg.Bind.Addr(); !a.IsUnspecified() {
 			d.LocalAddr = &net.TCPAddr{IP: a.AsSlice()}
 		}
@@ -305,7 +299,7 @@ func (c *conn) tune(nc *net.TCPConn) *outQueue {
 // read reads from the connection until it closes.
 func (c *conn) read(src net.Conn) {
 	in := &deadlined{Conn: src, c: c}
-	if c.inbound || c.stack.cfg.KeepAlive < 0 {
+	if c.inbound {
 		c.close(c.readAll(in))
 		return
 	}
@@ -368,7 +362,7 @@ func (c *conn) readAll(in *deadlined) error {
 			continue
 		}
 		flow := flowOf(c.ep, c, c.remote, c.tag)
-		if f.Message != nil && f.Message.IsRequest() {
+		if f.Message.IsRequest() {
 			c.request(f.Message, &flow)
 		}
 		s.deliver(f.Message, f.Problem, flow, in.took())

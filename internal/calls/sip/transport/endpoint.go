@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -36,9 +35,6 @@ type EndpointConfig struct {
 	// Readers is the number of UDP sockets that share the port, each with its reader; the kernel assigns each source
 	// address and port to one of them, so that order is kept. 0 means 2. Only for UDP.
 	Readers int
-	// BufferBytes is the requested size of the UDP sockets' receive buffers; 0 means 4 MiB. The kernel caps it at
-	// net.core.rmem_max.
-	BufferBytes int
 }
 
 // MaxDatagram is the size above which requests should not use UDP, as the path MTU is unknown (RFC 3261 §18.1.1).
@@ -178,8 +174,7 @@ func (e *Endpoint) acceptLoop() {
 			_ = nc.Close()
 			continue
 		}
-		c := newConn(s, e, remote, true)
-		c.tag = tag
+		c := &conn{stack: s, ep: e, remote: remote, inbound: true, tag: tag}
 		if err := s.admit(c); err != nil {
 			s.m.ConnsRefused.Add(1)
 			if now := time.Now(); now.Sub(refused) >= time.Second {
@@ -202,5 +197,3 @@ func (e *Endpoint) closeSockets() {
 		e.udp.close()
 	}
 }
-
-func stackTrace() string { return string(debug.Stack()) }

@@ -13,8 +13,7 @@ import (
 type Handler interface {
 	// Receive gets one message, on the goroutine that read it. Messages of one flow are passed one at a time and in the
 	// order of arrival, so Receive must not block: while it runs, nothing else is read from that flow. p is not nil if
-	// [sip.Parse] rejects the message; m then holds what could be read, enough for p.Answer, or is nil if nothing could
-	// be read.
+	// [sip.Parse] rejects the message; m then holds what could be read, enough for p.Answer.
 	Receive(m *sip.Message, p *sip.Problem, f Flow)
 	// Unreachable gets the beginning of a datagram for which an ICMP error was received: its destination cannot be
 	// reached (RFC 3261 §18.4). It runs on the goroutine that reads the socket and must not block.
@@ -155,7 +154,7 @@ func (f Flow) PeerCertificate() *x509.Certificate {
 	if f.conn == nil {
 		return nil
 	}
-	return f.conn.peerCert()
+	return f.conn.leaf.Load()
 }
 
 // PeerIdentities returns the SIP domain identities of the far side's verified certificate (RFC 5922 §7.1), none

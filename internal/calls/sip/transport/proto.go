@@ -20,44 +20,27 @@ const (
 	TLS
 )
 
+// tokens and params hold the names of the protocols, in a Via header and in the URI parameter "transport".
+var (
+	tokens = [...]string{Unspecified: "unspecified", UDP: "UDP", TCP: "TCP", TLS: "TLS"}
+	params = [...]string{UDP: "udp", TCP: "tcp", TLS: "tls"}
+)
+
 // ParseProto parses a protocol token of a Via header or a transport parameter, ignoring case.
 func ParseProto(s string) (Proto, error) {
-	switch {
-	case strings.EqualFold(s, "udp"):
-		return UDP, nil
-	case strings.EqualFold(s, "tcp"):
-		return TCP, nil
-	case strings.EqualFold(s, "tls"):
-		return TLS, nil
+	for p := UDP; p <= TLS; p++ {
+		if strings.EqualFold(s, params[p]) {
+			return p, nil
+		}
 	}
 	return Unspecified, fmt.Errorf("SIP transport %q is not supported: use udp, tcp or tls", s)
 }
 
 // String returns the token used in a Via header.
-func (p Proto) String() string {
-	switch p {
-	case UDP:
-		return "UDP"
-	case TCP:
-		return "TCP"
-	case TLS:
-		return "TLS"
-	}
-	return "unspecified"
-}
+func (p Proto) String() string { return tokens[p] }
 
 // Param returns the value of the URI parameter "transport" that names this protocol.
-func (p Proto) Param() string {
-	switch p {
-	case UDP:
-		return "udp"
-	case TCP:
-		return "tcp"
-	case TLS:
-		return "tls"
-	}
-	return ""
-}
+func (p Proto) Param() string { return params[p] }
 
 // Reliable reports whether the protocol delivers or reports failure, so that transactions need not retransmit (RFC 3261
 // §17).

@@ -1,12 +1,14 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -24,8 +26,6 @@ type Config struct {
 	MaxConns int
 	// MaxConnsPerSource bounds the connections that one address may open to us; 0 means 1,000.
 	MaxConnsPerSource int
-	// MaxHandshakes bounds the TLS handshakes of incoming connections that run at once; 0 means 200.
-	MaxHandshakes int
 	// MaxQueueBytes bounds the bytes that wait to be written on one connection, while it is being made or while the far
 	// side is slow. Above it the connection is closed. 0 means 1 MiB.
 	MaxQueueBytes int
@@ -34,14 +34,12 @@ type Config struct {
 	IdleTimeout time.Duration
 	// HandshakeTimeout bounds a TLS handshake; 0 means 5 s.
 	HandshakeTimeout time.Duration
-	// DialTimeout bounds one attempt to connect; 0 means 5 s.
-	DialTimeout time.Duration
 	// MessageTimeout bounds the time between the first and last byte of one message; 0 means 30 s.
 	MessageTimeout time.Duration
 	// WriteTimeout is how long the far side may accept no data while there is some to write; 0 means 20 s.
 	WriteTimeout time.Duration
 	// KeepAlive is the interval of the double-CRLF pings (RFC 5626 §3.5.1) sent on connections that we opened; 0 means
-	// 2 min, a negative value none.
+	// 2 min.
 	KeepAlive time.Duration
 	// SentBy returns the addresses of a Via's sent-by name, for responses whose connection has closed (RFC 3261
 	// §18.2.2, RFC 3263 §5). It must not block. Nil: only the source address of the request is tried.
@@ -49,26 +47,21 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	set(&c.MaxConns, 20_000)
-	set(&c.MaxConnsPerSource, 1_000)
-	set(&c.MaxHandshakes, 200)
-	set(&c.MaxQueueBytes, 1<<20)
-	set(&c.IdleTimeout, 10*time.Minute)
-	set(&c.HandshakeTimeout, 5*time.Second)
-	set(&c.DialTimeout, 5*time.Second)
-	set(&c.MessageTimeout, 30*time.Second)
-	set(&c.WriteTimeout, 20*time.Second)
-	if c.KeepAlive == 0 {
-		c.KeepAlive = 2 * time.Minute
-	}
+	c.MaxConns = cmp.Or(c.MaxConns, 20_000)
+	c.MaxConnsPerSource = cmp.Or(c.MaxConnsPerSource, 1_000)
+	c.MaxQueueBytes = cmp.Or(c.MaxQueueBytes, 1<<20)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 10*time.Minute)
+	c.HandshakeTimeout = cmp.Or(c.HandshakeTimeout, 5*time.Second)
+	c.MessageTimeout = cmp.Or(c.MessageTimeout, 30*time.Second)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, 20*time.Second)
+	c.KeepAlive = cmp.Or(c.KeepAlive, 2*time.Minute)
 	return c
 }
 
-func set[T int | time.Duration](v *T, def T) {
-	if *v <= 0 {
-		*v = def
-	}
-}
+const (
+	maxHandshakes = 200             // TLS handshakes of incoming connections that run at once
+	dialTimeout   = 5 * time.Second // of one attempt to connect
+)
 
 // Stack holds all endpoints of a node with their connections. Life cycle: [New], [Stack.Listen] for each endpoint,
 // [Stack.Start], then [Stack.Close]. Its methods are safe for concurrent use.
@@ -108,7 +101,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Stack, error
 	s := &Stack{cfg: cfg.withDefaults(), log: log, conns: map[*conn]struct{}{}, perSource: map[netip.Addr]int{},
 		byKey: map[connKey]*conn{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.handshakes = make(chan struct{}, s.cfg.MaxHandshakes)
+	s.handshakes = make(chan struct{}, maxHandshakes)
 	s.m = &Metrics{stack: s}
 	if reg != nil {
 		if err := reg.Register(s.m); err != nil {
@@ -283,7 +276,7 @@ func (s *Stack) connBack(f Flow) (*conn, error) {
 		if host != "" {
 			names = append(names, host)
 		}
-		if leaf := f.conn.peerCert(); leaf != nil {
+		if leaf := f.conn.leaf.Load(); leaf != nil {
 			names = append(names, identities(leaf)...)
 		}
 		if len(names) == 0 {
@@ -324,8 +317,7 @@ func (s *Stack) get(key connKey, to []netip.AddrPort, names []string) (*conn, er
 		s.m.ConnsRefused.Add(1)
 		return nil, ErrTooManyConnections
 	}
-	c := newConn(s, key.ep, to[0], false)
-	c.keys = append(c.keys, key)
+	c := &conn{stack: s, ep: key.ep, remote: to[0], keys: []connKey{key}}
 	s.conns[c] = struct{}{}
 	s.byKey[key] = c
 	s.wg.Go(func() { c.dial(to, names) })
@@ -409,7 +401,7 @@ func (s *Stack) unreachable(sent []byte, to netip.AddrPort, err error) {
 func (s *Stack) recovered(what string, flow fmt.Stringer) {
 	if r := recover(); r != nil {
 		s.m.Panics.Add(1)
-		s.log.Error(what, "flow", flow.String(), "panic", fmt.Sprint(r), "stack", stackTrace())
+		s.log.Error(what, "flow", flow.String(), "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 	}
 }
 

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"syscall"
@@ -15,10 +16,7 @@ type udpPort struct {
 }
 
 func listenUDP(cfg EndpointConfig) (*udpPort, error) {
-	n := cfg.Readers
-	if n <= 0 {
-		n = 2
-	}
+	n := cmp.Or(cfg.Readers, 2)
 	if !reusePort {
 		n = 1
 	}
@@ -41,15 +39,17 @@ func listenUDP(cfg EndpointConfig) (*udpPort, error) {
 			u.socks = append(u.socks, s)
 		}
 	}
-	size := cfg.BufferBytes
-	if size <= 0 {
-		size = 4 << 20
-	}
 	for _, s := range u.socks {
-		s.setBuffers(size)
+		_ = s.c.SetReadBuffer(bufferBytes)
+		_ = s.c.SetWriteBuffer(bufferBytes)
 	}
 	return u, nil
 }
+
+// bufferBytes is the requested size of the sockets' buffers; the kernel may grant less (net.core.rmem_max).
+const bufferBytes = 4 << 20
+
+func (s *udpSock) close() { _ = s.c.Close() }
 
 func (u *udpPort) close() {
 	for _, s := range u.socks {
@@ -94,7 +94,7 @@ func datagram(ep *Endpoint, b []byte, src netip.AddrPort) {
 	}
 	m, p := sip.Parse(string(b), s.cfg.Limits)
 	flow := flowOf(ep, nil, src, tag)
-	if m != nil && m.IsRequest() {
+	if m.IsRequest() {
 		if v, ok := stampVia(m, src); ok && !v.rport {
 			// RFC 3261 §18.2.2: to the source address, at the port of sent-by. A maddr is ignored: it would let any
 			// peer direct our answers to a third party.

@@ -68,14 +68,6 @@ func openUDP(bind netip.AddrPort, share bool) (*udpSock, error) {
 	return s, nil
 }
 
-// setBuffers requests socket buffers of a size; the kernel may grant less.
-func (s *udpSock) setBuffers(size int) {
-	_ = s.c.SetReadBuffer(size)
-	_ = s.c.SetWriteBuffer(size)
-}
-
-func (s *udpSock) close() { _ = s.c.Close() }
-
 // send writes one datagram. It blocks only if the socket's send buffer is full.
 func (s *udpSock) send(b []byte, to netip.AddrPort) (err error) {
 	for range 64 {

@@ -24,13 +24,6 @@ func openUDP(bind netip.AddrPort, _ bool) (*udpSock, error) {
 	return &udpSock{c: c, local: localIP(c.LocalAddr())}, nil
 }
 
-func (s *udpSock) setBuffers(size int) {
-	_ = s.c.SetReadBuffer(size)
-	_ = s.c.SetWriteBuffer(size)
-}
-
-func (s *udpSock) close() { _ = s.c.Close() }
-
 func (s *udpSock) send(b []byte, to netip.AddrPort) error {
 	_, err := s.c.WriteToUDPAddrPort(b, to)
 	if errors.Is(err, net.ErrClosed) {
