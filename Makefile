@@ -18,25 +18,25 @@ help: ## list the targets
 build: ## build bin/tandem
 	@go build -trimpath -ldflags '$(LDFLAGS)' -o bin/tandem ./cmd/tandem
 
-demo: build ## run Tandem with simulated neighbours until Ctrl-C: provision, place calls (ARGS="--once --output json")
+demo: build ## run Tandem with simulated neighbours (ARGS="--once")
 	@bin/tandem demo $(ARGS)
 
-test: ## run the tests with the race detector (under 10 minutes on two cores; PKG=./internal/... narrows)
+test: ## run the tests, race detector on (PKG=./internal/...)
 	@scripts/need.sh build test
 	$(REQUIRE) go test -race -vet=off -timeout 9m $(PKG) # make lint vets
 
-test-deep: ## run the long suites too: faults, soaks, load, crashes, packages (over an hour; packages as root)
+test-deep: ## run the long suites too (over an hour; packages: as root)
 	@scripts/need.sh build test deep
 	$(REQUIRE) go test -tags deep -vet=off -p 1 -timeout 60m $(PKG) # -p 1: the load tests need the machine
 
-test-stress: ## run the tests beside busy processes, with one processor each (under an hour)
+test-stress: ## run the tests beside busy processes (under an hour)
 	@scripts/need.sh build test
 	@scripts/stress.sh $(ARGS)
 
-ci-empty: ## run .ci/run in a fresh Debian 12 root without caches (as root; half an hour)
+ci-empty: ## run .ci/run in a fresh Debian 12 root (as root)
 	@scripts/ci-empty.sh
 
-lint: .cache/bin/staticcheck ## check formatting, width, vet, staticcheck, unused code, generated files up to date
+lint: .cache/bin/staticcheck ## check format, vet, unused code, generated files
 	@out=$$(gofmt -l $$(find . -name "*.go" -not -path "./.cache/*")); \
 	[ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
 	@scripts/width.sh
@@ -49,25 +49,25 @@ lint: .cache/bin/staticcheck ## check formatting, width, vet, staticcheck, unuse
 generate: ## regenerate generated code and documents
 	go generate ./...
 
-fuzz: ## fuzz every parser for FUZZTIME each (default 2m; ONLY=FuzzName narrows)
+fuzz: ## fuzz every parser (FUZZTIME=2m each; ONLY=FuzzName)
 	@scripts/need.sh build
 	@scripts/fuzz.sh $(ONLY)
 
-bench-calls: build ## measure calls beside Kamailio; last line "calls: tandem=… kamailio-fm=… ratio=…"
+bench-calls: build ## measure calls beside Kamailio
 	@scripts/need.sh bench
 	@bench/calls/run $(ARGS)
 
-bench-replica: ## measure the number index: bytes per number, lookup time, load time
+bench-replica: ## measure the number index: memory, lookup, load
 	@bench/replica/run $(ARGS)
 
-bench-bulk: ## measure bulk loads into both databases; last line "bulk: sqlite=… postgres=…"
+bench-bulk: ## measure bulk loads into both databases
 	@scripts/need.sh test
 	@bench/bulk/run $(ARGS)
 
-package: .cache/bin/nfpm ## build the Debian package dist/tandem_VERSION_ARCH.deb
+package: .cache/bin/nfpm ## build the Debian package in dist/
 	@scripts/package.sh
 
-setup: ## install the Debian packages that tests and benchmarks need (not as root: only list them)
+setup: ## install the Debian packages that the targets need
 	@scripts/need.sh build test bench
 
 clean: ## remove what was built
