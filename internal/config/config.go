@@ -33,7 +33,8 @@ type Config struct {
 	// option --data and the variable TANDEM_DATA set it too.
 	Data string `yaml:"data"`
 	// Roles are the parts of Tandem that this process runs: "api" (Provisioning API and token endpoint), "edge" (SIP),
-	// "worker" (periodic maintenance of the database). Default all of them. On SQLite all must run in one process.
+	// "worker" (maintenance of the database, and work on outside systems). Default all of them. On SQLite all must run
+	// in one process.
 	Roles []string `yaml:"roles"`
 	// Log is how the process logs, on standard error.
 	Log Log `yaml:"log"`

@@ -45,7 +45,7 @@ type Timers struct {
 	// Default 4s. It should be below the calling side's time limit (Teams: 10s) divided by the number of peers to try.
 	FailoverAfter time.Duration `yaml:"failoverAfter"`
 	// SetupTimeout is how long a peer may take for its first response other than 100; then the next peer is tried, and
-	// after the last one the call is refused with 408. Default 32s; 0 leaves it to FailoverAfter and RingTimeout.
+	// after the last one the call is refused with 408. Default 32s; 0 leaves it to failoverAfter and ringTimeout.
 	SetupTimeout time.Duration `yaml:"setupTimeout"`
 	// RingTimeout is how long a call may ring: each provisional response restarts it (RFC 3261 timer C). Default 3m5s.
 	RingTimeout time.Duration `yaml:"ringTimeout"`
@@ -53,7 +53,7 @@ type Timers struct {
 	MaxDuration time.Duration `yaml:"maxDuration"`
 	// ProbeEvery is how often each side of an answered call is asked by an OPTIONS in the dialog whether it still knows
 	// the call; if it does not, both sides get BYE. Passive peers and groups with options.off are not asked. Default
-	// 15m; with 0, no side is asked and dead calls end by session timers and MaxDuration only.
+	// 15m; with 0, no side is asked and dead calls end by session timers and maxDuration only.
 	ProbeEvery time.Duration `yaml:"probeEvery"`
 }
 
@@ -68,15 +68,15 @@ type Group struct {
 	// loopback need insecure: true.
 	Transport string `yaml:"transport"`
 	// Bind holds the local addresses on which the group receives, and from which it sends. Groups with the same address
-	// share it, and then must not allow the same sources. At least the address for Transport is required.
+	// share it, and then must not allow the same sources. At least the address for transport is required.
 	Bind Addresses `yaml:"bind"`
 	// Advertised holds the names or addresses, each "host" or "host:port", under which peers reach the addresses in
-	// Bind; Via and Contact carry them. Behind NAT the public address; for Microsoft the trunk's full name. Default the
-	// addresses in Bind.
+	// bind; Via and Contact carry them. Behind NAT the public address; for Microsoft the trunk's full name. Default the
+	// addresses in bind.
 	Advertised Addresses `yaml:"advertised"`
 	// Insecure permits SIP without TLS on a non-loopback address. Default false. The log has a warning at each start.
 	Insecure bool `yaml:"insecure"`
-	// TLS holds this side's certificate and the authorities it trusts. Required if Bind has a TLS address.
+	// TLS holds this side's certificate and the authorities it trusts. Required if bind has a TLS address.
 	TLS TLS `yaml:"tls"`
 	// Peers are the group's peers. A group without peers only receives calls.
 	Peers []Peer `yaml:"peers"`
@@ -126,12 +126,12 @@ type TLS struct {
 	// RootsFile is the PEM file with the authorities that must have issued the peers' certificates. Default: those of
 	// the operating system.
 	RootsFile string `yaml:"rootsFile"`
-	// ClientCertificates says what connecting peers must present: "require" (a certificate issued under RootsFile) or
+	// ClientCertificates says what connecting peers must present: "require" (a certificate issued under rootsFile) or
 	// "optional" (a certificate is verified if presented). Default "require".
 	ClientCertificates string `yaml:"clientCertificates"`
 	// PeerNames are names of which a connecting peer's certificate must carry one; "*.example.net" matches one label.
 	// The names of a certificate are the hosts of its sip URIs; without such its DNS names; without alternative names
-	// its common name (RFC 5922 §7.1). Default none: any certificate issued under RootsFile is accepted from allowed
+	// its common name (RFC 5922 §7.1). Default none: any certificate issued under rootsFile is accepted from allowed
 	// sources.
 	PeerNames []string `yaml:"peerNames"`
 }
@@ -140,14 +140,14 @@ type TLS struct {
 type Peer struct {
 	// Name names the peer in metrics, records and the log: 1 to 32 letters, digits, "-" or "_". Default its address.
 	Name string `yaml:"name"`
-	// Type says what Address is: "ip" (an address), "a" (a host name) or "srv" (a domain with SRV records, or a full
+	// Type says what address is: "ip" (an address), "a" (a host name) or "srv" (a domain with SRV records, or a full
 	// "_sip._tls.name"). Default by its form: an address is "ip", a name with a port is "a", a name without is "srv".
 	Type string `yaml:"type"`
 	// Address is "ip:port", "name:port" or "name". The default port is 5061 for TLS, else 5060; "srv" takes no port.
 	// Required.
 	Address string `yaml:"address"`
 	// CertificateName is the name that the peer's certificate must carry on connections to it. Default the name in
-	// Address; for type ip the address itself. TLS only.
+	// address; for type ip the address itself. TLS only.
 	CertificateName string `yaml:"certificateName"`
 	// Priority orders peers: 0 is tried first. Default 0.
 	Priority int `yaml:"priority"`

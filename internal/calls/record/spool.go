@@ -28,7 +28,7 @@ type Config struct {
 	// Files of refused calls do not count; their own limit is an eighth of it, at least fileBytes. Default 4294967296
 	// (4 GiB).
 	KeepBytes int64 `yaml:"keepBytes"`
-	// KeepFor is how long closed files are kept. Default 720h (30 days); 0 keeps them until KeepBytes.
+	// KeepFor is how long closed files are kept. Default 720h (30 days); 0 keeps them until keepBytes is reached.
 	KeepFor time.Duration `yaml:"keepFor"`
 	// SyncEvery is how long a written record may wait until it is synced to the disk: the most that a power cut can
 	// lose. Default 1s.

@@ -17,7 +17,11 @@ import (
 // Config says whose tokens are accepted.
 type Config struct {
 	// Issuers lists the OpenID issuers whose tokens are accepted. Default none: only the embedded issuer's tokens are
-	// accepted.
+	// accepted. Each has audiences (the accepted values of the aud claim, with or without "api://"; required) and
+	// either entraTenantId (the GUID of one Microsoft Entra tenant, whose v1 and v2 tokens are accepted; in a national
+	// cloud also loginUrl and stsUrl) or issuer (the exact value of the iss claim). It may have tenantId (the only
+	// accepted value of tid), algorithms (default RS256, PS256, ES256), discoveryUrl and keysUrl (default: found from
+	// issuer). Example: [{issuer: "https://id.example.com", audiences: [provisioning]}].
 	Issuers []IssuerConfig `yaml:"issuers"`
 	// Embedded is the issuer that is part of Tandem, for operators without one of their own.
 	Embedded EmbeddedConfig `yaml:"embedded"`

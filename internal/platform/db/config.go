@@ -45,7 +45,7 @@ type Config struct {
 	// is treated as unavailable: work in progress is cancelled and answered 503.
 	ProbeTimeout time.Duration `yaml:"probeTimeout"`
 	// StatementTimeout bounds one statement on PostgreSQL. Default 30s. The server cancels a statement that takes
-	// longer, and the request fails.
+	// longer, and the request fails. On SQLite a write that takes longer makes the node not ready for the role api.
 	StatementTimeout time.Duration `yaml:"statementTimeout"`
 	// AllowUnsafeDurability accepts a PostgreSQL server with fsync or full_page_writes off. Default false. With true an
 	// acknowledged write may be lost or the database damaged when the server's machine stops: for tests only.
