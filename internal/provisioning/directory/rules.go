@@ -230,7 +230,7 @@ func checkNumberService(s domain.Service, det domain.NumberService) *fault.Error
 
 // checkTogether checks the services of a number against its account and each other.
 func checkTogether(a *domain.Account, n *domain.Number) *fault.Error {
-	want := enabledOn(n)
+	want := slices.DeleteFunc(domain.InOrder(n.Services), func(s domain.Service) bool { return !n.Services[s].Enabled })
 	allowed := a.Enabled()
 	header := len(want) == 0
 	for _, s := range want {
@@ -239,9 +239,9 @@ func checkTogether(a *domain.Account, n *domain.Number) *fault.Error {
 			return invalid(CodeServiceNotEnabled, at+".enabled",
 				"%s is not enabled on the account; enable it there first", tr.Title)
 		}
-		if other := excluded(s, want); other != domain.NoService {
+		if i := slices.IndexFunc(want, func(o domain.Service) bool { return exclude(s, o) }); i >= 0 {
 			return invalid(CodeServicesExcludeEachOther, at+".enabled",
-				"a number cannot have %s and %s together; choose one", tr.Title, other.Traits().Title)
+				"a number cannot have %s and %s together; choose one", tr.Title, want[i].Traits().Title)
 		}
 		header = header || tr.CustomHeader
 	}
@@ -252,23 +252,9 @@ func checkTogether(a *domain.Account, n *domain.Number) *fault.Error {
 	return nil
 }
 
-// excluded returns a service of the list that cannot be on one number together with s, or NoService.
-func excluded(s domain.Service, list []domain.Service) domain.Service {
-	for _, o := range list {
-		if o != s && exclude(s, o) {
-			return o
-		}
-	}
-	return domain.NoService
-}
-
+// exclude reports whether two services cannot be on one number together.
 func exclude(a, b domain.Service) bool {
 	ta, tb := a.Traits(), b.Traits()
-	return ta.Exclusive && tb.Exclusive || slices.Contains(ta.ExcludedBy, tb.Name) ||
-		slices.Contains(tb.ExcludedBy, ta.Name)
-}
-
-// enabledOn returns the services enabled on a number, in order.
-func enabledOn(n *domain.Number) []domain.Service {
-	return slices.DeleteFunc(domain.InOrder(n.Services), func(s domain.Service) bool { return !n.Services[s].Enabled })
+	return a != b && (ta.Exclusive && tb.Exclusive || slices.Contains(ta.ExcludedBy, tb.Name) ||
+		slices.Contains(tb.ExcludedBy, ta.Name))
 }

@@ -186,20 +186,16 @@ func (p *parser) factor(depth int) (Expr, error) {
 		}
 		p.next()
 		return x, nil
-	case p.is("startswith"):
-		return p.prefix()
 	case p.tok.kind == word:
+		if p.compares++; p.compares > MaxCompares {
+			return nil, p.errorf(p.tok.pos, "more than %d comparisons", MaxCompares)
+		}
+		if p.is("startswith") {
+			return p.prefix()
+		}
 		return p.compare()
 	}
 	return nil, p.unexpected("a field name, not, startswith or \"(\"")
-}
-
-func (p *parser) count(pos int) error {
-	p.compares++
-	if p.compares > MaxCompares {
-		return p.errorf(pos, "more than %d comparisons", MaxCompares)
-	}
-	return nil
 }
 
 func (p *parser) field() (*Field, error) {
@@ -220,9 +216,6 @@ func (p *parser) field() (*Field, error) {
 }
 
 func (p *parser) compare() (Expr, error) {
-	if err := p.count(p.tok.pos); err != nil {
-		return nil, err
-	}
 	f, err := p.field()
 	if err != nil {
 		return nil, err
@@ -254,9 +247,6 @@ func (p *parser) compare() (Expr, error) {
 }
 
 func (p *parser) prefix() (Expr, error) {
-	if err := p.count(p.tok.pos); err != nil {
-		return nil, err
-	}
 	p.next()
 	if p.tok.kind != open {
 		return nil, p.unexpected("\"(\" after startswith")
