@@ -28,7 +28,7 @@ func (c *call) read(v any, version int64, modified time.Time, err error) (*respo
 			"(If-Match or If-Unmodified-Since) does not hold: the resource has changed; read it again without the "+
 			"condition")
 	}
-	r := tagged(http.StatusOK, version, v)
+	r := tagged(false, version, v)
 	if !modified.IsZero() {
 		r.header.Set("Last-Modified", modified.UTC().Format(http.TimeFormat))
 	}
@@ -87,15 +87,12 @@ func (c *call) written(res *directory.Result, err error) (*response, error) {
 	return r, nil
 }
 
-func created(is bool) int {
-	if is {
-		return http.StatusCreated
+// tagged answers with a resource, 201 if it was created.
+func tagged(created bool, version int64, v any) *response {
+	r := jsonResponse(http.StatusOK, v)
+	if created {
+		r.status = http.StatusCreated
 	}
-	return http.StatusOK
-}
-
-func tagged(status int, version int64, v any) *response {
-	r := jsonResponse(status, v)
 	r.header.Set("ETag", directory.ETag(version))
 	return r
 }
@@ -124,7 +121,7 @@ func (a *API) putAccount(c *call) (*response, error) {
 			"%q; they must be equal, case included", web.Clip(acc.Name), c.vars.account)
 	}
 	return c.written(a.dir.PutAccount(c.r.Context(), acc, c.write(func(res *directory.Result) *response {
-		return tagged(created(res.Created), res.Account.Version, renderAccount(res.Account))
+		return tagged(res.Created, res.Account.Version, renderAccount(res.Account))
 	})))
 }
 
@@ -145,7 +142,7 @@ func (a *API) listNumbers(c *call) (*response, error) {
 }
 
 func (a *API) getNumber(c *call) (*response, error) {
-	num, err := a.dir.Number(c.r.Context(), c.vars.account, c.number())
+	num, err := a.dir.Number(c.r.Context(), c.vars.account, c.vars.number)
 	return c.read(renderNumber(&num), num.Version, num.Modified, err)
 }
 
@@ -160,17 +157,17 @@ func (a *API) putNumber(c *call) (*response, error) {
 			"accountName in the body is %q, but the path names %q; they must be equal, case included",
 			web.Clip(num.AccountName), c.vars.account)
 	}
-	if num.TelephoneNumber != c.number() {
+	if num.TelephoneNumber != c.vars.number {
 		return nil, invalid(CodeNumberMismatch, "telephoneNumber",
 			"telephoneNumber in the body is not the number in the path; they must be equal")
 	}
 	return c.written(a.dir.PutNumber(c.r.Context(), num, c.write(func(res *directory.Result) *response {
-		return tagged(created(res.Created), res.Numbers[0].Version, renderNumber(&res.Numbers[0]))
+		return tagged(res.Created, res.Numbers[0].Version, renderNumber(&res.Numbers[0]))
 	})))
 }
 
 func (a *API) deleteNumber(c *call) (*response, error) {
-	return c.written(a.dir.DeleteNumber(c.r.Context(), c.vars.account, c.number(), c.write(noContent)))
+	return c.written(a.dir.DeleteNumber(c.r.Context(), c.vars.account, c.vars.number, c.write(noContent)))
 }
 
 func (a *API) putNumbers(c *call) (*response, error) {
@@ -242,6 +239,6 @@ func (a *API) patchRequest(c *call) (*response, error) {
 		return nil, err
 	}
 	return c.written(a.dir.PatchRequest(c.r.Context(), c.vars.tenant, p, c.write(func(res *directory.Result) *response {
-		return tagged(http.StatusOK, res.Request.Version, renderRequest(res.Request))
+		return tagged(res.Created, res.Request.Version, renderRequest(res.Request))
 	})))
 }

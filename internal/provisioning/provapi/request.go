@@ -197,7 +197,7 @@ func (c *call) digest() [sha256.Size]byte {
 			_, _ = fmt.Fprintf(h, "%d:%s", len(p), p) // a hash does not fail
 		}
 	}
-	put(c.op.method, c.op.path, c.vars.account, c.vars.number, c.vars.address, c.vars.tenant)
+	put(c.op.method, c.op.path, c.vars.account, string(c.vars.number), c.vars.address, c.vars.tenant)
 	for _, name := range c.op.query {
 		put(name, c.query[name])
 	}

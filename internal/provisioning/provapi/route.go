@@ -92,7 +92,8 @@ var operations = []operation{
 
 // pathVars are the names in a path, decoded and checked by checkNames. A name that the path has is never empty.
 type pathVars struct {
-	account, number, address, tenant string
+	account, address, tenant string
+	number                   domain.E164
 }
 
 // split returns the segments of a path, nil if it has none or too many. escaped is the path as sent, still
@@ -132,7 +133,7 @@ func (o *operation) match(segs []string) (v pathVars, ok bool) {
 				return v, false
 			}
 		case pattern[i] == "{telephoneNumber}":
-			v.number = seg
+			v.number = domain.E164(seg)
 		case pattern[i] == "{civicAddressId}":
 			v.address = seg
 		case pattern[i] == "{tenantId}":
@@ -186,7 +187,7 @@ func (c *call) checkNames() error {
 		return invalid(directory.CodeInvalidAccountName, "accountName",
 			"the account name in the path is not 1 to 100 letters, digits, \"_\" and \"-\"")
 	}
-	if _, err := domain.ParseE164(v.number); err != nil && v.number != "" {
+	if _, err := domain.ParseE164(string(v.number)); err != nil && v.number != "" {
 		return invalid(directory.CodeInvalidTelephoneNumber, "telephoneNumber",
 			"the telephone number in the path: %v", err)
 	}
@@ -197,6 +198,3 @@ func (c *call) checkNames() error {
 	v.tenant = strings.ToLower(v.tenant)
 	return nil
 }
-
-// number returns the path's telephone number, which checkNames has checked.
-func (c *call) number() domain.E164 { return domain.E164(c.vars.number) }
