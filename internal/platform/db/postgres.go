@@ -31,11 +31,11 @@ func (d *DB) openPostgres(ctx context.Context) error {
 	}
 	cc.RuntimeParams["synchronous_commit"] = "on" // whatever the default of the role or the database
 	set("application_name", "tandem")
-	set("statement_timeout", ms(d.cfg.StatementTimeout))
+	set("statement_timeout", strconv.FormatInt(d.cfg.StatementTimeout.Milliseconds(), 10))
 	set("lock_timeout", "5000")
 	set("idle_in_transaction_session_timeout", "60000")
 	set("timezone", "UTC")
-	pc.AfterConnect = func(ctx context.Context, c *pgx.Conn) error { return d.assertPostgres(ctx, c) }
+	pc.AfterConnect = d.assertPostgres
 	d.pgcfg = cc
 	d.where = net.JoinHostPort(cc.Host, strconv.Itoa(int(cc.Port))) + "/" + cc.Database
 	if d.pool, err = pgxpool.NewWithConfig(context.Background(), pc); err != nil {
@@ -58,8 +58,6 @@ func (d *DB) openPostgres(ctx context.Context) error {
 	d.markReady()
 	return nil
 }
-
-func ms(t time.Duration) string { return strconv.FormatInt(t.Milliseconds(), 10) }
 
 // errUnsafe marks a server that may lose acknowledged writes.
 var errUnsafe = errors.New("refusing to use a PostgreSQL server that may lose acknowledged writes")

@@ -60,16 +60,11 @@ func (d *DB) openSQLite(ctx context.Context) error {
 }
 
 func openSQLiteDB(path string, pragmas []string, txlock string) (*sql.DB, error) {
-	u := url.URL{Scheme: "file", Path: path}
-	dsn := u.String() + "?_txlock=" + txlock
-	for _, p := range pragmas {
-		dsn += "&_pragma=" + url.QueryEscape(p)
-	}
-	db, err := sql.Open("sqlite", dsn)
+	settings := url.Values{"_txlock": {txlock}, "_pragma": pragmas}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path, RawQuery: settings.Encode()}).String())
 	if err != nil {
 		return nil, fmt.Errorf("open the database file: %w", err)
 	}
-	db.SetConnMaxLifetime(0)
 	return db, nil
 }
 

@@ -55,20 +55,12 @@ const (
 	never  = math.MaxInt64 // the key does not run by itself
 )
 
-// stored returns the due time as it is stored, 0 for the zero time.
-func stored(due time.Time) int64 {
-	if due.IsZero() {
-		return atOnce
-	}
-	return due.UnixMicro()
-}
-
-// parsed is the inverse of stored.
+// parsed returns a due time that was stored by db.Micros: the zero time for atOnce.
 func parsed(due int64) time.Time {
 	if due == atOnce {
 		return time.Time{}
 	}
-	return time.UnixMicro(due).UTC()
+	return db.Time(due)
 }
 
 // Database is the part of db.DB that is used. Tests put something between, to end a worker at each step.
@@ -125,7 +117,7 @@ func (q *Queue) insert(ctx context.Context, tx *db.Tx, kind string, notBefore ti
 	}
 	ids = slices.Compact(slices.Sorted(slices.Values(ids))) // transactions lock keys in the same order
 	for chunk := range slices.Chunk(ids, 200) {
-		args := []any{kind, stored(notBefore), now.UnixMicro()}
+		args := []any{kind, db.Micros(notBefore), now.UnixMicro()}
 		var rows strings.Builder
 		for _, id := range chunk {
 			if id == "" || len(id) > 200 {
@@ -151,7 +143,7 @@ func (q *Queue) List(ctx context.Context, kind, state string, after Key, limit i
 		items, err = db.Rows(ctx, tx, func(rows *sql.Rows) (i Item, err error) {
 			var due, since int64
 			err = rows.Scan(&i.Kind, &i.ID, &i.State, &i.Attempts, &due, &since, &i.Reason)
-			i.Since = time.UnixMicro(since).UTC()
+			i.Since = db.Time(since)
 			if i.State == Queued {
 				i.Due = parsed(due)
 			}

@@ -133,13 +133,13 @@ func (r *Run) finish(ctx context.Context, tx *db.Tx, res Result, err error, stop
 	o := r.outcome(r.Attempt, res, err, stopping)
 	if generation != r.generation {
 		o = r.outcome(1, res, err, stopping)
-		if o.State != Queued || o.result == "again" && due < stored(o.Due) {
+		if o.State != Queued || o.result == "again" && due < db.Micros(o.Due) {
 			o.Item = Item{Key: r.Key, State: Queued, Due: parsed(due)}
 		}
 	}
 	due = never
 	if o.State == Queued {
-		due = stored(o.Due)
+		due = db.Micros(o.Due)
 	}
 	statement := "UPDATE work SET state = $3, due = $4, attempts = $5, reason = $6, since = $7, owner = '' " +
 		"WHERE kind = $1 AND id = $2"

@@ -251,15 +251,11 @@ func (o *Outbox) Read(ctx context.Context, topic string, after feed.Cursor, limi
 			return nil
 		}
 
-		err = tx.Query(ctx, func(rows *sql.Rows) error {
-			var e feed.Entry
+		page.Entries, err = db.Rows(ctx, tx, func(rows *sql.Rows) (e feed.Entry, err error) {
 			var at int64
-			if err := rows.Scan(&e.Position, &e.ID, &e.Topic, &at, &e.Payload); err != nil {
-				return err
-			}
-			e.At = time.UnixMicro(at).UTC()
-			page.Entries = append(page.Entries, e)
-			return nil
+			err = rows.Scan(&e.Position, &e.ID, &e.Topic, &at, &e.Payload)
+			e.At = db.Time(at)
+			return e, err
 		}, "SELECT position, entry, topic, at, payload FROM "+o.at.Name+" WHERE position > $1 AND topic = $2 "+
 			"ORDER BY position LIMIT $3", int64(after.Position), topic, int64(limit))
 		if n := len(page.Entries); n > 0 && n == limit {
