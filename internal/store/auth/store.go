@@ -35,8 +35,7 @@ func New(d *db.DB) *Store { return &Store{d} }
 
 const clientColumns = "id, name, roles, secret, created, creator, revoked"
 
-func scanClient(rows *sql.Rows) (auth.Client, error) {
-	var c auth.Client
+func scanClient(rows *sql.Rows) (c auth.Client, err error) {
 	var roles string
 	var created, revoked int64
 	if err := rows.Scan(&c.ID, &c.Name, &roles, &c.Secret, &created, &c.Creator, &revoked); err != nil {

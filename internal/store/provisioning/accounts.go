@@ -21,8 +21,7 @@ type accountService struct {
 	SubdomainStatus domain.SubdomainStatus      `json:"subdomainStatus,omitempty"`
 }
 
-func (s *Store) scanAccount(rows *sql.Rows) (domain.Account, error) {
-	var a domain.Account
+func (s *Store) scanAccount(rows *sql.Rows) (a domain.Account, err error) {
 	var has, present, enabled, sync, modified int64
 	var details, errs string
 	if err := rows.Scan(&a.Name, &a.CorrelationID, &has, &a.TeamsTenantID, &present, &enabled, &sync, &details,
@@ -31,10 +30,8 @@ func (s *Store) scanAccount(rows *sql.Rows) (domain.Account, error) {
 	}
 	a.HasServiceDetails, a.Modified = has != 0, db.Time(modified)
 	var more map[string]accountService
-	if details != "" {
-		if err := decode(details, &more); err != nil {
-			return a, fmt.Errorf("account %s: %w", a.Name, err)
-		}
+	if err := decodeSome(details, &more); err != nil {
+		return a, fmt.Errorf("account %s: %w", a.Name, err)
 	}
 	if present != 0 {
 		a.Services = make(map[domain.Service]domain.AccountService)
@@ -45,8 +42,7 @@ func (s *Store) scanAccount(rows *sql.Rows) (domain.Account, error) {
 			SyncEnabled: domain.ServiceSet(sync).Has(s), DirectRouting: m.Configuration,
 			SubdomainStatus: m.SubdomainStatus}
 	}
-	var err error
-	a.State.Errors, err = decodeErrors(errs)
+	err = decodeSome(errs, &a.State.Errors)
 	return a, err
 }
 
@@ -148,14 +144,11 @@ func (t *transaction) PutAccount(ctx context.Context, a *domain.Account, create 
 			more[s.String()] = m
 		}
 	}
-	details := ""
-	var err error
-	if len(more) > 0 {
-		if details, err = encode(more); err != nil {
-			return err
-		}
+	details, err := encodeSome(more, len(more))
+	if err != nil {
+		return err
 	}
-	errs, err := encodeErrors(a.State.Errors)
+	errs, err := encodeSome(a.State.Errors, len(a.State.Errors))
 	if err != nil {
 		return err
 	}
@@ -164,7 +157,7 @@ func (t *transaction) PutAccount(ctx context.Context, a *domain.Account, create 
 		has = 1
 	}
 	args := []any{a.Name, a.CorrelationID, has, a.TeamsTenantID, strings.ToLower(a.TeamsTenantID),
-		bits(present), bits(a.Enabled()), bits(sync), subdomain, details, string(a.State.Status), errs, a.Version,
+		int64(present), int64(a.Enabled()), int64(sync), subdomain, details, string(a.State.Status), errs, a.Version,
 		db.Micros(a.Modified)}
 	q := `UPDATE accounts SET correlation_id = $2, has_details = $3, tenant_id = $4, tenant_key = $5, present = $6,
 		enabled = $7, sync_enabled = $8, subdomain_key = $9, details = $10, status = $11, errors = $12, version = $13,

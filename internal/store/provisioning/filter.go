@@ -136,7 +136,7 @@ func (c *compiler) path(names []string) string {
 func storable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
 func bit(name string, s domain.Service) string {
-	return "((" + name + " & " + strconv.FormatInt(bits(domain.ServiceSet(0).With(s)), 10) + ") <> 0)"
+	return "((" + name + " & " + strconv.FormatUint(uint64(domain.ServiceSet(0).With(s)), 10) + ") <> 0)"
 }
 
 // serviceColumn returns the column of a field below serviceDetails.

@@ -34,8 +34,7 @@ type numberService struct {
 	Configuration    *domain.TeamsNumberConfig `json:"configuration,omitempty"`
 }
 
-func (s *Store) scanNumber(rows *sql.Rows) (domain.Number, error) {
-	var n domain.Number
+func (s *Store) scanNumber(rows *sql.Rows) (n domain.Number, err error) {
 	var present, enabled, has, modified int64
 	var details, errs string
 	if err := rows.Scan(&n.TelephoneNumber, &n.AccountName, &present, &enabled, &has, &n.CustomSIPHeader, &details,
@@ -44,10 +43,8 @@ func (s *Store) scanNumber(rows *sql.Rows) (domain.Number, error) {
 	}
 	n.HasConfiguration, n.Modified = has != 0, db.Time(modified)
 	var more map[string]numberService
-	if details != "" {
-		if err := decode(details, &more); err != nil {
-			return n, fmt.Errorf("number: %w", err)
-		}
+	if err := decodeSome(details, &more); err != nil {
+		return n, fmt.Errorf("number: %w", err)
 	}
 	if present != 0 {
 		n.Services = make(map[domain.Service]domain.NumberService)
@@ -59,8 +56,7 @@ func (s *Store) scanNumber(rows *sql.Rows) (domain.Number, error) {
 		}
 		n.Services[s] = d
 	}
-	var err error
-	n.State.Errors, err = decodeErrors(errs)
+	err = decodeSome(errs, &n.State.Errors)
 	return n, err
 }
 
@@ -77,14 +73,11 @@ func numberRow(n *domain.Number, dst []any) error {
 			more[s.String()] = numberService{d.AssignmentStatus, d.Teams}
 		}
 	}
-	details := ""
-	var err error
-	if more != nil {
-		if details, err = encode(more); err != nil {
-			return err
-		}
+	details, err := encodeSome(more, len(more))
+	if err != nil {
+		return err
 	}
-	errs, err := encodeErrors(n.State.Errors)
+	errs, err := encodeSome(n.State.Errors, len(n.State.Errors))
 	if err != nil {
 		return err
 	}
@@ -92,8 +85,8 @@ func numberRow(n *domain.Number, dst []any) error {
 	if n.HasConfiguration {
 		has = 1
 	}
-	dst[0], dst[1], dst[2], dst[3], dst[4], dst[5] = string(n.TelephoneNumber), n.AccountName, bits(present),
-		bits(n.Enabled()), has, n.CustomSIPHeader
+	dst[0], dst[1], dst[2], dst[3], dst[4], dst[5] = string(n.TelephoneNumber), n.AccountName, int64(present),
+		int64(n.Enabled()), has, n.CustomSIPHeader
 	dst[6], dst[7], dst[8], dst[9], dst[10] = details, string(n.State.Status), errs, n.Version, db.Micros(n.Modified)
 	return nil
 }

@@ -28,8 +28,7 @@ type requestDetails struct {
 	Relationship       *domain.CustomerRelationship `json:"customerRelationship,omitempty"`
 }
 
-func scanRequest(rows *sql.Rows) (domain.RequestForInformation, error) {
-	var r domain.RequestForInformation
+func scanRequest(rows *sql.Rows) (r domain.RequestForInformation, err error) {
 	var details, errs string
 	if err := rows.Scan(&r.TenantID, &r.AccountName, &details, &r.State.Status, &errs, &r.Version); err != nil {
 		return r, err
@@ -41,8 +40,7 @@ func scanRequest(rows *sql.Rows) (domain.RequestForInformation, error) {
 	r.ID, r.OperatorID, r.Status = d.ID, d.OperatorID, d.Status
 	r.ConsentedOn, r.LastModifiedOn = d.ConsentedOn, d.LastModifiedOn
 	r.ConsentedCountries, r.Contacts, r.Relationship = d.ConsentedCountries, d.Contacts, d.Relationship
-	var err error
-	r.State.Errors, err = decodeErrors(errs)
+	err = decodeSome(errs, &r.State.Errors)
 	return r, err
 }
 
@@ -77,7 +75,7 @@ func (t *transaction) PutRequest(ctx context.Context, r *domain.RequestForInform
 	if err != nil {
 		return err
 	}
-	errs, err := encodeErrors(r.State.Errors)
+	errs, err := encodeSome(r.State.Errors, len(r.State.Errors))
 	if err != nil {
 		return err
 	}

@@ -151,22 +151,18 @@ func decode(s string, v any) error {
 	return wrap(json.Unmarshal([]byte(s), v), "decode from the database")
 }
 
-// encodeErrors encodes the list of serviceProvisioningErrors, which is nearly always empty.
-func encodeErrors(es []domain.ServiceError) (string, error) {
-	if len(es) == 0 {
+// encodeSome encodes v, a list or a map with n entries, and returns "" if there are none.
+func encodeSome[T any](v T, n int) (string, error) {
+	if n == 0 {
 		return "", nil
 	}
-	return encode(es)
+	return encode(v)
 }
 
-func decodeErrors(s string) ([]domain.ServiceError, error) {
+// decodeSome is the inverse of encodeSome.
+func decodeSome(s string, v any) error {
 	if s == "" {
-		return nil, nil
+		return nil
 	}
-	var es []domain.ServiceError
-	err := decode(s, &es)
-	return es, err
+	return decode(s, v)
 }
-
-// bits returns the stored form of a set of services.
-func bits(x domain.ServiceSet) int64 { return int64(x) }
