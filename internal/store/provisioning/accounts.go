@@ -98,7 +98,7 @@ func (t *transaction) fillCounts(ctx context.Context, as []domain.Account) error
 
 // Accounts implements directory.Reader.
 func (t *transaction) Accounts(ctx context.Context, q directory.Query) ([]domain.Account, error) {
-	c := compiler{driver: t.s.d.Driver(), field: t.s.accountField}
+	c := compiler{s: t.s, fields: accountFields}
 	where := c.where(q.Filter, "name > "+c.param(q.After))
 	query := "SELECT " + accountColumns + " FROM accounts" + where + " ORDER BY name" + c.limit(q)
 	as, err := list(ctx, t.tx, "list accounts", t.s.scanAccount, query, c.args...)
@@ -110,7 +110,7 @@ func (t *transaction) Accounts(ctx context.Context, q directory.Query) ([]domain
 
 // CountAccounts implements directory.Reader.
 func (t *transaction) CountAccounts(ctx context.Context, q directory.Query) (int64, error) {
-	c := compiler{driver: t.s.d.Driver(), field: t.s.accountField}
+	c := compiler{s: t.s, fields: accountFields}
 	return t.count(ctx, "SELECT COUNT(*) FROM accounts"+c.where(q.Filter), c.args)
 }
 

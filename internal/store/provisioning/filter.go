@@ -23,11 +23,34 @@ type column struct {
 	json []string
 }
 
+// The columns of the fields that have one of their own, by path.
+var (
+	accountFields = map[string]column{
+		"name":                         {text: "name", key: true},
+		"correlationId":                {text: "correlation_id"},
+		"serviceDetails/teamsTenantId": {text: "tenant_id"},
+		"serviceProvisioningStatus":    {text: "status"},
+	}
+	numberFields = map[string]column{
+		"telephoneNumber":               {text: "number", key: true},
+		"accountName":                   {text: "account", key: true},
+		"configuration/customSipHeader": {text: "custom_header"},
+		"serviceProvisioningStatus":     {text: "status"},
+	}
+	requestFields = map[string]column{
+		"tenantId":                  {text: "tenant_id", key: true},
+		"accountName":               {text: linkedAccount},
+		"productContext":            {text: "'teams'"},
+		"serviceProvisioningStatus": {text: "status"},
+	}
+	civicFields = map[string]column{"id": {text: "id", key: true}}
+)
+
 // compiler turns a filter into SQL with parameters. Every expression it makes is true or false, never NULL, so that
 // "not" means the opposite, as in the tests' oracle, testkit/filters.
 type compiler struct {
-	driver string
-	field  func(path string) column
+	s      *Store
+	fields map[string]column // those with a column of their own
 	args   []any
 }
 
@@ -66,13 +89,13 @@ func (c *compiler) expr(e filter.Expr) string {
 	case *filter.Not:
 		return "(NOT " + c.expr(e.X) + ")"
 	case *filter.Compare:
-		s := c.equal(c.field(e.Field.Path), e.Value)
+		s := c.equal(c.column(e.Field.Path), e.Value)
 		if e.Negated {
 			s = "(NOT " + s + ")"
 		}
 		return s
 	case *filter.Prefix:
-		return c.prefix(c.field(e.Field.Path), e.Prefix)
+		return c.prefix(c.column(e.Field.Path), e.Prefix)
 	}
 	panic("store: unknown filter expression")
 }
@@ -82,7 +105,7 @@ func (c *compiler) equal(col column, v filter.Value) string {
 		if col.json != nil {
 			// SQLite returns a JSON boolean as 1 or 0, PostgreSQL as text.
 			want := map[bool]string{false: "0", true: "1"}[v.Bool]
-			if c.driver == db.Postgres {
+			if c.s.d.Driver() == db.Postgres {
 				want = "'" + strconv.FormatBool(v.Bool) + "'"
 			}
 			return "COALESCE(" + c.path(col.json) + " = " + want + ", " + never + ")"
@@ -116,33 +139,17 @@ func (c *compiler) prefix(col column, p string) string {
 	return "(substr(COALESCE(" + c.text(col) + ", ''), 1, " + n + ") = " + c.param(p) + ")"
 }
 
-// text returns the SQL expression of a string field.
-func (c *compiler) text(col column) string {
-	if col.json != nil {
-		return c.path(col.json)
+// column returns how a field is stored: in a column, in the sets of services, or in the details document.
+func (c *compiler) column(path string) column {
+	if col, ok := c.fields[path]; ok {
+		return col
 	}
-	return col.text
-}
-
-// path returns the SQL expression of a value in the details document. The names are ours, never the caller's.
-func (c *compiler) path(names []string) string {
-	if c.driver == db.Postgres {
-		return "(NULLIF(details, '')::jsonb #>> '{" + strings.Join(names, ",") + "}')"
+	service, ok := strings.CutPrefix(path, "serviceDetails/")
+	if !ok {
+		return column{json: strings.Split(path, "/")}
 	}
-	return "json_extract(NULLIF(details, ''), '$." + strings.Join(names, ".") + "')"
-}
-
-// storable reports whether a stored text can equal s at all. PostgreSQL refuses other parameters.
-func storable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
-
-func bit(name string, s domain.Service) string {
-	return "((" + name + " & " + strconv.FormatUint(uint64(domain.ServiceSet(0).With(s)), 10) + ") <> 0)"
-}
-
-// serviceColumn returns the column of a field below serviceDetails.
-func (s *Store) serviceColumn(path string) column {
-	name, field, _ := strings.Cut(strings.TrimPrefix(path, "serviceDetails/"), "/")
-	x, ok := s.services.ByName(name)
+	name, field, _ := strings.Cut(service, "/")
+	x, ok := c.s.services.ByName(name)
 	if !ok {
 		return column{text: "NULL"}
 	}
@@ -155,51 +162,25 @@ func (s *Store) serviceColumn(path string) column {
 	return column{json: append([]string{name}, strings.Split(field, "/")...)}
 }
 
-func (s *Store) accountField(path string) column {
-	switch path {
-	case "name":
-		return column{text: "name", key: true}
-	case "correlationId":
-		return column{text: "correlation_id"}
-	case "serviceDetails/teamsTenantId":
-		return column{text: "tenant_id"}
-	case "serviceProvisioningStatus":
-		return column{text: "status"}
+// text returns the SQL expression of a string field.
+func (c *compiler) text(col column) string {
+	if col.json != nil {
+		return c.path(col.json)
 	}
-	return s.serviceColumn(path)
+	return col.text
 }
 
-func (s *Store) numberField(path string) column {
-	switch path {
-	case "telephoneNumber":
-		return column{text: "number", key: true}
-	case "accountName":
-		return column{text: "account", key: true}
-	case "configuration/customSipHeader":
-		return column{text: "custom_header"}
-	case "serviceProvisioningStatus":
-		return column{text: "status"}
+// path returns the SQL expression of a value in the details document. The names are ours, never the caller's.
+func (c *compiler) path(names []string) string {
+	if c.s.d.Driver() == db.Postgres {
+		return "(NULLIF(details, '')::jsonb #>> '{" + strings.Join(names, ",") + "}')"
 	}
-	return s.serviceColumn(path)
+	return "json_extract(NULLIF(details, ''), '$." + strings.Join(names, ".") + "')"
 }
 
-func requestField(path string) column {
-	switch path {
-	case "tenantId":
-		return column{text: "tenant_id", key: true}
-	case "accountName":
-		return column{text: linkedAccount}
-	case "productContext":
-		return column{text: "'teams'"}
-	case "serviceProvisioningStatus":
-		return column{text: "status"}
-	}
-	return column{json: strings.Split(path, "/")}
-}
+// storable reports whether a stored text can equal s at all. PostgreSQL refuses other parameters.
+func storable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
-func civicField(path string) column {
-	if path == "id" {
-		return column{text: "id", key: true}
-	}
-	return column{json: strings.Split(path, "/")}
+func bit(name string, s domain.Service) string {
+	return "((" + name + " & " + strconv.FormatUint(uint64(domain.ServiceSet(0).With(s)), 10) + ") <> 0)"
 }

@@ -110,7 +110,7 @@ func (t *transaction) FindNumbers(ctx context.Context, ns []domain.E164) ([]doma
 
 // Numbers implements directory.Reader.
 func (t *transaction) Numbers(ctx context.Context, account string, q directory.Query) ([]domain.Number, error) {
-	c := compiler{driver: t.s.d.Driver(), field: t.s.numberField}
+	c := compiler{s: t.s, fields: numberFields}
 	conds := []string{"number > " + c.param(q.After)}
 	if account != "" {
 		conds = append(conds, "account = "+c.param(account))
@@ -122,7 +122,7 @@ func (t *transaction) Numbers(ctx context.Context, account string, q directory.Q
 
 // CountNumbers implements directory.Reader.
 func (t *transaction) CountNumbers(ctx context.Context, account string, q directory.Query) (int64, error) {
-	c := compiler{driver: t.s.d.Driver(), field: t.s.numberField}
+	c := compiler{s: t.s, fields: numberFields}
 	var conds []string
 	if account != "" {
 		conds = append(conds, "account = "+c.param(account))

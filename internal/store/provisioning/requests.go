@@ -56,7 +56,7 @@ func (t *transaction) Request(ctx context.Context, tenantID string) (*domain.Req
 
 // Requests implements directory.Reader.
 func (t *transaction) Requests(ctx context.Context, q directory.Query) ([]domain.RequestForInformation, error) {
-	c := compiler{driver: t.s.d.Driver(), field: requestField}
+	c := compiler{s: t.s, fields: requestFields}
 	where := c.where(q.Filter, "tenant_id > "+c.param(q.After))
 	query := "SELECT " + requestColumns + " FROM requests" + where + " ORDER BY tenant_id" + c.limit(q)
 	return list(ctx, t.tx, "list requests for information", scanRequest, query, c.args...)
@@ -64,7 +64,7 @@ func (t *transaction) Requests(ctx context.Context, q directory.Query) ([]domain
 
 // CountRequests implements directory.Reader.
 func (t *transaction) CountRequests(ctx context.Context, q directory.Query) (int64, error) {
-	c := compiler{driver: t.s.d.Driver(), field: requestField}
+	c := compiler{s: t.s, fields: requestFields}
 	return t.count(ctx, "SELECT COUNT(*) FROM requests"+c.where(q.Filter), c.args)
 }
 
@@ -108,7 +108,7 @@ func (t *transaction) CivicAddress(ctx context.Context, tenantID, id string) (*d
 // CivicAddresses implements directory.Reader.
 func (t *transaction) CivicAddresses(ctx context.Context, tenantID string,
 	q directory.Query) ([]directory.CivicAddress, error) {
-	c := compiler{driver: t.s.d.Driver(), field: civicField}
+	c := compiler{s: t.s, fields: civicFields}
 	where := c.where(q.Filter, "tenant_id = "+c.param(tenantID), "id > "+c.param(q.After))
 	query := "SELECT details, version, modified FROM civic_addresses" + where + " ORDER BY id" + c.limit(q)
 	return list(ctx, t.tx, "list civic addresses", scanCivic, query, c.args...)
@@ -116,7 +116,7 @@ func (t *transaction) CivicAddresses(ctx context.Context, tenantID string,
 
 // CountCivicAddresses implements directory.Reader.
 func (t *transaction) CountCivicAddresses(ctx context.Context, tenantID string, q directory.Query) (int64, error) {
-	c := compiler{driver: t.s.d.Driver(), field: civicField}
+	c := compiler{s: t.s, fields: civicFields}
 	return t.count(ctx, "SELECT COUNT(*) FROM civic_addresses"+c.where(q.Filter, "tenant_id = "+c.param(tenantID)),
 		c.args)
 }
