@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,12 +43,7 @@ func newMetrics(reg prometheus.Registerer, r *Replica) *metrics {
 		func(s Status) float64 { return float64(max(0, s.Head-s.Position)) })
 	gauge("age_seconds", "Time since the number index was last known to be up to date with the database; if never in "+
 		"this process, since the snapshot it was read from; -1 if there is no index.",
-		func(s Status) float64 {
-			if s.SyncedAt.IsZero() {
-				return since(s.Snapshot)
-			}
-			return since(s.SyncedAt)
-		})
+		func(s Status) float64 { return since(cmp.Or(s.SyncedAt, s.Snapshot)) })
 	gauge("numbers", "Numbers in the index.", func(s Status) float64 { return float64(s.Numbers) })
 	gauge("bytes", "Approximate memory of numbers and header values.",
 		func(s Status) float64 { return float64(s.Bytes) })
