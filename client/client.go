@@ -110,9 +110,7 @@ func New(baseURL string, o Options) (*Client, error) {
 	if o.MaxWait <= 0 {
 		o.MaxWait = time.Minute
 	}
-	if o.UserAgent == "" {
-		o.UserAgent = "tandem-client"
-	}
+	o.UserAgent = cmp.Or(o.UserAgent, "tandem-client")
 	return &Client{base: u, o: o}, nil
 }
 
@@ -193,11 +191,7 @@ type ErrorDetail struct {
 // Error returns the code, the target and the message, and each detail on a line of its own.
 func (e *Error) Error() string {
 	var b strings.Builder
-	if e.Code == "" {
-		fmt.Fprintf(&b, "HTTP status %d", e.Status)
-	} else {
-		b.WriteString(e.Code)
-	}
+	b.WriteString(cmp.Or(e.Code, fmt.Sprintf("HTTP status %d", e.Status)))
 	if e.Target != "" {
 		fmt.Fprintf(&b, " (%s)", e.Target)
 	}
@@ -356,10 +350,8 @@ func (c *Client) try(ctx context.Context, r request, body []byte, requestID, ref
 
 func answerError(resp *http.Response, text []byte, requestID string) *Error {
 	e := &Error{Status: resp.StatusCode, Code: resp.Header.Get("x-ms-error-code"),
-		RetryAfter: retryAfter(resp.Header.Get("Retry-After")), RequestID: requestID}
-	if id := resp.Header.Get("x-ms-request-id"); id != "" {
-		e.RequestID = id
-	}
+		RetryAfter: retryAfter(resp.Header.Get("Retry-After")),
+		RequestID:  cmp.Or(resp.Header.Get("x-ms-request-id"), requestID)}
 	var b struct {
 		Error       ErrorDetail `json:"error"` // of the Provisioning API
 		api.Problem             // of the management API
@@ -379,11 +371,8 @@ func answerError(resp *http.Response, text []byte, requestID string) *Error {
 	return e
 }
 
-// retryAfter parses the header (RFC 9110 §10.2.3): seconds or a date.
+// retryAfter parses the header (RFC 9110 §10.2.3): seconds or a date. It returns 0 for anything else.
 func retryAfter(s string) time.Duration {
-	if s == "" {
-		return 0
-	}
 	if n, err := strconv.Atoi(s); err == nil && n >= 0 && n < 1<<20 {
 		return time.Duration(n) * time.Second
 	}

@@ -51,10 +51,7 @@ func (c *Credentials) Token(ctx context.Context, refused string) (string, error)
 		return "", err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	h := c.HTTPClient
-	if h == nil {
-		h = &http.Client{Timeout: 30 * time.Second}
-	}
+	h := cmp.Or(c.HTTPClient, &http.Client{Timeout: 30 * time.Second})
 	resp, err := h.Do(req)
 	if err != nil {
 		h.CloseIdleConnections() // so that the name is looked up again

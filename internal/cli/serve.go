@@ -85,10 +85,7 @@ func outlive(p *Program) (reload <-chan os.Signal) {
 // sayReady prints the addresses of Tandem: one line of JSON for scripts, or a table.
 func sayReady(t *target, r node.Ready) {
 	if t.output == "json" {
-		b, err := json.Marshal(r)
-		if err == nil {
-			_, _ = fmt.Fprintf(t.p.Stdout, "%s\n", b) // Stdout may be closed
-		}
+		_ = json.NewEncoder(t.p.Stdout).Encode(r) // Stdout may be closed
 		return
 	}
 	p := &page{}

@@ -201,9 +201,7 @@ func (l *Loaded) paths() {
 		g := &l.Calls.Edge.Groups[i]
 		if g.Bind.TLS != "" && g.TLS.CertificateFile == "" && g.TLS.KeyFile == "" && loopback(g.Bind.TLS) {
 			g.TLS.CertificateFile, g.TLS.KeyFile = l.Path(GeneratedCertificate), l.Path(GeneratedKey)
-			if g.TLS.RootsFile == "" {
-				g.TLS.RootsFile = g.TLS.CertificateFile
-			}
+			g.TLS.RootsFile = cmp.Or(g.TLS.RootsFile, g.TLS.CertificateFile)
 			l.Generated = append(l.Generated, g.Name)
 		}
 	}

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"io"
@@ -87,15 +88,11 @@ func (v *view) call(r lab.Result) {
 	if !r.Passed {
 		mark = "FAIL"
 	}
-	far := r.Arrived
-	if far == "" {
-		far = "none"
-	}
 	answer := wrap(r.Expected, 25)
 	if !strings.HasPrefix(r.Expected, fmt.Sprint(r.Status)) {
 		answer = wrap(fmt.Sprintf("%d, expected %s", r.Status, r.Expected), 25)
 	}
-	v.line(" "+row, mark, r.From, r.To, far, answer[0], fmt.Sprint(r.Took.Milliseconds()))
+	v.line(" "+row, mark, r.From, r.To, cmp.Or(r.Arrived, "none"), answer[0], fmt.Sprint(r.Took.Milliseconds()))
 	for _, l := range answer[1:] {
 		v.line("%s", strings.TrimRight(fmt.Sprintf(" "+row, "", "", "", "", l, ""), " "))
 	}
