@@ -14,9 +14,6 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// maxDepth bounds nesting: no setting is deeper, and the decoder is recursive.
-const maxDepth = 32
-
 // Document is a document that was read. It records the position of each value, so that later checks can point at it.
 type Document struct {
 	source    string
@@ -50,7 +47,7 @@ func Decode(source string, text []byte, v any) (*Document, Problems) {
 			d.problem(doc.Body, "", "a second document begins here; put all settings into one")
 			break
 		}
-		d.value(doc.Body, reflect.ValueOf(v).Elem(), "", 0)
+		d.value(doc.Body, reflect.ValueOf(v).Elem(), "")
 	}
 	return d.doc, d.problems
 }
@@ -117,9 +114,6 @@ func (d *decoder) problem(n ast.Node, path, format string, args ...any) {
 }
 
 func place(n ast.Node) (line, column int) {
-	if n == nil {
-		return 0, 0
-	}
 	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) > 0 && !m.IsFlowStyle {
 		n = m.Values[0].Key // the mapping's own token is a colon
 	}
@@ -140,12 +134,8 @@ func (d *decoder) seen(n ast.Node, path string) {
 
 var durationType = reflect.TypeFor[time.Duration]()
 
-// value reads n into v.
-func (d *decoder) value(n ast.Node, v reflect.Value, path string, depth int) {
-	if depth > maxDepth {
-		d.problem(n, path, "nested too deeply")
-		return
-	}
+// value reads n into v. It recurses as deep as the type of v, however deep the document is.
+func (d *decoder) value(n ast.Node, v reflect.Value, path string) {
 	switch x := n.(type) {
 	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode:
 		d.problem(n, path, "anchors and aliases are not supported; write the value out")
@@ -168,7 +158,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, depth int) {
 				d.problem(keyNode, join(path, key), "unknown key; %s", hint)
 				return
 			}
-			d.value(value, f, join(path, key), depth+1)
+			d.value(value, f, join(path, key))
 		})
 	case reflect.Map:
 		if v.IsNil() {
@@ -176,7 +166,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, depth int) {
 		}
 		d.mapping(n, path, func(_ ast.Node, key string, value ast.Node) {
 			e := reflect.New(t.Elem()).Elem()
-			d.value(value, e, join(path, key), depth+1)
+			d.value(value, e, join(path, key))
 			v.SetMapIndex(reflect.ValueOf(key).Convert(t.Key()), e)
 		})
 	case reflect.Slice:
@@ -191,7 +181,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, depth int) {
 				d.problem(item, fmt.Sprintf("%s[%d]", path, i), "empty item; set a value or remove it")
 				continue
 			}
-			d.value(item, list.Index(i), fmt.Sprintf("%s[%d]", path, i), depth+1)
+			d.value(item, list.Index(i), fmt.Sprintf("%s[%d]", path, i))
 		}
 		v.Set(list)
 	default:
@@ -226,9 +216,6 @@ func (d *decoder) mapping(n ast.Node, path string, each func(keyNode ast.Node, k
 		}
 		seen[key] = line
 		d.seen(kv.Key, join(path, key))
-		if kv.Value == nil {
-			continue
-		}
 		each(kv.Key, key, kv.Value)
 	}
 }
@@ -252,10 +239,6 @@ func setScalar(v reflect.Value, s string) error {
 	t := v.Type()
 	wrong := func() error { return fmt.Errorf("want %s, got %q", typeName(t), s) }
 	if t == durationType {
-		if s == "0" {
-			v.SetInt(0)
-			return nil
-		}
 		x, err := time.ParseDuration(s)
 		if err != nil {
 			if _, numeric := strconv.ParseFloat(s, 64); numeric == nil {
@@ -304,8 +287,6 @@ func kindOf(n ast.Node) string {
 		return "a mapping"
 	case *ast.SequenceNode:
 		return "a list"
-	case *ast.NullNode:
-		return "nothing"
 	case *ast.StringNode, *ast.LiteralNode:
 		return "a string"
 	case *ast.BoolNode:

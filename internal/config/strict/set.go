@@ -29,7 +29,7 @@ func (doc *Document) Set(source, assignment string, v any) Problems {
 	d := &decoder{doc: &Document{source: source, positions: map[string]position{}}}
 	if k := target.Kind(); k != reflect.Struct && k != reflect.Map && k != reflect.Slice {
 		// Taken verbatim, so that "#", ":" or "*" in a value need no YAML quoting in addition to the shell's.
-		d.value(&ast.StringNode{BaseNode: &ast.BaseNode{}, Value: unquote(text)}, target, path, 0)
+		d.value(&ast.StringNode{BaseNode: &ast.BaseNode{}, Value: unquote(text)}, target, path)
 	} else {
 		if target.Kind() == reflect.Map {
 			target.SetZero() // a whole map replaces the previous one, as a whole list does
@@ -42,7 +42,7 @@ func (doc *Document) Set(source, assignment string, v any) Problems {
 		if len(file.Docs) == 0 || file.Docs[0].Body == nil {
 			target.SetZero() // "list=" empties it
 		} else {
-			d.value(file.Docs[0].Body, target, path, 0)
+			d.value(file.Docs[0].Body, target, path)
 		}
 	}
 	for i := range d.problems {
