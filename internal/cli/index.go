@@ -14,10 +14,7 @@ import (
 func newIndex(t *target) *cobra.Command {
 	cmd := run(t, online,
 		&cobra.Command{Use: "index", Short: "Show the number index that calls are routed by"},
-		func(ctx context.Context, c *client.Client, _ []string) (*api.Replica, error) {
-			return readIndex(ctx, c)
-		},
-		printIndex)
+		readIndex, printIndex)
 	cmd.AddCommand(indexAccept(t))
 	return cmd
 }
@@ -27,7 +24,7 @@ func indexAccept(t *target) *cobra.Command {
 		Use:   "accept",
 		Short: "Replace a held-back index with the content of the database",
 	}, func(ctx context.Context, c *client.Client, _ []string) (*api.Replica, error) {
-		r, err := readIndex(ctx, c)
+		r, err := readIndex(ctx, c, nil)
 		if err == nil && r.Held == nil {
 			err = fault.New(fault.Conflict, "IndexNotHeld", "no number index is held back; see tandem index")
 		}
@@ -40,7 +37,7 @@ func indexAccept(t *target) *cobra.Command {
 	})
 }
 
-func readIndex(ctx context.Context, c *client.Client) (*api.Replica, error) {
+func readIndex(ctx context.Context, c *client.Client, _ []string) (*api.Replica, error) {
 	h, err := c.Health(ctx)
 	if err != nil {
 		return nil, err

@@ -84,12 +84,10 @@ func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
 // Stop asks the process to shut down and returns how it ended. After limit it is killed.
 func (p *Process) Stop(limit time.Duration) error {
 	_ = p.Signal(syscall.SIGTERM) // it may have ended
-	t := time.NewTimer(limit)
-	defer t.Stop()
 	select {
 	case <-p.exited:
 		return p.err
-	case <-t.C:
+	case <-time.After(limit):
 		p.Kill()
 		return errors.New("tandem did not stop within " + limit.String() + " of SIGTERM")
 	}

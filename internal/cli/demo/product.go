@@ -209,15 +209,13 @@ func WaitKnown(ctx context.Context, l *lab.Lab) error {
 func poll(ctx context.Context, check func(context.Context) error) error {
 	limit, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	t := time.NewTicker(50 * time.Millisecond)
-	defer t.Stop()
 	for {
 		err := check(ctx)
 		if err == nil {
 			return nil
 		}
 		select {
-		case <-t.C:
+		case <-time.After(50 * time.Millisecond):
 		case <-limit.Done():
 			return err
 		}
