@@ -455,7 +455,7 @@ func rfc5118() []testCase {
 func ours() []testCase {
 	return []testCase{
 		{name: "lower-case-method",
-			about: "a lower-case method is a different, unknown method: well-formed, answered 405 or 501 by the " +
+			about: "a lower-case method is a different, unknown method: well-formed, answered 501 by the " +
 				"user agent",
 			accept: true, clause: "RFC 3261 §7.1",
 			wire: end(base("invite sip:moss@example.com SIP/2.0", "lower@192.0.2.33", contact, noBody), "")},

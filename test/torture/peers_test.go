@@ -87,7 +87,7 @@ column names the rule that Tandem follows.
 ## What is checked, and what passes unchanged
 
 Tandem checks the fields that it acts on, in this order, and answers with the first problem found. The reason phrase of
-a 400 and the ~Warning: 399~ of every rejection name the header field and the clause.
+a 400 says what is wrong; the ~Warning: 399~ of every rejection says it too, with the clause.
 
 | Checked | Response |
 |---|---|
