@@ -117,13 +117,8 @@ func ReasonValue(protocol string, cause int, text string) string {
 // ReasonCause parses a Reason value: its protocol, cause (0 if absent) and text.
 func ReasonCause(value string) (protocol string, cause int, text string) {
 	protocol, rest, _ := strings.Cut(value, ";")
-	p := Params(rest)
-	if c, ok := p.Get("cause"); ok {
-		n, _ := parseUint(c, 1<<16)
-		cause = int(n)
-	}
-	if t, ok := p.Get("text"); ok {
-		text = Unquote(t)
-	}
-	return trim(protocol), cause, text
+	number, _ := Params(rest).Get("cause")
+	n, _ := parseUint(number, 1<<16)
+	text, _ = Params(rest).Get("text")
+	return trim(protocol), int(n), Unquote(text)
 }

@@ -1,5 +1,7 @@
 package sip
 
+import "cmp"
+
 // Method is a request method. Methods are case-sensitive (RFC 3261 §7.1):
 // "invite" is an unknown method, not INVITE.
 type Method string
@@ -28,7 +30,9 @@ func (m Method) Known() bool { return knownMethod(string(m)) != "" }
 // Version is the protocol version of every message made by this package.
 const Version = "SIP/2.0"
 
+// reasons holds the reason phrases of status codes, and under 1 to 6 those of the classes.
 var reasons = map[int]string{
+	1: "Session Progress", 2: "OK", 3: "Redirection", 4: "Client Error", 5: "Server Error", 6: "Global Failure",
 	100: "Trying", 180: "Ringing", 181: "Call Is Being Forwarded", 182: "Queued",
 	183: "Session Progress", 199: "Early Dialog Terminated",
 	200: "OK", 202: "Accepted", 204: "No Notification",
@@ -66,19 +70,5 @@ func ReasonPhrase(status int) string {
 	if r, ok := reasons[status]; ok {
 		return r
 	}
-	switch status / 100 {
-	case 1:
-		return "Session Progress"
-	case 2:
-		return "OK"
-	case 3:
-		return "Redirection"
-	case 4:
-		return "Client Error"
-	case 5:
-		return "Server Error"
-	case 6:
-		return "Global Failure"
-	}
-	return "Unknown"
+	return cmp.Or(reasons[status/100], "Unknown")
 }

@@ -84,16 +84,15 @@ func (p Params) Has(name string) bool {
 
 // check checks the syntax of each parameter: token [= token / host / quoted-string].
 func (p Params) check() error {
-	for more := p != ""; more; {
-		semi := p
+	for p != "" {
 		n, v, has, rest := p.cut()
 		if !isToken(n) || has && !genericValue(v) {
 			return errParam
 		}
-		p, more = rest, rest != "" || strings.HasSuffix(string(semi), ";") && rest == ""
-		if more && rest == "" {
-			return errParam // a semicolon with nothing after it
+		if rest == "" && strings.HasSuffix(string(p), ";") {
+			return errParam // nothing after the semicolon
 		}
+		p = rest
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -303,12 +304,7 @@ func (c *Client) Ack(ack *sip.Message, t transport.Target) error {
 const maxForks = 16
 
 func (c *Client) ackOf(tag string) int {
-	for i := range c.acks {
-		if c.acks[i].tag == tag {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(c.acks, func(a sentAck) bool { return a.tag == tag })
 }
 
 // response matches a response with its transaction (RFC 3261 §17.1.3).

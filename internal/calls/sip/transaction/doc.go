@@ -24,6 +24,5 @@
 //   - [Client]: sends the ACK of a non-2xx final response; sends the user's ACK of a 2xx again when the 2xx is repeated
 //     ([Client.Ack]); delays a CANCEL until a provisional response has arrived (§9.1).
 //
-// The layer does not handle dialogs (package dialog) or choose targets. It does not limit how long an INVITE may ring:
-// the user does.
+// The layer does not handle dialogs or choose targets. It does not limit how long an INVITE may ring: the user does.
 package transaction

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -164,10 +165,7 @@ func (c *conn) close(cause error) {
 		c.mu.Unlock()
 		return
 	}
-	waiters := make([]Waiter, 0, len(c.waiters)+len(c.pending))
-	for w := range c.waiters {
-		waiters = append(waiters, w)
-	}
+	waiters := slices.Collect(maps.Keys(c.waiters))
 	for _, p := range c.pending {
 		if p.w != nil {
 			waiters = append(waiters, p.w)
@@ -385,12 +383,7 @@ func (c *conn) linger(in *deadlined) {
 	if out.TCPConn.CloseWrite() != nil {
 		return
 	}
-	buf := make([]byte, 4096)
-	for range 256 {
-		if _, err := in.Conn.Read(buf); err != nil {
-			return
-		}
-	}
+	_, _ = io.CopyN(io.Discard, in.Conn, 1<<20) // whatever ends it, the connection closes next
 }
 
 // request stamps a request's Via and sets where its response goes.

@@ -117,14 +117,11 @@ func (e *Endpoint) Large() *Endpoint { return e.cfg.Large }
 // Via returns the Via value for a request to t with this branch. It requests rport (RFC 3581 §3), and on TLS the reuse
 // of the connection (RFC 5923 §5).
 func (t Target) Via(branch string) string {
-	by := t.From.by
-	switch t.From.cfg.Proto {
-	case UDP:
-		return "SIP/2.0/UDP " + by + ";rport;branch=" + branch
-	case TCP:
-		return "SIP/2.0/TCP " + by + ";rport;branch=" + branch
+	params := ";rport;branch="
+	if t.From.cfg.Proto == TLS {
+		params = ";rport;alias;branch="
 	}
-	return "SIP/2.0/TLS " + by + ";rport;alias;branch=" + branch
+	return "SIP/2.0/" + t.From.cfg.Proto.String() + " " + t.From.by + params + branch
 }
 
 func (e *Endpoint) known(src netip.AddrPort) (tag any, ok bool) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -159,10 +160,7 @@ func (s *Stack) Close() {
 	for _, ep := range s.endpoints {
 		ep.closeSockets()
 	}
-	conns := make([]*conn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
-	}
+	conns := slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()
 	for _, c := range conns {
 		c.close(ErrClosed)
@@ -366,9 +364,6 @@ func (s *Stack) admit(c *conn) error {
 func (s *Stack) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.conns[c]; !ok {
-		return
-	}
 	delete(s.conns, c)
 	for _, k := range c.keys {
 		if s.byKey[k] == c {
