@@ -61,7 +61,6 @@ func (n *node) buildAPI(_ context.Context, r *role) error {
 		p := &next.Provisioning
 		return h.reload(&p.Listener, &p.Sources, p.API.RequestsPerMinute)
 	}
-	n.provisioningHTTP = h
 	return nil
 }
 

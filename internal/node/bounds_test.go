@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -189,10 +190,13 @@ func TestConnectionsOfTheAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	run, err := n.provisioningHTTP.open(ctx)
+	front := n.roles[slices.IndexFunc(n.roles, func(r *role) bool { return r.name == config.RoleAPI })]
+	run, err := front.parts[0].open(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
+	var at Ready
+	front.started(&at)
 	done := make(chan error, 1)
 	go func() { done <- run(ctx) }()
 	defer func() {
@@ -204,7 +208,7 @@ func TestConnectionsOfTheAPI(t *testing.T) {
 	dial := func(from string) net.Conn {
 		t.Helper()
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-		c, err := d.DialContext(t.Context(), "tcp", n.provisioningHTTP.addr.String())
+		c, err := d.DialContext(t.Context(), "tcp", strings.TrimPrefix(at.Provisioning, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}

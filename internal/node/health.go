@@ -16,17 +16,13 @@ func (n *node) GetHealth(context.Context, api.GetHealthRequestObject) (api.GetHe
 	r := n.readiness("")
 	h := api.Health{Status: api.HealthStatusReady, Reasons: append(append([]string{}, r.reasons...), r.warnings...),
 		Version: n.version, Node: n.cfg.Calls.Edge.Node,
-		Roles: n.cfg.Roles, Started: n.started.UTC(), Parts: []api.Part{},
+		Roles: n.cfg.Roles, Started: n.started.UTC(), Parts: n.supervisor.state(),
 		BaseDomain: n.cfg.Calls.Routing.BaseDomain}
 	switch {
 	case n.leaving.Load() || n.draining.Load():
 		h.Status = api.HealthStatusDraining
 	case !r.ready():
 		h.Status = api.HealthStatusNotReady
-	}
-	for _, s := range n.supervisor.state() {
-		h.Parts = append(h.Parts, api.Part{Name: s.Name, Running: s.Running, Restarts: s.Restarts, Since: s.Since.UTC(),
-			Error: s.Error})
 	}
 	for _, x := range n.roles {
 		if x.health != nil {

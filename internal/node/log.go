@@ -29,17 +29,21 @@ func newLogger(w io.Writer, c config.Log) *slog.Logger {
 	} else {
 		h = slog.NewTextHandler(w, o)
 	}
-	l := leveled{Handler: h, levels: new(levels), full: full}
+	l := leveled{Handler: h, levels: new(atomic.Pointer[map[string]slog.Level]), full: full}
 	l.set(c)
 	return slog.New(l)
 }
 
-// levels holds the minimum level by part; "" is that of all other parts. They can change while the process runs.
-type levels struct {
-	atomic.Pointer[map[string]slog.Level]
+// leveled drops records below the level of its part.
+type leveled struct {
+	slog.Handler
+	// levels holds the minimum level by part; "" is that of all other parts. They can change while the process runs.
+	levels *atomic.Pointer[map[string]slog.Level]
+	part   string
+	full   bool // the number types of package domain are printed unredacted: their own LogValue would redact them
 }
 
-func (l *levels) set(c config.Log) {
+func (h leveled) set(c config.Log) {
 	m := map[string]slog.Level{}
 	read := func(part, text string) {
 		var level slog.Level
@@ -50,19 +54,11 @@ func (l *levels) set(c config.Log) {
 	for part, text := range c.Levels {
 		read(part, text)
 	}
-	l.Store(&m)
-}
-
-// leveled drops records below the level of its part.
-type leveled struct {
-	slog.Handler
-	*levels
-	part string
-	full bool // the number types of package domain are printed unredacted: their own LogValue would redact them
+	h.levels.Store(&m)
 }
 
 func (h leveled) Enabled(_ context.Context, level slog.Level) bool {
-	m := *h.Load()
+	m := *h.levels.Load()
 	least, ok := m[h.part]
 	if !ok {
 		least = m[""]

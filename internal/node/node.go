@@ -38,8 +38,7 @@ type node struct {
 	calls               *calls // nil without the role edge
 	manage              *manage.Server
 	trustedProvisioning http.Handler // nil without the role api
-	provisioningHTTP    *httpServer  // these are nil when off
-	manageHTTP          *httpServer
+	manageHTTP          *httpServer  // these are nil when off
 	metricsHTTP         *httpServer
 	at                  Ready // the addresses, once all parts run
 

@@ -7,10 +7,13 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	api "github.com/tandemgw/tandem/api/manage"
 )
 
 // A restart waits firstBackoff after the first failure, twice as long after each further one up to maxBackoff, and a
@@ -48,15 +51,6 @@ func running(name string, run func(context.Context) error) part {
 	return part{name: name, open: func(context.Context) (func(context.Context) error, error) { return run, nil }}
 }
 
-// partState is the state of one part, for health and the management API.
-type partState struct {
-	Name     string
-	Running  bool
-	Restarts int
-	Since    time.Time // of the current state
-	Error    string    // why it is not running
-}
-
 // supervisor runs parts concurrently. An error while they are opened for the first time is returned; afterwards each is
 // restarted on its own.
 type supervisor struct {
@@ -66,19 +60,19 @@ type supervisor struct {
 	restarts *prometheus.CounterVec
 
 	mu     sync.Mutex
-	states []partState // guarded by mu
+	states []api.Part // guarded by mu
 }
 
 func newSupervisor(log *slog.Logger, reg prometheus.Registerer, parts ...part) *supervisor {
 	s := &supervisor{
-		log: log, parts: parts, states: make([]partState, len(parts)),
+		log: log, parts: parts, states: make([]api.Part, len(parts)),
 		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_part_up",
 			Help: "1 while the part of the process is running, 0 while it waits for a restart."}, []string{"part"}),
 		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tandem_part_restarts_total",
 			Help: "Restarts of the part of the process after a failure."}, []string{"part"}),
 	}
 	for i, p := range parts {
-		s.states[i] = partState{Name: p.name, Since: time.Now()}
+		s.states[i] = api.Part{Name: p.name, Since: time.Now().UTC()}
 		s.up.WithLabelValues(p.name).Set(0)
 		s.restarts.WithLabelValues(p.name)
 	}
@@ -87,16 +81,16 @@ func newSupervisor(log *slog.Logger, reg prometheus.Registerer, parts ...part) *
 }
 
 // state returns the state of each part, in their order.
-func (s *supervisor) state() []partState {
+func (s *supervisor) state() []api.Part {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]partState(nil), s.states...)
+	return slices.Clone(s.states)
 }
 
 func (s *supervisor) set(i int, running bool, why error) {
 	s.mu.Lock()
 	st := &s.states[i]
-	st.Running, st.Since, st.Error = running, time.Now(), ""
+	st.Running, st.Since, st.Error = running, time.Now().UTC(), ""
 	if why != nil {
 		st.Error = why.Error()
 	}
