@@ -140,8 +140,7 @@ func (d *DB) run(ctx context.Context, write bool, fn func(context.Context, *Tx) 
 		if err == nil {
 			return d.done(ctx, write, start, nil)
 		}
-		var f *fault.Error
-		if errors.As(err, &f) || ctx.Err() != nil || attempt >= maxAttempts {
+		if _, ours := errors.AsType[*fault.Error](err); ours || ctx.Err() != nil || attempt >= maxAttempts {
 			return d.done(ctx, write, start, err)
 		}
 		switch classify(err) {
@@ -233,8 +232,7 @@ func (d *DB) done(ctx context.Context, write bool, start time.Time, err error) e
 	if err == nil {
 		return nil
 	}
-	var f *fault.Error
-	if errors.As(err, &f) {
+	if _, ours := errors.AsType[*fault.Error](err); ours {
 		return err
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {

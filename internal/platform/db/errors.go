@@ -50,12 +50,10 @@ func classify(err error) class {
 	if errors.Is(err, ErrRetry) {
 		return again
 	}
-	var ce *pgconn.ConnectError
-	if errors.As(err, &ce) {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return lost // whatever the server's reason for refusing connections
 	}
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch {
 		case pe.Code == "40001" || pe.Code == "40P01" || pe.Code == "55P03" || pe.Code == "23505":
 			// Serialisation failure, deadlock, lock timeout. A unique violation means that a concurrent transaction
@@ -71,8 +69,7 @@ func classify(err error) class {
 		}
 		return other
 	}
-	var se *sqlite.Error
-	if errors.As(err, &se) {
+	if se, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch se.Code() & 0xff {
 		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 			return again
@@ -99,8 +96,7 @@ func classify(err error) class {
 
 // damaged reports whether err says that the SQLite file is not what was written.
 func damaged(err error) bool {
-	var se *sqlite.Error
-	if errors.As(err, &se) {
+	if se, ok := errors.AsType[*sqlite.Error](err); ok {
 		return se.Code()&0xff == sqlite3.SQLITE_CORRUPT || se.Code()&0xff == sqlite3.SQLITE_NOTADB
 	}
 	return errors.Is(err, errDamaged)
