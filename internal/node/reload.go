@@ -62,7 +62,11 @@ func (n *node) Reload(ctx context.Context, _ api.ReloadRequestObject) (api.Reloa
 	if err != nil {
 		n.reloads.ok.Set(0)
 		f := fault.New(fault.Invalid, "InvalidConfiguration", "the configuration has mistakes; nothing was changed")
-		for _, p := range mistakes(err) {
+		problems, ok := errors.AsType[strict.Problems](err)
+		if !ok {
+			problems = strict.Problems{{Source: "reload", Message: err.Error()}}
+		}
+		for _, p := range problems {
 			n.log.Error("configuration not reloaded; the previous one stays in use", "problem", p.String())
 			path := p.Path
 			p.Path = "" // the target has it
@@ -77,14 +81,6 @@ func (n *node) Reload(ctx context.Context, _ api.ReloadRequestObject) (api.Reloa
 	n.log.Info("configuration reloaded", "applied", out.Applied, "needs_restart", out.Restart)
 	n.auditDone(ctx, "config.reload", "configuration", len(out.Applied), out)
 	return out, nil
-}
-
-// mistakes returns the problems in err, the error of a reload.
-func mistakes(err error) strict.Problems {
-	if ps, ok := errors.AsType[strict.Problems](err); ok {
-		return ps
-	}
-	return strict.Problems{{Source: "reload", Message: err.Error()}}
 }
 
 // apply applies the settings that can change while the process runs. Every step that can fail precedes the first
