@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -26,30 +25,16 @@ type Operations struct {
 var errNoIssuer = fault.New(fault.Conflict, "EmbeddedIssuerOff", "the embedded issuer is disabled "+
 	"(auth.embedded.enabled); get clients and tokens from your own issuer")
 
-const (
-	clientsCursor = "page clients"
-	defaultPage   = 200
-)
-
 // ListClients implements the operation listClients.
 func (o *Operations) ListClients(ctx context.Context,
 	r api.ListClientsRequestObject) (api.ListClientsResponseObject, error) {
-	limit, after := *cmp.Or(r.Params.Limit, new(defaultPage)), ""
-	if err := web.OpenPage(o.Sealer, clientsCursor, r.Params.Cursor, &after); err != nil {
-		return nil, err
-	}
-	l, err := o.Clients.store.Clients(ctx, after, limit+1)
+	l, next, err := web.Page(o.Sealer, "page clients", r.Params.Limit, r.Params.Cursor,
+		func(after string, limit int) ([]Client, error) { return o.Clients.store.Clients(ctx, after, limit) },
+		func(c Client) string { return c.ID })
 	if err != nil {
 		return nil, err
 	}
-	var page api.ListClients200JSONResponse
-	if len(l) > limit {
-		l = l[:limit]
-		if page.Next, err = web.SealCursor(o.Sealer, clientsCursor, l[limit-1].ID); err != nil {
-			return nil, err
-		}
-	}
-	page.Clients = make([]api.Client, len(l))
+	page := api.ListClients200JSONResponse{Next: next, Clients: make([]api.Client, len(l))}
 	for i, c := range l {
 		page.Clients[i] = wire(c)
 	}

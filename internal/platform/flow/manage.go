@@ -14,27 +14,18 @@ type Operations struct {
 	Sealer web.Sealer // of cursors
 }
 
-const workCursor = "page work"
-
 // ListWork implements the operation listWork.
 func (o Operations) ListWork(ctx context.Context, r api.ListWorkRequestObject) (api.ListWorkResponseObject, error) {
-	limit, after := *cmp.Or(r.Params.Limit, new(200)), Key{}
-	if err := web.OpenPage(o.Sealer, workCursor, r.Params.Cursor, &after); err != nil {
-		return nil, err
-	}
-	l, err := o.Queue.List(ctx, *cmp.Or(r.Params.Kind, new("")),
-		string(*cmp.Or(r.Params.State, new(api.WorkState("")))), after, limit+1)
+	kind, state := *cmp.Or(r.Params.Kind, new("")), *cmp.Or(r.Params.State, new(api.WorkState("")))
+	l, next, err := web.Page(o.Sealer, "page work", r.Params.Limit, r.Params.Cursor,
+		func(after Key, limit int) ([]Item, error) {
+			return o.Queue.List(ctx, kind, string(state), after, limit)
+		},
+		func(i Item) Key { return i.Key })
 	if err != nil {
 		return nil, err
 	}
-	var page api.ListWork200JSONResponse
-	if len(l) > limit {
-		l = l[:limit]
-		if page.Next, err = web.SealCursor(o.Sealer, workCursor, l[limit-1].Key); err != nil {
-			return nil, err
-		}
-	}
-	page.Work = make([]api.Work, len(l))
+	page := api.ListWork200JSONResponse{Next: next, Work: make([]api.Work, len(l))}
 	for i, x := range l {
 		page.Work[i] = api.Work{Kind: x.Kind, ID: x.ID, State: api.WorkState(x.State), Attempts: x.Attempts, Due: x.Due,
 			Since: x.Since, Reason: x.Reason}

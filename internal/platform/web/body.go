@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -105,17 +106,25 @@ func SealCursor(s Sealer, purpose string, v any) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(sealed), err
 }
 
-// OpenPage reads the cursor that continues a listing of the management API, nil for its first page, into after.
-// Errors: InvalidContinuation.
-func OpenPage(s Sealer, purpose string, cursor *string, after any) error {
-	if cursor == nil {
-		return nil
+// Page returns a page of a listing of the management API, of at most limit items (nil: 200), and the cursor of the next
+// page, empty for the last one. The page continues at cursor, nil for the first one. list returns at most so many items
+// that follow the one with the key after, which is zero at first. Errors: InvalidContinuation, and those of list.
+func Page[T, K any](s Sealer, purpose string, limit *int, cursor *string,
+	list func(after K, limit int) ([]T, error), key func(T) K) (items []T, next string, err error) {
+	n := *cmp.Or(limit, new(200))
+	var after K
+	if cursor != nil {
+		if err := OpenCursor(s, purpose, *cursor, &after); err != nil {
+			return nil, "", fault.New(fault.Invalid, CodeInvalidContinuation, "the cursor does not continue this "+
+				"listing; use next of the page before exactly as given, or start again").At("cursor").Because(err)
+		}
 	}
-	if err := OpenCursor(s, purpose, *cursor, after); err != nil {
-		return fault.New(fault.Invalid, CodeInvalidContinuation, "the cursor does not continue this listing; use next "+
-			"of the page before exactly as given, or start again").At("cursor").Because(err)
+	items, err = list(after, n+1) // one more than the page
+	if err == nil && len(items) > n {
+		items = items[:n]
+		next, err = SealCursor(s, purpose, key(items[n-1]))
 	}
-	return nil
+	return items, next, err
 }
 
 // OpenCursor is the inverse of SealCursor. It fails if the text was changed or is another listing's.
