@@ -17,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/listen"
 	"github.com/tandemgw/tandem/internal/platform/web"
 )
 
@@ -258,7 +259,7 @@ type throttle struct {
 func (t *throttle) blocked(a netip.Addr) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := t.sources[widen(a)]
+	l := t.sources[listen.Widen(a)]
 	if l == nil {
 		return 0
 	}
@@ -267,7 +268,7 @@ func (t *throttle) blocked(a netip.Addr) time.Duration {
 }
 
 func (t *throttle) failed(a netip.Addr) {
-	a = widen(a)
+	a = listen.Widen(a)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.sources) >= maxSources {
@@ -280,11 +281,4 @@ func (t *throttle) failed(a netip.Addr) {
 		t.sources[a] = rate.NewLimiter(rate.Every(failureStep), maxFailures)
 	}
 	t.sources[a].Reserve() // also beyond the limit: sign-ins that began together
-}
-
-// widen maps an IPv6 address to its /64, within which a customer can choose any address.
-func widen(a netip.Addr) netip.Addr {
-	a = a.Unmap()
-	p, _ := a.Prefix(min(a.BitLen(), 64)) // an address has that many
-	return p.Addr()
 }

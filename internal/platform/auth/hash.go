@@ -51,12 +51,9 @@ func checkSecret(hash, s string) bool {
 	if len(part) != 4 || part[0] != hashScheme {
 		return false
 	}
-	count, err := strconv.Atoi(part[1])
-	if err != nil || count < 1 || count > 10_000_000 {
-		return false
-	}
-	salt, err := base64.RawStdEncoding.DecodeString(part[2])
-	if err != nil {
+	count, err1 := strconv.Atoi(part[1])
+	salt, err2 := base64.RawStdEncoding.DecodeString(part[2])
+	if err1 != nil || err2 != nil || count < 1 || count > 10_000_000 {
 		return false
 	}
 	got, err := hashWith(s, salt, count)

@@ -155,9 +155,7 @@ func (l *Listener) admit(s socket) *conn {
 		} else if permits != nil && !permits.Permits(ip) {
 			c.outsider, share = true, min(share, outsiderShare)
 		}
-		bits := min(ip.BitLen(), 64)
-		p, _ := ip.Prefix(bits) // an address has that many
-		c.source = p.Addr()
+		c.source = Widen(ip)
 	}
 	l.mu.Lock()
 	full, victim := "", (*conn)(nil)
@@ -187,6 +185,13 @@ func (l *Listener) admit(s socket) *conn {
 	}
 	l.cfg.Metrics.events.WithLabelValues(l.cfg.Name, "accepted").Inc()
 	return c
+}
+
+// Widen maps an IPv6 address to its /64, within which a customer can choose any address.
+func Widen(a netip.Addr) netip.Addr {
+	a = a.Unmap()
+	p, _ := a.Prefix(min(a.BitLen(), 64)) // an address has that many
+	return p.Addr()
 }
 
 // oldest returns the connection on probation that is longest without a request among those for which fits is true. l.mu
