@@ -12,7 +12,8 @@ func Decide(view View, policy *Policy, facts domain.CallFacts) Decision {
 
 // Explain decides as Decide does and also returns every rule tried, in order, with the facts it looked at.
 func Explain(view View, policy *Policy, facts domain.CallFacts) Explanation {
-	rec := &recorder{}
-	d := decision{view: view, p: policy, f: &facts, rec: rec}
-	return Explanation{Decision: d.run(), Steps: rec.steps}
+	var x Explanation
+	d := decision{view: view, p: policy, f: &facts, steps: &x.Steps}
+	x.Decision = d.run()
+	return x
 }

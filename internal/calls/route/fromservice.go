@@ -4,7 +4,7 @@ import "github.com/tandemgw/tandem/internal/domain"
 
 // fromService decides a call from a service: it goes to the core only, whatever the called number is provisioned for.
 // If the number belongs to another service, the core sends the call back to us.
-func (x *decision) fromService(g *group) Decision {
+func (x *decision) fromService(g *group) bool {
 	x.d.Service, x.d.Rule = g.service, RuleServicesCore
 	t := g.service.Traits()
 	if x.f.Called == "" {
@@ -12,16 +12,14 @@ func (x *decision) fromService(g *group) Decision {
 	}
 	// gateway-calls §7: recognised before anything that could refuse the call.
 	x.d.Emergency = x.p.Emergency(x.f.Called)
-	if x.rec != nil {
-		if x.d.Emergency {
-			x.rec.add(RuleEmergency, Note, "an emergency number: the call is not refused because of its caller",
-				Fact{"called", x.f.Called})
-		} else {
-			x.rec.add(RuleEmergency, Continue, "not an emergency number", Fact{"called", x.f.Called})
-		}
-		x.rec.add(RuleServicesCore, Decides, "a call from "+t.Title+" goes to the core only",
+	if x.d.Emergency {
+		x.note(RuleEmergency, Note, sentence{"an emergency number: the call is not refused because of its caller"},
 			Fact{"called", x.f.Called})
+	} else {
+		x.note(RuleEmergency, Continue, sentence{"not an emergency number"}, Fact{"called", x.f.Called})
 	}
+	x.note(RuleServicesCore, Decides, sentence{"a call from ", t.Title, " goes to the core only"},
+		Fact{"called", x.f.Called})
 	if !t.CarriesCalls && !x.d.Emergency {
 		return x.reject(RuleCarriesCalls, 480, t.Title+" carries no calls through this gateway yet",
 			Fact{"service", g.service.String()})
@@ -34,15 +32,13 @@ func (x *decision) fromService(g *group) Decision {
 
 	x.d.Caller, x.d.IdentitySource = x.caller()
 	x.d.Identity = x.d.Caller
-	if t.Labelled {
-		if r, ok := x.labelledAccount(); !ok {
-			return r
-		}
+	if t.Labelled && !x.labelledAccount() {
+		return false
 	}
 	customers := x.identity()
 	if t.Screening {
-		if r, ok := x.screen(customers); !ok {
-			return r
+		if !x.screen(customers) {
+			return false
 		}
 		x.presented()
 	}
@@ -54,10 +50,10 @@ func (x *decision) fromService(g *group) Decision {
 		x.header("", "calling")
 	}
 	x.d.Outcome = ToCore
-	if x.rec != nil {
-		x.rec.add(RuleTarget, Note, "to the core", Fact{"peerGroups", list(x.d.Groups)})
+	if x.steps != nil {
+		x.note(RuleTarget, Note, sentence{"to the core"}, Fact{"peerGroups", list(x.d.Groups)})
 	}
-	return x.d
+	return true
 }
 
 // caller returns the caller: the first usable P-Asserted-Identity, else From. A customer's user can choose From; the
@@ -74,18 +70,16 @@ func (x *decision) caller() (domain.E164, domain.IdentitySource) {
 	return "", domain.IdentityNone
 }
 
-// labelledAccount finds the account by the label in the Request-URI's host. ok is false if the call is rejected: the
-// service sends each customer's calls to the customer's own name, so a call to an unknown name cannot be screened.
-func (x *decision) labelledAccount() (r Decision, ok bool) {
+// labelledAccount finds the account by the label in the Request-URI's host. It rejects a call to an unknown name, which
+// cannot be screened: the service sends each customer's calls to the customer's own name.
+func (x *decision) labelledAccount() bool {
 	t := x.d.Service.Traits()
-	refuse := func(text string, facts ...Fact) (Decision, bool) {
+	refuse := func(text string, facts ...Fact) bool {
 		if x.d.Emergency {
-			if x.rec != nil {
-				x.rec.add(RuleAccount, Note, text+"; ignored for an emergency call", facts...)
-			}
-			return Decision{}, true
+			x.note(RuleAccount, Note, sentence{text, "; ignored for an emergency call"}, facts...)
+			return true
 		}
-		return x.reject(RuleAccount, 403, text, facts...), false
+		return x.reject(RuleAccount, 403, text, facts...)
 	}
 	if x.f.HostUnknown {
 		num, found := x.numberOf(x.d.Caller)
@@ -93,10 +87,8 @@ func (x *decision) labelledAccount() (r Decision, ok bool) {
 			return refuse("no Request-URI host was given and the caller is not provisioned, so the account is unknown")
 		}
 		x.d.Account = num.Account
-		if x.rec != nil {
-			x.rec.add(RuleAccount, Note, "no Request-URI host was given: the caller's own account is assumed",
-				Fact{"account", num.Account.Name})
-		}
+		x.note(RuleAccount, Note, sentence{"no Request-URI host was given: the caller's own account is assumed"},
+			Fact{"account", num.Account.Name})
 	} else {
 		label, isLabel := x.p.Label(x.f.Host)
 		if x.f.Host == "" {
@@ -111,10 +103,8 @@ func (x *decision) labelledAccount() (r Decision, ok bool) {
 			return refuse("no account has the Direct Routing label "+label, Fact{"host", x.f.Host})
 		}
 		x.d.Account = a
-		if x.rec != nil {
-			x.rec.add(RuleAccount, Note, "the Request-URI host is the name of account "+a.Name, Fact{"host", x.f.Host},
-				Fact{"account", a.Name})
-		}
+		x.note(RuleAccount, Note, sentence{"the Request-URI host is the name of account ", a.Name},
+			Fact{"host", x.f.Host}, Fact{"account", a.Name})
 	}
 	a := x.d.Account
 	if !a.Enabled.Has(x.d.Service) {
@@ -124,7 +114,7 @@ func (x *decision) labelledAccount() (r Decision, ok bool) {
 		return refuse("the Direct Routing label "+a.Subdomain+" of account "+a.Name+" is not provisioned in DNS yet",
 			Fact{"account", a.Name}, Fact{"label", a.Subdomain})
 	}
-	return Decision{}, true
+	return true
 }
 
 // identity chooses the calling identity: the caller if that number belongs to the customer, else the latest
@@ -143,10 +133,8 @@ func (x *decision) identity() bool {
 	if x.customers(x.f.ReferredBy.Number, domain.IdentityReferredBy) {
 		return true
 	}
-	if x.rec != nil {
-		x.rec.add(RuleIdentity, Note, "no number in the call belongs to the customer",
-			Fact{"identity", string(x.d.Identity)}, Fact{"source", x.d.IdentitySource.String()})
-	}
+	x.note(RuleIdentity, Note, sentence{"no number in the call belongs to the customer"},
+		Fact{"identity", string(x.d.Identity)}, Fact{"source", x.d.IdentitySource.String()})
 	return false
 }
 
@@ -166,16 +154,12 @@ func (x *decision) customers(n domain.E164, src domain.IdentitySource) bool {
 		why = "is not provisioned for " + x.d.Service.Traits().Title
 	}
 	if why != "" {
-		if x.rec != nil {
-			x.rec.add(RuleIdentity, Continue, string(n)+" in "+src.String()+" "+why)
-		}
+		x.note(RuleIdentity, Continue, sentence{string(n), " in ", src.String(), " ", why})
 		return false
 	}
 	x.d.Identity, x.d.IdentitySource, x.d.Account = n, src, num.Account
-	if x.rec != nil {
-		x.rec.add(RuleIdentity, Note, string(n)+" in "+src.String()+" belongs to the customer",
-			Fact{"identity", string(n)}, Fact{"account", num.Account.Name})
-	}
+	x.note(RuleIdentity, Note, sentence{string(n), " in ", src.String(), " belongs to the customer"},
+		Fact{"identity", string(n)}, Fact{"account", num.Account.Name})
 	return true
 }
 
@@ -189,17 +173,14 @@ func (x *decision) numberOf(n domain.E164) (Number, bool) {
 // screen rejects a call that shows no number of its customer, if the customer's account has call screening
 // (gateway-calls §3.1). An administrator of the customer's tenant can assign any number to a user; the operator must
 // not carry calls from it.
-func (x *decision) screen(customers bool) (r Decision, ok bool) {
+func (x *decision) screen(customers bool) bool {
 	a := x.d.Account
 	switch {
 	case x.d.Emergency:
-		if x.rec != nil {
-			x.rec.add(RuleScreening, Continue, "an emergency call is not screened")
-		}
+		x.note(RuleScreening, Continue, sentence{"an emergency call is not screened"})
 	case !a.CallScreening:
-		if x.rec != nil {
-			x.rec.add(RuleScreening, Continue, "account "+a.Name+" has call screening off", Fact{"account", a.Name})
-		}
+		x.note(RuleScreening, Continue, sentence{"account ", a.Name, " has call screening off"},
+			Fact{"account", a.Name})
 	case !customers:
 		caller := string(x.d.Caller)
 		own := " a " + x.d.Service.Traits().Title + " number of account " + a.Name
@@ -207,14 +188,12 @@ func (x *decision) screen(customers bool) (r Decision, ok bool) {
 		if caller == "" {
 			text = "the caller shows no number, and no number in History-Info or Referred-By is" + own
 		}
-		return x.reject(RuleScreening, 403, text, Fact{"account", a.Name}, Fact{"caller", caller}), false
+		return x.reject(RuleScreening, 403, text, Fact{"account", a.Name}, Fact{"caller", caller})
 	default:
-		if x.rec != nil {
-			x.rec.add(RuleScreening, Continue, "the caller is a number of account "+a.Name, Fact{"account", a.Name},
-				Fact{"identity", string(x.d.Identity)})
-		}
+		x.note(RuleScreening, Continue, sentence{"the caller is a number of account ", a.Name},
+			Fact{"account", a.Name}, Fact{"identity", string(x.d.Identity)})
 	}
-	return Decision{}, true
+	return true
 }
 
 // presented determines the number in From of a screened call. The network shows From, so a foreign number there would
@@ -242,7 +221,5 @@ func (x *decision) presented() {
 		d.From = d.Identity
 		res, text = Note, "From does not show a number of account "+a.Name+": the asserted identity replaces it"
 	}
-	if x.rec != nil {
-		x.rec.add(RulePresented, res, text, Fact{"from", x.f.From.Text})
-	}
+	x.note(RulePresented, res, sentence{text}, Fact{"from", x.f.From.Text})
 }

@@ -79,10 +79,8 @@ func (x *decision) numbers(n *Numbers) {
 		return
 	}
 	if e, ok := n.E164(x.f.Called, x.f.CalledContext); ok && !x.p.Emergency(x.f.Called) {
-		if x.rec != nil {
-			x.rec.add(RuleNumbers, Note, "the called number is "+string(e)+" by the rules of the peer group",
-				Fact{"called", x.f.Called})
-		}
+		x.note(RuleNumbers, Note, sentence{"the called number is ", string(e), " by the rules of the peer group"},
+			Fact{"called", x.f.Called})
 		x.f.Called, x.d.Called = string(e), e
 	}
 	read := func(p domain.Party) domain.Party {

@@ -7,58 +7,58 @@ import (
 	"github.com/tandemgw/tandem/internal/domain"
 )
 
-// decision is one run of the rules. The methods follow the order of the package comment. rec is nil in live calls; the
-// texts of an explanation are built only if it is not, so that live calls do not pay for them.
+// decision is one run of the rules. The methods follow the order of the package comment; those with a result return
+// false if they have rejected the call.
 type decision struct {
-	view View
-	p    *Policy
-	f    *domain.CallFacts
-	rec  *recorder
-	d    Decision
+	view  View
+	p     *Policy
+	f     *domain.CallFacts
+	steps *[]Step // of the explanation; nil in live calls
+	d     Decision
 }
 
-// recorder collects the steps of an explanation.
-type recorder struct{ steps []Step }
+// sentence is the text of a step in parts. They are joined only for an explanation, so that live calls do not pay for
+// it.
+type sentence []string
 
-func (r *recorder) add(rule Rule, res Result, text string, facts ...Fact) {
-	r.steps = append(r.steps, Step{Rule: rule, Result: res, Text: text, Facts: facts})
+// note adds a step to the explanation. It keeps neither slice: in live calls they stay off the heap.
+func (x *decision) note(rule Rule, res Result, text sentence, facts ...Fact) {
+	if x.steps != nil {
+		*x.steps = append(*x.steps, Step{rule, res, strings.Join(text, ""), append([]Fact(nil), facts...)})
+	}
 }
 
 // reject ends the run: the call is answered with status, and text says why the rule rejects it and how to change that.
-func (x *decision) reject(rule Rule, status int, text string, facts ...Fact) Decision {
+// It returns false.
+func (x *decision) reject(rule Rule, status int, text string, facts ...Fact) bool {
 	text += x.p.NotEmergency(x.f.Called)
 	x.d.Outcome, x.d.Rule, x.d.Status, x.d.Warning = Rejected, rule, status, warningText(text)
 	x.d.Groups, x.d.Header = nil, ""
-	if x.rec != nil {
-		x.rec.add(rule, Rejects, strconv.Itoa(status)+": "+text, facts...)
-	}
-	return x.d
+	x.note(rule, Rejects, sentence{strconv.Itoa(status), ": ", text}, facts...)
+	return false
 }
 
 func (x *decision) run() Decision {
 	g := x.p.groups[x.f.PeerGroup]
 	x.d.Called, _ = domain.ParseE164(x.f.Called)
-	if g == nil {
-		return x.reject(RulePeerGroup, 403, "peer group "+x.f.PeerGroup+" is not configured")
-	}
-	core := g.service == domain.NoService
 	switch {
-	case x.rec == nil:
-	case core:
-		x.rec.add(RulePeerGroup, Note, "the call comes from the operator's core", Fact{"peerGroup", g.name})
+	case g == nil:
+		x.reject(RulePeerGroup, 403, "peer group "+x.f.PeerGroup+" is not configured")
+	case g.service == domain.NoService:
+		x.note(RulePeerGroup, Note, sentence{"the call comes from the operator's core"}, Fact{"peerGroup", g.name})
+		x.numbers(&g.numbers)
+		x.fromCore(g)
 	default:
-		x.rec.add(RulePeerGroup, Note, "the call comes from "+g.service.Traits().Title, Fact{"peerGroup", g.name},
-			Fact{"service", g.service.String()})
+		x.note(RulePeerGroup, Note, sentence{"the call comes from ", g.service.Traits().Title},
+			Fact{"peerGroup", g.name}, Fact{"service", g.service.String()})
+		x.numbers(&g.numbers)
+		x.fromService(g)
 	}
-	x.numbers(&g.numbers)
-	if core {
-		return x.fromCore(g)
-	}
-	return x.fromService(g)
+	return x.d
 }
 
 // fromCore decides a call from the operator's core by the called number (gateway-calls §2).
-func (x *decision) fromCore(g *group) Decision {
+func (x *decision) fromCore(g *group) bool {
 	x.d.Caller, x.d.IdentitySource = x.caller()
 	x.d.Identity = x.d.Caller
 
@@ -70,9 +70,7 @@ func (x *decision) fromCore(g *group) Decision {
 			x.f.Called+" is an emergency number; emergency calls are accepted from a service only, not from the core",
 			Fact{"called", x.f.Called})
 	}
-	if x.rec != nil {
-		x.rec.add(RuleEmergency, Continue, "not an emergency number", Fact{"called", x.f.Called})
-	}
+	x.note(RuleEmergency, Continue, sentence{"not an emergency number"}, Fact{"called", x.f.Called})
 
 	n := x.d.Called
 	switch {
@@ -84,21 +82,15 @@ func (x *decision) fromCore(g *group) Decision {
 		return x.reject(RuleCalledNumber, 484, "the called number "+x.f.Called+
 			" is not in E.164 form (plus sign, country code, number)", Fact{"called", x.f.Called})
 	}
-	if x.rec != nil {
-		x.rec.add(RuleCalledNumber, Continue, "the called number is in E.164 form", Fact{"called", string(n)})
-	}
+	x.note(RuleCalledNumber, Continue, sentence{"the called number is in E.164 form"}, Fact{"called", string(n)})
 
 	if s, ok := x.p.verification[n]; ok {
 		x.d.Service, x.d.Rule = s, RuleVerification
-		if x.rec != nil {
-			x.rec.add(RuleVerification, Decides, string(n)+" is a service-verification number of "+s.Traits().Title+
-				"; its provisioning is ignored", Fact{"service", s.String()})
-		}
+		x.note(RuleVerification, Decides, sentence{string(n), " is a service-verification number of ", s.Traits().Title,
+			"; its provisioning is ignored"}, Fact{"service", s.String()})
 		return x.toService(g)
 	}
-	if x.rec != nil {
-		x.rec.add(RuleVerification, Continue, "not a service-verification number")
-	}
+	x.note(RuleVerification, Continue, sentence{"not a service-verification number"})
 
 	s := domain.NoService
 	num, provisioned := x.view.Number(n)
@@ -115,99 +107,78 @@ func (x *decision) fromCore(g *group) Decision {
 		return x.unprovisioned(g, provisioned)
 	}
 	x.d.Service, x.d.Rule = s, RuleProvisioned
-	if x.rec != nil {
-		x.rec.add(RuleProvisioned, Decides, string(n)+" is provisioned for "+s.Traits().Title,
+	if x.steps != nil {
+		x.note(RuleProvisioned, Decides, sentence{string(n), " is provisioned for ", s.Traits().Title},
 			Fact{"account", num.Account.Name}, Fact{"services", serviceNames(x.p.known.In(num.Services), nil)})
 	}
-	if r, ok := x.usable(num.Account); !ok {
-		return r
-	}
-	return x.toService(g)
+	return x.usable(num.Account) && x.toService(g)
 }
 
 // unprovisioned decides a call to a number on which no service is enabled.
-func (x *decision) unprovisioned(g *group, known bool) Decision {
+func (x *decision) unprovisioned(g *group, known bool) bool {
 	n := string(x.d.Called)
-	what := " is not provisioned"
+	what, facts := " is not provisioned", []Fact(nil)
 	if known {
-		what = " has no service enabled"
+		what, facts = " has no service enabled", []Fact{{"account", x.d.Account.Name}}
 	}
-	if x.rec != nil {
-		facts := []Fact(nil)
-		if known {
-			facts = []Fact{{"account", x.d.Account.Name}}
-		}
-		x.rec.add(RuleProvisioned, Continue, n+what, facts...)
-	}
+	x.note(RuleProvisioned, Continue, sentence{n, what}, facts...)
 	if g.fallback == domain.NoService {
 		return x.reject(RuleDefault, 404, n+what+"; peer group "+g.name+" has no default service")
 	}
 	x.d.Service, x.d.Rule = g.fallback, RuleDefault
-	if x.rec != nil {
-		x.rec.add(RuleDefault, Decides, "the default service of peer group "+g.name+" is "+g.fallback.Traits().Title,
-			Fact{"service", g.fallback.String()})
-	}
+	x.note(RuleDefault, Decides, sentence{"the default service of peer group ", g.name, " is ",
+		g.fallback.Traits().Title}, Fact{"service", g.fallback.String()})
 	return x.toService(g)
 }
 
-// usable checks that the account and the service of a provisioned number can take the call. ok is false if the call is
-// rejected.
-func (x *decision) usable(a *domain.AccountRouting) (r Decision, ok bool) {
+// usable checks that the account and the service of a provisioned number can take the call.
+func (x *decision) usable(a *domain.AccountRouting) bool {
 	n, s := string(x.d.Called), x.d.Service
 	t := s.Traits()
 	if !t.CarriesCalls {
 		return x.reject(RuleCarriesCalls, 480,
 			n+" is provisioned for "+t.Title+", which carries no calls through this gateway yet",
-			Fact{"service", s.String()}), false
+			Fact{"service", s.String()})
 	}
-	if x.rec != nil {
-		x.rec.add(RuleCarriesCalls, Continue, t.Title+" carries calls")
-	}
+	x.note(RuleCarriesCalls, Continue, sentence{t.Title, " carries calls"})
 	if !a.Enabled.Has(s) {
 		return x.reject(RuleEnabled, 480, n+" is provisioned for "+t.Title+", which is not enabled on account "+a.Name,
-			Fact{"account", a.Name}, Fact{"accountServices", serviceNames(x.p.known.In(a.Enabled), nil)}), false
+			Fact{"account", a.Name}, Fact{"accountServices", serviceNames(x.p.known.In(a.Enabled), nil)})
 	}
-	if x.rec != nil {
-		x.rec.add(RuleEnabled, Continue, t.Title+" is enabled on account "+a.Name, Fact{"account", a.Name})
-	}
-	if !t.Labelled {
-		return Decision{}, true
-	}
+	x.note(RuleEnabled, Continue, sentence{t.Title, " is enabled on account ", a.Name}, Fact{"account", a.Name})
 	switch {
+	case !t.Labelled:
+		return true
 	case a.Subdomain == "":
-		return x.reject(RuleLabel, 480, "account "+a.Name+" has no Direct Routing label", Fact{"account", a.Name}),
-			false
+		return x.reject(RuleLabel, 480, "account "+a.Name+" has no Direct Routing label", Fact{"account", a.Name})
 	case !a.SubdomainLive:
 		return x.reject(RuleLabel, 480, "the Direct Routing label "+a.Subdomain+" of account "+a.Name+
-			" is not provisioned in DNS yet", Fact{"account", a.Name}, Fact{"label", a.Subdomain}), false
+			" is not provisioned in DNS yet", Fact{"account", a.Name}, Fact{"label", a.Subdomain})
 	}
-	if x.rec != nil {
-		x.rec.add(RuleLabel, Continue, "the label of account "+a.Name+" is provisioned", Fact{"label", a.Subdomain})
-	}
-	return Decision{}, true
+	x.note(RuleLabel, Continue, sentence{"the label of account ", a.Name, " is provisioned"},
+		Fact{"label", a.Subdomain})
+	return true
 }
 
 // toService finishes the decision of a call from the core once its service is known.
-func (x *decision) toService(g *group) Decision {
+func (x *decision) toService(g *group) bool {
 	s := x.d.Service
 	t := s.Traits()
-	// operator-connect §4, gateway-calls §2: already anchored; sending it again would loop.
-	if x.f.Anchored && t.PhoneSystem && !g.controlPoint {
+	switch {
+	case !x.f.Anchored:
+		x.note(RuleAnchored, Continue, sentence{"no X-MS-FMC: not anchored in Phone System yet"})
+	case t.PhoneSystem && !g.controlPoint:
+		// operator-connect §4, gateway-calls §2: already anchored; sending it again would loop.
 		return x.reject(RuleAnchored, 482,
 			"the INVITE carries X-MS-FMC: the call is already anchored in Phone System and must not go to "+t.Title,
 			Fact{"X-MS-FMC", x.f.AnchoredBy})
-	}
-	if x.rec != nil {
-		switch {
-		case !x.f.Anchored:
-			x.rec.add(RuleAnchored, Continue, "no X-MS-FMC: not anchored in Phone System yet")
-		case g.controlPoint:
-			x.rec.add(RuleAnchored, Continue,
-				"X-MS-FMC comes from a Mobile Control Point: this call is to be anchored now",
-				Fact{"X-MS-FMC", x.f.AnchoredBy})
-		default:
-			x.rec.add(RuleAnchored, Continue, "X-MS-FMC has no meaning for "+t.Title, Fact{"X-MS-FMC", x.f.AnchoredBy})
-		}
+	case g.controlPoint:
+		x.note(RuleAnchored, Continue,
+			sentence{"X-MS-FMC comes from a Mobile Control Point: this call is to be anchored now"},
+			Fact{"X-MS-FMC", x.f.AnchoredBy})
+	default:
+		x.note(RuleAnchored, Continue, sentence{"X-MS-FMC has no meaning for ", t.Title},
+			Fact{"X-MS-FMC", x.f.AnchoredBy})
 	}
 	x.d.Screened = t.Screening && x.d.Account != nil && x.d.Account.CallScreening && x.d.Rule != RuleVerification
 	// gateway-calls §2.1: messages returned for a call from the network carry the value of the called number.
@@ -222,10 +193,10 @@ func (x *decision) toService(g *group) Decision {
 		return x.reject(RuleTarget, 503, "no peer group is configured for "+t.Title, Fact{"service", s.String()})
 	}
 	x.d.Outcome = ToService
-	if x.rec != nil {
-		x.rec.add(RuleTarget, Note, "to "+t.Title, Fact{"peerGroups", list(x.d.Groups)})
+	if x.steps != nil {
+		x.note(RuleTarget, Note, sentence{"to ", t.Title}, Fact{"peerGroups", list(x.d.Groups)})
 	}
-	return x.d
+	return true
 }
 
 // header sets the custom header's value from number n.
@@ -233,25 +204,18 @@ func (x *decision) header(n domain.E164, role string) {
 	t := x.d.Service.Traits()
 	switch {
 	case !t.CustomHeader:
-		if x.rec != nil {
-			x.rec.add(RuleHeader, Note, t.Title+" has no custom header")
-		}
+		x.note(RuleHeader, Note, sentence{t.Title, " has no custom header"})
 		return
 	case n == "":
-		if x.rec != nil {
-			x.rec.add(RuleHeader, Note, "no custom header: no "+role+" number belongs to the call's customer")
-		}
+		x.note(RuleHeader, Note, sentence{"no custom header: no ", role, " number belongs to the call's customer"})
 		return
 	}
 	x.d.Header = x.view.CustomHeader(n)
-	if x.rec == nil {
-		return
-	}
 	if x.d.Header == "" {
-		x.rec.add(RuleHeader, Note, "no custom header: the "+role+" number has none", Fact{role, string(n)})
+		x.note(RuleHeader, Note, sentence{"no custom header: the ", role, " number has none"}, Fact{role, string(n)})
 		return
 	}
-	x.rec.add(RuleHeader, Note, "messages to the core carry the "+role+" number's custom header value",
+	x.note(RuleHeader, Note, sentence{"messages to the core carry the ", role, " number's custom header value"},
 		Fact{role, string(n)}, Fact{"value", x.d.Header})
 }
 
