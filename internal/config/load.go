@@ -311,13 +311,11 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 }
 
 // problems returns every mistake as a *fault.Error whose Target is the field.
-func (x *Listener) problems() (errs []error) {
+func (x *Listener) problems() (errs fault.Problems) {
 	if x.Listen == Off {
 		return nil
 	}
-	bad := func(field, format string, args ...any) {
-		errs = append(errs, fault.New(fault.Invalid, "InvalidConfiguration", format, args...).At(field))
-	}
+	bad := errs.Add
 	host, port, err := net.SplitHostPort(x.Listen)
 	if err != nil {
 		if err := domain.CheckBrackets(x.Listen); err != nil {

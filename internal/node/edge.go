@@ -101,11 +101,7 @@ func (n *node) buildEdge(_ context.Context, r *role) (err error) {
 
 // headers builds the header rules, and the call profiles of the services that peer groups belong to.
 func (n *node) headers(cfg *config.Calls) (*leg.Rules, []leg.Profile, error) {
-	rules, errs := cfg.Headers.Rules(n.version)
-	if len(errs) > 0 {
-		return nil, nil, errors.Join(errs...)
-	}
-	list := services.All()
+	rules, list := cfg.Headers.Rules(n.version), services.All()
 	profiles, errs := list.Profiles(cfg.Edge.Services(list.Services()), rules, leg.NamesOf(&cfg.Routing))
 	return rules, profiles, errors.Join(errs...)
 }

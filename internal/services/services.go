@@ -80,10 +80,6 @@ func (l List) Profiles(wanted domain.ServiceSet, rules *leg.Rules, names leg.Nam
 // Check returns the mistakes that Profiles would report, and the host names of the profiles by service (leg.HostNames).
 // The header settings must be valid.
 func (l List) Check(wanted domain.ServiceSet, headers *leg.Config, names leg.Names) (map[string][]string, []error) {
-	rules, errs := headers.Rules("")
-	if len(errs) > 0 {
-		return nil, errs
-	}
-	profiles, errs := l.Profiles(wanted, rules, names)
+	profiles, errs := l.Profiles(wanted, headers.Rules(""), names)
 	return leg.HostNames(profiles), errs
 }

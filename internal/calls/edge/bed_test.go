@@ -232,10 +232,7 @@ func setup(t *testing.T, opts ...option) *bed {
 		t.Fatalf("routing: %v", errors.Join(errs...))
 	}
 	lc := leg.Default()
-	rules, errs := lc.Rules("test")
-	if len(errs) > 0 {
-		t.Fatalf("rules: %v", errors.Join(errs...))
-	}
+	rules := lc.Rules("test")
 	level := slog.LevelDebug
 	log := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: level}))
 	e, err := New(bc.cfg, Deps{Policy: policy, Rules: rules,

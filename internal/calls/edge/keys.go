@@ -44,7 +44,7 @@ func (c *Config) CertificateNames(bind string, hosts map[string][]string) []stri
 // CheckFiles returns an error for each file of the TLS addresses that is not usable at the time now. hosts are those of
 // CertificateNames; skip names groups whose files are created later. Error targets are below groups.
 func (c *Config) CheckFiles(hosts map[string][]string, skip []string, now time.Time) []error {
-	var k checker
+	var errs []error
 	for i := range c.Groups {
 		g := &c.Groups[i]
 		if g.Bind.TLS == "" || g.TLS.CertificateFile == "" || g.TLS.KeyFile == "" || slices.Contains(skip, g.Name) {
@@ -59,11 +59,11 @@ func (c *Config) CheckFiles(hosts map[string][]string, skip []string, now time.T
 		for _, err := range []error{certificate, roots} {
 			var f *fault.Error
 			if errors.As(err, &f) {
-				k.errs = append(k.errs, f.At(fmt.Sprintf("groups[%d].tls.%s", i, f.Target)))
+				errs = append(errs, f.At(fmt.Sprintf("groups[%d].tls.%s", i, f.Target)))
 			}
 		}
 	}
-	return k.errs
+	return errs
 }
 
 // certificates returns when the certificates in use expire, by file. If several endpoints use a file, the earliest time

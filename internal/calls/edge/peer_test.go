@@ -19,8 +19,8 @@ func planGroup(peers ...Peer) *group {
 	cfg := &Group{Name: "g", Transport: "udp", Peers: peers, Bind: Addresses{UDP: "127.0.0.1:0"}}
 	var k checker
 	k.group("g", cfg)
-	if len(k.errs) > 0 {
-		panic(fmt.Sprint(k.errs))
+	if len(k.Problems) > 0 {
+		panic(fmt.Sprint(k.Problems))
 	}
 	g := &group{cfg: cfg, proto: transport.UDP}
 	for i := range cfg.Peers {

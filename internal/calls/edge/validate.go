@@ -30,12 +30,8 @@ const (
 
 // checker collects the errors of a configuration.
 type checker struct {
+	fault.Problems
 	services domain.Services
-	errs     []error
-}
-
-func (k *checker) bad(target, format string, args ...any) {
-	k.errs = append(k.errs, fault.New(fault.Invalid, "InvalidConfiguration", format, args...).At(target))
 }
 
 // Validate fills in the defaults of list elements and returns all errors, each a *fault.Error. services are those that
@@ -43,7 +39,7 @@ func (k *checker) bad(target, format string, args ...any) {
 func (c *Config) Validate(services domain.Services) []error {
 	k := checker{services: services}
 	if !word(c.Node, 16, "") {
-		k.bad("node", "%q is not 1 to 16 letters and digits; the name is part of the tags of this node", c.Node)
+		k.Add("node", "%q is not 1 to 16 letters and digits; the name is part of the tags of this node", c.Node)
 	}
 	k.atLeast("limits.maxCalls", c.Limits.MaxCalls, 1)
 	k.atLeast("limits.maxCallsPerSecond", c.Limits.MaxCallsPerSecond, 1)
@@ -68,22 +64,22 @@ func (c *Config) Validate(services domain.Services) []error {
 	k.optional("timers.maxDuration", c.Timers.MaxDuration, time.Second, 30*24*time.Hour)
 	k.optional("timers.probeEvery", c.Timers.ProbeEvery, time.Second, 24*time.Hour)
 	if strings.ContainsAny(c.UserAgent, "\r\n") {
-		k.bad("userAgent", "must be one line")
+		k.Add("userAgent", "must be one line")
 	}
 	names := map[string]int{}
 	for i := range c.Groups {
 		g := &c.Groups[i]
 		at := fmt.Sprintf("groups[%d]", i)
 		if !word(g.Name, 32, "-_") {
-			k.bad(at+".name", "%q is not 1 to 32 letters, digits, \"-\" or \"_\"", g.Name)
+			k.Add(at+".name", "%q is not 1 to 32 letters, digits, \"-\" or \"_\"", g.Name)
 		} else if j, dup := names[g.Name]; dup {
-			k.bad(at+".name", "%q is already the name of groups[%d]; give each group its own name", g.Name, j)
+			k.Add(at+".name", "%q is already the name of groups[%d]; give each group its own name", g.Name, j)
 		}
 		names[g.Name] = i
 		k.group(at, g)
 	}
 	k.shared(c)
-	return k.errs
+	return k.Problems
 }
 
 // RouteGroups returns what routing needs to know about the groups; the configuration must be valid.
@@ -153,10 +149,10 @@ func (k *checker) group(at string, g *Group) {
 			for _, s := range k.services {
 				known = append(known, s.String())
 			}
-			k.bad(at+".service", "%q is not a service; use one of %s, or leave it out for the operator's core",
+			k.Add(at+".service", "%q is not a service; use one of %s, or leave it out for the operator's core",
 				g.Service, strings.Join(known, ", "))
 		} else if !s.Traits().CarriesCalls {
-			k.bad(at+".service", "%s carries no calls in this version; remove the group", s)
+			k.Add(at+".service", "%s carries no calls in this version; remove the group", s)
 		}
 	}
 	if g.Transport == "" {
@@ -164,19 +160,19 @@ func (k *checker) group(at string, g *Group) {
 	}
 	p, err := transport.ParseProto(g.Transport)
 	if err != nil {
-		k.bad(at+".transport", "%v", err)
+		k.Add(at+".transport", "%v", err)
 	} else if g.Bind.of(p) == "" {
-		k.bad(at+".bind."+p.Param(), "the group sends over %s and needs an address to send from, such as "+
+		k.Add(at+".bind."+p.Param(), "the group sends over %s and needs an address to send from, such as "+
 			"\"192.0.2.1:%d\"", p.Param(), p.DefaultPort())
 	}
 	for _, p := range protos {
 		bind, path := g.Bind.of(p), at+".bind."+p.Param()
 		if adv := g.Advertised.of(p); adv != "" {
 			if bind == "" {
-				k.bad(at+".advertised."+p.Param(), "nothing is bound for %s; set %s or remove this", p.Param(), path)
+				k.Add(at+".advertised."+p.Param(), "nothing is bound for %s; set %s or remove this", p.Param(), path)
 			}
 			if _, _, err := hostPort(adv); err != nil {
-				k.bad(at+".advertised."+p.Param(), "%q: %v", adv, err)
+				k.Add(at+".advertised."+p.Param(), "%q: %v", adv, err)
 			}
 		}
 		if bind == "" {
@@ -187,21 +183,21 @@ func (k *checker) group(at string, g *Group) {
 			if err = domain.CheckBrackets(bind); err == nil {
 				err = errors.New("not \"ip:port\", such as \"192.0.2.1:5060\" or \"[2001:db8::1]:5060\"")
 			}
-			k.bad(path, "%q: %v", bind, err)
+			k.Add(path, "%q: %v", bind, err)
 			continue
 		}
 		a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 		*g.Bind.at(p) = a.String() // groups share an address however it is written
 		if a.Addr().IsUnspecified() && g.Advertised.of(p) == "" {
-			k.bad(path, "peers cannot send to %q; set advertised.%s as well", bind, p.Param())
+			k.Add(path, "peers cannot send to %q; set advertised.%s as well", bind, p.Param())
 		}
 		switch {
 		case p == transport.TLS:
 			if g.TLS.CertificateFile == "" || g.TLS.KeyFile == "" {
-				k.bad(at+".tls", "bind.tls needs certificateFile and keyFile")
+				k.Add(at+".tls", "bind.tls needs certificateFile and keyFile")
 			}
 		case !a.Addr().IsLoopback() && !g.Insecure:
-			k.bad(path, "SIP over %s beyond loopback can be read and forged; use tls, or set insecure: true if the "+
+			k.Add(path, "SIP over %s beyond loopback can be read and forged; use tls, or set insecure: true if the "+
 				"network is trusted", p.Param())
 		}
 	}
@@ -210,10 +206,10 @@ func (k *checker) group(at string, g *Group) {
 		g.TLS.ClientCertificates = "require"
 	case "require", "optional":
 	default:
-		k.bad(at+".tls.clientCertificates", "%q is neither require nor optional", g.TLS.ClientCertificates)
+		k.Add(at+".tls.clientCertificates", "%q is neither require nor optional", g.TLS.ClientCertificates)
 	}
 	if len(g.TLS.PeerNames) > 0 && g.TLS.ClientCertificates == "optional" {
-		k.bad(at+".tls.peerNames", "names cannot be checked when no certificate is required; set clientCertificates "+
+		k.Add(at+".tls.peerNames", "names cannot be checked when no certificate is required; set clientCertificates "+
 			"to require")
 	}
 	switch g.Refer {
@@ -221,9 +217,9 @@ func (k *checker) group(at string, g *Group) {
 		g.Refer = referRefuse
 	case referRefuse, referRelay:
 	default:
-		k.bad(at+".refer", "%q is neither refuse nor relay", g.Refer)
+		k.Add(at+".refer", "%q is neither refuse nor relay", g.Refer)
 	}
-	g.Numbers.Validate(func(path, format string, args ...any) { k.bad(at+".numbers."+path, format, args...) })
+	g.Numbers.Validate(func(path, format string, args ...any) { k.Add(at+".numbers."+path, format, args...) })
 	k.prefixes(at+".allowedSources", g.AllowedSources)
 	set(&g.Options.Every, 30*time.Second)
 	set(&g.Options.Timeout, 4*time.Second)
@@ -240,7 +236,7 @@ func (k *checker) group(at string, g *Group) {
 	for i := range g.Peers {
 		k.peer(fmt.Sprintf("%s.peers[%d]", at, i), &g.Peers[i])
 		if j, dup := seen[g.Peers[i].Name]; dup {
-			k.bad(fmt.Sprintf("%s.peers[%d].name", at, i), "%q is already the name of peers[%d]; give each peer its "+
+			k.Add(fmt.Sprintf("%s.peers[%d].name", at, i), "%q is already the name of peers[%d]; give each peer its "+
 				"own name", g.Peers[i].Name, j)
 		}
 		seen[g.Peers[i].Name] = i
@@ -252,11 +248,11 @@ func (k *checker) peer(at string, p *Peer) {
 		p.Name = peerName(p.Address)
 	}
 	if !word(p.Name, 64, "-_.") {
-		k.bad(at+".name", "%q is not 1 to 64 letters, digits, \"-\", \"_\" or \".\"", p.Name)
+		k.Add(at+".name", "%q is not 1 to 64 letters, digits, \"-\", \"_\" or \".\"", p.Name)
 	}
 	host, port, err := hostPort(p.Address)
 	if err != nil {
-		k.bad(at+".address", "%q: %v", p.Address, err)
+		k.Add(at+".address", "%q: %v", p.Address, err)
 		return
 	}
 	_, ipErr := netip.ParseAddr(host)
@@ -273,29 +269,29 @@ func (k *checker) peer(at string, p *Peer) {
 	switch p.Type {
 	case typeIP:
 		if ipErr != nil {
-			k.bad(at+".address", "%q is not an IP address; write one, or use type a or srv for a name", p.Address)
+			k.Add(at+".address", "%q is not an IP address; write one, or use type a or srv for a name", p.Address)
 		}
 	case typeA, typeSRV:
 		if ipErr == nil {
-			k.bad(at+".address", "%q is an IP address; use type ip", p.Address)
+			k.Add(at+".address", "%q is an IP address; use type ip", p.Address)
 		}
 		if p.Type == typeSRV && port != 0 {
-			k.bad(at+".address", "%q: the port comes from the SRV records; leave it out, or use type a", p.Address)
+			k.Add(at+".address", "%q: the port comes from the SRV records; leave it out, or use type a", p.Address)
 		}
 	default:
-		k.bad(at+".type", "%q is not one of ip, a, srv", p.Type)
+		k.Add(at+".type", "%q is not one of ip, a, srv", p.Type)
 	}
 	if p.CertificateName != "" && !hostname(p.CertificateName) {
-		k.bad(at+".certificateName", "%q is not a host name", p.CertificateName)
+		k.Add(at+".certificateName", "%q is not a host name", p.CertificateName)
 	}
 	if p.Weight == 0 {
 		p.Weight = 1
 	}
 	if p.Weight < 1 || p.Weight > 65535 {
-		k.bad(at+".weight", "must be from 1 to 65535")
+		k.Add(at+".weight", "must be from 1 to 65535")
 	}
 	if p.Priority < 0 || p.Priority > 65535 {
-		k.bad(at+".priority", "must be from 0 (tried first) to 65535")
+		k.Add(at+".priority", "must be from 0 (tried first) to 65535")
 	}
 	k.prefixes(at+".allowedSources", p.AllowedSources)
 }
@@ -320,11 +316,11 @@ func (k *checker) shared(c *Config) {
 			if j, ok := owner[key]; ok {
 				o := &c.Groups[j]
 				if g.Advertised.of(p) != o.Advertised.of(p) {
-					k.bad(fmt.Sprintf("groups[%d].advertised.%s", i, p.Param()), "differs from that of groups[%d] on "+
+					k.Add(fmt.Sprintf("groups[%d].advertised.%s", i, p.Param()), "differs from that of groups[%d] on "+
 						"the same address; bind the groups to different addresses or ports", j)
 				}
 				if p == transport.TLS && !g.TLS.same(&o.TLS) {
-					k.bad(fmt.Sprintf("groups[%d].tls", i), "differs from that of groups[%d] on the same address; "+
+					k.Add(fmt.Sprintf("groups[%d].tls", i), "differs from that of groups[%d] on the same address; "+
 						"bind the groups to different addresses or ports", j)
 				}
 			} else {
@@ -333,7 +329,7 @@ func (k *checker) shared(c *Config) {
 			for _, pre := range g.staticSources() {
 				cl := claim{p, bind, pre}
 				if j, ok := sources[cl]; ok && j != i {
-					k.bad(fmt.Sprintf("groups[%d].allowedSources", i), "%s is also a source of groups[%d], and both "+
+					k.Add(fmt.Sprintf("groups[%d].allowedSources", i), "%s is also a source of groups[%d], and both "+
 						"listen on %s %s, so a call from it could belong to either; bind the groups to different "+
 						"addresses or ports", pre, j, p.Param(), bind)
 					continue
@@ -379,14 +375,14 @@ func (g *Group) staticSources() []netip.Prefix {
 
 func (k *checker) within(at string, n, least, most int) {
 	if n < least || n > most {
-		k.bad(at, "%d is out of range: %d to %d", n, least, most)
+		k.Add(at, "%d is out of range: %d to %d", n, least, most)
 	}
 }
 
 func (k *checker) prefixes(at string, texts []string) {
 	for i, t := range texts {
 		if _, err := domain.ParsePrefix(t); err != nil {
-			k.bad(fmt.Sprintf("%s[%d]", at, i), "%q: %v", t, err)
+			k.Add(fmt.Sprintf("%s[%d]", at, i), "%q: %v", t, err)
 		}
 	}
 }
@@ -456,19 +452,19 @@ func word(s string, limit int, more string) bool {
 
 func (k *checker) atLeast(at string, n, low int) {
 	if n < low {
-		k.bad(at, "must be %d or more", low)
+		k.Add(at, "must be %d or more", low)
 	}
 }
 
 func (k *checker) between(at string, d, low, high time.Duration) {
 	if d < low || d > high {
-		k.bad(at, "must be from %v to %v", low, high)
+		k.Add(at, "must be from %v to %v", low, high)
 	}
 }
 
 func (k *checker) optional(at string, d, low, high time.Duration) {
 	if d != 0 && (d < low || d > high) {
-		k.bad(at, "must be 0, or from %v to %v", low, high)
+		k.Add(at, "must be 0, or from %v to %v", low, high)
 	}
 }
 

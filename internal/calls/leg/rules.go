@@ -2,7 +2,6 @@ package leg
 
 import (
 	"cmp"
-	"fmt"
 	"strings"
 
 	"github.com/tandemgw/tandem/internal/calls/sip"
@@ -36,8 +35,8 @@ func Default() Config { return Config{CustomSIPHeader: DefaultCustomSIPHeader, R
 
 // Validate returns every mistake in the settings, each a *fault.Error whose Target is the field.
 func (c *Config) Validate() []error {
-	var problems []error
-	bad := func(path, format string, args ...any) { problems = append(problems, Problem(path, format, args...)) }
+	var problems fault.Problems
+	bad := problems.Add
 	if h := c.CustomSIPHeader; h != "" {
 		switch {
 		case len(h) > 32:
@@ -63,19 +62,11 @@ func reserved(name string) bool {
 	return fold(name, HeaderSBC) || fold(name, HeaderTenantID) || fold(name, HeaderFMC)
 }
 
-// Problem returns a configuration error; path is relative to the Config that holds the field.
-func Problem(path, format string, args ...any) error {
-	return &fault.Error{Kind: fault.Invalid, Code: "InvalidConfiguration", Target: path,
-		Message: fmt.Sprintf(format, args...)}
-}
-
-// Rules compiles the header policy. version is the version of this program, for the default product text.
-func (c *Config) Rules(version string) (*Rules, []error) {
-	if p := c.Validate(); len(p) > 0 {
-		return nil, p
-	}
+// Rules compiles the header policy of valid settings. version is the version of this program, for the default product
+// text.
+func (c *Config) Rules(version string) *Rules {
 	return &Rules{custom: cmp.Or(c.CustomSIPHeader, DefaultCustomSIPHeader),
-		product: cmp.Or(c.Product, "Tandem/Tandem/"+version), region: max(c.Region, 1)}, nil
+		product: cmp.Or(c.Product, "Tandem/Tandem/"+version), region: max(c.Region, 1)}
 }
 
 // Region returns the region of this node, 1 or 2.

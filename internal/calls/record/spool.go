@@ -43,10 +43,8 @@ func Default() Config {
 
 // Validate returns every mistake in the configuration.
 func (c *Config) Validate() []error {
-	var errs []error
-	bad := func(target, text string) {
-		errs = append(errs, fault.New(fault.Invalid, "InvalidConfiguration", "%s", text).At(target))
-	}
+	var errs fault.Problems
+	bad := errs.Add
 	if c.QueueRecords < 1 || c.QueueRecords > 10_000_000 {
 		bad("queueRecords", "must be from 1 to 10000000")
 	}
@@ -97,12 +95,9 @@ type Spool struct {
 	calls, refused *book
 }
 
-// NewSpool opens the spool in cfg.Directory, which it creates if necessary. It registers the metrics with reg unless
-// reg is nil.
+// NewSpool opens the spool of a valid configuration in cfg.Directory, which it creates if necessary. It registers the
+// metrics with reg unless reg is nil.
 func NewSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool, error) {
-	if errs := cfg.Validate(); len(errs) > 0 {
-		return nil, errors.Join(errs...)
-	}
 	if err := os.MkdirAll(cfg.Directory, 0o700); err != nil {
 		return nil, fmt.Errorf("create the call record directory: %w", err)
 	}

@@ -30,10 +30,8 @@ func Default() Config {
 
 // Validate returns every mistake in the settings, each a *fault.Error whose Target is the field.
 func (c *Config) Validate() []error {
-	var problems []error
-	bad := func(field, format string, args ...any) {
-		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", format, args...).At(field))
-	}
+	var problems fault.Problems
+	bad := problems.Add
 	if c.SnapshotAfterChanges < 0 {
 		bad("snapshotAfterChanges", "%d is negative; write the number of changes between snapshots",
 			c.SnapshotAfterChanges)

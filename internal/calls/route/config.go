@@ -131,11 +131,8 @@ func (c *Config) Compile(known domain.Services, groups []Group) (*Policy, []erro
 func (p *Policy) Services() domain.Services { return p.known }
 
 func (c *Config) compile(known domain.Services, groups []Group, complete bool) (*Policy, []error) {
-	var problems []error
-	bad := func(path, format string, args ...any) {
-		problems = append(problems, &fault.Error{Kind: fault.Invalid, Code: "InvalidConfiguration", Target: path,
-			Message: fmt.Sprintf(format, args...)})
-	}
+	var problems fault.Problems
+	bad := problems.Add
 	p := &Policy{groups: map[string]*group{}, known: known, services: make([]target, domain.MaxServiceID+1)}
 
 	base := strings.ToLower(strings.TrimSuffix(c.BaseDomain, "."))
@@ -149,7 +146,9 @@ func (c *Config) compile(known domain.Services, groups []Group, complete bool) (
 	default:
 		p.baseDomain = "." + base
 	}
-	p.regions = lowerAll(c.Regions)
+	for _, r := range c.Regions {
+		p.regions = append(p.regions, strings.ToLower(r))
+	}
 	if len(p.regions) == 0 {
 		p.regions = DefaultRegions
 	}
@@ -354,14 +353,6 @@ func list(names []string) string {
 		return "(none)"
 	}
 	return strings.Join(names, ", ")
-}
-
-func lowerAll(in []string) []string {
-	out := make([]string, len(in))
-	for i, s := range in {
-		out[i] = strings.ToLower(s)
-	}
-	return out
 }
 
 func digits(s string, least, most int) bool {

@@ -79,6 +79,14 @@ func (e *Error) Because(cause error) *Error { e.Cause = cause; return e }
 // With appends details and returns e, for use while building.
 func (e *Error) With(details ...Error) *Error { e.Details = append(e.Details, details...); return e }
 
+// Problems collects the mistakes in a configuration, each an *Error whose target is the field.
+type Problems []error
+
+// Add adds a mistake in the field target: what is wrong and how to fix it.
+func (p *Problems) Add(target, format string, args ...any) {
+	*p = append(*p, New(Invalid, "InvalidConfiguration", format, args...).At(target))
+}
+
 // Error returns the text for the operator, which includes the cause. Front ends show Message instead.
 func (e *Error) Error() string {
 	s := e.Code

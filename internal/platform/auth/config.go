@@ -119,10 +119,8 @@ var (
 
 // Validate returns every problem found.
 func (c *Config) Validate() []error {
-	var problems []error
-	bad := func(target, format string, args ...any) {
-		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", format, args...).At(target))
-	}
+	var problems fault.Problems
+	bad := problems.Add
 	between := func(target string, d, least, most time.Duration) {
 		if d < least || d > most {
 			bad(target, "%v is out of range; give %v to %v", d, least, most)

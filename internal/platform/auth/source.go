@@ -32,13 +32,12 @@ func (c *SourcesConfig) Validate() []error {
 // Parse reads the lists. Problems are *fault.Error with the field as target.
 func (c *SourcesConfig) Parse() (*Sources, []error) {
 	var s Sources
-	var problems []error
+	var problems fault.Problems
 	read := func(list []string, at string) (out []netip.Prefix) {
 		for i, text := range list {
 			p, err := domain.ParsePrefix(text)
 			if err != nil {
-				problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", "%q: %v", text,
-					err).At(fmt.Sprintf("%s[%d]", at, i)))
+				problems.Add(fmt.Sprintf("%s[%d]", at, i), "%q: %v", text, err)
 				continue
 			}
 			out = append(out, p)

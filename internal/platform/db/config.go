@@ -62,10 +62,8 @@ func Default() Config {
 
 // Validate returns every mistake in the configuration. An empty File is allowed: the caller fills it in.
 func (c *Config) Validate() []error {
-	var errs []error
-	bad := func(target, format string, args ...any) {
-		errs = append(errs, fault.New(fault.Invalid, "InvalidConfiguration", format, args...).At(target))
-	}
+	var errs fault.Problems
+	bad := errs.Add
 	switch c.Driver {
 	case SQLite:
 		if c.URL != "" {

@@ -32,10 +32,8 @@ func Default() Config {
 
 // Validate returns every problem found.
 func (c *Config) Validate() []error {
-	var problems []error
-	bad := func(target, format string, args ...any) {
-		problems = append(problems, fault.New(fault.Invalid, "InvalidConfiguration", format, args...).At(target))
-	}
+	var problems fault.Problems
+	bad := problems.Add
 	if c.PublicURL != "" {
 		if u, err := url.Parse(c.PublicURL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" ||
 			u.RawQuery != "" || u.Fragment != "" {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/services/internal/phonesystem"
 )
 
@@ -36,12 +37,12 @@ var _ leg.Named = (*Profile)(nil)
 func New(rules *leg.Rules, names leg.Names) (leg.Profile, error) {
 	base := strings.ToLower(strings.TrimSuffix(names.BaseDomain, "."))
 	if base == "" {
-		return nil, leg.Problem("baseDomain",
-			"Direct Routing has peers and needs a base domain: customers' names are <label>.<region>.<baseDomain>")
+		return nil, fault.New(fault.Invalid, "InvalidConfiguration", "Direct Routing has peers and needs a base "+
+			"domain: customers' names are <label>.<region>.<baseDomain>").At("baseDomain")
 	}
 	if rules.Region() > len(names.Regions) {
-		return nil, leg.Problem("region", "this node is in region %d, but regions lists %d; add its region there",
-			rules.Region(), len(names.Regions))
+		return nil, fault.New(fault.Invalid, "InvalidConfiguration", "this node is in region %d, but regions lists "+
+			"%d; add its region there", rules.Region(), len(names.Regions)).At("region")
 	}
 	p := &Profile{trunk: strings.ToLower(names.Regions[rules.Region()-1]) + "." + base}
 	p.Profile = phonesystem.New(Service, rules, p.name)

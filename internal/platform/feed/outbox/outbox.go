@@ -67,14 +67,12 @@ func Default() Config { return Config{Poll: 250 * time.Millisecond, Keep: 7 * 24
 
 // Validate returns every mistake in the configuration.
 func (c *Config) Validate() []error {
-	var errs []error
+	var errs fault.Problems
 	if c.Poll < 10*time.Millisecond || c.Poll > time.Minute {
-		errs = append(errs, fault.New(fault.Invalid, "InvalidConfiguration", "%v is out of range; use 10ms to 1m",
-			c.Poll).At("poll"))
+		errs.Add("poll", "%v is out of range; use 10ms to 1m", c.Poll)
 	}
 	if c.Keep < time.Minute {
-		errs = append(errs, fault.New(fault.Invalid, "InvalidConfiguration", "%v is too short; use at least 1m",
-			c.Keep).At("keep"))
+		errs.Add("keep", "%v is too short; use at least 1m", c.Keep)
 	}
 	return errs
 }
