@@ -26,11 +26,8 @@ func atLeastMinSession(value string) string {
 	if n, ok := SessionInterval(value); !ok || n >= MinSession {
 		return value
 	}
-	_, params, found := strings.Cut(value, ";")
-	if found {
-		params = ";" + params
-	}
-	return strconv.Itoa(MinSession) + params
+	text, _, _ := strings.Cut(value, ";")
+	return strconv.Itoa(MinSession) + value[len(text):]
 }
 
 // maxNesting bounds how deep multipart bodies are searched.

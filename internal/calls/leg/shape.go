@@ -72,9 +72,7 @@ func SetContact(m *sip.Message, a Addr) bool {
 	}
 	user := ""
 	if method != sip.OPTIONS {
-		if p := party(m.Get(end)); p.Number != "" {
-			user = string(p.Number)
-		}
+		user = string(party(m.Get(end)).Number)
 	}
 	m.Set(sip.KindContact, a.Contact(user))
 	return true

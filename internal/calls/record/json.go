@@ -66,9 +66,6 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	return w.b
 }
 
-// MarshalJSON implements json.Marshaler.
-func (r *Record) MarshalJSON() ([]byte, error) { return r.AppendJSON(nil), nil }
-
 // writer builds JSON objects.
 type writer struct {
 	b     []byte
