@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -185,13 +186,9 @@ func (c *call) shape(m *sip.Message, s *side) {
 	}
 }
 
-// request builds a request to a side, with the lines relayed from src, which may be nil. hops is its Max-Forwards.
-func (c *call) request(s *side, method sip.Method, src *sip.Message, hops int) *sip.Message {
-	return c.requestIn(s, nil, method, src, hops)
-}
-
-// requestIn is like request, but within the early dialog f; nil stands for the confirmed dialog.
-func (c *call) requestIn(s *side, f *fork, method sip.Method, src *sip.Message, hops int) *sip.Message {
+// request builds a request to a side, within the early dialog f; nil stands for the confirmed dialog. It has the lines
+// relayed from src, which may be nil. hops is its Max-Forwards.
+func (c *call) request(s *side, f *fork, method sip.Method, src *sip.Message, hops int) *sip.Message {
 	target, routes, from, peer := s.target, s.routes, s.from, s.peer
 	if f != nil {
 		if s.near {
@@ -229,7 +226,7 @@ func (c *call) requestIn(s *side, f *fork, method sip.Method, src *sip.Message, 
 func (c *call) ackFor(s *side, seq uint32, src *sip.Message) *sip.Message {
 	save := s.seq
 	s.seq = seq - 1
-	m := c.request(s, sip.ACK, src, maxForwards)
+	m := c.request(s, nil, sip.ACK, src, maxForwards)
 	s.seq = save
 	return m
 }
@@ -251,13 +248,7 @@ func (c *call) response(s *side, req, src *sip.Message, status int, tag string) 
 
 // own builds our own response to a request of a side; text, if any, tells the peer the reason.
 func (c *call) own(s *side, req *sip.Message, status int, tag, text string) *sip.Message {
-	m := sip.NewResponse(req, status, "", tag)
-	if c.e.named {
-		m.Append(c.e.server)
-	}
-	if text != "" {
-		m.Add(sip.KindWarning, sip.Warning(399, hostOf(s.leg.Local), text))
-	}
+	m := c.e.answer(req, status, tag, text, s.leg.Local)
 	c.shape(m, s)
 	return m
 }
@@ -275,7 +266,7 @@ func (c *call) retarget(s *side, m *sip.Message) {
 
 // locate finds where requests to the side go.
 func (s *side) locate(e *Edge) {
-	s.dest, s.vague = e.route(s, s.target, s.routes)
+	s.dest, _, s.vague = e.route(s, s.target, s.routes)
 	s.dead = nil
 }
 
@@ -289,7 +280,7 @@ func (s *side) again(e *Edge, m *sip.Message, failed netip.AddrPort) *sip.Messag
 		// Another request has already moved the side.
 	} else {
 		s.dead = append(s.dead, failed)
-		_, all, _ := e.routes(s, s.target, s.routes)
+		_, all, _ := e.route(s, s.target, s.routes)
 		i := slices.IndexFunc(all, func(a netip.AddrPort) bool { return !slices.Contains(s.dead, a) })
 		if i < 0 {
 			s.locate(e)
@@ -328,14 +319,9 @@ func loose(target string, routes []string) (uri string, lines []string) {
 
 // route returns where requests within a dialog go: the topmost Route, else the target (RFC 3261 §12.2.1.1, RFC 3263).
 // For a name that is not resolved yet and a URI that cannot be parsed, that is where the dialog's first message went to
-// or came from; vague reports whether a later call may return another result.
-func (e *Edge) route(s *side, target string, routes []string) (_ transport.Target, vague bool) {
-	t, _, vague := e.routes(s, target, routes)
-	return t, vague
-}
-
-// routes is like route, but also returns all addresses of the name; none if there is no name.
-func (e *Edge) routes(s *side, target string, routes []string) (_ transport.Target, all []netip.AddrPort, vague bool) {
+// or came from; vague reports whether a later call may return another result. all holds all addresses of the name; none
+// if there is no name.
+func (e *Edge) route(s *side, target string, routes []string) (_ transport.Target, all []netip.AddrPort, vague bool) {
 	next := target
 	if len(routes) > 0 {
 		a, err := sip.ParseNameAddr(routes[0])
@@ -368,11 +354,7 @@ func (e *Edge) routes(s *side, target string, routes []string) (_ transport.Targ
 		if s.group.cfg.BehindNAT && unroutable(addr, s.home.Addr.Addr()) {
 			return s.home, nil, false
 		}
-		port := uint16(u.Port)
-		if port == 0 {
-			port = proto.DefaultPort()
-		}
-		t.Addr = netip.AddrPortFrom(addr, port)
+		t.Addr = netip.AddrPortFrom(addr, cmp.Or(uint16(u.Port), proto.DefaultPort()))
 		return t, nil, false // over TLS, verify the name known already: few certificates carry addresses
 	}
 	all, ok := e.find(resolve.Query{Host: host, Port: uint16(u.Port), Proto: proto})
@@ -460,7 +442,7 @@ func (c *call) tick() {
 		if c.state == answered {
 			c.unanswered()
 		} else {
-			c.giveUp(480, "no answer in time", causeNoAnswer)
+			c.finish(finish{by: record.Tandem, status: 480, text: "no answer in time", cause: causeNoAnswer})
 		}
 	case due(atSetup):
 		c.stuck()
@@ -480,6 +462,7 @@ type finish struct {
 	status int          // for the near INVITE, where it has no final answer yet; 0: 503
 	text   string       // why, for the record, and for the peers in Reason
 	cause  int          // Q.850
+	res    *sip.Message // the final response for the near INVITE if the far INVITE has ended or there is none; else nil
 	from   *side        // the side that sent BYE; nil if none did
 	bye    *sip.Message // that BYE
 	cancel *sip.Message // the CANCEL that ended it
@@ -534,9 +517,9 @@ func (c *call) hangUp(s *side, f finish) {
 	s.bye = true
 	var m *sip.Message
 	if f.bye != nil {
-		m = c.request(s, sip.BYE, f.bye, hopsLeft(f.bye))
+		m = c.request(s, nil, sip.BYE, f.bye, hopsLeft(f.bye))
 	} else {
-		m = c.request(s, sip.BYE, nil, maxForwards)
+		m = c.request(s, nil, sip.BYE, nil, maxForwards)
 		if f.text != "" {
 			m.Add(sip.KindReason, sip.ReasonValue("Q.850", f.cause, f.text))
 		}

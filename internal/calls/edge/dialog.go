@@ -52,7 +52,7 @@ func (e *Edge) inDialog(tx *transaction.Server, m *sip.Message, g *group) {
 				c.held = nil
 				c.unlink(s)
 			}
-			e.respond(tx, e.answer(tx, m, 200))
+			e.respond(tx, e.answer(m, 200, tx.Tag(), "", s.leg.Local))
 			g.m.sent(sip.BYE, 200)
 			return
 		}
@@ -134,8 +134,7 @@ func (e *Edge) inDialog(tx *transaction.Server, m *sip.Message, g *group) {
 			c.relay(s, f, tx, m, sub, event)
 		}
 	case sip.OPTIONS:
-		e.respond(tx, e.optionsOK(tx, m, g))
-		g.m.sent(sip.OPTIONS, 200)
+		e.optionsOK(tx, m, g)
 	case sip.REFER:
 		s.refers++
 		c.refers = slices.DeleteFunc(c.refers, func(r *refer) bool { return r.until.Before(time.Now()) })
@@ -186,8 +185,7 @@ func (c *call) handleBye(s *side, tx *transaction.Server, m *sip.Message) {
 			"(RFC 3261 section 15)", 0)
 		return
 	}
-	res := e.answer(tx, m, 200)
-	c.shape(res, s)
+	res := c.own(s, m, 200, tx.Tag(), "")
 	e.respond(tx, res)
 	s.group.m.sent(sip.BYE, 200)
 	c.finish(finish{by: s.party(), status: 487, from: s, bye: m})
@@ -234,7 +232,7 @@ func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message, s
 		}
 	}
 	r := &relay{c: c, from: s, method: m.Method(), in: tx, req: m, sub: sub}
-	out := c.requestIn(o, f, m.Method(), m, hopsLeft(m))
+	out := c.request(o, f, m.Method(), m, hopsLeft(m))
 	r.seq = o.seq
 	if m.Method() == sip.PRACK {
 		s.translateRAck(out)
@@ -246,7 +244,7 @@ func (c *call) relay(s *side, f *fork, tx *transaction.Server, m *sip.Message, s
 	}
 	dest := o.where(e)
 	if f != nil && !o.near {
-		dest, _ = e.route(o, f.target, f.routes)
+		dest, _, _ = e.route(o, f.target, f.routes)
 	} else {
 		r.sent, r.to = out, dest.Addr
 	}
@@ -543,7 +541,7 @@ func (c *call) probe(now time.Time) {
 		if !s.answersOptions() {
 			continue
 		}
-		m := c.request(s, sip.OPTIONS, nil, maxForwards)
+		m := c.request(s, nil, sip.OPTIONS, nil, maxForwards)
 		if _, err := c.e.tx.Send(m, s.where(c.e), &probe{c: c, s: s}); err != nil {
 			c.e.m.sendFailed.Inc()
 		}

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +45,8 @@ type Deps struct {
 	// Log and Registerer receive log lines and metrics; nil discards them.
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
-	// Transport and Transaction set limits and timers of the layers below. The zero values are those of RFC 3261.
+	// Transport and Transaction set limits and timers of the layers below, except those that the configuration has. The
+	// zero values are those of RFC 3261.
 	Transport   transport.Config
 	Transaction transaction.Config
 }
@@ -106,12 +108,9 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	if errs := cfg.Validate(d.Policy.Services()); len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	e := &Edge{cfg: cfg, log: d.Log, policy: d.Policy, view: d.View, records: d.Records,
-		byName: map[string]*group{}, ports: map[*transport.Endpoint]*port{},
+	e := &Edge{cfg: cfg, log: cmp.Or(d.Log, slog.New(slog.DiscardHandler)), policy: d.Policy, view: d.View,
+		records: d.Records, byName: map[string]*group{}, ports: map[*transport.Endpoint]*port{},
 		tagHead: cfg.Node + "-", idle: make(chan struct{}, 1)}
-	if e.log == nil {
-		e.log = slog.New(slog.DiscardHandler)
-	}
 	if e.records == nil {
 		e.records = record.Discard{}
 	}
@@ -119,10 +118,7 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	if d.Resolver != nil {
 		e.find = d.Resolver.Lookup
 	}
-	if ua := cfg.UserAgent; ua != "-" {
-		if ua == "" {
-			ua = "Tandem"
-		}
+	if ua := cmp.Or(cfg.UserAgent, "Tandem"); ua != "-" {
 		e.named, e.server, e.agent = true, sip.Line(sip.KindServer, ua), sip.Line(sip.KindUserAgent, ua)
 	}
 	e.refused.each = refusalLines
@@ -132,11 +128,8 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	e.calls.init()
 	e.m = newMetrics(e)
 	tpc := d.Transport
-	if tpc.Limits == nil {
-		tpc.Limits = &e.cfg.Limits.Message
-	}
-	set(&tpc.MaxConnsPerSource, cfg.Limits.ConnectionsPerSource)
-	if tpc.SentBy == nil && d.Resolver != nil {
+	tpc.Limits, tpc.MaxConnsPerSource = &e.cfg.Limits.Message, cfg.Limits.ConnectionsPerSource
+	if d.Resolver != nil {
 		tpc.SentBy = func(host string, port uint16, proto transport.Proto) []netip.AddrPort {
 			addrs, _ := e.find(resolve.Query{Host: host, Port: port, Proto: proto})
 			return addrs
@@ -148,13 +141,9 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	}
 	txc := d.Transaction
 	txc.NewTag, txc.Urgent = e.newTag, e.urgentRequest
-	if txc.Validator == nil {
-		txc.Validator = &sip.Validator{Limits: tpc.Limits,
-			Understands: func(tag string) bool { return extensions[strings.ToLower(tag)] }}
-	}
-	if txc.RetryAfter == 0 {
-		txc.RetryAfter = cfg.Limits.RetryAfter
-	}
+	txc.RetryAfter = cfg.Limits.RetryAfter
+	txc.Validator = &sip.Validator{Limits: tpc.Limits,
+		Understands: func(tag string) bool { return extensions[strings.ToLower(tag)] }}
 	if e.tx, err = transaction.New(txc, e.tp, e, e.log, d.Registerer); err == nil {
 		err = e.listen()
 	}
@@ -176,14 +165,12 @@ func (e *Edge) listen() error {
 	open := map[string]*transport.Endpoint{}
 	for i := range e.cfg.Groups {
 		cfg := &e.cfg.Groups[i]
-		g := &group{index: i, cfg: cfg, proto: cfg.proto(), silence: cfg.FailoverAfter}
+		g := &group{index: i, cfg: cfg, silence: cmp.Or(cfg.FailoverAfter, e.cfg.Timers.FailoverAfter)}
+		g.proto, _ = transport.ParseProto(cfg.Transport)
 		g.service, _ = e.policy.Services().ByName(cfg.Service)
-		set(&g.silence, e.cfg.Timers.FailoverAfter)
 		g.rate.limit(cfg.MaxCallsPerSecond)
-		if !g.core() {
-			if e.profile(g) == nil {
-				return fmt.Errorf("peer group %s: no call profile for %s", cfg.Name, g.service)
-			}
+		if !g.core() && e.profile(g) == nil {
+			return fmt.Errorf("peer group %s: no call profile for %s", cfg.Name, g.service)
 		}
 		if cfg.Insecure {
 			e.log.Warn("peer group accepts SIP without TLS beyond loopback (insecure: true)", "group", cfg.Name)
@@ -441,24 +428,24 @@ const (
 	internalError = "internal error; see the gateway's log"
 )
 
-// answer builds a response of our own.
-func (e *Edge) answer(tx *transaction.Server, m *sip.Message, status int) *sip.Message {
-	res := sip.NewResponse(m, status, "", tx.Tag())
+// answer builds a response of our own. text, if any, tells the peer, who knows us as local, the reason.
+func (e *Edge) answer(m *sip.Message, status int, tag, text string, local leg.Addr) *sip.Message {
+	res := sip.NewResponse(m, status, "", tag)
 	if e.named {
 		res.Append(e.server)
 	}
 	if status == 422 {
 		res.Add(sip.KindMinSE, itoa(leg.MinSession))
 	}
+	if text != "" {
+		res.Add(sip.KindWarning, sip.Warning(399, hostOf(local), text))
+	}
 	return res
 }
 
 // refuse answers a request with a status and a reason, and logs both. The text must be fit for a peer to read.
 func (e *Edge) refuse(tx *transaction.Server, m *sip.Message, g *group, status int, text string, retry time.Duration) {
-	res := e.answer(tx, m, status)
-	if text != "" {
-		res.Add(sip.KindWarning, sip.Warning(399, hostOf(g.local[tx.Flow().Proto()]), text))
-	}
+	res := e.answer(m, status, tx.Tag(), text, g.local[tx.Flow().Proto()])
 	if retry > 0 {
 		res.Add(sip.KindRetryAfter, seconds(retry))
 	}

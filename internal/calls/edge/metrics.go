@@ -122,30 +122,28 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descLoad, prometheus.GaugeValue, float64(g.calls.Load()), g.cfg.Name,
 			g.service.String())
 		for _, p := range g.peers {
-			up, down, unknown := 0, 0, 0
+			n := map[string]int{"up": 0, "down": 0, "unknown": 0}
 			p.mu.Lock()
 			for _, a := range p.addrs {
 				switch {
 				case !a.gone.IsZero():
 				case !a.known.Load():
-					unknown++
+					n["unknown"]++
 				case a.usable(now):
-					up++
+					n["up"]++
 				default:
-					down++
+					n["down"]++
 				}
 			}
 			p.mu.Unlock()
-			if up > 0 || unknown == 0 {
-				ch <- prometheus.MustNewConstMetric(descPeer, prometheus.GaugeValue, truth(up > 0),
+			if n["up"] > 0 || n["unknown"] == 0 {
+				ch <- prometheus.MustNewConstMetric(descPeer, prometheus.GaugeValue, truth(n["up"] > 0),
 					g.cfg.Name, p.cfg.Name)
 			}
-			ch <- prometheus.MustNewConstMetric(descAddr, prometheus.GaugeValue, float64(up), g.cfg.Name,
-				p.cfg.Name, "up")
-			ch <- prometheus.MustNewConstMetric(descAddr, prometheus.GaugeValue, float64(down), g.cfg.Name,
-				p.cfg.Name, "down")
-			ch <- prometheus.MustNewConstMetric(descAddr, prometheus.GaugeValue, float64(unknown), g.cfg.Name,
-				p.cfg.Name, "unknown")
+			for state, count := range n {
+				ch <- prometheus.MustNewConstMetric(descAddr, prometheus.GaugeValue, float64(count), g.cfg.Name,
+					p.cfg.Name, state)
+			}
 		}
 	}
 }

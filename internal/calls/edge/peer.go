@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -60,15 +61,11 @@ func newPeer(g *group, cfg *Peer) *peer {
 	p := &peer{group: g, cfg: cfg, host: host, port: port, addrs: map[netip.AddrPort]*address{}}
 	switch cfg.Type {
 	case typeIP:
-		if p.port == 0 {
-			p.port = g.proto.DefaultPort()
-		}
+		p.port = cmp.Or(p.port, g.proto.DefaultPort())
 		a, _ := netip.ParseAddr(host)
 		p.fixed = p.at(netip.AddrPortFrom(a.Unmap(), p.port))
 	case typeA:
-		if p.port == 0 {
-			p.port = g.proto.DefaultPort()
-		}
+		p.port = cmp.Or(p.port, g.proto.DefaultPort())
 		p.query = resolve.Query{Host: host, Port: p.port, Proto: g.proto}
 	case typeSRV:
 		p.query = resolve.Query{Host: host, Proto: g.proto}
@@ -149,6 +146,9 @@ func (p *peer) sendsFrom(a netip.Addr) bool {
 	}
 	return false
 }
+
+// String names the peer in texts.
+func (p *peer) String() string { return "peer " + p.cfg.Name + " of group " + p.group.cfg.Name }
 
 // serverName returns the name that the peer's certificate must carry; empty if it must carry the address itself.
 func (p *peer) serverName() string {
@@ -307,12 +307,8 @@ func plan(dst []*address, groups []*group, find lookup, now time.Time) []*addres
 			for hi < len(peers) && peers[hi].cfg.Priority == peers[lo].cfg.Priority {
 				hi++
 			}
-			if hi-lo == 1 {
-				dst = peers[lo].addresses(find, dst)
-			} else {
-				for _, p := range draw(append(room[:0], peers[lo:hi]...)) {
-					dst = p.addresses(find, dst)
-				}
+			for _, p := range draw(append(room[:0], peers[lo:hi]...)) {
+				dst = p.addresses(find, dst)
 			}
 			lo = hi
 		}

@@ -55,7 +55,7 @@ func TestWhereRequestsWithinADialogGo(t *testing.T) {
 		{"rubbish", "<<<", nil, false, home.String(), udp, false},
 	} {
 		known = c.known
-		got, vague := e.route(s, c.target, c.routes)
+		got, _, vague := e.route(s, c.target, c.routes)
 		if got.Addr.String() != c.want || got.From != c.from || vague != c.vague {
 			t.Errorf("%s: route(%q, %q) = %v, vague %v; want %s, vague %v", c.name, c.target, c.routes, got, vague,
 				c.want, c.vague)
@@ -83,16 +83,16 @@ func TestWhereRequestsWithinADialogGo(t *testing.T) {
 			if want == "" {
 				wanted = home.String()
 			}
-			if got, _ := e.route(nat, to, routes); got.Addr.String() != wanted {
+			if got, _, _ := e.route(nat, to, routes); got.Addr.String() != wanted {
 				t.Errorf("behind NAT: route(%q, %q) = %v, want %s", to, routes, got, wanted)
 			}
 		}
 	}
 	nat := &side{group: behind, home: transport.Target{From: udp, Addr: netip.MustParseAddrPort("10.1.1.1:5060")}}
-	if got, _ := e.route(nat, "sip:x@10.255.0.1", nil); got.Addr.String() != "10.255.0.1:5060" {
+	if got, _, _ := e.route(nat, "sip:x@10.255.0.1", nil); got.Addr.String() != "10.255.0.1:5060" {
 		t.Errorf("route = %v for a Contact in the peer's own private network", got)
 	}
-	if got, _ := e.route(nat, "sip:x@192.168.0.1", nil); got.Addr != nat.home.Addr {
+	if got, _, _ := e.route(nat, "sip:x@192.168.0.1", nil); got.Addr != nat.home.Addr {
 		t.Errorf("route = %v for a Contact in another private network", got)
 	}
 	// A name that was not resolved is looked up again with the next request.

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -65,23 +66,23 @@ func (e *Edge) answerOptions(tx *transaction.Server, m *sip.Message, g *group) {
 		e.refuse(tx, m, g, 503, why, e.limits.Load().RetryAfter)
 		return
 	}
-	e.respond(tx, e.optionsOK(tx, m, g))
-	g.m.sent(sip.OPTIONS, 200)
+	e.optionsOK(tx, m, g)
 }
 
-// optionsOK builds the 200 to an OPTIONS (RFC 3261 §11.2).
-func (e *Edge) optionsOK(tx *transaction.Server, m *sip.Message, g *group) *sip.Message {
-	res := e.answer(tx, m, 200)
+// optionsOK answers an OPTIONS with 200 (RFC 3261 §11.2).
+func (e *Edge) optionsOK(tx *transaction.Server, m *sip.Message, g *group) {
 	l := leg.Leg{Local: g.local[tx.Flow().Proto()], Refer: g.cfg.Refer == referRelay}
+	res := e.answer(m, 200, tx.Tag(), "", l.Local)
 	res.Add(sip.KindAccept, "application/sdp, multipart/mixed")
 	res.Add(sip.KindSupported, supported)
 	if p := e.profile(g); p != nil {
 		p.Ping(res, &l)
-		return res
+	} else {
+		leg.SetContact(res, l.Local)
+		leg.SetAllow(res, l.Allow())
 	}
-	leg.SetContact(res, l.Local)
-	leg.SetAllow(res, l.Allow())
-	return res
+	e.respond(tx, res)
+	g.m.sent(sip.OPTIONS, 200)
 }
 
 // extensions are the SIP extensions that work through this gateway because it relays what they need; a Require that
@@ -173,7 +174,7 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 	c.order = plan(c.firstOrder[:0], groups, e.find, start)
 	e.calls.put(c.near.tag, c, true)
 	if why := c.offerless(m, c.dec.Outcome == route.ToCore); why != "" {
-		c.conclude(488, nil, why, record.Tandem)
+		c.conclude(488, why, record.Tandem)
 		return
 	}
 	c.at(atRing, start.Add(e.cfg.Timers.RingTimeout))
@@ -271,8 +272,7 @@ func (c *call) begin(tx *transaction.Server, m *sip.Message, g *group, facts *do
 // reject refuses an INVITE before the call is set up. The call is in no table yet.
 func (c *call) reject(status int, text string, retry time.Duration) {
 	e, tx := c.e, c.srv
-	res := e.answer(tx, c.invite, status)
-	res.Add(sip.KindWarning, sip.Warning(399, hostOf(c.near.leg.Local), text))
+	res := e.answer(c.invite, status, tx.Tag(), text, c.near.leg.Local)
 	if retry > 0 {
 		res.Add(sip.KindRetryAfter, seconds(retry))
 	}
@@ -326,12 +326,12 @@ func (c *call) proceed(now time.Time) {
 	l := c.last
 	switch {
 	case len(c.order) == 0:
-		c.conclude(503, nil, fmt.Sprintf("peer group %s has no peer with a known address",
+		c.conclude(503, fmt.Sprintf("peer group %s has no peer with a known address",
 			strings.Join(c.dec.Groups, ", ")), record.Tandem)
 	case l.msg != nil:
 		c.relayFinal(l.msg)
 	default:
-		c.conclude(l.status, nil, l.text, record.Tandem)
+		c.conclude(l.status, l.text, record.Tandem)
 	}
 }
 
@@ -396,16 +396,14 @@ func (c *call) offer(to *address, now time.Time) bool {
 func (c *call) lost(a *attempt, now time.Time, err error) {
 	peer := a.addr.peer
 	t := &c.rec.Tried[a.tried]
-	c.last = lastWord{status: 503, text: fmt.Sprintf("peer %s of group %s could not be reached", peer.cfg.Name,
-		peer.group.cfg.Name)}
+	c.last = lastWord{status: 503, text: peer.String() + " could not be reached"}
 	t.Result = "transport"
 	if err == nil || errors.Is(err, transaction.ErrTimeout) {
-		c.last = lastWord{status: 408, text: fmt.Sprintf("peer %s of group %s did not answer in time", peer.cfg.Name,
-			peer.group.cfg.Name)}
+		c.last = lastWord{status: 408, text: peer.String() + " did not answer in time"}
 		t.Result = "silence"
 	}
 	if local(err) {
-		c.last = c.e.localFailure("INVITE", fmt.Sprintf("peer %s of group %s", peer.cfg.Name, peer.group.cfg.Name), err)
+		c.last = c.e.localFailure(sip.INVITE, peer.String(), err)
 		t.Result = "local"
 	} else {
 		why := "no answer to INVITE"
@@ -459,15 +457,11 @@ func (c *call) stuck() {
 	}
 	if c.next == len(c.order) {
 		a.addr.bad(time.Now(), "only 100 in response to INVITE", 0, c.e.log)
-		c.giveUp(408, "no peer showed progress in time", causeRecoveryOnTimerExpiry)
+		c.finish(finish{by: record.Tandem, status: 408, text: "no peer showed progress in time",
+			cause: causeRecoveryOnTimerExpiry})
 		return
 	}
 	c.silent()
-}
-
-// giveUp ends a call that is not answered in time.
-func (c *call) giveUp(status int, text string, cause int) {
-	c.finish(finish{by: record.Tandem, status: status, text: text, cause: cause})
 }
 
 // Response implements [transaction.ClientHandler] for the far INVITE.
@@ -529,33 +523,26 @@ func (a *attempt) Failed(_ *transaction.Client, err error) {
 	rang := c.state != trying
 	c.lost(a, now, err)
 	if rang {
-		c.conclude(c.last.status, nil, c.last.text, record.Tandem)
+		c.conclude(c.last.status, c.last.text, record.Tandem)
 		return
 	}
 	c.proceed(now)
 }
 
-// late handles a response from a peer whose call went elsewhere or has ended: a 2xx gets ACK and BYE (RFC 3261
-// §13.2.2.4). The CANCEL was requested when the attempt was abandoned.
+// late handles a response from a peer whose call went elsewhere or has ended: it ends the unwanted dialog that a 2xx
+// made, from nothing but that 2xx, by ACK and BYE (RFC 3261 §13.2.2.4). The CANCEL was requested when the attempt was
+// abandoned.
 func (a *attempt) late(tx *transaction.Client, m *sip.Message) {
-	if s := m.Status(); s < 200 || s > 299 {
-		return
-	}
-	a.e.hangUpFork(tx, m, a)
-}
-
-// hangUpFork ends the unwanted dialog that a 2xx made on the far side, from nothing but that 2xx.
-func (e *Edge) hangUpFork(tx *transaction.Client, m *sip.Message, a *attempt) {
 	cs, err := m.CSeq()
-	if err != nil {
+	if err != nil || m.Status()/100 != 2 {
 		return
 	}
-	s := &side{group: a.addr.peer.group, home: a.home()}
+	e, s := a.e, &side{group: a.addr.peer.group, home: a.home()}
 	target, ok := m.Target()
 	s.target, s.routes = target, routeSet(m, true)
 	dest := s.home
 	if ok || len(s.routes) > 0 {
-		dest, _ = e.route(s, s.target, s.routes)
+		dest, _, _ = e.route(s, s.target, s.routes)
 	}
 	if !ok {
 		// The INVITE's Request-URI is no longer known, but its To names the same peer.
@@ -655,7 +642,7 @@ func (f *fork) learn(m *sip.Message, c *call) {
 			"call", c.id, "group", c.far.group.cfg.Name, "call_id", c.far.callID)
 	case f.target != uri:
 		f.target = uri
-		_, _ = c.e.route(c.far, f.target, f.routes)
+		_, _, _ = c.e.route(c.far, f.target, f.routes)
 	}
 }
 
@@ -685,16 +672,16 @@ func (c *call) progress(m *sip.Message, now time.Time) {
 func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now time.Time) {
 	if c.state == answered {
 		if m.ToTag() != c.far.peer {
-			c.e.hangUpFork(tx, m, a)
+			a.late(tx, m)
 		}
 		c.ackAtOnce(m) // a retransmission: not yet acknowledged, or its ACK is on the way
 		return
 	}
 	e, s := c.e, c.far
 	if slices.Contains(c.quit, m.ToTag()) {
-		e.hangUpFork(tx, m, a)
+		a.late(tx, m)
 		c.rec.Tried[a.tried].Status, c.rec.Tried[a.tried].Result = m.Status(), "answered"
-		c.conclude(480, nil, "the called side hung up before its answer arrived", record.Far)
+		c.conclude(480, "the called side hung up before its answer arrived", record.Far)
 		return
 	}
 	f := c.forkOf(m)
@@ -709,8 +696,8 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 	res := c.response(near, c.invite, m, m.Status(), f.tag)
 	res.CopyFrom(c.invite, sip.KindRecordRoute)
 	if size := oversize(c.srv, res); size != nil {
-		e.hangUpFork(tx, m, a)
-		c.conclude(513, nil, tooLargeAnswer(size), record.Tandem)
+		a.late(tx, m)
+		c.conclude(513, tooLargeAnswer(size), record.Tandem)
 		return
 	}
 	c.state = answered
@@ -857,54 +844,27 @@ func (c *call) relayFinal(m *sip.Message) {
 	}
 	switch {
 	case status < 400:
-		c.conclude(480, nil, fmt.Sprintf("%s redirected the call (%d); redirects are not followed", peer, status),
+		c.conclude(480, fmt.Sprintf("%s redirected the call (%d); redirects are not followed", peer, status),
 			record.Far)
 	case status == 401 || status == 407:
-		c.conclude(500, nil, fmt.Sprintf("%s requires credentials (%d); none are configured", peer, status),
+		c.conclude(500, fmt.Sprintf("%s requires credentials (%d); none are configured", peer, status),
 			record.Far)
 	default:
-		c.conclude(status, m, "", record.Far)
-	}
-}
-
-// conclude ends an unanswered call with a final response of the far side, or with our own.
-func (c *call) conclude(status int, m *sip.Message, text string, by record.Party) {
-	var res *sip.Message
-	if m != nil {
-		res = c.response(&c.near, c.invite, m, status, c.near.base)
+		res := c.response(&c.near, c.invite, m, status, c.near.base)
 		if status == 503 {
 			res.Remove(sip.KindRetryAfter) // it is about the far side; the near side would apply it to us
 		}
-		_, cause, t := sip.ReasonCause(m.Get(sip.KindReason))
-		text = t
-		if text == "" {
-			text = m.Reason()
-		}
-		c.endWith(finish{by: by, text: text, cause: cause}, res, status)
-		return
+		_, cause, text := sip.ReasonCause(m.Get(sip.KindReason))
+		c.finish(finish{by: record.Far, res: res, text: cmp.Or(text, m.Reason()), cause: cause})
 	}
-	res = c.own(&c.near, c.invite, status, c.near.base, text)
-	c.log().Info("call failed", "group", c.near.group.cfg.Name, "caller", c.dec.Caller, "called",
-		domain.Dialled(c.rec.Called), "status", status, "reason", domain.Text(text))
-	c.endWith(finish{by: by, text: text}, res, status)
 }
 
-// endWith sends the near INVITE's final response and ends the call.
-func (c *call) endWith(f finish, res *sip.Message, status int) {
-	c.state = over
-	if c.timer != nil {
-		c.timer.Stop()
-	}
-	for _, r := range c.pending {
-		r.abort()
-	}
-	c.pending = nil
-	c.rec.Status = status
-	c.e.respond(c.srv, res)
-	c.srv.Handle(nil)
-	c.near.group.m.sent(sip.INVITE, status)
-	c.drop()
-	c.close(f)
+// conclude ends an unanswered call, whose far INVITE is not in progress, with a response of our own.
+func (c *call) conclude(status int, text string, by record.Party) {
+	res := c.own(&c.near, c.invite, status, c.near.base, text)
+	c.log().Info("call failed", "group", c.near.group.cfg.Name, "caller", c.dec.Caller, "called",
+		domain.Dialled(c.rec.Called), "status", status, "reason", domain.Text(text))
+	c.finish(finish{by: by, res: res, text: text})
 }
 
 // drop removes an unanswered call from the tables.
@@ -918,25 +878,24 @@ func (c *call) drop() {
 	}
 }
 
-// abandonSetup ends a call during setup: it answers the near INVITE and cancels the far one.
+// abandonSetup ends a call during setup: it answers the near INVITE, and cancels the far one if that is in progress.
 func (c *call) abandonSetup(f finish) {
-	status := f.status
-	if status == 0 {
-		status = 503
+	res := f.res
+	if res == nil {
+		text := ""
+		if f.by == record.Tandem {
+			text = f.text
+		}
+		res = c.own(&c.near, c.invite, cmp.Or(f.status, 503), c.near.base, text)
+		if f.cause != 0 {
+			res.Add(sip.KindReason, sip.ReasonValue("Q.850", f.cause, ""))
+		}
 	}
-	text := ""
-	if f.by == record.Tandem {
-		text = f.text
-	}
-	res := c.own(&c.near, c.invite, status, c.near.base, text)
-	if f.cause != 0 {
-		res.Add(sip.KindReason, sip.ReasonValue("Q.850", f.cause, ""))
-	}
-	c.rec.Status = status
+	c.rec.Status = res.Status()
 	c.e.respond(c.srv, res)
 	c.srv.Handle(nil)
-	c.near.group.m.sent(sip.INVITE, status)
-	if a := c.try; a != nil && a.tx != nil {
+	c.near.group.m.sent(sip.INVITE, c.rec.Status)
+	if a := c.try; f.res == nil && a != nil && a.tx != nil {
 		var lines []sip.Header
 		if f.cancel != nil {
 			for i := range f.cancel.Len() {

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -118,12 +119,6 @@ func (c *Config) peerNames(bind string) []string {
 	return names
 }
 
-// proto returns the transport of requests to the group; the configuration must be valid.
-func (g *Group) proto() transport.Proto {
-	p, _ := transport.ParseProto(g.Transport)
-	return p
-}
-
 func (a Addresses) of(p transport.Proto) string { return *a.at(p) }
 
 // at returns the field that holds the address of a transport.
@@ -155,9 +150,7 @@ func (k *checker) group(at string, g *Group) {
 			k.Add(at+".service", "%s carries no calls in this version; remove the group", s)
 		}
 	}
-	if g.Transport == "" {
-		g.Transport = "tls"
-	}
+	g.Transport = cmp.Or(g.Transport, "tls")
 	p, err := transport.ParseProto(g.Transport)
 	if err != nil {
 		k.Add(at+".transport", "%v", err)
@@ -201,34 +194,21 @@ func (k *checker) group(at string, g *Group) {
 				"network is trusted", p.Param())
 		}
 	}
-	switch g.TLS.ClientCertificates {
-	case "":
-		g.TLS.ClientCertificates = "require"
-	case "require", "optional":
-	default:
-		k.Add(at+".tls.clientCertificates", "%q is neither require nor optional", g.TLS.ClientCertificates)
-	}
+	k.either(at+".tls.clientCertificates", &g.TLS.ClientCertificates, "require", "optional")
 	if len(g.TLS.PeerNames) > 0 && g.TLS.ClientCertificates == "optional" {
 		k.Add(at+".tls.peerNames", "names cannot be checked when no certificate is required; set clientCertificates "+
 			"to require")
 	}
-	switch g.Refer {
-	case "":
-		g.Refer = referRefuse
-	case referRefuse, referRelay:
-	default:
-		k.Add(at+".refer", "%q is neither refuse nor relay", g.Refer)
-	}
+	k.either(at+".refer", &g.Refer, referRefuse, referRelay)
 	g.Numbers.Validate(func(path, format string, args ...any) { k.Add(at+".numbers."+path, format, args...) })
 	k.prefixes(at+".allowedSources", g.AllowedSources)
-	set(&g.Options.Every, 30*time.Second)
-	set(&g.Options.Timeout, 4*time.Second)
-	set(&g.Options.DownAfter, 2)
-	set(&g.Options.UpAfter, 2)
-	k.between(at+".options.every", g.Options.Every, time.Second, 10*time.Minute)
-	k.between(at+".options.timeout", g.Options.Timeout, 100*time.Millisecond, 32*time.Second)
-	k.atLeast(at+".options.downAfter", g.Options.DownAfter, 1)
-	k.atLeast(at+".options.upAfter", g.Options.UpAfter, 1)
+	o := &g.Options
+	o.Every, o.Timeout = cmp.Or(o.Every, 30*time.Second), cmp.Or(o.Timeout, 4*time.Second)
+	o.DownAfter, o.UpAfter = cmp.Or(o.DownAfter, 2), cmp.Or(o.UpAfter, 2)
+	k.between(at+".options.every", o.Every, time.Second, 10*time.Minute)
+	k.between(at+".options.timeout", o.Timeout, 100*time.Millisecond, 32*time.Second)
+	k.atLeast(at+".options.downAfter", o.DownAfter, 1)
+	k.atLeast(at+".options.upAfter", o.UpAfter, 1)
 	k.atLeast(at+".maxCalls", g.MaxCalls, 0)
 	k.atLeast(at+".maxCallsPerSecond", g.MaxCallsPerSecond, 0)
 	k.optional(at+".failoverAfter", g.FailoverAfter, 100*time.Millisecond, 32*time.Second)
@@ -244,9 +224,8 @@ func (k *checker) group(at string, g *Group) {
 }
 
 func (k *checker) peer(at string, p *Peer) {
-	if p.Name == "" {
-		p.Name = peerName(p.Address)
-	}
+	// The address without the characters that a name cannot contain.
+	p.Name = cmp.Or(p.Name, strings.NewReplacer(":", "-", "[", "", "]", "").Replace(p.Address))
 	if !word(p.Name, 64, "-_.") {
 		k.Add(at+".name", "%q is not 1 to 64 letters, digits, \"-\", \"_\" or \".\"", p.Name)
 	}
@@ -284,9 +263,7 @@ func (k *checker) peer(at string, p *Peer) {
 	if p.CertificateName != "" && !hostname(p.CertificateName) {
 		k.Add(at+".certificateName", "%q is not a host name", p.CertificateName)
 	}
-	if p.Weight == 0 {
-		p.Weight = 1
-	}
+	p.Weight = cmp.Or(p.Weight, 1)
 	if p.Weight < 1 || p.Weight > 65535 {
 		k.Add(at+".weight", "must be from 1 to 65535")
 	}
@@ -341,8 +318,7 @@ func (k *checker) shared(c *Config) {
 }
 
 func (t *TLS) same(o *TLS) bool {
-	return t.CertificateFile == o.CertificateFile && t.KeyFile == o.KeyFile && t.RootsFile == o.RootsFile &&
-		t.ClientCertificates == o.ClientCertificates
+	return t.paths() == o.paths() && t.ClientCertificates == o.ClientCertificates
 }
 
 // staticSources returns the ranges that the configuration allows: those listed, and the peers' own addresses.
@@ -431,23 +407,18 @@ func hostname(s string) bool {
 	return true
 }
 
-// peerName derives a peer name from an address, without the characters that a name cannot contain.
-func peerName(addr string) string {
-	return strings.NewReplacer(":", "-", "[", "", "]", "").Replace(addr)
-}
-
 // word reports whether s is 1 to limit letters, digits and characters of more.
 func word(s string, limit int, more string) bool {
-	if s == "" || len(s) > limit {
-		return false
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	return s != "" && len(s) <= limit && strings.Trim(s, letters+more) == ""
+}
+
+// either fills in the default and checks that there is no third value.
+func (k *checker) either(at string, v *string, def, other string) {
+	*v = cmp.Or(*v, def)
+	if *v != def && *v != other {
+		k.Add(at, "%q is neither %s nor %s", *v, def, other)
 	}
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(more, c) >= 0) {
-			return false
-		}
-	}
-	return true
 }
 
 func (k *checker) atLeast(at string, n, low int) {
@@ -465,12 +436,5 @@ func (k *checker) between(at string, d, low, high time.Duration) {
 func (k *checker) optional(at string, d, low, high time.Duration) {
 	if d != 0 && (d < low || d > high) {
 		k.Add(at, "must be 0, or from %v to %v", low, high)
-	}
-}
-
-func set[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
 	}
 }

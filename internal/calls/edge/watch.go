@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/calls/leg"
@@ -138,9 +137,7 @@ func (w *watch) probe(a *address, now time.Time) {
 	q := &peerProbe{e: e, a: a, at: now}
 	t := transport.Target{From: g.eps[g.proto], Addr: a.addr, ServerName: a.peer.serverName()}
 	q.timer = time.AfterFunc(g.cfg.Options.Timeout, func() {
-		if q.once.CompareAndSwap(false, true) {
-			a.bad(time.Now(), fmt.Sprintf("no answer to OPTIONS within %v", g.cfg.Options.Timeout), 0, e.log)
-		}
+		a.bad(time.Now(), fmt.Sprintf("no answer to OPTIONS within %v", g.cfg.Options.Timeout), 0, e.log)
 	})
 	g.m.sentRequest(sip.OPTIONS)
 	if _, err := e.tx.Send(m, t, q); err != nil {
@@ -150,17 +147,11 @@ func (w *watch) probe(a *address, now time.Time) {
 
 // peerProbe waits for the response to an OPTIONS that checks a peer.
 type peerProbe struct {
-	e     *Edge
-	a     *address
-	at    time.Time
+	e  *Edge
+	a  *address
+	at time.Time
+	// timer decides between a response, a failure and the timeout: what stops it is the first.
 	timer *time.Timer
-	once  atomic.Bool
-}
-
-// settle reports whether the caller is the first to decide the probe, by a response, a failure or a timeout.
-func (q *peerProbe) settle() bool {
-	q.timer.Stop()
-	return q.once.CompareAndSwap(false, true)
 }
 
 // Response implements [transaction.ClientHandler]. Any final response shows that the peer is available, except 408, 503
@@ -172,7 +163,7 @@ func (q *peerProbe) Response(_ *transaction.Client, m *sip.Message) {
 		return
 	}
 	now := time.Now()
-	late := !q.settle()
+	late := !q.timer.Stop()
 	switch status {
 	case 408, 503, 504:
 		if !late {
@@ -191,9 +182,9 @@ func (q *peerProbe) Response(_ *transaction.Client, m *sip.Message) {
 // Failed implements [transaction.ClientHandler].
 func (q *peerProbe) Failed(_ *transaction.Client, err error) {
 	switch {
-	case !q.settle():
+	case !q.timer.Stop():
 	case local(err):
-		q.e.localFailure(sip.OPTIONS, "peer "+q.a.peer.cfg.Name+" of group "+q.a.peer.group.cfg.Name, err)
+		q.e.localFailure(sip.OPTIONS, q.a.peer.String(), err)
 	default:
 		q.a.bad(time.Now(), err.Error(), 0, q.e.log)
 	}
