@@ -37,20 +37,16 @@ func openFiles(dir string) (*files, error) {
 		return nil, fmt.Errorf("directory of the number index: %w", err)
 	}
 	f := &files{dir: dir, create: createFile, next: 1}
-	parts, err := filepath.Glob(filepath.Join(dir, "*"+partExt))
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range parts {
-		if err := os.Remove(p); err != nil {
-			return nil, fmt.Errorf("remove an incomplete snapshot: %w", err)
-		}
-	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("directory of the number index: %w", err)
 	}
 	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), partExt) {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return nil, fmt.Errorf("remove an incomplete snapshot: %w", err)
+			}
+		}
 		_, n, _ := strings.Cut(strings.TrimSuffix(e.Name(), damagedExt), "-")
 		if n, err := strconv.ParseUint(n, 10, 63); err == nil {
 			f.next = max(f.next, n+1)

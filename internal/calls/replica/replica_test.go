@@ -531,6 +531,25 @@ func TestSnapshotsAndFilesStayFew(t *testing.T) {
 	check(t, open(t, dir, away(), Config{}).View(), src.state)
 }
 
+// TestIncompleteSnapshotIsRemoved: what a crash left of a snapshot goes at the next start, whatever the name of the
+// directory.
+func TestIncompleteSnapshotIsRemoved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "node [1]")
+	if _, err := openFiles(dir); err != nil {
+		t.Fatal(err)
+	}
+	part := filepath.Join(dir, "snapshot-000000000001"+partExt)
+	if err := os.WriteFile(part, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openFiles(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(part); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the incomplete snapshot is still there: %v", err)
+	}
+}
+
 // TestCrashWhileChangesStream takes images of the directory while changes arrive and snapshots are written: each must
 // give the state at its position.
 func TestCrashWhileChangesStream(t *testing.T) {
