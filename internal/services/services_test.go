@@ -80,7 +80,9 @@ func tenMore() services.List {
 // broken is a source whose database cannot be reached.
 type broken struct{ replica.Source }
 
-func (broken) Head(context.Context) (feed.Cursor, error) { return feed.Cursor{}, errors.New("away") }
+func (broken) Read(context.Context, string, feed.Cursor, int) (feed.Page, error) {
+	return feed.Page{}, errors.New("away")
+}
 
 // plain seals nothing.
 type plain struct{}

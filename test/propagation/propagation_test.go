@@ -67,7 +67,6 @@ func (away) Read(context.Context, string, feed.Cursor, int) (feed.Page, error) {
 	return feed.Page{}, errAway
 }
 func (away) Wait(context.Context, feed.Position) error { return errAway }
-func (away) Head(context.Context) (feed.Cursor, error) { return feed.Cursor{}, errAway }
 func (away) Scan(context.Context, func([]domain.Change) error) (feed.Cursor, error) {
 	return feed.Cursor{}, errAway
 }

@@ -284,14 +284,11 @@ func (r *Replica) step(ctx context.Context) error {
 func (r *Replica) read(ctx context.Context, cur feed.Cursor) (page feed.Page, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	if r.view.Load() == nil {
-		if page.Head, err = r.src.Head(ctx); err != nil {
-			return page, err
-		}
-		return page, errNoView
-	}
 	page, err = r.src.Read(ctx, feed.Provisioning, cur, readEntries)
-	if err == nil && r.goal == 0 {
+	switch {
+	case r.view.Load() == nil && errors.Is(err, feed.ErrOtherDatabase): // the zero cursor is in no database
+		err = errNoView
+	case err == nil && r.goal == 0:
 		r.goal = page.Head.Position
 	}
 	return page, err

@@ -119,12 +119,6 @@ func (s *memSource) set(do func()) {
 	s.signal()
 }
 
-func (s *memSource) Head(context.Context) (feed.Cursor, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cursor(s.head), s.down
-}
-
 func (s *memSource) Read(_ context.Context, topic string, after feed.Cursor, limit int) (feed.Page, error) {
 	page, err := s.read(topic, after, limit)
 	s.mu.Lock()

@@ -100,6 +100,4 @@ type Reader interface {
 	// Wait returns nil when there may be an entry after the position, at the latest after the poll interval, or ctx's
 	// error.
 	Wait(ctx context.Context, after Position) error
-	// Head returns the cursor of the newest entry.
-	Head(ctx context.Context) (Cursor, error)
 }

@@ -312,7 +312,7 @@ func (o *Outbox) Wait(ctx context.Context, after feed.Position) error {
 	return nil
 }
 
-// Head implements feed.Reader.
+// Head returns the cursor of the newest entry.
 func (o *Outbox) Head(ctx context.Context) (head feed.Cursor, err error) {
 	err = o.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
 		s, err := state(ctx, tx, o.at.Name, 0)
