@@ -59,7 +59,7 @@ run() { # name, arguments of go test
 # Packages whose tests, or the helpers they use, listen on sockets or start programs.
 servers() {
 	grep -rlE --include='*_test.go' 'net\.Listen|httptest\.|testkit\.|rig\.|exec\.Command|internal/sim/|127\.0\.0\.' . |
-		grep -vE '^\./(bench|\.cache)/' | xargs -n1 dirname | sort -u
+		grep -vE '^\./(bench|tools|\.cache)/' | xargs -n1 dirname | sort -u
 }
 
 if [ "$part" != servers ]; then

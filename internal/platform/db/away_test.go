@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	gooselock "github.com/pressly/goose/v3/lock"
+
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/testkit"
@@ -136,6 +139,74 @@ func TestPostgresAway(t *testing.T) {
 	refused("hung", write(), at)
 	c.Resume(t)
 	recovers("resumed")
+}
+
+// TestPostgresHangsDuringMigration: a server that stops answering while a node waits to migrate, or migrates, is found
+// to be unavailable as at any other time.
+func TestPostgresHangsDuringMigration(t *testing.T) {
+	t.Parallel()
+	c := testkit.NewCluster(t, testkit.ClusterOptions{Durable: true})
+	c.CreateDatabase(t, "tandem")
+	conf := db.Default() // with the timeouts of production
+	conf.Driver, conf.URL = db.Postgres, c.URL("tandem")
+	clock := pace.Start(t)
+	d := testkit.Open(t, conf)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+
+	// Another node migrates.
+	other, err := pgx.Connect(t.Context(), conf.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(context.Background())
+	if _, err := other.Exec(t.Context(), "SELECT pg_advisory_lock($1)", gooselock.DefaultLockID); err != nil {
+		t.Fatal(err)
+	}
+	// The probe's connection is lost, so the node has to look whether it must migrate.
+	if _, err := other.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "+
+		"WHERE datname = current_database() AND pid <> pg_backend_pid()"); err != nil {
+		t.Fatal(err)
+	}
+	go func() { ended <- d.Run(ctx) }()
+	wait := func(what string, ok func() bool) {
+		t.Helper()
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for limit := time.After(2 * time.Minute); !ok(); {
+			select {
+			case <-tick.C:
+			case <-limit:
+				t.Fatalf("%s: never", what)
+			}
+		}
+	}
+	wait("the node waits for the other's migration", func() bool {
+		waiting := 0
+		if err := other.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity "+
+			"WHERE query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()").Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+		return waiting > 0
+	})
+
+	c.Pause(t)
+	at := clock.Now()
+	wait("the hanging server is found", func() bool { return !d.Status().Available })
+	if e := clock.Now() - at; e > wantWithin+margin {
+		t.Errorf("the hanging server was found after %v, want %v", e, wantWithin)
+	}
+	c.Resume(t)
+	if _, err := other.Exec(t.Context(), "SELECT pg_advisory_unlock_all()"); err != nil {
+		t.Fatal(err)
+	}
+	wait("the server is available again", func() bool { return d.Status().Available })
 }
 
 func TestMisconfigurationIsNotRetried(t *testing.T) {

@@ -34,11 +34,11 @@ func migrate(ctx context.Context, db *sql.DB, driver string, schemas []Schema) e
 	dialect := goose.DialectSQLite3
 	if driver == Postgres {
 		dialect = goose.DialectPostgres
-		unlock, err := lockMigrations(ctx, db)
+		locked, err := lockMigrations(ctx, db)
 		if err != nil {
 			return fmt.Errorf("migrate the database: %w", err)
 		}
-		defer unlock()
+		defer locked.Close()
 	}
 	have, known := map[string]int64{}, map[string]int64{} // newest migration of each package
 	var behind []*goose.Provider
@@ -74,8 +74,10 @@ func migrate(ctx context.Context, db *sql.DB, driver string, schemas []Schema) e
 	return nil
 }
 
-// lockMigrations takes the lock of the migrations, which it asks for every second, for ten minutes.
-func lockMigrations(ctx context.Context, db *sql.DB) (unlock func(), err error) {
+// lockMigrations takes the lock of the migrations, which it asks for every second, for ten minutes. The session of the
+// connection returned holds the lock until db is closed: an explicit unlock would wait for a server that does not
+// answer.
+func lockMigrations(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 	l, err := gooselock.NewPostgresSessionLocker(gooselock.WithLockTimeout(1, 600))
 	if err != nil {
 		return nil, err
@@ -87,10 +89,7 @@ func lockMigrations(ctx context.Context, db *sql.DB) (unlock func(), err error) 
 	if err := l.SessionLock(ctx, conn); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return func() {
-		_ = l.SessionUnlock(context.WithoutCancel(ctx), conn) // a lost session holds no lock
-		_ = conn.Close()
-	}, nil
+	return conn, nil
 }
 
 // errNewer marks a database with a schema that is too new for this program.

@@ -154,7 +154,11 @@ func (d *DB) suspect(ctx context.Context, ep *epoch, cause error) bool {
 	if errors.Is(cause, errUnavailable) {
 		return false // already detected by Run or another transaction
 	}
-	d.probing <- struct{}{}
+	select {
+	case d.probing <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
 	defer func() { <-d.probing }()
 	if d.current() != ep {
 		return d.current() != nil
@@ -238,11 +242,33 @@ func (d *DB) ask(ctx context.Context) error {
 	mc.RuntimeParams["lock_timeout"] = "0"
 	db := stdlib.OpenDB(*mc)
 	defer db.Close()
-	if err := migrate(ctx, db, Postgres, d.schemas); err != nil {
-		return err
+	err := d.whileAnswering(ctx, func(ctx context.Context) error { return migrate(ctx, db, Postgres, d.schemas) })
+	d.migrated = err == nil
+	return err
+}
+
+// whileAnswering runs fn, and cancels it if the server does not answer a probe meanwhile. The caller holds d.probing.
+func (d *DB) whileAnswering(ctx context.Context, fn func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- fn(ctx) }()
+
+	for tick := time.Tick(d.cfg.ProbeInterval); ; {
+		select {
+		case err := <-done:
+			return err
+		case <-tick:
+		}
+		pctx, stop := context.WithTimeout(ctx, d.cfg.ProbeTimeout)
+		err := d.probe.Ping(pctx)
+		stop()
+		if err != nil {
+			cancel()
+			<-done
+			return fmt.Errorf("no answer within %v: %w", d.cfg.ProbeTimeout, err)
+		}
 	}
-	d.migrated = true
-	return nil
 }
 
 // Listen waits for PostgreSQL notifications on channel and calls fn with each payload, on one connection outside the
