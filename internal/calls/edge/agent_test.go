@@ -2,6 +2,7 @@ package edge
 
 import (
 	"fmt"
+	"hash/maphash"
 	"net"
 	"net/netip"
 	"strconv"
@@ -25,13 +26,14 @@ type agent struct {
 	in   chan msg
 	// options, if set, is the status for all OPTIONS; the test then does not see them.
 	options atomic.Pointer[string]
-	// repeats lets retransmissions through; without it a message with the bytes of an earlier one is dropped: on a
-	// loaded machine requests, and 2xx on any transport, may be retransmitted.
-	repeats bool
-	seen    sync.Map // raw messages received
 	// A TLS agent has these instead of conn: where it listens, and the connection it uses.
 	listener net.Listener
 	stream   func() net.Conn
+
+	// A message with the bytes of an earlier one is kept from the test, which can wait for it with again: on a loaded
+	// machine requests, and 2xx on any transport, may be retransmitted at any time.
+	mu      sync.Mutex
+	repeats map[uint64]int // hash of a message received: how many repeats of it no test has waited for
 }
 
 // msg is a message that an agent received.
@@ -42,19 +44,19 @@ type msg struct {
 	raw   string
 }
 
-func newAgent(t *testing.T, name string, repeats bool) *agent {
+func newAgent(t *testing.T, name string) *agent {
 	t.Helper()
-	return newAgentAt(t, name, "127.0.0.1", repeats)
+	return newAgentAt(t, name, "127.0.0.1")
 }
 
-func newAgentAt(t *testing.T, name, ip string, repeats bool) *agent {
+func newAgentAt(t *testing.T, name, ip string) *agent {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(ip)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = conn.SetReadBuffer(1 << 20)
-	a := &agent{t: t, name: name, conn: conn, in: make(chan msg, 1024), repeats: repeats}
+	a := &agent{t: t, name: name, conn: conn, in: make(chan msg, 1024)}
 	t.Cleanup(func() { _ = conn.Close() })
 	go func() {
 		buf := make([]byte, 65536)
@@ -79,13 +81,41 @@ func newAgentAt(t *testing.T, name, ip string, repeats bool) *agent {
 	return a
 }
 
-// repeated reports whether the message was received before and must be dropped.
+var seed = maphash.MakeSeed()
+
+// repeated reports whether the message was received before, and counts it.
 func (a *agent) repeated(raw string) bool {
-	if a.repeats {
-		return false
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.repeats == nil {
+		a.repeats = map[uint64]int{}
 	}
-	_, before := a.seen.LoadOrStore(raw, true)
+	key := maphash.String(seed, raw)
+	n, before := a.repeats[key]
+	if before {
+		n++
+	}
+	a.repeats[key] = n
 	return before
+}
+
+// again waits for a repeat of a message, unless there was one that no earlier call of again has taken. Until then no
+// new message may arrive.
+func (a *agent) again(m msg) {
+	a.t.Helper()
+	key := maphash.String(seed, m.raw)
+	await(a.t, "a repeat of "+m.start, func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if n := a.repeats[key]; n > 0 {
+			a.repeats[key] = n - 1
+			return true
+		}
+		if len(a.in) > 0 {
+			a.t.Fatalf("%s waited for a repeat of\n%s\nand got\n%s", a.name, m.raw, (<-a.in).raw)
+		}
+		return false
+	})
 }
 
 func (a *agent) addr() string {

@@ -179,7 +179,6 @@ type bedConfig struct {
 	zoom     *Group
 	shutdown bool // the test stops the edge itself
 	serial   bool // no other test may run at the same time
-	repeats  bool // agents show retransmissions
 	resolver *resolve.Resolver
 	// hookPeers is called with the agents in place, before the edge runs.
 	hookPeers func(*bed)
@@ -211,11 +210,11 @@ func setup(t *testing.T, opts ...option) *bed {
 	}
 	b := &bed{t: t, begun: time.Now(), log: &syncBuffer{}, got: make(chan *record.Record, 4096), view: testIndex(),
 		reg: prometheus.NewRegistry()}
-	b.core, b.zoom = newAgent(t, "core", bc.repeats), newAgent(t, "zoom", bc.repeats)
+	b.core, b.zoom = newAgent(t, "core"), newAgent(t, "zoom")
 	bc.core.Peers = append(bc.core.Peers, Peer{Name: "c1", Address: b.core.addr(), Passive: bc.passive == "c1"})
 	bc.zoom.Peers = append(bc.zoom.Peers, Peer{Name: "z1", Address: b.zoom.addr()})
 	for i := range bc.peers {
-		a := newAgent(t, fmt.Sprintf("svc%d", i+1), bc.repeats)
+		a := newAgent(t, fmt.Sprintf("svc%d", i+1))
 		bc.service.Peers = append(bc.service.Peers, Peer{Name: a.name, Address: a.addr(), Priority: i,
 			Passive: bc.passive == a.name})
 		if i == 0 {

@@ -25,7 +25,7 @@ func TestCallsOfPeersBehindNAT(t *testing.T) {
 			b.core.send(up.ack(1, ""))
 			b.reinvited(down, up, sdp, sdp, "")
 			// The NAT of the calling side gives its next request another port.
-			moved := newAgent(t, "core", false)
+			moved := newAgent(t, "core")
 			moved.edge = b.core.edge
 			up.a = moved
 			b.reinvited(up, down, sdp, sdp, "")

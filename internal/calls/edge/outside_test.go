@@ -17,7 +17,7 @@ import (
 func TestAnUnknownSourceGetsNothing(t *testing.T) {
 	covers(t, "S1")
 	b := setup(t)
-	stranger := newAgentAt(t, "stranger", "127.0.0.77", false)
+	stranger := newAgentAt(t, "stranger", "127.0.0.77")
 	stranger.edge = b.core.edge
 	begun := time.Now()
 	stranger.send(stranger.newCall(outside, served).request("INVITE", sdp))

@@ -34,7 +34,7 @@ func (b *bed) reload(headers leg.Config, change func(*Config)) error {
 func TestReloadLeavesCallsAlone(t *testing.T) {
 	const old, renamed = leg.DefaultCustomSIPHeader, "X-Account-Ref"
 	b := setup(t, func(c *bedConfig) { c.core.AllowedSources = []string{"127.0.0.50/32"} })
-	pbx := newAgentAt(t, "pbx", "127.0.0.50", false)
+	pbx := newAgentAt(t, "pbx", "127.0.0.50")
 	pbx.edge = b.core.edge
 	up, down := b.established(pbx, b.svc, outside, served)
 
