@@ -191,11 +191,8 @@ func noteUse(cfg *config.Loaded) error {
 // own: its tokens would be valid nowhere. A PostgreSQL database is named in the configuration, and Tandem does not
 // create it.
 func checkDatabase(cfg *config.Loaded) error {
-	if cfg.Database.Driver != db.SQLite {
-		return nil
-	}
 	_, err := os.Stat(cfg.Database.File)
-	if errors.Is(err, fs.ErrNotExist) {
+	if cfg.Database.Driver == db.SQLite && errors.Is(err, fs.ErrNotExist) {
 		return fault.New(fault.NotFound, "NoDatabase", "there is no database %s yet; name the server's data "+
 			"directory with --data (or TANDEM_DATA), or start tandem serve to create a new one",
 			cfg.Database.File)

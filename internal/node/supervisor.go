@@ -117,8 +117,7 @@ type started struct {
 // the rest at once. It reports whether all have ended by then.
 func (r *runningParts) end(limit <-chan time.Time) bool {
 	late := false
-	for i := len(r.parts) - 1; i >= 0; i-- {
-		p := r.parts[i]
+	for _, p := range slices.Backward(r.parts) {
 		p.cancel()
 		if late {
 			continue
@@ -132,11 +131,8 @@ func (r *runningParts) end(limit <-chan time.Time) bool {
 	for _, p := range r.parts {
 		select {
 		case <-p.done:
-		default:
-			if late {
-				return false
-			}
-			<-p.done
+		default: // it was not waited for
+			return false
 		}
 	}
 	return true
