@@ -267,14 +267,10 @@ func (c *calls) ListPeers(context.Context, api.ListPeersRequestObject) (api.List
 func (c *calls) peers() []api.PeerGroup {
 	groups := make([]api.PeerGroup, len(c.groups))
 	byName := map[string]*api.PeerGroup{}
-	priority := map[string]int{}
 	for i, g := range c.groups {
 		groups[i] = api.PeerGroup{Name: g.Name, Service: cmp.Or(g.Service, "core"), Listen: []string{},
 			Peers: []api.Peer{}}
 		byName[g.Name] = &groups[i]
-		for _, p := range g.Peers {
-			priority[g.Name+"/"+p.Name] = p.Priority
-		}
 	}
 	e := c.edge()
 	if e == nil {
@@ -287,10 +283,7 @@ func (c *calls) peers() []api.PeerGroup {
 	}
 	for _, p := range e.Peers() {
 		g := byName[p.Group]
-		if g == nil {
-			continue
-		}
-		w := api.Peer{Name: p.Peer, Address: p.Address, Priority: priority[p.Group+"/"+p.Peer], Since: p.Since,
+		w := api.Peer{Name: p.Peer, Address: p.Address, Priority: p.Priority, Since: p.Since,
 			State: api.PeerStateDown, Reason: p.Reason}
 		switch {
 		case p.RetryAfter.After(time.Now()): // calls go elsewhere until then

@@ -350,7 +350,8 @@ func (e *Edge) route(s *side, target string, routes []string) (_ transport.Targe
 	if v, ok := u.Param("maddr"); ok {
 		host = v
 	}
-	if addr, err := parseAddr(host); err == nil {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		addr = addr.Unmap()
 		if s.group.cfg.BehindNAT && unroutable(addr, s.home.Addr.Addr()) {
 			return s.home, nil, false
 		}

@@ -166,6 +166,7 @@ func (e *Edge) listen() error {
 	for i := range e.cfg.Groups {
 		cfg := &e.cfg.Groups[i]
 		g := &group{index: i, cfg: cfg, silence: cmp.Or(cfg.FailoverAfter, e.cfg.Timers.FailoverAfter)}
+		g.live.Store(cfg)
 		g.proto, _ = transport.ParseProto(cfg.Transport)
 		g.service, _ = e.policy.Services().ByName(cfg.Service)
 		g.rate.limit(cfg.MaxCallsPerSecond)
@@ -262,10 +263,10 @@ func (e *Edge) rebuildSources() {
 
 // Listening is one address the edge listens on.
 type Listening struct {
-	Groups     []string       `json:"groups"`
-	Transport  string         `json:"transport"` // udp, tcp, tls
-	Address    netip.AddrPort `json:"address"`   // as bound
-	Advertised string         `json:"advertised"`
+	Groups     []string
+	Transport  string         // udp, tcp, tls
+	Address    netip.AddrPort // as bound
+	Advertised string
 }
 
 // Listening returns the bound addresses, with the actual port in place of port 0.

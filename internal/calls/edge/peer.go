@@ -23,7 +23,7 @@ import (
 type group struct {
 	index   int // in Config.Groups
 	cfg     *Group
-	live    atomic.Pointer[Group] // since the last reload; see now
+	live    atomic.Pointer[Group] // cfg as of the last reload; only its limits and sources are in effect
 	service domain.Service        // NoService: the operator's core
 	proto   transport.Proto
 	eps     [len(protos) + 1]*transport.Endpoint // by transport.Proto; nil where nothing is bound
@@ -129,7 +129,7 @@ func (p *peer) keep(have []*address, now time.Time, grace time.Duration) (change
 // sendsFrom reports whether an address is one of the peer's.
 func (p *peer) sendsFrom(a netip.Addr) bool {
 	a = a.Unmap()
-	peers := p.group.now().Peers
+	peers := p.group.live.Load().Peers
 	if i := slices.IndexFunc(peers, func(x Peer) bool { return x.Name == p.cfg.Name }); i >= 0 {
 		for _, t := range peers[i].AllowedSources {
 			if pre, err := domain.ParsePrefix(t); err == nil && pre.Contains(a) {
@@ -186,8 +186,6 @@ type address struct {
 	trial        time.Time  // when calls try a peer again that is down and not probed by OPTIONS
 	since        time.Time  // time of the last change
 	reason       string     // of the last failure
-	answered     time.Time  // last response to OPTIONS
-	roundTrip    time.Duration
 }
 
 // usable reports whether calls try the address first.
@@ -253,24 +251,20 @@ const maxBackoff = 10 * time.Minute
 
 // PeerState is the state of one address of a peer.
 type PeerState struct {
-	Group   string `json:"group"`
-	Service string `json:"service"` // contract name, "none" for the core
-	Peer    string `json:"peer"`
-	Address string `json:"address"` // empty while the peer's name has not been resolved
-	Up      bool   `json:"up"`      // calls try it first
-	Unknown bool   `json:"unknown"` // it has neither responded nor failed often enough to be down; Up is an assumption
+	Group    string
+	Peer     string
+	Priority int
+	Address  string // empty while the peer's name has not been resolved
+	Up       bool   // calls try it first
+	Unknown  bool   // it has neither responded nor failed often enough to be down; Up is an assumption
 	// Since is when Up last changed, RetryAfter the end of the Retry-After that the peer sent.
-	Since      time.Time `json:"since"`
-	RetryAfter time.Time `json:"retryAfter,omitzero"`
-	Reason     string    `json:"reason,omitempty"` // of the last failure
-	// LastAnswer is when it last responded to OPTIONS, and RoundTrip how long that took.
-	LastAnswer time.Time     `json:"lastAnswer,omitzero"`
-	RoundTrip  time.Duration `json:"roundTripNanoseconds,omitempty"`
+	Since, RetryAfter time.Time
+	Reason            string // of the last failure
 }
 
 // states appends the states of the peer's addresses to dst.
 func (p *peer) states(dst []PeerState) []PeerState {
-	base := PeerState{Group: p.group.cfg.Name, Service: p.group.service.String(), Peer: p.cfg.Name}
+	base := PeerState{Group: p.group.cfg.Name, Peer: p.cfg.Name, Priority: p.cfg.Priority}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.addrs) == 0 {
@@ -286,7 +280,6 @@ func (p *peer) states(dst []PeerState) []PeerState {
 		a.mu.Lock()
 		s.Address, s.Up, s.Unknown, s.Since = a.addr.String(), a.up, !a.known.Load(), a.since
 		s.RetryAfter, s.Reason = a.backoffUntil, a.reason
-		s.LastAnswer, s.RoundTrip = a.answered, a.roundTrip
 		a.mu.Unlock()
 		dst = append(dst, s)
 	}
@@ -395,7 +388,7 @@ func newSources(groups []*group, ep *transport.Endpoint, proto transport.Proto) 
 		if g.eps[proto] != ep {
 			continue
 		}
-		for _, p := range g.now().staticSources() {
+		for _, p := range g.live.Load().staticSources() {
 			s.ranges = append(s.ranges, sourceRange{prefix: p, group: g})
 		}
 		for p := range g.withdrawn {

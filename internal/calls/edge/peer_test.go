@@ -23,6 +23,7 @@ func planGroup(peers ...Peer) *group {
 		panic(fmt.Sprint(k.Problems))
 	}
 	g := &group{cfg: cfg, proto: transport.UDP}
+	g.live.Store(cfg)
 	for i := range cfg.Peers {
 		g.peers = append(g.peers, newPeer(g, &cfg.Peers[i]))
 	}
@@ -251,7 +252,7 @@ func TestOptionsDecideWhetherAPeerIsUp(t *testing.T) {
 	b.svc.send((&talk{a: b.svc, localTag: "o"}).reply(o, "200 OK", ""))
 	notFound, fine := "404 Not Found", "200 OK"
 	b.more[0].options.Store(&notFound) // any response means that it is available
-	await(t, "the first answer to count", func() bool { return !b.peerState("svc1").LastAnswer.IsZero() })
+	await(t, "the first answer to count", func() bool { return !b.peerState("svc1").Unknown })
 	b.svc.send((&talk{a: b.svc, localTag: "o"}).reply(b.svc.expect("OPTIONS"), "503 Service Unavailable", "",
 		"Retry-After: 1"))
 	await(t, "svc1 to be down", func() bool { return !b.peerState("svc1").Up })
@@ -259,7 +260,7 @@ func TestOptionsDecideWhetherAPeerIsUp(t *testing.T) {
 		t.Errorf("state = %+v, want the reason and the time", s)
 	}
 	// The other one gets the call, despite its lower priority.
-	await(t, "svc2 to be asked", func() bool { return !b.peerState("svc2").LastAnswer.IsZero() })
+	await(t, "svc2 to be asked", func() bool { return !b.peerState("svc2").Unknown })
 	for len(b.more[0].in) > 0 {
 		<-b.more[0].in // an OPTIONS from before
 	}
@@ -368,6 +369,7 @@ func TestSourcesByLongestPrefix(t *testing.T) {
 	var groups []*group
 	for i := range c.Groups {
 		groups = append(groups, &group{cfg: &c.Groups[i]})
+		groups[i].live.Store(&c.Groups[i])
 	}
 	s := newSources(groups, nil, transport.UDP)
 	for from, want := range map[string]string{"192.0.2.1": "wide", "192.0.2.64": "narrow", "192.0.2.65": "one",

@@ -28,17 +28,9 @@ func newHeaders(rules *leg.Rules, profiles []leg.Profile) *headers {
 // profile returns the profile of the group's service, nil for the core.
 func (e *Edge) profile(g *group) leg.Profile { return e.headers.Load().profiles[g.service] }
 
-// now returns the group's configuration as of the last reload; only its limits and sources are in effect.
-func (g *group) now() *Group {
-	if live := g.live.Load(); live != nil {
-		return live
-	}
-	return g.cfg
-}
-
 // full reports whether the group has the maximum number of calls.
 func (g *group) full() bool {
-	most := g.now().MaxCalls
+	most := g.live.Load().MaxCalls
 	return most > 0 && g.calls.Load() >= int64(most)
 }
 
@@ -72,7 +64,7 @@ func (e *Edge) Reload(cfg Config, rules *leg.Rules, profiles []leg.Profile) (app
 			live := &cfg.Groups[i]
 			g.rate.limit(live.MaxCallsPerSecond)
 			e.sourcesMu.Lock()
-			g.withdraw(g.now().staticSources(), live.staticSources(), time.Now())
+			g.withdraw(g.live.Load().staticSources(), live.staticSources(), time.Now())
 			e.sourcesMu.Unlock()
 			g.live.Store(live)
 		}

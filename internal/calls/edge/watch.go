@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"strconv"
 	"time"
 
@@ -15,11 +14,6 @@ import (
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
-
-func parseAddr(s string) (netip.Addr, error) {
-	a, err := netip.ParseAddr(s)
-	return a.Unmap(), err
-}
 
 // watch sends OPTIONS to the peers and tracks the addresses of their names.
 type watch struct {
@@ -57,7 +51,7 @@ func (w *watch) run(ctx context.Context) {
 				// 10 % jitter, so that nodes and peers do not synchronise.
 				t = now.Add(o.Every - o.Every/20 + time.Duration(rand.Int64N(int64(o.Every/10)+1)))
 				w.due[a] = t
-				w.probe(a, now)
+				w.probe(a)
 			}
 			if t.Before(soonest) {
 				soonest = t
@@ -114,7 +108,7 @@ func (e *Edge) sourceGrace() time.Duration {
 const noMaxGrace = 24 * time.Hour
 
 // probe sends an OPTIONS to an address (direct-routing-sip §3).
-func (w *watch) probe(a *address, now time.Time) {
+func (w *watch) probe(a *address) {
 	e, g := w.e, a.peer.group
 	l := leg.Leg{Local: g.local[g.proto], Remote: a.peer.remote(), Refer: g.cfg.Refer == referRelay}
 	uri := leg.Addr{Host: l.Remote.Host, Port: a.addr.Port(), Transport: l.Remote.Transport}.URI("")
@@ -134,7 +128,7 @@ func (w *watch) probe(a *address, now time.Time) {
 		leg.SetContact(m, l.Local)
 		leg.SetAllow(m, l.Allow())
 	}
-	q := &peerProbe{e: e, a: a, at: now}
+	q := &peerProbe{e: e, a: a}
 	t := transport.Target{From: g.eps[g.proto], Addr: a.addr, ServerName: a.peer.serverName()}
 	q.timer = time.AfterFunc(g.cfg.Options.Timeout, func() {
 		a.bad(time.Now(), fmt.Sprintf("no answer to OPTIONS within %v", g.cfg.Options.Timeout), 0, e.log)
@@ -147,9 +141,8 @@ func (w *watch) probe(a *address, now time.Time) {
 
 // peerProbe waits for the response to an OPTIONS that checks a peer.
 type peerProbe struct {
-	e  *Edge
-	a  *address
-	at time.Time
+	e *Edge
+	a *address
 	// timer decides between a response, a failure and the timeout: what stops it is the first.
 	timer *time.Timer
 }
@@ -162,20 +155,12 @@ func (q *peerProbe) Response(_ *transaction.Client, m *sip.Message) {
 	if status < 200 {
 		return
 	}
-	now := time.Now()
-	late := !q.timer.Stop()
-	switch status {
-	case 408, 503, 504:
-		if !late {
-			q.a.bad(now, fmt.Sprintf("%d to OPTIONS", status), retryAfter(m), q.e.log)
-		}
+	switch now := time.Now(); {
+	case !q.timer.Stop(): // late
+	case status == 408, status == 503, status == 504:
+		q.a.bad(now, fmt.Sprintf("%d to OPTIONS", status), retryAfter(m), q.e.log)
 	default:
-		q.a.mu.Lock()
-		q.a.answered, q.a.roundTrip = now, now.Sub(q.at)
-		q.a.mu.Unlock()
-		if !late {
-			q.a.good(now, q.e.log)
-		}
+		q.a.good(now, q.e.log)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
@@ -102,8 +103,9 @@ func NewSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool, 
 		return nil, fmt.Errorf("create the call record directory: %w", err)
 	}
 	s := &Spool{cfg: cfg, wake: make(chan struct{}, 1)}
+	metrics := promauto.With(reg)
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		return metrics.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	written := counter("tandem_call_records_written_total", "Call records written to the spool and synced to the disk.")
 	failed := counter("tandem_call_records_failed_total", "Call records lost because they could not be written.")
@@ -116,20 +118,13 @@ func NewSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool, 
 	less.KeepBytes = max(cfg.KeepBytes/8, cfg.FileBytes)
 	s.refused = &book{cfg: less, prefix: refusedPrefix, create: createFile, log: log, written: written,
 		failed: failed, dropped: flood}
-	up := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_call_records_disk_up",
+	metrics.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_call_records_disk_up",
 		Help: "0 while call records cannot be written and wait in memory."}, func() float64 {
 		if s.calls.down.Load() || s.refused.down.Load() {
 			return 0
 		}
 		return 1
 	})
-	if reg != nil {
-		for _, c := range []prometheus.Collector{written, failed, dropped, flood, up} {
-			if err := reg.Register(c); err != nil {
-				return nil, fmt.Errorf("register call record metrics: %w", err)
-			}
-		}
-	}
 	for _, b := range s.books() {
 		if err := b.recover(); err != nil {
 			return nil, err
