@@ -276,6 +276,9 @@ func (c *calls) peers() []api.PeerGroup {
 	if e == nil {
 		return groups
 	}
+	for name, g := range byName {
+		g.Calls = e.GroupCalls(name)
+	}
 	for _, l := range e.Listening() {
 		for _, name := range l.Groups {
 			byName[name].Listen = append(byName[name].Listen, l.Transport+" "+l.Address.String())

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -201,6 +202,56 @@ func TestPeersAreNeverUpBeforeTheyAnswer(t *testing.T) {
 	if code, body := n.ask(t, "GET", "/readyz", ""); code != 200 ||
 		!strings.Contains(body, "peer group core: every peer is down") {
 		t.Errorf("/readyz: %d %s", code, body)
+	}
+}
+
+// A call counts for the group it comes from and for the one it goes to.
+func TestPeerGroupsShowTheirCalls(t *testing.T) {
+	t.Parallel()
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	n := runNode(t, `calls.groups[0]={name: core, transport: udp, bind: {udp: "127.0.0.1:0"}, `+
+		`allowedSources: ["127.0.0.1"]}`, `calls.groups[1]={name: teams, service: teamsOperatorConnect, `+
+		`transport: udp, bind: {udp: "127.0.0.2:0"}, peers: [{address: "`+silent.LocalAddr().String()+
+		`", passive: true}]}`, `calls.routing.peerGroupToService={core: teamsOperatorConnect}`,
+		`calls.timers.failoverAfter=32s`)
+	eventually(t, "the node takes calls", func() bool { return n.calls.edge().Ready() == nil })
+	caller, err := net.Dial("udp", n.calls.edge().Listening()[0].Address.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer caller.Close()
+	request := func(method, body string) string {
+		return strings.ReplaceAll(method+` sip:+442079460100@127.0.0.1 SIP/2.0
+Via: SIP/2.0/UDP `+caller.LocalAddr().String()+`;branch=z9hG4bK1
+Max-Forwards: 70
+From: <sip:+442079460101@127.0.0.1>;tag=1
+To: <sip:+442079460100@127.0.0.1>
+Call-ID: 1
+CSeq: 1 `+method+`
+Contact: <sip:`+caller.LocalAddr().String()+`>
+Content-Type: application/sdp
+Content-Length: `+strconv.Itoa(len(body))+`
+
+`, "\n", "\r\n") + body
+	}
+	calls := func(want int) func() bool {
+		return func() bool {
+			g := n.calls.peers()
+			return g[0].Calls == want && g[1].Calls == want
+		}
+	}
+	for _, step := range []struct {
+		method, body string
+		want         int
+	}{{"INVITE", "v=0", 1}, {"CANCEL", "", 0}} {
+		if _, err := caller.Write([]byte(request(step.method, step.body))); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, step.method+" to count", calls(step.want))
 	}
 }
 

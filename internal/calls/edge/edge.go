@@ -394,6 +394,9 @@ func (e *Edge) Ready() error {
 // Calls returns the number of calls being set up or in progress.
 func (e *Edge) Calls() int { return int(e.active.Load()) }
 
+// GroupCalls returns the number of calls from and to a peer group, being set up or in progress.
+func (e *Edge) GroupCalls(name string) int { return int(e.byName[name].calls.Load()) }
+
 // Peers returns the state of every address of every peer.
 func (e *Edge) Peers() []PeerState {
 	var out []PeerState
