@@ -38,7 +38,7 @@ type Deps struct {
 	// View returns the number index, nil until one has been loaded; until then calls get 503. It is called once per
 	// call.
 	View func() route.View
-	// Records receives a record of each call. Nil discards them.
+	// Records receives a record of each call.
 	Records record.Sink
 	// Resolver resolves peers' names and those in Contact and Route. Nil: only addresses work.
 	Resolver *resolve.Resolver
@@ -102,8 +102,8 @@ type port struct {
 // New checks the configuration, binds all addresses and returns an edge that does not read from them yet. An error
 // names what failed.
 func New(cfg Config, d Deps) (*Edge, error) {
-	if d.Policy == nil || d.Rules == nil || d.View == nil {
-		return nil, errors.New("edge needs a routing policy, header rules and a view of the number index")
+	if d.Policy == nil || d.Rules == nil || d.View == nil || d.Records == nil {
+		return nil, errors.New("edge needs a routing policy, header rules, a view of the number index and a sink")
 	}
 	if errs := cfg.Validate(d.Policy.Services()); len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -111,9 +111,6 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	e := &Edge{cfg: cfg, log: cmp.Or(d.Log, slog.New(slog.DiscardHandler)), policy: d.Policy, view: d.View,
 		records: d.Records, byName: map[string]*group{}, ports: map[*transport.Endpoint]*port{},
 		tagHead: cfg.Node + "-", idle: make(chan struct{}, 1)}
-	if e.records == nil {
-		e.records = record.Discard{}
-	}
 	e.find = func(resolve.Query) ([]netip.AddrPort, bool) { return nil, false }
 	if d.Resolver != nil {
 		e.find = d.Resolver.Lookup

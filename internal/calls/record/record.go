@@ -103,9 +103,3 @@ const (
 type Sink interface {
 	Put(*Record)
 }
-
-// Discard is a Sink that keeps nothing.
-type Discard struct{}
-
-// Put does nothing.
-func (Discard) Put(*Record) {}
