@@ -252,7 +252,7 @@ func scanAudit(rows *sql.Rows) (r AuditRecord, err error) {
 		r.unreadable = "its count is not a number"
 	}
 	if t, ok := at.(int64); ok {
-		r.At = Time(t)
+		r.At = time.UnixMicro(t).UTC() // 0 is a time too: the hash covers what is stored
 	} else {
 		r.unreadable = "its time is not a number"
 	}

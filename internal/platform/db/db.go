@@ -444,5 +444,10 @@ func Micros(t time.Time) int64 {
 	return t.UnixMicro()
 }
 
-// Time returns the time with that stored form, in UTC.
-func Time(us int64) time.Time { return time.UnixMicro(us).UTC() }
+// Time is the inverse of Micros. The time is in UTC.
+func Time(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}

@@ -48,20 +48,9 @@ type Item struct {
 	Reason   string    // of the state, or of the last failure; as progress of a running key, the step
 }
 
-// Due times that are not Unix microseconds. A key that is to run at once has no time, so that it does not wait if the
-// clock of the node that enqueued it is ahead.
-const (
-	atOnce = 0
-	never  = math.MaxInt64 // the key does not run by itself
-)
-
-// parsed returns a due time that was stored by db.Micros: the zero time for atOnce.
-func parsed(due int64) time.Time {
-	if due == atOnce {
-		return time.Time{}
-	}
-	return db.Time(due)
-}
+// never is the due time of a key that does not run by itself. One that is to run at once has no due time, stored as 0,
+// so that it does not wait if the clock of the node that enqueued it is ahead.
+const never = math.MaxInt64
 
 // Database is the part of db.DB that is used. Tests put something between, to end a worker at each step.
 type Database interface {
@@ -145,7 +134,7 @@ func (q *Queue) List(ctx context.Context, kind, state string, after Key, limit i
 			err = rows.Scan(&i.Kind, &i.ID, &i.State, &i.Attempts, &due, &since, &i.Reason)
 			i.Since = db.Time(since)
 			if i.State == Queued {
-				i.Due = parsed(due)
+				i.Due = db.Time(due)
 			}
 			return i, err
 		}, "SELECT kind, id, state, attempts, due, since, reason FROM work WHERE (kind, id) > ($1, $2) "+

@@ -134,7 +134,7 @@ func (r *Run) finish(ctx context.Context, tx *db.Tx, res Result, err error, stop
 	if generation != r.generation {
 		o = r.outcome(1, res, err, stopping)
 		if o.State != Queued || o.result == "again" && due < db.Micros(o.Due) {
-			o.Item = Item{Key: r.Key, State: Queued, Due: parsed(due)}
+			o.Item = Item{Key: r.Key, State: Queued, Due: db.Time(due)}
 		}
 	}
 	due = never

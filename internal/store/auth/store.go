@@ -42,10 +42,7 @@ func scanClient(rows *sql.Rows) (c auth.Client, err error) {
 		return c, err
 	}
 	c.Roles = strings.Fields(roles)
-	c.Created = db.Time(created)
-	if revoked != 0 {
-		c.Revoked = db.Time(revoked)
-	}
+	c.Created, c.Revoked = db.Time(created), db.Time(revoked)
 	return c, nil
 }
 
