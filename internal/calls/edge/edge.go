@@ -232,7 +232,7 @@ func (e *Edge) open(cfg *Group, p transport.Proto, g *group) (*transport.Endpoin
 			return nil, fmt.Errorf("peer group %s: %w", cfg.Name, err)
 		}
 		e.keys = append(e.keys, keyFiles{files, g.index})
-		ec.TLS = &transport.TLSConfig{Certificate: files.Certificate, Roots: files.Roots,
+		ec.TLS = &transport.TLSConfig{Keys: files.Keys, Identity: transport.FileIdentity, Roots: files.Roots,
 			Anonymous: cfg.TLS.ClientCertificates == "optional",
 			PeerNames: e.cfg.peerNames(cfg.Bind.TLS)}
 	}

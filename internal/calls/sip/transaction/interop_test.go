@@ -54,12 +54,16 @@ func newRig(t *testing.T, proto transport.Proto) *rig {
 		return c
 	}
 	ours, theirs := issue("gw.example.net"), issue("agent.example.net")
+	keys := transport.NewKeyring()
+	if err := keys.Put("gw", ours); err != nil {
+		t.Fatal(err)
+	}
 	if r.stack, err = transport.New(transport.Config{}, nil, r.reg); err != nil {
 		t.Fatal(err)
 	}
 	cfg := transport.EndpointConfig{Name: "rig", Proto: proto, Bind: netip.MustParseAddrPort("127.0.0.1:0")}
 	if proto == transport.TLS {
-		cfg.TLS = &transport.TLSConfig{Certificate: func() *tls.Certificate { return &ours }, Roots: authority.Pool}
+		cfg.TLS = &transport.TLSConfig{Keys: keys, Identity: "gw", Roots: authority.Pool}
 	}
 	if r.ep, err = r.stack.Listen(cfg); err != nil {
 		t.Fatal(err)

@@ -262,3 +262,15 @@ func (a *authority) issue(t *testing.T, usage []x509.ExtKeyUsage, names ...strin
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
+
+// keyring returns a keyring with certs, by identity.
+func keyring(t *testing.T, certs map[string]tls.Certificate) *transport.Keyring {
+	t.Helper()
+	k := transport.NewKeyring()
+	for id, c := range certs {
+		if err := k.Put(id, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return k
+}

@@ -22,14 +22,17 @@ const (
 // CertificatePaths names the PEM files of a certificate, its key, and the authorities of the far side; empty for none.
 type CertificatePaths struct{ Certificate, Key, Roots string }
 
+// FileIdentity is the identity in [CertificateFiles.Keys].
+const FileIdentity = "file"
+
 // CertificateFiles keeps a certificate and its authorities up to date with their files, so that a renewal needs no
 // restart. A renewal that cannot be used is refused, and the previous certificate and authorities stay in use. Its
 // methods are safe for concurrent use.
 type CertificateFiles struct {
+	Keys  *Keyring // contains the certificate in use
 	names []string
 	log   *slog.Logger
-	cert  atomic.Pointer[tls.Certificate] // in use
-	pool  atomic.Pointer[x509.CertPool]   // nil: the system's
+	pool  atomic.Pointer[x509.CertPool] // nil: the system's
 	paths atomic.Pointer[CertificatePaths]
 
 	mu      sync.Mutex   // guards the fields below, and changes to those above
@@ -41,7 +44,7 @@ type CertificateFiles struct {
 // OpenCertificateFiles reads the files; the certificate must carry each of names. A certificate that peers may refuse
 // for its dates or names is used nevertheless, and logged: a component that restarts must not stay down because of it.
 func OpenCertificateFiles(p CertificatePaths, names []string, log *slog.Logger) (*CertificateFiles, error) {
-	c := &CertificateFiles{names: names, log: log}
+	c := &CertificateFiles{Keys: NewKeyring(), names: names, log: log}
 	commit, err := c.Read(p)
 	if commit == nil {
 		return nil, err
@@ -81,7 +84,7 @@ func (c *CertificateFiles) read(p CertificatePaths) (take func(), err error) {
 		return nil, err
 	}
 	return func() {
-		c.cert.Store(&pair)
+		_ = c.Keys.Put(FileIdentity, pair) // it is complete
 		c.pool.Store(pool)
 		c.paths.Store(&p)
 		c.seen = seen
@@ -144,7 +147,7 @@ func (c *CertificateFiles) Watch(ctx context.Context) {
 }
 
 // Certificate returns the certificate in use.
-func (c *CertificateFiles) Certificate() *tls.Certificate { return c.cert.Load() }
+func (c *CertificateFiles) Certificate() *tls.Certificate { return c.Keys.Get(FileIdentity) }
 
 // Roots returns the authorities in use, nil for the system's.
 func (c *CertificateFiles) Roots() *x509.CertPool { return c.pool.Load() }

@@ -33,6 +33,8 @@ type conn struct {
 	remote  netip.AddrPort
 	inbound bool
 	tag     any // as returned by Accept
+	// identity is the key of the local certificate; set before the connection opens.
+	identity string
 	// keys are its keys in stack.byKey; guarded by stack.mu.
 	keys []connKey
 
@@ -62,13 +64,16 @@ const (
 
 func (c *conn) alive() bool { return c.state.Load() != closed }
 
-// fits reports whether a request for name may use the connection.
-func (c *conn) fits(name string) bool {
+// fits reports whether a request for name, to be sent as identity, may use the connection.
+func (c *conn) fits(identity, name string) bool {
 	if c.ep.cfg.Proto != TLS {
 		return true
 	}
+	if c.state.Load() != open || c.identity != identity {
+		return false
+	}
 	leaf := c.leaf.Load()
-	if c.state.Load() != open || leaf == nil {
+	if leaf == nil {
 		return false
 	}
 	if name == "" {
@@ -203,7 +208,12 @@ func (c *conn) serve(nc *net.TCPConn) {
 	stop := context.AfterFunc(c.stack.ctx, func() { _ = nc.Close() })
 	defer stop()
 	if c.ep.cfg.Proto == TCP {
-		c.run(out, out, nil)
+		if err := c.opened(out, out); err != nil {
+			_ = nc.Close()
+			c.close(err)
+			return
+		}
+		c.read(out)
 		return
 	}
 	select {
@@ -214,10 +224,20 @@ func (c *conn) serve(nc *net.TCPConn) {
 		c.close(fmt.Errorf("%d TLS handshakes are running: %w", cap(c.stack.handshakes), ErrTooManyConnections))
 		return
 	}
-	tc := tls.Server(out, c.ep.cfg.TLS.server())
+	var identity string
+	tc := tls.Server(out, c.ep.cfg.TLS.server(&identity))
 	err := c.handshake(tc)
 	<-c.stack.handshakes
-	c.run(out, tc, err)
+	if err == nil {
+		c.identity = identity
+		err = c.opened(out, tc)
+	}
+	if err != nil {
+		_ = nc.Close()
+		c.close(err)
+		return
+	}
+	c.read(tc)
 }
 
 // localErrors are the errors of a failed connection attempt whose cause is on this host.
@@ -253,23 +273,32 @@ func (c *conn) dial(to []netip.AddrPort, names []string) {
 	out := c.tune(nc)
 	var rw net.Conn = out
 	if c.ep.cfg.Proto == TLS {
-		tc := tls.Client(out, c.ep.cfg.TLS.client(names))
-		rw, err = tc, c.handshake(tc)
+		var tc *tls.Conn
+		tc, err = c.client(out, names)
+		rw = tc
 	}
-	c.run(out, rw, err)
-}
-
-// run runs a connection until it closes. With an error of its handshake it only closes it.
-func (c *conn) run(out *outQueue, rw net.Conn, err error) {
 	if err == nil {
 		err = c.opened(out, rw)
 	}
 	if err != nil {
-		_ = out.TCPConn.Close()
+		_ = nc.Close()
 		c.close(err)
 		return
 	}
 	c.read(rw)
+}
+
+func (c *conn) client(out *outQueue, names []string) (*tls.Conn, error) {
+	sni := ""
+	if len(names) > 0 {
+		sni = names[0]
+	}
+	cfg, err := c.ep.cfg.TLS.client(c.identity, sni, names)
+	if err != nil {
+		return nil, err
+	}
+	tc := tls.Client(out, cfg)
+	return tc, c.handshake(tc)
 }
 
 func (c *conn) handshake(tc *tls.Conn) error {

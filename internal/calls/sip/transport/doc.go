@@ -1,7 +1,7 @@
 // Package transport carries SIP messages over UDP, TCP and TLS (RFC 3261 §18).
 //
 // A [Stack] owns [Endpoint]s. An endpoint is one local address with one protocol. Messages sent from it carry its
-// address, its advertised name and, for TLS, its certificate and trust roots. Two peer groups with different
+// address, its advertised name and, for TLS, its certificates and trust roots. Two peer groups with different
 // certificates or trust have two endpoints and never share a connection.
 //
 // # Receiving
@@ -20,9 +20,9 @@
 //
 // # Connection reuse
 //
-// A connection is reused only for the same endpoint and a far side whose certificate was verified for the same name. A
-// connection opened by the far side is used for requests if the far side asked for that with "alias" (RFC 5923) and
-// presented a certificate, or if the target names that flow; the same conditions apply.
+// A connection is reused only for the same endpoint, the same local certificate and a far side whose certificate was
+// verified for the same name. A connection opened by the far side is used for requests if the far side asked for that
+// with "alias" (RFC 5923) and presented a certificate, or if the target names that flow; the same conditions apply.
 //
 // Transactions, retransmission and DNS are in the packages transaction and resolve.
 package transport

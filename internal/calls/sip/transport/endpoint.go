@@ -66,8 +66,8 @@ func newEndpoint(s *Stack, cfg EndpointConfig) (*Endpoint, error) {
 		}
 		ep.local = ep.udp.local
 	case TLS:
-		if cfg.TLS == nil || cfg.TLS.Certificate == nil || cfg.TLS.Roots == nil {
-			return nil, errors.New("a TLS endpoint needs a certificate and trusted authorities")
+		if err = cfg.TLS.check(); err != nil {
+			return nil, err
 		}
 		fallthrough
 	case TCP:

@@ -6,6 +6,14 @@ func (f Flow) Alive() bool { return f.ep != nil && (f.conn == nil || f.conn.aliv
 // Same reports whether two flows are the same path: same endpoint and connection, or for UDP same remote address.
 func (f Flow) Same(o Flow) bool { return f.ep == o.ep && f.conn == o.conn && f.remote == o.remote }
 
+// Identity returns the key of the local certificate presented on this flow's connection; empty without TLS.
+func (f Flow) Identity() string {
+	if f.conn == nil {
+		return ""
+	}
+	return f.conn.identity
+}
+
 // Name returns the configured name.
 func (e *Endpoint) Name() string { return e.cfg.Name }
 

@@ -99,13 +99,13 @@ func TestCertificateIdentities(t *testing.T) {
 		{"an A-label", "x", []string{"URI:sip:XN--bcher-kva.example"}, "xn--bcher-kva.example", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cert := ca.issueSAN(t, c.cn, c.alt...)
-			gw := ca.issue(t, bothAuth, "gw.example.net")
+			cert := one("far", ca.issueSAN(t, c.cn, c.alt...))
+			gw := one("gw", ca.issue(t, bothAuth, "gw.example.net"))
 			for way, pair := range map[string]struct{ from, to *site }{
-				"we connect": {newSite(t, ca, transport.TLSConfig{}, gw),
-					newSite(t, ca, transport.TLSConfig{}, cert)},
-				"they connect": {newSite(t, ca, transport.TLSConfig{}, cert),
-					newSite(t, ca, transport.TLSConfig{PeerNames: []string{c.want}}, gw)},
+				"we connect": {newSite(t, ca, transport.TLSConfig{Identity: "gw"}, gw),
+					newSite(t, ca, transport.TLSConfig{Identity: "far"}, cert)},
+				"they connect": {newSite(t, ca, transport.TLSConfig{Identity: "far"}, cert),
+					newSite(t, ca, transport.TLSConfig{Identity: "gw", PeerNames: []string{c.want}}, gw)},
 			} {
 				name := c.want
 				if way == "they connect" {
@@ -120,5 +120,19 @@ func TestCertificateIdentities(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A certificate of ours with its name in a sip URI is found by that name and by its DNS names.
+func TestServerNameFindsSIPURI(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	k := keyring(t, one("us", ca.issueSAN(t, "x", "URI:sip:sbc.example.net", "DNS:host.example.net")))
+	for _, n := range []string{"sbc.example.net", "host.example.net"} {
+		if id, _ := k.ForName(n); id != "us" {
+			t.Errorf("ForName(%q) = %q, want us", n, id)
+		}
+	}
+	if id, _ := k.ForName("x"); id != "" {
+		t.Errorf("the common name is found although there are alternative names")
 	}
 }

@@ -24,7 +24,7 @@ type Metrics struct {
 	ConnsIdle        atomic.Uint64 // closed after the idle time-out
 	HandshakesFailed atomic.Uint64
 	SlowPeers        atomic.Uint64 // connections closed because the far side did not read
-	ReuseRefused     atomic.Uint64 // an available connection was not verified for the name
+	ReuseRefused     atomic.Uint64 // an available connection belonged to another identity
 	ReplyFallbacks   atomic.Uint64 // responses whose connection had closed
 	SendErrors       atomic.Uint64
 	ReadErrors       atomic.Uint64

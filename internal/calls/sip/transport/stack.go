@@ -89,9 +89,10 @@ type Stack struct {
 // connKey holds what must be equal for a connection to be reused. A far side that we connected to was verified for
 // name; one that connected to us is found under aliasName and checked at each use.
 type connKey struct {
-	ep     *Endpoint
-	remote netip.AddrPort
-	name   string
+	ep       *Endpoint
+	remote   netip.AddrPort
+	identity string
+	name     string
 }
 
 // New returns a stack without endpoints. Its metrics are registered with reg unless that is nil; a nil log discards.
@@ -240,8 +241,9 @@ func (s *Stack) Reply(b []byte, f Flow, w Waiter) error {
 
 // connFor returns the connection for a target: the preferred one, an open one, or a new one.
 func (s *Stack) connFor(t Target) (*conn, error) {
+	identity := t.identity()
 	if c := t.Prefer.conn; c != nil && t.Prefer.ep == t.From && c.alive() {
-		if c.fits(t.ServerName) {
+		if c.fits(identity, t.ServerName) {
 			return c, nil
 		}
 		s.m.ReuseRefused.Add(1)
@@ -249,7 +251,7 @@ func (s *Stack) connFor(t Target) (*conn, error) {
 	if !t.Addr.IsValid() || t.Addr.Port() == 0 {
 		return nil, ErrNotReusable
 	}
-	key := connKey{ep: t.From, remote: t.Addr}
+	key := connKey{ep: t.From, remote: t.Addr, identity: identity}
 	if t.From.cfg.Proto == TLS {
 		key.name = t.ServerName
 		if key.name == "" {
@@ -259,13 +261,23 @@ func (s *Stack) connFor(t Target) (*conn, error) {
 	return s.get(key, []netip.AddrPort{t.Addr}, []string{key.name})
 }
 
+func (t Target) identity() string {
+	if t.From.cfg.Proto != TLS {
+		return ""
+	}
+	if t.Identity != "" {
+		return t.Identity
+	}
+	return t.From.cfg.TLS.Identity
+}
+
 // connBack returns a connection for a response whose own connection has closed.
 func (s *Stack) connBack(f Flow) (*conn, error) {
 	reply, host := f.ReplyTo(), ""
 	if f.host != nil {
 		host = *f.host
 	}
-	key := connKey{ep: f.ep, remote: reply}
+	key := connKey{ep: f.ep, remote: reply, identity: f.conn.identity}
 	to := []netip.AddrPort{reply}
 	var names []string
 	if f.ep.cfg.Proto == TLS {
@@ -301,12 +313,18 @@ func (s *Stack) get(key connKey, to []netip.AddrPort, names []string) (*conn, er
 		}
 		delete(s.byKey, key)
 	}
-	// A connection that the far side opened and offered for reuse.
-	if c := s.byKey[connKey{key.ep, key.remote, aliasName}]; c != nil && c.alive() {
-		if slices.ContainsFunc(names, c.fits) {
-			return c, nil
+	if key.name != "" || key.ep.cfg.Proto == TCP {
+		// A connection that the far side opened and offered for reuse.
+		alias := key
+		alias.name = aliasName
+		if c := s.byKey[alias]; c != nil && c.alive() {
+			for _, n := range names {
+				if c.fits(key.identity, n) {
+					return c, nil
+				}
+			}
+			s.m.ReuseRefused.Add(1)
 		}
-		s.m.ReuseRefused.Add(1)
 	}
 	if s.closed {
 		return nil, ErrClosed
@@ -315,7 +333,7 @@ func (s *Stack) get(key connKey, to []netip.AddrPort, names []string) (*conn, er
 		s.m.ConnsRefused.Add(1)
 		return nil, ErrTooManyConnections
 	}
-	c := &conn{stack: s, ep: key.ep, remote: to[0], keys: []connKey{key}}
+	c := &conn{stack: s, ep: key.ep, remote: to[0], identity: key.identity, keys: []connKey{key}}
 	s.conns[c] = struct{}{}
 	s.byKey[key] = c
 	s.wg.Go(func() { c.dial(to, names) })
@@ -327,7 +345,7 @@ const aliasName = "\x00alias"
 
 // alias makes a connection that the far side opened usable for requests to port of its address (RFC 5923).
 func (s *Stack) alias(c *conn, port uint16) {
-	key := connKey{ep: c.ep, remote: netip.AddrPortFrom(c.remote.Addr(), port), name: aliasName}
+	key := connKey{ep: c.ep, remote: netip.AddrPortFrom(c.remote.Addr(), port), identity: c.identity, name: aliasName}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byKey[key] == c {

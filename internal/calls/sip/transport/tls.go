@@ -18,11 +18,13 @@ import (
 
 // TLSConfig says how an endpoint identifies itself and whom it trusts. Both directions are mutual TLS.
 type TLSConfig struct {
-	// Certificate returns the certificate to present, with its private key and chain; it is called at each handshake,
-	// so it may change: open connections stay. Required.
-	Certificate func() *tls.Certificate
-	// Roots returns the trusted authorities; it is called at each handshake, so they may change. A nil pool: the
-	// system's. Required.
+	// Keys holds the certificates to present. Required.
+	Keys *Keyring
+	// Identity is the key of the certificate to present when the far side requests none that we have (SNI), and on
+	// outgoing connections whose target names none.
+	Identity string
+	// Roots returns the trusted authorities; it is called at each handshake, so they may change. Nil, or a nil pool:
+	// the system's.
 	Roots func() *x509.CertPool
 	// PeerNames, if not empty, are the names of which a far side's certificate must carry at least one (RFC 5922 §7.1):
 	// "sbc.example.net", or "*.example.net" for any one label in place of the star. On outgoing connections the
@@ -41,22 +43,47 @@ var suites = []uint16{
 	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 }
 
-func (c *TLSConfig) base() *tls.Config {
-	return &tls.Config{
-		MinVersion:             tls.VersionTLS12,
-		CipherSuites:           suites,
-		SessionTicketsDisabled: true, // a resumed session would reuse the verification for another name
-		Renegotiation:          tls.RenegotiateNever,
-		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Certificate(), nil },
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return c.Certificate(), nil
-		},
+func (c *TLSConfig) check() error {
+	switch {
+	case c == nil || c.Keys == nil:
+		return errors.New("a TLS endpoint needs a keyring")
+	case c.Identity != "" && c.Keys.Get(c.Identity) == nil:
+		return fmt.Errorf("no certificate %q in the keyring", c.Identity)
 	}
+	return nil
 }
 
-// server returns the configuration of incoming connections.
-func (c *TLSConfig) server() *tls.Config {
+func (c *TLSConfig) base() *tls.Config {
+	t := &tls.Config{
+		MinVersion:             tls.VersionTLS12,
+		CipherSuites:           suites,
+		SessionTicketsDisabled: true, // a resumed session would reuse the verification for another identity
+		Renegotiation:          tls.RenegotiateNever,
+	}
+	return t
+}
+
+func (c *TLSConfig) roots() *x509.CertPool {
+	if c.Roots == nil {
+		return nil
+	}
+	return c.Roots()
+}
+
+// server returns the configuration of one incoming connection. chosen receives the identity that was presented.
+func (c *TLSConfig) server(chosen *string) *tls.Config {
 	t := c.base()
+	t.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		id, cert := c.Keys.ForName(h.ServerName)
+		if cert == nil {
+			id, cert = c.Identity, c.Keys.Get(c.Identity)
+		}
+		if cert == nil {
+			return nil, fmt.Errorf("no certificate for server name %q", h.ServerName)
+		}
+		*chosen = id
+		return cert, nil
+	}
 	t.ClientAuth = tls.RequireAnyClientCert
 	if c.Anonymous {
 		t.ClientAuth = tls.RequestClientCert
@@ -73,17 +100,25 @@ func (c *TLSConfig) server() *tls.Config {
 	return t
 }
 
-// client returns the configuration of one outgoing connection. The far side's certificate must carry one of names, of
-// which the first is sent as SNI.
-func (c *TLSConfig) client(names []string) *tls.Config {
+// client returns the configuration of one outgoing connection. The far side's certificate must carry one of names.
+func (c *TLSConfig) client(identity, sni string, names []string) (*tls.Config, error) {
 	t := c.base()
-	if _, err := netip.ParseAddr(names[0]); err != nil {
-		t.ServerName = names[0] // RFC 6066 §3: an address is not a server name
+	if _, err := netip.ParseAddr(sni); err != nil {
+		t.ServerName = sni // RFC 6066 §3: an address is not a server name
+	}
+	if identity != "" && c.Keys.Get(identity) == nil {
+		return nil, fmt.Errorf("no certificate %q in the keyring", identity)
+	}
+	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if cert := c.Keys.Get(identity); cert != nil {
+			return cert, nil
+		}
+		return &tls.Certificate{}, nil // present none
 	}
 	t.InsecureSkipVerify = true // VerifyConnection below verifies, by our rules for names and usages
 	names = append(names[:len(names):len(names)], c.PeerNames...)
 	t.VerifyConnection = func(s tls.ConnectionState) error { return c.verify(s.PeerCertificates, names) }
-	return t
+	return t, nil
 }
 
 // verify checks a chain against the roots and the leaf against the names. A certificate for server authentication is
@@ -91,7 +126,7 @@ func (c *TLSConfig) client(names []string) *tls.Config {
 // Microsoft's SIP proxies present server certificates on the connections they make.
 func (c *TLSConfig) verify(chain []*x509.Certificate, names []string) error {
 	opts := x509.VerifyOptions{
-		Roots:         c.Roots(),
+		Roots:         c.roots(),
 		Intermediates: x509.NewCertPool(),
 		CurrentTime:   time.Now(),
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
@@ -102,8 +137,13 @@ func (c *TLSConfig) verify(chain []*x509.Certificate, names []string) error {
 	if _, err := chain[0].Verify(opts); err != nil {
 		return fmt.Errorf("certificate of %s: %w", describe(chain[0]), err)
 	}
-	if len(names) == 0 || slices.ContainsFunc(names, func(n string) bool { return certCovers(chain[0], n) }) {
+	if len(names) == 0 {
 		return nil
+	}
+	for _, n := range names {
+		if certCovers(chain[0], n) {
+			return nil
+		}
 	}
 	return fmt.Errorf("certificate of %s carries none of the names %s", describe(chain[0]), strings.Join(names, ", "))
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,17 +16,17 @@ import (
 type site struct {
 	*node
 	ep   *transport.Endpoint
-	cert atomic.Pointer[tls.Certificate]
+	keys *transport.Keyring
 }
 
-// newSite returns a site with a certificate; with an empty one it presents none when it connects.
-func newSite(t *testing.T, ca *authority, cfg transport.TLSConfig, cert tls.Certificate) *site {
+func newSite(t *testing.T, ca *authority, cfg transport.TLSConfig, certs map[string]tls.Certificate) *site {
 	t.Helper()
-	s := &site{node: newNode(t, transport.Config{})}
-	s.cert.Store(&cert)
-	cfg.Certificate, cfg.Roots = s.cert.Load, ca.roots
-	s.ep = s.listen(transport.EndpointConfig{Proto: transport.TLS, TLS: &cfg})
-	return s
+	n := newNode(t, transport.Config{})
+	cfg.Keys = keyring(t, certs)
+	if cfg.Roots == nil {
+		cfg.Roots = ca.roots
+	}
+	return &site{n, n.listen(transport.EndpointConfig{Proto: transport.TLS, TLS: &cfg}), cfg.Keys}
 }
 
 // to returns the target of b's endpoint from s, under a name.
@@ -65,55 +64,75 @@ func (s *site) sends(t *testing.T, b *site, target transport.Target, id string) 
 	return g
 }
 
+func one(name string, c tls.Certificate) map[string]tls.Certificate {
+	return map[string]tls.Certificate{name: c}
+}
+
 func TestMutualTLS(t *testing.T) {
 	ca, stranger := newAuthority(t, "ca"), newAuthority(t, "stranger")
-	gw := ca.issue(t, bothAuth, "gw.example.net")
+	gw := one("gw", ca.issue(t, bothAuth, "gw.example.net"))
 	for _, c := range []struct {
 		name   string
 		ours   transport.TLSConfig // the side that connects
-		mine   tls.Certificate
+		mine   map[string]tls.Certificate
 		theirs transport.TLSConfig
-		cert   tls.Certificate
+		cert   map[string]tls.Certificate
 		as     string // the name we want
 		fails  string // part of the error, "" for success
 	}{
-		{name: "both sides present certificates", mine: gw, cert: ca.issue(t, bothAuth, "sbc.example.net"),
+		{name: "both sides present certificates", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "sbc.example.net")),
 			as: "sbc.example.net"},
 		{name: "a client certificate for server authentication only is accepted",
-			mine: ca.issue(t, serverAuth, "sip.pstnhub.microsoft.com"),
-			cert: ca.issue(t, serverAuth, "sbc.example.net"), as: "sbc.example.net"},
-		{name: "a client certificate for something else is refused",
-			mine: ca.issue(t, codeSigning, "gw.example.net"),
-			cert: ca.issue(t, serverAuth, "sbc.example.net"), as: "sbc.example.net", fails: "bad certificate"},
-		{name: "a client without certificate is refused",
-			cert: ca.issue(t, serverAuth, "sbc.example.net"), as: "sbc.example.net", fails: "certificate"},
-		{name: "a client without certificate is accepted where that is allowed",
-			theirs: transport.TLSConfig{Anonymous: true},
-			cert:   ca.issue(t, serverAuth, "sbc.example.net"), as: "sbc.example.net"},
-		{name: "a client certificate of another authority is refused",
-			mine: stranger.issue(t, bothAuth, "gw.example.net"),
-			cert: ca.issue(t, serverAuth, "sbc.example.net"), as: "sbc.example.net", fails: "bad certificate"},
-		{name: "a server certificate of another authority is refused", mine: gw,
-			cert: stranger.issue(t, bothAuth, "sbc.example.net"), as: "sbc.example.net", fails: "unknown authority"},
-		{name: "a server certificate with another name is refused", mine: gw,
-			cert: ca.issue(t, bothAuth, "other.example.net"), as: "sbc.example.net",
-			fails: "none of the names sbc.example.net"},
-		{name: "a wildcard matches one label", mine: gw, cert: ca.issue(t, bothAuth, "*.1r1.example.net"),
+			ours:   transport.TLSConfig{Identity: "gw"},
+			mine:   one("gw", ca.issue(t, serverAuth, "sip.pstnhub.microsoft.com")),
+			theirs: transport.TLSConfig{Identity: "sbc"},
+			cert:   one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net"},
+		{name: "a client certificate for something else is refused", ours: transport.TLSConfig{Identity: "gw"},
+			mine: one("gw", ca.issue(t, codeSigning, "gw.example.net")), theirs: transport.TLSConfig{Identity: "sbc"},
+			cert: one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net",
+			fails: "bad certificate"},
+		{name: "a client without certificate is refused", mine: gw, theirs: transport.TLSConfig{Identity: "sbc"},
+			cert: one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net", fails: "certificate"},
+		{name: "a client without certificate is accepted where that is allowed", mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc", Anonymous: true},
+			cert:   one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net"},
+		{name: "a client certificate of another authority is refused", ours: transport.TLSConfig{Identity: "gw"},
+			mine:   one("gw", stranger.issue(t, bothAuth, "gw.example.net")),
+			theirs: transport.TLSConfig{Identity: "sbc"},
+			cert:   one("sbc", ca.issue(t, serverAuth, "sbc.example.net")), as: "sbc.example.net",
+			fails: "bad certificate"},
+		{name: "a server certificate of another authority is refused",
+			ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc"},
+			cert:   one("sbc", stranger.issue(t, bothAuth, "sbc.example.net")), as: "sbc.example.net",
+			fails: "unknown authority"},
+		{name: "a server certificate with another name is refused", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "other.example.net")),
+			as: "sbc.example.net", fails: "none of the names sbc.example.net"},
+		{name: "a wildcard matches one label", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "*.1r1.example.net")),
 			as: "c1.1r1.example.net"},
-		{name: "and not for two", mine: gw, cert: ca.issue(t, bothAuth, "*.example.net"),
+		{name: "and not for two", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "*.example.net")),
 			as: "c1.1r1.example.net", fails: "none of the names"},
-		{name: "the certificate may carry the address", mine: gw, cert: ca.issue(t, bothAuth, "127.0.0.1"), as: ""},
-		{name: "without a name it must carry the address", mine: gw,
-			cert: ca.issue(t, bothAuth, "sbc.example.net"), as: "", fails: "none of the names"},
-		{name: "names in PeerNames are accepted too", mine: gw,
-			ours: transport.TLSConfig{PeerNames: []string{"*.pstnhub.example.net"}},
-			cert: ca.issue(t, bothAuth, "sip2.pstnhub.example.net"), as: "sip.example.net"},
-		{name: "a client must carry an allowed name", mine: gw,
-			theirs: transport.TLSConfig{PeerNames: []string{"core.example.net"}},
-			cert:   ca.issue(t, bothAuth, "sbc.example.net"), as: "sbc.example.net", fails: "bad certificate"},
-		{name: "a client that carries an allowed name is accepted", mine: gw,
-			theirs: transport.TLSConfig{PeerNames: []string{"core.example.net", "*.example.net"}},
-			cert:   ca.issue(t, bothAuth, "sbc.example.net"), as: "sbc.example.net"},
+		{name: "the certificate may carry the address", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "127.0.0.1")), as: ""},
+		{name: "without a name it must carry the address", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc"}, cert: one("sbc", ca.issue(t, bothAuth, "sbc.example.net")),
+			as: "", fails: "none of the names"},
+		{name: "names in PeerNames are accepted too",
+			ours:   transport.TLSConfig{Identity: "gw", PeerNames: []string{"*.pstnhub.example.net"}},
+			mine:   gw,
+			theirs: transport.TLSConfig{Identity: "sbc"},
+			cert:   one("sbc", ca.issue(t, bothAuth, "sip2.pstnhub.example.net")), as: "sip.example.net"},
+		{name: "a client must carry an allowed name", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc", PeerNames: []string{"core.example.net"}},
+			cert:   one("sbc", ca.issue(t, bothAuth, "sbc.example.net")), as: "sbc.example.net",
+			fails: "bad certificate"},
+		{name: "a client that carries an allowed name is accepted", ours: transport.TLSConfig{Identity: "gw"}, mine: gw,
+			theirs: transport.TLSConfig{Identity: "sbc", PeerNames: []string{"core.example.net", "*.example.net"}},
+			cert:   one("sbc", ca.issue(t, bothAuth, "sbc.example.net")), as: "sbc.example.net"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := newSite(t, ca, c.ours, c.mine), newSite(t, ca, c.theirs, c.cert)
@@ -134,21 +153,45 @@ func TestMutualTLS(t *testing.T) {
 	}
 }
 
+// The certificate presented is the one for the requested server name, and the flow has its identity.
+func TestServerNameChoosesCertificate(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	a := newSite(t, ca, transport.TLSConfig{Identity: "sbc"}, one("sbc", ca.issue(t, bothAuth, "sbc.example.net")))
+	b := newSite(t, ca, transport.TLSConfig{Identity: "base"}, map[string]tls.Certificate{
+		"base": ca.issue(t, bothAuth, "gw.example.net"),
+		"r1":   ca.issue(t, bothAuth, "1r1.example.net", "*.1r1.example.net"),
+		"c7":   ca.issue(t, bothAuth, "c7.1r1.example.net"),
+	})
+	for name, want := range map[string]string{"gw.example.net": "base", "c1.1r1.example.net": "r1",
+		"1r1.example.net": "r1", "c7.1r1.example.net": "c7", "C7.1R1.example.net": "c7"} {
+		g := a.sends(t, b, a.to(b, name), name)
+		if g.f.Identity() != want {
+			t.Errorf("name %s was served with identity %q, want %q", name, g.f.Identity(), want)
+		}
+		if !g.f.VerifiedFor("sbc.example.net") || g.f.VerifiedFor("other.example.net") {
+			t.Errorf("the flow is not verified for exactly the far side's name")
+		}
+	}
+}
+
 // A renewed certificate is presented on the next connections; open connections stay.
 func TestCertificateReload(t *testing.T) {
 	ca := newAuthority(t, "ca")
-	a := newSite(t, ca, transport.TLSConfig{}, ca.issue(t, bothAuth, "sbc.example.net"))
+	a := newSite(t, ca, transport.TLSConfig{Identity: "sbc"}, one("sbc", ca.issue(t, bothAuth, "sbc.example.net")))
 	first := ca.issue(t, bothAuth, "gw.example.net")
-	b := newSite(t, ca, transport.TLSConfig{}, first)
+	b := newSite(t, ca, transport.TLSConfig{Identity: "gw"}, one("gw", first))
 	g := a.sends(t, b, a.to(b, "gw.example.net"), "before")
 	second := ca.issue(t, bothAuth, "gw.example.net")
-	b.cert.Store(&second)
-	renewed := ca.issue(t, bothAuth, "sbc2.example.net")
-	a.cert.Store(&renewed)
+	if err := b.keys.Put("gw", second); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.keys.Put("sbc", ca.issue(t, bothAuth, "sbc2.example.net")); err != nil {
+		t.Fatal(err)
+	}
 	if same := a.sends(t, b, a.to(b, "gw.example.net"), "same"); !same.f.Same(g.f) {
 		t.Error("the connection did not outlive the reload")
 	}
-	c := newSite(t, ca, transport.TLSConfig{}, ca.issue(t, bothAuth, "sbc.example.net"))
+	c := newSite(t, ca, transport.TLSConfig{Identity: "sbc"}, one("sbc", ca.issue(t, bothAuth, "sbc.example.net")))
 	w := make(waiter, 1)
 	f, err := c.Send([]byte("\r\n\r\n"), c.to(b, "gw.example.net"), w)
 	if err != nil {
@@ -160,60 +203,64 @@ func TestCertificateReload(t *testing.T) {
 	}
 }
 
-// field-pains 4 (opensips#1651): a connection made with the certificate of one endpoint is never used for another one's
-// requests, nor one made to a far side under one name for another name.
+// field-pains 4 (opensips#1651): a connection made with one tenant's certificate is never used for another tenant, nor
+// one made to a far side under one name for another name.
 func TestTenantsDoNotShareConnections(t *testing.T) {
 	ca := newAuthority(t, "ca")
-	a := newSite(t, ca, transport.TLSConfig{}, ca.issue(t, bothAuth, "c1.1r1.example.net"))
-	other := ca.issue(t, bothAuth, "c2.1r1.example.net")
-	second := a.listen(transport.EndpointConfig{Proto: transport.TLS, TLS: &transport.TLSConfig{Roots: ca.roots,
-		Certificate: func() *tls.Certificate { return &other }}})
-	b := newSite(t, ca, transport.TLSConfig{}, ca.issue(t, bothAuth, "sip.example.org", "sip2.example.org"))
-	from := func(ep *transport.Endpoint, name string) transport.Target {
+	a := newSite(t, ca, transport.TLSConfig{Identity: "c1"}, map[string]tls.Certificate{
+		"c1": ca.issue(t, bothAuth, "c1.1r1.example.net"), "c2": ca.issue(t, bothAuth, "c2.1r1.example.net"),
+	})
+	b := newSite(t, ca, transport.TLSConfig{Identity: "sip"},
+		one("sip", ca.issue(t, bothAuth, "sip.example.org", "sip2.example.org")))
+	as := func(identity, name string) transport.Target {
 		target := a.to(b, name)
-		target.From = ep
+		target.Identity = identity
 		return target
 	}
-	c1 := a.sends(t, b, from(a.ep, "sip.example.org"), "c1")
-	c2 := a.sends(t, b, from(second, "sip.example.org"), "c2")
-	if !c1.f.VerifiedFor("c1.1r1.example.net") || !c2.f.VerifiedFor("c2.1r1.example.net") ||
-		c1.f.VerifiedFor("c2.1r1.example.net") || c1.f.Same(c2.f) {
+	c1 := a.sends(t, b, as("c1", "sip.example.org"), "c1")
+	c2 := a.sends(t, b, as("c2", "sip.example.org"), "c2")
+	if !c1.f.VerifiedFor("c1.1r1.example.net") || !c2.f.VerifiedFor("c2.1r1.example.net") || c1.f.Same(c2.f) {
 		t.Fatal("two tenants share a connection")
 	}
-	if again := a.sends(t, b, from(a.ep, "sip.example.org"), "c1 again"); !again.f.Same(c1.f) {
+	if again := a.sends(t, b, as("c1", "sip.example.org"), "c1 again"); !again.f.Same(c1.f) {
 		t.Error("the same tenant did not use its connection again")
 	}
-	if other := a.sends(t, b, from(a.ep, "sip2.example.org"), "other name"); other.f.Same(c1.f) {
+	if other := a.sends(t, b, as("c1", "sip2.example.org"), "other name"); other.f.Same(c1.f) {
 		t.Error("another name used the connection verified for the first")
 	}
 	// Even when the caller asks for the other tenant's flow.
-	mine, err := a.Send([]byte(request("SIP/2.0/TLS x;branch=z9hG4bK1", "flow")), from(a.ep, "sip.example.org"), nil)
+	mine, err := a.Send([]byte(request("SIP/2.0/TLS x;branch=z9hG4bK1", "flow")), as("c1", "sip.example.org"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.next(t)
-	wrong := from(second, "sip.example.org")
+	wrong := as("c2", "sip.example.org")
 	wrong.Prefer = mine
 	if g := a.sends(t, b, wrong, "wrong flow"); !g.f.VerifiedFor("c2.1r1.example.net") {
 		t.Error("tenant c2's request used tenant c1's connection")
 	}
-	wrong = from(a.ep, "evil.example.org")
+	wrong = as("c1", "evil.example.org")
 	wrong.Prefer = mine
 	if _, err := a.send(t, b, wrong, "wrong name"); err == nil {
 		t.Error("a request for evil.example.org used a connection verified for sip.example.org")
 	}
-	if got := a.Metrics().ReuseRefused.Load(); got != 1 {
-		t.Errorf("%d refused reuses counted, want 1", got)
+	if got := a.Metrics().ReuseRefused.Load(); got != 2 {
+		t.Errorf("%d refused reuses counted, want 2", got)
+	}
+	wrong = as("unknown", "sip.example.org")
+	if _, err := a.send(t, b, wrong, "no such identity"); err == nil {
+		t.Error("an identity that is not in the keyring was used")
 	}
 }
 
 // Two endpoints with different trust roots share no connections, even to one address.
 func TestEndpointsDoNotShareConnections(t *testing.T) {
 	ca := newAuthority(t, "ca")
-	a := newSite(t, ca, transport.TLSConfig{}, ca.issue(t, bothAuth, "gw.example.net"))
-	second := a.listen(transport.EndpointConfig{Proto: transport.TLS, TLS: &transport.TLSConfig{
-		Certificate: a.cert.Load, Roots: newAuthority(t, "other").roots}})
-	b := newSite(t, ca, transport.TLSConfig{}, ca.issue(t, bothAuth, "sbc.example.net"))
+	certs := one("gw", ca.issue(t, bothAuth, "gw.example.net"))
+	a := newSite(t, ca, transport.TLSConfig{Identity: "gw"}, certs)
+	second := a.listen(transport.EndpointConfig{Proto: transport.TLS, TLS: &transport.TLSConfig{Identity: "gw",
+		Keys: keyring(t, certs), Roots: newAuthority(t, "other").roots}})
+	b := newSite(t, ca, transport.TLSConfig{Identity: "sbc"}, one("sbc", ca.issue(t, bothAuth, "sbc.example.net")))
 	a.sends(t, b, a.to(b, "sbc.example.net"), "first")
 	target := a.to(b, "sbc.example.net")
 	target.From = second
@@ -223,11 +270,14 @@ func TestEndpointsDoNotShareConnections(t *testing.T) {
 }
 
 // RFC 5923: a connection opened by the far side carries requests to the port it named, if its certificate covers the
-// name they are for.
+// name they are for and our identity on it is the right one.
 func TestAliasOverTLS(t *testing.T) {
 	ca := newAuthority(t, "ca")
-	a := newSite(t, ca, transport.TLSConfig{}, ca.issue(t, serverAuth, "sip.example.org"))
-	b := newSite(t, ca, transport.TLSConfig{}, ca.issue(t, bothAuth, "gw.example.net"))
+	a := newSite(t, ca, transport.TLSConfig{Identity: "teams"},
+		one("teams", ca.issue(t, serverAuth, "sip.example.org")))
+	b := newSite(t, ca, transport.TLSConfig{Identity: "gw"}, map[string]tls.Certificate{
+		"gw": ca.issue(t, bothAuth, "gw.example.net"), "c1": ca.issue(t, bothAuth, "c1.example.net"),
+	})
 	a.sends(t, b, a.to(b, "gw.example.net"), "hello") // Via says ;alias and a's port
 	back := transport.Target{From: b.ep, Addr: a.ep.Local(), ServerName: "sip.example.org"}
 	g := b.sends(t, a, back, "back")
@@ -236,6 +286,11 @@ func TestAliasOverTLS(t *testing.T) {
 	}
 	answer(t, a.node, g)
 	b.next(t)
+	back.Identity = "c1"
+	b.sends(t, a, back, "other identity")
+	if got := b.Metrics().ConnsDialled.Load(); got != 1 {
+		t.Errorf("%d connections were made, want one for the other identity", got)
+	}
 	back = transport.Target{From: b.ep, Addr: a.ep.Local(), ServerName: "evil.example.org"}
 	if _, err := b.send(t, a, back, "evil"); err == nil {
 		t.Error("a request for another name used the far side's connection")
@@ -259,9 +314,11 @@ func TestResponseAfterTLSConnectionLoss(t *testing.T) {
 		{"another far side", ca.issue(t, bothAuth, "thief.example.net"), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			gw := newSite(t, ca, transport.TLSConfig{}, ca.issue(t, bothAuth, "gw.example.net"))
-			listener := newSite(t, ca, transport.TLSConfig{}, c.cert)
-			caller := newSite(t, ca, transport.TLSConfig{}, ca.issue(t, bothAuth, "sbc.example.net"))
+			gw := newSite(t, ca, transport.TLSConfig{Identity: "gw"},
+				one("gw", ca.issue(t, bothAuth, "gw.example.net")))
+			listener := newSite(t, ca, transport.TLSConfig{Identity: "sbc"}, one("sbc", c.cert))
+			caller := newSite(t, ca, transport.TLSConfig{Identity: "sbc"},
+				one("sbc", ca.issue(t, bothAuth, "sbc.example.net")))
 			target := caller.to(gw, "gw.example.net")
 			if _, err := caller.Send([]byte(request(fmt.Sprintf("SIP/2.0/TLS sbc.example.net:%d;branch=z9hG4bK1",
 				listener.ep.Local().Port()), "c1")), target, nil); err != nil {
@@ -291,7 +348,7 @@ func TestResponseAfterTLSConnectionLoss(t *testing.T) {
 
 func TestTLSVersionAndSuites(t *testing.T) {
 	ca := newAuthority(t, "ca")
-	b := newSite(t, ca, transport.TLSConfig{}, ca.issue(t, bothAuth, "gw.example.net"))
+	b := newSite(t, ca, transport.TLSConfig{Identity: "gw"}, one("gw", ca.issue(t, bothAuth, "gw.example.net")))
 	client := ca.issue(t, bothAuth, "sbc.example.net")
 	for _, c := range []struct {
 		name  string
@@ -322,17 +379,20 @@ func TestTLSVersionAndSuites(t *testing.T) {
 // A far side that connects and sends nothing is disconnected after the handshake time-out.
 func TestHandshakeTimeout(t *testing.T) {
 	ca := newAuthority(t, "ca")
-	cert := ca.issue(t, bothAuth, "gw.example.net")
 	n := newNode(t, transport.Config{HandshakeTimeout: 50 * time.Millisecond})
-	ep := n.listen(transport.EndpointConfig{Proto: transport.TLS, TLS: &transport.TLSConfig{
-		Certificate: func() *tls.Certificate { return &cert }, Roots: ca.roots}})
+	ep := n.listen(transport.EndpointConfig{Proto: transport.TLS, TLS: &transport.TLSConfig{Identity: "gw",
+		Keys: keyring(t, one("gw", ca.issue(t, bothAuth, "gw.example.net"))), Roots: ca.roots}})
 	closedSoon(t, dialTCP(t, ep))
 	eventually(t, "it is counted", func() bool { return n.Metrics().HandshakesFailed.Load() == 1 })
 }
 
-func TestTLSMistakes(t *testing.T) {
+func TestKeyringMistakes(t *testing.T) {
+	k := transport.NewKeyring()
+	if err := k.Put("x", tls.Certificate{}); err == nil {
+		t.Error("an empty certificate was accepted")
+	}
 	n := newNode(t, transport.Config{})
-	for _, cfg := range []*transport.TLSConfig{nil, {}, {Roots: newAuthority(t, "ca").roots}} {
+	for _, cfg := range []*transport.TLSConfig{nil, {}, {Keys: k, Identity: "unknown"}} {
 		if _, err := n.Listen(transport.EndpointConfig{Name: "edge", Proto: transport.TLS, Bind: loopback,
 			TLS: cfg}); err == nil {
 			t.Errorf("an endpoint opened with TLS configuration %+v", cfg)
