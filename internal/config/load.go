@@ -232,7 +232,11 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	}
 	known := len(l.Roles) > 0
 	for i, r := range l.Roles {
-		if !slices.Contains(Roles(), r) {
+		switch {
+		case slices.Contains(l.Roles[:i], r):
+			known = false
+			bad(fmt.Sprintf("roles[%d]", i), "role %q is listed twice; remove one", r)
+		case !slices.Contains(Roles(), r):
 			known = false
 			bad(fmt.Sprintf("roles[%d]", i), "unknown role %q; use %s", r, strings.Join(Roles(), ", "))
 		}
