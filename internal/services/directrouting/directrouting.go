@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/sip"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/services/internal/phonesystem"
@@ -44,17 +45,23 @@ func New(rules *leg.Rules, names leg.Names) (leg.Profile, error) {
 		return nil, fault.New(fault.Invalid, "InvalidConfiguration", "this node is in region %d, but regions lists "+
 			"%d; add its region there", rules.Region(), len(names.Regions)).At("region")
 	}
-	p := &Profile{trunk: strings.ToLower(names.Regions[rules.Region()-1]) + "." + base}
-	p.Profile = phonesystem.New(Service, rules, p.name)
-	return p, nil
+	trunk := strings.ToLower(names.Regions[rules.Region()-1]) + "." + base
+	return &Profile{phonesystem.New(Service, rules), trunk}, nil
 }
+
+// ToService writes the customer's name into Contact and From, the peer's into Request-URI and To, and tells Teams who
+// we are and which methods we accept.
+func (p *Profile) ToService(m *sip.Message, l *leg.Leg) { p.ToServiceAs(m, l, p.name(l)) }
+
+// Ping writes the carrier trunk's name: one healthy trunk stands for all customers' names below it (direct-routing-sip
+// §3).
+func (p *Profile) Ping(m *sip.Message, l *leg.Leg) { p.PingAs(m, l, p.name(l)) }
 
 // Names returns the carrier trunk's name and the pattern of the customers' names below it.
 func (p *Profile) Names() []string { return []string{p.trunk, "*." + p.trunk} }
 
 // name returns the name of the call's customer in the region of this node. OPTIONS, and a call without a customer (an
-// emergency call that names none), use the carrier trunk's name: one healthy trunk stands for all customers' names
-// below it (direct-routing-sip §3).
+// emergency call that names none), use the carrier trunk's name.
 func (p *Profile) name(l *leg.Leg) leg.Addr {
 	a := leg.Addr{Host: p.trunk, Port: l.Local.Port, Transport: l.Local.Transport}
 	if l.Call != nil && l.Call.Account != nil && l.Call.Account.Subdomain != "" {

@@ -18,5 +18,5 @@ var Service = domain.NewService(domain.Traits{ID: ID, Name: "teamsOperatorConnec
 
 // New returns the call profile. It never fails.
 func New(rules *leg.Rules, _ leg.Names) (leg.Profile, error) {
-	return phonesystem.New(Service, rules, phonesystem.Trunk), nil
+	return phonesystem.New(Service, rules), nil
 }

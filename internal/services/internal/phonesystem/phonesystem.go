@@ -18,18 +18,12 @@ import (
 type Profile struct {
 	service domain.Service
 	rules   *leg.Rules
-	name    func(*leg.Leg) leg.Addr
 }
 
 var _ leg.Profile = (*Profile)(nil)
 
-// New returns the profile of a service. name returns the address under which Phone System knows us on a leg.
-func New(service domain.Service, rules *leg.Rules, name func(*leg.Leg) leg.Addr) *Profile {
-	return &Profile{service, rules, name}
-}
-
-// Trunk returns the address of the trunk: the name for New of a service that has no other.
-func Trunk(l *leg.Leg) leg.Addr { return l.Local }
+// New returns the profile of a service.
+func New(service domain.Service, rules *leg.Rules) *Profile { return &Profile{service, rules} }
 
 // Service returns the service that the profile was made for.
 func (p *Profile) Service() domain.Service { return p.service }
@@ -38,11 +32,13 @@ func (p *Profile) Service() domain.Service { return p.service }
 // services have the same interface as Direct Routing.
 func (p *Profile) NeedsOffer() bool { return true }
 
-// ToService writes our name into Contact and From, the peer's into Request-URI and To, and tells Phone System who we
-// are and which methods we accept. X-MS-FMC stays as the Mobile Control Point wrote it.
-func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
+// ToService writes the addresses of the trunk and tells Phone System who we are. X-MS-FMC stays as the Mobile Control
+// Point wrote it.
+func (p *Profile) ToService(m *sip.Message, l *leg.Leg) { p.ToServiceAs(m, l, l.Local) }
+
+// ToServiceAs is ToService with another address of ours than the trunk's.
+func (p *Profile) ToServiceAs(m *sip.Message, l *leg.Leg, us leg.Addr) {
 	p.rules.StripForService(m)
-	us := p.name(l)
 	leg.Address(m, us, l.Remote)
 	p.rules.Identify(m, us, l)
 }
@@ -51,9 +47,11 @@ func (p *Profile) ToService(m *sip.Message, l *leg.Leg) {
 // rating (gateway-calls §2.2).
 func (p *Profile) ToCore(m *sip.Message, l *leg.Leg) { p.rules.ShapeForCore(m, l) }
 
-// Ping writes our name.
-func (p *Profile) Ping(m *sip.Message, l *leg.Leg) {
-	us := p.name(l)
+// Ping writes the trunk's name.
+func (p *Profile) Ping(m *sip.Message, l *leg.Leg) { p.PingAs(m, l, l.Local) }
+
+// PingAs is Ping with another address of ours than the trunk's.
+func (p *Profile) PingAs(m *sip.Message, l *leg.Leg, us leg.Addr) {
 	if m.IsRequest() {
 		leg.AddressPing(m, us)
 	}
