@@ -167,8 +167,11 @@ func (s *keySet) run(ctx context.Context, every time.Duration) {
 		if err != nil {
 			wait = min(wait, fetchRetry)
 			if !failed && ctx.Err() == nil {
+				s.mu.Lock()
+				fetched := s.fetched
+				s.mu.Unlock()
 				s.log.Warn("cannot fetch the issuer's keys; the known keys stay in use", "error", err,
-					"fetched", s.age())
+					"fetched", fetched)
 			}
 		} else if failed {
 			s.log.Info("issuer's keys fetched again")
@@ -180,12 +183,6 @@ func (s *keySet) run(ctx context.Context, every time.Duration) {
 		case <-time.After(wait):
 		}
 	}
-}
-
-func (s *keySet) age() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.fetched
 }
 
 // keyFile is the content of the sealed file on disk.
