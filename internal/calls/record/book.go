@@ -274,7 +274,7 @@ func (b *book) fail(err error, next []*Record) {
 
 // recover closes the files that an earlier process or a failure left open.
 func (b *book) recover() error {
-	parts, err := filepath.Glob(filepath.Join(b.cfg.Directory, b.prefix+"*"+fileSuffix+partSuffix))
+	parts, err := b.files(fileSuffix + partSuffix)
 	if err != nil {
 		return err
 	}
@@ -302,15 +302,20 @@ func (b *book) recover() error {
 	return nil
 }
 
-func (b *book) files() ([]string, error) {
-	files, err := filepath.Glob(filepath.Join(b.cfg.Directory, b.prefix+"*"+fileSuffix))
-	slices.Sort(files)
+// files returns the paths of the node's files whose names end in suffix, oldest first.
+func (b *book) files(suffix string) (files []string, err error) {
+	entries, err := os.ReadDir(b.cfg.Directory)
+	for _, e := range entries {
+		if n := e.Name(); strings.HasPrefix(n, b.prefix) && strings.HasSuffix(n, suffix) {
+			files = append(files, filepath.Join(b.cfg.Directory, n))
+		}
+	}
 	return files, err
 }
 
 // prune removes the oldest closed files beyond the limits.
 func (b *book) prune() {
-	files, err := b.files()
+	files, err := b.files(fileSuffix)
 	if err != nil {
 		b.log.Error("cannot list call record files", "error", err)
 		return

@@ -215,7 +215,7 @@ func TestAFloodOfRefusedCallsLeavesTheRecordsOfCalls(t *testing.T) {
 		t.Errorf("%v records of refused calls dropped, want 10 of each 60, those that exceed the queue", n)
 	}
 	var bytes int64
-	files, err := s.refused.files()
+	files, err := s.refused.files(fileSuffix)
 	if err != nil {
 		t.Fatal(err)
 	}
