@@ -1,6 +1,10 @@
 package lab
 
 import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,6 +68,63 @@ func TestLabStartsAndStops(t *testing.T) {
 	}
 	if err := l.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestARepeatIsNoArrival repeats the INVITE of an earlier call, as UDP may, and then sends another one.
+func TestARepeatIsNoArrival(t *testing.T) {
+	w, _, err := fixtures.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := Free(w.BaseDomain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := Start(w, g, Options{PingEvery: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	core := l.Agent("core-fixed")
+	c, err := net.Dial("udp", core.Addr("udp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	arrived := 0
+	send := func(call string) {
+		t.Helper()
+		if _, err := fmt.Fprintf(c, "INVITE sip:+15550100@core SIP/2.0\r\n"+
+			"Via: SIP/2.0/UDP %[1]s;branch=z9hG4bK%[2]s\r\nMax-Forwards: 70\r\nFrom: <sip:a@h>;tag=1\r\n"+
+			"To: <sip:+15550100@core>\r\nCall-ID: %[2]s\r\nCSeq: 1 INVITE\r\nContact: <sip:a@%[1]s>\r\n"+
+			"Content-Length: 0\r\n\r\n", c.LocalAddr(), call); err != nil {
+			t.Fatal(err)
+		}
+		arrived++
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		n := 0
+		if _, err := core.Log().Wait(ctx, func(m *ua.Message) bool {
+			if ua.IsNewCall(m) {
+				n++
+			}
+			return n == arrived
+		}); err != nil {
+			t.Fatalf("INVITE %d of %s did not arrive: %v", arrived, call, err)
+		}
+	}
+	send("one")
+	begin := time.Now()
+	for _, call := range []string{"one", "two", "two"} {
+		send(call)
+	}
+	var got []string
+	for _, m := range l.invites("core-fixed", "15550100", begin) {
+		got = append(got, m.CallID())
+	}
+	if strings.Join(got, " ") != "two" {
+		t.Errorf("calls that arrived: %q, want only the second", got)
 	}
 }
 

@@ -116,16 +116,9 @@ func (l *Lab) play(ctx context.Context, f fixtures.Call, r *Result) {
 // arrivals checks where the call went and the INVITE that arrived there, and ends the call.
 func (l *Lab) arrivals(ctx context.Context, f fixtures.Call, r *Result, call *ua.Call, begin time.Time) {
 	got := map[string]*ua.Message{}
-	number := calledNumber(f)
 	for _, name := range l.Neighbours() {
-		a, _ := l.agent(name)
-		for _, m := range a.Log().Messages(func(m *ua.Message) bool {
-			return ua.IsNewCall(m) && !m.At.Before(begin) &&
-				strings.Contains(ua.ParseAddress(m.RequestURI()).User, number)
-		}) {
-			if got[name] == nil {
-				got[name] = m
-			}
+		if ms := l.invites(name, calledNumber(f), begin); len(ms) > 0 {
+			got[name] = ms[0]
 		}
 	}
 	for name, m := range got {
@@ -164,6 +157,21 @@ func (l *Lab) arrivals(ctx context.Context, f fixtures.Call, r *Result, call *ua
 	if r.Status == 200 {
 		l.end(ctx, f, r, call, far)
 	}
+}
+
+// invites returns the INVITEs of calls to number that reached a neighbour at or after begin, one for each call. Over
+// UDP the INVITE of an earlier call may be repeated later.
+func (l *Lab) invites(name, number string, begin time.Time) (out []*ua.Message) {
+	a, _ := l.agent(name)
+	seen := map[string]bool{}
+	for _, m := range a.Log().Messages(ua.IsNewCall) {
+		if !seen[m.CallID()] && !m.At.Before(begin) &&
+			strings.Contains(ua.ParseAddress(m.RequestURI()).User, number) {
+			out = append(out, m)
+		}
+		seen[m.CallID()] = true
+	}
+	return out
 }
 
 // end ends an answered call from the fixture's side and checks that the other side gets the BYE.

@@ -131,10 +131,7 @@ func (l *Lab) Try(ctx context.Context, q Question) (*Trial, error) {
 func (l *Lab) arrival(t *Trial, begin time.Time) *ua.Message {
 	var far *ua.Message
 	for _, name := range l.Neighbours() {
-		for _, m := range l.Agent(name).Log().Messages(func(m *ua.Message) bool {
-			return ua.IsNewCall(m) && !m.At.Before(begin) && strings.Contains(ua.ParseAddress(m.RequestURI()).User,
-				calledNumber(fixtures.Call{To: t.To}))
-		}) {
+		for _, m := range l.invites(name, calledNumber(fixtures.Call{To: t.To}), begin) {
 			if far == nil || m.At.After(far.At) {
 				far, t.Arrived = m, name
 			}
