@@ -21,8 +21,8 @@ import (
 func TestCalls(t *testing.T) {
 	t.Parallel()
 	l, p := rig.Start(t, lab.Options{PingEvery: time.Second},
-		"calls.timers.failoverAfter=2s", "calls.timers.ringTimeout=3s")
-	before := rig.Quiet(t, p, 10*time.Second)
+		"calls.timers.failoverAfter=4s", "calls.timers.ringTimeout=10s")
+	before := rig.Quiet(t, p, patience)
 	_, calls, err := fixtures.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -47,12 +47,12 @@ func TestCalls(t *testing.T) {
 	if v := l.Violations(); len(v) > 0 {
 		t.Errorf("the services saw broken rules:\n%s", strings.Join(v, "\n"))
 	}
-	rig.Quiet(t, p, 40*time.Second)
+	rig.Quiet(t, p, patience)
 	if n := l.Calls(); n != 0 {
 		t.Errorf("the neighbours still have %d active calls", n)
 	}
 	allowed := before["go_goroutines"] + 30 // connections opened since
-	rig.WaitMetrics(t, p, 10*time.Second, fmt.Sprintf("more than %v goroutines", allowed), func(m rig.Metrics) bool {
+	rig.WaitMetrics(t, p, patience, fmt.Sprintf("more than %v goroutines", allowed), func(m rig.Metrics) bool {
 		n, samples := m.Sum("go_goroutines")
 		return samples > 0 && n <= allowed
 	})

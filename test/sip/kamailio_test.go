@@ -272,5 +272,5 @@ func TestKamailioOverTLS(t *testing.T) {
 			t.Errorf("INVITE got %v, %v, want 486", m, err)
 		}
 	})
-	rig.Quiet(t, p, 40*time.Second)
+	rig.Quiet(t, p, patience)
 }

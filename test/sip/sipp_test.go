@@ -90,7 +90,7 @@ func (g *sippGateway) config(base string) string {
 	w("metrics: {listen: 127.0.0.1:0}\nmanage: {listen: 127.0.0.1:0}\nprovisioning: {listen: 127.0.0.1:0}")
 	w("shutdown: {drain: 1s, cut: 5s}")
 	if g.timers == "" {
-		g.timers = "failoverAfter: 600ms, ringTimeout: 2s"
+		g.timers = "failoverAfter: 4s, ringTimeout: 10s"
 	}
 	w("calls:\n  timers: {%s}", g.timers)
 	w("  routing:\n    baseDomain: %s\n    countries: [GB, US]", base)
@@ -291,10 +291,10 @@ func (g *sippGateway) calls(t *testing.T, near, far string, p plan, changes []fu
 		}
 		x := p
 		change(&x)
-		uas = append(uas, g.start(ctx, t, "uas.xml", x, f.peers[i], "-m", "1", "-timeout", "20s"))
+		uas = append(uas, g.start(ctx, t, "uas.xml", x, f.peers[i], "-m", "1", "-timeout", "1m"))
 		g.listening(ctx, t, uas[len(uas)-1], f.peers[i])
 	}
-	uac := g.start(ctx, t, "uac.xml", p, n.peers[0], "-m", "1", "-r", "1", "-d", "20", "-timeout", "20s", n.bind)
+	uac := g.start(ctx, t, "uac.xml", p, n.peers[0], "-m", "1", "-r", "1", "-d", "20", "-timeout", "1m", n.bind)
 	var problems []string
 	if w := uac.wait(); w != "" {
 		problems = append(problems, w)
@@ -321,7 +321,7 @@ func TestSIPp(t *testing.T) {
 			t.Parallel()
 			g := startSIPp(t, transport, nil)
 			g.suite(t)
-			rig.Quiet(t, g.p, 40*time.Second)
+			rig.Quiet(t, g.p, patience)
 		})
 	}
 }
