@@ -44,8 +44,8 @@ func printExplanation(p *page, e *api.Explanation) {
 	}
 	for _, x := range e.PeerGroups {
 		for _, y := range x.Peers {
-			p.field(fmt.Sprintf("  %-14s ", "peer"), "%s of %s at %s: %s%s", y.Name, x.Name, y.Address, y.State,
-				either(y.Reason == "", "", ", "+y.Reason))
+			p.field(fmt.Sprintf("  %-14s ", "peer"), "%s of %s%s: %s%s", y.Name, x.Name,
+				either(y.Address == "", "", " at "+y.Address), y.State, either(y.Reason == "", "", ", "+y.Reason))
 		}
 	}
 	g := &grid{head: []string{"rule", "result", "why"}}

@@ -65,6 +65,6 @@ func printIndex(p *page, r *api.Replica) {
 // indexState describes the state of the index in a few words.
 func indexState(r *api.Replica) string {
 	return either(!r.Loaded, "never loaded", either(r.Current, "follows the database",
-		either(r.Held != nil, "held back; see tandem index",
+		either(r.Held != nil, "held back",
 			"does not follow the database: "+cmp.Or(r.Error, "the change feed was not read recently"))))
 }

@@ -35,7 +35,8 @@ func printHealth(p *page, h *api.Health) {
 		p.field("database  ", "%s, %s\n%s", d.Engine, either(d.Writable, "available", failing), d.Location)
 	}
 	if r := h.Replica; r != nil {
-		p.field("index     ", "%d numbers, position %d of %d, %s", r.Numbers, r.Position, r.Head, indexState(r))
+		p.field("index     ", "%d numbers, position %d of %d, %s%s", r.Numbers, r.Position, r.Head, indexState(r),
+			either(r.Held == nil, "", "; see tandem index"))
 	}
 	if h.Calls != nil {
 		p.field("calls     ", "%d", h.Calls.Active)

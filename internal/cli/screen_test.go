@@ -114,7 +114,8 @@ func TestTablesFitATerminal(t *testing.T) {
 		{Name: "operator-connect-frankfurt", Service: "teamsOperatorConnect",
 			Listen: []string{"tls " + ipv6, "udp " + ipv6},
 			Peers: []api.Peer{{Name: "oc-europe-west-1", Address: ipv6, State: "down", Reason: reason},
-				{Name: "oc-europe-west-2", Address: "192.0.2.17:5061", State: "up"}}},
+				{Name: "oc-europe-west-2", Address: "192.0.2.17:5061", State: "up"},
+				{Name: "unresolved", State: "down"}}},
 		{Name: "none", Service: "core", Listen: []string{"udp 192.0.2.1:5060"}}}}
 	check("peers", func(p *page) { printPeers(p, peers) }, "operator-connect-frankfurt:", ipv6, reason,
 		"oc-europe-west-2")
@@ -128,7 +129,7 @@ func TestTablesFitATerminal(t *testing.T) {
 		Steps: []api.Step{{Rule: "provisioned-service-of-the-number", Result: "decides", Text: reason,
 			Facts: []api.Fact{{Name: "number", Value: "+442079460123"}, {Name: "account", Value: someUUID}}}}}
 	check("explain", func(p *page) { printExplanation(p, explanation) }, explanation.Text, reason,
-		"provisioned-service-of-the-number", "account="+someUUID+")")
+		"provisioned-service-of-the-number", "account="+someUUID+")", "unresolved of operator-connect-frankfurt: down")
 
 	services := client.NumberServices{TeamsDirectRouting: &client.NumberService{Enabled: true},
 		AzureOperatorCallProtection: &client.NumberService{Enabled: true}}
