@@ -105,7 +105,7 @@ func TestKamailioOverTLS(t *testing.T) {
 	tlsAddr, udpAddr := freeAddress(t, "127.0.0.1"), freeAddress(t, "127.0.0.1")
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	set := []string{"calls.timers.failoverAfter=2s", "calls.timers.ringTimeout=5s"}
+	var set []string
 	for i := 3; i <= 6; i++ { // the groups of the services
 		set = append(set, fmt.Sprintf("calls.groups[%d].peers=[{name: kamailio-%[1]d, address: %q}]", i, tlsAddr))
 	}
