@@ -159,12 +159,13 @@ func (n *node) GetDrain(context.Context, api.GetDrainRequestObject) (api.GetDrai
 
 // SetDrain implements the operation setDrain. It works without the database; then only the log names the actor.
 func (n *node) SetDrain(ctx context.Context, r api.SetDrainRequestObject) (api.SetDrainResponseObject, error) {
+	was := n.draining.Load()
 	if r.Params.IfMatch != nil {
 		anyTag, tags, err := web.ParseTags(*r.Params.IfMatch, "If-Match")
 		if err != nil {
 			return nil, err
 		}
-		if !anyTag && !slices.Contains(tags, drainTag(n.draining.Load())) {
+		if !anyTag && !slices.Contains(tags, drainTag(was)) {
 			return nil, fault.New(fault.Precondition, directory.CodeConditionNotMet,
 				"the state changed since it was read; read it again").At("If-Match")
 		}
@@ -173,7 +174,7 @@ func (n *node) SetDrain(ctx context.Context, r api.SetDrainRequestObject) (api.S
 	if e == nil {
 		return nil, fault.New(fault.Conflict, "NoEdge", "no SIP edge is running on this node")
 	}
-	if n.draining.Swap(on) != on {
+	if was != on && n.draining.CompareAndSwap(was, on) { // else another request has just set it
 		e.SetDraining(on)
 		action := map[bool]string{true: "node.drain", false: "node.undrain"}[on]
 		n.auditDone(ctx, action, n.cfg.Calls.Edge.Node, 1, r.Body)
