@@ -29,7 +29,7 @@ func TestCancel(t *testing.T) {
 		b.idle()
 		// Too late: it is answered and has no effect.
 		b.core.send(up.cancel("X-Again: 1"))
-		b.core.next(patience)
+		b.core.again(got[0])
 		b.svc.quiet()
 	})
 	t.Run("before the far side has said anything", func(t *testing.T) {
