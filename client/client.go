@@ -3,7 +3,7 @@
 // tools; the command line uses it too.
 //
 // A Client is made for a base URL with New, or for the management socket in a data directory with NewSocket. Requests
-// that are safe to repeat (all of them except CreateClient: writes carry repeatability headers) are repeated:
+// that are safe to repeat (all except CreateClient and RotateKeyring: writes carry repeatability headers) are repeated:
 //
 //   - after the time that the server asks for with Retry-After, when it is busy, unavailable or limits the rate;
 //   - 60 s after a timeout, a failed connection or another 5xx, on a new connection, for which the server's name is
