@@ -598,20 +598,6 @@ func TestConfigCommands(t *testing.T) {
 	}
 }
 
-func TestPortInUseEndsTheProcess(t *testing.T) {
-	t.Parallel()
-	p := serve(t, t.TempDir())
-	taken := strings.TrimPrefix(p.ready.Management, "http://")
-	var out, errs bytes.Buffer
-	code := run(t.Context(), nil, []string{"serve", "--data", t.TempDir(), "--set", "provisioning.listen=127.0.0.1:0",
-		"--set", "metrics.listen=off", "--set", "manage.listen=" + taken,
-		"--set", `calls.groups[0]={name: core, transport: udp, bind: {udp: "127.0.0.1:0"}}`}, os.Environ(), &out, &errs)
-	if code != 1 || !strings.Contains(errs.String(), "start manage: ") ||
-		!strings.Contains(errs.String(), "address already in use") {
-		t.Errorf("exit code %d\n%s", code, &errs)
-	}
-}
-
 // TestRunbookNamesMetricsThatExist checks that the metrics in the alerts of the runbook exist.
 func TestRunbookNamesMetricsThatExist(t *testing.T) {
 	t.Parallel()

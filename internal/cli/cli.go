@@ -64,8 +64,8 @@ func Run(ctx context.Context, p Program) int {
 	root.SetArgs(p.Args)
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
+	out := newPage(p.Stderr) // before serve puts a queue in front of a terminal
 	err := errors.Join(root.ExecuteContext(ctx), p.mistake)
-	out := newPage(p.Stderr)
 	if mistakes, ok := errors.AsType[strict.Problems](err); ok {
 		out.line("%v", mistakes) // each begins with its position
 	} else if err != nil {

@@ -68,9 +68,10 @@ func (p *page) field(label, format string, args ...any) {
 	}
 }
 
-// wrap returns the lines of s, which have at most width columns unless a word is longer. Without a limit it is one.
+// wrap returns the lines of s, which have at most width columns unless a word is longer. Without a limit it is one, and
+// so is JSON, such as a line of the log.
 func (p *page) wrap(s string, width int) []string {
-	if p.width == 0 {
+	if p.width == 0 || json.Valid([]byte(s)) {
 		return []string{s}
 	}
 	return strings.Split(text.WrapSoft(s, max(width, longestWord(s))), "\n")

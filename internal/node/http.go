@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math"
 	"net"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/listen"
 	"github.com/tandemgw/tandem/internal/platform/web"
@@ -64,7 +64,7 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", at)
 	if err != nil {
-		return nil, fmt.Errorf("%w (is another process using it? see %s.listen)", err, h.name)
+		return nil, fault.CannotListen(h.name+".listen", at, err)
 	}
 	h.addr = l.Addr().(*net.TCPAddr)
 	h.srv = web.NewServer(h.handler, h.write, h.log)

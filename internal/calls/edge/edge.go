@@ -25,6 +25,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
 // Deps holds the dependencies of an Edge.
@@ -238,7 +239,8 @@ func (e *Edge) open(cfg *Group, p transport.Proto, g *group) (*transport.Endpoin
 	}
 	ep, err := e.tp.Listen(ec)
 	if err != nil {
-		return nil, err
+		setting := fmt.Sprintf("calls.groups[%d].bind.%s", g.index, p.Param())
+		return nil, fault.CannotListen(setting, bind.String(), err)
 	}
 	po.ep = ep
 	e.ports[ep] = po
