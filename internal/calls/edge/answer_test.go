@@ -269,14 +269,18 @@ func TestFailuresPass(t *testing.T) {
 
 func TestFailOver(t *testing.T) {
 	covers(t, "A10", "A12", "P1", "P9")
-	b3 := func(t *testing.T) (*bed, []*agent) {
-		b := setup(t, func(c *bedConfig) { c.peers = 3; c.cfg.Timers.FailoverAfter = 400 * time.Millisecond })
+	b3 := func(t *testing.T, opts ...option) (*bed, []*agent) {
+		b := setup(t, append([]option{hardlyEver, func(c *bedConfig) { c.peers = 3 }}, opts...)...)
 		return b, append([]*agent{b.svc}, b.more...)
 	}
 	for _, first := range []string{"408 Request Timeout", "503 Service Unavailable", "504 Server Time-out", "silence",
 		"100 then 503"} {
 		t.Run("the next peer after "+first, func(t *testing.T) {
-			b, peers := b3(t)
+			b, peers := b3(t, func(c *bedConfig) {
+				if first == "silence" { // the second peer is the last one: it has all the time it may need
+					c.peers, c.cfg.Timers.FailoverAfter = 2, 400*time.Millisecond
+				}
+			})
 			up := b.core.newCall(outside, served)
 			b.core.send(up.request("INVITE", sdp))
 			b.core.expect("100")
@@ -308,7 +312,9 @@ func TestFailOver(t *testing.T) {
 				t.Errorf("tried = %+v", r.Tried)
 			}
 			b.idle()
-			peers[2].quiet()
+			for _, p := range peers[2:] {
+				p.quiet()
+			}
 		})
 	}
 	for _, final := range []string{"404 Not Found", "486 Busy Here", "500 Oops", "502 Bad Gateway",
@@ -351,11 +357,11 @@ func TestFailOver(t *testing.T) {
 		b.idle()
 	})
 	t.Run("408 when all are silent", func(t *testing.T) {
-		b, peers := b3(t)
+		b := setup(t, func(c *bedConfig) { c.peers = 3; c.cfg.Timers.FailoverAfter = 400 * time.Millisecond })
 		up := b.core.newCall(outside, served)
 		b.core.send(up.request("INVITE", sdp))
 		b.core.expect("100")
-		for _, p := range peers {
+		for _, p := range append([]*agent{b.svc}, b.more...) {
 			p.expect("INVITE")
 		}
 		m := b.core.expect("408")
@@ -369,7 +375,9 @@ func TestFailOver(t *testing.T) {
 
 func TestAPeerThatRespondsLate(t *testing.T) {
 	late := func(t *testing.T) (b *bed, up *talk, inv msg, first *talk, second *talk) {
-		b = setup(t, func(c *bedConfig) { c.peers = 2; c.cfg.Timers.FailoverAfter = 400 * time.Millisecond })
+		b = setup(t, hardlyEver, func(c *bedConfig) {
+			c.peers, c.cfg.Timers.FailoverAfter = 2, 400*time.Millisecond // for the last peer, 64×T1 = 32 s
+		})
 		up = b.core.newCall(outside, served)
 		b.core.send(up.request("INVITE", sdp))
 		b.core.expect("100")

@@ -71,11 +71,12 @@ func TestAPanicEndsItsCallAndNoOther(t *testing.T) {
 			c.hook, c.peers = f.hook, 2
 			c.cfg.Timers.FailoverAfter = 200 * time.Millisecond
 		})
+		var invites atomic.Int32
+		f.set(func(m *sip.Message) bool { return asks(sip.INVITE)(m) && invites.Add(1) > 1 })
 		up := b.core.newCall(outside, served)
 		b.core.send(up.request("INVITE", sdp))
 		b.core.expect("100")
 		b.svc.expect("INVITE") // no response: the INVITE to the second peer cannot be built
-		f.set(asks(sip.INVITE))
 		b.core.send(up.ackFailure(b.core.expect("500")))
 		b.record()
 		b.idle()
