@@ -291,17 +291,17 @@ func (l *loader) account(id uint32, a stillAccount) bool {
 	return true
 }
 
-// value returns the id of the pair that a number's value stands for. ok is false if there is no such pair.
-func (l *loader) value(x uint32) (id uint32, ok bool) {
-	if !l.format1 {
-		return x, x < l.info.IDs && l.ids[x] == withServices
-	}
+// pair returns the id of the pair that a number's value of the format before stands for, and x itself if there is none.
+func (l *loader) pair(x uint32) (id uint32, ok bool) {
 	account, set := x>>serviceBits1, x&(1<<serviceBits1-1)
 	if account == 0 || account >= l.info.IDs || l.ids[account] == unused {
-		return 0, false
+		return x, false
 	}
 	id, err := l.v.pairOf(account, domain.ServiceSet(set)<<1)
-	return id, err == nil
+	if err != nil {
+		return x, false
+	}
+	return id, true
 }
 
 // load applies the records of a chunk. The chunk is authentic by now, so an invalid record is a mistake of ours rather
@@ -350,6 +350,7 @@ func (l *loader) page(kind byte, r *fields) error {
 	var full *dense
 	var part *sparse
 	var values []uint32
+	var same [1]uint32
 	n := 0
 	if kind == recDense {
 		full = v.slab.page(l.info.Pages - t.used)
@@ -360,28 +361,30 @@ func (l *loader) page(kind byte, r *fields) error {
 		if n == 0 || part.there[1]>>(pageSize-64) != 0 {
 			return errors.New("invalid page record")
 		}
-		values = make([]uint32, 1)
+		values = same[:]
 		if kind == recSparse {
-			values = make([]uint32, n)
-			part.values = values
+			part.values = make([]uint32, n)
+			values = part.values
 		}
 	}
 	b := r.take(uint32(4 * len(values)))
+	if r.short {
+		return nil // load reports it
+	}
+	ids := l.ids
 	for i := range values {
-		if r.short {
-			return nil // load reports it
-		}
 		x := binary.LittleEndian.Uint32(b[4*i:])
-		if x == 0 && full != nil {
-			continue
+		ok := uint(x) < uint(len(ids)) && ids[x] == withServices
+		if l.format1 {
+			x, ok = l.pair(x)
 		}
-		var ok bool
-		if values[i], ok = l.value(x); !ok {
+		if !ok && (x != 0 || full == nil) {
 			return errors.New("number of an unknown account")
 		}
+		values[i] = x
 	}
 	if kind == recSame {
-		part.same = values[0]
+		part.same = same[0]
 	}
 	if full != nil {
 		n = pageCount(full, nil)
