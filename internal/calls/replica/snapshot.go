@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	snapshotMagic   = "TNDMIDX2"
-	snapshotMagic1  = "TNDMIDX1" // read only; from when the values of numbers were no pairs
+	snapshotMagic   = "TNDMIDX3"
+	snapshotMagic1  = "TNDMIDX1" // read only; from when the values of numbers were no pairs. 2 was never released
 	snapshotPurpose = "replica/snapshot"
 )
 
@@ -41,13 +41,10 @@ type still struct {
 // without bit 0, in the lower 7.
 type stillAccount struct {
 	*domain.AccountRouting
-	Pairs []stillPair `json:"pairs"`
+	pairs []stillPair
 }
 
-type stillPair struct {
-	ID       uint32 `json:"id"`
-	Services uint32 `json:"services"` // as in pair
-}
+type stillPair struct{ id, services uint32 } // services as in pair
 
 const serviceBits1 = 7
 
@@ -62,7 +59,7 @@ func (v *View) hold(cur feed.Cursor, load string, at time.Time) *still {
 			a.AccountRouting = &domain.AccountRouting{Name: name, Deleted: true}
 		}
 		for id := account; id != 0; id = v.pair(id).next {
-			a.Pairs = append(a.Pairs, stillPair{id, v.pair(id).services})
+			a.pairs = append(a.pairs, stillPair{id, v.pair(id).services})
 		}
 		s.accounts = append(s.accounts, a)
 	}
@@ -73,7 +70,7 @@ func (v *View) hold(cur feed.Cursor, load string, at time.Time) *still {
 
 // The first byte of a snapshot's records.
 const (
-	recAccount = 1 + iota // id (4), length (4), stillAccount as JSON
+	recAccount = 1 + iota // id (4), length (4), domain.AccountRouting as JSON, count (4), pairs (id, services; 4 each)
 	recDense              // page (8), 100 values (4 each)
 	recSame               // page (8), bitmap (16), value (4)
 	recSparse             // page (8), bitmap (16), values (4 each)
@@ -100,18 +97,23 @@ func writeSnapshot(w io.Writer, s *still, sealer Sealer) (int64, error) {
 		return err
 	}
 	for _, a := range s.accounts {
-		j, err := json.Marshal(a)
+		j, err := json.Marshal(a.AccountRouting)
 		if err != nil {
 			return 0, err
 		}
-		if len(j)+9 > chunkBytes {
+		need := 13 + len(j) + 8*len(a.pairs)
+		if need > chunkBytes {
 			return 0, fmt.Errorf("account %s does not fit into a chunk", a.Name)
 		}
-		if err := room(len(j) + 9); err != nil {
+		if err := room(need); err != nil {
 			return 0, err
 		}
-		buf = binary.LittleEndian.AppendUint32(append(buf, recAccount), a.Pairs[0].ID)
+		buf = binary.LittleEndian.AppendUint32(append(buf, recAccount), a.pairs[0].id)
 		buf = append(binary.LittleEndian.AppendUint32(buf, uint32(len(j))), j...)
+		buf = binary.LittleEndian.AppendUint32(buf, uint32(len(a.pairs)))
+		for _, p := range a.pairs {
+			buf = binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(buf, p.id), p.services)
+		}
 	}
 	for i := range s.table.slots {
 		sl := &s.table.slots[i]
@@ -229,6 +231,7 @@ type loader struct {
 	format1 bool
 	ids     []byte // by id: unused, or one of the constants
 	last    *slot
+	pairs   []stillPair // of the account read last; kept to allocate it once
 }
 
 // What is known of an id.
@@ -262,10 +265,7 @@ func (l *loader) done() *View {
 
 // account adds an account with its pairs, and reports whether they are valid.
 func (l *loader) account(id uint32, a stillAccount) bool {
-	if l.format1 {
-		a.Pairs = []stillPair{{ID: id}}
-	}
-	if a.AccountRouting == nil || a.Name == "" || l.v.names[a.Name] != 0 || len(a.Pairs) == 0 || a.Pairs[0].ID != id {
+	if a.Name == "" || l.v.names[a.Name] != 0 || len(a.pairs) == 0 || a.pairs[0].id != id {
 		return false
 	}
 	routing := a.AccountRouting
@@ -274,17 +274,17 @@ func (l *loader) account(id uint32, a stillAccount) bool {
 	} else if a.Subdomain != "" {
 		l.v.labels.Store(a.Subdomain, id)
 	}
-	for i, p := range a.Pairs {
-		if p.ID == 0 || p.ID >= l.info.IDs || l.ids[p.ID] != unused {
+	for i, p := range a.pairs {
+		if p.id == 0 || p.id >= l.info.IDs || l.ids[p.id] != unused {
 			return false
 		}
-		l.ids[p.ID] = withAccount
-		if p.Services != 0 {
-			l.ids[p.ID] = withServices
+		l.ids[p.id] = withAccount
+		if p.services != 0 {
+			l.ids[p.id] = withServices
 		}
-		l.v.take(p.ID, routing, p.Services)
+		l.v.take(p.id, routing, p.services)
 		if i > 0 {
-			l.v.link(id, p.ID)
+			l.v.link(id, p.id)
 		}
 	}
 	l.v.names[a.Name] = id
@@ -312,8 +312,17 @@ func (l *loader) load(b []byte) error {
 		switch kind := r.take(1)[0]; kind {
 		case recAccount:
 			id := r.uint32()
-			var a stillAccount
-			if json.Unmarshal(r.take(r.uint32()), &a) != nil || !l.account(id, a) {
+			a := stillAccount{AccountRouting: new(domain.AccountRouting), pairs: l.pairs[:0]}
+			err = json.Unmarshal(r.take(r.uint32()), a.AccountRouting)
+			if l.format1 {
+				a.pairs = append(a.pairs, stillPair{id: id})
+			} else {
+				for n := r.uint32(); n > 0 && !r.short; n-- {
+					a.pairs = append(a.pairs, stillPair{id: r.uint32(), services: r.uint32()})
+				}
+			}
+			l.pairs = a.pairs
+			if err != nil || !l.account(id, a) {
 				err = errors.New("invalid account record")
 			}
 		case recDense, recSame, recSparse:
