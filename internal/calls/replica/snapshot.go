@@ -1,11 +1,13 @@
 package replica
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/domain"
@@ -96,6 +98,8 @@ func writeSnapshot(w io.Writer, s *still, sealer Sealer) (int64, error) {
 		buf = buf[:0]
 		return err
 	}
+	// A reader is faster when ids come in order.
+	slices.SortFunc(s.accounts, func(a, b stillAccount) int { return cmp.Compare(a.pairs[0].id, b.pairs[0].id) })
 	for _, a := range s.accounts {
 		j, err := json.Marshal(a.AccountRouting)
 		if err != nil {
@@ -246,6 +250,7 @@ func newLoader(info snapshotInfo, format1 bool) *loader {
 		info.IDs = uint32(info.Accounts) + 1
 	}
 	l := &loader{v: newView(info.Pages), info: info, format1: format1, ids: make([]byte, info.IDs)}
+	l.v.names = make(map[string]uint32, info.Accounts)
 	l.v.slab = &slab{}
 	l.v.reserve(max(info.IDs, 1))
 	return l
@@ -381,22 +386,32 @@ func (l *loader) page(kind byte, r *fields) error {
 		return nil // load reports it
 	}
 	ids := l.ids
+	if l.format1 {
+		ids = nil // values are no ids of pairs
+	}
+	there := 0
 	for i := range values {
 		x := binary.LittleEndian.Uint32(b[4*i:])
-		ok := uint(x) < uint(len(ids)) && ids[x] == withServices
-		if l.format1 {
-			x, ok = l.pair(x)
-		}
-		if !ok && (x != 0 || full == nil) {
-			return errors.New("number of an unknown account")
+		if uint(x) >= uint(len(ids)) || ids[x] != withServices {
+			ok := false
+			if l.format1 {
+				x, ok = l.pair(x)
+			}
+			if !ok && x == 0 && full != nil {
+				continue
+			}
+			if !ok {
+				return errors.New("number of an unknown account")
+			}
 		}
 		values[i] = x
+		there++
 	}
 	if kind == recSame {
 		part.same = same[0]
 	}
 	if full != nil {
-		n = pageCount(full, nil)
+		n = there
 	}
 	t.insert(page, full, part, nil)
 	l.last = t.find(page)
