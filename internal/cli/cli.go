@@ -58,6 +58,15 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// misuse returns an error of cobra as a mistake of the caller, in one line that names the help or what is alike.
+func misuse(cmd *cobra.Command, err error) error {
+	text, like, ok := strings.Cut(err.Error(), "\n\nDid you mean this?\n")
+	if ok {
+		return usageError{fmt.Errorf("%s; did you mean %s?", text, strings.Join(strings.Fields(like), " or "))}
+	}
+	return usageError{fmt.Errorf("%s; see %s --help", text, cmd.CommandPath())}
+}
+
 // Run runs one command and returns the exit code. It prints errors to p.Stderr, one line each.
 func Run(ctx context.Context, p Program) int {
 	root := newRoot(&p)
@@ -65,7 +74,12 @@ func Run(ctx context.Context, p Program) int {
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
 	out := newPage(p.Stderr) // before serve puts a queue in front of a terminal
-	err := errors.Join(root.ExecuteContext(ctx), p.mistake)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err != nil && (strings.HasPrefix(err.Error(), "unknown command") ||
+		strings.HasPrefix(err.Error(), "required flag")) {
+		err = misuse(cmd, err) // cobra has no type for these
+	}
+	err = errors.Join(err, p.mistake)
 	if mistakes, ok := errors.AsType[strict.Problems](err); ok {
 		out.line("%v", mistakes) // each begins with its position
 	} else if err != nil {
@@ -92,10 +106,6 @@ func exitCode(err error) int {
 	}
 	if _, ok := errors.AsType[*url.Error](err); ok {
 		return exitUnavailable // no server answered
-	}
-	if strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag") ||
-		strings.HasPrefix(err.Error(), "unknown flag") {
-		return exitUsage // cobra has no type for these
 	}
 	if f, ok := errors.AsType[*fault.Error](err); ok {
 		return exitCodeOf(web.Status(f))
@@ -135,8 +145,7 @@ func newRoot(p *Program) *cobra.Command {
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
 		if cmd.HasParent() && !cmd.Runnable() && cmd.Flags().NArg() > 0 {
-			p.mistake = usageError{fmt.Errorf("unknown command %q for %q; see %[2]s --help", cmd.Flags().Arg(0),
-				cmd.CommandPath())}
+			p.mistake = misuse(cmd, fmt.Errorf("unknown command %q for %q", cmd.Flags().Arg(0), cmd.CommandPath()))
 			return
 		}
 		wrapped := &page{width: screenWidth}
@@ -144,7 +153,7 @@ func newRoot(p *Program) *cobra.Command {
 		cmd.Long = wrapped.String()
 		help(cmd, args)
 	})
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(misuse)
 	t := &target{p: p}
 	f := root.PersistentFlags()
 	without := append(slices.Clone(p.Env), "TANDEM_DATA=")
@@ -222,8 +231,8 @@ func complete(cmd *cobra.Command) {
 func exactly(names []string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != len(names) {
-			return usageError{fmt.Errorf("%s needs %s; got %d", strings.TrimPrefix(cmd.CommandPath(), "tandem "),
-				strings.Join(names, " and "), len(args))}
+			return misuse(cmd, fmt.Errorf("%s needs %s; got %d", strings.TrimPrefix(cmd.CommandPath(), "tandem "),
+				strings.Join(names, " and "), len(args)))
 		}
 		return nil
 	}

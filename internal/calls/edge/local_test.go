@@ -198,7 +198,10 @@ func TestAnswerTooLargeForUDP(t *testing.T) {
 			far.send(down.reply(m, "200 OK", ""))
 		}
 	}
-	b.record()
+	if r := b.record(); r.Status != 513 || len(r.Tried) != 1 || r.Tried[0].Status != 200 ||
+		r.Tried[0].Result != "answered" {
+		t.Errorf("record %+v", r)
+	}
 
 	// A refusal keeps its status.
 	up = b.core.newCall(outside, served)

@@ -678,9 +678,10 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 		return
 	}
 	e, s := c.e, c.far
+	t := &c.rec.Tried[a.tried]
+	t.Status, t.Result = m.Status(), "answered"
 	if slices.Contains(c.quit, m.ToTag()) {
 		a.late(tx, m)
-		c.rec.Tried[a.tried].Status, c.rec.Tried[a.tried].Result = m.Status(), "answered"
 		c.conclude(480, "the called side hung up before its answer arrived", record.Far)
 		return
 	}
@@ -701,8 +702,6 @@ func (c *call) success(a *attempt, tx *transaction.Client, m *sip.Message, now t
 		return
 	}
 	c.state = answered
-	t := &c.rec.Tried[a.tried]
-	t.Status, t.Result = m.Status(), "answered"
 	c.rec.Status = m.Status()
 	c.rec.Answer = now.UTC()
 	if c.rec.Progress.IsZero() {
