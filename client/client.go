@@ -114,6 +114,9 @@ func New(baseURL string, o Options) (*Client, error) {
 	return &Client{base: u, o: o}, nil
 }
 
+// Close closes the connections that are not in use. The client can be used again.
+func (c *Client) Close() { c.o.HTTPClient.CloseIdleConnections() }
+
 // readable reports whether data sent to u leaves this machine unencrypted.
 func readable(u *url.URL) bool {
 	if u.Scheme != "http" || strings.EqualFold(u.Hostname(), "localhost") {

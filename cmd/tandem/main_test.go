@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -338,6 +339,27 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		case <-limit.C:
 			t.Fatalf("not within a minute: %s", what)
 		}
+	}
+}
+
+// Commands leave no connections to the management socket, which has 32. When all are in use, a command says so.
+func TestManagementSocketIsShared(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	serve(t, data)
+	for range 40 {
+		must(t, data, "status")
+	}
+	dialer := net.Dialer{}
+	for range 32 {
+		c, err := dialer.DialContext(t.Context(), "unix", filepath.Join(data, "manage.sock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	if _, errs, code := command(t, data, "status"); code != 6 || !strings.Contains(errs, "too many commands") {
+		t.Errorf("exit code %d: %s", code, errs)
 	}
 }
 

@@ -84,7 +84,7 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 		if err != nil {
 			return nil, nil, usageError{err}
 		}
-		return c, func() {}, nil
+		return c, c.Close, nil
 	}
 	dir, err := t.dataDir()
 	if err != nil {
@@ -99,9 +99,12 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 	err = c.Reachable(probe)
 	cancel()
 	if err == nil {
-		return c, func() {}, nil
+		return c, c.Close, nil
 	}
 	switch {
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
+		return nil, nil, fault.New(fault.Unavailable, "SocketBusy", "tandem serve closed the connection to %s: it is "+
+			"stopping, or too many commands use the socket, such as tandem events; try again", socket)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, nil, fault.New(fault.Forbidden, "SocketNotPermitted", "only root and the user that runs tandem "+
 			"serve may open %s; run the command as that user (sudo -u USER tandem …), or use --url and "+
@@ -123,7 +126,7 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 		return nil, nil, fault.New(fault.Unavailable, "DataDirectory", "tandem serve is not reachable on %s, and the "+
 			"command failed to run without it: %v", dir, err)
 	}
-	return c, stop, nil
+	return c, func() { c.Close(); stop() }, nil
 }
 
 // finding is an error about a result that is printed nevertheless: the result of a check.

@@ -14,8 +14,12 @@ import (
 
 	"github.com/tandemgw/tandem/internal/cli/demo"
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/node"
 )
+
+// startsWithFreePorts is how often a server that may use any ports starts before it fails because one is in use.
+const startsWithFreePorts = 5
 
 func newServe(t *target) *cobra.Command {
 	var roles []string
@@ -43,9 +47,6 @@ func newServe(t *target) *cobra.Command {
 				}
 				t.set = append(t.set, fmt.Sprintf("roles[%d]=%s", i, r))
 			}
-			if o.Config, err = t.load(config.Source{FreePorts: freePorts, Machine: true, Starting: true}); err != nil {
-				return err
-			}
 			o.Ready = func(r node.Ready) {
 				if err := prepare(); err != nil {
 					fail(fmt.Errorf("prepare the lab: %w", err))
@@ -56,7 +57,17 @@ func newServe(t *target) *cobra.Command {
 					demo.Hints(t.p.Stdout, os.Args[0], o.Config.Data, r.Provisioning)
 				}
 			}
-			if err := node.Serve(ctx, o); err != nil {
+			for range startsWithFreePorts {
+				o.Config, err = t.load(config.Source{FreePorts: freePorts, Machine: true, Starting: true})
+				if err != nil {
+					return err
+				}
+				if err = node.Serve(ctx, o); !freePorts || !fault.HasCode(err, "CannotListen") {
+					break
+				}
+				// another process took a port that had been free
+			}
+			if err != nil {
 				return err
 			}
 			if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -246,6 +247,29 @@ func TestFreePortsKeepWhatIsShared(t *testing.T) {
 	}
 	if !strings.HasPrefix(g[2].Bind.UDP, "127.0.0.9:") || l.Provisioning.Listen != "127.0.0.1:0" {
 		t.Errorf("c: %q, provisioning %q", g[2].Bind.UDP, l.Provisioning.Listen)
+	}
+}
+
+// Addresses that differ get ports that differ.
+func TestFreePortsDiffer(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	text.WriteString("calls:\n  groups:\n")
+	for i := range 300 {
+		fmt.Fprintf(&text, "    - {name: g%d, transport: udp, bind: {udp: \"127.0.0.1:%d\"}, "+
+			"allowedSources: [10.0.0.1]}\n", i, 5000+i)
+	}
+	l, err := config.Load(config.Source{File: "t", Text: []byte(text.String()), Data: t.TempDir(), FreePorts: true,
+		Env: []string{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]string{}
+	for _, g := range l.Calls.Edge.Groups {
+		if other := used[g.Bind.UDP]; other != "" {
+			t.Errorf("%s and %s both get %s", other, g.Name, g.Bind.UDP)
+		}
+		used[g.Bind.UDP] = g.Name
 	}
 }
 

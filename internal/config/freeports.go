@@ -2,9 +2,11 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 )
 
@@ -26,12 +28,14 @@ func (c *Config) freePorts() error {
 			if old == "" {
 				continue
 			}
-			if taken[old] == "" {
+			for taken[old] == "" {
 				addr, err := freeAddress(old)
 				if err != nil {
 					return fmt.Errorf("calls.groups[%d]: find a free port for %s: %w", i, old, err)
 				}
-				taken[old] = addr
+				if !slices.Contains(slices.Collect(maps.Values(taken)), addr) {
+					taken[old] = addr
+				}
 			}
 			*a.bind = taken[old]
 			// An advertised port that equals the bound one changes with it; behind NAT it may differ, and stays.
@@ -48,8 +52,8 @@ func (c *Config) freePorts() error {
 
 // freeAddress finds a port that is free for both TCP and UDP on old's address, or on 127.0.0.1 if that is not loopback.
 // The port is below the range that systems use for outgoing connections (32768 and up on Linux), because a port of that
-// range may be in use by the time a listener opens it. If another process takes the port before it is used, the start
-// fails with an error that says so.
+// range may be in use by the time a listener opens it. Another process may take the port before it is used: then tandem
+// serve starts again with other ports.
 func freeAddress(old string) (string, error) {
 	host := "127.0.0.1"
 	if a, err := netip.ParseAddrPort(old); err == nil && a.Addr().IsLoopback() {

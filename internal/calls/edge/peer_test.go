@@ -240,7 +240,7 @@ func TestOptionsDecideWhetherAPeerIsUp(t *testing.T) {
 	covers(t, "P3", "P4", "P2")
 	b := setup(t, func(c *bedConfig) {
 		c.peers = 2
-		c.service.Options = Options{Every: time.Second, Timeout: 200 * time.Millisecond, DownAfter: 1, UpAfter: 1}
+		c.service.Options = Options{Every: time.Second, Timeout: 32 * time.Second, DownAfter: 1, UpAfter: 1}
 	})
 	o := b.svc.expect("OPTIONS")
 	if c := o.contact(); !strings.Contains(c, b.svc.edge.String()) {
