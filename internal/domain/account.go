@@ -12,7 +12,7 @@ const (
 	SyncFailed  SyncStatus = "failed"  // the back end refused it; the errors say why
 )
 
-// SubdomainStatus is the state of an account's Direct Routing names in DNS.
+// SubdomainStatus is the state of an account's Direct Routing names in DNS. Calls do not depend on it.
 type SubdomainStatus string
 
 // The contract's values.

@@ -16,11 +16,15 @@ type AccountRouting struct {
 	Deleted  bool       `json:"deleted,omitempty"`
 	Enabled  ServiceSet `json:"enabled,omitempty"`
 	TenantID string     `json:"tenantId,omitempty"`
-	// Subdomain is the Direct Routing label, in lower case; empty for none. SubdomainLive is set when the label carries
-	// calls (subdomainStatus is provisioned).
-	Subdomain     string `json:"subdomain,omitempty"`
-	SubdomainLive bool   `json:"subdomainLive,omitempty"`
-	CallScreening bool   `json:"callScreening,omitempty"`
+	// Subdomain is the Direct Routing label, in lower case; empty for none. It takes calls as long as the account has
+	// it, whatever its state in DNS.
+	Subdomain string `json:"subdomain,omitempty"`
+	// SubdomainStatus is the label's state in DNS, for explanations only; empty for SubdomainProvisioned.
+	SubdomainStatus SubdomainStatus `json:"subdomainStatus,omitempty"`
+	// SubdomainLive is set whenever Subdomain is. Nothing reads it here, but nodes of the release of November 2026
+	// reject the calls of an account without it. Remove it when no upgrade from that release is supported.
+	SubdomainLive bool `json:"subdomainLive,omitempty"`
+	CallScreening bool `json:"callScreening,omitempty"`
 }
 
 // NumberRouting is what routing needs to know about a number.
@@ -40,7 +44,10 @@ func (a *Account) Routing() *AccountRouting {
 			continue // only one service has it
 		}
 		r.Subdomain = strings.ToLower(d.DirectRouting.Subdomain)
-		r.SubdomainLive = d.SubdomainStatus == SubdomainProvisioned
+		r.SubdomainLive = r.Subdomain != ""
+		if d.SubdomainStatus != SubdomainProvisioned {
+			r.SubdomainStatus = d.SubdomainStatus
+		}
 		r.CallScreening = d.DirectRouting.CallScreening
 	}
 	return r

@@ -55,7 +55,7 @@ func (x index) AccountByLabel(label string) *domain.AccountRouting {
 
 var account = &domain.AccountRouting{Name: "acme",
 	Enabled:   domain.ServiceSet(0).With(operatorconnect.Service).With(directrouting.Service).With(zoom.Service),
-	Subdomain: "acme", SubdomainLive: true, CallScreening: true}
+	Subdomain: "acme", CallScreening: true}
 
 func testIndex() index {
 	n := func(s domain.Service) route.Number {

@@ -48,7 +48,7 @@ func explainer(t *testing.T) *explain.Explainer {
 		t.Fatal(errs)
 	}
 	view := &index{domain.AccountRouting{Name: "contoso", Enabled: domain.ServiceSet(0).With(directrouting.Service),
-		Subdomain: "contoso", SubdomainLive: true, CallScreening: true}}
+		Subdomain: "contoso", CallScreening: true}}
 	return &explain.Explainer{View: func() route.View { return view },
 		Position: func() int64 { return 42 }, Policy: policy,
 		Groups: map[string]string{"core": "core", "teams": "teams", "sip3": "teams"},

@@ -129,7 +129,7 @@ func drawChange(t *rapid.T, keys []uint64) domain.Change {
 			case "gamma":
 				a.Subdomain = rapid.SampledFrom([]string{"", "c"}).Draw(t, "label")
 			}
-			a.CallScreening, a.SubdomainLive = rapid.Bool().Draw(t, "screening"), rapid.Bool().Draw(t, "live")
+			a.CallScreening = rapid.Bool().Draw(t, "screening")
 		}
 		return domain.Change{Account: a}
 	}

@@ -65,7 +65,7 @@ const (
 	RuleProvisioned  Rule = "provisioned-service"   // the service enabled on the called number
 	RuleEnabled      Rule = "account-service"       // that service is enabled on the account
 	RuleCarriesCalls Rule = "service-carries-calls" // that service carries calls in this version
-	RuleLabel        Rule = "direct-routing-label"  // the account's label is live
+	RuleLabel        Rule = "direct-routing-label"  // the account has a label
 	RuleDefault      Rule = "default-service"       // the peer group's default service
 	RuleAnchored     Rule = "already-anchored"      // X-MS-FMC: do not send to Phone System again
 	RuleServicesCore Rule = "services-to-core"      // a service's calls go to the core only
@@ -129,6 +129,7 @@ const (
 	Note     Result = "note"     // the rule settled something other than the target
 	Decides  Result = "decides"  // the rule decides where the call goes
 	Rejects  Result = "rejects"  // the rule rejects the call
+	Warns    Result = "warns"    // something needs attention, but does not stop the call
 )
 
 // Fact is one fact that a rule looked at.

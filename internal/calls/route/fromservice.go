@@ -110,10 +110,7 @@ func (x *decision) labelledAccount() bool {
 	if !a.Enabled.Has(x.d.Service) {
 		return refuse(t.Title+" is not enabled on account "+a.Name, Fact{"account", a.Name})
 	}
-	if !a.SubdomainLive {
-		return refuse("the Direct Routing label "+a.Subdomain+" of account "+a.Name+" is not provisioned in DNS yet",
-			Fact{"account", a.Name}, Fact{"label", a.Subdomain})
-	}
+	x.inDNS(a)
 	return true
 }
 

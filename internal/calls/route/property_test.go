@@ -72,7 +72,8 @@ func drawWorld(t *rapid.T) *world {
 	for _, name := range []string{"contoso", "fabrikam", "newco", "oldco", "exco"} {
 		a := *w.accounts[name]
 		a.Enabled = sets.Draw(t, name+" enabled")
-		a.SubdomainLive = rapid.Bool().Draw(t, name+" live")
+		a.SubdomainStatus = rapid.SampledFrom([]domain.SubdomainStatus{"", domain.SubdomainNotProvisioned,
+			domain.SubdomainInconsistent}).Draw(t, name+" in DNS")
 		a.CallScreening = rapid.Bool().Draw(t, name+" screening")
 		w.accounts[name] = &a
 	}
@@ -129,7 +130,7 @@ func TestEveryCall(t *testing.T) {
 				fail("a service that carries no calls got one")
 			}
 			if a := d.Account; a != nil && d.Rule == route.RuleProvisioned &&
-				(!a.Enabled.Has(d.Service) || d.Service.Traits().Labelled && !a.SubdomainLive) {
+				(!a.Enabled.Has(d.Service) || d.Service.Traits().Labelled && a.Subdomain == "") {
 				fail("the account cannot take this call")
 			}
 			if d.Header != "" && d.Header != w.numbers[d.Called].CustomHeader {

@@ -151,13 +151,20 @@ func (x *decision) usable(a *domain.AccountRouting) bool {
 		return true
 	case a.Subdomain == "":
 		return x.reject(RuleLabel, 480, "account "+a.Name+" has no Direct Routing label", Fact{"account", a.Name})
-	case !a.SubdomainLive:
-		return x.reject(RuleLabel, 480, "the Direct Routing label "+a.Subdomain+" of account "+a.Name+
-			" is not provisioned in DNS yet", Fact{"account", a.Name}, Fact{"label", a.Subdomain})
 	}
-	x.note(RuleLabel, Continue, sentence{"the label of account ", a.Name, " is provisioned"},
-		Fact{"label", a.Subdomain})
+	x.note(RuleLabel, Continue, sentence{"account ", a.Name, " has a label"}, Fact{"label", a.Subdomain})
+	x.inDNS(a)
 	return true
+}
+
+// inDNS warns if the label of an account is not in DNS as expected. Calls do not depend on that: one name server with
+// old data must not cut off a customer.
+func (x *decision) inDNS(a *domain.AccountRouting) {
+	if a.SubdomainStatus != "" {
+		x.note(RuleLabel, Warns, sentence{"subdomainStatus of label ", a.Subdomain, " is ", string(a.SubdomainStatus),
+			": some name server does not answer as expected for its names, so ", x.d.Service.Traits().Title,
+			" may not find this gateway by them"}, Fact{"label", a.Subdomain})
+	}
 }
 
 // toService finishes the decision of a call from the core once its service is known.

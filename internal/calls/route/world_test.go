@@ -60,7 +60,7 @@ func set(services ...domain.Service) (x domain.ServiceSet) {
 func newWorld() *world {
 	w := &world{accounts: map[string]*domain.AccountRouting{}, numbers: map[domain.E164]domain.NumberRouting{}}
 	// Contoso: Direct Routing, screened.
-	w.account("contoso", domain.AccountRouting{Subdomain: "contoso", SubdomainLive: true, CallScreening: true},
+	w.account("contoso", domain.AccountRouting{Subdomain: "contoso", CallScreening: true},
 		directrouting.Service, zoom.Service)
 	w.number("+442079460100", "contoso", "CT-100", directrouting.Service)
 	w.number("+442079460101", "contoso", "", directrouting.Service)
@@ -68,7 +68,7 @@ func newWorld() *world {
 	w.number("+442079460103", "contoso", "CT-103")                          // no service
 	w.number("+442079460104", "contoso", "CT-104", operatorconnect.Service) // not enabled on the account
 	// Fabrikam: Direct Routing, not screened.
-	w.account("fabrikam", domain.AccountRouting{Subdomain: "fab", SubdomainLive: true}, directrouting.Service,
+	w.account("fabrikam", domain.AccountRouting{Subdomain: "fab"}, directrouting.Service,
 		operatorconnect.Service, phonemobile.Service, acs.Service, callprotection.Service)
 	w.number("+442079460200", "fabrikam", "FK-200", directrouting.Service)
 	w.number("+442079460201", "fabrikam", "FK-201", operatorconnect.Service)
@@ -77,17 +77,18 @@ func newWorld() *world {
 	w.number("+442079460204", "fabrikam", "FK-204", callprotection.Service)
 	w.number("+442079460205", "fabrikam", "FK-205", callprotection.Service, directrouting.Service)
 	w.number("+442079460206", "fabrikam", "FK-206", callprotection.Service, acs.Service)
-	// Newco: its label is not live yet. Oldco has no label at all.
-	w.account("newco", domain.AccountRouting{Subdomain: "newco", CallScreening: true}, directrouting.Service)
+	// Newco: no name server has its label. Oldco has no label at all.
+	w.account("newco", domain.AccountRouting{Subdomain: "newco", SubdomainStatus: domain.SubdomainNotProvisioned,
+		CallScreening: true}, directrouting.Service)
 	w.number("+442079460300", "newco", "", directrouting.Service)
 	w.account("oldco", domain.AccountRouting{CallScreening: true}, directrouting.Service)
 	w.number("+442079460400", "oldco", "", directrouting.Service)
 	// Proseware may show presentation numbers.
-	w.account("proseware", domain.AccountRouting{Subdomain: "prose", SubdomainLive: true, CallScreening: true},
+	w.account("proseware", domain.AccountRouting{Subdomain: "prose", CallScreening: true},
 		directrouting.Service)
 	w.number("+442079460500", "proseware", "", directrouting.Service)
 	// Exco no longer has Direct Routing; its label still exists.
-	w.account("exco", domain.AccountRouting{Subdomain: "exco", SubdomainLive: true, CallScreening: true})
+	w.account("exco", domain.AccountRouting{Subdomain: "exco", CallScreening: true})
 	// A service-verification number that is provisioned nevertheless.
 	w.number("+442079460901", "contoso", "CT-901", directrouting.Service)
 	return w

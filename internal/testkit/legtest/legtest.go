@@ -137,7 +137,7 @@ func settings(t *testing.T, text string, s domain.Service) (*leg.Leg, string) {
 		case "remote":
 			l.Remote = addr(t, value)
 		case "label":
-			call.Account = &domain.AccountRouting{Name: value, Subdomain: value, SubdomainLive: true}
+			call.Account = &domain.AccountRouting{Name: value, Subdomain: value}
 		case "header":
 			call.Header = value
 		case "refer":
