@@ -49,6 +49,52 @@ func (c *Client) Explain(ctx context.Context, q api.Question) (*api.Explanation,
 	return read[api.Explanation](c.manage().ExplainCall(ctx, q))
 }
 
+// Labels returns the Direct Routing labels of an account. tag is the account's ETag.
+func (c *Client) Labels(ctx context.Context, account string) (l *api.Labels, tag string, err error) {
+	return readTagged[api.Labels](c.manage().GetLabels(ctx, account))
+}
+
+// PutPendingLabel gives an account a pending label, or replaces the tokens of the one it has. With a tag, it and the
+// other changes of labels fail if the account was changed since.
+func (c *Client) PutPendingLabel(ctx context.Context, account, label string, tokens api.LabelTokens,
+	tag *string) (*api.Labels, error) {
+	return read[api.Labels](c.manage().PutPendingLabel(ctx, account, label, &api.PutPendingLabelParams{IfMatch: tag},
+		tokens))
+}
+
+// RemovePendingLabel removes the pending label of an account. Calls from Teams under it are rejected from then on.
+func (c *Client) RemovePendingLabel(ctx context.Context, account, label string, tag *string) (*api.Labels, error) {
+	return read[api.Labels](c.manage().RemovePendingLabel(ctx, account, label,
+		&api.RemovePendingLabelParams{IfMatch: tag}))
+}
+
+// ActivateLabel makes a label of an account the active one. The one that was active becomes the pending label.
+func (c *Client) ActivateLabel(ctx context.Context, account, label string, tag *string) (*api.Labels, error) {
+	return read[api.Labels](c.manage().ActivateLabel(ctx, account, label, &api.ActivateLabelParams{IfMatch: tag}))
+}
+
+// LabelNumbers returns the numbers of an account that record a label.
+func (c *Client) LabelNumbers(ctx context.Context, account, label string) ([]string, error) {
+	q := api.ListLabelNumbersParams{Limit: new(500)}
+	for all := []string{}; ; {
+		l, err := read[api.NumberList](c.manage().ListLabelNumbers(ctx, account, label, &q))
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, l.Numbers...); l.Next == "" {
+			return all, nil
+		}
+		q.Cursor = &l.Next
+	}
+}
+
+// RecordLabel records which of its labels calls to numbers of the account use, for up to MaxBatch numbers, all or none.
+// Without a label they use the active one.
+func (c *Client) RecordLabel(ctx context.Context, account string, r api.LabelRecord) error {
+	_, err := c.manage().RecordLabel(ctx, account, r)
+	return err
+}
+
 // Clients returns all API clients of the embedded issuer.
 func (c *Client) Clients(ctx context.Context) (all []api.Client, err error) {
 	for next := (api.ListClientsParams{}); ; {
@@ -155,4 +201,12 @@ func read[T any](resp *http.Response, err error) (*T, error) {
 			resp.Request.URL.Path, err)
 	}
 	return &v, nil
+}
+
+// readTagged is read for an answer with an ETag.
+func readTagged[T any](resp *http.Response, err error) (v *T, tag string, _ error) {
+	if v, err = read[T](resp, err); err == nil {
+		tag = resp.Header.Get("ETag")
+	}
+	return v, tag, err
 }

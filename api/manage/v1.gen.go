@@ -188,8 +188,9 @@ type Event struct {
 
 	// Kind What happened. `stream.start` begins a stream without Last-Event-ID. The others are the actions of the audit
 	// log: `account.put`, `account.delete`, `number.put`, `number.delete`, `numbers.put`, `numbers.delete`,
-	// `numbers.import`, `request.save`, `request.patch`, `civicAddresses.save`, `capabilityPlans.save`,
-	// `index.accept`, `node.drain`, `node.undrain`, `config.reload`, `work.retry`, `work.resume`; restricted:
+	// `numbers.import`, `account.label`, `account.unlabel`, `account.activateLabel`, `numbers.label`,
+	// `request.save`, `request.patch`, `civicAddresses.save`, `capabilityPlans.save`, `index.accept`,
+	// `node.drain`, `node.undrain`, `config.reload`, `work.retry`, `work.resume`; restricted:
 	// `client.create`, `client.revoke`, `signingKey.create`, `signingKey.seal`, `signingKey.delete`,
 	// `secret.rotate`, `token.issue`. Work on outside systems also has `work.running` for each step of a run
 	// (`data.step`), and `work.done`, `work.queued`, `work.waiting` and `work.parked` for its end.
@@ -220,8 +221,11 @@ type Explanation struct {
 	Identity string `json:"identity,omitempty,omitzero"`
 
 	// IdentitySource the header the identity was taken from
-	IdentitySource string             `json:"identitySource,omitempty,omitzero"`
-	Outcome        ExplanationOutcome `json:"outcome"`
+	IdentitySource string `json:"identitySource,omitempty,omitzero"`
+
+	// Label the Direct Routing label in messages to the service
+	Label   string             `json:"label,omitempty,omitzero"`
+	Outcome ExplanationOutcome `json:"outcome"`
 
 	// PeerGroups those groups with their peers and the state of each
 	PeerGroups []PeerGroup `json:"peerGroups,omitempty,omitzero"`
@@ -324,6 +328,47 @@ type Keyring struct {
 type KeyringRotation struct {
 	// Distributed every node has the key that was added
 	Distributed bool `json:"distributed"`
+}
+
+// Label defines model for Label.
+type Label struct {
+	// Label as it was given; its case has no meaning
+	Label string `json:"label"`
+
+	// Region1Token TXT value that verifies its name in region 1
+	Region1Token string `json:"region1Token"`
+
+	// Region2Token the same for region 2
+	Region2Token string `json:"region2Token"`
+}
+
+// LabelRecord defines model for LabelRecord.
+type LabelRecord struct {
+	// Label a label of the account; without it the record is removed, and the active label is used
+	Label string `json:"label,omitempty,omitzero"`
+
+	// Numbers numbers of the account in E.164 form
+	Numbers []string `json:"numbers"`
+}
+
+// LabelTokens defines model for LabelTokens.
+type LabelTokens struct {
+	Region1Token string `json:"region1Token"`
+	Region2Token string `json:"region2Token"`
+}
+
+// Labels defines model for Labels.
+type Labels struct {
+	Account string `json:"account"`
+	Active  *Label `json:"active,omitempty"`
+	Pending *Label `json:"pending,omitempty"`
+}
+
+// NumberList defines model for NumberList.
+type NumberList struct {
+	// Next cursor of the next page; absent on the last one
+	Next    string   `json:"next,omitempty,omitzero"`
+	Numbers []string `json:"numbers"`
 }
 
 // Part defines model for Part.
@@ -564,6 +609,33 @@ type IfMatch = string
 // Refused a problem document (RFC 9457)
 type Refused = Problem
 
+// RemovePendingLabelParams defines parameters for RemovePendingLabel.
+type RemovePendingLabelParams struct {
+	// IfMatch "*", or entity tags from an ETag header: the change is made only if one of them is the current one
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// PutPendingLabelParams defines parameters for PutPendingLabel.
+type PutPendingLabelParams struct {
+	// IfMatch "*", or entity tags from an ETag header: the change is made only if one of them is the current one
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ActivateLabelParams defines parameters for ActivateLabel.
+type ActivateLabelParams struct {
+	// IfMatch "*", or entity tags from an ETag header: the change is made only if one of them is the current one
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ListLabelNumbersParams defines parameters for ListLabelNumbers.
+type ListLabelNumbersParams struct {
+	// Limit numbers per page
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before, unchanged
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListClientsParams defines parameters for ListClients.
 type ListClientsParams struct {
 	// Limit clients per page
@@ -602,6 +674,12 @@ type ListWorkParams struct {
 
 // RunWorkParamsAction defines parameters for RunWork.
 type RunWorkParamsAction string
+
+// PutPendingLabelJSONRequestBody defines body for PutPendingLabel for application/json ContentType.
+type PutPendingLabelJSONRequestBody = LabelTokens
+
+// RecordLabelJSONRequestBody defines body for RecordLabel for application/json ContentType.
+type RecordLabelJSONRequestBody = LabelRecord
 
 // VerifyAuditJSONRequestBody defines body for VerifyAudit for application/json ContentType.
 type VerifyAuditJSONRequestBody = AuditQuestion
@@ -700,6 +778,81 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 
 // The interface specification for the client above.
 type ClientInterface interface {
+
+	// GetLabels The Direct Routing labels of an account
+	//
+	// An account can have a second label, the pending one. It is unique over the deployment and follows the rules of
+	// the active one. Calls from Teams are accepted under both. Calls to Teams use the label that is recorded for the
+	// number, else the active one. The Provisioning API shows and changes the active label only. Use a pending label
+	// only when no node of the release of November 2026 runs any more: such a node does not know it.
+	//
+	// Corresponds with GET /manage/v1/accounts/{account}/labels (the `GetLabels` operationId).
+	GetLabels(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemovePendingLabel Remove the pending label of an account
+	//
+	// Calls from Teams under it are rejected from then on. 409 `SubdomainInUse` while numbers record it, 409
+	// `LabelState` if it is the active label.
+	//
+	// Corresponds with DELETE /manage/v1/accounts/{account}/labels/{label} (the `RemovePendingLabel` operationId).
+	RemovePendingLabel(ctx context.Context, account string, label string, params *RemovePendingLabelParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutPendingLabelWithBody Give an account a pending label, or replace the tokens of the one it has
+	//
+	// 409 `LabelState` if it is the active label, the account has another pending label, or has no label yet; 409
+	// `SubdomainTaken` if another account has it. As the other changes of labels, it changes the account's ETag, which
+	// is that of the Provisioning API too, and is in the audit log: `account.label` here, then `account.unlabel`,
+	// `account.activateLabel` and `numbers.label`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /manage/v1/accounts/{account}/labels/{label} (the `PutPendingLabel` operationId).
+	PutPendingLabelWithBody(ctx context.Context, account string, label string, params *PutPendingLabelParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutPendingLabel Give an account a pending label, or replace the tokens of the one it has
+	//
+	// 409 `LabelState` if it is the active label, the account has another pending label, or has no label yet; 409
+	// `SubdomainTaken` if another account has it. As the other changes of labels, it changes the account's ETag, which
+	// is that of the Provisioning API too, and is in the audit log: `account.label` here, then `account.unlabel`,
+	// `account.activateLabel` and `numbers.label`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /manage/v1/accounts/{account}/labels/{label} (the `PutPendingLabel` operationId).
+	PutPendingLabel(ctx context.Context, account string, label string, params *PutPendingLabelParams, body PutPendingLabelJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ActivateLabel Make a label of an account the active one
+	//
+	// The label that was active becomes the pending one. Numbers keep the label that is recorded for them; calls to
+	// all others use the label that is active now. If the label is active already, nothing changes.
+	//
+	// Corresponds with POST /manage/v1/accounts/{account}/labels/{label}/activate (the `ActivateLabel` operationId).
+	ActivateLabel(ctx context.Context, account string, label string, params *ActivateLabelParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListLabelNumbers The numbers of an account that record a label
+	//
+	// Corresponds with GET /manage/v1/accounts/{account}/labels/{label}/numbers (the `ListLabelNumbers` operationId).
+	ListLabelNumbers(ctx context.Context, account string, label string, params *ListLabelNumbersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecordLabelWithBody Record which label calls to numbers use
+	//
+	// For all numbers or none. 400 `BatchRejected` names in `details` each number that is not one of the account. A
+	// PUT of a number in the Provisioning API keeps its label.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/accounts/{account}/recordLabel (the `RecordLabel` operationId).
+	RecordLabelWithBody(ctx context.Context, account string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecordLabel Record which label calls to numbers use
+	//
+	// For all numbers or none. 400 `BatchRejected` names in `details` each number that is not one of the account. A
+	// PUT of a number in the Provisioning API keeps its label.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/accounts/{account}/recordLabel (the `RecordLabel` operationId).
+	RecordLabel(ctx context.Context, account string, body RecordLabelJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// VerifyAuditWithBody Check the audit log's hash chain
 	//
@@ -963,6 +1116,161 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /manage/v1/work/{kind}/{id}/{action} (the `RunWork` operationId).
 	RunWork(ctx context.Context, kind string, id string, action RunWorkParamsAction, reqEditors ...RequestEditorFn) (*http.Response, error)
+}
+
+// GetLabels The Direct Routing labels of an account
+//
+// An account can have a second label, the pending one. It is unique over the deployment and follows the rules of
+// the active one. Calls from Teams are accepted under both. Calls to Teams use the label that is recorded for the
+// number, else the active one. The Provisioning API shows and changes the active label only. Use a pending label
+// only when no node of the release of November 2026 runs any more: such a node does not know it.
+//
+// Corresponds with GET /manage/v1/accounts/{account}/labels (the `GetLabels` operationId).
+func (c *Caller) GetLabels(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetLabelsRequest(c.Server, account)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemovePendingLabel Remove the pending label of an account
+//
+// Calls from Teams under it are rejected from then on. 409 `SubdomainInUse` while numbers record it, 409
+// `LabelState` if it is the active label.
+//
+// Corresponds with DELETE /manage/v1/accounts/{account}/labels/{label} (the `RemovePendingLabel` operationId).
+func (c *Caller) RemovePendingLabel(ctx context.Context, account string, label string, params *RemovePendingLabelParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemovePendingLabelRequest(c.Server, account, label, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutPendingLabelWithBody Give an account a pending label, or replace the tokens of the one it has
+//
+// 409 `LabelState` if it is the active label, the account has another pending label, or has no label yet; 409
+// `SubdomainTaken` if another account has it. As the other changes of labels, it changes the account's ETag, which
+// is that of the Provisioning API too, and is in the audit log: `account.label` here, then `account.unlabel`,
+// `account.activateLabel` and `numbers.label`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /manage/v1/accounts/{account}/labels/{label} (the `PutPendingLabel` operationId).
+func (c *Caller) PutPendingLabelWithBody(ctx context.Context, account string, label string, params *PutPendingLabelParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutPendingLabelRequestWithBody(c.Server, account, label, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutPendingLabel Give an account a pending label, or replace the tokens of the one it has
+//
+// 409 `LabelState` if it is the active label, the account has another pending label, or has no label yet; 409
+// `SubdomainTaken` if another account has it. As the other changes of labels, it changes the account's ETag, which
+// is that of the Provisioning API too, and is in the audit log: `account.label` here, then `account.unlabel`,
+// `account.activateLabel` and `numbers.label`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /manage/v1/accounts/{account}/labels/{label} (the `PutPendingLabel` operationId).
+func (c *Caller) PutPendingLabel(ctx context.Context, account string, label string, params *PutPendingLabelParams, body PutPendingLabelJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutPendingLabelRequest(c.Server, account, label, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ActivateLabel Make a label of an account the active one
+//
+// The label that was active becomes the pending one. Numbers keep the label that is recorded for them; calls to
+// all others use the label that is active now. If the label is active already, nothing changes.
+//
+// Corresponds with POST /manage/v1/accounts/{account}/labels/{label}/activate (the `ActivateLabel` operationId).
+func (c *Caller) ActivateLabel(ctx context.Context, account string, label string, params *ActivateLabelParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewActivateLabelRequest(c.Server, account, label, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListLabelNumbers The numbers of an account that record a label
+//
+// Corresponds with GET /manage/v1/accounts/{account}/labels/{label}/numbers (the `ListLabelNumbers` operationId).
+func (c *Caller) ListLabelNumbers(ctx context.Context, account string, label string, params *ListLabelNumbersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListLabelNumbersRequest(c.Server, account, label, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecordLabelWithBody Record which label calls to numbers use
+//
+// For all numbers or none. 400 `BatchRejected` names in `details` each number that is not one of the account. A
+// PUT of a number in the Provisioning API keeps its label.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/accounts/{account}/recordLabel (the `RecordLabel` operationId).
+func (c *Caller) RecordLabelWithBody(ctx context.Context, account string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecordLabelRequestWithBody(c.Server, account, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecordLabel Record which label calls to numbers use
+//
+// For all numbers or none. 400 `BatchRejected` names in `details` each number that is not one of the account. A
+// PUT of a number in the Provisioning API keeps its label.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/accounts/{account}/recordLabel (the `RecordLabel` operationId).
+func (c *Caller) RecordLabel(ctx context.Context, account string, body RecordLabelJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecordLabelRequest(c.Server, account, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
 }
 
 // VerifyAuditWithBody Check the audit log's hash chain
@@ -1476,6 +1784,348 @@ func (c *Caller) RunWork(ctx context.Context, kind string, id string, action Run
 		return nil, err
 	}
 	return c.Client.Do(req)
+}
+
+// NewGetLabelsRequest constructs an http.Request for the GetLabels method
+func NewGetLabelsRequest(server string, account string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/accounts/%s/labels", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRemovePendingLabelRequest constructs an http.Request for the RemovePendingLabel method
+func NewRemovePendingLabelRequest(server string, account string, label string, params *RemovePendingLabelParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "label", label, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/accounts/%s/labels/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewPutPendingLabelRequest calls the generic PutPendingLabel builder with application/json body
+func NewPutPendingLabelRequest(server string, account string, label string, params *PutPendingLabelParams, body PutPendingLabelJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutPendingLabelRequestWithBody(server, account, label, params, "application/json", bodyReader)
+}
+
+// NewPutPendingLabelRequestWithBody constructs an http.Request for the PutPendingLabel method, with any body, and a specified content type
+func NewPutPendingLabelRequestWithBody(server string, account string, label string, params *PutPendingLabelParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "label", label, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/accounts/%s/labels/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewActivateLabelRequest constructs an http.Request for the ActivateLabel method
+func NewActivateLabelRequest(server string, account string, label string, params *ActivateLabelParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "label", label, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/accounts/%s/labels/%s/activate", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListLabelNumbersRequest constructs an http.Request for the ListLabelNumbers method
+func NewListLabelNumbersRequest(server string, account string, label string, params *ListLabelNumbersParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "label", label, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/accounts/%s/labels/%s/numbers", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRecordLabelRequest calls the generic RecordLabel builder with application/json body
+func NewRecordLabelRequest(server string, account string, body RecordLabelJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRecordLabelRequestWithBody(server, account, "application/json", bodyReader)
+}
+
+// NewRecordLabelRequestWithBody constructs an http.Request for the RecordLabel method, with any body, and a specified content type
+func NewRecordLabelRequestWithBody(server string, account string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/accounts/%s/recordLabel", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
 }
 
 // NewVerifyAuditRequest calls the generic VerifyAudit builder with application/json body
@@ -2216,6 +2866,24 @@ func (c *Caller) applyEditors(ctx context.Context, req *http.Request, additional
 // Answers are read by package client: no type is generated for each.
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// GetLabels The Direct Routing labels of an account
+	// (GET /manage/v1/accounts/{account}/labels)
+	GetLabels(w http.ResponseWriter, r *http.Request, account string)
+	// RemovePendingLabel Remove the pending label of an account
+	// (DELETE /manage/v1/accounts/{account}/labels/{label})
+	RemovePendingLabel(w http.ResponseWriter, r *http.Request, account string, label string, params RemovePendingLabelParams)
+	// PutPendingLabel Give an account a pending label, or replace the tokens of the one it has
+	// (PUT /manage/v1/accounts/{account}/labels/{label})
+	PutPendingLabel(w http.ResponseWriter, r *http.Request, account string, label string, params PutPendingLabelParams)
+	// ActivateLabel Make a label of an account the active one
+	// (POST /manage/v1/accounts/{account}/labels/{label}/activate)
+	ActivateLabel(w http.ResponseWriter, r *http.Request, account string, label string, params ActivateLabelParams)
+	// ListLabelNumbers The numbers of an account that record a label
+	// (GET /manage/v1/accounts/{account}/labels/{label}/numbers)
+	ListLabelNumbers(w http.ResponseWriter, r *http.Request, account string, label string, params ListLabelNumbersParams)
+	// RecordLabel Record which label calls to numbers use
+	// (POST /manage/v1/accounts/{account}/recordLabel)
+	RecordLabel(w http.ResponseWriter, r *http.Request, account string)
 	// VerifyAudit Check the audit log's hash chain
 	// (POST /manage/v1/audit/verify)
 	VerifyAudit(w http.ResponseWriter, r *http.Request)
@@ -2269,6 +2937,16 @@ type ServerInterface interface {
 	RunWork(w http.ResponseWriter, r *http.Request, kind string, id string, action RunWorkParamsAction)
 }
 
+// ProvisioningOperations are the operations with the tag provisioning.
+type ProvisioningOperations interface {
+	GetLabels(ctx context.Context, request GetLabelsRequestObject) (GetLabelsResponseObject, error)
+	RemovePendingLabel(ctx context.Context, request RemovePendingLabelRequestObject) (RemovePendingLabelResponseObject, error)
+	PutPendingLabel(ctx context.Context, request PutPendingLabelRequestObject) (PutPendingLabelResponseObject, error)
+	ActivateLabel(ctx context.Context, request ActivateLabelRequestObject) (ActivateLabelResponseObject, error)
+	ListLabelNumbers(ctx context.Context, request ListLabelNumbersRequestObject) (ListLabelNumbersResponseObject, error)
+	RecordLabel(ctx context.Context, request RecordLabelRequestObject) (RecordLabelResponseObject, error)
+}
+
 // AuditOperations are the operations with the tag audit.
 type AuditOperations interface {
 	VerifyAudit(ctx context.Context, request VerifyAuditRequestObject) (VerifyAuditResponseObject, error)
@@ -2316,6 +2994,36 @@ type WorkOperations interface {
 
 // Absent answers every operation with Err. It stands for a job that a node does not have.
 type Absent struct{ Err error }
+
+// GetLabels returns Err.
+func (a Absent) GetLabels(context.Context, GetLabelsRequestObject) (GetLabelsResponseObject, error) {
+	return nil, a.Err
+}
+
+// RemovePendingLabel returns Err.
+func (a Absent) RemovePendingLabel(context.Context, RemovePendingLabelRequestObject) (RemovePendingLabelResponseObject, error) {
+	return nil, a.Err
+}
+
+// PutPendingLabel returns Err.
+func (a Absent) PutPendingLabel(context.Context, PutPendingLabelRequestObject) (PutPendingLabelResponseObject, error) {
+	return nil, a.Err
+}
+
+// ActivateLabel returns Err.
+func (a Absent) ActivateLabel(context.Context, ActivateLabelRequestObject) (ActivateLabelResponseObject, error) {
+	return nil, a.Err
+}
+
+// ListLabelNumbers returns Err.
+func (a Absent) ListLabelNumbers(context.Context, ListLabelNumbersRequestObject) (ListLabelNumbersResponseObject, error) {
+	return nil, a.Err
+}
+
+// RecordLabel returns Err.
+func (a Absent) RecordLabel(context.Context, RecordLabelRequestObject) (RecordLabelResponseObject, error) {
+	return nil, a.Err
+}
 
 // VerifyAudit returns Err.
 func (a Absent) VerifyAudit(context.Context, VerifyAuditRequestObject) (VerifyAuditResponseObject, error) {
@@ -2410,6 +3118,299 @@ type ServerInterfaceWrapper struct {
 }
 
 type MiddlewareFunc func(http.Handler) http.Handler
+
+// GetLabels operation middleware
+func (siw *ServerInterfaceWrapper) GetLabels(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetLabels(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RemovePendingLabel operation middleware
+func (siw *ServerInterfaceWrapper) RemovePendingLabel(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "label" -------------
+	var label string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "label", r.PathValue("label"), &label, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "label", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemovePendingLabelParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = &IfMatch
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RemovePendingLabel(w, r, account, label, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PutPendingLabel operation middleware
+func (siw *ServerInterfaceWrapper) PutPendingLabel(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "label" -------------
+	var label string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "label", r.PathValue("label"), &label, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "label", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PutPendingLabelParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = &IfMatch
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PutPendingLabel(w, r, account, label, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ActivateLabel operation middleware
+func (siw *ServerInterfaceWrapper) ActivateLabel(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "label" -------------
+	var label string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "label", r.PathValue("label"), &label, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "label", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ActivateLabelParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = &IfMatch
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ActivateLabel(w, r, account, label, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListLabelNumbers operation middleware
+func (siw *ServerInterfaceWrapper) ListLabelNumbers(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "label" -------------
+	var label string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "label", r.PathValue("label"), &label, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "label", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListLabelNumbersParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListLabelNumbers(w, r, account, label, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RecordLabel operation middleware
+func (siw *ServerInterfaceWrapper) RecordLabel(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RecordLabel(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
 
 // VerifyAudit operation middleware
 func (siw *ServerInterfaceWrapper) VerifyAudit(w http.ResponseWriter, r *http.Request) {
@@ -2963,6 +3964,12 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/events", wrapper.FollowEvents)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/index/accept", wrapper.AcceptIndex)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/explain", wrapper.ExplainCall)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/accounts/{account}/labels", wrapper.GetLabels)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/manage/v1/accounts/{account}/labels/{label}", wrapper.RemovePendingLabel)
+	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/manage/v1/accounts/{account}/labels/{label}", wrapper.PutPendingLabel)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/accounts/{account}/labels/{label}/activate", wrapper.ActivateLabel)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/accounts/{account}/labels/{label}/numbers", wrapper.ListLabelNumbers)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/accounts/{account}/recordLabel", wrapper.RecordLabel)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/clients", wrapper.ListClients)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/clients", wrapper.CreateClient)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/manage/v1/clients/{clientId}", wrapper.RevokeClient)
@@ -2976,6 +3983,15 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	return m
 }
 
+type LabelsResponseHeaders struct {
+	ETag string
+}
+type LabelsJSONResponse struct {
+	Body Labels
+
+	Headers LabelsResponseHeaders
+}
+
 type RefusedResponseHeaders struct {
 	RetryAfter int
 }
@@ -2983,6 +3999,260 @@ type RefusedApplicationProblemPlusJSONResponse struct {
 	Body Problem
 
 	Headers RefusedResponseHeaders
+}
+
+type GetLabelsRequestObject struct {
+	Account string `json:"account"`
+}
+
+type GetLabelsResponseObject interface {
+	VisitGetLabelsResponse(w http.ResponseWriter) error
+}
+
+type GetLabels200JSONResponse struct{ LabelsJSONResponse }
+
+func (response GetLabels200JSONResponse) VisitGetLabelsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLabelsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetLabelsdefaultApplicationProblemPlusJSONResponse) VisitGetLabelsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemovePendingLabelRequestObject struct {
+	Account string `json:"account"`
+	Label   string `json:"label"`
+	Params  RemovePendingLabelParams
+}
+
+type RemovePendingLabelResponseObject interface {
+	VisitRemovePendingLabelResponse(w http.ResponseWriter) error
+}
+
+type RemovePendingLabel200JSONResponse struct{ LabelsJSONResponse }
+
+func (response RemovePendingLabel200JSONResponse) VisitRemovePendingLabelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemovePendingLabeldefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response RemovePendingLabeldefaultApplicationProblemPlusJSONResponse) VisitRemovePendingLabelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutPendingLabelRequestObject struct {
+	Account string `json:"account"`
+	Label   string `json:"label"`
+	Params  PutPendingLabelParams
+	Body    *PutPendingLabelJSONRequestBody
+}
+
+type PutPendingLabelResponseObject interface {
+	VisitPutPendingLabelResponse(w http.ResponseWriter) error
+}
+
+type PutPendingLabel200JSONResponse struct{ LabelsJSONResponse }
+
+func (response PutPendingLabel200JSONResponse) VisitPutPendingLabelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutPendingLabeldefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response PutPendingLabeldefaultApplicationProblemPlusJSONResponse) VisitPutPendingLabelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ActivateLabelRequestObject struct {
+	Account string `json:"account"`
+	Label   string `json:"label"`
+	Params  ActivateLabelParams
+}
+
+type ActivateLabelResponseObject interface {
+	VisitActivateLabelResponse(w http.ResponseWriter) error
+}
+
+type ActivateLabel200JSONResponse struct{ LabelsJSONResponse }
+
+func (response ActivateLabel200JSONResponse) VisitActivateLabelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ActivateLabeldefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ActivateLabeldefaultApplicationProblemPlusJSONResponse) VisitActivateLabelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListLabelNumbersRequestObject struct {
+	Account string `json:"account"`
+	Label   string `json:"label"`
+	Params  ListLabelNumbersParams
+}
+
+type ListLabelNumbersResponseObject interface {
+	VisitListLabelNumbersResponse(w http.ResponseWriter) error
+}
+
+type ListLabelNumbers200JSONResponse NumberList
+
+func (response ListLabelNumbers200JSONResponse) VisitListLabelNumbersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListLabelNumbersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ListLabelNumbersdefaultApplicationProblemPlusJSONResponse) VisitListLabelNumbersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecordLabelRequestObject struct {
+	Account string `json:"account"`
+	Body    *RecordLabelJSONRequestBody
+}
+
+type RecordLabelResponseObject interface {
+	VisitRecordLabelResponse(w http.ResponseWriter) error
+}
+
+type RecordLabel204Response struct {
+}
+
+func (response RecordLabel204Response) VisitRecordLabelResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RecordLabeldefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response RecordLabeldefaultApplicationProblemPlusJSONResponse) VisitRecordLabelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type VerifyAuditRequestObject struct {
@@ -3710,6 +4980,24 @@ func (response RunWorkdefaultApplicationProblemPlusJSONResponse) VisitRunWorkRes
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// GetLabels The Direct Routing labels of an account
+	// (GET /manage/v1/accounts/{account}/labels)
+	GetLabels(ctx context.Context, request GetLabelsRequestObject) (GetLabelsResponseObject, error)
+	// RemovePendingLabel Remove the pending label of an account
+	// (DELETE /manage/v1/accounts/{account}/labels/{label})
+	RemovePendingLabel(ctx context.Context, request RemovePendingLabelRequestObject) (RemovePendingLabelResponseObject, error)
+	// PutPendingLabel Give an account a pending label, or replace the tokens of the one it has
+	// (PUT /manage/v1/accounts/{account}/labels/{label})
+	PutPendingLabel(ctx context.Context, request PutPendingLabelRequestObject) (PutPendingLabelResponseObject, error)
+	// ActivateLabel Make a label of an account the active one
+	// (POST /manage/v1/accounts/{account}/labels/{label}/activate)
+	ActivateLabel(ctx context.Context, request ActivateLabelRequestObject) (ActivateLabelResponseObject, error)
+	// ListLabelNumbers The numbers of an account that record a label
+	// (GET /manage/v1/accounts/{account}/labels/{label}/numbers)
+	ListLabelNumbers(ctx context.Context, request ListLabelNumbersRequestObject) (ListLabelNumbersResponseObject, error)
+	// RecordLabel Record which label calls to numbers use
+	// (POST /manage/v1/accounts/{account}/recordLabel)
+	RecordLabel(ctx context.Context, request RecordLabelRequestObject) (RecordLabelResponseObject, error)
 	// VerifyAudit Check the audit log's hash chain
 	// (POST /manage/v1/audit/verify)
 	VerifyAudit(ctx context.Context, request VerifyAuditRequestObject) (VerifyAuditResponseObject, error)
@@ -3800,6 +5088,184 @@ type strictHandler struct {
 	ssi         StrictServerInterface
 	middlewares []StrictMiddlewareFunc
 	options     StrictHTTPServerOptions
+}
+
+// GetLabels operation middleware
+func (sh *strictHandler) GetLabels(w http.ResponseWriter, r *http.Request, account string) {
+	var request GetLabelsRequestObject
+
+	request.Account = account
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetLabels(ctx, request.(GetLabelsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetLabels")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetLabelsResponseObject); ok {
+		if err := validResponse.VisitGetLabelsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemovePendingLabel operation middleware
+func (sh *strictHandler) RemovePendingLabel(w http.ResponseWriter, r *http.Request, account string, label string, params RemovePendingLabelParams) {
+	var request RemovePendingLabelRequestObject
+
+	request.Account = account
+	request.Label = label
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RemovePendingLabel(ctx, request.(RemovePendingLabelRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemovePendingLabel")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RemovePendingLabelResponseObject); ok {
+		if err := validResponse.VisitRemovePendingLabelResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PutPendingLabel operation middleware
+func (sh *strictHandler) PutPendingLabel(w http.ResponseWriter, r *http.Request, account string, label string, params PutPendingLabelParams) {
+	var request PutPendingLabelRequestObject
+
+	request.Account = account
+	request.Label = label
+	request.Params = params
+
+	var body PutPendingLabelJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PutPendingLabel(ctx, request.(PutPendingLabelRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutPendingLabel")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PutPendingLabelResponseObject); ok {
+		if err := validResponse.VisitPutPendingLabelResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ActivateLabel operation middleware
+func (sh *strictHandler) ActivateLabel(w http.ResponseWriter, r *http.Request, account string, label string, params ActivateLabelParams) {
+	var request ActivateLabelRequestObject
+
+	request.Account = account
+	request.Label = label
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ActivateLabel(ctx, request.(ActivateLabelRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ActivateLabel")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ActivateLabelResponseObject); ok {
+		if err := validResponse.VisitActivateLabelResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListLabelNumbers operation middleware
+func (sh *strictHandler) ListLabelNumbers(w http.ResponseWriter, r *http.Request, account string, label string, params ListLabelNumbersParams) {
+	var request ListLabelNumbersRequestObject
+
+	request.Account = account
+	request.Label = label
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListLabelNumbers(ctx, request.(ListLabelNumbersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListLabelNumbers")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListLabelNumbersResponseObject); ok {
+		if err := validResponse.VisitListLabelNumbersResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RecordLabel operation middleware
+func (sh *strictHandler) RecordLabel(w http.ResponseWriter, r *http.Request, account string) {
+	var request RecordLabelRequestObject
+
+	request.Account = account
+
+	var body RecordLabelJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RecordLabel(ctx, request.(RecordLabelRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RecordLabel")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RecordLabelResponseObject); ok {
+		if err := validResponse.VisitRecordLabelResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
 }
 
 // VerifyAudit operation middleware

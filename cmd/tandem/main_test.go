@@ -248,6 +248,31 @@ func TestCustomerIsProvisionedAndItsCallsAreExplained(t *testing.T) {
 	if !strings.Contains(list, number) {
 		t.Errorf("number list: %s", list)
 	}
+	labels := func(want string, args ...string) {
+		t.Helper()
+		out := must(t, data, append([]string{"account", "label"}, args...)...)
+		if got := strings.Join(strings.Fields(out), " "); !strings.Contains(got, want) {
+			t.Errorf("account label %v:\n%s\nwant %s", args, out, want)
+		}
+	}
+	labels("contoso active MS=ms1 MS=ms2 moving pending x1 x2", "put", "contoso", "moving", "--region1-token", "x1",
+		"--region2-token", "x2")
+	must(t, data, "number", "label", "contoso", number, "--label", "moving")
+	labels(number, "numbers", "contoso", "moving")
+	eventually(t, "calls to the number use the label recorded for it", func() bool {
+		out := must(t, data, "explain", "--from", "+15550100", "--to", number, "--peer", "core")
+		return strings.Contains(out, "label          moving\n") && strings.Contains(out, "the label recorded for")
+	})
+	if _, errs, code := command(t, data, "account", "label", "remove", "contoso", "moving"); code != 5 ||
+		!strings.Contains(errs, "numbers of the account record the label") {
+		t.Errorf("removal of a label in use: exit code %d, %s", code, errs)
+	}
+	labels("moving active x1 x2 contoso pending MS=ms1 MS=ms2", "activate", "contoso", "moving")
+	labels("contoso active MS=ms1 MS=ms2 moving pending x1 x2", "activate", "contoso", "contoso")
+	must(t, data, "number", "label", "contoso", number)
+	labels("contoso active MS=ms1 MS=ms2", "remove", "contoso", "moving")
+	labels("contoso active MS=ms1 MS=ms2", "show", "contoso")
+
 	out := must(t, data, "audit", "verify")
 	if !strings.HasPrefix(out, "the hash chain is intact: ") {
 		t.Errorf("audit verify: %s", out)

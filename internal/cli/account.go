@@ -14,8 +14,8 @@ import (
 )
 
 func newAccount(t *target) *cobra.Command {
-	return group("account", "Customers: list, show, put, delete", accountList(t), accountShow(t), accountPut(t),
-		accountDelete(t))
+	return group("account", "Customers: list, show, put, delete, labels", accountList(t), accountShow(t),
+		accountPut(t), accountDelete(t), accountLabel(t))
 }
 
 func accountList(t *target) *cobra.Command {

@@ -140,8 +140,8 @@ func newRoot(p *Program) *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate(versionLine(p))
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ",
-		fmt.Sprintf(".FlagUsagesWrapped %d ", screenWidth)))
+	root.SetUsageTemplate(strings.NewReplacer(".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", screenWidth),
+		"for more information about a command", "for more about a command").Replace(root.UsageTemplate()))
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
 		if cmd.HasParent() && !cmd.Runnable() && cmd.Flags().NArg() > 0 {

@@ -35,8 +35,8 @@ func newExplain(t *target) *cobra.Command {
 
 func printExplanation(p *page, e *api.Explanation) {
 	p.line("%s (rule %s)", e.Text, e.Rule)
-	for _, x := range [][2]string{{"customer", e.Account}, {"called", e.Called}, {"caller", e.Caller},
-		{"identity", e.Identity + either(e.IdentitySource == "", "", " from "+e.IdentitySource)},
+	for _, x := range [][2]string{{"customer", e.Account}, {"label", e.Label}, {"called", e.Called},
+		{"caller", e.Caller}, {"identity", e.Identity + either(e.IdentitySource == "", "", " from "+e.IdentitySource)},
 		{"custom header", e.Header}, {"emergency", either(e.Emergency, "yes", "")}} {
 		if x[1] != "" {
 			p.field(fmt.Sprintf("  %-14s ", x[0]), "%s", x[1])

@@ -12,8 +12,8 @@ import (
 )
 
 func newNumber(t *target) *cobra.Command {
-	return group("number", "Numbers: list, show, put, delete", numberList(t), numberShow(t), numberPut(t),
-		numberDelete(t))
+	return group("number", "Numbers: list, show, put, delete, label", numberList(t), numberShow(t), numberPut(t),
+		numberDelete(t), numberLabel(t))
 }
 
 func numberList(t *target) *cobra.Command {

@@ -1,6 +1,9 @@
 package domain
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // SyncStatus is serviceProvisioningStatus in the contract.
 type SyncStatus string
@@ -46,9 +49,14 @@ type Account struct {
 	TeamsTenantID     string
 	// Services holds an entry for each service object present in serviceDetails, enabled or not.
 	Services map[Service]AccountService
-	State    ProvisioningState
-	Version  int64     // grows by at least one with every change; the ETag
-	Modified time.Time // UTC, microseconds
+	// Pending is the account's label that is not the active one; nil for none. Calls from the service are accepted
+	// under both. The Provisioning API neither shows nor changes it.
+	Pending *Label `json:",omitempty"`
+	// SecondActive is set when the active label is in slot 2.
+	SecondActive bool `json:",omitempty"`
+	State        ProvisioningState
+	Version      int64     // grows by at least one with every change; the ETag
+	Modified     time.Time // UTC, microseconds
 }
 
 // AccountService is one service object of an account.
@@ -68,6 +76,55 @@ type DirectRoutingConfig struct {
 	Subdomain    string `json:"subdomain"`
 	Region1Token string `json:"region1Token"` // TXT verification values
 	Region2Token string `json:"region2Token"`
+}
+
+// Label is a Direct Routing label with the TXT values that verify its names; see DirectRoutingConfig.
+type Label struct {
+	Subdomain    string `json:"subdomain"`
+	Region1Token string `json:"region1Token"`
+	Region2Token string `json:"region2Token"`
+}
+
+// Label returns the label of the configuration.
+func (c *DirectRoutingConfig) Label() Label {
+	return Label{c.Subdomain, c.Region1Token, c.Region2Token}
+}
+
+// Slot is one of the two places, 1 and 2, that an account has for Direct Routing labels. A label stays in its slot:
+// when the other one becomes the active label, the account changes and its numbers do not.
+type Slot uint8
+
+// NoSlot on a number stands for the slot of the active label.
+const NoSlot Slot = 0
+
+// ActiveSlot returns the slot of the active label.
+func (a *Account) ActiveSlot() Slot {
+	if a.SecondActive {
+		return 2
+	}
+	return 1
+}
+
+// Active returns the active label; empty if the account has none.
+func (a *Account) Active() Label {
+	for _, d := range a.Services {
+		if d.DirectRouting != nil {
+			return d.DirectRouting.Label() // only one service has it
+		}
+	}
+	return Label{}
+}
+
+// SlotOf returns the slot of a label, whatever its case; NoSlot if the account does not have it.
+func (a *Account) SlotOf(label string) Slot {
+	switch active := a.Active().Subdomain; {
+	case label == "":
+	case strings.EqualFold(active, label):
+		return a.ActiveSlot()
+	case a.Pending != nil && strings.EqualFold(a.Pending.Subdomain, label):
+		return 3 - a.ActiveSlot()
+	}
+	return NoSlot
 }
 
 // Enabled returns the services enabled on the account.
@@ -90,9 +147,11 @@ type Number struct {
 	// HasConfiguration distinguishes an empty configuration object from an absent one.
 	HasConfiguration bool
 	CustomSIPHeader  string // value only, 1–100 of [A-Za-z0-9_-]; empty for none
-	State            ProvisioningState
-	Version          int64
-	Modified         time.Time
+	// Slot is the slot of the label that calls to the number use; NoSlot for the active one.
+	Slot     Slot `json:",omitempty"`
+	State    ProvisioningState
+	Version  int64
+	Modified time.Time
 }
 
 // NumberService is one service object of a number. Teams is set only for Operator Connect and Teams Phone Mobile, and

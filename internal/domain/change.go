@@ -24,7 +24,11 @@ type AccountRouting struct {
 	// SubdomainLive is set whenever Subdomain is. Nothing reads it here, but nodes of the release of November 2026
 	// reject the calls of an account without it. Remove it when no upgrade from that release is supported.
 	SubdomainLive bool `json:"subdomainLive,omitempty"`
-	CallScreening bool `json:"callScreening,omitempty"`
+	// Pending is the label that is not the active one, in lower case; empty for none. SecondActive is set when the
+	// active label is in slot 2, so that Pending is in slot 1.
+	Pending       string `json:"pending,omitempty"`
+	SecondActive  bool   `json:"secondActive,omitempty"`
+	CallScreening bool   `json:"callScreening,omitempty"`
 }
 
 // NumberRouting is what routing needs to know about a number.
@@ -34,11 +38,23 @@ type NumberRouting struct {
 	Account      string     `json:"account,omitempty"`
 	Services     ServiceSet `json:"services,omitempty"`     // services enabled on the number
 	CustomHeader string     `json:"customHeader,omitempty"` // value of the operator's custom SIP header
+	Slot         Slot       `json:"slot,omitempty"`         // of the label that calls to the number use
+}
+
+// LabelIn returns the label in a slot, and the active one for NoSlot and for a slot without a label; empty for none.
+func (r *AccountRouting) LabelIn(s Slot) string {
+	if s == NoSlot || r.Pending == "" || (s == 2) == r.SecondActive {
+		return r.Subdomain
+	}
+	return r.Pending
 }
 
 // Routing returns the part of the account that routing needs.
 func (a *Account) Routing() *AccountRouting {
-	r := &AccountRouting{Name: a.Name, Enabled: a.Enabled(), TenantID: a.TeamsTenantID}
+	r := &AccountRouting{Name: a.Name, Enabled: a.Enabled(), TenantID: a.TeamsTenantID, SecondActive: a.SecondActive}
+	if a.Pending != nil {
+		r.Pending = strings.ToLower(a.Pending.Subdomain)
+	}
 	for _, d := range a.Services {
 		if d.DirectRouting == nil {
 			continue // only one service has it
@@ -56,5 +72,5 @@ func (a *Account) Routing() *AccountRouting {
 // Routing returns the part of the number that routing needs.
 func (n *Number) Routing() *NumberRouting {
 	return &NumberRouting{Key: n.TelephoneNumber.Key(), Account: n.AccountName, Services: n.Enabled(),
-		CustomHeader: n.CustomSIPHeader}
+		CustomHeader: n.CustomSIPHeader, Slot: n.Slot}
 }

@@ -14,8 +14,9 @@ type Service struct{ traits *Traits }
 // NoService is the absence of a service.
 var NoService Service
 
-// MaxServiceID is the largest ID of a service: the last bit of a ServiceSet.
-const MaxServiceID = 31
+// MaxServiceID is the largest ID of a service. The two bits of a ServiceSet above it are never set: the number index
+// uses them.
+const MaxServiceID = 29
 
 // Traits describes in data what is specific to a service. Packages use the traits; none compares a Service with a
 // constant to decide behaviour.

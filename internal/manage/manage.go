@@ -35,6 +35,7 @@ type Operations struct {
 	api.NodeOperations
 	api.EventsOperations
 	api.CallsOperations
+	api.ProvisioningOperations
 	api.AccessOperations
 	api.AuditOperations
 	api.SecretsOperations

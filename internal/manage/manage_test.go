@@ -171,6 +171,45 @@ func (j *job) ExplainCall(_ context.Context, r api.ExplainCallRequestObject) (ap
 		Steps: []api.Step{step}}, nil
 }
 
+func labels(account, pending string) api.LabelsJSONResponse {
+	l := api.LabelsJSONResponse{Body: api.Labels{Account: account, Pending: &api.Label{Label: pending}}}
+	l.Headers.ETag = `"7"`
+	return l
+}
+
+func (j *job) GetLabels(_ context.Context, r api.GetLabelsRequestObject) (api.GetLabelsResponseObject, error) {
+	return api.GetLabels200JSONResponse{LabelsJSONResponse: labels(r.Account, "b")}, nil
+}
+
+func (j *job) PutPendingLabel(_ context.Context,
+	r api.PutPendingLabelRequestObject) (api.PutPendingLabelResponseObject, error) {
+	j.did = append(j.did, "label "+r.Label+" "+r.Body.Region1Token+r.Body.Region2Token)
+	return api.PutPendingLabel200JSONResponse{LabelsJSONResponse: labels(r.Account, r.Label)}, nil
+}
+
+func (j *job) RemovePendingLabel(_ context.Context,
+	r api.RemovePendingLabelRequestObject) (api.RemovePendingLabelResponseObject, error) {
+	j.did = append(j.did, "unlabel "+r.Label)
+	return api.RemovePendingLabel200JSONResponse{LabelsJSONResponse: labels(r.Account, "")}, nil
+}
+
+func (j *job) ActivateLabel(_ context.Context,
+	r api.ActivateLabelRequestObject) (api.ActivateLabelResponseObject, error) {
+	j.did = append(j.did, "activate "+r.Label)
+	return api.ActivateLabel200JSONResponse{LabelsJSONResponse: labels(r.Account, "a")}, nil
+}
+
+func (j *job) ListLabelNumbers(_ context.Context,
+	r api.ListLabelNumbersRequestObject) (api.ListLabelNumbersResponseObject, error) {
+	return api.ListLabelNumbers200JSONResponse{Numbers: []string{"+442079460123"},
+		Next: *cmp.Or(r.Params.Cursor, new(""))}, nil
+}
+
+func (j *job) RecordLabel(_ context.Context, r api.RecordLabelRequestObject) (api.RecordLabelResponseObject, error) {
+	j.did = append(j.did, fmt.Sprint("record ", r.Body.Label, r.Body.Numbers))
+	return api.RecordLabel204Response{}, nil
+}
+
 func (j *job) ListClients(_ context.Context, r api.ListClientsRequestObject) (api.ListClientsResponseObject, error) {
 	return api.ListClients200JSONResponse{Clients: []api.Client{{ID: "1", Name: "bss", Created: now, Revoked: now,
 		Roles: []string{"ProvisioningAPI.Admin"}}}, Next: *cmp.Or(r.Params.Cursor, new(""))}, nil
@@ -240,7 +279,7 @@ func newServer(t *testing.T, ops manage.Operations, log io.Writer) *manage.Serve
 }
 
 // all binds every operation to j.
-func all(j *job) manage.Operations { return manage.Operations{j, j, j, j, j, j, j} }
+func all(j *job) manage.Operations { return manage.Operations{j, j, j, j, j, j, j, j} }
 
 func TestEveryOperationMatchesTheContract(t *testing.T) {
 	t.Parallel()
@@ -271,6 +310,15 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"POST", "/manage/v1/explain", `{"to":"+15550100","peer":"core"}`, 400, `"target":"from"`, true},
 		{"POST", "/manage/v1/explain", `{"to":"+15550100","from":"+1"}`, 400, `"target":"peer"`, true},
 		{"POST", "/manage/v1/explain", `{"from":"+15550100","to":"+1","peer":""}`, 400, `"target":"peer"`, true},
+		{"GET", "/manage/v1/accounts/acme/labels", "", 200, `"label":"b"`, false},
+		{"PUT", "/manage/v1/accounts/acme/labels/b", `{"region1Token":"x","region2Token":"y"}`, 200, `"acme"`, false},
+		{"PUT", "/manage/v1/accounts/acme/labels/b", `{"region1Token":"x"}`, 400, "MissingField", true},
+		{"DELETE", "/manage/v1/accounts/acme/labels/b", "", 200, `"acme"`, false},
+		{"POST", "/manage/v1/accounts/acme/labels/b/activate", "", 200, `"label":"a"`, false},
+		{"GET", "/manage/v1/accounts/acme/labels/b/numbers?limit=7&cursor=c", "", 200, `"next":"c"`, false},
+		{"POST", "/manage/v1/accounts/acme/recordLabel", `{"label":"b","numbers":["+1"]}`, 204, "", false},
+		{"POST", "/manage/v1/accounts/acme/recordLabel", `{"numbers":["+1"]}`, 204, "", false},
+		{"POST", "/manage/v1/accounts/acme/recordLabel", `{"numbers":[]}`, 400, "must have 1 to 100 items", true},
 		{"GET", "/manage/v1/clients", "", 200, `"revoked"`, false},
 		{"GET", "/manage/v1/clients?limit=7&cursor=c", "", 200, `"next":"c"`, false},
 		{"GET", "/manage/v1/clients?limit=0", "", 400, "limit must be a whole number (1 to 500)", true},
@@ -316,14 +364,16 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 			}
 		}
 	}
-	if got := strings.Join(j.did, "; "); got != "drain; reload; accept d2 by local; explain; client bss by local; "+
+	if got := strings.Join(j.did, "; "); got != "drain; reload; accept d2 by local; explain; label b xy; "+
+		"unlabel b; activate b; record b[+1]; record [+1]; client bss by local; "+
 		"revoke 7; token; check; rotate false; rotate true; verify; verify; retry tenant a/b" {
 		t.Errorf("jobs did: %s", got)
 	}
 }
 
 // parameters fills in the parameters of paths.
-var parameters = strings.NewReplacer("{clientId}", "1", "{kind}", "tenant", "{id}", "1", "{action}", "retry")
+var parameters = strings.NewReplacer("{account}", "acme", "{label}", "b", "{clientId}", "1",
+	"{kind}", "tenant", "{id}", "1", "{action}", "retry")
 
 func TestRolesDetermineThePermissions(t *testing.T) {
 	t.Parallel()
@@ -338,11 +388,12 @@ func TestRolesDetermineThePermissions(t *testing.T) {
 		})
 	c := newContract(t, h)
 	read := map[string]bool{"getHealth": true, "getDrain": true, "listPeers": true, "followEvents": true,
-		"explainCall": true, "verifyAudit": true, "listWork": true}
+		"explainCall": true, "verifyAudit": true, "listWork": true, "getLabels": true, "listLabelNumbers": true}
 	bodies := map[string]string{"setDrain": `{"draining":false}`, "acceptIndex": `{"database":"d2"}`,
 		"explainCall":  `{"from":"+15550100","to":"+15550101","peer":"core"}`,
 		"createClient": `{"name":"n","roles":["r"]}`, "createToken": `{"roles":["r"]}`,
-		"checkToken": `{"token":"t"}`, "rotateKeyring": `{"distributed":true}`}
+		"checkToken": `{"token":"t"}`, "rotateKeyring": `{"distributed":true}`,
+		"putPendingLabel": `{"region1Token":"x","region2Token":"y"}`, "recordLabel": `{"numbers":["+1"]}`}
 	for path, item := range c.doc.Paths.Map() {
 		path = parameters.Replace(path)
 		for method, op := range item.Operations() {

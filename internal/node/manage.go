@@ -21,6 +21,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/platform/web"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/provisioning/provapi"
 )
 
 // buildManage makes what every process serves, whatever its roles: the management API, metrics and the Unix socket. Of
@@ -29,7 +30,8 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 	streams := manage.NewStreams(n.core.events, n.metrics)
 	ops := manage.Operations{
 		NodeOperations: n, EventsOperations: streams,
-		CallsOperations: manage.NotHere(config.RoleEdge, n.cfg.Calls.Edge.Node),
+		CallsOperations:        manage.NotHere(config.RoleEdge, n.cfg.Calls.Edge.Node),
+		ProvisioningOperations: provapi.Operations{Directory: n.core.directory, Sealer: n.core.keyring},
 		AccessOperations: &auth.Operations{Clients: n.core.clients, Issuer: n.core.issuer,
 			Verifier: n.core.verifier, Sealer: n.core.keyring, Audit: n.core.audit},
 		AuditOperations: db.Operations{DB: n.core.db}, SecretsOperations: n.core.rotation(),

@@ -32,7 +32,7 @@ type mutation struct {
 
 var mutations = []mutation{
 	{"Contact names the trunk and not the customer", "internal/services/directrouting/directrouting.go",
-		`a.Host = l.Call.Account.Subdomain + "." + p.trunk`, `a.Host = p.trunk`,
+		`a.Host = l.Call.Label + "." + p.trunk`, `a.Host = p.trunk`,
 		[]string{"direct-routing-in", "direct-routing-out"}, false},
 	{"screening accepts every caller", "internal/calls/route/fromservice.go",
 		`case !a.CallScreening:`, `case true:`,

@@ -138,7 +138,7 @@ func answer(ex route.Explanation) api.ExplainCall200JSONResponse {
 	out := api.ExplainCall200JSONResponse{
 		Outcome: api.ExplanationOutcome(d.Outcome.String()), Rule: string(d.Rule), Groups: d.Groups,
 		Called: string(d.Called), Identity: string(d.Identity), Caller: string(d.Caller), Header: d.Header,
-		Emergency: d.Emergency, SIPStatus: d.Status, Steps: []api.Step{},
+		Label: d.Label, Emergency: d.Emergency, SIPStatus: d.Status, Steps: []api.Step{},
 	}
 	if d.Service != domain.NoService {
 		out.Service = d.Service.String()

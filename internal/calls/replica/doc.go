@@ -31,8 +31,8 @@
 // Numbers are stored in pages of 100 consecutive numbers. A published page never changes: a change builds a new one and
 // swaps a pointer, so readers never wait and never see half a change. Pages are packed: one value if all numbers of the
 // page have the same account and services (the usual case: numbers are assigned in blocks), else four bytes per number.
-// A value is the id of an account with a set of services, which is stored once.
-// Custom header values are stored next to their page, their common prefix only once.
+// A value is the id of an account with a set of services and the slot of a label, which is stored once. Custom header
+// values are stored next to their page, their common prefix only once.
 //
 // # Files
 //

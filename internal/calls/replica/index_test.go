@@ -82,7 +82,10 @@ func (m *model) compare(t failer, v *View, keys []uint64, labels []string) {
 		if !ok {
 			continue
 		}
-		if got.Services != want.Services || !reflect.DeepEqual(*got.Account, a) {
+		if want.Services == 0 {
+			want.Slot = domain.NoSlot // it takes no calls
+		}
+		if got.Services != want.Services || got.Slot != want.Slot || !reflect.DeepEqual(*got.Account, a) {
 			t.Fatalf("Number(%s) = %v of %+v, want %v of %+v", n, got.Services, *got.Account, want.Services, a)
 		}
 	}
@@ -92,7 +95,7 @@ func (m *model) compare(t failer, v *View, keys []uint64, labels []string) {
 	for _, l := range labels {
 		var want *domain.AccountRouting
 		for _, a := range m.accounts {
-			if a.Subdomain == l {
+			if a.Subdomain == l || a.Pending == l {
 				want = &a
 			}
 		}
@@ -120,14 +123,16 @@ func drawChange(t *rapid.T, keys []uint64) domain.Change {
 	name := rapid.SampledFrom([]string{"alpha", "beta", "gamma", "delta"}).Draw(t, "account")
 	if rapid.IntRange(0, 19).Draw(t, "what") == 0 {
 		a := &domain.AccountRouting{Name: name, Enabled: domain.ServiceSet(rapid.Uint32().Draw(t, "enabled") &^ 1)}
+		a.SecondActive = rapid.Bool().Draw(t, "second")
 		a.Deleted = rapid.IntRange(0, 4).Draw(t, "deleted") == 0
 		if !a.Deleted {
 			// Labels are unique in the directory: alpha and gamma draw from separate sets, beta and delta have none.
 			switch name {
 			case "alpha":
-				a.Subdomain = rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "label")
+				labels := rapid.Permutation([]string{"", "a", "b"}).Draw(t, "labels")
+				a.Subdomain, a.Pending = labels[0], labels[1]
 			case "gamma":
-				a.Subdomain = rapid.SampledFrom([]string{"", "c"}).Draw(t, "label")
+				a.Pending = rapid.SampledFrom([]string{"", "c"}).Draw(t, "label")
 			}
 			a.CallScreening = rapid.Bool().Draw(t, "screening")
 		}
@@ -139,7 +144,8 @@ func drawChange(t *rapid.T, keys []uint64) domain.Change {
 		return domain.Change{Number: n}
 	}
 	n.Account = name
-	n.Services = domain.ServiceSet(rapid.Uint32().Draw(t, "services") &^ 1)
+	n.Services = domain.ServiceSet(rapid.Uint32Max(1<<30-1).Draw(t, "services") &^ 1)
+	n.Slot = domain.Slot(rapid.IntRange(0, 2).Draw(t, "slot"))
 	n.CustomHeader = rapid.OneOf(rapid.Just(""), rapid.Just("SAME-1"), rapid.StringMatching(`C-00000[0-9]{2}`),
 		rapid.StringMatching(`[A-Za-z0-9_-]{1,100}`)).Draw(t, "header")
 	return domain.Change{Number: n}

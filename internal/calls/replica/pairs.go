@@ -16,16 +16,30 @@ type content struct {
 	pairs []*pairBlock // by id; blocks never move
 }
 
-// pair is one account with one set of services. Each account has a chain of pairs, one for each set of services that
-// its numbers have. The id of the first pair is the id of the account too: it exists as long as the account does.
+// pair is one account with one set of services and one slot. Each account has a chain of pairs, one for each such
+// combination that its numbers have. The id of the first pair is the id of the account too: it exists as long as the
+// account does.
 type pair struct {
 	account  atomic.Pointer[domain.AccountRouting] // nil if the account was deleted
-	services uint32                                // a domain.ServiceSet and taken; 0 while no number has had the pair
+	services uint32                                // see combine; 0 while no number has had the pair
 	next     uint32                                // the account's next pair, 0 for none; for the writer only
 }
 
-// taken marks services that numbers have or had: bit 0 of a domain.ServiceSet stands for no service.
-const taken = 1
+// A set of services leaves room for more in the same word.
+const (
+	taken        = 1                       // marks what numbers have or had: bit 0 stands for no service
+	slotBits     = domain.MaxServiceID + 1 // the first bit of the slot of the number's label
+	servicesMask = 1<<slotBits - 1 - taken
+)
+
+// combine returns a set of services with a slot. A number without services needs no slot: a program from before slots
+// would take it for a service.
+func combine(set domain.ServiceSet, slot domain.Slot) uint32 {
+	if set == 0 {
+		return taken
+	}
+	return uint32(set) | uint32(slot)<<slotBits | taken
+}
 
 const (
 	maxPairs      = 1 << 31
@@ -98,9 +112,8 @@ func (v *View) link(account, id uint32) {
 	v.pair(id).next, first.next = first.next, id
 }
 
-// pairOf returns the id of the pair of an account and a set of services; it creates the pair if there is none.
-func (v *View) pairOf(account uint32, set domain.ServiceSet) (uint32, error) {
-	want := uint32(set) | taken
+// pairOf returns the id of the pair of an account and what combine has returned; it creates the pair if there is none.
+func (v *View) pairOf(account, want uint32) (uint32, error) {
 	for id := account; id != 0; id = v.pair(id).next {
 		p := v.pair(id)
 		if p.services == 0 { // the first pair

@@ -54,7 +54,7 @@ func again(t failer, v *View) *View {
 
 // manyAccounts provisions four numbers for each account, each with another set of services, then changes every account.
 func manyAccounts(t *testing.T, accounts int) {
-	set := func(i int) domain.ServiceSet { return 2<<(i%4*2) | 1<<31 }
+	set := func(i int) domain.ServiceSet { return 2<<(i%4*2) | 1<<29 }
 	name := func(i int) string { return fmt.Sprintf("customer-%d", i) }
 	v := newView(0)
 	for i := range accounts {
@@ -200,7 +200,8 @@ func TestReadersNeverSeeAnotherAccount(t *testing.T) {
 	}
 }
 
-// beforePairs provisions what the files in testdata/format2 hold; between is called when their snapshot is taken.
+// beforePairs provisions what the files in testdata/format2 and format3 hold; between is called when their snapshot is
+// taken.
 func beforePairs(src *memSource, between func()) {
 	src.commit(account("contoso", "contoso"), account("fabrikam", "fab"), account("gone", "gone"))
 	for i := range 320 {
@@ -220,22 +221,24 @@ func beforePairs(src *memSource, between func()) {
 	src.commit(sets(299, "late", 0xfe&^0x80))
 }
 
-// TestFormatBeforePairs: a snapshot whose values are no pairs, and the journal after it, read as what they held when a
-// version before pairs wrote them; they are then written in the present format.
-func TestFormatBeforePairs(t *testing.T) {
+// TestFilesOfVersionsBefore: a snapshot and the journal after it read as what they held when a version before pairs
+// wrote them (format2), or one before slots (format3); they are then written in the present format.
+func TestFilesOfVersionsBefore(t *testing.T) {
 	t.Parallel()
 	src := newSource()
 	beforePairs(src, func() {})
-	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "format2"))); err != nil {
-		t.Fatal(err)
+	for _, format := range []string{"format2", "format3"} {
+		dir := t.TempDir()
+		if err := os.CopyFS(dir, os.DirFS(filepath.Join("testdata", format))); err != nil {
+			t.Fatal(err)
+		}
+		v := open(t, dir, away(), Config{}).View()
+		check(t, v, src.state)
+		v = again(t, v)
+		check(t, v, src.state)
+		v.sweep()
+		check(t, v, src.state)
 	}
-	v := open(t, dir, away(), Config{}).View()
-	check(t, v, src.state)
-	v = again(t, v)
-	check(t, v, src.state)
-	v.sweep()
-	check(t, v, src.state)
 }
 
 // TestChangesOfOneEntryAreSeenInTheirOrder: a number that moves away before its account is deleted, or deleted and

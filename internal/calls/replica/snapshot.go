@@ -276,11 +276,10 @@ func (l *loader) account(id uint32, a stillAccount) bool {
 	routing := a.AccountRouting
 	if a.Deleted {
 		routing = nil
-	} else if a.Subdomain != "" {
-		l.v.labels.Store(a.Subdomain, id)
 	}
+	l.v.label(id, routing)
 	for i, p := range a.pairs {
-		if p.id == 0 || p.id >= l.info.IDs || l.ids[p.id] != unused {
+		if p.id == 0 || p.id >= l.info.IDs || l.ids[p.id] != unused || p.services>>slotBits > 2 {
 			return false
 		}
 		l.ids[p.id] = withAccount
@@ -302,7 +301,7 @@ func (l *loader) pair(x uint32) (id uint32, ok bool) {
 	if account == 0 || account >= l.info.IDs || l.ids[account] == unused {
 		return x, false
 	}
-	id, err := l.v.pairOf(account, domain.ServiceSet(set)<<1)
+	id, err := l.v.pairOf(account, combine(domain.ServiceSet(set)<<1, domain.NoSlot))
 	if err != nil {
 		return x, false
 	}

@@ -58,7 +58,8 @@ func (v *View) ByKey(key uint64) (route.Number, bool) {
 		}
 		// The account itself is not read: that would be one more cache miss for each look-up.
 		p := &c.pairs[id/pairsPerBlock][id%pairsPerBlock]
-		n := route.Number{Account: p.account.Load(), Services: domain.ServiceSet(p.services &^ taken)}
+		n := route.Number{Account: p.account.Load(), Services: domain.ServiceSet(p.services & servicesMask),
+			Slot: domain.Slot(p.services >> slotBits)}
 		if n.Account == nil && (v.content.Load() != c || c.table.value(key) != id) {
 			continue // the number left the account before that was deleted
 		}
@@ -89,7 +90,7 @@ func (v *View) AccountByLabel(label string) *domain.AccountRouting {
 		return nil
 	}
 	a := v.pair(id.(uint32)).account.Load()
-	if a == nil || a.Subdomain != label {
+	if a == nil || a.Subdomain != label && a.Pending != label {
 		return nil // the label is moving to another account
 	}
 	return a
@@ -147,22 +148,37 @@ func (v *View) applyAccount(a *domain.AccountRouting) error {
 		return err
 	}
 	v.flush() // numbers that leave the account first are seen to leave it first
-	old, label := v.pair(id).account.Load(), ""
+	old := v.pair(id).account.Load()
 	var now *domain.AccountRouting // nil if it was deleted
 	if !a.Deleted {
-		now, label = new(domain.AccountRouting), a.Subdomain
+		now = new(domain.AccountRouting)
 		*now = *a
 	}
 	for p := id; p != 0; p = v.pair(p).next {
 		v.pair(p).account.Store(now)
 	}
-	if label != "" {
-		v.labels.Store(label, id)
+	v.label(id, now)
+	if old == nil {
+		return nil
 	}
-	if old != nil && old.Subdomain != "" && old.Subdomain != label {
-		v.labels.CompareAndDelete(old.Subdomain, id) // unless another account has it by now
+	for _, l := range []string{old.Subdomain, old.Pending} {
+		if now == nil || l != now.Subdomain && l != now.Pending {
+			v.labels.CompareAndDelete(l, id) // unless another account has it by now
+		}
 	}
 	return nil
+}
+
+// label makes the labels of an account, which may be nil, resolve to its id.
+func (v *View) label(id uint32, a *domain.AccountRouting) {
+	if a == nil {
+		return
+	}
+	for _, l := range []string{a.Subdomain, a.Pending} {
+		if l != "" {
+			v.labels.Store(l, id)
+		}
+	}
 }
 
 func (v *View) applyNumber(n *domain.NumberRouting) error {
@@ -177,11 +193,14 @@ func (v *View) applyNumber(n *domain.NumberRouting) error {
 		if len(n.CustomHeader) > maxHeader {
 			return fmt.Errorf("%w: custom header value of %d characters", errChange, len(n.CustomHeader))
 		}
+		if uint32(n.Services)>>slotBits != 0 || n.Slot > 2 {
+			return fmt.Errorf("%w: services %b and slot %d", errChange, n.Services, n.Slot)
+		}
 		id, err := v.account(n.Account)
 		if err != nil {
 			return err
 		}
-		if val, err = v.pairOf(id, n.Services); err != nil {
+		if val, err = v.pairOf(id, combine(n.Services, n.Slot)); err != nil {
 			return err
 		}
 	}

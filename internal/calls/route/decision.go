@@ -9,7 +9,8 @@ type View interface {
 	Number(n domain.E164) (num Number, ok bool)
 	// CustomHeader returns the value of the operator's custom SIP header provisioned with a number; empty for none.
 	CustomHeader(n domain.E164) string
-	// AccountByLabel returns the account that owns a Direct Routing label (lower case), or nil if there is none.
+	// AccountByLabel returns the account that owns a Direct Routing label (lower case), active or pending, or nil if
+	// there is none.
 	AccountByLabel(label string) *domain.AccountRouting
 }
 
@@ -30,6 +31,8 @@ type Number struct {
 	Account *domain.AccountRouting
 	// Services are the services enabled on the number.
 	Services domain.ServiceSet
+	// Slot is the slot of the account's label that calls to the number use; NoSlot for the active one.
+	Slot domain.Slot
 }
 
 // Outcome is the outcome of a decision.
@@ -90,6 +93,9 @@ type Decision struct {
 	Groups []string
 	// Account is the customer the call belongs to; nil if none is known.
 	Account *domain.AccountRouting
+	// Label is the customer's Direct Routing label in messages to the service: the one recorded for the called number,
+	// else the active one; of a call from the service, the one it came under. Empty if the call has none.
+	Label string
 	// Called is the called number if it is E.164.
 	Called domain.E164
 	// Identity is the calling identity: the number used for the record and the custom header. It is the asserted caller

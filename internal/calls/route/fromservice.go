@@ -86,7 +86,7 @@ func (x *decision) labelledAccount() bool {
 		if !found {
 			return refuse("no Request-URI host was given and the caller is not provisioned, so the account is unknown")
 		}
-		x.d.Account = num.Account
+		x.d.Account, x.d.Label = num.Account, num.Account.LabelIn(num.Slot)
 		x.note(RuleAccount, Note, sentence{"no Request-URI host was given: the caller's own account is assumed"},
 			Fact{"account", num.Account.Name})
 	} else {
@@ -102,8 +102,12 @@ func (x *decision) labelledAccount() bool {
 		if a == nil {
 			return refuse("no account has the Direct Routing label "+label, Fact{"host", x.f.Host})
 		}
-		x.d.Account = a
-		x.note(RuleAccount, Note, sentence{"the Request-URI host is the name of account ", a.Name},
+		x.d.Account, x.d.Label = a, label
+		by := ""
+		if label != a.Subdomain {
+			by = ", by its pending label"
+		}
+		x.note(RuleAccount, Note, sentence{"the Request-URI host is the name of account ", a.Name, by},
 			Fact{"host", x.f.Host}, Fact{"account", a.Name})
 	}
 	a := x.d.Account

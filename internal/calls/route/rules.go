@@ -111,7 +111,7 @@ func (x *decision) fromCore(g *group) bool {
 		x.note(RuleProvisioned, Decides, sentence{string(n), " is provisioned for ", s.Traits().Title},
 			Fact{"account", num.Account.Name}, Fact{"services", serviceNames(x.p.known.In(num.Services), nil)})
 	}
-	return x.usable(num.Account) && x.toService(g)
+	return x.usable(num) && x.toService(g)
 }
 
 // unprovisioned decides a call to a number on which no service is enabled.
@@ -132,8 +132,8 @@ func (x *decision) unprovisioned(g *group, known bool) bool {
 }
 
 // usable checks that the account and the service of a provisioned number can take the call.
-func (x *decision) usable(a *domain.AccountRouting) bool {
-	n, s := string(x.d.Called), x.d.Service
+func (x *decision) usable(num Number) bool {
+	a, n, s := num.Account, string(x.d.Called), x.d.Service
 	t := s.Traits()
 	if !t.CarriesCalls {
 		return x.reject(RuleCarriesCalls, 480,
@@ -146,21 +146,26 @@ func (x *decision) usable(a *domain.AccountRouting) bool {
 			Fact{"account", a.Name}, Fact{"accountServices", serviceNames(x.p.known.In(a.Enabled), nil)})
 	}
 	x.note(RuleEnabled, Continue, sentence{t.Title, " is enabled on account ", a.Name}, Fact{"account", a.Name})
-	switch {
-	case !t.Labelled:
+	if !t.Labelled {
 		return true
-	case a.Subdomain == "":
+	}
+	x.d.Label = a.LabelIn(num.Slot)
+	if x.d.Label == "" {
 		return x.reject(RuleLabel, 480, "account "+a.Name+" has no Direct Routing label", Fact{"account", a.Name})
 	}
-	x.note(RuleLabel, Continue, sentence{"account ", a.Name, " has a label"}, Fact{"label", a.Subdomain})
+	why := sentence{"no label is recorded for ", n, ": the active one of account ", a.Name, " is used"}
+	if num.Slot != domain.NoSlot {
+		why = sentence{"the label recorded for ", n, " is used"}
+	}
+	x.note(RuleLabel, Continue, why, Fact{"label", x.d.Label})
 	x.inDNS(a)
 	return true
 }
 
-// inDNS warns if the label of an account is not in DNS as expected. Calls do not depend on that: one name server with
-// old data must not cut off a customer.
+// inDNS warns if the call's label is not in DNS as expected. Calls do not depend on that: one name server with old data
+// must not cut off a customer. Only the state of the active label is known.
 func (x *decision) inDNS(a *domain.AccountRouting) {
-	if a.SubdomainStatus != "" {
+	if a.SubdomainStatus != "" && x.d.Label == a.Subdomain {
 		x.note(RuleLabel, Warns, sentence{"subdomainStatus of label ", a.Subdomain, " is ", string(a.SubdomainStatus),
 			": some name server does not answer as expected for its names, so ", x.d.Service.Traits().Title,
 			" may not find this gateway by them"}, Fact{"label", a.Subdomain})

@@ -25,14 +25,14 @@ func (w *world) Number(n domain.E164) (route.Number, bool) {
 	if !ok {
 		return route.Number{}, false
 	}
-	return route.Number{Account: w.accounts[r.Account], Services: r.Services}, true
+	return route.Number{Account: w.accounts[r.Account], Services: r.Services, Slot: r.Slot}, true
 }
 
 func (w *world) CustomHeader(n domain.E164) string { return w.numbers[n].CustomHeader }
 
 func (w *world) AccountByLabel(label string) *domain.AccountRouting {
 	for _, a := range w.accounts {
-		if a.Subdomain == label {
+		if label != "" && (a.Subdomain == label || a.Pending == label) {
 			return a
 		}
 	}
@@ -59,14 +59,18 @@ func set(services ...domain.Service) (x domain.ServiceSet) {
 // newWorld is the directory for the cases in testdata/explain.
 func newWorld() *world {
 	w := &world{accounts: map[string]*domain.AccountRouting{}, numbers: map[domain.E164]domain.NumberRouting{}}
-	// Contoso: Direct Routing, screened.
-	w.account("contoso", domain.AccountRouting{Subdomain: "contoso", CallScreening: true},
+	// Contoso: Direct Routing, screened, with a second label.
+	w.account("contoso", domain.AccountRouting{Subdomain: "contoso", Pending: "moving", CallScreening: true},
 		directrouting.Service, zoom.Service)
 	w.number("+442079460100", "contoso", "CT-100", directrouting.Service)
 	w.number("+442079460101", "contoso", "", directrouting.Service)
 	w.number("+442079460102", "contoso", "CT-102", zoom.Service)
 	w.number("+442079460103", "contoso", "CT-103")                          // no service
 	w.number("+442079460104", "contoso", "CT-104", operatorconnect.Service) // not enabled on the account
+	w.number("+442079460106", "contoso", "CT-106", directrouting.Service)
+	recorded := w.numbers["+442079460106"]
+	recorded.Slot = 2
+	w.numbers["+442079460106"] = recorded
 	// Fabrikam: Direct Routing, not screened.
 	w.account("fabrikam", domain.AccountRouting{Subdomain: "fab"}, directrouting.Service,
 		operatorconnect.Service, phonemobile.Service, acs.Service, callprotection.Service)

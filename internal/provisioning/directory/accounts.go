@@ -54,7 +54,12 @@ func (d *Directory) PutAccount(ctx context.Context, a domain.Account, w Write) (
 		if err := checkReplace(was, &n); err != nil {
 			return err
 		}
-		return d.storeAccount(ctx, tx, r, &n, old)
+		if old != nil && !strings.EqualFold(old.Active().Subdomain, n.Active().Subdomain) {
+			if err := unrecorded(ctx, tx, old, old.ActiveSlot()); err != nil {
+				return err
+			}
+		}
+		return d.storeAccount(ctx, tx, r, "account.put", &n, old)
 	})
 }
 
@@ -63,6 +68,7 @@ func (d *Directory) PutAccount(ctx context.Context, a domain.Account, w Write) (
 func settle(a domain.Account, old *domain.Account) domain.Account {
 	n := domain.Account{Name: a.Name, CorrelationID: a.CorrelationID, TeamsTenantID: a.TeamsTenantID,
 		HasServiceDetails: a.HasServiceDetails || a.TeamsTenantID != "" || len(a.Services) > 0,
+		Pending:           old.Pending, SecondActive: old.SecondActive,
 		// Nothing is pushed to a back end yet, so what is stored and in the feed is in sync (docs/decisions/0003).
 		State: domain.ProvisioningState{Status: domain.SyncSynced}}
 	if len(a.Services) > 0 {
@@ -83,8 +89,8 @@ func settle(a domain.Account, old *domain.Account) domain.Account {
 	return n
 }
 
-// storeAccount stores n unless it equals old.
-func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, n, old *domain.Account) error {
+// storeAccount stores n unless it equals old; action is the audited one.
+func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, action string, n, old *domain.Account) error {
 	r.Account, r.Created = n, old == nil
 	if old != nil {
 		n.Version, n.Modified = old.Version, old.Modified
@@ -94,16 +100,13 @@ func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, n, old *
 	}
 	for _, s := range domain.InOrder(n.Services) {
 		l := strings.ToLower(label(n.Services[s]))
-		if l == "" {
-			continue
+		at := "serviceDetails." + s.String() + ".configuration.subdomain"
+		if l != "" && n.Pending != nil && strings.EqualFold(l, n.Pending.Subdomain) {
+			return conflict(CodeSubdomainTaken, at, "%q is the account's pending label; activate it (tandem account "+
+				"label activate), or choose another", l)
 		}
-		owner, err := tx.SubdomainOwner(ctx, l)
-		if err != nil {
+		if err := labelFree(ctx, tx, n.Name, l, at); err != nil {
 			return err
-		}
-		if owner != "" && owner != n.Name {
-			return conflict(CodeSubdomainTaken, "serviceDetails."+s.String()+".configuration.subdomain",
-				"another account has the subdomain %q (case is ignored); choose another", l)
 		}
 	}
 	n.Modified = now()
@@ -111,7 +114,7 @@ func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, n, old *
 	if err := tx.PutAccount(ctx, n, old == nil); err != nil {
 		return err
 	}
-	return d.record(ctx, tx, change{action: "account.put", target: n.Name, items: 1, state: n,
+	return d.record(ctx, tx, change{action: action, target: n.Name, items: 1, state: n,
 		changes: []domain.Change{{Account: n.Routing()}}})
 }
 

@@ -8,6 +8,7 @@ const (
 
 	CodeAccountNotFound      = "AccountNotFound"               // no account with the name in the path or accountName
 	CodeNumberNotFound       = "NumberNotFound"                // the number does not exist, or not on that account
+	CodeLabelNotFound        = "LabelNotFound"                 // the account has no such Direct Routing label
 	CodeRequestNotFound      = "RequestForInformationNotFound" // that tenant has made no request
 	CodeCivicAddressNotFound = "CivicAddressNotFound"          // the account's Teams tenant has no such address
 
@@ -52,5 +53,6 @@ const (
 	CodeServiceInUse    = "ServiceInUse"                   // numbers of the account use the service to be disabled
 	CodeSubdomainInUse  = "SubdomainInUse"                 // numbers of the account use the subdomain to be changed
 	CodeSubdomainTaken  = "SubdomainTaken"                 // another account has that subdomain, in whatever case
+	CodeLabelState      = "LabelState"                     // the label is not what the change needs: active, pending
 	CodeTenantInUse     = "TeamsTenantIdInUse"             // numbers of tenant-bound services exist
 )

@@ -110,6 +110,7 @@ type batch struct {
 	ns      []domain.Number                // as they will be stored
 	old     map[domain.E164]*domain.Number // their present state; those that do not exist are missing
 	seen    map[domain.E164]int            // index of the first occurrence of each number
+	label   string                         // what RecordLabel records
 }
 
 // batch reads what is needed to check and store ns, and locks the account and the numbers until the end of tx.
@@ -153,7 +154,7 @@ func settleNumber(n, old *domain.Number) domain.Number {
 	old = cmp.Or(old, &domain.Number{})
 	r := domain.Number{TelephoneNumber: n.TelephoneNumber, AccountName: n.AccountName,
 		CustomSIPHeader:  n.CustomSIPHeader,
-		HasConfiguration: n.HasConfiguration || n.CustomSIPHeader != "",
+		HasConfiguration: n.HasConfiguration || n.CustomSIPHeader != "", Slot: old.Slot,
 		// As for accounts: see settle.
 		State: domain.ProvisioningState{Status: domain.SyncSynced}}
 	if len(n.Services) > 0 {
@@ -242,7 +243,7 @@ func (d *Directory) storeNumbers(ctx context.Context, tx Tx, action string, b *b
 		routing[i] = *changed[i].Routing()
 		changes[i].Number = &routing[i]
 	}
-	if len(changed) == 1 {
+	if len(changed) == 1 && b.label == "" {
 		return d.record(ctx, tx, change{action: action, target: b.account.Name, items: 1, state: &changed[0],
 			changes: changes})
 	}
@@ -254,7 +255,7 @@ func (d *Directory) storeNumbers(ctx context.Context, tx Tx, action string, b *b
 		}
 	}
 	return d.record(ctx, tx, change{action: action, target: b.account.Name, items: len(changed),
-		digest: [32]byte(digest.Sum(nil)), summary: summarise(changed), changes: changes})
+		digest: [32]byte(digest.Sum(nil)), summary: b.summarise(changed), changes: changes})
 }
 
 // batchSummary is what an audit row shows of a batch: every number of a contract batch, the first and last number of a
@@ -262,6 +263,13 @@ func (d *Directory) storeNumbers(ctx context.Context, tx Tx, action string, b *b
 type batchSummary struct {
 	Numbers     []domain.E164 `json:"numbers,omitempty"`
 	First, Last domain.E164   `json:",omitempty"`
+	Label       string        `json:"label,omitempty"` // recorded for them
+}
+
+func (b *batch) summarise(ns []domain.Number) batchSummary {
+	s := summarise(ns)
+	s.Label = b.label
+	return s
 }
 
 func summarise(ns []domain.Number) batchSummary {

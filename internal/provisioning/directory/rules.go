@@ -90,7 +90,7 @@ func (d *Directory) checkAccount(a *domain.Account) *fault.Error {
 		case det.DirectRouting != nil && !tr.Labelled:
 			return invalid(CodeUnknownService, at+".configuration", "%s has no configuration on an account", tr.Title)
 		case det.DirectRouting != nil:
-			if err := d.checkLabelled(at+".configuration", det.DirectRouting); err != nil {
+			if err := d.checkLabel(at+".configuration", det.DirectRouting.Label()); err != nil {
 				return err
 			}
 		}
@@ -98,8 +98,8 @@ func (d *Directory) checkAccount(a *domain.Account) *fault.Error {
 	return nil
 }
 
-func (d *Directory) checkLabelled(at string, c *domain.DirectRoutingConfig) *fault.Error {
-	sub := c.Subdomain
+func (d *Directory) checkLabel(at string, l domain.Label) *fault.Error {
+	sub := l.Subdomain
 	switch {
 	case strings.Contains(sub, "_"):
 		return invalid(CodeInvalidSubdomain, at+".subdomain", "a subdomain cannot contain \"_\": it becomes part of "+
@@ -113,7 +113,7 @@ func (d *Directory) checkLabelled(at string, c *domain.DirectRoutingConfig) *fau
 			"the full name %s%s%s has %d characters, %d more than Microsoft 365 allows; use a shorter subdomain",
 			sub, regionLabel, d.cfg.BaseDomain, n, n-maxFQDN)
 	}
-	for i, tok := range []string{c.Region1Token, c.Region2Token} {
+	for i, tok := range []string{l.Region1Token, l.Region2Token} {
 		if !word(tok, 100, "=_-") {
 			return invalid(CodeInvalidSubdomainToken, fmt.Sprintf("%s.subdomainTokens.region%dToken", at, i+1),
 				"a subdomain token has 1 to 100 characters: letters, digits, \"=\", \"_\" and \"-\"")

@@ -24,13 +24,15 @@ type Reader interface {
 	Account(ctx context.Context, name string) (*domain.Account, error)
 	Accounts(ctx context.Context, q Query) ([]domain.Account, error)
 	CountAccounts(ctx context.Context, q Query) (int64, error)
-	// SubdomainOwner returns the name of the account with that label (lower case), or "".
+	// SubdomainOwner returns the name of the account with that label (lower case), active or pending, or "".
 	SubdomainOwner(ctx context.Context, label string) (string, error)
 	// FindNumbers returns those of the numbers that exist, in no particular order.
 	FindNumbers(ctx context.Context, ns []domain.E164) ([]domain.Number, error)
 	// Numbers lists the numbers of an account, or of all if account is "".
 	Numbers(ctx context.Context, account string, q Query) ([]domain.Number, error)
 	CountNumbers(ctx context.Context, account string, q Query) (int64, error)
+	// SlotNumbers returns up to limit numbers of an account after the given one that record a slot, in order.
+	SlotNumbers(ctx context.Context, account string, s domain.Slot, after domain.E164, limit int) ([]domain.E164, error)
 	Request(ctx context.Context, tenantID string) (*domain.RequestForInformation, error)
 	Requests(ctx context.Context, q Query) ([]domain.RequestForInformation, error)
 	CountRequests(ctx context.Context, q Query) (int64, error)

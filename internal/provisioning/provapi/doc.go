@@ -4,7 +4,7 @@
 // It contains only HTTP and JSON: the route table with the role each operation needs (route.go), parsing of parameters,
 // headers and bodies with errors that name what is wrong, rendering, page cursors, repeatable answers and the form of
 // errors (errors.go); what all HTTP front ends share is in package web. All rules about accounts and numbers are in the
-// directory.
+// directory. labels.go has the management API's operations on labels.
 //
 // The router is our own. The contract's actions put a colon into a path segment (/accounts/{name}:deleteNumbers), which
 // net/http's patterns cannot express, and the "+" of a number must be accepted raw and as %2B; so paths are split and

@@ -6,7 +6,6 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/calls/sip"
-	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/services/directrouting"
 	"github.com/tandemgw/tandem/internal/testkit/legtest"
 )
@@ -28,7 +27,7 @@ func BenchmarkInvite(b *testing.B) {
 	}
 	l := &leg.Leg{
 		Call: &route.Decision{Service: directrouting.Service,
-			Account: &domain.AccountRouting{Subdomain: "contoso"}},
+			Label: "contoso"},
 		Local:  leg.Addr{Host: "x", Port: 5063, Transport: "tls"},
 		Remote: leg.Addr{Host: "sip.pstnhub.microsoft.com", Port: 5061, Transport: "tls"},
 	}

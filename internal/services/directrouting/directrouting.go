@@ -64,8 +64,8 @@ func (p *Profile) Names() []string { return []string{p.trunk, "*." + p.trunk} }
 // emergency call that names none), use the carrier trunk's name.
 func (p *Profile) name(l *leg.Leg) leg.Addr {
 	a := leg.Addr{Host: p.trunk, Port: l.Local.Port, Transport: l.Local.Transport}
-	if l.Call != nil && l.Call.Account != nil && l.Call.Account.Subdomain != "" {
-		a.Host = l.Call.Account.Subdomain + "." + p.trunk
+	if l.Call != nil && l.Call.Label != "" {
+		a.Host = l.Call.Label + "." + p.trunk
 	}
 	return a
 }

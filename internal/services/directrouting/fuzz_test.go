@@ -9,7 +9,6 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/leg"
 	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/calls/sip"
-	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/services/directrouting"
 	"github.com/tandemgw/tandem/internal/testkit/legtest"
 )
@@ -37,7 +36,7 @@ func FuzzShape(f *testing.F) {
 		f.Fatal(err)
 	}
 	call := &route.Decision{Service: directrouting.Service, Header: "CT-100",
-		Account: &domain.AccountRouting{Subdomain: "contoso"}}
+		Label: "contoso"}
 	l := &leg.Leg{Call: call, Local: leg.Addr{Host: "r1.gw.example.com", Port: 5060},
 		Remote: leg.Addr{Host: "peer.example.net", Port: 5060}}
 	f.Fuzz(func(t *testing.T, raw string) {

@@ -12,7 +12,7 @@ import (
 )
 
 const accountColumns = "name, correlation_id, has_details, tenant_id, present, enabled, sync_enabled, details, " +
-	"status, errors, version, modified"
+	"status, errors, version, modified, pending, second_active"
 
 // accountService is the part of an account's service object that has no column: a member of the details document, by
 // the contract's service name.
@@ -22,13 +22,16 @@ type accountService struct {
 }
 
 func (s *Store) scanAccount(rows *sql.Rows) (a domain.Account, err error) {
-	var has, present, enabled, sync, modified int64
-	var details, errs string
+	var has, present, enabled, sync, modified, second int64
+	var details, errs, pending string
 	if err := rows.Scan(&a.Name, &a.CorrelationID, &has, &a.TeamsTenantID, &present, &enabled, &sync, &details,
-		&a.State.Status, &errs, &a.Version, &modified); err != nil {
+		&a.State.Status, &errs, &a.Version, &modified, &pending, &second); err != nil {
 		return a, err
 	}
-	a.HasServiceDetails, a.Modified = has != 0, db.Time(modified)
+	a.HasServiceDetails, a.Modified, a.SecondActive = has != 0, db.Time(modified), second != 0
+	if err := decodeSome(pending, &a.Pending); err != nil {
+		return a, fmt.Errorf("account %s: %w", a.Name, err)
+	}
 	var more map[string]accountService
 	if err := decodeSome(details, &more); err != nil {
 		return a, fmt.Errorf("account %s: %w", a.Name, err)
@@ -123,14 +126,14 @@ func (t *transaction) count(ctx context.Context, query string, args []any) (int6
 // SubdomainOwner implements directory.Reader.
 func (t *transaction) SubdomainOwner(ctx context.Context, label string) (string, error) {
 	var name string
-	_, err := t.tx.QueryRow(ctx, "SELECT name FROM accounts WHERE subdomain_key = $1", []any{label}, &name)
+	_, err := t.tx.QueryRow(ctx, "SELECT account FROM labels WHERE label = $1", []any{label}, &name)
 	return name, wrap(err, "look up a subdomain")
 }
 
 // PutAccount implements directory.Tx.
 func (t *transaction) PutAccount(ctx context.Context, a *domain.Account, create bool) error {
 	var present, sync domain.ServiceSet
-	var subdomain sql.NullString
+	var subdomain, pendingKey sql.NullString
 	more := map[string]accountService{}
 	for s, d := range a.Services {
 		present = present.With(s)
@@ -152,20 +155,23 @@ func (t *transaction) PutAccount(ctx context.Context, a *domain.Account, create 
 	if err != nil {
 		return err
 	}
-	has := 0
-	if a.HasServiceDetails {
-		has = 1
+	pending := ""
+	if a.Pending != nil {
+		pendingKey = sql.NullString{String: strings.ToLower(a.Pending.Subdomain), Valid: true}
+		if pending, err = encode(a.Pending); err != nil {
+			return err
+		}
 	}
-	args := []any{a.Name, a.CorrelationID, has, a.TeamsTenantID, strings.ToLower(a.TeamsTenantID),
+	args := []any{a.Name, a.CorrelationID, flag(a.HasServiceDetails), a.TeamsTenantID, strings.ToLower(a.TeamsTenantID),
 		int64(present), int64(a.Enabled()), int64(sync), subdomain, details, string(a.State.Status), errs, a.Version,
-		db.Micros(a.Modified)}
+		db.Micros(a.Modified), pendingKey, pending, flag(a.SecondActive)}
 	q := `UPDATE accounts SET correlation_id = $2, has_details = $3, tenant_id = $4, tenant_key = $5, present = $6,
 		enabled = $7, sync_enabled = $8, subdomain_key = $9, details = $10, status = $11, errors = $12, version = $13,
-		modified = $14 WHERE name = $1`
+		modified = $14, pending_key = $15, pending = $16, second_active = $17 WHERE name = $1`
 	if create {
 		q = `INSERT INTO accounts (name, correlation_id, has_details, tenant_id, tenant_key, present, enabled,
-			sync_enabled, subdomain_key, details, status, errors, version, modified)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
+			sync_enabled, subdomain_key, details, status, errors, version, modified, pending_key, pending,
+			second_active) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`
 	}
 	n, err := t.tx.Exec(ctx, q, args...)
 	if err != nil {
@@ -175,6 +181,14 @@ func (t *transaction) PutAccount(ctx context.Context, a *domain.Account, create 
 		return db.ErrRetry
 	}
 	return nil
+}
+
+// flag returns how a boolean is stored.
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // DeleteAccount implements directory.Tx.

@@ -15,7 +15,7 @@ import (
 )
 
 var numberColumns = []string{"number", "account", "present", "enabled", "has_config", "custom_header", "details",
-	"status", "errors", "version", "modified"}
+	"status", "errors", "version", "modified", "slot"}
 
 var (
 	numberList = strings.Join(numberColumns, ", ")
@@ -38,7 +38,7 @@ func (s *Store) scanNumber(rows *sql.Rows) (n domain.Number, err error) {
 	var present, enabled, has, modified int64
 	var details, errs string
 	if err := rows.Scan(&n.TelephoneNumber, &n.AccountName, &present, &enabled, &has, &n.CustomSIPHeader, &details,
-		&n.State.Status, &errs, &n.Version, &modified); err != nil {
+		&n.State.Status, &errs, &n.Version, &modified, &n.Slot); err != nil {
 		return n, err
 	}
 	n.HasConfiguration, n.Modified = has != 0, db.Time(modified)
@@ -81,13 +81,10 @@ func numberRow(n *domain.Number, dst []any) error {
 	if err != nil {
 		return err
 	}
-	has := int64(0)
-	if n.HasConfiguration {
-		has = 1
-	}
 	dst[0], dst[1], dst[2], dst[3], dst[4], dst[5] = string(n.TelephoneNumber), n.AccountName, int64(present),
-		int64(n.Enabled()), has, n.CustomSIPHeader
+		int64(n.Enabled()), flag(n.HasConfiguration), n.CustomSIPHeader
 	dst[6], dst[7], dst[8], dst[9], dst[10] = details, string(n.State.Status), errs, n.Version, db.Micros(n.Modified)
+	dst[11] = int64(n.Slot)
 	return nil
 }
 
@@ -134,6 +131,14 @@ func (t *transaction) CountNumbers(ctx context.Context, account string, q direct
 			c.where(nil, conds...), c.args)
 	}
 	return t.count(ctx, "SELECT COUNT(*) FROM numbers"+c.where(q.Filter, conds...), c.args)
+}
+
+// SlotNumbers implements directory.Reader. "slot > 0" names the index.
+func (t *transaction) SlotNumbers(ctx context.Context, account string, s domain.Slot, after domain.E164,
+	limit int) ([]domain.E164, error) {
+	return list(ctx, t.tx, "list the numbers of a label", db.Column[domain.E164], "SELECT number FROM numbers WHERE "+
+		"account = $1 AND slot = $2 AND slot > 0 AND number > $3 ORDER BY number LIMIT $4", account, int64(s),
+		string(after), int64(limit))
 }
 
 // PutNumbers implements directory.Tx.
@@ -276,6 +281,10 @@ func encodeChanges(cs []domain.Change) ([]byte, error) {
 			b = append(b, `,"customHeader":"`...)
 			b = append(b, n.CustomHeader...)
 			b = append(b, '"')
+		}
+		if n.Slot != domain.NoSlot {
+			b = append(b, `,"slot":`...)
+			b = strconv.AppendUint(b, uint64(n.Slot), 10)
 		}
 		b = append(b, `}}`...)
 	}

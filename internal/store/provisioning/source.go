@@ -73,14 +73,14 @@ func scanAllNumbers(ctx context.Context, tx *db.Tx, fn func([]domain.Change) err
 			n := &rows[len(page)]
 			*n = domain.NumberRouting{}
 			var enabled int64
-			if err := r.Scan(&last, &n.Account, &enabled, &n.CustomHeader); err != nil {
+			if err := r.Scan(&last, &n.Account, &enabled, &n.CustomHeader, &n.Slot); err != nil {
 				return err
 			}
 			n.Key, n.Services = domain.E164(last).Key(), domain.ServiceSet(enabled)
 			page = append(page, domain.Change{Number: n})
 			return nil
-		}, "SELECT number, account, enabled, custom_header FROM numbers WHERE number > $1 ORDER BY number LIMIT $2",
-			last, int64(scanNumbers))
+		}, "SELECT number, account, enabled, custom_header, slot FROM numbers WHERE number > $1 ORDER BY number "+
+			"LIMIT $2", last, int64(scanNumbers))
 		if err != nil || len(page) == 0 {
 			return err
 		}

@@ -137,7 +137,7 @@ func settings(t *testing.T, text string, s domain.Service) (*leg.Leg, string) {
 		case "remote":
 			l.Remote = addr(t, value)
 		case "label":
-			call.Account = &domain.AccountRouting{Name: value, Subdomain: value}
+			call.Account, call.Label = &domain.AccountRouting{Name: value, Subdomain: value}, value
 		case "header":
 			call.Header = value
 		case "refer":
