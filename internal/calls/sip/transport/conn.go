@@ -35,6 +35,9 @@ type conn struct {
 	tag     any // as returned by Accept
 	// identity is the key of the local certificate; set before the connection opens.
 	identity string
+	// shown is the certificate presented on an outgoing connection, nil if the far side has asked for none. It belongs
+	// to the goroutine that reads.
+	shown *tls.Certificate
 	// keys are its keys in stack.byKey; guarded by stack.mu.
 	keys []connKey
 
@@ -103,7 +106,9 @@ func (c *conn) send(b []byte, w Waiter, watch bool) error {
 	}
 	if _, err := c.nc.Write(b); err != nil {
 		// The reader sees the closed socket and cleans up.
-		_ = c.out.TCPConn.Close()
+		if !gone(err) {
+			_ = c.out.TCPConn.Close()
+		}
 		return err
 	}
 	c.stack.m.sent(c.ep.cfg.Proto, len(b))
@@ -159,6 +164,9 @@ func (c *conn) opened(out *outQueue, nc net.Conn) error {
 		}
 	}
 	c.pending, c.queued = nil, 0
+	if gone(failed) {
+		return nil // the reader learns why, and close tells the waiters
+	}
 	return failed
 }
 
@@ -170,6 +178,11 @@ func (c *conn) close(cause error) {
 		c.mu.Unlock()
 		return
 	}
+	established := was == open
+	if _, refused := errors.AsType[*RefusedError](cause); refused && established {
+		established = false // the far side has not completed its handshake, and has read no message
+		c.stack.m.HandshakesFailed.Add(1)
+	}
 	waiters := slices.Collect(maps.Keys(c.waiters))
 	for _, p := range c.pending {
 		if p.w != nil {
@@ -177,7 +190,7 @@ func (c *conn) close(cause error) {
 		}
 	}
 	c.waiters, c.pending, c.queued = nil, nil, 0
-	err := &ConnError{Proto: c.ep.cfg.Proto, Remote: c.remote, Established: was == open, Err: cause}
+	err := &ConnError{Proto: c.ep.cfg.Proto, Remote: c.remote, Established: established, Err: cause}
 	c.ended = err
 	nc := c.nc
 	c.mu.Unlock()
@@ -192,11 +205,11 @@ func (c *conn) close(cause error) {
 		m.ConnsFailed.Add(1)
 	}
 	level := c.stack.log.Debug
-	if was != open && !errors.Is(cause, ErrClosed) {
+	if !established && !errors.Is(cause, ErrClosed) {
 		level = c.stack.log.Warn // failed handshakes are hard to diagnose without a log line
 	}
 	level("SIP connection ended", "endpoint", c.ep.cfg.Name, "remote", c.remote.String(), "inbound", c.inbound,
-		"had_been_open", was == open, "err", cause)
+		"had_been_open", established, "err", cause)
 	for _, w := range waiters {
 		w.SendFailed(err)
 	}
@@ -293,12 +306,12 @@ func (c *conn) client(out *outQueue, names []string) (*tls.Conn, error) {
 	if len(names) > 0 {
 		sni = names[0]
 	}
-	cfg, err := c.ep.cfg.TLS.client(c.identity, sni, names)
+	cfg, err := c.ep.cfg.TLS.client(c.identity, sni, names, &c.shown)
 	if err != nil {
 		return nil, err
 	}
 	tc := tls.Client(out, cfg)
-	return tc, c.handshake(tc)
+	return tc, c.refused(c.handshake(tc))
 }
 
 func (c *conn) handshake(tc *tls.Conn) error {
@@ -365,10 +378,13 @@ func (c *conn) control(s string) error {
 func (c *conn) readAll(in *deadlined) error {
 	s := c.stack
 	rd := sip.NewReader(in, s.cfg.Limits)
-	for {
+	for first := true; ; first = false {
 		in.begun = time.Time{}
 		f, err := rd.Next()
 		if err != nil {
+			if first {
+				err = c.refused(err)
+			}
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				err = ErrIdle
 				s.m.ConnsIdle.Add(1)

@@ -77,12 +77,19 @@ func (q *outQueue) try(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// fail records why the connection is unusable and closes it; its reader cleans up. q.mu is held.
+// fail records why the connection is unusable and, unless the far side has done so, closes it; its reader cleans up.
+// q.mu is held.
 func (q *outQueue) fail(err error) error {
 	q.err = err
-	_ = q.TCPConn.Close()
+	if !gone(err) {
+		_ = q.TCPConn.Close()
+	}
 	return err
 }
+
+// gone reports whether a write failed because the far side has closed the connection. What it sent before, such as a
+// TLS alert that says why, is still to be read; the reader gets that and then the end.
+func gone(err error) bool { return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) }
 
 func (q *outQueue) flush() {
 	q.mu.Lock()

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -23,6 +24,8 @@ type TLSConfig struct {
 	// Identity is the key of the certificate to present when the far side requests none that we have (SNI), and on
 	// outgoing connections whose target names none.
 	Identity string
+	// File returns the file of the certificate, which errors name; it is called at each. Nil: they name its identity.
+	File func() string
 	// Roots returns the trusted authorities; it is called at each handshake, so they may change. Nil, or a nil pool:
 	// the system's.
 	Roots func() *x509.CertPool
@@ -70,6 +73,14 @@ func (c *TLSConfig) roots() *x509.CertPool {
 	return c.Roots()
 }
 
+// name names a certificate in errors.
+func (c *TLSConfig) name(identity string) string {
+	if c.File == nil {
+		return identity
+	}
+	return c.File()
+}
+
 // server returns the configuration of one incoming connection. chosen receives the identity that was presented.
 func (c *TLSConfig) server(chosen *string) *tls.Config {
 	t := c.base()
@@ -101,7 +112,9 @@ func (c *TLSConfig) server(chosen *string) *tls.Config {
 }
 
 // client returns the configuration of one outgoing connection. The far side's certificate must carry one of names.
-func (c *TLSConfig) client(identity, sni string, names []string) (*tls.Config, error) {
+// shown receives the certificate that was presented, an empty one if there is none, and stays nil if the far side asks
+// for none.
+func (c *TLSConfig) client(identity, sni string, names []string, shown **tls.Certificate) (*tls.Config, error) {
 	t := c.base()
 	if _, err := netip.ParseAddr(sni); err != nil {
 		t.ServerName = sni // RFC 6066 §3: an address is not a server name
@@ -110,10 +123,8 @@ func (c *TLSConfig) client(identity, sni string, names []string) (*tls.Config, e
 		return nil, fmt.Errorf("no certificate %q in the keyring", identity)
 	}
 	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		if cert := c.Keys.Get(identity); cert != nil {
-			return cert, nil
-		}
-		return &tls.Certificate{}, nil // present none
+		*shown = cmp.Or(c.Keys.Get(identity), &tls.Certificate{}) // an empty one: present none
+		return *shown, nil
 	}
 	t.InsecureSkipVerify = true // VerifyConnection below verifies, by our rules for names and usages
 	names = append(names[:len(names):len(names)], c.PeerNames...)
