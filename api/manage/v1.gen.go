@@ -400,9 +400,23 @@ type Peer struct {
 // PeerState unknown until the first answer or enough failures; calls use the peer nevertheless. Passive peers without calls stay unknown
 type PeerState string
 
+// PeerCertificate the certificate in use by which the group identifies itself over TLS
+type PeerCertificate struct {
+	// ClientAuthentication the extended key usages of the certificate and of its chain allow it to identify a TLS client
+	ClientAuthentication bool      `json:"clientAuthentication"`
+	Expires              time.Time `json:"expires"`
+	File                 string    `json:"file"`
+
+	// Warning why peers of this group may refuse it, and what to do
+	Warning string `json:"warning,omitempty,omitzero"`
+}
+
 // PeerGroup defines model for PeerGroup.
 type PeerGroup struct {
 	Calls int `json:"calls"`
+
+	// Certificate the certificate in use by which the group identifies itself over TLS
+	Certificate *PeerCertificate `json:"certificate,omitempty"`
 
 	// Listen transport and address, e.g. "udp 127.0.0.1:5060"
 	Listen []string `json:"listen"`

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -649,6 +650,41 @@ func TestConfigCommands(t *testing.T) {
 	if err := json.Unmarshal([]byte(must(t, dir, "config", "show", "--output", "json")), &tree); err != nil ||
 		tree["data"] == nil {
 		t.Errorf("config show as JSON: %v", err)
+	}
+}
+
+// TestConfigCheckWarns: what a peer may refuse is a warning on standard output, in both forms, and no mistake.
+func TestConfigCheckWarns(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	authority, err := ca.New("public")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := authority.Issue(ca.ServerOnly, "gw.example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, err := ca.WriteFiles(dir, "core", leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	group := fmt.Sprintf(`calls.groups[0]={name: core, bind: {tls: "192.0.2.1:5061"},
+		tls: {certificateFile: %q, keyFile: %q}}`, cert, key)
+	want := "--set: calls.groups[0].tls.certificateFile: the certificate in " + cert +
+		" does not allow client authentication"
+	if out := must(t, dir, "config", "check", "--set", group); !strings.HasPrefix(out, "warning: "+want) ||
+		!strings.Contains(out, "\nthe configuration is valid\n") {
+		t.Errorf("config check: %q, want a warning %q", out, want)
+	}
+	var report struct {
+		Valid    bool
+		Warnings []struct{ Path, Message string }
+	}
+	out := must(t, dir, "config", "check", "--output", "json", "--set", group)
+	if err := json.Unmarshal([]byte(out), &report); err != nil || !report.Valid || len(report.Warnings) != 1 ||
+		report.Warnings[0].Path != "calls.groups[0].tls.certificateFile" {
+		t.Errorf("config check as JSON: %v\n%s", err, out)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 type checkReport struct {
 	Valid    bool            `json:"valid"`
 	Problems strict.Problems `json:"problems"`
+	Warnings strict.Problems `json:"warnings"` // what may fail although the configuration is valid
 	// EmergencyStrings are the emergency numbers in effect; empty unless the configuration is valid.
 	EmergencyStrings []string `json:"emergencyStrings"`
 }
@@ -38,8 +39,9 @@ func configCheck(t *target) *cobra.Command {
 				return err
 			}
 			report := checkReport{Valid: err == nil, Problems: append(strict.Problems{}, mistakes...),
-				EmergencyStrings: []string{}}
+				Warnings: strict.Problems{}, EmergencyStrings: []string{}}
 			if l != nil {
+				report.Warnings = append(report.Warnings, l.Warnings...)
 				report.EmergencyStrings = l.Calls.Routing.EmergencyStrings()
 			}
 			return errors.Join(show(t, report, printCheck), err)
@@ -52,6 +54,9 @@ func configCheck(t *target) *cobra.Command {
 
 // printCheck prints the report on a valid configuration.
 func printCheck(p *page, r checkReport) {
+	for _, w := range r.Warnings {
+		p.line("warning: %s", w)
+	}
 	p.line("the configuration is valid")
 	p.line("emergency calls: %s (also with +, and after + and a country code)", strings.Join(r.EmergencyStrings, " "))
 }

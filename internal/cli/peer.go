@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,12 @@ func printPeers(p *page, l api.PeerGroupList) {
 			p.line("")
 		}
 		p.line("%s: %s, calls %d, listens on %s", x.Name, x.Service, x.Calls, strings.Join(x.Listen, ", "))
+		if c := x.Certificate; c != nil {
+			p.line("certificate %s, expires %s", c.File, c.Expires.UTC().Format(time.DateOnly))
+			if c.Warning != "" {
+				p.line("warning: %s", c.Warning)
+			}
+		}
 		g := &grid{head: []string{"peer", "address", "priority", "state", "why"}}
 		for _, y := range x.Peers {
 			g.add(y.Name, y.Address, y.Priority, y.State, y.Reason)

@@ -10,6 +10,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/config/strict"
 )
 
 const (
@@ -112,13 +113,14 @@ func TestTablesFitATerminal(t *testing.T) {
 
 	peers := api.PeerGroupList{Groups: []api.PeerGroup{
 		{Name: "operator-connect-frankfurt", Service: "teamsOperatorConnect",
-			Listen: []string{"tls " + ipv6, "udp " + ipv6},
+			Listen:      []string{"tls " + ipv6, "udp " + ipv6},
+			Certificate: &api.PeerCertificate{File: "/etc/tandem/core.pem", Expires: now, Warning: reason},
 			Peers: []api.Peer{{Name: "oc-europe-west-1", Address: ipv6, State: "down", Reason: reason},
 				{Name: "oc-europe-west-2", Address: "192.0.2.17:5061", State: "up"},
 				{Name: "unresolved", State: "down"}}},
 		{Name: "none", Service: "core", Listen: []string{"udp 192.0.2.1:5060"}}}}
 	check("peers", func(p *page) { printPeers(p, peers) }, "operator-connect-frankfurt:", ipv6, reason,
-		"oc-europe-west-2")
+		"oc-europe-west-2", "/etc/tandem/core.pem,", now.Format(time.DateOnly), "warning: "+reason)
 
 	explanation := &api.Explanation{
 		Text: "to Microsoft Teams Operator Connect via peer group operator-connect-frankfurt, " +
@@ -158,6 +160,7 @@ func TestTablesFitATerminal(t *testing.T) {
 	check("auth try", func(p *page) { printTokenReport(p, report) }, "revocation", "not reached", "remedy: "+reason)
 	checkScreen(t, "auth entra", entraSteps+entraManifest)
 	check("config check", func(p *page) {
-		printCheck(p, checkReport{Valid: true, EmergencyStrings: strings.Fields(strings.Repeat("112 ", 60))})
-	})
+		printCheck(p, checkReport{Valid: true, EmergencyStrings: strings.Fields(strings.Repeat("112 ", 60)),
+			Warnings: strict.Problems{{Source: "tandem.yaml", Line: 4, Column: 1, Path: "calls", Message: reason}}})
+	}, "warning: tandem.yaml:4:1: calls: "+reason)
 }

@@ -49,6 +49,8 @@ type Loaded struct {
 	Source Source
 	// Generated lists the peer groups, by name, that use the generated loopback certificate because they name none.
 	Generated []string
+	// Warnings are what may fail although the configuration is valid; only with Source.Machine.
+	Warnings strict.Problems
 }
 
 // DefaultData returns the data directory of a process for which none is configured.
@@ -197,6 +199,7 @@ func (l *Loaded) paths() {
 		l.Database.File = "tandem.db"
 	}
 	l.Database.File = l.Path(l.Database.File)
+	l.Calls.Edge.InheritFiles()
 	for i := range l.Calls.Edge.Groups {
 		g := &l.Calls.Edge.Groups[i]
 		if g.Bind.TLS != "" && g.TLS.CertificateFile == "" && g.TLS.KeyFile == "" && loopback(g.Bind.TLS) {
@@ -207,12 +210,10 @@ func (l *Loaded) paths() {
 	}
 }
 
-// validate runs the checks of every package and those of the configuration as a whole. withoutGroups skips the checks
-// of references to peer groups.
-func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Problems {
-	var ps strict.Problems
-	var bad report = func(path, format string, args ...any) { ps = append(ps, doc.At(path, format, args...)) }
-	var badAll reportAll = func(prefix string, errs []error) {
+// reports returns functions that add to ps.
+func reports(doc *strict.Document, ps *strict.Problems) (report, reportAll) {
+	bad := func(path, format string, args ...any) { *ps = append(*ps, doc.At(path, format, args...)) }
+	return bad, func(prefix string, errs []error) {
 		for _, err := range errs {
 			f, ok := errors.AsType[*fault.Error](err)
 			switch {
@@ -223,6 +224,15 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 			}
 		}
 	}
+}
+
+// validate runs the checks of every package and those of the configuration as a whole. withoutGroups skips the checks
+// of references to peer groups.
+func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Problems {
+	var ps strict.Problems
+	bad, badAll := reports(doc, &ps)
+	l.Warnings = nil
+	_, warnAll := reports(doc, &l.Warnings)
 
 	if l.Data == "" {
 		bad("data", "is empty; name a directory")
@@ -309,7 +319,7 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	}
 	l.checkSockets(bad)
 	if l.Source.Machine {
-		l.checkMachine(hosts, bad, badAll)
+		l.checkMachine(hosts, bad, badAll, warnAll)
 	}
 	return ps
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/services"
 )
 
 // report records a mistake at a path, reportAll the errors of a package's check, below a prefix; a nil error is none.
@@ -92,9 +93,9 @@ func (l *Loaded) checkSockets(bad report) {
 	}
 }
 
-// checkMachine reports files and environment variables that the configuration names and that cannot be used now. It
-// changes nothing.
-func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll reportAll) {
+// checkMachine reports files and environment variables that the configuration names and that cannot be used now, and
+// warns about those that others may refuse. It changes nothing.
+func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll, warnAll reportAll) {
 	now := time.Now()
 	if l.Source.Starting {
 		all := badAll
@@ -110,7 +111,9 @@ func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll repo
 		}
 	})
 	if l.Has(RoleEdge) {
-		badAll("calls", l.Calls.Edge.CheckFiles(hosts, l.Generated, now))
+		errs, warnings := l.Calls.Edge.CheckFiles(services.All().Services(), hosts, l.Generated, now)
+		badAll("calls", errs)
+		warnAll("calls", warnings)
 	}
 	if f := l.Auth.TrustRootsFile; f != "" {
 		if _, err := transport.LoadRoots(f); err != nil {

@@ -51,8 +51,12 @@ func (f files) write(name, text string) {
 }
 
 func (f files) issue(name string, from, until time.Duration, names ...string) {
+	f.issueAs(ca.ServerAndClient, name, from, until, names...)
+}
+
+func (f files) issueAs(usage ca.Usage, name string, from, until time.Duration, names ...string) {
 	now := time.Now()
-	c, err := f.authority.IssueFor(ca.ServerAndClient, now.Add(from), now.Add(until), names...)
+	c, err := f.authority.IssueFor(usage, now.Add(from), now.Add(until), names...)
 	if err == nil {
 		_, _, err = ca.WriteFiles(f.dir, name, c)
 	}
@@ -285,5 +289,88 @@ func TestGeneratedCertificateIsNotChecked(t *testing.T) {
 	if _, err := tls.LoadX509KeyPair(l.Calls.Edge.Groups[0].TLS.CertificateFile,
 		l.Calls.Edge.Groups[0].TLS.KeyFile); err == nil {
 		t.Error("checking a configuration created a certificate")
+	}
+}
+
+// TestCertificateWithoutClientAuthentication: a group that faces a core is warned about, at its place in the file; it
+// is no mistake. A check without the machine's files cannot tell.
+func TestCertificateWithoutClientAuthentication(t *testing.T) {
+	t.Parallel()
+	f := newFiles(t)
+	f.issueAs(ca.ServerOnly, "public", -time.Hour, 24*time.Hour, "sbc.gw.example.com")
+	public := f.group("certificateFile: DIR/public.crt, keyFile: DIR/public.key")
+	l, err := f.load(public, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Warnings) != 1 {
+		t.Fatalf("warnings %v, want one", l.Warnings)
+	}
+	got := l.Warnings[0].String()
+	for _, want := range []string{"tandem.yaml:4:", "calls.groups[0].tls.certificateFile: ", f.dir + "/public.crt",
+		"does not allow client authentication", "a core that requires it will refuse", "no longer issue it",
+		"private authority"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the warning %q does not say %q", got, want)
+		}
+	}
+	for name, text := range map[string]string{
+		"a private certificate": f.group("certificateFile: DIR/good.crt, keyFile: DIR/good.key"),
+		"a service": strings.Replace(public, "name: core,", "name: oc, service: teamsOperatorConnect,", 1) +
+			"    - {name: core, transport: udp, bind: {udp: '127.0.0.1:5060'}}\n",
+		"another role":    "roles: [api]\ndatabase: {driver: postgres, url: 'host=/run/postgresql'}\n" + public,
+		"another machine": public,
+	} {
+		l, err := f.load(text, name != "another machine")
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if len(l.Warnings) > 0 {
+			t.Errorf("%s: %v", name, l.Warnings)
+		}
+	}
+
+	// A reload warns too, and stops when the certificate is replaced.
+	file := filepath.Join(t.TempDir(), "tandem.yaml")
+	if err := os.WriteFile(file, f.text(public), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = config.Load(config.Source{File: file, Data: t.TempDir(), Machine: true}); err != nil {
+		t.Fatal(err)
+	}
+	if l, _, err = l.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Warnings) != 1 || !strings.Contains(l.Warnings[0].String(), file+":4:") {
+		t.Errorf("after a reload: %v, want one at line 4", l.Warnings)
+	}
+	f.issue("public", -time.Hour, 24*time.Hour, "sbc.gw.example.com")
+	if l, _, err = l.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Warnings) > 0 {
+		t.Errorf("after the certificate was replaced: %v", l.Warnings)
+	}
+}
+
+// TestGroupsOfAnAddressShareItsCertificate: a group that names none has that of another group on its TLS address, also
+// where it would have the generated one otherwise.
+func TestGroupsOfAnAddressShareItsCertificate(t *testing.T) {
+	t.Parallel()
+	f := newFiles(t)
+	for _, bind := range []string{"192.0.2.1:5061", "127.0.0.1:5061"} {
+		l, err := f.load(`calls:
+  groups:
+    - {name: oc, service: teamsOperatorConnect, bind: {tls: "`+bind+`"}, peers: [{address: 192.0.2.2}]}
+    - {name: core, bind: {tls: "`+bind+`"}, peers: [{address: 192.0.2.3}],
+       tls: {certificateFile: DIR/good.crt, keyFile: DIR/good.key, rootsFile: DIR/roots.pem}}
+`, true)
+		if err != nil {
+			t.Errorf("%s: %v", bind, err)
+			continue
+		}
+		if a, b := l.Calls.Edge.Groups[0].TLS, l.Calls.Edge.Groups[1].TLS; a.CertificateFile != b.CertificateFile ||
+			a.KeyFile != b.KeyFile || a.RootsFile != b.RootsFile || len(l.Generated) > 0 {
+			t.Errorf("%s: the files are %+v and %+v, generated %v", bind, a, b, l.Generated)
+		}
 	}
 }

@@ -65,5 +65,6 @@ func (l *Loaded) Reload() (*Loaded, Changes, error) {
 	if ps := merged.validate(strict.NewDocument(), false); len(ps) > 0 {
 		return nil, Changes{}, ps
 	}
+	merged.Warnings = next.Warnings // with their places in the file
 	return &merged, ch, nil
 }

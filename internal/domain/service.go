@@ -49,6 +49,9 @@ type Traits struct {
 	// Labelled services identify a customer by the name <label>.<region>.<base domain>, in the Contact towards the
 	// service and in the Request-URI of its calls.
 	Labelled bool
+	// PublicCertificate services ask for a certificate of a public authority. Those authorities issue none for client
+	// authentication any more, so the service accepts one for server authentication on connections from us too.
+	PublicCertificate bool
 	// PhoneSystem services end in Microsoft Phone System: a call already anchored there (X-MS-FMC) is not sent there
 	// again.
 	PhoneSystem bool

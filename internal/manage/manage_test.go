@@ -145,8 +145,9 @@ data: {"id":"7","time":"2026-11-21T07:00:00Z","kind":"numbers.put","subject":"a"
 
 func (j *job) ListPeers(context.Context, api.ListPeersRequestObject) (api.ListPeersResponseObject, error) {
 	return api.ListPeers200JSONResponse{Groups: []api.PeerGroup{{Name: "core", Service: "core",
-		Listen: []string{"udp 127.0.0.1:5060"},
-		Peers:  []api.Peer{{Name: "a", Address: "127.0.0.1:5070", State: "up", Since: now}}}}}, nil
+		Listen:      []string{"udp 127.0.0.1:5060", "tls 127.0.0.1:5061"},
+		Certificate: &api.PeerCertificate{File: "core.pem", Expires: now, Warning: "no client authentication"},
+		Peers:       []api.Peer{{Name: "a", Address: "127.0.0.1:5070", State: "up", Since: now}}}}}, nil
 }
 
 func (j *job) AcceptIndex(ctx context.Context, r api.AcceptIndexRequestObject) (api.AcceptIndexResponseObject, error) {
@@ -297,7 +298,7 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"PUT", "/manage/v1/drain", `{"draining":true}{}`, 400, "InvalidJson", false},
 		{"GET", "/manage/v1/drain", "", 200, `{"draining":false}`, false},
 		{"POST", "/manage/v1/reload", "", 200, `{"applied":["log.level"],"restart":[]}`, false},
-		{"GET", "/manage/v1/peers", "", 200, `"state":"up"`, false},
+		{"GET", "/manage/v1/peers", "", 200, `"clientAuthentication":false`, false},
 		{"GET", "/manage/v1/events", "", 200, `"kind":"numbers.put"`, false},
 		{"POST", "/manage/v1/index/accept", `{"database":"d2"}`, 202, "", false},
 		{"POST", "/manage/v1/index/accept", `{"database":"other"}`, 409, "IndexNotHeld", false},

@@ -278,6 +278,10 @@ func (c *calls) peers() []api.PeerGroup {
 	}
 	for name, g := range byName {
 		g.Calls = e.GroupCalls(name)
+		if id, ok := e.Identity(name); ok {
+			g.Certificate = &api.PeerCertificate{File: id.File, Expires: id.Expires.UTC(),
+				ClientAuthentication: id.ClientAuth, Warning: id.Warning}
+		}
 	}
 	for _, l := range e.Listening() {
 		for _, name := range l.Groups {

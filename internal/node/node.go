@@ -105,7 +105,15 @@ func (n *node) close() {
 	}
 }
 
-// logStart logs what listens where, and every insecure setting in effect, and notes the addresses.
+// logWarnings logs what the check of a configuration warns about.
+func (n *node) logWarnings(cfg *config.Loaded) {
+	for _, w := range cfg.Warnings {
+		n.log.Warn("the configuration is valid, but may fail", "warning", w.String())
+	}
+}
+
+// logStart logs what listens where, every warning about the configuration, and every insecure setting in effect, and
+// notes the addresses.
 func (n *node) logStart() {
 	n.log.Info("tandem started", "version", n.version, "data", n.cfg.Data, "roles", strings.Join(n.cfg.Roles, ","),
 		"database", n.core.db.Driver(), "config", cmp.Or(n.cfg.Source.File, "none"))
@@ -115,6 +123,7 @@ func (n *node) logStart() {
 			r.started(&n.at)
 		}
 	}
+	n.logWarnings(n.cfg)
 	if n.cfg.Log.Numbers == "full" {
 		n.log.Warn("log.numbers is full: phone numbers are logged unredacted")
 	}

@@ -79,6 +79,7 @@ func (n *node) Reload(ctx context.Context, _ api.ReloadRequestObject) (api.Reloa
 	out := api.Reload200JSONResponse{Applied: append([]string{}, changes.Applied...),
 		Restart: append([]string{}, changes.Restart...)}
 	n.log.Info("configuration reloaded", "applied", out.Applied, "needs_restart", out.Restart)
+	n.logWarnings(n.reloads.live)
 	n.auditDone(ctx, "config.reload", "configuration", len(out.Applied), out)
 	return out, nil
 }

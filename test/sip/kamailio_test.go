@@ -13,7 +13,11 @@ import (
 	"text/template"
 	"time"
 
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/cli/child"
 	"github.com/tandemgw/tandem/internal/cli/demo"
+	"github.com/tandemgw/tandem/internal/node"
 	"github.com/tandemgw/tandem/internal/sim/ca"
 	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/lab"
@@ -30,10 +34,12 @@ type kamailio struct {
 	done     chan struct{}
 }
 
-func startKamailio(t *testing.T, l *lab.Lab, tlsAddr, udpAddr, agent string) *kamailio {
+// startKamailio starts Kamailio, which requires certificates of the authority and verifies them. base is the gateway's
+// domain.
+func startKamailio(t *testing.T, authority *ca.Authority, base, tlsAddr, udpAddr, agent string) *kamailio {
 	t.Helper()
 	dir := t.TempDir()
-	cert, err := l.Authority.Issue(ca.ServerAndClient, "kamailio.example", "127.0.0.1")
+	cert, err := authority.Issue(ca.ServerAndClient, "kamailio.example", "127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +54,7 @@ func startKamailio(t *testing.T, l *lab.Lab, tlsAddr, udpAddr, agent string) *ka
 		}
 		return f
 	}
-	roots := write("roots.pem", string(l.Authority.PEM()))
+	roots := write("roots.pem", string(authority.PEM()))
 	settings := fmt.Sprintf("method = TLSv1.2+\nprivate_key = %s\ncertificate = %s\nca_list = %s\n"+
 		"verify_certificate = yes\nrequire_certificate = yes\n", keyFile, certFile, roots)
 	write("tls.cfg", "[server:default]\n"+settings+"[client:default]\n"+settings)
@@ -58,7 +64,7 @@ func startKamailio(t *testing.T, l *lab.Lab, tlsAddr, udpAddr, agent string) *ka
 	}
 	var text bytes.Buffer
 	if err := tpl.Execute(&text, map[string]string{"TLS": tlsAddr, "UDP": udpAddr, "Agent": agent, "Dir": dir,
-		"Base": strings.ReplaceAll(l.Gateway.Base, ".", "[.]")}); err != nil {
+		"Base": strings.ReplaceAll(base, ".", "[.]")}); err != nil {
 		t.Fatal(err)
 	}
 	cfg := write("kamailio.cfg", text.String())
@@ -89,14 +95,125 @@ func startKamailio(t *testing.T, l *lab.Lab, tlsAddr, udpAddr, agent string) *ka
 	return k
 }
 
-// TestKamailioOverTLS runs Kamailio, which uses OpenSSL, at the other end of Tandem's TLS connections for all four
-// services.
-func TestKamailioOverTLS(t *testing.T) {
+func needKamailio(t *testing.T) {
+	t.Helper()
 	_, err := exec.LookPath("kamailio")
 	need(t, "TANDEM_REQUIRE_KAMAILIO", "kamailio", err)
 	if _, err := os.Stat("/usr/lib/x86_64-linux-gnu/kamailio/modules/tls.so"); err != nil {
 		need(t, "TANDEM_REQUIRE_KAMAILIO", "kamailio-tls-modules", err)
 	}
+}
+
+// TestKamailioRequiresClientAuthentication: a core of Kamailio, with OpenSSL, refuses a certificate for server
+// authentication only, such as one of a public authority. tandem peers says so, and the private certificate that
+// replaces it is accepted after a reload.
+func TestKamailioRequiresClientAuthentication(t *testing.T) {
+	needKamailio(t)
+	t.Parallel()
+	authority, err := ca.New("core")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	install := func(usage ca.Usage) (cert, key string) {
+		t.Helper()
+		c, err := authority.Issue(usage, "gw.example.com")
+		if err == nil {
+			cert, key, err = ca.WriteFiles(dir, "core", c)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert, key
+	}
+	cert, key := install(ca.ServerOnly)
+	write := func(name string, text []byte) string {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	k := startKamailio(t, authority, "gw.example.com", freeAddress(t, "127.0.0.1"), freeAddress(t, "127.0.0.1"),
+		"127.0.0.1:9")
+	config := write("tandem.yaml", fmt.Appendf(nil, `
+calls:
+  groups:
+    - name: core
+      bind: {tls: "127.0.0.1:5061"}
+      advertised: {tls: gw.example.com}
+      tls: {certificateFile: %q, keyFile: %q, rootsFile: %q}
+      options: {every: 1s, timeout: 30s, downAfter: 1, upAfter: 1}
+      peers: [{name: kamailio, address: %q}]
+`, cert, key, write("roots.pem", authority.PEM()), k.tls))
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	data := t.TempDir()
+	p, err := child.Start(log, []string{rig.Binary(t)}, "--config", config, "--data", data, "--free-ports")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(patience); err != nil {
+			t.Error(err)
+		}
+		rig.CheckLog(t, log.Name())
+	})
+	ctx := within(t, 2*patience)
+	if _, err := p.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.NewSocket(filepath.Join(data, node.SocketName), client.Options{Attempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// core returns the peer group in the state that its peer must reach.
+	core := func(state api.PeerState) api.PeerGroup {
+		t.Helper()
+		look := time.NewTicker(50 * time.Millisecond)
+		defer look.Stop()
+		for ; ; <-look.C {
+			groups, err := c.Peers(ctx)
+			if err != nil {
+				t.Fatalf("the peer is not %s: %v", state, err)
+			}
+			if g := groups[0]; g.Peers[0].State == state {
+				return g
+			}
+		}
+	}
+
+	g := core(api.PeerStateDown)
+	const refused = "the peer refused our certificate (tls: unsupported certificate): "
+	lacks := cert + " does not allow client authentication"
+	if got := g.Peers[0].Reason; !strings.Contains(got, refused+lacks) {
+		t.Errorf("reason is %q, want %q in it", got, refused+lacks)
+	}
+	if x := g.Certificate; x == nil || x.File != cert || x.ClientAuthentication || x.Warning == "" {
+		t.Errorf("certificate is %+v, want a warning about %s", x, cert)
+	}
+	if text, err := os.ReadFile(log.Name()); err != nil || !bytes.Contains(text, []byte("valid, but may fail")) ||
+		!bytes.Contains(text, []byte(refused)) {
+		t.Errorf("%v; the log has not both the warning at the start and %q:\n%s", err, refused, text)
+	}
+
+	install(ca.ServerAndClient)
+	if _, err := c.Reload(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if x := core(api.PeerStateUp).Certificate; x == nil || !x.ClientAuthentication || x.Warning != "" {
+		t.Errorf("certificate is %+v, want no warning", x)
+	}
+}
+
+// TestKamailioOverTLS runs Kamailio, which uses OpenSSL, at the other end of Tandem's TLS connections for all four
+// services.
+func TestKamailioOverTLS(t *testing.T) {
+	needKamailio(t)
 	t.Parallel()
 	world, _, err := fixtures.Load()
 	if err != nil {
@@ -137,7 +254,7 @@ func TestKamailioOverTLS(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	k := startKamailio(t, l, tlsAddr, udpAddr, agent.Addr("udp"))
+	k := startKamailio(t, l.Authority, l.Gateway.Base, tlsAddr, udpAddr, agent.Addr("udp"))
 	ping := within(t, patience)
 	if m, err := agent.Do(ping, ua.Request{Method: "OPTIONS", Destination: k.udp, URI: "sip:" + k.udp,
 		From: "<sip:a@service.example>", To: "<sip:" + k.udp + ">"}); err != nil || m.Status() != 200 {

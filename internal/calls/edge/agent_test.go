@@ -26,6 +26,7 @@ type agent struct {
 	in   chan msg
 	// options, if set, is the status for all OPTIONS; the test then does not see them.
 	options atomic.Pointer[string]
+	probes  atomic.Int64 // how many OPTIONS a TLS agent has answered so
 	// A TLS agent has these instead of conn: where it listens, and the connection it uses.
 	listener net.Listener
 	stream   func() net.Conn

@@ -180,6 +180,7 @@ type bedConfig struct {
 	shutdown bool // the test stops the edge itself
 	serial   bool // no other test may run at the same time
 	resolver *resolve.Resolver
+	tlsCore  *agent // in place of the core's agent
 	// hookPeers is called with the agents in place, before the edge runs.
 	hookPeers func(*bed)
 }
@@ -210,7 +211,10 @@ func setup(t *testing.T, opts ...option) *bed {
 	}
 	b := &bed{t: t, begun: time.Now(), log: &syncBuffer{}, got: make(chan *record.Record, 4096), view: testIndex(),
 		reg: prometheus.NewRegistry()}
-	b.core, b.zoom = newAgent(t, "core"), newAgent(t, "zoom")
+	b.zoom = newAgent(t, "zoom")
+	if b.core = bc.tlsCore; b.core == nil {
+		b.core = newAgent(t, "core")
+	}
 	bc.core.Peers = append(bc.core.Peers, Peer{Name: "c1", Address: b.core.addr(), Passive: bc.passive == "c1"})
 	bc.zoom.Peers = append(bc.zoom.Peers, Peer{Name: "z1", Address: b.zoom.addr()})
 	for i := range bc.peers {

@@ -76,7 +76,9 @@ type Group struct {
 	Advertised Addresses `yaml:"advertised"`
 	// Insecure permits SIP without TLS on a non-loopback address. Default false. The log has a warning at each start.
 	Insecure bool `yaml:"insecure"`
-	// TLS holds this side's certificate and the authorities it trusts. Required if bind has a TLS address.
+	// TLS holds this side's certificate and the authorities it trusts: the identity of the group. A certificate belongs
+	// to a TLS address; groups that need different ones have different addresses or ports. Required if bind has a TLS
+	// address, unless another group on that address has it.
 	TLS TLS `yaml:"tls"`
 	// Peers are the group's peers. A group without peers only receives calls.
 	Peers []Peer `yaml:"peers"`
@@ -118,13 +120,16 @@ type Addresses struct {
 
 // TLS is a group's certificate and trust.
 type TLS struct {
-	// CertificateFile is the PEM file with this side's certificate, followed by its chain. It is reloaded when it
-	// changes.
+	// CertificateFile is the PEM file with this side's certificate, followed by its chain: presented to peers that
+	// connect, and to those that ask for one when Tandem connects. Services ask for one of a public authority. A core
+	// that requires client authentication needs one of a private authority, because public ones no longer issue any.
+	// Default that of another group on the same TLS address; on a loopback address a generated one. It is reloaded when
+	// it changes.
 	CertificateFile string `yaml:"certificateFile"`
-	// KeyFile is the PEM file with the certificate's private key.
+	// KeyFile is the PEM file with the certificate's private key. Default as for certificateFile.
 	KeyFile string `yaml:"keyFile"`
 	// RootsFile is the PEM file with the authorities that must have issued the peers' certificates. Default: those of
-	// the operating system.
+	// the operating system; with an inherited certificate those of the group that names it.
 	RootsFile string `yaml:"rootsFile"`
 	// ClientCertificates says what connecting peers must present: "require" (a certificate issued under rootsFile) or
 	// "optional" (a certificate is verified if presented). Default "require".

@@ -97,6 +97,7 @@ const refusalLines = 100
 type port struct {
 	ep      *transport.Endpoint
 	proto   transport.Proto
+	files   *transport.CertificateFiles // nil without TLS
 	sources atomic.Pointer[sources]
 }
 
@@ -232,8 +233,10 @@ func (e *Edge) open(cfg *Group, p transport.Proto, g *group) (*transport.Endpoin
 		if err != nil {
 			return nil, fmt.Errorf("peer group %s: %w", cfg.Name, err)
 		}
+		po.files = files
 		e.keys = append(e.keys, keyFiles{files, g.index})
-		ec.TLS = &transport.TLSConfig{Keys: files.Keys, Identity: transport.FileIdentity, Roots: files.Roots,
+		ec.TLS = &transport.TLSConfig{Keys: files.Keys, Identity: transport.FileIdentity, File: files.Path,
+			Roots:     files.Roots,
 			Anonymous: cfg.TLS.ClientCertificates == "optional",
 			PeerNames: e.cfg.peerNames(cfg.Bind.TLS)}
 	}

@@ -1,6 +1,8 @@
 package edge
 
 import (
+	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -41,20 +44,54 @@ func (c *Config) CertificateNames(bind string, hosts map[string][]string) []stri
 	return names
 }
 
-// CheckFiles returns an error for each file of the TLS addresses that is not usable at the time now. hosts are those of
-// CertificateNames; skip names groups whose files are created later. Error targets are below groups.
-func (c *Config) CheckFiles(hosts map[string][]string, skip []string, now time.Time) []error {
-	var errs []error
+// InheritFiles gives each group that names no certificate the files of the first group on the same TLS address that
+// names one: a certificate belongs to an address.
+func (c *Config) InheritFiles() {
+	for i := range c.Groups {
+		g := &c.Groups[i]
+		if g.Bind.TLS == "" || g.TLS.CertificateFile != "" || g.TLS.KeyFile != "" {
+			continue
+		}
+		from := slices.IndexFunc(c.Groups, func(o Group) bool {
+			return o.Bind.TLS == g.Bind.TLS && o.TLS.CertificateFile != ""
+		})
+		if from >= 0 {
+			t := &c.Groups[from].TLS
+			g.TLS.CertificateFile, g.TLS.KeyFile = t.CertificateFile, t.KeyFile
+			g.TLS.RootsFile = cmp.Or(g.TLS.RootsFile, t.RootsFile)
+		}
+	}
+}
+
+// clientAuthWarning returns the warning about a group whose certificate peers may refuse when it connects to them;
+// empty if there is none. Services that ask for public certificates expect one for server authentication.
+func (g *Group) clientAuthWarning(service domain.Service, file string, cert *tls.Certificate) string {
+	if g.Transport != "tls" || service.Traits().PublicCertificate || transport.ClientAuth(cert) {
+		return ""
+	}
+	return transport.ClientAuthWarning(file)
+}
+
+// CheckFiles returns an error for each file of the TLS addresses that is not usable at the time now, and a warning for
+// each certificate that peers may refuse nevertheless. services are those that a group may belong to, hosts those of
+// CertificateNames; skip names groups whose files are created later. Targets are below groups.
+func (c *Config) CheckFiles(services domain.Services, hosts map[string][]string, skip []string,
+	now time.Time) (errs, warnings []error) {
 	for i := range c.Groups {
 		g := &c.Groups[i]
 		if g.Bind.TLS == "" || g.TLS.CertificateFile == "" || g.TLS.KeyFile == "" || slices.Contains(skip, g.Name) {
 			continue
 		}
-		_, certificate := transport.LoadCertificate(g.TLS.CertificateFile, g.TLS.KeyFile,
+		pair, certificate := transport.LoadCertificate(g.TLS.CertificateFile, g.TLS.KeyFile,
 			c.CertificateNames(g.Bind.TLS, hosts), now)
 		var roots error
 		if g.TLS.RootsFile != "" {
 			_, roots = transport.LoadRoots(g.TLS.RootsFile)
+		}
+		service, _ := services.ByName(g.Service)
+		if text := g.clientAuthWarning(service, g.TLS.CertificateFile, &pair); text != "" {
+			warnings = append(warnings, fault.New(fault.Invalid, "NoClientAuthentication", "%s", text).
+				At(fmt.Sprintf("groups[%d].tls.certificateFile", i)))
 		}
 		for _, err := range []error{certificate, roots} {
 			var f *fault.Error
@@ -63,7 +100,28 @@ func (c *Config) CheckFiles(hosts map[string][]string, skip []string, now time.T
 			}
 		}
 	}
-	return errs
+	return errs, warnings
+}
+
+// Identity is the certificate by which a peer group identifies itself over TLS.
+type Identity struct {
+	File       string
+	Expires    time.Time
+	ClientAuth bool   // it may identify a TLS client
+	Warning    string // why peers of the group may refuse it; empty if nothing is known
+}
+
+// Identity returns the certificate in use of a peer group; ok is false if the group has no TLS address.
+func (e *Edge) Identity(name string) (id Identity, ok bool) {
+	g := e.byName[name]
+	ep := g.eps[transport.TLS]
+	if ep == nil {
+		return Identity{}, false
+	}
+	files := e.ports[ep].files
+	cert, file := files.Certificate(), files.Path()
+	return Identity{File: file, Expires: cert.Leaf.NotAfter, ClientAuth: transport.ClientAuth(cert),
+		Warning: g.cfg.clientAuthWarning(g.service, file, cert)}, true
 }
 
 // certificates returns when the certificates in use expire, by file. If several endpoints use a file, the earliest time

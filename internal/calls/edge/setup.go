@@ -398,6 +398,9 @@ func (c *call) lost(a *attempt, now time.Time, err error) {
 	t := &c.rec.Tried[a.tried]
 	c.last = lastWord{status: 503, text: peer.String() + " could not be reached"}
 	t.Result = "transport"
+	if _, refused := errors.AsType[*transport.RefusedError](err); refused {
+		c.last.text = peer.String() + " refused this gateway's TLS certificate"
+	}
 	if err == nil || errors.Is(err, transaction.ErrTimeout) {
 		c.last = lastWord{status: 408, text: peer.String() + " did not answer in time"}
 		t.Result = "silence"

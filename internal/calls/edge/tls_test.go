@@ -17,37 +17,36 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/ca"
 )
 
-// tlsAgent returns an agent that listens on TLS and sends over the first connection that it accepts.
-func tlsAgent(t *testing.T, name string, authority *ca.Authority, cert tls.Certificate) *agent {
+// tlsAgent returns an agent that listens on TLS and sends over the first connection whose handshake succeeds.
+func tlsAgent(t *testing.T, name string, settings *tls.Config) *agent {
 	t.Helper()
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", authority.Server(cert))
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", settings)
 	if err != nil {
 		t.Fatal(err)
 	}
 	a := &agent{t: t, name: name, in: make(chan msg, 64), listener: ln}
-	var mu sync.Mutex
-	var conn net.Conn
+	var first sync.Once
+	var conn net.Conn // set before ready is closed
 	ready := make(chan struct{})
 	a.stream = func() net.Conn {
 		<-ready
-		mu.Lock()
-		defer mu.Unlock()
 		return conn
 	}
 	t.Cleanup(func() { _ = ln.Close() })
 	go func() {
-		for n := 0; ; n++ {
+		for {
 			c, err := ln.Accept()
 			if err != nil {
 				return
 			}
-			if n == 0 {
-				mu.Lock()
-				conn = c
-				mu.Unlock()
-				close(ready)
-			}
-			go a.read(c)
+			go func() {
+				if c.(*tls.Conn).Handshake() != nil {
+					_ = c.Close()
+					return
+				}
+				first.Do(func() { conn = c; close(ready) })
+				a.read(c)
+			}()
 		}
 	}()
 	return a
@@ -85,9 +84,17 @@ func (a *agent) read(c net.Conn) {
 		if _, err := io.ReadFull(r, body); err != nil {
 			return
 		}
-		if raw := strings.Join(lines, "\r\n") + "\r\n\r\n" + string(body); !a.repeated(raw) {
-			a.in <- parseMsg(raw)
+		raw := strings.Join(lines, "\r\n") + "\r\n\r\n" + string(body)
+		if a.repeated(raw) {
+			continue
 		}
+		m := parseMsg(raw)
+		if status := a.options.Load(); status != nil && m.is("OPTIONS") {
+			a.probes.Add(1)
+			_, _ = c.Write([]byte((&talk{a: a, localTag: "o"}).reply(m, *status, "")))
+			continue
+		}
+		a.in <- m
 	}
 }
 
@@ -114,7 +121,7 @@ func tlsBed(t *testing.T, authority *ca.Authority, connecting string) (b *bed, t
 		t.Fatal(err)
 	}
 	// no address: few certificates carry one
-	teams = tlsAgent(t, "teams", authority, issue(t, authority, "sip.teams.test"))
+	teams = tlsAgent(t, "teams", authority.Server(issue(t, authority, "sip.teams.test")))
 	b = setup(t, func(c *bedConfig) {
 		c.peers = 0
 		c.service.Transport = "tls"

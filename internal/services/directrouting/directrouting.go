@@ -24,7 +24,8 @@ const ID = 1
 // Service is Microsoft Teams Direct Routing.
 var Service = domain.NewService(domain.Traits{ID: ID, Name: "teamsDirectRouting",
 	Title: "Microsoft Teams Direct Routing", Exclusive: true, InContract: true, SyncFlag: true,
-	CustomHeader: true, CarriesCalls: true, Screening: true, Labelled: true, PhoneSystem: true})
+	CustomHeader: true, CarriesCalls: true, Screening: true, Labelled: true, PublicCertificate: true,
+	PhoneSystem: true})
 
 // Profile shapes messages for Direct Routing.
 type Profile struct {

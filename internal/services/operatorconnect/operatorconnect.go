@@ -14,7 +14,7 @@ const ID = 2
 // Service is Microsoft Operator Connect.
 var Service = domain.NewService(domain.Traits{ID: ID, Name: "teamsOperatorConnect", Title: "Operator Connect",
 	Exclusive: true, InContract: true, SyncFlag: true, TenantBound: true,
-	CustomHeader: true, CarriesCalls: true, DefaultFor: true, PhoneSystem: true})
+	CustomHeader: true, CarriesCalls: true, DefaultFor: true, PublicCertificate: true, PhoneSystem: true})
 
 // New returns the call profile. It never fails.
 func New(rules *leg.Rules, _ leg.Names) (leg.Profile, error) {

@@ -17,7 +17,7 @@ const ID = 3
 // Service is Microsoft Teams Phone Mobile.
 var Service = domain.NewService(domain.Traits{ID: ID, Name: "teamsPhoneMobile", Title: "Teams Phone Mobile",
 	Exclusive: true, InContract: true, SyncFlag: true, TenantBound: true,
-	CarriesCalls: true, DefaultFor: true, PhoneSystem: true})
+	CarriesCalls: true, DefaultFor: true, PublicCertificate: true, PhoneSystem: true})
 
 // New returns the call profile. It never fails.
 func New(rules *leg.Rules, _ leg.Names) (leg.Profile, error) {

@@ -19,7 +19,8 @@ const ID = 4
 
 // Service is Zoom Phone Cloud Peering.
 var Service = domain.NewService(domain.Traits{ID: ID, Name: "zoomPhoneCloudPeering", Title: "Zoom Phone Cloud Peering",
-	Exclusive: true, InContract: true, SyncFlag: true, CustomHeader: true, CarriesCalls: true})
+	Exclusive: true, InContract: true, SyncFlag: true, CustomHeader: true, CarriesCalls: true,
+	PublicCertificate: true})
 
 // Profile shapes messages for Zoom.
 type Profile struct{ rules *leg.Rules }
