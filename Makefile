@@ -4,13 +4,13 @@ SHELL   := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 # Tests that need a peer program fail, rather than skip, when it is missing.
-REQUIRE := TANDEM_REQUIRE_PG=1 TANDEM_REQUIRE_SIPP=1 TANDEM_REQUIRE_KAMAILIO=1
+REQUIRE := TANDEM_REQUIRE_PG=1 TANDEM_REQUIRE_SIPP=1 TANDEM_REQUIRE_KAMAILIO=1 TANDEM_REQUIRE_DNS=1
 PKG     ?= ./...
 ARGS    ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-deep test-stress ci-empty lint generate fuzz \
-	bench-calls bench-replica bench-bulk package setup clean
+	bench-calls bench-replica bench-bulk bench-dns package setup clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -63,6 +63,10 @@ bench-replica: ## measure the number index: memory, lookup, load
 bench-bulk: ## measure bulk loads into both databases
 	@scripts/need.sh test
 	@bench/bulk/run $(ARGS)
+
+bench-dns: ## measure the name server beside nsd
+	@scripts/need.sh bench
+	@bench/dns/run $(ARGS)
 
 package: .cache/bin/nfpm ## build the Debian package in dist/
 	@scripts/package.sh

@@ -76,7 +76,7 @@ func newServe(t *target) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringSliceVar(&roles, "roles", nil, "run only these `ROLES`: api, edge, worker (default all)")
+	cmd.Flags().StringSliceVar(&roles, "roles", nil, "run only these `ROLES`: api, edge, worker, dns (default all)")
 	cmd.Flags().BoolVar(&freePorts, "free-ports", false, "listen on free loopback ports, not the configured ones")
 	cmd.Flags().BoolVar(&lab, "lab", false, "add simulated peers and sample customers; not for production")
 	return cmd

@@ -20,6 +20,8 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
 	"github.com/tandemgw/tandem/internal/platform/secret"
 	"github.com/tandemgw/tandem/internal/provisioning/provapi"
+	"github.com/tandemgw/tandem/internal/zone"
+	"github.com/tandemgw/tandem/internal/zone/nameserver"
 )
 
 //go:generate go run ./docgen
@@ -33,8 +35,8 @@ type Config struct {
 	// option --data and the variable TANDEM_DATA set it too.
 	Data string `yaml:"data"`
 	// Roles are the parts of Tandem that this process runs: "api" (Provisioning API and token endpoint), "edge" (SIP),
-	// "worker" (maintenance of the database, and work on outside systems). Default all of them. On SQLite all must run
-	// in one process.
+	// "worker" (maintenance of the database, and work on outside systems), "dns" (name server, if zone is set). Default
+	// all of them. On SQLite all must run in one process.
 	Roles []string `yaml:"roles"`
 	// Log is how the process logs, on standard error.
 	Log Log `yaml:"log"`
@@ -56,7 +58,21 @@ type Config struct {
 	Feed outbox.Config `yaml:"feed"`
 	// Calls is the SIP edge.
 	Calls Calls `yaml:"calls"`
+	// Zone is the DNS zone of the base domain (calls.routing.baseDomain). Without nameServers, Tandem publishes
+	// nothing.
+	Zone Zone `yaml:"zone"`
 }
+
+// Zone is the DNS zone of the base domain.
+type Zone struct {
+	// Names are what the zone contains besides the names of customers.
+	Names zone.Names `yaml:",inline"`
+	// Server is how processes with the role "dns" answer.
+	Server nameserver.Config `yaml:",inline"`
+}
+
+// Enabled reports whether there is a zone.
+func (z *Zone) Enabled() bool { return len(z.Names.NameServers) > 0 }
 
 // Calls is the SIP edge.
 type Calls struct {
@@ -133,8 +149,8 @@ type Log struct {
 	// Level is the minimum level of logged lines: "debug", "info", "warn" or "error". Default "info".
 	Level string `yaml:"level"`
 	// Levels overrides level for single parts of the process: "auth", "database", "directory", "dns", "edge", "feed",
-	// "index", "manage", "metrics", "provisioning", "records", "socket" or "work", as in the attribute part of a line.
-	// Default none. Example: {edge: debug}.
+	// "index", "manage", "metrics", "provisioning", "records", "socket", "work" or "zone", as in the attribute part of
+	// a line. Default none. Example: {edge: debug}.
 	Levels map[string]string `yaml:"levels"`
 	// Format is "text" (key=value) or "json", one object per line. Default "text".
 	Format string `yaml:"format"`
@@ -162,15 +178,16 @@ const (
 	RoleAPI    = "api"
 	RoleEdge   = "edge"
 	RoleWorker = "worker"
+	RoleDNS    = "dns"
 )
 
 // Roles returns every role, in the order they are started.
-func Roles() []string { return []string{RoleAPI, RoleEdge, RoleWorker} }
+func Roles() []string { return []string{RoleAPI, RoleEdge, RoleWorker, RoleDNS} }
 
 // LogParts returns the names of the parts of the process in log.levels and in the attribute part of log lines.
 func LogParts() []string {
 	return []string{"auth", "database", "directory", "dns", "edge", "feed", "index", "manage", "metrics",
-		"provisioning", "records", "socket", "work"}
+		"provisioning", "records", "socket", "work", "zone"}
 }
 
 // Off is the value of Listen that disables a listener.
@@ -198,6 +215,7 @@ func Default(dataDir string) Config {
 			DNS:     DNS{Timeout: 2 * time.Second},
 			Index:   replica.Default(),
 		},
+		Zone: Zone{Server: nameserver.Default()},
 	}
 }
 

@@ -286,9 +286,11 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 	badAll("manage", l.Manage.Sources.Validate())
 	badAll("provisioning", l.Provisioning.Sources.Validate())
 	badAll("provisioning", l.Provisioning.API.Validate())
-	if known && l.Database.Driver == db.SQLite && len(l.Roles) < len(Roles()) {
+	needed := slices.DeleteFunc(Roles(), func(r string) bool { return r == RoleDNS && len(l.Zone.Server.Listen) == 0 })
+	if known && l.Database.Driver == db.SQLite && slices.ContainsFunc(needed,
+		func(r string) bool { return !l.Has(r) }) {
 		bad("roles", "on SQLite one process runs all roles; list all of %s here, or use PostgreSQL",
-			strings.Join(Roles(), ", "))
+			strings.Join(needed, ", "))
 	}
 	for i, a := range l.Calls.DNS.Servers {
 		if _, err := netip.ParseAddrPort(a); err != nil {
@@ -317,6 +319,13 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 		}
 		badAll("calls.routing", l.Calls.Routing.Check(offered, l.Calls.Edge.RouteGroups(offered)))
 	}
+	if z := &l.Zone; z.Enabled() || len(z.Server.Listen)+len(z.Server.Secondaries)+len(z.Names.Regions) > 0 {
+		if l.Calls.Routing.BaseDomain == "" {
+			bad("zone", "is the zone of calls.routing.baseDomain, which is not set; set it")
+		}
+		badAll("zone", z.Names.Validate(l.Calls.Routing.BaseDomain, l.Calls.Routing.Regions))
+	}
+	badAll("zone", l.Zone.Server.Validate())
 	l.checkSockets(bad)
 	if l.Source.Machine {
 		l.checkMachine(hosts, bad, badAll, warnAll)

@@ -85,6 +85,11 @@ func (l *Loaded) checkSockets(bad report) {
 		}
 		add(path+".listen", "HTTP", net.JoinHostPort(cmp.Or(host, "::"), strconv.Itoa(port)))
 	})
+	for i := 0; l.Has(RoleDNS) && i < len(l.Zone.Server.Listen); i++ {
+		at := fmt.Sprintf("zone.listen[%d]", i)
+		add(at, "DNS over UDP", l.Zone.Server.Listen[i])
+		add(at, "DNS over TCP", l.Zone.Server.Listen[i])
+	}
 	for i := 0; l.Has(RoleEdge) && i < len(l.Calls.Edge.Groups); i++ {
 		b, at := &l.Calls.Edge.Groups[i].Bind, fmt.Sprintf("calls.groups[%d].bind.", i)
 		add(at+"udp", "SIP over UDP", b.UDP)
@@ -110,6 +115,9 @@ func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll, war
 			badAll(path, []error{err})
 		}
 	})
+	if l.Has(RoleDNS) && l.Zone.Enabled() {
+		badAll("zone", l.Zone.Server.CheckFiles())
+	}
 	if l.Has(RoleEdge) {
 		errs, warnings := l.Calls.Edge.CheckFiles(services.All().Services(), hosts, l.Generated, now)
 		badAll("calls", errs)

@@ -52,7 +52,7 @@ func (n *node) buildAPI(_ context.Context, r *role) error {
 	h := &httpServer{name: "provisioning", cfg: n.bounds.Provisioning.Listener, handler: p, write: p.WriteTimeout(),
 		faults: provapi.Faults, log: log, sources: sources, limiter: limiter, metrics: n.http}
 	h.watchCertificate(n.metrics)
-	r.parts = []part{{name: h.name, open: h.open, drain: h.drain, needed: true}}
+	r.parts = append(n.beat(), part{name: h.name, open: h.open, drain: h.drain, needed: true})
 	r.started = func(at *Ready) {
 		at.Provisioning = h.started()
 		url.CompareAndSwap("", at.Provisioning)

@@ -25,6 +25,7 @@ import (
 	"github.com/tandemgw/tandem/internal/store"
 	authstore "github.com/tandemgw/tandem/internal/store/auth"
 	"github.com/tandemgw/tandem/internal/store/provisioning"
+	zonestore "github.com/tandemgw/tandem/internal/store/zone"
 )
 
 // core is what depends on the database and what its users share.
@@ -36,6 +37,7 @@ type core struct {
 	store     *provisioning.Store
 	access    *authstore.Store
 	directory *directory.Directory
+	zone      *zonestore.Store
 	clients   *auth.Clients
 	issuer    *auth.Issuer // nil when disabled
 	verifier  *auth.Verifier
@@ -93,6 +95,7 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 	}
 	c.feed = outbox.New(c.db, cfg.Feed, log.With("part", "feed"), reg)
 	c.store, c.access = provisioning.New(c.db, c.feed, services.All().Services()), authstore.New(c.db)
+	c.zone = zonestore.New(c.db, c.feed)
 	c.directory = directory.New(c.store, directory.Config{BaseDomain: cfg.Calls.Routing.BaseDomain},
 		log.With("part", "directory"), reg)
 	deps := auth.Deps{Log: log.With("part", "auth"), Metrics: reg, Keyring: c.keyring, CacheDir: cfg.Path("keysets")}

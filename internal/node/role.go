@@ -40,6 +40,7 @@ var (
 	dataRole   = builder{"", (*node).buildData}
 	coreRole   = builder{"", (*node).buildCore}
 	workerRole = builder{config.RoleWorker, (*node).buildWorker}
+	dnsRole    = builder{config.RoleDNS, (*node).buildDNS}
 	edgeRole   = builder{config.RoleEdge, (*node).buildEdge}
 	apiRole    = builder{config.RoleAPI, (*node).buildAPI}
 	manageRole = builder{"", (*node).buildManage}
@@ -55,7 +56,7 @@ type purpose struct {
 }
 
 var (
-	serving   = purpose{true, true, []builder{dataRole, coreRole, workerRole, edgeRole, apiRole, manageRole}}
+	serving   = purpose{true, true, []builder{dataRole, coreRole, workerRole, dnsRole, edgeRole, apiRole, manageRole}}
 	command   = purpose{false, false, []builder{dataRole, coreRole, apiRole, manageRole}}
 	restoring = purpose{false, false, []builder{dataRole}}
 )
@@ -115,6 +116,6 @@ func (n *node) buildWorker(_ context.Context, r *role) error {
 	var kinds []*flow.Kind // of the jobs; none has any yet
 	work := running("work", func(ctx context.Context) error { return n.core.work.Run(ctx, kinds) })
 	work.drain = n.core.work.Drain
-	r.parts = []part{running("directory", n.core.directory.Run), work}
+	r.parts = append([]part{running("directory", n.core.directory.Run), work}, n.keepZone()...)
 	return nil
 }

@@ -26,6 +26,8 @@ type Position int64
 const (
 	// Provisioning carries accounts and numbers: each payload is a JSON array of domain.Change.
 	Provisioning = "provisioning"
+	// Zone carries the versions of the DNS zone: each payload is a zone.Version as JSON.
+	Zone = "zone"
 )
 
 // Entry is one committed change.

@@ -1,0 +1,150 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/zone"
+	"github.com/tandemgw/tandem/internal/zone/nameserver"
+)
+
+// names is the role dns: a name server of the base domain. It follows the database, and answers without it.
+type names struct {
+	n      *node
+	zone   *zone.Zone
+	server *nameserver.Server
+	at     []string // as bound at the start
+}
+
+// buildDNS makes a name server, if the configuration has a zone and addresses to answer on.
+func (n *node) buildDNS(_ context.Context, r *role) error {
+	cfg := &n.cfg.Zone
+	if !cfg.Enabled() || len(cfg.Server.Listen) == 0 {
+		return nil
+	}
+	log := n.log.With("part", "zone")
+	x := &names{n: n, at: cfg.Server.Listen,
+		zone: zone.New(n.cfg.Calls.Routing.BaseDomain, cfg.Names.NameServers[0].Name, cfg.Names.Contact)}
+	var err error
+	if x.server, err = nameserver.New(x.zone, cfg.Server, log, n.metrics); err != nil {
+		return fmt.Errorf("zone: %w", err)
+	}
+	follower, err := zone.Follow(x.zone, n.cfg.Path("zone"), n.core.zone, x.server.Changed, log, n.metrics)
+	if err != nil {
+		return err
+	}
+
+	r.static = true
+	r.parts = []part{running("zone", follower.Run), {name: "dns", open: x.open, needed: true}}
+	r.ready = func(r *readiness) {
+		if x.zone.Serial() == 0 {
+			r.blocked("dns: the zone was never loaded; it is published by a node with the role worker")
+		}
+	}
+	r.started = func(*Ready) { log.Info("answering for the zone", "zone", x.zone.Origin(), "addresses", x.at) }
+
+	return nil
+}
+
+// open opens the sockets.
+func (x *names) open(ctx context.Context) (func(context.Context) error, error) {
+	var packets []net.PacketConn
+	var streams []net.Listener
+	fail := func(i int, err error) error {
+		for _, p := range packets {
+			_ = p.Close()
+		}
+		for _, l := range streams {
+			_ = l.Close()
+		}
+		return fault.CannotListen(fmt.Sprintf("zone.listen[%d]", i), x.at[i], err)
+	}
+	var lc net.ListenConfig
+	for i, at := range x.at {
+		l, err := lc.Listen(ctx, "tcp", at)
+		if err != nil {
+			return nil, fail(i, err)
+		}
+		streams = append(streams, l)
+		x.at[i] = l.Addr().String() // port 0 was replaced; a restart uses the same
+		p, err := lc.ListenPacket(ctx, "udp", x.at[i])
+		if err != nil {
+			return nil, fail(i, err)
+		}
+		packets = append(packets, p)
+	}
+
+	return func(ctx context.Context) error { return x.server.Serve(ctx, packets, streams) }, nil
+}
+
+// keepZone returns the part that publishes the configuration and the customers in the zone; none without a zone.
+func (n *node) keepZone() []part {
+	if !n.cfg.Zone.Enabled() {
+		return nil
+	}
+	keeper := zone.NewKeeper(&n.cfg.Zone.Names, n.cfg.Calls.Routing.BaseDomain, n.cfg.Calls.Routing.Regions,
+		n.core.zone, customers{n.core.directory}, n.log.With("part", "zone"))
+
+	mover := zone.NewMover(keeper, n.core.zone)
+
+	return []part{running("names", keeper.Run), running("provapi", mover.Run)}
+}
+
+// beat returns the part that says that this node serves the Provisioning API in its region; none without a zone.
+func (n *node) beat() []part {
+	if !n.cfg.Zone.Enabled() {
+		return nil
+	}
+	node, region := n.cfg.Calls.Edge.Node, n.cfg.Calls.Headers.Region
+
+	return []part{running("region", func(ctx context.Context) error {
+		return zone.Report(ctx, n.core.zone, node, region,
+			func() bool { return n.readiness(config.RoleAPI).ready() })
+	})}
+}
+
+// customers reads the labels of accounts from the directory.
+type customers struct{ d *directory.Directory }
+
+// Customer implements zone.Customers.
+func (c customers) Customer(ctx context.Context, account string) (zone.Customer, error) {
+	a, err := c.d.Account(ctx, account)
+	if fault.Is(err, fault.NotFound) {
+		return zone.Customer{Account: account}, nil
+	}
+	if err != nil {
+		return zone.Customer{}, err
+	}
+
+	return labels(&a), nil
+}
+
+// Customers implements zone.Customers.
+func (c customers) Customers(ctx context.Context, after string, limit int) ([]zone.Customer, error) {
+	page, err := c.d.Accounts(ctx, directory.Query{After: after, Limit: limit})
+	if err != nil {
+		return nil, err
+	}
+	list := make([]zone.Customer, len(page.Items))
+	for i := range page.Items {
+		list[i] = labels(&page.Items[i])
+	}
+
+	return list, nil
+}
+
+func labels(a *domain.Account) zone.Customer {
+	c := zone.Customer{Account: a.Name}
+	for _, d := range a.Services {
+		if r := d.DirectRouting; r != nil {
+			c.Labels = append(c.Labels, zone.Label{Name: r.Subdomain, Tokens: []string{r.Region1Token, r.Region2Token}})
+		}
+	}
+
+	return c
+}

@@ -1,0 +1,188 @@
+// Package zone stores the records of the DNS zone and its serial, on both databases with the same statements. It
+// contains queries but no rules: those are in internal/zone, whose storage interface it implements.
+package zone
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/feed"
+	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
+	"github.com/tandemgw/tandem/internal/zone"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// Schema returns the migrations of this package.
+func Schema() db.Schema { return db.Schema{Package: "zone", Files: migrations} }
+
+// Store implements zone.Store. It is safe for concurrent use.
+type Store struct {
+	*outbox.Outbox
+	d *db.DB
+}
+
+var (
+	_ zone.Store = (*Store)(nil)
+	_ zone.Beats = (*Store)(nil)
+)
+
+// New returns the store on d, whose change feed is o.
+func New(d *db.DB, o *outbox.Outbox) *Store { return &Store{o, d} }
+
+// View implements zone.Store.
+func (s *Store) View(ctx context.Context, fn func(context.Context, zone.Reader) error) error {
+	return s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error { return fn(ctx, &transaction{s, tx}) })
+}
+
+// Update implements zone.Store.
+func (s *Store) Update(ctx context.Context, fn func(context.Context, zone.Tx) error) error {
+	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error { return fn(ctx, &transaction{s, tx}) })
+}
+
+// transaction implements zone.Tx.
+type transaction struct {
+	s  *Store
+	tx *db.Tx
+}
+
+// records is the table of records.
+var records = &db.Table{Name: "zone_records", Columns: []string{"source", "name", "type", "data", "ttl"}, Keys: 4}
+
+// Lock implements zone.Tx.
+func (t *transaction) Lock(ctx context.Context) error {
+	_, err := t.serial(ctx, t.tx.ForUpdate())
+	return err
+}
+
+// Serial implements zone.Reader.
+func (t *transaction) Serial(ctx context.Context) (zone.Serial, error) { return t.serial(ctx, "") }
+
+func (t *transaction) serial(ctx context.Context, lock string) (zone.Serial, error) {
+	var serial int64
+	ok, err := t.tx.QueryRow(ctx, "SELECT serial FROM zone_serial WHERE id = 1"+lock, nil, &serial)
+	if err == nil && !ok {
+		err = errors.New("its row is missing")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the serial of the zone: %w", err)
+	}
+
+	return zone.Serial(serial), nil
+}
+
+// Records implements zone.Reader.
+func (t *transaction) Records(ctx context.Context, source string) ([]zone.Record, error) {
+	return t.list(ctx, " WHERE source = $1 ORDER BY name, type, data", source)
+}
+
+// Sources implements zone.Reader.
+func (t *transaction) Sources(ctx context.Context, prefix string) ([]string, error) {
+	list, err := db.Rows(ctx, t.tx, func(rows *sql.Rows) (s string, err error) {
+		err = rows.Scan(&s)
+		return s, err
+	}, "SELECT DISTINCT source FROM zone_records WHERE source >= $1 AND source < $2", prefix, prefix+"\U0010FFFF")
+	if err != nil {
+		return nil, fmt.Errorf("read the sources of zone records: %w", err)
+	}
+
+	return list, nil
+}
+
+// Set implements zone.Reader.
+func (t *transaction) Set(ctx context.Context, name, kind string) ([]zone.Record, error) {
+	return t.list(ctx, " WHERE name = $1 AND type = $2", name, kind)
+}
+
+// All implements zone.Reader.
+func (t *transaction) All(ctx context.Context) ([]zone.Record, error) { return t.list(ctx, "") }
+
+func (t *transaction) list(ctx context.Context, where string, args ...any) ([]zone.Record, error) {
+	list, err := db.Rows(ctx, t.tx, func(rows *sql.Rows) (r zone.Record, err error) {
+		err = rows.Scan(&r.Name, &r.Type, &r.Data, &r.TTL)
+		return r, err
+	}, "SELECT name, type, data, ttl FROM zone_records"+where, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read zone records: %w", err)
+	}
+
+	return list, nil
+}
+
+// Cursor implements zone.Reader.
+func (t *transaction) Cursor(ctx context.Context) (feed.Cursor, error) {
+	return outbox.HeadIn(ctx, t.tx)
+}
+
+// Add implements zone.Tx.
+func (t *transaction) Add(ctx context.Context, source string, rs []zone.Record) error {
+	_, err := t.tx.Upsert(ctx, records, len(rs), func(i int, dst []any) {
+		dst[0], dst[1], dst[2], dst[3], dst[4] = source, rs[i].Name, rs[i].Type, rs[i].Data, int64(rs[i].TTL)
+	})
+	if err != nil {
+		return fmt.Errorf("store zone records: %w", err)
+	}
+
+	return nil
+}
+
+// Remove implements zone.Tx.
+func (t *transaction) Remove(ctx context.Context, source string, rs []zone.Record) error {
+	for _, r := range rs {
+		_, err := t.tx.Exec(ctx, "DELETE FROM zone_records WHERE source = $1 AND name = $2 AND type = $3 AND data = $4",
+			source, r.Name, r.Type, r.Data)
+		if err != nil {
+			return fmt.Errorf("remove zone records: %w", err)
+		}
+	}
+
+	return nil
+}
+
+// Append implements zone.Tx.
+func (t *transaction) Append(ctx context.Context, v *zone.Version) error {
+	if _, err := t.tx.Exec(ctx, "UPDATE zone_serial SET serial = $1 WHERE id = 1", int64(v.To)); err != nil {
+		return fmt.Errorf("store the serial of the zone: %w", err)
+	}
+	payload, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	return t.s.Begin(t.tx).Append(ctx, feed.Zone, payload)
+}
+
+// Beat implements zone.Beats.
+func (s *Store) Beat(ctx context.Context, node string, region int) error {
+	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		_, err := tx.Exec(ctx, "INSERT INTO zone_beats (node, region, beat) VALUES ($1, $2, 1) ON CONFLICT (node) "+
+			"DO UPDATE SET region = excluded.region, beat = zone_beats.beat + 1", node, int64(region))
+		if err != nil {
+			return fmt.Errorf("store the beat of a node: %w", err)
+		}
+
+		return nil
+	})
+}
+
+// Beats implements zone.Beats.
+func (s *Store) Beats(ctx context.Context) (list []zone.Beat, err error) {
+	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+		list, err = db.Rows(ctx, tx, func(rows *sql.Rows) (b zone.Beat, err error) {
+			err = rows.Scan(&b.Node, &b.Region, &b.Count)
+			return b, err
+		}, "SELECT node, region, beat FROM zone_beats ORDER BY node")
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the beats of nodes: %w", err)
+	}
+
+	return list, nil
+}

@@ -1,0 +1,220 @@
+package zone_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
+	store "github.com/tandemgw/tandem/internal/store/zone"
+	"github.com/tandemgw/tandem/internal/testkit"
+	"github.com/tandemgw/tandem/internal/zone"
+)
+
+const origin = "customers.example"
+
+func open(d *db.DB) *store.Store {
+	return store.New(d, outbox.New(d, outbox.Default(), slog.New(slog.DiscardHandler), nil))
+}
+
+func address(name string, ttl uint32, a string) zone.Record {
+	return zone.Address(name, ttl, netip.MustParseAddr(a))
+}
+
+func publish(t *testing.T, s *store.Store, sources map[string][]zone.Record) {
+	t.Helper()
+	if err := zone.Publish(t.Context(), s, origin, sources); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// server is a name server's copy of the zone.
+type server struct {
+	*zone.Zone
+	changes chan struct{}
+	stop    func()
+}
+
+// follow runs a follower with its files in dir until stop is called or the test ends.
+func follow(t *testing.T, s *store.Store, dir string) *server {
+	t.Helper()
+	x := &server{Zone: zone.New(origin, "ns1.operator.example", "dns@operator.example"),
+		changes: make(chan struct{}, 1)}
+	f, err := zone.Follow(x.Zone, dir, s, func() {
+		select {
+		case x.changes <- struct{}{}:
+		default:
+		}
+	}, slog.New(slog.NewTextHandler(t.Output(), nil)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	x.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(x.stop)
+
+	return x
+}
+
+// until waits until the zone has the records, and returns its serial.
+func (x *server) until(t *testing.T, want []zone.Record) zone.Serial {
+	t.Helper()
+	slices.SortFunc(want, zone.Compare)
+	limit := time.After(time.Minute)
+	for {
+		got, serial := x.Records()
+		slices.SortFunc(got, zone.Compare)
+		if slices.Equal(got, want) {
+			return serial
+		}
+		select {
+		case <-x.changes:
+		case <-limit:
+			t.Fatalf("zone at serial %d (-want +got):\n%s", serial, cmp.Diff(want, got))
+		}
+	}
+}
+
+// Sources share names and records; each change of the union is one version.
+func TestPublish(t *testing.T) {
+	t.Parallel()
+	testkit.Engines(t, func(t *testing.T, d *db.DB) {
+		s := open(d)
+		x := follow(t, s, t.TempDir())
+		challenge := func(text string) zone.Record { return zone.Text("_acme-challenge.1r1", 60, text) }
+
+		publish(t, s, map[string][]zone.Record{
+			"a": {address("x", 300, "192.0.2.1"), address("x", 300, "192.0.2.1"), challenge("one")},
+			"b": {address("x", 60, "192.0.2.2"), challenge("two")},
+		})
+		first := x.until(t, []zone.Record{address("x", 60, "192.0.2.1"), address("x", 60, "192.0.2.2"),
+			challenge("one"),
+			challenge("two")})
+		publish(t, s, map[string][]zone.Record{"c": {challenge("two"), address("x", 60, "192.0.2.2")}})
+		if err := s.View(t.Context(), func(ctx context.Context, r zone.Reader) error {
+			serial, err := r.Serial(ctx)
+			if serial != first {
+				t.Errorf("serial %d after nothing changed; it was %d", serial, first)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		publish(t, s, map[string][]zone.Record{"b": nil})
+		second := x.until(t, []zone.Record{address("x", 60, "192.0.2.1"), address("x", 60, "192.0.2.2"),
+			challenge("one"),
+			challenge("two")})
+		publish(t, s, map[string][]zone.Record{"c": nil})
+		third := x.until(t, []zone.Record{address("x", 300, "192.0.2.1"), challenge("one")})
+		if second != first || !third.After(first) {
+			t.Errorf("serials %d, %d, %d", first, second, third)
+		}
+
+		err := zone.Publish(t.Context(), s, origin, map[string][]zone.Record{"a": nil, "d": {{Name: "X", Type: "A"}}})
+		if err == nil {
+			t.Error("an invalid record was published")
+		}
+		many := make([]zone.Record, 10_001)
+		if err := zone.Publish(t.Context(), s, origin, map[string][]zone.Record{"d": many}); err == nil {
+			t.Error("too many records were published")
+		}
+		x.until(t, []zone.Record{address("x", 300, "192.0.2.1"), challenge("one")})
+	})
+}
+
+// Writers at the same time: every server ends with the union of all, whatever the order.
+func TestPublishTogether(t *testing.T) {
+	t.Parallel()
+	testkit.Engines(t, func(t *testing.T, d *db.DB) {
+		s := open(d)
+		servers := []*server{follow(t, s, t.TempDir()), follow(t, s, t.TempDir())}
+		var want []zone.Record
+		var running sync.WaitGroup
+		errs := make([]error, 8)
+		for i := range errs {
+			final := address("shared", 60, fmt.Sprint("192.0.2.", i))
+			want = append(want, final)
+			running.Go(func() {
+				for j := range 20 {
+					r := []zone.Record{final}
+					if j < 19 {
+						r = append(r, zone.Text("shared", 60, fmt.Sprint(j)))
+					}
+					errs[i] = errors.Join(errs[i], zone.Publish(t.Context(), s, origin,
+						map[string][]zone.Record{fmt.Sprint("source ", i): r}))
+				}
+			})
+		}
+		running.Wait()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+		if a, b := servers[0].until(t, want), servers[1].until(t, want); a != b {
+			t.Errorf("serials %d and %d of the same records", a, b)
+		}
+	})
+}
+
+// A database that was set back has fewer versions than a server has handed out. The server gets its contents, with a
+// serial above its own.
+func TestSetBack(t *testing.T) {
+	t.Parallel()
+	testkit.Configs(t, func(t *testing.T, c db.Config) {
+		dir := t.TempDir()
+		old := []zone.Record{address("old", 60, "192.0.2.1")}
+		d, err := db.Open(t.Context(), c, slog.New(slog.DiscardHandler), nil, store.Schema())
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish(t, open(d), map[string][]zone.Record{"a": old})
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		backup := testkit.Open(t, testkit.Clone(t, c))
+
+		s := open(testkit.Open(t, c))
+		x := follow(t, s, dir)
+		var lost []zone.Record
+		for i := range 500 {
+			lost = []zone.Record{address("new", 60, fmt.Sprintf("198.51.%d.%d", 100+i/250, i%250))}
+			publish(t, s, map[string][]zone.Record{"a": lost})
+		}
+		handed := x.until(t, lost)
+		x.stop()
+
+		// Without the database it serves what it had.
+		x = follow(t, s, dir)
+		if got := x.until(t, lost); got != handed {
+			t.Errorf("serial %d after a restart, want %d", got, handed)
+		}
+		x.stop()
+
+		restored := open(backup)
+		x = follow(t, restored, dir)
+		serial := x.until(t, old)
+		if !serial.After(handed) {
+			t.Errorf("serial %d with the contents of the backup; %d was handed out", serial, handed)
+		}
+		now := []zone.Record{address("now", 60, "192.0.2.1")}
+		publish(t, restored, map[string][]zone.Record{"a": now})
+		if last := x.until(t, now); !last.After(serial) {
+			t.Errorf("serial %d after %d", last, serial)
+		}
+	})
+}

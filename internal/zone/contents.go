@@ -1,0 +1,258 @@
+package zone
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+)
+
+// Names is what the operator publishes in the zone besides the names of customers.
+type Names struct {
+	// NameServers are all name servers of the zone, as the parent zone lists them. The first is the primary that the
+	// SOA record names. Required.
+	NameServers []Host `yaml:"nameServers"`
+	// Contact is the mail address of the person responsible for the zone, for the SOA record. Required.
+	Contact string `yaml:"contact"`
+	// Issuers are the certificate authorities that may issue certificates for names in the zone (CAA records), e.g.
+	// "letsencrypt.org". Default none: any authority may.
+	Issuers []string `yaml:"issuers"`
+	// Regions are the service regions, one or two, in the order of calls.routing.regions. Required.
+	Regions []Region `yaml:"regions"`
+}
+
+// Host is a host name with its addresses.
+type Host struct {
+	// Name is the host's name. Required.
+	Name string `yaml:"name"`
+	// Addresses are the host's IP addresses. Required if the name is in the zone, else not allowed.
+	Addresses []string `yaml:"addresses"`
+}
+
+// Region is a service region.
+type Region struct {
+	// API are the addresses of the Provisioning API in this region: those of provapi.<base domain> while the region is
+	// the one in use. Default those of the region's edges.
+	API []string `yaml:"api"`
+	// Edges are the nodes of the region that calls go to. Required.
+	Edges []Edge `yaml:"edges"`
+}
+
+// Edge is a node that calls go to. Its name in the zone is <name>.r<region>.<base domain>.
+type Edge struct {
+	// Name is one label: letters, digits and "-". Required.
+	Name string `yaml:"name"`
+	// Addresses are the IP addresses on which the operator's network reaches the node. Required.
+	Addresses []string `yaml:"addresses"`
+	// DirectRouting are the IP addresses on which Teams reaches the node. Default those in addresses.
+	DirectRouting []string `yaml:"directRouting"`
+	// TLS is the port on which the operator's network reaches the node with SIP over TLS, for the region's SRV records.
+	// Default 0: none.
+	TLS int `yaml:"tls"`
+	// TCP is that port for SIP over TCP. Default 0: none.
+	TCP int `yaml:"tcp"`
+	// UDP is that port for SIP over UDP. Default 0: none.
+	UDP int `yaml:"udp"`
+}
+
+// Customer is an account with the labels of its Direct Routing names.
+type Customer struct {
+	Account string
+	Labels  []Label
+}
+
+// Label is the first label of names, one in each region, with the text that proves the name to Microsoft 365 there.
+type Label struct {
+	Name   string
+	Tokens []string
+}
+
+// TTLs in seconds.
+const (
+	fixedTTL  = 3600 // of what changes with the configuration only
+	movingTTL = 60   // of what a person may be waiting for, and of provapi
+)
+
+// contents turns names into records.
+type contents struct {
+	*Names
+	origin  string   // absolute
+	regions []string // labels of Direct Routing, such as "1r1"
+}
+
+// fixed returns the records that come from the configuration.
+func (c *contents) fixed() []Record {
+	var rs []Record
+	for _, s := range c.NameServers {
+		rs = append(rs, NameServer(Apex, fixedTTL, strings.ToLower(s.Name)))
+		if name, ok := c.within(s.Name); ok {
+			rs = append(rs, addresses(name, fixedTTL, s.Addresses)...)
+		}
+	}
+	for _, issuer := range c.Issuers {
+		rs = append(rs, Authority(Apex, fixedTTL, 0, "issue", issuer))
+	}
+	for i, r := range c.Regions {
+		region := fmt.Sprint("r", i+1)
+		for _, e := range r.Edges {
+			host := strings.ToLower(e.Name) + "." + region
+			rs = append(rs, addresses(host, movingTTL, e.Addresses)...)
+			rs = append(rs, addresses(region, movingTTL, e.Addresses)...)
+			for _, s := range []struct {
+				name string
+				port int
+			}{{"_sips._tcp", e.TLS}, {"_sip._tls", e.TLS}, {"_sip._tcp", e.TCP}, {"_sip._udp", e.UDP}} {
+				if s.port != 0 {
+					rs = append(rs, Service(s.name+"."+region, movingTTL, 10, 10, uint16(s.port), host+"."+c.origin))
+				}
+			}
+		}
+		rs = append(rs, c.directRouting(i, c.regions[i])...)
+	}
+
+	return rs
+}
+
+// directRouting returns the addresses on which Teams reaches a region, under a name.
+func (c *contents) directRouting(region int, name string) []Record {
+	var rs []Record
+	for _, e := range c.Regions[region].Edges {
+		as := e.DirectRouting
+		if len(as) == 0 {
+			as = e.Addresses
+		}
+		rs = append(rs, addresses(name, movingTTL, as)...)
+	}
+
+	return rs
+}
+
+// customer returns the records of a customer: its addresses and its text in each region.
+func (c *contents) customer(x *Customer) []Record {
+	var rs []Record
+	for _, l := range x.Labels {
+		for i := range c.Regions {
+			name := strings.ToLower(l.Name) + "." + c.regions[i]
+			rs = append(rs, c.directRouting(i, name)...)
+			if i < len(l.Tokens) && l.Tokens[i] != "" {
+				rs = append(rs, Text(name, movingTTL, l.Tokens[i]))
+			}
+		}
+	}
+
+	return rs
+}
+
+// provapi returns the addresses of the Provisioning API in a region.
+func (c *contents) provapi(region int) []Record {
+	r := &c.Regions[region]
+	if len(r.API) > 0 {
+		return addresses("provapi", movingTTL, r.API)
+	}
+	var rs []Record
+	for _, e := range r.Edges {
+		rs = append(rs, addresses("provapi", movingTTL, e.Addresses)...)
+	}
+
+	return rs
+}
+
+// addresses returns address records. The addresses have been validated.
+func addresses(name string, ttl uint32, as []string) []Record {
+	var rs []Record
+	for _, a := range as {
+		if ip, err := netip.ParseAddr(a); err == nil {
+			rs = append(rs, Address(name, ttl, ip))
+		}
+	}
+
+	return rs
+}
+
+// within returns the name of a host relative to the origin, if it is in the zone.
+func (c *contents) within(host string) (string, bool) {
+	return strings.CutSuffix(strings.ToLower(strings.TrimSuffix(host, "."))+".", "."+c.origin)
+}
+
+// Validate returns every mistake in the names, for a base domain with Direct Routing regions.
+func (n *Names) Validate(base string, regions []string) []error {
+	var errs fault.Problems
+	ips := func(target string, as []string, required bool) {
+		if required && len(as) == 0 {
+			errs.Add(target, "is empty; list the IP addresses")
+		}
+		for i, a := range as {
+			if ip, err := netip.ParseAddr(a); err != nil || ip.Zone() != "" || ip.IsUnspecified() || ip.IsMulticast() {
+				errs.Add(fmt.Sprintf("%s[%d]", target, i), "%q is not the IP address of a host", a)
+			}
+		}
+	}
+
+	c := &contents{Names: n, origin: base + ".", regions: regions}
+	if len(n.NameServers) == 0 {
+		errs.Add("nameServers", "is empty; list every name server of the zone, as its parent zone does")
+	}
+	for i, s := range n.NameServers {
+		at := fmt.Sprintf("nameServers[%d]", i)
+		if err := checkHost(s.Name); err != nil {
+			errs.Add(at+".name", "%v", err)
+		}
+		_, ok := c.within(s.Name)
+		ips(at+".addresses", s.Addresses, ok)
+		if !ok && len(s.Addresses) > 0 {
+			errs.Add(at+".addresses", "%s is not below %s; its addresses belong to another zone", s.Name, base)
+		}
+	}
+	if user, host, ok := strings.Cut(n.Contact, "@"); !ok || user == "" || checkHost(host) != nil {
+		errs.Add("contact", "%q is not a mail address; use name@host", n.Contact)
+	}
+	for i, issuer := range n.Issuers {
+		if err := checkHost(issuer); err != nil {
+			errs.Add(fmt.Sprintf("issuers[%d]", i), "%v", err)
+		}
+	}
+
+	if len(n.Regions) == 0 || len(n.Regions) > len(regions) {
+		errs.Add("regions", "has %d regions; calls.routing.regions has %d", len(n.Regions), len(regions))
+	}
+	for i, r := range n.Regions {
+		at := fmt.Sprintf("regions[%d]", i)
+		ips(at+".api", r.API, false)
+		if len(r.Edges) == 0 {
+			errs.Add(at+".edges", "is empty; list the nodes that calls go to")
+		}
+		names := map[string]bool{}
+		for j, e := range r.Edges {
+			at := fmt.Sprintf("%s.edges[%d]", at, j)
+			name := strings.ToLower(e.Name)
+			if checkName(name, c.origin) != nil || strings.ContainsAny(name, "._@") || names[name] {
+				errs.Add(at+".name", "%q must be one label of letters, digits and \"-\", and unique in its region",
+					e.Name)
+			}
+			names[name] = true
+			ips(at+".addresses", e.Addresses, true)
+			ips(at+".directRouting", e.DirectRouting, false)
+			if e.TLS == 0 && e.TCP == 0 && e.UDP == 0 {
+				errs.Add(at, "has no port; set tls, tcp or udp")
+			}
+			for k, port := range []int{e.TLS, e.TCP, e.UDP} {
+				if port < 0 || port > 65535 {
+					errs.Add(at+"."+[]string{"tls", "tcp", "udp"}[k], "%d is not a port", port)
+				}
+			}
+		}
+	}
+
+	return errs
+}
+
+// checkHost returns an error unless name is a host name of at least two labels.
+func checkHost(name string) error {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if checkName(name, "") != nil || !strings.Contains(name, ".") {
+		return fmt.Errorf("%q is not a host name", name)
+	}
+
+	return nil
+}

@@ -1,0 +1,178 @@
+package zone
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/tandemgw/tandem/internal/platform/feed"
+)
+
+// Follower keeps a zone level with the database, and on disk.
+type Follower struct {
+	zone    *Zone
+	files   *Files
+	at      feed.Cursor // zero: compare everything
+	store   Store
+	changed func()
+	log     *slog.Logger
+	disk    prometheus.Gauge // 0 while the disk does not take versions
+	broken  bool             // the same
+}
+
+// Follow returns a follower of z, which has the newest version on disk in dir by then. changed is called after each
+// version.
+func Follow(z *Zone, dir string, s Store, changed func(), log *slog.Logger, reg prometheus.Registerer) (*Follower,
+	error) {
+	files, place, err := Open(dir, z, func(file string, err error) {
+		log.Error("zone on disk is not complete; the last whole version is used", "file", file, "error", err)
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	f := promauto.With(reg)
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_zone_serial",
+		Help: "Serial of the version of the zone that this name server answers from; 0 if it has none."},
+		func() float64 { return float64(z.Serial()) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_zone_records",
+		Help: "Records of the zone on this name server, without the SOA record."},
+		func() float64 { return float64(z.Size()) })
+	disk := f.NewGauge(prometheus.GaugeOpts{Name: "tandem_zone_disk_up",
+		Help: "1 while versions of the zone can be stored on disk."})
+	disk.Set(1)
+
+	return &Follower{zone: z, files: files, at: place.Cursor, store: s, changed: changed, log: log, disk: disk}, nil
+}
+
+// Run follows until ctx ends, or the database cannot be read. Only one call may run at a time.
+func (f *Follower) Run(ctx context.Context) error {
+	defer f.files.Close()
+	for {
+		page, err := f.store.Read(ctx, feed.Zone, f.at, 100)
+		switch {
+		case errors.Is(err, feed.ErrGap), errors.Is(err, feed.ErrFork), errors.Is(err, feed.ErrOtherDatabase):
+			if f.at != (feed.Cursor{}) {
+				f.log.Warn("the history of the zone does not continue; comparing all records", "error", err)
+			}
+			err = f.compare(ctx)
+		case err == nil:
+			err = f.apply(ctx, &page)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// apply applies the versions of a page, and waits if there are none.
+func (f *Follower) apply(ctx context.Context, page *feed.Page) error {
+	for _, e := range page.Entries {
+		v := new(Version)
+		if err := json.Unmarshal(e.Payload, v); err != nil {
+			return fmt.Errorf("zone: feed entry %d: %w", e.Position, err)
+		}
+		at := feed.Cursor{Database: page.Head.Database, Position: e.Position, Entry: e.ID}
+		if err := f.put(v, at); err != nil {
+			f.log.Warn("a version does not fit this server's zone; comparing all records", "error", err)
+			return f.compare(ctx)
+		}
+		f.at = at
+	}
+	f.at = page.Next
+	if len(page.Entries) == 0 {
+		return f.store.Wait(ctx, f.at.Position)
+	}
+
+	return nil
+}
+
+// put makes v the present version. Answers matter more than the disk: a version that cannot be stored is served, and a
+// start without the database then begins with an older one.
+func (f *Follower) put(v *Version, at feed.Cursor) error {
+	if v.From != f.zone.Serial() {
+		return ErrSerial
+	}
+	err := f.files.Append(f.zone, at, v)
+	if err != nil && !f.broken {
+		f.log.Error("zone not stored on disk; it is served all the same", "serial", v.To, "error", err)
+	}
+	f.broken = err != nil
+	f.disk.Set(1)
+	if f.broken {
+		f.disk.Set(0)
+	}
+	if err := f.zone.Apply(v); err != nil {
+		f.files.Close() // it has that version now, and is written again
+		return fmt.Errorf("zone: version %d: %w", v.To, err)
+	}
+	f.changed()
+
+	return nil
+}
+
+// compare makes the records of the database those of the zone, as one version.
+func (f *Follower) compare(ctx context.Context) error {
+	var want []Record
+	var serial Serial
+	var at feed.Cursor
+	err := f.store.View(ctx, func(ctx context.Context, r Reader) error {
+		all, err := r.All(ctx)
+		if err != nil {
+			return err
+		}
+		want = union(all)
+		if serial, err = r.Serial(ctx); err != nil {
+			return err
+		}
+		at, err = r.Cursor(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+
+	have, present := f.zone.Records()
+	v := &Version{From: present, To: serial}
+	v.Removed, v.Added = difference(have, want)
+	switch {
+	case serial == present && len(v.Removed)+len(v.Added) == 0:
+	case serial == 0: // a new database, for which nothing was published yet: no reason to deny what is served
+	case present == 0 || serial.After(present):
+		if err := f.put(v, at); err != nil {
+			return err
+		}
+	default:
+		f.log.Warn("the database has an older version of the zone than this server; raising its serial",
+			"database", serial, "server", present)
+		return raise(ctx, f.store, present) // its feed entry leads back here
+	}
+	f.at = at
+
+	return nil
+}
+
+// union returns the records of all sources, once each, with the shortest TTL for each name and type.
+func union(all []Record) []Record {
+	slices.SortFunc(all, Compare)
+	var list []Record
+	for len(all) > 0 {
+		n := 1
+		for n < len(all) && all[n].Name == all[0].Name && all[n].Type == all[0].Type {
+			n++
+		}
+		list = append(list, merge(all[:n])...)
+		all = all[n:]
+	}
+
+	return list
+}

@@ -1,0 +1,128 @@
+package zone
+
+import (
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// Result is the kind of an [Answer].
+type Result int
+
+// The results of a look-up.
+const (
+	NotLoaded Result = iota // no version is loaded: the server must not say that a name does not exist
+	Outside                 // the name is not in the zone
+	NoName                  // nothing is at or below the name
+	NoData                  // the name exists, but has no record of that type
+	Found
+)
+
+// Answer is what a zone says about a name and type. The records are shared: they must not be changed.
+type Answer struct {
+	Result  Result
+	Records []dns.RR
+	Extra   []dns.RR // addresses in the zone of hosts that the records name
+	SOA     dns.RR   // for the authority section, with NoName and NoData
+}
+
+// Look returns the records of a name that have a type. The name is absolute and may be in any case. With type ANY, the
+// answer has the records of one type (RFC 8482 §4.1).
+func (z *Zone) Look(name string, kind uint16) Answer {
+	name = lower(name)
+	if name != z.origin && !strings.HasSuffix(name, "."+z.origin) {
+		return Answer{Result: Outside}
+	}
+
+	z.mu.RLock()
+	defer z.mu.RUnlock()
+	if z.serial == 0 {
+		return Answer{Result: NotLoaded}
+	}
+	n := z.names[name]
+	if n == nil && name != z.origin {
+		return Answer{Result: NoName, SOA: z.start(negativeTTL)}
+	}
+
+	var records []dns.RR
+	switch {
+	case kind == dns.TypeSOA && name == z.origin, kind == dns.TypeANY && name == z.origin:
+		records = []dns.RR{z.start(soaTTL)}
+	case kind == dns.TypeANY && n != nil && len(n.sets) > 0:
+		records = n.sets[0].records
+	default:
+		records = n.set(kind)
+	}
+	if len(records) == 0 {
+		return Answer{Result: NoData, SOA: z.start(negativeTTL)}
+	}
+
+	return Answer{Result: Found, Records: records, Extra: z.hosts(records)}
+}
+
+// lower returns a name in lower case. Only ASCII letters have a case (RFC 4343 §3).
+func lower(name string) string {
+	for i := range len(name) {
+		if c := name[i]; 'A' <= c && c <= 'Z' {
+			b := []byte(name)
+			for j := i; j < len(b); j++ {
+				if 'A' <= b[j] && b[j] <= 'Z' {
+					b[j] += 'a' - 'A'
+				}
+			}
+			return string(b)
+		}
+	}
+
+	return name
+}
+
+// start returns the SOA record.
+func (z *Zone) start(ttl uint32) dns.RR {
+	soa := z.soa
+	soa.Serial = uint32(z.serial)
+	soa.Hdr.Ttl = min(soa.Hdr.Ttl, ttl)
+
+	return &soa
+}
+
+// hosts returns the addresses of the hosts that NS and SRV records name.
+func (z *Zone) hosts(records []dns.RR) []dns.RR {
+	var extra []dns.RR
+	for i, x := range records {
+		var host string
+		switch x := x.(type) {
+		case *dns.NS:
+			host = x.Ns
+		case *dns.SRV:
+			host = x.Target
+		default:
+			return nil
+		}
+		if named(records[:i], host) {
+			continue
+		}
+		n := z.names[lower(host)]
+		extra = append(append(extra, n.set(dns.TypeA)...), n.set(dns.TypeAAAA)...)
+	}
+
+	return extra
+}
+
+// named reports whether one of the records names a host.
+func named(records []dns.RR, host string) bool {
+	for _, x := range records {
+		switch x := x.(type) {
+		case *dns.NS:
+			if x.Ns == host {
+				return true
+			}
+		case *dns.SRV:
+			if x.Target == host {
+				return true
+			}
+		}
+	}
+
+	return false
+}

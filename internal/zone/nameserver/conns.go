@@ -1,0 +1,104 @@
+package nameserver
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	maxConns       = 1000
+	maxConnsSource = 50 // of one network
+	readTimeout    = 2 * time.Second
+	idleTimeout    = 10 * time.Second
+	writeTimeout   = 10 * time.Second // for one message
+)
+
+// conns is a listener that accepts a limited number of connections. A secondary is not subject to the limit for one
+// network.
+type conns struct {
+	net.Listener
+	s *Server
+
+	mu      sync.Mutex
+	total   int
+	sources map[netip.Prefix]int
+}
+
+func newConns(l net.Listener, s *Server) *conns {
+	return &conns{Listener: l, s: s, sources: map[netip.Prefix]int{}}
+}
+
+// Accept returns the next connection for which there is room; the others are closed.
+func (l *conns) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		a := address(c.RemoteAddr())
+		if n, ok := l.enter(a); ok {
+			return &conn{Conn: c, leave: sync.OnceFunc(func() { l.leave(n) })}, nil
+		}
+		l.s.m.refused.Inc()
+		_ = c.Close()
+	}
+}
+
+func (l *conns) enter(a netip.Addr) (netip.Prefix, bool) {
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	n, _ := a.Prefix(bits)
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.total >= maxConns || l.sources[n] >= maxConnsSource && !l.s.known(a) {
+		return n, false
+	}
+	l.total++
+	l.sources[n]++
+
+	return n, true
+}
+
+func (l *conns) leave(n netip.Prefix) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.total--
+	if l.sources[n]--; l.sources[n] == 0 {
+		delete(l.sources, n)
+	}
+}
+
+// known reports whether a is an address of a secondary.
+func (s *Server) known(a netip.Addr) bool {
+	for i := range s.peers {
+		if s.peers[i].from(a) {
+			return true
+		}
+	}
+
+	return false
+}
+
+// conn is a connection that a reader who does not read cannot keep for ever.
+type conn struct {
+	net.Conn
+	leave func()
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+
+	return c.Conn.Write(b)
+}
+
+func (c *conn) Close() error {
+	c.leave()
+	return c.Conn.Close()
+}

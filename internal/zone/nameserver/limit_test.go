@@ -1,0 +1,145 @@
+package nameserver
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/tandemgw/tandem/internal/zone"
+)
+
+// Equal answers to one network are limited, others are not; half of those above the limit ask for TCP, so that a client
+// behind an address that somebody misuses still gets its answers.
+func TestLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(10)
+		count := func(from, name string, kind uint16, code int) (sent, dropped, empty int) {
+			for range 100 {
+				switch drop, short := l.exceeds(netip.MustParseAddr(from), name, kind, code); {
+				case drop:
+					dropped++
+				case short:
+					empty++
+				default:
+					sent++
+				}
+			}
+			return sent, dropped, empty
+		}
+		check := func(from, name string, kind uint16, code, want int) {
+			t.Helper()
+			if sent, dropped, empty := count(from, name, kind, code); sent != want || dropped != 45+(10-want)/2 ||
+				sent+dropped+empty != 100 {
+				t.Errorf("%s %q %d %d: %d sent, %d dropped, %d empty", from, name, kind, code, sent, dropped, empty)
+			}
+		}
+
+		check("192.0.2.1", "a.", 1, 0, 10)
+		check("192.0.2.254", "a.", 1, 0, 0) // the same network
+		check("198.51.100.1", "a.", 1, 0, 10)
+		check("192.0.2.1", "a.", 16, 0, 10)
+		check("192.0.2.1", "b.", 1, 0, 10)
+		check("192.0.2.1", "", 1, 3, 10) // any name that does not exist
+		check("192.0.2.1", "", 16, 3, 0) // is the same
+		check("2001:db8::1", "a.", 1, 0, 10)
+		check("2001:db8:0:1::1", "a.", 1, 0, 0)
+		check("2001:db8:1::1", "a.", 1, 0, 10)
+		time.Sleep(time.Second)
+		check("192.0.2.1", "a.", 1, 0, 10)
+
+		l = newLimiter(0)
+		if sent, _, _ := count("192.0.2.1", "a.", 1, 0); sent != 100 {
+			t.Errorf("%d of 100 sent without a limit", sent)
+		}
+	})
+}
+
+// listener accepts connections from the addresses that it is given.
+type listener struct {
+	net.Listener
+	from []string
+}
+
+type remote struct {
+	net.Conn
+	addr   net.Addr
+	closed bool
+}
+
+func (c *remote) RemoteAddr() net.Addr { return c.addr }
+func (c *remote) Close() error         { c.closed = true; return nil }
+
+func (l *listener) Accept() (net.Conn, error) {
+	if len(l.from) == 0 {
+		return nil, io.EOF
+	}
+	a := l.from[0]
+	l.from = l.from[1:]
+
+	return &remote{addr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(a), 9))}, nil
+}
+
+// One network, or all together, cannot use up the connections of the others, and room comes back.
+func TestConnections(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("MDEyMzQ1Njc4OWFiY2RlZg=="), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Secondaries: []Secondary{{Name: "s", Address: "192.0.2.9:53",
+		Key: Key{Name: "k.example", Algorithm: "hmac-sha256", SecretFile: secret}}}}
+	s, err := New(zone.New("example", "", ""), cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := &listener{}
+	l := newConns(in, s)
+	accept := func(n int, from string) (open []net.Conn) {
+		for range n {
+			in.from = append(in.from, from)
+		}
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return open
+			}
+			open = append(open, c)
+		}
+	}
+
+	first := accept(60, "198.51.100.1")
+	if len(first) != 50 {
+		t.Errorf("%d of 60 connections of one address accepted, want 50", len(first))
+	}
+	if n := testutil.ToFloat64(s.m.refused); n != 10 {
+		t.Errorf("%v counted as refused", n)
+	}
+	if open := accept(60, "2001:db8::1"); len(open) != 50 {
+		t.Errorf("%d of 60 connections of another address accepted", len(open))
+	}
+	if open := accept(1, "2001:db8::2"); len(open) != 0 {
+		t.Error("an address of the same /64 is accepted")
+	}
+	if open := accept(900, "192.0.2.9"); len(open) != 900 {
+		t.Errorf("%d of 900 connections of a secondary accepted", len(open))
+	}
+	if open := accept(1, "203.0.113.1"); len(open) != 0 {
+		t.Error("connection 1,001 accepted")
+	}
+	for range 2 { // the second time does nothing
+		if err := first[0].Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if open := accept(2, "198.51.100.1"); len(open) != 1 {
+		t.Errorf("%d connections accepted after one was closed", len(open))
+	}
+}
