@@ -31,8 +31,8 @@ type rule struct {
 	why   string
 }
 
-var jobs = []string{"internal/provisioning", "internal/calls", "internal/tenants", "internal/channels",
-	"internal/zone"}
+var jobs = []string{"internal/provisioning", "internal/calls", "internal/certificate", "internal/tenants",
+	"internal/channels", "internal/zone"}
 
 // fronts are the jobs' HTTP front ends.
 var fronts = []string{"internal/provisioning/provapi"}

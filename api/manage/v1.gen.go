@@ -190,7 +190,8 @@ type Event struct {
 	// log: `account.put`, `account.delete`, `number.put`, `number.delete`, `numbers.put`, `numbers.delete`,
 	// `numbers.import`, `account.label`, `account.unlabel`, `account.activateLabel`, `numbers.label`,
 	// `request.save`, `request.patch`, `civicAddresses.save`, `capabilityPlans.save`, `index.accept`,
-	// `node.drain`, `node.undrain`, `config.reload`, `work.retry`, `work.resume`; restricted:
+	// `node.drain`, `node.undrain`, `config.reload`, `work.retry`, `work.resume`,
+	// `certificate.issue`; restricted:
 	// `client.create`, `client.revoke`, `signingKey.create`, `signingKey.seal`, `signingKey.delete`,
 	// `secret.rotate`, `token.issue`. Work on outside systems also has `work.running` for each step of a run
 	// (`data.step`), and `work.done`, `work.queued`, `work.waiting` and `work.parked` for its end.
@@ -199,7 +200,7 @@ type Event struct {
 	// Restricted only Management.Admin receives it
 	Restricted bool `json:"restricted,omitempty,omitzero"`
 
-	// Subject what it happened to: the name of an account (also for its numbers), the id of a Teams tenant, an API client, a key or a node, or kind/id of work
+	// Subject what it happened to: the name of an account (also for its numbers), the id of a Teams tenant, an API client, a key or a node, kind/id of work, or certificate/name/digest of a certificate
 	Subject string    `json:"subject"`
 	Time    time.Time `json:"time"`
 }

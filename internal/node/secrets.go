@@ -6,6 +6,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/secret"
+	"github.com/tandemgw/tandem/internal/store/certificate"
 )
 
 // rotation returns the rotation of the keyring over every secret in the database. A new kind of secret that is stored
@@ -16,7 +17,12 @@ func (c *core) rotation() *secret.Rotation {
 		Shared:  c.db.Driver() != db.SQLite,
 		Audit:   c.audit,
 		SealAgain: func(ctx context.Context) (sealed, unreadable int, err error) {
-			return auth.SealAgain(ctx, c.access, c.keyring)
+			sealed, unreadable, err = auth.SealAgain(ctx, c.access, c.keyring)
+			if err != nil {
+				return sealed, unreadable, err
+			}
+			s, u, err := certificate.New(c.db, c.keyring).SealAgain(ctx)
+			return sealed + s, unreadable + u, err
 		},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/events"
 	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/store/auth"
+	"github.com/tandemgw/tandem/internal/store/certificate"
 	"github.com/tandemgw/tandem/internal/store/provisioning"
 	"github.com/tandemgw/tandem/internal/store/zone"
 )
@@ -14,5 +15,6 @@ import (
 // Schemas returns the schemas of all packages besides platform/db, for [db.Open]. A new package that stores something
 // is added here.
 func Schemas() []db.Schema {
-	return []db.Schema{events.Schema(), flow.Schema(), provisioning.Schema(), auth.Schema(), zone.Schema()}
+	return []db.Schema{events.Schema(), flow.Schema(), provisioning.Schema(), auth.Schema(),
+		certificate.Schema(), zone.Schema()}
 }

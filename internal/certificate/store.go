@@ -1,0 +1,49 @@
+package certificate
+
+import (
+	"context"
+
+	"github.com/tandemgw/tandem/internal/platform/flow"
+)
+
+// Store is the storage that all nodes share. It encrypts the values. It is safe for concurrent use.
+type Store interface {
+	// Load returns the value stored under name, or an error of kind fault.NotFound.
+	Load(ctx context.Context, name string) ([]byte, error)
+	// Save stores value under name, or returns flow.ErrLost and stores nothing if another worker has taken over the
+	// run. audit, unless nil, is the summary of an audit row; it holds no secret.
+	Save(ctx context.Context, run *flow.Run, name string, value []byte, audit any) error
+}
+
+// Cache is a node's own copy of the certificates, encrypted, on its disk.
+type Cache interface {
+	// Load returns what was saved last, or an error of kind fault.NotFound.
+	Load() ([]byte, error)
+	// Save replaces the content durably.
+	Save(value []byte) error
+}
+
+// Challenger publishes the values of challenges in the DNS. A name is absolute, in lower case, without the final dot,
+// such as _acme-challenge.r1.example.com. An implementation follows a CNAME at that name, unless a wildcard made it.
+type Challenger interface {
+	// Add adds a value to the TXT records at name; other values stay. One that is there already is no error.
+	Add(ctx context.Context, name, value string) error
+	// Remove removes this value and no other. One that is not there is no error.
+	Remove(ctx context.Context, name, value string) error
+}
+
+// Checker asks the name servers of a name whether they answer a value.
+type Checker interface {
+	// Check asks every name server listed for the zone of name, itself and not through a resolver, for the TXT records
+	// at name. It returns one answer for each server, within some seconds.
+	Check(ctx context.Context, name, value string) ([]Answer, error)
+}
+
+// Answer is what one name server says about a value.
+type Answer struct {
+	Server string // name and address, for people
+	Has    bool   // it answers the value, among others or not
+	// NoAnswer is why the server gave no answer about the name: a timeout, a refused connection, REFUSED, SERVFAIL. An
+	// answer without the value, NXDOMAIN included, is an answer.
+	NoAnswer error
+}
