@@ -1,0 +1,401 @@
+package certificate_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/certificate"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	store "github.com/tandemgw/tandem/internal/store/certificate"
+	"github.com/tandemgw/tandem/internal/testkit"
+)
+
+const challengeName = "_acme-challenge.1r1.example.com"
+
+// A name and its wildcard are one order, with both values in one set beside a value of somebody else; what is served,
+// shown and stored follows.
+func TestIssue(t *testing.T) {
+	t.Parallel()
+	testkit.Engines(t, func(t *testing.T, d *db.DB) {
+		z := newZone(t)
+		a := newAuthority(t, z)
+		_ = z.Add(t.Context(), challengeName, "foreign")
+		n := start(t, d, z, a.roots, settings{cfg: config(a), ring: keyring(t)})
+		if s := n.one(); s.Source != "" || !s.NotAfter.IsZero() {
+			t.Errorf("before the order: %+v", s)
+		}
+		n.run()
+		n.work()
+
+		orders, accounts := a.seen()
+		if len(orders) != 1 || accounts != 1 {
+			t.Fatalf("%d orders, %d registrations; want one of each: %v", len(orders), accounts, orders)
+		}
+		now, most := z.values(challengeName)
+		if most != 3 || len(now) != 1 || now[0] != "foreign" {
+			t.Errorf("%d values at once, %q left; want both beside the foreign one, which stays", most, now)
+		}
+		for name, want := range map[string]bool{"1r1.example.com": true, "acme.1r1.example.com": true,
+			"ACME.1r1.Example.com": true, "": true, "a.b.1r1.example.com": false, "example.com": false,
+			"1r1.example.org": false} {
+			if got := n.served(name) != nil; got != want {
+				t.Errorf("a certificate is served for %q: %v, want %v", name, got, want)
+			}
+		}
+		s := n.one()
+		if s.Source != certificate.SourceACME || !strings.Contains(s.Issuer, "Pebble") || s.LastError != "" ||
+			s.Failed != 0 || time.Until(s.NotAfter) < 80*24*time.Hour || time.Until(s.NextAttempt) < 24*time.Hour {
+			t.Errorf("status %+v", s)
+		}
+		for _, name := range r1.Names {
+			if got := n.metric("tandem_certificate_expiry_timestamp_seconds", name); got != float64(s.NotAfter.Unix()) {
+				t.Errorf("expiry of %s in the metric: %v, want %v", name, got, s.NotAfter)
+			}
+		}
+		var issued int
+		for _, r := range testkit.AuditLog(t, d) {
+			if r.Action == "certificate.issue" && strings.Contains(r.Summary, "*.1r1.example.com") {
+				issued++
+			}
+			if strings.Contains(r.Summary, "PRIVATE") {
+				t.Errorf("the audit log holds a key: %s", r.Summary)
+			}
+		}
+		if issued != 1 {
+			t.Errorf("%d audit rows about the certificate, want 1", issued)
+		}
+		n.work()
+		if got := a.orderCount(); got != 1 {
+			t.Errorf("%d orders after looking again, want 1", got)
+		}
+	})
+}
+
+// The authority asks for a renewal; it names the certificate that it replaces, and no connection is dropped.
+func TestRenewalUnderConnections(t *testing.T) {
+	t.Parallel()
+	z := newZone(t)
+	a := newAuthority(t, z)
+	n := start(t, testkit.Open(t, testkit.SQLiteConfig(t)), z, a.roots, settings{cfg: config(a), ring: keyring(t)})
+	n.run()
+	n.work()
+	first := n.served("1r1.example.com")
+	if first == nil {
+		t.Fatalf("no certificate: %+v", n.one())
+	}
+
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{GetCertificate: n.GetCertificate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(c, c); c.Close() }() // echoes until the client closes
+		}
+	}()
+	dial := func() *tls.Conn {
+		c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{ServerName: "acme.1r1.example.com",
+			InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	conns := make([]*tls.Conn, 100)
+	for i := range conns {
+		conns[i] = dial()
+	}
+	echo := func(when string) (dropped int) {
+		for i, c := range conns {
+			_ = c.SetDeadline(time.Now().Add(patience))
+			line := fmt.Sprintf("%s %d\n", when, i)
+			if _, err := io.WriteString(c, line); err != nil {
+				dropped++
+				continue
+			}
+			if got, err := bufio.NewReader(c).ReadString('\n'); err != nil || got != line {
+				dropped++
+			}
+		}
+		return dropped
+	}
+	// Teams offers no other suites (direct-routing-sip §2).
+	c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{ServerName: "1r1.example.com", InsecureSkipVerify: true,
+		MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384}})
+	if err != nil {
+		t.Fatalf("a peer that knows RSA only: %v", err)
+	}
+	c.Close()
+
+	if dropped := echo("before"); dropped != 0 {
+		t.Fatalf("%d connections do not work before the renewal", dropped)
+	}
+
+	a.renewNow(t, first)
+	n.advance(7 * time.Hour)
+	n.work()
+	second := n.served("1r1.example.com")
+	if second.SerialNumber.Cmp(first.SerialNumber) == 0 {
+		t.Fatalf("the certificate was not renewed: %+v", n.one())
+	}
+	if dropped := echo("after"); dropped != 0 {
+		t.Errorf("%d of 100 connections were dropped by the renewal", dropped)
+	}
+	if got := dial().ConnectionState().PeerCertificates[0]; got.SerialNumber.Cmp(second.SerialNumber) != 0 {
+		t.Error("a new connection gets the old certificate")
+	}
+	orders, accounts := a.seen()
+	if len(orders) != 2 || accounts != 1 || orders[0]["replaces"] != nil || orders[1]["replaces"] == nil {
+		t.Errorf("%d orders, %d registrations, replaces %v; want the second order to name the first certificate",
+			len(orders), accounts, orders)
+	}
+}
+
+// While the authority does not answer, nothing else is asked, the old certificate is served and the cause is told.
+func TestAuthorityDown(t *testing.T) {
+	t.Parallel()
+	z := newZone(t)
+	a := newAuthority(t, z)
+	n := start(t, testkit.Open(t, testkit.SQLiteConfig(t)), z, a.roots, settings{cfg: config(a), ring: keyring(t)})
+	n.run()
+	n.work()
+	old := n.served("1r1.example.com")
+	a.stop()
+	const day = 24 * time.Hour
+	n.advance(65 * day)
+	for range 4 {
+		n.work()
+		n.advance(time.Hour)
+	}
+	s := n.one()
+	if s.Failed < 4 || s.Cause != "authorityUnavailable" || s.LastError == "" {
+		t.Errorf("status %+v, want four failures because the authority does not answer", s)
+	}
+	counted := n.metric("tandem_certificate_failures_total", "authorityUnavailable")
+	if n.log.count("certificate not obtained") != s.Failed || counted != float64(s.Failed) {
+		t.Errorf("%d failures logged, %v counted, want %d", n.log.count("certificate not obtained"), counted, s.Failed)
+	}
+	if got := n.served("1r1.example.com"); !got.Equal(old) {
+		t.Error("the old certificate is not served any more")
+	}
+	n.dialed.mu.Lock()
+	if len(n.dialed.seen) != 1 || n.dialed.seen[a.address] == 0 {
+		t.Errorf("connections to %v, want to %s only", n.dialed.seen, a.address)
+	}
+	n.dialed.mu.Unlock()
+
+	for i, days := range []float64{0, 12, 7, 5} { // 25, 13, 6, 1 days are left, each seen twice
+		n.advance(time.Duration(days * float64(day)))
+		refreshed(t, n)
+		refreshed(t, n)
+		if got := n.log.count("is about to expire"); got != i+1 {
+			t.Errorf("%d warnings about the expiry, want %d", got, i+1)
+		}
+	}
+	n.advance(2 * day)
+	refreshed(t, n)
+	if n.log.count("is about to expire") != 4 || n.log.count("has expired") != 1 {
+		t.Error("the expiry itself is not logged once")
+	}
+}
+
+// A challenge that the authority does not find is told with what it said, and repeated at most twice an hour: it counts
+// two failures, one for the name and one for the wildcard, and allows five.
+func TestChallengeFails(t *testing.T) {
+	t.Parallel()
+	z := newZone(t)
+	z.hidden = true
+	a := newAuthority(t, z)
+	n := start(t, testkit.Open(t, testkit.SQLiteConfig(t)), z, a.roots,
+		settings{cfg: config(a), ring: keyring(t), checker: blind{}})
+	n.run()
+	for range 12 {
+		n.work()
+		n.advance(5 * time.Minute)
+	}
+	if got := a.orderCount(); got != 2 {
+		t.Errorf("%d orders within an hour, want 2", got)
+	}
+	s := n.one()
+	if s.Cause != "challengeFailed" || s.Failed != 2 || !strings.Contains(s.LastError, "TXT") {
+		t.Errorf("status %+v, want the failed challenge with what the authority said", s)
+	}
+	z.mu.Lock()
+	z.hidden = false
+	z.mu.Unlock()
+	n.advance(time.Hour)
+	n.work()
+	if s := n.one(); s.Failed != 0 || s.LastError != "" || n.served("1r1.example.com") == nil {
+		t.Errorf("after the repair: %+v", s)
+	}
+}
+
+// Another directory replaces a certificate at once, with an account of its own; the former directory finds what it had.
+func TestDirectoryChanged(t *testing.T) {
+	t.Parallel()
+	z := newZone(t)
+	a, b := newAuthority(t, z), newAuthority(t, z)
+	d, ring := testkit.Open(t, testkit.SQLiteConfig(t)), keyring(t)
+	disk := store.Disk{Path: filepath.Join(t.TempDir(), "certificates"), Ring: ring}
+	var serials []string
+	for _, use := range []*authority{a, b, a} {
+		n := start(t, d, z, use.roots, settings{cfg: config(use), ring: ring, cache: disk})
+		if len(serials) > 0 && n.served("1r1.example.com") == nil {
+			t.Error("the certificate of the former directory is not served until there is another")
+		}
+		n.run()
+		n.work()
+		n.stop()
+		serials = append(serials, n.served("1r1.example.com").SerialNumber.String())
+	}
+	if serials[0] == serials[1] || serials[2] != serials[0] {
+		t.Errorf("serials %v, want another one, then the first", serials)
+	}
+	for name, x := range map[string]*authority{"first": a, "second": b} {
+		if orders, accounts := x.seen(); len(orders) != 1 || accounts != 1 {
+			t.Errorf("%s directory: %d orders, %d registrations; want one of each", name, len(orders), accounts)
+		}
+	}
+}
+
+// A rate limit holds for all nodes and across restarts, whichever way the authority tells its end.
+func TestRateLimited(t *testing.T) {
+	t.Parallel()
+	end := time.Now().Add(3 * time.Hour).UTC()
+	for name, refuse := range map[string]struct {
+		header, detail string
+		from, until    time.Duration
+	}{
+		"header": {"3600", "slow down", 55 * time.Minute, 65 * time.Minute},
+		"detail": {"", "too many certificates (5) already issued for this exact set of identifiers in the last " +
+			"168h0m0s, retry after " + end.Format("2006-01-02 15:04:05 UTC") + ": see https://letsencrypt.org",
+			170 * time.Minute, 3*time.Hour + time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			z := newZone(t)
+			a := newAuthority(t, z)
+			a.refuseOrders(limit(refuse.header, refuse.detail))
+			cfg, ring := testkit.PostgresConfig(t), keyring(t)
+			var nodes []*node
+			done := make(chan struct{}, 1000)
+			for range 3 { // each is started three times
+				for _, n := range nodes {
+					n.stop()
+				}
+				nodes = nil
+				for range 3 {
+					n := start(t, testkit.Open(t, cfg), z, a.roots, settings{cfg: config(a), ring: ring,
+						done: done})
+					n.run()
+					nodes = append(nodes, n)
+				}
+				for _, n := range nodes {
+					n.advance(refuse.from)
+				}
+				nodes[0].work() // by any of them
+				for _, n := range nodes {
+					refreshed(t, n)
+					s := n.one()
+					wait := time.Until(s.NextAttempt)
+					if s.Cause != "rateLimited" || wait < refuse.from || wait > refuse.until {
+						t.Errorf("status %+v: next attempt in %s", s, wait)
+					}
+					until := n.metric("tandem_certificate_rate_limited_until_timestamp_seconds", "")
+					if until != float64(s.NextAttempt.Unix()) {
+						t.Errorf("end of the rate limit in the metric: %v, want %v", until, s.NextAttempt)
+					}
+					if n.log.count("rate limit of the certificate authority reached") != 1 {
+						t.Error("a node does not log the rate limit once")
+					}
+				}
+			}
+			if got := a.orderCount(); got != 1 {
+				t.Errorf("%d orders before the time that the authority gave, want 1", got)
+			}
+			a.refuseOrders(nil)
+			for _, n := range nodes {
+				n.advance(refuse.until)
+			}
+			nodes[0].work() // by any of them
+			if got := a.orderCount(); got != 2 {
+				t.Errorf("%d orders after that time, want 2", got)
+			}
+			for _, n := range nodes {
+				refreshed(t, n)
+				until := n.metric("tandem_certificate_rate_limited_until_timestamp_seconds", "")
+				if n.served("1r1.example.com") == nil || n.one().Failed != 0 || until != 0 {
+					t.Errorf("after the rate limit: %+v, until %v in the metric", n.one(), until)
+				}
+			}
+		})
+	}
+}
+
+// refreshed makes a node read what the nodes share, as it does every minute.
+func refreshed(t *testing.T, n *node) {
+	t.Helper()
+	if _, err := n.Kind().List(t.Context(), "", 1); err != nil {
+		t.Error(err)
+	}
+}
+
+// A node starts with what is on its disk while the database is unavailable, and an empty disk causes no order.
+func TestCache(t *testing.T) {
+	t.Parallel()
+	z := newZone(t)
+	a := newAuthority(t, z)
+	c := testkit.NewCluster(t, testkit.ClusterOptions{})
+	dbc := db.Default()
+	dbc.Driver, dbc.URL, dbc.AllowUnsafeDurability = db.Postgres, c.URL("postgres"), true
+	d, ring := testkit.Open(t, dbc), keyring(t)
+	disk := store.Disk{Path: filepath.Join(t.TempDir(), "certificates"), Ring: ring}
+	n := start(t, d, z, a.roots, settings{cfg: config(a), ring: ring, cache: disk})
+	n.run()
+	n.work()
+	n.stop()
+	want := n.served("1r1.example.com").SerialNumber.String()
+
+	wiped := start(t, d, z, a.roots, settings{cfg: config(a), ring: ring})
+	wiped.run()
+	wiped.work()
+	wiped.stop()
+	if got := wiped.served("1r1.example.com"); got == nil || got.SerialNumber.String() != want || a.orderCount() != 1 {
+		t.Errorf("with an empty disk: certificate %v, %d orders; want that of the database and one order", got,
+			a.orderCount())
+	}
+
+	c.Kill(t)
+	away := start(t, d, z, a.roots, settings{cfg: config(a), ring: ring, cache: disk})
+	if got := away.served("acme.1r1.example.com"); got == nil || got.SerialNumber.String() != want {
+		t.Errorf("without the database: certificate %v, want %s", got, want)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = away.Run(ctx) }) // always nil
+	for end := time.Now().Add(patience); away.log.count("cannot be read from or written to the database") == 0; {
+		if time.Now().After(end) {
+			t.Fatal("the missing database is not logged")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	cancel()
+	wg.Wait()
+	if s := away.one(); s.Source != certificate.SourceCache || a.orderCount() != 1 {
+		t.Errorf("without the database: %+v, %d orders", s, a.orderCount())
+	}
+}

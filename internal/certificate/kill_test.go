@@ -1,0 +1,174 @@
+package certificate_test
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/certificate"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/flow"
+	"github.com/tandemgw/tandem/internal/platform/secret"
+	"github.com/tandemgw/tandem/internal/store"
+	certificates "github.com/tandemgw/tandem/internal/store/certificate"
+	"github.com/tandemgw/tandem/internal/testkit"
+)
+
+// orders is what a child process is told: a node that publishes the values of an order and waits for the name servers
+// until it is killed.
+type orders struct {
+	Dir       string // of the database and the keyring
+	Directory string
+	Control   string // the parent's zone
+	Roots     []byte // PEM
+	Offset    time.Duration
+}
+
+// remote is a Challenger in the parent process. As a Checker it never ends.
+type remote struct{ control string }
+
+func (r remote) call(ctx context.Context, what, name, value string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.control+"/"+what+"?"+
+		url.Values{"name": {name}, "value": {value}}.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+func (r remote) Add(ctx context.Context, name, value string) error {
+	return r.call(ctx, "add", name, value)
+}
+
+func (r remote) Remove(ctx context.Context, name, value string) error {
+	return r.call(ctx, "remove", name, value)
+}
+
+func (r remote) Check(ctx context.Context, _, _ string) ([]certificate.Answer, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// child is the node that is killed. It does not return.
+func child(told string) {
+	err := func() error {
+		var o orders
+		if err := json.Unmarshal([]byte(told), &o); err != nil {
+			return err
+		}
+		ctx, log := context.Background(), slog.New(slog.NewTextHandler(os.Stderr, nil))
+		ring, err := secret.Open(o.Dir, secret.Default(), os.Getenv)
+		if err != nil {
+			return err
+		}
+		c := db.Default()
+		c.File = filepath.Join(o.Dir, "tandem.db")
+		d, err := db.Open(ctx, c, log, nil, store.Schemas()...)
+		if err != nil {
+			return err
+		}
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(o.Roots)
+		m, err := certificate.New(config(&authority{directory: o.Directory}), certificate.Parts{
+			Store: certificates.New(d, ring), Cache: certificates.Disk{Path: filepath.Join(o.Dir, "cache"), Ring: ring},
+			Challenger: remote{o.Control}, Checker: remote{}, Log: log,
+			Transport: (&dials{seen: map[string]int{}}).transport(roots)})
+		if err != nil {
+			return err
+		}
+		m.SetClock(func() time.Time { return time.Now().Add(o.Offset) })
+		q := flow.New(d, func(context.Context, *db.Tx, flow.Item) error { return nil }, log, nil)
+		return q.Run(ctx, []*flow.Kind{m.Kind()})
+	}()
+	fmt.Fprintln(os.Stderr, "child ended:", err)
+	os.Exit(1)
+}
+
+// A node that is killed while its values are in the DNS leaves them there until the next one starts, which removes them
+// and nothing else, and does not order at once.
+func TestKilledWithValuesPublished(t *testing.T) {
+	t.Parallel()
+	z := newZone(t)
+	a := newAuthority(t, z)
+	control := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		name, value := r.FormValue("name"), r.FormValue("value")
+		if r.URL.Path == "/add" {
+			_ = z.Add(r.Context(), name, value)
+		} else {
+			_ = z.Remove(r.Context(), name, value)
+		}
+	}))
+	t.Cleanup(control.Close)
+	_ = z.Add(t.Context(), challengeName, "foreign")
+	<-z.added
+
+	o := orders{Dir: t.TempDir(), Directory: a.directory, Control: control.URL, Roots: a.rootsPEM}
+	for range 2 {
+		told, err := json.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "TANDEM_TEST_CHILD="+string(told))
+		cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			select {
+			case <-z.added:
+			case <-time.After(patience):
+				_ = cmd.Process.Kill()
+				t.Fatal("the child publishes no values")
+			}
+		}
+		if err := cmd.Process.Kill(); err != nil { // signal 9
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // killed
+		if now, _ := z.values(challengeName); len(now) != 3 {
+			t.Errorf("%q are published when the node is killed, want two values and the foreign one", now)
+		}
+		o.Offset += time.Hour // the next one may order again
+	}
+	if got := a.orderCount(); got != 2 {
+		t.Fatalf("%d orders of killed nodes, want 2", got)
+	}
+
+	ring, err := secret.Open(o.Dir, secret.Default(), os.Getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := db.Default()
+	c.File = filepath.Join(o.Dir, "tandem.db")
+	d := testkit.Open(t, c)
+	n := start(t, d, z, a.roots, settings{cfg: config(a), ring: ring})
+	n.advance(time.Hour + time.Minute) // a minute after the last order began
+	n.run()
+	n.work()
+	if now, _ := z.values(challengeName); len(now) != 1 || now[0] != "foreign" {
+		t.Errorf("%q left after the restart, want the foreign value only", now)
+	}
+	if s := n.one(); a.orderCount() != 2 || s.Cause != "interrupted" || s.Failed != 2 {
+		t.Errorf("after the restart: %d orders, status %+v; want no new order within a minute", a.orderCount(), s)
+	}
+	n.advance(time.Hour)
+	n.work()
+	if s := n.one(); s.Failed != 0 || n.served("1r1.example.com") == nil {
+		t.Errorf("at the next attempt: %+v", s)
+	}
+}

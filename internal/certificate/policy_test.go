@@ -1,0 +1,177 @@
+package certificate
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// asked is a Checker whose answers are a function of the time since it was first asked.
+type asked struct {
+	began   time.Time
+	answers func(since time.Duration) ([]Answer, error)
+}
+
+func (a *asked) Check(context.Context, string, string) ([]Answer, error) {
+	return a.answers(time.Since(a.began))
+}
+
+// A challenge is offered when no name server answers without its value. Servers that give no answer are waited for and
+// then left out, those with wrong content never.
+func TestWhenAChallengeIsOffered(t *testing.T) {
+	t.Parallel()
+	has, lacks := Answer{Server: "ns1", Has: true}, Answer{Server: "ns2"}
+	silent := Answer{Server: "ns3", NoAnswer: errors.New("timeout")}
+	after := func(d time.Duration, late ...Answer) func(time.Duration) ([]Answer, error) {
+		return func(since time.Duration) ([]Answer, error) {
+			if since < d {
+				return []Answer{has, lacks}, nil
+			}
+			return late, nil
+		}
+	}
+	always := func(err error, a ...Answer) func(time.Duration) ([]Answer, error) {
+		return func(time.Duration) ([]Answer, error) { return a, err }
+	}
+	for name, c := range map[string]struct {
+		answers func(time.Duration) ([]Answer, error)
+		at      time.Duration // when it is offered; -1 for never
+		text    string        // in the error
+	}{
+		"all have it":            {always(nil, has, has), 0, ""},
+		"one is 20 s late":       {after(20*time.Second, has, has), 20 * time.Second, ""},
+		"one does not answer":    {always(nil, has, silent), time.Minute, ""},
+		"one lacks it":           {always(nil, has, lacks, silent), -1, "ns2"},
+		"none answers":           {always(nil, silent, silent), -1, "timeout"},
+		"no server is listed":    {always(nil), -1, "1r1"},
+		"the list is unreadable": {always(errors.New("no NS records"), has), -1, "no NS records"},
+		"one that was silent answers without it": {func(since time.Duration) ([]Answer, error) {
+			if since < 30*time.Second {
+				return []Answer{has, silent}, nil
+			}
+			return []Answer{has, lacks}, nil
+		}, -1, "ns2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &solver{m: &Manager{p: Parts{Checker: &asked{time.Now(), c.answers},
+					Log: slog.New(slog.DiscardHandler)}}}
+				began := time.Now()
+				err := s.Wait(t.Context(), acme.Challenge{Identifier: acme.Identifier{Value: "1r1.example.com"}})
+				if c.at < 0 {
+					if !errors.Is(err, errServers) || !strings.Contains(err.Error(), c.text) || s.offered {
+						t.Errorf("error %v, offered %v; want an error with %q", err, s.offered, c.text)
+					}
+					return
+				}
+				if took := time.Since(began); err != nil || !s.offered || took != c.at {
+					t.Errorf("offered %v after %s, %v; want %s", s.offered, took, err, c.at)
+				}
+			})
+		})
+	}
+}
+
+func TestEndOfARateLimit(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 29, 1, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		header time.Time
+		detail string
+		want   time.Duration
+	}{
+		{now.Add(time.Hour), "retry after 2026-11-29 09:00:00 UTC", time.Hour},
+		{time.Time{}, "too many orders, retry after 2026-11-29 03:30:00 UTC: see https://…", 150 * time.Minute},
+		{time.Time{}, "retry after 2026-11-29T03:30:00Z", 150 * time.Minute},
+		{time.Time{}, "retry after 2026-11-29T04:30:00.123+01:00", 150 * time.Minute},
+		{time.Time{}, "window from 2026-11-29 01:10:00 to 2026-11-29 02:00:00", time.Hour},
+		{time.Time{}, "slow down", time.Hour},
+		{time.Time{}, "retry after 2026-13-99 99:99:99 UTC", time.Hour},
+		{time.Time{}, "retry after 2026-11-28 03:30:00 UTC", time.Minute}, // their clock is behind
+		{now.Add(-time.Hour), "", time.Minute},
+		{now.AddDate(10, 0, 0), "", 7 * 24 * time.Hour},
+	} {
+		if got := limitedUntil(c.header, acme.Problem{Detail: c.detail}, now); !got.Equal(now.Add(c.want)) {
+			t.Errorf("limitedUntil(%v, %q) = %v, want %v", c.header, c.detail, got, now.Add(c.want))
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 29, 1, 0, 0, 0, time.UTC)
+	for in, want := range map[string]time.Time{"3600": now.Add(time.Hour), "0": now, "": {}, "-1": {}, "soon": {},
+		"99999999999999999999": {}, "Sun, 29 Nov 2026 03:00:00 GMT": now.Add(2 * time.Hour)} {
+		if got := retryAfter(in, now); !got.Equal(want) {
+			t.Errorf("retryAfter(%q) = %v, want %v", in, got, want)
+		}
+	}
+}
+
+// Whatever fails, an identifier with two challenges fails at most five times within any hour.
+func TestFailuresAreBounded(t *testing.T) {
+	t.Parallel()
+	var a attempt
+	var times []time.Time
+	for now := time.Unix(0, 0); len(times) < 30; now = a.Next {
+		times = append(times, now)
+		a = a.next(now, longWait, causeChallenge, "")
+	}
+	for i, from := range times {
+		n := 0
+		for _, t := range times[i:] {
+			if t.Sub(from) < time.Hour {
+				n++
+			}
+		}
+		if 2*n > 5 {
+			t.Errorf("%d attempts within the hour from %v", n, from)
+		}
+	}
+	if wait := a.Next.Sub(a.At); wait != mostWait {
+		t.Errorf("the wait grows to %s, want %s", wait, mostWait)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	good := func() Config {
+		return Config{Directory: "https://ca.example/dir", AcceptTerms: true, Certificates: []Wanted{
+			{"provapi", []string{"provapi.example.com"}}, {"1r1", []string{"1r1.example.com", "*.1r1.example.com"}}}}
+	}
+	if c := good(); len(c.Validate()) != 0 {
+		t.Errorf("Validate of a good configuration: %v", c.Validate())
+	}
+	for name, spoil := range map[string]func(*Config){
+		"no directory":        func(c *Config) { c.Directory = "" },
+		"plain HTTP":          func(c *Config) { c.Directory = "http://ca.example/dir" },
+		"terms":               func(c *Config) { c.AcceptTerms = false },
+		"no certificate":      func(c *Config) { c.Certificates = nil },
+		"no names":            func(c *Config) { c.Certificates[0].Names = nil },
+		"same name twice":     func(c *Config) { c.Certificates[0].Name = "1r1" },
+		"host name twice":     func(c *Config) { c.Certificates[1].Names[1] = "1r1.example.com" },
+		"in two certificates": func(c *Config) { c.Certificates[0].Names[0] = "*.1r1.example.com" },
+		"wildcard inside":     func(c *Config) { c.Certificates[0].Names[0] = "a.*.example.com" },
+		"upper case":          func(c *Config) { c.Certificates[0].Names[0] = "Provapi.example.com" },
+		"address":             func(c *Config) { c.Certificates[0].Names[0] = "192.0.2.1" },
+		"too many names": func(c *Config) {
+			c.Certificates[0].Names = slices.Repeat([]string{"a.example.com"}, 101)
+		},
+		"skip after the end":   func(c *Config) { c.SkipAfter = time.Hour },
+		"longer than one run":  func(c *Config) { c.Propagation = time.Hour },
+		"negative propagation": func(c *Config) { c.Propagation = -1 },
+	} {
+		c := good()
+		if spoil(&c); len(c.Validate()) == 0 {
+			t.Errorf("%s: no problem found", name)
+		}
+	}
+}

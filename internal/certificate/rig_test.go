@@ -1,0 +1,543 @@
+package certificate_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/tandemgw/tandem/internal/certificate"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/flow"
+	"github.com/tandemgw/tandem/internal/platform/secret"
+	"github.com/tandemgw/tandem/internal/sim/ca"
+	store "github.com/tandemgw/tandem/internal/store/certificate"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 2 * time.Minute
+
+// pebbleDir holds the authority's program, once it is built.
+var pebbleDir string
+
+var pebbleBinary = sync.OnceValues(func() (_ string, err error) {
+	if pebbleDir, err = os.MkdirTemp("", "tandem-pebble"); err != nil {
+		return "", err
+	}
+	bin := filepath.Join(pebbleDir, "pebble")
+	out, err := exec.Command("go", "build", "-C", "../../tools/pebble", "-o", bin,
+		"github.com/letsencrypt/pebble/v2/cmd/pebble").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build pebble: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
+func TestMain(m *testing.M) {
+	if at := os.Getenv("TANDEM_TEST_CHILD"); at != "" {
+		child(at)
+	}
+	code := m.Run()
+	if pebbleDir != "" {
+		os.RemoveAll(pebbleDir)
+	}
+	os.Exit(code)
+}
+
+// authority is a Pebble behind a proxy that counts orders and can refuse them.
+type authority struct {
+	directory, management string
+	address               string // of the proxy
+	roots                 *x509.CertPool
+	rootsPEM              []byte
+	stop                  func()
+
+	mu       sync.Mutex
+	orders   []map[string]any // payloads of newOrder requests that reached the proxy
+	accounts int
+	refuse   func(w http.ResponseWriter) // answers newOrder in Pebble's place
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func newAuthority(t *testing.T, z *zone) *authority {
+	t.Helper()
+	bin, err := pebbleBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := ca.New("authority's web server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := root.Issue(ca.ServerOnly, "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certFile, keyFile, err := ca.WriteFiles(dir, "web", cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen, management := freePort(t), freePort(t)
+	raw, err := json.Marshal(map[string]any{"pebble": map[string]any{"listenAddress": listen,
+		"managementListenAddress": management, "certificate": certFile, "privateKey": keyFile, "httpPort": 5002,
+		"tlsPort": 5001, "keyAlgorithm": "ecdsa", "retryAfter": map[string]int{"authz": 1, "order": 1},
+		"profiles": map[string]any{"default": map[string]any{"description": "default", "validityPeriod": 7776000}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "pebble.json")
+	if err := os.WriteFile(file, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bin, "-config", file, "-strict", "-dnsserver", z.address())
+	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0", "PEBBLE_WFE_NONCEREJECT=0")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+
+	a := &authority{management: "https://" + management, roots: root.Pool(), rootsPEM: root.PEM()}
+	proxy := httptest.NewUnstartedServer(a.proxy(&url.URL{Scheme: "https", Host: listen}))
+	proxy.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	proxy.StartTLS()
+	a.address = proxy.Listener.Addr().String()
+	a.directory = "https://" + a.address + "/dir"
+	a.stop = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill() // it has ended otherwise
+		_ = cmd.Wait()
+		proxy.Close()
+	})
+	t.Cleanup(a.stop)
+	for end := time.Now().Add(patience); ; {
+		resp, err := a.web().Get("https://" + listen + "/dir")
+		if err == nil {
+			resp.Body.Close()
+			return a
+		}
+		if time.Now().After(end) {
+			t.Fatalf("pebble does not answer: %v", err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (a *authority) web() *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.roots}}}
+}
+
+func (a *authority) proxy(to *url.URL) http.Handler {
+	p := &httputil.ReverseProxy{Transport: a.web().Transport, Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(to)
+		r.Out.Host = r.In.Host // the URLs of the directory, and the signed ones, name the proxy
+	}}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // a short body fails at Pebble
+		r.Body = io.NopCloser(strings.NewReader(string(body)))
+		a.mu.Lock()
+		refuse := a.refuse
+		switch r.URL.Path {
+		case "/order-plz":
+			var jws struct{ Payload string }
+			var order map[string]any
+			_ = json.Unmarshal(body, &jws)
+			raw, _ := base64.RawURLEncoding.DecodeString(jws.Payload)
+			_ = json.Unmarshal(raw, &order)
+			a.orders = append(a.orders, order)
+		case "/sign-me-up":
+			a.accounts++
+			refuse = nil
+		default:
+			refuse = nil
+		}
+		a.mu.Unlock()
+		if refuse != nil {
+			refuse(w)
+			return
+		}
+		p.ServeHTTP(w, r)
+	})
+}
+
+// seen returns the orders and the number of registrations so far.
+func (a *authority) seen() ([]map[string]any, int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.orders), a.accounts
+}
+
+func (a *authority) orderCount() int { o, _ := a.seen(); return len(o) }
+
+func (a *authority) refuseOrders(fn func(http.ResponseWriter)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.refuse = fn
+}
+
+// limit refuses orders as rate limited.
+func limit(header, detail string) func(http.ResponseWriter) {
+	return func(w http.ResponseWriter) {
+		if header != "" {
+			w.Header().Set("Retry-After", header)
+		}
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.Header().Set("Replay-Nonce", "bm9uY2U")
+		w.WriteHeader(http.StatusTooManyRequests)
+		_ = json.NewEncoder(w).Encode(map[string]any{"type": "urn:ietf:params:acme:error:rateLimited",
+			"detail": detail, "status": 429})
+	}
+}
+
+// renewNow makes the authority suggest that a certificate is renewed at once.
+func (a *authority) renewNow(t *testing.T, leaf *x509.Certificate) {
+	t.Helper()
+	window, err := json.Marshal(map[string]any{"suggestedWindow": map[string]any{
+		"start": time.Now().Add(-2 * time.Hour).UTC(), "end": time.Now().Add(-time.Hour).UTC()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(map[string]any{"certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+		Bytes: leaf.Raw})), "ariResponse": string(window)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := a.web().Post(a.management+"/set-renewal-info/", "application/json", strings.NewReader(string(body)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("set-renewal-info: %s", resp.Status)
+	}
+}
+
+// zone is an authoritative server for TXT records. It is a Challenger, and a Checker over itself and other servers.
+type zone struct {
+	udp, tcp *dns.Server
+
+	mu     sync.Mutex
+	txt    map[string][]string
+	most   map[string]int // the largest set served at a name
+	added  chan string    // names at which a value was added, if somebody reads
+	hidden bool           // Add has no effect
+}
+
+func newZone(t *testing.T) *zone {
+	t.Helper()
+	z := &zone{txt: map[string][]string{}, most: map[string]int{}, added: make(chan string, 100)}
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", pc.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	z.udp = &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(z.serve)}
+	z.tcp = &dns.Server{Listener: l, Handler: dns.HandlerFunc(z.serve)}
+	for _, s := range []*dns.Server{z.udp, z.tcp} {
+		up := make(chan struct{})
+		s.NotifyStartedFunc = func() { close(up) }
+		go func() { _ = s.ActivateAndServe() }() // ends with Shutdown
+		<-up
+		t.Cleanup(func() { _ = s.Shutdown() })
+	}
+	return z
+}
+
+func (z *zone) address() string { return z.udp.PacketConn.LocalAddr().String() }
+
+func (z *zone) serve(w dns.ResponseWriter, r *dns.Msg) {
+	m := new(dns.Msg)
+	m.SetReply(r)
+	m.Authoritative = true
+	q := r.Question[0]
+	z.mu.Lock()
+	if q.Qtype == dns.TypeTXT {
+		for _, v := range z.txt[strings.ToLower(strings.TrimSuffix(q.Name, "."))] {
+			m.Answer = append(m.Answer, &dns.TXT{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeTXT,
+				Class: dns.ClassINET, Ttl: 1}, Txt: []string{v}})
+		}
+	}
+	z.mu.Unlock()
+	_ = w.WriteMsg(m) // the peer may be gone
+}
+
+func (z *zone) Add(_ context.Context, name, value string) error {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if !z.hidden && !slices.Contains(z.txt[name], value) {
+		z.txt[name] = append(z.txt[name], value)
+		z.most[name] = max(z.most[name], len(z.txt[name]))
+	}
+	select {
+	case z.added <- name:
+	default:
+	}
+	return nil
+}
+
+func (z *zone) Remove(_ context.Context, name, value string) error {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.txt[name] = slices.DeleteFunc(z.txt[name], func(v string) bool { return v == value })
+	return nil
+}
+
+func (z *zone) values(name string) (now []string, most int) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return slices.Clone(z.txt[name]), z.most[name]
+}
+
+func (z *zone) Check(ctx context.Context, name, value string) ([]certificate.Answer, error) {
+	m := new(dns.Msg)
+	m.SetQuestion(dns.Fqdn(name), dns.TypeTXT)
+	r, _, err := new(dns.Client).ExchangeContext(ctx, m, z.address())
+	a := certificate.Answer{Server: z.address(), NoAnswer: err}
+	if err == nil {
+		for _, rr := range r.Answer {
+			a.Has = a.Has || rr.(*dns.TXT).Txt[0] == value
+		}
+	}
+	return []certificate.Answer{a}, nil
+}
+
+// blind is a Checker that takes every value for published.
+type blind struct{}
+
+func (blind) Check(context.Context, string, string) ([]certificate.Answer, error) {
+	return []certificate.Answer{{Server: "ns1", Has: true}}, nil
+}
+
+// node is a manager and the worker that does its work.
+type node struct {
+	*certificate.Manager
+	t      *testing.T
+	d      *db.DB
+	q      *flow.Queue
+	log    *logs
+	reg    *prometheus.Registry
+	offset atomic.Int64 // of its clock
+	done   chan struct{}
+	stop   func()
+	dialed *dials
+}
+
+// dials notes the addresses that a node connects to.
+type dials struct {
+	mu   sync.Mutex
+	seen map[string]int
+}
+
+func (d *dials) transport(roots *x509.CertPool) http.RoundTripper {
+	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			d.mu.Lock()
+			d.seen[address]++
+			d.mu.Unlock()
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		}}
+}
+
+// logs keeps what was logged at level warning and above.
+type logs struct {
+	slog.Handler
+	mu   *sync.Mutex
+	text *[]string
+}
+
+func newLogs(t *testing.T) *logs {
+	return &logs{slog.NewTextHandler(t.Output(), nil), &sync.Mutex{}, &[]string{}}
+}
+
+func (l *logs) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelWarn {
+		line := r.Message
+		r.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
+		l.mu.Lock()
+		*l.text = append(*l.text, line)
+		l.mu.Unlock()
+	}
+	return l.Handler.Handle(ctx, r)
+}
+
+func (l *logs) WithAttrs([]slog.Attr) slog.Handler { return l }
+
+func (l *logs) count(text string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range *l.text {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
+}
+
+// settings are what a test may change about a node.
+type settings struct {
+	cfg     certificate.Config
+	cache   certificate.Cache
+	checker certificate.Checker
+	ring    *secret.Keyring
+	done    chan struct{} // shared by nodes that share a database
+}
+
+var r1 = certificate.Wanted{Name: "r1", Names: []string{"1r1.example.com", "*.1r1.example.com"}}
+
+func config(a *authority) certificate.Config {
+	return certificate.Config{Directory: a.directory, AcceptTerms: true, Certificates: []certificate.Wanted{r1},
+		Propagation: time.Minute, SkipAfter: time.Second}
+}
+
+// start starts a node whose database is d.
+func start(t *testing.T, d *db.DB, z *zone, roots *x509.CertPool, s settings) *node {
+	t.Helper()
+	n := &node{t: t, d: d, log: newLogs(t), reg: prometheus.NewRegistry(), done: s.done,
+		dialed: &dials{seen: map[string]int{}}}
+	if n.done == nil {
+		n.done = make(chan struct{}, 1000)
+	}
+	p := certificate.Parts{Store: store.New(d, s.ring), Cache: s.cache, Challenger: z, Checker: z,
+		Transport: n.dialed.transport(roots), Log: slog.New(n.log), Metrics: n.reg}
+	if s.checker != nil {
+		p.Checker = s.checker
+	}
+	if s.cache == nil {
+		p.Cache = store.Disk{Path: filepath.Join(t.TempDir(), "certificates"), Ring: s.ring}
+	}
+	m, err := certificate.New(s.cfg, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.SetClock(func() time.Time { return time.Now().Add(time.Duration(n.offset.Load())) })
+	n.Manager = m
+	n.q = flow.New(d, func(_ context.Context, tx *db.Tx, i flow.Item) error {
+		if i.State == "" || later(i) {
+			tx.OnCommit(func() { n.done <- struct{}{} })
+		}
+		return nil
+	}, slog.New(slog.NewTextHandler(t.Output(), nil)), nil)
+	return n
+}
+
+// run starts the node's worker, which orders what is due.
+func (n *node) run() {
+	n.t.Helper()
+	ctx, cancel := context.WithCancel(n.t.Context())
+	ended := make(chan error)
+	go func() { ended <- n.q.Run(ctx, []*flow.Kind{n.Kind()}) }()
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			n.t.Error(err)
+		}
+	})
+	n.t.Cleanup(n.stop)
+}
+
+// later reports whether work is done but for what is due later.
+func later(i flow.Item) bool { return i.State == flow.Queued && time.Until(i.Due) > 2*time.Second }
+
+// work makes the node's worker do what is due, and waits until it has.
+func (n *node) work() {
+	n.t.Helper()
+	err := n.d.Update(n.t.Context(), func(ctx context.Context, tx *db.Tx) error {
+		return n.q.Enqueue(ctx, tx, "certificate", time.Time{}, "acme")
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for end := time.After(patience); ; {
+		select {
+		case <-n.done: // perhaps of a run that began before
+		case <-end:
+			n.t.Fatalf("no end of the work within %s", patience)
+		}
+		left, err := n.q.List(n.t.Context(), "certificate", "", flow.Key{}, 1)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if len(left) == 0 || later(left[0]) {
+			return
+		}
+	}
+}
+
+// metric returns the sum of the samples of a metric that have a label with the given value, or of all.
+func (n *node) metric(name, label string) (sum float64) {
+	n.t.Helper()
+	families, err := n.reg.Gather()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			is := func(l *dto.LabelPair) bool { return l.GetValue() == label }
+			if f.GetName() == name && (label == "" || slices.ContainsFunc(m.GetLabel(), is)) {
+				sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+// advance moves the node's clock.
+func (n *node) advance(d time.Duration) { n.offset.Add(int64(d)) }
+
+// one returns the state of the only certificate.
+func (n *node) one() certificate.Status { return n.Status()[0] }
+
+// served returns the leaf that clients of a name get, or nil.
+func (n *node) served(name string) *x509.Certificate {
+	n.t.Helper()
+	c, err := n.GetCertificate(&tls.ClientHelloInfo{ServerName: name})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if c == nil {
+		return nil
+	}
+	return c.Leaf
+}
+
+func keyring(t *testing.T) *secret.Keyring {
+	t.Helper()
+	r, err := secret.Ephemeral()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
