@@ -1,5 +1,5 @@
-// Command dns measures how many questions the name server answers for a second of CPU, beside nsd with the same zone, in
-// one run: dnsperf asks both in turns over loopback, and the CPU time of each server is read from /proc.
+// Command dns measures how many questions the name server answers for a second of CPU, beside nsd with the same zone,
+// in one run: dnsperf asks both in turns over loopback, and the CPU time of each server is read from /proc.
 //
 //	bench/dns/run [-customers 10000] [-seconds 10] [-rounds 3]
 //
@@ -124,8 +124,8 @@ func compare() error {
 		fmt.Fprintln(&text, rr)
 	}
 	for i := range *customers {
-		fmt.Fprintf(&questions, "c%d.1r1.%s A\nc%[1]d.1r2.%s TXT\nc%[1]d.1r1.%[2]s AAAA\nno%[1]d.1r2.%[2]s A\n", i, origin,
-			origin)
+		fmt.Fprintf(&questions, "c%d.1r1.%s A\nc%[1]d.1r2.%s TXT\nc%[1]d.1r1.%[2]s AAAA\nno%[1]d.1r2.%[2]s A\n", i,
+			origin, origin)
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -135,9 +135,9 @@ func compare() error {
 	tandem.cmd = exec.Command(self, "-serve", tandem.at.String(), "-customers", strconv.Itoa(*customers))
 	nsd := &server{name: "nsd", at: netip.MustParseAddrPort("127.53.0.2:5300")}
 	conf := fmt.Sprintf("server:\n server-count: 1\n ip-address: %s\n port: %d\n username: \"\"\n database: \"\"\n "+
-		"zonesdir: %q\n xfrdir: %[3]q\n pidfile: \"%[3]s/pid\"\n xfrdfile: \"%[3]s/xfrd\"\n zonelistfile: \"%[3]s/list\"\n "+
-		"rrl-ratelimit: 0\nremote-control:\n control-enable: no\nzone:\n name: %q\n zonefile: zone\n", nsd.at.Addr(),
-		nsd.at.Port(), dir, origin)
+		"zonesdir: %q\n xfrdir: %[3]q\n pidfile: \"%[3]s/pid\"\n xfrdfile: \"%[3]s/xfrd\"\n "+
+		"zonelistfile: \"%[3]s/list\"\n rrl-ratelimit: 0\nremote-control:\n control-enable: no\nzone:\n "+
+		"name: %q\n zonefile: zone\n", nsd.at.Addr(), nsd.at.Port(), dir, origin)
 	program, err := exec.LookPath("nsd")
 	if err != nil {
 		program = "/usr/sbin/nsd"
@@ -149,8 +149,8 @@ func compare() error {
 		}
 	}
 
-	fmt.Printf("# %s, %d cores, %s, %d customers\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(),
-		*customers)
+	fmt.Printf("# %s, %d cores, %s, %d customers\n", time.Now().Format(time.DateOnly), runtime.NumCPU(),
+		runtime.Version(), *customers)
 	servers := []*server{tandem, nsd}
 	for _, s := range servers {
 		s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
@@ -203,8 +203,8 @@ func (s *server) round(questions string) error {
 	if err != nil {
 		return err
 	}
-	out, err := exec.Command("dnsperf", "-s", s.at.Addr().String(), "-p", strconv.Itoa(int(s.at.Port())), "-d", questions,
-		"-l", strconv.Itoa(*seconds), "-c", "4", "-q", "200").CombinedOutput()
+	out, err := exec.Command("dnsperf", "-s", s.at.Addr().String(), "-p", strconv.Itoa(int(s.at.Port())), "-d",
+		questions, "-l", strconv.Itoa(*seconds), "-c", "4", "-q", "200").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("dnsperf: %w\n%s", err, out)
 	}

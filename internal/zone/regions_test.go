@@ -151,10 +151,11 @@ func TestMover(t *testing.T) {
 // A mover that starts does not know who is alive: it moves nothing until it has listened.
 func TestMoverStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &memory{beats: map[string]zone.Beat{"a": {Node: "a", Region: 1, Count: 100}, "b": {Node: "b", Region: 2, Count: 7}},
-			records: []zone.Record{address("provapi", "198.51.100.1")}}
-		k := zone.NewKeeper(&zone.Names{Regions: []zone.Region{{API: []string{"192.0.2.1"}}, {API: []string{"198.51.100.1"}}}},
-			"gw.example.com", []string{"1r1", "1r2"}, m, nil, slog.New(slog.DiscardHandler))
+		m := &memory{records: []zone.Record{address("provapi", "198.51.100.1")}, beats: map[string]zone.Beat{
+			"a": {Node: "a", Region: 1, Count: 100}, "b": {Node: "b", Region: 2, Count: 7}}}
+		regions := []zone.Region{{API: []string{"192.0.2.1"}}, {API: []string{"198.51.100.1"}}}
+		k := zone.NewKeeper(&zone.Names{Regions: regions}, "gw.example.com", []string{"1r1", "1r2"}, m, nil,
+			slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { _ = zone.NewMover(k, m).Run(ctx) })

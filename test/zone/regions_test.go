@@ -98,8 +98,10 @@ zone:
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.New("http://provapi."+base+":8443", client.Options{Insecure: true, Tokens: client.StaticToken(token.AccessToken),
-		HTTPClient: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: dialer.DialContext}}})
+	c, err := client.New("http://provapi."+base+":8443", client.Options{Insecure: true,
+		Tokens: client.StaticToken(token.AccessToken),
+		HTTPClient: &http.Client{Timeout: 10 * time.Second,
+			Transport: &http.Transport{DialContext: dialer.DialContext}}})
 	if err != nil {
 		t.Fatal(err)
 	}

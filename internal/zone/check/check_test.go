@@ -91,7 +91,7 @@ func wanted() []check.Name {
 func TestZone(t *testing.T) {
 	long := []string{soa, addr, addr6, token}
 	for range 10 {
-		long = append(long, `acme.1r1.gw.example.com. 60 TXT "something else that is long enough not to fit a datagram"`)
+		long = append(long, `acme.1r1.gw.example.com. 60 TXT "something else, so that they do not fit a datagram"`)
 	}
 	good := server(t, "good", records(t, long...)) // its answer about TXT comes over TCP
 	silent := check.Server{Name: "silent", Addr: dnspeer.Address(t)}
@@ -103,8 +103,8 @@ func TestZone(t *testing.T) {
 	}{
 		"good":        {good, wanted(), nil},
 		"unreachable": {silent, wanted(), []check.Problem{check.Unreachable}},
-		"refused": {server(t, "x", func(_, r *dns.Msg) { r.Rcode, r.Authoritative = dns.RcodeRefused, false }), wanted(),
-			[]check.Problem{check.Lame}},
+		"refused": {server(t, "x", func(_, r *dns.Msg) { r.Rcode, r.Authoritative = dns.RcodeRefused, false }),
+			wanted(), []check.Problem{check.Lame}},
 		"not authoritative": {server(t, "x", func(q, r *dns.Msg) {
 			records(t, long...)(q, r)
 			r.Authoritative = false
