@@ -15,6 +15,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/record"
 	"github.com/tandemgw/tandem/internal/calls/replica"
 	"github.com/tandemgw/tandem/internal/calls/route"
+	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
@@ -58,21 +59,53 @@ type Config struct {
 	Feed outbox.Config `yaml:"feed"`
 	// Calls is the SIP edge.
 	Calls Calls `yaml:"calls"`
-	// Zone is the DNS zone of the base domain (calls.routing.baseDomain). Without nameServers, Tandem publishes
-	// nothing.
+	// Zone is the DNS zone of the base domain (calls.routing.baseDomain). Without nameServers, Tandem neither publishes
+	// nor checks anything.
 	Zone Zone `yaml:"zone"`
 }
 
 // Zone is the DNS zone of the base domain.
 type Zone struct {
+	// Publish says how the names get into DNS: "serve" (processes with the role "dns" answer, and secondaries transfer
+	// the zone from them) or "none" (the operator publishes them; Tandem only checks that the name servers answer as
+	// they should). Default "serve".
+	Publish string `yaml:"publish"`
 	// Names are what the zone contains besides the names of customers.
 	Names zone.Names `yaml:",inline"`
 	// Server is how processes with the role "dns" answer.
 	Server nameserver.Config `yaml:",inline"`
 }
 
+// The values of Zone.Publish.
+const (
+	PublishServe = "serve"
+	PublishNone  = "none"
+)
+
 // Enabled reports whether there is a zone.
 func (z *Zone) Enabled() bool { return len(z.Names.NameServers) > 0 }
+
+// Published reports whether Tandem publishes the names of the zone.
+func (z *Zone) Published() bool { return z.Enabled() && z.Publish != PublishNone }
+
+// problems returns every mistake, for a base domain with Direct Routing regions.
+func (z *Zone) problems(base string, regions []string) (errs fault.Problems) {
+	served := len(z.Server.Listen) + len(z.Server.Secondaries)
+	if z.Enabled() || z.Publish == PublishNone || served+len(z.Names.Regions) > 0 {
+		if base == "" {
+			errs.Add("", "is the zone of calls.routing.baseDomain, which is not set; set it")
+		}
+		errs = append(errs, z.Names.Validate(base, regions, z.Publish != PublishNone)...)
+	}
+	switch {
+	case z.Publish != PublishServe && z.Publish != PublishNone:
+		errs.Add("publish", "%q is unknown; use serve or none", z.Publish)
+	case z.Publish == PublishNone && served > 0:
+		errs.Add("publish", "is none, so Tandem serves no zone; remove listen and secondaries, or use serve")
+	}
+
+	return append(errs, z.Server.Validate()...)
+}
 
 // Calls is the SIP edge.
 type Calls struct {
@@ -215,7 +248,7 @@ func Default(dataDir string) Config {
 			DNS:     DNS{Timeout: 2 * time.Second},
 			Index:   replica.Default(),
 		},
-		Zone: Zone{Server: nameserver.Default()},
+		Zone: Zone{Publish: PublishServe, Server: nameserver.Default()},
 	}
 }
 

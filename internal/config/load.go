@@ -319,13 +319,7 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 		}
 		badAll("calls.routing", l.Calls.Routing.Check(offered, l.Calls.Edge.RouteGroups(offered)))
 	}
-	if z := &l.Zone; z.Enabled() || len(z.Server.Listen)+len(z.Server.Secondaries)+len(z.Names.Regions) > 0 {
-		if l.Calls.Routing.BaseDomain == "" {
-			bad("zone", "is the zone of calls.routing.baseDomain, which is not set; set it")
-		}
-		badAll("zone", z.Names.Validate(l.Calls.Routing.BaseDomain, l.Calls.Routing.Regions))
-	}
-	badAll("zone", l.Zone.Server.Validate())
+	badAll("zone", l.Zone.problems(l.Calls.Routing.BaseDomain, l.Calls.Routing.Regions))
 	l.checkSockets(bad)
 	if l.Source.Machine {
 		l.checkMachine(hosts, bad, badAll, warnAll)

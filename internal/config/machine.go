@@ -115,7 +115,7 @@ func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll, war
 			badAll(path, []error{err})
 		}
 	})
-	if l.Has(RoleDNS) && l.Zone.Enabled() {
+	if l.Has(RoleDNS) && l.Zone.Published() {
 		badAll("zone", l.Zone.Server.CheckFiles())
 	}
 	if l.Has(RoleEdge) {

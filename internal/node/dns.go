@@ -24,7 +24,7 @@ type names struct {
 // buildDNS makes a name server, if the configuration has a zone and addresses to answer on.
 func (n *node) buildDNS(_ context.Context, r *role) error {
 	cfg := &n.cfg.Zone
-	if !cfg.Enabled() || len(cfg.Server.Listen) == 0 {
+	if !cfg.Published() || len(cfg.Server.Listen) == 0 {
 		return nil
 	}
 	log := n.log.With("part", "zone")
@@ -82,9 +82,9 @@ func (x *names) open(ctx context.Context) (func(context.Context) error, error) {
 	return func(ctx context.Context) error { return x.server.Serve(ctx, packets, streams) }, nil
 }
 
-// keepZone returns the part that publishes the configuration and the customers in the zone; none without a zone.
+// keepZone returns the part that publishes the configuration and the customers in the zone; none if the operator does.
 func (n *node) keepZone() []part {
-	if !n.cfg.Zone.Enabled() {
+	if !n.cfg.Zone.Published() {
 		return nil
 	}
 	keeper := zone.NewKeeper(&n.cfg.Zone.Names, n.cfg.Calls.Routing.BaseDomain, n.cfg.Calls.Routing.Regions,
@@ -95,9 +95,10 @@ func (n *node) keepZone() []part {
 	return []part{running("names", keeper.Run), running("provapi", mover.Run)}
 }
 
-// beat returns the part that says that this node serves the Provisioning API in its region; none without a zone.
+// beat returns the part that says that this node serves the Provisioning API in its region; none if nobody publishes
+// that.
 func (n *node) beat() []part {
-	if !n.cfg.Zone.Enabled() {
+	if !n.cfg.Zone.Published() {
 		return nil
 	}
 	node, region := n.cfg.Calls.Edge.Node, n.cfg.Calls.Headers.Region

@@ -13,12 +13,14 @@ type Names struct {
 	// NameServers are all name servers of the zone, as the parent zone lists them. The first is the primary that the
 	// SOA record names. Required.
 	NameServers []Host `yaml:"nameServers"`
-	// Contact is the mail address of the person responsible for the zone, for the SOA record. Required.
+	// Contact is the mail address of the person responsible for the zone, for the SOA record. Required, unless publish
+	// is "none".
 	Contact string `yaml:"contact"`
 	// Issuers are the certificate authorities that may issue certificates for names in the zone (CAA records), e.g.
 	// "letsencrypt.org". Default none: any authority may.
 	Issuers []string `yaml:"issuers"`
-	// Regions are the service regions, one or two, in the order of calls.routing.regions. Required.
+	// Regions are the service regions, one or two, in the order of calls.routing.regions. Required, unless publish is
+	// "none": then customers' names may have any address.
 	Regions []Region `yaml:"regions"`
 }
 
@@ -28,6 +30,9 @@ type Host struct {
 	Name string `yaml:"name"`
 	// Addresses are the host's IP addresses. Required if the name is in the zone, else not allowed.
 	Addresses []string `yaml:"addresses"`
+	// CheckAt are the addresses at which checks ask the host, "ip:port". Default port 53 of its addresses; those of a
+	// name outside the zone are looked up with the system's resolver.
+	CheckAt []string `yaml:"checkAt"`
 }
 
 // Region is a service region.
@@ -175,8 +180,9 @@ func (c *contents) within(host string) (string, bool) {
 	return strings.CutSuffix(strings.ToLower(strings.TrimSuffix(host, "."))+".", "."+c.origin)
 }
 
-// Validate returns every mistake in the names, for a base domain with Direct Routing regions.
-func (n *Names) Validate(base string, regions []string) []error {
+// Validate returns every mistake in the names, for a base domain with Direct Routing regions. If the names are not
+// published but only checked, less is required.
+func (n *Names) Validate(base string, regions []string, published bool) []error {
 	var errs fault.Problems
 	ips := func(target string, as []string, required bool) {
 		if required && len(as) == 0 {
@@ -203,8 +209,14 @@ func (n *Names) Validate(base string, regions []string) []error {
 		if !ok && len(s.Addresses) > 0 {
 			errs.Add(at+".addresses", "%s is not below %s; its addresses belong to another zone", s.Name, base)
 		}
+		for j, a := range s.CheckAt {
+			if x, err := netip.ParseAddrPort(a); err != nil || x.Port() == 0 {
+				errs.Add(fmt.Sprintf("%s.checkAt[%d]", at, j), "%q is not an address; use ip:port", a)
+			}
+		}
 	}
-	if user, host, ok := strings.Cut(n.Contact, "@"); !ok || user == "" || checkHost(host) != nil {
+	user, host, _ := strings.Cut(n.Contact, "@")
+	if (published || n.Contact != "") && (user == "" || checkHost(host) != nil) {
 		errs.Add("contact", "%q is not a mail address; use name@host", n.Contact)
 	}
 	for i, issuer := range n.Issuers {
@@ -213,7 +225,7 @@ func (n *Names) Validate(base string, regions []string) []error {
 		}
 	}
 
-	if len(n.Regions) == 0 || len(n.Regions) > len(regions) {
+	if len(n.Regions) == 0 && published || len(n.Regions) > len(regions) {
 		errs.Add("regions", "has %d regions; calls.routing.regions has %d", len(n.Regions), len(regions))
 	}
 	for i, r := range n.Regions {
