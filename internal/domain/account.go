@@ -1,6 +1,8 @@
 package domain
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,14 +18,34 @@ const (
 )
 
 // SubdomainStatus is the state of an account's Direct Routing names in DNS. Calls do not depend on it.
-type SubdomainStatus string
+// It takes one byte, because an index holds it for each account; as text, and in JSON, it has the contract's values.
+// The zero value stands for none.
+type SubdomainStatus uint8
 
 // The contract's values.
 const (
-	SubdomainProvisioned    SubdomainStatus = "provisioned"    // DNS serves the requested names
-	SubdomainNotProvisioned SubdomainStatus = "notProvisioned" // not served yet
-	SubdomainInconsistent   SubdomainStatus = "inconsistent"   // DNS serves something else
+	SubdomainProvisioned    SubdomainStatus = iota + 1 // every name server answers the names as expected
+	SubdomainNotProvisioned                            // none does
+	SubdomainInconsistent                              // some do not
 )
+
+var subdomainStatuses = []string{"", "provisioned", "notProvisioned", "inconsistent"}
+
+// String returns the contract's value, empty for none.
+func (s SubdomainStatus) String() string { return subdomainStatuses[s] }
+
+// MarshalText implements encoding.TextMarshaler.
+func (s SubdomainStatus) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *SubdomainStatus) UnmarshalText(text []byte) error {
+	i := slices.Index(subdomainStatuses, string(text))
+	if i < 0 {
+		return fmt.Errorf("unknown subdomainStatus %q", text)
+	}
+	*s = SubdomainStatus(i)
+	return nil
+}
 
 // ServiceError is one entry of serviceProvisioningErrors, in the contract's error shape.
 type ServiceError struct {

@@ -10,25 +10,27 @@ type Change struct {
 	Number  *NumberRouting  `json:"number,omitempty"`
 }
 
-// AccountRouting is what routing needs to know about an account.
+// AccountRouting is what routing needs to know about an account. An index holds one for each account; the order of the
+// fields keeps it small.
 type AccountRouting struct {
-	Name     string     `json:"name"`
-	Deleted  bool       `json:"deleted,omitempty"`
-	Enabled  ServiceSet `json:"enabled,omitempty"`
-	TenantID string     `json:"tenantId,omitempty"`
+	Name     string `json:"name"`
+	TenantID string `json:"tenantId,omitempty"`
 	// Subdomain is the Direct Routing label, in lower case; empty for none. It takes calls as long as the account has
 	// it, whatever its state in DNS.
 	Subdomain string `json:"subdomain,omitempty"`
-	// SubdomainStatus is the label's state in DNS, for explanations only; empty for SubdomainProvisioned.
+	// Pending is the label that is not the active one, in lower case; empty for none. SecondActive is set when the
+	// active label is in slot 2, so that Pending is in slot 1.
+	Pending string     `json:"pending,omitempty"`
+	Enabled ServiceSet `json:"enabled,omitempty"`
+
+	SecondActive bool `json:"secondActive,omitempty"`
+	// SubdomainStatus is the label's state in DNS, for explanations only; zero for SubdomainProvisioned.
 	SubdomainStatus SubdomainStatus `json:"subdomainStatus,omitempty"`
 	// SubdomainLive is set whenever Subdomain is. Nothing reads it here, but nodes of the release of November 2026
 	// reject the calls of an account without it. Remove it when no upgrade from that release is supported.
 	SubdomainLive bool `json:"subdomainLive,omitempty"`
-	// Pending is the label that is not the active one, in lower case; empty for none. SecondActive is set when the
-	// active label is in slot 2, so that Pending is in slot 1.
-	Pending       string `json:"pending,omitempty"`
-	SecondActive  bool   `json:"secondActive,omitempty"`
-	CallScreening bool   `json:"callScreening,omitempty"`
+	CallScreening bool `json:"callScreening,omitempty"`
+	Deleted       bool `json:"deleted,omitempty"`
 }
 
 // NumberRouting is what routing needs to know about a number.

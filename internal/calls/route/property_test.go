@@ -72,7 +72,7 @@ func drawWorld(t *rapid.T) *world {
 	for _, name := range []string{"contoso", "fabrikam", "newco", "oldco", "exco"} {
 		a := *w.accounts[name]
 		a.Enabled = sets.Draw(t, name+" enabled")
-		a.SubdomainStatus = rapid.SampledFrom([]domain.SubdomainStatus{"", domain.SubdomainNotProvisioned,
+		a.SubdomainStatus = rapid.SampledFrom([]domain.SubdomainStatus{0, domain.SubdomainNotProvisioned,
 			domain.SubdomainInconsistent}).Draw(t, name+" in DNS")
 		a.CallScreening = rapid.Bool().Draw(t, name+" screening")
 		w.accounts[name] = &a

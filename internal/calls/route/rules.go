@@ -165,8 +165,8 @@ func (x *decision) usable(num Number) bool {
 // inDNS warns if the call's label is not in DNS as expected. Calls do not depend on that: one name server with old data
 // must not cut off a customer. Only the state of the active label is known.
 func (x *decision) inDNS(a *domain.AccountRouting) {
-	if a.SubdomainStatus != "" && x.d.Label == a.Subdomain {
-		x.note(RuleLabel, Warns, sentence{"subdomainStatus of label ", a.Subdomain, " is ", string(a.SubdomainStatus),
+	if a.SubdomainStatus != 0 && x.d.Label == a.Subdomain {
+		x.note(RuleLabel, Warns, sentence{"subdomainStatus of label ", a.Subdomain, " is ", a.SubdomainStatus.String(),
 			": some name server does not answer as expected for its names, so ", x.d.Service.Traits().Title,
 			" may not find this gateway by them"}, Fact{"label", a.Subdomain})
 	}

@@ -75,7 +75,7 @@ func settle(a domain.Account, old *domain.Account) domain.Account {
 		n.Services = make(map[domain.Service]domain.AccountService, len(a.Services))
 	}
 	for s, det := range a.Services {
-		det.NumberCount, det.SubdomainStatus = old.Services[s].NumberCount, ""
+		det.NumberCount, det.SubdomainStatus = old.Services[s].NumberCount, 0
 		if s.Traits().Labelled {
 			det.SubdomainStatus = domain.SubdomainNotProvisioned
 			if det.DirectRouting != nil {

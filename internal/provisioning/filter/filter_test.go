@@ -149,7 +149,7 @@ func TestRecordsKnowEveryField(t *testing.T) {
 	number := &domain.Number{TelephoneNumber: "+15550001", AccountName: "a", CustomSIPHeader: "h",
 		State: domain.ProvisioningState{Status: "synced"}, Services: map[domain.Service]domain.NumberService{}}
 	for _, s := range services.All().Services() {
-		account.Services[s] = domain.AccountService{SubdomainStatus: "provisioned",
+		account.Services[s] = domain.AccountService{SubdomainStatus: domain.SubdomainProvisioned,
 			DirectRouting: &domain.DirectRoutingConfig{Subdomain: "s"}}
 		number.Services[s] = domain.NumberService{AssignmentStatus: "assigned",
 			Teams: &domain.TeamsNumberConfig{Usage: "u", CivicAddressID: "c", LocationID: "l",

@@ -65,7 +65,7 @@ func OfAccount(a *domain.Account) Record {
 		case "syncEnabled":
 			return filter.BoolValue(d.SyncEnabled), s.Traits().SyncFlag
 		case "subdomainStatus":
-			return optional(string(d.SubdomainStatus))
+			return optional(d.SubdomainStatus.String())
 		}
 		if d.DirectRouting == nil {
 			return filter.Value{}, false
