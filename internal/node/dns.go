@@ -139,11 +139,12 @@ func (c customers) Customers(ctx context.Context, after string, limit int) ([]zo
 	return list, nil
 }
 
+// labels returns an account with its labels, the active and the pending one.
 func labels(a *domain.Account) zone.Customer {
 	c := zone.Customer{Account: a.Name}
-	for _, d := range a.Services {
-		if r := d.DirectRouting; r != nil {
-			c.Labels = append(c.Labels, zone.Label{Name: r.Subdomain, Tokens: []string{r.Region1Token, r.Region2Token}})
+	for _, l := range []*domain.Label{new(a.Active()), a.Pending} {
+		if l != nil && l.Subdomain != "" {
+			c.Labels = append(c.Labels, zone.Label{Name: l.Subdomain, Tokens: []string{l.Region1Token, l.Region2Token}})
 		}
 	}
 

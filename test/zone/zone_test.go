@@ -15,6 +15,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/cli/child"
 	"github.com/tandemgw/tandem/internal/testkit"
@@ -189,15 +190,24 @@ func (d *deployment) until(what string, ns []check.Name, want ...check.Problem) 
 }
 
 // A customer's names are on every name server, primary and secondaries, with its addresses and tokens in both regions;
-// they follow its label, and go with it.
+// they follow its labels, the pending one too, and go with them.
 func TestCustomer(t *testing.T) {
 	t.Parallel()
 	d := deploy(t, "")
 	d.put("contoso", "Acme")
 	d.put("fabrikam", "fab")
 	d.until("the names", slices.Concat(lower("acme", "Acme"), names("fab")))
+	_, err := d.client().PutPendingLabel(t.Context(), "fabrikam", "fabnew",
+		api.LabelTokens{Region1Token: "MS=ms1fabnew", Region2Token: "MS=ms2fabnew"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.until("the pending label, beside the active one", slices.Concat(names("fab"), names("fabnew")))
+	if _, err := d.client().ActivateLabel(t.Context(), "fabrikam", "fabnew", nil); err != nil {
+		t.Fatal(err)
+	}
 	d.put("contoso", "acme2")
-	d.until("the new label", slices.Concat(names("acme2"), names("fab")))
+	d.until("the new label", slices.Concat(names("acme2"), names("fab"), names("fabnew")))
 	d.until("the former label is gone", lower("acme", "Acme"), check.Missing)
 
 	if err := d.client().DeleteAccount(t.Context(), "contoso", false, client.Condition{}); err != nil {
