@@ -1,86 +1,126 @@
 package certificate
 
 import (
-	"cmp"
+	"net/mail"
 	"net/url"
-	"regexp"
+	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
-// Config says which certificates are wanted, and from which authority.
+// Config says from which authority certificates are obtained.
 type Config struct {
-	// Directory is the URL of the authority's ACME directory, https. No other directory is ever asked. When it is
-	// changed, all certificates are replaced at once. Every directory has one account, whose key is in the database.
-	Directory string
-	// AcceptTerms is set if the operator accepts the authority's terms of service. Without it there is no account.
-	AcceptTerms bool
-	// Certificates are what the roles of this deployment need. Clients that name no server get the first one.
-	Certificates []Wanted
-	// Propagation is how long the name servers have until all of them answer the values of an order. Default 3 minutes,
-	// at most 4.
-	Propagation time.Duration
-	// SkipAfter is after which part of Propagation an order continues without the name servers that do not answer at
-	// all, if all others answer the value. Default 1 minute.
-	SkipAfter time.Duration
+	// Directory is the URL of the authority's ACME directory, https. Default none: no certificates are obtained. No
+	// other directory is ever asked. When it changes, all certificates are replaced at once; each directory has one
+	// account.
+	Directory string `yaml:"directory"`
+	// AcceptTerms says that you accept the authority's terms of service. Required: no account is registered without.
+	AcceptTerms bool `yaml:"acceptTerms"`
+	// Contact is the mail address that the authority gets when the account is registered. Default none.
+	Contact string `yaml:"contact"`
+	// RootsFile is the PEM file with the authorities that must have issued the certificate of the directory's web
+	// server. Path. Default those of the operating system.
+	RootsFile string `yaml:"rootsFile"`
+	// ExternalAccount binds the account to one that you have at the authority (RFC 8555, section 7.3.4). Default none.
+	ExternalAccount ExternalAccount `yaml:"externalAccount"`
+	// Order lists the certificates that are obtained: "provapi", the labels of Direct Routing regions ("1r1", each with
+	// its wildcard), the regions ("r1") and "onboard". Default all of them but onboard. List the ones that a listener
+	// or a peer group of the deployment uses, the same on all nodes.
+	Order []string `yaml:"order"`
 }
+
+// ExternalAccount is an account that was made at the authority by other means.
+type ExternalAccount struct {
+	// KeyID identifies the account, as the authority says. Required with hmacKeyFile.
+	KeyID string `yaml:"keyId"`
+	// HMACKeyFile is the file with the key that the authority gives for it, base64url. Path. Required with keyId.
+	HMACKeyFile string `yaml:"hmacKeyFile"`
+}
+
+// Enabled reports whether certificates are obtained.
+func (c *Config) Enabled() bool { return c.Directory != "" }
 
 // Wanted is one certificate.
 type Wanted struct {
-	Name string // identifies the certificate in the store, in logs and to people, e.g. "r1"; it never changes
-	// Names are the host names in it, in lower case. "*.r1.example.com" covers one label below r1.example.com only.
+	Name string // identifies the certificate in the store, in logs and to people, e.g. "1r1"; it never changes
+	// Names are the host names in it, in lower case. "*.1r1.example.com" covers one label below 1r1.example.com only.
+	// No other certificate has them: an authority counts failures by the name without the wildcard.
 	Names []string
+	// Optional certificates are obtained only if [Config].Order lists them.
+	Optional bool
 }
 
-// maxNames bounds the host names of a certificate, and the certificates. It is the limit of Let's Encrypt.
-const maxNames = 100
-
-var (
-	hostName = regexp.MustCompile(`^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	identity = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
-)
-
-// Validate returns every problem found.
-func (c *Config) Validate() []error {
+// Validate returns every mistake as a *fault.Error whose Target is the setting. known are the certificates that the
+// deployment can have. It reads no files.
+func (c *Config) Validate(known []Wanted) []error {
 	var p fault.Problems
+	if !c.Enabled() {
+		if c.AcceptTerms || c.Contact != "" || c.RootsFile != "" || c.ExternalAccount != (ExternalAccount{}) ||
+			len(c.Order) > 0 {
+			p.Add("directory", "is missing: without it no certificates are obtained; set it, or remove certificates")
+		}
+		return p
+	}
 	if u, err := url.Parse(c.Directory); err != nil || u.Scheme != "https" || u.Host == "" {
-		p.Add("directory", "want the https URL of the authority's ACME directory")
+		p.Add("directory", "%q is not the https URL of an ACME directory", c.Directory)
 	}
 	if !c.AcceptTerms {
-		p.Add("acceptTerms", "read the authority's terms of service, then set acceptTerms")
+		p.Add("acceptTerms", "read the authority's terms of service, then set it to true")
 	}
-	if c.SkipAfter < 0 || c.propagation() < c.skipAfter() || c.propagation() > 4*time.Minute {
-		p.Add("propagation", "want at most 4m, and skipAfter at most propagation")
+	if a, err := mail.ParseAddress(c.Contact); c.Contact != "" && (err != nil || a.Address != c.Contact) {
+		p.Add("contact", "%q is not a mail address", c.Contact)
 	}
-	if n := len(c.Certificates); n == 0 || n > maxNames {
-		p.Add("certificates", "want 1 to %d certificates, not %d", maxNames, n)
+	if x := c.ExternalAccount; (x.KeyID == "") != (x.HMACKeyFile == "") {
+		p.Add("externalAccount", "keyId and hmacKeyFile belong together; give both or neither")
 	}
-
-	seen := map[string]string{} // identifiers of authorities and names of certificates, by where they were seen
-	for _, w := range c.Certificates {
-		if !identity.MatchString(w.Name) || seen[w.Name] != "" {
-			p.Add("certificates", "%q: want a unique name of at most 64 letters, digits, dots and hyphens", w.Name)
-		}
-		seen[w.Name] = w.Name
-		if n := len(w.Names); n == 0 || n > maxNames || len(slices.Compact(sorted(w.Names))) != n {
-			p.Add("certificates", "%s: want 1 to %d different host names", w.Name, maxNames)
-		}
-		for _, n := range w.Names {
-			// An authority counts failures by the name without the wildcard, over all certificates.
-			id := strings.TrimPrefix(n, "*.")
-			if len(n) > 253 || !hostName.MatchString(n) || cmp.Or(seen[id], w.Name) != w.Name {
-				p.Add("certificates", "%s: %q is no host name in lower case, or is in another certificate", w.Name, n)
-			}
-			seen[id] = w.Name
+	for i, name := range c.Order {
+		switch {
+		case !slices.ContainsFunc(known, func(w Wanted) bool { return w.Name == name }):
+			p.Add("order", "there is no certificate %q; use %s", name, list(known))
+		case slices.Contains(c.Order[:i], name):
+			p.Add("order", "%q is listed twice", name)
 		}
 	}
 	return p
 }
 
-func (c *Config) propagation() time.Duration { return cmp.Or(c.Propagation, 3*time.Minute) }
-func (c *Config) skipAfter() time.Duration   { return cmp.Or(c.SkipAfter, time.Minute) }
+func list(all []Wanted) string {
+	var names []string
+	for _, w := range all {
+		names = append(names, w.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// CheckFiles returns an error for the file of the external account if it cannot be used.
+func (c *Config) CheckFiles() error {
+	if c.ExternalAccount.HMACKeyFile == "" {
+		return nil
+	}
+	_, err := c.ExternalAccount.key()
+	return err
+}
+
+// key returns the key of the external account.
+func (x *ExternalAccount) key() (string, error) {
+	text, err := os.ReadFile(x.HMACKeyFile)
+	if err != nil {
+		return "", fault.New(fault.Invalid, "InvalidKey", "the key cannot be read (%v)", err).
+			At("externalAccount.hmacKeyFile")
+	}
+	return strings.TrimRight(strings.TrimSpace(string(text)), "="), nil
+}
+
+// Choose returns those of the known certificates that are obtained.
+func (c *Config) Choose(known []Wanted) []Wanted {
+	return slices.DeleteFunc(slices.Clone(known), func(w Wanted) bool {
+		if len(c.Order) == 0 {
+			return w.Optional
+		}
+		return !slices.Contains(c.Order, w.Name)
+	})
+}
 
 func sorted(names []string) []string { return slices.Sorted(slices.Values(names)) }

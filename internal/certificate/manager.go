@@ -3,17 +3,16 @@ package certificate
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,7 +27,7 @@ type Parts struct {
 	// Challenger and Checker are used by orders only. A node that does no work needs none.
 	Challenger Challenger
 	Checker    Checker
-	Transport  http.RoundTripper // sends requests to the authority; default http.DefaultTransport
+	Transport  http.RoundTripper // sends requests to the authority
 	Log        *slog.Logger
 	Metrics    prometheus.Registerer
 }
@@ -37,12 +36,11 @@ type Parts struct {
 // node's disk has, then Run.
 type Manager struct {
 	cfg    Config
+	wanted []Wanted
 	p      Parts
 	m      metrics
 	client *http.Client
 	now    func() time.Time
-
-	table atomic.Pointer[map[string]*tls.Certificate] // in service, by host name
 
 	busy    sync.Mutex // held by whoever refreshes or orders; guards what follows
 	cached  []byte     // what the disk has
@@ -50,9 +48,10 @@ type Manager struct {
 	told    time.Time  // the end of the rate limit that was logged last
 	cleanAt time.Time  // values of a killed process are not removed before
 
-	mu      sync.Mutex        // guards what follows, which is written by the holder of busy only
-	entries map[string]*entry // certificates in service, by Wanted.Name
-	state   state
+	mu       sync.Mutex        // guards what follows, which is written by the holder of busy only
+	entries  map[string]*entry // certificates in service, by Wanted.Name
+	requests map[string]string // the last order that a person asked for, by the name of the certificate's record
+	state    state
 }
 
 // record is a certificate as it is stored.
@@ -85,21 +84,18 @@ const (
 	storeEvery = 5 * time.Second // while the database is unavailable
 )
 
-// New returns a manager that serves what the node's disk has. It asks nobody yet.
-func New(cfg Config, p Parts) (*Manager, error) {
-	if problems := cfg.Validate(); len(problems) > 0 {
-		return nil, errors.Join(problems...)
-	}
-	m := &Manager{cfg: cfg, p: p, m: newMetrics(p.Metrics), client: newClient(p.Transport), now: time.Now,
-		entries: map[string]*entry{}}
-	m.table.Store(&map[string]*tls.Certificate{})
+// New returns a manager of the wanted certificates that serves what the node's disk has. It asks nobody yet. The
+// configuration is valid.
+func New(cfg Config, wanted []Wanted, p Parts) *Manager {
+	m := &Manager{cfg: cfg, wanted: wanted, p: p, m: newMetrics(p.Metrics), client: newClient(p.Transport),
+		now: time.Now, entries: map[string]*entry{}}
 
 	var records map[string]record
 	content, err := p.Cache.Load()
 	if err == nil {
 		err = json.Unmarshal(content, &records)
 	}
-	for _, w := range cfg.Certificates {
+	for _, w := range wanted {
 		if r, ok := records[w.Name]; ok && err == nil {
 			err = m.install(w.Name, r, SourceCache)
 		}
@@ -107,7 +103,7 @@ func New(cfg Config, p Parts) (*Manager, error) {
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		p.Log.Warn("certificates on disk cannot be read; without the database none are served", "error", err)
 	}
-	return m, nil
+	return m
 }
 
 // Run puts certificates into service that any node has obtained, until ctx is done, and returns nil.
@@ -140,6 +136,9 @@ func (m *Manager) refresh(ctx context.Context) error {
 func (m *Manager) after(ctx context.Context, err error) {
 	m.save()
 	m.limited()
+	for _, w := range m.wanted {
+		m.m.failed.WithLabelValues(w.Name).Set(float64(m.state.Attempts[m.recordName(&w)].Failed))
+	}
 	switch {
 	case ctx.Err() != nil:
 	case err != nil && !m.failing:
@@ -153,13 +152,19 @@ func (m *Manager) after(ctx context.Context, err error) {
 	}
 }
 
-// read reads the certificates and the state.
+// read reads the certificates, what persons asked for, and the state.
 func (m *Manager) read(ctx context.Context) error {
-	for _, w := range m.cfg.Certificates {
+	requests := map[string]string{}
+	for _, w := range m.wanted {
 		var r record
 		found, err := m.load(ctx, m.recordName(&w), &r)
 		if err == nil && found {
 			err = m.install(w.Name, r, SourceACME)
+		}
+		if err == nil {
+			var id string
+			_, err = m.load(ctx, requestOf(m.recordName(&w)), &id)
+			requests[m.recordName(&w)] = id
 		}
 		if err != nil {
 			return fmt.Errorf("certificate %s: %w", w.Name, err)
@@ -171,7 +176,7 @@ func (m *Manager) read(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.state = s
+	m.requests, m.state = requests, s
 	return nil
 }
 
@@ -184,6 +189,9 @@ func (m *Manager) recordName(w *Wanted) string {
 	config := m.cfg.Directory + " " + strings.Join(sorted(w.Names), " ")
 	return fmt.Sprintf("certificate/%s/%x", w.Name, sha256.Sum256([]byte(config)))
 }
+
+// requestOf returns where it is stored that a person asked for an order of the certificate with a record name.
+func requestOf(record string) string { return "renew/" + record }
 
 // load reads a stored value, and reports whether there is one.
 func (m *Manager) load(ctx context.Context, name string, into any) (bool, error) {
@@ -217,27 +225,9 @@ func (m *Manager) install(name string, r record, source string) error {
 			m.p.Log.Info("certificate replaced; new connections use the new one", "certificate", name, "names",
 				r.Names, "not_after", cert.Leaf.NotAfter)
 		}
-		for _, n := range old.Names {
-			m.m.expiry.DeleteLabelValues(n)
-		}
 	}
 	m.entries[name] = e
-
-	table := map[string]*tls.Certificate{}
-	for i, w := range m.cfg.Certificates {
-		e := m.entries[w.Name]
-		if e == nil {
-			continue
-		}
-		for _, n := range e.Names {
-			table[n] = e.cert
-			m.m.expiry.WithLabelValues(n).Set(float64(e.cert.Leaf.NotAfter.Unix()))
-		}
-		if i == 0 {
-			table[""] = e.cert
-		}
-	}
-	m.table.Store(&table)
+	m.m.expiry.WithLabelValues(name).Set(float64(cert.Leaf.NotAfter.Unix()))
 	return nil
 }
 
@@ -283,7 +273,7 @@ var thresholds = []int{30, 14, 7, 1}
 // and once when they have expired.
 func (m *Manager) warn() {
 	const day = 24 * time.Hour
-	for _, w := range m.cfg.Certificates {
+	for _, w := range m.wanted {
 		e := m.entries[w.Name]
 		if e == nil || m.now().Sub(m.renewAt(&w)) < time.Hour {
 			continue
@@ -308,18 +298,41 @@ func (m *Manager) warn() {
 	}
 }
 
-// GetCertificate returns the certificate for the server name of a client: that of the exact name, else that of the
-// wildcard one label up. A client that names no server gets the first configured certificate. It returns nil without an
-// error for other names, so that the TLS listener may have more certificates, or refuses the name. It implements
-// GetCertificate of tls.Config.
-func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	table := *m.table.Load()
-	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
-	if c := table[name]; c != nil {
-		return c, nil
+// Certificate returns the certificate in service under a name, nil while there is none.
+func (m *Manager) Certificate(name string) *tls.Certificate {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.entries[name]; e != nil {
+		return e.cert
 	}
-	_, parent, _ := strings.Cut(name, ".")
-	return table["*."+parent], nil
+	return nil
+}
+
+// Renew makes a certificate be ordered at once, by a node that does work, whatever its age and earlier failures. It
+// writes an audit row about the actor in ctx. The error is of kind fault.NotFound, or fault.Limited while the authority
+// accepts no orders.
+func (m *Manager) Renew(ctx context.Context, name string) error {
+	i := slices.IndexFunc(m.wanted, func(w Wanted) bool { return w.Name == name })
+	if i < 0 {
+		return fault.New(fault.NotFound, "CertificateNotFound", "there is no certificate %q; there are %s", name,
+			list(m.wanted))
+	}
+	var s state // the newest: another node may have ordered meanwhile
+	if _, err := m.load(ctx, stateName, &s); err != nil {
+		return err
+	}
+	if h := s.Holds[m.cfg.Directory]; h.Until.After(m.now()) {
+		return fault.New(fault.Limited, "AuthorityLimit", "the certificate authority accepts no orders before %s: %s",
+			h.Until.UTC().Format(time.RFC3339), h.Reason).After(h.Until.Sub(m.now()))
+	}
+
+	id, err := json.Marshal(rand.Text())
+	if err != nil {
+		return err
+	}
+	w := &m.wanted[i]
+	return m.p.Store.Request(ctx, requestOf(m.recordName(w)), id,
+		Audit{"certificate.renew", w.Name, map[string]any{"names": w.Names}})
 }
 
 // Status is the state of one wanted certificate.
@@ -329,6 +342,7 @@ type Status struct {
 	Issuer      string    // common name; empty while there is no certificate
 	NotAfter    time.Time // zero while there is no certificate
 	Source      string    // SourceACME, SourceCache, or empty
+	RenewAt     time.Time // when it is to be renewed; zero while there is no certificate
 	NextAttempt time.Time // the next order: a renewal, or a repetition
 	Failed      int       // attempts in a row that failed, on any node
 	LastAttempt time.Time // what follows is about it, and empty if it succeeded
@@ -341,14 +355,25 @@ func (m *Manager) Status() []Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var all []Status
-	for _, w := range m.cfg.Certificates {
+	for _, w := range m.wanted {
 		a := m.state.Attempts[m.recordName(&w)]
 		s := Status{Name: w.Name, Names: slices.Clone(w.Names), NextAttempt: later(m.orderAt(&w), m.now()),
 			Failed: a.Failed, LastAttempt: a.At, Cause: a.Cause, LastError: a.Error}
 		if e := m.entries[w.Name]; e != nil {
 			s.Issuer, s.NotAfter, s.Source = e.cert.Leaf.Issuer.CommonName, e.cert.Leaf.NotAfter, e.source
+			s.RenewAt = m.renewAt(&w)
 		}
 		all = append(all, s)
 	}
 	return all
+}
+
+// Held returns until when the authority accepts no orders, and why; the zero time if it does.
+func (m *Manager) Held() (until time.Time, reason string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if h := m.state.Holds[m.cfg.Directory]; h.Until.After(m.now()) {
+		return h.Until, h.Reason
+	}
+	return time.Time{}, ""
 }

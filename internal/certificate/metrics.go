@@ -19,6 +19,7 @@ const (
 
 type metrics struct {
 	expiry   *prometheus.GaugeVec
+	failed   *prometheus.GaugeVec
 	failures *prometheus.CounterVec
 	until    prometheus.Gauge
 }
@@ -27,7 +28,9 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	f := promauto.With(reg)
 	m := metrics{
 		expiry: f.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_certificate_expiry_timestamp_seconds",
-			Help: "Expiry of the ACME certificate in service for a host name, in Unix time."}, []string{"name"}),
+			Help: "Expiry of the ACME certificate in service, in Unix time."}, []string{"certificate"}),
+		failed: f.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_certificate_failed_attempts",
+			Help: "Attempts in a row to obtain the certificate that failed, of all nodes."}, []string{"certificate"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{Name: "tandem_certificate_failures_total",
 			Help: "Failures to obtain or store a certificate on this node, by cause."}, []string{"cause"}),
 		until: f.NewGauge(prometheus.GaugeOpts{Name: "tandem_certificate_rate_limited_until_timestamp_seconds",

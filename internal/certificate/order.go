@@ -39,7 +39,12 @@ func (m *Manager) renewAt(w *Wanted) time.Time {
 
 // orderAt returns when a certificate is to be ordered.
 func (m *Manager) orderAt(w *Wanted) time.Time {
-	at := later(m.renewAt(w), m.state.Attempts[m.recordName(w)].Next)
+	name := m.recordName(w)
+	a, request := m.state.Attempts[name], m.requests[name]
+	at := later(m.renewAt(w), a.Next)
+	if request != "" && request != a.Request {
+		at = time.Time{}
+	}
 	return later(at, m.state.Holds[m.cfg.Directory].Until)
 }
 
@@ -54,7 +59,7 @@ func (m *Manager) askAt(w *Wanted) time.Time {
 // idle returns for how long there is nothing to do, at most pollEvery.
 func (m *Manager) idle() time.Duration {
 	now, wait := m.now(), pollEvery
-	for _, w := range m.cfg.Certificates {
+	for _, w := range m.wanted {
 		wait = min(wait, m.orderAt(&w).Sub(now), m.askAt(&w).Sub(now))
 	}
 	if len(m.state.Values) > 0 {
@@ -63,24 +68,31 @@ func (m *Manager) idle() time.Duration {
 	return wait
 }
 
-// Kind returns the work of ordering certificates, which a worker does. There is one key for all of them: orders share
-// the account and its rate limits.
+const (
+	kindName = "certificate"
+	kindID   = "acme" // one key for all certificates: orders share the account and its rate limits
+)
+
+// Work returns the key of the work that Kind does.
+func Work() flow.Key { return flow.Key{Kind: kindName, ID: kindID} }
+
+// Kind returns the work of ordering certificates, which a worker does.
 func (m *Manager) Kind() *flow.Kind {
-	return &flow.Kind{Name: "certificate", Workers: 1, Reconcile: m.reconcile,
-		List: func(ctx context.Context, after string, _ int) ([]string, error) {
-			if after != "" {
-				return nil, nil
-			}
-			if err := m.refresh(ctx); err != nil {
-				return nil, err
-			}
-			m.busy.Lock()
-			defer m.busy.Unlock()
-			if m.idle() > 0 {
-				return nil, nil
-			}
-			return []string{"acme"}, nil
-		}}
+	return &flow.Kind{Name: kindName, Workers: 1, Reconcile: m.reconcile, List: m.sweep}
+}
+
+// sweep makes the work run if something is due. It lists nothing: a key that was parked, because processes ended during
+// too many runs, would stay parked, and certificates would expire.
+func (m *Manager) sweep(ctx context.Context, _ string, _ int) ([]string, error) {
+	if err := m.refresh(ctx); err != nil {
+		return nil, err
+	}
+	m.busy.Lock()
+	defer m.busy.Unlock()
+	if m.idle() > 0 {
+		return nil, nil
+	}
+	return nil, m.p.Store.Wake(ctx)
 }
 
 // reconcile does what is due, one order at most. It returns no errors: the state says when an order is repeated, and
@@ -106,7 +118,7 @@ func (m *Manager) reconcile(ctx context.Context, run *flow.Run) (flow.Result, er
 // work does what is due. Errors are those of the database.
 func (m *Manager) work(ctx context.Context, run *flow.Run) error {
 	err := m.clean(ctx, run)
-	for _, w := range m.cfg.Certificates {
+	for _, w := range m.wanted {
 		if err == nil && !m.askAt(&w).After(m.now()) {
 			err = m.ask(ctx, run, &w)
 		}
@@ -149,7 +161,7 @@ func (m *Manager) clean(ctx context.Context, run *flow.Run) error {
 }
 
 // store stores a certificate and puts it into service, also if the database fails: it is on this node's disk then.
-func (m *Manager) store(ctx context.Context, run *flow.Run, w *Wanted, r record, audit any) error {
+func (m *Manager) store(ctx context.Context, run *flow.Run, w *Wanted, r record, audit *Audit) error {
 	source := SourceACME
 	raw, err := json.Marshal(r)
 	if err == nil {
@@ -200,10 +212,15 @@ func (m *Manager) authority(s acmez.Solver) *acmez.Client {
 // order orders a certificate. Errors are those of the database; others are recorded and logged.
 func (m *Manager) order(ctx context.Context, run *flow.Run, w *Wanted) error {
 	name := m.recordName(w)
-	before := m.state.Attempts[name]
+	last := m.state.Attempts[name]
+	before := last
+	before.Request = m.requests[name]
 	interrupted := before.next(m.now(), longWait, causeInterrupted, "the node that ordered was killed meanwhile")
 	err := m.update(ctx, run, func(s *state) {
-		maps.DeleteFunc(s.Attempts, func(_ string, a attempt) bool { return m.now().Sub(a.Next) > forgetAfter })
+		maps.DeleteFunc(s.Attempts, func(n string, a attempt) bool {
+			_, present := m.requests[n]
+			return !present && m.now().Sub(a.Next) > forgetAfter
+		})
 		s.Attempts[name] = interrupted
 	})
 	if err != nil {
@@ -214,11 +231,13 @@ func (m *Manager) order(ctx context.Context, run *flow.Run, w *Wanted) error {
 	seen, s := &limits{}, &solver{m: m, run: run}
 	r, failed := m.issue(context.WithValue(ctx, limitsKey{}, seen), run, s, w, before.Failed == 0)
 	if failed == nil {
-		err := m.store(ctx, run, w, r, map[string]any{"names": r.Names, "directory": r.Directory})
+		err := m.store(ctx, run, w, r, &Audit{"certificate.issue", w.Name,
+			map[string]any{"names": r.Names, "directory": r.Directory}})
 		if err != nil {
 			return err
 		}
-		done := attempt{At: m.now(), Next: m.now().Add(mostWait)} // an authority may want all renewed at once, forever
+		// An authority may want all renewed at once, forever.
+		done := attempt{At: m.now(), Next: m.now().Add(mostWait), Request: before.Request}
 		return m.update(ctx, run, func(s *state) { s.Attempts[name] = done })
 	}
 
@@ -229,7 +248,7 @@ func (m *Manager) order(ctx context.Context, run *flow.Run, w *Wanted) error {
 		return nil // the authority may have counted a failure
 	}
 	if stopped {
-		return m.update(ctx, run, func(s *state) { s.Attempts[name] = before })
+		return m.update(ctx, run, func(s *state) { s.Attempts[name] = last })
 	}
 
 	wait := shortWait
@@ -345,6 +364,18 @@ func (m *Manager) account(ctx context.Context, run *flow.Run, c *acmez.Client) (
 	}
 
 	a.Status, a.TermsOfServiceAgreed = "", m.cfg.AcceptTerms
+	if m.cfg.Contact != "" {
+		a.Contact = []string{"mailto:" + m.cfg.Contact}
+	}
+	if x := &m.cfg.ExternalAccount; x.KeyID != "" {
+		mac, err := x.key()
+		if err == nil {
+			err = a.SetExternalAccountBinding(ctx, c.Client, acme.EAB{KeyID: x.KeyID, MACKey: mac})
+		}
+		if err != nil {
+			return a, fmt.Errorf("bind the account to an external one: %w", err)
+		}
+	}
 	if a, err = c.NewAccount(ctx, a); err != nil {
 		return a, fmt.Errorf("register an account: %w", err)
 	}

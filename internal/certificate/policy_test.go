@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
 // asked is a Checker whose answers are a function of the time since it was first asked.
@@ -143,35 +144,39 @@ func TestFailuresAreBounded(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	t.Parallel()
+	known := []Wanted{{Name: "provapi"}, {Name: "1r1"}, {Name: "onboard", Optional: true}}
 	good := func() Config {
-		return Config{Directory: "https://ca.example/dir", AcceptTerms: true, Certificates: []Wanted{
-			{"provapi", []string{"provapi.example.com"}}, {"1r1", []string{"1r1.example.com", "*.1r1.example.com"}}}}
+		return Config{Directory: "https://ca.example/dir", AcceptTerms: true, Contact: "ca@example.com",
+			Order: []string{"1r1", "onboard"}}
 	}
-	if c := good(); len(c.Validate()) != 0 {
-		t.Errorf("Validate of a good configuration: %v", c.Validate())
+	for _, c := range []Config{{}, good()} {
+		if errs := c.Validate(known); len(errs) != 0 {
+			t.Errorf("Validate of a good configuration: %v", errs)
+		}
 	}
-	for name, spoil := range map[string]func(*Config){
-		"no directory":        func(c *Config) { c.Directory = "" },
-		"plain HTTP":          func(c *Config) { c.Directory = "http://ca.example/dir" },
-		"terms":               func(c *Config) { c.AcceptTerms = false },
-		"no certificate":      func(c *Config) { c.Certificates = nil },
-		"no names":            func(c *Config) { c.Certificates[0].Names = nil },
-		"same name twice":     func(c *Config) { c.Certificates[0].Name = "1r1" },
-		"host name twice":     func(c *Config) { c.Certificates[1].Names[1] = "1r1.example.com" },
-		"in two certificates": func(c *Config) { c.Certificates[0].Names[0] = "*.1r1.example.com" },
-		"wildcard inside":     func(c *Config) { c.Certificates[0].Names[0] = "a.*.example.com" },
-		"upper case":          func(c *Config) { c.Certificates[0].Names[0] = "Provapi.example.com" },
-		"address":             func(c *Config) { c.Certificates[0].Names[0] = "192.0.2.1" },
-		"too many names": func(c *Config) {
-			c.Certificates[0].Names = slices.Repeat([]string{"a.example.com"}, 101)
-		},
-		"skip after the end":   func(c *Config) { c.SkipAfter = time.Hour },
-		"longer than one run":  func(c *Config) { c.Propagation = time.Hour },
-		"negative propagation": func(c *Config) { c.Propagation = -1 },
+	for target, spoil := range map[string]func(*Config){
+		"directory":       func(c *Config) { c.Directory = "" },
+		"directory ":      func(c *Config) { c.Directory = "http://ca.example/dir" },
+		"acceptTerms":     func(c *Config) { c.AcceptTerms = false },
+		"contact":         func(c *Config) { c.Contact = "ca" },
+		"externalAccount": func(c *Config) { c.ExternalAccount.KeyID = "1" },
+		"order":           func(c *Config) { c.Order[0] = "1r2" },
+		"order ":          func(c *Config) { c.Order[0] = "onboard" },
 	} {
 		c := good()
-		if spoil(&c); len(c.Validate()) == 0 {
-			t.Errorf("%s: no problem found", name)
+		spoil(&c)
+		errs := c.Validate(known)
+		if len(errs) != 1 || fault.As(errs[0]).Target != strings.TrimSpace(target) {
+			t.Errorf("%s: %v", target, errs)
 		}
+	}
+
+	c := good()
+	if got := list(c.Choose(known)); got != "1r1, onboard" {
+		t.Errorf("ordered: %s", got)
+	}
+	c.Order = nil
+	if got := list(c.Choose(known)); got != "provapi, 1r1" {
+		t.Errorf("ordered by default: %s", got)
 	}
 }

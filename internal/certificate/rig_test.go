@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -91,7 +92,8 @@ func freePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func newAuthority(t *testing.T, z *zone) *authority {
+// newAuthority starts an authority. extra are settings of Pebble.
+func newAuthority(t *testing.T, z *zone, extra ...map[string]any) *authority {
 	t.Helper()
 	bin, err := pebbleBinary()
 	if err != nil {
@@ -111,10 +113,14 @@ func newAuthority(t *testing.T, z *zone) *authority {
 		t.Fatal(err)
 	}
 	listen, management := freePort(t), freePort(t)
-	raw, err := json.Marshal(map[string]any{"pebble": map[string]any{"listenAddress": listen,
+	settings := map[string]any{"listenAddress": listen,
 		"managementListenAddress": management, "certificate": certFile, "privateKey": keyFile, "httpPort": 5002,
 		"tlsPort": 5001, "keyAlgorithm": "ecdsa", "retryAfter": map[string]int{"authz": 1, "order": 1},
-		"profiles": map[string]any{"default": map[string]any{"description": "default", "validityPeriod": 7776000}}}})
+		"profiles": map[string]any{"default": map[string]any{"description": "default", "validityPeriod": 7776000}}}
+	for _, x := range extra {
+		maps.Copy(settings, x)
+	}
+	raw, err := json.Marshal(map[string]any{"pebble": settings})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -415,11 +421,10 @@ type settings struct {
 	done    chan struct{} // shared by nodes that share a database
 }
 
-var r1 = certificate.Wanted{Name: "r1", Names: []string{"1r1.example.com", "*.1r1.example.com"}}
+var r1 = certificate.Wanted{Name: "1r1", Names: []string{"1r1.example.com", "*.1r1.example.com"}}
 
 func config(a *authority) certificate.Config {
-	return certificate.Config{Directory: a.directory, AcceptTerms: true, Certificates: []certificate.Wanted{r1},
-		Propagation: time.Minute, SkipAfter: time.Second}
+	return certificate.Config{Directory: a.directory, AcceptTerms: true}
 }
 
 // start starts a node whose database is d.
@@ -430,7 +435,13 @@ func start(t *testing.T, d *db.DB, z *zone, roots *x509.CertPool, s settings) *n
 	if n.done == nil {
 		n.done = make(chan struct{}, 1000)
 	}
-	p := certificate.Parts{Store: store.New(d, s.ring), Cache: s.cache, Challenger: z, Checker: z,
+	n.q = flow.New(d, func(_ context.Context, tx *db.Tx, i flow.Item) error {
+		if i.State == "" || later(i) {
+			tx.OnCommit(func() { n.done <- struct{}{} })
+		}
+		return nil
+	}, slog.New(slog.NewTextHandler(t.Output(), nil)), nil)
+	p := certificate.Parts{Store: store.New(d, s.ring, n.q), Cache: s.cache, Challenger: z, Checker: z,
 		Transport: n.dialed.transport(roots), Log: slog.New(n.log), Metrics: n.reg}
 	if s.checker != nil {
 		p.Checker = s.checker
@@ -438,18 +449,8 @@ func start(t *testing.T, d *db.DB, z *zone, roots *x509.CertPool, s settings) *n
 	if s.cache == nil {
 		p.Cache = store.Disk{Path: filepath.Join(t.TempDir(), "certificates"), Ring: s.ring}
 	}
-	m, err := certificate.New(s.cfg, p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.SetClock(func() time.Time { return time.Now().Add(time.Duration(n.offset.Load())) })
-	n.Manager = m
-	n.q = flow.New(d, func(_ context.Context, tx *db.Tx, i flow.Item) error {
-		if i.State == "" || later(i) {
-			tx.OnCommit(func() { n.done <- struct{}{} })
-		}
-		return nil
-	}, slog.New(slog.NewTextHandler(t.Output(), nil)), nil)
+	n.Manager = certificate.New(s.cfg, []certificate.Wanted{r1}, p)
+	n.SetClock(func() time.Time { return time.Now().Add(time.Duration(n.offset.Load())) })
 	return n
 }
 
@@ -480,6 +481,12 @@ func (n *node) work() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	n.settle()
+}
+
+// settle waits until the node's worker has done what is due.
+func (n *node) settle() {
+	n.t.Helper()
 	for end := time.After(patience); ; {
 		select {
 		case <-n.done: // perhaps of a run that began before
@@ -520,17 +527,12 @@ func (n *node) advance(d time.Duration) { n.offset.Add(int64(d)) }
 // one returns the state of the only certificate.
 func (n *node) one() certificate.Status { return n.Status()[0] }
 
-// served returns the leaf that clients of a name get, or nil.
-func (n *node) served(name string) *x509.Certificate {
-	n.t.Helper()
-	c, err := n.GetCertificate(&tls.ClientHelloInfo{ServerName: name})
-	if err != nil {
-		n.t.Fatal(err)
+// served returns the leaf of the certificate in service, or nil.
+func (n *node) served() *x509.Certificate {
+	if c := n.Certificate(r1.Name); c != nil {
+		return c.Leaf
 	}
-	if c == nil {
-		return nil
-	}
-	return c.Leaf
+	return nil
 }
 
 func keyring(t *testing.T) *secret.Keyring {

@@ -48,13 +48,18 @@ func (s *solver) Present(ctx context.Context, c acme.Challenge) error {
 	return nil
 }
 
-// checkEvery is how often the name servers are asked.
-const checkEvery = time.Second
+const (
+	checkEvery = time.Second // how often the name servers are asked
+	// propagation is how long they have until all of them answer the values of an order.
+	propagation = 3 * time.Minute
+	// skipAfter is when an order continues without those that do not answer at all, if all others answer the value.
+	skipAfter = time.Minute
+)
 
 // Wait implements acmez.Waiter. The challenge is offered when no name server answers without the value, and one at
-// least answers it. Those that do not answer at all are waited for until Config.SkipAfter.
+// least answers it. Those that do not answer at all are waited for until skipAfter.
 func (s *solver) Wait(ctx context.Context, c acme.Challenge) error {
-	v, cfg := valueOf(c), &s.m.cfg
+	v := valueOf(c)
 	for began := time.Now(); ; {
 		answers, err := s.m.p.Checker.Check(ctx, v.Name, v.Value)
 		var has, lacking, silent []string
@@ -73,14 +78,14 @@ func (s *solver) Wait(ctx context.Context, c acme.Challenge) error {
 		}
 		waited := time.Since(began)
 		switch {
-		case err == nil && len(has) > 0 && len(lacking) == 0 && (len(silent) == 0 || waited >= cfg.skipAfter()):
+		case err == nil && len(has) > 0 && len(lacking) == 0 && (len(silent) == 0 || waited >= skipAfter):
 			if len(silent) > 0 {
 				s.m.p.Log.Warn("name servers do not answer; the challenge is offered without them", "name", v.Name,
 					"servers", silent)
 			}
 			s.offered = true
 			return nil
-		case waited >= cfg.propagation():
+		case waited >= propagation:
 			return fmt.Errorf("%w: %s after %s: answered by %q, not by %q, no answer from %q", errServers, v.Name,
 				waited.Round(time.Second), has, lacking, silent)
 		}
@@ -123,9 +128,6 @@ type guard struct{ base http.RoundTripper }
 const maxResponse = 1 << 20 // bytes
 
 func newClient(base http.RoundTripper) *http.Client {
-	if base == nil {
-		base = http.DefaultTransport
-	}
 	return &http.Client{
 		Transport: guard{base},
 		Timeout:   30 * time.Second,

@@ -33,6 +33,7 @@ type attempt struct {
 	At, Next time.Time
 	Cause    string
 	Error    string
+	Request  string // of a person, by which the attempt was made, or an earlier one
 }
 
 // value is a value in the DNS.
@@ -53,7 +54,7 @@ const forgetAfter = 30 * 24 * time.Hour
 // next is the attempt that follows a: it has begun at a time, and counts as failed until it succeeds.
 func (a attempt) next(at time.Time, wait time.Duration, cause, text string) attempt {
 	wait = min(wait<<min(a.Failed, 10), mostWait)
-	return attempt{Failed: a.Failed + 1, At: at, Next: at.Add(wait), Cause: cause, Error: text}
+	return attempt{Failed: a.Failed + 1, At: at, Next: at.Add(wait), Cause: cause, Error: text, Request: a.Request}
 }
 
 // Bounds of a rate limit. No limit of a known authority lasts longer than a week.

@@ -11,8 +11,18 @@ type Store interface {
 	// Load returns the value stored under name, or an error of kind fault.NotFound.
 	Load(ctx context.Context, name string) ([]byte, error)
 	// Save stores value under name, or returns flow.ErrLost and stores nothing if another worker has taken over the
-	// run. audit, unless nil, is the summary of an audit row; it holds no secret.
-	Save(ctx context.Context, run *flow.Run, name string, value []byte, audit any) error
+	// run. audit may be nil.
+	Save(ctx context.Context, run *flow.Run, name string, value []byte, audit *Audit) error
+	// Request stores value under name, outside a run, and makes the work of [Manager.Kind] run.
+	Request(ctx context.Context, name string, value []byte, audit Audit) error
+	// Wake makes the work run, also if it is parked.
+	Wake(ctx context.Context) error
+}
+
+// Audit is an audit row about the actor in a context. It holds no secret.
+type Audit struct {
+	Action, Target string
+	Summary        any
 }
 
 // Cache is a node's own copy of the certificates, encrypted, on its disk.

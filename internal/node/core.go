@@ -24,6 +24,7 @@ import (
 	"github.com/tandemgw/tandem/internal/services"
 	"github.com/tandemgw/tandem/internal/store"
 	authstore "github.com/tandemgw/tandem/internal/store/auth"
+	certificatestore "github.com/tandemgw/tandem/internal/store/certificate"
 	"github.com/tandemgw/tandem/internal/store/provisioning"
 	zonestore "github.com/tandemgw/tandem/internal/store/zone"
 )
@@ -38,6 +39,7 @@ type core struct {
 	access    *authstore.Store
 	directory *directory.Directory
 	zone      *zonestore.Store
+	sealed    *certificatestore.Store // of package certificate
 	clients   *auth.Clients
 	issuer    *auth.Issuer // nil when disabled
 	verifier  *auth.Verifier
@@ -107,6 +109,7 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 		return fmt.Errorf("auth: %w", err)
 	}
 	c.work = flow.New(c.db, c.progress, log.With("part", "work"), reg)
+	c.sealed = certificatestore.New(c.db, c.keyring, c.work)
 
 	r.parts = []part{running("database", c.db.Run), running("feed", c.feed.Run), running("events", c.events.Run)}
 	if len(cfg.Auth.Issuers) > 0 {

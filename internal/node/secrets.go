@@ -6,7 +6,6 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/secret"
-	"github.com/tandemgw/tandem/internal/store/certificate"
 )
 
 // rotation returns the rotation of the keyring over every secret in the database. A new kind of secret that is stored
@@ -21,7 +20,7 @@ func (c *core) rotation() *secret.Rotation {
 			if err != nil {
 				return sealed, unreadable, err
 			}
-			s, u, err := certificate.New(c.db, c.keyring).SealAgain(ctx)
+			s, u, err := c.sealed.SealAgain(ctx)
 			return sealed + s, unreadable + u, err
 		},
 	}

@@ -33,6 +33,7 @@ const maxValue = 256 << 10
 type Store struct {
 	d    *db.DB
 	ring *secret.Keyring
+	work *flow.Queue
 }
 
 var (
@@ -40,8 +41,8 @@ var (
 	_ certificate.Cache = Disk{}
 )
 
-// New returns the store on d, whose values are sealed with ring.
-func New(d *db.DB, ring *secret.Keyring) *Store { return &Store{d, ring} }
+// New returns the store on d, whose values are sealed with ring. work is the queue of the job's work.
+func New(d *db.DB, ring *secret.Keyring, work *flow.Queue) *Store { return &Store{d, ring, work} }
 
 func place(name string) secret.Place {
 	return secret.Place{Table: "certificate_values", Row: name, Column: "sealed"}
@@ -64,7 +65,26 @@ func (s *Store) Load(ctx context.Context, name string) ([]byte, error) {
 }
 
 // Save implements certificate.Store.
-func (s *Store) Save(ctx context.Context, run *flow.Run, name string, value []byte, audit any) error {
+func (s *Store) Save(ctx context.Context, run *flow.Run, name string, value []byte, audit *certificate.Audit) error {
+	return s.put(ctx, name, value, audit, func(ctx context.Context, tx *db.Tx) error { return run.Step(ctx, tx, "") })
+}
+
+// Request implements certificate.Store.
+func (s *Store) Request(ctx context.Context, name string, value []byte, audit certificate.Audit) error {
+	return s.put(ctx, name, value, &audit, s.enqueue)
+}
+
+// Wake implements certificate.Store.
+func (s *Store) Wake(ctx context.Context) error { return s.d.Update(ctx, s.enqueue) }
+
+func (s *Store) enqueue(ctx context.Context, tx *db.Tx) error {
+	key := certificate.Work()
+	return s.work.Enqueue(ctx, tx, key.Kind, time.Time{}, key.ID)
+}
+
+// put stores a value and its audit row, then calls last in the same transaction.
+func (s *Store) put(ctx context.Context, name string, value []byte, audit *certificate.Audit,
+	last func(context.Context, *db.Tx) error) error {
 	if len(value) > maxValue {
 		return fmt.Errorf("store %s: it has %d bytes; at most %d are allowed", name, len(value), maxValue)
 	}
@@ -77,12 +97,12 @@ func (s *Store) Save(ctx context.Context, run *flow.Run, name string, value []by
 			"ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed, changed = excluded.changed",
 			name, sealed, time.Now().UnixMicro())
 		if err == nil && audit != nil {
-			err = tx.AuditOf(ctx, "certificate.issue", name, 1, audit)
+			err = tx.AuditOf(ctx, audit.Action, audit.Target, 1, audit.Summary)
 		}
 		if err != nil {
 			return err
 		}
-		return run.Step(ctx, tx, "")
+		return last(ctx, tx)
 	})
 	if err != nil {
 		return fmt.Errorf("store %s: %w", name, err)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/certificate"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/flow"
@@ -69,7 +70,7 @@ func ring(t *testing.T) *secret.Keyring {
 func TestValuesAreSharedSealedAndAudited(t *testing.T) {
 	t.Parallel()
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
-		s := store.New(d, ring(t))
+		s := store.New(d, ring(t), nil)
 		if _, err := s.Load(t.Context(), name); !fault.Is(err, fault.NotFound) {
 			t.Errorf("Load of what is not stored: %v, want NotFound", err)
 		}
@@ -79,7 +80,8 @@ func TestValuesAreSharedSealedAndAudited(t *testing.T) {
 					t.Errorf("Save: %v", err)
 				}
 			}
-			if err := s.Save(ctx, run, "account/1", nil, map[string]any{"directory": "https://ca"}); err != nil {
+			if err := s.Save(ctx, run, "account/1", nil,
+				&certificate.Audit{Action: "certificate.issue", Target: "1r1", Summary: "https://ca"}); err != nil {
 				t.Errorf("Save of an empty value: %v", err)
 			}
 			if err := s.Save(ctx, run, name, make([]byte, 256<<10+1), nil); err == nil {
@@ -92,9 +94,9 @@ func TestValuesAreSharedSealedAndAudited(t *testing.T) {
 			}
 		}
 		log := testkit.AuditLog(t, d)
-		if len(log) != 1 || log[0].Action != "certificate.issue" || log[0].Target != "account/1" ||
+		if len(log) != 1 || log[0].Action != "certificate.issue" || log[0].Target != "1r1" ||
 			!strings.Contains(log[0].Summary, "https://ca") {
-			t.Errorf("audit log %+v, want one row about account/1", log)
+			t.Errorf("audit log %+v, want one row about 1r1", log)
 		}
 
 		// The database holds no plain text, and a sealed value moved to another row does not open.
@@ -128,9 +130,9 @@ func TestValuesAreSharedSealedAndAudited(t *testing.T) {
 func TestLostRunWritesNothing(t *testing.T) {
 	t.Parallel()
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
-		s := store.New(d, ring(t))
+		s := store.New(d, ring(t), nil)
 		lost := during(t, d, func(context.Context, *flow.Run) {})
-		if err := s.Save(t.Context(), lost, name, []byte(value), map[string]any{}); !errors.Is(err, flow.ErrLost) {
+		if err := s.Save(t.Context(), lost, name, []byte(value), &certificate.Audit{}); !errors.Is(err, flow.ErrLost) {
 			t.Errorf("Save in a run that was lost: %v, want ErrLost", err)
 		}
 		if v, err := s.Load(t.Context(), name); !fault.Is(err, fault.NotFound) {
@@ -138,6 +140,46 @@ func TestLostRunWritesNothing(t *testing.T) {
 		}
 		if log := testkit.AuditLog(t, d); len(log) != 0 {
 			t.Errorf("a lost run wrote to the audit log: %+v", log)
+		}
+	})
+}
+
+// What a person asks for is stored and audited, and the work runs, also if it was parked.
+func TestRequestMakesTheWorkRun(t *testing.T) {
+	t.Parallel()
+	testkit.Engines(t, func(t *testing.T, d *db.DB) {
+		ignore := func(context.Context, *db.Tx, flow.Item) error { return nil }
+		q := flow.New(d, ignore, slog.New(slog.DiscardHandler), nil)
+		s := store.New(d, ring(t), q)
+		state := func() string {
+			t.Helper()
+			l, err := q.List(t.Context(), "certificate", "", flow.Key{}, 2)
+			if err != nil || len(l) != 1 || l[0].ID != "acme" {
+				t.Fatalf("work %+v, %v; want one key", l, err)
+			}
+			return l[0].State
+		}
+		err := s.Request(t.Context(), "renew/1", []byte(value),
+			certificate.Audit{Action: "certificate.renew", Target: "1r1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Load(t.Context(), "renew/1"); err != nil || string(got) != value || state() != flow.Queued {
+			t.Errorf("Load = %q, %v; the work is %s", got, err, state())
+		}
+		if log := testkit.AuditLog(t, d); len(log) != 1 || log[0].Action != "certificate.renew" {
+			t.Errorf("audit log %+v", log)
+		}
+
+		err = d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			_, err := tx.Exec(ctx, "UPDATE work SET state = 'parked', attempts = 21")
+			return err
+		})
+		if err == nil {
+			err = s.Wake(t.Context())
+		}
+		if err != nil || state() != flow.Queued {
+			t.Errorf("after Wake: %v, the work is %s", err, state())
 		}
 	})
 }
