@@ -76,7 +76,8 @@ func newServe(t *target) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringSliceVar(&roles, "roles", nil, "run only these `ROLES`: api, edge, worker, dns (default all)")
+	cmd.Flags().StringSliceVar(&roles, "roles", nil,
+		"run only these `ROLES`: api, edge, worker, dns, front (default all)")
 	cmd.Flags().BoolVar(&freePorts, "free-ports", false, "listen on free loopback ports, not the configured ones")
 	cmd.Flags().BoolVar(&lab, "lab", false, "add simulated peers and sample customers; not for production")
 	return cmd
@@ -103,7 +104,7 @@ func sayReady(t *target, r node.Ready) {
 	p.line("Tandem is ready. Press Ctrl-C to stop.")
 	g := &grid{head: []string{"what", "where"}}
 	for _, x := range [][2]string{{"Provisioning API", r.Provisioning}, {"management API", r.Management},
-		{"metrics", r.Metrics}, {"SIP over UDP", r.SIP.UDP}, {"SIP over TCP", r.SIP.TCP},
+		{"metrics", r.Metrics}, {"public front", r.Front}, {"SIP over UDP", r.SIP.UDP}, {"SIP over TCP", r.SIP.TCP},
 		{"SIP over TLS", r.SIP.TLS}} {
 		if x[1] != "" {
 			g.add(x[0], x[1])

@@ -36,8 +36,8 @@ type Config struct {
 	// option --data and the variable TANDEM_DATA set it too.
 	Data string `yaml:"data"`
 	// Roles are the parts of Tandem that this process runs: "api" (Provisioning API and token endpoint), "edge" (SIP),
-	// "worker" (maintenance of the database, and work on outside systems), "dns" (name server, if zone is set). Default
-	// all of them. On SQLite all must run in one process.
+	// "worker" (maintenance of the database, and work on outside systems), "dns" (name server, if zone is set), "front"
+	// (public front, if front.listen is set). Default all of them. On SQLite all must run in one process.
 	Roles []string `yaml:"roles"`
 	// Log is how the process logs, on standard error.
 	Log Log `yaml:"log"`
@@ -49,6 +49,9 @@ type Config struct {
 	Manage Manage `yaml:"manage"`
 	// Provisioning is the Provisioning API.
 	Provisioning Provisioning `yaml:"provisioning"`
+	// Front is the public front of processes with the role "front": the HTTPS server for pages and endpoints that
+	// strangers on the Internet reach, at onboard.<base domain>. It has none of the APIs.
+	Front Front `yaml:"front"`
 	// Auth says whose tokens the Provisioning API and the management API accept.
 	Auth auth.Config `yaml:"auth"`
 	// Secrets is how secrets are encrypted at rest.
@@ -153,10 +156,21 @@ type Manage struct {
 	RequestsPerMinute int `yaml:"requestsPerMinute"`
 }
 
+// Front is the public front.
+type Front struct {
+	Listener `yaml:",inline"`
+	// Sources are the addresses that may use the front.
+	Sources auth.SourcesConfig `yaml:",inline"`
+	// RequestsPerMinutePerSource is the maximum number of requests of one address (IPv6: of one /64) to this node in a
+	// minute. Number, 1 to 1000000; default 120. Requests above it are answered 429 with Retry-After.
+	RequestsPerMinutePerSource int `yaml:"requestsPerMinutePerSource"`
+}
+
 // Listener is an HTTP server.
 type Listener struct {
 	// Listen is the address to serve on, "ip:port" or ":port" for every address; port 0 chooses a free one, and "off"
-	// disables the listener. Default provisioning 127.0.0.1:8080, manage 127.0.0.1:8081, metrics 127.0.0.1:9464.
+	// disables the listener. Default provisioning 127.0.0.1:8080, manage 127.0.0.1:8081, metrics 127.0.0.1:9464, front
+	// off.
 	Listen string `yaml:"listen"`
 	// CertificateFile is the PEM file with the server's certificate, followed by its chain. It is read again when it
 	// changes. Default none: plain HTTP.
@@ -167,13 +181,13 @@ type Listener struct {
 	// the tokens. Default false. Every start logs a warning about it.
 	Insecure bool `yaml:"insecure"`
 	// MaxConnections is the maximum number of concurrent connections. Number, 8 to 100000; default provisioning 1000,
-	// manage 400, metrics 400. All HTTP listeners together use at most half of the file descriptors that files and the
-	// database leave; if that is less, the start logs a warning. When the limit is reached, the connection that has
-	// been idle longest is closed in favour of a new one, unless a request on it had a valid token.
+	// manage 400, metrics 400, front 1000. All HTTP listeners together use at most half of the file descriptors that
+	// files and the database leave; if that is less, the start logs a warning. When the limit is reached, the
+	// connection that has been idle longest is closed in favour of a new one, unless a request on it had a valid token.
 	MaxConnections int `yaml:"maxConnections"`
 	// MaxConnectionsPerSource is the maximum number of concurrent connections of one address (IPv6: of one /64).
-	// Number, 1 to maxConnections; default 100. An address in trustedProxies may have maxConnections, one outside
-	// allowedSources 4.
+	// Number, 1 to maxConnections; default 100, front 30. An address in trustedProxies may have maxConnections, one
+	// outside allowedSources 4.
 	MaxConnectionsPerSource int `yaml:"maxConnectionsPerSource"`
 }
 
@@ -182,8 +196,8 @@ type Log struct {
 	// Level is the minimum level of logged lines: "debug", "info", "warn" or "error". Default "info".
 	Level string `yaml:"level"`
 	// Levels overrides level for single parts of the process: "auth", "database", "directory", "dns", "edge", "feed",
-	// "index", "manage", "metrics", "provisioning", "records", "socket", "work" or "zone", as in the attribute part of
-	// a line. Default none. Example: {edge: debug}.
+	// "front", "index", "manage", "metrics", "provisioning", "records", "socket", "work" or "zone", as in the attribute
+	// part of a line. Default none. Example: {edge: debug}.
 	Levels map[string]string `yaml:"levels"`
 	// Format is "text" (key=value) or "json", one object per line. Default "text".
 	Format string `yaml:"format"`
@@ -212,14 +226,15 @@ const (
 	RoleEdge   = "edge"
 	RoleWorker = "worker"
 	RoleDNS    = "dns"
+	RoleFront  = "front"
 )
 
 // Roles returns every role, in the order they are started.
-func Roles() []string { return []string{RoleAPI, RoleEdge, RoleWorker, RoleDNS} }
+func Roles() []string { return []string{RoleAPI, RoleEdge, RoleWorker, RoleDNS, RoleFront} }
 
 // LogParts returns the names of the parts of the process in log.levels and in the attribute part of log lines.
 func LogParts() []string {
-	return []string{"auth", "database", "directory", "dns", "edge", "feed", "index", "manage", "metrics",
+	return []string{"auth", "database", "directory", "dns", "edge", "feed", "front", "index", "manage", "metrics",
 		"provisioning", "records", "socket", "work", "zone"}
 }
 
@@ -236,10 +251,12 @@ func Default(dataDir string) Config {
 		Metrics:      listener("127.0.0.1:9464", 400),
 		Manage:       Manage{Listener: listener("127.0.0.1:8081", 400), RequestsPerMinute: 600},
 		Provisioning: Provisioning{Listener: listener("127.0.0.1:8080", 1000), API: provapi.Default()},
-		Auth:         auth.Default(),
-		Secrets:      secret.Default(),
-		Database:     db.Default(),
-		Feed:         outbox.Default(),
+		Front: Front{Listener: Listener{Listen: Off, MaxConnections: 1000, MaxConnectionsPerSource: 30},
+			RequestsPerMinutePerSource: 120},
+		Auth:     auth.Default(),
+		Secrets:  secret.Default(),
+		Database: db.Default(),
+		Feed:     outbox.Default(),
 		Calls: Calls{
 			Edge:    edge.Default(),
 			Routing: route.Default(),

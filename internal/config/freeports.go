@@ -13,7 +13,7 @@ import (
 // freePorts replaces the address of every listener with a free loopback port. Groups that share an address also share
 // the new one.
 func (c *Config) freePorts() error {
-	for _, x := range []*Listener{&c.Metrics, &c.Manage.Listener, &c.Provisioning.Listener} {
+	for _, x := range []*Listener{&c.Metrics, &c.Manage.Listener, &c.Provisioning.Listener, &c.Front.Listener} {
 		if x.Listen != Off {
 			x.Listen = "127.0.0.1:0"
 		}

@@ -279,14 +279,25 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 		bad("manage.requestsPerMinute", "%d is out of range; use 1 to 1000000", n)
 	}
 	badAll("provisioning", l.Provisioning.Listener.problems())
+	badAll("front", l.Front.Listener.problems())
+	if n := l.Front.RequestsPerMinutePerSource; n < 1 || n > 1_000_000 {
+		bad("front.requestsPerMinutePerSource", "%d is out of range; use 1 to 1000000", n)
+	}
+	if l.Front.Listen != Off && l.Calls.Routing.BaseDomain == "" {
+		bad("front.listen", "the front's names are below calls.routing.baseDomain, which is not set; set it, or turn "+
+			"the front off")
+	}
 	badAll("auth", l.Auth.Validate())
 	badAll("secrets", l.Secrets.Validate())
 	badAll("database", l.Database.Validate())
 	badAll("feed", l.Feed.Validate())
 	badAll("manage", l.Manage.Sources.Validate())
 	badAll("provisioning", l.Provisioning.Sources.Validate())
+	badAll("front", l.Front.Sources.Validate())
 	badAll("provisioning", l.Provisioning.API.Validate())
-	needed := slices.DeleteFunc(Roles(), func(r string) bool { return r == RoleDNS && len(l.Zone.Server.Listen) == 0 })
+	needed := slices.DeleteFunc(Roles(), func(r string) bool {
+		return r == RoleDNS && len(l.Zone.Server.Listen) == 0 || r == RoleFront && l.Front.Listen == Off
+	})
 	if known && l.Database.Driver == db.SQLite && slices.ContainsFunc(needed,
 		func(r string) bool { return !l.Has(r) }) {
 		bad("roles", "on SQLite one process runs all roles; list all of %s here, or use PostgreSQL",

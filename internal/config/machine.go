@@ -28,10 +28,15 @@ func (x *Listener) CertificatePaths() transport.CertificatePaths {
 
 // eachHTTP calls f for each HTTP server that this process opens, with its path.
 func (c *Config) eachHTTP(f func(path string, x *Listener)) {
-	for i, x := range []*Listener{&c.Metrics, &c.Manage.Listener, &c.Provisioning.Listener} {
-		if path := []string{"metrics", "manage", "provisioning"}[i]; x.Listen != Off &&
-			(path != "provisioning" || c.Has(RoleAPI)) {
-			f(path, x)
+	for _, h := range []struct {
+		path, role string // the role that opens it; empty for every process
+		x          *Listener
+	}{
+		{"metrics", "", &c.Metrics}, {"manage", "", &c.Manage.Listener},
+		{"provisioning", RoleAPI, &c.Provisioning.Listener}, {"front", RoleFront, &c.Front.Listener},
+	} {
+		if h.x.Listen != Off && (h.role == "" || c.Has(h.role)) {
+			f(h.path, h.x)
 		}
 	}
 }

@@ -12,9 +12,10 @@ import (
 var reloadable = []string{
 	"log.level", "log.levels",
 	"metrics.certificateFile", "metrics.keyFile", "manage.certificateFile", "manage.keyFile",
-	"provisioning.certificateFile", "provisioning.keyFile",
+	"provisioning.certificateFile", "provisioning.keyFile", "front.certificateFile", "front.keyFile",
 	"manage.allowedSources", "manage.trustedProxies", "manage.requestsPerMinute",
 	"provisioning.allowedSources", "provisioning.trustedProxies", "provisioning.requestsPerMinute",
+	"front.allowedSources", "front.trustedProxies", "front.requestsPerMinutePerSource",
 	"calls.limits.maxCalls", "calls.limits.maxCallsPerSecond", "calls.limits.retryAfter", "calls.headers",
 	"calls.groups.maxCalls", "calls.groups.maxCallsPerSecond", "calls.groups.allowedSources",
 	"calls.groups.peers.allowedSources",
@@ -48,7 +49,8 @@ func (l *Loaded) Reload() (*Loaded, Changes, error) {
 	// Turning TLS on or off needs a new listener.
 	turned := map[string]bool{"metrics": l.Metrics.plain() != next.Metrics.plain(),
 		"manage":       l.Manage.plain() != next.Manage.plain(),
-		"provisioning": l.Provisioning.plain() != next.Provisioning.plain()}
+		"provisioning": l.Provisioning.plain() != next.Provisioning.plain(),
+		"front":        l.Front.plain() != next.Front.plain()}
 	ch.Applied, ch.Restart = strict.Merge(&merged.Config, &next.Config, func(path string) bool {
 		if listener, key, _ := strings.Cut(path, "."); turned[listener] &&
 			(key == "certificateFile" || key == "keyFile") {

@@ -88,6 +88,7 @@ func TestDescriptorsAreShared(t *testing.T) {
 		fails                        string
 		database, most               int
 		off                          bool // manage and metrics
+		front                        bool
 	}{
 		{limit: 1 << 30, provisioning: 1000, perSource: 100, sip: 20_000},
 		{limit: 65_536, provisioning: 1000, perSource: 100, sip: 20_000},
@@ -95,6 +96,7 @@ func TestDescriptorsAreShared(t *testing.T) {
 		{limit: 1024, provisioning: 243, perSource: 60, sip: 439, warns: true},
 		{limit: 256, provisioning: 30, perSource: 7, sip: 55, warns: true},
 		{limit: 1024, off: true, provisioning: 438, perSource: 100, sip: 439, warns: true},
+		{limit: 1024, front: true, provisioning: 156, perSource: 39, sip: 439, warns: true},
 		// One listener with a high limit leaves the others the minimum that may be configured.
 		{limit: 256, most: 100_000, provisioning: 53, perSource: 13, sip: 55, warns: true},
 		{limit: 200, fails: "the limit of 200 open files is too low"},
@@ -107,6 +109,9 @@ func TestDescriptorsAreShared(t *testing.T) {
 		if tc.off {
 			cfg.Manage.Listen, cfg.Metrics.Listen = config.Off, config.Off
 			cfg.Manage.MaxConnections, cfg.Metrics.MaxConnections = 0, -1000 // a listener that is off is not checked
+		}
+		if tc.front {
+			cfg.Front.Listen = "127.0.0.1:0"
 		}
 		if tc.most > 0 {
 			cfg.Provisioning.MaxConnections = tc.most
@@ -129,8 +134,11 @@ func TestDescriptorsAreShared(t *testing.T) {
 		if least := min(cfg.Manage.MaxConnections, cfg.Metrics.MaxConnections); least < 8 && !tc.off {
 			t.Errorf("limit %d: a listener has %d connections", tc.limit, least)
 		}
-		if used := p.MaxConnections + cfg.Manage.MaxConnections + cfg.Metrics.MaxConnections +
-			sip; used >= tc.limit-100 {
+		used := p.MaxConnections + cfg.Manage.MaxConnections + cfg.Metrics.MaxConnections + sip
+		if tc.front {
+			used += cfg.Front.MaxConnections
+		}
+		if used >= tc.limit-100 {
 			t.Errorf("limit %d: connections may use %d of it", tc.limit, used)
 		}
 		if warns := strings.Contains(log.String(), "LimitNOFILE"); warns != tc.warns {

@@ -34,7 +34,8 @@ func shareDescriptors(cfg config.Config, limit int, log *slog.Logger) (_ config.
 	}
 	var used []*config.Listener
 	want := 0
-	for _, x := range []*config.Listener{&cfg.Provisioning.Listener, &cfg.Manage.Listener, &cfg.Metrics} {
+	for _, x := range []*config.Listener{&cfg.Provisioning.Listener, &cfg.Manage.Listener, &cfg.Metrics,
+		&cfg.Front.Listener} {
 		if x.Listen != config.Off {
 			used = append(used, x)
 			want += x.MaxConnections

@@ -87,7 +87,7 @@ func (n *node) keepZone() []part {
 	if !n.cfg.Zone.Published() {
 		return nil
 	}
-	keeper := zone.NewKeeper(&n.cfg.Zone.Names, n.cfg.Calls.Routing.BaseDomain, n.cfg.Calls.Routing.Regions,
+	keeper := zone.NewKeeper(&n.cfg.Zone.Names, n.cfg.Calls.Routing.BaseDomain, n.cfg.Calls.Routing.Regions, frontHosts,
 		n.core.zone, customers{n.core.directory}, n.log.With("part", "zone"))
 
 	mover := zone.NewMover(keeper, n.core.zone)

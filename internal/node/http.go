@@ -34,8 +34,8 @@ type httpServer struct {
 	write   time.Duration // time limit for handling a request and sending the answer
 	faults  web.Faults    // of the API
 	log     *slog.Logger
-	sources *auth.Sources // nil permits every address
-	limiter *auth.Limiter // nil for none
+	sources *auth.Sources                           // nil permits every address
+	limiter interface{ SetRequests(perMinute int) } // set if sources is
 	metrics *listen.Metrics
 
 	cert atomic.Pointer[transport.CertificateFiles] // in use; nil without TLS and until it is opened

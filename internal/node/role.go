@@ -43,6 +43,7 @@ var (
 	dnsRole    = builder{config.RoleDNS, (*node).buildDNS}
 	edgeRole   = builder{config.RoleEdge, (*node).buildEdge}
 	apiRole    = builder{config.RoleAPI, (*node).buildAPI}
+	frontRole  = builder{config.RoleFront, (*node).buildFront}
 	manageRole = builder{"", (*node).buildManage}
 )
 
@@ -56,7 +57,8 @@ type purpose struct {
 }
 
 var (
-	serving   = purpose{true, true, []builder{dataRole, coreRole, workerRole, dnsRole, edgeRole, apiRole, manageRole}}
+	serving = purpose{true, true, []builder{dataRole, coreRole, workerRole, dnsRole, edgeRole, apiRole, frontRole,
+		manageRole}}
 	command   = purpose{false, false, []builder{dataRole, coreRole, apiRole, manageRole}}
 	restoring = purpose{false, false, []builder{dataRole}}
 )

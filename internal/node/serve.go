@@ -35,6 +35,7 @@ type Ready struct {
 	Provisioning string `json:"provisioning"` // URL
 	Management   string `json:"management"`   // URL
 	Metrics      string `json:"metrics"`      // URL
+	Front        string `json:"front"`        // URL, with an address instead of a host of the front
 	SIP          SIP    `json:"sip"`
 }
 

@@ -40,6 +40,9 @@ type Region struct {
 	// API are the addresses of the Provisioning API in this region: those of provapi.<base domain> while the region is
 	// the one in use. Default those of the region's edges.
 	API []string `yaml:"api"`
+	// Front are the addresses of the public front in this region: onboard.<base domain> has those of all regions.
+	// Default none.
+	Front []string `yaml:"front"`
 	// Edges are the nodes of the region that calls go to. Required.
 	Edges []Edge `yaml:"edges"`
 }
@@ -84,6 +87,7 @@ type contents struct {
 	*Names
 	origin  string   // absolute
 	regions []string // labels of Direct Routing, such as "1r1"
+	fronts  []string // labels of the hosts of the public front, such as "onboard"
 }
 
 // fixed returns the records that come from the configuration.
@@ -114,6 +118,9 @@ func (c *contents) fixed() []Record {
 			}
 		}
 		rs = append(rs, c.directRouting(i, c.regions[i])...)
+		for _, host := range c.fronts {
+			rs = append(rs, addresses(host, movingTTL, r.Front)...)
+		}
 	}
 
 	return rs
@@ -231,6 +238,7 @@ func (n *Names) Validate(base string, regions []string, published bool) []error 
 	for i, r := range n.Regions {
 		at := fmt.Sprintf("regions[%d]", i)
 		ips(at+".api", r.API, false)
+		ips(at+".front", r.Front, false)
 		if len(r.Edges) == 0 {
 			errs.Add(at+".edges", "is empty; list the nodes that calls go to")
 		}

@@ -97,7 +97,7 @@ func TestMover(t *testing.T) {
 		k := zone.NewKeeper(&zone.Names{Regions: []zone.Region{
 			{Edges: []zone.Edge{{Name: "e1", Addresses: []string{"192.0.2.1"}}}},
 			{Edges: []zone.Edge{{Name: "e1", Addresses: []string{"198.51.100.1"}}}},
-		}}, "gw.example.com", []string{"1r1", "1r2"}, m, nil, slog.New(slog.DiscardHandler))
+		}}, "gw.example.com", []string{"1r1", "1r2"}, nil, m, nil, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var running sync.WaitGroup
@@ -154,7 +154,7 @@ func TestMoverStarts(t *testing.T) {
 		m := &memory{records: []zone.Record{address("provapi", "198.51.100.1")}, beats: map[string]zone.Beat{
 			"a": {Node: "a", Region: 1, Count: 100}, "b": {Node: "b", Region: 2, Count: 7}}}
 		regions := []zone.Region{{API: []string{"192.0.2.1"}}, {API: []string{"198.51.100.1"}}}
-		k := zone.NewKeeper(&zone.Names{Regions: regions}, "gw.example.com", []string{"1r1", "1r2"}, m, nil,
+		k := zone.NewKeeper(&zone.Names{Regions: regions}, "gw.example.com", []string{"1r1", "1r2"}, nil, m, nil,
 			slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup

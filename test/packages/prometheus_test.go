@@ -241,6 +241,7 @@ func TestDashboardAndRulesWorkOnTheDemo(t *testing.T) {
 		"tandem_work_keys":                                 "exists with work on an outside system",
 		"tandem_work_overdue_seconds":                      "the same",
 		"tandem_http_certificate_expiry_timestamp_seconds": "exists with HTTPS, which the demo does not have",
+		"tandem_front_panics_total":                        "exists with a public front",
 	}
 	metric := regexp.MustCompile(`\b((?:tandem_\w+|up)(?:\{[^}]*\})?)`)
 	rules := 0

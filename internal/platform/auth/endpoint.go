@@ -4,28 +4,21 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"mime"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/tandemgw/tandem/internal/domain/fault"
-	"github.com/tandemgw/tandem/internal/platform/listen"
 	"github.com/tandemgw/tandem/internal/platform/web"
 )
 
 const (
 	maxFormBytes = 16 << 10
-	maxFailures  = 10              // failed sign-ins of one address at once
-	failureStep  = 6 * time.Second // after which it may fail once more
-	maxSources   = 10_000          // addresses remembered
+	maxFailures  = 10 // failed sign-ins of one address in a minute
 )
 
 // issuerPath matches the issuer's own paths, optionally below a tenant as clients written for Entra send them.
@@ -247,38 +240,4 @@ func (i *Issuer) scopeFits(form url.Values) bool {
 		}
 	}
 	return form.Get("resource") == "" || bare(form.Get("resource")) == bare(i.cfg.Audience)
-}
-
-// throttle slows down the guessing of secrets: it limits failures per address, and is bounded in size.
-type throttle struct {
-	mu      sync.Mutex // guards sources
-	sources map[netip.Addr]*rate.Limiter
-}
-
-// blocked returns how long the address must wait, 0 if it is not blocked.
-func (t *throttle) blocked(a netip.Addr) time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	l := t.sources[listen.Widen(a)]
-	if l == nil {
-		return 0
-	}
-	wait := time.Duration((1 - l.Tokens()) * float64(failureStep))
-	return max(0, wait.Round(time.Millisecond))
-}
-
-func (t *throttle) failed(a netip.Addr) {
-	a = listen.Widen(a)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.sources) >= maxSources {
-		maps.DeleteFunc(t.sources, func(_ netip.Addr, l *rate.Limiter) bool { return l.Tokens() >= maxFailures })
-		if len(t.sources) >= maxSources {
-			clear(t.sources) // a flood from many addresses: forgetting is better than growing
-		}
-	}
-	if t.sources[a] == nil {
-		t.sources[a] = rate.NewLimiter(rate.Every(failureStep), maxFailures)
-	}
-	t.sources[a].Reserve() // also beyond the limit: sign-ins that began together
 }

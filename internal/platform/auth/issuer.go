@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -42,8 +41,8 @@ type Issuer struct {
 	clients *Clients
 	keyring *secret.Keyring
 	log     *slog.Logger
-	keys    *keySet // the public halves, cached on disk like any issuer's
-	guard   throttle
+	keys    *keySet        // the public halves, cached on disk like any issuer's
+	guard   *SourceLimiter // of failed sign-ins
 	issued  *prometheus.CounterVec
 
 	adding sync.Mutex // held by ensure: callers that find no key at the same time create one
@@ -68,7 +67,7 @@ const (
 // database is unavailable: tokens are then checked with the keys cached on disk, and none are issued.
 func NewIssuer(cfg EmbeddedConfig, keys KeyStore, clients *Clients, deps Deps) *Issuer {
 	i := &Issuer{cfg: cfg, store: keys, clients: clients, keyring: deps.Keyring, log: deps.Log,
-		guard: throttle{sources: map[netip.Addr]*rate.Limiter{}},
+		guard: NewSourceLimiter(maxFailures),
 		issued: promauto.With(deps.Metrics).NewCounterVec(prometheus.CounterOpts{
 			Name: "tandem_auth_issued_tokens_total",
 			Help: "Requests to the embedded issuer's token endpoint, by outcome: issued, or the error code of " +

@@ -3,12 +3,17 @@ package auth
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"golang.org/x/time/rate"
+
+	"github.com/tandemgw/tandem/internal/platform/listen"
 )
 
 // Limiter allows a number of requests per period, shared by all nodes: the generic cell rate algorithm (ITU-T I.371
@@ -154,4 +159,81 @@ func (l *Limiter) reachable(ok bool, err error) {
 	case changed:
 		l.log.Warn("rate-limit store unavailable; limiting on this node only", "error", err)
 	}
+}
+
+// maxSources is how many sources a SourceLimiter remembers.
+const maxSources = 10_000
+
+// SourceLimiter limits how often each source address (IPv6: each /64) may do something on this node. It is bounded: of
+// more than 10,000 sources that have used a part of their limit it forgets all, because who has that many addresses is
+// not held back by a limit for one. It is safe for concurrent use.
+type SourceLimiter struct {
+	mu      sync.Mutex // guards what follows
+	most    int        // at once
+	step    time.Duration
+	sources map[netip.Addr]*rate.Limiter
+}
+
+// NewSourceLimiter returns a limiter of n requests per minute from each source. All of them may arrive at once.
+func NewSourceLimiter(n int) *SourceLimiter {
+	l := &SourceLimiter{}
+	l.SetRequests(n)
+	return l
+}
+
+// SetRequests changes the limit to n requests per minute from each source, and forgets what was counted.
+func (l *SourceLimiter) SetRequests(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.most, l.step, l.sources = n, time.Minute/time.Duration(n), map[netip.Addr]*rate.Limiter{}
+}
+
+// Allow counts a request from a. It returns 0 if the request may proceed, else how long to wait, and counts nothing.
+func (l *SourceLimiter) Allow(a netip.Addr) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	wait := l.wait(a)
+	if wait == 0 {
+		l.count(a)
+	}
+	return wait
+}
+
+// blocked returns how long a must wait, 0 if it need not.
+func (l *SourceLimiter) blocked(a netip.Addr) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.wait(a)
+}
+
+// failed counts against a, also beyond its limit: sign-ins that began together.
+func (l *SourceLimiter) failed(a netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count(a)
+}
+
+// wait returns how long a must wait. l.mu is held.
+func (l *SourceLimiter) wait(a netip.Addr) time.Duration {
+	s := l.sources[listen.Widen(a)]
+	if s == nil {
+		return 0
+	}
+	wait := time.Duration((1 - s.Tokens()) * float64(l.step))
+	return max(0, wait.Round(time.Millisecond))
+}
+
+// count counts against a. l.mu is held.
+func (l *SourceLimiter) count(a netip.Addr) {
+	a = listen.Widen(a)
+	if l.sources[a] == nil && len(l.sources) >= maxSources {
+		maps.DeleteFunc(l.sources, func(_ netip.Addr, s *rate.Limiter) bool { return s.Tokens() >= float64(l.most) })
+		if len(l.sources) >= maxSources {
+			clear(l.sources) // a flood from many addresses: forgetting is better than growing
+		}
+	}
+	if l.sources[a] == nil {
+		l.sources[a] = rate.NewLimiter(rate.Every(l.step), l.most)
+	}
+	l.sources[a].Reserve()
 }

@@ -12,8 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -526,7 +524,7 @@ func TestLimiterWithoutStore(t *testing.T) {
 
 func TestThrottleForgetsAndIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := throttle{sources: map[netip.Addr]*rate.Limiter{}}
+		g := NewSourceLimiter(maxFailures)
 		a := netip.MustParseAddr("192.0.2.1")
 		for range maxFailures {
 			if g.blocked(a) > 0 {

@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"io"
 	"math"
+	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -38,6 +40,7 @@ const (
 	CodeMissingRole      = "MissingRole"                // 403: the token lacks the role named in the message
 	CodeSourceNotAllowed = "SourceAddressNotAllowed"    // 403: the source address is not on the allow-list
 	CodeTooManyRequests  = "TooManyRequests"            // 429, with Retry-After
+	CodeMisdirected      = "MisdirectedRequest"         // 421: the server has no such host
 
 	CodeInternal = "InternalError" // 500; the message names the request id to look for in the log
 )
@@ -48,12 +51,15 @@ type Faults struct {
 	Realm string
 	// Render returns the body of an error and its media type. It may set headers.
 	Render func(h http.Header, status int, f *fault.Error) (mediaType string, body any)
+	// Page returns an error as an HTML page, for requests that prefer HTML to JSON. Nil answers none so.
+	Page func(status int, f *fault.Error) []byte
 }
 
 // statusByCode is for codes whose status is not that of their kind.
 var statusByCode = map[string]int{
 	CodeMethodNotAllowed:     http.StatusMethodNotAllowed,
 	CodeURITooLong:           http.StatusRequestURITooLong,
+	CodeMisdirected:          http.StatusMisdirectedRequest,
 	CodeUnsupportedMediaType: http.StatusUnsupportedMediaType,
 }
 
@@ -106,8 +112,38 @@ func (f *Front) Fail(w http.ResponseWriter, r *http.Request, err error) {
 	case shown.Code == CodeMissingRole:
 		h.Set("WWW-Authenticate", challenge+`, error="insufficient_scope"`)
 	}
+	if f.faults.Page != nil {
+		h.Add("Vary", "Accept")
+		if prefersHTML(r.Header) {
+			WriteHTML(w, status, f.faults.Page(status, shown))
+			return
+		}
+	}
 	mediaType, body := f.faults.Render(h, status, shown)
 	WriteJSON(w, status, mediaType, body)
+}
+
+// prefersHTML reports whether a request names HTML in Accept, and no form of JSON with a higher weight (RFC 9110
+// §12.5.1): browsers do, programs do not.
+func prefersHTML(h http.Header) bool {
+	html, other := 0.0, 0.0
+	for part := range strings.SplitSeq(strings.Join(h.Values("Accept"), ","), ",") {
+		t, params, err := mime.ParseMediaType(part)
+		if err != nil {
+			continue
+		}
+		q, err := strconv.ParseFloat(cmp.Or(params["q"], "1"), 64)
+		if err != nil {
+			continue
+		}
+		switch t {
+		case "text/html", "application/xhtml+xml":
+			html = max(html, q)
+		case "application/json", "application/problem+json":
+			other = max(other, q)
+		}
+	}
+	return html > 0 && html >= other
 }
 
 // Expectation returns the whole response to an Expect header other than 100-continue, for listen.Config: net/http

@@ -53,6 +53,7 @@ type Exchange struct {
 	ID        string      // request id: in the answer's header x-ms-request-id, the log and the audit log
 	Operation string      // in the contract's words; "none" until it is known
 	Quiet     bool        // a success is logged at level debug: probes, and operations that change nothing
+	Untrusted bool        // a refusal is logged at level debug too: everybody on the Internet can cause any number
 	Attrs     []slog.Attr // more for the log
 
 	fault *fault.Error
@@ -152,10 +153,10 @@ func (f *Front) record(r *http.Request, w *recorder, took time.Duration) {
 		slog.Int("status", w.status), slog.Duration("took", took)}
 	attrs = append(attrs, x.Attrs...)
 	level := slog.LevelInfo
-	switch {
-	case x.fault == nil && x.Quiet:
+	if x.fault == nil && x.Quiet || x.fault != nil && x.Untrusted {
 		level = slog.LevelDebug
-	case x.fault != nil:
+	}
+	if x.fault != nil {
 		attrs = append(attrs, slog.String("code", x.fault.Code))
 		if w.status >= 500 || w.late {
 			level = slog.LevelError
@@ -231,6 +232,14 @@ func WriteJSON(w http.ResponseWriter, status int, mediaType string, v any) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // an error is logged with the request
+}
+
+// WriteHTML answers with a page.
+func WriteHTML(w http.ResponseWriter, status int, page []byte) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(page)))
+	w.WriteHeader(status)
+	_, _ = w.Write(page) // an error is logged with the request
 }
 
 // Route returns mux's handler for r and its pattern. The error is 404, or 405 with the header Allow set.
