@@ -711,11 +711,12 @@ func TestRunbookNamesMetricsThatExist(t *testing.T) {
 	if err := os.WriteFile(secretFile, []byte("c2VjcmV0LXNlY3JldC1zZWNyZXQ="), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Some metrics exist only together with their subject: peers, certificates, secondaries.
+	// Some metrics exist only together with their subject: peers, certificates, secondaries, the public front.
 	p := serve(t, t.TempDir(), "--set", "manage.certificateFile="+certFile, "--set", "manage.keyFile="+keyFile,
 		"--set", `calls.groups[0]={name: core, bind: {tls: "127.0.0.1:0"},
 		tls: {certificateFile: "`+certFile+`", keyFile: "`+keyFile+`"},
 		peers: [{address: "127.0.0.1:9", type: ip}], options: {every: 1s, timeout: 500ms, downAfter: 1}}`,
+		"--set", "front.listen=127.0.0.1:0",
 		"--set", "calls.routing.baseDomain=gw.example.com", "--set", `zone={listen: ["127.0.0.1:0"],
 		contact: dns@operator.example, nameServers: [{name: ns1.gw.example.com, addresses: [127.0.0.1]}],
 		regions: [{edges: [{name: e1, addresses: [127.0.0.1], tls: 5061}]}],
