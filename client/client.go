@@ -6,8 +6,12 @@
 // that are safe to repeat (all except CreateClient and RotateKeyring: writes carry repeatability headers) are repeated:
 //
 //   - after the time that the server asks for with Retry-After, when it is busy, unavailable or limits the rate;
-//   - 60 s after a timeout, a failed connection or another 5xx, on a new connection, for which the server's name is
-//     looked up again: by then its DNS record may lead to another region.
+//   - 60 s after a timeout, a failed connection or another 5xx, or when the server has answered 5xx three times
+//     although it was given the time it asked for: by then its DNS record may lead to another region.
+//
+// A repetition is the same request, with the same repeatability headers, on a new connection: the server's name is
+// looked up again, and no connection to the former address is used. Options bounds the number of attempts and each
+// pause. If a pause would last beyond the deadline of the caller's context, the error is returned at once.
 //
 // Lists are iterators that fetch page by page.
 //
@@ -281,6 +285,7 @@ func (c *Client) do(ctx context.Context, r request, out any) (*response, error) 
 		case <-ctx.Done():
 			return nil, err
 		}
+		c.o.HTTPClient.CloseIdleConnections() // those that other requests have left since the failure
 	}
 }
 
@@ -393,6 +398,10 @@ const maxBackoff = 10 * time.Second
 // may lead to another region by then (provisioning-api §3.6).
 const moved = time.Minute
 
+// persists is the number of attempts after which a server that answers 5xx with Retry-After is taken to have failed: it
+// asks for a few seconds, in which it repairs itself or not, and a minute leads to another region.
+const persists = 3
+
 // pause returns how long to wait before a retry, and whether one makes sense.
 func (c *Client) pause(ctx context.Context, r request, err error, attempt int) (time.Duration, bool) {
 	backoff := time.Duration(float64(200*time.Millisecond) * math.Pow(2, float64(min(attempt, 10)-1)) * (0.8 +
@@ -407,7 +416,11 @@ func (c *Client) pause(ctx context.Context, r request, err error, attempt int) (
 	case answered && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout:
 		return 0, false
 	case answered && e.RetryAfter > 0:
-		return max(backoff, e.RetryAfter), e.RetryAfter <= c.o.MaxWait
+		wait := max(backoff, e.RetryAfter)
+		if attempt >= persists && e.Status >= 500 && !c.local {
+			wait = max(wait, min(moved, c.o.MaxWait))
+		}
+		return wait, e.RetryAfter <= c.o.MaxWait
 	case answered && e.Status < 500 || c.local:
 		return backoff, !answered || e.Status != http.StatusInternalServerError
 	}

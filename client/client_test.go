@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -156,6 +157,65 @@ func TestFailureIsRepeatedAfterAMinuteOnANewConnection(t *testing.T) {
 			}
 			if n := len(regions.connect); name != "503 with Retry-After" && n != 2 {
 				t.Errorf("%s: %d connections, want 2: the name is looked up for each", name, n)
+			}
+		})
+	}
+}
+
+// TestNoConnectionToTheFormerRegionIsUsed: a connection that was in use at the time of a failure, and became idle
+// during the pause, is not used for the repetition.
+func TestNoConnectionToTheFormerRegionIsUsed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		regions := &regions{first: "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
+			connect: make(chan struct{}, 9)}
+		hc := &http.Client{Transport: &http.Transport{DialContext: regions.dial}}
+		defer hc.CloseIdleConnections()
+		gateway, err := client.New("http://localhost", client.Options{HTTPClient: hc})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put := func() {
+			a := &client.Account{Name: "contoso"}
+			if _, err := gateway.PutAccount(t.Context(), a, client.Condition{}); err != nil {
+				t.Error(err)
+			}
+		}
+		var first sync.WaitGroup
+		first.Go(put)
+		synctest.Wait()
+		time.Sleep(30 * time.Second)
+		put() // by another connection, which is idle afterwards
+		first.Wait()
+		if n := len(regions.connect); n != 3 {
+			t.Errorf("%d connections, want 3: the repetition used one from before the failure was over", n)
+		}
+	})
+}
+
+// TestAServerThatStaysUnavailableIsLeft: Retry-After is honoured twice; a server that is still unavailable then has
+// failed, and the record of its name may lead elsewhere after a minute. A rate limit is no failure.
+func TestAServerThatStaysUnavailableIsLeft(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int][]time.Duration{
+		503: {5 * time.Second, 5 * time.Second, time.Minute, time.Minute},
+		429: {5 * time.Second, 5 * time.Second, 5 * time.Second, 5 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &script{}
+			for range 4 {
+				s.answers = append(s.answers, answer{status: status, header: map[string]string{"Retry-After": "5"}})
+			}
+			s.answers = append(s.answers, answer{status: 200, body: "{}"})
+			if _, err := newClient(t, s, client.Options{}).Account(t.Context(), "a"); err != nil {
+				t.Fatal(err)
+			}
+			var got []time.Duration
+			for i := range s.at[1:] {
+				got = append(got, s.at[i+1].Sub(s.at[i]))
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%d: pauses %v, want %v", status, got, want)
 			}
 		})
 	}
