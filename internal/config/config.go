@@ -75,6 +75,10 @@ type Zone struct {
 	Publish string `yaml:"publish"`
 	// Names are what the zone contains besides the names of customers.
 	Names zone.Names `yaml:",inline"`
+	// CheckEvery is how often the name servers are asked for the zone, and for the names of customers that not all of
+	// them answer as they should (subdomainStatus); those of all others are asked for every hour. 1s to 10m; default
+	// 30s.
+	CheckEvery time.Duration `yaml:"checkEvery"`
 	// Server is how processes with the role "dns" answer.
 	Server nameserver.Config `yaml:",inline"`
 }
@@ -105,6 +109,10 @@ func (z *Zone) problems(base string, regions []string) (errs fault.Problems) {
 		errs.Add("publish", "%q is unknown; use serve or none", z.Publish)
 	case z.Publish == PublishNone && served > 0:
 		errs.Add("publish", "is none, so Tandem serves no zone; remove listen and secondaries, or use serve")
+	}
+
+	if z.CheckEvery < time.Second || z.CheckEvery > 10*time.Minute {
+		errs.Add("checkEvery", "%v is out of range; use 1s to 10m", z.CheckEvery)
 	}
 
 	return append(errs, z.Server.Validate()...)
@@ -265,7 +273,7 @@ func Default(dataDir string) Config {
 			DNS:     DNS{Timeout: 2 * time.Second},
 			Index:   replica.Default(),
 		},
-		Zone: Zone{Publish: PublishServe, Server: nameserver.Default()},
+		Zone: Zone{Publish: PublishServe, CheckEvery: 30 * time.Second, Server: nameserver.Default()},
 	}
 }
 

@@ -127,12 +127,20 @@ func (a *Account) ActiveSlot() Slot {
 	return 1
 }
 
+// Labelled returns the service whose names the account's labels are; NoService if the account has none.
+func (a *Account) Labelled() Service {
+	for s, d := range a.Services {
+		if d.DirectRouting != nil {
+			return s // only one service has it
+		}
+	}
+	return NoService
+}
+
 // Active returns the active label; empty if the account has none.
 func (a *Account) Active() Label {
-	for _, d := range a.Services {
-		if d.DirectRouting != nil {
-			return d.DirectRouting.Label() // only one service has it
-		}
+	if d := a.Services[a.Labelled()]; d.DirectRouting != nil {
+		return d.DirectRouting.Label()
 	}
 	return Label{}
 }

@@ -8,6 +8,8 @@ import "strings"
 type Change struct {
 	Account *AccountRouting `json:"account,omitempty"`
 	Number  *NumberRouting  `json:"number,omitempty"`
+	// Observed is set if only the account's SubdomainStatus is new. A reader that needs what people write skips it.
+	Observed bool `json:"observed,omitempty"`
 }
 
 // AccountRouting is what routing needs to know about an account. An index holds one for each account; the order of the

@@ -98,7 +98,8 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 	c.feed = outbox.New(c.db, cfg.Feed, log.With("part", "feed"), reg)
 	c.store, c.access = provisioning.New(c.db, c.feed, services.All().Services()), authstore.New(c.db)
 	c.zone = zonestore.New(c.db, c.feed)
-	c.directory = directory.New(c.store, directory.Config{BaseDomain: cfg.Calls.Routing.BaseDomain},
+	c.directory = directory.New(c.store, directory.Config{BaseDomain: cfg.Calls.Routing.BaseDomain,
+		Observed: cfg.Zone.Enabled()},
 		log.With("part", "directory"), reg)
 	deps := auth.Deps{Log: log.With("part", "auth"), Metrics: reg, Keyring: c.keyring, CacheDir: cfg.Path("keysets")}
 	c.clients = auth.NewClients(c.access)

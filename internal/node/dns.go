@@ -10,6 +10,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 	"github.com/tandemgw/tandem/internal/zone"
+	"github.com/tandemgw/tandem/internal/zone/check"
 	"github.com/tandemgw/tandem/internal/zone/nameserver"
 )
 
@@ -109,8 +110,31 @@ func (n *node) beat() []part {
 	})}
 }
 
-// customers reads the labels of accounts from the directory.
+// observer returns what keeps subdomainStatus true; nil without a zone.
+func (n *node) observer() *check.Observer {
+	cfg := &n.cfg.Zone
+	if !cfg.Enabled() {
+		return nil
+	}
+
+	return check.NewObserver(&cfg.Names, n.cfg.Calls.Routing.BaseDomain, n.cfg.Calls.Routing.Regions, cfg.CheckEvery,
+		check.NewServers(cfg.Names.NameServers, nil), customers{n.core.directory}, n.core.feed,
+		n.log.With("part", "zone"), n.metrics)
+}
+
+// customers are the accounts of the directory with their labels.
 type customers struct{ d *directory.Directory }
+
+// Observed implements check.Accounts.
+func (c customers) Observed(ctx context.Context, all []check.Observed) error {
+	seen := make([]directory.Seen, len(all))
+	for i, x := range all {
+		seen[i] = directory.Seen{Account: x.Account, Status: x.Status, Label: domain.Label{Subdomain: x.Label.Name,
+			Region1Token: x.Label.Tokens[0], Region2Token: x.Label.Tokens[1]}}
+	}
+
+	return c.d.SetSubdomainStatus(ctx, seen)
+}
 
 // Customer implements zone.Customers.
 func (c customers) Customer(ctx context.Context, account string) (zone.Customer, error) {
@@ -141,10 +165,11 @@ func (c customers) Customers(ctx context.Context, after string, limit int) ([]zo
 
 // labels returns an account with its labels, the active and the pending one.
 func labels(a *domain.Account) zone.Customer {
-	c := zone.Customer{Account: a.Name}
-	for _, l := range []*domain.Label{new(a.Active()), a.Pending} {
+	c := zone.Customer{Account: a.Name, Status: a.Services[a.Labelled()].SubdomainStatus}
+	for i, l := range []*domain.Label{new(a.Active()), a.Pending} {
 		if l != nil && l.Subdomain != "" {
-			c.Labels = append(c.Labels, zone.Label{Name: l.Subdomain, Tokens: []string{l.Region1Token, l.Region2Token}})
+			c.Labels = append(c.Labels, zone.Label{Name: l.Subdomain, Tokens: []string{l.Region1Token, l.Region2Token},
+				Active: i == 0})
 		}
 	}
 

@@ -115,9 +115,17 @@ func (n *node) readiness(name string) *readiness {
 
 // buildWorker makes the periodic maintenance of the database, and runs work on outside systems.
 func (n *node) buildWorker(_ context.Context, r *role) error {
-	var kinds []*flow.Kind // of the jobs; none has any yet
+	var kinds []*flow.Kind // of the jobs
+	drain := n.core.work.Drain
+	if o := n.observer(); o != nil {
+		kinds = append(kinds, o.Kind())
+		drain = func(ctx context.Context) error {
+			o.Drain()
+			return n.core.work.Drain(ctx)
+		}
+	}
 	work := running("work", func(ctx context.Context) error { return n.core.work.Run(ctx, kinds) })
-	work.drain = n.core.work.Drain
+	work.drain = drain
 	r.parts = append([]part{running("directory", n.core.directory.Run), work}, n.keepZone()...)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -68,12 +69,14 @@ type Edge struct {
 type Customer struct {
 	Account string
 	Labels  []Label
+	Status  domain.SubdomainStatus // of the active label
 }
 
 // Label is the first label of names, one in each region, with the text that proves the name to Microsoft 365 there.
 type Label struct {
 	Name   string
 	Tokens []string
+	Active bool
 }
 
 // TTLs in seconds.
@@ -129,15 +132,27 @@ func (c *contents) fixed() []Record {
 // directRouting returns the addresses on which Teams reaches a region, under a name.
 func (c *contents) directRouting(region int, name string) []Record {
 	var rs []Record
-	for _, e := range c.Regions[region].Edges {
+	for _, a := range c.Regions[region].DirectRouting() {
+		rs = append(rs, Address(name, movingTTL, a))
+	}
+
+	return rs
+}
+
+// DirectRouting returns the addresses on which Teams reaches a valid region.
+func (r *Region) DirectRouting() []netip.Addr {
+	var all []netip.Addr
+	for _, e := range r.Edges {
 		as := e.DirectRouting
 		if len(as) == 0 {
 			as = e.Addresses
 		}
-		rs = append(rs, addresses(name, movingTTL, as)...)
+		for _, a := range as {
+			all = append(all, netip.MustParseAddr(a).Unmap())
+		}
 	}
 
-	return rs
+	return all
 }
 
 // customer returns the records of a customer: its addresses and its text in each region.

@@ -140,7 +140,7 @@ func (k *Keeper) follow(ctx context.Context, entries []feed.Entry) error {
 			return fmt.Errorf("zone: feed entry %d: %w", e.Position, err)
 		}
 		for _, c := range changes {
-			if c.Account != nil {
+			if c.Account != nil && !c.Observed {
 				changed[sourceAccount+c.Account.Name] = nil
 			}
 		}

@@ -63,9 +63,10 @@ calls:
   routing: {baseDomain: %s}
 zone:
   nameServers:
-    - {name: ns1.%[2]s, addresses: [192.0.2.53]}
-    - {name: ns2.operator.example}
-    - {name: ns3.operator.example}
+    - {name: ns1.%[2]s, addresses: [192.0.2.53], checkAt: [%[5]q]}
+    - {name: ns2.operator.example, checkAt: [%[6]q]}
+    - {name: ns3.operator.example, checkAt: [%[7]q]}
+  checkEvery: 1s
   contact: hostmaster@operator.example
   regions:
     - edges: [{name: e1, addresses: [%[3]s], tls: 5061}]

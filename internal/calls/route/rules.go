@@ -166,8 +166,12 @@ func (x *decision) usable(num Number) bool {
 // must not cut off a customer. Only the state of the active label is known.
 func (x *decision) inDNS(a *domain.AccountRouting) {
 	if a.SubdomainStatus != 0 && x.d.Label == a.Subdomain {
+		who := ": some name server does not answer"
+		if a.SubdomainStatus == domain.SubdomainNotProvisioned {
+			who = ": no name server answers"
+		}
 		x.note(RuleLabel, Warns, sentence{"subdomainStatus of label ", a.Subdomain, " is ", a.SubdomainStatus.String(),
-			": some name server does not answer as expected for its names, so ", x.d.Service.Traits().Title,
+			who, " as expected for its names, so ", x.d.Service.Traits().Title,
 			" may not find this gateway by them"}, Fact{"label", a.Subdomain})
 	}
 }

@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/tandemgw/tandem/internal/domain"
@@ -50,7 +53,7 @@ func (d *Directory) PutAccount(ctx context.Context, a domain.Account, w Write) (
 		if err := w.Condition.check(old != nil, was.Version, was.Modified); err != nil {
 			return err
 		}
-		n := settle(a, was)
+		n := d.settle(a, was)
 		if err := checkReplace(was, &n); err != nil {
 			return err
 		}
@@ -65,7 +68,7 @@ func (d *Directory) PutAccount(ctx context.Context, a domain.Account, w Write) (
 
 // settle returns the account as it will be stored: what the caller may write from a, the rest from old, which is empty
 // for a new account.
-func settle(a domain.Account, old *domain.Account) domain.Account {
+func (d *Directory) settle(a domain.Account, old *domain.Account) domain.Account {
 	n := domain.Account{Name: a.Name, CorrelationID: a.CorrelationID, TeamsTenantID: a.TeamsTenantID,
 		HasServiceDetails: a.HasServiceDetails || a.TeamsTenantID != "" || len(a.Services) > 0,
 		Pending:           old.Pending, SecondActive: old.SecondActive,
@@ -80,13 +83,74 @@ func settle(a domain.Account, old *domain.Account) domain.Account {
 			det.SubdomainStatus = domain.SubdomainNotProvisioned
 			if det.DirectRouting != nil {
 				c := *det.DirectRouting
-				// The operator publishes the records of the zone; there is nothing to wait for (docs/decisions/0003).
-				det.DirectRouting, det.SubdomainStatus = &c, domain.SubdomainProvisioned
+				det.DirectRouting, det.SubdomainStatus = &c, d.newStatus()
+				if d.cfg.Observed && sameNames(c.Label(), old.Active()) {
+					det.SubdomainStatus = old.Services[s].SubdomainStatus
+				}
 			}
 		}
 		n.Services[s] = det
 	}
 	return n
+}
+
+// newStatus is the status of a label that an account has just got.
+func (d *Directory) newStatus() domain.SubdomainStatus {
+	if d.cfg.Observed {
+		return domain.SubdomainNotProvisioned
+	}
+	return domain.SubdomainProvisioned
+}
+
+// sameNames reports whether two labels have the same records in DNS.
+func sameNames(a, b domain.Label) bool {
+	return strings.EqualFold(a.Subdomain, b.Subdomain) && a.Region1Token == b.Region1Token &&
+		a.Region2Token == b.Region2Token
+}
+
+// Seen is what the name servers answer for the names of a label.
+type Seen struct {
+	Account string
+	Label   domain.Label // the active one, which was looked for
+	Status  domain.SubdomainStatus
+}
+
+// SetSubdomainStatus stores what name servers answer for up to MaxSeen accounts, in one transaction. An account that is
+// gone, or has another label or other tokens by now, stays as it is. Nobody has written anything: the ETags of the
+// accounts stay, and the audit log has nothing about it. The feed has.
+func (d *Directory) SetSubdomainStatus(ctx context.Context, seen []Seen) error {
+	if len(seen) > MaxSeen {
+		return fmt.Errorf("store the subdomainStatus of %d accounts; at most %d at a time", len(seen), MaxSeen)
+	}
+	by := make(map[string]*Seen, len(seen))
+	for i := range seen {
+		by[seen[i].Account] = &seen[i]
+	}
+	return d.store.Update(ctx, func(ctx context.Context, tx Tx) error {
+		found, err := tx.FindAccounts(ctx, slices.Sorted(maps.Keys(by)))
+		if err != nil {
+			return err
+		}
+		var changes []domain.Change
+		for i := range found {
+			a := &found[i]
+			x, s := by[a.Name], a.Labelled()
+			det := a.Services[s]
+			if s == domain.NoService || det.SubdomainStatus == x.Status || !sameNames(a.Active(), x.Label) {
+				continue
+			}
+			det.SubdomainStatus = x.Status
+			a.Services[s] = det
+			if err := tx.PutSubdomainStatus(ctx, a); err != nil {
+				return err
+			}
+			changes = append(changes, domain.Change{Account: a.Routing(), Observed: true})
+		}
+		if len(changes) == 0 {
+			return nil
+		}
+		return tx.Publish(ctx, changes)
+	})
 }
 
 // storeAccount stores n unless it equals old; action is the audited one.

@@ -19,6 +19,8 @@ const (
 	MaxBatch = 100
 	// MaxPage is the maximum size of a page, in items.
 	MaxPage = 500
+	// MaxSeen is the maximum number of accounts whose subdomainStatus is stored at once.
+	MaxSeen = pageChanges
 	// Repeatable is how long the answer to a repeatable request is kept.
 	Repeatable = 24 * time.Hour
 )
@@ -38,6 +40,9 @@ type Config struct {
 	// empty: the length of full names is not checked. When it is set, a subdomain whose full name would be longer than
 	// the 48 characters that Entra ID accepts is refused.
 	BaseDomain string `yaml:"baseDomain"`
+	// Observed is set if the names of labels are looked for in DNS: a new label begins as notProvisioned, until
+	// SetSubdomainStatus says otherwise. Else it is provisioned at once (docs/decisions/0003).
+	Observed bool `yaml:"-"`
 }
 
 // New returns a Directory on store. It starts no goroutine; see Run.

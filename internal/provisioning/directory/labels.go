@@ -76,7 +76,7 @@ func (d *Directory) ActivateLabel(ctx context.Context, account, label string, w 
 				}
 				c, was, is := *det.DirectRouting, det.DirectRouting.Label(), *a.Pending
 				c.Subdomain, c.Region1Token, c.Region2Token = is.Subdomain, is.Region1Token, is.Region2Token
-				det.DirectRouting, det.SubdomainStatus = &c, domain.SubdomainProvisioned // as in settle
+				det.DirectRouting, det.SubdomainStatus = &c, d.newStatus()
 				a.Services[s], a.Pending, a.SecondActive = det, &was, !a.SecondActive
 				return nil
 			}

@@ -18,10 +18,13 @@ type Store interface {
 	Update(ctx context.Context, fn func(context.Context, Tx) error) error
 }
 
-// Reader holds the queries. In an Update, what Account and FindNumbers return stays locked until the transaction ends.
+// Reader holds the queries. In an Update, what Account, FindAccounts and FindNumbers return stays locked until the
+// transaction ends.
 type Reader interface {
 	// Account returns the account, counts filled in, or nil.
 	Account(ctx context.Context, name string) (*domain.Account, error)
+	// FindAccounts returns those of the accounts that exist, without their counts, in no particular order.
+	FindAccounts(ctx context.Context, names []string) ([]domain.Account, error)
 	Accounts(ctx context.Context, q Query) ([]domain.Account, error)
 	CountAccounts(ctx context.Context, q Query) (int64, error)
 	// SubdomainOwner returns the name of the account with that label (lower case), active or pending, or "".
@@ -50,6 +53,8 @@ type Tx interface {
 	HoldAccount(ctx context.Context, name string) (*domain.Account, error)
 	// PutAccount stores an account; create is set when Account has not found it.
 	PutAccount(ctx context.Context, a *domain.Account, create bool) error
+	// PutSubdomainStatus stores the subdomainStatus of an account that FindAccounts has returned in this transaction.
+	PutSubdomainStatus(ctx context.Context, a *domain.Account) error
 	DeleteAccount(ctx context.Context, name string) error
 	// PutNumbers stores numbers of one account; old holds the present state of those that FindNumbers found. It updates
 	// the account's counts.

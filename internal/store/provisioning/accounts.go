@@ -11,8 +11,11 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 )
 
-const accountColumns = "name, correlation_id, has_details, tenant_id, present, enabled, sync_enabled, details, " +
-	"status, errors, version, modified, pending, second_active"
+var accountsTable = db.Table{Name: "accounts", Columns: []string{"name", "correlation_id", "has_details", "tenant_id",
+	"present", "enabled", "sync_enabled", "details", "status", "errors", "version", "modified", "pending",
+	"second_active"}, Keys: 1}
+
+var accountColumns = strings.Join(accountsTable.Columns, ", ")
 
 // accountService is the part of an account's service object that has no column: a member of the details document, by
 // the contract's service name.
@@ -99,6 +102,17 @@ func (t *transaction) fillCounts(ctx context.Context, as []domain.Account) error
 	return wrap(err, "read number counts")
 }
 
+// FindAccounts implements directory.Reader.
+func (t *transaction) FindAccounts(ctx context.Context, names []string) ([]domain.Account, error) {
+	var found []domain.Account
+	err := t.tx.Find(ctx, &accountsTable, names, true, func(rows *sql.Rows) error {
+		a, err := t.s.scanAccount(rows)
+		found = append(found, a)
+		return err
+	})
+	return found, wrap(err, "find accounts")
+}
+
 // Accounts implements directory.Reader.
 func (t *transaction) Accounts(ctx context.Context, q directory.Query) ([]domain.Account, error) {
 	c := compiler{s: t.s, fields: accountFields}
@@ -134,7 +148,6 @@ func (t *transaction) SubdomainOwner(ctx context.Context, label string) (string,
 func (t *transaction) PutAccount(ctx context.Context, a *domain.Account, create bool) error {
 	var present, sync domain.ServiceSet
 	var subdomain, pendingKey sql.NullString
-	more := map[string]accountService{}
 	for s, d := range a.Services {
 		present = present.With(s)
 		if d.SyncEnabled {
@@ -143,11 +156,8 @@ func (t *transaction) PutAccount(ctx context.Context, a *domain.Account, create 
 		if d.DirectRouting != nil {
 			subdomain = sql.NullString{String: strings.ToLower(d.DirectRouting.Subdomain), Valid: true}
 		}
-		if m := (accountService{d.DirectRouting, d.SubdomainStatus}); m != (accountService{}) {
-			more[s.String()] = m
-		}
 	}
-	details, err := encodeSome(more, len(more))
+	details, err := accountDetails(a)
 	if err != nil {
 		return err
 	}
@@ -181,6 +191,26 @@ func (t *transaction) PutAccount(ctx context.Context, a *domain.Account, create 
 		return db.ErrRetry
 	}
 	return nil
+}
+
+// accountDetails returns the parts of the account's service objects that have no column.
+func accountDetails(a *domain.Account) (string, error) {
+	more := map[string]accountService{}
+	for s, d := range a.Services {
+		if m := (accountService{d.DirectRouting, d.SubdomainStatus}); m != (accountService{}) {
+			more[s.String()] = m
+		}
+	}
+	return encodeSome(more, len(more))
+}
+
+// PutSubdomainStatus implements directory.Tx.
+func (t *transaction) PutSubdomainStatus(ctx context.Context, a *domain.Account) error {
+	details, err := accountDetails(a)
+	if err == nil {
+		_, err = t.tx.Exec(ctx, "UPDATE accounts SET details = $2 WHERE name = $1", a.Name, details)
+	}
+	return wrap(err, "store a subdomainStatus")
 }
 
 // flag returns how a boolean is stored.

@@ -32,7 +32,7 @@ type Problem string
 // The problems.
 const (
 	Unreachable Problem = "unreachable" // no answer
-	Lame        Problem = "lame"        // it does not answer for the zone
+	Lame        Problem = "lame"        // it does not answer for the zone, or for one of its names
 	Stale       Problem = "stale"       // its version of the zone is older than the newest
 	Missing     Problem = "missing"     // it lacks a record
 	Wrong       Problem = "wrong"       // it has a record that should not be there
@@ -56,6 +56,9 @@ type Name struct {
 	Text string
 }
 
+// questions is the number of questions about a Name.
+const questions = 3
+
 // Zone asks each server for the SOA record of a zone, and then about names. It returns what is wrong, ordered by
 // server; a server that is unreachable or lame is asked nothing more. newest is the serial that servers should have; 0
 // for the newest that any of them has.
@@ -71,7 +74,10 @@ func Zone(ctx context.Context, zone string, newest uint32, servers []Server, nam
 				found[i] = []Finding{*bad}
 				return
 			}
-			found[i] = ask(ctx, s, names)
+			perName, silent := ask(ctx, s, names)
+			if found[i] = slices.Concat(perName...); silent != nil {
+				found[i] = []Finding{*silent}
+			}
 		})
 	}
 	running.Wait()
@@ -117,34 +123,51 @@ func authoritative(r *dns.Msg) string {
 	return "not authoritative"
 }
 
-// ask returns what is wrong with a server's answers about names.
-func ask(ctx context.Context, s Server, names []Name) []Finding {
-	found := make([][]Finding, len(names))
+// ask returns what is wrong with a server's answers about each name. If the server gives no answer, silent says so, and
+// it is asked nothing more.
+func ask(ctx context.Context, s Server, names []Name) (found [][]Finding, silent *Finding) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	found = make([][]Finding, len(names))
 	room := make(chan struct{}, parallel)
 	var running sync.WaitGroup
+	var once sync.Once
 	for i := range names {
 		room <- struct{}{}
 		running.Go(func() {
 			defer func() { <-room }()
-			found[i] = one(ctx, s, &names[i])
+			if ctx.Err() != nil {
+				return
+			}
+			var err error
+			if found[i], err = one(ctx, s, &names[i]); err != nil {
+				once.Do(func() {
+					silent = &Finding{Server: s, Problem: Unreachable, Text: err.Error()}
+					cancel()
+				})
+			}
 		})
 	}
 	running.Wait()
 
-	return slices.Concat(found...)
+	return found, silent
 }
 
-// one returns what is wrong with a server's answers about a name.
-func one(ctx context.Context, s Server, n *Name) []Finding {
+// one returns what is wrong with a server's answers about a name. The error is that it gives none.
+func one(ctx context.Context, s Server, n *Name) ([]Finding, error) {
 	var all []Finding
 	bad := func(p Problem, kind uint16, format string, args ...any) {
 		all = append(all, Finding{s, p, n.Name, dns.TypeToString[kind], fmt.Sprintf(format, args...)})
 	}
 	var have []netip.Addr
 	for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		rrs, err := records(ctx, s, n.Name, kind)
+		rrs, rcode, err := records(ctx, s, n.Name, kind)
 		if err != nil {
-			return []Finding{{Server: s, Problem: Unreachable, Text: err.Error()}}
+			return nil, err
+		}
+		if refused(rcode) {
+			bad(Lame, kind, "it answers %s for %s", dns.RcodeToString[rcode], n.Name)
+			return all, nil
 		}
 		for _, rr := range rrs {
 			switch x := rr.(type) {
@@ -172,20 +195,24 @@ func one(ctx context.Context, s Server, n *Name) []Finding {
 	}
 
 	if n.Text == "" {
-		return all
+		return all, nil
 	}
-	rrs, err := records(ctx, s, n.Name, dns.TypeTXT)
+	rrs, rcode, err := records(ctx, s, n.Name, dns.TypeTXT)
 	if err != nil {
-		return []Finding{{Server: s, Problem: Unreachable, Text: err.Error()}}
+		return nil, err
+	}
+	if refused(rcode) {
+		bad(Lame, dns.TypeTXT, "it answers %s for %s", dns.RcodeToString[rcode], n.Name)
+		return all, nil
 	}
 	for _, rr := range rrs {
 		if x, ok := rr.(*dns.TXT); ok && strings.Join(x.Txt, "") == n.Text {
-			return all
+			return all, nil
 		}
 	}
 	bad(Missing, dns.TypeTXT, "%s has no TXT record %q; it has %d others", n.Name, n.Text, len(rrs))
 
-	return all
+	return all, nil
 }
 
 func kindOf(a netip.Addr) uint16 {
@@ -196,14 +223,14 @@ func kindOf(a netip.Addr) uint16 {
 	return dns.TypeAAAA
 }
 
-// records returns the records of a name and type that a server has.
-func records(ctx context.Context, s Server, name string, kind uint16) ([]dns.RR, error) {
+// refused reports whether a server with the zone would not answer so.
+func refused(rcode int) bool { return rcode != dns.RcodeSuccess && rcode != dns.RcodeNameError }
+
+// records returns the records of a name and type that a server has, and its response code.
+func records(ctx context.Context, s Server, name string, kind uint16) ([]dns.RR, int, error) {
 	r, err := Ask(ctx, s.Addr, name, kind)
 	if err != nil {
-		return nil, err
-	}
-	if r.Rcode != dns.RcodeSuccess && r.Rcode != dns.RcodeNameError {
-		return nil, fmt.Errorf("it answers %s for %s", dns.RcodeToString[r.Rcode], name)
+		return nil, 0, err
 	}
 	var list []dns.RR
 	for _, rr := range r.Answer {
@@ -212,7 +239,7 @@ func records(ctx context.Context, s Server, name string, kind uint16) ([]dns.RR,
 		}
 	}
 
-	return list, nil
+	return list, r.Rcode, nil
 }
 
 // Ask sends a question to a name server, without recursion, over UDP and, if the answer is truncated or none comes,
