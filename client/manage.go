@@ -166,6 +166,22 @@ func (c *Client) RunWork(ctx context.Context, kind, id string, action api.RunWor
 	return err
 }
 
+// Zone returns what the DNS zone has at a name and below it. The name is a customer's label, relative to the base
+// domain, or absolute; empty for the base domain.
+func (c *Client) Zone(ctx context.Context, name string) (*api.Zone, error) {
+	var q api.GetZoneParams
+	if name != "" {
+		q.Name = &name
+	}
+	return read[api.Zone](c.manage().GetZone(ctx, &q))
+}
+
+// CheckZone asks every name server of the zone for what it should have at a name and below it; see Zone. For the base
+// domain it asks those of the parent zone too.
+func (c *Client) CheckZone(ctx context.Context, name string) (*api.ZoneReport, error) {
+	return read[api.ZoneReport](c.manage().CheckZone(ctx, api.ZoneQuestion{Name: name}))
+}
+
 // manage returns the client generated from the contract, which sends its requests through c.
 func (c *Client) manage() *api.Caller { return &api.Caller{Server: "/", Client: doer{c}} }
 

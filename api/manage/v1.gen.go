@@ -76,6 +76,18 @@ const (
 	WorkStateWaiting WorkState = "waiting"
 )
 
+// Defines values for ZoneFindingProblem.
+const (
+	ZoneFindingProblemDelegation  ZoneFindingProblem = "delegation"
+	ZoneFindingProblemGlue        ZoneFindingProblem = "glue"
+	ZoneFindingProblemLame        ZoneFindingProblem = "lame"
+	ZoneFindingProblemMissing     ZoneFindingProblem = "missing"
+	ZoneFindingProblemSigned      ZoneFindingProblem = "signed"
+	ZoneFindingProblemStale       ZoneFindingProblem = "stale"
+	ZoneFindingProblemUnreachable ZoneFindingProblem = "unreachable"
+	ZoneFindingProblemWrong       ZoneFindingProblem = "wrong"
+)
+
 // Defines values for RunWorkParamsAction.
 const (
 	RunWorkParamsActionResume RunWorkParamsAction = "resume"
@@ -618,6 +630,109 @@ type WorkList struct {
 // WorkState defines model for WorkState.
 type WorkState string
 
+// Zone defines model for Zone.
+type Zone struct {
+	// More true if there are further records; at most 500 are listed
+	More bool `json:"more,omitempty,omitzero"`
+
+	// Publish `zone.publish`: none if the operator publishes the zone
+	Publish string       `json:"publish"`
+	Records []ZoneRecord `json:"records"`
+
+	// RecordsInAll records of all sources in the database
+	RecordsInAll int64 `json:"recordsInAll"`
+
+	// Serial of the newest version; 0 if Tandem publishes none
+	Serial int64 `json:"serial"`
+
+	// Zone the base domain
+	Zone string `json:"zone"`
+}
+
+// ZoneFinding defines model for ZoneFinding.
+type ZoneFinding struct {
+	// Address ip:port; absent if it is not known
+	Address string `json:"address,omitempty,omitzero"`
+
+	// Name absolute; of the record
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Problem `unreachable`: no answer; `lame`: it does not answer for the zone, or for one of its names; `stale`: its
+	// version is not the newest; `missing`, `wrong`: a record; `delegation`, `glue`: the parent zone lists other
+	// name servers, or other addresses of them; `signed`: the parent zone has a DS record
+	Problem ZoneFindingProblem `json:"problem"`
+	Server  string             `json:"server"`
+
+	// Text what was seen, for a person
+	Text string `json:"text"`
+
+	// Type of the record
+	Type string `json:"type,omitempty,omitzero"`
+}
+
+// ZoneFindingProblem `unreachable`: no answer; `lame`: it does not answer for the zone, or for one of its names; `stale`: its
+// version is not the newest; `missing`, `wrong`: a record; `delegation`, `glue`: the parent zone lists other
+// name servers, or other addresses of them; `signed`: the parent zone has a DS record
+type ZoneFindingProblem string
+
+// ZoneQuestion defines model for ZoneQuestion.
+type ZoneQuestion struct {
+	// Name as in `getZone`
+	Name string `json:"name,omitempty,omitzero"`
+}
+
+// ZoneRecord defines model for ZoneRecord.
+type ZoneRecord struct {
+	// Added since when; absent if the operator publishes the zone
+	Added time.Time `json:"added,omitempty,omitzero"`
+
+	// Data as in a zone file
+	Data string `json:"data"`
+
+	// Name absolute
+	Name string `json:"name"`
+
+	// Source who publishes it, for example `configuration`, `account:NAME` or `provapi`; a record that several publish is
+	// there once for each
+	Source string `json:"source"`
+
+	// TTL seconds
+	TTL  int    `json:"ttl"`
+	Type string `json:"type"`
+}
+
+// ZoneReport defines model for ZoneReport.
+type ZoneReport struct {
+	// Findings empty if all is well
+	Findings []ZoneFinding `json:"findings"`
+
+	// More true if there are further names below the one asked for
+	More bool `json:"more,omitempty,omitzero"`
+
+	// Names the absolute names that were asked for, at most 100
+	Names   []string     `json:"names"`
+	Servers []ZoneServer `json:"servers"`
+
+	// Until a record was added so recently that resolvers which asked before may say until then that there is none
+	Until time.Time `json:"until,omitempty,omitzero"`
+
+	// Zone the base domain
+	Zone string `json:"zone"`
+}
+
+// ZoneServer defines model for ZoneServer.
+type ZoneServer struct {
+	// Address ip:port; absent if it is not known
+	Address string `json:"address,omitempty,omitzero"`
+	Name    string `json:"name"`
+
+	// Parent true for a name server of the parent zone
+	Parent bool `json:"parent"`
+
+	// Serial of the version that it answers; 0 if it answers none
+	Serial int64 `json:"serial"`
+}
+
 // IfMatch defines model for IfMatch.
 type IfMatch = string
 
@@ -690,6 +805,13 @@ type ListWorkParams struct {
 // RunWorkParamsAction defines parameters for RunWork.
 type RunWorkParamsAction string
 
+// GetZoneParams defines parameters for GetZone.
+type GetZoneParams struct {
+	// Name a customer's label, a name relative to the base domain, or an absolute name; without it, the base domain
+	// itself
+	Name *string `form:"name,omitempty" json:"name,omitempty"`
+}
+
 // PutPendingLabelJSONRequestBody defines body for PutPendingLabel for application/json ContentType.
 type PutPendingLabelJSONRequestBody = LabelTokens
 
@@ -719,6 +841,9 @@ type CreateTokenJSONRequestBody = TokenRequest
 
 // CheckTokenJSONRequestBody defines body for CheckToken for application/json ContentType.
 type CheckTokenJSONRequestBody = TokenQuestion
+
+// CheckZoneJSONRequestBody defines body for CheckZone for application/json ContentType.
+type CheckZoneJSONRequestBody = ZoneQuestion
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -1131,6 +1256,39 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /manage/v1/work/{kind}/{id}/{action} (the `RunWork` operationId).
 	RunWork(ctx context.Context, kind string, id string, action RunWorkParamsAction, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetZone What the DNS zone has at a name, and below it
+	//
+	// The records that Tandem publishes, from the database; if the operator publishes the zone, those that Tandem
+	// expects there. 409 `NoZone` if the configuration has no zone, 404 `NameNotFound` if nothing is at or below the
+	// name.
+	//
+	// Corresponds with GET /manage/v1/zone (the `GetZone` operationId).
+	GetZone(ctx context.Context, params *GetZoneParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckZoneWithBody Whether every name server answers what it should
+	//
+	// This node asks each listed name server for the zone and for the records at the name and below it, and never a
+	// resolver, which would keep its answer for others. For the base domain, the name servers of the parent zone are
+	// asked too: whether they list the same name servers with the same addresses, and no DS record. It takes up to a
+	// minute if servers do not answer. Errors are those of `getZone`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/zone/check (the `CheckZone` operationId).
+	CheckZoneWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckZone Whether every name server answers what it should
+	//
+	// This node asks each listed name server for the zone and for the records at the name and below it, and never a
+	// resolver, which would keep its answer for others. For the base domain, the name servers of the parent zone are
+	// asked too: whether they list the same name servers with the same addresses, and no DS record. It takes up to a
+	// minute if servers do not answer. Errors are those of `getZone`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/zone/check (the `CheckZone` operationId).
+	CheckZone(ctx context.Context, body CheckZoneJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // GetLabels The Direct Routing labels of an account
@@ -1791,6 +1949,69 @@ func (c *Caller) ListWork(ctx context.Context, params *ListWorkParams, reqEditor
 // Corresponds with POST /manage/v1/work/{kind}/{id}/{action} (the `RunWork` operationId).
 func (c *Caller) RunWork(ctx context.Context, kind string, id string, action RunWorkParamsAction, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRunWorkRequest(c.Server, kind, id, action)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetZone What the DNS zone has at a name, and below it
+//
+// The records that Tandem publishes, from the database; if the operator publishes the zone, those that Tandem
+// expects there. 409 `NoZone` if the configuration has no zone, 404 `NameNotFound` if nothing is at or below the
+// name.
+//
+// Corresponds with GET /manage/v1/zone (the `GetZone` operationId).
+func (c *Caller) GetZone(ctx context.Context, params *GetZoneParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetZoneRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckZoneWithBody Whether every name server answers what it should
+//
+// This node asks each listed name server for the zone and for the records at the name and below it, and never a
+// resolver, which would keep its answer for others. For the base domain, the name servers of the parent zone are
+// asked too: whether they list the same name servers with the same addresses, and no DS record. It takes up to a
+// minute if servers do not answer. Errors are those of `getZone`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/zone/check (the `CheckZone` operationId).
+func (c *Caller) CheckZoneWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckZoneRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckZone Whether every name server answers what it should
+//
+// This node asks each listed name server for the zone and for the records at the name and below it, and never a
+// resolver, which would keep its answer for others. For the base domain, the name servers of the parent zone are
+// asked too: whether they list the same name servers with the same addresses, and no DS record. It takes up to a
+// minute if servers do not answer. Errors are those of `getZone`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/zone/check (the `CheckZone` operationId).
+func (c *Caller) CheckZone(ctx context.Context, body CheckZoneJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckZoneRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2864,6 +3085,100 @@ func NewRunWorkRequest(server string, kind string, id string, action RunWorkPara
 	return req, nil
 }
 
+// NewGetZoneRequest constructs an http.Request for the GetZone method
+func NewGetZoneRequest(server string, params *GetZoneParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/zone")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCheckZoneRequest calls the generic CheckZone builder with application/json body
+func NewCheckZoneRequest(server string, body CheckZoneJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCheckZoneRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCheckZoneRequestWithBody constructs an http.Request for the CheckZone method, with any body, and a specified content type
+func NewCheckZoneRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/zone/check")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 func (c *Caller) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -2950,6 +3265,12 @@ type ServerInterface interface {
 	// RunWork Run work at once
 	// (POST /manage/v1/work/{kind}/{id}/{action})
 	RunWork(w http.ResponseWriter, r *http.Request, kind string, id string, action RunWorkParamsAction)
+	// GetZone What the DNS zone has at a name, and below it
+	// (GET /manage/v1/zone)
+	GetZone(w http.ResponseWriter, r *http.Request, params GetZoneParams)
+	// CheckZone Whether every name server answers what it should
+	// (POST /manage/v1/zone/check)
+	CheckZone(w http.ResponseWriter, r *http.Request)
 }
 
 // ProvisioningOperations are the operations with the tag provisioning.
@@ -3005,6 +3326,12 @@ type SecretsOperations interface {
 type WorkOperations interface {
 	ListWork(ctx context.Context, request ListWorkRequestObject) (ListWorkResponseObject, error)
 	RunWork(ctx context.Context, request RunWorkRequestObject) (RunWorkResponseObject, error)
+}
+
+// ZoneOperations are the operations with the tag zone.
+type ZoneOperations interface {
+	GetZone(ctx context.Context, request GetZoneRequestObject) (GetZoneResponseObject, error)
+	CheckZone(ctx context.Context, request CheckZoneRequestObject) (CheckZoneResponseObject, error)
 }
 
 // Absent answers every operation with Err. It stands for a job that a node does not have.
@@ -3122,6 +3449,16 @@ func (a Absent) ListWork(context.Context, ListWorkRequestObject) (ListWorkRespon
 
 // RunWork returns Err.
 func (a Absent) RunWork(context.Context, RunWorkRequestObject) (RunWorkResponseObject, error) {
+	return nil, a.Err
+}
+
+// GetZone returns Err.
+func (a Absent) GetZone(context.Context, GetZoneRequestObject) (GetZoneResponseObject, error) {
+	return nil, a.Err
+}
+
+// CheckZone returns Err.
+func (a Absent) CheckZone(context.Context, CheckZoneRequestObject) (CheckZoneResponseObject, error) {
 	return nil, a.Err
 }
 
@@ -3851,6 +4188,53 @@ func (siw *ServerInterfaceWrapper) RunWork(w http.ResponseWriter, r *http.Reques
 	handler.ServeHTTP(w, r)
 }
 
+// GetZone operation middleware
+func (siw *ServerInterfaceWrapper) GetZone(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetZoneParams
+
+	// ------------- Optional query parameter "name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "name", r.URL.Query(), &params.Name, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "name"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetZone(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CheckZone operation middleware
+func (siw *ServerInterfaceWrapper) CheckZone(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CheckZone(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 type UnescapedCookieParamError struct {
 	ParamName string
 	Err       error
@@ -3993,6 +4377,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/keyring/rotate", wrapper.RotateKeyring)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/work", wrapper.ListWork)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/work/{kind}/{id}/{action}", wrapper.RunWork)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/zone", wrapper.GetZone)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/zone/check", wrapper.CheckZone)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/audit/verify", wrapper.VerifyAudit)
 
 	return m
@@ -4993,6 +5379,88 @@ func (response RunWorkdefaultApplicationProblemPlusJSONResponse) VisitRunWorkRes
 	return err
 }
 
+type GetZoneRequestObject struct {
+	Params GetZoneParams
+}
+
+type GetZoneResponseObject interface {
+	VisitGetZoneResponse(w http.ResponseWriter) error
+}
+
+type GetZone200JSONResponse Zone
+
+func (response GetZone200JSONResponse) VisitGetZoneResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetZonedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetZonedefaultApplicationProblemPlusJSONResponse) VisitGetZoneResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckZoneRequestObject struct {
+	Body *CheckZoneJSONRequestBody
+}
+
+type CheckZoneResponseObject interface {
+	VisitCheckZoneResponse(w http.ResponseWriter) error
+}
+
+type CheckZone200JSONResponse ZoneReport
+
+func (response CheckZone200JSONResponse) VisitCheckZoneResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckZonedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response CheckZonedefaultApplicationProblemPlusJSONResponse) VisitCheckZoneResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// GetLabels The Direct Routing labels of an account
@@ -5064,6 +5532,12 @@ type StrictServerInterface interface {
 	// RunWork Run work at once
 	// (POST /manage/v1/work/{kind}/{id}/{action})
 	RunWork(ctx context.Context, request RunWorkRequestObject) (RunWorkResponseObject, error)
+	// GetZone What the DNS zone has at a name, and below it
+	// (GET /manage/v1/zone)
+	GetZone(ctx context.Context, request GetZoneRequestObject) (GetZoneResponseObject, error)
+	// CheckZone Whether every name server answers what it should
+	// (POST /manage/v1/zone/check)
+	CheckZone(ctx context.Context, request CheckZoneRequestObject) (CheckZoneResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error)
@@ -5760,6 +6234,66 @@ func (sh *strictHandler) RunWork(w http.ResponseWriter, r *http.Request, kind st
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(RunWorkResponseObject); ok {
 		if err := validResponse.VisitRunWorkResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetZone operation middleware
+func (sh *strictHandler) GetZone(w http.ResponseWriter, r *http.Request, params GetZoneParams) {
+	var request GetZoneRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetZone(ctx, request.(GetZoneRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetZone")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetZoneResponseObject); ok {
+		if err := validResponse.VisitGetZoneResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CheckZone operation middleware
+func (sh *strictHandler) CheckZone(w http.ResponseWriter, r *http.Request) {
+	var request CheckZoneRequestObject
+
+	var body CheckZoneJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CheckZone(ctx, request.(CheckZoneRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CheckZone")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CheckZoneResponseObject); ok {
+		if err := validResponse.VisitCheckZoneResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -197,6 +197,7 @@ func newRoot(p *Program) *cobra.Command {
 		newToken(t),
 		newVersion(t),
 		newWork(t),
+		newZone(t),
 	)
 	complete(root)
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"},

@@ -152,6 +152,18 @@ func TestTablesFitATerminal(t *testing.T) {
 	work := api.WorkList{Work: []api.Work{{Kind: "operator-connect-number", ID: someUUID, State: api.WorkStateQueued,
 		Attempts: 19, Due: now, Since: now, Reason: reason}}}
 	check("work list", func(p *page) { printWork(p, work) }, someUUID, reason)
+	zone := &api.Zone{Zone: "gw.operator.example", Publish: "serve", Serial: 1795932284, RecordsInAll: 300_000,
+		Records: []api.ZoneRecord{{Name: "northwind.1r1.gw.operator.example", Type: "TXT", TTL: 60, Added: now,
+			Data: `"MS=ms12345678"`, Source: "account:" + someUUID}}, More: true}
+	check("zone show", func(p *page) { printZone(p, zone) }, zone.Records[0].Name, zone.Records[0].Data,
+		zone.Records[0].Source)
+	found := &api.ZoneReport{Names: []string{zone.Records[0].Name}, Until: now,
+		Servers: []api.ZoneServer{{Name: "ns1.operator.example", Address: "192.0.2.53:53", Serial: 1795932284},
+			{Name: "a.parent.example", Address: "[2001:db8::53]:53", Parent: true}},
+		Findings: []api.ZoneFinding{{Server: "ns1.operator.example", Address: "192.0.2.53:53",
+			Problem: api.ZoneFindingProblemMissing, Text: reason}}}
+	check("zone check", func(p *page) { printZoneReport(p, found) }, "ns1.operator.example", "1795932284",
+		"a.parent.example", reason)
 	reloaded := &api.Reloaded{Applied: []string{"calls.groups[0].maxCalls"},
 		Restart: []string{"calls.groups[17].peers[3].tls.certificateFile", strings.Repeat("x", 70)}}
 	check("reload", func(p *page) { printReloaded(p, reloaded) }, reloaded.Applied[0], reloaded.Restart[0])

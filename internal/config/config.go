@@ -8,6 +8,8 @@
 package config
 
 import (
+	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/calls/edge"
@@ -79,6 +81,9 @@ type Zone struct {
 	// them answer as they should (subdomainStatus); those of all others are asked for every hour. 1s to 10m; default
 	// 30s.
 	CheckEvery time.Duration `yaml:"checkEvery"`
+	// Parents are the addresses, "ip:port", of name servers of the parent zone, for checks of the delegation. Default
+	// none: the system's resolver finds them.
+	Parents []string `yaml:"parents"`
 	// Server is how processes with the role "dns" answer.
 	Server nameserver.Config `yaml:",inline"`
 }
@@ -111,6 +116,11 @@ func (z *Zone) problems(base string, regions []string) (errs fault.Problems) {
 		errs.Add("publish", "is none, so Tandem serves no zone; remove listen and secondaries, or use serve")
 	}
 
+	for i, a := range z.Parents {
+		if x, err := netip.ParseAddrPort(a); err != nil || x.Port() == 0 {
+			errs.Add(fmt.Sprintf("parents[%d]", i), "%q is not an address; use ip:port", a)
+		}
+	}
 	if z.CheckEvery < time.Second || z.CheckEvery > 10*time.Minute {
 		errs.Add("checkEvery", "%v is out of range; use 1s to 10m", z.CheckEvery)
 	}

@@ -40,6 +40,7 @@ type Operations struct {
 	api.AuditOperations
 	api.SecretsOperations
 	api.WorkOperations
+	api.ZoneOperations
 }
 
 var _ api.StrictServerInterface = Operations{}

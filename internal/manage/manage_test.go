@@ -272,6 +272,23 @@ func (j *job) RunWork(_ context.Context, r api.RunWorkRequestObject) (api.RunWor
 	return api.RunWork204Response{}, nil
 }
 
+func (j *job) GetZone(_ context.Context, r api.GetZoneRequestObject) (api.GetZoneResponseObject, error) {
+	name := *cmp.Or(r.Params.Name, new("the base domain"))
+	return api.GetZone200JSONResponse{Zone: "gw.example.com", Publish: "serve", Serial: 7, RecordsInAll: 9,
+		Records: []api.ZoneRecord{{Name: name, Type: "A", TTL: 60, Data: "192.0.2.1", Source: "configuration",
+			Added: now}}}, nil
+}
+
+func (j *job) CheckZone(_ context.Context, r api.CheckZoneRequestObject) (api.CheckZoneResponseObject, error) {
+	name := ""
+	if r.Body != nil {
+		name = r.Body.Name
+	}
+	return api.CheckZone200JSONResponse{Zone: "gw.example.com", Names: []string{name},
+		Servers: []api.ZoneServer{{Name: "ns1", Serial: 7}}, Until: now,
+		Findings: []api.ZoneFinding{{Server: "ns1", Problem: api.ZoneFindingProblemLame, Text: "refused"}}}, nil
+}
+
 func local(*http.Request) domain.Actor { return domain.Actor{Kind: "administrator", ID: "local"} }
 
 func newServer(t *testing.T, ops manage.Operations, log io.Writer) *manage.Server {
@@ -280,7 +297,7 @@ func newServer(t *testing.T, ops manage.Operations, log io.Writer) *manage.Serve
 }
 
 // all binds every operation to j.
-func all(j *job) manage.Operations { return manage.Operations{j, j, j, j, j, j, j, j} }
+func all(j *job) manage.Operations { return manage.Operations{j, j, j, j, j, j, j, j, j} }
 
 func TestEveryOperationMatchesTheContract(t *testing.T) {
 	t.Parallel()
@@ -348,6 +365,12 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"GET", "/manage/v1/work?state=lost", "", 400, "state must be one of queued, running, waiting, parked", true},
 		{"GET", "/manage/v1/work?limit=501", "", 400, "InvalidQueryParameterValue", true},
 		{"POST", "/manage/v1/work/tenant/a%2Fb/retry", "", 204, "", false},
+		{"GET", "/manage/v1/zone", "", 200, `"name":"the base domain"`, false},
+		{"GET", "/manage/v1/zone?name=acme", "", 200, `"name":"acme"`, false},
+		{"GET", "/manage/v1/zone?name=", "", 400, "InvalidQueryParameterValue", true},
+		{"POST", "/manage/v1/zone/check", "", 200, `"problem":"lame"`, false},
+		{"POST", "/manage/v1/zone/check", `{"name":"acme"}`, 200, `"names":["acme"]`, false},
+		{"POST", "/manage/v1/zone/check", `{"name":""}`, 400, "InvalidFieldValue", true},
 	} {
 		w := c.do(x.method, x.path, x.body, x.bad)
 		if w.Code != x.status || !strings.Contains(w.Body.String(), x.answer) {
@@ -389,7 +412,8 @@ func TestRolesDetermineThePermissions(t *testing.T) {
 		})
 	c := newContract(t, h)
 	read := map[string]bool{"getHealth": true, "getDrain": true, "listPeers": true, "followEvents": true,
-		"explainCall": true, "verifyAudit": true, "listWork": true, "getLabels": true, "listLabelNumbers": true}
+		"explainCall": true, "verifyAudit": true, "listWork": true, "getLabels": true, "listLabelNumbers": true,
+		"getZone": true, "checkZone": true}
 	bodies := map[string]string{"setDrain": `{"draining":false}`, "acceptIndex": `{"database":"d2"}`,
 		"explainCall":  `{"from":"+15550100","to":"+15550101","peer":"core"}`,
 		"createClient": `{"name":"n","roles":["r"]}`, "createToken": `{"roles":["r"]}`,

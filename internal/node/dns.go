@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/domain"
@@ -110,6 +111,20 @@ func (n *node) beat() []part {
 	})}
 }
 
+// inspector returns what answers questions about the zone.
+func (n *node) inspector() *check.Inspector {
+	cfg := &n.cfg.Zone
+	parents := &check.Parents{Lookup: net.DefaultResolver}
+	for _, a := range cfg.Parents {
+		parents.At = append(parents.At, netip.MustParseAddrPort(a)) // validated
+	}
+
+	return &check.Inspector{Names: &cfg.Names, Base: n.cfg.Calls.Routing.BaseDomain,
+		Regions: n.cfg.Calls.Routing.Regions, Fronts: frontHosts, Published: cfg.Published(),
+		Serves: cfg.Publish == config.PublishServe, Store: n.core.zone, Owners: customers{n.core.directory},
+		Servers: check.NewServers(cfg.Names.NameServers, nil), Parents: parents}
+}
+
 // observer returns what keeps subdomainStatus true; nil without a zone.
 func (n *node) observer() *check.Observer {
 	cfg := &n.cfg.Zone
@@ -147,6 +162,16 @@ func (c customers) Customer(ctx context.Context, account string) (zone.Customer,
 	}
 
 	return labels(&a), nil
+}
+
+// Owner implements check.Owners.
+func (c customers) Owner(ctx context.Context, label string) (zone.Customer, error) {
+	account, err := c.d.LabelOwner(ctx, label)
+	if err != nil || account == "" {
+		return zone.Customer{}, err
+	}
+
+	return c.Customer(ctx, account)
 }
 
 // Customers implements zone.Customers.

@@ -22,6 +22,7 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/web"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 	"github.com/tandemgw/tandem/internal/provisioning/provapi"
+	"github.com/tandemgw/tandem/internal/zone/check"
 )
 
 // buildManage makes what every process serves, whatever its roles: the management API, metrics and the Unix socket. Of
@@ -36,11 +37,12 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 			Verifier: n.core.verifier, Sealer: n.core.keyring, Audit: n.core.audit},
 		AuditOperations: db.Operations{DB: n.core.db}, SecretsOperations: n.core.rotation(),
 		WorkOperations: flow.Operations{Queue: n.core.work, Sealer: n.core.keyring},
+		ZoneOperations: check.Operations{Inspector: n.inspector(), Publish: n.cfg.Zone.Publish},
 	}
 	switch {
 	case !n.purpose.serves:
 		ops.NodeOperations, ops.CallsOperations = manage.NotRunning, manage.NotRunning
-		ops.EventsOperations = manage.NotRunning
+		ops.EventsOperations, ops.ZoneOperations = manage.NotRunning, manage.NotRunning
 	case n.calls != nil:
 		ops.CallsOperations = n.calls
 	}

@@ -129,6 +129,29 @@ func (c *contents) fixed() []Record {
 	return rs
 }
 
+// Expected returns the records that the zone of a base domain has by its configuration, each with its source.
+func (n *Names) Expected(base string, regions, fronts []string) []Published {
+	c := contents{n, New(base, "", "").Origin(), regions, fronts}
+
+	return published(sourceFixed, c.fixed())
+}
+
+// ExpectedOf returns those of an account.
+func (n *Names) ExpectedOf(x *Customer, base string, regions []string) []Published {
+	c := contents{n, New(base, "", "").Origin(), regions, nil}
+
+	return published(sourceAccount+x.Account, c.customer(x))
+}
+
+func published(source string, rs []Record) []Published {
+	list := make([]Published, len(rs))
+	for i, r := range rs {
+		list[i] = Published{Record: r, Source: source}
+	}
+
+	return list
+}
+
 // directRouting returns the addresses on which Teams reaches a region, under a name.
 func (c *contents) directRouting(region int, name string) []Record {
 	var rs []Record
@@ -159,9 +182,14 @@ func (r *Region) DirectRouting() []netip.Addr {
 func (c *contents) customer(x *Customer) []Record {
 	var rs []Record
 	for _, l := range x.Labels {
-		for i := range c.Regions {
-			name := strings.ToLower(l.Name) + "." + c.regions[i]
-			rs = append(rs, c.directRouting(i, name)...)
+		for i, region := range c.regions {
+			name := strings.ToLower(l.Name) + "." + region
+			switch {
+			case i < len(c.Regions):
+				rs = append(rs, c.directRouting(i, name)...)
+			case len(c.Regions) > 0:
+				continue // not in use
+			}
 			if i < len(l.Tokens) && l.Tokens[i] != "" {
 				rs = append(rs, Text(name, movingTTL, l.Tokens[i]))
 			}

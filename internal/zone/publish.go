@@ -22,8 +22,19 @@ type Reader interface {
 	Set(ctx context.Context, name, kind string) ([]Record, error)
 	// All returns the records of all sources.
 	All(ctx context.Context) ([]Record, error)
+	// Below returns up to limit records at a name and below it, of all sources, by name.
+	Below(ctx context.Context, name string, limit int) ([]Published, error)
+	// Count returns the number of records of all sources.
+	Count(ctx context.Context) (int64, error)
 	// Cursor returns the place in the feed of this state.
 	Cursor(ctx context.Context) (feed.Cursor, error)
+}
+
+// Published is a record of a source.
+type Published struct {
+	Record
+	Source string
+	Added  time.Time
 }
 
 // Tx changes what the database holds of the zone.

@@ -89,8 +89,8 @@ func Compare(a, b Record) int {
 		cmp.Compare(a.TTL, b.TTL))
 }
 
-// rr returns the record in the zone of an origin, which is lower case and ends with a dot.
-func (r Record) rr(origin string) (dns.RR, error) {
+// RR returns the record in the zone of an origin, which is lower case and ends with a dot.
+func (r Record) RR(origin string) (dns.RR, error) {
 	switch r.Type {
 	case "A", "AAAA", "TXT", "SRV", "CAA", "NS":
 	default:

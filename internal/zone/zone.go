@@ -197,7 +197,7 @@ func (z *Zone) Apply(v *Version) error {
 func (z *Zone) parse(records []Record) ([]dns.RR, error) {
 	list := make([]dns.RR, 0, len(records))
 	for _, r := range records {
-		x, err := r.rr(z.origin)
+		x, err := r.RR(z.origin)
 		if err != nil {
 			return nil, err
 		}

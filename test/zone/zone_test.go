@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,8 +51,9 @@ type deployment struct {
 	log     *os.File
 }
 
-// deploy starts the program with a zone, and nsd and knot as its secondaries. database is the YAML of the database.
-func deploy(t *testing.T, database string) *deployment {
+// deploy starts the program with a zone, and nsd and knot as its secondaries. database is the YAML of the database,
+// more are further lines of the zone.
+func deploy(t *testing.T, database string, more ...string) *deployment {
 	t.Helper()
 	d := &deployment{t: t, dir: t.TempDir(), at: dnspeer.Address(t)}
 	nsdAt, knotAt := dnspeer.Address(t), dnspeer.Address(t)
@@ -75,7 +77,8 @@ zone:
   secondaries:
     - {name: nsd, address: %[6]q, key: %[8]s}
     - {name: knot, address: %[7]q, key: %[8]s}
-`, database, base, first, second, d.at, nsdAt, knotAt, key))
+%[9]s
+`, database, base, first, second, d.at, nsdAt, knotAt, key, strings.Join(more, "\n")))
 	var err error
 	if d.log, err = os.Create(filepath.Join(d.dir, "log")); err != nil {
 		t.Fatal(err)

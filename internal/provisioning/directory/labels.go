@@ -148,6 +148,15 @@ func (d *Directory) LabelNumbers(ctx context.Context, account, label string, aft
 	return ns, err
 }
 
+// LabelOwner returns the name of the account that has a label, active or pending, whatever its case; empty if none has.
+func (d *Directory) LabelOwner(ctx context.Context, label string) (account string, err error) {
+	err = d.store.View(ctx, func(ctx context.Context, r Reader) (err error) {
+		account, err = r.SubdomainOwner(ctx, strings.ToLower(label))
+		return err
+	})
+	return account, err
+}
+
 // changeLabels makes one change of an account that a PUT cannot make.
 func (d *Directory) changeLabels(ctx context.Context, account, action string, w Write,
 	edit func(ctx context.Context, tx Tx, a *domain.Account) error) (*Result, error) {

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed"
@@ -53,7 +54,8 @@ type transaction struct {
 }
 
 // records is the table of records.
-var records = &db.Table{Name: "zone_records", Columns: []string{"source", "name", "type", "data", "ttl"}, Keys: 4}
+var records = &db.Table{Name: "zone_records", Columns: []string{"source", "name", "type", "data", "ttl", "added"},
+	Keys: 4}
 
 // Lock implements zone.Tx.
 func (t *transaction) Lock(ctx context.Context) error {
@@ -115,6 +117,32 @@ func (t *transaction) list(ctx context.Context, where string, args ...any) ([]zo
 	return list, nil
 }
 
+// Below implements zone.Reader.
+func (t *transaction) Below(ctx context.Context, name string, limit int) ([]zone.Published, error) {
+	list, err := db.Rows(ctx, t.tx, func(rows *sql.Rows) (p zone.Published, err error) {
+		var added int64
+		err = rows.Scan(&p.Source, &p.Name, &p.Type, &p.Data, &p.TTL, &added)
+		p.Added = db.Time(added)
+		return p, err
+	}, `SELECT source, name, type, data, ttl, added FROM zone_records WHERE name = $1 OR length(name) > $2
+		AND substr(name, length(name) - $2 + 1) = $3 ORDER BY name, type, data, source LIMIT $4`,
+		name, int64(len(name)+1), "."+name, int64(limit))
+	if err != nil {
+		return nil, fmt.Errorf("read zone records: %w", err)
+	}
+
+	return list, nil
+}
+
+// Count implements zone.Reader.
+func (t *transaction) Count(ctx context.Context) (n int64, err error) {
+	if _, err = t.tx.QueryRow(ctx, "SELECT COUNT(*) FROM zone_records", nil, &n); err != nil {
+		return 0, fmt.Errorf("count zone records: %w", err)
+	}
+
+	return n, nil
+}
+
 // Cursor implements zone.Reader.
 func (t *transaction) Cursor(ctx context.Context) (feed.Cursor, error) {
 	return outbox.HeadIn(ctx, t.tx)
@@ -122,8 +150,10 @@ func (t *transaction) Cursor(ctx context.Context) (feed.Cursor, error) {
 
 // Add implements zone.Tx.
 func (t *transaction) Add(ctx context.Context, source string, rs []zone.Record) error {
+	now := time.Now().UnixMicro()
 	_, err := t.tx.Upsert(ctx, records, len(rs), func(i int, dst []any) {
 		dst[0], dst[1], dst[2], dst[3], dst[4] = source, rs[i].Name, rs[i].Type, rs[i].Data, int64(rs[i].TTL)
+		dst[5] = now
 	})
 	if err != nil {
 		return fmt.Errorf("store zone records: %w", err)

@@ -218,3 +218,50 @@ func TestSetBack(t *testing.T) {
 		}
 	})
 }
+
+// What is at and below a name is listed with its sources and since when it is there.
+func TestBelow(t *testing.T) {
+	t.Parallel()
+	testkit.Engines(t, func(t *testing.T, d *db.DB) {
+		s := open(d)
+		before := time.Now().Truncate(time.Microsecond)
+		apex := zone.NameServer(zone.Apex, 3600, "ns1.operator.example")
+		publish(t, s, map[string][]zone.Record{
+			"a": {apex, address("_x.1r1", 60, "192.0.2.1"), address("y.1r1", 60, "192.0.2.1"),
+				address("ax.1r1", 60, "192.0.2.1")},
+			"b": {address("_x.1r1", 60, "192.0.2.1"), address("y_x.1r1", 60, "192.0.2.1"),
+				address("z._x.1r1", 60, "192.0.2.1")},
+		})
+		for _, x := range []struct {
+			name string
+			want []string
+		}{
+			{zone.Apex, []string{"@ a"}},
+			{"_x.1r1", []string{"_x.1r1 a", "_x.1r1 b", "z._x.1r1 b"}},
+			{"1r1", []string{"_x.1r1 a", "_x.1r1 b", "ax.1r1 a", "y.1r1 a", "y_x.1r1 b", "z._x.1r1 b"}},
+			{"r1", nil},
+			{"%", nil},
+		} {
+			var got []string
+			err := s.View(t.Context(), func(ctx context.Context, r zone.Reader) error {
+				list, err := r.Below(ctx, x.name, 100)
+				for _, p := range list {
+					got = append(got, p.Name+" "+p.Source)
+					if p.Added.Before(before) || p.Added.After(time.Now()) {
+						t.Errorf("%s was added %v", p.Name, p.Added)
+					}
+				}
+				if n, err := r.Count(ctx); n != 7 || err != nil {
+					t.Errorf("%d records, %v", n, err)
+				}
+				if few, err := r.Below(ctx, x.name, 1); len(few) > 1 || err != nil {
+					t.Errorf("%d records with limit 1, %v", len(few), err)
+				}
+				return err
+			})
+			if err != nil || !slices.Equal(got, x.want) {
+				t.Errorf("below %s: %v, %v; want %v", x.name, got, err, x.want)
+			}
+		}
+	})
+}

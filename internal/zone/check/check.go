@@ -36,6 +36,10 @@ const (
 	Stale       Problem = "stale"       // its version of the zone is older than the newest
 	Missing     Problem = "missing"     // it lacks a record
 	Wrong       Problem = "wrong"       // it has a record that should not be there
+	// Of name servers of the parent zone.
+	Delegation Problem = "delegation" // it lists other name servers
+	Glue       Problem = "glue"       // it has other addresses of them
+	Signed     Problem = "signed"     // it has a DS record, and the zone has no signatures
 )
 
 // Finding is one thing that is wrong.
@@ -52,8 +56,12 @@ type Name struct {
 	Name string // absolute
 	// Addresses are all its addresses. If there are none, any will do, but at least one.
 	Addresses []netip.Addr
+	// NoAddress is set if its addresses do not matter.
+	NoAddress bool
 	// Text is a TXT record that it must have; others are allowed. Empty for none.
 	Text string
+	// Others are records of further types. It must have them, and no others of these types but TXT.
+	Others []dns.RR
 }
 
 // questions is the number of questions about a Name.
@@ -63,24 +71,26 @@ const questions = 3
 // server; a server that is unreachable or lame is asked nothing more. newest is the serial that servers should have; 0
 // for the newest that any of them has.
 func Zone(ctx context.Context, zone string, newest uint32, servers []Server, names []Name) []Finding {
-	zone = dns.CanonicalName(zone)
+	_, found := answers(ctx, dns.CanonicalName(zone), newest, servers, names)
+
+	return found
+}
+
+// answers is Zone; it also returns the serial of each server, 0 if it answers none.
+func answers(ctx context.Context, zone string, newest uint32, servers []Server, names []Name) ([]uint32, []Finding) {
 	serials := make([]uint32, len(servers))
 	found := make([][]Finding, len(servers))
-	var running sync.WaitGroup
-	for i, s := range servers {
-		running.Go(func() {
-			var bad *Finding
-			if serials[i], bad = soa(ctx, zone, s); bad != nil {
-				found[i] = []Finding{*bad}
-				return
-			}
-			perName, silent := ask(ctx, s, names)
-			if found[i] = slices.Concat(perName...); silent != nil {
-				found[i] = []Finding{*silent}
-			}
-		})
-	}
-	running.Wait()
+	each(servers, func(i int, s Server) {
+		var bad *Finding
+		if serials[i], bad = soa(ctx, zone, s); bad != nil {
+			found[i] = []Finding{*bad}
+			return
+		}
+		perName, silent := ask(ctx, s, names)
+		if found[i] = slices.Concat(perName...); silent != nil {
+			found[i] = []Finding{*silent}
+		}
+	})
 
 	for _, n := range serials {
 		if n != 0 && (newest == 0 || n-newest < 1<<31) {
@@ -96,7 +106,7 @@ func Zone(ctx context.Context, zone string, newest uint32, servers []Server, nam
 		all = append(all, found[i]...)
 	}
 
-	return all
+	return serials, all
 }
 
 // soa returns the serial of a server's version of a zone.
@@ -155,82 +165,48 @@ func ask(ctx context.Context, s Server, names []Name) (found [][]Finding, silent
 
 // one returns what is wrong with a server's answers about a name. The error is that it gives none.
 func one(ctx context.Context, s Server, n *Name) ([]Finding, error) {
-	var all []Finding
-	bad := func(p Problem, kind uint16, format string, args ...any) {
-		all = append(all, Finding{s, p, n.Name, dns.TypeToString[kind], fmt.Sprintf(format, args...)})
+	q := &inquiry{server: s, name: n}
+	if !n.NoAddress {
+		q.addresses(ctx)
 	}
-	var have []netip.Addr
-	for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		rrs, rcode, err := records(ctx, s, n.Name, kind)
-		if err != nil {
-			return nil, err
-		}
-		if refused(rcode) {
-			bad(Lame, kind, "it answers %s for %s", dns.RcodeToString[rcode], n.Name)
-			return all, nil
-		}
-		for _, rr := range rrs {
-			switch x := rr.(type) {
-			case *dns.A:
-				a, _ := netip.AddrFromSlice(x.A)
-				have = append(have, a.Unmap())
-			case *dns.AAAA:
-				a, _ := netip.AddrFromSlice(x.AAAA)
-				have = append(have, a)
-			}
-		}
+	if n.Text != "" {
+		q.text(ctx)
 	}
-	for _, a := range n.Addresses {
-		if !slices.Contains(have, a) {
-			bad(Missing, kindOf(a), "%s has no address %s", n.Name, a)
-		}
-	}
-	for _, a := range have {
-		if len(n.Addresses) > 0 && !slices.Contains(n.Addresses, a) {
-			bad(Wrong, kindOf(a), "%s has the address %s, which is not one of this deployment", n.Name, a)
-		}
-	}
-	if len(have) == 0 && len(n.Addresses) == 0 {
-		bad(Missing, dns.TypeA, "%s has no address", n.Name)
+	for _, rr := range n.Others {
+		q.other(ctx, rr)
 	}
 
-	if n.Text == "" {
-		return all, nil
-	}
-	rrs, rcode, err := records(ctx, s, n.Name, dns.TypeTXT)
-	if err != nil {
-		return nil, err
-	}
-	if refused(rcode) {
-		bad(Lame, dns.TypeTXT, "it answers %s for %s", dns.RcodeToString[rcode], n.Name)
-		return all, nil
-	}
-	for _, rr := range rrs {
-		if x, ok := rr.(*dns.TXT); ok && strings.Join(x.Txt, "") == n.Text {
-			return all, nil
-		}
-	}
-	bad(Missing, dns.TypeTXT, "%s has no TXT record %q; it has %d others", n.Name, n.Text, len(rrs))
-
-	return all, nil
+	return q.found, q.err
 }
 
-func kindOf(a netip.Addr) uint16 {
-	if a.Is4() {
-		return dns.TypeA
-	}
-
-	return dns.TypeAAAA
+// inquiry asks a server about a name, until an answer is none.
+type inquiry struct {
+	server Server
+	name   *Name
+	found  []Finding
+	err    error // it gave no answer
+	lame   bool
+	had    map[uint16][]dns.RR // what Others were compared with, by type
 }
 
-// refused reports whether a server with the zone would not answer so.
-func refused(rcode int) bool { return rcode != dns.RcodeSuccess && rcode != dns.RcodeNameError }
+func (q *inquiry) bad(p Problem, kind uint16, format string, args ...any) {
+	q.found = append(q.found, Finding{q.server, p, q.name.Name, dns.TypeToString[kind], fmt.Sprintf(format, args...)})
+}
 
-// records returns the records of a name and type that a server has, and its response code.
-func records(ctx context.Context, s Server, name string, kind uint16) ([]dns.RR, int, error) {
-	r, err := Ask(ctx, s.Addr, name, kind)
+// ask returns the server's records of a type. It reports false if it gives no answer, or refuses.
+func (q *inquiry) ask(ctx context.Context, kind uint16) ([]dns.RR, bool) {
+	if q.err != nil || q.lame {
+		return nil, false
+	}
+	r, err := Ask(ctx, q.server.Addr, q.name.Name, kind)
 	if err != nil {
-		return nil, 0, err
+		q.err = err
+		return nil, false
+	}
+	if r.Rcode != dns.RcodeSuccess && r.Rcode != dns.RcodeNameError {
+		q.lame = true
+		q.bad(Lame, kind, "it answers %s for %s", dns.RcodeToString[r.Rcode], q.name.Name)
+		return nil, false
 	}
 	var list []dns.RR
 	for _, rr := range r.Answer {
@@ -239,7 +215,110 @@ func records(ctx context.Context, s Server, name string, kind uint16) ([]dns.RR,
 		}
 	}
 
-	return list, r.Rcode, nil
+	return list, true
+}
+
+func (q *inquiry) addresses(ctx context.Context) {
+	var have []netip.Addr
+	for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		rrs, ok := q.ask(ctx, kind)
+		if !ok {
+			return
+		}
+		have = append(have, addresses(rrs)...)
+	}
+	n := q.name
+	for _, a := range n.Addresses {
+		if !slices.Contains(have, a) {
+			q.bad(Missing, kindOf(a), "%s has no address %s", n.Name, a)
+		}
+	}
+	for _, a := range have {
+		if len(n.Addresses) > 0 && !slices.Contains(n.Addresses, a) {
+			q.bad(Wrong, kindOf(a), "%s has the address %s, which is not one of this deployment", n.Name, a)
+		}
+	}
+	if len(have) == 0 && len(n.Addresses) == 0 {
+		q.bad(Missing, dns.TypeA, "%s has no address", n.Name)
+	}
+}
+
+// addresses returns the addresses in A and AAAA records.
+func addresses(rrs []dns.RR) []netip.Addr {
+	var list []netip.Addr
+	for _, rr := range rrs {
+		switch x := rr.(type) {
+		case *dns.A:
+			a, _ := netip.AddrFromSlice(x.A)
+			list = append(list, a.Unmap())
+		case *dns.AAAA:
+			a, _ := netip.AddrFromSlice(x.AAAA)
+			list = append(list, a)
+		}
+	}
+
+	return list
+}
+
+func (q *inquiry) text(ctx context.Context) {
+	rrs, ok := q.ask(ctx, dns.TypeTXT)
+	if !ok {
+		return
+	}
+	for _, rr := range rrs {
+		if data(rr) == q.name.Text {
+			return
+		}
+	}
+	q.bad(Missing, dns.TypeTXT, "%s has no TXT record %q; it has %d others", q.name.Name, q.name.Text, len(rrs))
+}
+
+// other looks for one of Others, and, once for each type, for records that are none of them.
+func (q *inquiry) other(ctx context.Context, want dns.RR) {
+	kind := want.Header().Rrtype
+	have, known := q.had[kind]
+	if !known {
+		var ok bool
+		if have, ok = q.ask(ctx, kind); !ok {
+			return
+		}
+		if q.had == nil {
+			q.had = map[uint16][]dns.RR{}
+		}
+		q.had[kind] = have
+		for _, rr := range have {
+			if kind != dns.TypeTXT && !slices.ContainsFunc(q.name.Others, func(x dns.RR) bool { return same(x, rr) }) {
+				q.bad(Wrong, kind, "%s has %s %s, which should not be there", q.name.Name, dns.TypeToString[kind],
+					data(rr))
+			}
+		}
+	}
+	if !slices.ContainsFunc(have, func(x dns.RR) bool { return same(x, want) }) {
+		q.bad(Missing, kind, "%s has no %s %s", q.name.Name, dns.TypeToString[kind], data(want))
+	}
+}
+
+// same reports whether two records have the same type and data. TTLs do not matter.
+func same(a, b dns.RR) bool {
+	return a.Header().Rrtype == b.Header().Rrtype && strings.EqualFold(data(a), data(b)) &&
+		(a.Header().Rrtype != dns.TypeTXT || data(a) == data(b))
+}
+
+// data returns the data of a record; of a TXT record its strings, joined.
+func data(rr dns.RR) string {
+	if x, ok := rr.(*dns.TXT); ok {
+		return strings.Join(x.Txt, "")
+	}
+
+	return strings.TrimPrefix(rr.String(), rr.Header().String())
+}
+
+func kindOf(a netip.Addr) uint16 {
+	if a.Is4() {
+		return dns.TypeA
+	}
+
+	return dns.TypeAAAA
 }
 
 // Ask sends a question to a name server, without recursion, over UDP and, if the answer is truncated or none comes,

@@ -67,10 +67,7 @@ func (o *Observer) Collect(ch chan<- prometheus.Metric) {
 		gauge(accountsDesc, float64(s.counts[x]), x.String())
 	}
 	for _, t := range s.targets {
-		at := ""
-		if t.Addr.IsValid() {
-			at = t.Addr.String()
-		}
+		at := t.at()
 		up, lame := 1.0, 0.0
 		if t.down() {
 			up = 0

@@ -7,6 +7,7 @@ CREATE TABLE zone_records (
 	type   TEXT COLLATE "C" NOT NULL,
 	data   TEXT COLLATE "C" NOT NULL, -- at most 1,000 characters
 	ttl    BIGINT NOT NULL, -- seconds
+	added  BIGINT NOT NULL, -- microseconds since 1970
 	PRIMARY KEY (source, name, type, data)
 );
 CREATE INDEX zone_records_set ON zone_records (name, type);
