@@ -35,7 +35,7 @@ func (d *deployment) becomes(account, want string) {
 func (d *deployment) provisioned(account, label string) {
 	d.t.Helper()
 	d.becomes(account, "provisioned")
-	if found := check.Zone(d.t.Context(), base, 0, d.servers, names(label)); len(found) > 0 {
+	if _, found := check.Zone(d.t.Context(), base, 0, d.servers, names(label)); len(found) > 0 {
 		d.t.Fatalf("account %s is provisioned, but %+v", account, found)
 	}
 }

@@ -176,7 +176,7 @@ func (d *deployment) until(what string, ns []check.Name, want ...check.Problem) 
 	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
 	for tick := time.NewTicker(50 * time.Millisecond); ; {
-		found := check.Zone(ctx, base, 0, d.servers, ns)
+		_, found := check.Zone(ctx, base, 0, d.servers, ns)
 		var got []check.Problem
 		for _, f := range found {
 			got = append(got, f.Problem)

@@ -67,17 +67,11 @@ type Name struct {
 // questions is the number of questions about a Name.
 const questions = 3
 
-// Zone asks each server for the SOA record of a zone, and then about names. It returns what is wrong, ordered by
-// server; a server that is unreachable or lame is asked nothing more. newest is the serial that servers should have; 0
-// for the newest that any of them has.
-func Zone(ctx context.Context, zone string, newest uint32, servers []Server, names []Name) []Finding {
-	_, found := answers(ctx, dns.CanonicalName(zone), newest, servers, names)
-
-	return found
-}
-
-// answers is Zone; it also returns the serial of each server, 0 if it answers none.
-func answers(ctx context.Context, zone string, newest uint32, servers []Server, names []Name) ([]uint32, []Finding) {
+// Zone asks each server for the SOA record of a zone, and then about names. It returns the serial of each server, 0 if
+// it answers none, and what is wrong, ordered by server; a server that is unreachable or lame is asked nothing more.
+// newest is the serial that servers should have; 0 for the newest that any of them has.
+func Zone(ctx context.Context, zone string, newest uint32, servers []Server, names []Name) ([]uint32, []Finding) {
+	zone = dns.CanonicalName(zone)
 	serials := make([]uint32, len(servers))
 	found := make([][]Finding, len(servers))
 	each(servers, func(i int, s Server) {

@@ -126,7 +126,7 @@ func TestZone(t *testing.T) {
 		}), wanted(), []check.Problem{check.Lame}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found := check.Zone(t.Context(), zoneName, 7, []check.Server{x.server}, x.names)
+			_, found := check.Zone(t.Context(), zoneName, 7, []check.Server{x.server}, x.names)
 			var got []check.Problem
 			for _, f := range found {
 				got = append(got, f.Problem)
@@ -143,7 +143,7 @@ func TestZone(t *testing.T) {
 	// Without a serial to expect, the newest of any server counts, by the arithmetic of serials.
 	wrapped := server(t, "wrapped", records(t, "gw.example.com. 60 SOA a. b. 3 1 1 1 1"))
 	high := server(t, "high", records(t, "gw.example.com. 60 SOA a. b. 4294967290 1 1 1 1"))
-	found := check.Zone(t.Context(), zoneName, 0, []check.Server{wrapped, high}, nil)
+	_, found := check.Zone(t.Context(), zoneName, 0, []check.Server{wrapped, high}, nil)
 	if len(found) != 1 || found[0].Problem != check.Stale || found[0].Server != high {
 		t.Errorf("found %+v, want an old serial at the server with the high one", found)
 	}

@@ -179,7 +179,7 @@ func (x *Inspector) Check(ctx context.Context, name string) (*Report, error) {
 		r.Servers = append(r.Servers, Asked{Server: s})
 		return true
 	})
-	serials, found := answers(ctx, x.origin(), uint32(v.Serial), servers, names)
+	serials, found := Zone(ctx, x.origin(), uint32(v.Serial), servers, names)
 	for i, s := range servers {
 		r.Servers = append(r.Servers, Asked{Server: s, Serial: serials[i]})
 	}

@@ -202,7 +202,7 @@ func TestOthers(t *testing.T) {
 		"another text": {[]dns.RR{rr(srv + ` 60 TXT "ABC"`)}, []check.Problem{check.Missing}},
 		"another type": {[]dns.RR{rr(srv + ` 60 CAA 0 issue "ca.example"`)}, []check.Problem{check.Missing}},
 	} {
-		found := check.Zone(t.Context(), zoneName, 0, []check.Server{s},
+		_, found := check.Zone(t.Context(), zoneName, 0, []check.Server{s},
 			[]check.Name{{Name: srv, NoAddress: true, Others: x.others}})
 		var got []check.Problem
 		for _, f := range found {
