@@ -25,6 +25,8 @@ type configData struct {
 	Lab                     *lab.Lab
 	FreePorts               bool   // free ports for the HTTP listeners instead of the default ones
 	Certificate, Key, Roots string // files
+	Secret                  string // file with the secret of zone transfers
+	Port                    string // on which the core reaches the edge
 	Groups                  []group
 }
 
@@ -40,7 +42,9 @@ type peer struct{ Name, Address string }
 // WriteConfig writes to dir the configuration of a Tandem between the lab's neighbours, and its certificate. It returns
 // the name of the configuration file. With freePorts the HTTP listeners use free ports instead of the default ones.
 func WriteConfig(dir string, l *lab.Lab, freePorts bool) (string, error) {
-	d := &configData{Lab: l, FreePorts: freePorts, Roots: filepath.Join(dir, "roots.pem"), Groups: groups(l)}
+	d := &configData{Lab: l, FreePorts: freePorts, Roots: filepath.Join(dir, "roots.pem"),
+		Secret: filepath.Join(dir, "transfer.secret"), Groups: groups(l)}
+	_, d.Port, _ = net.SplitHostPort(l.Gateway.CoreFixed)
 	cert, err := l.Authority.Issue(ca.ServerAndClient, l.Gateway.CertificateNames()...)
 	if err != nil {
 		return "", err
@@ -49,6 +53,9 @@ func WriteConfig(dir string, l *lab.Lab, freePorts bool) (string, error) {
 		return "", err
 	}
 	if err := os.WriteFile(d.Roots, l.Authority.PEM(), 0o644); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(d.Secret, []byte(l.Secondary.Secret()), 0o600); err != nil {
 		return "", err
 	}
 	var b bytes.Buffer

@@ -25,12 +25,21 @@ type Options struct {
 // Document is the output of --output json.
 type Document struct {
 	Calls  []lab.Result `json:"calls"`
-	Stages []any        `json:"stages"` // what is not a call: nothing yet
-	Passed int          `json:"passed"`
+	Stages []Stage      `json:"stages"` // what is not a call
+	Passed int          `json:"passed"` // calls and stages
 	Failed int          `json:"failed"`
 }
 
-// Run runs the demonstration. It returns an error if a call failed or the demonstration could not be run.
+// count counts a result.
+func (d *Document) count(passed bool) {
+	if passed {
+		d.Passed++
+	} else {
+		d.Failed++
+	}
+}
+
+// Run runs the demonstration. It returns an error if a call or a stage failed, or the demonstration could not be run.
 func Run(ctx context.Context, o Options) error {
 	world, calls, err := fixtures.Load()
 	if err != nil {
@@ -86,7 +95,11 @@ func Run(ctx context.Context, o Options) error {
 	}
 	v.provisioned(n, event)
 
-	doc := Document{Calls: []lab.Result{}, Stages: []any{}}
+	stage := names(ctx, l, p)
+	v.stage(stage)
+	doc := Document{Calls: []lab.Result{}, Stages: []Stage{stage}}
+	doc.count(stage.Passed)
+	v.calls()
 	for _, c := range calls {
 		if !c.Demo {
 			continue
@@ -97,11 +110,7 @@ func Run(ctx context.Context, o Options) error {
 		r := l.Play(ctx, c)
 		v.call(r)
 		doc.Calls = append(doc.Calls, r)
-		if r.Passed {
-			doc.Passed++
-		} else {
-			doc.Failed++
-		}
+		doc.count(r.Passed)
 	}
 	if len(doc.Calls) == 0 {
 		return errors.New("no calls to place")
@@ -124,8 +133,8 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}
 	if doc.Failed > 0 {
-		return fmt.Errorf("%d of %d calls failed: results differ from the published pages", doc.Failed,
-			len(doc.Calls))
+		return fmt.Errorf("%d of %d calls and stages failed: results differ from the published pages", doc.Failed,
+			doc.Passed+doc.Failed)
 	}
 	return nil
 }

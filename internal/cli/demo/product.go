@@ -136,10 +136,7 @@ func Account(c fixtures.Customer) *client.Account {
 	for _, b := range c.Numbers {
 		switch b.Service {
 		case "teamsDirectRouting":
-			d.TeamsDirectRouting = &client.DirectRoutingAccount{Enabled: true,
-				Configuration: &client.DirectRoutingConfig{CallScreening: c.CallScreening, Subdomain: c.Subdomain,
-					SubdomainTokens: client.SubdomainTokens{Region1Token: "MS=ms10000001",
-						Region2Token: "MS=ms10000002"}}}
+			d.TeamsDirectRouting = &client.DirectRoutingAccount{Enabled: true, Configuration: directRouting(c)}
 		case "teamsOperatorConnect":
 			d.TeamsOperatorConnect = on
 		case "teamsPhoneMobile":
@@ -149,6 +146,11 @@ func Account(c fixtures.Customer) *client.Account {
 		}
 	}
 	return &client.Account{Name: c.Account, ServiceDetails: d}
+}
+
+func directRouting(c fixtures.Customer) *client.DirectRoutingConfig {
+	return &client.DirectRoutingConfig{CallScreening: c.CallScreening, Subdomain: c.Subdomain,
+		SubdomainTokens: client.SubdomainTokens{Region1Token: "MS=ms10000001", Region2Token: "MS=ms10000002"}}
 }
 
 // Number returns one number of a block (provisioning-api §6).

@@ -57,8 +57,8 @@ func (v *view) heading() { fmt.Fprint(v.out, headingText) }
 func (v *view) started(p *Product) {
 	v.line("1  Started")
 	v.field("Tandem", fmt.Sprintf("process %d, data in %s", p.PID(), v.dir))
-	v.field("neighbours", "3 core trunks, 5 Teams edges, 1 Zoom edge: simulators as strict as the published pages; "+
-		"certificates on both sides of every TLS connection")
+	v.field("neighbours", "3 core trunks, 5 Teams edges, 1 Zoom edge, 1 secondary name server: simulators as strict "+
+		"as the published pages; certificates on both sides of every TLS connection")
 	v.line("")
 }
 
@@ -70,7 +70,22 @@ func (v *view) provisioned(n Provisioned, first api.Event) {
 		first.Subject, first.Actor.ID))
 	v.field("token", "from Tandem's own issuer: tandem token --role ProvisioningAPI.Admin")
 	v.line("")
-	v.line("3  Calls. Below each: what to look at, then what the far side received (|).")
+}
+
+func (v *view) stage(s Stage) {
+	const pad = "   "
+	v.lines("3  ", pad, s.Title)
+	for _, seen := range s.Seen {
+		v.lines(pad+"| ", pad+"|   ", seen)
+	}
+	for _, p := range s.Problems {
+		v.lines(pad, pad, "PROBLEM: "+p)
+	}
+	v.line("")
+}
+
+func (v *view) calls() {
+	v.line("4  Calls. Below each: what to look at, then what the far side received (|).")
 }
 
 // row is the format of a table row: mark, caller, called, reached, final answer and duration of the whole call.
@@ -156,7 +171,8 @@ func telling(r lab.Result) []string {
 
 func (v *view) summary(d Document) {
 	v.line("")
-	v.line("4  Result: %d calls, %d passed, %d failed", len(d.Calls), d.Passed, d.Failed)
+	v.line("5  Result: %d calls and %d other stage, %d passed, %d failed", len(d.Calls), len(d.Stages), d.Passed,
+		d.Failed)
 	v.line("")
 }
 

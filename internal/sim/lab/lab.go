@@ -1,7 +1,7 @@
 // Package lab runs the simulated neighbours of a gateway: three trunks of an operator's core network, three Teams edges
-// for Direct Routing, one each for Operator Connect and Teams Phone Mobile, and a Zoom edge, with one certificate
-// authority for all of them. It plays the calls of internal/sim/fixtures between them through a gateway and reports the
-// results.
+// for Direct Routing, one each for Operator Connect and Teams Phone Mobile, a Zoom edge, and a secondary name server,
+// with one certificate authority for all of them. It plays the calls of internal/sim/fixtures between them through a
+// gateway and reports the results.
 //
 // It knows the gateway only by its addresses and names: any gateway can be put in the middle.
 package lab
@@ -21,6 +21,7 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/ca"
 	"github.com/tandemgw/tandem/internal/sim/core"
 	"github.com/tandemgw/tandem/internal/sim/fixtures"
+	"github.com/tandemgw/tandem/internal/sim/nameserver"
 	"github.com/tandemgw/tandem/internal/sim/teams"
 	"github.com/tandemgw/tandem/internal/sim/ua"
 	"github.com/tandemgw/tandem/internal/sim/zoom"
@@ -32,6 +33,7 @@ type Gateway struct {
 	// CoreFixed and CoreTransit listen on UDP, CoreMobile on TCP, the others on TLS.
 	CoreFixed, CoreMobile, CoreTransit           string
 	DirectRouting, OperatorConnect, Mobile, Zoom string
+	DNS                                          string // its name server of Base, on UDP and TCP
 }
 
 // The names of the gateway towards each service.
@@ -50,7 +52,7 @@ func (g Gateway) CertificateNames() []string {
 func Usual(base string) Gateway {
 	return Gateway{Base: base, CoreFixed: "127.0.0.1:5060", CoreMobile: "127.0.0.1:5062", CoreTransit: "127.0.0.1:5064",
 		DirectRouting: "127.0.0.1:5061", OperatorConnect: "127.0.0.1:5063", Mobile: "127.0.0.1:5065",
-		Zoom: "127.0.0.1:5067"}
+		Zoom: "127.0.0.1:5067", DNS: "127.0.0.1:5053"}
 }
 
 // Free returns a Gateway with free loopback addresses. They are free only until another process takes them: be ready to
@@ -58,7 +60,7 @@ func Usual(base string) Gateway {
 func Free(base string) (Gateway, error) {
 	g := Gateway{Base: base}
 	for _, to := range []*string{&g.CoreFixed, &g.CoreMobile, &g.CoreTransit, &g.DirectRouting, &g.OperatorConnect,
-		&g.Mobile, &g.Zoom} {
+		&g.Mobile, &g.Zoom, &g.DNS} {
 		a, err := FreeAddress("127.0.0.1")
 		if err != nil {
 			return g, err
@@ -117,6 +119,7 @@ type Lab struct {
 	Cores     map[string]*core.Network
 	Teams     map[string]*teams.Proxy
 	Zoom      map[string]*zoom.Edge
+	Secondary *nameserver.Server // answers for Gateway.Base from a copy
 
 	directory func(number string) (n, account any)
 	control   func() error // ends the control
@@ -215,7 +218,13 @@ func (l *Lab) start(o Options) error {
 		}
 	}
 	l.Zoom["zoom-1"] = z
-	return nil
+
+	at, err := FreeAddress("127.0.0.1")
+	if err == nil {
+		l.Secondary, err = nameserver.New(nameserver.Config{Zone: g.Base, Primary: g.DNS, Listen: at,
+			KeyName: "transfer." + g.Base})
+	}
+	return err
 }
 
 // tenantOf returns the tenant of a number that is provisioned for a service of Teams, and the tenant's domain.
@@ -253,6 +262,9 @@ func (l *Lab) Close() error {
 	var err error
 	if l.control != nil {
 		err = l.control()
+	}
+	if l.Secondary != nil {
+		err = errors.Join(err, l.Secondary.Close())
 	}
 	for _, c := range l.Cores {
 		err = errors.Join(err, c.Close())
