@@ -1,21 +1,12 @@
 package nameserver
 
 import (
-	"bytes"
-	"crypto/hmac"
-	"crypto/sha256"
-	"crypto/sha512"
-	"encoding/base64"
-	"encoding/hex"
 	"fmt"
-	"hash"
 	"net/netip"
-	"os"
 	"regexp"
 
-	"github.com/miekg/dns"
-
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/zone/tsig"
 )
 
 // Config is the part of the configuration that a Server needs.
@@ -40,18 +31,7 @@ type Secondary struct {
 	// Sources are further address ranges (CIDR) from which its transfers come. Default none: they come from address.
 	Sources []string `yaml:"sources"`
 	// Key is the shared key that signs its transfers (TSIG, RFC 8945).
-	Key Key `yaml:"key"`
-}
-
-// Key is a shared key.
-type Key struct {
-	// Name is the key's name, which both sides must write alike: a domain name. Required.
-	Name string `yaml:"name"`
-	// Algorithm is "hmac-sha256", "hmac-sha384" or "hmac-sha512". Default "hmac-sha256".
-	Algorithm string `yaml:"algorithm"`
-	// SecretFile is the file with the secret in base64, at least 16 bytes, as tsig-keygen and keymgr print it.
-	// Required.
-	SecretFile string `yaml:"secretFile"`
+	Key tsig.Config `yaml:"key"`
 }
 
 // Default returns the configuration used where the file says nothing.
@@ -86,18 +66,8 @@ func (c *Config) Validate() []error {
 					"%q is not an address range; use CIDR, such as 192.0.2.0/24", p)
 			}
 		}
-		if s.Key.Algorithm == "" {
-			s.Key.Algorithm = "hmac-sha256"
-		}
-		if (&key{algorithm: dns.Fqdn(s.Key.Algorithm)}).hash() == nil {
-			errs.Add(at+"key.algorithm", "%q is not supported; use hmac-sha256, hmac-sha384 or hmac-sha512",
-				s.Key.Algorithm)
-		}
-		if _, ok := dns.IsDomainName(s.Key.Name); !ok || s.Key.Name == "" {
-			errs.Add(at+"key.name", "%q is not a domain name", s.Key.Name)
-		}
-		if s.Key.SecretFile == "" {
-			errs.Add(at+"key.secretFile", "is required: a transfer without a key is refused")
+		for _, err := range s.Key.Validate() {
+			errs.Add(at+"key."+fault.As(err).Target, "%s", fault.As(err).Message)
 		}
 	}
 
@@ -115,13 +85,7 @@ type secondary struct {
 	name    string
 	address netip.AddrPort
 	sources []netip.Prefix
-	key     *key
-}
-
-// key is a Key, read. Its names are canonical.
-type key struct {
-	name, algorithm string
-	secret          []byte
+	key     *tsig.Key
 }
 
 // secondaries reads the secondaries of a valid configuration, with their keys.
@@ -129,28 +93,17 @@ func (c *Config) secondaries() ([]secondary, []error) {
 	var errs fault.Problems
 	var list []secondary
 	for i, s := range c.Secondaries {
-		x := secondary{name: s.Name, address: netip.MustParseAddrPort(s.Address),
-			key: &key{name: dns.CanonicalName(s.Key.Name), algorithm: dns.CanonicalName(s.Key.Algorithm)}}
+		x := secondary{name: s.Name, address: netip.MustParseAddrPort(s.Address)}
 		for _, p := range s.Sources {
 			x.sources = append(x.sources, netip.MustParsePrefix(p))
 		}
 		at := fmt.Sprintf("secondaries[%d].key", i)
-		text, err := os.ReadFile(s.Key.SecretFile)
-		if err == nil {
-			x.key.secret, err = base64.StdEncoding.DecodeString(string(bytes.TrimSpace(text)))
-			if err != nil {
-				err = fmt.Errorf("%s is not base64", s.Key.SecretFile) // the error would quote the secret
-			}
-		}
-		if err == nil && len(x.key.secret) < 16 {
-			err = fmt.Errorf("%s has a secret of %d bytes; use at least 16", s.Key.SecretFile, len(x.key.secret))
-		}
-		if err != nil {
+		var err error
+		if x.key, err = s.Key.Read(); err != nil {
 			errs.Add(at+".secretFile", "%v", err)
 		}
 		for _, o := range list {
-			if o.key.name == x.key.name && (o.key.algorithm != x.key.algorithm || !hmac.Equal(o.key.secret,
-				x.key.secret)) {
+			if o.key.Name == x.key.Name && !o.key.Equal(x.key) {
 				errs.Add(at+".name", "another secondary has a different key of the name %s", s.Key.Name)
 			}
 		}
@@ -172,46 +125,4 @@ func (s *secondary) from(a netip.Addr) bool {
 	}
 
 	return false
-}
-
-// hash returns the algorithm of a key, nil if it is not supported.
-func (k *key) hash() func() hash.Hash {
-	switch k.algorithm {
-	case dns.HmacSHA256:
-		return sha256.New
-	case dns.HmacSHA384:
-		return sha512.New384
-	case dns.HmacSHA512:
-		return sha512.New
-	}
-
-	return nil
-}
-
-// keys are the keys of secondaries by name. It implements dns.TsigProvider.
-type keys map[string]*key
-
-// Generate implements dns.TsigProvider.
-func (ks keys) Generate(msg []byte, t *dns.TSIG) ([]byte, error) {
-	k := ks[dns.CanonicalName(t.Hdr.Name)]
-	if k == nil || k.algorithm != dns.CanonicalName(t.Algorithm) {
-		return nil, dns.ErrSecret
-	}
-	h := hmac.New(k.hash(), k.secret)
-	h.Write(msg)
-
-	return h.Sum(nil), nil
-}
-
-// Verify implements dns.TsigProvider. Shortened signatures are refused.
-func (ks keys) Verify(msg []byte, t *dns.TSIG) error {
-	want, err := ks.Generate(msg, t)
-	if err != nil {
-		return err
-	}
-	if got, err := hex.DecodeString(t.MAC); err != nil || !hmac.Equal(want, got) {
-		return dns.ErrSig
-	}
-
-	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/tandemgw/tandem/internal/zone"
+	"github.com/tandemgw/tandem/internal/zone/tsig"
 )
 
 // Equal answers to one network are limited, others are not; half of those above the limit ask for TCP, so that a client
@@ -95,7 +96,7 @@ func TestConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := Config{Secondaries: []Secondary{{Name: "s", Address: "192.0.2.9:53",
-		Key: Key{Name: "k.example", Algorithm: "hmac-sha256", SecretFile: secret}}}}
+		Key: tsig.Config{Name: "k.example", Algorithm: "hmac-sha256", SecretFile: secret}}}}
 	s, err := New(zone.New("example", "", ""), cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)

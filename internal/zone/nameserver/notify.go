@@ -72,7 +72,7 @@ func (s *Server) tell(ctx context.Context, sec *secondary, serial zone.Serial) e
 	m.SetNotify(s.zone.Origin())
 	soa := s.zone.Look(s.zone.Origin(), dns.TypeSOA)
 	m.Answer = soa.Records
-	m.SetTsig(sec.key.name, sec.key.algorithm, fudge, time.Now().Unix())
+	m.SetTsig(sec.key.Name, sec.key.Algorithm, fudge, time.Now().Unix())
 
 	c := &dns.Client{TsigProvider: s.keys}
 	r, _, err := c.ExchangeContext(ctx, m, sec.address.String())

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tandemgw/tandem/internal/zone"
+	"github.com/tandemgw/tandem/internal/zone/tsig"
 )
 
 const (
@@ -28,7 +29,7 @@ const (
 type Server struct {
 	zone  *zone.Zone
 	peers []secondary
-	keys  keys
+	keys  tsig.Keys
 	log   *slog.Logger
 	m     *metrics
 	limit *limiter
@@ -45,10 +46,10 @@ func New(z *zone.Zone, cfg Config, log *slog.Logger, reg prometheus.Registerer) 
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	s := &Server{zone: z, peers: peers, keys: keys{}, log: log, m: newMetrics(reg),
+	s := &Server{zone: z, peers: peers, keys: tsig.Keys{}, log: log, m: newMetrics(reg),
 		limit: newLimiter(cfg.AnswersPerSecond), change: make(chan struct{})}
 	for _, p := range peers {
-		s.keys[p.key.name] = p.key
+		s.keys[p.key.Name] = p.key
 	}
 
 	return s, nil

@@ -71,7 +71,7 @@ func first(section []dns.RR) (*dns.SOA, bool) {
 // secondary returns the secondary that the request comes from, nil if there is none.
 func (x *exchange) secondary() *secondary {
 	for i := range x.s.peers {
-		if s := &x.s.peers[i]; x.key == s.key.name && s.from(x.source) {
+		if s := &x.s.peers[i]; x.key == s.key.Name && s.from(x.source) {
 			return s
 		}
 	}

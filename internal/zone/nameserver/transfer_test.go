@@ -18,6 +18,7 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit/dnspeer"
 	"github.com/tandemgw/tandem/internal/zone"
 	"github.com/tandemgw/tandem/internal/zone/nameserver"
+	"github.com/tandemgw/tandem/internal/zone/tsig"
 )
 
 const keyName = "transfer.operator.example"
@@ -28,14 +29,14 @@ func secondary(tb testing.TB, name string, at netip.AddrPort) nameserver.Seconda
 	return nameserver.Secondary{Name: name, Address: at.String(), Key: key(tb, keyName, secret)}
 }
 
-func key(tb testing.TB, name string, secret []byte) nameserver.Key {
+func key(tb testing.TB, name string, secret []byte) tsig.Config {
 	tb.Helper()
 	file := filepath.Join(tb.TempDir(), "secret")
 	if err := os.WriteFile(file, []byte(base64.StdEncoding.EncodeToString(secret)+"\n"), 0o600); err != nil {
 		tb.Fatal(err)
 	}
 
-	return nameserver.Key{Name: name, Algorithm: "hmac-sha256", SecretFile: file}
+	return tsig.Config{Name: name, Algorithm: "hmac-sha256", SecretFile: file}
 }
 
 // customers returns the records of n customers.
