@@ -3,7 +3,11 @@ package zone
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/miekg/dns"
 
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -93,6 +97,16 @@ type contents struct {
 	fronts  []string // labels of the hosts of the public front, such as "onboard"
 }
 
+// newContents returns the contents of the zone of a base domain.
+func newContents(n *Names, base string, regions, fronts []string) contents {
+	c := contents{Names: n, origin: New(base, "", "").Origin(), fronts: fronts}
+	for _, r := range regions {
+		c.regions = append(c.regions, strings.ToLower(r))
+	}
+
+	return c
+}
+
 // fixed returns the records that come from the configuration.
 func (c *contents) fixed() []Record {
 	var rs []Record
@@ -131,14 +145,14 @@ func (c *contents) fixed() []Record {
 
 // Expected returns the records that the zone of a base domain has by its configuration, each with its source.
 func (n *Names) Expected(base string, regions, fronts []string) []Published {
-	c := contents{n, New(base, "", "").Origin(), regions, fronts}
+	c := newContents(n, base, regions, fronts)
 
 	return published(sourceFixed, c.fixed())
 }
 
 // ExpectedOf returns those of an account.
 func (n *Names) ExpectedOf(x *Customer, base string, regions []string) []Published {
-	c := contents{n, New(base, "", "").Origin(), regions, nil}
+	c := newContents(n, base, regions, nil)
 
 	return published(sourceAccount+x.Account, c.customer(x))
 }
@@ -225,6 +239,17 @@ func addresses(name string, ttl uint32, as []string) []Record {
 	return rs
 }
 
+// taken are the names directly below the base domain that the zone has, or will have, besides regions.
+var taken = []string{"provapi", "onboard", "hooks"}
+
+// ownRegion are the names of regions for the operator's network.
+var ownRegion = regexp.MustCompile(`^r[0-9]+$`)
+
+// regional reports whether a label below the base domain is a region, whose names are those of edges or customers.
+func (c *contents) regional(label string) bool {
+	return ownRegion.MatchString(label) || slices.Contains(c.regions, label)
+}
+
 // within returns the name of a host relative to the origin, if it is in the zone.
 func (c *contents) within(host string) (string, bool) {
 	return strings.CutSuffix(strings.ToLower(strings.TrimSuffix(host, "."))+".", "."+c.origin)
@@ -245,7 +270,7 @@ func (n *Names) Validate(base string, regions []string, published bool) []error 
 		}
 	}
 
-	c := &contents{Names: n, origin: base + ".", regions: regions}
+	c := newContents(n, base, regions, nil)
 	if len(n.NameServers) == 0 {
 		errs.Add("nameServers", "is empty; list every name server of the zone, as its parent zone does")
 	}
@@ -254,8 +279,14 @@ func (n *Names) Validate(base string, regions []string, published bool) []error 
 		if err := checkHost(s.Name); err != nil {
 			errs.Add(at+".name", "%v", err)
 		}
-		_, ok := c.within(s.Name)
+		name, ok := c.within(s.Name)
 		ips(at+".addresses", s.Addresses, ok)
+		if dns.CanonicalName(s.Name) == c.origin {
+			errs.Add(at+".name", "%s is the zone itself; give the host a name below it, such as ns1.%[1]s", base)
+		}
+		if host := name[strings.LastIndexByte(name, '.')+1:]; ok && (c.regional(host) || slices.Contains(taken, host)) {
+			errs.Add(at+".name", "%s is at or below a name with another purpose; use one such as ns1.%s", s.Name, base)
+		}
 		if !ok && len(s.Addresses) > 0 {
 			errs.Add(at+".addresses", "%s is not below %s; its addresses belong to another zone", s.Name, base)
 		}
@@ -275,6 +306,11 @@ func (n *Names) Validate(base string, regions []string, published bool) []error 
 		}
 	}
 
+	for _, r := range c.regions {
+		if published && (ownRegion.MatchString(r) || slices.Contains(taken, r)) {
+			errs.Add("regions", "calls.routing.regions has %q, which has another purpose in the zone; use another", r)
+		}
+	}
 	if len(n.Regions) == 0 && published || len(n.Regions) > len(regions) {
 		errs.Add("regions", "has %d regions; calls.routing.regions has %d", len(n.Regions), len(regions))
 	}

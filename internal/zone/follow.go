@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,7 +26,17 @@ type Follower struct {
 	log     *slog.Logger
 	disk    prometheus.Gauge // 0 while the disk does not take versions
 	broken  bool             // the same
+	held    prometheus.Gauge // 1 while the zone is kept although the database has another one
+	holding bool             // the same
 }
+
+const (
+	// holdLeast is how many records the zone may lose at once without a question, when the versions in the database do
+	// not continue it. It may lose half of them if that is more.
+	holdLeast = 100
+	// acceptName is the file in the directory of the zone by which an operator accepts the loss.
+	acceptName = "accept"
+)
 
 // Follow returns a follower of z, which has the newest version on disk in dir by then. changed is called after each
 // version.
@@ -47,8 +59,11 @@ func Follow(z *Zone, dir string, s Store, changed func(), log *slog.Logger, reg 
 	disk := f.NewGauge(prometheus.GaugeOpts{Name: "tandem_zone_disk_up",
 		Help: "1 while versions of the zone can be stored on disk."})
 	disk.Set(1)
+	held := f.NewGauge(prometheus.GaugeOpts{Name: "tandem_zone_held",
+		Help: "1 while the zone is kept because the database does not continue it and lacks most of its records."})
 
-	return &Follower{zone: z, files: files, at: place.Cursor, store: s, changed: changed, log: log, disk: disk}, nil
+	return &Follower{zone: z, files: files, at: place.Cursor, store: s, changed: changed, log: log, disk: disk,
+		held: held}, nil
 }
 
 // Run follows until ctx ends, or the database cannot be read. Only one call may run at a time.
@@ -144,6 +159,26 @@ func (f *Follower) compare(ctx context.Context) error {
 	have, present := f.zone.Records()
 	v := &Version{From: present, To: serial}
 	v.Removed, v.Added = difference(have, want)
+	lost, accept := len(have)-len(want), filepath.Join(f.files.dir, acceptName)
+	hold := serial != 0 && lost > max(holdLeast, len(have)/2)
+	if hold {
+		if _, err := os.Stat(accept); err == nil {
+			f.log.Warn("the loss of records is accepted", "records", len(have), "lost", lost)
+			hold = false
+		}
+	}
+	if hold && !f.holding {
+		f.log.Error("the database does not continue the zone, and lacks most of its records; serving the old zone. If "+
+			"the database is right, create the file", "file", accept, "records", len(have), "lost", lost,
+			"serial", present, "database", serial)
+	}
+	f.holding = hold
+	f.held.Set(0)
+	if hold {
+		f.held.Set(1)
+		return f.store.Wait(ctx, at.Position) // then it is compared again
+	}
+
 	switch {
 	case serial == present && len(v.Removed)+len(v.Added) == 0:
 	case serial == 0: // a new database, for which nothing was published yet: no reason to deny what is served
@@ -157,6 +192,7 @@ func (f *Follower) compare(ctx context.Context) error {
 		return raise(ctx, f.store, present) // its feed entry leads back here
 	}
 	f.at = at
+	_ = os.Remove(accept) // it was for this once
 
 	return nil
 }

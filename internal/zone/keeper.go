@@ -41,7 +41,7 @@ type Keeper struct {
 // NewKeeper returns a keeper of the zone of a base domain. regions are the labels of Direct Routing, fronts those of
 // the hosts of the public front. The names have been validated.
 func NewKeeper(n *Names, base string, regions, fronts []string, s Store, c Customers, log *slog.Logger) *Keeper {
-	return &Keeper{contents{n, New(base, "", "").Origin(), regions, fronts}, s, c, log}
+	return &Keeper{newContents(n, base, regions, fronts), s, c, log}
 }
 
 // Run publishes everything, then follows the changes of accounts, until ctx ends or the database cannot be used.

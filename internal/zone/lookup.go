@@ -30,8 +30,12 @@ type Answer struct {
 // answer has the records of one type (RFC 8482 §4.1).
 func (z *Zone) Look(name string, kind uint16) Answer {
 	name = lower(name)
-	if name != z.origin && !strings.HasSuffix(name, "."+z.origin) {
-		return Answer{Result: Outside}
+	if name != z.origin {
+		head, below := strings.CutSuffix(name, "."+z.origin)
+		escapes := len(head) - len(strings.TrimRight(head, `\`))
+		if !below || escapes%2 == 1 { // `\.` is no end of a label
+			return Answer{Result: Outside}
+		}
 	}
 
 	z.mu.RLock()

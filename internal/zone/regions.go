@@ -121,7 +121,7 @@ func (m *Mover) look(ctx context.Context, long bool) error {
 		return err
 	}
 	next := m.choose(present, now, long)
-	if next == present {
+	if next == present || next < 0 {
 		return nil
 	}
 	if present >= 0 {
@@ -131,16 +131,16 @@ func (m *Mover) look(ctx context.Context, long bool) error {
 	return m.k.publish(ctx, map[string][]Record{sourceProvapi: m.k.provapi(next)})
 }
 
-// choose returns the region in which provapi should be.
+// choose returns the region in which provapi should be, -1 to leave it as it is.
 func (m *Mover) choose(present int, now time.Time, long bool) int {
 	alive := func(i int) bool { return !m.regions[i].since.IsZero() }
 	steady := func(i int) bool { return alive(i) && now.Sub(m.regions[i].since) >= backAfter }
 	switch {
-	case present < 0:
+	case present == nowhere:
 		return 0
 	case present > 0 && steady(0):
 		return 0
-	case !long || alive(present):
+	case !long || present >= 0 && alive(present):
 		return present
 	}
 	for i := range m.regions {
@@ -149,10 +149,16 @@ func (m *Mover) choose(present int, now time.Time, long bool) int {
 		}
 	}
 
-	return present // none is heard: the last address is as good as any
+	return max(present, 0) // none is heard: the last address of the configuration is as good as any
 }
 
-// present returns the region in which provapi is, -1 if in none of the configuration.
+// Where provapi is, if in no region of the configuration.
+const (
+	elsewhere = -1 // it has other addresses: the configuration has changed, or another node has another one
+	nowhere   = -2 // it has no address
+)
+
+// present returns the region in which provapi is, elsewhere or nowhere.
 func (m *Mover) present(ctx context.Context) (int, error) {
 	var have []Record
 	err := m.k.store.View(ctx, func(ctx context.Context, r Reader) (err error) {
@@ -162,12 +168,14 @@ func (m *Mover) present(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	have = union(have)
+	if have = union(have); len(have) == 0 {
+		return nowhere, nil
+	}
 	for i := range m.k.Regions {
 		if slices.Equal(have, union(m.k.provapi(i))) {
 			return i, nil
 		}
 	}
 
-	return -1, nil
+	return elsewhere, nil
 }

@@ -168,3 +168,24 @@ func TestMoverStarts(t *testing.T) {
 		}
 	})
 }
+
+// The addresses in the configuration have changed while the first region is down: provapi gets those of the region that
+// is heard, not those of the first one in between.
+func TestMoverAddressesChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{records: []zone.Record{address("provapi", "198.51.100.9")}, beats: map[string]zone.Beat{}}
+		regions := []zone.Region{{API: []string{"192.0.2.1"}}, {API: []string{"198.51.100.1"}}}
+		k := zone.NewKeeper(&zone.Names{Regions: regions}, "gw.example.com", []string{"1r1", "1r2"}, nil, m, nil,
+			slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = zone.NewMover(k, m).Run(ctx) })
+		running.Go(func() { _ = zone.Report(ctx, m, "b", 2, func() bool { return true }) })
+		time.Sleep(time.Minute)
+		cancel()
+		running.Wait()
+		if len(m.moves) != 1 || m.region() != "r2" {
+			t.Errorf("provapi is in %s after %d changes, want r2 after 1", m.region(), len(m.moves))
+		}
+	})
+}

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
@@ -42,19 +45,46 @@ type server struct {
 	*zone.Zone
 	changes chan struct{}
 	stop    func()
+	reg     *prometheus.Registry
+}
+
+// value returns 1 if the zone is held.
+func (x *server) value(t *testing.T) float64 {
+	t.Helper()
+	families, err := x.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "tandem_zone_held" {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+
+	return -1
+}
+
+// event waits until a condition holds.
+func (x *server) event(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("not seen: %s", what)
+		}
+	}
 }
 
 // follow runs a follower with its files in dir until stop is called or the test ends.
 func follow(t *testing.T, s *store.Store, dir string) *server {
 	t.Helper()
 	x := &server{Zone: zone.New(origin, "ns1.operator.example", "dns@operator.example"),
-		changes: make(chan struct{}, 1)}
+		changes: make(chan struct{}, 1), reg: prometheus.NewRegistry()}
 	f, err := zone.Follow(x.Zone, dir, s, func() {
 		select {
 		case x.changes <- struct{}{}:
 		default:
 		}
-	}, slog.New(slog.NewTextHandler(t.Output(), nil)), nil)
+	}, slog.New(slog.NewTextHandler(t.Output(), nil)), x.reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,6 +245,61 @@ func TestSetBack(t *testing.T) {
 		publish(t, restored, map[string][]zone.Record{"a": now})
 		if last := x.until(t, now); !last.After(serial) {
 			t.Errorf("serial %d after %d", last, serial)
+		}
+	})
+}
+
+// A database that has lost most of the zone, such as a new one, does not take the customers' names off the name server:
+// it keeps the zone until the database has them again, or an operator accepts the loss.
+func TestHeld(t *testing.T) {
+	t.Parallel()
+	testkit.Configs(t, func(t *testing.T, c db.Config) {
+		fixed := []zone.Record{zone.NameServer(zone.Apex, 3600, "ns1.operator.example")}
+		var customers, few []zone.Record
+		for i := range 300 {
+			customers = append(customers, address(fmt.Sprint("c", i, ".1r1"), 60, "192.0.2.1"))
+		}
+		few = customers[:120]
+		empty, other := testkit.Open(t, testkit.Clone(t, c)), testkit.Open(t, c)
+		dir := t.TempDir()
+		s := open(other)
+		publish(t, s, map[string][]zone.Record{"fixed": fixed, "a": customers})
+		x := follow(t, s, dir)
+		all := slices.Concat(fixed, customers)
+		handed := x.until(t, all)
+		x.stop()
+
+		// Another database, in which only the configuration was published.
+		s = open(empty)
+		publish(t, s, map[string][]zone.Record{"fixed": fixed})
+		x = follow(t, s, dir)
+		x.event(t, "held", func() bool { return x.value(t) == 1 })
+		publish(t, s, map[string][]zone.Record{"a": few})
+		publish(t, s, map[string][]zone.Record{"b": {address("late", 60, "192.0.2.1")}})
+		if got := x.until(t, all); got != handed || x.value(t) != 1 {
+			t.Errorf("serial %d is answered, want %d", got, handed)
+		}
+
+		// Most are there again.
+		publish(t, s, map[string][]zone.Record{"b": nil, "a": customers[:200]})
+		serial := x.until(t, slices.Concat(fixed, customers[:200]))
+		if !serial.After(handed) || x.value(t) != 0 {
+			t.Errorf("serial %d after %d, held %v", serial, handed, x.value(t))
+		}
+		x.stop()
+
+		// Back in the first database everything is lost for good, and the operator says so.
+		publish(t, open(other), map[string][]zone.Record{"a": nil})
+		x = follow(t, open(other), dir)
+		x.event(t, "held again", func() bool { return x.value(t) == 1 })
+		if err := os.WriteFile(filepath.Join(dir, "accept"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if last := x.until(t, fixed); !last.After(serial) {
+			t.Errorf("serial %d after %d", last, serial)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "accept")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the acceptance is left for another time: %v", err)
 		}
 	})
 }

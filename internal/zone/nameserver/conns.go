@@ -1,6 +1,7 @@
 package nameserver
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -13,6 +14,7 @@ const (
 	readTimeout    = 2 * time.Second
 	idleTimeout    = 10 * time.Second
 	writeTimeout   = 10 * time.Second // for one message
+	acceptPause    = 50 * time.Millisecond
 )
 
 // conns is a listener that accepts a limited number of connections. A secondary is not subject to the limit for one
@@ -35,6 +37,10 @@ func (l *conns) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
+			if !errors.Is(err, net.ErrClosed) { // no more files, for example; the library repeats at once
+				l.s.warn("DNS connection not accepted", "error", err)
+				time.Sleep(acceptPause)
+			}
 			return nil, err
 		}
 		a := address(c.RemoteAddr())

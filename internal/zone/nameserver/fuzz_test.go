@@ -58,6 +58,21 @@ func questions(tb testing.TB) [][]byte {
 	signed.Extra[0].(*dns.TSIG).MAC, signed.Extra[0].(*dns.TSIG).MACSize = "00112233445566778899aabbccddeeff", 16
 	add(signed)
 
+	// Valid and not: opcodes, questions, OPT and TSIG records where they should not be.
+	many := new(dns.Msg).SetQuestion("aCmE.1r1."+origin, dns.TypeTXT).SetEdns0(100, true)
+	many.Question = append(many.Question, dns.Question{Name: `x\.` + origin, Qtype: 255, Qclass: 255})
+	many.IsEdns0().SetVersion(1)
+	many.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"},
+		&dns.EDNS0_LOCAL{Code: dns.EDNS0ZONEVERSION}, &dns.EDNS0_LOCAL{Code: 65001, Data: make([]byte, 100)}}
+	many.Extra = append(many.Extra, many.Extra[0], signed.Extra[0], many.Extra[0])
+	many.Answer, many.Ns = many.Extra[:1], many.Extra[2:3]
+	add(many)
+	add(new(dns.Msg).SetUpdate(origin))
+	update := new(dns.Msg).SetUpdate(origin).SetEdns0(1232, false)
+	update.Insert([]dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: "x." + origin, Rrtype: dns.TypeTXT}, Txt: []string{"x"}}})
+	add(update)
+	add(&dns.Msg{MsgHdr: dns.MsgHdr{Id: 7, Opcode: 15, RecursionDesired: true, Zero: true}})
+
 	return list
 }
 
@@ -80,8 +95,8 @@ func FuzzServer(f *testing.F) {
 
 	f.Fuzz(func(t *testing.T, data []byte, udp, valid bool) {
 		q := new(dns.Msg)
-		if q.Unpack(data) != nil || len(q.Question) > 1 || q.Response {
-			return // answered by the library
+		if q.Unpack(data) != nil || q.Response {
+			return // answered by the library, or not at all
 		}
 		w := &writer{remote: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}, status: dns.ErrSig}
 		if udp {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"time"
 
 	"github.com/miekg/dns"
@@ -64,6 +66,18 @@ func pause(ctx context.Context, d time.Duration) {
 	<-ctx.Done()
 }
 
+// local returns the address that a secondary is notified from: the first one of its family that the server listens
+// on, which is where the secondary transfers from. It is nil, for the system's choice, if there is none.
+func (s *Server) local(sec *secondary) net.Addr {
+	for _, ip := range s.listen {
+		if !ip.IsUnspecified() && ip.Is4() == sec.address.Addr().Unmap().Is4() {
+			return net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, 0))
+		}
+	}
+
+	return nil
+}
+
 // tell sends one NOTIFY and waits for its acknowledgement.
 func (s *Server) tell(ctx context.Context, sec *secondary, serial zone.Serial) error {
 	ctx, cancel := context.WithTimeout(ctx, notifyWait)
@@ -74,7 +88,7 @@ func (s *Server) tell(ctx context.Context, sec *secondary, serial zone.Serial) e
 	m.Answer = soa.Records
 	m.SetTsig(sec.key.Name, sec.key.Algorithm, fudge, time.Now().Unix())
 
-	c := &dns.Client{TsigProvider: s.keys}
+	c := &dns.Client{TsigProvider: s.keys, Dialer: &net.Dialer{LocalAddr: s.local(sec)}}
 	r, _, err := c.ExchangeContext(ctx, m, sec.address.String())
 	if err != nil {
 		return err

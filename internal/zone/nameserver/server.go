@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,12 +28,13 @@ const (
 
 // Server answers for a zone.
 type Server struct {
-	zone  *zone.Zone
-	peers []secondary
-	keys  tsig.Keys
-	log   *slog.Logger
-	m     *metrics
-	limit *limiter
+	zone   *zone.Zone
+	peers  []secondary
+	keys   tsig.Keys
+	listen []netip.Addr // where Serve listens
+	log    *slog.Logger
+	m      *metrics
+	limit  *limiter
 
 	mu     sync.Mutex
 	change chan struct{} // closed when the zone has changed, and replaced
@@ -61,8 +63,12 @@ func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, streams []
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
+	s.listen = nil
 	var servers []*dns.Server
 	for _, p := range packets {
+		if a, ok := p.LocalAddr().(*net.UDPAddr); ok {
+			s.listen = append(s.listen, a.AddrPort().Addr().Unmap())
+		}
 		servers = append(servers, &dns.Server{PacketConn: p, UDPSize: udpSize})
 	}
 	for _, l := range streams {
@@ -71,7 +77,7 @@ func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, streams []
 	}
 	var running sync.WaitGroup
 	for _, d := range servers {
-		d.Handler, d.TsigProvider = s, s.keys
+		d.Handler, d.TsigProvider, d.MsgAcceptFunc, d.DecorateReader = s, s.keys, accept, hideOptions
 		up := make(chan struct{})
 		d.NotifyStartedFunc = sync.OnceFunc(func() { close(up) })
 		running.Go(func() {
@@ -141,17 +147,13 @@ func (s *Server) warn(msg string, args ...any) {
 	}
 }
 
-// ServeDNS implements dns.Handler. The library has answered most malformed messages and those whose header does not
-// announce exactly one question (FORMERR), and unknown opcodes (NOTIMP).
+// ServeDNS implements dns.Handler. The library has answered messages that cannot be read (FORMERR).
 func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
-	if len(q.Question) != 1 { // a header alone
-		_ = w.WriteMsg(new(dns.Msg).SetRcodeFormatError(q)) // UDP, or a client that has gone
-		s.m.queries.WithLabelValues(dns.RcodeToString[dns.RcodeFormatError]).Inc()
-		return
-	}
-	x := &exchange{s: s, w: w, q: q, r: new(dns.Msg), size: leastUDP}
+	x := &exchange{s: s, w: w, q: q, r: new(dns.Msg), size: dns.MaxMsgSize}
 	x.source = address(w.RemoteAddr())
-	_, x.udp = w.RemoteAddr().(*net.UDPAddr)
+	if _, x.udp = w.RemoteAddr().(*net.UDPAddr); x.udp {
+		x.size = leastUDP
+	}
 	x.r.SetReply(q)
 	x.r.Compress = true
 
@@ -182,13 +184,14 @@ type exchange struct {
 	q, r   *dns.Msg
 	source netip.Addr
 	udp    bool
-	size   int       // of the largest response over UDP
+	size   int       // of the largest response
 	opt    *dns.OPT  // of the response; nil if the request has none
 	tsig   *dns.TSIG // of the response; nil if the request has none
 	key    string    // name of the key that signed the request
-	kind   string    // what the limit of equal answers compares
-	code   int       // of the response, for the metrics
-	done   bool      // a transfer has been sent
+	name   string    // what the limit of equal answers compares: a name that exists, in lower case, and the type
+	kind   uint16
+	code   int  // of the response, for the metrics
+	done   bool // a transfer has been sent
 }
 
 // edns reads the OPT record of the request, and reports whether it is valid (RFC 6891 §6.1).
@@ -210,7 +213,9 @@ func (x *exchange) edns() bool {
 	x.opt = &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
 	x.opt.SetUDPSize(udpSize)
 	x.opt.SetDo(opts[0].Do()) // RFC 3225 §3
-	x.size = min(max(int(opts[0].UDPSize()), leastUDP), udpSize)
+	if x.udp {
+		x.size = min(max(int(opts[0].UDPSize()), leastUDP), udpSize)
+	}
 	switch {
 	case len(opts) > 1 || opts[0].Hdr.Name != ".":
 		x.r.Rcode = dns.RcodeFormatError
@@ -225,10 +230,24 @@ func (x *exchange) edns() bool {
 
 // signed checks the signature of the request, and reports whether it is valid or absent (RFC 8945 §5.2).
 func (x *exchange) signed() bool {
-	t := x.q.IsTsig()
-	if t == nil {
-		return true
+	n := 0
+	for _, section := range [][]dns.RR{x.q.Answer, x.q.Ns, x.q.Extra} {
+		for _, rr := range section {
+			if rr.Header().Rrtype == dns.TypeTSIG {
+				n++
+			}
+		}
 	}
+	t := x.q.IsTsig() // the last record
+	switch {
+	case n == 0:
+		return true
+	case n > 1 || t == nil || t.Algorithm == "" || t.Hdr.Class != dns.ClassANY || t.Hdr.Ttl != 0 ||
+		errors.Is(x.w.TsigStatus(), tsig.ErrLength):
+		x.r.Rcode = dns.RcodeFormatError
+		return false
+	}
+
 	x.tsig = &dns.TSIG{Hdr: dns.RR_Header{Name: t.Hdr.Name, Rrtype: dns.TypeTSIG, Class: dns.ClassANY},
 		Algorithm: t.Algorithm, Fudge: fudge, TimeSigned: uint64(time.Now().Unix()), OrigId: x.q.Id}
 	err := x.w.TsigStatus()
@@ -238,6 +257,8 @@ func (x *exchange) signed() bool {
 		return true
 	case errors.Is(err, dns.ErrSecret) || errors.Is(err, dns.ErrKeyAlg):
 		x.tsig.Error = dns.RcodeBadKey
+	case errors.Is(err, tsig.ErrShortened):
+		x.tsig.Error = dns.RcodeBadTrunc
 	case errors.Is(err, dns.ErrTime):
 		x.tsig.Error = dns.RcodeBadTime
 		now := uint64(time.Now().Unix())
@@ -256,11 +277,19 @@ func (x *exchange) signed() bool {
 
 // answer fills the response.
 func (x *exchange) answer() {
-	q := x.q.Question[0]
 	switch {
-	case x.q.Opcode != dns.OpcodeQuery: // NOTIFY: this server is the primary
+	case x.q.Opcode != dns.OpcodeQuery && x.q.Opcode != dns.OpcodeNotify:
+		x.r.Rcode = dns.RcodeNotImplemented
+		return
+	case len(x.q.Question) != 1:
+		x.r.Rcode = dns.RcodeFormatError
+		return
+	case x.q.Opcode == dns.OpcodeNotify: // this server is the primary
 		x.r.Rcode = dns.RcodeRefused
 		return
+	}
+	q := x.q.Question[0]
+	switch {
 	case q.Qclass != dns.ClassINET && q.Qclass != dns.ClassANY:
 		x.r.Rcode = dns.RcodeRefused
 		return
@@ -276,7 +305,7 @@ func (x *exchange) answer() {
 	}
 
 	a := x.s.zone.Look(q.Name, q.Qtype)
-	x.r.Authoritative = true
+	x.r.Authoritative = q.Qclass == dns.ClassINET // an answer for class ANY never is (RFC 1035 §6.2)
 	switch a.Result {
 	case zone.NotLoaded:
 		x.r.Authoritative = false
@@ -293,7 +322,7 @@ func (x *exchange) answer() {
 		x.r.Answer, x.r.Extra = a.Records, a.Extra
 	}
 	if a.Result == zone.Found || a.Result == zone.NoData {
-		x.kind = q.Name
+		x.name, x.kind = strings.ToLower(q.Name), q.Qtype
 	}
 }
 
@@ -302,7 +331,7 @@ func (x *exchange) send() {
 	x.code = x.r.Rcode
 	drop, empty := false, false
 	if x.udp && x.key == "" {
-		drop, empty = x.s.limit.exceeds(x.source, x.kind, x.q.Question[0].Qtype, x.r.Rcode)
+		drop, empty = x.s.limit.exceeds(x.source, x.name, x.kind, x.r.Rcode)
 	}
 	if drop {
 		x.s.m.limited.Inc()
@@ -318,9 +347,9 @@ func (x *exchange) send() {
 		data, err := x.pack(extra)
 		switch {
 		case err != nil:
-			x.s.log.Error("DNS response not sent", "question", x.q.Question[0].Name, "error", err)
+			x.s.log.Error("DNS response not sent", "question", x.q.Question, "error", err)
 			return
-		case x.udp && len(data) > x.size && len(extra) > 0:
+		case len(data) > x.size && len(extra) > 0:
 			extra = nil // helpful, but not asked for
 			continue
 		case x.udp && len(data) > x.size && !x.r.Truncated:

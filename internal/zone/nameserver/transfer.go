@@ -19,7 +19,7 @@ func time48(seconds uint64) string { return fmt.Sprintf("%012x", seconds) }
 func (x *exchange) transfer() {
 	q := x.q.Question[0]
 	kind := dns.TypeToString[q.Qtype]
-	if dns.CanonicalName(q.Name) != x.s.zone.Origin() {
+	if dns.CanonicalName(q.Name) != x.s.zone.Origin() || q.Qclass != dns.ClassINET {
 		x.r.Rcode = dns.RcodeRefused
 		return
 	}
@@ -42,7 +42,7 @@ func (x *exchange) transfer() {
 		records = x.s.zone.All()
 	default:
 		soa, ok := first(x.q.Ns)
-		if !ok {
+		if !ok || dns.CanonicalName(soa.Hdr.Name) != x.s.zone.Origin() {
 			x.r.Rcode = dns.RcodeFormatError
 			return
 		}

@@ -9,6 +9,7 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"os"
@@ -105,14 +106,26 @@ func (ks Keys) Generate(msg []byte, t *dns.TSIG) ([]byte, error) {
 	return h.Sum(nil), nil
 }
 
-// Verify implements dns.TsigProvider. Shortened signatures are refused.
+// The errors of Verify besides those of package dns.
+var (
+	ErrLength    = errors.New("tsig: the signature has an impossible length")
+	ErrShortened = errors.New("tsig: the signature is shortened")
+)
+
+// Verify implements dns.TsigProvider. Shortened signatures are refused (RFC 8945 §5.2.2.1 and §5.2.4).
 func (ks Keys) Verify(msg []byte, t *dns.TSIG) error {
 	want, err := ks.Generate(msg, t)
 	if err != nil {
 		return err
 	}
-	if got, err := hex.DecodeString(t.MAC); err != nil || !hmac.Equal(want, got) {
+	got, err := hex.DecodeString(t.MAC)
+	switch n := len(got); {
+	case err != nil || n > len(want) || n < max(10, len(want)/2):
+		return ErrLength
+	case !hmac.Equal(want[:n], got):
 		return dns.ErrSig
+	case n < len(want):
+		return ErrShortened
 	}
 
 	return nil
