@@ -182,6 +182,18 @@ func (c *Client) CheckZone(ctx context.Context, name string) (*api.ZoneReport, e
 	return read[api.ZoneReport](c.manage().CheckZone(ctx, api.ZoneQuestion{Name: name}))
 }
 
+// Certificates returns the certificates that the deployment obtains by ACME, and those in files that the node uses.
+func (c *Client) Certificates(ctx context.Context) (*api.CertificateList, error) {
+	return read[api.CertificateList](c.manage().ListCertificates(ctx))
+}
+
+// RenewCertificate makes a certificate that is obtained by ACME be ordered at once; Certificates shows the result. It
+// is refused while the authority accepts no orders.
+func (c *Client) RenewCertificate(ctx context.Context, name string) error {
+	_, err := c.manage().RenewCertificate(ctx, name)
+	return err
+}
+
 // manage returns the client generated from the contract, which sends its requests through c.
 func (c *Client) manage() *api.Caller { return &api.Caller{Server: "/", Client: doer{c}} }
 

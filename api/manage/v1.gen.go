@@ -20,6 +20,13 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for CertificateSource.
+const (
+	CertificateSourceAcme  CertificateSource = "acme"
+	CertificateSourceCache CertificateSource = "cache"
+	CertificateSourceFile  CertificateSource = "file"
+)
+
 // Defines values for DatabaseEngine.
 const (
 	DatabaseEnginePostgres DatabaseEngine = "postgres"
@@ -125,6 +132,65 @@ type AuditReport struct {
 // Calls defines model for Calls.
 type Calls struct {
 	Active int `json:"active"`
+}
+
+// Certificate defines model for Certificate.
+type Certificate struct {
+	// Cause why the last order failed: `rateLimited`, `authorityUnavailable`, `nameServers`, `challengeFailed`,
+	// `orderRefused`, `store`, `interrupted` or `internal`. Absent if it succeeded
+	Cause string `json:"cause,omitempty,omitzero"`
+
+	// Error what was seen, for a person
+	Error string `json:"error,omitempty,omitzero"`
+
+	// Failed orders in a row that failed
+	Failed int `json:"failed"`
+
+	// File absent if it is obtained by ACME
+	File string `json:"file,omitempty,omitzero"`
+
+	// Issuer common name; absent while there is no certificate
+	Issuer string `json:"issuer,omitempty,omitzero"`
+
+	// LastAttempt when it was ordered last
+	LastAttempt time.Time `json:"lastAttempt,omitempty,omitzero"`
+
+	// Name the name under which it is obtained, e.g. `provapi`; absent of a file
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Names the host names in it
+	Names []string `json:"names"`
+
+	// NextAttempt the next order, after failures and rate limits; absent of a file
+	NextAttempt time.Time `json:"nextAttempt,omitempty,omitzero"`
+
+	// NotAfter its expiry; absent while there is no certificate
+	NotAfter time.Time `json:"notAfter,omitempty,omitzero"`
+
+	// RenewAt when it is to be renewed
+	RenewAt time.Time `json:"renewAt,omitempty,omitzero"`
+
+	// Source `cache` if this node has it from its own disk, or could not store it: the database is unavailable, or does
+	// not have it. Absent while there is no certificate
+	Source CertificateSource `json:"source,omitempty,omitzero"`
+
+	// UsedBy the listeners and peer groups of this node that use it, for example `provisioning`
+	UsedBy []string `json:"usedBy"`
+}
+
+// CertificateSource `cache` if this node has it from its own disk, or could not store it: the database is unavailable, or does
+// not have it. Absent while there is no certificate
+type CertificateSource string
+
+// CertificateList defines model for CertificateList.
+type CertificateList struct {
+	Certificates []Certificate `json:"certificates"`
+
+	// HeldReason what the authority said
+	HeldReason string `json:"heldReason,omitempty,omitzero"`
+
+	// HeldUntil the authority accepts no orders before
+	HeldUntil time.Time `json:"heldUntil,omitempty,omitzero"`
 }
 
 // Client defines model for Client.
@@ -416,9 +482,16 @@ type PeerState string
 // PeerCertificate the certificate in use by which the group identifies itself over TLS
 type PeerCertificate struct {
 	// ClientAuthentication the extended key usages of the certificate and of its chain allow it to identify a TLS client
-	ClientAuthentication bool      `json:"clientAuthentication"`
-	Expires              time.Time `json:"expires"`
-	File                 string    `json:"file"`
+	ClientAuthentication bool `json:"clientAuthentication"`
+
+	// Expires absent while it has not been obtained
+	Expires time.Time `json:"expires,omitempty,omitzero"`
+
+	// File its file; absent if it is obtained by ACME
+	File string `json:"file,omitempty,omitzero"`
+
+	// Name the name under which it is obtained by ACME, as in `listCertificates`
+	Name string `json:"name,omitempty,omitzero"`
 
 	// Warning why peers of this group may refuse it, and what to do
 	Warning string `json:"warning,omitempty,omitzero"`
@@ -1014,6 +1087,24 @@ type ClientInterface interface {
 	// Corresponds with POST /manage/v1/audit/verify (the `VerifyAudit` operationId).
 	VerifyAudit(ctx context.Context, body VerifyAuditJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListCertificates The certificates
+	//
+	// Those that the deployment obtains by ACME (`certificates.order`), whichever node uses them, and those in files
+	// that the listeners and peer groups of this node use. It works without the database: the state is the one that
+	// this node read last.
+	//
+	// Corresponds with GET /manage/v1/certificates (the `ListCertificates` operationId).
+	ListCertificates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenewCertificate Order a certificate at once
+	//
+	// Whatever the age of the certificate in use and earlier failures. It is in the audit log (`certificate.renew`).
+	// 429 `AuthorityLimit`, with the time, while the authority accepts no orders; 404 `CertificateNotFound` if the
+	// deployment does not obtain it by ACME.
+	//
+	// Corresponds with POST /manage/v1/certificates/{name}/renew (the `RenewCertificate` operationId).
+	RenewCertificate(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListClients API clients of the embedded issuer
 	//
 	// Secrets are never shown again.
@@ -1476,6 +1567,44 @@ func (c *Caller) VerifyAuditWithBody(ctx context.Context, contentType string, bo
 // Corresponds with POST /manage/v1/audit/verify (the `VerifyAudit` operationId).
 func (c *Caller) VerifyAudit(ctx context.Context, body VerifyAuditJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewVerifyAuditRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListCertificates The certificates
+//
+// Those that the deployment obtains by ACME (`certificates.order`), whichever node uses them, and those in files
+// that the listeners and peer groups of this node use. It works without the database: the state is the one that
+// this node read last.
+//
+// Corresponds with GET /manage/v1/certificates (the `ListCertificates` operationId).
+func (c *Caller) ListCertificates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCertificatesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenewCertificate Order a certificate at once
+//
+// Whatever the age of the certificate in use and earlier failures. It is in the audit log (`certificate.renew`).
+// 429 `AuthorityLimit`, with the time, while the authority accepts no orders; 404 `CertificateNotFound` if the
+// deployment does not obtain it by ACME.
+//
+// Corresponds with POST /manage/v1/certificates/{name}/renew (the `RenewCertificate` operationId).
+func (c *Caller) RenewCertificate(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenewCertificateRequest(c.Server, name)
 	if err != nil {
 		return nil, err
 	}
@@ -2404,6 +2533,67 @@ func NewVerifyAuditRequestWithBody(server string, contentType string, body io.Re
 	return req, nil
 }
 
+// NewListCertificatesRequest constructs an http.Request for the ListCertificates method
+func NewListCertificatesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/certificates")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRenewCertificateRequest constructs an http.Request for the RenewCertificate method
+func NewRenewCertificateRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/certificates/%s/renew", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListClientsRequest constructs an http.Request for the ListClients method
 func NewListClientsRequest(server string, params *ListClientsParams) (*http.Request, error) {
 	var err error
@@ -3217,6 +3407,12 @@ type ServerInterface interface {
 	// VerifyAudit Check the audit log's hash chain
 	// (POST /manage/v1/audit/verify)
 	VerifyAudit(w http.ResponseWriter, r *http.Request)
+	// ListCertificates The certificates
+	// (GET /manage/v1/certificates)
+	ListCertificates(w http.ResponseWriter, r *http.Request)
+	// RenewCertificate Order a certificate at once
+	// (POST /manage/v1/certificates/{name}/renew)
+	RenewCertificate(w http.ResponseWriter, r *http.Request, name string)
 	// ListClients API clients of the embedded issuer
 	// (GET /manage/v1/clients)
 	ListClients(w http.ResponseWriter, r *http.Request, params ListClientsParams)
@@ -3286,6 +3482,12 @@ type ProvisioningOperations interface {
 // AuditOperations are the operations with the tag audit.
 type AuditOperations interface {
 	VerifyAudit(ctx context.Context, request VerifyAuditRequestObject) (VerifyAuditResponseObject, error)
+}
+
+// CertificatesOperations are the operations with the tag certificates.
+type CertificatesOperations interface {
+	ListCertificates(ctx context.Context, request ListCertificatesRequestObject) (ListCertificatesResponseObject, error)
+	RenewCertificate(ctx context.Context, request RenewCertificateRequestObject) (RenewCertificateResponseObject, error)
 }
 
 // AccessOperations are the operations with the tag access.
@@ -3369,6 +3571,16 @@ func (a Absent) RecordLabel(context.Context, RecordLabelRequestObject) (RecordLa
 
 // VerifyAudit returns Err.
 func (a Absent) VerifyAudit(context.Context, VerifyAuditRequestObject) (VerifyAuditResponseObject, error) {
+	return nil, a.Err
+}
+
+// ListCertificates returns Err.
+func (a Absent) ListCertificates(context.Context, ListCertificatesRequestObject) (ListCertificatesResponseObject, error) {
+	return nil, a.Err
+}
+
+// RenewCertificate returns Err.
+func (a Absent) RenewCertificate(context.Context, RenewCertificateRequestObject) (RenewCertificateResponseObject, error) {
 	return nil, a.Err
 }
 
@@ -3769,6 +3981,46 @@ func (siw *ServerInterfaceWrapper) VerifyAudit(w http.ResponseWriter, r *http.Re
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.VerifyAudit(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListCertificates operation middleware
+func (siw *ServerInterfaceWrapper) ListCertificates(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListCertificates(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RenewCertificate operation middleware
+func (siw *ServerInterfaceWrapper) RenewCertificate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RenewCertificate(w, r, name)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -4379,6 +4631,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/work/{kind}/{id}/{action}", wrapper.RunWork)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/zone", wrapper.GetZone)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/zone/check", wrapper.CheckZone)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/certificates", wrapper.ListCertificates)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/certificates/{name}/renew", wrapper.RenewCertificate)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/audit/verify", wrapper.VerifyAudit)
 
 	return m
@@ -4685,6 +4939,81 @@ type VerifyAuditdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response VerifyAuditdefaultApplicationProblemPlusJSONResponse) VisitVerifyAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCertificatesRequestObject struct {
+}
+
+type ListCertificatesResponseObject interface {
+	VisitListCertificatesResponse(w http.ResponseWriter) error
+}
+
+type ListCertificates200JSONResponse CertificateList
+
+func (response ListCertificates200JSONResponse) VisitListCertificatesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCertificatesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ListCertificatesdefaultApplicationProblemPlusJSONResponse) VisitListCertificatesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RenewCertificateRequestObject struct {
+	Name string `json:"name"`
+}
+
+type RenewCertificateResponseObject interface {
+	VisitRenewCertificateResponse(w http.ResponseWriter) error
+}
+
+type RenewCertificate202Response struct {
+}
+
+func (response RenewCertificate202Response) VisitRenewCertificateResponse(w http.ResponseWriter) error {
+	w.WriteHeader(202)
+	return nil
+}
+
+type RenewCertificatedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response RenewCertificatedefaultApplicationProblemPlusJSONResponse) VisitRenewCertificateResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -5484,6 +5813,12 @@ type StrictServerInterface interface {
 	// VerifyAudit Check the audit log's hash chain
 	// (POST /manage/v1/audit/verify)
 	VerifyAudit(ctx context.Context, request VerifyAuditRequestObject) (VerifyAuditResponseObject, error)
+	// ListCertificates The certificates
+	// (GET /manage/v1/certificates)
+	ListCertificates(ctx context.Context, request ListCertificatesRequestObject) (ListCertificatesResponseObject, error)
+	// RenewCertificate Order a certificate at once
+	// (POST /manage/v1/certificates/{name}/renew)
+	RenewCertificate(ctx context.Context, request RenewCertificateRequestObject) (RenewCertificateResponseObject, error)
 	// ListClients API clients of the embedded issuer
 	// (GET /manage/v1/clients)
 	ListClients(ctx context.Context, request ListClientsRequestObject) (ListClientsResponseObject, error)
@@ -5784,6 +6119,56 @@ func (sh *strictHandler) VerifyAudit(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(VerifyAuditResponseObject); ok {
 		if err := validResponse.VisitVerifyAuditResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListCertificates operation middleware
+func (sh *strictHandler) ListCertificates(w http.ResponseWriter, r *http.Request) {
+	var request ListCertificatesRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListCertificates(ctx, request.(ListCertificatesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListCertificates")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListCertificatesResponseObject); ok {
+		if err := validResponse.VisitListCertificatesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RenewCertificate operation middleware
+func (sh *strictHandler) RenewCertificate(w http.ResponseWriter, r *http.Request, name string) {
+	var request RenewCertificateRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RenewCertificate(ctx, request.(RenewCertificateRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RenewCertificate")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RenewCertificateResponseObject); ok {
+		if err := validResponse.VisitRenewCertificateResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

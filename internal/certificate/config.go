@@ -52,6 +52,13 @@ type Wanted struct {
 	Optional bool
 }
 
+// Covers reports whether a host name, possibly a wildcard, is in the certificate.
+func (w *Wanted) Covers(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	_, parent, _ := strings.Cut(host, ".")
+	return slices.Contains(w.Names, host) || slices.Contains(w.Names, "*."+parent)
+}
+
 // Validate returns every mistake as a *fault.Error whose Target is the setting. known are the certificates that the
 // deployment can have. It reads no files.
 func (c *Config) Validate(known []Wanted) []error {

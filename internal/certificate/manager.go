@@ -24,6 +24,9 @@ import (
 type Parts struct {
 	Store Store
 	Cache Cache
+	// Keep reports whether the cache keeps a certificate that the store has; nil keeps all. A node keeps no keys but
+	// those that it needs without the database.
+	Keep func(name string) bool
 	// Challenger and Checker are used by orders only. A node that does no work needs none.
 	Challenger Challenger
 	Checker    Checker
@@ -93,6 +96,7 @@ func New(cfg Config, wanted []Wanted, p Parts) *Manager {
 	var records map[string]record
 	content, err := p.Cache.Load()
 	if err == nil {
+		m.cached = content
 		err = json.Unmarshal(content, &records)
 	}
 	for _, w := range wanted {
@@ -231,14 +235,16 @@ func (m *Manager) install(name string, r record, source string) error {
 	return nil
 }
 
-// save writes the certificates to disk if they have changed.
+// save writes the certificates that the node keeps to disk if they have changed.
 func (m *Manager) save() {
 	records := map[string]record{}
 	for name, e := range m.entries {
-		records[name] = e.record
+		if e.source == SourceCache || m.p.Keep == nil || m.p.Keep(name) {
+			records[name] = e.record
+		}
 	}
 	content, err := json.Marshal(records)
-	if err == nil && (bytes.Equal(content, m.cached) || len(records) == 0) {
+	if err == nil && (bytes.Equal(content, m.cached) || len(records) == 0 && len(m.cached) == 0) {
 		return
 	}
 	if err == nil {

@@ -198,6 +198,7 @@ func newRoot(p *Program) *cobra.Command {
 		newVersion(t),
 		newWork(t),
 		newZone(t),
+		newCertificate(t),
 	)
 	complete(root)
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"},

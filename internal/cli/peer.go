@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -27,7 +28,8 @@ func printPeers(p *page, l api.PeerGroupList) {
 		}
 		p.line("%s: %s, calls %d, listens on %s", x.Name, x.Service, x.Calls, strings.Join(x.Listen, ", "))
 		if c := x.Certificate; c != nil {
-			p.line("certificate %s, expires %s", c.File, c.Expires.UTC().Format(time.DateOnly))
+			p.line("certificate %s, %s", cmp.Or(c.Name, c.File), either(c.Expires.IsZero(), "not obtained yet",
+				"expires "+c.Expires.UTC().Format(time.DateOnly)))
 			if c.Warning != "" {
 				p.line("warning: %s", c.Warning)
 			}

@@ -118,9 +118,11 @@ func TestTablesFitATerminal(t *testing.T) {
 			Peers: []api.Peer{{Name: "oc-europe-west-1", Address: ipv6, State: "down", Reason: reason},
 				{Name: "oc-europe-west-2", Address: "192.0.2.17:5061", State: "up"},
 				{Name: "unresolved", State: "down"}}},
-		{Name: "none", Service: "core", Listen: []string{"udp 192.0.2.1:5060"}}}}
+		{Name: "none", Service: "core", Listen: []string{"udp 192.0.2.1:5060"},
+			Certificate: &api.PeerCertificate{Name: "1r1"}}}}
 	check("peers", func(p *page) { printPeers(p, peers) }, "operator-connect-frankfurt:", ipv6, reason,
-		"oc-europe-west-2", "/etc/tandem/core.pem,", now.Format(time.DateOnly), "warning: "+reason)
+		"oc-europe-west-2", "/etc/tandem/core.pem,", now.Format(time.DateOnly), "warning: "+reason,
+		"certificate 1r1, not obtained yet")
 
 	explanation := &api.Explanation{
 		Text: "to Microsoft Teams Operator Connect via peer group operator-connect-frankfurt, " +
@@ -164,6 +166,17 @@ func TestTablesFitATerminal(t *testing.T) {
 			Problem: api.ZoneFindingProblemMissing, Text: reason}}}
 	check("zone check", func(p *page) { printZoneReport(p, found) }, "ns1.operator.example", "1795932284",
 		"a.parent.example", reason)
+	certificates := &api.CertificateList{HeldUntil: now, HeldReason: reason, Certificates: []api.Certificate{
+		{Name: "provapi", Names: []string{"provapi.gw.operator.example"}, UsedBy: []string{"provisioning"},
+			Issuer: "Pebble Intermediate CA 1b1b1b", NotAfter: now, RenewAt: now, NextAttempt: now, Source: "acme"},
+		{Name: "1r1", Names: []string{"1r1.gw.operator.example", "*.1r1.gw.operator.example"}, Failed: 12,
+			UsedBy: []string{"direct-routing-frankfurt"}, LastAttempt: now, NextAttempt: now, Cause: "challengeFailed",
+			Error: reason},
+		{File: "/etc/tandem/certificates/core-frankfurt-1.pem", Names: []string{"core.operator.example"},
+			UsedBy: []string{"core"}, NotAfter: now, Source: "file"}}}
+	check("certificate list", func(p *page) { printCertificates(p, certificates) }, "provapi", "challengeFailed;",
+		"direct-routing-frankfurt", certificates.Certificates[2].File, "*.1r1.gw.operator.example", reason,
+		now.UTC().Format(time.DateOnly))
 	reloaded := &api.Reloaded{Applied: []string{"calls.groups[0].maxCalls"},
 		Restart: []string{"calls.groups[17].peers[3].tls.certificateFile", strings.Repeat("x", 70)}}
 	check("reload", func(p *page) { printReloaded(p, reloaded) }, reloaded.Applied[0], reloaded.Restart[0])

@@ -17,6 +17,7 @@ import (
 	"github.com/tandemgw/tandem/internal/calls/record"
 	"github.com/tandemgw/tandem/internal/calls/replica"
 	"github.com/tandemgw/tandem/internal/calls/route"
+	"github.com/tandemgw/tandem/internal/certificate"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/auth"
 	"github.com/tandemgw/tandem/internal/platform/db"
@@ -64,6 +65,9 @@ type Config struct {
 	Feed outbox.Config `yaml:"feed"`
 	// Calls is the SIP edge.
 	Calls Calls `yaml:"calls"`
+	// Certificates are obtained and renewed by ACME (RFC 8555). Listeners and peer groups name them instead of files.
+	// Requires that Tandem publishes the zone. All nodes need the same.
+	Certificates certificate.Config `yaml:"certificates"`
 	// Zone is the DNS zone of the base domain (calls.routing.baseDomain). Without nameServers, Tandem neither publishes
 	// nor checks anything.
 	Zone Zone `yaml:"zone"`
@@ -195,6 +199,9 @@ type Listener struct {
 	CertificateFile string `yaml:"certificateFile"`
 	// KeyFile is the PEM file with the certificate's private key. Required with certificateFile.
 	KeyFile string `yaml:"keyFile"`
+	// Certificate is, instead of the two files, the name of a certificate that Tandem obtains (certificates.order),
+	// such as "provapi". Default none. TLS connections fail until it has been obtained.
+	Certificate string `yaml:"certificate"`
 	// Insecure permits plain HTTP on an address that is not loopback: anyone who can eavesdrop on the network can read
 	// the tokens. Default false. Every start logs a warning about it.
 	Insecure bool `yaml:"insecure"`
@@ -213,9 +220,9 @@ type Listener struct {
 type Log struct {
 	// Level is the minimum level of logged lines: "debug", "info", "warn" or "error". Default "info".
 	Level string `yaml:"level"`
-	// Levels overrides level for single parts of the process: "auth", "database", "directory", "dns", "edge", "feed",
-	// "front", "index", "manage", "metrics", "provisioning", "records", "socket", "work" or "zone", as in the attribute
-	// part of a line. Default none. Example: {edge: debug}.
+	// Levels overrides level for single parts of the process: "auth", "certificates", "database", "directory", "dns",
+	// "edge", "feed", "front", "index", "manage", "metrics", "provisioning", "records", "socket", "work" or "zone", as
+	// in the attribute part of a line. Default none. Example: {edge: debug}.
 	Levels map[string]string `yaml:"levels"`
 	// Format is "text" (key=value) or "json", one object per line. Default "text".
 	Format string `yaml:"format"`
@@ -252,8 +259,8 @@ func Roles() []string { return []string{RoleAPI, RoleEdge, RoleWorker, RoleDNS, 
 
 // LogParts returns the names of the parts of the process in log.levels and in the attribute part of log lines.
 func LogParts() []string {
-	return []string{"auth", "database", "directory", "dns", "edge", "feed", "front", "index", "manage", "metrics",
-		"provisioning", "records", "socket", "work", "zone"}
+	return []string{"auth", "certificates", "database", "directory", "dns", "edge", "feed", "front", "index", "manage",
+		"metrics", "provisioning", "records", "socket", "work", "zone"}
 }
 
 // Off is the value of Listen that disables a listener.

@@ -199,10 +199,10 @@ func (l *Loaded) paths() {
 		l.Database.File = "tandem.db"
 	}
 	l.Database.File = l.Path(l.Database.File)
-	l.Calls.Edge.InheritFiles()
+	l.Calls.Edge.InheritCertificates()
 	for i := range l.Calls.Edge.Groups {
 		g := &l.Calls.Edge.Groups[i]
-		if g.Bind.TLS != "" && g.TLS.CertificateFile == "" && g.TLS.KeyFile == "" && loopback(g.Bind.TLS) {
+		if g.Bind.TLS != "" && !g.TLS.Named() && loopback(g.Bind.TLS) {
 			g.TLS.CertificateFile, g.TLS.KeyFile = l.Path(GeneratedCertificate), l.Path(GeneratedKey)
 			g.TLS.RootsFile = cmp.Or(g.TLS.RootsFile, g.TLS.CertificateFile)
 			l.Generated = append(l.Generated, g.Name)
@@ -331,6 +331,7 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 		badAll("calls.routing", l.Calls.Routing.Check(offered, l.Calls.Edge.RouteGroups(offered)))
 	}
 	badAll("zone", l.Zone.problems(l.Calls.Routing.BaseDomain, l.Calls.Routing.Regions))
+	l.checkCertificates(hosts, bad, badAll)
 	l.checkSockets(bad)
 	if l.Source.Machine {
 		l.checkMachine(hosts, bad, badAll, warnAll)
@@ -364,9 +365,12 @@ func (x *Listener) problems() (errs fault.Problems) {
 	if (x.CertificateFile == "") != (x.KeyFile == "") {
 		bad("certificateFile", "certificateFile and keyFile belong together; give both or neither")
 	}
-	if !loopback(x.Listen) && x.CertificateFile == "" && !x.Insecure {
+	if x.CertificateFile != "" && x.Certificate != "" {
+		bad("certificate", "is given besides certificateFile; remove one or the other")
+	}
+	if !loopback(x.Listen) && x.Plain() && !x.Insecure {
 		bad("listen", "%s is reachable from other machines without TLS; set certificateFile and keyFile, or "+
-			"insecure: true", x.Listen)
+			"certificate, or insecure: true", x.Listen)
 	}
 	if x.MaxConnections < 8 || x.MaxConnections > 100_000 {
 		bad("maxConnections", "%d is out of range; use 8 to 100000", x.MaxConnections)

@@ -23,8 +23,11 @@ type (
 
 // CertificatePaths returns the files of the listener's certificate.
 func (x *Listener) CertificatePaths() transport.CertificatePaths {
-	return transport.CertificatePaths{Certificate: x.CertificateFile, Key: x.KeyFile}
+	return transport.CertificatePaths{Certificate: x.CertificateFile, Key: x.KeyFile, Name: x.Certificate}
 }
+
+// Plain reports whether the listener serves plain HTTP.
+func (x *Listener) Plain() bool { return x.CertificateFile == "" && x.Certificate == "" }
 
 // eachHTTP calls f for each HTTP server that this process opens, with its path.
 func (c *Config) eachHTTP(f func(path string, x *Listener)) {
@@ -120,6 +123,7 @@ func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll, war
 			badAll(path, []error{err})
 		}
 	})
+	badAll("certificates", []error{l.Certificates.CheckFiles()})
 	if l.Has(RoleDNS) && l.Zone.Published() {
 		badAll("zone", l.Zone.Server.CheckFiles())
 	}

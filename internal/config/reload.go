@@ -11,15 +11,18 @@ import (
 // reloadable are the settings, with all below them, that a reload applies: docs/runbook.md lists them.
 var reloadable = []string{
 	"log.level", "log.levels",
-	"metrics.certificateFile", "metrics.keyFile", "manage.certificateFile", "manage.keyFile",
-	"provisioning.certificateFile", "provisioning.keyFile", "front.certificateFile", "front.keyFile",
+	"metrics.certificateFile", "metrics.keyFile", "metrics.certificate",
+	"manage.certificateFile", "manage.keyFile", "manage.certificate",
+	"provisioning.certificateFile", "provisioning.keyFile", "provisioning.certificate",
+	"front.certificateFile", "front.keyFile", "front.certificate",
 	"manage.allowedSources", "manage.trustedProxies", "manage.requestsPerMinute",
 	"provisioning.allowedSources", "provisioning.trustedProxies", "provisioning.requestsPerMinute",
 	"front.allowedSources", "front.trustedProxies", "front.requestsPerMinutePerSource",
 	"calls.limits.maxCalls", "calls.limits.maxCallsPerSecond", "calls.limits.retryAfter", "calls.headers",
 	"calls.groups.maxCalls", "calls.groups.maxCallsPerSecond", "calls.groups.allowedSources",
 	"calls.groups.peers.allowedSources",
-	"calls.groups.tls.certificateFile", "calls.groups.tls.keyFile", "calls.groups.tls.rootsFile",
+	"calls.groups.tls.certificateFile", "calls.groups.tls.keyFile", "calls.groups.tls.certificate",
+	"calls.groups.tls.rootsFile",
 }
 
 // listeners matches the settings that FreePorts replaces; they would differ at each reload.
@@ -30,9 +33,6 @@ type Changes struct {
 	Applied []string // in effect now
 	Restart []string // in effect after a restart
 }
-
-// plain reports whether the listener serves plain HTTP.
-func (x *Listener) plain() bool { return x.CertificateFile == "" }
 
 // Reload reads and checks the configuration again, from the source of l. It returns a copy of l with the new values of
 // the settings that can change while the process runs, and the settings that differ. The error is strict.Problems.
@@ -47,13 +47,13 @@ func (l *Loaded) Reload() (*Loaded, Changes, error) {
 	merged.Source = source
 	var ch Changes
 	// Turning TLS on or off needs a new listener.
-	turned := map[string]bool{"metrics": l.Metrics.plain() != next.Metrics.plain(),
-		"manage":       l.Manage.plain() != next.Manage.plain(),
-		"provisioning": l.Provisioning.plain() != next.Provisioning.plain(),
-		"front":        l.Front.plain() != next.Front.plain()}
+	turned := map[string]bool{"metrics": l.Metrics.Plain() != next.Metrics.Plain(),
+		"manage":       l.Manage.Plain() != next.Manage.Plain(),
+		"provisioning": l.Provisioning.Plain() != next.Provisioning.Plain(),
+		"front":        l.Front.Plain() != next.Front.Plain()}
 	ch.Applied, ch.Restart = strict.Merge(&merged.Config, &next.Config, func(path string) bool {
 		if listener, key, _ := strings.Cut(path, "."); turned[listener] &&
-			(key == "certificateFile" || key == "keyFile") {
+			(key == "certificateFile" || key == "keyFile" || key == "certificate") {
 			return false
 		}
 		return slices.ContainsFunc(reloadable, func(p string) bool {

@@ -41,6 +41,7 @@ type Operations struct {
 	api.SecretsOperations
 	api.WorkOperations
 	api.ZoneOperations
+	api.CertificatesOperations
 }
 
 var _ api.StrictServerInterface = Operations{}

@@ -289,6 +289,20 @@ func (j *job) CheckZone(_ context.Context, r api.CheckZoneRequestObject) (api.Ch
 		Findings: []api.ZoneFinding{{Server: "ns1", Problem: api.ZoneFindingProblemLame, Text: "refused"}}}, nil
 }
 
+func (j *job) ListCertificates(context.Context,
+	api.ListCertificatesRequestObject) (api.ListCertificatesResponseObject, error) {
+	return api.ListCertificates200JSONResponse{Certificates: []api.Certificate{{Name: "provapi", Names: []string{"a"},
+		UsedBy: []string{}, NotAfter: now, Source: api.CertificateSourceAcme}}}, nil
+}
+
+func (j *job) RenewCertificate(_ context.Context,
+	r api.RenewCertificateRequestObject) (api.RenewCertificateResponseObject, error) {
+	if r.Name == "limited" {
+		return nil, fault.New(fault.Limited, "AuthorityLimit", "not before noon").After(time.Hour)
+	}
+	return api.RenewCertificate202Response{}, nil
+}
+
 func local(*http.Request) domain.Actor { return domain.Actor{Kind: "administrator", ID: "local"} }
 
 func newServer(t *testing.T, ops manage.Operations, log io.Writer) *manage.Server {
@@ -297,7 +311,7 @@ func newServer(t *testing.T, ops manage.Operations, log io.Writer) *manage.Serve
 }
 
 // all binds every operation to j.
-func all(j *job) manage.Operations { return manage.Operations{j, j, j, j, j, j, j, j, j} }
+func all(j *job) manage.Operations { return manage.Operations{j, j, j, j, j, j, j, j, j, j} }
 
 func TestEveryOperationMatchesTheContract(t *testing.T) {
 	t.Parallel()
@@ -371,6 +385,9 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"POST", "/manage/v1/zone/check", "", 200, `"problem":"lame"`, false},
 		{"POST", "/manage/v1/zone/check", `{"name":"acme"}`, 200, `"names":["acme"]`, false},
 		{"POST", "/manage/v1/zone/check", `{"name":""}`, 400, "InvalidFieldValue", true},
+		{"GET", "/manage/v1/certificates", "", 200, `"source":"acme"`, false},
+		{"POST", "/manage/v1/certificates/provapi/renew", "", 202, "", false},
+		{"POST", "/manage/v1/certificates/limited/renew", "", 429, "AuthorityLimit", false},
 	} {
 		w := c.do(x.method, x.path, x.body, x.bad)
 		if w.Code != x.status || !strings.Contains(w.Body.String(), x.answer) {
@@ -397,7 +414,7 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 
 // parameters fills in the parameters of paths.
 var parameters = strings.NewReplacer("{account}", "acme", "{label}", "b", "{clientId}", "1",
-	"{kind}", "tenant", "{id}", "1", "{action}", "retry")
+	"{kind}", "tenant", "{id}", "1", "{action}", "retry", "{name}", "provapi")
 
 func TestRolesDetermineThePermissions(t *testing.T) {
 	t.Parallel()
@@ -413,7 +430,7 @@ func TestRolesDetermineThePermissions(t *testing.T) {
 	c := newContract(t, h)
 	read := map[string]bool{"getHealth": true, "getDrain": true, "listPeers": true, "followEvents": true,
 		"explainCall": true, "verifyAudit": true, "listWork": true, "getLabels": true, "listLabelNumbers": true,
-		"getZone": true, "checkZone": true}
+		"getZone": true, "checkZone": true, "listCertificates": true}
 	bodies := map[string]string{"setDrain": `{"draining":false}`, "acceptIndex": `{"database":"d2"}`,
 		"explainCall":  `{"from":"+15550100","to":"+15550101","peer":"core"}`,
 		"createClient": `{"name":"n","roles":["r"]}`, "createToken": `{"roles":["r"]}`,

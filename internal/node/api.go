@@ -50,8 +50,9 @@ func (n *node) buildAPI(_ context.Context, r *role) error {
 		return nil
 	}
 	h := &httpServer{name: "provisioning", cfg: n.bounds.Provisioning.Listener, handler: p, write: p.WriteTimeout(),
-		faults: provapi.Faults, log: log, sources: sources, limiter: limiter, metrics: n.http}
-	h.watchCertificate(n.metrics)
+		faults: provapi.Faults, log: log, sources: sources, limiter: limiter, metrics: n.http,
+		obtained: n.obtained}
+	n.watchCertificate(h)
 	r.parts = append(n.beat(), part{name: h.name, open: h.open, drain: h.drain, needed: true})
 	r.started = func(at *Ready) {
 		at.Provisioning = h.started()

@@ -158,7 +158,7 @@ func TestTheEndOfHTTPCertificatesIsExposed(t *testing.T) {
 	h := &httpServer{name: "manage", log: quiet(), metrics: listen.NewMetrics(reg), handler: http.NotFoundHandler(),
 		faults: manage.Problems,
 		cfg:    config.Listener{Listen: "127.0.0.1:0", CertificateFile: cert, KeyFile: key}}
-	h.watchCertificate(reg)
+	(&node{metrics: reg}).watchCertificate(h)
 	run, err := h.open(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -119,7 +119,7 @@ func (c *calls) open(context.Context) (func(context.Context) error, error) {
 	e, err := edge.New(cfg, edge.Deps{
 		Policy: c.policy, Rules: c.rules, Profiles: c.profiles, View: c.replica.Route, Records: c.records,
 		Resolver: c.resolver, Log: n.log.With("part", "edge"), Registerer: c.metrics.Load(),
-		Transport: transport.Config{MaxConns: n.sipConnections},
+		Transport: transport.Config{MaxConns: n.sipConnections}, Obtained: n.obtained,
 	})
 	if err != nil {
 		return nil, err
@@ -279,8 +279,11 @@ func (c *calls) peers() []api.PeerGroup {
 	for name, g := range byName {
 		g.Calls = e.GroupCalls(name)
 		if id, ok := e.Identity(name); ok {
-			g.Certificate = &api.PeerCertificate{File: id.File, Expires: id.Expires.UTC(),
+			g.Certificate = &api.PeerCertificate{File: id.Paths.Certificate, Name: id.Paths.Name,
 				ClientAuthentication: id.ClientAuth, Warning: id.Warning}
+			if id.Leaf != nil {
+				g.Certificate.Expires = id.Leaf.NotAfter.UTC()
+			}
 		}
 	}
 	for _, l := range e.Listening() {

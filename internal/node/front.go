@@ -33,8 +33,9 @@ func (n *node) buildFront(_ context.Context, r *role) error {
 	handler := front.New(front.Config{BaseDomain: n.cfg.Calls.Routing.BaseDomain, Sites: sites, State: n.frontState,
 		Sources: sources, Limiter: limiter, Problems: manage.Problems, Log: log, Metrics: n.metrics})
 	h := &httpServer{name: "front", cfg: n.bounds.Front.Listener, handler: handler, write: front.WriteTimeout,
-		faults: manage.Problems, log: log, sources: sources, limiter: limiter, metrics: n.http}
-	h.watchCertificate(n.metrics)
+		faults: manage.Problems, log: log, sources: sources, limiter: limiter, metrics: n.http,
+		obtained: n.obtained}
+	n.watchCertificate(h)
 
 	r.static = true // it says that nothing can be changed
 	r.parts = []part{{name: h.name, open: h.open, drain: h.drain, needed: true}}

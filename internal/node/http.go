@@ -37,6 +37,8 @@ type httpServer struct {
 	sources *auth.Sources                           // nil permits every address
 	limiter interface{ SetRequests(perMinute int) } // set if sources is
 	metrics *listen.Metrics
+	// obtained returns the certificates that the configuration names instead of files.
+	obtained transport.Obtained
 
 	cert atomic.Pointer[transport.CertificateFiles] // in use; nil without TLS and until it is opened
 
@@ -47,7 +49,7 @@ type httpServer struct {
 // url returns the URL of the server on this machine, once opened.
 func (h *httpServer) url() string {
 	scheme := "http"
-	if h.cfg.CertificateFile != "" {
+	if !h.cfg.Plain() {
 		scheme = "https"
 	}
 	host, port, _ := net.SplitHostPort(h.addr.String())
@@ -73,18 +75,18 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 	if h.sources != nil {
 		bounds.Sources = h.sources
 	}
-	if h.cfg.CertificateFile == "" {
+	if h.cfg.Plain() {
 		return serveHTTP(h.srv, listen.New(l, bounds)), nil
 	}
 	c := h.cert.Load()
 	if c == nil {
-		if c, err = transport.OpenCertificateFiles(h.cfg.CertificatePaths(), nil, h.log); err != nil {
+		if c, err = transport.OpenCertificateFiles(h.cfg.CertificatePaths(), nil, h.obtained, h.log); err != nil {
 			_ = l.Close() // it was not used
 			return nil, err
 		}
 		h.cert.Store(c)
 	}
-	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Certificate(), nil }
+	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Present() }
 	bounds.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate,
 		NextProtos: []string{"http/1.1"}}
 	run := serveHTTP(h.srv, listen.New(l, bounds))
@@ -98,27 +100,28 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 	}, nil
 }
 
-// watchCertificate registers a metric of when the certificate in use expires.
-func (h *httpServer) watchCertificate(reg prometheus.Registerer) {
-	if h.cfg.CertificateFile == "" {
+// watchCertificate shows the certificate of a server in the management API, and its expiry as a metric.
+func (n *node) watchCertificate(h *httpServer) {
+	if h.cfg.Plain() {
 		return
 	}
-	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	n.secured = append(n.secured, h)
+	n.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name:        "tandem_http_certificate_expiry_timestamp_seconds",
 		Help:        "When the certificate of an HTTP listener expires, in Unix time.",
 		ConstLabels: prometheus.Labels{"listener": h.name},
 	}, func() float64 {
-		if c := h.cert.Load(); c != nil {
+		if c := h.cert.Load(); c != nil && c.Certificate() != nil {
 			return float64(c.Certificate().Leaf.NotAfter.Unix())
 		}
-		return math.NaN() // not opened yet
+		return math.NaN() // not opened, or not obtained yet
 	}))
 }
 
 // started logs where the server listens, and returns its URL.
 func (h *httpServer) started() string {
 	h.log.Info("listening", "for", h.name, "url", h.url())
-	if h.cfg.Insecure && h.cfg.CertificateFile == "" && !h.addr.IP.IsLoopback() {
+	if h.cfg.Insecure && h.cfg.Plain() && !h.addr.IP.IsLoopback() {
 		h.log.Warn("insecure: plain HTTP is reachable from other machines; anyone on the network can read tokens "+
 			"and phone numbers", "setting", h.name+".insecure", "address", h.addr.String())
 	}

@@ -36,13 +36,15 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 		AccessOperations: &auth.Operations{Clients: n.core.clients, Issuer: n.core.issuer,
 			Verifier: n.core.verifier, Sealer: n.core.keyring, Audit: n.core.audit},
 		AuditOperations: db.Operations{DB: n.core.db}, SecretsOperations: n.core.rotation(),
-		WorkOperations: flow.Operations{Queue: n.core.work, Sealer: n.core.keyring},
-		ZoneOperations: check.Operations{Inspector: n.inspector(), Publish: n.cfg.Zone.Publish},
+		WorkOperations:         flow.Operations{Queue: n.core.work, Sealer: n.core.keyring},
+		ZoneOperations:         check.Operations{Inspector: n.inspector(), Publish: n.cfg.Zone.Publish},
+		CertificatesOperations: certificateOperations{n},
 	}
 	switch {
 	case !n.purpose.serves:
 		ops.NodeOperations, ops.CallsOperations = manage.NotRunning, manage.NotRunning
 		ops.EventsOperations, ops.ZoneOperations = manage.NotRunning, manage.NotRunning
+		ops.CertificatesOperations = manage.NotRunning
 	case n.calls != nil:
 		ops.CallsOperations = n.calls
 	}
@@ -59,7 +61,7 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 		limiter := auth.NewLimiter(nil, "manage", cfg.RequestsPerMinute, time.Minute, log, n.metrics)
 		n.manageHTTP = &httpServer{name: "manage", cfg: n.bounds.Manage.Listener, write: longestAnswer,
 			faults: manage.Problems, handler: n.manage.Remote(permit(sources), n.identify(limiter)), log: log,
-			sources: sources, limiter: limiter, metrics: n.http}
+			sources: sources, limiter: limiter, metrics: n.http, obtained: n.obtained}
 	}
 	if n.cfg.Metrics.Listen != config.Off {
 		mux, log := http.NewServeMux(), n.log.With("part", "metrics")
@@ -68,11 +70,12 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 			promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 		front := web.NewFront("metrics", "metrics", manage.Problems, log, n.metrics)
 		n.metricsHTTP = &httpServer{name: "metrics", cfg: n.bounds.Metrics, write: longestAnswer,
-			faults: manage.Problems, handler: front.Handler(web.Probe(mux)), log: log, metrics: n.http}
+			faults: manage.Problems, handler: front.Handler(web.Probe(mux)), log: log, metrics: n.http,
+			obtained: n.obtained}
 	}
 	for _, h := range []*httpServer{n.manageHTTP, n.metricsHTTP} {
 		if h != nil {
-			h.watchCertificate(n.metrics)
+			n.watchCertificate(h)
 			r.parts = append(r.parts, part{name: h.name, open: h.open}) // needed most while the rest drains
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/tandemgw/tandem/internal/certificate"
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/manage"
 	"github.com/tandemgw/tandem/internal/platform/listen"
@@ -35,12 +36,14 @@ type node struct {
 
 	roles               []*role // in the order in which they were built
 	core                *core
-	calls               *calls // nil without the role edge
+	calls               *calls               // nil without the role edge
+	certificates        *certificate.Manager // nil if none are obtained
 	manage              *manage.Server
 	trustedProvisioning http.Handler // nil without the role api
 	manageHTTP          *httpServer  // these are nil when off
 	metricsHTTP         *httpServer
-	at                  Ready // the addresses, once all parts run
+	secured             []*httpServer // those with TLS
+	at                  Ready         // the addresses, once all parts run
 
 	supervisor *supervisor
 	draining   atomic.Bool

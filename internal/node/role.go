@@ -39,6 +39,7 @@ type builder struct {
 var (
 	dataRole   = builder{"", (*node).buildData}
 	coreRole   = builder{"", (*node).buildCore}
+	certRole   = builder{"", (*node).buildCertificates}
 	workerRole = builder{config.RoleWorker, (*node).buildWorker}
 	dnsRole    = builder{config.RoleDNS, (*node).buildDNS}
 	edgeRole   = builder{config.RoleEdge, (*node).buildEdge}
@@ -57,8 +58,8 @@ type purpose struct {
 }
 
 var (
-	serving = purpose{true, true, []builder{dataRole, coreRole, workerRole, dnsRole, edgeRole, apiRole, frontRole,
-		manageRole}}
+	serving = purpose{true, true, []builder{dataRole, coreRole, certRole, workerRole, dnsRole, edgeRole, apiRole,
+		frontRole, manageRole}}
 	command   = purpose{false, false, []builder{dataRole, coreRole, apiRole, manageRole}}
 	restoring = purpose{false, false, []builder{dataRole}}
 )
@@ -123,6 +124,9 @@ func (n *node) buildWorker(_ context.Context, r *role) error {
 			o.Drain()
 			return n.core.work.Drain(ctx)
 		}
+	}
+	if n.certificates != nil {
+		kinds = append(kinds, n.certificates.Kind())
 	}
 	work := running("work", func(ctx context.Context) error { return n.core.work.Run(ctx, kinds) })
 	work.drain = drain

@@ -128,6 +128,10 @@ type TLS struct {
 	CertificateFile string `yaml:"certificateFile"`
 	// KeyFile is the PEM file with the certificate's private key. Default as for certificateFile.
 	KeyFile string `yaml:"keyFile"`
+	// Certificate is, instead of the two files, the name of a certificate that Tandem obtains (certificates.order),
+	// such as "1r1". Such certificates do not allow client authentication: use files for a core that requires it.
+	// Default none. TLS connections fail until it has been obtained.
+	Certificate string `yaml:"certificate"`
 	// RootsFile is the PEM file with the authorities that must have issued the peers' certificates. Default: those of
 	// the operating system; with an inherited certificate those of the group that names it.
 	RootsFile string `yaml:"rootsFile"`

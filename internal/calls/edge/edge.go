@@ -43,6 +43,8 @@ type Deps struct {
 	Records record.Sink
 	// Resolver resolves peers' names and those in Contact and Route. Nil: only addresses work.
 	Resolver *resolve.Resolver
+	// Obtained returns the certificates that groups name instead of files. Required if one does.
+	Obtained transport.Obtained
 	// Log and Registerer receive log lines and metrics; nil discards them.
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -69,11 +71,13 @@ type Edge struct {
 	byName  map[string]*group
 	ports   map[*transport.Endpoint]*port
 	keys    []keyFiles
-	m       *metrics
-	server  sip.Header // Server line of our own responses
-	agent   sip.Header // User-Agent line of our own requests
-	named   bool       // server and agent are sent
-	tagHead string     // prefix of our tags: node and "-"
+	// obtained returns the certificates that groups name instead of files
+	obtained transport.Obtained
+	m        *metrics
+	server   sip.Header // Server line of our own responses
+	agent    sip.Header // User-Agent line of our own requests
+	named    bool       // server and agent are sent
+	tagHead  string     // prefix of our tags: node and "-"
 
 	calls  table
 	active atomic.Int64
@@ -111,7 +115,7 @@ func New(cfg Config, d Deps) (*Edge, error) {
 		return nil, errors.Join(errs...)
 	}
 	e := &Edge{cfg: cfg, log: cmp.Or(d.Log, slog.New(slog.DiscardHandler)), policy: d.Policy, view: d.View,
-		records: d.Records, byName: map[string]*group{}, ports: map[*transport.Endpoint]*port{},
+		records: d.Records, obtained: d.Obtained, byName: map[string]*group{}, ports: map[*transport.Endpoint]*port{},
 		tagHead: cfg.Node + "-", idle: make(chan struct{}, 1)}
 	e.find = func(resolve.Query) ([]netip.AddrPort, bool) { return nil, false }
 	if d.Resolver != nil {
@@ -229,7 +233,7 @@ func (e *Edge) open(cfg *Group, p transport.Proto, g *group) (*transport.Endpoin
 	if p == transport.TLS {
 		profiles := slices.Collect(maps.Values(e.headers.Load().profiles))
 		names := e.cfg.CertificateNames(cfg.Bind.TLS, leg.HostNames(profiles))
-		files, err := transport.OpenCertificateFiles(cfg.TLS.paths(), names, e.log)
+		files, err := transport.OpenCertificateFiles(cfg.TLS.paths(), names, e.obtained, e.log)
 		if err != nil {
 			return nil, fmt.Errorf("peer group %s: %w", cfg.Name, err)
 		}

@@ -37,7 +37,7 @@ func TestTheEndOfCertificatesInUseIsExposed(t *testing.T) {
 		name string
 		end  int64
 	}{{"a", 2000}, {"a", 1000}, {"a", 3000}, {"b", 4000}} { // three addresses show the first
-		files, err := transport.OpenCertificateFiles(install(k.name, time.Unix(k.end, 0)), nil,
+		files, err := transport.OpenCertificateFiles(install(k.name, time.Unix(k.end, 0)), nil, nil,
 			slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)

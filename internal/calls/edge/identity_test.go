@@ -82,7 +82,7 @@ func coreRequiresClientAuthentication(t *testing.T, version uint16) {
 		t.Errorf("no line with %q in the log:\n%s", refused+lacks, got)
 	}
 	id, ok := b.e.Identity("core-a")
-	if !ok || id.File != cert || id.ClientAuth || !strings.Contains(id.Warning, lacks) {
+	if !ok || id.Paths.Certificate != cert || id.ClientAuth || !strings.Contains(id.Warning, lacks) {
 		t.Errorf("Identity = %+v, %v, want %s with a warning", id, ok, cert)
 	}
 	up := b.svc.newCall(served, outside)
@@ -178,8 +178,9 @@ func TestClientAuthenticationWarning(t *testing.T) {
 	}
 }
 
-// TestInheritFiles: a certificate belongs to a TLS address, so a group that names none has that of the others there.
-func TestInheritFiles(t *testing.T) {
+// TestInheritCertificates: a certificate belongs to a TLS address, so a group that names none has that of the others
+// there.
+func TestInheritCertificates(t *testing.T) {
 	t.Parallel()
 	own := TLS{CertificateFile: "a.pem", KeyFile: "a.key", RootsFile: "roots.pem"}
 	for _, c := range []struct {
@@ -198,7 +199,7 @@ func TestInheritFiles(t *testing.T) {
 	} {
 		cfg := Config{Groups: []Group{{Bind: Addresses{TLS: c.bind}, TLS: c.tls}, {TLS: own},
 			{Bind: Addresses{TLS: "192.0.2.1:5061"}, TLS: own}}}
-		cfg.InheritFiles()
+		cfg.InheritCertificates()
 		if got := cfg.Groups[0].TLS; got.paths() != c.want.paths() {
 			t.Errorf("%s: files are %+v, want %+v", c.name, got.paths(), c.want.paths())
 		}

@@ -3,6 +3,7 @@ package edge
 import (
 	"cmp"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -22,8 +23,12 @@ type keyFiles struct {
 
 // paths returns the files that a configuration names.
 func (t *TLS) paths() transport.CertificatePaths {
-	return transport.CertificatePaths{Certificate: t.CertificateFile, Key: t.KeyFile, Roots: t.RootsFile}
+	return transport.CertificatePaths{Certificate: t.CertificateFile, Key: t.KeyFile, Roots: t.RootsFile,
+		Name: t.Certificate}
 }
+
+// Named reports whether the configuration names a certificate, by files or by its name.
+func (t *TLS) Named() bool { return t.CertificateFile != "" || t.KeyFile != "" || t.Certificate != "" }
 
 // CertificateNames returns the names under which a TLS address is advertised to peers, which its certificate must
 // carry: those in advertised, and those of the services, by leg.HostNames. Addresses are left out: a peer that gets an
@@ -44,32 +49,34 @@ func (c *Config) CertificateNames(bind string, hosts map[string][]string) []stri
 	return names
 }
 
-// InheritFiles gives each group that names no certificate the files of the first group on the same TLS address that
+// InheritCertificates gives each group that names no certificate that of the first group on the same TLS address that
 // names one: a certificate belongs to an address.
-func (c *Config) InheritFiles() {
+func (c *Config) InheritCertificates() {
 	for i := range c.Groups {
 		g := &c.Groups[i]
-		if g.Bind.TLS == "" || g.TLS.CertificateFile != "" || g.TLS.KeyFile != "" {
+		if g.Bind.TLS == "" || g.TLS.Named() {
 			continue
 		}
 		from := slices.IndexFunc(c.Groups, func(o Group) bool {
-			return o.Bind.TLS == g.Bind.TLS && o.TLS.CertificateFile != ""
+			return o.Bind.TLS == g.Bind.TLS && (o.TLS.CertificateFile != "" || o.TLS.Certificate != "")
 		})
 		if from >= 0 {
 			t := &c.Groups[from].TLS
-			g.TLS.CertificateFile, g.TLS.KeyFile = t.CertificateFile, t.KeyFile
+			g.TLS.CertificateFile, g.TLS.KeyFile, g.TLS.Certificate = t.CertificateFile, t.KeyFile, t.Certificate
 			g.TLS.RootsFile = cmp.Or(g.TLS.RootsFile, t.RootsFile)
 		}
 	}
 }
 
 // clientAuthWarning returns the warning about a group whose certificate peers may refuse when it connects to them;
-// empty if there is none. Services that ask for public certificates expect one for server authentication.
-func (g *Group) clientAuthWarning(service domain.Service, file string, cert *tls.Certificate) string {
-	if g.Transport != "tls" || service.Traits().PublicCertificate || transport.ClientAuth(cert) {
+// empty if there is none. Services that ask for public certificates expect one for server authentication. cert is nil
+// if it has not been obtained yet: it will not have client authentication.
+func (g *Group) clientAuthWarning(service domain.Service, paths transport.CertificatePaths,
+	cert *tls.Certificate) string {
+	if g.Transport != "tls" || service.Traits().PublicCertificate || cert != nil && transport.ClientAuth(cert) {
 		return ""
 	}
-	return transport.ClientAuthWarning(file)
+	return transport.ClientAuthWarning(paths)
 }
 
 // CheckFiles returns an error for each file of the TLS addresses that is not usable at the time now, and a warning for
@@ -79,19 +86,30 @@ func (c *Config) CheckFiles(services domain.Services, hosts map[string][]string,
 	now time.Time) (errs, warnings []error) {
 	for i := range c.Groups {
 		g := &c.Groups[i]
-		if g.Bind.TLS == "" || g.TLS.CertificateFile == "" || g.TLS.KeyFile == "" || slices.Contains(skip, g.Name) {
+		obtained := g.TLS.Certificate != ""
+		if g.Bind.TLS == "" || !obtained && (g.TLS.CertificateFile == "" || g.TLS.KeyFile == "") ||
+			slices.Contains(skip, g.Name) {
 			continue
 		}
-		pair, certificate := transport.LoadCertificate(g.TLS.CertificateFile, g.TLS.KeyFile,
-			c.CertificateNames(g.Bind.TLS, hosts), now)
-		var roots error
+		var certificate, roots error
+		var cert *tls.Certificate
+		if !obtained {
+			var pair tls.Certificate
+			pair, certificate = transport.LoadCertificate(g.TLS.CertificateFile, g.TLS.KeyFile,
+				c.CertificateNames(g.Bind.TLS, hosts), now)
+			cert = &pair
+		}
 		if g.TLS.RootsFile != "" {
 			_, roots = transport.LoadRoots(g.TLS.RootsFile)
 		}
 		service, _ := services.ByName(g.Service)
-		if text := g.clientAuthWarning(service, g.TLS.CertificateFile, &pair); text != "" {
+		paths, setting := g.TLS.paths(), "certificateFile"
+		if obtained {
+			setting = "certificate"
+		}
+		if text := g.clientAuthWarning(service, paths, cert); text != "" {
 			warnings = append(warnings, fault.New(fault.Invalid, "NoClientAuthentication", "%s", text).
-				At(fmt.Sprintf("groups[%d].tls.certificateFile", i)))
+				At(fmt.Sprintf("groups[%d].tls.%s", i, setting)))
 		}
 		for _, err := range []error{certificate, roots} {
 			var f *fault.Error
@@ -105,10 +123,10 @@ func (c *Config) CheckFiles(services domain.Services, hosts map[string][]string,
 
 // Identity is the certificate by which a peer group identifies itself over TLS.
 type Identity struct {
-	File       string
-	Expires    time.Time
-	ClientAuth bool   // it may identify a TLS client
-	Warning    string // why peers of the group may refuse it; empty if nothing is known
+	Paths      transport.CertificatePaths
+	Leaf       *x509.Certificate // nil if it has not been obtained yet
+	ClientAuth bool              // it may identify a TLS client
+	Warning    string            // why peers of the group may refuse it; empty if nothing is known
 }
 
 // Identity returns the certificate in use of a peer group; ok is false if the group has no TLS address.
@@ -119,9 +137,15 @@ func (e *Edge) Identity(name string) (id Identity, ok bool) {
 		return Identity{}, false
 	}
 	files := e.ports[ep].files
-	cert, file := files.Certificate(), files.Path()
-	return Identity{File: file, Expires: cert.Leaf.NotAfter, ClientAuth: transport.ClientAuth(cert),
-		Warning: g.cfg.clientAuthWarning(g.service, file, cert)}, true
+	cert := files.Certificate()
+	p := files.Paths()
+	id = Identity{Paths: p, Warning: g.cfg.clientAuthWarning(g.service, p, cert)}
+	if cert != nil {
+		id.Leaf, id.ClientAuth = cert.Leaf, transport.ClientAuth(cert)
+	} else if id.Warning == "" {
+		id.Warning = p.String() + " has not been obtained yet, so TLS connections fail; see tandem certificate list"
+	}
+	return id, true
 }
 
 // certificates returns when the certificates in use expire, by file. If several endpoints use a file, the earliest time
@@ -129,7 +153,11 @@ func (e *Edge) Identity(name string) (id Identity, ok bool) {
 func (e *Edge) certificates() map[string]time.Time {
 	ends := map[string]time.Time{}
 	for _, k := range e.keys {
-		file, until := k.Path(), k.Certificate().Leaf.NotAfter
+		cert := k.Certificate()
+		if cert == nil {
+			continue
+		}
+		file, until := k.Path(), cert.Leaf.NotAfter
 		if end, ok := ends[file]; !ok || until.Before(end) {
 			ends[file] = until
 		}

@@ -186,8 +186,12 @@ func (k *checker) group(at string, g *Group) {
 		}
 		switch {
 		case p == transport.TLS:
-			if g.TLS.CertificateFile == "" || g.TLS.KeyFile == "" {
-				k.Add(at+".tls", "bind.tls needs certificateFile and keyFile")
+			files := g.TLS.CertificateFile != "" || g.TLS.KeyFile != ""
+			switch {
+			case files && g.TLS.Certificate != "":
+				k.Add(at+".tls.certificate", "is given besides certificateFile and keyFile; remove one or the other")
+			case g.TLS.Certificate == "" && (g.TLS.CertificateFile == "" || g.TLS.KeyFile == ""):
+				k.Add(at+".tls", "bind.tls needs certificateFile and keyFile, or certificate")
 			}
 		case !a.Addr().IsLoopback() && !g.Insecure:
 			k.Add(path, "SIP over %s beyond loopback can be read and forged; use tls, or set insecure: true if the "+

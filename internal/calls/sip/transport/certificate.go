@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -20,20 +21,25 @@ const (
 )
 
 // CertificatePaths names the PEM files of a certificate, its key, and the authorities of the far side; empty for none.
-type CertificatePaths struct{ Certificate, Key, Roots string }
+// A certificate that is obtained has a Name instead of the first two.
+type CertificatePaths struct{ Certificate, Key, Roots, Name string }
+
+// Obtained returns the certificate in service under a name, nil while there is none.
+type Obtained func(name string) *tls.Certificate
 
 // FileIdentity is the identity in [CertificateFiles.Keys].
 const FileIdentity = "file"
 
-// CertificateFiles keeps a certificate and its authorities up to date with their files, so that a renewal needs no
-// restart. A renewal that cannot be used is refused, and the previous certificate and authorities stay in use. Its
-// methods are safe for concurrent use.
+// CertificateFiles keeps a certificate and its authorities up to date with their files, or with what was obtained, so
+// that a renewal needs no restart. A renewal that cannot be used is refused, and the previous certificate and
+// authorities stay in use. Its methods are safe for concurrent use.
 type CertificateFiles struct {
-	Keys  *Keyring // contains the certificate in use
-	names []string
-	log   *slog.Logger
-	pool  atomic.Pointer[x509.CertPool] // nil: the system's
-	paths atomic.Pointer[CertificatePaths]
+	Keys     *Keyring // contains the certificate in use
+	names    []string
+	obtained Obtained
+	log      *slog.Logger
+	pool     atomic.Pointer[x509.CertPool] // nil: the system's
+	paths    atomic.Pointer[CertificatePaths]
 
 	mu      sync.Mutex   // guards the fields below, and changes to those above
 	seen    [3]time.Time // when the files in use were written
@@ -43,8 +49,10 @@ type CertificateFiles struct {
 
 // OpenCertificateFiles reads the files; the certificate must carry each of names. A certificate that peers may refuse
 // for its dates or names is used nevertheless, and logged: a component that restarts must not stay down because of it.
-func OpenCertificateFiles(p CertificatePaths, names []string, log *slog.Logger) (*CertificateFiles, error) {
-	c := &CertificateFiles{Keys: NewKeyring(), names: names, log: log}
+// One that has not been obtained yet is no error; until it is, handshakes fail.
+func OpenCertificateFiles(p CertificatePaths, names []string, obtained Obtained,
+	log *slog.Logger) (*CertificateFiles, error) {
+	c := &CertificateFiles{Keys: NewKeyring(), names: names, obtained: obtained, log: log}
 	commit, err := c.Read(p)
 	if commit == nil {
 		return nil, err
@@ -53,11 +61,15 @@ func OpenCertificateFiles(p CertificatePaths, names []string, log *slog.Logger) 
 	if err != nil {
 		log.Error("using a certificate that peers may refuse", "file", p.Certificate, "error", err)
 	}
+	if c.Certificate() == nil {
+		log.Warn("certificate not obtained yet; TLS connections fail until it is", "certificate", p.Name)
+	}
 	c.Check(time.Now())
 	return c, nil
 }
 
-// Read reads other files. commit puts them into use; it is nil if an error prevents their use.
+// Read reads other files. commit puts them into use; it is nil if an error prevents their use. A certificate that has
+// not been obtained yet does not replace the one in use.
 func (c *CertificateFiles) Read(p CertificatePaths) (commit func(), err error) {
 	take, err := c.read(p)
 	if take == nil {
@@ -79,12 +91,19 @@ func (c *CertificateFiles) read(p CertificatePaths) (take func(), err error) {
 			return nil, err
 		}
 	}
-	pair, err := LoadCertificate(p.Certificate, p.Key, c.names, time.Now())
+	var pair tls.Certificate
+	if p.Name == "" {
+		pair, err = LoadCertificate(p.Certificate, p.Key, c.names, time.Now())
+	} else if got := c.obtained(p.Name); got != nil {
+		pair = *got
+	}
 	if err != nil && (pair.Leaf == nil || c.Certificate() != nil) {
 		return nil, err
 	}
 	return func() {
-		_ = c.Keys.Put(FileIdentity, pair) // it is complete
+		if pair.Leaf != nil {
+			_ = c.Keys.Put(FileIdentity, pair) // it is complete
+		}
 		c.pool.Store(pool)
 		c.paths.Store(&p)
 		c.seen = seen
@@ -107,18 +126,21 @@ func (c *CertificateFiles) Check(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := *c.paths.Load()
-	if p.written() != c.seen {
+	if p.written() != c.seen || c.renewed(p.Name) {
 		take, err := c.read(p)
 		switch {
 		case err == nil:
 			take()
 			c.refused = ""
-			c.log.Info("certificate renewed", "file", p.Certificate)
+			c.log.Info("certificate renewed", "file", p.String())
 		case err.Error() != c.refused:
 			c.refused = err.Error()
 			c.log.Error("renewed certificate refused; the previous one stays in use", "file", p.Certificate,
 				"error", err)
 		}
+	}
+	if p.Name != "" {
+		return // whoever obtains it warns
 	}
 	end := c.Certificate().Leaf.NotAfter
 	if left := end.Sub(now); left <= certificateWarning && now.Sub(c.warned) >= 24*time.Hour {
@@ -130,6 +152,15 @@ func (c *CertificateFiles) Check(now time.Time) {
 		c.log.Warn(what, "file", p.Certificate, "until", end.UTC().Format(time.DateTime),
 			"days_left", int(left.Hours()/24))
 	}
+}
+
+// renewed reports whether another certificate than the one in use was obtained under a name.
+func (c *CertificateFiles) renewed(name string) bool {
+	if name == "" {
+		return false
+	}
+	got, used := c.obtained(name), c.Certificate()
+	return got != nil && (used == nil || got.Leaf != used.Leaf)
 }
 
 // Watch checks the files until ctx ends.
@@ -146,14 +177,33 @@ func (c *CertificateFiles) Watch(ctx context.Context) {
 	}
 }
 
-// Certificate returns the certificate in use.
+// Certificate returns the certificate in use, nil while there is none.
 func (c *CertificateFiles) Certificate() *tls.Certificate { return c.Keys.Get(FileIdentity) }
 
 // Roots returns the authorities in use, nil for the system's.
 func (c *CertificateFiles) Roots() *x509.CertPool { return c.pool.Load() }
 
-// Path returns the certificate's file.
-func (c *CertificateFiles) Path() string { return c.paths.Load().Certificate }
+// Present returns the certificate in use, or an error that says which one is missing.
+func (c *CertificateFiles) Present() (*tls.Certificate, error) {
+	if cert := c.Certificate(); cert != nil {
+		return cert, nil
+	}
+	return nil, fmt.Errorf("no certificate to present: %s has not been obtained yet", c.Path())
+}
+
+// Paths returns the files in use, or the name.
+func (c *CertificateFiles) Paths() CertificatePaths { return *c.paths.Load() }
+
+// Path returns the certificate's file; of one that is obtained "certificate" and its name.
+func (c *CertificateFiles) Path() string { return c.paths.Load().String() }
+
+// String implements fmt.Stringer.
+func (p CertificatePaths) String() string {
+	if p.Name != "" {
+		return "certificate " + p.Name
+	}
+	return p.Certificate
+}
 
 // Error codes for certificate files.
 const (

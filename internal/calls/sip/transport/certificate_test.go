@@ -2,11 +2,13 @@ package transport_test
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -144,7 +146,7 @@ func TestCertificateFiles(t *testing.T) {
 		paths.Roots = write("roots.pem", string(authority.PEM()))
 
 		log := &lockedBuilder{}
-		c, err := transport.OpenCertificateFiles(paths, []string{"gw.example.net"},
+		c, err := transport.OpenCertificateFiles(paths, []string{"gw.example.net"}, nil,
 			slog.New(slog.NewTextHandler(log, nil)))
 		if err != nil {
 			t.Fatal(err)
@@ -215,4 +217,61 @@ func (l *lockedBuilder) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// TestObtainedCertificate: a certificate that is named may be obtained later, and replaced; then the next handshake has
+// the new one.
+func TestObtainedCertificate(t *testing.T) {
+	authority, err := ca.New("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var now atomic.Pointer[tls.Certificate]
+		obtained := func(name string) *tls.Certificate {
+			if name != "1r1" {
+				t.Errorf("asked for %q", name)
+			}
+			return now.Load()
+		}
+		issue := func() *tls.Certificate {
+			c, err := authority.Issue(ca.ServerOnly, "*.1r1.example.net")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return &c
+		}
+		c, err := transport.OpenCertificateFiles(transport.CertificatePaths{Name: "1r1"}, nil, obtained,
+			slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); c.Watch(ctx) }()
+		_, err = c.Present()
+		if err == nil || !strings.Contains(err.Error(), "certificate 1r1 has not been obtained") {
+			t.Errorf("Present before it was obtained = %v", err)
+		}
+		for range 2 {
+			want := issue()
+			now.Store(want)
+			time.Sleep(11 * time.Second) // by the fake clock
+			synctest.Wait()
+			if got, err := c.Present(); err != nil || got.Leaf.SerialNumber.Cmp(want.Leaf.SerialNumber) != 0 {
+				t.Errorf("Present after it was obtained = %v, %v", got, err)
+			}
+		}
+		now.Store(nil)
+		commit, err := c.Read(transport.CertificatePaths{Name: "1r1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit()
+		if c.Certificate() == nil {
+			t.Error("the certificate in use was given up for one that is not obtained")
+		}
+		cancel()
+		<-done
+	})
 }

@@ -92,7 +92,11 @@ func ClientAuth(c *tls.Certificate) bool {
 }
 
 // ClientAuthWarning is the warning about a certificate without client authentication.
-func ClientAuthWarning(file string) string {
-	return "the certificate in " + file + " does not allow client authentication (extended key usages, of the " +
-		"certificate and of its chain): a core that requires it will refuse the connections to it; " + privateAuthority
+func ClientAuthWarning(p CertificatePaths) string {
+	name := p.String()
+	if p.Name == "" {
+		name = "the certificate in " + name
+	}
+	return name + " does not allow client authentication (extended key usages, of the certificate and of its " +
+		"chain): a core that requires it will refuse the connections to it; " + privateAuthority
 }

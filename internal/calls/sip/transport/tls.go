@@ -22,9 +22,10 @@ type TLSConfig struct {
 	// Keys holds the certificates to present. Required.
 	Keys *Keyring
 	// Identity is the key of the certificate to present when the far side requests none that we have (SNI), and on
-	// outgoing connections whose target names none.
+	// outgoing connections whose target names none. Handshakes fail until Keys has it.
 	Identity string
-	// File returns the file of the certificate, which errors name; it is called at each. Nil: they name its identity.
+	// File returns the file of the certificate, or what else errors name; it is called at each. Nil: they name its
+	// identity.
 	File func() string
 	// Roots returns the trusted authorities; it is called at each handshake, so they may change. Nil, or a nil pool:
 	// the system's.
@@ -47,11 +48,8 @@ var suites = []uint16{
 }
 
 func (c *TLSConfig) check() error {
-	switch {
-	case c == nil || c.Keys == nil:
+	if c == nil || c.Keys == nil {
 		return errors.New("a TLS endpoint needs a keyring")
-	case c.Identity != "" && c.Keys.Get(c.Identity) == nil:
-		return fmt.Errorf("no certificate %q in the keyring", c.Identity)
 	}
 	return nil
 }
@@ -90,7 +88,8 @@ func (c *TLSConfig) server(chosen *string) *tls.Config {
 			id, cert = c.Identity, c.Keys.Get(c.Identity)
 		}
 		if cert == nil {
-			return nil, fmt.Errorf("no certificate for server name %q", h.ServerName)
+			return nil, fmt.Errorf("no certificate for server name %q: there is no %s", h.ServerName,
+				c.name(c.Identity))
 		}
 		*chosen = id
 		return cert, nil
@@ -120,7 +119,7 @@ func (c *TLSConfig) client(identity, sni string, names []string, shown **tls.Cer
 		t.ServerName = sni // RFC 6066 §3: an address is not a server name
 	}
 	if identity != "" && c.Keys.Get(identity) == nil {
-		return nil, fmt.Errorf("no certificate %q in the keyring", identity)
+		return nil, fmt.Errorf("no certificate to present: there is no %s", c.name(identity))
 	}
 	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		*shown = cmp.Or(c.Keys.Get(identity), &tls.Certificate{}) // an empty one: present none
