@@ -26,6 +26,7 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/provapi"
 	"github.com/tandemgw/tandem/internal/zone"
 	"github.com/tandemgw/tandem/internal/zone/nameserver"
+	"github.com/tandemgw/tandem/internal/zone/update"
 )
 
 //go:generate go run ./docgen
@@ -76,8 +77,9 @@ type Config struct {
 // Zone is the DNS zone of the base domain.
 type Zone struct {
 	// Publish says how the names get into DNS: "serve" (processes with the role "dns" answer, and secondaries transfer
-	// the zone from them) or "none" (the operator publishes them; Tandem only checks that the name servers answer as
-	// they should). Default "serve".
+	// the zone from them), "update" (Tandem adds them to a zone that the operator's name servers have, and removes
+	// them) or "none" (the operator publishes them; Tandem only checks that the name servers answer as they should).
+	// Default "serve".
 	Publish string `yaml:"publish"`
 	// Names are what the zone contains besides the names of customers.
 	Names zone.Names `yaml:",inline"`
@@ -90,12 +92,15 @@ type Zone struct {
 	Parents []string `yaml:"parents"`
 	// Server is how processes with the role "dns" answer.
 	Server nameserver.Config `yaml:",inline"`
+	// Update is how the operator's zone is updated. Required if publish is "update", else not used.
+	Update update.Config `yaml:"update"`
 }
 
 // The values of Zone.Publish.
 const (
-	PublishServe = "serve"
-	PublishNone  = "none"
+	PublishServe  = "serve"
+	PublishUpdate = "update"
+	PublishNone   = "none"
 )
 
 // Enabled reports whether there is a zone.
@@ -107,17 +112,22 @@ func (z *Zone) Published() bool { return z.Enabled() && z.Publish != PublishNone
 // problems returns every mistake, for a base domain with Direct Routing regions.
 func (z *Zone) problems(base string, regions []string) (errs fault.Problems) {
 	served := len(z.Server.Listen) + len(z.Server.Secondaries)
-	if z.Enabled() || z.Publish == PublishNone || served+len(z.Names.Regions) > 0 {
+	if z.Enabled() || z.Publish == PublishUpdate || z.Publish == PublishNone || served+len(z.Names.Regions) > 0 {
 		if base == "" {
 			errs.Add("", "is the zone of calls.routing.baseDomain, which is not set; set it")
 		}
 		errs = append(errs, z.Names.Validate(base, regions, z.Publish != PublishNone)...)
 	}
 	switch {
-	case z.Publish != PublishServe && z.Publish != PublishNone:
-		errs.Add("publish", "%q is unknown; use serve or none", z.Publish)
-	case z.Publish == PublishNone && served > 0:
-		errs.Add("publish", "is none, so Tandem serves no zone; remove listen and secondaries, or use serve")
+	case z.Publish != PublishServe && z.Publish != PublishUpdate && z.Publish != PublishNone:
+		errs.Add("publish", "%q is unknown; use serve, update or none", z.Publish)
+	case z.Publish != PublishServe && served > 0:
+		errs.Add("publish", "is %s, so Tandem serves no zone; remove listen and secondaries, or use serve", z.Publish)
+	}
+	if z.Publish == PublishUpdate {
+		for _, err := range z.Update.Validate(base) {
+			errs.Add("update."+fault.As(err).Target, "%s", fault.As(err).Message)
+		}
 	}
 
 	for i, a := range z.Parents {

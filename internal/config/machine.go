@@ -127,6 +127,9 @@ func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll, war
 	if l.Has(RoleDNS) && l.Zone.Published() {
 		badAll("zone", l.Zone.Server.CheckFiles())
 	}
+	if l.Has(RoleWorker) && l.Zone.Publish == PublishUpdate {
+		badAll("zone.update", l.Zone.Update.CheckFiles())
+	}
 	if l.Has(RoleEdge) {
 		errs, warnings := l.Calls.Edge.CheckFiles(services.All().Services(), hosts, l.Generated, now)
 		badAll("calls", errs)

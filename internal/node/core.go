@@ -97,7 +97,6 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 	}
 	c.feed = outbox.New(c.db, cfg.Feed, log.With("part", "feed"), reg)
 	c.store, c.access = provisioning.New(c.db, c.feed, services.All().Services()), authstore.New(c.db)
-	c.zone = zonestore.New(c.db, c.feed)
 	c.directory = directory.New(c.store, directory.Config{BaseDomain: cfg.Calls.Routing.BaseDomain,
 		Observed: cfg.Zone.Enabled()},
 		log.With("part", "directory"), reg)
@@ -110,6 +109,11 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 		return fmt.Errorf("auth: %w", err)
 	}
 	c.work = flow.New(c.db, c.progress, log.With("part", "work"), reg)
+	var updates *flow.Queue
+	if cfg.Zone.Publish == config.PublishUpdate {
+		updates = c.work
+	}
+	c.zone = zonestore.New(c.db, c.feed, updates)
 	c.sealed = certificatestore.New(c.db, c.keyring, c.work)
 
 	r.parts = []part{running("database", c.db.Run), running("feed", c.feed.Run), running("events", c.events.Run)}

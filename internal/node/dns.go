@@ -26,7 +26,7 @@ type names struct {
 // buildDNS makes a name server, if the configuration has a zone and addresses to answer on.
 func (n *node) buildDNS(_ context.Context, r *role) error {
 	cfg := &n.cfg.Zone
-	if !cfg.Published() || len(cfg.Server.Listen) == 0 {
+	if len(cfg.Server.Listen) == 0 { // nor with publish: update or none
 		return nil
 	}
 	log := n.log.With("part", "zone")
@@ -119,10 +119,15 @@ func (n *node) inspector() *check.Inspector {
 		parents.At = append(parents.At, netip.MustParseAddrPort(a)) // validated
 	}
 
+	at := ""
+	if cfg.Publish == config.PublishUpdate {
+		at = cfg.Update.Zone
+	}
+
 	return &check.Inspector{Names: &cfg.Names, Base: n.cfg.Calls.Routing.BaseDomain,
 		Regions: n.cfg.Calls.Routing.Regions, Fronts: frontHosts, Published: cfg.Published(),
 		Serves: cfg.Publish == config.PublishServe, Store: n.core.zone, Owners: customers{n.core.directory},
-		Servers: check.NewServers(cfg.Names.NameServers, nil), Parents: parents}
+		Servers: check.NewServers(cfg.Names.NameServers, nil), Parents: parents, Zone: at}
 }
 
 // observer returns what keeps subdomainStatus true; nil without a zone.

@@ -9,6 +9,7 @@ import (
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/platform/flow"
+	"github.com/tandemgw/tandem/internal/zone/update"
 )
 
 // role is what a process does in one of its roles: built, but not running. A function that is not set does nothing.
@@ -127,6 +128,19 @@ func (n *node) buildWorker(_ context.Context, r *role) error {
 	}
 	if n.certificates != nil {
 		kinds = append(kinds, n.certificates.Kind())
+	}
+	if n.cfg.Zone.Publish == config.PublishUpdate {
+		u, err := update.New(n.cfg.Zone.Update, n.cfg.Calls.Routing.BaseDomain, n.core.zone, n.log.With("part", "zone"),
+			n.metrics)
+		if err != nil {
+			return fmt.Errorf("zone.update: %w", err)
+		}
+		kinds = append(kinds, u.Kind())
+		r.ready = func(r *readiness) {
+			if why := u.Problem(); why != "" {
+				r.warn("zone: %s", why)
+			}
+		}
 	}
 	work := running("work", func(ctx context.Context) error { return n.core.work.Run(ctx, kinds) })
 	work.drain = drain

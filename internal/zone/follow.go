@@ -145,7 +145,7 @@ func (f *Follower) compare(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		want = union(all)
+		want = Union(all)
 		if serial, err = r.Serial(ctx); err != nil {
 			return err
 		}
@@ -197,8 +197,8 @@ func (f *Follower) compare(ctx context.Context) error {
 	return nil
 }
 
-// union returns the records of all sources, once each, with the shortest TTL for each name and type.
-func union(all []Record) []Record {
+// Union returns the records of all sources, once each, with the shortest TTL for each name and type.
+func Union(all []Record) []Record {
 	slices.SortFunc(all, Compare)
 	var list []Record
 	for len(all) > 0 {

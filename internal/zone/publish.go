@@ -73,7 +73,7 @@ func Publish(ctx context.Context, s Store, origin string, sources map[string][]R
 		if err != nil {
 			return fmt.Errorf("zone: %s: %w", source, err)
 		}
-		want[source] = union(z.list(parsed)) // in the form in which a Zone lists them
+		want[source] = Union(z.list(parsed)) // in the form in which a Zone lists them
 	}
 
 	return s.Update(ctx, func(ctx context.Context, tx Tx) error {

@@ -168,11 +168,11 @@ func (m *Mover) present(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if have = union(have); len(have) == 0 {
+	if have = Union(have); len(have) == 0 {
 		return nowhere, nil
 	}
 	for i := range m.k.Regions {
-		if slices.Equal(have, union(m.k.provapi(i))) {
+		if slices.Equal(have, Union(m.k.provapi(i))) {
 			return i, nil
 		}
 	}

@@ -79,25 +79,31 @@ zone:
     - {name: knot, address: %[7]q, key: %[8]s}
 %[9]s
 `, database, base, first, second, d.at, nsdAt, knotAt, key, strings.Join(more, "\n")))
-	var err error
-	if d.log, err = os.Create(filepath.Join(d.dir, "log")); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		d.run.Kill()
-		rig.CheckLog(t, d.log.Name())
-		if t.Failed() {
-			b, _ := os.ReadFile(d.log.Name())
-			t.Logf("log:\n%s", b)
-		}
-	})
-	d.start()
+	d.launch()
 
 	from := dnspeer.Primary{Zone: base + ".", Addr: d.at, Key: keyName, Secret: secret}
 	d.peers = []*dnspeer.Peer{dnspeer.NSD(t, nsdAt, from), dnspeer.Knot(t, knotAt, from)}
 	d.servers = []check.Server{{Name: "tandem", Addr: d.at}, {Name: "nsd", Addr: nsdAt}, {Name: "knot", Addr: knotAt}}
 
 	return d
+}
+
+// launch starts the program, whose log is kept until the test ends.
+func (d *deployment) launch() {
+	d.t.Helper()
+	var err error
+	if d.log, err = os.Create(filepath.Join(d.dir, "log")); err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() {
+		d.run.Kill()
+		rig.CheckLog(d.t, d.log.Name())
+		if d.t.Failed() {
+			b, _ := os.ReadFile(d.log.Name())
+			d.t.Logf("log:\n%s", b)
+		}
+	})
+	d.start()
 }
 
 func (d *deployment) write(name, text string) string {
@@ -122,7 +128,7 @@ func (d *deployment) start() {
 	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
 	for tick := time.NewTicker(50 * time.Millisecond); ; {
-		if r, err := check.Ask(ctx, d.at, base, dns.TypeSOA); err == nil && len(r.Answer) == 1 {
+		if r, err := check.Ask(ctx, d.at, base, dns.TypeSOA); err == nil && r.Rcode == dns.RcodeSuccess {
 			return
 		}
 		select {

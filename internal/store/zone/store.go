@@ -14,7 +14,9 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed"
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
+	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/zone"
+	"github.com/tandemgw/tandem/internal/zone/update"
 )
 
 //go:embed migrations
@@ -23,19 +25,22 @@ var migrations embed.FS
 // Schema returns the migrations of this package.
 func Schema() db.Schema { return db.Schema{Package: "zone", Files: migrations} }
 
-// Store implements zone.Store. It is safe for concurrent use.
+// Store implements zone.Store and update.Store. It is safe for concurrent use.
 type Store struct {
 	*outbox.Outbox
-	d *db.DB
+	d    *db.DB
+	work *flow.Queue // nil if no zone of the operator is updated
 }
 
 var (
-	_ zone.Store = (*Store)(nil)
-	_ zone.Beats = (*Store)(nil)
+	_ zone.Store   = (*Store)(nil)
+	_ zone.Beats   = (*Store)(nil)
+	_ update.Store = (*Store)(nil)
 )
 
-// New returns the store on d, whose change feed is o.
-func New(d *db.DB, o *outbox.Outbox) *Store { return &Store{o, d} }
+// New returns the store on d, whose change feed is o. A new version of the zone wakes the updater in work, if that is
+// not nil.
+func New(d *db.DB, o *outbox.Outbox, work *flow.Queue) *Store { return &Store{o, d, work} }
 
 // View implements zone.Store.
 func (s *Store) View(ctx context.Context, fn func(context.Context, zone.Reader) error) error {
@@ -180,6 +185,11 @@ func (t *transaction) Append(ctx context.Context, v *zone.Version) error {
 	if _, err := t.tx.Exec(ctx, "UPDATE zone_serial SET serial = $1 WHERE id = 1", int64(v.To)); err != nil {
 		return fmt.Errorf("store the serial of the zone: %w", err)
 	}
+	if q := t.s.work; q != nil {
+		if err := q.Enqueue(ctx, t.tx, update.Work().Kind, time.Time{}, update.Work().ID); err != nil {
+			return err
+		}
+	}
 	payload, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -215,4 +225,50 @@ func (s *Store) Beats(ctx context.Context) (list []zone.Beat, err error) {
 	}
 
 	return list, nil
+}
+
+// published is the table of records in the operator's zone.
+var published = &db.Table{Name: "zone_published", Columns: []string{"name", "type", "data", "ttl", "there"}, Keys: 3}
+
+// Published implements update.Store.
+func (s *Store) Published(ctx context.Context) (list []update.Entry, err error) {
+	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+		list, err = db.Rows(ctx, tx, func(rows *sql.Rows) (e update.Entry, err error) {
+			err = rows.Scan(&e.Name, &e.Type, &e.Data, &e.TTL, &e.There)
+			return e, err
+		}, "SELECT name, type, data, ttl, there FROM zone_published")
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the records of the operator's zone: %w", err)
+	}
+
+	return list, nil
+}
+
+// SavePublished implements update.Store.
+func (s *Store) SavePublished(ctx context.Context, run *flow.Run, put, drop []update.Entry) error {
+	err := s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		_, err := tx.Upsert(ctx, published, len(put), func(i int, dst []any) {
+			e := &put[i]
+			dst[0], dst[1], dst[2], dst[3], dst[4] = e.Name, e.Type, e.Data, int64(e.TTL), int64(0)
+			if e.There {
+				dst[4] = int64(1)
+			}
+		})
+		for i := 0; i < len(drop) && err == nil; i++ {
+			_, err = tx.Exec(ctx, "DELETE FROM zone_published WHERE name = $1 AND type = $2 AND data = $3",
+				drop[i].Name, drop[i].Type, drop[i].Data)
+		}
+		if err != nil {
+			return err
+		}
+
+		return run.Step(ctx, tx, "")
+	})
+	if err != nil {
+		return fmt.Errorf("store the records of the operator's zone: %w", err)
+	}
+
+	return nil
 }

@@ -26,7 +26,7 @@ import (
 const origin = "customers.example"
 
 func open(d *db.DB) *store.Store {
-	return store.New(d, outbox.New(d, outbox.Default(), slog.New(slog.DiscardHandler), nil))
+	return store.New(d, outbox.New(d, outbox.Default(), slog.New(slog.DiscardHandler), nil), nil)
 }
 
 func address(name string, ttl uint32, a string) zone.Record {

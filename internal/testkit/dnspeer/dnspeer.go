@@ -72,6 +72,7 @@ type Peer struct {
 	Addr netip.AddrPort
 	Dir  string
 	cmd  *exec.Cmd
+	args []string
 	log  *output
 	done chan struct{}
 }
@@ -119,31 +120,44 @@ func start(tb testing.TB, p *Peer, config, program string, args ...string) *Peer
 	if err := os.WriteFile(filepath.Join(p.Dir, "conf"), []byte(config), 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	p.log, p.done = &output{}, make(chan struct{})
-	p.cmd = exec.Command(find(tb, program), append(args, "-c", filepath.Join(p.Dir, "conf"))...)
+	p.log, p.args = &output{}, append([]string{find(tb, program), "-c", filepath.Join(p.Dir, "conf")}, args...)
+	tb.Cleanup(func() {
+		p.Kill()
+		if tb.Failed() {
+			tb.Logf("output of %s:\n%s", p.Name, p.Log())
+		}
+	})
+	p.Start(tb)
+
+	return p
+}
+
+// Start starts a server that was killed. It returns when the server answers.
+func (p *Peer) Start(tb testing.TB) {
+	tb.Helper()
+	p.done = make(chan struct{})
+	p.cmd = exec.Command(p.args[0], p.args[1:]...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = p.Dir, p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	go func() {
-		defer close(p.done)
-		_ = p.cmd.Wait() // the log says why
-	}()
-	tb.Cleanup(func() {
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-		<-p.done
-		if tb.Failed() {
-			tb.Logf("output of %s:\n%s", p.Name, p.Log())
-		}
-	})
-
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		defer close(done)
+		_ = cmd.Wait() // the log says why
+	}(p.cmd, p.done)
 	p.Until(tb, "it answers", func(ctx context.Context) bool {
 		_, err := p.Ask(ctx, "udp", ".", dns.TypeSOA)
 		return err == nil
 	})
+}
 
-	return p
+// Kill ends the server with signal 9.
+func (p *Peer) Kill() {
+	if p.cmd != nil && p.cmd.Process != nil {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may have ended
+		<-p.done
+	}
 }
 
 // Signal sends a signal to the server's processes.
@@ -313,6 +327,18 @@ zone:
 // BINDPrimary starts BIND with a zone from a file. options are further lines of the zone's configuration.
 func BINDPrimary(tb testing.TB, zone, text, options string) *Peer {
 	tb.Helper()
+	return bind(tb, zone, text, options, "")
+}
+
+// BINDUpdated starts BIND with a zone from a file that takes updates with a key. policy is its update-policy.
+func BINDUpdated(tb testing.TB, z Primary, text, policy string) *Peer {
+	tb.Helper()
+	return bind(tb, z.Zone, text, "update-policy { "+policy+" };",
+		fmt.Sprintf("key %q { algorithm hmac-sha256; secret %q; };", z.Key, z.secret()))
+}
+
+func bind(tb testing.TB, zone, text, options, keys string) *Peer {
+	tb.Helper()
 	at := loopbackPort(tb)
 	p := &Peer{Name: "named", Addr: at, Dir: tb.TempDir()}
 	writeZone(tb, p.Dir, text)
@@ -332,12 +358,47 @@ options {
   zero-no-soa-ttl no;
 };
 controls { };
+%[6]s
 zone %[4]q {
   type primary;
   file "zone";
   %[5]s
 };
-`, at.Addr(), at.Port(), p.Dir, strings.TrimSuffix(zone, "."), options), "named", "-g", "-n", "1")
+`, at.Addr(), at.Port(), p.Dir, strings.TrimSuffix(zone, "."), options, keys), "named", "-g", "-n", "1")
+}
+
+// KnotUpdated starts knot with a zone from a file that takes updates with a key.
+func KnotUpdated(tb testing.TB, z Primary, text string) *Peer {
+	tb.Helper()
+	p := &Peer{Name: "knot", Addr: Address(tb), Dir: tb.TempDir()}
+	writeZone(tb, p.Dir, text)
+
+	return start(tb, p, fmt.Sprintf(`
+server:
+    rundir: %[3]q
+    listen: %[1]s@%[2]d
+    udp-workers: 1
+    tcp-workers: 1
+    background-workers: 1
+log:
+  - target: stderr
+    any: info
+database:
+    storage: %[3]q
+key:
+  - id: %[4]q
+    algorithm: hmac-sha256
+    secret: %[5]q
+acl:
+  - id: update
+    key: %[4]q
+    action: update
+zone:
+  - domain: %[6]q
+    storage: %[3]q
+    file: zone
+    acl: update
+`, p.Addr.Addr(), p.Addr.Port(), p.Dir, z.Key, z.secret(), z.zone()), "knotd")
 }
 
 // Unbound starts unbound as a resolver that minimises queries strictly and varies their case. It asks the name server

@@ -103,14 +103,16 @@ func Zone(ctx context.Context, zone string, newest uint32, servers []Server, nam
 	return serials, all
 }
 
-// soa returns the serial of a server's version of a zone.
+// soa returns the serial of a server's version of a zone, or of the zone that the name is in: then the SOA record is in
+// the authority section (RFC 2308 §3).
 func soa(ctx context.Context, zone string, s Server) (uint32, *Finding) {
 	r, err := Ask(ctx, s.Addr, zone, dns.TypeSOA)
 	if err != nil {
 		return 0, &Finding{Server: s, Problem: Unreachable, Text: err.Error()}
 	}
-	for _, rr := range r.Answer {
-		if x, ok := rr.(*dns.SOA); ok && r.Authoritative && dns.CanonicalName(x.Hdr.Name) == zone {
+	for _, rr := range slices.Concat(r.Answer, r.Ns) {
+		x, ok := rr.(*dns.SOA)
+		if ok && r.Authoritative && dns.IsSubDomain(dns.CanonicalName(x.Hdr.Name), zone) {
 			return x.Serial, nil
 		}
 	}

@@ -39,6 +39,7 @@ type Inspector struct {
 	Owners            Owners
 	Servers           *Servers
 	Parents           *Parents
+	Zone              string // that the name servers serve, if not the base domain but one above it
 }
 
 // View is what a zone has at a name and below it.
@@ -186,7 +187,7 @@ func (x *Inspector) Check(ctx context.Context, name string) (*Report, error) {
 	r.Findings = append(r.Findings, found...)
 
 	if v.Records[0].Name == zone.Apex {
-		parents, found := x.Parents.check(ctx, x.origin(), x.Names.NameServers)
+		parents, found := x.Parents.check(ctx, dns.CanonicalName(cmp.Or(x.Zone, x.Base)), x.Names.NameServers)
 		for _, s := range parents {
 			r.Servers = append(r.Servers, Asked{Server: s, Parent: true})
 		}

@@ -1,0 +1,5 @@
+//go:build deep
+
+package update_test
+
+const deep = true

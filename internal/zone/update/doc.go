@@ -1,0 +1,18 @@
+// Package update publishes the records of the zone in a zone that the operator runs, by DNS UPDATE (RFC 2136) or
+// through a provider of github.com/libdns.
+//
+// The operator's zone has records of others, which are never touched: an [Updater] adds single records and removes
+// single records. A record is Tandem's only if the table of published records says so. It is entered there before it is
+// sent, and removed after it is seen to be gone, so that a process that is killed at any point leaves neither a record
+// that nobody owns nor one that is missing:
+//
+//	          wanted, not in the operator's zone           seen there
+//	(no row) ────────────────────────────────▶ intended ─────────────▶ there
+//	   ▲                                         │    ▲                  │
+//	   │  refused for certain, or no longer      │    └──────────────────┤ another TTL, or removed by somebody
+//	   └─────────────────────────────────────────┴───────────────────────┘
+//	                wanted and seen to be gone
+//
+// A record that is wanted, has no row and is in the operator's zone belongs to somebody else. It is left alone, and no
+// row is made. Decision 29 has the reasons.
+package update
