@@ -298,9 +298,10 @@ func TestHeld(t *testing.T) {
 		if last := x.until(t, fixed); !last.After(serial) {
 			t.Errorf("serial %d after %d", last, serial)
 		}
-		if _, err := os.Stat(filepath.Join(dir, "accept")); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("the acceptance is left for another time: %v", err)
-		}
+		x.event(t, "the acceptance is not left for another time", func() bool {
+			_, err := os.Stat(filepath.Join(dir, "accept"))
+			return errors.Is(err, os.ErrNotExist)
+		})
 	})
 }
 
