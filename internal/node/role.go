@@ -129,7 +129,8 @@ func (n *node) buildWorker(_ context.Context, r *role) error {
 	if n.certificates != nil {
 		kinds = append(kinds, n.certificates.Kind())
 	}
-	if n.cfg.Zone.Publish == config.PublishUpdate {
+	switch {
+	case n.cfg.Zone.Publish == config.PublishUpdate:
 		u, err := update.New(n.cfg.Zone.Update, n.cfg.Calls.Routing.BaseDomain, n.core.zone, n.log.With("part", "zone"),
 			n.metrics)
 		if err != nil {
@@ -141,6 +142,8 @@ func (n *node) buildWorker(_ context.Context, r *role) error {
 				r.warn("zone: %s", why)
 			}
 		}
+	case n.cfg.Zone.Enabled():
+		kinds = append(kinds, update.Idle())
 	}
 	work := running("work", func(ctx context.Context) error { return n.core.work.Run(ctx, kinds) })
 	work.drain = drain

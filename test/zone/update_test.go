@@ -1,9 +1,12 @@
 package zone_test
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -13,7 +16,8 @@ import (
 )
 
 // A BSS puts a customer, and the operator's BIND, whose zone contains the base domain, answers its names; the account
-// is provisioned then. What the operator has there stays when the customer goes.
+// is provisioned then. While BIND is away, tandem status says so, and a customer of that time follows by itself. What
+// the operator has there stays when the customer goes.
 func TestOperatorsZone(t *testing.T) {
 	t.Parallel()
 	key := dnspeer.Primary{Zone: "example.com.", Key: "update.example.com", Secret: secret}
@@ -55,6 +59,24 @@ zone:
 	if r, err := d.client().CheckZone(t.Context(), "acme"); err != nil || len(r.Findings) > 0 {
 		t.Errorf("report %+v, %v", r, err)
 	}
+
+	bind.Kill()
+	d.put("fabrikam", "fab")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for tick := time.NewTicker(100 * time.Millisecond); ; {
+		if out, _ := d.command("status"); strings.Contains(out, "no answer from "+bind.Addr.String()) {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			out, _ := d.command("status")
+			t.Fatalf("tandem status does not say that the operator's server is away:\n%s", out)
+		}
+	}
+	bind.Start(t)
+	d.provisioned("fabrikam", "fab")
 
 	if err := d.client().DeleteAccount(t.Context(), "contoso", false, client.Condition{}); err != nil {
 		t.Fatal(err)

@@ -43,7 +43,7 @@ const (
 	// checkEvery is how often it is checked that the records that were published are still there.
 	checkEvery = 5 * time.Minute
 	// runFor bounds a run.
-	runFor = 2 * time.Minute
+	runFor = 4 * time.Minute
 	// Times until a failed run is repeated.
 	leastWait = time.Second
 	mostWait  = time.Minute
@@ -57,7 +57,7 @@ type Updater struct {
 	log          *slog.Logger
 	pending      prometheus.Gauge
 	success      prometheus.Gauge
-	problem      atomic.Pointer[string]
+	problem      atomic.Pointer[problem]
 
 	busy     sync.Mutex           // held by a run; guards what follows
 	began    time.Time            // when the last check of everything began
@@ -66,6 +66,12 @@ type Updater struct {
 	refused  map[set]bool         // sets that failed by themselves: others go first
 	outside  int                  // records in another zone, as logged
 	failures int                  // runs in a row
+}
+
+// problem is why a run did not leave the operator's zone as it should be.
+type problem struct {
+	text string
+	at   time.Time
 }
 
 // New returns an updater for the zone of a base domain. The configuration is valid; the errors are about its files.
@@ -90,10 +96,11 @@ func New(cfg Config, base string, s Store, log *slog.Logger, reg prometheus.Regi
 // plain returns a domain name in lower case, without the final dot.
 func plain(name string) string { return strings.TrimSuffix(dns.CanonicalName(name), ".") }
 
-// Problem returns why the operator's zone is not up to date, as far as this node knows; empty if it is.
+// Problem returns why the operator's zone is not up to date, as far as this node knows; empty if it is, or if another
+// node has done the work since.
 func (u *Updater) Problem() string {
-	if p := u.problem.Load(); p != nil {
-		return *p
+	if p := u.problem.Load(); p != nil && time.Since(p.at) < 2*checkEvery {
+		return p.text
 	}
 
 	return ""
@@ -108,6 +115,14 @@ func (u *Updater) Kind() *flow.Kind {
 			}
 			return []string{Work().ID}, nil
 		}}
+}
+
+// Idle returns work that is done at once, for nodes that do not update a zone: what an earlier configuration has queued
+// would count as overdue.
+func Idle() *flow.Kind {
+	return &flow.Kind{Name: Work().Kind, Workers: 1,
+		List:      func(context.Context, string, int) ([]string, error) { return nil, nil },
+		Reconcile: func(context.Context, *flow.Run) (flow.Result, error) { return flow.Result{}, nil }}
 }
 
 // reconcile does one run. It returns no errors of the operator's server: work that was parked would not go on by itself
@@ -147,7 +162,7 @@ func (u *Updater) after(x *pass) time.Duration {
 	}
 
 	text := fmt.Sprintf("not all records are published in the operator's zone %s: %v", u.origin, err)
-	if old := u.problem.Swap(&text); old == nil || *old != text {
+	if old := u.problem.Swap(&problem{text, time.Now()}); old == nil || old.text != text {
 		u.log.Error("records not published in the operator's zone; trying again", "zone", u.origin, "error", err,
 			"pending", len(left))
 	}
