@@ -508,7 +508,25 @@ func TestCache(t *testing.T) {
 			a.orderCount())
 	}
 
+	// A node that no longer uses the certificate forgets its copy, once the database has it.
+	former := store.Disk{Path: filepath.Join(t.TempDir(), "certificates"), Ring: ring}
+	content, err := disk.Load()
+	if err == nil {
+		err = former.Save(content)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	unused := start(t, d, z, a.roots, settings{cfg: config(a), ring: ring, cache: former,
+		keep: func(string) bool { return false }})
+	unused.run()
+	unused.work()
+	unused.stop()
+
 	c.Kill(t)
+	if got := start(t, d, z, a.roots, settings{cfg: config(a), ring: ring, cache: former}).served(); got != nil {
+		t.Errorf("the disk of a node that does not use the certificate has %v", got.SerialNumber)
+	}
 	away := start(t, d, z, a.roots, settings{cfg: config(a), ring: ring, cache: disk})
 	if got := away.served(); got == nil || got.SerialNumber.String() != want {
 		t.Errorf("without the database: certificate %v, want %s", got, want)

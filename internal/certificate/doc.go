@@ -1,8 +1,9 @@
 // Package certificate obtains and renews public certificates by ACME (RFC 8555) with DNS challenges, and serves them.
 //
 // A [Manager] runs on every node that serves TLS. It reads the certificates from the [Store] that all nodes share and
-// keeps a copy in the node's [Cache], from which it starts and serves while the store is unavailable. Orders are work
-// for package flow ([Manager.Kind]): one node at a time orders, and another takes over if that one ends.
+// keeps a copy of those that the node uses in its [Cache], from which it starts and serves while the store is
+// unavailable. Orders are work for package flow ([Manager.Kind]): one node at a time orders, and another takes over if
+// that one ends.
 //
 //	             order: Kind                              read every minute
 //	authority ─────────────────────────▶ Store (database) ─────────────────▶ every node: GetCertificate

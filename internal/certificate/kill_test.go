@@ -114,7 +114,7 @@ func TestKilledWithValuesPublished(t *testing.T) {
 	_ = z.Add(t.Context(), challengeName, "foreign")
 	<-z.added
 
-	o := orders{Dir: t.TempDir(), Directory: a.directory, Control: control.URL, Roots: a.rootsPEM}
+	o := orders{Dir: t.TempDir(), Directory: a.directory, Control: control.URL, Roots: a.RootsPEM}
 	for range 2 {
 		told, err := json.Marshal(o)
 		if err != nil {

@@ -76,6 +76,11 @@ func TestWhenAChallengeIsOffered(t *testing.T) {
 				if took := time.Since(began); err != nil || !s.offered || took != c.at {
 					t.Errorf("offered %v after %s, %v; want %s", s.offered, took, err, c.at)
 				}
+				// The value of the wildcard was published at the same time.
+				err = s.Wait(t.Context(), acme.Challenge{Identifier: acme.Identifier{Value: "1r1.example.com"}})
+				if took := time.Since(began); err != nil || took != c.at {
+					t.Errorf("the second value is offered after %s, %v; want %s", took, err, c.at)
+				}
 			})
 		})
 	}

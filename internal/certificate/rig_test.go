@@ -7,17 +7,14 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
-	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -34,47 +31,28 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/platform/secret"
-	"github.com/tandemgw/tandem/internal/sim/ca"
 	store "github.com/tandemgw/tandem/internal/store/certificate"
+	"github.com/tandemgw/tandem/internal/testkit/dnspeer"
+	"github.com/tandemgw/tandem/internal/testkit/pebble"
 )
 
 // patience is how long a test waits for what must happen.
 const patience = 2 * time.Minute
 
-// pebbleDir holds the authority's program, once it is built.
-var pebbleDir string
-
-var pebbleBinary = sync.OnceValues(func() (_ string, err error) {
-	if pebbleDir, err = os.MkdirTemp("", "tandem-pebble"); err != nil {
-		return "", err
-	}
-	bin := filepath.Join(pebbleDir, "pebble")
-	out, err := exec.Command("go", "build", "-C", "../../tools/pebble", "-o", bin,
-		"github.com/letsencrypt/pebble/v2/cmd/pebble").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build pebble: %w\n%s", err, out)
-	}
-	return bin, nil
-})
-
 func TestMain(m *testing.M) {
 	if at := os.Getenv("TANDEM_TEST_CHILD"); at != "" {
 		child(at)
 	}
-	code := m.Run()
-	if pebbleDir != "" {
-		os.RemoveAll(pebbleDir)
-	}
-	os.Exit(code)
+	os.Exit(m.Run())
 }
 
 // authority is a Pebble behind a proxy that counts orders and can refuse them.
 type authority struct {
-	directory, management string
-	address               string // of the proxy
-	roots                 *x509.CertPool
-	rootsPEM              []byte
-	stop                  func()
+	*pebble.Authority
+	directory string
+	address   string // of the proxy
+	roots     *x509.CertPool
+	stop      func()
 
 	mu       sync.Mutex
 	orders   []map[string]any // payloads of newOrder requests that reached the proxy
@@ -82,89 +60,29 @@ type authority struct {
 	refuse   func(w http.ResponseWriter) // answers newOrder in Pebble's place
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // newAuthority starts an authority. extra are settings of Pebble.
 func newAuthority(t *testing.T, z *zone, extra ...map[string]any) *authority {
 	t.Helper()
-	bin, err := pebbleBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := ca.New("authority's web server")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := root.Issue(ca.ServerOnly, "127.0.0.1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	certFile, keyFile, err := ca.WriteFiles(dir, "web", cert)
-	if err != nil {
-		t.Fatal(err)
-	}
-	listen, management := freePort(t), freePort(t)
-	settings := map[string]any{"listenAddress": listen,
-		"managementListenAddress": management, "certificate": certFile, "privateKey": keyFile, "httpPort": 5002,
-		"tlsPort": 5001, "keyAlgorithm": "ecdsa", "retryAfter": map[string]int{"authz": 1, "order": 1},
-		"profiles": map[string]any{"default": map[string]any{"description": "default", "validityPeriod": 7776000}}}
-	for _, x := range extra {
-		maps.Copy(settings, x)
-	}
-	raw, err := json.Marshal(map[string]any{"pebble": settings})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(dir, "pebble.json")
-	if err := os.WriteFile(file, raw, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(bin, "-config", file, "-strict", "-dnsserver", z.address())
-	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0", "PEBBLE_WFE_NONCEREJECT=0")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-
-	a := &authority{management: "https://" + management, roots: root.Pool(), rootsPEM: root.PEM()}
-	proxy := httptest.NewUnstartedServer(a.proxy(&url.URL{Scheme: "https", Host: listen}))
-	proxy.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	p := pebble.Start(t, z.address(), extra...)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(p.RootsPEM)
+	a := &authority{Authority: p, roots: roots}
+	proxy := httptest.NewUnstartedServer(a.proxy(&url.URL{Scheme: "https", Host: p.Address}))
+	proxy.TLS = &tls.Config{Certificates: []tls.Certificate{p.Web}}
 	proxy.StartTLS()
 	a.address = proxy.Listener.Addr().String()
 	a.directory = "https://" + a.address + "/dir"
 	a.stop = sync.OnceFunc(func() {
-		_ = cmd.Process.Kill() // it has ended otherwise
-		_ = cmd.Wait()
+		p.Stop()
 		proxy.Close()
 	})
 	t.Cleanup(a.stop)
-	for end := time.Now().Add(patience); ; {
-		resp, err := a.web().Get("https://" + listen + "/dir")
-		if err == nil {
-			resp.Body.Close()
-			return a
-		}
-		if time.Now().After(end) {
-			t.Fatalf("pebble does not answer: %v", err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
 
-func (a *authority) web() *http.Client {
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.roots}}}
+	return a
 }
 
 func (a *authority) proxy(to *url.URL) http.Handler {
-	p := &httputil.ReverseProxy{Transport: a.web().Transport, Rewrite: func(r *httputil.ProxyRequest) {
+	p := &httputil.ReverseProxy{Transport: a.Client.Transport, Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(to)
 		r.Out.Host = r.In.Host // the URLs of the directory, and the signed ones, name the proxy
 	}}
@@ -238,7 +156,7 @@ func (a *authority) renewNow(t *testing.T, leaf *x509.Certificate) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := a.web().Post(a.management+"/set-renewal-info/", "application/json", strings.NewReader(string(body)))
+	resp, err := a.Client.Post(a.Management+"/set-renewal-info/", "application/json", strings.NewReader(string(body)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,11 +180,12 @@ type zone struct {
 func newZone(t *testing.T) *zone {
 	t.Helper()
 	z := &zone{txt: map[string][]string{}, most: map[string]int{}, added: make(chan string, 100)}
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	at := dnspeer.Address(t).String()
+	pc, err := net.ListenPacket("udp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", pc.LocalAddr().String())
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -416,6 +335,7 @@ func (l *logs) count(text string) (n int) {
 type settings struct {
 	cfg     certificate.Config
 	cache   certificate.Cache
+	keep    func(name string) bool
 	checker certificate.Checker
 	ring    *secret.Keyring
 	done    chan struct{} // shared by nodes that share a database
@@ -441,8 +361,8 @@ func start(t *testing.T, d *db.DB, z *zone, roots *x509.CertPool, s settings) *n
 		}
 		return nil
 	}, slog.New(slog.NewTextHandler(t.Output(), nil)), nil)
-	p := certificate.Parts{Store: store.New(d, s.ring, n.q), Cache: s.cache, Challenger: z, Checker: z,
-		Transport: n.dialed.transport(roots), Log: slog.New(n.log), Metrics: n.reg}
+	p := certificate.Parts{Store: store.New(d, s.ring, n.q), Cache: s.cache, Keep: s.keep, Challenger: z,
+		Checker: z, Transport: n.dialed.transport(roots), Log: slog.New(n.log), Metrics: n.reg}
 	if s.checker != nil {
 		p.Checker = s.checker
 	}

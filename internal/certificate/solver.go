@@ -23,7 +23,8 @@ var errServers = errors.New("the name servers do not answer the challenge")
 type solver struct {
 	m       *Manager
 	run     *flow.Run
-	offered bool // the authority was told to look for a value
+	began   time.Time // of the first wait
+	offered bool      // the authority was told to look for a value
 }
 
 // maxValues bounds the values in the DNS: if so many could not be removed, something is wrong that a person must see.
@@ -52,7 +53,7 @@ const (
 	checkEvery = time.Second // how often the name servers are asked
 	// propagation is how long they have until all of them answer the values of an order.
 	propagation = 3 * time.Minute
-	// skipAfter is when an order continues without those that do not answer at all, if all others answer the value.
+	// skipAfter is when an order continues without those that do not answer at all, if all others answer its values.
 	skipAfter = time.Minute
 )
 
@@ -60,7 +61,10 @@ const (
 // least answers it. Those that do not answer at all are waited for until skipAfter.
 func (s *solver) Wait(ctx context.Context, c acme.Challenge) error {
 	v := valueOf(c)
-	for began := time.Now(); ; {
+	if s.began.IsZero() {
+		s.began = time.Now()
+	}
+	for {
 		answers, err := s.m.p.Checker.Check(ctx, v.Name, v.Value)
 		var has, lacking, silent []string
 		if err != nil {
@@ -76,7 +80,7 @@ func (s *solver) Wait(ctx context.Context, c acme.Challenge) error {
 				lacking = append(lacking, a.Server)
 			}
 		}
-		waited := time.Since(began)
+		waited := time.Since(s.began)
 		switch {
 		case err == nil && len(has) > 0 && len(lacking) == 0 && (len(silent) == 0 || waited >= skipAfter):
 			if len(silent) > 0 {

@@ -51,18 +51,25 @@ type deployment struct {
 	log     *os.File
 }
 
-// deploy starts the program with a zone, and nsd and knot as its secondaries. database is the YAML of the database,
-// more are further lines of the zone.
-func deploy(t *testing.T, database string, more ...string) *deployment {
+// deploy starts the program with a zone, and nsd and knot as its secondaries. sections are further sections of the
+// configuration; calls replaces that of the test. more are further lines of the zone.
+func deploy(t *testing.T, sections string, more ...string) *deployment {
+	t.Helper()
+	return deployWith(t, dnspeer.Address(t), sections, more...)
+}
+
+// deployWith is deploy with knot at an address.
+func deployWith(t *testing.T, knotAt netip.AddrPort, sections string, more ...string) *deployment {
 	t.Helper()
 	d := &deployment{t: t, dir: t.TempDir(), at: dnspeer.Address(t)}
-	nsdAt, knotAt := dnspeer.Address(t), dnspeer.Address(t)
+	nsdAt := dnspeer.Address(t)
 	d.write("secret", base64.StdEncoding.EncodeToString(secret))
 	key := fmt.Sprintf("{name: %s, secretFile: %q}", keyName, filepath.Join(d.dir, "secret"))
+	if !strings.Contains(sections, "\ncalls:") {
+		sections += "\ncalls:\n  routing: {baseDomain: " + base + "}\n"
+	}
 	d.config = d.write("tandem.yaml", fmt.Sprintf(`
 %s
-calls:
-  routing: {baseDomain: %s}
 zone:
   nameServers:
     - {name: ns1.%[2]s, addresses: [192.0.2.53], checkAt: [%[5]q]}
@@ -78,7 +85,7 @@ zone:
     - {name: nsd, address: %[6]q, key: %[8]s}
     - {name: knot, address: %[7]q, key: %[8]s}
 %[9]s
-`, database, base, first, second, d.at, nsdAt, knotAt, key, strings.Join(more, "\n")))
+`, sections, base, first, second, d.at, nsdAt, knotAt, key, strings.Join(more, "\n")))
 	d.launch()
 
 	from := dnspeer.Primary{Zone: base + ".", Addr: d.at, Key: keyName, Secret: secret}

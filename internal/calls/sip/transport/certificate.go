@@ -160,7 +160,7 @@ func (c *CertificateFiles) renewed(name string) bool {
 		return false
 	}
 	got, used := c.obtained(name), c.Certificate()
-	return got != nil && (used == nil || got.Leaf != used.Leaf)
+	return got != nil && (used == nil || !got.Leaf.Equal(used.Leaf))
 }
 
 // Watch checks the files until ctx ends.

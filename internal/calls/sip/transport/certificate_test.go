@@ -3,6 +3,7 @@ package transport_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -227,6 +228,7 @@ func TestObtainedCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
+		log := &lockedBuilder{}
 		var now atomic.Pointer[tls.Certificate]
 		obtained := func(name string) *tls.Certificate {
 			if name != "1r1" {
@@ -242,7 +244,7 @@ func TestObtainedCertificate(t *testing.T) {
 			return &c
 		}
 		c, err := transport.OpenCertificateFiles(transport.CertificatePaths{Name: "1r1"}, nil, obtained,
-			slog.New(slog.DiscardHandler))
+			slog.New(slog.NewTextHandler(log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,11 +255,21 @@ func TestObtainedCertificate(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "certificate 1r1 has not been obtained") {
 			t.Errorf("Present before it was obtained = %v", err)
 		}
-		for range 2 {
+		for i := range 2 {
 			want := issue()
 			now.Store(want)
 			time.Sleep(11 * time.Second) // by the fake clock
+			leaf, err := x509.ParseCertificate(want.Leaf.Raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			now.Store(&tls.Certificate{Certificate: want.Certificate, PrivateKey: want.PrivateKey,
+				Leaf: leaf}) // the same, read from the database again
+			time.Sleep(time.Minute)
 			synctest.Wait()
+			if n := strings.Count(log.String(), "certificate renewed"); n != i+1 {
+				t.Errorf("%d renewals are logged, want %d:\n%s", n, i+1, log.String())
+			}
 			if got, err := c.Present(); err != nil || got.Leaf.SerialNumber.Cmp(want.Leaf.SerialNumber) != 0 {
 				t.Errorf("Present after it was obtained = %v, %v", got, err)
 			}

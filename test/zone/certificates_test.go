@@ -1,0 +1,309 @@
+//go:build deep
+
+package zone_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/node"
+	"github.com/tandemgw/tandem/internal/sim/ca"
+	"github.com/tandemgw/tandem/internal/testkit"
+	"github.com/tandemgw/tandem/internal/testkit/dnspeer"
+	"github.com/tandemgw/tandem/internal/testkit/pebble"
+)
+
+// orderTime is how long a test waits for an order: its name servers have three minutes.
+const orderTime = 5 * time.Minute
+
+// secured is a deployment that obtains certificates from an authority, which asks knot.
+type secured struct {
+	*deployment
+	authority *pebble.Authority
+	nsd, knot *dnspeer.Peer
+	at        node.Ready
+	roots     *x509.CertPool  // of the authority
+	peer      tls.Certificate // by which a peer of the group identifies itself
+}
+
+// secure starts a deployment whose Provisioning API has the certificate provapi, and its Direct Routing group 1r1.
+func secure(t *testing.T, database string) *secured {
+	t.Helper()
+	private, err := ca.New("peers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &secured{}
+	if s.peer, err = private.Issue(ca.ServerAndClient, "sip.example.net"); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	files := &deployment{t: t, dir: dir}
+	knot := dnspeer.Address(t)
+	s.authority = pebble.Start(t, knot.String())
+	s.deployment = deployWith(t, knot, fmt.Sprintf(`
+%s
+certificates:
+  directory: %q
+  acceptTerms: true
+  rootsFile: %q
+  order: [provapi, 1r1]
+provisioning: {listen: "127.0.0.1:8443", certificate: provapi}
+calls:
+  routing: {baseDomain: %s, countries: [GB]}
+  groups:
+    - name: dr
+      service: teamsDirectRouting
+      bind: {tls: "127.0.0.1:5061"}
+      transport: tls
+      tls: {certificate: 1r1, rootsFile: %q}
+      allowedSources: [127.0.0.0/8]
+      peers: [{name: teams, address: "127.0.0.1:5999"}]
+    - name: core
+      transport: udp
+      bind: {udp: "127.0.0.1:5060"}
+      peers: [{name: core, address: "127.0.0.1:5998"}]
+`, database, s.authority.Directory(), files.write("web.pem", string(s.authority.RootsPEM)), base,
+		files.write("peers.pem", string(private.PEM()))))
+	s.nsd, s.knot = s.peers[0], s.peers[1]
+	s.ready()
+	s.roots = s.authority.Roots(t)
+
+	return s
+}
+
+// ready waits until the program is ready.
+func (s *secured) ready() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	var err error
+	if s.at, err = s.run.Ready(ctx); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// certificate waits until the node shows a certificate for which a condition holds.
+func (s *secured) certificate(name, what string, holds func(api.Certificate) bool) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), orderTime)
+	defer cancel()
+	c := s.client()
+	for tick := time.NewTicker(100 * time.Millisecond); ; {
+		l, err := c.Certificates(ctx)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		var seen api.Certificate
+		for _, x := range l.Certificates {
+			if x.Name == name {
+				seen = x
+			}
+		}
+		if holds(seen) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			s.t.Fatalf("certificate %s: not seen: %s: %+v", name, what, seen)
+		}
+	}
+}
+
+func obtained(c api.Certificate) bool {
+	return c.Source == api.CertificateSourceAcme && !c.NotAfter.IsZero()
+}
+
+// dial connects over TLS to the Provisioning API, or to the group.
+func (s *secured) dial(name string) (*tls.Conn, error) {
+	at := strings.TrimPrefix(s.at.Provisioning, "https://")
+	if name != "provapi" {
+		at = s.at.SIP.TLS
+	}
+
+	return tls.Dial("tcp", at, &tls.Config{ServerName: name + "." + base, RootCAs: s.roots,
+		Certificates: []tls.Certificate{s.peer}, MinVersion: tls.VersionTLS12})
+}
+
+// serves waits until a new connection gets another certificate than one, and returns it. The authority's root must have
+// issued it, for that name.
+func (s *secured) serves(name string, other *x509.Certificate) *x509.Certificate {
+	s.t.Helper()
+	limit := time.Now().Add(orderTime)
+	for tick := time.NewTicker(100 * time.Millisecond); ; <-tick.C {
+		c, err := s.dial(name)
+		if err == nil {
+			leaf := c.ConnectionState().PeerCertificates[0]
+			_ = c.Close()
+			if other == nil || leaf.SerialNumber.Cmp(other.SerialNumber) != 0 {
+				return leaf
+			}
+		}
+		if time.Now().After(limit) {
+			s.t.Fatalf("%s does not serve another certificate (%v)", name, err)
+		}
+	}
+}
+
+// renew orders a certificate by the command, and returns the one that is served then.
+func (s *secured) renew(name, host string) *x509.Certificate {
+	s.t.Helper()
+	before := s.serves(host, nil)
+	if out, code := s.command("certificate", "renew", name); code != 0 {
+		s.t.Fatalf("certificate renew: %d\n%s", code, out)
+	}
+
+	return s.serves(host, before)
+}
+
+// The program publishes the zone, obtains the certificates, and serves them; a renewal drops no connection; it starts
+// with them without the database.
+func TestCertificates(t *testing.T) {
+	t.Parallel()
+	cluster := testkit.NewCluster(t, testkit.ClusterOptions{})
+	cluster.CreateDatabase(t, "tandem")
+	s := secure(t, fmt.Sprintf("database: {driver: postgres, url: %q, allowUnsafeDurability: true}",
+		cluster.URL("tandem")))
+	s.certificate("provapi", "obtained", obtained)
+	s.certificate("1r1", "obtained", obtained)
+	s.serves("provapi", nil)
+	s.serves("acme.1r1", nil)
+	out, code := s.command("certificate", "list")
+	for _, want := range []string{"provapi." + base, "*.1r1." + base, "provisioning", "dr", "acme"} {
+		if code != 0 || !strings.Contains(out, want) {
+			t.Errorf("certificate list: %d, want %q in it\n%s", code, want, out)
+		}
+	}
+
+	var open []*tls.Conn
+	for range 100 {
+		c, err := s.dial("acme.1r1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		open = append(open, c)
+	}
+	group := s.renew("1r1", "acme.1r1")
+	web := s.serves("provapi", nil)
+	for i, c := range open {
+		if err := ping(c); err != nil {
+			t.Errorf("connection %d of 100 is lost: %v", i, err)
+		}
+	}
+	list, err := s.client().Certificates(t.Context())
+	if err != nil || len(list.Certificates) != 2 {
+		t.Fatalf("certificates = %+v, %v", list, err)
+	}
+	if out, code := s.command("certificate", "renew", "nothing"); code == 0 || !strings.Contains(out, "provapi, 1r1") {
+		t.Errorf("certificate renew nothing: %d\n%s", code, out)
+	}
+
+	cluster.Stop(t)
+	s.run.Kill()
+	s.start()
+	s.ready()
+	if got := s.serves("provapi", nil); got.SerialNumber.Cmp(web.SerialNumber) != 0 {
+		t.Errorf("without the database the Provisioning API serves %v, want %v", got.SerialNumber, web.SerialNumber)
+	}
+	if got := s.serves("acme.1r1", nil); got.SerialNumber.Cmp(group.SerialNumber) != 0 {
+		t.Errorf("without the database the group serves %v, want %v", got.SerialNumber, group.SerialNumber)
+	}
+	s.certificate("1r1", "from the cache", func(c api.Certificate) bool {
+		return c.Source == api.CertificateSourceCache
+	})
+}
+
+// ping sends a keep-alive and reads its answer (RFC 5626 §3.5.1).
+func ping(c *tls.Conn) error {
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := c.Write([]byte("\r\n\r\n")); err != nil {
+		return err
+	}
+	_, err := c.Read(make([]byte, 2))
+
+	return err
+}
+
+// A challenge is offered only when no name server answers without its value: not while the transfer to knot is blocked,
+// although the others have the value. The authority asks knot.
+func TestBlockedTransfer(t *testing.T) {
+	t.Parallel()
+	s := secure(t, "")
+	s.certificate("1r1", "obtained", obtained)
+	before := s.serves("acme.1r1", nil)
+	knot := func(command string) {
+		t.Helper()
+		out, err := exec.Command("knotc", "-s", filepath.Join(s.knot.Dir, "knot.sock"), command, base).CombinedOutput()
+		if err != nil {
+			t.Fatalf("knotc %s: %v\n%s", command, err, out)
+		}
+	}
+	knot("zone-freeze")
+	if out, code := s.command("certificate", "renew", "1r1"); code != 0 {
+		t.Fatalf("certificate renew: %d\n%s", code, out)
+	}
+	time.Sleep(20 * time.Second) // how long the transfer is blocked: part of the case
+	knot("zone-thaw")
+	s.serves("acme.1r1", before)
+	s.certificate("1r1", "no failure", func(c api.Certificate) bool { return obtained(c) && c.Failed == 0 })
+	if strings.Contains(s.logged(), "certificate not obtained;") {
+		t.Error("an order failed")
+	}
+}
+
+// A name server that answers nothing, or refuses, is left out after a minute.
+func TestNameServerWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(*testing.T, *dnspeer.Peer){
+		"silent": func(t *testing.T, nsd *dnspeer.Peer) { nsd.Signal(t, syscall.SIGSTOP) },
+		"refuses": func(t *testing.T, nsd *dnspeer.Peer) {
+			nsd.Signal(t, syscall.SIGKILL)
+			for answers := true; answers; {
+				_, err := nsd.Ask(t.Context(), "tcp", base+".", dns.TypeSOA)
+				answers = err == nil
+			}
+			other := dnspeer.NSDPrimary(t, nsd.Addr, "example.org.",
+				"$ORIGIN example.org.\n@ 60 SOA a b 1 60 60 60 60\n@ 60 NS a\n")
+			r, err := other.Ask(t.Context(), "udp", base+".", dns.TypeSOA)
+			if err != nil || r.Rcode != dns.RcodeRefused {
+				t.Fatalf("nsd without the zone answers %v, %v", r, err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := secure(t, "")
+			s.certificate("1r1", "obtained", obtained)
+			fail(t, s.nsd)
+			s.renew("1r1", "acme.1r1")
+			if !strings.Contains(s.logged(), "name servers do not answer; the challenge is offered without them") {
+				t.Error("no warning about the name server")
+			}
+		})
+	}
+}
+
+// logged returns the program's log.
+func (s *secured) logged() string {
+	s.t.Helper()
+	b, err := os.ReadFile(s.log.Name())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+
+	return string(b)
+}
