@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
@@ -294,6 +295,48 @@ func TestNameServerWithoutAnAnswer(t *testing.T) {
 				t.Error("no warning about the name server")
 			}
 		})
+	}
+}
+
+// Both values of a name and its wildcard are published in a zone that the operator runs, beside a foreign value, which
+// stays when they go.
+func TestCertificatesInTheOperatorsZone(t *testing.T) {
+	t.Parallel()
+	const challenge = "_acme-challenge.1r1." + base
+	key := dnspeer.Primary{Zone: "example.com.", Key: "update.example.com", Secret: secret}
+	bind := dnspeer.BINDUpdated(t, key, `$TTL 60
+example.com. SOA ns1.example.com. dns.example.com. 1 3600 600 86400 60
+example.com. NS ns1.example.com.
+ns1.example.com. A 127.0.0.1
+`+challenge+`. TXT "foreign"
+`, "grant update.example.com subdomain gw.example.com. A AAAA TXT SRV CAA;")
+	authority := pebble.Start(t, bind.Addr.String())
+	s := &secured{deployment: &deployment{t: t, dir: t.TempDir(), at: bind.Addr, peers: []*dnspeer.Peer{bind}}}
+	s.config = s.write("tandem.yaml", fmt.Sprintf(`
+calls:
+  routing: {baseDomain: %s}
+certificates: {directory: %q, acceptTerms: true, rootsFile: %q, order: [1r1]}
+zone:
+  publish: update
+  nameServers: [{name: ns1.example.com, checkAt: [%q]}]
+  parents: [%[4]q]
+  contact: hostmaster@operator.example
+  regions:
+    - edges: [{name: e1, addresses: [%[5]s], tls: 5061}]
+  update:
+    zone: example.com
+    server: %[4]q
+    key: {name: update.example.com, secretFile: %[6]q}
+`, base, authority.Directory(), s.write("web.pem", string(authority.RootsPEM)), bind.Addr, first,
+		s.write("secret", base64.StdEncoding.EncodeToString(secret))))
+	s.launch()
+	s.certificate("1r1", "obtained at once", func(c api.Certificate) bool { return obtained(c) && c.Failed == 0 })
+	bind.Until(t, "the foreign value alone", func(ctx context.Context) bool {
+		r, err := bind.Ask(ctx, "tcp", challenge+".", dns.TypeTXT)
+		return err == nil && len(r.Answer) == 1 && strings.Contains(r.Answer[0].String(), "foreign")
+	})
+	if strings.Contains(s.logged(), "certificate not obtained;") {
+		t.Error("an order failed")
 	}
 }
 
