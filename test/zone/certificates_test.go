@@ -209,6 +209,12 @@ func TestCertificates(t *testing.T) {
 	if err != nil || len(list.Certificates) != 2 {
 		t.Fatalf("certificates = %+v, %v", list, err)
 	}
+	// The authority's certificates have no client authentication, as those of public ones; peers says so.
+	peers, err := s.client().Peers(t.Context())
+	if err != nil || peers[0].Certificate == nil || peers[0].Certificate.Name != "1r1" ||
+		peers[0].Certificate.ClientAuthentication || !peers[0].Certificate.Expires.Equal(group.NotAfter) {
+		t.Errorf("peer groups = %+v, %v", peers, err)
+	}
 	if out, code := s.command("certificate", "renew", "nothing"); code == 0 || !strings.Contains(out, "provapi, 1r1") {
 		t.Errorf("certificate renew nothing: %d\n%s", code, out)
 	}
