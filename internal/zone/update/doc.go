@@ -3,7 +3,7 @@
 //
 // The operator's zone has records of others, which are never touched: an [Updater] adds single records and removes
 // single records. A record is Tandem's only if the table of published records says so. It is entered there before it is
-// sent, and removed after it is seen to be gone, so that a process that is killed at any point leaves neither a record
+// sent, and removed after the record was, so that a process that is killed at any point leaves neither a record
 // that nobody owns nor one that is missing:
 //
 //	          wanted, not in the operator's zone           seen there
@@ -11,7 +11,7 @@
 //	   ▲                                         │    ▲                  │
 //	   │  refused for certain, or no longer      │    └──────────────────┤ another TTL, or removed by somebody
 //	   └─────────────────────────────────────────┴───────────────────────┘
-//	                wanted and seen to be gone
+//	                wanted and removed
 //
 // A record that is wanted, has no row and is in the operator's zone belongs to somebody else. It is left alone, and no
 // row is made. Decision 29 has the reasons.

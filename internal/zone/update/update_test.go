@@ -178,7 +178,7 @@ func TestRemovedByAStranger(t *testing.T) {
 }
 
 // A record that covers a name by a wildcard of the operator is no reason to leave the name without it, once the name
-// has a record of its own.
+// has a record of its own; and it does not look like a record of ours that was not removed.
 func TestWildcard(t *testing.T) {
 	t.Parallel()
 	p := bind(t, "*.1r1.gw.operator.example. 60 A 192.0.2.1\n")
@@ -187,6 +187,12 @@ func TestWildcard(t *testing.T) {
 	n.settled()
 	expect(t, p, "acme.1r1", "TXT", `60 "token"`)
 	expect(t, p, "acme.1r1", "A", "60 192.0.2.1")
+	n.publish("account:a")
+	n.settled()
+	expect(t, p, "acme.1r1", "TXT")
+	if got := n.table(); len(got) > 0 {
+		t.Errorf("table %q after everything was removed", got)
+	}
 }
 
 // While the server is away the problem is known; afterwards everything follows by itself.
