@@ -722,9 +722,11 @@ func TestRunbookNamesMetricsThatExist(t *testing.T) {
 		regions: [{edges: [{name: e1, addresses: [127.0.0.1], tls: 5061}]}],
 		secondaries: [{name: ns2, address: "127.0.0.1:9", key: {name: transfer, secretFile: "`+secretFile+`"}}]}`)
 	var exposed string
-	eventually(t, "the peer is known to be down", func() bool {
+	eventually(t, "the peer is known to be down, and the name servers were asked", func() bool {
 		_, exposed = get(t, p.ready.Metrics)
-		return strings.Contains(exposed, "# TYPE tandem_peer_up ")
+		return strings.Contains(exposed, "# TYPE tandem_peer_up ") &&
+			strings.Contains(exposed, "# TYPE tandem_zone_server_up ") &&
+			strings.Contains(exposed, "# TYPE tandem_zone_accounts ")
 	})
 	// These exist while the database fails, or from the first call, event stream, kind of work or certificate on; their
 	// packages test that.

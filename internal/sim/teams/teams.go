@@ -116,7 +116,8 @@ type Config struct {
 	// Trusting is set if the proxy accepts calls from a gateway that has not sent OPTIONS yet. The real one does not
 	// (gateway-calls §3.2).
 	Trusting bool
-	// PingEvery is how often the proxy sends OPTIONS to a gateway that has sent OPTIONS to it: 60 s if 0.
+	// PingEvery is how often the proxy sends OPTIONS to a gateway that has sent OPTIONS to it: 60 s if 0. One that does
+	// not answer 200, because it is still starting for example, is asked again after a second.
 	PingEvery time.Duration
 	Keep      int
 	Log       *slog.Logger
@@ -438,9 +439,10 @@ func (p *Proxy) learn(c ua.Address) {
 	p.pings.Go(func() { p.ping(g) })
 }
 
+// retryPing is how long the proxy waits before it asks a gateway again that did not answer 200.
+const retryPing = time.Second
+
 func (p *Proxy) ping(g *gateway) {
-	t := time.NewTicker(p.cfg.PingEvery)
-	defer t.Stop()
 	for {
 		ctx, cancel := context.WithTimeout(p.ctx, 10*time.Second)
 		dest, err := p.cfg.Resolve(g.host, g.port)
@@ -453,9 +455,13 @@ func (p *Proxy) ping(g *gateway) {
 		cancel()
 		p.mu.Lock()
 		g.alive = err == nil && m.Status() == 200
+		wait := p.cfg.PingEvery
+		if !g.alive {
+			wait = min(wait, retryPing)
+		}
 		p.mu.Unlock()
 		select {
-		case <-t.C:
+		case <-time.After(wait):
 		case <-p.ctx.Done():
 			return
 		}
