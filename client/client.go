@@ -6,8 +6,9 @@
 // that are safe to repeat (all except CreateClient and RotateKeyring: writes carry repeatability headers) are repeated:
 //
 //   - after the time that the server asks for with Retry-After, when it is busy, unavailable or limits the rate;
-//   - 60 s after a timeout, a failed connection or another 5xx, or when the server has answered 5xx three times
-//     although it was given the time it asked for: by then its DNS record may lead to another region.
+//   - 61 s after a timeout, a failed connection or another 5xx, or when the server has answered 5xx three times
+//     although it was given the time it asked for: by then its DNS record, whose time to live is 60 s, may lead to
+//     another region.
 //
 // A repetition is the same request, with the same repeatability headers, on a new connection: the server's name is
 // looked up again, and no connection to the former address is used. Options bounds the number of attempts and each
@@ -59,7 +60,7 @@ type Options struct {
 	// Attempts is the maximum number of attempts for one request. 0 means 5; 1 never retries.
 	Attempts int
 	// MaxWait is the longest pause before a retry: if the server asks for more, the request is not retried and its
-	// answer is the result; after a timeout or a 5xx the pause is no longer than this. 0 means one minute.
+	// answer is the result; after a timeout or a 5xx the pause is no longer than this. 0 means 61 s.
 	MaxWait time.Duration
 	// Waiting is called before each pause, with the error of the last attempt. If it returns false, the request is not
 	// retried and that error is its result. Nil allows every retry.
@@ -112,7 +113,7 @@ func New(baseURL string, o Options) (*Client, error) {
 		o.Attempts = 5
 	}
 	if o.MaxWait <= 0 {
-		o.MaxWait = time.Minute
+		o.MaxWait = moved
 	}
 	o.UserAgent = cmp.Or(o.UserAgent, "tandem-client")
 	return &Client{base: u, o: o}, nil
@@ -394,9 +395,11 @@ func retryAfter(s string) time.Duration {
 // out.
 const maxBackoff = 10 * time.Second
 
-// moved is how long after a timeout or a 5xx a request is repeated: the time to live of the server's DNS record, which
-// may lead to another region by then (provisioning-api §3.6).
-const moved = time.Minute
+// moved is how long after a timeout or a 5xx a request is repeated: the server's DNS record, whose time to live is
+// 60 s, may lead to another region by then (provisioning-api §3.6). Resolvers count whole seconds, and may have asked
+// for the record just before the attempt: after 60 s exactly they may still return the former address, and the request
+// would fail for another minute.
+const moved = 61 * time.Second
 
 // persists is the number of attempts after which a server that answers 5xx with Retry-After is taken to have failed: it
 // asks for a few seconds, in which it repairs itself or not, and a minute leads to another region.
