@@ -20,7 +20,6 @@ type limiter struct {
 }
 
 type counter struct {
-	hash   uint64
 	second uint32
 	n      uint32
 }
@@ -62,7 +61,7 @@ func (l *limiter) exceeds(a netip.Addr, name string, kind uint16, code int) (dro
 	defer p.Unlock()
 	c := &p.counters[h/uint64(len(l.parts))%uint64(len(p.counters))]
 	if c.second != second {
-		*c = counter{hash: h, second: second}
+		*c = counter{second: second}
 	}
 	c.n++
 	if c.n <= l.most {

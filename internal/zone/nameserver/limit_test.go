@@ -21,45 +21,70 @@ import (
 // Equal answers to one network are limited, others are not; half of those above the limit ask for TCP, so that a client
 // behind an address that somebody misuses still gets its answers.
 func TestLimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(10)
-		count := func(from, name string, kind uint16, code int) (sent, dropped, empty int) {
-			for range 100 {
-				switch drop, short := l.exceeds(netip.MustParseAddr(from), name, kind, code); {
-				case drop:
-					dropped++
-				case short:
-					empty++
-				default:
-					sent++
+	type answer struct {
+		from, name string
+		kind       uint16
+		code       int
+	}
+	sent := func(t *testing.T, l *limiter, a answer) (sent int) {
+		t.Helper()
+		var dropped, empty int
+		for range 100 {
+			switch drop, short := l.exceeds(netip.MustParseAddr(a.from), a.name, a.kind, a.code); {
+			case drop:
+				dropped++
+			case short:
+				empty++
+			default:
+				sent++
+			}
+		}
+		if over := 100 - sent; dropped != over/2 || empty != over/2 {
+			t.Errorf("%+v: %d sent, %d dropped, %d empty", a, sent, dropped, empty)
+		}
+		return sent
+	}
+	for name, c := range map[string]struct {
+		first, second answer
+		equal         bool
+	}{
+		"an address of the same /24": {answer{"192.0.2.1", "a.", 1, 0}, answer{"192.0.2.254", "a.", 1, 0}, true},
+		"another /24":                {answer{"192.0.2.1", "a.", 1, 0}, answer{"198.51.100.1", "a.", 1, 0}, false},
+		"another type":               {answer{"192.0.2.1", "a.", 1, 0}, answer{"192.0.2.1", "a.", 16, 0}, false},
+		"another name":               {answer{"192.0.2.1", "a.", 1, 0}, answer{"192.0.2.1", "b.", 1, 0}, false},
+		"a name that does not exist": {answer{"192.0.2.1", "a.", 1, 0}, answer{"192.0.2.1", "", 1, 3}, false},
+		"two such names":             {answer{"192.0.2.1", "", 1, 3}, answer{"192.0.2.1", "", 16, 3}, true},
+		"an address of the same /56": {answer{"2001:db8::1", "a.", 1, 0}, answer{"2001:db8:0:1::1", "a.", 1, 0}, true},
+		"another /56":                {answer{"2001:db8::1", "a.", 1, 0}, answer{"2001:db8:1::1", "a.", 1, 0}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				separate := false
+				for range 4 { // counters of different answers collide by chance, with one seed in 16,384
+					l := newLimiter(10)
+					first, second := sent(t, l, c.first), sent(t, l, c.second)
+					if first != 10 || second != 0 && second != 10 {
+						t.Errorf("%d and %d sent, want 10 and 0 or 10", first, second)
+					}
+					separate = separate || second != 0
 				}
-			}
-			return sent, dropped, empty
-		}
-		check := func(from, name string, kind uint16, code, want int) {
-			t.Helper()
-			if sent, dropped, empty := count(from, name, kind, code); sent != want || dropped != 45+(10-want)/2 ||
-				sent+dropped+empty != 100 {
-				t.Errorf("%s %q %d %d: %d sent, %d dropped, %d empty", from, name, kind, code, sent, dropped, empty)
-			}
-		}
+				if separate == c.equal {
+					t.Errorf("counted separately: %v, want %v", separate, !c.equal)
+				}
+			})
+		})
+	}
 
-		check("192.0.2.1", "a.", 1, 0, 10)
-		check("192.0.2.254", "a.", 1, 0, 0) // the same network
-		check("198.51.100.1", "a.", 1, 0, 10)
-		check("192.0.2.1", "a.", 16, 0, 10)
-		check("192.0.2.1", "b.", 1, 0, 10)
-		check("192.0.2.1", "", 1, 3, 10) // any name that does not exist
-		check("192.0.2.1", "", 16, 3, 0) // is the same
-		check("2001:db8::1", "a.", 1, 0, 10)
-		check("2001:db8:0:1::1", "a.", 1, 0, 0)
-		check("2001:db8:1::1", "a.", 1, 0, 10)
-		time.Sleep(time.Second)
-		check("192.0.2.1", "a.", 1, 0, 10)
-
-		l = newLimiter(0)
-		if sent, _, _ := count("192.0.2.1", "a.", 1, 0); sent != 100 {
-			t.Errorf("%d of 100 sent without a limit", sent)
+	synctest.Test(t, func(t *testing.T) {
+		a, l := answer{"192.0.2.1", "a.", 1, 0}, newLimiter(10)
+		for range 3 {
+			if n := sent(t, l, a); n != 10 {
+				t.Errorf("%d sent within a second, want 10", n)
+			}
+			time.Sleep(time.Second)
+		}
+		if n := sent(t, newLimiter(0), a); n != 100 {
+			t.Errorf("%d of 100 sent without a limit", n)
 		}
 	})
 }
