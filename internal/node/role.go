@@ -7,8 +7,10 @@ import (
 	"slices"
 
 	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/certificate"
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/platform/flow"
+	"github.com/tandemgw/tandem/internal/zone/check"
 	"github.com/tandemgw/tandem/internal/zone/update"
 )
 
@@ -129,8 +131,7 @@ func (n *node) buildWorker(_ context.Context, r *role) error {
 	if n.certificates != nil {
 		kinds = append(kinds, n.certificates.Kind())
 	}
-	switch {
-	case n.cfg.Zone.Publish == config.PublishUpdate:
+	if n.cfg.Zone.Publish == config.PublishUpdate {
 		u, err := update.New(n.cfg.Zone.Update, n.cfg.Calls.Routing.BaseDomain, n.core.zone, n.log.With("part", "zone"),
 			n.metrics)
 		if err != nil {
@@ -142,10 +143,12 @@ func (n *node) buildWorker(_ context.Context, r *role) error {
 				r.warn("zone: %s", why)
 			}
 		}
-	case n.cfg.Zone.Enabled():
-		kinds = append(kinds, update.Idle())
 	}
-	work := running("work", func(ctx context.Context) error { return n.core.work.Run(ctx, kinds) })
+	former := []string{check.Work().Kind, certificate.Work().Kind, update.Work().Kind} // less those that are present
+	former = slices.DeleteFunc(former, func(name string) bool {
+		return slices.ContainsFunc(kinds, func(k *flow.Kind) bool { return k.Name == name })
+	})
+	work := running("work", func(ctx context.Context) error { return n.core.work.Run(ctx, kinds, former...) })
 	work.drain = drain
 	r.parts = append([]part{running("directory", n.core.directory.Run), work}, n.keepZone()...)
 	return nil

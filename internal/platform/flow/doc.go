@@ -23,6 +23,8 @@
 // wall clocks are compared. On SQLite the lock on the file is the lease: a worker that starts queues all keys. What a
 // run writes is fenced by owner and token ([Run.Step]).
 //
+// The keys of a kind that the configuration has lost are removed, by the sweeps of nodes that know this.
+//
 // It is no workflow engine: it keeps no history, inputs or results. The reasons are in
 // docs/decisions/0020-work-queue.md. Main types: Queue, Kind, Run, Worker, Limit.
 package flow

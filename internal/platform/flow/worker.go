@@ -31,17 +31,28 @@ const (
 )
 
 // Run runs keys of the given kinds until ctx is done, and returns nil. It then cancels the runs, waits for them to end
-// and queues their keys again. It is called once at a time. Keys of other kinds stay queued for nodes that know them.
-func (q *Queue) Run(ctx context.Context, kinds []*Kind) error {
+// and queues their keys again. It is called once at a time. former names kinds that the configuration does not have,
+// but that an earlier one may have had: their keys are removed, because no worker would ever run them. Keys of all
+// other kinds stay queued for nodes that know them.
+func (q *Queue) Run(ctx context.Context, kinds []*Kind, former ...string) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, name := range former {
+		wg.Go(func() {
+			q.sweep(ctx, name, func(string, int) ([]string, error) { return nil, q.remove(ctx, name) })
+		})
+	}
 	if len(kinds) == 0 {
 		<-ctx.Done()
 		return nil
 	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	wg.Go(func() { q.measure(ctx) })
 	for _, k := range kinds {
-		wg.Go(func() { q.sweep(ctx, k) })
+		wg.Go(func() {
+			q.sweep(ctx, k.Name, func(after string, limit int) ([]string, error) {
+				return q.sweepPage(ctx, k, after, limit)
+			})
+		})
 	}
 	for failing := false; ctx.Err() == nil; db.Sleep(ctx, time.Second) {
 		l := &lease{Queue: q, kinds: kinds, id: uuid.NewString()}
@@ -299,16 +310,14 @@ func caught(log *slog.Logger, err *error) {
 	}
 }
 
-// sweep enqueues the rows of a kind that are not at their desired state, at the start and from time to time. Keys that
-// exist stay as they are, waiting and parked ones too.
-func (q *Queue) sweep(ctx context.Context, k *Kind) {
+// sweep sweeps a kind at the start and from time to time, in pages of ids greater than after.
+func (q *Queue) sweep(ctx context.Context, kind string, sweepPage func(after string, limit int) ([]string, error)) {
 	const page = 500
 	for after := ""; ctx.Err() == nil; {
-		ids, err := q.sweepPage(ctx, k, after, page)
+		ids, err := sweepPage(after, page)
 		switch {
 		case err != nil && ctx.Err() == nil:
-			q.log.Warn("rows that are not at their desired state not enqueued; trying again in 10 s", "kind", k.Name,
-				"error", err)
+			q.log.Warn("work queue not swept; trying again in 10 s", "kind", kind, "error", err)
 			db.Sleep(ctx, 10*time.Second)
 		case len(ids) < page:
 			after = ""
@@ -319,7 +328,8 @@ func (q *Queue) sweep(ctx context.Context, k *Kind) {
 	}
 }
 
-// sweepPage enqueues one page of a kind's list and returns it.
+// sweepPage enqueues one page of the rows of a kind that are not at their desired state, and returns it. Keys that
+// exist stay as they are, waiting and parked ones too.
 func (q *Queue) sweepPage(ctx context.Context, k *Kind, after string, limit int) (ids []string, err error) {
 	defer caught(q.log.With("kind", k.Name), &err)
 	ids, err = k.List(ctx, after, limit)
@@ -328,5 +338,24 @@ func (q *Queue) sweepPage(ctx context.Context, k *Kind, after string, limit int)
 	}
 	return ids, q.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		return q.insert(ctx, tx, k.Name, time.Time{}, ids, "NOTHING")
+	})
+}
+
+// remove removes the keys of a kind that the configuration does not have. Those that another node runs stay for a later
+// sweep: it may have the earlier configuration still, or be dead.
+func (q *Queue) remove(ctx context.Context, kind string) error {
+	ended := time.Now().Add(-2 * runTimeout).UnixMicro() // no run that began before goes on
+	return q.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		ids, err := db.Rows(ctx, tx, db.Column[string], "DELETE FROM work WHERE kind = $1 AND "+
+			"(state <> 'running' OR since < $2) RETURNING id", kind, ended)
+		for _, id := range ids {
+			err = errors.Join(err, q.progress(ctx, tx, Item{Key: Key{kind, id}}))
+		}
+		if n := len(ids); n > 0 {
+			tx.OnCommit(func() {
+				q.log.Info("removed work that an earlier configuration left", "kind", kind, "keys", n)
+			})
+		}
+		return err
 	})
 }

@@ -48,6 +48,7 @@ func Exercise(t *testing.T, config func(testing.TB) db.Config, step int) {
 		"progress is told in the transaction":               progress,
 		"keys are listed in pages":                          lists,
 		"metrics count keys and runs":                       counts,
+		"what an earlier configuration left is removed":     former,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -774,6 +775,58 @@ func lists(t *testing.T, w *World) {
 		})
 		if err == nil {
 			t.Errorf("an id of %d bytes was accepted", len(id))
+		}
+	}
+}
+
+// former changes the configuration of a node that was killed: it no longer has the kind.
+func former(t *testing.T, w *World) {
+	began := make(chan struct{})
+	w.Act = func(ctx context.Context, _ *Node, run *flow.Run) (flow.Result, error) {
+		switch run.ID {
+		case "parked":
+			return flow.Result{}, fault.New(fault.Invalid, "No", "no")
+		case "waiting":
+			return flow.Result{Wait: "someone"}, nil
+		}
+		close(began)
+		<-ctx.Done()
+		return flow.Result{}, ctx.Err()
+	}
+	w.Change("parked", "waiting", "running")
+	n := w.NewNode().Start()
+	<-began
+	w.until("parked", flow.Parked)
+	w.until("waiting", flow.Waiting)
+	n.Kill()
+	w.Change("queued")
+	w.ChangeAt(time.Now().Add(time.Hour), "later")
+	w.update(func(ctx context.Context, tx *db.Tx) error { return w.q.Enqueue(ctx, tx, "other", time.Time{}, "z") })
+
+	n = w.NewNode()
+	n.Kind = nil
+	n.Start()
+	left := func() (ids string) {
+		items, err := w.q.List(context.Background(), "", "", flow.Key{}, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range items {
+			ids += " " + i.ID
+		}
+		return ids
+	}
+	time.Sleep(time.Second)
+	if got := left(); got != " z running" {
+		t.Errorf("at the start everything but%s is removed, want z of another kind, and what may be running", got)
+	}
+	time.Sleep(20 * time.Minute)
+	if got := left(); got != " z" {
+		t.Errorf("everything but%s is removed, want z of another kind", got)
+	}
+	for _, id := range []string{"parked", "waiting", "running", "queued", "later"} {
+		if p := w.Progress(id); len(p) == 0 || p[len(p)-1] != ":" {
+			t.Errorf("progress of %s: %q, want that it is done in the end", id, p)
 		}
 	}
 }

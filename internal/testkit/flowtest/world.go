@@ -89,7 +89,7 @@ func (w *World) ChangeAt(notBefore time.Time, ids ...string) {
 type Node struct {
 	*Mortal
 	w       *World
-	Kind    *flow.Kind
+	Kind    *flow.Kind // nil for a node whose configuration has lost the kind
 	Queue   *flow.Queue
 	Metrics *prometheus.Registry
 	cancel  context.CancelFunc
@@ -113,7 +113,11 @@ func (n *Node) Start() *Node {
 	n.w.mu.Unlock()
 	go func() {
 		defer close(n.ended)
-		if err := n.Queue.Run(ctx, []*flow.Kind{n.Kind}); err != nil {
+		kinds, former := []*flow.Kind{n.Kind}, []string(nil)
+		if n.Kind == nil {
+			kinds, former = nil, []string{kindName}
+		}
+		if err := n.Queue.Run(ctx, kinds, former...); err != nil {
 			n.w.t.Errorf("Run: %v", err)
 		}
 	}()

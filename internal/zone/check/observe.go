@@ -136,12 +136,15 @@ func NewObserver(n *zone.Names, base string, regions []string, every time.Durati
 	return o
 }
 
-// Kind returns the kind whose only key runs the observer.
+// Work returns the key of the work that Kind does. There is one, so that one node at a time observes.
+func Work() flow.Key { return flow.Key{Kind: "zone", ID: "status"} }
+
+// Kind returns the work of observing, which a worker does.
 func (o *Observer) Kind() *flow.Kind {
-	return &flow.Kind{Name: "zone", Workers: 1,
+	return &flow.Kind{Name: Work().Kind, Workers: 1,
 		List: func(_ context.Context, after string, _ int) ([]string, error) {
 			if after == "" {
-				return []string{"status"}, nil
+				return []string{Work().ID}, nil
 			}
 			return nil, nil
 		},

@@ -96,14 +96,12 @@ func (l *logs) String() string {
 
 // node is a node with an updater.
 type node struct {
-	t *testing.T
-	s *store.Store
-	q *flow.Queue
-	u *update.Updater
-	// kind is the work that the node does: the updater's.
-	kind *flow.Kind
-	log  *logs
-	reg  *prometheus.Registry
+	t   *testing.T
+	s   *store.Store
+	q   *flow.Queue
+	u   *update.Updater
+	log *logs
+	reg *prometheus.Registry
 	// ended has an element for each run that ended.
 	ended chan flow.Item
 	stop  func()
@@ -123,7 +121,6 @@ func newNode(t *testing.T, d *db.DB, c update.Config) *node {
 	if n.u, err = update.New(c, base, n.s, log, n.reg); err != nil {
 		t.Fatal(err)
 	}
-	n.kind = n.u.Kind()
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log of a node:\n%.20000s", n.log)
@@ -137,7 +134,7 @@ func newNode(t *testing.T, d *db.DB, c update.Config) *node {
 func (n *node) run() *node {
 	ctx, cancel := context.WithCancel(n.t.Context())
 	done := make(chan error, 1)
-	go func() { done <- n.q.Run(ctx, []*flow.Kind{n.kind}) }()
+	go func() { done <- n.q.Run(ctx, []*flow.Kind{n.u.Kind()}) }()
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -9,10 +9,8 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/testkit/dnspeer"
 	"github.com/tandemgw/tandem/internal/zone"
-	"github.com/tandemgw/tandem/internal/zone/update"
 )
 
 // all are records of every type that Tandem publishes, and the name servers' of the base domain, which it does not.
@@ -250,28 +248,6 @@ func TestRefused(t *testing.T) {
 	if got := n.table(); len(got) != len(rs) {
 		t.Errorf("%d records are ours, want %d", len(got), len(rs))
 	}
-}
-
-// What is queued when a node no longer updates the zone is not overdue for ever, and the records stay.
-func TestNoLongerUpdated(t *testing.T) {
-	t.Parallel()
-	p := bind(t, "")
-	d := sqlite(t)
-	c := config(t, p.Addr)
-	n := newNode(t, d, c).run()
-	n.publish("account:a", address("acme.1r1", 60, "192.0.2.1"))
-	n.settled()
-	n.stop()
-
-	n = newNode(t, d, c)
-	n.kind = update.Idle()
-	n.publish("account:a")
-	n.run()
-	n.until("no work", func() bool {
-		items, err := n.q.List(t.Context(), "", "", flow.Key{}, 1)
-		return err == nil && len(items) == 0
-	})
-	expect(t, p, "acme.1r1", "A", "60 192.0.2.1")
 }
 
 // A name that is a CNAME in the operator's zone takes no other records, without an error of the server.

@@ -117,14 +117,6 @@ func (u *Updater) Kind() *flow.Kind {
 		}}
 }
 
-// Idle returns work that is done at once, for nodes that do not update a zone: what an earlier configuration has queued
-// would count as overdue.
-func Idle() *flow.Kind {
-	return &flow.Kind{Name: Work().Kind, Workers: 1,
-		List:      func(context.Context, string, int) ([]string, error) { return nil, nil },
-		Reconcile: func(context.Context, *flow.Run) (flow.Result, error) { return flow.Result{}, nil }}
-}
-
 // reconcile does one run. It returns no errors of the operator's server: work that was parked would not go on by itself
 // when the server is available again.
 func (u *Updater) reconcile(ctx context.Context, run *flow.Run) (flow.Result, error) {
