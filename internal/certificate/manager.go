@@ -50,10 +50,12 @@ type Manager struct {
 	failing bool       // the database failed the last time
 	told    time.Time  // the end of the rate limit that was logged last
 	cleanAt time.Time  // values of a killed process are not removed before
+	begin   bool       // the stored state cannot be read: a worker stores a new one
 
 	mu       sync.Mutex        // guards what follows, which is written by the holder of busy only
 	entries  map[string]*entry // certificates in service, by Wanted.Name
 	requests map[string]string // the last order that a person asked for, by the name of the certificate's record
+	sealed   map[string]bool   // stored values that could not be opened and were logged, by name
 	state    state
 }
 
@@ -91,7 +93,7 @@ const (
 // configuration is valid.
 func New(cfg Config, wanted []Wanted, p Parts) *Manager {
 	m := &Manager{cfg: cfg, wanted: wanted, p: p, m: newMetrics(p.Metrics), client: newClient(p.Transport),
-		now: time.Now, entries: map[string]*entry{}}
+		now: time.Now, entries: map[string]*entry{}, sealed: map[string]bool{}}
 
 	var records map[string]record
 	content, err := p.Cache.Load()
@@ -101,7 +103,7 @@ func New(cfg Config, wanted []Wanted, p Parts) *Manager {
 	}
 	for _, w := range wanted {
 		if r, ok := records[w.Name]; ok && err == nil {
-			err = m.install(w.Name, r, SourceCache)
+			err = m.install(&w, r, SourceCache)
 		}
 	}
 	if err != nil && !fault.Is(err, fault.NotFound) {
@@ -163,7 +165,9 @@ func (m *Manager) read(ctx context.Context) error {
 		var r record
 		found, err := m.load(ctx, m.recordName(&w), &r)
 		if err == nil && found {
-			err = m.install(w.Name, r, SourceACME)
+			err = m.install(&w, r, SourceACME)
+		} else if err == nil {
+			m.unstored(&w)
 		}
 		if err == nil {
 			var id string
@@ -175,13 +179,29 @@ func (m *Manager) read(ctx context.Context) error {
 		}
 	}
 	s := state{Accounts: map[string]account{}, Holds: map[string]hold{}, Attempts: map[string]attempt{}}
-	if _, err := m.load(ctx, stateName, &s); err != nil {
+	found, err := m.load(ctx, stateName, &s)
+	if err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.begin = !found && m.sealed[stateName]; m.begin {
+		for _, w := range m.wanted { // nothing is known about what the authority refused
+			s.Attempts[m.recordName(&w)] = attempt{}.next(m.now(), longWait, causeStore,
+				"the record of earlier orders cannot be decrypted")
+		}
+	}
 	m.requests, m.state = requests, s
 	return nil
+}
+
+// unstored notes that the database does not have the certificate in service.
+func (m *Manager) unstored(w *Wanted) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.entries[w.Name]; e != nil {
+		e.source = SourceCache
+	}
 }
 
 // stateName is where the state is stored.
@@ -197,9 +217,19 @@ func (m *Manager) recordName(w *Wanted) string {
 // requestOf returns where it is stored that a person asked for an order of the certificate with a record name.
 func requestOf(record string) string { return "renew/" + record }
 
-// load reads a stored value, and reports whether there is one.
+// load reads a stored value, and reports whether there is one. One that cannot be decrypted, because the keyring was
+// lost, counts as missing: it is replaced.
 func (m *Manager) load(ctx context.Context, name string, into any) (bool, error) {
 	raw, err := m.p.Store.Load(ctx, name)
+	if fault.HasCode(err, CodeSealed) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if !m.sealed[name] {
+			m.sealed[name] = true
+			m.p.Log.Error("a stored value cannot be decrypted with this node's keyring, and will be replaced; if "+
+				"other nodes have another keyring, copy theirs to this one", "value", name, "error", err)
+		}
+	}
 	if fault.Is(err, fault.NotFound) {
 		return false, nil
 	}
@@ -210,8 +240,10 @@ func (m *Manager) load(ctx context.Context, name string, into any) (bool, error)
 }
 
 // install puts a certificate into service. Connections that exist are not touched. One that has expired, as in an old
-// copy of the database, does not replace one that has not.
-func (m *Manager) install(name string, r record, source string) error {
+// copy of the database, does not replace one that has not. Nor does one that is older than the one at hand, which the
+// database has not taken yet.
+func (m *Manager) install(w *Wanted, r record, source string) error {
+	name := w.Name
 	cert, err := tls.X509KeyPair([]byte(r.Chain), []byte(r.Key))
 	if err != nil {
 		return err
@@ -220,10 +252,11 @@ func (m *Manager) install(name string, r record, source string) error {
 	defer m.mu.Unlock()
 	e, old := &entry{record: r, cert: &cert, source: source}, m.entries[name]
 	if old != nil {
+		older := old.source == SourceCache && m.fits(old, w) && old.cert.Leaf.NotBefore.After(cert.Leaf.NotBefore)
 		switch now := m.now(); {
 		case old.Chain == r.Chain:
 			e.warned = old.warned
-		case now.After(cert.Leaf.NotAfter) && now.Before(old.cert.Leaf.NotAfter):
+		case now.Before(old.cert.Leaf.NotAfter) && (older || now.After(cert.Leaf.NotAfter)):
 			return nil
 		default:
 			m.p.Log.Info("certificate replaced; new connections use the new one", "certificate", name, "names",

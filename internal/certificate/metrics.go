@@ -12,7 +12,7 @@ const (
 	causeServers     = "nameServers"          // a value could not be published, or a name server lacks it
 	causeChallenge   = "challengeFailed"      // the authority did not find the value in the DNS
 	causeRefused     = "orderRefused"         // the authority refused the account, the order or the names
-	causeStore       = "store"                // the database cannot be read or written
+	causeStore       = "store"                // the database cannot be read or written, or decrypted
 	causeInterrupted = "interrupted"          // the node that ordered was killed
 	causeInternal    = "internal"
 )

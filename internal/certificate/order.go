@@ -28,13 +28,25 @@ import (
 func (m *Manager) renewAt(w *Wanted) time.Time {
 	e := m.entries[w.Name]
 	switch {
-	case e == nil || e.Directory != m.cfg.Directory || !slices.Equal(sorted(e.Names), sorted(w.Names)):
+	case e == nil || !m.fits(e, w):
 		return time.Time{}
 	case !e.RenewAt.IsZero():
 		return e.RenewAt
 	}
 	leaf := e.cert.Leaf
 	return leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3)
+}
+
+// fits reports whether a certificate is as the configuration wants it.
+func (m *Manager) fits(e *entry, w *Wanted) bool {
+	return e.Directory == m.cfg.Directory && slices.Equal(sorted(e.Names), sorted(w.Names))
+}
+
+// toStore reports whether the database lacks a certificate at hand, which is not due for renewal: it failed when the
+// certificate was obtained, or it was restored from an older copy.
+func (m *Manager) toStore(w *Wanted) bool {
+	e := m.entries[w.Name]
+	return e != nil && e.source == SourceCache && m.renewAt(w).After(m.now())
 }
 
 // orderAt returns when a certificate is to be ordered.
@@ -59,6 +71,9 @@ func (m *Manager) askAt(w *Wanted) time.Time {
 // idle returns for how long there is nothing to do, at most pollEvery.
 func (m *Manager) idle() time.Duration {
 	now, wait := m.now(), pollEvery
+	if m.begin || slices.ContainsFunc(m.wanted, func(w Wanted) bool { return m.toStore(&w) }) {
+		return 0
+	}
 	for _, w := range m.wanted {
 		wait = min(wait, m.orderAt(&w).Sub(now), m.askAt(&w).Sub(now))
 	}
@@ -117,8 +132,15 @@ func (m *Manager) reconcile(ctx context.Context, run *flow.Run) (flow.Result, er
 
 // work does what is due. Errors are those of the database.
 func (m *Manager) work(ctx context.Context, run *flow.Run) error {
+	if m.begin {
+		m.begin = false
+		return m.update(ctx, run, func(*state) {})
+	}
 	err := m.clean(ctx, run)
 	for _, w := range m.wanted {
+		if err == nil && m.toStore(&w) {
+			err = m.keep(ctx, run, &w, m.entries[w.Name].record)
+		}
 		if err == nil && !m.askAt(&w).After(m.now()) {
 			err = m.ask(ctx, run, &w)
 		}
@@ -170,7 +192,20 @@ func (m *Manager) store(ctx context.Context, run *flow.Run, w *Wanted, r record,
 	if err != nil {
 		source = SourceCache
 	}
-	return errors.Join(err, m.install(w.Name, r, source))
+	return errors.Join(err, m.install(w, r, source))
+}
+
+// keep stores a certificate that was obtained, and that it was.
+func (m *Manager) keep(ctx context.Context, run *flow.Run, w *Wanted, r record) error {
+	err := m.store(ctx, run, w, r, &Audit{"certificate.issue", w.Name,
+		map[string]any{"names": r.Names, "directory": r.Directory}})
+	if err != nil {
+		return err
+	}
+	name := m.recordName(w)
+	// An authority may want all renewed at once, forever.
+	done := attempt{At: m.now(), Next: m.now().Add(mostWait), Request: m.state.Attempts[name].Request}
+	return m.update(ctx, run, func(s *state) { s.Attempts[name] = done })
 }
 
 // Bounds of the time until an authority is asked again about a renewal (RFC 9773, section 4.3).
@@ -231,14 +266,7 @@ func (m *Manager) order(ctx context.Context, run *flow.Run, w *Wanted) error {
 	seen, s := &limits{}, &solver{m: m, run: run}
 	r, failed := m.issue(context.WithValue(ctx, limitsKey{}, seen), run, s, w, before.Failed == 0)
 	if failed == nil {
-		err := m.store(ctx, run, w, r, &Audit{"certificate.issue", w.Name,
-			map[string]any{"names": r.Names, "directory": r.Directory}})
-		if err != nil {
-			return err
-		}
-		// An authority may want all renewed at once, forever.
-		done := attempt{At: m.now(), Next: m.now().Add(mostWait), Request: before.Request}
-		return m.update(ctx, run, func(s *state) { s.Attempts[name] = done })
+		return m.keep(ctx, run, w, r)
 	}
 
 	stopped := errors.Is(ctx.Err(), context.Canceled)

@@ -338,7 +338,8 @@ type settings struct {
 	keep    func(name string) bool
 	checker certificate.Checker
 	ring    *secret.Keyring
-	done    chan struct{} // shared by nodes that share a database
+	through func(certificate.Store) certificate.Store // nil: the store itself
+	done    chan struct{}                             // shared by nodes that share a database
 }
 
 var r1 = certificate.Wanted{Name: "1r1", Names: []string{"1r1.example.com", "*.1r1.example.com"}}
@@ -363,6 +364,9 @@ func start(t *testing.T, d *db.DB, z *zone, roots *x509.CertPool, s settings) *n
 	}, slog.New(slog.NewTextHandler(t.Output(), nil)), nil)
 	p := certificate.Parts{Store: store.New(d, s.ring, n.q), Cache: s.cache, Keep: s.keep, Challenger: z,
 		Checker: z, Transport: n.dialed.transport(roots), Log: slog.New(n.log), Metrics: n.reg}
+	if s.through != nil {
+		p.Store = s.through(p.Store)
+	}
 	if s.checker != nil {
 		p.Checker = s.checker
 	}

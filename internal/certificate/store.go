@@ -8,7 +8,8 @@ import (
 
 // Store is the storage that all nodes share. It encrypts the values. It is safe for concurrent use.
 type Store interface {
-	// Load returns the value stored under name, or an error of kind fault.NotFound.
+	// Load returns the value stored under name, or an error of kind fault.NotFound, with the code CodeSealed if there
+	// is a value that the keyring does not open.
 	Load(ctx context.Context, name string) ([]byte, error)
 	// Save stores value under name, or returns flow.ErrLost and stores nothing if another worker has taken over the
 	// run. audit may be nil.
@@ -18,6 +19,9 @@ type Store interface {
 	// Wake makes the work run, also if it is parked.
 	Wake(ctx context.Context) error
 }
+
+// CodeSealed is the code of an error about a stored value that cannot be decrypted.
+const CodeSealed = "ValueSealed"
 
 // Audit is an audit row about the actor in a context. It holds no secret.
 type Audit struct {

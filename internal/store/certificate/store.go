@@ -61,7 +61,11 @@ func (s *Store) Load(ctx context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	return s.ring.Open(place(name), sealed)
+	value, err := s.ring.Open(place(name), sealed)
+	if errors.Is(err, secret.ErrNotOpened) {
+		err = fault.New(fault.NotFound, certificate.CodeSealed, "%s cannot be decrypted", name).Because(err)
+	}
+	return value, err
 }
 
 // Save implements certificate.Store.
