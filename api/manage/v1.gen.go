@@ -167,6 +167,9 @@ type Certificate struct {
 	// NotAfter its expiry; absent while there is no certificate
 	NotAfter time.Time `json:"notAfter,omitempty,omitzero"`
 
+	// Overdue it was not renewed, and half of the time between the renewal and the expiry is over; never of a file
+	Overdue bool `json:"overdue,omitempty,omitzero"`
+
 	// RenewAt when it is to be renewed
 	RenewAt time.Time `json:"renewAt,omitempty,omitzero"`
 

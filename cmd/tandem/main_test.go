@@ -733,7 +733,8 @@ func TestRunbookNamesMetricsThatExist(t *testing.T) {
 	for _, name := range []string{"tandem_db_failing_since_timestamp_seconds", "tandem_calls_total",
 		"tandem_manage_event_streams_ended_total", "tandem_work_keys", "tandem_work_overdue_seconds",
 		"tandem_work_runs_total", "tandem_zone_update_success_timestamp_seconds",
-		"tandem_certificate_expiry_timestamp_seconds", "tandem_certificate_failed_attempts"} {
+		"tandem_certificate_expiry_timestamp_seconds", "tandem_certificate_renewal_timestamp_seconds",
+		"tandem_certificate_failed_attempts"} {
 		exposed += "# TYPE " + name + " "
 	}
 	names := regexp.MustCompile(`tandem_[a-z_]+(\{event="[a-z_]+"\})?`).FindAllString(string(text), -1)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -81,6 +82,23 @@ type entry struct {
 	cert   *tls.Certificate
 	source string
 	warned int // the threshold that was logged last, in days; -1 when it has expired
+}
+
+// renewAt returns when the certificate is to be renewed: when the authority suggests, else when a third of its lifetime
+// is left. A suggestion to let it expire is ignored.
+func (e *entry) renewAt() time.Time {
+	leaf := e.cert.Leaf
+	if !e.RenewAt.IsZero() && e.RenewAt.Before(leaf.NotAfter) {
+		return e.RenewAt
+	}
+	return leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3)
+}
+
+// overdue reports whether less than half of the time between the renewal and the expiry is left. The alert
+// TandemCertificateExpiring has the same rule: fixed numbers of days would be normal for one lifetime, and too late for
+// another.
+func (e *entry) overdue(now time.Time) bool {
+	return e.cert.Leaf.NotAfter.Sub(now) < e.cert.Leaf.NotAfter.Sub(e.renewAt())/2
 }
 
 // Times between looks at the database.
@@ -265,6 +283,7 @@ func (m *Manager) install(w *Wanted, r record, source string) error {
 	}
 	m.entries[name] = e
 	m.m.expiry.WithLabelValues(name).Set(float64(cert.Leaf.NotAfter.Unix()))
+	m.m.renewal.WithLabelValues(name).Set(float64(e.renewAt().Unix()))
 	return nil
 }
 
@@ -314,7 +333,7 @@ func (m *Manager) warn() {
 	const day = 24 * time.Hour
 	for _, w := range m.wanted {
 		e := m.entries[w.Name]
-		if e == nil || m.now().Sub(m.renewAt(&w)) < time.Hour {
+		if e == nil || m.now().Sub(e.renewAt()) < time.Hour {
 			continue
 		}
 		left, reached := e.cert.Leaf.NotAfter.Sub(m.now()), 0
@@ -332,7 +351,7 @@ func (m *Manager) warn() {
 			log.Error("certificate has expired and was not renewed; clients refuse connections")
 		case left > 0 && reached != 0 && (e.warned == 0 || reached < e.warned):
 			e.warned = reached
-			log.Warn("certificate was not renewed and is about to expire", "days", reached)
+			log.Warn("certificate was not renewed and is about to expire", "days_left", int(math.Ceil(left.Hours()/24)))
 		}
 	}
 }
@@ -382,6 +401,7 @@ type Status struct {
 	NotAfter    time.Time // zero while there is no certificate
 	Source      string    // SourceACME, SourceCache, or empty
 	RenewAt     time.Time // when it is to be renewed; zero while there is no certificate
+	Overdue     bool      // it was not renewed, and half of the time that was left for it is over
 	NextAttempt time.Time // the next order: a renewal, or a repetition
 	Failed      int       // attempts in a row that failed, on any node
 	LastAttempt time.Time // what follows is about it, and empty if it succeeded
@@ -400,7 +420,7 @@ func (m *Manager) Status() []Status {
 			Failed: a.Failed, LastAttempt: a.At, Cause: a.Cause, LastError: a.Error}
 		if e := m.entries[w.Name]; e != nil {
 			s.Issuer, s.NotAfter, s.Source = e.cert.Leaf.Issuer.CommonName, e.cert.Leaf.NotAfter, e.source
-			s.RenewAt = m.renewAt(&w)
+			s.RenewAt, s.Overdue = m.renewAt(&w), e.overdue(m.now())
 		}
 		all = append(all, s)
 	}

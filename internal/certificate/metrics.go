@@ -19,6 +19,7 @@ const (
 
 type metrics struct {
 	expiry   *prometheus.GaugeVec
+	renewal  *prometheus.GaugeVec
 	failed   *prometheus.GaugeVec
 	failures *prometheus.CounterVec
 	until    prometheus.Gauge
@@ -29,6 +30,8 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	m := metrics{
 		expiry: f.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_certificate_expiry_timestamp_seconds",
 			Help: "Expiry of the ACME certificate in service, in Unix time."}, []string{"certificate"}),
+		renewal: f.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_certificate_renewal_timestamp_seconds",
+			Help: "When the ACME certificate in service is to be renewed, in Unix time."}, []string{"certificate"}),
 		failed: f.NewGaugeVec(prometheus.GaugeOpts{Name: "tandem_certificate_failed_attempts",
 			Help: "Attempts in a row to obtain the certificate that failed, of all nodes."}, []string{"certificate"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{Name: "tandem_certificate_failures_total",

@@ -27,14 +27,10 @@ import (
 // renewAt returns when a certificate is to be ordered, whatever failed or is forbidden; the zero time means at once.
 func (m *Manager) renewAt(w *Wanted) time.Time {
 	e := m.entries[w.Name]
-	switch {
-	case e == nil || !m.fits(e, w):
+	if e == nil || !m.fits(e, w) {
 		return time.Time{}
-	case !e.RenewAt.IsZero():
-		return e.RenewAt
 	}
-	leaf := e.cert.Leaf
-	return leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3)
+	return e.renewAt()
 }
 
 // fits reports whether a certificate is as the configuration wants it.

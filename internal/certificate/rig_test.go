@@ -428,11 +428,16 @@ func (n *node) settle() {
 }
 
 // metric returns the sum of the samples of a metric that have a label with the given value, or of all.
-func (n *node) metric(name, label string) (sum float64) {
+func (n *node) metric(name, label string) float64 {
 	n.t.Helper()
-	families, err := n.reg.Gather()
+	return metric(n.t, n.reg, name, label)
+}
+
+func metric(t *testing.T, reg *prometheus.Registry, name, label string) (sum float64) {
+	t.Helper()
+	families, err := reg.Gather()
 	if err != nil {
-		n.t.Fatal(err)
+		t.Fatal(err)
 	}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {

@@ -35,6 +35,10 @@ func printCertificates(p *page, l *api.CertificateList) {
 	p.table(g)
 
 	for _, c := range l.Certificates {
+		if c.Overdue {
+			p.line("\n%s expires %s and was not renewed%s", c.Name, minute(c.NotAfter), either(c.Failed > 0, "",
+				": nodes with the role worker order certificates; is one running?"))
+		}
 		if c.Failed > 0 {
 			p.line("\n%s: %d orders in a row failed, the last %s: %s; next order %s", c.Name, c.Failed,
 				minute(c.LastAttempt), c.Cause, minute(c.NextAttempt))

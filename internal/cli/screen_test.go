@@ -170,12 +170,14 @@ func TestTablesFitATerminal(t *testing.T) {
 		{Name: "provapi", Names: []string{"provapi.gw.operator.example"}, UsedBy: []string{"provisioning"},
 			Issuer: "Pebble Intermediate CA 1b1b1b", NotAfter: now, RenewAt: now, NextAttempt: now, Source: "acme"},
 		{Name: "1r1", Names: []string{"1r1.gw.operator.example", "*.1r1.gw.operator.example"}, Failed: 12,
+			NotAfter: now, Overdue: true,
 			UsedBy: []string{"direct-routing-frankfurt"}, LastAttempt: now, NextAttempt: now, Cause: "challengeFailed",
 			Error: reason},
 		{File: "/etc/tandem/certificates/core-frankfurt-1.pem", Names: []string{"core.operator.example"},
 			UsedBy: []string{"core"}, NotAfter: now, Source: "file"}}}
 	check("certificate list", func(p *page) { printCertificates(p, certificates) }, "provapi", "challengeFailed;",
 		"direct-routing-frankfurt", certificates.Certificates[2].File, "*.1r1.gw.operator.example", reason,
+		"was not renewed",
 		now.UTC().Format(time.DateOnly))
 	reloaded := &api.Reloaded{Applied: []string{"calls.groups[0].maxCalls"},
 		Restart: []string{"calls.groups[17].peers[3].tls.certificateFile", strings.Repeat("x", 70)}}

@@ -59,6 +59,9 @@ func (n *node) buildCertificates(_ context.Context, r *role) error {
 			case time.Now().After(s.NotAfter):
 				r.warn("certificate %s expired on %s: %s %s", s.Name, s.NotAfter.UTC().Format(time.RFC3339), s.Cause,
 					s.LastError)
+			case s.Overdue:
+				r.warn("certificate %s was not renewed and expires on %s: %s %s", s.Name,
+					s.NotAfter.UTC().Format(time.RFC3339), s.Cause, s.LastError)
 			}
 		}
 	}
@@ -168,8 +171,8 @@ func (o certificateOperations) ListCertificates(context.Context,
 		for _, s := range m.Status() {
 			answer.Certificates = append(answer.Certificates, api.Certificate{Name: s.Name, Names: s.Names,
 				UsedBy: []string{}, Issuer: s.Issuer, NotAfter: s.NotAfter, Source: api.CertificateSource(s.Source),
-				RenewAt: s.RenewAt, NextAttempt: s.NextAttempt, Failed: s.Failed, LastAttempt: s.LastAttempt,
-				Cause: s.Cause, Error: s.LastError})
+				RenewAt: s.RenewAt, Overdue: s.Overdue, NextAttempt: s.NextAttempt, Failed: s.Failed,
+				LastAttempt: s.LastAttempt, Cause: s.Cause, Error: s.LastError})
 		}
 	}
 

@@ -100,7 +100,8 @@ func (h *httpServer) open(ctx context.Context) (func(context.Context) error, err
 	}, nil
 }
 
-// watchCertificate shows the certificate of a server in the management API, and its expiry as a metric.
+// watchCertificate shows the certificate of a server in the management API, and the expiry of one in a file as a
+// metric.
 func (n *node) watchCertificate(h *httpServer) {
 	if h.cfg.Plain() {
 		return
@@ -111,10 +112,10 @@ func (n *node) watchCertificate(h *httpServer) {
 		Help:        "When the certificate of an HTTP listener expires, in Unix time.",
 		ConstLabels: prometheus.Labels{"listener": h.name},
 	}, func() float64 {
-		if c := h.cert.Load(); c != nil && c.Certificate() != nil {
+		if c := h.cert.Load(); c != nil && c.Certificate() != nil && c.Paths().Name == "" {
 			return float64(c.Certificate().Leaf.NotAfter.Unix())
 		}
-		return math.NaN() // not opened, or not obtained yet
+		return math.NaN() // not opened, or obtained: whoever obtains it shows when it expires
 	}))
 }
 

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"os"
 	"strings"
@@ -44,6 +45,16 @@ func TestTheEndOfCertificatesInUseIsExposed(t *testing.T) {
 		}
 		e.keys = append(e.keys, keyFiles{CertificateFiles: files})
 	}
+	obtained, err := authority.Issue(ca.ServerAndClient, "trunk.example.net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := transport.OpenCertificateFiles(transport.CertificatePaths{Name: "1r1"}, nil,
+		func(string) *tls.Certificate { return &obtained }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.keys = append(e.keys, keyFiles{CertificateFiles: files}) // whoever obtained it shows its end
 	const name = "tandem_sip_certificate_expiry_timestamp_seconds"
 	want := func(a, b string) string {
 		return "# HELP " + name + " Expiry of the certificate in use on SIP connections, in Unix time. The file may " +

@@ -154,8 +154,8 @@ func (e *Edge) certificates() map[string]time.Time {
 	ends := map[string]time.Time{}
 	for _, k := range e.keys {
 		cert := k.Certificate()
-		if cert == nil {
-			continue
+		if cert == nil || k.Paths().Name != "" {
+			continue // whoever obtains it shows when it expires
 		}
 		file, until := k.Path(), cert.Leaf.NotAfter
 		if end, ok := ends[file]; !ok || until.Before(end) {
