@@ -61,7 +61,7 @@ func OpenCertificateFiles(p CertificatePaths, names []string, obtained Obtained,
 	if err != nil {
 		log.Error("using a certificate that peers may refuse", "file", p.Certificate, "error", err)
 	}
-	if c.Certificate() == nil {
+	if c.Certificate() == nil { // the only line: peers try again and again
 		log.Warn("certificate not obtained yet; TLS connections fail until it is", "certificate", p.Name)
 	}
 	c.Check(time.Now())

@@ -205,7 +205,7 @@ func (c *conn) close(cause error) {
 		m.ConnsFailed.Add(1)
 	}
 	level := c.stack.log.Debug
-	if !established && !errors.Is(cause, ErrClosed) {
+	if !established && !errors.Is(cause, ErrClosed) && !errors.Is(cause, errNoCertificate) {
 		level = c.stack.log.Warn // failed handshakes are hard to diagnose without a log line
 	}
 	level("SIP connection ended", "endpoint", c.ep.cfg.Name, "remote", c.remote.String(), "inbound", c.inbound,

@@ -79,6 +79,9 @@ func (c *TLSConfig) name(identity string) string {
 	return c.File()
 }
 
+// errNoCertificate is in the errors of connections that fail because there is no certificate yet.
+var errNoCertificate = errors.New("no certificate")
+
 // server returns the configuration of one incoming connection. chosen receives the identity that was presented.
 func (c *TLSConfig) server(chosen *string) *tls.Config {
 	t := c.base()
@@ -88,7 +91,7 @@ func (c *TLSConfig) server(chosen *string) *tls.Config {
 			id, cert = c.Identity, c.Keys.Get(c.Identity)
 		}
 		if cert == nil {
-			return nil, fmt.Errorf("no certificate for server name %q: there is no %s", h.ServerName,
+			return nil, fmt.Errorf("%w for server name %q: there is no %s", errNoCertificate, h.ServerName,
 				c.name(c.Identity))
 		}
 		*chosen = id
@@ -119,7 +122,7 @@ func (c *TLSConfig) client(identity, sni string, names []string, shown **tls.Cer
 		t.ServerName = sni // RFC 6066 §3: an address is not a server name
 	}
 	if identity != "" && c.Keys.Get(identity) == nil {
-		return nil, fmt.Errorf("no certificate to present: there is no %s", c.name(identity))
+		return nil, fmt.Errorf("%w to present: there is no %s", errNoCertificate, c.name(identity))
 	}
 	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		*shown = cmp.Or(c.Keys.Get(identity), &tls.Certificate{}) // an empty one: present none

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -384,6 +385,49 @@ func TestHandshakeTimeout(t *testing.T) {
 		Keys: keyring(t, one("gw", ca.issue(t, bothAuth, "gw.example.net"))), Roots: ca.roots}})
 	closedSoon(t, dialTCP(t, ep))
 	eventually(t, "it is counted", func() bool { return n.Metrics().HandshakesFailed.Load() == 1 })
+}
+
+// While there is no certificate, peers try again and again, and so do we: only other failures are warnings.
+func TestNoCertificateYet(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	log := &lockedBuilder{}
+	s, err := transport.New(transport.Config{}, slog.New(slog.NewTextHandler(log, nil)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{s, newRecorder(), t}
+	if err := n.Start(n.recorder); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	cfg := &transport.TLSConfig{Identity: "gw", Keys: transport.NewKeyring(), Roots: ca.roots}
+	gw := &site{n, n.listen(transport.EndpointConfig{Proto: transport.TLS, TLS: cfg}), cfg.Keys}
+	far := newSite(t, ca, transport.TLSConfig{Identity: "sbc"}, one("sbc", ca.issue(t, bothAuth, "sbc.example.net")))
+	for range 3 {
+		tc, err := tls.Dial("tcp", gw.ep.Local().String(), &tls.Config{InsecureSkipVerify: true})
+		if err == nil {
+			_ = tc.Close()
+			t.Fatal("a handshake without a certificate succeeded")
+		}
+		_, err = gw.send(t, far, gw.to(far, "sbc.example.net"), "x")
+		if err == nil || !strings.Contains(err.Error(), "no certificate") {
+			t.Errorf("sent without a certificate: %v", err)
+		}
+	}
+	plain := dialTCP(t, gw.ep)
+	if _, err := plain.Write([]byte(request("SIP/2.0/TCP x", "x"))); err != nil {
+		t.Fatal(err)
+	}
+	closedSoon(t, plain)
+	eventually(t, "seven failures are counted", func() bool { return n.Metrics().ConnsFailed.Load() == 7 })
+	n.Close() // waits until they are logged
+	if got := n.Metrics().HandshakesFailed.Load(); got != 4 {
+		t.Errorf("%d failed handshakes are counted, want 4", got)
+	}
+	text := log.String()
+	if got := strings.Count(text, "level=WARN"); got != 1 || !strings.Contains(text, "not look like a TLS") {
+		t.Errorf("%d warnings, want one about the peer that speaks no TLS:\n%s", got, text)
+	}
 }
 
 func TestKeyringMistakes(t *testing.T) {
