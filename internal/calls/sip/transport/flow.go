@@ -76,7 +76,7 @@ func (e *SizeError) Error() string {
 	return fmt.Sprintf("%d bytes do not fit a UDP datagram (at most %d)", e.Bytes, MaxUDP)
 }
 
-// Target says where a request goes, from which endpoint, and with which identity.
+// Target says where a request goes, and from which endpoint.
 type Target struct {
 	// From is the endpoint to send from: it sets protocol, local address, advertised name and trust. Required.
 	From *Endpoint
@@ -85,12 +85,9 @@ type Target struct {
 	// ServerName is the name the far side's TLS certificate must carry, and is sent as SNI. Empty: the address itself
 	// must be in the certificate. TLS only.
 	ServerName string
-	// Identity is the key in the endpoint's [Keyring] of the certificate to present. Empty: the endpoint's default. TLS
-	// only.
-	Identity string
 	// Prefer is a flow to use if it is still open, such as the one on which the dialog's requests arrived. It is used
-	// only if it belongs to From, has the same identity, and its far side is verified for ServerName; otherwise Addr is
-	// used.
+	// only if it belongs to From, has the endpoint's identity, and its far side is verified for ServerName; otherwise
+	// Addr is used.
 	Prefer Flow
 }
 

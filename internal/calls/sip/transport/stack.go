@@ -265,9 +265,6 @@ func (t Target) identity() string {
 	if t.From.cfg.Proto != TLS {
 		return ""
 	}
-	if t.Identity != "" {
-		return t.Identity
-	}
 	return t.From.cfg.TLS.Identity
 }
 

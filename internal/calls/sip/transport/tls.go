@@ -22,7 +22,7 @@ type TLSConfig struct {
 	// Keys holds the certificates to present. Required.
 	Keys *Keyring
 	// Identity is the key of the certificate to present when the far side requests none that we have (SNI), and on
-	// outgoing connections whose target names none. Handshakes fail until Keys has it.
+	// outgoing connections. Handshakes fail until Keys has it.
 	Identity string
 	// File returns the file of the certificate, or what else errors name; it is called at each. Nil: they name its
 	// identity.
