@@ -119,10 +119,14 @@ func Publish(ctx context.Context, s Store, origin string, sources map[string][]R
 			return err
 		}
 
-		v := &Version{At: time.Now().UTC()}
+		v, sets := &Version{At: time.Now().UTC()}, &Version{To: 1}
 		for k := range before {
 			gone, come := difference(before[k], after[k])
 			v.Removed, v.Added = append(v.Removed, gone...), append(v.Added, come...)
+			sets.Added = append(sets.Added, after[k]...)
+		}
+		if err := New(origin, "", "").Apply(sets); err != nil { // nor would a name server take them
+			return fmt.Errorf("zone: not published: %w", err)
 		}
 		if len(v.Removed)+len(v.Added) == 0 {
 			return nil

@@ -209,58 +209,30 @@ func (z *Zone) parse(records []Record) ([]dns.RR, error) {
 
 // change removes and adds records, all or none.
 func (z *Zone) change(removed, added []dns.RR) error {
-	var err error
-	done := 0
-	for _, x := range removed {
-		if err = z.remove(x); err != nil {
-			break
-		}
-		done++
-	}
-	if err == nil {
-		for _, x := range added {
-			if err = z.add(x); err != nil {
-				break
-			}
-			done++
+	for i, x := range removed {
+		if err := z.remove(x); err != nil {
+			z.undo(removed[:i], nil)
+			return err
 		}
 	}
-	if err == nil {
-		err = z.uniform(added)
-	}
-	if err == nil {
-		return nil
-	}
-
-	for ; done > len(removed); done-- {
-		_ = z.remove(added[done-len(removed)-1])
-	}
-	for ; done > 0; done-- {
-		_ = z.add(removed[done-1])
-	}
-
-	return err
-}
-
-// uniform returns an error if the set of one of the records has different TTLs (RFC 2181 §5.2), or is too large.
-func (z *Zone) uniform(added []dns.RR) error {
-	for _, x := range added {
-		h := x.Header()
-		size := 0
-		for _, y := range z.names[h.Name].set(h.Rrtype) {
-			size += dns.Len(y)
-			if y.Header().Ttl != h.Ttl {
-				return fmt.Errorf("the %s records of %s have different TTLs: %d and %d",
-					dns.TypeToString[h.Rrtype], h.Name, h.Ttl, y.Header().Ttl)
-			}
-		}
-		if size > maxSet {
-			return fmt.Errorf("the %s records of %s have %d bytes; an answer has room for %d",
-				dns.TypeToString[h.Rrtype], h.Name, size, maxSet)
+	for i, x := range added {
+		if err := z.add(x); err != nil {
+			z.undo(removed, added[:i])
+			return err
 		}
 	}
 
 	return nil
+}
+
+// undo takes a change back.
+func (z *Zone) undo(removed, added []dns.RR) {
+	for _, x := range added {
+		_ = z.remove(x) // was added
+	}
+	for _, x := range removed {
+		_ = z.add(x) // was there
+	}
 }
 
 func (n *node) set(kind uint16) []dns.RR {
@@ -290,12 +262,25 @@ func (n *node) put(kind uint16, records []dns.RR) {
 
 func same(a, b dns.RR) bool { return a.Header().Ttl == b.Header().Ttl && a.String() == b.String() }
 
+// add adds a record. Those of one name and type have the same TTL (RFC 2181 §5.2), and fit an answer.
 func (z *Zone) add(x dns.RR) error {
 	h := x.Header()
 	n := z.enter(h.Name)
 	old := n.set(h.Rrtype)
-	if slices.ContainsFunc(old, func(y dns.RR) bool { return same(x, y) }) {
-		return fmt.Errorf("the zone has the record %s already", x)
+	size := dns.Len(x)
+	for _, y := range old {
+		switch ttl := y.Header().Ttl; {
+		case same(x, y):
+			return fmt.Errorf("the zone has the record %s already", x)
+		case ttl != h.Ttl:
+			return fmt.Errorf("the %s records of %s have different TTLs: %d and %d", dns.TypeToString[h.Rrtype], h.Name,
+				h.Ttl, ttl)
+		}
+		size += dns.Len(y)
+	}
+	if size > maxSet {
+		return fmt.Errorf("the %s records of %s have more than %d bytes, which is all that an answer has room for",
+			dns.TypeToString[h.Rrtype], h.Name, maxSet)
 	}
 	n.put(h.Rrtype, append(slices.Clip(old), x))
 	z.records++

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -163,6 +164,13 @@ func TestPublish(t *testing.T) {
 		many := make([]zone.Record, 10_001)
 		if err := zone.Publish(t.Context(), s, origin, map[string][]zone.Record{"d": many}); err == nil {
 			t.Error("too many records were published")
+		}
+		for i := range many {
+			many[i] = zone.Text("x", 60, fmt.Sprint(strings.Repeat("a", 200), i))
+		}
+		err = zone.Publish(t.Context(), s, origin, map[string][]zone.Record{"d": many[:200]})
+		if err == nil || !strings.Contains(err.Error(), "the TXT records of x.customers.example. have more than") {
+			t.Errorf("published more than an answer has room for, which no name server takes: %v", err)
 		}
 		x.until(t, []zone.Record{address("x", 300, "192.0.2.1"), challenge("one")})
 	})
