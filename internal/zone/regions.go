@@ -69,6 +69,9 @@ type Mover struct {
 	log     *slog.Logger
 	counts  map[string]int64
 	regions []heard
+	looked  time.Time // when beats were last read
+	begun   time.Time // since when they are read without a gap
+	own     time.Time // when provapi was last seen in a region of this node's configuration
 }
 
 // NewMover returns a mover for the zone of a keeper.
@@ -78,9 +81,9 @@ func NewMover(k *Keeper, b Beats) *Mover {
 
 // Run moves provapi until ctx ends or the database cannot be used.
 func (m *Mover) Run(ctx context.Context) error {
-	begun := time.Now()
+	m.looked = time.Time{}
 	for tick := time.NewTicker(beatEvery); ; {
-		if err := m.look(ctx, time.Since(begun) >= goneAfter); err != nil {
+		if err := m.look(ctx); err != nil {
 			return end(ctx, err)
 		}
 		select {
@@ -93,12 +96,16 @@ func (m *Mover) Run(ctx context.Context) error {
 
 // look reads the beats and moves provapi if it must. Before it has looked for long enough it only publishes an address
 // where there is none.
-func (m *Mover) look(ctx context.Context, long bool) error {
+func (m *Mover) look(ctx context.Context) error {
 	beats, err := m.beats.Beats(ctx)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
+	if now.Sub(m.looked) > 2*beatEvery { // this process or the database stood still, and heard nobody
+		m.begun = now
+	}
+	m.looked = now
 	for _, b := range beats {
 		before, known := m.counts[b.Node]
 		m.counts[b.Node] = b.Count
@@ -120,19 +127,26 @@ func (m *Mover) look(ctx context.Context, long bool) error {
 	if err != nil {
 		return err
 	}
-	next := m.choose(present, now, long)
-	if next == present || next < 0 {
-		return nil
-	}
 	if present >= 0 {
+		m.own = now
+	}
+	next := m.choose(present, now)
+	switch {
+	case next == present || next < 0:
+		return nil
+	case present >= 0:
 		m.log.Warn("moving provapi to another region", "from", present+1, "to", next+1)
+	case present == elsewhere:
+		m.log.Warn("replacing addresses of provapi that are not in the configuration of this node; if that repeats, "+
+			"make zone.regions the same on all nodes", "region", next+1)
 	}
 
 	return m.k.publish(ctx, map[string][]Record{sourceProvapi: m.k.provapi(next)})
 }
 
-// choose returns the region in which provapi should be, -1 to leave it as it is.
-func (m *Mover) choose(present int, now time.Time, long bool) int {
+// choose returns the region in which provapi should be, -1 to leave it as it is. Addresses of another configuration are
+// left for a while: its nodes may be about to get this one, or this node that one.
+func (m *Mover) choose(present int, now time.Time) int {
 	alive := func(i int) bool { return !m.regions[i].since.IsZero() }
 	steady := func(i int) bool { return alive(i) && now.Sub(m.regions[i].since) >= backAfter }
 	switch {
@@ -140,7 +154,8 @@ func (m *Mover) choose(present int, now time.Time, long bool) int {
 		return 0
 	case present > 0 && steady(0):
 		return 0
-	case !long || present >= 0 && alive(present):
+	case now.Sub(m.begun) < goneAfter, present >= 0 && alive(present),
+		present == elsewhere && now.Sub(m.own) < backAfter:
 		return present
 	}
 	for i := range m.regions {

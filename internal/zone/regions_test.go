@@ -23,7 +23,8 @@ type memory struct {
 	records []zone.Record
 	beats   map[string]zone.Beat
 	failure error
-	moves   []time.Time
+	moves   int // changes of provapi
+	stalled time.Time // until then nothing is read
 }
 
 func (m *memory) View(ctx context.Context, fn func(context.Context, zone.Reader) error) error {
@@ -58,7 +59,7 @@ func (m *memory) change(removed, added []zone.Record) error {
 	m.records = slices.DeleteFunc(m.records, func(r zone.Record) bool { return slices.Contains(removed, r) })
 	m.records = append(m.records, added...)
 	if len(added) > 0 {
-		m.moves = append(m.moves, time.Now())
+		m.moves++
 	}
 
 	return nil
@@ -74,9 +75,21 @@ func (m *memory) Beat(_ context.Context, node string, region int) error {
 
 func (m *memory) Beats(context.Context) ([]zone.Beat, error) {
 	m.mu.Lock()
+	stalled := m.stalled
+	m.mu.Unlock()
+	time.Sleep(time.Until(stalled))
+	m.mu.Lock()
 	defer m.mu.Unlock()
 
 	return slices.Collect(maps.Values(m.beats)), m.failure
+}
+
+// moved returns how often provapi was changed.
+func (m *memory) moved() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+
+	return m.moves
 }
 
 // region returns the region in which provapi is.
@@ -89,29 +102,45 @@ func (m *memory) region() string {
 	return map[string]string{"192.0.2.1": "r1", "198.51.100.1": "r2"}[rs[0].Data]
 }
 
+// mover runs a mover of two regions with API addresses, and returns what ends it.
+func mover(t *testing.T, m *memory, first string) (stop func()) {
+	t.Helper()
+	regions := []zone.Region{{API: []string{first}}, {API: []string{"198.51.100.1"}}}
+	k := zone.NewKeeper(&zone.Names{Regions: regions}, "gw.example.com", []string{"1r1", "1r2"}, nil, m, nil,
+		slog.New(slog.NewTextHandler(t.Output(), nil)))
+	return run(t, func(ctx context.Context) error { return zone.NewMover(k, m).Run(ctx) })
+}
+
+// report runs the beats of a node.
+func report(t *testing.T, m *memory, node string, region int) (stop func()) {
+	t.Helper()
+	return run(t, func(ctx context.Context) error {
+		return zone.Report(ctx, m, node, region, func() bool { return true })
+	})
+}
+
+// run runs what ends with its context.
+func run(t *testing.T, what func(context.Context) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = what(ctx) })
+
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
 // provapi moves when its region is not heard for several beats, stays where it is when none is, ignores gaps shorter
 // than that, and returns when the first region has been heard for minutes.
 func TestMover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{beats: map[string]zone.Beat{}}
-		k := zone.NewKeeper(&zone.Names{Regions: []zone.Region{
-			{Edges: []zone.Edge{{Name: "e1", Addresses: []string{"192.0.2.1"}}}},
-			{Edges: []zone.Edge{{Name: "e1", Addresses: []string{"198.51.100.1"}}}},
-		}}, "gw.example.com", []string{"1r1", "1r2"}, nil, m, nil, slog.New(slog.DiscardHandler))
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		var running sync.WaitGroup
-		defer running.Wait()
-		defer cancel()
-		running.Go(func() { _ = zone.NewMover(k, m).Run(ctx) })
-		var up [2]func()
-		start := func(region int) {
-			ctx, stop := context.WithCancel(ctx)
-			up[region-1] = stop
-			running.Go(func() {
-				_ = zone.Report(ctx, m, []string{"a", "b"}[region-1], region, func() bool { return true })
-			})
-		}
+		defer mover(t, m, "192.0.2.1")()
+		up := [2]func(){func() {}, func() {}}
+		start := func(region int) { up[region-1] = report(t, m, []string{"a", "b"}[region-1], region) }
+		defer func() { up[0](); up[1]() }()
 		after := func(d time.Duration, want, what string) {
 			t.Helper()
 			time.Sleep(d)
@@ -143,7 +172,7 @@ func TestMover(t *testing.T) {
 		after(time.Hour, "r1", "none is heard")
 		start(2)
 		after(30*time.Second, "r2", "region 2 is heard again")
-		if n := len(m.moves); n != 4 {
+		if n := m.moved(); n != 4 {
 			t.Errorf("%d changes of provapi, want the first one and three moves", n)
 		}
 	})
@@ -154,16 +183,10 @@ func TestMoverStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{records: []zone.Record{address("provapi", "198.51.100.1")}, beats: map[string]zone.Beat{
 			"a": {Node: "a", Region: 1, Count: 100}, "b": {Node: "b", Region: 2, Count: 7}}}
-		regions := []zone.Region{{API: []string{"192.0.2.1"}}, {API: []string{"198.51.100.1"}}}
-		k := zone.NewKeeper(&zone.Names{Regions: regions}, "gw.example.com", []string{"1r1", "1r2"}, nil, m, nil,
-			slog.New(slog.DiscardHandler))
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { _ = zone.NewMover(k, m).Run(ctx) })
+		stop := mover(t, m, "192.0.2.1")
 		time.Sleep(time.Minute)
-		cancel()
-		running.Wait()
-		if len(m.moves) != 0 {
+		stop()
+		if m.moved() != 0 {
 			t.Errorf("moved to %s by beats of nodes that ended", m.region())
 		}
 	})
@@ -174,18 +197,56 @@ func TestMoverStarts(t *testing.T) {
 func TestMoverAddressesChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{records: []zone.Record{address("provapi", "198.51.100.9")}, beats: map[string]zone.Beat{}}
-		regions := []zone.Region{{API: []string{"192.0.2.1"}}, {API: []string{"198.51.100.1"}}}
-		k := zone.NewKeeper(&zone.Names{Regions: regions}, "gw.example.com", []string{"1r1", "1r2"}, nil, m, nil,
-			slog.New(slog.DiscardHandler))
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { _ = zone.NewMover(k, m).Run(ctx) })
-		running.Go(func() { _ = zone.Report(ctx, m, "b", 2, func() bool { return true }) })
+		stop := mover(t, m, "192.0.2.1")
+		defer report(t, m, "b", 2)()
 		time.Sleep(time.Minute)
-		cancel()
-		running.Wait()
-		if len(m.moves) != 1 || m.region() != "r2" {
-			t.Errorf("provapi is in %s after %d changes, want r2 after 1", m.region(), len(m.moves))
+		stop()
+		if m.moved() != 1 || m.region() != "r2" {
+			t.Errorf("provapi is in %s after %d changes, want r2 after 1", m.region(), m.moved())
+		}
+	})
+}
+
+// Two nodes have different addresses of the region in use. They do not answer each other without an end.
+func TestMoversDiffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{beats: map[string]zone.Beat{}}
+		for _, first := range []string{"192.0.2.1", "192.0.2.9"} {
+			defer mover(t, m, first)()
+		}
+		defer report(t, m, "a", 1)()
+		time.Sleep(time.Hour)
+		if n := m.moved(); n > 15 {
+			t.Errorf("provapi was changed %d times in an hour", n)
+		}
+	})
+}
+
+// The database does not answer for a while, in which no beat gets through, and the second region is the first one that
+// is heard again: provapi stays.
+func TestMoverStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{beats: map[string]zone.Beat{"a": {Node: "a", Region: 1}, "b": {Node: "b", Region: 2}}}
+		defer mover(t, m, "192.0.2.1")()
+		beat := func(nodes ...string) {
+			for _, n := range nodes {
+				_ = m.Beat(t.Context(), n, m.beats[n].Region)
+			}
+		}
+		for range 20 {
+			beat("a", "b")
+			time.Sleep(5 * time.Second)
+		}
+		m.mu.Lock()
+		m.stalled = time.Now().Add(20 * time.Second)
+		m.mu.Unlock()
+		time.Sleep(20 * time.Second)
+		beat("b")
+		time.Sleep(6 * time.Second)
+		beat("a")
+		time.Sleep(6 * time.Second)
+		if m.moved() != 1 {
+			t.Errorf("provapi was moved to %s by a stall of the database", m.region())
 		}
 	})
 }
