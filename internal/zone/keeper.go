@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/tandemgw/tandem/internal/domain"
@@ -81,20 +83,19 @@ func (k *Keeper) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var there []string
-	err = k.store.View(ctx, func(ctx context.Context, r Reader) (err error) {
-		there, err = r.Sources(ctx, sourceAccount)
+	gone := map[string]bool{}
+	err = k.store.View(ctx, func(ctx context.Context, r Reader) error {
+		sources, err := r.Sources(ctx, sourceAccount)
+		for _, s := range sources {
+			gone[strings.TrimPrefix(s, sourceAccount)] = true
+		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	gone := map[string]bool{}
-	for _, s := range there {
-		gone[s] = true
-	}
 
-	for after := ""; ; {
+	for after, more := "", true; more; {
 		page, err := k.customers.Customers(ctx, after, keepBatch)
 		if err != nil {
 			return err
@@ -103,18 +104,30 @@ func (k *Keeper) all(ctx context.Context) error {
 		for i := range page {
 			after = page[i].Account
 			batch[sourceAccount+after] = k.customer(&page[i])
-			delete(gone, sourceAccount+after)
+			delete(gone, after)
 		}
 		if err := k.publish(ctx, batch); err != nil {
 			return err
 		}
-		if len(page) < keepBatch {
-			break
-		}
+		more = len(page) == keepBatch
 	}
+
 	// One that was created meanwhile is not among them, and one that was deleted and created again is read.
-	for source := range gone {
-		if err := k.account(ctx, strings.TrimPrefix(source, sourceAccount)); err != nil {
+	return k.accounts(ctx, gone)
+}
+
+// accounts publishes some accounts, by name, as they are now.
+func (k *Keeper) accounts(ctx context.Context, all map[string]bool) error {
+	for names := range slices.Chunk(slices.Collect(maps.Keys(all)), keepBatch) {
+		batch := map[string][]Record{}
+		for _, name := range names {
+			c, err := k.customers.Customer(ctx, name)
+			if err != nil {
+				return err
+			}
+			batch[sourceAccount+name] = k.customer(&c)
+		}
+		if err := k.publish(ctx, batch); err != nil {
 			return err
 		}
 	}
@@ -122,18 +135,9 @@ func (k *Keeper) all(ctx context.Context) error {
 	return nil
 }
 
-func (k *Keeper) account(ctx context.Context, name string) error {
-	c, err := k.customers.Customer(ctx, name)
-	if err != nil {
-		return err
-	}
-
-	return k.publish(ctx, map[string][]Record{sourceAccount + name: k.customer(&c)})
-}
-
 // follow publishes the accounts that feed entries name.
 func (k *Keeper) follow(ctx context.Context, entries []feed.Entry) error {
-	changed := map[string][]Record{}
+	changed := map[string]bool{}
 	for _, e := range entries {
 		var changes []domain.Change
 		if err := json.Unmarshal(e.Payload, &changes); err != nil {
@@ -141,20 +145,10 @@ func (k *Keeper) follow(ctx context.Context, entries []feed.Entry) error {
 		}
 		for _, c := range changes {
 			if c.Account != nil && !c.Observed {
-				changed[sourceAccount+c.Account.Name] = nil
+				changed[c.Account.Name] = true
 			}
 		}
 	}
-	if len(changed) == 0 {
-		return nil
-	}
-	for source := range changed {
-		c, err := k.customers.Customer(ctx, strings.TrimPrefix(source, sourceAccount))
-		if err != nil {
-			return err
-		}
-		changed[source] = k.customer(&c)
-	}
 
-	return k.publish(ctx, changed)
+	return k.accounts(ctx, changed)
 }

@@ -23,7 +23,7 @@ type memory struct {
 	records []zone.Record
 	beats   map[string]zone.Beat
 	failure error
-	moves   int // changes of provapi
+	moves   int       // changes of provapi
 	stalled time.Time // until then nothing is read
 }
 
