@@ -11,6 +11,7 @@ import (
 const (
 	maxConns       = 1000
 	maxConnsSource = 50 // of one network
+	maxConnsMore   = 50 // of secondaries, when there are maxConns
 	readTimeout    = 2 * time.Second
 	idleTimeout    = 10 * time.Second
 	writeTimeout   = 10 * time.Second // for one message
@@ -18,7 +19,7 @@ const (
 )
 
 // conns is a listener that accepts a limited number of connections. A secondary is not subject to the limit for one
-// network.
+// network, and strangers cannot use up the connections of all.
 type conns struct {
 	net.Listener
 	s *Server
@@ -61,7 +62,12 @@ func (l *conns) enter(a netip.Addr) (netip.Prefix, bool) {
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.total >= maxConns || l.sources[n] >= maxConnsSource && !l.s.known(a) {
+	total, source := maxConns, maxConnsSource
+	if l.s.known(a) {
+		total += maxConnsMore
+		source = total
+	}
+	if l.total >= total || l.sources[n] >= source {
 		return n, false
 	}
 	l.total++

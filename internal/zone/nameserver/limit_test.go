@@ -160,6 +160,13 @@ func TestConnections(t *testing.T) {
 	if open := accept(1, "203.0.113.1"); len(open) != 0 {
 		t.Error("connection 1,001 accepted")
 	}
+	if open := accept(60, "192.0.2.9"); len(open) != 50 {
+		t.Errorf("%d of 60 connections of a secondary accepted beside 1,000 others, want 50", len(open))
+	} else {
+		for _, c := range open {
+			_ = c.Close() // a fake does not fail
+		}
+	}
 	for range 2 { // the second time does nothing
 		if err := first[0].Close(); err != nil {
 			t.Fatal(err)

@@ -163,7 +163,11 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	if !x.done {
 		x.send()
 	}
-	s.m.queries.WithLabelValues(dns.RcodeToString[x.code]).Inc()
+	code := dns.RcodeToString[x.code]
+	if x.code == dns.RcodeBadVers {
+		code = "BADVERS" // the library has BADSIG, an error in TSIG records of the same number
+	}
+	s.m.queries.WithLabelValues(code).Inc()
 }
 
 func address(a net.Addr) netip.Addr {

@@ -293,6 +293,9 @@ func TestEDNS(t *testing.T) {
 			t.Errorf("%s: %v", name, r)
 		}
 	}
+	if n := b.value(t, "tandem_zone_queries_total", "BADVERS"); n != 1 {
+		t.Errorf("%v requests counted with BADVERS", n)
+	}
 	if r := b.ask(t, "tcp", "huge."+origin, dns.TypeTXT); len(r.Answer) != 60 {
 		t.Errorf("over TCP: %d records", len(r.Answer))
 	}
