@@ -3,7 +3,6 @@ package check_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -140,40 +139,47 @@ func TestDelegation(t *testing.T) {
 	}
 }
 
-// resolver knows the name servers of one zone.
-type resolver struct{ zone string }
+// resolver knows the name servers of one zone, and does not answer about another one.
+type resolver struct{ zone, silent string }
 
 func (r resolver) LookupNS(_ context.Context, name string) ([]*net.NS, error) {
-	if name != r.zone {
-		return nil, fmt.Errorf("no name servers of %s", name)
+	switch name {
+	case r.zone:
+		return []*net.NS{{Host: "a.parent.example."}}, nil
+	case r.silent:
+		return nil, &net.DNSError{Err: "timeout", Name: name, IsTimeout: true}
 	}
 
-	return []*net.NS{{Host: "a.parent.example."}}, nil
+	return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
 }
 
 func (r resolver) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
 	return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
 }
 
-// The parent zone may begin above the next label. If nobody knows its name servers, that is a finding.
+// The parent zone may begin above the next label. If nobody knows its name servers, that is a finding; those of a zone
+// above it are not taken for them.
 func TestParentsAreLookedUp(t *testing.T) {
 	t.Parallel()
 	child := server(t, "ns1.operator.example", records(t, soa, "gw.example.com. 60 NS ns1.operator.example."))
 	for _, x := range []struct {
-		zone, want string
-		servers    int
-	}{{"example.com.", "a.parent.example unreachable", 2}, {"com.", "a.parent.example unreachable", 2},
-		{"org.", "parent unreachable", 1}} {
+		resolver resolver
+		want     string
+		servers  int
+	}{{resolver{zone: "example.com."}, "a.parent.example unreachable", 2},
+		{resolver{zone: "com."}, "a.parent.example unreachable", 2},
+		{resolver{zone: "com.", silent: "example.com."}, "parent unreachable", 1},
+		{resolver{zone: "org."}, "parent unreachable", 1}} {
 		in := &check.Inspector{Base: zoneName, Names: &zone.Names{NameServers: []zone.Host{
 			{Name: child.Name, CheckAt: []string{child.Addr.String()}}}},
-			Parents: &check.Parents{Lookup: resolver{x.zone}}}
+			Parents: &check.Parents{Lookup: x.resolver}}
 		in.Servers = check.NewServers(in.Names.NameServers, nil)
 		r, err := in.Check(t.Context(), zoneName)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := problems(r); !slices.Equal(got, []string{x.want}) || len(r.Servers) != x.servers {
-			t.Errorf("%s: %v, %+v", x.zone, r.Findings, r.Servers)
+			t.Errorf("%+v: %v, %+v", x.resolver, r.Findings, r.Servers)
 		}
 	}
 }

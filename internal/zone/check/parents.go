@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -42,7 +43,8 @@ func (p *Parents) present(ctx context.Context, origin string) ([]Server, error) 
 	for above := origin; dns.CountLabel(above) > 1; { // the zone above may begin further up
 		above = above[strings.IndexByte(above, '.')+1:]
 		var list []*net.NS
-		if list, err = p.Lookup.LookupNS(ctx, above); err != nil {
+		var none *net.DNSError
+		if list, err = p.Lookup.LookupNS(ctx, above); errors.As(err, &none) && none.IsNotFound {
 			continue
 		}
 		for _, ns := range list {
