@@ -274,17 +274,22 @@ func (n *Names) Validate(base string, regions []string, published bool) []error 
 	if len(n.NameServers) == 0 {
 		errs.Add("nameServers", "is empty; list every name server of the zone, as its parent zone does")
 	}
+	hosts := map[string]bool{}
 	for i, s := range n.NameServers {
-		at := fmt.Sprintf("nameServers[%d]", i)
+		at, host := fmt.Sprintf("nameServers[%d]", i), dns.CanonicalName(s.Name)
 		if err := checkHost(s.Name); err != nil {
 			errs.Add(at+".name", "%v", err)
 		}
+		if hosts[host] {
+			errs.Add(at+".name", "%s is listed more than once; list it once, with all its addresses", s.Name)
+		}
+		hosts[host] = true
 		name, ok := c.within(s.Name)
 		ips(at+".addresses", s.Addresses, ok)
-		if dns.CanonicalName(s.Name) == c.origin {
+		if host == c.origin {
 			errs.Add(at+".name", "%s is the zone itself; give the host a name below it, such as ns1.%[1]s", base)
 		}
-		if host := name[strings.LastIndexByte(name, '.')+1:]; ok && (c.regional(host) || slices.Contains(taken, host)) {
+		if top := name[strings.LastIndexByte(name, '.')+1:]; ok && (c.regional(top) || slices.Contains(taken, top)) {
 			errs.Add(at+".name", "%s is at or below a name with another purpose; use one such as ns1.%s", s.Name, base)
 		}
 		if !ok && len(s.Addresses) > 0 {

@@ -31,6 +31,7 @@ func TestNames(t *testing.T) {
 		"a region of customers":     {"gw.example.com", []string{"1r1"}, "1R1.gw.example.com", "another purpose"},
 		"a customer":                {"gw.example.com", []string{"1r1"}, "acme.1r1.gw.example.com", "another purpose"},
 		"the zone":                  {"gw.example.com", []string{"1r1"}, "gw.example.com", "the zone itself"},
+		"twice":                     {"gw.example.com", []string{"1r1"}, "twice.example.com", "more than once"},
 		"customers in a region":     {"gw.example.com", []string{"R1"}, "ns1.gw.example.com", `"r1"`},
 		"customers below provapi":   {"gw.example.com", []string{"provapi"}, "ns1.gw.example.com", `"provapi"`},
 		"customers below a website": {"gw.example.com", []string{"1r1", "hooks"}, "ns1.gw.example.com", `"hooks"`},
@@ -40,6 +41,9 @@ func TestNames(t *testing.T) {
 			host.Addresses = []string{"2001:db8::53"}
 		}
 		n := &zone.Names{NameServers: []zone.Host{host}, Contact: "dns@example.com"}
+		if name == "twice" {
+			n.NameServers = append(n.NameServers, zone.Host{Name: "TWICE.example.com."})
+		}
 		for range x.regions {
 			edge := zone.Edge{Name: "E1", Addresses: []string{"2001:db8::1"}, TLS: 5061}
 			n.Regions = append(n.Regions, zone.Region{Edges: []zone.Edge{edge}})
