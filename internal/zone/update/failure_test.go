@@ -2,16 +2,20 @@ package update_test
 
 import (
 	"encoding/base64"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
+	"github.com/tandemgw/tandem/internal/zone"
 	"github.com/tandemgw/tandem/internal/zone/update"
 )
 
@@ -47,7 +51,7 @@ func TestRefusalsOfBIND(t *testing.T) {
 	}
 }
 
-// impostor is a server that answers questions well, and updates as told.
+// impostor is a server that answers as told.
 func impostor(t *testing.T, answer func(w dns.ResponseWriter, r *dns.Msg)) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -56,16 +60,7 @@ func impostor(t *testing.T, answer func(w dns.ResponseWriter, r *dns.Msg)) netip
 	}
 	s := &dns.Server{Listener: l, TsigSecret: map[string]string{keyName: base64.StdEncoding.EncodeToString(secret)},
 		MsgAcceptFunc: func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept },
-		Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
-			if r.Opcode == dns.OpcodeUpdate {
-				answer(w, r)
-				return
-			}
-			m := new(dns.Msg).SetReply(r)
-			m.Authoritative = true
-			m.SetTsig(keyName, dns.HmacSHA256, 300, time.Now().Unix())
-			_ = w.WriteMsg(m)
-		})}
+		Handler:       dns.HandlerFunc(answer)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -116,7 +111,16 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			n := newNode(t, sqlite(t), config(t, impostor(t, c.answer))).run()
+			n := newNode(t, sqlite(t), config(t, impostor(t, func(w dns.ResponseWriter, r *dns.Msg) {
+				if r.Opcode == dns.OpcodeUpdate {
+					c.answer(w, r)
+					return
+				}
+				m := new(dns.Msg).SetReply(r)
+				m.Authoritative = true
+				m.SetTsig(keyName, dns.HmacSHA256, 300, time.Now().Unix())
+				_ = w.WriteMsg(m)
+			}))).run()
 			n.publish("account:a", address("acme.1r1", 60, "192.0.2.1"))
 			n.until(c.want, func() bool { return strings.Contains(n.u.Problem(), c.want) })
 			if got := n.table(); len(got) != c.ours {
@@ -124,4 +128,69 @@ func TestAnswers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// picky is a server that refuses all updates of names that begin with "bad", and takes others. It has one record of a
+// name at most.
+type picky struct {
+	mu   sync.Mutex
+	have map[string]dns.RR
+	at   netip.AddrPort
+}
+
+func newPicky(t *testing.T) *picky {
+	t.Helper()
+	p := &picky{have: map[string]dns.RR{}}
+	p.at = impostor(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg).SetReply(r)
+		m.Authoritative = true
+		m.SetTsig(keyName, dns.HmacSHA256, 300, time.Now().Unix())
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		switch {
+		case r.Opcode == dns.OpcodeQuery:
+			if rr := p.have[r.Question[0].Name]; rr != nil {
+				m.Answer = append(m.Answer, rr)
+			}
+		case slices.ContainsFunc(r.Ns, func(rr dns.RR) bool { return strings.HasPrefix(rr.Header().Name, "bad") }):
+			m.Rcode = dns.RcodeRefused
+		default:
+			for _, rr := range r.Ns {
+				p.have[rr.Header().Name] = rr
+			}
+		}
+		_ = w.WriteMsg(m)
+	})
+
+	return p
+}
+
+// What is refused for good does not keep the updater from putting back what somebody removed, however much there is.
+func TestRefusedBesideRemoved(t *testing.T) {
+	t.Parallel()
+	p, d := newPicky(t), sqlite(t)
+	c := config(t, p.at)
+	n := newNode(t, d, c)
+	var rs []zone.Record
+	for i := range 600 {
+		rs = append(rs, address(fmt.Sprintf("c%03d.1r1", i), 60, "192.0.2.1"))
+	}
+	n.publish("good", rs...)
+	n.run().settled()
+	for i := range 25 {
+		rs = append(rs, address(fmt.Sprintf("bad%d.1r1", i), 60, "192.0.2.1"))
+	}
+	n.publish("good", rs...)
+	n.until("refused", func() bool { return strings.Contains(n.u.Problem(), "REFUSED") })
+
+	gone := "c599.1r1." + base + "."
+	p.mu.Lock()
+	delete(p.have, gone)
+	p.mu.Unlock()
+	n.again(d, c).until("it is back", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+
+		return p.have[gone] != nil
+	})
 }

@@ -50,7 +50,8 @@ type change struct {
 }
 
 const (
-	// portion is how many sets a run looks at, before the next one looks for newer changes.
+	// portion is how many sets that have changed, and how many others, a run looks at, before the next one looks for
+	// newer changes.
 	portion = 500
 	// Limits of one request, so that it fits a message.
 	maxBatch = 100 // records
@@ -87,6 +88,10 @@ func key(r zone.Record) zone.Record {
 
 func setOf(r zone.Record) set { return set{r.Name, r.Type} }
 
+func compareSets(a, b set) int {
+	return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.kind, b.kind))
+}
+
 // do brings the operator's zone closer to what is wanted. Errors are those of the database; others are kept.
 func (x *pass) do(ctx context.Context) error {
 	if err := x.read(ctx); err != nil {
@@ -94,7 +99,7 @@ func (x *pass) do(ctx context.Context) error {
 	}
 	if len(x.check) == 0 && time.Since(x.began) >= checkEvery {
 		x.began = time.Now()
-		x.check = slices.Collect(maps.Keys(x.have))
+		x.check = slices.SortedFunc(maps.Keys(x.have), compareSets)
 		maps.DeleteFunc(x.foreign, func(k zone.Record, _ bool) bool { return x.want[setOf(k)] == nil })
 		for k := range x.foreign {
 			x.foreign[k] = false // is looked at again
@@ -102,8 +107,8 @@ func (x *pass) do(ctx context.Context) error {
 	}
 	sets := x.changed()
 	sets = sets[:min(len(sets), portion)]
-	checked := min(len(x.check), portion-len(sets))
-	for _, s := range x.check[:checked] {
+	checked := x.check[:min(len(x.check), portion)]
+	for _, s := range checked {
 		if !slices.Contains(sets, s) {
 			sets = append(sets, s)
 		}
@@ -142,14 +147,9 @@ func (x *pass) do(ctx context.Context) error {
 	if err := x.save(ctx, put, nil); err != nil {
 		return err
 	}
-	if err := x.send(ctx, changes, maxBatch); err != nil {
-		return err
-	}
-	if x.failed == nil {
-		x.check = x.check[checked:]
-	}
+	x.check = x.check[len(checked):] // what is not as it should be is in the table now
 
-	return nil
+	return x.send(ctx, changes, maxBatch)
 }
 
 // read reads the records that are wanted, and those that were published.
@@ -245,7 +245,7 @@ func (x *pass) changed() []set {
 		return strings.Count(s.name, ".")
 	}
 	slices.SortFunc(list, func(a, b set) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.name, b.name), cmp.Compare(a.kind, b.kind))
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), compareSets(a, b))
 	})
 
 	return list

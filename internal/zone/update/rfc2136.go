@@ -88,11 +88,17 @@ func (s *server) look(ctx context.Context, sets []set) ([]seen, error) {
 	for first := range min(askers, len(sets)) {
 		running.Go(func() {
 			c, err := s.dial(ctx)
-			if err == nil {
-				defer c.Close()
-			}
 			for i := first; i < len(sets) && err == nil; i += askers {
-				list[i], err = s.ask(ctx, c, sets[i])
+				if list[i], err = s.ask(ctx, c, sets[i]); err == nil || i == first {
+					continue
+				}
+				_ = c.Close() // some servers do after a number of answers (RFC 7766 §6.2.4)
+				if c, err = s.dial(ctx); err == nil {
+					list[i], err = s.ask(ctx, c, sets[i])
+				}
+			}
+			if c != nil {
+				_ = c.Close() // nothing is under way
 			}
 			if err != nil {
 				cancel(err) // the first counts
