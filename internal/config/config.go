@@ -117,6 +117,9 @@ func (z *Zone) problems(base string, regions []string) (errs fault.Problems) {
 			errs.Add("", "is the zone of calls.routing.baseDomain, which is not set; set it")
 		}
 		errs = append(errs, z.Names.Validate(base, regions, z.Publish != PublishNone)...)
+		if z.Publish == PublishServe && z.Names.Contact == "" {
+			errs.Add("contact", "is missing; name a mail address for the zone's SOA record")
+		}
 	}
 	switch {
 	case z.Publish != PublishServe && z.Publish != PublishUpdate && z.Publish != PublishNone:

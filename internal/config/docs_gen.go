@@ -205,7 +205,7 @@ var fieldDocs = map[string]string{
 	"zone.Host.Addresses":                           "Addresses are the host's IP addresses. Required if the name is in the zone, else not allowed.",
 	"zone.Host.CheckAt":                             "CheckAt are the addresses at which checks ask the host, \"ip:port\". Default port 53 of its addresses; those of a name outside the zone are looked up with the system's resolver.",
 	"zone.Host.Name":                                "Name is the host's name. Required.",
-	"zone.Names.Contact":                            "Contact is the mail address of the person responsible for the zone, for the SOA record. Required, unless publish is \"none\".",
+	"zone.Names.Contact":                            "Contact is the mail address of the person responsible for the zone, for the SOA record. Required if publish is \"serve\", else not used: the SOA record is the operator's.",
 	"zone.Names.Issuers":                            "Issuers are the certificate authorities that may issue certificates for names in the zone (CAA records), e.g. \"letsencrypt.org\". Default none: any authority may.",
 	"zone.Names.NameServers":                        "NameServers are all name servers of the zone, as the parent zone lists them. The first is the primary that the SOA record names. Required.",
 	"zone.Names.Regions":                            "Regions are the service regions, one or two, in the order of calls.routing.regions. Required, unless publish is \"none\": then customers' names may have any address.",

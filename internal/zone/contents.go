@@ -18,8 +18,8 @@ type Names struct {
 	// NameServers are all name servers of the zone, as the parent zone lists them. The first is the primary that the
 	// SOA record names. Required.
 	NameServers []Host `yaml:"nameServers"`
-	// Contact is the mail address of the person responsible for the zone, for the SOA record. Required, unless publish
-	// is "none".
+	// Contact is the mail address of the person responsible for the zone, for the SOA record. Required if publish is
+	// "serve", else not used: the SOA record is the operator's.
 	Contact string `yaml:"contact"`
 	// Issuers are the certificate authorities that may issue certificates for names in the zone (CAA records), e.g.
 	// "letsencrypt.org". Default none: any authority may.
@@ -302,7 +302,7 @@ func (n *Names) Validate(base string, regions []string, published bool) []error 
 		}
 	}
 	user, host, _ := strings.Cut(n.Contact, "@")
-	if (published || n.Contact != "") && (user == "" || checkHost(host) != nil) {
+	if n.Contact != "" && (user == "" || checkHost(host) != nil) {
 		errs.Add("contact", "%q is not a mail address; use name@host", n.Contact)
 	}
 	for i, issuer := range n.Issuers {

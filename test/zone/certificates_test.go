@@ -326,7 +326,6 @@ zone:
   publish: update
   nameServers: [{name: ns1.example.com, checkAt: [%q]}]
   parents: [%[4]q]
-  contact: hostmaster@operator.example
   regions:
     - edges: [{name: e1, addresses: [%[5]s], tls: 5061}]
   update:

@@ -38,7 +38,6 @@ zone:
   nameServers: [{name: ns1.example.com, checkAt: [%q]}]
   parents: [%[2]q]
   checkEvery: 1s
-  contact: hostmaster@operator.example
   regions:
     - edges: [{name: e1, addresses: [%[3]s], tls: 5061}]
     - edges: [{name: e1, addresses: [%[4]s], tls: 5061}]
