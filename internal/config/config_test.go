@@ -38,6 +38,10 @@ func TestMistakes(t *testing.T) {
 				t.Fatal(err)
 			}
 			in, want, _ := strings.Cut(string(text), "----\n")
+			if _, err = config.Load(config.Source{File: "tandem.yaml", Text: []byte(in), Data: t.TempDir(),
+				Env: []string{}, Machine: true}); err == nil {
+				t.Error("accepted on a machine")
+			}
 			_, err = config.Load(config.Source{File: "tandem.yaml", Text: []byte(in), Data: "/nowhere",
 				Env: []string{}})
 			got := "no mistakes\n"

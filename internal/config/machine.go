@@ -124,11 +124,13 @@ func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll, war
 		}
 	})
 	badAll("certificates", []error{l.Certificates.CheckFiles()})
-	if l.Has(RoleDNS) && l.Zone.Published() {
-		badAll("zone", l.Zone.Server.CheckFiles())
-	}
-	if l.Has(RoleWorker) && l.Zone.Publish == PublishUpdate {
-		badAll("zone.update", l.Zone.Update.CheckFiles())
+	if len(l.Zone.problems(l.Calls.Routing.BaseDomain, l.Calls.Routing.Regions)) == 0 { // else they are not readable
+		if l.Has(RoleDNS) && l.Zone.Published() {
+			badAll("zone", l.Zone.Server.CheckFiles())
+		}
+		if l.Has(RoleWorker) && l.Zone.Publish == PublishUpdate {
+			badAll("zone.update", l.Zone.Update.CheckFiles())
+		}
 	}
 	if l.Has(RoleEdge) {
 		errs, warnings := l.Calls.Edge.CheckFiles(services.All().Services(), hosts, l.Generated, now)

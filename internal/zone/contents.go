@@ -302,7 +302,8 @@ func (n *Names) Validate(base string, regions []string, published bool) []error 
 		}
 	}
 	user, host, _ := strings.Cut(n.Contact, "@")
-	if n.Contact != "" && (user == "" || checkHost(host) != nil) {
+	_, fits := dns.IsDomainName(mailbox(n.Contact))
+	if n.Contact != "" && (user == "" || checkHost(host) != nil || !fits) {
 		errs.Add("contact", "%q is not a mail address; use name@host", n.Contact)
 	}
 	for i, issuer := range n.Issuers {
@@ -351,10 +352,11 @@ func (n *Names) Validate(base string, regions []string, published bool) []error 
 	return errs
 }
 
-// checkHost returns an error unless name is a host name of at least two labels.
+// checkHost returns an error unless name is a host name of at least two labels, and no IP address.
 func checkHost(name string) error {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	if checkName(name, "") != nil || !strings.Contains(name, ".") {
+	_, err := netip.ParseAddr(name)
+	if checkName(name, "") != nil || !strings.Contains(name, ".") || err == nil {
 		return fmt.Errorf("%q is not a host name", name)
 	}
 

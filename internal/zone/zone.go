@@ -79,12 +79,17 @@ type delta struct {
 // host name of the primary name server, and contact the mail address of the person responsible, for the SOA record.
 func New(base, primary, contact string) *Zone {
 	z := &Zone{origin: dns.CanonicalName(base), names: map[string]*node{}}
-	user, host, _ := strings.Cut(contact, "@")
 	z.soa = dns.SOA{Hdr: dns.RR_Header{Name: z.origin, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: soaTTL},
-		Ns: dns.CanonicalName(primary), Mbox: strings.ReplaceAll(user, ".", `\.`) + "." + dns.CanonicalName(host),
+		Ns: dns.CanonicalName(primary), Mbox: mailbox(contact),
 		Refresh: refresh, Retry: retry, Expire: expire, Minttl: negativeTTL}
 
 	return z
+}
+
+// mailbox returns a mail address as a name: what is before the "@" is one label (RFC 1035 §8).
+func mailbox(contact string) string {
+	user, host, _ := strings.Cut(contact, "@")
+	return strings.NewReplacer(".", `\.`, `\`, `\\`).Replace(user) + "." + dns.CanonicalName(host)
 }
 
 // Origin returns the base domain, absolute and in lower case.

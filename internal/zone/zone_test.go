@@ -104,6 +104,33 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// The contact in the SOA record is the mail address, with what is before the "@" in one label.
+func TestContact(t *testing.T) {
+	for contact, want := range map[string]string{
+		"hostmaster@operator.example":   "hostmaster.operator.example.",
+		"host.master@Operator.example.": `host\.master.operator.example.`,
+		`a\b@operator.example`:          `a\\b.operator.example.`,
+		"a b@operator.example":          `a\ b.operator.example.`,
+	} {
+		z := zone.New("gw.example.com", "ns1.gw.example.com", contact)
+		if err := z.Apply(&zone.Version{To: 1}); err != nil {
+			t.Fatal(err)
+		}
+		m := &dns.Msg{Answer: []dns.RR{z.Look("nosuch.gw.example.com.", dns.TypeA).SOA}}
+		data, err := m.Pack()
+		if err == nil {
+			err = m.Unpack(data)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", contact, err)
+			continue
+		}
+		if got := m.Answer[0].(*dns.SOA).Mbox; got != want {
+			t.Errorf("%s: %s, want %s", contact, got, want)
+		}
+	}
+}
+
 // A zone that has not been loaded denies nothing.
 func TestLookNotLoaded(t *testing.T) {
 	z := newZone()
