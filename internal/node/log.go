@@ -109,10 +109,10 @@ func whole(a slog.Attr) slog.Attr {
 	return a
 }
 
-// identifiers are attributes whose values must match what is elsewhere: in a trace, on disk. They are redacted only if
+// identifiers are attributes whose values must match what is elsewhere: in a trace, on disk, in DNS. They are redacted only if
 // they certainly hold a number, one with "+".
 var identifiers = map[string]bool{"call": true, "call_id": true, "call_id_out": true, "file": true, "path": true,
-	"data": true, "config": true}
+	"data": true, "config": true, "serial": true}
 
 // redact returns an attribute's value without phone numbers.
 func redact(a slog.Attr) slog.Value {

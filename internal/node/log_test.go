@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/zone"
 )
 
 func TestLoggerRedactsByDefault(t *testing.T) {
@@ -36,14 +37,15 @@ func TestLoggerRedactsByDefault(t *testing.T) {
 	}
 }
 
-// TestIdentifiersStayWhole: a Call-ID must be found in a trace, a file on disk.
+// TestIdentifiersStayWhole: a Call-ID must be found in a trace, a file on disk, a serial at a name server.
 func TestIdentifiersStayWhole(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
 	log := newLogger(&b, config.Log{Level: "info", Format: "json", Numbers: "redacted"})
 	log.Info("x", "call_id", "15551239987@192.0.2.1", "file", "/var/lib/tandem/calls/calls-20261128T120000.jsonl",
-		"level2", slog.LevelWarn, "reason", "15551239987@192.0.2.1")
-	for _, want := range []string{`"call_id":"15551239987@192.0.2.1"`, "calls-20261128T120000", `"level2":"WARN"`,
+		"serial", zone.Serial(1795941150), "level2", slog.LevelWarn, "reason", "15551239987@192.0.2.1")
+	for _, want := range []string{`"call_id":"15551239987@192.0.2.1"`, "calls-20261128T120000", `"serial":"1795941150"`,
+		`"level2":"WARN"`,
 		`"reason":"1555123…@192.0.2.1"`, `"level":"INFO"`} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%s is not in %s", want, &b)

@@ -182,6 +182,13 @@ func TestNoMessage(t *testing.T) {
 	copy(loop[12:], []byte{0xc0, 12})
 	ahead := slices.Clone(q)
 	copy(ahead[12:], []byte{0xc0, 200})
+	behind := append(slices.Concat(q[:12], []byte{0xc0, 18}, q[len(q)-4:]), q[12:]...)
+	more := func(section int) []byte {
+		m := slices.Clone(q)
+		m[7+2*section] = 1
+		return m
+	}
+	half := append(more(2), 0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 1) // an OPT record without its last byte
 
 	for name, x := range map[string]struct {
 		data  []byte
@@ -189,6 +196,11 @@ func TestNoMessage(t *testing.T) {
 	}{
 		"a name that points to itself": {loop, dns.RcodeFormatError},
 		"a name that points ahead":     {ahead, dns.RcodeFormatError},
+		"a name after the question":    {behind, dns.RcodeFormatError},
+		"no answer, which it counts":   {more(0), dns.RcodeFormatError},
+		"no authority":                 {more(1), dns.RcodeFormatError},
+		"no additional record":         {more(2), dns.RcodeFormatError},
+		"half an OPT record":           {half, dns.RcodeFormatError},
 		"a label of 64 bytes":          {append(slices.Clone(q[:12]), 64, 'a'), dns.RcodeFormatError},
 		"half a question":              {q[:20], dns.RcodeFormatError},
 		"bytes after the message":      {append(slices.Clone(q), 1, 2, 3), 0},

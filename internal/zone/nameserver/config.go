@@ -105,6 +105,7 @@ func (c *Config) secondaries() ([]secondary, []error) {
 		for _, o := range list {
 			if o.key.Name == x.key.Name && !o.key.Equal(x.key) {
 				errs.Add(at+".name", "another secondary has a different key of the name %s", s.Key.Name)
+				break
 			}
 		}
 		list = append(list, x)

@@ -96,7 +96,8 @@ func (s *Server) known(a netip.Addr) bool {
 	return false
 }
 
-// conn is a connection that a reader who does not read cannot keep for ever.
+// conn is a connection that a client who does not read cannot keep: it is closed by the first answer that is not taken
+// in time. Nothing can follow half a message.
 type conn struct {
 	net.Conn
 	leave func()
@@ -106,8 +107,12 @@ func (c *conn) Write(b []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return 0, err
 	}
+	n, err := c.Conn.Write(b)
+	if err != nil {
+		_ = c.Close()
+	}
 
-	return c.Conn.Write(b)
+	return n, err
 }
 
 func (c *conn) Close() error {

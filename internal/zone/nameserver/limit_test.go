@@ -176,3 +176,36 @@ func TestConnections(t *testing.T) {
 		t.Errorf("%d connections accepted after one was closed", len(open))
 	}
 }
+
+// A client that does not read its answers loses its connection, and the room, at the first that it does not take.
+func TestAnswersNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(zone.New("example", "", ""), Config{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		near, far := net.Pipe()
+		l := newConns(&pipe{c: &remote{Conn: near,
+			addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort("198.51.100.1:9"))}}, s)
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if _, err := c.Write([]byte("answer")); err == nil || time.Since(start) != writeTimeout {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if l.total != 0 || !c.(*conn).Conn.(*remote).closed {
+			t.Errorf("the connection is open; %d count", l.total)
+		}
+		_ = far.Close()
+	})
+}
+
+// pipe accepts one connection.
+type pipe struct {
+	net.Listener
+	c net.Conn
+}
+
+func (p *pipe) Accept() (net.Conn, error) { return p.c, nil }

@@ -44,28 +44,32 @@ func (r reader) ReadUDP(c *net.UDPConn, timeout time.Duration) ([]byte, *dns.Ses
 	return plain(m), s, err
 }
 
-// plain returns a message with the codes of its EDNS options replaced by one for local use; m itself if it has none,
-// if it is signed, or if it cannot be read.
+// plain returns a message with the codes of its EDNS options replaced by one for local use; m itself if it has none, or
+// if it is signed. Of a message that ends before what it counts, or whose question is compressed, it returns the header
+// alone, which is answered with FORMERR: the library would take it for one with fewer records, or another question.
 func plain(m []byte) []byte {
-	if len(m) < headerSize || binary.BigEndian.Uint16(m[10:]) == 0 {
+	if len(m) < headerSize {
 		return m
 	}
 	number := func(at int) int { return int(binary.BigEndian.Uint16(m[at:])) }
-	at := headerSize
+	at, compressed := headerSize, false
 	for range number(4) {
-		if at = skip(m, at) + 4; at > len(m) {
-			return m
+		if at, compressed = skip(m, at); compressed || at+4 > len(m) {
+			return m[:headerSize]
 		}
+		at += 4
 	}
 
 	var codes []int // where they are
 	for range number(6) + number(8) + number(10) {
-		at = skip(m, at)
-		if at+10 > len(m) {
-			return m
+		if at, _ = skip(m, at); at+10 > len(m) {
+			return m[:headerSize]
 		}
 		kind, data := number(at), at+10
-		if at = data + number(at+8); at > len(m) || kind == int(dns.TypeTSIG) {
+		if at = data + number(at+8); at > len(m) {
+			return m[:headerSize]
+		}
+		if kind == int(dns.TypeTSIG) {
 			return m
 		}
 		for kind == int(dns.TypeOPT) && data+4 <= at {
@@ -85,18 +89,19 @@ func plain(m []byte) []byte {
 	return m
 }
 
-// skip returns where the name at a place in a message ends, more than the message has if it does not.
-func skip(m []byte, at int) int {
+// skip returns where the name at a place in a message ends, more than the message has if it does not, and whether it
+// is compressed.
+func skip(m []byte, at int) (int, bool) {
 	for at < len(m) {
 		switch n := int(m[at]); {
 		case n == 0:
-			return at + 1
+			return at + 1, false
 		case n >= 0xc0: // a pointer
-			return at + 2
+			return at + 2, true
 		default:
 			at += 1 + n
 		}
 	}
 
-	return at + 1
+	return at + 1, false
 }
