@@ -4,6 +4,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -71,13 +72,11 @@ const questions = 3
 // it answers none, and what is wrong, ordered by server; a server that is unreachable or lame is asked nothing more.
 // newest is the serial that servers should have; 0 for the newest that any of them has.
 func Zone(ctx context.Context, zone string, newest uint32, servers []Server, names []Name) ([]uint32, []Finding) {
-	zone = dns.CanonicalName(zone)
-	serials := make([]uint32, len(servers))
+	serials, bad := versions(ctx, dns.CanonicalName(zone), servers)
 	found := make([][]Finding, len(servers))
 	each(servers, func(i int, s Server) {
-		var bad *Finding
-		if serials[i], bad = soa(ctx, zone, s); bad != nil {
-			found[i] = []Finding{*bad}
+		if bad[i] != nil {
+			found[i] = []Finding{*bad[i]}
 			return
 		}
 		perName, silent := ask(ctx, s, names)
@@ -103,22 +102,51 @@ func Zone(ctx context.Context, zone string, newest uint32, servers []Server, nam
 	return serials, all
 }
 
-// soa returns the serial of a server's version of a zone, or of the zone that the name is in: then the SOA record is in
-// the authority section (RFC 2308 §3).
-func soa(ctx context.Context, zone string, s Server) (uint32, *Finding) {
-	r, err := Ask(ctx, s.Addr, zone, dns.TypeSOA)
-	if err != nil {
-		return 0, &Finding{Server: s, Problem: Unreachable, Text: err.Error()}
-	}
-	for _, rr := range slices.Concat(r.Answer, r.Ns) {
-		x, ok := rr.(*dns.SOA)
-		if ok && r.Authoritative && dns.IsSubDomain(dns.CanonicalName(x.Hdr.Name), zone) {
-			return x.Serial, nil
+// versions returns the serial of each server's version of a zone, or why it has none. The zone may be a part of a larger
+// one, if all servers say so: one that has only the larger zone, where others have the zone itself, is lame.
+func versions(ctx context.Context, zone string, servers []Server) ([]uint32, []*Finding) {
+	soas := make([]*dns.SOA, len(servers))
+	bad := make([]*Finding, len(servers))
+	each(servers, func(i int, s Server) { soas[i], bad[i] = soa(ctx, zone, s) })
+	deepest := "."
+	for _, x := range soas {
+		if x != nil && dns.IsSubDomain(deepest, x.Hdr.Name) {
+			deepest = x.Hdr.Name
 		}
 	}
 
-	return 0, &Finding{Server: s, Problem: Lame, Text: fmt.Sprintf("it answers %s for the SOA record of %s, and is %s",
-		dns.RcodeToString[r.Rcode], zone, authoritative(r))}
+	serials := make([]uint32, len(servers))
+	for i, x := range soas {
+		switch {
+		case x == nil:
+		case x.Hdr.Name != deepest:
+			bad[i] = &Finding{Server: servers[i], Problem: Lame,
+				Text: fmt.Sprintf("it has the zone %s, but not %s, as others have", x.Hdr.Name, deepest)}
+		default:
+			serials[i] = x.Serial
+		}
+	}
+
+	return serials, bad
+}
+
+// soa returns the SOA record of a server's version of a zone, or of the zone that the name is in: then it is in the
+// authority section (RFC 2308 §3). Its name is canonical.
+func soa(ctx context.Context, zone string, s Server) (*dns.SOA, *Finding) {
+	r, err := Ask(ctx, s.Addr, zone, dns.TypeSOA)
+	if err != nil {
+		return nil, &Finding{Server: s, Problem: Unreachable, Text: err.Error()}
+	}
+	for _, rr := range slices.Concat(r.Answer, r.Ns) {
+		if x, ok := rr.(*dns.SOA); ok && r.Authoritative {
+			if x.Hdr.Name = dns.CanonicalName(x.Hdr.Name); dns.IsSubDomain(x.Hdr.Name, zone) {
+				return x, nil
+			}
+		}
+	}
+
+	return nil, &Finding{Server: s, Problem: Lame, Text: fmt.Sprintf(
+		"it answers %s for the SOA record of %s, and is %s", dns.RcodeToString[r.Rcode], zone, authoritative(r))}
 }
 
 func authoritative(r *dns.Msg) string {
@@ -317,6 +345,8 @@ func kindOf(a netip.Addr) uint16 {
 	return dns.TypeAAAA
 }
 
+var errOther = errors.New("it answers another question")
+
 // Ask sends a question to a name server, without recursion, over UDP and, if the answer is truncated or none comes,
 // over TCP.
 func Ask(ctx context.Context, at netip.AddrPort, name string, kind uint16) (*dns.Msg, error) {
@@ -336,6 +366,9 @@ func Ask(ctx context.Context, at netip.AddrPort, name string, kind uint16) (*dns
 			c.Net = "tcp"
 			r, _, err = c.ExchangeContext(ctx, m, at.String())
 		}
+		if err == nil && len(r.Question) == 1 && !asks(r.Question[0], m.Question[0]) {
+			err = errOther
+		}
 		if err == nil {
 			return r, nil
 		}
@@ -345,4 +378,9 @@ func Ask(ctx context.Context, at netip.AddrPort, name string, kind uint16) (*dns
 	}
 
 	return nil, err
+}
+
+// asks reports whether two questions are the same (RFC 5452 §3).
+func asks(a, b dns.Question) bool {
+	return a.Qtype == b.Qtype && a.Qclass == b.Qclass && dns.CanonicalName(a.Name) == dns.CanonicalName(b.Name)
 }

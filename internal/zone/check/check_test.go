@@ -109,6 +109,10 @@ func TestZone(t *testing.T) {
 			records(t, long...)(q, r)
 			r.Authoritative = false
 		}), wanted(), []check.Problem{check.Lame}},
+		"another question": {server(t, "x", func(q, r *dns.Msg) {
+			records(t, long...)(q, r)
+			r.Question[0].Name = "other.example.com."
+		}), wanted(), []check.Problem{check.Unreachable}},
 		"another zone":  {server(t, "x", records(t, addr)), wanted(), []check.Problem{check.Lame}},
 		"an old serial": {server(t, "x", records(t, old, addr, addr6, token)), wanted(), []check.Problem{check.Stale}},
 		"no token":      {server(t, "x", records(t, soa, addr, addr6)), wanted(), []check.Problem{check.Missing}},
@@ -140,10 +144,29 @@ func TestZone(t *testing.T) {
 		})
 	}
 
+	// A server of the zone above has another zone, whatever its serial; one of that alone has all names.
+	above := server(t, "above", func(q, r *dns.Msg) {
+		if records(t, addr, addr6, token)(q, r); r.Answer == nil {
+			soa, err := dns.NewRR("example.com. 60 SOA a. b. 2026112901 1 1 1 1")
+			if err != nil {
+				t.Error(err)
+			}
+			r.Ns = []dns.RR{soa}
+		}
+	})
+	serials, found := check.Zone(t.Context(), zoneName, 0, []check.Server{good, above}, wanted())
+	if len(found) != 1 || found[0].Problem != check.Lame || found[0].Server != above || serials[1] != 0 {
+		t.Errorf("found %+v, serials %d; want the zone above reported as lame", found, serials)
+	}
+	if serials, found = check.Zone(t.Context(), zoneName, 0, []check.Server{above}, wanted()); len(found) > 0 ||
+		serials[0] != 2026112901 {
+		t.Errorf("found %+v, serials %d with the zone above alone", found, serials)
+	}
+
 	// Without a serial to expect, the newest of any server counts, by the arithmetic of serials.
 	wrapped := server(t, "wrapped", records(t, "gw.example.com. 60 SOA a. b. 3 1 1 1 1"))
 	high := server(t, "high", records(t, "gw.example.com. 60 SOA a. b. 4294967290 1 1 1 1"))
-	_, found := check.Zone(t.Context(), zoneName, 0, []check.Server{wrapped, high}, nil)
+	_, found = check.Zone(t.Context(), zoneName, 0, []check.Server{wrapped, high}, nil)
 	if len(found) != 1 || found[0].Problem != check.Stale || found[0].Server != high {
 		t.Errorf("found %+v, want an old serial at the server with the high one", found)
 	}

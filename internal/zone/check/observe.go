@@ -336,15 +336,16 @@ func (o *Observer) forget() {
 // probe asks each name server for the SOA record. One that has failed before, and does so again, is down.
 func (o *Observer) probe(ctx context.Context) {
 	o.resolve(ctx)
-	found := make([]*Finding, len(o.targets))
-	serials := make([]uint32, len(o.targets))
-	each(o.targets, func(i int, t *target) {
+	servers := make([]Server, len(o.targets))
+	for i, t := range o.targets {
+		servers[i] = t.Server
+	}
+	serials, found := versions(ctx, o.names.origin, servers)
+	for i, t := range o.targets {
 		if !t.Addr.IsValid() {
 			found[i] = &Finding{Problem: t.problem, Text: t.text}
-			return
 		}
-		serials[i], found[i] = soa(ctx, o.names.origin, t.Server)
-	})
+	}
 	if ctx.Err() != nil {
 		return
 	}
