@@ -61,7 +61,8 @@ func zoneCheck(t *target) *cobra.Command {
 		func(ctx context.Context, c *client.Client, args []string) (*api.ZoneReport, error) {
 			r, err := c.CheckZone(ctx, nameOf(args))
 			if err == nil && len(r.Findings) > 0 {
-				err = finding{fmt.Errorf("the name servers do not answer as they should; findings: %d", len(r.Findings))}
+				err = finding{fmt.Errorf("the name servers do not answer as they should; findings: %d",
+					len(r.Findings))}
 			}
 			return r, err
 		}, printZoneReport)

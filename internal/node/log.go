@@ -109,8 +109,8 @@ func whole(a slog.Attr) slog.Attr {
 	return a
 }
 
-// identifiers are attributes whose values must match what is elsewhere: in a trace, on disk, in DNS. They are redacted only if
-// they certainly hold a number, one with "+".
+// identifiers are attributes whose values must match what is elsewhere: in a trace, on disk, in DNS. They are redacted
+// only if they certainly hold a number, one with "+".
 var identifiers = map[string]bool{"call": true, "call_id": true, "call_id_out": true, "file": true, "path": true,
 	"data": true, "config": true, "serial": true}
 

@@ -102,8 +102,8 @@ func Zone(ctx context.Context, zone string, newest uint32, servers []Server, nam
 	return serials, all
 }
 
-// versions returns the serial of each server's version of a zone, or why it has none. The zone may be a part of a larger
-// one, if all servers say so: one that has only the larger zone, where others have the zone itself, is lame.
+// versions returns the serial of each server's version of a zone, or why it has none. All servers may have a larger
+// zone instead; one that has only that, where others have the zone itself, is lame.
 func versions(ctx context.Context, zone string, servers []Server) ([]uint32, []*Finding) {
 	soas := make([]*dns.SOA, len(servers))
 	bad := make([]*Finding, len(servers))
