@@ -153,6 +153,27 @@ func (d *Directory) SetSubdomainStatus(ctx context.Context, seen []Seen) error {
 	})
 }
 
+// forgetStatuses makes the status of every label provisioned, as it is where nothing is observed: an earlier
+// configuration may have left another one.
+func (d *Directory) forgetStatuses(ctx context.Context) error {
+	for q := (Query{Limit: MaxPage}); ; {
+		page, err := d.Accounts(ctx, q)
+		if err != nil {
+			return err
+		}
+		var seen []Seen
+		for i := range page.Items {
+			if a := &page.Items[i]; a.Active().Subdomain != "" {
+				seen = append(seen, Seen{a.Name, a.Active(), domain.SubdomainProvisioned})
+			}
+		}
+		if err := d.SetSubdomainStatus(ctx, seen); err != nil || page.Next == "" {
+			return err
+		}
+		q.After = page.Next
+	}
+}
+
 // storeAccount stores n unless it equals old; action is the audited one.
 func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, action string, n, old *domain.Account) error {
 	r.Account, r.Created = n, old == nil

@@ -1,9 +1,11 @@
 package directory_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -159,6 +161,35 @@ func TestSubdomainStatusOfMany(t *testing.T) {
 		cs, end := h.changes(at)
 		if len(cs) != 4*len(as) || int(end-at) != len(as)+3 {
 			t.Errorf("%d changes in %d feed entries", len(cs), end-at)
+		}
+	})
+}
+
+// TestNoLongerObserved: where names are not looked for any more, no label stays in the state that was seen last.
+func TestNoLongerObserved(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		a := account("acme", directrouting.Service)
+		o := h.observed()
+		o.putAccount(a)
+		o.putAccount(account("none"))
+		o.see(domain.SubdomainInconsistent, a)
+		_, at := h.changes(0)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- h.Run(ctx) }()
+		for end := time.Now().Add(time.Minute); h.status("acme") != domain.SubdomainProvisioned; {
+			if time.Now().After(end) {
+				t.Fatalf("the status is still %s", h.status("acme"))
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if cs, _ := h.changes(at); len(cs) != 1 || !cs[0].Observed || cs[0].Account.SubdomainStatus != 0 {
+			t.Errorf("feed: %+v", cs)
 		}
 	})
 }

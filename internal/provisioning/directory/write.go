@@ -127,11 +127,20 @@ func (d *Directory) record(ctx context.Context, tx Tx, c change) error {
 	return nil
 }
 
-// Run removes expired records of repeatable requests. It blocks until ctx is done and returns nil.
+// Run removes expired records of repeatable requests, and statuses that nothing observes any more. It blocks until ctx
+// is done and returns nil.
 func (d *Directory) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
-	for {
+	for settled := d.cfg.Observed; ; {
+		if !settled {
+			if err := d.forgetStatuses(ctx); err == nil {
+				settled = true
+			} else if !errors.Is(err, context.Canceled) {
+				d.log.Warn("resetting subdomainStatus, which is not observed any more, failed; retrying in an hour",
+					"error", err)
+			}
+		}
 		if n, err := d.forget(ctx); err != nil && !errors.Is(err, context.Canceled) {
 			d.log.Warn("removing expired records of repeatable requests failed; retrying in an hour", "error", err)
 		} else if n > 0 {
