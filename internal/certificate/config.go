@@ -1,6 +1,7 @@
 package certificate
 
 import (
+	"encoding/base64"
 	"net/mail"
 	"net/url"
 	"os"
@@ -117,7 +118,12 @@ func (x *ExternalAccount) key() (string, error) {
 		return "", fault.New(fault.Invalid, "InvalidKey", "the key cannot be read (%v)", err).
 			At("externalAccount.hmacKeyFile")
 	}
-	return strings.TrimRight(strings.TrimSpace(string(text)), "="), nil
+	key := strings.TrimRight(strings.TrimSpace(string(text)), "=")
+	if _, err := base64.RawURLEncoding.DecodeString(key); err != nil || key == "" {
+		return "", fault.New(fault.Invalid, "InvalidKey", "%s has no key in base64url; write the text there that the "+
+			"authority gives", x.HMACKeyFile).At("externalAccount.hmacKeyFile")
+	}
+	return key, nil
 }
 
 // Choose returns those of the known certificates that are obtained.

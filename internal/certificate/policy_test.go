@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -144,6 +146,24 @@ func TestFailuresAreBounded(t *testing.T) {
 	}
 	if wait := a.Next.Sub(a.At); wait != mostWait {
 		t.Errorf("the wait grows to %s, want %s", wait, mostWait)
+	}
+}
+
+func TestKeyOfAnExternalAccount(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "hmac")
+	c := Config{ExternalAccount: ExternalAccount{KeyID: "1", HMACKeyFile: file}}
+	if f := fault.As(c.CheckFiles()); f.Target != "externalAccount.hmacKeyFile" {
+		t.Errorf("no file: %v", f)
+	}
+	for text, good := range map[string]bool{"MDEyMw\n": true, "MDEyMw==\n": true, "_-8": true, "": false, "\n": false,
+		"+/8": false, "secret key": false} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.CheckFiles(); (err == nil) != good {
+			t.Errorf("key %q: %v", text, err)
+		}
 	}
 }
 
