@@ -288,7 +288,11 @@ func (m *Manager) order(ctx context.Context, run *flow.Run, w *Wanted) error {
 		}
 	})
 	m.m.failures.WithLabelValues(a.Cause).Inc()
-	m.p.Log.Error("certificate not obtained; the one in service stays", "certificate", w.Name, "names", w.Names,
+	what := "certificate not obtained; the one in service stays"
+	if m.entries[w.Name] == nil {
+		what = "certificate not obtained, and there is none to serve"
+	}
+	m.p.Log.Error(what, "certificate", w.Name, "names", w.Names,
 		"cause", a.Cause, "error", a.Error, "failed", a.Failed, "next_attempt", m.orderAt(w).UTC())
 	return err
 }

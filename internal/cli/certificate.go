@@ -40,7 +40,7 @@ func printCertificates(p *page, l *api.CertificateList) {
 				": nodes with the role worker order certificates; is one running?"))
 		}
 		if c.Failed > 0 {
-			p.line("\n%s: %d orders in a row failed, the last %s: %s; next order %s", c.Name, c.Failed,
+			p.line("\n%s: failed orders in a row: %d, the last %s: %s; next order %s", c.Name, c.Failed,
 				minute(c.LastAttempt), c.Cause, minute(c.NextAttempt))
 			p.line("%s", c.Error)
 		}
