@@ -182,6 +182,12 @@ func (c *Client) CheckZone(ctx context.Context, name string) (*api.ZoneReport, e
 	return read[api.ZoneReport](c.manage().CheckZone(ctx, api.ZoneQuestion{Name: name}))
 }
 
+// AcceptZone lets the node's name server replace a zone that it keeps because the database lacks most of it.
+func (c *Client) AcceptZone(ctx context.Context) error {
+	_, err := c.manage().AcceptZone(ctx)
+	return err
+}
+
 // Certificates returns the certificates that the deployment obtains by ACME, and those in files that the node uses.
 func (c *Client) Certificates(ctx context.Context) (*api.CertificateList, error) {
 	return read[api.CertificateList](c.manage().ListCertificates(ctx))

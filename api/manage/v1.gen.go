@@ -271,7 +271,7 @@ type Event struct {
 	// log: `account.put`, `account.delete`, `number.put`, `number.delete`, `numbers.put`, `numbers.delete`,
 	// `numbers.import`, `account.label`, `account.unlabel`, `account.activateLabel`, `numbers.label`,
 	// `request.save`, `request.patch`, `civicAddresses.save`, `capabilityPlans.save`, `index.accept`,
-	// `node.drain`, `node.undrain`, `config.reload`, `work.retry`, `work.resume`,
+	// `zone.accept`, `node.drain`, `node.undrain`, `config.reload`, `work.retry`, `work.resume`,
 	// `certificate.issue`; restricted:
 	// `client.create`, `client.revoke`, `signingKey.create`, `signingKey.seal`, `signingKey.delete`,
 	// `secret.rotate`, `token.issue`. Work on outside systems also has `work.running` for each step of a run
@@ -1360,6 +1360,16 @@ type ClientInterface interface {
 	// Corresponds with GET /manage/v1/zone (the `GetZone` operationId).
 	GetZone(ctx context.Context, params *GetZoneParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AcceptZone Allow the zone of a name server to be replaced from the database
+	//
+	// A name server keeps its zone (`tandem_zone_held`) when the database does not continue it and lacks most of its
+	// records. This operation allows it to be replaced once, on this node only; that follows within seconds. 409
+	// `ZoneNotHeld` if the zone is not kept; 503 while the database cannot be written, because the acceptance is
+	// recorded in its audit log.
+	//
+	// Corresponds with POST /manage/v1/zone/accept (the `AcceptZone` operationId).
+	AcceptZone(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// CheckZoneWithBody Whether every name server answers what it should
 	//
 	// This node asks each listed name server for the zone and for the records at the name and below it, and never a
@@ -2100,6 +2110,26 @@ func (c *Caller) RunWork(ctx context.Context, kind string, id string, action Run
 // Corresponds with GET /manage/v1/zone (the `GetZone` operationId).
 func (c *Caller) GetZone(ctx context.Context, params *GetZoneParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetZoneRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcceptZone Allow the zone of a name server to be replaced from the database
+//
+// A name server keeps its zone (`tandem_zone_held`) when the database does not continue it and lacks most of its
+// records. This operation allows it to be replaced once, on this node only; that follows within seconds. 409
+// `ZoneNotHeld` if the zone is not kept; 503 while the database cannot be written, because the acceptance is
+// recorded in its audit log.
+//
+// Corresponds with POST /manage/v1/zone/accept (the `AcceptZone` operationId).
+func (c *Caller) AcceptZone(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptZoneRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -3332,6 +3362,33 @@ func NewGetZoneRequest(server string, params *GetZoneParams) (*http.Request, err
 	return req, nil
 }
 
+// NewAcceptZoneRequest constructs an http.Request for the AcceptZone method
+func NewAcceptZoneRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/zone/accept")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewCheckZoneRequest calls the generic CheckZone builder with application/json body
 func NewCheckZoneRequest(server string, body CheckZoneJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -3467,6 +3524,9 @@ type ServerInterface interface {
 	// GetZone What the DNS zone has at a name, and below it
 	// (GET /manage/v1/zone)
 	GetZone(w http.ResponseWriter, r *http.Request, params GetZoneParams)
+	// AcceptZone Allow the zone of a name server to be replaced from the database
+	// (POST /manage/v1/zone/accept)
+	AcceptZone(w http.ResponseWriter, r *http.Request)
 	// CheckZone Whether every name server answers what it should
 	// (POST /manage/v1/zone/check)
 	CheckZone(w http.ResponseWriter, r *http.Request)
@@ -3536,6 +3596,7 @@ type WorkOperations interface {
 // ZoneOperations are the operations with the tag zone.
 type ZoneOperations interface {
 	GetZone(ctx context.Context, request GetZoneRequestObject) (GetZoneResponseObject, error)
+	AcceptZone(ctx context.Context, request AcceptZoneRequestObject) (AcceptZoneResponseObject, error)
 	CheckZone(ctx context.Context, request CheckZoneRequestObject) (CheckZoneResponseObject, error)
 }
 
@@ -3669,6 +3730,11 @@ func (a Absent) RunWork(context.Context, RunWorkRequestObject) (RunWorkResponseO
 
 // GetZone returns Err.
 func (a Absent) GetZone(context.Context, GetZoneRequestObject) (GetZoneResponseObject, error) {
+	return nil, a.Err
+}
+
+// AcceptZone returns Err.
+func (a Absent) AcceptZone(context.Context, AcceptZoneRequestObject) (AcceptZoneResponseObject, error) {
 	return nil, a.Err
 }
 
@@ -4476,6 +4542,20 @@ func (siw *ServerInterfaceWrapper) GetZone(w http.ResponseWriter, r *http.Reques
 	handler.ServeHTTP(w, r)
 }
 
+// AcceptZone operation middleware
+func (siw *ServerInterfaceWrapper) AcceptZone(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AcceptZone(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // CheckZone operation middleware
 func (siw *ServerInterfaceWrapper) CheckZone(w http.ResponseWriter, r *http.Request) {
 
@@ -4634,6 +4714,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/work/{kind}/{id}/{action}", wrapper.RunWork)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/zone", wrapper.GetZone)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/zone/check", wrapper.CheckZone)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/zone/accept", wrapper.AcceptZone)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/certificates", wrapper.ListCertificates)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/certificates/{name}/renew", wrapper.RenewCertificate)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/audit/verify", wrapper.VerifyAudit)
@@ -5752,6 +5833,40 @@ func (response GetZonedefaultApplicationProblemPlusJSONResponse) VisitGetZoneRes
 	return err
 }
 
+type AcceptZoneRequestObject struct {
+}
+
+type AcceptZoneResponseObject interface {
+	VisitAcceptZoneResponse(w http.ResponseWriter) error
+}
+
+type AcceptZone202Response struct {
+}
+
+func (response AcceptZone202Response) VisitAcceptZoneResponse(w http.ResponseWriter) error {
+	w.WriteHeader(202)
+	return nil
+}
+
+type AcceptZonedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response AcceptZonedefaultApplicationProblemPlusJSONResponse) VisitAcceptZoneResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type CheckZoneRequestObject struct {
 	Body *CheckZoneJSONRequestBody
 }
@@ -5873,6 +5988,9 @@ type StrictServerInterface interface {
 	// GetZone What the DNS zone has at a name, and below it
 	// (GET /manage/v1/zone)
 	GetZone(ctx context.Context, request GetZoneRequestObject) (GetZoneResponseObject, error)
+	// AcceptZone Allow the zone of a name server to be replaced from the database
+	// (POST /manage/v1/zone/accept)
+	AcceptZone(ctx context.Context, request AcceptZoneRequestObject) (AcceptZoneResponseObject, error)
 	// CheckZone Whether every name server answers what it should
 	// (POST /manage/v1/zone/check)
 	CheckZone(ctx context.Context, request CheckZoneRequestObject) (CheckZoneResponseObject, error)
@@ -6648,6 +6766,30 @@ func (sh *strictHandler) GetZone(w http.ResponseWriter, r *http.Request, params 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetZoneResponseObject); ok {
 		if err := validResponse.VisitGetZoneResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AcceptZone operation middleware
+func (sh *strictHandler) AcceptZone(w http.ResponseWriter, r *http.Request) {
+	var request AcceptZoneRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.AcceptZone(ctx, request.(AcceptZoneRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AcceptZone")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(AcceptZoneResponseObject); ok {
+		if err := validResponse.VisitAcceptZoneResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

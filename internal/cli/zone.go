@@ -13,7 +13,7 @@ import (
 )
 
 func newZone(t *target) *cobra.Command {
-	return group("zone", "The DNS zone of the base domain", zoneShow(t), zoneCheck(t))
+	return group("zone", "The DNS zone of the base domain", zoneShow(t), zoneCheck(t), zoneAccept(t))
 }
 
 // nameOf returns the argument, empty if there is none.
@@ -93,4 +93,19 @@ func printZoneReport(p *page, r *api.ZoneReport) {
 		p.line("who asked for it too early may be told until %s that it is not there",
 			r.Until.UTC().Format(time.RFC3339))
 	}
+}
+
+func zoneAccept(t *target) *cobra.Command {
+	return run(t, online, &cobra.Command{Use: "accept",
+		Short: "Replace a zone that is held back with that of the database"},
+		func(ctx context.Context, c *client.Client, _ []string) (*acceptance, error) {
+			return &acceptance{true}, c.AcceptZone(ctx)
+		}, func(p *page, _ *acceptance) {
+			p.line("accepted; this name server follows its database within seconds")
+		})
+}
+
+// acceptance is what -o json prints about a zone that is accepted.
+type acceptance struct {
+	Accepted bool `json:"accepted"`
 }

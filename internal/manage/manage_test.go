@@ -289,6 +289,11 @@ func (j *job) CheckZone(_ context.Context, r api.CheckZoneRequestObject) (api.Ch
 		Findings: []api.ZoneFinding{{Server: "ns1", Problem: api.ZoneFindingProblemLame, Text: "refused"}}}, nil
 }
 
+func (j *job) AcceptZone(ctx context.Context, _ api.AcceptZoneRequestObject) (api.AcceptZoneResponseObject, error) {
+	j.did = append(j.did, "accept the zone by "+domain.ActorFrom(ctx).ID)
+	return api.AcceptZone202Response{}, nil
+}
+
 func (j *job) ListCertificates(context.Context,
 	api.ListCertificatesRequestObject) (api.ListCertificatesResponseObject, error) {
 	return api.ListCertificates200JSONResponse{Certificates: []api.Certificate{{Name: "provapi", Names: []string{"a"},
@@ -385,6 +390,7 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"POST", "/manage/v1/zone/check", "", 200, `"problem":"lame"`, false},
 		{"POST", "/manage/v1/zone/check", `{"name":"acme"}`, 200, `"names":["acme"]`, false},
 		{"POST", "/manage/v1/zone/check", `{"name":""}`, 400, "InvalidFieldValue", true},
+		{"POST", "/manage/v1/zone/accept", "", 202, "", false},
 		{"GET", "/manage/v1/certificates", "", 200, `"source":"acme"`, false},
 		{"POST", "/manage/v1/certificates/provapi/renew", "", 202, "", false},
 		{"POST", "/manage/v1/certificates/limited/renew", "", 429, "AuthorityLimit", false},
@@ -407,7 +413,8 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 	}
 	if got := strings.Join(j.did, "; "); got != "drain; reload; accept d2 by local; explain; label b xy; "+
 		"unlabel b; activate b; record b[+1]; record [+1]; client bss by local; "+
-		"revoke 7; token; check; rotate false; rotate true; verify; verify; retry tenant a/b" {
+		"revoke 7; token; check; rotate false; rotate true; verify; verify; retry tenant a/b; "+
+		"accept the zone by local" {
 		t.Errorf("jobs did: %s", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -36,16 +37,20 @@ func (n *node) buildDNS(_ context.Context, r *role) error {
 	if x.server, err = nameserver.New(x.zone, cfg.Server, log, n.metrics); err != nil {
 		return fmt.Errorf("zone: %w", err)
 	}
-	follower, err := zone.Follow(x.zone, n.cfg.Path("zone"), n.core.zone, x.server.Changed, log, n.metrics)
+	n.names, err = zone.Follow(x.zone, n.cfg.Path("zone"), n.core.zone, x.server.Changed, log, n.metrics)
 	if err != nil {
 		return err
 	}
 
 	r.static = true
-	r.parts = []part{running("zone", follower.Run), {name: "dns", open: x.open, needed: true}}
+	r.parts = []part{running("zone", n.names.Run), {name: "dns", open: x.open, needed: true}}
 	r.ready = func(r *readiness) {
 		if x.zone.Serial() == 0 {
 			r.blocked("dns: the zone was never loaded; it is published by a node with the role worker")
+		}
+		if k := n.names.Kept(); k.Lost > 0 {
+			r.warn("dns: the database lacks %d of the zone's %d records; the old zone is used until tandem zone accept",
+				k.Lost, k.Records)
 		}
 	}
 	r.started = func(*Ready) { log.Info("answering for the zone", "zone", x.zone.Origin(), "addresses", x.at) }
@@ -128,6 +133,27 @@ func (n *node) inspector() *check.Inspector {
 		Regions: n.cfg.Calls.Routing.Regions, Fronts: frontHosts, Published: cfg.Published(),
 		Serves: cfg.Publish == config.PublishServe, Store: n.core.zone, Owners: customers{n.core.directory},
 		Servers: check.NewServers(cfg.Names.NameServers, nil), Parents: parents, Zone: at}
+}
+
+// zoneOperations implements the management API's operations on the zone (api/manage/v1.yaml).
+type zoneOperations struct {
+	check.Operations
+	n *node
+}
+
+// AcceptZone implements the operation acceptZone. It writes to the audit log first.
+func (o zoneOperations) AcceptZone(ctx context.Context,
+	_ api.AcceptZoneRequestObject) (api.AcceptZoneResponseObject, error) {
+	node := o.n.cfg.Calls.Edge.Node
+	if o.n.names == nil {
+		return nil, fault.New(fault.Conflict, "NotOnThisNode", "node %s has no name server; use a node that has the "+
+			"role dns, and addresses in zone.listen", node)
+	}
+
+	return api.AcceptZone202Response{}, o.n.names.Accept(func(k zone.Kept) error {
+		return o.n.core.audit(ctx, "zone.accept", node, 1,
+			map[string]any{"database": k.Database, "records": k.Records, "lost": k.Lost})
+	})
 }
 
 // observer returns what keeps subdomainStatus true; nil without a zone.

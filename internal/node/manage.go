@@ -29,6 +29,7 @@ import (
 // an offline command only the handler of the socket is used.
 func (n *node) buildManage(_ context.Context, r *role) error {
 	streams := manage.NewStreams(n.core.events, n.metrics)
+	zoneChecks := check.Operations{Inspector: n.inspector(), Publish: n.cfg.Zone.Publish}
 	ops := manage.Operations{
 		NodeOperations: n, EventsOperations: streams,
 		CallsOperations:        manage.NotHere(config.RoleEdge, n.cfg.Calls.Edge.Node),
@@ -37,7 +38,7 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 			Verifier: n.core.verifier, Sealer: n.core.keyring, Audit: n.core.audit},
 		AuditOperations: db.Operations{DB: n.core.db}, SecretsOperations: n.core.rotation(),
 		WorkOperations:         flow.Operations{Queue: n.core.work, Sealer: n.core.keyring},
-		ZoneOperations:         check.Operations{Inspector: n.inspector(), Publish: n.cfg.Zone.Publish},
+		ZoneOperations:         zoneOperations{zoneChecks, n},
 		CertificatesOperations: certificateOperations{n},
 	}
 	switch {

@@ -88,11 +88,13 @@ func TestAbsentJobsSaySo(t *testing.T) {
 	t.Parallel()
 	n := buildNode(t, `roles=["api"]`, "calls.node=n7", "database.driver=postgres",
 		"database.url=postgres://127.0.0.1:1/none") // it does not answer
-	for _, x := range [][3]string{{"GET", "peers", ""}, {"POST", "index/accept", `{"database":"d"}`},
-		{"POST", "explain", `{"from":"+1","to":"+2","peer":"core"}`}} {
+	edge := "does not have the role edge"
+	for _, x := range [][4]string{{"GET", "peers", "", edge}, {"POST", "index/accept", `{"database":"d"}`, edge},
+		{"POST", "explain", `{"from":"+1","to":"+2","peer":"core"}`, edge},
+		{"POST", "zone/accept", "", "has no name server"}} {
 		w := ask(t, n.local(), x[0], "/manage/v1/"+x[1], x[2])
 		if w.Code != 409 || !strings.Contains(w.Body.String(), `"code":"NotOnThisNode"`) ||
-			!strings.Contains(w.Body.String(), "node n7 does not have the role edge") {
+			!strings.Contains(w.Body.String(), "node n7 "+x[3]) {
 			t.Errorf("%s: %d %s", x[1], w.Code, w.Body)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/manage"
 	"github.com/tandemgw/tandem/internal/platform/listen"
+	"github.com/tandemgw/tandem/internal/zone"
 )
 
 // node is a built process.
@@ -38,6 +39,7 @@ type node struct {
 	core                *core
 	calls               *calls               // nil without the role edge
 	certificates        *certificate.Manager // nil if none are obtained
+	names               *zone.Follower       // of the name server; nil without one
 	manage              *manage.Server
 	trustedProvisioning http.Handler // nil without the role api
 	manageHTTP          *httpServer  // these are nil when off

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/feed"
 )
 
@@ -27,16 +27,21 @@ type Follower struct {
 	disk    prometheus.Gauge // 0 while the disk does not take versions
 	broken  bool             // the same
 	held    prometheus.Gauge // 1 while the zone is kept although the database has another one
-	holding bool             // the same
+
+	mu       sync.Mutex // guards what follows
+	kept     Kept       // the zero value while the zone is not kept
+	accepted string     // the database whose loss is accepted; empty for none
 }
 
-const (
-	// holdLeast is how many records the zone may lose at once without a question, when the versions in the database do
-	// not continue it. It may lose half of them if that is more.
-	holdLeast = 100
-	// acceptName is the file in the directory of the zone by which an operator accepts the loss.
-	acceptName = "accept"
-)
+// Kept says how much a database lacks that does not continue the zone, so that a name server keeps the zone it has.
+type Kept struct {
+	Database      string // its identity
+	Records, Lost int    // of the zone
+}
+
+// holdLeast is how many records the zone may lose at once without a question, when the versions in the database do not
+// continue it. It may lose half of them if that is more.
+const holdLeast = 100
 
 // Follow returns a follower of z, which has the newest version on disk in dir by then. changed is called after each
 // version.
@@ -159,23 +164,11 @@ func (f *Follower) compare(ctx context.Context) error {
 	have, present := f.zone.Records()
 	v := &Version{From: present, To: serial}
 	v.Removed, v.Added = difference(have, want)
-	lost, accept := len(have)-len(want), filepath.Join(f.files.dir, acceptName)
-	hold := serial != 0 && lost > max(holdLeast, len(have)/2)
-	if hold {
-		if _, err := os.Stat(accept); err == nil {
-			f.log.Warn("the loss of records is accepted", "records", len(have), "lost", lost)
-			hold = false
-		}
+	kept := Kept{at.Database, len(have), len(have) - len(want)}
+	if serial == 0 || kept.Lost <= max(holdLeast, len(have)/2) {
+		kept = Kept{}
 	}
-	if hold && !f.holding {
-		f.log.Error("the database does not continue the zone, and lacks most of its records; serving the old zone. If "+
-			"the database is right, create the file", "file", accept, "records", len(have), "lost", lost,
-			"serial", present, "database", serial)
-	}
-	f.holding = hold
-	f.held.Set(0)
-	if hold {
-		f.held.Set(1)
+	if f.keep(kept) {
 		return f.store.Wait(ctx, at.Position) // then it is compared again
 	}
 
@@ -192,7 +185,56 @@ func (f *Follower) compare(ctx context.Context) error {
 		return raise(ctx, f.store, present) // its feed entry leads back here
 	}
 	f.at = at
-	_ = os.Remove(accept) // it was for this once
+	f.mu.Lock()
+	f.accepted = "" // it was for this once
+	f.mu.Unlock()
+
+	return nil
+}
+
+// keep reports whether the zone is kept, and notes why.
+func (f *Follower) keep(kept Kept) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if kept.Database == f.accepted {
+		kept = Kept{}
+	}
+	if kept.Lost > 0 && f.kept.Lost == 0 {
+		f.log.Error("the database does not continue the zone, and lacks most of its records; serving the old zone. If "+
+			"the database is right, run tandem zone accept", "records", kept.Records, "lost", kept.Lost,
+			"database", kept.Database)
+	}
+	f.kept = kept
+	f.held.Set(0)
+	if kept.Lost > 0 {
+		f.held.Set(1)
+	}
+
+	return kept.Lost > 0
+}
+
+// Kept returns why the zone is kept although the database has another one; the zero value if it is not.
+func (f *Follower) Kept() Kept {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	return f.kept
+}
+
+// Accept lets a zone that is kept be replaced, once. It calls note before; an error of note is returned, and then
+// nothing is accepted. If the zone is not kept, the error is of kind fault.Conflict.
+func (f *Follower) Accept(note func(Kept) error) error {
+	kept := f.Kept()
+	if kept.Lost == 0 {
+		return fault.New(fault.Conflict, "ZoneNotHeld", "this name server follows its database; nothing is held back")
+	}
+	if err := note(kept); err != nil {
+		return err
+	}
+	f.log.Warn("the loss of records is accepted", "records", kept.Records, "lost", kept.Lost)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.accepted = kept.Database
 
 	return nil
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/feed/outbox"
 	store "github.com/tandemgw/tandem/internal/store/zone"
@@ -44,6 +43,7 @@ func publish(t *testing.T, s *store.Store, sources map[string][]zone.Record) {
 // server is a name server's copy of the zone.
 type server struct {
 	*zone.Zone
+	*zone.Follower
 	changes chan struct{}
 	stop    func()
 	reg     *prometheus.Registry
@@ -80,7 +80,8 @@ func follow(t *testing.T, s *store.Store, dir string) *server {
 	t.Helper()
 	x := &server{Zone: zone.New(origin, "ns1.operator.example", "dns@operator.example"),
 		changes: make(chan struct{}, 1), reg: prometheus.NewRegistry()}
-	f, err := zone.Follow(x.Zone, dir, s, func() {
+	var err error
+	x.Follower, err = zone.Follow(x.Zone, dir, s, func() {
 		select {
 		case x.changes <- struct{}{}:
 		default:
@@ -91,7 +92,7 @@ func follow(t *testing.T, s *store.Store, dir string) *server {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx) }()
+	go func() { done <- x.Run(ctx) }()
 	x.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -300,16 +301,22 @@ func TestHeld(t *testing.T) {
 		publish(t, open(other), map[string][]zone.Record{"a": nil})
 		x = follow(t, open(other), dir)
 		x.event(t, "held again", func() bool { return x.value(t) == 1 })
-		if err := os.WriteFile(filepath.Join(dir, "accept"), nil, 0o600); err != nil {
-			t.Fatal(err)
+		broken := errors.New("the database accepts no writes")
+		if err := x.Accept(func(zone.Kept) error { return broken }); err != broken {
+			t.Errorf("Accept without an audit row: %v", err)
+		}
+		if _, now := x.Records(); now != serial || x.Kept().Lost != 200 || x.Kept().Records != 201 {
+			t.Errorf("serial %d, kept %+v; want %d, 200 of 201 records lost", now, x.Kept(), serial)
+		}
+		if err := x.Accept(func(zone.Kept) error { return nil }); err != nil {
+			t.Error(err)
 		}
 		if last := x.until(t, fixed); !last.After(serial) {
 			t.Errorf("serial %d after %d", last, serial)
 		}
-		x.event(t, "the acceptance is not left for another time", func() bool {
-			_, err := os.Stat(filepath.Join(dir, "accept"))
-			return errors.Is(err, os.ErrNotExist)
-		})
+		if err := x.Accept(func(zone.Kept) error { return nil }); !fault.Is(err, fault.Conflict) {
+			t.Errorf("Accept when nothing is kept: %v", err)
+		}
 	})
 }
 
