@@ -65,6 +65,10 @@ func (l *Loaded) Reload() (*Loaded, Changes, error) {
 	}
 	// Old and new settings are valid by themselves, but may conflict with each other.
 	if ps := merged.validate(strict.NewDocument(), false); len(ps) > 0 {
+		for i := range ps {
+			ps[i].Message += " (the new configuration is valid, but this needs other changes in it that only a " +
+				"restart applies: restart)"
+		}
 		return nil, Changes{}, ps
 	}
 	merged.Warnings = next.Warnings // with their places in the file

@@ -180,7 +180,35 @@ func TestReloadChecksBothHalvesTogether(t *testing.T) {
 	}
 	write(group("a", "5060", "192.0.2.1") + group("b", "5061", "192.0.2.1"))
 	if _, _, err := l.Reload(); err == nil ||
-		!strings.Contains(err.Error(), "192.0.2.1/32 is also a source of groups[0]") {
+		!strings.Contains(err.Error(), "192.0.2.1/32 is also a source of groups[0]") ||
+		!strings.Contains(err.Error(), "only a restart applies") {
+		t.Errorf("Reload: %v", err)
+	}
+}
+
+// TestReloadToObtainedCertificates: a listener cannot use a certificate that is not obtained before a restart. The
+// error does not ask for a setting that is there.
+func TestReloadToObtainedCertificates(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "tandem.yaml")
+	write := func(more string) {
+		t.Helper()
+		text := "calls: {routing: {baseDomain: gw.example.com}}\nzone:\n  contact: a@example.com\n  nameServers: " +
+			"[{name: ns1.example.com}]\n  regions:\n    - edges: [{name: e1, addresses: [192.0.2.1], tls: 5061}]\n" +
+			more
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("provisioning: {certificateFile: c.pem, keyFile: c.key}\n")
+	l, err := config.Load(config.Source{File: file, Data: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("provisioning: {certificate: provapi}\n" +
+		"certificates: {directory: \"https://ca.example/dir\", acceptTerms: true}\n")
+	if _, _, err := l.Reload(); err == nil || !strings.Contains(err.Error(), "provisioning.certificate") ||
+		!strings.Contains(err.Error(), "only a restart applies") {
 		t.Errorf("Reload: %v", err)
 	}
 }
