@@ -22,7 +22,7 @@ type Config struct {
 	// Contact is the mail address that the authority gets when the account is registered. Default none.
 	Contact string `yaml:"contact"`
 	// RootsFile is the PEM file with the authorities that must have issued the certificate of the directory's web
-	// server. Path. Default those of the operating system.
+	// server. Path; only nodes with the role "worker" need the file. Default those of the operating system.
 	RootsFile string `yaml:"rootsFile"`
 	// ExternalAccount binds the account to one that you have at the authority (RFC 8555, section 7.3.4). Default none.
 	ExternalAccount ExternalAccount `yaml:"externalAccount"`
@@ -36,7 +36,8 @@ type Config struct {
 type ExternalAccount struct {
 	// KeyID identifies the account, as the authority says. Required with hmacKeyFile.
 	KeyID string `yaml:"keyId"`
-	// HMACKeyFile is the file with the key that the authority gives for it, base64url. Path. Required with keyId.
+	// HMACKeyFile is the file with the key that the authority gives for it, base64url. Path; only nodes with the role
+	// "worker" need the file. Required with keyId.
 	HMACKeyFile string `yaml:"hmacKeyFile"`
 }
 

@@ -123,7 +123,6 @@ func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll, war
 			badAll(path, []error{err})
 		}
 	})
-	badAll("certificates", []error{l.Certificates.CheckFiles()})
 	if len(l.Zone.problems(l.Calls.Routing.BaseDomain, l.Calls.Routing.Regions)) == 0 { // else they are not readable
 		if l.Has(RoleDNS) && l.Zone.Published() {
 			badAll("zone", l.Zone.Server.CheckFiles())
@@ -137,10 +136,18 @@ func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll, war
 		badAll("calls", errs)
 		warnAll("calls", warnings)
 	}
-	if f := l.Auth.TrustRootsFile; f != "" {
-		if _, err := transport.LoadRoots(f); err != nil {
-			bad("auth.trustRootsFile", "%s", fault.As(err).Message)
+	roots := func(path, file string) {
+		if file == "" {
+			return
 		}
+		if _, err := transport.LoadRoots(file); err != nil {
+			bad(path, "%s", fault.As(err).Message)
+		}
+	}
+	roots("auth.trustRootsFile", l.Auth.TrustRootsFile)
+	if l.Has(RoleWorker) { // which orders certificates
+		roots("certificates.rootsFile", l.Certificates.RootsFile)
+		badAll("certificates", []error{l.Certificates.CheckFiles()})
 	}
 	if err := l.Secrets.CheckEnvironment(l.Source.Getenv); err != nil {
 		bad("secrets.keyEnvironment", "%v", err)

@@ -80,6 +80,18 @@ func (f files) load(text string, machine bool, env ...string) (*config.Loaded, e
 
 func (f files) text(text string) []byte { return []byte(strings.ReplaceAll(text, "DIR", f.dir)) }
 
+// authority is a configuration that ends with the section certificates.
+const authority = `calls: {routing: {baseDomain: gw.example.com}}
+zone:
+  contact: hostmaster@example.com
+  nameServers: [{name: ns1.example.com}]
+  regions:
+    - edges: [{name: e1, addresses: [192.0.2.1], tls: 5061}]
+certificates:
+  directory: https://ca.example/dir
+  acceptTerms: true
+`
+
 // TestFilesOfThisMachine: unusable files and variables that a configuration names are reported with key, line and
 // remedy, and only if the check is for this machine.
 func TestFilesOfThisMachine(t *testing.T) {
@@ -149,6 +161,10 @@ func TestFilesOfThisMachine(t *testing.T) {
 			[]string{"tandem.yaml:2:", "auth.trustRootsFile: ", "no such file"}},
 		{"roots of issuers empty", "auth:\n  trustRootsFile: DIR/text.pem\n",
 			[]string{"tandem.yaml:2:", "auth.trustRootsFile: ", "holds no certificate"}},
+		{"roots of the certificate authority missing", authority + "  rootsFile: DIR/none.pem\n",
+			[]string{"tandem.yaml:10:", "certificates.rootsFile: ", "no such file"}},
+		{"key of an external account missing", authority + "  externalAccount: {keyId: a, hmacKeyFile: DIR/none.key}\n",
+			[]string{"tandem.yaml:10:", "certificates.externalAccount.hmacKeyFile: ", "no such file"}},
 		{"key variable unset", "secrets:\n  keyEnvironment: TANDEM_KEYS\n",
 			[]string{"tandem.yaml:2:", "secrets.keyEnvironment: ", "TANDEM_KEYS is empty; set it"}},
 		{"root of the database missing", "database:\n  driver: postgres\n  url: " +
@@ -233,6 +249,7 @@ func TestFilesOfOtherRoles(t *testing.T) {
 	f := newFiles(t)
 	edge := f.group("certificateFile: DIR/none.crt, keyFile: DIR/none.key")
 	api := "provisioning:\n  listen: 192.0.2.1:443\n  certificateFile: DIR/none.crt\n  keyFile: DIR/none.key\n"
+	ca := authority + "  rootsFile: DIR/none.pem\n  externalAccount: {keyId: a, hmacKeyFile: DIR/none.key}\n"
 	const database = "database: {driver: postgres, url: 'host=/run/postgresql'}\n"
 	for _, c := range []struct {
 		text string
@@ -243,6 +260,8 @@ func TestFilesOfOtherRoles(t *testing.T) {
 		{database + "roles: [edge]\n" + api, ""},
 		{database + "roles: [edge]\n" + edge, "calls.groups[0]"},
 		{database + "roles: [api]\n" + api, "provisioning."},
+		{database + "roles: [api, edge]\n" + ca, ""},
+		{database + "roles: [worker]\n" + ca, "certificates.rootsFile"},
 	} {
 		_, err := f.load(c.text, true)
 		if (err != nil) != (c.bad != "") || err != nil && !strings.Contains(err.Error(), c.bad) {

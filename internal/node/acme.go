@@ -18,6 +18,7 @@ import (
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/certificate"
+	"github.com/tandemgw/tandem/internal/config"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	certificatestore "github.com/tandemgw/tandem/internal/store/certificate"
 	"github.com/tandemgw/tandem/internal/zone"
@@ -33,7 +34,7 @@ func (n *node) buildCertificates(_ context.Context, r *role) error {
 		return nil
 	}
 	web := http.DefaultTransport.(*http.Transport).Clone()
-	if cfg.RootsFile != "" {
+	if cfg.RootsFile != "" && n.cfg.Has(config.RoleWorker) {
 		roots, err := transport.LoadRoots(cfg.RootsFile)
 		if err != nil {
 			return fmt.Errorf("certificates.rootsFile: %w", err)
