@@ -110,9 +110,10 @@ func (n *node) beat() []part {
 	}
 	node, region := n.cfg.Calls.Edge.Node, n.cfg.Calls.Headers.Region
 
+	ready := func() bool { return n.readiness(config.RoleAPI).ready() }
+
 	return []part{running("region", func(ctx context.Context) error {
-		return zone.Report(ctx, n.core.zone, node, region,
-			func() bool { return n.readiness(config.RoleAPI).ready() })
+		return zone.Report(ctx, n.core.zone, node, region, ready, n.log.With("part", "zone"))
 	})}
 }
 

@@ -30,14 +30,17 @@ type Beats interface {
 	Beats(ctx context.Context) ([]Beat, error)
 }
 
-// Report counts the beats of a node in a region, while ready reports that it serves, until ctx ends or the database
-// cannot be written.
-func Report(ctx context.Context, b Beats, node string, region int, ready func() bool) error {
+// Report counts the beats of a node in a region, while ready reports that it serves, until ctx ends. It goes on while
+// the database cannot be written: when it can again, all nodes are heard at once.
+func Report(ctx context.Context, b Beats, node string, region int, ready func() bool, log *slog.Logger) error {
+	failing := false
 	for tick := time.NewTicker(beatEvery); ; {
 		if ready() {
-			if err := b.Beat(ctx, node, region); err != nil {
-				return end(ctx, err)
+			err := b.Beat(ctx, node, region)
+			if err != nil && !failing && ctx.Err() == nil {
+				log.Warn("this node is not heard by the others; trying again", "region", region, "error", err)
 			}
+			failing = err != nil
 		}
 		select {
 		case <-tick.C:

@@ -2,6 +2,7 @@ package zone_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -68,9 +69,12 @@ func (m *memory) change(removed, added []zone.Record) error {
 func (m *memory) Beat(_ context.Context, node string, region int) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.failure != nil {
+		return m.failure
+	}
 	m.beats[node] = zone.Beat{Node: node, Region: region, Count: m.beats[node].Count + 1}
 
-	return m.failure
+	return nil
 }
 
 func (m *memory) Beats(context.Context) ([]zone.Beat, error) {
@@ -115,7 +119,7 @@ func mover(t *testing.T, m *memory, first string) (stop func()) {
 func report(t *testing.T, m *memory, node string, region int) (stop func()) {
 	t.Helper()
 	return run(t, func(ctx context.Context) error {
-		return zone.Report(ctx, m, node, region, func() bool { return true })
+		return zone.Report(ctx, m, node, region, func() bool { return true }, slog.New(slog.DiscardHandler))
 	})
 }
 
@@ -203,6 +207,29 @@ func TestMoverAddressesChanged(t *testing.T) {
 		stop()
 		if m.moved() != 1 || m.region() != "r2" {
 			t.Errorf("provapi is in %s after %d changes, want r2 after 1", m.region(), m.moved())
+		}
+	})
+}
+
+// After the database was away, the nodes of all regions are heard again within a beat: none of them is taken for gone
+// because another one was faster.
+func TestReportWithoutDatabase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{beats: map[string]zone.Beat{}}
+		defer report(t, m, "a", 1)()
+		fail := func(err error) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.failure = err
+		}
+		time.Sleep(time.Minute)
+		fail(errors.New("the database is away"))
+		time.Sleep(10 * time.Minute)
+		fail(nil)
+		before, _ := m.Beats(t.Context())
+		time.Sleep(6 * time.Second)
+		if after, _ := m.Beats(t.Context()); after[0].Count == before[0].Count {
+			t.Error("no beat after the database was back")
 		}
 	})
 }
