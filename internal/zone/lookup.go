@@ -29,7 +29,7 @@ type Answer struct {
 // Look returns the records of a name that have a type. The name is absolute and may be in any case. With type ANY, the
 // answer has the records of one type (RFC 8482 §4.1).
 func (z *Zone) Look(name string, kind uint16) Answer {
-	name = lower(name)
+	name = strings.ToLower(name)
 	if name != z.origin {
 		head, below := strings.CutSuffix(name, "."+z.origin)
 		escapes := len(head) - len(strings.TrimRight(head, `\`))
@@ -64,23 +64,6 @@ func (z *Zone) Look(name string, kind uint16) Answer {
 	return Answer{Result: Found, Records: records, Extra: z.hosts(records)}
 }
 
-// lower returns a name in lower case. Only ASCII letters have a case (RFC 4343 §3).
-func lower(name string) string {
-	for i := range len(name) {
-		if c := name[i]; 'A' <= c && c <= 'Z' {
-			b := []byte(name)
-			for j := i; j < len(b); j++ {
-				if 'A' <= b[j] && b[j] <= 'Z' {
-					b[j] += 'a' - 'A'
-				}
-			}
-			return string(b)
-		}
-	}
-
-	return name
-}
-
 // start returns the SOA record.
 func (z *Zone) start(ttl uint32) dns.RR {
 	soa := z.soa
@@ -93,7 +76,8 @@ func (z *Zone) start(ttl uint32) dns.RR {
 // hosts returns the addresses of the hosts that NS and SRV records name.
 func (z *Zone) hosts(records []dns.RR) []dns.RR {
 	var extra []dns.RR
-	for i, x := range records {
+	named := map[string]bool{}
+	for _, x := range records {
 		var host string
 		switch x := x.(type) {
 		case *dns.NS:
@@ -103,30 +87,12 @@ func (z *Zone) hosts(records []dns.RR) []dns.RR {
 		default:
 			return nil
 		}
-		if named(records[:i], host) {
-			continue
+		if host = strings.ToLower(host); !named[host] {
+			named[host] = true
+			n := z.names[host]
+			extra = append(append(extra, n.set(dns.TypeA)...), n.set(dns.TypeAAAA)...)
 		}
-		n := z.names[lower(host)]
-		extra = append(append(extra, n.set(dns.TypeA)...), n.set(dns.TypeAAAA)...)
 	}
 
 	return extra
-}
-
-// named reports whether one of the records names a host.
-func named(records []dns.RR, host string) bool {
-	for _, x := range records {
-		switch x := x.(type) {
-		case *dns.NS:
-			if x.Ns == host {
-				return true
-			}
-		case *dns.SRV:
-			if x.Target == host {
-				return true
-			}
-		}
-	}
-
-	return false
 }

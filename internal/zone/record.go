@@ -45,27 +45,13 @@ func Address(name string, ttl uint32, a netip.Addr) Record {
 // Text returns a TXT record of one text of any bytes. A text of more than 255 bytes is split into several strings,
 // which readers join (RFC 7208 §3.3).
 func Text(name string, ttl uint32, text string) Record {
-	var data strings.Builder
-	for {
-		n := min(len(text), 255)
-		data.WriteByte('"')
-		for _, b := range []byte(text[:n]) {
-			switch {
-			case b == '"' || b == '\\':
-				data.WriteByte('\\')
-				data.WriteByte(b)
-			case b < ' ' || b > '~':
-				fmt.Fprintf(&data, "\\%03d", b)
-			default:
-				data.WriteByte(b)
-			}
-		}
-		data.WriteByte('"')
-		if text = text[n:]; text == "" {
-			return Record{name, "TXT", ttl, data.String()}
-		}
-		data.WriteByte(' ')
+	x := dns.TXT{Txt: []string{""}}
+	for i := 0; i < len(text); i += 255 {
+		part := strings.ReplaceAll(text[i:min(i+255, len(text))], `\`, `\\`) // it has escapes already, for the library
+		x.Txt = append(x.Txt[:i/255], part)
 	}
+
+	return Record{name, "TXT", ttl, data(&x)}
 }
 
 // Service returns an SRV record (RFC 2782). The target is an absolute host name.
@@ -89,13 +75,15 @@ func Compare(a, b Record) int {
 		cmp.Compare(a.TTL, b.TTL))
 }
 
+// data returns the data of a record as in a zone file.
+func data(x dns.RR) string { return strings.TrimPrefix(x.String(), x.Header().String()) }
+
 // RR returns the record in the zone of an origin, which is lower case and ends with a dot.
 func (r Record) RR(origin string) (dns.RR, error) {
 	switch r.Type {
 	case "A", "AAAA", "TXT", "SRV", "CAA", "NS":
 	default:
-		return nil, fmt.Errorf("record %s %s: type %s is not published; use A, AAAA, TXT, SRV, CAA or NS", r.Name,
-			r.Type,
+		return nil, fmt.Errorf("record %s %s: type %[2]s is not published; use A, AAAA, TXT, SRV, CAA or NS", r.Name,
 			r.Type)
 	}
 	if err := checkName(r.Name, origin); err != nil {

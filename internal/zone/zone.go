@@ -164,8 +164,7 @@ func (z *Zone) list(xs []dns.RR) []Record {
 	list := make([]Record, 0, len(xs))
 	for _, x := range xs {
 		h := x.Header()
-		list = append(list, Record{relative(h.Name, z.origin), dns.TypeToString[h.Rrtype], h.Ttl,
-			strings.TrimPrefix(x.String(), h.String())})
+		list = append(list, Record{relative(h.Name, z.origin), dns.TypeToString[h.Rrtype], h.Ttl, data(x)})
 	}
 
 	return list
