@@ -47,7 +47,7 @@ func Address(name string, ttl uint32, a netip.Addr) Record {
 func Text(name string, ttl uint32, text string) Record {
 	x := dns.TXT{Txt: []string{""}}
 	for i := 0; i < len(text); i += 255 {
-		part := strings.ReplaceAll(text[i:min(i+255, len(text))], `\`, `\\`) // it has escapes already, for the library
+		part := strings.ReplaceAll(text[i:min(i+255, len(text))], `\`, `\\`) // \ is an escape there
 		x.Txt = append(x.Txt[:i/255], part)
 	}
 

@@ -2,7 +2,6 @@ package check
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
 	"encoding/json"
 	"errors"
@@ -86,8 +85,6 @@ type Observer struct {
 	ended   time.Time   // of the last run
 	probeAt time.Time
 	known   map[string]*entry
-	urgent  queue // accounts that have changed, or are in doubt
-	rest    queue
 	targets []*target
 	counts  map[domain.SubdomainStatus]int
 }
@@ -120,9 +117,8 @@ type entry struct {
 	stored  domain.SubdomainStatus
 	seen    []verdict // by target
 	fresh   time.Time // the end of the time in which it is checked often
-	due     time.Time
-	in      *queue // nil while it is checked
-	place   int
+	due     time.Time // when it is checked next
+	urgent  bool      // it has changed, or is in doubt: it is checked before others that are due
 }
 
 // NewObserver returns an observer of the zone of a base domain, which checks the name servers every so often. regions
@@ -191,7 +187,7 @@ func (o *Observer) step(ctx context.Context) error {
 		o.probe(ctx)
 	}
 	began := time.Now()
-	list := o.take(began)
+	list, next := o.take(began)
 	asked := o.check(ctx, list)
 	if err := o.store(ctx); err != nil {
 		return err
@@ -202,13 +198,7 @@ func (o *Observer) step(ctx context.Context) error {
 		pause(ctx, time.Until(began.Add(time.Duration(asked)*time.Second/queriesPerSecond)))
 		return nil
 	}
-	until := o.probeAt
-	for _, q := range []queue{o.urgent, o.rest} {
-		if len(q) > 0 && q[0].due.Before(until) {
-			until = q[0].due
-		}
-	}
-	ctx, cancel := context.WithDeadline(ctx, until)
+	ctx, cancel := context.WithDeadline(ctx, next)
 	defer cancel()
 	if err := o.feed.Wait(ctx, o.at.Position); ctx.Err() == nil {
 		return err
@@ -272,7 +262,7 @@ func (o *Observer) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.known, o.urgent, o.rest, o.counts = map[string]*entry{}, nil, nil, map[domain.SubdomainStatus]int{}
+	o.known, o.counts = map[string]*entry{}, map[domain.SubdomainStatus]int{}
 	for after := ""; ; {
 		page, err := o.accounts.Customers(ctx, after, batch)
 		if err != nil {
@@ -294,7 +284,6 @@ func (o *Observer) put(c *zone.Customer, fresh time.Time) {
 	i := slices.IndexFunc(c.Labels, func(l zone.Label) bool { return l.Active })
 	e := o.known[c.Account]
 	if e != nil && (i < 0 || e.label.Name != c.Labels[i].Name || !slices.Equal(e.label.Tokens, c.Labels[i].Tokens)) {
-		o.unplan(e)
 		o.counts[e.stored]--
 		delete(o.known, c.Account)
 		e = nil
@@ -304,10 +293,9 @@ func (o *Observer) put(c *zone.Customer, fresh time.Time) {
 	}
 	if e == nil {
 		e = &entry{account: c.Account, label: c.Labels[i], seen: make([]verdict, len(o.targets)), stored: c.Status,
-			fresh: fresh}
+			fresh: fresh, due: time.Now(), urgent: !fresh.IsZero()}
 		o.known[c.Account] = e
 		o.counts[e.stored]++
-		o.plan(e, time.Now(), !fresh.IsZero())
 	}
 	o.keep(e, c.Status)
 }
@@ -327,7 +315,7 @@ func (o *Observer) forget() {
 	for _, e := range o.known {
 		clear(e.seen)
 		if e.stored != domain.SubdomainProvisioned {
-			o.plan(e, time.Now(), false)
+			e.plan(time.Now(), false)
 		}
 	}
 	o.probeAt = time.Time{}
@@ -428,24 +416,36 @@ func (o *Observer) resolve(ctx context.Context) {
 func (o *Observer) recheck() {
 	now := time.Now()
 	for _, e := range o.known {
-		if _, certain := o.status(e); !certain && e.in != nil && e.due.After(now) {
-			o.plan(e, now, false)
+		if _, certain := o.status(e); !certain && e.due.After(now) {
+			e.plan(now, false)
 		}
 	}
 }
 
-// take returns some of the accounts that are due.
-func (o *Observer) take(now time.Time) []*entry {
-	var list []*entry
-	for _, q := range []*queue{&o.urgent, &o.rest} {
-		for len(list) < slice && len(*q) > 0 && !(*q)[0].due.After(now) {
-			e := (*q)[0]
-			o.unplan(e)
-			list = append(list, e)
+// take returns some of the accounts that are due, and when the next of the others is, or the next probe.
+func (o *Observer) take(now time.Time) (list []*entry, next time.Time) {
+	next = o.probeAt
+	for _, e := range o.known {
+		if e.due.After(now) {
+			if e.due.Before(next) {
+				next = e.due
+			}
+			continue
 		}
+		i, _ := slices.BinarySearchFunc(list, e, func(a, b *entry) int {
+			switch {
+			case a.urgent && !b.urgent:
+				return -1
+			case b.urgent && !a.urgent:
+				return 1
+			}
+			return a.due.Compare(b.due)
+		})
+		list = slices.Insert(list, i, e)
+		list = list[:min(len(list), slice)]
 	}
 
-	return list
+	return list, next
 }
 
 // check asks the name servers that answer about accounts, and plans the next check. It returns the number of questions.
@@ -475,9 +475,6 @@ func (o *Observer) check(ctx context.Context, list []*entry) int {
 		}
 	})
 	if ctx.Err() != nil { // what was found says nothing
-		for _, e := range list {
-			o.plan(e, e.due, false)
-		}
 		return 0
 	}
 
@@ -519,11 +516,11 @@ func (o *Observer) replan(e *entry, now time.Time) {
 	}
 	switch {
 	case well && len(o.targets) > 0:
-		o.plan(e, turn(e.account, now), false)
+		e.plan(turn(e.account, now), false)
 	case doubts || now.Before(e.fresh):
-		o.plan(e, now.Add(freshEvery), true)
+		e.plan(now.Add(freshEvery), true)
 	default:
-		o.plan(e, now.Add(o.every), false)
+		e.plan(now.Add(o.every), false)
 	}
 }
 
@@ -589,45 +586,4 @@ func (o *Observer) store(ctx context.Context) error {
 	return nil
 }
 
-// queue holds accounts by the time at which they are due. It implements heap.Interface.
-type queue []*entry
-
-func (q queue) Len() int           { return len(q) }
-func (q queue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
-func (q queue) Swap(i, j int) {
-	q[i], q[j] = q[j], q[i]
-	q[i].place, q[j].place = i, j
-}
-
-// Push implements heap.Interface.
-func (q *queue) Push(x any) {
-	e := x.(*entry)
-	e.in, e.place = q, len(*q)
-	*q = append(*q, e)
-}
-
-// Pop implements heap.Interface.
-func (q *queue) Pop() any {
-	e := (*q)[len(*q)-1]
-	(*q)[len(*q)-1] = nil
-	*q = (*q)[:len(*q)-1]
-	e.in = nil
-
-	return e
-}
-
-func (o *Observer) plan(e *entry, due time.Time, urgent bool) {
-	o.unplan(e)
-	e.due = due
-	q := &o.rest
-	if urgent {
-		q = &o.urgent
-	}
-	heap.Push(q, e)
-}
-
-func (o *Observer) unplan(e *entry) {
-	if e.in != nil {
-		heap.Remove(e.in, e.place)
-	}
-}
+func (e *entry) plan(due time.Time, urgent bool) { e.due, e.urgent = due, urgent }
