@@ -45,30 +45,29 @@ func (z *Zone) Look(name string, kind uint16) Answer {
 	}
 	n := z.names[name]
 	if n == nil && name != z.origin {
-		return Answer{Result: NoName, SOA: z.start(negativeTTL)}
+		return Answer{Result: NoName, SOA: z.at(z.serial)}
 	}
 
 	var records []dns.RR
 	switch {
 	case kind == dns.TypeSOA && name == z.origin, kind == dns.TypeANY && name == z.origin:
-		records = []dns.RR{z.start(soaTTL)}
+		records = []dns.RR{z.at(z.serial)}
 	case kind == dns.TypeANY && n != nil && len(n.sets) > 0:
 		records = n.sets[0].records
 	default:
 		records = n.set(kind)
 	}
 	if len(records) == 0 {
-		return Answer{Result: NoData, SOA: z.start(negativeTTL)}
+		return Answer{Result: NoData, SOA: z.at(z.serial)}
 	}
 
 	return Answer{Result: Found, Records: records, Extra: z.hosts(records)}
 }
 
-// start returns the SOA record.
-func (z *Zone) start(ttl uint32) dns.RR {
+// at returns the SOA record of a serial.
+func (z *Zone) at(s Serial) dns.RR {
 	soa := z.soa
-	soa.Serial = uint32(z.serial)
-	soa.Hdr.Ttl = min(soa.Hdr.Ttl, ttl)
+	soa.Serial = uint32(s)
 
 	return &soa
 }

@@ -19,22 +19,9 @@ func (z *Zone) all() []dns.RR {
 	if z.serial == 0 {
 		return nil
 	}
-	soa := z.start(soaTTL)
-	list := append(make([]dns.RR, 0, z.records+2), soa)
-	if n := z.names[z.origin]; n != nil {
-		for _, s := range n.sets { // the name servers first, as readers expect
-			list = append(list, s.records...)
-		}
-	}
-	for name, n := range z.names {
-		if name != z.origin {
-			for _, s := range n.sets {
-				list = append(list, s.records...)
-			}
-		}
-	}
+	soa := []dns.RR{z.at(z.serial)}
 
-	return append(list, soa)
+	return slices.Concat(soa, z.rrs(), soa) // the name servers first, as readers expect
 }
 
 // Since returns the records of an incremental transfer to a server that has a serial (RFC 1995 §4): the present SOA
@@ -46,7 +33,7 @@ func (z *Zone) Since(serial Serial) []dns.RR {
 	if z.serial == 0 {
 		return nil
 	}
-	soa := z.start(soaTTL)
+	soa := z.at(z.serial)
 	if serial == z.serial || serial.After(z.serial) {
 		return []dns.RR{soa}
 	}
@@ -66,12 +53,4 @@ func (z *Zone) Since(serial Serial) []dns.RR {
 	}
 
 	return append(list, soa)
-}
-
-// at returns the SOA record of a serial.
-func (z *Zone) at(s Serial) dns.RR {
-	soa := z.soa
-	soa.Serial = uint32(s)
-
-	return &soa
 }

@@ -12,14 +12,13 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The times of the SOA record. A resolver keeps "there is no such name" for negativeTTL (RFC 2308 §5): short, because
-// somebody often asks for a customer's name before it is there.
+// The times of the SOA record. A resolver keeps "there is no such name" for soaTTL, which is the record's TTL and MINIMUM
+// (RFC 2308 §5): short, because somebody often asks for a customer's name before it is there.
 const (
-	soaTTL      = 60
-	refresh     = 900
-	retry       = 60
-	expire      = 14 * 86400
-	negativeTTL = 60
+	soaTTL  = 60
+	refresh = 900
+	retry   = 60
+	expire  = 14 * 86400
 )
 
 const (
@@ -81,7 +80,7 @@ func New(base, primary, contact string) *Zone {
 	z := &Zone{origin: dns.CanonicalName(base), names: map[string]*node{}}
 	z.soa = dns.SOA{Hdr: dns.RR_Header{Name: z.origin, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: soaTTL},
 		Ns: dns.CanonicalName(primary), Mbox: mailbox(contact),
-		Refresh: refresh, Retry: retry, Expire: expire, Minttl: negativeTTL}
+		Refresh: refresh, Retry: retry, Expire: expire, Minttl: soaTTL}
 
 	return z
 }
@@ -107,14 +106,28 @@ func (z *Zone) Serial() Serial {
 func (z *Zone) Records() ([]Record, Serial) {
 	z.mu.RLock()
 	defer z.mu.RUnlock()
-	list := make([]Record, 0, z.records)
-	for _, n := range z.names {
+
+	return z.list(z.rrs()), z.serial
+}
+
+// rrs returns the records of the present version, those of the base domain first.
+func (z *Zone) rrs() []dns.RR {
+	list := make([]dns.RR, 0, z.records)
+	add := func(n *node) {
 		for _, s := range n.sets {
-			list = append(list, z.list(s.records)...)
+			list = append(list, s.records...)
+		}
+	}
+	if n := z.names[z.origin]; n != nil {
+		add(n)
+	}
+	for name, n := range z.names {
+		if name != z.origin {
+			add(n)
 		}
 	}
 
-	return list, z.serial
+	return list
 }
 
 // Size returns the number of records of the present version, without the SOA record.
@@ -134,12 +147,8 @@ func (z *Zone) versions() []Version {
 		return nil
 	}
 	all := map[Record]bool{}
-	for _, n := range z.names {
-		for _, s := range n.sets {
-			for _, r := range z.list(s.records) {
-				all[r] = true
-			}
-		}
+	for _, r := range z.list(z.rrs()) {
+		all[r] = true
 	}
 
 	list := make([]Version, 1+len(z.history))

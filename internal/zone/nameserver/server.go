@@ -3,6 +3,7 @@ package nameserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -265,10 +266,9 @@ func (x *exchange) signed() bool {
 		x.tsig.Error = dns.RcodeBadTrunc
 	case errors.Is(err, dns.ErrTime):
 		x.tsig.Error = dns.RcodeBadTime
-		now := uint64(time.Now().Unix())
-		x.tsig.TimeSigned = t.TimeSigned // of the request, so that its signer can verify the response
 		x.tsig.OtherLen = 6
-		x.tsig.OtherData = time48(now)
+		x.tsig.OtherData = fmt.Sprintf("%012x", x.tsig.TimeSigned) // now
+		x.tsig.TimeSigned = t.TimeSigned                           // so that its signer can verify the response
 	default:
 		x.tsig.Error = dns.RcodeBadSig
 	}

@@ -1,7 +1,6 @@
 package nameserver
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/miekg/dns"
@@ -12,8 +11,6 @@ import (
 // envelope is how many bytes of records one message of a transfer has. The length of records is counted without
 // compression, so that the message has less.
 const envelope = 32 << 10
-
-func time48(seconds uint64) string { return fmt.Sprintf("%012x", seconds) }
 
 // transfer answers a request for the zone, or for what changed in it.
 func (x *exchange) transfer() {
