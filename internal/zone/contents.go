@@ -143,24 +143,16 @@ func (c *contents) fixed() []Record {
 	return rs
 }
 
-// Expected returns the records that the zone of a base domain has by its configuration, each with its source.
-func (n *Names) Expected(base string, regions, fronts []string) []Published {
+// Expected returns the records that the zone of a base domain has by its configuration, and of an account, each with its
+// source.
+func (n *Names) Expected(base string, regions, fronts []string, x Customer) []Published {
 	c := newContents(n, base, regions, fronts)
-
-	return published(sourceFixed, c.fixed())
-}
-
-// ExpectedOf returns those of an account.
-func (n *Names) ExpectedOf(x *Customer, base string, regions []string) []Published {
-	c := newContents(n, base, regions, nil)
-
-	return published(sourceAccount+x.Account, c.customer(x))
-}
-
-func published(source string, rs []Record) []Published {
-	list := make([]Published, len(rs))
-	for i, r := range rs {
-		list[i] = Published{Record: r, Source: source}
+	var list []Published
+	for _, r := range c.fixed() {
+		list = append(list, Published{Record: r, Source: sourceFixed})
+	}
+	for _, r := range c.customer(&x) {
+		list = append(list, Published{Record: r, Source: sourceAccount + x.Account})
 	}
 
 	return list

@@ -194,7 +194,7 @@ func one(ctx context.Context, s Server, n *Name) ([]Finding, error) {
 		q.addresses(ctx)
 	}
 	if n.Text != "" {
-		q.text(ctx)
+		q.other(ctx, &dns.TXT{Hdr: dns.RR_Header{Rrtype: dns.TypeTXT}, Txt: []string{n.Text}})
 	}
 	for _, rr := range n.Others {
 		q.other(ctx, rr)
@@ -284,20 +284,7 @@ func addresses(rrs []dns.RR) []netip.Addr {
 	return list
 }
 
-func (q *inquiry) text(ctx context.Context) {
-	rrs, ok := q.ask(ctx, dns.TypeTXT)
-	if !ok {
-		return
-	}
-	for _, rr := range rrs {
-		if data(rr) == q.name.Text {
-			return
-		}
-	}
-	q.bad(Missing, dns.TypeTXT, "%s has no TXT record %q; it has %d others", q.name.Name, q.name.Text, len(rrs))
-}
-
-// other looks for one of Others, and, once for each type, for records that are none of them.
+// other looks for Text or one of Others, and, once for each type, for records that are none of them.
 func (q *inquiry) other(ctx context.Context, want dns.RR) {
 	kind := want.Header().Rrtype
 	have, known := q.had[kind]
@@ -318,7 +305,8 @@ func (q *inquiry) other(ctx context.Context, want dns.RR) {
 		}
 	}
 	if !slices.ContainsFunc(have, func(x dns.RR) bool { return same(x, want) }) {
-		q.bad(Missing, kind, "%s has no %s %s", q.name.Name, dns.TypeToString[kind], data(want))
+		q.bad(Missing, kind, "%s has no %s record %q; it has %d others", q.name.Name, dns.TypeToString[kind],
+			data(want), len(have))
 	}
 }
 

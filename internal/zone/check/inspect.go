@@ -76,19 +76,6 @@ func (x *Inspector) View(ctx context.Context, name string) (*View, error) {
 		return nil, fault.New(fault.Conflict, "NoZone", "zone.nameServers is not set: Tandem neither publishes nor "+
 			"checks a zone")
 	}
-	v := &View{}
-	if x.Published {
-		err := x.Store.View(ctx, func(ctx context.Context, r zone.Reader) (err error) {
-			if v.All, err = r.Count(ctx); err == nil && x.Serves {
-				v.Serial, err = r.Serial(ctx)
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-
 	relative := strings.TrimSuffix(strings.ToLower(strings.TrimSpace(name)), ".")
 	origin := strings.TrimSuffix(x.origin(), ".")
 	names := []string{strings.TrimSuffix(relative, "."+origin)}
@@ -100,12 +87,13 @@ func (x *Inspector) View(ctx context.Context, name string) (*View, error) {
 			names = append(names, relative+"."+region)
 		}
 	}
-	for _, n := range names {
-		found, err := x.below(ctx, n)
-		if err != nil {
-			return nil, err
-		}
-		v.Records = append(v.Records, found...)
+	read := x.expected
+	if x.Published {
+		read = x.published
+	}
+	v, err := read(ctx, names)
+	if err != nil {
+		return nil, err
 	}
 	if len(v.Records) == 0 {
 		return nil, fault.New(fault.NotFound, "NameNotFound", "nothing in the zone %s is at or below %q, and no "+
@@ -118,36 +106,43 @@ func (x *Inspector) View(ctx context.Context, name string) (*View, error) {
 	return v, nil
 }
 
-// below returns the records at a relative name and below it.
-func (x *Inspector) below(ctx context.Context, name string) ([]zone.Published, error) {
-	if !x.Published {
-		return x.expected(ctx, name)
-	}
-	var list []zone.Published
+// published returns what is published at relative names and below them.
+func (x *Inspector) published(ctx context.Context, names []string) (*View, error) {
+	v := &View{}
 	err := x.Store.View(ctx, func(ctx context.Context, r zone.Reader) (err error) {
-		list, err = r.Below(ctx, name, maxRecords+1)
+		if v.All, err = r.Count(ctx); err == nil && x.Serves {
+			v.Serial, err = r.Serial(ctx)
+		}
+		for i := 0; i < len(names) && err == nil; i++ {
+			var found []zone.Published
+			found, err = r.Below(ctx, names[i], maxRecords+1)
+			v.Records = append(v.Records, found...)
+		}
 		return err
 	})
 
-	return list, err
+	return v, err
 }
 
-// expected returns the records that the operator should publish at a relative name and below it.
-func (x *Inspector) expected(ctx context.Context, name string) ([]zone.Published, error) {
-	all := x.Names.Expected(x.Base, x.Regions, x.Fronts)
-	if label, region, ok := strings.Cut(name, "."); ok && slices.Contains(x.Regions, region) {
-		c, err := x.Owners.Owner(ctx, label)
-		if err != nil {
-			return nil, err
+// expected returns what the operator should publish at relative names and below them.
+func (x *Inspector) expected(ctx context.Context, names []string) (*View, error) {
+	v := &View{}
+	for _, name := range names {
+		var c zone.Customer
+		if label, region, ok := strings.Cut(name, "."); ok && slices.Contains(x.Regions, region) {
+			var err error
+			if c, err = x.Owners.Owner(ctx, label); err != nil {
+				return nil, err
+			}
 		}
-		all = append(all, x.Names.ExpectedOf(&c, x.Base, x.Regions)...)
+		found := slices.DeleteFunc(x.Names.Expected(x.Base, x.Regions, x.Fronts, c), func(p zone.Published) bool {
+			return p.Name != name && !strings.HasSuffix(p.Name, "."+name)
+		})
+		slices.SortFunc(found, func(a, b zone.Published) int { return zone.Compare(a.Record, b.Record) })
+		v.Records = append(v.Records, found...)
 	}
-	all = slices.DeleteFunc(all, func(p zone.Published) bool {
-		return p.Name != name && !strings.HasSuffix(p.Name, "."+name)
-	})
-	slices.SortFunc(all, func(a, b zone.Published) int { return zone.Compare(a.Record, b.Record) })
 
-	return all, nil
+	return v, nil
 }
 
 // Check asks every name server for what View returns for a name, and for the base domain also those of the parent zone.
