@@ -216,6 +216,12 @@ calls: {groups: [{name: core, transport: udp, bind: {udp: '127.0.0.1:5060'}}]}
 		e.Groups[1].Peers[0].Address != "127.0.0.1:7000" || e.Groups[1].Peers[0].Name == "" {
 		t.Errorf("configuration %+v", e)
 	}
+	for set, want := range map[string]string{"[1R1, x]": "1r1 x", "[]": "1r1 1r2"} { // as calls use them
+		l, err = load(t, "", "calls.routing.regions="+set)
+		if err != nil || strings.Join(l.Calls.Routing.Regions, " ") != want {
+			t.Errorf("regions %s are %v, error %v; want %s", set, l.Calls.Routing.Regions, err, want)
+		}
+	}
 	_, err = load(t, "", "log.level=loud", "calls.groups[0].name=x", "provisioning.listen=0.0.0.0:80")
 	want := `--set: log.level: "loud" is not valid; use one of debug, info, warn, error`
 	if err == nil || !strings.Contains(err.Error(), want) ||

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/edge"
 	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/config/strict"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -110,6 +111,7 @@ func Load(src Source) (*Loaded, error) {
 	if len(l.Calls.Edge.Groups) == 0 && l.Has(RoleEdge) {
 		l.Calls.Edge.Groups = []edge.Group{loopbackGroup()}
 	}
+	l.Calls.Routing.Regions = route.Regions(l.Calls.Routing.Regions)
 	if src.FreePorts && len(problems) == 0 {
 		if err := l.freePorts(); err != nil {
 			return nil, strict.Problems{{Source: "--free-ports", Message: err.Error()}}

@@ -38,10 +38,7 @@ type Names struct {
 
 // NamesOf returns the names that are configured for routing.
 func NamesOf(c *route.Config) Names {
-	if len(c.Regions) == 0 {
-		return Names{c.BaseDomain, route.DefaultRegions}
-	}
-	return Names{c.BaseDomain, c.Regions}
+	return Names{c.BaseDomain, route.Regions(c.Regions)}
 }
 
 // Named is implemented by a profile that writes host names of its own, not the advertised name, into messages to the

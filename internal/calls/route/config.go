@@ -56,8 +56,21 @@ type Config struct {
 // DefaultEmergencyDialStrings are the emergency numbers of a deployment that sets none.
 var DefaultEmergencyDialStrings = []string{"911", "933"}
 
-// DefaultRegions are the DNS labels of the Direct Routing regions of a deployment that sets none.
-var DefaultRegions = []string{"1r1", "1r2"}
+// defaultRegions are the DNS labels of the Direct Routing regions of a deployment that sets none.
+var defaultRegions = []string{"1r1", "1r2"}
+
+// Regions returns the labels that a configuration means: in lower case, or the default ones if there are none.
+func Regions(labels []string) []string {
+	if len(labels) == 0 {
+		return slices.Clone(defaultRegions)
+	}
+	list := make([]string, len(labels))
+	for i, r := range labels {
+		list[i] = strings.ToLower(r)
+	}
+
+	return list
+}
 
 // labelLetters are the characters allowed in a DNS host label, and with "_" in an account's name.
 const labelLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-"
@@ -102,7 +115,7 @@ type target struct {
 
 // Default returns the settings of a deployment that sets none. The emergency numbers stay empty, so that a deployment
 // that sets some can be told from one that sets none.
-func Default() Config { return Config{Regions: slices.Clone(DefaultRegions)} }
+func Default() Config { return Config{Regions: Regions(nil)} }
 
 // Validate checks the settings as far as they can be checked without the peer groups; Check checks the rest. known
 // are the services that the settings may name. It returns every problem as a *fault.Error whose Target is the field.
@@ -146,12 +159,7 @@ func (c *Config) compile(known domain.Services, groups []Group, complete bool) (
 	default:
 		p.baseDomain = "." + base
 	}
-	for _, r := range c.Regions {
-		p.regions = append(p.regions, strings.ToLower(r))
-	}
-	if len(p.regions) == 0 {
-		p.regions = DefaultRegions
-	}
+	p.regions = Regions(c.Regions)
 	if len(p.regions) > 2 {
 		bad("regions", "%d regions; at most two are allowed", len(p.regions))
 	}
