@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/config"
@@ -18,8 +19,6 @@ import (
 
 // names is the role dns: a name server of the base domain. It follows the database, and answers without it.
 type names struct {
-	n      *node
-	zone   *zone.Zone
 	server *nameserver.Server
 	at     []string // as bound at the start
 }
@@ -31,21 +30,21 @@ func (n *node) buildDNS(_ context.Context, r *role) error {
 		return nil
 	}
 	log := n.log.With("part", "zone")
-	x := &names{n: n, at: cfg.Server.Listen,
-		zone: zone.New(n.cfg.Calls.Routing.BaseDomain, cfg.Names.NameServers[0].Name, cfg.Names.Contact)}
-	var err error
-	if x.server, err = nameserver.New(x.zone, cfg.Server, log, n.metrics); err != nil {
+	z := zone.New(n.cfg.Calls.Routing.BaseDomain, cfg.Names.NameServers[0].Name, cfg.Names.Contact)
+	server, err := nameserver.New(z, cfg.Server, log, n.metrics)
+	if err != nil {
 		return fmt.Errorf("zone: %w", err)
 	}
-	n.names, err = zone.Follow(x.zone, n.cfg.Path("zone"), n.core.zone, x.server.Changed, log, n.metrics)
+	n.names, err = zone.Follow(z, n.cfg.Path("zone"), n.core.zone, server.Changed, log, n.metrics)
 	if err != nil {
 		return err
 	}
 
+	x := &names{server, slices.Clone(cfg.Server.Listen)}
 	r.static = true
 	r.parts = []part{running("zone", n.names.Run), {name: "dns", open: x.open, needed: true}}
 	r.ready = func(r *readiness) {
-		if x.zone.Serial() == 0 {
+		if z.Serial() == 0 {
 			r.blocked("dns: the zone was never loaded; it is published by a node with the role worker")
 		}
 		if k := n.names.Kept(); k.Lost > 0 {
@@ -53,7 +52,7 @@ func (n *node) buildDNS(_ context.Context, r *role) error {
 				k.Lost, k.Records)
 		}
 	}
-	r.started = func(*Ready) { log.Info("answering for the zone", "zone", x.zone.Origin(), "addresses", x.at) }
+	r.started = func(*Ready) { log.Info("answering for the zone", "zone", z.Origin(), "addresses", x.at) }
 
 	return nil
 }
@@ -62,28 +61,26 @@ func (n *node) buildDNS(_ context.Context, r *role) error {
 func (x *names) open(ctx context.Context) (func(context.Context) error, error) {
 	var packets []net.PacketConn
 	var streams []net.Listener
-	fail := func(i int, err error) error {
-		for _, p := range packets {
-			_ = p.Close()
-		}
-		for _, l := range streams {
-			_ = l.Close()
-		}
-		return fault.CannotListen(fmt.Sprintf("zone.listen[%d]", i), x.at[i], err)
-	}
 	var lc net.ListenConfig
-	for i, at := range x.at {
-		l, err := lc.Listen(ctx, "tcp", at)
-		if err != nil {
-			return nil, fail(i, err)
+	for i := range x.at {
+		l, err := lc.Listen(ctx, "tcp", x.at[i])
+		if err == nil {
+			streams = append(streams, l)
+			x.at[i] = l.Addr().String() // port 0 was replaced; a restart uses the same
+			var p net.PacketConn
+			if p, err = lc.ListenPacket(ctx, "udp", x.at[i]); err == nil {
+				packets = append(packets, p)
+			}
 		}
-		streams = append(streams, l)
-		x.at[i] = l.Addr().String() // port 0 was replaced; a restart uses the same
-		p, err := lc.ListenPacket(ctx, "udp", x.at[i])
 		if err != nil {
-			return nil, fail(i, err)
+			for _, p := range packets {
+				_ = p.Close()
+			}
+			for _, l := range streams {
+				_ = l.Close()
+			}
+			return nil, fault.CannotListen(fmt.Sprintf("zone.listen[%d]", i), x.at[i], err)
 		}
-		packets = append(packets, p)
 	}
 
 	return func(ctx context.Context) error { return x.server.Serve(ctx, packets, streams) }, nil
@@ -97,9 +94,7 @@ func (n *node) keepZone() []part {
 	keeper := zone.NewKeeper(&n.cfg.Zone.Names, n.cfg.Calls.Routing.BaseDomain, n.cfg.Calls.Routing.Regions, frontHosts,
 		n.core.zone, customers{n.core.directory}, n.log.With("part", "zone"))
 
-	mover := zone.NewMover(keeper, n.core.zone)
-
-	return []part{running("names", keeper.Run), running("provapi", mover.Run)}
+	return []part{running("names", keeper.Run), running("provapi", zone.NewMover(keeper, n.core.zone).Run)}
 }
 
 // beat returns the part that says that this node serves the Provisioning API in its region; none if nobody publishes
