@@ -66,11 +66,13 @@ func pause(ctx context.Context, d time.Duration) {
 	<-ctx.Done()
 }
 
-// local returns the address that a secondary is notified from: the first one of its family that the server listens
-// on, which is where the secondary transfers from. It is nil, for the system's choice, if there is none.
+// local returns the address that a secondary is notified from: the first one that the server listens on of those from
+// which it can be reached, which is where the secondary transfers from. It is nil, for the system's choice, if there is
+// none.
 func (s *Server) local(sec *secondary) net.Addr {
+	to := sec.address.Addr().Unmap()
 	for _, ip := range s.listen {
-		if !ip.IsUnspecified() && ip.Is4() == sec.address.Addr().Unmap().Is4() {
+		if !ip.IsUnspecified() && ip.Is4() == to.Is4() && (!ip.IsLoopback() || to.IsLoopback()) {
 			return net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, 0))
 		}
 	}
