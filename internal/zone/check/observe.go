@@ -579,8 +579,10 @@ func (o *Observer) store(ctx context.Context) error {
 		}
 	}
 	if len(all) > batch {
-		o.log.Warn("subdomainStatus of many accounts has changed", "accounts", len(all), "status",
-			all[0].Status)
+		o.log.Warn("subdomainStatus of many accounts has changed", "accounts", len(all),
+			"provisioned", o.counts[domain.SubdomainProvisioned],
+			"inconsistent", o.counts[domain.SubdomainInconsistent],
+			"notProvisioned", o.counts[domain.SubdomainNotProvisioned])
 	}
 
 	return nil
