@@ -143,8 +143,8 @@ func (c *contents) fixed() []Record {
 	return rs
 }
 
-// Expected returns the records that the zone of a base domain has by its configuration, and of an account, each with its
-// source.
+// Expected returns the records that the zone of a base domain has by its configuration, and those of an account, each
+// with its source.
 func (n *Names) Expected(base string, regions, fronts []string, x Customer) []Published {
 	c := newContents(n, base, regions, fronts)
 	var list []Published

@@ -12,8 +12,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The times of the SOA record. A resolver keeps "there is no such name" for soaTTL, which is the record's TTL and MINIMUM
-// (RFC 2308 §5): short, because somebody often asks for a customer's name before it is there.
+// The times of the SOA record. A resolver keeps "there is no such name" for soaTTL, the record's TTL and MINIMUM (RFC
+// 2308 §5): short, because somebody often asks for a customer's name before it is there.
 const (
 	soaTTL  = 60
 	refresh = 900
