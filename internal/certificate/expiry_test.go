@@ -17,12 +17,13 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/ca"
 )
 
-// copied is the disk and the database of a node that has one certificate.
+// copied is the disk of a node that has one certificate.
 type copied struct{ content []byte }
 
 func (c *copied) Load() ([]byte, error) { return c.content, nil }
 func (c *copied) Save(b []byte) error   { c.content = b; return nil }
 
+// empty is a database without values.
 type empty struct{}
 
 func (empty) Load(context.Context, string) ([]byte, error) {
@@ -70,13 +71,19 @@ func TestOverdue(t *testing.T) {
 				m := certificate.New(certificate.Config{Directory: r.Directory},
 					[]certificate.Wanted{{Name: "1r1", Names: r.Names}}, certificate.Parts{Store: empty{},
 						Cache: &copied{raw}, Log: slog.New(log), Metrics: reg})
-				ctx, cancel := context.WithCancel(t.Context())
-				ended := make(chan error)
-				go func() { ended <- m.Run(ctx) }()
-
 				at := func(since time.Duration, overdue bool) {
 					t.Helper()
-					time.Sleep(time.Until(began.Add(since + 2*time.Minute)))
+					for to := began.Add(since + time.Minute); time.Now().Before(to); { // a look every hour is enough
+						time.Sleep(min(time.Hour, time.Until(to)))
+						ctx, cancel := context.WithCancel(t.Context())
+						ended := make(chan error)
+						go func() { ended <- m.Run(ctx) }()
+						synctest.Wait()
+						cancel()
+						if err := <-ended; err != nil {
+							t.Error(err)
+						}
+					}
 					s := m.Status()[0]
 					if s.Overdue != overdue || !s.RenewAt.Equal(began.Add(c.renewed)) {
 						t.Errorf("after %v: overdue %v, renewal after %v; want %v, %v", since, s.Overdue,
@@ -106,10 +113,6 @@ func TestOverdue(t *testing.T) {
 					if got := metric(t, reg, name, "1r1"); got != float64(began.Add(want).Unix()) {
 						t.Errorf("%s is %v after the start, want %v", name, time.Unix(int64(got), 0).Sub(began), want)
 					}
-				}
-				cancel()
-				if err := <-ended; err != nil {
-					t.Error(err)
 				}
 			})
 		})
