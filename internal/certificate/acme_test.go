@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -32,7 +33,7 @@ func TestIssue(t *testing.T) {
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
 		z := newZone(t)
 		a := newAuthority(t, z)
-		_ = z.Add(t.Context(), challengeName, "foreign")
+		_ = z.Add(t.Context(), []string{challengeName}, "foreign")
 		n := start(t, d, z, a.roots, settings{cfg: config(a), ring: keyring(t)})
 		if s := n.one(); s.Source != "" || !s.NotAfter.IsZero() {
 			t.Errorf("before the order: %+v", s)
@@ -79,6 +80,41 @@ func TestIssue(t *testing.T) {
 			t.Errorf("%d orders after looking again, want 1", got)
 		}
 	})
+}
+
+// The values go where a CNAME leads, and from there. A target that takes none ends the attempt before anything is
+// published or offered, with the reason.
+func TestAlias(t *testing.T) {
+	t.Parallel()
+	const target = "1r1.challenges.example"
+	z := newZone(t)
+	a := newAuthority(t, z)
+	z.alias(target)
+	_ = z.Add(t.Context(), []string{target}, "foreign")
+	z.unwritable = errors.New("the target takes no values; correct the CNAME")
+	n := start(t, testkit.Open(t, testkit.SQLiteConfig(t)), z, a.roots, settings{cfg: config(a), ring: keyring(t)})
+	n.run()
+	n.work()
+	now, most := z.values(target)
+	if s := n.one(); s.Cause != "nameServers" || !strings.Contains(s.LastError, "takes no values") || most != 1 {
+		t.Errorf("with a target that takes no values: %+v, %d values at once", s, most)
+	}
+
+	z.mu.Lock()
+	z.unwritable = nil
+	z.mu.Unlock()
+	n.advance(time.Hour)
+	n.work()
+	if s := n.one(); s.LastError != "" || n.served() == nil {
+		t.Fatalf("status %+v, want a certificate", s)
+	}
+	now, most = z.values(target)
+	if most != 3 || len(now) != 1 || now[0] != "foreign" {
+		t.Errorf("%d values at once at the target, %q left; want both beside the foreign one, which stays", most, now)
+	}
+	if _, most := z.values(challengeName); most != 0 {
+		t.Errorf("%d values at the name itself, want none", most)
+	}
 }
 
 // The authority asks for a renewal; it names the certificate that it replaces, and no connection is dropped.

@@ -37,28 +37,36 @@ type orders struct {
 // remote is a Challenger in the parent process. As a Checker it never ends.
 type remote struct{ control string }
 
-func (r remote) call(ctx context.Context, what, name, value string) error {
+func (r remote) call(ctx context.Context, what string, path []string, value string) ([]string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.control+"/"+what+"?"+
-		url.Values{"name": {name}, "value": {value}}.Encode(), nil)
+		url.Values{"path": path, "value": {value}}.Encode(), nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return resp.Body.Close()
+	defer resp.Body.Close()
+	var answer []string
+	return answer, json.NewDecoder(resp.Body).Decode(&answer)
 }
 
-func (r remote) Add(ctx context.Context, name, value string) error {
-	return r.call(ctx, "add", name, value)
+func (r remote) Path(ctx context.Context, name string) ([]string, error) {
+	return r.call(ctx, "path", []string{name}, "")
 }
 
-func (r remote) Remove(ctx context.Context, name, value string) error {
-	return r.call(ctx, "remove", name, value)
+func (r remote) Add(ctx context.Context, path []string, value string) error {
+	_, err := r.call(ctx, "add", path, value)
+	return err
 }
 
-func (r remote) Check(ctx context.Context, _, _ string) ([]certificate.Answer, error) {
+func (r remote) Remove(ctx context.Context, path []string, value string) error {
+	_, err := r.call(ctx, "remove", path, value)
+	return err
+}
+
+func (r remote) Check(ctx context.Context, _ []string, _ string) ([]certificate.Answer, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
@@ -97,25 +105,36 @@ func child(told string) {
 }
 
 // A node that is killed while its values are in the DNS leaves them there until the next one starts, which removes them
-// and nothing else, and does not order at once.
+// and nothing else, wherever CNAMEs lead now, and does not order at once.
 func TestKilledWithValuesPublished(t *testing.T) {
 	t.Parallel()
 	z := newZone(t)
 	a := newAuthority(t, z)
-	control := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		name, value := r.FormValue("name"), r.FormValue("value")
-		if r.URL.Path == "/add" {
-			_ = z.Add(r.Context(), name, value)
-		} else {
-			_ = z.Remove(r.Context(), name, value)
+	control := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		value := r.FormValue("value") // and parses the form
+		path := r.Form["path"]
+		switch r.URL.Path {
+		case "/path":
+			path, _ = z.Path(r.Context(), path[0])
+		case "/add":
+			_ = z.Add(r.Context(), path, value)
+		default:
+			_ = z.Remove(r.Context(), path, value)
 		}
+		_ = json.NewEncoder(w).Encode(path) // the peer may be gone
 	}))
 	t.Cleanup(control.Close)
-	_ = z.Add(t.Context(), challengeName, "foreign")
-	<-z.added
+	places := []string{challengeName, "a.challenges.example", "b.challenges.example"}
+	for _, place := range places {
+		_ = z.Add(t.Context(), []string{place}, "foreign")
+		<-z.added
+	}
 
 	o := orders{Dir: t.TempDir(), Directory: a.directory, Control: control.URL, Roots: a.RootsPEM}
-	for range 2 {
+	for _, place := range places {
+		if z.alias(""); place != challengeName {
+			z.alias(place)
+		}
 		told, err := json.Marshal(o)
 		if err != nil {
 			t.Fatal(err)
@@ -138,14 +157,15 @@ func TestKilledWithValuesPublished(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = cmd.Wait() // killed
-		if now, _ := z.values(challengeName); len(now) != 3 {
-			t.Errorf("%q are published when the node is killed, want two values and the foreign one", now)
+		if now, _ := z.values(place); len(now) != 3 {
+			t.Errorf("%q are at %s when the node is killed, want two values and the foreign one", now, place)
 		}
 		o.Offset += time.Hour // the next one may order again
 	}
-	if got := a.orderCount(); got != 2 {
-		t.Fatalf("%d orders of killed nodes, want 2", got)
+	if got := a.orderCount(); got != len(places) {
+		t.Fatalf("%d orders of killed nodes, want %d", got, len(places))
 	}
+	z.alias("c.challenges.example")
 
 	ring, err := secret.Open(o.Dir, secret.Default(), os.Getenv)
 	if err != nil {
@@ -155,16 +175,18 @@ func TestKilledWithValuesPublished(t *testing.T) {
 	c.File = filepath.Join(o.Dir, "tandem.db")
 	d := testkit.Open(t, c)
 	n := start(t, d, z, a.roots, settings{cfg: config(a), ring: ring})
-	n.advance(time.Hour + time.Minute) // a minute after the last order began
+	n.advance(o.Offset - time.Hour + time.Minute) // a minute after the last order began
 	n.run()
 	n.work()
-	if now, _ := z.values(challengeName); len(now) != 1 || now[0] != "foreign" {
-		t.Errorf("%q left after the restart, want the foreign value only", now)
+	for _, place := range places {
+		if now, _ := z.values(place); len(now) != 1 || now[0] != "foreign" {
+			t.Errorf("%q left at %s after the restart, want the foreign value only", now, place)
+		}
 	}
-	if s := n.one(); a.orderCount() != 2 || s.Cause != "interrupted" || s.Failed != 2 {
+	if s := n.one(); a.orderCount() != len(places) || s.Cause != "interrupted" || s.Failed != len(places) {
 		t.Errorf("after the restart: %d orders, status %+v; want no new order within a minute", a.orderCount(), s)
 	}
-	n.advance(time.Hour)
+	n.advance(2 * time.Hour)
 	n.work()
 	if s := n.one(); s.Failed != 0 || n.served() == nil {
 		t.Errorf("at the next attempt: %+v", s)

@@ -166,7 +166,7 @@ func (m *Manager) clean(ctx context.Context, run *flow.Run) error {
 	}
 	var left []value
 	for _, v := range m.state.Values {
-		if err := m.p.Challenger.Remove(ctx, v.Name, v.Value); err != nil {
+		if err := m.p.Challenger.Remove(ctx, v.path(), v.Value); err != nil {
 			m.p.Log.Warn("value of an earlier challenge not removed from the DNS; trying again in a minute", "name",
 				v.Name, "error", err)
 			left = append(left, v)

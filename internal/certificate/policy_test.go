@@ -22,7 +22,7 @@ type asked struct {
 	answers func(since time.Duration) ([]Answer, error)
 }
 
-func (a *asked) Check(context.Context, string, string) ([]Answer, error) {
+func (a *asked) Check(context.Context, []string, string) ([]Answer, error) {
 	return a.answers(time.Since(a.began))
 }
 

@@ -166,20 +166,24 @@ func (a *authority) renewNow(t *testing.T, leaf *x509.Certificate) {
 	}
 }
 
-// zone is an authoritative server for TXT records. It is a Challenger, and a Checker over itself and other servers.
+// zone is an authoritative server for TXT and CNAME records. It is a Challenger, and a Checker over itself.
 type zone struct {
 	udp, tcp *dns.Server
 
 	mu     sync.Mutex
 	txt    map[string][]string
+	cname  map[string]string
 	most   map[string]int // the largest set served at a name
 	added  chan string    // names at which a value was added, if somebody reads
 	hidden bool           // Add has no effect
+	// unwritable is the error of Path, if not nil.
+	unwritable error
 }
 
 func newZone(t *testing.T) *zone {
 	t.Helper()
-	z := &zone{txt: map[string][]string{}, most: map[string]int{}, added: make(chan string, 100)}
+	z := &zone{txt: map[string][]string{}, cname: map[string]string{}, most: map[string]int{},
+		added: make(chan string, 100)}
 	at := dnspeer.Address(t).String()
 	pc, err := net.ListenPacket("udp", at)
 	if err != nil {
@@ -210,8 +214,14 @@ func (z *zone) serve(w dns.ResponseWriter, r *dns.Msg) {
 	q := r.Question[0]
 	z.mu.Lock()
 	if q.Qtype == dns.TypeTXT {
-		for _, v := range z.txt[strings.ToLower(strings.TrimSuffix(q.Name, "."))] {
-			m.Answer = append(m.Answer, &dns.TXT{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeTXT,
+		owner := q.Name
+		if target, ok := z.cname[strings.ToLower(strings.TrimSuffix(owner, "."))]; ok {
+			m.Answer = append(m.Answer, &dns.CNAME{Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeCNAME,
+				Class: dns.ClassINET, Ttl: 1}, Target: target + "."})
+			owner = target + "."
+		}
+		for _, v := range z.txt[strings.ToLower(strings.TrimSuffix(owner, "."))] {
+			m.Answer = append(m.Answer, &dns.TXT{Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeTXT,
 				Class: dns.ClassINET, Ttl: 1}, Txt: []string{v}})
 		}
 	}
@@ -219,7 +229,29 @@ func (z *zone) serve(w dns.ResponseWriter, r *dns.Msg) {
 	_ = w.WriteMsg(m) // the peer may be gone
 }
 
-func (z *zone) Add(_ context.Context, name, value string) error {
+func (z *zone) Path(_ context.Context, name string) ([]string, error) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.unwritable != nil {
+		return nil, z.unwritable
+	}
+	if target, ok := z.cname[name]; ok {
+		return []string{name, target}, nil
+	}
+	return []string{name}, nil
+}
+
+// alias replaces the CNAME of the challenge's name; empty for none.
+func (z *zone) alias(target string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if delete(z.cname, challengeName); target != "" {
+		z.cname[challengeName] = target
+	}
+}
+
+func (z *zone) Add(_ context.Context, path []string, value string) error {
+	name := path[len(path)-1]
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	if !z.hidden && !slices.Contains(z.txt[name], value) {
@@ -233,7 +265,8 @@ func (z *zone) Add(_ context.Context, name, value string) error {
 	return nil
 }
 
-func (z *zone) Remove(_ context.Context, name, value string) error {
+func (z *zone) Remove(_ context.Context, path []string, value string) error {
+	name := path[len(path)-1]
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.txt[name] = slices.DeleteFunc(z.txt[name], func(v string) bool { return v == value })
@@ -246,14 +279,15 @@ func (z *zone) values(name string) (now []string, most int) {
 	return slices.Clone(z.txt[name]), z.most[name]
 }
 
-func (z *zone) Check(ctx context.Context, name, value string) ([]certificate.Answer, error) {
+func (z *zone) Check(ctx context.Context, path []string, value string) ([]certificate.Answer, error) {
 	m := new(dns.Msg)
-	m.SetQuestion(dns.Fqdn(name), dns.TypeTXT)
+	m.SetQuestion(dns.Fqdn(path[0]), dns.TypeTXT)
 	r, _, err := new(dns.Client).ExchangeContext(ctx, m, z.address())
 	a := certificate.Answer{Server: z.address(), NoAnswer: err}
 	if err == nil {
 		for _, rr := range r.Answer {
-			a.Has = a.Has || rr.(*dns.TXT).Txt[0] == value
+			x, ok := rr.(*dns.TXT)
+			a.Has = a.Has || ok && x.Txt[0] == value
 		}
 	}
 	return []certificate.Answer{a}, nil
@@ -262,7 +296,7 @@ func (z *zone) Check(ctx context.Context, name, value string) ([]certificate.Ans
 // blind is a Checker that takes every value for published.
 type blind struct{}
 
-func (blind) Check(context.Context, string, string) ([]certificate.Answer, error) {
+func (blind) Check(context.Context, []string, string) ([]certificate.Answer, error) {
 	return []certificate.Answer{{Server: "ns1", Has: true}}, nil
 }
 

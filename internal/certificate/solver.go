@@ -30,20 +30,36 @@ type solver struct {
 // maxValues bounds the values in the DNS: if so many could not be removed, something is wrong that a person must see.
 const maxValues = 500
 
-func valueOf(c acme.Challenge) value {
-	return value{strings.ToLower(c.DNS01TXTRecordName()), c.DNS01KeyAuthorization()}
+// value returns the value of a challenge: as it was stored last, if it was.
+func (s *solver) value(c acme.Challenge) value {
+	v := value{Name: strings.ToLower(c.DNS01TXTRecordName()), Value: c.DNS01KeyAuthorization()}
+	for _, x := range s.m.state.Values {
+		if x.Name == v.Name && x.Value == v.Value {
+			v.Path = x.Path
+		}
+	}
+	return v
 }
 
-// Present implements acmez.Solver. The value is stored first: whatever happens to this process, it will be removed.
+// Present implements acmez.Solver. The value is stored first, with its place: whatever happens to this process or to a
+// CNAME, it will be removed there.
 func (s *solver) Present(ctx context.Context, c acme.Challenge) error {
-	v := valueOf(c)
+	v := s.value(c)
 	if len(s.m.state.Values) >= maxValues {
 		return fmt.Errorf("%w: %d values of earlier challenges could not be removed", errServers, maxValues)
+	}
+	path, err := s.m.p.Challenger.Path(ctx, v.Name)
+	if err != nil {
+		return fmt.Errorf("%w: find the place of the value: %w", errServers, err)
+	}
+	if v.Path = nil; len(path) > 1 {
+		v.Path = path
+		s.m.p.Log.Info("putting the value of a challenge where the CNAME of its name leads", "path", path)
 	}
 	if err := s.m.update(ctx, s.run, func(st *state) { st.Values = append(st.Values, v) }); err != nil {
 		return err
 	}
-	if err := s.m.p.Challenger.Add(ctx, v.Name, v.Value); err != nil {
+	if err := s.m.p.Challenger.Add(ctx, v.path(), v.Value); err != nil {
 		return fmt.Errorf("%w: publish the value at %s: %w", errServers, v.Name, err)
 	}
 	return nil
@@ -60,12 +76,12 @@ const (
 // Wait implements acmez.Waiter. The challenge is offered when no name server answers without the value, and one at
 // least answers it. Those that do not answer at all are waited for until skipAfter.
 func (s *solver) Wait(ctx context.Context, c acme.Challenge) error {
-	v := valueOf(c)
+	v := s.value(c)
 	if s.began.IsZero() {
 		s.began = time.Now()
 	}
 	for {
-		answers, err := s.m.p.Checker.Check(ctx, v.Name, v.Value)
+		answers, err := s.m.p.Checker.Check(ctx, v.path(), v.Value)
 		var has, lacking, silent []string
 		if err != nil {
 			silent = append(silent, err.Error())
@@ -106,14 +122,14 @@ func (s *solver) Wait(ctx context.Context, c acme.Challenge) error {
 func (s *solver) CleanUp(ctx context.Context, c acme.Challenge) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	v := valueOf(c)
-	if err := s.m.p.Challenger.Remove(ctx, v.Name, v.Value); err != nil {
+	v := s.value(c)
+	if err := s.m.p.Challenger.Remove(ctx, v.path(), v.Value); err != nil {
 		s.m.p.Log.Warn("value of a challenge not removed from the DNS; trying again later", "name", v.Name, "error",
 			err)
 		return err
 	}
 	return s.m.update(ctx, s.run, func(st *state) {
-		st.Values = slices.DeleteFunc(st.Values, func(x value) bool { return x == v })
+		st.Values = slices.DeleteFunc(st.Values, v.is)
 	})
 }
 

@@ -2,6 +2,7 @@ package certificate
 
 import (
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -37,7 +38,24 @@ type attempt struct {
 }
 
 // value is a value in the DNS.
-type value struct{ Name, Value string }
+type value struct {
+	Name, Value string
+	Path        []string `json:",omitempty"` // from Name to where it was put by CNAMEs; none if that is Name
+}
+
+// path returns the path with which a value was added.
+func (v value) path() []string {
+	if len(v.Path) == 0 {
+		return []string{v.Name}
+	}
+
+	return v.Path
+}
+
+// is reports whether two values are the same one at the same place.
+func (v value) is(o value) bool {
+	return v.Name == o.Name && v.Value == o.Value && slices.Equal(v.Path, o.Path)
+}
 
 // Waits after failures, which double each time. An authority that validated a challenge in vain has counted a failure
 // for the identifier, two for a name and its wildcard. Let's Encrypt allows five an hour: two orders.

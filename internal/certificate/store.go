@@ -37,26 +37,33 @@ type Cache interface {
 	Save(value []byte) error
 }
 
-// Challenger publishes the values of challenges in the DNS. A name is absolute, in lower case, without the final dot,
-// such as _acme-challenge.r1.example.com. An implementation follows a CNAME at that name, unless a wildcard made it.
+// Challenger publishes the values of challenges in the DNS. Names are absolute, in lower case, without the final dot,
+// such as _acme-challenge.r1.example.com.
 type Challenger interface {
-	// Add adds a value to the TXT records at name; other values stay. One that is there already is no error.
-	Add(ctx context.Context, name, value string) error
-	// Remove removes this value and no other. One that is not there is no error.
-	Remove(ctx context.Context, name, value string) error
+	// Path returns the name of a challenge and, one after the other, the names to which CNAMEs lead from it: its values
+	// belong at the last one (RFC 8555, section 8.4). A CNAME that a wildcard makes is followed only where no value can
+	// be put at the name itself.
+	Path(ctx context.Context, name string) ([]string, error)
+	// Add adds a value to the TXT records at the end of a path; other values stay. One that is there already is no
+	// error.
+	Add(ctx context.Context, path []string, value string) error
+	// Remove removes this value and no other, at the end of the path with which it was added, wherever CNAMEs lead now.
+	// One that is not there is no error.
+	Remove(ctx context.Context, path []string, value string) error
 }
 
-// Checker asks the name servers of a name whether they answer a value.
+// Checker asks name servers whether they answer a value.
 type Checker interface {
-	// Check asks every name server listed for the zone of name, itself and not through a resolver, for the TXT records
-	// at name. It returns one answer for each server, within some seconds.
-	Check(ctx context.Context, name, value string) ([]Answer, error)
+	// Check asks every name server listed for the zone of the path's first name, itself and not through a resolver, for
+	// the TXT records there, and those of the zone of the last name, if that is another. It returns one answer for each
+	// server and name, within some seconds.
+	Check(ctx context.Context, path []string, value string) ([]Answer, error)
 }
 
 // Answer is what one name server says about a value.
 type Answer struct {
 	Server string // name and address, for people
-	Has    bool   // it answers the value, among others or not
+	Has    bool   // it answers the value, among others or not, or the CNAME on the path to it
 	// NoAnswer is why the server gave no answer about the name: a timeout, a refused connection, REFUSED, SERVFAIL. An
 	// answer without the value, NXDOMAIN included, is an answer.
 	NoAnswer error

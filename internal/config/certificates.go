@@ -50,9 +50,10 @@ func (l *Loaded) UsedCertificates() []string {
 // peer groups refer to them. hosts are those of edge.Config.CertificateNames, nil if they are not known.
 func (l *Loaded) checkCertificates(hosts map[string][]string, bad report, badAll reportAll) {
 	badAll("certificates", l.Certificates.Validate(l.KnownCertificates()))
-	if l.Certificates.Enabled() && !l.Zone.Published() {
-		bad("certificates", "an authority asks for records in DNS, so Tandem must publish the zone; set "+
-			"zone.nameServers and a zone.publish other than none, or remove certificates and use files")
+	if l.Certificates.Enabled() && !l.Zone.Published() && !(l.Zone.Enabled() && l.Zone.Updates()) {
+		bad("certificates", "an authority asks for records in DNS, so Tandem must publish them; set zone.nameServers "+
+			"and a zone.publish other than none, or zone.update.server and key for a zone to which CNAMEs at "+
+			"_acme-challenge lead, or remove certificates and use files")
 	}
 	wanted := l.WantedCertificates()
 	check := func(path, name string, covers []string) {

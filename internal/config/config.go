@@ -67,7 +67,7 @@ type Config struct {
 	// Calls is the SIP edge.
 	Calls Calls `yaml:"calls"`
 	// Certificates are obtained and renewed by ACME (RFC 8555). Listeners and peer groups name them instead of files.
-	// Requires that Tandem publishes the zone. All nodes need the same.
+	// Requires that Tandem publishes the zone, or has zone.update. All nodes need the same.
 	Certificates certificate.Config `yaml:"certificates"`
 	// Zone is the DNS zone of the base domain (calls.routing.baseDomain). Without nameServers, Tandem neither publishes
 	// nor checks anything.
@@ -92,7 +92,9 @@ type Zone struct {
 	Parents []string `yaml:"parents"`
 	// Server is how processes with the role "dns" answer.
 	Server nameserver.Config `yaml:",inline"`
-	// Update is how the operator's zone is updated. Required if publish is "update", else not used.
+	// Update is how the operator's zone is updated. Required if publish is "update". With "none", its server and key
+	// are those by which the values of ACME challenges are put where the operator's CNAMEs at _acme-challenge lead;
+	// default there none. Not used with "serve".
 	Update update.Config `yaml:"update"`
 }
 
@@ -108,6 +110,11 @@ func (z *Zone) Enabled() bool { return len(z.Names.NameServers) > 0 }
 
 // Published reports whether Tandem publishes the names of the zone.
 func (z *Zone) Published() bool { return z.Enabled() && z.Publish != PublishNone }
+
+// Updates reports whether Tandem updates a zone of the operator: with all names, or only with the values of challenges.
+func (z *Zone) Updates() bool {
+	return z.Publish == PublishUpdate || z.Publish == PublishNone && z.Update.Server != ""
+}
 
 // problems returns every mistake, for a base domain with Direct Routing regions.
 func (z *Zone) problems(base string, regions []string) (errs fault.Problems) {
@@ -127,9 +134,14 @@ func (z *Zone) problems(base string, regions []string) (errs fault.Problems) {
 	case z.Publish != PublishServe && served > 0:
 		errs.Add("publish", "is %s, so Tandem serves no zone; remove listen and secondaries, or use serve", z.Publish)
 	}
-	if z.Publish == PublishUpdate {
+	if z.Updates() {
 		for _, err := range z.Update.Validate(base) {
-			errs.Add("update."+fault.As(err).Target, "%s", fault.As(err).Message)
+			f := fault.As(err)
+			if z.Publish == PublishNone && f.Target == "zone" {
+				f.Message = "is for publish: update; with none the server is asked for the zones to which the CNAMEs " +
+					"lead; remove it"
+			}
+			errs.Add("update."+f.Target, "%s", f.Message)
 		}
 	}
 

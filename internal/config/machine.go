@@ -127,7 +127,7 @@ func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll, war
 		if l.Has(RoleDNS) && l.Zone.Published() {
 			badAll("zone", l.Zone.Server.CheckFiles())
 		}
-		if l.Has(RoleWorker) && l.Zone.Publish == PublishUpdate {
+		if l.Has(RoleWorker) && l.Zone.Updates() {
 			badAll("zone.update", l.Zone.Update.CheckFiles())
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ import (
 	certificatestore "github.com/tandemgw/tandem/internal/store/certificate"
 	"github.com/tandemgw/tandem/internal/zone"
 	"github.com/tandemgw/tandem/internal/zone/check"
+	"github.com/tandemgw/tandem/internal/zone/update"
 )
 
 // buildCertificates makes the certificates that are obtained by ACME, if the configuration has an authority. Every
@@ -41,13 +43,19 @@ func (n *node) buildCertificates(_ context.Context, r *role) error {
 		}
 		web.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
-	base := strings.ToLower(n.cfg.Calls.Routing.BaseDomain)
+	log := n.log.With("part", "certificates")
+	c := challenges{store: n.core.zone, base: strings.ToLower(n.cfg.Calls.Routing.BaseDomain), zone: &n.cfg.Zone,
+		servers: check.NewServers(n.cfg.Zone.Names.NameServers, nil), log: log}
+	if u := n.cfg.Zone.Update; n.cfg.Zone.Updates() && u.Provider == update.RFC2136 && n.cfg.Has(config.RoleWorker) {
+		var err error
+		if c.aliases, err = update.NewAliases(u); err != nil {
+			return fmt.Errorf("zone.update: %w", err)
+		}
+	}
 	m := certificate.New(cfg, n.cfg.WantedCertificates(), certificate.Parts{
 		Store: n.core.sealed, Cache: certificatestore.Disk{Path: n.cfg.Path("certificates"), Ring: n.core.keyring},
 		Keep:       func(name string) bool { return slices.Contains(n.usedCertificates(), name) },
-		Challenger: challenger{n.core.zone, base}, Transport: web,
-		Checker: checker{check.NewServers(n.cfg.Zone.Names.NameServers, nil)},
-		Log:     n.log.With("part", "certificates"), Metrics: n.metrics})
+		Challenger: c, Checker: c, Transport: web, Log: log, Metrics: n.metrics})
 	n.certificates = m
 	r.parts = []part{running("certificates", m.Run)}
 	r.ready = func(r *readiness) {
@@ -85,13 +93,54 @@ func (n *node) obtained(name string) *tls.Certificate {
 	return n.certificates.Certificate(name)
 }
 
-// challenger publishes the values of challenges in the zone. Each is a source of its own, so that other values stay.
-type challenger struct {
-	store zone.Store
-	base  string
+// challenges puts the values of challenges into the zone, each as a source of its own, so that other values stay, or
+// where the operator's CNAMEs lead.
+type challenges struct {
+	store   zone.Store
+	base    string
+	zone    *config.Zone
+	servers *check.Servers
+	aliases *update.Aliases // nil if CNAMEs are not followed
+	log     *slog.Logger
 }
 
-func (c challenger) publish(ctx context.Context, name, value string, present bool) error {
+// Path implements certificate.Challenger.
+func (c challenges) Path(ctx context.Context, name string) ([]string, error) {
+	switch {
+	case c.aliases == nil:
+		return []string{name}, nil
+	case c.zone.Published():
+		return c.aliases.Path(ctx, name)
+	}
+
+	// The operator publishes the name: there must be a CNAME, also if a wildcard makes it.
+	servers, _ := c.servers.Present(ctx)
+	for _, s := range servers {
+		r, err := check.Ask(ctx, s.Addr, name, dns.TypeCNAME)
+		if err != nil {
+			continue // another one may answer
+		}
+		if target := follow(r, name); target != name {
+			return c.aliases.Path(ctx, name, target)
+		}
+	}
+
+	return nil, fmt.Errorf("no name server answers a CNAME at %s, which is required with zone.publish: none; publish "+
+		"one that leads to a name in a zone of %s (zone.update.server)", name, c.zone.Update.Server)
+}
+
+// follow returns the target of the CNAME at a name in an answer, or the name if there is none.
+func follow(r *dns.Msg, name string) string {
+	for _, rr := range r.Answer {
+		if x, ok := rr.(*dns.CNAME); ok && dns.CanonicalName(x.Hdr.Name) == dns.Fqdn(name) {
+			return strings.TrimSuffix(dns.CanonicalName(x.Target), ".")
+		}
+	}
+
+	return name
+}
+
+func (c challenges) publish(ctx context.Context, name, value string, present bool) error {
 	relative, ok := strings.CutSuffix(name, "."+c.base)
 	if !ok {
 		return fmt.Errorf("%s is not below %s, the zone that Tandem publishes", name, c.base)
@@ -105,27 +154,72 @@ func (c challenger) publish(ctx context.Context, name, value string, present boo
 }
 
 // Add implements certificate.Challenger.
-func (c challenger) Add(ctx context.Context, name, value string) error {
-	return c.publish(ctx, name, value, true)
+func (c challenges) Add(ctx context.Context, path []string, value string) error {
+	if len(path) == 1 {
+		return c.publish(ctx, path[0], value, true)
+	}
+
+	return c.aliases.Add(ctx, path[len(path)-1], value)
 }
 
-// Remove implements certificate.Challenger.
-func (c challenger) Remove(ctx context.Context, name, value string) error {
-	return c.publish(ctx, name, value, false)
+// Remove implements certificate.Challenger. What can never be removed is left, since it does no harm.
+func (c challenges) Remove(ctx context.Context, path []string, value string) error {
+	if len(path) == 1 {
+		return c.publish(ctx, path[0], value, false)
+	}
+	place, err := path[len(path)-1], update.ErrNotServed
+	if c.aliases != nil {
+		err = c.aliases.Remove(ctx, place, value)
+	}
+	if errors.Is(err, update.ErrNotServed) {
+		c.log.Warn("value of a challenge left in a zone that Tandem no longer updates; remove the TXT record by hand",
+			"name", place, "value", value, "error", err)
+		return nil
+	}
+
+	return err
 }
 
-// checker asks every listed name server for the values of challenges.
-type checker struct{ servers *check.Servers }
+// Check implements certificate.Checker. Of a value to which CNAMEs lead, the listed name servers must have the CNAME,
+// and those of the other zone the value.
+func (c challenges) Check(ctx context.Context, path []string, value string) ([]certificate.Answer, error) {
+	answers := askAll(ctx, c.servers, path, value)
+	if len(path) == 1 {
+		return answers, nil
+	}
 
-// Check implements certificate.Checker.
-func (c checker) Check(ctx context.Context, name, value string) ([]certificate.Answer, error) {
+	place := path[len(path)-1]
+	has, names, err := c.aliases.Find(ctx, place, value)
+	if err != nil {
+		return answers, err
+	}
+	hosts := make([]zone.Host, len(names))
+	for i, name := range names {
+		hosts[i].Name = name
+		for _, h := range c.zone.Names.NameServers {
+			if strings.EqualFold(h.Name, name) {
+				hosts[i] = h
+			}
+		}
+	}
+	others := askAll(ctx, check.NewServers(hosts, nil), []string{place}, value)
+	others = append(others, certificate.Answer{Server: c.zone.Update.Server, Has: has})
+	for i := range others {
+		others[i].Server += " about " + place
+	}
+
+	return append(answers, others...), nil
+}
+
+// askAll asks each server for a value at the end of a path.
+func askAll(ctx context.Context, s *check.Servers, path []string, value string) []certificate.Answer {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	servers, unknown := c.servers.Present(ctx)
+	servers, unknown := s.Present(ctx)
 	answers := make([]certificate.Answer, len(servers))
 	var running sync.WaitGroup
 	for i, s := range servers {
-		running.Go(func() { answers[i] = askFor(ctx, s, name, value) })
+		running.Go(func() { answers[i] = askFor(ctx, s, path, value) })
 	}
 	running.Wait()
 
@@ -134,16 +228,17 @@ func (c checker) Check(ctx context.Context, name, value string) ([]certificate.A
 		answers[i] = certificate.Answer{Server: f.Server.Name, NoAnswer: errors.New(f.Text)}
 	}
 
-	return answers, nil
+	return answers
 }
 
-// askFor asks one name server for a value.
-func askFor(ctx context.Context, s check.Server, name, value string) certificate.Answer {
+// askFor asks one name server for a value at the end of a path. It need not know more of the path than its first CNAME.
+// A value at a name that is not on the path does not count: a CNAME led to it, perhaps one that a wildcard makes.
+func askFor(ctx context.Context, s check.Server, path []string, value string) certificate.Answer {
 	answer := certificate.Answer{Server: fmt.Sprintf("%s (%s)", s.Name, s.Addr)}
 	if !s.Addr.IsValid() {
 		return answer // it is among the unknown
 	}
-	r, err := check.Ask(ctx, s.Addr, name, dns.TypeTXT)
+	r, err := check.Ask(ctx, s.Addr, path[0], dns.TypeTXT)
 	switch {
 	case err != nil:
 		answer.NoAnswer = err
@@ -152,9 +247,20 @@ func askFor(ctx context.Context, s check.Server, name, value string) certificate
 		answer.NoAnswer = fmt.Errorf("it answers %s", dns.RcodeToString[r.Rcode])
 		return answer
 	}
+
+	end := path[0]
+	for range path {
+		end = follow(r, end)
+	}
+	if end != path[0] {
+		if answer.Has = slices.Contains(path[1:], end); !answer.Has {
+			answer.Server += ", with a CNAME to " + end
+		}
+		return answer
+	}
 	for _, rr := range r.Answer {
 		x, ok := rr.(*dns.TXT)
-		answer.Has = answer.Has || ok && strings.Join(x.Txt, "") == value
+		answer.Has = answer.Has || ok && len(path) == 1 && strings.Join(x.Txt, "") == value
 	}
 	return answer
 }

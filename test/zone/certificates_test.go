@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -304,45 +305,176 @@ func TestNameServerWithoutAnAnswer(t *testing.T) {
 	}
 }
 
-// Both values of a name and its wildcard are published in a zone that the operator runs, beside a foreign value, which
-// stays when they go.
-func TestCertificatesInTheOperatorsZone(t *testing.T) {
-	t.Parallel()
-	const challenge = "_acme-challenge.1r1." + base
+// operated is a deployment whose DNS is BIND, with example.com and challenges.example.net, which takes updates too. The
+// authority asks it through unbound, which follows CNAMEs.
+type operated struct {
+	*secured
+	bind, resolver *dnspeer.Peer
+}
+
+// texts returns the TXT records that BIND has at a name itself.
+func (o *operated) texts(ctx context.Context, name string) []string {
+	r, err := o.bind.Ask(ctx, "tcp", name, dns.TypeTXT)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var list []string
+	for _, rr := range r.Answer {
+		if x, ok := rr.(*dns.TXT); ok && x.Hdr.Name == name {
+			list = append(list, x.Txt...)
+		}
+	}
+
+	return list
+}
+
+// alias replaces the CNAME at a name, as the operator does.
+func (o *operated) alias(name, target string) {
+	o.t.Helper()
+	rr, err := dns.NewRR(name + " 60 CNAME " + target)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	m := new(dns.Msg).SetUpdate("example.com.")
+	m.RemoveRRset([]dns.RR{rr})
+	m.Insert([]dns.RR{rr})
+	const key = "update.example.com."
+	m.SetTsig(key, dns.HmacSHA256, 300, time.Now().Unix())
+	c := &dns.Client{Net: "tcp", TsigSecret: map[string]string{key: base64.StdEncoding.EncodeToString(secret)}}
+	r, _, err := c.ExchangeContext(o.t.Context(), m, o.bind.Addr.String())
+	if err != nil || r.Rcode != dns.RcodeSuccess {
+		o.t.Fatalf("update of the CNAME: %v %v", r, err)
+	}
+}
+
+// operate starts a deployment that obtains the certificate 1r1. records are further ones of example.com; update is the
+// configuration of publish, and of the zone in update. In challenges.example.net is a foreign text.
+func operate(t *testing.T, publish, zone, policy, records string) *operated {
+	t.Helper()
 	key := dnspeer.Primary{Zone: "example.com.", Key: "update.example.com", Secret: secret}
 	bind := dnspeer.BINDUpdated(t, key, `$TTL 60
 example.com. SOA ns1.example.com. dns.example.com. 1 3600 600 86400 60
 example.com. NS ns1.example.com.
 ns1.example.com. A 127.0.0.1
-`+challenge+`. TXT "foreign"
-`, "grant update.example.com subdomain gw.example.com. A AAAA TXT SRV CAA;")
-	authority := pebble.Start(t, bind.Addr.String())
+`+records, policy, dnspeer.Zone{Name: "challenges.example.net.", Text: `$TTL 60
+challenges.example.net. SOA ns1.example.com. dns.example.com. 1 3600 600 86400 60
+challenges.example.net. NS ns1.example.com.
+1r1.challenges.example.net. TXT "foreign"
+`, Options: dnspeer.Policy("grant update.example.com zonesub TXT;")})
+	resolver := dnspeer.Unbound(t, dnspeer.Address(t), bind.Addr, "example.com.", "challenges.example.net.")
+	authority := pebble.Start(t, resolver.Addr.String())
 	s := &secured{deployment: &deployment{t: t, dir: t.TempDir(), at: bind.Addr, peers: []*dnspeer.Peer{bind}}}
 	s.config = s.write("tandem.yaml", fmt.Sprintf(`
 calls:
   routing: {baseDomain: %s}
 certificates: {directory: %q, acceptTerms: true, rootsFile: %q, order: [1r1]}
 zone:
-  publish: update
+  publish: %s
   nameServers: [{name: ns1.example.com, checkAt: [%q]}]
-  parents: [%[4]q]
+  parents: [%[5]q]
   regions:
-    - edges: [{name: e1, addresses: [%[5]s], tls: 5061}]
+    - edges: [{name: e1, addresses: [%[6]s], tls: 5061}]
   update:
-    zone: example.com
-    server: %[4]q
-    key: {name: update.example.com, secretFile: %[6]q}
-`, base, authority.Directory(), s.write("web.pem", string(authority.RootsPEM)), bind.Addr, first,
+    %[7]s
+    server: %[5]q
+    key: {name: update.example.com, secretFile: %[8]q}
+`, base, authority.Directory(), s.write("web.pem", string(authority.RootsPEM)), publish, bind.Addr, first, zone,
 		s.write("secret", base64.StdEncoding.EncodeToString(secret))))
 	s.launch()
-	s.certificate("1r1", "obtained at once", func(c api.Certificate) bool { return obtained(c) && c.Failed == 0 })
-	bind.Until(t, "the foreign value alone", func(ctx context.Context) bool {
-		r, err := bind.Ask(ctx, "tcp", challenge+".", dns.TypeTXT)
-		return err == nil && len(r.Answer) == 1 && strings.Contains(r.Answer[0].String(), "foreign")
-	})
-	if strings.Contains(s.logged(), "certificate not obtained;") {
-		t.Error("an order failed")
+
+	return &operated{s, bind, resolver}
+}
+
+// Both values of a name and its wildcard are published in a zone that the operator runs, beside a foreign value, which
+// stays when they go: at the name itself, also if a wildcard makes a CNAME there, or where a CNAME of its own leads,
+// also if Tandem publishes nothing else.
+func TestCertificatesInTheOperatorsZone(t *testing.T) {
+	t.Parallel()
+	const (
+		challenge = "_acme-challenge.1r1." + base + "."
+		other     = "1r1.challenges.example.net."
+		all       = "grant update.example.com subdomain gw.example.com. A AAAA TXT SRV CAA;"
+		none      = "grant update.example.com name none.example.com. TXT;"
+	)
+	zone, alias, wildcard := "zone: example.com", challenge+" CNAME "+other, "*.1r1."+base+". CNAME "
+	for name, c := range map[string]struct {
+		publish, zone, policy, records string
+		place                          string // where the foreign value is
+	}{
+		"at the name":                   {"update", zone, all, challenge + ` TXT "foreign"`, challenge},
+		"CNAME":                         {"update", zone, all, alias, other},
+		"CNAME of a wildcard":           {"update", zone, all, wildcard + "www.example.org.", ""},
+		"CNAME like that of a wildcard": {"update", zone, all, alias + "\n" + wildcard + other, other},
+		"wildcard to the other zone":    {"update", zone, all, wildcard + other, other},
+		"CNAME, published by hand":      {"none", "", none, alias, other},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := operate(t, c.publish, c.zone, c.policy, c.records+"\n")
+			s.certificate("1r1", "obtained", obtained)
+			s.bind.Until(t, "the foreign value alone", func(ctx context.Context) bool {
+				if c.place == "" {
+					return len(s.texts(ctx, challenge)) == 0
+				}
+				return slices.Equal(s.texts(ctx, c.place), []string{"foreign"})
+			})
+			// BIND logs each change.
+			atName := "adding an RR at '_acme-challenge.1r1." + base + "' TXT"
+			atOther := "adding an RR at '1r1.challenges.example.net' TXT"
+			followed := strings.HasPrefix(c.records, challenge+" CNAME")
+			log := s.bind.Log()
+			if got := strings.Count(log, atOther); followed && got != 2 || !followed && got != 0 {
+				t.Errorf("%d values were put where the CNAME leads", got)
+			}
+			if got := strings.Count(log, atName); followed && got != 0 || !followed && got != 2 {
+				t.Errorf("%d values were put at the name", got)
+			}
+			if strings.Contains(s.logged(), "certificate not obtained;") {
+				t.Error("an order failed")
+			}
+		})
 	}
+}
+
+// A CNAME to a name that Tandem cannot update fails at once, with the names and what to do, and is followed once it is
+// right.
+func TestChallengeBehindAForeignCNAME(t *testing.T) {
+	t.Parallel()
+	const challenge = "_acme-challenge.1r1." + base
+	s := operate(t, "update", "zone: example.com", "grant update.example.com subdomain gw.example.com. ANY;",
+		challenge+". CNAME challenges.example.org.\n")
+	s.certificate("1r1", "the cause", func(c api.Certificate) bool {
+		return c.Failed == 1 && c.Cause == "nameServers" && strings.Contains(c.Error, challenge+
+			" is a CNAME to challenges.example.org, where Tandem cannot put the value")
+	})
+	s.alias(challenge+".", "1r1.challenges.example.net.")
+	if out, code := s.command("certificate", "renew", "1r1"); code != 0 {
+		t.Fatalf("certificate renew: %d\n%s", code, out)
+	}
+	s.certificate("1r1", "obtained", obtained)
+}
+
+// Values of a process that was killed go from where they were put, although the CNAME leads elsewhere since.
+func TestKilledWithValuesBehindACNAME(t *testing.T) {
+	t.Parallel()
+	const challenge, place = "_acme-challenge.1r1." + base + ".", "1r1.challenges.example.net."
+	s := operate(t, "update", "zone: example.com", "grant update.example.com subdomain gw.example.com. ANY;",
+		challenge+" CNAME "+place+"\n")
+	s.certificate("1r1", "obtained", obtained)
+	s.bind.Until(t, "the foreign value alone", func(ctx context.Context) bool { return len(s.texts(ctx, place)) == 1 })
+	s.resolver.Signal(t, syscall.SIGSTOP) // holds up the authority
+	if out, code := s.command("certificate", "renew", "1r1"); code != 0 {
+		t.Fatalf("certificate renew: %d\n%s", code, out)
+	}
+	s.bind.Until(t, "both values", func(ctx context.Context) bool { return len(s.texts(ctx, place)) == 3 })
+	s.run.Kill()
+	s.alias(challenge, "other.challenges.example.net.")
+	s.resolver.Signal(t, syscall.SIGCONT)
+
+	s.start()
+	s.bind.Until(t, "the foreign value alone, after the restart", func(ctx context.Context) bool {
+		return slices.Equal(s.texts(ctx, place), []string{"foreign"})
+	})
 }
 
 // logged returns the program's log.

@@ -96,7 +96,7 @@ zone:
 	}
 	// Clients with the name of the API: one looks it up at the name server of the second region, the other at a
 	// resolver that keeps answers for their time to live.
-	cache := dnspeer.Unbound(t, dnspeer.Address(t), base+".", dnsAt[1])
+	cache := dnspeer.Unbound(t, dnspeer.Address(t), dnsAt[1], base+".")
 	running := func(server netip.AddrPort) *client.Client {
 		resolver := &net.Resolver{PreferGo: true,
 			Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {

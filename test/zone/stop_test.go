@@ -37,7 +37,7 @@ func TestStatusWhileAServerStops(t *testing.T) {
 // A resolver that was asked too early answers at the latest when zone check says, whatever it was asked for.
 func TestResolverAskedTooEarly(t *testing.T) {
 	d := deploy(t, "")
-	resolver := dnspeer.Unbound(t, dnspeer.Address(t), base+".", d.at)
+	resolver := dnspeer.Unbound(t, dnspeer.Address(t), d.at, base+".")
 	names := []string{"acme.1r1." + base + ".", "acme.1r2." + base + "."}
 	for i, kind := range []uint16{dns.TypeTXT, dns.TypeA} {
 		m, err := resolver.Ask(t.Context(), "udp", names[i], kind)

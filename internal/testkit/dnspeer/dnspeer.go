@@ -327,21 +327,33 @@ zone:
 // BINDPrimary starts BIND with a zone from a file. options are further lines of the zone's configuration.
 func BINDPrimary(tb testing.TB, zone, text, options string) *Peer {
 	tb.Helper()
-	return bind(tb, zone, text, options, "")
+	return bind(tb, "", Zone{zone, text, options})
 }
 
-// BINDUpdated starts BIND with a zone from a file that takes updates with a key. policy is its update-policy.
-func BINDUpdated(tb testing.TB, z Primary, text, policy string) *Peer {
+// Zone is a zone of BIND from a file. Options are further lines of its configuration.
+type Zone struct{ Name, Text, Options string }
+
+// Policy returns the options of a zone that takes updates by an update-policy.
+func Policy(rules string) string { return "update-policy { " + rules + " };" }
+
+// BINDUpdated starts BIND with a zone from a file that takes updates with a key. policy is its update-policy. Others
+// are further zones.
+func BINDUpdated(tb testing.TB, z Primary, text, policy string, others ...Zone) *Peer {
 	tb.Helper()
-	return bind(tb, z.Zone, text, "update-policy { "+policy+" };",
-		fmt.Sprintf("key %q { algorithm hmac-sha256; secret %q; };", z.Key, z.secret()))
+	return bind(tb, fmt.Sprintf("key %q { algorithm hmac-sha256; secret %q; };", z.Key, z.secret()),
+		append(others, Zone{z.Zone, text, Policy(policy)})...)
 }
 
-func bind(tb testing.TB, zone, text, options, keys string) *Peer {
+func bind(tb testing.TB, keys string, zones ...Zone) *Peer {
 	tb.Helper()
 	at := loopbackPort(tb)
 	p := &Peer{Name: "named", Addr: at, Dir: tb.TempDir()}
-	writeZone(tb, p.Dir, text)
+	config := keys
+	for i, z := range zones {
+		file := fmt.Sprint("zone", i)
+		writeFile(tb, p.Dir, file, z.Text)
+		config += fmt.Sprintf("\nzone %q { type primary; file %q; %s };", z.Name, file, z.Options)
+	}
 
 	return start(tb, p, fmt.Sprintf(`
 options {
@@ -358,13 +370,8 @@ options {
   zero-no-soa-ttl no;
 };
 controls { };
-%[6]s
-zone %[4]q {
-  type primary;
-  file "zone";
-  %[5]s
-};
-`, at.Addr(), at.Port(), p.Dir, strings.TrimSuffix(zone, "."), options, keys), "named", "-g", "-n", "1")
+%[4]s
+`, at.Addr(), at.Port(), p.Dir, config), "named", "-g", "-n", "1")
 }
 
 // KnotUpdated starts knot with a zone from a file that takes updates with a key.
@@ -402,10 +409,15 @@ zone:
 }
 
 // Unbound starts unbound as a resolver that minimises queries strictly and varies their case. It asks the name server
-// at stub about a zone, and nobody else.
-func Unbound(tb testing.TB, at netip.AddrPort, zone string, stub netip.AddrPort) *Peer {
+// at stub about zones, and nobody else.
+func Unbound(tb testing.TB, at, stub netip.AddrPort, zones ...string) *Peer {
 	tb.Helper()
 	p := &Peer{Name: "unbound", Addr: at, Dir: tb.TempDir()}
+	var locals, stubs string
+	for _, z := range zones {
+		locals += fmt.Sprintf("  local-zone: %q transparent\n", z)
+		stubs += fmt.Sprintf("stub-zone:\n  name: %q\n  stub-addr: %s@%d\n", z, stub.Addr(), stub.Port())
+	}
 
 	return start(tb, p, fmt.Sprintf(`
 server:
@@ -427,18 +439,19 @@ server:
   use-caps-for-id: yes
   access-control: 127.0.0.0/8 allow
   local-zone: "." refuse
-  local-zone: %[4]q transparent
-remote-control:
+%[4]sremote-control:
   control-enable: no
-stub-zone:
-  name: %[4]q
-  stub-addr: %[5]s@%[6]d
-`, at.Addr(), at.Port(), p.Dir, zone, stub.Addr(), stub.Port()), "unbound", "-d")
+%[5]s`, at.Addr(), at.Port(), p.Dir, locals, stubs), "unbound", "-d")
 }
 
 func writeZone(tb testing.TB, dir, text string) {
 	tb.Helper()
-	if err := os.WriteFile(filepath.Join(dir, "zone"), []byte(text), 0o600); err != nil {
+	writeFile(tb, dir, "zone", text)
+}
+
+func writeFile(tb testing.TB, dir, name, text string) {
+	tb.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 		tb.Fatal(err)
 	}
 }

@@ -423,7 +423,7 @@ func TestLikeBIND(t *testing.T) {
 // A resolver that minimises its queries strictly, and varies their case, finds a name below names without records.
 func TestUnbound(t *testing.T) {
 	b := serve(t, nameserver.Config{}, records())
-	resolver := dnspeer.Unbound(t, dnspeer.Address(t), origin, b.addr)
+	resolver := dnspeer.Unbound(t, dnspeer.Address(t), b.addr, origin)
 	for name, kind := range map[string]uint16{"_sips._tcp.r1." + origin: dns.TypeSRV, "acme.1r2." + origin: dns.TypeTXT,
 		"provapi." + origin: dns.TypeA} {
 		r, err := resolver.Ask(t.Context(), "udp", name, kind)

@@ -15,4 +15,7 @@
 //
 // A record that is wanted, has no row and is in the operator's zone belongs to somebody else. It is left alone, and no
 // row is made. Decision 29 has the reasons.
+//
+// [Aliases] puts the values of ACME challenges where the operator's CNAMEs lead, in any zone of the same server. They
+// have no rows: the state of the orders remembers them.
 package update

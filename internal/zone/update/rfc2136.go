@@ -45,17 +45,23 @@ func (s *server) change(ctx context.Context, remove, add []zone.Record) error {
 	m.Remove(gone)
 	m.Insert(come)
 
-	c, err := s.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	r, err := s.exchange(ctx, c, m)
+	r, err := s.update(ctx, m)
 	if err == nil && r.Rcode != dns.RcodeSuccess {
 		err = s.refusal(r.Rcode, true)
 	}
 
 	return err
+}
+
+// update sends an update, and returns its answer with any response code.
+func (s *server) update(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
+	c, err := s.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+
+	return s.exchange(ctx, c, m)
 }
 
 // parse returns records as the library has them.
