@@ -88,6 +88,31 @@ func TestWhenAChallengeIsOffered(t *testing.T) {
 	}
 }
 
+// late is a Checker that finds one value at once, and another one later.
+type late struct {
+	began time.Time
+	value string
+	after time.Duration
+}
+
+func (l late) Check(_ context.Context, _ []string, value string) ([]Answer, error) {
+	return []Answer{{Server: "ns1", Has: value != l.value || time.Since(l.began) >= l.after}}, nil
+}
+
+// The first challenge of a name is offered when the value of the second one is answered too.
+func TestBothValuesAreAwaited(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		began, other := time.Now(), value{Name: "_acme-challenge.1r1.example.com", Value: "of the wildcard"}
+		s := &solver{m: &Manager{p: Parts{Checker: late{began, other.Value, 20 * time.Second},
+			Log: slog.New(slog.DiscardHandler)}}, values: []value{other, {Name: "_acme-challenge.r1.example.com"}}}
+		err := s.Wait(t.Context(), acme.Challenge{Identifier: acme.Identifier{Value: "1r1.example.com"}})
+		if took := time.Since(began); err != nil || took != 20*time.Second {
+			t.Errorf("offered after %s, %v; want when both are there", took, err)
+		}
+	})
+}
+
 func TestEndOfARateLimit(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 29, 1, 0, 0, 0, time.UTC)

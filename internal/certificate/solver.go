@@ -24,6 +24,7 @@ type solver struct {
 	m       *Manager
 	run     *flow.Run
 	began   time.Time // of the first wait
+	values  []value   // that were published
 	offered bool      // the authority was told to look for a value
 }
 
@@ -62,6 +63,7 @@ func (s *solver) Present(ctx context.Context, c acme.Challenge) error {
 	if err := s.m.p.Challenger.Add(ctx, v.path(), v.Value); err != nil {
 		return fmt.Errorf("%w: publish the value at %s: %w", errServers, v.Name, err)
 	}
+	s.values = append(s.values, v)
 	return nil
 }
 
@@ -74,7 +76,8 @@ const (
 )
 
 // Wait implements acmez.Waiter. The challenge is offered when no name server answers without the value, and one at
-// least answers it. Those that do not answer at all are waited for until skipAfter.
+// least answers it. Those that do not answer at all are waited for until skipAfter. The value of the wildcard's
+// challenge, at the same name, must be answered too: a resolver of the authority may keep what it gets for the first.
 func (s *solver) Wait(ctx context.Context, c acme.Challenge) error {
 	v := s.value(c)
 	if s.began.IsZero() {
@@ -82,6 +85,13 @@ func (s *solver) Wait(ctx context.Context, c acme.Challenge) error {
 	}
 	for {
 		answers, err := s.m.p.Checker.Check(ctx, v.path(), v.Value)
+		for _, o := range s.values {
+			if err == nil && o.Name == v.Name && !o.is(v) {
+				var more []Answer
+				more, err = s.m.p.Checker.Check(ctx, o.path(), o.Value)
+				answers = append(answers, more...)
+			}
+		}
 		var has, lacking, silent []string
 		if err != nil {
 			silent = append(silent, err.Error())
@@ -128,6 +138,7 @@ func (s *solver) CleanUp(ctx context.Context, c acme.Challenge) error {
 			err)
 		return err
 	}
+	s.values = slices.DeleteFunc(s.values, v.is)
 	return s.m.update(ctx, s.run, func(st *state) {
 		st.Values = slices.DeleteFunc(st.Values, v.is)
 	})
