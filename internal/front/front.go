@@ -36,8 +36,6 @@ type Site struct {
 	Serve func(w http.ResponseWriter, r *http.Request) error
 	// MaxBody is the maximum size of a body in bytes. 0 permits none. Reading more fails; the error may be returned.
 	MaxBody int64
-	// RequestsPerMinute limits the requests of each source to this host. 0 uses the limit of the front.
-	RequestsPerMinute int
 }
 
 // State is what the status page says.
@@ -52,7 +50,7 @@ type Config struct {
 	Sites      []Site
 	State      func() State
 	Sources    *auth.Sources       // who may use the front, and whose forwarding headers are trusted
-	Limiter    *auth.SourceLimiter // of requests to sites without a limit of their own, and to no site
+	Limiter    *auth.SourceLimiter // of requests
 	Problems   web.Faults          // errors for requests that do not prefer HTML
 	Log        *slog.Logger
 	Metrics    prometheus.Registerer
@@ -61,25 +59,15 @@ type Config struct {
 // front is the handler that New returns.
 type front struct {
 	Config
-	hosts  map[string]*mounted // by host name
+	hosts  map[string]*Site // by host name
 	status *http.ServeMux
-}
-
-// mounted is a site with its limit.
-type mounted struct {
-	Site
-	limiter *auth.SourceLimiter
 }
 
 // New returns the handler of the front, which is safe for concurrent use.
 func New(c Config) http.Handler {
-	f := &front{Config: c, hosts: map[string]*mounted{}, status: http.NewServeMux()}
+	f := &front{Config: c, hosts: map[string]*Site{}, status: http.NewServeMux()}
 	for _, s := range c.Sites {
-		m := &mounted{s, c.Limiter}
-		if s.RequestsPerMinute > 0 {
-			m.limiter = auth.NewSourceLimiter(s.RequestsPerMinute)
-		}
-		f.hosts[s.Host+"."+strings.ToLower(c.BaseDomain)] = m
+		f.hosts[s.Host+"."+strings.ToLower(c.BaseDomain)] = &s
 	}
 	f.status.HandleFunc("GET "+StatusPath, f.showStatus)
 	return web.NewFront("front", "public", Faults(c.Problems), c.Log, c.Metrics).Handler(f.serve)
@@ -102,18 +90,18 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 		return fault.New(fault.Forbidden, web.CodeSourceNotAllowed, "requests from this address are not allowed")
 	}
 
-	m, limiter := f.hosts[host(r)], f.Limiter
-	if m != nil {
-		x.Operation, limiter = m.Host, m.limiter
+	s := f.hosts[host(r)]
+	if s != nil {
+		x.Operation = s.Host
 	}
-	if wait := limiter.Allow(from); wait > 0 {
+	if wait := f.Limiter.Allow(from); wait > 0 {
 		return fault.New(fault.Limited, web.CodeTooManyRequests, "too many requests; try again later").After(wait)
 	}
-	if m == nil {
+	if s == nil {
 		return fault.New(fault.Invalid, web.CodeMisdirected, "there is nothing at this address")
 	}
 
-	return f.visit(&m.Site, w, r)
+	return f.visit(s, w, r)
 }
 
 // host returns the host name that a request is for (RFC 9112 §3.2): in lower case, without the port and the final dot.

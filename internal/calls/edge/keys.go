@@ -58,7 +58,7 @@ func (c *Config) InheritCertificates() {
 			continue
 		}
 		from := slices.IndexFunc(c.Groups, func(o Group) bool {
-			return o.Bind.TLS == g.Bind.TLS && (o.TLS.CertificateFile != "" || o.TLS.Certificate != "")
+			return o.Bind.TLS == g.Bind.TLS && o.TLS.Named()
 		})
 		if from >= 0 {
 			t := &c.Groups[from].TLS
