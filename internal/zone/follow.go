@@ -234,7 +234,9 @@ func (f *Follower) Accept(note func(Kept) error) error {
 	f.log.Warn("the loss of records is accepted", "records", kept.Records, "lost", kept.Lost)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.accepted = kept.Database
+	if f.kept.Database == kept.Database { // else the records came back meanwhile: a later loss is not accepted
+		f.accepted = kept.Database
+	}
 
 	return nil
 }
