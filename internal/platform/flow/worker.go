@@ -313,11 +313,15 @@ func caught(log *slog.Logger, err *error) {
 // sweep sweeps a kind at the start and from time to time, in pages of ids greater than after.
 func (q *Queue) sweep(ctx context.Context, kind string, sweepPage func(after string, limit int) ([]string, error)) {
 	const page = 500
+	failing := false
 	for after := ""; ctx.Err() == nil; {
 		ids, err := sweepPage(after, page)
+		if err != nil && !failing && ctx.Err() == nil {
+			q.log.Warn("work queue not swept; trying again every 10 s", "kind", kind, "error", err)
+		}
+		failing = err != nil
 		switch {
-		case err != nil && ctx.Err() == nil:
-			q.log.Warn("work queue not swept; trying again in 10 s", "kind", kind, "error", err)
+		case failing:
 			db.Sleep(ctx, 10*time.Second)
 		case len(ids) < page:
 			after = ""
