@@ -107,6 +107,9 @@ type Label struct {
 	Region2Token string `json:"region2Token"`
 }
 
+// Tokens returns the TXT values, by region.
+func (l Label) Tokens() []string { return []string{l.Region1Token, l.Region2Token} }
+
 // Label returns the label of the configuration.
 func (c *DirectRoutingConfig) Label() Label {
 	return Label{c.Subdomain, c.Region1Token, c.Region2Token}

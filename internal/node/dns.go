@@ -171,8 +171,7 @@ type customers struct{ d *directory.Directory }
 func (c customers) Observed(ctx context.Context, all []check.Observed) error {
 	seen := make([]directory.Seen, len(all))
 	for i, x := range all {
-		seen[i] = directory.Seen{Account: x.Account, Status: x.Status, Label: domain.Label{Subdomain: x.Label.Name,
-			Region1Token: x.Label.Tokens[0], Region2Token: x.Label.Tokens[1]}}
+		seen[i] = directory.Seen(x)
 	}
 
 	return c.d.SetSubdomainStatus(ctx, seen)
@@ -215,14 +214,11 @@ func (c customers) Customers(ctx context.Context, after string, limit int) ([]zo
 	return list, nil
 }
 
-// labels returns an account with its labels, the active and the pending one.
+// labels returns an account with its labels.
 func labels(a *domain.Account) zone.Customer {
-	c := zone.Customer{Account: a.Name, Status: a.Services[a.Labelled()].SubdomainStatus}
-	for i, l := range []*domain.Label{new(a.Active()), a.Pending} {
-		if l != nil && l.Subdomain != "" {
-			c.Labels = append(c.Labels, zone.Label{Name: l.Subdomain, Tokens: []string{l.Region1Token, l.Region2Token},
-				Active: i == 0})
-		}
+	c := zone.Customer{Account: a.Name, Active: a.Active(), Status: a.Services[a.Labelled()].SubdomainStatus}
+	if a.Pending != nil {
+		c.Pending = *a.Pending
 	}
 
 	return c

@@ -69,18 +69,12 @@ type Edge struct {
 	UDP int `yaml:"udp"`
 }
 
-// Customer is an account with the labels of its Direct Routing names.
+// Customer is an account with the labels of its Direct Routing names. A label is the first one of names, one in each
+// region, with the text that proves the name to Microsoft 365 there; it has no subdomain if there is none.
 type Customer struct {
-	Account string
-	Labels  []Label
-	Status  domain.SubdomainStatus // of the active label
-}
-
-// Label is the first label of names, one in each region, with the text that proves the name to Microsoft 365 there.
-type Label struct {
-	Name   string
-	Tokens []string
-	Active bool
+	Account         string
+	Active, Pending domain.Label
+	Status          domain.SubdomainStatus // of the active label
 }
 
 // TTLs in seconds.
@@ -187,17 +181,20 @@ func (r *Region) DirectRouting() []netip.Addr {
 // customer returns the records of a customer: its addresses and its text in each region.
 func (c *contents) customer(x *Customer) []Record {
 	var rs []Record
-	for _, l := range x.Labels {
+	for _, l := range []domain.Label{x.Active, x.Pending} {
+		if l.Subdomain == "" {
+			continue
+		}
 		for i, region := range c.regions {
-			name := strings.ToLower(l.Name) + "." + region
+			name := strings.ToLower(l.Subdomain) + "." + region
 			switch {
 			case i < len(c.Regions):
 				rs = append(rs, c.directRouting(i, name)...)
 			case len(c.Regions) > 0:
 				continue // not in use
 			}
-			if i < len(l.Tokens) && l.Tokens[i] != "" {
-				rs = append(rs, Text(name, movingTTL, l.Tokens[i]))
+			if token := l.Tokens()[i]; token != "" {
+				rs = append(rs, Text(name, movingTTL, token))
 			}
 		}
 	}

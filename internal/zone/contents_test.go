@@ -8,6 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/zone"
 )
 
@@ -58,7 +59,8 @@ func TestNames(t *testing.T) {
 
 		// What is valid can be published.
 		v := &zone.Version{To: 1}
-		acme := zone.Customer{Account: "contoso", Labels: []zone.Label{{Name: "Acme", Tokens: []string{"a", "b"}}}}
+		acme := zone.Customer{Account: "contoso", Active: domain.Label{Subdomain: "Acme", Region1Token: "a",
+			Region2Token: "b"}}
 		for _, p := range n.Expected(x.base, x.regions, nil, acme) {
 			if !slices.Contains(v.Added, p.Record) {
 				v.Added = append(v.Added, p.Record)

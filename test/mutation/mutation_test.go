@@ -54,7 +54,7 @@ var mutations = []mutation{
 		`(status == 408 || status == 503 || status == 504)`, `status >= 400`,
 		[]string{"busy"}, true},
 	{"the customer's text is not in the zone", "internal/zone/contents.go",
-		`rs = append(rs, Text(name, movingTTL, l.Tokens[i]))`, `continue`,
+		`rs = append(rs, Text(name, movingTTL, token))`, `continue`,
 		[]string{"names"}, false},
 }
 

@@ -20,10 +20,8 @@ import (
 // Owner implements check.Owners.
 func (a *accounts) Owner(ctx context.Context, label string) (zone.Customer, error) {
 	for name, c := range a.all {
-		for _, l := range c.Labels {
-			if l.Name == label {
-				return a.Customer(ctx, name)
-			}
+		if c.Active.Subdomain == label || c.Pending.Subdomain == label {
+			return a.Customer(ctx, name)
 		}
 	}
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/zone"
 )
 
@@ -30,13 +31,11 @@ func newNames(n *zone.Names, base string, regions []string) *names {
 }
 
 // of returns the names of a label, one in each region.
-func (x *names) of(l zone.Label) []Name {
+func (x *names) of(l domain.Label) []Name {
 	list := make([]Name, len(x.regions))
 	for i, region := range x.regions {
-		list[i] = Name{Name: strings.ToLower(l.Name) + "." + region + "." + x.origin, Addresses: x.addresses[i]}
-		if i < len(l.Tokens) {
-			list[i].Text = l.Tokens[i]
-		}
+		list[i] = Name{Name: strings.ToLower(l.Subdomain) + "." + region + "." + x.origin,
+			Addresses: x.addresses[i], Text: l.Tokens()[i]}
 	}
 
 	return list

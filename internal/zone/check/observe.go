@@ -23,7 +23,7 @@ import (
 // Observed is what the name servers answer for the names of an account.
 type Observed struct {
 	Account string
-	Label   zone.Label // the active one, which was checked
+	Label   domain.Label // the active one, which was checked
 	Status  domain.SubdomainStatus
 }
 
@@ -113,7 +113,7 @@ const (
 // entry is an account that has an active label.
 type entry struct {
 	account string
-	label   zone.Label
+	label   domain.Label
 	stored  domain.SubdomainStatus
 	seen    []verdict // by target
 	fresh   time.Time // the end of the time in which it is checked often
@@ -281,18 +281,17 @@ func (o *Observer) load(ctx context.Context) error {
 
 // put takes over an account. If its active label is another one now, it is checked at once, and often until fresh.
 func (o *Observer) put(c *zone.Customer, fresh time.Time) {
-	i := slices.IndexFunc(c.Labels, func(l zone.Label) bool { return l.Active })
 	e := o.known[c.Account]
-	if e != nil && (i < 0 || e.label.Name != c.Labels[i].Name || !slices.Equal(e.label.Tokens, c.Labels[i].Tokens)) {
+	if e != nil && e.label != c.Active {
 		o.counts[e.stored]--
 		delete(o.known, c.Account)
 		e = nil
 	}
-	if i < 0 {
+	if c.Active.Subdomain == "" {
 		return
 	}
 	if e == nil {
-		e = &entry{account: c.Account, label: c.Labels[i], seen: make([]verdict, len(o.targets)), stored: c.Status,
+		e = &entry{account: c.Account, label: c.Active, seen: make([]verdict, len(o.targets)), stored: c.Status,
 			fresh: fresh, due: time.Now(), urgent: !fresh.IsZero()}
 		o.known[c.Account] = e
 		o.counts[e.stored]++

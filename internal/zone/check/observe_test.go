@@ -103,9 +103,9 @@ func newAccounts(n int) *accounts {
 }
 
 func customer(account, label string) *zone.Customer {
-	return &zone.Customer{Account: account, Status: notProvisioned, Labels: []zone.Label{
-		{Name: label + "old", Tokens: []string{"x", "y"}}, // pending; no server has it
-		{Name: label, Tokens: []string{"token of " + label, "token of " + label}, Active: true}}}
+	return &zone.Customer{Account: account, Status: notProvisioned,
+		Pending: domain.Label{Subdomain: label + "old", Region1Token: "x", Region2Token: "y"}, // no server has it
+		Active:  domain.Label{Subdomain: label, Region1Token: "token of " + label, Region2Token: "token of " + label}}
 }
 
 func (a *accounts) Customer(_ context.Context, account string) (zone.Customer, error) {
@@ -140,7 +140,7 @@ func (a *accounts) Observed(_ context.Context, all []check.Observed) error {
 	a.batches = append(a.batches, len(all))
 	var changes []domain.Change
 	for _, x := range all {
-		if c := a.all[x.Account]; c != nil && c.Labels[1].Name == x.Label.Name {
+		if c := a.all[x.Account]; c != nil && c.Active.Subdomain == x.Label.Subdomain {
 			c.Status = x.Status
 			changes = append(changes, domain.Change{Observed: true,
 				Account: &domain.AccountRouting{Name: x.Account, SubdomainStatus: x.Status}})
