@@ -30,6 +30,7 @@ type Follower struct {
 
 	mu       sync.Mutex // guards what follows
 	kept     Kept       // the zero value while the zone is not kept
+	keptAt   Serial     // of the database then
 	accepted string     // the database whose loss is accepted; empty for none
 }
 
@@ -78,10 +79,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		page, err := f.store.Read(ctx, feed.Zone, f.at, 100)
 		switch {
 		case errors.Is(err, feed.ErrGap), errors.Is(err, feed.ErrFork), errors.Is(err, feed.ErrOtherDatabase):
-			if f.at != (feed.Cursor{}) {
-				f.log.Warn("the history of the zone does not continue; comparing all records", "error", err)
-			}
-			err = f.compare(ctx)
+			err = f.compare(ctx, err)
 		case err == nil:
 			err = f.apply(ctx, &page)
 		}
@@ -103,8 +101,7 @@ func (f *Follower) apply(ctx context.Context, page *feed.Page) error {
 		}
 		at := feed.Cursor{Database: page.Head.Database, Position: e.Position, Entry: e.ID}
 		if err := f.put(v, at); err != nil {
-			f.log.Warn("a version does not fit this server's zone; comparing all records", "error", err)
-			return f.compare(ctx)
+			return f.compare(ctx, err)
 		}
 		f.at = at
 	}
@@ -140,25 +137,34 @@ func (f *Follower) put(v *Version, at feed.Cursor) error {
 	return nil
 }
 
-// compare makes the records of the database those of the zone, as one version.
-func (f *Follower) compare(ctx context.Context) error {
+// compare makes the records of the database those of the zone, as one version. why is what keeps the zone from
+// following single versions.
+func (f *Follower) compare(ctx context.Context, why error) error {
 	var want []Record
 	var serial Serial
 	var at feed.Cursor
-	err := f.store.View(ctx, func(ctx context.Context, r Reader) error {
-		all, err := r.All(ctx)
-		if err != nil {
-			return err
-		}
-		want = Union(all)
+	unchanged := false
+	err := f.store.View(ctx, func(ctx context.Context, r Reader) (err error) {
 		if serial, err = r.Serial(ctx); err != nil {
 			return err
 		}
-		at, err = r.Cursor(ctx)
+		if at, err = r.Cursor(ctx); err != nil {
+			return err
+		}
+		if unchanged = f.keptFor(at.Database, serial); unchanged {
+			return nil
+		}
+		all, err := r.All(ctx)
+		want = Union(all)
 		return err
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case unchanged:
+		return f.store.Wait(ctx, at.Position)
+	case f.at != (feed.Cursor{}) && f.Kept().Lost == 0:
+		f.log.Warn("single versions of the zone cannot be followed; comparing all records", "error", why)
 	}
 
 	have, present := f.zone.Records()
@@ -168,7 +174,7 @@ func (f *Follower) compare(ctx context.Context) error {
 	if serial == 0 || kept.Lost <= max(holdLeast, len(have)/2) {
 		kept = Kept{}
 	}
-	if f.keep(kept) {
+	if f.keep(kept, serial) {
 		return f.store.Wait(ctx, at.Position) // then it is compared again
 	}
 
@@ -192,8 +198,16 @@ func (f *Follower) compare(ctx context.Context) error {
 	return nil
 }
 
+// keptFor reports whether the zone is kept because of what a database has at a serial.
+func (f *Follower) keptFor(database string, s Serial) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	return f.kept.Lost > 0 && f.kept.Database == database && f.keptAt == s && f.accepted != database
+}
+
 // keep reports whether the zone is kept, and notes why.
-func (f *Follower) keep(kept Kept) bool {
+func (f *Follower) keep(kept Kept, s Serial) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if kept.Database == f.accepted {
@@ -204,7 +218,7 @@ func (f *Follower) keep(kept Kept) bool {
 			"the database is right, run tandem zone accept", "records", kept.Records, "lost", kept.Lost,
 			"database", kept.Database)
 	}
-	f.kept = kept
+	f.kept, f.keptAt = kept, s
 	f.held.Set(0)
 	if kept.Lost > 0 {
 		f.held.Set(1)

@@ -1,14 +1,17 @@
 package zone_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +50,18 @@ type server struct {
 	changes chan struct{}
 	stop    func()
 	reg     *prometheus.Registry
+	*lines
+}
+
+// lines counts lines of a log.
+type lines struct {
+	io.Writer
+	comparing atomic.Int32 // "comparing all records"
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.comparing.Add(int32(bytes.Count(b, []byte("comparing all records"))))
+	return l.Writer.Write(b)
 }
 
 // value returns 1 if the zone is held.
@@ -79,14 +94,14 @@ func (x *server) event(t *testing.T, what string, holds func() bool) {
 func follow(t *testing.T, s *store.Store, dir string) *server {
 	t.Helper()
 	x := &server{Zone: zone.New(origin, "ns1.operator.example", "dns@operator.example"),
-		changes: make(chan struct{}, 1), reg: prometheus.NewRegistry()}
+		changes: make(chan struct{}, 1), reg: prometheus.NewRegistry(), lines: &lines{Writer: t.Output()}}
 	var err error
 	x.Follower, err = zone.Follow(x.Zone, dir, s, func() {
 		select {
 		case x.changes <- struct{}{}:
 		default:
 		}
-	}, slog.New(slog.NewTextHandler(t.Output(), nil)), x.reg)
+	}, slog.New(slog.NewTextHandler(x.lines, nil)), x.reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,6 +302,10 @@ func TestHeld(t *testing.T) {
 		publish(t, s, map[string][]zone.Record{"b": {address("late", 60, "192.0.2.1")}})
 		if got := x.until(t, all); got != handed || x.value(t) != 1 {
 			t.Errorf("serial %d is answered, want %d", got, handed)
+		}
+		publish(t, s, map[string][]zone.Record{"b": {address("later", 60, "192.0.2.1")}})
+		if n := x.comparing.Load(); n != 1 {
+			t.Errorf("said %d times that all records are compared", n)
 		}
 
 		// Most are there again.
