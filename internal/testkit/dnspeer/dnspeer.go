@@ -30,16 +30,18 @@ const (
 	patience = time.Minute // for a server to start or to follow; never reached on a machine that works
 )
 
-// Address returns a loopback address and port that nothing uses, for UDP and TCP. Each call returns another one.
+// Address returns a loopback address and port that nothing uses, for UDP and TCP. Each call returns another one. It does
+// not listen there: a process that another test starts at that moment would keep the address for a while.
 func Address(tb testing.TB) netip.AddrPort {
 	tb.Helper()
 	for range 100 {
 		ip := netip.AddrFrom4([4]byte{127, byte(64 + rand.IntN(128)), byte(rand.IntN(256)), byte(1 + rand.IntN(250))})
 		a := netip.AddrPortFrom(ip, port)
-		if l, err := net.Listen("tcp", a.String()); err == nil {
-			_ = l.Close()
+		c, err := net.Dial("tcp", a.String())
+		if err != nil {
 			return a
 		}
+		_ = c.Close()
 	}
 	tb.Fatal("no free loopback address")
 
