@@ -140,23 +140,20 @@ func follow(r *dns.Msg, name string) string {
 	return name
 }
 
-func (c challenges) publish(ctx context.Context, name, value string, present bool) error {
-	relative, ok := strings.CutSuffix(name, "."+c.base)
-	if !ok {
-		return fmt.Errorf("%s is not below %s, the zone that Tandem publishes", name, c.base)
-	}
+// publish makes records those of the source of a value. Without any, the name may be below a former base domain.
+func (c challenges) publish(ctx context.Context, name, value string, records ...zone.Record) error {
 	source := fmt.Sprintf("acme:%.16x", sha256.Sum256([]byte(name+" "+value)))
-	var records []zone.Record
-	if present {
-		records = []zone.Record{zone.Text(relative, 60, value)}
-	}
 	return zone.Publish(ctx, c.store, dns.Fqdn(c.base), map[string][]zone.Record{source: records})
 }
 
 // Add implements certificate.Challenger.
 func (c challenges) Add(ctx context.Context, path []string, value string) error {
 	if len(path) == 1 {
-		return c.publish(ctx, path[0], value, true)
+		relative, ok := strings.CutSuffix(path[0], "."+c.base)
+		if !ok {
+			return fmt.Errorf("%s is not below %s, the zone that Tandem publishes", path[0], c.base)
+		}
+		return c.publish(ctx, path[0], value, zone.Text(relative, 60, value))
 	}
 
 	return c.aliases.Add(ctx, path[len(path)-1], value)
@@ -165,7 +162,7 @@ func (c challenges) Add(ctx context.Context, path []string, value string) error 
 // Remove implements certificate.Challenger. What can never be removed is left, since it does no harm.
 func (c challenges) Remove(ctx context.Context, path []string, value string) error {
 	if len(path) == 1 {
-		return c.publish(ctx, path[0], value, false)
+		return c.publish(ctx, path[0], value)
 	}
 	place, err := path[len(path)-1], update.ErrNotServed
 	if c.aliases != nil {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"encoding/base64"
 	"log/slog"
 	"net"
@@ -170,5 +171,29 @@ acme.example. NS NS1.example.net.
 	c.aliases = nil
 	if err := c.Remove(t.Context(), []string{name, place}, "value"); err != nil {
 		t.Errorf("Remove without zone.update: %v", err)
+	}
+}
+
+// A value that a killed process left in the DNS is removed also if the base domain was changed before the next start:
+// records are stored relative to it, and would be in the new zone forever.
+func TestValueBelowAFormerBaseDomain(t *testing.T) {
+	t.Parallel()
+	n := runNode(t)
+	former := challenges{store: n.core.zone, base: "former.example.com"}
+	path := []string{"_acme-challenge.1r1.former.example.com"}
+	if err := former.Add(t.Context(), path, "value"); err != nil {
+		t.Fatal(err)
+	}
+	if err := (challenges{store: n.core.zone, base: "gw.example.com"}).Remove(t.Context(), path, "value"); err != nil {
+		t.Errorf("Remove: %v", err)
+	}
+	err := n.core.zone.View(t.Context(), func(ctx context.Context, r zone.Reader) error {
+		if left, err := r.All(ctx); err != nil || len(left) > 0 {
+			t.Errorf("left in the zone: %v, %v", left, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
