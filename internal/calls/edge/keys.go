@@ -86,35 +86,31 @@ func (c *Config) CheckFiles(services domain.Services, hosts map[string][]string,
 	now time.Time) (errs, warnings []error) {
 	for i := range c.Groups {
 		g := &c.Groups[i]
-		obtained := g.TLS.Certificate != ""
-		if g.Bind.TLS == "" || !obtained && (g.TLS.CertificateFile == "" || g.TLS.KeyFile == "") ||
+		paths := g.TLS.paths()
+		if g.Bind.TLS == "" || paths.Name == "" && (paths.Certificate == "" || paths.Key == "") ||
 			slices.Contains(skip, g.Name) {
 			continue
 		}
-		var certificate, roots error
+		var found [2]error // of the certificate, and of the authorities
 		var cert *tls.Certificate
-		if !obtained {
+		setting := "certificate"
+		if paths.Name == "" {
 			var pair tls.Certificate
-			pair, certificate = transport.LoadCertificate(g.TLS.CertificateFile, g.TLS.KeyFile,
+			pair, found[0] = transport.LoadCertificate(paths.Certificate, paths.Key,
 				c.CertificateNames(g.Bind.TLS, hosts), now)
-			cert = &pair
+			cert, setting = &pair, "certificateFile"
 		}
-		if g.TLS.RootsFile != "" {
-			_, roots = transport.LoadRoots(g.TLS.RootsFile)
+		if paths.Roots != "" {
+			_, found[1] = transport.LoadRoots(paths.Roots)
 		}
+		at := fmt.Sprintf("groups[%d].tls.", i)
 		service, _ := services.ByName(g.Service)
-		paths, setting := g.TLS.paths(), "certificateFile"
-		if obtained {
-			setting = "certificate"
-		}
 		if text := g.clientAuthWarning(service, paths, cert); text != "" {
-			warnings = append(warnings, fault.New(fault.Invalid, "NoClientAuthentication", "%s", text).
-				At(fmt.Sprintf("groups[%d].tls.%s", i, setting)))
+			warnings = append(warnings, fault.New(fault.Invalid, "NoClientAuthentication", "%s", text).At(at+setting))
 		}
-		for _, err := range []error{certificate, roots} {
-			var f *fault.Error
-			if errors.As(err, &f) {
-				errs = append(errs, f.At(fmt.Sprintf("groups[%d].tls.%s", i, f.Target)))
+		for _, err := range found {
+			if f, ok := errors.AsType[*fault.Error](err); ok {
+				errs = append(errs, f.At(at+f.Target))
 			}
 		}
 	}
@@ -137,8 +133,7 @@ func (e *Edge) Identity(name string) (id Identity, ok bool) {
 		return Identity{}, false
 	}
 	files := e.ports[ep].files
-	cert := files.Certificate()
-	p := files.Paths()
+	cert, p := files.Certificate(), files.Paths()
 	id = Identity{Paths: p, Warning: g.cfg.clientAuthWarning(g.service, p, cert)}
 	if cert != nil {
 		id.Leaf, id.ClientAuth = cert.Leaf, transport.ClientAuth(cert)

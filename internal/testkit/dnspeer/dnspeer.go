@@ -30,8 +30,8 @@ const (
 	patience = time.Minute // for a server to start or to follow; never reached on a machine that works
 )
 
-// Address returns a loopback address and port that nothing uses, for UDP and TCP. Each call returns another one. It does
-// not listen there: a process that another test starts at that moment would keep the address for a while.
+// Address returns a loopback address and port that nothing uses, for UDP and TCP. Each call returns another one. It
+// does not listen there: a process that another test starts at that moment would keep the address for a while.
 func Address(tb testing.TB) netip.AddrPort {
 	tb.Helper()
 	for range 100 {
