@@ -187,6 +187,7 @@ func (f *Files) rewrite(z *Zone) (err error) {
 	defer func() {
 		if err != nil {
 			f.Close()
+			_ = os.Remove(path + newExt) // the disk may be full
 		}
 	}()
 

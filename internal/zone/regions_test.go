@@ -243,7 +243,7 @@ func TestMoversDiffer(t *testing.T) {
 		}
 		defer report(t, m, "a", 1)()
 		time.Sleep(time.Hour)
-		if n := m.moved(); n > 15 {
+		if n := m.moved(); n > 30 {
 			t.Errorf("provapi was changed %d times in an hour", n)
 		}
 	})

@@ -490,3 +490,31 @@ func TestFilesDamaged(t *testing.T) {
 		}
 	}
 }
+
+// A copy that could not be completed does not take up the disk.
+func TestFilesNotReplaced(t *testing.T) {
+	dir := t.TempDir()
+	z := newZone()
+	files, _, err := zone.Open(dir, z, func(string, error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	put := func(from, to zone.Serial) error {
+		v := &zone.Version{From: from, To: to, Added: []zone.Record{address(fmt.Sprint("n", to), "192.0.2.1")}}
+		return errors.Join(files.Append(z, feed.Cursor{}, v), z.Apply(v))
+	}
+	if err := put(0, 1); err != nil {
+		t.Fatal(err)
+	}
+	files.Close()
+	if err := os.MkdirAll(filepath.Join(dir, "zone.old", "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(1, 2); err == nil {
+		t.Error("no error")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "zone.new")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the new copy is left: %v", err)
+	}
+}
