@@ -80,28 +80,34 @@ func data(x dns.RR) string { return strings.TrimPrefix(x.String(), x.Header().St
 
 // RR returns the record in the zone of an origin, which is lower case and ends with a dot.
 func (r Record) RR(origin string) (dns.RR, error) {
-	switch r.Type {
-	case "A", "AAAA", "TXT", "SRV", "CAA", "NS":
-	default:
-		return nil, fmt.Errorf("record %s %s: type %[2]s is not published; use A, AAAA, TXT, SRV, CAA or NS", r.Name,
-			r.Type)
-	}
-	if err := checkName(r.Name, origin); err != nil {
+	x, err := r.parse(origin)
+	if err != nil {
 		return nil, fmt.Errorf("record %q %s: %w", r.Name, r.Type, err)
 	}
+
+	return x, nil
+}
+
+func (r Record) parse(origin string) (dns.RR, error) {
+	special := "\r\n;()"
+	switch r.Type {
+	case "A", "AAAA", "SRV", "NS":
+	case "TXT", "CAA":
+		special = "\r\n" // the others may be in a quoted string
+	default:
+		return nil, fmt.Errorf("type %s is not published; use A, AAAA, TXT, SRV, CAA or NS", r.Type)
+	}
+	if err := checkName(r.Name, origin); err != nil {
+		return nil, err
+	}
 	if r.TTL > MaxTTL {
-		return nil, fmt.Errorf("record %s %s: a TTL is at most %d seconds; got %d", r.Name, r.Type, MaxTTL, r.TTL)
+		return nil, fmt.Errorf("a TTL is at most %d seconds; got %d", MaxTTL, r.TTL)
 	}
 	if len(r.Data) > maxData {
-		return nil, fmt.Errorf("record %s %s: its data has %d characters; at most %d are published", r.Name, r.Type,
-			len(r.Data), maxData)
-	}
-	special := "\r\n;()"
-	if r.Type == "TXT" || r.Type == "CAA" {
-		special = "\r\n" // the others may be in a quoted string
+		return nil, fmt.Errorf("its data has %d characters; at most %d are published", len(r.Data), maxData)
 	}
 	if strings.ContainsAny(r.Data, special) {
-		return nil, fmt.Errorf("record %s %s: %q is not valid data", r.Name, r.Type, r.Data)
+		return nil, fmt.Errorf("%q is not valid data", r.Data)
 	}
 
 	x, err := dns.NewRR(fmt.Sprintf("%s %d IN %s %s", absolute(r.Name, origin), r.TTL, r.Type, r.Data))
@@ -109,7 +115,7 @@ func (r Record) RR(origin string) (dns.RR, error) {
 		err = errors.New("no data")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("record %s %s: %q is not valid data: %w", r.Name, r.Type, r.Data, err)
+		return nil, fmt.Errorf("%q is not valid data: %w", r.Data, err)
 	}
 
 	return x, nil

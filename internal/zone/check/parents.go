@@ -52,11 +52,7 @@ func (p *Parents) present(ctx context.Context, origin string) ([]Server, error) 
 			if as, err = p.Lookup.LookupNetIP(ctx, "ip", ns.Host); err != nil {
 				continue
 			}
-			var at []netip.AddrPort
-			for _, a := range as {
-				at = append(at, netip.AddrPortFrom(a.Unmap(), port))
-			}
-			for _, a := range routed(at) {
+			for _, a := range routed(ports(as)) {
 				all = append(all, Server{strings.TrimSuffix(ns.Host, "."), a})
 			}
 		}

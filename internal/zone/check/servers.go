@@ -106,12 +106,17 @@ func (s *Servers) addresses(ctx context.Context, h zone.Host) ([]netip.AddrPort,
 		list = k.addresses
 	}
 
-	at := make([]netip.AddrPort, len(list))
-	for i, a := range list {
+	return ports(list), nil
+}
+
+// ports returns the addresses of hosts, port 53.
+func ports(hosts []netip.Addr) []netip.AddrPort {
+	at := make([]netip.AddrPort, len(hosts))
+	for i, a := range hosts {
 		at[i] = netip.AddrPortFrom(a.Unmap(), port)
 	}
 
-	return at, nil
+	return at
 }
 
 // routed returns the addresses for which there is a route, or all if there is none for any. Nothing is sent.

@@ -76,7 +76,7 @@ func (c *Config) Validate() []error {
 
 // CheckFiles returns the mistakes of the files that a valid configuration names.
 func (c *Config) CheckFiles() []error {
-	_, errs := c.secondaries()
+	_, _, errs := c.secondaries()
 	return errs
 }
 
@@ -88,10 +88,10 @@ type secondary struct {
 	key     *tsig.Key
 }
 
-// secondaries reads the secondaries of a valid configuration, with their keys.
-func (c *Config) secondaries() ([]secondary, []error) {
+// secondaries reads the secondaries of a valid configuration, and their keys.
+func (c *Config) secondaries() (list []secondary, keys tsig.Keys, _ []error) {
 	var errs fault.Problems
-	var list []secondary
+	keys = tsig.Keys{}
 	for i, s := range c.Secondaries {
 		x := secondary{name: s.Name, address: netip.MustParseAddrPort(s.Address)}
 		for _, p := range s.Sources {
@@ -102,16 +102,13 @@ func (c *Config) secondaries() ([]secondary, []error) {
 		if x.key, err = s.Key.Read(); err != nil {
 			errs.Add(at+".secretFile", "%v", err)
 		}
-		for _, o := range list {
-			if o.key.Name == x.key.Name && !o.key.Equal(x.key) {
-				errs.Add(at+".name", "another secondary has a different key of the name %s", s.Key.Name)
-				break
-			}
+		if o := keys[x.key.Name]; o != nil && !o.Equal(x.key) {
+			errs.Add(at+".name", "another secondary has a different key of the name %s", s.Key.Name)
 		}
-		list = append(list, x)
+		list, keys[x.key.Name] = append(list, x), x.key
 	}
 
-	return list, errs
+	return list, keys, errs
 }
 
 // from reports whether a is an address of the secondary.

@@ -45,17 +45,13 @@ type Server struct {
 
 // New returns a server for z. The configuration is valid; the error is that a key cannot be read.
 func New(z *zone.Zone, cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
-	peers, errs := cfg.secondaries()
+	peers, keys, errs := cfg.secondaries()
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	s := &Server{zone: z, peers: peers, keys: tsig.Keys{}, log: log, m: newMetrics(reg),
-		limit: newLimiter(cfg.AnswersPerSecond), change: make(chan struct{})}
-	for _, p := range peers {
-		s.keys[p.key.Name] = p.key
-	}
 
-	return s, nil
+	return &Server{zone: z, peers: peers, keys: keys, log: log, m: newMetrics(reg),
+		limit: newLimiter(cfg.AnswersPerSecond), change: make(chan struct{})}, nil
 }
 
 // Serve answers on sockets, and notifies the secondaries of changes, until ctx ends; then it closes the sockets and
