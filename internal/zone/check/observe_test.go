@@ -345,8 +345,10 @@ func TestObserverServerStops(t *testing.T) {
 		t.Errorf("batches of %d accounts", batches)
 	}
 	for name, want := range map[string]float64{"tandem_zone_server_up": 0, "tandem_zone_server_lame": 1} {
-		if got := gauge(t, reg, name, "two"); got != want {
-			t.Errorf("%s of the lame server is %v", name, got)
+		for limit := time.Now().Add(time.Minute); gauge(t, reg, name, "two") != want; time.Sleep(time.Millisecond) {
+			if time.Now().After(limit) { // it is shown after the batches are stored
+				t.Fatalf("%s of the lame server is not %v", name, want)
+			}
 		}
 	}
 	one.set(func() { one.lame = true })
