@@ -453,6 +453,45 @@ func TestNotifySource(t *testing.T) {
 	}
 }
 
+// A secondary that was away is told of a change when it is made, not when the next repetition is due.
+func TestNotifyAfterRefusals(t *testing.T) {
+	p, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan uint32, 100)
+	sink := &dns.Server{PacketConn: p, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		told <- q.Answer[0].(*dns.SOA).Serial
+		_ = w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeRefused))
+	})}
+	sink.MsgAcceptFunc = func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }
+	ended := make(chan error)
+	go func() { ended <- sink.ActivateAndServe() }()
+	t.Cleanup(func() {
+		_ = p.Close()
+		<-ended
+	})
+
+	b := serve(t, nameserver.Config{Secondaries: []nameserver.Secondary{secondary(t, "s",
+		p.LocalAddr().(*net.UDPAddr).AddrPort())}}, records())
+	late := time.After(patience)
+	for i := range 8 { // repetitions alone would take minutes
+		name := fmt.Sprint("new", i)
+		b.change(t, nil, []zone.Record{address(name, "192.0.2.1")})
+		for want := uint32(b.zone.Serial()); ; {
+			select {
+			case got := <-told:
+				if got != want {
+					continue
+				}
+			case <-late:
+				t.Fatalf("change %d was not told", i)
+			}
+			break
+		}
+	}
+}
+
 // Row 2: a client that varies the case of a name, or asks for names that are not there, is limited all the same.
 func TestLimitIgnoresCase(t *testing.T) {
 	b := serve(t, nameserver.Config{AnswersPerSecond: 1}, records())

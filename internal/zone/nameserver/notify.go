@@ -19,7 +19,8 @@ const (
 	notifyMost = time.Minute            // between two attempts
 )
 
-// notify tells a secondary of every new serial until ctx ends (RFC 1996). It repeats until the secondary acknowledges.
+// notify tells a secondary of every new serial until ctx ends (RFC 1996). It repeats until the secondary acknowledges,
+// ever more slowly while nothing changes.
 func (s *Server) notify(ctx context.Context, sec *secondary) {
 	var told zone.Serial
 	behind := s.m.behind.WithLabelValues(sec.name)
@@ -55,7 +56,12 @@ func (s *Server) notify(ctx context.Context, sec *secondary) {
 				"address", sec.address, "serial", serial, "error", err)
 		}
 		wait = min(max(2*wait, time.Second), notifyMost)
-		pause(ctx, wait)
+		select {
+		case <-change: // it may be back since
+			pause(ctx, gather)
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
 	}
 }
 
