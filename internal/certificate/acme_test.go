@@ -255,6 +255,70 @@ func TestAuthorityDown(t *testing.T) {
 	}
 }
 
+// Whatever an authority answers that is no use, wherever in an order: the old certificate is served, the cause is its
+// own, and no value is left in the DNS.
+func TestAuthorityAnswersNonsense(t *testing.T) {
+	t.Parallel()
+	z := newZone(t)
+	a := newAuthority(t, z)
+	n := start(t, testkit.Open(t, testkit.SQLiteConfig(t)), z, a.roots, settings{cfg: config(a), ring: keyring(t)})
+	n.run()
+	n.work()
+	old := n.served()
+	n.advance(65 * 24 * time.Hour)
+	html := func(w http.ResponseWriter) { _, _ = io.WriteString(w, "<html>maintenance</html>") }
+	status := func(code int) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) { w.WriteHeader(code) }
+	}
+	nonce := func(w http.ResponseWriter) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.Header().Set("Replay-Nonce", "bm9uY2U")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"type":"urn:ietf:params:acme:error:badNonce","status":400}`)
+	}
+	for i, x := range []struct {
+		path   string
+		answer func(http.ResponseWriter)
+	}{
+		{"/order-plz", html}, {"/order-plz", nonce}, {"/order-plz", func(w http.ResponseWriter) {
+			_, _ = io.WriteString(w, strings.Repeat("{", 2<<20))
+		}}, {"/authZ/", html}, {"/chalZ/", status(500)}, {"/chalZ/", status(200)}, {"/finalize-order/", html},
+		{"/certZ/", html}, {"/certZ/", func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "application/pem-certificate-chain")
+			_, _ = w.Write(a.RootsPEM) // of another key
+		}},
+	} {
+		a.breakAt(x.path, x.answer)
+		n.advance(7 * time.Hour)
+		n.work()
+		left, _ := z.values("_acme-challenge.1r1.example.com.")
+		if s := n.one(); s.Failed != i+1 || s.Cause != "authorityUnavailable" || s.LastError == "" || len(left) > 0 ||
+			!n.served().Equal(old) {
+			t.Errorf("%d: %s: %+v; values left %v", i, x.path, s, left)
+		}
+	}
+	a.breakAt("", nil)
+	n.advance(7 * time.Hour)
+	n.work()
+	if s := n.one(); s.Failed != 0 || n.served().Equal(old) {
+		t.Errorf("after the repair: %+v", s)
+	}
+}
+
+// A certificate that has expired when it comes is not put into service.
+func TestExpiredCertificateObtained(t *testing.T) {
+	t.Parallel()
+	z := newZone(t)
+	a := newAuthority(t, z)
+	n := start(t, testkit.Open(t, testkit.SQLiteConfig(t)), z, a.roots, settings{cfg: config(a), ring: keyring(t)})
+	n.advance(20 * 365 * 24 * time.Hour)
+	n.run()
+	n.work()
+	if s := n.one(); s.Failed != 1 || !strings.Contains(s.LastError, "expired") || n.served() != nil {
+		t.Errorf("status %+v, serves %v", s, n.served())
+	}
+}
+
 // A challenge that the authority does not find is told with what it said, and repeated at most twice an hour: it counts
 // two failures, one for the name and one for the wildcard, and allows five.
 func TestChallengeFails(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 // The causes of failures, in metrics and in [Status].
 const (
 	causeRateLimited = "rateLimited"          // the authority accepts no order before a time
-	causeUnavailable = "authorityUnavailable" // the authority does not answer, or says that it cannot
+	causeUnavailable = "authorityUnavailable" // the authority does not answer, says that it cannot, or nothing of use
 	causeServers     = "nameServers"          // a value could not be published, or a name server lacks it
 	causeChallenge   = "challengeFailed"      // the authority did not find the value in the DNS
 	causeRefused     = "orderRefused"         // the authority refused the account, the order or the names

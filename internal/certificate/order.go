@@ -156,8 +156,14 @@ func (m *Manager) update(ctx context.Context, run *flow.Run, fn func(*state)) er
 	if err == nil {
 		err = m.p.Store.Save(ctx, run, stateName, raw, nil)
 	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errStore, err)
+	}
 	return err
 }
+
+// errStore is wrapped by errors of the database.
+var errStore = errors.New("the state of the orders is not stored")
 
 // clean removes values from the DNS that a killed process left there.
 func (m *Manager) clean(ctx context.Context, run *flow.Run) error {
@@ -305,18 +311,26 @@ func cause(err error, seen *limits) string {
 	switch {
 	case errors.Is(err, errServers):
 		return causeServers
+	case errors.Is(err, errStore):
+		return causeStore
 	case p.Type == acme.ProblemTypeRateLimited || seen.limited && (!problem ||
 		p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable):
 		return causeRateLimited
 	case ofChallenge:
 		return causeChallenge
-	case network || p.Status >= 500 || !problem && seen.status >= 500:
+	case errors.Is(err, errUseless), network, p.Status >= 500, p.Type == acme.ProblemTypeBadNonce,
+		!problem && seen.status >= 500:
 		return causeUnavailable
 	case problem || seen.status >= 400:
 		return causeRefused
+	case seen.answered: // nothing that can be used
+		return causeUnavailable
 	}
 	return causeInternal
 }
+
+// errUseless is wrapped by errors about a certificate that was issued.
+var errUseless = errors.New("the authority's certificate cannot be used")
 
 // issue runs an order at the authority. replace says that the order may name the certificate that it replaces, which
 // exempts it from rate limits (RFC 9773, section 5). An authority that does not know that certificate refuses the
@@ -357,10 +371,14 @@ func (m *Manager) issue(ctx context.Context, run *flow.Run, s *solver, w *Wanted
 	}
 	cert, err := tls.X509KeyPair(chains[0].ChainPEM, keyPEM)
 	if err != nil {
-		return r, fmt.Errorf("the authority's certificate cannot be used: %w", err)
+		return r, fmt.Errorf("%w: %w", errUseless, err)
 	}
 	if !slices.Equal(sorted(cert.Leaf.DNSNames), sorted(w.Names)) {
-		return r, fmt.Errorf("the authority's certificate is for %q", cert.Leaf.DNSNames)
+		return r, fmt.Errorf("%w: it is for %q", errUseless, cert.Leaf.DNSNames)
+	}
+	if !cert.Leaf.NotAfter.After(m.now()) {
+		return r, fmt.Errorf("%w: it expired at %s; is the clock right?", errUseless,
+			cert.Leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return record{Names: w.Names, Directory: m.cfg.Directory, Chain: string(chains[0].ChainPEM), Key: string(keyPEM)},
 		nil

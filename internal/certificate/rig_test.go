@@ -58,6 +58,8 @@ type authority struct {
 	orders   []map[string]any // payloads of newOrder requests that reached the proxy
 	accounts int
 	refuse   func(w http.ResponseWriter) // answers newOrder in Pebble's place
+	broken   string                      // requests whose path begins with it are answered by nonsense
+	nonsense func(w http.ResponseWriter)
 }
 
 // newAuthority starts an authority. extra are settings of Pebble.
@@ -90,7 +92,7 @@ func (a *authority) proxy(to *url.URL) http.Handler {
 		body, _ := io.ReadAll(r.Body) // a short body fails at Pebble
 		r.Body = io.NopCloser(strings.NewReader(string(body)))
 		a.mu.Lock()
-		refuse := a.refuse
+		refuse, broken, nonsense := a.refuse, a.broken, a.nonsense
 		switch r.URL.Path {
 		case "/order-plz":
 			var jws struct{ Payload string }
@@ -110,6 +112,10 @@ func (a *authority) proxy(to *url.URL) http.Handler {
 			refuse(w)
 			return
 		}
+		if broken != "" && strings.HasPrefix(r.URL.Path, broken) {
+			nonsense(w)
+			return
+		}
 		p.ServeHTTP(w, r)
 	})
 }
@@ -127,6 +133,13 @@ func (a *authority) refuseOrders(fn func(http.ResponseWriter)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.refuse = fn
+}
+
+// breakAt answers requests whose path begins with one in Pebble's place; none if it is empty.
+func (a *authority) breakAt(path string, answer func(http.ResponseWriter)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.broken, a.nonsense = path, answer
 }
 
 // limit refuses orders as rate limited.

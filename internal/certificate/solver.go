@@ -146,9 +146,10 @@ func (s *solver) CleanUp(ctx context.Context, c acme.Challenge) error {
 
 // limits is what the responses to the requests of one order said, under limitsKey in the requests' context.
 type limits struct {
-	limited bool
-	until   time.Time // from Retry-After
-	status  int       // of the last response
+	limited  bool
+	until    time.Time // from Retry-After
+	status   int       // of the last response
+	answered bool      // there was a response
 }
 
 type limitsKey struct{}
@@ -179,7 +180,7 @@ func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
 		l.status = 0
 		return nil, err
 	}
-	l.status = resp.StatusCode
+	l.status, l.answered = resp.StatusCode, true
 	after := retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	if resp.StatusCode == http.StatusTooManyRequests ||
 		resp.StatusCode == http.StatusServiceUnavailable && !after.IsZero() {
