@@ -54,7 +54,8 @@ type Options struct {
 	Tokens TokenSource
 	// Insecure allows bearer tokens over plain HTTP to another machine, where anyone on the network can read them.
 	Insecure bool
-	// HTTPClient sends requests; its transport decides about proxies and trusted roots. Nil uses a client with a
+	// HTTPClient sends requests; its transport decides about proxies and trusted roots. It should speak HTTP/1.1 only:
+	// a connection of HTTP/2 is kept after a failure while other requests are on it. Nil uses such a client with a
 	// timeout of one minute, on a socket of five minutes.
 	HTTPClient *http.Client
 	// Attempts is the maximum number of attempts for one request. 0 means 5; 1 never retries.
@@ -106,8 +107,15 @@ func New(baseURL string, o Options) (*Client, error) {
 			"with Options.Insecure (--insecure)", u.Redacted())
 	}
 	if o.HTTPClient == nil {
-		o.HTTPClient = &http.Client{Timeout: time.Minute,
-			Transport: http.DefaultTransport.(*http.Transport).Clone()} // its connections are closed after failures
+		// Of its own: its connections are closed after failures. Over HTTP/2 all requests would share one, which is not
+		// closed while any of them is on it; a repetition would be too.
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetHTTP1(true)
+		if t.TLSClientConfig != nil {
+			t.TLSClientConfig.NextProtos = nil // of the original
+		}
+		o.HTTPClient = &http.Client{Timeout: time.Minute, Transport: t}
 	}
 	if o.Attempts <= 0 {
 		o.Attempts = 5

@@ -196,6 +196,47 @@ func TestNoConnectionToTheFormerRegionIsUsed(t *testing.T) {
 	})
 }
 
+// TestRequestsShareNoConnection: a request that fails while others are in progress can be repeated elsewhere, also
+// where the server, or a load balancer before it, offers HTTP/2.
+func TestRequestsShareNoConnection(t *testing.T) {
+	var from sync.Map
+	var both sync.WaitGroup // requests that have not come
+	both.Add(2)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from.Store(r.RemoteAddr, r.Proto)
+		both.Done()
+		both.Wait()
+		_, _ = io.WriteString(w, "{}")
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	before := http.DefaultTransport
+	defer func() { http.DefaultTransport = before }()
+	http.DefaultTransport = &http.Transport{ForceAttemptHTTP2: true,
+		TLSClientConfig: server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()}
+	gateway, err := client.New(server.URL, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gateway.Close()
+
+	var running sync.WaitGroup
+	for range 2 {
+		running.Go(func() {
+			if _, err := gateway.Account(t.Context(), "a"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	running.Wait()
+	n := 0
+	from.Range(func(any, any) bool { n++; return true })
+	if n != 2 {
+		t.Errorf("two requests at a time on %d connections", n)
+	}
+}
+
 // TestAServerThatStaysUnavailableIsLeft: Retry-After is honoured twice; a server that is still unavailable then has
 // failed, and the record of its name may lead elsewhere after a minute. A rate limit is no failure.
 func TestAServerThatStaysUnavailableIsLeft(t *testing.T) {
