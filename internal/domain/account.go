@@ -94,14 +94,12 @@ type AccountService struct {
 // DirectRoutingConfig is the configuration object of Direct Routing on an account.
 type DirectRoutingConfig struct {
 	CallScreening bool `json:"callScreening"`
-	// Subdomain is one DNS host label of 1–10 characters, unique per deployment regardless of case.
-	Subdomain    string `json:"subdomain"`
-	Region1Token string `json:"region1Token"` // TXT verification values
-	Region2Token string `json:"region2Token"`
+	Label              // the active one
 }
 
-// Label is a Direct Routing label with the TXT values that verify its names; see DirectRoutingConfig.
+// Label is a Direct Routing label with the TXT values that verify its names.
 type Label struct {
+	// Subdomain is one DNS host label of 1–10 characters, unique per deployment regardless of case.
 	Subdomain    string `json:"subdomain"`
 	Region1Token string `json:"region1Token"`
 	Region2Token string `json:"region2Token"`
@@ -109,11 +107,6 @@ type Label struct {
 
 // Tokens returns the TXT values, by region.
 func (l Label) Tokens() []string { return []string{l.Region1Token, l.Region2Token} }
-
-// Label returns the label of the configuration.
-func (c *DirectRoutingConfig) Label() Label {
-	return Label{c.Subdomain, c.Region1Token, c.Region2Token}
-}
 
 // Slot is one of the two places, 1 and 2, that an account has for Direct Routing labels. A label stays in its slot:
 // when the other one becomes the active label, the account changes and its numbers do not.
@@ -143,7 +136,7 @@ func (a *Account) Labelled() Service {
 // Active returns the active label; empty if the account has none.
 func (a *Account) Active() Label {
 	if d := a.Services[a.Labelled()]; d.DirectRouting != nil {
-		return d.DirectRouting.Label()
+		return d.DirectRouting.Label
 	}
 	return Label{}
 }

@@ -59,10 +59,7 @@ func (a *Account) Routing() *AccountRouting {
 	if a.Pending != nil {
 		r.Pending = strings.ToLower(a.Pending.Subdomain)
 	}
-	for _, d := range a.Services {
-		if d.DirectRouting == nil {
-			continue // only one service has it
-		}
+	if d := a.Services[a.Labelled()]; d.DirectRouting != nil {
 		r.Subdomain = strings.ToLower(d.DirectRouting.Subdomain)
 		r.SubdomainLive = r.Subdomain != ""
 		if d.SubdomainStatus != SubdomainProvisioned {

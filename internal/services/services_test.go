@@ -165,7 +165,8 @@ func provision(t *testing.T, st *provisioning.Store, dir *directory.Directory, k
 		if s.Traits().InContract {
 			x := domain.AccountService{Enabled: true}
 			if s.Traits().Labelled {
-				x.DirectRouting = &domain.DirectRoutingConfig{Subdomain: "acme", Region1Token: "a", Region2Token: "b"}
+				x.DirectRouting = &domain.DirectRoutingConfig{
+					Label: domain.Label{Subdomain: "acme", Region1Token: "a", Region2Token: "b"}}
 			}
 			a.Services[s] = x
 		}

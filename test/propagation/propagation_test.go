@@ -123,7 +123,7 @@ func run(t *testing.T, parts ...func(context.Context) error) (stop func()) {
 func account(name, label string, screening bool) domain.Account {
 	return domain.Account{Name: name, HasServiceDetails: true, Services: map[domain.Service]domain.AccountService{
 		directrouting.Service: {Enabled: true, DirectRouting: &domain.DirectRoutingConfig{CallScreening: screening,
-			Subdomain: label, Region1Token: "MS=ms1", Region2Token: "MS=ms2"}},
+			Label: domain.Label{Subdomain: label, Region1Token: "MS=ms1", Region2Token: "MS=ms2"}}},
 		zoom.Service: {Enabled: true},
 	}}
 }

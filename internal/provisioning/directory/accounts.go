@@ -84,7 +84,7 @@ func (d *Directory) settle(a domain.Account, old *domain.Account) domain.Account
 			if det.DirectRouting != nil {
 				c := *det.DirectRouting
 				det.DirectRouting, det.SubdomainStatus = &c, d.newStatus()
-				if d.cfg.Observed && sameNames(c.Label(), old.Active()) {
+				if d.cfg.Observed && sameNames(c.Label, old.Active()) {
 					det.SubdomainStatus = old.Services[s].SubdomainStatus
 				}
 			}
@@ -183,16 +183,13 @@ func (d *Directory) storeAccount(ctx context.Context, tx Tx, r *Result, action s
 			return nil
 		}
 	}
-	for _, s := range domain.InOrder(n.Services) {
-		l := strings.ToLower(label(n.Services[s]))
-		at := "serviceDetails." + s.String() + ".configuration.subdomain"
-		if l != "" && n.Pending != nil && strings.EqualFold(l, n.Pending.Subdomain) {
-			return conflict(CodeSubdomainTaken, at, "%q is the account's pending label; activate it (tandem account "+
-				"label activate), or choose another", l)
-		}
-		if err := labelFree(ctx, tx, n.Name, l, at); err != nil {
-			return err
-		}
+	l, at := strings.ToLower(n.Active().Subdomain), "serviceDetails."+n.Labelled().String()+".configuration.subdomain"
+	if l != "" && n.Pending != nil && strings.EqualFold(l, n.Pending.Subdomain) {
+		return conflict(CodeSubdomainTaken, at, "%q is the account's pending label; activate it (tandem account "+
+			"label activate), or choose another", l)
+	}
+	if err := labelFree(ctx, tx, n.Name, l, at); err != nil {
+		return err
 	}
 	n.Modified = now()
 	n.Version = next(n.Version, n.Modified)

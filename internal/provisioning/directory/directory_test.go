@@ -28,7 +28,7 @@ func TestAccountComesBackAsItWasPut(t *testing.T) {
 			TeamsTenantID: tenant2,
 			Services: map[domain.Service]domain.AccountService{
 				directrouting.Service: {Enabled: true, DirectRouting: &domain.DirectRoutingConfig{CallScreening: true,
-					Subdomain: "Conto-1", Region1Token: "MS=ms1", Region2Token: "MS=ms2"},
+					Label: domain.Label{Subdomain: "Conto-1", Region1Token: "MS=ms1", Region2Token: "MS=ms2"}},
 					// Read-only fields are ignored.
 					NumberCount: 99, SubdomainStatus: domain.SubdomainInconsistent},
 				operatorconnect.Service: {Enabled: true, SyncEnabled: true},

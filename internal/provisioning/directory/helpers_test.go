@@ -57,8 +57,8 @@ func account(name string, services ...domain.Service) domain.Account {
 		}
 		d := domain.AccountService{Enabled: true}
 		if s == directrouting.Service {
-			d.DirectRouting = &domain.DirectRoutingConfig{CallScreening: true, Subdomain: name, Region1Token: "MS=ms1",
-				Region2Token: "MS=ms2"}
+			d.DirectRouting = &domain.DirectRoutingConfig{CallScreening: true,
+				Label: domain.Label{Subdomain: name, Region1Token: "MS=ms1", Region2Token: "MS=ms2"}}
 		}
 		a.Services[s] = d
 	}

@@ -70,18 +70,17 @@ func (d *Directory) ActivateLabel(ctx context.Context, account, label string, w 
 			if err != nil || slot == a.ActiveSlot() {
 				return err
 			}
-			for s, det := range a.Services {
-				if det.DirectRouting == nil {
-					continue
-				}
-				c, was, is := *det.DirectRouting, det.DirectRouting.Label(), *a.Pending
-				c.Subdomain, c.Region1Token, c.Region2Token = is.Subdomain, is.Region1Token, is.Region2Token
-				det.DirectRouting, det.SubdomainStatus = &c, d.newStatus()
-				a.Services[s], a.Pending, a.SecondActive = det, &was, !a.SecondActive
-				return nil
+			s := a.Labelled()
+			det := a.Services[s]
+			if det.DirectRouting == nil {
+				return conflict(CodeLabelState, "", "the account has no Direct Routing configuration that %q could be "+
+					"the label of; PUT the account with one first", label)
 			}
-			return conflict(CodeLabelState, "", "the account has no Direct Routing configuration that %q could be "+
-				"the label of; PUT the account with one first", label)
+			c, was := *det.DirectRouting, det.DirectRouting.Label
+			c.Label = *a.Pending
+			det.DirectRouting, det.SubdomainStatus = &c, d.newStatus()
+			a.Services[s], a.Pending, a.SecondActive = det, &was, !a.SecondActive
+			return nil
 		})
 }
 

@@ -195,8 +195,8 @@ func TestDirectoryBehavesLikeTheModel(t *testing.T) {
 						a.label = rapid.SampledFrom([]string{"", "l1", "l2"}).Draw(rt, "label")
 						if a.label != "" {
 							in.Services[directrouting.Service] = domain.AccountService{Enabled: true,
-								DirectRouting: &domain.DirectRoutingConfig{Subdomain: a.label, Region1Token: "x",
-									Region2Token: "y"}}
+								DirectRouting: &domain.DirectRoutingConfig{
+									Label: domain.Label{Subdomain: a.label, Region1Token: "x", Region2Token: "y"}}}
 						}
 					}
 					want := m.putAccount(name, a)

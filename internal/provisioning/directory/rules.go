@@ -90,7 +90,7 @@ func (d *Directory) checkAccount(a *domain.Account) *fault.Error {
 		case det.DirectRouting != nil && !tr.Labelled:
 			return invalid(CodeUnknownService, at+".configuration", "%s has no configuration on an account", tr.Title)
 		case det.DirectRouting != nil:
-			if err := d.checkLabel(at+".configuration", det.DirectRouting.Label()); err != nil {
+			if err := d.checkLabel(at+".configuration", det.DirectRouting.Label); err != nil {
 				return err
 			}
 		}

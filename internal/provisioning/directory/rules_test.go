@@ -30,14 +30,14 @@ func sqlite(t *testing.T) *house {
 func TestBadAccountsAreRefused(t *testing.T) {
 	h := sqlite(t)
 	h.putAccount(account("taken", directrouting.Service))
-	dr := func(c domain.DirectRoutingConfig) func(*domain.Account) {
+	labelled := func(l domain.Label) func(*domain.Account) {
 		return func(a *domain.Account) {
 			a.Services = map[domain.Service]domain.AccountService{directrouting.Service: {Enabled: true,
-				DirectRouting: &c}}
+				DirectRouting: &domain.DirectRoutingConfig{Label: l}}}
 		}
 	}
 	sub := func(s string) func(*domain.Account) {
-		return dr(domain.DirectRoutingConfig{Subdomain: s, Region1Token: "a", Region2Token: "b"})
+		return labelled(domain.Label{Subdomain: s, Region1Token: "a", Region2Token: "b"})
 	}
 	for name, c := range map[string]struct {
 		change func(*domain.Account)
@@ -102,11 +102,11 @@ func TestBadAccountsAreRefused(t *testing.T) {
 			"configuration.subdomain"},
 		"subdomain taken, case": {sub("TaKeN"), fault.Conflict, directory.CodeSubdomainTaken,
 			"configuration.subdomain"},
-		"empty token": {dr(domain.DirectRoutingConfig{Subdomain: "a", Region1Token: "a"}), fault.Invalid,
+		"empty token": {labelled(domain.Label{Subdomain: "a", Region1Token: "a"}), fault.Invalid,
 			directory.CodeInvalidSubdomainToken, "region2Token"},
-		"token with a space": {dr(domain.DirectRoutingConfig{Subdomain: "a", Region1Token: "a b", Region2Token: "b"}),
+		"token with a space": {labelled(domain.Label{Subdomain: "a", Region1Token: "a b", Region2Token: "b"}),
 			fault.Invalid, directory.CodeInvalidSubdomainToken, "region1Token"},
-		"token of 101": {dr(domain.DirectRoutingConfig{Subdomain: "a", Region1Token: strings.Repeat("a", 101),
+		"token of 101": {labelled(domain.Label{Subdomain: "a", Region1Token: strings.Repeat("a", 101),
 			Region2Token: "b"}), fault.Invalid, directory.CodeInvalidSubdomainToken, "region1Token"},
 	} {
 		a := account("acme")

@@ -150,7 +150,7 @@ func TestRecordsKnowEveryField(t *testing.T) {
 		State: domain.ProvisioningState{Status: "synced"}, Services: map[domain.Service]domain.NumberService{}}
 	for _, s := range services.All().Services() {
 		account.Services[s] = domain.AccountService{SubdomainStatus: domain.SubdomainProvisioned,
-			DirectRouting: &domain.DirectRoutingConfig{Subdomain: "s"}}
+			DirectRouting: &domain.DirectRoutingConfig{Label: domain.Label{Subdomain: "s"}}}
 		number.Services[s] = domain.NumberService{AssignmentStatus: "assigned",
 			Teams: &domain.TeamsNumberConfig{Usage: "u", CivicAddressID: "c", LocationID: "l",
 				DisplayedCountryCode: "d"}}

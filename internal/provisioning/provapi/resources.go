@@ -49,8 +49,8 @@ func (r *reader) accountService(t *domain.Traits, o *strictjson.Object) domain.A
 	if t.Labelled {
 		o.Ignore("subdomainStatus")
 		if c := o.Child("configuration", false); c != nil {
-			d := &domain.DirectRoutingConfig{CallScreening: c.Bool("callScreening", true),
-				Subdomain: c.Str("subdomain", true)}
+			d := &domain.DirectRoutingConfig{CallScreening: c.Bool("callScreening", true)}
+			d.Subdomain = c.Str("subdomain", true)
 			if t := c.Child("subdomainTokens", true); t != nil {
 				d.Region1Token, d.Region2Token = t.Str("region1Token", true), t.Str("region2Token", true)
 				t.Done()

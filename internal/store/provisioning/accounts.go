@@ -147,14 +147,10 @@ func (t *transaction) SubdomainOwner(ctx context.Context, label string) (string,
 // PutAccount implements directory.Tx.
 func (t *transaction) PutAccount(ctx context.Context, a *domain.Account, create bool) error {
 	var present, sync domain.ServiceSet
-	var subdomain, pendingKey sql.NullString
 	for s, d := range a.Services {
 		present = present.With(s)
 		if d.SyncEnabled {
 			sync = sync.With(s)
-		}
-		if d.DirectRouting != nil {
-			subdomain = sql.NullString{String: strings.ToLower(d.DirectRouting.Subdomain), Valid: true}
 		}
 	}
 	details, err := accountDetails(a)
@@ -165,16 +161,17 @@ func (t *transaction) PutAccount(ctx context.Context, a *domain.Account, create 
 	if err != nil {
 		return err
 	}
+	var pendingKey sql.NullString
 	pending := ""
 	if a.Pending != nil {
-		pendingKey = sql.NullString{String: strings.ToLower(a.Pending.Subdomain), Valid: true}
+		pendingKey = labelKey(*a.Pending)
 		if pending, err = encode(a.Pending); err != nil {
 			return err
 		}
 	}
 	args := []any{a.Name, a.CorrelationID, flag(a.HasServiceDetails), a.TeamsTenantID, strings.ToLower(a.TeamsTenantID),
-		int64(present), int64(a.Enabled()), int64(sync), subdomain, details, string(a.State.Status), errs, a.Version,
-		db.Micros(a.Modified), pendingKey, pending, flag(a.SecondActive)}
+		int64(present), int64(a.Enabled()), int64(sync), labelKey(a.Active()), details, string(a.State.Status), errs,
+		a.Version, db.Micros(a.Modified), pendingKey, pending, flag(a.SecondActive)}
 	q := `UPDATE accounts SET correlation_id = $2, has_details = $3, tenant_id = $4, tenant_key = $5, present = $6,
 		enabled = $7, sync_enabled = $8, subdomain_key = $9, details = $10, status = $11, errors = $12, version = $13,
 		modified = $14, pending_key = $15, pending = $16, second_active = $17 WHERE name = $1`
@@ -211,6 +208,11 @@ func (t *transaction) PutSubdomainStatus(ctx context.Context, a *domain.Account)
 		_, err = t.tx.Exec(ctx, "UPDATE accounts SET details = $2 WHERE name = $1", a.Name, details)
 	}
 	return wrap(err, "store a subdomainStatus")
+}
+
+// labelKey returns how a label is compared with others, NULL for none.
+func labelKey(l domain.Label) sql.NullString {
+	return sql.NullString{String: strings.ToLower(l.Subdomain), Valid: l.Subdomain != ""}
 }
 
 // flag returns how a boolean is stored.

@@ -73,7 +73,8 @@ func populate(t *testing.T, dir *directory.Directory) world {
 				SyncEnabled: s != callprotection.Service && r.IntN(2) == 0}
 			if s == directrouting.Service && r.IntN(3) > 0 {
 				d.DirectRouting = &domain.DirectRoutingConfig{CallScreening: r.IntN(2) == 0,
-					Subdomain: fmt.Sprintf("%s%d", pick("sub", "Sub", "x-"), i), Region1Token: "a", Region2Token: "b"}
+					Label: domain.Label{Subdomain: fmt.Sprintf("%s%d", pick("sub", "Sub", "x-"), i), Region1Token: "a",
+						Region2Token: "b"}}
 			}
 			if a.Services == nil {
 				a.Services = map[domain.Service]domain.AccountService{}
