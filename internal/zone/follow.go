@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -24,9 +25,7 @@ type Follower struct {
 	store   Store
 	changed func()
 	log     *slog.Logger
-	disk    prometheus.Gauge // 0 while the disk does not take versions
-	broken  bool             // the same
-	held    prometheus.Gauge // 1 while the zone is kept although the database has another one
+	broken  atomic.Bool // the disk does not take versions
 
 	mu       sync.Mutex // guards what follows
 	kept     Kept       // the zero value while the zone is not kept
@@ -55,21 +54,31 @@ func Follow(z *Zone, dir string, s Store, changed func(), log *slog.Logger, reg 
 		return nil, err
 	}
 
-	f := promauto.With(reg)
-	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_zone_serial",
-		Help: "Serial of the version of the zone that this name server answers from; 0 if it has none."},
+	f := &Follower{zone: z, files: files, at: place.Cursor, store: s, changed: changed, log: log}
+	gauge := func(name, help string, value func() float64) {
+		promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	gauge("tandem_zone_serial",
+		"Serial of the version of the zone that this name server answers from; 0 if it has none.",
 		func() float64 { return float64(z.Serial()) })
-	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "tandem_zone_records",
-		Help: "Records of the zone on this name server, without the SOA record."},
+	gauge("tandem_zone_records", "Records of the zone on this name server, without the SOA record.",
 		func() float64 { return float64(z.Size()) })
-	disk := f.NewGauge(prometheus.GaugeOpts{Name: "tandem_zone_disk_up",
-		Help: "1 while versions of the zone can be stored on disk."})
-	disk.Set(1)
-	held := f.NewGauge(prometheus.GaugeOpts{Name: "tandem_zone_held",
-		Help: "1 while the zone is kept because the database does not continue it and lacks most of its records."})
+	gauge("tandem_zone_disk_up", "1 while versions of the zone can be stored on disk.",
+		func() float64 { return one(!f.broken.Load()) })
+	gauge("tandem_zone_held",
+		"1 while the zone is kept because the database does not continue it and lacks most of its records.",
+		func() float64 { return one(f.Kept().Lost > 0) })
 
-	return &Follower{zone: z, files: files, at: place.Cursor, store: s, changed: changed, log: log, disk: disk,
-		held: held}, nil
+	return f, nil
+}
+
+// one returns 1 for true, else 0.
+func one(is bool) float64 {
+	if is {
+		return 1
+	}
+
+	return 0
 }
 
 // Run follows until ctx ends, or the database cannot be read. Only one call may run at a time.
@@ -120,13 +129,8 @@ func (f *Follower) put(v *Version, at feed.Cursor) error {
 		return ErrSerial
 	}
 	err := f.files.Append(f.zone, at, v)
-	if err != nil && !f.broken {
+	if failed := f.broken.Swap(err != nil); err != nil && !failed {
 		f.log.Error("zone not stored on disk; it is served all the same", "serial", v.To, "error", err)
-	}
-	f.broken = err != nil
-	f.disk.Set(1)
-	if f.broken {
-		f.disk.Set(0)
 	}
 	if err := f.zone.Apply(v); err != nil {
 		f.files.Close() // it has that version now, and is written again
@@ -219,10 +223,6 @@ func (f *Follower) keep(kept Kept, s Serial) bool {
 			"database", kept.Database)
 	}
 	f.kept, f.keptAt = kept, s
-	f.held.Set(0)
-	if kept.Lost > 0 {
-		f.held.Set(1)
-	}
 
 	return kept.Lost > 0
 }
