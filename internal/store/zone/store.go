@@ -198,11 +198,19 @@ func (t *transaction) Append(ctx context.Context, v *zone.Version) error {
 	return t.s.Begin(t.tx).Append(ctx, feed.Zone, payload)
 }
 
+// beatsFor is how long the last beat of a node that has ended is kept. Names of nodes may be used once only.
+const beatsFor = 30 * 24 * time.Hour
+
 // Beat implements zone.Beats.
 func (s *Store) Beat(ctx context.Context, node string, region int) error {
 	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		_, err := tx.Exec(ctx, "INSERT INTO zone_beats (node, region, beat) VALUES ($1, $2, 1) ON CONFLICT (node) "+
-			"DO UPDATE SET region = excluded.region, beat = zone_beats.beat + 1", node, int64(region))
+		now := time.Now()
+		_, err := tx.Exec(ctx, "INSERT INTO zone_beats (node, region, beat, at) VALUES ($1, $2, 1, $3) "+
+			"ON CONFLICT (node) DO UPDATE SET region = excluded.region, beat = zone_beats.beat + 1, at = excluded.at",
+			node, int64(region), now.UnixMicro())
+		if err == nil {
+			_, err = tx.Exec(ctx, "DELETE FROM zone_beats WHERE at < $1", now.Add(-beatsFor).UnixMicro())
+		}
 		if err != nil {
 			return fmt.Errorf("store the beat of a node: %w", err)
 		}

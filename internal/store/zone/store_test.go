@@ -385,3 +385,39 @@ func TestBelow(t *testing.T) {
 		}
 	})
 }
+
+// The beats of a node are counted, and forgotten some time after it has ended; those of nodes of an earlier release,
+// which have no time, stay.
+func TestBeats(t *testing.T) {
+	t.Parallel()
+	testkit.Engines(t, func(t *testing.T, d *db.DB) {
+		s := open(d)
+		beat := func(node string) {
+			t.Helper()
+			if err := s.Beat(t.Context(), node, 2); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, node := range []string{"earlier", "ended", "lately", "runs", "runs"} {
+			beat(node)
+		}
+		if err := d.Update(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			for node, at := range map[string]any{"earlier": nil, "ended": time.Now().AddDate(0, -2, 0).UnixMicro(),
+				"lately": time.Now().AddDate(0, 0, -7).UnixMicro()} {
+				if _, err := tx.Exec(ctx, "UPDATE zone_beats SET at = $1 WHERE node = $2", at, node); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		beat("runs")
+		got, err := s.Beats(t.Context())
+		want := []zone.Beat{{Node: "earlier", Region: 2, Count: 1}, {Node: "lately", Region: 2, Count: 1},
+			{Node: "runs", Region: 2, Count: 3}}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%v, %v; want %v", got, err, want)
+		}
+	})
+}
