@@ -95,7 +95,7 @@ func TestAlias(t *testing.T) {
 	n := start(t, testkit.Open(t, testkit.SQLiteConfig(t)), z, a.roots, settings{cfg: config(a), ring: keyring(t)})
 	n.run()
 	n.work()
-	now, most := z.values(target)
+	_, most := z.values(target)
 	if s := n.one(); s.Cause != "nameServers" || !strings.Contains(s.LastError, "takes no values") || most != 1 {
 		t.Errorf("with a target that takes no values: %+v, %d values at once", s, most)
 	}
@@ -108,7 +108,7 @@ func TestAlias(t *testing.T) {
 	if s := n.one(); s.LastError != "" || n.served() == nil {
 		t.Fatalf("status %+v, want a certificate", s)
 	}
-	now, most = z.values(target)
+	now, most := z.values(target)
 	if most != 3 || len(now) != 1 || now[0] != "foreign" {
 		t.Errorf("%d values at once at the target, %q left; want both beside the foreign one, which stays", most, now)
 	}
