@@ -393,6 +393,31 @@ func TestManagementSocketIsShared(t *testing.T) {
 	})
 }
 
+// A server that closes the connection is running, whether the command finds that out while it writes or while it reads.
+func TestSocketIsClosedAtOnce(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(data, "manage.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+	for range 200 {
+		if _, errs, code := command(t, data, "peers"); code != 6 || !strings.Contains(errs, "closed the connection") {
+			t.Fatalf("exit code %d: %s", code, errs)
+		}
+	}
+}
+
 func TestDataDirectoryHasOneOwner(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()

@@ -102,7 +102,7 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 		return c, c.Close, nil
 	}
 	switch {
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
+	case closed(err):
 		return nil, nil, fault.New(fault.Unavailable, "SocketBusy", "tandem serve closed the connection to %s: it is "+
 			"stopping, or too many commands use the socket, such as tandem events; try again", socket)
 	case errors.Is(err, fs.ErrPermission):
@@ -129,6 +129,11 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 	return c, func() { c.Close(); stop() }, nil
 }
 
+// closed reports whether the server accepted a connection and closed it.
+func closed(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)
+}
+
 // finding is an error about a result that is printed nevertheless: the result of a check.
 type finding struct{ error }
 
@@ -136,7 +141,7 @@ func (f finding) Unwrap() error { return f.error }
 
 // waiting reports whether the command may wait that long after err. It tells the user what it waits for.
 func (t *target) waiting(err error, pause time.Duration) bool {
-	if !t.again && pause < time.Second && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)) {
+	if !t.again && pause < time.Second && closed(err) {
 		t.again = true // the server closed the connection while the command began to use it
 		return true
 	}
