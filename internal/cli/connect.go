@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"net"
+	"net/url"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -129,9 +129,11 @@ func (t *target) connect(ctx context.Context, offline bool) (_ *client.Client, d
 	return c, func() { c.Close(); stop() }, nil
 }
 
-// closed reports whether the server accepted a connection and closed it.
+// closed reports whether the server accepted a connection and closed it, before the request was written or after.
 func closed(err error) bool {
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)
+	request, sent := errors.AsType[*url.Error](err)
+	network, ok := errors.AsType[*net.OpError](err)
+	return sent && !request.Timeout() && !errors.Is(err, context.Canceled) && (!ok || network.Op != "dial")
 }
 
 // finding is an error about a result that is printed nevertheless: the result of a check.
