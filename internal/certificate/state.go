@@ -57,7 +57,7 @@ func (v value) is(o value) bool {
 	return v.Name == o.Name && v.Value == o.Value && slices.Equal(v.Path, o.Path)
 }
 
-// Waits after failures, which double each time. An authority that validated a challenge in vain has counted a failure
+// Waits after failures, which double each time. An authority that found no value for a challenge has counted a failure
 // for the identifier, two for a name and its wildcard. Let's Encrypt allows five an hour: two orders.
 const (
 	shortWait = time.Minute      // the challenge was not offered
