@@ -211,8 +211,8 @@ func TestMoverAddressesChanged(t *testing.T) {
 	})
 }
 
-// After the database was away, the nodes of all regions are heard again within a beat: none of them is taken for gone
-// because another one was faster.
+// After the database was unavailable, the nodes of all regions are heard again within a beat: none of them is taken
+// for gone because another one was faster.
 func TestReportWithoutDatabase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{beats: map[string]zone.Beat{}}
@@ -223,7 +223,7 @@ func TestReportWithoutDatabase(t *testing.T) {
 			m.failure = err
 		}
 		time.Sleep(time.Minute)
-		fail(errors.New("the database is away"))
+		fail(errors.New("the database is unavailable"))
 		time.Sleep(10 * time.Minute)
 		fail(nil)
 		before, _ := m.Beats(t.Context())

@@ -16,8 +16,8 @@ import (
 )
 
 // A BSS puts a customer, and the operator's BIND, whose zone contains the base domain, answers its names; the account
-// is provisioned then. While BIND is away, tandem status says so, and a customer of that time follows by itself. What
-// the operator has there stays when the customer goes.
+// is provisioned then. While BIND does not run, tandem status says so; a customer of that time is published when it
+// runs again. What the operator has there stays when the customer goes.
 func TestOperatorsZone(t *testing.T) {
 	t.Parallel()
 	key := dnspeer.Primary{Zone: "example.com.", Key: "update.example.com", Secret: secret}
@@ -71,7 +71,7 @@ zone:
 		case <-tick.C:
 		case <-ctx.Done():
 			out, _ := d.command("status")
-			t.Fatalf("tandem status does not say that the operator's server is away:\n%s", out)
+			t.Fatalf("tandem status does not say that the operator's server is unavailable:\n%s", out)
 		}
 	}
 	bind.Start(t)

@@ -178,11 +178,13 @@ func TestNoLongerObserved(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- h.Run(ctx) }()
-		for end := time.Now().Add(time.Minute); h.status("acme") != domain.SubdomainProvisioned; {
-			if time.Now().After(end) {
-				t.Fatalf("the status is still %s", h.status("acme"))
-			}
-			time.Sleep(10 * time.Millisecond)
+		changed, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		if err := h.feed.Wait(changed, at); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.status("acme"); got != domain.SubdomainProvisioned {
+			t.Errorf("the status is %s", got)
 		}
 		cancel()
 		if err := <-ended; err != nil {

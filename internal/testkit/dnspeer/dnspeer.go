@@ -283,12 +283,8 @@ zone:
 `, at.Addr(), at.Port(), p.Dir, strings.TrimSuffix(zone, ".")), "nsd", "-d")
 }
 
-// Knot starts knot as a secondary at an address.
-func Knot(tb testing.TB, at netip.AddrPort, from Primary) *Peer {
-	tb.Helper()
-	p := &Peer{Name: "knot", Addr: at, Dir: tb.TempDir()}
-
-	return start(tb, p, fmt.Sprintf(`
+// knotBase begins each configuration of knot: its address, directory and key.
+const knotBase = `
 server:
     rundir: %[3]q
     listen: %[1]s@%[2]d
@@ -304,7 +300,14 @@ key:
   - id: %[4]q
     algorithm: hmac-sha256
     secret: %[5]q
-remote:
+`
+
+// Knot starts knot as a secondary at an address.
+func Knot(tb testing.TB, at netip.AddrPort, from Primary) *Peer {
+	tb.Helper()
+	p := &Peer{Name: "knot", Addr: at, Dir: tb.TempDir()}
+
+	return start(tb, p, fmt.Sprintf(knotBase+`remote:
   - id: primary
     address: %[7]s@%[8]d
     via: %[1]s
@@ -382,23 +385,7 @@ func KnotUpdated(tb testing.TB, z Primary, text string) *Peer {
 	p := &Peer{Name: "knot", Addr: Address(tb), Dir: tb.TempDir()}
 	writeZone(tb, p.Dir, text)
 
-	return start(tb, p, fmt.Sprintf(`
-server:
-    rundir: %[3]q
-    listen: %[1]s@%[2]d
-    udp-workers: 1
-    tcp-workers: 1
-    background-workers: 1
-log:
-  - target: stderr
-    any: info
-database:
-    storage: %[3]q
-key:
-  - id: %[4]q
-    algorithm: hmac-sha256
-    secret: %[5]q
-acl:
+	return start(tb, p, fmt.Sprintf(knotBase+`acl:
   - id: update
     key: %[4]q
     action: update

@@ -212,7 +212,7 @@ func TestNoMessage(t *testing.T) {
 		}
 	}
 
-	// A response is never answered, or two servers would talk for ever; neither is half a header.
+	// A response is never answered, because two servers would answer each other without end; nor is half a header.
 	for name, data := range map[string][]byte{"a response": append(slices.Clone(q[:2]), append([]byte{q[2] | 0x80},
 		q[3:]...)...), "half a header": q[:11]} {
 		c, err := net.Dial("udp", b.addr.String())
@@ -453,7 +453,7 @@ func TestNotifySource(t *testing.T) {
 	}
 }
 
-// A secondary that was away is told of a change when it is made, not when the next repetition is due.
+// A secondary that did not answer is notified of a change when it is made, not when the next repetition is due.
 func TestNotifyAfterRefusals(t *testing.T) {
 	p, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {

@@ -2,10 +2,8 @@ package update_test
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -223,53 +221,37 @@ func TestPathAnswers(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := &dns.Server{Listener: l,
-				TsigSecret:    map[string]string{keyName: base64.StdEncoding.EncodeToString(secret)},
-				MsgAcceptFunc: func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept },
-				Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
-					m := new(dns.Msg).SetReply(r)
-					m.Authoritative = true
-					q := r.Question[0]
-					text := ""
-					switch {
-					case w.TsigStatus() != nil:
-						m.Rcode = dns.RcodeNotAuth
-					case r.Opcode == dns.OpcodeUpdate:
-						// It must require the CNAME in this zone and change nothing.
-						x := r.Answer[0].Header()
-						m.Rcode = c.code
-						if q.Name != parent || q.Qtype != dns.TypeSOA || len(r.Ns) > 0 || len(r.Answer) != 1 ||
-							x.Class != dns.ClassANY || x.Rrtype != dns.TypeCNAME || x.Name != name+"." ||
-							x.Rdlength > 0 {
-							m.Rcode = dns.RcodeFormatError
-						}
-					case q.Qtype == dns.TypeCNAME || q.Name != parent:
-						text = q.Name + " 60 CNAME real.acme.example."
-					case q.Qtype == dns.TypeSOA:
-						text = parent + " 60 SOA a. b. 1 60 60 60 60"
+			server := impostor(t, func(w dns.ResponseWriter, r *dns.Msg) {
+				m := new(dns.Msg).SetReply(r)
+				m.Authoritative = true
+				q := r.Question[0]
+				text := ""
+				switch {
+				case w.TsigStatus() != nil:
+					m.Rcode = dns.RcodeNotAuth
+				case r.Opcode == dns.OpcodeUpdate:
+					// It must require the CNAME in this zone and change nothing.
+					x := r.Answer[0].Header()
+					m.Rcode = c.code
+					if q.Name != parent || q.Qtype != dns.TypeSOA || len(r.Ns) > 0 || len(r.Answer) != 1 ||
+						x.Class != dns.ClassANY || x.Rrtype != dns.TypeCNAME || x.Name != name+"." ||
+						x.Rdlength > 0 {
+						m.Rcode = dns.RcodeFormatError
 					}
-					if rr, err := dns.NewRR(text); err == nil && rr != nil {
-						m.Answer = append(m.Answer, rr)
-					}
-					if !c.unsigned || r.Opcode != dns.OpcodeUpdate {
-						m.SetTsig(keyName, dns.HmacSHA256, 300, time.Now().Unix())
-					}
-					_ = w.WriteMsg(m)
-				})}
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				_ = s.ActivateAndServe() // ends with Shutdown
-			}()
-			t.Cleanup(func() {
-				_ = s.Shutdown()
-				<-done
+				case q.Qtype == dns.TypeCNAME || q.Name != parent:
+					text = q.Name + " 60 CNAME real.acme.example."
+				case q.Qtype == dns.TypeSOA:
+					text = parent + " 60 SOA a. b. 1 60 60 60 60"
+				}
+				if rr, err := dns.NewRR(text); err == nil && rr != nil {
+					m.Answer = append(m.Answer, rr)
+				}
+				if !c.unsigned || r.Opcode != dns.OpcodeUpdate {
+					m.SetTsig(keyName, dns.HmacSHA256, 300, time.Now().Unix())
+				}
+				_ = w.WriteMsg(m)
 			})
-			a := aliases(t, config(t, l.Addr().(*net.TCPAddr).AddrPort()))
+			a := aliases(t, config(t, server))
 			got, err := a.Path(t.Context(), name)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Path = %q, %v; want an error with %q", got, err, c.want)

@@ -193,8 +193,8 @@ func TestWildcard(t *testing.T) {
 	}
 }
 
-// While the server is away the problem is known; afterwards everything follows by itself.
-func TestServerAway(t *testing.T) {
+// While the server is unavailable the problem is known; when it is available again, all changes are published.
+func TestServerUnavailable(t *testing.T) {
 	t.Parallel()
 	p := bind(t, "")
 	n := newNode(t, sqlite(t), config(t, p.Addr)).run()

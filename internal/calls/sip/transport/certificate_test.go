@@ -281,7 +281,7 @@ func TestObtainedCertificate(t *testing.T) {
 		}
 		commit()
 		if c.Certificate() == nil {
-			t.Error("the certificate in use was given up for one that is not obtained")
+			t.Error("one that is not obtained replaced the certificate in use")
 		}
 		cancel()
 		<-done
