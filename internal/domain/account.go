@@ -103,10 +103,24 @@ type Label struct {
 	Subdomain    string `json:"subdomain"`
 	Region1Token string `json:"region1Token"`
 	Region2Token string `json:"region2Token"`
+	// Onboarded is set while the onboarding of the customer's tenant owns the label: it sets the tokens, and no caller
+	// of the Provisioning API changes them.
+	Onboarded bool `json:"onboarded,omitempty"`
 }
 
-// Tokens returns the TXT values, by region.
-func (l Label) Tokens() []string { return []string{l.Region1Token, l.Region2Token} }
+// NoToken is the token of a region for which Microsoft has named none yet. The contract allows no empty one.
+const NoToken = "pending"
+
+// Tokens returns the TXT values, by region; empty where there is none yet.
+func (l Label) Tokens() []string {
+	tokens := []string{l.Region1Token, l.Region2Token}
+	for i, t := range tokens {
+		if t == NoToken {
+			tokens[i] = ""
+		}
+	}
+	return tokens
+}
 
 // Slot is one of the two places, 1 and 2, that an account has for Direct Routing labels. A label stays in its slot:
 // when the other one becomes the active label, the account changes and its numbers do not.
@@ -131,6 +145,17 @@ func (a *Account) Labelled() Service {
 		}
 	}
 	return NoService
+}
+
+// Onboarded returns the account's label that the onboarding of its tenant owns; nil if there is none.
+func (a *Account) Onboarded() *Label {
+	if l := a.Active(); l.Onboarded {
+		return &l
+	}
+	if a.Pending != nil && a.Pending.Onboarded {
+		return a.Pending
+	}
+	return nil
 }
 
 // Active returns the active label; empty if the account has none.

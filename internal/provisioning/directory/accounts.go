@@ -54,7 +54,7 @@ func (d *Directory) PutAccount(ctx context.Context, a domain.Account, w Write) (
 			return err
 		}
 		n := d.settle(a, was)
-		if err := checkReplace(was, &n); err != nil {
+		if err := cmp.Or(checkReplace(was, &n), checkOnboarded(was, &n)); err != nil {
 			return err
 		}
 		if old != nil && !strings.EqualFold(old.Active().Subdomain, n.Active().Subdomain) {
@@ -83,6 +83,7 @@ func (d *Directory) settle(a domain.Account, old *domain.Account) domain.Account
 			det.SubdomainStatus = domain.SubdomainNotProvisioned
 			if det.DirectRouting != nil {
 				c := *det.DirectRouting
+				c.Onboarded = old.Active().Onboarded
 				det.DirectRouting, det.SubdomainStatus = &c, d.newStatus()
 				if d.cfg.Observed && sameNames(c.Label, old.Active()) {
 					det.SubdomainStatus = old.Services[s].SubdomainStatus
@@ -211,6 +212,10 @@ func (d *Directory) DeleteAccount(ctx context.Context, name string, deleteNumber
 		}
 		if err := w.Condition.check(true, a.Version, a.Modified); err != nil {
 			return err
+		}
+		if l := a.Onboarded(); l != nil {
+			return conflict(CodeLabelOnboarded, "", "the account's Microsoft 365 tenant is onboarded under the label "+
+				"%q; leave the tenant first (tandem tenant plan %s --leave)", l.Subdomain, name)
 		}
 		n, err := tx.CountNumbers(ctx, name, Query{})
 		if err != nil {

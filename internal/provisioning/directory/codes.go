@@ -53,6 +53,7 @@ const (
 	CodeServiceInUse    = "ServiceInUse"                   // numbers of the account use the service to be disabled
 	CodeSubdomainInUse  = "SubdomainInUse"                 // numbers of the account use the subdomain to be changed
 	CodeSubdomainTaken  = "SubdomainTaken"                 // another account has that subdomain, in whatever case
+	CodeLabelOnboarded  = "LabelOnboarded"                 // the onboarding of the tenant owns the label and its tokens
 	CodeLabelState      = "LabelState"                     // the label is not what the change needs: active, pending
 	CodeTenantInUse     = "TeamsTenantIdInUse"             // numbers of tenant-bound services exist
 )

@@ -37,6 +37,8 @@ func (d *Directory) PutPendingLabel(ctx context.Context, account string, l domai
 		case a.Pending != nil && !strings.EqualFold(a.Pending.Subdomain, l.Subdomain):
 			return conflict(CodeLabelState, "", "the account already has the pending label %q; remove it first",
 				a.Pending.Subdomain)
+		case a.Pending != nil && a.Pending.Onboarded:
+			return onboardedLabel(a.Pending)
 		}
 		a.Pending = &l
 		return labelFree(ctx, tx, account, strings.ToLower(l.Subdomain), "")
@@ -56,9 +58,124 @@ func (d *Directory) RemovePendingLabel(ctx context.Context, account, label strin
 				return conflict(CodeLabelState, "", "%q is the account's active label; activate the other one first, "+
 					"or change it with a PUT of the account", label)
 			}
+			if a.Pending.Onboarded {
+				return onboardedLabel(a.Pending)
+			}
 			a.Pending = nil
 			return unrecorded(ctx, tx, a, slot)
 		})
+}
+
+func onboardedLabel(l *domain.Label) *fault.Error {
+	return conflict(CodeLabelOnboarded, "", "the onboarding of the account's tenant owns the label %q and its tokens; "+
+		"change it there (tandem tenant)", l.Subdomain)
+}
+
+// OnboardLabel gives an account a label that the onboarding of its tenant owns, or replaces the tokens of the one that
+// it has. It is the active label of the service if the account has none, else the pending one. A label that the
+// account has already, and that its callers gave, is taken over only if its tokens are the same or own is set. Errors:
+// AccountNotFound, InvalidSubdomain, InvalidSubdomainToken, LabelState, LabelOnboarded, SubdomainTaken.
+func (d *Directory) OnboardLabel(ctx context.Context, service domain.Service, account string, l domain.Label,
+	own bool) error {
+	if err := d.checkLabel("", l); err != nil {
+		err.Target = err.Target[strings.LastIndexByte(err.Target, '.')+1:]
+		return err
+	}
+	l.Onboarded = true
+
+	_, err := d.changeLabels(ctx, account, "account.onboardLabel", Write{},
+		func(ctx context.Context, tx Tx, a *domain.Account) error {
+			active := a.Active()
+			switch slot := a.SlotOf(l.Subdomain); {
+			case slot != domain.NoSlot:
+				was := active
+				if slot != a.ActiveSlot() {
+					was = *a.Pending
+				}
+				if !was.Onboarded && !own && !sameNames(was, l) {
+					return conflict(CodeLabelOnboarded, "", "callers of the Provisioning API own the label %q, and "+
+						"its tokens are not those that Microsoft asks for (%q, %q); have them write these, or give "+
+						"the label to the onboarding (tandem tenant set %s --own-label)", l.Subdomain, l.Region1Token,
+						l.Region2Token, account)
+				}
+				if slot != a.ActiveSlot() {
+					a.Pending = &l
+					return nil
+				}
+				d.setActive(a, service, l)
+			case active.Subdomain == "":
+				d.setActive(a, service, l)
+			case a.Pending != nil:
+				return conflict(CodeLabelState, "", "the account has the labels %q and %q already; remove the pending "+
+					"one first", active.Subdomain, a.Pending.Subdomain)
+			default:
+				a.Pending = &l
+			}
+			return labelFree(ctx, tx, account, strings.ToLower(l.Subdomain), "")
+		})
+	return err
+}
+
+// ReleaseLabel ends the ownership of the onboarding over a label, whatever its case. The label is removed unless
+// numbers use or record it; a pending one then takes the place of the active one. An account without the label stays as
+// it is. Errors: AccountNotFound.
+func (d *Directory) ReleaseLabel(ctx context.Context, account, label string) error {
+	_, err := d.changeLabels(ctx, account, "account.releaseLabel", Write{},
+		func(ctx context.Context, tx Tx, a *domain.Account) error {
+			slot := a.SlotOf(label)
+			if slot == domain.NoSlot {
+				return nil
+			}
+			used := unrecorded(ctx, tx, a, slot)
+			if used != nil && !fault.HasCode(used, CodeSubdomainInUse) {
+				return used
+			}
+			if slot != a.ActiveSlot() {
+				free := *a.Pending
+				free.Onboarded = false
+				a.Pending = &free
+				if used == nil {
+					a.Pending = nil
+				}
+				return nil
+			}
+
+			s := a.Labelled()
+			det := a.Services[s]
+			c := *det.DirectRouting
+			c.Onboarded = false
+			det.DirectRouting = &c
+			switch {
+			case used != nil || det.NumberCount > 0:
+			case a.Pending != nil:
+				c.Label, det.SubdomainStatus = *a.Pending, d.newStatus()
+				a.Pending, a.SecondActive = nil, !a.SecondActive
+			default:
+				det.DirectRouting, det.Enabled, det.SubdomainStatus = nil, false, domain.SubdomainNotProvisioned
+			}
+			a.Services[s] = det
+			return nil
+		})
+	return err
+}
+
+// setActive makes a label the active one of an account that has none, or that has it already, and enables its service.
+func (d *Directory) setActive(a *domain.Account, s domain.Service, l domain.Label) {
+	if a.Services == nil {
+		a.Services = map[domain.Service]domain.AccountService{}
+	}
+	a.HasServiceDetails = true
+	det := a.Services[s]
+	c := domain.DirectRoutingConfig{}
+	if det.DirectRouting != nil {
+		c = *det.DirectRouting
+	}
+	if !sameNames(c.Label, l) {
+		det.SubdomainStatus = d.newStatus()
+	}
+	c.Label = l
+	det.DirectRouting, det.Enabled = &c, true
+	a.Services[s] = det
 }
 
 // ActivateLabel makes a label of the account the active one; the one that was active becomes the pending label. If it

@@ -274,3 +274,97 @@ func TestARecordedLabelStays(t *testing.T) {
 		}
 	})
 }
+
+// TestOnboardedLabel: while the onboarding of a tenant owns a label, nobody else changes it; a label that callers own
+// is taken over only with the same tokens, or when that was asked for.
+func TestOnboardedLabel(t *testing.T) {
+	each(t, func(t *testing.T, h *house) {
+		ctx, s := t.Context(), directrouting.Service
+		h.putAccount(account("new"))
+		h.putAccount(account("acme", s))
+		first := domain.Label{Subdomain: "new", Region1Token: "MS=1", Region2Token: domain.NoToken}
+		if err := h.OnboardLabel(ctx, s, "new", first, false); err != nil {
+			t.Fatal(err)
+		}
+		second := first
+		second.Region2Token = "MS=2"
+		if err := h.OnboardLabel(ctx, s, "new", second, false); err != nil {
+			t.Fatal(err)
+		}
+		a, err := h.Account(ctx, "new")
+		if err != nil {
+			t.Fatal(err)
+		}
+		second.Onboarded = true
+		if a.Active() != second || !a.Services[s].Enabled {
+			t.Errorf("active label %+v, want %+v, enabled", a.Active(), second)
+		}
+
+		same := a // as a caller sends it back, who does not know who owns it
+		c := *a.Services[s].DirectRouting
+		c.Onboarded, c.CallScreening = false, true
+		same.Services = map[domain.Service]domain.AccountService{s: {Enabled: true, DirectRouting: &c}}
+		if _, err := h.PutAccount(ctx, same, directory.Write{}); err != nil {
+			t.Errorf("PUT with the same label: %v", err)
+		}
+		for what, edit := range map[string]func(*domain.DirectRoutingConfig){
+			"token": func(c *domain.DirectRoutingConfig) { c.Region1Token = "MS=other" },
+			"label": func(c *domain.DirectRoutingConfig) { c.Subdomain = "other" },
+		} {
+			d := c
+			edit(&d)
+			other := a
+			other.Services = map[domain.Service]domain.AccountService{s: {Enabled: true, DirectRouting: &d}}
+			_, err := h.PutAccount(ctx, other, directory.Write{})
+			wantCode(t, "PUT with another "+what, err, fault.Conflict, directory.CodeLabelOnboarded,
+				"serviceDetails.teamsDirectRouting.configuration")
+		}
+		_, err = h.PutAccount(ctx, account("new"), directory.Write{})
+		wantCode(t, "PUT without the label", err, fault.Conflict, directory.CodeLabelOnboarded,
+			"serviceDetails.teamsDirectRouting.configuration")
+		_, err = h.DeleteAccount(ctx, "new", true, directory.Write{})
+		wantCode(t, "DELETE", err, fault.Conflict, directory.CodeLabelOnboarded, "")
+
+		mine := domain.Label{Subdomain: "acme", Region1Token: "MS=9", Region2Token: domain.NoToken}
+		wantCode(t, "tokens of callers", h.OnboardLabel(ctx, s, "acme", mine, false), fault.Conflict,
+			directory.CodeLabelOnboarded, "")
+		if err := h.OnboardLabel(ctx, s, "acme", mine, true); err != nil {
+			t.Errorf("take over: %v", err)
+		}
+		next := domain.Label{Subdomain: "next", Region1Token: "MS=3", Region2Token: "MS=4"}
+		if err := h.OnboardLabel(ctx, s, "acme", next, false); err != nil {
+			t.Fatal(err)
+		}
+		_, err = h.PutPendingLabel(ctx, "acme", label("next"), directory.Write{})
+		wantCode(t, "tokens of the pending label", err, fault.Conflict, directory.CodeLabelOnboarded, "")
+		_, err = h.RemovePendingLabel(ctx, "acme", "next", directory.Write{})
+		wantCode(t, "removal of the pending label", err, fault.Conflict, directory.CodeLabelOnboarded, "")
+		if _, err := h.ActivateLabel(ctx, "acme", "next", directory.Write{}); err != nil {
+			t.Errorf("activate: %v", err) // both belong to it
+		}
+
+		for account, l := range map[string]string{"new": "NEW", "acme": "acme"} {
+			if err := h.ReleaseLabel(ctx, account, l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if a, err = h.Account(ctx, "new"); err != nil || a.Active().Subdomain != "" {
+			t.Errorf("released: %+v %v, want no label", a.Active(), err)
+		}
+		if a, err = h.Account(ctx, "acme"); err != nil || a.Pending != nil || a.Active().Subdomain != "next" {
+			t.Errorf("released: %+v %+v %v, want next alone", a.Active(), a.Pending, err)
+		}
+
+		if err := h.OnboardLabel(ctx, s, "acme", mine, false); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.ReleaseLabel(ctx, "acme", "next"); err != nil { // the active one first
+			t.Fatal(err)
+		}
+		mine.Onboarded = true
+		a, err = h.Account(ctx, "acme")
+		if err != nil || a.Pending != nil || a.Active() != mine || !a.Services[s].Enabled {
+			t.Errorf("released: %+v %+v %v, want acme alone, enabled", a.Active(), a.Pending, err)
+		}
+	})
+}

@@ -18,9 +18,6 @@ const (
 	maxCapabilities = 100
 	maxStatus       = 256
 	maxComment      = 4096
-	// maxFQDN is the longest Direct Routing name that Entra ID lets a tenant claim, e.g. <subdomain>.1r1.<base domain>.
-	maxFQDN     = 48
-	regionLabel = ".1r1."
 )
 
 func invalid(code, target, format string, args ...any) *fault.Error {
@@ -99,25 +96,24 @@ func (d *Directory) checkAccount(a *domain.Account) *fault.Error {
 }
 
 func (d *Directory) checkLabel(at string, l domain.Label) *fault.Error {
-	sub := l.Subdomain
-	switch {
-	case strings.Contains(sub, "_"):
-		return invalid(CodeInvalidSubdomain, at+".subdomain", "a subdomain cannot contain \"_\": it becomes part of "+
-			"a DNS host name, which has only letters, digits and \"-\"")
-	case !word(sub, 10, "-") || sub[0] == '-' || sub[len(sub)-1] == '-':
-		return invalid(CodeInvalidSubdomain, at+".subdomain",
-			"a subdomain has 1 to 10 characters: letters, digits and, not at its ends, \"-\"")
-	}
-	if n := len(sub) + len(regionLabel) + len(d.cfg.BaseDomain); d.cfg.BaseDomain != "" && n > maxFQDN {
-		return invalid(CodeInvalidSubdomain, at+".subdomain",
-			"the full name %s%s%s has %d characters, %d more than Microsoft 365 allows; use a shorter subdomain",
-			sub, regionLabel, d.cfg.BaseDomain, n, n-maxFQDN)
+	if err := domain.CheckLabel(l.Subdomain, d.cfg.BaseDomain); err != nil {
+		return invalid(CodeInvalidSubdomain, at+".subdomain", "%v", err)
 	}
 	for i, tok := range []string{l.Region1Token, l.Region2Token} {
 		if !word(tok, 100, "=_-") {
 			return invalid(CodeInvalidSubdomainToken, fmt.Sprintf("%s.subdomainTokens.region%dToken", at, i+1),
 				"a subdomain token has 1 to 100 characters: letters, digits, \"=\", \"_\" and \"-\"")
 		}
+	}
+	return nil
+}
+
+// checkOnboarded refuses to change a label that the onboarding of the tenant owns.
+func checkOnboarded(old, a *domain.Account) *fault.Error {
+	if was := old.Active(); was.Onboarded && !sameNames(was, a.Active()) {
+		return conflict(CodeLabelOnboarded, "serviceDetails."+old.Labelled().String()+".configuration", "the "+
+			"onboarding of the account's tenant owns the label %q and its tokens; send them as they are (%q, %q), or "+
+			"leave the tenant first", was.Subdomain, was.Region1Token, was.Region2Token)
 	}
 	return nil
 }
