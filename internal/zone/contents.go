@@ -3,7 +3,6 @@ package zone
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -228,15 +227,9 @@ func addresses(name string, ttl uint32, as []string) []Record {
 	return rs
 }
 
-// taken are the names directly below the base domain that the zone has, or will have, besides regions.
-var taken = []string{"provapi", "onboard", "hooks"}
-
-// ownRegion are the names of regions for the operator's network.
-var ownRegion = regexp.MustCompile(`^r[0-9]+$`)
-
 // regional reports whether a label below the base domain is a region, whose names are those of edges or customers.
 func (c *contents) regional(label string) bool {
-	return ownRegion.MatchString(label) || slices.Contains(c.regions, label)
+	return domain.OwnRegion(label) || slices.Contains(c.regions, label)
 }
 
 // within returns the name of a host relative to the origin, if it is in the zone.
@@ -278,7 +271,7 @@ func (n *Names) Validate(base string, regions []string, published bool) []error 
 		if host == c.origin {
 			errs.Add(at+".name", "%s is the zone itself; give the host a name below it, such as ns1.%[1]s", base)
 		}
-		if top := name[strings.LastIndexByte(name, '.')+1:]; ok && (c.regional(top) || slices.Contains(taken, top)) {
+		if top := name[strings.LastIndexByte(name, '.')+1:]; ok && (c.regional(top) || domain.OwnHost(top)) {
 			errs.Add(at+".name", "%s is at or below a name with another purpose; use one such as ns1.%s", s.Name, base)
 		}
 		if !ok && len(s.Addresses) > 0 {
@@ -302,7 +295,7 @@ func (n *Names) Validate(base string, regions []string, published bool) []error 
 	}
 
 	for _, r := range c.regions {
-		if published && (ownRegion.MatchString(r) || slices.Contains(taken, r)) {
+		if published && (domain.OwnRegion(r) || domain.OwnHost(r)) {
 			errs.Add("regions", "calls.routing.regions has %q, which has another purpose in the zone; use another", r)
 		}
 	}
