@@ -35,7 +35,7 @@ var jobs = []string{"internal/provisioning", "internal/calls", "internal/certifi
 	"internal/channels", "internal/zone"}
 
 // fronts are the jobs' HTTP front ends.
-var fronts = []string{"internal/provisioning/provapi"}
+var fronts = []string{"internal/provisioning/provapi", "internal/tenants/tenantapi"}
 
 // jobRule allows a job its own packages, domain, and the two platform packages that jobs may use.
 func jobRule(job string) rule {
@@ -56,7 +56,7 @@ func rules() []rule {
 	}
 	return append(rs,
 		rule{from: fronts, deny: []string{"internal/"},
-			allow: []string{"internal/provisioning", "internal/domain", "internal/platform/flow",
+			allow: []string{"internal/provisioning", "internal/tenants", "internal/domain", "internal/platform/flow",
 				"internal/platform/feed", "internal/platform/web"},
 			why: "a job's HTTP front end imports what its job may, and platform/web"},
 		rule{from: []string{"internal/platform/listen"}, deny: []string{"internal/"},
@@ -69,7 +69,8 @@ func rules() []rule {
 			why: "domain imports the standard library only"},
 		rule{from: []string{"internal/services"}, deny: []string{"internal/"},
 			allow: []string{"internal/domain", "internal/calls/leg", "internal/provisioning/provisioner",
-				"internal/calls/sip", "internal/outside", "internal/services/internal", "@self"},
+				"internal/tenants", "internal/calls/sip", "internal/outside",
+				"internal/platform/secret", "internal/services/internal", "@self"},
 			why: "a service package holds everything specific to one service and imports the contract packages and " +
 				"what services share (services/internal), never another service"},
 		rule{from: []string{""}, not: []string{"internal/services", "internal/node", "bench", "test"},
@@ -90,6 +91,9 @@ func rules() []rule {
 		rule{from: []string{"internal/cli"}, not: []string{"internal/cli/demo"},
 			deny: []string{"internal/sim", "internal/store", "internal/outside", "internal/services"},
 			why:  "the command line is a client of the management API; only the demo starts simulators"},
+		rule{from: []string{"internal/outside"}, deny: []string{"internal/"},
+			allow: []string{"internal/domain", "internal/platform", "internal/outside/wire", "@self"},
+			why:   "a client of another's API knows no job and no other client; outside/wire is what they share"},
 		rule{from: []string{"internal/sim"}, deny: []string{"internal/", "client", "cmd", "test", "api"},
 			allow: []string{"internal/domain", "internal/sim"},
 			why:   "simulators are independent of what they test"},
@@ -172,6 +176,8 @@ func TestRulesBite(t *testing.T) {
 		{"internal/calls/edge", module + "internal/platform/web"},
 		{"internal/provisioning/provapi", module + "internal/platform/auth"},
 		{"internal/platform/listen", module + "internal/platform/web"},
+		{"internal/outside/graph", module + "internal/outside/entra"},
+		{"internal/outside/entra", module + "internal/tenants/onboard"},
 		{"internal/manage", "github.com/oapi-codegen/runtime"},
 		{"internal/cli", module + "internal/sim/teams"},
 		{"internal/sim/teams", module + "internal/calls/sip"},
@@ -187,12 +193,15 @@ func TestRulesBite(t *testing.T) {
 		{"internal/calls/replica", module + "internal/platform/feed"},
 		{"internal/tenants/onboard", module + "internal/platform/flow"},
 		{"internal/services/zoom", module + "internal/calls/leg"},
+		{"internal/services/directrouting/tenant", module + "internal/tenants/plan"},
 		{"internal/services/zoom", module + "internal/services/internal/phonesystem"},
 		{"internal/services", module + "internal/services/zoom"},
 		{"internal/config", module + "internal/services"},
 		{"internal/store/provisioning", module + "internal/provisioning/directory"},
 		{"internal/store/auth", module + "internal/platform/auth"},
 		{"internal/store", module + "internal/store/auth"},
+		{"internal/outside/graph", module + "internal/outside/wire"},
+		{"internal/outside/entra", module + "internal/platform/secret"},
 		{"internal/node", module + "internal/services/zoom"},
 		{"internal/provisioning/provapi", module + "internal/platform/web"},
 		{"internal/calls/explain", module + "api/manage"},

@@ -20,6 +20,21 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for ActivationLicenceWay.
+const (
+	ActivationLicenceWayEach            ActivationLicenceWay = "each"
+	ActivationLicenceWayNone            ActivationLicenceWay = "none"
+	ActivationLicenceWayResourceAccount ActivationLicenceWay = "resourceAccount"
+	ActivationLicenceWayReused          ActivationLicenceWay = "reused"
+	ActivationLicenceWayUnavailable     ActivationLicenceWay = "unavailable"
+)
+
+// Defines values for AppPermissionKind.
+const (
+	AppPermissionKindApplication AppPermissionKind = "application"
+	AppPermissionKindDelegated   AppPermissionKind = "delegated"
+)
+
 // Defines values for CertificateSource.
 const (
 	CertificateSourceAcme  CertificateSource = "acme"
@@ -31,6 +46,13 @@ const (
 const (
 	DatabaseEnginePostgres DatabaseEngine = "postgres"
 	DatabaseEngineSqlite   DatabaseEngine = "sqlite"
+)
+
+// Defines values for DriftDifferenceCause.
+const (
+	DriftDifferenceCauseChanged        DriftDifferenceCause = "changed"
+	DriftDifferenceCauseMissing        DriftDifferenceCause = "missing"
+	DriftDifferenceCauseNotInInventory DriftDifferenceCause = "notInInventory"
 )
 
 // Defines values for ExplanationOutcome.
@@ -47,11 +69,133 @@ const (
 	HealthStatusReady    HealthStatus = "ready"
 )
 
+// Defines values for LeaveOutcomeFate.
+const (
+	LeaveOutcomeFateGone    LeaveOutcomeFate = "gone"
+	LeaveOutcomeFateKept    LeaveOutcomeFate = "kept"
+	LeaveOutcomeFatePutBack LeaveOutcomeFate = "putBack"
+)
+
+// Defines values for MoveRequestTrunk.
+const (
+	MoveRequestTrunkDerived  MoveRequestTrunk = "derived"
+	MoveRequestTrunkGateways MoveRequestTrunk = "gateways"
+)
+
 // Defines values for PeerState.
 const (
 	PeerStateDown    PeerState = "down"
 	PeerStateUnknown PeerState = "unknown"
 	PeerStateUp      PeerState = "up"
+)
+
+// Defines values for PlanRequestPurpose.
+const (
+	PlanRequestPurposeLeave   PlanRequestPurpose = "leave"
+	PlanRequestPurposeOnboard PlanRequestPurpose = "onboard"
+	PlanRequestPurposeRepair  PlanRequestPurpose = "repair"
+	PlanRequestPurposeRestore PlanRequestPurpose = "restore"
+)
+
+// Defines values for PlanStepAction.
+const (
+	PlanStepActionChange PlanStepAction = "change"
+	PlanStepActionCreate PlanStepAction = "create"
+	PlanStepActionDelete PlanStepAction = "delete"
+)
+
+// Defines values for ReadinessFindingLevel.
+const (
+	ReadinessFindingLevelFail ReadinessFindingLevel = "fail"
+	ReadinessFindingLevelPass ReadinessFindingLevel = "pass"
+	ReadinessFindingLevelWarn ReadinessFindingLevel = "warn"
+)
+
+// Defines values for ReadinessStage.
+const (
+	ReadinessStageConsent ReadinessStage = "consent"
+	ReadinessStageSignIn  ReadinessStage = "signIn"
+)
+
+// Defines values for RolloutState.
+const (
+	RolloutStateAbandoned RolloutState = "abandoned"
+	RolloutStateDone      RolloutState = "done"
+	RolloutStatePlanned   RolloutState = "planned"
+	RolloutStatePlanning  RolloutState = "planning"
+	RolloutStateRunning   RolloutState = "running"
+	RolloutStateStopped   RolloutState = "stopped"
+)
+
+// Defines values for RolloutTenantState.
+const (
+	RolloutTenantStateApplied   RolloutTenantState = "applied"
+	RolloutTenantStateDone      RolloutTenantState = "done"
+	RolloutTenantStatePlanned   RolloutTenantState = "planned"
+	RolloutTenantStateUnplanned RolloutTenantState = "unplanned"
+)
+
+// Defines values for SignInRequestWay.
+const (
+	SignInRequestWayApplication SignInRequestWay = "application"
+	SignInRequestWayBrowser     SignInRequestWay = "browser"
+	SignInRequestWayDevice      SignInRequestWay = "device"
+)
+
+// Defines values for SignInStepStep.
+const (
+	SignInStepStepConsent   SignInStepStep = "consent"
+	SignInStepStepIdentify  SignInStepStep = "identify"
+	SignInStepStepIntegrate SignInStepStep = "integrate"
+)
+
+// Defines values for TemplateSettingsTrunk.
+const (
+	TemplateSettingsTrunkDerived  TemplateSettingsTrunk = "derived"
+	TemplateSettingsTrunkGateways TemplateSettingsTrunk = "gateways"
+)
+
+// Defines values for TenantAccessState.
+const (
+	TenantAccessStateAuthorised    TenantAccessState = "authorised"
+	TenantAccessStateIntegrated    TenantAccessState = "integrated"
+	TenantAccessStateInvited       TenantAccessState = "invited"
+	TenantAccessStateLeft          TenantAccessState = "left"
+	TenantAccessStateNeedsSignIn   TenantAccessState = "needsSignIn"
+	TenantAccessStateNone          TenantAccessState = "none"
+	TenantAccessStateReadinessSeen TenantAccessState = "readinessSeen"
+)
+
+// Defines values for TenantMoveStage.
+const (
+	TenantMoveStageDone    TenantMoveStage = "done"
+	TenantMoveStageLeave   TenantMoveStage = "leave"
+	TenantMoveStageNumbers TenantMoveStage = "numbers"
+	TenantMoveStageOnboard TenantMoveStage = "onboard"
+	TenantMoveStageReady   TenantMoveStage = "ready"
+)
+
+// Defines values for TenantParty.
+const (
+	TenantPartyDNS       TenantParty = "dns"
+	TenantPartyMicrosoft TenantParty = "microsoft"
+	TenantPartyPerson    TenantParty = "person"
+	TenantPartyTandem    TenantParty = "tandem"
+)
+
+// Defines values for TenantSettingsTrunk.
+const (
+	TenantSettingsTrunkDerived  TenantSettingsTrunk = "derived"
+	TenantSettingsTrunkGateways TenantSettingsTrunk = "gateways"
+)
+
+// Defines values for TenantState.
+const (
+	TenantStateLeft      TenantState = "left"
+	TenantStateNew       TenantState = "new"
+	TenantStateOnboarded TenantState = "onboarded"
+	TenantStateWaiting   TenantState = "waiting"
+	TenantStateWorking   TenantState = "working"
 )
 
 // Defines values for TokenCheckName.
@@ -75,6 +219,23 @@ const (
 	TokenCheckResultOK         TokenCheckResult = "ok"
 )
 
+// Defines values for UserState.
+const (
+	UserStateActivating   UserState = "activating"
+	UserStateActive       UserState = "active"
+	UserStateBlocked      UserState = "blocked"
+	UserStateDeactivating UserState = "deactivating"
+	UserStateDeleted      UserState = "deleted"
+	UserStateInactive     UserState = "inactive"
+	UserStateUnlicensed   UserState = "unlicensed"
+)
+
+// Defines values for UserSyncRequestMode.
+const (
+	UserSyncRequestModeDelta UserSyncRequestMode = "delta"
+	UserSyncRequestModeFull  UserSyncRequestMode = "full"
+)
+
 // Defines values for WorkState.
 const (
 	WorkStateParked  WorkState = "parked"
@@ -95,11 +256,42 @@ const (
 	ZoneFindingProblemWrong       ZoneFindingProblem = "wrong"
 )
 
+// Defines values for RunRolloutParamsAction.
+const (
+	RunRolloutParamsActionAbandon RunRolloutParamsAction = "abandon"
+	RunRolloutParamsActionApply   RunRolloutParamsAction = "apply"
+)
+
+// Defines values for ListTenantsParamsDrift.
+const (
+	ListTenantsParamsDriftFound ListTenantsParamsDrift = "found"
+	ListTenantsParamsDriftNone  ListTenantsParamsDrift = "none"
+)
+
+// Defines values for ListUsersParamsNumber.
+const (
+	ListUsersParamsNumberHeld ListUsersParamsNumber = "held"
+	ListUsersParamsNumberNone ListUsersParamsNumber = "none"
+)
+
 // Defines values for RunWorkParamsAction.
 const (
 	RunWorkParamsActionResume RunWorkParamsAction = "resume"
 	RunWorkParamsActionRetry  RunWorkParamsAction = "retry"
 )
+
+// ActivationLicence defines model for ActivationLicence.
+type ActivationLicence struct {
+	// Plan the service plan
+	Plan    string `json:"plan,omitempty,omitzero"`
+	Product string `json:"product,omitempty,omitzero"`
+
+	// Way how the users that activate the names are licensed: one licence for each; one, for one name after the other; the free one of resource accounts, of which it is not known whether it does; not needed; not possible
+	Way ActivationLicenceWay `json:"way"`
+}
+
+// ActivationLicenceWay how the users that activate the names are licensed: one licence for each; one, for one name after the other; the free one of resource accounts, of which it is not known whether it does; not needed; not possible
+type ActivationLicenceWay string
 
 // Actor defines model for Actor.
 type Actor struct {
@@ -108,6 +300,33 @@ type Actor struct {
 	// Kind administrator, client or system
 	Kind string `json:"kind"`
 }
+
+// AppDifference defines model for AppDifference.
+type AppDifference struct {
+	// Expected empty: it should not be there
+	Expected string `json:"expected,omitempty,omitzero"`
+	Field    string `json:"field"`
+
+	// Found empty: it is not there
+	Found string `json:"found,omitempty,omitzero"`
+}
+
+// AppPermission defines model for AppPermission.
+type AppPermission struct {
+	ID   string            `json:"id"`
+	Kind AppPermissionKind `json:"kind"`
+	Name string            `json:"name"`
+
+	// Resource the application id of what it is for
+	Resource string `json:"resource"`
+
+	// Steps the steps of onboarding that need it
+	Steps []string `json:"steps"`
+	Why   string   `json:"why"`
+}
+
+// AppPermissionKind defines model for AppPermission.Kind.
+type AppPermissionKind string
 
 // AuditQuestion defines model for AuditQuestion.
 type AuditQuestion struct {
@@ -132,6 +351,54 @@ type AuditReport struct {
 // Calls defines model for Calls.
 type Calls struct {
 	Active int `json:"active"`
+}
+
+// CarrierApp defines model for CarrierApp.
+type CarrierApp struct {
+	// Certificate SHA-256 of the configured certificate; empty if there is none
+	Certificate        string     `json:"certificate,omitempty,omitzero"`
+	CertificateExpires *time.Time `json:"certificateExpires,omitempty"`
+
+	// ClientID of the registration that the configuration names or that was made
+	ClientID              string `json:"clientId,omitempty,omitzero"`
+	GroupMembershipClaims string `json:"groupMembershipClaims"`
+
+	// Manifest the registration as Microsoft Graph takes it (POST /applications)
+	Manifest    map[string]interface{} `json:"manifest"`
+	Name        string                 `json:"name"`
+	Permissions []AppPermission        `json:"permissions"`
+
+	// PublisherDomain set in Microsoft's portal, as a verified domain
+	PublisherDomain string   `json:"publisherDomain"`
+	RedirectUris    []string `json:"redirectUris"`
+	SignInAudience  string   `json:"signInAudience"`
+}
+
+// CarrierAppReport defines model for CarrierAppReport.
+type CarrierAppReport struct {
+	ClientID    string          `json:"clientId"`
+	Differences []AppDifference `json:"differences"`
+}
+
+// CarrierReport defines model for CarrierReport.
+type CarrierReport struct {
+	// CredentialExpires when the app registration's certificate expires
+	CredentialExpires *time.Time `json:"credentialExpires,omitempty"`
+
+	// Missing in the operator's tenant
+	Missing []string `json:"missing"`
+
+	// Passed whether tenants with derived trunks can be onboarded
+	Passed bool `json:"passed"`
+
+	// Remarks what should be different
+	Remarks []string `json:"remarks"`
+
+	// Teams how this deployment configures Teams; empty if it cannot
+	Teams string `json:"teams"`
+
+	// TeamsMissing then what to switch on or to install
+	TeamsMissing string `json:"teamsMissing,omitempty,omitzero"`
 }
 
 // Certificate defines model for Certificate.
@@ -227,6 +494,15 @@ type CreatedClient struct {
 	Secret string `json:"secret"`
 }
 
+// CreatedInvitation defines model for CreatedInvitation.
+type CreatedInvitation struct {
+	Expires time.Time `json:"expires"`
+	Tenant  string    `json:"tenant,omitempty,omitzero"`
+
+	// URL the link; it is not shown again
+	URL string `json:"url"`
+}
+
 // Database defines model for Database.
 type Database struct {
 	// Available it answers and is not damaged
@@ -249,9 +525,124 @@ type Database struct {
 // DatabaseEngine defines model for Database.Engine.
 type DatabaseEngine string
 
+// DialExample defines model for DialExample.
+type DialExample struct {
+	Dialled string `json:"dialled"`
+
+	// Number what the plan makes of it
+	Number string `json:"number"`
+
+	// Rule the rule that matches; none if the user's country code is put before it
+	Rule string `json:"rule,omitempty,omitzero"`
+}
+
+// DialPlan defines model for DialPlan.
+type DialPlan struct {
+	Country  string        `json:"country"`
+	Examples []DialExample `json:"examples"`
+
+	// LeftOut what the plan does not do
+	LeftOut []string   `json:"leftOut,omitempty,omitzero"`
+	Rules   []DialRule `json:"rules"`
+}
+
+// DialRule defines model for DialRule.
+type DialRule struct {
+	Description       string `json:"description,omitempty,omitzero"`
+	InternalExtension bool   `json:"internalExtension,omitempty,omitzero"`
+	Name              string `json:"name"`
+
+	// Pattern a .NET regular expression
+	Pattern     string `json:"pattern"`
+	Translation string `json:"translation"`
+}
+
+// Differences defines model for Differences.
+type Differences struct {
+	Differences []int `json:"differences"`
+}
+
 // Drain defines model for Drain.
 type Drain struct {
 	Draining bool `json:"draining"`
+}
+
+// Drift defines model for Drift.
+type Drift struct {
+	Account string `json:"account"`
+
+	// Checked when the tenant was last compared; absent if it was not
+	Checked     time.Time         `json:"checked,omitempty,omitzero"`
+	Differences []DriftDifference `json:"differences"`
+
+	// Every seconds between comparisons
+	Every int `json:"every"`
+
+	// Next when it is compared again
+	Next time.Time `json:"next,omitempty,omitzero"`
+
+	// Problem why the last attempt failed
+	Problem string `json:"problem,omitempty,omitzero"`
+
+	// RequestsPerHour to Microsoft, that its comparisons take
+	RequestsPerHour int `json:"requestsPerHour"`
+}
+
+// DriftDifference defines model for DriftDifference.
+type DriftDifference struct {
+	// Cause `notInInventory`: a number that a user has in the tenant, and the account does not have here
+	Cause DriftDifferenceCause `json:"cause"`
+
+	// Expected any JSON value; absent if there is none
+	Expected interface{} `json:"expected,omitempty,omitzero"`
+
+	// Field absent of a missing object
+	Field string `json:"field,omitempty,omitzero"`
+
+	// Found any JSON value; absent if there is none
+	Found interface{} `json:"found,omitempty,omitzero"`
+
+	// ID stays while the difference does
+	ID   int    `json:"id"`
+	Name string `json:"name"`
+
+	// Since when it was first seen
+	Since time.Time `json:"since"`
+
+	// Type of the object, for example `route`
+	Type string `json:"type"`
+
+	// Until Tandem has changed the object itself less than 24 hours ago, and Microsoft may still show old values: it is
+	// no drift before
+	Until time.Time `json:"until,omitempty,omitzero"`
+}
+
+// DriftDifferenceCause `notInInventory`: a number that a user has in the tenant, and the account does not have here
+type DriftDifferenceCause string
+
+// DriftOverview defines model for DriftOverview.
+type DriftOverview struct {
+	Differences int `json:"differences"`
+
+	// Drifted that have differences
+	Drifted int `json:"drifted"`
+
+	// Oldest the oldest last comparison
+	Oldest time.Time `json:"oldest,omitempty,omitzero"`
+
+	// RequestsPerHour to Microsoft, that the comparisons of all tenants take
+	RequestsPerHour int `json:"requestsPerHour"`
+
+	// Tenants that are compared
+	Tenants int `json:"tenants"`
+}
+
+// EmergencyNumber defines model for EmergencyNumber.
+type EmergencyNumber struct {
+	DialString string `json:"dialString"`
+
+	// Mask other strings that are dialled for it, separated by ;
+	Mask string `json:"mask,omitempty,omitzero"`
 }
 
 // Event defines model for Event.
@@ -272,16 +663,28 @@ type Event struct {
 	// `numbers.import`, `account.label`, `account.unlabel`, `account.activateLabel`, `numbers.label`,
 	// `request.save`, `request.patch`, `civicAddresses.save`, `capabilityPlans.save`, `index.accept`,
 	// `zone.accept`, `node.drain`, `node.undrain`, `config.reload`, `work.retry`, `work.resume`,
-	// `certificate.issue`; restricted:
+	// `certificate.issue`, `tenant.invite`, `tenant.revokeInvitation`, `tenant.authorise`, `tenant.signIn`,
+	// `tenant.signInLost`, `tenant.signInBack`, `tenant.endAccess`,
+	// `carrier.createApp`, `tenant.user.activate`, `tenant.user.deactivate`, `tenant.user.active`,
+	// `tenant.user.inactive`, `tenant.users.sync`, `tenant.users.synced`, `tenant.wrongTenant`, `tenant.snapshot`,
+	// `tenant.importSnapshot`, `tenant.acceptDrift`, `tenant.drift.found`, `tenant.drift.gone`, `tenant.put`,
+	// `tenant.delete`, `tenant.plan`, `tenant.apply`, `template.put`, `template.delete`, `tenant.beginRollout`,
+	// `tenant.applyRollout`, `tenant.abandonRollout`, `tenant.beginMove`, `tenant.continueMove`,
+	// `tenant.abandonMove`; restricted:
 	// `client.create`, `client.revoke`, `signingKey.create`, `signingKey.seal`, `signingKey.delete`,
 	// `secret.rotate`, `token.issue`. Work on outside systems also has `work.running` for each step of a run
 	// (`data.step`), and `work.done`, `work.queued`, `work.waiting` and `work.parked` for its end.
+	// `tenant.credentialExpires` says, 30, 14, 7 and 1 days ahead, that the certificate of the app registration
+	// expires (`data.days`, `data.expires`). `tenant.waiting` says that a tenant begins to wait (`data.for`,
+	// `data.reason`), `tenant.onboarded` and `tenant.left` that a plan was carried out (`data.purpose`),
+	// `tenant.rolloutStopped` and `tenant.rolledOut` how a rollout ended (`data.account`, `data.reason`), and
+	// `tenant.moved` that an account has moved.
 	Kind string `json:"kind"`
 
 	// Restricted only Management.Admin receives it
 	Restricted bool `json:"restricted,omitempty,omitzero"`
 
-	// Subject what it happened to: the name of an account (also for its numbers), the id of a Teams tenant, an API client, a key or a node, kind/id of work, or certificate/name/digest of a certificate
+	// Subject what it happened to: the name of an account (also for its numbers), the id of a Teams tenant, an API client, a key or a node, kind/id of work, a template, certificate/name/digest of a certificate, the client id of the app registration or the digest of its certificate
 	Subject string    `json:"subject"`
 	Time    time.Time `json:"time"`
 }
@@ -330,6 +733,15 @@ type Explanation struct {
 // ExplanationOutcome defines model for Explanation.Outcome.
 type ExplanationOutcome string
 
+// Extensions defines model for Extensions.
+type Extensions struct {
+	// Base what is put before an extension, e.g. +1425555
+	Base string `json:"base,omitempty,omitzero"`
+
+	// Range 2 to 5 digits, x at the end for any: 2xxx
+	Range string `json:"range"`
+}
+
 // Fact defines model for Fact.
 type Fact struct {
 	Name  string `json:"name"`
@@ -377,6 +789,31 @@ type HeldIndex struct {
 type IndexAcceptance struct {
 	// Database identity of the database to accept, from `held`
 	Database string `json:"database"`
+}
+
+// Invitation defines model for Invitation.
+type Invitation struct {
+	Created time.Time `json:"created"`
+
+	// CreatedBy the actor that made the link
+	CreatedBy string    `json:"createdBy"`
+	Expired   bool      `json:"expired,omitempty,omitzero"`
+	Expires   time.Time `json:"expires"`
+
+	// Opened when it was first opened
+	Opened time.Time `json:"opened,omitempty,omitzero"`
+
+	// Tenant the only tenant that may be connected
+	Tenant string `json:"tenant,omitempty,omitzero"`
+}
+
+// InvitationRequest defines model for InvitationRequest.
+type InvitationRequest struct {
+	// Days for how long the link works; 14 if absent
+	Days int `json:"days,omitempty,omitzero"`
+
+	// Tenant the id of the only tenant that may be connected; any if absent
+	Tenant string `json:"tenant,omitempty,omitzero"`
 }
 
 // Issuer an issuer whose tokens are accepted
@@ -446,11 +883,66 @@ type Labels struct {
 	Pending *Label `json:"pending,omitempty"`
 }
 
+// LeaveOutcome defines model for LeaveOutcome.
+type LeaveOutcome struct {
+	// Fate `putBack`: a user has again what it had before Tandem
+	Fate LeaveOutcomeFate `json:"fate"`
+	Name string           `json:"name"`
+
+	// Reason why it was kept, or what else is to be known
+	Reason string `json:"reason,omitempty,omitzero"`
+	Type   string `json:"type"`
+}
+
+// LeaveOutcomeFate `putBack`: a user has again what it had before Tandem
+type LeaveOutcomeFate string
+
+// LeaveReport defines model for LeaveReport.
+type LeaveReport struct {
+	Account  string         `json:"account"`
+	Outcomes []LeaveOutcome `json:"outcomes"`
+
+	// Read when the tenant was read
+	Read     time.Time `json:"read"`
+	Snapshot string    `json:"snapshot"`
+}
+
+// MoveRequest defines model for MoveRequest.
+type MoveRequest struct {
+	// Label the new label; default made from the tenant's initial domain
+	Label string `json:"label,omitempty,omitzero"`
+
+	// TenantID id of the tenant to move to; absent to convert the trunks
+	TenantID string `json:"tenantId,omitempty,omitzero"`
+
+	// Trunk trunk model of the new label; default derived
+	Trunk MoveRequestTrunk `json:"trunk,omitempty,omitzero"`
+}
+
+// MoveRequestTrunk trunk model of the new label; default derived
+type MoveRequestTrunk string
+
 // NumberList defines model for NumberList.
 type NumberList struct {
 	// Next cursor of the next page; absent on the last one
 	Next    string   `json:"next,omitempty,omitzero"`
 	Numbers []string `json:"numbers"`
+}
+
+// NumberUser defines model for NumberUser.
+type NumberUser struct {
+	Began time.Time `json:"began"`
+
+	// Ended absent while the user has it
+	Ended  time.Time `json:"ended,omitempty,omitzero"`
+	ID     string    `json:"id"`
+	Number string    `json:"number"`
+	User   string    `json:"user"`
+}
+
+// NumberUserList defines model for NumberUserList.
+type NumberUserList struct {
+	Users []NumberUser `json:"users"`
 }
 
 // Part defines model for Part.
@@ -521,6 +1013,55 @@ type PeerGroupList struct {
 	Groups []PeerGroup `json:"groups"`
 }
 
+// PlanDifference defines model for PlanDifference.
+type PlanDifference struct {
+	Field string `json:"field"`
+
+	// New any JSON value; absent if there is none
+	New interface{} `json:"new,omitempty,omitzero"`
+
+	// Old any JSON value; absent if there is none
+	Old interface{} `json:"old,omitempty,omitzero"`
+}
+
+// PlanNote defines model for PlanNote.
+type PlanNote struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
+	Type string `json:"type"`
+}
+
+// PlanRequest defines model for PlanRequest.
+type PlanRequest struct {
+	Purpose PlanRequestPurpose `json:"purpose"`
+
+	// RemoveConsent leaving also removes Tandem's application, and with it the consent, from the tenant
+	RemoveConsent bool `json:"removeConsent,omitempty,omitzero"`
+
+	// Snapshot the snapshot to restore
+	Snapshot string `json:"snapshot,omitempty,omitzero"`
+}
+
+// PlanRequestPurpose defines model for PlanRequest.Purpose.
+type PlanRequestPurpose string
+
+// PlanStep defines model for PlanStep.
+type PlanStep struct {
+	Action      PlanStepAction   `json:"action"`
+	Differences []PlanDifference `json:"differences"`
+
+	// Longest seconds that Microsoft takes at most
+	Longest int    `json:"longest,omitempty,omitzero"`
+	Name    string `json:"name"`
+	Type    string `json:"type"`
+
+	// Usual seconds that Microsoft usually takes; absent for a moment
+	Usual int `json:"usual,omitempty,omitzero"`
+}
+
+// PlanStepAction defines model for PlanStep.Action.
+type PlanStepAction string
+
 // Problem a problem document (RFC 9457)
 type Problem struct {
 	// Code the machine-readable name of the problem
@@ -588,6 +1129,52 @@ type Question struct {
 	To string `json:"to"`
 }
 
+// Readiness defines model for Readiness.
+type Readiness struct {
+	Account string `json:"account"`
+
+	// Failed 0: the tenant can be onboarded, as far as it was checked
+	Failed   int                `json:"failed"`
+	Findings []ReadinessFinding `json:"findings"`
+	Licence  *ActivationLicence `json:"licence,omitempty"`
+
+	// Names at which calls would arrive, with the account's label or a proposed one
+	Names []string `json:"names,omitempty,omitzero"`
+
+	// Note what was not checked yet
+	Note string `json:"note,omitempty,omitzero"`
+
+	// Passed checks
+	Passed int `json:"passed"`
+
+	// Stage `consent`: what an administrator's consent allows; `signIn`: also what needs the second sign-in
+	Stage  ReadinessStage `json:"stage"`
+	Warned int            `json:"warned"`
+}
+
+// ReadinessFinding defines model for ReadinessFinding.
+type ReadinessFinding struct {
+	// ID the check
+	ID     string                `json:"id"`
+	Level  ReadinessFindingLevel `json:"level"`
+	Reason string                `json:"reason"`
+
+	// Remedy what a person can do
+	Remedy string `json:"remedy,omitempty,omitzero"`
+
+	// Stage `consent`: what an administrator's consent allows; `signIn`: also what needs the second sign-in
+	Stage ReadinessStage `json:"stage"`
+
+	// Subject what was checked: a permission, a name, a number, an object
+	Subject string `json:"subject,omitempty,omitzero"`
+}
+
+// ReadinessFindingLevel defines model for ReadinessFinding.Level.
+type ReadinessFindingLevel string
+
+// ReadinessStage `consent`: what an administrator's consent allows; `signIn`: also what needs the second sign-in
+type ReadinessStage string
+
 // Reloaded defines model for Reloaded.
 type Reloaded struct {
 	// Applied paths of settings that are in effect now, e.g. calls.groups[0].maxCalls
@@ -595,6 +1182,12 @@ type Reloaded struct {
 
 	// Restart paths of settings that take effect only after a restart
 	Restart []string `json:"restart"`
+}
+
+// RepairPlan defines model for RepairPlan.
+type RepairPlan struct {
+	// Plan the id of the plan
+	Plan string `json:"plan"`
 }
 
 // Replica defines model for Replica.
@@ -628,12 +1221,478 @@ type Replica struct {
 	Synced time.Time `json:"synced,omitempty,omitzero"`
 }
 
+// Rollout defines model for Rollout.
+type Rollout struct {
+	// Account the tenant at which it stopped
+	Account string    `json:"account,omitempty,omitzero"`
+	Begun   time.Time `json:"begun"`
+	By      string    `json:"by"`
+	ID      string    `json:"id"`
+
+	// Reason why it stopped
+	Reason string `json:"reason,omitempty,omitzero"`
+
+	// Ring the one at which it is, from 1 on
+	Ring     int             `json:"ring"`
+	Rings    int             `json:"rings"`
+	State    RolloutState    `json:"state"`
+	Template string          `json:"template"`
+	Tenants  []RolloutTenant `json:"tenants"`
+}
+
+// RolloutState defines model for Rollout.State.
+type RolloutState string
+
+// RolloutList defines model for RolloutList.
+type RolloutList struct {
+	Rollouts []Rollout `json:"rollouts"`
+}
+
+// RolloutRequest defines model for RolloutRequest.
+type RolloutRequest struct {
+	// Rings in their order; tenants that no ring has form a last one. Default 10 per cent, then the others
+	Rings []RolloutRing `json:"rings,omitempty,omitzero"`
+}
+
+// RolloutRing either accounts or a percentage
+type RolloutRing struct {
+	Accounts []string `json:"accounts,omitempty,omitzero"`
+
+	// Percent of all tenants of the template, this ring and those before it together; at least one tenant
+	Percent int `json:"percent,omitempty,omitzero"`
+}
+
+// RolloutTenant defines model for RolloutTenant.
+type RolloutTenant struct {
+	Account   string `json:"account"`
+	Change    int    `json:"change"`
+	Conflicts int    `json:"conflicts"`
+	Create    int    `json:"create"`
+	Delete    int    `json:"delete"`
+
+	// Plan id of the plan
+	Plan string `json:"plan,omitempty,omitzero"`
+
+	// Problem why there is no plan, or why it cannot be applied
+	Problem string `json:"problem,omitempty,omitzero"`
+
+	// Ring from 1 on
+	Ring  int                `json:"ring"`
+	State RolloutTenantState `json:"state"`
+}
+
+// RolloutTenantState defines model for RolloutTenant.State.
+type RolloutTenantState string
+
+// SignInContinuation defines model for SignInContinuation.
+type SignInContinuation struct {
+	// Redirect query of the redirect
+	Redirect string `json:"redirect,omitempty,omitzero"`
+}
+
+// SignInLost defines model for SignInLost.
+type SignInLost struct {
+	// Lifetime seconds that a sign-in lives under the tenant's sign-in frequency policy, where that ended it
+	Lifetime int `json:"lifetime,omitempty,omitzero"`
+
+	// Reason what happened and what the administrator must do
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+}
+
+// SignInRequest defines model for SignInRequest.
+type SignInRequest struct {
+	// Authorise with browser: begin with the consent again, although it was given
+	Authorise bool `json:"authorise,omitempty,omitzero"`
+
+	// Port where the caller listens; required for browser
+	Port int `json:"port,omitempty,omitzero"`
+
+	// Tenant the id of the tenant that is expected
+	Tenant string           `json:"tenant,omitempty,omitzero"`
+	Way    SignInRequestWay `json:"way"`
+}
+
+// SignInRequestWay defines model for SignInRequest.Way.
+type SignInRequestWay string
+
+// SignInStep defines model for SignInStep.
+type SignInStep struct {
+	Access TenantAccess `json:"access"`
+
+	// Expires of the code
+	Expires time.Time `json:"expires,omitempty,omitzero"`
+
+	// ID names the sign-in that was begun; absent when it is done
+	ID string `json:"id,omitempty,omitzero"`
+
+	// Interval seconds between polls, or to wait before url is opened
+	Interval int `json:"interval,omitempty,omitzero"`
+
+	// Step what the person does at Microsoft
+	Step SignInStepStep `json:"step,omitempty,omitzero"`
+
+	// URL for the person's browser
+	URL string `json:"url,omitempty,omitzero"`
+
+	// UserCode to enter at url
+	UserCode string `json:"userCode,omitempty,omitzero"`
+}
+
+// SignInStepStep what the person does at Microsoft
+type SignInStepStep string
+
+// Snapshot defines model for Snapshot.
+type Snapshot struct {
+	// ID later ones are greater
+	ID       string `json:"id"`
+	Imported bool   `json:"imported"`
+
+	// Objects that Tandem had made
+	Objects int `json:"objects"`
+
+	// Reason `leave`, or `request`
+	Reason string `json:"reason"`
+
+	// Report there is a report of the leave that followed
+	Report bool      `json:"report"`
+	Taken  time.Time `json:"taken"`
+
+	// TenantID the tenant's id at Microsoft
+	TenantID string `json:"tenantId"`
+
+	// Users that Tandem had activated
+	Users int `json:"users"`
+}
+
+// SnapshotExport defines model for SnapshotExport.
+type SnapshotExport struct {
+	// Export JSON with the members document, checksum and signature
+	Export   string   `json:"export"`
+	Snapshot Snapshot `json:"snapshot"`
+}
+
+// SnapshotImport defines model for SnapshotImport.
+type SnapshotImport struct {
+	// Export as `exportSnapshot` answers it
+	Export string `json:"export"`
+}
+
+// SnapshotList defines model for SnapshotList.
+type SnapshotList struct {
+	// Next cursor of the next page; absent on the last one
+	Next      string     `json:"next,omitempty,omitzero"`
+	Snapshots []Snapshot `json:"snapshots"`
+}
+
 // Step defines model for Step.
 type Step struct {
 	Facts  []Fact `json:"facts,omitempty,omitzero"`
 	Result string `json:"result"`
 	Rule   string `json:"rule"`
 	Text   string `json:"text"`
+}
+
+// Template defines model for Template.
+type Template struct {
+	Changed time.Time `json:"changed"`
+	Name    string    `json:"name"`
+
+	// Settings what tenants with the template have in common
+	Settings TemplateSettings `json:"settings"`
+
+	// Tenants how many tenants have it
+	Tenants int `json:"tenants"`
+}
+
+// TemplateList defines model for TemplateList.
+type TemplateList struct {
+	// Next cursor of the next page; absent on the last one
+	Next      string     `json:"next,omitempty,omitzero"`
+	Templates []Template `json:"templates"`
+}
+
+// TemplateSettings what tenants with the template have in common
+type TemplateSettings struct {
+	// AreaCode area code within which numbers are dialled without it
+	AreaCode string `json:"areaCode,omitempty,omitzero"`
+
+	// Country ISO 3166 code of the dial plan's country; default the tenant's
+	Country string `json:"country,omitempty,omitzero"`
+
+	// Emergency numbers of an emergency call routing policy of its own; none makes no policy
+	Emergency  []EmergencyNumber `json:"emergency,omitempty,omitzero"`
+	Extensions []Extensions      `json:"extensions,omitempty,omitzero"`
+
+	// Licence service plan of the users that activate the names, such as MCOSTANDARD; default what is free
+	Licence string `json:"licence,omitempty,omitzero"`
+
+	// OwnUsageOnly users reach numbers through Tandem only, and not by the tenant's other PSTN usages
+	OwnUsageOnly bool `json:"ownUsageOnly,omitempty,omitzero"`
+
+	// Rules rules of the dial plan in place of those made for the country
+	Rules []DialRule `json:"rules,omitempty,omitzero"`
+
+	// Trunk derived (default): the tenant's routes name the operator's trunks, in which nothing is to be kept; gateways:
+	// the tenant has a gateway object for each name
+	Trunk TemplateSettingsTrunk `json:"trunk,omitempty,omitzero"`
+}
+
+// TemplateSettingsTrunk derived (default): the tenant's routes name the operator's trunks, in which nothing is to be kept; gateways:
+// the tenant has a gateway object for each name
+type TemplateSettingsTrunk string
+
+// Tenant defines model for Tenant.
+type Tenant struct {
+	Account string        `json:"account"`
+	Labels  []TenantLabel `json:"labels"`
+
+	// Licence service plan of the users that activate the names
+	Licence string `json:"licence,omitempty,omitzero"`
+
+	// Made how many objects Tandem has in the tenant, users not counted
+	Made int `json:"made,omitempty,omitzero"`
+
+	// Overview in lists only
+	Overview *TenantOverview `json:"overview,omitempty"`
+
+	// Prefix the name of Tandem's objects in the tenant
+	Prefix string `json:"prefix,omitempty,omitzero"`
+
+	// Purpose of the newest plan that was applied: onboard, leave, restore, repair
+	Purpose string `json:"purpose,omitempty,omitzero"`
+
+	// Settings what a person has decided for a tenant
+	Settings TenantSettings `json:"settings"`
+
+	// State new: no plan was applied yet; working: a plan is carried out; waiting: it waits, see there; onboarded: the
+	// tenant has what the plan said; left: Tandem has nothing in it any more
+	State    TenantState `json:"state"`
+	TenantID string      `json:"tenantId,omitempty,omitzero"`
+
+	// Users how many users have a number by Tandem
+	Users   int         `json:"users,omitempty,omitzero"`
+	Waiting *TenantWait `json:"waiting,omitempty"`
+}
+
+// TenantAccess defines model for TenantAccess.
+type TenantAccess struct {
+	Account    string      `json:"account"`
+	Authorised *TenantMark `json:"authorised,omitempty"`
+
+	// Checked when the sign-in was last used with success
+	Checked    time.Time   `json:"checked,omitempty,omitzero"`
+	Integrated *TenantMark `json:"integrated,omitempty"`
+	Invitation *Invitation `json:"invitation,omitempty"`
+	Lost       *SignInLost `json:"lost,omitempty"`
+
+	// Mode `delegated`, `application`; absent before the sign-in
+	Mode string `json:"mode,omitempty,omitzero"`
+
+	// Person the account that signed in
+	Person        *TenantPerson `json:"person,omitempty"`
+	ReadinessSeen *TenantMark   `json:"readinessSeen,omitempty"`
+
+	// State the last step that was reached; `needsSignIn` if the sign-in was lost, or its roles. A tenant that is connected stays so when it is invited again; `left` when Tandem has ended the access
+	State TenantAccessState `json:"state"`
+
+	// Tenant the id of the tenant
+	Tenant string `json:"tenant,omitempty,omitzero"`
+}
+
+// TenantAccessState the last step that was reached; `needsSignIn` if the sign-in was lost, or its roles. A tenant that is connected stays so when it is invited again; `left` when Tandem has ended the access
+type TenantAccessState string
+
+// TenantLabel defines model for TenantLabel.
+type TenantLabel struct {
+	Label string `json:"label"`
+
+	// Names the tenant's names, one in each region
+	Names []string `json:"names"`
+	Trunk string   `json:"trunk"`
+}
+
+// TenantList defines model for TenantList.
+type TenantList struct {
+	// Next cursor of the next page; absent on the last one
+	Next    string   `json:"next,omitempty,omitzero"`
+	Tenants []Tenant `json:"tenants"`
+}
+
+// TenantMark defines model for TenantMark.
+type TenantMark struct {
+	At time.Time `json:"at"`
+
+	// By the name of the account at Microsoft
+	By string `json:"by"`
+}
+
+// TenantMove defines model for TenantMove.
+type TenantMove struct {
+	Account string    `json:"account"`
+	Begun   time.Time `json:"begun"`
+	By      string    `json:"by"`
+
+	// New the new label; absent before it is known
+	New string `json:"new,omitempty,omitzero"`
+
+	// Next what a person does next, or what is waited for
+	Next string `json:"next"`
+
+	// Numbers how many numbers are still to be given in the new tenant
+	Numbers int `json:"numbers"`
+
+	// Old the old label
+	Old string `json:"old"`
+
+	// Stage onboard: the new label is to be onboarded; ready: it can take calls, and the move waits to be continued;
+	// numbers: calls change to it; leave: the old label, or tenant, is to be removed; done
+	Stage TenantMoveStage `json:"stage"`
+
+	// TenantID of the new tenant; absent if the trunks are converted
+	TenantID string `json:"tenantId,omitempty,omitzero"`
+}
+
+// TenantMoveStage onboard: the new label is to be onboarded; ready: it can take calls, and the move waits to be continued;
+// numbers: calls change to it; leave: the old label, or tenant, is to be removed; done
+type TenantMoveStage string
+
+// TenantOverview in lists only
+type TenantOverview struct {
+	ActiveUsers int `json:"activeUsers"`
+
+	// Consented when an administrator authorised Tandem
+	Consented time.Time `json:"consented,omitempty,omitzero"`
+
+	// Drift differences by the last comparison
+	Drift int `json:"drift"`
+
+	// DriftChecked when that was
+	DriftChecked time.Time `json:"driftChecked,omitempty,omitzero"`
+
+	// LicencesRead when that was
+	LicencesRead time.Time `json:"licencesRead,omitempty,omitzero"`
+
+	// SignInLost since when the sign-in does not work
+	SignInLost time.Time `json:"signInLost,omitempty,omitzero"`
+
+	// SignInProblem why not
+	SignInProblem string `json:"signInProblem,omitempty,omitzero"`
+
+	// SignedIn when one last signed in
+	SignedIn time.Time `json:"signedIn,omitempty,omitzero"`
+
+	// SpareLicences seats with Phone System that are free, as of the newest plan
+	SpareLicences *int `json:"spareLicences,omitempty"`
+
+	// Synced when the last complete pass over the users ended
+	Synced time.Time `json:"synced,omitempty,omitzero"`
+}
+
+// TenantParty defines model for TenantParty.
+type TenantParty string
+
+// TenantPerson the account that signed in
+type TenantPerson struct {
+	// ID object id
+	ID   string `json:"id"`
+	Name string `json:"name"`
+
+	// Partner it belongs to a partner (GDAP); tenant defaults of policies are refused to it (40301)
+	Partner bool `json:"partner,omitempty,omitzero"`
+
+	// Roles names of directory roles, or their template ids
+	Roles []string `json:"roles"`
+}
+
+// TenantPlan defines model for TenantPlan.
+type TenantPlan struct {
+	Account string    `json:"account"`
+	Applied time.Time `json:"applied,omitempty,omitzero"`
+	By      string    `json:"by"`
+
+	// Conflicts what a person must solve first
+	Conflicts []PlanNote `json:"conflicts"`
+
+	// Hash of what it does to what; users are not part of it
+	Hash string `json:"hash"`
+	ID   string `json:"id"`
+
+	// Kept what stays, and why
+	Kept []PlanNote `json:"kept"`
+	Made time.Time  `json:"made"`
+
+	// Opened PSTN usages of others that users get, with their routes
+	Opened  []PlanNote `json:"opened"`
+	Purpose string     `json:"purpose"`
+
+	// RemovesConsent at the end, Tandem's application is removed from the tenant
+	RemovesConsent bool       `json:"removesConsent,omitempty,omitzero"`
+	Steps          []PlanStep `json:"steps"`
+	Users          []PlanStep `json:"users"`
+}
+
+// TenantSettings what a person has decided for a tenant
+type TenantSettings struct {
+	// AreaCode area code within which numbers are dialled without it
+	AreaCode string `json:"areaCode,omitempty,omitzero"`
+
+	// Country ISO 3166 code of the dial plan's country; default the tenant's
+	Country string `json:"country,omitempty,omitzero"`
+
+	// Emergency numbers of an emergency call routing policy of its own; none makes no policy
+	Emergency  []EmergencyNumber `json:"emergency,omitempty,omitzero"`
+	Extensions []Extensions      `json:"extensions,omitempty,omitzero"`
+
+	// Label the first label of the tenant's names; default the account's label, else one made from the tenant's initial
+	// domain. Another one than before takes the place of labels that the tenant's route does not use yet, such as
+	// one that Microsoft does not activate, and else becomes the second label
+	Label string `json:"label,omitempty,omitzero"`
+
+	// Licence service plan of the users that activate the names, such as MCOSTANDARD; default what is free
+	Licence string `json:"licence,omitempty,omitzero"`
+
+	// OwnLabel the onboarding takes over a label whose tokens callers of the Provisioning API have given
+	OwnLabel bool `json:"ownLabel,omitempty,omitzero"`
+
+	// OwnUsageOnly users reach numbers through Tandem only, and not by the tenant's other PSTN usages
+	OwnUsageOnly bool `json:"ownUsageOnly,omitempty,omitzero"`
+
+	// Rules rules of the dial plan in place of those made for the country
+	Rules []DialRule `json:"rules,omitempty,omitzero"`
+
+	// Template the template from which comes what is left out here
+	Template string `json:"template,omitempty,omitzero"`
+
+	// TenantID the tenant's id at Microsoft; empty while it is not known, an invitation finds it
+	TenantID string `json:"tenantId,omitempty,omitzero"`
+
+	// Trunk derived (default): the tenant's routes name the operator's trunks, in which nothing is to be kept; gateways:
+	// the tenant has a gateway object for each name
+	Trunk TenantSettingsTrunk `json:"trunk,omitempty,omitzero"`
+}
+
+// TenantSettingsTrunk derived (default): the tenant's routes name the operator's trunks, in which nothing is to be kept; gateways:
+// the tenant has a gateway object for each name
+type TenantSettingsTrunk string
+
+// TenantState new: no plan was applied yet; working: a plan is carried out; waiting: it waits, see there; onboarded: the
+// tenant has what the plan said; left: Tandem has nothing in it any more
+type TenantState string
+
+// TenantWait defines model for TenantWait.
+type TenantWait struct {
+	For TenantParty `json:"for"`
+
+	// Longest seconds that it takes at most
+	Longest int       `json:"longest,omitempty,omitzero"`
+	Name    string    `json:"name,omitempty,omitzero"`
+	Reason  string    `json:"reason"`
+	Since   time.Time `json:"since"`
+	Type    string    `json:"type,omitempty,omitzero"`
+
+	// Usual seconds that it usually takes
+	Usual int `json:"usual,omitempty,omitzero"`
 }
 
 // Token defines model for Token.
@@ -675,6 +1734,162 @@ type TokenReport struct {
 type TokenRequest struct {
 	Roles []string `json:"roles"`
 }
+
+// User defines model for User.
+type User struct {
+	AccountType string    `json:"accountType"`
+	Activation  *UserItem `json:"activation,omitempty"`
+
+	// Deleted since when it is known to be in the bin or gone
+	Deleted    time.Time `json:"deleted,omitempty,omitzero"`
+	Department string    `json:"department,omitempty,omitzero"`
+
+	// History numbers that it had by Tandem, the newest first; in lists absent
+	History []NumberUser `json:"history,omitempty,omitzero"`
+
+	// ID the object id
+	ID string `json:"id"`
+
+	// Missing the service plan that it lacks to have a number, and what became of it
+	Missing string `json:"missing,omitempty,omitzero"`
+	Name    string `json:"name,omitempty,omitzero"`
+
+	// Number that it has in the tenant, with `+`
+	Number string `json:"number,omitempty,omitzero"`
+
+	// OnPremises synchronised from an on-premises directory
+	OnPremises bool `json:"onPremises,omitempty,omitzero"`
+
+	// Policies those that apply to it besides the tenant's defaults
+	Policies      []UserPolicy `json:"policies,omitempty,omitzero"`
+	State         UserState    `json:"state"`
+	UsageLocation string       `json:"usageLocation,omitempty,omitzero"`
+
+	// User user principal name
+	User    string      `json:"user"`
+	Waiting *TenantWait `json:"waiting,omitempty"`
+}
+
+// UserActivation defines model for UserActivation.
+type UserActivation struct {
+	// Department also the inactive users of this department (of the account type user)
+	Department string `json:"department,omitempty,omitzero"`
+
+	// DryRun only say what would become of each
+	DryRun bool       `json:"dryRun,omitempty,omitzero"`
+	Items  []UserItem `json:"items,omitempty,omitzero"`
+
+	// NextNumber give those without a number the next free ones of the account
+	NextNumber bool `json:"nextNumber,omitempty,omitzero"`
+
+	// OverrideGroup give users policies directly that they have by a group; these work again after the deactivation
+	OverrideGroup bool `json:"overrideGroup,omitempty,omitzero"`
+
+	// UsageLocation also the inactive users of this usage location; with department, those of both
+	UsageLocation string `json:"usageLocation,omitempty,omitzero"`
+}
+
+// UserDeactivation defines model for UserDeactivation.
+type UserDeactivation struct {
+	// Department also the activated users of this department
+	Department string `json:"department,omitempty,omitzero"`
+	DryRun     bool   `json:"dryRun,omitempty,omitzero"`
+
+	// UsageLocation also the activated users of this usage location
+	UsageLocation string   `json:"usageLocation,omitempty,omitzero"`
+	Users         []string `json:"users,omitempty,omitzero"`
+}
+
+// UserItem defines model for UserItem.
+type UserItem struct {
+	// CallerID name of a caller id policy of the tenant
+	CallerID string `json:"callerID,omitempty,omitzero"`
+
+	// Number E.164, with `;ext=` and an extension if it has one; `tel:` and a missing `+` are accepted
+	Number string `json:"number,omitempty,omitzero"`
+
+	// User user principal name, or object id
+	User string `json:"user"`
+}
+
+// UserList defines model for UserList.
+type UserList struct {
+	// Next cursor of the next page; absent on the last one
+	Next  string `json:"next,omitempty,omitzero"`
+	Users []User `json:"users"`
+}
+
+// UserOutcome defines model for UserOutcome.
+type UserOutcome struct {
+	// Code absent if it was accepted
+	Code string `json:"code,omitempty,omitzero"`
+	ID   string `json:"id,omitempty,omitzero"`
+
+	// Number that it is to have, or that it loses
+	Number string `json:"number,omitempty,omitzero"`
+	Reason string `json:"reason,omitempty,omitzero"`
+	User   string `json:"user"`
+}
+
+// UserOutcomes defines model for UserOutcomes.
+type UserOutcomes struct {
+	// More department and usageLocation select further users: repeat the request
+	More  bool          `json:"more,omitempty,omitzero"`
+	Users []UserOutcome `json:"users"`
+}
+
+// UserPolicy defines model for UserPolicy.
+type UserPolicy struct {
+	// Group id of the group by which the user has it; absent if it has it directly
+	Group string `json:"group,omitempty,omitzero"`
+
+	// Kind routingPolicy, dialPlan, callerID or emergencyPolicy
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+}
+
+// UserState defines model for UserState.
+type UserState string
+
+// UserSync defines model for UserSync.
+type UserSync struct {
+	Began time.Time `json:"began"`
+
+	// Ended absent while it is under way
+	Ended time.Time `json:"ended,omitempty,omitzero"`
+
+	// Failure why it was abandoned, or what keeps it from continuing
+	Failure string `json:"failure,omitempty,omitzero"`
+	Mode    string `json:"mode"`
+	Pass    int    `json:"pass"`
+
+	// Removed users that are in the bin or gone since the pass before
+	Removed int `json:"removed"`
+
+	// Restarts lists begun again because a link had expired
+	Restarts int `json:"restarts,omitempty,omitzero"`
+
+	// Users users read, or changed
+	Users int `json:"users"`
+
+	// Voices voice configurations read
+	Voices int    `json:"voices"`
+	Why    string `json:"why"`
+}
+
+// UserSyncList defines model for UserSyncList.
+type UserSyncList struct {
+	Syncs []UserSync `json:"syncs"`
+}
+
+// UserSyncRequest defines model for UserSyncRequest.
+type UserSyncRequest struct {
+	// Mode delta becomes full if Microsoft knows no earlier state
+	Mode UserSyncRequestMode `json:"mode"`
+}
+
+// UserSyncRequestMode delta becomes full if Microsoft knows no earlier state
+type UserSyncRequestMode string
 
 // Work defines model for Work.
 type Work struct {
@@ -812,6 +2027,12 @@ type ZoneServer struct {
 // IfMatch defines model for IfMatch.
 type IfMatch = string
 
+// TenantAccount defines model for TenantAccount.
+type TenantAccount = string
+
+// TenantUser defines model for TenantUser.
+type TenantUser = string
+
 // Refused a problem document (RFC 9457)
 type Refused = Problem
 
@@ -863,6 +2084,92 @@ type FollowEventsParams struct {
 	LastEventID string `json:"Last-Event-ID,omitempty,omitzero"`
 }
 
+// ListTemplatesParams defines parameters for ListTemplates.
+type ListTemplatesParams struct {
+	// Limit templates per page
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before, unchanged
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// RunRolloutParamsAction defines parameters for RunRollout.
+type RunRolloutParamsAction string
+
+// ListTenantsParams defines parameters for ListTenants.
+type ListTenantsParams struct {
+	// Limit tenants per page
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before, unchanged
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// State those in this state
+	State *TenantState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Waiting those that wait for this party
+	Waiting *TenantParty `form:"waiting,omitempty" json:"waiting,omitempty"`
+
+	// Drift those with differences, or without any, by the last comparison
+	Drift *ListTenantsParamsDrift `form:"drift,omitempty" json:"drift,omitempty"`
+
+	// Template those with this template
+	Template *string `form:"template,omitempty" json:"template,omitempty"`
+}
+
+// ListTenantsParamsDrift defines parameters for ListTenants.
+type ListTenantsParamsDrift string
+
+// PutTenantParams defines parameters for PutTenant.
+type PutTenantParams struct {
+	// IfMatch "*", or entity tags from an ETag header: the change is made only if one of them is the current one
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// GetDialPlanParams defines parameters for GetDialPlan.
+type GetDialPlanParams struct {
+	// Dialled a number as it is dialled, in addition to the examples
+	Dialled *string `form:"dialled,omitempty" json:"dialled,omitempty"`
+}
+
+// ListSnapshotsParams defines parameters for ListSnapshots.
+type ListSnapshotsParams struct {
+	// Limit snapshots per page
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before, unchanged
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// ListUsersParams defines parameters for ListUsers.
+type ListUsersParams struct {
+	State *UserState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Department exactly this one
+	Department *string `form:"department,omitempty" json:"department,omitempty"`
+
+	// UsageLocation an ISO 3166 code
+	UsageLocation *string `form:"usageLocation,omitempty" json:"usageLocation,omitempty"`
+
+	// Text the beginning of the display name or the user principal name, whatever its case
+	Text *string `form:"text,omitempty" json:"text,omitempty"`
+
+	// Number whether the user has a number in the tenant
+	Number *ListUsersParamsNumber `form:"number,omitempty" json:"number,omitempty"`
+
+	// AccountType Microsoft's word: user, resourceAccount, guest, ineligibleUser
+	AccountType *string `form:"accountType,omitempty" json:"accountType,omitempty"`
+
+	// Limit users per page
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before, unchanged
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// ListUsersParamsNumber defines parameters for ListUsers.
+type ListUsersParamsNumber string
+
 // ListWorkParams defines parameters for ListWork.
 type ListWorkParams struct {
 	// Kind only work of this kind
@@ -911,6 +2218,48 @@ type AcceptIndexJSONRequestBody = IndexAcceptance
 
 // RotateKeyringJSONRequestBody defines body for RotateKeyring for application/json ContentType.
 type RotateKeyringJSONRequestBody = KeyringRotation
+
+// PutTemplateJSONRequestBody defines body for PutTemplate for application/json ContentType.
+type PutTemplateJSONRequestBody = TemplateSettings
+
+// BeginRolloutJSONRequestBody defines body for BeginRollout for application/json ContentType.
+type BeginRolloutJSONRequestBody = RolloutRequest
+
+// PutTenantJSONRequestBody defines body for PutTenant for application/json ContentType.
+type PutTenantJSONRequestBody = TenantSettings
+
+// AcceptDriftJSONRequestBody defines body for AcceptDrift for application/json ContentType.
+type AcceptDriftJSONRequestBody = Differences
+
+// RepairDriftJSONRequestBody defines body for RepairDrift for application/json ContentType.
+type RepairDriftJSONRequestBody = Differences
+
+// CreateInvitationJSONRequestBody defines body for CreateInvitation for application/json ContentType.
+type CreateInvitationJSONRequestBody = InvitationRequest
+
+// BeginMoveJSONRequestBody defines body for BeginMove for application/json ContentType.
+type BeginMoveJSONRequestBody = MoveRequest
+
+// PlanTenantJSONRequestBody defines body for PlanTenant for application/json ContentType.
+type PlanTenantJSONRequestBody = PlanRequest
+
+// StartSignInJSONRequestBody defines body for StartSignIn for application/json ContentType.
+type StartSignInJSONRequestBody = SignInRequest
+
+// ContinueSignInJSONRequestBody defines body for ContinueSignIn for application/json ContentType.
+type ContinueSignInJSONRequestBody = SignInContinuation
+
+// ImportSnapshotJSONRequestBody defines body for ImportSnapshot for application/json ContentType.
+type ImportSnapshotJSONRequestBody = SnapshotImport
+
+// SyncUsersJSONRequestBody defines body for SyncUsers for application/json ContentType.
+type SyncUsersJSONRequestBody = UserSyncRequest
+
+// ActivateUsersJSONRequestBody defines body for ActivateUsers for application/json ContentType.
+type ActivateUsersJSONRequestBody = UserActivation
+
+// DeactivateUsersJSONRequestBody defines body for DeactivateUsers for application/json ContentType.
+type DeactivateUsersJSONRequestBody = UserDeactivation
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenRequest
@@ -1090,6 +2439,35 @@ type ClientInterface interface {
 	// Corresponds with POST /manage/v1/audit/verify (the `VerifyAudit` operationId).
 	VerifyAudit(ctx context.Context, body VerifyAuditJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetCarrierApp The operator's app registration as it must be
+	//
+	// Corresponds with GET /manage/v1/carrier/app (the `GetCarrierApp` operationId).
+	GetCarrierApp(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateCarrierApp Make the app registration in the operator's tenant
+	//
+	// As the person who signed in there, who needs the role Cloud Application Administrator, by an app with the
+	// delegated permission `Application.ReadWrite.All`. 409 `AppExists` if the tenant has one with that name. In the
+	// audit log: `carrier.createApp`.
+	//
+	// Corresponds with POST /manage/v1/carrier/app (the `CreateCarrierApp` operationId).
+	CreateCarrierApp(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckCarrierApp Compare the app registration with how it must be
+	//
+	// 404 `AppNotFound` if the operator's tenant has none.
+	//
+	// Corresponds with GET /manage/v1/carrier/app/check (the `CheckCarrierApp` operationId).
+	CheckCarrierApp(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckCarrier Whether the operator's own tenant is ready for customers
+	//
+	// It reads the tenant of the account `.carrier`, whose plans are made and applied like those of other tenants.
+	// Tenants with derived trunks cannot be planned before it passes. Errors as of `planTenant`.
+	//
+	// Corresponds with GET /manage/v1/carrier/check (the `CheckCarrier` operationId).
+	CheckCarrier(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListCertificates The certificates
 	//
 	// Those that the deployment obtains by ACME (`certificates.order`), whichever node uses them, and those in files
@@ -1171,6 +2549,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /manage/v1/drain (the `SetDrain` operationId).
 	SetDrain(ctx context.Context, params *SetDrainParams, body SetDrainJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDriftOverview How many tenants differ from what Tandem made there, and what comparing them takes
+	//
+	// Corresponds with GET /manage/v1/drift (the `GetDriftOverview` operationId).
+	GetDriftOverview(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// FollowEvents Follow what changes, as server-sent events
 	//
@@ -1289,6 +2672,525 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /manage/v1/reload (the `Reload` operationId).
 	Reload(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListTemplates The templates of tenants, by name
+	//
+	// Corresponds with GET /manage/v1/templates (the `ListTemplates` operationId).
+	ListTemplates(ctx context.Context, params *ListTemplatesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteTemplate Delete a template that no tenant has
+	//
+	// 409 `TemplateInUse` if a tenant has it. In the audit log: `template.delete`.
+	//
+	// Corresponds with DELETE /manage/v1/templates/{template} (the `DeleteTemplate` operationId).
+	DeleteTemplate(ctx context.Context, template string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTemplate A template of tenants
+	//
+	// Corresponds with GET /manage/v1/templates/{template} (the `GetTemplate` operationId).
+	GetTemplate(ctx context.Context, template string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutTemplateWithBody Make or replace a template
+	//
+	// What a tenant's own settings leave out comes from its template, member by member; lists are taken as a whole,
+	// and what is switched on in either is on. A change takes effect in a tenant with its next plan; a rollout makes
+	// the plans of all. In the audit log: `template.put`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /manage/v1/templates/{template} (the `PutTemplate` operationId).
+	PutTemplateWithBody(ctx context.Context, template string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutTemplate Make or replace a template
+	//
+	// What a tenant's own settings leave out comes from its template, member by member; lists are taken as a whole,
+	// and what is switched on in either is on. A change takes effect in a tenant with its next plan; a rollout makes
+	// the plans of all. In the audit log: `template.put`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /manage/v1/templates/{template} (the `PutTemplate` operationId).
+	PutTemplate(ctx context.Context, template string, body PutTemplateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListRollouts The newest rollouts of a template, the newest first
+	//
+	// Corresponds with GET /manage/v1/templates/{template}/rollouts (the `ListRollouts` operationId).
+	ListRollouts(ctx context.Context, template string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginRolloutWithBody Plan a changed template for all onboarded tenants that have it
+	//
+	// Nodes with the role worker make the plans, which change nothing in the tenants. When the state is `planned`, the
+	// rollout can be applied. 409 `RolloutExists` if one of the template is under way, `NoTenants` if no onboarded
+	// tenant has the template; 400 `InvalidRings`. In the audit log: `tenant.beginRollout`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/templates/{template}/rollouts (the `BeginRollout` operationId).
+	BeginRolloutWithBody(ctx context.Context, template string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginRollout Plan a changed template for all onboarded tenants that have it
+	//
+	// Nodes with the role worker make the plans, which change nothing in the tenants. When the state is `planned`, the
+	// rollout can be applied. 409 `RolloutExists` if one of the template is under way, `NoTenants` if no onboarded
+	// tenant has the template; 400 `InvalidRings`. In the audit log: `tenant.beginRollout`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/templates/{template}/rollouts (the `BeginRollout` operationId).
+	BeginRollout(ctx context.Context, template string, body BeginRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetRollout A rollout, with each tenant's part of it
+	//
+	// Corresponds with GET /manage/v1/templates/{template}/rollouts/{rollout} (the `GetRollout` operationId).
+	GetRollout(ctx context.Context, template string, rollout string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RunRollout Apply or abandon a rollout
+	//
+	// `apply` approves the plans of a planned rollout. The plans of a ring are applied when all tenants of the ring
+	// before are onboarded again. The first failure, refused plan or wait for a person stops it. Applied again, a
+	// stopped rollout continues; if a plan was refused, all plans that were not applied are made again first, to be
+	// approved. `abandon` ends it; what was applied stays. 409 `RolloutState` in other states. In the audit log:
+	// `tenant.applyRollout`, `tenant.abandonRollout`.
+	//
+	// Corresponds with POST /manage/v1/templates/{template}/rollouts/{rollout}/{action} (the `RunRollout` operationId).
+	RunRollout(ctx context.Context, template string, rollout string, action RunRolloutParamsAction, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListTenants The tenants that are onboarded, are to be, or have left
+	//
+	// Corresponds with GET /manage/v1/tenants (the `ListTenants` operationId).
+	ListTenants(ctx context.Context, params *ListTenantsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteTenant Forget a tenant in which Tandem has nothing
+	//
+	// 409 `TenantInUse` if it has; leave the tenant first. In the audit log: `tenant.delete`.
+	//
+	// Corresponds with DELETE /manage/v1/tenants/{account} (the `DeleteTenant` operationId).
+	DeleteTenant(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTenant The tenant of an account
+	//
+	// The operator's own tenant is that of the account `.carrier`, here and below. While an account moves to another
+	// tenant, that one is `ACCOUNT@next`.
+	//
+	// Corresponds with GET /manage/v1/tenants/{account} (the `GetTenant` operationId).
+	GetTenant(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutTenantWithBody Say which tenant an account has, and what is wanted for it
+	//
+	// The settings replace those there were. What is left out is decided when a plan is made, and shown in it. Nothing
+	// changes in the tenant before a plan is applied. 409 `TenantInUse` if the tenant id changes while Tandem has
+	// objects in the tenant. In the audit log: `tenant.put`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /manage/v1/tenants/{account} (the `PutTenant` operationId).
+	PutTenantWithBody(ctx context.Context, account string, params *PutTenantParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutTenant Say which tenant an account has, and what is wanted for it
+	//
+	// The settings replace those there were. What is left out is decided when a plan is made, and shown in it. Nothing
+	// changes in the tenant before a plan is applied. 409 `TenantInUse` if the tenant id changes while Tandem has
+	// objects in the tenant. In the audit log: `tenant.put`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /manage/v1/tenants/{account} (the `PutTenant` operationId).
+	PutTenant(ctx context.Context, account string, params *PutTenantParams, body PutTenantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDialPlan The rules of the tenant's dial plan, with what they make of dialled numbers
+	//
+	// As the settings say now: rules that a person has written, else those made for the country, the area code and the
+	// extensions.
+	//
+	// Corresponds with GET /manage/v1/tenants/{account}/dialPlan (the `GetDialPlan` operationId).
+	GetDialPlan(ctx context.Context, account string, params *GetDialPlanParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDrift What people have changed in a tenant since Tandem made it
+	//
+	// As the last comparison shows. Changes are in the event stream: `tenant.drift.found` and `tenant.drift.gone`,
+	// with the number of differences.
+	//
+	// Corresponds with GET /manage/v1/tenants/{account}/drift (the `GetDrift` operationId).
+	GetDrift(ctx context.Context, account TenantAccount, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AcceptDriftWithBody Make what was found what Tandem expects
+	//
+	// Of a missing object Tandem expects nothing from then on. A number that is not in the inventory is added there.
+	// Rules of the dial plan and emergency numbers become settings of the tenant; other values last until the next
+	// plan for its settings, which shows them. 404 `DifferenceNotFound`; 409 `TenantChanging` while a plan is carried
+	// out. In the audit log: `tenant.acceptDrift`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/drift/accept (the `AcceptDrift` operationId).
+	AcceptDriftWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AcceptDrift Make what was found what Tandem expects
+	//
+	// Of a missing object Tandem expects nothing from then on. A number that is not in the inventory is added there.
+	// Rules of the dial plan and emergency numbers become settings of the tenant; other values last until the next
+	// plan for its settings, which shows them. 404 `DifferenceNotFound`; 409 `TenantChanging` while a plan is carried
+	// out. In the audit log: `tenant.acceptDrift`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/drift/accept (the `AcceptDrift` operationId).
+	AcceptDrift(ctx context.Context, account TenantAccount, body AcceptDriftJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckDrift Compare a tenant at once
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/drift/check (the `CheckDrift` operationId).
+	CheckDrift(ctx context.Context, account TenantAccount, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RepairDriftWithBody Make a plan that repairs differences and nothing else
+	//
+	// It reads the tenant and changes nothing. A number that is not in the inventory is taken from the user, who gets
+	// what it had before Tandem. 404 `DifferenceNotFound`; 409 `DifferenceGone` if it is not there any more,
+	// `NotRepairable` for a user that was deleted, `TenantChanging` while a plan is carried out.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/drift/repair (the `RepairDrift` operationId).
+	RepairDriftWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RepairDrift Make a plan that repairs differences and nothing else
+	//
+	// It reads the tenant and changes nothing. A number that is not in the inventory is taken from the user, who gets
+	// what it had before Tandem. 404 `DifferenceNotFound`; 409 `DifferenceGone` if it is not there any more,
+	// `NotRepairable` for a user that was deleted, `TenantChanging` while a plan is carried out.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/drift/repair (the `RepairDrift` operationId).
+	RepairDrift(ctx context.Context, account TenantAccount, body RepairDriftJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeInvitation Revoke the link, and end the visits made with it
+	//
+	// What was authorised stays. It is in the audit log (`tenant.revokeInvitation`). 404 `InvitationNotFound` if
+	// there is none.
+	//
+	// Corresponds with DELETE /manage/v1/tenants/{account}/invitation (the `RevokeInvitation` operationId).
+	RevokeInvitation(ctx context.Context, account TenantAccount, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetInvitation How far the administrator of a tenant is, and who signed in
+	//
+	// An account that was never invited has the state `none`. 404 `AccountNotFound` for an unknown account.
+	//
+	// Corresponds with GET /manage/v1/tenants/{account}/invitation (the `GetInvitation` operationId).
+	GetInvitation(ctx context.Context, account TenantAccount, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateInvitationWithBody Make a link for an administrator of the tenant
+	//
+	// Whoever has the link can authorise Tandem for the account and sign in, on the public front, without an account
+	// in Tandem. An earlier link of the account stops working. Only a hash of the link is stored: it is not shown
+	// again. It is in the audit log (`tenant.invite`), without the link. 404 `AccountNotFound`; 409 `NoFront` if the
+	// deployment has no public front; 409 `TenantDiffers` if the account is connected to another tenant.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/invitation (the `CreateInvitation` operationId).
+	CreateInvitationWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateInvitation Make a link for an administrator of the tenant
+	//
+	// Whoever has the link can authorise Tandem for the account and sign in, on the public front, without an account
+	// in Tandem. An earlier link of the account stops working. Only a hash of the link is stored: it is not shown
+	// again. It is in the audit log (`tenant.invite`), without the link. 404 `AccountNotFound`; 409 `NoFront` if the
+	// deployment has no public front; 409 `TenantDiffers` if the account is connected to another tenant.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/invitation (the `CreateInvitation` operationId).
+	CreateInvitation(ctx context.Context, account TenantAccount, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AbandonMove Abandon a move
+	//
+	// What was done stays: the labels, those recorded for numbers, and the tenant `ACCOUNT@next`, which is left and
+	// deleted as any other. In the audit log: `tenant.abandonMove`.
+	//
+	// Corresponds with DELETE /manage/v1/tenants/{account}/move (the `AbandonMove` operationId).
+	AbandonMove(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetMove How far an account has moved to another tenant, or to another trunk model
+	//
+	// Corresponds with GET /manage/v1/tenants/{account}/move (the `GetMove` operationId).
+	GetMove(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginMoveWithBody Begin to move an account to another tenant, or to the other trunk model
+	//
+	// With a tenant id, the account gets a second tenant beside its own, `ACCOUNT@next`, under a second label; without
+	// one, its tenant gets a second label with the other trunk model. Nothing changes in a tenant before its plans are
+	// applied, and no call changes its way before the move is continued. 409 `MoveExists` if one is under way,
+	// `TenantNotOnboarded` if the account's tenant is not onboarded, `LabelState` if the account has two labels.
+	// In the audit log: `tenant.beginMove`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/move (the `BeginMove` operationId).
+	BeginMoveWithBody(ctx context.Context, account string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginMove Begin to move an account to another tenant, or to the other trunk model
+	//
+	// With a tenant id, the account gets a second tenant beside its own, `ACCOUNT@next`, under a second label; without
+	// one, its tenant gets a second label with the other trunk model. Nothing changes in a tenant before its plans are
+	// applied, and no call changes its way before the move is continued. 409 `MoveExists` if one is under way,
+	// `TenantNotOnboarded` if the account's tenant is not onboarded, `LabelState` if the account has two labels.
+	// In the audit log: `tenant.beginMove`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/move (the `BeginMove` operationId).
+	BeginMove(ctx context.Context, account string, body BeginMoveJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ContinueMove Let calls use the new label
+	//
+	// 409 `MoveNotReady` before the new label is onboarded. In the audit log: `tenant.continueMove`.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/move/continue (the `ContinueMove` operationId).
+	ContinueMove(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListNumberUsers Which users of a tenant had a number when, by Tandem
+	//
+	// Corresponds with GET /manage/v1/tenants/{account}/numbers/{number}/users (the `ListNumberUsers` operationId).
+	ListNumberUsers(ctx context.Context, account TenantAccount, number string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PlanTenantWithBody Show what would change in a tenant
+	//
+	// It reads the tenant and changes nothing in it. The newest 20 plans of a tenant are kept. 409 `CarrierNotReady`
+	// if the operator's own tenant lacks something for derived trunks; 401 or 403 with `ConsentNeeded`, `SignInNeeded`
+	// or `TeamsUnavailable` say what is missing in the tenant, or here.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/plans (the `PlanTenant` operationId).
+	PlanTenantWithBody(ctx context.Context, account string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PlanTenant Show what would change in a tenant
+	//
+	// It reads the tenant and changes nothing in it. The newest 20 plans of a tenant are kept. 409 `CarrierNotReady`
+	// if the operator's own tenant lacks something for derived trunks; 401 or 403 with `ConsentNeeded`, `SignInNeeded`
+	// or `TeamsUnavailable` say what is missing in the tenant, or here.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/plans (the `PlanTenant` operationId).
+	PlanTenant(ctx context.Context, account string, body PlanTenantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPlan A plan that was made
+	//
+	// Corresponds with GET /manage/v1/tenants/{account}/plans/{plan} (the `GetPlan` operationId).
+	GetPlan(ctx context.Context, account string, plan string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApplyPlan Approve a plan, and begin to carry it out
+	//
+	// The tenant is read again. 409 `TenantChanged` if the plan would now be another one, `PlanHasConflicts` if a
+	// person has to solve something first, `PlanApplied` if it was approved before. The work is done by nodes with the
+	// role worker; getTenant shows how far it is and what it waits for. In the audit log: `tenant.apply`.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/plans/{plan}/apply (the `ApplyPlan` operationId).
+	ApplyPlan(ctx context.Context, account string, plan string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckReadiness Whether a tenant can be onboarded, and what has to be changed first
+	//
+	// It reads the tenant, with new tokens, and changes nothing. About half of the checks need the second sign-in, or
+	// the role of the application in its place. 503 if Microsoft does not answer.
+	//
+	// Corresponds with GET /manage/v1/tenants/{account}/readiness (the `CheckReadiness` operationId).
+	CheckReadiness(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartSignInWithBody Begin the next sign-in to a tenant without a link
+	//
+	// For an administrator who sits at the operator's machine. `browser` returns a URL whose redirect goes to
+	// `http://127.0.0.1:port`, where the caller listens; the first one authorises, the second says in which tenant,
+	// the third signs in for the administration of Teams. `device` returns a code to enter on any machine, and
+	// `application` uses no person's sign-in but the directory role of the application; both need a tenant that has
+	// authorised. The errors name what the administrator must do: 409 `NotAuthorised`, `DeviceCodeBlocked`,
+	// `RolesMissing`, and those of `continueSignIn`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/sign-in (the `StartSignIn` operationId).
+	StartSignInWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartSignIn Begin the next sign-in to a tenant without a link
+	//
+	// For an administrator who sits at the operator's machine. `browser` returns a URL whose redirect goes to
+	// `http://127.0.0.1:port`, where the caller listens; the first one authorises, the second says in which tenant,
+	// the third signs in for the administration of Teams. `device` returns a code to enter on any machine, and
+	// `application` uses no person's sign-in but the directory role of the application; both need a tenant that has
+	// authorised. The errors name what the administrator must do: 409 `NotAuthorised`, `DeviceCodeBlocked`,
+	// `RolesMissing`, and those of `continueSignIn`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/sign-in (the `StartSignIn` operationId).
+	StartSignIn(ctx context.Context, account TenantAccount, body StartSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ContinueSignInWithBody Hand over the redirect of a sign-in, or poll a device code
+	//
+	// With `redirect`, the query of the redirect that the caller received; without it, a poll of the device code,
+	// which must not be made more often than `interval` says. Each redirect is used once. 404 `SignInNotFound` after
+	// an hour or for another account; 409 `ConsentDeclined`, `ConsentNeeded`, `SignInNeeded`, `AccountUnsuitable`,
+	// `TenantDiffers`, `TenantInUse`, `RolesMissing`, `DeviceCodeBlocked`, `DeviceCodeExpired`, `TenantNotFound`,
+	// `SignInRefused`; 400 `InvalidState`; 503 `EntraUnavailable`, `AppRegistration`. While a fresh consent is not
+	// known everywhere, the same step is the next one, after `interval`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /manage/v1/tenants/{account}/sign-in/{id} (the `ContinueSignIn` operationId).
+	ContinueSignInWithBody(ctx context.Context, account TenantAccount, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ContinueSignIn Hand over the redirect of a sign-in, or poll a device code
+	//
+	// With `redirect`, the query of the redirect that the caller received; without it, a poll of the device code,
+	// which must not be made more often than `interval` says. Each redirect is used once. 404 `SignInNotFound` after
+	// an hour or for another account; 409 `ConsentDeclined`, `ConsentNeeded`, `SignInNeeded`, `AccountUnsuitable`,
+	// `TenantDiffers`, `TenantInUse`, `RolesMissing`, `DeviceCodeBlocked`, `DeviceCodeExpired`, `TenantNotFound`,
+	// `SignInRefused`; 400 `InvalidState`; 503 `EntraUnavailable`, `AppRegistration`. While a fresh consent is not
+	// known everywhere, the same step is the next one, after `interval`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /manage/v1/tenants/{account}/sign-in/{id} (the `ContinueSignIn` operationId).
+	ContinueSignIn(ctx context.Context, account TenantAccount, id string, body ContinueSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSnapshots The snapshots of a tenant, from the newest on
+	//
+	// Corresponds with GET /manage/v1/tenants/{account}/snapshots (the `ListSnapshots` operationId).
+	ListSnapshots(ctx context.Context, account TenantAccount, params *ListSnapshotsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TakeSnapshot Record what the tenant has by Tandem
+	//
+	// It has the objects that Tandem made and how they are now, and what users had before Tandem: numbers, policies,
+	// dial plans. One is taken automatically before a tenant is left. 409 `NothingToRecord` if Tandem has nothing
+	// there. In the audit log: `tenant.snapshot`.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/snapshots (the `TakeSnapshot` operationId).
+	TakeSnapshot(ctx context.Context, account TenantAccount, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ImportSnapshotWithBody Store a snapshot that was exported
+	//
+	// The body may have 32 MiB. 400 `SnapshotDamaged` if the export was changed or cut off, `SnapshotNotOurs` if no
+	// key of this installation's keyring signed it, `SnapshotFormat` if another release wrote it in another format,
+	// `SnapshotOfAnother` if it is of another account. In the audit log: `tenant.importSnapshot`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/snapshots/import (the `ImportSnapshot` operationId).
+	ImportSnapshotWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ImportSnapshot Store a snapshot that was exported
+	//
+	// The body may have 32 MiB. 400 `SnapshotDamaged` if the export was changed or cut off, `SnapshotNotOurs` if no
+	// key of this installation's keyring signed it, `SnapshotFormat` if another release wrote it in another format,
+	// `SnapshotOfAnother` if it is of another account. In the audit log: `tenant.importSnapshot`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/snapshots/import (the `ImportSnapshot` operationId).
+	ImportSnapshot(ctx context.Context, account TenantAccount, body ImportSnapshotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExportSnapshot A snapshot with its content
+	//
+	// The content is signed with the keyring, and verified whenever it is used. It has users' phone numbers, and no
+	// secrets.
+	//
+	// Corresponds with GET /manage/v1/tenants/{account}/snapshots/{snapshot} (the `ExportSnapshot` operationId).
+	ExportSnapshot(ctx context.Context, account TenantAccount, snapshot string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetLeaveReport What became of each thing that Tandem had made, after the tenant was left
+	//
+	// By a fresh read of the tenant. `latest` in place of the snapshot is the newest one with a report. 404
+	// `ReportNotFound` before the leave has ended.
+	//
+	// Corresponds with GET /manage/v1/tenants/{account}/snapshots/{snapshot}/report (the `GetLeaveReport` operationId).
+	GetLeaveReport(ctx context.Context, account TenantAccount, snapshot string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListUserSyncs The newest 50 passes over the users of a tenant; the first may be under way
+	//
+	// Corresponds with GET /manage/v1/tenants/{account}/syncs (the `ListUserSyncs` operationId).
+	ListUserSyncs(ctx context.Context, account TenantAccount, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SyncUsersWithBody Begin a pass over the users of a tenant now
+	//
+	// Without a request one begins at intervals of `onboarding.syncEvery`. 409 `NotSynchronised` if the tenant was
+	// left, or is the operator's own. In the audit log: `tenant.users.sync`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/syncs (the `SyncUsers` operationId).
+	SyncUsersWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SyncUsers Begin a pass over the users of a tenant now
+	//
+	// Without a request one begins at intervals of `onboarding.syncEvery`. 409 `NotSynchronised` if the tenant was
+	// left, or is the operator's own. In the audit log: `tenant.users.sync`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/syncs (the `SyncUsers` operationId).
+	SyncUsers(ctx context.Context, account TenantAccount, body SyncUsersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListUsers Users and resource accounts of a tenant, as the last pass saw them
+	//
+	// Corresponds with GET /manage/v1/tenants/{account}/users (the `ListUsers` operationId).
+	ListUsers(ctx context.Context, account TenantAccount, params *ListUsersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ActivateUsersWithBody Give users numbers, and Tandem's policies with them
+	//
+	// Each user is accepted or refused on its own; `code` and `reason` say why. Accepted ones are worked on by nodes
+	// with the role worker, and are `active` once everything was read back. What they had before is put back when they
+	// are deactivated. Codes: `UserNotFound`, `UserUnlicensed`, `UserBlocked`, `UserDeleted`, `PolicyByGroup`,
+	// `NoNumber`, `InvalidNumber`, `NumberTwice`, `NumberNotInInventory`, `NumberInUse`, `NoFreeNumber`. In the audit
+	// log: `tenant.user.activate` for each. 409 `TenantNotOnboarded` before a plan was applied, `TenantLeaves`,
+	// `TenantOfOperator`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/users/activate (the `ActivateUsers` operationId).
+	ActivateUsersWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ActivateUsers Give users numbers, and Tandem's policies with them
+	//
+	// Each user is accepted or refused on its own; `code` and `reason` say why. Accepted ones are worked on by nodes
+	// with the role worker, and are `active` once everything was read back. What they had before is put back when they
+	// are deactivated. Codes: `UserNotFound`, `UserUnlicensed`, `UserBlocked`, `UserDeleted`, `PolicyByGroup`,
+	// `NoNumber`, `InvalidNumber`, `NumberTwice`, `NumberNotInInventory`, `NumberInUse`, `NoFreeNumber`. In the audit
+	// log: `tenant.user.activate` for each. 409 `TenantNotOnboarded` before a plan was applied, `TenantLeaves`,
+	// `TenantOfOperator`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/users/activate (the `ActivateUsers` operationId).
+	ActivateUsers(ctx context.Context, account TenantAccount, body ActivateUsersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeactivateUsersWithBody Give users back the number and the policies that they had before
+	//
+	// Codes: `UserNotFound`, `NotActivated`. In the audit log: `tenant.user.deactivate` for each.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/users/deactivate (the `DeactivateUsers` operationId).
+	DeactivateUsersWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeactivateUsers Give users back the number and the policies that they had before
+	//
+	// Codes: `UserNotFound`, `NotActivated`. In the audit log: `tenant.user.deactivate` for each.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/users/deactivate (the `DeactivateUsers` operationId).
+	DeactivateUsers(ctx context.Context, account TenantAccount, body DeactivateUsersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetUser A user, and which numbers it had by Tandem
+	//
+	// Corresponds with GET /manage/v1/tenants/{account}/users/{user} (the `GetUser` operationId).
+	GetUser(ctx context.Context, account TenantAccount, user TenantUser, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefreshUser Read one user at Microsoft, also one that no pass has seen
+	//
+	// Corresponds with POST /manage/v1/tenants/{account}/users/{user}/refresh (the `RefreshUser` operationId).
+	RefreshUser(ctx context.Context, account TenantAccount, user TenantUser, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateTokenWithBody Create a bearer token of the embedded issuer
 	//
@@ -1590,6 +3492,75 @@ func (c *Caller) VerifyAudit(ctx context.Context, body VerifyAuditJSONRequestBod
 	return c.Client.Do(req)
 }
 
+// GetCarrierApp The operator's app registration as it must be
+//
+// Corresponds with GET /manage/v1/carrier/app (the `GetCarrierApp` operationId).
+func (c *Caller) GetCarrierApp(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCarrierAppRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateCarrierApp Make the app registration in the operator's tenant
+//
+// As the person who signed in there, who needs the role Cloud Application Administrator, by an app with the
+// delegated permission `Application.ReadWrite.All`. 409 `AppExists` if the tenant has one with that name. In the
+// audit log: `carrier.createApp`.
+//
+// Corresponds with POST /manage/v1/carrier/app (the `CreateCarrierApp` operationId).
+func (c *Caller) CreateCarrierApp(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCarrierAppRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckCarrierApp Compare the app registration with how it must be
+//
+// 404 `AppNotFound` if the operator's tenant has none.
+//
+// Corresponds with GET /manage/v1/carrier/app/check (the `CheckCarrierApp` operationId).
+func (c *Caller) CheckCarrierApp(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckCarrierAppRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckCarrier Whether the operator's own tenant is ready for customers
+//
+// It reads the tenant of the account `.carrier`, whose plans are made and applied like those of other tenants.
+// Tenants with derived trunks cannot be planned before it passes. Errors as of `planTenant`.
+//
+// Corresponds with GET /manage/v1/carrier/check (the `CheckCarrier` operationId).
+func (c *Caller) CheckCarrier(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckCarrierRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListCertificates The certificates
 //
 // Those that the deployment obtains by ACME (`certificates.order`), whichever node uses them, and those in files
@@ -1752,6 +3723,21 @@ func (c *Caller) SetDrainWithBody(ctx context.Context, params *SetDrainParams, c
 // Corresponds with PUT /manage/v1/drain (the `SetDrain` operationId).
 func (c *Caller) SetDrain(ctx context.Context, params *SetDrainParams, body SetDrainJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetDrainRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDriftOverview How many tenants differ from what Tandem made there, and what comparing them takes
+//
+// Corresponds with GET /manage/v1/drift (the `GetDriftOverview` operationId).
+func (c *Caller) GetDriftOverview(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDriftOverviewRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -1970,6 +3956,1095 @@ func (c *Caller) ListPeers(ctx context.Context, reqEditors ...RequestEditorFn) (
 // Corresponds with POST /manage/v1/reload (the `Reload` operationId).
 func (c *Caller) Reload(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewReloadRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListTemplates The templates of tenants, by name
+//
+// Corresponds with GET /manage/v1/templates (the `ListTemplates` operationId).
+func (c *Caller) ListTemplates(ctx context.Context, params *ListTemplatesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTemplatesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteTemplate Delete a template that no tenant has
+//
+// 409 `TemplateInUse` if a tenant has it. In the audit log: `template.delete`.
+//
+// Corresponds with DELETE /manage/v1/templates/{template} (the `DeleteTemplate` operationId).
+func (c *Caller) DeleteTemplate(ctx context.Context, template string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteTemplateRequest(c.Server, template)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTemplate A template of tenants
+//
+// Corresponds with GET /manage/v1/templates/{template} (the `GetTemplate` operationId).
+func (c *Caller) GetTemplate(ctx context.Context, template string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTemplateRequest(c.Server, template)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutTemplateWithBody Make or replace a template
+//
+// What a tenant's own settings leave out comes from its template, member by member; lists are taken as a whole,
+// and what is switched on in either is on. A change takes effect in a tenant with its next plan; a rollout makes
+// the plans of all. In the audit log: `template.put`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /manage/v1/templates/{template} (the `PutTemplate` operationId).
+func (c *Caller) PutTemplateWithBody(ctx context.Context, template string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutTemplateRequestWithBody(c.Server, template, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutTemplate Make or replace a template
+//
+// What a tenant's own settings leave out comes from its template, member by member; lists are taken as a whole,
+// and what is switched on in either is on. A change takes effect in a tenant with its next plan; a rollout makes
+// the plans of all. In the audit log: `template.put`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /manage/v1/templates/{template} (the `PutTemplate` operationId).
+func (c *Caller) PutTemplate(ctx context.Context, template string, body PutTemplateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutTemplateRequest(c.Server, template, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListRollouts The newest rollouts of a template, the newest first
+//
+// Corresponds with GET /manage/v1/templates/{template}/rollouts (the `ListRollouts` operationId).
+func (c *Caller) ListRollouts(ctx context.Context, template string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRolloutsRequest(c.Server, template)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginRolloutWithBody Plan a changed template for all onboarded tenants that have it
+//
+// Nodes with the role worker make the plans, which change nothing in the tenants. When the state is `planned`, the
+// rollout can be applied. 409 `RolloutExists` if one of the template is under way, `NoTenants` if no onboarded
+// tenant has the template; 400 `InvalidRings`. In the audit log: `tenant.beginRollout`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/templates/{template}/rollouts (the `BeginRollout` operationId).
+func (c *Caller) BeginRolloutWithBody(ctx context.Context, template string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginRolloutRequestWithBody(c.Server, template, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginRollout Plan a changed template for all onboarded tenants that have it
+//
+// Nodes with the role worker make the plans, which change nothing in the tenants. When the state is `planned`, the
+// rollout can be applied. 409 `RolloutExists` if one of the template is under way, `NoTenants` if no onboarded
+// tenant has the template; 400 `InvalidRings`. In the audit log: `tenant.beginRollout`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/templates/{template}/rollouts (the `BeginRollout` operationId).
+func (c *Caller) BeginRollout(ctx context.Context, template string, body BeginRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginRolloutRequest(c.Server, template, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetRollout A rollout, with each tenant's part of it
+//
+// Corresponds with GET /manage/v1/templates/{template}/rollouts/{rollout} (the `GetRollout` operationId).
+func (c *Caller) GetRollout(ctx context.Context, template string, rollout string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetRolloutRequest(c.Server, template, rollout)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RunRollout Apply or abandon a rollout
+//
+// `apply` approves the plans of a planned rollout. The plans of a ring are applied when all tenants of the ring
+// before are onboarded again. The first failure, refused plan or wait for a person stops it. Applied again, a
+// stopped rollout continues; if a plan was refused, all plans that were not applied are made again first, to be
+// approved. `abandon` ends it; what was applied stays. 409 `RolloutState` in other states. In the audit log:
+// `tenant.applyRollout`, `tenant.abandonRollout`.
+//
+// Corresponds with POST /manage/v1/templates/{template}/rollouts/{rollout}/{action} (the `RunRollout` operationId).
+func (c *Caller) RunRollout(ctx context.Context, template string, rollout string, action RunRolloutParamsAction, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRunRolloutRequest(c.Server, template, rollout, action)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListTenants The tenants that are onboarded, are to be, or have left
+//
+// Corresponds with GET /manage/v1/tenants (the `ListTenants` operationId).
+func (c *Caller) ListTenants(ctx context.Context, params *ListTenantsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTenantsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteTenant Forget a tenant in which Tandem has nothing
+//
+// 409 `TenantInUse` if it has; leave the tenant first. In the audit log: `tenant.delete`.
+//
+// Corresponds with DELETE /manage/v1/tenants/{account} (the `DeleteTenant` operationId).
+func (c *Caller) DeleteTenant(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteTenantRequest(c.Server, account)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTenant The tenant of an account
+//
+// The operator's own tenant is that of the account `.carrier`, here and below. While an account moves to another
+// tenant, that one is `ACCOUNT@next`.
+//
+// Corresponds with GET /manage/v1/tenants/{account} (the `GetTenant` operationId).
+func (c *Caller) GetTenant(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTenantRequest(c.Server, account)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutTenantWithBody Say which tenant an account has, and what is wanted for it
+//
+// The settings replace those there were. What is left out is decided when a plan is made, and shown in it. Nothing
+// changes in the tenant before a plan is applied. 409 `TenantInUse` if the tenant id changes while Tandem has
+// objects in the tenant. In the audit log: `tenant.put`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /manage/v1/tenants/{account} (the `PutTenant` operationId).
+func (c *Caller) PutTenantWithBody(ctx context.Context, account string, params *PutTenantParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutTenantRequestWithBody(c.Server, account, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutTenant Say which tenant an account has, and what is wanted for it
+//
+// The settings replace those there were. What is left out is decided when a plan is made, and shown in it. Nothing
+// changes in the tenant before a plan is applied. 409 `TenantInUse` if the tenant id changes while Tandem has
+// objects in the tenant. In the audit log: `tenant.put`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /manage/v1/tenants/{account} (the `PutTenant` operationId).
+func (c *Caller) PutTenant(ctx context.Context, account string, params *PutTenantParams, body PutTenantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutTenantRequest(c.Server, account, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDialPlan The rules of the tenant's dial plan, with what they make of dialled numbers
+//
+// As the settings say now: rules that a person has written, else those made for the country, the area code and the
+// extensions.
+//
+// Corresponds with GET /manage/v1/tenants/{account}/dialPlan (the `GetDialPlan` operationId).
+func (c *Caller) GetDialPlan(ctx context.Context, account string, params *GetDialPlanParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDialPlanRequest(c.Server, account, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDrift What people have changed in a tenant since Tandem made it
+//
+// As the last comparison shows. Changes are in the event stream: `tenant.drift.found` and `tenant.drift.gone`,
+// with the number of differences.
+//
+// Corresponds with GET /manage/v1/tenants/{account}/drift (the `GetDrift` operationId).
+func (c *Caller) GetDrift(ctx context.Context, account TenantAccount, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDriftRequest(c.Server, account)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcceptDriftWithBody Make what was found what Tandem expects
+//
+// Of a missing object Tandem expects nothing from then on. A number that is not in the inventory is added there.
+// Rules of the dial plan and emergency numbers become settings of the tenant; other values last until the next
+// plan for its settings, which shows them. 404 `DifferenceNotFound`; 409 `TenantChanging` while a plan is carried
+// out. In the audit log: `tenant.acceptDrift`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/drift/accept (the `AcceptDrift` operationId).
+func (c *Caller) AcceptDriftWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptDriftRequestWithBody(c.Server, account, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcceptDrift Make what was found what Tandem expects
+//
+// Of a missing object Tandem expects nothing from then on. A number that is not in the inventory is added there.
+// Rules of the dial plan and emergency numbers become settings of the tenant; other values last until the next
+// plan for its settings, which shows them. 404 `DifferenceNotFound`; 409 `TenantChanging` while a plan is carried
+// out. In the audit log: `tenant.acceptDrift`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/drift/accept (the `AcceptDrift` operationId).
+func (c *Caller) AcceptDrift(ctx context.Context, account TenantAccount, body AcceptDriftJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptDriftRequest(c.Server, account, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckDrift Compare a tenant at once
+//
+// Corresponds with POST /manage/v1/tenants/{account}/drift/check (the `CheckDrift` operationId).
+func (c *Caller) CheckDrift(ctx context.Context, account TenantAccount, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckDriftRequest(c.Server, account)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RepairDriftWithBody Make a plan that repairs differences and nothing else
+//
+// It reads the tenant and changes nothing. A number that is not in the inventory is taken from the user, who gets
+// what it had before Tandem. 404 `DifferenceNotFound`; 409 `DifferenceGone` if it is not there any more,
+// `NotRepairable` for a user that was deleted, `TenantChanging` while a plan is carried out.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/drift/repair (the `RepairDrift` operationId).
+func (c *Caller) RepairDriftWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRepairDriftRequestWithBody(c.Server, account, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RepairDrift Make a plan that repairs differences and nothing else
+//
+// It reads the tenant and changes nothing. A number that is not in the inventory is taken from the user, who gets
+// what it had before Tandem. 404 `DifferenceNotFound`; 409 `DifferenceGone` if it is not there any more,
+// `NotRepairable` for a user that was deleted, `TenantChanging` while a plan is carried out.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/drift/repair (the `RepairDrift` operationId).
+func (c *Caller) RepairDrift(ctx context.Context, account TenantAccount, body RepairDriftJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRepairDriftRequest(c.Server, account, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeInvitation Revoke the link, and end the visits made with it
+//
+// What was authorised stays. It is in the audit log (`tenant.revokeInvitation`). 404 `InvitationNotFound` if
+// there is none.
+//
+// Corresponds with DELETE /manage/v1/tenants/{account}/invitation (the `RevokeInvitation` operationId).
+func (c *Caller) RevokeInvitation(ctx context.Context, account TenantAccount, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeInvitationRequest(c.Server, account)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetInvitation How far the administrator of a tenant is, and who signed in
+//
+// An account that was never invited has the state `none`. 404 `AccountNotFound` for an unknown account.
+//
+// Corresponds with GET /manage/v1/tenants/{account}/invitation (the `GetInvitation` operationId).
+func (c *Caller) GetInvitation(ctx context.Context, account TenantAccount, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetInvitationRequest(c.Server, account)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateInvitationWithBody Make a link for an administrator of the tenant
+//
+// Whoever has the link can authorise Tandem for the account and sign in, on the public front, without an account
+// in Tandem. An earlier link of the account stops working. Only a hash of the link is stored: it is not shown
+// again. It is in the audit log (`tenant.invite`), without the link. 404 `AccountNotFound`; 409 `NoFront` if the
+// deployment has no public front; 409 `TenantDiffers` if the account is connected to another tenant.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/invitation (the `CreateInvitation` operationId).
+func (c *Caller) CreateInvitationWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateInvitationRequestWithBody(c.Server, account, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateInvitation Make a link for an administrator of the tenant
+//
+// Whoever has the link can authorise Tandem for the account and sign in, on the public front, without an account
+// in Tandem. An earlier link of the account stops working. Only a hash of the link is stored: it is not shown
+// again. It is in the audit log (`tenant.invite`), without the link. 404 `AccountNotFound`; 409 `NoFront` if the
+// deployment has no public front; 409 `TenantDiffers` if the account is connected to another tenant.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/invitation (the `CreateInvitation` operationId).
+func (c *Caller) CreateInvitation(ctx context.Context, account TenantAccount, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateInvitationRequest(c.Server, account, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AbandonMove Abandon a move
+//
+// What was done stays: the labels, those recorded for numbers, and the tenant `ACCOUNT@next`, which is left and
+// deleted as any other. In the audit log: `tenant.abandonMove`.
+//
+// Corresponds with DELETE /manage/v1/tenants/{account}/move (the `AbandonMove` operationId).
+func (c *Caller) AbandonMove(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAbandonMoveRequest(c.Server, account)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetMove How far an account has moved to another tenant, or to another trunk model
+//
+// Corresponds with GET /manage/v1/tenants/{account}/move (the `GetMove` operationId).
+func (c *Caller) GetMove(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetMoveRequest(c.Server, account)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginMoveWithBody Begin to move an account to another tenant, or to the other trunk model
+//
+// With a tenant id, the account gets a second tenant beside its own, `ACCOUNT@next`, under a second label; without
+// one, its tenant gets a second label with the other trunk model. Nothing changes in a tenant before its plans are
+// applied, and no call changes its way before the move is continued. 409 `MoveExists` if one is under way,
+// `TenantNotOnboarded` if the account's tenant is not onboarded, `LabelState` if the account has two labels.
+// In the audit log: `tenant.beginMove`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/move (the `BeginMove` operationId).
+func (c *Caller) BeginMoveWithBody(ctx context.Context, account string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginMoveRequestWithBody(c.Server, account, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginMove Begin to move an account to another tenant, or to the other trunk model
+//
+// With a tenant id, the account gets a second tenant beside its own, `ACCOUNT@next`, under a second label; without
+// one, its tenant gets a second label with the other trunk model. Nothing changes in a tenant before its plans are
+// applied, and no call changes its way before the move is continued. 409 `MoveExists` if one is under way,
+// `TenantNotOnboarded` if the account's tenant is not onboarded, `LabelState` if the account has two labels.
+// In the audit log: `tenant.beginMove`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/move (the `BeginMove` operationId).
+func (c *Caller) BeginMove(ctx context.Context, account string, body BeginMoveJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginMoveRequest(c.Server, account, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ContinueMove Let calls use the new label
+//
+// 409 `MoveNotReady` before the new label is onboarded. In the audit log: `tenant.continueMove`.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/move/continue (the `ContinueMove` operationId).
+func (c *Caller) ContinueMove(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewContinueMoveRequest(c.Server, account)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListNumberUsers Which users of a tenant had a number when, by Tandem
+//
+// Corresponds with GET /manage/v1/tenants/{account}/numbers/{number}/users (the `ListNumberUsers` operationId).
+func (c *Caller) ListNumberUsers(ctx context.Context, account TenantAccount, number string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListNumberUsersRequest(c.Server, account, number)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PlanTenantWithBody Show what would change in a tenant
+//
+// It reads the tenant and changes nothing in it. The newest 20 plans of a tenant are kept. 409 `CarrierNotReady`
+// if the operator's own tenant lacks something for derived trunks; 401 or 403 with `ConsentNeeded`, `SignInNeeded`
+// or `TeamsUnavailable` say what is missing in the tenant, or here.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/plans (the `PlanTenant` operationId).
+func (c *Caller) PlanTenantWithBody(ctx context.Context, account string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPlanTenantRequestWithBody(c.Server, account, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PlanTenant Show what would change in a tenant
+//
+// It reads the tenant and changes nothing in it. The newest 20 plans of a tenant are kept. 409 `CarrierNotReady`
+// if the operator's own tenant lacks something for derived trunks; 401 or 403 with `ConsentNeeded`, `SignInNeeded`
+// or `TeamsUnavailable` say what is missing in the tenant, or here.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/plans (the `PlanTenant` operationId).
+func (c *Caller) PlanTenant(ctx context.Context, account string, body PlanTenantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPlanTenantRequest(c.Server, account, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPlan A plan that was made
+//
+// Corresponds with GET /manage/v1/tenants/{account}/plans/{plan} (the `GetPlan` operationId).
+func (c *Caller) GetPlan(ctx context.Context, account string, plan string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPlanRequest(c.Server, account, plan)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApplyPlan Approve a plan, and begin to carry it out
+//
+// The tenant is read again. 409 `TenantChanged` if the plan would now be another one, `PlanHasConflicts` if a
+// person has to solve something first, `PlanApplied` if it was approved before. The work is done by nodes with the
+// role worker; getTenant shows how far it is and what it waits for. In the audit log: `tenant.apply`.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/plans/{plan}/apply (the `ApplyPlan` operationId).
+func (c *Caller) ApplyPlan(ctx context.Context, account string, plan string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApplyPlanRequest(c.Server, account, plan)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckReadiness Whether a tenant can be onboarded, and what has to be changed first
+//
+// It reads the tenant, with new tokens, and changes nothing. About half of the checks need the second sign-in, or
+// the role of the application in its place. 503 if Microsoft does not answer.
+//
+// Corresponds with GET /manage/v1/tenants/{account}/readiness (the `CheckReadiness` operationId).
+func (c *Caller) CheckReadiness(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckReadinessRequest(c.Server, account)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartSignInWithBody Begin the next sign-in to a tenant without a link
+//
+// For an administrator who sits at the operator's machine. `browser` returns a URL whose redirect goes to
+// `http://127.0.0.1:port`, where the caller listens; the first one authorises, the second says in which tenant,
+// the third signs in for the administration of Teams. `device` returns a code to enter on any machine, and
+// `application` uses no person's sign-in but the directory role of the application; both need a tenant that has
+// authorised. The errors name what the administrator must do: 409 `NotAuthorised`, `DeviceCodeBlocked`,
+// `RolesMissing`, and those of `continueSignIn`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/sign-in (the `StartSignIn` operationId).
+func (c *Caller) StartSignInWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartSignInRequestWithBody(c.Server, account, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartSignIn Begin the next sign-in to a tenant without a link
+//
+// For an administrator who sits at the operator's machine. `browser` returns a URL whose redirect goes to
+// `http://127.0.0.1:port`, where the caller listens; the first one authorises, the second says in which tenant,
+// the third signs in for the administration of Teams. `device` returns a code to enter on any machine, and
+// `application` uses no person's sign-in but the directory role of the application; both need a tenant that has
+// authorised. The errors name what the administrator must do: 409 `NotAuthorised`, `DeviceCodeBlocked`,
+// `RolesMissing`, and those of `continueSignIn`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/sign-in (the `StartSignIn` operationId).
+func (c *Caller) StartSignIn(ctx context.Context, account TenantAccount, body StartSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartSignInRequest(c.Server, account, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ContinueSignInWithBody Hand over the redirect of a sign-in, or poll a device code
+//
+// With `redirect`, the query of the redirect that the caller received; without it, a poll of the device code,
+// which must not be made more often than `interval` says. Each redirect is used once. 404 `SignInNotFound` after
+// an hour or for another account; 409 `ConsentDeclined`, `ConsentNeeded`, `SignInNeeded`, `AccountUnsuitable`,
+// `TenantDiffers`, `TenantInUse`, `RolesMissing`, `DeviceCodeBlocked`, `DeviceCodeExpired`, `TenantNotFound`,
+// `SignInRefused`; 400 `InvalidState`; 503 `EntraUnavailable`, `AppRegistration`. While a fresh consent is not
+// known everywhere, the same step is the next one, after `interval`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /manage/v1/tenants/{account}/sign-in/{id} (the `ContinueSignIn` operationId).
+func (c *Caller) ContinueSignInWithBody(ctx context.Context, account TenantAccount, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewContinueSignInRequestWithBody(c.Server, account, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ContinueSignIn Hand over the redirect of a sign-in, or poll a device code
+//
+// With `redirect`, the query of the redirect that the caller received; without it, a poll of the device code,
+// which must not be made more often than `interval` says. Each redirect is used once. 404 `SignInNotFound` after
+// an hour or for another account; 409 `ConsentDeclined`, `ConsentNeeded`, `SignInNeeded`, `AccountUnsuitable`,
+// `TenantDiffers`, `TenantInUse`, `RolesMissing`, `DeviceCodeBlocked`, `DeviceCodeExpired`, `TenantNotFound`,
+// `SignInRefused`; 400 `InvalidState`; 503 `EntraUnavailable`, `AppRegistration`. While a fresh consent is not
+// known everywhere, the same step is the next one, after `interval`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /manage/v1/tenants/{account}/sign-in/{id} (the `ContinueSignIn` operationId).
+func (c *Caller) ContinueSignIn(ctx context.Context, account TenantAccount, id string, body ContinueSignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewContinueSignInRequest(c.Server, account, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSnapshots The snapshots of a tenant, from the newest on
+//
+// Corresponds with GET /manage/v1/tenants/{account}/snapshots (the `ListSnapshots` operationId).
+func (c *Caller) ListSnapshots(ctx context.Context, account TenantAccount, params *ListSnapshotsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSnapshotsRequest(c.Server, account, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TakeSnapshot Record what the tenant has by Tandem
+//
+// It has the objects that Tandem made and how they are now, and what users had before Tandem: numbers, policies,
+// dial plans. One is taken automatically before a tenant is left. 409 `NothingToRecord` if Tandem has nothing
+// there. In the audit log: `tenant.snapshot`.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/snapshots (the `TakeSnapshot` operationId).
+func (c *Caller) TakeSnapshot(ctx context.Context, account TenantAccount, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTakeSnapshotRequest(c.Server, account)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ImportSnapshotWithBody Store a snapshot that was exported
+//
+// The body may have 32 MiB. 400 `SnapshotDamaged` if the export was changed or cut off, `SnapshotNotOurs` if no
+// key of this installation's keyring signed it, `SnapshotFormat` if another release wrote it in another format,
+// `SnapshotOfAnother` if it is of another account. In the audit log: `tenant.importSnapshot`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/snapshots/import (the `ImportSnapshot` operationId).
+func (c *Caller) ImportSnapshotWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewImportSnapshotRequestWithBody(c.Server, account, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ImportSnapshot Store a snapshot that was exported
+//
+// The body may have 32 MiB. 400 `SnapshotDamaged` if the export was changed or cut off, `SnapshotNotOurs` if no
+// key of this installation's keyring signed it, `SnapshotFormat` if another release wrote it in another format,
+// `SnapshotOfAnother` if it is of another account. In the audit log: `tenant.importSnapshot`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/snapshots/import (the `ImportSnapshot` operationId).
+func (c *Caller) ImportSnapshot(ctx context.Context, account TenantAccount, body ImportSnapshotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewImportSnapshotRequest(c.Server, account, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExportSnapshot A snapshot with its content
+//
+// The content is signed with the keyring, and verified whenever it is used. It has users' phone numbers, and no
+// secrets.
+//
+// Corresponds with GET /manage/v1/tenants/{account}/snapshots/{snapshot} (the `ExportSnapshot` operationId).
+func (c *Caller) ExportSnapshot(ctx context.Context, account TenantAccount, snapshot string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExportSnapshotRequest(c.Server, account, snapshot)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetLeaveReport What became of each thing that Tandem had made, after the tenant was left
+//
+// By a fresh read of the tenant. `latest` in place of the snapshot is the newest one with a report. 404
+// `ReportNotFound` before the leave has ended.
+//
+// Corresponds with GET /manage/v1/tenants/{account}/snapshots/{snapshot}/report (the `GetLeaveReport` operationId).
+func (c *Caller) GetLeaveReport(ctx context.Context, account TenantAccount, snapshot string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetLeaveReportRequest(c.Server, account, snapshot)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListUserSyncs The newest 50 passes over the users of a tenant; the first may be under way
+//
+// Corresponds with GET /manage/v1/tenants/{account}/syncs (the `ListUserSyncs` operationId).
+func (c *Caller) ListUserSyncs(ctx context.Context, account TenantAccount, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListUserSyncsRequest(c.Server, account)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SyncUsersWithBody Begin a pass over the users of a tenant now
+//
+// Without a request one begins at intervals of `onboarding.syncEvery`. 409 `NotSynchronised` if the tenant was
+// left, or is the operator's own. In the audit log: `tenant.users.sync`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/syncs (the `SyncUsers` operationId).
+func (c *Caller) SyncUsersWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSyncUsersRequestWithBody(c.Server, account, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SyncUsers Begin a pass over the users of a tenant now
+//
+// Without a request one begins at intervals of `onboarding.syncEvery`. 409 `NotSynchronised` if the tenant was
+// left, or is the operator's own. In the audit log: `tenant.users.sync`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/syncs (the `SyncUsers` operationId).
+func (c *Caller) SyncUsers(ctx context.Context, account TenantAccount, body SyncUsersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSyncUsersRequest(c.Server, account, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListUsers Users and resource accounts of a tenant, as the last pass saw them
+//
+// Corresponds with GET /manage/v1/tenants/{account}/users (the `ListUsers` operationId).
+func (c *Caller) ListUsers(ctx context.Context, account TenantAccount, params *ListUsersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListUsersRequest(c.Server, account, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ActivateUsersWithBody Give users numbers, and Tandem's policies with them
+//
+// Each user is accepted or refused on its own; `code` and `reason` say why. Accepted ones are worked on by nodes
+// with the role worker, and are `active` once everything was read back. What they had before is put back when they
+// are deactivated. Codes: `UserNotFound`, `UserUnlicensed`, `UserBlocked`, `UserDeleted`, `PolicyByGroup`,
+// `NoNumber`, `InvalidNumber`, `NumberTwice`, `NumberNotInInventory`, `NumberInUse`, `NoFreeNumber`. In the audit
+// log: `tenant.user.activate` for each. 409 `TenantNotOnboarded` before a plan was applied, `TenantLeaves`,
+// `TenantOfOperator`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/users/activate (the `ActivateUsers` operationId).
+func (c *Caller) ActivateUsersWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewActivateUsersRequestWithBody(c.Server, account, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ActivateUsers Give users numbers, and Tandem's policies with them
+//
+// Each user is accepted or refused on its own; `code` and `reason` say why. Accepted ones are worked on by nodes
+// with the role worker, and are `active` once everything was read back. What they had before is put back when they
+// are deactivated. Codes: `UserNotFound`, `UserUnlicensed`, `UserBlocked`, `UserDeleted`, `PolicyByGroup`,
+// `NoNumber`, `InvalidNumber`, `NumberTwice`, `NumberNotInInventory`, `NumberInUse`, `NoFreeNumber`. In the audit
+// log: `tenant.user.activate` for each. 409 `TenantNotOnboarded` before a plan was applied, `TenantLeaves`,
+// `TenantOfOperator`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/users/activate (the `ActivateUsers` operationId).
+func (c *Caller) ActivateUsers(ctx context.Context, account TenantAccount, body ActivateUsersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewActivateUsersRequest(c.Server, account, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeactivateUsersWithBody Give users back the number and the policies that they had before
+//
+// Codes: `UserNotFound`, `NotActivated`. In the audit log: `tenant.user.deactivate` for each.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/users/deactivate (the `DeactivateUsers` operationId).
+func (c *Caller) DeactivateUsersWithBody(ctx context.Context, account TenantAccount, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeactivateUsersRequestWithBody(c.Server, account, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeactivateUsers Give users back the number and the policies that they had before
+//
+// Codes: `UserNotFound`, `NotActivated`. In the audit log: `tenant.user.deactivate` for each.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /manage/v1/tenants/{account}/users/deactivate (the `DeactivateUsers` operationId).
+func (c *Caller) DeactivateUsers(ctx context.Context, account TenantAccount, body DeactivateUsersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeactivateUsersRequest(c.Server, account, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetUser A user, and which numbers it had by Tandem
+//
+// Corresponds with GET /manage/v1/tenants/{account}/users/{user} (the `GetUser` operationId).
+func (c *Caller) GetUser(ctx context.Context, account TenantAccount, user TenantUser, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUserRequest(c.Server, account, user)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefreshUser Read one user at Microsoft, also one that no pass has seen
+//
+// Corresponds with POST /manage/v1/tenants/{account}/users/{user}/refresh (the `RefreshUser` operationId).
+func (c *Caller) RefreshUser(ctx context.Context, account TenantAccount, user TenantUser, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefreshUserRequest(c.Server, account, user)
 	if err != nil {
 		return nil, err
 	}
@@ -2566,6 +5641,114 @@ func NewVerifyAuditRequestWithBody(server string, contentType string, body io.Re
 	return req, nil
 }
 
+// NewGetCarrierAppRequest constructs an http.Request for the GetCarrierApp method
+func NewGetCarrierAppRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/carrier/app")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateCarrierAppRequest constructs an http.Request for the CreateCarrierApp method
+func NewCreateCarrierAppRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/carrier/app")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCheckCarrierAppRequest constructs an http.Request for the CheckCarrierApp method
+func NewCheckCarrierAppRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/carrier/app/check")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCheckCarrierRequest constructs an http.Request for the CheckCarrier method
+func NewCheckCarrierRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/carrier/check")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListCertificatesRequest constructs an http.Request for the ListCertificates method
 func NewListCertificatesRequest(server string) (*http.Request, error) {
 	var err error
@@ -2849,6 +6032,33 @@ func NewSetDrainRequestWithBody(server string, params *SetDrainParams, contentTy
 	return req, nil
 }
 
+// NewGetDriftOverviewRequest constructs an http.Request for the GetDriftOverview method
+func NewGetDriftOverviewRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/drift")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewFollowEventsRequest constructs an http.Request for the FollowEvents method
 func NewFollowEventsRequest(server string, params *FollowEventsParams) (*http.Request, error) {
 	var err error
@@ -3073,6 +6283,2031 @@ func NewReloadRequest(server string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/manage/v1/reload")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListTemplatesRequest constructs an http.Request for the ListTemplates method
+func NewListTemplatesRequest(server string, params *ListTemplatesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/templates")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteTemplateRequest constructs an http.Request for the DeleteTemplate method
+func NewDeleteTemplateRequest(server string, template string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "template", template, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/templates/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetTemplateRequest constructs an http.Request for the GetTemplate method
+func NewGetTemplateRequest(server string, template string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "template", template, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/templates/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutTemplateRequest calls the generic PutTemplate builder with application/json body
+func NewPutTemplateRequest(server string, template string, body PutTemplateJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutTemplateRequestWithBody(server, template, "application/json", bodyReader)
+}
+
+// NewPutTemplateRequestWithBody constructs an http.Request for the PutTemplate method, with any body, and a specified content type
+func NewPutTemplateRequestWithBody(server string, template string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "template", template, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/templates/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListRolloutsRequest constructs an http.Request for the ListRollouts method
+func NewListRolloutsRequest(server string, template string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "template", template, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/templates/%s/rollouts", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewBeginRolloutRequest calls the generic BeginRollout builder with application/json body
+func NewBeginRolloutRequest(server string, template string, body BeginRolloutJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginRolloutRequestWithBody(server, template, "application/json", bodyReader)
+}
+
+// NewBeginRolloutRequestWithBody constructs an http.Request for the BeginRollout method, with any body, and a specified content type
+func NewBeginRolloutRequestWithBody(server string, template string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "template", template, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/templates/%s/rollouts", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetRolloutRequest constructs an http.Request for the GetRollout method
+func NewGetRolloutRequest(server string, template string, rollout string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "template", template, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "rollout", rollout, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/templates/%s/rollouts/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRunRolloutRequest constructs an http.Request for the RunRollout method
+func NewRunRolloutRequest(server string, template string, rollout string, action RunRolloutParamsAction) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "template", template, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "rollout", rollout, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "action", action, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/templates/%s/rollouts/%s/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListTenantsRequest constructs an http.Request for the ListTenants method
+func NewListTenantsRequest(server string, params *ListTenantsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Waiting != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "waiting", *params.Waiting, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Drift != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "drift", *params.Drift, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Template != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "template", *params.Template, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteTenantRequest constructs an http.Request for the DeleteTenant method
+func NewDeleteTenantRequest(server string, account string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetTenantRequest constructs an http.Request for the GetTenant method
+func NewGetTenantRequest(server string, account string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutTenantRequest calls the generic PutTenant builder with application/json body
+func NewPutTenantRequest(server string, account string, params *PutTenantParams, body PutTenantJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutTenantRequestWithBody(server, account, params, "application/json", bodyReader)
+}
+
+// NewPutTenantRequestWithBody constructs an http.Request for the PutTenant method, with any body, and a specified content type
+func NewPutTenantRequestWithBody(server string, account string, params *PutTenantParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetDialPlanRequest constructs an http.Request for the GetDialPlan method
+func NewGetDialPlanRequest(server string, account string, params *GetDialPlanParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/dialPlan", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Dialled != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dialled", *params.Dialled, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetDriftRequest constructs an http.Request for the GetDrift method
+func NewGetDriftRequest(server string, account TenantAccount) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/drift", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAcceptDriftRequest calls the generic AcceptDrift builder with application/json body
+func NewAcceptDriftRequest(server string, account TenantAccount, body AcceptDriftJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAcceptDriftRequestWithBody(server, account, "application/json", bodyReader)
+}
+
+// NewAcceptDriftRequestWithBody constructs an http.Request for the AcceptDrift method, with any body, and a specified content type
+func NewAcceptDriftRequestWithBody(server string, account TenantAccount, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/drift/accept", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewCheckDriftRequest constructs an http.Request for the CheckDrift method
+func NewCheckDriftRequest(server string, account TenantAccount) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/drift/check", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRepairDriftRequest calls the generic RepairDrift builder with application/json body
+func NewRepairDriftRequest(server string, account TenantAccount, body RepairDriftJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRepairDriftRequestWithBody(server, account, "application/json", bodyReader)
+}
+
+// NewRepairDriftRequestWithBody constructs an http.Request for the RepairDrift method, with any body, and a specified content type
+func NewRepairDriftRequestWithBody(server string, account TenantAccount, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/drift/repair", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRevokeInvitationRequest constructs an http.Request for the RevokeInvitation method
+func NewRevokeInvitationRequest(server string, account TenantAccount) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/invitation", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetInvitationRequest constructs an http.Request for the GetInvitation method
+func NewGetInvitationRequest(server string, account TenantAccount) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/invitation", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateInvitationRequest calls the generic CreateInvitation builder with application/json body
+func NewCreateInvitationRequest(server string, account TenantAccount, body CreateInvitationJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateInvitationRequestWithBody(server, account, "application/json", bodyReader)
+}
+
+// NewCreateInvitationRequestWithBody constructs an http.Request for the CreateInvitation method, with any body, and a specified content type
+func NewCreateInvitationRequestWithBody(server string, account TenantAccount, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/invitation", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewAbandonMoveRequest constructs an http.Request for the AbandonMove method
+func NewAbandonMoveRequest(server string, account string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/move", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetMoveRequest constructs an http.Request for the GetMove method
+func NewGetMoveRequest(server string, account string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/move", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewBeginMoveRequest calls the generic BeginMove builder with application/json body
+func NewBeginMoveRequest(server string, account string, body BeginMoveJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginMoveRequestWithBody(server, account, "application/json", bodyReader)
+}
+
+// NewBeginMoveRequestWithBody constructs an http.Request for the BeginMove method, with any body, and a specified content type
+func NewBeginMoveRequestWithBody(server string, account string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/move", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewContinueMoveRequest constructs an http.Request for the ContinueMove method
+func NewContinueMoveRequest(server string, account string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/move/continue", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListNumberUsersRequest constructs an http.Request for the ListNumberUsers method
+func NewListNumberUsersRequest(server string, account TenantAccount, number string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "number", number, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/numbers/%s/users", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPlanTenantRequest calls the generic PlanTenant builder with application/json body
+func NewPlanTenantRequest(server string, account string, body PlanTenantJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPlanTenantRequestWithBody(server, account, "application/json", bodyReader)
+}
+
+// NewPlanTenantRequestWithBody constructs an http.Request for the PlanTenant method, with any body, and a specified content type
+func NewPlanTenantRequestWithBody(server string, account string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/plans", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetPlanRequest constructs an http.Request for the GetPlan method
+func NewGetPlanRequest(server string, account string, plan string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "plan", plan, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/plans/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewApplyPlanRequest constructs an http.Request for the ApplyPlan method
+func NewApplyPlanRequest(server string, account string, plan string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "plan", plan, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/plans/%s/apply", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCheckReadinessRequest constructs an http.Request for the CheckReadiness method
+func NewCheckReadinessRequest(server string, account string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/readiness", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewStartSignInRequest calls the generic StartSignIn builder with application/json body
+func NewStartSignInRequest(server string, account TenantAccount, body StartSignInJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewStartSignInRequestWithBody(server, account, "application/json", bodyReader)
+}
+
+// NewStartSignInRequestWithBody constructs an http.Request for the StartSignIn method, with any body, and a specified content type
+func NewStartSignInRequestWithBody(server string, account TenantAccount, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/sign-in", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewContinueSignInRequest calls the generic ContinueSignIn builder with application/json body
+func NewContinueSignInRequest(server string, account TenantAccount, id string, body ContinueSignInJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewContinueSignInRequestWithBody(server, account, id, "application/json", bodyReader)
+}
+
+// NewContinueSignInRequestWithBody constructs an http.Request for the ContinueSignIn method, with any body, and a specified content type
+func NewContinueSignInRequestWithBody(server string, account TenantAccount, id string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/sign-in/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListSnapshotsRequest constructs an http.Request for the ListSnapshots method
+func NewListSnapshotsRequest(server string, account TenantAccount, params *ListSnapshotsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/snapshots", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTakeSnapshotRequest constructs an http.Request for the TakeSnapshot method
+func NewTakeSnapshotRequest(server string, account TenantAccount) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/snapshots", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewImportSnapshotRequest calls the generic ImportSnapshot builder with application/json body
+func NewImportSnapshotRequest(server string, account TenantAccount, body ImportSnapshotJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewImportSnapshotRequestWithBody(server, account, "application/json", bodyReader)
+}
+
+// NewImportSnapshotRequestWithBody constructs an http.Request for the ImportSnapshot method, with any body, and a specified content type
+func NewImportSnapshotRequestWithBody(server string, account TenantAccount, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/snapshots/import", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewExportSnapshotRequest constructs an http.Request for the ExportSnapshot method
+func NewExportSnapshotRequest(server string, account TenantAccount, snapshot string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "snapshot", snapshot, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/snapshots/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetLeaveReportRequest constructs an http.Request for the GetLeaveReport method
+func NewGetLeaveReportRequest(server string, account TenantAccount, snapshot string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "snapshot", snapshot, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/snapshots/%s/report", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListUserSyncsRequest constructs an http.Request for the ListUserSyncs method
+func NewListUserSyncsRequest(server string, account TenantAccount) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/syncs", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSyncUsersRequest calls the generic SyncUsers builder with application/json body
+func NewSyncUsersRequest(server string, account TenantAccount, body SyncUsersJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSyncUsersRequestWithBody(server, account, "application/json", bodyReader)
+}
+
+// NewSyncUsersRequestWithBody constructs an http.Request for the SyncUsers method, with any body, and a specified content type
+func NewSyncUsersRequestWithBody(server string, account TenantAccount, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/syncs", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListUsersRequest constructs an http.Request for the ListUsers method
+func NewListUsersRequest(server string, account TenantAccount, params *ListUsersParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/users", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Department != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "department", *params.Department, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.UsageLocation != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "usageLocation", *params.UsageLocation, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Text != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "text", *params.Text, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Number != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "number", *params.Number, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.AccountType != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "accountType", *params.AccountType, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewActivateUsersRequest calls the generic ActivateUsers builder with application/json body
+func NewActivateUsersRequest(server string, account TenantAccount, body ActivateUsersJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewActivateUsersRequestWithBody(server, account, "application/json", bodyReader)
+}
+
+// NewActivateUsersRequestWithBody constructs an http.Request for the ActivateUsers method, with any body, and a specified content type
+func NewActivateUsersRequestWithBody(server string, account TenantAccount, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/users/activate", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeactivateUsersRequest calls the generic DeactivateUsers builder with application/json body
+func NewDeactivateUsersRequest(server string, account TenantAccount, body DeactivateUsersJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDeactivateUsersRequestWithBody(server, account, "application/json", bodyReader)
+}
+
+// NewDeactivateUsersRequestWithBody constructs an http.Request for the DeactivateUsers method, with any body, and a specified content type
+func NewDeactivateUsersRequestWithBody(server string, account TenantAccount, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/users/deactivate", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetUserRequest constructs an http.Request for the GetUser method
+func NewGetUserRequest(server string, account TenantAccount, user TenantUser) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/users/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRefreshUserRequest constructs an http.Request for the RefreshUser method
+func NewRefreshUserRequest(server string, account TenantAccount, user TenantUser) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "account", account, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/manage/v1/tenants/%s/users/%s/refresh", pathParam0, pathParam1)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -3467,6 +8702,18 @@ type ServerInterface interface {
 	// VerifyAudit Check the audit log's hash chain
 	// (POST /manage/v1/audit/verify)
 	VerifyAudit(w http.ResponseWriter, r *http.Request)
+	// GetCarrierApp The operator's app registration as it must be
+	// (GET /manage/v1/carrier/app)
+	GetCarrierApp(w http.ResponseWriter, r *http.Request)
+	// CreateCarrierApp Make the app registration in the operator's tenant
+	// (POST /manage/v1/carrier/app)
+	CreateCarrierApp(w http.ResponseWriter, r *http.Request)
+	// CheckCarrierApp Compare the app registration with how it must be
+	// (GET /manage/v1/carrier/app/check)
+	CheckCarrierApp(w http.ResponseWriter, r *http.Request)
+	// CheckCarrier Whether the operator's own tenant is ready for customers
+	// (GET /manage/v1/carrier/check)
+	CheckCarrier(w http.ResponseWriter, r *http.Request)
 	// ListCertificates The certificates
 	// (GET /manage/v1/certificates)
 	ListCertificates(w http.ResponseWriter, r *http.Request)
@@ -3488,6 +8735,9 @@ type ServerInterface interface {
 	// SetDrain Stop or resume accepting new calls
 	// (PUT /manage/v1/drain)
 	SetDrain(w http.ResponseWriter, r *http.Request, params SetDrainParams)
+	// GetDriftOverview How many tenants differ from what Tandem made there, and what comparing them takes
+	// (GET /manage/v1/drift)
+	GetDriftOverview(w http.ResponseWriter, r *http.Request)
 	// FollowEvents Follow what changes, as server-sent events
 	// (GET /manage/v1/events)
 	FollowEvents(w http.ResponseWriter, r *http.Request, params FollowEventsParams)
@@ -3509,6 +8759,135 @@ type ServerInterface interface {
 	// Reload Read the configuration again and apply what can change while the node runs
 	// (POST /manage/v1/reload)
 	Reload(w http.ResponseWriter, r *http.Request)
+	// ListTemplates The templates of tenants, by name
+	// (GET /manage/v1/templates)
+	ListTemplates(w http.ResponseWriter, r *http.Request, params ListTemplatesParams)
+	// DeleteTemplate Delete a template that no tenant has
+	// (DELETE /manage/v1/templates/{template})
+	DeleteTemplate(w http.ResponseWriter, r *http.Request, template string)
+	// GetTemplate A template of tenants
+	// (GET /manage/v1/templates/{template})
+	GetTemplate(w http.ResponseWriter, r *http.Request, template string)
+	// PutTemplate Make or replace a template
+	// (PUT /manage/v1/templates/{template})
+	PutTemplate(w http.ResponseWriter, r *http.Request, template string)
+	// ListRollouts The newest rollouts of a template, the newest first
+	// (GET /manage/v1/templates/{template}/rollouts)
+	ListRollouts(w http.ResponseWriter, r *http.Request, template string)
+	// BeginRollout Plan a changed template for all onboarded tenants that have it
+	// (POST /manage/v1/templates/{template}/rollouts)
+	BeginRollout(w http.ResponseWriter, r *http.Request, template string)
+	// GetRollout A rollout, with each tenant's part of it
+	// (GET /manage/v1/templates/{template}/rollouts/{rollout})
+	GetRollout(w http.ResponseWriter, r *http.Request, template string, rollout string)
+	// RunRollout Apply or abandon a rollout
+	// (POST /manage/v1/templates/{template}/rollouts/{rollout}/{action})
+	RunRollout(w http.ResponseWriter, r *http.Request, template string, rollout string, action RunRolloutParamsAction)
+	// ListTenants The tenants that are onboarded, are to be, or have left
+	// (GET /manage/v1/tenants)
+	ListTenants(w http.ResponseWriter, r *http.Request, params ListTenantsParams)
+	// DeleteTenant Forget a tenant in which Tandem has nothing
+	// (DELETE /manage/v1/tenants/{account})
+	DeleteTenant(w http.ResponseWriter, r *http.Request, account string)
+	// GetTenant The tenant of an account
+	// (GET /manage/v1/tenants/{account})
+	GetTenant(w http.ResponseWriter, r *http.Request, account string)
+	// PutTenant Say which tenant an account has, and what is wanted for it
+	// (PUT /manage/v1/tenants/{account})
+	PutTenant(w http.ResponseWriter, r *http.Request, account string, params PutTenantParams)
+	// GetDialPlan The rules of the tenant's dial plan, with what they make of dialled numbers
+	// (GET /manage/v1/tenants/{account}/dialPlan)
+	GetDialPlan(w http.ResponseWriter, r *http.Request, account string, params GetDialPlanParams)
+	// GetDrift What people have changed in a tenant since Tandem made it
+	// (GET /manage/v1/tenants/{account}/drift)
+	GetDrift(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// AcceptDrift Make what was found what Tandem expects
+	// (POST /manage/v1/tenants/{account}/drift/accept)
+	AcceptDrift(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// CheckDrift Compare a tenant at once
+	// (POST /manage/v1/tenants/{account}/drift/check)
+	CheckDrift(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// RepairDrift Make a plan that repairs differences and nothing else
+	// (POST /manage/v1/tenants/{account}/drift/repair)
+	RepairDrift(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// RevokeInvitation Revoke the link, and end the visits made with it
+	// (DELETE /manage/v1/tenants/{account}/invitation)
+	RevokeInvitation(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// GetInvitation How far the administrator of a tenant is, and who signed in
+	// (GET /manage/v1/tenants/{account}/invitation)
+	GetInvitation(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// CreateInvitation Make a link for an administrator of the tenant
+	// (POST /manage/v1/tenants/{account}/invitation)
+	CreateInvitation(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// AbandonMove Abandon a move
+	// (DELETE /manage/v1/tenants/{account}/move)
+	AbandonMove(w http.ResponseWriter, r *http.Request, account string)
+	// GetMove How far an account has moved to another tenant, or to another trunk model
+	// (GET /manage/v1/tenants/{account}/move)
+	GetMove(w http.ResponseWriter, r *http.Request, account string)
+	// BeginMove Begin to move an account to another tenant, or to the other trunk model
+	// (POST /manage/v1/tenants/{account}/move)
+	BeginMove(w http.ResponseWriter, r *http.Request, account string)
+	// ContinueMove Let calls use the new label
+	// (POST /manage/v1/tenants/{account}/move/continue)
+	ContinueMove(w http.ResponseWriter, r *http.Request, account string)
+	// ListNumberUsers Which users of a tenant had a number when, by Tandem
+	// (GET /manage/v1/tenants/{account}/numbers/{number}/users)
+	ListNumberUsers(w http.ResponseWriter, r *http.Request, account TenantAccount, number string)
+	// PlanTenant Show what would change in a tenant
+	// (POST /manage/v1/tenants/{account}/plans)
+	PlanTenant(w http.ResponseWriter, r *http.Request, account string)
+	// GetPlan A plan that was made
+	// (GET /manage/v1/tenants/{account}/plans/{plan})
+	GetPlan(w http.ResponseWriter, r *http.Request, account string, plan string)
+	// ApplyPlan Approve a plan, and begin to carry it out
+	// (POST /manage/v1/tenants/{account}/plans/{plan}/apply)
+	ApplyPlan(w http.ResponseWriter, r *http.Request, account string, plan string)
+	// CheckReadiness Whether a tenant can be onboarded, and what has to be changed first
+	// (GET /manage/v1/tenants/{account}/readiness)
+	CheckReadiness(w http.ResponseWriter, r *http.Request, account string)
+	// StartSignIn Begin the next sign-in to a tenant without a link
+	// (POST /manage/v1/tenants/{account}/sign-in)
+	StartSignIn(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// ContinueSignIn Hand over the redirect of a sign-in, or poll a device code
+	// (PUT /manage/v1/tenants/{account}/sign-in/{id})
+	ContinueSignIn(w http.ResponseWriter, r *http.Request, account TenantAccount, id string)
+	// ListSnapshots The snapshots of a tenant, from the newest on
+	// (GET /manage/v1/tenants/{account}/snapshots)
+	ListSnapshots(w http.ResponseWriter, r *http.Request, account TenantAccount, params ListSnapshotsParams)
+	// TakeSnapshot Record what the tenant has by Tandem
+	// (POST /manage/v1/tenants/{account}/snapshots)
+	TakeSnapshot(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// ImportSnapshot Store a snapshot that was exported
+	// (POST /manage/v1/tenants/{account}/snapshots/import)
+	ImportSnapshot(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// ExportSnapshot A snapshot with its content
+	// (GET /manage/v1/tenants/{account}/snapshots/{snapshot})
+	ExportSnapshot(w http.ResponseWriter, r *http.Request, account TenantAccount, snapshot string)
+	// GetLeaveReport What became of each thing that Tandem had made, after the tenant was left
+	// (GET /manage/v1/tenants/{account}/snapshots/{snapshot}/report)
+	GetLeaveReport(w http.ResponseWriter, r *http.Request, account TenantAccount, snapshot string)
+	// ListUserSyncs The newest 50 passes over the users of a tenant; the first may be under way
+	// (GET /manage/v1/tenants/{account}/syncs)
+	ListUserSyncs(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// SyncUsers Begin a pass over the users of a tenant now
+	// (POST /manage/v1/tenants/{account}/syncs)
+	SyncUsers(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// ListUsers Users and resource accounts of a tenant, as the last pass saw them
+	// (GET /manage/v1/tenants/{account}/users)
+	ListUsers(w http.ResponseWriter, r *http.Request, account TenantAccount, params ListUsersParams)
+	// ActivateUsers Give users numbers, and Tandem's policies with them
+	// (POST /manage/v1/tenants/{account}/users/activate)
+	ActivateUsers(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// DeactivateUsers Give users back the number and the policies that they had before
+	// (POST /manage/v1/tenants/{account}/users/deactivate)
+	DeactivateUsers(w http.ResponseWriter, r *http.Request, account TenantAccount)
+	// GetUser A user, and which numbers it had by Tandem
+	// (GET /manage/v1/tenants/{account}/users/{user})
+	GetUser(w http.ResponseWriter, r *http.Request, account TenantAccount, user TenantUser)
+	// RefreshUser Read one user at Microsoft, also one that no pass has seen
+	// (POST /manage/v1/tenants/{account}/users/{user}/refresh)
+	RefreshUser(w http.ResponseWriter, r *http.Request, account TenantAccount, user TenantUser)
 	// CreateToken Create a bearer token of the embedded issuer
 	// (POST /manage/v1/tokens)
 	CreateToken(w http.ResponseWriter, r *http.Request)
@@ -3547,6 +8926,14 @@ type AuditOperations interface {
 	VerifyAudit(ctx context.Context, request VerifyAuditRequestObject) (VerifyAuditResponseObject, error)
 }
 
+// CarrierOperations are the operations with the tag carrier.
+type CarrierOperations interface {
+	GetCarrierApp(ctx context.Context, request GetCarrierAppRequestObject) (GetCarrierAppResponseObject, error)
+	CreateCarrierApp(ctx context.Context, request CreateCarrierAppRequestObject) (CreateCarrierAppResponseObject, error)
+	CheckCarrierApp(ctx context.Context, request CheckCarrierAppRequestObject) (CheckCarrierAppResponseObject, error)
+	CheckCarrier(ctx context.Context, request CheckCarrierRequestObject) (CheckCarrierResponseObject, error)
+}
+
 // CertificatesOperations are the operations with the tag certificates.
 type CertificatesOperations interface {
 	ListCertificates(ctx context.Context, request ListCertificatesRequestObject) (ListCertificatesResponseObject, error)
@@ -3570,6 +8957,15 @@ type NodeOperations interface {
 	Reload(ctx context.Context, request ReloadRequestObject) (ReloadResponseObject, error)
 }
 
+// DriftOperations are the operations with the tag drift.
+type DriftOperations interface {
+	GetDriftOverview(ctx context.Context, request GetDriftOverviewRequestObject) (GetDriftOverviewResponseObject, error)
+	GetDrift(ctx context.Context, request GetDriftRequestObject) (GetDriftResponseObject, error)
+	AcceptDrift(ctx context.Context, request AcceptDriftRequestObject) (AcceptDriftResponseObject, error)
+	CheckDrift(ctx context.Context, request CheckDriftRequestObject) (CheckDriftResponseObject, error)
+	RepairDrift(ctx context.Context, request RepairDriftRequestObject) (RepairDriftResponseObject, error)
+}
+
 // EventsOperations are the operations with the tag events.
 type EventsOperations interface {
 	FollowEvents(ctx context.Context, request FollowEventsRequestObject) (FollowEventsResponseObject, error)
@@ -3585,6 +8981,65 @@ type CallsOperations interface {
 // SecretsOperations are the operations with the tag secrets.
 type SecretsOperations interface {
 	RotateKeyring(ctx context.Context, request RotateKeyringRequestObject) (RotateKeyringResponseObject, error)
+}
+
+// TenantsOperations are the operations with the tag tenants.
+type TenantsOperations interface {
+	ListTemplates(ctx context.Context, request ListTemplatesRequestObject) (ListTemplatesResponseObject, error)
+	DeleteTemplate(ctx context.Context, request DeleteTemplateRequestObject) (DeleteTemplateResponseObject, error)
+	GetTemplate(ctx context.Context, request GetTemplateRequestObject) (GetTemplateResponseObject, error)
+	PutTemplate(ctx context.Context, request PutTemplateRequestObject) (PutTemplateResponseObject, error)
+	ListRollouts(ctx context.Context, request ListRolloutsRequestObject) (ListRolloutsResponseObject, error)
+	BeginRollout(ctx context.Context, request BeginRolloutRequestObject) (BeginRolloutResponseObject, error)
+	GetRollout(ctx context.Context, request GetRolloutRequestObject) (GetRolloutResponseObject, error)
+	RunRollout(ctx context.Context, request RunRolloutRequestObject) (RunRolloutResponseObject, error)
+	ListTenants(ctx context.Context, request ListTenantsRequestObject) (ListTenantsResponseObject, error)
+	DeleteTenant(ctx context.Context, request DeleteTenantRequestObject) (DeleteTenantResponseObject, error)
+	GetTenant(ctx context.Context, request GetTenantRequestObject) (GetTenantResponseObject, error)
+	PutTenant(ctx context.Context, request PutTenantRequestObject) (PutTenantResponseObject, error)
+	GetDialPlan(ctx context.Context, request GetDialPlanRequestObject) (GetDialPlanResponseObject, error)
+	AbandonMove(ctx context.Context, request AbandonMoveRequestObject) (AbandonMoveResponseObject, error)
+	GetMove(ctx context.Context, request GetMoveRequestObject) (GetMoveResponseObject, error)
+	BeginMove(ctx context.Context, request BeginMoveRequestObject) (BeginMoveResponseObject, error)
+	ContinueMove(ctx context.Context, request ContinueMoveRequestObject) (ContinueMoveResponseObject, error)
+	PlanTenant(ctx context.Context, request PlanTenantRequestObject) (PlanTenantResponseObject, error)
+	GetPlan(ctx context.Context, request GetPlanRequestObject) (GetPlanResponseObject, error)
+	ApplyPlan(ctx context.Context, request ApplyPlanRequestObject) (ApplyPlanResponseObject, error)
+}
+
+// InvitationsOperations are the operations with the tag invitations.
+type InvitationsOperations interface {
+	RevokeInvitation(ctx context.Context, request RevokeInvitationRequestObject) (RevokeInvitationResponseObject, error)
+	GetInvitation(ctx context.Context, request GetInvitationRequestObject) (GetInvitationResponseObject, error)
+	CreateInvitation(ctx context.Context, request CreateInvitationRequestObject) (CreateInvitationResponseObject, error)
+	StartSignIn(ctx context.Context, request StartSignInRequestObject) (StartSignInResponseObject, error)
+	ContinueSignIn(ctx context.Context, request ContinueSignInRequestObject) (ContinueSignInResponseObject, error)
+}
+
+// UsersOperations are the operations with the tag users.
+type UsersOperations interface {
+	ListNumberUsers(ctx context.Context, request ListNumberUsersRequestObject) (ListNumberUsersResponseObject, error)
+	ListUserSyncs(ctx context.Context, request ListUserSyncsRequestObject) (ListUserSyncsResponseObject, error)
+	SyncUsers(ctx context.Context, request SyncUsersRequestObject) (SyncUsersResponseObject, error)
+	ListUsers(ctx context.Context, request ListUsersRequestObject) (ListUsersResponseObject, error)
+	ActivateUsers(ctx context.Context, request ActivateUsersRequestObject) (ActivateUsersResponseObject, error)
+	DeactivateUsers(ctx context.Context, request DeactivateUsersRequestObject) (DeactivateUsersResponseObject, error)
+	GetUser(ctx context.Context, request GetUserRequestObject) (GetUserResponseObject, error)
+	RefreshUser(ctx context.Context, request RefreshUserRequestObject) (RefreshUserResponseObject, error)
+}
+
+// ReadinessOperations are the operations with the tag readiness.
+type ReadinessOperations interface {
+	CheckReadiness(ctx context.Context, request CheckReadinessRequestObject) (CheckReadinessResponseObject, error)
+}
+
+// SnapshotsOperations are the operations with the tag snapshots.
+type SnapshotsOperations interface {
+	ListSnapshots(ctx context.Context, request ListSnapshotsRequestObject) (ListSnapshotsResponseObject, error)
+	TakeSnapshot(ctx context.Context, request TakeSnapshotRequestObject) (TakeSnapshotResponseObject, error)
+	ImportSnapshot(ctx context.Context, request ImportSnapshotRequestObject) (ImportSnapshotResponseObject, error)
+	ExportSnapshot(ctx context.Context, request ExportSnapshotRequestObject) (ExportSnapshotResponseObject, error)
+	GetLeaveReport(ctx context.Context, request GetLeaveReportRequestObject) (GetLeaveReportResponseObject, error)
 }
 
 // WorkOperations are the operations with the tag work.
@@ -3638,6 +9093,26 @@ func (a Absent) VerifyAudit(context.Context, VerifyAuditRequestObject) (VerifyAu
 	return nil, a.Err
 }
 
+// GetCarrierApp returns Err.
+func (a Absent) GetCarrierApp(context.Context, GetCarrierAppRequestObject) (GetCarrierAppResponseObject, error) {
+	return nil, a.Err
+}
+
+// CreateCarrierApp returns Err.
+func (a Absent) CreateCarrierApp(context.Context, CreateCarrierAppRequestObject) (CreateCarrierAppResponseObject, error) {
+	return nil, a.Err
+}
+
+// CheckCarrierApp returns Err.
+func (a Absent) CheckCarrierApp(context.Context, CheckCarrierAppRequestObject) (CheckCarrierAppResponseObject, error) {
+	return nil, a.Err
+}
+
+// CheckCarrier returns Err.
+func (a Absent) CheckCarrier(context.Context, CheckCarrierRequestObject) (CheckCarrierResponseObject, error) {
+	return nil, a.Err
+}
+
 // ListCertificates returns Err.
 func (a Absent) ListCertificates(context.Context, ListCertificatesRequestObject) (ListCertificatesResponseObject, error) {
 	return nil, a.Err
@@ -3673,6 +9148,11 @@ func (a Absent) SetDrain(context.Context, SetDrainRequestObject) (SetDrainRespon
 	return nil, a.Err
 }
 
+// GetDriftOverview returns Err.
+func (a Absent) GetDriftOverview(context.Context, GetDriftOverviewRequestObject) (GetDriftOverviewResponseObject, error) {
+	return nil, a.Err
+}
+
 // FollowEvents returns Err.
 func (a Absent) FollowEvents(context.Context, FollowEventsRequestObject) (FollowEventsResponseObject, error) {
 	return nil, a.Err
@@ -3705,6 +9185,221 @@ func (a Absent) ListPeers(context.Context, ListPeersRequestObject) (ListPeersRes
 
 // Reload returns Err.
 func (a Absent) Reload(context.Context, ReloadRequestObject) (ReloadResponseObject, error) {
+	return nil, a.Err
+}
+
+// ListTemplates returns Err.
+func (a Absent) ListTemplates(context.Context, ListTemplatesRequestObject) (ListTemplatesResponseObject, error) {
+	return nil, a.Err
+}
+
+// DeleteTemplate returns Err.
+func (a Absent) DeleteTemplate(context.Context, DeleteTemplateRequestObject) (DeleteTemplateResponseObject, error) {
+	return nil, a.Err
+}
+
+// GetTemplate returns Err.
+func (a Absent) GetTemplate(context.Context, GetTemplateRequestObject) (GetTemplateResponseObject, error) {
+	return nil, a.Err
+}
+
+// PutTemplate returns Err.
+func (a Absent) PutTemplate(context.Context, PutTemplateRequestObject) (PutTemplateResponseObject, error) {
+	return nil, a.Err
+}
+
+// ListRollouts returns Err.
+func (a Absent) ListRollouts(context.Context, ListRolloutsRequestObject) (ListRolloutsResponseObject, error) {
+	return nil, a.Err
+}
+
+// BeginRollout returns Err.
+func (a Absent) BeginRollout(context.Context, BeginRolloutRequestObject) (BeginRolloutResponseObject, error) {
+	return nil, a.Err
+}
+
+// GetRollout returns Err.
+func (a Absent) GetRollout(context.Context, GetRolloutRequestObject) (GetRolloutResponseObject, error) {
+	return nil, a.Err
+}
+
+// RunRollout returns Err.
+func (a Absent) RunRollout(context.Context, RunRolloutRequestObject) (RunRolloutResponseObject, error) {
+	return nil, a.Err
+}
+
+// ListTenants returns Err.
+func (a Absent) ListTenants(context.Context, ListTenantsRequestObject) (ListTenantsResponseObject, error) {
+	return nil, a.Err
+}
+
+// DeleteTenant returns Err.
+func (a Absent) DeleteTenant(context.Context, DeleteTenantRequestObject) (DeleteTenantResponseObject, error) {
+	return nil, a.Err
+}
+
+// GetTenant returns Err.
+func (a Absent) GetTenant(context.Context, GetTenantRequestObject) (GetTenantResponseObject, error) {
+	return nil, a.Err
+}
+
+// PutTenant returns Err.
+func (a Absent) PutTenant(context.Context, PutTenantRequestObject) (PutTenantResponseObject, error) {
+	return nil, a.Err
+}
+
+// GetDialPlan returns Err.
+func (a Absent) GetDialPlan(context.Context, GetDialPlanRequestObject) (GetDialPlanResponseObject, error) {
+	return nil, a.Err
+}
+
+// GetDrift returns Err.
+func (a Absent) GetDrift(context.Context, GetDriftRequestObject) (GetDriftResponseObject, error) {
+	return nil, a.Err
+}
+
+// AcceptDrift returns Err.
+func (a Absent) AcceptDrift(context.Context, AcceptDriftRequestObject) (AcceptDriftResponseObject, error) {
+	return nil, a.Err
+}
+
+// CheckDrift returns Err.
+func (a Absent) CheckDrift(context.Context, CheckDriftRequestObject) (CheckDriftResponseObject, error) {
+	return nil, a.Err
+}
+
+// RepairDrift returns Err.
+func (a Absent) RepairDrift(context.Context, RepairDriftRequestObject) (RepairDriftResponseObject, error) {
+	return nil, a.Err
+}
+
+// RevokeInvitation returns Err.
+func (a Absent) RevokeInvitation(context.Context, RevokeInvitationRequestObject) (RevokeInvitationResponseObject, error) {
+	return nil, a.Err
+}
+
+// GetInvitation returns Err.
+func (a Absent) GetInvitation(context.Context, GetInvitationRequestObject) (GetInvitationResponseObject, error) {
+	return nil, a.Err
+}
+
+// CreateInvitation returns Err.
+func (a Absent) CreateInvitation(context.Context, CreateInvitationRequestObject) (CreateInvitationResponseObject, error) {
+	return nil, a.Err
+}
+
+// AbandonMove returns Err.
+func (a Absent) AbandonMove(context.Context, AbandonMoveRequestObject) (AbandonMoveResponseObject, error) {
+	return nil, a.Err
+}
+
+// GetMove returns Err.
+func (a Absent) GetMove(context.Context, GetMoveRequestObject) (GetMoveResponseObject, error) {
+	return nil, a.Err
+}
+
+// BeginMove returns Err.
+func (a Absent) BeginMove(context.Context, BeginMoveRequestObject) (BeginMoveResponseObject, error) {
+	return nil, a.Err
+}
+
+// ContinueMove returns Err.
+func (a Absent) ContinueMove(context.Context, ContinueMoveRequestObject) (ContinueMoveResponseObject, error) {
+	return nil, a.Err
+}
+
+// ListNumberUsers returns Err.
+func (a Absent) ListNumberUsers(context.Context, ListNumberUsersRequestObject) (ListNumberUsersResponseObject, error) {
+	return nil, a.Err
+}
+
+// PlanTenant returns Err.
+func (a Absent) PlanTenant(context.Context, PlanTenantRequestObject) (PlanTenantResponseObject, error) {
+	return nil, a.Err
+}
+
+// GetPlan returns Err.
+func (a Absent) GetPlan(context.Context, GetPlanRequestObject) (GetPlanResponseObject, error) {
+	return nil, a.Err
+}
+
+// ApplyPlan returns Err.
+func (a Absent) ApplyPlan(context.Context, ApplyPlanRequestObject) (ApplyPlanResponseObject, error) {
+	return nil, a.Err
+}
+
+// CheckReadiness returns Err.
+func (a Absent) CheckReadiness(context.Context, CheckReadinessRequestObject) (CheckReadinessResponseObject, error) {
+	return nil, a.Err
+}
+
+// StartSignIn returns Err.
+func (a Absent) StartSignIn(context.Context, StartSignInRequestObject) (StartSignInResponseObject, error) {
+	return nil, a.Err
+}
+
+// ContinueSignIn returns Err.
+func (a Absent) ContinueSignIn(context.Context, ContinueSignInRequestObject) (ContinueSignInResponseObject, error) {
+	return nil, a.Err
+}
+
+// ListSnapshots returns Err.
+func (a Absent) ListSnapshots(context.Context, ListSnapshotsRequestObject) (ListSnapshotsResponseObject, error) {
+	return nil, a.Err
+}
+
+// TakeSnapshot returns Err.
+func (a Absent) TakeSnapshot(context.Context, TakeSnapshotRequestObject) (TakeSnapshotResponseObject, error) {
+	return nil, a.Err
+}
+
+// ImportSnapshot returns Err.
+func (a Absent) ImportSnapshot(context.Context, ImportSnapshotRequestObject) (ImportSnapshotResponseObject, error) {
+	return nil, a.Err
+}
+
+// ExportSnapshot returns Err.
+func (a Absent) ExportSnapshot(context.Context, ExportSnapshotRequestObject) (ExportSnapshotResponseObject, error) {
+	return nil, a.Err
+}
+
+// GetLeaveReport returns Err.
+func (a Absent) GetLeaveReport(context.Context, GetLeaveReportRequestObject) (GetLeaveReportResponseObject, error) {
+	return nil, a.Err
+}
+
+// ListUserSyncs returns Err.
+func (a Absent) ListUserSyncs(context.Context, ListUserSyncsRequestObject) (ListUserSyncsResponseObject, error) {
+	return nil, a.Err
+}
+
+// SyncUsers returns Err.
+func (a Absent) SyncUsers(context.Context, SyncUsersRequestObject) (SyncUsersResponseObject, error) {
+	return nil, a.Err
+}
+
+// ListUsers returns Err.
+func (a Absent) ListUsers(context.Context, ListUsersRequestObject) (ListUsersResponseObject, error) {
+	return nil, a.Err
+}
+
+// ActivateUsers returns Err.
+func (a Absent) ActivateUsers(context.Context, ActivateUsersRequestObject) (ActivateUsersResponseObject, error) {
+	return nil, a.Err
+}
+
+// DeactivateUsers returns Err.
+func (a Absent) DeactivateUsers(context.Context, DeactivateUsersRequestObject) (DeactivateUsersResponseObject, error) {
+	return nil, a.Err
+}
+
+// GetUser returns Err.
+func (a Absent) GetUser(context.Context, GetUserRequestObject) (GetUserResponseObject, error) {
+	return nil, a.Err
+}
+
+// RefreshUser returns Err.
+func (a Absent) RefreshUser(context.Context, RefreshUserRequestObject) (RefreshUserResponseObject, error) {
 	return nil, a.Err
 }
 
@@ -4059,6 +9754,62 @@ func (siw *ServerInterfaceWrapper) VerifyAudit(w http.ResponseWriter, r *http.Re
 	handler.ServeHTTP(w, r)
 }
 
+// GetCarrierApp operation middleware
+func (siw *ServerInterfaceWrapper) GetCarrierApp(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetCarrierApp(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CreateCarrierApp operation middleware
+func (siw *ServerInterfaceWrapper) CreateCarrierApp(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateCarrierApp(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CheckCarrierApp operation middleware
+func (siw *ServerInterfaceWrapper) CheckCarrierApp(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CheckCarrierApp(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CheckCarrier operation middleware
+func (siw *ServerInterfaceWrapper) CheckCarrier(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CheckCarrier(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListCertificates operation middleware
 func (siw *ServerInterfaceWrapper) ListCertificates(w http.ResponseWriter, r *http.Request) {
 
@@ -4240,6 +9991,20 @@ func (siw *ServerInterfaceWrapper) SetDrain(w http.ResponseWriter, r *http.Reque
 	handler.ServeHTTP(w, r)
 }
 
+// GetDriftOverview operation middleware
+func (siw *ServerInterfaceWrapper) GetDriftOverview(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetDriftOverview(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // FollowEvents operation middleware
 func (siw *ServerInterfaceWrapper) FollowEvents(w http.ResponseWriter, r *http.Request) {
 
@@ -4356,6 +10121,1491 @@ func (siw *ServerInterfaceWrapper) Reload(w http.ResponseWriter, r *http.Request
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.Reload(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListTemplates operation middleware
+func (siw *ServerInterfaceWrapper) ListTemplates(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTemplatesParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTemplates(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteTemplate operation middleware
+func (siw *ServerInterfaceWrapper) DeleteTemplate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "template" -------------
+	var template string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "template", r.PathValue("template"), &template, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "template", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteTemplate(w, r, template)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTemplate operation middleware
+func (siw *ServerInterfaceWrapper) GetTemplate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "template" -------------
+	var template string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "template", r.PathValue("template"), &template, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "template", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTemplate(w, r, template)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PutTemplate operation middleware
+func (siw *ServerInterfaceWrapper) PutTemplate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "template" -------------
+	var template string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "template", r.PathValue("template"), &template, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "template", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PutTemplate(w, r, template)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListRollouts operation middleware
+func (siw *ServerInterfaceWrapper) ListRollouts(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "template" -------------
+	var template string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "template", r.PathValue("template"), &template, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "template", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListRollouts(w, r, template)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// BeginRollout operation middleware
+func (siw *ServerInterfaceWrapper) BeginRollout(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "template" -------------
+	var template string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "template", r.PathValue("template"), &template, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "template", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.BeginRollout(w, r, template)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetRollout operation middleware
+func (siw *ServerInterfaceWrapper) GetRollout(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "template" -------------
+	var template string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "template", r.PathValue("template"), &template, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "template", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "rollout" -------------
+	var rollout string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "rollout", r.PathValue("rollout"), &rollout, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "rollout", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetRollout(w, r, template, rollout)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RunRollout operation middleware
+func (siw *ServerInterfaceWrapper) RunRollout(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "template" -------------
+	var template string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "template", r.PathValue("template"), &template, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "template", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "rollout" -------------
+	var rollout string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "rollout", r.PathValue("rollout"), &rollout, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "rollout", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "action" -------------
+	var action RunRolloutParamsAction
+
+	err = runtime.BindStyledParameterWithOptions("simple", "action", r.PathValue("action"), &action, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "action", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RunRollout(w, r, template, rollout, action)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListTenants operation middleware
+func (siw *ServerInterfaceWrapper) ListTenants(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTenantsParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "waiting" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "waiting", r.URL.Query(), &params.Waiting, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "waiting"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "waiting", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "drift" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "drift", r.URL.Query(), &params.Drift, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "drift"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "drift", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "template" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "template", r.URL.Query(), &params.Template, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "template"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "template", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTenants(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteTenant operation middleware
+func (siw *ServerInterfaceWrapper) DeleteTenant(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteTenant(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTenant operation middleware
+func (siw *ServerInterfaceWrapper) GetTenant(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTenant(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PutTenant operation middleware
+func (siw *ServerInterfaceWrapper) PutTenant(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PutTenantParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = &IfMatch
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PutTenant(w, r, account, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetDialPlan operation middleware
+func (siw *ServerInterfaceWrapper) GetDialPlan(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetDialPlanParams
+
+	// ------------- Optional query parameter "dialled" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dialled", r.URL.Query(), &params.Dialled, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "dialled"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "dialled", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetDialPlan(w, r, account, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetDrift operation middleware
+func (siw *ServerInterfaceWrapper) GetDrift(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetDrift(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// AcceptDrift operation middleware
+func (siw *ServerInterfaceWrapper) AcceptDrift(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AcceptDrift(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CheckDrift operation middleware
+func (siw *ServerInterfaceWrapper) CheckDrift(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CheckDrift(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RepairDrift operation middleware
+func (siw *ServerInterfaceWrapper) RepairDrift(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RepairDrift(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RevokeInvitation operation middleware
+func (siw *ServerInterfaceWrapper) RevokeInvitation(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RevokeInvitation(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetInvitation operation middleware
+func (siw *ServerInterfaceWrapper) GetInvitation(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetInvitation(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CreateInvitation operation middleware
+func (siw *ServerInterfaceWrapper) CreateInvitation(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateInvitation(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// AbandonMove operation middleware
+func (siw *ServerInterfaceWrapper) AbandonMove(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AbandonMove(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetMove operation middleware
+func (siw *ServerInterfaceWrapper) GetMove(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetMove(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// BeginMove operation middleware
+func (siw *ServerInterfaceWrapper) BeginMove(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.BeginMove(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ContinueMove operation middleware
+func (siw *ServerInterfaceWrapper) ContinueMove(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ContinueMove(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListNumberUsers operation middleware
+func (siw *ServerInterfaceWrapper) ListNumberUsers(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "number" -------------
+	var number string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "number", r.PathValue("number"), &number, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "number", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListNumberUsers(w, r, account, number)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PlanTenant operation middleware
+func (siw *ServerInterfaceWrapper) PlanTenant(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PlanTenant(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetPlan operation middleware
+func (siw *ServerInterfaceWrapper) GetPlan(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "plan" -------------
+	var plan string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "plan", r.PathValue("plan"), &plan, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "plan", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetPlan(w, r, account, plan)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ApplyPlan operation middleware
+func (siw *ServerInterfaceWrapper) ApplyPlan(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "plan" -------------
+	var plan string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "plan", r.PathValue("plan"), &plan, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "plan", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ApplyPlan(w, r, account, plan)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CheckReadiness operation middleware
+func (siw *ServerInterfaceWrapper) CheckReadiness(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CheckReadiness(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// StartSignIn operation middleware
+func (siw *ServerInterfaceWrapper) StartSignIn(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.StartSignIn(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ContinueSignIn operation middleware
+func (siw *ServerInterfaceWrapper) ContinueSignIn(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ContinueSignIn(w, r, account, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListSnapshots operation middleware
+func (siw *ServerInterfaceWrapper) ListSnapshots(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSnapshotsParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListSnapshots(w, r, account, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// TakeSnapshot operation middleware
+func (siw *ServerInterfaceWrapper) TakeSnapshot(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.TakeSnapshot(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ImportSnapshot operation middleware
+func (siw *ServerInterfaceWrapper) ImportSnapshot(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ImportSnapshot(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ExportSnapshot operation middleware
+func (siw *ServerInterfaceWrapper) ExportSnapshot(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "snapshot" -------------
+	var snapshot string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "snapshot", r.PathValue("snapshot"), &snapshot, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "snapshot", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExportSnapshot(w, r, account, snapshot)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetLeaveReport operation middleware
+func (siw *ServerInterfaceWrapper) GetLeaveReport(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "snapshot" -------------
+	var snapshot string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "snapshot", r.PathValue("snapshot"), &snapshot, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "snapshot", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetLeaveReport(w, r, account, snapshot)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListUserSyncs operation middleware
+func (siw *ServerInterfaceWrapper) ListUserSyncs(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListUserSyncs(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SyncUsers operation middleware
+func (siw *ServerInterfaceWrapper) SyncUsers(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SyncUsers(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListUsers operation middleware
+func (siw *ServerInterfaceWrapper) ListUsers(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListUsersParams
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "department" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "department", r.URL.Query(), &params.Department, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "department"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "department", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "usageLocation" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "usageLocation", r.URL.Query(), &params.UsageLocation, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "usageLocation"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "usageLocation", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "text" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "text", r.URL.Query(), &params.Text, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "text"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "text", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "number" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "number", r.URL.Query(), &params.Number, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "number"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "number", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "accountType" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "accountType", r.URL.Query(), &params.AccountType, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "accountType"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "accountType", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListUsers(w, r, account, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ActivateUsers operation middleware
+func (siw *ServerInterfaceWrapper) ActivateUsers(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ActivateUsers(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeactivateUsers operation middleware
+func (siw *ServerInterfaceWrapper) DeactivateUsers(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeactivateUsers(w, r, account)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetUser operation middleware
+func (siw *ServerInterfaceWrapper) GetUser(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "user" -------------
+	var user TenantUser
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", r.PathValue("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUser(w, r, account, user)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RefreshUser operation middleware
+func (siw *ServerInterfaceWrapper) RefreshUser(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "account" -------------
+	var account TenantAccount
+
+	err = runtime.BindStyledParameterWithOptions("simple", "account", r.PathValue("account"), &account, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "account", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "user" -------------
+	var user TenantUser
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", r.PathValue("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RefreshUser(w, r, account, user)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -4717,6 +11967,54 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/zone/accept", wrapper.AcceptZone)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/certificates", wrapper.ListCertificates)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/certificates/{name}/renew", wrapper.RenewCertificate)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants", wrapper.ListTenants)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/manage/v1/tenants/{account}", wrapper.DeleteTenant)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}", wrapper.GetTenant)
+	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/manage/v1/tenants/{account}", wrapper.PutTenant)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}/dialPlan", wrapper.GetDialPlan)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/plans", wrapper.PlanTenant)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}/plans/{plan}", wrapper.GetPlan)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/plans/{plan}/apply", wrapper.ApplyPlan)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/manage/v1/tenants/{account}/move", wrapper.AbandonMove)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}/move", wrapper.GetMove)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/move", wrapper.BeginMove)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/move/continue", wrapper.ContinueMove)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/templates", wrapper.ListTemplates)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/manage/v1/templates/{template}", wrapper.DeleteTemplate)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/templates/{template}", wrapper.GetTemplate)
+	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/manage/v1/templates/{template}", wrapper.PutTemplate)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/templates/{template}/rollouts", wrapper.ListRollouts)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/templates/{template}/rollouts", wrapper.BeginRollout)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/templates/{template}/rollouts/{rollout}", wrapper.GetRollout)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/templates/{template}/rollouts/{rollout}/{action}", wrapper.RunRollout)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/manage/v1/tenants/{account}/invitation", wrapper.RevokeInvitation)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}/invitation", wrapper.GetInvitation)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/invitation", wrapper.CreateInvitation)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/sign-in", wrapper.StartSignIn)
+	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/manage/v1/tenants/{account}/sign-in/{id}", wrapper.ContinueSignIn)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}/users", wrapper.ListUsers)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}/users/{user}", wrapper.GetUser)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/users/{user}/refresh", wrapper.RefreshUser)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/users/activate", wrapper.ActivateUsers)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/users/deactivate", wrapper.DeactivateUsers)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}/syncs", wrapper.ListUserSyncs)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/syncs", wrapper.SyncUsers)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}/numbers/{number}/users", wrapper.ListNumberUsers)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}/snapshots", wrapper.ListSnapshots)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/snapshots", wrapper.TakeSnapshot)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/snapshots/import", wrapper.ImportSnapshot)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}/snapshots/{snapshot}", wrapper.ExportSnapshot)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}/snapshots/{snapshot}/report", wrapper.GetLeaveReport)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/drift", wrapper.GetDriftOverview)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}/drift", wrapper.GetDrift)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/drift/check", wrapper.CheckDrift)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/drift/accept", wrapper.AcceptDrift)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/tenants/{account}/drift/repair", wrapper.RepairDrift)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/tenants/{account}/readiness", wrapper.CheckReadiness)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/carrier/check", wrapper.CheckCarrier)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/carrier/app", wrapper.GetCarrierApp)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/carrier/app", wrapper.CreateCarrierApp)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/manage/v1/carrier/app/check", wrapper.CheckCarrierApp)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/manage/v1/audit/verify", wrapper.VerifyAudit)
 
 	return m
@@ -4738,6 +12036,15 @@ type RefusedApplicationProblemPlusJSONResponse struct {
 	Body Problem
 
 	Headers RefusedResponseHeaders
+}
+
+type TenantResponseHeaders struct {
+	ETag string
+}
+type TenantJSONResponse struct {
+	Body Tenant
+
+	Headers TenantResponseHeaders
 }
 
 type GetLabelsRequestObject struct {
@@ -5035,6 +12342,166 @@ func (response VerifyAuditdefaultApplicationProblemPlusJSONResponse) VisitVerify
 	return err
 }
 
+type GetCarrierAppRequestObject struct {
+}
+
+type GetCarrierAppResponseObject interface {
+	VisitGetCarrierAppResponse(w http.ResponseWriter) error
+}
+
+type GetCarrierApp200JSONResponse CarrierApp
+
+func (response GetCarrierApp200JSONResponse) VisitGetCarrierAppResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCarrierAppdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetCarrierAppdefaultApplicationProblemPlusJSONResponse) VisitGetCarrierAppResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateCarrierAppRequestObject struct {
+}
+
+type CreateCarrierAppResponseObject interface {
+	VisitCreateCarrierAppResponse(w http.ResponseWriter) error
+}
+
+type CreateCarrierApp201JSONResponse CarrierApp
+
+func (response CreateCarrierApp201JSONResponse) VisitCreateCarrierAppResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateCarrierAppdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response CreateCarrierAppdefaultApplicationProblemPlusJSONResponse) VisitCreateCarrierAppResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckCarrierAppRequestObject struct {
+}
+
+type CheckCarrierAppResponseObject interface {
+	VisitCheckCarrierAppResponse(w http.ResponseWriter) error
+}
+
+type CheckCarrierApp200JSONResponse CarrierAppReport
+
+func (response CheckCarrierApp200JSONResponse) VisitCheckCarrierAppResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckCarrierAppdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response CheckCarrierAppdefaultApplicationProblemPlusJSONResponse) VisitCheckCarrierAppResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckCarrierRequestObject struct {
+}
+
+type CheckCarrierResponseObject interface {
+	VisitCheckCarrierResponse(w http.ResponseWriter) error
+}
+
+type CheckCarrier200JSONResponse CarrierReport
+
+func (response CheckCarrier200JSONResponse) VisitCheckCarrierResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckCarrierdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response CheckCarrierdefaultApplicationProblemPlusJSONResponse) VisitCheckCarrierResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListCertificatesRequestObject struct {
 }
 
@@ -5313,6 +12780,46 @@ type SetDraindefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response SetDraindefaultApplicationProblemPlusJSONResponse) VisitSetDrainResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDriftOverviewRequestObject struct {
+}
+
+type GetDriftOverviewResponseObject interface {
+	VisitGetDriftOverviewResponse(w http.ResponseWriter) error
+}
+
+type GetDriftOverview200JSONResponse DriftOverview
+
+func (response GetDriftOverview200JSONResponse) VisitGetDriftOverviewResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDriftOverviewdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetDriftOverviewdefaultApplicationProblemPlusJSONResponse) VisitGetDriftOverviewResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -5632,6 +13139,1764 @@ func (response ReloaddefaultApplicationProblemPlusJSONResponse) VisitReloadRespo
 	return err
 }
 
+type ListTemplatesRequestObject struct {
+	Params ListTemplatesParams
+}
+
+type ListTemplatesResponseObject interface {
+	VisitListTemplatesResponse(w http.ResponseWriter) error
+}
+
+type ListTemplates200JSONResponse TemplateList
+
+func (response ListTemplates200JSONResponse) VisitListTemplatesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTemplatesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ListTemplatesdefaultApplicationProblemPlusJSONResponse) VisitListTemplatesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteTemplateRequestObject struct {
+	Template string `json:"template"`
+}
+
+type DeleteTemplateResponseObject interface {
+	VisitDeleteTemplateResponse(w http.ResponseWriter) error
+}
+
+type DeleteTemplate204Response struct {
+}
+
+func (response DeleteTemplate204Response) VisitDeleteTemplateResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteTemplatedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response DeleteTemplatedefaultApplicationProblemPlusJSONResponse) VisitDeleteTemplateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTemplateRequestObject struct {
+	Template string `json:"template"`
+}
+
+type GetTemplateResponseObject interface {
+	VisitGetTemplateResponse(w http.ResponseWriter) error
+}
+
+type GetTemplate200JSONResponse Template
+
+func (response GetTemplate200JSONResponse) VisitGetTemplateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTemplatedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetTemplatedefaultApplicationProblemPlusJSONResponse) VisitGetTemplateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutTemplateRequestObject struct {
+	Template string `json:"template"`
+	Body     *PutTemplateJSONRequestBody
+}
+
+type PutTemplateResponseObject interface {
+	VisitPutTemplateResponse(w http.ResponseWriter) error
+}
+
+type PutTemplate200JSONResponse Template
+
+func (response PutTemplate200JSONResponse) VisitPutTemplateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutTemplatedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response PutTemplatedefaultApplicationProblemPlusJSONResponse) VisitPutTemplateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListRolloutsRequestObject struct {
+	Template string `json:"template"`
+}
+
+type ListRolloutsResponseObject interface {
+	VisitListRolloutsResponse(w http.ResponseWriter) error
+}
+
+type ListRollouts200JSONResponse RolloutList
+
+func (response ListRollouts200JSONResponse) VisitListRolloutsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListRolloutsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ListRolloutsdefaultApplicationProblemPlusJSONResponse) VisitListRolloutsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginRolloutRequestObject struct {
+	Template string `json:"template"`
+	Body     *BeginRolloutJSONRequestBody
+}
+
+type BeginRolloutResponseObject interface {
+	VisitBeginRolloutResponse(w http.ResponseWriter) error
+}
+
+type BeginRollout202JSONResponse Rollout
+
+func (response BeginRollout202JSONResponse) VisitBeginRolloutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginRolloutdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response BeginRolloutdefaultApplicationProblemPlusJSONResponse) VisitBeginRolloutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetRolloutRequestObject struct {
+	Template string `json:"template"`
+	Rollout  string `json:"rollout"`
+}
+
+type GetRolloutResponseObject interface {
+	VisitGetRolloutResponse(w http.ResponseWriter) error
+}
+
+type GetRollout200JSONResponse Rollout
+
+func (response GetRollout200JSONResponse) VisitGetRolloutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetRolloutdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetRolloutdefaultApplicationProblemPlusJSONResponse) VisitGetRolloutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RunRolloutRequestObject struct {
+	Template string                 `json:"template"`
+	Rollout  string                 `json:"rollout"`
+	Action   RunRolloutParamsAction `json:"action"`
+}
+
+type RunRolloutResponseObject interface {
+	VisitRunRolloutResponse(w http.ResponseWriter) error
+}
+
+type RunRollout202JSONResponse Rollout
+
+func (response RunRollout202JSONResponse) VisitRunRolloutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RunRolloutdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response RunRolloutdefaultApplicationProblemPlusJSONResponse) VisitRunRolloutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTenantsRequestObject struct {
+	Params ListTenantsParams
+}
+
+type ListTenantsResponseObject interface {
+	VisitListTenantsResponse(w http.ResponseWriter) error
+}
+
+type ListTenants200JSONResponse TenantList
+
+func (response ListTenants200JSONResponse) VisitListTenantsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTenantsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ListTenantsdefaultApplicationProblemPlusJSONResponse) VisitListTenantsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteTenantRequestObject struct {
+	Account string `json:"account"`
+}
+
+type DeleteTenantResponseObject interface {
+	VisitDeleteTenantResponse(w http.ResponseWriter) error
+}
+
+type DeleteTenant204Response struct {
+}
+
+func (response DeleteTenant204Response) VisitDeleteTenantResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteTenantdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response DeleteTenantdefaultApplicationProblemPlusJSONResponse) VisitDeleteTenantResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTenantRequestObject struct {
+	Account string `json:"account"`
+}
+
+type GetTenantResponseObject interface {
+	VisitGetTenantResponse(w http.ResponseWriter) error
+}
+
+type GetTenant200JSONResponse struct{ TenantJSONResponse }
+
+func (response GetTenant200JSONResponse) VisitGetTenantResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTenantdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetTenantdefaultApplicationProblemPlusJSONResponse) VisitGetTenantResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutTenantRequestObject struct {
+	Account string `json:"account"`
+	Params  PutTenantParams
+	Body    *PutTenantJSONRequestBody
+}
+
+type PutTenantResponseObject interface {
+	VisitPutTenantResponse(w http.ResponseWriter) error
+}
+
+type PutTenant200JSONResponse struct{ TenantJSONResponse }
+
+func (response PutTenant200JSONResponse) VisitPutTenantResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutTenantdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response PutTenantdefaultApplicationProblemPlusJSONResponse) VisitPutTenantResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDialPlanRequestObject struct {
+	Account string `json:"account"`
+	Params  GetDialPlanParams
+}
+
+type GetDialPlanResponseObject interface {
+	VisitGetDialPlanResponse(w http.ResponseWriter) error
+}
+
+type GetDialPlan200JSONResponse DialPlan
+
+func (response GetDialPlan200JSONResponse) VisitGetDialPlanResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDialPlandefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetDialPlandefaultApplicationProblemPlusJSONResponse) VisitGetDialPlanResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDriftRequestObject struct {
+	Account TenantAccount `json:"account"`
+}
+
+type GetDriftResponseObject interface {
+	VisitGetDriftResponse(w http.ResponseWriter) error
+}
+
+type GetDrift200JSONResponse Drift
+
+func (response GetDrift200JSONResponse) VisitGetDriftResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDriftdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetDriftdefaultApplicationProblemPlusJSONResponse) VisitGetDriftResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AcceptDriftRequestObject struct {
+	Account TenantAccount `json:"account"`
+	Body    *AcceptDriftJSONRequestBody
+}
+
+type AcceptDriftResponseObject interface {
+	VisitAcceptDriftResponse(w http.ResponseWriter) error
+}
+
+type AcceptDrift200JSONResponse Drift
+
+func (response AcceptDrift200JSONResponse) VisitAcceptDriftResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AcceptDriftdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response AcceptDriftdefaultApplicationProblemPlusJSONResponse) VisitAcceptDriftResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckDriftRequestObject struct {
+	Account TenantAccount `json:"account"`
+}
+
+type CheckDriftResponseObject interface {
+	VisitCheckDriftResponse(w http.ResponseWriter) error
+}
+
+type CheckDrift202Response struct {
+}
+
+func (response CheckDrift202Response) VisitCheckDriftResponse(w http.ResponseWriter) error {
+	w.WriteHeader(202)
+	return nil
+}
+
+type CheckDriftdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response CheckDriftdefaultApplicationProblemPlusJSONResponse) VisitCheckDriftResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RepairDriftRequestObject struct {
+	Account TenantAccount `json:"account"`
+	Body    *RepairDriftJSONRequestBody
+}
+
+type RepairDriftResponseObject interface {
+	VisitRepairDriftResponse(w http.ResponseWriter) error
+}
+
+type RepairDrift200JSONResponse RepairPlan
+
+func (response RepairDrift200JSONResponse) VisitRepairDriftResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RepairDriftdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response RepairDriftdefaultApplicationProblemPlusJSONResponse) VisitRepairDriftResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RevokeInvitationRequestObject struct {
+	Account TenantAccount `json:"account"`
+}
+
+type RevokeInvitationResponseObject interface {
+	VisitRevokeInvitationResponse(w http.ResponseWriter) error
+}
+
+type RevokeInvitation204Response struct {
+}
+
+func (response RevokeInvitation204Response) VisitRevokeInvitationResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RevokeInvitationdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response RevokeInvitationdefaultApplicationProblemPlusJSONResponse) VisitRevokeInvitationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetInvitationRequestObject struct {
+	Account TenantAccount `json:"account"`
+}
+
+type GetInvitationResponseObject interface {
+	VisitGetInvitationResponse(w http.ResponseWriter) error
+}
+
+type GetInvitation200JSONResponse TenantAccess
+
+func (response GetInvitation200JSONResponse) VisitGetInvitationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetInvitationdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetInvitationdefaultApplicationProblemPlusJSONResponse) VisitGetInvitationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateInvitationRequestObject struct {
+	Account TenantAccount `json:"account"`
+	Body    *CreateInvitationJSONRequestBody
+}
+
+type CreateInvitationResponseObject interface {
+	VisitCreateInvitationResponse(w http.ResponseWriter) error
+}
+
+type CreateInvitation201JSONResponse CreatedInvitation
+
+func (response CreateInvitation201JSONResponse) VisitCreateInvitationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateInvitationdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response CreateInvitationdefaultApplicationProblemPlusJSONResponse) VisitCreateInvitationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AbandonMoveRequestObject struct {
+	Account string `json:"account"`
+}
+
+type AbandonMoveResponseObject interface {
+	VisitAbandonMoveResponse(w http.ResponseWriter) error
+}
+
+type AbandonMove204Response struct {
+}
+
+func (response AbandonMove204Response) VisitAbandonMoveResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type AbandonMovedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response AbandonMovedefaultApplicationProblemPlusJSONResponse) VisitAbandonMoveResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetMoveRequestObject struct {
+	Account string `json:"account"`
+}
+
+type GetMoveResponseObject interface {
+	VisitGetMoveResponse(w http.ResponseWriter) error
+}
+
+type GetMove200JSONResponse TenantMove
+
+func (response GetMove200JSONResponse) VisitGetMoveResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetMovedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetMovedefaultApplicationProblemPlusJSONResponse) VisitGetMoveResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginMoveRequestObject struct {
+	Account string `json:"account"`
+	Body    *BeginMoveJSONRequestBody
+}
+
+type BeginMoveResponseObject interface {
+	VisitBeginMoveResponse(w http.ResponseWriter) error
+}
+
+type BeginMove201JSONResponse TenantMove
+
+func (response BeginMove201JSONResponse) VisitBeginMoveResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginMovedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response BeginMovedefaultApplicationProblemPlusJSONResponse) VisitBeginMoveResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ContinueMoveRequestObject struct {
+	Account string `json:"account"`
+}
+
+type ContinueMoveResponseObject interface {
+	VisitContinueMoveResponse(w http.ResponseWriter) error
+}
+
+type ContinueMove202JSONResponse TenantMove
+
+func (response ContinueMove202JSONResponse) VisitContinueMoveResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ContinueMovedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ContinueMovedefaultApplicationProblemPlusJSONResponse) VisitContinueMoveResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListNumberUsersRequestObject struct {
+	Account TenantAccount `json:"account"`
+	Number  string        `json:"number"`
+}
+
+type ListNumberUsersResponseObject interface {
+	VisitListNumberUsersResponse(w http.ResponseWriter) error
+}
+
+type ListNumberUsers200JSONResponse NumberUserList
+
+func (response ListNumberUsers200JSONResponse) VisitListNumberUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListNumberUsersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ListNumberUsersdefaultApplicationProblemPlusJSONResponse) VisitListNumberUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PlanTenantRequestObject struct {
+	Account string `json:"account"`
+	Body    *PlanTenantJSONRequestBody
+}
+
+type PlanTenantResponseObject interface {
+	VisitPlanTenantResponse(w http.ResponseWriter) error
+}
+
+type PlanTenant200JSONResponse TenantPlan
+
+func (response PlanTenant200JSONResponse) VisitPlanTenantResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PlanTenantdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response PlanTenantdefaultApplicationProblemPlusJSONResponse) VisitPlanTenantResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPlanRequestObject struct {
+	Account string `json:"account"`
+	Plan    string `json:"plan"`
+}
+
+type GetPlanResponseObject interface {
+	VisitGetPlanResponse(w http.ResponseWriter) error
+}
+
+type GetPlan200JSONResponse TenantPlan
+
+func (response GetPlan200JSONResponse) VisitGetPlanResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPlandefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetPlandefaultApplicationProblemPlusJSONResponse) VisitGetPlanResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ApplyPlanRequestObject struct {
+	Account string `json:"account"`
+	Plan    string `json:"plan"`
+}
+
+type ApplyPlanResponseObject interface {
+	VisitApplyPlanResponse(w http.ResponseWriter) error
+}
+
+type ApplyPlan202JSONResponse TenantPlan
+
+func (response ApplyPlan202JSONResponse) VisitApplyPlanResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ApplyPlandefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ApplyPlandefaultApplicationProblemPlusJSONResponse) VisitApplyPlanResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckReadinessRequestObject struct {
+	Account string `json:"account"`
+}
+
+type CheckReadinessResponseObject interface {
+	VisitCheckReadinessResponse(w http.ResponseWriter) error
+}
+
+type CheckReadiness200JSONResponse Readiness
+
+func (response CheckReadiness200JSONResponse) VisitCheckReadinessResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckReadinessdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response CheckReadinessdefaultApplicationProblemPlusJSONResponse) VisitCheckReadinessResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StartSignInRequestObject struct {
+	Account TenantAccount `json:"account"`
+	Body    *StartSignInJSONRequestBody
+}
+
+type StartSignInResponseObject interface {
+	VisitStartSignInResponse(w http.ResponseWriter) error
+}
+
+type StartSignIn200JSONResponse SignInStep
+
+func (response StartSignIn200JSONResponse) VisitStartSignInResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StartSignIndefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response StartSignIndefaultApplicationProblemPlusJSONResponse) VisitStartSignInResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ContinueSignInRequestObject struct {
+	Account TenantAccount `json:"account"`
+	ID      string        `json:"id"`
+	Body    *ContinueSignInJSONRequestBody
+}
+
+type ContinueSignInResponseObject interface {
+	VisitContinueSignInResponse(w http.ResponseWriter) error
+}
+
+type ContinueSignIn200JSONResponse SignInStep
+
+func (response ContinueSignIn200JSONResponse) VisitContinueSignInResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ContinueSignIndefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ContinueSignIndefaultApplicationProblemPlusJSONResponse) VisitContinueSignInResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSnapshotsRequestObject struct {
+	Account TenantAccount `json:"account"`
+	Params  ListSnapshotsParams
+}
+
+type ListSnapshotsResponseObject interface {
+	VisitListSnapshotsResponse(w http.ResponseWriter) error
+}
+
+type ListSnapshots200JSONResponse SnapshotList
+
+func (response ListSnapshots200JSONResponse) VisitListSnapshotsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSnapshotsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ListSnapshotsdefaultApplicationProblemPlusJSONResponse) VisitListSnapshotsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TakeSnapshotRequestObject struct {
+	Account TenantAccount `json:"account"`
+}
+
+type TakeSnapshotResponseObject interface {
+	VisitTakeSnapshotResponse(w http.ResponseWriter) error
+}
+
+type TakeSnapshot200JSONResponse Snapshot
+
+func (response TakeSnapshot200JSONResponse) VisitTakeSnapshotResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TakeSnapshotdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response TakeSnapshotdefaultApplicationProblemPlusJSONResponse) VisitTakeSnapshotResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ImportSnapshotRequestObject struct {
+	Account TenantAccount `json:"account"`
+	Body    *ImportSnapshotJSONRequestBody
+}
+
+type ImportSnapshotResponseObject interface {
+	VisitImportSnapshotResponse(w http.ResponseWriter) error
+}
+
+type ImportSnapshot200JSONResponse Snapshot
+
+func (response ImportSnapshot200JSONResponse) VisitImportSnapshotResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ImportSnapshotdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ImportSnapshotdefaultApplicationProblemPlusJSONResponse) VisitImportSnapshotResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExportSnapshotRequestObject struct {
+	Account  TenantAccount `json:"account"`
+	Snapshot string        `json:"snapshot"`
+}
+
+type ExportSnapshotResponseObject interface {
+	VisitExportSnapshotResponse(w http.ResponseWriter) error
+}
+
+type ExportSnapshot200JSONResponse SnapshotExport
+
+func (response ExportSnapshot200JSONResponse) VisitExportSnapshotResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExportSnapshotdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ExportSnapshotdefaultApplicationProblemPlusJSONResponse) VisitExportSnapshotResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLeaveReportRequestObject struct {
+	Account  TenantAccount `json:"account"`
+	Snapshot string        `json:"snapshot"`
+}
+
+type GetLeaveReportResponseObject interface {
+	VisitGetLeaveReportResponse(w http.ResponseWriter) error
+}
+
+type GetLeaveReport200JSONResponse LeaveReport
+
+func (response GetLeaveReport200JSONResponse) VisitGetLeaveReportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLeaveReportdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetLeaveReportdefaultApplicationProblemPlusJSONResponse) VisitGetLeaveReportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListUserSyncsRequestObject struct {
+	Account TenantAccount `json:"account"`
+}
+
+type ListUserSyncsResponseObject interface {
+	VisitListUserSyncsResponse(w http.ResponseWriter) error
+}
+
+type ListUserSyncs200JSONResponse UserSyncList
+
+func (response ListUserSyncs200JSONResponse) VisitListUserSyncsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListUserSyncsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ListUserSyncsdefaultApplicationProblemPlusJSONResponse) VisitListUserSyncsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SyncUsersRequestObject struct {
+	Account TenantAccount `json:"account"`
+	Body    *SyncUsersJSONRequestBody
+}
+
+type SyncUsersResponseObject interface {
+	VisitSyncUsersResponse(w http.ResponseWriter) error
+}
+
+type SyncUsers202Response struct {
+}
+
+func (response SyncUsers202Response) VisitSyncUsersResponse(w http.ResponseWriter) error {
+	w.WriteHeader(202)
+	return nil
+}
+
+type SyncUsersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response SyncUsersdefaultApplicationProblemPlusJSONResponse) VisitSyncUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListUsersRequestObject struct {
+	Account TenantAccount `json:"account"`
+	Params  ListUsersParams
+}
+
+type ListUsersResponseObject interface {
+	VisitListUsersResponse(w http.ResponseWriter) error
+}
+
+type ListUsers200JSONResponse UserList
+
+func (response ListUsers200JSONResponse) VisitListUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListUsersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ListUsersdefaultApplicationProblemPlusJSONResponse) VisitListUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ActivateUsersRequestObject struct {
+	Account TenantAccount `json:"account"`
+	Body    *ActivateUsersJSONRequestBody
+}
+
+type ActivateUsersResponseObject interface {
+	VisitActivateUsersResponse(w http.ResponseWriter) error
+}
+
+type ActivateUsers200JSONResponse UserOutcomes
+
+func (response ActivateUsers200JSONResponse) VisitActivateUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ActivateUsersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response ActivateUsersdefaultApplicationProblemPlusJSONResponse) VisitActivateUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeactivateUsersRequestObject struct {
+	Account TenantAccount `json:"account"`
+	Body    *DeactivateUsersJSONRequestBody
+}
+
+type DeactivateUsersResponseObject interface {
+	VisitDeactivateUsersResponse(w http.ResponseWriter) error
+}
+
+type DeactivateUsers200JSONResponse UserOutcomes
+
+func (response DeactivateUsers200JSONResponse) VisitDeactivateUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeactivateUsersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response DeactivateUsersdefaultApplicationProblemPlusJSONResponse) VisitDeactivateUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserRequestObject struct {
+	Account TenantAccount `json:"account"`
+	User    TenantUser    `json:"user"`
+}
+
+type GetUserResponseObject interface {
+	VisitGetUserResponse(w http.ResponseWriter) error
+}
+
+type GetUser200JSONResponse User
+
+func (response GetUser200JSONResponse) VisitGetUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response GetUserdefaultApplicationProblemPlusJSONResponse) VisitGetUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RefreshUserRequestObject struct {
+	Account TenantAccount `json:"account"`
+	User    TenantUser    `json:"user"`
+}
+
+type RefreshUserResponseObject interface {
+	VisitRefreshUserResponse(w http.ResponseWriter) error
+}
+
+type RefreshUser200JSONResponse User
+
+func (response RefreshUser200JSONResponse) VisitRefreshUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RefreshUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	Headers    RefusedResponseHeaders
+	StatusCode int
+}
+
+func (response RefreshUserdefaultApplicationProblemPlusJSONResponse) VisitRefreshUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type CreateTokenRequestObject struct {
 	Body *CreateTokenJSONRequestBody
 }
@@ -5931,6 +15196,18 @@ type StrictServerInterface interface {
 	// VerifyAudit Check the audit log's hash chain
 	// (POST /manage/v1/audit/verify)
 	VerifyAudit(ctx context.Context, request VerifyAuditRequestObject) (VerifyAuditResponseObject, error)
+	// GetCarrierApp The operator's app registration as it must be
+	// (GET /manage/v1/carrier/app)
+	GetCarrierApp(ctx context.Context, request GetCarrierAppRequestObject) (GetCarrierAppResponseObject, error)
+	// CreateCarrierApp Make the app registration in the operator's tenant
+	// (POST /manage/v1/carrier/app)
+	CreateCarrierApp(ctx context.Context, request CreateCarrierAppRequestObject) (CreateCarrierAppResponseObject, error)
+	// CheckCarrierApp Compare the app registration with how it must be
+	// (GET /manage/v1/carrier/app/check)
+	CheckCarrierApp(ctx context.Context, request CheckCarrierAppRequestObject) (CheckCarrierAppResponseObject, error)
+	// CheckCarrier Whether the operator's own tenant is ready for customers
+	// (GET /manage/v1/carrier/check)
+	CheckCarrier(ctx context.Context, request CheckCarrierRequestObject) (CheckCarrierResponseObject, error)
 	// ListCertificates The certificates
 	// (GET /manage/v1/certificates)
 	ListCertificates(ctx context.Context, request ListCertificatesRequestObject) (ListCertificatesResponseObject, error)
@@ -5952,6 +15229,9 @@ type StrictServerInterface interface {
 	// SetDrain Stop or resume accepting new calls
 	// (PUT /manage/v1/drain)
 	SetDrain(ctx context.Context, request SetDrainRequestObject) (SetDrainResponseObject, error)
+	// GetDriftOverview How many tenants differ from what Tandem made there, and what comparing them takes
+	// (GET /manage/v1/drift)
+	GetDriftOverview(ctx context.Context, request GetDriftOverviewRequestObject) (GetDriftOverviewResponseObject, error)
 	// FollowEvents Follow what changes, as server-sent events
 	// (GET /manage/v1/events)
 	FollowEvents(ctx context.Context, request FollowEventsRequestObject) (FollowEventsResponseObject, error)
@@ -5973,6 +15253,135 @@ type StrictServerInterface interface {
 	// Reload Read the configuration again and apply what can change while the node runs
 	// (POST /manage/v1/reload)
 	Reload(ctx context.Context, request ReloadRequestObject) (ReloadResponseObject, error)
+	// ListTemplates The templates of tenants, by name
+	// (GET /manage/v1/templates)
+	ListTemplates(ctx context.Context, request ListTemplatesRequestObject) (ListTemplatesResponseObject, error)
+	// DeleteTemplate Delete a template that no tenant has
+	// (DELETE /manage/v1/templates/{template})
+	DeleteTemplate(ctx context.Context, request DeleteTemplateRequestObject) (DeleteTemplateResponseObject, error)
+	// GetTemplate A template of tenants
+	// (GET /manage/v1/templates/{template})
+	GetTemplate(ctx context.Context, request GetTemplateRequestObject) (GetTemplateResponseObject, error)
+	// PutTemplate Make or replace a template
+	// (PUT /manage/v1/templates/{template})
+	PutTemplate(ctx context.Context, request PutTemplateRequestObject) (PutTemplateResponseObject, error)
+	// ListRollouts The newest rollouts of a template, the newest first
+	// (GET /manage/v1/templates/{template}/rollouts)
+	ListRollouts(ctx context.Context, request ListRolloutsRequestObject) (ListRolloutsResponseObject, error)
+	// BeginRollout Plan a changed template for all onboarded tenants that have it
+	// (POST /manage/v1/templates/{template}/rollouts)
+	BeginRollout(ctx context.Context, request BeginRolloutRequestObject) (BeginRolloutResponseObject, error)
+	// GetRollout A rollout, with each tenant's part of it
+	// (GET /manage/v1/templates/{template}/rollouts/{rollout})
+	GetRollout(ctx context.Context, request GetRolloutRequestObject) (GetRolloutResponseObject, error)
+	// RunRollout Apply or abandon a rollout
+	// (POST /manage/v1/templates/{template}/rollouts/{rollout}/{action})
+	RunRollout(ctx context.Context, request RunRolloutRequestObject) (RunRolloutResponseObject, error)
+	// ListTenants The tenants that are onboarded, are to be, or have left
+	// (GET /manage/v1/tenants)
+	ListTenants(ctx context.Context, request ListTenantsRequestObject) (ListTenantsResponseObject, error)
+	// DeleteTenant Forget a tenant in which Tandem has nothing
+	// (DELETE /manage/v1/tenants/{account})
+	DeleteTenant(ctx context.Context, request DeleteTenantRequestObject) (DeleteTenantResponseObject, error)
+	// GetTenant The tenant of an account
+	// (GET /manage/v1/tenants/{account})
+	GetTenant(ctx context.Context, request GetTenantRequestObject) (GetTenantResponseObject, error)
+	// PutTenant Say which tenant an account has, and what is wanted for it
+	// (PUT /manage/v1/tenants/{account})
+	PutTenant(ctx context.Context, request PutTenantRequestObject) (PutTenantResponseObject, error)
+	// GetDialPlan The rules of the tenant's dial plan, with what they make of dialled numbers
+	// (GET /manage/v1/tenants/{account}/dialPlan)
+	GetDialPlan(ctx context.Context, request GetDialPlanRequestObject) (GetDialPlanResponseObject, error)
+	// GetDrift What people have changed in a tenant since Tandem made it
+	// (GET /manage/v1/tenants/{account}/drift)
+	GetDrift(ctx context.Context, request GetDriftRequestObject) (GetDriftResponseObject, error)
+	// AcceptDrift Make what was found what Tandem expects
+	// (POST /manage/v1/tenants/{account}/drift/accept)
+	AcceptDrift(ctx context.Context, request AcceptDriftRequestObject) (AcceptDriftResponseObject, error)
+	// CheckDrift Compare a tenant at once
+	// (POST /manage/v1/tenants/{account}/drift/check)
+	CheckDrift(ctx context.Context, request CheckDriftRequestObject) (CheckDriftResponseObject, error)
+	// RepairDrift Make a plan that repairs differences and nothing else
+	// (POST /manage/v1/tenants/{account}/drift/repair)
+	RepairDrift(ctx context.Context, request RepairDriftRequestObject) (RepairDriftResponseObject, error)
+	// RevokeInvitation Revoke the link, and end the visits made with it
+	// (DELETE /manage/v1/tenants/{account}/invitation)
+	RevokeInvitation(ctx context.Context, request RevokeInvitationRequestObject) (RevokeInvitationResponseObject, error)
+	// GetInvitation How far the administrator of a tenant is, and who signed in
+	// (GET /manage/v1/tenants/{account}/invitation)
+	GetInvitation(ctx context.Context, request GetInvitationRequestObject) (GetInvitationResponseObject, error)
+	// CreateInvitation Make a link for an administrator of the tenant
+	// (POST /manage/v1/tenants/{account}/invitation)
+	CreateInvitation(ctx context.Context, request CreateInvitationRequestObject) (CreateInvitationResponseObject, error)
+	// AbandonMove Abandon a move
+	// (DELETE /manage/v1/tenants/{account}/move)
+	AbandonMove(ctx context.Context, request AbandonMoveRequestObject) (AbandonMoveResponseObject, error)
+	// GetMove How far an account has moved to another tenant, or to another trunk model
+	// (GET /manage/v1/tenants/{account}/move)
+	GetMove(ctx context.Context, request GetMoveRequestObject) (GetMoveResponseObject, error)
+	// BeginMove Begin to move an account to another tenant, or to the other trunk model
+	// (POST /manage/v1/tenants/{account}/move)
+	BeginMove(ctx context.Context, request BeginMoveRequestObject) (BeginMoveResponseObject, error)
+	// ContinueMove Let calls use the new label
+	// (POST /manage/v1/tenants/{account}/move/continue)
+	ContinueMove(ctx context.Context, request ContinueMoveRequestObject) (ContinueMoveResponseObject, error)
+	// ListNumberUsers Which users of a tenant had a number when, by Tandem
+	// (GET /manage/v1/tenants/{account}/numbers/{number}/users)
+	ListNumberUsers(ctx context.Context, request ListNumberUsersRequestObject) (ListNumberUsersResponseObject, error)
+	// PlanTenant Show what would change in a tenant
+	// (POST /manage/v1/tenants/{account}/plans)
+	PlanTenant(ctx context.Context, request PlanTenantRequestObject) (PlanTenantResponseObject, error)
+	// GetPlan A plan that was made
+	// (GET /manage/v1/tenants/{account}/plans/{plan})
+	GetPlan(ctx context.Context, request GetPlanRequestObject) (GetPlanResponseObject, error)
+	// ApplyPlan Approve a plan, and begin to carry it out
+	// (POST /manage/v1/tenants/{account}/plans/{plan}/apply)
+	ApplyPlan(ctx context.Context, request ApplyPlanRequestObject) (ApplyPlanResponseObject, error)
+	// CheckReadiness Whether a tenant can be onboarded, and what has to be changed first
+	// (GET /manage/v1/tenants/{account}/readiness)
+	CheckReadiness(ctx context.Context, request CheckReadinessRequestObject) (CheckReadinessResponseObject, error)
+	// StartSignIn Begin the next sign-in to a tenant without a link
+	// (POST /manage/v1/tenants/{account}/sign-in)
+	StartSignIn(ctx context.Context, request StartSignInRequestObject) (StartSignInResponseObject, error)
+	// ContinueSignIn Hand over the redirect of a sign-in, or poll a device code
+	// (PUT /manage/v1/tenants/{account}/sign-in/{id})
+	ContinueSignIn(ctx context.Context, request ContinueSignInRequestObject) (ContinueSignInResponseObject, error)
+	// ListSnapshots The snapshots of a tenant, from the newest on
+	// (GET /manage/v1/tenants/{account}/snapshots)
+	ListSnapshots(ctx context.Context, request ListSnapshotsRequestObject) (ListSnapshotsResponseObject, error)
+	// TakeSnapshot Record what the tenant has by Tandem
+	// (POST /manage/v1/tenants/{account}/snapshots)
+	TakeSnapshot(ctx context.Context, request TakeSnapshotRequestObject) (TakeSnapshotResponseObject, error)
+	// ImportSnapshot Store a snapshot that was exported
+	// (POST /manage/v1/tenants/{account}/snapshots/import)
+	ImportSnapshot(ctx context.Context, request ImportSnapshotRequestObject) (ImportSnapshotResponseObject, error)
+	// ExportSnapshot A snapshot with its content
+	// (GET /manage/v1/tenants/{account}/snapshots/{snapshot})
+	ExportSnapshot(ctx context.Context, request ExportSnapshotRequestObject) (ExportSnapshotResponseObject, error)
+	// GetLeaveReport What became of each thing that Tandem had made, after the tenant was left
+	// (GET /manage/v1/tenants/{account}/snapshots/{snapshot}/report)
+	GetLeaveReport(ctx context.Context, request GetLeaveReportRequestObject) (GetLeaveReportResponseObject, error)
+	// ListUserSyncs The newest 50 passes over the users of a tenant; the first may be under way
+	// (GET /manage/v1/tenants/{account}/syncs)
+	ListUserSyncs(ctx context.Context, request ListUserSyncsRequestObject) (ListUserSyncsResponseObject, error)
+	// SyncUsers Begin a pass over the users of a tenant now
+	// (POST /manage/v1/tenants/{account}/syncs)
+	SyncUsers(ctx context.Context, request SyncUsersRequestObject) (SyncUsersResponseObject, error)
+	// ListUsers Users and resource accounts of a tenant, as the last pass saw them
+	// (GET /manage/v1/tenants/{account}/users)
+	ListUsers(ctx context.Context, request ListUsersRequestObject) (ListUsersResponseObject, error)
+	// ActivateUsers Give users numbers, and Tandem's policies with them
+	// (POST /manage/v1/tenants/{account}/users/activate)
+	ActivateUsers(ctx context.Context, request ActivateUsersRequestObject) (ActivateUsersResponseObject, error)
+	// DeactivateUsers Give users back the number and the policies that they had before
+	// (POST /manage/v1/tenants/{account}/users/deactivate)
+	DeactivateUsers(ctx context.Context, request DeactivateUsersRequestObject) (DeactivateUsersResponseObject, error)
+	// GetUser A user, and which numbers it had by Tandem
+	// (GET /manage/v1/tenants/{account}/users/{user})
+	GetUser(ctx context.Context, request GetUserRequestObject) (GetUserResponseObject, error)
+	// RefreshUser Read one user at Microsoft, also one that no pass has seen
+	// (POST /manage/v1/tenants/{account}/users/{user}/refresh)
+	RefreshUser(ctx context.Context, request RefreshUserRequestObject) (RefreshUserResponseObject, error)
 	// CreateToken Create a bearer token of the embedded issuer
 	// (POST /manage/v1/tokens)
 	CreateToken(ctx context.Context, request CreateTokenRequestObject) (CreateTokenResponseObject, error)
@@ -6247,6 +15656,102 @@ func (sh *strictHandler) VerifyAudit(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// GetCarrierApp operation middleware
+func (sh *strictHandler) GetCarrierApp(w http.ResponseWriter, r *http.Request) {
+	var request GetCarrierAppRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetCarrierApp(ctx, request.(GetCarrierAppRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetCarrierApp")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetCarrierAppResponseObject); ok {
+		if err := validResponse.VisitGetCarrierAppResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateCarrierApp operation middleware
+func (sh *strictHandler) CreateCarrierApp(w http.ResponseWriter, r *http.Request) {
+	var request CreateCarrierAppRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateCarrierApp(ctx, request.(CreateCarrierAppRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateCarrierApp")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateCarrierAppResponseObject); ok {
+		if err := validResponse.VisitCreateCarrierAppResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CheckCarrierApp operation middleware
+func (sh *strictHandler) CheckCarrierApp(w http.ResponseWriter, r *http.Request) {
+	var request CheckCarrierAppRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CheckCarrierApp(ctx, request.(CheckCarrierAppRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CheckCarrierApp")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CheckCarrierAppResponseObject); ok {
+		if err := validResponse.VisitCheckCarrierAppResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CheckCarrier operation middleware
+func (sh *strictHandler) CheckCarrier(w http.ResponseWriter, r *http.Request) {
+	var request CheckCarrierRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CheckCarrier(ctx, request.(CheckCarrierRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CheckCarrier")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CheckCarrierResponseObject); ok {
+		if err := validResponse.VisitCheckCarrierResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListCertificates operation middleware
 func (sh *strictHandler) ListCertificates(w http.ResponseWriter, r *http.Request) {
 	var request ListCertificatesRequestObject
@@ -6430,6 +15935,30 @@ func (sh *strictHandler) SetDrain(w http.ResponseWriter, r *http.Request, params
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(SetDrainResponseObject); ok {
 		if err := validResponse.VisitSetDrainResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetDriftOverview operation middleware
+func (sh *strictHandler) GetDriftOverview(w http.ResponseWriter, r *http.Request) {
+	var request GetDriftOverviewRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDriftOverview(ctx, request.(GetDriftOverviewRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDriftOverview")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetDriftOverviewResponseObject); ok {
+		if err := validResponse.VisitGetDriftOverviewResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -6624,6 +16153,1237 @@ func (sh *strictHandler) Reload(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ReloadResponseObject); ok {
 		if err := validResponse.VisitReloadResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListTemplates operation middleware
+func (sh *strictHandler) ListTemplates(w http.ResponseWriter, r *http.Request, params ListTemplatesParams) {
+	var request ListTemplatesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTemplates(ctx, request.(ListTemplatesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTemplates")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListTemplatesResponseObject); ok {
+		if err := validResponse.VisitListTemplatesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteTemplate operation middleware
+func (sh *strictHandler) DeleteTemplate(w http.ResponseWriter, r *http.Request, template string) {
+	var request DeleteTemplateRequestObject
+
+	request.Template = template
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteTemplate(ctx, request.(DeleteTemplateRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteTemplate")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteTemplateResponseObject); ok {
+		if err := validResponse.VisitDeleteTemplateResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTemplate operation middleware
+func (sh *strictHandler) GetTemplate(w http.ResponseWriter, r *http.Request, template string) {
+	var request GetTemplateRequestObject
+
+	request.Template = template
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTemplate(ctx, request.(GetTemplateRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTemplate")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTemplateResponseObject); ok {
+		if err := validResponse.VisitGetTemplateResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PutTemplate operation middleware
+func (sh *strictHandler) PutTemplate(w http.ResponseWriter, r *http.Request, template string) {
+	var request PutTemplateRequestObject
+
+	request.Template = template
+
+	var body PutTemplateJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PutTemplate(ctx, request.(PutTemplateRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutTemplate")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PutTemplateResponseObject); ok {
+		if err := validResponse.VisitPutTemplateResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListRollouts operation middleware
+func (sh *strictHandler) ListRollouts(w http.ResponseWriter, r *http.Request, template string) {
+	var request ListRolloutsRequestObject
+
+	request.Template = template
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListRollouts(ctx, request.(ListRolloutsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListRollouts")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListRolloutsResponseObject); ok {
+		if err := validResponse.VisitListRolloutsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginRollout operation middleware
+func (sh *strictHandler) BeginRollout(w http.ResponseWriter, r *http.Request, template string) {
+	var request BeginRolloutRequestObject
+
+	request.Template = template
+
+	var body BeginRolloutJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginRollout(ctx, request.(BeginRolloutRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginRollout")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(BeginRolloutResponseObject); ok {
+		if err := validResponse.VisitBeginRolloutResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetRollout operation middleware
+func (sh *strictHandler) GetRollout(w http.ResponseWriter, r *http.Request, template string, rollout string) {
+	var request GetRolloutRequestObject
+
+	request.Template = template
+	request.Rollout = rollout
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetRollout(ctx, request.(GetRolloutRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetRollout")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetRolloutResponseObject); ok {
+		if err := validResponse.VisitGetRolloutResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RunRollout operation middleware
+func (sh *strictHandler) RunRollout(w http.ResponseWriter, r *http.Request, template string, rollout string, action RunRolloutParamsAction) {
+	var request RunRolloutRequestObject
+
+	request.Template = template
+	request.Rollout = rollout
+	request.Action = action
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RunRollout(ctx, request.(RunRolloutRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RunRollout")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RunRolloutResponseObject); ok {
+		if err := validResponse.VisitRunRolloutResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListTenants operation middleware
+func (sh *strictHandler) ListTenants(w http.ResponseWriter, r *http.Request, params ListTenantsParams) {
+	var request ListTenantsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTenants(ctx, request.(ListTenantsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTenants")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListTenantsResponseObject); ok {
+		if err := validResponse.VisitListTenantsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteTenant operation middleware
+func (sh *strictHandler) DeleteTenant(w http.ResponseWriter, r *http.Request, account string) {
+	var request DeleteTenantRequestObject
+
+	request.Account = account
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteTenant(ctx, request.(DeleteTenantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteTenant")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteTenantResponseObject); ok {
+		if err := validResponse.VisitDeleteTenantResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTenant operation middleware
+func (sh *strictHandler) GetTenant(w http.ResponseWriter, r *http.Request, account string) {
+	var request GetTenantRequestObject
+
+	request.Account = account
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTenant(ctx, request.(GetTenantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTenant")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTenantResponseObject); ok {
+		if err := validResponse.VisitGetTenantResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PutTenant operation middleware
+func (sh *strictHandler) PutTenant(w http.ResponseWriter, r *http.Request, account string, params PutTenantParams) {
+	var request PutTenantRequestObject
+
+	request.Account = account
+	request.Params = params
+
+	var body PutTenantJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PutTenant(ctx, request.(PutTenantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutTenant")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PutTenantResponseObject); ok {
+		if err := validResponse.VisitPutTenantResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetDialPlan operation middleware
+func (sh *strictHandler) GetDialPlan(w http.ResponseWriter, r *http.Request, account string, params GetDialPlanParams) {
+	var request GetDialPlanRequestObject
+
+	request.Account = account
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDialPlan(ctx, request.(GetDialPlanRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDialPlan")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetDialPlanResponseObject); ok {
+		if err := validResponse.VisitGetDialPlanResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetDrift operation middleware
+func (sh *strictHandler) GetDrift(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request GetDriftRequestObject
+
+	request.Account = account
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDrift(ctx, request.(GetDriftRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDrift")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetDriftResponseObject); ok {
+		if err := validResponse.VisitGetDriftResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AcceptDrift operation middleware
+func (sh *strictHandler) AcceptDrift(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request AcceptDriftRequestObject
+
+	request.Account = account
+
+	var body AcceptDriftJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.AcceptDrift(ctx, request.(AcceptDriftRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AcceptDrift")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(AcceptDriftResponseObject); ok {
+		if err := validResponse.VisitAcceptDriftResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CheckDrift operation middleware
+func (sh *strictHandler) CheckDrift(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request CheckDriftRequestObject
+
+	request.Account = account
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CheckDrift(ctx, request.(CheckDriftRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CheckDrift")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CheckDriftResponseObject); ok {
+		if err := validResponse.VisitCheckDriftResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RepairDrift operation middleware
+func (sh *strictHandler) RepairDrift(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request RepairDriftRequestObject
+
+	request.Account = account
+
+	var body RepairDriftJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RepairDrift(ctx, request.(RepairDriftRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RepairDrift")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RepairDriftResponseObject); ok {
+		if err := validResponse.VisitRepairDriftResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RevokeInvitation operation middleware
+func (sh *strictHandler) RevokeInvitation(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request RevokeInvitationRequestObject
+
+	request.Account = account
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RevokeInvitation(ctx, request.(RevokeInvitationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RevokeInvitation")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RevokeInvitationResponseObject); ok {
+		if err := validResponse.VisitRevokeInvitationResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetInvitation operation middleware
+func (sh *strictHandler) GetInvitation(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request GetInvitationRequestObject
+
+	request.Account = account
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetInvitation(ctx, request.(GetInvitationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetInvitation")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetInvitationResponseObject); ok {
+		if err := validResponse.VisitGetInvitationResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateInvitation operation middleware
+func (sh *strictHandler) CreateInvitation(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request CreateInvitationRequestObject
+
+	request.Account = account
+
+	var body CreateInvitationJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateInvitation(ctx, request.(CreateInvitationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateInvitation")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateInvitationResponseObject); ok {
+		if err := validResponse.VisitCreateInvitationResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AbandonMove operation middleware
+func (sh *strictHandler) AbandonMove(w http.ResponseWriter, r *http.Request, account string) {
+	var request AbandonMoveRequestObject
+
+	request.Account = account
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.AbandonMove(ctx, request.(AbandonMoveRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AbandonMove")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(AbandonMoveResponseObject); ok {
+		if err := validResponse.VisitAbandonMoveResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetMove operation middleware
+func (sh *strictHandler) GetMove(w http.ResponseWriter, r *http.Request, account string) {
+	var request GetMoveRequestObject
+
+	request.Account = account
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetMove(ctx, request.(GetMoveRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetMove")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetMoveResponseObject); ok {
+		if err := validResponse.VisitGetMoveResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginMove operation middleware
+func (sh *strictHandler) BeginMove(w http.ResponseWriter, r *http.Request, account string) {
+	var request BeginMoveRequestObject
+
+	request.Account = account
+
+	var body BeginMoveJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginMove(ctx, request.(BeginMoveRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginMove")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(BeginMoveResponseObject); ok {
+		if err := validResponse.VisitBeginMoveResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ContinueMove operation middleware
+func (sh *strictHandler) ContinueMove(w http.ResponseWriter, r *http.Request, account string) {
+	var request ContinueMoveRequestObject
+
+	request.Account = account
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ContinueMove(ctx, request.(ContinueMoveRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ContinueMove")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ContinueMoveResponseObject); ok {
+		if err := validResponse.VisitContinueMoveResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListNumberUsers operation middleware
+func (sh *strictHandler) ListNumberUsers(w http.ResponseWriter, r *http.Request, account TenantAccount, number string) {
+	var request ListNumberUsersRequestObject
+
+	request.Account = account
+	request.Number = number
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListNumberUsers(ctx, request.(ListNumberUsersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListNumberUsers")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListNumberUsersResponseObject); ok {
+		if err := validResponse.VisitListNumberUsersResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PlanTenant operation middleware
+func (sh *strictHandler) PlanTenant(w http.ResponseWriter, r *http.Request, account string) {
+	var request PlanTenantRequestObject
+
+	request.Account = account
+
+	var body PlanTenantJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PlanTenant(ctx, request.(PlanTenantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PlanTenant")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PlanTenantResponseObject); ok {
+		if err := validResponse.VisitPlanTenantResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetPlan operation middleware
+func (sh *strictHandler) GetPlan(w http.ResponseWriter, r *http.Request, account string, plan string) {
+	var request GetPlanRequestObject
+
+	request.Account = account
+	request.Plan = plan
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPlan(ctx, request.(GetPlanRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPlan")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetPlanResponseObject); ok {
+		if err := validResponse.VisitGetPlanResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ApplyPlan operation middleware
+func (sh *strictHandler) ApplyPlan(w http.ResponseWriter, r *http.Request, account string, plan string) {
+	var request ApplyPlanRequestObject
+
+	request.Account = account
+	request.Plan = plan
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ApplyPlan(ctx, request.(ApplyPlanRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ApplyPlan")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ApplyPlanResponseObject); ok {
+		if err := validResponse.VisitApplyPlanResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CheckReadiness operation middleware
+func (sh *strictHandler) CheckReadiness(w http.ResponseWriter, r *http.Request, account string) {
+	var request CheckReadinessRequestObject
+
+	request.Account = account
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CheckReadiness(ctx, request.(CheckReadinessRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CheckReadiness")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CheckReadinessResponseObject); ok {
+		if err := validResponse.VisitCheckReadinessResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// StartSignIn operation middleware
+func (sh *strictHandler) StartSignIn(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request StartSignInRequestObject
+
+	request.Account = account
+
+	var body StartSignInJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.StartSignIn(ctx, request.(StartSignInRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StartSignIn")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(StartSignInResponseObject); ok {
+		if err := validResponse.VisitStartSignInResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ContinueSignIn operation middleware
+func (sh *strictHandler) ContinueSignIn(w http.ResponseWriter, r *http.Request, account TenantAccount, id string) {
+	var request ContinueSignInRequestObject
+
+	request.Account = account
+	request.ID = id
+
+	var body ContinueSignInJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ContinueSignIn(ctx, request.(ContinueSignInRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ContinueSignIn")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ContinueSignInResponseObject); ok {
+		if err := validResponse.VisitContinueSignInResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListSnapshots operation middleware
+func (sh *strictHandler) ListSnapshots(w http.ResponseWriter, r *http.Request, account TenantAccount, params ListSnapshotsParams) {
+	var request ListSnapshotsRequestObject
+
+	request.Account = account
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSnapshots(ctx, request.(ListSnapshotsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSnapshots")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListSnapshotsResponseObject); ok {
+		if err := validResponse.VisitListSnapshotsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// TakeSnapshot operation middleware
+func (sh *strictHandler) TakeSnapshot(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request TakeSnapshotRequestObject
+
+	request.Account = account
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.TakeSnapshot(ctx, request.(TakeSnapshotRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TakeSnapshot")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(TakeSnapshotResponseObject); ok {
+		if err := validResponse.VisitTakeSnapshotResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ImportSnapshot operation middleware
+func (sh *strictHandler) ImportSnapshot(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request ImportSnapshotRequestObject
+
+	request.Account = account
+
+	var body ImportSnapshotJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ImportSnapshot(ctx, request.(ImportSnapshotRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ImportSnapshot")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ImportSnapshotResponseObject); ok {
+		if err := validResponse.VisitImportSnapshotResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ExportSnapshot operation middleware
+func (sh *strictHandler) ExportSnapshot(w http.ResponseWriter, r *http.Request, account TenantAccount, snapshot string) {
+	var request ExportSnapshotRequestObject
+
+	request.Account = account
+	request.Snapshot = snapshot
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ExportSnapshot(ctx, request.(ExportSnapshotRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExportSnapshot")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ExportSnapshotResponseObject); ok {
+		if err := validResponse.VisitExportSnapshotResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetLeaveReport operation middleware
+func (sh *strictHandler) GetLeaveReport(w http.ResponseWriter, r *http.Request, account TenantAccount, snapshot string) {
+	var request GetLeaveReportRequestObject
+
+	request.Account = account
+	request.Snapshot = snapshot
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetLeaveReport(ctx, request.(GetLeaveReportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetLeaveReport")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetLeaveReportResponseObject); ok {
+		if err := validResponse.VisitGetLeaveReportResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListUserSyncs operation middleware
+func (sh *strictHandler) ListUserSyncs(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request ListUserSyncsRequestObject
+
+	request.Account = account
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListUserSyncs(ctx, request.(ListUserSyncsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListUserSyncs")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListUserSyncsResponseObject); ok {
+		if err := validResponse.VisitListUserSyncsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SyncUsers operation middleware
+func (sh *strictHandler) SyncUsers(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request SyncUsersRequestObject
+
+	request.Account = account
+
+	var body SyncUsersJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SyncUsers(ctx, request.(SyncUsersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SyncUsers")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SyncUsersResponseObject); ok {
+		if err := validResponse.VisitSyncUsersResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListUsers operation middleware
+func (sh *strictHandler) ListUsers(w http.ResponseWriter, r *http.Request, account TenantAccount, params ListUsersParams) {
+	var request ListUsersRequestObject
+
+	request.Account = account
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListUsers(ctx, request.(ListUsersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListUsers")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListUsersResponseObject); ok {
+		if err := validResponse.VisitListUsersResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ActivateUsers operation middleware
+func (sh *strictHandler) ActivateUsers(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request ActivateUsersRequestObject
+
+	request.Account = account
+
+	var body ActivateUsersJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ActivateUsers(ctx, request.(ActivateUsersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ActivateUsers")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ActivateUsersResponseObject); ok {
+		if err := validResponse.VisitActivateUsersResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeactivateUsers operation middleware
+func (sh *strictHandler) DeactivateUsers(w http.ResponseWriter, r *http.Request, account TenantAccount) {
+	var request DeactivateUsersRequestObject
+
+	request.Account = account
+
+	var body DeactivateUsersJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeactivateUsers(ctx, request.(DeactivateUsersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeactivateUsers")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeactivateUsersResponseObject); ok {
+		if err := validResponse.VisitDeactivateUsersResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUser operation middleware
+func (sh *strictHandler) GetUser(w http.ResponseWriter, r *http.Request, account TenantAccount, user TenantUser) {
+	var request GetUserRequestObject
+
+	request.Account = account
+	request.User = user
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUser(ctx, request.(GetUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUser")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUserResponseObject); ok {
+		if err := validResponse.VisitGetUserResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RefreshUser operation middleware
+func (sh *strictHandler) RefreshUser(w http.ResponseWriter, r *http.Request, account TenantAccount, user TenantUser) {
+	var request RefreshUserRequestObject
+
+	request.Account = account
+	request.User = user
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RefreshUser(ctx, request.(RefreshUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RefreshUser")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RefreshUserResponseObject); ok {
+		if err := validResponse.VisitRefreshUserResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -76,7 +76,8 @@ func Run(ctx context.Context, p Program) int {
 	out := newPage(p.Stderr) // before serve puts a queue in front of a terminal
 	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && (strings.HasPrefix(err.Error(), "unknown command") ||
-		strings.HasPrefix(err.Error(), "required flag")) {
+		strings.HasPrefix(err.Error(), "required flag") ||
+		strings.HasPrefix(err.Error(), "if any flags in the group")) {
 		err = misuse(cmd, err) // cobra has no type for these
 	}
 	err = errors.Join(err, p.mistake)
@@ -178,6 +179,7 @@ func newRoot(p *Program) *cobra.Command {
 		newAccount(t),
 		newAudit(t),
 		newAuth(t),
+		newCarrier(t),
 		newClient(t),
 		newConfig(t),
 		newDemo(t),
@@ -194,6 +196,8 @@ func newRoot(p *Program) *cobra.Command {
 		newSecret(t),
 		newServe(t),
 		newStatus(t),
+		newTenant(t),
+		newUser(t),
 		newToken(t),
 		newVersion(t),
 		newWork(t),

@@ -33,8 +33,8 @@ func newServe(t *target) *cobra.Command {
 			ctx, fail := context.WithCancelCause(cmd.Context())
 			defer fail(nil)
 			prepare := func() error { return nil }
+			var peers *demo.Lab
 			if lab {
-				var peers *demo.Lab
 				if peers, err = startLab(ctx, t, freePorts); err != nil {
 					return err
 				}
@@ -54,7 +54,7 @@ func newServe(t *target) *cobra.Command {
 				}
 				sayReady(t, r)
 				if lab && t.output == "text" {
-					demo.Hints(t.p.Stdout, os.Args[0], o.Config.Data, r.Provisioning)
+					peers.Hints(t.p.Stdout, os.Args[0], o.Config.Data, r.Provisioning)
 				}
 			}
 			for range startsWithFreePorts {

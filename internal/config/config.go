@@ -72,6 +72,8 @@ type Config struct {
 	// Zone is the DNS zone of the base domain (calls.routing.baseDomain). Without nameServers, Tandem neither publishes
 	// nor checks anything.
 	Zone Zone `yaml:"zone"`
+	// Onboarding is how customers' Microsoft 365 tenants are onboarded to Direct Routing.
+	Onboarding Onboarding `yaml:"onboarding"`
 }
 
 // Zone is the DNS zone of the base domain.
@@ -246,8 +248,8 @@ type Log struct {
 	// Level is the minimum level of logged lines: "debug", "info", "warn" or "error". Default "info".
 	Level string `yaml:"level"`
 	// Levels overrides level for single parts of the process: "auth", "certificates", "database", "directory", "dns",
-	// "edge", "feed", "front", "index", "manage", "metrics", "provisioning", "records", "socket", "work" or "zone", as
-	// in the attribute part of a line. Default none. Example: {edge: debug}.
+	// "edge", "feed", "front", "index", "manage", "metrics", "provisioning", "records", "socket", "tenants", "work" or
+	// "zone", as in the attribute part of a line. Default none. Example: {edge: debug}.
 	Levels map[string]string `yaml:"levels"`
 	// Format is "text" (key=value) or "json", one object per line. Default "text".
 	Format string `yaml:"format"`
@@ -285,7 +287,7 @@ func Roles() []string { return []string{RoleAPI, RoleEdge, RoleWorker, RoleDNS, 
 // LogParts returns the names of the parts of the process in log.levels and in the attribute part of log lines.
 func LogParts() []string {
 	return []string{"auth", "certificates", "database", "directory", "dns", "edge", "feed", "front", "index", "manage",
-		"metrics", "provisioning", "records", "socket", "work", "zone"}
+		"metrics", "provisioning", "records", "socket", "tenants", "work", "zone"}
 }
 
 // Off is the value of Listen that disables a listener.
@@ -315,7 +317,8 @@ func Default(dataDir string) Config {
 			DNS:     DNS{Timeout: 2 * time.Second},
 			Index:   replica.Default(),
 		},
-		Zone: Zone{Publish: PublishServe, CheckEvery: 30 * time.Second, Server: nameserver.Default()},
+		Zone:       Zone{Publish: PublishServe, CheckEvery: 30 * time.Second, Server: nameserver.Default()},
+		Onboarding: defaultOnboarding(),
 	}
 }
 

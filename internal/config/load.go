@@ -333,6 +333,7 @@ func (l *Loaded) validate(doc *strict.Document, withoutGroups bool) strict.Probl
 		badAll("calls.routing", l.Calls.Routing.Check(offered, l.Calls.Edge.RouteGroups(offered)))
 	}
 	badAll("zone", l.Zone.problems(l.Calls.Routing.BaseDomain, l.Calls.Routing.Regions))
+	badAll("onboarding", l.Onboarding.problems(l.Calls.Routing.BaseDomain, l.Front.Listen))
 	l.checkCertificates(hosts, bad, badAll)
 	l.checkSockets(bad)
 	if l.Source.Machine {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/outside/entra"
 	"github.com/tandemgw/tandem/internal/services"
 )
 
@@ -149,6 +150,10 @@ func (l *Loaded) checkMachine(hosts map[string][]string, bad report, badAll, war
 		roots("certificates.rootsFile", l.Certificates.RootsFile)
 		badAll("certificates", []error{l.Certificates.CheckFiles()})
 	}
+	roots("onboarding.rootsFile", l.Onboarding.RootsFile)
+	a := &l.Onboarding.App
+	_, err := entra.ReadCredential(a.CertificateFile, a.KeyFile, a.SecretFile)
+	badAll("onboarding.app", []error{err})
 	if err := l.Secrets.CheckEnvironment(l.Source.Getenv); err != nil {
 		bad("secrets.keyEnvironment", "%v", err)
 	}

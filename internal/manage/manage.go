@@ -42,6 +42,13 @@ type Operations struct {
 	api.WorkOperations
 	api.ZoneOperations
 	api.CertificatesOperations
+	api.TenantsOperations
+	api.ReadinessOperations
+	api.CarrierOperations
+	api.UsersOperations
+	api.InvitationsOperations
+	api.SnapshotsOperations
+	api.DriftOperations
 }
 
 var _ api.StrictServerInterface = Operations{}

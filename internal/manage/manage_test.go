@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -316,7 +317,151 @@ func newServer(t *testing.T, ops manage.Operations, log io.Writer) *manage.Serve
 }
 
 // all binds every operation to j.
-func all(j *job) manage.Operations { return manage.Operations{j, j, j, j, j, j, j, j, j, j} }
+func (j *job) ListTenants(_ context.Context, r api.ListTenantsRequestObject) (api.ListTenantsResponseObject, error) {
+	return api.ListTenants200JSONResponse{Tenants: []api.Tenant{sampleTenant}, Next: *cmp.Or(r.Params.Cursor, new(""))},
+		nil
+}
+
+var sampleTenant = api.Tenant{Account: "acme", State: "waiting",
+	Labels:   []api.TenantLabel{{Names: []string{"a.1r1.x"}}},
+	Overview: &api.TenantOverview{Drift: 1, SpareLicences: new(0), SignInLost: now, SignInProblem: "disabled"},
+	Waiting:  &api.TenantWait{For: "person", Reason: "sign in"}, Settings: api.TenantSettings{Trunk: "derived",
+		Extensions: []api.Extensions{{Range: "2xxx"}}, Rules: []api.DialRule{{Name: "a", Pattern: "b",
+			Translation: "c"}},
+		Emergency: []api.EmergencyNumber{{DialString: "112"}}}}
+
+func (j *job) GetTenant(context.Context, api.GetTenantRequestObject) (api.GetTenantResponseObject, error) {
+	return api.GetTenant200JSONResponse{TenantJSONResponse: api.TenantJSONResponse{Body: sampleTenant,
+		Headers: api.TenantResponseHeaders{ETag: `"1"`}}}, nil
+}
+
+func (j *job) PutTenant(_ context.Context, r api.PutTenantRequestObject) (api.PutTenantResponseObject, error) {
+	t := sampleTenant
+	t.Settings = *r.Body
+	return api.PutTenant200JSONResponse{TenantJSONResponse: api.TenantJSONResponse{Body: t,
+		Headers: api.TenantResponseHeaders{ETag: `"2"`}}}, nil
+}
+
+func (j *job) DeleteTenant(context.Context, api.DeleteTenantRequestObject) (api.DeleteTenantResponseObject, error) {
+	return api.DeleteTenant204Response{}, nil
+}
+
+func (j *job) GetDialPlan(_ context.Context, r api.GetDialPlanRequestObject) (api.GetDialPlanResponseObject, error) {
+	return api.GetDialPlan200JSONResponse{Country: "GB", Rules: []api.DialRule{}, LeftOut: []string{"x"},
+		Examples: []api.DialExample{{Dialled: *cmp.Or(r.Params.Dialled, new("")), Number: "+44"}}}, nil
+}
+
+var samplePlan = api.TenantPlan{ID: "p1", Account: "acme", Purpose: "onboard", By: "user:a", Hash: "h",
+	Steps: []api.PlanStep{{Action: "create", Type: "domain", Name: "a.1r1.x", Usual: 300,
+		Differences: []api.PlanDifference{{Field: "verified", New: true}}}},
+	Users: []api.PlanStep{}, Conflicts: []api.PlanNote{{Type: "route", Name: "x", Text: "exists"}},
+	Kept:   []api.PlanNote{},
+	Opened: []api.PlanNote{}}
+
+func (j *job) PlanTenant(context.Context, api.PlanTenantRequestObject) (api.PlanTenantResponseObject, error) {
+	return api.PlanTenant200JSONResponse(samplePlan), nil
+}
+
+func (j *job) GetPlan(context.Context, api.GetPlanRequestObject) (api.GetPlanResponseObject, error) {
+	return api.GetPlan200JSONResponse(samplePlan), nil
+}
+
+func (j *job) ApplyPlan(_ context.Context, r api.ApplyPlanRequestObject) (api.ApplyPlanResponseObject, error) {
+	if r.Plan == "old" {
+		return nil, fault.New(fault.Conflict, "TenantChanged", "changed")
+	}
+	return api.ApplyPlan202JSONResponse(samplePlan), nil
+}
+
+var sampleSnapshot = api.Snapshot{ID: "s1", TenantID: "t", Reason: "leave", Objects: 9}
+
+func (j *job) ListSnapshots(_ context.Context,
+	r api.ListSnapshotsRequestObject) (api.ListSnapshotsResponseObject, error) {
+	return api.ListSnapshots200JSONResponse{Snapshots: []api.Snapshot{sampleSnapshot},
+		Next: *cmp.Or(r.Params.Cursor, new(""))}, nil
+}
+
+func (j *job) TakeSnapshot(context.Context, api.TakeSnapshotRequestObject) (api.TakeSnapshotResponseObject, error) {
+	return api.TakeSnapshot200JSONResponse(sampleSnapshot), nil
+}
+
+func (j *job) ImportSnapshot(_ context.Context,
+	r api.ImportSnapshotRequestObject) (api.ImportSnapshotResponseObject, error) {
+	s := sampleSnapshot
+	s.Users = len(r.Body.Export)
+	return api.ImportSnapshot200JSONResponse(s), nil
+}
+
+func (j *job) ExportSnapshot(context.Context,
+	api.ExportSnapshotRequestObject) (api.ExportSnapshotResponseObject, error) {
+	return api.ExportSnapshot200JSONResponse{Snapshot: sampleSnapshot, Export: "{}"}, nil
+}
+
+func (j *job) GetLeaveReport(_ context.Context,
+	r api.GetLeaveReportRequestObject) (api.GetLeaveReportResponseObject, error) {
+	return api.GetLeaveReport200JSONResponse{Account: r.Account, Snapshot: r.Snapshot,
+		Outcomes: []api.LeaveOutcome{{Type: "route", Name: "Tandem-E164", Fate: "kept", Reason: "in use"}}}, nil
+}
+
+func (j *job) GetDriftOverview(context.Context,
+	api.GetDriftOverviewRequestObject) (api.GetDriftOverviewResponseObject, error) {
+	return api.GetDriftOverview200JSONResponse{Tenants: 7, RequestsPerHour: 63}, nil
+}
+
+var sampleDrift = api.Drift{Account: "acme", Every: 3600, Differences: []api.DriftDifference{{ID: 3, Cause: "changed",
+	Type: "route", Name: "Tandem-E164", Field: "gateways", Expected: []string{"a"}, Found: []string{"b"}}}}
+
+func (j *job) GetDrift(context.Context, api.GetDriftRequestObject) (api.GetDriftResponseObject, error) {
+	return api.GetDrift200JSONResponse(sampleDrift), nil
+}
+
+func (j *job) CheckDrift(context.Context, api.CheckDriftRequestObject) (api.CheckDriftResponseObject, error) {
+	return api.CheckDrift202Response{}, nil
+}
+
+func (j *job) AcceptDrift(context.Context, api.AcceptDriftRequestObject) (api.AcceptDriftResponseObject, error) {
+	return api.AcceptDrift200JSONResponse(sampleDrift), nil
+}
+
+func (j *job) RepairDrift(_ context.Context, r api.RepairDriftRequestObject) (api.RepairDriftResponseObject, error) {
+	return api.RepairDrift200JSONResponse{Plan: fmt.Sprint("p", r.Body.Differences[0])}, nil
+}
+
+func (j *job) CheckReadiness(_ context.Context, r api.CheckReadinessRequestObject) (api.CheckReadinessResponseObject,
+	error) {
+	return api.CheckReadiness200JSONResponse{Account: r.Account, Stage: "signIn", Failed: 1, Names: []string{"a.1r1.x"},
+		Licence: &api.ActivationLicence{Way: "reused"}, Findings: []api.ReadinessFinding{{ID: "permission",
+			Level: "fail", Stage: "consent", Reason: "not granted", Remedy: "authorise"}}}, nil
+}
+
+func (j *job) CheckCarrier(context.Context, api.CheckCarrierRequestObject) (api.CheckCarrierResponseObject, error) {
+	return api.CheckCarrier200JSONResponse{Missing: []string{"x"}, Remarks: []string{}, CredentialExpires: &now}, nil
+}
+
+var sampleApp = api.CarrierApp{ClientID: "c", RedirectUris: []string{}, CertificateExpires: &now,
+	Permissions: []api.AppPermission{{Kind: "delegated", Steps: []string{"leave"}}},
+	Manifest:    map[string]any{"displayName": "Tandem"}}
+
+func (j *job) GetCarrierApp(context.Context, api.GetCarrierAppRequestObject) (api.GetCarrierAppResponseObject, error) {
+	return api.GetCarrierApp200JSONResponse(sampleApp), nil
+}
+
+func (j *job) CreateCarrierApp(context.Context, api.CreateCarrierAppRequestObject) (
+	api.CreateCarrierAppResponseObject, error) {
+	return api.CreateCarrierApp201JSONResponse(sampleApp), nil
+}
+
+func (j *job) CheckCarrierApp(context.Context, api.CheckCarrierAppRequestObject) (api.CheckCarrierAppResponseObject,
+	error) {
+	return api.CheckCarrierApp200JSONResponse{ClientID: "c", Differences: []api.AppDifference{{Field: "web"}}}, nil
+}
+
+func all(j *job) (ops manage.Operations) {
+	for i := range reflect.TypeOf(ops).NumField() {
+		reflect.ValueOf(&ops).Elem().Field(i).Set(reflect.ValueOf(j))
+	}
+	return ops
+}
 
 func TestEveryOperationMatchesTheContract(t *testing.T) {
 	t.Parallel()
@@ -356,6 +501,71 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"POST", "/manage/v1/accounts/acme/recordLabel", `{"label":"b","numbers":["+1"]}`, 204, "", false},
 		{"POST", "/manage/v1/accounts/acme/recordLabel", `{"numbers":["+1"]}`, 204, "", false},
 		{"POST", "/manage/v1/accounts/acme/recordLabel", `{"numbers":[]}`, 400, "must have 1 to 100 items", true},
+		{"GET", "/manage/v1/tenants?limit=7&cursor=c", "", 200, `"next":"c"`, false},
+		{"GET", "/manage/v1/tenants?state=waiting&waiting=dns&drift=found&template=branch", "", 200,
+			`"spareLicences":0`, false},
+		{"GET", "/manage/v1/tenants?state=other", "", 400, "InvalidQueryParameterValue", true},
+		{"GET", "/manage/v1/tenants?drift=maybe", "", 400, "InvalidQueryParameterValue", true},
+		{"GET", "/manage/v1/tenants/acme/move", "", 200, `"numbers":3`, false},
+		{"POST", "/manage/v1/tenants/acme/move", `{"label":"c","trunk":"derived"}`, 201, `"new":"c"`, false},
+		{"POST", "/manage/v1/tenants/acme/move", `{"trunk":"other"}`, 400, "InvalidFieldValue", true},
+		{"POST", "/manage/v1/tenants/acme/move/continue", "", 202, `"stage":"numbers"`, false},
+		{"DELETE", "/manage/v1/tenants/acme/move", "", 204, "", false},
+		{"GET", "/manage/v1/templates?limit=7&cursor=c", "", 200, `"next":"c"`, false},
+		{"GET", "/manage/v1/templates/branch", "", 200, `"tenants":3`, false},
+		{"GET", "/manage/v1/templates/none", "", 404, "TemplateNotFound", false},
+		{"PUT", "/manage/v1/templates/branch", `{"country":"DE"}`, 200, `"DE"`, false},
+		{"PUT", "/manage/v1/templates/branch", `{"label":"a"}`, 400, "UnknownField", true},
+		{"DELETE", "/manage/v1/templates/branch", "", 204, "", false},
+		{"GET", "/manage/v1/templates/branch/rollouts", "", 200, `"done"`, false},
+		{"POST", "/manage/v1/templates/branch/rollouts", `{"rings":[{"accounts":["a"]},{"percent":50}]}`, 202,
+			`"rings":2`, false},
+		{"POST", "/manage/v1/templates/branch/rollouts", `{"rings":[{"percent":101}]}`, 400, "InvalidFieldValue", true},
+		{"GET", "/manage/v1/templates/branch/rollouts/r1", "", 200, `"problem":"a group has it"`, false},
+		{"POST", "/manage/v1/templates/branch/rollouts/r1/apply", "", 202, `"running"`, false},
+		{"GET", "/manage/v1/tenants/.carrier", "", 200, `"for":"person"`, false},
+		{"PUT", "/manage/v1/tenants/acme", `{"label":"a","extensions":[{"range":"2xxx"}]}`, 200, `"2xxx"`, false},
+		{"PUT", "/manage/v1/tenants/acme", `{"trunk":"other"}`, 400, "InvalidFieldValue", true},
+		{"PUT", "/manage/v1/tenants/acme", `{"rules":[{"name":"a"}]}`, 400, "MissingField", true},
+		{"DELETE", "/manage/v1/tenants/acme", "", 204, "", false},
+		{"GET", "/manage/v1/tenants/acme/dialPlan?dialled=112", "", 200, `"dialled":"112"`, false},
+		{"POST", "/manage/v1/tenants/acme/plans", `{"purpose":"onboard"}`, 200, `"verified"`, false},
+		{"POST", "/manage/v1/tenants/acme/plans", `{"purpose":"other"}`, 400, "InvalidFieldValue", true},
+		{"GET", "/manage/v1/tenants/acme/plans/p1", "", 200, `"p1"`, false},
+		{"POST", "/manage/v1/tenants/acme/plans/p1/apply", "", 202, `"p1"`, false},
+		{"POST", "/manage/v1/tenants/acme/plans/old/apply", "", 409, "TenantChanged", false},
+		{"GET", "/manage/v1/tenants/acme/snapshots?limit=7&cursor=c", "", 200, `"next":"c"`, false},
+		{"POST", "/manage/v1/tenants/acme/snapshots", "", 200, `"s1"`, false},
+		{"POST", "/manage/v1/tenants/acme/snapshots/import", `{"export":"` + strings.Repeat("x", 100_000) + `"}`, 200,
+			`"users":100000`, false},
+		{"POST", "/manage/v1/tenants/acme/snapshots/import", `{"export":""}`, 400, "InvalidFieldValue", true},
+		{"GET", "/manage/v1/tenants/acme/snapshots/s1", "", 200, `"export":"{}"`, false},
+		{"GET", "/manage/v1/tenants/acme/snapshots/latest/report", "", 200, `"kept"`, false},
+		{"GET", "/manage/v1/drift", "", 200, `"requestsPerHour":63`, false},
+		{"GET", "/manage/v1/tenants/acme/drift", "", 200, `"found":["b"]`, false},
+		{"POST", "/manage/v1/tenants/acme/drift/check", "", 202, "", false},
+		{"POST", "/manage/v1/tenants/acme/drift/accept", `{"differences":[3]}`, 200, `"every":3600`, false},
+		{"POST", "/manage/v1/tenants/acme/drift/accept", `{"differences":[0]}`, 400, "InvalidFieldValue", true},
+		{"POST", "/manage/v1/tenants/acme/drift/repair", `{"differences":[3,4]}`, 200, `"p3"`, false},
+		{"POST", "/manage/v1/tenants/acme/drift/repair", `{"differences":[]}`, 400, "InvalidFieldValue", true},
+		{"GET", "/manage/v1/tenants/acme/readiness", "", 200, `"remedy":"authorise"`, false},
+		{"GET", "/manage/v1/carrier/check", "", 200, `"missing":["x"]`, false},
+		{"GET", "/manage/v1/carrier/app", "", 200, `"manifest":{"displayName":"Tandem"}`, false},
+		{"POST", "/manage/v1/carrier/app", "", 201, `"clientId":"c"`, false},
+		{"GET", "/manage/v1/carrier/app/check", "", 200, `"field":"web"`, false},
+		{"GET", "/manage/v1/tenants/acme/users?state=active&number=held&cursor=c", "", 200, `"next":"c"`, false},
+		{"GET", "/manage/v1/tenants/acme/users?state=other", "", 400, "InvalidQueryParameterValue", true},
+		{"GET", "/manage/v1/tenants/acme/users/anna@contoso.example", "", 200, `"Anna"`, false},
+		{"GET", "/manage/v1/tenants/acme/users/nobody", "", 404, "UserNotFound", false},
+		{"POST", "/manage/v1/tenants/acme/users/i/refresh", "", 200, `"Anna"`, false},
+		{"POST", "/manage/v1/tenants/acme/users/activate",
+			`{"items":[{"user":"a","number":"+1"}],"department":"d","nextNumber":true}`, 200, `"more":true`, false},
+		{"POST", "/manage/v1/tenants/acme/users/activate", `{"items":[{"number":"+1"}]}`, 400, "MissingField", true},
+		{"POST", "/manage/v1/tenants/acme/users/deactivate", `{"users":["a"],"dryRun":true}`, 200, `"user":"a"`, false},
+		{"GET", "/manage/v1/tenants/acme/syncs", "", 200, `"pass":7`, false},
+		{"POST", "/manage/v1/tenants/acme/syncs", `{"mode":"full"}`, 202, "", false},
+		{"POST", "/manage/v1/tenants/acme/syncs", `{"mode":"some"}`, 400, "InvalidFieldValue", true},
+		{"GET", "/manage/v1/tenants/acme/numbers/+442079460001/users", "", 200, `"ended"`, false},
 		{"GET", "/manage/v1/clients", "", 200, `"revoked"`, false},
 		{"GET", "/manage/v1/clients?limit=7&cursor=c", "", 200, `"next":"c"`, false},
 		{"GET", "/manage/v1/clients?limit=0", "", 400, "limit must be a whole number (1 to 500)", true},
@@ -394,6 +604,16 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"GET", "/manage/v1/certificates", "", 200, `"source":"acme"`, false},
 		{"POST", "/manage/v1/certificates/provapi/renew", "", 202, "", false},
 		{"POST", "/manage/v1/certificates/limited/renew", "", 429, "AuthorityLimit", false},
+		{"GET", "/manage/v1/tenants/.carrier/invitation", "", 200, `"account":".carrier"`, false},
+		{"POST", "/manage/v1/tenants/acme/invitation", `{"days":90}`, 201, `/i/x`, false},
+		{"POST", "/manage/v1/tenants/acme/invitation", `{"days":91}`, 400, "InvalidFieldValue", true},
+		{"POST", "/manage/v1/tenants/acme/invitation", `{"tenant":"contoso"}`, 400, "InvalidFieldValue", true},
+		{"DELETE", "/manage/v1/tenants/acme/invitation", "", 204, "", false},
+		{"POST", "/manage/v1/tenants/acme/sign-in", `{"way":"device"}`, 200, `"userCode":"device"`, false},
+		{"POST", "/manage/v1/tenants/acme/sign-in", `{"way":"browser","port":0}`, 400, "InvalidFieldValue", true},
+		{"POST", "/manage/v1/tenants/acme/sign-in", `{"way":"password"}`, 400, "way must be one of", true},
+		{"PUT", "/manage/v1/tenants/acme/sign-in/s1", `{"redirect":"?a=b"}`, 200, `"id":"s1?a=b"`, false},
+		{"PUT", "/manage/v1/tenants/acme/sign-in/s1", `{}`, 200, `"lifetime":3600`, false},
 	} {
 		w := c.do(x.method, x.path, x.body, x.bad)
 		if w.Code != x.status || !strings.Contains(w.Body.String(), x.answer) {
@@ -412,7 +632,7 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		}
 	}
 	if got := strings.Join(j.did, "; "); got != "drain; reload; accept d2 by local; explain; label b xy; "+
-		"unlabel b; activate b; record b[+1]; record [+1]; client bss by local; "+
+		"unlabel b; activate b; record b[+1]; record [+1]; apply r1; client bss by local; "+
 		"revoke 7; token; check; rotate false; rotate true; verify; verify; retry tenant a/b; "+
 		"accept the zone by local" {
 		t.Errorf("jobs did: %s", got)
@@ -420,8 +640,10 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 }
 
 // parameters fills in the parameters of paths.
-var parameters = strings.NewReplacer("{account}", "acme", "{label}", "b", "{clientId}", "1",
-	"{kind}", "tenant", "{id}", "1", "{action}", "retry", "{name}", "provapi")
+var parameters = strings.NewReplacer("{rollout}/{action}", "r1/apply", "{account}", "acme", "{template}", "branch",
+	"{rollout}", "r1", "{label}", "b", "{clientId}", "1",
+	"{kind}", "tenant", "{plan}", "p1", "{user}", "u", "{number}", "+15550100", "{id}", "1", "{action}", "retry",
+	"{name}", "provapi")
 
 func TestRolesDetermineThePermissions(t *testing.T) {
 	t.Parallel()
@@ -437,12 +659,20 @@ func TestRolesDetermineThePermissions(t *testing.T) {
 	c := newContract(t, h)
 	read := map[string]bool{"getHealth": true, "getDrain": true, "listPeers": true, "followEvents": true,
 		"explainCall": true, "verifyAudit": true, "listWork": true, "getLabels": true, "listLabelNumbers": true,
-		"getZone": true, "checkZone": true, "listCertificates": true}
+		"getZone": true, "checkZone": true, "listCertificates": true, "listTenants": true,
+		"getTenant": true, "getDialPlan": true, "getPlan": true, "getMove": true, "listTemplates": true,
+		"getTemplate": true, "listRollouts": true, "getRollout": true,
+		"getInvitation": true, "listSnapshots": true, "getLeaveReport": true, "getDriftOverview": true,
+		"getDrift":       true,
+		"checkReadiness": true, "checkCarrier": true, "getCarrierApp": true,
+		"checkCarrierApp": true,
+		"listUsers":       true, "getUser": true, "listUserSyncs": true, "listNumberUsers": true}
 	bodies := map[string]string{"setDrain": `{"draining":false}`, "acceptIndex": `{"database":"d2"}`,
 		"explainCall":  `{"from":"+15550100","to":"+15550101","peer":"core"}`,
 		"createClient": `{"name":"n","roles":["r"]}`, "createToken": `{"roles":["r"]}`,
 		"checkToken": `{"token":"t"}`, "rotateKeyring": `{"distributed":true}`,
-		"putPendingLabel": `{"region1Token":"x","region2Token":"y"}`, "recordLabel": `{"numbers":["+1"]}`}
+		"putPendingLabel": `{"region1Token":"x","region2Token":"y"}`, "recordLabel": `{"numbers":["+1"]}`,
+		"createInvitation": `{}`, "startSignIn": `{"way":"device"}`, "continueSignIn": `{}`}
 	for path, item := range c.doc.Paths.Map() {
 		path = parameters.Replace(path)
 		for method, op := range item.Operations() {
@@ -456,7 +686,12 @@ func TestRolesDetermineThePermissions(t *testing.T) {
 					auth = []string{"Authorization", "Bearer " + role}
 				}
 				before := len(j.did)
-				w := c.do(method, path, bodies[op.OperationID], false, auth...)
+				body := bodies[op.OperationID]
+				if b := op.RequestBody; body == "" && b != nil && b.Value.Required {
+					text, _ := json.Marshal(sample(b.Value.Content["application/json"].Schema.Value))
+					body = string(text)
+				}
+				w := c.do(method, path, body, false, auth...)
 				if ok := w.Code/100 == 2; ok != want || !ok && w.Code != wantStatus {
 					t.Errorf("%s with role %q = %d, want success %v", op.OperationID, role, w.Code, want)
 				}
@@ -471,6 +706,8 @@ func TestRolesDetermineThePermissions(t *testing.T) {
 // sample returns a value that matches a schema.
 func sample(s *openapi3.Schema) any {
 	switch {
+	case len(s.Enum) > 0:
+		return s.Enum[0]
 	case s.Type.Is("object"):
 		m := map[string]any{}
 		for name, p := range s.Properties {
@@ -484,7 +721,7 @@ func sample(s *openapi3.Schema) any {
 	case s.Type.Is("integer"):
 		return 1
 	}
-	return "1"
+	return strings.Repeat("1", int(max(1, s.MinLength)))
 }
 
 // TestLaxRequestsAreRefused: for every operation of the contract, what generated decoders let pass is answered with a
@@ -549,10 +786,14 @@ func TestLaxRequestsAreRefused(t *testing.T) {
 				for _, v := range []any{nil, 1.5, map[string]any{}} {
 					wrong[name] = v
 					text, _ := json.Marshal(wrong)
-					send(id, method, path, isJSON, string(text), 400, "InvalidFieldType", name)
+					code := "InvalidFieldType"
+					if v == 1.5 && p.Value.Type.Is("integer") {
+						code = "InvalidFieldValue"
+					}
+					send(id, method, path, isJSON, string(text), 400, code, name)
 				}
 				if p.Value.Type.Is("array") {
-					wrong[name] = []any{"1", nil}
+					wrong[name] = []any{sample(p.Value.Items.Value), nil}
 					text, _ := json.Marshal(wrong)
 					send(id, method, path, isJSON, string(text), 400, "InvalidFieldType", name+"[1]")
 				}
@@ -567,7 +808,11 @@ func TestLaxRequestsAreRefused(t *testing.T) {
 					send(id, method, path, isJSON, string(text), 400, "MissingField", name)
 				}
 			}
-			large := with(`"x":"` + strings.Repeat("x", 70<<10) + `"`)
+			most := 64 << 10
+			if own, ok := op.RequestBody.Value.Extensions["x-max-bytes"].(float64); ok {
+				most = int(own)
+			}
+			large := with(`"x":"` + strings.Repeat("x", most) + `"`)
 			send(id, method, path, isJSON, large, 413, "RequestBodyTooLarge", "")
 			send(id, method, path, "text/plain", string(good), 415, "UnsupportedMediaType", "Content-Type")
 			send(id, method, path, "", string(good), 415, "UnsupportedMediaType", "Content-Type")

@@ -26,6 +26,7 @@ import (
 	authstore "github.com/tandemgw/tandem/internal/store/auth"
 	certificatestore "github.com/tandemgw/tandem/internal/store/certificate"
 	"github.com/tandemgw/tandem/internal/store/provisioning"
+	tenantstore "github.com/tandemgw/tandem/internal/store/tenants"
 	zonestore "github.com/tandemgw/tandem/internal/store/zone"
 )
 
@@ -40,6 +41,7 @@ type core struct {
 	directory *directory.Directory
 	zone      *zonestore.Store
 	sealed    *certificatestore.Store // of package certificate
+	tenants   *tenantstore.Access
 	clients   *auth.Clients
 	issuer    *auth.Issuer // nil when disabled
 	verifier  *auth.Verifier
@@ -115,6 +117,8 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 	}
 	c.zone = zonestore.New(c.db, c.feed, updates)
 	c.sealed = certificatestore.New(c.db, c.keyring, c.work)
+	c.tenants = tenantstore.NewAccess(c.db, c.keyring, c.work)
+	c.store.Deleting = tenantstore.DeleteAccount
 
 	r.parts = []part{running("database", c.db.Run), running("feed", c.feed.Run), running("events", c.events.Run)}
 	if len(cfg.Auth.Issuers) > 0 {

@@ -8,6 +8,7 @@ import (
 	"github.com/tandemgw/tandem/internal/front"
 	"github.com/tandemgw/tandem/internal/manage"
 	"github.com/tandemgw/tandem/internal/platform/auth"
+	"github.com/tandemgw/tandem/internal/tenants/invite"
 )
 
 // frontHosts are the hosts of the public front, as labels in front of the base domain. The zone has their names. What a
@@ -29,6 +30,9 @@ func (n *node) buildFront(_ context.Context, r *role) error {
 	var sites []front.Site
 	for _, host := range frontHosts {
 		sites = append(sites, front.Site{Host: host})
+	}
+	if n.tenants != nil {
+		sites[0].Serve, sites[0].MaxBody = n.tenants.invite.Serve, invite.MaxBody
 	}
 	handler := front.New(front.Config{BaseDomain: n.cfg.Calls.Routing.BaseDomain, Sites: sites, State: n.frontState,
 		Sources: sources, Limiter: limiter, Problems: manage.Problems, Log: log, Metrics: n.metrics})

@@ -40,14 +40,25 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 		WorkOperations:         flow.Operations{Queue: n.core.work, Sealer: n.core.keyring},
 		ZoneOperations:         zoneOperations{zoneChecks, n},
 		CertificatesOperations: certificateOperations{n},
+		TenantsOperations:      noOnboarding,
+		ReadinessOperations:    noOnboarding,
+		CarrierOperations:      n.appToRegister(),
+		UsersOperations:        noOnboarding,
+		InvitationsOperations:  noOnboarding,
+		SnapshotsOperations:    noOnboarding,
+		DriftOperations:        noOnboarding,
 	}
 	switch {
 	case !n.purpose.serves:
 		ops.NodeOperations, ops.CallsOperations = manage.NotRunning, manage.NotRunning
 		ops.EventsOperations, ops.ZoneOperations = manage.NotRunning, manage.NotRunning
-		ops.CertificatesOperations = manage.NotRunning
+		ops.CertificatesOperations, ops.TenantsOperations = manage.NotRunning, manage.NotRunning
+		ops.ReadinessOperations, ops.CarrierOperations = manage.NotRunning, manage.NotRunning
 	case n.calls != nil:
 		ops.CallsOperations = n.calls
+	}
+	if n.tenants != nil {
+		n.tenants.bind(&ops)
 	}
 	health := http.NewServeMux()
 	n.mountHealth(health)
@@ -106,6 +117,10 @@ func (n *node) buildManage(_ context.Context, r *role) error {
 	}
 	return nil
 }
+
+// noOnboarding stands for operations on tenants without an app registration.
+var noOnboarding = api.Absent{Err: fault.New(fault.Conflict, "OnboardingOff", "no tenant can be onboarded, because "+
+	"the configuration names no app registration; set onboarding.app (tandem carrier app prints what it must be)")}
 
 // longestAnswer is the time limit for handling a request to the management URL or to the metrics: verifying a long
 // audit log takes minutes.

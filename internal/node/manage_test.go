@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -11,6 +13,8 @@ import (
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
 	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/zone/check"
 )
 
 // ask sends a request over the Unix socket's handler. The header is a name and a value, or empty.
@@ -98,6 +102,19 @@ func TestAbsentJobsSaySo(t *testing.T) {
 			t.Errorf("%s: %d %s", x[1], w.Code, w.Body)
 		}
 	}
+	for path, want := range map[string]string{"carrier/app": "which is not set",
+		"carrier/check": "OnboardingOff", "carrier/app/check": "OnboardingOff"} {
+		if w := ask(t, n.local(), "GET", "/manage/v1/"+path, ""); w.Code != 409 ||
+			!strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s without an app registration: %d %s; want %s", path, w.Code, w.Body, want)
+		}
+	}
+	// What it must be can be read before there is one.
+	n = buildNode(t, "calls.routing.baseDomain=gw.example")
+	w := ask(t, n.local(), "GET", "/manage/v1/carrier/app", "")
+	if w.Code != 200 || !strings.Contains(w.Body.String(), `"https://onboard.gw.example/callback"`) {
+		t.Errorf("the app registration to make: %d %s", w.Code, w.Body)
+	}
 	used := buildNode(t)
 	used.close()
 	cfg, err := config.Load(config.Source{Data: used.cfg.Data, Env: os.Environ()})
@@ -121,5 +138,45 @@ func TestAbsentJobsSaySo(t *testing.T) {
 	}
 	if l, err := c.Clients(t.Context()); err != nil || len(l) > 0 {
 		t.Errorf("clients without a server: %v, %v", l, err)
+	}
+}
+
+// TestNamesOfTenants: what is known of a name at which calls would arrive.
+func TestNamesOfTenants(t *testing.T) {
+	t.Parallel()
+	n := buildNode(t)
+	if _, err := n.calls.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer end(t, n)
+	if err := n.coversName(t.Context(), "localhost"); err != nil {
+		t.Errorf("the loopback certificate: %v", err)
+	}
+	if err := n.coversName(t.Context(), "contoso.1r1.gw.example"); !fault.HasCode(err, "NoCertificate") {
+		t.Errorf("another name: %v", err)
+	}
+	if err := n.answersName(t.Context(), "contoso.1r1.gw.example"); !fault.HasCode(err, "NoZone") {
+		t.Errorf("without name servers: %v", err)
+	}
+	parent := check.Finding{Server: check.Server{Name: "parent"}, Problem: check.Unreachable, Text: "no such host"}
+	silent := check.Finding{Server: check.Server{Name: "ns1", Addr: netip.MustParseAddrPort("192.0.2.1:53")},
+		Problem: check.Unreachable, Text: "no answer"}
+	if err := zoneFault([]check.Finding{parent}); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("an unknown parent zone: %v", err)
+	}
+	if err := zoneFault([]check.Finding{parent, silent}); !fault.HasCode(err, "Zone") {
+		t.Errorf("a name server that does not answer: %v", err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := n.reachesTrunk(port)(t.Context(), "contoso.localhost"); err != nil {
+		t.Errorf("a listener: %v", err)
+	}
+	_ = l.Close()
+	if err := n.reachesTrunk(port)(t.Context(), "contoso.localhost"); !fault.HasCode(err, "Unreachable") {
+		t.Errorf("none: %v", err)
 	}
 }

@@ -40,6 +40,7 @@ type node struct {
 	calls               *calls               // nil without the role edge
 	certificates        *certificate.Manager // nil if none are obtained
 	names               *zone.Follower       // of the name server; nil without one
+	tenants             *tenants             // nil without an app registration
 	manage              *manage.Server
 	trustedProvisioning http.Handler // nil without the role api
 	manageHTTP          *httpServer  // these are nil when off

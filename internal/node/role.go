@@ -43,6 +43,7 @@ var (
 	dataRole   = builder{"", (*node).buildData}
 	coreRole   = builder{"", (*node).buildCore}
 	certRole   = builder{"", (*node).buildCertificates}
+	tenantRole = builder{"", (*node).buildTenants}
 	workerRole = builder{config.RoleWorker, (*node).buildWorker}
 	dnsRole    = builder{config.RoleDNS, (*node).buildDNS}
 	edgeRole   = builder{config.RoleEdge, (*node).buildEdge}
@@ -61,8 +62,8 @@ type purpose struct {
 }
 
 var (
-	serving = purpose{true, true, []builder{dataRole, coreRole, certRole, workerRole, dnsRole, edgeRole, apiRole,
-		frontRole, manageRole}}
+	serving = purpose{true, true, []builder{dataRole, coreRole, certRole, tenantRole, workerRole, dnsRole, edgeRole,
+		apiRole, frontRole, manageRole}}
 	command   = purpose{false, false, []builder{dataRole, coreRole, apiRole, manageRole}}
 	restoring = purpose{false, false, []builder{dataRole}}
 )
@@ -131,6 +132,9 @@ func (n *node) buildWorker(_ context.Context, r *role) error {
 	if n.certificates != nil {
 		kinds = append(kinds, n.certificates.Kind())
 	}
+	if n.tenants != nil {
+		kinds = append(kinds, n.tenants.kinds()...)
+	}
 	if n.cfg.Zone.Publish == config.PublishUpdate {
 		u, err := update.New(n.cfg.Zone.Update, n.cfg.Calls.Routing.BaseDomain, n.core.zone, n.log.With("part", "zone"),
 			n.metrics)
@@ -151,5 +155,8 @@ func (n *node) buildWorker(_ context.Context, r *role) error {
 	work := running("work", func(ctx context.Context) error { return n.core.work.Run(ctx, kinds, former...) })
 	work.drain = drain
 	r.parts = append([]part{running("directory", n.core.directory.Run), work}, n.keepZone()...)
+	if n.tenants != nil {
+		r.parts = append(r.parts, n.tenants.parts()...)
+	}
 	return nil
 }

@@ -20,8 +20,14 @@ func (c *core) rotation() *secret.Rotation {
 			if err != nil {
 				return sealed, unreadable, err
 			}
-			s, u, err := c.sealed.SealAgain(ctx)
-			return sealed + s, unreadable + u, err
+			for _, again := range []func(context.Context) (int, int, error){c.sealed.SealAgain, c.tenants.SealAgain} {
+				s, u, err := again(ctx)
+				sealed, unreadable = sealed+s, unreadable+u
+				if err != nil {
+					return sealed, unreadable, err
+				}
+			}
+			return sealed, unreadable, nil
 		},
 	}
 }

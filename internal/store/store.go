@@ -9,6 +9,7 @@ import (
 	"github.com/tandemgw/tandem/internal/store/auth"
 	"github.com/tandemgw/tandem/internal/store/certificate"
 	"github.com/tandemgw/tandem/internal/store/provisioning"
+	"github.com/tandemgw/tandem/internal/store/tenants"
 	"github.com/tandemgw/tandem/internal/store/zone"
 )
 
@@ -16,5 +17,5 @@ import (
 // is added here.
 func Schemas() []db.Schema {
 	return []db.Schema{events.Schema(), flow.Schema(), provisioning.Schema(), auth.Schema(),
-		certificate.Schema(), zone.Schema()}
+		certificate.Schema(), zone.Schema(), tenants.Schema()}
 }

@@ -26,6 +26,8 @@ type configData struct {
 	FreePorts               bool   // free ports for the HTTP listeners instead of the default ones
 	Certificate, Key, Roots string // files
 	Secret                  string // file with the secret of zone transfers
+	AppID, AppSecret        string // of the application, and the file with its secret
+	FrontURL                string
 	Port                    string // on which the core reaches the edge
 	Groups                  []group
 }
@@ -43,7 +45,8 @@ type peer struct{ Name, Address string }
 // the name of the configuration file. With freePorts the HTTP listeners use free ports instead of the default ones.
 func WriteConfig(dir string, l *lab.Lab, freePorts bool) (string, error) {
 	d := &configData{Lab: l, FreePorts: freePorts, Roots: filepath.Join(dir, "roots.pem"),
-		Secret: filepath.Join(dir, "transfer.secret"), Groups: groups(l)}
+		Secret: filepath.Join(dir, "transfer.secret"), Groups: groups(l), AppID: appID,
+		AppSecret: filepath.Join(dir, "app.secret"), FrontURL: frontURL(l.Gateway)}
 	_, d.Port, _ = net.SplitHostPort(l.Gateway.CoreFixed)
 	cert, err := l.Authority.Issue(ca.ServerAndClient, l.Gateway.CertificateNames()...)
 	if err != nil {
@@ -58,12 +61,27 @@ func WriteConfig(dir string, l *lab.Lab, freePorts bool) (string, error) {
 	if err := os.WriteFile(d.Secret, []byte(l.Secondary.Secret()), 0o600); err != nil {
 		return "", err
 	}
+	if err := os.WriteFile(d.AppSecret, []byte(appSecret), 0o600); err != nil {
+		return "", err
+	}
 	var b bytes.Buffer
 	if err := configTemplate.Execute(&b, d); err != nil {
 		return "", err
 	}
 	name := filepath.Join(dir, "tandem.yaml")
 	return name, os.WriteFile(name, b.Bytes(), 0o600)
+}
+
+// The application of the operator, which onboards tenants, and its secret.
+const (
+	appID     = "3b0e0f6c-6d0b-4f5e-9a55-6a1b2c3d4e5f"
+	appSecret = "an application of the demonstration"
+)
+
+// frontURL returns the URL of the public front.
+func frontURL(g lab.Gateway) string {
+	_, port, _ := net.SplitHostPort(g.Front)
+	return "https://" + net.JoinHostPort(g.FrontName(), port)
 }
 
 // groups returns the peer groups of a Tandem between the lab's neighbours.

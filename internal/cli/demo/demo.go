@@ -66,7 +66,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	v.heading()
 
-	l, p, err := Start(ctx, dir, executable, world, lab.Options{})
+	l, p, err := Start(ctx, dir, executable, world, lab.Options{Microsoft: true})
 	if err != nil {
 		return err
 	}
@@ -114,6 +114,13 @@ func Run(ctx context.Context, o Options) error {
 	}
 	if len(doc.Calls) == 0 {
 		return errors.New("no calls to place")
+	}
+	if stage.Passed { // tenants are proven by names in DNS
+		v.tenants()
+		for _, s := range tenants(ctx, l, p, v) {
+			doc.Stages = append(doc.Stages, s)
+			doc.count(s.Passed)
+		}
 	}
 	if o.JSON {
 		e := json.NewEncoder(o.Stdout)

@@ -21,7 +21,7 @@ func newLab(t *testing.T) *lab.Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := lab.Start(w, g, lab.Options{})
+	l, err := lab.Start(w, g, lab.Options{Microsoft: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,6 +46,9 @@ func TestConfigurationIsAcceptedWhole(t *testing.T) {
 	}
 	if n := len(c.Calls.Edge.Groups); n != 7 {
 		t.Errorf("%d peer groups, want 7", n)
+	}
+	if o := c.Onboarding; !o.Enabled() || o.Teams != config.TeamsHTTPS || o.FrontURL == "" {
+		t.Errorf("onboarding %+v, want an application", o)
 	}
 	if p := c.Calls.Edge.Groups[3].Peers; len(p) < 2 || p[0].Name >= p[1].Name || p[1].Priority != 1 {
 		t.Errorf("peers of direct-routing %+v, want several, in the order of their names", p)
@@ -73,6 +76,12 @@ func TestViewFitsATerminal(t *testing.T) {
 					"?Reason=SIP%3Bcause%3D302%3Btext%3D%22Moved%20Temporarily%22>;index=1, <sip:a@b>;index=1.1"},
 			Problems: []string{strings.Repeat("long ", 40)}})
 	}
+	v.tenants()
+	stage := Stage{Name: "readiness", Title: strings.Repeat("title ", 20),
+		Problems: []string{strings.Repeat("bad ", 40)}}
+	v.begin(&stage)
+	v.seen("waits for microsoft: sipDomain adatum.1r1.tandem.example is not as it should be yet; usually 10 min")
+	v.end(&stage)
 	v.summary(Document{})
 	for i, l := range strings.Split(b.String(), "\n") {
 		if n := len([]rune(l)); n > width {

@@ -18,6 +18,7 @@ import (
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
 	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/lab"
+	"github.com/tandemgw/tandem/internal/sim/microsoft"
 )
 
 // Lab is the simulated neighbours of a Tandem in the same process: of "tandem serve --lab". Life cycle: StartLab, then
@@ -48,7 +49,7 @@ func StartLab(data string, freePorts bool, c *client.Client) (*Lab, error) {
 	}
 	x := &Lab{api: c}
 	if err == nil {
-		x.Lab, err = lab.Start(world, g, lab.Options{Directory: x.find, Control: dir})
+		x.Lab, err = lab.Start(world, g, lab.Options{Directory: x.find, Control: dir, Microsoft: true})
 	}
 	if err != nil {
 		return nil, err
@@ -99,8 +100,12 @@ func (x *Lab) Seed(ctx context.Context, d *directory.Directory) error {
 		d.SaveCapabilityPlans(ctx, s.Tenant, s.Plans))
 }
 
-// Open provisions the demonstration's customers, unless there are accounts, and waits until calls pass.
+// Open registers the operator's application, provisions the demonstration's customers, unless there are accounts, and
+// waits until calls pass.
 func (x *Lab) Open(ctx context.Context) error {
+	if _, err := Register(ctx, x.Lab, x.api); err != nil {
+		return err
+	}
 	for _, err := range x.api.Accounts(ctx, client.List{Top: 1}) {
 		if err != nil {
 			return err
@@ -111,16 +116,20 @@ func (x *Lab) Open(ctx context.Context) error {
 	if _, err := tandem.Provision(ctx, x.World, func(c fixtures.Customer) bool { return c.Demo }); err != nil {
 		return err
 	}
+	if err := tandem.provisionTenant(ctx); err != nil {
+		return err
+	}
 	return tandem.WaitReady(ctx, x.Lab)
 }
 
 //go:embed lab.txt
 var labHints string
 
-// Hints prints what a lab is and what to try. program is how Tandem was called, data its data directory, url that of
+// Hints prints what the lab is and what to try. program is how Tandem was called, data its data directory, url that of
 // its Provisioning API.
-func Hints(w io.Writer, program, data, url string) {
-	_, _ = fmt.Fprintf(w, labHints, program, strings.ReplaceAll(data, "'", `'\''`), url) // w may be closed
+func (x *Lab) Hints(w io.Writer, program, data, url string) {
+	_, _ = fmt.Fprintf(w, labHints, program, strings.ReplaceAll(data, "'", `'\''`), url, x.Operator.Admin,
+		x.Customer.Admin, microsoft.Password, x.Gateway.FrontName()) // w may be closed
 }
 
 // Trial is the outcome of a call that TryCall placed.

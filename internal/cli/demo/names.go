@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -14,18 +13,25 @@ import (
 
 // Stage is a part of the demonstration that is not a call.
 type Stage struct {
+	Job      string   `json:"job"` // zone or tenant
 	Name     string   `json:"name"`
 	Title    string   `json:"title"`
+	Seconds  float64  `json:"seconds"`
 	Passed   bool     `json:"passed"`
 	Seen     []string `json:"seen"` // what to look at
 	Problems []string `json:"problems,omitempty"`
 }
 
+// took sets how long the stage took.
+func (s *Stage) took(since time.Time) {
+	s.Seconds = time.Since(since).Round(time.Millisecond).Seconds()
+}
+
 // names checks that both name servers of the base domain answer for the customers' names, and that Tandem says so. It
 // asks them as Microsoft 365 and Teams do: for the text that proves a name, and for its addresses.
 func names(ctx context.Context, l *lab.Lab, p *Product) Stage {
-	s := Stage{Name: "names", Title: "The customer's names in DNS: Tandem is a name server, and a secondary " +
-		"transfers the zone from it"}
+	s := Stage{Job: "zone", Name: "names", Title: "The customer's names in DNS: Tandem is a name server, and a " +
+		"secondary transfers the zone from it"}
 	problem := func(format string, args ...any) { s.Problems = append(s.Problems, fmt.Sprintf(format, args...)) }
 	begun := time.Now()
 	for _, c := range l.World.Customers {
@@ -37,9 +43,7 @@ func names(ctx context.Context, l *lab.Lab, p *Product) Stage {
 		}
 		name, token := c.Subdomain+".1r1."+l.Gateway.Base, directRouting(c).SubdomainTokens.Region1Token
 		for server, at := range map[string]string{"Tandem": l.Gateway.DNS, "the secondary": l.Secondary.Addr()} {
-			r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, network, at)
-			}}
+			r := resolver(at)
 			texts, err := r.LookupTXT(ctx, name+".")
 			if err != nil || !slices.Equal(texts, []string{token}) {
 				problem("TXT of %s at %s: %q, %v, want %q", name, server, texts, err, token)
@@ -59,6 +63,7 @@ func names(ctx context.Context, l *lab.Lab, p *Product) Stage {
 	s.Seen = append(s.Seen, fmt.Sprintf("the secondary has serial %d after %s", serial,
 		time.Since(begun).Round(10*time.Millisecond)))
 	s.Passed = len(s.Problems) == 0
+	s.took(begun)
 
 	return s
 }

@@ -211,15 +211,25 @@ func WaitKnown(ctx context.Context, l *lab.Lab) error {
 func poll(ctx context.Context, check func(context.Context) error) error {
 	limit, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
+	return until(limit, check)
+}
+
+// until waits until check returns nil. When ctx ends it returns the error of the last check.
+func until(ctx context.Context, check func(context.Context) error) error {
+	var last error
 	for {
 		err := check(ctx)
-		if err == nil {
+		switch {
+		case err == nil:
 			return nil
+		case ctx.Err() != nil && last != nil: // why the last request was cancelled says nothing
+			return last
 		}
+		last = err
 		select {
 		case <-time.After(50 * time.Millisecond):
-		case <-limit.Done():
-			return err
+		case <-ctx.Done():
+			return last
 		}
 	}
 }

@@ -57,8 +57,8 @@ func (v *view) heading() { fmt.Fprint(v.out, headingText) }
 func (v *view) started(p *Product) {
 	v.line("1  Started")
 	v.field("Tandem", fmt.Sprintf("process %d, data in %s", p.PID(), v.dir))
-	v.field("neighbours", "3 core trunks, 5 Teams edges, 1 Zoom edge, 1 secondary name server: simulators as strict "+
-		"as the published pages; certificates on both sides of every TLS connection")
+	v.field("neighbours", "3 core trunks, 5 Teams edges, 1 Zoom edge, 1 secondary name server, Microsoft's cloud: "+
+		"simulators as strict as the published pages; certificates on both sides of every SIP connection")
 	v.line("")
 }
 
@@ -82,6 +82,32 @@ func (v *view) stage(s Stage) {
 		v.lines(pad, pad, "PROBLEM: "+p)
 	}
 	v.line("")
+}
+
+func (v *view) tenants() {
+	v.line("")
+	v.lines("5  ", "   ", fmt.Sprintf("Microsoft 365 tenants are onboarded: the operator's, and the customer adatum's "+
+		"with %d users. Microsoft's services are simulated: what takes them minutes takes seconds here.",
+		lab.CustomerUsers))
+}
+
+// begin, seen and end show a stage as it happens.
+func (v *view) begin(s *Stage) {
+	v.line("")
+	v.lines(fmt.Sprintf("   %-10s ", s.Name), strings.Repeat(" ", 14), s.Title)
+}
+
+func (v *view) seen(line string) { v.lines("     | ", "     |   ", line) }
+
+func (v *view) end(s *Stage) {
+	for _, p := range s.Problems {
+		v.lines("     ", "     ", "PROBLEM: "+p)
+	}
+	mark := "ok"
+	if !s.Passed {
+		mark = "FAIL; the stages after it need it and were left out"
+	}
+	v.line("     %.1f s  %s", s.Seconds, mark)
 }
 
 func (v *view) calls() {
@@ -171,7 +197,7 @@ func telling(r lab.Result) []string {
 
 func (v *view) summary(d Document) {
 	v.line("")
-	v.line("5  Result: %d calls and %d other stage, %d passed, %d failed", len(d.Calls), len(d.Stages), d.Passed,
+	v.line("6  Result: %d calls and %d other stages, %d passed, %d failed", len(d.Calls), len(d.Stages), d.Passed,
 		d.Failed)
 	v.line("")
 }

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
@@ -52,7 +53,7 @@ type schema struct {
 }
 
 // MustContract reads a document in YAML, which is part of the program: it panics if it cannot. maxBody is the maximum
-// size of request bodies in bytes.
+// size of request bodies in bytes; x-max-bytes of a request body is that of one operation.
 func MustContract(doc []byte, maxBody int64) Contract {
 	var d struct {
 		Paths map[string]map[string]struct {
@@ -64,6 +65,7 @@ func MustContract(doc []byte, maxBody int64) Contract {
 			} `yaml:"parameters"`
 			RequestBody *struct {
 				Required bool
+				MaxBytes int64 `yaml:"x-max-bytes"`
 				Content  map[string]struct{ Schema *schema }
 			} `yaml:"requestBody"`
 		} `yaml:"paths"`
@@ -88,7 +90,7 @@ func MustContract(doc []byte, maxBody int64) Contract {
 				}
 			}
 			if b := op.RequestBody; b != nil {
-				o.body.Optional = !b.Required
+				o.body.Optional, o.body.Most = !b.Required, cmp.Or(b.MaxBytes, maxBody)
 				for mediaType, content := range b.Content {
 					o.body.Types, o.schema = append(o.body.Types, mediaType), content.Schema
 				}

@@ -1,7 +1,7 @@
 // Package lab runs the simulated neighbours of a gateway: three trunks of an operator's core network, three Teams edges
-// for Direct Routing, one each for Operator Connect and Teams Phone Mobile, a Zoom edge, and a secondary name server,
-// with one certificate authority for all of them. It plays the calls of internal/sim/fixtures between them through a
-// gateway and reports the results.
+// for Direct Routing, one each for Operator Connect and Teams Phone Mobile, a Zoom edge, a secondary name server, and
+// on demand Microsoft's cloud with two tenants, with one certificate authority for all of them. It plays the calls of
+// internal/sim/fixtures between them through a gateway and reports the results.
 //
 // It knows the gateway only by its addresses and names: any gateway can be put in the middle.
 package lab
@@ -21,6 +21,7 @@ import (
 	"github.com/tandemgw/tandem/internal/sim/ca"
 	"github.com/tandemgw/tandem/internal/sim/core"
 	"github.com/tandemgw/tandem/internal/sim/fixtures"
+	"github.com/tandemgw/tandem/internal/sim/microsoft"
 	"github.com/tandemgw/tandem/internal/sim/nameserver"
 	"github.com/tandemgw/tandem/internal/sim/teams"
 	"github.com/tandemgw/tandem/internal/sim/ua"
@@ -34,7 +35,11 @@ type Gateway struct {
 	CoreFixed, CoreMobile, CoreTransit           string
 	DirectRouting, OperatorConnect, Mobile, Zoom string
 	DNS                                          string // its name server of Base, on UDP and TCP
+	Front                                        string // its public front, on TLS
 }
+
+// FrontName returns the name of the public front's pages for administrators of tenants.
+func (g Gateway) FrontName() string { return "onboard." + g.Base }
 
 // The names of the gateway towards each service.
 func (g Gateway) directRouting() string   { return "1r1." + g.Base }
@@ -45,14 +50,14 @@ func (g Gateway) zoom() string            { return "zoom." + g.Base }
 // CertificateNames returns the names that a gateway's certificate must cover in this lab.
 func (g Gateway) CertificateNames() []string {
 	return []string{g.directRouting(), "*." + g.directRouting(), g.operatorConnect(), g.mobile(), g.zoom(),
-		"core." + g.Base, "127.0.0.1"}
+		"core." + g.Base, g.FrontName(), "127.0.0.1"}
 }
 
 // Usual returns a Gateway with the same loopback addresses every time: SIP's default ports and those above them.
 func Usual(base string) Gateway {
 	return Gateway{Base: base, CoreFixed: "127.0.0.1:5060", CoreMobile: "127.0.0.1:5062", CoreTransit: "127.0.0.1:5064",
 		DirectRouting: "127.0.0.1:5061", OperatorConnect: "127.0.0.1:5063", Mobile: "127.0.0.1:5065",
-		Zoom: "127.0.0.1:5067", DNS: "127.0.0.1:5053"}
+		Zoom: "127.0.0.1:5067", DNS: "127.0.0.1:5053", Front: "127.0.0.1:5443"}
 }
 
 // Free returns a Gateway with free loopback addresses. They are free only until another process takes them: be ready to
@@ -60,7 +65,7 @@ func Usual(base string) Gateway {
 func Free(base string) (Gateway, error) {
 	g := Gateway{Base: base}
 	for _, to := range []*string{&g.CoreFixed, &g.CoreMobile, &g.CoreTransit, &g.DirectRouting, &g.OperatorConnect,
-		&g.Mobile, &g.Zoom, &g.DNS} {
+		&g.Mobile, &g.Zoom, &g.DNS, &g.Front} {
 		a, err := FreeAddress("127.0.0.1")
 		if err != nil {
 			return g, err
@@ -121,6 +126,10 @@ type Lab struct {
 	Zoom      map[string]*zoom.Edge
 	Secondary *nameserver.Server // answers for Gateway.Base from a copy
 
+	// Microsoft is nil unless it was asked for. Operator is the operator's own tenant in it, and Customer another one.
+	Microsoft          *microsoft.Cloud
+	Operator, Customer *microsoft.Tenant
+
 	directory func(number string) (n, account any)
 	control   func() error // ends the control
 }
@@ -136,6 +145,9 @@ type Options struct {
 	// services then know every number that is provisioned for them, as if its customer had set it up there, in addition
 	// to the world's.
 	Directory func(number string) (n, account any)
+	Microsoft bool // add Microsoft's cloud
+	// Observe, if not nil, is called after each request to Microsoft's cloud, as microsoft.Config says.
+	Observe func(microsoft.Exchange)
 	// Control, if not empty, is a directory through which other processes place calls with TryAt.
 	Control string
 }
@@ -173,7 +185,7 @@ func (l *Lab) start(o Options) error {
 		l.Cores[name] = n
 	}
 
-	cloud := &teams.Cloud{Ask: l.tenantOf}
+	cloud := &teams.Cloud{Ask: l.tenantOf, Owner: l.owner}
 	// The carrier's own tenant holds the trunk's name (gateway-calls §3.1); it has no numbers.
 	cloud.AddTenant("carrier", g.directRouting())
 	for _, c := range l.World.Customers {
@@ -224,17 +236,27 @@ func (l *Lab) start(o Options) error {
 		l.Secondary, err = nameserver.New(nameserver.Config{Zone: g.Base, Primary: g.DNS, Listen: at,
 			KeyName: "transfer." + g.Base})
 	}
+	if err == nil && o.Microsoft {
+		err = l.startMicrosoft(o.Observe)
+	}
 	return err
 }
 
-// tenantOf returns the tenant of a number that is provisioned for a service of Teams, and the tenant's domain.
+// tenantOf returns the tenant of a number, and the tenant's domain: of one that is provisioned for a service of Teams,
+// or, without its domain (see owner), of one that a user in Microsoft's cloud has.
 func (l *Lab) tenantOf(number string) (tenant, domain string) {
+	if id, _ := l.route(number, ""); id != "" {
+		return id, ""
+	}
 	e := l.entry(number)
 	if !strings.HasPrefix(e.service, "teams") {
 		return "", ""
 	}
 	if e.label != "" {
 		domain = e.label + "." + l.Gateway.directRouting()
+	}
+	if l.onboarded(domain) {
+		return "", "" // no user of the tenant has it
 	}
 	return e.tenant, domain
 }
@@ -265,6 +287,9 @@ func (l *Lab) Close() error {
 	}
 	if l.Secondary != nil {
 		err = errors.Join(err, l.Secondary.Close())
+	}
+	if l.Microsoft != nil {
+		err = errors.Join(err, l.Microsoft.Close())
 	}
 	for _, c := range l.Cores {
 		err = errors.Join(err, c.Close())

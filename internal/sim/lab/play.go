@@ -302,6 +302,9 @@ func (l *Lab) trunk(f fixtures.Call) string {
 	case strings.HasPrefix(f.Neighbour, "tpm"):
 		return l.Gateway.mobile()
 	}
+	if _, gateway := l.route(f.From, f.To); gateway != "" {
+		return gateway
+	}
 	for _, c := range l.World.Customers {
 		for _, b := range c.Numbers {
 			if c.Subdomain != "" && slices.Contains(b.List(), f.From) {

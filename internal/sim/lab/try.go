@@ -84,7 +84,9 @@ func (l *Lab) Try(ctx context.Context, q Question) (*Trial, error) {
 	f := fixtures.Call{From: q.From, To: q.To, Neighbour: q.Via}
 	caller := l.entry(q.From)
 	_ = l.entry(q.To) // may wait until the gateway knows it
-	if f.Neighbour == "" {
+	if _, gateway := l.route(q.From, q.To); f.Neighbour == "" && gateway != "" {
+		f.Neighbour = callers["teamsDirectRouting"]
+	} else if f.Neighbour == "" {
 		f.Neighbour = callers[caller.service]
 	}
 	if f.Neighbour == "" {
@@ -93,7 +95,9 @@ func (l *Lab) Try(ctx context.Context, q Question) (*Trial, error) {
 	if names := slices.Sorted(slices.Values(l.Neighbours())); !slices.Contains(names, f.Neighbour) {
 		return nil, fmt.Errorf("no peer is called %q; there are %s", f.Neighbour, strings.Join(names, ", "))
 	}
-	if _, ok := l.Teams[f.Neighbour]; ok && caller.label != "" && strings.HasPrefix(f.Neighbour, "teams-") {
+	if _, gateway := l.route(q.From, q.To); gateway != "" && strings.HasPrefix(f.Neighbour, "teams-") {
+		f.Trunk = gateway
+	} else if _, ok := l.Teams[f.Neighbour]; ok && caller.label != "" && strings.HasPrefix(f.Neighbour, "teams-") {
 		f.Trunk = caller.label + "." + l.Gateway.directRouting()
 	}
 	t := &Trial{Question: Question{From: q.From, To: q.To, Via: f.Neighbour}}

@@ -42,6 +42,9 @@ type Cloud struct {
 	// Ask, if not nil, is asked first for the tenant of a number, and for one of the tenant's domains, which may be
 	// empty. It returns "" for a number that it does not know.
 	Ask func(number string) (tenant, domain string)
+	// Owner, if not nil, is asked first for the tenant that has a domain, and whether a user there has a number. It
+	// returns "" for a domain that it does not know.
+	Owner func(host, number string) (tenant string, has bool)
 
 	mu      sync.Mutex // guards the fields below
 	domains map[string]string
@@ -339,6 +342,14 @@ func (p *Proxy) tenant(contact, uri ua.Address) *refusal {
 	owner := p.cfg.Cloud.TenantOf(number) // before the domain: it may be learned with the number
 	if p.cfg.Interface == DirectRouting {
 		tenant := p.cfg.Cloud.lookup(contact.Host)
+		if p.cfg.Cloud.Owner != nil {
+			if id, has := p.cfg.Cloud.Owner(contact.Host, number); id != "" {
+				tenant = id
+				if owner = ""; has {
+					owner = id
+				}
+			}
+		}
 		if tenant == "" {
 			return &refusal{403, "Forbidden: " + contact.Host + " is not a tenant's domain (direct-routing-sip 4)"}
 		}

@@ -225,6 +225,11 @@ func flag(b bool) int64 {
 
 // DeleteAccount implements directory.Tx.
 func (t *transaction) DeleteAccount(ctx context.Context, name string) error {
+	if t.s.Deleting != nil {
+		if err := t.s.Deleting(ctx, t.tx, name); err != nil {
+			return err
+		}
+	}
 	if _, err := t.tx.Exec(ctx, "DELETE FROM account_counts WHERE account = $1", name); err != nil {
 		return fmt.Errorf("delete account: %w", err)
 	}

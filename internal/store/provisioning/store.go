@@ -30,6 +30,10 @@ func Schema() db.Schema { return db.Schema{Package: "provisioning", Files: migra
 
 // Store implements directory.Store. It is safe for concurrent use.
 type Store struct {
+	// Deleting, if not nil, is called in the transaction that deletes an account, before it is deleted. Its error
+	// prevents that.
+	Deleting func(ctx context.Context, tx *db.Tx, account string) error
+
 	d        *db.DB
 	feed     *outbox.Outbox
 	services domain.Services
@@ -38,7 +42,9 @@ type Store struct {
 var _ directory.Store = (*Store)(nil)
 
 // New returns the store on d, whose change feed is o. services are those that accounts and numbers can have.
-func New(d *db.DB, o *outbox.Outbox, services domain.Services) *Store { return &Store{d, o, services} }
+func New(d *db.DB, o *outbox.Outbox, services domain.Services) *Store {
+	return &Store{d: d, feed: o, services: services}
+}
 
 // View implements directory.Store.
 func (s *Store) View(ctx context.Context, fn func(context.Context, directory.Reader) error) error {

@@ -1,0 +1,111 @@
+package cli
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+
+	api "github.com/tandemgw/tandem/api/manage"
+)
+
+// TestTenantSetReplacesLists: a list that is given replaces the one before as a whole, in tenants and templates. An
+// emergency number keeps no mask, and a range of extensions no base, of the element that was there. All else stays.
+func TestTenantSetReplacesLists(t *testing.T) {
+	t.Parallel()
+	emergency := []api.EmergencyNumber{{DialString: "112", Mask: "999"}, {DialString: "911"}}
+	extensions := []api.Extensions{{Range: "2xxx", Base: "+1425555"}}
+	var sent map[string]any
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			sent = nil
+			if err := json.NewDecoder(r.Body).Decode(&sent); err != nil {
+				t.Error(err)
+			}
+		}
+		w.Header().Set("ETag", `"1"`)
+		var answer any = api.Tenant{Account: "acme", Settings: api.TenantSettings{Label: "acme", OwnLabel: true,
+			Emergency: emergency, Extensions: extensions}}
+		if strings.Contains(r.URL.Path, "emplate") {
+			answer = api.Template{Name: "branch", Settings: api.TemplateSettings{Country: "GB", Emergency: emergency,
+				Extensions: extensions}}
+		}
+		_ = json.NewEncoder(w).Encode(answer)
+	}))
+	defer server.Close()
+
+	was := []any{map[string]any{"dialString": "112", "mask": "999"}, map[string]any{"dialString": "911"}}
+	for _, c := range []struct {
+		command string
+		want    map[string]any
+	}{
+		{"tenant set acme --emergency 999 --extensions 3xx", map[string]any{"label": "acme", "ownLabel": true,
+			"emergency":  []any{map[string]any{"dialString": "999"}},
+			"extensions": []any{map[string]any{"range": "3xx"}}}},
+		{"tenant set acme --own-label=false --extensions 3xx", map[string]any{"label": "acme", "emergency": was,
+			"extensions": []any{map[string]any{"range": "3xx"}}}},
+		{"tenant template put branch --emergency 999 --extensions 3xx", map[string]any{"country": "GB",
+			"emergency":  []any{map[string]any{"dialString": "999"}},
+			"extensions": []any{map[string]any{"range": "3xx"}}}},
+	} {
+		var out strings.Builder
+		code := Run(t.Context(), Program{Args: append(strings.Fields(c.command), "--url", server.URL),
+			Stdout: io.Discard, Stderr: &out})
+		if code != exitOK || !reflect.DeepEqual(sent, c.want) {
+			t.Errorf("%s: exit code %d, sent %v, want %v\n%s", c.command, code, sent, c.want, out.String())
+		}
+	}
+}
+
+// TestPlansShowWhatIsApproved: times are in whole units, emergency numbers and the end of the consent are shown, and
+// the command that carries a plan out is the one of its tenant.
+func TestPlansShowWhatIsApproved(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		account := strings.Split(r.URL.Path, "/")[4]
+		_ = json.NewEncoder(w).Encode(api.TenantPlan{Account: account, ID: "P", Purpose: "onboard",
+			RemovesConsent: account == "acme",
+			Steps: []api.PlanStep{{Action: "create", Type: "domain", Name: "a.example", Usual: 300, Longest: 86400},
+				{Action: "create", Type: "emergencyPolicy", Name: "e", Differences: []api.PlanDifference{{
+					Field: "numbers", New: []any{map[string]any{"dialString": "112", "mask": "999"}}}}},
+				{Action: "create", Type: "route", Name: "r", Usual: 60, Longest: 90}}})
+	}))
+	defer server.Close()
+
+	const consent = "- consent of Tandem's application"
+	for command, last := range map[string]string{"tenant plan acme": "tandem tenant apply acme P",
+		"carrier plan": "tandem carrier apply P"} {
+		var out strings.Builder
+		code := Run(t.Context(), Program{Args: append(strings.Fields(command), "--url", server.URL), Stdout: &out,
+			Stderr: &out})
+		for _, want := range []string{"a.example  (usually 5 minutes, at most 24 hours)\n",
+			`numbers  [{"dialString":"112","mask":"999"}]`,
+			"r  (usually 1 minute, at most 90 seconds)\n", "To carry it out: " + last + "\n"} {
+			if code != exitOK || !strings.Contains(out.String(), want) {
+				t.Errorf("%s: exit code %d; want %q in\n%s", command, code, want, out.String())
+			}
+		}
+		if strings.Contains(out.String(), consent) != strings.HasPrefix(command, "tenant") {
+			t.Errorf("%s:\n%s", command, out.String())
+		}
+	}
+}
+
+// TestWrongFlags: flags that exclude each other, and a link for no day, are mistakes of the caller.
+func TestWrongFlags(t *testing.T) {
+	t.Parallel()
+	for command, want := range map[string]string{
+		"tenant plan acme --leave --repair": "see tandem tenant plan --help",
+		"tenant invite acme --days 0":       "--days is from 1 to 90",
+	} {
+		var out strings.Builder
+		code := Run(t.Context(), Program{Args: append(strings.Fields(command), "--url", "http://127.0.0.1:1"),
+			Stdout: io.Discard, Stderr: &out})
+		if code != exitUsage || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: exit code %d: %s", command, code, out.String())
+		}
+	}
+}

@@ -1,0 +1,733 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/calls/sip/transport"
+	"github.com/tandemgw/tandem/internal/config"
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/manage"
+	"github.com/tandemgw/tandem/internal/outside/entra"
+	"github.com/tandemgw/tandem/internal/outside/graph"
+	"github.com/tandemgw/tandem/internal/outside/teamsadmin"
+	"github.com/tandemgw/tandem/internal/outside/teamsadmin/powershell"
+	"github.com/tandemgw/tandem/internal/platform/db"
+	"github.com/tandemgw/tandem/internal/platform/flow"
+	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/directrouting/tenant"
+	tenantstore "github.com/tandemgw/tandem/internal/store/tenants"
+	"github.com/tandemgw/tandem/internal/tenants/carrier"
+	"github.com/tandemgw/tandem/internal/tenants/drift"
+	"github.com/tandemgw/tandem/internal/tenants/invite"
+	"github.com/tandemgw/tandem/internal/tenants/move"
+	"github.com/tandemgw/tandem/internal/tenants/onboard"
+	"github.com/tandemgw/tandem/internal/tenants/plan"
+	readycheck "github.com/tandemgw/tandem/internal/tenants/readiness"
+	"github.com/tandemgw/tandem/internal/tenants/rollout"
+	"github.com/tandemgw/tandem/internal/tenants/snapshot"
+	"github.com/tandemgw/tandem/internal/tenants/tenantapi"
+	"github.com/tandemgw/tandem/internal/tenants/user"
+	"github.com/tandemgw/tandem/internal/zone"
+	"github.com/tandemgw/tandem/internal/zone/check"
+)
+
+// tenants is what onboards customers' Microsoft 365 tenants. A node without an app registration has none.
+type tenants struct {
+	n           *node
+	log         *slog.Logger
+	service     domain.Service // whose names the labels are
+	servers     *check.Servers
+	connector   *tenant.Connector
+	worker      *powershell.Worker // nil unless onboarding.teams is powershell
+	certificate *x509.Certificate  // of the app registration; nil if it has a secret
+	expiry      *carrier.Expiry
+
+	store     *tenantstore.Store
+	access    *tenantstore.Access
+	rows      *tenantstore.Users
+	planner   *onboard.Planner
+	invite    *invite.Service
+	readiness *readycheck.Checker
+	users     *user.Service
+	metrics   *user.Metrics
+	snapshots *snapshot.Snapshots
+	drift     *drift.Checker
+	work      *onboard.Metrics
+	rollouts  *rollout.Service
+	moves     *move.Service
+}
+
+// buildTenants makes what the roles api, worker and front share.
+func (n *node) buildTenants(_ context.Context, r *role) error {
+	cfg := &n.cfg.Onboarding
+	if !cfg.Enabled() {
+		return nil
+	}
+	credential, err := entra.ReadCredential(cfg.App.CertificateFile, cfg.App.KeyFile, cfg.App.SecretFile)
+	if err != nil {
+		return fmt.Errorf("onboarding.app: %w", err)
+	}
+	carrying := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 16,
+		IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second}
+	r.close = carrying.CloseIdleConnections
+	if cfg.RootsFile != "" {
+		roots, err := transport.LoadRoots(cfg.RootsFile)
+		if err != nil {
+			return fmt.Errorf("onboarding.rootsFile: %w", err)
+		}
+		carrying.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	app, err := entra.New(entra.Config{Authority: cfg.LoginURL, ClientID: cfg.App.ID,
+		Certificate: credential.Certificate, Key: credential.Key, Secret: credential.Secret, Transport: carrying})
+	if err != nil {
+		return fmt.Errorf("onboarding: %w", err)
+	}
+
+	c := n.core
+	x := &tenants{n: n, log: n.log.With("part", "tenants"), store: tenantstore.New(c.db, c.work),
+		access: c.tenants, rows: tenantstore.NewUsers(c.db, c.work, c.events),
+		servers: check.NewServers(n.cfg.Zone.Names.NameServers, nil)}
+	for _, s := range services.All().Services() {
+		if s.Traits().Labelled {
+			x.service = s
+		}
+	}
+	x.connector = &tenant.Connector{App: app, AppID: cfg.App.ID, Graph: cfg.GraphURL, Budget: graph.NewBudget(),
+		UserAgent: "Tandem/" + n.version, Transport: carrying, Prove: x.prove}
+	x.connectTeams()
+	x.buildInvite(&tenant.Login{Connector: x.connector, ClientID: cfg.App.ID,
+		Tokens: func(account string) entra.Store { return x.access.Tokens(account) }})
+	x.buildUsers()
+	x.buildPlanner()
+	x.buildFleet()
+	x.buildReadiness()
+	if x.certificate = credential.Certificate; x.certificate != nil {
+		x.expiry = carrier.NewExpiry(x.certificate,
+			func(ctx context.Context, thumbprint string, days int, expires time.Time) error {
+				return tenantstore.CredentialExpires(ctx, c.db, c.events, thumbprint, days, expires)
+			}, x.log, n.metrics)
+		r.ready = func(r *readiness) {
+			if w := x.expiry.Warning(); w != "" {
+				r.warn("onboarding: %s", w)
+			}
+		}
+	}
+	if x.worker != nil {
+		r.parts = append(r.parts, running("powershell", x.worker.Run))
+	}
+	n.tenants = x
+	return nil
+}
+
+// connectTeams chooses how Teams is administered.
+func (x *tenants) connectTeams() {
+	cfg := &x.n.cfg.Onboarding
+	switch cfg.Teams {
+	case config.TeamsHTTPS:
+		x.connector.Teams = func(id string, t tenant.Tokens) (teamsadmin.Admin, error) {
+			return teamsadmin.New(teamsadmin.Config{Enabled: true, BaseURL: cfg.TeamsURL, Tokens: t.Teams,
+				UserAgent: x.connector.UserAgent, Transport: x.connector.Transport})
+		}
+	case config.TeamsPowerShell:
+		x.worker = powershell.New(cfg.PowerShell, powershell.Options{Log: x.log, Metrics: x.n.metrics,
+			WrongTenant: x.wrongTenant})
+		x.connector.Teams = func(id string, t tenant.Tokens) (teamsadmin.Admin, error) {
+			return x.worker.Admin(id, powershell.SignIn{Graph: t.Graph, Teams: t.Teams}), nil
+		}
+	}
+}
+
+// wrongTenant records that PowerShell reached another tenant than the one it was signed in to. Nothing was written.
+func (x *tenants) wrongTenant(want, reached string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := x.n.core.db.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+		return x.n.core.events.Append(ctx, tx, api.Event{Kind: "tenant.wrongTenant", Subject: want,
+			Data: map[string]any{"reached": reached}})
+	})
+	x.log.Error("PowerShell reached another tenant; nothing was written", "tenant", want, "reached", reached,
+		"error", err)
+}
+
+// buildInvite makes the pages and sign-ins of administrators.
+func (x *tenants) buildInvite(login *tenant.Login) {
+	cfg := &x.n.cfg.Onboarding
+	x.invite = (&invite.Service{Store: x.access, Login: login, Inspector: login, Readiness: x, Progress: x,
+		Accounts: x.account, Named: x.named, Usable: func() error {
+			if x.connector.Teams == nil {
+				return fault.New(fault.Unavailable, "TeamsUnavailable", "%s", x.teams().Missing)
+			}
+			return nil
+		},
+		Operator: cfg.Operator, Partners: cfg.Partners, Log: x.log,
+		URL: x.n.onboardURL()}).
+		Start(x.n.metrics)
+}
+
+// buildUsers makes what keeps users in step, and snapshots and the search for drift, which include users.
+func (x *tenants) buildUsers() {
+	clouds := func(ctx context.Context, t *onboard.Tenant) (user.Cloud, error) { return x.cloud(ctx, t) }
+	x.users = &user.Service{Store: x.rows, Clouds: clouds, Inventory: x.inventory()}
+	x.metrics = user.NewMetrics(x.n.metrics)
+
+	reader := snapshot.Reader{Tenants: x.store,
+		Sources: func(ctx context.Context, t *onboard.Tenant) (snapshot.Source, error) { return x.cloud(ctx, t) }}
+	x.snapshots = &snapshot.Snapshots{Reader: reader, Store: x.store, Sealer: x.n.core.keyring}
+	every := x.n.cfg.Onboarding.CheckEvery
+	if x.worker != nil {
+		every = max(every, 6*time.Hour) // each comparison starts a process
+	}
+	x.drift = &drift.Checker{Reader: reader, Store: &tenantstore.Drift{Store: x.store, Events: x.n.core.events},
+		Every: func(string) time.Duration { return every }, Inventory: x.inventory(), Log: x.log,
+		Repair: func(ctx context.Context, account string, p *plan.Plan) (string, error) {
+			a := domain.ActorFrom(ctx)
+			return x.planner.Repair(ctx, account, p, a.Kind+":"+a.ID)
+		},
+		UserAccepted: func(ctx context.Context, account string, found plan.Object) error {
+			return x.rows.Update(ctx, nil, account, "", func(ctx context.Context, tx user.Tx) error {
+				return user.Accept(ctx, tx, found)
+			})
+		}}
+}
+
+// buildPlanner makes what makes plans.
+func (x *tenants) buildPlanner() {
+	x.planner = &onboard.Planner{Deployment: x.deployment(), Store: x.store,
+		Sources: func(ctx context.Context, t *onboard.Tenant) (onboard.Source, error) { return x.cloud(ctx, t) },
+		Carrier: func(f onboard.Facts, made plan.Ledger) []plan.Object {
+			return x.carrier().Objects(f.Licence, made)
+		},
+		Missing: func(ctx context.Context) ([]string, error) {
+			settings := x.carrier()
+			objects, err := x.carrierObjects(ctx, nil)
+			if fault.Is(err, fault.Unauthenticated) || fault.Is(err, fault.NotFound) {
+				return []string{"no administrator has signed in to it yet (tandem tenant sign-in " + onboard.Carrier +
+					")"}, nil
+			}
+			return carrier.Missing(objects, settings), err
+		},
+		Restored: x.restored,
+		Leaving: func(ctx context.Context, t *onboard.Tenant, _ plan.State, made plan.Ledger) error {
+			if len(made) == 0 {
+				return nil
+			}
+			_, err := x.snapshots.Take(ctx, t.Account, snapshot.Leave)
+			return err
+		},
+		Approved: func(ctx context.Context, tx onboard.PlanTx, p *onboard.Proposal) error {
+			var err error
+			switch users := x.rows.In(tx); p.Purpose {
+			case onboard.Leave:
+				_, err = user.DeactivateAll(ctx, users, p.Account)
+			case onboard.Restore:
+				err = user.Restore(ctx, users, p.Account, activations(p.Restores))
+			case onboard.Repair:
+				err = user.Repair(ctx, users, p.Account, p.Users)
+			}
+			return err
+		},
+		TenantID: func(ctx context.Context, account string) (string, error) {
+			a, err := x.accessTo(ctx, account)
+			if err != nil || a == nil {
+				return "", err
+			}
+			return a.Tenant, nil
+		}}
+}
+
+// restored returns what a tenant should have so that it is as in a snapshot. Users whose numbers the account no longer
+// has, which may be another customer's by now, are not activated.
+func (x *tenants) restored(ctx context.Context, account, id string) (*onboard.Restoration, error) {
+	r, err := x.snapshots.Restore(ctx, account, id)
+	if err != nil {
+		return nil, err
+	}
+	numbers := make([]domain.E164, len(r.Users))
+	for i, a := range activations(r.Users) {
+		numbers[i] = user.Base(a.Number)
+	}
+	unusable, err := x.inventory().Unusable(ctx, account, numbers)
+	if err != nil {
+		return nil, err
+	}
+	var users []plan.Made
+	for i, u := range r.Users {
+		if why, ok := unusable[numbers[i]]; ok {
+			r.Notes = append(r.Notes, plan.Note{Ref: u.Ref,
+				Text: fmt.Sprintf("had %s; it is not activated: %s", numbers[i], why)})
+			continue
+		}
+		users = append(users, u)
+	}
+	r.Users = users
+	return r, nil
+}
+
+// activations returns what users had by Tandem.
+func activations(made []plan.Made) []user.Activation {
+	all := make([]user.Activation, len(made))
+	for i, m := range made {
+		all[i].ID = m.Name
+		all[i].Number, _ = m.Fields["number"].(string)
+		all[i].CallerID, _ = m.Fields["callerID"].(string)
+	}
+	return all
+}
+
+// buildReadiness makes what checks tenants before they are onboarded.
+func (x *tenants) buildReadiness() {
+	x.readiness = &readycheck.Checker{
+		Source: func(ctx context.Context, account string) (readycheck.Source, error) {
+			g, a, err := x.grant(ctx, account)
+			if err != nil {
+				return nil, err
+			}
+			f, err := x.connector.Facts(g, x.access.Tokens(account))
+			if err != nil {
+				return nil, err
+			}
+			f.AppID, f.Inventory = x.n.cfg.Onboarding.App.ID, x.inventory().among(account)
+			if a.Person != nil {
+				f.Name, f.Partner = a.Person.Name, a.Person.Guest
+			}
+			return f, nil
+		},
+		Settings: func(ctx context.Context, account string, t readycheck.Tenant) (*plan.Settings, error) {
+			return x.planner.Preview(ctx, account, onboard.Facts{Initial: t.Initial, Country: t.Country})
+		},
+		Ledger: func(ctx context.Context, account string) (made plan.Ledger, err error) {
+			err = x.store.View(ctx, account, func(ctx context.Context, tx onboard.Tx) error {
+				made, err = tx.Ledger(ctx)
+				return err
+			})
+			return made, err
+		},
+		DNS: x.n.answersName, Certificate: x.n.coversName, Reachable: x.n.reachesTrunk(x.planner.Port),
+		Emergency: x.n.cfg.Calls.Routing.EmergencyDialStrings, Teams: x.teams}
+}
+
+// teams says how Teams is administered here.
+func (x *tenants) teams() readycheck.Implementation {
+	switch x.n.cfg.Onboarding.Teams {
+	case config.TeamsHTTPS:
+		return readycheck.Implementation{Name: "the service behind the MicrosoftTeams module",
+			Remark: "Microsoft does not support this use"}
+	case config.TeamsPowerShell:
+		return readycheck.Implementation{Name: "the MicrosoftTeams module",
+			Remark: "not verified against the real module"}
+	}
+	return readycheck.Implementation{Missing: "nothing here can change the voice configuration of Teams; the " +
+		"operator installs PowerShell 7 with the MicrosoftTeams module and sets onboarding.teams to powershell, " +
+		"or to https"}
+}
+
+// carrier returns what the operator's own tenant should have.
+func (x *tenants) carrier() *plan.CarrierSettings {
+	return &plan.CarrierSettings{Base: x.planner.Base, Regions: x.planner.Trunks(), Port: x.planner.Port}
+}
+
+// carrierObjects reads the operator's own tenant.
+func (x *tenants) carrierObjects(ctx context.Context, named []plan.Ref) ([]plan.Object, error) {
+	c, err := x.cloud(ctx, &onboard.Tenant{Account: onboard.Carrier})
+	if err != nil {
+		return nil, err
+	}
+	if named == nil {
+		for _, o := range x.carrier().Objects("", nil) {
+			named = append(named, o.Ref)
+		}
+	}
+	return c.Read(ctx, named)
+}
+
+// inventory returns the numbers of accounts.
+func (x *tenants) inventory() inventory { return inventory{x.n.core.directory, x.service} }
+
+// onboardURL is where administrators of tenants open the public front.
+func (n *node) onboardURL() string {
+	return cmp.Or(n.cfg.Onboarding.FrontURL, "https://onboard."+strings.ToLower(n.cfg.Calls.Routing.BaseDomain))
+}
+
+// redirects are the addresses to which sign-ins return.
+func (n *node) redirects() []string {
+	return []string{n.onboardURL() + invite.CallbackPath, invite.Loopback}
+}
+
+// appToRegister are the operations on the operator's side while no app registration is configured: they show what it
+// must be, and nothing else.
+func (n *node) appToRegister() carrier.Operations {
+	base := strings.ToLower(n.cfg.Calls.Routing.BaseDomain)
+	return carrier.Operations{Settings: &plan.CarrierSettings{}, Teams: func() (string, string) { return "", "" },
+		Read: func(context.Context, []plan.Ref) ([]plan.Object, error) { return nil, noOnboarding.Err },
+		App: &carrier.App{Want: carrier.Want(base, n.redirects(), nil),
+			Manifest: func(r *carrier.Registration) ([]byte, error) {
+				if base == "" {
+					return nil, fault.New(fault.Conflict, "OnboardingOff", "the names of customers are below "+
+						"calls.routing.baseDomain, which is not set; set it")
+				}
+				return tenant.Manifest(r)
+			},
+			Registrar: func(context.Context, bool) (carrier.Registrar, error) { return nil, noOnboarding.Err }}}
+}
+
+// account returns an error of kind fault.NotFound if there is no such account.
+func (x *tenants) account(ctx context.Context, name string) error {
+	if name == onboard.Carrier {
+		return nil
+	}
+	if name != onboard.Owner(name) { // an account that moves
+		_, err := x.row(ctx, name)
+		return err
+	}
+	_, err := x.n.core.directory.Account(ctx, name)
+	return err
+}
+
+// named returns the tenant that an account is to have; empty if it may be any.
+func (x *tenants) named(ctx context.Context, account string) (string, error) {
+	t, err := x.row(ctx, account)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return "", nil
+	case err != nil || t.State() == onboard.Left:
+		return "", err
+	}
+	return t.ID, nil
+}
+
+// accessTo returns how the tenant of an account is reached; nil if nobody has authorised anything.
+func (x *tenants) accessTo(ctx context.Context, account string) (a *invite.Access, err error) {
+	err = x.access.View(ctx, func(ctx context.Context, tx invite.Tx) error {
+		a, err = tx.Access(ctx, account)
+		return err
+	})
+	return a, err
+}
+
+// grant returns how the connector reaches a tenant.
+func (x *tenants) grant(ctx context.Context, account string) (g tenant.Grant, a *invite.Access, err error) {
+	if a, err = x.accessTo(ctx, account); err != nil || a == nil {
+		return g, &invite.Access{}, err
+	}
+	g = tenant.Grant{TenantID: a.Tenant, Application: a.Mode == invite.Application, Consented: a.Consented}
+	if a.Integrated != nil {
+		g.SignedIn = a.Integrated.At
+	}
+	return g, a, nil
+}
+
+// deployment returns what the settings of all tenants have in common.
+func (x *tenants) deployment() onboard.Deployment {
+	cfg := x.n.cfg
+	return onboard.Deployment{
+		Prefix: cfg.Onboarding.Prefix, Base: strings.ToLower(cfg.Calls.Routing.BaseDomain),
+		Regions: x.regions(), Port: x.port(), Emergency: cfg.Calls.Routing.EmergencyDialStrings,
+		Labels: x.ownLabels, Taken: x.taken, Used: x.used,
+	}
+}
+
+// regions returns the labels of the regions that are in use.
+func (x *tenants) regions() []string {
+	regions := x.n.cfg.Calls.Routing.Regions
+	if n := len(x.n.cfg.Zone.Names.Regions); n > 0 {
+		regions = regions[:min(n, len(regions))]
+	}
+	return regions
+}
+
+// port returns the port on which Teams reaches the edge.
+func (x *tenants) port() int {
+	for _, g := range x.n.cfg.Calls.Edge.Groups {
+		if g.Service == x.service.String() {
+			for _, address := range []string{g.Advertised.TLS, g.Bind.TLS} {
+				if _, port, err := net.SplitHostPort(address); err == nil {
+					if p, err := net.LookupPort("tcp", port); err == nil && p > 0 {
+						return p
+					}
+				}
+			}
+		}
+	}
+	return 5061
+}
+
+// cloud returns a tenant with the administration of Teams. A sign-in that was lost is an error that says what to do, as
+// is one to another tenant than the row's.
+func (x *tenants) cloud(ctx context.Context, t *onboard.Tenant) (*tenant.Cloud, error) {
+	g, a, err := x.grant(ctx, t.Account)
+	if err != nil {
+		return nil, err
+	}
+	if t.ID != "" && a.Tenant != "" && !strings.EqualFold(t.ID, a.Tenant) {
+		return nil, fault.New(fault.Conflict, "TenantDiffers", "what is to be done is for the tenant %s, and the "+
+			"administrator of %s has signed in to the tenant %s; make a new plan", t.ID, t.Account, a.Tenant)
+	}
+	if a.Mode != "" && !t.Removing { // a lost sign-in is noticed before the job begins; removing the consent loses it
+		if err := x.invite.Check(ctx, t.Account); err != nil {
+			return nil, err
+		}
+	}
+	return x.connector.Configure(t.Account, g, x.access.Tokens(t.Account))
+}
+
+// kinds returns the work on tenants.
+func (x *tenants) kinds() []*flow.Kind {
+	o := &onboard.Onboarder{Store: x.store, Left: x.left, Done: x.done, Event: x.store.Event, Metrics: x.work,
+		Clouds: func(ctx context.Context, t *onboard.Tenant) (onboard.Cloud, error) { return x.cloud(ctx, t) }}
+	list := func(ctx context.Context, after string, limit int) ([]string, error) {
+		all, err := x.store.Tenants(ctx, after, limit, true)
+		ids := make([]string, len(all))
+		for i, t := range all {
+			ids[i] = t.Account
+		}
+		return ids, err
+	}
+
+	syncer := &user.Syncer{Store: x.rows, Clouds: x.users.Clouds, Every: x.n.cfg.Onboarding.SyncEvery,
+		Metrics: x.metrics, Log: x.log}
+	activator := &user.Activator{Store: x.rows, Clouds: x.users.Clouds}
+	return []*flow.Kind{{Name: onboard.Kind, Reconcile: o.Reconcile, List: list},
+		{Name: invite.Kind, Reconcile: x.invite.Reconcile, List: x.invite.List},
+		syncer.Kind(), activator.Kind(), x.drift.Kind(x.n.metrics), x.rollouts.Work(), x.moves.Work()}
+}
+
+// parts returns what runs beside the work.
+func (x *tenants) parts() []part {
+	parts := []part{running("users", func(ctx context.Context) error { return x.metrics.Run(ctx, x.rows, x.log) }),
+		running("tenants", func(ctx context.Context) error { return x.work.Run(ctx, x.store.Sums, x.log) })}
+	if x.expiry != nil {
+		parts = append(parts, running("credential", x.expiry.Run))
+	}
+	return parts
+}
+
+// left writes the report of a leave. There is none if nothing had been made.
+func (x *tenants) left(ctx context.Context, t *onboard.Tenant, kept []plan.Note) error {
+	_, err := x.snapshots.ReportLeave(ctx, t.Account, "", kept)
+	if fault.HasCode(err, "SnapshotNotFound") {
+		return nil
+	}
+	return err
+}
+
+// done ends a plan: users that waited for the tenant's policies continue, and labels that nothing uses any more are
+// released.
+func (x *tenants) done(ctx context.Context, t *onboard.Tenant) error {
+	if err := x.labelled(ctx, t); err != nil {
+		return err
+	}
+	if t.Purpose != onboard.Leave {
+		return x.rows.Update(ctx, nil, t.Account, "", func(ctx context.Context, tx user.Tx) error {
+			return tx.Wake(ctx)
+		})
+	}
+	for _, l := range t.Settings.Labels {
+		err := x.n.core.directory.ReleaseLabel(ctx, onboard.Owner(t.Account), l.Name)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Findings implements invite.Readiness.
+func (x *tenants) Findings(ctx context.Context, account string) ([]invite.Finding, error) {
+	return x.readiness.Findings(ctx, account)
+}
+
+// Work implements invite.Progress.
+func (x *tenants) Work(ctx context.Context, account string) (*invite.Work, error) {
+	t, err := x.row(ctx, account)
+	if fault.Is(err, fault.NotFound) {
+		return &invite.Work{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+
+	w := &invite.Work{Done: t.Purpose != "" && !t.Pending && t.Purpose != onboard.Leave,
+		Left: t.Purpose == onboard.Leave && !t.Pending}
+	if !t.Pending {
+		return w, nil
+	}
+	var made plan.Ledger
+	err = x.store.View(ctx, account, func(ctx context.Context, tx onboard.Tx) (err error) {
+		made, err = tx.Ledger(ctx)
+		return err
+	})
+	w.Tasks = tasks(t, made)
+	return w, err
+}
+
+// taskTitles name the work on objects for the customer's administrator. Others are not shown one by one.
+var taskTitles = map[plan.Type]string{plan.Domain: "Add the name", plan.ActivationUser: "Create the user",
+	plan.SIPDomain: "Microsoft activates", plan.RoutingPolicy: "Create the calling policy",
+	plan.Route: "Create the route", plan.DialPlan: "Create the dial plan",
+	plan.EmergencyPolicy: "Create the emergency policy"}
+
+// tasks returns the work on a tenant for the customer's administrator, with what it waits for.
+func tasks(t *onboard.Tenant, made plan.Ledger) (all []invite.Task) {
+	for _, o := range t.Target {
+		title, shown := taskTitles[o.Type]
+		if !shown {
+			continue
+		}
+		task := invite.Task{Title: title + " " + o.Name, State: "planned"}
+		if _, begun := made.Get(o.Ref); begun {
+			task.State = "done"
+		}
+		if w := t.Waiting; w != nil && w.Object == o.Ref {
+			task.State, task.Detail = "waiting", w.Reason
+			if w.Longest > 0 && !w.Late {
+				task.Detail += fmt.Sprintf(" (usually %s, at most %s)", w.Usual, w.Longest)
+			}
+		}
+		all = append(all, task)
+	}
+
+	waits := slices.ContainsFunc(all, func(x invite.Task) bool { return x.State == "waiting" })
+	if w := t.Waiting; w != nil && !waits {
+		all = append(all, invite.Task{Title: "The work", State: "waiting", Detail: w.Reason})
+	}
+	if len(all) == 0 {
+		all = append(all, invite.Task{Title: "Remove what was made", State: "running"})
+	}
+	return all
+}
+
+// bind sets the management API's operations on tenants.
+func (x *tenants) bind(ops *manage.Operations) {
+	sealer, app := x.n.core.keyring, carrier.Want(x.planner.Base, x.n.redirects(), x.certificate)
+	ops.TenantsOperations = tenantapi.Tenants{Planner: x.planner, Store: x.store, Sealer: sealer, Account: x.account,
+		Fleet: x.store.Fleet, Rollouts: x.rollouts, Moves: x.moves}
+	ops.InvitationsOperations = x.invite
+	ops.ReadinessOperations = readycheck.Operations{Checker: x.readiness}
+	ops.UsersOperations = tenantapi.Users{Service: x.users, Sealer: sealer}
+	ops.SnapshotsOperations = tenantapi.Snapshots{Snapshots: x.snapshots, Cursors: sealer}
+	ops.DriftOperations = tenantapi.Drift{Checker: x.drift}
+	ops.CarrierOperations = carrier.Operations{Settings: x.carrier(), Read: x.carrierObjects,
+		Teams: func() (string, string) { t := x.teams(); return t.Name, t.Missing },
+		App: &carrier.App{Want: app, ClientID: x.n.cfg.Onboarding.App.ID, Manifest: tenant.Manifest,
+			Audit: x.n.core.audit,
+			Registrar: func(ctx context.Context, create bool) (carrier.Registrar, error) {
+				c, err := x.cloud(ctx, &onboard.Tenant{Account: onboard.Carrier})
+				if err != nil {
+					return nil, err
+				}
+				if !create {
+					return tenant.Registrar{Graph: c.Graph}, nil
+				}
+				if c.Delegated == nil {
+					return nil, fault.New(fault.Unauthenticated, "SignInNeeded", "sign in to the operator's tenant "+
+						"first (tandem tenant sign-in %s)", onboard.Carrier)
+				}
+				return tenant.Registrar{Graph: c.Delegated}, nil
+			}}}
+}
+
+// prove returns the function that publishes the text that proves who owns a domain of an account, and returns nil when
+// every name server answers it.
+func (x *tenants) prove(account string) func(ctx context.Context, name, text string) error {
+	return func(ctx context.Context, name, text string) error {
+		publish := x.publishForCustomer
+		if account == onboard.Carrier {
+			publish = x.publishForCarrier
+		}
+		if err := publish(ctx, account, name, text); err != nil {
+			return err
+		}
+		return x.answeredSoon(ctx, name, text)
+	}
+}
+
+// answeredSoon is answered after a moment, which NOTIFY and the transfers of secondaries take.
+func (x *tenants) answeredSoon(ctx context.Context, name, text string) error {
+	const moment = 2 * time.Second
+	began := time.Now()
+	for every := 20 * time.Millisecond; ; every *= 2 {
+		err := x.answered(ctx, name, text)
+		if err == nil || time.Since(began)+every > moment {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(every):
+		}
+	}
+}
+
+// publishForCustomer makes the text the token of the account's label, from which the zone has it.
+func (x *tenants) publishForCustomer(ctx context.Context, account, name, text string) error {
+	label, region, _ := strings.Cut(name, ".")
+	i := slices.Index(x.planner.Trunks(), region)
+	if i < 0 {
+		return fmt.Errorf("%s is not below one of the operator's trunks, %s", name,
+			strings.Join(x.planner.Trunks(), ", "))
+	}
+	if err := x.releasePending(ctx, onboard.Owner(account), label); err != nil {
+		return err
+	}
+	a, err := x.n.core.directory.Account(ctx, onboard.Owner(account))
+	if err != nil {
+		return err
+	}
+	l := domain.Label{Subdomain: label, Region1Token: domain.NoToken, Region2Token: domain.NoToken}
+	switch {
+	case strings.EqualFold(a.Active().Subdomain, label):
+		l = a.Active()
+	case a.Pending != nil && strings.EqualFold(a.Pending.Subdomain, label):
+		l = *a.Pending
+	}
+	*[]*string{&l.Region1Token, &l.Region2Token}[i] = text
+
+	t, err := x.row(ctx, account)
+	if err != nil {
+		return err
+	}
+	return x.n.core.directory.OnboardLabel(ctx, x.service, onboard.Owner(account), l, t.Wishes.OwnLabel)
+}
+
+// publishForCarrier puts the text into the zone at the base domain or at a region's name.
+func (x *tenants) publishForCarrier(ctx context.Context, _, name, text string) error {
+	if !x.n.cfg.Zone.Published() {
+		return nil // the operator publishes it; the wait says what
+	}
+	base := x.planner.Base
+	relative := strings.TrimSuffix(name, "."+base)
+	if name == base {
+		relative = zone.Apex
+	}
+	const ttl = 60 // seconds
+	return zone.Publish(ctx, x.n.core.zone, base, map[string][]zone.Record{
+		"carrier:" + relative: {zone.Text(relative, ttl, text)}})
+}
+
+// answered returns an error that names the name servers that do not answer a text yet.
+func (x *tenants) answered(ctx context.Context, name, text string) error {
+	if !x.n.cfg.Zone.Enabled() {
+		return nil // the name servers are not known; Microsoft says whether it sees the text
+	}
+	servers, findings := x.servers.Present(ctx)
+	_, more := check.Zone(ctx, x.planner.Base, 0, servers,
+		[]check.Name{{Name: name + ".", NoAddress: true, Text: text}})
+	findings = append(findings, more...)
+	if len(findings) == 0 {
+		return nil
+	}
+	f := findings[0]
+	return fault.New(fault.Unavailable, "NotPublished", "not every name server answers the TXT record %q of %s "+
+		"yet: %s at %s: %s (%d findings)", text, name, f.Server.Name, f.Server.Addr, f.Text, len(findings))
+}

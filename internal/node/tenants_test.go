@@ -1,0 +1,219 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	api "github.com/tandemgw/tandem/api/manage"
+	"github.com/tandemgw/tandem/internal/domain"
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/secret"
+	"github.com/tandemgw/tandem/internal/provisioning/directory"
+	"github.com/tandemgw/tandem/internal/tenants/invite"
+	"github.com/tandemgw/tandem/internal/tenants/move"
+	"github.com/tandemgw/tandem/internal/tenants/onboard"
+	"github.com/tandemgw/tandem/internal/tenants/plan"
+	"github.com/tandemgw/tandem/internal/tenants/snapshot"
+	"github.com/tandemgw/tandem/internal/tenants/tenantapi"
+)
+
+// signIn lets the administrator of a tenant sign in for an account.
+func (f *fleet) signIn(account, tenant string) {
+	f.Helper()
+	f.must(f.access.Update(f.Context(), nil, func(ctx context.Context, tx invite.Tx) error {
+		now := time.Now()
+		return tx.SetAccess(ctx, &invite.Access{Account: account, Tenant: tenant, Mode: invite.Application,
+			Consented: now, Integrated: &invite.Mark{At: now}, Checked: now, Due: now.Add(time.Hour)},
+			secret.New("token"))
+	}))
+}
+
+// A plan, what is carried out, and what a snapshot is read from are of the tenant that the row names, whoever signs in.
+func TestAnotherTenantSignsIn(t *testing.T) {
+	t.Parallel()
+	const next = "acme" + onboard.Next
+	f := newFleet(t)
+	f.account("acme")
+	f.apply("acme", onboard.Onboard)
+	refused := func(what string, err error) {
+		t.Helper()
+		if !fault.HasCode(err, "TenantDiffers") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	planned := func(id string) error {
+		_, err := f.planner.Plan(t.Context(), id, onboard.Order{Purpose: onboard.Onboard}, "test")
+		return err
+	}
+
+	_, err := f.moves.Begin(t.Context(), "acme", move.Request{TenantID: "22222222-2222-4222-8222-222222222222"}, "test")
+	f.must(err)
+	link, err := f.invite.CreateInvitation(t.Context(), api.CreateInvitationRequestObject{Account: next,
+		Body: &api.InvitationRequest{}})
+	f.must(err)
+	if got := link.(api.CreateInvitation201JSONResponse).Tenant; got != "22222222-2222-4222-8222-222222222222" {
+		t.Errorf("the invitation is for the tenant %q", got)
+	}
+	f.signIn(next, "33333333-3333-4333-8333-333333333333")
+	refused("a plan for the tenant to which the account moves", planned(next))
+
+	f.signIn("acme", "44444444-4444-4444-8444-444444444444")
+	refused("a plan for the tenant that is onboarded", planned("acme"))
+	_, err = f.cloud(t.Context(), f.tenant("acme"))
+	refused("the work on a tenant", err)
+	_, err = f.snapshots.Take(t.Context(), "acme", "request")
+	refused("a snapshot", err)
+}
+
+// An account is not deleted while Tandem has something in its tenant, even if its label is not the onboarding's; then
+// nothing of the tenant is left for a later account of the same name.
+func TestDeleteAnAccountWithATenant(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.account("acme")
+	f.signIn("acme", "22222222-2222-4222-8222-222222222222")
+	remove := func() error {
+		_, err := f.n.core.directory.DeleteAccount(t.Context(), "acme", false, directory.Write{})
+		return err
+	}
+	f.must(f.store.Update(t.Context(), nil, "acme", "", func(ctx context.Context, tx onboard.Tx) error {
+		return tx.Record(ctx, plan.Made{Object: plan.Object{Ref: plan.Ref{Type: plan.Usage, Name: "Tandem-E164"}}})
+	}))
+	if err := remove(); !fault.HasCode(err, directory.CodeLabelOnboarded) {
+		t.Errorf("with objects in the tenant: %v", err)
+	}
+	f.must(f.store.Update(t.Context(), nil, "acme", "", func(ctx context.Context, tx onboard.Tx) error {
+		return tx.Forget(ctx, plan.Ref{Type: plan.Usage, Name: "Tandem-E164"})
+	}))
+	f.must(remove())
+	if a, err := f.accessTo(t.Context(), "acme"); a != nil || err != nil {
+		t.Errorf("the access of a deleted account: %+v, %v", a, err)
+	}
+	if _, err := f.row(t.Context(), "acme"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("the tenant of a deleted account: %v", err)
+	}
+}
+
+// A sign-in to the wrong tenant is forgotten with the tenant, also before anything was planned.
+func TestForgetASignIn(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	_, err := f.n.core.directory.PutAccount(t.Context(), domain.Account{Name: "acme"}, directory.Write{})
+	f.must(err)
+	f.signIn("acme", "22222222-2222-4222-8222-222222222222")
+	ops := tenantapi.Tenants{Store: f.store}
+	for _, want := range []bool{true, false} {
+		_, err := ops.DeleteTenant(t.Context(), api.DeleteTenantRequestObject{Account: "acme"})
+		if want == fault.HasCode(err, "TenantNotFound") {
+			t.Errorf("there is a tenant: %t; %v", want, err)
+		}
+	}
+	if a, err := f.accessTo(t.Context(), "acme"); a != nil || err != nil {
+		t.Errorf("the access: %+v, %v", a, err)
+	}
+}
+
+// A plan that was made for one tenant is not applied to another one that looks the same.
+func TestPlanForAnotherTenant(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.account("acme")
+	f.onboarder.Done = nil
+	f.apply("acme", onboard.Leave) // now any tenant may take its place
+	f.signIn("acme", "22222222-2222-4222-8222-222222222222")
+	n, err := f.planner.Plan(t.Context(), "acme", onboard.Order{Purpose: onboard.Onboard}, "test")
+	f.must(err)
+	f.signIn("acme", "33333333-3333-4333-8333-333333333333")
+	if _, err := f.planner.Apply(t.Context(), "acme", n.ID); !fault.HasCode(err, "TenantChanged") {
+		t.Errorf("%v", err)
+	}
+}
+
+// Two people apply plans at the same time: a plan is applied once, and no plan takes the place of a leave.
+func TestPlansAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.account("acme")
+	f.apply("acme", onboard.Onboard)
+	planFor := func(p onboard.Purpose) string {
+		n, err := f.planner.Plan(t.Context(), "acme", onboard.Order{Purpose: p}, "test")
+		f.must(err)
+		return n.ID
+	}
+	onboarding, leaving := planFor(onboard.Onboard), planFor(onboard.Leave)
+	for _, c := range []struct{ first, second, code string }{
+		{onboarding, onboarding, "PlanApplied"}, {leaving, planFor(onboard.Onboard), "TenantLeaves"}} {
+		slow := *f.planner
+		slow.Sources = func(ctx context.Context, t *onboard.Tenant) (onboard.Source, error) {
+			_, err := f.planner.Apply(ctx, "acme", c.first) // after the look at the row
+			return f.world(t.Account), err
+		}
+		if _, err := slow.Apply(t.Context(), "acme", c.second); !fault.HasCode(err, c.code) {
+			t.Errorf("want %s: %v", c.code, err)
+		}
+	}
+	if row := f.tenant("acme"); row.Purpose != onboard.Leave || len(row.Target) > 0 {
+		t.Errorf("after the leave was approved: %s, %d objects", row.Purpose, len(row.Target))
+	}
+}
+
+// The operator's own tenant is not left while a customer has its trunks.
+func TestLeaveTheCarrier(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	leave := func() error {
+		_, err := f.planner.Plan(t.Context(), onboard.Carrier, onboard.Order{Purpose: onboard.Leave}, "test")
+		return err
+	}
+	f.account("acme")
+	f.must(leave())
+	f.apply("acme", onboard.Onboard)
+	if err := leave(); !fault.HasCode(err, "CarrierInUse") {
+		t.Errorf("with a customer: %v", err)
+	}
+	f.apply("acme", onboard.Leave)
+	f.must(leave())
+}
+
+// unnumbered is a tenant whose users have no numbers.
+type unnumbered struct{ *world }
+
+func (unnumbered) ReadUsers(_ context.Context, ids []string) (users []plan.Object, requests int, err error) {
+	for _, id := range ids {
+		users = append(users, plan.Object{Ref: plan.Ref{Type: plan.User, Name: id}, Fields: plan.Fields{}})
+	}
+	return users, 1, nil
+}
+
+// A snapshot gives no user a number that is another customer's by now.
+func TestRestoreNumbersOfTheAccountOnly(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.account("acme")
+	f.account("other")
+	f.apply("acme", onboard.Onboard)
+	f.apply("other", onboard.Onboard)
+	f.number("acme", numbered[0])
+	f.number("other", numbered[1])
+	f.snapshots.Sources = func(_ context.Context, t *onboard.Tenant) (snapshot.Source, error) {
+		return unnumbered{f.world(t.Account)}, nil
+	}
+	d := &snapshot.Document{Format: snapshot.Format, Account: "acme", Tenant: "t-acme", Taken: time.Now()}
+	for i := range 2 {
+		o := plan.UserObject(&plan.Settings{Prefix: "Tandem-E164"}, plan.Activation{ID: fmt.Sprint("user", i),
+			Number: string(numbered[i])})
+		d.Entries = append(d.Entries, snapshot.Entry{Made: plan.Made{Object: o, Before: plan.Fields{}}})
+	}
+	export, err := snapshot.Sign(f.snapshots.Sealer, d)
+	f.must(err)
+	s, err := f.snapshots.Import(t.Context(), "acme", export)
+	f.must(err)
+
+	r, err := f.planner.Restored(t.Context(), "acme", s.ID)
+	f.must(err)
+	if len(r.Users) != 1 || r.Users[0].Name != "user0" || len(r.Notes) != 1 || r.Notes[0].Name != "user1" {
+		t.Errorf("users %+v, notes %+v", r.Users, r.Notes)
+	}
+}

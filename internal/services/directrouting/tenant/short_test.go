@@ -1,0 +1,6 @@
+//go:build !deep
+
+package tenant_test
+
+// every so many requests one is disturbed.
+const every = 250

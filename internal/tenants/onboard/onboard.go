@@ -1,0 +1,665 @@
+package onboard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tandemgw/tandem/internal/domain/fault"
+	"github.com/tandemgw/tandem/internal/platform/flow"
+	"github.com/tandemgw/tandem/internal/tenants/plan"
+)
+
+// Kind is the kind of the keys in package flow; their ids are names of accounts.
+const Kind = "tenant"
+
+// Cloud is a tenant at Microsoft, as one sign-in sees it. Its methods are safe for concurrent use.
+//
+// An error of kind fault.Unauthenticated, fault.Forbidden or fault.Conflict asks for a person; its message says who
+// must do what. One of kind fault.Unavailable or fault.Limited ends without an action. Every other one is a failure.
+// None says anything about what has happened.
+type Cloud interface {
+	// Read returns the objects of the types of package plan, other people's among them; of domains and users, those
+	// that are named.
+	Read(ctx context.Context, named []plan.Ref) ([]plan.Object, error)
+	// Get returns one object; false if it is not there.
+	Get(ctx context.Context, r plan.Ref) (plan.Object, bool, error)
+	// Do starts a step. What is there afterwards is for Get to say. It may be called again for the same step.
+	// To delete what is in the tenant's bin is to purge it, if a person has signed in who can.
+	Do(ctx context.Context, s plan.Step) error
+	// RemoveConsent removes Tandem's application from the tenant, unless that was done before; afterwards nothing can
+	// reach the tenant. An error of kind fault.Forbidden says that Tandem may not do so.
+	RemoveConsent(ctx context.Context) error
+}
+
+// CodeNotPublished is the code of the fault of Cloud.Do when name servers, which its message names, do not have the
+// record that proves a domain yet.
+const CodeNotPublished = "NotPublished"
+
+// Tenant is the row of a tenant.
+type Tenant struct {
+	Account  string        `json:"-"`
+	ID       string        `json:"id"` // the tenant's id at Microsoft; empty while it is not known
+	Wishes   Wishes        `json:"wishes"`
+	Settings plan.Settings `json:"settings"`          // as in the newest plan that was applied
+	MadeFor  Dial          `json:"madeFor,omitzero"`  // what the rules in Settings were made for
+	Purpose  Purpose       `json:"purpose,omitempty"` // of that plan
+	// Target is what the approved plan asks for. It is empty for a tenant that leaves.
+	Target []plan.Object `json:"-"`
+	// Approved is the hash of the approved plan until its first step.
+	Approved string `json:"approved,omitempty"`
+	// RemoveConsent asks to remove Tandem's application when everything else was removed. Removing is set while that is
+	// done: from then on the tenant cannot be read.
+	RemoveConsent bool `json:"removeConsent,omitempty"`
+	Removing      bool `json:"removing,omitempty"`
+	// Retire is a label that the next plan removes, because another has taken its place.
+	Retire string `json:"retire,omitempty"`
+	Spare  *Spare `json:"spare,omitempty"` // as of the newest plan
+	// Pending is set until the tenant has the target.
+	Pending bool     `json:"-"`
+	Waiting *Waiting `json:"waiting,omitempty"`
+}
+
+// Spare says how many seats with Phone System were free when a tenant was read.
+type Spare struct {
+	Seats int       `json:"seats"`
+	Read  time.Time `json:"read"`
+}
+
+// State is how far a tenant is.
+type State string
+
+// The states.
+const (
+	New       State = "new"     // no plan was applied yet
+	Working   State = "working" // a plan is carried out
+	Waits     State = "waiting"
+	Onboarded State = "onboarded" // it has what the plan said
+	Left      State = "left"      // it has nothing of Tandem
+)
+
+// States are all states.
+var States = []State{New, Working, Waits, Onboarded, Left}
+
+// State returns how far the tenant is.
+func (t *Tenant) State() State {
+	switch {
+	case t.Purpose == "":
+		return New
+	case t.Waiting != nil:
+		return Waits
+	case t.Pending:
+		return Working
+	case t.Purpose == Leave:
+		return Left
+	}
+	return Onboarded
+}
+
+// Waiting is what a tenant waits for.
+type Waiting struct {
+	For    Party     `json:"for"`
+	Object plan.Ref  `json:"object,omitzero"`
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+	// Usual and Longest are how long it takes; zero if that is not known.
+	Usual   time.Duration `json:"usual,omitempty"`
+	Longest time.Duration `json:"longest,omitempty"`
+	Late    bool          `json:"late,omitempty"` // it takes longer than usual
+}
+
+// Party is who has to do something.
+type Party string
+
+// The parties.
+const (
+	Person    Party = "person"
+	Microsoft Party = "microsoft"
+	DNS       Party = "dns"    // name servers that do not have a record yet
+	Tandem    Party = "tandem" // runs for users of the tenant
+)
+
+// Tx is a transaction on the rows of one tenant.
+type Tx interface {
+	// Tenant returns the tenant, locked until the end of the transaction; an error of kind fault.NotFound if there is
+	// none.
+	Tenant(ctx context.Context) (*Tenant, error)
+	// SetTenant stores the tenant but for its target, which SetTarget stores.
+	SetTenant(ctx context.Context, t *Tenant) error
+	// SetTarget stores what the tenant should have, and has it reconciled.
+	SetTarget(ctx context.Context, account string, target []plan.Object) error
+	Ledger(ctx context.Context) (plan.Ledger, error)
+	// Record stores entries of the ledger, and Forget removes one.
+	Record(ctx context.Context, entries ...plan.Made) error
+	Forget(ctx context.Context, refs ...plan.Ref) error
+}
+
+// Store has the rows of tenants.
+type Store interface {
+	View(ctx context.Context, account string, fn func(context.Context, Tx) error) error
+	// Update runs fn in a transaction. If run is not nil, it is a step of the run, with the progress.
+	Update(ctx context.Context, run *flow.Run, account, progress string, fn func(context.Context, Tx) error) error
+}
+
+// Onboarder carries out approved plans. Its methods are safe for concurrent use.
+type Onboarder struct {
+	Store  Store
+	Clouds func(ctx context.Context, t *Tenant) (Cloud, error)
+	// Left, if not nil, is called when nothing is to be removed any more from a tenant that leaves, before the consent
+	// is, with why things are kept; again if it fails.
+	Left func(ctx context.Context, t *Tenant, kept []plan.Note) error
+	// Done, if not nil, is called when a tenant has what its plan asks for, before that is recorded; again if it fails.
+	Done func(ctx context.Context, t *Tenant) error
+	// Event, if not nil, is called in the transaction in which a tenant begins to wait, or has what its plan asks for.
+	Event   func(ctx context.Context, tx Tx, kind, account string, data map[string]any) error
+	Metrics *Metrics // may be nil
+}
+
+const (
+	runFor = 4 * time.Minute // package flow allows 5
+	// readBack is how long a run waits for what it has done to be visible, before another continues.
+	readBack = 2 * time.Minute
+)
+
+// Reconcile is the function of the kind.
+func (o *Onboarder) Reconcile(ctx context.Context, run *flow.Run) (flow.Result, error) {
+	var t *Tenant
+	err := o.Store.View(ctx, run.ID, func(ctx context.Context, tx Tx) (err error) {
+		t, err = tx.Tenant(ctx)
+		return err
+	})
+	if fault.Is(err, fault.NotFound) { // it was deleted, or has another id now
+		return flow.Result{}, nil
+	}
+	if err != nil || !t.Pending {
+		return flow.Result{}, err
+	}
+
+	limited, cancel := context.WithTimeout(ctx, runFor)
+	defer cancel()
+	err = o.work(limited, run, t)
+	if errors.Is(err, errReplaced) || err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return flow.Result{Again: time.Now()}, nil // another run continues
+	}
+	return o.end(ctx, run, t, err)
+}
+
+func (o *Onboarder) work(ctx context.Context, run *flow.Run, t *Tenant) error {
+	j := &job{Onboarder: o, run: run, tenant: t, target: plan.NewState(t.Target)}
+	err := o.Store.View(ctx, t.Account, func(ctx context.Context, tx Tx) error {
+		ledger, err := tx.Ledger(ctx)
+		j.ledger, j.users = ledger.Split()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if j.leaves() && len(j.users) > 0 {
+		return j.waitForUsers(len(j.users))
+	}
+
+	if j.cloud, err = o.Clouds(ctx, t); err != nil {
+		return waiting(err, plan.Ref{}, "reach the tenant")
+	}
+	if j.leaves() && t.Removing {
+		return j.removeConsent(ctx)
+	}
+	return j.work(ctx)
+}
+
+// wait is returned by a step that waits.
+type wait struct {
+	Waiting
+	after time.Duration // at least, until the next attempt
+	code  string        // of the fault
+}
+
+func (w *wait) Error() string { return w.Reason }
+
+// waiting returns the error of a Cloud as a wait, unless it is a failure, with what was attempted.
+func waiting(err error, of plan.Ref, format string, args ...any) error {
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok {
+		return fmt.Errorf(format+": %w", append(args, err)...)
+	}
+	w := &wait{Waiting{For: Person, Object: of, Reason: f.Message}, f.RetryAfter, f.Code}
+	switch f.Kind {
+	case fault.Unauthenticated, fault.Forbidden, fault.Conflict:
+		return w
+	case fault.Unavailable, fault.Limited:
+		w.Usual, w.Longest = of.Type.Takes()
+		if w.For = Microsoft; f.Code == CodeNotPublished {
+			w.For = DNS
+		}
+		return w
+	}
+	return fmt.Errorf(format+": %w", append(args, err)...)
+}
+
+// end records how a run ended.
+func (o *Onboarder) end(ctx context.Context, run *flow.Run, t *Tenant, err error) (flow.Result, error) {
+	var result flow.Result
+	var stored *Waiting
+	if w, ok := errors.AsType[*wait](err); ok {
+		stored = &w.Waiting
+		since := time.Now()
+		if old := t.Waiting; old != nil && old.For == w.For && old.Object == w.Object {
+			since = old.Since
+		}
+		stored.last(since)
+		switch w.For {
+		case Person:
+			result.Wait = w.Reason
+		case Tandem:
+			result.Again = time.Now().Add(min(pause(time.Since(since)), longestLook))
+		default:
+			result.Again = time.Now().Add(max(pause(time.Since(since)), w.after))
+		}
+	} else if err != nil {
+		return result, err
+	}
+	if stored == nil && o.Done != nil {
+		if err := o.Done(ctx, t); err != nil {
+			return result, err
+		}
+	}
+
+	err = o.Store.Update(ctx, run, t.Account, "", func(ctx context.Context, tx Tx) error {
+		row, err := current(ctx, tx, t)
+		if err != nil {
+			return err
+		}
+		if row.Waiting, row.Pending = stored, stored != nil; !row.Pending {
+			row.RemoveConsent, row.Removing = false, false
+		}
+		if err := tx.SetTenant(ctx, row); err != nil {
+			return err
+		}
+		return o.event(ctx, tx, row, t.Waiting)
+	})
+	if errors.Is(err, errReplaced) {
+		return flow.Result{Again: time.Now()}, nil
+	}
+	return result, err
+}
+
+// event makes an event of how a run ended, unless the tenant waits for the same as before.
+func (o *Onboarder) event(ctx context.Context, tx Tx, t *Tenant, before *Waiting) error {
+	w := t.Waiting
+	kind, data := "tenant.onboarded", map[string]any{"purpose": t.Purpose}
+	switch {
+	case o.Event == nil || w != nil && before != nil && w.For == before.For && w.Object == before.Object:
+		return nil
+	case w != nil:
+		kind, data = "tenant.waiting", map[string]any{"for": w.For, "reason": w.Reason}
+	case t.Purpose == Leave:
+		kind = "tenant.left"
+	}
+	return o.Event(ctx, tx, kind, t.Account, data)
+}
+
+// errReplaced ends a run during which another plan was approved.
+var errReplaced = errors.New("another plan was approved")
+
+// current returns the row of a tenant, or errReplaced.
+func current(ctx context.Context, tx Tx, t *Tenant) (*Tenant, error) {
+	row, err := tx.Tenant(ctx)
+	if err == nil && row.Approved != t.Approved {
+		return nil, errReplaced
+	}
+	return row, err
+}
+
+// last says since when it lasts, and what that means if it is longer than usual.
+func (w *Waiting) last(since time.Time) {
+	w.Since = since
+	waited := time.Since(since)
+	w.Late = w.Usual > 0 && waited > w.Usual
+	label := w.Object.Type == plan.Domain || w.Object.Type == plan.SIPDomain
+	switch {
+	case w.Late && waited > w.Longest && label:
+		w.Reason += fmt.Sprintf("; this takes at most %.0f hours: choose a new label for the account (tandem tenant "+
+			"set --label), or keep waiting", w.Longest.Hours())
+	case w.Late:
+		w.Reason += fmt.Sprintf("; this usually takes %s, and at most %s", w.Usual, w.Longest)
+	}
+}
+
+const (
+	firstPause   = time.Second
+	longestPause = 10 * time.Minute
+	longestLook  = 30 * time.Second // at what Tandem itself does: a user can wait for a person for days
+)
+
+// pause returns how long to wait before looking again for what has not been there for some time.
+func pause(waited time.Duration) time.Duration {
+	return min(max(waited/4, firstPause), longestPause)
+}
+
+// job is what one run knows of its tenant.
+type job struct {
+	*Onboarder
+	run    *flow.Run
+	tenant *Tenant
+	cloud  Cloud
+	target plan.State
+	have   plan.State  // as read when the steps were found
+	ledger plan.Ledger // without users
+	users  plan.Ledger
+	// follow are entries of the ledger for what Microsoft will make of the steps. They are recorded with the first one:
+	// later, it may be there already, and nobody knows any more whose it is.
+	follow []plan.Made
+}
+
+func (j *job) update(ctx context.Context, progress string, fn func(context.Context, Tx) error) error {
+	return j.Store.Update(ctx, j.run, j.tenant.Account, progress, fn)
+}
+
+// leaves reports whether nothing is to remain in the tenant.
+func (j *job) leaves() bool { return len(j.target) == 0 }
+
+// repairs reports whether the ledger stays as it is: it has what Tandem expects, of which the target may be a part.
+func (j *job) repairs() bool { return j.tenant.Purpose == Repair }
+
+// records reports whether a step that gives the tenant an object is recorded.
+func (j *job) records(r plan.Ref) bool {
+	_, known := j.ledger.Get(r)
+	return !known || !j.repairs()
+}
+
+// waitForUsers is the wait for the runs of users: what users have is not removed.
+func (j *job) waitForUsers(n int) error {
+	return &wait{Waiting: Waiting{For: Tandem, Object: plan.Ref{Type: plan.User},
+		Reason: fmt.Sprintf("%d users still have settings that Tandem has made", n)}}
+}
+
+// work does steps until a fresh look at the tenant finds none.
+func (j *job) work(ctx context.Context) error {
+	for {
+		objects, err := j.cloud.Read(ctx, j.named())
+		if err != nil {
+			return waiting(err, plan.Ref{}, "read the tenant")
+		}
+		j.have = plan.NewState(objects)
+		if err := j.purge(ctx); err != nil {
+			return err
+		}
+		p := plan.Compare(j.tenant.Target, j.have, j.ledger)
+		j.waited(p)
+		switch {
+		case len(p.Conflicts) > 0:
+			return changed(p.Conflicts[0].Ref, "%s", texts(p.Conflicts))
+		case j.tenant.Approved != "" && p.Hash() != j.tenant.Approved:
+			return changed(plan.Ref{}, "the tenant has changed since the plan was made: make a new plan")
+		case len(p.Steps) == 0:
+			return j.finish(ctx, p.Kept)
+		case p.Holders(j.users) > 0:
+			return j.waitForUsers(p.Holders(j.users))
+		}
+
+		j.follow = nil
+		for _, s := range p.Steps {
+			if want, ok := j.target.Get(s.Ref); ok && s.Type.Observed() && j.records(s.Ref) {
+				j.follow = append(j.follow, j.made(want, s))
+			}
+		}
+		if err := j.steps(ctx, p.Steps); err != nil {
+			return err
+		}
+	}
+}
+
+// waited counts a step for which an earlier run waited, and which the tenant shows now.
+func (j *job) waited(p *plan.Plan) {
+	w := j.tenant.Waiting
+	if w == nil || w.Object.Type == "" || w.For == Tandem || w.For == Person || len(p.Conflicts) > 0 ||
+		slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return s.Ref == w.Object }) {
+		return
+	}
+	j.Metrics.step(w.Object.Type, w.Since, nil)
+	j.tenant.Waiting = nil
+}
+
+// changed is the wait for a person to look at the tenant.
+func changed(of plan.Ref, format string, args ...any) error {
+	return &wait{Waiting: Waiting{For: Person, Object: of, Reason: fmt.Sprintf(format, args...)}}
+}
+
+// texts returns what the first notes say.
+func texts(notes []plan.Note) string {
+	const most = 10
+	var lines []string
+	for _, n := range notes[:min(len(notes), most)] {
+		lines = append(lines, fmt.Sprintf("%s %s %s", n.Type, n.Name, n.Text))
+	}
+	if more := len(notes) - most; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(lines, "; ")
+}
+
+// steps does steps in their order. While one waits, those for other objects of its type are begun.
+func (j *job) steps(ctx context.Context, steps []plan.Step) error {
+	var waits *wait
+	for _, s := range steps {
+		if waits != nil && s.Type != waits.Object.Type {
+			break
+		}
+		began := time.Now()
+		if w := j.tenant.Waiting; w != nil && w.Object == s.Ref {
+			began = w.Since
+		}
+		err := j.step(ctx, s, waits == nil)
+		j.Metrics.step(s.Type, began, err)
+		w, ok := errors.AsType[*wait](err)
+		if err != nil && (!ok || w.For == Person) {
+			return err
+		}
+		if ok && waits == nil {
+			waits = w
+		}
+	}
+	if waits == nil {
+		return nil
+	}
+	return waits
+}
+
+// named returns the objects that the tenant should have, and those that Tandem has made.
+func (j *job) named() []plan.Ref {
+	var refs []plan.Ref
+	for _, o := range j.target {
+		refs = append(refs, o.Ref)
+	}
+	for r, m := range j.ledger {
+		if _, ok := j.target.Get(r); !ok {
+			refs = append(refs, m.Ref)
+		}
+	}
+	return refs
+}
+
+// step records a step, does it and reads back, patiently or once.
+func (j *job) step(ctx context.Context, s plan.Step, patiently bool) error {
+	progress := fmt.Sprintf("%s %s", s.Action, s.Type)
+	want, wanted := j.target.Get(s.Ref)
+	var entries []plan.Made
+	if wanted && j.records(s.Ref) {
+		entries, j.follow = j.follow, nil
+		if !slices.ContainsFunc(entries, func(m plan.Made) bool { return m.Ref == s.Ref }) {
+			entries = append(entries, j.made(want, s))
+		}
+	}
+	err := j.update(ctx, progress, func(ctx context.Context, tx Tx) error {
+		row, err := current(ctx, tx, j.tenant)
+		if err != nil {
+			return err
+		}
+		if row.Approved != "" {
+			row.Approved = ""
+			if err := tx.SetTenant(ctx, row); err != nil {
+				return err
+			}
+		}
+		return tx.Record(ctx, entries...)
+	})
+	if err != nil {
+		return err
+	}
+	j.tenant.Approved = ""
+	for _, m := range entries {
+		j.ledger.Set(m)
+	}
+
+	if !s.Type.Observed() {
+		if err := j.do(ctx, s); err != nil {
+			return err
+		}
+	}
+	if err := j.confirm(ctx, s, patiently); err != nil || wanted {
+		return err
+	}
+	return j.forget(ctx, s.Ref)
+}
+
+// do starts a step. One that needs the licence of another activation user, which gives it back soon, waits for that.
+func (j *job) do(ctx context.Context, s plan.Step) error {
+	err := j.cloud.Do(ctx, s)
+	if err == nil {
+		return nil
+	}
+	err = waiting(err, s.Ref, "%s %s %s", s.Action, s.Type, s.Name)
+	if w, ok := errors.AsType[*wait](err); ok && w.code == CodeNoLicence && j.seatReturns(s.Ref) {
+		w.For, w.Reason = Microsoft, w.Reason+"; one becomes free when another domain is activated"
+		w.Usual, w.Longest = plan.SIPDomain.Takes()
+	}
+	return err
+}
+
+// CodeNoLicence is the code of the fault of Cloud.Do when no licence is free for an activation user.
+const CodeNoLicence = "NoLicence"
+
+// seatReturns reports whether there is an activation user other than r that gives its licence back, or just has.
+func (j *job) seatReturns(r plan.Ref) bool {
+	for _, want := range j.target {
+		if _, ok := j.have.Get(want.Ref); ok && want.Fields["release"] == true && want.Ref != r {
+			return true
+		}
+	}
+	return false
+}
+
+// made returns the entry of the ledger for a step: fields of a shared object that Tandem sets for the first time are
+// entered with what they are before.
+func (j *job) made(want plan.Object, s plan.Step) plan.Made {
+	m := plan.Made{Object: want}
+	old, known := j.ledger.Get(s.Ref)
+	if s.Action != plan.Change || known && old.Before == nil {
+		return m
+	}
+	got, _ := j.have.Get(s.Ref)
+	m.Before = plan.Fields{}
+	for n := range want.Fields {
+		m.Before[n] = got.Fields[n]
+	}
+	maps.Copy(m.Before, old.Before)
+	return m
+}
+
+// confirm waits until the tenant shows what a step has done; if it is not patient, it looks once.
+func (j *job) confirm(ctx context.Context, s plan.Step, patiently bool) error {
+	began := time.Now()
+	for every := 100 * time.Millisecond; ; every = min(2*every, 10*time.Second) {
+		got, exists, err := j.cloud.Get(ctx, s.Ref)
+		switch {
+		case err != nil:
+			return waiting(err, s.Ref, "read back %s %s", s.Type, s.Name)
+		case s.Done(got, exists):
+			if exists {
+				j.have.Set(got)
+			}
+			return nil
+		case s.Type.Observed() || !patiently || time.Since(began) > readBack:
+			usual, longest := s.Type.Takes()
+			return &wait{Waiting: Waiting{For: Microsoft, Object: s.Ref, Usual: usual, Longest: longest,
+				Reason: fmt.Sprintf("%s %s is not as it should be yet", s.Type, s.Name)}}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(every):
+		}
+	}
+}
+
+// purge purges what an earlier run has deleted, but perhaps not purged.
+func (j *job) purge(ctx context.Context) error {
+	for _, m := range j.ledger {
+		_, wanted := j.target.Get(m.Ref)
+		if _, exists := j.have.Get(m.Ref); wanted || exists || !m.Type.Binned() || j.repairs() {
+			continue
+		}
+		if err := j.cloud.Do(ctx, plan.Step{Action: plan.Delete, Ref: m.Ref}); err != nil {
+			return waiting(err, m.Ref, "purge %s %s", m.Type, m.Name)
+		}
+		if err := j.forget(ctx, m.Ref); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j *job) forget(ctx context.Context, refs ...plan.Ref) error {
+	if len(refs) == 0 {
+		return nil
+	}
+	for _, r := range refs {
+		j.ledger.Remove(r)
+	}
+	return j.update(ctx, "", func(ctx context.Context, tx Tx) error { return tx.Forget(ctx, refs...) })
+}
+
+// finish forgets what is not wanted: it is gone, or stays for the reason that the plan gave. Then it removes the
+// consent, if that was asked for.
+func (j *job) finish(ctx context.Context, kept []plan.Note) error {
+	if j.leaves() && j.Left != nil {
+		if err := j.Left(ctx, j.tenant, kept); err != nil {
+			return err
+		}
+	}
+	var unwanted []plan.Ref
+	for r := range j.ledger {
+		if _, wanted := j.target.Get(r); !wanted && !j.repairs() {
+			unwanted = append(unwanted, r)
+		}
+	}
+	if err := j.forget(ctx, unwanted...); err != nil || !j.leaves() || !j.tenant.RemoveConsent {
+		return err
+	}
+
+	err := j.update(ctx, "remove consent", func(ctx context.Context, tx Tx) error {
+		row, err := current(ctx, tx, j.tenant)
+		if err != nil {
+			return err
+		}
+		row.Removing = true
+		return tx.SetTenant(ctx, row)
+	})
+	if err != nil {
+		return err
+	}
+	return j.removeConsent(ctx)
+}
+
+// removeConsent removes Tandem's application. If Tandem may not do that, the plan has said so.
+func (j *job) removeConsent(ctx context.Context) error {
+	err := j.cloud.RemoveConsent(ctx)
+	if err == nil || fault.Is(err, fault.Forbidden) {
+		return nil
+	}
+	return waiting(err, plan.Ref{}, "remove the consent")
+}
