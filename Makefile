@@ -10,7 +10,7 @@ ARGS    ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-deep test-stress ci-empty lint generate fuzz \
-	bench-calls bench-replica bench-bulk bench-dns package setup clean
+	bench-calls bench-replica bench-bulk bench-dns bench-sync package setup clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench-bulk: ## measure bulk loads into both databases
 bench-dns: ## measure the name server beside nsd
 	@scripts/need.sh bench
 	@bench/dns/run $(ARGS)
+
+bench-sync: ## measure reading the users of a tenant beside two peers
+	@bench/sync/run $(ARGS)
 
 package: .cache/bin/nfpm ## build the Debian package in dist/
 	@scripts/package.sh

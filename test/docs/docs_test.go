@@ -248,7 +248,7 @@ func TestLabSaysWhatToTry(t *testing.T) {
 	want := map[string]string{
 		"--to +441632960101": "200 OK\nIt reached teams-1, ", "--to +442890180001": "200 OK\nIt reached core-fixed, ",
 		"explain": "teamsDirectRouting", "peers": "teams-3", "status": "ready", "TOKEN=": "", "export": "",
-		"curl": `"name":"northwind"`,
+		"curl": `"name":"northwind"`, "invite": "https://onboard.tandem.example:",
 	}
 	sh := x.shell(t)
 	for _, command := range strings.Split(strings.ReplaceAll(hints, "\\\n", ""), "\n") {

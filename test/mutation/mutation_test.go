@@ -36,7 +36,7 @@ var mutations = []mutation{
 		[]string{"direct-routing-in", "direct-routing-out"}, false},
 	{"screening accepts every caller", "internal/calls/route/fromservice.go",
 		`case !a.CallScreening:`, `case true:`,
-		[]string{"screened"}, false},
+		[]string{"screened"}, true},
 	{"screening ignores the forwarding number", "internal/calls/leg/facts.go",
 		`f.History = history(m)`, `_ = history(m)`,
 		[]string{"forwarded"}, true},
@@ -55,13 +55,20 @@ var mutations = []mutation{
 		[]string{"busy"}, true},
 	{"the customer's text is not in the zone", "internal/zone/contents.go",
 		`rs = append(rs, Text(name, movingTTL, token))`, `continue`,
-		[]string{"names"}, false},
+		[]string{"names"}, true},
+	{"deleted activation users stay in the bin", "internal/services/directrouting/tenant/activation.go",
+		`_, err = graph.Purge(u.ID).Do(ctx, c.Delegated)`, `_ = graph.Purge(u.ID)`,
+		[]string{"leave"}, true},
+	{"drift does not look at patterns of routes", "internal/tenants/plan/object.go",
+		`Route: {fields: map[string]field{"pattern": text,`,
+		`Route: {fields: map[string]field{"pattern": {value: "", compare: never},`,
+		[]string{"drift"}, true},
 }
 
 // run runs the demonstration of a program and returns its exit code and document.
 func run(t *testing.T, binary string) (int, demo.Document) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "demo", "--once", "--output", "json")
 	var out, errs bytes.Buffer
@@ -92,6 +99,14 @@ func TestTheDemonstrationPasses(t *testing.T) {
 		if !c.Passed {
 			t.Errorf("%s: %s", c.Name, strings.Join(c.Problems, "; "))
 		}
+	}
+	for _, s := range d.Stages {
+		if s.Seconds <= 0 || !s.Passed {
+			t.Errorf("stage %s of %s took %v s: %s", s.Name, s.Job, s.Seconds, strings.Join(s.Problems, "; "))
+		}
+	}
+	if n := len(d.Stages); n != 12 {
+		t.Errorf("%d stages, want the names in DNS and 11 of tenants", n)
 	}
 	if len(ways) != 8 {
 		t.Errorf("answered calls by service and direction %v, want four services both ways", ways)
