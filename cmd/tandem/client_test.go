@@ -48,7 +48,7 @@ func TestClientSpeaksEveryOperation(t *testing.T) {
 		}
 		names = append(names, x.Name)
 	}
-	if !slices.Equal(names, []string{"contoso", "fabrikam", "northwind", "wingtip"}) {
+	if !slices.Equal(names, []string{"adatum", "contoso", "fabrikam", "northwind", "wingtip"}) {
 		t.Errorf("Accounts = %v", names)
 	}
 

@@ -437,7 +437,7 @@ func TestCommandsWorkWithoutAServerUnderTheLock(t *testing.T) {
 	if code := p.wait(); code != 0 {
 		t.Fatalf("exit code %d", code)
 	}
-	if out := must(t, data, "account", "list", "--output", "json"); strings.Count(out, `"name"`) != 3 {
+	if out := must(t, data, "account", "list", "--output", "json"); strings.Count(out, `"name"`) != 4 {
 		t.Errorf("account list: %s", out)
 	}
 	// The examples that --help gives.
@@ -742,6 +742,7 @@ func TestRunbookNamesMetricsThatExist(t *testing.T) {
 		tls: {certificateFile: "`+certFile+`", keyFile: "`+keyFile+`"},
 		peers: [{address: "127.0.0.1:9", type: ip}], options: {every: 1s, timeout: 500ms, downAfter: 1}}`,
 		"--set", "front.listen=127.0.0.1:0",
+		"--set", `onboarding.app={id: aaaaaaaa-0000-4000-8000-000000000001, secretFile: "`+secretFile+`"}`,
 		"--set", "calls.routing.baseDomain=gw.example.com", "--set", `zone={listen: ["127.0.0.1:0"],
 		contact: dns@operator.example, nameServers: [{name: ns1.gw.example.com, addresses: [127.0.0.1]}],
 		regions: [{edges: [{name: e1, addresses: [127.0.0.1], tls: 5061}]}],
@@ -751,7 +752,8 @@ func TestRunbookNamesMetricsThatExist(t *testing.T) {
 		_, exposed = get(t, p.ready.Metrics)
 		return strings.Contains(exposed, "# TYPE tandem_peer_up ") &&
 			strings.Contains(exposed, "# TYPE tandem_zone_server_up ") &&
-			strings.Contains(exposed, "# TYPE tandem_zone_accounts ")
+			strings.Contains(exposed, "# TYPE tandem_zone_accounts ") &&
+			strings.Contains(exposed, "# TYPE tandem_tenant_sign_ins_lost ")
 	})
 	// These exist while the database fails, or from the first call, event stream, kind of work or certificate on; their
 	// packages test that.
@@ -759,7 +761,8 @@ func TestRunbookNamesMetricsThatExist(t *testing.T) {
 		"tandem_manage_event_streams_ended_total", "tandem_work_keys", "tandem_work_overdue_seconds",
 		"tandem_work_runs_total", "tandem_zone_update_success_timestamp_seconds",
 		"tandem_certificate_expiry_timestamp_seconds", "tandem_certificate_renewal_timestamp_seconds",
-		"tandem_certificate_failed_attempts"} {
+		"tandem_certificate_failed_attempts", "tandem_tenant_app_credential_expiry_timestamp_seconds",
+		"tandem_tenant_oldest_wait_timestamp_seconds"} {
 		exposed += "# TYPE " + name + " "
 	}
 	names := regexp.MustCompile(`tandem_[a-z_]+(\{event="[a-z_]+"\})?`).FindAllString(string(text), -1)
