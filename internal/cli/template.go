@@ -57,6 +57,11 @@ func printTemplate(p *page, x *api.Template) {
 	field("template", "%s", x.Name)
 	field("tenants", "%d", x.Tenants)
 	field("changed", "%s", x.Changed.Format(time.DateTime))
+	printSettings(field, &s)
+}
+
+// printSettings adds the settings of a tenant or a template that are set.
+func printSettings(field func(label, format string, args ...any), s *api.TemplateSettings) {
 	for _, f := range []struct{ label, value string }{{"trunk", string(s.Trunk)}, {"country", s.Country},
 		{"area code", s.AreaCode}, {"licence", s.Licence}, {"usages", either(s.OwnUsageOnly, "Tandem's only", "")}} {
 		if f.value != "" {
@@ -64,7 +69,7 @@ func printTemplate(p *page, x *api.Template) {
 		}
 	}
 	for _, e := range s.Extensions {
-		field("extensions", "%s %s", e.Range, e.Base)
+		field("extension", "%s %s", e.Range, e.Base)
 	}
 	for _, e := range s.Emergency {
 		field("emergency", "%s %s", e.DialString, e.Mask)

@@ -107,9 +107,16 @@ func printTenant(p *page, x *api.Tenant) {
 			field("", "usually %s, at most %s", duration(w.Usual), duration(w.Longest))
 		}
 	}
+	s := &x.Settings
+	if s.Label != "" {
+		field("wanted", "label %s%s", s.Label, either(s.OwnLabel, ", taken over from API clients", ""))
+	}
 	for _, l := range x.Labels {
 		field("label", "%s (%s): %s", l.Label, l.Trunk, strings.Join(l.Names, ", "))
 	}
+	printSettings(field, &api.TemplateSettings{Trunk: api.TemplateSettingsTrunk(s.Trunk), Country: s.Country,
+		AreaCode: s.AreaCode, Licence: s.Licence, OwnUsageOnly: s.OwnUsageOnly, Extensions: s.Extensions,
+		Emergency: s.Emergency, Rules: s.Rules})
 	if x.Made > 0 {
 		field("objects", "%d%s", x.Made, either(x.Prefix == "", "", ", named "+x.Prefix))
 	}

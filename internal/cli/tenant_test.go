@@ -109,3 +109,19 @@ func TestWrongFlags(t *testing.T) {
 		}
 	}
 }
+
+// What was decided for a tenant can be read again.
+func TestTenantShowsSettings(t *testing.T) {
+	t.Parallel()
+	p := &page{width: screenWidth}
+	printTenant(p, &api.Tenant{Account: "acme", State: "new", Settings: api.TenantSettings{Label: "acmex",
+		Country: "GB", AreaCode: "20", Licence: "MCOEV", OwnUsageOnly: true,
+		Extensions: []api.Extensions{{Range: "2xxx"}},
+		Emergency:  []api.EmergencyNumber{{DialString: "112", Mask: "999"}}}})
+	for _, want := range []string{"label acmex", "country   GB", "area code 20", "licence   MCOEV", "Tandem's only",
+		"extension 2xxx", "emergency 112 999"} {
+		if !strings.Contains(p.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, p)
+		}
+	}
+}
