@@ -612,8 +612,8 @@ type DriftDifference struct {
 	// Type of the object, for example `route`
 	Type string `json:"type"`
 
-	// Until Tandem has changed the object itself less than 24 hours ago, and Microsoft may still show old values: it is
-	// no drift before
+	// Until Tandem has changed the object itself less than 24 hours ago, no comparison has found it as expected since,
+	// and Microsoft may still show old values: it is no drift before
 	Until time.Time `json:"until,omitempty,omitzero"`
 }
 

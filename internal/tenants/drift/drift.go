@@ -54,7 +54,8 @@ type Difference struct {
 	Expected any       `json:"expected,omitempty"`
 	Found    any       `json:"found,omitempty"`
 	Since    time.Time `json:"since"` // when it was first seen
-	// Until is set if Tandem has changed the object lately: the difference is not drift before.
+	// Until is set if Tandem has changed the object lately, and no comparison since then found it as expected: the
+	// difference is not drift before.
 	Until time.Time `json:"until,omitzero"`
 }
 
@@ -190,8 +191,8 @@ func (c *Checker) reconcile(ctx context.Context, run *flow.Run) (flow.Result, er
 		case old.Edited.After(began): // the ledger that was read is no longer the present one
 			s.Next = began
 		default:
-			s.Checked, s.Requests = began, x.Requests
 			s.compare(x, missing, changes, began)
+			s.Checked, s.Requests = began, x.Requests
 		}
 		next = s.Next
 		was, is := old.drifted(), s.drifted()
@@ -247,9 +248,10 @@ func (c *Checker) missing(ctx context.Context, x *snapshot.Reading) ([]string, e
 
 // compare replaces the differences.
 func (s *State) compare(x *snapshot.Reading, missing []string, changes map[plan.Ref]time.Time, now time.Time) {
-	old := map[string]Difference{}
+	old, waited := map[string]Difference{}, map[plan.Ref]bool{}
 	for _, d := range s.Differences {
 		old[d.key()] = d
+		waited[d.Ref] = waited[d.Ref] || !d.Until.IsZero()
 	}
 	s.Differences = nil
 	add := func(d Difference) {
@@ -259,7 +261,8 @@ func (s *State) compare(x *snapshot.Reading, missing []string, changes map[plan.
 			d.ID, d.Since = s.Last, now
 		}
 		if at := changes[plan.Ref{Type: d.Type, Name: strings.ToLower(d.Name)}]; d.Cause != Unknown &&
-			now.Before(at.Add(propagation)) {
+			now.Before(at.Add(propagation)) && (s.Checked.Before(at) || waited[d.Ref]) {
+			// What was as expected in a comparison since the change has been changed by a person.
 			d.Until = at.Add(propagation)
 		}
 		s.Differences = append(s.Differences, d)

@@ -124,7 +124,7 @@ func (s *Service) forms() map[string]action {
 			case err != nil:
 			case se.Person == "":
 				err = errForged
-			case a.valid() && a.Mode != "" && a.Lost == nil: // a sign-in that works is not given up for it
+			case a.valid() && a.Mode != "" && a.Lost == nil: // a sign-in that works is kept
 			default:
 				_, err = s.useApplication(ctx, se.Account, a)
 			}

@@ -54,8 +54,8 @@ func (c *Cloud) doDomain(ctx context.Context, s plan.Step) error {
 	case says(err, "already verified"): // by an attempt whose answer was lost
 		return nil
 	case fault.Is(err, fault.Invalid):
-		return fault.New(fault.Unavailable, "NotVerified", "Microsoft has not seen the TXT record of %s yet, which "+
-			"all name servers of its zone answer", s.Name).After(15 * time.Second).Because(err)
+		return fault.New(fault.Unavailable, "NotVerified", "Microsoft has not seen the TXT record %q of %s yet, which "+
+			"each name server of its zone must answer", records[i].Text, s.Name).After(15 * time.Second).Because(err)
 	}
 	return err
 }
