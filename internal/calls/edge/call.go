@@ -72,6 +72,7 @@ type call struct {
 	// In the call.
 	pending []*relay // relayed requests without a final response
 	refers  []*refer // subscriptions made by REFERs
+	counted bool     // counts towards the limits on calls
 	lingers bool     // the call has ended and is kept for refers
 
 	timer *time.Timer
@@ -476,6 +477,7 @@ func (c *call) finish(f finish) {
 	}
 	was := c.state
 	c.state = over
+	c.uncount()
 	if c.timer != nil {
 		c.timer.Stop()
 	}
@@ -582,13 +584,22 @@ func broken(err error) bool {
 	return errors.As(err, &ce)
 }
 
-// close takes the call out of the counters and hands over its record.
-func (c *call) close(f finish) {
-	e := c.e
+// uncount takes the call out of the limits on calls.
+func (c *call) uncount() {
+	if !c.counted {
+		return
+	}
+	c.counted = false
+	c.e.limited.Add(-1)
 	c.near.group.calls.Add(-1)
 	if c.far != nil {
 		c.far.group.calls.Add(-1)
 	}
+}
+
+// close hands over the record of the call, which is no longer active.
+func (c *call) close(f finish) {
+	e := c.e
 	if c.dec.Emergency {
 		e.m.emergency.Dec()
 	}

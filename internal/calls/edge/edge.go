@@ -81,6 +81,9 @@ type Edge struct {
 
 	calls  table
 	active atomic.Int64
+	// limited counts the calls that count towards Limits.MaxCalls: an ending call no longer does when its last
+	// messages are sent, so that the next call finds its place free. It still is active.
+	limited atomic.Int64
 	// lingering counts ended calls that are kept for their REFERs' subscriptions: at most Limits.MaxCalls.
 	lingering atomic.Int64
 	rate      gate

@@ -244,6 +244,21 @@ func TestLimits(t *testing.T) {
 		b.over(u2, d2)
 		b.over(up, down)
 	})
+	t.Run("the next call at once", func(t *testing.T) {
+		b := setup(t, func(c *bedConfig) {
+			c.cfg.Limits.MaxCalls, c.service.MaxCalls = 1, 1
+			c.core.MaxCallsPerSecond, c.cfg.Limits.MaxCallsPerSecond = 1000, 1000
+		})
+		for range 200 {
+			c := b.core.newCall(outside, served)
+			b.core.send(c.request("INVITE", sdp))
+			b.core.expect("100")
+			inv := b.svc.expect("INVITE")
+			b.svc.send(b.svc.called(inv).reply(inv, "486 Busy Here", ""))
+			b.core.send(c.ackFailure(b.core.expect("486")))
+			b.svc.expect("ACK")
+		}
+	})
 	t.Run("calls a second", func(t *testing.T) {
 		b := setup(t, func(c *bedConfig) { c.core.MaxCallsPerSecond = 1 })
 		// The burst is ten.

@@ -47,6 +47,7 @@ func (e *Edge) panicked(c *call, r any) {
 func (c *call) abandon() {
 	e := c.e
 	c.state = over
+	c.uncount()
 	c.times = [numTimes]time.Time{}
 	if c.timer != nil {
 		c.timer.Stop()

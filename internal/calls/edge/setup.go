@@ -155,6 +155,8 @@ func (e *Edge) newCall(tx *transaction.Server, m *sip.Message, g *group) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e.active.Add(1)
+	e.limited.Add(1)
+	c.counted = true
 	if c.dec.Emergency {
 		e.m.emergency.Inc()
 	}
@@ -219,7 +221,7 @@ const leastEmergency = 24 * time.Hour
 func (e *Edge) admit(g *group, now time.Time, urgent bool) string {
 	switch {
 	case urgent:
-	case e.active.Load() >= int64(e.limits.Load().MaxCalls):
+	case e.limited.Load() >= int64(e.limits.Load().MaxCalls):
 		return busyAll
 	case g.full():
 		return g.fullText()
