@@ -106,6 +106,9 @@ type Label struct {
 	// Onboarded is set while the onboarding of the customer's tenant owns the label: it sets the tokens, and no caller
 	// of the Provisioning API changes them.
 	Onboarded bool `json:"onboarded,omitempty"`
+	// Gateway is set while the customer's tenant has a gateway object for each of the label's names: Teams monitors
+	// these apart from the operator's trunk.
+	Gateway bool `json:"gateway,omitempty"`
 }
 
 // NoToken is the token of a region for which Microsoft has named none yet. The contract allows no empty one.

@@ -32,7 +32,10 @@ type AccountRouting struct {
 	// reject the calls of an account without it. Remove it when no upgrade from that release is supported.
 	SubdomainLive bool `json:"subdomainLive,omitempty"`
 	CallScreening bool `json:"callScreening,omitempty"`
-	Deleted       bool `json:"deleted,omitempty"`
+	// Gateway is set if Teams has gateway objects for the names of Subdomain, PendingGateway for those of Pending.
+	Gateway        bool `json:"gateway,omitempty"`
+	PendingGateway bool `json:"pendingGateway,omitempty"`
+	Deleted        bool `json:"deleted,omitempty"`
 }
 
 // NumberRouting is what routing needs to know about a number.
@@ -57,10 +60,10 @@ func (r *AccountRouting) LabelIn(s Slot) string {
 func (a *Account) Routing() *AccountRouting {
 	r := &AccountRouting{Name: a.Name, Enabled: a.Enabled(), TenantID: a.TeamsTenantID, SecondActive: a.SecondActive}
 	if a.Pending != nil {
-		r.Pending = strings.ToLower(a.Pending.Subdomain)
+		r.Pending, r.PendingGateway = strings.ToLower(a.Pending.Subdomain), a.Pending.Gateway
 	}
 	if d := a.Services[a.Labelled()]; d.DirectRouting != nil {
-		r.Subdomain = strings.ToLower(d.DirectRouting.Subdomain)
+		r.Subdomain, r.Gateway = strings.ToLower(d.DirectRouting.Subdomain), d.DirectRouting.Gateway
 		r.SubdomainLive = r.Subdomain != ""
 		if d.SubdomainStatus != SubdomainProvisioned {
 			r.SubdomainStatus = d.SubdomainStatus

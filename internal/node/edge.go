@@ -117,7 +117,8 @@ func (c *calls) open(context.Context) (func(context.Context) error, error) {
 	}
 	c.metrics.Store(prometheus.NewRegistry())
 	e, err := edge.New(cfg, edge.Deps{
-		Policy: c.policy, Rules: c.rules, Profiles: c.profiles, View: c.replica.Route, Records: c.records,
+		Policy: c.policy, Rules: c.rules, Profiles: c.profiles, View: c.replica.Route, Gateways: c.replica.Gateways,
+		Records:  c.records,
 		Resolver: c.resolver, Log: n.log.With("part", "edge"), Registerer: c.metrics.Load(),
 		Transport: transport.Config{MaxConns: n.sipConnections}, Obtained: n.obtained,
 	})

@@ -97,6 +97,34 @@ func (x *tenants) labelled(ctx context.Context, t *onboard.Tenant) error {
 	return x.releasePending(ctx, account, "")
 }
 
+// monitored records for which labels of an account a tenant has gateway objects: OPTIONS are sent for their names.
+func (x *tenants) monitored(ctx context.Context, t *onboard.Tenant) error {
+	if t.Account == onboard.Carrier {
+		return nil
+	}
+	account := onboard.Owner(t.Account)
+	var labels []string
+	for _, id := range []string{account, account + onboard.Next} {
+		row, err := x.row(ctx, id)
+		if fault.Is(err, fault.NotFound) || err == nil && row.Purpose == onboard.Leave && id == t.Account {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, l := range row.Settings.Labels {
+			if l.Trunk == plan.Gateways && row.State() != onboard.Left {
+				labels = append(labels, l.Name)
+			}
+		}
+	}
+	err := x.n.core.directory.SetGateways(ctx, account, labels)
+	if t.Purpose == onboard.Leave && fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	return err
+}
+
 func has(t *onboard.Tenant, label string) bool {
 	return slices.ContainsFunc(t.Settings.Labels, func(l plan.Label) bool { return strings.EqualFold(l.Name, label) })
 }

@@ -440,6 +440,61 @@ func (f *fleet) onboarded(trunk plan.Trunk) {
 	f.moment("before")
 }
 
+// gateways returns the labels of an account for whose names OPTIONS are sent.
+func (f *fleet) gateways(account string) (labels []string) {
+	f.Helper()
+	a, err := f.n.core.directory.Account(f.Context(), account)
+	f.must(err)
+	if r := a.Routing(); r.Gateway {
+		labels = append(labels, r.Subdomain)
+	}
+	if r := a.Routing(); r.PendingGateway {
+		labels = append(labels, r.Pending)
+	}
+	return labels
+}
+
+// OPTIONS are sent for names with gateway objects while a tenant has these, also for a label that its callers own.
+func TestGatewayObjectsAreMonitored(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.account("acme")
+	check := func(when string, want ...string) {
+		t.Helper()
+		if got := f.gateways("acme"); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", when, got, want)
+		}
+	}
+	f.wish("acme", func(w *onboard.Wishes) { w.Trunk = plan.Gateways })
+	f.apply("acme", onboard.Onboard)
+	check("onboarded", "acmex")
+
+	_, err := f.moves.Begin(t.Context(), "acme", move.Request{Label: "acme2", Trunk: plan.Derived}, "test")
+	f.must(err)
+	f.apply("acme", onboard.Onboard)
+	check("with derived trunks too", "acmex")
+	f.must(f.moves.Abandon(t.Context(), "acme"))
+	f.apply("acme", onboard.Leave)
+	check("left")
+
+	f.account("fab")
+	l := domain.Label{Subdomain: "fab", Region1Token: "MS=ms1", Region2Token: domain.NoToken}
+	_, err = f.n.core.directory.PutAccount(t.Context(), domain.Account{Name: "fab",
+		Services: map[domain.Service]domain.AccountService{f.service: {Enabled: true,
+			DirectRouting: &domain.DirectRoutingConfig{Label: l}}}}, directory.Write{})
+	f.must(err)
+	f.wish("fab", func(w *onboard.Wishes) { w.Trunk = plan.Gateways })
+	f.apply("fab", onboard.Onboard)
+	if got := f.gateways("fab"); !slices.Equal(got, []string{"fab"}) {
+		t.Errorf("a label of callers: %q", got)
+	}
+	f.number("fab", "+442079460300") // the label stays
+	f.apply("fab", onboard.Leave)
+	if got := f.gateways("fab"); got != nil || f.labels("fab") != "fab" {
+		t.Errorf("after leaving: %q, label %s", got, f.labels("fab"))
+	}
+}
+
 // A tenant gets another label with the other trunk model, and calls find their user at every moment, wherever the
 // process ends.
 func TestConvert(t *testing.T) {

@@ -522,9 +522,12 @@ func (x *tenants) left(ctx context.Context, t *onboard.Tenant, kept []plan.Note)
 	return err
 }
 
-// done ends a plan: users that waited for the tenant's policies continue, and labels that nothing uses any more are
-// released.
+// done ends a plan: Teams hears from the names that have gateway objects, users that waited for the tenant's policies
+// continue, and labels that nothing uses any more are released.
 func (x *tenants) done(ctx context.Context, t *onboard.Tenant) error {
+	if err := x.monitored(ctx, t); err != nil {
+		return err
+	}
 	if err := x.labelled(ctx, t); err != nil {
 		return err
 	}

@@ -181,6 +181,7 @@ type bedConfig struct {
 	serial   bool // no other test may run at the same time
 	resolver *resolve.Resolver
 	tlsCore  *agent // in place of the core's agent
+	gateways func() []string
 	// hookPeers is called with the agents in place, before the edge runs.
 	hookPeers func(*bed)
 }
@@ -238,9 +239,17 @@ func setup(t *testing.T, opts ...option) *bed {
 	rules := lc.Rules("test")
 	level := slog.LevelDebug
 	log := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: level}))
-	e, err := New(bc.cfg, Deps{Policy: policy, Rules: rules,
+	var teams leg.Profile = testProfile{directrouting.Service, rules, nil}
+	if bc.gateways != nil { // whose names the real one writes
+		var err error
+		if teams, err = directrouting.New(rules, leg.Names{BaseDomain: "gw.example",
+			Regions: []string{"1r1", "1r2"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e, err := New(bc.cfg, Deps{Policy: policy, Rules: rules, Gateways: bc.gateways,
 		Profiles: []leg.Profile{testProfile{operatorconnect.Service, rules, bc.hook},
-			testProfile{zoom.Service, rules, nil}, testProfile{directrouting.Service, rules, nil}},
+			testProfile{zoom.Service, rules, nil}, teams},
 		View: func() route.View {
 			b.mu.Lock()
 			defer b.mu.Unlock()

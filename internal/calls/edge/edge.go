@@ -39,6 +39,9 @@ type Deps struct {
 	// View returns the number index, nil until one has been loaded; until then calls get 503. It is called once per
 	// call.
 	View func() route.View
+	// Gateways returns the labels of customers for whose names the phone system has gateway objects, which it monitors
+	// apart from the operator's trunk; nil for none.
+	Gateways func() []string
 	// Records receives a record of each call.
 	Records record.Sink
 	// Resolver resolves peers' names and those in Contact and Route. Nil: only addresses work.
@@ -73,6 +76,8 @@ type Edge struct {
 	keys    []keyFiles
 	// obtained returns the certificates that groups name instead of files
 	obtained transport.Obtained
+	// gateways returns the labels for whose names OPTIONS are sent too; may be nil
+	gateways func() []string
 	m        *metrics
 	server   sip.Header // Server line of our own responses
 	agent    sip.Header // User-Agent line of our own requests
@@ -119,7 +124,7 @@ func New(cfg Config, d Deps) (*Edge, error) {
 	}
 	e := &Edge{cfg: cfg, log: cmp.Or(d.Log, slog.New(slog.DiscardHandler)), policy: d.Policy, view: d.View,
 		records: d.Records, obtained: d.Obtained, byName: map[string]*group{}, ports: map[*transport.Endpoint]*port{},
-		tagHead: cfg.Node + "-", idle: make(chan struct{}, 1)}
+		gateways: d.Gateways, tagHead: cfg.Node + "-", idle: make(chan struct{}, 1)}
 	e.find = func(resolve.Query) ([]netip.AddrPort, bool) { return nil, false }
 	if d.Resolver != nil {
 		e.find = d.Resolver.Lookup

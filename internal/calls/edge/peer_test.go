@@ -5,12 +5,14 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/calls/sip/resolve"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
 	"github.com/tandemgw/tandem/internal/services"
+	"github.com/tandemgw/tandem/internal/services/directrouting"
 	"github.com/tandemgw/tandem/internal/testkit/pace"
 )
 
@@ -141,7 +143,7 @@ func TestAnAddressThatLeavesItsNameStaysAKnownSource(t *testing.T) {
 	if got := shown(); got != two.String()+" " {
 		t.Errorf("peers shown: %s, want only what the name resolves to now", got)
 	}
-	if _, ok := w.due[p.at(one)]; ok {
+	if _, ok := w.due[ping{to: p.at(one)}]; ok {
 		t.Errorf("an address that the name no longer has still gets OPTIONS")
 	}
 	// Back again: the state is kept, and OPTIONS is sent at once.
@@ -151,7 +153,7 @@ func TestAnAddressThatLeavesItsNameStaysAKnownSource(t *testing.T) {
 	if p.at(one).usable(now) {
 		t.Errorf("the address is no longer down after DNS had another one")
 	}
-	if due := w.due[p.at(one)]; due != now {
+	if due := w.due[ping{to: p.at(one)}]; due != now {
 		t.Errorf("OPTIONS to an address that came back is due at %v, want now", due)
 	}
 	// The grace restarts when it leaves again, and ends.
@@ -272,6 +274,55 @@ func TestOptionsDecideWhetherAPeerIsUp(t *testing.T) {
 	// It is available again.
 	b.svc.options.Store(&fine)
 	await(t, "svc1 to be up", func() bool { return b.peerState("svc1").Up })
+}
+
+// A name with a gateway object at Teams has OPTIONS of its own, as long as it has that. The answers to them say nothing
+// about the peer.
+func TestOptionsForGatewayObjects(t *testing.T) {
+	covers(t, "P13")
+	var labels atomic.Pointer[[]string]
+	labels.Store(&[]string{"acme"})
+	b := setup(t, func(c *bedConfig) {
+		c.service.Service = directrouting.Service.String()
+		c.service.Options = Options{Every: time.Second, Timeout: 32 * time.Second, DownAfter: 1, UpAfter: 1}
+		c.route.EmergencyDialStrings = []string{"112"}
+		c.gateways = func() []string { return *labels.Load() }
+	})
+	// named waits for OPTIONS with a name in Contact and From, and answers them.
+	named := func(name, status string) {
+		t.Helper()
+		for {
+			o := b.svc.expect("OPTIONS")
+			has := func(header string) bool { return strings.Contains(o.get(header), "sip:"+name+":") }
+			if has("Contact") != has("From") {
+				t.Errorf("OPTIONS came as\n%s", o.raw)
+			}
+			if !has("Contact") {
+				b.svc.send((&talk{a: b.svc, localTag: "o"}).reply(o, "200 OK", ""))
+				continue
+			}
+			b.svc.send((&talk{a: b.svc, localTag: "o"}).reply(o, status, ""))
+			return
+		}
+	}
+	named("1r1.gw.example", "200 OK")
+	await(t, "the first answer to count", func() bool { return !b.peerState("svc1").Unknown })
+	for range 2 {
+		named("acme.1r1.gw.example", "503 Service Unavailable")
+	}
+	if s := b.peerState("svc1"); !s.Up {
+		t.Errorf("503 to the OPTIONS of a gateway object: %+v", s)
+	}
+
+	labels.Store(&[]string{"fab"})
+	named("fab.1r1.gw.example", "200 OK")
+	for range 5 { // two or three seconds
+		if o := b.svc.expect("OPTIONS"); strings.Contains(o.contact(), "acme") {
+			t.Errorf("OPTIONS for a gateway object that was removed:\n%s", o.raw)
+		} else {
+			b.svc.send((&talk{a: b.svc, localTag: "o"}).reply(o, "200 OK", ""))
+		}
+	}
 }
 
 func TestSilenceToOptionsMeansDown(t *testing.T) {

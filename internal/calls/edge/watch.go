@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tandemgw/tandem/internal/calls/leg"
+	"github.com/tandemgw/tandem/internal/calls/route"
 	"github.com/tandemgw/tandem/internal/calls/sip"
 	"github.com/tandemgw/tandem/internal/calls/sip/transaction"
 	"github.com/tandemgw/tandem/internal/calls/sip/transport"
@@ -18,15 +19,25 @@ func itoa(n int) string { return strconv.Itoa(n) }
 // watch sends OPTIONS to the peers and tracks the addresses of their names.
 type watch struct {
 	e     *Edge
-	due   map[*address]time.Time // when to send the next OPTIONS to each address that is probed
-	known map[*address]bool      // all current addresses of the peers
+	due   map[ping]time.Time // when to send each OPTIONS next
+	known map[*address]bool  // all current addresses of the peers
 }
+
+// ping is an OPTIONS that is sent again and again: to an address that is probed, for the trunk, or for a customer's
+// label if the phone system has a gateway object for the label's name.
+type ping struct {
+	to    *address
+	label string // empty for the trunk
+}
+
+// spread is the time between the first OPTIONS for two labels, so that there is no burst at the start.
+const spread = 10 * time.Millisecond
 
 // namesEvery is how often the resolver's cache is checked for changed addresses.
 const namesEvery = 500 * time.Millisecond
 
 func newWatch(e *Edge) *watch {
-	return &watch{e: e, due: map[*address]time.Time{}, known: map[*address]bool{}}
+	return &watch{e: e, due: map[ping]time.Time{}, known: map[*address]bool{}}
 }
 
 func (w *watch) run(ctx context.Context) {
@@ -45,19 +56,19 @@ func (w *watch) run(ctx context.Context) {
 		}
 		now := time.Now()
 		soonest := now.Add(time.Minute)
-		for a, t := range w.due {
+		for p, t := range w.due {
 			if !now.Before(t) {
-				o := &a.peer.group.cfg.Options
+				o := &p.to.peer.group.cfg.Options
 				// 10 % jitter, so that nodes and peers do not synchronise.
 				t = now.Add(o.Every - o.Every/20 + time.Duration(rand.Int64N(int64(o.Every/10)+1)))
-				w.due[a] = t
-				w.probe(a)
+				w.due[p] = t
+				w.send(p)
 			}
 			if t.Before(soonest) {
 				soonest = t
 			}
 		}
-		next.Reset(time.Until(soonest))
+		next.Reset(max(time.Until(soonest), spread))
 	}
 }
 
@@ -78,20 +89,47 @@ func (w *watch) names(now time.Time, first bool) {
 				}
 				changed = true
 				if !g.cfg.Options.Off && !p.cfg.Passive {
-					w.due[a] = now // probe a new address at once
+					w.due[ping{to: a}] = now // probe a new address at once
 				}
 			}
 		}
 	}
 	for a := range w.known {
-		if !have[a] {
-			delete(w.due, a)
-			changed = true
-		}
+		changed = changed || !have[a]
 	}
 	w.known = have
+	w.labels(now)
 	if changed {
 		w.e.rebuildSources()
+	}
+}
+
+// labels updates what is due from the labels for whose names the phone system has gateway objects, and removes what
+// goes to addresses that peers no longer have.
+func (w *watch) labels(now time.Time) {
+	labels := map[string]bool{}
+	if w.e.gateways != nil {
+		for _, l := range w.e.gateways() {
+			labels[l] = true
+		}
+	}
+	for p := range w.due {
+		if !w.known[p.to] || p.label != "" && !labels[p.label] {
+			delete(w.due, p)
+		}
+	}
+	for a := range w.known {
+		_, probed := w.due[ping{to: a}]
+		s := a.peer.group.service
+		if !probed || !s.Traits().Labelled {
+			continue
+		}
+		within := min(time.Duration(len(labels))*spread, a.peer.group.cfg.Options.Every)
+		for l := range labels {
+			if _, ok := w.due[ping{a, l}]; !ok {
+				w.due[ping{a, l}] = now.Add(rand.N(within))
+			}
+		}
 	}
 }
 
@@ -107,10 +145,13 @@ func (e *Edge) sourceGrace() time.Duration {
 // noMaxGrace is sourceGrace if calls have no maximum duration.
 const noMaxGrace = 24 * time.Hour
 
-// probe sends an OPTIONS to an address (direct-routing-sip §3).
-func (w *watch) probe(a *address) {
-	e, g := w.e, a.peer.group
+// send sends an OPTIONS (direct-routing-sip §3). Only those for the trunk show whether a peer is available.
+func (w *watch) send(p ping) {
+	e, a, g := w.e, p.to, p.to.peer.group
 	l := leg.Leg{Local: g.local[g.proto], Remote: a.peer.remote(), Refer: g.cfg.Refer == referRelay}
+	if p.label != "" {
+		l.Call = &route.Decision{Label: p.label}
+	}
 	uri := leg.Addr{Host: l.Remote.Host, Port: a.addr.Port(), Transport: l.Remote.Transport}.URI("")
 	m := sip.NewRequest(sip.OPTIONS, uri)
 	m.Add(sip.KindMaxForwards, itoa(maxForwards))
@@ -122,17 +163,19 @@ func (w *watch) probe(a *address) {
 	if e.named {
 		m.Append(e.agent)
 	}
-	if p := e.profile(g); p != nil {
-		p.Ping(m, &l)
+	if f := e.profile(g); f != nil {
+		f.Ping(m, &l)
 	} else {
 		leg.SetContact(m, l.Local)
 		leg.SetAllow(m, l.Allow())
 	}
 	q := &peerProbe{e: e, a: a}
 	t := transport.Target{From: g.eps[g.proto], Addr: a.addr, ServerName: a.peer.serverName()}
-	q.timer = time.AfterFunc(g.cfg.Options.Timeout, func() {
-		a.bad(time.Now(), fmt.Sprintf("no answer to OPTIONS within %v", g.cfg.Options.Timeout), 0, e.log)
-	})
+	if p.label == "" {
+		q.timer = time.AfterFunc(g.cfg.Options.Timeout, func() {
+			a.bad(time.Now(), fmt.Sprintf("no answer to OPTIONS within %v", g.cfg.Options.Timeout), 0, e.log)
+		})
+	}
 	g.m.sentRequest(sip.OPTIONS)
 	if _, err := e.tx.Send(m, t, q); err != nil {
 		q.Failed(nil, err)
@@ -143,9 +186,13 @@ func (w *watch) probe(a *address) {
 type peerProbe struct {
 	e *Edge
 	a *address
-	// timer decides between a response, a failure and the timeout: what stops it is the first.
+	// timer decides between a response, a failure and the timeout: what stops it is the first. Nil for an OPTIONS that
+	// shows nothing.
 	timer *time.Timer
 }
+
+// late reports whether the result came after the timeout, or does not matter.
+func (q *peerProbe) late() bool { return q.timer == nil || !q.timer.Stop() }
 
 // Response implements [transaction.ClientHandler]. Any final response shows that the peer is available, except 408, 503
 // and 504, which say that it cannot take calls.
@@ -156,7 +203,7 @@ func (q *peerProbe) Response(_ *transaction.Client, m *sip.Message) {
 		return
 	}
 	switch now := time.Now(); {
-	case !q.timer.Stop(): // late
+	case q.late():
 	case status == 408, status == 503, status == 504:
 		q.a.bad(now, fmt.Sprintf("%d to OPTIONS", status), retryAfter(m), q.e.log)
 	default:
@@ -167,7 +214,7 @@ func (q *peerProbe) Response(_ *transaction.Client, m *sip.Message) {
 // Failed implements [transaction.ClientHandler].
 func (q *peerProbe) Failed(_ *transaction.Client, err error) {
 	switch {
-	case !q.timer.Stop():
+	case q.late():
 	case local(err):
 		q.e.localFailure(sip.OPTIONS, q.a.peer.String(), err)
 	default:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -102,6 +103,10 @@ func (m *model) compare(t failer, v *View, keys []uint64, labels []string) {
 		if got := v.AccountByLabel(l); !reflect.DeepEqual(got, want) {
 			t.Fatalf("AccountByLabel(%s) = %+v, want %+v", l, got, want)
 		}
+		gateway := want != nil && (want.Subdomain == l && want.Gateway || want.Pending == l && want.PendingGateway)
+		if got := slices.Contains(v.Gateways(), l); got != gateway {
+			t.Fatalf("Gateways() has %s: %t, want %t", l, got, gateway)
+		}
 	}
 }
 
@@ -135,6 +140,7 @@ func drawChange(t *rapid.T, keys []uint64) domain.Change {
 				a.Pending = rapid.SampledFrom([]string{"", "c"}).Draw(t, "label")
 			}
 			a.CallScreening = rapid.Bool().Draw(t, "screening")
+			a.Gateway, a.PendingGateway = rapid.Bool().Draw(t, "gateway"), rapid.Bool().Draw(t, "pending gateway")
 		}
 		return domain.Change{Account: a}
 	}

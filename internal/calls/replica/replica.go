@@ -159,6 +159,14 @@ func (r *Replica) Route() route.View {
 	return nil
 }
 
+// Gateways returns the labels for which Teams has gateway objects; none before an index is loaded.
+func (r *Replica) Gateways() []string {
+	if v := r.view.Load(); v != nil {
+		return v.Gateways()
+	}
+	return nil
+}
+
 // Ready returns nil if calls can be routed by provisioned data: the index is loaded and has reached the source's state
 // at startup, or the source cannot be read, or the index is held back until an operator accepts the database. Otherwise
 // the error says what is missing.

@@ -17,6 +17,8 @@ import (
 type View struct {
 	content atomic.Pointer[content]
 	labels  sync.Map // Direct Routing label (string) -> account id (uint32)
+	// gateways are the labels for which Teams has gateway objects.
+	gateways sync.Map // label (string) -> account id (uint32)
 
 	numbers atomic.Int64 // numbers in the index
 	bytes   atomic.Int64 // heap bytes of pages, without the table
@@ -164,6 +166,7 @@ func (v *View) applyAccount(a *domain.AccountRouting) error {
 	for _, l := range []string{old.Subdomain, old.Pending} {
 		if now == nil || l != now.Subdomain && l != now.Pending {
 			v.labels.CompareAndDelete(l, id) // unless another account has it by now
+			v.gateways.CompareAndDelete(l, id)
 		}
 	}
 	return nil
@@ -174,11 +177,26 @@ func (v *View) label(id uint32, a *domain.AccountRouting) {
 	if a == nil {
 		return
 	}
-	for _, l := range []string{a.Subdomain, a.Pending} {
-		if l != "" {
-			v.labels.Store(l, id)
+	for l, gateway := range map[string]bool{a.Subdomain: a.Gateway, a.Pending: a.PendingGateway} {
+		if l == "" {
+			continue
+		}
+		v.labels.Store(l, id)
+		if gateway {
+			v.gateways.Store(l, id)
+		} else {
+			v.gateways.CompareAndDelete(l, id)
 		}
 	}
+}
+
+// Gateways returns the labels for which Teams has gateway objects, in no order.
+func (v *View) Gateways() (labels []string) {
+	v.gateways.Range(func(l, _ any) bool {
+		labels = append(labels, l.(string))
+		return true
+	})
+	return labels
 }
 
 func (v *View) applyNumber(n *domain.NumberRouting) error {

@@ -83,9 +83,11 @@ func (d *Directory) settle(a domain.Account, old *domain.Account) domain.Account
 			det.SubdomainStatus = domain.SubdomainNotProvisioned
 			if det.DirectRouting != nil {
 				c := *det.DirectRouting
-				c.Onboarded = old.Active().Onboarded
+				was := old.Active()
+				c.Onboarded = was.Onboarded
+				c.Gateway = was.Gateway && strings.EqualFold(was.Subdomain, c.Subdomain)
 				det.DirectRouting, det.SubdomainStatus = &c, d.newStatus()
-				if d.cfg.Observed && sameNames(c.Label, old.Active()) {
+				if d.cfg.Observed && sameNames(c.Label, was) {
 					det.SubdomainStatus = old.Services[s].SubdomainStatus
 				}
 			}

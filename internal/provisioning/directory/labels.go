@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/tandemgw/tandem/internal/domain"
@@ -40,6 +41,7 @@ func (d *Directory) PutPendingLabel(ctx context.Context, account string, l domai
 		case a.Pending != nil && a.Pending.Onboarded:
 			return onboardedLabel(a.Pending)
 		}
+		l.Gateway = a.Pending != nil && a.Pending.Gateway
 		a.Pending = &l
 		return labelFree(ctx, tx, account, strings.ToLower(l.Subdomain), "")
 	})
@@ -112,6 +114,31 @@ func (d *Directory) OnboardLabel(ctx context.Context, service domain.Service, ac
 				a.Pending = &l
 			}
 			return labelFree(ctx, tx, account, strings.ToLower(l.Subdomain), "")
+		})
+	return err
+}
+
+// SetGateways records for which labels of an account the customer's tenant has gateway objects, whatever their case.
+// Errors: AccountNotFound.
+func (d *Directory) SetGateways(ctx context.Context, account string, labels []string) error {
+	has := func(l domain.Label) bool {
+		return slices.ContainsFunc(labels, func(s string) bool { return strings.EqualFold(s, l.Subdomain) })
+	}
+	_, err := d.changeLabels(ctx, account, "account.gateways", Write{},
+		func(_ context.Context, _ Tx, a *domain.Account) error {
+			s := a.Labelled()
+			if det := a.Services[s]; det.DirectRouting != nil {
+				c := *det.DirectRouting
+				c.Gateway = has(c.Label)
+				det.DirectRouting = &c
+				a.Services[s] = det
+			}
+			if a.Pending != nil {
+				l := *a.Pending
+				l.Gateway = has(l)
+				a.Pending = &l
+			}
+			return nil
 		})
 	return err
 }

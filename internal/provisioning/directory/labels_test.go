@@ -300,12 +300,25 @@ func TestOnboardedLabel(t *testing.T) {
 			t.Errorf("active label %+v, want %+v, enabled", a.Active(), second)
 		}
 
+		// Which names have gateway objects is kept when a caller writes the account, and is in the feed.
+		for range 2 {
+			if err := h.SetGateways(ctx, "new", []string{"NEW", "other"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if a, err = h.Account(ctx, "new"); err != nil || !a.Active().Gateway || !a.Routing().Gateway {
+			t.Errorf("label with gateway objects: %+v, %v", a.Active(), err)
+		}
+
 		same := a // as a caller sends it back, who does not know who owns it
 		c := *a.Services[s].DirectRouting
-		c.Onboarded, c.CallScreening = false, true
+		c.Onboarded, c.Gateway, c.CallScreening = false, false, true
 		same.Services = map[domain.Service]domain.AccountService{s: {Enabled: true, DirectRouting: &c}}
 		if _, err := h.PutAccount(ctx, same, directory.Write{}); err != nil {
 			t.Errorf("PUT with the same label: %v", err)
+		}
+		if a, err := h.Account(ctx, "new"); err != nil || !a.Active().Gateway {
+			t.Errorf("after a PUT: %+v, %v", a.Active(), err)
 		}
 		for what, edit := range map[string]func(*domain.DirectRoutingConfig){
 			"token": func(c *domain.DirectRoutingConfig) { c.Region1Token = "MS=other" },

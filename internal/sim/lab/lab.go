@@ -185,7 +185,7 @@ func (l *Lab) start(o Options) error {
 		l.Cores[name] = n
 	}
 
-	cloud := &teams.Cloud{Ask: l.tenantOf, Owner: l.owner}
+	cloud := &teams.Cloud{Ask: l.tenantOf, Owner: l.owner, Gateway: l.gateway}
 	// The carrier's own tenant holds the trunk's name (gateway-calls §3.1); it has no numbers.
 	cloud.AddTenant("carrier", g.directRouting())
 	for _, c := range l.World.Customers {
@@ -367,7 +367,7 @@ func (l *Lab) Calls() int {
 }
 
 // Known reports whether every Teams edge has received OPTIONS from the gateway, before which it accepts no calls, and
-// whether the gateway has answered theirs.
+// whether the gateway has answered theirs: for the trunk, and for the gateway objects of customers below it.
 func (l *Lab) Known() (heard, answered bool) {
 	g := l.Gateway
 	heard, answered = true, true
@@ -379,8 +379,16 @@ func (l *Lab) Known() (heard, answered bool) {
 		case "tpm-1":
 			host = g.mobile()
 		}
-		h, a := p.Knows(host)
-		heard, answered = heard && h, answered && a
+		hosts := []string{host}
+		if l.Microsoft != nil && host == g.directRouting() {
+			hosts = append(hosts, l.Microsoft.Gateways()...)
+		}
+		for _, h := range hosts {
+			if h == host || strings.HasSuffix(h, "."+host) {
+				h, a := p.Knows(h)
+				heard, answered = heard && h, answered && a
+			}
+		}
 	}
 	return heard, answered
 }

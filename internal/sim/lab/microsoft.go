@@ -67,6 +67,11 @@ func (l *Lab) owner(host, number string) (tenant string, has bool) {
 	return l.Microsoft.Owner(host, number)
 }
 
+// gateway reports whether a tenant of Microsoft's cloud has a gateway object of that name.
+func (l *Lab) gateway(host string) bool {
+	return l.Microsoft != nil && slices.Contains(l.Microsoft.Gateways(), strings.ToLower(host))
+}
+
 // route returns the tenant of Microsoft's cloud in which a user has a number, and the name of the gateway that its
 // calls to another number use, or to any if that is empty; empty if there is none.
 func (l *Lab) route(number, to string) (tenant, gateway string) {

@@ -47,6 +47,17 @@ func (c *Cloud) Owner(host, number string) (tenant string, has bool) {
 	return "", false
 }
 
+// Gateways returns the names of the gateway objects of all tenants, in lower case.
+func (c *Cloud) Gateways() (names []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settle()
+	for _, t := range c.tenants {
+		names = slices.AppendSeq(names, maps.Keys(t.state.Configurations["OnlinePSTNGateway"]))
+	}
+	return names
+}
+
 // gateways returns where a voice routing policy leads calls to a number.
 func (s *State) gateways(policy, to string) (gateways []string) {
 	routes := slices.SortedFunc(maps.Values(s.Configurations["OnlineVoiceRoute"]), func(a, b Object) int {

@@ -45,6 +45,9 @@ type Cloud struct {
 	// Owner, if not nil, is asked first for the tenant that has a domain, and whether a user there has a number. It
 	// returns "" for a domain that it does not know.
 	Owner func(host, number string) (tenant string, has bool)
+	// Gateway, if not nil, reports whether a tenant has a gateway object of that name: the proxy monitors it apart from
+	// the trunk above it.
+	Gateway func(host string) bool
 
 	mu      sync.Mutex // guards the fields below
 	domains map[string]string
@@ -384,13 +387,15 @@ func (p *Proxy) strictSDP(m *ua.Message) *refusal {
 	return nil
 }
 
-// heard reports whether OPTIONS came from the name itself or from the trunk above it: a carrier sends them with its
-// trunk's name, and they count for all its customers (direct-routing-sip §3).
+// heard reports whether OPTIONS came from the name itself or, if it has no gateway object, from the trunk above it: a
+// carrier sends them with its trunk's name, and they count for all trunks derived from it (direct-routing-sip §3).
 func (p *Proxy) heard(host string) bool {
 	_, parent, _ := strings.Cut(host, ".")
-	a, _ := p.Knows(host)
-	b, _ := p.Knows(parent)
-	return a || b
+	heard, _ := p.Knows(host)
+	if gateway := p.cfg.Cloud.Gateway; !heard && (gateway == nil || !gateway(host)) {
+		heard, _ = p.Knows(parent)
+	}
+	return heard
 }
 
 func (p *Proxy) inDialog(_ *ua.Call, m *ua.Message) ua.Reply {
