@@ -241,7 +241,7 @@ func peak() string {
 // reader is Tandem's synchronisation on a database of its own.
 type reader struct {
 	service *user.Service
-	store   *tenants.Users
+	store   tenants.Users
 	queue   *flow.Queue
 	syncer  *user.Syncer
 }
@@ -257,11 +257,11 @@ func newReader(file string, s *simulation, cloud user.Cloud) (*reader, error) {
 		return nil, err
 	}
 	r := &reader{queue: flow.New(d, func(context.Context, *db.Tx, flow.Item) error { return nil }, log, reg)}
-	r.store = tenants.NewUsers(d, r.queue, events.New(d, log, reg))
+	r.store = tenants.Users{Store: tenants.New(d, nil, r.queue, events.New(d, log, reg))}
 	clouds := func(context.Context, *onboard.Tenant) (user.Cloud, error) { return cloud, nil }
 	r.service = &user.Service{Store: r.store, Clouds: clouds}
 	r.syncer = &user.Syncer{Store: r.store, Clouds: clouds, Metrics: user.NewMetrics(reg), Log: log}
-	return r, tenants.New(d, nil).Update(ctx, nil, account, "", func(ctx context.Context, tx onboard.Tx) error {
+	return r, r.store.Store.Update(ctx, nil, account, "", func(ctx context.Context, tx onboard.Tx) error {
 		return tx.SetTenant(ctx, &onboard.Tenant{Account: account, ID: s.Tenant})
 	})
 }

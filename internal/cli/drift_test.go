@@ -42,7 +42,7 @@ func (o *objects) ReadUsers(context.Context, []string) ([]plan.Object, int, erro
 func tenantCommands(t *testing.T) (tenant *objects, snapshots *snapshot.Snapshots, run func(...string) (int, string)) {
 	d, log := testkit.Open(t, testkit.SQLiteConfig(t)), slog.New(slog.DiscardHandler)
 	q := flow.New(d, func(context.Context, *db.Tx, flow.Item) error { return nil }, log, nil)
-	s := store.New(d, q)
+	s := store.New(d, nil, q, events.New(d, log, nil))
 	route := plan.Object{Ref: plan.Ref{Type: plan.Route, Name: "Tandem-E164"}, Fields: plan.Fields{"pattern": ".*",
 		"priority": 1}}
 	usage := plan.Object{Ref: plan.Ref{Type: plan.Usage, Name: "Tandem-E164"}, Fields: plan.Fields{}}
@@ -68,7 +68,7 @@ func tenantCommands(t *testing.T) (tenant *objects, snapshots *snapshot.Snapshot
 	reader := snapshot.Reader{Tenants: s,
 		Sources: func(context.Context, *onboard.Tenant) (snapshot.Source, error) { return tenant, nil }}
 	snapshots = &snapshot.Snapshots{Reader: reader, Store: s, Sealer: ring}
-	checker := &drift.Checker{Reader: reader, Store: store.Drift{Store: s, Events: events.New(d, log, nil)}, Log: log,
+	checker := &drift.Checker{Reader: reader, Store: store.Drift{Store: s}, Log: log,
 		Every: func(string) time.Duration { return time.Hour },
 		Repair: func(_ context.Context, _ string, p *plan.Plan) (string, error) {
 			return fmt.Sprintf("p%d", len(p.Steps)), nil

@@ -41,7 +41,7 @@ type core struct {
 	directory *directory.Directory
 	zone      *zonestore.Store
 	sealed    *certificatestore.Store // of package certificate
-	tenants   *tenantstore.Access
+	tenants   *tenantstore.Store
 	clients   *auth.Clients
 	issuer    *auth.Issuer // nil when disabled
 	verifier  *auth.Verifier
@@ -117,7 +117,7 @@ func (n *node) buildCore(ctx context.Context, r *role) (err error) {
 	}
 	c.zone = zonestore.New(c.db, c.feed, updates)
 	c.sealed = certificatestore.New(c.db, c.keyring, c.work)
-	c.tenants = tenantstore.NewAccess(c.db, c.keyring, c.work)
+	c.tenants = tenantstore.New(c.db, c.keyring, c.work, c.events)
 	c.store.Deleting = tenantstore.DeleteAccount
 
 	r.parts = []part{running("database", c.db.Run), running("feed", c.feed.Run), running("events", c.events.Run)}

@@ -11,7 +11,6 @@ import (
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/provisioning/directory"
-	tenantstore "github.com/tandemgw/tandem/internal/store/tenants"
 	"github.com/tandemgw/tandem/internal/tenants/move"
 	"github.com/tandemgw/tandem/internal/tenants/onboard"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
@@ -21,7 +20,7 @@ import (
 // buildFleet makes what concerns many tenants, or two tenants of an account.
 func (x *tenants) buildFleet() {
 	x.work = onboard.NewMetrics(x.n.metrics)
-	x.store.Events, x.planner.Metrics = x.n.core.events, x.work
+	x.planner.Metrics = x.work
 	x.rollouts = &rollout.Service{Store: x.store, Planner: x.planner, Tenant: x.row, Failed: x.failed, Log: x.log}
 	x.planner.Template = func(ctx context.Context, name string) (onboard.Wishes, error) {
 		t, err := x.rollouts.Get(ctx, name)
@@ -30,7 +29,7 @@ func (x *tenants) buildFleet() {
 		}
 		return t.Wishes, nil
 	}
-	x.moves = &move.Service{Store: tenantstore.Moves{Store: x.store, Access: x.access}, Users: x.users,
+	x.moves = &move.Service{Store: x.store, Users: x.users,
 		Labels: accountLabels{x.inventory()}}
 }
 

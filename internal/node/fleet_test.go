@@ -73,7 +73,7 @@ func newFleet(t *testing.T) *fleet {
 	}
 	f.planner.Missing = func(context.Context) ([]string, error) { return nil, nil }
 	f.planner.Leaving = func(context.Context, *onboard.Tenant, plan.State, plan.Ledger) error { return nil }
-	f.onboarder = &onboard.Onboarder{Store: loose{f.store}, Done: f.done, Event: f.store.Event, Metrics: f.work,
+	f.onboarder = &onboard.Onboarder{Store: loose{f.store}, Done: f.done, Metrics: f.work,
 		Clouds: func(_ context.Context, t *onboard.Tenant) (onboard.Cloud, error) { return f.world(t.Account), nil }}
 	return f
 }
@@ -101,7 +101,7 @@ func (f *fleet) account(name string) {
 	f.Helper()
 	_, err := f.n.core.directory.PutAccount(f.Context(), domain.Account{Name: name}, directory.Write{})
 	f.must(err)
-	f.must(f.store.UpdatePlans(f.Context(), name, func(ctx context.Context, tx onboard.PlanTx) error {
+	f.must(f.store.Update(f.Context(), nil, name, "", func(ctx context.Context, tx onboard.Tx) error {
 		return tx.SetTenant(ctx, &onboard.Tenant{Account: name, ID: "t-" + name})
 	}))
 }
@@ -116,7 +116,7 @@ func (f *fleet) number(account string, n domain.E164) {
 // wish changes what a tenant is to have.
 func (f *fleet) wish(id string, change func(*onboard.Wishes)) {
 	f.Helper()
-	f.must(f.store.UpdatePlans(f.Context(), id, func(ctx context.Context, tx onboard.PlanTx) error {
+	f.must(f.store.Update(f.Context(), nil, id, "", func(ctx context.Context, tx onboard.Tx) error {
 		t, err := tx.Tenant(ctx)
 		if err != nil {
 			return err
@@ -276,11 +276,9 @@ func (f *fleet) settle(id string) {
 	}
 }
 
-type storedMoves = tenantstore.Moves // another name than the method's
-
 // looseMoves is a store whose runs are not those of a queue, and which can end a process.
 type looseMoves struct {
-	storedMoves
+	*tenantstore.Store
 	point func() error
 }
 
@@ -288,7 +286,7 @@ func (s looseMoves) ViewMove(ctx context.Context, account string, fn func(contex
 	if err := s.point(); err != nil {
 		return err
 	}
-	return s.storedMoves.ViewMove(ctx, account, fn)
+	return s.Store.ViewMove(ctx, account, fn)
 }
 
 func (s looseMoves) UpdateMove(ctx context.Context, _ *flow.Run, account string,
@@ -296,7 +294,7 @@ func (s looseMoves) UpdateMove(ctx context.Context, _ *flow.Run, account string,
 	if err := s.point(); err != nil {
 		return err
 	}
-	if err := s.storedMoves.UpdateMove(ctx, nil, account, fn); err != nil {
+	if err := s.Store.UpdateMove(ctx, nil, account, fn); err != nil {
 		return err
 	}
 	return s.point()
@@ -366,7 +364,7 @@ func (f *fleet) moving(at int) (s *move.Service, points *int) {
 		}
 		return nil
 	}
-	s = &move.Service{Store: looseMoves{tenantstore.Moves{Store: f.store, Access: f.access}, point}, Users: f.users,
+	s = &move.Service{Store: looseMoves{f.store, point}, Users: f.users,
 		Labels: watched{accountLabels{f.inventory()}, f, point}, Settle: time.Nanosecond}
 	return s, points
 }
@@ -648,7 +646,7 @@ func TestReplaceALabelThatIsNotActivated(t *testing.T) {
 	f.world("acme").stuck = "acmex"
 	f.apply("acme", onboard.Onboard)
 	f.number("acme", numbered[0])
-	f.must(f.store.UpdatePlans(t.Context(), "acme", func(ctx context.Context, tx onboard.PlanTx) error {
+	f.must(f.store.Update(t.Context(), nil, "acme", "", func(ctx context.Context, tx onboard.Tx) error {
 		t, err := tx.Tenant(ctx)
 		if err == nil {
 			t.Waiting.Since = time.Now().Add(-25 * time.Hour)

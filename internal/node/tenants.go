@@ -55,8 +55,8 @@ type tenants struct {
 	expiry      *carrier.Expiry
 
 	store     *tenantstore.Store
-	access    *tenantstore.Access
-	rows      *tenantstore.Users
+	access    tenantstore.Access
+	rows      tenantstore.Users
 	planner   *onboard.Planner
 	invite    *invite.Service
 	readiness *readycheck.Checker
@@ -96,8 +96,8 @@ func (n *node) buildTenants(_ context.Context, r *role) error {
 	}
 
 	c := n.core
-	x := &tenants{n: n, log: n.log.With("part", "tenants"), store: tenantstore.New(c.db, c.work),
-		access: c.tenants, rows: tenantstore.NewUsers(c.db, c.work, c.events),
+	x := &tenants{n: n, log: n.log.With("part", "tenants"), store: c.tenants,
+		access: tenantstore.Access{Store: c.tenants}, rows: tenantstore.Users{Store: c.tenants},
 		servers: check.NewServers(n.cfg.Zone.Names.NameServers, nil)}
 	for _, s := range services.All().Services() {
 		if s.Traits().Labelled {
@@ -114,10 +114,7 @@ func (n *node) buildTenants(_ context.Context, r *role) error {
 	x.buildFleet()
 	x.buildReadiness()
 	if x.certificate = credential.Certificate; x.certificate != nil {
-		x.expiry = carrier.NewExpiry(x.certificate,
-			func(ctx context.Context, thumbprint string, days int, expires time.Time) error {
-				return tenantstore.CredentialExpires(ctx, c.db, c.events, thumbprint, days, expires)
-			}, x.log, n.metrics)
+		x.expiry = carrier.NewExpiry(x.certificate, x.store.CredentialExpires, x.log, n.metrics)
 		r.ready = func(r *readiness) {
 			if w := x.expiry.Warning(); w != "" {
 				r.warn("onboarding: %s", w)
@@ -189,7 +186,7 @@ func (x *tenants) buildUsers() {
 	if x.worker != nil {
 		every = max(every, 6*time.Hour) // each comparison starts a process
 	}
-	x.drift = &drift.Checker{Reader: reader, Store: &tenantstore.Drift{Store: x.store, Events: x.n.core.events},
+	x.drift = &drift.Checker{Reader: reader, Store: tenantstore.Drift{Store: x.store},
 		Every: func(string) time.Duration { return every }, Inventory: x.inventory(), Log: x.log,
 		Repair: func(ctx context.Context, account string, p *plan.Plan) (string, error) {
 			a := domain.ActorFrom(ctx)
@@ -226,7 +223,7 @@ func (x *tenants) buildPlanner() {
 			_, err := x.snapshots.Take(ctx, t.Account, snapshot.Leave)
 			return err
 		},
-		Approved: func(ctx context.Context, tx onboard.PlanTx, p *onboard.Proposal) error {
+		Approved: func(ctx context.Context, tx onboard.Tx, p *onboard.Proposal) error {
 			var err error
 			switch users := x.rows.In(tx); p.Purpose {
 			case onboard.Leave:
@@ -484,7 +481,7 @@ func (x *tenants) cloud(ctx context.Context, t *onboard.Tenant) (*tenant.Cloud, 
 
 // kinds returns the work on tenants.
 func (x *tenants) kinds() []*flow.Kind {
-	o := &onboard.Onboarder{Store: x.store, Left: x.left, Done: x.done, Event: x.store.Event, Metrics: x.work,
+	o := &onboard.Onboarder{Store: x.store, Left: x.left, Done: x.done, Metrics: x.work,
 		Clouds: func(ctx context.Context, t *onboard.Tenant) (onboard.Cloud, error) { return x.cloud(ctx, t) }}
 	list := func(ctx context.Context, after string, limit int) ([]string, error) {
 		all, err := x.store.Tenants(ctx, after, limit, true)

@@ -240,7 +240,7 @@ var titles = map[string]string{
 }
 
 // service returns the service with a simulated cloud.
-func service(t *testing.T, cloud *microsoft.Cloud, authority *ca.Authority) (*invite.Service, *store.Access, *shown) {
+func service(t *testing.T, cloud *microsoft.Cloud, authority *ca.Authority) (*invite.Service, store.Access, *shown) {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool()}}
 	t.Cleanup(transport.CloseIdleConnections)
 	client, err := entra.New(entra.Config{Authority: cloud.URL(microsoft.Login), ClientID: clientID,
@@ -255,7 +255,7 @@ func service(t *testing.T, cloud *microsoft.Cloud, authority *ca.Authority) (*in
 	d := testkit.Open(t, testkit.SQLiteConfig(t))
 	log := slog.New(slog.DiscardHandler)
 	work := flow.New(d, func(context.Context, *db.Tx, flow.Item) error { return nil }, log, nil)
-	access := store.NewAccess(d, ring, work)
+	access := store.Access{Store: store.New(d, ring, work, nil)}
 	login := &tenant.Login{ClientID: clientID, Connector: &tenant.Connector{App: client, Transport: transport,
 		Graph: cloud.URL(microsoft.Graph) + "/v1.0", Budget: graph.NewBudget(), UserAgent: "Tandem/test"},
 		Tokens: func(account string) entra.Store { return access.Tokens(account) }}
@@ -282,7 +282,7 @@ func invitation(t *testing.T, s *invite.Service, account string) string {
 }
 
 // aged makes the last check an old one.
-func aged(t *testing.T, access *store.Access) {
+func aged(t *testing.T, access store.Access) {
 	t.Helper()
 	err := access.Update(t.Context(), nil, func(ctx context.Context, tx invite.Tx) error {
 		a, err := tx.Access(ctx, "contoso")

@@ -15,20 +15,6 @@ import (
 	"github.com/tandemgw/tandem/internal/tenants/onboard"
 )
 
-// Access implements invite.Store. It is safe for concurrent use.
-type Access struct {
-	d    *db.DB
-	ring *secret.Keyring
-	work *flow.Queue
-}
-
-var _ invite.Store = (*Access)(nil)
-
-// NewAccess returns the store on d, whose secrets are sealed with ring. work is the queue of the jobs' work.
-func NewAccess(d *db.DB, ring *secret.Keyring, work *flow.Queue) *Access {
-	return &Access{d, ring, work}
-}
-
 // sealedTables are the tables with a column "sealed", and their keys.
 var sealedTables = map[string]string{"tenant_access": "account", "tenant_sessions": "id"}
 
@@ -37,38 +23,23 @@ func sealedAt(table, row string) secret.Place {
 }
 
 // View implements invite.Store.
-func (s *Access) View(ctx context.Context, fn func(context.Context, invite.Tx) error) error {
-	return s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error { return fn(ctx, &accessTx{tx, s}) })
+func (s Access) View(ctx context.Context, fn func(context.Context, invite.Tx) error) error {
+	return view(ctx, s.Store, "", fn)
 }
 
 // Update implements invite.Store.
-func (s *Access) Update(ctx context.Context, run *flow.Run, fn func(context.Context, invite.Tx) error) error {
-	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		if err := fn(ctx, &accessTx{tx, s}); err != nil || run == nil {
-			return err
-		}
-		return run.Step(ctx, tx, "")
-	})
+func (s Access) Update(ctx context.Context, run *flow.Run, fn func(context.Context, invite.Tx) error) error {
+	return update(ctx, s.Store, run, "", "", fn)
 }
 
 // Due implements invite.Store.
-func (s *Access) Due(ctx context.Context, before time.Time, after string, limit int) (accounts []string, err error) {
-	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		accounts, err = db.Rows(ctx, tx, db.Column[string], "SELECT account FROM tenant_access "+
-			"WHERE due > 0 AND due <= $1 AND account > $2 ORDER BY account LIMIT $3", db.Micros(before), after, limit)
-		return err
-	})
-	return accounts, err
-}
-
-// accessTx implements invite.Tx.
-type accessTx struct {
-	*db.Tx
-	s *Access
+func (s Access) Due(ctx context.Context, before time.Time, after string, limit int) ([]string, error) {
+	return list(ctx, s.Store, "sign-ins to check", db.Column[string], "SELECT account FROM tenant_access "+
+		"WHERE due > 0 AND due <= $1 AND account > $2 ORDER BY account LIMIT $3", db.Micros(before), after, limit)
 }
 
 // read reads one JSON value into v. It reports false if there is no such row.
-func (t *accessTx) read(ctx context.Context, v any, query string, arg any, more ...any) (bool, error) {
+func (t *transaction) read(ctx context.Context, v any, query string, arg any, more ...any) (bool, error) {
 	var text string
 	ok, err := t.QueryRow(ctx, query+t.ForUpdate(), []any{arg}, append([]any{&text}, more...)...)
 	if err == nil && ok {
@@ -81,16 +52,16 @@ func (t *accessTx) read(ctx context.Context, v any, query string, arg any, more 
 }
 
 // Invitation implements invite.Tx.
-func (t *accessTx) Invitation(ctx context.Context, account string) (*invite.Invitation, error) {
+func (t *transaction) Invitation(ctx context.Context, account string) (*invite.Invitation, error) {
 	return t.invitation(ctx, "SELECT invitation, account, hash FROM tenant_invitations WHERE account = $1", account)
 }
 
 // InvitationBy implements invite.Tx.
-func (t *accessTx) InvitationBy(ctx context.Context, hash string) (*invite.Invitation, error) {
+func (t *transaction) InvitationBy(ctx context.Context, hash string) (*invite.Invitation, error) {
 	return t.invitation(ctx, "SELECT invitation, account, hash FROM tenant_invitations WHERE hash = $1", hash)
 }
 
-func (t *accessTx) invitation(ctx context.Context, query, arg string) (*invite.Invitation, error) {
+func (t *transaction) invitation(ctx context.Context, query, arg string) (*invite.Invitation, error) {
 	var i invite.Invitation
 	if ok, err := t.read(ctx, &i, query, arg, &i.Account, &i.Hash); err != nil || !ok {
 		return nil, err
@@ -99,7 +70,7 @@ func (t *accessTx) invitation(ctx context.Context, query, arg string) (*invite.I
 }
 
 // SetInvitation implements invite.Tx.
-func (t *accessTx) SetInvitation(ctx context.Context, i *invite.Invitation) error {
+func (t *transaction) SetInvitation(ctx context.Context, i *invite.Invitation) error {
 	text, err := json.Marshal(i)
 	if err != nil {
 		return err
@@ -111,7 +82,7 @@ func (t *accessTx) SetInvitation(ctx context.Context, i *invite.Invitation) erro
 }
 
 // RemoveInvitation implements invite.Tx.
-func (t *accessTx) RemoveInvitation(ctx context.Context, account string) error {
+func (t *transaction) RemoveInvitation(ctx context.Context, account string) error {
 	for _, table := range []string{"tenant_invitations", "tenant_sessions"} {
 		if _, err := t.Exec(ctx, "DELETE FROM "+table+" WHERE account = $1", account); err != nil {
 			return err
@@ -121,7 +92,7 @@ func (t *accessTx) RemoveInvitation(ctx context.Context, account string) error {
 }
 
 // Session implements invite.Tx.
-func (t *accessTx) Session(ctx context.Context, id string) (*invite.Session, error) {
+func (t *transaction) Session(ctx context.Context, id string) (*invite.Session, error) {
 	s := invite.Session{ID: id}
 	var created, expires int64
 	var sealed []byte
@@ -143,7 +114,7 @@ func (t *accessTx) Session(ctx context.Context, id string) (*invite.Session, err
 }
 
 // SetSession implements invite.Tx.
-func (t *accessTx) SetSession(ctx context.Context, s *invite.Session) error {
+func (t *transaction) SetSession(ctx context.Context, s *invite.Session) error {
 	text, err := json.Marshal(s)
 	if err != nil {
 		return err
@@ -172,7 +143,7 @@ func (t *accessTx) SetSession(ctx context.Context, s *invite.Session) error {
 }
 
 // Access implements invite.Tx.
-func (t *accessTx) Access(ctx context.Context, account string) (*invite.Access, error) {
+func (t *transaction) Access(ctx context.Context, account string) (*invite.Access, error) {
 	a := invite.Access{Account: account}
 	var due int64
 	ok, err := t.read(ctx, &a, "SELECT access, tenant, due FROM tenant_access WHERE account = $1", account, &a.Tenant,
@@ -185,13 +156,13 @@ func (t *accessTx) Access(ctx context.Context, account string) (*invite.Access, 
 }
 
 // Connected implements invite.Tx.
-func (t *accessTx) Connected(ctx context.Context, tenant string) (account string, err error) {
+func (t *transaction) Connected(ctx context.Context, tenant string) (account string, err error) {
 	_, err = t.QueryRow(ctx, "SELECT account FROM tenant_access WHERE tenant = $1", []any{tenant}, &account)
 	return account, err
 }
 
 // SetAccess implements invite.Tx.
-func (t *accessTx) SetAccess(ctx context.Context, a *invite.Access, token invite.Secret) error {
+func (t *transaction) SetAccess(ctx context.Context, a *invite.Access, token invite.Secret) error {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return err
@@ -206,7 +177,7 @@ func (t *accessTx) SetAccess(ctx context.Context, a *invite.Access, token invite
 	return t.seal(ctx, a.Account, token.Reveal())
 }
 
-func (t *accessTx) seal(ctx context.Context, account, token string) error {
+func (t *transaction) seal(ctx context.Context, account, token string) error {
 	sealed, err := t.s.ring.Seal(sealedAt("tenant_access", account), []byte(token))
 	if err == nil {
 		_, err = t.Exec(ctx, "UPDATE tenant_access SET sealed = $2 WHERE account = $1", account, sealed)
@@ -215,26 +186,21 @@ func (t *accessTx) seal(ctx context.Context, account, token string) error {
 }
 
 // Continue implements invite.Tx. Work that the account does not have is not made.
-func (t *accessTx) Continue(ctx context.Context, account string) error {
+func (t *transaction) Continue(ctx context.Context, account string) error {
 	var pending int64
 	_, err := t.QueryRow(ctx, "SELECT pending FROM tenants WHERE account = $1", []any{account}, &pending)
 	if err != nil || pending == 0 {
 		return err
 	}
-	return t.s.work.Enqueue(ctx, t.Tx, onboard.Kind, time.Time{}, account)
-}
-
-// Audit implements invite.Tx.
-func (t *accessTx) Audit(ctx context.Context, action, account string, what any) error {
-	return t.AuditOf(ctx, action, account, 1, what)
+	return t.enqueue(ctx, onboard.Kind, account)
 }
 
 // Tokens returns the refresh token of an account: an entra.Store.
-func (s *Access) Tokens(account string) *Tokens { return &Tokens{s: s, account: account} }
+func (s *Store) Tokens(account string) *Tokens { return &Tokens{s: s, account: account} }
 
 // Tokens is the newest refresh token of an account. It is safe for concurrent use.
 type Tokens struct {
-	s       *Access
+	s       *Store
 	account string
 
 	mu   sync.Mutex
@@ -264,19 +230,19 @@ func (k *Tokens) KeepRefreshToken(ctx context.Context, token secret.Text) error 
 	k.mu.Lock()
 	last := k.last
 	k.mu.Unlock()
-	return k.s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
+	return update(ctx, k.s, nil, k.account, "", func(ctx context.Context, t *transaction) error {
 		var stored []byte
-		_, err := tx.QueryRow(ctx, "SELECT sealed FROM tenant_access WHERE account = $1"+tx.ForUpdate(),
+		_, err := t.QueryRow(ctx, "SELECT sealed FROM tenant_access WHERE account = $1"+t.ForUpdate(),
 			[]any{k.account}, &stored)
 		if err != nil || !bytes.Equal(stored, last) {
 			return err
 		}
-		return (&accessTx{tx, k.s}).seal(ctx, k.account, token.Reveal())
+		return t.seal(ctx, k.account, token.Reveal())
 	})
 }
 
 // SealAgain seals every secret with the keyring's present key. It returns how many it sealed, and how many do not open.
-func (s *Access) SealAgain(ctx context.Context) (sealed, unreadable int, err error) {
+func (s *Store) SealAgain(ctx context.Context) (sealed, unreadable int, err error) {
 	err = s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		sealed, unreadable = 0, 0
 		for table, key := range sealedTables {
@@ -303,7 +269,7 @@ func (s *Access) SealAgain(ctx context.Context) (sealed, unreadable int, err err
 }
 
 // sealAgain seals one value. It reports false if the value does not open.
-func (s *Access) sealAgain(ctx context.Context, tx *db.Tx, table, key, row string) (bool, error) {
+func (s *Store) sealAgain(ctx context.Context, tx *db.Tx, table, key, row string) (bool, error) {
 	var old []byte
 	_, err := tx.QueryRow(ctx, "SELECT sealed FROM "+table+" WHERE "+key+" = $1", []any{row}, &old)
 	if err != nil {

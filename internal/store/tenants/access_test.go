@@ -27,7 +27,7 @@ type accessBed struct {
 	t    *testing.T
 	d    *db.DB
 	ring *secret.Keyring
-	s    *store.Access
+	s    store.Access
 	work *flow.Queue
 }
 
@@ -40,7 +40,7 @@ func eachEngine(t *testing.T, fn func(b *accessBed)) {
 		}
 		q := flow.New(d, func(context.Context, *db.Tx, flow.Item) error { return nil }, slog.New(slog.DiscardHandler),
 			nil)
-		fn(&accessBed{t, d, ring, store.NewAccess(d, ring, q), q})
+		fn(&accessBed{t, d, ring, store.Access{Store: store.New(d, ring, q, nil)}, q})
 	})
 }
 
@@ -193,8 +193,8 @@ func TestAccessAndItsToken(t *testing.T) {
 			t.Error("SealAgain lost the token")
 		}
 
-		err = store.New(b.d, nil).UpdatePlans(t.Context(), "contoso", func(ctx context.Context,
-			tx onboard.PlanTx) error {
+		err = b.s.Store.Update(t.Context(), nil, "contoso", "", func(ctx context.Context,
+			tx onboard.Tx) error {
 			return tx.DeleteTenant(ctx)
 		})
 		if err != nil {
@@ -210,7 +210,7 @@ func TestAccessAndItsToken(t *testing.T) {
 func TestWorkContinues(t *testing.T) {
 	eachEngine(t, func(b *accessBed) {
 		t := b.t
-		s := store.New(b.d, b.work)
+		s := b.s.Store
 		for account, pending := range map[string]bool{"waits": true, "rests": false} {
 			err := s.Update(t.Context(), nil, account, "", func(ctx context.Context, tx onboard.Tx) error {
 				return tx.SetTenant(ctx, &onboard.Tenant{Account: account, Pending: pending})

@@ -25,12 +25,13 @@ func TestCredentialExpiresOnce(t *testing.T) {
 	t.Parallel()
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
 		log := &events{}
+		s := tenants.New(d, nil, nil, log)
 		for range 2 {
 			for _, c := range []struct {
 				thumbprint string
 				days       int
 			}{{"a", 30}, {"a", 14}, {"b", 30}} {
-				err := tenants.CredentialExpires(t.Context(), d, log, c.thumbprint, c.days, time.Unix(0, 0))
+				err := s.CredentialExpires(t.Context(), c.thumbprint, c.days, time.Unix(0, 0))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -14,8 +14,7 @@ import (
 )
 
 // Fleet returns up to limit tenants after an account, in order.
-func (s *Store) Fleet(ctx context.Context, f onboard.Filter, after string, limit int) (all []onboard.Listed,
-	err error) {
+func (s *Store) Fleet(ctx context.Context, f onboard.Filter, after string, limit int) ([]onboard.Listed, error) {
 	args := []any{after, limit}
 	where := "t.account > $1"
 	and := func(condition string, value any) {
@@ -32,17 +31,12 @@ func (s *Store) Fleet(ctx context.Context, f onboard.Filter, after string, limit
 		and("CASE WHEN COALESCE(d.differences, 0) > 0 THEN 1 ELSE 0 END = ?", bit(*f.Drift))
 	}
 
-	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		all, err = db.Rows(ctx, tx, scanListed, "SELECT t.account, t.pending, t.tenant, COALESCE(d.differences, 0), "+
-			"COALESCE(d.checked, 0), COALESCE(a.access, ''), "+
-			"COALESCE((SELECT MAX(s.ended) FROM tenant_syncs s WHERE s.account = t.account AND s.failure = ''), 0), "+
-			"(SELECT COUNT(*) FROM tenant_users u WHERE u.account = t.account AND u.wanted <> '' AND "+
-			"u.state = 'active') "+
-			"FROM tenants t LEFT JOIN tenant_drift d ON d.account = t.account LEFT JOIN tenant_access a ON "+
-			"a.account = t.account WHERE "+where+" ORDER BY t.account LIMIT $2", args...)
-		return wrap(err, "list tenants")
-	})
-	return all, err
+	return list(ctx, s, "tenants", scanListed, "SELECT t.account, t.pending, t.tenant, COALESCE(d.differences, 0), "+
+		"COALESCE(d.checked, 0), COALESCE(a.access, ''), "+
+		"COALESCE((SELECT MAX(s.ended) FROM tenant_syncs s WHERE s.account = t.account AND s.failure = ''), 0), "+
+		"(SELECT COUNT(*) FROM tenant_users u WHERE u.account = t.account AND u.wanted <> '' AND u.state = 'active') "+
+		"FROM tenants t LEFT JOIN tenant_drift d ON d.account = t.account LEFT JOIN tenant_access a ON "+
+		"a.account = t.account WHERE "+where+" ORDER BY t.account LIMIT $2", args...)
 }
 
 func scanListed(rows *sql.Rows) (x onboard.Listed, err error) {

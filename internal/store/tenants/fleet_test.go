@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/tandemgw/tandem/internal/platform/db"
-	eventlog "github.com/tandemgw/tandem/internal/platform/events"
 	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/platform/secret"
 	store "github.com/tandemgw/tandem/internal/store/tenants"
@@ -31,8 +30,8 @@ func TestFleet(t *testing.T) {
 			t.Fatal(err)
 		}
 		q := flow.New(d, func(context.Context, *db.Tx, flow.Item) error { return nil }, log, nil)
-		s, ev := store.New(d, q), eventlog.New(d, log, nil)
-		access, users := store.NewAccess(d, ring, q), store.NewUsers(d, q, ev)
+		s := store.New(d, ring, q, nil)
+		access, users := store.Access{Store: s}, store.Users{Store: s}
 		must := func(err error) {
 			t.Helper()
 			if err != nil {
@@ -53,7 +52,7 @@ func TestFleet(t *testing.T) {
 			{Account: "f", Purpose: onboard.Leave},
 			{Account: "g"},
 		} {
-			must(s.UpdatePlans(ctx, x.Account, func(ctx context.Context, tx onboard.PlanTx) error {
+			must(s.Update(ctx, nil, x.Account, "", func(ctx context.Context, tx onboard.Tx) error {
 				return tx.SetTenant(ctx, x)
 			}))
 		}

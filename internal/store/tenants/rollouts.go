@@ -4,42 +4,28 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"fmt"
-	"time"
 
-	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/tenants/rollout"
 )
 
-var _ rollout.Store = (*Store)(nil)
-
 // ViewRollouts implements rollout.Store.
 func (s *Store) ViewRollouts(ctx context.Context, fn func(context.Context, rollout.Tx) error) error {
-	return s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error { return fn(ctx, &rollouts{s, tx, ""}) })
+	return view(ctx, s, "", fn)
 }
 
 // UpdateRollouts implements rollout.Store.
 func (s *Store) UpdateRollouts(ctx context.Context, run *flow.Run, progress string,
 	fn func(context.Context, rollout.Tx) error) error {
-	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		if err := fn(ctx, &rollouts{s, tx, tx.ForUpdate()}); err != nil || run == nil {
-			return err
-		}
-		return run.Step(ctx, tx, progress)
-	})
+	return update(ctx, s, run, "", progress, fn)
 }
 
 // PendingRollouts implements rollout.Store.
-func (s *Store) PendingRollouts(ctx context.Context, after string, limit int) (ids []string, err error) {
-	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		ids, err = db.Rows(ctx, tx, db.Column[string], "SELECT id FROM tenant_rollouts WHERE id > $1 AND "+
-			"state IN ('planning', 'running') ORDER BY id LIMIT $2", after, limit)
-		return wrap(err, "list rollouts with work to do")
-	})
-	return ids, err
+func (s *Store) PendingRollouts(ctx context.Context, after string, limit int) ([]string, error) {
+	return list(ctx, s, "rollouts with work to do", db.Column[string], "SELECT id FROM tenant_rollouts WHERE id > $1 "+
+		"AND state IN ('planning', 'running') ORDER BY id LIMIT $2", after, limit)
 }
 
 const templateColumns = "name, template, (SELECT COUNT(*) FROM tenants WHERE tenants.template = name)"
@@ -53,26 +39,15 @@ func scanTemplate(rows *sql.Rows) (*rollout.Template, error) {
 }
 
 // Templates implements rollout.Store.
-func (s *Store) Templates(ctx context.Context, after string, limit int) (all []*rollout.Template, err error) {
-	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		all, err = db.Rows(ctx, tx, scanTemplate, "SELECT "+templateColumns+" FROM tenant_templates t WHERE name > $1 "+
-			"ORDER BY name LIMIT $2", after, limit)
-		return wrap(err, "list templates")
-	})
-	return all, err
-}
-
-// rollouts implements rollout.Tx.
-type rollouts struct {
-	s    *Store
-	tx   *db.Tx
-	lock string
+func (s *Store) Templates(ctx context.Context, after string, limit int) ([]*rollout.Template, error) {
+	return list(ctx, s, "templates", scanTemplate, "SELECT "+templateColumns+" FROM tenant_templates WHERE name > $1 "+
+		"ORDER BY name LIMIT $2", after, limit)
 }
 
 // Template implements rollout.Tx.
-func (t *rollouts) Template(ctx context.Context, name string) (*rollout.Template, error) {
-	found, err := db.Rows(ctx, t.tx, scanTemplate, "SELECT "+templateColumns+" FROM tenant_templates WHERE name = $1"+
-		t.lock, name)
+func (t *transaction) Template(ctx context.Context, name string) (*rollout.Template, error) {
+	found, err := db.Rows(ctx, t.Tx, scanTemplate, "SELECT "+templateColumns+" FROM tenant_templates WHERE name = $1"+
+		t.ForUpdate(), name)
 	switch {
 	case err != nil:
 		return nil, wrap(err, "read a template")
@@ -84,25 +59,25 @@ func (t *rollouts) Template(ctx context.Context, name string) (*rollout.Template
 }
 
 // SetTemplate implements rollout.Tx.
-func (t *rollouts) SetTemplate(ctx context.Context, x *rollout.Template) error {
+func (t *transaction) SetTemplate(ctx context.Context, x *rollout.Template) error {
 	text, err := json.Marshal(x)
 	if err != nil {
 		return err
 	}
-	_, err = t.tx.Exec(ctx, "INSERT INTO tenant_templates (name, template) VALUES ($1, $2) ON CONFLICT (name) "+
+	_, err = t.Exec(ctx, "INSERT INTO tenant_templates (name, template) VALUES ($1, $2) ON CONFLICT (name) "+
 		"DO UPDATE SET template = excluded.template", x.Name, string(text))
 	return wrap(err, "store a template")
 }
 
 // DeleteTemplate implements rollout.Tx.
-func (t *rollouts) DeleteTemplate(ctx context.Context, name string) error {
-	_, err := t.tx.Exec(ctx, "DELETE FROM tenant_templates WHERE name = $1", name)
+func (t *transaction) DeleteTemplate(ctx context.Context, name string) error {
+	_, err := t.Exec(ctx, "DELETE FROM tenant_templates WHERE name = $1", name)
 	return wrap(err, "delete a template")
 }
 
 // Members implements rollout.Tx.
-func (t *rollouts) Members(ctx context.Context, template string) ([]string, error) {
-	all, err := db.Rows(ctx, t.tx, db.Column[string], "SELECT account FROM tenants WHERE template = $1 AND state IN "+
+func (t *transaction) Members(ctx context.Context, template string) ([]string, error) {
+	all, err := db.Rows(ctx, t.Tx, db.Column[string], "SELECT account FROM tenants WHERE template = $1 AND state IN "+
 		"('working', 'waiting', 'onboarded') ORDER BY account", template)
 	return all, wrap(err, "list the tenants of a template")
 }
@@ -116,9 +91,9 @@ func scanRollout(rows *sql.Rows) (*rollout.Rollout, error) {
 }
 
 // Rollout implements rollout.Tx.
-func (t *rollouts) Rollout(ctx context.Context, id string) (*rollout.Rollout, error) {
-	found, err := db.Rows(ctx, t.tx, scanRollout, "SELECT id, template, state, rollout FROM tenant_rollouts WHERE "+
-		"id = $1"+t.lock, id)
+func (t *transaction) Rollout(ctx context.Context, id string) (*rollout.Rollout, error) {
+	found, err := db.Rows(ctx, t.Tx, scanRollout, "SELECT id, template, state, rollout FROM tenant_rollouts WHERE "+
+		"id = $1"+t.ForUpdate(), id)
 	switch {
 	case err != nil:
 		return nil, wrap(err, "read a rollout")
@@ -129,49 +104,28 @@ func (t *rollouts) Rollout(ctx context.Context, id string) (*rollout.Rollout, er
 }
 
 // Rollouts implements rollout.Tx.
-func (t *rollouts) Rollouts(ctx context.Context, template string) ([]*rollout.Rollout, error) {
-	all, err := db.Rows(ctx, t.tx, scanRollout, "SELECT id, template, state, rollout FROM tenant_rollouts WHERE "+
+func (t *transaction) Rollouts(ctx context.Context, template string) ([]*rollout.Rollout, error) {
+	all, err := db.Rows(ctx, t.Tx, scanRollout, "SELECT id, template, state, rollout FROM tenant_rollouts WHERE "+
 		"template = $1 ORDER BY begun DESC, id LIMIT $2", template, rollout.MaxRollouts)
 	return all, wrap(err, "list rollouts")
 }
 
 // SetRollout implements rollout.Tx.
-func (t *rollouts) SetRollout(ctx context.Context, r *rollout.Rollout) error {
+func (t *transaction) SetRollout(ctx context.Context, r *rollout.Rollout) error {
 	text, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	_, err = t.tx.Exec(ctx, "INSERT INTO tenant_rollouts (id, template, state, begun, rollout) VALUES ($1, $2, $3, "+
+	_, err = t.Exec(ctx, "INSERT INTO tenant_rollouts (id, template, state, begun, rollout) VALUES ($1, $2, $3, "+
 		"$4, $5) ON CONFLICT (id) DO UPDATE SET state = excluded.state, rollout = excluded.rollout", r.ID, r.Template,
 		string(r.State), db.Micros(r.Begun), string(text))
 	if err == nil {
-		_, err = t.tx.Exec(ctx, "DELETE FROM tenant_rollouts WHERE template = $1 AND id <> $3 AND id NOT IN (SELECT "+
+		_, err = t.Exec(ctx, "DELETE FROM tenant_rollouts WHERE template = $1 AND id <> $3 AND id NOT IN (SELECT "+
 			"id FROM tenant_rollouts WHERE template = $1 ORDER BY begun DESC, id LIMIT $2)", r.Template,
 			rollout.MaxRollouts, r.ID)
 	}
-	if err == nil && r.State.Works() && t.s.work != nil {
-		err = t.s.work.Enqueue(ctx, t.tx, rollout.Kind, time.Time{}, r.ID)
+	if err == nil && r.State.Works() {
+		err = t.enqueue(ctx, rollout.Kind, r.ID)
 	}
 	return wrap(err, "store a rollout")
-}
-
-// Audit implements rollout.Tx.
-func (t *rollouts) Audit(ctx context.Context, action, target string, what any) error {
-	return t.tx.AuditOf(ctx, action, target, 1, what)
-}
-
-// Event implements rollout.Tx.
-func (t *rollouts) Event(ctx context.Context, kind, subject string, data map[string]any) error {
-	return t.s.event(ctx, t.tx, kind, subject, data)
-}
-
-// event makes an event, if there is a log of them.
-func (s *Store) event(ctx context.Context, tx *db.Tx, kind, subject string, data map[string]any) error {
-	if s.Events == nil {
-		return nil
-	}
-	if err := s.Events.Append(ctx, tx, api.Event{Kind: kind, Subject: subject, Items: 1, Data: data}); err != nil {
-		return fmt.Errorf("append the event %s: %w", kind, err)
-	}
-	return nil
 }

@@ -27,11 +27,11 @@ import (
 // found.
 func TestRollouts(t *testing.T) {
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
-		s, ctx := store.New(d, nil), t.Context()
+		s, ctx := store.New(d, nil, nil, nil), t.Context()
 		for i, x := range []onboard.Tenant{{Purpose: onboard.Onboard}, {Purpose: onboard.Leave}, {},
 			{Purpose: onboard.Onboard, Pending: true}} {
 			x.Account, x.Wishes.Template = fmt.Sprint("acme", i), "branch"
-			err := s.UpdatePlans(ctx, x.Account, func(ctx context.Context, tx onboard.PlanTx) error {
+			err := s.Update(ctx, nil, x.Account, "", func(ctx context.Context, tx onboard.Tx) error {
 				return tx.SetTenant(ctx, &x)
 			})
 			if err != nil {
@@ -106,14 +106,13 @@ func TestMovesReplaceTenants(t *testing.T) {
 		}
 		log := slog.New(slog.DiscardHandler)
 		q := flow.New(d, func(context.Context, *db.Tx, flow.Item) error { return nil }, log, nil)
-		s, access := store.New(d, q), store.NewAccess(d, ring, q)
-		moves := store.Moves{Store: s, Access: access}
+		s := store.New(d, ring, q, nil)
 		for _, id := range []string{"acme", "acme" + onboard.Next, "acme2"} {
-			err := errors.Join(s.UpdatePlans(ctx, id, func(ctx context.Context, tx onboard.PlanTx) error {
+			err := errors.Join(s.Update(ctx, nil, id, "", func(ctx context.Context, tx onboard.Tx) error {
 				return errors.Join(tx.SetTenant(ctx, &onboard.Tenant{Account: id, ID: "t-" + id}),
 					tx.SetProposal(ctx, &onboard.Proposal{ID: "p-" + id, Account: id}),
 					tx.Record(ctx, plan.Made{Object: plan.Object{Ref: plan.Ref{Type: plan.Usage, Name: id}}}))
-			}), access.Update(ctx, nil, func(ctx context.Context, tx invite.Tx) error {
+			}), store.Access{Store: s}.Update(ctx, nil, func(ctx context.Context, tx invite.Tx) error {
 				return tx.SetAccess(ctx, &invite.Access{Account: id, Tenant: "t-" + id}, secret.New("token-"+id))
 			}))
 			if err != nil {
@@ -121,40 +120,40 @@ func TestMovesReplaceTenants(t *testing.T) {
 			}
 		}
 
-		err = moves.UpdateMove(ctx, nil, "acme", func(ctx context.Context, tx move.Tx) error {
+		err = s.UpdateMove(ctx, nil, "acme", func(ctx context.Context, tx move.Tx) error {
 			return errors.Join(tx.SetMove(ctx, &move.Move{Account: "acme", Old: "a"}, true), tx.Replace(ctx))
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		accounts, err := moves.Moves(ctx, "", 10)
+		accounts, err := s.Moves(ctx, "", 10)
 		if len(accounts) != 1 || err != nil {
 			t.Errorf("moves %v, %v", accounts, err)
 		}
-		err = moves.UpdateMove(ctx, nil, "acme", func(ctx context.Context, tx move.Tx) error {
+		err = s.UpdateMove(ctx, nil, "acme", func(ctx context.Context, tx move.Tx) error {
 			m, err := tx.Move(ctx)
-			row, err2 := tx.Tenant(ctx, "acme")
-			held, err3 := tx.Held(ctx, "acme")
-			_, err4 := tx.Tenant(ctx, "acme"+onboard.Next)
-			if m.Old != "a" || row.ID != "t-acme@next" || held != 1 || !fault.Is(err4, fault.NotFound) {
-				t.Errorf("%+v, %+v, %d held, %v", m, row, held, err4)
+			row, err2 := tx.Tenant(ctx)
+			held, err3 := tx.Ledger(ctx)
+			_, err4 := tx.Of("acme" + onboard.Next).Tenant(ctx)
+			if m.Old != "a" || row.ID != "t-acme@next" || len(held) != 1 || !fault.Is(err4, fault.NotFound) {
+				t.Errorf("%+v, %+v, %v held, %v", m, row, held, err4)
 			}
 			return errors.Join(err, err2, err3, tx.DeleteMove(ctx))
 		})
-		token, err2 := access.Tokens("acme").RefreshToken(ctx)
-		other, err3 := access.Tokens("acme2").RefreshToken(ctx)
+		token, err2 := s.Tokens("acme").RefreshToken(ctx)
+		other, err3 := s.Tokens("acme2").RefreshToken(ctx)
 		if err := errors.Join(err, err2, err3); err != nil || token.Reveal() != "token-acme@next" ||
 			other.Reveal() != "token-acme2" {
 			t.Errorf("tokens %q and %q, %v", token.Reveal(), other.Reveal(), err)
 		}
-		err = s.ViewPlans(ctx, "acme", func(ctx context.Context, tx onboard.PlanTx) error {
+		err = s.View(ctx, "acme", func(ctx context.Context, tx onboard.Tx) error {
 			_, err := tx.Proposal(ctx, "p-acme@next")
 			return err
 		})
 		if err != nil {
 			t.Error(err)
 		}
-		err = moves.ViewMove(ctx, "acme", func(ctx context.Context, tx move.Tx) error {
+		err = s.ViewMove(ctx, "acme", func(ctx context.Context, tx move.Tx) error {
 			_, err := tx.Move(ctx)
 			return err
 		})

@@ -12,40 +12,29 @@ import (
 	"github.com/tandemgw/tandem/internal/tenants/snapshot"
 )
 
-var _ snapshot.Store = (*Store)(nil)
-
 const summary = "SELECT id, tenant, taken, reason, objects, users, imported, " +
 	"CASE WHEN report = '' THEN 0 ELSE 1 END FROM tenant_snapshots WHERE account = $1 "
 
-func scanSummary(scan func(...any) error) (s snapshot.Summary, err error) {
+func scanSummary(rows *sql.Rows) (s snapshot.Summary, err error) {
 	var taken, imported, report int64
-	err = scan(&s.ID, &s.Tenant, &taken, &s.Reason, &s.Objects, &s.Users, &imported, &report)
+	err = rows.Scan(&s.ID, &s.Tenant, &taken, &s.Reason, &s.Objects, &s.Users, &imported, &report)
 	s.Taken, s.Imported, s.Report = time.UnixMicro(taken).UTC(), imported == 1, report == 1
 	return s, err
 }
 
 // Snapshots implements snapshot.Store.
-func (s *Store) Snapshots(ctx context.Context, account, before string, limit int) (all []snapshot.Summary, err error) {
+func (s *Store) Snapshots(ctx context.Context, account, before string, limit int) ([]snapshot.Summary, error) {
 	query, args := summary+"ORDER BY id DESC LIMIT $2", []any{account, limit}
 	if before != "" {
 		query, args = summary+"AND id < $3 ORDER BY id DESC LIMIT $2", append(args, before)
 	}
-	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		all, err = db.Rows(ctx, tx, func(rows *sql.Rows) (snapshot.Summary, error) { return scanSummary(rows.Scan) },
-			query, args...)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list the snapshots of %s: %w", account, err)
-	}
-	return all, nil
+	return list(ctx, s, "the snapshots of "+account, scanSummary, query, args...)
 }
 
 // Snapshot implements snapshot.Store.
 func (s *Store) Snapshot(ctx context.Context, account, id string) (sum *snapshot.Summary, export []byte, err error) {
 	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		all, err := db.Rows(ctx, tx, func(rows *sql.Rows) (snapshot.Summary, error) { return scanSummary(rows.Scan) },
-			summary+"AND id = $2", account, id)
+		all, err := db.Rows(ctx, tx, scanSummary, summary+"AND id = $2", account, id)
 		if err != nil || len(all) == 0 {
 			return err
 		}
@@ -67,24 +56,17 @@ func (s *Store) Snapshot(ctx context.Context, account, id string) (sum *snapshot
 // AddSnapshot implements snapshot.Store.
 func (s *Store) AddSnapshot(ctx context.Context, account string, n *snapshot.Summary, export []byte,
 	action string) error {
-	imported := 0
-	if n.Imported {
-		imported = 1
-	}
 	err := s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
 		_, err := tx.Exec(ctx, "INSERT INTO tenant_snapshots (account, id, tenant, taken, reason, objects, users, "+
 			"imported, export, report) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '')", account, n.ID, n.Tenant,
-			db.Micros(n.Taken), n.Reason, n.Objects, n.Users, imported, export)
+			db.Micros(n.Taken), n.Reason, n.Objects, n.Users, bit(n.Imported), export)
 		if err != nil {
 			return err
 		}
 		return tx.AuditOf(ctx, action, account, 1, map[string]any{"snapshot": n.ID, "tenant": n.Tenant,
 			"reason": n.Reason, "objects": n.Objects, "users": n.Users})
 	})
-	if err != nil {
-		return fmt.Errorf("store a snapshot of %s: %w", account, err)
-	}
-	return nil
+	return wrap(err, "store a snapshot of "+account)
 }
 
 // Report implements snapshot.Store.
@@ -104,10 +86,7 @@ func (s *Store) Report(ctx context.Context, account, id string) (*snapshot.Repor
 	if err == nil {
 		err = json.Unmarshal([]byte(text), r)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read the report of a leave of %s: %w", account, err)
-	}
-	return r, nil
+	return r, wrap(err, "read the report of a leave of "+account)
 }
 
 // SetReport implements snapshot.Store.
@@ -124,8 +103,5 @@ func (s *Store) SetReport(ctx context.Context, account string, r *snapshot.Repor
 		}
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("store the report of a leave of %s: %w", account, err)
-	}
-	return nil
+	return wrap(err, "store the report of a leave of "+account)
 }

@@ -19,7 +19,7 @@ import (
 // Snapshots of an account are listed from the newest on, and are read with the report of the leave.
 func TestSnapshots(t *testing.T) {
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
-		s, ctx := store.New(d, nil), t.Context()
+		s, ctx := store.New(d, nil, nil, nil), t.Context()
 		var all []snapshot.Summary
 		for i := range 3 {
 			n := snapshot.Summary{ID: fmt.Sprint("2026112", i), Tenant: "t", Reason: "leave", Objects: 9, Users: i,

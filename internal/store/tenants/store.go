@@ -12,11 +12,19 @@ import (
 	"strings"
 	"time"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
 	"github.com/tandemgw/tandem/internal/platform/flow"
+	"github.com/tandemgw/tandem/internal/platform/secret"
+	"github.com/tandemgw/tandem/internal/tenants/drift"
+	"github.com/tandemgw/tandem/internal/tenants/invite"
+	"github.com/tandemgw/tandem/internal/tenants/move"
 	"github.com/tandemgw/tandem/internal/tenants/onboard"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
+	"github.com/tandemgw/tandem/internal/tenants/rollout"
+	"github.com/tandemgw/tandem/internal/tenants/snapshot"
+	"github.com/tandemgw/tandem/internal/tenants/user"
 )
 
 //go:embed migrations
@@ -25,54 +33,136 @@ var migrations embed.FS
 // Schema returns the migrations of this package.
 func Schema() db.Schema { return db.Schema{Package: "tenants", Files: migrations} }
 
-// Store implements onboard.Store and onboard.PlanStore. It is safe for concurrent use.
-type Store struct {
-	// Events is the log of what happens to tenants; nil for none.
-	Events Events
-
-	d    *db.DB
-	work *flow.Queue
+// Events is the event log.
+type Events interface {
+	Append(ctx context.Context, tx *db.Tx, e api.Event) error
 }
 
+// Store implements onboard.Store, and those of move, rollout and snapshot. It is safe for concurrent use.
+type Store struct {
+	d      *db.DB
+	ring   *secret.Keyring
+	work   *flow.Queue
+	events Events
+}
+
+// Users implements user.Store.
+type Users struct{ *Store }
+
+// Access implements invite.Store.
+type Access struct{ *Store }
+
+// Drift implements drift.Store.
+type Drift struct{ *Store }
+
 var (
-	_ onboard.Store     = (*Store)(nil)
-	_ onboard.PlanStore = (*Store)(nil)
+	_ onboard.Store  = (*Store)(nil)
+	_ move.Store     = (*Store)(nil)
+	_ rollout.Store  = (*Store)(nil)
+	_ snapshot.Store = (*Store)(nil)
+	_ user.Store     = Users{}
+	_ invite.Store   = Access{}
+	_ drift.Store    = Drift{}
+
+	_ interface {
+		drift.AcceptTx
+		invite.Tx
+		move.Tx
+		rollout.Tx
+		user.Tx
+	} = (*transaction)(nil)
 )
 
-// New returns the store on d. Changes of rows are enqueued in work, which may be nil.
-func New(d *db.DB, work *flow.Queue) *Store { return &Store{d: d, work: work} }
+// New returns the store on d, whose secrets are sealed with ring. Work on changed rows is enqueued in work. work and e
+// may be nil: then nothing is enqueued, and there are no events.
+func New(d *db.DB, ring *secret.Keyring, work *flow.Queue, e Events) *Store {
+	return &Store{d, ring, work, e}
+}
 
-// View implements onboard.Store.
-func (s *Store) View(ctx context.Context, account string, fn func(context.Context, onboard.Tx) error) error {
+// transaction is one on the rows of a tenant, with what every job asks of it: it implements each job's Tx.
+type transaction struct {
+	*db.Tx
+	s       *Store
+	account string
+}
+
+// view runs fn in a transaction that reads, which has the type T of a job.
+func view[T any](ctx context.Context, s *Store, account string, fn func(context.Context, T) error) error {
 	return s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		return fn(ctx, &transaction{s, tx, account, ""})
+		return fn(ctx, any(&transaction{tx, s, account}).(T))
 	})
 }
 
-// Update implements onboard.Store.
-func (s *Store) Update(ctx context.Context, run *flow.Run, account, progress string,
-	fn func(context.Context, onboard.Tx) error) error {
+// update runs fn in a transaction that writes. If run is not nil, it is a step of the run, with the progress.
+func update[T any](ctx context.Context, s *Store, run *flow.Run, account, progress string,
+	fn func(context.Context, T) error) error {
 	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		if err := fn(ctx, &transaction{s, tx, account, tx.ForUpdate()}); err != nil || run == nil {
+		err := fn(ctx, any(&transaction{tx, s, account}).(T))
+		if err != nil || run == nil {
 			return err
 		}
 		return run.Step(ctx, tx, progress)
 	})
 }
 
-// transaction implements onboard.Tx.
-type transaction struct {
-	s       *Store
-	tx      *db.Tx
-	account string
-	lock    string
+// list returns the rows that a query has, each read by scan.
+func list[T any](ctx context.Context, s *Store, what string, scan func(*sql.Rows) (T, error), query string,
+	args ...any) (all []T, err error) {
+	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+		all, err = db.Rows(ctx, tx, scan, query, args...)
+		return err
+	})
+	return all, wrap(err, "list "+what)
+}
+
+func wrap(err error, what string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// enqueue has a row reconciled, if there is a queue.
+func (t *transaction) enqueue(ctx context.Context, kind string, ids ...string) error {
+	if t.s.work == nil {
+		return nil
+	}
+	return t.s.work.Enqueue(ctx, t.Tx, kind, time.Time{}, ids...)
+}
+
+// Audit enters in the audit log what a person has done.
+func (t *transaction) Audit(ctx context.Context, action, target string, what any) error {
+	return t.AuditOf(ctx, action, target, 1, what)
+}
+
+// Event makes an event, if there is a log of them.
+func (t *transaction) Event(ctx context.Context, kind, subject string, data map[string]any) error {
+	return t.event(ctx, api.Event{Kind: kind, Subject: subject, Items: 1, Data: data})
+}
+
+func (t *transaction) event(ctx context.Context, e api.Event) error {
+	if t.s.events == nil {
+		return nil
+	}
+	return wrap(t.s.events.Append(ctx, t.Tx, e), "append the event "+e.Kind)
+}
+
+// View implements onboard.Store.
+func (s *Store) View(ctx context.Context, account string, fn func(context.Context, onboard.Tx) error) error {
+	return view(ctx, s, account, fn)
+}
+
+// Update implements onboard.Store.
+func (s *Store) Update(ctx context.Context, run *flow.Run, account, progress string,
+	fn func(context.Context, onboard.Tx) error) error {
+	return update(ctx, s, run, account, progress, fn)
 }
 
 // Tenant implements onboard.Tx.
 func (t *transaction) Tenant(ctx context.Context) (*onboard.Tenant, error) {
 	var pending int64
 	var tenant, target string
-	ok, err := t.tx.QueryRow(ctx, "SELECT pending, tenant, target FROM tenants WHERE account = $1"+t.lock,
+	ok, err := t.QueryRow(ctx, "SELECT pending, tenant, target FROM tenants WHERE account = $1"+t.ForUpdate(),
 		[]any{t.account}, &pending, &tenant, &target)
 	switch {
 	case err != nil:
@@ -101,15 +191,12 @@ func (t *transaction) SetTenant(ctx context.Context, n *onboard.Tenant) error {
 	if n.Waiting != nil && n.State() == onboard.Waits {
 		waits, since = string(n.Waiting.For), db.Micros(n.Waiting.Since)
 	}
-	_, err = t.tx.Exec(ctx, "INSERT INTO tenants (account, pending, tenant, target, state, waits, since, template) "+
+	_, err = t.Exec(ctx, "INSERT INTO tenants (account, pending, tenant, target, state, waits, since, template) "+
 		"VALUES ($1, $2, $3, '[]', $4, $5, $6, $7) ON CONFLICT (account) DO UPDATE SET pending = excluded.pending, "+
 		"tenant = excluded.tenant, state = excluded.state, waits = excluded.waits, since = excluded.since, "+
 		"template = excluded.template", n.Account, bit(n.Pending), string(text), string(n.State()), waits, since,
 		n.Wishes.Template)
-	if err != nil {
-		return fmt.Errorf("store tenant %s: %w", n.Account, err)
-	}
-	return nil
+	return wrap(err, "store tenant "+n.Account)
 }
 
 // SetTarget implements onboard.Tx.
@@ -118,29 +205,11 @@ func (t *transaction) SetTarget(ctx context.Context, account string, target []pl
 	if err != nil {
 		return err
 	}
-	_, err = t.tx.Exec(ctx, "UPDATE tenants SET target = $2 WHERE account = $1", account, string(text))
-	if err == nil && t.s.work != nil {
-		err = t.s.work.Enqueue(ctx, t.tx, onboard.Kind, time.Time{}, account)
+	_, err = t.Exec(ctx, "UPDATE tenants SET target = $2 WHERE account = $1", account, string(text))
+	if err == nil {
+		err = t.enqueue(ctx, onboard.Kind, account)
 	}
-	if err != nil {
-		return fmt.Errorf("store the target of tenant %s: %w", account, err)
-	}
-	return nil
-}
-
-// ViewPlans implements onboard.PlanStore.
-func (s *Store) ViewPlans(ctx context.Context, account string, fn func(context.Context, onboard.PlanTx) error) error {
-	return s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		return fn(ctx, &transaction{s, tx, account, ""})
-	})
-}
-
-// UpdatePlans implements onboard.PlanStore.
-func (s *Store) UpdatePlans(ctx context.Context, account string,
-	fn func(context.Context, onboard.PlanTx) error) error {
-	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		return fn(ctx, &transaction{s, tx, account, tx.ForUpdate()})
-	})
+	return wrap(err, "store the target of tenant "+account)
 }
 
 // tables are those with what is known of a tenant, the way into it among that. Snapshots and the history of numbers
@@ -148,7 +217,7 @@ func (s *Store) UpdatePlans(ctx context.Context, account string,
 var tables = []string{"tenants", "tenant_made", "tenant_plans", "tenant_users", "tenant_syncs", "tenant_access",
 	"tenant_invitations", "tenant_sessions", "tenant_drift"}
 
-// DeleteTenant implements onboard.PlanTx.
+// DeleteTenant implements onboard.Tx.
 func (t *transaction) DeleteTenant(ctx context.Context) error {
 	n, err := t.deleteFrom(ctx, tables...)
 	if err == nil && n == 0 {
@@ -160,7 +229,7 @@ func (t *transaction) DeleteTenant(ctx context.Context) error {
 // deleteFrom deletes the rows of the tenant, and returns how many there were.
 func (t *transaction) deleteFrom(ctx context.Context, tables ...string) (n int64, err error) {
 	for _, table := range tables {
-		deleted, err := t.tx.Exec(ctx, "DELETE FROM "+table+" WHERE account = $1", t.account)
+		deleted, err := t.Exec(ctx, "DELETE FROM "+table+" WHERE account = $1", t.account)
 		if err != nil {
 			return 0, fmt.Errorf("delete tenant %s: %w", t.account, err)
 		}
@@ -178,7 +247,7 @@ func (t *transaction) notFound() error {
 // same name does not reach them. The error is LabelOnboarded while Tandem has, or makes, something there.
 func DeleteAccount(ctx context.Context, tx *db.Tx, account string) error {
 	for _, id := range []string{account, account + onboard.Next} {
-		t := &transaction{nil, tx, id, tx.ForUpdate()}
+		t := &transaction{tx, nil, id}
 		row, err := t.Tenant(ctx)
 		if err != nil && !fault.Is(err, fault.NotFound) {
 			return err
@@ -199,59 +268,48 @@ func DeleteAccount(ctx context.Context, tx *db.Tx, account string) error {
 	return nil
 }
 
-// Audit implements onboard.PlanTx.
-func (t *transaction) Audit(ctx context.Context, action string, what any) error {
-	return t.tx.AuditOf(ctx, action, t.account, 1, what)
-}
-
-// Tenants implements onboard.PlanStore.
-func (s *Store) Tenants(ctx context.Context, after string, limit int, pending bool) (all []*onboard.Tenant, err error) {
+// Tenants implements onboard.Store.
+func (s *Store) Tenants(ctx context.Context, after string, limit int, pending bool) ([]*onboard.Tenant, error) {
 	where := "account > $1"
 	if pending {
 		where += " AND pending = 1"
 	}
-	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		all, err = db.Rows(ctx, tx, func(rows *sql.Rows) (*onboard.Tenant, error) {
-			n := &onboard.Tenant{}
-			var pending int64
-			var text string
-			if err := rows.Scan(&n.Account, &pending, &text); err != nil {
-				return nil, err
-			}
-			n.Pending = pending == 1
-			return n, json.Unmarshal([]byte(text), n)
-		}, "SELECT account, pending, tenant FROM tenants WHERE "+where+" ORDER BY account LIMIT $2", after, limit)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list tenants: %w", err)
-	}
-	return all, nil
+	return list(ctx, s, "tenants", scanTenant, "SELECT account, pending, tenant FROM tenants WHERE "+where+
+		" ORDER BY account LIMIT $2", after, limit)
 }
 
-// SetProposal implements onboard.PlanTx.
+// scanTenant reads a tenant without its target.
+func scanTenant(rows *sql.Rows) (*onboard.Tenant, error) {
+	n := &onboard.Tenant{}
+	var pending int64
+	var text string
+	if err := rows.Scan(&n.Account, &pending, &text); err != nil {
+		return nil, err
+	}
+	n.Pending = pending == 1
+	return n, json.Unmarshal([]byte(text), n)
+}
+
+// SetProposal implements onboard.Tx.
 func (t *transaction) SetProposal(ctx context.Context, p *onboard.Proposal) error {
 	text, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	_, err = t.tx.Exec(ctx, "INSERT INTO tenant_plans (account, id, made, plan) VALUES ($1, $2, $3, $4) "+
+	_, err = t.Exec(ctx, "INSERT INTO tenant_plans (account, id, made, plan) VALUES ($1, $2, $3, $4) "+
 		"ON CONFLICT (account, id) DO UPDATE SET plan = excluded.plan", p.Account, p.ID, db.Micros(p.Made),
 		string(text))
 	if err == nil {
-		_, err = t.tx.Exec(ctx, "DELETE FROM tenant_plans WHERE account = $1 AND made < (SELECT made FROM "+
+		_, err = t.Exec(ctx, "DELETE FROM tenant_plans WHERE account = $1 AND made < (SELECT made FROM "+
 			"tenant_plans WHERE account = $1 ORDER BY made DESC LIMIT 1 OFFSET $2)", p.Account, onboard.MaxProposals-1)
 	}
-	if err != nil {
-		return fmt.Errorf("store a plan of tenant %s: %w", p.Account, err)
-	}
-	return nil
+	return wrap(err, "store a plan of tenant "+p.Account)
 }
 
-// Proposal implements onboard.PlanTx.
+// Proposal implements onboard.Tx.
 func (t *transaction) Proposal(ctx context.Context, id string) (*onboard.Proposal, error) {
 	var text string
-	ok, err := t.tx.QueryRow(ctx, "SELECT plan FROM tenant_plans WHERE account = $1 AND id = $2",
+	ok, err := t.QueryRow(ctx, "SELECT plan FROM tenant_plans WHERE account = $1 AND id = $2",
 		[]any{t.account, id}, &text)
 	if err == nil && !ok {
 		return nil, fault.New(fault.NotFound, "PlanNotFound", "account %s has no plan %q; make one (tandem tenant "+
@@ -267,14 +325,9 @@ func (t *transaction) Proposal(ctx context.Context, id string) (*onboard.Proposa
 	return p, nil
 }
 
-// Event makes an event of a tenant in a transaction of the store.
-func (s *Store) Event(ctx context.Context, tx onboard.Tx, kind, account string, data map[string]any) error {
-	return s.event(ctx, tx.(*transaction).tx, kind, account, data)
-}
-
 // Ledger implements onboard.Tx.
 func (t *transaction) Ledger(ctx context.Context) (plan.Ledger, error) {
-	entries, err := db.Rows(ctx, t.tx, func(rows *sql.Rows) (m plan.Made, err error) {
+	entries, err := db.Rows(ctx, t.Tx, func(rows *sql.Rows) (m plan.Made, err error) {
 		var text string
 		if err = rows.Scan(&text); err == nil {
 			err = json.Unmarshal([]byte(text), &m)
@@ -291,29 +344,22 @@ var made = &db.Table{Name: "tenant_made", Columns: []string{"account", "type", "
 
 // Record implements onboard.Tx.
 func (t *transaction) Record(ctx context.Context, entries ...plan.Made) error {
-	texts := make([]string, len(entries))
-	for i, m := range entries {
-		text, err := json.Marshal(m)
-		if err != nil {
-			return err
-		}
-		texts[i] = string(text)
+	encoded, err := texts(entries, func(m plan.Made) any { return m })
+	if err != nil {
+		return err
 	}
 	now := time.Now().UnixMicro()
-	_, err := t.tx.Upsert(ctx, made, len(entries), func(i int, dst []any) {
+	_, err = t.Upsert(ctx, made, len(entries), func(i int, dst []any) {
 		dst[0], dst[1], dst[2] = t.account, string(entries[i].Type), strings.ToLower(entries[i].Name)
-		dst[3], dst[4] = texts[i], now
+		dst[3], dst[4] = encoded[i], now
 	})
-	if err != nil {
-		return fmt.Errorf("record what is made in tenant %s: %w", t.account, err)
-	}
-	return nil
+	return wrap(err, "record what is made in tenant "+t.account)
 }
 
 // Forget implements onboard.Tx.
 func (t *transaction) Forget(ctx context.Context, refs ...plan.Ref) error {
 	for _, r := range refs {
-		_, err := t.tx.Exec(ctx, "DELETE FROM tenant_made WHERE account = $1 AND type = $2 AND name = $3", t.account,
+		_, err := t.Exec(ctx, "DELETE FROM tenant_made WHERE account = $1 AND type = $2 AND name = $3", t.account,
 			string(r.Type), strings.ToLower(r.Name))
 		if err != nil {
 			return fmt.Errorf("forget what was made in tenant %s: %w", t.account, err)

@@ -10,91 +10,51 @@ import (
 	"strings"
 	"time"
 
-	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/db"
-	"github.com/tandemgw/tandem/internal/platform/events"
 	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/tenants/onboard"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
 	"github.com/tandemgw/tandem/internal/tenants/user"
 )
 
-// Users implements user.Store. It is safe for concurrent use.
-type Users struct {
-	d      *db.DB
-	queue  *flow.Queue
-	events *events.Log
-}
-
-var _ user.Store = (*Users)(nil)
-
-// NewUsers returns the store of users on d.
-func NewUsers(d *db.DB, q *flow.Queue, e *events.Log) *Users { return &Users{d, q, e} }
-
 // View implements user.Store.
-func (s *Users) View(ctx context.Context, account string, fn func(context.Context, user.Tx) error) error {
-	return s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		return fn(ctx, &users{&transaction{nil, tx, account, ""}, s})
-	})
+func (s Users) View(ctx context.Context, account string, fn func(context.Context, user.Tx) error) error {
+	return view(ctx, s.Store, account, fn)
 }
 
 // Update implements user.Store.
-func (s *Users) Update(ctx context.Context, run *flow.Run, account, progress string,
+func (s Users) Update(ctx context.Context, run *flow.Run, account, progress string,
 	fn func(context.Context, user.Tx) error) error {
-	return s.d.Update(ctx, func(ctx context.Context, tx *db.Tx) error {
-		err := fn(ctx, &users{&transaction{nil, tx, account, tx.ForUpdate()}, s})
-		if err != nil || run == nil {
-			return err
-		}
-		return run.Step(ctx, tx, progress)
-	})
+	return update(ctx, s.Store, run, account, progress, fn)
 }
 
 // In returns the users of the tenant in a transaction of a Store.
-func (s *Users) In(tx onboard.Tx) user.Tx { return &users{tx.(*transaction), s} }
+func (s Users) In(tx onboard.Tx) user.Tx { return tx.(*transaction) }
 
 // Stale implements user.Store.
-func (s *Users) Stale(ctx context.Context, since time.Time, after string, limit int) (ids []string, err error) {
-	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
-		ids = nil
-		all, err := db.Rows(ctx, tx, func(rows *sql.Rows) (*onboard.Tenant, error) {
-			t := &onboard.Tenant{}
-			var pending int64
-			var text string
-			if err := rows.Scan(&t.Account, &pending, &text); err != nil {
-				return nil, err
-			}
-			t.Pending = pending == 1
-			return t, json.Unmarshal([]byte(text), t)
-		}, "SELECT account, pending, tenant FROM tenants WHERE account > $1 AND NOT EXISTS (SELECT 1 FROM "+
-			"tenant_syncs s WHERE s.account = tenants.account AND s.ended > $2) ORDER BY account", after,
-			db.Micros(since))
-		for _, t := range all {
-			if user.Synchronised(t) && len(ids) < limit {
-				ids = append(ids, t.Account)
-			}
+func (s Users) Stale(ctx context.Context, since time.Time, after string, limit int) (ids []string, err error) {
+	all, err := list(ctx, s.Store, "tenants to synchronise", scanTenant, "SELECT account, pending, tenant "+
+		"FROM tenants WHERE account > $1 AND NOT EXISTS (SELECT 1 FROM tenant_syncs s WHERE s.account = "+
+		"tenants.account AND s.ended > $2) ORDER BY account", after, db.Micros(since))
+	for _, t := range all {
+		if user.Synchronised(t) && len(ids) < limit {
+			ids = append(ids, t.Account)
 		}
-		return wrap(err, "find tenants to synchronise")
-	})
+	}
 	return ids, err
 }
 
 // Pending implements user.Store.
-func (s *Users) Pending(ctx context.Context, after string, limit int) ([]string, error) {
+func (s Users) Pending(ctx context.Context, after string, limit int) ([]string, error) {
 	account, id, _ := strings.Cut(after, "/")
-	var keys []string
-	err := s.d.View(ctx, func(ctx context.Context, tx *db.Tx) (err error) {
-		keys, err = db.Rows(ctx, tx, db.Column[string], "SELECT account || '/' || id FROM tenant_users "+
-			"WHERE pending = 1 AND (account, id) > ($1, $2) ORDER BY account, id LIMIT $3", account, id, int64(limit))
-		return wrap(err, "find users that are pending")
-	})
-	return keys, err
+	return list(ctx, s.Store, "users that are pending", db.Column[string], "SELECT account || '/' || id FROM "+
+		"tenant_users WHERE pending = 1 AND (account, id) > ($1, $2) ORDER BY account, id LIMIT $3", account, id, limit)
 }
 
 // Count implements user.Store.
-func (s *Users) Count(ctx context.Context) (map[user.State]int64, error) {
+func (s Users) Count(ctx context.Context) (map[user.State]int64, error) {
 	counts := map[user.State]int64{}
 	err := s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
 		return tx.Query(ctx, func(rows *sql.Rows) error {
@@ -108,23 +68,10 @@ func (s *Users) Count(ctx context.Context) (map[user.State]int64, error) {
 	return counts, wrap(err, "count users")
 }
 
-func wrap(err error, what string) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", what, err)
-}
-
-// users implements user.Tx.
-type users struct {
-	*transaction
-	store *Users
-}
-
 // Made implements user.Tx.
-func (t *users) Made(ctx context.Context, r plan.Ref) (m plan.Made, ok bool, err error) {
+func (t *transaction) Made(ctx context.Context, r plan.Ref) (m plan.Made, ok bool, err error) {
 	var text string
-	ok, err = t.tx.QueryRow(ctx, "SELECT made FROM tenant_made WHERE account = $1 AND type = $2 AND name = $3",
+	ok, err = t.QueryRow(ctx, "SELECT made FROM tenant_made WHERE account = $1 AND type = $2 AND name = $3",
 		[]any{t.account, string(r.Type), strings.ToLower(r.Name)}, &text)
 	if ok {
 		err = json.Unmarshal([]byte(text), &m)
@@ -158,14 +105,14 @@ func scanUser(rows *sql.Rows) (u user.User, err error) {
 }
 
 // User implements user.Tx.
-func (t *users) User(ctx context.Context, idOrUPN string) (*user.User, error) {
+func (t *transaction) User(ctx context.Context, idOrUPN string) (*user.User, error) {
 	name := strings.ToLower(idOrUPN)
-	query := "SELECT " + userColumns + " FROM tenant_users WHERE account = $1 AND id = $2" + t.lock
+	query := "SELECT " + userColumns + " FROM tenant_users WHERE account = $1 AND id = $2" + t.ForUpdate()
 	if strings.Contains(name, "@") { // one in the bin can have the same name
 		query = "SELECT " + userColumns + " FROM tenant_users WHERE account = $1 AND login = $2 ORDER BY deleted " +
-			"LIMIT 1" + t.lock
+			"LIMIT 1" + t.ForUpdate()
 	}
-	found, err := db.Rows(ctx, t.tx, scanUser, query, t.account, name)
+	found, err := db.Rows(ctx, t.Tx, scanUser, query, t.account, name)
 	switch {
 	case err != nil:
 		return nil, wrap(err, "read a user")
@@ -177,7 +124,7 @@ func (t *users) User(ctx context.Context, idOrUPN string) (*user.User, error) {
 }
 
 // Users implements user.Tx.
-func (t *users) Users(ctx context.Context, f user.Filter, after user.Key, limit int) ([]user.User, error) {
+func (t *transaction) Users(ctx context.Context, f user.Filter, after user.Key, limit int) ([]user.User, error) {
 	args := []any{t.account, after.Login, after.ID, int64(limit)}
 	where := "account = $1 AND (login, id) > ($2, $3)"
 	and := func(condition string, value any) {
@@ -199,7 +146,7 @@ func (t *users) Users(ctx context.Context, f user.Filter, after user.Key, limit 
 	if f.Number != nil {
 		and("CASE WHEN number = '' THEN 0 ELSE 1 END = ?", bit(*f.Number))
 	}
-	all, err := db.Rows(ctx, t.tx, scanUser, "SELECT "+userColumns+" FROM tenant_users WHERE "+where+
+	all, err := db.Rows(ctx, t.Tx, scanUser, "SELECT "+userColumns+" FROM tenant_users WHERE "+where+
 		" ORDER BY login, id LIMIT $4", args...)
 	return all, wrap(err, "list users")
 }
@@ -212,16 +159,16 @@ func bit(b bool) int64 {
 }
 
 // Activated implements user.Tx.
-func (t *users) Activated(ctx context.Context, after string, limit int) ([]user.User, error) {
-	all, err := db.Rows(ctx, t.tx, scanUser, "SELECT "+userColumns+" FROM tenant_users WHERE account = $1 AND "+
-		"wanted <> '' AND id > $2 ORDER BY id LIMIT $3"+t.lock, t.account, after, int64(limit))
+func (t *transaction) Activated(ctx context.Context, after string, limit int) ([]user.User, error) {
+	all, err := db.Rows(ctx, t.Tx, scanUser, "SELECT "+userColumns+" FROM tenant_users WHERE account = $1 AND "+
+		"wanted <> '' AND id > $2 ORDER BY id LIMIT $3"+t.ForUpdate(), t.account, after, int64(limit))
 	return all, wrap(err, "list activated users")
 }
 
 // NumbersFrom implements user.Tx.
-func (t *users) NumbersFrom(ctx context.Context, first, last domain.E164) (map[string]string, error) {
+func (t *transaction) NumbersFrom(ctx context.Context, first, last domain.E164) (map[string]string, error) {
 	held := map[string]string{}
-	err := t.tx.Query(ctx, func(rows *sql.Rows) error {
+	err := t.Query(ctx, func(rows *sql.Rows) error {
 		var number, id string
 		err := rows.Scan(&number, &id)
 		held[number] = cmp.Or(held[number], id)
@@ -240,7 +187,7 @@ var (
 )
 
 // PutProfiles implements user.Tx. A user that was in the bin and is listed again has its row again.
-func (t *users) PutProfiles(ctx context.Context, pass int64, ps []user.Profile) error {
+func (t *transaction) PutProfiles(ctx context.Context, pass int64, ps []user.Profile) error {
 	ps = slices.CompactFunc(slices.SortedFunc(slices.Values(ps), func(a, b user.Profile) int {
 		return cmp.Compare(a.ID, b.ID)
 	}), func(a, b user.Profile) bool { return a.ID == b.ID })
@@ -248,7 +195,7 @@ func (t *users) PutProfiles(ctx context.Context, pass int64, ps []user.Profile) 
 	if err != nil {
 		return err
 	}
-	_, err = t.tx.Upsert(ctx, profiles, len(ps), func(i int, dst []any) {
+	_, err = t.Upsert(ctx, profiles, len(ps), func(i int, dst []any) {
 		p := &ps[i]
 		dst[0], dst[1], dst[2], dst[3] = t.account, p.ID, p.UPN, strings.ToLower(p.UPN)
 		dst[4], dst[5], dst[6], dst[7] = p.Name, strings.ToLower(p.Name), p.Department, p.Location
@@ -258,7 +205,7 @@ func (t *users) PutProfiles(ctx context.Context, pass int64, ps []user.Profile) 
 }
 
 // PutVoices implements user.Tx.
-func (t *users) PutVoices(ctx context.Context, pass int64, vs []user.Voice) error {
+func (t *transaction) PutVoices(ctx context.Context, pass int64, vs []user.Voice) error {
 	vs = slices.CompactFunc(slices.SortedFunc(slices.Values(vs), func(a, b user.Voice) int {
 		return cmp.Compare(a.ID, b.ID)
 	}), func(a, b user.Voice) bool { return a.ID == b.ID })
@@ -266,7 +213,7 @@ func (t *users) PutVoices(ctx context.Context, pass int64, vs []user.Voice) erro
 	if err != nil {
 		return err
 	}
-	_, err = t.tx.Upsert(ctx, voices, len(vs), func(i int, dst []any) {
+	_, err = t.Upsert(ctx, voices, len(vs), func(i int, dst []any) {
 		v := &vs[i]
 		dst[0], dst[1], dst[2], dst[3], dst[4], dst[5] = t.account, v.ID, v.Kind, v.Number, policies[i], pass
 	})
@@ -288,16 +235,16 @@ func texts[T any](all []T, of func(T) any) ([]string, error) {
 const month = 30 * 24 * time.Hour // Microsoft keeps users in the bin for so long
 
 // Remove implements user.Tx.
-func (t *users) Remove(ctx context.Context, binned, gone []string) error {
+func (t *transaction) Remove(ctx context.Context, binned, gone []string) error {
 	for _, id := range slices.Concat(binned, gone) {
-		_, err := t.tx.Exec(ctx, "UPDATE tenant_users SET deleted = $3 WHERE account = $1 AND id = $2 AND deleted = 0",
+		_, err := t.Exec(ctx, "UPDATE tenant_users SET deleted = $3 WHERE account = $1 AND id = $2 AND deleted = 0",
 			t.account, id, time.Now().UnixMicro())
 		if err != nil {
 			return wrap(err, "mark a user as deleted")
 		}
 	}
 	for _, id := range gone {
-		_, err := t.tx.Exec(ctx,
+		_, err := t.Exec(ctx,
 			"DELETE FROM tenant_users WHERE account = $1 AND id = $2 AND wanted = '' AND pending = 0",
 			t.account, id)
 		if err != nil {
@@ -308,58 +255,54 @@ func (t *users) Remove(ctx context.Context, binned, gone []string) error {
 }
 
 // Sweep implements user.Tx.
-func (t *users) Sweep(ctx context.Context, pass int64) (int64, error) {
+func (t *transaction) Sweep(ctx context.Context, pass int64) (int64, error) {
 	now := time.Now()
-	n, err := t.tx.Exec(ctx, "UPDATE tenant_users SET deleted = $3 WHERE account = $1 AND seen > 0 AND seen < $2 AND "+
+	n, err := t.Exec(ctx, "UPDATE tenant_users SET deleted = $3 WHERE account = $1 AND seen > 0 AND seen < $2 AND "+
 		"deleted = 0", t.account, pass, now.UnixMicro())
 	if err != nil {
 		return 0, wrap(err, "mark users as deleted")
 	}
-	_, err = t.tx.Exec(ctx, "DELETE FROM tenant_users WHERE account = $1 AND deleted > 0 AND deleted < $2 AND "+
+	_, err = t.Exec(ctx, "DELETE FROM tenant_users WHERE account = $1 AND deleted > 0 AND deleted < $2 AND "+
 		"wanted = '' AND pending = 0", t.account, now.Add(-month).UnixMicro())
 	if err != nil {
 		return 0, wrap(err, "remove deleted users")
 	}
-	_, err = t.tx.Exec(ctx, "UPDATE tenant_users SET number = '', policies = '{}' WHERE account = $1 AND heard < $2 "+
+	_, err = t.Exec(ctx, "UPDATE tenant_users SET number = '', policies = '{}' WHERE account = $1 AND heard < $2 "+
 		"AND (number <> '' OR policies <> '{}')", t.account, pass)
 	return n, wrap(err, "clear voice configurations")
 }
 
 // Clear implements user.Tx.
-func (t *users) Clear(ctx context.Context) error {
-	for _, table := range []string{"tenant_users", "tenant_syncs"} {
-		if _, err := t.tx.Exec(ctx, "DELETE FROM "+table+" WHERE account = $1", t.account); err != nil {
-			return wrap(err, "forget users")
-		}
-	}
-	return nil
+func (t *transaction) Clear(ctx context.Context) error {
+	_, err := t.deleteFrom(ctx, "tenant_users", "tenant_syncs")
+	return err
 }
 
 // Wake implements user.Tx.
-func (t *users) Wake(ctx context.Context) error {
-	_, err := t.tx.Exec(ctx, "UPDATE tenant_users SET pending = 1 WHERE account = $1 AND wanted <> '' AND pending = 0 "+
+func (t *transaction) Wake(ctx context.Context) error {
+	_, err := t.Exec(ctx, "UPDATE tenant_users SET pending = 1 WHERE account = $1 AND wanted <> '' AND pending = 0 "+
 		"AND deleted > 0", t.account)
 	if err != nil {
 		return wrap(err, "find activated users that were deleted")
 	}
-	ids, err := db.Rows(ctx, t.tx, db.Column[string], "SELECT account || '/' || id FROM tenant_users WHERE account "+
+	ids, err := db.Rows(ctx, t.Tx, db.Column[string], "SELECT account || '/' || id FROM tenant_users WHERE account "+
 		"= $1 AND pending = 1", t.account)
 	if err != nil {
 		return wrap(err, "find users that are pending")
 	}
-	return t.store.queue.Enqueue(ctx, t.tx, user.Kind, time.Time{}, ids...)
+	return t.enqueue(ctx, user.Kind, ids...)
 }
 
 // Ask implements user.Tx.
-func (t *users) Ask(ctx context.Context, u *user.User) error {
+func (t *transaction) Ask(ctx context.Context, u *user.User) error {
 	if err := t.Settle(ctx, u); err != nil || !u.Pending {
 		return err
 	}
-	return t.store.queue.Enqueue(ctx, t.tx, user.Kind, time.Time{}, t.account+"/"+u.ID)
+	return t.enqueue(ctx, user.Kind, t.account+"/"+u.ID)
 }
 
 // Settle implements user.Tx.
-func (t *users) Settle(ctx context.Context, u *user.User) error {
+func (t *transaction) Settle(ctx context.Context, u *user.User) error {
 	wanted, activation, waiting := "", "", ""
 	if u.Activation != nil {
 		text, err := json.Marshal(u.Activation)
@@ -375,18 +318,18 @@ func (t *users) Settle(ctx context.Context, u *user.User) error {
 		}
 		waiting = string(text)
 	}
-	_, err := t.tx.Exec(ctx, "UPDATE tenant_users SET wanted = $3, activation = $4, pending = $5, waiting = $6 WHERE "+
+	_, err := t.Exec(ctx, "UPDATE tenant_users SET wanted = $3, activation = $4, pending = $5, waiting = $6 WHERE "+
 		"account = $1 AND id = $2", t.account, u.ID, wanted, activation, bit(u.Pending), waiting)
 	return wrap(err, "store what a user is to have")
 }
 
 // Owns implements user.Tx.
-func (t *users) Owns(ctx context.Context, u *user.User, number string) error {
+func (t *transaction) Owns(ctx context.Context, u *user.User, number string) error {
 	now := time.Now().UnixMicro()
-	_, err := t.tx.Exec(ctx, "UPDATE tenant_number_history SET ended = $4 WHERE account = $1 AND id = $2 AND ended "+
+	_, err := t.Exec(ctx, "UPDATE tenant_number_history SET ended = $4 WHERE account = $1 AND id = $2 AND ended "+
 		"= 0 AND number <> $3", t.account, u.ID, number, now)
 	if err == nil && number != "" {
-		_, err = t.tx.Exec(ctx, "INSERT INTO tenant_number_history (account, number, id, began, ended, upn) "+
+		_, err = t.Exec(ctx, "INSERT INTO tenant_number_history (account, number, id, began, ended, upn) "+
 			"SELECT $1, $2, $3, $4, 0, $5 WHERE NOT EXISTS (SELECT 1 FROM tenant_number_history WHERE account = $1 "+
 			"AND number = $2 AND id = $3 AND ended = 0)", t.account, number, u.ID, now, u.UPN)
 	}
@@ -394,8 +337,8 @@ func (t *users) Owns(ctx context.Context, u *user.User, number string) error {
 }
 
 // History implements user.Tx.
-func (t *users) History(ctx context.Context, number, id string, limit int) ([]user.Owned, error) {
-	all, err := db.Rows(ctx, t.tx, func(rows *sql.Rows) (o user.Owned, err error) {
+func (t *transaction) History(ctx context.Context, number, id string, limit int) ([]user.Owned, error) {
+	all, err := db.Rows(ctx, t.Tx, func(rows *sql.Rows) (o user.Owned, err error) {
 		var began, ended int64
 		err = rows.Scan(&o.Number, &o.ID, &o.UPN, &began, &ended)
 		o.Began, o.Ended = db.Time(began), db.Time(ended)
@@ -406,8 +349,8 @@ func (t *users) History(ctx context.Context, number, id string, limit int) ([]us
 }
 
 // Passes implements user.Tx.
-func (t *users) Passes(ctx context.Context, limit int) ([]user.Pass, error) {
-	all, err := db.Rows(ctx, t.tx, func(rows *sql.Rows) (p user.Pass, err error) {
+func (t *transaction) Passes(ctx context.Context, limit int) ([]user.Pass, error) {
+	all, err := db.Rows(ctx, t.Tx, func(rows *sql.Rows) (p user.Pass, err error) {
 		var began, ended int64
 		err = rows.Scan(&p.Number, &p.Mode, &p.Why, &began, &ended, &p.Failure, &p.Users, &p.Voices, &p.Removed,
 			&p.Restarts, &p.UserPage, &p.VoicePage, &p.DeltaLink)
@@ -425,22 +368,22 @@ var passes = &db.Table{Name: "tenant_syncs", Columns: []string{"account", "pass"
 const keptPasses = 1000
 
 // PutPass implements user.Tx.
-func (t *users) PutPass(ctx context.Context, p *user.Pass) error {
-	_, err := t.tx.Upsert(ctx, passes, 1, func(_ int, dst []any) {
+func (t *transaction) PutPass(ctx context.Context, p *user.Pass) error {
+	_, err := t.Upsert(ctx, passes, 1, func(_ int, dst []any) {
 		dst[0], dst[1], dst[2], dst[3] = t.account, p.Number, p.Mode, p.Why
 		dst[4], dst[5], dst[6], dst[7] = db.Micros(p.Began), db.Micros(p.Ended), p.Failure, p.Users
 		dst[8], dst[9], dst[10], dst[11] = p.Voices, p.Removed, p.Restarts, p.UserPage
 		dst[12], dst[13] = p.VoicePage, p.DeltaLink
 	})
 	if err == nil && !p.Ended.IsZero() {
-		_, err = t.tx.Exec(ctx, "DELETE FROM tenant_syncs WHERE account = $1 AND pass <= $2", t.account,
+		_, err = t.Exec(ctx, "DELETE FROM tenant_syncs WHERE account = $1 AND pass <= $2", t.account,
 			p.Number-keptPasses)
 	}
 	return wrap(err, "store a pass of a synchronisation")
 }
 
 // SetPage implements user.Tx.
-func (t *users) SetPage(ctx context.Context, p *user.Pass, voices bool) error {
+func (t *transaction) SetPage(ctx context.Context, p *user.Pass, voices bool) error {
 	set, args := "users = $3, voices = $4, removed = $5, user_page = $6, delta = $7",
 		[]any{p.Users, p.Voices, p.Removed, p.UserPage, p.DeltaLink}
 	switch {
@@ -449,22 +392,12 @@ func (t *users) SetPage(ctx context.Context, p *user.Pass, voices bool) error {
 	case p.Mode == user.Full:
 		set, args = "users = $3, user_page = $4", []any{p.Users, p.UserPage}
 	}
-	_, err := t.tx.Exec(ctx, fmt.Sprintf("UPDATE tenant_syncs SET %s, restarts = %d WHERE account = $1 AND pass = $2",
+	_, err := t.Exec(ctx, fmt.Sprintf("UPDATE tenant_syncs SET %s, restarts = %d WHERE account = $1 AND pass = $2",
 		set, p.Restarts), append([]any{t.account, p.Number}, args...)...)
 	return wrap(err, "store how far a pass is")
 }
 
 // Sync implements user.Tx.
-func (t *users) Sync(ctx context.Context) error {
-	return t.store.queue.Enqueue(ctx, t.tx, user.SyncKind, time.Time{}, t.account)
-}
-
-// Audit implements user.Tx.
-func (t *users) Audit(ctx context.Context, action, target string, items int, what any) error {
-	return t.tx.AuditOf(ctx, action, target, items, what)
-}
-
-// Event implements user.Tx.
-func (t *users) Event(ctx context.Context, kind, subject string) error {
-	return t.store.events.Append(ctx, t.tx, api.Event{Kind: kind, Subject: subject, Items: 1})
+func (t *transaction) Sync(ctx context.Context) error {
+	return t.enqueue(ctx, user.SyncKind, t.account)
 }

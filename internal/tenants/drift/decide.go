@@ -19,7 +19,6 @@ type AcceptTx interface {
 	SetState(ctx context.Context, s *State) error
 	// SetExpected replaces the fields of an entry of the ledger. It is no change at Microsoft.
 	SetExpected(ctx context.Context, m plan.Made) error
-	Audit(ctx context.Context, action string, what any) error
 }
 
 // Accept makes what was found what Tandem expects: of a missing object nothing, of a number that the account does not
@@ -139,7 +138,7 @@ func accept(ctx context.Context, tx AcceptTx, id int) (user *plan.Object, err er
 	if err := tx.SetState(ctx, s); err != nil {
 		return nil, err
 	}
-	return user, tx.Audit(ctx, "tenant.acceptDrift", what)
+	return user, tx.Audit(ctx, "tenant.acceptDrift", t.Account, what)
 }
 
 // wish makes what was found what a later plan wants too, where the wishes have it.

@@ -72,8 +72,8 @@ func newBed(t *testing.T, d *db.DB) *bed {
 		}
 		return nil
 	}, log, nil)
-	b.store = store.New(d, q)
-	b.drift = store.Drift{Store: b.store, Events: b.events}
+	b.store = store.New(d, nil, q, b.events)
+	b.drift = store.Drift{Store: b.store}
 	b.checker = &drift.Checker{Store: b.drift, Every: func(string) time.Duration { return 6 * time.Hour }, Log: log,
 		Inventory: b, Reader: snapshot.Reader{Tenants: b.store,
 			Sources: func(context.Context, *onboard.Tenant) (snapshot.Source, error) { return b, nil }},

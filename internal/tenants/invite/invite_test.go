@@ -121,7 +121,7 @@ type bed struct {
 	s         *invite.Service
 	d         *db.DB
 	work      *flow.Queue
-	access    *store.Access
+	access    store.Access
 	microsoft *microsoft
 	readiness *readiness
 	progress  *progress
@@ -145,7 +145,7 @@ func newBed(t *testing.T) *bed {
 		secrets: []string{verifier, refresh, device}}
 	log := slog.New(slog.NewTextHandler(&b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	b.work = flow.New(d, func(context.Context, *db.Tx, flow.Item) error { return nil }, log, nil)
-	b.access = store.NewAccess(d, ring, b.work)
+	b.access = store.Access{Store: store.New(d, ring, b.work, nil)}
 	b.s = (&invite.Service{Store: b.access, Login: b.microsoft, Inspector: b.microsoft, Readiness: b.readiness,
 		Progress: b.progress, Operator: "Example Telecom", URL: "https://" + host, Log: log,
 		Accounts: func(_ context.Context, account string) error {

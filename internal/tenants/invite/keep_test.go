@@ -11,7 +11,6 @@ import (
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/flow"
-	store "github.com/tandemgw/tandem/internal/store/tenants"
 	"github.com/tandemgw/tandem/internal/tenants/invite"
 	"github.com/tandemgw/tandem/internal/tenants/onboard"
 )
@@ -103,7 +102,7 @@ func TestDailyCheck(t *testing.T) {
 	if due, err := b.s.List(t.Context(), "", 10); err != nil || len(due) != 1 {
 		t.Errorf("due after a day: %v, %v", due, err)
 	}
-	err := store.New(b.d, b.work).Update(t.Context(), nil, "contoso", "", func(ctx context.Context,
+	err := b.access.Store.Update(t.Context(), nil, "contoso", "", func(ctx context.Context,
 		tx onboard.Tx) error {
 		return tx.SetTenant(ctx, &onboard.Tenant{Account: "contoso", Pending: true})
 	})

@@ -71,23 +71,19 @@ func (m *Move) Target() string {
 	return m.Account + onboard.Next
 }
 
-// Tx is a transaction on the move of one account.
+// Tx is a transaction on the move of one account, and on the row of its tenant.
 type Tx interface {
+	onboard.Tx
+	// Of returns the transaction on the row of the tenant with an id.
+	Of(id string) onboard.Tx
 	// Move returns the move, locked until the end of the transaction; an error of kind fault.NotFound if there is none.
 	Move(ctx context.Context) (*Move, error)
 	// SetMove stores the move, and enqueues it if wake is set.
 	SetMove(ctx context.Context, m *Move, wake bool) error
 	DeleteMove(ctx context.Context) error
-	// Tenant and SetTenant are those of onboard.Tx, for the tenant with an id. Held returns how many objects Tandem
-	// has there.
-	Tenant(ctx context.Context, id string) (*onboard.Tenant, error)
-	SetTenant(ctx context.Context, t *onboard.Tenant) error
-	Held(ctx context.Context, id string) (int, error)
 	// Replace puts what is stored of the tenant "ACCOUNT@next" in the place of what is stored of the account's tenant,
 	// of which snapshots and the history of numbers stay.
 	Replace(ctx context.Context) error
-	Audit(ctx context.Context, action string, what any) error
-	Event(ctx context.Context, kind string, data map[string]any) error
 }
 
 // Store has the moves.
@@ -153,7 +149,7 @@ func (s *Service) Begin(ctx context.Context, account string, r Request, by strin
 		} else if !fault.Is(err, fault.NotFound) {
 			return err
 		}
-		t, err := tx.Tenant(ctx, account)
+		t, err := tx.Tenant(ctx)
 		if err != nil {
 			return err
 		}
@@ -190,7 +186,7 @@ func (s *Service) Begin(ctx context.Context, account string, r Request, by strin
 		if err := tx.SetMove(ctx, m, true); err != nil {
 			return err
 		}
-		return tx.Audit(ctx, "tenant.beginMove", map[string]any{"tenantId": r.TenantID, "label": r.Label,
+		return tx.Audit(ctx, "tenant.beginMove", account, map[string]any{"tenantId": r.TenantID, "label": r.Label,
 			"trunk": r.Trunk})
 	})
 	return m, err
@@ -206,7 +202,7 @@ func (s *Service) newTenant(ctx context.Context, tx Tx, t *onboard.Tenant, m *Mo
 	n := &onboard.Tenant{Account: m.Target(), ID: m.TenantID, Wishes: t.Wishes}
 	n.Wishes.Label, n.Wishes.Trunk = m.New, m.Trunk
 	n.Wishes.Licence = "" // of that tenant
-	old, err := tx.Tenant(ctx, n.Account)
+	old, err := tx.Of(n.Account).Tenant(ctx)
 	if fault.Is(err, fault.NotFound) {
 		return n, nil
 	}
@@ -241,7 +237,7 @@ func (s *Service) Continue(ctx context.Context, account string) (m *Move, err er
 		if err := tx.SetMove(ctx, m, true); err != nil {
 			return err
 		}
-		return tx.Audit(ctx, "tenant.continueMove", map[string]any{"label": m.New})
+		return tx.Audit(ctx, "tenant.continueMove", account, map[string]any{"label": m.New})
 	})
 	return m, err
 }
@@ -253,7 +249,7 @@ func (s *Service) Abandon(ctx context.Context, account string) error {
 		if err != nil {
 			return err
 		}
-		t, err := tx.Tenant(ctx, account)
+		t, err := tx.Tenant(ctx)
 		if err == nil && t.Retire != "" {
 			t.Retire = ""
 			err = tx.SetTenant(ctx, t)
@@ -264,7 +260,7 @@ func (s *Service) Abandon(ctx context.Context, account string) error {
 		if err := tx.DeleteMove(ctx); err != nil {
 			return err
 		}
-		return tx.Audit(ctx, "tenant.abandonMove", map[string]any{"stage": m.Stage})
+		return tx.Audit(ctx, "tenant.abandonMove", account, map[string]any{"stage": m.Stage})
 	})
 }
 
@@ -337,10 +333,11 @@ func (s *Service) Reconcile(ctx context.Context, run *flow.Run) (flow.Result, er
 
 func (s *Service) tenant(ctx context.Context, account, id string) (t *onboard.Tenant, held int, err error) {
 	err = s.Store.ViewMove(ctx, account, func(ctx context.Context, tx Tx) error {
-		if t, err = tx.Tenant(ctx, id); err != nil {
+		if t, err = tx.Of(id).Tenant(ctx); err != nil {
 			return err
 		}
-		held, err = tx.Held(ctx, id)
+		made, err := tx.Of(id).Ledger(ctx)
+		held = len(made)
 		return err
 	})
 	return t, held, err
@@ -596,7 +593,7 @@ func (s *Service) leave(ctx context.Context, run *flow.Run, m *Move) error {
 			return nil
 		}
 		return s.Store.UpdateMove(ctx, run, m.Account, func(ctx context.Context, tx Tx) error {
-			t, err := tx.Tenant(ctx, m.Account)
+			t, err := tx.Tenant(ctx)
 			if err != nil {
 				return err
 			}
@@ -616,7 +613,7 @@ func (s *Service) finish(ctx context.Context, tx Tx, m *Move) error {
 			return err
 		}
 	}
-	t, err := tx.Tenant(ctx, m.Account)
+	t, err := tx.Tenant(ctx)
 	if err != nil {
 		return err
 	}
@@ -629,5 +626,5 @@ func (s *Service) finish(ctx context.Context, tx Tx, m *Move) error {
 	if err := tx.DeleteMove(ctx); err != nil {
 		return err
 	}
-	return tx.Event(ctx, "tenant.moved", map[string]any{"old": m.Old, "new": m.New})
+	return tx.Event(ctx, "tenant.moved", m.Account, map[string]any{"old": m.Old, "new": m.New})
 }

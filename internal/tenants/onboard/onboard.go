@@ -136,13 +136,27 @@ type Tx interface {
 	// Record stores entries of the ledger, and Forget removes one.
 	Record(ctx context.Context, entries ...plan.Made) error
 	Forget(ctx context.Context, refs ...plan.Ref) error
+
+	// SetProposal stores a plan, and drops the oldest ones of the account beyond MaxProposals.
+	SetProposal(ctx context.Context, p *Proposal) error
+	// Proposal returns a plan of the tenant; an error of kind fault.NotFound if there is none with that id.
+	Proposal(ctx context.Context, id string) (*Proposal, error)
+	// DeleteTenant removes the tenant with its plans, its users, its sign-in and its link; an error of kind
+	// fault.NotFound if there is none of that.
+	DeleteTenant(ctx context.Context) error
+	// Audit and Event enter in the audit log what a person has done, and in the event log what has happened.
+	Audit(ctx context.Context, action, target string, what any) error
+	Event(ctx context.Context, kind, subject string, data map[string]any) error
 }
 
-// Store has the rows of tenants.
+// Store has the rows of tenants and their plans.
 type Store interface {
 	View(ctx context.Context, account string, fn func(context.Context, Tx) error) error
 	// Update runs fn in a transaction. If run is not nil, it is a step of the run, with the progress.
 	Update(ctx context.Context, run *flow.Run, account, progress string, fn func(context.Context, Tx) error) error
+	// Tenants returns up to limit tenants whose account follows after, by account, without their targets; if pending is
+	// set, only those that do not have their target.
+	Tenants(ctx context.Context, after string, limit int, pending bool) ([]*Tenant, error)
 }
 
 // Onboarder carries out approved plans. Its methods are safe for concurrent use.
@@ -153,9 +167,7 @@ type Onboarder struct {
 	// is, with why things are kept; again if it fails.
 	Left func(ctx context.Context, t *Tenant, kept []plan.Note) error
 	// Done, if not nil, is called when a tenant has what its plan asks for, before that is recorded; again if it fails.
-	Done func(ctx context.Context, t *Tenant) error
-	// Event, if not nil, is called in the transaction in which a tenant begins to wait, or has what its plan asks for.
-	Event   func(ctx context.Context, tx Tx, kind, account string, data map[string]any) error
+	Done    func(ctx context.Context, t *Tenant) error
 	Metrics *Metrics // may be nil
 }
 
@@ -292,14 +304,14 @@ func (o *Onboarder) event(ctx context.Context, tx Tx, t *Tenant, before *Waiting
 	w := t.Waiting
 	kind, data := "tenant.onboarded", map[string]any{"purpose": t.Purpose}
 	switch {
-	case o.Event == nil || w != nil && before != nil && w.For == before.For && w.Object == before.Object:
+	case w != nil && before != nil && w.For == before.For && w.Object == before.Object:
 		return nil
 	case w != nil:
 		kind, data = "tenant.waiting", map[string]any{"for": w.For, "reason": w.Reason}
 	case t.Purpose == Leave:
 		kind = "tenant.left"
 	}
-	return o.Event(ctx, tx, kind, t.Account, data)
+	return tx.Event(ctx, kind, t.Account, data)
 }
 
 // errReplaced ends a run during which another plan was approved.

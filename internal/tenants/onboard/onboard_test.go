@@ -26,6 +26,8 @@ type rows struct {
 }
 
 type process struct {
+	onboard.Store // the rest, which is not called
+
 	rows   *rows
 	cloud  *cloud
 	at     int // the point at which something happens
@@ -52,7 +54,7 @@ func (p *process) View(ctx context.Context, _ string, fn func(context.Context, o
 	if err := p.point(); err != nil {
 		return err
 	}
-	return fn(ctx, &tx{p.rows.clone()})
+	return fn(ctx, &tx{rows: p.rows.clone()})
 }
 
 func (p *process) Update(ctx context.Context, _ *flow.Run, _, _ string,
@@ -61,7 +63,7 @@ func (p *process) Update(ctx context.Context, _ *flow.Run, _, _ string,
 		return err
 	}
 	c := p.rows.clone()
-	if err := fn(ctx, &tx{c}); err != nil {
+	if err := fn(ctx, &tx{rows: c}); err != nil {
 		return err
 	}
 	*p.rows = *c
@@ -70,7 +72,12 @@ func (p *process) Update(ctx context.Context, _ *flow.Run, _, _ string,
 
 func (r *rows) clone() *rows { return &rows{r.tenant, maps.Clone(r.ledger)} }
 
-type tx struct{ *rows }
+type tx struct {
+	*rows
+	onboard.Tx // the rest, which is not called
+}
+
+func (t *tx) Event(context.Context, string, string, map[string]any) error { return nil }
 
 func (t *tx) Tenant(context.Context) (*onboard.Tenant, error) { c := t.tenant; return &c, nil }
 

@@ -65,29 +65,6 @@ type Restoration struct {
 	Notes    []plan.Note // what a person has changed in between, which stays
 }
 
-// PlanTx is a transaction on the rows of one tenant and its plans.
-type PlanTx interface {
-	Tx
-	// SetProposal stores a plan, and drops the oldest ones of the account beyond MaxProposals.
-	SetProposal(ctx context.Context, p *Proposal) error
-	// Proposal returns a plan of the tenant; an error of kind fault.NotFound if there is none with that id.
-	Proposal(ctx context.Context, id string) (*Proposal, error)
-	// DeleteTenant removes the tenant with its plans, its users, its sign-in and its link; an error of kind
-	// fault.NotFound if there is none of that.
-	DeleteTenant(ctx context.Context) error
-	// Audit records a change that a person made.
-	Audit(ctx context.Context, action string, what any) error
-}
-
-// PlanStore has the rows of tenants and their plans.
-type PlanStore interface {
-	ViewPlans(ctx context.Context, account string, fn func(context.Context, PlanTx) error) error
-	UpdatePlans(ctx context.Context, account string, fn func(context.Context, PlanTx) error) error
-	// Tenants returns up to limit tenants whose account follows after, by account, without their targets; if pending is
-	// set, only those that do not have their target.
-	Tenants(ctx context.Context, after string, limit int, pending bool) ([]*Tenant, error)
-}
-
 // Source is a tenant from which plans are made.
 type Source interface {
 	Cloud
@@ -98,7 +75,7 @@ type Source interface {
 // Planner makes plans and approves them. It is safe for concurrent use.
 type Planner struct {
 	Deployment
-	Store   PlanStore
+	Store   Store
 	Sources func(ctx context.Context, t *Tenant) (Source, error)
 	// Carrier returns the objects that the operator's own tenant should have, and Missing what it lacks for tenants
 	// with derived trunks.
@@ -109,7 +86,7 @@ type Planner struct {
 	// Leaving is called before a plan to leave is approved, with what Tandem has made: it takes the snapshot.
 	Leaving func(ctx context.Context, t *Tenant, have plan.State, ledger plan.Ledger) error
 	// Approved is called in the transaction that approves a plan, and begins what it does to users.
-	Approved func(ctx context.Context, tx PlanTx, p *Proposal) error
+	Approved func(ctx context.Context, tx Tx, p *Proposal) error
 	// TenantID returns the id of the tenant that an administrator of an account has authorised; empty if nobody has.
 	TenantID func(ctx context.Context, account string) (string, error)
 	// Template returns the wishes of a template; an error of kind fault.NotFound if there is none with that name.
@@ -136,7 +113,7 @@ func (p *Planner) Plan(ctx context.Context, account string, o Order, by string) 
 // store stores a plan, and what its reading says of licences, which may be nil.
 func (p *Planner) store(ctx context.Context, n *Proposal, spare *Spare, by string) error {
 	n.ID, n.Made, n.By = rand.Text()[:10], time.Now().UTC().Truncate(time.Second), by
-	return p.Store.UpdatePlans(ctx, n.Account, func(ctx context.Context, tx PlanTx) error {
+	return p.Store.Update(ctx, nil, n.Account, "", func(ctx context.Context, tx Tx) error {
 		t, err := tx.Tenant(ctx)
 		if err == nil && spare != nil {
 			t.Spare = spare
@@ -148,7 +125,7 @@ func (p *Planner) store(ctx context.Context, n *Proposal, spare *Spare, by strin
 		if err := tx.SetProposal(ctx, n); err != nil {
 			return err
 		}
-		return tx.Audit(ctx, "tenant.plan", map[string]any{"plan": n.ID, "purpose": n.Purpose,
+		return tx.Audit(ctx, "tenant.plan", n.Account, map[string]any{"plan": n.ID, "purpose": n.Purpose,
 			"steps": len(n.Plan.Steps), "users": len(n.Users), "conflicts": len(n.Plan.Conflicts)})
 	})
 }
@@ -180,7 +157,7 @@ type reading struct {
 func (p *Planner) propose(ctx context.Context, account string, o Order,
 	repair []plan.Step) (*Proposal, *reading, error) {
 	r, purpose := &reading{}, o.Purpose
-	err := p.Store.ViewPlans(ctx, account, func(ctx context.Context, tx PlanTx) (err error) {
+	err := p.Store.View(ctx, account, func(ctx context.Context, tx Tx) (err error) {
 		if r.tenant, err = tenantOrNew(ctx, tx, account); err == nil {
 			r.ledger, err = tx.Ledger(ctx)
 		}
@@ -401,7 +378,7 @@ func repaired(ledger plan.Ledger, have plan.State, steps []plan.Step) []plan.Obj
 // fault.Conflict and fault.Invalid say what a person has to decide first.
 func (p *Planner) Preview(ctx context.Context, account string, f Facts) (*plan.Settings, error) {
 	var t *Tenant
-	err := p.Store.ViewPlans(ctx, account, func(ctx context.Context, tx PlanTx) (err error) {
+	err := p.Store.View(ctx, account, func(ctx context.Context, tx Tx) (err error) {
 		t, err = tenantOrNew(ctx, tx, account)
 		return err
 	})
@@ -421,7 +398,7 @@ func (p *Planner) Preview(ctx context.Context, account string, f Facts) (*plan.S
 // Apply approves a plan. It is refused if the tenant is no longer as it was when the plan was made.
 func (p *Planner) Apply(ctx context.Context, account, id string) (*Proposal, error) {
 	var n *Proposal
-	err := p.Store.ViewPlans(ctx, account, func(ctx context.Context, tx PlanTx) (err error) {
+	err := p.Store.View(ctx, account, func(ctx context.Context, tx Tx) (err error) {
 		n, err = tx.Proposal(ctx, id)
 		return err
 	})
@@ -459,7 +436,7 @@ func (p *Planner) Apply(ctx context.Context, account, id string) (*Proposal, err
 	}
 
 	n.Applied = time.Now().UTC().Truncate(time.Second)
-	err = p.Store.UpdatePlans(ctx, account, func(ctx context.Context, tx PlanTx) error {
+	err = p.Store.Update(ctx, nil, account, "", func(ctx context.Context, tx Tx) error {
 		t, err := tenantOrNew(ctx, tx, account)
 		if err != nil {
 			return err
@@ -491,7 +468,7 @@ func (p *Planner) Apply(ctx context.Context, account, id string) (*Proposal, err
 		if err := p.Approved(ctx, tx, n); err != nil {
 			return err
 		}
-		return tx.Audit(ctx, "tenant.apply", map[string]any{"plan": n.ID, "purpose": n.Purpose,
+		return tx.Audit(ctx, "tenant.apply", account, map[string]any{"plan": n.ID, "purpose": n.Purpose,
 			"steps": len(n.Plan.Steps), "users": len(n.Users)})
 	})
 	if err != nil {
@@ -506,7 +483,7 @@ func errApplied(id string) error {
 }
 
 // tenantOrNew returns the row of a tenant, or a new one.
-func tenantOrNew(ctx context.Context, tx PlanTx, account string) (*Tenant, error) {
+func tenantOrNew(ctx context.Context, tx Tx, account string) (*Tenant, error) {
 	t, err := tx.Tenant(ctx)
 	if fault.Is(err, fault.NotFound) {
 		return &Tenant{Account: account}, nil

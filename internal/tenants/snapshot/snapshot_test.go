@@ -27,6 +27,9 @@ func ref(t plan.Type, name string) plan.Ref { return plan.Ref{Type: t, Name: nam
 
 // world is a tenant in memory with its row; it carries out every step.
 type world struct {
+	onboard.Tx // the rest, which is not called
+	onboard.Store
+
 	t      *testing.T
 	have   plan.State
 	ledger plan.Ledger

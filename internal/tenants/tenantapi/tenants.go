@@ -26,7 +26,7 @@ import (
 // Tenants implements the operations with the tag tenants.
 type Tenants struct {
 	Planner *onboard.Planner
-	Store   onboard.PlanStore
+	Store   onboard.Store
 	// Account returns an error of kind fault.NotFound if there is no account with that name.
 	Account func(ctx context.Context, name string) error
 	Sealer  web.Sealer // of cursors
@@ -94,7 +94,7 @@ func (o Tenants) PutTenant(ctx context.Context, r api.PutTenantRequestObject) (a
 		}
 	}
 
-	err = o.Store.UpdatePlans(ctx, r.Account, func(ctx context.Context, tx onboard.PlanTx) error {
+	err = o.Store.Update(ctx, nil, r.Account, "", func(ctx context.Context, tx onboard.Tx) error {
 		t, err := tx.Tenant(ctx)
 		if fault.Is(err, fault.NotFound) {
 			t, err = &onboard.Tenant{Account: r.Account}, nil
@@ -116,7 +116,7 @@ func (o Tenants) PutTenant(ctx context.Context, r api.PutTenantRequestObject) (a
 		if err := tx.SetTenant(ctx, t); err != nil {
 			return err
 		}
-		return tx.Audit(ctx, "tenant.put", r.Body)
+		return tx.Audit(ctx, "tenant.put", r.Account, r.Body)
 	})
 	if err != nil {
 		return nil, err
@@ -159,7 +159,7 @@ func (o Tenants) rules(w onboard.Wishes) error {
 }
 
 // unused refuses a change while Tandem has objects in the tenant.
-func unused(ctx context.Context, tx onboard.PlanTx, t *onboard.Tenant) error {
+func unused(ctx context.Context, tx onboard.Tx, t *onboard.Tenant) error {
 	made, err := tx.Ledger(ctx)
 	if err == nil && len(made) > 0 || t.Pending {
 		return fault.New(fault.Conflict, "TenantInUse", "Tandem has objects in the tenant of %s; leave it first "+
@@ -171,8 +171,8 @@ func unused(ctx context.Context, tx onboard.PlanTx, t *onboard.Tenant) error {
 // DeleteTenant implements the operation deleteTenant.
 func (o Tenants) DeleteTenant(ctx context.Context,
 	r api.DeleteTenantRequestObject) (api.DeleteTenantResponseObject, error) {
-	return api.DeleteTenant204Response{}, o.Store.UpdatePlans(ctx, r.Account,
-		func(ctx context.Context, tx onboard.PlanTx) error {
+	return api.DeleteTenant204Response{}, o.Store.Update(ctx, nil, r.Account, "",
+		func(ctx context.Context, tx onboard.Tx) error {
 			t, err := tx.Tenant(ctx)
 			if fault.Is(err, fault.NotFound) { // its administrator has perhaps signed in already
 				t, err = &onboard.Tenant{Account: r.Account}, nil
@@ -186,7 +186,7 @@ func (o Tenants) DeleteTenant(ctx context.Context,
 			if err := tx.DeleteTenant(ctx); err != nil {
 				return err
 			}
-			return tx.Audit(ctx, "tenant.delete", nil)
+			return tx.Audit(ctx, "tenant.delete", r.Account, nil)
 		})
 }
 
@@ -257,7 +257,7 @@ func caller(ctx context.Context) string {
 // GetPlan implements the operation getPlan.
 func (o Tenants) GetPlan(ctx context.Context, r api.GetPlanRequestObject) (api.GetPlanResponseObject, error) {
 	var p *onboard.Proposal
-	err := o.Store.ViewPlans(ctx, r.Account, func(ctx context.Context, tx onboard.PlanTx) (err error) {
+	err := o.Store.View(ctx, r.Account, func(ctx context.Context, tx onboard.Tx) (err error) {
 		p, err = tx.Proposal(ctx, r.Plan)
 		return err
 	})
@@ -278,7 +278,7 @@ func (o Tenants) ApplyPlan(ctx context.Context, r api.ApplyPlanRequestObject) (a
 
 // read returns a tenant and what Tandem has in it.
 func (o Tenants) read(ctx context.Context, account string) (t *onboard.Tenant, made plan.Ledger, err error) {
-	err = o.Store.ViewPlans(ctx, account, func(ctx context.Context, tx onboard.PlanTx) (err error) {
+	err = o.Store.View(ctx, account, func(ctx context.Context, tx onboard.Tx) (err error) {
 		if t, err = tx.Tenant(ctx); err == nil {
 			made, err = tx.Ledger(ctx)
 		}

@@ -527,5 +527,5 @@ func (j *job) settle(ctx context.Context, tx Tx, waiting *onboard.Waiting) error
 	if err := tx.Owns(ctx, u, number); err != nil {
 		return err
 	}
-	return tx.Event(ctx, event, j.account+"/"+j.id)
+	return tx.Event(ctx, event, j.account+"/"+j.id, nil)
 }

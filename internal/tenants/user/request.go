@@ -344,7 +344,7 @@ func activate(ctx context.Context, tx Tx, t *onboard.Tenant, c *candidate, r Req
 	if err := tx.Ask(ctx, u); err != nil {
 		return err
 	}
-	return tx.Audit(ctx, "tenant.user.activate", t.Account+"/"+u.ID, 1, map[string]any{"user": u.UPN,
+	return tx.Audit(ctx, "tenant.user.activate", t.Account+"/"+u.ID, map[string]any{"user": u.UPN,
 		"number": Base(number).Redacted(), "overrideGroup": r.OverrideGroup})
 }
 
@@ -399,7 +399,7 @@ func deactivate(ctx context.Context, tx Tx, account string, u *User) error {
 	if err := tx.Ask(ctx, u); err != nil {
 		return err
 	}
-	return tx.Audit(ctx, "tenant.user.deactivate", account+"/"+u.ID, 1, map[string]any{"user": u.UPN, "number": number})
+	return tx.Audit(ctx, "tenant.user.deactivate", account+"/"+u.ID, map[string]any{"user": u.UPN, "number": number})
 }
 
 // DeactivateAll asks to put back what all users of a tenant had, in the transaction in which it leaves, and returns how
@@ -436,7 +436,7 @@ func Restore(ctx context.Context, tx Tx, account string, activations []Activatio
 		if err := tx.Ask(ctx, u); err != nil {
 			return err
 		}
-		err = tx.Audit(ctx, "tenant.user.activate", account+"/"+u.ID, 1, map[string]any{"user": u.UPN,
+		err = tx.Audit(ctx, "tenant.user.activate", account+"/"+u.ID, map[string]any{"user": u.UPN,
 			"number": Base(a.Number).Redacted()})
 		if err != nil {
 			return err
@@ -462,7 +462,7 @@ func Repair(ctx context.Context, tx Tx, account string, steps []plan.Step) error
 		if err := tx.Ask(ctx, u); err != nil {
 			return err
 		}
-		if err := tx.Audit(ctx, "tenant.user.repair", account+"/"+u.ID, 1, map[string]any{"user": u.UPN}); err != nil {
+		if err := tx.Audit(ctx, "tenant.user.repair", account+"/"+u.ID, map[string]any{"user": u.UPN}); err != nil {
 			return err
 		}
 	}
@@ -564,7 +564,7 @@ func (s *Service) Sync(ctx context.Context, account, mode string) error {
 		if err := tx.PutPass(ctx, p); err != nil {
 			return err
 		}
-		if err := tx.Audit(ctx, "tenant.users.sync", account, 1, map[string]any{"mode": p.Mode}); err != nil {
+		if err := tx.Audit(ctx, "tenant.users.sync", account, map[string]any{"mode": p.Mode}); err != nil {
 			return err
 		}
 		return tx.Sync(ctx)

@@ -335,7 +335,7 @@ func (p *pass) end(ctx context.Context) (flow.Result, error) {
 		if err := tx.PutPass(ctx, p.Pass); err != nil {
 			return err
 		}
-		return tx.Event(ctx, "tenant.users.synced", p.account)
+		return tx.Event(ctx, "tenant.users.synced", p.account, nil)
 	})
 	if err != nil {
 		return flow.Result{}, err

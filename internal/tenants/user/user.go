@@ -288,8 +288,8 @@ type Tx interface {
 	Sync(ctx context.Context) error
 
 	// Audit and Event enter what happened in the audit log and the event log. They must hold no phone number.
-	Audit(ctx context.Context, action, target string, items int, what any) error
-	Event(ctx context.Context, kind, subject string) error
+	Audit(ctx context.Context, action, target string, what any) error
+	Event(ctx context.Context, kind, subject string, data map[string]any) error
 }
 
 // Store has the users.

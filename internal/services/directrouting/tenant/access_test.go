@@ -37,7 +37,7 @@ type signInBed struct {
 	cloud    *microsoft.Cloud
 	customer *microsoft.Tenant
 	s        *invite.Service
-	access   *store.Access
+	access   store.Access
 }
 
 func newSignInBed(t *testing.T) *signInBed {
@@ -82,7 +82,7 @@ func newSignInBed(t *testing.T) *signInBed {
 	d := testkit.Open(t, testkit.SQLiteConfig(t))
 	work := flow.New(d, func(context.Context, *db.Tx, flow.Item) error { return nil }, slog.New(slog.DiscardHandler),
 		nil)
-	b.access = store.NewAccess(d, ring, work)
+	b.access = store.Access{Store: store.New(d, ring, work, nil)}
 	login := &tenant.Login{ClientID: clientID, Connector: &tenant.Connector{App: client, Transport: transport,
 		Graph: cloud.URL(microsoft.Graph) + "/v1.0", Budget: graph.NewBudget(), UserAgent: "Tandem/test"},
 		Tokens: func(account string) entra.Store { return b.access.Tokens(account) }}

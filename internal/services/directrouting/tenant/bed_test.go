@@ -300,6 +300,9 @@ func (b *bed) settings(trunk plan.Trunk) *plan.Settings {
 
 // memory is a store of one tenant.
 type memory struct {
+	onboard.Store // the rest, which is not called
+	onboard.Tx
+
 	bed    *bed // nil, or its process ends
 	tenant onboard.Tenant
 	ledger map[plan.Ref]plan.Made
@@ -322,6 +325,8 @@ func (m *memory) Update(ctx context.Context, _ *flow.Run, account, _ string,
 func (m *memory) Tenant(context.Context) (*onboard.Tenant, error) { c := m.tenant; return &c, nil }
 
 func (m *memory) SetTenant(_ context.Context, n *onboard.Tenant) error { m.tenant = *n; return nil }
+
+func (m *memory) Event(context.Context, string, string, map[string]any) error { return nil }
 
 func (m *memory) SetTarget(context.Context, string, []plan.Object) error { return nil }
 

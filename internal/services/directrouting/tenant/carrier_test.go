@@ -50,7 +50,8 @@ func (b *bed) carrierState() []plan.Object {
 // ledger returns what was made in the tenant.
 func ledger(t *testing.T, d *db.DB) (l plan.Ledger) {
 	t.Helper()
-	err := store.New(d, nil).View(t.Context(), "contoso", func(ctx context.Context, tx onboard.Tx) (err error) {
+	s := store.New(d, nil, nil, nil)
+	err := s.View(t.Context(), "contoso", func(ctx context.Context, tx onboard.Tx) (err error) {
 		l, err = tx.Ledger(ctx)
 		return err
 	})

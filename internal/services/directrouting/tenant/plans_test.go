@@ -37,7 +37,7 @@ func TestPlansFromOnboardingToRestore(t *testing.T) {
 				}
 				return nil
 			}, log, nil)
-			s := store.New(d, q)
+			s := store.New(d, nil, q, events.New(d, log, nil))
 			ring, err := secret.Ephemeral()
 			b.must(err)
 			reader := snapshot.Reader{Tenants: s,
@@ -56,8 +56,8 @@ func TestPlansFromOnboardingToRestore(t *testing.T) {
 					_, err := snapshots.Take(ctx, t.Account, snapshot.Leave)
 					return err
 				},
-				Approved: func(context.Context, onboard.PlanTx, *onboard.Proposal) error { return nil }}
-			rows := store.Drift{Store: s, Events: events.New(d, log, nil)}
+				Approved: func(context.Context, onboard.Tx, *onboard.Proposal) error { return nil }}
+			rows := store.Drift{Store: s}
 			checker := &drift.Checker{Reader: reader, Store: rows, Log: log,
 				Every: func(string) time.Duration { return time.Hour },
 				Repair: func(ctx context.Context, account string, p *plan.Plan) (string, error) {
@@ -128,7 +128,7 @@ func TestPlansFromOnboardingToRestore(t *testing.T) {
 			}
 
 			before := b.content()
-			b.must(s.UpdatePlans(ctx, "contoso", func(ctx context.Context, tx onboard.PlanTx) error {
+			b.must(s.Update(ctx, nil, "contoso", "", func(ctx context.Context, tx onboard.Tx) error {
 				return tx.SetTenant(ctx, &onboard.Tenant{Account: "contoso", ID: b.tenant.ID,
 					Wishes: onboard.Wishes{Label: "contoso", Trunk: trunk, Dial: onboard.Dial{Country: "GB"}}})
 			}))

@@ -26,7 +26,7 @@ func (b *bed) reconcile(d *db.DB, target []plan.Object) {
 		}
 		return nil
 	}, log, nil)
-	s := store.New(d, q)
+	s := store.New(d, nil, q, nil)
 	b.must(s.Update(b.t.Context(), nil, "contoso", "", func(ctx context.Context, tx onboard.Tx) error {
 		if err := tx.SetTenant(ctx, &onboard.Tenant{Account: "contoso", ID: b.tenant.ID, Pending: true}); err != nil {
 			return err

@@ -31,7 +31,7 @@ import (
 type people struct {
 	*bed
 	*user.Service
-	store *store.Users
+	store store.Users
 	queue *flow.Queue
 	kinds []*flow.Kind
 	cloud user.Cloud // what Tandem reaches
@@ -86,7 +86,7 @@ func newPeople(t *testing.T, d *db.DB, more int) *people {
 	l := events.New(d, log, reg)
 	p := &people{bed: b, cloud: b.reach}
 	p.queue = flow.New(d, func(context.Context, *db.Tx, flow.Item) error { return nil }, log, reg)
-	p.store = store.NewUsers(d, p.queue, l)
+	p.store = store.Users{Store: store.New(d, nil, p.queue, l)}
 	clouds := func(context.Context, *onboard.Tenant) (user.Cloud, error) { return p.cloud, nil }
 	p.Service = &user.Service{Store: p.store, Clouds: clouds,
 		Inventory: inventory{mainNumber, firstNumber, "+442079460002", "+442079460003", "+442079460004"}}
@@ -96,7 +96,7 @@ func newPeople(t *testing.T, d *db.DB, more int) *people {
 
 	settings := b.settings(plan.Derived)
 	made := []plan.Made{{Object: plan.Object{Ref: plan.Ref{Type: plan.RoutingPolicy, Name: settings.Prefix}}}}
-	err := store.New(d, nil).Update(t.Context(), nil, "contoso", "", func(ctx context.Context, tx onboard.Tx) error {
+	err := p.store.Store.Update(t.Context(), nil, "contoso", "", func(ctx context.Context, tx onboard.Tx) error {
 		err := tx.SetTenant(ctx, &onboard.Tenant{Account: "contoso", ID: b.tenant.ID, Purpose: onboard.Onboard,
 			Settings: *settings})
 		return errors.Join(err, tx.Record(ctx, made...))
@@ -997,7 +997,7 @@ func TestTenantWasLeft(t *testing.T) {
 		p.activate(user.Request{Items: items})
 		p.settle()
 		set := func(purpose onboard.Purpose, pending bool) {
-			err := store.New(d, nil).Update(t.Context(), nil, "contoso", "", func(ctx context.Context,
+			err := p.store.Store.Update(t.Context(), nil, "contoso", "", func(ctx context.Context,
 				tx onboard.Tx) error {
 				row, err := tx.Tenant(ctx)
 				if err != nil {
