@@ -123,7 +123,8 @@ func TestNothingIsLostOrLeftOnABadNetwork(t *testing.T) {
 	b := setup(t, func(c *bedConfig) {
 		c.peers = 0
 		c.service.Peers = []Peer{{Name: "far", Address: far.conn.LocalAddr().String()}}
-		c.cfg.Timers.FailoverAfter = 2 * time.Second
+		c.tx.T1, c.tx.T2 = 125*time.Millisecond, 500*time.Millisecond // 64×T1 = 8 s, for a busy machine
+		c.cfg.Timers.FailoverAfter = 8 * time.Second
 		c.serial = true // goroutines are counted
 	})
 	before := runtime.NumGoroutine()
