@@ -247,7 +247,7 @@ func TestLimits(t *testing.T) {
 	t.Run("the next call at once", func(t *testing.T) {
 		b := setup(t, func(c *bedConfig) {
 			c.cfg.Limits.MaxCalls, c.service.MaxCalls = 1, 1
-			c.core.MaxCallsPerSecond, c.cfg.Limits.MaxCallsPerSecond = 1000, 1000
+			c.cfg.Limits.MaxCallsPerSecond = 100_000
 		})
 		for range 200 {
 			c := b.core.newCall(outside, served)
