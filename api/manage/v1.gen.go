@@ -899,7 +899,10 @@ type LeaveOutcomeFate string
 
 // LeaveReport defines model for LeaveReport.
 type LeaveReport struct {
-	Account  string         `json:"account"`
+	Account string `json:"account"`
+
+	// Advice what the customer may do now: delete the account that signed in, and the application
+	Advice   []string       `json:"advice,omitempty,omitzero"`
 	Outcomes []LeaveOutcome `json:"outcomes"`
 
 	// Read when the tenant was read

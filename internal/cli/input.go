@@ -92,11 +92,11 @@ func match(r *strictjson.Reader, n *strictjson.Node, t reflect.Type, path string
 	case reflect.Struct:
 		o := r.Object(n, path)
 		for _, f := range reflect.VisibleFields(t) {
-			name, option, _ := strings.Cut(f.Tag.Get("json"), ",")
+			name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 			if name == "-" {
 				continue
 			}
-			if member := o.Take(name, option != "omitempty"); member != nil {
+			if member := o.Take(name, !strings.Contains(options, "omitempty")); member != nil {
 				match(r, member, f.Type, strictjson.Join(path, name))
 			}
 		}

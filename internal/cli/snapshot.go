@@ -92,4 +92,7 @@ func printReport(p *page, r *api.LeaveReport) {
 	p.table(g)
 	p.line("")
 	p.line("%d in all, %d kept.", len(r.Outcomes), kept)
+	for _, a := range r.Advice {
+		p.line("%s", a)
+	}
 }

@@ -36,7 +36,11 @@ func templatePut(t *target) *cobra.Command {
 		} else if err != nil {
 			return nil, err
 		}
-		s, err := changed(was.Settings, &w, cmd.Flags(), nil)
+		rules, err := w.dialRules(t, cmd)
+		if err != nil {
+			return nil, err
+		}
+		s, err := changed(was.Settings, &w, cmd.Flags(), map[string]any{"rules": rules})
 		if err != nil {
 			return nil, err
 		}

@@ -140,6 +140,7 @@ func duration(seconds int) string {
 // wishes are the flags of settings that tenants and templates have in common.
 type wishes struct {
 	trunk, country, areaCode, licence string
+	rules                             string // file
 	ownUsageOnly                      bool
 	extensions, emergency             []string
 }
@@ -147,12 +148,22 @@ type wishes struct {
 func (w *wishes) flags(f *pflag.FlagSet) {
 	f.StringVar(&w.trunk, "trunk", "", "`MODEL`: derived (default) or gateways")
 	f.StringVar(&w.country, "country", "", "`COUNTRY` of the dial plan, such as GB (default: the tenant's)")
+	f.StringVar(&w.rules, "rules", "", "`FILE` with the rules of the dial plan as JSON, in place of those made for "+
+		"the country; - is standard input")
 	f.StringVar(&w.areaCode, "area-code", "", "area `CODE` within which numbers are dialled without it")
 	f.StringArrayVar(&w.extensions, "extensions", nil, "`RANGE` of extensions, 2xxx or 2xxx=+1425555 (repeatable)")
 	f.BoolVar(&w.ownUsageOnly, "own-usage-only", false, "users reach numbers through Tandem only")
 	f.StringArrayVar(&w.emergency, "emergency", nil,
 		"`NUMBER` of an emergency policy of its own, 112 or 112=999;911 (repeatable)")
 	f.StringVar(&w.licence, "licence", "", "service `PLAN` of the users that activate names (default: what is free)")
+}
+
+// dialRules returns the rules of the file; none without one, so that they are made for the country again.
+func (w *wishes) dialRules(t *target, cmd *cobra.Command) ([]api.DialRule, error) {
+	if w.rules == "" {
+		return []api.DialRule{}, nil
+	}
+	return readFile[api.DialRule](t, cmd.InOrStdin(), w.rules)
 }
 
 // changed returns settings with what the flags of w say; all else stays. more are further settings, by flag.
@@ -215,8 +226,12 @@ func tenantSet(t *target) *cobra.Command {
 		if !isNew {
 			s, match = was.Settings, &tag
 		}
+		rules, err := w.dialRules(t, cmd)
+		if err != nil {
+			return nil, err
+		}
 		s, err = changed(s, &w, f, map[string]any{"tenant": tenant, "label": label, "own-label": ownLabel,
-			"template": template})
+			"template": template, "rules": rules})
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -37,6 +39,12 @@ func TestTenantSetReplacesLists(t *testing.T) {
 	}))
 	defer server.Close()
 
+	file := filepath.Join(t.TempDir(), "rules.json")
+	if err := os.WriteFile(file, []byte(`[{"name": "short", "pattern": "^(\\d{3})$", "translation": "$1"}]`),
+		0o600); err != nil {
+		t.Fatal(err)
+	}
+
 	was := []any{map[string]any{"dialString": "112", "mask": "999"}, map[string]any{"dialString": "911"}}
 	for _, c := range []struct {
 		command string
@@ -47,6 +55,10 @@ func TestTenantSetReplacesLists(t *testing.T) {
 			"extensions": []any{map[string]any{"range": "3xx"}}}},
 		{"tenant set acme --own-label=false --extensions 3xx", map[string]any{"label": "acme", "emergency": was,
 			"extensions": []any{map[string]any{"range": "3xx"}}}},
+		{"tenant set acme --extensions 3xx --emergency 999 --rules " + file, map[string]any{"label": "acme",
+			"ownLabel": true, "emergency": []any{map[string]any{"dialString": "999"}},
+			"extensions": []any{map[string]any{"range": "3xx"}},
+			"rules":      []any{map[string]any{"name": "short", "pattern": `^(\d{3})$`, "translation": "$1"}}}},
 		{"tenant template put branch --emergency 999 --extensions 3xx", map[string]any{"country": "GB",
 			"emergency":  []any{map[string]any{"dialString": "999"}},
 			"extensions": []any{map[string]any{"range": "3xx"}}}},

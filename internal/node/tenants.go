@@ -181,7 +181,8 @@ func (x *tenants) buildUsers() {
 
 	reader := snapshot.Reader{Tenants: x.store,
 		Sources: func(ctx context.Context, t *onboard.Tenant) (snapshot.Source, error) { return x.cloud(ctx, t) }}
-	x.snapshots = &snapshot.Snapshots{Reader: reader, Store: x.store, Sealer: x.n.core.keyring}
+	x.snapshots = &snapshot.Snapshots{Reader: reader, Store: x.store, Sealer: x.n.core.keyring,
+		Advice: x.advice}
 	every := x.n.cfg.Onboarding.CheckEvery
 	if x.worker != nil {
 		every = max(every, 6*time.Hour) // each comparison starts a process
@@ -517,6 +518,23 @@ func (x *tenants) left(ctx context.Context, t *onboard.Tenant, kept []plan.Note)
 		return nil
 	}
 	return err
+}
+
+// advice returns what the customer may do after a leave.
+func (x *tenants) advice(ctx context.Context, t *onboard.Tenant) (advice []string, err error) {
+	a, err := x.accessTo(ctx, t.Account)
+	if err != nil {
+		return nil, err
+	}
+	if a != nil && a.Person != nil && t.Account != onboard.Carrier {
+		advice = append(advice, fmt.Sprintf("The account %s signed in for Tandem. If it was made for that only, it "+
+			"may now be deleted.", a.Person.Name))
+	}
+	if !t.RemoveConsent {
+		advice = append(advice, fmt.Sprintf("The application %s is still in the tenant. An administrator may delete "+
+			"it in the Microsoft Entra admin centre, under Enterprise applications.", x.n.cfg.Onboarding.App.ID))
+	}
+	return advice, nil
 }
 
 // done ends a plan: Teams hears from the names that have gateway objects, users that waited for the tenant's policies

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -129,6 +130,45 @@ func TestPlanForAnotherTenant(t *testing.T) {
 	if _, err := f.planner.Apply(t.Context(), "acme", n.ID); !fault.HasCode(err, "TenantChanged") {
 		t.Errorf("%v", err)
 	}
+}
+
+// A plan with derived trunks is refused while the operator's tenant lacks something, by what it lacks; one with gateway
+// objects needs nothing there.
+func TestPlanNeedsTheCarrier(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.planner.Missing = func(context.Context) ([]string, error) {
+		return []string{"domain 1r1.gw.example.com", "gateway 1r1.gw.example.com"}, nil
+	}
+	f.account("acme")
+	planned := func() error {
+		_, err := f.planner.Plan(t.Context(), "acme", onboard.Order{Purpose: onboard.Onboard}, "test")
+		return err
+	}
+	if err := planned(); !fault.HasCode(err, "CarrierNotReady") || !strings.Contains(err.Error(),
+		"domain 1r1.gw.example.com; gateway 1r1.gw.example.com") {
+		t.Errorf("derived trunks: %v", err)
+	}
+	f.wish("acme", func(w *onboard.Wishes) { w.Trunk = plan.Gateways })
+	f.must(planned())
+}
+
+// A plan is refused if a person has changed the tenant since, also by something that only its policy refers to.
+func TestPlanOfAChangedTenant(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.account("acme")
+	n, err := f.planner.Plan(t.Context(), "acme", onboard.Order{Purpose: onboard.Onboard}, "test")
+	f.must(err)
+	f.world("acme").change(plan.Step{Action: plan.Create, Ref: plan.Ref{Type: plan.Usage, Name: "Branch"},
+		Differences: []plan.Difference{{Field: "place", New: 0}}})
+	if _, err := f.planner.Apply(t.Context(), "acme", n.ID); !fault.HasCode(err, "TenantChanged") {
+		t.Errorf("after a person added a usage: %v", err)
+	}
+	if row := f.tenant("acme"); row.Pending || row.Purpose != "" {
+		t.Errorf("the refused plan was approved: %+v", row)
+	}
+	f.apply("acme", onboard.Onboard)
 }
 
 // Two people apply plans at the same time: a plan is applied once, and no plan takes the place of a leave.

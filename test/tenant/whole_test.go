@@ -205,6 +205,10 @@ func (w *world) leave(before []byte) {
 	}) {
 		w.t.Errorf("the report: %+v", r)
 	}
+	if len(r.Advice) == 0 || !strings.Contains(r.Advice[0], w.ServiceUser()+" signed in for Tandem") ||
+		!strings.Contains(r.Advice[0], "may now be deleted") {
+		w.t.Errorf("advice after the leave: %q", r.Advice)
+	}
 	same(w.t, "after leaving", parse(w.t, before), w.state(w.Customer))
 }
 

@@ -55,6 +55,33 @@ func TestConfigurationIsAcceptedWhole(t *testing.T) {
 	}
 }
 
+// A lab that is started again says which tenants have lost what was made in them, and how to make it again.
+func TestLabSaysThatItsTenantsAreNew(t *testing.T) {
+	x := &Lab{Lab: newLab(t)}
+	text := func() string {
+		var out bytes.Buffer
+		x.Hints(&out, "tandem", "./lab", "https://127.0.0.1:8443")
+		for line := range strings.Lines(out.String()) {
+			if len(line) > 81 {
+				t.Errorf("%d columns: %s", len(line)-1, line)
+			}
+		}
+		return out.String()
+	}
+	if s := text(); strings.Contains(s, "--authorise") {
+		t.Errorf("at the first start:\n%s", s)
+	}
+	x.lost = []string{".carrier", "adatum"}
+	s := text()
+	for _, want := range []string{"is gone",
+		"  tandem tenant sign-in .carrier --authorise\n  tandem tenant plan .carrier\n",
+		"  tandem tenant sign-in adatum --authorise\n"} {
+		if !strings.Contains(s, want) {
+			t.Errorf("%q is missing:\n%s", want, s)
+		}
+	}
+}
+
 func TestViewFitsATerminal(t *testing.T) {
 	_, calls, err := fixtures.Load()
 	if err != nil {

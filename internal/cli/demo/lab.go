@@ -27,6 +27,8 @@ type Lab struct {
 	*lab.Lab
 	ConfigFile string // configuration of the Tandem in the middle
 	api        *client.Client
+	// lost are the accounts that have something in tenants of an earlier start. Microsoft's cloud is new at each start.
+	lost []string
 }
 
 // labDir returns where a lab keeps its files, below the data directory.
@@ -107,6 +109,9 @@ func (x *Lab) Open(ctx context.Context) error {
 		return err
 	}
 	for _, err := range x.api.Accounts(ctx, client.List{Top: 1}) {
+		if err == nil {
+			err = x.lose(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -122,6 +127,17 @@ func (x *Lab) Open(ctx context.Context) error {
 	return tandem.WaitReady(ctx, x.Lab)
 }
 
+// lose finds the accounts whose tenants were onboarded at an earlier start.
+func (x *Lab) lose(ctx context.Context) error {
+	all, err := x.api.Tenants(ctx, api.ListTenantsParams{})
+	for _, t := range all {
+		if t.State != api.TenantStateNew && t.State != api.TenantStateLeft {
+			x.lost = append(x.lost, t.Account)
+		}
+	}
+	return err
+}
+
 //go:embed lab.txt
 var labHints string
 
@@ -130,6 +146,14 @@ var labHints string
 func (x *Lab) Hints(w io.Writer, program, data, url string) {
 	_, _ = fmt.Fprintf(w, labHints, program, strings.ReplaceAll(data, "'", `'\''`), url, x.Operator.Admin,
 		x.Customer.Admin, microsoft.Password, x.Gateway.FrontName()) // w may be closed
+	if len(x.lost) == 0 {
+		return
+	}
+	_, _ = fmt.Fprint(w, "\nThe simulated Microsoft 365 is new, and Tandem's database is not: what was made\n"+
+		"in these tenants is gone. To make it again, the operator's tenant first:\n\n")
+	for _, account := range x.lost {
+		_, _ = fmt.Fprintf(w, "  %[1]s tenant sign-in %[2]s --authorise\n  %[1]s tenant plan %[2]s\n", program, account)
+	}
 }
 
 // Trial is the outcome of a call that TryCall placed.

@@ -31,6 +31,8 @@ type Report struct {
 	Snapshot string    `json:"-"` // the one that was taken before the leave
 	Read     time.Time `json:"read"`
 	Outcomes []Outcome `json:"outcomes"`
+	// Advice is what the customer may do now, such as delete the account that signed in.
+	Advice []string `json:"advice,omitempty"`
 }
 
 // Outcomes compares what Tandem had made with what a tenant has afterwards. The notes are why things were kept, such as

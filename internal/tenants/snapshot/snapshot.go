@@ -129,6 +129,8 @@ type Snapshots struct {
 	Reader
 	Store  Store
 	Sealer Sealer
+	// Advice returns what the customer may do after a leave; it may be nil.
+	Advice func(ctx context.Context, t *onboard.Tenant) ([]string, error)
 }
 
 // Take stores a snapshot of a tenant.
@@ -250,5 +252,10 @@ func (s *Snapshots) ReportLeave(ctx context.Context, account, id string, notes [
 	}
 	r := &Report{Snapshot: id, Read: time.Now().UTC().Truncate(time.Second),
 		Outcomes: Outcomes(plan.NewLedger(made), x.Have, notes)}
+	if s.Advice != nil {
+		if r.Advice, err = s.Advice(ctx, x.Tenant); err != nil {
+			return nil, err
+		}
+	}
 	return r, s.Store.SetReport(ctx, account, r)
 }

@@ -75,7 +75,7 @@ func (o Snapshots) GetLeaveReport(ctx context.Context,
 		return nil, err
 	}
 	a := api.GetLeaveReport200JSONResponse{Account: r.Account, Snapshot: report.Snapshot, Read: report.Read,
-		Outcomes: make([]api.LeaveOutcome, len(report.Outcomes))}
+		Advice: report.Advice, Outcomes: make([]api.LeaveOutcome, len(report.Outcomes))}
 	for i, x := range report.Outcomes {
 		a.Outcomes[i] = api.LeaveOutcome{Type: string(x.Type), Name: x.Name, Fate: api.LeaveOutcomeFate(x.Fate),
 			Reason: x.Reason}

@@ -196,8 +196,8 @@ func failed(r *readiness.Report) (ids []string) {
 	return ids
 }
 
-// A tenant of which only three permissions were granted: each missing one is named, although the person is a Global
-// Administrator, and whatever the app registration asks for.
+// tenant-cases 2: a tenant of which only three permissions were granted: each missing one is named, although the person
+// is a Global Administrator, and whatever the app registration asks for.
 func TestMissingPermissionsAreNamed(t *testing.T) {
 	t.Parallel()
 	b := newReadyBed(t)
@@ -231,6 +231,24 @@ func TestMissingPermissionsAreNamed(t *testing.T) {
 		"permission RoleManagement.Read.Directory (delegated)", "permission User.ReadWrite.All (delegated)"}
 	if got := failed(r); !slices.Equal(got, want) {
 		t.Errorf("failed: %q, want %q", got, want)
+	}
+
+	// A Global Administrator has signed in: roles do not stand in for permissions.
+	b = newReadyBed(t)
+	b.tenant.Consent(clientID, granted, asked(permission.Delegated))
+	b.signedIn = true
+	r = b.check()
+	if got := finding(r, "role", "teams"); !strings.HasPrefix(got, "pass ") {
+		t.Errorf("the role of the person: %q", got)
+	}
+	missing := 0
+	for _, f := range failed(r) {
+		if strings.HasPrefix(f, "permission ") {
+			missing++
+		}
+	}
+	if missing != len(asked(permission.Application))-len(granted) {
+		t.Errorf("%d missing permissions are named: %q", missing, failed(r))
 	}
 }
 

@@ -325,12 +325,39 @@ func TestPassIsCut(t *testing.T) {
 	}
 }
 
+// tenant-cases 8: page 6 of 11 has expired, in a pass and when one continues after a restart.
+func TestPageExpires(t *testing.T) {
+	t.Parallel()
+	p := newPeople(t, testkit.Open(t, testkit.SQLiteConfig(t)), 10*999)
+	p.tenant.Set(func(s *microsoft.Settings) { s.ExpireAtPage = 6 })
+	if pass := p.sync(user.Full); pass.Restarts == 0 || pass.Failure != "" || pass.Users != int64(p.real()) {
+		t.Errorf("page 6 has expired: %+v", pass)
+	}
+	p.cloud = &failing{Cloud: p.reach, after: 5}
+	if cut := p.sync(user.Full); cut.Users != 5*999 || !cut.Ended.IsZero() {
+		t.Errorf("cut at page 6: %+v", cut)
+	}
+	p.tenant.ExpirePages()
+	resumed := &failing{Cloud: p.reach, after: 1000}
+	p.cloud = resumed
+	pass := p.sync(user.Delta)
+	if len(resumed.from) != 2 || resumed.from[0] == "" || resumed.from[1] != "" || pass.Users != int64(p.real()) {
+		t.Errorf("the stored link has expired: began at %q: %+v", resumed.from, pass)
+	}
+	if gone := p.list(user.Filter{State: user.Deleted}); len(gone) > 0 {
+		t.Errorf("deleted: %+v", gone)
+	}
+}
+
 // tenant-cases 9: the bin, the end, and two ways in which the link to the changes is lost.
 func TestChanges(t *testing.T) {
 	t.Parallel()
 	testkit.Engines(t, func(t *testing.T, d *db.DB) {
 		p := newPeople(t, d, 50)
 		p.sync(user.Full)
+		active := "more00000@" + p.tenant.Initial
+		p.activate(user.Request{Items: []user.Item{{User: active, Number: string(firstNumber)}}})
+		p.settle()
 		p.edit(3, func(s *microsoft.State, u *microsoft.User) { u.Department = "Night shift"; s.Changed(u) })
 		p.edit(4, func(s *microsoft.State, u *microsoft.User) { s.DeleteUser(u) })
 		binned, gone := p.user(p.upn(4)).ID, p.user(p.upn(5)).ID
@@ -365,6 +392,9 @@ func TestChanges(t *testing.T) {
 			}
 			if len(p.list(user.Filter{})) != n {
 				t.Errorf("%d users after the full pass, want %d", len(p.list(user.Filter{})), n)
+			}
+			if u := p.user(active); u.State != user.Active || u.Voice.Number != string(firstNumber) {
+				t.Errorf("the activated user after the full pass: %+v", u)
 			}
 		}
 	})
