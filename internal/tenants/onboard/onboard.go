@@ -454,12 +454,17 @@ func texts(notes []plan.Note) string {
 	return strings.Join(lines, "; ")
 }
 
-// steps does steps in their order. While one waits, those for other objects of its type are begun.
+// steps does steps in their order. While one waits, those for other objects of its type are begun, but not for domains
+// below it, of which each would have to be proven, or above it, which are not removed while it exists.
 func (j *job) steps(ctx context.Context, steps []plan.Step) error {
 	var waits *wait
 	for _, s := range steps {
 		if waits != nil && s.Type != waits.Object.Type {
 			break
+		}
+		if waits != nil && s.Type == plan.Domain && (below(s.Name, waits.Object.Name) ||
+			below(waits.Object.Name, s.Name)) {
+			continue
 		}
 		began := time.Now()
 		if w := j.tenant.Waiting; w != nil && w.Object == s.Ref {
@@ -479,6 +484,11 @@ func (j *job) steps(ctx context.Context, steps []plan.Step) error {
 		return nil
 	}
 	return waits
+}
+
+// below reports whether a domain is below another.
+func below(domain, other string) bool {
+	return strings.HasSuffix(strings.ToLower(domain), "."+strings.ToLower(other))
 }
 
 // named returns the objects that the tenant should have, and those that Tandem has made.

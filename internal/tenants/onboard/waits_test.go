@@ -217,6 +217,46 @@ func TestWaitsTogether(t *testing.T) {
 	})
 }
 
+// While a domain waits, those below it are not begun: Microsoft would want a proof of each. It is not removed while one
+// below it waits for its removal.
+func TestDomainsBelow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var target []plan.Object
+		for _, name := range []string{"gw.example", "1r1.gw.example", "other.example"} {
+			target = append(target, plan.Object{Ref: plan.Ref{Type: plan.Domain, Name: name},
+				Fields: plan.Fields{"verified": true}})
+		}
+		// did returns what a run does while a domain waits.
+		did := func(r *room, domain string) string {
+			t.Helper()
+			r.did, r.refuse = nil, func(a plan.Action, ref plan.Ref) error {
+				if a != "" && ref.Name == domain {
+					return fault.New(fault.Unavailable, "GraphUnavailable", "no answer")
+				}
+				return nil
+			}
+			if _, err := r.run(); err != nil {
+				t.Fatal(err)
+			}
+			return strings.Join(r.did, ", ")
+		}
+		r := newRoom(t, nil)
+		r.rows.tenant.Target = target
+		if got := did(r, "gw.example"); got != "create domain gw.example, create domain other.example" {
+			t.Error(got)
+		}
+
+		r = newRoom(t, nil)
+		r.rows.tenant.Target = target
+		r.until(done)
+		r.rows.tenant.Target, r.rows.tenant.Pending = nil, true
+		if got := did(r, "1r1.gw.example"); got != "delete domain 1r1.gw.example, delete domain other.example" {
+			t.Error(got)
+		}
+	})
+}
+
 // However many objects do not show what was done, a run says that it waits.
 func TestManySlow(t *testing.T) {
 	t.Parallel()

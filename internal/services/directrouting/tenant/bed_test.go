@@ -76,6 +76,13 @@ type bed struct {
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
+	return newBedOf(t, microsoft.Spec{Users: 10, Foreign: 3, Seed: 1})
+}
+
+// newBedOf returns a bed with such a tenant, whose name is contoso.
+func newBedOf(t *testing.T, spec microsoft.Spec) *bed {
+	t.Helper()
+	spec.Name = "contoso"
 	authority, err := ca.New("test")
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +94,7 @@ func newBed(t *testing.T) *bed {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.cloud.Close() })
-	b.tenant = b.cloud.AddTenant(microsoft.Spec{Name: "contoso", Users: 10, Foreign: 3, Seed: 1})
+	b.tenant = b.cloud.AddTenant(spec)
 	b.cloud.Register(microsoft.App{ID: clientID, Name: "Tandem", Home: b.tenant.ID, MultiTenant: true,
 		Application: permissions, Delegated: delegated, RedirectURIs: []string{callback},
 		Secrets: []microsoft.Secret{{Value: "secret"}}})

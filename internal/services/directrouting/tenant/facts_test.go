@@ -118,15 +118,19 @@ func (b *readyBed) graph(source *entra.Source) *graph.Client {
 	return c
 }
 
-// source connects to the tenant for one check.
-func (b *readyBed) source(context.Context, string) (readiness.Source, error) {
-	const resource = "https://graph.microsoft.com"
-	c := &tenant.Connector{App: b.app, Graph: b.cloud.URL(microsoft.Graph) + "/v1.0", Budget: graph.NewBudget(),
+func (b *readyBed) connector() *tenant.Connector {
+	return &tenant.Connector{App: b.app, Graph: b.cloud.URL(microsoft.Graph) + "/v1.0", Budget: graph.NewBudget(),
 		UserAgent: "Tandem/test", Transport: b.transport,
 		Teams: func(_ string, tokens tenant.Tokens) (teamsadmin.Admin, error) {
 			return teamsadmin.New(teamsadmin.Config{Enabled: true, BaseURL: b.cloud.URL(microsoft.Teams),
 				Tokens: tokens.Teams, UserAgent: "Tandem/test", Transport: b.transport})
 		}}
+}
+
+// source connects to the tenant for one check.
+func (b *readyBed) source(context.Context, string) (readiness.Source, error) {
+	const resource = "https://graph.microsoft.com"
+	c := b.connector()
 	grant, store := tenant.Grant{TenantID: b.tenant.ID, Consented: time.Unix(1, 0), Application: b.service}, &keeper{}
 	var person entra.Identity
 	if b.signedIn {
@@ -276,6 +280,25 @@ func TestWithoutConsent(t *testing.T) {
 	r := newReadyBed(t).check()
 	if got := failed(r); !slices.Equal(got, []string{"consent"}) {
 		t.Errorf("failed: %q", got)
+	}
+}
+
+// A tenant is neither planned nor changed before an account has signed in to configure Teams, whatever is consented.
+func TestNothingBeforeTheSignIn(t *testing.T) {
+	t.Parallel()
+	b := newReadyBed(t)
+	b.consent()
+	c, grant := b.connector(), tenant.Grant{TenantID: b.tenant.ID}
+	if _, err := c.Configure("contoso", grant, &keeper{}); !fault.HasCode(err, "ConsentNeeded") {
+		t.Errorf("before the consent is known: %v", err)
+	}
+	grant.Consented = time.Unix(1, 0)
+	if _, err := c.Configure("contoso", grant, &keeper{}); !fault.HasCode(err, "SignInNeeded") {
+		t.Errorf("before the sign-in: %v", err)
+	}
+	grant.SignedIn = time.Unix(2, 0)
+	if _, err := c.Configure("contoso", grant, &keeper{}); err != nil {
+		t.Errorf("after the sign-in: %v", err)
 	}
 }
 

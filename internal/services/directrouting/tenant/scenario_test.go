@@ -132,6 +132,35 @@ func TestDisturbedRequests(t *testing.T) {
 	}
 }
 
+// Whatever a tenant has, onboarding and leaving change nothing of it.
+func TestRandomTenants(t *testing.T) {
+	t.Parallel()
+	const tenants = 1000
+	for worker := range 4 {
+		t.Run(strconv.Itoa(worker), func(t *testing.T) {
+			t.Parallel()
+			for seed := worker; seed < tenants; seed += 4 * every {
+				t.Run(strconv.Itoa(seed), func(t *testing.T) { // with a bed that ends
+					b := newBedOf(t, microsoft.Spec{Users: seed * 7 % 60, Foreign: seed % 6, Seed: uint64(seed)})
+					seats(microsoft.NewSKU("MCOSTANDARD", 2))(b)
+					if seed%3 == 0 {
+						b.signIn()
+					}
+					b.bubble(func() {
+						before, m := b.dump(), b.memory()
+						s := b.settings([]plan.Trunk{plan.Derived, plan.Gateways}[seed%2])
+						s.OwnUsageOnly, s.ReuseSeat = seed%5 == 0, seed%7 == 0
+						b.join(m, b.target(s))
+						b.join(m, nil)
+						b.purge()
+						b.same("after leaving", before, b.dump())
+					})
+				})
+			}
+		})
+	}
+}
+
 // scenario prepares a bed and continues in a bubble, with a store and what the tenant has before.
 func scenario(t *testing.T, prepare func(b *bed), f func(b *bed, m *memory, before string)) {
 	t.Helper()

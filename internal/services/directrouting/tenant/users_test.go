@@ -521,6 +521,38 @@ func TestActivate(t *testing.T) {
 	})
 }
 
+// A resource account is activated like a user, and gets back what it had.
+func TestActivateResourceAccount(t *testing.T) {
+	t.Parallel()
+	p := newPeople(t, testkit.Open(t, testkit.SQLiteConfig(t)), 0)
+	before := string(p.tenant.Dump())
+	p.sync(user.Full)
+	account := p.list(user.Filter{Kind: user.ResourceAccount})[0]
+	out := p.activate(user.Request{Items: []user.Item{{User: account.UPN, Number: string(firstNumber)}},
+		OverrideGroup: true}) // it has a dial plan by group
+	if diff := cmp.Diff([]string{""}, refusals(out)); diff != "" {
+		t.Fatalf("refused: %+v", out)
+	}
+	if w := p.settle(); len(w) > 0 || p.user(account.ID).State != user.Active {
+		t.Fatalf("activated: %+v, waiting %v", p.user(account.ID), w)
+	}
+	p.tenant.Edit(func(s *microsoft.State) {
+		if n := s.Numbers[string(firstNumber)]; n == nil || n.Target != account.ID {
+			t.Errorf("the number: %+v", n)
+		}
+		if diff := cmp.Diff(ours, s.User(account.ID).Policies); diff != "" {
+			t.Errorf("the policies (-want +got):\n%s", diff)
+		}
+	})
+	p.deactivate(account.UPN)
+	if w := p.settle(); len(w) > 0 || p.user(account.ID).Voice.Number != account.Voice.Number {
+		t.Errorf("deactivated: %+v, waiting %v", p.user(account.ID), w)
+	}
+	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(string(p.tenant.Dump()), "\n")); diff != "" {
+		t.Errorf("after the deactivation (-before +after):\n%s", diff)
+	}
+}
+
 // A number goes to one user; the next free ones are given in order; what cannot be is said for each.
 func TestNumbersOfRequests(t *testing.T) {
 	t.Parallel()
