@@ -97,33 +97,20 @@ func (c *child) resolve(v any) (any, error) {
 			}
 			return items[0], nil
 		}
-		if file, ok := v["$certificate"].(string); ok {
-			key, _ := v["key"].(string)
-			for _, name := range []string{file, key} {
-				if _, err := os.ReadFile(name); err != nil {
-					return nil, &cmdletError{err.Error(), "FileNotFoundException"}
-				}
-			}
-		}
 	}
 	return v, nil
 }
 
 // connect signs in. Tokens must not be where other users of the machine see them.
 func (c *child) connect(given object) error {
-	if err := only("Connect-MicrosoftTeams", given, "TenantId", "AccessTokens", "ApplicationId",
-		"Certificate"); err != nil {
+	if err := only("Connect-MicrosoftTeams", given, "TenantId", "AccessTokens"); err != nil {
 		return err
 	}
 	tokens, _ := given["AccessTokens"].([]any)
-	switch {
-	case len(tokens) == 2 && given["TenantId"] == nil:
-		c.token, _ = tokens[1].(string)
-	case tokens == nil && given["Certificate"] != nil && given["ApplicationId"] != nil && given["TenantId"] != nil:
-		c.token = c.cfg.Token
-	default:
+	if len(tokens) != 2 || given["TenantId"] != nil {
 		return &cmdletError{"A window of the broker would open here.", "InteractiveSignIn"}
 	}
+	c.token, _ = tokens[1].(string)
 	for _, s := range append(os.Args, os.Environ()...) {
 		for _, token := range tokens {
 			if text, _ := token.(string); text != "" && strings.Contains(s, text) {

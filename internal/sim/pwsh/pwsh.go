@@ -30,7 +30,6 @@ type Config struct {
 	Roots   []byte // PEM
 	Version string // of the module; default 7.9.0
 	Unroll  bool   // lists of one item are returned as the item
-	Token   string // for a sign-in by certificate
 }
 
 // Fault is what goes wrong with a cmdlet, once. Give one to Arm.

@@ -22,14 +22,9 @@ const CodeWrongTenant = "WrongTenant"
 // checkEvery is for how long a child counts as signed in to its tenant before a change.
 const checkEvery = time.Minute
 
-// SignIn says how children sign in to a tenant: by access tokens or, without those, by certificate. They never sign in
-// interactively, nor by a broker, which is the module's default from 7.9.0 on.
-type SignIn struct {
-	Graph, Teams wire.Tokens // both of the application, or both of the person who signed in
-
-	ApplicationID            string // a GUID
-	CertificateFile, KeyFile string // PEM, absolute paths
-}
+// SignIn says how children sign in to a tenant: by access tokens, both of the application, or both of the person who
+// signed in. They never sign in interactively, nor by a broker, which is the module's default from 7.9.0 on.
+type SignIn struct{ Graph, Teams wire.Tokens }
 
 // Admin implements teamsadmin.Admin for one tenant. It is safe for concurrent use; commands run one after the other.
 type Admin struct {
@@ -54,7 +49,7 @@ func run[T any](ctx context.Context, a *Admin, cmdlet string, parameters map[str
 
 	r := request{Cmdlet: cmdlet, Parameters: parameters, Select: properties}
 	items, err := a.signedIn(ctx, s, r)
-	if fault.HasCode(err, teamsadmin.CodeTokenRefused) && a.signIn.Teams != nil { // nothing was done
+	if fault.HasCode(err, teamsadmin.CodeTokenRefused) { // nothing was done
 		a.signIn.Graph.Refused(s.child.tokens[0], "")
 		a.signIn.Teams.Refused(s.child.tokens[1], "")
 		items, err = a.signedIn(ctx, s, r)
@@ -101,33 +96,24 @@ func unreadable(cmdlet string, cause error) error {
 // that was some time ago.
 func (a *Admin) signedIn(ctx context.Context, s *slot, r request) ([]json.RawMessage, error) {
 	var tokens [2]secret.Text
-	parameters := map[string]any{}
-	if a.signIn.Teams != nil { // without TenantId, as in the examples of the page: 2.6.0 refused it beside tokens [C]
-		for i, source := range []wire.Tokens{a.signIn.Graph, a.signIn.Teams} {
-			token, err := source.Token(ctx)
-			if err != nil {
-				return nil, err
-			}
-			tokens[i] = token
+	var err error
+	for i, source := range []wire.Tokens{a.signIn.Graph, a.signIn.Teams} {
+		if tokens[i], err = source.Token(ctx); err != nil {
+			return nil, err
 		}
-		parameters["AccessTokens"] = []string{tokens[0].Reveal(), tokens[1].Reveal()}
-	} else {
-		parameters["TenantId"] = a.tenant
-		parameters["ApplicationId"] = a.signIn.ApplicationID
-		parameters["Certificate"] = map[string]string{"$certificate": a.signIn.CertificateFile,
-			"key": a.signIn.KeyFile}
 	}
 
 	if s.child.signed && s.child.tokens != tokens { // a child signs in once
 		s.child.kill()
-		var err error
 		if s.child, err = a.w.start(ctx, s); err != nil {
 			return nil, err
 		}
 	}
 	if !s.child.signed {
 		s.child.tokens = tokens
-		if _, err := a.call(ctx, s, request{Cmdlet: "Connect-MicrosoftTeams", Parameters: parameters}); err != nil {
+		// Without TenantId, as in the examples of the page: 2.6.0 refused it beside tokens [C].
+		if _, err := a.call(ctx, s, request{Cmdlet: "Connect-MicrosoftTeams", Parameters: map[string]any{
+			"AccessTokens": []string{tokens[0].Reveal(), tokens[1].Reveal()}}}); err != nil {
 			return nil, err
 		}
 		s.child.signed = true

@@ -26,9 +26,9 @@
 //	{"id":2,"done":true,"warnings":[]}                                   or
 //	{"id":2,"error":{"text":"Access Denied.","code":"Forbidden,Microsoft.Teams…"}}
 //
-// In parameters, an object {"$cmdlet":"New-CsVoiceNormalizationRule",…} stands for what that cmdlet returns, and
-// {"$certificate":"cert.pem","key":"key.pem"} for a certificate with its key. Tokens are parameters of
-// Connect-MicrosoftTeams: they are in no argument and no environment variable, and are cut out of what is logged.
+// In parameters, an object {"$cmdlet":"New-CsVoiceNormalizationRule",…} stands for what that cmdlet returns. Tokens are
+// parameters of Connect-MicrosoftTeams: they are in no argument and no environment variable, and are cut out of what is
+// logged.
 //
 // Other lines on stdout, and stderr, are logged. Lines, answers and their number are bounded.
 package powershell

@@ -29,10 +29,6 @@ function Resolve-Value($value) {
     if ($value -isnot [System.Collections.IDictionary]) {
         return $value
     }
-    if ($value.Contains('$certificate')) {
-        return [System.Security.Cryptography.X509Certificates.X509Certificate2]::CreateFromPemFile(
-            $value['$certificate'], $value['key'])
-    }
     if ($value.Contains('$cmdlet')) {
         $parameters = @{}
         foreach ($name in $value.Keys) {

@@ -227,28 +227,6 @@ func TestTokensThatExpireApart(t *testing.T) {
 	}
 }
 
-func TestCertificate(t *testing.T) {
-	files := t.TempDir()
-	cert, key := filepath.Join(files, "cert.pem"), filepath.Join(files, "key.pem")
-	for _, name := range []string{cert, key} {
-		if err := os.WriteFile(name, []byte("PEM"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b := newBed(t, 1, nil)
-	admin := b.worker.Admin(b.tenants[0].ID, powershell.SignIn{ApplicationID: clientID, CertificateFile: cert,
-		KeyFile: key})
-	// The simulated module has no token then, so that its first read is refused.
-	_, err := admin.Usages(t.Context())
-	want(t, "Usages", err, fault.Unauthenticated, teamsadmin.CodeTokenRefused, "")
-	got := b.seen()[1]
-	if got.Cmdlet != "Connect-MicrosoftTeams" || fmt.Sprint(got.Parameters) != fmt.Sprint(map[string]any{
-		"TenantId": b.tenants[0].ID, "ApplicationId": clientID, "Certificate": map[string]any{"$certificate": cert,
-			"key": key}}) {
-		t.Errorf("signed in by %+v", got)
-	}
-}
-
 func TestModule(t *testing.T) {
 	for text, change := range map[string]func(*powershell.Config, *pwsh.Config){
 		"install the module":   func(c *powershell.Config, _ *pwsh.Config) { c.Module = "/nowhere/MicrosoftTeams" },
