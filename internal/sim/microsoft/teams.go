@@ -71,9 +71,6 @@ func teamsRoutes() []*route {
 		user           = "user_impersonation"
 		configurations = "/Skype.Policy/configurations/{type}"
 		one            = configurations + "/configuration/{id}"
-		groups         = "/Skype.Policy/groupPolicyAssignments"
-		instances      = "/Teams.PlatformService/v2/ApplicationInstances"
-		numbers        = "/Skype.TelephoneNumberMgmt"
 	)
 
 	return []*route{
@@ -87,13 +84,9 @@ func teamsRoutes() []*route {
 		op("PUT "+one, changeConfiguration, user, "teams", "*"),
 		op("DELETE "+one, deleteConfiguration, user, "teams"),
 		op("PATCH /Skype.Policy/users/{user}/policies/{type}", grantUser, user, "teams", "{PolicyName"),
-		op("GET "+groups, listGroupGrants, user, "teamsRead"),
-		op("POST "+groups, grantGroup, user, "teams", "{PolicyType! PolicyName! GroupId! Rank"),
+		op("GET /Skype.Policy/groupPolicyAssignments", listGroupGrants, user, "teamsRead"),
 		op("PATCH /Skype.Policy/tenants/policies/{type}", grantTenant, user, "teams", "{PolicyName"),
-		op("GET "+numbers+"/cmdlet/assignments", teamsAssignments, user, "teamsRead"),
-		op("GET "+numbers+"/Tenants/{tenant}/telephone-numbers", teamsNumbers, user, "teamsRead", "?skip top locale"),
-		op("GET "+instances, listInstances, user, "teamsRead"),
-		op("POST "+instances, createInstance, user, "teams",
+		op("POST /Teams.PlatformService/v2/ApplicationInstances", createInstance, user, "teams",
 			"{UserPrincipalName! DisplayName ApplicationId! AcsResourceId"),
 	}
 }
@@ -697,26 +690,6 @@ func listGroupGrants(k *call) error {
 	return k.answer(200, out)
 }
 
-func grantGroup(k *call) error {
-	kind, name, err := k.grantOf(k.text("PolicyType"))
-	if err != nil {
-		return err
-	}
-	group := k.text("GroupId")
-	if !slices.ContainsFunc(k.s.Groups, func(g *Group) bool { return g.ID == group }) || name == "" {
-		return refuse("teams-not-found", group)
-	}
-	rank, _ := k.body["Rank"].(float64)
-	for _, g := range k.s.GroupGrants {
-		if g.Group == group && g.Type == kind {
-			return refuse("teams-exists", group)
-		}
-	}
-	k.s.GroupGrants = append(k.s.GroupGrants, GroupGrant{group, kind, name, max(1, int(rank))})
-
-	return k.answer(200, nil)
-}
-
 func grantTenant(k *call) error {
 	if k.who.partner {
 		return refuse("teams-partner")
@@ -732,40 +705,6 @@ func grantTenant(k *call) error {
 	return k.answer(200, nil)
 }
 
-// Numbers and application instances.
-
-func teamsAssignments(k *call) error {
-	out := []Object{}
-	for _, n := range k.s.sortedNumbers() {
-		if v := k.s.seenNumber(n); v != nil {
-			out = append(out, Object{"telephoneNumber": n.Number, "numberType": v["numberType"],
-				"assignedPstnTargetId": v["assignmentTargetId"], "assignmentCategory": v["assignmentCategory"],
-				"pstnAssignmentStatus": v["assignmentStatus"], "numberSource": v["numberSource"],
-				"locationId": v["locationId"]})
-		}
-	}
-
-	return k.answer(200, Object{"phoneNumberAssignments": out})
-}
-
-func teamsNumbers(k *call) error {
-	skip, err := strconv.Atoi(cmp.Or(k.query.Get("skip"), "0"))
-	top, err2 := strconv.Atoi(cmp.Or(k.query.Get("top"), "999"))
-	if err != nil || err2 != nil || skip < 0 || top < 1 || top > 999 || k.vars["tenant"] != k.t.ID {
-		return refuse("teams-value", "top")
-	}
-	if !isGUID(k.r.Header.Get("x-ms-tnm-applicationid")) {
-		return refuse("teams-required", "x-ms-tnm-applicationid", "this request")
-	}
-	if err := teamsAssignments(k); err != nil {
-		return err
-	}
-	all, _ := k.out.(Object)["phoneNumberAssignments"].([]Object)
-
-	return k.answer(200, Object{"telephoneNumbers": all[min(skip, len(all)):min(skip+top, len(all))],
-		"count": len(all)})
-}
-
 // Applications of resource accounts: auto attendant and call queue [K].
 var instanceApps = []string{"ce933385-9390-45d1-9512-c8d228074e07", "11cd3e2e-fccb-42ad-ad00-878b93575e07"}
 
@@ -776,16 +715,6 @@ func instanceView(s *State, u *User) Object {
 	}
 	return Object{"objectId": u.ID, "tenantId": s.t.ID, "userPrincipalName": u.UPN, "displayName": u.DisplayName,
 		"applicationId": u.ResourceApp, "acsResourceId": orNull(u.ACSResource), "phoneNumber": phone}
-}
-
-func listInstances(k *call) error {
-	out := []Object{}
-	for _, u := range k.s.Users {
-		if u.ResourceApp != "" && u.Deleted.IsZero() {
-			out = append(out, instanceView(k.s, u))
-		}
-	}
-	return k.answer(200, Object{"applicationInstances": out})
 }
 
 func createInstance(k *call) error {
