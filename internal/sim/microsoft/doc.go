@@ -29,7 +29,7 @@
 //	 6  always: purging is refused to applications; Settings.BinBlocksDomain has the remains block a domain, or not
 //	 7  SKU.Enabled, Warning, Suspended, LockedOut, Extra, AppliesTo; Settings.WarningSeatsFail
 //	 8  Settings.ExpireAtPage, PageLife; Tenant.ExpirePages
-//	 9  always: @removed with "changed" and "deleted"; Tenant.LoseDelta, Settings.DeltaLife, DeltaLostStatus: 410, 400
+//	 9  always: @removed with "changed" and "deleted"; Tenant.LoseDelta, Settings.DeltaLostStatus: 410, 400
 //	10  Fault Refuse with RetryAfter; batches are answered in reverse order; 424 for what depends on a failed part
 //	11  Tenant.EndOperations: "skipped", "failed", "entryFailed", "running"
 //	12  Settings.BlameOnPremises; State.Unlicense leaves plans as "Deleted"; Number.Source

@@ -171,7 +171,7 @@ type window struct {
 
 // throttle applies the limits of the identity service (teams-tenant §2) and writes their headers.
 func (k *call) throttle() error {
-	if k.service != Graph || k.route.units == 0 || k.t.settings.Unthrottled {
+	if k.service != Graph || k.route.units == 0 {
 		return nil
 	}
 	units := k.route.units

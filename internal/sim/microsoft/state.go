@@ -33,7 +33,6 @@ type Settings struct {
 	OperationDelay   time.Duration // of assigning and unassigning numbers
 	PageLife         time.Duration // of a page token; 0 for unlimited
 	ExpireAtPage     int           // all page tokens so far expire when this page is asked for, once
-	DeltaLife        time.Duration // of a delta token; 7 days if 0
 	DeltaLostStatus  int           // 410 if 0, or 400: how a lost delta token is refused
 	BinBlocksDomain  bool          // deleted users that are not purged keep a domain from being deleted
 	WarningSeatsFail bool          // seats in "warning" give CountViolation
@@ -41,7 +40,6 @@ type Settings struct {
 	ResourceAccountsActivate bool
 	BlameOnPremises          bool     // a missing licence is reported as an on-premises number
 	GraphPolicyTypes         []string // that Graph assigns; all if nil
-	Unthrottled              bool
 
 	// The Teams service.
 

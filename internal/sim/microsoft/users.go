@@ -244,6 +244,8 @@ func (k *call) pageOf(context string, p pageToken, view func(*User) Object) erro
 
 const deltaPage = 200
 
+const deltaLife = 7 * 24 * time.Hour
+
 // deltaUsers answers a page of the change feed: all users, then the changes since a token.
 func deltaUsers(k *call) error {
 	set, now := k.t.settings, k.cloud.now()
@@ -265,8 +267,7 @@ func deltaUsers(k *call) error {
 		return err
 	}
 	issued := time.Unix(0, p.Issued)
-	if token != "" &&
-		(!issued.After(k.t.deltasFrom) || now.After(issued.Add(cmp.Or(set.DeltaLife, 7*24*time.Hour)))) {
+	if token != "" && (!issued.After(k.t.deltasFrom) || now.After(issued.Add(deltaLife))) {
 		r := refuse("delta-lost")
 		if set.DeltaLostStatus == 400 {
 			return refuse("delta-lost-400")
