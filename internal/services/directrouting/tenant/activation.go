@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -103,18 +102,6 @@ func (c *Cloud) doActivationUser(ctx context.Context, s plan.Step) error {
 	return c.license(ctx, u, wanted)
 }
 
-// location returns the usage location of activation users, without which they get no licence.
-func (c *Cloud) location(ctx context.Context) (string, error) {
-	organisation, err := graph.Organization().All(ctx, c.Graph)
-	if err != nil {
-		return "", err
-	}
-	if len(organisation) == 0 {
-		return "", errors.New("no organisation in Microsoft's answer")
-	}
-	return organisation[0].CountryLetterCode, nil
-}
-
 func (c *Cloud) newUser(ctx context.Context, upn string, want plan.Fields) (graph.User, error) {
 	display, _ := want["displayName"].(string)
 	if want["licence"] == plan.ResourceAccount {
@@ -124,13 +111,13 @@ func (c *Cloud) newUser(ctx context.Context, upn string, want plan.Fields) (grap
 		return graph.GetUser(upn, activationFields...).Do(ctx, c.Graph)
 	}
 
-	location, err := c.location(ctx)
+	organisation, err := c.organisation(ctx)
 	if err != nil {
 		return graph.User{}, err
 	}
 	nickname, _, _ := strings.Cut(upn, "@")
 	u, err := graph.CreateUser(graph.NewUser{DisplayName: display, MailNickname: nickname, UserPrincipalName: upn,
-		UsageLocation: location, Password: secret.New(rand.Text() + "aA1-")}).Do(ctx, c.Graph)
+		UsageLocation: organisation.CountryLetterCode, Password: secret.New(rand.Text() + "aA1-")}).Do(ctx, c.Graph)
 	switch {
 	case says(err, "already exists"): // created a moment ago, which reads do not show yet
 		err = fault.New(fault.Unavailable, "NotVisible", "the user %s is not visible yet", upn).Because(err)
@@ -138,7 +125,7 @@ func (c *Cloud) newUser(ctx context.Context, upn string, want plan.Fields) (grap
 		err = fault.New(fault.Unavailable, "NotVisible", "the domain of %s cannot be used for users yet", upn).
 			Because(err)
 	}
-	u.UsageLocation = location // the answer has a choice of properties only
+	u.UsageLocation = organisation.CountryLetterCode // the answer has a choice of properties only
 	u.DisplayName, u.AccountEnabled = display, true
 	return u, err
 }
@@ -153,11 +140,11 @@ func (c *Cloud) updateUser(ctx context.Context, u graph.User, want plan.Fields) 
 		changes["accountEnabled"] = v
 	}
 	if u.UsageLocation == "" {
-		location, err := c.location(ctx)
+		organisation, err := c.organisation(ctx)
 		if err != nil {
 			return err
 		}
-		changes["usageLocation"] = location
+		changes["usageLocation"] = organisation.CountryLetterCode
 	}
 	if len(changes) == 0 {
 		return nil

@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -134,22 +135,15 @@ func (c *Connector) graph(tenant string, tokens graph.Tokens) (*graph.Client, er
 
 // Facts implements onboard.Source.
 func (c *Cloud) Facts(ctx context.Context) (f onboard.Facts, err error) {
-	organisation, err := graph.Organization().All(ctx, c.Graph)
+	organisation, err := c.organisation(ctx)
 	if err != nil {
-		return f, fmt.Errorf("read the organisation: %w", err)
+		return f, err
 	}
-	if len(organisation) > 0 {
-		f.Country = organisation[0].CountryLetterCode
-	}
-	domains, err := graph.Domains().All(ctx, c.Graph)
+	_, initial, err := c.domains(ctx)
 	if err != nil {
-		return f, fmt.Errorf("read the domains: %w", err)
+		return f, err
 	}
-	for _, d := range domains {
-		if d.IsInitial {
-			f.Initial = d.ID
-		}
-	}
+	f.Country, f.Initial = organisation.CountryLetterCode, initial
 	skus, err := c.skus(ctx)
 	if err != nil {
 		return f, fmt.Errorf("read the subscriptions: %w", err)
@@ -173,4 +167,29 @@ func (c *Cloud) Facts(ctx context.Context) (f onboard.Facts, err error) {
 	}
 	f.Spare = licence.Spare(skus)
 	return f, nil
+}
+
+func (c *Cloud) organisation(ctx context.Context) (o graph.Tenant, err error) {
+	all, err := graph.Organization().All(ctx, c.Graph)
+	if err == nil && len(all) == 0 {
+		err = errors.New("there is none in Microsoft's answer")
+	}
+	if err != nil {
+		return o, fmt.Errorf("read the organisation: %w", err)
+	}
+	return all[0], nil
+}
+
+// domains returns the domains of the tenant, and which is the initial one.
+func (c *Cloud) domains(ctx context.Context) (all []graph.Domain, initial string, err error) {
+	all, err = graph.Domains().All(ctx, c.Graph)
+	if err != nil {
+		return nil, "", fmt.Errorf("read the domains: %w", err)
+	}
+	for _, d := range all {
+		if d.IsInitial {
+			initial = d.ID
+		}
+	}
+	return all, initial, nil
 }

@@ -190,21 +190,17 @@ func (s *Facts) grants(ctx context.Context, f *readiness.Facts) error {
 }
 
 func (s *Facts) tenant(ctx context.Context, f *readiness.Facts) error {
-	organisation, err := graph.Organization().All(ctx, s.cloud.Graph)
-	if err != nil || len(organisation) == 0 {
-		return err
-	}
-	domains, err := graph.Domains().All(ctx, s.cloud.Graph)
+	o, err := s.cloud.organisation(ctx)
 	if err != nil {
 		return err
 	}
-	o := organisation[0]
+	domains, initial, err := s.cloud.domains(ctx)
+	if err != nil {
+		return err
+	}
 	f.Tenant = readiness.Tenant{ID: o.ID, Name: o.DisplayName, Type: o.TenantType, Country: o.CountryLetterCode,
-		Synced: o.OnPremisesSyncEnabled}
+		Synced: o.OnPremisesSyncEnabled, Initial: initial}
 	for _, d := range domains {
-		if d.IsInitial {
-			f.Tenant.Initial = d.ID
-		}
 		// The service's name in Graph is that of its predecessor [K].
 		f.Tenant.Domains = append(f.Tenant.Domains, readiness.Domain{Name: d.ID, Verified: d.IsVerified,
 			Active: slices.Contains(d.SupportedServices, "OfficeCommunicationsOnline")})
