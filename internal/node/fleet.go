@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"time"
 
@@ -87,7 +86,7 @@ func (x *tenants) labelled(ctx context.Context, t *onboard.Tenant) error {
 	}
 	// A label took the place of one that calls have never used, which is the active one of an account until then.
 	active := a.Active()
-	if active.Onboarded && t.Account == account && !has(t, active.Subdomain) && has(t, a.Pending.Subdomain) {
+	if active.Onboarded && t.Account == account && !t.HasLabel(active.Subdomain) && t.HasLabel(a.Pending.Subdomain) {
 		_, err := x.n.core.directory.ActivateLabel(ctx, account, a.Pending.Subdomain, directory.Write{})
 		if err != nil {
 			return err
@@ -124,10 +123,6 @@ func (x *tenants) monitored(ctx context.Context, t *onboard.Tenant) error {
 	return err
 }
 
-func has(t *onboard.Tenant, label string) bool {
-	return slices.ContainsFunc(t.Settings.Labels, func(l plan.Label) bool { return strings.EqualFold(l.Name, label) })
-}
-
 // releasePending releases the pending label of an account if the onboarding owns it and no tenant of the account has
 // it, but for the label except.
 func (x *tenants) releasePending(ctx context.Context, account, except string) error {
@@ -137,7 +132,7 @@ func (x *tenants) releasePending(ctx context.Context, account, except string) er
 	}
 	for _, id := range []string{account, account + onboard.Next} {
 		t, err := x.row(ctx, id)
-		if err == nil && has(t, a.Pending.Subdomain) {
+		if err == nil && t.HasLabel(a.Pending.Subdomain) {
 			return nil
 		}
 		if err != nil && !fault.Is(err, fault.NotFound) {

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +38,6 @@ import (
 	"github.com/tandemgw/tandem/internal/tenants/snapshot"
 	"github.com/tandemgw/tandem/internal/tenants/tenantapi"
 	"github.com/tandemgw/tandem/internal/tenants/user"
-	"github.com/tandemgw/tandem/internal/zone"
 	"github.com/tandemgw/tandem/internal/zone/check"
 )
 
@@ -560,71 +558,6 @@ func (x *tenants) done(ctx context.Context, t *onboard.Tenant) error {
 	return nil
 }
 
-// Findings implements invite.Readiness.
-func (x *tenants) Findings(ctx context.Context, account string) ([]invite.Finding, error) {
-	return x.readiness.Findings(ctx, account)
-}
-
-// Work implements invite.Progress.
-func (x *tenants) Work(ctx context.Context, account string) (*invite.Work, error) {
-	t, err := x.row(ctx, account)
-	if fault.Is(err, fault.NotFound) {
-		return &invite.Work{}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-
-	w := &invite.Work{Done: t.Purpose != "" && !t.Pending && t.Purpose != onboard.Leave,
-		Left: t.Purpose == onboard.Leave && !t.Pending}
-	if !t.Pending {
-		return w, nil
-	}
-	var made plan.Ledger
-	err = x.store.View(ctx, account, func(ctx context.Context, tx onboard.Tx) (err error) {
-		made, err = tx.Ledger(ctx)
-		return err
-	})
-	w.Tasks = tasks(t, made)
-	return w, err
-}
-
-// taskTitles name the work on objects for the customer's administrator. Others are not shown one by one.
-var taskTitles = map[plan.Type]string{plan.Domain: "Add the name", plan.ActivationUser: "Create the user",
-	plan.SIPDomain: "Microsoft activates", plan.RoutingPolicy: "Create the calling policy",
-	plan.Route: "Create the route", plan.DialPlan: "Create the dial plan",
-	plan.EmergencyPolicy: "Create the emergency policy"}
-
-// tasks returns the work on a tenant for the customer's administrator, with what it waits for.
-func tasks(t *onboard.Tenant, made plan.Ledger) (all []invite.Task) {
-	for _, o := range t.Target {
-		title, shown := taskTitles[o.Type]
-		if !shown {
-			continue
-		}
-		task := invite.Task{Title: title + " " + o.Name, State: "planned"}
-		if _, begun := made.Get(o.Ref); begun {
-			task.State = "done"
-		}
-		if w := t.Waiting; w != nil && w.Object == o.Ref {
-			task.State, task.Detail = "waiting", w.Reason
-			if w.Longest > 0 && !w.Late {
-				task.Detail += fmt.Sprintf(" (usually %s, at most %s)", w.Usual, w.Longest)
-			}
-		}
-		all = append(all, task)
-	}
-
-	waits := slices.ContainsFunc(all, func(x invite.Task) bool { return x.State == "waiting" })
-	if w := t.Waiting; w != nil && !waits {
-		all = append(all, invite.Task{Title: "The work", State: "waiting", Detail: w.Reason})
-	}
-	if len(all) == 0 {
-		all = append(all, invite.Task{Title: "Remove what was made", State: "running"})
-	}
-	return all
-}
-
 // bind sets the management API's operations on tenants.
 func (x *tenants) bind(ops *manage.Operations) {
 	sealer, app := x.n.core.keyring, carrier.Want(x.planner.Base, x.n.redirects(), x.certificate)
@@ -653,99 +586,4 @@ func (x *tenants) bind(ops *manage.Operations) {
 				}
 				return tenant.Registrar{Graph: c.Delegated}, nil
 			}}}
-}
-
-// prove returns the function that publishes the text that proves who owns a domain of an account, and returns nil when
-// every name server answers it.
-func (x *tenants) prove(account string) func(ctx context.Context, name, text string) error {
-	return func(ctx context.Context, name, text string) error {
-		publish := x.publishForCustomer
-		if account == onboard.Carrier {
-			publish = x.publishForCarrier
-		}
-		if err := publish(ctx, account, name, text); err != nil {
-			return err
-		}
-		return x.answeredSoon(ctx, name, text)
-	}
-}
-
-// answeredSoon is answered after a moment, which NOTIFY and the transfers of secondaries take.
-func (x *tenants) answeredSoon(ctx context.Context, name, text string) error {
-	const moment = 2 * time.Second
-	began := time.Now()
-	for every := 20 * time.Millisecond; ; every *= 2 {
-		err := x.answered(ctx, name, text)
-		if err == nil || time.Since(began)+every > moment {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(every):
-		}
-	}
-}
-
-// publishForCustomer makes the text the token of the account's label, from which the zone has it.
-func (x *tenants) publishForCustomer(ctx context.Context, account, name, text string) error {
-	label, region, _ := strings.Cut(name, ".")
-	i := slices.Index(x.planner.Trunks(), region)
-	if i < 0 {
-		return fmt.Errorf("%s is not below one of the operator's trunks, %s", name,
-			strings.Join(x.planner.Trunks(), ", "))
-	}
-	if err := x.releasePending(ctx, onboard.Owner(account), label); err != nil {
-		return err
-	}
-	a, err := x.n.core.directory.Account(ctx, onboard.Owner(account))
-	if err != nil {
-		return err
-	}
-	l := domain.Label{Subdomain: label, Region1Token: domain.NoToken, Region2Token: domain.NoToken}
-	switch {
-	case strings.EqualFold(a.Active().Subdomain, label):
-		l = a.Active()
-	case a.Pending != nil && strings.EqualFold(a.Pending.Subdomain, label):
-		l = *a.Pending
-	}
-	*[]*string{&l.Region1Token, &l.Region2Token}[i] = text
-
-	t, err := x.row(ctx, account)
-	if err != nil {
-		return err
-	}
-	return x.n.core.directory.OnboardLabel(ctx, x.service, onboard.Owner(account), l, t.Wishes.OwnLabel)
-}
-
-// publishForCarrier puts the text into the zone at the base domain or at a region's name.
-func (x *tenants) publishForCarrier(ctx context.Context, _, name, text string) error {
-	if !x.n.cfg.Zone.Published() {
-		return nil // the operator publishes it; the wait says what
-	}
-	base := x.planner.Base
-	relative := strings.TrimSuffix(name, "."+base)
-	if name == base {
-		relative = zone.Apex
-	}
-	const ttl = 60 // seconds
-	return zone.Publish(ctx, x.n.core.zone, base, map[string][]zone.Record{
-		"carrier:" + relative: {zone.Text(relative, ttl, text)}})
-}
-
-// answered returns an error that names the name servers that do not answer a text yet.
-func (x *tenants) answered(ctx context.Context, name, text string) error {
-	if !x.n.cfg.Zone.Enabled() {
-		return nil // the name servers are not known; Microsoft says whether it sees the text
-	}
-	servers, findings := x.servers.Present(ctx)
-	_, more := check.Zone(ctx, x.planner.Base, 0, servers,
-		[]check.Name{{Name: name + ".", NoAddress: true, Text: text}})
-	findings = append(findings, more...)
-	if len(findings) == 0 {
-		return nil
-	}
-	f := findings[0]
-	return fault.New(fault.Unavailable, "NotPublished", "not every name server answers the TXT record %q of %s "+
-		"yet: %s at %s: %s (%d findings)", text, name, f.Server.Name, f.Server.Addr, f.Text, len(findings))
 }

@@ -284,6 +284,11 @@ func (p *Planner) needed(ctx context.Context) error {
 	}
 }
 
+// HasLabel reports whether the tenant has, or is to have, a label.
+func (t *Tenant) HasLabel(name string) bool {
+	return slices.ContainsFunc(t.Settings.Labels, func(l plan.Label) bool { return strings.EqualFold(l.Name, name) })
+}
+
 // leaves reports whether the tenant is being left.
 func (t *Tenant) leaves() bool { return t.Pending && t.Purpose == Leave }
 
