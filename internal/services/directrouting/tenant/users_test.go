@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -35,6 +36,64 @@ type people struct {
 	queue *flow.Queue
 	kinds []*flow.Kind
 	cloud user.Cloud // what Tandem reaches
+	death *death     // nil: the process lives
+}
+
+// death ends the process at a request, or breaks the connection there before the request has an effect.
+type death struct {
+	http.RoundTripper
+	how string // "timeout before", "end before", "end after"
+	at  int    // counts down
+
+	mu    sync.Mutex
+	ended bool
+	stop  context.CancelFunc // of the work
+}
+
+func (d *death) RoundTrip(r *http.Request) (*http.Response, error) {
+	d.mu.Lock()
+	d.at--
+	hit := d.at == 0
+	d.ended = d.ended || hit && d.how == "end before"
+	ended, stop := d.ended, d.stop
+	d.mu.Unlock()
+	if ended {
+		stop()
+		return nil, errKilled
+	}
+	if hit && d.how == "timeout before" {
+		return nil, errBroken
+	}
+
+	resp, err := d.RoundTripper.RoundTrip(r)
+	if hit && d.how == "end after" {
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		d.mu.Lock()
+		d.ended = true
+		d.mu.Unlock()
+		stop()
+		return nil, errKilled
+	}
+	return resp, err
+}
+
+// work runs the queue as one process after the other, each until it ends.
+func (p *people) work(ctx context.Context) error {
+	for {
+		process, stop := context.WithCancel(ctx)
+		if p.death != nil {
+			p.death.mu.Lock()
+			p.death.ended, p.death.stop = false, stop
+			p.death.mu.Unlock()
+		}
+		err := p.queue.Run(process, p.kinds)
+		stop()
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // inventory has numbers of the account that users can have.
@@ -112,7 +171,7 @@ func (p *people) settle() map[string]string {
 	p.t.Helper()
 	ctx, stop := context.WithCancel(p.t.Context())
 	ended := make(chan error)
-	go func() { ended <- p.queue.Run(ctx, p.kinds) }()
+	go func() { ended <- p.work(ctx) }()
 	waiting := map[string]string{}
 	limit := time.After(5 * time.Minute) // a failing test waits so long
 	for idle := 0; idle < 2; {
@@ -945,7 +1004,8 @@ func TestNumberTakenBefore(t *testing.T) {
 // Each request of an activation and of its end is disturbed in turn: the tenant ends as without that.
 func TestDisturbedUsers(t *testing.T) {
 	t.Parallel()
-	run := func(t *testing.T, f *microsoft.Fault) (active, inactive string, requests map[microsoft.Service]int) {
+	run := func(t *testing.T, f *microsoft.Fault, d *death) (active, inactive string,
+		requests map[microsoft.Service]int) {
 		p := newPeople(t, testkit.Open(t, testkit.SQLiteConfig(t)), 0)
 		p.tenant.Set(func(s *microsoft.Settings) {
 			s.OperationDelay, s.TeamsPropagation = 20*time.Second, 45*time.Second
@@ -970,6 +1030,11 @@ func TestDisturbedUsers(t *testing.T) {
 		if f != nil {
 			p.bed.cloud.Inject(*f)
 		}
+		if d != nil {
+			d.RoundTripper = p.bed.real
+			p.connect(d)
+			p.cloud, p.death = p.reach, d
+		}
 
 		if w := p.settle(); len(w) > 0 || p.user(p.upn(free)).State != user.Active {
 			t.Errorf("after the activation: %s, waiting %v", p.user(p.upn(free)).State, w)
@@ -986,7 +1051,21 @@ func TestDisturbedUsers(t *testing.T) {
 		return active, string(p.tenant.Dump()), requests
 	}
 
-	active, inactive, requests := run(t, nil)
+	counted := &death{}
+	active, inactive, requests := run(t, nil, counted)
+	sent := -counted.at
+	if sent < 20 {
+		t.Fatalf("%d requests only", sent)
+	}
+	same := func(t *testing.T, f *microsoft.Fault, d *death) {
+		a, in, _ := run(t, f, d)
+		if diff := cmp.Diff(strings.Split(active, "\n"), strings.Split(a, "\n")); diff != "" {
+			t.Errorf("after the activation:\n%s", diff)
+		}
+		if diff := cmp.Diff(strings.Split(inactive, "\n"), strings.Split(in, "\n")); diff != "" {
+			t.Errorf("after the deactivation:\n%s", diff)
+		}
+	}
 	for name, f := range map[string]microsoft.Fault{
 		"lost": {Kind: microsoft.Lost}, "expired": {Kind: microsoft.Expired},
 		"429": {Kind: microsoft.Refuse, Status: 429, RetryAfter: "0"}, "500": {Kind: microsoft.Refuse, Status: 500},
@@ -997,15 +1076,21 @@ func TestDisturbedUsers(t *testing.T) {
 					t.Parallel()
 					f := f
 					f.Service, f.Skip, f.Times = service, i, 1
-					a, in, _ := run(t, &f)
-					if diff := cmp.Diff(strings.Split(active, "\n"), strings.Split(a, "\n")); diff != "" {
-						t.Errorf("after the activation:\n%s", diff)
-					}
-					if diff := cmp.Diff(strings.Split(inactive, "\n"), strings.Split(in, "\n")); diff != "" {
-						t.Errorf("after the deactivation:\n%s", diff)
-					}
+					same(t, &f, nil)
 				})
 			}
+		}
+	}
+	for n, how := range []string{"timeout before", "end before", "end after"} {
+		for at := 1 + n*min(every, 9)/3; at <= sent; at += min(every, 9) {
+			t.Run(fmt.Sprintf("%s/%d", how, at), func(t *testing.T) {
+				t.Parallel()
+				d := &death{how: how, at: at}
+				same(t, nil, d)
+				if d.at > 0 { // polls are not always as many
+					t.Logf("request %d was not sent", at)
+				}
+			})
 		}
 	}
 }
