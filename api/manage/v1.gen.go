@@ -1667,7 +1667,8 @@ type TenantSettings struct {
 	// Template the template from which comes what is left out here
 	Template string `json:"template,omitempty,omitzero"`
 
-	// TenantID the tenant's id at Microsoft; empty while it is not known, an invitation finds it
+	// TenantID the tenant's id at Microsoft; absent while it is not known, an invitation finds it. A request without it
+	// forgets it, which is refused while Tandem has objects there
 	TenantID string `json:"tenantId,omitempty,omitzero"`
 
 	// Trunk derived (default): the tenant's routes name the operator's trunks, in which nothing is to be kept; gateways:

@@ -154,7 +154,7 @@ func (w *wishes) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&w.extensions, "extensions", nil, "`RANGE` of extensions, 2xxx or 2xxx=+1425555 (repeatable)")
 	f.BoolVar(&w.ownUsageOnly, "own-usage-only", false, "users reach numbers through Tandem only")
 	f.StringArrayVar(&w.emergency, "emergency", nil,
-		"`NUMBER` of an emergency policy of its own, 112 or 112=999;911 (repeatable)")
+		"`NUMBER` of an emergency policy of its own, 112 or 112=999;911 (repeatable); the gateway has to know it")
 	f.StringVar(&w.licence, "licence", "", "service `PLAN` of the users that activate names (default: what is free)")
 }
 
@@ -208,7 +208,7 @@ func tenantSet(t *target) *cobra.Command {
 	var ownLabel bool
 	cmd := &cobra.Command{Use: "set ACCOUNT", Short: "Say which tenant an account has, and what is wanted for it"}
 	f := cmd.Flags()
-	f.StringVar(&tenant, "tenant", "", "the tenant's `ID` at Microsoft (default: an invitation finds it)")
+	f.StringVar(&tenant, "tenant", "", "the tenant's `ID` at Microsoft (default, and if empty: an invitation finds it)")
 	f.StringVar(&label, "label", "", "first `LABEL` of its names (default: the account's, or made from its name)")
 	f.BoolVar(&ownLabel, "own-label", false, "take over a label whose tokens API clients have given")
 	f.StringVar(&template, "template", "", "`TEMPLATE` for what is not said here (tandem tenant template)")

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -29,8 +30,8 @@ func TestTenantSetReplacesLists(t *testing.T) {
 			}
 		}
 		w.Header().Set("ETag", `"1"`)
-		var answer any = api.Tenant{Account: "acme", Settings: api.TenantSettings{Label: "acme", OwnLabel: true,
-			Emergency: emergency, Extensions: extensions}}
+		var answer any = api.Tenant{Account: "acme", Settings: api.TenantSettings{TenantID: "T",
+			Label: "acme", OwnLabel: true, Emergency: emergency, Extensions: extensions}}
 		if strings.Contains(r.URL.Path, "emplate") {
 			answer = api.Template{Name: "branch", Settings: api.TemplateSettings{Country: "GB", Emergency: emergency,
 				Extensions: extensions}}
@@ -50,15 +51,17 @@ func TestTenantSetReplacesLists(t *testing.T) {
 		command string
 		want    map[string]any
 	}{
-		{"tenant set acme --emergency 999 --extensions 3xx", map[string]any{"label": "acme", "ownLabel": true,
-			"emergency":  []any{map[string]any{"dialString": "999"}},
-			"extensions": []any{map[string]any{"range": "3xx"}}}},
-		{"tenant set acme --own-label=false --extensions 3xx", map[string]any{"label": "acme", "emergency": was,
-			"extensions": []any{map[string]any{"range": "3xx"}}}},
-		{"tenant set acme --extensions 3xx --emergency 999 --rules " + file, map[string]any{"label": "acme",
+		{"tenant set acme --emergency 999 --extensions 3xx", map[string]any{"tenantId": "T", "label": "acme",
 			"ownLabel": true, "emergency": []any{map[string]any{"dialString": "999"}},
+			"extensions": []any{map[string]any{"range": "3xx"}}}},
+		{"tenant set acme --extensions 3xx --emergency 999 --rules " + file, map[string]any{"tenantId": "T",
+			"label": "acme", "ownLabel": true, "emergency": []any{map[string]any{"dialString": "999"}},
 			"extensions": []any{map[string]any{"range": "3xx"}},
 			"rules":      []any{map[string]any{"name": "short", "pattern": `^(\d{3})$`, "translation": "$1"}}}},
+		{"tenant set acme --own-label=false --extensions 3xx", map[string]any{"tenantId": "T", "label": "acme",
+			"emergency": was, "extensions": []any{map[string]any{"range": "3xx"}}}},
+		{"tenant set acme --tenant= --own-label=false --extensions 3xx", map[string]any{"label": "acme",
+			"emergency": was, "extensions": []any{map[string]any{"range": "3xx"}}}},
 		{"tenant template put branch --emergency 999 --extensions 3xx", map[string]any{"country": "GB",
 			"emergency":  []any{map[string]any{"dialString": "999"}},
 			"extensions": []any{map[string]any{"range": "3xx"}}}},
@@ -70,6 +73,58 @@ func TestTenantSetReplacesLists(t *testing.T) {
 			t.Errorf("%s: exit code %d, sent %v, want %v\n%s", c.command, code, sent, c.want, out.String())
 		}
 	}
+}
+
+// TestWrongSettingsAreShown: what is wrong with a setting is shown with where it is, for tenants and templates.
+func TestWrongSettingsAreShown(t *testing.T) {
+	t.Parallel()
+	var sent string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		code, status := "TenantNotFound", http.StatusNotFound
+		if strings.Contains(r.URL.Path, "emplate") {
+			code = "TemplateNotFound"
+		}
+		target := ""
+		if r.Method == http.MethodPut {
+			body, _ := io.ReadAll(r.Body)
+			sent = string(body)
+			code, target, status = "Wrong", "here[0]", http.StatusBadRequest
+		}
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(map[string]any{"type": "about:blank", "title": http.StatusText(status),
+			"status": status, "code": code, "target": target, "detail": "do something else"})
+	}))
+	defer server.Close()
+
+	for flags, want := range map[string]string{
+		"--emergency +112":             `{"emergency":[{"dialString":"+112"}]}`,
+		"--emergency 112=999;":         `{"emergency":[{"dialString":"112","mask":"999;"}]}`,
+		"--licence E5":                 `{"licence":"E5"}`,
+		"--area-code 20":               `{"areaCode":"20"}`,
+		"--country GB --area-code 020": `{"areaCode":"020","country":"GB"}`,
+		"--trunk gateways":             `{"trunk":"gateways"}`,
+		"--extensions 2y":              `{"extensions":[{"range":"2y"}]}`,
+	} {
+		for _, command := range []string{"tenant set acme ", "tenant template put branch "} {
+			var out strings.Builder
+			code := Run(t.Context(), Program{Args: append(strings.Fields(command+flags), "--url", server.URL),
+				Stdout: io.Discard, Stderr: &out})
+			if code == exitOK || !sameJSON(t, sent, want) || !strings.Contains(out.String(), "here[0]") ||
+				!strings.Contains(out.String(), "do something else") {
+				t.Errorf("%s: exit code %d, sent %s, want %s\n%s", command+flags, code, sent, want, out.String())
+			}
+		}
+	}
+}
+
+func sameJSON(t *testing.T, a, b string) bool {
+	t.Helper()
+	var x, y any
+	if err := errors.Join(json.Unmarshal([]byte(a), &x), json.Unmarshal([]byte(b), &y)); err != nil {
+		t.Error(err)
+	}
+	return reflect.DeepEqual(x, y)
 }
 
 // TestPlansShowWhatIsApproved: times are in whole units, emergency numbers and the end of the consent are shown, and

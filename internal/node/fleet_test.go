@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -768,8 +769,8 @@ func TestALabelThatCallsUseIsNotReplaced(t *testing.T) {
 	}
 }
 
-// TestWrongWishesAreRefusedAtOnce: a label that no plan could have is refused when it is said, for a tenant and for a
-// move; and so is a plan that is to remove the application without leaving.
+// TestWrongWishesAreRefusedAtOnce: a label that no plan could have is refused when a move begins, and so is a plan that
+// is to remove the application without leaving.
 func TestWrongWishesAreRefusedAtOnce(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
@@ -783,16 +784,107 @@ func TestWrongWishesAreRefusedAtOnce(t *testing.T) {
 	}
 	for label, code := range map[string]string{"1r1": "ReservedLabel", "hooks": "ReservedLabel",
 		"a.b": "InvalidLabel"} {
-		_, err := ops.PutTenant(t.Context(), api.PutTenantRequestObject{Account: "acme",
-			Body: &api.TenantSettings{Label: label}})
-		if !fault.HasCode(err, code) {
-			t.Errorf("setting %q: %v", label, err)
-		}
-		_, err = ops.BeginMove(t.Context(), api.BeginMoveRequestObject{Account: "acme",
+		_, err := ops.BeginMove(t.Context(), api.BeginMoveRequestObject{Account: "acme",
 			Body: &api.MoveRequest{Label: label}})
 		if !fault.HasCode(err, code) {
 			t.Errorf("move to %q: %v", label, err)
 		}
+	}
+}
+
+// TestWrongSettingsAreRefusedAtOnce: each value of a tenant or a template that no plan could have is refused when it is
+// set, with a code, where it is, and what would be right; and nothing is stored.
+func TestWrongSettingsAreRefusedAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.account("acme")
+	f.account("other")
+	f.wish("other", func(w *onboard.Wishes) { w.Label = "taken" })
+	f.apply("other", onboard.Onboard)
+	f.account("derived")
+	f.apply("derived", onboard.Onboard)
+	label := f.tenant("derived").Settings.Labels[0].Name
+	f.must(f.rollouts.Put(t.Context(), "branch", onboard.Wishes{Dial: onboard.Dial{Country: "GB", AreaCode: "20"}}))
+	put := func(path, body string) (int, string) {
+		w := ask(t, f.n.local(), "PUT", "/manage/v1/"+path, body)
+		return w.Code, w.Body.String()
+	}
+
+	acme, both := []string{"tenants/acme"}, []string{"tenants/acme", "templates/x"}
+	for _, c := range []struct {
+		paths []string
+		body  string
+		want  []string // in the answer
+	}{
+		{both, `{"emergency":[{"dialString":"+112"}]}`,
+			[]string{"InvalidEmergencyNumber", "emergency[0].dialString", "1 to 10 digits, such as 112"}},
+		{both, `{"emergency":[{"dialString":"911"},{"dialString":"abc"}]}`, []string{"emergency[1].dialString"}},
+		{both, `{"emergency":[{"dialString":"112"}]}`, []string{"calls.routing.emergencyDialStrings"}},
+		{both, `{"emergency":[{"dialString":"911","mask":"112, 999"}]}`, []string{"emergency[0].mask", "separated by"}},
+		{both, `{"emergency":[{"dialString":"911","mask":"933"},{"dialString":"933"}]}`,
+			[]string{"emergency[1].dialString", "933 is given twice"}},
+		{both, `{"licence":"E5"}`,
+			[]string{"InvalidLicence", `"target":"licence"`, "MCOSTANDARD, MCOSTANDARD_GOV, TEAMS1"}},
+		{both, `{"areaCode":"20"}`, []string{"NoCountry", "areaCode", "set the country as well"}},
+		{both, `{"country":"gb"}`, []string{"InvalidDialPlan", "country", "such as GB"}},
+		{both, `{"country":"XX"}`, []string{"InvalidDialPlan", "country"}},
+		{both, `{"trunk":"direct"}`, []string{"trunk"}},
+		{both, `{"country":"GB","areaCode":"020"}`, []string{"InvalidDialPlan", "areaCode", "without trunk prefix"}},
+		{both, `{"country":"GB","areaCode":"7400"}`, []string{"InvalidDialPlan", "areaCode"}},
+		{both, `{"extensions":[{"range":"2y"}]}`, []string{"InvalidDialPlan", "extensions[0]", "such as 2xxx"}},
+		{both, `{"extensions":[{"range":"2xx"},{"range":"20x"}]}`, []string{"extensions[1]", "overlaps"}},
+		{both, `{"extensions":[{"range":"2xx","base":"44"}]}`, []string{"extensions[0]", "such as +1425555"}},
+		{both, `{"rules":[{"name":"a","pattern":"^1$","translation":"2"}]}`, []string{"NoCountry", "rules"}},
+		{both, `{"country":"GB","rules":[{"name":"a","pattern":"^(\\d+)$","translation":"+44$1"}]}`,
+			[]string{"InvalidDialPlan", "EmergencyRewritten"}},
+		{acme, `{"country":"DE","areaCode":"020","template":"branch"}`, []string{"areaCode", "no number of DE"}},
+		{acme, `{"template":"none"}`, []string{"TemplateNotFound", "template"}},
+		{acme, `{"label":"a.b"}`, []string{"InvalidLabel", "label"}},
+		{acme, `{"label":"1r1"}`, []string{"ReservedLabel", "label"}},
+		{acme, `{"label":"taken"}`, []string{"SubdomainTaken", "label"}},
+		{acme, `{"tenantId":"contoso"}`, []string{"InvalidTenantId", "GUID"}},
+		{[]string{"tenants/derived"}, `{}`, []string{"TenantInUse", "t-derived", "--leave"}},
+		{[]string{"tenants/.carrier"}, `{"country":"GB"}`, []string{"CarrierSettings"}},
+	} {
+		for _, path := range c.paths {
+			status, answer := put(path, c.body)
+			if status != 400 && status != 409 {
+				t.Errorf("%s %s: %d %s", path, c.body, status, answer)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(answer, want) {
+					t.Errorf("%s %s: %s\nwithout %q", path, c.body, answer, want)
+				}
+			}
+		}
+	}
+
+	f.must(f.store.UpdatePlans(t.Context(), "derived", func(ctx context.Context, tx onboard.PlanTx) error {
+		x, err := tx.Tenant(ctx)
+		if err == nil {
+			x.ID = "11111111-2222-4333-8444-555555555555"
+			err = tx.SetTenant(ctx, x)
+		}
+		return err
+	}))
+	const id = `"tenantId":"11111111-2222-4333-8444-555555555555"`
+	for _, c := range []struct{ body, want string }{
+		{`"trunk":"gateways"`, "tandem tenant move begin derived --label LABEL --trunk gateways"},
+		{`"trunk":"gateways","label":"` + label + `"`, "TrunkModel"},
+		{`"trunk":"derived"`, ""},
+		{`"trunk":"gateways","label":"second"`, ""},
+		{`"emergency":[{"dialString":"911","mask":"112;999"}],"areaCode":"20"`, ""}, // the country is known
+	} {
+		status, answer := put("tenants/derived", "{"+id+","+c.body+"}")
+		if (status != 200) != (c.want != "") || !strings.Contains(answer, c.want) {
+			t.Errorf("%s: %d %s, want %q", c.body, status, answer, c.want)
+		}
+	}
+	if w := f.tenant("acme").Wishes; !reflect.DeepEqual(w, onboard.Wishes{}) {
+		t.Errorf("a setting that was refused is stored: %+v", w)
+	}
+	if status, answer := put("tenants/acme", `{}`); status != 200 || f.tenant("acme").ID != "" {
+		t.Errorf("the tenant is not forgotten: %d %s", status, answer)
 	}
 }
 

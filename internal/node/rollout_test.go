@@ -118,8 +118,8 @@ func TestRollout(t *testing.T) {
 		f.apply("acme3", onboard.Onboard)
 		s, points := f.rolling(at)
 
-		f.must(f.rollouts.Put(t.Context(), "branch", onboard.Wishes{Dial: onboard.Dial{Country: "GB"},
-			Emergency: []plan.EmergencyNumber{{DialString: "112"}}}))
+		f.must(f.rollouts.Put(t.Context(), "branch", onboard.Wishes{Dial: onboard.Dial{Country: "GB",
+			Emergency: []plan.EmergencyNumber{{DialString: "112"}}}}))
 		rings := []rollout.Ring{{Accounts: []string{"acme2"}}, {Percent: 60}}
 		r, err := f.rollouts.Begin(t.Context(), "branch", rings, "test")
 		f.must(err)
@@ -172,8 +172,8 @@ func TestRolloutStops(t *testing.T) {
 	s, _ := f.rolling(-1)
 	change := func(number string) *rollout.Rollout {
 		t.Helper()
-		f.must(f.rollouts.Put(t.Context(), "branch", onboard.Wishes{Dial: onboard.Dial{Country: "GB"},
-			Emergency: []plan.EmergencyNumber{{DialString: number}}}))
+		f.must(f.rollouts.Put(t.Context(), "branch", onboard.Wishes{Dial: onboard.Dial{Country: "GB",
+			Emergency: []plan.EmergencyNumber{{DialString: number}}}}))
 		rings := []rollout.Ring{{Percent: 25}, {Percent: 50}, {Percent: 75}}
 		r, err := f.rollouts.Begin(t.Context(), "branch", rings, "test")
 		f.must(err)

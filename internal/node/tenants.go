@@ -430,7 +430,7 @@ func (x *tenants) deployment() onboard.Deployment {
 	return onboard.Deployment{
 		Prefix: cfg.Onboarding.Prefix, Base: strings.ToLower(cfg.Calls.Routing.BaseDomain),
 		Regions: x.regions(), Port: x.port(), Emergency: cfg.Calls.Routing.EmergencyDialStrings,
-		Labels: x.ownLabels, Taken: x.taken, Used: x.used,
+		Routed: cfg.Calls.Routing.EmergencyStrings(), Labels: x.ownLabels, Taken: x.taken, Used: x.used,
 	}
 }
 

@@ -1,8 +1,10 @@
 package dialplan
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 
@@ -85,7 +87,7 @@ func (c *country) emergencyRule(deployment []string) (r Rule, err error) {
 	known, all := regexp.MustCompile(pattern("", c.emergency)), c.emergency
 	for i, dial := range deployment {
 		if !emergencyForm.MatchString(dial) {
-			return r, invalid(fmt.Sprintf("emergency[%d]", i), "%q is not an emergency number of 2 to 6 digits", dial)
+			return r, invalid(fmt.Sprintf("emergency[%d]", i), "%q is not an emergency number of 1 to 10 digits", dial)
 		}
 		if !known.MatchString(dial) {
 			all = strings.TrimPrefix(all+"|"+dial, "|")
@@ -167,26 +169,66 @@ func (c *country) local(area string) (pat, translation string, err error) {
 		return "", "", nil
 	}
 
-	lengths := c.meta.GetFixedLine().GetPossibleLength()
+	var lengths []int
+	if areaForm.MatchString(area) {
+		lengths = localLengths(cmp.Or(either(c.meta.GetFixedLine()), c.number), area)
+	}
 	if len(lengths) == 0 {
-		lengths = c.meta.GetGeneralDesc().GetPossibleLength()
+		return "", "", invalid("areaCode", "no number of %s has the area code %q: write it in digits as it follows "+
+			"+%s, without trunk prefix", c.meta.GetId(), area, c.code)
 	}
-	mobile := c.meta.GetMobile().GetExampleNumber()
-	isMobile := regexp.MustCompile(pattern("", either(c.meta.GetMobile())))
-	if n := len(area); n < len(mobile) && isMobile.MatchString(area+mobile[n:]) { // as in Brazil
-		lengths = append([]int32{int32(len(mobile))}, lengths...)
+	lengths = append(lengths, localLengths(either(c.meta.GetMobile()), area)...) // as in Brazil
+	slices.Sort(lengths)
+	lengths = slices.Compact(lengths)
+	var numbers []string
+	for i := 0; i < len(lengths); {
+		first := i
+		for i++; i < len(lengths) && lengths[i] == lengths[i-1]+1; {
+			i++
+		}
+		n := fmt.Sprint(lengths[first] - 1)
+		if last := lengths[i-1]; last > lengths[first] {
+			n += fmt.Sprint(",", last-1)
+		}
+		numbers = append(numbers, `[2-9]\d{`+n+"}")
 	}
-	from := max(int(slices.Min(lengths))-len(area), shortestLocal)
-	to := int(slices.Max(lengths)) - len(area)
-	if !areaForm.MatchString(area) || c.trunk != "" && strings.HasPrefix(area, c.trunk[:1]) || from > to {
-		return "", "", invalid("areaCode", "%q is not an area code as it follows +%s: write it in digits, without "+
-			"trunk prefix", area, c.code)
+	return pattern("", strings.Join(numbers, "|")), "+" + c.code + area + "$1", nil
+}
+
+// localLengths returns the lengths that numbers of a pattern have after an area code.
+func localLengths(numbers, area string) (lengths []int) {
+	const longest, end = 15, '#' // which no number has
+	tree, err := syntax.Parse("(?:"+numbers+")"+string(end), syntax.Perl)
+	if err != nil || numbers == "" {
+		return nil
 	}
-	number := fmt.Sprintf(`[2-9]\d{%d,%d}`, from-1, to-1)
-	if from == to {
-		number = fmt.Sprintf(`[2-9]\d{%d}`, to-1)
+	program, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return nil
 	}
-	return pattern("", number), "+" + c.code + area + "$1", nil
+
+	at := readers(program, []uint32{uint32(program.Start)})
+	for n := 1 - len(area); n <= longest; n++ {
+		digits := "0123456789"
+		switch {
+		case n < 1:
+			digits = area[len(area)+n-1 : len(area)+n]
+		case n == 1:
+			digits = "23456789"
+		}
+		var to []uint32
+		for _, pc := range at {
+			if in := &program.Inst[pc]; slices.ContainsFunc([]rune(digits), in.MatchRune) {
+				to = append(to, in.Out)
+			}
+		}
+		at = readers(program, to)
+		ends := slices.ContainsFunc(at, func(pc uint32) bool { return program.Inst[pc].MatchRune(end) })
+		if ends && n >= shortestLocal {
+			lengths = append(lengths, n)
+		}
+	}
+	return lengths
 }
 
 // shortestLocal is the minimum length of local numbers; shorter ones are short codes.

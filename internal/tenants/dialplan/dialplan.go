@@ -64,7 +64,7 @@ type Extensions struct {
 var (
 	rangeForm     = regexp.MustCompile(`^[0-9]*x*$`)
 	baseForm      = regexp.MustCompile(`^\+[1-9][0-9]{1,14}(;ext=)?$`)
-	emergencyForm = regexp.MustCompile(`^[0-9]{2,6}$`)
+	emergencyForm = regexp.MustCompile(`^[0-9]{1,10}$`) // as New-CsTeamsEmergencyNumber has it
 )
 
 // Rules makes the rules of a dial plan, at most 50, in their order. leftOut says in a sentence each what the plan does
@@ -104,6 +104,12 @@ func Rules(o Options) (rules []Rule, leftOut []string, err error) {
 		}
 	}
 	return rules, leftOut, nil
+}
+
+// CheckExtensions checks ranges of extensions, as Rules does.
+func CheckExtensions(ranges []Extensions) error {
+	_, err := extensionRules(ranges)
+	return err
 }
 
 // extensionRules returns a rule for each base, whose ranges are merged.

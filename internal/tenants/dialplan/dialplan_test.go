@@ -3,6 +3,8 @@ package dialplan_test
 import (
 	"fmt"
 	"maps"
+	"math"
+	"math/rand/v2"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -377,6 +379,57 @@ func TestLeftOut(t *testing.T) {
 	}
 }
 
+// TestLocalNumbers: numbers without area code have the lengths that libphonenumber takes for fixed or mobile numbers
+// with it, and no others: a number that is too short for the area is none.
+func TestLocalNumbers(t *testing.T) {
+	for _, c := range []struct {
+		iso, area string
+		want      []int // where the numbering plan has one length, or few
+	}{
+		{"GB", "20", []int{8}}, {"GB", "121", []int{7}}, {"GB", "1204", []int{5, 6}}, {"DE", "30", nil},
+		{"DE", "3303", nil}, {"US", "212", []int{7}}, {"FR", "1", []int{8}}, {"AU", "2", []int{8}}, {"IT", "06", nil},
+		{"JP", "3", []int{8}}, {"BR", "11", []int{8, 9}}, {"CN", "10", []int{5, 6, 8}}, {"RU", "812", []int{7}},
+	} {
+		rules, _ := made(t, dialplan.Options{Country: c.iso, AreaCode: c.area})
+		plan, random := dialplan.Compile(rules), rand.New(rand.NewPCG(1, 2))
+		var got []int
+		for length := 4; length <= 13; length++ {
+			local, valid := 0, 0
+			const tries = 500
+			least := int(math.Pow10(length - 1))
+			for range tries {
+				d := fmt.Sprint(2*least + random.IntN(8*least))
+				i, normalised := plan.Normalise(d)
+				if i >= 0 && rules[i].Name == c.iso+"-Local" {
+					local++
+					want := fmt.Sprint("+", phonenumbers.GetCountryCodeForRegion(c.iso), c.area, d)
+					if normalised != want {
+						t.Fatalf("%s %s: %s gives %s, want %s", c.iso, c.area, d, normalised, want)
+					}
+				}
+				n, err := phonenumbers.Parse(c.area+d, c.iso)
+				if err != nil || phonenumbers.GetNationalSignificantNumber(n) != c.area+d {
+					continue
+				}
+				switch phonenumbers.GetNumberType(n) {
+				case phonenumbers.FIXED_LINE, phonenumbers.FIXED_LINE_OR_MOBILE, phonenumbers.MOBILE:
+					valid++
+				}
+			}
+			if local > 0 {
+				got = append(got, length)
+			}
+			if (local > 0) != (valid > 0) {
+				t.Errorf("%s %s: %d of %d numbers of %d digits are local, and %d are valid", c.iso, c.area, local,
+					tries, length, valid)
+			}
+		}
+		if c.want != nil && !slices.Equal(got, c.want) {
+			t.Errorf("%s %s: local numbers have %d digits, want %d", c.iso, c.area, got, c.want)
+		}
+	}
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	for _, c := range []struct {
 		o      dialplan.Options
@@ -388,11 +441,14 @@ func TestOptionsAreChecked(t *testing.T) {
 		{dialplan.Options{}, "country"},
 		{dialplan.Options{Country: "GN"}, "emergency"},
 		{dialplan.Options{Country: "GB", Emergency: []string{"112", "+999"}}, "emergency[1]"},
-		{dialplan.Options{Country: "GB", Emergency: []string{"1"}}, "emergency[0]"},
-		{dialplan.Options{Country: "GB", Emergency: []string{"1234567"}}, "emergency[0]"},
+		{dialplan.Options{Country: "GB", Emergency: []string{""}}, "emergency[0]"},
+		{dialplan.Options{Country: "GB", Emergency: []string{"12345678901"}}, "emergency[0]"},
 		{dialplan.Options{Country: "GB", AreaCode: "020"}, "areaCode"},
 		{dialplan.Options{Country: "GB", AreaCode: "2 0"}, "areaCode"},
 		{dialplan.Options{Country: "GB", AreaCode: "1234567"}, "areaCode"},
+		{dialplan.Options{Country: "GB", AreaCode: "7400"}, "areaCode"}, // mobile
+		{dialplan.Options{Country: "US", AreaCode: "800"}, "areaCode"},
+		{dialplan.Options{Country: "FR", AreaCode: "6"}, "areaCode"},
 		{dialplan.Options{Country: "US", AreaCode: "1212"}, "areaCode"},
 		{dialplan.Options{Country: "US", AreaCode: "2125550"}, "areaCode"},
 		{dialplan.Options{Country: "GB", Extensions: ext("", "")}, "extensions[0]"},
@@ -417,6 +473,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		{Country: "GB", Extensions: append(ext("2xx", ""), ext("2xxx", "+44161496")...)},
 		{Country: "GB", Extensions: ext("12345", "+4416149600000;ext=")},
 		{Country: "IT", AreaCode: "06"},
+		{Country: "RU", AreaCode: "812"}, // the trunk prefix is 8
 	} {
 		made(t, o)
 	}

@@ -78,6 +78,15 @@ var needs = []need{
 	{plans: []string{"MCOEV_VIRTUALUSER"}, resourceAccount: true},
 }
 
+// Plans returns the service plans by which a person can choose the licence of activation users.
+func Plans() []string {
+	names := make([]string, len(needs))
+	for i, n := range needs {
+		names[i] = n.plans[0]
+	}
+	return names
+}
+
 // Choice is a licence for an activation user.
 type Choice struct {
 	SKU      string   // its id

@@ -3,7 +3,9 @@ package onboard
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/tenants/dialplan"
 	"github.com/tandemgw/tandem/internal/tenants/label"
+	"github.com/tandemgw/tandem/internal/tenants/licence"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
 )
 
@@ -35,8 +38,7 @@ type Wishes struct {
 	// Rules of the dial plan that a person has edited; empty: those made for Dial.
 	Rules []plan.Rule `json:"rules,omitempty"`
 
-	OwnUsageOnly bool                   `json:"ownUsageOnly,omitempty"`
-	Emergency    []plan.EmergencyNumber `json:"emergency,omitempty"`
+	OwnUsageOnly bool `json:"ownUsageOnly,omitempty"`
 	// Licence is the service plan of the activation users; empty: what is free.
 	Licence string `json:"licence,omitempty"`
 }
@@ -45,7 +47,10 @@ type Wishes struct {
 // switched on in either is on. Label, OwnLabel and Template are not taken.
 func (w Wishes) With(t Wishes) Wishes {
 	w.Trunk, w.Licence = cmp.Or(w.Trunk, t.Trunk), cmp.Or(w.Licence, t.Licence)
-	w.Country, w.AreaCode = cmp.Or(w.Country, t.Country), cmp.Or(w.AreaCode, t.AreaCode)
+	if w.Country == "" || w.Country == t.Country { // an area code of another country says nothing
+		w.AreaCode = cmp.Or(w.AreaCode, t.AreaCode)
+	}
+	w.Country = cmp.Or(w.Country, t.Country)
 	w.OwnUsageOnly = w.OwnUsageOnly || t.OwnUsageOnly
 	if len(w.Extensions) == 0 {
 		w.Extensions = t.Extensions
@@ -64,6 +69,8 @@ type Dial struct {
 	Country    string                `json:"country,omitempty"` // ISO 3166; empty: the tenant's
 	AreaCode   string                `json:"areaCode,omitempty"`
 	Extensions []dialplan.Extensions `json:"extensions,omitempty"`
+	// Emergency are the numbers of an emergency policy, which the dial plan keeps as well.
+	Emergency []plan.EmergencyNumber `json:"emergency,omitempty"`
 }
 
 // Deployment is what the settings of all tenants have in common.
@@ -72,13 +79,72 @@ type Deployment struct {
 	Base      string   // the base domain
 	Regions   []string // labels of the regions, such as 1r1
 	Port      int      // of gateway objects
-	Emergency []string // emergency dial strings of the deployment
+	Emergency []string // emergency dial strings that dial plans keep besides those of their country
+	Routed    []string // emergency numbers that the gateway knows as such
 	// Labels returns the labels of an account, the active one first; none if it has none.
 	Labels func(ctx context.Context, account string) ([]domain.Label, error)
 	// Taken reports whether another account than the one given has a label.
 	Taken func(ctx context.Context, account, label string) (bool, error)
 	// Used reports whether calls to numbers of an account go to a label: it is the active one, or recorded for some.
 	Used func(ctx context.Context, account, label string) (bool, error)
+}
+
+// Check checks wishes as far as that is possible before the tenant is read. country is the tenant's; empty if it is not
+// known yet.
+func (d *Deployment) Check(w Wishes, country string) error {
+	if known := licence.Plans(); w.Licence != "" && !slices.Contains(known, w.Licence) {
+		return fault.New(fault.Invalid, "InvalidLicence", "%q is no service plan that activates a name; choose one of "+
+			"%s, or none for what is free", w.Licence, strings.Join(known, ", ")).At("licence")
+	}
+	if err := d.checkEmergency(w.Emergency); err != nil {
+		return err
+	}
+
+	dial := w.Dial
+	if dial.Country = cmp.Or(dial.Country, country); dial.Country == "" {
+		needs := func(at string) error {
+			return fault.New(fault.Invalid, "NoCountry", "%s cannot be checked before the country is known: set the "+
+				"country as well", at).At(at)
+		}
+		switch {
+		case dial.AreaCode != "":
+			return needs("areaCode")
+		case len(w.Rules) > 0:
+			return needs("rules")
+		}
+		return dialplan.CheckExtensions(dial.Extensions)
+	}
+	_, _, err := d.Rules(w.Rules, dial)
+	return err
+}
+
+// dialString is what New-CsTeamsEmergencyNumber takes.
+var dialString = regexp.MustCompile(`^[0-9]{1,10}$`)
+
+// checkEmergency checks the numbers of an emergency policy. The gateway has to know them, or it would not carry calls
+// to them as emergency calls.
+func (d *Deployment) checkEmergency(numbers []plan.EmergencyNumber) error {
+	seen := map[string]bool{}
+	for i, n := range numbers {
+		for k, s := range n.Strings() {
+			at := fmt.Sprintf("emergency[%d].%s", i, []string{"dialString", "mask"}[min(k, 1)])
+			invalid := func(format string, args ...any) error {
+				return fault.New(fault.Invalid, "InvalidEmergencyNumber", format, args...).At(at)
+			}
+			switch {
+			case !dialString.MatchString(s):
+				return invalid("%q is not what is dialled for an emergency number, which is 1 to 10 digits, such as "+
+					"112; masks are separated by \";\"", s)
+			case seen[s]:
+				return invalid("%s is given twice; give each number and mask once", s)
+			case k == 0 && !slices.Contains(d.Routed, s):
+				return invalid("the gateway does not know %s as an emergency number, only %s; add it to "+
+					"calls.routing.emergencyDialStrings of the configuration first", s, strings.Join(d.Routed, ", "))
+			}
+			seen[s] = true
+		}
+	}
+	return nil
 }
 
 // Facts are what the settings of a tenant depend on.
@@ -126,6 +192,11 @@ func (d *Deployment) settle(ctx context.Context, t *Tenant, f Facts) (err error)
 // labels returns the labels of the tenant: those it has, but for one that is to be removed, and the one that is wished.
 func (d *Deployment) labels(ctx context.Context, t *Tenant, f Facts) ([]plan.Label, error) {
 	labels := slices.DeleteFunc(slices.Clone(t.Settings.Labels), func(l plan.Label) bool { return l.Name == t.Retire })
+	for i := range labels {
+		if t.State() == Left { // and has nothing that keeps a label from another trunk model
+			labels[i].Trunk = cmp.Or(t.Wishes.Trunk, plan.Derived)
+		}
+	}
 	if t.Retire != "" {
 		used, err := d.Used(ctx, t.Account, t.Retire)
 		if err != nil {
@@ -137,7 +208,6 @@ func (d *Deployment) labels(ctx context.Context, t *Tenant, f Facts) ([]plan.Lab
 				"activate, tandem number label)", t.Retire)
 		}
 	}
-	taken := func(l string) (bool, error) { return d.Taken(ctx, t.Account, l) }
 	name := t.Wishes.Label
 	if name == "" && len(labels) > 0 {
 		return labels, nil
@@ -149,24 +219,33 @@ func (d *Deployment) labels(ctx context.Context, t *Tenant, f Facts) ([]plan.Lab
 		}
 		if len(has) > 0 {
 			name = has[0].Subdomain
-		} else if name, err = label.Propose(f.Initial, d.Base, taken); err != nil {
+		} else if name, err = label.Propose(f.Initial, d.Base, func(l string) (bool, error) {
+			return d.Taken(ctx, t.Account, l)
+		}); err != nil {
 			return nil, err
 		}
 	}
 
-	if err := label.Check(name, d.Base); err != nil {
+	if err := d.CheckLabel(ctx, t.Account, name); err != nil {
 		return nil, err
-	}
-	if used, err := taken(strings.ToLower(name)); err != nil {
-		return nil, err
-	} else if used {
-		return nil, fault.New(fault.Conflict, "SubdomainTaken", "another account has the label %q; choose another",
-			name).At("label")
 	}
 	if !slices.ContainsFunc(labels, func(l plan.Label) bool { return strings.EqualFold(l.Name, name) }) {
 		labels = append(labels, plan.Label{Name: name, Trunk: cmp.Or(t.Wishes.Trunk, plan.Derived)})
 	}
 	return labels, nil
+}
+
+// CheckLabel checks a label that an account is to have.
+func (d *Deployment) CheckLabel(ctx context.Context, account, name string) error {
+	if err := label.Check(name, d.Base); err != nil {
+		return err
+	}
+	used, err := d.Taken(ctx, account, strings.ToLower(name))
+	if err == nil && used {
+		err = fault.New(fault.Conflict, "SubdomainTaken", "another account has the label %q; choose another",
+			name).At("label")
+	}
+	return err
 }
 
 // replaced returns the labels of a tenant without those whose place the wished one takes: calls have never used them,
@@ -213,9 +292,13 @@ func (d *Deployment) dialPlan(t *Tenant, f Facts) error {
 // Rules returns the rules of a dial plan, which change no emergency string: those that a person has written or, if
 // there are none, those made for a country and so on. leftOut says what the latter do not do.
 func (d *Deployment) Rules(written []plan.Rule, dial Dial) (rules []dialplan.Rule, leftOut []string, err error) {
+	kept := slices.Clone(d.Emergency)
+	for _, n := range dial.Emergency {
+		kept = append(kept, n.Strings()...)
+	}
 	if len(written) == 0 {
 		return dialplan.Rules(dialplan.Options{Country: dial.Country, AreaCode: dial.AreaCode,
-			Extensions: dial.Extensions, Emergency: d.Emergency})
+			Extensions: dial.Extensions, Emergency: kept})
 	}
 
 	emergency, err := dialplan.EmergencyStrings(dial.Country)
@@ -226,7 +309,7 @@ func (d *Deployment) Rules(written []plan.Rule, dial Dial) (rules []dialplan.Rul
 		rules = append(rules, dialplan.Rule{Name: r.Name, Description: r.Description, Pattern: r.Pattern,
 			Translation: r.Translation, InternalExtension: r.Internal})
 	}
-	if problems := dialplan.Check(rules, append(emergency, d.Emergency...)); len(problems) > 0 {
+	if problems := dialplan.Check(rules, append(emergency, kept...)); len(problems) > 0 {
 		e := fault.New(fault.Invalid, "InvalidDialPlan", "the rules of the dial plan have %d mistakes; the first: %s",
 			len(problems), problems[0].Message).At("rules")
 		e.Details = problems

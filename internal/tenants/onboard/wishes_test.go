@@ -14,15 +14,17 @@ import (
 func TestWishesWithATemplate(t *testing.T) {
 	t.Parallel()
 	template := onboard.Wishes{Label: "never", OwnLabel: true, Template: "never", Trunk: plan.Gateways,
-		Dial:  onboard.Dial{Country: "GB", AreaCode: "20", Extensions: []dialplan.Extensions{{Range: "2xxx"}}},
-		Rules: []plan.Rule{{Name: "a"}, {Name: "b"}}, OwnUsageOnly: true,
-		Emergency: []plan.EmergencyNumber{{DialString: "112"}}, Licence: "MCOEV"}
+		Dial: onboard.Dial{Country: "GB", AreaCode: "20", Extensions: []dialplan.Extensions{{Range: "2xxx"}},
+			Emergency: []plan.EmergencyNumber{{DialString: "112"}}},
+		Rules: []plan.Rule{{Name: "a"}, {Name: "b"}}, OwnUsageOnly: true, Licence: "MCOEV"}
 	own := onboard.Wishes{Label: "own", Template: "branch", Trunk: plan.Derived,
-		Dial:  onboard.Dial{Country: "DE", AreaCode: "30", Extensions: []dialplan.Extensions{{Range: "3xxx"}}},
-		Rules: []plan.Rule{{Name: "c"}}, Emergency: []plan.EmergencyNumber{{DialString: "110"}}, Licence: "MCOSTANDARD"}
+		Dial: onboard.Dial{Country: "DE", AreaCode: "30", Extensions: []dialplan.Extensions{{Range: "3xxx"}},
+			Emergency: []plan.EmergencyNumber{{DialString: "110"}}},
+		Rules: []plan.Rule{{Name: "c"}}, Licence: "MCOSTANDARD"}
 	taken := template
 	taken.Label, taken.OwnLabel, taken.Template = "", false, ""
-	both := own
+	both, abroad := own, taken
+	abroad.Country, abroad.AreaCode = "IE", ""
 	both.OwnUsageOnly = true
 	for name, c := range map[string]struct{ own, template, want onboard.Wishes }{
 		"nothing is said":       {onboard.Wishes{}, template, taken},
@@ -30,6 +32,7 @@ func TestWishesWithATemplate(t *testing.T) {
 		"the template is empty": {own, onboard.Wishes{}, own},
 		"one field of the dials": {onboard.Wishes{Dial: onboard.Dial{AreaCode: "161"}}, template,
 			withArea(taken, "161")},
+		"another country": {onboard.Wishes{Dial: onboard.Dial{Country: "IE"}}, template, abroad},
 	} {
 		if diff := cmp.Diff(c.want, c.own.With(c.template)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)

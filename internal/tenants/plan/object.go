@@ -58,6 +58,14 @@ type EmergencyNumber struct {
 	Usage      string `json:"usage"`
 }
 
+// Strings returns what is dialled for the number: the number itself, and then its masks.
+func (n EmergencyNumber) Strings() []string {
+	if n.Mask == "" {
+		return []string{n.DialString}
+	}
+	return append([]string{n.DialString}, strings.Split(n.Mask, ";")...)
+}
+
 // Rule is an entry of the field rules of a DialPlan. The first that matches wins.
 type Rule struct {
 	Name        string `json:"name"`

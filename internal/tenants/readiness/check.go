@@ -129,7 +129,11 @@ func (r *report) dialPlan() {
 			Translation: x.Translation, InternalExtension: x.Internal}
 	}
 
-	problems := dialplan.Check(rules, append(country, r.f.Emergency...))
+	kept := append(country, r.f.Emergency...)
+	for _, n := range s.Emergency {
+		kept = append(kept, n.Strings()...)
+	}
+	problems := dialplan.Check(rules, kept)
 	for _, p := range problems {
 		level := Fail
 		if p.Code == dialplan.CodeShadowed || p.Code == dialplan.CodeNeverMatches {

@@ -7,7 +7,6 @@ import (
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/web"
-	"github.com/tandemgw/tandem/internal/tenants/label"
 	"github.com/tandemgw/tandem/internal/tenants/move"
 	"github.com/tandemgw/tandem/internal/tenants/onboard"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
@@ -62,7 +61,7 @@ func (o Tenants) PutTemplate(ctx context.Context,
 	}
 	w, err := convert[onboard.Wishes](r.Body)
 	if err == nil {
-		err = o.rules(w)
+		err = o.Planner.Check(w, "")
 	}
 	if err == nil {
 		err = o.Rollouts.Put(ctx, r.Template, w)
@@ -172,7 +171,7 @@ func (o Tenants) GetMove(ctx context.Context, r api.GetMoveRequestObject) (api.G
 // BeginMove implements the operation beginMove.
 func (o Tenants) BeginMove(ctx context.Context, r api.BeginMoveRequestObject) (api.BeginMoveResponseObject, error) {
 	if r.Body.Label != "" {
-		if err := label.Check(r.Body.Label, o.Planner.Base); err != nil {
+		if err := o.Planner.CheckLabel(ctx, r.Account, r.Body.Label); err != nil {
 			return nil, err
 		}
 	}

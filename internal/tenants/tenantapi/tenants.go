@@ -8,7 +8,9 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	api "github.com/tandemgw/tandem/api/manage"
@@ -16,7 +18,6 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/web"
 	"github.com/tandemgw/tandem/internal/tenants/dialplan"
-	"github.com/tandemgw/tandem/internal/tenants/label"
 	"github.com/tandemgw/tandem/internal/tenants/move"
 	"github.com/tandemgw/tandem/internal/tenants/onboard"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
@@ -83,7 +84,14 @@ func (o Tenants) PutTenant(ctx context.Context, r api.PutTenantRequestObject) (a
 			return nil, err
 		}
 	}
-	wishes, err := o.wishes(ctx, r.Body)
+	was, _, err := o.read(ctx, r.Account)
+	if fault.Is(err, fault.NotFound) {
+		was, err = &onboard.Tenant{Account: r.Account}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	wishes, err := o.wishes(ctx, was, r.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -106,11 +114,14 @@ func (o Tenants) PutTenant(ctx context.Context, r api.PutTenantRequestObject) (a
 			return fault.New(fault.Precondition, "ConditionNotMet", "the tenant's settings have changed; read them "+
 				"again")
 		}
-		if id := r.Body.TenantID; id != "" && id != t.ID {
+		if id := strings.ToLower(r.Body.TenantID); !strings.EqualFold(id, t.ID) {
 			if err := unused(ctx, tx, t); err != nil {
 				return err
 			}
 			t.ID = id
+		}
+		if err := keepsTrunks(t, wishes); err != nil {
+			return err
 		}
 		t.Wishes = wishes
 		if err := tx.SetTenant(ctx, t); err != nil {
@@ -125,8 +136,9 @@ func (o Tenants) PutTenant(ctx context.Context, r api.PutTenantRequestObject) (a
 	return api.PutTenant200JSONResponse{TenantJSONResponse: a}, err
 }
 
-// wishes checks what a person has decided.
-func (o Tenants) wishes(ctx context.Context, s *api.TenantSettings) (w onboard.Wishes, err error) {
+// wishes checks what a person has decided for a tenant.
+func (o Tenants) wishes(ctx context.Context, t *onboard.Tenant,
+	s *api.TenantSettings) (w onboard.Wishes, err error) {
 	if s.TenantID != "" && !domain.IsGUID(s.TenantID) {
 		return w, fault.New(fault.Invalid, "InvalidTenantId", "%q is not the id of a tenant, which is a GUID",
 			s.TenantID).At("tenantId")
@@ -134,8 +146,15 @@ func (o Tenants) wishes(ctx context.Context, s *api.TenantSettings) (w onboard.W
 	if w, err = convert[onboard.Wishes](s); err != nil {
 		return w, err
 	}
+	if t.Account == onboard.Carrier {
+		if !reflect.DeepEqual(w, onboard.Wishes{}) {
+			err = fault.New(fault.Invalid, "CarrierSettings", "the operator's own tenant has its settings from the "+
+				"configuration; set nothing but its tenant id")
+		}
+		return w, err
+	}
 	if w.Label != "" {
-		if err := label.Check(w.Label, o.Planner.Base); err != nil {
+		if err := o.Planner.CheckLabel(ctx, t.Account, w.Label); err != nil {
 			return w, err
 		}
 	}
@@ -144,26 +163,32 @@ func (o Tenants) wishes(ctx context.Context, s *api.TenantSettings) (w onboard.W
 		return w, fault.New(fault.Invalid, "TemplateNotFound", "%s", fault.As(err).Message).At("template")
 	}
 	if err == nil {
-		err = o.rules(resolved)
+		err = o.Planner.Check(resolved, t.MadeFor.Country)
 	}
 	return w, err
 }
 
-// rules checks what wishes say of the dial plan.
-func (o Tenants) rules(w onboard.Wishes) error {
-	if w.Country == "" && len(w.Rules) == 0 {
+// keepsTrunks refuses another trunk model for a label that the tenant has.
+func keepsTrunks(t *onboard.Tenant, w onboard.Wishes) error {
+	if w.Trunk == "" || t.State() == onboard.Left {
 		return nil
 	}
-	_, _, err := o.Planner.Rules(w.Rules, w.Dial)
-	return err
+	for _, l := range t.Settings.Labels {
+		if (w.Label == "" || strings.EqualFold(w.Label, l.Name)) && l.Trunk != w.Trunk {
+			return fault.New(fault.Conflict, "TrunkModel", "the label %q has the trunk model %s, and a label keeps "+
+				"its model; the tenant gets the other one with another label (tandem tenant move begin %s --label "+
+				"LABEL --trunk %s)", l.Name, l.Trunk, t.Account, w.Trunk).At("trunk")
+		}
+	}
+	return nil
 }
 
 // unused refuses a change while Tandem has objects in the tenant.
 func unused(ctx context.Context, tx onboard.Tx, t *onboard.Tenant) error {
 	made, err := tx.Ledger(ctx)
 	if err == nil && len(made) > 0 || t.Pending {
-		return fault.New(fault.Conflict, "TenantInUse", "Tandem has objects in the tenant of %s; leave it first "+
-			"(tandem tenant plan %s --leave)", t.Account, t.Account)
+		return fault.New(fault.Conflict, "TenantInUse", "Tandem has objects in the tenant %s of %s; leave it "+
+			"first (tandem tenant plan %s --leave)", t.ID, t.Account, t.Account)
 	}
 	return err
 }
