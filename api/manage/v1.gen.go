@@ -1282,6 +1282,9 @@ type RolloutTenant struct {
 	// Ring from 1 on
 	Ring  int                `json:"ring"`
 	State RolloutTenantState `json:"state"`
+
+	// Waiting what its plan, which was applied, waits for, since when
+	Waiting string `json:"waiting,omitempty,omitzero"`
 }
 
 // RolloutTenantState defines model for RolloutTenant.State.

@@ -48,8 +48,8 @@ func carrierApply(t *target) *cobra.Command {
 		func(ctx context.Context, c *client.Client, args []string) (*api.TenantPlan, error) {
 			return c.ApplyPlan(ctx, carrierAccount, args[0])
 		}, func(p *page, x *api.TenantPlan) {
-			p.line("plan %s is being carried out: %d steps; tandem tenant show %s says how far it is", x.ID,
-				len(x.Steps), carrierAccount)
+			p.line("plan %s is being carried out: %s; tandem tenant show %s says how far it is", x.ID,
+				count(len(x.Steps), "step"), carrierAccount)
 		})
 }
 

@@ -33,7 +33,7 @@ func snapshotList(t *target) *cobra.Command {
 }
 
 func printSnapshot(p *page, s *api.Snapshot) {
-	p.line("snapshot %s: %d objects, %d users", s.ID, s.Objects, s.Users)
+	p.line("snapshot %s: %s, %s", s.ID, count(s.Objects, "object"), count(s.Users, "user"))
 }
 
 func snapshotTake(t *target) *cobra.Command {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -165,11 +166,15 @@ func printRollout(p *page, x *api.Rollout) {
 		field("stopped", "at %s: %s", x.Account, x.Reason)
 	}
 	p.line("")
-	g := &grid{head: []string{"ring", "account", "state", "create", "change", "delete", "problem"}}
+	g := &grid{head: []string{"ring", "account", "state", "create", "change", "delete", "problem or wait"}}
 	for _, t := range x.Tenants {
-		g.add(t.Ring, t.Account, t.State, t.Create, t.Change, t.Delete, t.Problem)
+		g.add(t.Ring, t.Account, t.State, t.Create, t.Change, t.Delete, cmp.Or(t.Problem, t.Waiting))
 	}
 	p.table(g)
+	if x.State != api.RolloutStateDone && x.State != api.RolloutStateAbandoned {
+		p.line("")
+		p.line("To end it: tandem tenant template rollout abandon %s %s", x.Template, x.ID)
+	}
 	switch x.State {
 	case api.RolloutStatePlanning:
 		p.line("")

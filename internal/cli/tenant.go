@@ -134,7 +134,12 @@ func duration(seconds int) string {
 	case n > 0 && n%60 == 0:
 		n, unit = n/60, "minute"
 	}
-	return fmt.Sprintf("%d %s%s", n, unit, either(n == 1, "", "s"))
+	return count(n, unit)
+}
+
+// count returns a number of things, such as 1 user and 2 users.
+func count(n int, thing string) string {
+	return fmt.Sprintf("%d %s%s", n, thing, either(n == 1, "", "s"))
 }
 
 // wishes are the flags of settings that tenants and templates have in common.
@@ -295,8 +300,8 @@ func tenantApply(t *target) *cobra.Command {
 		func(ctx context.Context, c *client.Client, args []string) (*api.TenantPlan, error) {
 			return c.ApplyPlan(ctx, args[0], args[1])
 		}, func(p *page, x *api.TenantPlan) {
-			p.line("plan %s is being carried out: %d steps, %d users; tandem tenant show %s says how far it is", x.ID,
-				len(x.Steps), len(x.Users), x.Account)
+			p.line("plan %s is being carried out: %s, %s; tandem tenant show %s says how far it is", x.ID,
+				count(len(x.Steps), "step"), count(len(x.Users), "user"), x.Account)
 		})
 }
 
@@ -313,9 +318,9 @@ var marks = map[api.PlanStepAction]string{"create": "+", "change": "~", "delete"
 func printPlan(p *page, x *api.TenantPlan) {
 	p.line("Plan %s to %s %s", x.ID, x.Purpose, x.Account)
 	p.line("")
-	count := map[api.PlanStepAction]int{}
+	actions := map[api.PlanStepAction]int{}
 	for _, s := range x.Steps {
-		count[s.Action]++
+		actions[s.Action]++
 		takes := ""
 		if s.Longest > 0 {
 			takes = fmt.Sprintf("  (usually %s, at most %s)", duration(s.Usual), duration(s.Longest))
@@ -349,8 +354,8 @@ func printPlan(p *page, x *api.TenantPlan) {
 		p.line("Nothing to do.")
 		return
 	}
-	p.line("%d to create, %d to change, %d to delete, %d users.", count["create"], count["change"], count["delete"],
-		len(x.Users))
+	p.line("%d to create, %d to change, %d to delete, %s.", actions["create"], actions["change"], actions["delete"],
+		count(len(x.Users), "user"))
 	if len(x.Conflicts) == 0 {
 		p.line("To carry it out: tandem %s %s", either(x.Account == carrierAccount, "carrier apply",
 			"tenant apply "+x.Account), x.ID)

@@ -151,6 +151,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, identify Identify
 	}
 	who.RequestID = x.ID
 	ctx := context.WithValue(domain.WithActor(r.Context(), who), adminKey{}, admin)
-	s.api.ServeHTTP(w, r.WithContext(ctx))
+	r = r.WithContext(ctx)
+	s.api.ServeHTTP(w, r)
+	if account := r.PathValue("account"); account != "" {
+		x.Add("account", domain.Text(account))
+	}
 	return nil
 }

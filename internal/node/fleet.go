@@ -28,7 +28,8 @@ func (x *tenants) buildFleet() {
 		}
 		return t.Wishes, nil
 	}
-	x.moves = &move.Service{Store: x.store, Users: x.users,
+	x.planner.Log = x.log
+	x.moves = &move.Service{Store: x.store, Users: x.users, Log: x.log,
 		Labels: accountLabels{x.inventory()}}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -27,6 +28,7 @@ import (
 	"github.com/tandemgw/tandem/internal/tenants/onboard"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
 	"github.com/tandemgw/tandem/internal/tenants/user"
+	"github.com/tandemgw/tandem/internal/zone"
 )
 
 // fleet is a node with its directory and its tenants, which are in memory.
@@ -792,6 +794,68 @@ func TestWrongWishesAreRefusedAtOnce(t *testing.T) {
 	}
 }
 
+// TestCarrierLeavesNoText: the texts that prove the operator's domains leave the zone with the operator's tenant.
+func TestCarrierLeavesNoText(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.n.cfg.Zone.Names.NameServers, f.n.cfg.Zone.Publish = []zone.Host{{Name: "ns1.gw.example.com"}}, "serve"
+	names := append(f.planner.Trunks(), f.planner.Base)
+	for _, name := range names {
+		f.must(f.publishForCarrier(t.Context(), onboard.Carrier, name, "MS=ms1"))
+	}
+	texts := func() (n int) {
+		f.must(f.n.core.zone.View(t.Context(), func(ctx context.Context, r zone.Reader) error {
+			sources, err := r.Sources(ctx, "")
+			for _, s := range sources {
+				records, err := r.Records(ctx, s)
+				f.must(err)
+				for _, x := range records {
+					if strings.Contains(fmt.Sprint(x), "MS=ms1") {
+						n++
+					}
+				}
+			}
+			return err
+		}))
+		return n
+	}
+	if n := texts(); n != len(names) {
+		t.Errorf("%d texts are published, want %d", n, len(names))
+	}
+	for _, p := range []onboard.Purpose{onboard.Onboard, onboard.Leave} {
+		f.must(f.done(t.Context(), &onboard.Tenant{Account: onboard.Carrier, Purpose: p}))
+		if n, want := texts(), map[onboard.Purpose]int{onboard.Onboard: len(names)}[p]; n != want {
+			t.Errorf("after %s: %d texts, want %d", p, n, want)
+		}
+	}
+}
+
+// TestWorkIsLogged: who reads the log sees which plan of which account was applied, each step, and the end.
+func TestWorkIsLogged(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	var log strings.Builder
+	f.planner.Log = slog.New(slog.NewTextHandler(&log, nil))
+	f.onboarder.Log = f.planner.Log
+	f.account("acme")
+	want := func(text string) {
+		t.Helper()
+		if !strings.Contains(log.String(), text) {
+			t.Errorf("%q is missing in\n%s", text, &log)
+		}
+	}
+	p := f.apply("acme", onboard.Onboard)
+	want(fmt.Sprintf(`msg="plan applied" account=acme plan=%s purpose=onboard steps=%d users=0 took=`, p.ID,
+		len(p.Plan.Steps)))
+	want(`msg="tenant onboarded" account=acme plan=` + p.ID + " took=")
+	want(`step="create route Tandem-E164" took=`)
+	if n := strings.Count(log.String(), `msg="step done" account=acme plan=`+p.ID); n != len(p.Plan.Steps) {
+		t.Errorf("%d steps are logged, want %d\n%s", n, len(p.Plan.Steps), &log)
+	}
+	p = f.apply("acme", onboard.Leave)
+	want(`msg="tenant left" account=acme plan=` + p.ID + " took=")
+}
+
 // TestWrongSettingsAreRefusedAtOnce: each value of a tenant or a template that no plan could have is refused when it is
 // set, with a code, where it is, and what would be right; and nothing is stored.
 func TestWrongSettingsAreRefusedAtOnce(t *testing.T) {
@@ -859,7 +923,7 @@ func TestWrongSettingsAreRefusedAtOnce(t *testing.T) {
 		}
 	}
 
-	f.must(f.store.UpdatePlans(t.Context(), "derived", func(ctx context.Context, tx onboard.PlanTx) error {
+	f.must(f.store.Update(t.Context(), nil, "derived", "", func(ctx context.Context, tx onboard.Tx) error {
 		x, err := tx.Tenant(ctx)
 		if err == nil {
 			x.ID = "11111111-2222-4333-8444-555555555555"

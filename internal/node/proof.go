@@ -89,7 +89,29 @@ func (x *tenants) publishForCarrier(ctx context.Context, _, name, text string) e
 	}
 	const ttl = 60 // seconds
 	return zone.Publish(ctx, x.n.core.zone, base, map[string][]zone.Record{
-		"carrier:" + relative: {zone.Text(relative, ttl, text)}})
+		carrierSource + relative: {zone.Text(relative, ttl, text)}})
+}
+
+// carrierSource precedes the name in the source of a text of the operator's tenant in the zone.
+const carrierSource = "carrier:"
+
+// withdrawFromCarrier removes what publishForCarrier has put into the zone.
+func (x *tenants) withdrawFromCarrier(ctx context.Context) error {
+	if !x.n.cfg.Zone.Published() {
+		return nil
+	}
+	none := map[string][]zone.Record{}
+	err := x.n.core.zone.View(ctx, func(ctx context.Context, r zone.Reader) error {
+		sources, err := r.Sources(ctx, carrierSource)
+		for _, s := range sources {
+			none[s] = nil
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return zone.Publish(ctx, x.n.core.zone, x.planner.Base, none)
 }
 
 // answered returns an error that names the name servers that do not answer a text yet.

@@ -240,6 +240,54 @@ func TestRolloutStops(t *testing.T) {
 	}
 }
 
+// While a plan of a rollout waits, the rollout says for what, and can be ended; a plan that was abandoned, or whose
+// tenant was deleted, stops it.
+func TestRolloutWaits(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	accounts := f.branches(2)
+	s, _ := f.rolling(-1)
+	var abandoned string
+	s.Failed = func(context.Context, string) (string, error) { return abandoned, nil }
+	f.must(f.rollouts.Put(t.Context(), "branch", onboard.Wishes{Dial: onboard.Dial{Country: "GB",
+		Emergency: []plan.EmergencyNumber{{DialString: "112"}}}}))
+	r, err := f.rollouts.Begin(t.Context(), "branch", []rollout.Ring{{Accounts: accounts[:1]}}, "test")
+	f.must(err)
+	_ = f.roll(s, r, accounts)
+	_, err = f.rollouts.Apply(t.Context(), "branch", r.ID)
+	f.must(err)
+	look := func() *rollout.Rollout {
+		t.Helper()
+		_, err := s.Reconcile(t.Context(), &flow.Run{Key: flow.Key{Kind: rollout.Kind, ID: r.ID}, Attempt: 1})
+		f.must(err)
+		now, err := f.rollouts.Rollout(t.Context(), "branch", r.ID)
+		f.must(err)
+		return now
+	}
+	_ = look()
+	f.world("acme0").failing = fault.New(fault.Unavailable, "Busy", "Microsoft is busy")
+	f.carryOut("acme0")
+	if now := look(); now.State != rollout.Running || !strings.Contains(now.Tenants[0].Waits, "Microsoft is busy") ||
+		!strings.Contains(now.Tenants[0].Waits, "waits for microsoft since 20") || now.Tenants[1].Applied {
+		t.Errorf("while a plan waits: %+v", now)
+	}
+	abandoned = "the work has failed"
+	if now := look(); now.State != rollout.Stopped || now.Account != "acme0" || now.Reason != abandoned {
+		t.Errorf("when its work has failed: %+v", now)
+	}
+	_, err = f.rollouts.Apply(t.Context(), "branch", r.ID)
+	f.must(err)
+	s.Tenant = func(context.Context, string) (*onboard.Tenant, error) {
+		return nil, fault.New(fault.NotFound, "TenantNotFound", "gone")
+	}
+	if now := look(); now.State != rollout.Stopped || !strings.Contains(now.Reason, "deleted") {
+		t.Errorf("when the tenant was deleted: %+v", now)
+	}
+	if now, err := f.rollouts.Abandon(t.Context(), "branch", r.ID); err != nil || now.State != rollout.Abandoned {
+		t.Errorf("abandoned: %+v, %v", now, err)
+	}
+}
+
 // losing is a planner under which the sign-in to acme1 is lost once its plan is applied.
 type losing struct{ *fleet }
 

@@ -174,7 +174,7 @@ func (x *tenants) buildInvite(login *tenant.Login) {
 // buildUsers makes what keeps users in step, and snapshots and the search for drift, which include users.
 func (x *tenants) buildUsers() {
 	clouds := func(ctx context.Context, t *onboard.Tenant) (user.Cloud, error) { return x.cloud(ctx, t) }
-	x.users = &user.Service{Store: x.rows, Clouds: clouds, Inventory: x.inventory()}
+	x.users = &user.Service{Store: x.rows, Clouds: clouds, Inventory: x.inventory(), Log: x.log}
 	x.metrics = user.NewMetrics(x.n.metrics)
 
 	reader := snapshot.Reader{Tenants: x.store,
@@ -187,6 +187,7 @@ func (x *tenants) buildUsers() {
 	}
 	x.drift = &drift.Checker{Reader: reader, Store: tenantstore.Drift{Store: x.store},
 		Every: func(string) time.Duration { return every }, Inventory: x.inventory(), Log: x.log,
+		Compared: x.readSpare,
 		Repair: func(ctx context.Context, account string, p *plan.Plan) (string, error) {
 			a := domain.ActorFrom(ctx)
 			return x.planner.Repair(ctx, account, p, a.Kind+":"+a.ID)
@@ -241,6 +242,26 @@ func (x *tenants) buildPlanner() {
 			}
 			return a.Tenant, nil
 		}}
+}
+
+// readSpare reads how many seats with Phone System a tenant has left.
+func (x *tenants) readSpare(ctx context.Context, t *onboard.Tenant) error {
+	c, err := x.cloud(ctx, t)
+	if err != nil {
+		return err
+	}
+	seats, err := c.Spare(ctx)
+	if err != nil {
+		return err
+	}
+	return x.store.Update(ctx, nil, t.Account, "", func(ctx context.Context, tx onboard.Tx) error {
+		row, err := tx.Tenant(ctx)
+		if err != nil {
+			return err
+		}
+		row.Spare = &onboard.Spare{Seats: seats, Read: time.Now().UTC().Truncate(time.Second)}
+		return tx.SetTenant(ctx, row)
+	})
 }
 
 // restored returns what a tenant should have so that it is as in a snapshot. Users whose numbers the account no longer
@@ -480,7 +501,7 @@ func (x *tenants) cloud(ctx context.Context, t *onboard.Tenant) (*tenant.Cloud, 
 
 // kinds returns the work on tenants.
 func (x *tenants) kinds() []*flow.Kind {
-	o := &onboard.Onboarder{Store: x.store, Left: x.left, Done: x.done, Metrics: x.work,
+	o := &onboard.Onboarder{Store: x.store, Left: x.left, Done: x.done, Metrics: x.work, Log: x.log,
 		Clouds: func(ctx context.Context, t *onboard.Tenant) (onboard.Cloud, error) { return x.cloud(ctx, t) }}
 	list := func(ctx context.Context, after string, limit int) ([]string, error) {
 		all, err := x.store.Tenants(ctx, after, limit, true)
@@ -543,6 +564,9 @@ func (x *tenants) done(ctx context.Context, t *onboard.Tenant) error {
 	}
 	if err := x.labelled(ctx, t); err != nil {
 		return err
+	}
+	if t.Purpose == onboard.Leave && t.Account == onboard.Carrier {
+		return x.withdrawFromCarrier(ctx)
 	}
 	if t.Purpose != onboard.Leave {
 		return x.rows.Update(ctx, nil, t.Account, "", func(ctx context.Context, tx user.Tx) error {

@@ -78,6 +78,10 @@ func (s *Store) Report(ctx context.Context, account, id string) (*snapshot.Repor
 			snapshot.Latest+"') AND report <> '' ORDER BY id DESC LIMIT 1", []any{account, id}, &r.Snapshot, &text)
 		return err
 	})
+	if err == nil && text == "" && id == snapshot.Latest {
+		return nil, fault.New(fault.NotFound, "ReportNotFound", "the tenant of account %s was not left yet; the "+
+			"report is there when a leave has ended (tandem tenant plan %s --leave)", account, account)
+	}
 	if err == nil && text == "" {
 		return nil, fault.New(fault.NotFound, "ReportNotFound",
 			"account %s has no report of a leave with the snapshot %q; there is one when the leave has ended",

@@ -20,6 +20,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/flow"
+	"github.com/tandemgw/tandem/internal/tenants/onboard"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
 	"github.com/tandemgw/tandem/internal/tenants/snapshot"
 )
@@ -139,6 +140,8 @@ type Checker struct {
 	Inventory Inventory // nil: numbers are not looked up
 	// Repair stores a plan that does no more than the given one, for a person to approve, and returns its id.
 	Repair func(ctx context.Context, account string, p *plan.Plan) (id string, err error)
+	// Compared is called after a tenant was compared, with its row. Its errors are logged. It may be nil.
+	Compared func(ctx context.Context, t *onboard.Tenant) error
 	// UserAccepted is called after a difference of a user was accepted, with what is now expected of it; without fields
 	// if it is no longer Tandem's. It may be nil.
 	UserAccepted func(ctx context.Context, account string, user plan.Object) error
@@ -198,6 +201,11 @@ func (c *Checker) reconcile(ctx context.Context, run *flow.Run) (flow.Result, er
 		was, is := old.drifted(), s.drifted()
 		return &s, without(is, was), without(was, is)
 	})
+	if err == nil && failed == nil && c.Compared != nil {
+		if err := c.Compared(ctx, x.Tenant); err != nil {
+			c.Log.Warn("the free licences of the tenant cannot be read", "account", run.ID, "error", err)
+		}
+	}
 	if o, err := c.Store.Overview(ctx); err == nil {
 		c.metrics.show(o)
 	}

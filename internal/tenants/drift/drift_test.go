@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ func object(t plan.Type, name string, f plan.Fields) plan.Object {
 
 // bed is a tenant in memory whose rows are in a database, and the work that compares it.
 type bed struct {
+	compared atomic.Int32
 	*testing.T
 	d       *db.DB
 	store   *store.Store
@@ -81,6 +83,12 @@ func newBed(t *testing.T, d *db.DB) *bed {
 			b.plans = append(b.plans, p)
 			return fmt.Sprint("plan", len(b.plans)), nil
 		},
+		Compared: func(_ context.Context, x *onboard.Tenant) error {
+			if x.Account == "contoso" {
+				b.compared.Add(1)
+			}
+			return nil
+		},
 		UserAccepted: func(_ context.Context, _ string, o plan.Object) error {
 			b.accepted = append(b.accepted, o)
 			return nil
@@ -120,6 +128,9 @@ func newBed(t *testing.T, d *db.DB) *bed {
 		}
 	})
 	b.wait() // the sweep found it
+	if b.compared.Load() != 1 {
+		t.Error("what follows a comparison was not done")
+	}
 	return b
 }
 

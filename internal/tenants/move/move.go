@@ -19,6 +19,7 @@ package move
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -116,6 +117,7 @@ type Service struct {
 	Store  Store
 	Labels Labels
 	Users  *user.Service
+	Log    *slog.Logger // may be nil
 	// Settle is how long edges may still use the label that a number had before; a minute if 0.
 	Settle time.Duration
 }

@@ -1,8 +1,10 @@
 package move
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -69,7 +71,11 @@ func (s *Service) Reconcile(ctx context.Context, run *flow.Run) (flow.Result, er
 		return tx.SetMove(ctx, m, false)
 	})
 	switch {
-	case err != nil || m.Stage == Done:
+	case err == nil && m.Stage == Done:
+		cmp.Or(s.Log, slog.New(slog.DiscardHandler)).Info("move finished", "account", m.Account, "from", m.Old,
+			"to", m.New, "took", time.Since(m.Begun).Round(time.Second))
+		return flow.Result{}, nil
+	case err != nil:
 		return flow.Result{}, err
 	case m.Stage == Ready:
 		return flow.Result{Wait: m.Next}, nil

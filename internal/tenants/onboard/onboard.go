@@ -1,9 +1,11 @@
 package onboard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -50,6 +52,9 @@ type Tenant struct {
 	Purpose  Purpose       `json:"purpose,omitempty"` // of that plan
 	// Target is what the approved plan asks for. It is empty for a tenant that leaves.
 	Target []plan.Object `json:"-"`
+	// Plan is the id of that plan, and Applied when it was approved.
+	Plan    string    `json:"plan,omitempty"`
+	Applied time.Time `json:"applied,omitzero"`
 	// Approved is the hash of the approved plan until its first step.
 	Approved string `json:"approved,omitempty"`
 	// RemoveConsent asks to remove Tandem's application when everything else was removed. Removing is set while that is
@@ -168,7 +173,13 @@ type Onboarder struct {
 	Left func(ctx context.Context, t *Tenant, kept []plan.Note) error
 	// Done, if not nil, is called when a tenant has what its plan asks for, before that is recorded; again if it fails.
 	Done    func(ctx context.Context, t *Tenant) error
-	Metrics *Metrics // may be nil
+	Metrics *Metrics     // may be nil
+	Log     *slog.Logger // may be nil
+}
+
+// log returns the logger for a tenant.
+func (o *Onboarder) log(t *Tenant) *slog.Logger {
+	return cmp.Or(o.Log, slog.New(slog.DiscardHandler)).With("account", t.Account, "plan", t.Plan)
 }
 
 const (
@@ -296,6 +307,11 @@ func (o *Onboarder) end(ctx context.Context, run *flow.Run, t *Tenant, err error
 	if errors.Is(err, errReplaced) {
 		return flow.Result{Again: time.Now()}, nil
 	}
+	if err == nil && stored == nil {
+		done := map[Purpose]string{Onboard: "tenant onboarded", Leave: "tenant left", Restore: "tenant restored",
+			Repair: "tenant repaired"}
+		o.log(t).Info(done[t.Purpose], "took", time.Since(t.Applied).Round(time.Second))
+	}
 	return result, err
 }
 
@@ -385,8 +401,12 @@ func (j *job) records(r plan.Ref) bool {
 
 // waitForUsers is the wait for the runs of users: what users have is not removed.
 func (j *job) waitForUsers(n int) error {
+	s, have := "s", "have"
+	if n == 1 {
+		s, have = "", "has"
+	}
 	return &wait{Waiting: Waiting{For: Tandem, Object: plan.Ref{Type: plan.User},
-		Reason: fmt.Sprintf("%d users still have settings that Tandem has made", n)}}
+		Reason: fmt.Sprintf("%d user%s still %s settings that Tandem has made", n, s, have)}}
 }
 
 // work does steps until a fresh look at the tenant finds none.
@@ -433,6 +453,8 @@ func (j *job) waited(p *plan.Plan) {
 		return
 	}
 	j.Metrics.step(w.Object.Type, w.Since, nil)
+	j.log(j.tenant).Info("step done", "step", fmt.Sprintf("%s %s", w.Object.Type, w.Object.Name), "took",
+		time.Since(w.Since).Round(time.Second))
 	j.tenant.Waiting = nil
 }
 
@@ -472,6 +494,10 @@ func (j *job) steps(ctx context.Context, steps []plan.Step) error {
 		}
 		err := j.step(ctx, s, waits == nil)
 		j.Metrics.step(s.Type, began, err)
+		if err == nil {
+			j.log(j.tenant).Info("step done", "step", fmt.Sprintf("%s %s %s", s.Action, s.Type, s.Name), "took",
+				time.Since(began).Round(time.Millisecond))
+		}
 		w, ok := errors.AsType[*wait](err)
 		if err != nil && (!ok || w.For == Person) {
 			return err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -91,7 +92,8 @@ type Planner struct {
 	TenantID func(ctx context.Context, account string) (string, error)
 	// Template returns the wishes of a template; an error of kind fault.NotFound if there is none with that name.
 	Template func(ctx context.Context, name string) (Wishes, error)
-	Metrics  *Metrics // may be nil
+	Metrics  *Metrics     // may be nil
+	Log      *slog.Logger // may be nil
 }
 
 // Order asks for a plan.
@@ -402,6 +404,7 @@ func (p *Planner) Preview(ctx context.Context, account string, f Facts) (*plan.S
 
 // Apply approves a plan. It is refused if the tenant is no longer as it was when the plan was made.
 func (p *Planner) Apply(ctx context.Context, account, id string) (*Proposal, error) {
+	began := time.Now()
 	var n *Proposal
 	err := p.Store.View(ctx, account, func(ctx context.Context, tx Tx) (err error) {
 		n, err = tx.Proposal(ctx, id)
@@ -456,6 +459,7 @@ func (p *Planner) Apply(ctx context.Context, account, id string) (*Proposal, err
 			return errLeaves(t)
 		}
 		t.ID, t.Settings, t.MadeFor, t.Purpose = n.TenantID, n.Settings, n.MadeFor, n.Purpose
+		t.Plan, t.Applied = n.ID, n.Applied
 		if n.Wishes != nil {
 			t.Wishes = *n.Wishes
 		}
@@ -480,6 +484,8 @@ func (p *Planner) Apply(ctx context.Context, account, id string) (*Proposal, err
 		return nil, err
 	}
 	p.Metrics.applied(n.Purpose)
+	cmp.Or(p.Log, slog.New(slog.DiscardHandler)).Info("plan applied", "account", account, "plan", n.ID, "purpose",
+		n.Purpose, "steps", len(n.Plan.Steps), "users", len(n.Users), "took", time.Since(began).Round(time.Millisecond))
 	return n, nil
 }
 

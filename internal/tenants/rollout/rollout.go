@@ -86,6 +86,7 @@ type Tenant struct {
 	Delete    int    `json:"delete"`
 	Conflicts int    `json:"conflicts"`
 	Problem   string `json:"problem,omitempty"` // why there is no plan, or the first conflict
+	Waits     string `json:"-"`                 // for what, if it was applied and is not done
 	Applied   bool   `json:"applied,omitempty"`
 	Done      bool   `json:"done,omitempty"`
 }
@@ -199,7 +200,24 @@ func (s *Service) Rollout(ctx context.Context, template, id string) (r *Rollout,
 		r, err = of(ctx, tx, template, id)
 		return err
 	})
-	return r, err
+	if err != nil {
+		return nil, err
+	}
+	for i := range r.Tenants {
+		x := &r.Tenants[i]
+		if !x.Applied || x.Done {
+			continue
+		}
+		t, err := s.Tenant(ctx, x.Account)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return nil, err
+		}
+		if err == nil && t.Pending && t.Waiting != nil {
+			x.Waits = fmt.Sprintf("waits for %s since %s: %s", t.Waiting.For, t.Waiting.Since.UTC().Format(
+				time.DateTime), t.Waiting.Reason)
+		}
+	}
+	return r, nil
 }
 
 // of returns a rollout of a template.
@@ -451,6 +469,9 @@ func (s *Service) apply(ctx context.Context, run *flow.Run, r *Rollout) (wait bo
 		}
 
 		row, err := s.Tenant(ctx, t.Account)
+		if fault.Is(err, fault.NotFound) {
+			return false, s.stop(ctx, run, r, t.Account, "the tenant was deleted; abandon the rollout", false)
+		}
 		if err != nil {
 			return false, err
 		}

@@ -109,7 +109,7 @@ func rolled(r *rollout.Rollout) api.Rollout {
 			state = api.RolloutTenantStatePlanned
 		}
 		a.Tenants[i] = api.RolloutTenant{Account: t.Account, Ring: t.Ring, State: state, Plan: t.Plan, Create: t.Create,
-			Change: t.Change, Delete: t.Delete, Conflicts: t.Conflicts, Problem: t.Problem}
+			Change: t.Change, Delete: t.Delete, Conflicts: t.Conflicts, Problem: t.Problem, Waiting: t.Waits}
 	}
 	return a
 }

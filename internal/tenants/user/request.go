@@ -1,8 +1,10 @@
 package user
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -29,6 +31,7 @@ type Service struct {
 	Store     Store
 	Clouds    Clouds
 	Inventory Inventory
+	Log       *slog.Logger // may be nil
 }
 
 // Item is one user of a request, by id or user principal name.
@@ -69,6 +72,7 @@ func (c *candidate) refuse(code, format string, args ...any) {
 // Activate asks to activate users. Each is accepted or refused on its own; those accepted are being activated when it
 // returns. more is set if the rule selects further users, which another request has.
 func (s *Service) Activate(ctx context.Context, account string, r Request) (result []Outcome, more bool, err error) {
+	began := time.Now()
 	var tenant *onboard.Tenant
 	var all []*candidate
 	err = s.Store.View(ctx, account, func(ctx context.Context, tx Tx) (err error) {
@@ -113,7 +117,23 @@ func (s *Service) Activate(ctx context.Context, account string, r Request) (resu
 		}
 		return nil
 	})
-	return outcomes(accepted), more, err
+	result = outcomes(accepted)
+	if err == nil && !r.DryRun {
+		s.log("users are to be activated", account, result, began)
+	}
+	return result, more, err
+}
+
+// log logs what became of a request.
+func (s *Service) log(what, account string, all []Outcome, began time.Time) {
+	refused := 0
+	for _, o := range all {
+		if o.Code != "" {
+			refused++
+		}
+	}
+	cmp.Or(s.Log, slog.New(slog.DiscardHandler)).Info(what, "account", account, "accepted", len(all)-refused, "refused",
+		refused, "took", time.Since(began).Round(time.Millisecond))
 }
 
 // onboarded returns the tenant, or why its users cannot be activated.
@@ -351,6 +371,7 @@ func activate(ctx context.Context, tx Tx, t *onboard.Tenant, c *candidate, r Req
 // Deactivate asks to put back what users had before their activation. more is as for Activate.
 func (s *Service) Deactivate(ctx context.Context, account string, users []string, rule *Rule,
 	dryRun bool) (result []Outcome, more bool, err error) {
+	began := time.Now()
 	items := make([]Item, len(users))
 	for i, u := range users {
 		items[i].User = u
@@ -387,6 +408,9 @@ func (s *Service) Deactivate(ctx context.Context, account string, users []string
 		result = outcomes(all)
 		return nil
 	})
+	if err == nil && !dryRun {
+		s.log("users are to be deactivated", account, result, began)
+	}
 	return result, more, err
 }
 

@@ -133,6 +133,12 @@ func (c *Connector) graph(tenant string, tokens graph.Tokens) (*graph.Client, er
 		UserAgent: c.UserAgent, Transport: c.Transport})
 }
 
+// Spare returns how many more users of the tenant can be given Phone System.
+func (c *Cloud) Spare(ctx context.Context) (int, error) {
+	skus, err := c.skus(ctx)
+	return licence.Spare(skus), err
+}
+
 // Facts implements onboard.Source.
 func (c *Cloud) Facts(ctx context.Context) (f onboard.Facts, err error) {
 	organisation, err := c.organisation(ctx)
