@@ -901,6 +901,9 @@ func TestWrongSettingsAreRefusedAtOnce(t *testing.T) {
 		{both, `{"rules":[{"name":"a","pattern":"^1$","translation":"2"}]}`, []string{"NoCountry", "rules"}},
 		{both, `{"country":"GB","rules":[{"name":"a","pattern":"^(\\d+)$","translation":"+44$1"}]}`,
 			[]string{"InvalidDialPlan", "EmergencyRewritten"}},
+		// 911 is no emergency number of the country, but one of the gateway.
+		{both, `{"country":"GB","rules":[{"name":"x","pattern":"^91(\\d)$","translation":"$1"}]}`,
+			[]string{"EmergencyRewritten", "911"}},
 		{acme, `{"country":"DE","areaCode":"020","template":"branch"}`, []string{"areaCode", "no number of DE"}},
 		{acme, `{"template":"none"}`, []string{"TemplateNotFound", "template"}},
 		{acme, `{"label":"a.b"}`, []string{"InvalidLabel", "label"}},

@@ -332,7 +332,7 @@ func (x *tenants) buildReadiness() {
 			return made, err
 		},
 		DNS: x.n.answersName, Certificate: x.n.coversName, Reachable: x.n.reachesTrunk(x.planner.Port),
-		Emergency: x.n.cfg.Calls.Routing.EmergencyDialStrings, Teams: x.teams}
+		Emergency: x.n.cfg.Calls.Routing.EmergencyStrings(), Teams: x.teams}
 }
 
 // teams says how Teams is administered here.
@@ -450,8 +450,8 @@ func (x *tenants) deployment() onboard.Deployment {
 	cfg := x.n.cfg
 	return onboard.Deployment{
 		Prefix: cfg.Onboarding.Prefix, Base: strings.ToLower(cfg.Calls.Routing.BaseDomain),
-		Regions: x.regions(), Port: x.port(), Emergency: cfg.Calls.Routing.EmergencyDialStrings,
-		Routed: cfg.Calls.Routing.EmergencyStrings(), Labels: x.ownLabels, Taken: x.taken, Used: x.used,
+		Regions: x.regions(), Port: x.port(), Emergency: cfg.Calls.Routing.EmergencyStrings(),
+		Labels: x.ownLabels, Taken: x.taken, Used: x.used,
 	}
 }
 

@@ -79,8 +79,7 @@ type Deployment struct {
 	Base      string   // the base domain
 	Regions   []string // labels of the regions, such as 1r1
 	Port      int      // of gateway objects
-	Emergency []string // emergency dial strings that dial plans keep besides those of their country
-	Routed    []string // emergency numbers that the gateway knows as such
+	Emergency []string // emergency numbers that the gateway knows as such; dial plans keep them besides their country's
 	// Labels returns the labels of an account, the active one first; none if it has none.
 	Labels func(ctx context.Context, account string) ([]domain.Label, error)
 	// Taken reports whether another account than the one given has a label.
@@ -137,9 +136,9 @@ func (d *Deployment) checkEmergency(numbers []plan.EmergencyNumber) error {
 					"112; masks are separated by \";\"", s)
 			case seen[s]:
 				return invalid("%s is given twice; give each number and mask once", s)
-			case k == 0 && !slices.Contains(d.Routed, s):
+			case k == 0 && !slices.Contains(d.Emergency, s):
 				return invalid("the gateway does not know %s as an emergency number, only %s; add it to "+
-					"calls.routing.emergencyDialStrings of the configuration first", s, strings.Join(d.Routed, ", "))
+					"calls.routing.emergencyDialStrings of the configuration first", s, strings.Join(d.Emergency, ", "))
 			}
 			seen[s] = true
 		}
