@@ -161,6 +161,7 @@ const (
 	TenantAccessStateIntegrated    TenantAccessState = "integrated"
 	TenantAccessStateInvited       TenantAccessState = "invited"
 	TenantAccessStateLeft          TenantAccessState = "left"
+	TenantAccessStateNeedsConsent  TenantAccessState = "needsConsent"
 	TenantAccessStateNeedsSignIn   TenantAccessState = "needsSignIn"
 	TenantAccessStateNone          TenantAccessState = "none"
 	TenantAccessStateReadinessSeen TenantAccessState = "readinessSeen"
@@ -664,7 +665,7 @@ type Event struct {
 	// `request.save`, `request.patch`, `civicAddresses.save`, `capabilityPlans.save`, `index.accept`,
 	// `zone.accept`, `node.drain`, `node.undrain`, `config.reload`, `work.retry`, `work.resume`,
 	// `certificate.issue`, `tenant.invite`, `tenant.revokeInvitation`, `tenant.authorise`, `tenant.signIn`,
-	// `tenant.signInLost`, `tenant.signInBack`, `tenant.endAccess`,
+	// `tenant.consentLost`, `tenant.signInLost`, `tenant.signInBack`, `tenant.endAccess`,
 	// `carrier.createApp`, `tenant.user.activate`, `tenant.user.deactivate`, `tenant.user.active`,
 	// `tenant.user.inactive`, `tenant.users.sync`, `tenant.users.synced`, `tenant.wrongTenant`, `tenant.snapshot`,
 	// `tenant.importSnapshot`, `tenant.acceptDrift`, `tenant.drift.found`, `tenant.drift.gone`, `tenant.put`,
@@ -1499,14 +1500,14 @@ type TenantAccess struct {
 	Person        *TenantPerson `json:"person,omitempty"`
 	ReadinessSeen *TenantMark   `json:"readinessSeen,omitempty"`
 
-	// State the last step that was reached; `needsSignIn` if the sign-in was lost, or its roles. A tenant that is connected stays so when it is invited again; `left` when Tandem has ended the access
+	// State the last step that was reached; `needsConsent` if the consent was withdrawn, `needsSignIn` if the sign-in was lost, or its roles. A tenant that is connected stays so when it is invited again; `left` when Tandem has ended the access
 	State TenantAccessState `json:"state"`
 
 	// Tenant the id of the tenant
 	Tenant string `json:"tenant,omitempty,omitzero"`
 }
 
-// TenantAccessState the last step that was reached; `needsSignIn` if the sign-in was lost, or its roles. A tenant that is connected stays so when it is invited again; `left` when Tandem has ended the access
+// TenantAccessState the last step that was reached; `needsConsent` if the consent was withdrawn, `needsSignIn` if the sign-in was lost, or its roles. A tenant that is connected stays so when it is invited again; `left` when Tandem has ended the access
 type TenantAccessState string
 
 // TenantLabel defines model for TenantLabel.
@@ -1567,6 +1568,9 @@ type TenantMoveStage string
 type TenantOverview struct {
 	ActiveUsers int `json:"activeUsers"`
 
+	// ConsentLost since when the authorisation does not work
+	ConsentLost time.Time `json:"consentLost,omitempty,omitzero"`
+
 	// Consented when an administrator authorised Tandem
 	Consented time.Time `json:"consented,omitempty,omitzero"`
 
@@ -1582,7 +1586,7 @@ type TenantOverview struct {
 	// SignInLost since when the sign-in does not work
 	SignInLost time.Time `json:"signInLost,omitempty,omitzero"`
 
-	// SignInProblem why not
+	// SignInProblem why the authorisation or the sign-in does not work, and what to do
 	SignInProblem string `json:"signInProblem,omitempty,omitzero"`
 
 	// SignedIn when one last signed in

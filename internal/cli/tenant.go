@@ -60,15 +60,18 @@ func printTenants(p *page, l api.TenantList) {
 		if w := x.Waiting; w != nil {
 			waits = fmt.Sprintf("%s (%s): %s", w.For, age(w.Since), w.Reason)
 		}
-		spare, signIn := "", since(o.SignedIn)
+		spare, signIn, consent := "", since(o.SignedIn), since(o.Consented)
 		if o.SpareLicences != nil {
 			spare = fmt.Sprint(*o.SpareLicences)
 		}
 		if !o.SignInLost.IsZero() {
 			signIn = "lost " + since(o.SignInLost)
 		}
-		g.add(x.Account, x.State, either(o.DriftChecked.IsZero(), "", fmt.Sprint(o.Drift)), signIn, since(o.Consented),
-			spare, since(o.Synced), o.ActiveUsers, waits)
+		if !o.ConsentLost.IsZero() {
+			consent = "lost " + since(o.ConsentLost)
+		}
+		g.add(x.Account, x.State, either(o.DriftChecked.IsZero(), "", fmt.Sprint(o.Drift)), signIn, consent, spare,
+			since(o.Synced), o.ActiveUsers, waits)
 	}
 	p.table(g)
 }

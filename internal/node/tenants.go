@@ -103,7 +103,7 @@ func (n *node) buildTenants(_ context.Context, r *role) error {
 		}
 	}
 	x.connector = &tenant.Connector{App: app, AppID: cfg.App.ID, Graph: cfg.GraphURL, Budget: graph.NewBudget(),
-		UserAgent: "Tandem/" + n.version, Transport: carrying, Prove: x.prove}
+		UserAgent: "Tandem/" + n.version, Transport: carrying, Prove: x.prove, Lost: x.lost}
 	x.connectTeams()
 	x.buildInvite(&tenant.Login{Connector: x.connector, ClientID: cfg.App.ID,
 		Tokens: func(account string) entra.Store { return x.access.Tokens(account) }})
@@ -311,7 +311,7 @@ func (x *tenants) buildReadiness() {
 			if err != nil {
 				return nil, err
 			}
-			f, err := x.connector.Facts(g, x.access.Tokens(account))
+			f, err := x.connector.Facts(account, g, x.access.Tokens(account))
 			if err != nil {
 				return nil, err
 			}
@@ -497,6 +497,20 @@ func (x *tenants) cloud(ctx context.Context, t *onboard.Tenant) (*tenant.Cloud, 
 		}
 	}
 	return x.connector.Configure(t.Account, g, x.access.Tokens(t.Account))
+}
+
+// lost records that the identity platform refuses a tenant's tokens until a person acts, unless Tandem itself is just
+// removing its application there.
+func (x *tenants) lost(ctx context.Context, account string, g tenant.Grant, refusal *entra.Refusal, err error) error {
+	t, missing := x.row(ctx, account)
+	if missing == nil && t.Removing {
+		return err
+	}
+	used := &invite.Access{Account: account, Consented: g.Consented}
+	if !g.SignedIn.IsZero() {
+		used.Integrated = &invite.Mark{At: g.SignedIn}
+	}
+	return x.invite.Refused(ctx, used, &invite.Lost{Claims: refusal.Claims, Lifetime: refusal.Lifetime}, err)
 }
 
 // kinds returns the work on tenants.

@@ -30,6 +30,8 @@ const (
 	expiryMargin = 30 * time.Second
 	// failureKept is for how long a refresh token that wants a sign-in is not tried again.
 	failureKept = 10 * time.Minute
+	// permissionsKept is for how long a token's permissions are taken for those that the tenant grants.
+	permissionsKept = time.Minute
 )
 
 // Store keeps a connection's newest refresh token, sealed.
@@ -47,13 +49,17 @@ type Connection struct {
 	store     Store // nil: the application alone, by client credentials
 	consented time.Time
 	turn      chan struct{} // holds one element while no token is being asked for
+
+	// Person, if not nil, is called when no token is given out until a person in the tenant acts: it is given the
+	// refusal, and returns the error for the caller. Set it before the first Source is used.
+	Person func(context.Context, *Refusal, error) error
 }
 
 // Connect returns a connection to tenant, a GUID. With a nil store the application acts on its own. consented is when
 // the tenant last consented by our own link, or zero; make another connection after a consent, because tokens keep the
 // permissions that they were issued with.
 func (a *App) Connect(tenant string, store Store, consented time.Time) *Connection {
-	c := &Connection{a, tenant, store, consented, make(chan struct{}, 1)}
+	c := &Connection{app: a, tenant: tenant, store: store, consented: consented, turn: make(chan struct{}, 1)}
 	c.turn <- struct{}{}
 	return c
 }
@@ -69,6 +75,7 @@ type Source struct {
 
 	mu      sync.Mutex // guards what follows
 	token   secret.Text
+	issued  time.Time
 	renew   time.Time   // when to refresh the token
 	expires time.Time   // when it is not used any more
 	refused secret.Text // the last token that the resource refused
@@ -111,6 +118,9 @@ func (s *Source) Token(ctx context.Context) (secret.Text, error) {
 		return token, nil // refreshed while this call waited
 	}
 	fetched, err := s.fetch(ctx)
+	if ref, ok := errors.AsType[*Refusal](err); ok && fault.Is(err, fault.Conflict) && s.conn.Person != nil {
+		err = s.conn.Person(ctx, ref, err)
+	}
 	if err != nil && token != (secret.Text{}) && fault.Is(err, fault.Unavailable) {
 		return token, nil
 	}
@@ -139,6 +149,27 @@ func (s *Source) Refused(token secret.Text, wwwAuthenticate string) {
 	}
 	s.token, s.expires, s.renew = secret.Text{}, time.Time{}, time.Time{}
 	s.claims = cmp.Or(challenge(wwwAuthenticate), s.claims)
+}
+
+// Forbidden says that the resource answered 403 to token, and reports whether another token is worth a try: a token
+// keeps the permissions that it was issued with.
+func (s *Source) Forbidden(token secret.Text) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if token != s.token {
+		return true // replaced meanwhile
+	}
+	if time.Since(s.issued) < permissionsKept {
+		return false
+	}
+	s.renew = time.Time{}
+	return true
+}
+
+// Challenge makes the next token be asked for with claims, which an earlier challenge wanted.
+func (s *Source) Challenge(claims string) *Source {
+	s.claims = claims
+	return s
 }
 
 // fetch asks for a token and caches it. The caller has the connection's turn.
@@ -170,7 +201,7 @@ func (s *Source) fetch(ctx context.Context) (secret.Text, error) {
 
 	r, err := s.conn.app.token(ctx, s.conn.tenant, form)
 	if err != nil {
-		return secret.Text{}, s.refusedBy(err, held)
+		return secret.Text{}, s.refusedBy(err, held, claims)
 	}
 	if s.conn.store != nil && r.RefreshToken != "" && r.RefreshToken != held.Reveal() {
 		if err := s.conn.store.KeepRefreshToken(ctx, secret.New(r.RefreshToken)); err != nil {
@@ -185,6 +216,13 @@ func (s *Source) fetch(ctx context.Context) (secret.Text, error) {
 func (s *Source) keep(r *reply) (secret.Text, error) {
 	token := secret.New(r.AccessToken)
 	granted := append(Granted(token), scopes(r.Scope)...)
+	if s.conn.store == nil && s.resource != TeamsAdmin && without(token) {
+		if s.conn.fresh() {
+			return secret.Text{}, propagating(&Refusal{Outcome: Wait}, "the token has no permissions yet")
+		}
+		return secret.Text{}, refuse(&Refusal{Outcome: ConsentNeeded}, "the tenant grants the app no permissions; "+
+			"an administrator gives admin consent (step 1)")
+	}
 	for _, p := range s.need {
 		if s.conn.fresh() && !slices.Contains(granted, p) {
 			return secret.Text{}, propagating(&Refusal{Outcome: Wait}, "the permission "+p+" is not in the token yet")
@@ -203,15 +241,20 @@ func (s *Source) keep(r *reply) (secret.Text, error) {
 	if in := time.Duration(r.RefreshIn) * time.Second; in > 0 {
 		ahead = min(ahead, in)
 	}
-	s.token, s.expires, s.renew, s.claims = token, now.Add(life-expiryMargin), now.Add(ahead), ""
+	s.token, s.issued, s.claims = token, now, ""
+	s.expires, s.renew = now.Add(life-expiryMargin), now.Add(ahead)
 	return token, nil
 }
 
 // refusedBy turns a refusal because consent is missing into a wait while our own is fresh. That a sign-in is needed is
-// remembered for the refresh token, so that not every call asks again.
-func (s *Source) refusedBy(err error, held secret.Text) error {
+// remembered for the refresh token, so that not every call asks again. claims are those that the request had: if a
+// sign-in is needed, it has to ask for them.
+func (s *Source) refusedBy(err error, held secret.Text, claims string) error {
 	ref, ok := errors.AsType[*Refusal](err)
-	if ok && ref.Code == 65001 && s.conn.fresh() {
+	if ok {
+		ref.Claims = cmp.Or(ref.Claims, claims)
+	}
+	if ok && (ref.Code == 65001 || ref.Code == 700016) && s.conn.fresh() {
 		wait := *ref
 		wait.Outcome = Wait
 		return propagating(&wait, "the consent is not known everywhere yet")
@@ -250,6 +293,13 @@ func Granted(token secret.Text) []string {
 		return nil
 	}
 	return append(claims.Roles, scopes(claims.Scopes)...)
+}
+
+// without reports whether an access token of an application names no permission at all. A token in another form than a
+// JWT does not say.
+func without(token secret.Text) bool {
+	_, _, err := jwt.NewParser().ParseUnverified(token.Reveal(), &jwt.RegisteredClaims{})
+	return err == nil && len(Granted(token)) == 0
 }
 
 // scopes splits a list of scopes and cuts the resource in front of each.

@@ -168,6 +168,42 @@ func TestClaimsThatWantInteractionNeedSignIn(t *testing.T) {
 	}
 }
 
+// The platform does not always repeat the claims that it was asked for.
+func TestClaimsOfAChallengeAreKept(t *testing.T) {
+	app, l := newApp(t)
+	conn := app.Connect(tenantID, &store{newest: "r1"}, time.Time{})
+	asked := ""
+	conn.Person = func(_ context.Context, r *entra.Refusal, err error) error { asked = r.Claims; return err }
+	source := conn.Source(graph)
+	l.answer(token("a1", ""), refusal("interaction_required", 50076, "you must use multi-factor authentication"))
+	a1, _ := source.Token(t.Context())
+	source.Refused(a1, claimsHeader)
+	if _, err := source.Token(t.Context()); outcome(err).Outcome != entra.SignInNeeded || asked != claimsText {
+		t.Errorf("%v, claims %q; want a sign-in with %s", err, asked, claimsText)
+	}
+}
+
+// A token keeps the permissions that it was issued with: a 403 to one that is not new is worth another.
+func TestForbiddenTokensAreRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app, l := newApp(t)
+		source := app.Connect(tenantID, nil, time.Time{}).Source(graph)
+		l.answer(token("a1", ""), token("a2", ""))
+		a1, _ := source.Token(t.Context())
+		if source.Forbidden(a1) {
+			t.Error("a new token is renewed")
+		}
+		time.Sleep(2 * time.Minute)
+		if !source.Forbidden(a1) {
+			t.Error("an older token is not renewed")
+		}
+		mustToken(t, source, "a2")
+		if !source.Forbidden(a1) {
+			t.Error("a replaced token is not worth another try")
+		}
+	})
+}
+
 func TestRefusedTokenIsNeverUsedAgain(t *testing.T) {
 	app, l := newApp(t)
 	source := app.Connect(tenantID, nil, time.Time{}).Source(graph)

@@ -247,6 +247,16 @@ func (f *fixed) Refused(token secret.Text, wwwAuthenticate string) {
 	f.refusals = append(f.refusals, wwwAuthenticate)
 }
 
+func (f *fixed) Forbidden(secret.Text) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.tokens) > 1 {
+		f.tokens = f.tokens[1:]
+		return true
+	}
+	return false
+}
+
 type object = map[string]any
 
 func list(items ...any) object { return object{"value": append([]any{}, items...)} }

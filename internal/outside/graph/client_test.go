@@ -359,6 +359,20 @@ func TestClaimsChallengeEndToEnd(t *testing.T) {
 	}
 }
 
+// Permissions are in the token: a 403 is repeated with another one, if there is one that may have more.
+func TestForbiddenIsRepeatedWithANewToken(t *testing.T) {
+	forbidden := refusal(403, "Authorization_RequestDenied", "Insufficient privileges")
+	a := newAPI(t, step{"GET /users/u1", forbidden}, step{"GET /users/u1", answer{status: 200,
+		body: object{"id": "u1"}}}, step{"GET /users/u1", forbidden})
+	c := a.client(&fixed{tokens: []string{"old", "new"}})
+	if u, err := graph.GetUser("u1").Do(t.Context(), c); err != nil || u.ID != "u1" {
+		t.Errorf("%+v, %v", u, err)
+	}
+	if _, err := graph.GetUser("u1").Do(t.Context(), c); !fault.Is(err, fault.Forbidden) {
+		t.Errorf("with the new token: %v", err)
+	}
+}
+
 // tenant-cases 11: the header is sent, unknown words end the wait, and a failed number within a success is visible.
 func TestOperationsEnd(t *testing.T) {
 	const path = "GET /admin/teams/telephoneNumberManagement/operations/op1"

@@ -28,6 +28,7 @@ type token struct{ t *testing.T }
 
 func (k token) Token(context.Context) (secret.Text, error) { return secret.New("the token"), nil }
 func (k token) Refused(secret.Text, string)                { k.t.Error("token refused") }
+func (k token) Forbidden(secret.Text) bool                 { return false }
 
 // inMemory serves requests without a network, so that a test can run in a bubble.
 type inMemory struct{ handler http.Handler }

@@ -31,6 +31,8 @@ type Tokens interface {
 	Token(context.Context) (secret.Text, error)
 	// Refused says that the API answered 401 to the token, with this WWW-Authenticate header.
 	Refused(token secret.Text, wwwAuthenticate string)
+	// Forbidden says that the API answered 403 to the token, and reports whether another one is worth a try.
+	Forbidden(token secret.Text) bool
 }
 
 // API is one of Microsoft's APIs, as one tenant uses it. Make it with NewAPI, then set the fields that differ. It is
@@ -99,7 +101,7 @@ func (r *Request) tooLarge() bool {
 // Run sends requests until each has a result in its Err. send fills in the answers of one try; Alone sends one request.
 //
 // What was throttled is repeated after the stated wait, a read also after 5xx and a lost connection, with jittered
-// back-off. A 401 renews the token once. A change is never repeated blindly: if its answer is lost, or is 5xx, the
+// back-off. A 401 renews the token once, as does a 403 to a token whose permissions may have changed since. A change is never repeated blindly: if its answer is lost, or is 5xx, the
 // result has CodeUnknown.
 func (a *API) Run(ctx context.Context, requests []*Request, send func(context.Context, secret.Text, []*Request)) {
 	renewed := false
@@ -122,10 +124,13 @@ func (a *API) Run(ctx context.Context, requests []*Request, send func(context.Co
 		refused := false
 		for _, r := range requests {
 			repeat, after := a.judge(r, try)
-			if r.Status == http.StatusUnauthorized {
+			switch {
+			case r.Status == http.StatusUnauthorized:
 				a.Tokens.Refused(token, r.Got.Get("WWW-Authenticate"))
 				refused, repeat, after = true, !renewed, 0
-			} else {
+			case r.Status == http.StatusForbidden && !renewed && a.Tokens.Forbidden(token):
+				refused, repeat, after = true, true, 0
+			default:
 				repeat = repeat && try < maxTries && InTime(ctx, after)
 			}
 			if repeat {

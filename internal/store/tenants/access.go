@@ -189,10 +189,13 @@ func (t *transaction) seal(ctx context.Context, account, token string) error {
 func (t *transaction) Continue(ctx context.Context, account string) error {
 	var pending int64
 	_, err := t.QueryRow(ctx, "SELECT pending FROM tenants WHERE account = $1", []any{account}, &pending)
-	if err != nil || pending == 0 {
+	if err == nil && pending != 0 {
+		err = t.enqueue(ctx, onboard.Kind, account)
+	}
+	if err != nil {
 		return err
 	}
-	return t.enqueue(ctx, onboard.Kind, account)
+	return t.enqueueUsers(ctx, account)
 }
 
 // Tokens returns the refresh token of an account: an entra.Store.

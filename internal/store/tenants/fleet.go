@@ -61,7 +61,12 @@ func scanListed(rows *sql.Rows) (x onboard.Listed, err error) {
 		x.SignedIn = a.Integrated.At
 	}
 	if a.Lost != nil {
-		x.Lost, x.Problem = a.Lost.Since, a.Lost.Reason
+		a.Account = x.Account
+		if x.Problem = a.Problem(); a.Lost.Consent {
+			x.ConsentLost = a.Lost.Since
+		} else {
+			x.Lost = a.Lost.Since
+		}
 	}
 	return x, nil
 }

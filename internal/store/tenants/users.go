@@ -285,8 +285,13 @@ func (t *transaction) Wake(ctx context.Context) error {
 	if err != nil {
 		return wrap(err, "find activated users that were deleted")
 	}
+	return t.enqueueUsers(ctx, t.account)
+}
+
+// enqueueUsers makes the work on users of an account run that waits.
+func (t *transaction) enqueueUsers(ctx context.Context, account string) error {
 	ids, err := db.Rows(ctx, t.Tx, db.Column[string], "SELECT account || '/' || id FROM tenant_users WHERE account "+
-		"= $1 AND pending = 1", t.account)
+		"= $1 AND pending = 1", account)
 	if err != nil {
 		return wrap(err, "find users that are pending")
 	}

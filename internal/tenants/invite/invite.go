@@ -101,6 +101,7 @@ type Standing struct {
 type Inspector interface {
 	// Inspect asks for a token of the Teams administration with the access and reads who has which roles. The newest
 	// refresh token is stored. A lifetime of sign-ins that Microsoft states is returned with the error.
+	// Before the sign-in, only the consent is inspected.
 	Inspect(ctx context.Context, a *Access) (s *Standing, lifetime time.Duration, claims string, err error)
 }
 
@@ -189,10 +190,11 @@ type Mark struct {
 	By string    `json:"by"`
 }
 
-// Lost says why a sign-in can no longer be used.
+// Lost says why an access can no longer be used.
 type Lost struct {
 	Reason   string        `json:"reason"`
 	Since    time.Time     `json:"since"`
+	Consent  bool          `json:"consent,omitempty"`  // the consent is lost, and with it each sign-in
 	Lifetime time.Duration `json:"lifetime,omitempty"` // of sign-ins, by the tenant's policy
 	Claims   string        `json:"claims,omitempty"`   // for the next sign-in
 }
@@ -307,6 +309,9 @@ func (s *Service) named(ctx context.Context, account, tenant string) (string, er
 	return strings.ToLower(tenant), err
 }
 
+// withdrawn reports whether the consent no longer works.
+func (a *Access) withdrawn() bool { return a.valid() && a.Lost != nil && a.Lost.Consent }
+
 // valid reports whether a tenant has authorised Tandem, and Tandem has not left since.
 func (a *Access) valid() bool { return a != nil && a.Ended.IsZero() }
 
@@ -316,6 +321,8 @@ func next(se *Session, a *Access) Step {
 		a = nil // after leaving, everything begins again
 	}
 	switch {
+	case se.Claimed == "" && a.withdrawn():
+		return Consent
 	case se.Claimed != "" || a != nil && se.Invited && se.Person == "":
 		return Identify
 	case a != nil:
@@ -367,6 +374,9 @@ func (s *Service) begin(ctx context.Context, id string, step Step, redirect stri
 func (s *Service) usable(a *Access) error {
 	if !a.valid() {
 		return errNotAuthorised
+	}
+	if a.withdrawn() {
+		return a.lostError()
 	}
 	if s.Usable == nil {
 		return nil
@@ -543,6 +553,12 @@ func (s *Service) granted(ctx context.Context, se *Session, attempt *Attempt, g 
 
 		if fresh := se.ClaimedAt; fresh.After(a.Consented) {
 			a.Consented, a.Authorised = fresh, &Mark{time.Now(), g.Name}
+			if a.Checked = (time.Time{}); a.withdrawn() { // whether the sign-in still works shows when it is used
+				a.Lost = nil
+			}
+			if err = tx.Continue(ctx, a.Account); err != nil {
+				return err
+			}
 			err = tx.Audit(ctx, "tenant.authorise", a.Account, map[string]any{"tenant": a.Tenant, "by": g.Name})
 		}
 		if err == nil {

@@ -2,6 +2,7 @@ package invite
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -51,8 +52,8 @@ func (s *Service) Check(ctx context.Context, account string) error {
 		return err
 	case !a.valid():
 		return fault.New(fault.Conflict, "NotAuthorised", "no administrator has authorised Tandem yet; invite one")
-	case a.Mode == "":
-		return fault.New(fault.Conflict, "SignInNeeded", "no administrator has signed in yet; invite one")
+	case a.Mode == "" && a.Lost == nil:
+		return errNoSignIn
 	}
 	if a.Lost != nil || time.Since(a.Checked) > checkedLately {
 		now, err := s.check(ctx, nil, a)
@@ -66,9 +67,59 @@ func (s *Service) Check(ctx context.Context, account string) error {
 	case !a.valid():
 		return fault.New(fault.Conflict, "NotAuthorised", "the access to the tenant ended, because Tandem has left it")
 	case a.Lost != nil:
-		return fault.New(fault.Conflict, "SignInNeeded", "%s", a.Lost.Reason)
+		return a.lostError()
+	case a.Mode == "":
+		return errNoSignIn
 	}
 	return nil
+}
+
+var errNoSignIn = fault.New(fault.Conflict, codeSignIn, "no administrator has signed in yet; invite one")
+
+// Problem returns why the access does not work, for the operator, with what to do about a lost consent; "" if it does.
+func (a *Access) Problem() string {
+	switch {
+	case a.Lost == nil:
+		return ""
+	case a.Lost.Consent:
+		return fmt.Sprintf("%s; an administrator authorises it again: tandem tenant sign-in %s --authorise, or tandem "+
+			"tenant invite %[2]s for a link", a.Lost.Reason, a.Account)
+	}
+	return a.Lost.Reason
+}
+
+// lostError returns the error for those who need an access that is lost.
+func (a *Access) lostError() error {
+	code := codeSignIn
+	if a.Lost.Consent {
+		code = codeConsent
+	}
+	return fault.New(fault.Conflict, code, "%s", a.Problem())
+}
+
+// Codes of refusals, which are outcomes of package outside/entra.
+const (
+	codeConsent = "ConsentNeeded"
+	codeSignIn  = "SignInNeeded"
+)
+
+// Refused records that the identity platform refuses the access that a job used, and returns the error for the job.
+// used says which access that was, by its consent and its sign-in, and why has the details. Errors with other codes
+// than those of a lost consent or sign-in are returned as they are.
+func (s *Service) Refused(ctx context.Context, used *Access, why *Lost, err error) error {
+	f := fault.As(err)
+	if f.Code != codeConsent && f.Code != codeSignIn {
+		return err
+	}
+	why.Reason, why.Consent = f.Message, f.Code == codeConsent
+	a, failed := s.record(ctx, nil, used, why, nil)
+	switch {
+	case failed != nil:
+		s.Log.Warn("lost access to a tenant is not recorded", "account", used.Account, "error", failed)
+	case a.valid() && a.Lost != nil:
+		return fault.As(a.lostError()).Because(err)
+	}
+	return err
 }
 
 // Access returns how a tenant is reached, nil if it has not authorised Tandem.
@@ -104,6 +155,7 @@ func (a *Access) end(ctx context.Context, tx Tx) error {
 func (s *Service) check(ctx context.Context, run *flow.Run, used *Access) (*Access, error) {
 	standing, lifetime, claims, err := s.Inspector.Inspect(ctx, used)
 	kind, who, reason := permission.App, "the application", ""
+	var roles []string
 	if used.Mode == Delegated {
 		kind, who = permission.Person, "the account "+used.Integrated.By
 	}
@@ -116,11 +168,28 @@ func (s *Service) check(ctx context.Context, run *flow.Run, used *Access) (*Acce
 	case standing.Disabled:
 		reason = who + " is disabled; enable it or choose another account, then sign in again"
 	default:
-		if err := enough(kind, who, standing.Roles); err != nil {
+		roles = standing.Roles
+		if err := enough(kind, who, roles); err != nil && used.Mode != "" {
 			reason = fault.As(err).Message
 		}
 	}
+	if reason == "" {
+		return s.record(ctx, run, used, nil, roles)
+	}
+	return s.record(ctx, run, used, &Lost{Reason: reason, Consent: fault.HasCode(err, codeConsent), Lifetime: lifetime,
+		Claims: claims}, nil)
+}
 
+// same reports whether an access has the consent and the sign-in of another one.
+func (a *Access) same(b *Access) bool {
+	if a.Integrated == nil || b.Integrated == nil {
+		return a.Consented.Equal(b.Consented) && a.Integrated == b.Integrated
+	}
+	return a.Consented.Equal(b.Consented) && a.Integrated.At.Equal(b.Integrated.At)
+}
+
+// record records what the use of an access has shown: why it is lost or, if lost is nil, which roles it has.
+func (s *Service) record(ctx context.Context, run *flow.Run, used *Access, lost *Lost, roles []string) (*Access, error) {
 	left, err := s.left(ctx, used.Account)
 	if err != nil {
 		return nil, err
@@ -130,34 +199,45 @@ func (s *Service) check(ctx context.Context, run *flow.Run, used *Access) (*Acce
 		if a, err = tx.Access(ctx, used.Account); err != nil || a == nil {
 			return err
 		}
-		if a.Integrated == nil || !a.Integrated.At.Equal(used.Integrated.At) {
-			return nil // a person signed in meanwhile
+		if !a.same(used) {
+			return nil // a person signed in or consented meanwhile
 		}
-		if reason != "" && left && !a.AfterLeave {
+		if lost != nil && left && !a.AfterLeave {
 			return a.end(ctx, tx)
 		}
 		now, was := time.Now(), a.Lost
 		a.AfterLeave = a.AfterLeave && left
-		a.Due = now.Add(checkEvery)
-		if reason == "" {
+		if a.Mode != "" {
+			a.Due = now.Add(checkEvery)
+		}
+		if lost == nil {
 			a.Lost, a.Checked = nil, now
 			if a.Person != nil {
-				a.Person.Roles = standing.Roles
+				a.Person.Roles = roles
 			}
 		} else {
-			a.Lost = &Lost{reason, now, lifetime, claims}
-			if was != nil {
-				a.Lost.Since = was.Since
+			why := *lost
+			if why.Consent && a.Authorised != nil {
+				why.Reason = fmt.Sprintf("the authorisation that %s gave on %s does not work any more: %s",
+					a.Authorised.By, a.Authorised.At.UTC().Format("2 January 2006"), why.Reason)
 			}
+			if why.Since = now; was != nil && was.Consent == why.Consent {
+				why.Since = was.Since
+			}
+			a.Lost = &why
 		}
 		if err := tx.SetAccess(ctx, a, nil); err != nil {
 			return err
 		}
 		switch {
-		case was == nil && reason != "":
-			s.Log.Warn("sign-in to a tenant lost", "account", a.Account, "tenant", a.Tenant, "reason", reason)
-			return tx.Audit(ctx, "tenant.signInLost", a.Account, map[string]any{"tenant": a.Tenant, "reason": reason})
-		case was != nil && reason == "":
+		case lost != nil && (was == nil || was.Consent != lost.Consent):
+			what, action := "sign-in to a tenant lost", "tenant.signInLost"
+			if lost.Consent {
+				what, action = "consent of a tenant lost", "tenant.consentLost"
+			}
+			s.Log.Warn(what, "account", a.Account, "tenant", a.Tenant, "reason", lost.Reason)
+			return tx.Audit(ctx, action, a.Account, map[string]any{"tenant": a.Tenant, "reason": lost.Reason})
+		case was != nil && lost == nil:
 			if err := tx.Audit(ctx, "tenant.signInBack", a.Account, map[string]any{"tenant": a.Tenant}); err != nil {
 				return err
 			}

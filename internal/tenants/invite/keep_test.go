@@ -75,6 +75,75 @@ func TestLosses(t *testing.T) {
 	}
 }
 
+// refused tells the service that a job was refused.
+func (b *bed) refused(code string, why invite.Lost) error {
+	b.t.Helper()
+	a, err := b.s.Access(b.t.Context(), "contoso")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return b.s.Refused(b.t.Context(), a, &why, fault.New(fault.Conflict, code, "says why"))
+}
+
+// A job finds the consent withdrawn: the administrator is sent to step 1, and what waits continues after it; if the
+// sign-in did not survive, step 3 follows.
+func TestConsentIsWithdrawn(t *testing.T) {
+	t.Parallel()
+	b := integrated(t)
+	err := store.New(b.d, b.work).Update(t.Context(), nil, "contoso", "", func(ctx context.Context,
+		tx onboard.Tx) error {
+		return tx.SetTenant(ctx, &onboard.Tenant{Account: "contoso", Pending: true})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, signIn := range []bool{true, false} { // whether the sign-in works after the new consent
+		err := b.refused("ConsentNeeded", invite.Lost{})
+		if !fault.HasCode(err, "ConsentNeeded") || !strings.Contains(err.Error(), "tenant sign-in contoso --authorise") {
+			t.Errorf("the job: %v", err)
+		}
+		b.microsoft.inspected = fault.New(fault.Conflict, "ConsentNeeded", "says why")
+		b.reached("needsConsent")
+		if _, err := b.start("device"); !fault.HasCode(err, "ConsentNeeded") {
+			t.Errorf("a device code: %v", err)
+		}
+		p := b.request("GET", "/", nil).says(200, "A new authorisation is needed", "that admin@contoso.example gave",
+			"says why", "continues after the authorisation")
+		if strings.Contains(p.text, "--authorise") {
+			t.Errorf("a command of the operator: %s", p.text)
+		}
+		p = p.press("/authorise").says(200)
+		p = b.callback("admin_consent", "True", "tenant", tenantID, "state", p.state(invite.Consent)).says(200)
+		b.microsoft.inspected = fault.New(fault.Unavailable, "ConsentPropagating", "wait")
+		b.callback("code", "c", "state", p.state(invite.Identify)).says(200, "Microsoft is distributing")
+		if items, err := b.work.List(t.Context(), onboard.Kind, "", flow.Key{}, 10); err != nil || len(items) != 1 {
+			t.Errorf("work that continues: %v, %v", items, err)
+		}
+		if b.microsoft.inspected = nil; !signIn {
+			b.microsoft.inspected = fault.New(fault.Conflict, "SignInNeeded", "the sign-in was revoked")
+			p = b.request("GET", "/", nil).says(200, "A new sign-in is needed", "was revoked")
+			b.microsoft.inspected = nil
+			b.integrate(p)
+		}
+		b.request("GET", "/", nil).says(200, "Connected")
+		b.reached("integrated")
+	}
+}
+
+// tenant-cases 4: what a job was challenged for is asked for at the next sign-in.
+func TestChallengeOfAJob(t *testing.T) {
+	t.Parallel()
+	b := integrated(t)
+	if err := b.refused("SignInNeeded", invite.Lost{Claims: "CLAIMS"}); !fault.HasCode(err, "SignInNeeded") {
+		t.Errorf("the job: %v", err)
+	}
+	b.reached("needsSignIn")
+	p := b.request("GET", "/", nil).says(200, "A new sign-in is needed").press("/integrate")
+	if !strings.Contains(p.source, "claims=CLAIMS") {
+		t.Errorf("the sign-in asks for no claims: %s", p.source)
+	}
+}
+
 // aged makes the last check an old one.
 func (b *bed) aged() {
 	b.t.Helper()
@@ -149,7 +218,7 @@ func TestSignInDuringACheck(t *testing.T) {
 	b := integrated(t)
 	b.aged()
 	b.microsoft.standing = invite.Standing{Disabled: true}
-	b.s.Inspector = during{b.microsoft, func() {
+	b.s.Inspector = during{b.microsoft, onceOnly(func() {
 		step, err := b.start("browser")
 		if err == nil {
 			u, _ := url.Parse(step.URL)
@@ -158,12 +227,23 @@ func TestSignInDuringACheck(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	}}
+	})}
 	if err := b.s.Check(t.Context(), "contoso"); err != nil {
 		t.Errorf("Check: %v", err)
 	}
 	if a := b.reached("integrated"); a.Lost != nil {
 		t.Errorf("the new sign-in is lost: %+v", a.Lost)
+	}
+}
+
+// onceOnly returns a function that calls do the first time, also while that runs.
+func onceOnly(do func()) func() {
+	begun := false
+	return func() {
+		if !begun {
+			begun = true
+			do()
+		}
 	}
 }
 

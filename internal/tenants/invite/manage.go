@@ -145,8 +145,10 @@ func (s *Service) state(ctx context.Context, account string) (*api.TenantAccess,
 			Partner: a.Person.Guest}
 	}
 	if a.Lost != nil {
-		v.State = "needsSignIn"
-		v.Lost = &api.SignInLost{Reason: a.Lost.Reason, Since: a.Lost.Since.UTC(),
+		if v.State = "needsSignIn"; a.Lost.Consent {
+			v.State = "needsConsent"
+		}
+		v.Lost = &api.SignInLost{Reason: a.Problem(), Since: a.Lost.Since.UTC(),
 			Lifetime: int(a.Lost.Lifetime.Seconds())}
 	}
 	return v, nil
@@ -170,6 +172,14 @@ func (s *Service) StartSignIn(ctx context.Context, r api.StartSignInRequestObjec
 		return nil, err
 	}
 	a, err := s.Access(ctx, r.Account)
+	if err == nil && a.valid() { // which step is next depends on what works
+		now, failed := s.check(ctx, nil, a)
+		if failed == nil {
+			a = now
+		} else if !fault.Is(failed, fault.Unavailable) {
+			err = failed
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -262,13 +262,24 @@ func (s *Service) show(ctx context.Context, se *Session, _ *http.Request) (*page
 	if a != nil && a.Ended.After(se.Created) {
 		return s.progress(ctx, a)
 	}
+	if a.valid() && a.Mode != "" && a.Lost == nil && a.Checked.IsZero() { // not used since it was authorised again
+		now, err := s.check(ctx, nil, a)
+		switch {
+		case err == nil:
+			a = now
+		case fault.HasCode(err, "ConsentPropagating"):
+			return s.waiting(2, max(fault.As(err).RetryAfter, refresh)), nil
+		case !fault.Is(err, fault.Unavailable):
+			return nil, err
+		}
+	}
 	step := next(se, a)
 	if wait := time.Until(se.Wait); wait > 0 {
 		return s.waiting(map[Step]int{Consent: 1, Identify: 1, Integrate: 2}[step], wait), nil
 	}
 	switch step {
 	case Consent:
-		return &page{View: "ask", Title: "Authorise telephony from " + s.Operator, Stage: 1}, nil
+		return s.ask(a), nil
 	case Identify:
 		return &page{View: "confirm", Title: "Confirm your organisation", Stage: 1, Access: a}, nil
 	}
@@ -276,6 +287,15 @@ func (s *Service) show(ctx context.Context, se *Session, _ *http.Request) (*page
 		return s.progress(ctx, a)
 	}
 	return s.readiness(ctx, se, a)
+}
+
+// ask is the page of step 1. a is nil before the first consent.
+func (s *Service) ask(a *Access) *page {
+	p := &page{View: "ask", Title: "Authorise telephony from " + s.Operator, Stage: 1}
+	if a.withdrawn() {
+		p.Title, p.Access = "A new authorisation is needed", a
+	}
+	return p
 }
 
 // waiting is the page while a consent propagates.
@@ -301,6 +321,10 @@ func (s *Service) readiness(ctx context.Context, se *Session, a *Access) (*page,
 		case err != nil:
 			return nil, err
 		}
+		if a, err = s.Access(ctx, se.Account); err != nil || a.withdrawn() { // the check has noticed it
+			return s.ask(a), err
+		}
+		p.Access = a
 		for i, f := range findings {
 			if i == 0 || f.Group != findings[i-1].Group {
 				p.Groups = append(p.Groups, nil)

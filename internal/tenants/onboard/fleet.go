@@ -16,7 +16,7 @@ type Listed struct {
 	Drift    int       // differences by the last comparison
 	Compared time.Time // when that was
 	Consented, SignedIn,
-	Lost time.Time // since when the sign-in does not work; zero while it does
+	ConsentLost, Lost time.Time // since when the consent, or the sign-in, does not work; zero while it does
 	Problem string // why not
 	Synced  time.Time
 	Active  int // users

@@ -63,7 +63,8 @@ func (o Tenants) ListTenants(ctx context.Context,
 	for i, t := range all {
 		page.Tenants[i] = tenant(t.Tenant, nil)
 		page.Tenants[i].Overview = &api.TenantOverview{Drift: t.Drift, DriftChecked: t.Compared, Consented: t.Consented,
-			SignedIn: t.SignedIn, SignInLost: t.Lost, SignInProblem: t.Problem, Synced: t.Synced, ActiveUsers: t.Active}
+			SignedIn: t.SignedIn, ConsentLost: t.ConsentLost, SignInLost: t.Lost, SignInProblem: t.Problem,
+			Synced: t.Synced, ActiveUsers: t.Active}
 		if t.Spare != nil {
 			page.Tenants[i].Overview.SpareLicences, page.Tenants[i].Overview.LicencesRead = &t.Spare.Seats, t.Spare.Read
 		}

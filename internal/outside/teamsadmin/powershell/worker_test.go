@@ -174,6 +174,8 @@ func (k *tokens) Refused(token secret.Text, _ string) {
 	}
 }
 
+func (k *tokens) Forbidden(secret.Text) bool { return false }
+
 // A refused token is replaced once; tokens are nowhere but in the sign-in.
 func TestTokens(t *testing.T) {
 	t.Parallel()

@@ -160,9 +160,13 @@ func (x *Login) Inspect(ctx context.Context, a *invite.Access) (*invite.Standing
 
 func (x *Login) inspect(ctx context.Context, a *invite.Access) (*invite.Standing, error) {
 	alone := x.App.Connect(a.Tenant, nil, a.Consented)
-	client, err := x.graph(a.Tenant, alone.Source(graphResource))
-	if err != nil {
-		return nil, err
+	tokens := alone.Source(graphResource)
+	client, err := x.graph(a.Tenant, tokens)
+	if err == nil {
+		_, err = tokens.Token(ctx) // without the consent, nothing else says more
+	}
+	if err != nil || a.Mode == "" {
+		return &invite.Standing{}, err
 	}
 	if a.Mode == invite.Application {
 		if _, err := alone.Source(entra.TeamsAdmin).Token(ctx); err != nil {
@@ -172,7 +176,11 @@ func (x *Login) inspect(ctx context.Context, a *invite.Access) (*invite.Standing
 	}
 
 	signedIn := x.App.Connect(a.Tenant, x.Tokens(a.Account), a.Consented)
-	if _, err := signedIn.Source(entra.TeamsAdmin).Token(ctx); err != nil {
+	claims := ""
+	if a.Lost != nil {
+		claims = a.Lost.Claims // without them it would seem to work
+	}
+	if _, err := signedIn.Source(entra.TeamsAdmin).Challenge(claims).Token(ctx); err != nil {
 		return nil, err
 	}
 	user, err := graph.GetUser(a.Person.ID, "id", "accountEnabled").Do(ctx, client)

@@ -38,6 +38,7 @@ type signInBed struct {
 	customer *microsoft.Tenant
 	s        *invite.Service
 	access   store.Access
+	login    *tenant.Login
 }
 
 func newSignInBed(t *testing.T) *signInBed {
@@ -83,11 +84,15 @@ func newSignInBed(t *testing.T) *signInBed {
 	work := flow.New(d, func(context.Context, *db.Tx, flow.Item) error { return nil }, slog.New(slog.DiscardHandler),
 		nil)
 	b.access = store.Access{Store: store.New(d, ring, work, nil)}
-	login := &tenant.Login{ClientID: clientID, Connector: &tenant.Connector{App: client, Transport: transport,
-		Graph: cloud.URL(microsoft.Graph) + "/v1.0", Budget: graph.NewBudget(), UserAgent: "Tandem/test"},
+	b.login = &tenant.Login{ClientID: clientID, Connector: &tenant.Connector{App: client, AppID: clientID,
+		Transport: transport, Graph: cloud.URL(microsoft.Graph) + "/v1.0", Budget: graph.NewBudget(), UserAgent: "Tandem/test"},
 		Tokens: func(account string) entra.Store { return b.access.Tokens(account) }}
-	b.s = (&invite.Service{Store: b.access, Login: login, Inspector: login, Log: slog.New(slog.DiscardHandler),
+	b.s = (&invite.Service{Store: b.access, Login: b.login, Inspector: b.login, Log: slog.New(slog.DiscardHandler),
 		Accounts: func(context.Context, string) error { return nil }}).Start(prometheus.NewRegistry())
+	b.login.Lost = func(ctx context.Context, account string, g tenant.Grant, r *entra.Refusal, err error) error {
+		return b.s.Refused(ctx, &invite.Access{Account: account, Consented: g.Consented,
+			Integrated: &invite.Mark{At: g.SignedIn}}, &invite.Lost{Claims: r.Claims, Lifetime: r.Lifetime}, err)
+	}
 	return b
 }
 
@@ -328,5 +333,88 @@ func TestApplicationMode(t *testing.T) {
 	}
 	if l := b.lost(); l != nil {
 		t.Errorf("lost: %+v", l)
+	}
+}
+
+// job reads the tenant as a job does.
+func (b *signInBed) job() error {
+	b.t.Helper()
+	a, err := b.s.Access(b.t.Context(), "contoso")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	c, err := b.login.Connect("contoso", tenant.Grant{TenantID: a.Tenant, Consented: a.Consented,
+		SignedIn: a.Integrated.At}, b.access.Tokens("contoso"))
+	if err == nil {
+		_, err = c.Facts(b.t.Context())
+	}
+	return err
+}
+
+// The administrator withdraws the consent: a job notices it, whichever way it was done, and the next step is the
+// consent again. For some minutes after a consent the same refusal is a wait (tenant-cases 1).
+func TestWithdrawnConsent(t *testing.T) {
+	t.Parallel()
+	for name, withdraw := range map[string]func(s *microsoft.State){
+		"application deleted": func(s *microsoft.State) {
+			s.Principals = slices.DeleteFunc(s.Principals, func(p *microsoft.Principal) bool { return p.App == clientID })
+		},
+		"permissions removed": func(s *microsoft.State) {
+			for _, p := range s.Principals {
+				if p.App == clientID {
+					p.Roles = nil
+				}
+			}
+		},
+	} {
+		for _, noticed := range []bool{true, false} {
+			b := newSignInBed(t)
+			b.must(b.walk(b.authorised(), serviceUser))
+			b.customer.Edit(withdraw)
+			if err := b.job(); !fault.HasCode(err, "ConsentPropagating") || !fault.Is(err, fault.Unavailable) {
+				t.Errorf("%s, after a consent of a moment ago: %v", name, err)
+			}
+			var since time.Time
+			err := b.access.Update(t.Context(), nil, func(ctx context.Context, tx invite.Tx) error {
+				a, err := tx.Access(ctx, "contoso")
+				if err != nil {
+					return err
+				}
+				since = a.Consented
+				a.Consented = a.Consented.Add(-time.Hour)
+				return tx.SetAccess(ctx, a, nil)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			if noticed { // else the sign-in looks
+				err := b.job()
+				for _, says := range []string{b.customer.Admin, "tandem tenant sign-in contoso --authorise",
+					"tandem tenant invite contoso"} {
+					if !fault.HasCode(err, "ConsentNeeded") || !strings.Contains(err.Error(), says) {
+						t.Errorf("%s: %v, want %q", name, err, says)
+					}
+				}
+				r, err := b.s.GetInvitation(t.Context(), api.GetInvitationRequestObject{Account: "contoso"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if a := r.(api.GetInvitation200JSONResponse); a.State != "needsConsent" || a.Lost.Since.Before(since) {
+					t.Errorf("%s: %+v", name, a)
+				}
+			}
+			step := b.must(b.start(api.SignInRequestWayBrowser))
+			if step.Step != api.SignInStepStepConsent {
+				t.Fatalf("%s: the next step is %s", name, step.Step)
+			}
+			step = b.must(b.walk(b.must(b.walk(step, b.customer.Admin)), b.customer.Admin))
+			if step = b.must(b.walk(step, serviceUser)); step.Access.State != "integrated" {
+				t.Errorf("%s: after the consent: %+v", name, step)
+			}
+			if err := b.job(); err != nil {
+				t.Errorf("%s: after the consent: %v", name, err)
+			}
+		}
 	}
 }

@@ -27,6 +27,9 @@ type Connector struct {
 	Transport http.RoundTripper
 	// Teams returns the administration of Teams in a tenant. Nil: there is none.
 	Teams func(tenant string, tokens Tokens) (teamsadmin.Admin, error)
+	// Lost is called when the identity platform refuses a tenant's tokens until a person in the tenant acts, and
+	// returns the error for the caller. Nil: that is the refusal.
+	Lost func(ctx context.Context, account string, g Grant, refusal *entra.Refusal, err error) error
 	// Prove returns the function that proves who owns the domains of an account; see Cloud.
 	Prove func(account string) func(ctx context.Context, domain, text string) error
 
@@ -72,7 +75,7 @@ func (c *Connector) Connect(account string, g Grant, store entra.Store) (*Cloud,
 		return x.cloud, nil
 	}
 
-	cloud, _, _, err := c.reach(g, store)
+	cloud, _, _, err := c.reach(account, g, store)
 	if err != nil {
 		return nil, err
 	}
@@ -89,8 +92,20 @@ func (c *Connector) Connect(account string, g Grant, store entra.Store) (*Cloud,
 
 // reach makes new connections to a tenant. It also returns the tokens of the application, and those of whoever
 // configures Teams, which are nil while there are none.
-func (c *Connector) reach(g Grant, store entra.Store) (cloud *Cloud, application, who Tokens, err error) {
-	app := c.App.Connect(g.TenantID, nil, g.Consented)
+func (c *Connector) reach(account string, g Grant, store entra.Store) (cloud *Cloud, application, who Tokens,
+	err error) {
+	connect := func(store entra.Store) *entra.Connection {
+		conn := c.App.Connect(g.TenantID, store, g.Consented)
+		conn.Person = func(ctx context.Context, refusal *entra.Refusal, err error) error {
+			// What the application lacks is a consent; another sign-in gives it nothing.
+			if c.Lost == nil || store == nil && refusal.Outcome != entra.ConsentNeeded {
+				return err
+			}
+			return c.Lost(ctx, account, g, refusal, err)
+		}
+		return conn
+	}
+	app := connect(nil)
 	application = Tokens{app.Source(graphResource), app.Source(entra.TeamsAdmin)}
 	cloud = &Cloud{AppID: c.AppID, application: application.Graph}
 	if cloud.Graph, err = c.graph(g.TenantID, application.Graph); err != nil {
@@ -101,7 +116,7 @@ func (c *Connector) reach(g Grant, store entra.Store) (cloud *Cloud, application
 	case g.Application:
 		who = application
 	case !g.SignedIn.IsZero():
-		person := c.App.Connect(g.TenantID, store, g.Consented)
+		person := connect(store)
 		who = Tokens{person.Source(graphResource), person.Source(entra.TeamsAdmin)}
 		if cloud.Delegated, err = c.graph(g.TenantID, who.Graph); err != nil {
 			return nil, application, who, err

@@ -35,13 +35,13 @@ type Facts struct {
 	principal          string // the object id of the app in the tenant
 }
 
-// Facts connects to a tenant for one check, whose other fields the caller sets. store may be nil if no person has
-// signed in.
-func (c *Connector) Facts(g Grant, store entra.Store) (*Facts, error) {
+// Facts connects to the tenant of an account for one check, whose other fields the caller sets. store may be nil if no
+// person has signed in.
+func (c *Connector) Facts(account string, g Grant, store entra.Store) (*Facts, error) {
 	if g.Consented.IsZero() {
 		return nil, errConsent
 	}
-	cloud, application, who, err := c.reach(g, store)
+	cloud, application, who, err := c.reach(account, g, store)
 	if err != nil {
 		return nil, err
 	}

@@ -145,7 +145,7 @@ func (b *readyBed) source(context.Context, string) (readiness.Source, error) {
 		}
 		grant.SignedIn, store.token, person = time.Unix(2, 0), who.RefreshToken, who.Identity
 	}
-	f, err := c.Facts(grant, store)
+	f, err := c.Facts("contoso", grant, store)
 	if err != nil {
 		return nil, err
 	}
