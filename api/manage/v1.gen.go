@@ -2781,7 +2781,9 @@ type ClientInterface interface {
 	// GetTenant The tenant of an account
 	//
 	// The operator's own tenant is that of the account `.carrier`, here and below. While an account moves to another
-	// tenant, that one is `ACCOUNT@next`.
+	// tenant, that one is `ACCOUNT@next`. Every operation on a tenant answers 404 `AccountNotFound` if there is no
+	// such account. As long as no administrator of the tenant has authorised Tandem, those that do not belong to the
+	// settings, the invitation or the sign-in answer 409 `NotAuthorised` with the next command.
 	//
 	// Corresponds with GET /manage/v1/tenants/{account} (the `GetTenant` operationId).
 	GetTenant(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2968,8 +2970,8 @@ type ClientInterface interface {
 	// PlanTenantWithBody Show what would change in a tenant
 	//
 	// It reads the tenant and changes nothing in it. The newest 20 plans of a tenant are kept. 409 `CarrierNotReady`
-	// if the operator's own tenant lacks something for derived trunks; 401 or 403 with `ConsentNeeded`, `SignInNeeded`
-	// or `TeamsUnavailable` say what is missing in the tenant, or here.
+	// if the operator's own tenant lacks something for derived trunks; 409 `ConsentNeeded` if the consent was
+	// withdrawn, 409 `SignInNeeded` or 403 `TeamsUnavailable` say what else is missing in the tenant, or here.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2979,8 +2981,8 @@ type ClientInterface interface {
 	// PlanTenant Show what would change in a tenant
 	//
 	// It reads the tenant and changes nothing in it. The newest 20 plans of a tenant are kept. 409 `CarrierNotReady`
-	// if the operator's own tenant lacks something for derived trunks; 401 or 403 with `ConsentNeeded`, `SignInNeeded`
-	// or `TeamsUnavailable` say what is missing in the tenant, or here.
+	// if the operator's own tenant lacks something for derived trunks; 409 `ConsentNeeded` if the consent was
+	// withdrawn, 409 `SignInNeeded` or 403 `TeamsUnavailable` say what else is missing in the tenant, or here.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4194,7 +4196,9 @@ func (c *Caller) DeleteTenant(ctx context.Context, account string, reqEditors ..
 // GetTenant The tenant of an account
 //
 // The operator's own tenant is that of the account `.carrier`, here and below. While an account moves to another
-// tenant, that one is `ACCOUNT@next`.
+// tenant, that one is `ACCOUNT@next`. Every operation on a tenant answers 404 `AccountNotFound` if there is no
+// such account. As long as no administrator of the tenant has authorised Tandem, those that do not belong to the
+// settings, the invitation or the sign-in answer 409 `NotAuthorised` with the next command.
 //
 // Corresponds with GET /manage/v1/tenants/{account} (the `GetTenant` operationId).
 func (c *Caller) GetTenant(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4581,8 +4585,8 @@ func (c *Caller) ListNumberUsers(ctx context.Context, account TenantAccount, num
 // PlanTenantWithBody Show what would change in a tenant
 //
 // It reads the tenant and changes nothing in it. The newest 20 plans of a tenant are kept. 409 `CarrierNotReady`
-// if the operator's own tenant lacks something for derived trunks; 401 or 403 with `ConsentNeeded`, `SignInNeeded`
-// or `TeamsUnavailable` say what is missing in the tenant, or here.
+// if the operator's own tenant lacks something for derived trunks; 409 `ConsentNeeded` if the consent was
+// withdrawn, 409 `SignInNeeded` or 403 `TeamsUnavailable` say what else is missing in the tenant, or here.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4602,8 +4606,8 @@ func (c *Caller) PlanTenantWithBody(ctx context.Context, account string, content
 // PlanTenant Show what would change in a tenant
 //
 // It reads the tenant and changes nothing in it. The newest 20 plans of a tenant are kept. 409 `CarrierNotReady`
-// if the operator's own tenant lacks something for derived trunks; 401 or 403 with `ConsentNeeded`, `SignInNeeded`
-// or `TeamsUnavailable` say what is missing in the tenant, or here.
+// if the operator's own tenant lacks something for derived trunks; 409 `ConsentNeeded` if the consent was
+// withdrawn, 409 `SignInNeeded` or 403 `TeamsUnavailable` say what else is missing in the tenant, or here.
 //
 // Takes a body of the `application/json` content type.
 //

@@ -225,7 +225,7 @@ func tenantSet(t *target) *cobra.Command {
 	return run(t, online, cmd, func(ctx context.Context, c *client.Client, args []string) (*api.Tenant, error) {
 		was, tag, err := c.Tenant(ctx, args[0])
 		remote, known := errors.AsType[*client.Error](err)
-		isNew := known && remote.Code == "TenantNotFound"
+		isNew := known && (remote.Code == "TenantNotFound" || remote.Code == "NotAuthorised")
 		if err != nil && !isNew {
 			return nil, err
 		}

@@ -49,6 +49,9 @@ type Operations struct {
 	api.InvitationsOperations
 	api.SnapshotsOperations
 	api.DriftOperations
+
+	// Tenant, if not nil, refuses an operation, by its id, on the tenant of an account that has none.
+	Tenant func(ctx context.Context, operation, account string) error
 }
 
 var _ api.StrictServerInterface = Operations{}
@@ -95,10 +98,23 @@ func New(ops Operations, health *http.ServeMux, log *slog.Logger, reg prometheus
 		s.front.Fail(w, r, fault.New(fault.Invalid, strictjson.CodeInvalidValue,
 			"the request does not match the contract: %v", err))
 	}
-	api.HandlerWithOptions(api.NewStrictHandlerWithOptions(ops, nil, api.StrictHTTPServerOptions{
-		RequestErrorHandlerFunc: invalid, ResponseErrorHandlerFunc: s.front.Fail,
-	}), api.StdHTTPServerOptions{BaseRouter: s.api, ErrorHandlerFunc: invalid})
+	api.HandlerWithOptions(api.NewStrictHandlerWithOptions(ops, []api.StrictMiddlewareFunc{ops.admit},
+		api.StrictHTTPServerOptions{
+			RequestErrorHandlerFunc: invalid, ResponseErrorHandlerFunc: s.front.Fail,
+		}), api.StdHTTPServerOptions{BaseRouter: s.api, ErrorHandlerFunc: invalid})
 	return s
+}
+
+// admit asks Tenant before operations on tenants.
+func (ops Operations) admit(f api.StrictHandlerFunc, operation string) api.StrictHandlerFunc {
+	return func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error) {
+		if ops.Tenant != nil && strings.HasPrefix(r.URL.Path, "/manage/v1/tenants/") {
+			if err := ops.Tenant(ctx, operation, r.PathValue("account")); err != nil {
+				return nil, err
+			}
+		}
+		return f(ctx, w, r, request)
+	}
 }
 
 // Local returns the handler for the Unix socket, whose file mode decides who may use it. who returns the sender of a

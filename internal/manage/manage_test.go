@@ -458,7 +458,9 @@ func (j *job) CheckCarrierApp(context.Context, api.CheckCarrierAppRequestObject)
 
 func all(j *job) (ops manage.Operations) {
 	for i := range reflect.TypeOf(ops).NumField() {
-		reflect.ValueOf(&ops).Elem().Field(i).Set(reflect.ValueOf(j))
+		if field := reflect.ValueOf(&ops).Elem().Field(i); field.Kind() == reflect.Interface {
+			field.Set(reflect.ValueOf(j))
+		}
 	}
 	return ops
 }

@@ -209,7 +209,7 @@ func (x *tenants) buildPlanner() {
 		Missing: func(ctx context.Context) ([]string, error) {
 			settings := x.carrier()
 			objects, err := x.carrierObjects(ctx, nil)
-			if fault.Is(err, fault.Unauthenticated) || fault.Is(err, fault.NotFound) {
+			if fault.HasCode(err, "NotAuthorised") || fault.HasCode(err, "SignInNeeded") {
 				return []string{"no administrator has signed in to it yet (tandem tenant sign-in " + onboard.Carrier +
 					")"}, nil
 			}
@@ -404,12 +404,55 @@ func (x *tenants) account(ctx context.Context, name string) error {
 	if name == onboard.Carrier {
 		return nil
 	}
-	if name != onboard.Owner(name) { // an account that moves
-		_, err := x.row(ctx, name)
+	owner := onboard.Owner(name)
+	_, err := x.n.core.directory.Account(ctx, owner)
+	if err == nil && name != owner {
+		if _, err = x.row(ctx, name); fault.Is(err, fault.NotFound) {
+			err = fault.New(fault.NotFound, "MoveNotFound", "account %s does not move to another tenant (tandem "+
+				"tenant move begin %[1]s)", owner)
+		}
+	}
+	return err
+}
+
+// admit refuses operations on the tenant of an account that does not exist, or whose administrator has not authorised
+// Tandem, unless they are what comes before that, or are about what is stored.
+func (x *tenants) admit(ctx context.Context, operation, account string) error {
+	if err := x.account(ctx, account); err != nil {
 		return err
 	}
-	_, err := x.n.core.directory.Account(ctx, name)
-	return err
+	switch operation {
+	case "PutTenant", "CreateInvitation", "GetInvitation", "RevokeInvitation", "StartSignIn", "ContinueSignIn",
+		"ImportSnapshot":
+		return nil
+	}
+	var known bool
+	err := x.access.View(ctx, func(ctx context.Context, tx invite.Tx) error {
+		a, err := tx.Access(ctx, account)
+		if known = a != nil; known || err != nil || operation != "DeleteTenant" {
+			return err
+		}
+		i, err := tx.Invitation(ctx, account)
+		known = i != nil
+		return err
+	})
+	if err != nil || known {
+		return err
+	}
+	t, err := x.row(ctx, account)
+	switch {
+	case err != nil && !fault.Is(err, fault.NotFound):
+		return err
+	case err == nil && (t.Purpose != "" || slices.Contains([]string{"GetTenant", "GetDialPlan", "DeleteTenant",
+		"GetMove", "AbandonMove"}, operation)):
+		return nil
+	}
+	if slices.Contains([]string{"ListSnapshots", "ExportSnapshot", "GetLeaveReport"}, operation) {
+		if stored, err := x.store.Snapshots(ctx, account, "", 1); err != nil || len(stored) > 0 {
+			return err // they stay when a tenant is forgotten
+		}
+	}
+	return invite.NotAuthorised(account)
 }
 
 // named returns the tenant that an account is to have; empty if it may be any.
@@ -601,7 +644,7 @@ func (x *tenants) bind(ops *manage.Operations) {
 	sealer, app := x.n.core.keyring, carrier.Want(x.planner.Base, x.n.redirects(), x.certificate)
 	ops.TenantsOperations = tenantapi.Tenants{Planner: x.planner, Store: x.store, Sealer: sealer, Account: x.account,
 		Fleet: x.store.Fleet, Rollouts: x.rollouts, Moves: x.moves}
-	ops.InvitationsOperations = x.invite
+	ops.InvitationsOperations, ops.Tenant = x.invite, x.admit
 	ops.ReadinessOperations = readycheck.Operations{Checker: x.readiness}
 	ops.UsersOperations = tenantapi.Users{Service: x.users, Sealer: sealer}
 	ops.SnapshotsOperations = tenantapi.Snapshots{Snapshots: x.snapshots, Cursors: sealer}
@@ -619,7 +662,7 @@ func (x *tenants) bind(ops *manage.Operations) {
 					return tenant.Registrar{Graph: c.Graph}, nil
 				}
 				if c.Delegated == nil {
-					return nil, fault.New(fault.Unauthenticated, "SignInNeeded", "sign in to the operator's tenant "+
+					return nil, fault.New(fault.Conflict, "SignInNeeded", "sign in to the operator's tenant "+
 						"first (tandem tenant sign-in %s)", onboard.Carrier)
 				}
 				return tenant.Registrar{Graph: c.Delegated}, nil

@@ -1,11 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/goccy/go-yaml"
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain"
@@ -255,5 +258,100 @@ func TestRestoreNumbersOfTheAccountOnly(t *testing.T) {
 	f.must(err)
 	if len(r.Users) != 1 || r.Users[0].Name != "user0" || len(r.Notes) != 1 || r.Notes[0].Name != "user1" {
 		t.Errorf("users %+v, notes %+v", r.Users, r.Notes)
+	}
+}
+
+// Every operation on the tenant of an account answers in one way if there is no such account, and in one way if its
+// administrator has not authorised Tandem, unless it comes before that.
+func TestAccountsWithoutATenant(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	_, err := f.n.core.directory.PutAccount(t.Context(), domain.Account{Name: "acme"}, directory.Write{})
+	f.must(err)
+	_, err = f.n.core.directory.PutAccount(t.Context(), domain.Account{Name: "set"}, directory.Write{})
+	f.must(err)
+	h := f.n.local()
+	const user = `{"items":[{"user":"u@x"}],"nextNumber":true}`
+	const before = "comes before" // what comes before the authorisation
+	if w := ask(t, h, "PUT", "/manage/v1/tenants/set", `{"country":"GB"}`); w.Code != 200 {
+		t.Fatal(w.Body)
+	}
+	asked := map[string]bool{}
+	for _, c := range []struct{ method, path, body, kind string }{
+		{"GET", "", "", "set"},
+		{"GET", "/dialPlan", "", "set"},
+		{"POST", "/plans", `{"purpose":"onboard"}`, ""},
+		{"GET", "/plans/P", "", ""},
+		{"POST", "/plans/P/apply", "", ""},
+		{"GET", "/move", "", "set"},
+		{"POST", "/move", `{"label":"acme2"}`, ""},
+		{"DELETE", "/move", "", "set"},
+		{"POST", "/move/continue", "", ""},
+		{"GET", "/invitation", "", before},
+		{"DELETE", "/invitation", "", before},
+		{"POST", "/sign-in", `{"way":"browser","port":4711}`, before},
+		{"PUT", "/sign-in/S", `{"redirect":"code=c"}`, before},
+		{"GET", "/users", "", ""},
+		{"GET", "/users/u", "", ""},
+		{"POST", "/users/u/refresh", "", ""},
+		{"POST", "/users/activate", user, ""},
+		{"POST", "/users/deactivate", `{"users":["u@x"]}`, ""},
+		{"GET", "/syncs", "", ""},
+		{"POST", "/syncs", `{"mode":"full"}`, ""},
+		{"GET", "/numbers/+442079460100/users", "", ""},
+		{"GET", "/snapshots", "", ""},
+		{"POST", "/snapshots", "", ""},
+		{"POST", "/snapshots/import", `{"export":"x"}`, before},
+		{"GET", "/snapshots/S", "", ""},
+		{"GET", "/snapshots/latest/report", "", ""},
+		{"GET", "/drift", "", ""},
+		{"POST", "/drift/check", "", ""},
+		{"POST", "/drift/accept", `{"differences":[1]}`, ""},
+		{"POST", "/drift/repair", `{"differences":[1]}`, ""},
+		{"GET", "/readiness", "", ""},
+		{"DELETE", "", "", "set"},
+		{"POST", "/invitation", `{}`, before},
+		{"PUT", "", `{}`, before},
+	} {
+		asked[c.method+" "+c.path] = true
+		for account, want := range map[string]string{"nobody": "AccountNotFound",
+			"nobody" + onboard.Next: "AccountNotFound",
+			"acme":                  "NotAuthorised", "acme" + onboard.Next: "MoveNotFound", "set": "NotAuthorised"} {
+			w := ask(t, h, c.method, "/manage/v1/tenants/"+account+c.path, c.body)
+			if strings.HasPrefix(want, "Not") && (c.kind == before || c.kind == account) {
+				if strings.Contains(w.Body.String(), want) {
+					t.Errorf("%s %s of %s: %s", c.method, c.path, account, w.Body)
+				}
+				continue
+			}
+			owner := onboard.Owner(account)
+			says := map[string]string{"AccountNotFound": `\"nobody\"`, "MoveNotFound": "account acme does not move",
+				"NotAuthorised": "account " + owner + " has authorised Tandem; invite one: tandem tenant invite " +
+					owner}[want]
+			status := map[string]int{"NotAuthorised": 409}[want]
+			if w.Code != cmp.Or(status, 404) || !strings.Contains(w.Body.String(), `"`+want+`"`) ||
+				!strings.Contains(w.Body.String(), says) {
+				t.Errorf("%s %s of %s: %d %s; want %s, %q", c.method, c.path, account, w.Code, w.Body, want, says)
+			}
+		}
+	}
+	if w := ask(t, h, "DELETE", "/manage/v1/tenants/acme", ""); w.Code != 204 { // the link
+		t.Errorf("forget an invitation: %s", w.Body)
+	}
+
+	var contract struct {
+		Paths map[string]map[string]any `yaml:"paths"`
+	}
+	f.must(yaml.Unmarshal(api.V1, &contract))
+	names := strings.NewReplacer("{plan}", "P", "{id}", "S", "{user}", "u", "{number}", "+442079460100",
+		"{snapshot}", "S")
+	for path, operations := range contract.Paths {
+		rest, ok := strings.CutPrefix(path, "/manage/v1/tenants/{account}")
+		for method := range operations {
+			if what := strings.ToUpper(method) + " " + strings.ReplaceAll(names.Replace(rest), "S/report",
+				"latest/report"); ok && !asked[what] {
+				t.Errorf("%s is not asked", what)
+			}
+		}
 	}
 }

@@ -239,8 +239,8 @@ func (t *transaction) deleteFrom(ctx context.Context, tables ...string) (n int64
 }
 
 func (t *transaction) notFound() error {
-	return fault.New(fault.NotFound, "TenantNotFound", "account %s has no tenant; invite its administrator first",
-		t.account)
+	return fault.New(fault.NotFound, "TenantNotFound", "nothing is known of the tenant of account %s; make a plan "+
+		"(tandem tenant plan %[1]s)", t.account)
 }
 
 // DeleteAccount forgets the tenants of an account in the transaction that deletes it, so that a later account of the

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/flow"
+	"github.com/tandemgw/tandem/internal/tenants/onboard"
 	"github.com/tandemgw/tandem/internal/tenants/permission"
 )
 
@@ -51,7 +52,7 @@ func (s *Service) Check(ctx context.Context, account string) error {
 	case err != nil:
 		return err
 	case !a.valid():
-		return fault.New(fault.Conflict, "NotAuthorised", "no administrator has authorised Tandem yet; invite one")
+		return NotAuthorised(account)
 	case a.Mode == "" && a.Lost == nil:
 		return errNoSignIn
 	}
@@ -65,7 +66,7 @@ func (s *Service) Check(ctx context.Context, account string) error {
 	}
 	switch {
 	case !a.valid():
-		return fault.New(fault.Conflict, "NotAuthorised", "the access to the tenant ended, because Tandem has left it")
+		return NotAuthorised(account)
 	case a.Lost != nil:
 		return a.lostError()
 	case a.Mode == "":
@@ -75,6 +76,18 @@ func (s *Service) Check(ctx context.Context, account string) error {
 }
 
 var errNoSignIn = fault.New(fault.Conflict, codeSignIn, "no administrator has signed in yet; invite one")
+
+// NotAuthorised returns the error about an account whose tenant Tandem may not reach, because no administrator has
+// authorised it, or because it has left since.
+func NotAuthorised(account string) *fault.Error {
+	if account == onboard.Carrier {
+		return fault.New(fault.Conflict, "NotAuthorised", "no administrator has authorised Tandem in the operator's "+
+			"own tenant; have one sign in: tandem tenant sign-in %s", account)
+	}
+	return fault.New(fault.Conflict, "NotAuthorised", "no administrator of the tenant of account %s has authorised "+
+		"Tandem; invite one: tandem tenant invite %[1]s, or have one sign in at this machine: tandem tenant sign-in "+
+		"%[1]s", account)
+}
 
 // Problem returns why the access does not work, for the operator, with what to do about a lost consent; "" if it does.
 func (a *Access) Problem() string {
@@ -189,7 +202,8 @@ func (a *Access) same(b *Access) bool {
 }
 
 // record records what the use of an access has shown: why it is lost or, if lost is nil, which roles it has.
-func (s *Service) record(ctx context.Context, run *flow.Run, used *Access, lost *Lost, roles []string) (*Access, error) {
+func (s *Service) record(ctx context.Context, run *flow.Run, used *Access, lost *Lost,
+	roles []string) (*Access, error) {
 	left, err := s.left(ctx, used.Account)
 	if err != nil {
 		return nil, err

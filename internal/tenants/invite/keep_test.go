@@ -99,7 +99,8 @@ func TestConsentIsWithdrawn(t *testing.T) {
 	}
 	for _, signIn := range []bool{true, false} { // whether the sign-in works after the new consent
 		err := b.refused("ConsentNeeded", invite.Lost{})
-		if !fault.HasCode(err, "ConsentNeeded") || !strings.Contains(err.Error(), "tenant sign-in contoso --authorise") {
+		if !fault.HasCode(err, "ConsentNeeded") ||
+			!strings.Contains(err.Error(), "tenant sign-in contoso --authorise") {
 			t.Errorf("the job: %v", err)
 		}
 		b.microsoft.inspected = fault.New(fault.Conflict, "ConsentNeeded", "says why")

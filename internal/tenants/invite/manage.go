@@ -183,6 +183,9 @@ func (s *Service) StartSignIn(ctx context.Context, r api.StartSignInRequestObjec
 	if err != nil {
 		return nil, err
 	}
+	if r.Body.Way != api.SignInRequestWayBrowser && !a.valid() {
+		return nil, NotAuthorised(r.Account)
+	}
 	if r.Body.Way == api.SignInRequestWayApplication {
 		step, err := s.useApplication(ctx, r.Account, a)
 		return api.StartSignIn200JSONResponse(step), err

@@ -286,7 +286,7 @@ func TestChecker(t *testing.T) {
 	settings = nil
 	s.facts.Mode = ""
 	check(readiness.Consented, "settings")
-	sourceErr = fault.New(fault.Unauthenticated, "ConsentNeeded", "invite its administrator")
+	sourceErr = fault.New(fault.Conflict, "NotAuthorised", "invite its administrator")
 	check(readiness.Consented, "consent")
 	sourceErr, s.err = nil, fault.New(fault.Unavailable, "GraphUnavailable", "retry")
 	if _, err := c.Check(t.Context(), "acme"); !fault.Is(err, fault.Unavailable) {

@@ -19,7 +19,7 @@ type Source interface {
 
 // Checker checks the tenants of accounts. Functions that are nil leave their facts out. It is safe for concurrent use.
 type Checker struct {
-	// Source returns the tenant of an account. An error of kind fault.Unauthenticated says that nothing was authorised.
+	// Source returns the tenant of an account. An error of kind fault.Conflict says that nothing was authorised.
 	Source func(ctx context.Context, account string) (Source, error)
 	// Settings returns what onboarding would use for an account, the label that it has or would be given included. An
 	// error of kind fault.Conflict or fault.Invalid says what a person has to decide first.
@@ -66,7 +66,7 @@ func (r *Report) Note() string {
 func (c *Checker) Check(ctx context.Context, account string) (*Report, error) {
 	f := &Facts{Emergency: c.Emergency, Teams: c.Teams(), Unread: map[string]string{}}
 	source, err := c.Source(ctx, account)
-	if fault.Is(err, fault.Unauthenticated) {
+	if fault.Is(err, fault.Conflict) {
 		f.Denied = fault.As(err).Message
 	} else if err == nil {
 		err = source.Consented(ctx, f)

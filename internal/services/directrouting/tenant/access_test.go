@@ -85,7 +85,8 @@ func newSignInBed(t *testing.T) *signInBed {
 		nil)
 	b.access = store.Access{Store: store.New(d, ring, work, nil)}
 	b.login = &tenant.Login{ClientID: clientID, Connector: &tenant.Connector{App: client, AppID: clientID,
-		Transport: transport, Graph: cloud.URL(microsoft.Graph) + "/v1.0", Budget: graph.NewBudget(), UserAgent: "Tandem/test"},
+		Transport: transport, Graph: cloud.URL(microsoft.Graph) + "/v1.0", Budget: graph.NewBudget(),
+		UserAgent: "Tandem/test"},
 		Tokens: func(account string) entra.Store { return b.access.Tokens(account) }}
 	b.s = (&invite.Service{Store: b.access, Login: b.login, Inspector: b.login, Log: slog.New(slog.DiscardHandler),
 		Accounts: func(context.Context, string) error { return nil }}).Start(prometheus.NewRegistry())
@@ -357,7 +358,9 @@ func TestWithdrawnConsent(t *testing.T) {
 	t.Parallel()
 	for name, withdraw := range map[string]func(s *microsoft.State){
 		"application deleted": func(s *microsoft.State) {
-			s.Principals = slices.DeleteFunc(s.Principals, func(p *microsoft.Principal) bool { return p.App == clientID })
+			s.Principals = slices.DeleteFunc(s.Principals, func(p *microsoft.Principal) bool {
+				return p.App == clientID
+			})
 		},
 		"permissions removed": func(s *microsoft.State) {
 			for _, p := range s.Principals {

@@ -13,6 +13,7 @@ import (
 	"github.com/tandemgw/tandem/internal/outside/entra"
 	"github.com/tandemgw/tandem/internal/outside/graph"
 	"github.com/tandemgw/tandem/internal/outside/teamsadmin"
+	"github.com/tandemgw/tandem/internal/tenants/invite"
 	"github.com/tandemgw/tandem/internal/tenants/licence"
 	"github.com/tandemgw/tandem/internal/tenants/onboard"
 )
@@ -55,10 +56,8 @@ type Grant struct {
 
 // The states in which a tenant cannot be used. Each is a person's to change.
 var (
-	errConsent = fault.New(fault.Unauthenticated, "ConsentNeeded", "no administrator of the tenant has authorised "+
-		"Tandem yet; send an invitation (tandem tenant invite)")
-	errSignIn = fault.New(fault.Unauthenticated, "SignInNeeded", "no account has signed in to configure Teams yet; "+
-		"send an invitation (tandem tenant invite)")
+	errSignIn = fault.New(fault.Conflict, "SignInNeeded", "no account has signed in to configure Teams yet; send an "+
+		"invitation (tandem tenant invite)")
 	errTeams = fault.New(fault.Forbidden, "TeamsUnavailable", "nothing here can change the voice configuration of "+
 		"Teams; set onboarding.teams")
 )
@@ -67,7 +66,7 @@ var (
 // nothing can reach that.
 func (c *Connector) Connect(account string, g Grant, store entra.Store) (*Cloud, error) {
 	if g.Consented.IsZero() {
-		return nil, errConsent
+		return nil, invite.NotAuthorised(account)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -128,7 +127,7 @@ func (c *Connector) reach(account string, g Grant, store entra.Store) (cloud *Cl
 	return cloud, application, who, err
 }
 
-// Configure is Connect for what needs the administration of Teams. Errors: ConsentNeeded, SignInNeeded,
+// Configure is Connect for what needs the administration of Teams. Errors: NotAuthorised, SignInNeeded,
 // TeamsUnavailable.
 func (c *Connector) Configure(account string, g Grant, store entra.Store) (*Cloud, error) {
 	cloud, err := c.Connect(account, g, store)

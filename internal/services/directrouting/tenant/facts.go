@@ -9,6 +9,7 @@ import (
 	"github.com/tandemgw/tandem/internal/outside/entra"
 	"github.com/tandemgw/tandem/internal/outside/graph"
 	"github.com/tandemgw/tandem/internal/platform/secret"
+	"github.com/tandemgw/tandem/internal/tenants/invite"
 	"github.com/tandemgw/tandem/internal/tenants/permission"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
 	"github.com/tandemgw/tandem/internal/tenants/readiness"
@@ -39,7 +40,7 @@ type Facts struct {
 // person has signed in.
 func (c *Connector) Facts(account string, g Grant, store entra.Store) (*Facts, error) {
 	if g.Consented.IsZero() {
-		return nil, errConsent
+		return nil, invite.NotAuthorised(account)
 	}
 	cloud, application, who, err := c.reach(account, g, store)
 	if err != nil {
