@@ -2773,7 +2773,7 @@ type ClientInterface interface {
 
 	// DeleteTenant Forget a tenant in which Tandem has nothing
 	//
-	// 409 `TenantInUse` if it has; leave the tenant first. In the audit log: `tenant.delete`.
+	// 409 `TenantInUse` if it has; leave the tenant first. 409 `MoveExists` while the account moves. In the audit log: `tenant.delete`.
 	//
 	// Corresponds with DELETE /manage/v1/tenants/{account} (the `DeleteTenant` operationId).
 	DeleteTenant(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -4178,7 +4178,7 @@ func (c *Caller) ListTenants(ctx context.Context, params *ListTenantsParams, req
 
 // DeleteTenant Forget a tenant in which Tandem has nothing
 //
-// 409 `TenantInUse` if it has; leave the tenant first. In the audit log: `tenant.delete`.
+// 409 `TenantInUse` if it has; leave the tenant first. 409 `MoveExists` while the account moves. In the audit log: `tenant.delete`.
 //
 // Corresponds with DELETE /manage/v1/tenants/{account} (the `DeleteTenant` operationId).
 func (c *Caller) DeleteTenant(ctx context.Context, account string, reqEditors ...RequestEditorFn) (*http.Response, error) {

@@ -60,6 +60,13 @@ func TestAnotherTenantSignsIn(t *testing.T) {
 	if got := link.(api.CreateInvitation201JSONResponse).Tenant; got != "22222222-2222-4222-8222-222222222222" {
 		t.Errorf("the invitation is for the tenant %q", got)
 	}
+	ops := tenantapi.Tenants{Store: f.store, Moves: f.moves}
+	for _, id := range []string{next, "acme"} { // the move needs both
+		_, err := ops.DeleteTenant(t.Context(), api.DeleteTenantRequestObject{Account: id})
+		if !fault.HasCode(err, "MoveExists") || !strings.Contains(err.Error(), "22222222-2222-4222-8222-222222222222") {
+			t.Errorf("forget %s: %v", id, err)
+		}
+	}
 	f.signIn(next, "33333333-3333-4333-8333-333333333333")
 	refused("a plan for the tenant to which the account moves", planned(next))
 
@@ -107,7 +114,7 @@ func TestForgetASignIn(t *testing.T) {
 	_, err := f.n.core.directory.PutAccount(t.Context(), domain.Account{Name: "acme"}, directory.Write{})
 	f.must(err)
 	f.signIn("acme", "22222222-2222-4222-8222-222222222222")
-	ops := tenantapi.Tenants{Store: f.store}
+	ops := tenantapi.Tenants{Store: f.store, Moves: f.moves}
 	for _, want := range []bool{true, false} {
 		_, err := ops.DeleteTenant(t.Context(), api.DeleteTenantRequestObject{Account: "acme"})
 		if want == fault.HasCode(err, "TenantNotFound") {

@@ -197,6 +197,14 @@ func unused(ctx context.Context, tx onboard.Tx, t *onboard.Tenant) error {
 // DeleteTenant implements the operation deleteTenant.
 func (o Tenants) DeleteTenant(ctx context.Context,
 	r api.DeleteTenantRequestObject) (api.DeleteTenantResponseObject, error) {
+	account := onboard.Owner(r.Account)
+	if m, err := o.Moves.Get(ctx, account); err == nil {
+		return nil, fault.New(fault.Conflict, "MoveExists", "account %s moves to %s (%s), which needs %s; finish that "+
+			"first (tandem tenant move show %[1]s), or end it (tandem tenant move abandon %[1]s)", account,
+			cmp.Or(m.TenantID, "the label "+m.New), m.Stage, r.Account)
+	} else if !fault.Is(err, fault.NotFound) {
+		return nil, err
+	}
 	return api.DeleteTenant204Response{}, o.Store.Update(ctx, nil, r.Account, "",
 		func(ctx context.Context, tx onboard.Tx) error {
 			t, err := tx.Tenant(ctx)
