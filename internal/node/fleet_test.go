@@ -1014,7 +1014,27 @@ func TestTasks(t *testing.T) {
 	f := newFleet(t)
 	f.account("acme")
 	f.world("acme").stuck = "acmex"
+	begun, running := 0, 0
+	f.moment = func(string) { // an object was begun, and is not confirmed yet
+		w, err := f.Work(t.Context(), "acme")
+		f.must(err)
+		now := 0
+		for _, x := range w.Tasks {
+			if x.State == "running" {
+				now++
+			}
+		}
+		if begun++; now > 0 {
+			running++
+		}
+		if now > 1 {
+			t.Errorf("%d objects are being worked on: %+v", now, w.Tasks)
+		}
+	}
 	f.apply("acme", onboard.Onboard)
+	if begun == 0 || running != begun {
+		t.Errorf("%d of %d objects are shown as being worked on", running, begun)
+	}
 	w, err := f.Work(t.Context(), "acme")
 	f.must(err)
 	states := map[string]int{}

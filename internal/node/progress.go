@@ -54,11 +54,17 @@ func tasks(t *onboard.Tenant, made plan.Ledger) (all []invite.Task) {
 			continue
 		}
 		task := invite.Task{Title: title + " " + o.Name, State: "planned"}
-		if _, begun := made.Get(o.Ref); begun {
+		_, begun := made.Get(o.Ref)
+		if open := slices.Contains(t.Open, o.Ref); begun && !open {
 			task.State = "done"
+		} else if begun && t.Approved == "" &&
+			(!o.Type.Observed() || t.Waiting != nil && t.Waiting.Object.Type == o.Type) {
+			task.State = "running" // what Microsoft makes is recorded before its turn
 		}
 		if w := t.Waiting; w != nil && w.Object == o.Ref {
-			task.State, task.Detail = "waiting", w.Reason
+			if task.State, task.Detail = "waiting", w.Reason; w.For == onboard.DNS {
+				task.Detail = "your provider's name servers do not all answer yet; you need to do nothing"
+			}
 			if w.Longest > 0 && !w.Late {
 				task.Detail += fmt.Sprintf(" (usually %s, at most %s)", w.Usual, w.Longest)
 			}

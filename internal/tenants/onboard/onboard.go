@@ -64,6 +64,8 @@ type Tenant struct {
 	// Retire is a label that the next plan removes, because another has taken its place.
 	Retire string `json:"retire,omitempty"`
 	Spare  *Spare `json:"spare,omitempty"` // as of the newest plan
+	// Open are the objects of the steps that the tenant does not show yet.
+	Open []plan.Ref `json:"open,omitempty"`
 	// Pending is set until the tenant has the target.
 	Pending bool     `json:"-"`
 	Waiting *Waiting `json:"waiting,omitempty"`
@@ -297,8 +299,9 @@ func (o *Onboarder) end(ctx context.Context, run *flow.Run, t *Tenant, err error
 			return err
 		}
 		if row.Waiting, row.Pending = stored, stored != nil; !row.Pending {
-			row.RemoveConsent, row.Removing = false, false
+			row.RemoveConsent, row.Removing, t.Open = false, false, nil
 		}
+		row.Open = t.Open
 		if err := tx.SetTenant(ctx, row); err != nil {
 			return err
 		}
@@ -433,7 +436,7 @@ func (j *job) work(ctx context.Context) error {
 			return j.waitForUsers(p.Holders(j.users))
 		}
 
-		j.follow = nil
+		j.follow, j.tenant.Open = nil, refs(p.Steps)
 		for _, s := range p.Steps {
 			if want, ok := j.target.Get(s.Ref); ok && s.Type.Observed() && j.records(s.Ref) {
 				j.follow = append(j.follow, j.made(want, s))
@@ -443,6 +446,15 @@ func (j *job) work(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// refs returns the objects of steps.
+func refs(steps []plan.Step) []plan.Ref {
+	all := make([]plan.Ref, len(steps))
+	for i, s := range steps {
+		all[i] = s.Ref
+	}
+	return all
 }
 
 // waited counts a step for which an earlier run waited, and which the tenant shows now.
@@ -547,11 +559,9 @@ func (j *job) step(ctx context.Context, s plan.Step, patiently bool) error {
 		if err != nil {
 			return err
 		}
-		if row.Approved != "" {
-			row.Approved = ""
-			if err := tx.SetTenant(ctx, row); err != nil {
-				return err
-			}
+		row.Approved, row.Open = "", j.tenant.Open
+		if err := tx.SetTenant(ctx, row); err != nil {
+			return err
 		}
 		return tx.Record(ctx, entries...)
 	})
@@ -568,8 +578,12 @@ func (j *job) step(ctx context.Context, s plan.Step, patiently bool) error {
 			return err
 		}
 	}
-	if err := j.confirm(ctx, s, patiently); err != nil || wanted {
+	if err := j.confirm(ctx, s, patiently); err != nil {
 		return err
+	}
+	j.tenant.Open = slices.DeleteFunc(j.tenant.Open, func(r plan.Ref) bool { return r == s.Ref })
+	if wanted {
+		return nil
 	}
 	return j.forget(ctx, s.Ref)
 }

@@ -463,7 +463,7 @@ func (p *Planner) Apply(ctx context.Context, account, id string) (*Proposal, err
 		if n.Wishes != nil {
 			t.Wishes = *n.Wishes
 		}
-		t.Approved, t.Pending, t.Waiting = n.Plan.Hash(), true, nil
+		t.Approved, t.Pending, t.Waiting, t.Open = n.Plan.Hash(), true, nil, refs(n.Plan.Steps)
 		t.RemoveConsent, t.Removing, t.Spare = n.RemoveConsent, false, r.tenant.Spare
 		if err := tx.SetTenant(ctx, t); err != nil {
 			return err
