@@ -1636,7 +1636,7 @@ type TenantPlan struct {
 	Opened  []PlanNote `json:"opened"`
 	Purpose string     `json:"purpose"`
 
-	// RemovesConsent at the end, Tandem's application is removed from the tenant
+	// RemovesConsent at the end, Tandem's application is removed from the tenant, and the stored sign-in is deleted
 	RemovesConsent bool       `json:"removesConsent,omitempty,omitzero"`
 	Steps          []PlanStep `json:"steps"`
 	Users          []PlanStep `json:"users"`

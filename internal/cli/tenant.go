@@ -336,7 +336,7 @@ func printPlan(p *page, x *api.TenantPlan) {
 		printDifferences(p, s)
 	}
 	if x.RemovesConsent {
-		p.field("  - ", "consent of Tandem's application, at the end")
+		p.field("  - ", "consent of Tandem's application and the stored sign-in, at the end; a restore needs new ones")
 	}
 	for _, list := range []struct {
 		title string

@@ -51,6 +51,7 @@ type world struct {
 	numbers map[string]string // of users, by id
 	country string
 	failing error // of each reading
+	stays   bool  // the application may not remove itself
 }
 
 // loose is a store whose runs are not those of a queue.
@@ -175,11 +176,16 @@ func (w *world) Get(_ context.Context, r plan.Ref) (plan.Object, bool, error) {
 	return o, ok, nil
 }
 
-func (w *world) RemoveConsent(context.Context) error { return nil }
+func (w *world) RemoveConsent(context.Context) error {
+	if w.stays {
+		return fault.New(fault.Forbidden, "Authorization_RequestDenied", "the application may not")
+	}
+	return nil
+}
 
 func (w *world) Facts(context.Context) (onboard.Facts, error) {
 	return onboard.Facts{Initial: strings.TrimSuffix(w.id, onboard.Next) + "x.onmicrosoft.com", Country: w.country,
-		Licence: "MCOSTANDARD", Spare: 7}, w.failing
+		Licence: "MCOSTANDARD", Spare: 7, RemovesItself: !w.stays}, w.failing
 }
 
 func key(t plan.Type, name string) plan.Ref { return plan.Ref{Type: t, Name: strings.ToLower(name)} }

@@ -636,7 +636,21 @@ func (x *tenants) done(ctx context.Context, t *onboard.Tenant) error {
 			return err
 		}
 	}
-	return nil
+	return x.endAccess(ctx, t)
+}
+
+// endAccess ends a leave: the stored sign-in is deleted if the removal of the consent was asked for, and the report
+// says so.
+func (x *tenants) endAccess(ctx context.Context, t *onboard.Tenant) error {
+	note := plan.ConsentStays(x.connector.AppID, t.RemoveConsent)
+	o := snapshot.Outcome{Ref: note.Ref, Fate: snapshot.Kept, Reason: note.Text}
+	if t.RemoveConsent && t.Removing {
+		o.Fate, o.Reason = snapshot.Gone, "with the stored sign-in; a restore needs a new authorisation and sign-in"
+	}
+	if err := x.snapshots.AddOutcome(ctx, t.Account, o); err != nil || !t.RemoveConsent {
+		return err
+	}
+	return x.invite.End(ctx, t.Account)
 }
 
 // bind sets the management API's operations on tenants.

@@ -362,3 +362,56 @@ func TestAccountsWithoutATenant(t *testing.T) {
 		}
 	}
 }
+
+// A leave that removes the consent ends with the deletion of the stored sign-in; one that keeps the consent keeps it.
+// The plan and the report say which.
+func TestSignInAfterALeave(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		remove, may bool
+		fate        snapshot.Fate
+		plan, says  string
+	}{
+		{false, true, snapshot.Kept, "sign-in is kept for a restore", "sign-in is kept for a restore"},
+		{true, true, snapshot.Gone, "", "with the stored sign-in"},
+		{true, false, snapshot.Kept, "sign-in is deleted", "sign-in is deleted"},
+	} {
+		f := newFleet(t)
+		f.account("acme")
+		f.signIn("acme", "t-acme")
+		f.apply("acme", onboard.Onboard)
+		f.world("acme").stays = !c.may
+		n, err := f.planner.Plan(t.Context(), "acme", onboard.Order{Purpose: onboard.Leave, RemoveConsent: c.remove},
+			"test")
+		f.must(err)
+		kept := ""
+		for _, k := range n.Plan.Kept {
+			if k.Type == plan.Consent {
+				kept += k.Text
+			}
+		}
+		if !strings.Contains(kept, c.plan) || c.plan == "" && kept != "" {
+			t.Errorf("%+v: the plan keeps %q", c, kept)
+		}
+		_, err = f.planner.Apply(t.Context(), "acme", n.ID)
+		f.must(err)
+		f.must(f.store.AddSnapshot(t.Context(), "acme", &snapshot.Summary{ID: "S", Reason: snapshot.Leave}, []byte("x"),
+			"tenant.snapshot"))
+		f.must(f.store.SetReport(t.Context(), "acme", &snapshot.Report{Snapshot: "S"}))
+		f.carryOut("acme")
+
+		token, err := f.access.Tokens("acme").RefreshToken(t.Context())
+		if err != nil || (token.Reveal() == "") != c.remove {
+			t.Errorf("%+v: the sign-in is deleted: %t, %v", c, token.Reveal() == "", err)
+		}
+		if _, err := f.cloud(t.Context(), f.tenant("acme")); c.remove != fault.HasCode(err, "NotAuthorised") {
+			t.Errorf("%+v: a restore: %v", c, err)
+		}
+		r, err := f.store.Report(t.Context(), "acme", snapshot.Latest)
+		f.must(err)
+		if len(r.Outcomes) != 1 || r.Outcomes[0].Type != plan.Consent || r.Outcomes[0].Fate != c.fate ||
+			!strings.Contains(r.Outcomes[0].Reason, c.says) {
+			t.Errorf("%+v: the report says %+v", c, r.Outcomes)
+		}
+	}
+}

@@ -153,7 +153,18 @@ func (s *Service) left(ctx context.Context, account string) (bool, error) {
 	return err == nil && w.Left, err
 }
 
-// end ends the access to a tenant that Tandem has left and can no longer reach: the sign-in is destroyed. The name
+// End ends the access to the tenant of an account, if it has one: the stored sign-in is destroyed.
+func (s *Service) End(ctx context.Context, account string) error {
+	return s.Store.Update(ctx, nil, func(ctx context.Context, tx Tx) error {
+		a, err := tx.Access(ctx, account)
+		if err != nil || !a.valid() {
+			return err
+		}
+		return a.end(ctx, tx)
+	})
+}
+
+// end ends the access to a tenant that Tandem has left: the sign-in is destroyed. The name
 // of the account is kept, so that the pages can say that it may be deleted.
 func (a *Access) end(ctx context.Context, tx Tx) error {
 	a.Mode, a.Lost, a.Consented, a.Due, a.Ended = "", nil, time.Time{}, time.Time{}, time.Now()

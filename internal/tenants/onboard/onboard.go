@@ -58,7 +58,7 @@ type Tenant struct {
 	// Approved is the hash of the approved plan until its first step.
 	Approved string `json:"approved,omitempty"`
 	// RemoveConsent asks to remove Tandem's application when everything else was removed. Removing is set while that is
-	// done: from then on the tenant cannot be read.
+	// done: from then on the tenant cannot be read. When Onboarder.Done is called, it says whether it was removed.
 	RemoveConsent bool `json:"removeConsent,omitempty"`
 	Removing      bool `json:"removing,omitempty"`
 	// Retire is a label that the next plan removes, because another has taken its place.
@@ -708,7 +708,7 @@ func (j *job) finish(ctx context.Context, kept []plan.Note) error {
 		if err != nil {
 			return err
 		}
-		row.Removing = true
+		row.Removing, j.tenant.Removing = true, true
 		return tx.SetTenant(ctx, row)
 	})
 	if err != nil {
@@ -721,6 +721,7 @@ func (j *job) finish(ctx context.Context, kept []plan.Note) error {
 func (j *job) removeConsent(ctx context.Context) error {
 	err := j.cloud.RemoveConsent(ctx)
 	if err == nil || fault.Is(err, fault.Forbidden) {
+		j.tenant.Removing = err == nil
 		return nil
 	}
 	return waiting(err, plan.Ref{}, "remove the consent")

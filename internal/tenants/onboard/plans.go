@@ -221,7 +221,7 @@ func (p *Planner) propose(ctx context.Context, account string, o Order,
 			n.Plan.Binned()
 		}
 		if !o.RemoveConsent || !facts.RemovesItself {
-			n.Plan.KeepConsent(facts.App, o.RemoveConsent)
+			n.Plan.Kept = append(n.Plan.Kept, plan.ConsentStays(facts.App, o.RemoveConsent))
 		}
 	case Restore:
 		n.Users = restoredUsers(n.Restores)

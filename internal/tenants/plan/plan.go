@@ -154,15 +154,15 @@ func (p *Plan) Binned() {
 	}
 }
 
-// KeepConsent adds to Kept that Tandem's application, by its id, remains in the tenant: because nobody asked to remove
-// it, or because it may not remove itself.
-func (p *Plan) KeepConsent(app string, asked bool) {
-	why := "its removal was not asked for"
+// ConsentStays returns the note that Tandem's application, by its id, remains in the tenant: because nobody asked to
+// remove it, or because it may not remove itself; and what becomes of the stored sign-in.
+func ConsentStays(app string, asked bool) Note {
+	why, signIn := "its removal was not asked for", "is kept for a restore; tandem tenant delete deletes it"
 	if asked {
-		why = "it has no permission to remove itself"
+		why, signIn = "it has no permission to remove itself", "is deleted; a restore needs a new one"
 	}
-	p.Kept = append(p.Kept, Note{Ref{Consent, app}, "remains, because " + why + ": an administrator deletes it in " +
-		"the Microsoft Entra admin centre, under Enterprise applications"})
+	return Note{Ref{Consent, app}, "remains, because " + why + ": an administrator deletes it in the Microsoft Entra " +
+		"admin centre, under Enterprise applications. The stored sign-in " + signIn}
 }
 
 // Holders returns how many of the users name an object that the plan deletes.

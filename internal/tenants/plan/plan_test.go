@@ -384,7 +384,7 @@ func TestOwnership(t *testing.T) {
 	p := plan.Compare(nil, plan.NewState(objects{user("MCOEV")}), plan.NewLedger(ours(user("MCOEV"), nil)))
 	hash := p.Hash()
 	p.Binned()
-	p.KeepConsent("aaaaaaaa-0000-4000-8000-000000000001", true)
+	p.Kept = append(p.Kept, plan.ConsentStays("aaaaaaaa-0000-4000-8000-000000000001", true))
 	if len(p.Kept) != 2 || p.Kept[1].Type != plan.Consent ||
 		!strings.Contains(p.Kept[0].Text, "30 days") || p.Hash() != hash {
 		t.Errorf("what cannot be purged: %+v", p.Kept)

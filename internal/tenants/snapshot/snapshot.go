@@ -223,6 +223,19 @@ func (s *Snapshots) Restore(ctx context.Context, account, id string) (*onboard.R
 	return r, nil
 }
 
+// AddOutcome adds to the report of the last leave, if there is one, or replaces what it says of the same thing.
+func (s *Snapshots) AddOutcome(ctx context.Context, account string, o Outcome) error {
+	r, err := s.Store.Report(ctx, account, Latest)
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r.Outcomes = append(slices.DeleteFunc(r.Outcomes, func(x Outcome) bool { return x.Ref == o.Ref }), o)
+	return s.Store.SetReport(ctx, account, r)
+}
+
 // ReportLeave reads a tenant that was left, and stores with the snapshot that was taken before what became of each
 // thing in it. An empty id is that of the newest snapshot that was taken before a leave. Notes are reasons that are
 // known, such as those of the plan.
