@@ -90,7 +90,7 @@ func (b *bed) refused(code string, why invite.Lost) error {
 func TestConsentIsWithdrawn(t *testing.T) {
 	t.Parallel()
 	b := integrated(t)
-	err := store.New(b.d, b.work).Update(t.Context(), nil, "contoso", "", func(ctx context.Context,
+	err := b.access.Store.Update(t.Context(), nil, "contoso", "", func(ctx context.Context,
 		tx onboard.Tx) error {
 		return tx.SetTenant(ctx, &onboard.Tenant{Account: "contoso", Pending: true})
 	})
