@@ -289,7 +289,7 @@ func TestNothingBeforeTheSignIn(t *testing.T) {
 	b := newReadyBed(t)
 	b.consent()
 	c, grant := b.connector(), tenant.Grant{TenantID: b.tenant.ID}
-	if _, err := c.Configure("contoso", grant, &keeper{}); !fault.HasCode(err, "ConsentNeeded") {
+	if _, err := c.Configure("contoso", grant, &keeper{}); !fault.HasCode(err, "NotAuthorised") {
 		t.Errorf("before the consent is known: %v", err)
 	}
 	grant.Consented = time.Unix(1, 0)
