@@ -201,6 +201,11 @@ func TestReadsAreRepeatedAndBounded(t *testing.T) {
 			time.Since(begin) > 25*time.Second {
 			t.Errorf("five times 504: %v, retry after %v, took %v", err, f.RetryAfter, time.Since(begin))
 		}
+
+		a = newAPI(t, step{"GET /users/u1", refusal(501, "NotImplemented", "x")}) // the cloud will not have it soon
+		if _, err := graph.GetUser("u1").Do(t.Context(), a.client(nil)); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("501: %v", err)
+		}
 	})
 }
 

@@ -52,6 +52,21 @@ type GroupGrant struct {
 	Policy  string `json:"PolicyName"`
 }
 
+// Number is a telephone number of the tenant, with Microsoft Graph's names of values.
+type Number struct {
+	Number, Type, Source, Status string // directRouting, …; online, onPremises; userAssigned, …
+	Target                       string // id of the account that has it; empty if none has
+}
+
+// NumberFilter is by what numbers are found: the parameter of Get-CsPhoneNumberAssignment.
+type NumberFilter string
+
+// The filters.
+const (
+	ByNumber NumberFilter = "TelephoneNumber"
+	ByHolder NumberFilter = "AssignedPstnTargetId" // object id or name
+)
+
 // Admin configures Teams in one tenant. It is safe for concurrent use. Identities are compared without case and without
 // the prefix "Tag:". A missing object is an error of kind fault.NotFound.
 type Admin interface {
@@ -75,6 +90,13 @@ type Admin interface {
 	// group's or the tenant's applies again.
 	Grant(ctx context.Context, user string, t Type, policy string) error
 	GroupGrants(context.Context) ([]GroupGrant, error)
+
+	// AssignNumber gives a user or resource account, by object id or name, a direct routing number as the primary one,
+	// and UnassignNumber takes it. A number has no "tel:"; an extension is ";ext=…". These and Numbers are for tenants
+	// where Graph's API of numbers is not usable. CodeNoNumbers: this implementation has no way to numbers.
+	AssignNumber(ctx context.Context, user, number string) error
+	UnassignNumber(ctx context.Context, user, number string) error
+	Numbers(ctx context.Context, by NumberFilter, value string) ([]Number, error)
 
 	// SIPDomains returns the domains that Teams accepts for gateways.
 	SIPDomains(context.Context) ([]string, error)

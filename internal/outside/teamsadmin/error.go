@@ -22,6 +22,7 @@ const (
 	CodeNotReady   = "NotReady"
 	CodeInUse      = "ObjectInUse"
 	CodeUsagesLost = "UsagesLost" // PSTN usages that were not to be changed are gone
+	CodeNoNumbers  = "NumbersUnsupported"
 )
 
 // Error is a request that the service refused or did not answer. Its ids are correlation ids.

@@ -219,6 +219,24 @@ func (c *Client) GroupGrants(ctx context.Context) ([]GroupGrant, error) {
 	return list[GroupGrant](ctx, c, "/Skype.Policy/groupPolicyAssignments", "")
 }
 
+// noNumbers returns the fault of methods for numbers. Of the routes for them, only reads were found [C].
+func noNumbers() error {
+	return fault.New(fault.Forbidden, CodeNoNumbers, "Microsoft Graph does not let Tandem set telephone numbers in "+
+		"this tenant, and the HTTPS service has no documented route to assign them: authorise the app again, so that "+
+		"it has TeamsTelephoneNumber.ReadWrite.All, or set onboarding.teams to powershell")
+}
+
+// AssignNumber implements Admin: it cannot.
+func (c *Client) AssignNumber(context.Context, string, string) error { return noNumbers() }
+
+// UnassignNumber implements Admin: it cannot.
+func (c *Client) UnassignNumber(context.Context, string, string) error { return noNumbers() }
+
+// Numbers implements Admin: it cannot.
+func (c *Client) Numbers(context.Context, NumberFilter, string) ([]Number, error) {
+	return nil, noNumbers()
+}
+
 // SIPDomains implements Admin. The members of the answer are those of Get-CsOnlineSipDomain [I].
 func (c *Client) SIPDomains(ctx context.Context) (names []string, err error) {
 	const path = "/Teams.Tenant/VerifiedSipDomains"

@@ -3,6 +3,7 @@ package teamsadmin_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -207,6 +208,80 @@ func testGrants(t *testing.T, b *bed) {
 		fault.NotFound, "NotFound", "nobody@contoso.example")
 	want(t, "granting what is not there", b.client.Grant(ctx, user, teamsadmin.DialPlan, "None"), fault.Invalid, "",
 		"None")
+}
+
+// teams-tenant §3: a number is given to a user and taken back, with an extension too; the cmdlets refuse what their
+// pages say.
+func TestNumbers(t *testing.T) {
+	for name, unroll := range map[string]bool{"powershell": false, "powershell that unrolls lists": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.client = b.worker(unroll)
+			testNumbers(t, b)
+		})
+	}
+	t.Run("https", func(t *testing.T) {
+		b := newBed(t)
+		const text = "no documented route"
+		want(t, "AssignNumber", b.client.AssignNumber(t.Context(), "user", "+3221231212"), fault.Forbidden,
+			teamsadmin.CodeNoNumbers, text)
+		want(t, "UnassignNumber", b.client.UnassignNumber(t.Context(), "user", "+3221231212"), fault.Forbidden,
+			teamsadmin.CodeNoNumbers, text)
+		_, err := b.client.Numbers(t.Context(), teamsadmin.ByHolder, "user")
+		want(t, "Numbers", err, fault.Forbidden, teamsadmin.CodeNoNumbers, "onboarding.teams to powershell")
+		if len(b.seen) > 0 {
+			t.Errorf("sent %d requests", len(b.seen))
+		}
+	})
+}
+
+func testNumbers(t *testing.T, b *bed) {
+	ctx := t.Context()
+	const number = "+3221231212;ext=12"
+	var holder, other, unlicensed string
+	b.tenant.Edit(func(s *microsoft.State) {
+		s.Numbers = map[string]*microsoft.Number{"+3221230000": {Number: "+3221230000", Uploaded: true,
+			Type: "callingPlan"}}
+		s.SKUs[0].Enabled += 2
+		for i, id := range []*string{&holder, &other, &unlicensed} {
+			u := s.AddUser(&microsoft.User{UPN: fmt.Sprintf("number%d@%s", i, b.tenant.Initial), UsageLocation: "BE"})
+			if *id = u.ID; i < 2 {
+				s.License(u, microsoft.License{SKU: s.SKUs[0].ID})
+			}
+		}
+	})
+	check := func(by teamsadmin.NumberFilter, value string, wanted ...teamsadmin.Number) {
+		t.Helper()
+		if got, err := b.client.Numbers(ctx, by, value); err != nil || !slices.Equal(got, wanted) {
+			t.Errorf("Numbers by %s %s = %+v, %v; want %+v", by, value, got, err, wanted)
+		}
+	}
+	check(teamsadmin.ByNumber, number)
+	b.must("AssignNumber", b.client.AssignNumber(ctx, holder, number))
+	b.must("AssignNumber again", b.client.AssignNumber(ctx, "number0@"+b.tenant.Initial, number))
+	held := teamsadmin.Number{Number: number, Type: "directRouting", Source: "online", Status: "userAssigned",
+		Target: holder}
+	check(teamsadmin.ByNumber, number, held)
+	check(teamsadmin.ByHolder, holder, held)
+	check(teamsadmin.ByHolder, other)
+
+	for text, err := range map[string]error{
+		"another user":                b.client.AssignNumber(ctx, other, number),
+		"MCOEV":                       b.client.AssignNumber(ctx, unlicensed, "+3221231213"),
+		"callingPlan":                 b.client.AssignNumber(ctx, other, "+3221230000"),
+		"without tel:":                b.client.AssignNumber(ctx, other, "tel:+3221231213"),
+		"not assigned":                b.client.UnassignNumber(ctx, other, number), // it is another's
+		"'+3221231213' is not assign": b.client.UnassignNumber(ctx, holder, "+3221231213"),
+	} {
+		want(t, text, err, fault.Invalid, "TeamsRefused", text)
+	}
+	want(t, "a number for nobody", b.client.AssignNumber(ctx, "nobody@contoso.example", number), fault.NotFound,
+		"NotFound", "nobody@contoso.example")
+	check(teamsadmin.ByNumber, number, held)
+
+	b.must("UnassignNumber", b.client.UnassignNumber(ctx, holder, number))
+	check(teamsadmin.ByHolder, holder)
 }
 
 func TestAccountsAndDomains(t *testing.T) { eachAdmin(t, testAccountsAndDomains) }

@@ -100,9 +100,9 @@ func (r *Request) tooLarge() bool {
 
 // Run sends requests until each has a result in its Err. send fills in the answers of one try; Alone sends one request.
 //
-// What was throttled is repeated after the stated wait, a read also after 5xx and a lost connection, with jittered
-// back-off. A 401 renews the token once, as does a 403 to a token whose permissions may have changed since. A change is
-// never repeated blindly: if its answer is lost, or is 5xx, the result has CodeUnknown.
+// What was throttled is repeated after the stated wait, a read also after 5xx, except 501, and a lost connection, with
+// jittered back-off. A 401 renews the token once, as does a 403 to a token whose permissions may have changed since. A
+// change is never repeated blindly: if its answer is lost, or is 5xx, the result has CodeUnknown.
 func (a *API) Run(ctx context.Context, requests []*Request, send func(context.Context, secret.Text, []*Request)) {
 	renewed := false
 	for try := 1; len(requests) > 0; try++ {
@@ -166,7 +166,7 @@ func (a *API) judge(r *Request, try int) (bool, time.Duration) {
 	a.Learn(r, wait)
 
 	return r.Status == http.StatusTooManyRequests || r.notSent() ||
-		r.Reads() && (r.Err != nil && !r.tooLarge() || r.Status >= 500), wait
+		r.Reads() && (r.Err != nil && !r.tooLarge() || r.Status >= 500 && r.Status != http.StatusNotImplemented), wait
 }
 
 // Alone sends one request, once.

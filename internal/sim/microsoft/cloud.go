@@ -511,7 +511,7 @@ type Fault struct {
 	Body    string // a regular expression, searched for in the body
 	Skip    int    // matching requests that pass undisturbed first
 	Times   int    // matching requests that are disturbed; 0 for all
-	// Status of a Refuse: 429, 500, 502, 503, 504; or the AADSTS code. RetryAfter is sent as it is: "7", "0.249",
+	// Status of a Refuse: 404, 429, 500 to 504; or the AADSTS code. RetryAfter is sent as it is: "7", "0.249",
 	// "0,120", a date; none if empty.
 	Status     int
 	RetryAfter string

@@ -106,9 +106,9 @@ func getNumber(k *call) error {
 
 var telephoneNumber = regexp.MustCompile(`^\+?[1-9]\d{2,17}(;ext=\d{1,15})?$`)
 
-// number reads telephoneNumber of the body. It is the same number with and without "+".
-func (k *call) number() (string, error) {
-	text := k.text("telephoneNumber")
+// number reads the number in a member of the body. It is the same number with and without "+".
+func (k *call) number(member string) (string, error) {
+	text := k.text(member)
 	if !telephoneNumber.MatchString(text) {
 		return "", refuse("number-format", text)
 	}
@@ -119,7 +119,7 @@ var numberTypes = []string{"directRouting", "callingPlan", "operatorConnect"}
 
 // assignNumber starts an operation. Its result is decided when it ends.
 func assignNumber(k *call) error {
-	text, err := k.number()
+	text, err := k.number("telephoneNumber")
 	if err != nil {
 		return err
 	}
@@ -133,54 +133,116 @@ func assignNumber(k *call) error {
 		return refuse("number-target", target)
 	}
 
-	return k.operation(text, func() string {
-		u, n := k.s.live(target), k.s.Numbers[text]
-		onPremises := "The number is set in on-premises Active Directory and can't be changed in the cloud."
-		switch {
-		case u == nil:
-			return "The account does not exist."
-		case !k.s.hasPlan(u, phoneSystem...) && k.t.settings.BlameOnPremises:
-			return onPremises
-		case !k.s.hasPlan(u, phoneSystem...):
-			return "The account is not licensed for Phone System (MCOEV)."
-		case u.UsageLocation == "":
-			return "The usage location of the account is missing or invalid."
-		case u.OnPremises && n != nil && n.Source == "onPremises":
-			return onPremises
-		case n == nil && kind != "directRouting":
-			return "The number is not in the inventory of the tenant."
-		case n != nil && cmp.Or(n.Type, "directRouting") != kind:
-			return "The number is of type " + n.Type + "."
-		case n != nil && n.Target != "" && n.Target != target:
-			return "The number is already assigned to another user."
-		}
-		if n == nil {
-			n = &Number{Number: text, Type: kind}
-		}
-		for _, held := range k.s.numbersOf(u.ID) {
-			if held != n && cmp.Or(held.Category, "primary") == category {
-				k.changeNumber(held, func() { k.s.free(held) })
-			}
-		}
-		k.changeNumber(n, func() { n.Target, n.Category, n.Location = target, category, location })
-		k.s.Numbers[text] = n
-		return ""
-	})
+	return k.operation(text, func() string { return k.give(text, kind, category, location, target) })
 }
 
-func unassignNumber(k *call) error {
-	text, err := k.number()
+// give gives an account a number, or returns why not.
+func (k *call) give(text, kind, category, location, target string) string {
+	u, n := k.s.live(target), k.s.Numbers[text]
+	onPremises := "The number is set in on-premises Active Directory and can't be changed in the cloud."
+	switch {
+	case u == nil:
+		return "The account does not exist."
+	case !k.s.hasPlan(u, phoneSystem...) && k.t.settings.BlameOnPremises:
+		return onPremises
+	case !k.s.hasPlan(u, phoneSystem...):
+		return "The account is not licensed for Phone System (MCOEV)."
+	case u.UsageLocation == "":
+		return "The usage location of the account is missing or invalid."
+	case u.OnPremises && n != nil && n.Source == "onPremises":
+		return onPremises
+	case n == nil && kind != "directRouting":
+		return "The number is not in the inventory of the tenant."
+	case n != nil && cmp.Or(n.Type, "directRouting") != kind:
+		return "The number is of type " + n.Type + "."
+	case n != nil && n.Target != "" && n.Target != u.ID:
+		return "The number is already assigned to another user."
+	}
+	if n == nil {
+		n = &Number{Number: text, Type: kind}
+	}
+	for _, held := range k.s.numbersOf(u.ID) {
+		if held != n && cmp.Or(held.Category, "primary") == category {
+			k.changeNumber(held, func() { k.s.free(held) })
+		}
+	}
+	k.changeNumber(n, func() { n.Target, n.Category, n.Location = u.ID, category, location })
+	k.s.Numbers[text] = n
+	return ""
+}
+
+// assigned returns a number of this type that can be taken from whoever has it.
+func (k *call) assigned(text, kind string) (*Number, error) {
+	n := k.s.Numbers[text]
+	if n == nil || n.Target == "" || cmp.Or(n.Type, "directRouting") != kind {
+		return nil, refuse("number-unassigned", text)
+	}
+	if u := k.s.live(n.Target); u != nil && !k.s.hasPlan(u, phoneSystem...) {
+		return nil, refuse("number-unlicensed", u.UPN)
+	} else if u != nil && n.Source == "onPremises" {
+		return nil, refuse("number-on-premises")
+	}
+	return n, nil
+}
+
+// teamsAssignments answers like Get-CsPhoneNumberAssignment, but for the case of values.
+func teamsAssignments(k *call) error {
+	out := []Object{}
+	for _, n := range k.s.sortedNumbers() {
+		if v := k.s.seenNumber(n); v != nil {
+			out = append(out, Object{"telephoneNumber": n.Number, "numberType": v["numberType"],
+				"assignedPstnTargetId": v["assignmentTargetId"], "assignmentCategory": v["assignmentCategory"],
+				"pstnAssignmentStatus": v["assignmentStatus"], "numberSource": v["numberSource"]})
+		}
+	}
+
+	return k.answer(200, Object{"phoneNumberAssignments": out})
+}
+
+// phoneNumberCmdlet does Set-CsPhoneNumberAssignment and Remove-CsPhoneNumberAssignment, which end when the number is
+// set (teams-tenant §3). A number is not taken from another account than the named one [I].
+func phoneNumberCmdlet(k *call) error {
+	text, err := k.number("PhoneNumber")
 	if err != nil {
 		return err
 	}
-	n := k.s.Numbers[text]
-	if n == nil || n.Target == "" || cmp.Or(n.Type, "directRouting") != k.text("numberType") {
-		return refuse("number-unassigned", text)
+	i := slices.IndexFunc(numberTypes, func(t string) bool { return strings.EqualFold(t, k.text("PhoneNumberType")) })
+	if i < 0 {
+		return refuse("teams-value", "PhoneNumberType")
 	}
-	if u := k.s.live(n.Target); u != nil && !k.s.hasPlan(u, phoneSystem...) {
-		return refuse("number-unlicensed", u.UPN)
-	} else if u != nil && n.Source == "onPremises" {
-		return refuse("number-on-premises")
+	kind := numberTypes[i]
+	u := k.s.live(k.text("Identity"))
+	if u == nil {
+		return refuse("teams-user", k.text("Identity"))
+	}
+	switch k.vars["cmdlet"] {
+	case "Set-CsPhoneNumberAssignment":
+		if why := k.give(text, kind, "primary", "", u.ID); why != "" {
+			return refuse("number-refused", why)
+		}
+	case "Remove-CsPhoneNumberAssignment":
+		n, err := k.assigned(text, kind)
+		if err != nil {
+			return err
+		}
+		if n.Target != u.ID {
+			return refuse("number-unassigned", text)
+		}
+		k.changeNumber(n, func() { k.s.free(n) })
+	default:
+		return refuse("teams-path", k.vars["cmdlet"])
+	}
+	return k.answer(200, nil)
+}
+
+func unassignNumber(k *call) error {
+	text, err := k.number("telephoneNumber")
+	if err != nil {
+		return err
+	}
+	n, err := k.assigned(text, k.text("numberType"))
+	if err != nil {
+		return err
 	}
 
 	return k.operation(text, func() string {
@@ -239,7 +301,7 @@ func getOperation(k *call) error {
 }
 
 func updateNumber(k *call) error {
-	text, err := k.number()
+	text, err := k.number("telephoneNumber")
 	if err != nil {
 		return err
 	}

@@ -86,6 +86,9 @@ func teamsRoutes() []*route {
 		op("PATCH /Skype.Policy/users/{user}/policies/{type}", grantUser, user, "teams", "{PolicyName"),
 		op("GET /Skype.Policy/groupPolicyAssignments", listGroupGrants, user, "teamsRead"),
 		op("PATCH /Skype.Policy/tenants/policies/{type}", grantTenant, user, "teams", "{PolicyName"),
+		op("GET /Skype.TelephoneNumberMgmt/cmdlet/assignments", teamsAssignments, user, "teamsRead"),
+		// For sim/pwsh only: how the module assigns numbers is in no sheet.
+		op("POST /Simulator/{cmdlet}", phoneNumberCmdlet, user, "teams", "{Identity! PhoneNumber! PhoneNumberType!"),
 		op("POST /Teams.PlatformService/v2/ApplicationInstances", createInstance, user, "teams",
 			"{UserPrincipalName! DisplayName ApplicationId! AcsResourceId"),
 	}

@@ -57,6 +57,8 @@ func (c *child) do(cmdlet string, parameters object) ([]any, error) {
 		return c.configuration(verb, noun, given)
 	case noun == "OnlinePstnUsage" && (verb == "Get" || verb == "Set"):
 		return c.configuration(verb, "OnlinePstnUsages", given)
+	case noun == "PhoneNumberAssignment" && slices.Contains([]string{"Get", "Set", "Remove"}, verb):
+		return c.phoneNumber(verb, given)
 	case cmdlet == "New-CsOnlineApplicationInstance":
 		return nil, c.call(http.MethodPost, "/Teams.PlatformService/v2/ApplicationInstances", given, nil)
 	case verb != "Get" || len(given) > 0:
@@ -159,6 +161,35 @@ func (c *child) configuration(verb, kind string, given object) ([]any, error) {
 	}
 	return nil, &cmdletError{"Management object not found for identity \"" + identity + "\".",
 		"ClientError" + generated}
+}
+
+// phoneNumber does the cmdlets of telephone numbers, as their pages say: numbers are found by some filters, and values
+// are written like DirectRouting. Writes go to a route that exists in the simulator only.
+func (c *child) phoneNumber(verb string, given object) (found []any, err error) {
+	cmdlet := verb + "-CsPhoneNumberAssignment"
+	if verb != "Get" {
+		if err := only(cmdlet, given, "Identity", "PhoneNumber", "PhoneNumberType"); err != nil {
+			return nil, err
+		}
+		return nil, c.call(http.MethodPost, "/Simulator/"+cmdlet, given, nil)
+	}
+	if err := only(cmdlet, given, "TelephoneNumber", "AssignedPstnTargetId"); err != nil {
+		return nil, err
+	}
+	var answer struct{ PhoneNumberAssignments []object }
+	err = c.call(http.MethodGet, "/Skype.TelephoneNumberMgmt/cmdlet/assignments", nil, &answer)
+	for _, n := range answer.PhoneNumberAssignments {
+		number, holder := given["TelephoneNumber"], given["AssignedPstnTargetId"]
+		if number != nil && n["telephoneNumber"] != number || holder != nil && n["assignedPstnTargetId"] != holder {
+			continue
+		}
+		for _, name := range []string{"numberType", "numberSource", "pstnAssignmentStatus"} {
+			v, _ := n[name].(string)
+			n[name] = strings.ToUpper(v[:1]) + v[1:]
+		}
+		found = append(found, n)
+	}
+	return found, err
 }
 
 // get does the other cmdlets that read.

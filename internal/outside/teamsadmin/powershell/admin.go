@@ -365,6 +365,42 @@ func (a *Admin) GroupGrants(ctx context.Context) ([]teamsadmin.GroupGrant, error
 	return run[teamsadmin.GroupGrant](ctx, a, "Get-CsGroupPolicyAssignment", nil, "GroupId", "PolicyType", "PolicyName")
 }
 
+// AssignNumber implements teamsadmin.Admin.
+func (a *Admin) AssignNumber(ctx context.Context, user, number string) error {
+	return a.setNumber(ctx, "Set-CsPhoneNumberAssignment", user, number)
+}
+
+// UnassignNumber implements teamsadmin.Admin.
+func (a *Admin) UnassignNumber(ctx context.Context, user, number string) error {
+	return a.setNumber(ctx, "Remove-CsPhoneNumberAssignment", user, number)
+}
+
+// setNumber runs a cmdlet on a number of a user. Since June 2026 the pages name the parameters TelephoneNumber and
+// NumberType, with the names here as aliases; older modules have only these [P].
+func (a *Admin) setNumber(ctx context.Context, cmdlet, user, number string) error {
+	_, err := run[any](ctx, a, cmdlet, map[string]any{"Identity": user, "PhoneNumber": number,
+		"PhoneNumberType": "DirectRouting"})
+	return err
+}
+
+// Numbers implements teamsadmin.Admin. Values are written like DirectRouting and OnPremises.
+func (a *Admin) Numbers(ctx context.Context, by teamsadmin.NumberFilter, value string) (all []teamsadmin.Number,
+	err error) {
+	found, err := run[struct {
+		TelephoneNumber, NumberType, NumberSource, PstnAssignmentStatus, AssignedPstnTargetID string
+	}](ctx, a, "Get-CsPhoneNumberAssignment", map[string]any{string(by): value}, "TelephoneNumber", "NumberType",
+		"NumberSource", "PstnAssignmentStatus", "AssignedPstnTargetId")
+	lower := func(s string) string { return strings.ToLower(s[:min(1, len(s))]) + s[min(1, len(s)):] }
+	for _, n := range found {
+		if n.TelephoneNumber == "" {
+			return nil, unreadable("Get-CsPhoneNumberAssignment", nil)
+		}
+		all = append(all, teamsadmin.Number{Number: n.TelephoneNumber, Type: lower(n.NumberType),
+			Source: lower(n.NumberSource), Status: lower(n.PstnAssignmentStatus), Target: n.AssignedPstnTargetID})
+	}
+	return all, err
+}
+
 // SIPDomains implements teamsadmin.Admin.
 func (a *Admin) SIPDomains(ctx context.Context) (names []string, err error) {
 	all, err := run[struct{ Name, Status string }](ctx, a, "Get-CsOnlineSipDomain", nil, "Name", "Status")

@@ -32,6 +32,8 @@ var refusals = []struct {
 	{"was canceled", http.StatusGatewayTimeout},
 	{"badrequest", http.StatusBadRequest}, {"clienterror", http.StatusBadRequest},
 	{"parameter", http.StatusBadRequest},
+	{"already been assigned", http.StatusBadRequest}, {"appropriate licenses", http.StatusBadRequest}, // numbers [C]
+	{"on-premises active directory", http.StatusBadRequest},
 	{"that tandem uses", http.StatusBadRequest}, // worker.ps1
 }
 

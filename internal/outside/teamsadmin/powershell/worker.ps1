@@ -14,6 +14,7 @@ $writer.AutoFlush = $true
 $objects = 'TenantDialPlan|OnlinePSTNGateway|OnlineVoiceRoute|OnlineVoiceRoutingPolicy|CallingLineIdentity|' +
     'TeamsEmergencyCallRoutingPolicy'
 $allowed = "^((Get|New|Set|Remove|Grant)-Cs($objects)|(Get|Set)-CsOnlinePstnUsage|" +
+    '(Get|Set|Remove)-CsPhoneNumberAssignment|' +
     'New-Cs(VoiceNormalizationRule|TeamsEmergencyNumber)|' +
     'Get-Cs(Tenant|OnlineUser|OnlineSipDomain|GroupPolicyAssignment)|' +
     'New-CsOnlineApplicationInstance|Connect-MicrosoftTeams)$'

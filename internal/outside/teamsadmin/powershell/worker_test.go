@@ -367,6 +367,7 @@ func TestScriptAllowsWhatIsUsed(t *testing.T) {
 	rule := regexp.MustCompile(allowed)
 	for _, cmdlet := range []string{"New-CsTenantDialPlan", "Set-CsOnlineVoiceRoute", "Remove-CsOnlinePSTNGateway",
 		"Get-CsOnlineVoiceRoutingPolicy", "Grant-CsCallingLineIdentity", "New-CsTeamsEmergencyCallRoutingPolicy",
+		"Set-CsPhoneNumberAssignment", "Remove-CsPhoneNumberAssignment", "Get-CsPhoneNumberAssignment",
 		"Set-CsOnlinePstnUsage", "Get-CsOnlinePstnUsage", "New-CsVoiceNormalizationRule", "New-CsTeamsEmergencyNumber",
 		"Get-CsTenant", "Get-CsOnlineUser", "Get-CsOnlineSipDomain", "Get-CsGroupPolicyAssignment",
 		"New-CsOnlineApplicationInstance", "Connect-MicrosoftTeams"} {

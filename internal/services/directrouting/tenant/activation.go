@@ -250,7 +250,7 @@ func (c *Cloud) takeNumbers(ctx context.Context, user string) error {
 		return nil
 	}
 	for _, n := range v.TelephoneNumbers {
-		switch _, err := c.order(ctx, graph.UnassignNumber(n.TelephoneNumber), time.Hour); { // as long as ctx lasts
+		switch _, err := c.setNumber(ctx, user, n.TelephoneNumber, "", time.Hour); { // as long as ctx lasts
 		case fault.Is(err, fault.Invalid):
 			return fault.New(fault.Conflict, "NumberHeld", "the activation user %s has a number that cannot be taken "+
 				"from it; take it by hand", v.UserPrincipalName).Because(err)

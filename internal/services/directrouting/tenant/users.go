@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/outside/graph"
+	"github.com/tandemgw/tandem/internal/outside/teamsadmin"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
 	"github.com/tandemgw/tandem/internal/tenants/user"
 )
@@ -251,7 +253,13 @@ func (c *Cloud) Held(ctx context.Context, numbers []string) (map[string]user.Hol
 		for i, n := range chunk {
 			calls[i] = graph.FindNumber(n)
 		}
-		if err := batch(ctx, c.Graph, calls); err != nil {
+		err := batch(ctx, c.Graph, calls)
+		if i := slices.IndexFunc(calls, func(call *graph.Call[[]graph.NumberAssignment]) bool {
+			return unusable(call.Err())
+		}); i >= 0 {
+			err = c.heldByTeams(ctx, chunk, held, calls[i].Err())
+		}
+		if err != nil {
 			return nil, err
 		}
 		for i, call := range calls {
@@ -264,6 +272,41 @@ func (c *Cloud) Held(ctx context.Context, numbers []string) (map[string]user.Hol
 	return held, nil
 }
 
+// heldByTeams is Held for numbers that Graph refused to read.
+func (c *Cloud) heldByTeams(ctx context.Context, numbers []string, held map[string]user.Holding, refusal error) error {
+	if c.Teams == nil {
+		return refusal
+	}
+	for _, number := range numbers {
+		found, err := c.Teams.Numbers(ctx, teamsadmin.ByNumber, number)
+		if err != nil {
+			return because(err, refusal)
+		}
+		for _, n := range found {
+			h := user.Holding(n)
+			h.Number, h.Target = number, strings.ToLower(n.Target)
+			held[number] = h
+		}
+	}
+	return nil
+}
+
+// unusable reports whether Graph refused a request because its API of numbers is not granted, or not there in the
+// tenant's cloud. Which answer such a cloud gives is not documented; for other APIs it is 400 with this text [K].
+func unusable(err error) bool {
+	e, ok := errors.AsType[*graph.Error](err)
+	return ok && (e.Status == http.StatusForbidden || e.Status == http.StatusNotFound ||
+		e.Status == http.StatusNotImplemented || strings.HasPrefix(e.Message, "Resource not found for the segment"))
+}
+
+// because returns the error of the Teams service. If it cannot do numbers, the cause is why Graph could not.
+func because(err, refusal error) error {
+	if fault.HasCode(err, teamsadmin.CodeNoNumbers) {
+		return fault.As(err).Because(refusal)
+	}
+	return err
+}
+
 // SetVoice implements user.Cloud.
 func (c *Cloud) SetVoice(ctx context.Context, s plan.Step) (string, error) {
 	for _, d := range s.Differences {
@@ -272,23 +315,46 @@ func (c *Cloud) SetVoice(ctx context.Context, s plan.Step) (string, error) {
 		}
 		old, _ := d.Old.(string)
 		number, _ := d.New.(string)
-		call := graph.AssignNumber(number, s.Name)
-		if number == "" {
-			call = graph.UnassignNumber(old)
-		}
-		detail, err := c.order(ctx, call, numberWait)
+		detail, err := c.setNumber(ctx, s.Name, old, number, numberWait)
 		if detail == "" && err == nil {
 			continue
 		}
 		now, err2 := graph.GetUserConfiguration(s.Name).Do(ctx, c.Graph) // whatever was said: what is there decides
-		if notFound(err2) != nil {
-			return detail, err2
+		if err2 != nil {
+			return detail, cmp.Or(err, notFound(err2))
 		}
 		if voice(now).Number != number {
 			return detail, err
 		}
 	}
 	return "", c.grant(ctx, s)
+}
+
+// setNumber gives a user a number as the primary one or, if number is empty, takes the old one: by Graph or, where its
+// API of numbers is not usable, by the Teams service. detail is what Microsoft says of a number that failed.
+func (c *Cloud) setNumber(ctx context.Context, user, old, number string, most time.Duration) (detail string,
+	err error) {
+	call, set := graph.AssignNumber(number, user), teamsadmin.Admin.AssignNumber
+	if number == "" {
+		call, set = graph.UnassignNumber(old), teamsadmin.Admin.UnassignNumber
+	}
+	detail, refusal := c.order(ctx, call, most)
+	if c.Teams == nil || !unusable(refusal) {
+		return detail, refusal
+	}
+
+	changed := cmp.Or(number, old)
+	err = set(c.Teams, ctx, user, changed)
+	if err == nil || fault.HasCode(err, teamsadmin.CodeNoNumbers) {
+		return "", because(err, refusal)
+	}
+	// Whatever was said, or if nothing was: what is there decides.
+	held, err2 := c.Teams.Numbers(ctx, teamsadmin.ByHolder, user)
+	has := slices.ContainsFunc(held, func(n teamsadmin.Number) bool { return plus(n.Number) == plus(changed) })
+	if err2 == nil && has == (number != "") {
+		err = nil
+	}
+	return "", err
 }
 
 // order begins an operation on a number and waits until it has ended, but no longer than most. It returns what
