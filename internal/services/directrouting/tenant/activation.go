@@ -250,7 +250,11 @@ func (c *Cloud) takeNumbers(ctx context.Context, user string) error {
 		return nil
 	}
 	for _, n := range v.TelephoneNumbers {
-		switch _, err := c.setNumber(ctx, user, n.TelephoneNumber, "", time.Hour); { // as long as ctx lasts
+		detail, err := c.setNumber(ctx, user, n.TelephoneNumber, "", time.Hour) // as long as ctx lasts
+		if detail != "" {
+			err = fault.New(fault.Invalid, "NumberNotTaken", "Microsoft says: %s", detail)
+		}
+		switch {
 		case fault.Is(err, fault.Invalid):
 			return fault.New(fault.Conflict, "NumberHeld", "the activation user %s has a number that cannot be taken "+
 				"from it; take it by hand", v.UserPrincipalName).Because(err)

@@ -519,16 +519,20 @@ func TestNumbersFirst(t *testing.T) {
 				s.License(u, microsoft.License{SKU: s.SKUs[0].ID})
 				s.Numbers[number] = &microsoft.Number{Number: number, Target: u.ID, Category: "primary"}
 			})
+			b.outside(func() { b.tenant.EndOperations("failed") }) // then the number is still held
+			const held = "has a number that cannot be taken from it"
 			if s.ReuseSeat = release; release {
-				b.waited(b.join(m, b.target(s)))
+				b.waited(b.join(m, b.target(s)), held)
 				b.edit(func(s *microsoft.State) {
 					u := s.User("tandem.teams@contoso.1r1.gw.example")
 					if s.Numbers[number] != nil || len(u.Licenses) > 0 {
 						b.t.Errorf("number %v, licences %v", s.Numbers[number], u.Licenses)
 					}
 				})
+				b.join(m, nil)
+			} else {
+				b.waited(b.join(m, nil), held)
 			}
-			b.join(m, nil)
 			b.purge()
 			b.same("after leaving", before, b.dump())
 		})
