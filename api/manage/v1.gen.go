@@ -275,6 +275,16 @@ const (
 	ListUsersParamsNumberNone ListUsersParamsNumber = "none"
 )
 
+// Defines values for ListUsersParamsAccountType.
+const (
+	ListUsersParamsAccountTypeGuest           ListUsersParamsAccountType = "guest"
+	ListUsersParamsAccountTypeIneligibleUser  ListUsersParamsAccountType = "ineligibleUser"
+	ListUsersParamsAccountTypeResourceAccount ListUsersParamsAccountType = "resourceAccount"
+	ListUsersParamsAccountTypeSfbOnPremUser   ListUsersParamsAccountType = "sfbOnPremUser"
+	ListUsersParamsAccountTypeUnknown         ListUsersParamsAccountType = "unknown"
+	ListUsersParamsAccountTypeUser            ListUsersParamsAccountType = "user"
+)
+
 // Defines values for RunWorkParamsAction.
 const (
 	RunWorkParamsActionResume RunWorkParamsAction = "resume"
@@ -667,7 +677,7 @@ type Event struct {
 	// `certificate.issue`, `tenant.invite`, `tenant.revokeInvitation`, `tenant.authorise`, `tenant.signIn`,
 	// `tenant.consentLost`, `tenant.signInLost`, `tenant.signInBack`, `tenant.endAccess`,
 	// `carrier.createApp`, `tenant.user.activate`, `tenant.user.deactivate`, `tenant.user.active`,
-	// `tenant.user.inactive`, `tenant.users.sync`, `tenant.users.synced`, `tenant.wrongTenant`, `tenant.snapshot`,
+	// `tenant.user.inactive`, `tenant.user.repair`, `tenant.users.sync`, `tenant.users.synced`, `tenant.wrongTenant`, `tenant.snapshot`,
 	// `tenant.importSnapshot`, `tenant.acceptDrift`, `tenant.drift.found`, `tenant.drift.gone`, `tenant.put`,
 	// `tenant.delete`, `tenant.plan`, `tenant.apply`, `template.put`, `template.delete`, `tenant.beginRollout`,
 	// `tenant.applyRollout`, `tenant.abandonRollout`, `tenant.beginMove`, `tenant.continueMove`,
@@ -2124,7 +2134,7 @@ type ListTenantsParams struct {
 	// Drift those with differences, or without any, by the last comparison
 	Drift *ListTenantsParamsDrift `form:"drift,omitempty" json:"drift,omitempty"`
 
-	// Template those with this template
+	// Template those with this template; 400 `TemplateNotFound` if there is none with that name
 	Template *string `form:"template,omitempty" json:"template,omitempty"`
 }
 
@@ -2159,7 +2169,7 @@ type ListUsersParams struct {
 	// Department exactly this one
 	Department *string `form:"department,omitempty" json:"department,omitempty"`
 
-	// UsageLocation an ISO 3166 code
+	// UsageLocation an ISO 3166 code of two letters; others are refused with 400 `InvalidUsageLocation`
 	UsageLocation *string `form:"usageLocation,omitempty" json:"usageLocation,omitempty"`
 
 	// Text the beginning of the display name or the user principal name, whatever its case
@@ -2168,8 +2178,8 @@ type ListUsersParams struct {
 	// Number whether the user has a number in the tenant
 	Number *ListUsersParamsNumber `form:"number,omitempty" json:"number,omitempty"`
 
-	// AccountType Microsoft's word: user, resourceAccount, guest, ineligibleUser
-	AccountType *string `form:"accountType,omitempty" json:"accountType,omitempty"`
+	// AccountType as Microsoft names it
+	AccountType *ListUsersParamsAccountType `form:"accountType,omitempty" json:"accountType,omitempty"`
 
 	// Limit users per page
 	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
@@ -2180,6 +2190,9 @@ type ListUsersParams struct {
 
 // ListUsersParamsNumber defines parameters for ListUsers.
 type ListUsersParamsNumber string
+
+// ListUsersParamsAccountType defines parameters for ListUsers.
+type ListUsersParamsAccountType string
 
 // ListWorkParams defines parameters for ListWork.
 type ListWorkParams struct {

@@ -15,6 +15,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
 func newUser(t *target) *cobra.Command {
@@ -31,7 +32,7 @@ func userList(t *target) *cobra.Command {
 	f.StringVar(&location, "location", "", "only this usage `LOCATION`, such as GB")
 	f.StringVar(&text, "text", "", "only those whose name or user principal name begins with `TEXT`")
 	f.StringVar(&number, "number", "", "`WHICH`: held (have a number) or none")
-	f.StringVar(&kind, "type", "", "only this account `TYPE`: user, resourceAccount …")
+	f.StringVar(&kind, "type", "", "only this account `TYPE`: user, resourceAccount, guest …")
 	return run(t, online, cmd, func(ctx context.Context, c *client.Client, args []string) (api.UserList, error) {
 		var q api.ListUsersParams
 		if state != "" {
@@ -40,8 +41,11 @@ func userList(t *target) *cobra.Command {
 		if number != "" {
 			q.Number = new(api.ListUsersParamsNumber(number))
 		}
+		if kind != "" {
+			q.AccountType = new(api.ListUsersParamsAccountType(kind))
+		}
 		for value, into := range map[*string]**string{&department: &q.Department, &location: &q.UsageLocation,
-			&text: &q.Text, &kind: &q.AccountType} {
+			&text: &q.Text} {
 			if *value != "" {
 				*into = value
 			}
@@ -179,7 +183,7 @@ func userActivate(t *target) *cobra.Command {
 	}
 	return run(t, online, cmd, func(ctx context.Context, c *client.Client, args []string) (api.UserOutcomes, error) {
 		all, err := c.ActivateUsers(ctx, args[0], r)
-		return api.UserOutcomes{Users: all}, err
+		return outcomes(all, err)
 	}, printOutcomes(&r.DryRun, "being activated", "would be activated"))
 }
 
@@ -192,7 +196,7 @@ func userDeactivate(t *target) *cobra.Command {
 	return run(t, online, cmd, func(ctx context.Context, c *client.Client, args []string) (api.UserOutcomes, error) {
 		r.Users = args[1:]
 		all, err := c.DeactivateUsers(ctx, args[0], r)
-		return api.UserOutcomes{Users: all}, err
+		return outcomes(all, err)
 	}, printOutcomes(&r.DryRun, "being deactivated", "would be deactivated"))
 }
 
@@ -202,6 +206,24 @@ func accountFirst(cmd *cobra.Command, args []string) error {
 		return misuse(cmd, fmt.Errorf("%s needs ACCOUNT", cmd.Name()))
 	}
 	return nil
+}
+
+// outcomes returns what became of users, and an error that says how many were refused.
+func outcomes(all []api.UserOutcome, err error) (api.UserOutcomes, error) {
+	refused := 0
+	for _, x := range all {
+		if x.Code != "" {
+			refused++
+		}
+	}
+	switch {
+	case err != nil && len(all) > 0: // of several requests
+		err = finding{fmt.Errorf("%d users were accepted and %d refused, then: %w", len(all)-refused, refused, err)}
+	case err == nil && refused > 0:
+		err = finding{fault.New(fault.Conflict, "UsersRefused", "%d of %d users were refused, for the reasons above",
+			refused, len(all))}
+	}
+	return api.UserOutcomes{Users: all}, err
 }
 
 func printOutcomes(dry *bool, done, would string) func(*page, api.UserOutcomes) {

@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -32,5 +35,44 @@ func TestReadAssignments(t *testing.T) {
 	}
 	if _, usage := errors.AsType[usageError](err); !usage {
 		t.Errorf("%v is not a mistake of the caller", err)
+	}
+}
+
+// Users that were refused fail the command, all or some, with a summary after the table.
+func TestRefusedUsersFailTheCommand(t *testing.T) {
+	t.Parallel()
+	refused := api.UserOutcome{User: "anna@contoso.example", Code: "NumberInUse", Reason: "it is Ben's"}
+	accepted := api.UserOutcome{User: "ben@contoso.example", Number: "+442079460001"}
+	for _, c := range []struct {
+		users []api.UserOutcome
+		code  int
+		want  string
+	}{
+		{[]api.UserOutcome{accepted, accepted}, exitOK, "being"},
+		{[]api.UserOutcome{refused, refused}, exitConflict, "UsersRefused: 2 of 2 users were refused"},
+		{[]api.UserOutcome{accepted, refused}, exitConflict, "UsersRefused: 1 of 2 users were refused"},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_ = json.NewEncoder(w).Encode(api.UserOutcomes{Users: c.users})
+		}))
+		defer server.Close()
+		for _, command := range []string{"user activate contoso anna@contoso.example --next-number",
+			"user deactivate contoso anna@contoso.example"} {
+			for _, output := range []string{"text", "json"} {
+				var out, errs strings.Builder
+				code := Run(t.Context(), Program{Args: append(strings.Fields(command), "--url", server.URL, "--output",
+					output), Stdout: &out, Stderr: &errs})
+				text := out.String() + errs.String()
+				for _, x := range c.users {
+					if !strings.Contains(out.String(), x.User) || !strings.Contains(out.String(), x.Reason) {
+						t.Errorf("%s: no %q, %q in %s", command, x.User, x.Reason, &out)
+					}
+				}
+				if code != c.code || c.code != exitOK && !strings.Contains(errs.String(), c.want) ||
+					output == "text" && !strings.Contains(text, c.want) {
+					t.Errorf("%s: exit code %d, want %d and %q:\n%s", command, code, c.code, c.want, text)
+				}
+			}
+		}
 	}
 }

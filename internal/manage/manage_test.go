@@ -754,6 +754,12 @@ func TestLaxRequestsAreRefused(t *testing.T) {
 		for method, op := range item.Operations() {
 			id := op.OperationID
 			send(id, method, path+"?none=1", isJSON, "", 400, "UnknownQueryParameter", "none")
+			for _, p := range op.Parameters {
+				if p.Value.In == "query" && p.Value.Schema.Value.Enum != nil {
+					send(id, method, path+"?"+p.Value.Name+"=bogus", isJSON, "", 400, "InvalidQueryParameterValue",
+						p.Value.Name)
+				}
+			}
 			if op.RequestBody == nil {
 				send(id, method, path, isJSON, `{"dryRun":true}`, 400, "UnexpectedRequestBody", "")
 				send(id, method, path, "", "x", 400, "UnexpectedRequestBody", "")

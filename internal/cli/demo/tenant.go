@@ -331,7 +331,7 @@ func (o *onboarding) sync(ctx context.Context) error {
 
 func (o *onboarding) activate(ctx context.Context) error {
 	users, err := o.p.Manage.Users(ctx, adatum.Account, api.ListUsersParams{State: new(api.UserState("inactive")),
-		Number: new(api.ListUsersParamsNumber("none")), AccountType: new("user")})
+		Number: new(api.ListUsersParamsNumber("none")), AccountType: new(api.ListUsersParamsAccountTypeUser)})
 	if err != nil {
 		return err
 	}

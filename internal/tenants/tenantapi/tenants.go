@@ -49,6 +49,9 @@ func (o Tenants) ListTenants(ctx context.Context,
 	}
 	if q.Template != nil {
 		f.Template = *q.Template
+		if _, err := o.Planner.Resolve(ctx, onboard.Wishes{Template: f.Template}); err != nil {
+			return nil, unknownTemplate(err)
+		}
 	}
 	if q.Drift != nil {
 		f.Drift = new(*q.Drift == api.ListTenantsParamsDriftFound)
@@ -160,13 +163,18 @@ func (o Tenants) wishes(ctx context.Context, t *onboard.Tenant,
 		}
 	}
 	resolved, err := o.Planner.Resolve(ctx, w)
+	if err != nil {
+		return w, unknownTemplate(err)
+	}
+	return w, o.Planner.Check(resolved, t.MadeFor.Country)
+}
+
+// unknownTemplate makes a template that does not exist a mistake of the request.
+func unknownTemplate(err error) error {
 	if fault.HasCode(err, "TemplateNotFound") {
-		return w, fault.New(fault.Invalid, "TemplateNotFound", "%s", fault.As(err).Message).At("template")
+		return fault.New(fault.Invalid, "TemplateNotFound", "%s", fault.As(err).Message).At("template")
 	}
-	if err == nil {
-		err = o.Planner.Check(resolved, t.MadeFor.Country)
-	}
-	return w, err
+	return err
 }
 
 // keepsTrunks refuses another trunk model for a label that the tenant has.

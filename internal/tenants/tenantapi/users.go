@@ -27,8 +27,14 @@ var _ api.UsersOperations = Users{}
 func (o Users) ListUsers(ctx context.Context, r api.ListUsersRequestObject) (api.ListUsersResponseObject, error) {
 	q := r.Params
 	f := user.Filter{State: user.State(*cmp.Or(q.State, new(api.UserState("")))),
-		Department: *cmp.Or(q.Department, new("")), Location: *cmp.Or(q.UsageLocation, new("")),
-		Text: *cmp.Or(q.Text, new("")), Kind: *cmp.Or(q.AccountType, new(""))}
+		Department: *cmp.Or(q.Department, new("")), Text: *cmp.Or(q.Text, new("")),
+		Kind: string(*cmp.Or(q.AccountType, new(api.ListUsersParamsAccountType(""))))}
+	if q.UsageLocation != nil {
+		var err error
+		if f.Location, err = location(*q.UsageLocation); err != nil {
+			return nil, err
+		}
+	}
 	if q.Number != nil {
 		f.Number = new(*q.Number == api.ListUsersParamsNumberHeld)
 	}
@@ -119,11 +125,24 @@ func (o Users) RefreshUser(ctx context.Context, r api.RefreshUserRequestObject) 
 	return api.RefreshUser200JSONResponse(userAnswer(u)), nil
 }
 
-func rule(department, location string) *user.Rule {
-	if department == "" && location == "" {
-		return nil
+// location returns a usage location as Microsoft writes it.
+func location(s string) (string, error) {
+	code := strings.ToUpper(s)
+	if len(code) != 2 || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+		return "", fault.New(fault.Invalid, "InvalidUsageLocation",
+			"%q is not an ISO 3166 country code of two letters, such as GB", s).At("usageLocation")
 	}
-	return &user.Rule{Department: department, Location: location}
+	return code, nil
+}
+
+func rule(department, place string) (r *user.Rule, err error) {
+	if department == "" && place == "" {
+		return nil, nil
+	}
+	if place != "" {
+		place, err = location(place)
+	}
+	return &user.Rule{Department: department, Location: place}, err
 }
 
 func outcomesAnswer(all []user.Outcome, more bool) api.UserOutcomes {
@@ -142,7 +161,10 @@ var errNobody = fault.New(fault.Invalid, "NoUsers", "name users, or a department
 func (o Users) ActivateUsers(ctx context.Context,
 	r api.ActivateUsersRequestObject) (api.ActivateUsersResponseObject, error) {
 	b := r.Body
-	rule := rule(b.Department, b.UsageLocation)
+	rule, err := rule(b.Department, b.UsageLocation)
+	if err != nil {
+		return nil, err
+	}
 	if len(b.Items) == 0 && rule == nil {
 		return nil, errNobody
 	}
@@ -157,7 +179,10 @@ func (o Users) ActivateUsers(ctx context.Context,
 // DeactivateUsers implements the operation deactivateUsers.
 func (o Users) DeactivateUsers(ctx context.Context,
 	r api.DeactivateUsersRequestObject) (api.DeactivateUsersResponseObject, error) {
-	rule := rule(r.Body.Department, r.Body.UsageLocation)
+	rule, err := rule(r.Body.Department, r.Body.UsageLocation)
+	if err != nil {
+		return nil, err
+	}
 	if len(r.Body.Users) == 0 && rule == nil {
 		return nil, errNobody
 	}
