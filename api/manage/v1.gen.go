@@ -602,7 +602,8 @@ type Drift struct {
 // DriftDifference defines model for DriftDifference.
 type DriftDifference struct {
 	// Cause `notInInventory`: a number that a user has in the tenant, and the account does not have here
-	Cause DriftDifferenceCause `json:"cause"`
+	Cause       DriftDifferenceCause `json:"cause"`
+	DisplayName string               `json:"displayName,omitempty,omitzero"`
 
 	// Expected any JSON value; absent if there is none
 	Expected interface{} `json:"expected,omitempty,omitzero"`
@@ -626,6 +627,9 @@ type DriftDifference struct {
 	// Until Tandem has changed the object itself less than 24 hours ago, no comparison has found it as expected since,
 	// and Microsoft may still show old values: it is no drift before
 	Until time.Time `json:"until,omitempty,omitzero"`
+
+	// User user principal name, if the type is `user` and it is known
+	User string `json:"user,omitempty,omitzero"`
 }
 
 // DriftDifferenceCause `notInInventory`: a number that a user has in the tenant, and the account does not have here
@@ -677,7 +681,8 @@ type Event struct {
 	// `certificate.issue`, `tenant.invite`, `tenant.revokeInvitation`, `tenant.authorise`, `tenant.signIn`,
 	// `tenant.consentLost`, `tenant.signInLost`, `tenant.signInBack`, `tenant.endAccess`,
 	// `carrier.createApp`, `tenant.user.activate`, `tenant.user.deactivate`, `tenant.user.active`,
-	// `tenant.user.inactive`, `tenant.user.repair`, `tenant.users.sync`, `tenant.users.synced`, `tenant.wrongTenant`, `tenant.snapshot`,
+	// `tenant.user.inactive`, `tenant.user.repair`, `tenant.users.sync`, `tenant.users.synced`,
+	// `tenant.wrongTenant`, `tenant.snapshot`,
 	// `tenant.importSnapshot`, `tenant.acceptDrift`, `tenant.drift.found`, `tenant.drift.gone`, `tenant.put`,
 	// `tenant.delete`, `tenant.plan`, `tenant.apply`, `template.put`, `template.delete`, `tenant.beginRollout`,
 	// `tenant.applyRollout`, `tenant.abandonRollout`, `tenant.beginMove`, `tenant.continueMove`,
@@ -685,6 +690,7 @@ type Event struct {
 	// `client.create`, `client.revoke`, `signingKey.create`, `signingKey.seal`, `signingKey.delete`,
 	// `secret.rotate`, `token.issue`. Work on outside systems also has `work.running` for each step of a run
 	// (`data.step`), and `work.done`, `work.queued`, `work.waiting` and `work.parked` for its end.
+	// `tenant.user.…` names the user (`data.user`, the user principal name). Reasons hide the names of people.
 	// `tenant.credentialExpires` says, 30, 14, 7 and 1 days ahead, that the certificate of the app registration
 	// expires (`data.days`, `data.expires`). `tenant.waiting` says that a tenant begins to wait (`data.for`,
 	// `data.reason`), `tenant.onboarded` and `tenant.left` that a plan was carried out (`data.purpose`),
@@ -896,6 +902,8 @@ type Labels struct {
 
 // LeaveOutcome defines model for LeaveOutcome.
 type LeaveOutcome struct {
+	DisplayName string `json:"displayName,omitempty,omitzero"`
+
 	// Fate `putBack`: a user has again what it had before Tandem
 	Fate LeaveOutcomeFate `json:"fate"`
 	Name string           `json:"name"`
@@ -903,6 +911,9 @@ type LeaveOutcome struct {
 	// Reason why it was kept, or what else is to be known
 	Reason string `json:"reason,omitempty,omitzero"`
 	Type   string `json:"type"`
+
+	// User user principal name, if the type is `user` and it is known
+	User string `json:"user,omitempty,omitzero"`
 }
 
 // LeaveOutcomeFate `putBack`: a user has again what it had before Tandem
@@ -1040,9 +1051,13 @@ type PlanDifference struct {
 
 // PlanNote defines model for PlanNote.
 type PlanNote struct {
-	Name string `json:"name"`
-	Text string `json:"text"`
-	Type string `json:"type"`
+	DisplayName string `json:"displayName,omitempty,omitzero"`
+	Name        string `json:"name"`
+	Text        string `json:"text"`
+	Type        string `json:"type"`
+
+	// User user principal name, if the type is `user` and it is known
+	User string `json:"user,omitempty,omitzero"`
 }
 
 // PlanRequest defines model for PlanRequest.
@@ -1063,11 +1078,15 @@ type PlanRequestPurpose string
 type PlanStep struct {
 	Action      PlanStepAction   `json:"action"`
 	Differences []PlanDifference `json:"differences"`
+	DisplayName string           `json:"displayName,omitempty,omitzero"`
 
 	// Longest seconds that Microsoft takes at most
 	Longest int    `json:"longest,omitempty,omitzero"`
 	Name    string `json:"name"`
 	Type    string `json:"type"`
+
+	// User user principal name, if the type is `user` and it is known
+	User string `json:"user,omitempty,omitzero"`
 
 	// Usual seconds that Microsoft usually takes; absent for a moment
 	Usual int `json:"usual,omitempty,omitzero"`
@@ -1649,7 +1668,9 @@ type TenantPlan struct {
 	// RemovesConsent at the end, Tandem's application is removed from the tenant, and the stored sign-in is deleted
 	RemovesConsent bool       `json:"removesConsent,omitempty,omitzero"`
 	Steps          []PlanStep `json:"steps"`
-	Users          []PlanStep `json:"users"`
+
+	// Users `name` is the object id. Leaving carries these out before `steps`, all else after
+	Users []PlanStep `json:"users"`
 }
 
 // TenantSettings what a person has decided for a tenant

@@ -118,7 +118,7 @@ func printDrift(p *page, d *api.Drift) {
 		if !x.Until.IsZero() {
 			since = "not before " + x.Until.UTC().Format(time.RFC3339) + ": changed by Tandem lately"
 		}
-		g.add(x.ID, string(x.Type)+" "+x.Name, field, expected, found, since)
+		g.add(x.ID, x.Type+" "+titled(x.Name, x.User, x.DisplayName), field, expected, found, since)
 	}
 	p.table(g)
 	p.line("")

@@ -87,7 +87,7 @@ func printReport(p *page, r *api.LeaveReport) {
 		if o.Fate == "kept" {
 			kept++
 		}
-		g.add(o.Type, o.Name, texts[o.Fate]+either(o.Reason == "", "", ": "+o.Reason))
+		g.add(o.Type, titled(o.Name, o.User, o.DisplayName), texts[o.Fate]+either(o.Reason == "", "", ": "+o.Reason))
 	}
 	p.table(g)
 	p.line("")

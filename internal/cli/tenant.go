@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -324,15 +325,17 @@ func printPlan(p *page, x *api.TenantPlan) {
 	actions := map[api.PlanStepAction]int{}
 	for _, s := range x.Steps {
 		actions[s.Action]++
+	}
+	order := slices.Concat(x.Steps, x.Users)
+	if x.Purpose == string(api.PlanRequestPurposeLeave) {
+		order = slices.Concat(x.Users, x.Steps)
+	}
+	for _, s := range order {
 		takes := ""
-		if s.Longest > 0 {
+		if s.Longest > 0 && s.Type != "user" {
 			takes = fmt.Sprintf("  (usually %s, at most %s)", duration(s.Usual), duration(s.Longest))
 		}
-		p.field("  "+marks[s.Action]+" ", "%s %s%s", s.Type, s.Name, takes)
-		printDifferences(p, s)
-	}
-	for _, s := range x.Users {
-		p.field("  "+marks[s.Action]+" ", "%s %s", s.Type, s.Name)
+		p.field("  "+marks[s.Action]+" ", "%s %s%s", s.Type, titled(s.Name, s.User, s.DisplayName), takes)
 		printDifferences(p, s)
 	}
 	if x.RemovesConsent {
@@ -348,7 +351,7 @@ func printPlan(p *page, x *api.TenantPlan) {
 		p.line("")
 		p.line("%s", list.title)
 		for _, n := range list.notes {
-			p.field("  ", "%s %s: %s", n.Type, n.Name, n.Text)
+			p.field("  ", "%s %s: %s", n.Type, titled(n.Name, n.User, n.DisplayName), n.Text)
 		}
 	}
 
@@ -363,6 +366,17 @@ func printPlan(p *page, x *api.TenantPlan) {
 		p.line("To carry it out: tandem %s %s", either(x.Account == carrierAccount, "carrier apply",
 			"tenant apply "+x.Account), x.ID)
 	}
+}
+
+// titled returns the name of an object; of a user whose name is known the user principal name and the display name.
+func titled(name, user, display string) string {
+	switch {
+	case user == "":
+		return name
+	case display == "":
+		return user
+	}
+	return user + " (" + display + ")"
 }
 
 // printDifferences prints the fields of a step: the new value, or the old and the new one.

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	api "github.com/tandemgw/tandem/api/manage"
 )
@@ -189,6 +190,38 @@ func TestTenantShowsSettings(t *testing.T) {
 		"extension 2xxx", "emergency 112 999"} {
 		if !strings.Contains(p.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, p)
+		}
+	}
+}
+
+// A plan shows users by name, and first those steps that are carried out first: users leave before the objects that
+// they name, and are restored after them.
+func TestPlansShowUsersInOrder(t *testing.T) {
+	t.Parallel()
+	for purpose, users := range map[string]bool{"leave": true, "restore": false, "repair": false} {
+		p := &page{width: screenWidth}
+		printPlan(p, &api.TenantPlan{Account: "acme", ID: "P", Purpose: purpose,
+			Steps: []api.PlanStep{{Action: "delete", Type: "routingPolicy", Name: "Tandem-E164"}},
+			Users: []api.PlanStep{{Action: "change", Type: "user", Name: "11111111-0000-4000-8000-000000000001",
+				User: "anna@contoso.example", DisplayName: "Anna Meier"}},
+			Kept: []api.PlanNote{{Type: "user", Name: "11111111-0000-4000-8000-000000000002",
+				User: "ben@contoso.example", Text: "changed since by someone else"}}})
+		text := p.String()
+		first := strings.Index(text, "~ user anna@contoso.example (Anna Meier)")
+		second := strings.Index(text, "- routingPolicy Tandem-E164")
+		if first < 0 || second < 0 || (first < second) != users || strings.Contains(text, "11111111") ||
+			!strings.Contains(text, "user ben@contoso.example: changed") {
+			t.Errorf("%s:\n%s", purpose, text)
+		}
+	}
+	p := &page{width: 200}
+	printReport(p, &api.LeaveReport{Outcomes: []api.LeaveOutcome{{Type: "user", Name: "1", User: "anna@contoso.example",
+		Fate: "putBack"}, {Type: "consent", Name: "app", Fate: "gone"}}})
+	printDrift(p, &api.Drift{Checked: time.Unix(1, 0), Differences: []api.DriftDifference{{ID: 1, Type: "user",
+		Name: "1", User: "ben@contoso.example", DisplayName: "Ben", Cause: "changed", Field: "number"}}})
+	for _, want := range []string{"anna@contoso.example  as before Tandem", "user ben@contoso.example (Ben)"} {
+		if !strings.Contains(p.String(), want) {
+			t.Errorf("no %q in\n%s", want, p)
 		}
 	}
 }

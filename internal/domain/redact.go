@@ -3,7 +3,9 @@ package domain
 import (
 	"log/slog"
 	"net/netip"
+	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 // Phone numbers are personal data: a log shows enough of a number to follow a call, not enough to call it. The types
@@ -185,3 +187,22 @@ func run(s string, i int) int {
 
 func digit(c byte) bool { return c >= '0' && c <= '9' }
 func alnum(c byte) bool { return digit(c) || c|0x20 >= 'a' && c|0x20 <= 'z' }
+
+// person matches user principal names and mail addresses, and the display names of contacts as Tandem quotes them.
+var person = regexp.MustCompile(`([\pL\pN][\pL\pN._%+'#-]*)@([\pL\pN-]+(?:\.[\pL\pN-]+)+)|ontact "[^"]*"`)
+
+// RedactPeople hides the names of people in s as well as phone numbers. Of a user principal name the first letter and
+// the domain stay. Activation users (tandem.teams@…) are nobody's.
+func RedactPeople(s string) string {
+	return Redact(person.ReplaceAllStringFunc(s, func(name string) string {
+		local, host, ok := strings.Cut(name, "@")
+		switch {
+		case !ok:
+			return `ontact "…"`
+		case strings.EqualFold(local, "tandem.teams"):
+			return name
+		}
+		_, first := utf8.DecodeRuneInString(local)
+		return local[:first] + "…@" + host
+	}))
+}

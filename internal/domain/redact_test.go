@@ -133,3 +133,20 @@ func FuzzRedact(f *testing.F) {
 		}
 	})
 }
+
+// Names of people are hidden as phone numbers are; those of activation users, which are nobody's, stay.
+func TestRedactPeople(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"user bob.smith@contoso.example names it":            "user b…@contoso.example names it",
+		"held by Ärmin_o'neil#EXT#@x.onmicrosoft.com: wait":  "held by Ä…@x.onmicrosoft.com: wait",
+		`reference orgContact "Bob Smith" names it`:          `reference orgContact "…" names it`,
+		"activationUser tandem.teams@contoso.1r1.gw.example": "activationUser tandem.teams@contoso.1r1.gw.example",
+		"+442079460123 is held by anna@contoso.example":      "+44207946… is held by a…@contoso.example",
+		"group Sales 24 hours":                               "group Sales 24 hours",
+	} {
+		if got := domain.RedactPeople(text); got != want {
+			t.Errorf("RedactPeople(%q) = %q, want %q", text, got, want)
+		}
+	}
+}

@@ -78,6 +78,7 @@ func newFleet(t *testing.T) *fleet {
 	f.planner.Missing = func(context.Context) ([]string, error) { return nil, nil }
 	f.planner.Leaving = func(context.Context, *onboard.Tenant, plan.State, plan.Ledger) error { return nil }
 	f.onboarder = &onboard.Onboarder{Store: loose{f.store}, Done: f.done, Metrics: f.work,
+		Users:  f.usersOf,
 		Clouds: func(_ context.Context, t *onboard.Tenant) (onboard.Cloud, error) { return f.world(t.Account), nil }}
 	return f
 }

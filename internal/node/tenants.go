@@ -181,7 +181,7 @@ func (x *tenants) buildUsers() {
 	reader := snapshot.Reader{Tenants: x.store,
 		Sources: func(ctx context.Context, t *onboard.Tenant) (snapshot.Source, error) { return x.cloud(ctx, t) }}
 	x.snapshots = &snapshot.Snapshots{Reader: reader, Store: x.store, Sealer: x.n.core.keyring,
-		Advice: x.advice}
+		Advice: x.advice, Names: x.rows.Names}
 	every := x.n.cfg.Onboarding.CheckEvery
 	if x.worker != nil {
 		every = max(every, 6*time.Hour) // each comparison starts a process
@@ -224,18 +224,6 @@ func (x *tenants) buildPlanner() {
 			_, err := x.snapshots.Take(ctx, t.Account, snapshot.Leave)
 			return err
 		},
-		Approved: func(ctx context.Context, tx onboard.Tx, p *onboard.Proposal) error {
-			var err error
-			switch users := x.rows.In(tx); p.Purpose {
-			case onboard.Leave:
-				_, err = user.DeactivateAll(ctx, users, p.Account)
-			case onboard.Restore:
-				err = user.Restore(ctx, users, p.Account, activations(p.Restores))
-			case onboard.Repair:
-				err = user.Repair(ctx, users, p.Account, p.Users)
-			}
-			return err
-		},
 		TenantID: func(ctx context.Context, account string) (string, error) {
 			a, err := x.accessTo(ctx, account)
 			if err != nil || a == nil {
@@ -263,6 +251,37 @@ func (x *tenants) readSpare(ctx context.Context, t *onboard.Tenant) error {
 		row.Spare = &onboard.Spare{Seats: seats, Read: time.Now().UTC().Truncate(time.Second)}
 		return tx.SetTenant(ctx, row)
 	})
+}
+
+// usersAtOnce is how many users a transaction asks for: on SQLite, it holds up all others for about 50 ms.
+const usersAtOnce = 200
+
+// usersOf returns what asks for the users of an approved plan.
+func (x *tenants) usersOf(ctx context.Context, t *onboard.Tenant, id string) (onboard.AskNext, error) {
+	if t.Purpose == onboard.Leave { // of all, also those that the plan did not know
+		return func(ctx context.Context, tx onboard.Tx, _ int) (int, error) {
+			return user.DeactivateNext(ctx, x.rows.In(tx), t.Account, usersAtOnce)
+		}, nil
+	}
+	var p *onboard.Proposal
+	err := x.store.View(ctx, t.Account, func(ctx context.Context, tx onboard.Tx) (err error) {
+		p, err = tx.Proposal(ctx, id)
+		return err
+	})
+	return func(ctx context.Context, tx onboard.Tx, done int) (int, error) {
+		if p.Purpose == onboard.Repair {
+			next := after(p.Users, done)
+			return len(next), user.Repair(ctx, x.rows.In(tx), t.Account, next)
+		}
+		next := after(p.Restores, done)
+		return len(next), user.Restore(ctx, x.rows.In(tx), t.Account, activations(next))
+	}, err
+}
+
+// after returns up to usersAtOnce entries of a list after the first ones.
+func after[T any](all []T, done int) []T {
+	done = min(done, len(all))
+	return all[done:min(done+usersAtOnce, len(all))]
 }
 
 // restored returns what a tenant should have so that it is as in a snapshot. Users whose numbers the account no longer
@@ -300,6 +319,7 @@ func activations(made []plan.Made) []user.Activation {
 		all[i].ID = m.Name
 		all[i].Number, _ = m.Fields["number"].(string)
 		all[i].CallerID, _ = m.Fields["callerID"].(string)
+		all[i].OverrideGroup = m.OverrideGroup
 	}
 	return all
 }
@@ -540,7 +560,16 @@ func (x *tenants) cloud(ctx context.Context, t *onboard.Tenant) (*tenant.Cloud, 
 			return nil, err
 		}
 	}
-	return x.connector.Configure(t.Account, g, x.access.Tokens(t.Account))
+	c, err := x.connector.Configure(t.Account, g, x.access.Tokens(t.Account))
+	if err != nil {
+		return nil, err
+	}
+	if n, err := x.rows.Size(ctx, t.Account); err != nil {
+		return nil, err
+	} else if n > 0 { // of a pass that perhaps another node made
+		c.Sized(n)
+	}
+	return c, nil
 }
 
 // lost records that the identity platform refuses a tenant's tokens until a person acts, unless Tandem itself is just
@@ -560,6 +589,7 @@ func (x *tenants) lost(ctx context.Context, account string, g tenant.Grant, refu
 // kinds returns the work on tenants.
 func (x *tenants) kinds() []*flow.Kind {
 	o := &onboard.Onboarder{Store: x.store, Left: x.left, Done: x.done, Metrics: x.work, Log: x.log,
+		Users:  x.usersOf,
 		Clouds: func(ctx context.Context, t *onboard.Tenant) (onboard.Cloud, error) { return x.cloud(ctx, t) }}
 	list := func(ctx context.Context, after string, limit int) ([]string, error) {
 		all, err := x.store.Tenants(ctx, after, limit, true)
@@ -658,12 +688,12 @@ func (x *tenants) endAccess(ctx context.Context, t *onboard.Tenant) error {
 func (x *tenants) bind(ops *manage.Operations) {
 	sealer, app := x.n.core.keyring, carrier.Want(x.planner.Base, x.n.redirects(), x.certificate)
 	ops.TenantsOperations = tenantapi.Tenants{Planner: x.planner, Store: x.store, Sealer: sealer, Account: x.account,
-		Fleet: x.store.Fleet, Rollouts: x.rollouts, Moves: x.moves}
+		Fleet: x.store.Fleet, Rollouts: x.rollouts, Moves: x.moves, Names: x.rows.Names}
 	ops.InvitationsOperations, ops.Tenant = x.invite, x.admit
 	ops.ReadinessOperations = readycheck.Operations{Checker: x.readiness}
 	ops.UsersOperations = tenantapi.Users{Service: x.users, Sealer: sealer}
 	ops.SnapshotsOperations = tenantapi.Snapshots{Snapshots: x.snapshots, Cursors: sealer}
-	ops.DriftOperations = tenantapi.Drift{Checker: x.drift}
+	ops.DriftOperations = tenantapi.Drift{Checker: x.drift, Names: x.rows.Names}
 	ops.CarrierOperations = carrier.Operations{Settings: x.carrier(), Read: x.carrierObjects,
 		Teams: func() (string, string) { t := x.teams(); return t.Name, t.Missing },
 		App: &carrier.App{Want: app, ClientID: x.n.cfg.Onboarding.App.ID, Manifest: tenant.Manifest,

@@ -254,7 +254,8 @@ func TestRestoreNumbersOfTheAccountOnly(t *testing.T) {
 	for i := range 2 {
 		o := plan.UserObject(&plan.Settings{Prefix: "Tandem-E164"}, plan.Activation{ID: fmt.Sprint("user", i),
 			Number: string(numbered[i])})
-		d.Entries = append(d.Entries, snapshot.Entry{Made: plan.Made{Object: o, Before: plan.Fields{}}})
+		d.Entries = append(d.Entries, snapshot.Entry{Made: plan.Made{Object: o, Before: plan.Fields{},
+			OverrideGroup: true}})
 	}
 	export, err := snapshot.Sign(f.snapshots.Sealer, d)
 	f.must(err)
@@ -263,7 +264,8 @@ func TestRestoreNumbersOfTheAccountOnly(t *testing.T) {
 
 	r, err := f.planner.Restored(t.Context(), "acme", s.ID)
 	f.must(err)
-	if len(r.Users) != 1 || r.Users[0].Name != "user0" || len(r.Notes) != 1 || r.Notes[0].Name != "user1" {
+	if len(r.Users) != 1 || r.Users[0].Name != "user0" || !r.Users[0].OverrideGroup ||
+		len(r.Notes) != 1 || r.Notes[0].Name != "user1" {
 		t.Errorf("users %+v, notes %+v", r.Users, r.Notes)
 	}
 }

@@ -41,6 +41,7 @@ type lane struct {
 
 	mu     sync.Mutex
 	paused time.Time // until when, after a 429
+	users  int       // of the tenant; 0 if that is not known
 }
 
 func bucket(n int, window time.Duration) *rate.Limiter {
@@ -78,8 +79,18 @@ func (b *Budget) SetUsers(tenant string, users int) {
 		units = 5_000
 	}
 	l := b.lane(tenant, "")
+	l.mu.Lock()
+	l.users = users
+	l.mu.Unlock()
 	l.units.SetLimit(steady(units, 10*time.Second))
 	l.units.SetBurst(units / 5)
+}
+
+func (b *Budget) users(tenant string) int {
+	l := b.lane(tenant, "")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.users
 }
 
 // wait blocks until requests may be sent. If that takes longer than wire.MaxWait or ctx, it fails at once.

@@ -50,6 +50,9 @@ type Client struct {
 // SetUsers says how many users the tenant has, on which its limits depend.
 func (c *Client) SetUsers(users int) { c.budget.SetUsers(c.tenant, users) }
 
+// Users returns how many users the tenant has, 0 if that is not known.
+func (c *Client) Users() int { return c.budget.users(c.tenant) }
+
 // New checks cfg.
 func New(cfg Config) (*Client, error) {
 	base, err := wire.Base(cmp.Or(cfg.BaseURL, Global))

@@ -55,8 +55,15 @@ func New(d *db.DB, log *slog.Logger, reg prometheus.Registerer) *Log {
 	l := &Log{outbox.In(d, Table, keep, log, reg)}
 	d.OnAudit(func(ctx context.Context, tx *db.Tx, r *db.AuditRecord) error {
 		noun, _, _ := strings.Cut(r.Action, ".")
-		return l.Append(ctx, tx, api.Event{Kind: r.Action, Subject: r.Target, Items: r.Items,
-			Actor: &api.Actor{Kind: r.Actor.Kind, ID: r.Actor.ID}, Restricted: restricted[noun]})
+		e := api.Event{Kind: r.Action, Subject: r.Target, Items: r.Items,
+			Actor: &api.Actor{Kind: r.Actor.Kind, ID: r.Actor.ID}, Restricted: restricted[noun]}
+		if strings.HasPrefix(r.Action, "tenant.user.") { // whose subject has an object id
+			var what struct{ User string }
+			if err := json.Unmarshal([]byte(r.Summary), &what); err == nil && what.User != "" {
+				e.Data = map[string]any{"user": what.User}
+			}
+		}
+		return l.Append(ctx, tx, e)
 	})
 	return l
 }

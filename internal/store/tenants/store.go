@@ -299,9 +299,11 @@ func (t *transaction) SetProposal(ctx context.Context, p *onboard.Proposal) erro
 	_, err = t.Exec(ctx, "INSERT INTO tenant_plans (account, id, made, plan) VALUES ($1, $2, $3, $4) "+
 		"ON CONFLICT (account, id) DO UPDATE SET plan = excluded.plan", p.Account, p.ID, db.Micros(p.Made),
 		string(text))
-	if err == nil {
+	if err == nil { // those that are still needed are in the row of the tenant
 		_, err = t.Exec(ctx, "DELETE FROM tenant_plans WHERE account = $1 AND made < (SELECT made FROM "+
-			"tenant_plans WHERE account = $1 ORDER BY made DESC LIMIT 1 OFFSET $2)", p.Account, onboard.MaxProposals-1)
+			"tenant_plans WHERE account = $1 ORDER BY made DESC LIMIT 1 OFFSET $2) AND NOT EXISTS (SELECT 1 FROM "+
+			"tenants t WHERE t.account = $1 AND t.tenant LIKE '%\"plan\":\"' || tenant_plans.id || '\"%')", p.Account,
+			onboard.MaxProposals-1)
 	}
 	return wrap(err, "store a plan of tenant "+p.Account)
 }

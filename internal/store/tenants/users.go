@@ -158,6 +158,47 @@ func bit(b bool) int64 {
 	return 0
 }
 
+// Size returns how many users the last complete pass has read in a tenant, 0 if there was none.
+func (s Users) Size(ctx context.Context, account string) (n int, err error) {
+	err = s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+		_, err := tx.QueryRow(ctx, "SELECT users FROM tenant_syncs WHERE account = $1 AND mode = $2 AND ended > 0 AND "+
+			"failure = '' ORDER BY pass DESC LIMIT 1", []any{account, user.Full}, &n)
+		return err
+	})
+	return n, wrap(err, "read how many users a tenant has")
+}
+
+// Names implements user.Store. Of users whose rows were forgotten the history of numbers still has a name.
+func (s Users) Names(ctx context.Context, account string, ids []string) (map[string]user.Name, error) {
+	const size = 500
+	names := map[string]user.Name{}
+	err := s.d.View(ctx, func(ctx context.Context, tx *db.Tx) error {
+		for chunk := range slices.Chunk(ids, size) {
+			args, places := []any{account}, make([]string, len(chunk))
+			for i, id := range chunk {
+				args = append(args, strings.ToLower(id))
+				places[i] = fmt.Sprint("$", i+2)
+			}
+			in := " WHERE account = $1 AND upn <> '' AND id IN (" + strings.Join(places, ", ") + ")"
+			err := tx.Query(ctx, func(rows *sql.Rows) error {
+				var id string
+				var n user.Name
+				err := rows.Scan(&id, &n.UPN, &n.Display)
+				if _, known := names[id]; !known || n.Display != "" {
+					names[id] = n
+				}
+				return err
+			}, "SELECT id, upn, name FROM tenant_users"+in+
+				" UNION ALL SELECT id, upn, '' FROM tenant_number_history"+in, args...)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return names, wrap(err, "read the names of users")
+}
+
 // Activated implements user.Tx.
 func (t *transaction) Activated(ctx context.Context, after string, limit int) ([]user.User, error) {
 	all, err := db.Rows(ctx, t.Tx, scanUser, "SELECT "+userColumns+" FROM tenant_users WHERE account = $1 AND "+

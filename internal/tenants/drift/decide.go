@@ -203,8 +203,8 @@ func (c *Checker) Plan(ctx context.Context, account string, ids ...int) (id stri
 }
 
 func gone(d *Difference) error {
-	return fault.New(fault.Conflict, "DifferenceGone", "difference %d, of %s %s, is no longer there; compare again "+
-		"(tandem tenant drift --check)", d.ID, d.Type, d.Name)
+	return fault.New(fault.Conflict, "DifferenceGone", "difference %d is no longer there; compare again (tandem "+
+		"tenant drift --check)", d.ID)
 }
 
 // limit adds what repairs a difference to a plan.
@@ -212,7 +212,7 @@ func limit(p, fresh *plan.Plan, d *Difference) error {
 	same := func(r plan.Ref) bool { return r.Type == d.Type && strings.EqualFold(r.Name, d.Name) }
 	if slices.ContainsFunc(fresh.Conflicts, func(n plan.Note) bool { return same(n.Ref) }) {
 		return fault.New(fault.Conflict, "NotRepairable",
-			"difference %d cannot be repaired: %s %s does not exist; accept it", d.ID, d.Type, d.Name)
+			"difference %d cannot be repaired: the %s does not exist; accept it", d.ID, d.Type)
 	}
 	i := slices.IndexFunc(fresh.Steps, func(s plan.Step) bool { return same(s.Ref) })
 	if i < 0 {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
@@ -57,6 +58,8 @@ type Tenant struct {
 	Applied time.Time `json:"applied,omitzero"`
 	// Approved is the hash of the approved plan until its first step.
 	Approved string `json:"approved,omitempty"`
+	// Asking are the approved plans whose users have not all been asked for what the plan does to them.
+	Asking []Asking `json:"asking,omitempty"`
 	// RemoveConsent asks to remove Tandem's application when everything else was removed. Removing is set while that is
 	// done: from then on the tenant cannot be read. When Onboarder.Done is called, it says whether it was removed.
 	RemoveConsent bool `json:"removeConsent,omitempty"`
@@ -70,6 +73,17 @@ type Tenant struct {
 	Pending bool     `json:"-"`
 	Waiting *Waiting `json:"waiting,omitempty"`
 }
+
+// Asking says how far a plan is with its users.
+type Asking struct {
+	Plan string       `json:"plan"`
+	Done int          `json:"done,omitempty"` // how many users were asked for
+	By   domain.Actor `json:"by"`             // who has approved it
+}
+
+// AskNext asks in a transaction for the next users of a plan, after those that were asked for, and returns how many
+// they are: none if all were asked for.
+type AskNext func(ctx context.Context, tx Tx, done int) (int, error)
 
 // Spare says how many seats with Phone System were free when a tenant was read.
 type Spare struct {
@@ -170,6 +184,8 @@ type Store interface {
 type Onboarder struct {
 	Store  Store
 	Clouds func(ctx context.Context, t *Tenant) (Cloud, error)
+	// Users returns what asks for the users of a plan. It may be nil if no plan has users.
+	Users func(ctx context.Context, t *Tenant, plan string) (AskNext, error)
 	// Left, if not nil, is called when nothing is to be removed any more from a tenant that leaves, before the consent
 	// is, with why things are kept; again if it fails.
 	Left func(ctx context.Context, t *Tenant, kept []plan.Note) error
@@ -214,6 +230,9 @@ func (o *Onboarder) Reconcile(ctx context.Context, run *flow.Run) (flow.Result, 
 }
 
 func (o *Onboarder) work(ctx context.Context, run *flow.Run, t *Tenant) error {
+	if err := o.askForUsers(ctx, run, t); err != nil {
+		return err
+	}
 	j := &job{Onboarder: o, run: run, tenant: t, target: plan.NewState(t.Target)}
 	err := o.Store.View(ctx, t.Account, func(ctx context.Context, tx Tx) error {
 		ledger, err := tx.Ledger(ctx)
@@ -234,6 +253,43 @@ func (o *Onboarder) work(ctx context.Context, run *flow.Run, t *Tenant) error {
 		return j.removeConsent(ctx)
 	}
 	return j.work(ctx)
+}
+
+// askForUsers begins what plans do to users. Each transaction is short, whatever the number of users, and says how far
+// it is: after a process has ended, another run continues there.
+func (o *Onboarder) askForUsers(ctx context.Context, run *flow.Run, t *Tenant) error {
+	for o.Users != nil && len(t.Asking) > 0 {
+		ask, err := o.Users(ctx, t, t.Asking[0].Plan)
+		if err != nil {
+			return err
+		}
+		for left := len(t.Asking); left == len(t.Asking); {
+			var row *Tenant
+			const progress = "asking for users"
+			err := o.Store.Update(ctx, run, t.Account, progress, func(ctx context.Context, tx Tx) (err error) {
+				if row, err = current(ctx, tx, t); err != nil {
+					return err
+				}
+				if !slices.Equal(row.Asking, t.Asking) {
+					return errReplaced
+				}
+				first := &row.Asking[0]
+				n, err := ask(domain.WithActor(ctx, first.By), tx, first.Done)
+				if err != nil {
+					return err
+				}
+				if first.Done += n; n == 0 {
+					row.Asking = row.Asking[1:]
+				}
+				return tx.SetTenant(ctx, row)
+			})
+			if err != nil {
+				return err
+			}
+			t.Asking = row.Asking
+		}
+	}
+	return nil
 }
 
 // wait is returned by a step that waits.
@@ -278,7 +334,7 @@ func (o *Onboarder) end(ctx context.Context, run *flow.Run, t *Tenant, err error
 		stored.last(since)
 		switch w.For {
 		case Person:
-			result.Wait = w.Reason
+			result.Wait = domain.RedactPeople(w.Reason)
 		case Tandem:
 			result.Again = time.Now().Add(min(pause(time.Since(since)), longestLook))
 		default:
@@ -326,7 +382,7 @@ func (o *Onboarder) event(ctx context.Context, tx Tx, t *Tenant, before *Waiting
 	case w != nil && before != nil && w.For == before.For && w.Object == before.Object:
 		return nil
 	case w != nil:
-		kind, data = "tenant.waiting", map[string]any{"for": w.For, "reason": w.Reason}
+		kind, data = "tenant.waiting", map[string]any{"for": w.For, "reason": domain.RedactPeople(w.Reason)}
 	case t.Purpose == Leave:
 		kind = "tenant.left"
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
 )
@@ -86,8 +87,6 @@ type Planner struct {
 	Restored func(ctx context.Context, account, snapshot string) (*Restoration, error)
 	// Leaving is called before a plan to leave is approved, with what Tandem has made: it takes the snapshot.
 	Leaving func(ctx context.Context, t *Tenant, have plan.State, ledger plan.Ledger) error
-	// Approved is called in the transaction that approves a plan, and begins what it does to users.
-	Approved func(ctx context.Context, tx Tx, p *Proposal) error
 	// TenantID returns the id of the tenant that an administrator of an account has authorised; empty if nobody has.
 	TenantID func(ctx context.Context, account string) (string, error)
 	// Template returns the wishes of a template; an error of kind fault.NotFound if there is none with that name.
@@ -465,6 +464,13 @@ func (p *Planner) Apply(ctx context.Context, account, id string) (*Proposal, err
 		}
 		t.Approved, t.Pending, t.Waiting, t.Open = n.Plan.Hash(), true, nil, refs(n.Plan.Steps)
 		t.RemoveConsent, t.Removing, t.Spare = n.RemoveConsent, false, r.tenant.Spare
+		asking := Asking{Plan: n.ID, By: domain.ActorFrom(ctx)}
+		switch {
+		case n.Purpose == Leave: // of all, whatever was asked for
+			t.Asking = []Asking{asking}
+		case len(n.Users)+len(n.Restores) > 0:
+			t.Asking = append(t.Asking, asking)
+		}
 		if err := tx.SetTenant(ctx, t); err != nil {
 			return err
 		}
@@ -472,9 +478,6 @@ func (p *Planner) Apply(ctx context.Context, account, id string) (*Proposal, err
 			return err
 		}
 		if err := tx.SetTarget(ctx, account, n.Target); err != nil {
-			return err
-		}
-		if err := p.Approved(ctx, tx, n); err != nil {
 			return err
 		}
 		return tx.Audit(ctx, "tenant.apply", account, map[string]any{"plan": n.ID, "purpose": n.Purpose,

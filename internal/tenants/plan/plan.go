@@ -34,16 +34,24 @@ func (s State) Set(o Object) { s[o.key()] = o }
 type Made struct {
 	Object        // with the fields that Tandem has set
 	Before Fields `json:"before,omitempty"` // what a shared object had in these fields
+	// OverrideGroup is set for a user who was given policies directly that it has by a group.
+	OverrideGroup bool `json:"overrideGroup,omitempty"`
 }
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (m *Made) UnmarshalJSON(b []byte) (err error) {
-	var raw struct{ Before json.RawMessage }
+	var raw struct {
+		Before        json.RawMessage
+		OverrideGroup bool
+	}
 	if err := json.Unmarshal(b, &m.Object); err != nil {
 		return err
 	}
-	if err := json.Unmarshal(b, &raw); err != nil || raw.Before == nil {
+	if err := json.Unmarshal(b, &raw); err != nil {
 		return err
+	}
+	if m.OverrideGroup = raw.OverrideGroup; raw.Before == nil {
+		return nil
 	}
 	m.Before, err = m.Type.decode(raw.Before)
 	return err

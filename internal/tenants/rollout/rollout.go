@@ -21,6 +21,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/tenants/onboard"
@@ -523,7 +524,7 @@ func (s *Service) save(ctx context.Context, run *flow.Run, was *Rollout, fn func
 		switch {
 		case r.State == Stopped:
 			return tx.Event(ctx, "tenant.rolloutStopped", r.Template, map[string]any{"rollout": r.ID,
-				"account": r.Account, "reason": r.Reason})
+				"account": r.Account, "reason": domain.RedactPeople(r.Reason)})
 		case r.State == Done:
 			return tx.Event(ctx, "tenant.rolledOut", r.Template, map[string]any{"rollout": r.ID})
 		}

@@ -22,8 +22,11 @@ const (
 // Outcome is what became of an object.
 type Outcome struct {
 	plan.Ref
-	Fate   Fate   `json:"fate"`
-	Reason string `json:"reason,omitempty"` // why it was kept, or what else is to be known
+	// User and Display name a user, as it was called when the report was made.
+	User    string `json:"user,omitempty"`
+	Display string `json:"display,omitempty"`
+	Fate    Fate   `json:"fate"`
+	Reason  string `json:"reason,omitempty"` // why it was kept, or what else is to be known
 }
 
 // Report is what a fresh read of a tenant shows after it was left.
@@ -71,7 +74,7 @@ func Outcomes(before plan.Ledger, after plan.State, notes []plan.Note) []Outcome
 		outcomes = append(outcomes, o)
 	}
 	for r, text := range reasons {
-		outcomes = append(outcomes, Outcome{r, Kept, text})
+		outcomes = append(outcomes, Outcome{Ref: r, Fate: Kept, Reason: text})
 	}
 
 	slices.SortFunc(outcomes, func(a, b Outcome) int {

@@ -129,7 +129,8 @@ func (r *restoration) user(e Entry) (plan.Made, bool) {
 		r.note(ref, "changed since by someone else; it is not activated: %s", list(changed))
 		return plan.Made{}, false
 	}
-	return plan.Made{Object: plan.Object{Ref: ref, Fields: want}, Before: before}, true
+	return plan.Made{Object: plan.Object{Ref: ref, Fields: want}, Before: before,
+		OverrideGroup: e.Made.OverrideGroup}, true
 }
 
 // differences returns the fields that an object does not have as wanted, by the rules of package plan: Old is what it

@@ -12,6 +12,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/tenants/onboard"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
+	"github.com/tandemgw/tandem/internal/tenants/user"
 )
 
 // Summary describes a stored snapshot.
@@ -54,7 +55,7 @@ type Source interface {
 	// Read is that of onboard.Cloud.
 	Read(ctx context.Context, named []plan.Ref) ([]plan.Object, error)
 	// ReadUsers returns those of the users, by object id, that exist, with their voice settings, and how many requests
-	// that took.
+	// that took; a batch counts as one.
 	ReadUsers(ctx context.Context, ids []string) (users []plan.Object, requests int, err error)
 }
 
@@ -131,6 +132,8 @@ type Snapshots struct {
 	Sealer Sealer
 	// Advice returns what the customer may do after a leave; it may be nil.
 	Advice func(ctx context.Context, t *onboard.Tenant) ([]string, error)
+	// Names returns the names of users by object id, for reports. It may be nil.
+	Names func(ctx context.Context, account string, ids []string) (map[string]user.Name, error)
 }
 
 // Take stores a snapshot of a tenant.
@@ -270,5 +273,29 @@ func (s *Snapshots) ReportLeave(ctx context.Context, account, id string, notes [
 			return nil, err
 		}
 	}
+	if err := s.name(ctx, account, r.Outcomes); err != nil {
+		return nil, err
+	}
 	return r, s.Store.SetReport(ctx, account, r)
+}
+
+// name enters the names of users, which are forgotten after a leave.
+func (s *Snapshots) name(ctx context.Context, account string, outcomes []Outcome) error {
+	if s.Names == nil {
+		return nil
+	}
+	var ids []string
+	for _, o := range outcomes {
+		if o.Type == plan.User {
+			ids = append(ids, o.Name)
+		}
+	}
+	names, err := s.Names(ctx, account, ids)
+	for i := range outcomes {
+		if o := &outcomes[i]; o.Type == plan.User {
+			n := names[strings.ToLower(o.Name)]
+			o.User, o.Display = n.UPN, n.Display
+		}
+	}
+	return err
 }

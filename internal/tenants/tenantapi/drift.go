@@ -9,7 +9,10 @@ import (
 )
 
 // Drift implements the operations with the tag drift.
-type Drift struct{ *drift.Checker }
+type Drift struct {
+	*drift.Checker
+	Names Names
+}
 
 // GetDriftOverview implements the operation getDriftOverview.
 func (o Drift) GetDriftOverview(ctx context.Context,
@@ -29,11 +32,14 @@ func (o Drift) state(ctx context.Context, account string) (d api.Drift, err erro
 	}
 	d = api.Drift{Account: account, Checked: s.Checked, Next: s.Next, Every: int(o.Every(account) / time.Second),
 		RequestsPerHour: s.PerHour(), Problem: s.Problem, Differences: make([]api.DriftDifference, len(s.Differences))}
+	objects := make([]shown, len(s.Differences))
 	for i, x := range s.Differences {
 		d.Differences[i] = api.DriftDifference{ID: x.ID, Cause: api.DriftDifferenceCause(x.Cause), Type: string(x.Type),
 			Name: x.Name, Field: x.Field, Expected: x.Expected, Found: x.Found, Since: x.Since, Until: x.Until}
+		a := &d.Differences[i]
+		objects[i] = shown{a.Type, a.Name, &a.User, &a.DisplayName}
 	}
-	return d, nil
+	return d, o.Names.fill(ctx, account, objects)
 }
 
 // GetDrift implements the operation getDrift.

@@ -78,7 +78,7 @@ func (o Snapshots) GetLeaveReport(ctx context.Context,
 		Advice: report.Advice, Outcomes: make([]api.LeaveOutcome, len(report.Outcomes))}
 	for i, x := range report.Outcomes {
 		a.Outcomes[i] = api.LeaveOutcome{Type: string(x.Type), Name: x.Name, Fate: api.LeaveOutcomeFate(x.Fate),
-			Reason: x.Reason}
+			User: x.User, DisplayName: x.Display, Reason: x.Reason}
 	}
 	return a, nil
 }

@@ -35,6 +35,7 @@ type Tenants struct {
 	Fleet    func(ctx context.Context, f onboard.Filter, after string, limit int) ([]onboard.Listed, error)
 	Rollouts *rollout.Service
 	Moves    *move.Service
+	Names    Names
 }
 
 // ListTenants implements the operation listTenants.
@@ -287,7 +288,8 @@ func (o Tenants) PlanTenant(ctx context.Context, r api.PlanTenantRequestObject) 
 	if err != nil {
 		return nil, err
 	}
-	return api.PlanTenant200JSONResponse(proposal(p)), nil
+	a, err := o.proposal(ctx, p)
+	return api.PlanTenant200JSONResponse(a), err
 }
 
 // caller names who sent a request.
@@ -306,7 +308,8 @@ func (o Tenants) GetPlan(ctx context.Context, r api.GetPlanRequestObject) (api.G
 	if err != nil {
 		return nil, err
 	}
-	return api.GetPlan200JSONResponse(proposal(p)), nil
+	a, err := o.proposal(ctx, p)
+	return api.GetPlan200JSONResponse(a), err
 }
 
 // ApplyPlan implements the operation applyPlan.
@@ -315,7 +318,8 @@ func (o Tenants) ApplyPlan(ctx context.Context, r api.ApplyPlanRequestObject) (a
 	if err != nil {
 		return nil, err
 	}
-	return api.ApplyPlan202JSONResponse(proposal(p)), nil
+	a, err := o.proposal(ctx, p)
+	return api.ApplyPlan202JSONResponse(a), err
 }
 
 // read returns a tenant and what Tandem has in it.
@@ -375,12 +379,24 @@ func tenant(t *onboard.Tenant, made plan.Ledger) api.Tenant {
 
 func seconds(d time.Duration) int { return int(d / time.Second) }
 
-func proposal(p *onboard.Proposal) api.TenantPlan {
-	return api.TenantPlan{ID: p.ID, Account: p.Account, Purpose: string(p.Purpose), Made: p.Made, By: p.By,
+func (o Tenants) proposal(ctx context.Context, p *onboard.Proposal) (api.TenantPlan, error) {
+	a := api.TenantPlan{ID: p.ID, Account: p.Account, Purpose: string(p.Purpose), Made: p.Made, By: p.By,
 		Applied: p.Applied, Hash: p.Plan.Hash(), Steps: steps(p.Plan.Steps), Users: steps(p.Users),
 		Conflicts: notes(p.Plan.Conflicts), Kept: notes(append(slices.Clone(p.Plan.Kept), p.Stays...)),
 		Opened: notes(p.Opened), RemovesConsent: p.RemoveConsent &&
 			!slices.ContainsFunc(p.Plan.Kept, func(n plan.Note) bool { return n.Type == plan.Consent })}
+	var objects []shown
+	for i := range a.Users {
+		s := &a.Users[i]
+		objects = append(objects, shown{s.Type, s.Name, &s.User, &s.DisplayName})
+	}
+	for _, list := range [][]api.PlanNote{a.Conflicts, a.Kept} {
+		for i := range list {
+			n := &list[i]
+			objects = append(objects, shown{n.Type, n.Name, &n.User, &n.DisplayName})
+		}
+	}
+	return a, o.Names.fill(ctx, p.Account, objects)
 }
 
 func steps(all []plan.Step) []api.PlanStep {

@@ -316,7 +316,7 @@ func (j *job) step(ctx context.Context, desired []plan.Object, s plan.Step) erro
 // entry returns the ledger's entry for a step: what the user had before in the fields that Tandem sets for the first
 // time.
 func (j *job) entry(want plan.Object, s plan.Step) plan.Made {
-	m := plan.Made{Object: want, Before: plan.Fields{}}
+	m := plan.Made{Object: want, Before: plan.Fields{}, OverrideGroup: j.user.Activation.OverrideGroup}
 	for n := range want.Fields {
 		m.Before[n] = nil
 	}
@@ -389,8 +389,11 @@ func conflict(ctx context.Context, c Cloud, h Holding, id, account string, s Sto
 			"that user", h.Number, name, since.UTC().Format(time.DateOnly)), nil
 	}
 	found, err := c.Look(ctx, h.Target)
-	if err != nil || found != nil {
-		return fmt.Sprintf("%s is held by the user %s", h.Number, h.Target), err
+	if err != nil {
+		return "", err
+	}
+	if found != nil {
+		return fmt.Sprintf("%s is held by the user %s", h.Number, found.Profile.UPN), nil
 	}
 	return fmt.Sprintf("%s is held by an account that no longer exists: %s (%s). Unassign it with "+
 		"Remove-CsPhoneNumberAssignment, or choose another number", h.Number, h.Target, h.Status), nil
@@ -495,7 +498,7 @@ func (j *job) end(ctx context.Context, err error) (flow.Result, error) {
 			waiting.Since = old.Since
 		}
 		if waiting.For == onboard.Person {
-			result.Wait = domain.Redact(waiting.Reason)
+			result.Wait = domain.RedactPeople(waiting.Reason)
 		} else {
 			waited := time.Since(waiting.Since)
 			result.Again = time.Now().Add(min(max(waited/4, 5*time.Second), 10*time.Minute))
@@ -521,11 +524,17 @@ func (j *job) settle(ctx context.Context, tx Tx, waiting *onboard.Waiting) error
 	event, number := "tenant.user.inactive", ""
 	if u.Activation != nil {
 		event, number = "tenant.user.active", u.Activation.Number
+		if j.known && j.made.OverrideGroup != u.Activation.OverrideGroup { // asked again, without a step
+			j.made.OverrideGroup = u.Activation.OverrideGroup
+			if err := tx.Record(ctx, j.made); err != nil {
+				return err
+			}
+		}
 	} else if err := tx.Forget(ctx, ref(j.id)); err != nil {
 		return err
 	}
 	if err := tx.Owns(ctx, u, number); err != nil {
 		return err
 	}
-	return tx.Event(ctx, event, j.account+"/"+j.id, nil)
+	return tx.Event(ctx, event, j.account+"/"+j.id, map[string]any{"user": u.UPN})
 }

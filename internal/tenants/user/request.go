@@ -353,7 +353,11 @@ func activate(ctx context.Context, tx Tx, t *onboard.Tenant, c *candidate, r Req
 		return err
 	}
 	if id, ok := held[number]; ok && id != u.ID {
-		c.refuse("NumberInUse", "%s is, or is to be, the number of the user %s", number, id)
+		holder, err := tx.User(ctx, id)
+		if err != nil {
+			return err
+		}
+		c.refuse("NumberInUse", "%s is, or is to be, the number of the user %s", number, cmp.Or(holder.UPN, id))
 		return nil
 	}
 	if r.DryRun {
@@ -426,21 +430,19 @@ func deactivate(ctx context.Context, tx Tx, account string, u *User) error {
 	return tx.Audit(ctx, "tenant.user.deactivate", account+"/"+u.ID, map[string]any{"user": u.UPN, "number": number})
 }
 
-// DeactivateAll asks to put back what all users of a tenant had, in the transaction in which it leaves, and returns how
-// many those are. It has ended when the ledger has no entry of type plan.User.
-func DeactivateAll(ctx context.Context, tx Tx, account string) (n int, err error) {
-	for after := ""; ; {
-		page, err := tx.Activated(ctx, after, 200)
-		if err != nil || len(page) == 0 {
-			return n, err
-		}
-		for i := range page {
-			if err := deactivate(ctx, tx, account, &page[i]); err != nil {
-				return n, err
-			}
-		}
-		n, after = n+len(page), page[len(page)-1].ID
+// DeactivateNext asks to put back what up to limit users of a tenant that leaves had, and returns how many those are:
+// none if it was asked for all. It has ended when the ledger has no entry of type plan.User.
+func DeactivateNext(ctx context.Context, tx Tx, account string, limit int) (int, error) {
+	page, err := tx.Activated(ctx, "", limit)
+	if err != nil {
+		return 0, err
 	}
+	for i := range page {
+		if err := deactivate(ctx, tx, account, &page[i]); err != nil {
+			return 0, err
+		}
+	}
+	return len(page), nil
 }
 
 // Restore asks to activate users again as a snapshot has them. The rows of users are forgotten some time after a leave:
@@ -461,7 +463,7 @@ func Restore(ctx context.Context, tx Tx, account string, activations []Activatio
 			return err
 		}
 		err = tx.Audit(ctx, "tenant.user.activate", account+"/"+u.ID, map[string]any{"user": u.UPN,
-			"number": Base(a.Number).Redacted()})
+			"number": Base(a.Number).Redacted(), "overrideGroup": a.OverrideGroup})
 		if err != nil {
 			return err
 		}

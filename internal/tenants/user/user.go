@@ -162,6 +162,9 @@ type Filter struct {
 	Kind                 string
 }
 
+// Name is how people know a user: the user principal name, and the display name, which may be empty.
+type Name struct{ UPN, Display string }
+
 // Key is the place of a user in a list: its user principal name in lower case, then its id.
 type Key struct{ Login, ID string }
 
@@ -301,6 +304,8 @@ type Store interface {
 	Stale(ctx context.Context, since time.Time, after string, limit int) ([]string, error)
 	// Pending returns up to limit keys (account/objectid) after one, of users that are not as asked for.
 	Pending(ctx context.Context, after string, limit int) ([]string, error)
+	// Names returns the names of those of the users, by object id, that are or were known.
+	Names(ctx context.Context, account string, ids []string) (map[string]Name, error)
 	// Count returns how many users of all tenants there are in each state.
 	Count(ctx context.Context) (map[State]int64, error)
 }

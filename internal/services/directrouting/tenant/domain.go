@@ -103,7 +103,13 @@ func (c *Cloud) references(ctx context.Context, domain string, named []plan.Ref)
 		})
 	})
 	for _, o := range objects[:min(len(objects), maxReferences)] {
-		name := strings.TrimPrefix(o.Type, "#microsoft.graph.") + " " + cmp.Or(o.UserPrincipalName, o.DisplayName, o.ID)
+		name := strings.TrimPrefix(o.Type, "#microsoft.graph.")
+		switch display := cmp.Or(o.UserPrincipalName, o.DisplayName, o.ID); {
+		case strings.HasSuffix(name, "ontact"): // quoted, for domain.RedactPeople
+			name += fmt.Sprintf(" %q", display)
+		default:
+			name += " " + display
+		}
 		_, err := graph.GetDeleted(o.ID).Do(ctx, c.Graph)
 		switch {
 		case err == nil:

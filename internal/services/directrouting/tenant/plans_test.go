@@ -55,8 +55,7 @@ func TestPlansFromOnboardingToRestore(t *testing.T) {
 				Leaving: func(ctx context.Context, t *onboard.Tenant, _ plan.State, _ plan.Ledger) error {
 					_, err := snapshots.Take(ctx, t.Account, snapshot.Leave)
 					return err
-				},
-				Approved: func(context.Context, onboard.Tx, *onboard.Proposal) error { return nil }}
+				}}
 			rows := store.Drift{Store: s}
 			checker := &drift.Checker{Reader: reader, Store: rows, Log: log,
 				Every: func(string) time.Duration { return time.Hour },

@@ -3,6 +3,7 @@ package tenant_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/secret"
@@ -216,33 +218,56 @@ func TestLeaveAndRestore(t *testing.T) {
 	}
 }
 
-// Users are read the same one by one and from the pages of all users. Those that do not exist are left out.
+// Users are read in batches, or in the pages of all users if those are fewer requests; the same either way, also if the
+// pages turn out to be more. Those that do not exist are left out.
 func TestReadUsers(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	var ids []string
 	b.tenant.Edit(func(s *microsoft.State) {
+		for i := range 2100 {
+			s.AddUser(&microsoft.User{UPN: fmt.Sprintf("more%04d@%s", i, b.tenant.Initial), UsageLocation: "GB"})
+		}
 		for _, u := range s.Users {
 			ids = append(ids, u.ID)
 		}
 	})
-	missing := "00000000-0000-4000-8000-000000000000"
-	byID := func(a, b plan.Object) int { return strings.Compare(a.Name, b.Name) }
-	all, requests, err := b.reach.ReadUsers(t.Context(), append(ids, missing))
-	if err != nil || len(ids) <= 10 || len(all) == 0 || requests != 1 {
-		t.Fatalf("%d of %d users in %d requests: %v", len(all), len(ids), requests, err)
-	}
-	var single []plan.Object
-	for _, id := range append(ids, missing) {
-		some, n, err := b.reach.ReadUsers(t.Context(), []string{strings.ToUpper(id)})
-		if err != nil || n != 1 {
-			t.Fatalf("%d requests: %v", n, err)
+	const missing = "00000000-0000-4000-8000-000000000000"
+	var batches []plan.Object // all users
+	for _, c := range []struct {
+		what               string
+		size, users, wants int // what is known of the tenant, how many users are read, and the requests for them
+	}{
+		{"the size is not known", 0, len(ids), (len(ids) + 19) / 20},
+		{"batches are fewer", 1_000_000, 100, 5},
+		{"as many batches as pages", len(ids), 60, 3},
+		{"pages are fewer", len(ids), 80, 3},
+		{"all", len(ids), len(ids), 3},
+		{"none", len(ids), 0, 0},
+		{"more pages than expected", 900, 21, 2 + 2}, // the users are on the third
+	} {
+		if c.size > 0 {
+			b.reach.Sized(c.size)
 		}
-		single = append(single, some...)
-	}
-	slices.SortFunc(all, byID)
-	slices.SortFunc(single, byID)
-	if diff := cmp.Diff(single, all); diff != "" {
-		t.Errorf("one by one and in pages (-one +pages):\n%s", diff)
+		asked := slices.Clone(ids[len(ids)-c.users:])
+		if c.users > 0 {
+			asked[0], asked[1] = strings.ToUpper(asked[0]), missing
+		}
+		users, requests, err := b.reach.ReadUsers(t.Context(), asked)
+		if err != nil || requests != c.wants {
+			t.Errorf("%s: %d requests, want %d; %v", c.what, requests, c.wants, err)
+		}
+		if c.size == 0 {
+			batches = users
+		}
+		want := slices.DeleteFunc(slices.Clone(batches), func(o plan.Object) bool {
+			return !slices.ContainsFunc(asked, func(id string) bool { return strings.EqualFold(id, o.Name) })
+		})
+		for _, list := range [][]plan.Object{want, users} {
+			slices.SortFunc(list, func(a, b plan.Object) int { return strings.Compare(a.Name, b.Name) })
+		}
+		if diff := cmp.Diff(want, users, cmpopts.EquateEmpty()); diff != "" || len(users) == 0 && c.users > 0 {
+			t.Errorf("%s: users (-in batches +now):\n%s", c.what, diff)
+		}
 	}
 }

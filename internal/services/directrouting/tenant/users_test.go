@@ -643,8 +643,8 @@ func TestNumbersOfRequests(t *testing.T) {
 
 	// tenant-cases 15: the inventory has the main number; extensions make other numbers.
 	out := p.activate(user.Request{Items: []user.Item{
-		{User: more(0), Number: "tel:+3221231212;ext=1234"},
-		{User: more(1), Number: "3221231212;ext=1235"},
+		{User: more(0), Number: "+3221231212;ext=1234"},
+		{User: more(1), Number: "+3221231212;ext=1235"},
 		{User: more(2), Number: "+32 2 123 12 12 ext. 1238"},
 		{User: more(3), Number: "+3221231212;ext=1235"},
 		{User: more(3), Number: "+3221231213;ext=1"},
@@ -658,17 +658,33 @@ func TestNumbersOfRequests(t *testing.T) {
 	if diff := cmp.Diff(codes, refusals(out)); diff != "" {
 		t.Errorf("refusals (-want +got):\n%s\n%+v", diff, out)
 	}
-	if out[1].Number != "+3221231212;ext=1235" || !strings.Contains(out[5].Refused, "no longer exists: aaaaaaaa") ||
+	if out[1].Number != "+3221231212;ext=1235" || !strings.Contains(out[5].Refused,
+		"no longer exists: aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee (voiceApplicationAssigned)") ||
 		!strings.Contains(out[6].Refused, "is held by the ") {
 		t.Errorf("outcomes: %+v", out)
 	}
 	if w := p.settle(); len(w) > 0 {
 		t.Fatal(w)
 	}
-	for i, number := range []string{"+3221231212;ext=1234", "+3221231212;ext=1235"} {
+	out = p.activate(user.Request{Items: []user.Item{ // as a CSV file has them
+		{User: more(2), Number: "tel:+3221231212;ext=1236"},
+		{User: more(3), Number: "3221231212;ext=1237"},
+	}})
+	if w := p.settle(); len(w) > 0 || out[0].Code+out[1].Code != "" {
+		t.Fatal(w, out)
+	}
+	for i := range 4 {
+		number := fmt.Sprint("+3221231212;ext=", 1234+i)
 		if u := p.user(more(i)); u.State != user.Active || u.Voice.Number != number {
 			t.Errorf("user %d: %s %s", i, u.State, u.Voice.Number)
 		}
+		p.tenant.Edit(func(s *microsoft.State) { // what was sent is the whole number, without "tel:"
+			for _, n := range s.Numbers {
+				if n.Target == s.User(more(i)).ID && n.Number != number {
+					t.Errorf("user %d has %s at Microsoft, want %s", i, n.Number, number)
+				}
+			}
+		})
 	}
 	// Its own number again is no conflict; another's is.
 	out = p.activate(user.Request{Items: []user.Item{{User: more(0), Number: "+3221231212;ext=1234"},
@@ -677,7 +693,7 @@ func TestNumbersOfRequests(t *testing.T) {
 		t.Error(diff, out)
 	}
 	p.settle()
-	p.deactivate(more(0), more(1))
+	p.deactivate(more(0), more(1), more(2), more(3))
 	p.settle()
 	if n := len(p.list(user.Filter{Number: new(true), Department: "Shop floor"})); n != 0 {
 		t.Errorf("%d users of the shop floor still have a number", n)
@@ -781,7 +797,10 @@ func TestHolders(t *testing.T) {
 		t.Errorf("deleted user: %+v %+v", u, u.Waiting)
 	}
 	out := p.activate(user.Request{Items: []user.Item{{User: more(2), Number: string(firstNumber)}}})
-	if out[0].Code != "NumberInUse" || !strings.Contains(out[0].Refused, "until it is purged 30 days later") {
+	var since time.Time
+	p.tenant.Edit(func(s *microsoft.State) { since = s.User(id).Deleted })
+	if out[0].Code != "NumberInUse" || !strings.Contains(out[0].Refused, more(0)+", deleted on "+
+		since.UTC().Format(time.DateOnly)+", until it is purged 30 days later: restore or purge") {
 		t.Errorf("the number of a deleted user: %+v", out)
 	}
 	p.tenant.Edit(func(s *microsoft.State) { s.RestoreUser(s.User(id)) })
@@ -813,9 +832,17 @@ func TestHolders(t *testing.T) {
 	p.deactivate(more(1))
 	p.settle()
 	u := p.user(more(1))
-	if u.Waiting == nil || !strings.Contains(u.Waiting.Reason, "unlicensed, still holds +442079460003") || !u.Pending {
+	if u.Waiting == nil || !strings.Contains(u.Waiting.Reason, "unlicensed, still holds +442079460003") || !u.Pending ||
+		u.Waiting.For != onboard.Person || !strings.Contains(u.Waiting.Reason, "give it the licence again") {
 		t.Errorf("deactivation without a licence: %+v %+v", u, u.Waiting)
 	}
+	p.view(func(ctx context.Context, tx user.Tx) error { // a leave waits for it, and does not say that it is done
+		_, holds, err := tx.Made(ctx, plan.Ref{Type: plan.User, Name: u.ID})
+		if !holds {
+			t.Error("the ledger has no entry of a user that still holds a number")
+		}
+		return err
+	})
 	p.tenant.Edit(func(s *microsoft.State) {
 		s.License(s.User(more(1)), microsoft.License{SKU: s.SKUs[0].ID})
 	})
@@ -859,6 +886,15 @@ func TestPolicyByGroup(t *testing.T) {
 			t.Errorf("user %d is %s: %+v", i, u.State, u.Waiting)
 		}
 	}
+	p.view(func(ctx context.Context, tx user.Tx) error { // a snapshot has it from there
+		for i := range 2 {
+			m, _, err := tx.Made(ctx, plan.Ref{Type: plan.User, Name: p.user(more(i)).ID})
+			if err != nil || m.OverrideGroup != (i == 0) {
+				t.Errorf("ledger of user %d: %+v, %v", i, m, err)
+			}
+		}
+		return nil
+	})
 	p.deactivate(more(0), more(1))
 	p.settle()
 	if got := p.user(more(0)).Voice.Policies["routingPolicy"]; got != want {
@@ -893,7 +929,7 @@ func TestDeactivateAll(t *testing.T) {
 	}
 
 	err := p.store.Update(t.Context(), nil, "contoso", "", func(ctx context.Context, tx user.Tx) error {
-		n, err := user.DeactivateAll(ctx, tx, "contoso")
+		n, err := user.DeactivateNext(ctx, tx, "contoso", 100)
 		if n != 20 {
 			t.Errorf("%d users are deactivated", n)
 		}
