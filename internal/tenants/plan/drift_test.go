@@ -270,7 +270,8 @@ func (r random) shuffled(w *world) []plan.Object {
 	return objects
 }
 
-// A tenant that nobody has changed has no drift, in whatever order and spelling it is read. Lists with an order have.
+// tenant-cases 18: a tenant that nobody has changed has no drift, in whatever order and spelling it is read. Lists with
+// an order have.
 func TestNoFalseAlarms(t *testing.T) {
 	for seed := range 100 {
 		r := seeded(seed)

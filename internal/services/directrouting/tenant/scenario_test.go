@@ -295,7 +295,8 @@ func seats(skus ...*microsoft.SKU) func(*bed) {
 	}
 }
 
-// Activation users get what licences there are.
+// Activation users get what licences there are; where seats in "warning" are refused, the next candidate (tenant-cases
+// 7).
 func TestSeats(t *testing.T) {
 	t.Parallel()
 	sku := func(part string, enabled int, more func(*microsoft.SKU)) *microsoft.SKU {
@@ -539,15 +540,17 @@ func TestNumbersFirst(t *testing.T) {
 	}
 }
 
-// An emergency policy has the numbers of its own, and none of the tenant's.
+// tenant-cases 17: an emergency policy has the numbers of its own, and none of the tenant's.
 func TestEmergencyNumbers(t *testing.T) {
 	t.Parallel()
 	prepare := func(b *bed) {
 		b.tenant.Set(func(s *microsoft.Settings) { s.CopyGlobalNumbers, s.TeamsPropagation = true, 45*time.Second })
 		b.tenant.Edit(func(s *microsoft.State) {
+			usages := s.Configurations["OnlinePstnUsages"]["global"]
+			usages["Usage"] = append(usages["Usage"].([]any), "Foreign911")
 			s.Configurations["TeamsEmergencyCallRoutingPolicy"]["global"]["EmergencyNumbers"] = []any{
 				map[string]any{"EmergencyDialString": "911", "EmergencyDialMask": "933",
-					"OnlinePSTNUsage": "Foreign-1"}}
+					"OnlinePSTNUsage": "Foreign911"}}
 		})
 	}
 	scenario(t, prepare, func(b *bed, m *memory, _ string) {
