@@ -476,17 +476,21 @@ func (o *onboarding) leave(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fates := map[api.LeaveOutcomeFate]int{}
+	fates, others := map[api.LeaveOutcomeFate]int{}, 0
 	for _, x := range report.Outcomes {
 		if fates[x.Fate]++; x.Fate == "kept" {
 			o.see("kept: %s %s: %s", x.Type, x.Name, x.Reason)
+			if x.Type != "consent" { // which the restore needs
+				others++
+			}
 		}
 	}
 	o.see("report, from a fresh read: %d gone, %d as before Tandem, %d kept", fates["gone"], fates["putBack"],
 		fates["kept"])
 	switch {
-	case len(report.Outcomes) == 0 || fates["kept"] > 0:
-		return fmt.Errorf("the report says of %d things that %d were kept", len(report.Outcomes), fates["kept"])
+	case len(report.Outcomes) == 0 || others > 0:
+		return fmt.Errorf("the report says of %d things that %d besides the consent were kept", len(report.Outcomes),
+			others)
 	case !bytes.Equal(o.before, o.Customer.Dump()):
 		return errors.New("the tenant is not as it was before")
 	}
