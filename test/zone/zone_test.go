@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -136,7 +137,10 @@ func (d *deployment) start() {
 	defer cancel()
 	for tick := time.NewTicker(50 * time.Millisecond); ; {
 		if r, err := check.Ask(ctx, d.at, base, dns.TypeSOA); err == nil && r.Rcode == dns.RcodeSuccess {
-			return
+			if c, err := net.Dial("unix", filepath.Join(d.dir, "data", "manage.sock")); err == nil {
+				_ = c.Close()
+				return
+			}
 		}
 		select {
 		case <-tick.C:
@@ -144,7 +148,7 @@ func (d *deployment) start() {
 			b, _ := os.ReadFile(d.log.Name())
 			d.t.Fatalf("the program has ended:\n%s", b)
 		case <-ctx.Done():
-			d.t.Fatal("the name server does not answer")
+			d.t.Fatal("the name server does not answer, or the management socket")
 		}
 	}
 }
