@@ -52,6 +52,7 @@ const (
 const (
 	DriftDifferenceCauseChanged        DriftDifferenceCause = "changed"
 	DriftDifferenceCauseMissing        DriftDifferenceCause = "missing"
+	DriftDifferenceCauseNotActive      DriftDifferenceCause = "notActive"
 	DriftDifferenceCauseNotInInventory DriftDifferenceCause = "notInInventory"
 )
 
@@ -601,7 +602,8 @@ type Drift struct {
 
 // DriftDifference defines model for DriftDifference.
 type DriftDifference struct {
-	// Cause `notInInventory`: a number that a user has in the tenant, and the account does not have here
+	// Cause `notInInventory`: a number that a user has in the tenant, and the account does not have here; `notActive`: a
+	// user whom the settings select, at most 1,000 of a tenant
 	Cause       DriftDifferenceCause `json:"cause"`
 	DisplayName string               `json:"displayName,omitempty,omitzero"`
 
@@ -632,7 +634,8 @@ type DriftDifference struct {
 	User string `json:"user,omitempty,omitzero"`
 }
 
-// DriftDifferenceCause `notInInventory`: a number that a user has in the tenant, and the account does not have here
+// DriftDifferenceCause `notInInventory`: a number that a user has in the tenant, and the account does not have here; `notActive`: a
+// user whom the settings select, at most 1,000 of a tenant
 type DriftDifferenceCause string
 
 // DriftOverview defines model for DriftOverview.
@@ -1466,12 +1469,24 @@ type TemplateSettings struct {
 	// OwnUsageOnly users reach numbers through Tandem only, and not by the tenant's other PSTN usages
 	OwnUsageOnly bool `json:"ownUsageOnly,omitempty,omitzero"`
 
+	// Prefix name of every object that is made; default `onboarding.prefix` of the configuration. The objects of an
+	// onboarded tenant keep the name that they have
+	Prefix string `json:"prefix,omitempty,omitzero"`
+
+	// RoutePattern regular expression of the numbers that the route takes, which emergency numbers have to match with and
+	// without "+"; default all
+	RoutePattern string `json:"routePattern,omitempty,omitzero"`
+
 	// Rules rules of the dial plan in place of those made for the country
 	Rules []DialRule `json:"rules,omitempty,omitzero"`
 
 	// Trunk derived (default): the tenant's routes name the operator's trunks, in which nothing is to be kept; gateways:
 	// the tenant has a gateway object for each name
 	Trunk TemplateSettingsTrunk `json:"trunk,omitempty,omitzero"`
+
+	// Users users that should be active. One who is not, and could be, is a difference (cause `notActive`) after the next
+	// comparison, which its repair activates with the next free number. Both members: users that match both
+	Users UserSelection `json:"users,omitempty,omitzero"`
 }
 
 // TemplateSettingsTrunk derived (default): the tenant's routes name the operator's trunks, in which nothing is to be kept; gateways:
@@ -1682,8 +1697,11 @@ type TenantSettings struct {
 	Country string `json:"country,omitempty,omitzero"`
 
 	// Emergency numbers of an emergency call routing policy of its own; none makes no policy
-	Emergency  []EmergencyNumber `json:"emergency,omitempty,omitzero"`
-	Extensions []Extensions      `json:"extensions,omitempty,omitzero"`
+	Emergency []EmergencyNumber `json:"emergency,omitempty,omitzero"`
+
+	// ExceptUsers object ids of users that should not be active although `users` selects them
+	ExceptUsers []string     `json:"exceptUsers,omitempty,omitzero"`
+	Extensions  []Extensions `json:"extensions,omitempty,omitzero"`
 
 	// Label the first label of the tenant's names; default the account's label, else one made from the tenant's initial
 	// domain. Another one than before takes the place of labels that the tenant's route does not use yet, such as
@@ -1699,6 +1717,14 @@ type TenantSettings struct {
 	// OwnUsageOnly users reach numbers through Tandem only, and not by the tenant's other PSTN usages
 	OwnUsageOnly bool `json:"ownUsageOnly,omitempty,omitzero"`
 
+	// Prefix name of every object that is made; default `onboarding.prefix` of the configuration. The objects of an
+	// onboarded tenant keep the name that they have
+	Prefix string `json:"prefix,omitempty,omitzero"`
+
+	// RoutePattern regular expression of the numbers that the route takes, which emergency numbers have to match with and
+	// without "+"; default all
+	RoutePattern string `json:"routePattern,omitempty,omitzero"`
+
 	// Rules rules of the dial plan in place of those made for the country
 	Rules []DialRule `json:"rules,omitempty,omitzero"`
 
@@ -1712,6 +1738,10 @@ type TenantSettings struct {
 	// Trunk derived (default): the tenant's routes name the operator's trunks, in which nothing is to be kept; gateways:
 	// the tenant has a gateway object for each name
 	Trunk TenantSettingsTrunk `json:"trunk,omitempty,omitzero"`
+
+	// Users users that should be active. One who is not, and could be, is a difference (cause `notActive`) after the next
+	// comparison, which its repair activates with the next free number. Both members: users that match both
+	Users UserSelection `json:"users,omitempty,omitzero"`
 }
 
 // TenantSettingsTrunk derived (default): the tenant's routes name the operator's trunks, in which nothing is to be kept; gateways:
@@ -1888,6 +1918,15 @@ type UserPolicy struct {
 	// Kind routingPolicy, dialPlan, callerID or emergencyPolicy
 	Kind string `json:"kind"`
 	Name string `json:"name"`
+}
+
+// UserSelection users that should be active. One who is not, and could be, is a difference (cause `notActive`) after the next
+// comparison, which its repair activates with the next free number. Both members: users that match both
+type UserSelection struct {
+	Department string `json:"department,omitempty,omitzero"`
+
+	// UsageLocation ISO 3166 code
+	UsageLocation string `json:"usageLocation,omitempty,omitzero"`
 }
 
 // UserState defines model for UserState.

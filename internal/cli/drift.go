@@ -114,6 +114,9 @@ func printDrift(p *page, d *api.Drift) {
 		case "notInInventory":
 			expected, found = "", "assigned in the tenant, not in the inventory: "+found
 		}
+		if x.Cause == "notActive" {
+			expected, found = "active: the settings select it", "not active"
+		}
 		since := x.Since.UTC().Format(time.RFC3339)
 		if !x.Until.IsZero() {
 			since = "not before " + x.Until.UTC().Format(time.RFC3339) + ": changed by Tandem lately"

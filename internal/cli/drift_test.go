@@ -70,7 +70,7 @@ func tenantCommands(t *testing.T) (tenant *objects, snapshots *snapshot.Snapshot
 	snapshots = &snapshot.Snapshots{Reader: reader, Store: s, Sealer: ring}
 	checker := &drift.Checker{Reader: reader, Store: store.Drift{Store: s}, Log: log,
 		Every: func(string) time.Duration { return time.Hour },
-		Repair: func(_ context.Context, _ string, p *plan.Plan) (string, error) {
+		Repair: func(_ context.Context, _ string, p *plan.Plan, _ []plan.Made) (string, error) {
 			return fmt.Sprintf("p%d", len(p.Steps)), nil
 		}}
 	ops := manage.Operations{SnapshotsOperations: tenantapi.Snapshots{Snapshots: snapshots, Cursors: ring},

@@ -68,7 +68,9 @@ func printTemplate(p *page, x *api.Template) {
 // printSettings adds the settings of a tenant or a template that are set.
 func printSettings(field func(label, format string, args ...any), s *api.TemplateSettings) {
 	for _, f := range []struct{ label, value string }{{"trunk", string(s.Trunk)}, {"country", s.Country},
-		{"area code", s.AreaCode}, {"licence", s.Licence}, {"usages", either(s.OwnUsageOnly, "Tandem's only", "")}} {
+		{"area code", s.AreaCode}, {"licence", s.Licence}, {"usages", either(s.OwnUsageOnly, "Tandem's only", "")},
+		{"prefix", s.Prefix}, {"pattern", s.RoutePattern}, {"users of", strings.TrimSpace(s.Users.Department + " " +
+			s.Users.UsageLocation)}} {
 		if f.value != "" {
 			field(f.label, "%s", f.value)
 		}

@@ -120,7 +120,10 @@ func printTenant(p *page, x *api.Tenant) {
 	}
 	printSettings(field, &api.TemplateSettings{Trunk: api.TemplateSettingsTrunk(s.Trunk), Country: s.Country,
 		AreaCode: s.AreaCode, Licence: s.Licence, OwnUsageOnly: s.OwnUsageOnly, Extensions: s.Extensions,
-		Emergency: s.Emergency, Rules: s.Rules})
+		Emergency: s.Emergency, Rules: s.Rules, Prefix: s.Prefix, RoutePattern: s.RoutePattern, Users: s.Users})
+	if n := len(s.ExceptUsers); n > 0 {
+		field("except", "%s", count(n, "user"))
+	}
 	if x.Made > 0 {
 		field("objects", "%d%s", x.Made, either(x.Prefix == "", "", ", named "+x.Prefix))
 	}
@@ -151,6 +154,8 @@ type wishes struct {
 	trunk, country, areaCode, licence string
 	rules                             string // file
 	ownUsageOnly                      bool
+	prefix, pattern                   string
+	department, location              string
 	extensions, emergency             []string
 }
 
@@ -165,6 +170,11 @@ func (w *wishes) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&w.emergency, "emergency", nil,
 		"`NUMBER` of an emergency policy of its own, 112 or 112=999;911 (repeatable); the gateway has to know it")
 	f.StringVar(&w.licence, "licence", "", "service `PLAN` of the users that activate names (default: what is free)")
+	f.StringVar(&w.prefix, "prefix", "", "`NAME` of every object that is made (default: that of the configuration)")
+	f.StringVar(&w.pattern, "route-pattern", "", "regular `EXPRESSION` of the numbers that the route takes (default: "+
+		"all)")
+	f.StringVar(&w.department, "users-department", "", "the users of this `DEPARTMENT` should be active")
+	f.StringVar(&w.location, "users-location", "", "the users of this usage `LOCATION` should be active, such as GB")
 }
 
 // dialRules returns the rules of the file; none without one, so that they are made for the country again.
@@ -196,15 +206,27 @@ func changed[S any](was S, w *wishes, f *pflag.FlagSet, more map[string]any) (se
 		return settings, err
 	}
 	all := map[string]any{"trunk": w.trunk, "country": w.country, "area-code": w.areaCode, "extensions": extensions,
-		"own-usage-only": w.ownUsageOnly, "emergency": emergency, "licence": w.licence}
+		"own-usage-only": w.ownUsageOnly, "emergency": emergency, "licence": w.licence, "prefix": w.prefix,
+		"route-pattern": w.pattern}
 	maps.Copy(all, more)
 	members := map[string]string{"tenant": "tenantId", "own-label": "ownLabel", "area-code": "areaCode",
-		"own-usage-only": "ownUsageOnly"}
+		"own-usage-only": "ownUsageOnly", "route-pattern": "routePattern", "except-user": "exceptUsers"}
 	for flag, value := range all {
 		if f.Changed(flag) {
 			set[cmp.Or(members[flag], flag)] = value
 		}
 	}
+	users, ok := set["users"].(map[string]any)
+	if !ok {
+		users = map[string]any{}
+	}
+	if f.Changed("users-department") {
+		users["department"] = w.department
+	}
+	if f.Changed("users-location") {
+		users["usageLocation"] = w.location
+	}
+	set["users"] = users
 	if text, err = json.Marshal(set); err != nil {
 		return settings, err
 	}
@@ -214,6 +236,7 @@ func changed[S any](was S, w *wishes, f *pflag.FlagSet, more map[string]any) (se
 func tenantSet(t *target) *cobra.Command {
 	var w wishes
 	var tenant, label, template string
+	var except []string
 	var ownLabel bool
 	cmd := &cobra.Command{Use: "set ACCOUNT", Short: "Say which tenant an account has, and what is wanted for it"}
 	f := cmd.Flags()
@@ -221,6 +244,8 @@ func tenantSet(t *target) *cobra.Command {
 	f.StringVar(&label, "label", "", "first `LABEL` of its names (default: the account's, or made from its name)")
 	f.BoolVar(&ownLabel, "own-label", false, "take over a label whose tokens API clients have given")
 	f.StringVar(&template, "template", "", "`TEMPLATE` for what is not said here (tandem tenant template)")
+	f.StringArrayVar(&except, "except-user", nil, "object `ID` of a user who should not be active although selected "+
+		"(repeatable)")
 	w.flags(f)
 
 	return run(t, online, cmd, func(ctx context.Context, c *client.Client, args []string) (*api.Tenant, error) {
@@ -240,7 +265,9 @@ func tenantSet(t *target) *cobra.Command {
 			return nil, err
 		}
 		s, err = changed(s, &w, f, map[string]any{"tenant": tenant, "label": label, "own-label": ownLabel,
-			"template": template, "rules": rules})
+			"template": template, "rules": rules, "except-user": slices.DeleteFunc(except, func(id string) bool {
+				return id == ""
+			})})
 		if err != nil {
 			return nil, err
 		}

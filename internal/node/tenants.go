@@ -172,34 +172,6 @@ func (x *tenants) buildInvite(login *tenant.Login) {
 		Start(x.n.metrics)
 }
 
-// buildUsers makes what keeps users in step, and snapshots and the search for drift, which include users.
-func (x *tenants) buildUsers() {
-	clouds := func(ctx context.Context, t *onboard.Tenant) (user.Cloud, error) { return x.cloud(ctx, t) }
-	x.users = &user.Service{Store: x.rows, Clouds: clouds, Inventory: x.inventory(), Log: x.log}
-	x.metrics = user.NewMetrics(x.n.metrics)
-
-	reader := snapshot.Reader{Tenants: x.store,
-		Sources: func(ctx context.Context, t *onboard.Tenant) (snapshot.Source, error) { return x.cloud(ctx, t) }}
-	x.snapshots = &snapshot.Snapshots{Reader: reader, Store: x.store, Sealer: x.n.core.keyring,
-		Advice: x.advice, Names: x.rows.Names}
-	every := x.n.cfg.Onboarding.CheckEvery
-	if x.worker != nil {
-		every = max(every, 6*time.Hour) // each comparison starts a process
-	}
-	x.drift = &drift.Checker{Reader: reader, Store: tenantstore.Drift{Store: x.store},
-		Every: func(string) time.Duration { return every }, Inventory: x.inventory(), Log: x.log,
-		Compared: x.readSpare,
-		Repair: func(ctx context.Context, account string, p *plan.Plan) (string, error) {
-			a := domain.ActorFrom(ctx)
-			return x.planner.Repair(ctx, account, p, a.Kind+":"+a.ID)
-		},
-		UserAccepted: func(ctx context.Context, account string, found plan.Object) error {
-			return x.rows.Update(ctx, nil, account, "", func(ctx context.Context, tx user.Tx) error {
-				return user.Accept(ctx, tx, found)
-			})
-		}}
-}
-
 // buildPlanner makes what makes plans.
 func (x *tenants) buildPlanner() {
 	x.planner = &onboard.Planner{Deployment: x.deployment(), Store: x.store,
@@ -233,57 +205,6 @@ func (x *tenants) buildPlanner() {
 		}}
 }
 
-// readSpare reads how many seats with Phone System a tenant has left.
-func (x *tenants) readSpare(ctx context.Context, t *onboard.Tenant) error {
-	c, err := x.cloud(ctx, t)
-	if err != nil {
-		return err
-	}
-	seats, err := c.Spare(ctx)
-	if err != nil {
-		return err
-	}
-	return x.store.Update(ctx, nil, t.Account, "", func(ctx context.Context, tx onboard.Tx) error {
-		row, err := tx.Tenant(ctx)
-		if err != nil {
-			return err
-		}
-		row.Spare = &onboard.Spare{Seats: seats, Read: time.Now().UTC().Truncate(time.Second)}
-		return tx.SetTenant(ctx, row)
-	})
-}
-
-// usersAtOnce is how many users a transaction asks for: on SQLite, it holds up all others for about 50 ms.
-const usersAtOnce = 200
-
-// usersOf returns what asks for the users of an approved plan.
-func (x *tenants) usersOf(ctx context.Context, t *onboard.Tenant, id string) (onboard.AskNext, error) {
-	if t.Purpose == onboard.Leave { // of all, also those that the plan did not know
-		return func(ctx context.Context, tx onboard.Tx, _ int) (int, error) {
-			return user.DeactivateNext(ctx, x.rows.In(tx), t.Account, usersAtOnce)
-		}, nil
-	}
-	var p *onboard.Proposal
-	err := x.store.View(ctx, t.Account, func(ctx context.Context, tx onboard.Tx) (err error) {
-		p, err = tx.Proposal(ctx, id)
-		return err
-	})
-	return func(ctx context.Context, tx onboard.Tx, done int) (int, error) {
-		if p.Purpose == onboard.Repair {
-			next := after(p.Users, done)
-			return len(next), user.Repair(ctx, x.rows.In(tx), t.Account, next)
-		}
-		next := after(p.Restores, done)
-		return len(next), user.Restore(ctx, x.rows.In(tx), t.Account, activations(next))
-	}, err
-}
-
-// after returns up to usersAtOnce entries of a list after the first ones.
-func after[T any](all []T, done int) []T {
-	done = min(done, len(all))
-	return all[done:min(done+usersAtOnce, len(all))]
-}
-
 // restored returns what a tenant should have so that it is as in a snapshot. Users whose numbers the account no longer
 // has, which may be another customer's by now, are not activated.
 func (x *tenants) restored(ctx context.Context, account, id string) (*onboard.Restoration, error) {
@@ -310,18 +231,6 @@ func (x *tenants) restored(ctx context.Context, account, id string) (*onboard.Re
 	}
 	r.Users = users
 	return r, nil
-}
-
-// activations returns what users had by Tandem.
-func activations(made []plan.Made) []user.Activation {
-	all := make([]user.Activation, len(made))
-	for i, m := range made {
-		all[i].ID = m.Name
-		all[i].Number, _ = m.Fields["number"].(string)
-		all[i].CallerID, _ = m.Fields["callerID"].(string)
-		all[i].OverrideGroup = m.OverrideGroup
-	}
-	return all
 }
 
 // buildReadiness makes what checks tenants before they are onboarded.

@@ -116,7 +116,7 @@ func TestUsersAreAskedForInParts(t *testing.T) {
 					}
 				case onboard.Repair:
 					action = "tenant.user.repair"
-					id, err = f.planner.Repair(ctx, "acme", &plan.Plan{Steps: steps}, "test")
+					id, err = f.planner.Repair(ctx, "acme", &plan.Plan{Steps: steps}, nil, "test")
 				}
 				if id == "" {
 					var n *onboard.Proposal
@@ -175,6 +175,108 @@ func TestUsersAreAskedForInParts(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// free is a tenant at Microsoft that has no numbers yet.
+type free struct{ user.Cloud }
+
+func (free) Held(context.Context, []string) (map[string]user.Holding, error) { return nil, nil }
+
+// Users whom the settings of a tenant or its template select, and who could be active, are found, but for those who
+// were excepted. A plan shows the next free numbers for them, and gives them; a user who was activated meanwhile keeps
+// its number.
+func TestSelectedUsers(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.users.Clouds = func(context.Context, *onboard.Tenant) (user.Cloud, error) { return free{}, nil }
+	f.must(f.rollouts.Put(t.Context(), "sales", onboard.Wishes{Users: onboard.Selection{Department: "Sales",
+		Location: "GB"}}))
+	f.account("acme")
+	f.apply("acme", onboard.Onboard)
+	for _, n := range []domain.E164{"+442079460001", "+442079460002", "+442079460003"} {
+		f.number("acme", n)
+	}
+	profile := func(id, department, location string, blocked, licensed bool) user.Profile {
+		p := user.Profile{ID: id, UPN: id + "@acme.example", Department: department, Location: location,
+			Blocked: blocked}
+		if licensed {
+			p.Plans = []user.Plan{{Name: "MCOEV", Status: "Enabled"}}
+		}
+		return p
+	}
+	f.must(f.rows.Update(t.Context(), nil, "acme", "", func(ctx context.Context, tx user.Tx) error {
+		var voices []user.Voice
+		profiles := []user.Profile{profile("a", "Sales", "GB", false, true), profile("b", "Sales", "GB", false, true),
+			profile("c", "Sales", "GB", false, true), profile("d", "Sales", "DE", false, true),
+			profile("e", "IT", "GB", false, true), profile("f", "Sales", "GB", true, true),
+			profile("g", "Sales", "GB", false, false)}
+		for _, p := range profiles {
+			voices = append(voices, user.Voice{ID: p.ID, Kind: "user"})
+		}
+		return errors.Join(tx.PutProfiles(ctx, 1, profiles), tx.PutVoices(ctx, 1, voices))
+	}))
+	selected := func(limit int) string {
+		ids, err := f.drift.Users.Selected(t.Context(), f.tenant("acme"), limit)
+		f.must(err)
+		return strings.Join(ids, "")
+	}
+	if got := selected(10); got != "" {
+		t.Errorf("nothing is selected: %s", got)
+	}
+	f.wish("acme", func(w *onboard.Wishes) { w.Template = "sales" })
+	if all, two := selected(10), selected(2); all != "abc" || two != "ab" {
+		t.Errorf("selected: %s; two of them: %s", all, two)
+	}
+	f.wish("acme", func(w *onboard.Wishes) { w.ExceptUsers = []string{"a"} })
+	if all, one := selected(10), selected(1); all != "bc" || one != "b" {
+		t.Errorf("without a: %s; one of them: %s", all, one)
+	}
+
+	if _, err := f.drift.Users.Activations(t.Context(), "acme", []string{"b", "g"}); !fault.HasCode(err,
+		"UserUnlicensed") || !strings.Contains(err.Error(), "g@acme.example") {
+		t.Errorf("a user without licence: %v", err)
+	}
+	made, err := f.drift.Users.Activations(t.Context(), "acme", []string{"b", "c"})
+	f.must(err)
+	id, err := f.drift.Repair(t.Context(), "acme", &plan.Plan{}, made)
+	f.must(err)
+	var n *onboard.Proposal
+	f.must(f.store.View(t.Context(), "acme", func(ctx context.Context, tx onboard.Tx) (err error) {
+		n, err = tx.Proposal(ctx, id)
+		return err
+	}))
+	var shown []string
+	for _, s := range n.Users {
+		for _, d := range s.Differences {
+			shown = append(shown, fmt.Sprint(s.Name, " ", d.Field, " ", d.Old, " ", d.New))
+		}
+	}
+	if got, want := strings.Join(shown, "; "), "b dialPlan <nil> Tandem-E164; b number <nil> +442079460001; "+
+		"b routingPolicy <nil> Tandem-E164; c dialPlan <nil> Tandem-E164; c number <nil> +442079460002; "+
+		"c routingPolicy <nil> Tandem-E164"; got != want {
+		t.Errorf("the plan shows %s, want %s", got, want)
+	}
+
+	f.give("acme", "c", "+442079460003") // meanwhile
+	_, err = f.planner.Apply(t.Context(), "acme", id)
+	f.must(err)
+	_, err = f.onboarder.Reconcile(t.Context(), &flow.Run{Key: flow.Key{Kind: onboard.Kind, ID: "acme"}})
+	f.must(err)
+	f.must(f.rows.View(t.Context(), "acme", func(ctx context.Context, tx user.Tx) error {
+		for id, want := range map[string]string{"b": "+442079460001", "c": "+442079460003"} {
+			u, err := tx.User(ctx, id)
+			if err != nil {
+				return err
+			}
+			if u.Activation == nil || u.Activation.Number != want || !u.Pending {
+				t.Errorf("%s is to have %+v, want %s", id, u.Activation, want)
+			}
+		}
+		return nil
+	}))
+	if got := selected(10); got != "" {
+		t.Errorf("still inactive: %s", got)
 	}
 }
 

@@ -22,7 +22,8 @@ type AcceptTx interface {
 }
 
 // Accept makes what was found what Tandem expects: of a missing object nothing, of a number that the account does not
-// have that it has it. Errors: DifferenceNotFound, TenantChanging.
+// have that it has it, of a user who is not active that the settings except it. Errors: DifferenceNotFound,
+// TenantChanging, TooManyExceptions.
 func (c *Checker) Accept(ctx context.Context, account string, ids ...int) error {
 	s, err := c.Store.State(ctx, account)
 	if err != nil {
@@ -46,8 +47,8 @@ func (c *Checker) Accept(ctx context.Context, account string, ids ...int) error 
 			user, err = accept(ctx, tx, id)
 			return err
 		})
-		if err == nil && user != nil && c.UserAccepted != nil {
-			err = c.UserAccepted(ctx, account, *user)
+		if err == nil && user != nil && c.Users != nil {
+			err = c.Users.Accepted(ctx, account, *user)
 		}
 		if err != nil {
 			return err
@@ -116,12 +117,19 @@ func accept(ctx context.Context, tx AcceptTx, id int) (user *plan.Object, err er
 		}
 		wish(&t.Wishes, d.Ref, found)
 		err = tx.SetExpected(ctx, m)
+	case NotActive:
+		const most = 10_000
+		if len(t.Wishes.ExceptUsers) >= most {
+			return nil, fault.New(fault.Conflict, "TooManyExceptions", "the settings except %d users already; select "+
+				"fewer (tandem tenant set %s --users-department)", most, t.Account)
+		}
+		t.Wishes.ExceptUsers = append(t.Wishes.ExceptUsers, d.Name)
 	}
 	if err != nil {
 		return nil, err
 	}
 
-	if d.Cause != Unknown && d.Type != plan.User {
+	if d.Type != plan.User || d.Cause == NotActive {
 		if err := tx.SetTenant(ctx, t); err != nil {
 			return nil, err
 		}
@@ -130,7 +138,7 @@ func accept(ctx context.Context, tx AcceptTx, id int) (user *plan.Object, err er
 		}
 	}
 	what := map[string]any{"type": d.Type, "name": d.Name, "field": d.Field, "cause": d.Cause}
-	if d.Cause != Unknown && d.Type == plan.User {
+	if d.atMicrosoft() && d.Type == plan.User {
 		user = &m.Object
 	}
 	s.Differences = slices.DeleteFunc(s.Differences, func(x Difference) bool { return x.ID == id })
@@ -156,8 +164,8 @@ func wish(w *onboard.Wishes, r plan.Ref, found any) {
 }
 
 // Plan reads the tenant and makes a plan that repairs the differences and nothing else. A number that the account does
-// not have is taken from the user, who gets what it had before. Errors: DifferenceNotFound, DifferenceGone,
-// NotRepairable, TenantChanging, and those of Repair.
+// not have is taken from the user, who gets what it had before; a user whom the settings select gets the next free
+// number. Errors: DifferenceNotFound, DifferenceGone, NotRepairable, TenantChanging, and those of Repair and Users.
 func (c *Checker) Plan(ctx context.Context, account string, ids ...int) (id string, err error) {
 	s, err := c.Store.State(ctx, account)
 	if err != nil {
@@ -172,13 +180,17 @@ func (c *Checker) Plan(ctx context.Context, account string, ids ...int) (id stri
 			"a plan is being carried out in the tenant; wait until it has ended")
 	}
 
-	fresh, limited := plan.Drift(x.Have, x.Ledger), &plan.Plan{}
+	fresh, limited, inactive := plan.Drift(x.Have, x.Ledger), &plan.Plan{}, []string(nil)
 	for _, id := range ids {
 		d, err := s.find(id)
 		if err != nil {
 			return "", err
 		}
-		if d.Cause == Unknown {
+		switch d.Cause {
+		case NotActive:
+			inactive = append(inactive, d.Name)
+			continue
+		case Unknown:
 			entry, ok := x.Ledger.Get(d.Ref)
 			user, exists := x.Have.Get(d.Ref)
 			if !ok || !exists {
@@ -192,6 +204,12 @@ func (c *Checker) Plan(ctx context.Context, account string, ids ...int) (id stri
 			return "", err
 		}
 	}
+	var activations []plan.Made
+	if len(inactive) > 0 {
+		if activations, err = c.Users.Activations(ctx, account, inactive); err != nil {
+			return "", err
+		}
+	}
 	// In the order of the whole plan.
 	slices.SortStableFunc(limited.Steps, func(a, b plan.Step) int {
 		place := func(s plan.Step) int {
@@ -199,7 +217,7 @@ func (c *Checker) Plan(ctx context.Context, account string, ids ...int) (id stri
 		}
 		return place(a) - place(b)
 	})
-	return c.Repair(ctx, account, limited)
+	return c.Repair(ctx, account, limited, activations)
 }
 
 func gone(d *Difference) error {

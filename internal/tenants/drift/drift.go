@@ -44,7 +44,12 @@ const (
 	Missing Cause = "missing" // the object does not exist
 	// Unknown is a number that a user has, and the account does not.
 	Unknown Cause = "notInInventory"
+	// NotActive is a user whom the settings of the tenant select.
+	NotActive Cause = "notActive"
 )
+
+// maxSelected bounds how many differences with the cause NotActive a tenant has.
+const maxSelected = 1000
 
 // Difference is something that is not as Tandem made it.
 type Difference struct {
@@ -59,6 +64,9 @@ type Difference struct {
 	// difference is not drift before.
 	Until time.Time `json:"until,omitzero"`
 }
+
+// atMicrosoft reports whether the tenant at Microsoft is not as expected, which our own rows cannot change.
+func (d *Difference) atMicrosoft() bool { return d.Cause == Changed || d.Cause == Missing }
 
 func (d *Difference) key() string {
 	return strings.ToLower(fmt.Sprint(d.Type, " ", d.Name, " ", d.Cause, " ", d.Field))
@@ -131,6 +139,18 @@ type Inventory interface {
 	Add(ctx context.Context, account, number string) error
 }
 
+// Users are the accounts of tenants. Its methods are safe for concurrent use.
+type Users interface {
+	// Selected returns the ids of up to limit users that the settings of the tenant select and that could be active,
+	// but are not.
+	Selected(ctx context.Context, t *onboard.Tenant, limit int) ([]string, error)
+	// Activations returns what such users are to have, with the next free numbers, and have now.
+	Activations(ctx context.Context, account string, ids []string) ([]plan.Made, error)
+	// Accepted is called after a difference of a user was accepted, with what is now expected of it; without fields if
+	// it is no longer Tandem's.
+	Accepted(ctx context.Context, account string, user plan.Object) error
+}
+
 // Checker compares tenants. It is safe for concurrent use.
 type Checker struct {
 	snapshot.Reader
@@ -138,15 +158,14 @@ type Checker struct {
 	// Every returns how often a tenant is compared: an hour by the HTTPS service, six by the PowerShell worker.
 	Every     func(account string) time.Duration
 	Inventory Inventory // nil: numbers are not looked up
-	// Repair stores a plan that does no more than the given one, for a person to approve, and returns its id.
-	Repair func(ctx context.Context, account string, p *plan.Plan) (id string, err error)
+	Users     Users     // nil: settings select none
+	// Repair stores a plan that does no more than the given one and activates users, for a person to approve, and
+	// returns its id.
+	Repair func(ctx context.Context, account string, p *plan.Plan, users []plan.Made) (id string, err error)
 	// Compared is called after a tenant was compared, with its row. Its errors are logged. It may be nil.
 	Compared func(ctx context.Context, t *onboard.Tenant) error
-	// UserAccepted is called after a difference of a user was accepted, with what is now expected of it; without fields
-	// if it is no longer Tandem's. It may be nil.
-	UserAccepted func(ctx context.Context, account string, user plan.Object) error
-	Log          *slog.Logger
-	metrics      metrics
+	Log      *slog.Logger
+	metrics  metrics
 }
 
 // Kind returns the work of comparing.
@@ -165,12 +184,9 @@ func (c *Checker) Kind(reg prometheus.Registerer) *flow.Kind {
 func (c *Checker) reconcile(ctx context.Context, run *flow.Run) (flow.Result, error) {
 	began, every := time.Now().UTC().Truncate(time.Microsecond), c.Every(run.ID)
 	x, failed := c.Read(ctx, run.ID)
-	var missing []string
-	var changes map[plan.Ref]time.Time
+	var own ours
 	if failed == nil {
-		if missing, failed = c.missing(ctx, x); failed == nil {
-			changes, failed = c.Store.Changes(ctx, run.ID)
-		}
+		own, failed = c.ours(ctx, x)
 	}
 	switch {
 	case fault.HasCode(failed, "TenantNotFound"), failed == nil && len(x.Ledger) == 0:
@@ -194,7 +210,7 @@ func (c *Checker) reconcile(ctx context.Context, run *flow.Run) (flow.Result, er
 		case old.Edited.After(began): // the ledger that was read is no longer the present one
 			s.Next = began
 		default:
-			s.compare(x, missing, changes, began)
+			s.compare(x, own, began)
 			s.Checked, s.Requests = began, x.Requests
 		}
 		next = s.Next
@@ -236,6 +252,26 @@ func number(o plan.Object) string {
 	return s
 }
 
+// ours is what Tandem itself knows of a tenant when it is compared.
+type ours struct {
+	missing  []string // numbers that users have and the account does not
+	selected []string // ids of users that should be active
+	changes  map[plan.Ref]time.Time
+}
+
+func (c *Checker) ours(ctx context.Context, x *snapshot.Reading) (o ours, err error) {
+	if o.missing, err = c.missing(ctx, x); err != nil {
+		return o, err
+	}
+	if c.Users != nil {
+		if o.selected, err = c.Users.Selected(ctx, x.Tenant, maxSelected); err != nil {
+			return o, fmt.Errorf("look up the users that the settings select: %w", err)
+		}
+	}
+	o.changes, err = c.Store.Changes(ctx, x.Tenant.Account)
+	return o, err
+}
+
 // missing returns the numbers that users have and the account does not.
 func (c *Checker) missing(ctx context.Context, x *snapshot.Reading) ([]string, error) {
 	var numbers []string
@@ -255,7 +291,7 @@ func (c *Checker) missing(ctx context.Context, x *snapshot.Reading) ([]string, e
 }
 
 // compare replaces the differences.
-func (s *State) compare(x *snapshot.Reading, missing []string, changes map[plan.Ref]time.Time, now time.Time) {
+func (s *State) compare(x *snapshot.Reading, own ours, now time.Time) {
 	old, waited := map[string]Difference{}, map[plan.Ref]bool{}
 	for _, d := range s.Differences {
 		old[d.key()] = d
@@ -268,8 +304,8 @@ func (s *State) compare(x *snapshot.Reading, missing []string, changes map[plan.
 			s.Last++
 			d.ID, d.Since = s.Last, now
 		}
-		if at := changes[plan.Ref{Type: d.Type, Name: strings.ToLower(d.Name)}]; d.Cause != Unknown &&
-			now.Before(at.Add(propagation)) && (s.Checked.Before(at) || waited[d.Ref]) {
+		at := own.changes[plan.Ref{Type: d.Type, Name: strings.ToLower(d.Name)}]
+		if d.atMicrosoft() && now.Before(at.Add(propagation)) && (s.Checked.Before(at) || waited[d.Ref]) {
 			// What was as expected in a comparison since the change has been changed by a person.
 			d.Until = at.Add(propagation)
 		}
@@ -298,9 +334,12 @@ func (s *State) compare(x *snapshot.Reading, missing []string, changes map[plan.
 		return strings.Compare(a.Name, b.Name)
 	}) {
 		o, ok := x.Have.Get(m.Ref)
-		if ok && m.Type == plan.User && !differs[m.Ref] && slices.Contains(missing, number(o)) {
+		if ok && m.Type == plan.User && !differs[m.Ref] && slices.Contains(own.missing, number(o)) {
 			add(Difference{Ref: m.Ref, Cause: Unknown, Field: "number", Found: o.Fields["number"]})
 		}
+	}
+	for _, id := range own.selected {
+		add(Difference{Ref: plan.Ref{Type: plan.User, Name: id}, Cause: NotActive})
 	}
 	slices.SortFunc(s.Differences, func(a, b Difference) int { return a.ID - b.ID })
 }

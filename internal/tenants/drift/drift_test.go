@@ -57,6 +57,7 @@ type bed struct {
 	inventory map[string]bool
 	plans     []*plan.Plan
 	accepted  []plan.Object
+	inactive  []string // users that the settings select
 }
 
 func newBed(t *testing.T, d *db.DB) *bed {
@@ -79,7 +80,10 @@ func newBed(t *testing.T, d *db.DB) *bed {
 	b.checker = &drift.Checker{Store: b.drift, Every: func(string) time.Duration { return 6 * time.Hour }, Log: log,
 		Inventory: b, Reader: snapshot.Reader{Tenants: b.store,
 			Sources: func(context.Context, *onboard.Tenant) (snapshot.Source, error) { return b, nil }},
-		Repair: func(_ context.Context, _ string, p *plan.Plan) (string, error) {
+		Repair: func(_ context.Context, _ string, p *plan.Plan, users []plan.Made) (string, error) {
+			for _, u := range users {
+				p.Steps = append(p.Steps, plan.Step{Action: plan.Change, Ref: u.Ref})
+			}
 			b.plans = append(b.plans, p)
 			return fmt.Sprint("plan", len(b.plans)), nil
 		},
@@ -89,10 +93,7 @@ func newBed(t *testing.T, d *db.DB) *bed {
 			}
 			return nil
 		},
-		UserAccepted: func(_ context.Context, _ string, o plan.Object) error {
-			b.accepted = append(b.accepted, o)
-			return nil
-		}}
+		Users: b}
 
 	structure := []plan.Object{object(plan.Usage, own, plan.Fields{}),
 		object(plan.RoutingPolicy, own, plan.Fields{"usages": []string{own}}),
@@ -232,6 +233,30 @@ func (b *bed) Missing(_ context.Context, _ string, numbers []string) (missing []
 
 func (b *bed) Add(_ context.Context, _, number string) error {
 	b.inventory[number] = true
+	return nil
+}
+
+func (b *bed) Selected(_ context.Context, t *onboard.Tenant, limit int) ([]string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	left := slices.DeleteFunc(slices.Clone(b.inactive), func(id string) bool {
+		return slices.Contains(t.Wishes.ExceptUsers, id)
+	})
+	return left[:min(limit, len(left))], nil
+}
+
+func (b *bed) Activations(_ context.Context, _ string, ids []string) (all []plan.Made, err error) {
+	for _, id := range ids {
+		if id == "user-9" {
+			return nil, fault.New(fault.Conflict, "UserUnlicensed", "unlicensed")
+		}
+		all = append(all, plan.Made{Object: object(plan.User, id, nil)})
+	}
+	return all, nil
+}
+
+func (b *bed) Accepted(_ context.Context, _ string, o plan.Object) error {
+	b.accepted = append(b.accepted, o)
 	return nil
 }
 
@@ -402,6 +427,48 @@ func TestDriftOfUsers(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// Users whom the settings select and who are not active are differences, which a plan repairs and accepting excepts.
+func TestSelectedUsers(t *testing.T) {
+	b := newBed(t, testkit.Open(t, testkit.SQLiteConfig(t)))
+	b.inactive = []string{"user-7", "user-8", "user-9"}
+	b.age(time.Hour) // what Tandem does does not make it wait
+	s, lines := b.check()
+	b.want("found", lines, []string{"1 notActive user user-7", "2 notActive user user-8", "3 notActive user user-9"})
+	if s.Drift() != 3 {
+		t.Errorf("drift: %d", s.Drift())
+	}
+
+	b.change(ref(plan.Route, own), "pattern", `^\+44`)
+	b.check()
+	if _, err := b.checker.Plan(t.Context(), "contoso", 2, 4); err != nil {
+		t.Fatal(err)
+	}
+	b.want("plan", b.plans[0].Steps, []plan.Step{{Action: plan.Change, Ref: ref(plan.Route, own),
+		Differences: []plan.Difference{{Field: "pattern", Old: `^\+44`, New: ".*"}}},
+		{Action: plan.Change, Ref: ref(plan.User, "user-8")}})
+	if _, err := b.checker.Plan(t.Context(), "contoso", 3); !fault.HasCode(err, "UserUnlicensed") {
+		t.Errorf("repair of a user that cannot be active: %v", err)
+	}
+
+	if err := b.checker.Accept(t.Context(), "contoso", 1, 3); err != nil {
+		t.Fatal(err)
+	}
+	_, lines = b.check()
+	b.want("excepted", lines, []string{"2 notActive user user-8", "4 changed route Tandem-E164 pattern"})
+	b.update(func(ctx context.Context, tx onboard.Tx) error {
+		x, err := tx.Tenant(ctx)
+		b.want("the settings", x.Wishes.ExceptUsers, []string{"user-7", "user-9"})
+		b.want("the target", len(x.Target), 4)
+		return err
+	})
+	b.want("users that Tandem had activated", b.accepted, []plan.Object(nil))
+	b.mu.Lock()
+	b.inactive = nil // activated
+	b.mu.Unlock()
+	_, lines = b.check()
+	b.want("active", lines, []string{"4 changed route Tandem-E164 pattern"})
 }
 
 // What Tandem has changed in the last 24 hours, or is about to change, is waited for: shown, but no drift.

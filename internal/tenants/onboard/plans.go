@@ -50,8 +50,8 @@ type Proposal struct {
 	Users []plan.Step `json:"users,omitempty"`
 	// Opened are usages of other people, with the routes that users of Tandem's policy can use through them.
 	Opened []plan.Note `json:"opened,omitempty"`
-	// Restores are the settings of users that a snapshot has, Wishes what was decided then, and Stays what a person has
-	// changed in between.
+	// Restores are what users get that are to be active: as a snapshot has it, or as the settings select them. Wishes
+	// is what was decided when a snapshot was taken, and Stays what a person has changed in between.
 	Restores []plan.Made `json:"restores,omitempty"`
 	Wishes   *Wishes     `json:"wishes,omitempty"`
 	Stays    []plan.Note `json:"stays,omitempty"`
@@ -131,9 +131,10 @@ func (p *Planner) store(ctx context.Context, n *Proposal, spare *Spare, by strin
 	})
 }
 
-// Repair stores a plan that does some of the steps that repair a tenant, and returns its id.
-func (p *Planner) Repair(ctx context.Context, account string, some *plan.Plan, by string) (string, error) {
-	n := &Proposal{Account: account, Purpose: Repair, Plan: plan.Plan{Steps: []plan.Step{}}}
+// Repair stores a plan that does some of the steps that repair a tenant, and activates users, and returns its id.
+func (p *Planner) Repair(ctx context.Context, account string, some *plan.Plan, users []plan.Made,
+	by string) (string, error) {
+	n := &Proposal{Account: account, Purpose: Repair, Plan: plan.Plan{Steps: []plan.Step{}}, Restores: users}
 	for _, s := range some.Steps {
 		if s.Type == plan.User {
 			n.Users = append(n.Users, s)
@@ -141,6 +142,7 @@ func (p *Planner) Repair(ctx context.Context, account string, some *plan.Plan, b
 			n.Plan.Steps = append(n.Plan.Steps, s)
 		}
 	}
+	n.Users = append(n.Users, restoredUsers(users)...)
 	err := p.store(ctx, n, nil, by)
 	return n.ID, err
 }
@@ -345,7 +347,7 @@ func leavingUsers(users plan.Ledger) []plan.Step {
 	return plan.Compare(nil, plan.NewState(have), users).Steps
 }
 
-// restoredUsers returns what restoring does to users: each gets what the snapshot has.
+// restoredUsers returns what makes users active that were not: each gets what it is to have.
 func restoredUsers(users []plan.Made) []plan.Step {
 	var want, have []plan.Object
 	for _, m := range users {

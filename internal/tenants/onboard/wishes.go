@@ -39,14 +39,30 @@ type Wishes struct {
 	Rules []plan.Rule `json:"rules,omitempty"`
 
 	OwnUsageOnly bool `json:"ownUsageOnly,omitempty"`
+	// Prefix is the name of every object; empty: the deployment's. A tenant's objects keep the name they have.
+	Prefix string `json:"prefix,omitempty"`
+	// RoutePattern selects the numbers that the route takes, emergency numbers included; empty: all.
+	RoutePattern string `json:"routePattern,omitempty"`
+	// Users selects the users that should be active, but for ExceptUsers, by object id.
+	Users       Selection `json:"users,omitzero"`
+	ExceptUsers []string  `json:"exceptUsers,omitempty"`
+
 	// Licence is the service plan of the activation users; empty: what is free.
 	Licence string `json:"licence,omitempty"`
 }
 
+// Selection selects users by what the directory has of them. An empty field selects all, an empty selection none.
+type Selection struct {
+	Department string `json:"department,omitempty"`
+	Location   string `json:"usageLocation,omitempty"` // ISO 3166
+}
+
 // With returns the wishes with what they leave open taken from a template: field by field, lists as a whole. What is
-// switched on in either is on. Label, OwnLabel and Template are not taken.
+// switched on in either is on. Label, OwnLabel, Template and ExceptUsers are not taken.
 func (w Wishes) With(t Wishes) Wishes {
 	w.Trunk, w.Licence = cmp.Or(w.Trunk, t.Trunk), cmp.Or(w.Licence, t.Licence)
+	w.Prefix, w.RoutePattern = cmp.Or(w.Prefix, t.Prefix), cmp.Or(w.RoutePattern, t.RoutePattern)
+	w.Users = cmp.Or(w.Users, t.Users)
 	if w.Country == "" || w.Country == t.Country { // an area code of another country says nothing
 		w.AreaCode = cmp.Or(w.AreaCode, t.AreaCode)
 	}
@@ -98,6 +114,11 @@ func (d *Deployment) Check(w Wishes, country string) error {
 	if err := d.checkEmergency(w.Emergency); err != nil {
 		return err
 	}
+	if w.Prefix != "" {
+		if err := dialplan.CheckPlan(w.Prefix, ""); err != nil {
+			return fault.New(fault.Invalid, "InvalidPrefix", "%s", fault.As(err).Message).At("prefix")
+		}
+	}
 
 	dial := w.Dial
 	if dial.Country = cmp.Or(dial.Country, country); dial.Country == "" {
@@ -110,11 +131,55 @@ func (d *Deployment) Check(w Wishes, country string) error {
 			return needs("areaCode")
 		case len(w.Rules) > 0:
 			return needs("rules")
+		case w.RoutePattern != "":
+			return needs("routePattern")
 		}
 		return dialplan.CheckExtensions(dial.Extensions)
 	}
+	if err := d.checkPattern(w.RoutePattern, dial); err != nil {
+		return err
+	}
 	_, _, err := d.Rules(w.Rules, dial)
 	return err
+}
+
+// checkPattern checks a pattern of a route. If there is one, it must take emergency calls, with "+" as without.
+func (d *Deployment) checkPattern(pattern string, dial Dial) error {
+	if pattern == "" {
+		return nil
+	}
+	const longest = 1000
+	invalid := func(format string, args ...any) error {
+		return fault.New(fault.Invalid, "InvalidRoutePattern", format, args...).At("routePattern")
+	}
+	re, err := regexp.Compile(pattern)
+	switch {
+	case err != nil:
+		return invalid("%q is no regular expression: %v", pattern, err)
+	case len(pattern) > longest:
+		return invalid("the pattern has more than %d characters; shorten it", longest)
+	}
+
+	country, err := dialplan.EmergencyStrings(dial.Country)
+	if err != nil {
+		return err
+	}
+	for _, s := range append(country, d.kept(dial)...) {
+		if !re.MatchString(s) || !re.MatchString("+"+s) {
+			return invalid("the route would not take emergency calls to %[1]s, which Teams may send as %[1]s or "+
+				"+%[1]s; let the pattern match both, as ^\\+?\\d+$ does", s)
+		}
+	}
+	return nil
+}
+
+// kept returns the emergency strings that dial plans keep besides their country's.
+func (d *Deployment) kept(dial Dial) []string {
+	kept := slices.Clone(d.Emergency)
+	for _, n := range dial.Emergency {
+		kept = append(kept, n.Strings()...)
+	}
+	return kept
 }
 
 // dialString is what New-CsTeamsEmergencyNumber takes.
@@ -173,7 +238,15 @@ func (d *Deployment) Trunks() []string {
 func (d *Deployment) settle(ctx context.Context, t *Tenant, f Facts) (err error) {
 	w, s := &t.Wishes, &t.Settings
 	s.Regions, s.Port, s.OwnUsageOnly, s.Emergency = d.Trunks(), d.Port, w.OwnUsageOnly, w.Emergency
-	s.Prefix = cmp.Or(s.Prefix, d.Prefix)
+	if t.State() == Left { // and has no object that keeps its name
+		s.Prefix = ""
+	}
+	s.Prefix, s.Pattern = cmp.Or(s.Prefix, w.Prefix, d.Prefix), w.RoutePattern
+	dial := w.Dial
+	dial.Country = cmp.Or(dial.Country, f.Country)
+	if err := d.checkPattern(s.Pattern, dial); err != nil {
+		return err
+	}
 	if s.Licence = cmp.Or(w.Licence, s.Licence, f.Licence); s.Licence == "" {
 		return fault.New(fault.Conflict, "NoLicence", "no licence that can activate a domain has a free seat "+
 			"(tandem tenant check %s says more)", t.Account)
@@ -185,7 +258,7 @@ func (d *Deployment) settle(ctx context.Context, t *Tenant, f Facts) (err error)
 	if t.Purpose == "" || t.Purpose == Leave { // once activation users are made, they keep their licences
 		s.ReuseSeat = f.Seats > 0 && f.Seats < len(s.Names())
 	}
-	return d.dialPlan(t, f)
+	return d.dialPlan(t, dial)
 }
 
 // labels returns the labels of the tenant: those it has, but for one that is to be removed, and the one that is wished.
@@ -269,9 +342,7 @@ func (t *Tenant) replaced(have plan.State, ledger plan.Ledger) []plan.Label {
 
 // dialPlan decides the rules of the dial plan. Rules that were made once stay until what they were made for changes:
 // the metadata of countries changes with releases.
-func (d *Deployment) dialPlan(t *Tenant, f Facts) error {
-	dial := t.Wishes.Dial
-	dial.Country = cmp.Or(dial.Country, f.Country)
+func (d *Deployment) dialPlan(t *Tenant, dial Dial) error {
 	if len(t.Wishes.Rules) == 0 && len(t.Settings.Rules) > 0 && reflect.DeepEqual(t.MadeFor, dial) {
 		return nil
 	}
@@ -291,10 +362,7 @@ func (d *Deployment) dialPlan(t *Tenant, f Facts) error {
 // Rules returns the rules of a dial plan, which change no emergency string: those that a person has written or, if
 // there are none, those made for a country and so on. leftOut says what the latter do not do.
 func (d *Deployment) Rules(written []plan.Rule, dial Dial) (rules []dialplan.Rule, leftOut []string, err error) {
-	kept := slices.Clone(d.Emergency)
-	for _, n := range dial.Emergency {
-		kept = append(kept, n.Strings()...)
-	}
+	kept := d.kept(dial)
 	if len(written) == 0 {
 		return dialplan.Rules(dialplan.Options{Country: dial.Country, AreaCode: dial.AreaCode,
 			Extensions: dial.Extensions, Emergency: kept})

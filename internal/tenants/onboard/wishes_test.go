@@ -16,11 +16,13 @@ func TestWishesWithATemplate(t *testing.T) {
 	template := onboard.Wishes{Label: "never", OwnLabel: true, Template: "never", Trunk: plan.Gateways,
 		Dial: onboard.Dial{Country: "GB", AreaCode: "20", Extensions: []dialplan.Extensions{{Range: "2xxx"}},
 			Emergency: []plan.EmergencyNumber{{DialString: "112"}}},
-		Rules: []plan.Rule{{Name: "a"}, {Name: "b"}}, OwnUsageOnly: true, Licence: "MCOEV"}
+		Rules: []plan.Rule{{Name: "a"}, {Name: "b"}}, OwnUsageOnly: true, Licence: "MCOEV", Prefix: "Branch",
+		RoutePattern: ".*", Users: onboard.Selection{Department: "Sales", Location: "GB"}}
 	own := onboard.Wishes{Label: "own", Template: "branch", Trunk: plan.Derived,
 		Dial: onboard.Dial{Country: "DE", AreaCode: "30", Extensions: []dialplan.Extensions{{Range: "3xxx"}},
 			Emergency: []plan.EmergencyNumber{{DialString: "110"}}},
-		Rules: []plan.Rule{{Name: "c"}}, Licence: "MCOSTANDARD"}
+		Rules: []plan.Rule{{Name: "c"}}, Licence: "MCOSTANDARD", Prefix: "Own", RoutePattern: `\d`,
+		Users: onboard.Selection{Location: "DE"}, ExceptUsers: []string{"u-1"}}
 	taken := template
 	taken.Label, taken.OwnLabel, taken.Template = "", false, ""
 	both, abroad := own, taken

@@ -86,6 +86,7 @@ type wish struct {
 
 func (r random) wish(foreign []plan.Object) wish {
 	w := wish{Settings: plan.Settings{Prefix: "Tandem-E164", Port: 5061, Licence: "MCOSTANDARD",
+		Pattern: []string{"", `^\+?\d+$`}[r.IntN(2)],
 		Regions: []string{"1r1.gw.example", "1r2.gw.example"}[:1+r.IntN(2)], OwnUsageOnly: r.bool()}}
 	w.Labels = [][]plan.Label{{{Name: "fab", Trunk: plan.Derived}}, {{Name: "old", Trunk: plan.Gateways}},
 		{{Name: "fab", Trunk: plan.Derived}, {Name: "old", Trunk: plan.Gateways}},
@@ -167,7 +168,11 @@ func oracle(foreign []plan.Object, w *wish, priority int) map[string]plan.Object
 		}
 	}
 	put(object(plan.RoutingPolicy, name, plan.Fields{"usages": order}))
-	put(object(plan.Route, name, plan.Fields{"pattern": ".*", "gateways": trunks, "usages": []string{name},
+	pattern := ".*"
+	if w.Pattern != "" {
+		pattern = w.Pattern
+	}
+	put(object(plan.Route, name, plan.Fields{"pattern": pattern, "gateways": trunks, "usages": []string{name},
 		"priority": priority}))
 	put(object(plan.DialPlan, name, plan.Fields{"rules": w.Rules}))
 	if len(w.Emergency) > 0 {

@@ -25,6 +25,8 @@ type Settings struct {
 	Regions []string `json:"regions"` // the names of the operator's trunks, such as 1r1.gw.example.com
 	Port    int      `json:"port"`    // of the gateway objects
 	Rules   []Rule   `json:"rules"`   // of the dial plan
+	// Pattern selects the numbers that the route takes, as a regular expression; empty: all.
+	Pattern string `json:"pattern,omitempty"`
 	// OwnUsageOnly leaves the tenant's other usages out of the policy: its users reach numbers through Tandem only.
 	OwnUsageOnly bool `json:"ownUsageOnly,omitempty"`
 	// Emergency are the numbers of an emergency call routing policy; none makes no policy. Usage is set here.
@@ -97,7 +99,7 @@ func (s *Settings) Objects(have State, ledger Ledger) []Object {
 		usages = append(usages, foreignUsages(have, s.Prefix)...)
 	}
 	add(RoutingPolicy, s.Prefix, Fields{"usages": usages})
-	add(Route, s.Prefix, Fields{"pattern": ".*", "gateways": s.Names(), "usages": []string{s.Prefix},
+	add(Route, s.Prefix, Fields{"pattern": cmp.Or(s.Pattern, ".*"), "gateways": s.Names(), "usages": []string{s.Prefix},
 		"priority": priority(have, ledger, s.Prefix)})
 	add(DialPlan, s.Prefix, Fields{"rules": s.Rules})
 	if len(s.Emergency) > 0 {

@@ -8,7 +8,6 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/web"
 	"github.com/tandemgw/tandem/internal/tenants/move"
-	"github.com/tandemgw/tandem/internal/tenants/onboard"
 	"github.com/tandemgw/tandem/internal/tenants/plan"
 	"github.com/tandemgw/tandem/internal/tenants/rollout"
 )
@@ -59,7 +58,7 @@ func (o Tenants) PutTemplate(ctx context.Context,
 		return nil, fault.New(fault.Invalid, "InvalidTemplateName", "the name of a template has letters, digits, "+
 			"\"_\" and \"-\"")
 	}
-	w, err := convert[onboard.Wishes](r.Body)
+	w, err := wishes(r.Body)
 	if err == nil {
 		err = o.Planner.Check(w, "")
 	}

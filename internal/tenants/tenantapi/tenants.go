@@ -128,6 +128,9 @@ func (o Tenants) PutTenant(ctx context.Context, r api.PutTenantRequestObject) (a
 		if err := keepsTrunks(t, wishes); err != nil {
 			return err
 		}
+		if err := keepsNames(t, wishes); err != nil {
+			return err
+		}
 		t.Wishes = wishes
 		if err := tx.SetTenant(ctx, t); err != nil {
 			return err
@@ -148,7 +151,7 @@ func (o Tenants) wishes(ctx context.Context, t *onboard.Tenant,
 		return w, fault.New(fault.Invalid, "InvalidTenantId", "%q is not the id of a tenant, which is a GUID",
 			s.TenantID).At("tenantId")
 	}
-	if w, err = convert[onboard.Wishes](s); err != nil {
+	if w, err = wishes(s); err != nil {
 		return w, err
 	}
 	if t.Account == onboard.Carrier {
@@ -168,6 +171,14 @@ func (o Tenants) wishes(ctx context.Context, t *onboard.Tenant,
 		return w, unknownTemplate(err)
 	}
 	return w, o.Planner.Check(resolved, t.MadeFor.Country)
+}
+
+// wishes returns settings of a tenant or a template.
+func wishes(settings any) (w onboard.Wishes, err error) {
+	if w, err = convert[onboard.Wishes](settings); err == nil && w.Users.Location != "" {
+		w.Users.Location, err = location(w.Users.Location, "users.usageLocation")
+	}
+	return w, err
 }
 
 // unknownTemplate makes a template that does not exist a mistake of the request.
@@ -191,6 +202,15 @@ func keepsTrunks(t *onboard.Tenant, w onboard.Wishes) error {
 		}
 	}
 	return nil
+}
+
+// keepsNames refuses another name for the objects of a tenant that has some.
+func keepsNames(t *onboard.Tenant, w onboard.Wishes) error {
+	if has := t.Settings.Prefix; w.Prefix == "" || w.Prefix == has || has == "" || t.State() == onboard.Left {
+		return nil
+	}
+	return fault.New(fault.Conflict, "NamesStay", "the objects of the tenant are named %s, and keep that name until "+
+		"it is left (tandem tenant plan %s --leave)", t.Settings.Prefix, t.Account).At("prefix")
 }
 
 // unused refuses a change while Tandem has objects in the tenant.

@@ -31,7 +31,7 @@ func (o Users) ListUsers(ctx context.Context, r api.ListUsersRequestObject) (api
 		Kind: string(*cmp.Or(q.AccountType, new(api.ListUsersParamsAccountType(""))))}
 	if q.UsageLocation != nil {
 		var err error
-		if f.Location, err = location(*q.UsageLocation); err != nil {
+		if f.Location, err = location(*q.UsageLocation, "usageLocation"); err != nil {
 			return nil, err
 		}
 	}
@@ -126,23 +126,23 @@ func (o Users) RefreshUser(ctx context.Context, r api.RefreshUserRequestObject) 
 }
 
 // location returns a usage location as Microsoft writes it.
-func location(s string) (string, error) {
+func location(s, target string) (string, error) {
 	code := strings.ToUpper(s)
 	if len(code) != 2 || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
 		return "", fault.New(fault.Invalid, "InvalidUsageLocation",
-			"%q is not an ISO 3166 country code of two letters, such as GB", s).At("usageLocation")
+			"%q is not an ISO 3166 country code of two letters, such as GB", s).At(target)
 	}
 	return code, nil
 }
 
-func rule(department, place string) (r *user.Rule, err error) {
+func rule(department, place string) (r *onboard.Selection, err error) {
 	if department == "" && place == "" {
 		return nil, nil
 	}
 	if place != "" {
-		place, err = location(place)
+		place, err = location(place, "usageLocation")
 	}
-	return &user.Rule{Department: department, Location: place}, err
+	return &onboard.Selection{Department: department, Location: place}, err
 }
 
 func outcomesAnswer(all []user.Outcome, more bool) api.UserOutcomes {

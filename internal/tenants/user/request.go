@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/domain"
@@ -37,13 +38,11 @@ type Service struct {
 // Item is one user of a request, by id or user principal name.
 type Item struct{ User, Number, CallerID string }
 
-// Rule selects users that are inactive, for activation, or activated, for the opposite.
-type Rule struct{ Department, Location string }
-
 // Request asks to activate users, either named or selected.
 type Request struct {
 	Items []Item
-	Rule  *Rule
+	// Rule selects users that are inactive, for activation, or activated, for the opposite.
+	Rule *onboard.Selection
 	// NextNumber gives those without a number the next free ones of the account.
 	NextNumber    bool
 	OverrideGroup bool // see Activation
@@ -172,8 +171,8 @@ func outcomes(all []*candidate) []Outcome {
 }
 
 // candidates returns the users that a request names or selects, at most MaxItems.
-func candidates(ctx context.Context, tx Tx, items []Item, rule *Rule, states ...State) (all []*candidate, more bool,
-	err error) {
+func candidates(ctx context.Context, tx Tx, items []Item, rule *onboard.Selection,
+	states ...State) (all []*candidate, more bool, err error) {
 	for _, item := range items {
 		c := &candidate{Item: item}
 		c.user, err = tx.User(ctx, item.User)
@@ -373,7 +372,7 @@ func activate(ctx context.Context, tx Tx, t *onboard.Tenant, c *candidate, r Req
 }
 
 // Deactivate asks to put back what users had before their activation. more is as for Activate.
-func (s *Service) Deactivate(ctx context.Context, account string, users []string, rule *Rule,
+func (s *Service) Deactivate(ctx context.Context, account string, users []string, rule *onboard.Selection,
 	dryRun bool) (result []Outcome, more bool, err error) {
 	began := time.Now()
 	items := make([]Item, len(users))
@@ -445,8 +444,65 @@ func DeactivateNext(ctx context.Context, tx Tx, account string, limit int) (int,
 	return len(page), nil
 }
 
-// Restore asks to activate users again as a snapshot has them. The rows of users are forgotten some time after a leave:
-// each gets one again, and what no longer exists is found out by its run.
+// Selected returns the ids of up to limit inactive users that are selected, in order, without those excepted.
+func (s *Service) Selected(ctx context.Context, account string, rule onboard.Selection, except []string,
+	limit int) (ids []string, err error) {
+	err = s.Store.View(ctx, account, func(ctx context.Context, tx Tx) error {
+		f := Filter{State: Inactive, Department: rule.Department, Location: rule.Location, Kind: "user"}
+		for after := (Key{}); ; {
+			page, err := tx.Users(ctx, f, after, limit)
+			if err != nil {
+				return err
+			}
+			for _, u := range page {
+				if after = (Key{strings.ToLower(u.UPN), u.ID}); !slices.Contains(except, u.ID) {
+					ids = append(ids, u.ID)
+				}
+			}
+			if len(page) < limit || len(ids) >= limit {
+				return nil
+			}
+		}
+	})
+	return ids[:min(len(ids), limit)], err
+}
+
+// Activations returns what inactive users are to have, with the next free numbers, and have now. An error says which of
+// them cannot be activated, and why.
+func (s *Service) Activations(ctx context.Context, account string, ids []string) (made []plan.Made, err error) {
+	r := Request{NextNumber: true, DryRun: true}
+	for _, id := range ids {
+		r.Items = append(r.Items, Item{User: id})
+	}
+	outcomes, _, err := s.Activate(ctx, account, r)
+	if err != nil {
+		return nil, err
+	}
+
+	err = s.Store.View(ctx, account, func(ctx context.Context, tx Tx) error {
+		t, err := tx.Tenant(ctx)
+		if err != nil {
+			return err
+		}
+		for _, o := range outcomes {
+			if o.Code != "" {
+				return fault.New(fault.Conflict, o.Code, "%s cannot be activated: %s", o.User, o.Refused)
+			}
+			u, err := tx.User(ctx, o.ID)
+			if err != nil {
+				return err
+			}
+			want := plan.UserObject(&t.Settings, plan.Activation{ID: u.ID, Number: o.Number})
+			grouped(want, u, false)
+			made = append(made, plan.Made{Object: want, Before: u.object().Fields})
+		}
+		return nil
+	})
+	return made, err
+}
+
+// Restore asks to activate users as a plan has them, but for those that are active again. The rows of users are
+// forgotten some time after a leave: each gets one again, and what no longer exists is found out by its run.
 func Restore(ctx context.Context, tx Tx, account string, activations []Activation) error {
 	for _, a := range activations {
 		u, err := tx.User(ctx, a.ID)
@@ -457,6 +513,9 @@ func Restore(ctx context.Context, tx Tx, account string, activations []Activatio
 		}
 		if err != nil {
 			return err
+		}
+		if u.Activation != nil {
+			continue
 		}
 		u.Activation, u.Pending, u.Waiting = new(a), true, nil
 		if err := tx.Ask(ctx, u); err != nil {

@@ -59,8 +59,9 @@ func TestPlansFromOnboardingToRestore(t *testing.T) {
 			rows := store.Drift{Store: s}
 			checker := &drift.Checker{Reader: reader, Store: rows, Log: log,
 				Every: func(string) time.Duration { return time.Hour },
-				Repair: func(ctx context.Context, account string, p *plan.Plan) (string, error) {
-					return planner.Repair(ctx, account, p, "test")
+				Repair: func(ctx context.Context, account string, p *plan.Plan,
+					users []plan.Made) (string, error) {
+					return planner.Repair(ctx, account, p, users, "test")
 				}}
 			onboarder := &onboard.Onboarder{Store: s,
 				Clouds: func(context.Context, *onboard.Tenant) (onboard.Cloud, error) { return b.reach, nil },

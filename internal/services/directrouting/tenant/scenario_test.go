@@ -150,6 +150,9 @@ func TestRandomTenants(t *testing.T) {
 						before, m := b.dump(), b.memory()
 						s := b.settings([]plan.Trunk{plan.Derived, plan.Gateways}[seed%2])
 						s.OwnUsageOnly, s.ReuseSeat = seed%5 == 0, seed%7 == 0
+						if seed%4 == 0 {
+							s.Prefix, s.Pattern = "Branch-1", `^\+?\d+$`
+						}
 						b.join(m, b.target(s))
 						b.join(m, nil)
 						b.purge()

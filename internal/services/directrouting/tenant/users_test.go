@@ -630,7 +630,7 @@ func TestNumbersOfRequests(t *testing.T) {
 	p.sync(user.Full)
 	p.Inventory = append(p.Inventory.(inventory), domain.E164(foreign))
 
-	dry := p.activate(user.Request{Rule: &user.Rule{Department: "Shop floor"}, NextNumber: true, DryRun: true})
+	dry := p.activate(user.Request{Rule: &onboard.Selection{Department: "Shop floor"}, NextNumber: true, DryRun: true})
 	want := []string{string(mainNumber), string(firstNumber), "+442079460003", "+442079460004", ""}
 	for i, o := range dry {
 		if o.User != more(i) || o.Number != want[i] {
@@ -917,7 +917,7 @@ func TestDeactivateAll(t *testing.T) {
 	p.Inventory = numbers
 	before := string(p.tenant.Dump())
 	p.sync(user.Full)
-	p.activate(user.Request{Rule: &user.Rule{Department: "Shop floor"}, NextNumber: true})
+	p.activate(user.Request{Rule: &onboard.Selection{Department: "Shop floor"}, NextNumber: true})
 	p.settle()
 	active := p.list(user.Filter{State: user.Active})
 	if len(active) != 20 {
