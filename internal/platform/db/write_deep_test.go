@@ -9,6 +9,8 @@ import (
 	"github.com/tandemgw/tandem/internal/testkit"
 )
 
+const cutStep = 1 // statements between the points at which an upgrade is interrupted
+
 // TestWritesAreProvedOnPostgresInDepth goes through the faults that TestWritesAreProvedOnPostgres leaves out.
 func TestWritesAreProvedOnPostgresInDepth(t *testing.T) {
 	t.Parallel()
