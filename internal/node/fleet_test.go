@@ -1065,4 +1065,14 @@ func TestTasks(t *testing.T) {
 	if w.Done || w.Left || states["waiting"] != 1 || states["done"] == 0 || states["planned"] == 0 {
 		t.Errorf("work %+v", w)
 	}
+
+	f.world("acme").failing = fault.New(fault.Conflict, "TenantDiffers", "make a new plan (tandem tenant plan)")
+	f.carryOut("acme")
+	w, err = f.Work(t.Context(), "acme")
+	f.must(err)
+	last := w.Tasks[len(w.Tasks)-1]
+	if last.State != "waiting" || !strings.HasPrefix(last.Detail, "your provider has to") ||
+		strings.Contains(last.Detail, "tandem") {
+		t.Errorf("what waits for the operator is shown as %+v", last)
+	}
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -62,9 +63,7 @@ func tasks(t *onboard.Tenant, made plan.Ledger) (all []invite.Task) {
 			task.State = "running" // what Microsoft makes is recorded before its turn
 		}
 		if w := t.Waiting; w != nil && w.Object == o.Ref {
-			if task.State, task.Detail = "waiting", w.Reason; w.For == onboard.DNS {
-				task.Detail = "your provider's name servers do not all answer yet; you need to do nothing"
-			}
+			task.State, task.Detail = "waiting", cmp.Or(w.Customer, w.Reason)
 			if w.Longest > 0 && !w.Late {
 				task.Detail += fmt.Sprintf(" (usually %s, at most %s)", w.Usual, w.Longest)
 			}
@@ -74,7 +73,7 @@ func tasks(t *onboard.Tenant, made plan.Ledger) (all []invite.Task) {
 
 	waits := slices.ContainsFunc(all, func(x invite.Task) bool { return x.State == "waiting" })
 	if w := t.Waiting; w != nil && !waits {
-		all = append(all, invite.Task{Title: "The work", State: "waiting", Detail: w.Reason})
+		all = append(all, invite.Task{Title: "The work", State: "waiting", Detail: cmp.Or(w.Customer, w.Reason)})
 	}
 	if len(all) == 0 {
 		all = append(all, invite.Task{Title: "Remove what was made", State: "running"})

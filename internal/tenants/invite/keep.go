@@ -2,6 +2,7 @@ package invite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -54,7 +55,7 @@ func (s *Service) Check(ctx context.Context, account string) error {
 	case !a.valid():
 		return NotAuthorised(account)
 	case a.Mode == "" && a.Lost == nil:
-		return errNoSignIn
+		return NoSignIn(account)
 	}
 	if a.Lost != nil || time.Since(a.Checked) > checkedLately {
 		now, err := s.check(ctx, nil, a)
@@ -70,12 +71,25 @@ func (s *Service) Check(ctx context.Context, account string) error {
 	case a.Lost != nil:
 		return a.lostError()
 	case a.Mode == "":
-		return errNoSignIn
+		return NoSignIn(account)
 	}
 	return nil
 }
 
-var errNoSignIn = fault.New(fault.Conflict, codeSignIn, "no administrator has signed in yet; invite one")
+// NoSignIn returns the error about an account whose tenant nobody has signed in to, so that Teams cannot be configured.
+func NoSignIn(account string) *fault.Error {
+	return fault.New(fault.Conflict, codeSignIn, "no administrator has signed in to configure Teams yet; %s",
+		newLink(account, ""))
+}
+
+// newLink names the commands with which an administrator signs in.
+func newLink(account, flag string) string {
+	here := "tandem tenant sign-in " + account + flag
+	if account == onboard.Carrier {
+		return here
+	}
+	return fmt.Sprintf("tandem tenant invite %s makes a link, and %s signs in at this machine", account, here)
+}
 
 // NotAuthorised returns the error about an account whose tenant Tandem may not reach, because no administrator has
 // authorised it, or because it has left since.
@@ -89,25 +103,39 @@ func NotAuthorised(account string) *fault.Error {
 		"%[1]s", account)
 }
 
-// Problem returns why the access does not work, for the operator, with what to do about a lost consent; "" if it does.
+// Problem returns why the access does not work, for the operator, with the commands that restore it; "" if it does.
 func (a *Access) Problem() string {
 	switch {
 	case a.Lost == nil:
 		return ""
 	case a.Lost.Consent:
-		return fmt.Sprintf("%s; an administrator authorises it again: tandem tenant sign-in %s --authorise, or tandem "+
-			"tenant invite %[2]s for a link", a.Lost.Reason, a.Account)
+		return a.Lost.Reason + "; " + newLink(a.Account, " --authorise")
+	case a.Mode == Application: // its role is given in the tenant, and nobody signs in
+		return a.Lost.Reason
 	}
-	return a.Lost.Reason
+	return a.Lost.Reason + "; " + newLink(a.Account, "")
 }
 
-// lostError returns the error for those who need an access that is lost.
+// lostError returns the error for those who need an access that is lost. Its message is for the operator; that of its
+// cause, for the customer's administrator.
 func (a *Access) lostError() error {
 	code := codeSignIn
 	if a.Lost.Consent {
 		code = codeConsent
 	}
-	return fault.New(fault.Conflict, code, "%s", a.Problem())
+	return fault.New(fault.Conflict, code, "%s", a.Problem()).
+		Because(fault.New(fault.Conflict, code, "%s", a.Lost.Reason))
+}
+
+// Told returns what an error says to the customer's administrator: of a lost access, without the operator's commands.
+func Told(err error) string {
+	f := fault.As(err)
+	if f.Code == codeConsent || f.Code == codeSignIn {
+		if why, ok := errors.AsType[*fault.Error](f.Cause); ok {
+			f = why
+		}
+	}
+	return f.Message
 }
 
 // Codes of refusals, which are outcomes of package outside/entra.

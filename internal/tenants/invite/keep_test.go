@@ -58,10 +58,18 @@ func TestLosses(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, c.says)
 		}
 		a := b.reached("needsSignIn")
+		for _, command := range []string{"tandem tenant invite contoso", "tandem tenant sign-in contoso"} {
+			if !strings.Contains(fault.As(err).Message, command) || !strings.Contains(a.Lost.Reason, command) {
+				t.Errorf("%s: the job reads %q, the operator %q; want %q", name, err, a.Lost.Reason, command)
+			}
+		}
 		if a.Lost == nil || !strings.Contains(a.Lost.Reason, c.says) || a.Lost.Lifetime != int(c.lifetime.Seconds()) {
 			t.Errorf("%s: lost %+v", name, a.Lost)
 		}
 		p := b.request("GET", "/", nil).says(200, "A new sign-in is needed", c.says, "continues after the sign-in")
+		if strings.Contains(p.text, "tandem tenant") {
+			t.Errorf("%s: a command of the operator: %s", name, p.text)
+		}
 		if c.lifetime > 0 {
 			p.says(200, "a sign-in lives for 1h0m0s")
 		}
@@ -110,8 +118,10 @@ func TestConsentIsWithdrawn(t *testing.T) {
 		}
 		p := b.request("GET", "/", nil).says(200, "A new authorisation is needed", "that admin@contoso.example gave",
 			"says why", "continues after the authorisation")
-		if strings.Contains(p.text, "--authorise") {
-			t.Errorf("a command of the operator: %s", p.text)
+		token := csrf.FindStringSubmatch(p.source)[1]
+		problem := b.request("POST", "/integrate", url.Values{"csrf": {token}}).says(409, "says why")
+		if strings.Contains(p.text+problem.text, "tandem tenant") {
+			t.Errorf("a command of the operator: %s; %s", p.text, problem.text)
 		}
 		p = p.press("/authorise").says(200)
 		p = b.callback("admin_consent", "True", "tenant", tenantID, "state", p.state(invite.Consent)).says(200)

@@ -434,7 +434,7 @@ func (s *Service) problem(err error) (int, *page) {
 	} else if f.Kind == fault.Unavailable {
 		status = http.StatusServiceUnavailable
 	}
-	return status, &page{Title: r.title, Class: "error", Text: sentence(f.Message), Do: do, To: "/",
+	return status, &page{Title: r.title, Class: "error", Text: sentence(Told(err)), Do: do, To: "/",
 		Authorise: f.Code == "ConsentNeeded"}
 }
 

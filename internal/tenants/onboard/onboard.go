@@ -123,10 +123,12 @@ func (t *Tenant) State() State {
 
 // Waiting is what a tenant waits for.
 type Waiting struct {
-	For    Party     `json:"for"`
-	Object plan.Ref  `json:"object,omitzero"`
-	Reason string    `json:"reason"`
-	Since  time.Time `json:"since"`
+	For    Party    `json:"for"`
+	Object plan.Ref `json:"object,omitzero"`
+	Reason string   `json:"reason"` // for the operator
+	// Customer is what the customer's administrator reads in place of Reason; empty: the same.
+	Customer string    `json:"customer,omitempty"`
+	Since    time.Time `json:"since"`
 	// Usual and Longest are how long it takes; zero if that is not known.
 	Usual   time.Duration `json:"usual,omitempty"`
 	Longest time.Duration `json:"longest,omitempty"`
@@ -310,15 +312,41 @@ func waiting(err error, of plan.Ref, format string, args ...any) error {
 	w := &wait{Waiting{For: Person, Object: of, Reason: f.Message}, f.RetryAfter, f.Code}
 	switch f.Kind {
 	case fault.Unauthenticated, fault.Forbidden, fault.Conflict:
+		w.Customer = customer(f.Code)
 		return w
 	case fault.Unavailable, fault.Limited:
 		w.Usual, w.Longest = of.Type.Takes()
 		if w.For = Microsoft; f.Code == CodeNotPublished {
-			w.For = DNS
+			w.For, w.Customer = DNS, "your provider's name servers do not all answer yet; you need to do nothing"
 		}
 		return w
 	}
 	return fmt.Errorf(format+": %w", append(args, err)...)
+}
+
+// customers says which waits for a person the customer's administrator ends, by the code of the fault, and what it
+// reads: the text or, if that is empty, the reason. The operator ends every other one.
+var customers = map[string]string{
+	CodeNoLicence: "", CodeConflicts: "", "DomainInUse": "", "NumberHeld": "", "UsagesLost": "",
+	"ForeignEmergencyNumbers": "", "TeamsRoleMissing": "",
+	"Authorization_RequestDenied": "Microsoft says that a permission is missing: check that the authorisation of the " +
+		"application has not been changed; your provider then lets the work continue",
+	"DomainElsewhere": "another tenant at Microsoft has this name: an administrator of that tenant removes it there, " +
+		"or your provider has to choose another name",
+	"NotAuthorised": newSignIn, "ConsentNeeded": newSignIn, "SignInNeeded": newSignIn, "TokenRefused": newSignIn,
+	"RolesMissing": newSignIn,
+}
+
+// newSignIn is for a sign-in that did not work when it was needed. Once that is recorded, the pages offer another.
+const newSignIn = "Microsoft did not accept the sign-in; the work continues when it does. This page shows if you " +
+	"have to sign in again"
+
+// customer returns what the customer's administrator reads of a wait for a person.
+func customer(code string) string {
+	if text, ok := customers[code]; ok {
+		return text
+	}
+	return "your provider has to solve this; you need to do nothing"
 }
 
 // end records how a run ended.
@@ -409,11 +437,17 @@ func (w *Waiting) last(since time.Time) {
 	label := w.Object.Type == plan.Domain || w.Object.Type == plan.SIPDomain
 	switch {
 	case w.Late && waited > w.Longest && label:
-		w.Reason += fmt.Sprintf("; this takes at most %.0f hours: choose a new label for the account (tandem tenant "+
-			"set --label), or keep waiting", w.Longest.Hours())
+		w.say(fmt.Sprintf("; this takes at most %.0f hours: ", w.Longest.Hours()),
+			"choose a new label for the account (tandem tenant set --label), or keep waiting",
+			"your provider has to choose another name, or wait")
 	case w.Late:
-		w.Reason += fmt.Sprintf("; this usually takes %s, and at most %s", w.Usual, w.Longest)
+		w.say(fmt.Sprintf("; this usually takes %s, and at most %s", w.Usual, w.Longest), "", "")
 	}
+}
+
+// say adds to what the operator and the customer's administrator read.
+func (w *Waiting) say(both, operator, customer string) {
+	w.Reason, w.Customer = w.Reason+both+operator, cmp.Or(w.Customer, w.Reason)+both+customer
 }
 
 const (
@@ -483,9 +517,10 @@ func (j *job) work(ctx context.Context) error {
 		j.waited(p)
 		switch {
 		case len(p.Conflicts) > 0:
-			return changed(p.Conflicts[0].Ref, "%s", texts(p.Conflicts))
+			return changed(p.Conflicts[0].Ref, CodeConflicts, texts(p.Conflicts))
 		case j.tenant.Approved != "" && p.Hash() != j.tenant.Approved:
-			return changed(plan.Ref{}, "the tenant has changed since the plan was made: make a new plan")
+			return changed(plan.Ref{}, "TenantChanged", "the tenant has changed since the plan was made: make a new "+
+				"plan")
 		case len(p.Steps) == 0:
 			return j.finish(ctx, p.Kept)
 		case p.Holders(j.users) > 0:
@@ -527,8 +562,8 @@ func (j *job) waited(p *plan.Plan) {
 }
 
 // changed is the wait for a person to look at the tenant.
-func changed(of plan.Ref, format string, args ...any) error {
-	return &wait{Waiting: Waiting{For: Person, Object: of, Reason: fmt.Sprintf(format, args...)}}
+func changed(of plan.Ref, code, reason string) error {
+	return &wait{Waiting: Waiting{For: Person, Object: of, Reason: reason, Customer: customer(code)}}
 }
 
 // texts returns what the first notes say.
@@ -658,8 +693,13 @@ func (j *job) do(ctx context.Context, s plan.Step) error {
 	return err
 }
 
-// CodeNoLicence is the code of the fault of Cloud.Do when no licence is free for an activation user.
-const CodeNoLicence = "NoLicence"
+// Codes of faults.
+const (
+	// CodeNoLicence is that of Cloud.Do when no licence is free for an activation user.
+	CodeNoLicence = "NoLicence"
+	// CodeConflicts is that of a plan that names objects which others have made.
+	CodeConflicts = "PlanHasConflicts"
+)
 
 // seatReturns reports whether there is an activation user other than r that gives its licence back, or just has.
 func (j *job) seatReturns(r plan.Ref) bool {

@@ -418,7 +418,7 @@ func (p *Planner) Apply(ctx context.Context, account, id string) (*Proposal, err
 		return nil, errApplied(id)
 	case len(n.Plan.Conflicts) > 0:
 		c := n.Plan.Conflicts[0]
-		return nil, fault.New(fault.Conflict, "PlanHasConflicts", "%s %s: %s; solve that and make a new plan", c.Type,
+		return nil, fault.New(fault.Conflict, CodeConflicts, "%s %s: %s; solve that and make a new plan", c.Type,
 			c.Name, c.Text)
 	}
 

@@ -1,6 +1,7 @@
 package onboard_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -160,6 +161,64 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// The customer's administrator reads what it has to do itself, and of everything else that the provider has to act:
+// nothing that is written for the operator.
+func TestWaitsForTheCustomer(t *testing.T) {
+	t.Parallel()
+	const provider, signIn = "your provider has to", "did not accept the sign-in"
+	for name, c := range map[string]struct {
+		err  error
+		says string
+	}{
+		"licence": {fault.New(fault.Conflict, "NoLicence", "no licence is free: buy one"), "buy one"},
+		"foreign users": {fault.New(fault.Conflict, "DomainInUse", "these have a name in it: user a; rename them"),
+			"rename them"},
+		"role": {fault.New(fault.Forbidden, "TeamsRoleMissing", "give the role Teams Administrator"), "give the role"},
+		"another tenant has the name": {fault.New(fault.Conflict, "DomainElsewhere", "choose a new label"),
+			"choose another name"},
+		"signed out":   {fault.New(fault.Conflict, "SignInNeeded", "tandem tenant invite contoso"), signIn},
+		"withdrawn":    {fault.New(fault.Conflict, "ConsentNeeded", "tandem tenant sign-in contoso"), signIn},
+		"no way":       {fault.New(fault.Forbidden, "TeamsUnavailable", "set onboarding.teams"), provider},
+		"wrong tenant": {fault.New(fault.Conflict, "TenantDiffers", "make a new plan"), provider},
+		"unknown":      {fault.New(fault.Conflict, "Request_Conflict", "read it back"), provider},
+		"nothing yet":  {fault.New(fault.Unavailable, onboard.CodeNotPublished, "ns1.internal"), "name servers"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRoom(t, settings(plan.Derived))
+			r.refuse = func(plan.Action, plan.Ref) error { return c.err }
+			if _, err := r.run(); err != nil {
+				t.Fatal(err)
+			}
+			w := r.rows.tenant.Waiting
+			if got := cmp.Or(w.Customer, w.Reason); !strings.Contains(got, c.says) || c.says == provider &&
+				strings.Contains(got, fault.As(c.err).Message) {
+				t.Errorf("%s: the customer reads %q, want %q", name, got, c.says)
+			}
+		})
+	}
+
+	for name, change := range map[string]func(*room){
+		"names itself": func(r *room) { // solved by the customer
+			r.cloud = newCloud(plan.Object{Ref: plan.Ref{Type: plan.DialPlan, Name: "Tandem-E164"},
+				Fields: plan.Fields{"rules": nil}})
+		},
+		provider: func(r *room) { r.rows.tenant.Approved = "the hash of another plan" },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRoom(t, settings(plan.Derived))
+			change(r)
+			if _, err := r.run(); err != nil {
+				t.Fatal(err)
+			}
+			w := r.rows.tenant.Waiting
+			if w == nil || w.For != onboard.Person ||
+				strings.HasPrefix(w.Customer, "your provider") != (name == provider) {
+				t.Errorf("%s: %+v", name, w)
+			}
+		})
+	}
+}
+
 // A wait says when it is longer than usual, and what can be done when it should have ended. It asks less and less
 // often, and continues for days without a failure.
 func TestLongWaits(t *testing.T) {
@@ -186,7 +245,9 @@ func TestLongWaits(t *testing.T) {
 			t.Errorf("after 20 minutes: %+v", w)
 		}
 		runs := r.until(since(25 * time.Hour))
-		if w := r.rows.tenant.Waiting; !w.Late || !strings.Contains(w.Reason, "choose a new label") || runs > 150 {
+		if w := r.rows.tenant.Waiting; !w.Late || !strings.Contains(w.Reason, "choose a new label") || runs > 150 ||
+			!strings.Contains(w.Customer, "the record was not seen") || strings.Contains(w.Customer, "tandem") ||
+			!strings.Contains(w.Customer, "your provider has to choose another name") {
 			t.Errorf("after a day and %d runs: %+v", runs, w)
 		}
 		r.until(done)

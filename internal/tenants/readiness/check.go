@@ -273,7 +273,7 @@ func (r *report) numbers() {
 			r.add(SignedIn, Warn, "number", h.Number, "restore or permanently delete the account", "held by %s, "+
 				"deleted on %s, until 30 days later", who, h.Deleted.UTC().Format(time.DateOnly))
 		default:
-			r.add(SignedIn, Warn, "number", h.Number, "activate that user, or unassign the number",
+			r.add(SignedIn, Warn, "number", h.Number, "unassign the number, or have that user activated",
 				"assigned to %s", who)
 		}
 	}

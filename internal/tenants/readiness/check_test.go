@@ -296,6 +296,28 @@ func TestChecker(t *testing.T) {
 	}
 	c.DNS = func(context.Context, string) error { return nil }
 
+	undisturbed := s.facts.State
+	s.facts.State = plan.NewState([]plan.Object{
+		object(plan.DialPlan, "Tandem-E164", plan.Fields{"rules": []plan.Rule{}}),
+		object(plan.EmergencyPolicy, "Global", plan.Fields{
+			"numbers": []plan.EmergencyNumber{{DialString: "112", Usage: "none"}}})})
+	if findings, err = c.Findings(t.Context(), "acme"); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for _, x := range findings {
+		if strings.Contains(x.Remedy, "template") || strings.Contains(x.Remedy, "prefix") {
+			t.Errorf("the customer reads what is for the operator: %+v", x)
+		}
+		if strings.Contains(x.Remedy, "ask your provider") {
+			asked++
+		}
+	}
+	if asked != 2 {
+		t.Errorf("%d remedies ask the provider, want 2: %+v", asked, findings)
+	}
+	s.facts.State = undisturbed
+
 	answer, err := readiness.Operations{Checker: c}.CheckReadiness(t.Context(),
 		api.CheckReadinessRequestObject{Account: "acme"})
 	if a, ok := answer.(api.CheckReadiness200JSONResponse); err != nil || !ok || a.Failed != 0 || a.Passed < 20 ||

@@ -27,6 +27,12 @@ var provider = map[string]string{"settings": "decide the settings of your organi
 	"certificate": "obtain a certificate for them", "reachable": "make its servers reachable at them",
 	"teams": "prepare the configuration of Teams", "dialPlan": "correct the dial plan", "cloud": ""}
 
+// remedies are those of the checks whose own ones are for the operator.
+var remedies = map[string]string{
+	"collision": "rename or remove it, or ask your provider for other names",
+	"emergency": "ask your provider for an emergency policy with these numbers",
+}
+
 // Findings implements invite.Readiness. Findings that did not pass come first.
 func (c *Checker) Findings(ctx context.Context, account string) ([]invite.Finding, error) {
 	r, err := c.Check(ctx, account)
@@ -42,6 +48,9 @@ func (c *Checker) Findings(ctx context.Context, account string) ([]invite.Findin
 			for _, f := range r.Findings {
 				_, theirs := provider[f.ID]
 				if f.Stage == stage.Stage && f.Level == level && !theirs {
+					if do := remedies[f.ID]; do != "" && f.Remedy != "" {
+						f.Remedy = do
+					}
 					findings = append(findings, invite.Finding{Group: stage.title, Result: invite.Result(level),
 						Title: strings.TrimSpace(titles[f.ID] + " " + f.Subject), Reason: f.Reason, Remedy: f.Remedy})
 				}

@@ -54,13 +54,8 @@ type Grant struct {
 	SignedIn    time.Time // when a person signed in; zero if none has
 }
 
-// The states in which a tenant cannot be used. Each is a person's to change.
-var (
-	errSignIn = fault.New(fault.Conflict, "SignInNeeded", "no account has signed in to configure Teams yet; send an "+
-		"invitation (tandem tenant invite)")
-	errTeams = fault.New(fault.Forbidden, "TeamsUnavailable", "nothing here can change the voice configuration of "+
-		"Teams; set onboarding.teams")
-)
+var errTeams = fault.New(fault.Forbidden, "TeamsUnavailable", "nothing here can change the voice configuration of "+
+	"Teams; set onboarding.teams")
 
 // Connect returns a tenant, and with tokens of store, which may be nil if no person has signed in. Its Teams is nil if
 // nothing can reach that.
@@ -139,7 +134,7 @@ func (c *Connector) Configure(account string, g Grant, store entra.Store) (*Clou
 	case c.Teams == nil:
 		return nil, errTeams
 	}
-	return nil, errSignIn
+	return nil, invite.NoSignIn(account)
 }
 
 func (c *Connector) graph(tenant string, tokens graph.Tokens) (*graph.Client, error) {

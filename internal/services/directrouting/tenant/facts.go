@@ -69,7 +69,7 @@ func unread(f *readiness.Facts, what string, err error) error {
 	}
 	switch e := fault.As(err); e.Kind {
 	case fault.Forbidden, fault.Unauthenticated, fault.Invalid, fault.NotFound, fault.Conflict:
-		f.Unread[what] = e.Message
+		f.Unread[what] = invite.Told(err) // pages of the customer show it
 		return nil
 	}
 	return err
@@ -79,10 +79,11 @@ func unread(f *readiness.Facts, what string, err error) error {
 func (s *Facts) Consented(ctx context.Context, f *readiness.Facts) error {
 	token, err := s.app.Token(ctx)
 	if err != nil {
-		denied := map[string]string{}
-		err = unread(&readiness.Facts{Unread: denied}, "app", err)
-		f.Denied = denied["app"]
-		return err
+		if failed := unread(&readiness.Facts{Unread: map[string]string{}}, "app", err); failed != nil {
+			return failed
+		}
+		f.Denied = fault.As(err).Message // the pages of the customer show step 1 instead
+		return nil
 	}
 	f.InToken = inToken(token, permission.Application, permission.Graph)
 
