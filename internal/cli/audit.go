@@ -8,6 +8,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain"
 )
 
 func newAudit(t *target) *cobra.Command {
@@ -28,7 +29,7 @@ func auditVerify(t *target) *cobra.Command {
 		return r, err
 	}, func(p *page, r *api.AuditReport) {
 		if r.OK {
-			p.line("the hash chain is intact: %d rows, head %s", r.Rows, r.Head)
+			p.line("the hash chain is intact: %s, head %s", domain.Count(r.Rows, "row"), r.Head)
 		}
 	})
 	cmd.Flags().StringArrayVar(&heads, "head", nil, "`HEAD` printed by an earlier check (repeatable)")

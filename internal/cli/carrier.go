@@ -10,6 +10,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -49,7 +50,7 @@ func carrierApply(t *target) *cobra.Command {
 			return c.ApplyPlan(ctx, carrierAccount, args[0])
 		}, func(p *page, x *api.TenantPlan) {
 			p.line("plan %s is being carried out: %s; tandem tenant show %s says how far it is", x.ID,
-				count(len(x.Steps), "step"), carrierAccount)
+				domain.Count(len(x.Steps), "step"), carrierAccount)
 		})
 }
 

@@ -26,7 +26,6 @@ func certificateList(t *target) *cobra.Command {
 
 func printCertificates(p *page, l *api.CertificateList) {
 	day := func(t time.Time) string { return either(t.IsZero(), "", t.UTC().Format(time.DateOnly)) }
-	minute := func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04") + " UTC" }
 	g := &grid{head: []string{"certificate", "names", "expires", "renewal", "source", "used by"}}
 	for _, c := range l.Certificates {
 		g.add(cmp.Or(c.Name, c.File), strings.Join(c.Names, " "), cmp.Or(day(c.NotAfter), "none yet"), day(c.RenewAt),
@@ -36,17 +35,17 @@ func printCertificates(p *page, l *api.CertificateList) {
 
 	for _, c := range l.Certificates {
 		if c.Overdue {
-			p.line("\n%s expires %s and was not renewed%s", c.Name, minute(c.NotAfter), either(c.Failed > 0, "",
+			p.line("\n%s expires %s and was not renewed%s", c.Name, stamp(c.NotAfter), either(c.Failed > 0, "",
 				": nodes with the role worker order certificates; is one running?"))
 		}
 		if c.Failed > 0 {
 			p.line("\n%s: failed orders in a row: %d, the last %s: %s; next order %s", c.Name, c.Failed,
-				minute(c.LastAttempt), c.Cause, minute(c.NextAttempt))
+				stamp(c.LastAttempt), c.Cause, stamp(c.NextAttempt))
 			p.line("%s", c.Error)
 		}
 	}
 	if !l.HeldUntil.IsZero() {
-		p.line("\nthe authority accepts no orders before %s: %s", minute(l.HeldUntil), l.HeldReason)
+		p.line("\nthe authority accepts no orders before %s: %s", stamp(l.HeldUntil), l.HeldReason)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain"
 )
 
 func tenantDrift(t *target) *cobra.Command {
@@ -82,10 +83,11 @@ func checkDrift(ctx context.Context, c *client.Client, account string) (*api.Dri
 }
 
 func printDriftOverview(p *page, o *api.DriftOverview) {
-	p.line("%d of %d tenants differ from what Tandem made there; differences: %d", o.Drifted, o.Tenants, o.Differences)
-	p.line("comparing them takes %d requests to Microsoft in an hour", o.RequestsPerHour)
+	p.line("tenants that differ from what Tandem made there: %d of %d; differences: %d", o.Drifted, o.Tenants,
+		o.Differences)
+	p.line("comparing them takes %s to Microsoft in an hour", domain.Count(o.RequestsPerHour, "request"))
 	if !o.Oldest.IsZero() {
-		p.line("the oldest comparison is of %s", o.Oldest.UTC().Format(time.RFC3339))
+		p.line("the oldest comparison is of %s", stamp(o.Oldest))
 	}
 }
 
@@ -97,8 +99,8 @@ func printDrift(p *page, d *api.Drift) {
 		p.line("the tenant of %s was not compared yet", d.Account)
 		return
 	}
-	p.line("compared at %s, next at %s; %d requests in an hour", d.Checked.UTC().Format(time.RFC3339),
-		d.Next.UTC().Format(time.RFC3339), d.RequestsPerHour)
+	p.line("compared at %s, next at %s; %s in an hour", stamp(d.Checked), stamp(d.Next),
+		domain.Count(d.RequestsPerHour, "request"))
 	if len(d.Differences) == 0 {
 		p.line("no differences")
 		return
@@ -117,9 +119,9 @@ func printDrift(p *page, d *api.Drift) {
 		if x.Cause == "notActive" {
 			expected, found = "active: the settings select it", "not active"
 		}
-		since := x.Since.UTC().Format(time.RFC3339)
+		since := stamp(x.Since)
 		if !x.Until.IsZero() {
-			since = "not before " + x.Until.UTC().Format(time.RFC3339) + ": changed by Tandem lately"
+			since = "not before " + stamp(x.Until) + ": changed by Tandem lately"
 		}
 		g.add(x.ID, x.Type+" "+titled(x.Name, x.User, x.DisplayName), field, expected, found, since)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +96,16 @@ func tenantCommands(t *testing.T) (tenant *objects, snapshots *snapshot.Snapshot
 	}
 }
 
+// times returns how many times a text has as commands for tenants print them, 0 if some are in another form.
+func times(out string) int {
+	all := regexp.MustCompile(`\d{4}-\d\d-\d\d`).FindAllString(out, -1)
+	stamps := regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d UTC`).FindAllString(out, -1)
+	if len(all) != len(stamps) {
+		return 0
+	}
+	return len(stamps)
+}
+
 // Snapshots are taken, listed, exported and imported, and the report of a leave is shown, by commands.
 func TestSnapshotCommands(t *testing.T) {
 	t.Parallel()
@@ -114,7 +125,9 @@ func TestSnapshotCommands(t *testing.T) {
 	}
 	out := want(exitOK, []string{"2 objects, 0 users"}, "tenant", "snapshot", "take", "contoso")
 	id := strings.TrimSuffix(strings.Fields(out)[1], ":")
-	want(exitOK, []string{id, "request"}, "tenant", "snapshot", "list", "contoso")
+	if out := want(exitOK, []string{id, "request"}, "tenant", "snapshot", "list", "contoso"); times(out) != 1 {
+		t.Errorf("times are not all like 2026-11-29 11:45 UTC:\n%s", out)
+	}
 	text := want(exitOK, []string{`"signature"`}, "tenant", "snapshot", "export", "contoso", id)
 
 	file := filepath.Join(t.TempDir(), "contoso.json")
@@ -155,7 +168,10 @@ func TestDriftCommands(t *testing.T) {
 	tenant.list = []plan.Object{{Ref: tenant.list[0].Ref, Fields: plan.Fields{"pattern": `^\+44`, "priority": 1}}}
 	want([]string{"route Tandem-E164 pattern", `".*"`, "usage Tandem-E164", "it does not exist",
 		"7 requests in an hour"}, "contoso", "--check")
-	want([]string{"1 of 1 tenants differ", "differences: 2", "7 requests to Microsoft in an hour"})
+	want([]string{"differ from what Tandem made there: 1 of 1; differences: 2", "7 requests to Microsoft in an hour"})
+	if _, out := run("tenant", "drift", "contoso"); times(out) < 4 {
+		t.Errorf("times are not all like 2026-11-29 11:45 UTC:\n%s", out)
+	}
 	want([]string{"plan p2 repairs that"}, "contoso", "--repair", "1", "--repair", "2")
 	want([]string{"2 route Tandem-E164 pattern"}, "contoso", "--accept", "1")
 	want([]string{`"differences": [ {`, `"found": "^\\+44"`}, "contoso", "--output", "json")

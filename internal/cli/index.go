@@ -8,6 +8,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -56,7 +57,7 @@ func printIndex(p *page, r *api.Replica) {
 	p.line("database  %s", r.Database)
 	if r.Held != nil {
 		p.line("held back for %s: %s", age(r.Held.Since), r.Held.Reason)
-		p.line("found     %d numbers in database %s", r.Held.Numbers, r.Held.Database)
+		p.line("found     %s in database %s", domain.Count(r.Held.Numbers, "number"), r.Held.Database)
 		p.line("\nCalls are routed by the old index. If this database is the right one, run\n" +
 			"tandem index accept on each edge. If not, correct the database or its settings.")
 	}

@@ -37,7 +37,7 @@ func tenantInvite(t *target) *cobra.Command {
 			}
 			p.line("%s", i.URL)
 			p.line("Send it to an administrator of the tenant. It works until %s and is not shown again.",
-				i.Expires.UTC().Format("2006-01-02 15:04 UTC"))
+				stamp(i.Expires))
 		})
 	f := cmd.Flags()
 	f.IntVar(&r.Days, "days", 14, "for how many `DAYS` the link works, 1 to 90")
@@ -56,16 +56,15 @@ func tenantAccess(t *target) *cobra.Command {
 
 func printAccess(p *page, a *api.TenantAccess) {
 	field := func(label, format string, args ...any) { p.field(fmt.Sprintf("%-15s", label), format, args...) }
-	at := func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 	field("state", "%s", a.State)
 	if a.Tenant != "" {
 		field("tenant", "%s", a.Tenant)
 	}
 	if i := a.Invitation; i != nil {
-		field("invited", "%s by %s, %s %s", at(i.Created), i.CreatedBy, either(i.Expired, "expired", "until"),
-			at(i.Expires))
+		field("invited", "%s by %s, %s %s", stamp(i.Created), i.CreatedBy, either(i.Expired, "expired", "until"),
+			stamp(i.Expires))
 		if !i.Opened.IsZero() {
-			field("link opened", "%s", at(i.Opened))
+			field("link opened", "%s", stamp(i.Opened))
 		}
 	}
 	for _, m := range []struct {
@@ -73,7 +72,7 @@ func printAccess(p *page, a *api.TenantAccess) {
 		mark  *api.TenantMark
 	}{{"authorised", a.Authorised}, {"readiness seen", a.ReadinessSeen}, {"signed in", a.Integrated}} {
 		if m.mark != nil {
-			field(m.label, "%s by %s", at(m.mark.At), m.mark.By)
+			field(m.label, "%s by %s", stamp(m.mark.At), m.mark.By)
 		}
 	}
 	if a.Person != nil {
@@ -83,10 +82,10 @@ func printAccess(p *page, a *api.TenantAccess) {
 		}
 	}
 	if !a.Checked.IsZero() {
-		field("last used", "%s", at(a.Checked))
+		field("last used", "%s", stamp(a.Checked))
 	}
 	if l := a.Lost; l != nil {
-		field("lost", "%s: %s", at(l.Since), l.Reason)
+		field("lost", "%s: %s", stamp(l.Since), l.Reason)
 		if l.Lifetime > 0 {
 			field("", "a sign-in lives for %s there: unattended work is not possible with it", duration(l.Lifetime))
 		}

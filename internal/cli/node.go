@@ -11,6 +11,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain"
 )
 
 func newStatus(t *target) *cobra.Command {
@@ -35,8 +36,8 @@ func printHealth(p *page, h *api.Health) {
 		p.field("database  ", "%s, %s\n%s", d.Engine, either(d.Writable, "available", failing), d.Location)
 	}
 	if r := h.Replica; r != nil {
-		p.field("index     ", "%d numbers, position %d of %d, %s%s", r.Numbers, r.Position, r.Head, indexState(r),
-			either(r.Held == nil, "", "; see tandem index"))
+		p.field("index     ", "%s, position %d of %d, %s%s", domain.Count(r.Numbers, "number"), r.Position, r.Head,
+			indexState(r), either(r.Held == nil, "", "; see tandem index"))
 	}
 	if h.Calls != nil {
 		p.field("calls     ", "%d", h.Calls.Active)

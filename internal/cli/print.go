@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/mattn/go-isatty"
@@ -177,6 +178,9 @@ func (p *page) records(g *grid) {
 		}
 	}
 }
+
+// stamp returns a time as commands print it.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
 func either[T any](b bool, yes, no T) T {
 	if b {

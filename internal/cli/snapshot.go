@@ -3,12 +3,12 @@ package cli
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain"
 )
 
 func tenantSnapshot(t *target) *cobra.Command {
@@ -25,7 +25,7 @@ func snapshotList(t *target) *cobra.Command {
 		}, func(p *page, l api.SnapshotList) {
 			g := &grid{head: []string{"snapshot", "taken", "reason", "objects", "users", "report of the leave"}}
 			for _, s := range l.Snapshots {
-				g.add(s.ID, s.Taken.UTC().Format(time.RFC3339), s.Reason+either(s.Imported, ", imported", ""),
+				g.add(s.ID, stamp(s.Taken), s.Reason+either(s.Imported, ", imported", ""),
 					s.Objects, s.Users, either(s.Report, "yes", ""))
 			}
 			p.table(g)
@@ -33,7 +33,7 @@ func snapshotList(t *target) *cobra.Command {
 }
 
 func printSnapshot(p *page, s *api.Snapshot) {
-	p.line("snapshot %s: %s, %s", s.ID, count(s.Objects, "object"), count(s.Users, "user"))
+	p.line("snapshot %s: %s, %s", s.ID, domain.Count(s.Objects, "object"), domain.Count(s.Users, "user"))
 }
 
 func snapshotTake(t *target) *cobra.Command {
@@ -78,7 +78,7 @@ func tenantReport(t *target) *cobra.Command {
 }
 
 func printReport(p *page, r *api.LeaveReport) {
-	p.line("The tenant of %s was read after the leave, at %s.", r.Account, r.Read.UTC().Format(time.RFC3339))
+	p.line("The tenant of %s was read after the leave, at %s.", r.Account, stamp(r.Read))
 	p.line("")
 	texts := map[api.LeaveOutcomeFate]string{"gone": "gone", "putBack": "as before Tandem", "kept": "kept"}
 	g := &grid{head: []string{"type", "name", "state"}}

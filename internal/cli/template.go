@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -61,7 +60,7 @@ func printTemplate(p *page, x *api.Template) {
 	s := x.Settings
 	field("template", "%s", x.Name)
 	field("tenants", "%d", x.Tenants)
-	field("changed", "%s", x.Changed.Format(time.DateTime))
+	field("changed", "%s", stamp(x.Changed))
 	printSettings(field, &s)
 }
 
@@ -94,7 +93,7 @@ func templateList(t *target) *cobra.Command {
 		}, func(p *page, l api.TemplateList) {
 			g := &grid{head: []string{"template", "tenants", "changed"}}
 			for _, x := range l.Templates {
-				g.add(x.Name, x.Tenants, x.Changed.Format(time.DateTime))
+				g.add(x.Name, x.Tenants, stamp(x.Changed))
 			}
 			p.table(g)
 		})
@@ -146,7 +145,7 @@ func rolloutList(t *target) *cobra.Command {
 		}, func(p *page, l api.RolloutList) {
 			g := &grid{head: []string{"rollout", "state", "begun", "ring", "stopped at"}}
 			for _, x := range l.Rollouts {
-				g.add(x.ID, x.State, x.Begun.Format(time.DateTime), fmt.Sprintf("%d of %d", x.Ring, x.Rings),
+				g.add(x.ID, x.State, stamp(x.Begun), fmt.Sprintf("%d of %d", x.Ring, x.Rings),
 					strings.TrimPrefix(x.Account+": "+x.Reason, ": "))
 			}
 			p.table(g)

@@ -16,6 +16,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain"
 )
 
 func newTenant(t *target) *cobra.Command {
@@ -106,7 +107,7 @@ func printTenant(p *page, x *api.Tenant) {
 	}
 	field("state", "%s%s", x.State, either(x.Purpose == "", "", " ("+x.Purpose+")"))
 	if w := x.Waiting; w != nil {
-		field("waits", "for %s since %s: %s", w.For, w.Since.Format(time.DateTime), w.Reason)
+		field("waits", "for %s since %s: %s", w.For, stamp(w.Since), w.Reason)
 		if w.Longest > 0 {
 			field("", "usually %s, at most %s", duration(w.Usual), duration(w.Longest))
 		}
@@ -122,7 +123,7 @@ func printTenant(p *page, x *api.Tenant) {
 		AreaCode: s.AreaCode, Licence: s.Licence, OwnUsageOnly: s.OwnUsageOnly, Extensions: s.Extensions,
 		Emergency: s.Emergency, Rules: s.Rules, Prefix: s.Prefix, RoutePattern: s.RoutePattern, Users: s.Users})
 	if n := len(s.ExceptUsers); n > 0 {
-		field("except", "%s", count(n, "user"))
+		field("except", "%s", domain.Count(n, "user"))
 	}
 	if x.Made > 0 {
 		field("objects", "%d%s", x.Made, either(x.Prefix == "", "", ", named "+x.Prefix))
@@ -141,12 +142,7 @@ func duration(seconds int) string {
 	case n > 0 && n%60 == 0:
 		n, unit = n/60, "minute"
 	}
-	return count(n, unit)
-}
-
-// count returns a number of things, such as 1 user and 2 users.
-func count(n int, thing string) string {
-	return fmt.Sprintf("%d %s%s", n, thing, either(n == 1, "", "s"))
+	return domain.Count(n, unit)
 }
 
 // wishes are the flags of settings that tenants and templates have in common.
@@ -332,7 +328,7 @@ func tenantApply(t *target) *cobra.Command {
 			return c.ApplyPlan(ctx, args[0], args[1])
 		}, func(p *page, x *api.TenantPlan) {
 			p.line("plan %s is being carried out: %s, %s; tandem tenant show %s says how far it is", x.ID,
-				count(len(x.Steps), "step"), count(len(x.Users), "user"), x.Account)
+				domain.Count(len(x.Steps), "step"), domain.Count(len(x.Users), "user"), x.Account)
 		})
 }
 
@@ -388,7 +384,7 @@ func printPlan(p *page, x *api.TenantPlan) {
 		return
 	}
 	p.line("%d to create, %d to change, %d to delete, %s.", actions["create"], actions["change"], actions["delete"],
-		count(len(x.Users), "user"))
+		domain.Count(len(x.Users), "user"))
 	if len(x.Conflicts) == 0 {
 		p.line("To carry it out: tandem %s %s", either(x.Account == carrierAccount, "carrier apply",
 			"tenant apply "+x.Account), x.ID)

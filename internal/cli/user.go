@@ -15,6 +15,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 )
 
@@ -102,7 +103,7 @@ func printUser(p *page, x *api.User) {
 		field("policy", "%s %s%s", q.Kind, q.Name, either(q.Group == "", "", " (by the group "+q.Group+")"))
 	}
 	if w := x.Waiting; w != nil {
-		field("waits", "for %s since %s: %s", w.For, w.Since.Format(time.DateTime), w.Reason)
+		field("waits", "for %s since %s: %s", w.For, stamp(w.Since), w.Reason)
 	}
 	for _, h := range x.History {
 		field("had", "%s", period(h.Number, h))
@@ -111,8 +112,8 @@ func printUser(p *page, x *api.User) {
 
 // period writes when a number was whose.
 func period(what string, h api.NumberUser) string {
-	return fmt.Sprintf("%s from %s to %s", what, h.Began.Format(time.DateTime),
-		either(h.Ended.IsZero(), "now", h.Ended.Format(time.DateTime)))
+	return fmt.Sprintf("%s from %s to %s", what, stamp(h.Began),
+		either(h.Ended.IsZero(), "now", stamp(h.Ended)))
 }
 
 func userSync(t *target) *cobra.Command {
@@ -138,7 +139,7 @@ func userSync(t *target) *cobra.Command {
 			if x.Failure != "" {
 				why += "; " + x.Failure
 			}
-			g.add(x.Pass, x.Mode, x.Began.Format(time.DateTime), took, x.Users, x.Removed, why)
+			g.add(x.Pass, x.Mode, stamp(x.Began), took, x.Users, x.Removed, why)
 		}
 		p.table(g)
 	})
@@ -218,10 +219,11 @@ func outcomes(all []api.UserOutcome, err error) (api.UserOutcomes, error) {
 	}
 	switch {
 	case err != nil && len(all) > 0: // of several requests
-		err = finding{fmt.Errorf("%d users were accepted and %d refused, then: %w", len(all)-refused, refused, err)}
+		err = finding{fmt.Errorf("%s accepted and %d refused, then: %w", domain.Count(len(all)-refused, "user"),
+			refused, err)}
 	case err == nil && refused > 0:
-		err = finding{fault.New(fault.Conflict, "UsersRefused", "%d of %d users were refused, for the reasons above",
-			refused, len(all))}
+		err = finding{fault.New(fault.Conflict, "UsersRefused", "%d of %s refused, for the reasons above",
+			refused, domain.Count(len(all), "user"))}
 	}
 	return api.UserOutcomes{Users: all}, err
 }

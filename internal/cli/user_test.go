@@ -49,8 +49,8 @@ func TestRefusedUsersFailTheCommand(t *testing.T) {
 		want  string
 	}{
 		{[]api.UserOutcome{accepted, accepted}, exitOK, "being"},
-		{[]api.UserOutcome{refused, refused}, exitConflict, "UsersRefused: 2 of 2 users were refused"},
-		{[]api.UserOutcome{accepted, refused}, exitConflict, "UsersRefused: 1 of 2 users were refused"},
+		{[]api.UserOutcome{refused, refused}, exitConflict, "UsersRefused: 2 of 2 users refused"},
+		{[]api.UserOutcome{accepted, refused}, exitConflict, "UsersRefused: 1 of 2 users refused"},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_ = json.NewEncoder(w).Encode(api.UserOutcomes{Users: c.users})

@@ -10,6 +10,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain"
 )
 
 func newZone(t *target) *cobra.Command {
@@ -40,9 +41,9 @@ func printZone(p *page, z *api.Zone) {
 	case z.Publish == "none":
 		p.line("%s is published by the operator; these records are expected", z.Zone)
 	case z.Serial == 0:
-		p.line("%s: %d records in all", z.Zone, z.RecordsInAll)
+		p.line("%s: %s in all", z.Zone, domain.Count(z.RecordsInAll, "record"))
 	default:
-		p.line("%s, serial %d: %d records in all", z.Zone, z.Serial, z.RecordsInAll)
+		p.line("%s, serial %d: %s in all", z.Zone, z.Serial, domain.Count(z.RecordsInAll, "record"))
 	}
 	g := &grid{head: []string{"name", "ttl", "type", "data", "source"}}
 	for _, r := range z.Records {

@@ -128,5 +128,6 @@ func (x *tenants) answered(ctx context.Context, name, text string) error {
 	}
 	f := findings[0]
 	return fault.New(fault.Unavailable, "NotPublished", "not every name server answers the TXT record %q of %s "+
-		"yet: %s at %s: %s (%d findings)", text, name, f.Server.Name, f.Server.Addr, f.Text, len(findings))
+		"yet: %s at %s: %s (%s)", text, name, f.Server.Name, f.Server.Addr, f.Text,
+		domain.Count(len(findings), "finding"))
 }

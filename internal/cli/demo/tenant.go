@@ -12,6 +12,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/sim/fixtures"
 	"github.com/tandemgw/tandem/internal/sim/lab"
 	"github.com/tandemgw/tandem/internal/sim/microsoft"
@@ -110,7 +111,7 @@ func (o *onboarding) carrier(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.see("app registration as tandem carrier app prints it: %d permissions", len(app.Permissions))
+	o.see("app registration as tandem carrier app prints it: %s", domain.Count(len(app.Permissions), "permission"))
 	step, err := o.p.Manage.StartSignIn(ctx, carrier, api.SignInRequest{Way: api.SignInRequestWayBrowser, Port: 8400})
 	for err == nil && step.ID != "" {
 		var back string
@@ -232,10 +233,11 @@ func (o *onboarding) planned(ctx context.Context, account string, r api.PlanRequ
 		o.see("%s %s %s", marks[s.Action], s.Type, s.Name)
 	}
 	for _, n := range p.Opened[:min(1, len(p.Opened))] {
-		o.see("the users also keep %d usages of others, such as %s, which %s", len(p.Opened), n.Name, n.Text)
+		o.see("the users also keep %s of others, such as %s, which %s", domain.Count(len(p.Opened), "usage"),
+			n.Name, n.Text)
 	}
-	o.see("plan: %d to create, %d to change, %d to delete; %d users", count["create"], count["change"],
-		count["delete"], len(p.Users))
+	o.see("plan: %d to create, %d to change, %d to delete; %s", count["create"], count["change"],
+		count["delete"], domain.Count(len(p.Users), "user"))
 	switch n := o.Microsoft.Mutations() - mutations; {
 	case n > 0:
 		return nil, fmt.Errorf("making the plan sent %d requests that can change the tenant", n)
@@ -264,7 +266,7 @@ func (o *onboarding) applied(ctx context.Context, p *api.TenantPlan, state api.T
 			if w.Usual > 0 {
 				usual = fmt.Sprintf("; usually %d min", w.Usual/60)
 			}
-			o.see("%d objects by Tandem; waits for %s: %s%s", t.Made, w.For, last, usual)
+			o.see("%s by Tandem; waits for %s: %s%s", domain.Count(t.Made, "object"), w.For, last, usual)
 		}
 		if t.State != state {
 			return fmt.Errorf("the tenant is %s, want %s; %s", t.State, state, last)
@@ -272,7 +274,7 @@ func (o *onboarding) applied(ctx context.Context, p *api.TenantPlan, state api.T
 		return nil
 	})
 	if err == nil {
-		o.see("%s: %d objects by Tandem, %d users", t.State, t.Made, t.Users)
+		o.see("%s: %s by Tandem, %s", t.State, domain.Count(t.Made, "object"), domain.Count(t.Users, "user"))
 	}
 	return t, err
 }
@@ -314,7 +316,7 @@ func (o *onboarding) sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.see("%d users read in %v", pass.Users, pass.Ended.Sub(pass.Began).Round(10*time.Millisecond))
+	o.see("%s read in %v", domain.Count(pass.Users, "user"), pass.Ended.Sub(pass.Began).Round(10*time.Millisecond))
 	users, err := o.p.Manage.Users(ctx, adatum.Account, api.ListUsersParams{})
 	count := map[api.UserState]int{}
 	for _, u := range users {
@@ -358,7 +360,7 @@ func (o *onboarding) activate(ctx context.Context) error {
 			o.see("%s has %s", user, o.numbers[user])
 		}
 	}
-	o.see("… %d users in all; each was read back at Microsoft", len(o.numbers))
+	o.see("… %s in all; each was read back at Microsoft", domain.Count(len(o.numbers), "user"))
 	return nil
 }
 
@@ -506,7 +508,8 @@ func (o *onboarding) restore(ctx context.Context) error {
 	if len(all) == 0 {
 		return errors.New("leaving took no snapshot")
 	}
-	o.see("snapshot %s, taken before the leave: %d objects, %d users", all[0].ID, all[0].Objects, all[0].Users)
+	o.see("snapshot %s, taken before the leave: %s, %s", all[0].ID,
+		domain.Count(all[0].Objects, "object"), domain.Count(all[0].Users, "user"))
 	p, err := o.planned(ctx, adatum.Account, api.PlanRequest{Purpose: api.PlanRequestPurposeRestore,
 		Snapshot: all[0].ID})
 	if err == nil && len(p.Users) != len(o.numbers) {
@@ -519,7 +522,7 @@ func (o *onboarding) restore(ctx context.Context) error {
 		err = o.active(ctx)
 	}
 	if err == nil {
-		o.see("%d users are active again, with the numbers that they had", len(o.numbers))
+		o.see("active again, with the numbers that they had: %s", domain.Count(len(o.numbers), "user"))
 	}
 	return err
 }

@@ -11,6 +11,7 @@ import (
 
 	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/client"
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/services"
 	"github.com/tandemgw/tandem/internal/sim/lab"
 )
@@ -65,7 +66,8 @@ func (v *view) started(p *Product) {
 func (v *view) provisioned(n Provisioned, first api.Event) {
 	v.line("2  Provisioned over HTTP, as a BSS does it")
 	v.field("customers", fmt.Sprintf("northwind (Direct Routing), fabrikam (Operator Connect and Phone Mobile), "+
-		"contoso (Zoom): %d accounts, %d numbers in %d requests", n.Customers, n.Numbers, n.Requests))
+		"contoso (Zoom): %s, %s in %s", domain.Count(n.Customers, "account"), domain.Count(n.Numbers, "number"),
+		domain.Count(n.Requests, "request")))
 	v.field("events", fmt.Sprintf("%s %s by %s: the first that arrived, as tandem events shows it", first.Kind,
 		first.Subject, first.Actor.ID))
 	v.field("token", "from Tandem's own issuer: tandem token --role ProvisioningAPI.Admin")

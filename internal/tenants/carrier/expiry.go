@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tandemgw/tandem/internal/domain"
 )
 
 // thresholds are the days before the expiry of the app's certificate at which it is announced, in descending order.
@@ -58,8 +60,8 @@ func (e *Expiry) Warning() string {
 	case left <= 0:
 		return "the certificate of the app registration has expired: no tenant can be reached"
 	case e.threshold() > 0:
-		return fmt.Sprintf("the certificate of the app registration expires in %d days; then no tenant can be "+
-			"reached: register another", int(math.Ceil(left.Hours()/24)))
+		return fmt.Sprintf("the certificate of the app registration expires in %s; then no tenant can be "+
+			"reached: register another", domain.Count(int(math.Ceil(left.Hours()/24)), "day"))
 	}
 	return ""
 }

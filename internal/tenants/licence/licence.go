@@ -38,7 +38,7 @@ func (s *SKU) Free() (n int, remark string) {
 	case free < 0:
 		return 0, fmt.Sprintf("%d more in use than paid for", -free)
 	case free == 0 && s.Suspended+s.LockedOut > 0:
-		return 0, fmt.Sprintf("%d units are suspended", s.Suspended+s.LockedOut)
+		return 0, fmt.Sprintf("suspended units: %d", s.Suspended+s.LockedOut)
 	case free > max(0, s.Enabled-s.Consumed):
 		return free, "the subscription has ended and is in its grace period: renew it"
 	}

@@ -21,8 +21,8 @@ func TestFree(t *testing.T) {
 		"grace period": {licence.SKU{AppliesTo: "User", Warning: 25, Consumed: 20}, 5, "grace period"},
 		"some of both": {licence.SKU{AppliesTo: "User", Enabled: 10, Warning: 5, Consumed: 12}, 3, "grace period"},
 		"too many":     {licence.SKU{AppliesTo: "User", Enabled: 5, Consumed: 6}, 0, "1 more in use than paid for"},
-		"suspended":    {licence.SKU{AppliesTo: "User", Suspended: 50}, 0, "50 units are suspended"},
-		"locked out":   {licence.SKU{AppliesTo: "User", LockedOut: 3}, 0, "3 units are suspended"},
+		"suspended":    {licence.SKU{AppliesTo: "User", Suspended: 50}, 0, "suspended units: 50"},
+		"locked out":   {licence.SKU{AppliesTo: "User", LockedOut: 3}, 0, "suspended units: 3"},
 		"company":      {licence.SKU{AppliesTo: "Company", Enabled: 100}, 0, "not assigned to users"},
 	} {
 		free, remark := c.sku.Free()

@@ -303,8 +303,9 @@ func (s *Service) numbers(ctx context.Context, run *flow.Run, m *Move) error {
 	m.Numbers = len(rest)
 	switch {
 	case m.Numbers > 0:
-		m.Next = fmt.Sprintf("%d numbers have users in the old tenant and none in the new one: give them to users "+
-			"there (tandem user activate %s), or take them from the users of the old one", m.Numbers, m.Target())
+		m.Next = fmt.Sprintf("in use in the old tenant and not in the new one: %s; give each to a user there "+
+			"(tandem user activate %s), or take it from the user of the old one", domain.Count(m.Numbers, "number"),
+			m.Target())
 		return nil
 	case len(change)+len(give) > 0 || !s.settled(m):
 		m.Next = "users of the old tenant give their numbers back"

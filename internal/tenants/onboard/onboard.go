@@ -494,12 +494,8 @@ func (j *job) records(r plan.Ref) bool {
 
 // waitForUsers is the wait for the runs of users: what users have is not removed.
 func (j *job) waitForUsers(n int) error {
-	s, have := "s", "have"
-	if n == 1 {
-		s, have = "", "has"
-	}
 	return &wait{Waiting: Waiting{For: Tandem, Object: plan.Ref{Type: plan.User},
-		Reason: fmt.Sprintf("%d user%s still %s settings that Tandem has made", n, s, have)}}
+		Reason: "settings that Tandem has made are still to be put back: " + domain.Count(n, "user")}}
 }
 
 // work does steps until a fresh look at the tenant finds none.

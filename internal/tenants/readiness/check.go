@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/tenants/dialplan"
 	"github.com/tandemgw/tandem/internal/tenants/permission"
@@ -210,7 +211,7 @@ func (r *report) tenant() {
 			verified++
 		}
 	}
-	r.add(Consented, Pass, "domains", t.Initial, "", "%d verified domains", verified)
+	r.add(Consented, Pass, "domains", t.Initial, "", "%s", domain.Count(verified, "verified domain"))
 }
 
 func (r *report) licences() {
@@ -242,16 +243,16 @@ func (r *report) users() {
 	if _, unread := r.f.Unread["users"]; unread {
 		return
 	}
-	more := ""
+	user := "user"
 	if r.f.MoreUsers {
-		more = " or more"
+		user = "or more user"
 	}
 	if r.f.Phone == 0 {
 		r.add(Consented, Warn, "users", "", "assign Teams Phone licences", "no user has a Teams Phone licence, so no "+
 			"user can get a number")
 		return
 	}
-	r.add(Consented, Pass, "users", "", "", "%d%s users can get a number", r.f.Phone, more)
+	r.add(Consented, Pass, "users", "", "", "%s can get a number", domain.Count(r.f.Phone, user))
 }
 
 // numbers tells which numbers of the account are taken, and by whom.
@@ -414,7 +415,7 @@ func (r *report) emergency() {
 
 	uses := append([]PolicyUse{{Name: "Global", Users: -1}}, f.Policies...)
 	for _, use := range uses {
-		who := fmt.Sprintf("%d users", use.Users)
+		who := domain.Count(use.Users, "user")
 		if use.Users < 0 {
 			who = "users without a policy of their own"
 		}

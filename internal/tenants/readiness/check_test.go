@@ -296,6 +296,21 @@ func TestChecker(t *testing.T) {
 	}
 	c.DNS = func(context.Context, string) error { return nil }
 
+	s.facts.Phone = 1
+	r, err := c.Check(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var texts []string
+	for _, x := range r.Findings {
+		texts = append(texts, x.Reason)
+	}
+	for _, text := range []string{"1 user can get a number", "1 verified domain"} {
+		if !slices.Contains(texts, text) {
+			t.Errorf("no finding says %q: %q", text, texts)
+		}
+	}
+
 	undisturbed := s.facts.State
 	s.facts.State = plan.NewState([]plan.Object{
 		object(plan.DialPlan, "Tandem-E164", plan.Fields{"rules": []plan.Rule{}}),

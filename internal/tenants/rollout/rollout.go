@@ -164,8 +164,8 @@ func (s *Service) Delete(ctx context.Context, name string) error {
 			return err
 		}
 		if t.Tenants > 0 {
-			return fault.New(fault.Conflict, "TemplateInUse", "%d tenants have the template %q (tandem tenant list "+
-				"--template %s); give them another one first", t.Tenants, name, name)
+			return fault.New(fault.Conflict, "TemplateInUse", "the template %q is used by %s (tandem tenant list "+
+				"--template %[1]s); give each another one first", name, domain.Count(t.Tenants, "tenant"))
 		}
 		if err := tx.DeleteTemplate(ctx, name); err != nil {
 			return err
@@ -215,7 +215,7 @@ func (s *Service) Rollout(ctx context.Context, template, id string) (r *Rollout,
 		}
 		if err == nil && t.Pending && t.Waiting != nil {
 			x.Waits = fmt.Sprintf("waits for %s since %s: %s", t.Waiting.For, t.Waiting.Since.UTC().Format(
-				time.DateTime), t.Waiting.Reason)
+				"2006-01-02 15:04 UTC"), t.Waiting.Reason)
 		}
 	}
 	return r, nil

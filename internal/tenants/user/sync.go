@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/platform/flow"
 	"github.com/tandemgw/tandem/internal/tenants/onboard"
@@ -266,8 +267,9 @@ func (p *pass) store(ctx context.Context, voices bool, fn func(context.Context, 
 	advance()
 	at := *p.Pass
 	p.mu.Unlock()
-	return p.Store.Update(ctx, p.run, p.account, fmt.Sprintf("%s pass: %d users, %d voice configurations", at.Mode,
-		at.Users, at.Voices), func(ctx context.Context, tx Tx) error {
+	progress := fmt.Sprintf("%s pass: %s, %s", at.Mode, domain.Count(at.Users, "user"),
+		domain.Count(at.Voices, "voice configuration"))
+	return p.Store.Update(ctx, p.run, p.account, progress, func(ctx context.Context, tx Tx) error {
 		if err := fn(ctx, tx); err != nil {
 			return err
 		}
