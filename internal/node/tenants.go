@@ -189,13 +189,7 @@ func (x *tenants) buildPlanner() {
 			return carrier.Missing(objects, settings), err
 		},
 		Restored: x.restored,
-		Leaving: func(ctx context.Context, t *onboard.Tenant, _ plan.State, made plan.Ledger) error {
-			if len(made) == 0 {
-				return nil
-			}
-			_, err := x.snapshots.Take(ctx, t.Account, snapshot.Leave)
-			return err
-		},
+		Leaving:  x.leaving,
 		TenantID: func(ctx context.Context, account string) (string, error) {
 			a, err := x.accessTo(ctx, account)
 			if err != nil || a == nil {
@@ -527,12 +521,15 @@ func (x *tenants) parts() []part {
 	return parts
 }
 
-// left writes the report of a leave. There is none if nothing had been made.
+// leaving takes the snapshot with which the report of a leave is stored.
+func (x *tenants) leaving(ctx context.Context, t *onboard.Tenant, _ plan.State, _ plan.Ledger) error {
+	_, err := x.snapshots.Take(ctx, t.Account, snapshot.Leave)
+	return err
+}
+
+// left writes the report of a leave.
 func (x *tenants) left(ctx context.Context, t *onboard.Tenant, kept []plan.Note) error {
 	_, err := x.snapshots.ReportLeave(ctx, t.Account, "", kept)
-	if fault.HasCode(err, "SnapshotNotFound") {
-		return nil
-	}
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -362,6 +363,50 @@ func TestAccountsWithoutATenant(t *testing.T) {
 				t.Errorf("%s is not asked", what)
 			}
 		}
+	}
+}
+
+// A leave of a tenant in which Tandem has nothing has a report of its own; that of an earlier leave stays as it is. Its
+// snapshot has nothing to restore.
+func TestLeaveOfNothing(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.snapshots.Sources = func(_ context.Context, t *onboard.Tenant) (snapshot.Source, error) {
+		return unnumbered{f.world(t.Account)}, nil
+	}
+	f.planner.Leaving, f.onboarder.Left = f.leaving, f.left
+	f.account("acme")
+	f.signIn("acme", "t-acme")
+	const older = "20250101T000000-aaaaaa"
+	before := snapshot.Report{Snapshot: older, Read: time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC),
+		Outcomes: []snapshot.Outcome{{Ref: plan.Ref{Type: plan.Route, Name: "Tandem-E164"}, Fate: snapshot.Kept,
+			Reason: "then"}}}
+	f.must(f.store.AddSnapshot(t.Context(), "acme", &snapshot.Summary{ID: older, Reason: snapshot.Leave}, []byte("x"),
+		"tenant.snapshot"))
+	f.must(f.store.SetReport(t.Context(), "acme", &before))
+
+	n, err := f.planner.Plan(t.Context(), "acme", onboard.Order{Purpose: onboard.Leave, RemoveConsent: true}, "test")
+	f.must(err)
+	_, err = f.planner.Apply(t.Context(), "acme", n.ID)
+	f.must(err)
+	f.carryOut("acme")
+	if s := f.tenant("acme").State(); s != onboard.Left {
+		t.Fatalf("state %s", s)
+	}
+
+	r, err := f.store.Report(t.Context(), "acme", older)
+	f.must(err)
+	if !reflect.DeepEqual(r, &before) {
+		t.Errorf("the report of the earlier leave is now %+v", r)
+	}
+	r, err = f.store.Report(t.Context(), "acme", snapshot.Latest)
+	f.must(err)
+	if r.Snapshot == older || len(r.Outcomes) != 1 || r.Outcomes[0].Type != plan.Consent ||
+		r.Outcomes[0].Fate != snapshot.Gone {
+		t.Errorf("the report is %+v", r)
+	}
+	if _, err := f.snapshots.Restore(t.Context(), "acme", r.Snapshot); !fault.HasCode(err, "NothingToRestore") {
+		t.Errorf("a restore of nothing: %v", err)
 	}
 }
 

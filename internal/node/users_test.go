@@ -289,11 +289,7 @@ func TestLeaveNamesUsers(t *testing.T) {
 		f.snapshots.Sources = func(_ context.Context, t *onboard.Tenant) (snapshot.Source, error) {
 			return unnumbered{f.world(t.Account)}, nil
 		}
-		f.planner.Leaving = func(ctx context.Context, t *onboard.Tenant, _ plan.State, _ plan.Ledger) error {
-			_, err := f.snapshots.Take(ctx, t.Account, snapshot.Leave)
-			return err
-		}
-		f.onboarder.Left = f.left
+		f.planner.Leaving, f.onboarder.Left = f.leaving, f.left
 		f.account("acme")
 		f.apply("acme", onboard.Onboard)
 		o := plan.UserObject(&plan.Settings{Prefix: "Tandem-E164"}, plan.Activation{ID: "u-1", Number: "+442079460001"})

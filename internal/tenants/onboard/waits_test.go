@@ -360,7 +360,7 @@ func TestUsersFirst(t *testing.T) {
 			r.did, r.rows.tenant.Pending = nil, true
 			result, err := r.run()
 			w := r.rows.tenant.Waiting
-			if err != nil || w == nil || w.For != onboard.Tandem || !strings.HasPrefix(w.Reason, n+" users") ||
+			if err != nil || w == nil || w.For != onboard.Tandem || !strings.HasSuffix(w.Reason, ": "+n+" users") ||
 				time.Until(result.Again) != again || len(r.did) > 0 {
 				t.Fatalf("%+v, %v; again in %s; did %v", w, err, time.Until(result.Again), r.did)
 			}

@@ -136,13 +136,13 @@ type Snapshots struct {
 	Names func(ctx context.Context, account string, ids []string) (map[string]user.Name, error)
 }
 
-// Take stores a snapshot of a tenant.
+// Take stores a snapshot of a tenant. One of nothing is taken before a leave only, which has a report of its own.
 func (s *Snapshots) Take(ctx context.Context, account, reason string) (*Summary, error) {
 	x, err := s.Read(ctx, account)
 	if err != nil {
 		return nil, err
 	}
-	if len(x.Ledger) == 0 {
+	if len(x.Ledger) == 0 && reason != Leave {
 		return nil, fault.New(fault.Conflict, "NothingToRecord",
 			"Tandem has made nothing in the tenant of account %s; there is nothing to take a snapshot of", account)
 	}
@@ -207,6 +207,11 @@ func (s *Snapshots) Restore(ctx context.Context, account, id string) (*onboard.R
 	d, err := s.Load(ctx, account, id)
 	if err != nil {
 		return nil, err
+	}
+	if len(d.Entries) == 0 {
+		return nil, fault.New(fault.Conflict, "NothingToRestore", "snapshot %s has nothing, because Tandem had "+
+			"nothing in the tenant when it was left; restore an older one (tandem tenant snapshot list %s)", id,
+			account)
 	}
 	refs := make([]plan.Ref, len(d.Entries))
 	for i, e := range d.Entries {

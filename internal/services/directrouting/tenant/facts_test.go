@@ -465,7 +465,7 @@ func TestFactsOfTeams(t *testing.T) {
 			s.Configurations["TeamsEmergencyCallRoutingPolicy"]["global"]["EmergencyNumbers"] = []any{
 				map[string]any{"EmergencyDialString": "112", "OnlinePSTNUsage": "Foreign-1"}}
 		}},
-		{"emergency policy of a group", "emergency", "Foreign-1 911", "fail 1 users: no route has", func(_ *readyBed,
+		{"emergency policy of a group", "emergency", "Foreign-1 911", "fail 1 user: no route has", func(_ *readyBed,
 			s *microsoft.State) {
 			s.Groups = append(s.Groups, &microsoft.Group{ID: "g", Members: []string{s.Users[1].ID}})
 			s.GroupGrants = append(s.GroupGrants, microsoft.GroupGrant{Group: "g",
