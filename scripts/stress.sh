@@ -12,7 +12,7 @@
 set -uom pipefail # m: go test gets its own process group, so that it can be killed with its children
 cd "$(dirname "$0")/.."
 runs=${RUNS:-2} busy=${BUSY:-4} repeat=${REPEAT:-20} pkg=${PKG:-./...} part=${1:-all}
-limit=$((5 * 9))m
+limit=$((5 * 9))m RACE=${RACE:--race}
 export TANDEM_REQUIRE_PG=1 TANDEM_REQUIRE_SIPP=1 TANDEM_REQUIRE_KAMAILIO=1 TANDEM_REQUIRE_DNS=1
 
 pids=() tests=
@@ -64,9 +64,9 @@ servers() {
 
 if [ "$part" != servers ]; then
 	# Compile before the load begins.
-	go test -race -vet=off -run '^$' "$pkg" >/dev/null || exit 1
+	go test $RACE -vet=off -run '^$' "$pkg" >/dev/null || exit 1
 	load
-	for ((r = 1; r <= runs; r++)); do run "full run $r of $runs" -race -count=1 "$pkg"; done
+	for ((r = 1; r <= runs; r++)); do run "full run $r of $runs" $RACE -count=1 "$pkg"; done
 	idle
 fi
 if [ "$part" != full ]; then

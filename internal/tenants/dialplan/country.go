@@ -7,6 +7,7 @@ import (
 	"regexp/syntax"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/nyaruka/phonenumbers"
 )
@@ -102,8 +103,21 @@ func (c *country) emergencyRule(deployment []string) (r Rule, err error) {
 }
 
 // EmergencyStrings returns the emergency numbers of a country as dialled, of two to five digits, that libphonenumber
-// knows; for a few it knows none.
-func EmergencyStrings(iso string) (dial []string, err error) {
+// knows; for a few it knows none. It remembers the result.
+func EmergencyStrings(iso string) ([]string, error) {
+	if known, ok := emergencyStrings.Load(iso); ok {
+		return slices.Clone(known.([]string)), nil
+	}
+	dial, err := findEmergencyStrings(iso)
+	if err == nil {
+		emergencyStrings.Store(iso, slices.Clone(dial))
+	}
+	return dial, err
+}
+
+var emergencyStrings sync.Map // by country
+
+func findEmergencyStrings(iso string) (dial []string, err error) {
 	c, err := countryOf(iso)
 	if err != nil {
 		return nil, err

@@ -119,7 +119,7 @@ func TestDisturbedRequests(t *testing.T) {
 			"kill after"} {
 			t.Run(name+", "+how, func(t *testing.T) {
 				t.Parallel()
-				for at := 1 + n*every/7; at <= requests; at += every {
+				for at := 1 + (n+len(name))%7*every/7; at <= requests; at += every {
 					t.Run(strconv.Itoa(at), func(t *testing.T) { // with a bed that ends
 						got, _ := disturbed(t, w, how, at)
 						if diff := cmp.Diff(joined, got); diff != "" {

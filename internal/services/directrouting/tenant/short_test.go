@@ -3,4 +3,4 @@
 package tenant_test
 
 // every so many requests one is disturbed.
-const every = 250
+const every = 900

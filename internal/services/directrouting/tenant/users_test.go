@@ -1107,7 +1107,7 @@ func TestDisturbedUsers(t *testing.T) {
 		"429": {Kind: microsoft.Refuse, Status: 429, RetryAfter: "0"}, "500": {Kind: microsoft.Refuse, Status: 500},
 	} {
 		for _, service := range []microsoft.Service{microsoft.Graph, microsoft.Teams} {
-			for i := 0; i < requests[service]; i += min(every, 25) {
+			for i := 0; i < requests[service]; i += min(every, 60) {
 				t.Run(fmt.Sprintf("%s/%s/%d", name, service, i), func(t *testing.T) {
 					t.Parallel()
 					f := f
@@ -1118,7 +1118,7 @@ func TestDisturbedUsers(t *testing.T) {
 		}
 	}
 	for n, how := range []string{"timeout before", "end before", "end after"} {
-		for at := 1 + n*min(every, 25)/3; at <= sent; at += min(every, 25) {
+		for at := 1 + n*min(every, 60)/3; at <= sent; at += min(every, 60) {
 			t.Run(fmt.Sprintf("%s/%d", how, at), func(t *testing.T) {
 				t.Parallel()
 				d := &death{how: how, at: at}
