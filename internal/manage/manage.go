@@ -105,15 +105,23 @@ func New(ops Operations, health *http.ServeMux, log *slog.Logger, reg prometheus
 	return s
 }
 
-// admit asks Tenant before operations on tenants.
+// admit asks Tenant before operations on tenants. A refusal by Microsoft becomes a conflict: 401 and 403 are about the
+// caller's own token.
 func (ops Operations) admit(f api.StrictHandlerFunc, operation string) api.StrictHandlerFunc {
 	return func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error) {
-		if ops.Tenant != nil && strings.HasPrefix(r.URL.Path, "/manage/v1/tenants/") {
+		tenant := strings.HasPrefix(r.URL.Path, "/manage/v1/tenants/")
+		if ops.Tenant != nil && tenant {
 			if err := ops.Tenant(ctx, operation, r.PathValue("account")); err != nil {
 				return nil, err
 			}
 		}
-		return f(ctx, w, r, request)
+		answer, err := f(ctx, w, r, request)
+		microsoft := tenant || strings.HasPrefix(r.URL.Path, "/manage/v1/carrier")
+		if microsoft && (fault.Is(err, fault.Unauthenticated) || fault.Is(err, fault.Forbidden)) {
+			refusal := *fault.As(err)
+			refusal.Kind, err = fault.Conflict, &refusal
+		}
+		return answer, err
 	}
 }
 

@@ -367,6 +367,12 @@ func (j *job) GetPlan(context.Context, api.GetPlanRequestObject) (api.GetPlanRes
 }
 
 func (j *job) ApplyPlan(_ context.Context, r api.ApplyPlanRequestObject) (api.ApplyPlanResponseObject, error) {
+	if r.Plan == "refused" {
+		return nil, fault.New(fault.Forbidden, "TeamsRoleMissing", "give the role")
+	}
+	if r.Plan == "expired" {
+		return nil, fault.New(fault.Unauthenticated, "TokenRefused", "sign in again")
+	}
 	if r.Plan == "old" {
 		return nil, fault.New(fault.Conflict, "TenantChanged", "changed")
 	}
@@ -536,6 +542,8 @@ func TestEveryOperationMatchesTheContract(t *testing.T) {
 		{"GET", "/manage/v1/tenants/acme/plans/p1", "", 200, `"p1"`, false},
 		{"POST", "/manage/v1/tenants/acme/plans/p1/apply", "", 202, `"p1"`, false},
 		{"POST", "/manage/v1/tenants/acme/plans/old/apply", "", 409, "TenantChanged", false},
+		{"POST", "/manage/v1/tenants/acme/plans/refused/apply", "", 409, "give the role", false},
+		{"POST", "/manage/v1/tenants/acme/plans/expired/apply", "", 409, "TokenRefused", false},
 		{"GET", "/manage/v1/tenants/acme/snapshots?limit=7&cursor=c", "", 200, `"next":"c"`, false},
 		{"POST", "/manage/v1/tenants/acme/snapshots", "", 200, `"s1"`, false},
 		{"POST", "/manage/v1/tenants/acme/snapshots/import", `{"export":"` + strings.Repeat("x", 100_000) + `"}`, 200,

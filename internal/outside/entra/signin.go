@@ -169,7 +169,7 @@ func (a *App) PollDevice(ctx context.Context, d *Device) (*Grant, error) {
 // that the tenant is the expected one.
 func (a *App) grant(ctx context.Context, tenant, nonce string, r *reply) (*Grant, error) {
 	invalid := func(cause error, what string) error {
-		return fault.New(fault.Unauthenticated, "InvalidIDToken", "the sign-in's id_token is not valid: %s", what).
+		return fault.New(fault.Conflict, "InvalidIDToken", "the sign-in's id_token is not valid: %s", what).
 			Because(cause)
 	}
 	var unchecked struct {

@@ -307,7 +307,8 @@ func TestRefusedTokenIsReplacedOnce(t *testing.T) {
 
 	a = newAPI(t, unauthorized, unauthorized)
 	_, err := graph.AddDomain("x.example").Do(t.Context(), a.client(&fixed{tokens: []string{"t1", "t2", "t3"}}))
-	if !fault.Is(err, fault.Unauthenticated) {
+	if !fault.Is(err, fault.Conflict) || !fault.HasCode(err, "TokenRefused") ||
+		!strings.Contains(err.Error(), "signs in again") {
 		t.Errorf("refused twice: %v", err)
 	}
 

@@ -14,7 +14,7 @@ const (
 	// CodeUnknown: a change was sent and its answer is lost. Read the object back before repeating it.
 	CodeUnknown      = wire.CodeUnknown
 	CodeUnreadable   = wire.CodeUnreadable // the service may have changed
-	CodeTokenRefused = "TokenRefused"
+	CodeTokenRefused = wire.CodeTokenRefused
 	CodeRoleMissing  = "TeamsRoleMissing" // the account, or the application, may not do this
 	CodeExists       = "ObjectExists"
 	// CodeNotReady: what the change refers to is not known yet (a domain that is not activated, an object made a moment
@@ -28,15 +28,13 @@ const (
 // Error is a request that the service refused or did not answer. Its ids are correlation ids.
 type Error = wire.Error
 
-const again = "an administrator signs in again with the link"
-
 // meanings are by status; 403 is a missing role and no matter of the token (teams-tenant §4 [C]).
 var meanings = map[int]wire.Meaning{
-	http.StatusUnauthorized: {Kind: fault.Unauthenticated, Code: CodeTokenRefused, What: again},
+	http.StatusUnauthorized: wire.TokenRefused,
 	http.StatusForbidden: {Kind: fault.Forbidden, Code: CodeRoleMissing, What: "a Global Administrator or Privileged " +
 		"Role Administrator gives the account that signed in, or the application if it acts on its own, the role " +
-		"Teams Administrator; the application also needs the permission Organization.Read.All. Then " + again +
-		", or waits an hour"},
+		"Teams Administrator; the application also needs the permission Organization.Read.All. Then " +
+		wire.TokenRefused.What + ", or waits an hour"},
 	http.StatusNotFound: {Kind: fault.NotFound, Code: "NotFound",
 		What: "it does not exist, or is not visible yet"},
 	http.StatusConflict:        {Kind: fault.Conflict, Code: CodeExists, What: "read it back"},

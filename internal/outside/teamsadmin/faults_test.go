@@ -68,7 +68,7 @@ func TestSignInEnded(t *testing.T) {
 	b.cloud.Inject(microsoft.Fault{Kind: microsoft.Expired, Service: microsoft.Teams})
 	for range 2 {
 		_, err := b.client.Usages(t.Context())
-		want(t, "Usages", err, fault.Unauthenticated, "TokenRefused", "signs in again")
+		want(t, "Usages", err, fault.Conflict, "TokenRefused", "signs in again")
 	}
 	slices.Sort(tokens)
 	if len(tokens) != 4 || len(slices.Compact(tokens)) != 4 {

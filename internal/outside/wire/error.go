@@ -17,7 +17,13 @@ const (
 	CodeUnknown = "OutcomeUnknown"
 	// CodeUnreadable: the answer is not what is known of the API.
 	CodeUnreadable = "UnreadableAnswer"
+	// CodeTokenRefused: the API answers 401, to a renewed token too.
+	CodeTokenRefused = "TokenRefused"
 )
+
+// TokenRefused is what a 401 means. It is a conflict: an answer 401 to our own callers would be about their tokens.
+var TokenRefused = Meaning{Kind: fault.Conflict, Code: CodeTokenRefused,
+	What: "an administrator signs in again with the link"}
 
 // Error is the cause of faults: a refused request, or one without an answer.
 type Error struct {
@@ -52,7 +58,6 @@ type Meaning struct {
 
 // kinds says what callers can do about a status. Others from 500 on are Unavailable, the rest Invalid.
 var kinds = map[int]fault.Kind{
-	http.StatusUnauthorized:          fault.Unauthenticated,
 	http.StatusForbidden:             fault.Forbidden,
 	http.StatusNotFound:              fault.NotFound,
 	http.StatusConflict:              fault.Conflict,
@@ -94,6 +99,9 @@ func (a *API) result(r *Request, wait time.Duration) error {
 
 func (a *API) refusal(e *Error, wait time.Duration) error {
 	m := a.Meaning(e)
+	if e.Status == http.StatusUnauthorized {
+		m = TokenRefused
+	}
 	if m.Kind == fault.Internal {
 		m.Kind = fault.Invalid
 		if kind, ok := kinds[e.Status]; ok {

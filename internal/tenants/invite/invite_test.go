@@ -407,7 +407,7 @@ func TestRefusalsAreExplained(t *testing.T) {
 		"SignInRefused":     {fault.Conflict, 409, "Microsoft refused"},
 		"AppRegistration":   {fault.Unavailable, 503, "The operator must repair this"},
 		"EntraUnavailable":  {fault.Unavailable, 503, "Microsoft does not answer"},
-		"InvalidIDToken":    {fault.Unauthenticated, 409, "could not be checked"},
+		"InvalidIDToken":    {fault.Conflict, 409, "could not be checked"},
 		"DeviceCodeBlocked": {fault.Conflict, 409, "not possible now"},
 	} {
 		state := b.request("GET", "/", nil).press("/integrate").state(invite.Integrate)

@@ -352,6 +352,26 @@ func (b *signInBed) job() error {
 	return err
 }
 
+// Graph refuses renewed tokens too: a job reads what to do, and not as if the caller's own token was wrong. The next
+// check records that the sign-in is lost, and one with tokens that work that it is back.
+func TestRefusedTokens(t *testing.T) {
+	t.Parallel()
+	b := newSignInBed(t)
+	b.must(b.walk(b.authorised(), serviceUser))
+	b.cloud.Inject(microsoft.Fault{Kind: microsoft.Expired, Service: microsoft.Graph})
+	if err := b.job(); !fault.HasCode(err, "TokenRefused") || !fault.Is(err, fault.Conflict) ||
+		!strings.Contains(err.Error(), "signs in again") {
+		t.Errorf("the job: %v", err)
+	}
+	if lost := b.lost(); lost == nil || lost.Consent || !strings.Contains(lost.Reason, "signs in again") {
+		t.Errorf("lost %+v", lost)
+	}
+	b.cloud.ClearFaults()
+	if lost := b.lost(); lost != nil {
+		t.Errorf("still lost: %+v", lost)
+	}
+}
+
 // The administrator withdraws the consent: a job notices it, whichever way it was done, and the next step is the
 // consent again. For some minutes after a consent the same refusal is a wait (tenant-cases 1).
 func TestWithdrawnConsent(t *testing.T) {

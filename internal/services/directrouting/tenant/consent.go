@@ -7,6 +7,7 @@ import (
 	"github.com/tandemgw/tandem/internal/domain/fault"
 	"github.com/tandemgw/tandem/internal/outside/entra"
 	"github.com/tandemgw/tandem/internal/outside/graph"
+	"github.com/tandemgw/tandem/internal/outside/wire"
 )
 
 // RemoveConsent implements onboard.Cloud. The person who has signed in does it, or else the application itself.
@@ -20,7 +21,7 @@ func (c *Cloud) RemoveConsent(ctx context.Context) error {
 	}
 
 	err := c.removeApp(ctx, client)
-	if fault.Is(err, fault.Unauthenticated) && c.Delegated != nil { // the sign-in ended, perhaps with the application
+	if fault.HasCode(err, wire.CodeTokenRefused) && c.Delegated != nil { // perhaps with the application
 		if _, err := graph.Organization().All(ctx, c.Graph); removed(err) {
 			return nil
 		}
