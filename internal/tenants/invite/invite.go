@@ -95,6 +95,8 @@ type Login interface {
 type Standing struct {
 	Disabled bool
 	Roles    []string // template ids: of the person, or of the application
+	// Granted are the permissions in the tokens, such as "Domain.ReadWrite.All (application)"; nil if they do not say.
+	Granted []string
 }
 
 // Inspector uses the access to tenants. It is safe for concurrent use.
@@ -208,7 +210,8 @@ type Access struct {
 	Authorised    *Mark     `json:"authorised,omitempty"`
 	ReadinessSeen *Mark     `json:"readinessSeen,omitempty"`
 	Integrated    *Mark     `json:"integrated,omitempty"`
-	Person        *Person   `json:"person,omitempty"` // in mode Delegated
+	Person        *Person   `json:"person,omitempty"`  // in mode Delegated
+	Granted       []string  `json:"granted,omitempty"` // those of Standing, when the access last worked
 	Lost          *Lost     `json:"lost,omitempty"`
 	Ended         time.Time `json:"ended,omitzero"` // when Tandem left the tenant and ended the access
 	// AfterLeave is set if the sign-in is later than the leave that Progress reports.
@@ -552,7 +555,7 @@ func (s *Service) granted(ctx context.Context, se *Session, attempt *Attempt, g 
 		}
 
 		if fresh := se.ClaimedAt; fresh.After(a.Consented) {
-			a.Consented, a.Authorised = fresh, &Mark{time.Now(), g.Name}
+			a.Consented, a.Authorised, a.Granted = fresh, &Mark{time.Now(), g.Name}, nil
 			if a.Checked = (time.Time{}); a.withdrawn() { // whether the sign-in still works shows when it is used
 				a.Lost = nil
 			}
@@ -581,6 +584,9 @@ func (s *Service) integrate(ctx context.Context, tx Tx, a *Access, mode Mode, p 
 	by := "the application"
 	if p != nil {
 		by = p.Name
+	}
+	if a.Mode != mode { // the tokens of another mode have other permissions
+		a.Granted = nil
 	}
 	now := time.Now()
 	a.Mode, a.Person, a.Lost, a.Integrated = mode, p, nil, &Mark{now, by}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tandemgw/tandem/internal/domain/fault"
@@ -207,7 +209,7 @@ func (a *Access) end(ctx context.Context, tx Tx) error {
 func (s *Service) check(ctx context.Context, run *flow.Run, used *Access) (*Access, error) {
 	standing, lifetime, claims, err := s.Inspector.Inspect(ctx, used)
 	kind, who, reason := permission.App, "the application", ""
-	var roles []string
+	consent := fault.HasCode(err, codeConsent)
 	if used.Mode == Delegated {
 		kind, who = permission.Person, "the account "+used.Integrated.By
 	}
@@ -220,16 +222,25 @@ func (s *Service) check(ctx context.Context, run *flow.Run, used *Access) (*Acce
 	case standing.Disabled:
 		reason = who + " is disabled; enable it or choose another account, then sign in again"
 	default:
-		roles = standing.Roles
-		if err := enough(kind, who, roles); err != nil && used.Mode != "" {
+		if missing := standing.missing(used.Granted); len(missing) > 0 {
+			consent, reason = true, "the tenant no longer grants "+strings.Join(missing, ", ")+"; an administrator "+
+				"authorises the application again (step 1)"
+		} else if err := enough(kind, who, standing.Roles); err != nil && used.Mode != "" {
 			reason = fault.As(err).Message
 		}
 	}
 	if reason == "" {
-		return s.record(ctx, run, used, nil, roles)
+		return s.record(ctx, run, used, nil, standing)
 	}
-	return s.record(ctx, run, used, &Lost{Reason: reason, Consent: fault.HasCode(err, codeConsent), Lifetime: lifetime,
-		Claims: claims}, nil)
+	return s.record(ctx, run, used, &Lost{Reason: reason, Consent: consent, Lifetime: lifetime, Claims: claims}, nil)
+}
+
+// missing returns which permissions that were granted no longer are.
+func (s *Standing) missing(granted []string) []string {
+	if s.Granted == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(granted), func(p string) bool { return slices.Contains(s.Granted, p) })
 }
 
 // same reports whether an access has the consent and the sign-in of another one.
@@ -240,9 +251,9 @@ func (a *Access) same(b *Access) bool {
 	return a.Consented.Equal(b.Consented) && a.Integrated.At.Equal(b.Integrated.At)
 }
 
-// record records what the use of an access has shown: why it is lost or, if lost is nil, which roles it has.
+// record records what the use of an access has shown: why it is lost or, if lost is nil, what it is worth.
 func (s *Service) record(ctx context.Context, run *flow.Run, used *Access, lost *Lost,
-	roles []string) (*Access, error) {
+	standing *Standing) (*Access, error) {
 	left, err := s.left(ctx, used.Account)
 	if err != nil {
 		return nil, err
@@ -266,7 +277,10 @@ func (s *Service) record(ctx context.Context, run *flow.Run, used *Access, lost 
 		if lost == nil {
 			a.Lost, a.Checked = nil, now
 			if a.Person != nil {
-				a.Person.Roles = roles
+				a.Person.Roles = standing.Roles
+			}
+			if standing.Granted != nil {
+				a.Granted = standing.Granted
 			}
 		} else {
 			why := *lost

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net/url"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/tandemgw/tandem/internal/outside/graph"
 	"github.com/tandemgw/tandem/internal/platform/secret"
 	"github.com/tandemgw/tandem/internal/tenants/invite"
+	"github.com/tandemgw/tandem/internal/tenants/permission"
 )
 
 // graphResource is Microsoft Graph as a resource of tokens.
@@ -110,7 +112,7 @@ func (x *Login) grant(ctx context.Context, a *invite.Attempt, g *entra.Grant) (*
 		return &invite.Grant{Person: p, RefreshToken: g.RefreshToken}, nil
 	}
 	kept := &memory{token: g.RefreshToken}
-	roles, err := x.myRoles(ctx, id.TenantID, x.App.Connect(id.TenantID, kept, time.Time{}))
+	roles, err := x.myRoles(ctx, id.TenantID, x.App.Connect(id.TenantID, kept, time.Time{}).Source(graphResource))
 	if err != nil {
 		return nil, err
 	}
@@ -119,9 +121,9 @@ func (x *Login) grant(ctx context.Context, a *invite.Attempt, g *entra.Grant) (*
 	return &invite.Grant{Person: p, RefreshToken: token}, nil
 }
 
-// myRoles reads the directory roles of the person whose sign-in the connection uses.
-func (x *Login) myRoles(ctx context.Context, tenant string, c *entra.Connection) ([]string, error) {
-	client, err := x.graph(tenant, c.Source(graphResource))
+// myRoles reads the directory roles of the person whose tokens they are.
+func (x *Login) myRoles(ctx context.Context, tenant string, tokens *entra.Source) ([]string, error) {
+	client, err := x.graph(tenant, tokens)
 	if err != nil {
 		return nil, err
 	}
@@ -162,17 +164,26 @@ func (x *Login) inspect(ctx context.Context, a *invite.Access) (*invite.Standing
 	alone := x.App.Connect(a.Tenant, nil, a.Consented)
 	tokens := alone.Source(graphResource)
 	client, err := x.graph(a.Tenant, tokens)
-	if err == nil {
-		_, err = tokens.Token(ctx) // without the consent, nothing else says more
+	if err != nil {
+		return nil, err
 	}
-	if err != nil || a.Mode == "" {
-		return &invite.Standing{}, err
+	own, err := tokens.Token(ctx) // without the consent, nothing else says more
+	if err != nil {
+		return nil, err
+	}
+	granted := permissions(own, permission.Application, permission.Graph)
+	if a.Mode == "" {
+		return &invite.Standing{Granted: granted}, nil
 	}
 	if a.Mode == invite.Application {
 		if _, err := alone.Source(entra.TeamsAdmin).Token(ctx); err != nil {
 			return nil, err
 		}
-		return x.application(ctx, client)
+		s, err := x.application(ctx, client)
+		if err == nil {
+			s.Granted = granted
+		}
+		return s, err
 	}
 
 	signedIn := x.App.Connect(a.Tenant, x.Tokens(a.Account), a.Consented)
@@ -180,7 +191,8 @@ func (x *Login) inspect(ctx context.Context, a *invite.Access) (*invite.Standing
 	if a.Lost != nil {
 		claims = a.Lost.Claims // without them it would seem to work
 	}
-	if _, err := signedIn.Source(entra.TeamsAdmin).Challenge(claims).Token(ctx); err != nil {
+	teams, err := signedIn.Source(entra.TeamsAdmin).Challenge(claims).Token(ctx)
+	if err != nil {
 		return nil, err
 	}
 	user, err := graph.GetUser(a.Person.ID, "id", "accountEnabled").Do(ctx, client)
@@ -192,11 +204,37 @@ func (x *Login) inspect(ctx context.Context, a *invite.Access) (*invite.Standing
 	case err != nil:
 		return nil, err
 	}
-	roles, err := x.myRoles(ctx, a.Tenant, signedIn)
+	person := signedIn.Source(graphResource)
+	roles, err := x.myRoles(ctx, a.Tenant, person)
 	if fault.Is(err, fault.Forbidden) || fault.HasCode(err, string(entra.ConsentNeeded)) {
 		roles, err = a.Person.Roles, nil // no delegated permission for it: those of the sign-in
 	}
-	return &invite.Standing{Disabled: !user.AccountEnabled, Roles: roles}, err
+	if err != nil {
+		return nil, err
+	}
+	s := &invite.Standing{Disabled: !user.AccountEnabled, Roles: roles}
+	configures := permissions(teams, permission.Delegated, permission.Teams)
+	if granted == nil || configures == nil {
+		return s, nil
+	}
+	s.Granted = append(granted, configures...)
+	token, err := person.Token(ctx)
+	if fault.HasCode(err, string(entra.ConsentNeeded)) { // none of Graph
+		return s, nil
+	}
+	s.Granted = append(s.Granted, permissions(token, permission.Delegated, permission.Graph)...)
+	return s, err
+}
+
+// permissions returns the permissions of the table that a token carries, with their kind; nil if it does not say.
+func permissions(token secret.Text, kind permission.Kind, resource string) (all []string) {
+	if len(entra.Granted(token)) > 0 {
+		all = []string{}
+	}
+	for _, p := range inToken(token, kind, resource) {
+		all = append(all, fmt.Sprintf("%s (%s)", p.Name, p.Kind))
+	}
+	return all
 }
 
 // application reads the roles of the application's service principal.

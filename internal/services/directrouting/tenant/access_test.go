@@ -352,6 +352,65 @@ func (b *signInBed) job() error {
 	return err
 }
 
+// The administrator takes a permission from the application, and not the others: the consent is needed again, and the
+// state says for what. What was never granted is not missed.
+func TestPartlyWithdrawnConsent(t *testing.T) {
+	t.Parallel()
+	for name, withdraw := range map[string]func(p *microsoft.Principal){
+		"Domain.ReadWrite.All (application)": func(p *microsoft.Principal) {
+			p.Roles = slices.DeleteFunc(p.Roles, func(r microsoft.AppRole) bool {
+				return r.Name == "Domain.ReadWrite.All"
+			})
+		},
+		"User.ReadWrite.All (delegated)": func(p *microsoft.Principal) {
+			for i := range p.Grants {
+				g := &p.Grants[i]
+				g.Scopes = slices.DeleteFunc(g.Scopes, func(s string) bool { return s == "User.ReadWrite.All" })
+			}
+		},
+	} {
+		b := newSignInBed(t)
+		edit := func(change func(p *microsoft.Principal)) {
+			b.customer.Edit(func(s *microsoft.State) {
+				for _, p := range s.Principals {
+					if p.App == clientID {
+						change(p)
+					}
+				}
+			})
+		}
+		step := b.authorised()
+		edit(func(p *microsoft.Principal) { // not granted in this tenant from the beginning
+			p.Roles = slices.DeleteFunc(p.Roles, func(r microsoft.AppRole) bool {
+				return r.Name == "Application.ReadWrite.OwnedBy"
+			})
+		})
+		b.must(b.walk(step, serviceUser))
+		if lost := b.lost(); lost != nil {
+			t.Fatalf("%s: lost from the beginning: %+v", name, lost)
+		}
+
+		edit(withdraw)
+		lost := b.lost()
+		if lost == nil || !lost.Consent || !strings.Contains(lost.Reason, "no longer grants "+name+";") {
+			t.Fatalf("%s: %+v", name, lost)
+		}
+		if err := b.s.Check(t.Context(), "contoso"); !fault.HasCode(err, "ConsentNeeded") ||
+			!strings.Contains(err.Error(), "tandem tenant sign-in contoso --authorise") {
+			t.Errorf("%s: a job: %v", name, err)
+		}
+		step = b.must(b.start(api.SignInRequestWayBrowser))
+		if step.Step != api.SignInStepStepConsent || step.Access.State != "needsConsent" {
+			t.Fatalf("%s: the next step: %+v", name, step)
+		}
+		step = b.must(b.walk(b.must(b.walk(step, b.customer.Admin)), b.customer.Admin))
+		b.must(b.walk(step, serviceUser))
+		if lost := b.lost(); lost != nil {
+			t.Errorf("%s: after the consent: %+v", name, lost)
+		}
+	}
+}
+
 // Graph refuses renewed tokens too: a job reads what to do, and not as if the caller's own token was wrong. The next
 // check records that the sign-in is lost, and one with tokens that work that it is back.
 func TestRefusedTokens(t *testing.T) {
