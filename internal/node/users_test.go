@@ -178,6 +178,31 @@ func TestUsersAreAskedForInParts(t *testing.T) {
 	}
 }
 
+// Work that waits for a person continues with the next synchronisation of users; other waits have their own time.
+func TestSynchronisationContinuesTheWork(t *testing.T) {
+	t.Parallel()
+	for party, want := range map[onboard.Party]int{onboard.Person: 1, onboard.Microsoft: 0} {
+		f := newFleet(t)
+		f.account("acme")
+		f.must(f.store.Update(t.Context(), nil, "acme", "", func(ctx context.Context, tx onboard.Tx) error {
+			x, err := tx.Tenant(ctx)
+			if err != nil {
+				return err
+			}
+			x.Purpose, x.Pending, x.Waiting = onboard.Onboard, true, &onboard.Waiting{For: party}
+			return tx.SetTenant(ctx, x)
+		}))
+		f.must(f.rows.Update(t.Context(), nil, "acme", "", func(ctx context.Context, tx user.Tx) error {
+			return tx.Wake(ctx)
+		}))
+		due, err := f.n.core.work.List(t.Context(), onboard.Kind, flow.Queued, flow.Key{}, 10)
+		f.must(err)
+		if len(due) != want {
+			t.Errorf("a wait for %s: due %+v, want %d", party, due, want)
+		}
+	}
+}
+
 // free is a tenant at Microsoft that has no numbers yet.
 type free struct{ user.Cloud }
 

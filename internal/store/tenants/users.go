@@ -326,6 +326,14 @@ func (t *transaction) Wake(ctx context.Context) error {
 	if err != nil {
 		return wrap(err, "find activated users that were deleted")
 	}
+	tenant, err := db.Rows(ctx, t.Tx, db.Column[string], "SELECT account FROM tenants WHERE account = $1 "+
+		"AND pending = 1 AND waits = $2", t.account, string(onboard.Person))
+	if err != nil {
+		return wrap(err, "find work that waits for a person")
+	}
+	if err := t.enqueue(ctx, onboard.Kind, tenant...); err != nil {
+		return err
+	}
 	return t.enqueueUsers(ctx, t.account)
 }
 

@@ -268,7 +268,8 @@ type Tx interface {
 	Sweep(ctx context.Context, pass int64) (int64, error)
 	// Clear forgets the users and the passes, but for the history of numbers.
 	Clear(ctx context.Context) error
-	// Wake enqueues the users that are not yet as asked for, and the activated ones that were deleted.
+	// Wake enqueues the users that are not yet as asked for, the activated ones that were deleted, and the tenant if
+	// its work waits for a person, who may have acted by now.
 	Wake(ctx context.Context) error
 	// Ask stores what a user is to have (Activation, Pending, Waiting), and enqueues it if it is pending.
 	Ask(ctx context.Context, u *User) error
