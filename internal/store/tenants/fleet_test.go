@@ -129,7 +129,8 @@ func TestFleet(t *testing.T) {
 		all, err := s.Fleet(ctx, onboard.Filter{}, "", 2)
 		must(err)
 		want := []onboard.Listed{{Drift: 2, Compared: now, Consented: now, SignedIn: now, Synced: now, Active: 1},
-			{Consented: now, Lost: now, Problem: `it says "lost":{`}}
+			{Consented: now, Lost: now, Problem: `it says "lost":{; tandem tenant invite b makes a link, and tandem ` +
+				`tenant sign-in b signs in at this machine`}}
 		if diff := cmp.Diff(want, all, cmpopts.IgnoreFields(onboard.Listed{}, "Tenant")); diff != "" ||
 			all[0].Spare.Seats != 3 {
 			t.Errorf("listed (-want +got):\n%s", diff)
