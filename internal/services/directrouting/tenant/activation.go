@@ -180,8 +180,11 @@ func (c *Cloud) license(ctx context.Context, u graph.User, want string) error {
 		}
 	}
 	for _, ch := range choices {
-		_, err := graph.AssignLicences(u.ID, []graph.Licence{{SkuID: ch.SKU, DisabledPlans: ch.Disabled}}, useless).
-			Do(ctx, c.Graph)
+		give := []graph.Licence{{SkuID: ch.SKU, DisabledPlans: ch.Disabled}}
+		_, err := graph.AssignLicences(u.ID, give, useless).Do(ctx, c.Graph)
+		if fault.Is(err, fault.Invalid) && len(useless) > 0 { // which an ended process has perhaps taken
+			_, err = graph.AssignLicences(u.ID, give, nil).Do(ctx, c.Graph)
+		}
 		if fault.Is(err, fault.Invalid) { // refused, so that the next one is tried
 			continue
 		}
@@ -240,6 +243,10 @@ func (c *Cloud) unlicense(ctx context.Context, u graph.User) error {
 		return err
 	}
 	_, err = graph.AssignLicences(u.ID, nil, held).Do(ctx, c.Graph)
+	if fault.Is(err, fault.Invalid) { // an ended process has perhaps taken it, which does not show yet
+		return fault.New(fault.Unavailable, "LicenceNotTaken", "Microsoft does not take the licence from %s now: %s",
+			u.UserPrincipalName, fault.As(err).Message).Because(err)
+	}
 	return err
 }
 

@@ -71,6 +71,7 @@ type bed struct {
 	// Requests are disturbed at one of them.
 	requests, at int
 	how          string
+	hits         func(path, body string) bool // also disturbs the first of these
 	killed       bool
 }
 
@@ -164,6 +165,9 @@ func (b *bed) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	b.requests++
 	hit := b.requests == b.at
+	if b.hits != nil && b.hits(r.URL.Path, string(body)) {
+		hit, b.hits = true, nil
+	}
 	if b.killed = b.killed || hit && b.how == "kill before"; b.killed {
 		return nil, errKilled
 	}

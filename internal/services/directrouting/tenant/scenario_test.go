@@ -298,6 +298,51 @@ func seats(skus ...*microsoft.SKU) func(*bed) {
 	}
 }
 
+// A process that ends when it has taken a licence leaves it to the next one to see that, however late it shows; one
+// that is taken while another is given does not keep that from being given. No run fails, and no person is asked.
+func TestLicenceTakenBefore(t *testing.T) {
+	t.Parallel()
+	useless := microsoft.NewSKU("MCOSTANDARD", 0)
+	useless.Enabled, useless.Warning = 0, 5
+	for how, skus := range map[string][]*microsoft.SKU{
+		"kill after": {microsoft.NewSKU("MCOSTANDARD", 1)},
+		"":           {useless, microsoft.NewSKU("MCOEV", 2)}, // a person takes it
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			prepare := func(b *bed) {
+				seats(skus...)(b)
+				b.tenant.Set(func(s *microsoft.Settings) { s.WarningSeatsFail, s.Propagation = true, 20*time.Second })
+			}
+			scenario(t, prepare, func(b *bed, m *memory, before string) {
+				s := b.settings(plan.Derived)
+				s.ReuseSeat = len(skus) == 1
+				b.how, b.hits = how, func(path, body string) bool {
+					if !strings.HasSuffix(path, "/assignLicense") || strings.Contains(body, `"removeLicenses":[]`) {
+						return false
+					}
+					if how == "" {
+						id := strings.Split(path, "/")[3]
+						b.edit(func(s *microsoft.State) { s.Unlicense(s.User(id), useless.ID) })
+					}
+					return true
+				}
+				for _, w := range b.join(m, b.target(s)) {
+					if strings.HasPrefix(w, "failure") || strings.HasPrefix(w, "person") {
+						b.t.Error(w)
+					}
+				}
+				if b.hits != nil {
+					b.t.Error("no licence was taken")
+				}
+				b.join(m, nil)
+				b.purge()
+				b.same("after leaving", before, b.dump())
+			})
+		})
+	}
+}
+
 // Activation users get what licences there are; where seats in "warning" are refused, the next candidate (tenant-cases
 // 7).
 func TestSeats(t *testing.T) {
