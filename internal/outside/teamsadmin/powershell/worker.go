@@ -154,6 +154,11 @@ func (w *Worker) acquire(ctx context.Context, tenant string) (*slot, error) {
 	for _, wait := range []chan struct{}{w.begun, s.turn} {
 		select {
 		case <-wait:
+			continue // also if ctx is done: start says why there is no child
+		default:
+		}
+		select {
+		case <-wait:
 		case <-ctx.Done():
 			return nil, busy("other commands for this tenant", ctx.Err())
 		}
