@@ -2,7 +2,7 @@
 
 SHELL   := /bin/bash
 # The race detector, but not in SQLite, which is C translated to Go: its reads and writes take most of the time.
-RACE    := -race -gcflags=modernc.org/...=-race=false
+RACE    := -race -gcflags=modernc.org/...=-race=false -ldflags=-w
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 # Tests that need a peer program fail, rather than skip, when it is missing.
