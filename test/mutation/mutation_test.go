@@ -46,7 +46,7 @@ var mutations = []mutation{
 	{"the custom header goes to the service", "internal/services/internal/phonesystem/phonesystem.go",
 		"p.rules.StripForService(m)\n",
 		"p.rules.StripForService(m)\n\tdefer m.AddName(\"X-MS-Operator-Content\", \"leaked\")\n",
-		[]string{"direct-routing-in"}, false},
+		[]string{"direct-routing-in"}, true},
 	{"503 is not failed over", "internal/calls/edge/setup.go",
 		`(status == 408 || status == 503 || status == 504)`, `(status == 408 || status == 504)`,
 		[]string{"failover"}, false},
