@@ -33,7 +33,7 @@ type mutation struct {
 var mutations = []mutation{
 	{"Contact names the trunk and not the customer", "internal/services/directrouting/directrouting.go",
 		`a.Host = l.Call.Label + "." + p.trunk`, `a.Host = p.trunk`,
-		[]string{"direct-routing-in", "direct-routing-out"}, false},
+		[]string{"direct-routing-in", "direct-routing-out"}, true},
 	{"screening accepts every caller", "internal/calls/route/fromservice.go",
 		`case !a.CallScreening:`, `case true:`,
 		[]string{"screened"}, true},
