@@ -115,8 +115,7 @@ func printDrift(p *page, d *api.Drift) {
 			expected, found = "", "it does not exist"
 		case "notInInventory":
 			expected, found = "", "assigned in the tenant, not in the inventory: "+found
-		}
-		if x.Cause == "notActive" {
+		case "notActive":
 			expected, found = "active: the settings select it", "not active"
 		}
 		since := stamp(x.Since)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	api "github.com/tandemgw/tandem/api/manage"
 	"github.com/tandemgw/tandem/internal/domain"
 	"github.com/tandemgw/tandem/internal/manage"
 	"github.com/tandemgw/tandem/internal/platform/db"
@@ -180,5 +181,23 @@ func TestDriftCommands(t *testing.T) {
 	}
 	if code, out := run("tenant", "drift", "contoso", "--accept", "9"); code != exitNotFound {
 		t.Errorf("an unknown difference: exit code %d: %s", code, out)
+	}
+}
+
+// Differences that are about what Tandem knows itself say so in words.
+func TestDifferencesInWords(t *testing.T) {
+	t.Parallel()
+	p := &page{}
+	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	printDrift(p, &api.Drift{Account: "acme", Checked: at, Next: at, Differences: []api.DriftDifference{
+		{ID: 1, Cause: "missing", Type: "route", Name: "Tandem-E164", Since: at},
+		{ID: 2, Cause: "notInInventory", Type: "user", Name: "u-1", User: "anna@acme.example", Field: "number",
+			Found: "+442079460001", Since: at},
+		{ID: 3, Cause: "notActive", Type: "user", Name: "u-2", User: "bert@acme.example", Since: at}}})
+	for _, want := range []string{"it does not exist", "assigned in the tenant, not in the inventory: ",
+		"bert@acme.example", "active: the settings select it", "not active"} {
+		if !strings.Contains(p.String(), want) {
+			t.Errorf("without %q:\n%s", want, p)
+		}
 	}
 }

@@ -183,11 +183,14 @@ func TestTenantShowsSettings(t *testing.T) {
 	t.Parallel()
 	p := &page{width: screenWidth}
 	printTenant(p, &api.Tenant{Account: "acme", State: "new", Settings: api.TenantSettings{Label: "acmex",
-		Country: "GB", AreaCode: "20", Licence: "MCOEV", OwnUsageOnly: true,
-		Extensions: []api.Extensions{{Range: "2xxx"}},
-		Emergency:  []api.EmergencyNumber{{DialString: "112", Mask: "999"}}}})
+		Country: "GB", AreaCode: "20", Licence: "MCOEV", OwnUsageOnly: true, Prefix: "Branch",
+		RoutePattern: `^\+?\d+$`, Users: api.UserSelection{Department: "Sales", UsageLocation: "GB"},
+		ExceptUsers: []string{"u-1"},
+		Extensions:  []api.Extensions{{Range: "2xxx"}},
+		Emergency:   []api.EmergencyNumber{{DialString: "112", Mask: "999"}}}})
 	for _, want := range []string{"label acmex", "country   GB", "area code 20", "licence   MCOEV", "Tandem's only",
-		"extension 2xxx", "emergency 112 999"} {
+		"extension 2xxx", "emergency 112 999", "prefix    Branch", `pattern   ^\+?\d+$`, "users of  Sales GB",
+		"except    1 user"} {
 		if !strings.Contains(p.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, p)
 		}

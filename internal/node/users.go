@@ -119,7 +119,7 @@ func after[T any](all []T, done int) []T {
 	return all[done:min(done+usersAtOnce, len(all))]
 }
 
-// activations returns what users had by Tandem.
+// activations returns what users had by Tandem, or are to have.
 func activations(made []plan.Made) []user.Activation {
 	all := make([]user.Activation, len(made))
 	for i, m := range made {
